@@ -1,0 +1,1 @@
+//! Audio arithmetic: sum, minus-one, limiter, levels. Pure.

@@ -1,0 +1,1 @@
+//! Codecs: decoders, encoders, payload formats.

@@ -1,0 +1,1 @@
+//! Jitter buffers: packets in any order in, frames in order out. Pure.

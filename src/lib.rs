@@ -1,0 +1,35 @@
+//! commingle: an MCU media server for WebRTC.
+//!
+//! Read `ARCHITECTURE.md` first. The modules below stand in the order of the layers: each imports only from those above it.
+
+// words
+pub mod id;
+pub mod media;
+pub mod time;
+
+// logic
+pub mod audio;
+pub mod jitter;
+pub mod layout;
+pub mod sdp;
+pub mod speaker;
+pub mod tier;
+
+// room
+pub mod room;
+
+// contract
+pub mod config;
+pub mod link;
+pub mod metrics;
+
+// media
+pub mod codec;
+pub mod pipeline;
+
+// processes
+pub mod edge;
+pub mod mixer;
+
+// top
+pub mod cli;

@@ -1,0 +1,1 @@
+//! The link: messages between edge and mixer, and their framing.

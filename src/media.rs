@@ -1,0 +1,234 @@
+//! What media is made of: codecs, sizes, tiers, streams, packets. Plain data shared by every layer.
+//!
+//! Owns: the words. Does not know: how anything is decoded, drawn, encoded or sent.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::id::ViewName;
+use crate::time::Timestamp;
+
+/// Samples per second of all audio inside: Opus' own rate.
+pub const AUDIO_RATE: u32 = 48_000;
+/// Samples per channel in one audio tick of 20 ms.
+pub const AUDIO_TICK_SAMPLES: usize = 960;
+/// RTP clock of every video codec (RFC 7741, 6184, 9628).
+pub const VIDEO_CLOCK: u32 = 90_000;
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+}
+
+/// What a source shows or says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    /// A camera.
+    Camera,
+    /// A shared screen or slides.
+    Screen,
+    /// A microphone.
+    Microphone,
+}
+
+impl SourceKind {
+    /// Audio or video.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Camera | Self::Screen => Kind::Video,
+            Self::Microphone => Kind::Audio,
+        }
+    }
+}
+
+/// The codecs that come in or go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// VP8, RFC 6386 and 7741.
+    Vp8,
+    /// VP9, RFC 9628.
+    Vp9,
+    /// H.264, RFC 6184.
+    H264,
+    /// AV1.
+    Av1,
+    /// Opus, RFC 6716 and 7587.
+    Opus,
+    /// G.711 mu-law, 8 kHz.
+    Pcmu,
+    /// G.711 A-law, 8 kHz.
+    Pcma,
+}
+
+impl Codec {
+    /// Audio or video.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 => Kind::Video,
+            Self::Opus | Self::Pcmu | Self::Pcma => Kind::Audio,
+        }
+    }
+
+    /// RTP clock rate in Hz.
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Self::Opus => AUDIO_RATE,
+            Self::Pcmu | Self::Pcma => 8_000,
+            _ => VIDEO_CLOCK,
+        }
+    }
+
+    /// The encoding name of SDP's `a=rtpmap`, as the registry writes it.
+    pub const fn encoding_name(self) -> &'static str {
+        match self {
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+            Self::H264 => "H264",
+            Self::Av1 => "AV1",
+            Self::Opus => "opus",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+        }
+    }
+
+    /// The codec of an encoding name, compared without case.
+    pub fn from_encoding_name(name: &str) -> Option<Self> {
+        [Self::Vp8, Self::Vp9, Self::H264, Self::Av1, Self::Opus, Self::Pcmu, Self::Pcma]
+            .into_iter()
+            .find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.encoding_name())
+    }
+}
+
+/// A picture's size in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Size {
+    /// Pixels from left to right.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
+}
+
+impl Size {
+    /// A size.
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+/// A rectangle on a canvas, in pixels from its upper left corner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rect {
+    /// Pixels from the left edge.
+    pub x: u32,
+    /// Pixels from the top edge.
+    pub y: u32,
+    /// Pixels from left to right.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
+}
+
+impl Rect {
+    /// The rectangle's size.
+    pub const fn size(self) -> Size {
+        Size::new(self.width, self.height)
+    }
+}
+
+/// How far a picture must be turned clockwise before it is shown (3GPP TS 26.114 coordination of video orientation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Rotation {
+    /// Upright.
+    #[default]
+    None,
+    /// 90 degrees clockwise.
+    Right,
+    /// 180 degrees.
+    Half,
+    /// 270 degrees clockwise.
+    Left,
+}
+
+/// A rung of the quality ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Sound only.
+    Audio,
+    /// 320x180, 15 frames a second.
+    Low,
+    /// 640x360, 30 frames a second.
+    Medium,
+    /// The whole canvas.
+    High,
+}
+
+/// Names one encoded video output: which view, in which codec, how good.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamKey {
+    /// The composition shown.
+    pub view: ViewName,
+    /// The codec it is encoded with.
+    pub codec: Codec,
+    /// The rung of the ladder.
+    pub tier: Tier,
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{:?}", self.view, self.codec, self.tier)
+    }
+}
+
+/// One RTP packet as a participant sent it, stripped of what belongs to its connection (SSRC, payload type, padding).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePacket {
+    /// RTP sequence number as sent.
+    pub sequence: u16,
+    /// RTP timestamp as sent, in the codec's clock.
+    pub timestamp: u32,
+    /// RTP marker bit.
+    pub marker: bool,
+    /// When the edge received it.
+    pub arrival: Timestamp,
+    /// Client-measured level (RFC 6464): 0 is loudest, 127 silence, in -dBov.
+    pub audio_level: Option<u8>,
+    /// Orientation, where the packet carried one.
+    pub rotation: Option<Rotation>,
+    /// RTP payload, with the codec's payload descriptor.
+    pub payload: Bytes,
+}
+
+/// One RTP payload of an encoded stream, ready for every subscriber: only the RTP header is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodedPacket {
+    /// RTP timestamp in the codec's clock, counted from the room's epoch.
+    pub timestamp: u32,
+    /// Last packet of its frame.
+    pub marker: bool,
+    /// First packet of a keyframe: a subscriber may begin here. Always true for audio.
+    pub starts_keyframe: bool,
+    /// RTP payload, with the codec's payload descriptor.
+    pub payload: Bytes,
+}

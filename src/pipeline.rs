@@ -1,0 +1,1 @@
+//! Pipelines: the one place that parses `pipelines/*`.

@@ -1,0 +1,1 @@
+//! Who speaks: a state machine over levels, with hysteresis. Pure.
