@@ -5,6 +5,7 @@
 // words
 pub mod id;
 pub mod media;
+pub mod plan;
 pub mod time;
 
 // logic

@@ -1,1 +1,118 @@
-//! The link: messages between edge and mixer, and their framing.
+//! The link: what edge and mixer say to each other, and how it is framed on a socket pair.
+//!
+//! Owns: the messages, their version, and [`frame`]. Does not know: processes, sockets, media.
+//! A message is postcard behind a 32-bit length; writers batch many messages into one write.
+
+pub mod frame;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ParticipantId, RoomName, SourceId};
+use crate::layout::Scene;
+use crate::media::{EncodedPacket, Size, SourcePacket};
+use crate::plan::{MixPlan, SourceSpec, StreamSet};
+use crate::time::Timestamp;
+
+/// From the edge to the mixer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToMixer {
+    /// The first message.
+    Configure(MixerSettings),
+    /// A source begins, or goes on after a restart of the mixer, or has changed its codec.
+    Source(SourceSpec),
+    /// A source ended; its packets stop.
+    SourceGone(SourceId),
+    /// One packet of a source.
+    Packet(SourceId, SourcePacket),
+    /// What a view shows now; replaces the scene of the same view.
+    Scene(Scene),
+    /// Who is heard by whom now.
+    Mix(MixPlan),
+    /// Which video streams are wanted now.
+    Streams(StreamSet),
+    /// Somebody cannot decode this stream without a keyframe. Any number may be sent: the mixer coalesces them.
+    Keyframe {
+        /// The stream.
+        serial: u32,
+    },
+}
+
+/// What a mixer must know before anything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MixerSettings {
+    /// For logs and the process title.
+    pub room: RoomName,
+    /// The room's epoch: RTP timestamps count from here, also after a restart.
+    pub epoch: Timestamp,
+    /// Largest picture taken from a source; a larger one is refused before its decoder sees it.
+    pub max_source: Size,
+    /// Encode H.264 with openh264 instead of x264.
+    pub openh264: bool,
+    /// Threads for composing and for each encoder.
+    pub threads: u32,
+}
+
+/// From the mixer to the edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromMixer {
+    /// Codecs are loaded; says which of them are missing on this machine, in words.
+    Ready {
+        /// What this mixer cannot do, each with the package that mends it.
+        missing: Vec<String>,
+    },
+    /// One packet of a video stream.
+    Video {
+        /// The stream.
+        serial: u32,
+        /// The packet.
+        packet: EncodedPacket,
+    },
+    /// The sound of one tick.
+    Audio(AudioTick),
+    /// A source cannot be decoded without a keyframe.
+    KeyframeWanted(SourceId),
+    /// A source's picture has this size now, before rotation is undone.
+    SourceSize(SourceId, Size),
+    /// How loud everyone who can be heard is: -dBov, 0 loudest, 127 silence (RFC 6464). About ten times a second.
+    Levels(Vec<(ParticipantId, u8)>),
+    /// Sent every second, also when idle: the edge takes three seconds without any message for a hang.
+    Report(MixerReport),
+}
+
+/// One 20 ms tick of sound.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AudioTick {
+    /// What everyone hears who is not in `own`; None while there is nothing to send (silence).
+    pub everyone: Option<EncodedPacket>,
+    /// The minus-one of those who talk.
+    pub own: Vec<(ParticipantId, EncodedPacket)>,
+}
+
+/// What a mixer has done since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct MixerReport {
+    /// Video ticks run.
+    pub video_ticks: u64,
+    /// Video ticks that began more than half a frame late.
+    pub video_late: u64,
+    /// Frames not encoded because the encoder was busy.
+    pub encoder_skipped: u64,
+    /// Frames not encoded because nothing had changed.
+    pub unchanged: u64,
+    /// Video frames encoded, all streams.
+    pub encoded: u64,
+    /// Audio ticks run.
+    pub audio_ticks: u64,
+    /// Audio packets encoded, all mixes.
+    pub audio_encoded: u64,
+    /// Audio packets concealed, all sources.
+    pub concealed: u64,
+    /// Video frames dropped before decoding: gaps, garbage, too large.
+    pub source_frames_dropped: u64,
+    /// Messages dropped because the link to the edge was full.
+    pub link_dropped: u64,
+    /// CPU time of the process in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory in KiB.
+    pub rss_kib: u64,
+}
