@@ -13,7 +13,7 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    Row { modules: &["id", "time", "media"], peers: true },
+    Row { modules: &["id", "time", "media", "plan"], peers: true },
     Row { modules: &["layout", "audio", "speaker", "tier", "jitter", "sdp"], peers: false },
     Row { modules: &["room"], peers: false },
     Row { modules: &["link", "config", "metrics"], peers: false },
