@@ -1,1 +1,3 @@
 //! The edge process.
+
+pub mod udp;
