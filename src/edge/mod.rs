@@ -1,3 +1,4 @@
 //! The edge process.
 
+pub mod fanout;
 pub mod udp;
