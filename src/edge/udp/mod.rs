@@ -151,7 +151,7 @@ impl Mux {
     /// Adds a connection; datagrams reach it once its credentials are set.
     pub fn connect(self: &Arc<Self>) -> Connection {
         let key = self.table.lock().add();
-        Connection { mux: Arc::clone(self), key, ended: watch::Sender::new(false) }
+        Connection { mux: Arc::clone(self), key, fate: watch::Sender::new(Fate::Alive) }
     }
 
     /// Sends one datagram now or never.
@@ -198,17 +198,29 @@ impl Drop for Mux {
     }
 }
 
+/// How a connection fares, as far as its sockets show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Nothing bad has been seen.
+    Alive,
+    /// A DTLS alert left: the other side has said goodbye and got its reply, or failed our checks. `webrtc` itself tells
+    /// of it only seconds later, when ICE falls silent.
+    Alerted,
+    /// The driver has ended, by itself, by an error or by a panic.
+    Ended,
+}
+
 /// One peer connection's place on the port. Dropping it ends what reaches the connection.
 pub struct Connection {
     mux: Arc<Mux>,
     key: Key,
-    ended: watch::Sender<bool>,
+    fate: watch::Sender<Fate>,
 }
 
 impl Connection {
     /// The runtime to build the peer connection with.
     pub fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::new(MuxRuntime { mux: Arc::clone(&self.mux), key: self.key, ended: self.ended.clone() })
+        Arc::new(MuxRuntime { mux: Arc::clone(&self.mux), key: self.key, fate: self.fate.clone() })
     }
 
     /// The loopback addresses the connection's driver is to bind, one for each address family of the port.
@@ -227,9 +239,9 @@ impl Connection {
         self.mux.table.lock().set_remote(self.key, password);
     }
 
-    /// Turns true when the connection's driver has ended, also by an error or a panic.
-    pub fn ended(&self) -> watch::Receiver<bool> {
-        self.ended.subscribe()
+    /// How the connection fares.
+    pub fn fate(&self) -> watch::Receiver<Fate> {
+        self.fate.subscribe()
     }
 }
 

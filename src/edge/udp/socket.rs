@@ -20,14 +20,16 @@ use webrtc::runtime::{
 
 use super::demux::Key;
 use super::inbox::Inbox;
-use super::{Mux, stun};
+use super::{Fate, Mux, stun};
+
+/// First byte of a DTLS alert record (RFC 6347 section 4.1).
+const DTLS_ALERT: u8 = 21;
 
 /// The runtime of one connection.
 pub(super) struct MuxRuntime {
     pub(super) mux: Arc<Mux>,
     pub(super) key: Key,
-    /// Set when the connection's driver has ended, for whatever reason.
-    pub(super) ended: watch::Sender<bool>,
+    pub(super) fate: watch::Sender<Fate>,
 }
 
 impl std::fmt::Debug for MuxRuntime {
@@ -37,18 +39,18 @@ impl std::fmt::Debug for MuxRuntime {
 }
 
 /// Tells that the driver ended, also when it is aborted or panics.
-struct Ended(watch::Sender<bool>);
+struct Ended(watch::Sender<Fate>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.send_replace(true);
+        self.0.send_replace(Fate::Ended);
     }
 }
 
 impl Runtime for MuxRuntime {
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
         // The driver is the only task a connection without TCP candidates spawns.
-        let ended = Ended(self.ended.clone());
+        let ended = Ended(self.fate.clone());
         TokioRuntime.spawn(Box::pin(async move {
             let _ended = ended;
             future.await;
@@ -59,7 +61,8 @@ impl Runtime for MuxRuntime {
         let local = socket.local_addr()?;
         let inbox = Arc::new(Inbox::default());
         self.mux.table.lock().set_inbox(self.key, local.is_ipv4(), Some(Arc::clone(&inbox)));
-        Ok(Arc::new(VirtualSocket { mux: Arc::clone(&self.mux), key: self.key, local, inbox }))
+        let fate = self.fate.clone();
+        Ok(Arc::new(VirtualSocket { mux: Arc::clone(&self.mux), key: self.key, local, inbox, fate }))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -104,6 +107,7 @@ struct VirtualSocket {
     key: Key,
     local: SocketAddr,
     inbox: Arc<Inbox>,
+    fate: watch::Sender<Fate>,
 }
 
 impl std::fmt::Debug for VirtualSocket {
@@ -121,6 +125,8 @@ impl AsyncUdpSocket for VirtualSocket {
     fn poll_send(&self, _cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         if stun::is_stun(transmit.contents) {
             self.mux.table.lock().sent_check(self.key, transmit.destination, transmit.contents);
+        } else if transmit.contents.first() == Some(&DTLS_ALERT) {
+            self.fate.send_if_modified(|fate| std::mem::replace(fate, (*fate).max(Fate::Alerted)) != *fate);
         }
         self.mux.send(transmit.destination, transmit.contents);
         Poll::Ready(Ok(transmit.contents.len()))

@@ -126,9 +126,10 @@ async fn a_dropped_connection_is_reached_no_more_and_an_ended_driver_is_told() {
     let connection = mux.connect();
     let socket = virtual_socket(&connection);
     connection.set_local_credentials("ufrag", "password");
-    let mut ended = connection.ended();
+    let mut fate = connection.fate();
     connection.runtime().spawn(Box::pin(async {})).detach();
-    tokio::time::timeout(Duration::from_secs(5), ended.wait_for(|ended| *ended)).await.expect("told").expect("held");
+    let ended = fate.wait_for(|fate| *fate == Fate::Ended);
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("told").expect("held");
     drop(connection);
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let check = signed(Class::Request, [1; 12], Some("ufrag:theirs"), "password");
