@@ -1,1 +1,5 @@
 //! The edge process.
+
+pub mod fanout;
+pub mod peer;
+pub mod udp;
