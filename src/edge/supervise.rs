@@ -194,7 +194,7 @@ async fn listen(read: &mut OwnedReadHalf, listener: &mut impl MixerListener) -> 
         patience = HANG;
         decoder.extend(&buffer[..length]);
         loop {
-            match decoder.next() {
+            match decoder.next_message() {
                 Ok(Some(message)) => listener.message(message),
                 Ok(None) => break,
                 Err(error) => return format!("it spoke nonsense: {error}"),

@@ -195,7 +195,7 @@ mod tests {
     fn the_last_row_stands_in_the_middle() {
         let placed = Grid::default().arrange(CANVAS, &cameras(3)).placed;
         let last = placed[2].1;
-        assert_eq!(last.x, (CANVAS.width - last.width) / 2 & !1);
+        assert_eq!(last.x, ((CANVAS.width - last.width) / 2) & !1);
     }
 
     #[test]

@@ -388,7 +388,7 @@ impl Room {
         RoomDocument {
             name: self.settings.name.clone(),
             version: self.version,
-            layout: self.settings.layout.clone(),
+            layout: self.settings.layout,
             canvas: self.settings.canvas,
             fps: self.settings.fps,
             locked: self.locked,

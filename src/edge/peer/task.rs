@@ -377,13 +377,13 @@ impl Task {
     }
 
     async fn add_candidates(&mut self, fragment: &Fragment) -> Result<(), PeerError> {
-        if fragment.ufrag.as_ref().is_some_and(|ufrag| *ufrag != self.taken.ice_ufrag) {
+        if fragment.credentials.as_ref().is_some_and(|(ufrag, _)| *ufrag != self.taken.ice_ufrag) {
             return Err(PeerError::Fragment(
                 "its ice-ufrag is not the offer's; to restart ICE send `If-Match: *`".into(),
             ));
         }
         for candidate in &fragment.candidates {
-            let fields = candidate.trim_start_matches("candidate:");
+            let fields = candidate.line.trim_start_matches("candidate:");
             if !description::is_reachable(fields) {
                 continue;
             }
@@ -402,7 +402,7 @@ impl Task {
     }
 
     async fn restart(&mut self, fragment: &Fragment) -> Result<(String, String), PeerError> {
-        let (Some(ufrag), Some(password)) = (&fragment.ufrag, &fragment.password) else {
+        let Some((ufrag, password)) = &fragment.credentials else {
             return Err(PeerError::Fragment("it has no ice-ufrag and ice-pwd to restart ICE with".into()));
         };
         if *ufrag == self.taken.ice_ufrag {

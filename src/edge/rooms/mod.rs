@@ -114,7 +114,7 @@ impl ServerSettings {
             layout: Layout::default(),
             canvas: self.canvas,
             fps: self.fps,
-            ladder: self.ladder.clone(),
+            ladder: self.ladder,
             max_participants: self.max_participants,
             linger: self.linger,
             permanent,
@@ -278,7 +278,6 @@ struct Session {
     commands: mpsc::Sender<Command>,
     participant: ParticipantId,
     peer: Arc<Peer>,
-    uplink: Arc<Uplink>,
     etag: Arc<Mutex<String>>,
     /// One PATCH at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -319,8 +318,7 @@ impl Rooms {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
         }
-        let offer = Offer::parse(offer_text)?;
-        let facts = offer.facts(&self.inner.settings.encodable)?;
+        let facts = Offer::parse(offer_text)?.facts(&self.inner.settings.encodable)?;
         check_door(options.door, facts.direction)?;
         let who = Admission {
             name: options.name,
@@ -332,7 +330,7 @@ impl Rooms {
         };
         let (room, (admitted, uplink)) = self.admit(name, who).await?;
         let participant = admitted.participant;
-        let answered = self.connect(&room, name, participant, offer_text, &offer, &facts, uplink).await;
+        let answered = self.connect(&room, name, participant, offer_text, &facts, uplink).await;
         match answered {
             Ok((secret, Answer { sdp, etag })) => {
                 self.inner.settings.counters.joins.inc();
@@ -365,20 +363,17 @@ impl Rooms {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the pieces of one join, put together in one place")]
     async fn connect(
         &self,
         room: &mpsc::Sender<Command>,
         name: &RoomName,
         participant: ParticipantId,
-        offer_text: &str,
-        offer: &Offer,
+        offer: &str,
         facts: &Facts,
         uplink: Arc<Uplink>,
     ) -> Result<(String, Answer), RoomError> {
         let (events, news) = mpsc::channel(PEER_EVENTS);
-        let (peer, answer) =
-            Peer::answer(&self.inner.peers, offer, offer_text, facts, uplink.clone(), events).await?;
+        let (peer, answer) = Peer::answer(&self.inner.peers, offer, facts, uplink, events).await?;
         let peer = Arc::new(peer);
         let secret = new_secret();
         let session = Session {
@@ -386,7 +381,6 @@ impl Rooms {
             commands: room.clone(),
             participant,
             peer: peer.clone(),
-            uplink,
             etag: Arc::new(Mutex::new(answer.etag.clone())),
             turn: Arc::default(),
         };
@@ -438,9 +432,8 @@ impl Rooms {
     pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<String, RoomError> {
         let session = self.session_of(secret)?;
         let _turn = session.turn.lock().await;
-        let offer = Offer::parse(offer_text)?;
-        let facts = offer.facts(&self.inner.settings.encodable)?;
-        let answer = session.peer.renegotiate(&offer, offer_text, &facts).await?;
+        let facts = Offer::parse(offer_text)?.facts(&self.inner.settings.encodable)?;
+        let answer = session.peer.renegotiate(offer_text, &facts).await?;
         let mids = facts.sends;
         if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {
             Ok(answer)
@@ -664,7 +657,10 @@ fn new_secret() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-async fn ask<T>(room: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, RoomError> {
+async fn ask<T>(
+    room: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, RoomError> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         room.send(command(reply)).await.ok()?;

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::routes::RouteTable;
 use super::uplink::{CurrentLink, Uplink};
 use super::{EventStream, JoinedPeer, ServerSettings};
-use crate::edge::peer::{Peer, PeerEvent};
+use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, MixerListener, MixerProcess};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::{FromMixer, MixerReport, ToMixer};
@@ -38,7 +38,7 @@ pub(super) enum Command {
     /// Its connection has been set up.
     Attach(ParticipantId, JoinedPeer),
     /// Its new offer sends these.
-    Resend(ParticipantId, Vec<SourceKind>, oneshot::Sender<bool>),
+    Resend(ParticipantId, Vec<(String, SourceKind)>, oneshot::Sender<bool>),
     /// A peer's news.
     Peer(ParticipantId, PeerEvent),
     /// The mixer of this generation says something.
@@ -145,12 +145,17 @@ impl RoomTask {
                 }
                 None => close(peer),
             },
-            Command::Resend(participant, sends, reply) => {
-                let sources = self.room.resend(participant, &sends);
+            Command::Resend(participant, mids, reply) => {
+                let kinds: Vec<_> = mids.iter().map(|(_, kind)| *kind).collect();
+                let sources = self.room.resend(participant, &kinds);
                 if let (Some(sources), Some(member)) = (&sources, self.peers.get_mut(&participant)) {
-                    member.sources = sources.clone();
+                    member.sources.clone_from(sources);
                     member.uplink.set_sources(sources.clone());
+                    if let Some(joined) = &mut member.peer {
+                        joined.mids = mids;
+                    }
                 }
+                // Whoever asked may have gone away.
                 let _ = reply.send(sources.is_some());
             }
             Command::Peer(participant, event) => self.peer_event(now, participant, event),
@@ -263,7 +268,8 @@ impl RoomTask {
             }
             Err(error) => {
                 // Reported like one that died at once, so that the room tries again at its own pace.
-                let lost = Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
+                let lost =
+                    Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
                 if self.commands.try_send(lost).is_err() {
                     tracing::error!("a room with a full queue cannot start its mixer");
                 }
