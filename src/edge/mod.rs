@@ -1,1 +1,5 @@
-//! The edge process.
+//! The edge process: sockets, peers, rooms' tasks, HTTP.
+
+pub mod api;
+pub mod auth;
+pub mod problem;
