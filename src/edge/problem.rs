@@ -97,7 +97,12 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this server's, not yours; its log says more")
     }
 
-    /// No longer, or not yet, able to take joins.
+    /// Too much to do; `detail` says what.
+    pub fn overloaded(detail: impl Into<String>) -> Self {
+        Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(Duration::from_secs(2))
+    }
+
+    /// No longer able to take joins.
     pub fn draining() -> Self {
         Self::of_kind(
             StatusCode::SERVICE_UNAVAILABLE,
