@@ -21,16 +21,10 @@ const PREFIX: &str = "commingle";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    /// Rooms that exist.
-    pub rooms: Gauge,
-    /// Participants in all rooms.
-    pub participants: Gauge,
     /// WebSockets that receive events.
     pub event_streams: Gauge,
     /// WebSockets closed because their reader was too slow.
     pub event_streams_too_slow: Counter,
-    /// Joins that were answered.
-    pub joins: Counter,
     /// Joins that were refused, by the problem's status.
     pub joins_refused: Family<RefusalLabels, Counter>,
     /// HTTP requests answered.
@@ -61,25 +55,19 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
-            rooms: Gauge::default(),
-            participants: Gauge::default(),
             event_streams: Gauge::default(),
             event_streams_too_slow: Counter::default(),
-            joins: Counter::default(),
             joins_refused: Family::default(),
             http_requests: Family::default(),
             http_connections_refused: Counter::default(),
         };
         metrics.register(|registry| {
-            registry.register("rooms", "Rooms that exist", metrics.rooms.clone());
-            registry.register("participants", "Participants in all rooms", metrics.participants.clone());
             registry.register("event_streams", "WebSockets that receive events", metrics.event_streams.clone());
             registry.register(
                 "event_streams_too_slow",
                 "WebSockets closed because their reader was too slow",
                 metrics.event_streams_too_slow.clone(),
             );
-            registry.register("joins", "Joins that were answered", metrics.joins.clone());
             registry.register("joins_refused", "Joins that were refused", metrics.joins_refused.clone());
             registry.register("http_requests", "HTTP requests answered", metrics.http_requests.clone());
             registry.register(
@@ -117,7 +105,7 @@ mod tests {
         let drops: Counter = Counter::default();
         metrics.register(|registry| registry.register("udp_drops", "Datagrams dropped", drops.clone()));
         drops.inc_by(3);
-        metrics.rooms.set(2);
+        metrics.event_streams.set(2);
         metrics
             .http_requests
             .get_or_create(&RequestLabels { method: "GET", route: "/healthz".into(), status: 200 })
@@ -125,7 +113,7 @@ mod tests {
         let text = metrics.text();
         for line in [
             "commingle_udp_drops_total 3",
-            "commingle_rooms 2",
+            "commingle_event_streams 2",
             "commingle_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"} 1",
             "# EOF",
         ] {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
 pub use self::secret::Secret;
 use crate::media::{Codec, Kind, Size};
+use crate::tier::{Ladder, TierSpec};
 
 /// Every key with its default and a comment: what `commingle config print-default` prints.
 pub const SAMPLE: &str = include_str!("../../assets/commingle.toml");
@@ -46,6 +47,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// The picture.
     pub video: Video,
+    /// The quality ladder.
+    pub tiers: Tiers,
     /// What one caller may take.
     pub limits: Limits,
 }
@@ -139,6 +142,28 @@ pub struct Video {
     pub h264_encoder: H264Encoder,
 }
 
+/// The quality ladder below and beside the canvas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tiers {
+    /// Bitrate of the tier `high`, which has the canvas' size and rate, in kbit/s.
+    pub high_kbps: u32,
+    /// Size of the tier `medium`.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub medium_size: Size,
+    /// Frames a second of the tier `medium`.
+    pub medium_fps: u32,
+    /// Bitrate of the tier `medium`, in kbit/s.
+    pub medium_kbps: u32,
+    /// Size of the tier `low`.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub low_size: Size,
+    /// Frames a second of the tier `low`.
+    pub low_fps: u32,
+    /// Bitrate of the tier `low`, in kbit/s.
+    pub low_kbps: u32,
+}
+
 /// Which H.264 encoder is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -219,6 +244,21 @@ impl Default for Video {
     }
 }
 
+impl Default for Tiers {
+    fn default() -> Self {
+        let Ladder { high, medium, low } = Ladder::default();
+        Self {
+            high_kbps: high.bitrate_kbps,
+            medium_size: medium.size,
+            medium_fps: medium.fps,
+            medium_kbps: medium.bitrate_kbps,
+            low_size: low.size,
+            low_fps: low.fps,
+            low_kbps: low.bitrate_kbps,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -246,6 +286,22 @@ struct Wrong {
 }
 
 impl Config {
+    /// The quality ladder of the canvas: no tier has more pixels or frames than that.
+    pub fn ladder(&self) -> Ladder {
+        let Video { canvas, fps: canvas_fps, .. } = self.video;
+        let rung = |size: Size, fps: u32, bitrate_kbps| TierSpec {
+            size: Size::new(size.width.min(canvas.width), size.height.min(canvas.height)),
+            fps: fps.min(canvas_fps),
+            bitrate_kbps,
+        };
+        let tiers = &self.tiers;
+        Ladder {
+            high: rung(canvas, canvas_fps, tiers.high_kbps),
+            medium: rung(tiers.medium_size, tiers.medium_fps, tiers.medium_kbps),
+            low: rung(tiers.low_size, tiers.low_fps, tiers.low_kbps),
+        }
+    }
+
     /// The first value that makes no sense.
     fn check(&self) -> Result<(), Wrong> {
         let wrong = |key, why: &str| Err(Wrong { key, why: why.to_owned() });
@@ -287,6 +343,9 @@ impl Config {
         }
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
+        }
+        if let Err(error) = self.ladder().validate() {
+            return wrong("tiers", &error.to_string());
         }
         self.check_numbers()
     }
@@ -350,6 +409,20 @@ mod tests {
         for optional in ["# key = ", "# key_file = ", "# port = 3478"] {
             assert!(SAMPLE.contains(optional), "{optional}");
         }
+    }
+
+    #[test]
+    fn no_tier_exceeds_the_canvas() {
+        let mut config = Config::default();
+        assert_eq!(config.ladder(), Ladder::default());
+        config.video.canvas = Size::new(480, 270);
+        config.video.fps = 10;
+        let ladder = config.ladder();
+        assert_eq!((ladder.medium.size, ladder.low.size), (Size::new(480, 270), Size::new(320, 180)));
+        assert_eq!((ladder.medium.fps, ladder.low.fps), (10, 10));
+        assert!(config.check().is_ok());
+        config.tiers.low_kbps = 501;
+        assert!(config.check().is_err_and(|wrong| wrong.key == "tiers" && wrong.why.contains("low")));
     }
 
     #[test]

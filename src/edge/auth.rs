@@ -11,35 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Auth;
 use crate::id::RoomName;
+use crate::room::document::Role;
 
 /// How far a token's issuer may be ahead of our clock, in seconds: for `nbf` only, `exp` is exact.
 const SKEW_SECONDS: u64 = 30;
-
-/// What a caller may do; each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Receives.
-    Viewer,
-    /// Sends and receives.
-    Participant,
-    /// Changes a room and whoever is in it.
-    Moderator,
-    /// All rooms, and the server itself.
-    Operator,
-}
-
-impl Role {
-    /// The role as tokens and errors write it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Participant => "participant",
-            Self::Moderator => "moderator",
-            Self::Operator => "operator",
-        }
-    }
-}
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +55,7 @@ pub enum AuthError {
     #[error("the token is not valid: {0}")]
     Invalid(String),
     /// A valid token that does not allow this.
-    #[error("this needs the role {}, and the token's is {}", needed.as_str(), has.as_str())]
+    #[error("this needs the role {}, and the token's is {}", role_name(*needed), role_name(*has))]
     Role {
         /// The least role that may.
         needed: Role,
@@ -93,6 +68,16 @@ pub enum AuthError {
     /// A valid token for one room where all are concerned.
     #[error("this concerns all rooms, and the token is for room `{0}` only")]
     AllRooms(RoomName),
+}
+
+/// The role as tokens and errors write it.
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Participant => "participant",
+        Role::Moderator => "moderator",
+        Role::Operator => "operator",
+    }
 }
 
 impl Caller {
@@ -150,7 +135,7 @@ impl Authority {
             return Err(AuthError::Invalid("its time (`nbf`) has not come yet".to_owned()));
         }
         if room.is_none() && role != Role::Operator {
-            return Err(AuthError::Invalid(format!("the role {} needs the claim `room`", role.as_str())));
+            return Err(AuthError::Invalid(format!("the role {} needs the claim `room`", role_name(role))));
         }
         Ok(Caller { role, room, name })
     }

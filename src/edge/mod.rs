@@ -2,4 +2,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod events;
 pub mod problem;
+pub mod rooms;
+pub mod web;

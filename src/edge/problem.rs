@@ -11,6 +11,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::auth::AuthError;
+use super::rooms::RoomError;
+use crate::room::Refusal;
+use crate::sdp::{FragmentError, OfferError};
 
 /// The content type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -146,5 +149,47 @@ impl From<AuthError> for Problem {
                 Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail)
             }
         }
+    }
+}
+
+impl From<RoomError> for Problem {
+    fn from(error: RoomError) -> Self {
+        let detail = error.to_string();
+        let busy = Duration::from_secs(2);
+        match error {
+            RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
+            RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
+            RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
+            RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
+            RoomError::Refused(Refusal::Full(_)) => {
+                Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
+            }
+            RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
+            RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
+            RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),
+            RoomError::NoParticipant(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-participant", detail),
+            RoomError::NoSession => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
+            RoomError::NoIfMatch => Self::of_kind(StatusCode::PRECONDITION_REQUIRED, "entity-tag", detail),
+            RoomError::StaleTag => Self::of_kind(StatusCode::PRECONDITION_FAILED, "entity-tag", detail),
+            RoomError::TooManyRooms(_) => Self::overloaded(detail).retry_after(Duration::from_secs(10)),
+            RoomError::ShuttingDown => Self::draining(),
+            RoomError::Stuck => Self::overloaded(detail).retry_after(busy),
+        }
+    }
+}
+
+/// What is no SDP at all is a bad request; what is SDP and cannot be served is unprocessable (RFC 9725 §4.2).
+fn offer_status(error: &OfferError) -> StatusCode {
+    match error {
+        OfferError::Empty | OfferError::NotSdp(_) => StatusCode::BAD_REQUEST,
+        OfferError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+fn fragment_status(error: &FragmentError) -> StatusCode {
+    match error {
+        FragmentError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
     }
 }

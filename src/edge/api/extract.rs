@@ -54,14 +54,10 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8
 /// Reads a body of text.
 ///
 /// # Errors
-/// Those of [`read`], and 400 when it is empty or not UTF-8.
+/// Those of [`read`], and 400 when it is not UTF-8.
 pub(super) async fn text(headers: &HeaderMap, body: Body, limit: usize, app: &App) -> Result<String, Problem> {
     let bytes = read(headers, body, limit, app.request_time()).await?;
-    let text = String::from_utf8(bytes).map_err(|_| Problem::bad_request("the body is not UTF-8 text"))?;
-    if text.trim().is_empty() {
-        return Err(Problem::bad_request("the body is empty"));
-    }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|_| Problem::bad_request("the body is not UTF-8 text"))
 }
 
 /// Reads a JSON document.
@@ -95,14 +91,14 @@ pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
         .map_err(|error| Problem::bad_request(format!("the query is wrong: {}", error.body_text())))
 }
 
-/// The room of the path.
-pub(in crate::edge) struct Room(pub(in crate::edge) RoomName);
+/// The room of the path, as an argument of handlers.
+pub struct RoomOf(pub RoomName);
 /// The participant of the path.
 pub(super) struct Participant(pub(super) ParticipantId);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
 
-impl FromRequestParts<App> for Room {
+impl FromRequestParts<App> for RoomOf {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {

@@ -53,7 +53,7 @@ struct Shown {
 pub(super) async fn check(
     State((app, scope)): State<(App, Scope)>,
     params: RawPathParams,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let room = params.iter().find(|(name, _)| *name == "room").map(|(_, value)| value.parse::<RoomName>());
@@ -65,22 +65,23 @@ pub(super) async fn check(
         Scope::Public | Scope::Secret => return next.run(request).await,
         Scope::Room(role) | Scope::Server(role) => role,
     };
-    match identify(&app, &request, room.as_ref()).await {
+    let (mut parts, body) = request.into_parts();
+    match identify(&app, &parts, room.as_ref()).await {
         Ok(caller) => {
             if let Err(error) = caller.identity.may(needed, room.as_ref()) {
                 return Problem::from(error).into_response();
             }
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(error) => Problem::from(error).into_response(),
     }
 }
 
-async fn identify(app: &App, request: &Request, room: Option<&RoomName>) -> Result<Caller, AuthError> {
-    let shown = Query::<Shown>::try_from_uri(request.uri()).map(|Query(shown)| shown).unwrap_or_default();
-    let token = bearer(request.headers())?.map(str::to_owned).or(shown.token);
-    let address = address(request);
+async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>) -> Result<Caller, AuthError> {
+    let shown = Query::<Shown>::try_from_uri(&parts.uri).map(|Query(shown)| shown).unwrap_or_default();
+    let token = bearer(&parts.headers)?.map(str::to_owned).or(shown.token);
+    let address = address(parts);
     let has_token = token.is_some();
     let by_token = app.0.authority.caller(token.as_deref(), address, time::unix_seconds());
     let Some((secret, room)) = shown.session.zip(room) else {
@@ -114,7 +115,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 }
 
 /// Where a request comes from. Without a connection it is from nowhere, not from this machine, which may do everything.
-fn address(request: &Request) -> IpAddr {
-    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+fn address(parts: &Parts) -> IpAddr {
+    let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::admission::Admission;
+pub use self::extract::RoomOf;
 pub use self::guard::Caller;
 pub use self::server::serve;
 use super::auth::Authority;
@@ -153,7 +154,10 @@ async fn around(State(app): State<App>, request: Request, next: Next) -> Respons
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
-    app.metrics().http_requests.get_or_create(&RequestLabels { method, route, status: response.status().as_u16() }).inc();
+    app.metrics()
+        .http_requests
+        .get_or_create(&RequestLabels { method, route, status: response.status().as_u16() })
+        .inc();
     response
 }
 

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
 
-use super::extract::{self, Participant, Room};
+use super::extract::{self, Participant, RoomOf};
 use super::{App, Caller};
 use crate::edge::problem::Problem;
 use crate::id::ParticipantId;
@@ -14,7 +14,7 @@ use crate::room::document::{ParticipantDocument, Role};
 /// `GET /v1/rooms/{room}/participants`.
 pub(super) async fn list(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
 ) -> Result<Json<Vec<ParticipantDocument>>, Problem> {
     Ok(Json(app.rooms().room(&room).await?.participants))
 }
@@ -22,7 +22,7 @@ pub(super) async fn list(
 /// `GET /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn get(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     Participant(id): Participant,
 ) -> Result<Json<ParticipantDocument>, Problem> {
     Ok(Json(app.rooms().participant(&room, id).await?))
@@ -31,7 +31,7 @@ pub(super) async fn get(
 /// `PATCH /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn patch(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     Participant(id): Participant,
     caller: Caller,
     request: Request<Body>,
@@ -45,7 +45,7 @@ pub(super) async fn patch(
 /// `DELETE /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn delete(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     Participant(id): Participant,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {

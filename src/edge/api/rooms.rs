@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use super::App;
-use super::extract::{self, Room};
+use super::extract::{self, RoomOf};
 use crate::edge::problem::Problem;
 use crate::id::RoomName;
 use crate::room::document::{RoomDocument, RoomPatch};
@@ -36,14 +36,14 @@ pub(super) async fn create(State(app): State<App>, request: Request<Body>) -> Re
 }
 
 /// `GET /v1/rooms/{room}`.
-pub(super) async fn get(State(app): State<App>, Room(room): Room) -> Result<Json<RoomDocument>, Problem> {
+pub(super) async fn get(State(app): State<App>, RoomOf(room): RoomOf) -> Result<Json<RoomDocument>, Problem> {
     Ok(Json(app.rooms().room(&room).await?))
 }
 
 /// `PATCH /v1/rooms/{room}`.
 pub(super) async fn patch(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     request: Request<Body>,
 ) -> Result<Json<RoomDocument>, Problem> {
     let (parts, body) = request.into_parts();
@@ -52,7 +52,7 @@ pub(super) async fn patch(
 }
 
 /// `DELETE /v1/rooms/{room}`: ends it for everybody.
-pub(super) async fn delete(State(app): State<App>, Room(room): Room) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(State(app): State<App>, RoomOf(room): RoomOf) -> Result<StatusCode, Problem> {
     app.rooms().delete(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::extract::{self, Room, Secret};
+use super::extract::{self, RoomOf, Secret};
 use super::{App, Caller, MediaAddress, admission};
 use crate::edge::problem::Problem;
 use crate::edge::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
@@ -44,7 +44,7 @@ struct JoinQuery {
 /// `POST /v1/rooms/{room}/participants`.
 pub(super) async fn join(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
@@ -54,7 +54,7 @@ pub(super) async fn join(
 /// `POST /whip/{room}`.
 pub(super) async fn whip(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
@@ -64,7 +64,7 @@ pub(super) async fn whip(
 /// `POST /whep/{room}`.
 pub(super) async fn whep(
     State(app): State<App>,
-    Room(room): Room,
+    RoomOf(room): RoomOf,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
