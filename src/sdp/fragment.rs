@@ -71,9 +71,9 @@ impl Fragment {
         let mut fragment = Self::default();
         for (index, line) in text.lines().map(str::trim_end).enumerate().filter(|(_, line)| !line.is_empty()) {
             if let Some(value) = line.strip_prefix("a=ice-ufrag:") {
-                ufrag.get_or_insert(value.to_owned());
+                ufrag.get_or_insert_with(|| value.to_owned());
             } else if let Some(value) = line.strip_prefix("a=ice-pwd:") {
-                pwd.get_or_insert(value.to_owned());
+                pwd.get_or_insert_with(|| value.to_owned());
             } else if let Some(value) = line.strip_prefix("a=mid:") {
                 mid = Some(value.to_owned());
             } else if line == "a=end-of-candidates" {

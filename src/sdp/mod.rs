@@ -176,9 +176,9 @@ impl Offer {
     pub fn parse(text: &str) -> Result<Self, OfferError> {
         let lines = lines(text)?;
         let starts = |line: &&str| line.starts_with("m=");
-        let head = lines.iter().position(|line| starts(&line)).unwrap_or(lines.len());
+        let head = lines.iter().position(|line| starts(line)).unwrap_or(lines.len());
         let session = &lines[..head];
-        let bodies: Vec<&[&str]> = lines[head..].chunk_by(|_, next| !starts(&next)).collect();
+        let bodies: Vec<&[&str]> = lines[head..].chunk_by(|_, next| !starts(next)).collect();
         if bodies.len() > SECTIONS_MAX {
             return Err(OfferError::TooLarge("media sections", SECTIONS_MAX));
         }
@@ -368,7 +368,7 @@ fn lines(text: &str) -> Result<Vec<&str>, OfferError> {
     let shaped = |line: &&str| {
         line.as_bytes().first().is_some_and(u8::is_ascii_lowercase) && line.as_bytes().get(1) == Some(&b'=')
     };
-    if let Some(odd) = lines.iter().position(|line| !shaped(&line)) {
+    if let Some(odd) = lines.iter().position(|line| !shaped(line)) {
         return Err(OfferError::NotSdp(odd + 1));
     }
     if lines[0] != "v=0" {
