@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::auth::AuthError;
+use super::peer::PeerError;
 use super::rooms::RoomError;
 use crate::room::Refusal;
 use crate::sdp::{FragmentError, OfferError};
@@ -173,6 +174,11 @@ impl From<RoomError> for Problem {
             RoomError::StaleTag => Self::of_kind(StatusCode::PRECONDITION_FAILED, "entity-tag", detail),
             RoomError::TooManyRooms(_) => Self::overloaded(detail).retry_after(Duration::from_secs(10)),
             RoomError::ShuttingDown => Self::draining(),
+            RoomError::Peer(PeerError::Offer(_) | PeerError::Connection(_)) => {
+                Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "offer", detail)
+            }
+            RoomError::Peer(PeerError::Fragment(_)) => Self::of_kind(StatusCode::BAD_REQUEST, "fragment", detail),
+            RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
             RoomError::Stuck => Self::overloaded(detail).retry_after(busy),
         }
     }
