@@ -348,7 +348,9 @@ impl Room {
                     self.announce(participant);
                 }
             }
-            Input::Levels(levels) => {
+            Input::Levels(mut levels) => {
+                // The mixer may not know yet that somebody has left.
+                levels.retain(|(participant, _)| self.people.contains_key(participant));
                 if self.speaker.update(now, &levels).is_some() {
                     self.speaker_changed();
                 }

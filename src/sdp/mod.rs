@@ -176,7 +176,7 @@ impl Offer {
     pub fn parse(text: &str) -> Result<Self, OfferError> {
         let lines = lines(text)?;
         let starts = |line: &&str| line.starts_with("m=");
-        let head = lines.iter().position(|line| starts(line)).unwrap_or(lines.len());
+        let head = lines.iter().position(starts).unwrap_or(lines.len());
         let session = &lines[..head];
         let bodies: Vec<&[&str]> = lines[head..].chunk_by(|_, next| !starts(next)).collect();
         if bodies.len() > SECTIONS_MAX {
