@@ -17,9 +17,9 @@ run_packages=(
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
     gstreamer1.0-libav
     libyuv-dev
-    fonts-noto-core
+    fonts-noto-core fonts-noto-cjk
 )
-test_packages=(chromium firefox-esr ffmpeg gstreamer1.0-tools iproute2)
+test_packages=(chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2)
 
 case "$1" in
 run) wanted=("${run_packages[@]}") ;;

@@ -38,7 +38,6 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("rtc", &["edge"]),
     ("axum", &["edge"]),
     ("toml", &["config"]),
-    ("prometheus_client", &["metrics"]),
     ("anyhow", &["cli", "main"]),
     ("clap", &["cli", "main"]),
 ];

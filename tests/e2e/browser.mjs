@@ -1,7 +1,10 @@
 // Starts Debian's browsers without a screen, each with a profile of its own, and gives pages that hold people.
 
-import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import puppeteer from 'puppeteer-core';
 
 const CHROMIUM_FLAGS = [
@@ -52,14 +55,41 @@ export function launchChromium(more = []) {
   });
 }
 
-export function launchFirefox() {
-  return puppeteer.launch({
+/**
+ * A sound server that plays to nowhere, in real time. Without any sound device Firefox's Web Audio never starts.
+ * Resolves to where it listens and how to end it.
+ */
+async function startSoundServer() {
+  const program = found('PULSEAUDIO', '/usr/bin/pulseaudio', 'PulseAudio');
+  const home = await mkdtemp(path.join(tmpdir(), 'commingle-sound-'));
+  const socket = path.join(home, 'native');
+  const child = spawn(program, [
+    '-n', '--daemonize=no', '--exit-idle-time=-1', '--use-pid-file=no', '--realtime=no', '--high-priority=no',
+    '--load=module-null-sink sink_name=nowhere', `--load=module-native-protocol-unix auth-anonymous=1 socket=${socket}`,
+  ], { stdio: 'ignore', env: { ...process.env, HOME: home, XDG_RUNTIME_DIR: home } });
+  const stop = async () => {
+    child.kill();
+    await rm(home, { recursive: true, force: true });
+  };
+  process.on('exit', () => child.kill());
+  for (let i = 0; i < 100 && !existsSync(socket); i += 1) await new Promise((resolve) => { setTimeout(resolve, 50); });
+  if (existsSync(socket)) return { address: `unix:${socket}`, stop };
+  await stop();
+  throw new Error(`${program} did not open ${socket} within 5 s`);
+}
+
+export async function launchFirefox() {
+  const sound = await startSoundServer();
+  const browser = await puppeteer.launch({
     browser: 'firefox',
     executablePath: found('FIREFOX', '/usr/bin/firefox-esr', 'Firefox'),
     headless: true,
     extraPrefsFirefox: FIREFOX_PREFERENCES,
     protocolTimeout: 300_000,
+    env: { ...process.env, PULSE_SERVER: sound.address },
   });
+  browser.on('disconnected', sound.stop);
+  return browser;
 }
 
 /** A page of the server's own origin in which `people` lives. */

@@ -9,6 +9,7 @@ mod contract;
 mod faults;
 mod http;
 
+mod peers;
 mod rooms;
 mod scenario;
 mod server;

@@ -80,7 +80,7 @@ fn assert_sound(person: &Value) {
     assert_hears(&person["sound"], &format!("person {}", person["k"]));
 }
 
-fn assert_hears(sound: &Value, who: &str) {
+pub(crate) fn assert_hears(sound: &Value, who: &str) {
     let weakest = number(sound, "/weakest_db");
     let stranger = number(sound, "/loudest_stranger_db");
     assert!(weakest > HEARD_DB, "{who} does not hear everyone: {sound}");

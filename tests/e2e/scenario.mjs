@@ -11,10 +11,12 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
 import * as faults from './scenarios/faults.mjs';
+import * as figures from './scenarios/figures.mjs';
+import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

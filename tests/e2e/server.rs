@@ -123,6 +123,15 @@ impl Server {
         std::iter::once(own).chain(children_of(own)).map(cpu_seconds).sum()
     }
 
+    /// The part of a core that the server and its mixers use in a time.
+    pub(crate) fn cpu_share(&self, watched: Duration) -> f64 {
+        let before = self.cpu_seconds();
+        // Nobody sends: this only lets the time pass in which the CPU is watched.
+        let (_open, never) = sync_channel::<()>(0);
+        let _ = never.recv_timeout(watched);
+        (self.cpu_seconds() - before) / watched.as_secs_f64()
+    }
+
     /// Asks it to stop and holds it to exit code 0.
     pub(crate) fn stop(mut self) {
         let pid = Pid::from_child(&self.child);
@@ -216,7 +225,7 @@ fn children_of(pid: u32) -> Vec<u32> {
 }
 
 /// User and system time of a process, in seconds; zero when it is gone.
-fn cpu_seconds(pid: u32) -> f64 {
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Fields 14 and 15 of proc(5), counted behind the name, which may hold spaces.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
