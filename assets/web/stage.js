@@ -82,17 +82,18 @@ export class Stage {
     }
     const canvas = this.#place?.canvas ?? { width: 16, height: 9 };
     const ratio = this.#mix.videoWidth ? this.#mix.videoWidth / this.#mix.videoHeight : canvas.width / canvas.height;
-    const box = contentBox(this.#stage.clientWidth, this.#stage.clientHeight, ratio);
+    const bounds = this.#stage.getBoundingClientRect(); // not clientWidth, which is rounded
+    const box = contentBox(bounds.width, bounds.height, ratio);
     const place = this.#place ?? { x: 0, y: 0, ...canvas };
     const [sx, sy] = [box.width / canvas.width, box.height / canvas.height];
     // Outward to whole device pixels: nothing of the delayed self below may show at an edge.
     const grid = globalThis.devicePixelRatio || 1;
-    const down = (v) => Math.floor(v * grid + 0.01) / grid;
-    const up = (v) => Math.ceil(v * grid - 0.01) / grid;
-    const left = down(box.x + place.x * sx);
-    const top = down(box.y + place.y * sy);
-    const right = up(box.x + (place.x + place.width) * sx);
-    const bottom = up(box.y + (place.y + place.height) * sy);
+    const down = (v, origin) => Math.floor((origin + v) * grid + 0.01) / grid - origin;
+    const up = (v, origin) => Math.ceil((origin + v) * grid - 0.01) / grid - origin;
+    const left = down(box.x + place.x * sx, bounds.left);
+    const top = down(box.y + place.y * sy, bounds.top);
+    const right = up(box.x + (place.x + place.width) * sx, bounds.left);
+    const bottom = up(box.y + (place.y + place.height) * sy, bounds.top);
     this.#tile.classList.toggle('still', still || !this.#shown);
     this.#shown = true;
     const { style } = this.#tile;
