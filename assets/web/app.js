@@ -199,7 +199,7 @@ function bind(session, signal) {
     const { length } = session.room.participants;
     $('panel-count').textContent = length || '';
     $('badge').textContent = length || '';
-    $('alone').hidden = session.state !== 'connected' || length !== 1;
+    $('alone').hidden = session.state !== 'connected' || session.room.participants.some((p) => p.id !== session.id);
     stage.setSpeaking(session.microphone && (session.room.speaking ?? []).includes(session.id));
     drawStats(session);
   };

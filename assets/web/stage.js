@@ -21,6 +21,17 @@ export function contentBox(boxWidth, boxHeight, ratio) {
   return { x: (boxWidth - width) / 2, y: (boxHeight - height) / 2, width, height };
 }
 
+const even = (value) => Math.round(value / 2) * 2;
+const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
+
+/** How the mixer draws a tile of this size, in canvas pixels: what lies over it must look the same. */
+export function look({ width, height }) {
+  const side = Math.min(width, height);
+  const letters = clamp(8 + side * 0.023, 10, 30);
+  const frame = side >= 170 ? 4 : 2;
+  return { letters, frame, margin: frame + even(letters * 0.3), corner: clamp(even(side * 0.035), 4, 16) };
+}
+
 export class Stage {
   #stage;
   #mix;
@@ -101,7 +112,11 @@ export class Stage {
     style.top = `${top}px`;
     style.width = `${right - left}px`;
     style.height = `${bottom - top}px`;
-    style.setProperty('--unit', this.#place ? `${sx}px` : `${box.width / 1280}px`);
+    const whole = place.width >= canvas.width && place.height >= canvas.height;
+    const unit = this.#place ? sx : box.width / 1280;
+    const drawn = look(this.#place ?? { width: 1280, height: 720 });
+    for (const [name, pixels] of Object.entries(drawn)) style.setProperty(`--${name}`, `${pixels * unit}px`);
+    this.#tile.classList.toggle('whole', whole); // alone: no round corners
     this.#tile.classList.toggle('contain', fit(this.#self.videoWidth, this.#self.videoHeight, place) === 'contain');
   }
 }
