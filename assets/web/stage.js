@@ -97,14 +97,15 @@ export class Stage {
     const box = contentBox(bounds.width, bounds.height, ratio);
     const place = this.#place ?? { x: 0, y: 0, ...canvas };
     const [sx, sy] = [box.width / canvas.width, box.height / canvas.height];
-    // Outward to whole device pixels: nothing of the delayed self below may show at an edge.
+    // Outward to whole device pixels, and half a canvas pixel more, which is what scaling smears over a tile's edge:
+    // nothing of the delayed self below may show.
     const grid = globalThis.devicePixelRatio || 1;
-    const down = (v, origin) => Math.floor((origin + v) * grid + 0.01) / grid - origin;
-    const up = (v, origin) => Math.ceil((origin + v) * grid - 0.01) / grid - origin;
-    const left = down(box.x + place.x * sx, bounds.left);
-    const top = down(box.y + place.y * sy, bounds.top);
-    const right = up(box.x + (place.x + place.width) * sx, bounds.left);
-    const bottom = up(box.y + (place.y + place.height) * sy, bounds.top);
+    const down = (v, least, origin) => Math.floor((origin + Math.max(v, least)) * grid + 0.01) / grid - origin;
+    const up = (v, most, origin) => Math.ceil((origin + Math.min(v, most)) * grid - 0.01) / grid - origin;
+    const left = down(box.x + (place.x - 0.5) * sx, box.x, bounds.left);
+    const top = down(box.y + (place.y - 0.5) * sy, box.y, bounds.top);
+    const right = up(box.x + (place.x + place.width + 0.5) * sx, box.x + box.width, bounds.left);
+    const bottom = up(box.y + (place.y + place.height + 0.5) * sy, box.y + box.height, bounds.top);
     this.#tile.classList.toggle('still', still || !this.#shown);
     this.#shown = true;
     const { style } = this.#tile;
