@@ -3,13 +3,16 @@
 //! Owns: [`Metrics`], the registry every part adds its own numbers to, and the numbers of the HTTP side. Does not know:
 //! what a number means to its part. In: increments on cheap handles; out: [`Metrics::text`].
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::registry::Registry;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -86,12 +89,43 @@ impl Metrics {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Adds a counter that its owner counts for itself: `read` is called for each text.
+    pub fn register_count(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let count = Count { name, help, read: Box::new(read) };
+        self.register(|registry| registry.register_collector(Box::new(count)));
+    }
+
     /// All numbers, in the format of [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))
             .expect("writing to a String does not fail");
         out
+    }
+}
+
+/// A counter that is read when it is asked for.
+struct Count {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Count").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Count {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new((self.read)());
+        counter.encode(encoder.encode_descriptor(self.name, self.help, None, counter.metric_type())?)
     }
 }
 
@@ -105,6 +139,7 @@ mod tests {
         let drops: Counter = Counter::default();
         metrics.register(|registry| registry.register("udp_drops", "Datagrams dropped", drops.clone()));
         drops.inc_by(3);
+        metrics.register_count("udp_sent", "Datagrams sent", || 7);
         metrics.event_streams.set(2);
         metrics
             .http_requests
@@ -113,6 +148,7 @@ mod tests {
         let text = metrics.text();
         for line in [
             "commingle_udp_drops_total 3",
+            "commingle_udp_sent_total 7",
             "commingle_event_streams 2",
             "commingle_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"} 1",
             "# EOF",

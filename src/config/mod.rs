@@ -140,6 +140,9 @@ pub struct Video {
     pub codecs: Vec<Codec>,
     /// The H.264 encoder.
     pub h264_encoder: H264Encoder,
+    /// The largest picture taken from a sender.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub max_source: Size,
 }
 
 /// The quality ladder below and beside the canvas.
@@ -240,6 +243,7 @@ impl Default for Video {
             fps: 30,
             codecs: vec![Codec::Vp8, Codec::H264],
             h264_encoder: H264Encoder::default(),
+            max_source: Size::new(1920, 1080),
         }
     }
 }
@@ -314,6 +318,13 @@ impl Config {
         }
         if width < CANVAS_MIN.width || height < CANVAS_MIN.height {
             return wrong("video.canvas", &format!("must not be smaller than {CANVAS_MIN}"));
+        }
+        let largest = self.video.max_source;
+        if largest.width < CANVAS_MIN.width
+            || largest.height < CANVAS_MIN.height
+            || largest.width.max(largest.height) > 4096
+        {
+            return wrong("video.max_source", &format!("must be {CANVAS_MIN} to 4096x4096"));
         }
         if !(1..=60).contains(&self.video.fps) {
             return wrong("video.fps", "must be 1 to 60");

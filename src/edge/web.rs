@@ -2,7 +2,6 @@
 //!
 //! Owns: their content types, caching and content security policy. Does not know: what they do.
 
-use axum::body::Body;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
@@ -28,19 +27,19 @@ const PERMISSIONS: &str = "camera=(self), microphone=(self), display-capture=(se
 const PERMISSIONS_POLICY: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// `GET /`.
-pub(super) async fn index(method: Method, headers: HeaderMap) -> Response {
-    file("index.html", &method, &headers)
+pub(super) async fn index(headers: HeaderMap) -> Response {
+    file("index.html", &headers)
 }
 
 /// Every path that is no route: a file, or nothing.
 pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     match method {
-        Method::GET | Method::HEAD => file(uri.path().trim_start_matches('/'), &method, &headers),
+        Method::GET | Method::HEAD => file(uri.path().trim_start_matches('/'), &headers),
         _ => Problem::no_such_path().into_response(),
     }
 }
 
-fn file(path: &str, method: &Method, headers: &HeaderMap) -> Response {
+fn file(path: &str, headers: &HeaderMap) -> Response {
     let Some(EmbeddedFile { data, metadata }) = Files::get(path) else {
         return Problem::no_such_path().into_response();
     };
@@ -48,11 +47,9 @@ fn file(path: &str, method: &Method, headers: &HeaderMap) -> Response {
     let etag = format!("\"{hash}\"");
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let unchanged = known == "*" || known.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag);
-    let mut response = match (unchanged, method) {
-        (true, _) => StatusCode::NOT_MODIFIED.into_response(),
-        (false, &Method::HEAD) => Body::empty().into_response(),
-        (false, _) => data.into_owned().into_response(),
-    };
+    // The server sends no body in answer to HEAD, and its length all the same.
+    let mut response =
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { data.into_owned().into_response() };
     let content_type = match metadata.mimetype() {
         text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
         other => other.to_owned(),
