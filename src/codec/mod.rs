@@ -1,1 +1,3 @@
 //! Codecs: decoders, encoders, payload formats.
+
+pub mod sound;

@@ -257,3 +257,6 @@ fn added<'a>(heard: impl Iterator<Item = &'a (ParticipantId, Box<Tick>)>) -> Tic
     sum(&ticks, &mut total);
     total
 }
+
+#[cfg(test)]
+mod tests;
