@@ -1,1 +1,398 @@
-//! Pipelines: the one place that parses `pipelines/*`.
+//! Pipelines: the one place that reads `pipelines/*` and makes GStreamer pipelines of them.
+//!
+//! Owns: the files (gst-launch syntax with `#` comments and `{holes}`), what may fill a hole (numbers only, so nothing a
+//! stranger wrote can reach the parser), the wrapper [`Pipeline`], and the thread that ends pipelines.
+//! Does not know: what flows through. In: a [`Recipe`]. Out: a playing pipeline with its ends `in` (appsrc) and `out`
+//! (appsink); errors from its bus arrive by callback on the thread that met them.
+
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::{AppSink, AppSrc};
+
+use crate::media::Size;
+
+/// Pipelines waiting to be ended before ending one takes a thread of its own.
+const REAPER_QUEUE: usize = 64;
+
+/// Why a pipeline could not be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// A `{hole}` the recipe has no value for.
+    #[error("pipelines/{file}: nothing fills the hole `{{{hole}}}`")]
+    Hole {
+        /// The file's name.
+        file: &'static str,
+        /// The hole's name.
+        hole: String,
+    },
+    /// GStreamer does not take the description.
+    #[error("pipelines/{file}: {reason}")]
+    Parse {
+        /// The file's name.
+        file: &'static str,
+        /// GStreamer's words.
+        reason: String,
+    },
+    /// The description lacks `name=in`, `name=out` or their kinds.
+    #[error("pipelines/{file}: needs an {kind} with `name={end}`")]
+    End {
+        /// The file's name.
+        file: &'static str,
+        /// The end's name.
+        end: &'static str,
+        /// The element's kind.
+        kind: &'static str,
+    },
+    /// The pipeline does not start.
+    #[error("pipelines/{file}: does not start: {reason}")]
+    Start {
+        /// The file's name.
+        file: &'static str,
+        /// GStreamer's words.
+        reason: String,
+    },
+}
+
+/// What fills the holes of the decoder files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeHoles {
+    /// Frames that may wait before the decoder; the owner looks before it pushes.
+    pub queue: u32,
+}
+
+/// What fills the holes of the encoder files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeHoles {
+    /// The canvas in pixels.
+    pub size: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// Target bitrate in kbit/s.
+    pub bitrate_kbps: u32,
+    /// Threads the encoder may use.
+    pub threads: u32,
+    /// Most frames from one keyframe to the next.
+    pub keyframe_distance: u32,
+    /// Pictures that may wait before the encoder; the owner looks before it pushes.
+    pub queue: u32,
+}
+
+/// Which file, and what fills its holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipe {
+    /// `decode_vp8.gst`
+    DecodeVp8(DecodeHoles),
+    /// `decode_vp9.gst`
+    DecodeVp9(DecodeHoles),
+    /// `decode_h264.gst`
+    DecodeH264(DecodeHoles),
+    /// `decode_av1.gst`
+    DecodeAv1(DecodeHoles),
+    /// `encode_vp8.gst`
+    EncodeVp8(EncodeHoles),
+    /// `encode_vp9.gst`
+    EncodeVp9(EncodeHoles),
+    /// `encode_h264.gst`
+    EncodeH264(EncodeHoles),
+    /// `encode_h264_openh264.gst`
+    EncodeH264OpenH264(EncodeHoles),
+}
+
+impl Recipe {
+    /// The file's name and text.
+    fn load(self) -> (&'static str, &'static str) {
+        macro_rules! file {
+            ($name:literal) => {
+                ($name, include_str!(concat!("../pipelines/", $name)))
+            };
+        }
+        match self {
+            Self::DecodeVp8(_) => file!("decode_vp8.gst"),
+            Self::DecodeVp9(_) => file!("decode_vp9.gst"),
+            Self::DecodeH264(_) => file!("decode_h264.gst"),
+            Self::DecodeAv1(_) => file!("decode_av1.gst"),
+            Self::EncodeVp8(_) => file!("encode_vp8.gst"),
+            Self::EncodeVp9(_) => file!("encode_vp9.gst"),
+            Self::EncodeH264(_) => file!("encode_h264.gst"),
+            Self::EncodeH264OpenH264(_) => file!("encode_h264_openh264.gst"),
+        }
+    }
+
+    fn hole(self, hole: &str) -> Option<u64> {
+        let number = match self {
+            Self::DecodeVp8(holes) | Self::DecodeVp9(holes) | Self::DecodeH264(holes) | Self::DecodeAv1(holes) => {
+                match hole {
+                    "queue" => holes.queue,
+                    _ => return None,
+                }
+            }
+            Self::EncodeVp8(holes)
+            | Self::EncodeVp9(holes)
+            | Self::EncodeH264(holes)
+            | Self::EncodeH264OpenH264(holes) => match hole {
+                "width" => holes.size.width,
+                "height" => holes.size.height,
+                "fps" => holes.fps,
+                "bitrate_kbps" => holes.bitrate_kbps,
+                "bitrate_bps" => return Some(u64::from(holes.bitrate_kbps) * 1000),
+                "threads" => holes.threads,
+                "keyframe_distance" => holes.keyframe_distance,
+                "queue" => holes.queue,
+                _ => return None,
+            },
+        };
+        Some(u64::from(number))
+    }
+}
+
+/// A property whose value in the file is one hole, so that it can be changed while the pipeline plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Binding {
+    hole: String,
+    element: String,
+    property: String,
+}
+
+/// A file with its holes filled.
+#[derive(Debug)]
+struct Filled {
+    description: String,
+    bindings: Vec<Binding>,
+}
+
+fn fill(recipe: Recipe) -> Result<Filled, PipelineError> {
+    let (file, text) = recipe.load();
+    let mut description = String::with_capacity(text.len());
+    let mut bindings = Vec::new();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    for segment in lines.join(" ").split('!') {
+        let words: Vec<&str> = segment.split_whitespace().collect();
+        let element = words.iter().find_map(|word| word.strip_prefix("name="));
+        if !description.is_empty() {
+            description.push_str("! ");
+        }
+        for word in &words {
+            if let (Some(element), Some((property, value))) = (element, word.split_once('='))
+                && let Some(hole) = value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'))
+            {
+                bindings.push(Binding { hole: hole.into(), element: element.into(), property: property.into() });
+            }
+            let mut rest = *word;
+            while let Some((before, after)) = rest.split_once('{') {
+                let (hole, after) = after.split_once('}').unwrap_or((after, ""));
+                let value = recipe.hole(hole).ok_or_else(|| PipelineError::Hole { file, hole: hole.into() })?;
+                write!(description, "{before}{value}").expect("a String takes every write");
+                rest = after;
+            }
+            description.push_str(rest);
+            description.push(' ');
+        }
+    }
+    Ok(Filled { description, bindings })
+}
+
+/// A pipeline with one way in and one way out. Dropping it ends it on a thread of its own kind, so that it may be dropped
+/// anywhere, its own callbacks included.
+#[derive(Debug)]
+pub struct Pipeline {
+    pipeline: gst::Pipeline,
+    source: AppSrc,
+    sink: AppSink,
+    bindings: Vec<Binding>,
+    file: &'static str,
+}
+
+impl Pipeline {
+    /// Makes the pipeline of a recipe, not yet playing.
+    ///
+    /// # Errors
+    /// [`PipelineError`] names the file and what is wrong with it. GStreamer must be initialised.
+    pub fn new(recipe: Recipe) -> Result<Self, PipelineError> {
+        let (file, _) = recipe.load();
+        let Filled { description, bindings } = fill(recipe)?;
+        let parse = |reason: String| PipelineError::Parse { file, reason };
+        let pipeline = gst::parse::launch(&description)
+            .map_err(|error| parse(error.to_string()))?
+            .downcast::<gst::Pipeline>()
+            .map_err(|_| parse("is one element, not a pipeline".into()))?;
+        let source = pipeline.by_name("in").and_then(|element| element.downcast().ok());
+        let source = source.ok_or(PipelineError::End { file, end: "in", kind: "appsrc" })?;
+        let sink = pipeline.by_name("out").and_then(|element| element.downcast().ok());
+        let sink = sink.ok_or(PipelineError::End { file, end: "out", kind: "appsink" })?;
+        Ok(Self { pipeline, source, sink, bindings, file })
+    }
+
+    /// Where media goes in.
+    pub fn source(&self) -> &AppSrc {
+        &self.source
+    }
+
+    /// Where media comes out.
+    pub fn sink(&self) -> &AppSink {
+        &self.sink
+    }
+
+    /// Starts it. `failed` is told the first error on the bus, on the thread that met it; everything else on the bus is
+    /// dropped at once, since nobody empties it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Start`].
+    pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
+        let failed = parking_lot::Mutex::new(Some(failed));
+        let bus = self.pipeline.bus().expect("every pipeline has a bus");
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Error(error) = message.view() {
+                let first = failed.lock().take();
+                if let Some(failed) = first {
+                    failed(error.error().to_string());
+                }
+            }
+            gst::BusSyncReply::Drop
+        });
+        self.pipeline
+            .set_state(gst::State::Playing)
+            .map(drop)
+            .map_err(|error| PipelineError::Start { file: self.file, reason: error.to_string() })
+    }
+
+    /// Buffers waiting before the first element.
+    pub fn waiting(&self) -> u64 {
+        self.source.property("current-level-buffers")
+    }
+
+    /// Changes every property whose value in the file was `{hole}`; false when there is none.
+    pub fn set(&self, hole: &str, value: u64) -> bool {
+        let mut found = false;
+        for binding in self.bindings.iter().filter(|binding| binding.hole == hole) {
+            if let Some(element) = self.pipeline.by_name(&binding.element) {
+                element.set_property_from_str(&binding.property, &value.to_string());
+                found = true;
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        reap(self.pipeline.clone());
+    }
+}
+
+/// Ends a pipeline off the calling thread: setting Null waits for the streaming thread, which may be the caller.
+fn reap(pipeline: gst::Pipeline) {
+    static REAPER: OnceLock<SyncSender<gst::Pipeline>> = OnceLock::new();
+    let reaper = REAPER.get_or_init(|| {
+        let (sender, receiver) = sync_channel::<gst::Pipeline>(REAPER_QUEUE);
+        thread::Builder::new()
+            .name("pipeline-reaper".into())
+            .spawn(move || receiver.iter().for_each(end))
+            .expect("a process that cannot start a thread cannot go on");
+        sender
+    });
+    if let Err(TrySendError::Full(pipeline) | TrySendError::Disconnected(pipeline)) = reaper.try_send(pipeline) {
+        thread::Builder::new()
+            .name("pipeline-end".into())
+            .spawn(move || end(pipeline))
+            .expect("a process that cannot start a thread cannot go on");
+    }
+}
+
+fn end(pipeline: gst::Pipeline) {
+    if let Err(error) = pipeline.set_state(gst::State::Null) {
+        tracing::warn!(%error, "a pipeline does not end");
+    }
+    // The bus handler holds what its owner gave it: without this it lives until the last reference to the bus goes.
+    if let Some(bus) = pipeline.bus() {
+        bus.unset_sync_handler();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn every_recipe() -> Vec<Recipe> {
+        let decode = DecodeHoles { queue: 30 };
+        let encode = EncodeHoles {
+            size: Size::new(320, 180),
+            fps: 15,
+            bitrate_kbps: 150,
+            threads: 1,
+            keyframe_distance: 150,
+            queue: 2,
+        };
+        vec![
+            Recipe::DecodeVp8(decode),
+            Recipe::DecodeVp9(decode),
+            Recipe::DecodeH264(decode),
+            Recipe::DecodeAv1(decode),
+            Recipe::EncodeVp8(encode),
+            Recipe::EncodeVp9(encode),
+            Recipe::EncodeH264(encode),
+            Recipe::EncodeH264OpenH264(encode),
+        ]
+    }
+
+    #[test]
+    fn every_file_is_used_states_its_purpose_and_parses() {
+        crate::codec::init().expect("GStreamer is installed");
+        let ends = ["appsrc", "appsink"];
+        let codecs = ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc"];
+        let mut used = BTreeSet::new();
+        for recipe in every_recipe() {
+            let (file, text) = recipe.load();
+            used.insert(file.to_owned());
+            assert!(text.starts_with("# "), "{file} does not say what it is for");
+            let pipeline = Pipeline::new(recipe).expect(file);
+            for element in pipeline.pipeline.iterate_elements() {
+                let name = element.expect("nothing changes it").factory().expect("made by a factory").name();
+                assert!(
+                    ends.contains(&name.as_str()) || codecs.contains(&name.as_str()),
+                    "{file}: {name} is not allowed"
+                );
+            }
+        }
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines");
+        let there: BTreeSet<String> = std::fs::read_dir(folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("readable").file_name().into_string().expect("plain name"))
+            .collect();
+        assert_eq!(used, there, "files used, and files there");
+    }
+
+    #[test]
+    fn holes_are_filled_and_comments_are_gone() {
+        for recipe in every_recipe() {
+            let filled = fill(recipe).expect("every hole is known");
+            assert!(!filled.description.contains(['{', '}', '#']), "{}", filled.description);
+        }
+    }
+
+    #[test]
+    fn bitrate_changes_while_it_plays() {
+        crate::codec::init().expect("GStreamer is installed");
+        for recipe in every_recipe() {
+            let Recipe::EncodeVp8(_) = recipe else { continue };
+            let pipeline = Pipeline::new(recipe).expect("parses");
+            let bitrate = || pipeline.pipeline.by_name("enc").expect("named").property::<i32>("target-bitrate");
+            assert_eq!(bitrate(), 150_000);
+            assert!(pipeline.set("bitrate_bps", 90_000));
+            assert_eq!(bitrate(), 90_000);
+            assert!(!pipeline.set("bitrate_kbps", 90), "this file has no such hole");
+        }
+    }
+
+    #[test]
+    fn an_unknown_hole_is_named() {
+        let error = DecodeHoles { queue: 1 };
+        assert_eq!(Recipe::DecodeVp8(error).hole("width"), None);
+    }
+}

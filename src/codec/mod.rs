@@ -1,3 +1,107 @@
 //! Codecs: decoders, encoders, payload formats.
+//!
+//! Owns: pictures in memory, how frames become pictures and pictures frames, how frames travel in RTP payloads, and what a
+//! frame's own header says. Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and payloads,
+//! by callback from the codec's own thread.
 
+mod decode;
+mod depay;
+mod encode;
+mod header;
+mod pay;
+mod picture;
+pub mod scale;
 pub mod sound;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::OnceLock;
+
+use gstreamer as gst;
+
+pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
+pub use self::depay::Depayloader;
+pub use self::encode::{EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
+pub use self::header::coded_size;
+pub use self::pay::Payloader;
+pub use self::picture::{Picture, PictureMut, PicturePool};
+
+use crate::media::{Codec, Size};
+use crate::pipeline::PipelineError;
+
+/// Elements the pipelines need, and the Debian package that brings each.
+const NEEDED: [(&str, &str); 10] = [
+    ("appsrc", "gstreamer1.0-plugins-base"),
+    ("appsink", "gstreamer1.0-plugins-base"),
+    ("vp8dec", "gstreamer1.0-plugins-good"),
+    ("vp9dec", "gstreamer1.0-plugins-good"),
+    ("openh264dec", "gstreamer1.0-plugins-bad"),
+    ("av1dec", "gstreamer1.0-plugins-bad"),
+    ("vp8enc", "gstreamer1.0-plugins-good"),
+    ("vp9enc", "gstreamer1.0-plugins-good"),
+    ("x264enc", "gstreamer1.0-plugins-ugly"),
+    ("openh264enc", "gstreamer1.0-plugins-bad"),
+];
+
+/// Why media could not be decoded, encoded or packed.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// GStreamer does not start.
+    #[error("GStreamer does not start: {0}")]
+    Start(String),
+    /// An element is not installed.
+    #[error("GStreamer's element `{element}` is missing: apt-get install {package}")]
+    Missing {
+        /// The element.
+        element: &'static str,
+        /// The Debian package that brings it.
+        package: &'static str,
+    },
+    /// No pipeline for this codec in this direction.
+    #[error("{0} is not {1} here")]
+    Unsupported(Codec, &'static str),
+    /// A pipeline file is wrong.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A payload or frame that is not what its codec says.
+    #[error("bad {codec}: {reason}")]
+    Malformed {
+        /// The codec.
+        codec: Codec,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A frame of a size nobody agreed to.
+    #[error("a picture of {size} is outside 16x16 to {max}: send a smaller one")]
+    Size {
+        /// The frame's size.
+        size: Size,
+        /// The largest allowed.
+        max: Size,
+    },
+    /// The first frame is no keyframe.
+    #[error("decoding begins with a keyframe: ask for one")]
+    KeyframeNeeded,
+    /// Frames come faster than they are decoded; this one was not taken.
+    #[error("the decoder is {0} frames behind: drop to the next keyframe")]
+    Behind(u64),
+    /// The decoder has failed and takes nothing any more.
+    #[error("the decoder has failed: make a new one")]
+    Failed,
+}
+
+/// Starts GStreamer, once a process, and looks whether every element is there.
+///
+/// # Errors
+/// [`CodecError::Missing`] names the package to install.
+pub fn init() -> Result<(), CodecError> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED.get_or_init(|| gst::init().map_err(|error| error.to_string())).clone().map_err(CodecError::Start)?;
+    for (element, package) in NEEDED {
+        if gst::ElementFactory::find(element).is_none() {
+            return Err(CodecError::Missing { element, package });
+        }
+    }
+    Ok(())
+}

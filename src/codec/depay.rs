@@ -1,0 +1,406 @@
+//! Depayloading: the RTP payloads of one frame become the frame.
+//!
+//! Owns: the payload formats of VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, modes 0 and 1) and AV1 as they come in.
+//! Does not know: order and loss; it is given every packet of one frame, in order, and keeps nothing between frames.
+//! Written here and not taken from `rtc-rtp`: its VP8 packet keeps bits of the packet before and refuses payloads under
+//! four bytes, its H.264 STAP-A reads past the end, and its FU-A joins fragments of different frames after a loss.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::CodecError;
+use super::header::{OBU_TEMPORAL_DELIMITER, leb128};
+use crate::media::{Codec, SourcePacket};
+
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+/// AV1 OBU types that mean nothing outside a file (RTP payload specification §5).
+const OBU_TILE_LIST: u8 = 8;
+/// Layers of one VP9 picture; more do not fit a superframe's index.
+const VP9_LAYERS: usize = 8;
+
+/// Makes frames of packets.
+#[derive(Debug)]
+pub struct Depayloader {
+    codec: Codec,
+}
+
+impl Depayloader {
+    /// A depayloader for a video codec.
+    pub const fn new(codec: Codec) -> Self {
+        Self { codec }
+    }
+
+    /// Whether a frame that begins with this payload is one decoding may begin with.
+    pub fn starts_keyframe(codec: Codec, payload: &Bytes) -> bool {
+        match codec {
+            Codec::Vp8 => vp8(payload).is_some_and(|(start, data)| start && data.first().is_some_and(|b| b & 1 == 0)),
+            Codec::Vp9 => vp9(payload).is_some_and(|part| part.start && !part.predicted && part.layer == 0),
+            Codec::H264 => h264_starts_keyframe(payload),
+            Codec::Av1 => payload.first().is_some_and(|header| header & 0x88 == 0x08),
+            Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
+        }
+    }
+
+    /// Joins all packets of one frame. Whole means: a VP8 or VP9 frame, an H.264 access unit in Annex B, an AV1 temporal
+    /// unit whose OBUs have sizes.
+    ///
+    /// # Errors
+    /// [`CodecError::Malformed`] when the packets are no whole frame of this codec.
+    pub fn frame(&mut self, packets: &[SourcePacket]) -> Result<Bytes, CodecError> {
+        let codec = self.codec;
+        let malformed = |reason| CodecError::Malformed { codec, reason };
+        let payloads = packets.iter().map(|packet| &packet.payload);
+        let frame = match codec {
+            Codec::Vp8 => join_vp8(payloads).ok_or(malformed("payload descriptor, or the first packet is missing")),
+            Codec::Vp9 => join_vp9(payloads).ok_or(malformed("payload descriptor, or a packet is missing")),
+            Codec::H264 => join_h264(payloads).ok_or(malformed("NAL unit, or a fragment is missing")),
+            Codec::Av1 => join_av1(payloads).ok_or(malformed("aggregation, or a fragment is missing")),
+            Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
+        }?;
+        if frame.is_empty() { Err(malformed("an empty frame")) } else { Ok(frame) }
+    }
+}
+
+/// Whether a VP8 frame starts here, and the data behind the descriptor.
+fn vp8(payload: &Bytes) -> Option<(bool, Bytes)> {
+    let first = *payload.first()?;
+    let mut at = 1;
+    if first & 0x80 != 0 {
+        let fields = *payload.get(1)?;
+        at = 2;
+        if fields & 0x80 != 0 {
+            at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
+        }
+        at += usize::from(fields & 0x40 != 0) + usize::from(fields & 0x30 != 0);
+    }
+    let start = first & 0x10 != 0 && first & 0x07 == 0;
+    (at <= payload.len()).then(|| (start, payload.slice(at..)))
+}
+
+fn join_vp8<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+    let mut parts = Vec::new();
+    for (i, payload) in payloads.enumerate() {
+        let (start, data) = vp8(payload)?;
+        if start != (i == 0) {
+            return None;
+        }
+        parts.push(data);
+    }
+    Some(concat(parts))
+}
+
+/// One packet of VP9.
+struct Vp9Part {
+    start: bool,
+    end: bool,
+    predicted: bool,
+    layer: u8,
+    data: Bytes,
+}
+
+fn vp9(payload: &Bytes) -> Option<Vp9Part> {
+    let first = *payload.first()?;
+    let bit = |mask: u8| first & mask != 0;
+    let (flexible, predicted) = (bit(0x10), bit(0x40));
+    let mut at = 1;
+    if bit(0x80) {
+        at += if payload.get(at)? & 0x80 != 0 { 2 } else { 1 };
+    }
+    let mut layer = 0;
+    if bit(0x20) {
+        layer = payload.get(at)? >> 1 & 7;
+        at += if flexible { 1 } else { 2 };
+    }
+    if flexible && predicted {
+        let mut references = 1;
+        while payload.get(at)? & 1 != 0 {
+            at += 1;
+            references += 1;
+            if references > 3 {
+                return None;
+            }
+        }
+        at += 1;
+    }
+    if bit(0x02) {
+        let structure = *payload.get(at)?;
+        at += 1;
+        if structure & 0x10 != 0 {
+            at += 4 * (usize::from(structure >> 5) + 1);
+        }
+        if structure & 0x08 != 0 {
+            let pictures = *payload.get(at)?;
+            at += 1;
+            for _ in 0..pictures {
+                at += 1 + usize::from(payload.get(at)? >> 2 & 3);
+            }
+        }
+    }
+    let data = (at <= payload.len()).then(|| payload.slice(at..))?;
+    Some(Vp9Part { start: bit(0x08), end: bit(0x04), predicted, layer, data })
+}
+
+fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+    let mut parts = Vec::new();
+    let mut layers: Vec<usize> = Vec::new();
+    let mut open = false;
+    for payload in payloads {
+        let part = vp9(payload)?;
+        if part.start == open {
+            return None;
+        }
+        if part.start {
+            layers.push(0);
+        }
+        *layers.last_mut()? += part.data.len();
+        open = !part.end;
+        parts.push(part.data);
+    }
+    if open || layers.len() > VP9_LAYERS {
+        return None;
+    }
+    if layers.len() > 1 {
+        // Spatial layers of one picture travel to the decoder as a superframe (bitstream Annex B).
+        let marker = 0xc0 | 3 << 3 | (layers.len() - 1) as u8;
+        let mut index = vec![marker];
+        layers.iter().for_each(|length| index.extend((*length as u32).to_le_bytes()));
+        index.push(marker);
+        parts.push(index.into());
+    }
+    Some(concat(parts))
+}
+
+const fn is_keyframe_unit(unit: u8) -> bool {
+    matches!(unit & 0x1f, 5 | 7)
+}
+
+fn h264_starts_keyframe(payload: &Bytes) -> bool {
+    let Some(first) = payload.first() else { return false };
+    match first & 0x1f {
+        24 => stap_a(payload).any(|unit| unit.is_some_and(|unit| is_keyframe_unit(unit[0]))),
+        28 => payload.get(1).is_some_and(|fragment| fragment & 0x80 != 0 && is_keyframe_unit(*fragment)),
+        _ => is_keyframe_unit(*first),
+    }
+}
+
+/// The units of an aggregation packet, none of them empty; None for a broken one, and then no more.
+fn stap_a(payload: &Bytes) -> impl Iterator<Item = Option<Bytes>> {
+    let mut rest = payload.slice(1..);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = rest.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)));
+        let unit = length.filter(|length| *length > 0 && rest.len() >= 2 + length).map(|length| {
+            let unit = rest.slice(2..2 + length);
+            rest = rest.slice(2 + length..);
+            unit
+        });
+        if unit.is_none() {
+            rest = Bytes::new();
+        }
+        Some(unit)
+    })
+}
+
+fn join_h264<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+    let mut frame = BytesMut::new();
+    let mut open = false;
+    for payload in payloads {
+        let first = *payload.first()?;
+        let kind = first & 0x1f;
+        if open && kind != 28 {
+            return None;
+        }
+        match kind {
+            1..=23 => {
+                frame.put_slice(&START_CODE);
+                frame.put_slice(payload);
+            }
+            24 => {
+                for unit in stap_a(payload) {
+                    frame.put_slice(&START_CODE);
+                    frame.put_slice(&unit?);
+                }
+            }
+            28 => {
+                let fragment = *payload.get(1)?;
+                let start = fragment & 0x80 != 0;
+                if start == open {
+                    return None;
+                }
+                if start {
+                    frame.put_slice(&START_CODE);
+                    frame.put_u8(first & 0xe0 | fragment & 0x1f);
+                }
+                frame.put_slice(&payload[2..]);
+                open = fragment & 0x40 == 0;
+            }
+            _ => return None,
+        }
+    }
+    (!open).then(|| frame.freeze())
+}
+
+fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+    let mut frame = BytesMut::from(&[OBU_TEMPORAL_DELIMITER << 3 | 2, 0][..]);
+    let mut open = BytesMut::new();
+    let mut continues = false;
+    for payload in payloads {
+        let header = *payload.first()?;
+        if (header & 0x80 != 0) != continues {
+            return None;
+        }
+        continues = header & 0x40 != 0;
+        let count = usize::from(header >> 4 & 3);
+        let mut rest = &payload[1..];
+        let mut element = 0;
+        while !rest.is_empty() {
+            element += 1;
+            let length = if count == element {
+                rest.len()
+            } else {
+                let (length, bytes) = leb128(rest)?;
+                rest = &rest[bytes..];
+                length
+            };
+            let part;
+            (part, rest) = rest.split_at_checked(length)?;
+            open.put_slice(part);
+            if !(rest.is_empty() && continues) {
+                put_obu(&mut frame, &open)?;
+                open.clear();
+            }
+        }
+        if count > 0 && element != count {
+            return None;
+        }
+    }
+    (!continues && frame.len() > 2).then(|| frame.freeze())
+}
+
+/// Appends an OBU, with the size in its header that RTP leaves out.
+fn put_obu(frame: &mut BytesMut, obu: &[u8]) -> Option<()> {
+    let Some(header) = obu.first() else { return Some(()) };
+    if [OBU_TEMPORAL_DELIMITER, OBU_TILE_LIST].contains(&(header >> 3 & 15)) {
+        return Some(());
+    }
+    if header & 2 != 0 {
+        frame.put_slice(obu);
+        return Some(());
+    }
+    let (head, payload) = obu.split_at_checked(1 + usize::from(header & 4 != 0))?;
+    frame.put_u8(header | 2);
+    frame.put_slice(&head[1..]);
+    put_leb128(frame, payload.len());
+    frame.put_slice(payload);
+    Some(())
+}
+
+fn put_leb128(frame: &mut BytesMut, mut number: usize) {
+    while number >= 0x80 {
+        frame.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    frame.put_u8(number as u8);
+}
+
+/// Joins the parts; a single one is not copied.
+fn concat(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.remove(0);
+    }
+    let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| whole.put_slice(part));
+    whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::Timestamp;
+
+    fn packets(payloads: &[&[u8]]) -> Vec<SourcePacket> {
+        let last = payloads.len().wrapping_sub(1);
+        payloads
+            .iter()
+            .enumerate()
+            .map(|(i, payload)| SourcePacket {
+                sequence: i as u16,
+                timestamp: 0,
+                marker: i == last,
+                arrival: Timestamp::default(),
+                audio_level: None,
+                rotation: None,
+                payload: Bytes::copy_from_slice(payload),
+            })
+            .collect()
+    }
+
+    fn frame(codec: Codec, payloads: &[&[u8]]) -> Option<Bytes> {
+        Depayloader::new(codec).frame(&packets(payloads)).ok()
+    }
+
+    #[test]
+    fn vp8_descriptors_of_every_length() {
+        assert_eq!(frame(Codec::Vp8, &[&[0x10, 1, 2], &[0x00, 3]]).as_deref(), Some(&[1, 2, 3][..]));
+        let long = [0x90, 0xf0, 0x81, 0x23, 9, 0x21, 1, 2];
+        assert_eq!(frame(Codec::Vp8, &[&long, &[0x80, 0x80, 0x11, 3]]).as_deref(), Some(&[1, 2, 3][..]));
+        assert_eq!(frame(Codec::Vp8, &[&[0x00, 3]]), None, "the first packet is missing");
+        assert!(Depayloader::starts_keyframe(Codec::Vp8, &Bytes::from_static(&[0x10, 0x50])));
+        assert!(!Depayloader::starts_keyframe(Codec::Vp8, &Bytes::from_static(&[0x10, 0x51])));
+    }
+
+    #[test]
+    fn vp9_layers_become_a_superframe() {
+        let one = frame(Codec::Vp9, &[&[0x88, 5, 7, 7], &[0x84, 5, 8]]);
+        assert_eq!(one.as_deref(), Some(&[7, 7, 8][..]));
+        let two = frame(Codec::Vp9, &[&[0xac, 5, 0x00, 1, 7], &[0xac, 5, 0x02, 1, 8, 8]]);
+        assert_eq!(two.as_deref(), Some(&[7, 8, 8, 0xd9, 1, 0, 0, 0, 2, 0, 0, 0, 0xd9][..]));
+        assert_eq!(frame(Codec::Vp9, &[&[0x88, 5, 7]]), None, "the end is missing");
+        // Flexible mode, two references.
+        assert_eq!(frame(Codec::Vp9, &[&[0xdc, 5, 0x03, 0x04, 7]]).as_deref(), Some(&[7][..]));
+    }
+
+    #[test]
+    fn h264_units_fragments_and_aggregates() {
+        let whole = frame(Codec::H264, &[&[0x78, 0, 2, 0x67, 1, 0, 1, 0x68], &[0x7c, 0x85, 1], &[0x7c, 0x45, 2]]);
+        let expected = [0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 0, 0, 0, 1, 0x65, 1, 2];
+        assert_eq!(whole.as_deref(), Some(&expected[..]));
+        assert_eq!(frame(Codec::H264, &[&[0x7c, 0x85, 1]]), None, "no end");
+        assert_eq!(frame(Codec::H264, &[&[0x7c, 0x45, 1]]), None, "no start");
+        assert_eq!(frame(Codec::H264, &[&[0x78, 0, 9, 1]]), None, "unit longer than the packet");
+        for (payload, starts) in [(&[0x67, 1][..], true), (&[0x78, 0, 1, 0x67], true), (&[0x7c, 0x85], true)] {
+            assert_eq!(Depayloader::starts_keyframe(Codec::H264, &Bytes::copy_from_slice(payload)), starts);
+        }
+        assert!(!Depayloader::starts_keyframe(Codec::H264, &Bytes::from_static(&[0x7c, 0x45])));
+        assert!(!Depayloader::starts_keyframe(Codec::H264, &Bytes::from_static(&[0x61, 1])));
+    }
+
+    #[test]
+    fn av1_elements_get_their_sizes_back() {
+        // Sequence header of one byte with its length, then a frame in two fragments.
+        let whole = frame(Codec::Av1, &[&[0x68, 2, 0x08, 9, 0x30, 1], &[0x90, 2, 3]]);
+        assert_eq!(whole.as_deref(), Some(&[0x12, 0, 0x0a, 1, 9, 0x32, 3, 1, 2, 3][..]));
+        assert_eq!(frame(Codec::Av1, &[&[0x50, 0x30, 1]]), None, "the rest of the fragment is missing");
+        assert!(Depayloader::starts_keyframe(Codec::Av1, &Bytes::from_static(&[0x18, 0x08])));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_joined_without_panic(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6),
+        ) {
+            let slices: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+            for codec in [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1] {
+                if let Some(whole) = frame(codec, &slices) {
+                    let _ = super::super::coded_size(codec, &whole);
+                }
+                for payload in &payloads {
+                    let _ = Depayloader::starts_keyframe(codec, &Bytes::copy_from_slice(payload));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Encoders: pictures in, frames out.
+//!
+//! Owns: one encoder pipeline each, and the choice to skip a picture rather than to queue it.
+//! Does not know: what is on the pictures, who watches. Frames leave by callback on the encoder's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSinkCallbacks;
+use gstreamer_video as gst_video;
+
+use super::picture::Picture;
+use super::{CodecError, init};
+use crate::media::{Codec, Size};
+use crate::pipeline::{EncodeHoles, Pipeline, Recipe};
+
+/// Pictures that may wait before an encoder. One, so that a short stall costs no frame, and a long one no delay.
+const QUEUE: u32 = 2;
+/// Seconds from one keyframe to the next when nobody asks for one.
+const KEYFRAME_SECONDS: u32 = 10;
+
+/// Which encoder makes H.264.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum H264Encoder {
+    /// x264 (GPL), the faster one.
+    #[default]
+    X264,
+    /// Cisco's OpenH264 (BSD).
+    OpenH264,
+}
+
+/// What an encoder is to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncodeSpec {
+    /// VP8, VP9 or H.264.
+    pub codec: Codec,
+    /// The pictures' size; even in both directions.
+    pub size: Size,
+    /// Frames a second, for rate control; pictures may come slower.
+    pub fps: u32,
+    /// Target bitrate in kbit/s.
+    pub bitrate_kbps: u32,
+    /// Which encoder, where the codec is H.264.
+    pub h264: H264Encoder,
+    /// Threads the encoder may use.
+    pub threads: u32,
+}
+
+/// One encoded frame: a VP8 or VP9 frame, or an H.264 access unit in Annex B.
+#[derive(Debug, Clone)]
+pub struct EncodedFrame {
+    /// The encoder's memory, not copied.
+    pub data: Bytes,
+    /// Decoding may begin here.
+    pub keyframe: bool,
+    /// The time its picture was pushed with.
+    pub pts: Duration,
+}
+
+/// One encoder.
+pub struct VideoEncoder {
+    spec: EncodeSpec,
+    pipeline: Pipeline,
+    over: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
+    keyframe_wanted: bool,
+    skipped: u64,
+}
+
+impl VideoEncoder {
+    /// Starts an encoder. `sink` is called on the encoder's thread; it may drop the encoder.
+    ///
+    /// # Errors
+    /// [`CodecError::Unsupported`] for codecs that are not encoded here; what is missing on this machine.
+    pub fn new(spec: EncodeSpec, sink: impl FnMut(EncodedFrame) + Send + 'static) -> Result<Self, CodecError> {
+        init()?;
+        let holes = EncodeHoles {
+            size: spec.size,
+            fps: spec.fps,
+            bitrate_kbps: spec.bitrate_kbps,
+            threads: spec.threads,
+            keyframe_distance: spec.fps * KEYFRAME_SECONDS,
+            queue: QUEUE,
+        };
+        let recipe = match (spec.codec, spec.h264) {
+            (Codec::Vp8, _) => Recipe::EncodeVp8(holes),
+            (Codec::Vp9, _) => Recipe::EncodeVp9(holes),
+            (Codec::H264, H264Encoder::X264) => Recipe::EncodeH264(holes),
+            (Codec::H264, H264Encoder::OpenH264) => Recipe::EncodeH264OpenH264(holes),
+            // libaom 3.6 (Debian 12) in its realtime mode takes three times VP8's CPU, and with constant bitrate ends the
+            // process on an assertion in its rate control.
+            (codec, _) => return Err(CodecError::Unsupported(codec, "encoded")),
+        };
+        let pipeline = Pipeline::new(recipe)?;
+        let over = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(AtomicBool::new(false));
+        let (ended, mut sink) = (over.clone(), sink);
+        pipeline.sink().set_callbacks(
+            AppSinkCallbacks::builder()
+                .new_sample(move |appsink| {
+                    let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                    if ended.load(Ordering::Acquire) {
+                        return Err(gst::FlowError::Eos);
+                    }
+                    sink(take(&sample).ok_or(gst::FlowError::Error)?);
+                    Ok(gst::FlowSuccess::Ok)
+                })
+                .build(),
+        );
+        let (fault, codec) = (failed.clone(), spec.codec);
+        pipeline.play(move |reason| {
+            tracing::error!(%codec, reason, "an encoder has failed");
+            fault.store(true, Ordering::Release);
+        })?;
+        Ok(Self { spec, pipeline, over, failed, keyframe_wanted: false, skipped: 0 })
+    }
+
+    /// Encodes one picture, `pts` after the room's epoch. False when the encoder is busy: the picture is skipped and
+    /// counted, and a wanted keyframe is made of the next picture instead.
+    ///
+    /// # Panics
+    /// When the picture is not of the size the encoder was made for.
+    pub fn push(&mut self, picture: &Picture, pts: Duration, keyframe: bool) -> bool {
+        assert_eq!(picture.size(), self.spec.size, "size of the canvas");
+        self.keyframe_wanted |= keyframe;
+        if self.pipeline.waiting() >= u64::from(QUEUE) || self.failed() {
+            self.skipped += 1;
+            return false;
+        }
+        let source = self.pipeline.source();
+        if self.keyframe_wanted {
+            // Serialized: it stays right before the picture in the queue.
+            let event = gst_video::DownstreamForceKeyUnitEvent::builder().all_headers(true).build();
+            source.send_event(event);
+        }
+        let mut buffer = picture.to_buffer();
+        let fields = buffer.get_mut().expect("just made");
+        fields.set_pts(gst::ClockTime::from_nseconds(pts.as_nanos() as u64));
+        fields.set_duration(gst::ClockTime::SECOND / u64::from(self.spec.fps.max(1)));
+        let taken = source.push_buffer(buffer).is_ok();
+        if taken {
+            self.keyframe_wanted = false;
+        } else {
+            self.skipped += 1;
+        }
+        taken
+    }
+
+    /// Changes the target bitrate from the next picture on.
+    pub fn set_bitrate(&mut self, kbps: u32) {
+        if kbps != self.spec.bitrate_kbps {
+            self.spec.bitrate_kbps = kbps;
+            self.pipeline.set("bitrate_kbps", u64::from(kbps));
+            self.pipeline.set("bitrate_bps", u64::from(kbps) * 1000);
+        }
+    }
+
+    /// Pictures skipped because the encoder was busy.
+    pub const fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Whether the encoder is broken for good; its owner makes a new one.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for VideoEncoder {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+fn take(sample: &gst::Sample) -> Option<EncodedFrame> {
+    let buffer = sample.buffer_owned()?;
+    // x264enc shifts its timestamps and says so in the segment.
+    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+    let pts = segment.to_running_time(buffer.pts()?)?;
+    let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+    let data = Bytes::from_owner(buffer.into_mapped_buffer_readable().ok()?);
+    Some(EncodedFrame { data, keyframe, pts: Duration::from_nanos(pts.nseconds()) })
+}

@@ -1,0 +1,448 @@
+//! Frame headers: what a coded frame says of itself, read before any decoder sees it.
+//!
+//! Owns: just enough of VP8 (RFC 6386 §9.1), VP9 (bitstream §6.2), H.264 (§7.3.2.1) and AV1 (§5.5) to tell a keyframe and
+//! the size of what a decoder would allocate. Does not know: which sizes are welcome. In: one whole frame.
+
+use bytes::Bytes;
+
+use super::CodecError;
+use crate::media::{Codec, Size};
+
+/// What a frame says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Header {
+    /// Decoding may begin here.
+    pub(super) keyframe: bool,
+    /// The largest size the frame announces; None when it keeps the size of those before it.
+    pub(super) size: Option<Size>,
+}
+
+/// The picture size a frame announces: of every keyframe, and of other frames that change it.
+pub fn coded_size(codec: Codec, frame: &Bytes) -> Option<Size> {
+    read(codec, frame).ok()?.size
+}
+
+/// Reads a frame's header.
+pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
+    let malformed = |reason| CodecError::Malformed { codec, reason };
+    match codec {
+        Codec::Vp8 => vp8(frame).ok_or(malformed("the frame header is not VP8's")),
+        Codec::Vp9 => vp9(frame).ok_or(malformed("the frame header is not VP9's")),
+        Codec::H264 => h264(frame).ok_or(malformed("a parameter set or the access unit is broken")),
+        Codec::Av1 => av1(frame).ok_or(malformed("an OBU or the sequence header is broken")),
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
+    }
+}
+
+/// The larger of two sizes in each direction, since a decoder may meet both.
+fn larger(a: Option<Size>, b: Option<Size>) -> Option<Size> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(Size::new(a.width.max(b.width), a.height.max(b.height))),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Bits from the most significant on; None past the end.
+struct Bits<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Bits<'a> {
+    const fn new(data: &'a [u8]) -> Self {
+        Self { data, at: 0 }
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        let byte = self.data.get(self.at / 8)?;
+        let bit = byte >> (7 - self.at % 8) & 1;
+        self.at += 1;
+        Some(bit == 1)
+    }
+
+    /// At most 32 bits.
+    fn number(&mut self, bits: u32) -> Option<u32> {
+        (0..bits).try_fold(0u32, |number, _| Some(number << 1 | u32::from(self.flag()?)))
+    }
+
+    /// Exp-Golomb, unsigned: H.264 `ue(v)`, AV1 `uvlc()`.
+    fn golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while !self.flag()? {
+            zeros += 1;
+        }
+        if zeros > 31 {
+            return None;
+        }
+        Some((1u32 << zeros) - 1 + self.number(zeros)?)
+    }
+
+    /// Exp-Golomb, signed: H.264 `se(v)`.
+    fn signed_golomb(&mut self) -> Option<i64> {
+        let code = i64::from(self.golomb()?);
+        Some(if code % 2 == 1 { (code + 1) / 2 } else { -code / 2 })
+    }
+}
+
+fn vp8(frame: &[u8]) -> Option<Header> {
+    let keyframe = frame.first()? & 1 == 0;
+    if !keyframe {
+        return (frame.len() >= 3).then_some(Header::default());
+    }
+    let start_code = frame.get(3..6)?;
+    if start_code != [0x9d, 0x01, 0x2a] {
+        return None;
+    }
+    let side = |at: usize| Some(u32::from(u16::from_le_bytes([*frame.get(at)?, *frame.get(at + 1)?]) & 0x3fff));
+    Some(Header { keyframe, size: Some(Size::new(side(6)?, side(8)?)) })
+}
+
+fn vp9(frame: &[u8]) -> Option<Header> {
+    let mut all = Header::default();
+    let mut rest = frame;
+    for (i, length) in vp9_superframe(frame)?.into_iter().enumerate() {
+        let one;
+        (one, rest) = rest.split_at_checked(length)?;
+        // A superframe may hold empty frames: encoders use them to say "skip".
+        if one.is_empty() {
+            continue;
+        }
+        let header = vp9_frame(one)?;
+        all = Header {
+            keyframe: if i == 0 { header.keyframe } else { all.keyframe },
+            size: larger(all.size, header.size),
+        };
+    }
+    Some(all)
+}
+
+/// The lengths of the frames in a superframe (Annex B), or of the one frame.
+fn vp9_superframe(frame: &[u8]) -> Option<Vec<usize>> {
+    let marker = *frame.last()?;
+    if marker & 0xe0 == 0xc0 {
+        let (bytes, frames) = (usize::from(marker >> 3 & 3) + 1, usize::from(marker & 7) + 1);
+        let index = 2 + bytes * frames;
+        if frame.len() >= index && frame[frame.len() - index] == marker {
+            let sizes = &frame[frame.len() - index + 1..frame.len() - 1];
+            let length = |size: &[u8]| size.iter().rev().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            return Some(sizes.chunks(bytes).map(length).collect());
+        }
+    }
+    Some(vec![frame.len()])
+}
+
+fn vp9_frame(frame: &[u8]) -> Option<Header> {
+    let mut bits = Bits::new(frame);
+    if bits.number(2)? != 2 {
+        return None;
+    }
+    let profile = bits.number(1)? | bits.number(1)? << 1;
+    // Only profile 0 decodes to I420 of 8 bits.
+    if profile != 0 {
+        return None;
+    }
+    if bits.flag()? {
+        return Some(Header::default()); // show_existing_frame
+    }
+    let keyframe = !bits.flag()?;
+    let shown = bits.flag()?;
+    let error_resilient = bits.flag()?;
+    let sync_code = |bits: &mut Bits<'_>| (bits.number(24)? == 0x49_83_42).then_some(());
+    let size = |bits: &mut Bits<'_>| Some(Size::new(bits.number(16)? + 1, bits.number(16)? + 1));
+    if keyframe {
+        sync_code(&mut bits)?;
+        let color_space = bits.number(3)?;
+        if color_space == 7 {
+            return None; // RGB needs profile 1
+        }
+        let _range = bits.flag()?;
+        return Some(Header { keyframe, size: Some(size(&mut bits)?) });
+    }
+    let intra_only = if shown { false } else { bits.flag()? };
+    if !error_resilient {
+        let _reset_frame_context = bits.number(2)?;
+    }
+    if intra_only {
+        sync_code(&mut bits)?;
+        let _refresh = bits.number(8)?;
+        return Some(Header { keyframe, size: Some(size(&mut bits)?) });
+    }
+    let _refresh = bits.number(8)?;
+    for _ in 0..3 {
+        let _reference_and_sign = bits.number(4)?;
+    }
+    for _ in 0..3 {
+        if bits.flag()? {
+            return Some(Header::default()); // size of a reference
+        }
+    }
+    Some(Header { keyframe, size: Some(size(&mut bits)?) })
+}
+
+/// NAL units of an Annex B stream.
+pub(super) fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = start_code(stream).map(|(_, after)| &stream[after..]);
+    std::iter::from_fn(move || {
+        let unit = rest?;
+        let (end, next) = match start_code(unit) {
+            Some((before, after)) => (before, Some(&unit[after..])),
+            None => (unit.len(), None),
+        };
+        rest = next;
+        // Zeros before a start code belong to the stream, not to the unit.
+        let length = unit[..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        Some(&unit[..length])
+    })
+    .filter(|unit| !unit.is_empty())
+}
+
+/// Where the next `00 00 01` begins and ends.
+fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
+    let mut at = 2;
+    while let Some(byte) = stream.get(at) {
+        match byte {
+            1 if stream[at - 1] == 0 && stream[at - 2] == 0 => return Some((at - 2, at + 1)),
+            0 => at += 1,
+            // Neither 0 nor the end of a code: no code can end at the next two bytes either.
+            _ => at += 3,
+        }
+    }
+    None
+}
+
+fn h264(frame: &[u8]) -> Option<Header> {
+    let mut header = Header::default();
+    let mut units = 0;
+    for unit in nal_units(frame) {
+        units += 1;
+        match unit[0] & 0x1f {
+            5 => header.keyframe = true,
+            7 => header.size = larger(header.size, Some(h264_sps(unit.get(1..)?)?)),
+            _ => {}
+        }
+    }
+    (units > 0).then_some(header)
+}
+
+/// The size in a sequence parameter set, without cropping: what a decoder allocates.
+fn h264_sps(coded: &[u8]) -> Option<Size> {
+    let mut raw = Vec::with_capacity(coded.len());
+    let mut zeros = 0;
+    for byte in coded {
+        // Emulation prevention (§7.4.1): the 3 of 00 00 03 is no data, and ends the run of zeros.
+        let prevention = *byte == 3 && zeros >= 2;
+        zeros = if *byte == 0 { zeros + 1 } else { 0 };
+        if !prevention {
+            raw.push(*byte);
+        }
+    }
+    let mut bits = Bits::new(&raw);
+    let profile = bits.number(8)?;
+    let _constraints_and_level = bits.number(16)?;
+    let _id = bits.golomb()?;
+    let high = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135].contains(&profile);
+    if high {
+        let chroma_format = bits.golomb()?;
+        if chroma_format != 1 {
+            return None; // only 4:2:0 decodes to I420
+        }
+        let (luma_depth, chroma_depth) = (bits.golomb()?, bits.golomb()?);
+        if (luma_depth, chroma_depth) != (0, 0) {
+            return None;
+        }
+        let _bypass = bits.flag()?;
+        if bits.flag()? {
+            for list in 0..8 {
+                if bits.flag()? {
+                    h264_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    let _max_frame_num = bits.golomb()?;
+    match bits.golomb()? {
+        0 => {
+            let _max_order = bits.golomb()?;
+        }
+        1 => {
+            let _always_zero = bits.flag()?;
+            let _offsets = (bits.signed_golomb()?, bits.signed_golomb()?);
+            let cycle = bits.golomb()?;
+            if cycle > 255 {
+                return None;
+            }
+            for _ in 0..cycle {
+                let _offset = bits.signed_golomb()?;
+            }
+        }
+        2 => {}
+        _ => return None,
+    }
+    let references = bits.golomb()?;
+    if references > 16 {
+        return None;
+    }
+    let _gaps = bits.flag()?;
+    let (width, height) = (bits.golomb()?, bits.golomb()?);
+    let frames_only = bits.flag()?;
+    let blocks = |minus_one: u32| minus_one.checked_add(1)?.checked_mul(16);
+    let (width, height) = (blocks(width)?, blocks(height)?);
+    Some(Size::new(width, if frames_only { height } else { height.checked_mul(2)? }))
+}
+
+fn h264_scaling_list(bits: &mut Bits<'_>, entries: u32) -> Option<()> {
+    let (mut last, mut next) = (8i64, 8i64);
+    for _ in 0..entries {
+        if next != 0 {
+            next = (last + bits.signed_golomb()?).rem_euclid(256);
+        }
+        last = if next == 0 { last } else { next };
+    }
+    Some(())
+}
+
+/// The first OBU of a stream whose OBUs have sizes: its type, its payload, and what follows it.
+fn split_obu(stream: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let header = *stream.first()?;
+    if header & 0x80 != 0 {
+        return None; // forbidden bit
+    }
+    let mut at = 1 + usize::from(header & 4 != 0);
+    let length = if header & 2 != 0 {
+        let (length, bytes) = leb128(stream.get(at..)?)?;
+        at += bytes;
+        length
+    } else {
+        stream.len().checked_sub(at)?
+    };
+    let (payload, rest) = stream.get(at..)?.split_at_checked(length)?;
+    Some((header >> 3 & 15, payload, rest))
+}
+
+/// A number in AV1's `leb128()` and the bytes it takes; None when broken or above 32 bits.
+pub(super) fn leb128(data: &[u8]) -> Option<(usize, usize)> {
+    let mut number = 0u64;
+    for (i, byte) in data.iter().take(8).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(u32::try_from(number).ok()?).ok()?, i + 1));
+        }
+    }
+    None
+}
+
+/// OBU types (§6.2.2).
+const OBU_SEQUENCE_HEADER: u8 = 1;
+pub(super) const OBU_TEMPORAL_DELIMITER: u8 = 2;
+
+fn av1(frame: &[u8]) -> Option<Header> {
+    let mut header = Header::default();
+    let mut units = 0;
+    let mut rest = frame;
+    while !rest.is_empty() {
+        let (kind, payload);
+        (kind, payload, rest) = split_obu(rest)?;
+        units += 1;
+        if kind == OBU_SEQUENCE_HEADER {
+            // Encoders send it with every keyframe and only there.
+            header = Header { keyframe: true, size: larger(header.size, Some(av1_sequence(payload)?)) };
+        }
+    }
+    (units > 0).then_some(header)
+}
+
+fn av1_sequence(payload: &[u8]) -> Option<Size> {
+    let mut bits = Bits::new(payload);
+    let profile = bits.number(3)?;
+    if profile != 0 {
+        return None; // only the main profile decodes to I420
+    }
+    let _still = bits.flag()?;
+    if bits.flag()? {
+        let _level = bits.number(5)?; // reduced header
+    } else {
+        let mut decoder_model = None;
+        if bits.flag()? {
+            let _ticks = (bits.number(32)?, bits.number(32)?);
+            if bits.flag()? {
+                let _ticks_per_picture = bits.golomb()?;
+            }
+            if bits.flag()? {
+                decoder_model = Some(bits.number(5)? + 1);
+                let _rest = (bits.number(32)?, bits.number(10)?);
+            }
+        }
+        let initial_delay = bits.flag()?;
+        for _ in 0..=bits.number(5)? {
+            let _idc = bits.number(12)?;
+            let level = bits.number(5)?;
+            if level > 7 {
+                let _tier = bits.flag()?;
+            }
+            if let Some(length) = decoder_model
+                && bits.flag()?
+            {
+                let _delays = (bits.number(length)?, bits.number(length)?, bits.flag()?);
+            }
+            if initial_delay && bits.flag()? {
+                let _delay = bits.number(4)?;
+            }
+        }
+    }
+    let (width_bits, height_bits) = (bits.number(4)? + 1, bits.number(4)? + 1);
+    Some(Size::new(bits.number(width_bits)? + 1, bits.number(height_bits)? + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [Codec; 4] = [Codec::Vp8, Codec::Vp9, Codec::H264, Codec::Av1];
+
+    #[test]
+    fn vp8_keyframes_say_their_size() {
+        let frame = [0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 0x00];
+        let header = read(Codec::Vp8, &frame).expect("whole");
+        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 360)) });
+        let mut garbage = frame;
+        garbage[4] = 7;
+        assert!(read(Codec::Vp8, &garbage).is_err());
+        assert_eq!(read(Codec::Vp8, &[0x11, 0, 0]).expect("inter frame"), Header::default());
+    }
+
+    #[test]
+    fn h264_sizes_count_blocks() {
+        // x264's 640x360: 23 block rows, cropped to 22.5.
+        let sps = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01];
+        let mut frame = vec![0, 0, 0, 1];
+        frame.extend(sps);
+        frame.extend([0, 0, 1, 0x65, 0x88]);
+        let header = read(Codec::H264, &frame).expect("whole");
+        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 368)) });
+    }
+
+    #[test]
+    fn nal_units_are_split_at_every_start_code() {
+        let stream = [0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 2, 0, 0, 0, 1, 0x65, 0, 3, 0];
+        let units: Vec<&[u8]> = nal_units(&stream).collect();
+        assert_eq!(units, [&[0x67, 1][..], &[0x68, 2], &[0x65, 0, 3]]);
+        assert_eq!(nal_units(&[1, 2, 3]).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for codec in ALL {
+                let _ = read(codec, &data);
+            }
+        }
+
+        #[test]
+        fn start_codes_are_found_like_the_slow_way(data in proptest::collection::vec(0u8..3, 0..60)) {
+            let slow = data.windows(3).position(|window| window == [0, 0, 1]).map(|at| (at, at + 3));
+            prop_assert_eq!(start_code(&data), slow);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Pictures: I420 in memory, cheap to clone.
+//!
+//! Owns: [`Picture`] (shared, read only), [`PictureMut`] (one owner, writable) and the pool they come from.
+//! Does not know: what is on them. A picture is either a buffer a decoder made, mapped and not copied, or memory of ours
+//! laid out as GStreamer's default I420, so that an encoder takes it without a copy too.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+use crate::media::{Rect, Size};
+
+/// An I420 picture. Cloning counts a reference.
+#[derive(Clone)]
+pub struct Picture(Content);
+
+#[derive(Clone)]
+enum Content {
+    Mapped(Arc<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
+    Owned(Arc<Pixels>),
+    /// A part of another picture; the rectangle's edges are even.
+    Part(Arc<Picture>, Rect),
+}
+
+/// Memory of one I420 picture in GStreamer's default layout: planes behind each other, rows padded to four bytes.
+struct Pixels {
+    size: Size,
+    data: Vec<u8>,
+}
+
+const fn up(value: u32, to: u32) -> usize {
+    (value.div_ceil(to) * to) as usize
+}
+
+/// Strides of the planes of an owned picture.
+const fn strides(size: Size) -> [usize; 3] {
+    let chroma = up(size.width.div_ceil(2), 4);
+    [up(size.width, 4), chroma, chroma]
+}
+
+/// Rows of the planes.
+const fn rows(size: Size) -> [usize; 3] {
+    let chroma = size.height.div_ceil(2) as usize;
+    [chroma * 2, chroma, chroma]
+}
+
+impl Pixels {
+    fn new(size: Size) -> Self {
+        let (strides, rows) = (strides(size), rows(size));
+        let length = (0..3).map(|i| strides[i] * rows[i]).sum();
+        Self { size, data: vec![0; length] }
+    }
+
+    fn plane(&self, i: usize) -> &[u8] {
+        let (strides, rows) = (strides(self.size), rows(self.size));
+        let start: usize = (0..i).map(|i| strides[i] * rows[i]).sum();
+        &self.data[start..start + strides[i] * rows[i]]
+    }
+}
+
+impl Picture {
+    /// A picture of one colour.
+    pub fn filled(size: Size, y: u8, u: u8, v: u8) -> Self {
+        let mut picture = PictureMut::new(size);
+        let (planes, _) = picture.planes();
+        for (plane, value) in planes.into_iter().zip([y, u, v]) {
+            plane.fill(value);
+        }
+        picture.freeze()
+    }
+
+    /// The picture in a decoder's buffer; None when it is not 8 bit I420.
+    pub(super) fn mapped(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Option<Self> {
+        if info.format() != gst_video::VideoFormat::I420 {
+            return None;
+        }
+        let frame = gst_video::VideoFrame::from_buffer_readable(buffer, info).ok()?;
+        Some(Self(Content::Mapped(Arc::new(frame))))
+    }
+
+    /// Its size in pixels.
+    pub fn size(&self) -> Size {
+        match &self.0 {
+            Content::Mapped(frame) => Size::new(frame.width(), frame.height()),
+            Content::Owned(pixels) => pixels.size,
+            Content::Part(_, rect) => rect.size(),
+        }
+    }
+
+    /// Plane 0 (Y), 1 (U) or 2 (V) from its first pixel on, and the bytes from one row to the next.
+    ///
+    /// # Panics
+    /// When `i` is above 2.
+    pub fn plane(&self, i: usize) -> (&[u8], usize) {
+        match &self.0 {
+            Content::Mapped(frame) => {
+                let data = frame.plane_data(i as u32).expect("I420 has three planes");
+                (data, frame.plane_stride()[i] as usize)
+            }
+            Content::Owned(pixels) => (pixels.plane(i), strides(pixels.size)[i]),
+            Content::Part(whole, rect) => {
+                let (data, stride) = whole.plane(i);
+                let half = u32::from(i > 0);
+                (&data[(rect.y >> half) as usize * stride + (rect.x >> half) as usize..], stride)
+            }
+        }
+    }
+
+    /// The part within `rect`, without a copy. Left and top are rounded down to even; what lies outside is cut off.
+    /// None when nothing is left.
+    pub fn part(&self, rect: Rect) -> Option<Self> {
+        let size = self.size();
+        let (x, y) = (rect.x & !1, rect.y & !1);
+        let (width, height) =
+            (rect.width.min(size.width.checked_sub(x)?), rect.height.min(size.height.checked_sub(y)?));
+        if width == 0 || height == 0 {
+            return None;
+        }
+        if (x, y, width, height) == (0, 0, size.width, size.height) {
+            return Some(self.clone());
+        }
+        let (whole, x, y) = match &self.0 {
+            Content::Part(whole, outer) => (whole.clone(), outer.x + x, outer.y + y),
+            _ => (Arc::new(self.clone()), x, y),
+        };
+        Some(Self(Content::Part(whole, Rect { x, y, width, height })))
+    }
+
+    /// A buffer for an encoder: our own memory is lent, anything else copied.
+    pub(super) fn to_buffer(&self) -> gst::Buffer {
+        struct Lent(Arc<Pixels>);
+        impl AsRef<[u8]> for Lent {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.data
+            }
+        }
+        if let Content::Owned(pixels) = &self.0 {
+            return gst::Buffer::from_slice(Lent(pixels.clone()));
+        }
+        let copy = self.to_owned_picture();
+        copy.to_buffer()
+    }
+
+    fn to_owned_picture(&self) -> Self {
+        let mut copy = PictureMut::new(self.size());
+        let (planes, strides) = copy.planes();
+        for (i, plane) in planes.into_iter().enumerate() {
+            let (from, from_stride) = self.plane(i);
+            let width = if i == 0 { self.size().width } else { self.size().width.div_ceil(2) } as usize;
+            let height = if i == 0 { self.size().height } else { self.size().height.div_ceil(2) } as usize;
+            for row in 0..height {
+                plane[row * strides[i]..][..width].copy_from_slice(&from[row * from_stride..][..width]);
+            }
+        }
+        copy.freeze()
+    }
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({})", self.size())
+    }
+}
+
+/// A picture being drawn: the only reference to its memory.
+pub struct PictureMut(Arc<Pixels>);
+
+impl PictureMut {
+    /// A picture with undefined content (black-green zeros).
+    pub fn new(size: Size) -> Self {
+        Self(Arc::new(Pixels::new(size)))
+    }
+
+    /// Takes a picture back for drawing, its content kept; gives it back when somebody else still looks at it.
+    ///
+    /// # Errors
+    /// The picture itself.
+    pub fn reclaim(picture: Picture) -> Result<Self, Picture> {
+        let Content::Owned(mut pixels) = picture.0 else { return Err(picture) };
+        if Arc::get_mut(&mut pixels).is_some() { Ok(Self(pixels)) } else { Err(Picture(Content::Owned(pixels))) }
+    }
+
+    /// Its size in pixels.
+    pub fn size(&self) -> Size {
+        self.0.size
+    }
+
+    /// The planes Y, U, V and the bytes from one row to the next in each.
+    pub fn planes(&mut self) -> ([&mut [u8]; 3], [usize; 3]) {
+        let pixels = Arc::get_mut(&mut self.0).expect("a PictureMut is the only reference");
+        let (strides, rows) = (strides(pixels.size), rows(pixels.size));
+        let (y, chroma) = pixels.data.split_at_mut(strides[0] * rows[0]);
+        let (u, v) = chroma.split_at_mut(strides[1] * rows[1]);
+        ([y, u, v], strides)
+    }
+
+    /// Ends drawing.
+    pub fn freeze(self) -> Picture {
+        Picture(Content::Owned(self.0))
+    }
+}
+
+/// Pictures of one size, used again once nobody looks at them any more.
+#[derive(Default)]
+pub struct PicturePool {
+    lent: Vec<Picture>,
+}
+
+impl PicturePool {
+    /// Most pictures remembered; more are made when all are in use, and forgotten.
+    const KEPT: usize = 4;
+
+    /// A picture to draw on, with undefined content.
+    pub fn take(&mut self, size: Size) -> PictureMut {
+        self.lent.retain(|picture| picture.size() == size);
+        for i in 0..self.lent.len() {
+            match PictureMut::reclaim(self.lent.swap_remove(i)) {
+                Ok(free) => return free,
+                Err(used) => {
+                    self.lent.push(used);
+                    let last = self.lent.len() - 1;
+                    self.lent.swap(i, last);
+                }
+            }
+        }
+        PictureMut::new(size)
+    }
+
+    /// Ends drawing, and remembers the memory for later.
+    pub fn lend(&mut self, picture: PictureMut) -> Picture {
+        let picture = picture.freeze();
+        if self.lent.len() < Self::KEPT {
+            self.lent.push(picture.clone());
+        }
+        picture
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_is_gstreamers() {
+        crate::codec::init().expect("GStreamer is installed");
+        for (width, height) in [(1280, 720), (2, 2), (426, 240), (854, 480), (33, 17)] {
+            let info =
+                gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, width, height).build().expect("plain");
+            let size = Size::new(width, height);
+            assert_eq!(info.stride(), strides(size).map(|stride| stride as i32), "{size}");
+            let picture = PictureMut::new(size).freeze();
+            assert_eq!(info.size(), picture.to_buffer().size(), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_a_window_on_the_whole() {
+        let mut picture = PictureMut::new(Size::new(16, 8));
+        let (planes, strides) = picture.planes();
+        for row in 0..8 {
+            for column in 0..16 {
+                planes[0][row * strides[0] + column] = (row * 16 + column) as u8;
+            }
+        }
+        let picture = picture.freeze();
+        let part = picture.part(Rect { x: 5, y: 2, width: 8, height: 4 }).expect("inside");
+        assert_eq!(part.size(), Size::new(8, 4));
+        assert_eq!(part.plane(0).0[0], 2 * 16 + 4);
+        let inner = part.part(Rect { x: 2, y: 2, width: 100, height: 100 }).expect("inside");
+        assert_eq!(inner.size(), Size::new(6, 2));
+        assert_eq!(inner.plane(0).0[0], 4 * 16 + 6);
+        assert!(picture.part(Rect { x: 16, y: 0, width: 2, height: 2 }).is_none());
+        let copied = inner.to_owned_picture();
+        assert_eq!(copied.plane(0).0[..6], inner.plane(0).0[..6]);
+    }
+
+    #[test]
+    fn memory_is_used_again_only_when_nobody_looks() {
+        let size = Size::new(4, 4);
+        let mut pool = PicturePool::default();
+        let drawn = pool.take(size);
+        let first = pool.lend(drawn);
+        let address = first.plane(0).0.as_ptr();
+        let drawn = pool.take(size);
+        let second = pool.lend(drawn);
+        assert_ne!(second.plane(0).0.as_ptr(), address);
+        drop(first);
+        assert_eq!(pool.take(size).freeze().plane(0).0.as_ptr(), address);
+    }
+}
