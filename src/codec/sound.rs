@@ -1,12 +1,12 @@
 //! Sound codecs: Opus both ways, G.711 coming in. Everything inside is mono `f32` at 48 kHz.
 //!
-//! Owns: what a packet's payload sounds like, and what a lost one sounds like; when a frame need not be sent.
+//! Owns: what a packet's payload sounds like, and what a lost one sounds like.
 //! Does not know: which packet is due (the jitter buffer), who hears it (the mix). One decoder per source, one encoder
 //! per mix; each belongs to one thread. This is the only importer of `opus`.
 
 use bytes::Bytes;
 
-use crate::audio::{Upsampler, decode_alaw, decode_ulaw, ramp};
+use crate::audio::{Upsampler, decode_alaw, decode_ulaw, fade_in};
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Codec};
 
 /// Longest packet Opus allows, 120 ms, in samples (RFC 6716 section 2.1.4).
@@ -17,10 +17,6 @@ const STEP: usize = AUDIO_RATE as usize / 400;
 
 /// Largest frame the encoder may write. 20 ms at 510 kbit/s is 1275 bytes, which is also RFC 6716's limit.
 const FRAME_MAX: usize = 1275;
-
-/// Frames of discontinuous transmission that are sent before the encoder falls silent: the first tells the receiver's
-/// decoder that a pause begins, the others are for the case that the first is lost.
-const PAUSE_FRAMES_SENT: u32 = 3;
 
 /// Why a payload is not sound.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +147,7 @@ impl G711Decoder {
         self.upsampler.process(&self.narrow, &mut self.samples);
         if std::mem::take(&mut self.concealed) > 0 {
             let edge = self.samples.len().min(Self::FADE_IN);
-            ramp(&mut self.samples[..edge], 0.0, 1.0);
+            fade_in(&mut self.samples[..edge]);
         }
         Ok(&self.samples)
     }
@@ -200,16 +196,17 @@ impl Default for OpusSettings {
 }
 
 /// Turns one mix into Opus packets of 20 ms.
+///
+/// Its owner knows better than libopus when nothing is to be heard, so libopus' discontinuous transmission is off: its
+/// voice detection takes a held note for noise, and stops sending it.
 #[derive(Debug)]
 pub struct OpusEncoder {
     encoder: opus::Encoder,
     frame: [u8; FRAME_MAX],
-    /// Frames of discontinuous transmission in a row.
-    pause: u32,
 }
 
 impl OpusEncoder {
-    /// An encoder; discontinuous transmission is on.
+    /// An encoder.
     pub fn new(settings: OpusSettings) -> Self {
         let application = match settings.purpose {
             Purpose::Voice => opus::Application::Voip,
@@ -221,48 +218,14 @@ impl OpusEncoder {
             encoder.set_complexity(i32::from(settings.complexity.min(10)))?;
             encoder.set_inband_fec(settings.expected_loss > 0)?;
             encoder.set_packet_loss_perc(i32::from(settings.expected_loss.min(100)))?;
-            encoder.set_dtx(true)?;
             Ok(encoder)
         };
         let encoder = build().expect("a constant rate and clamped settings are taken; only memory can be missing");
-        Self { encoder, frame: [0; FRAME_MAX], pause: 0 }
+        Self { encoder, frame: [0; FRAME_MAX] }
     }
 
-    /// Encodes one tick; None when the frame need not be sent, because the receiver knows already that there is a pause.
+    /// Encodes one tick. None where libopus refuses the samples: the receiver conceals one frame.
     pub fn encode(&mut self, samples: &[f32; AUDIO_TICK_SAMPLES]) -> Option<Bytes> {
-        let frame = self.write(samples)?;
-        // RFC 7587 section 3.1.3 and the Opus API: a frame of up to 2 bytes need not be sent.
-        self.pause = if frame.len() > 2 { 0 } else { self.pause + 1 };
-        (self.pause <= PAUSE_FRAMES_SENT).then_some(frame)
-    }
-
-    /// The receiver has been told of the pause: feeding the encoder more silence tells it nothing new.
-    pub fn is_pausing(&self) -> bool {
-        self.pause >= PAUSE_FRAMES_SENT
-    }
-
-    /// A frame of silence for a receiver that came during a pause, or lost what told it of the pause.
-    pub fn encode_pause(&mut self) -> Option<Bytes> {
-        self.write(&[0.0; AUDIO_TICK_SAMPLES])
-    }
-
-    /// Takes in what a listener has heard until now from another encoder, oldest first, and makes the next frame
-    /// follow it: a receiver that is switched over to this encoder hears no seam.
-    pub fn prime<'a>(&mut self, heard: impl IntoIterator<Item = &'a [f32; AUDIO_TICK_SAMPLES]>) {
-        for samples in heard {
-            let _unheard = self.write(samples);
-        }
-        self.pause = 0;
-    }
-
-    /// Makes frames from now on independent of those before (`false` goes back to normal): for the frame with which
-    /// a receiver is switched over to this encoder, since its decoder has not seen the earlier ones.
-    pub fn set_independent(&mut self, independent: bool) {
-        self.encoder.set_prediction_disabled(independent).expect("a switch that takes both values");
-    }
-
-    /// None where libopus refuses the samples: the receiver conceals one frame.
-    fn write(&mut self, samples: &[f32; AUDIO_TICK_SAMPLES]) -> Option<Bytes> {
         match self.encoder.encode_float(samples, &mut self.frame) {
             Ok(length) => Some(Bytes::copy_from_slice(&self.frame[..length])),
             Err(error) => {
@@ -270,5 +233,116 @@ impl OpusEncoder {
                 None
             }
         }
+    }
+
+    /// Takes in what a listener has heard until now from another encoder, oldest first, so that the next frame goes on
+    /// where he is.
+    pub fn prime<'a>(&mut self, heard: impl IntoIterator<Item = &'a [f32; AUDIO_TICK_SAMPLES]>) {
+        for samples in heard {
+            let _unheard = self.encode(samples);
+        }
+    }
+
+    /// Makes frames from now on independent of those before (`false` goes back to normal): for the frame with which
+    /// a receiver is switched over to this encoder, since its decoder has not seen the earlier ones.
+    pub fn set_independent(&mut self, independent: bool) {
+        self.encoder.set_prediction_disabled(independent).expect("a switch that takes both values");
+    }
+}
+
+/// A frame of discontinuous transmission (RFC 7587 section 3.1.3): a table of contents without content, for 20 ms of
+/// mono. It tells a receiver that a pause begins, so that it does not take the missing packets for lost ones.
+pub fn pause_frame() -> Bytes {
+    const CELT_FULLBAND_20_MS_MONO: u8 = 31 << 3;
+    Bytes::from_static(&[CELT_FULLBAND_20_MS_MONO])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::f32::consts::TAU;
+
+    use super::*;
+
+    fn tone(n: usize) -> [f32; AUDIO_TICK_SAMPLES] {
+        std::array::from_fn(|i| 0.3 * (TAU * 440.0 * (n * AUDIO_TICK_SAMPLES + i) as f32 / AUDIO_RATE as f32).sin())
+    }
+
+    fn rms(samples: &[f32]) -> f32 {
+        (samples.iter().map(|s| s * s).sum::<f32>() / samples.len() as f32).sqrt()
+    }
+
+    #[test]
+    fn a_held_note_is_encoded_for_ever() {
+        let (mut encoder, mut decoder) = (OpusEncoder::new(OpusSettings::default()), OpusDecoder::new().expect("opus"));
+        for n in 0..500 {
+            let packet = encoder.encode(&tone(n)).expect("samples are fine");
+            let heard = rms(decoder.decode(&packet).expect("opus"));
+            assert!(n < 2 || (0.15..0.3).contains(&heard), "{heard} at tick {n}");
+        }
+    }
+
+    #[test]
+    fn a_lost_frame_is_found_in_the_next_one() {
+        let mut encoder = OpusEncoder::new(OpusSettings { expected_loss: 20, ..OpusSettings::default() });
+        let decoder = || SoundDecoder::new(Codec::Opus).expect("opus is sound");
+        let (mut repaired, mut concealed) = (decoder(), decoder());
+        // Noise that changes every tick: what is lost cannot be guessed from what was before.
+        let mut seed = 1u32;
+        let mut speech = |n: usize| -> [f32; AUDIO_TICK_SAMPLES] {
+            let pitch = 110.0 + 40.0 * ((n * 7) % 5) as f32;
+            std::array::from_fn(|i| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let noise = (seed >> 9) as f32 / 8_388_608.0 - 0.5;
+                let t = (n * AUDIO_TICK_SAMPLES + i) as f32 / AUDIO_RATE as f32;
+                0.4 * ((TAU * pitch * t).sin().powi(7)) * (if n % 4 == 0 { 0.1 } else { 1.0 }) + 0.02 * noise
+            })
+        };
+        let packets: Vec<Bytes> = (0..60).map(|n| encoder.encode(&speech(n)).expect("fine")).collect();
+        let mut whole = decoder();
+        let (mut repair_error, mut conceal_error) = (0.0, 0.0);
+        for n in 0..59 {
+            let truth = whole.decode(&packets[n]).expect("opus").to_vec();
+            if n % 10 == 9 {
+                let error = |made: &[f32]| rms(&made.iter().zip(&truth).map(|(a, b)| a - b).collect::<Vec<_>>());
+                repair_error += error(repaired.conceal(AUDIO_TICK_SAMPLES, Some(&packets[n + 1])));
+                conceal_error += error(concealed.conceal(AUDIO_TICK_SAMPLES, None));
+            } else {
+                repaired.decode(&packets[n]).expect("opus");
+                concealed.decode(&packets[n]).expect("opus");
+            }
+        }
+        assert!(repair_error < 0.8 * conceal_error, "{repair_error} with the copy, {conceal_error} without");
+    }
+
+    #[test]
+    fn a_pause_frame_is_silence() {
+        let mut decoder = SoundDecoder::new(Codec::Opus).expect("opus is sound");
+        let samples = decoder.decode(&pause_frame()).expect("opus");
+        assert_eq!(samples.len(), AUDIO_TICK_SAMPLES);
+        assert!(rms(samples) < 1e-6);
+    }
+
+    #[test]
+    fn g711_is_six_times_as_many_samples_and_its_loss_fades() {
+        let mut decoder = SoundDecoder::new(Codec::Pcmu).expect("mu-law is sound");
+        let payload: Vec<u8> = (0..160).map(|i| if (i / 8) % 2 == 0 { 0x9f } else { 0x1f }).collect();
+        assert_eq!(decoder.decode(&payload).expect("any byte is sound").len(), AUDIO_TICK_SAMPLES);
+        let before = rms(decoder.decode(&payload).expect("any byte is sound"));
+        let first = rms(decoder.conceal(AUDIO_TICK_SAMPLES, None));
+        assert!(first > 0.2 * before && first < before, "{first} after {before}");
+        assert!(rms(decoder.conceal(AUDIO_TICK_SAMPLES, None)) < 1e-6);
+    }
+
+    #[test]
+    fn what_is_not_sound_is_an_error_and_the_decoder_goes_on() {
+        for codec in [Codec::Opus, Codec::Pcma] {
+            let mut decoder = SoundDecoder::new(codec).expect("a sound codec");
+            assert!(matches!(decoder.decode(&[]), Err(SoundError::Empty)));
+            let _any = decoder.decode(&[0xff; 1400]);
+            assert!(decoder.decode(&[0; 2000]).is_err() || codec == Codec::Opus);
+            assert_eq!(decoder.conceal(1, None).len(), STEP);
+            assert_eq!(decoder.conceal(1_000_000, Some(&[1, 2, 3])).len(), PACKET_MAX);
+        }
+        assert!(matches!(SoundDecoder::new(Codec::Vp8), Err(SoundError::NotSound(Codec::Vp8))));
     }
 }

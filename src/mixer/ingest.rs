@@ -248,6 +248,8 @@ impl VideoSource {
 
     fn hide(&mut self) {
         self.shown = None;
+        // What it shows when it comes back must not begin with how it looked when it went.
+        self.slot.clear();
         self.wake = None;
         self.refused = 0;
         self.keyframe.needed = false;

@@ -3,20 +3,21 @@
 //! Owns: the compositors, the streams, the loop that runs their ticks. Does not know: how a canvas is drawn or encoded.
 //! A view without streams is not composed; a loop without streams stands still.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::compose::Compositor;
+use parking_lot::Mutex;
+
+use super::compose::{Compositor, FrameSlot};
 use super::encode::{EncodeOptions, Stream, Turn, tick_time};
 use super::outbox::Outbox;
-use super::run::Slots;
 use super::ticks::{Due, Grid, Watched, due};
 use crate::codec::{Picture, PicturePool, scale};
-use crate::id::ViewName;
+use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
-use crate::media::Size;
+use crate::media::{Size, SourceKind};
 use crate::plan::{StreamSet, StreamSpec};
 use crate::time::{Timestamp, now};
 
@@ -65,6 +66,28 @@ pub(super) struct VideoCounts {
     pub(super) encoded: Arc<AtomicU64>,
 }
 
+/// The frame slots of all video sources.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<Arc<HashMap<SourceId, Arc<FrameSlot>>>>);
+
+impl Slots {
+    /// The slot of a source; made when it is new.
+    pub(super) fn slot(&self, source: SourceId, kind: SourceKind) -> Arc<FrameSlot> {
+        let mut slots = self.0.lock();
+        let slots = Arc::make_mut(&mut slots);
+        slots.entry(source).or_insert_with(|| Arc::new(FrameSlot::new(kind))).clone()
+    }
+
+    /// The source is gone.
+    pub(super) fn remove(&self, source: SourceId) {
+        Arc::make_mut(&mut self.0.lock()).remove(&source);
+    }
+
+    fn all(&self) -> Arc<HashMap<SourceId, Arc<FrameSlot>>> {
+        self.0.lock().clone()
+    }
+}
+
 /// Ticks of a scene.
 struct FrameGrid(u32);
 
@@ -83,6 +106,8 @@ impl Grid for FrameGrid {
 pub(super) struct VideoLoop {
     pub(super) epoch: Timestamp,
     pub(super) options: EncodeOptions,
+    /// Share the drawing of large canvases; None on one core.
+    pub(super) threads: Option<Arc<rayon::ThreadPool>>,
     pub(super) slots: Arc<Slots>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) counts: Arc<VideoCounts>,
@@ -124,6 +149,9 @@ impl VideoLoop {
                 Some(view) => {
                     if view.scene.fps != scene.fps {
                         view.last = None;
+                    }
+                    if let Some(compositor) = &mut view.compositor {
+                        compositor.set_scene(&scene);
                     }
                     view.scene = scene;
                 }
@@ -183,8 +211,14 @@ impl VideoLoop {
         if !streams.iter().any(|stream| stream.takes(due.n, fps)) {
             return;
         }
-        let compositor = view.compositor.get_or_insert_with(Compositor::new);
-        let composed = compositor.compose(&view.scene, &self.slots, begun);
+        let scene = &view.scene;
+        let compositor = view.compositor.get_or_insert_with(|| {
+            let mut compositor = Compositor::new(self.threads.clone());
+            compositor.set_scene(scene);
+            compositor
+        });
+        let slots = self.slots.all();
+        let composed = compositor.compose(begun, &slots);
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();
         for stream in &mut streams {
             if composed.changed {
@@ -198,12 +232,12 @@ impl VideoLoop {
                 continue;
             };
             let size = stream.spec().size;
-            let picture = if size == composed.canvas.size() {
-                &composed.canvas
+            let picture = if size == composed.picture.size() {
+                &composed.picture
             } else {
                 sizes.entry(size).or_insert_with(|| {
                     let mut scaled = pool.take(size);
-                    scale::scale(&composed.canvas, &mut scaled);
+                    scale::scale(&composed.picture, &mut scaled);
                     pool.lend(scaled)
                 })
             };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::f32::consts::TAU;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::codec::sound::{OpusEncoder, SoundDecoder};
 use crate::media::{AUDIO_RATE, Codec, EncodedPacket, SourceKind};
@@ -37,12 +39,39 @@ fn steepest(samples: &[f32]) -> f32 {
     samples.windows(2).fold(0.0, |steepest, pair| steepest.max((pair[1] - pair[0]).abs()))
 }
 
+fn packet(n: u64, ticks: u64, arrival: Timestamp, payload: Bytes) -> SourcePacket {
+    SourcePacket {
+        sequence: n as u16,
+        timestamp: (n * ticks) as u32,
+        marker: false,
+        arrival,
+        audio_level: None,
+        rotation: None,
+        payload,
+    }
+}
+
+fn tone(hz: f32, t: f64) -> f32 {
+    (TAU * (f64::from(hz) * t).fract() as f32).sin()
+}
+
+/// Something like a voice: harmonics that come and go three times a second.
+fn voice(hz: f32, t: f64) -> f32 {
+    let syllable = 0.55 - 0.45 * tone(3.0, t);
+    syllable * (1..12).map(|k| tone(hz * k as f32, t) / k as f32).sum::<f32>() * 0.6
+}
+
+fn rms(samples: &[f32]) -> f32 {
+    (samples.iter().map(|s| s * s).sum::<f32>() / samples.len() as f32).sqrt()
+}
+
 /// A browser that sends a tone, or silence, and hears what it is sent.
 struct Person {
     participant: ParticipantId,
     source: SourceId,
     hz: f32,
     loud: f32,
+    voice: fn(f32, f64) -> f32,
     encoder: OpusEncoder,
     sent: u16,
     decoder: SoundDecoder,
@@ -58,6 +87,7 @@ impl Person {
             source: SourceId(100 + id),
             hz,
             loud,
+            voice: tone,
             encoder: OpusEncoder::new(OpusSettings { bitrate: 48_000, ..OpusSettings::default() }),
             sent: 0,
             decoder: SoundDecoder::new(Codec::Opus).expect("opus is sound"),
@@ -77,21 +107,13 @@ impl Person {
     }
 
     fn speak(&mut self, n: u64) -> Option<SourcePacket> {
-        let tone = std::array::from_fn(|i| {
+        let samples = std::array::from_fn(|i| {
             let t = (n * AUDIO_TICK_SAMPLES as u64 + i as u64) as f64 / f64::from(AUDIO_RATE);
-            self.loud * (TAU * (f64::from(self.hz) * t).fract() as f32).sin()
+            self.loud * (self.voice)(self.hz, t)
         });
-        let payload = self.encoder.encode(&tone);
+        let payload = self.encoder.encode(&samples);
         self.sent = self.sent.wrapping_add(1);
-        payload.map(|payload| SourcePacket {
-            sequence: self.sent,
-            timestamp: (n * 960) as u32,
-            marker: false,
-            arrival: at(n),
-            audio_level: None,
-            rotation: None,
-            payload,
-        })
+        payload.map(|payload| SourcePacket { sequence: self.sent, ..packet(n, 960, at(n), payload) })
     }
 
     fn hear(&mut self, n: u64, sound: &AudioTick) {
@@ -218,7 +240,7 @@ fn the_silent_share_one_encode_and_who_speaks_alone_costs_none() {
     let before = room.encoded();
     room.run(100);
     let encodes = room.encoded() - before;
-    assert!((100..=105).contains(&encodes), "{encodes} in 100 ticks: one each, and a refresh for who speaks");
+    assert_eq!(encodes, 100, "one each tick");
     let alone = &room.people[0];
     assert!(strength(alone.last(40), 400.0) < 1e-3);
     let recent = alone.packets.iter().filter(|(n, _)| *n >= room.n - 100).count();
@@ -229,7 +251,7 @@ fn the_silent_share_one_encode_and_who_speaks_alone_costs_none() {
     room.run(100);
     let before = room.encoded();
     room.run(200);
-    assert!(room.encoded() - before <= 10, "silence is hardly encoded");
+    assert_eq!(room.encoded(), before, "silence is not encoded");
 
     room.people[1].loud = 0.3;
     room.people[2].loud = 0.3;
@@ -281,19 +303,27 @@ fn coming_going_and_speaking_make_no_clicks() {
 
 #[test]
 fn lost_packets_are_concealed() {
-    let mut room = Room::new(vec![Person::new(1, 440.0, 0.3), Person::new(2, 500.0, 0.0)]);
     // A fixed pattern without period: about 5 %.
-    room.loses = |person, n| person == 0 && (n ^ (n >> 3)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 < 3;
-    room.run(500);
-    let stats = room.mixer.stats();
-    assert!((10..=60).contains(&stats.concealed), "{} packets concealed", stats.concealed);
-    let heard = room.people[1].last(400);
-    let quietest = heard
-        .chunks(AUDIO_TICK_SAMPLES)
-        .map(|tick| (tick.iter().map(|s| s * s).sum::<f32>() / tick.len() as f32).sqrt())
-        .fold(f32::MAX, f32::min);
-    assert!(db(quietest / 0.21) > -6.0, "a tick of {} dB: a hole", db(quietest / 0.21));
-    assert!(db(strength(heard, 440.0) / 0.3).abs() < 2.0);
+    let lost = |person: usize, n: u64| person == 0 && (n ^ (n >> 3)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 < 3;
+    let run = |loses: fn(usize, u64) -> bool| {
+        let mut people = vec![Person::new(1, 150.0, 0.3), Person::new(2, 500.0, 0.0)];
+        people[0].voice = voice;
+        let mut room = Room::new(people);
+        room.loses = loses;
+        room.run(500);
+        let loudness: Vec<f32> = room.people[1].last(400).chunks(AUDIO_TICK_SAMPLES).map(rms).collect();
+        (loudness, room.mixer.stats().concealed)
+    };
+    let (whole, none) = run(|_, _| false);
+    let (mended, concealed) = run(lost);
+    assert_eq!(none, 0, "nothing was lost, nothing ran dry");
+    let losses = (10_000..10_500).filter(|&n| lost(0, n)).count() as u64;
+    assert!((15..40).contains(&losses) && (losses - 3..=losses).contains(&concealed), "{concealed} of {losses}");
+    // Nowhere a hole: within 6 dB of what it should be, but for a few that none could guess.
+    let off = whole.iter().zip(&mended).map(|(whole, mended)| db(mended.max(0.005) / whole.max(0.005)).abs());
+    let off: Vec<f32> = off.collect();
+    assert!(off.iter().all(|off| *off < 14.0), "{off:?}");
+    assert!(off.iter().filter(|off| **off > 6.0).count() <= 8, "{off:?}");
 }
 
 #[test]
@@ -310,21 +340,23 @@ fn nine_loud_talkers_are_limited_not_clipped() {
 
 #[test]
 fn nonsense_is_counted_and_harms_nobody() {
-    let mut room = Room::new(vec![Person::new(1, 440.0, 0.3), Person::new(2, 600.0, 0.0), Person::new(3, 700.0, 0.0)]);
-    room.people[2].joined = true;
-    for n in 0..150u64 {
-        let mut packet = room.people[0].speak(0).expect("a tone is sent");
-        let junk: Vec<u8> = (0..n % 40).map(|i| (n * 31 + i * 17) as u8 | 3).collect();
-        packet.payload = junk.into();
-        packet.sequence = n as u16;
-        packet.timestamp = (n * 960) as u32;
+    let mut room = Room::new(vec![Person::new(1, 440.0, 0.3), Person::new(2, 700.0, 0.0)]);
+    let rogue = SourceId(500);
+    room.mixer.set_source(SourceSpec { source: rogue, participant: ParticipantId(50), ..room.people[0].spec() });
+    let input = |source| MixInput { source, gain_db: 0.0 };
+    room.mixer.set_plan(MixPlan {
+        sources: vec![input(SourceId(101)), input(rogue)],
+        listeners: vec![ParticipantId(1), ParticipantId(2)],
+    });
+    for n in 0..200u64 {
+        let payload = (0..n % 40).map(|i| (n * 31 + i * 17) as u8 | 3).collect::<Vec<u8>>().into();
         let now = at(room.n);
-        packet.arrival = now;
-        room.mixer.insert(SourceId(102), packet, now);
+        room.mixer.insert(rogue, packet(n, 960, now, payload), now);
         room.run(1);
     }
-    assert!(room.mixer.stats().broken > 10);
-    let heard = room.people[2].last(40);
+    assert!(room.mixer.stats().broken > 10, "{:?}", room.mixer.stats());
+    room.run(40);
+    let heard = room.people[1].last(30);
     assert!(db(strength(heard, 440.0) / 0.3).abs() < 3.0);
     assert!(heard.iter().all(|s| s.is_finite()));
 }
@@ -366,17 +398,8 @@ fn gain_and_g711() {
     for n in 0..100u64 {
         // A mu-law square wave of 500 Hz: 8 samples up, 8 down.
         let payload = (0..160).map(|i| if (i / 8) % 2 == 0 { 0x9f } else { 0x1f }).collect::<Vec<u8>>().into();
-        let packet = SourcePacket {
-            sequence: n as u16,
-            timestamp: (n * 160) as u32,
-            marker: false,
-            arrival: at(room.n),
-            audio_level: None,
-            rotation: None,
-            payload,
-        };
         let now = at(room.n);
-        room.mixer.insert(SourceId(101), packet, now);
+        room.mixer.insert(SourceId(101), packet(n, 160, now, payload), now);
         room.run(1);
     }
     assert!(strength(room.people[1].last(40), 500.0) > 0.05, "PCMU is heard");
