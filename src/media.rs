@@ -197,7 +197,7 @@ pub struct StreamKey {
 
 impl fmt::Display for StreamKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{:?}", self.view, self.codec, self.tier)
+        write!(f, "{}/{}/{}", self.view, self.codec, format!("{:?}", self.tier).to_lowercase())
     }
 }
 

@@ -1,1 +1,159 @@
-//! Metrics.
+//! Metrics: counts and gauges in Prometheus' text format.
+//!
+//! Owns: [`Metrics`], the registry every part adds its own numbers to, and the numbers of the HTTP side. Does not know:
+//! what a number means to its part. In: increments on cheap handles; out: [`Metrics::text`].
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+pub use prometheus_client::metrics::counter::Counter;
+pub use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::gauge::Gauge;
+pub use prometheus_client::registry::Registry;
+
+/// The content type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name begins with.
+const PREFIX: &str = "commingle";
+
+/// The process' numbers.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// WebSockets that receive events.
+    pub event_streams: Gauge,
+    /// WebSockets closed because their reader was too slow.
+    pub event_streams_too_slow: Counter,
+    /// Joins that were refused, by the problem's status.
+    pub joins_refused: Family<RefusalLabels, Counter>,
+    /// HTTP requests answered.
+    pub http_requests: Family<RequestLabels, Counter>,
+    /// HTTP connections closed on arrival because there are too many.
+    pub http_connections_refused: Counter,
+}
+
+/// Why a join was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    /// HTTP status code.
+    pub status: u16,
+}
+
+/// One kind of HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The method; `other` for an unknown one.
+    pub method: &'static str,
+    /// The route's pattern, never the path itself: that may hold a secret.
+    pub route: String,
+    /// HTTP status code.
+    pub status: u16,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix(PREFIX)),
+            event_streams: Gauge::default(),
+            event_streams_too_slow: Counter::default(),
+            joins_refused: Family::default(),
+            http_requests: Family::default(),
+            http_connections_refused: Counter::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("event_streams", "WebSockets that receive events", metrics.event_streams.clone());
+            registry.register(
+                "event_streams_too_slow",
+                "WebSockets closed because their reader was too slow",
+                metrics.event_streams_too_slow.clone(),
+            );
+            registry.register("joins_refused", "Joins that were refused", metrics.joins_refused.clone());
+            registry.register("http_requests", "HTTP requests answered", metrics.http_requests.clone());
+            registry.register(
+                "http_connections_refused",
+                "HTTP connections closed on arrival because there are too many",
+                metrics.http_connections_refused.clone(),
+            );
+        });
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Lets a part add its own numbers; names get the prefix `commingle_`.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Adds a counter that its owner counts for itself: `read` is called for each text.
+    pub fn register_count(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let count = Count { name, help, read: Box::new(read) };
+        self.register(|registry| registry.register_collector(Box::new(count)));
+    }
+
+    /// All numbers, in the format of [`CONTENT_TYPE`].
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+            .expect("writing to a String does not fail");
+        out
+    }
+}
+
+/// A counter that is read when it is asked for.
+struct Count {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Count").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Count {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counter = ConstCounter::new((self.read)());
+        counter.encode(encoder.encode_descriptor(self.name, self.help, None, counter.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_all_parts_stand_in_one_text() {
+        let metrics = Metrics::default();
+        let drops: Counter = Counter::default();
+        metrics.register(|registry| registry.register("udp_drops", "Datagrams dropped", drops.clone()));
+        drops.inc_by(3);
+        metrics.register_count("udp_sent", "Datagrams sent", || 7);
+        metrics.event_streams.set(2);
+        metrics
+            .http_requests
+            .get_or_create(&RequestLabels { method: "GET", route: "/healthz".into(), status: 200 })
+            .inc();
+        let text = metrics.text();
+        for line in [
+            "commingle_udp_drops_total 3",
+            "commingle_udp_sent_total 7",
+            "commingle_event_streams 2",
+            "commingle_http_requests_total{method=\"GET\",route=\"/healthz\",status=\"200\"} 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing from\n{text}");
+        }
+    }
+}

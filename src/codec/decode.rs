@@ -142,7 +142,7 @@ impl VideoDecoder {
         if let Some(size) = size.filter(|size| !self.limits.allow(*size)) {
             return Err(CodecError::Size { size, max: self.limits.max });
         }
-        if !self.keyed && !(keyframe && size.is_some()) {
+        if !self.keyed && (!keyframe || size.is_none()) {
             return Err(CodecError::KeyframeNeeded);
         }
         let waiting = self.pipeline.waiting();

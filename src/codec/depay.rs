@@ -50,10 +50,12 @@ impl Depayloader {
         let malformed = |reason| CodecError::Malformed { codec, reason };
         let payloads = packets.iter().map(|packet| &packet.payload);
         let frame = match codec {
-            Codec::Vp8 => join_vp8(payloads).ok_or(malformed("payload descriptor, or the first packet is missing")),
-            Codec::Vp9 => join_vp9(payloads).ok_or(malformed("payload descriptor, or a packet is missing")),
-            Codec::H264 => join_h264(payloads).ok_or(malformed("NAL unit, or a fragment is missing")),
-            Codec::Av1 => join_av1(payloads).ok_or(malformed("aggregation, or a fragment is missing")),
+            Codec::Vp8 => {
+                join_vp8(payloads).ok_or_else(|| malformed("payload descriptor, or the first packet is missing"))
+            }
+            Codec::Vp9 => join_vp9(payloads).ok_or_else(|| malformed("payload descriptor, or a packet is missing")),
+            Codec::H264 => join_h264(payloads).ok_or_else(|| malformed("NAL unit, or a fragment is missing")),
+            Codec::Av1 => join_av1(payloads).ok_or_else(|| malformed("aggregation, or a fragment is missing")),
             Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
         }?;
         if frame.is_empty() { Err(malformed("an empty frame")) } else { Ok(frame) }

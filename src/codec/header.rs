@@ -26,10 +26,10 @@ pub fn coded_size(codec: Codec, frame: &Bytes) -> Option<Size> {
 pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
     let malformed = |reason| CodecError::Malformed { codec, reason };
     match codec {
-        Codec::Vp8 => vp8(frame).ok_or(malformed("the frame header is not VP8's")),
-        Codec::Vp9 => vp9(frame).ok_or(malformed("the frame header is not VP9's")),
-        Codec::H264 => h264(frame).ok_or(malformed("a parameter set or the access unit is broken")),
-        Codec::Av1 => av1(frame).ok_or(malformed("an OBU or the sequence header is broken")),
+        Codec::Vp8 => vp8(frame).ok_or_else(|| malformed("the frame header is not VP8's")),
+        Codec::Vp9 => vp9(frame).ok_or_else(|| malformed("the frame header is not VP9's")),
+        Codec::H264 => h264(frame).ok_or_else(|| malformed("a parameter set or the access unit is broken")),
+        Codec::Av1 => av1(frame).ok_or_else(|| malformed("an OBU or the sequence header is broken")),
         Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
     }
 }

@@ -1,1 +1,15 @@
-//! The edge process.
+//! The edge process: everything that meets the network, and the rooms' state.
+//!
+//! Owns: sockets, peers, mixer processes, HTTP. Does not know: how media is decoded, mixed or encoded; it never starts
+//! GStreamer. Offers come in by [`api`] and [`rooms`], media by [`udp`] and [`peer`]; packets leave through [`fanout`].
+
+pub mod api;
+pub mod auth;
+pub mod events;
+pub mod fanout;
+pub mod peer;
+pub mod problem;
+pub mod rooms;
+pub mod supervise;
+pub mod udp;
+pub mod web;

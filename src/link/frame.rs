@@ -62,7 +62,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Any: the stream cannot go on.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.buffer[self.consumed..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_le_bytes(*header) as usize;
@@ -119,7 +119,7 @@ mod tests {
             let mut got: Vec<ToMixer> = Vec::new();
             for piece in wire.chunks(cut) {
                 decoder.extend(piece);
-                while let Some(m) = decoder.next().expect("well formed") {
+                while let Some(m) = decoder.next_message().expect("well formed") {
                     got.push(m);
                 }
             }
@@ -130,7 +130,7 @@ mod tests {
         fn garbage_is_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut decoder = Decoder::default();
             decoder.extend(&bytes);
-            while let Ok(Some(_)) = decoder.next::<ToMixer>() {}
+            while let Ok(Some(_)) = decoder.next_message::<ToMixer>() {}
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
     fn a_length_over_the_limit_is_refused_at_once() {
         let mut decoder = Decoder::default();
         decoder.extend(&(MESSAGE_MAX as u32 + 1).to_le_bytes());
-        assert!(matches!(decoder.next::<ToMixer>(), Err(FrameError::TooLong(_))));
+        assert!(matches!(decoder.next_message::<ToMixer>(), Err(FrameError::TooLong(_))));
         let mut out = vec![1, 2, 3];
         assert!(encode_into(&message(0, vec![0; MESSAGE_MAX + 1]), &mut out).is_err());
         assert_eq!(out, [1, 2, 3]);

@@ -1,1 +1,622 @@
-//! The room: sans-IO state.
+//! The room: who is in it, what each view shows, which streams exist, who gets them. A sans-IO state machine.
+//!
+//! Owns: the people and their sources, the order of tiles, the speaker, the life of the mixer.
+//! Does not know: sockets, processes, codecs, clocks, JSON's way to the outside. Frames and packets never come here.
+//!
+//! The loop rule: one call that takes `now`, then [`Room::poll_effect`] until None, then wait until
+//! [`Room::poll_timeout`] or the next input. What the mixer is to do is derived anew from the people after each input
+//! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
+
+pub mod document;
+mod orders;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
+use crate::layout::{Grid, Layout, Scene};
+use crate::media::{Codec, Size, SourceKind, StreamKey, Tier};
+use crate::plan::{MixPlan, SourceSpec, StreamSet};
+use crate::room::document::{
+    Event, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument, RoomPatch,
+    SourceDocument, StreamDocument, TierChoice, ViewDocument,
+};
+use crate::speaker::Speaker;
+use crate::tier::Ladder;
+use crate::time::Timestamp;
+
+/// Longest name of a participant, in characters; the rest is cut off.
+pub const DISPLAY_NAME_MAX: usize = 64;
+/// Longest chat text, in characters.
+pub const CHAT_MAX: usize = 2_000;
+/// A mixer that lived shorter than this is started again only after as long: one that dies at birth must not spin.
+const MIXER_SETTLED: Duration = Duration::from_millis(500);
+
+/// What a room is made with.
+#[derive(Debug, Clone)]
+pub struct RoomSettings {
+    /// Its name.
+    pub name: RoomName,
+    /// How people are arranged at first.
+    pub layout: Layout,
+    /// The picture everyone gets.
+    pub canvas: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// Sizes and bitrates of the tiers.
+    pub ladder: Ladder,
+    /// How many may be in it.
+    pub max_participants: usize,
+    /// How long the mixer, and a room made by a join, outlive the last leave.
+    pub linger: Duration,
+    /// Stays when empty, until it is deleted.
+    pub permanent: bool,
+}
+
+/// Somebody who wants in, as the offer and the query say.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Shown on the tile.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// What it will send, in the order of the offer.
+    pub sends: Vec<SourceKind>,
+    /// Wants the mix.
+    pub receives_audio: bool,
+    /// Wants the composition in this codec.
+    pub receives_video: Option<Codec>,
+    /// Wanted quality.
+    pub tier: TierChoice,
+}
+
+/// The answer to an [`Admission`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who it is from now on.
+    pub participant: ParticipantId,
+    /// Ids for what it sends, in the order of the admission.
+    pub sources: Vec<(SourceKind, SourceId)>,
+}
+
+/// Why somebody may not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Locked by a moderator.
+    #[error("the room is locked: ask a moderator to let you in")]
+    Locked,
+    /// As many as the configuration allows.
+    #[error("the room is full ({0} people): try again when somebody has left")]
+    Full(usize),
+    /// Being deleted.
+    #[error("the room has just ended: join again to begin a new one")]
+    Ended,
+}
+
+/// What happens to a room.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A connection is up (again).
+    Connected(ParticipantId),
+    /// A connection is gone, or never came up, or its owner left.
+    Left(ParticipantId),
+    /// A source's first packet, or the first in another codec.
+    SourceStarted(SourceId, Codec),
+    /// A subscriber cannot decode what it gets without a keyframe.
+    KeyframeWanted(ParticipantId),
+    /// The mixer cannot decode this source without a keyframe.
+    SourceKeyframeWanted(SourceId),
+    /// The mixer has seen the size of a source's picture.
+    SourceSize(SourceId, Size),
+    /// The mixer's levels: -dBov by participant.
+    Levels(Vec<(ParticipantId, u8)>),
+    /// Bits per second of streams, measured.
+    Bitrates(Vec<(u32, u64)>),
+    /// The mixer process died or hung.
+    MixerLost,
+    /// Somebody changes a participant.
+    Update(ParticipantId, ParticipantPatch),
+    /// Somebody changes the room.
+    Patch(RoomPatch),
+    /// Words for everyone.
+    Chat(Option<ParticipantId>, String),
+    /// Everyone out.
+    Delete,
+    /// The time of [`Room::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What the room asks of the shell around it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Start a mixer process; orders follow.
+    StartMixer,
+    /// Stop it.
+    StopMixer,
+    /// Tell the mixer.
+    Order(Order),
+    /// Who gets what from now on.
+    Routes(Vec<Route>),
+    /// Ask a sender for a keyframe of this source.
+    Keyframe(ParticipantId, SourceId),
+    /// Close this connection.
+    Close(ParticipantId),
+    /// Tell everyone who listens to events.
+    Event(u64, Event),
+    /// The room is over: forget it.
+    Ended,
+}
+
+/// What the mixer is told; each replaces what was said of the same thing before.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// A source begins or has another codec.
+    Source(SourceSpec),
+    /// A source ended.
+    SourceGone(SourceId),
+    /// What a view shows.
+    Scene(Scene),
+    /// Who is heard by whom.
+    Mix(MixPlan),
+    /// Which streams are wanted.
+    Streams(StreamSet),
+    /// A keyframe in this stream, soon.
+    Keyframe(u32),
+}
+
+/// What one participant gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Who.
+    pub participant: ParticipantId,
+    /// The stream's serial.
+    pub video: Option<u32>,
+    /// The mix without its own voice.
+    pub audio: bool,
+}
+
+/// One participant.
+#[derive(Debug)]
+struct Person {
+    name: String,
+    role: Role,
+    connected: bool,
+    sources: Vec<Source>,
+    receives_audio: bool,
+    receives_video: Option<Codec>,
+    audio_muted: bool,
+    video_muted: bool,
+    gain_db: f32,
+    tier: TierChoice,
+}
+
+/// One thing a participant sends.
+#[derive(Debug)]
+struct Source {
+    id: SourceId,
+    kind: SourceKind,
+    /// Known from the first packet on; a source without one is not there yet.
+    codec: Option<Codec>,
+    size: Option<Size>,
+}
+
+/// The mixer, as far as the room knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mixer {
+    Off,
+    On {
+        since: Timestamp,
+    },
+    /// Died too young; started again at this time.
+    Resting {
+        until: Timestamp,
+    },
+}
+
+/// A room. See the module's first lines for how to drive it.
+#[derive(Debug)]
+pub struct Room {
+    settings: RoomSettings,
+    locked: bool,
+    people: BTreeMap<ParticipantId, Person>,
+    next_participant: u32,
+    next_source: u32,
+    next_serial: u32,
+    grid: Grid,
+    speaker: Speaker,
+    mixer: Mixer,
+    empty_since: Option<Timestamp>,
+    ended: bool,
+    version: u64,
+    serials: BTreeMap<StreamKey, u32>,
+    bitrates: BTreeMap<u32, u64>,
+    scene: Scene,
+    mix: MixPlan,
+    streams: StreamSet,
+    routes: Vec<Route>,
+    effects: VecDeque<Effect>,
+}
+
+impl Room {
+    /// An empty room; it lingers from `now` on like one that everybody left.
+    pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
+        let scene = Scene { view: ViewName::program(), canvas: settings.canvas, fps: settings.fps, tiles: Vec::new() };
+        Self {
+            settings,
+            locked: false,
+            people: BTreeMap::new(),
+            next_participant: 1,
+            next_source: 1,
+            next_serial: 1,
+            grid: Grid::default(),
+            speaker: Speaker::default(),
+            mixer: Mixer::Off,
+            empty_since: Some(now),
+            ended: false,
+            version: 0,
+            serials: BTreeMap::new(),
+            bitrates: BTreeMap::new(),
+            scene,
+            mix: MixPlan::default(),
+            streams: StreamSet::default(),
+            routes: Vec::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// Lets somebody in, or says why not. It is in the room's documents and tiles once it is [`Input::Connected`].
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn admit(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
+        if self.ended {
+            return Err(Refusal::Ended);
+        }
+        if self.locked && who.role < Role::Moderator {
+            return Err(Refusal::Locked);
+        }
+        if self.people.len() >= self.settings.max_participants {
+            return Err(Refusal::Full(self.settings.max_participants));
+        }
+        let participant = ParticipantId(self.next_participant);
+        self.next_participant += 1;
+        let sources = who.sends.iter().map(|kind| self.new_source(*kind)).collect::<Vec<_>>();
+        let admitted = sources.iter().map(|source| (source.kind, source.id)).collect();
+        self.people.insert(
+            participant,
+            Person {
+                name: display_name(&who.name),
+                role: who.role,
+                connected: false,
+                sources,
+                receives_audio: who.receives_audio,
+                receives_video: who.receives_video,
+                audio_muted: false,
+                video_muted: false,
+                gain_db: 0.0,
+                tier: who.tier,
+            },
+        );
+        self.empty_since = None;
+        if self.mixer == Mixer::Off {
+            self.start_mixer(now);
+        }
+        Ok(Admitted { participant, sources: admitted })
+    }
+
+    /// A participant's new offer sends these kinds of source: those that stay keep their ids, the others end.
+    /// None when the participant is gone.
+    pub fn resend(&mut self, participant: ParticipantId, sends: &[SourceKind]) -> Option<Vec<(SourceKind, SourceId)>> {
+        let mut old = std::mem::take(&mut self.people.get_mut(&participant)?.sources);
+        let mut sources = Vec::new();
+        for kind in sends {
+            let kept = old.iter().position(|source| source.kind == *kind).map(|i| old.remove(i));
+            sources.push(kept.unwrap_or_else(|| self.new_source(*kind)));
+        }
+        for gone in old {
+            self.effects.push_back(Effect::Order(Order::SourceGone(gone.id)));
+        }
+        let admitted = sources.iter().map(|source| (source.kind, source.id)).collect();
+        self.people.get_mut(&participant)?.sources = sources;
+        self.announce(participant);
+        self.refresh();
+        Some(admitted)
+    }
+
+    /// Takes in what happened. Unknown participants and sources are ignored: they have just left.
+    pub fn handle(&mut self, now: Timestamp, input: Input) {
+        match input {
+            Input::Connected(participant) => self.connected(participant),
+            Input::Left(participant) => self.left(now, participant),
+            Input::SourceStarted(source, codec) => self.source_started(source, codec),
+            Input::KeyframeWanted(participant) => {
+                if let Some(serial) = self.route(participant).and_then(|route| route.video) {
+                    self.effects.push_back(Effect::Order(Order::Keyframe(serial)));
+                }
+            }
+            Input::SourceKeyframeWanted(source) => {
+                if let Some((participant, _)) = self.source(source) {
+                    self.effects.push_back(Effect::Keyframe(participant, source));
+                }
+            }
+            Input::SourceSize(source, size) => {
+                if let Some((participant, found)) = self.source(source)
+                    && found.size.replace(size) != Some(size)
+                {
+                    self.announce(participant);
+                }
+            }
+            Input::Levels(mut levels) => {
+                // The mixer may not know yet that somebody has left.
+                levels.retain(|(participant, _)| self.people.contains_key(participant));
+                if self.speaker.update(now, &levels).is_some() {
+                    self.speaker_changed();
+                }
+            }
+            Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
+            Input::MixerLost => self.mixer_lost(now),
+            Input::Update(participant, patch) => self.update(participant, patch),
+            Input::Patch(patch) => self.patch(patch),
+            Input::Chat(from, text) => self.chat(from, &text),
+            Input::Delete => self.end("deleted"),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    /// What the shell must do next.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        if self.ended {
+            return None;
+        }
+        let linger = match (self.empty_since, self.mixer, self.settings.permanent) {
+            (Some(_), Mixer::Off, true) => None,
+            (since, ..) => since.map(|since| since + self.settings.linger),
+        };
+        match self.mixer {
+            Mixer::Resting { until } => Some(linger.map_or(until, |at| at.min(until))),
+            _ => linger,
+        }
+    }
+
+    /// The room as the outside sees it.
+    pub fn document(&self) -> RoomDocument {
+        RoomDocument {
+            name: self.settings.name.clone(),
+            version: self.version,
+            layout: self.settings.layout,
+            canvas: self.settings.canvas,
+            fps: self.settings.fps,
+            locked: self.locked,
+            speaker: self.speaker.current(),
+            speaking: self.speaker.speaking().iter().copied().collect(),
+            participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),
+            views: vec![self.view()],
+            streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
+        }
+    }
+
+    /// A participant as the outside sees it; None for one that is not there or whose connection is not up yet.
+    pub fn participant(&self, id: ParticipantId) -> Option<ParticipantDocument> {
+        let person = self.people.get(&id).filter(|person| person.connected)?;
+        Some(ParticipantDocument {
+            id,
+            name: person.name.clone(),
+            role: person.role,
+            audio_muted: person.audio_muted,
+            video_muted: person.video_muted,
+            gain_db: person.gain_db,
+            tier: person.tier,
+            view: ViewName::program(),
+            sends: person
+                .sources
+                .iter()
+                .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
+                .collect(),
+            receives: ReceivesDocument { audio: person.receives_audio, video: person.receives_video },
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &RoomName {
+        &self.settings.name
+    }
+
+    /// How many are here, with those whose connection is not up yet.
+    pub fn population(&self) -> usize {
+        self.people.len()
+    }
+
+    fn new_source(&mut self, kind: SourceKind) -> Source {
+        let id = SourceId(self.next_source);
+        self.next_source += 1;
+        Source { id, kind, codec: None, size: None }
+    }
+
+    fn source(&mut self, id: SourceId) -> Option<(ParticipantId, &mut Source)> {
+        self.people
+            .iter_mut()
+            .find_map(|(who, person)| Some((*who, person.sources.iter_mut().find(|source| source.id == id)?)))
+    }
+
+    fn route(&self, participant: ParticipantId) -> Option<Route> {
+        self.routes.iter().find(|route| route.participant == participant).copied()
+    }
+
+    fn view(&self) -> ViewDocument {
+        orders::view_document(&self.scene)
+    }
+
+    fn stream_document(&self, serial: u32, key: &StreamKey) -> StreamDocument {
+        StreamDocument {
+            key: key.to_string(),
+            bitrate: self.bitrates.get(&serial).copied().unwrap_or(0),
+            subscribers: self.routes.iter().filter(|route| route.video == Some(serial)).count(),
+        }
+    }
+
+    fn emit(&mut self, event: impl FnOnce(&Self) -> Event) {
+        self.version += 1;
+        let event = event(self);
+        self.effects.push_back(Effect::Event(self.version, event));
+    }
+
+    /// Tells the outside how a participant is now.
+    fn announce(&mut self, participant: ParticipantId) {
+        if let Some(participant) = self.participant(participant) {
+            self.emit(|_| Event::Updated { participant });
+        }
+    }
+
+    fn connected(&mut self, participant: ParticipantId) {
+        let Some(person) = self.people.get_mut(&participant) else { return };
+        if !std::mem::replace(&mut person.connected, true) {
+            if let Some(participant) = self.participant(participant) {
+                self.emit(|_| Event::Joined { participant });
+            }
+            self.refresh();
+        }
+    }
+
+    fn left(&mut self, now: Timestamp, participant: ParticipantId) {
+        let Some(person) = self.people.remove(&participant) else { return };
+        for source in &person.sources {
+            self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
+        }
+        self.effects.push_back(Effect::Close(participant));
+        if person.connected {
+            self.emit(|_| Event::Left { participant });
+        }
+        let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
+        self.speaker.remove(participant);
+        if self.people.is_empty() {
+            self.empty_since = Some(now);
+        }
+        if spoke {
+            self.speaker_changed();
+        } else {
+            self.refresh();
+        }
+    }
+
+    fn source_started(&mut self, id: SourceId, codec: Codec) {
+        let Some((participant, source)) = self.source(id) else { return };
+        source.codec = Some(codec);
+        let spec = SourceSpec { source: id, participant, kind: source.kind, codec };
+        self.effects.push_back(Effect::Order(Order::Source(spec)));
+        self.announce(participant);
+        self.refresh();
+    }
+
+    fn speaker_changed(&mut self) {
+        self.emit(|room| Event::Speaker {
+            participant: room.speaker.current(),
+            speaking: room.speaker.speaking().iter().copied().collect(),
+        });
+        self.refresh();
+    }
+
+    fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
+        let Some(person) = self.people.get_mut(&participant) else { return };
+        if let Some(name) = patch.name {
+            person.name = display_name(&name);
+        }
+        if let Some(gain_db) = patch.gain_db {
+            person.gain_db = gain_db.clamp(-60.0, 12.0);
+        }
+        person.audio_muted = patch.audio_muted.unwrap_or(person.audio_muted);
+        person.video_muted = patch.video_muted.unwrap_or(person.video_muted);
+        person.tier = patch.tier.unwrap_or(person.tier);
+        self.announce(participant);
+        self.refresh();
+    }
+
+    fn patch(&mut self, patch: RoomPatch) {
+        if let Some(layout) = patch.layout {
+            self.settings.layout = layout;
+        }
+        self.locked = patch.locked.unwrap_or(self.locked);
+        self.refresh();
+        self.emit(|room| Event::Room(Box::new(room.document())));
+    }
+
+    fn chat(&mut self, from: Option<ParticipantId>, text: &str) {
+        let name = from.and_then(|id| self.people.get(&id)).map(|person| person.name.clone()).unwrap_or_default();
+        let text = text.chars().take(CHAT_MAX).collect();
+        self.emit(|_| Event::Chat { participant: from, name, text });
+    }
+
+    fn start_mixer(&mut self, now: Timestamp) {
+        self.mixer = Mixer::On { since: now };
+        self.effects.push_back(Effect::StartMixer);
+        self.replay();
+    }
+
+    fn mixer_lost(&mut self, now: Timestamp) {
+        let Mixer::On { since } = self.mixer else { return };
+        if now.since(since) < MIXER_SETTLED {
+            self.mixer = Mixer::Resting { until: now + MIXER_SETTLED };
+            return;
+        }
+        self.start_mixer(now);
+        self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
+    }
+
+    fn timeout(&mut self, now: Timestamp) {
+        if let Mixer::Resting { until } = self.mixer
+            && now >= until
+        {
+            self.start_mixer(now);
+            self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
+        }
+        let Some(since) = self.empty_since else { return };
+        if now < since + self.settings.linger {
+            return;
+        }
+        if self.settings.permanent {
+            self.stop_mixer();
+        } else {
+            self.end("empty");
+        }
+    }
+
+    fn stop_mixer(&mut self) {
+        if self.mixer != Mixer::Off {
+            self.mixer = Mixer::Off;
+            self.effects.push_back(Effect::StopMixer);
+        }
+    }
+
+    fn end(&mut self, reason: &'static str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        for participant in std::mem::take(&mut self.people).into_keys() {
+            self.effects.push_back(Effect::Close(participant));
+        }
+        self.stop_mixer();
+        self.emit(|_| Event::Ended { reason });
+        self.effects.push_back(Effect::Ended);
+    }
+}
+
+fn display_name(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_MAX).collect::<String>();
+    plain.trim().to_owned()
+}
+
+impl Person {
+    /// The tier it gets; the network's say comes with the tiers' own issue.
+    fn tier(&self) -> Tier {
+        match self.tier {
+            TierChoice::Auto => Tier::High,
+            TierChoice::Pinned(tier) => tier,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// devices.js: the camera and the microphone before the call: permission, choice, preview, level.
+// Owns the tracks until take() hands them over. Never throws: what is missing is a state to show.
+
+import { memory } from './ui.js';
+
+const SHAPE = {
+  audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+  video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } },
+};
+const REASONS = { NotAllowedError: 'denied', SecurityError: 'denied', NotReadableError: 'busy', AbortError: 'busy' };
+const other = { audio: 'video', video: 'audio' };
+
+/**
+ * Emits `change` when anything is different. `status[kind]` is `asking`, `on`, `off` (switched off by choice),
+ * `none` (no such device), `denied`, `busy` or `insecure` (page not served over https or localhost).
+ */
+export class Devices extends EventTarget {
+  stream = new MediaStream();
+  status = { audio: 'asking', video: 'asking' };
+  available = { audio: [], video: [] };
+  #wanted = { audio: memory.get('mic') !== 'off', video: memory.get('camera') !== 'off' };
+  #active = false;
+
+  /** Ask for what was on last time. */
+  async start() {
+    this.#active = true;
+    if (!navigator.mediaDevices?.getUserMedia) {
+      this.status = { audio: 'insecure', video: 'insecure' };
+      return this.#changed();
+    }
+    navigator.mediaDevices.ondevicechange = () => this.#list();
+    await this.#list();
+    const kinds = ['audio', 'video'].filter((kind) => this.#wanted[kind]);
+    for (const kind of ['audio', 'video']) this.status[kind] = this.#wanted[kind] ? 'asking' : 'off';
+    this.#changed();
+    const here = kinds.filter((kind) => this.available[kind].length);
+    for (const kind of kinds) if (!here.includes(kind)) this.status[kind] = 'none';
+    // Both in one question to the user; one by one only when that fails.
+    if (here.length && !(await this.#open(here)) && here.length > 1) for (const kind of here) await this.#open([kind]);
+    await this.#list();
+  }
+
+  track(kind) {
+    return this.stream.getTracks().find((t) => t.kind === kind && t.readyState === 'live');
+  }
+
+  /** Could be turned on during the call without asking anything of the server again. */
+  may(kind) {
+    return ['on', 'off'].includes(this.status[kind]) && (this.available[kind].length > 0 || Boolean(this.track(kind)));
+  }
+
+  async toggle(kind) {
+    const on = this.status[kind] !== 'on';
+    this.#wanted[kind] = on;
+    memory.set(kind === 'audio' ? 'mic' : 'camera', on ? 'on' : 'off');
+    if (on) return this.#reopen(kind);
+    this.#drop(kind);
+    this.status[kind] = 'off';
+    this.#changed();
+  }
+
+  async choose(kind, deviceId) {
+    memory.set(`${kind}-device`, deviceId);
+    await this.#reopen(kind);
+  }
+
+  /** Hand the tracks over to a call. */
+  take() {
+    const { stream } = this;
+    this.stream = new MediaStream();
+    this.#active = false;
+    return stream;
+  }
+
+  #drop(kind) {
+    for (const track of this.stream.getTracks()) {
+      if (track.kind !== kind) continue;
+      track.stop();
+      this.stream.removeTrack(track);
+    }
+  }
+
+  async #reopen(kind) {
+    this.#drop(kind);
+    this.status[kind] = navigator.mediaDevices ? 'asking' : 'insecure';
+    this.#changed();
+    if (navigator.mediaDevices) await this.#open([kind]);
+    await this.#list();
+  }
+
+  async #open(kinds) {
+    const wish = {};
+    for (const kind of kinds) {
+      const deviceId = memory.get(`${kind}-device`);
+      wish[kind] = deviceId ? { ...SHAPE[kind], deviceId: { ideal: deviceId } } : SHAPE[kind];
+    }
+    try {
+      const stream = await navigator.mediaDevices.getUserMedia(wish);
+      for (const track of stream.getTracks()) {
+        if (!this.#active || !this.#wanted[track.kind]) {
+          track.stop();
+          continue;
+        }
+        this.#drop(track.kind);
+        this.stream.addTrack(track);
+        this.status[track.kind] = 'on';
+        track.addEventListener('ended', () => {
+          if (!this.stream.getTracks().includes(track)) return;
+          this.#drop(track.kind);
+          this.status[track.kind] = 'none';
+          this.#changed();
+        });
+      }
+      return true;
+    } catch (error) {
+      for (const kind of kinds) this.status[kind] = REASONS[error.name] ?? 'none';
+      return false;
+    } finally {
+      this.#changed();
+    }
+  }
+
+  async #list() {
+    const all = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
+    for (const kind of ['audio', 'video']) this.available[kind] = all.filter((d) => d.kind === `${kind}input`);
+    this.#changed();
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event('change'));
+  }
+
+  /** One sentence about what is missing, or an empty string. */
+  get advice() {
+    const { audio, video } = this.status;
+    if (audio === 'insecure') return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
+    const names = { audio: 'microphone', video: 'camera' };
+    if (audio === 'denied' && video === 'denied') return 'Camera and microphone are blocked for this page. Allow them in the address bar, or join to watch and listen.';
+    if (audio === 'none' && video === 'none') return 'No camera and no microphone found. You can still join to watch and listen.';
+    for (const kind of ['audio', 'video']) {
+      const rest = this.status[other[kind]] === 'on' ? ` You can join with your ${names[other[kind]]}.` : '';
+      if (this.status[kind] === 'denied') return `Your ${names[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
+      if (this.status[kind] === 'busy') return `Another program is using your ${names[kind]}. Close it, then switch it on here.${rest}`;
+    }
+    return '';
+  }
+}
+
+/** Calls `show(level)` with the loudness of an audio track, 0 to 1, until stopped. */
+export class Meter {
+  #context = null;
+  #timer = 0;
+
+  constructor(track, show) {
+    const Context = globalThis.AudioContext;
+    if (!track || !Context) return;
+    const context = (this.#context = new Context());
+    const analyser = new AnalyserNode(context, { fftSize: 1024 });
+    context.createMediaStreamSource(new MediaStream([track])).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    let level = 0;
+    this.#timer = setInterval(() => {
+      analyser.getFloatTimeDomainData(samples);
+      const power = samples.reduce((sum, s) => sum + s * s, 0) / samples.length;
+      const loud = Math.max(0, Math.min(1, (10 * Math.log10(power + 1e-10) + 55) / 45));
+      level = Math.max(loud, level * 0.8);
+      show(level);
+    }, 66);
+    const resume = () => context.state === 'suspended' && context.resume().catch(() => {});
+    resume();
+    document.addEventListener('pointerdown', resume, { once: true });
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+    this.#context?.close();
+    this.#context = null;
+  }
+}

@@ -1,0 +1,167 @@
+// wire.js: the texts commingle.js exchanges with the server, as pure functions.
+// No network, no clock, no DOM: everything comes in as arguments and leaves as a value.
+
+const lines = (sdp) => sdp.split(/\r?\n/).filter((line) => line !== '');
+const valueOf = (all, prefix) => all.find((line) => line.startsWith(prefix))?.slice(prefix.length);
+
+/** ICE user name fragment and password of an SDP or of an SDP fragment (the first m-line's: we bundle). */
+export function iceCredentials(sdp) {
+  const all = lines(sdp);
+  return { ufrag: valueOf(all, 'a=ice-ufrag:'), pwd: valueOf(all, 'a=ice-pwd:') };
+}
+
+/** The m= line and the mid of each media section of an SDP, in order. */
+function sections(sdp) {
+  const found = [];
+  for (const line of lines(sdp)) {
+    if (line.startsWith('m=')) found.push({ m: line.replace(/^(m=\w+) \d+/, '$1 9'), mid: '' });
+    else if (line.startsWith('a=mid:') && found.length) found.at(-1).mid = line.slice('a=mid:'.length);
+  }
+  return found;
+}
+
+/**
+ * A trickle-ice fragment (RFC 8840) for `candidates` gathered for the local description `sdp`.
+ * With no candidates and `done` false it is the fragment of an ICE restart: only the new user name and password.
+ */
+export function trickleFragment(sdp, candidates, done = false) {
+  const { ufrag, pwd } = iceCredentials(sdp);
+  const parts = sections(sdp);
+  const out = [`a=ice-ufrag:${ufrag}`, `a=ice-pwd:${pwd}`];
+  const section = ({ m, mid }) => out.push(m, `a=mid:${mid}`);
+  if (!candidates.length) {
+    section(parts[0]);
+  } else {
+    for (const part of parts) {
+      const mine = candidates.filter((c) => (c.sdpMid ?? parts[c.sdpMLineIndex]?.mid) === part.mid);
+      if (!mine.length) continue;
+      section(part);
+      for (const c of mine) out.push(`a=${c.candidate.replace(/^a=/, '')}`);
+    }
+  }
+  if (done) out.push('a=end-of-candidates');
+  return `${out.join('\r\n')}\r\n`;
+}
+
+/** The answer `sdp` with the ICE user name, password and candidates of `fragment` in place of its own (RFC 9725, 4.3.3). */
+export function restartedAnswer(sdp, fragment) {
+  const { ufrag, pwd } = iceCredentials(fragment);
+  const candidates = lines(fragment).filter((l) => l.startsWith('a=candidate:') || l === 'a=end-of-candidates');
+  const out = [];
+  let section = 0;
+  const finish = () => section === 1 && out.push(...candidates);
+  for (const line of lines(sdp)) {
+    if (line.startsWith('m=')) {
+      finish();
+      section += 1;
+    }
+    if (line.startsWith('a=ice-ufrag:')) out.push(`a=ice-ufrag:${ufrag}`);
+    else if (line.startsWith('a=ice-pwd:')) out.push(`a=ice-pwd:${pwd}`);
+    else if (!line.startsWith('a=candidate:') && line !== 'a=end-of-candidates') out.push(line);
+  }
+  finish();
+  return `${out.join('\r\n')}\r\n`;
+}
+
+/** The ICE servers a `Link` header names: `<turn:host>; rel="ice-server"; username="u"; credential="c"` (RFC 9725, 4.6). */
+export function iceServersOf(header) {
+  if (!header) return [];
+  const servers = [];
+  for (const part of header.split(/,\s*(?=<)/)) {
+    const url = part.match(/^\s*<([^>]+)>/)?.[1];
+    if (!url || !/rel="?ice-server"?/.test(part) || !/^(stun|turn)s?:/.test(url)) continue;
+    const server = { urls: url };
+    const username = part.match(/username="((?:[^"\\]|\\.)*)"/)?.[1];
+    const credential = part.match(/credential="((?:[^"\\]|\\.)*)"/)?.[1];
+    if (username !== undefined) server.username = username.replace(/\\(.)/g, '$1');
+    if (credential !== undefined) server.credential = credential.replace(/\\(.)/g, '$1');
+    servers.push(server);
+  }
+  return servers;
+}
+
+const idOf = (participant) => (typeof participant === 'object' ? participant?.id : participant);
+
+/** The room document after one event of the events WebSocket. Returns a new document; unknown events change only the version. */
+export function applyEvent(room, event) {
+  const next = { participants: [], views: [], ...room };
+  if (event.version !== undefined) next.version = event.version;
+  switch (event.type) {
+    case 'room':
+      return { participants: [], views: [], ...(event.room ?? event), version: event.version ?? event.room?.version };
+    case 'joined':
+    case 'updated': {
+      const changed = event.participant;
+      if (!idOf(changed)) return next;
+      const known = next.participants.some((p) => p.id === changed.id);
+      next.participants = known
+        ? next.participants.map((p) => (p.id === changed.id ? { ...p, ...changed } : p))
+        : [...next.participants, changed];
+      return next;
+    }
+    case 'left':
+      next.participants = next.participants.filter((p) => p.id !== idOf(event.participant));
+      return next;
+    case 'layout': {
+      const { view, canvas, tiles } = event;
+      const shown = { view, canvas: canvas ?? next.canvas, tiles: tiles ?? [] };
+      next.views = [...next.views.filter((v) => v.view !== view), shown];
+      return next;
+    }
+    case 'speaker':
+      next.speaker = idOf(event.participant) ?? null;
+      next.speaking = event.speaking ?? (next.speaker ? [next.speaker] : []);
+      return next;
+    default:
+      return next;
+  }
+}
+
+/**
+ * What one second of connection looked like, from two maps of `RTCPeerConnection.getStats()`.
+ * Rates in kbit/s, `rtt` in milliseconds, `freezes` and `packetsLost` since the connection began.
+ */
+export function summarise(now, before) {
+  const all = [...now.values()];
+  const inbound = (kind) => all.find((s) => s.type === 'inbound-rtp' && s.kind === kind);
+  const rate = (s, field) => {
+    const old = s && before?.get(s.id);
+    const seconds = old ? (s.timestamp - old.timestamp) / 1000 : 0;
+    return seconds > 0 ? (Math.max(0, (s[field] ?? 0) - (old[field] ?? 0)) * 8) / 1000 / seconds : 0;
+  };
+  const down = all.filter((s) => s.type === 'inbound-rtp');
+  const up = all.filter((s) => s.type === 'outbound-rtp');
+  const video = inbound('video');
+  const audio = inbound('audio');
+  const sent = up.find((s) => s.kind === 'video');
+  const codec = (s) => (s && now.get(s.codecId)?.mimeType?.split('/')[1]) || '';
+  const pair = all.find((s) => s.type === 'candidate-pair' && s.nominated && s.state === 'succeeded');
+  const sum = (list, f) => list.reduce((total, s) => total + f(s), 0);
+  return {
+    streams: down.filter((s) => s.kind === 'video' && s.framesReceived > 0).length,
+    kbpsDown: Math.round(sum(down, (s) => rate(s, 'bytesReceived'))),
+    kbpsUp: Math.round(sum(up, (s) => rate(s, 'bytesSent'))),
+    fps: Math.round(video?.framesPerSecond ?? 0),
+    width: video?.frameWidth ?? 0,
+    height: video?.frameHeight ?? 0,
+    framesDecoded: video?.framesDecoded ?? 0,
+    codec: codec(video),
+    audioCodec: codec(audio),
+    packetsLost: sum(down, (s) => Math.max(0, s.packetsLost ?? 0)),
+    freezes: video?.freezeCount ?? 0,
+    rtt: pair?.currentRoundTripTime === undefined ? null : Math.round(pair.currentRoundTripTime * 1000),
+    sentWidth: sent?.frameWidth ?? 0,
+    sentHeight: sent?.frameHeight ?? 0,
+    sentFps: Math.round(sent?.framesPerSecond ?? 0),
+  };
+}
+
+/**
+ * How to send a camera of `width` x `height` that is shown in a tile of at most `tile` pixels: no larger than its
+ * tile needs, and the bit rate such a picture deserves. What nobody sees is neither sent nor decoded.
+ */
+export function uplinkFor(width, height, tile) {
+  const scale = tile?.width && width ? Math.max(1, Math.min(width / tile.width, height / tile.height)) : 1;
+  const area = Math.min(1, (width * height) / (scale * scale) / (1280 * 720) || 1);
+  return { scaleResolutionDownBy: scale, maxBitrate: Math.max(120_000, Math.round(1_500_000 * area ** 0.8)) };
+}

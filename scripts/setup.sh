@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian-like machine. Running it again does nothing.
+#   scripts/setup.sh run    what building and serving need
+#   scripts/setup.sh test   that, and what the tests need: browsers, Node.js and Python peers
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    echo "usage: scripts/setup.sh run|test" >&2
+    exit 2
+}
+[ $# -eq 1 ] || usage
+
+run_packages=(
+    build-essential pkg-config cmake
+    libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+    gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+    gstreamer1.0-libav
+    libyuv-dev
+    fonts-noto-core fonts-noto-cjk
+)
+test_packages=(chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2)
+
+case "$1" in
+run) wanted=("${run_packages[@]}") ;;
+test)
+    wanted=("${run_packages[@]}" "${test_packages[@]}")
+    # Node.js and Python often come from elsewhere than Debian: what counts is that they are there.
+    command -v node >/dev/null || wanted+=(nodejs)
+    command -v npm >/dev/null || wanted+=(npm)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3 python3-venv)
+    ;;
+*) usage ;;
+esac
+
+installed() {
+    dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install_packages() {
+    local missing=() package
+    for package in "${wanted[@]}"; do
+        installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        echo "These Debian packages are missing, and there is no sudo to install them with. As root, run:" >&2
+        echo "  apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    echo "Installing Debian packages: ${missing[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y -o Dpkg::Use-Pty=0 --no-install-recommends "${missing[@]}"
+}
+
+if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
+    install_packages
+else
+    echo "This machine has no apt-get, so nothing is installed. Needed are the counterparts of these Debian packages:"
+    echo "  ${wanted[*]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "There is no Rust toolchain (cargo). Install one, 1.92 or newer, as https://rustup.rs says, and run this again." >&2
+    exit 1
+fi
+
+[ "$1" = test ] || exit 0
+
+# Prints a digest of the files it is given; a stamp holding it says that the step is done for these very files.
+digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
+done_for() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+
+node_stamp=tests/e2e/node_modules/.installed
+node_digest=$(digest tests/e2e/package-lock.json)
+if ! done_for "$node_stamp" "$node_digest"; then
+    echo "Installing the browser tests' Node.js packages into tests/e2e/node_modules"
+    (cd tests/e2e && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
+    echo "$node_digest" >"$node_stamp"
+fi
+
+python_stamp=tests/peers/.venv/.installed
+python_digest=$(digest tests/peers/requirements.txt)
+if ! done_for "$python_stamp" "$python_digest"; then
+    echo "Installing the test peers' Python packages into tests/peers/.venv"
+    python3 -m venv tests/peers/.venv
+    tests/peers/.venv/bin/pip install --quiet --requirement tests/peers/requirements.txt
+    echo "$python_digest" >"$python_stamp"
+fi

@@ -1,0 +1,151 @@
+//! `commingle doctor`: looks at the machine and says in one line each what is right, and what to do where it is not.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use rustix::fs::Access;
+use rustix::process::{Resource, getrlimit};
+
+use super::{ConfigArgs, Failure};
+use crate::codec;
+use crate::config::Config;
+
+/// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
+const SOCKET_BUFFER: u64 = 4 << 20;
+/// Open files a full server needs: connections, mixers, WebSockets.
+const OPEN_FILES: u64 = 4096;
+
+/// How one thing is.
+enum Finding {
+    /// As it should be.
+    Good(String),
+    /// It works, and could be better.
+    Advice(String),
+    /// It will not work.
+    Bad(String),
+}
+
+pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    let config = args.load(Vec::new())?;
+    let mut out = io::stdout().lock();
+    let mut bad = 0;
+    for (what, finding) in findings(&config) {
+        let (mark, text) = match finding {
+            Finding::Good(text) => ("ok    ", text),
+            Finding::Advice(text) => ("advice", text),
+            Finding::Bad(text) => {
+                bad += 1;
+                ("WRONG ", text)
+            }
+        };
+        writeln!(out, "{mark}  {what}: {text}")?;
+    }
+    if bad > 0 {
+        return Err(Failure::Running(anyhow::anyhow!("{bad} of these must be mended before commingle can serve")));
+    }
+    Ok(())
+}
+
+fn findings(config: &Config) -> Vec<(&'static str, Finding)> {
+    vec![
+        ("GStreamer", gstreamer()),
+        ("HTTP", port(config.http.bind, "--http", |address| TcpListener::bind(address).map(drop))),
+        ("media", {
+            let media = SocketAddr::new(config.media.bind, config.media.port);
+            port(media, "--media-port", |address| UdpSocket::bind(address).map(drop))
+        }),
+        ("receive buffer", socket_buffer("net.core.rmem_max")),
+        ("send buffer", socket_buffer("net.core.wmem_max")),
+        ("open files", open_files()),
+        ("recordings", folder(&config.data.dir)),
+        ("tokens", key(config)),
+    ]
+}
+
+fn gstreamer() -> Finding {
+    match codec::init() {
+        Ok(()) => Finding::Good("every element that is needed is installed".to_owned()),
+        Err(error) => Finding::Bad(error.to_string()),
+    }
+}
+
+fn port(address: SocketAddr, flag: &str, bind: impl FnOnce(SocketAddr) -> io::Result<()>) -> Finding {
+    match bind(address) {
+        Ok(()) => Finding::Good(format!("{address} is free")),
+        Err(error) => {
+            Finding::Bad(format!("cannot bind {address}: {error}; stop what has it, or choose another by {flag}"))
+        }
+    }
+}
+
+fn socket_buffer(key: &str) -> Finding {
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    match fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+        Some(bytes) if bytes >= SOCKET_BUFFER => Finding::Good(format!("{key} is {bytes}")),
+        Some(bytes) => Finding::Advice(format!(
+            "{key} is {bytes}: with many people in a room packets may be lost; sudo sysctl -w {key}={SOCKET_BUFFER}"
+        )),
+        None => Finding::Advice(format!("{path} cannot be read; {key} should be at least {SOCKET_BUFFER}")),
+    }
+}
+
+fn open_files() -> Finding {
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < OPEN_FILES => Finding::Advice(format!(
+            "only {files} allowed: `ulimit -n {OPEN_FILES}`, or LimitNOFILE={OPEN_FILES} in the systemd unit"
+        )),
+        Some(files) => Finding::Good(format!("{files} allowed")),
+        None => Finding::Good("as many as there are".to_owned()),
+    }
+}
+
+/// The folder itself, or the nearest one above it that exists: it is made when it is needed.
+fn folder(dir: &Path) -> Finding {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::access(existing, Access::WRITE_OK) {
+        Ok(()) => Finding::Good(format!("{} can be written", absolute.display())),
+        Err(error) => Finding::Advice(format!(
+            "{} cannot be written ({error}): recordings need it; choose another by --data-dir, or change its owner",
+            existing.display()
+        )),
+    }
+}
+
+fn key(config: &Config) -> Finding {
+    let secure = config.auth.key.is_some();
+    match (secure, config.http.bind.ip().is_loopback()) {
+        (true, _) => Finding::Good("there is a key".to_owned()),
+        (false, true) => {
+            Finding::Good("no key: only this machine is served, and everybody on it is an operator".to_owned())
+        }
+        (false, false) => Finding::Advice(
+            "no key, and other machines are served (auth.insecure): everybody may join and moderate; make a key with \
+             `openssl rand -base64 32`"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_wrong_and_names_the_flag() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let address = taken.local_addr().expect("it is bound");
+        let bind = |address: SocketAddr| TcpListener::bind(address).map(drop);
+        assert!(matches!(port(address, "--http", bind), Finding::Bad(text) if text.contains("--http")));
+        drop(taken);
+        assert!(matches!(port(address, "--http", bind), Finding::Good(_)));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_judged_by_the_one_above() {
+        let dir = tempfile::tempdir().expect("the temporary folder can be written");
+        assert!(matches!(folder(&dir.path().join("a/b")), Finding::Good(_)));
+    }
+}

@@ -1,0 +1,228 @@
+//! `commingle serve`: wires the parts of the edge together, and ends them in order.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigArgs, Failure, environment, flag, start_logs};
+use crate::config::{self, Config, H264Encoder};
+use crate::edge::api::{self, App};
+use crate::edge::peer::PeerConfig;
+use crate::edge::rooms::{RoomCounters, Rooms, ServerSettings, own_mixer};
+use crate::edge::udp::Mux;
+use crate::metrics::Metrics;
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where HTTP listens; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Option<String>,
+    /// The one port of all media, UDP; 0 takes a free one [default: 8189]
+    #[arg(long, value_name = "PORT")]
+    media_port: Option<String>,
+    /// The address the media port listens at [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    media_bind: Option<String>,
+    /// An address that others reach this machine by, when it stands behind NAT; may be given several times
+    #[arg(long, value_name = "IP")]
+    public_ip: Vec<String>,
+    /// The port of the TURN server
+    #[arg(long, value_name = "PORT", conflicts_with = "no_turn")]
+    turn_port: Option<String>,
+    /// Run no TURN server
+    #[arg(long)]
+    no_turn: bool,
+    /// Where recordings go [default: data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Serve other addresses than this machine's own without a key: everybody who reaches it may join and moderate
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl ServeArgs {
+    fn load(&self) -> Result<Config, Failure> {
+        let given = [
+            ("http.bind", "--http", &self.http),
+            ("media.port", "--media-port", &self.media_port),
+            ("media.bind", "--media-bind", &self.media_bind),
+            ("turn.port", "--turn-port", &self.turn_port),
+        ];
+        let mut flags: Vec<_> =
+            given.into_iter().filter_map(|(key, name, value)| Some(flag(key, name, value.as_ref()?))).collect();
+        if !self.public_ip.is_empty() {
+            flags.push(flag("media.public_ips", "--public-ip", self.public_ip.join(",")));
+        }
+        if let Some(dir) = &self.data_dir {
+            flags.push(flag("data.dir", "--data-dir", dir.display()));
+        }
+        if self.no_turn {
+            flags.push(flag("turn.enabled", "--no-turn:", false));
+        }
+        if self.insecure {
+            flags.push(flag("auth.insecure", "--insecure:", true));
+        }
+        self.config.load(flags)
+    }
+}
+
+pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    start_logs()?;
+    for name in config::unknown_variables(environment()) {
+        tracing::warn!("environment {name} sets nothing; is it meant to?");
+    }
+    if config.turn.port.is_some() {
+        tracing::warn!("turn.port is set, but no TURN server is built in yet: it is ignored");
+    }
+    if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
+        tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config)).map_err(Failure::Running)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let media = SocketAddr::new(config.media.bind, config.media.port);
+    let mux = Mux::bind(media, config.media.public_ips.clone()).with_context(|| {
+        format!("cannot bind the media port {media}; choose another by --media-port, 0 takes a free one")
+    })?;
+    let listener = TcpListener::bind(config.http.bind).await.with_context(|| {
+        format!("cannot bind {} for HTTP; choose another by --http, port 0 takes a free one", config.http.bind)
+    })?;
+    let http = listener.local_addr()?;
+    let media = mux.local_addr();
+
+    let metrics = Arc::new(Metrics::default());
+    register_udp(&metrics, &mux);
+    let settings = settings(&config)?;
+    metrics.register(|registry| settings.counters.register(registry));
+    let rooms = Rooms::new(settings, PeerConfig { mux });
+    let app = App::new(&config, rooms.clone(), metrics, media.port());
+    let server = tokio::spawn(api::serve(listener, app.clone()));
+    announce(http, media, &config)?;
+
+    signals.next().await;
+    tracing::info!("stopping: no more joins; a second signal ends at once");
+    app.drain();
+    let ending = async {
+        rooms.shutdown().await;
+        app.close();
+        server.await
+    };
+    tokio::select! {
+        ended = ending => ended.context("the HTTP server panicked"),
+        () = signals.next() => anyhow::bail!("ended at once by a second signal"),
+    }
+}
+
+/// What the rooms are made with, from what is configured.
+fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
+    Ok(ServerSettings {
+        mixer: own_mixer().context("cannot find this program's own file, which mixers are started from")?,
+        canvas: config.video.canvas,
+        fps: config.video.fps,
+        ladder: config.ladder(),
+        encodable: config.video.codecs.clone(),
+        openh264: config.video.h264_encoder == H264Encoder::OpenH264,
+        max_source: config.video.max_source,
+        mixer_threads: thread::available_parallelism().map_or(1, |threads| threads.get() as u32),
+        auto_create: config.rooms.auto_create,
+        max_participants: config.rooms.max_participants as usize,
+        max_rooms: config.rooms.max_rooms as usize,
+        linger: config.rooms.linger(),
+        counters: RoomCounters::default(),
+    })
+}
+
+/// The media port counts for itself; the metrics read it.
+fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
+    macro_rules! read {
+        ($name:literal, $help:literal, $field:ident) => {
+            let counted = Arc::clone(mux);
+            metrics.register_count($name, $help, move || counted.stats().$field.load(Ordering::Relaxed));
+        };
+    }
+    read!("udp_received", "Datagrams received at the media port", received);
+    read!("udp_received_bytes", "Bytes received at the media port", received_bytes);
+    read!("udp_sent", "Datagrams sent from the media port", sent);
+    read!("udp_sent_bytes", "Bytes sent from the media port", sent_bytes);
+    read!("udp_send_dropped", "Datagrams that the kernel did not take", send_dropped);
+    read!("udp_stun_answered", "Plain STUN requests answered", stun_answered);
+    read!("udp_stun_limited", "Plain STUN requests not answered: too many", stun_limited);
+    read!("udp_dropped_malformed", "STUN that cannot be read", dropped_malformed);
+    read!("udp_dropped_unknown_ufrag", "ICE checks for nobody here", dropped_unknown_ufrag);
+    read!("udp_dropped_unauthenticated", "STUN without a valid integrity", dropped_unauthenticated);
+    read!("udp_dropped_unvalidated", "Datagrams from addresses no connection has validated", dropped_unvalidated);
+    read!("udp_dropped_inbox", "Datagrams for connections that read too slowly", dropped_inbox);
+}
+
+/// Says on standard output that all is ready, and what to open.
+fn announce(http: SocketAddr, media: SocketAddr, config: &Config) -> io::Result<()> {
+    let url = page(http, &config.media.public_ips);
+    let mut out = io::stdout().lock();
+    writeln!(out, "ready http={http} media={media} open={url}")?;
+    writeln!(out, "  a call    {url}?room=demo")?;
+    writeln!(out, "  publish   {url}whip/demo")?;
+    writeln!(out, "  watch     {url}whep/demo")?;
+    if config.auth.key.is_some() {
+        writeln!(out, "  tokens    commingle token --room demo --role participant")?;
+    }
+    out.flush()
+}
+
+/// What to type into a browser to get to `http`.
+fn page(http: SocketAddr, public: &[IpAddr]) -> String {
+    let ip = match (http.ip().is_unspecified(), public.first()) {
+        (false, _) => http.ip(),
+        (true, Some(public)) => *public,
+        (true, None) => Ipv4Addr::LOCALHOST.into(),
+    };
+    format!("http://{}/", SocketAddr::new(ip, http.port()))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_can_be_opened() {
+        let at = |address: &str, public: &[&str]| {
+            let public: Vec<_> = public.iter().map(|ip| ip.parse().expect("an address")).collect();
+            page(address.parse().expect("an address"), &public)
+        };
+        assert_eq!(at("127.0.0.1:8080", &["203.0.113.7"]), "http://127.0.0.1:8080/");
+        assert_eq!(at("0.0.0.0:80", &[]), "http://127.0.0.1:80/");
+        assert_eq!(at("[::]:80", &["2001:db8::1"]), "http://[2001:db8::1]:80/");
+    }
+}

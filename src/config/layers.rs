@@ -1,0 +1,432 @@
+//! The layers of a configuration: default, file, environment, command line; the later wins.
+//!
+//! Owns: how a key is written in each layer, and where each value came from, so that an error names the file, line and
+//! key. Does not know: which values make sense (that is [`Config::check`]). In: a path, the environment, the flags' values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+use toml::{Table, Value};
+
+use super::{Config, Secret};
+
+/// The file that is read when none is named.
+const FILE: &str = "commingle.toml";
+/// What our variables begin with.
+const ENV_PREFIX: &str = "COMMINGLE_";
+/// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
+const OPTIONAL: [(&str, Kind); 3] =
+    [("auth.key", Kind::Text), ("auth.key_file", Kind::Text), ("turn.port", Kind::Integer)];
+/// Variables named like the flag that does the same.
+const SHORT_NAMES: [(&str, &str); 6] = [
+    ("HTTP", "http.bind"),
+    ("PUBLIC_IP", "media.public_ips"),
+    ("DATA_DIR", "data.dir"),
+    ("KEY", "auth.key"),
+    ("KEY_FILE", "auth.key_file"),
+    ("INSECURE", "auth.insecure"),
+];
+/// Variables that are read elsewhere: by the command line itself.
+const NOT_KEYS: [&str; 2] = ["COMMINGLE_CONFIG", "COMMINGLE_LOG"];
+
+/// One value from the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The key, `section.key`.
+    pub key: String,
+    /// The value as text; lists are separated by commas.
+    pub value: String,
+    /// The flag as the user wrote it, for errors.
+    pub flag: String,
+}
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{}: {source}; {hint}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The file is not TOML, or has a key that does not exist, or a value of the wrong type or sense.
+    #[error("{origin}: {key}: {why}")]
+    Value {
+        /// Where the value stands.
+        origin: Origin,
+        /// The key, `section.key`.
+        key: String,
+        /// What is wrong and what would be right.
+        why: String,
+    },
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of a file.
+    File(PathBuf, usize),
+    /// An environment variable.
+    Env(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Env(name) => write!(f, "environment {name}"),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// How a value is written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Integer,
+    Boolean,
+    List,
+}
+
+/// Reads the configuration. `file` None means `./commingle.toml` where it exists. Variables of `env` that do not begin
+/// with `COMMINGLE_` are none of ours, nor are those of no known section (Kubernetes makes `COMMINGLE_SERVICE_HOST`).
+///
+/// # Errors
+/// The first thing that is wrong, with its file and line, variable or flag.
+pub fn load(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &[Override],
+) -> Result<Config, ConfigError> {
+    let mut layers = Layers::default();
+    match file {
+        Some(path) => layers.read(path)?,
+        None if Path::new(FILE).exists() => layers.read(Path::new(FILE))?,
+        None => {}
+    }
+    let mut env: Vec<_> = env.into_iter().collect();
+    env.sort();
+    for (name, text) in env {
+        if let Some(key) = env_key(&name) {
+            layers.set(&key, &text, Origin::Env(name))?;
+        }
+    }
+    for Override { key, value, flag } in flags {
+        layers.set(key, value, Origin::Flag(flag.clone()))?;
+    }
+    layers.finish()
+}
+
+/// The key that a variable sets; None when it is not ours.
+fn env_key(name: &str) -> Option<String> {
+    let name = name.strip_prefix(ENV_PREFIX)?;
+    if let Some((_, key)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+        return Some((*key).to_owned());
+    }
+    let (section, key) = name.split_once('_')?;
+    let section = section.to_ascii_lowercase();
+    defaults().contains_key(&section).then(|| format!("{section}.{}", key.to_ascii_lowercase()))
+}
+
+/// The variables that look like ours and set nothing: worth a word, because one may be a slip of the pen.
+pub fn unknown_variables(env: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+    let ours = env.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(ENV_PREFIX));
+    ours.filter(|name| env_key(name).is_none() && !NOT_KEYS.contains(&name.as_str())).collect()
+}
+
+fn defaults() -> Table {
+    Table::try_from(Config::default()).expect("the default configuration is plain data")
+}
+
+/// How the value of `key` is written; None when there is no such key.
+fn kind_of(key: &str) -> Option<Kind> {
+    if let Some((_, kind)) = OPTIONAL.iter().find(|(name, _)| *name == key) {
+        return Some(*kind);
+    }
+    let (section, name) = key.split_once('.')?;
+    match defaults().get(section)?.get(name)? {
+        Value::Integer(_) => Some(Kind::Integer),
+        Value::Boolean(_) => Some(Kind::Boolean),
+        Value::Array(_) => Some(Kind::List),
+        _ => Some(Kind::Text),
+    }
+}
+
+/// The values set so far, and where each came from.
+#[derive(Default)]
+struct Layers {
+    values: Table,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Layers {
+    fn read(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+            hint: "name a readable file with --config, or start from `commingle config print-default`",
+        })?;
+        let keys = keys_by_line(&text);
+        let wrong = |error: &toml::de::Error| {
+            let line = error.span().map_or(1, |span| line_of(&text, span.start));
+            let above = keys.iter().filter(|(_, at)| **at <= line);
+            let key = above.max_by_key(|(key, at)| (**at, key.len())).map_or("?", |(key, _)| key.as_str());
+            ConfigError::Value {
+                origin: Origin::File(path.into(), line),
+                key: key.to_owned(),
+                why: error.message().to_owned(),
+            }
+        };
+        // Types and names are checked here, where the error still knows its place in the text.
+        toml::from_str::<Config>(&text).map_err(|error| wrong(&error))?;
+        self.values = toml::from_str(&text).map_err(|error| wrong(&error))?;
+        self.origins.extend(keys.into_iter().map(|(key, line)| (key, Origin::File(path.into(), line))));
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
+        let wrong = |why: String| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), why };
+        let kind = kind_of(key).ok_or_else(|| {
+            wrong("there is no such key; `commingle config print-default` shows all of them".to_owned())
+        })?;
+        let value = match kind {
+            Kind::Text => Value::String(text.to_owned()),
+            Kind::Integer => {
+                text.trim().parse().map(Value::Integer).map_err(|_| wrong(format!("`{text}` is not a number")))?
+            }
+            Kind::Boolean => {
+                boolean(text).map(Value::Boolean).ok_or_else(|| wrong(format!("`{text}` is neither true nor false")))?
+            }
+            Kind::List => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+            }
+        };
+        let (section, name) = key.split_once('.').expect("kind_of knows only section.key");
+        let section = self.values.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        section.as_table_mut().expect("sections are tables").insert(name.to_owned(), value);
+        Config::deserialize_from(&self.values).map_err(|error| wrong(error.message().to_owned()))?;
+        self.origins.insert(key.to_owned(), origin);
+        Ok(())
+    }
+
+    fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    fn finish(self) -> Result<Config, ConfigError> {
+        let mut config = Config::deserialize_from(&self.values).map_err(|error| ConfigError::Value {
+            origin: Origin::Default,
+            key: "?".to_owned(),
+            why: error.message().to_owned(),
+        })?;
+        let mut key_from = "auth.key";
+        if let Some(path) = config.auth.key_file.clone() {
+            if config.auth.key.is_some() {
+                return Err(ConfigError::Value {
+                    origin: self.origin("auth.key_file"),
+                    key: "auth.key_file".to_owned(),
+                    why: format!("auth.key is set too ({}): keep one of the two", self.origin("auth.key")),
+                });
+            }
+            let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+                path,
+                source,
+                hint: "auth.key_file must name a readable file that holds the key",
+            })?;
+            config.auth.key = Some(Secret::from(text.trim().to_owned()));
+            key_from = "auth.key_file";
+        }
+        config.check().map_err(|wrong| {
+            let key = if wrong.key == "auth.key" { key_from } else { wrong.key };
+            ConfigError::Value { origin: self.origin(key), key: key.to_owned(), why: wrong.why }
+        })?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    fn deserialize_from(values: &Table) -> Result<Self, toml::de::Error> {
+        values.clone().try_into()
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text.trim() {
+        "true" | "1" | "yes" => Some(true),
+        "false" | "0" | "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// The line of a byte offset, counted from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
+}
+
+/// The line on which each key of the text stands; empty when the text is not TOML.
+fn keys_by_line(text: &str) -> KeyLines {
+    let mut lines = KeyLines::default();
+    let (table, _) = DeTable::parse_recoverable(text);
+    collect(table.get_ref(), "", text, &mut lines);
+    lines
+}
+
+type KeyLines = BTreeMap<String, usize>;
+
+fn collect(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut KeyLines) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+        lines.insert(path.clone(), line_of(text, key.span().start));
+        if let Some(inner) = value.get_ref().as_table() {
+            collect(inner, &path, text, lines);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tempfile::NamedTempFile;
+
+    use super::*;
+    use crate::media::{Codec, Size};
+
+    fn file(text: &str) -> NamedTempFile {
+        let mut file = NamedTempFile::new().expect("a temporary file");
+        file.write_all(text.as_bytes()).expect("a temporary file is writable");
+        file
+    }
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn flag(key: &str, value: &str) -> Override {
+        Override { key: key.to_owned(), value: value.to_owned(), flag: format!("--set {key}={value}") }
+    }
+
+    fn error(text: &str, pairs: &[(&str, &str)], flags: &[Override]) -> String {
+        load(Some(file(text).path()), env(pairs), flags).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_later_layer_wins() {
+        let text = "[rooms]\nmax_rooms = 3\nmax_participants = 4\nlinger_seconds = 5\n[video]\nfps = 20";
+        let pairs =
+            [("COMMINGLE_ROOMS_MAX_PARTICIPANTS", "40"), ("COMMINGLE_ROOMS_LINGER_SECONDS", "50"), ("HOME", "/")];
+        let config = load(Some(file(text).path()), env(&pairs), &[flag("rooms.linger_seconds", "500")]).expect("valid");
+        assert_eq!(config.rooms.max_rooms, 3, "from the file");
+        assert_eq!(config.rooms.max_participants, 40, "the environment over the file");
+        assert_eq!(config.rooms.linger_seconds, 500, "the flag over the environment");
+        assert!(config.rooms.auto_create, "nobody set it");
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read_from_text() {
+        let pairs = [
+            ("COMMINGLE_PUBLIC_IP", "203.0.113.7, 2001:db8::1"),
+            ("COMMINGLE_VIDEO_CODECS", "h264"),
+            ("COMMINGLE_VIDEO_CANVAS", "640x360"),
+            ("COMMINGLE_ROOMS_AUTO_CREATE", "false"),
+            ("COMMINGLE_HTTP", "[::1]:0"),
+            ("COMMINGLE_TURN_PORT", "3478"),
+        ];
+        let config = load(Some(file("").path()), env(&pairs), &[]).expect("valid");
+        assert_eq!(config.media.public_ips.len(), 2);
+        assert_eq!(config.video.codecs, [Codec::H264]);
+        assert_eq!(config.video.canvas, Size::new(640, 360));
+        assert!(!config.rooms.auto_create);
+        assert!(config.http.bind.is_ipv6());
+        assert_eq!(config.turn.port, Some(3478));
+    }
+
+    #[test]
+    fn a_wrong_file_names_line_and_key() {
+        for (text, line, parts) in [
+            ("\n[rooms]\nmax_rooms = \"many\"\n", 3, &["rooms.max_rooms", "expected u32"][..]),
+            ("[rooms]\nmax_romms = 3\n", 2, &["rooms.max_romms", "unknown field", "max_rooms"]),
+            ("[http]\nbind = \"here\"\n", 2, &["http.bind"]),
+            ("[video]\nfps = 30\n\ncodecs = [\"vp8\", \"theora\"]\n", 4, &["video.codecs", "theora"]),
+            ("[video]\ncanvas = \"1281x720\"\n", 2, &["video.canvas", "even"]),
+            ("[video]\n# c\nfps = 0\n", 3, &["video.fps", "1 to 60"]),
+            ("[limits]\njoins_burst = 0\n", 2, &["limits.joins_burst", "at least 1"]),
+            ("[auth]\nkey = \"short\"\n", 2, &["auth.key", "32", "openssl"]),
+            ("[http]\nbind = \"0.0.0.0:80\"\n", 2, &["http.bind", "--insecure", "key"]),
+            ("[http\n", 1, &[]),
+        ] {
+            let file = file(text);
+            let message = load(Some(file.path()), env(&[]), &[]).expect_err(text).to_string();
+            assert!(message.starts_with(&format!("{}:{line}: ", file.path().display())), "{text:?}: {message}");
+            for part in parts {
+                assert!(message.contains(part), "{text:?}: {message} lacks {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_variable_or_flag_is_named() {
+        let message = error("", &[("COMMINGLE_VIDEO_FPS", "fast")], &[]);
+        assert_eq!(message, "environment COMMINGLE_VIDEO_FPS: video.fps: `fast` is not a number");
+        let message = error("", &[("COMMINGLE_VIDEO_FSP", "30")], &[]);
+        assert!(message.starts_with("environment COMMINGLE_VIDEO_FSP: video.fsp: there is no such key"), "{message}");
+        let message = error("", &[], &[flag("media.port", "70000")]);
+        assert!(message.starts_with("--set media.port=70000: media.port: "), "{message}");
+        let message = error("[http]\nbind=\"127.0.0.1:1\"", &[], &[flag("http.bind", "0.0.0.0:1")]);
+        assert!(message.starts_with("--set http.bind=0.0.0.0:1: http.bind: without a key"), "{message}");
+    }
+
+    #[test]
+    fn variables_of_no_section_are_not_ours() {
+        let pairs = env(&[
+            ("COMMINGLE_SERVICE_HOST", "10.0.0.1"),
+            ("COMMINGLE_PORT", "tcp://10.0.0.1:80"),
+            ("COMMINGLE_LOG", "x"),
+        ]);
+        assert_eq!(load(Some(file("").path()), pairs.clone(), &[]).expect("ignored"), Config::default());
+        assert_eq!(unknown_variables(pairs), ["COMMINGLE_SERVICE_HOST", "COMMINGLE_PORT"]);
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_file_and_opens_other_addresses() {
+        let key = file("0123456789abcdef0123456789abcdef\n");
+        let text = format!("[http]\nbind = \"0.0.0.0:80\"\n[auth]\nkey_file = \"{}\"\n", key.path().display());
+        let config = load(Some(file(&text).path()), env(&[]), &[]).expect("valid");
+        assert_eq!(config.auth.key.expect("read").expose(), "0123456789abcdef0123456789abcdef");
+
+        let message = error(&text, &[("COMMINGLE_AUTH_KEY", "x")], &[]);
+        assert!(message.contains("auth.key_file") && message.contains("COMMINGLE_AUTH_KEY"), "{message}");
+        let message = error("[auth]\nkey_file = \"/nowhere/key\"", &[], &[]);
+        assert!(message.contains("/nowhere/key"), "{message}");
+        let short = file("short");
+        let message = error("", &[("COMMINGLE_KEY_FILE", &short.path().display().to_string())], &[]);
+        assert!(message.starts_with("environment COMMINGLE_KEY_FILE: auth.key_file: the key has 5 bytes"), "{message}");
+    }
+
+    #[test]
+    fn insecure_opens_other_addresses() {
+        let config =
+            load(Some(file("").path()), env(&[("COMMINGLE_INSECURE", "1")]), &[flag("http.bind", "0.0.0.0:1")]);
+        assert!(config.expect("asked for").auth.insecure);
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let message = load(Some(Path::new("/nowhere.toml")), env(&[]), &[]).expect_err("missing").to_string();
+        assert!(message.contains("/nowhere.toml") && message.contains("print-default"), "{message}");
+    }
+}

@@ -1,0 +1,446 @@
+//! Configuration: what can be set, what it is when nobody sets it, and what is wrong with it.
+//!
+//! Owns: [`Config`] and the check that its values make sense. [`load`] (in `layers`) reads it from defaults, file,
+//! environment and command line, and names the origin of every wrong value. Does not know: who uses a value for what.
+//! The documented sample is `assets/commingle.toml`; a test holds it equal to the defaults here.
+
+mod layers;
+mod secret;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::layers::{ConfigError, Override, load, unknown_variables};
+pub use self::secret::Secret;
+use crate::media::{Codec, Kind, Size};
+use crate::tier::{Ladder, TierSpec};
+
+/// Every key with its default and a comment: what `commingle config print-default` prints.
+pub const SAMPLE: &str = include_str!("../../assets/commingle.toml");
+
+/// Fewest bytes of a token key: the output of the hash it is used with (RFC 7518 §3.2).
+pub const KEY_MIN_BYTES: usize = 32;
+
+/// The largest canvas: what the pools and the encoders are made for.
+const CANVAS_MAX: Size = Size::new(1920, 1080);
+/// The smallest canvas that still holds a readable tile.
+const CANVAS_MIN: Size = Size::new(160, 90);
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The HTTP server.
+    pub http: Http,
+    /// The media port.
+    pub media: Media,
+    /// The TURN server.
+    pub turn: Turn,
+    /// Who may do what.
+    pub auth: Auth,
+    /// What is kept on disk.
+    pub data: Data,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// The picture.
+    pub video: Video,
+    /// The quality ladder.
+    pub tiers: Tiers,
+    /// What one caller may take.
+    pub limits: Limits,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where it listens; port 0 takes a free one.
+    pub bind: SocketAddr,
+}
+
+/// The media port: UDP, and the same number for ICE over TCP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// The port; 0 takes a free one.
+    pub port: u16,
+    /// The address it listens at.
+    pub bind: IpAddr,
+    /// The addresses told to peers instead of the machine's own (NAT 1:1).
+    pub public_ips: Vec<IpAddr>,
+}
+
+/// The TURN server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Turn {
+    /// Whether it is wanted.
+    pub enabled: bool,
+    /// Its port, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// The HS256 key; after [`load`] also the one read from `key_file`.
+    #[serde(skip_serializing)]
+    pub key: Option<Secret>,
+    /// A file that holds the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Serve other addresses than loopback without a key.
+    pub insecure: bool,
+}
+
+/// What is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// Where recordings go.
+    pub dir: PathBuf,
+}
+
+/// Rooms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rooms {
+    /// Make a room when its first participant joins.
+    pub auto_create: bool,
+    /// The most participants in one room, viewers included.
+    pub max_participants: u32,
+    /// The most rooms at a time.
+    pub max_rooms: u32,
+    /// How long an empty room and its mixer stay, in seconds.
+    pub linger_seconds: u32,
+}
+
+impl Rooms {
+    /// How long an empty room stays.
+    pub fn linger(&self) -> Duration {
+        Duration::from_secs(self.linger_seconds.into())
+    }
+}
+
+/// The picture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Video {
+    /// The picture everybody gets.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub canvas: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// The codecs to encode with.
+    pub codecs: Vec<Codec>,
+    /// The H.264 encoder.
+    pub h264_encoder: H264Encoder,
+    /// The largest picture taken from a sender.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub max_source: Size,
+}
+
+/// The quality ladder below and beside the canvas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tiers {
+    /// Bitrate of the tier `high`, which has the canvas' size and rate, in kbit/s.
+    pub high_kbps: u32,
+    /// Size of the tier `medium`.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub medium_size: Size,
+    /// Frames a second of the tier `medium`.
+    pub medium_fps: u32,
+    /// Bitrate of the tier `medium`, in kbit/s.
+    pub medium_kbps: u32,
+    /// Size of the tier `low`.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub low_size: Size,
+    /// Frames a second of the tier `low`.
+    pub low_fps: u32,
+    /// Bitrate of the tier `low`, in kbit/s.
+    pub low_kbps: u32,
+}
+
+/// Which H.264 encoder is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum H264Encoder {
+    /// x264: cheaper at the same quality.
+    #[default]
+    X264,
+    /// Cisco's openh264.
+    OpenH264,
+}
+
+/// What one caller may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest SDP offer, in bytes.
+    pub sdp_bytes: usize,
+    /// The largest trickle fragment or JSON document, in bytes.
+    pub patch_bytes: usize,
+    /// The largest WebSocket message, in bytes.
+    pub message_bytes: usize,
+    /// Joins a second from one address in the long run.
+    pub joins_per_second: u32,
+    /// Joins at once from one address.
+    pub joins_burst: u32,
+    /// Joins from one address that have not connected yet.
+    pub pending_per_address: usize,
+    /// Joins from anywhere that have not connected yet.
+    pub pending_total: usize,
+    /// After how many seconds such a join no longer counts.
+    pub pending_seconds: u32,
+    /// How long the head of a request may take, in seconds.
+    pub header_seconds: u32,
+    /// How long a whole request may take, in seconds.
+    pub request_seconds: u32,
+    /// The most HTTP connections at a time.
+    pub connections: usize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+    }
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { port: 8189, bind: Ipv4Addr::UNSPECIFIED.into(), public_ips: Vec::new() }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { enabled: true, port: None }
+    }
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: "data".into() }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { auto_create: true, max_participants: 64, max_rooms: 32, linger_seconds: 10 }
+    }
+}
+
+impl Default for Video {
+    fn default() -> Self {
+        Self {
+            canvas: Size::new(1280, 720),
+            fps: 30,
+            codecs: vec![Codec::Vp8, Codec::H264],
+            h264_encoder: H264Encoder::default(),
+            max_source: Size::new(1920, 1080),
+        }
+    }
+}
+
+impl Default for Tiers {
+    fn default() -> Self {
+        let Ladder { high, medium, low } = Ladder::default();
+        Self {
+            high_kbps: high.bitrate_kbps,
+            medium_size: medium.size,
+            medium_fps: medium.fps,
+            medium_kbps: medium.bitrate_kbps,
+            low_size: low.size,
+            low_fps: low.fps,
+            low_kbps: low.bitrate_kbps,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sdp_bytes: 64 * 1024,
+            patch_bytes: 8 * 1024,
+            message_bytes: 64 * 1024,
+            joins_per_second: 10,
+            joins_burst: 50,
+            pending_per_address: 20,
+            pending_total: 500,
+            pending_seconds: 15,
+            header_seconds: 10,
+            request_seconds: 10,
+            connections: 4096,
+        }
+    }
+}
+
+/// A value that has the right type and makes no sense.
+struct Wrong {
+    /// The key, `section.key`.
+    key: &'static str,
+    /// What is wrong and what would be right.
+    why: String,
+}
+
+impl Config {
+    /// The quality ladder of the canvas: no tier has more pixels or frames than that.
+    pub fn ladder(&self) -> Ladder {
+        let Video { canvas, fps: canvas_fps, .. } = self.video;
+        let rung = |size: Size, fps: u32, bitrate_kbps| TierSpec {
+            size: Size::new(size.width.min(canvas.width), size.height.min(canvas.height)),
+            fps: fps.min(canvas_fps),
+            bitrate_kbps,
+        };
+        let tiers = &self.tiers;
+        Ladder {
+            high: rung(canvas, canvas_fps, tiers.high_kbps),
+            medium: rung(tiers.medium_size, tiers.medium_fps, tiers.medium_kbps),
+            low: rung(tiers.low_size, tiers.low_fps, tiers.low_kbps),
+        }
+    }
+
+    /// The first value that makes no sense.
+    fn check(&self) -> Result<(), Wrong> {
+        let wrong = |key, why: &str| Err(Wrong { key, why: why.to_owned() });
+        let Size { width, height } = self.video.canvas;
+        if width % 2 != 0 || height % 2 != 0 {
+            return wrong("video.canvas", "width and height must be even");
+        }
+        if width > CANVAS_MAX.width || height > CANVAS_MAX.height {
+            return wrong("video.canvas", &format!("must not be larger than {CANVAS_MAX}"));
+        }
+        if width < CANVAS_MIN.width || height < CANVAS_MIN.height {
+            return wrong("video.canvas", &format!("must not be smaller than {CANVAS_MIN}"));
+        }
+        let largest = self.video.max_source;
+        if largest.width < CANVAS_MIN.width
+            || largest.height < CANVAS_MIN.height
+            || largest.width.max(largest.height) > 4096
+        {
+            return wrong("video.max_source", &format!("must be {CANVAS_MIN} to 4096x4096"));
+        }
+        if !(1..=60).contains(&self.video.fps) {
+            return wrong("video.fps", "must be 1 to 60");
+        }
+        if self.video.codecs.is_empty() {
+            return wrong("video.codecs", "must name at least one of vp8, h264, vp9, av1");
+        }
+        if self.video.codecs.iter().any(|codec| codec.kind() != Kind::Video) {
+            return wrong("video.codecs", "takes only video codecs: vp8, h264, vp9, av1");
+        }
+        if let Some(key) = &self.auth.key
+            && key.expose().len() < KEY_MIN_BYTES
+        {
+            let why = format!(
+                "the key has {} bytes and needs at least {KEY_MIN_BYTES}: make one with `openssl rand -base64 32`",
+                key.expose().len()
+            );
+            return wrong("auth.key", &why);
+        }
+        if !self.http.bind.ip().to_canonical().is_loopback() && self.auth.key.is_none() && !self.auth.insecure {
+            let why = format!(
+                "without a key commingle serves loopback only, and {} is not loopback: make a key with `openssl rand -base64 32`, put it into \
+                 a file and name that by `--key-file` (or COMMINGLE_AUTH_KEY), or give `--insecure` to let everybody in",
+                self.http.bind.ip()
+            );
+            return wrong("http.bind", &why);
+        }
+        if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
+            return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
+        }
+        if let Err(error) = self.ladder().validate() {
+            return wrong("tiers", &error.to_string());
+        }
+        self.check_numbers()
+    }
+
+    /// No limit is zero: that would not mean "no limit" but "nobody".
+    fn check_numbers(&self) -> Result<(), Wrong> {
+        let (rooms, limits) = (&self.rooms, &self.limits);
+        let least: [(&'static str, usize, usize); 13] = [
+            ("rooms.max_participants", rooms.max_participants as usize, 1),
+            ("rooms.max_rooms", rooms.max_rooms as usize, 1),
+            ("limits.sdp_bytes", limits.sdp_bytes, 1024),
+            ("limits.patch_bytes", limits.patch_bytes, 1024),
+            ("limits.message_bytes", limits.message_bytes, 1024),
+            ("limits.joins_per_second", limits.joins_per_second as usize, 1),
+            ("limits.joins_burst", limits.joins_burst as usize, 1),
+            ("limits.pending_per_address", limits.pending_per_address, 1),
+            ("limits.pending_total", limits.pending_total, 1),
+            ("limits.pending_seconds", limits.pending_seconds as usize, 1),
+            ("limits.header_seconds", limits.header_seconds as usize, 1),
+            ("limits.request_seconds", limits.request_seconds as usize, 1),
+            ("limits.connections", limits.connections, 1),
+        ];
+        match least.into_iter().find(|(_, value, least)| value < least) {
+            Some((key, value, least)) => Err(Wrong { key, why: format!("{value} is too small: at least {least}") }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn size_from_text<'de, D: Deserializer<'de>>(d: D) -> Result<Size, D::Error> {
+    let text = String::deserialize(d)?;
+    text.split_once('x')
+        .and_then(|(width, height)| Some(Size::new(width.parse().ok()?, height.parse().ok()?)))
+        .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a size: it looks like 1280x720")))
+}
+
+fn size_to_text<S: Serializer>(size: &Size, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_is_the_default() {
+        let sample: Config = toml::from_str(SAMPLE).expect("the sample is valid");
+        assert_eq!(sample, Config::default());
+        assert!(sample.check().is_ok());
+    }
+
+    #[test]
+    fn the_sample_explains_every_key() {
+        let table = toml::Table::try_from(Config::default()).expect("plain data");
+        for (section, keys) in &table {
+            let (_, rest) = SAMPLE.split_once(&format!("[{section}]\n")).expect("each section is in the sample");
+            for key in keys.as_table().expect("sections are tables").keys() {
+                assert!(rest.contains(&format!("\n{key} = ")), "{section}.{key} is missing from the sample");
+            }
+        }
+        for optional in ["# key = ", "# key_file = ", "# port = 3478"] {
+            assert!(SAMPLE.contains(optional), "{optional}");
+        }
+    }
+
+    #[test]
+    fn no_tier_exceeds_the_canvas() {
+        let mut config = Config::default();
+        assert_eq!(config.ladder(), Ladder::default());
+        config.video.canvas = Size::new(480, 270);
+        config.video.fps = 10;
+        let ladder = config.ladder();
+        assert_eq!((ladder.medium.size, ladder.low.size), (Size::new(480, 270), Size::new(320, 180)));
+        assert_eq!((ladder.medium.fps, ladder.low.fps), (10, 10));
+        assert!(config.check().is_ok());
+        config.tiers.low_kbps = 501;
+        assert!(config.check().is_err_and(|wrong| wrong.key == "tiers" && wrong.why.contains("low")));
+    }
+
+    #[test]
+    fn debug_and_toml_never_show_the_key() {
+        let mut config = Config::default();
+        config.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());
+        assert!(!format!("{config:?}").contains("0123"));
+        assert!(!toml::to_string(&config).expect("plain data").contains("0123"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The HTTP API of `docs/api.md`: routes, handlers, and the server that runs them.
+//!
+//! Owns: the [`App`] that handlers share, the router made from the one table in [`routes`], what every answer has in
+//! common (problems for errors, CORS, time limits, counting). Does not know: rooms, media; it asks [`Rooms`].
+//! In: HTTP requests; out: calls on [`Rooms`] by callers whose role was checked before a handler saw them.
+
+mod admission;
+mod extract;
+mod guard;
+mod participants;
+mod rooms;
+mod routes;
+mod server;
+mod service;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::admission::Admission;
+pub use self::extract::RoomOf;
+pub use self::guard::Caller;
+pub use self::server::serve;
+use super::auth::Authority;
+use super::problem::Problem;
+use super::rooms::Rooms;
+use crate::config::{Config, Limits};
+use crate::metrics::{Metrics, RequestLabels};
+
+/// What pages of other origins may read of our answers.
+const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After";
+
+/// What all handlers share; clones are the same.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    rooms: Rooms,
+    authority: Authority,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    admission: Mutex<Admission>,
+    media: MediaAddress,
+    draining: AtomicBool,
+    closing: CancellationToken,
+}
+
+/// Where peers find the media port, which also answers STUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaAddress {
+    /// The port really bound.
+    pub port: u16,
+    /// The address; None is the host that the caller reached us by.
+    pub ip: Option<IpAddr>,
+}
+
+impl App {
+    /// The API in front of `rooms`. `config` was checked; `media_port` is the port really bound.
+    pub fn new(config: &Config, rooms: Rooms, metrics: Arc<Metrics>, media_port: u16) -> Self {
+        let media = MediaAddress { port: media_port, ip: config.media.public_ips.first().copied() };
+        Self(Arc::new(Shared {
+            rooms,
+            authority: Authority::new(&config.auth),
+            metrics,
+            limits: config.limits.clone(),
+            admission: Mutex::new(Admission::new(config.limits.clone())),
+            media,
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// Takes no more joins: they are answered 503, and so is `/readyz`.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes what is still open: WebSockets say goodbye, [`serve`] returns when its connections are done.
+    pub fn close(&self) {
+        self.drain();
+        self.0.closing.cancel();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    fn request_time(&self) -> Duration {
+        Duration::from_secs(self.0.limits.request_seconds.into())
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Done when the server is about to end.
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+}
+
+/// All routes, as a service.
+pub fn router(app: &App) -> Router {
+    let mut router = Router::new();
+    for (path, handler) in routes::by_path(app) {
+        router = router.route(path, handler);
+    }
+    router
+        .fallback(super::web::asset)
+        .layer(middleware::from_fn_with_state(app.clone(), around))
+        .with_state(app.clone())
+}
+
+/// Around every request: a time limit, a net under panics, CORS, counting.
+async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+    let method = counted_method(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    // A handler first reads its body, which may take the time allowed too, and says so itself when it does not come.
+    let answer = tokio::time::timeout(app.request_time() * 2, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let mut response = match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => {
+            tracing::error!(route, method, "a handler panicked");
+            Problem::internal().into_response()
+        }
+        Err(_elapsed) => {
+            tracing::error!(route, method, "a handler took too long");
+            Problem::overloaded("the answer took too long; try again").into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
+    app.metrics()
+        .http_requests
+        .get_or_create(&RequestLabels { method, route, status: response.status().as_u16() })
+        .inc();
+    response
+}
+
+/// The method as a metric's label: a caller must not be able to invent new ones.
+fn counted_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

@@ -1,0 +1,277 @@
+//! Who a caller is and what that lets them do.
+//!
+//! Owns: tokens (JWT, HS256 only: RFC 7519, 8725), roles, and [`Caller::may`], the one question every route asks. Does
+//! not know: routes and HTTP answers. In: a token's text and the time; out: a [`Caller`] or why not.
+
+use std::net::IpAddr;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Auth;
+use crate::id::RoomName;
+use crate::room::document::Role;
+
+/// How far a token's issuer may be ahead of our clock, in seconds: for `nbf` only, `exp` is exact.
+const SKEW_SECONDS: u64 = 30;
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Claims {
+    /// The room it is good for; only an operator's may lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<RoomName>,
+    /// What it allows there.
+    pub role: Role,
+    /// The bearer's name, shown in the room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Seconds since 1970 after which it is worth nothing.
+    pub exp: f64,
+    /// Seconds since 1970 before which it is worth nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<f64>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// What they may do.
+    pub role: Role,
+    /// Where; None is everywhere.
+    pub room: Option<RoomName>,
+    /// Their name, where a token gives one.
+    pub name: Option<String>,
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// No token where one is needed.
+    #[error("this needs a token: send `Authorization: Bearer TOKEN`, made by `commingle token`")]
+    Missing,
+    /// A token that is worth nothing.
+    #[error("the token is not valid: {0}")]
+    Invalid(String),
+    /// A valid token that does not allow this.
+    #[error("this needs the role {}, and the token's is {}", role_name(*needed), role_name(*has))]
+    Role {
+        /// The least role that may.
+        needed: Role,
+        /// The caller's.
+        has: Role,
+    },
+    /// A valid token for another room.
+    #[error("the token is for room `{0}`, not for this one")]
+    Room(RoomName),
+    /// A valid token for one room where all are concerned.
+    #[error("this concerns all rooms, and the token is for room `{0}` only")]
+    AllRooms(RoomName),
+}
+
+/// The role as tokens and errors write it.
+const fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Participant => "participant",
+        Role::Moderator => "moderator",
+        Role::Operator => "operator",
+    }
+}
+
+impl Caller {
+    /// Whether the caller has at least the role `needed` in `room`, or in all rooms when that is None.
+    ///
+    /// # Errors
+    /// [`AuthError::Role`], [`AuthError::Room`] or [`AuthError::AllRooms`].
+    pub fn may(&self, needed: Role, room: Option<&RoomName>) -> Result<(), AuthError> {
+        if self.role < needed {
+            return Err(AuthError::Role { needed, has: self.role });
+        }
+        match (&self.room, room) {
+            (Some(own), Some(asked)) if own != asked => Err(AuthError::Room(own.clone())),
+            (Some(own), None) => Err(AuthError::AllRooms(own.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Decides who a caller is: by a token when there is a key, by the address when there is none.
+pub enum Authority {
+    /// There is no key: callers from this machine are operators, others (only `--insecure` lets them in) moderators.
+    Open,
+    /// Tokens signed with this key.
+    Key(Box<DecodingKey>),
+}
+
+impl Authority {
+    /// The authority that the configuration asks for.
+    pub fn new(config: &Auth) -> Self {
+        match &config.key {
+            Some(key) => Self::Key(Box::new(DecodingKey::from_secret(key.expose().as_bytes()))),
+            None => Self::Open,
+        }
+    }
+
+    /// Who sent `token` from `address`; `now` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`AuthError::Missing`] or [`AuthError::Invalid`].
+    pub fn caller(&self, token: Option<&str>, address: IpAddr, now: u64) -> Result<Caller, AuthError> {
+        let key = match self {
+            Self::Open if address.to_canonical().is_loopback() => {
+                return Ok(Caller { role: Role::Operator, room: None, name: None });
+            }
+            // Operators make the server open URLs and write files: not for everybody on the network.
+            Self::Open => return Ok(Caller { role: Role::Moderator, room: None, name: None }),
+            Self::Key(key) => key,
+        };
+        let Claims { room, role, name, exp, nbf } = verify(token.ok_or(AuthError::Missing)?, key)?;
+        if exp <= now as f64 {
+            return Err(AuthError::Invalid("it has expired; get a new one".to_owned()));
+        }
+        if nbf.is_some_and(|nbf| nbf > (now + SKEW_SECONDS) as f64) {
+            return Err(AuthError::Invalid("its time (`nbf`) has not come yet".to_owned()));
+        }
+        if room.is_none() && role != Role::Operator {
+            return Err(AuthError::Invalid(format!("the role {} needs the claim `room`", role_name(role))));
+        }
+        Ok(Caller { role, room, name })
+    }
+}
+
+fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    // The times are checked by `caller`, which is told the time.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|error| {
+        AuthError::Invalid(match error.kind() {
+            ErrorKind::InvalidSignature => "its signature does not fit this server's key".to_owned(),
+            ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
+                "only the algorithm HS256 is taken".to_owned()
+            }
+            ErrorKind::MissingRequiredClaim(claim) => format!("the claim `{claim}` is missing"),
+            ErrorKind::Json(error) => format!("its claims are wrong: {error}"),
+            _ => "it is not a signed JWT".to_owned(),
+        })
+    })
+}
+
+/// Signs a token with `key`.
+pub fn sign(claims: &Claims, key: &str) -> String {
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(key.as_bytes()))
+        .expect("claims are plain data and HS256 takes any key")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::Secret;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+    const NOW: u64 = 1_700_000_000;
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn keyed() -> Authority {
+        Authority::new(&Auth { key: Some(Secret::from(KEY.to_owned())), ..Auth::default() })
+    }
+
+    fn claims(room: Option<&str>, role: Role) -> Claims {
+        let room = room.map(|room| room.parse().expect("a name"));
+        Claims { room, role, name: Some("Ann".into()), exp: NOW as f64 + 60.0, nbf: None }
+    }
+
+    fn invalid(token: &str) -> String {
+        match keyed().caller(Some(token), HERE, NOW) {
+            Err(AuthError::Invalid(why)) => why,
+            other => panic!("{token} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_token_says_who_and_where() {
+        let token = sign(&claims(Some("r1"), Role::Participant), KEY);
+        let caller = keyed().caller(Some(&token), AWAY, NOW).expect("valid");
+        assert_eq!((caller.role, caller.name.as_deref()), (Role::Participant, Some("Ann")));
+        let (here, other) = ("r1".parse().expect("a name"), "r2".parse().expect("a name"));
+        assert!(caller.may(Role::Viewer, Some(&here)).is_ok());
+        assert!(caller.may(Role::Participant, Some(&here)).is_ok());
+        assert!(matches!(caller.may(Role::Moderator, Some(&here)), Err(AuthError::Role { .. })));
+        assert!(matches!(caller.may(Role::Viewer, Some(&other)), Err(AuthError::Room(_))));
+        assert!(matches!(caller.may(Role::Viewer, None), Err(AuthError::AllRooms(_))));
+    }
+
+    #[test]
+    fn roles_include_each_other() {
+        assert!(
+            Role::Viewer < Role::Participant && Role::Participant < Role::Moderator && Role::Moderator < Role::Operator
+        );
+    }
+
+    #[test]
+    fn an_operator_needs_no_room() {
+        let token = sign(&claims(None, Role::Operator), KEY);
+        let caller = keyed().caller(Some(&token), AWAY, NOW).expect("valid");
+        assert!(caller.may(Role::Operator, None).is_ok());
+        assert!(invalid(&sign(&claims(None, Role::Moderator), KEY)).contains("room"));
+    }
+
+    #[test]
+    fn a_key_makes_even_this_machine_show_a_token() {
+        assert_eq!(keyed().caller(None, HERE, NOW), Err(AuthError::Missing));
+    }
+
+    #[test]
+    fn worthless_tokens_are_refused() {
+        assert!(
+            invalid(&sign(&claims(Some("r"), Role::Viewer), "ffffffffffffffffffffffffffffffff")).contains("signature")
+        );
+        assert!(invalid("nonsense").contains("JWT"));
+        assert!(invalid("").contains("JWT"));
+        let late = Claims { exp: NOW as f64, ..claims(Some("r"), Role::Viewer) };
+        assert!(invalid(&sign(&late, KEY)).contains("expired"));
+        let early = Claims { nbf: Some((NOW + 31) as f64), ..claims(Some("r"), Role::Viewer) };
+        assert!(invalid(&sign(&early, KEY)).contains("nbf"));
+
+        let sign_as = |alg, claims: &serde_json::Value| {
+            jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(KEY.as_bytes())).expect("signs")
+        };
+        let good = serde_json::json!({"room": "r", "role": "viewer", "exp": NOW + 60});
+        assert!(invalid(&sign_as(Algorithm::HS512, &good)).contains("HS256"));
+        assert!(keyed().caller(Some(&sign_as(Algorithm::HS256, &good)), HERE, NOW).is_ok());
+        for (bad, names) in [
+            (serde_json::json!({"room": "r", "role": "viewer"}), "exp"),
+            (serde_json::json!({"room": "r", "exp": NOW + 60}), "role"),
+            (serde_json::json!({"room": "r", "role": "king", "exp": NOW + 60}), "king"),
+            (serde_json::json!({"room": "../r", "role": "viewer", "exp": NOW + 60}), "../r"),
+        ] {
+            let why = invalid(&sign_as(Algorithm::HS256, &bad));
+            assert!(why.contains(names), "{bad}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_token_without_signature_is_refused() {
+        let token = sign(&claims(Some("r"), Role::Operator), KEY);
+        let payload = token.split('.').nth(1).expect("three parts");
+        // {"alg":"none","typ":"JWT"}
+        let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
+        assert!(keyed().caller(Some(&none), HERE, NOW).is_err());
+        let (signed, _) = token.rsplit_once('.').expect("three parts");
+        assert!(keyed().caller(Some(&format!("{signed}.")), HERE, NOW).is_err());
+    }
+
+    #[test]
+    fn without_a_key_only_this_machine_operates() {
+        let open = Authority::new(&Auth::default());
+        assert_eq!(open.caller(None, HERE, NOW).expect("open").role, Role::Operator);
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
+        assert_eq!(open.caller(None, mapped, NOW).expect("open").role, Role::Operator);
+        assert_eq!(open.caller(None, AWAY, NOW).expect("open").role, Role::Moderator);
+    }
+}

@@ -1,0 +1,88 @@
+//! What a peer is sent: its tracks, and the writer that drains its subscriber into them.
+//!
+//! Owns: the SSRCs, and the order in which packets leave. Does not know: where streams come from. Sending waits for the
+//! connection's driver, so each peer has a writer of its own and nobody else waits.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+
+use super::description::Format;
+use super::{Counters, engine};
+use crate::edge::fanout::{Header, Outgoing, Rewriter, Subscriber};
+use crate::media::Kind;
+
+/// SSRCs of what a peer is sent; the one above each is for its retransmissions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ssrcs {
+    pub(super) audio: u32,
+    pub(super) video: u32,
+}
+
+impl Ssrcs {
+    pub(super) fn random() -> Self {
+        // Four apart at least, and never 0, which some take for "none".
+        let audio = rand::random::<u32>() | 1;
+        Self { audio, video: audio ^ 0x8000_0004 }
+    }
+}
+
+/// One track to a peer.
+pub(super) struct Output {
+    track: Arc<TrackLocalStaticRTP>,
+    rewriter: Rewriter,
+    pub(super) format: Format,
+}
+
+impl Output {
+    pub(super) fn new(format: Format, ssrcs: Ssrcs, sends: bool) -> Self {
+        let ssrc = if format.codec.kind() == Kind::Audio { ssrcs.audio } else { ssrcs.video };
+        let header = Header {
+            ssrc,
+            payload_type: format.payload_type,
+            sequence: rand::random(),
+            timestamp_offset: rand::random(),
+        };
+        Self {
+            track: Arc::new(TrackLocalStaticRTP::new(engine::track_out(&format, ssrc, sends))),
+            rewriter: Rewriter::new(header, format.codec),
+            format,
+        }
+    }
+
+    pub(super) fn track(&self) -> Arc<TrackLocalStaticRTP> {
+        Arc::clone(&self.track)
+    }
+}
+
+/// The tracks to a peer, as far as it takes them.
+#[derive(Default)]
+pub(super) struct Outputs {
+    pub(super) audio: Option<Output>,
+    pub(super) video: Option<Output>,
+}
+
+/// Sends what the subscriber gets until the connection ends.
+pub(super) async fn write(subscriber: Arc<Subscriber>, outputs: Arc<Mutex<Outputs>>, counters: Arc<Counters>) {
+    loop {
+        let outgoing = subscriber.next().await;
+        let ready = {
+            let mut outputs = outputs.lock();
+            let (output, packet, resumes) = match &outgoing {
+                Outgoing::Audio(packet) => (outputs.audio.as_mut(), packet, false),
+                Outgoing::Video { packet, resumes } => (outputs.video.as_mut(), packet, *resumes),
+            };
+            output.map(|output| (output.track(), output.rewriter.rewrite(packet, resumes)))
+        };
+        let Some((track, packet)) = ready else { continue };
+        counters.packets_out.fetch_add(1, Ordering::Relaxed);
+        counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
+        if let Err(error) = track.write_rtp(packet).await {
+            tracing::debug!(%error, "the writer ends with its connection");
+            return;
+        }
+    }
+}

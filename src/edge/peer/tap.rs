@@ -1,0 +1,179 @@
+//! What passes between a peer and us in RTCP, read where it passes.
+//!
+//! Owns: [`Tap`], an interceptor next to the wire. It tells of keyframe requests and of how our packets arrive, and reads
+//! from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on unchanged.
+//!
+//! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::reception_report::ReceptionReport;
+use rtc::rtcp::sender_report::SenderReport;
+use rtc::sansio::Protocol;
+use rtc::shared::error::Error;
+use tokio::sync::{Notify, watch};
+
+/// Sender reports remembered to measure the round trip by.
+const REPORTS_MAX: usize = 8;
+
+/// How what we send arrives, by the peer's latest report.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Reception {
+    /// Share of our packets lost since the report before, 0 to 1.
+    pub(super) fraction_lost: f32,
+    /// Round trip, where the report allows to tell.
+    pub(super) rtt: Option<Duration>,
+}
+
+/// What the tap has seen, shared with the peer's task.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// The peer wants a keyframe of our video.
+    pub(super) keyframe_wanted: Notify,
+    /// The latest report about our video (or audio, where there is no video).
+    pub(super) reception: watch::Sender<Reception>,
+    /// Packets of theirs that never arrived, all streams.
+    pub(super) lost: AtomicU64,
+    /// Latest interarrival jitter of a stream of theirs, in its clock's ticks.
+    pub(super) jitter: AtomicU32,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            keyframe_wanted: Notify::new(),
+            reception: watch::Sender::new(Reception::default()),
+            lost: AtomicU64::new(0),
+            jitter: AtomicU32::new(0),
+        }
+    }
+}
+
+/// The interceptor.
+pub(super) struct Tap {
+    seen: Arc<Seen>,
+    /// SSRC of our video.
+    video: u32,
+    /// The SSRC whose reports count: our video, else our audio.
+    reported: u32,
+    /// Middle 32 bits of our sender reports' NTP time, and when they left.
+    sent: VecDeque<(u32, Instant)>,
+    /// Losses by stream, as our own reports count them.
+    lost: Vec<(u32, u32)>,
+    inward: VecDeque<TaggedPacket>,
+    outward: VecDeque<TaggedPacket>,
+}
+
+impl Tap {
+    /// `video` is the SSRC of our video; `reported` that of the stream whose reception is told.
+    pub(super) fn new(seen: Arc<Seen>, video: u32, reported: u32) -> Self {
+        Self {
+            seen,
+            video,
+            reported,
+            sent: VecDeque::new(),
+            lost: Vec::new(),
+            inward: VecDeque::new(),
+            outward: VecDeque::new(),
+        }
+    }
+
+    fn read(&self, packet: &dyn rtc::rtcp::Packet, now: Instant) {
+        let any = packet.as_any();
+        if let Some(request) = any.downcast_ref::<PictureLossIndication>() {
+            self.wanted(request.media_ssrc);
+        } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
+            request.fir.iter().for_each(|entry| self.wanted(entry.ssrc));
+        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
+            report.reports.iter().for_each(|report| self.reported(report, now));
+        } else if let Some(report) = any.downcast_ref::<SenderReport>() {
+            report.reports.iter().for_each(|report| self.reported(report, now));
+        }
+    }
+
+    fn wanted(&self, ssrc: u32) {
+        if ssrc == self.video {
+            self.seen.keyframe_wanted.notify_one();
+        }
+    }
+
+    fn reported(&self, report: &ReceptionReport, now: Instant) {
+        if report.ssrc != self.reported {
+            return;
+        }
+        let sent = self.sent.iter().find(|(ntp, _)| *ntp == report.last_sender_report);
+        let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
+        // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
+        let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
+        self.seen.reception.send_replace(Reception { fraction_lost: f32::from(report.fraction_lost) / 256.0, rtt });
+    }
+
+    fn wrote(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) {
+        let any = packet.as_any();
+        if let Some(report) = any.downcast_ref::<SenderReport>() {
+            if report.ssrc == self.reported {
+                self.sent.truncate(REPORTS_MAX - 1);
+                self.sent.push_front(((report.ntp_time >> 16) as u32, now));
+            }
+        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
+            for report in &report.reports {
+                self.lost.retain(|(ssrc, _)| *ssrc != report.ssrc);
+                self.lost.push((report.ssrc, report.total_lost));
+                self.seen.jitter.store(report.jitter, Ordering::Relaxed);
+            }
+            let lost = self.lost.iter().map(|(_, lost)| u64::from(*lost)).sum();
+            self.seen.lost.store(lost, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(packets) = &message.message.packet {
+            packets.iter().for_each(|packet| self.read(&**packet, message.now));
+        }
+        self.inward.push_back(message);
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.inward.pop_front()
+    }
+
+    fn handle_write(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(packets) = &message.message.packet {
+            packets.iter().for_each(|packet| self.wrote(&**packet, message.now));
+        }
+        self.outward.push_back(message);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.outward.pop_front()
+    }
+}
+
+impl Interceptor for Tap {
+    fn bind_local_stream(&mut self, _: &StreamInfo) {}
+
+    fn unbind_local_stream(&mut self, _: &StreamInfo) {}
+
+    fn bind_remote_stream(&mut self, _: &StreamInfo) {}
+
+    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+        self.lost.retain(|(ssrc, _)| *ssrc != info.ssrc);
+    }
+}

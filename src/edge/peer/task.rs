@@ -1,0 +1,479 @@
+//! A peer's task: the one owner of its connection.
+//!
+//! Owns: the `webrtc` connection, the agreed descriptions, the readers and the writer. Does not know: rooms. Requests,
+//! notes of the connection's callbacks, feedback and time all come in by one `select!`; each is handled to its end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rtc::peer_connection::configuration::media_engine::MediaEngine;
+use rtc::peer_connection::sdp::{RTCSdpType, RTCSessionDescription};
+use rtc::peer_connection::state::RTCPeerConnectionState;
+use rtc::peer_connection::transport::RTCIceCandidateInit;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Sleep, sleep};
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_remote::TrackRemote;
+use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
+
+use super::description::{self, CANDIDATES_MAX, LocalIce, Receives, TRACK_PREFIX, Taken};
+use super::incoming::{Agreed, Incoming};
+use super::outgoing::{self, Output, Outputs, Ssrcs};
+use super::tap::{Seen, Tap};
+use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, engine};
+use crate::edge::fanout::Subscriber;
+use crate::edge::udp::{Connection, Fate, Mux};
+use crate::media::SourceKind;
+use crate::sdp::{Facts, Fragment};
+use crate::time;
+
+/// A peer that has not connected by then never will.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Keyframe requests are passed on at most this often.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
+/// How long the last event may take to be taken.
+const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Notes of the connection's callbacks that may wait.
+const NOTES: usize = 64;
+
+/// What a peer is asked.
+pub(super) enum Command {
+    Candidates(Fragment, Reply<()>),
+    Restart(Fragment, Reply<(String, String)>),
+    Renegotiate(String, Facts, Reply<String>),
+    Keyframe(String),
+    Close(oneshot::Sender<()>),
+}
+
+/// What the connection's callbacks tell.
+enum Note {
+    State(RTCPeerConnectionState),
+    Track(Arc<dyn TrackRemote>),
+}
+
+/// The callbacks. They run on the connection's driver, which must not wait for anybody.
+struct Callbacks {
+    notes: mpsc::Sender<Note>,
+    overflow: Arc<Notify>,
+}
+
+impl Callbacks {
+    fn note(&self, note: Note) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.notes.try_send(note) {
+            self.overflow.notify_one();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Callbacks {
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        self.note(Note::State(state));
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        self.note(Note::Track(track));
+    }
+}
+
+/// Why a peer's task ends.
+enum End {
+    /// Somebody asked for it, or nobody holds the peer any more.
+    Asked(Option<oneshot::Sender<()>>),
+    /// The connection is over, in words.
+    Over(&'static str),
+}
+
+pub(super) struct Task {
+    pc: Arc<dyn PeerConnection>,
+    connection: Connection,
+    mux: Arc<Mux>,
+    notes: mpsc::Receiver<Note>,
+    overflow: Arc<Notify>,
+    events: mpsc::Sender<PeerEvent>,
+    pub(super) seen: Arc<Seen>,
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) counters: Arc<Counters>,
+    sink: Arc<dyn SourceSink>,
+    agreed: Arc<ArcSwap<Agreed>>,
+    outputs: Arc<Mutex<Outputs>>,
+    writer: AbortHandle,
+    incoming: Vec<Incoming>,
+    /// The latest offer, as the client sent it, and what was taken of it.
+    offer: String,
+    taken: Taken,
+    sources: Vec<(String, SourceKind)>,
+    ssrcs: Ssrcs,
+    cname: String,
+    sends: bool,
+    candidates: usize,
+    connected: bool,
+}
+
+impl Task {
+    /// Sets up the connection that answers this offer.
+    pub(super) async fn answer(
+        config: &PeerConfig,
+        offer: &str,
+        facts: &Facts,
+        sink: Arc<dyn SourceSink>,
+        events: mpsc::Sender<PeerEvent>,
+    ) -> Result<(Self, Answer), PeerError> {
+        let taken = description::take(offer, receives(facts))?;
+        let sends = !facts.sends.is_empty();
+        let ssrcs = Ssrcs::random();
+        let seen = Arc::new(Seen::default());
+        let reported = if facts.receives_video.is_some() { ssrcs.video } else { ssrcs.audio };
+        let (note_sender, notes) = mpsc::channel(NOTES);
+        let overflow = Arc::new(Notify::new());
+        let callbacks = Callbacks { notes: note_sender, overflow: Arc::clone(&overflow) };
+        let connection = config.mux.connect();
+        connection.set_remote_password(&taken.ice_password);
+        let media = engine::media_engine(&taken, sends)?;
+        let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
+        let pc = build(&connection, media, tap, &taken, sends, callbacks).await?;
+        let subscriber = Arc::new(Subscriber::default());
+        let counters = Arc::new(Counters::default());
+        let outputs = Arc::new(Mutex::new(Outputs::default()));
+        let writer = outgoing::write(Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters));
+        let mut task = Self {
+            pc,
+            connection,
+            mux: Arc::clone(&config.mux),
+            notes,
+            overflow,
+            events,
+            seen,
+            subscriber,
+            counters,
+            sink,
+            agreed: Arc::new(ArcSwap::from_pointee(Agreed::new(&taken, &facts.sends))),
+            outputs,
+            writer: tokio::spawn(writer).abort_handle(),
+            incoming: Vec::new(),
+            offer: offer.to_owned(),
+            taken: taken.clone(),
+            sources: facts.sends.clone(),
+            ssrcs,
+            cname: format!("{:016x}", rand::random::<u64>()),
+            sends,
+            candidates: 0,
+            connected: false,
+        };
+        match task.agree(offer, taken, &facts.sends).await {
+            Ok((made, ice)) => {
+                let sdp = task.answer_text(&made);
+                Ok((task, Answer { sdp, etag: ice.ufrag }))
+            }
+            Err(error) => {
+                task.release().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings the connection to what was taken of an offer; gives the answer it made.
+    async fn agree(
+        &mut self,
+        offer: &str,
+        taken: Taken,
+        sources: &[(String, SourceKind)],
+    ) -> Result<(String, LocalIce), PeerError> {
+        self.add_outputs(&taken).await?;
+        // Answers to our checks may come before ours is known to be an agreement.
+        self.connection.set_remote_password(&taken.ice_password);
+        let described = self.describe(&taken.text).await;
+        let (made, ice) = match described {
+            Ok(described) => described,
+            Err(error) => {
+                self.connection.set_remote_password(&self.taken.ice_password);
+                return Err(error);
+            }
+        };
+        self.connection.set_local_credentials(&ice.ufrag, &ice.password);
+        self.agreed.store(Arc::new(Agreed::new(&taken, sources)));
+        self.incoming.retain(|incoming| sources.iter().any(|(mid, _)| *mid == incoming.mid));
+        self.offer = offer.to_owned();
+        self.taken = taken;
+        self.sources = sources.to_vec();
+        Ok((made, ice))
+    }
+
+    async fn describe(&self, offer: &str) -> Result<(String, LocalIce), PeerError> {
+        self.pc.set_remote_description(RTCSessionDescription::offer(offer.to_owned())?).await?;
+        let made = async {
+            let answer = self.pc.create_answer(None).await?;
+            let text = answer.sdp.clone();
+            self.pc.set_local_description(answer).await?;
+            Ok::<_, PeerError>(text)
+        };
+        match made.await {
+            Ok(text) => {
+                let ice = description::local_ice(&text);
+                let ice = ice.ok_or_else(|| PeerError::Offer("none of its sections can be used".into()))?;
+                Ok((text, ice))
+            }
+            Err(error) => {
+                let mut back = RTCSessionDescription::default();
+                back.sdp_type = RTCSdpType::Rollback;
+                if let Err(error) = self.pc.set_remote_description(back).await {
+                    tracing::debug!(%error, "an offer could not be taken back");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Adds tracks for what the peer newly receives.
+    async fn add_outputs(&self, taken: &Taken) -> Result<(), PeerError> {
+        let (has_audio, has_video) = {
+            let outputs = self.outputs.lock();
+            (outputs.audio.is_some(), outputs.video.is_some())
+        };
+        let audio = taken.audio_out.clone().filter(|_| !has_audio);
+        let video = taken.video_out.clone().filter(|_| !has_video);
+        if let Some(format) = audio {
+            let output = Output::new(format, self.ssrcs, self.sends);
+            self.pc.add_track(output.track() as Arc<dyn TrackLocal>).await?;
+            self.outputs.lock().audio = Some(output);
+        }
+        if let Some(format) = video {
+            let output = Output::new(format, self.ssrcs, self.sends);
+            self.pc.add_track(output.track() as Arc<dyn TrackLocal>).await?;
+            self.outputs.lock().video = Some(output);
+        }
+        Ok(())
+    }
+
+    fn answer_text(&self, made: &str) -> String {
+        description::answer(made, &self.taken, &self.mux.candidates(), &self.cname)
+    }
+
+    /// Lives until the connection ends or somebody ends it.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut fate = self.connection.fate();
+        let mut reception = self.seen.reception.subscribe();
+        let mut quiet: Option<Pin<Box<Sleep>>> = None;
+        let mut deadline = Some(Box::pin(sleep(CONNECT_TIMEOUT)));
+        let (seen, subscriber, overflow) = (self.seen.clone(), self.subscriber.clone(), self.overflow.clone());
+        let end = loop {
+            let handled = tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Close(reply)) => Err(End::Asked(Some(reply))),
+                    Some(command) => { self.command(command).await; Ok(()) }
+                    None => Err(End::Asked(None)),
+                },
+                Some(note) = self.notes.recv() => self.note(note).await,
+                () = seen.keyframe_wanted.notified(), if quiet.is_none() => {
+                    quiet = Some(Box::pin(sleep(KEYFRAME_INTERVAL)));
+                    self.tell(PeerEvent::KeyframeWanted)
+                }
+                () = subscriber.keyframe_wanted(), if quiet.is_none() => {
+                    quiet = Some(Box::pin(sleep(KEYFRAME_INTERVAL)));
+                    self.tell(PeerEvent::KeyframeWanted)
+                }
+                Ok(()) = reception.changed() => {
+                    let latest = *reception.borrow_and_update();
+                    self.tell(PeerEvent::Receiver { fraction_lost: latest.fraction_lost, rtt: latest.rtt })
+                }
+                why = over(&mut fate) => Err(End::Over(why)),
+                () = overflow.notified() => Err(End::Over("its notes were not read in time")),
+                () = elapsed(&mut quiet) => { quiet = None; Ok(()) }
+                () = elapsed(&mut deadline) => Err(End::Over("it never connected")),
+            };
+            if self.connected {
+                deadline = None;
+            }
+            if let Err(end) = handled {
+                break end;
+            }
+        };
+        drop((seen, subscriber, overflow));
+        let events = self.events.clone();
+        self.release().await;
+        match end {
+            End::Asked(Some(reply)) => {
+                // Whoever asked may not wait for it.
+                let _ = reply.send(());
+            }
+            End::Asked(None) => {}
+            End::Over(why) => {
+                tracing::debug!(why, "a peer is gone");
+                // The owner may be busy, or gone too.
+                let _ = tokio::time::timeout(LAST_EVENT_TIMEOUT, events.send(PeerEvent::Closed)).await;
+            }
+        }
+    }
+
+    /// Ends the connection and everything that belongs to it.
+    async fn release(self) {
+        self.writer.abort();
+        if let Err(error) = self.pc.close().await {
+            tracing::debug!(%error, "a connection did not close cleanly");
+        }
+    }
+
+    fn tell(&self, event: PeerEvent) -> Result<(), End> {
+        self.events.try_send(event).map_err(|_| End::Over("its events were not taken in time"))
+    }
+
+    async fn note(&mut self, note: Note) -> Result<(), End> {
+        match note {
+            Note::State(RTCPeerConnectionState::Connected) => {
+                self.connected = true;
+                // What was sent around an ICE restart is lost and not repaired: begin again with a keyframe.
+                self.subscriber.resume();
+                self.tell(PeerEvent::Connected)?;
+                if self.taken.video_out.is_some() {
+                    self.tell(PeerEvent::KeyframeWanted)?;
+                }
+                Ok(())
+            }
+            Note::State(RTCPeerConnectionState::Disconnected) => self.tell(PeerEvent::Disconnected),
+            Note::State(RTCPeerConnectionState::Failed) => Err(End::Over("it fell silent")),
+            Note::State(RTCPeerConnectionState::Closed) => Err(End::Over("the connection closed")),
+            Note::State(_) => Ok(()),
+            Note::Track(track) => {
+                self.start_reader(track).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn start_reader(&mut self, track: Arc<dyn TrackRemote>) {
+        let id = track.track_id().await;
+        let Some(mid) = id.strip_prefix(TRACK_PREFIX) else {
+            tracing::debug!(id, "a track that no section of the offer announced");
+            return;
+        };
+        self.incoming.retain(|incoming| incoming.mid != mid);
+        let (agreed, sink, counters) = (self.agreed.clone(), self.sink.clone(), self.counters.clone());
+        self.incoming.push(Incoming::start(mid.to_owned(), track, agreed, sink, counters));
+    }
+
+    async fn command(&mut self, command: Command) {
+        // Whoever asked may not wait for the answer any more.
+        match command {
+            Command::Candidates(fragment, reply) => {
+                let _ = reply.send(self.add_candidates(&fragment).await);
+            }
+            Command::Restart(fragment, reply) => {
+                let _ = reply.send(self.restart(&fragment).await);
+            }
+            Command::Renegotiate(offer, facts, reply) => {
+                let _ = reply.send(self.renegotiate(&offer, &facts).await);
+            }
+            Command::Keyframe(mid) => {
+                if let Some(incoming) = self.incoming.iter_mut().find(|incoming| incoming.mid == mid) {
+                    incoming.request_keyframe(time::now()).await;
+                }
+            }
+            Command::Close(_) => unreachable!("`run` ends on it"),
+        }
+    }
+
+    async fn add_candidates(&mut self, fragment: &Fragment) -> Result<(), PeerError> {
+        if fragment.credentials.as_ref().is_some_and(|(ufrag, _)| *ufrag != self.taken.ice_ufrag) {
+            return Err(PeerError::Fragment(
+                "its ice-ufrag is not the offer's; to restart ICE send `If-Match: *`".into(),
+            ));
+        }
+        for candidate in &fragment.candidates {
+            let fields = candidate.line.trim_start_matches("candidate:");
+            if !description::is_reachable(fields) {
+                continue;
+            }
+            self.candidates += 1;
+            if self.candidates > CANDIDATES_MAX {
+                return Err(PeerError::Fragment(format!("more than {CANDIDATES_MAX} candidates; send fewer")));
+            }
+            let candidate =
+                RTCIceCandidateInit { candidate: format!("candidate:{fields}"), ..RTCIceCandidateInit::default() };
+            if let Err(error) = self.pc.add_ice_candidate(candidate).await {
+                // RFC 9725 section 4.3.2: a candidate that cannot be used is dropped in silence.
+                tracing::debug!(%error, "a candidate was passed over");
+            }
+        }
+        Ok(())
+    }
+
+    async fn restart(&mut self, fragment: &Fragment) -> Result<(String, String), PeerError> {
+        let Some((ufrag, password)) = &fragment.credentials else {
+            return Err(PeerError::Fragment("it has no ice-ufrag and ice-pwd to restart ICE with".into()));
+        };
+        if *ufrag == self.taken.ice_ufrag {
+            return Err(PeerError::Fragment("its ice-ufrag is the one in use; a restart needs a new one".into()));
+        }
+        let offer = description::with_credentials(&self.offer, ufrag, password);
+        let taken = description::take(&offer, self.receives())?;
+        let sources = self.sources.clone();
+        let (made, ice) = self.agree(&offer, taken, &sources).await?;
+        self.candidates = 0;
+        // Without them the new session would only learn addresses from the peer's own checks.
+        self.add_candidates(fragment).await?;
+        Ok((description::fragment(&made, &ice, &self.mux.candidates()), ice.ufrag))
+    }
+
+    async fn renegotiate(&mut self, offer: &str, facts: &Facts) -> Result<String, PeerError> {
+        let running = self.receives();
+        // What is sent already keeps its codec, whatever a new offer prefers.
+        let wanted = receives(facts);
+        let wanted = Receives { video: wanted.video.map(|video| running.video.unwrap_or(video)), ..wanted };
+        let taken = description::take(offer, wanted)?;
+        if taken.ice_ufrag != self.taken.ice_ufrag {
+            self.candidates = 0;
+        }
+        let (made, _) = self.agree(offer, taken, &facts.sends).await?;
+        Ok(self.answer_text(&made))
+    }
+
+    /// What the peer is sent now.
+    fn receives(&self) -> Receives {
+        let outputs = self.outputs.lock();
+        Receives { audio: outputs.audio.is_some(), video: outputs.video.as_ref().map(|output| output.format.codec) }
+    }
+}
+
+fn receives(facts: &Facts) -> Receives {
+    Receives { audio: facts.receives_audio, video: facts.receives_video }
+}
+
+async fn build(
+    connection: &Connection,
+    media: MediaEngine,
+    tap: Tap,
+    taken: &Taken,
+    sends: bool,
+    callbacks: Callbacks,
+) -> Result<Arc<dyn PeerConnection>, PeerError> {
+    let pc = PeerConnectionBuilder::new()
+        .with_media_engine(media)
+        .with_interceptor_registry(engine::interceptors(tap, sends))
+        .with_setting_engine(engine::settings(taken.dtls_role))
+        .with_runtime(connection.runtime())
+        .with_handler(Arc::new(callbacks))
+        .with_udp_addrs(connection.bind_addresses())
+        .build()
+        .await?;
+    Ok(Arc::new(pc))
+}
+
+/// Waits until the connection is over, and says how.
+async fn over(fate: &mut watch::Receiver<Fate>) -> &'static str {
+    match fate.wait_for(|fate| *fate != Fate::Alive).await.map(|fate| *fate) {
+        Ok(Fate::Alerted) => "the peer said goodbye",
+        _ => "the connection's driver ended",
+    }
+}
+
+/// Waits for the timer, for ever when there is none.
+async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,417 @@
+//! One room's task: the shell around the sans-IO [`Room`].
+//!
+//! Owns: the room's state, its mixer process, its peers' handles, its events. Does not know: HTTP, SDP, codecs.
+//! Commands come in by one bounded queue; what the room asks for is done in [`RoomTask::perform`]. Media never passes
+//! through here: the link's reader walks the route table, track readers write to the link.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::routes::RouteTable;
+use super::uplink::{CurrentLink, Uplink};
+use super::{EventStream, JoinedPeer, ServerSettings};
+use crate::edge::peer::PeerEvent;
+use crate::edge::supervise::{self, MixerListener, MixerProcess};
+use crate::id::{ParticipantId, SourceId};
+use crate::link::{FromMixer, MixerReport, ToMixer};
+use crate::media::SourceKind;
+use crate::room::document::{Event, ParticipantDocument, RoomDocument};
+use crate::room::{Admission, Admitted, Effect, Input, Order, Refusal, Room, RoomSettings, Route};
+use crate::time::{self, Timestamp};
+
+/// Commands waiting for a room.
+pub(super) const COMMANDS: usize = 1_024;
+/// Events a WebSocket may lag behind before it must fetch the room again.
+const EVENTS: usize = 256;
+
+/// What a room is asked, from outside and by its own peers and mixer.
+pub(super) enum Command {
+    /// Something happened.
+    Input(Input),
+    /// Somebody wants in.
+    Admit(Admission, oneshot::Sender<Result<(Admitted, Arc<Uplink>), Refusal>>),
+    /// Its connection has been set up.
+    Attach(ParticipantId, JoinedPeer),
+    /// Its new offer sends these.
+    Resend(ParticipantId, Vec<(String, SourceKind)>, oneshot::Sender<bool>),
+    /// A peer's news.
+    Peer(ParticipantId, PeerEvent),
+    /// The mixer of this generation says something.
+    Mixer(u64, FromMixer),
+    /// The mixer of this generation is gone.
+    MixerLost(u64, String),
+    /// Measured bits per second by stream serial.
+    Bitrates(Vec<(u32, u64)>),
+    /// The room's document.
+    Document(oneshot::Sender<RoomDocument>),
+    /// A participant's document.
+    Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
+    /// The room and what follows.
+    Events(oneshot::Sender<EventStream>),
+}
+
+pub(super) struct RoomTask {
+    room: Room,
+    server: Arc<ServerSettings>,
+    epoch: Timestamp,
+    commands: mpsc::Sender<Command>,
+    mixer: Option<MixerProcess>,
+    generation: u64,
+    link: CurrentLink,
+    routes: Arc<ArcSwap<RouteTable>>,
+    wanted: Vec<Route>,
+    peers: BTreeMap<ParticipantId, Member>,
+    events: broadcast::Sender<Arc<str>>,
+    ended: bool,
+}
+
+struct Member {
+    uplink: Arc<Uplink>,
+    sources: Vec<(SourceKind, SourceId)>,
+    /// None until its answer is made.
+    peer: Option<JoinedPeer>,
+}
+
+impl RoomTask {
+    /// Starts a room; `done` is called when it is over.
+    pub(super) fn spawn(
+        settings: RoomSettings,
+        server: Arc<ServerSettings>,
+        done: impl FnOnce() + Send + 'static,
+    ) -> mpsc::Sender<Command> {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let now = time::now();
+        let name = settings.name.clone();
+        let task = Self {
+            room: Room::new(settings, now),
+            server,
+            epoch: now,
+            commands: commands.clone(),
+            mixer: None,
+            generation: 0,
+            link: CurrentLink::default(),
+            routes: Arc::default(),
+            wanted: Vec::new(),
+            peers: BTreeMap::new(),
+            events: broadcast::channel(EVENTS).0,
+            ended: false,
+        };
+        tokio::spawn(async move {
+            // A bug in one room ends that room: its peers close when their handles drop.
+            if let Err(error) = tokio::spawn(task.drive(inbox)).await {
+                tracing::error!(room = %name, %error, "a room ended by a bug");
+            }
+            done();
+        });
+        commands
+    }
+
+    async fn drive(mut self, mut inbox: mpsc::Receiver<Command>) {
+        while !self.ended {
+            let timeout = sleep_until(self.room.poll_timeout());
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                () = timeout => self.room.handle(time::now(), Input::Timeout),
+            }
+            while let Some(effect) = self.room.poll_effect() {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = time::now();
+        match command {
+            Command::Input(input) => self.room.handle(now, input),
+            Command::Admit(who, reply) => {
+                let answer = self.room.admit(now, who).map(|admitted| self.admitted(admitted));
+                if let Err(Ok((admitted, _))) = reply.send(answer) {
+                    // Whoever asked has gone away meanwhile.
+                    self.room.handle(now, Input::Left(admitted.participant));
+                }
+            }
+            Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
+                Some(member) => {
+                    member.peer = Some(peer);
+                    self.publish_routes();
+                }
+                None => close(peer),
+            },
+            Command::Resend(participant, mids, reply) => {
+                let kinds: Vec<_> = mids.iter().map(|(_, kind)| *kind).collect();
+                let sources = self.room.resend(participant, &kinds);
+                if let (Some(sources), Some(member)) = (&sources, self.peers.get_mut(&participant)) {
+                    member.sources.clone_from(sources);
+                    member.uplink.set_sources(sources.clone());
+                    if let Some(joined) = &mut member.peer {
+                        joined.mids = mids;
+                    }
+                }
+                // Whoever asked may have gone away.
+                let _ = reply.send(sources.is_some());
+            }
+            Command::Peer(participant, event) => self.peer_event(now, participant, event),
+            Command::Mixer(generation, message) if generation == self.generation => self.mixer_says(now, message),
+            Command::MixerLost(generation, why) if generation == self.generation => {
+                tracing::error!(why, "a mixer was lost");
+                self.server.counters.mixer_restarts.inc();
+                self.mixer = None;
+                self.link.store(None);
+                self.room.handle(now, Input::MixerLost);
+            }
+            Command::Mixer(..) | Command::MixerLost(..) => {}
+            Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
+            // Whoever asked may have gone away; then nobody needs the answer.
+            Command::Document(reply) => drop(reply.send(self.room.document())),
+            Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
+            Command::Events(reply) => {
+                let document = self.room.document();
+                let first = event_text(document.version, &Event::Room(Box::new(document)));
+                drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
+            }
+        }
+    }
+
+    fn admitted(&mut self, admitted: Admitted) -> (Admitted, Arc<Uplink>) {
+        let uplink = Arc::new(Uplink::new(
+            admitted.participant,
+            admitted.sources.clone(),
+            self.link.clone(),
+            self.commands.clone(),
+        ));
+        let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None };
+        self.peers.insert(admitted.participant, member);
+        (admitted, uplink)
+    }
+
+    fn peer_event(&mut self, now: Timestamp, participant: ParticipantId, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
+            PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
+            PeerEvent::Closed => self.room.handle(now, Input::Left(participant)),
+            // The connection may come back; until then its tile shows that it is stale.
+            PeerEvent::Disconnected | PeerEvent::Receiver { .. } => {}
+        }
+    }
+
+    fn mixer_says(&mut self, now: Timestamp, message: FromMixer) {
+        match message {
+            FromMixer::Ready { missing } => {
+                for what in missing {
+                    tracing::warn!(what, "the mixer lacks something");
+                }
+            }
+            FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
+            FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
+            FromMixer::Report(report) => self.report(&report),
+            FromMixer::Video { .. } | FromMixer::Audio(_) => unreachable!("the link's reader fans media out itself"),
+        }
+    }
+
+    fn report(&self, report: &MixerReport) {
+        let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
+        let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
+        tracing::debug!(?report, dropped, homeless, "mixer");
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::StartMixer => self.start_mixer(),
+            Effect::StopMixer => {
+                self.mixer = None;
+                self.link.store(None);
+            }
+            Effect::Order(order) => {
+                if let Some(mixer) = &self.mixer {
+                    mixer.link.send(message(order));
+                }
+            }
+            Effect::Routes(routes) => {
+                self.wanted = routes;
+                self.publish_routes();
+            }
+            Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
+            Effect::Close(participant) => {
+                if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
+                    close(peer);
+                }
+            }
+            // Without listeners nobody misses it.
+            Effect::Event(version, event) => drop(self.events.send(event_text(version, &event))),
+            Effect::Ended => self.ended = true,
+        }
+    }
+
+    fn start_mixer(&mut self) {
+        self.generation += 1;
+        let listener = Listener {
+            generation: self.generation,
+            room: self.commands.clone(),
+            routes: self.routes.clone(),
+            meter: Meter::default(),
+        };
+        match supervise::start(&self.server.mixer, listener) {
+            Ok(mixer) => {
+                tracing::info!(pid = mixer.pid, "mixer started");
+                mixer.link.send(ToMixer::Configure(self.server.mixer_settings(self.room.name(), self.epoch)));
+                self.link.store(Some(mixer.link.clone()));
+                self.mixer = Some(mixer);
+            }
+            Err(error) => {
+                // Reported like one that died at once, so that the room tries again at its own pace.
+                let lost =
+                    Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
+                if self.commands.try_send(lost).is_err() {
+                    tracing::error!("a room with a full queue cannot start its mixer");
+                }
+            }
+        }
+    }
+
+    fn publish_routes(&self) {
+        let mut table = RouteTable::default();
+        for route in &self.wanted {
+            let Some(peer) = self.peers.get(&route.participant).and_then(|member| member.peer.as_ref()) else {
+                continue;
+            };
+            table.add(route.participant, route.video, route.audio, peer.peer.subscriber());
+        }
+        self.routes.store(Arc::new(table));
+    }
+
+    fn ask_keyframe(&self, participant: ParticipantId, source: SourceId) {
+        let Some(member) = self.peers.get(&participant) else { return };
+        let kind = member.sources.iter().find(|(_, id)| *id == source).map(|(kind, _)| *kind);
+        let Some((joined, kind)) = member.peer.as_ref().zip(kind) else { return };
+        let mid = joined.mids.iter().find(|(_, known)| *known == kind).map(|(mid, _)| mid.clone());
+        if let Some(mid) = mid {
+            let peer = joined.peer.clone();
+            tokio::spawn(async move { peer.request_keyframe(&mid).await });
+        }
+    }
+}
+
+/// Closes a connection without waiting for it.
+fn close(joined: JoinedPeer) {
+    tokio::spawn(async move { joined.peer.close().await });
+}
+
+/// Passes a peer's news on to its room, named.
+pub(super) fn relay(participant: ParticipantId, mut news: mpsc::Receiver<PeerEvent>, room: mpsc::Sender<Command>) {
+    tokio::spawn(async move {
+        while let Some(event) = news.recv().await {
+            if room.send(Command::Peer(participant, event)).await.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn message(order: Order) -> ToMixer {
+    match order {
+        Order::Source(spec) => ToMixer::Source(spec),
+        Order::SourceGone(source) => ToMixer::SourceGone(source),
+        Order::Scene(scene) => ToMixer::Scene(scene),
+        Order::Mix(plan) => ToMixer::Mix(plan),
+        Order::Streams(set) => ToMixer::Streams(set),
+        Order::Keyframe(serial) => ToMixer::Keyframe { serial },
+    }
+}
+
+fn event_text(version: u64, event: &Event) -> Arc<str> {
+    #[derive(serde::Serialize)]
+    struct Numbered<'a> {
+        #[serde(flatten)]
+        event: &'a Event,
+        version: u64,
+    }
+    // The room document carries its own version: the same number.
+    let text = match event {
+        Event::Room(_) => serde_json::to_string(event),
+        _ => serde_json::to_string(&Numbered { event, version }),
+    };
+    text.expect("events have string keys and no failing serializers").into()
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(time::now())).await,
+        None => pending().await,
+    }
+}
+
+/// Hears the mixer on the link's reader: media goes out at once, the rest to the room.
+struct Listener {
+    generation: u64,
+    room: mpsc::Sender<Command>,
+    routes: Arc<ArcSwap<RouteTable>>,
+    meter: Meter,
+}
+
+impl MixerListener for Listener {
+    fn message(&mut self, message: FromMixer) {
+        match message {
+            FromMixer::Video { serial, packet } => {
+                self.routes.load().video(serial, &packet);
+                self.meter.add(serial, packet.payload.len());
+                if let Some(bitrates) = self.meter.read(time::now()) {
+                    self.tell(Command::Bitrates(bitrates));
+                }
+            }
+            FromMixer::Audio(tick) => self.routes.load().audio(&tick),
+            other => self.tell(Command::Mixer(self.generation, other)),
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, why.to_owned()));
+        tokio::spawn(async move {
+            // Fails only when the room itself is over.
+            let _ = room.send(lost).await;
+        });
+    }
+}
+
+impl Listener {
+    /// A room that cannot keep up misses levels and sizes; both come again.
+    fn tell(&self, command: Command) {
+        if self.room.try_send(command).is_err() {
+            tracing::warn!("a room is too busy to hear its mixer");
+        }
+    }
+}
+
+/// Bytes by stream since the last reading.
+#[derive(Default)]
+struct Meter {
+    since: Timestamp,
+    bytes: BTreeMap<u32, u64>,
+}
+
+impl Meter {
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    fn add(&mut self, serial: u32, bytes: usize) {
+        *self.bytes.entry(serial).or_default() += bytes as u64;
+    }
+
+    /// Bits per second of each stream, once a second.
+    fn read(&mut self, now: Timestamp) -> Option<Vec<(u32, u64)>> {
+        let elapsed = now.since(self.since);
+        if elapsed < Self::PERIOD {
+            return None;
+        }
+        self.since = now;
+        let rate = |bytes: u64| bytes * 8_000 / elapsed.as_millis() as u64;
+        Some(std::mem::take(&mut self.bytes).into_iter().map(|(serial, bytes)| (serial, rate(bytes))).collect())
+    }
+}

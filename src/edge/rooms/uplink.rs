@@ -1,0 +1,89 @@
+//! The way of a participant's packets to its room's mixer.
+//!
+//! Owns: which source a media section is, and the codec it was last announced with. Does not know: what is in a packet.
+//! Track readers call in; packets leave through the link that the room runs at the moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::task::Command;
+use crate::edge::peer::SourceSink;
+use crate::edge::supervise::MixerLink;
+use crate::id::{ParticipantId, SourceId};
+use crate::link::ToMixer;
+use crate::media::{Codec, SourceKind, SourcePacket};
+use crate::plan::SourceSpec;
+use crate::room::Input;
+
+/// The link of a room's mixer while it has one.
+pub(super) type CurrentLink = Arc<ArcSwapOption<MixerLink>>;
+
+/// One participant's way to the mixer.
+pub(super) struct Uplink {
+    participant: ParticipantId,
+    sources: ArcSwap<Vec<(SourceKind, SourceId)>>,
+    /// Codec of each source as announced: read and written only by track readers, seldom at once.
+    announced: Mutex<Vec<(SourceId, Codec)>>,
+    link: CurrentLink,
+    room: mpsc::Sender<Command>,
+    homeless: AtomicU64,
+}
+
+impl Uplink {
+    pub(super) fn new(
+        participant: ParticipantId,
+        sources: Vec<(SourceKind, SourceId)>,
+        link: CurrentLink,
+        room: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            participant,
+            sources: ArcSwap::from_pointee(sources),
+            announced: Mutex::default(),
+            link,
+            room,
+            homeless: AtomicU64::new(0),
+        }
+    }
+
+    /// The participant's new offer sends these.
+    pub(super) fn set_sources(&self, sources: Vec<(SourceKind, SourceId)>) {
+        self.sources.store(Arc::new(sources));
+    }
+
+    /// Packets dropped because they belong to no source, or there was no mixer.
+    pub(super) fn homeless(&self) -> u64 {
+        self.homeless.load(Ordering::Relaxed)
+    }
+
+    /// Tells mixer and room of a source's codec when it is new. The mixer hears it ahead of the packet, on the same
+    /// queue; the room remembers it for the next mixer. A room too busy to hear it now hears it with the next packet.
+    fn announce(&self, link: &MixerLink, source: SourceId, kind: SourceKind, codec: Codec) {
+        let mut announced = self.announced.lock();
+        if announced.contains(&(source, codec)) {
+            return;
+        }
+        link.send(ToMixer::Source(SourceSpec { source, participant: self.participant, kind, codec }));
+        if self.room.try_send(Command::Input(Input::SourceStarted(source, codec))).is_ok() {
+            announced.retain(|(other, _)| *other != source);
+            announced.push((source, codec));
+        }
+    }
+}
+
+impl SourceSink for Uplink {
+    fn packet(&self, _mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
+        let source = self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id);
+        let link = self.link.load();
+        let (Some(source), Some(link)) = (source, link.as_ref()) else {
+            self.homeless.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        self.announce(link, source, kind, codec);
+        link.send(ToMixer::Packet(source, packet));
+    }
+}

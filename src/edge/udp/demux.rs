@@ -1,0 +1,383 @@
+//! Whose datagram is it? The table from ICE user fragments and addresses to connections. No I/O.
+//!
+//! Owns: the rule that only STUN names a connection, and that everything else (DTLS, SRTP, RTCP) reaches one only from
+//! an address that connection has validated: by a check signed with its own ICE password, or by a signed answer to a
+//! check it sent there. Does not know: sockets, wakers. Datagrams come in by [`Table::classify`], verdicts leave.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rtc::crypto::RTCCryptoProvider;
+
+use super::inbox::Inbox;
+use super::stun::{Class, Message, Transaction, is_stun};
+
+/// Validated addresses kept per connection; the one not seen for longest leaves first. A browser has few interfaces.
+const ADDRESSES_MAX: usize = 16;
+/// Checks of ours waiting for an answer, per connection: 32 candidates, resent for some seconds.
+const CHECKS_MAX: usize = 256;
+
+/// Names a connection in the table.
+pub(super) type Key = u64;
+
+/// What to do with a datagram.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It belongs to this connection.
+    Deliver(Arc<Inbox>),
+    /// A plain STUN request: answer where it came from.
+    AnswerStun(Transaction),
+    /// Nobody's.
+    Drop(Reason),
+}
+
+/// Why a datagram was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// STUN that cannot be read, or of a method we do not speak.
+    Malformed,
+    /// A check for a user fragment nobody has.
+    UnknownUfrag,
+    /// A check or an answer whose MESSAGE-INTEGRITY is missing or wrong, or an answer to no check of ours.
+    Unauthenticated,
+    /// Not STUN, from an address no connection has validated.
+    Unvalidated,
+    /// The connection has no socket of this address family (any more).
+    NoSocket,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    /// Our ICE user fragment and password.
+    local: Option<(String, String)>,
+    /// The other side's ICE password: it signs the answers to our checks.
+    remote_password: Option<String>,
+    /// Validated addresses, the latest last.
+    addresses: VecDeque<SocketAddr>,
+    checks: VecDeque<(Transaction, SocketAddr)>,
+    inbox_v4: Option<Arc<Inbox>>,
+    inbox_v6: Option<Arc<Inbox>>,
+}
+
+/// All connections on one port.
+pub(super) struct Table {
+    crypto: Arc<dyn RTCCryptoProvider>,
+    next: Key,
+    connections: HashMap<Key, Connection>,
+    by_ufrag: HashMap<String, Key>,
+    by_address: HashMap<SocketAddr, Key>,
+    by_check: HashMap<Transaction, Key>,
+}
+
+impl Table {
+    pub(super) fn new(crypto: Arc<dyn RTCCryptoProvider>) -> Self {
+        Self {
+            crypto,
+            next: 0,
+            connections: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            by_address: HashMap::new(),
+            by_check: HashMap::new(),
+        }
+    }
+
+    /// Adds a connection that nothing reaches yet.
+    pub(super) fn add(&mut self) -> Key {
+        self.next += 1;
+        self.connections.insert(self.next, Connection::default());
+        self.next
+    }
+
+    /// Forgets a connection and everything that led to it.
+    pub(super) fn remove(&mut self, key: Key) {
+        let Some(connection) = self.connections.remove(&key) else { return };
+        if let Some((ufrag, _)) = &connection.local {
+            self.by_ufrag.remove(ufrag);
+        }
+        for address in &connection.addresses {
+            self.by_address.remove(address);
+        }
+        for (transaction, _) in &connection.checks {
+            self.by_check.remove(transaction);
+        }
+    }
+
+    /// Sets our credentials of the connection, in place of those it had (an ICE restart); validated addresses stay.
+    pub(super) fn set_local(&mut self, key: Key, ufrag: &str, password: &str) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if let Some((old, _)) = connection.local.replace((ufrag.to_owned(), password.to_owned())) {
+            self.by_ufrag.remove(&old);
+        }
+        self.by_ufrag.insert(ufrag.to_owned(), key);
+    }
+
+    /// Sets the password that signs answers to our checks.
+    pub(super) fn set_remote(&mut self, key: Key, password: &str) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.remote_password = Some(password.to_owned());
+        }
+    }
+
+    /// Gives the connection its virtual socket of one address family.
+    pub(super) fn set_inbox(&mut self, key: Key, ipv4: bool, inbox: Option<Arc<Inbox>>) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            *(if ipv4 { &mut connection.inbox_v4 } else { &mut connection.inbox_v6 }) = inbox;
+        }
+    }
+
+    /// Remembers a STUN check the connection sends, so that its answer may validate the address.
+    pub(super) fn sent_check(&mut self, key: Key, to: SocketAddr, datagram: &[u8]) {
+        let Some(message) = Message::parse(datagram).filter(|message| message.class == Class::Request) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if connection.checks.len() == CHECKS_MAX
+            && let Some((oldest, _)) = connection.checks.pop_front()
+        {
+            self.by_check.remove(&oldest);
+        }
+        connection.checks.push_back((message.transaction, to));
+        self.by_check.insert(message.transaction, key);
+    }
+
+    /// Decides about one received datagram.
+    pub(super) fn classify(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        if !is_stun(datagram) {
+            return match self.by_address.get(&from) {
+                Some(key) => self.deliver(*key, from),
+                None => Verdict::Drop(Reason::Unvalidated),
+            };
+        }
+        let Some(message) = Message::parse(datagram) else { return Verdict::Drop(Reason::Malformed) };
+        let owner = match message.class {
+            Class::Request if message.username.is_none() => return Verdict::AnswerStun(message.transaction),
+            Class::Request => self.owner_of_check(&message),
+            Class::Success | Class::Error => self.owner_of_answer(&message, from),
+            // An indication is a keepalive: it says nothing and proves nothing.
+            Class::Indication => Err(Reason::Unauthenticated),
+        };
+        match owner {
+            Err(reason) => Verdict::Drop(reason),
+            Ok(key) => {
+                // An error answer may be unsigned (RFC 8489 section 9.1.4), so it reaches its connection but proves nothing.
+                if message.class != Class::Error {
+                    self.validate(key, from);
+                }
+                self.deliver(key, from)
+            }
+        }
+    }
+
+    fn owner_of_check(&self, message: &Message<'_>) -> Result<Key, Reason> {
+        let ufrag = message.addressee().and_then(|ufrag| std::str::from_utf8(ufrag).ok());
+        let key = ufrag.and_then(|ufrag| self.by_ufrag.get(ufrag)).ok_or(Reason::UnknownUfrag)?;
+        let local = self.connections.get(key).and_then(|connection| connection.local.as_ref());
+        let (_, password) = local.ok_or(Reason::UnknownUfrag)?;
+        if message.is_signed_with(password, &*self.crypto) { Ok(*key) } else { Err(Reason::Unauthenticated) }
+    }
+
+    /// The connection whose check this answers. It must come from where the check went (RFC 8445 section 7.2.5.2.1).
+    fn owner_of_answer(&mut self, message: &Message<'_>, from: SocketAddr) -> Result<Key, Reason> {
+        let key = *self.by_check.get(&message.transaction).ok_or(Reason::Unauthenticated)?;
+        let connection = self.connections.get_mut(&key).ok_or(Reason::Unauthenticated)?;
+        let at = connection.checks.iter().position(|check| *check == (message.transaction, from));
+        let at = at.ok_or(Reason::Unauthenticated)?;
+        let signed = |password: &String| message.is_signed_with(password, &*self.crypto);
+        if message.class == Class::Success && !connection.remote_password.as_ref().is_some_and(signed) {
+            return Err(Reason::Unauthenticated);
+        }
+        connection.checks.remove(at);
+        self.by_check.remove(&message.transaction);
+        Ok(key)
+    }
+
+    /// The address belongs to this connection from now on, whoever had it before.
+    fn validate(&mut self, key: Key, address: SocketAddr) {
+        if let Some(before) = self.by_address.insert(address, key)
+            && let Some(connection) = self.connections.get_mut(&before)
+        {
+            connection.addresses.retain(|known| *known != address);
+        }
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        connection.addresses.push_back(address);
+        if connection.addresses.len() > ADDRESSES_MAX
+            && let Some(oldest) = connection.addresses.pop_front()
+        {
+            self.by_address.remove(&oldest);
+        }
+    }
+
+    fn deliver(&self, key: Key, from: SocketAddr) -> Verdict {
+        let connection = self.connections.get(&key);
+        let inbox = connection.and_then(|c| if from.is_ipv4() { c.inbox_v4.as_ref() } else { c.inbox_v6.as_ref() });
+        inbox.map_or(Verdict::Drop(Reason::NoSocket), |inbox| Verdict::Deliver(Arc::clone(inbox)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::stun::tests::{plain_request, signed};
+    use super::*;
+
+    const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+    const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
+
+    struct Pair {
+        table: Table,
+        keys: [Key; 2],
+        inboxes: [Arc<Inbox>; 2],
+    }
+
+    /// Two connections, `one` and `two`, with passwords `one-password` and `two-password`; theirs sign with `theirs`.
+    fn pair() -> Pair {
+        let mut table = Table::new(rtc::crypto::default_provider().expect("ring is built in"));
+        let keys = [table.add(), table.add()];
+        let inboxes = [Arc::new(Inbox::default()), Arc::new(Inbox::default())];
+        for (at, name) in ["one", "two"].iter().enumerate() {
+            table.set_local(keys[at], name, &format!("{name}-password"));
+            table.set_remote(keys[at], "theirs");
+            table.set_inbox(keys[at], true, Some(Arc::clone(&inboxes[at])));
+        }
+        Pair { table, keys, inboxes }
+    }
+
+    fn address(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 5000))
+    }
+
+    impl Pair {
+        /// Which connection gets the datagram.
+        fn goes_to(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<usize, Reason> {
+            match self.table.classify(from, datagram) {
+                Verdict::Deliver(inbox) => {
+                    Ok(self.inboxes.iter().position(|known| Arc::ptr_eq(known, &inbox)).expect("one of ours"))
+                }
+                Verdict::Drop(reason) => Err(reason),
+                Verdict::AnswerStun(_) => panic!("not a plain request"),
+            }
+        }
+    }
+
+    #[test]
+    fn media_reaches_a_connection_only_from_an_address_it_validated() {
+        let mut pair = pair();
+        for datagram in [CLIENT_HELLO, SRTP] {
+            assert_eq!(pair.goes_to(address(1), datagram), Err(Reason::Unvalidated));
+        }
+        let check = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+        assert_eq!(pair.goes_to(address(1), &check), Ok(0));
+        for datagram in [CLIENT_HELLO, SRTP] {
+            assert_eq!(pair.goes_to(address(1), datagram), Ok(0));
+            assert_eq!(pair.goes_to(address(2), datagram), Err(Reason::Unvalidated));
+            assert_eq!(pair.goes_to(SocketAddr::from(([10, 0, 0, 1], 5001)), datagram), Err(Reason::Unvalidated));
+        }
+    }
+
+    #[test]
+    fn a_check_with_the_wrong_password_or_none_validates_nothing() {
+        let mut pair = pair();
+        let wrong = signed(Class::Request, [1; 12], Some("one:a"), "two-password");
+        assert_eq!(pair.goes_to(address(1), &wrong), Err(Reason::Unauthenticated));
+        let unsigned = {
+            let signed = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+            let mut bytes = signed[..signed.len() - 24].to_vec();
+            let length = (bytes.len() - 20) as u16;
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            bytes
+        };
+        assert_eq!(pair.goes_to(address(1), &unsigned), Err(Reason::Unauthenticated));
+        let unknown = signed(Class::Request, [1; 12], Some("three:a"), "one-password");
+        assert_eq!(pair.goes_to(address(1), &unknown), Err(Reason::UnknownUfrag));
+        assert_eq!(pair.goes_to(address(1), SRTP), Err(Reason::Unvalidated));
+    }
+
+    #[test]
+    fn an_answer_validates_only_the_address_its_check_was_sent_to() {
+        let mut pair = pair();
+        let check = signed(Class::Request, [9; 12], Some("a:one"), "theirs");
+        pair.table.sent_check(pair.keys[0], address(1), &check);
+        let answer = signed(Class::Success, [9; 12], None, "theirs");
+        let forged = signed(Class::Success, [9; 12], None, "guess");
+        let other = signed(Class::Success, [8; 12], None, "theirs");
+        assert_eq!(pair.goes_to(address(2), &answer), Err(Reason::Unauthenticated));
+        assert_eq!(pair.goes_to(address(1), &forged), Err(Reason::Unauthenticated));
+        assert_eq!(pair.goes_to(address(1), &other), Err(Reason::Unauthenticated));
+        assert_eq!(pair.goes_to(address(1), SRTP), Err(Reason::Unvalidated));
+        assert_eq!(pair.goes_to(address(1), &answer), Ok(0));
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(0));
+        assert_eq!(pair.goes_to(address(1), &answer), Err(Reason::Unauthenticated), "an answer counts once");
+    }
+
+    #[test]
+    fn an_error_answer_arrives_but_validates_nothing() {
+        let mut pair = pair();
+        let check = signed(Class::Request, [9; 12], Some("a:one"), "theirs");
+        pair.table.sent_check(pair.keys[0], address(1), &check);
+        let error = signed(Class::Error, [9; 12], None, "theirs");
+        assert_eq!(pair.goes_to(address(1), &error), Ok(0));
+        assert_eq!(pair.goes_to(address(1), SRTP), Err(Reason::Unvalidated));
+    }
+
+    #[test]
+    fn an_address_moves_to_another_connection_only_by_a_signed_check() {
+        let mut pair = pair();
+        pair.goes_to(address(1), &signed(Class::Request, [1; 12], Some("one:a"), "one-password")).expect("genuine");
+        pair.goes_to(address(1), &signed(Class::Request, [2; 12], Some("two:b"), "wrong")).expect_err("forged");
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(0));
+        pair.goes_to(address(1), &signed(Class::Request, [3; 12], Some("two:b"), "two-password")).expect("genuine");
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(1));
+        pair.table.remove(pair.keys[0]);
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(1), "the first owner's end takes nothing from the second");
+        pair.table.remove(pair.keys[1]);
+        assert_eq!(pair.goes_to(address(1), SRTP), Err(Reason::Unvalidated));
+        assert!(pair.table.by_address.is_empty() && pair.table.by_ufrag.is_empty() && pair.table.by_check.is_empty());
+    }
+
+    #[test]
+    fn an_ice_restart_ends_the_old_user_fragment_and_keeps_the_media_path() {
+        let mut pair = pair();
+        pair.goes_to(address(1), &signed(Class::Request, [1; 12], Some("one:a"), "one-password")).expect("genuine");
+        pair.table.set_local(pair.keys[0], "again", "again-password");
+        let old = signed(Class::Request, [2; 12], Some("one:a"), "one-password");
+        assert_eq!(pair.goes_to(address(1), &old), Err(Reason::UnknownUfrag));
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(0));
+        let new = signed(Class::Request, [3; 12], Some("again:a"), "again-password");
+        assert_eq!(pair.goes_to(address(2), &new), Ok(0));
+    }
+
+    #[test]
+    fn addresses_and_checks_are_capped() {
+        let mut pair = pair();
+        for last in 0..100 {
+            let check = signed(Class::Request, [last; 12], Some("one:a"), "one-password");
+            pair.goes_to(address(last), &check).expect("genuine");
+        }
+        assert_eq!(pair.table.by_address.len(), ADDRESSES_MAX);
+        assert_eq!(pair.goes_to(address(83), SRTP), Err(Reason::Unvalidated));
+        assert_eq!(pair.goes_to(address(84), SRTP), Ok(0));
+        for number in 0..1000_u32 {
+            let mut transaction = [0; 12];
+            transaction[..4].copy_from_slice(&number.to_be_bytes());
+            let check = signed(Class::Request, transaction, Some("a:one"), "theirs");
+            pair.table.sent_check(pair.keys[0], address(1), &check);
+        }
+        assert_eq!(pair.table.by_check.len(), CHECKS_MAX);
+    }
+
+    #[test]
+    fn a_plain_request_is_answered() {
+        let mut pair = pair();
+        let verdict = pair.table.classify(address(1), &plain_request([5; 12]));
+        assert!(matches!(verdict, Verdict::AnswerStun(transaction) if transaction == [5; 12]));
+    }
+
+    proptest! {
+        #[test]
+        fn random_datagrams_reach_nobody(bytes in proptest::collection::vec(any::<u8>(), 0..300), last: u8) {
+            let mut pair = pair();
+            let verdict = pair.table.classify(address(last), &bytes);
+            prop_assert!(!matches!(verdict, Verdict::Deliver(_)));
+        }
+    }
+}

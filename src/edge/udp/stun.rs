@@ -1,0 +1,245 @@
+//! Just enough of STUN (RFC 8489) to know whose datagram it is and whether it is genuine.
+//!
+//! Owns: reading a message's class, transaction, USERNAME and MESSAGE-INTEGRITY, and writing the answer of a plain STUN
+//! server. Does not know: connections, sockets. Bytes come in, borrowed views leave; nothing here allocates or fails loudly.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rtc::crypto::{HmacAlgorithm, RTCCryptoProvider};
+
+const HEADER: usize = 20;
+const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+const BINDING_REQUEST: u16 = 0x0001;
+const BINDING_INDICATION: u16 = 0x0011;
+const BINDING_SUCCESS: u16 = 0x0101;
+const BINDING_ERROR: u16 = 0x0111;
+const USERNAME: u16 = 0x0006;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+/// Bytes of an HMAC-SHA1.
+const INTEGRITY_SIZE: usize = 20;
+
+/// A STUN transaction id (96 random bits).
+pub(super) type Transaction = [u8; 12];
+
+/// What a STUN message wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    Request,
+    Indication,
+    Success,
+    Error,
+}
+
+/// A binding message, read but not yet trusted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub(super) class: Class,
+    pub(super) transaction: Transaction,
+    /// The USERNAME attribute, `ours:theirs` in a check sent to us.
+    pub(super) username: Option<&'a [u8]>,
+    integrity_at: Option<usize>,
+    bytes: &'a [u8],
+}
+
+/// Whether a datagram belongs to STUN by its first byte (RFC 7983).
+pub(super) fn is_stun(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| *first <= 3)
+}
+
+impl<'a> Message<'a> {
+    /// Reads a binding message; None when it is malformed or of another method.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let header = bytes.get(..HEADER)?;
+        let class = match u16_at(header, 0)? {
+            BINDING_REQUEST => Class::Request,
+            BINDING_INDICATION => Class::Indication,
+            BINDING_SUCCESS => Class::Success,
+            BINDING_ERROR => Class::Error,
+            _ => return None,
+        };
+        let length = usize::from(u16_at(header, 2)?);
+        if header.get(4..8)? != COOKIE || length % 4 != 0 || bytes.len() != HEADER + length {
+            return None;
+        }
+        let transaction = header.get(8..HEADER)?.try_into().ok()?;
+        let mut message = Self { class, transaction, username: None, integrity_at: None, bytes };
+        let mut at = HEADER;
+        while at < bytes.len() {
+            let (kind, size) = (u16_at(bytes, at)?, usize::from(u16_at(bytes, at + 2)?));
+            let value = bytes.get(at + 4..at + 4 + size)?;
+            match kind {
+                // What follows MESSAGE-INTEGRITY is not protected by it and is ignored (RFC 8489 section 14.5).
+                USERNAME if message.username.is_none() && message.integrity_at.is_none() => {
+                    message.username = Some(value)
+                }
+                MESSAGE_INTEGRITY if message.integrity_at.is_none() => {
+                    if size != INTEGRITY_SIZE {
+                        return None;
+                    }
+                    message.integrity_at = Some(at);
+                }
+                _ => {}
+            }
+            at += 4 + size.next_multiple_of(4);
+        }
+        Some(message)
+    }
+
+    /// The part of USERNAME before the colon: the ufrag of the one it is addressed to.
+    pub(super) fn addressee(&self) -> Option<&'a [u8]> {
+        self.username?.split(|byte| *byte == b':').next()
+    }
+
+    /// Whether MESSAGE-INTEGRITY is there and was made with this password (short-term credentials).
+    pub(super) fn is_signed_with(&self, password: &str, crypto: &dyn RTCCryptoProvider) -> bool {
+        let Some(at) = self.integrity_at else { return false };
+        let tag = &self.bytes[at + 4..at + 4 + INTEGRITY_SIZE];
+        // The length in the signed header counts up to and including MESSAGE-INTEGRITY, whatever follows it.
+        let length = ((at - HEADER + 4 + INTEGRITY_SIZE) as u16).to_be_bytes();
+        let signed = [&self.bytes[..2], &length, &self.bytes[4..at]];
+        let mac = crypto.crypto().new_hmac(HmacAlgorithm::Sha1, password.as_bytes());
+        mac.is_ok_and(|mut mac| mac.verify(&signed, tag).is_ok())
+    }
+}
+
+/// The answer of a plain STUN server: where the request came from, as XOR-MAPPED-ADDRESS.
+pub(super) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8> {
+    let mut value = vec![0, if from.is_ipv4() { 1 } else { 2 }];
+    value.extend((from.port() ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]])).to_be_bytes());
+    let mask = COOKIE.iter().chain(request);
+    match from.ip() {
+        IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
+        IpAddr::V6(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
+    }
+    let mut answer = Vec::with_capacity(HEADER + 4 + value.len());
+    answer.extend(BINDING_SUCCESS.to_be_bytes());
+    answer.extend((4 + value.len() as u16).to_be_bytes());
+    answer.extend(COOKIE);
+    answer.extend(request);
+    answer.extend(XOR_MAPPED_ADDRESS.to_be_bytes());
+    answer.extend((value.len() as u16).to_be_bytes());
+    answer.extend(value);
+    answer
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A signed binding message, as a browser would send it.
+    pub(in crate::edge::udp) fn signed(
+        class: Class,
+        transaction: Transaction,
+        username: Option<&str>,
+        password: &str,
+    ) -> Vec<u8> {
+        let kind = match class {
+            Class::Request => BINDING_REQUEST,
+            Class::Indication => BINDING_INDICATION,
+            Class::Success => BINDING_SUCCESS,
+            Class::Error => BINDING_ERROR,
+        };
+        let mut bytes = kind.to_be_bytes().to_vec();
+        bytes.extend([0, 0]);
+        bytes.extend(COOKIE);
+        bytes.extend(transaction);
+        if let Some(username) = username {
+            bytes.extend(USERNAME.to_be_bytes());
+            bytes.extend((username.len() as u16).to_be_bytes());
+            bytes.extend(username.as_bytes());
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        let length = (bytes.len() - HEADER + 4 + INTEGRITY_SIZE) as u16;
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        let crypto = rtc::crypto::default_provider().expect("ring is built in");
+        let mut tag = [0; INTEGRITY_SIZE];
+        let mut mac = crypto.crypto().new_hmac(HmacAlgorithm::Sha1, password.as_bytes()).expect("SHA-1 is there");
+        mac.sign(&[&bytes], &mut tag).expect("tag fits");
+        bytes.extend(MESSAGE_INTEGRITY.to_be_bytes());
+        bytes.extend((INTEGRITY_SIZE as u16).to_be_bytes());
+        bytes.extend(tag);
+        bytes
+    }
+
+    /// A binding request without any attribute, as a STUN client sends it.
+    pub(in crate::edge::udp) fn plain_request(transaction: Transaction) -> Vec<u8> {
+        let mut bytes = BINDING_REQUEST.to_be_bytes().to_vec();
+        bytes.extend([0, 0]);
+        bytes.extend(COOKIE);
+        bytes.extend(transaction);
+        bytes
+    }
+
+    /// RFC 5769 section 2.1: the sample request, username `evtj:h6vY`, password `VOkJxbRl1RmTxUk/WvJxBt`.
+    const SAMPLE: &str = "000100582112a442b7e7a701bc34d686fa87dfae\
+        802200105354554e207465737420636c69656e74002400046e0001ff80290008932ff9b151263b36\
+        000600096576746a3a683676592020200008 00149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a280280004e57a3bcf";
+
+    fn sample() -> Vec<u8> {
+        let digits: Vec<u8> = SAMPLE.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex"))
+            .collect()
+    }
+
+    #[test]
+    fn the_sample_of_rfc_5769_is_genuine_and_any_other_password_is_not() {
+        let bytes = sample();
+        let crypto = rtc::crypto::default_provider().expect("ring is built in");
+        let message = Message::parse(&bytes).expect("well formed");
+        assert_eq!(message.class, Class::Request);
+        assert_eq!(message.addressee(), Some(&b"evtj"[..]));
+        assert!(message.is_signed_with("VOkJxbRl1RmTxUk/WvJxBt", &*crypto));
+        assert!(!message.is_signed_with("VOkJxbRl1RmTxUk/WvJxBT", &*crypto));
+    }
+
+    #[test]
+    fn any_changed_byte_before_the_tag_breaks_it() {
+        let genuine = sample();
+        let crypto = rtc::crypto::default_provider().expect("ring is built in");
+        for at in 0..genuine.len() - 8 {
+            let mut bytes = genuine.clone();
+            bytes[at] ^= 1;
+            let genuine = Message::parse(&bytes).is_some_and(|m| m.is_signed_with("VOkJxbRl1RmTxUk/WvJxBt", &*crypto));
+            assert!(!genuine, "byte {at} may be changed unseen");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_reads_back() {
+        for from in ["192.0.2.1:32853", "[2001:db8::5]:9"] {
+            let from: SocketAddr = from.parse().expect("address");
+            let answer = mapped_address(&[7; 12], from);
+            let message = Message::parse(&answer).expect("well formed");
+            assert_eq!((message.class, message.transaction), (Class::Success, [7; 12]));
+            let mut read = rtc::stun::message::Message::new();
+            read.unmarshal_binary(&answer).expect("the crate reads it");
+            let mut mapped = rtc::stun::xoraddr::XorMappedAddress::default();
+            read.parse(std::slice::from_mut(&mut mapped)).expect("it has the address");
+            assert_eq!(SocketAddr::new(mapped.ip, mapped.port), from);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_are_read_without_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), header: bool) {
+            if header && bytes.len() >= HEADER {
+                let length = ((bytes.len() - HEADER) as u16).to_be_bytes();
+                bytes[..8].copy_from_slice(&[0, 1, length[0], length[1], COOKIE[0], COOKIE[1], COOKIE[2], COOKIE[3]]);
+            }
+            let crypto = rtc::crypto::default_provider().expect("ring is built in");
+            if let Some(message) = Message::parse(&bytes) {
+                prop_assert!(!message.is_signed_with("password", &*crypto));
+                let _ = message.addressee();
+            }
+        }
+    }
+}

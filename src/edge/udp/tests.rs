@@ -1,0 +1,170 @@
+//! The port with real sockets on loopback.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use webrtc::runtime::AsyncUdpSocket;
+
+use super::stun::Class;
+use super::stun::tests::{plain_request, signed};
+use super::*;
+
+const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
+const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn virtual_socket(connection: &Connection) -> Arc<dyn AsyncUdpSocket> {
+    let socket = std::net::UdpSocket::bind(connection.bind_addresses()[0]).expect("loopback");
+    connection.runtime().wrap_udp_socket(socket).expect("wraps")
+}
+
+/// The next datagram, which must come.
+async fn next(socket: &Arc<dyn AsyncUdpSocket>) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    let received = tokio::time::timeout(Duration::from_secs(5), socket.recv_from(&mut buffer));
+    let (len, from) = received.await.expect("it comes").expect("it is received");
+    (buffer[..len].to_vec(), from)
+}
+
+/// Waits until the port has received so many datagrams in all.
+async fn received(mux: &Mux, count: u64) {
+    let enough = async {
+        while mux.stats().received.load(Ordering::Relaxed) < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), enough).await.expect("loopback loses nothing");
+}
+
+#[tokio::test]
+async fn two_clients_share_the_port_and_get_only_their_own() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let connections = [mux.connect(), mux.connect()];
+    let sockets = [virtual_socket(&connections[0]), virtual_socket(&connections[1])];
+    let clients =
+        [UdpSocket::bind(loopback()).await.expect("binds"), UdpSocket::bind(loopback()).await.expect("binds")];
+    for at in 0..2 {
+        connections[at].set_local_credentials(&format!("ufrag{at}"), "password");
+        let check = signed(Class::Request, [at as u8; 12], Some(&format!("ufrag{at}:theirs")), "password");
+        clients[at].send_to(&check, mux.local_addr()).await.expect("sends");
+        let (datagram, from) = next(&sockets[at]).await;
+        assert_eq!((datagram, from), (check, clients[at].local_addr().expect("bound")));
+    }
+    for at in 0..2 {
+        clients[at].send_to(&[SRTP, &[at as u8]].concat(), mux.local_addr()).await.expect("sends");
+        let (datagram, from) = next(&sockets[at]).await;
+        assert_eq!((*datagram.last().expect("not empty"), from), (at as u8, clients[at].local_addr().expect("bound")));
+        sockets[at].send_to(b"back", from).await.expect("sends");
+        let mut buffer = [0; 16];
+        let (len, from) = clients[at].recv_from(&mut buffer).await.expect("comes back");
+        assert_eq!((&buffer[..len], from), (&b"back"[..], mux.local_addr()));
+    }
+}
+
+#[tokio::test]
+async fn spoofed_datagrams_reach_nobody_and_are_counted() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let connection = mux.connect();
+    let socket = virtual_socket(&connection);
+    connection.set_local_credentials("ufrag", "password");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let stranger = UdpSocket::bind(loopback()).await.expect("binds");
+    let check = signed(Class::Request, [1; 12], Some("ufrag:theirs"), "password");
+    client.send_to(&check, mux.local_addr()).await.expect("sends");
+    next(&socket).await;
+    let forged = signed(Class::Request, [2; 12], Some("ufrag:theirs"), "guess");
+    for datagram in [CLIENT_HELLO, SRTP, &forged, b"\x00junk"] {
+        stranger.send_to(datagram, mux.local_addr()).await.expect("sends");
+    }
+    received(&mux, 5).await;
+    client.send_to(SRTP, mux.local_addr()).await.expect("sends");
+    let (datagram, from) = next(&socket).await;
+    assert_eq!((&*datagram, from), (SRTP, client.local_addr().expect("bound")), "only the client's came through");
+    let stats = mux.stats();
+    assert_eq!(stats.dropped_unvalidated.load(Ordering::Relaxed), 2);
+    assert_eq!(stats.dropped_unauthenticated.load(Ordering::Relaxed), 1);
+    assert_eq!(stats.dropped_malformed.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_answered_check_opens_the_way_too() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let connection = mux.connect();
+    let socket = virtual_socket(&connection);
+    connection.set_remote_password("theirs");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let check = signed(Class::Request, [7; 12], Some("theirs:ufrag"), "theirs");
+    socket.send_to(&check, client.local_addr().expect("bound")).await.expect("sends");
+    client.send_to(&signed(Class::Success, [7; 12], None, "theirs"), mux.local_addr()).await.expect("sends");
+    client.send_to(CLIENT_HELLO, mux.local_addr()).await.expect("sends");
+    next(&socket).await;
+    assert_eq!(next(&socket).await.0, CLIENT_HELLO);
+}
+
+#[tokio::test]
+async fn the_port_is_a_stun_server_within_limits() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    client.send_to(&plain_request([3; 12]), mux.local_addr()).await.expect("sends");
+    let mut buffer = [0; 64];
+    let (len, _) = client.recv_from(&mut buffer).await.expect("answered");
+    assert_eq!(buffer[..len], stun::mapped_address(&[3; 12], client.local_addr().expect("bound")));
+
+    let limit = StunLimit::default();
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    let allowed = (0..100).filter(|_| limit.allows(ip, 1_000)).count();
+    assert_eq!(allowed, STUN_ANSWERS_PER_SECOND as usize);
+    assert!(limit.allows(ip, 1_001), "the next second is another");
+}
+
+#[tokio::test]
+async fn a_dropped_connection_is_reached_no_more_and_an_ended_driver_is_told() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let connection = mux.connect();
+    let socket = virtual_socket(&connection);
+    connection.set_local_credentials("ufrag", "password");
+    let mut fate = connection.fate();
+    connection.runtime().spawn(Box::pin(async {})).detach();
+    let ended = fate.wait_for(|fate| *fate == Fate::Ended);
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("told").expect("held");
+    drop(connection);
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let check = signed(Class::Request, [1; 12], Some("ufrag:theirs"), "password");
+    client.send_to(&check, mux.local_addr()).await.expect("sends");
+    received(&mux, 1).await;
+    assert_eq!(mux.stats().dropped_unknown_ufrag.load(Ordering::Relaxed), 1);
+    let mut buffer = [0; 64];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let mut metas = [RecvMeta::default()];
+    let pending =
+        poll_fn(|cx| std::task::Poll::Ready(socket.poll_recv(cx, &mut slices, &mut metas).is_pending())).await;
+    assert!(pending);
+}
+
+#[tokio::test]
+async fn candidates_name_the_public_addresses_or_the_bound_one() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let port = mux.local_addr().port();
+    assert_eq!(mux.candidates(), [format!("candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host")]);
+    let public = vec!["203.0.113.5".parse().expect("ip"), "2001:db8::5".parse().expect("ip")];
+    let mux = Mux::bind(loopback(), public).expect("binds");
+    let port = mux.local_addr().port();
+    let expected = [
+        format!("candidate:1 1 udp 2130706431 203.0.113.5 {port} typ host"),
+        format!("candidate:2 1 udp 2130706175 2001:db8::5 {port} typ host"),
+    ];
+    assert_eq!(mux.candidates(), expected);
+}
+
+#[tokio::test]
+async fn an_unspecified_address_binds_both_families_on_one_port() {
+    let mux = Mux::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Vec::new()).expect("binds");
+    if let (Some(v4), Some(v6)) = (&mux.v4, &mux.v6) {
+        assert_eq!(v4.local.port(), v6.local.port());
+    }
+    assert!(!mux.candidates().is_empty());
+    assert!(mux.candidates().iter().all(|line| !line.contains("0.0.0.0") && !line.contains(" :: ")));
+}

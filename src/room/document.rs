@@ -1,0 +1,231 @@
+//! What the outside reads and writes of a room: the JSON of the REST bodies and of the events.
+//!
+//! Owns: the serde types of `docs/api.md`. Does not know: HTTP, WebSockets, who may do what.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ParticipantId, RoomName, ViewName};
+use crate::layout::Layout;
+use crate::media::{Codec, Size, SourceKind, Tier};
+
+/// What a person may do; each role may do all that the one before may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Watches.
+    Viewer,
+    /// Sends and receives.
+    Participant,
+    /// Decides about the room and everyone in it.
+    Moderator,
+    /// Decides about the server: all rooms, recordings, metrics.
+    Operator,
+}
+
+/// Which quality somebody gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TierChoice {
+    /// The server chooses.
+    #[default]
+    Auto,
+    /// Always this one.
+    #[serde(untagged)]
+    Pinned(Tier),
+}
+
+/// A room, whole.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RoomDocument {
+    /// Its name.
+    pub name: RoomName,
+    /// Number of the last event; the events after this document have the next ones.
+    pub version: u64,
+    /// How people are arranged.
+    pub layout: Layout,
+    /// The picture everyone gets.
+    pub canvas: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// Nobody new may join.
+    pub locked: bool,
+    /// Who spoke last.
+    pub speaker: Option<ParticipantId>,
+    /// Who speaks now.
+    pub speaking: Vec<ParticipantId>,
+    /// Everyone whose connection is up, in the order of joining.
+    pub participants: Vec<ParticipantDocument>,
+    /// Every view and what it shows.
+    pub views: Vec<ViewDocument>,
+    /// Every stream that is encoded.
+    pub streams: Vec<StreamDocument>,
+}
+
+/// A person or program in a room.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ParticipantDocument {
+    /// Its id.
+    pub id: ParticipantId,
+    /// Shown on its tile; may be empty.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Not heard.
+    pub audio_muted: bool,
+    /// Not seen: its avatar stands on its tile.
+    pub video_muted: bool,
+    /// Made louder or softer in every mix.
+    pub gain_db: f32,
+    /// Wanted quality.
+    pub tier: TierChoice,
+    /// The view it gets.
+    pub view: ViewName,
+    /// What it sends.
+    pub sends: Vec<SourceDocument>,
+    /// What it gets back.
+    pub receives: ReceivesDocument,
+}
+
+/// One thing a participant sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceDocument {
+    /// Camera, screen or microphone.
+    pub kind: SourceKind,
+    /// Codec, once its first packet has come.
+    pub codec: Option<Codec>,
+    /// Picture size, once it is known.
+    pub size: Option<Size>,
+}
+
+/// What a participant gets back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ReceivesDocument {
+    /// The mix.
+    pub audio: bool,
+    /// Codec of the composition, if it gets one.
+    pub video: Option<Codec>,
+}
+
+/// What a view shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ViewDocument {
+    /// Which view.
+    pub view: ViewName,
+    /// The canvas the tiles stand on, in pixels.
+    pub canvas: Size,
+    /// Everyone's place.
+    pub tiles: Vec<TileDocument>,
+}
+
+/// One participant's place, in canvas pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TileDocument {
+    /// Whose it is.
+    pub participant: ParticipantId,
+    /// Camera or screen.
+    pub source: SourceKind,
+    /// Pixels from the left edge.
+    pub x: u32,
+    /// Pixels from the top edge.
+    pub y: u32,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+/// One encoded stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StreamDocument {
+    /// View, codec and tier, as `program/VP8/high`.
+    pub key: String,
+    /// What it really takes now, in bits per second.
+    pub bitrate: u64,
+    /// How many get it.
+    pub subscribers: usize,
+}
+
+/// Changes to a room; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoomPatch {
+    /// How people are arranged.
+    pub layout: Option<Layout>,
+    /// Nobody new may join.
+    pub locked: Option<bool>,
+}
+
+/// Changes to a participant; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParticipantPatch {
+    /// Shown on its tile.
+    pub name: Option<String>,
+    /// Not heard.
+    pub audio_muted: Option<bool>,
+    /// Not seen.
+    pub video_muted: Option<bool>,
+    /// Decibels, -60 to 12.
+    pub gain_db: Option<f32>,
+    /// Wanted quality.
+    pub tier: Option<TierChoice>,
+}
+
+/// Something that happened in a room, as it stands on the WebSocket behind its version.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The whole room: first on every WebSocket, and when the room itself was changed.
+    Room(Box<RoomDocument>),
+    /// Somebody's connection is up.
+    Joined {
+        /// Who.
+        participant: ParticipantDocument,
+    },
+    /// Somebody is gone.
+    Left {
+        /// Who.
+        participant: ParticipantId,
+    },
+    /// Something about a participant changed.
+    Updated {
+        /// As it is now.
+        participant: ParticipantDocument,
+    },
+    /// Tiles moved.
+    Layout(ViewDocument),
+    /// Another one speaks, or somebody began or stopped.
+    Speaker {
+        /// Who spoke last.
+        participant: Option<ParticipantId>,
+        /// Who speaks now.
+        speaking: Vec<ParticipantId>,
+    },
+    /// What the mixer process does.
+    Mixer {
+        /// Its state.
+        state: MixerEvent,
+    },
+    /// Words from one to all.
+    Chat {
+        /// From whom; None for somebody who only has the events open.
+        participant: Option<ParticipantId>,
+        /// The sender's name.
+        name: String,
+        /// The words.
+        text: String,
+    },
+    /// The room is no more; nothing follows.
+    Ended {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// News of the mixer process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixerEvent {
+    /// It died or hung; another one was started and has the room's state.
+    Restarted,
+}

@@ -1,0 +1,188 @@
+//! What the people in a room mean for its mixer: scene, mix plan, streams and routes, derived whole after each input.
+
+use std::collections::BTreeSet;
+
+use super::{Effect, Order, Person, Room, Route, Source};
+use crate::id::ViewName;
+use crate::layout::{Scene, Tile};
+use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
+use crate::plan::{MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
+use crate::room::document::{Event, TileDocument, ViewDocument};
+
+impl Room {
+    /// Derives everything anew and tells what differs.
+    pub(super) fn refresh(&mut self) {
+        if self.ended {
+            return;
+        }
+        let scene = self.derive_scene();
+        if scene != self.scene {
+            let moved = view_document(&scene) != view_document(&self.scene);
+            self.scene = scene;
+            self.effects.push_back(Effect::Order(Order::Scene(self.scene.clone())));
+            if moved {
+                self.emit(|room| Event::Layout(view_document(&room.scene)));
+            }
+        }
+        let mix = self.derive_mix();
+        if mix != self.mix {
+            self.mix = mix;
+            self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
+        }
+        let streams = self.derive_streams();
+        if streams != self.streams {
+            self.streams = streams;
+            self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
+        }
+        self.refresh_routes();
+    }
+
+    /// Tells a new mixer all that the one before it knew.
+    pub(super) fn replay(&mut self) {
+        for (participant, person) in &self.people {
+            for Source { id, kind, codec, .. } in &person.sources {
+                if let Some(codec) = *codec {
+                    let spec = SourceSpec { source: *id, participant: *participant, kind: *kind, codec };
+                    self.effects.push_back(Effect::Order(Order::Source(spec)));
+                }
+            }
+        }
+        self.effects.push_back(Effect::Order(Order::Scene(self.scene.clone())));
+        self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
+        self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
+    }
+
+    fn derive_scene(&mut self) -> Scene {
+        let cells: Vec<_> = self
+            .people
+            .iter()
+            .filter(|(_, person)| person.connected)
+            .flat_map(|(id, person)| person.cells().map(|kind| (*id, kind)))
+            .collect();
+        let placed = self.grid.arrange(self.settings.canvas, &cells).placed;
+        let tile = |((participant, kind), rect)| {
+            let person = self.people.get(&participant)?;
+            Some(Tile {
+                participant,
+                kind,
+                source: person.shown(kind),
+                rect,
+                label: if person.name.is_empty() { participant.to_string() } else { person.name.clone() },
+                speaking: kind == SourceKind::Camera && self.speaker.speaking().contains(&participant),
+                muted: kind == SourceKind::Camera && person.is_silent(),
+            })
+        };
+        Scene {
+            view: ViewName::program(),
+            canvas: self.settings.canvas,
+            fps: self.settings.fps,
+            tiles: placed.into_iter().filter_map(tile).collect(),
+        }
+    }
+
+    fn derive_mix(&self) -> MixPlan {
+        let here = || self.people.iter().filter(|(_, person)| person.connected);
+        MixPlan {
+            sources: here()
+                .filter(|(_, person)| !person.audio_muted)
+                .flat_map(|(_, person)| person.sources.iter().map(|source| (source, person.gain_db)))
+                .filter(|(source, _)| source.kind.kind() == Kind::Audio && source.codec.is_some())
+                .map(|(source, gain_db)| MixInput { source: source.id, gain_db })
+                .collect(),
+            listeners: here().filter(|(_, person)| person.receives_audio).map(|(id, _)| *id).collect(),
+        }
+    }
+
+    fn derive_streams(&mut self) -> StreamSet {
+        let keys: BTreeSet<StreamKey> = self.people.values().filter_map(Person::stream).collect();
+        self.serials.retain(|key, _| keys.contains(key));
+        let streams = keys
+            .into_iter()
+            .map(|key| {
+                let serial = *self.serials.entry(key.clone()).or_insert_with(|| {
+                    self.next_serial += 1;
+                    self.next_serial - 1
+                });
+                let spec = self.settings.ladder.spec(key.tier);
+                // The best tier is the canvas as it is; the ladder gives only its bitrate.
+                let (size, fps) = match key.tier {
+                    Tier::High => (self.settings.canvas, self.settings.fps),
+                    _ => (fitting(spec.size, self.settings.canvas), spec.fps.min(self.settings.fps)),
+                };
+                StreamSpec { serial, key, size, fps, bitrate_kbps: spec.bitrate_kbps }
+            })
+            .collect();
+        StreamSet { streams }
+    }
+
+    fn refresh_routes(&mut self) {
+        let routes: Vec<Route> = self
+            .people
+            .iter()
+            .filter(|(_, person)| person.connected)
+            .map(|(participant, person)| Route {
+                participant: *participant,
+                video: person.stream().and_then(|key| self.serials.get(&key).copied()),
+                audio: person.receives_audio,
+            })
+            .collect();
+        if routes == self.routes {
+            return;
+        }
+        // Whoever is new on a stream can begin only at a keyframe.
+        let begun: BTreeSet<u32> = routes
+            .iter()
+            .filter(|route| self.route(route.participant).and_then(|old| old.video) != route.video)
+            .filter_map(|route| route.video)
+            .collect();
+        self.routes = routes;
+        self.effects.push_back(Effect::Routes(self.routes.clone()));
+        self.effects.extend(begun.into_iter().map(|serial| Effect::Order(Order::Keyframe(serial))));
+    }
+}
+
+impl Person {
+    /// The tiles it has: a live screen, and its camera or avatar if it sends anything.
+    fn cells(&self) -> impl Iterator<Item = SourceKind> + use<> {
+        let screen = self.shown(SourceKind::Screen).map(|_| SourceKind::Screen);
+        let camera = (!self.sources.is_empty()).then_some(SourceKind::Camera);
+        screen.into_iter().chain(camera)
+    }
+
+    /// The source to show for a kind, if it is there and not muted.
+    fn shown(&self, kind: SourceKind) -> Option<crate::id::SourceId> {
+        let muted = kind == SourceKind::Camera && self.video_muted;
+        let source = self.sources.iter().find(|source| source.kind == kind && source.codec.is_some());
+        source.filter(|_| !muted).map(|source| source.id)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
+    }
+
+    fn stream(&self) -> Option<StreamKey> {
+        let codec = self.receives_video.filter(|_| self.connected && self.tier() != Tier::Audio)?;
+        Some(StreamKey { view: ViewName::program(), codec, tier: self.tier() })
+    }
+}
+
+/// The largest even size within `tier` that has the canvas' shape, and never more pixels than the canvas.
+fn fitting(tier: Size, canvas: Size) -> Size {
+    let scale =
+        (f64::from(tier.width) / f64::from(canvas.width)).min(f64::from(tier.height) / f64::from(canvas.height));
+    let even = |pixels: u32| ((f64::from(pixels) * scale.min(1.0) / 2.0).round() as u32).max(1) * 2;
+    Size::new(even(canvas.width), even(canvas.height))
+}
+
+/// Where everybody stands, for the outside.
+pub(super) fn view_document(scene: &Scene) -> ViewDocument {
+    let tiles = scene.tiles.iter().map(|tile| TileDocument {
+        participant: tile.participant,
+        source: tile.kind,
+        x: tile.rect.x,
+        y: tile.rect.y,
+        width: tile.rect.width,
+        height: tile.rect.height,
+    });
+    ViewDocument { view: scene.view.clone(), canvas: scene.canvas, tiles: tiles.collect() }
+}

@@ -1,0 +1,333 @@
+//! The room alone: what it orders, and random lives of rooms with invariants after each step.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::media::Kind;
+
+const LINGER: Duration = Duration::from_secs(5);
+
+fn settings(max: usize) -> RoomSettings {
+    RoomSettings {
+        name: "test".parse().expect("a name"),
+        layout: Layout::default(),
+        canvas: Size::new(1280, 720),
+        fps: 30,
+        ladder: Ladder::default(),
+        max_participants: max,
+        linger: LINGER,
+        permanent: false,
+    }
+}
+
+fn person(name: &str) -> Admission {
+    Admission {
+        name: name.to_owned(),
+        role: Role::Participant,
+        sends: vec![SourceKind::Microphone, SourceKind::Camera],
+        receives_audio: true,
+        receives_video: Some(Codec::Vp8),
+        tier: TierChoice::Auto,
+    }
+}
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_micros(1_000_000_000 + millis * 1_000)
+}
+
+/// A room with what it has asked for.
+struct Driven {
+    room: Room,
+    now: u64,
+    effects: Vec<Effect>,
+}
+
+impl Driven {
+    fn new(max: usize) -> Self {
+        Self { room: Room::new(settings(max), at(0)), now: 0, effects: Vec::new() }
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.room.poll_effect() {
+            self.effects.push(effect);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.room.handle(at(self.now), input);
+        self.drain();
+    }
+
+    fn join(&mut self, who: Admission) -> Admitted {
+        let sends = who.sends.clone();
+        let admitted = self.room.admit(at(self.now), who).expect("let in");
+        self.handle(Input::Connected(admitted.participant));
+        for ((_, source), kind) in admitted.sources.iter().zip(sends) {
+            let codec = if kind.kind() == Kind::Audio { Codec::Opus } else { Codec::Vp8 };
+            self.handle(Input::SourceStarted(*source, codec));
+        }
+        admitted
+    }
+
+    fn last<T>(&self, pick: impl Fn(&Effect) -> Option<T>) -> Option<T> {
+        self.effects.iter().rev().find_map(pick)
+    }
+
+    fn scene(&self) -> Scene {
+        self.last(|e| if let Effect::Order(Order::Scene(scene)) = e { Some(scene.clone()) } else { None })
+            .expect("a scene was ordered")
+    }
+
+    fn events(&self) -> Vec<&Event> {
+        self.effects.iter().filter_map(|e| if let Effect::Event(_, event) = e { Some(event) } else { None }).collect()
+    }
+}
+
+#[test]
+fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
+    assert_eq!(driven.room.poll_timeout(), None);
+    driven.now = 1_000;
+    driven.handle(Input::Left(ann.participant));
+    assert!(!driven.effects.contains(&Effect::StopMixer));
+    assert_eq!(driven.room.poll_timeout(), Some(at(1_000) + LINGER));
+    driven.now = 6_000;
+    driven.handle(Input::Timeout);
+    assert!(driven.effects.contains(&Effect::StopMixer));
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
+    assert_eq!(driven.room.admit(at(6_000), person("Bob")), Err(Refusal::Ended));
+}
+
+#[test]
+fn one_encode_per_codec_however_many_watch() {
+    let mut driven = Driven::new(9);
+    for codec in [Codec::Vp8, Codec::H264, Codec::Vp8, Codec::H264, Codec::Vp8] {
+        driven.join(Admission { receives_video: Some(codec), ..person("x") });
+    }
+    let streams = driven
+        .last(|e| if let Effect::Order(Order::Streams(set)) = e { Some(set.clone()) } else { None })
+        .expect("streams");
+    let codecs: Vec<_> = streams.streams.iter().map(|s| s.key.codec).collect();
+    assert_eq!(codecs, [Codec::Vp8, Codec::H264]);
+    let routes = driven.last(|e| if let Effect::Routes(r) = e { Some(r.clone()) } else { None }).expect("routes");
+    assert_eq!(routes.len(), 5);
+    assert!(routes.iter().all(|route| route.audio && route.video.is_some()));
+    let counts: Vec<_> = driven.room.document().streams.iter().map(|s| s.subscribers).collect();
+    assert_eq!(counts, [3, 2]);
+}
+
+#[test]
+fn a_joiner_makes_its_stream_send_a_keyframe() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    driven.effects.clear();
+    driven.join(person("Bob"));
+    assert!(driven.effects.iter().any(|e| matches!(e, Effect::Order(Order::Keyframe(_)))));
+}
+
+#[test]
+fn muting_leaves_mix_and_picture() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    let patch = ParticipantPatch { audio_muted: Some(true), video_muted: Some(true), ..Default::default() };
+    driven.handle(Input::Update(ann.participant, patch));
+    let mix = driven.last(|e| if let Effect::Order(Order::Mix(mix)) = e { Some(mix.clone()) } else { None });
+    assert!(mix.expect("a mix").sources.is_empty());
+    let tile = &driven.scene().tiles[0];
+    assert_eq!((tile.source, tile.muted), (None, true));
+}
+
+#[test]
+fn a_viewer_has_no_tile_and_an_audio_only_participant_has_an_avatar() {
+    let mut driven = Driven::new(9);
+    driven.join(Admission { sends: vec![], ..person("watcher") });
+    let ann = driven.join(Admission { sends: vec![SourceKind::Microphone], ..person("Ann") });
+    let tiles = driven.scene().tiles;
+    assert_eq!(tiles.len(), 1);
+    assert_eq!((tiles[0].participant, tiles[0].source), (ann.participant, None));
+}
+
+#[test]
+fn a_lost_mixer_is_replaced_and_told_everything() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    let bob = driven.join(person("Bob"));
+    driven.effects.clear();
+    driven.now = 60_000;
+    driven.handle(Input::MixerLost);
+    assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
+    let told: BTreeSet<_> = driven
+        .effects
+        .iter()
+        .filter_map(|e| if let Effect::Order(Order::Source(spec)) = e { Some(spec.source) } else { None })
+        .collect();
+    assert_eq!(told, ann.sources.iter().chain(&bob.sources).map(|(_, id)| *id).collect());
+    assert_eq!(driven.scene().tiles.len(), 2);
+    assert!(driven.events().contains(&&Event::Mixer { state: MixerEvent::Restarted }));
+}
+
+#[test]
+fn a_mixer_that_dies_at_birth_is_not_started_in_a_spin() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    driven.effects.clear();
+    driven.handle(Input::MixerLost);
+    assert!(!driven.effects.contains(&Effect::StartMixer));
+    let due = driven.room.poll_timeout().expect("tries again");
+    driven.now = due.since(at(0)).as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert!(driven.effects.contains(&Effect::StartMixer));
+}
+
+#[test]
+fn locked_and_full_rooms_refuse() {
+    let mut driven = Driven::new(2);
+    driven.handle(Input::Patch(RoomPatch { locked: Some(true), ..Default::default() }));
+    assert_eq!(driven.room.admit(at(0), person("Ann")), Err(Refusal::Locked));
+    driven.join(Admission { role: Role::Moderator, ..person("Mod") });
+    driven.handle(Input::Patch(RoomPatch { locked: Some(false), ..Default::default() }));
+    driven.join(person("Ann"));
+    assert_eq!(driven.room.admit(at(0), person("Bob")), Err(Refusal::Full(2)));
+}
+
+#[test]
+fn half_open_joins_disturb_nobody() {
+    let mut driven = Driven::new(500);
+    driven.join(person("Ann"));
+    driven.effects.clear();
+    for _ in 0..200 {
+        driven.room.admit(at(0), person("ghost")).expect("let in");
+    }
+    driven.drain();
+    assert_eq!(driven.effects, [], "a half-open join reached the room");
+    assert_eq!(driven.room.document().participants.len(), 1);
+}
+
+#[test]
+fn a_stopped_screen_ends_its_source_and_keeps_the_camera() {
+    let mut driven = Driven::new(9);
+    let kinds = [SourceKind::Microphone, SourceKind::Camera, SourceKind::Screen];
+    let ann = driven.join(Admission { sends: kinds.to_vec(), ..person("Ann") });
+    assert_eq!(driven.scene().tiles.len(), 2);
+    let kept = driven.room.resend(ann.participant, &kinds[..2]).expect("is here");
+    driven.drain();
+    assert_eq!(kept, ann.sources[..2]);
+    assert_eq!(driven.scene().tiles.len(), 1);
+    assert!(driven.effects.contains(&Effect::Order(Order::SourceGone(ann.sources[2].1))));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Join { sends: Vec<SourceKind>, video: Option<Codec>, audio: bool },
+    Connect(usize),
+    Start(usize),
+    Leave(usize),
+    Mute(usize, bool, bool),
+    Tier(usize, Tier),
+    Talk(usize, u8),
+    LoseMixer,
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    use SourceKind::{Camera, Microphone, Screen};
+    let sends = proptest::sample::subsequence(vec![Microphone, Camera, Screen], 0..=3);
+    let video = proptest::option::of(proptest::sample::select(vec![Codec::Vp8, Codec::H264]));
+    prop_oneof![
+        3 => (sends, video, any::<bool>()).prop_map(|(sends, video, audio)| Op::Join { sends, video, audio }),
+        4 => (0usize..8).prop_map(Op::Connect),
+        4 => (0usize..8).prop_map(Op::Start),
+        2 => (0usize..8).prop_map(Op::Leave),
+        1 => (0usize..8, any::<bool>(), any::<bool>()).prop_map(|(i, a, v)| Op::Mute(i, a, v)),
+        1 => (0usize..8, proptest::sample::select(vec![Tier::Audio, Tier::Low, Tier::High]))
+            .prop_map(|(i, tier)| Op::Tier(i, tier)),
+        2 => (0usize..8, 0u8..=127).prop_map(|(i, level)| Op::Talk(i, level)),
+        1 => Just(Op::LoseMixer),
+        3 => (1u64..3_000).prop_map(Op::Pass),
+    ]
+}
+
+/// What must hold after every step.
+fn verify(driven: &Driven, versions: &mut u64) {
+    let document = driven.room.document();
+    let here: BTreeSet<_> = document.participants.iter().map(|p| p.id).collect();
+    for tile in &document.views[0].tiles {
+        assert!(here.contains(&tile.participant), "a tile of somebody who is not here");
+        assert!(tile.x + tile.width <= 1280 && tile.y + tile.height <= 720);
+    }
+    assert!(document.speaking.iter().chain(&document.speaker).all(|id| here.contains(id)), "a ghost speaks");
+    for effect in &driven.effects {
+        if let Effect::Event(version, _) = effect {
+            assert_eq!(*version, *versions + 1, "a gap in the versions");
+            *versions = *version;
+        }
+    }
+    assert_eq!(document.version, *versions);
+    let streams: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.serial).collect();
+    let used: BTreeSet<_> = driven.room.routes.iter().filter_map(|route| route.video).collect();
+    assert_eq!(streams, used, "an encoder without a subscriber, or a subscriber without an encoder");
+    let listeners: BTreeSet<_> = driven.room.mix.listeners.iter().copied().collect();
+    assert!(listeners.is_subset(&here));
+}
+
+proptest! {
+    #[test]
+    fn random_lives_keep_the_invariants(ops in proptest::collection::vec(op(), 1..60)) {
+        let mut driven = Driven::new(12);
+        let mut people: Vec<Admitted> = Vec::new();
+        let mut versions = 0;
+        for op in ops {
+            driven.effects.clear();
+            let who = |i: usize| people.get(i % people.len().max(1));
+            match op {
+                Op::Join { sends, video, audio } => {
+                    let admission = Admission { sends, receives_video: video, receives_audio: audio, ..person("x") };
+                    if let Ok(admitted) = driven.room.admit(at(driven.now), admission) {
+                        people.push(admitted);
+                    }
+                    driven.drain();
+                }
+                Op::Connect(i) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    driven.handle(Input::Connected(p));
+                },
+                Op::Start(i) => for (kind, id) in who(i).map(|p| p.sources.clone()).unwrap_or_default() {
+                    let codec = if kind.kind() == Kind::Audio { Codec::Opus } else { Codec::Vp8 };
+                    driven.handle(Input::SourceStarted(id, codec));
+                },
+                Op::Leave(i) => if !people.is_empty() {
+                    let p = people.remove(i % people.len());
+                    driven.handle(Input::Left(p.participant));
+                },
+                Op::Mute(i, audio, video) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    let patch = ParticipantPatch { audio_muted: Some(audio), video_muted: Some(video), ..Default::default() };
+                    driven.handle(Input::Update(p, patch));
+                },
+                Op::Tier(i, tier) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(tier)), ..Default::default() };
+                    driven.handle(Input::Update(p, patch));
+                },
+                Op::Talk(i, level) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    if driven.room.participant(p).is_some() {
+                        driven.handle(Input::Levels(vec![(p, level)]));
+                    }
+                },
+                Op::LoseMixer => driven.handle(Input::MixerLost),
+                Op::Pass(millis) => {
+                    driven.now += millis;
+                    if driven.room.poll_timeout().is_some_and(|due| due <= at(driven.now)) {
+                        driven.handle(Input::Timeout);
+                    }
+                }
+            }
+            verify(&driven, &mut versions);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! What we ask of an offer. Pure.

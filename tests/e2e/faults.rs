@@ -1,0 +1,145 @@
+//! Calls during which something is done to the server: nobody in the call may be hurt by it.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::http::{Offer, get, post_offer};
+use crate::scenario::{list, number, play_with};
+use crate::server::Server;
+use crate::{contract, turn};
+
+/// Junk sent to the media port.
+const DATAGRAMS: usize = 10_000;
+/// Joins of which nothing follows the POST.
+const HALF_OPEN: usize = 200;
+/// Longest freeze that attacks and strangers may cause, in ms.
+const UNHARMED_MS: f64 = 500.0;
+/// How long a mixer may be silent before it counts as hung, and how long until people see and hear again, in ms.
+const HUNG_AFTER_MS: f64 = 3_000.0;
+const BACK_WITHIN_MS: f64 = 2_000.0;
+
+#[test]
+fn a_killed_mixer_is_replaced() {
+    mixer_fault("mixer_killed", "kill-mixer", Signal::KILL, BACK_WITHIN_MS);
+}
+
+#[test]
+fn a_hanging_mixer_is_replaced() {
+    mixer_fault("mixer_stopped", "stop-mixer", Signal::STOP, HUNG_AFTER_MS + BACK_WITHIN_MS);
+}
+
+fn mixer_fault(scenario: &str, request: &str, signal: Signal, within_ms: f64) {
+    let _turn = turn();
+    let server = Server::start();
+    let before = std::cell::RefCell::new(Vec::new());
+    let measured = play_with(&server.url(), scenario, &[], |what| {
+        assert_eq!(what, request);
+        before.replace(server.mixers());
+        server.signal_mixer(signal);
+        "done".to_owned()
+    });
+    assert_eq!(measured["ready"], true);
+    for person in list(&measured, "/people") {
+        assert_unhurt(person, 3);
+        let k = &person["k"];
+        assert!(number(person, "/freeze_ms") < within_ms, "person {k} saw nothing for {} ms", person["freeze_ms"]);
+        assert!(number(person, "/silence_ms") < within_ms, "person {k} heard nothing for {} ms", person["silence_ms"]);
+    }
+    let told = list(&measured, "/events").iter().any(|event| event["type"] == "mixer" && event["state"] == "restarted");
+    assert!(told, "no event tells that the mixer was restarted: {}", measured["events"]);
+    let left_over: Vec<_> = server.mixers().into_iter().filter(|pid| before.borrow().contains(pid)).collect();
+    assert!(left_over.is_empty(), "the old mixer is still there: {left_over:?}");
+    server.stop();
+}
+
+/// The same peer connections all along, and now everything is as it should be.
+fn assert_unhurt(person: &Value, people: usize) {
+    let k = &person["k"];
+    assert_eq!(person["states"], json!(["connecting", "connected"]), "person {k} lost its peer connection");
+    assert_eq!(person["ended"], json!([]), "person {k} lost a track");
+    assert_eq!(number(person, "/tiles"), people as f64, "person {k}");
+    assert_eq!(person["wrong_tiles"], json!([]), "person {k} sees wrong colours");
+    assert_eq!(person["still_tiles"], json!([]), "person {k} sees pictures that do not move");
+    let margin = number(person, "/sound/weakest_db") - number(person, "/sound/loudest_stranger_db");
+    assert!(number(person, "/sound/weakest_db") > -60.0 && margin >= 40.0, "person {k} hears {}", person["sound"]);
+}
+
+#[test]
+fn junk_and_half_open_joins_hurt_nobody() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play_with(&server.url(), "flood", &[], |what| {
+        assert_eq!(what, "flood");
+        let sent = send_junk(server.media);
+        let mut statuses = std::collections::BTreeMap::<String, usize>::new();
+        for guest in 0..HALF_OPEN {
+            let reply = post_offer(
+                &format!("{}/v1/rooms/half-open-{}/participants", server.url(), guest % 8),
+                &Offer::default().sdp(),
+            );
+            *statuses.entry(reply.status.to_string()).or_default() += 1;
+            if reply.status != 201 {
+                reply.assert_problem("a join too many", &[429, 503]);
+            }
+        }
+        json!({"datagrams": sent, "half_open": statuses}).to_string()
+    });
+    assert_eq!(measured["ready"], true);
+    for person in list(&measured, "/people") {
+        assert_unhurt(person, 2);
+        assert!(number(person, "/freeze_ms") < UNHARMED_MS, "person {}: {}", person["k"], person["freeze_ms"]);
+        assert!(number(person, "/silence_ms") < UNHARMED_MS, "person {}: {}", person["k"], person["silence_ms"]);
+    }
+    assert_eq!(get(&format!("{}/healthz", server.url())).status, 200);
+    server.stop();
+}
+
+/// Sends datagrams that look like nothing, STUN, DTLS and RTP; returns how many.
+fn send_junk(media: SocketAddr) -> usize {
+    let target: SocketAddr =
+        if media.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, media.port()).into() } else { media };
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    // A fixed xorshift: the same junk in every run.
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut sent = 0;
+    for number in 0..DATAGRAMS {
+        let length = (random() % 1400) as usize;
+        let mut datagram: Vec<u8> = (0..length).map(|_| random() as u8).collect();
+        let head: &[u8] = match number % 4 {
+            0 => &[],
+            // A binding request with the magic cookie, RFC 8489.
+            1 => &[0, 1, 0, 8, 0x21, 0x12, 0xA4, 0x42],
+            // A handshake record of DTLS 1.2 with a ClientHello.
+            2 => &[22, 0xFE, 0xFD, 0, 0, 0, 0, 0, 0, 0, 1, 0, 64, 1],
+            // RTP with payload type 96.
+            _ => &[0x80, 96],
+        };
+        datagram.splice(..head.len().min(datagram.len()), head.iter().copied());
+        sent += usize::from(socket.send_to(&datagram, target).is_ok());
+    }
+    sent
+}
+
+#[test]
+fn bad_requests_hurt_nobody_in_the_room() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play_with(&server.url(), "bad_requests", &[], |what| {
+        let room = what.strip_prefix("bad-requests ").expect("the room's name follows");
+        json!(contract::refuse_bad_offers(&server, room)).to_string()
+    });
+    assert_eq!(measured["ready"], true);
+    for person in list(&measured, "/people") {
+        assert_unhurt(person, 2);
+        assert!(number(person, "/freeze_ms") < UNHARMED_MS, "person {}: {}", person["k"], person["freeze_ms"]);
+    }
+    server.stop();
+}

@@ -1,0 +1,25 @@
+//! The whole server against real peers: Chromium, Firefox, aiortc and ffmpeg, on loopback.
+//!
+//! Each test starts a server of its own and prints what it measured. Two cores carry one call at a time, so the tests
+//! take turns by [`turn`]. Browser tests are scenarios of `scenario.mjs`: it measures, the tests here judge.
+
+#![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
+
+mod contract;
+mod faults;
+mod http;
+
+mod peers;
+mod rooms;
+mod scenario;
+mod server;
+mod startup;
+mod web;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Waits until no other test of this binary runs.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

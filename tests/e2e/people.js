@@ -1,0 +1,342 @@
+// People made of one colour and one tone: runs inside a page of the server's own origin, as `globalThis.people`.
+// Each holds one peer connection, sends a coloured picture with a moving bar and a sine, and measures what comes back.
+// Nothing here decides whether a call is good: it measures, and the Rust tests judge.
+
+(() => {
+  // Far apart from each other also after the way through I420.
+  const COLOURS = [
+    [200, 30, 30], [30, 160, 50], [40, 60, 210], [220, 200, 40], [190, 40, 190],
+    [40, 190, 210], [235, 125, 20], [250, 175, 205], [90, 60, 30],
+  ];
+  // No tone is a harmonic of another, nor where two others meet when something distorts (2a-b, a+b, a-b).
+  const TONES = [363, 451, 591, 788, 1067, 1450, 1876, 2416, 3081];
+  const AMPLITUDE = 0.06;
+  const BAR_TURN = 2400; // ms for the bar to go across
+
+  const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+  const round = (x, digits = 1) => (Number.isFinite(x) ? Number(x.toFixed(digits)) : null);
+
+  let context = null;
+  function audio() {
+    context ??= new AudioContext({ sampleRate: 48000 });
+    if (context.state !== 'running') context.resume();
+    return context;
+  }
+
+  function camera(k, { width, height, fps }) {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width, height });
+    const pen = canvas.getContext('2d', { alpha: false });
+    const [r, g, b] = COLOURS[k];
+    const bar = 0.3 * r + 0.59 * g + 0.11 * b > 110 ? 'rgb(0,0,0)' : 'rgb(255,255,255)';
+    const draw = () => {
+      pen.fillStyle = `rgb(${r},${g},${b})`;
+      pen.fillRect(0, 0, width, height);
+      pen.fillStyle = bar;
+      const at = (performance.now() % BAR_TURN) / BAR_TURN;
+      pen.fillRect(Math.round(at * width * 0.9), 0, Math.round(width * 0.1), height);
+    };
+    draw();
+    const timer = setInterval(draw, 1000 / fps);
+    const track = canvas.captureStream(fps).getVideoTracks()[0];
+    return { track, stop: () => { clearInterval(timer); track.stop(); } };
+  }
+
+  function microphone(k) {
+    const ctx = audio();
+    const tone = new OscillatorNode(ctx, { frequency: TONES[k] });
+    const gain = new GainNode(ctx, { gain: AMPLITUDE });
+    const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
+    tone.connect(gain).connect(out);
+    tone.start();
+    const track = out.stream.getAudioTracks()[0];
+    return { track, stop: () => { tone.stop(); track.stop(); } };
+  }
+
+  class Person {
+    /**
+     * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent and received video;
+     * path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query.
+     */
+    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '',
+      picture = { width: 320, height: 180, fps: 15 } }) {
+      Object.assign(this, { k, room, name, codec, query });
+      this.path = path ?? `/v1/rooms/${room}/participants`;
+      this.send = { video: true, audio: true, ...send };
+      this.receive = { video: true, audio: true, ...receive };
+      this.picture = picture;
+      this.tracks = { video: 0, audio: 0 };
+      this.ended = [];
+      this.states = [];
+      this.frames = [];
+    }
+
+    async join() {
+      if (this.send.video) this.camera = camera(this.k, this.picture);
+      if (this.send.audio) this.microphone = microphone(this.k);
+      const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
+      pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
+      pc.ontrack = ({ track }) => this.#take(track);
+      const transceiver = (kind, source) => {
+        const direction = this.send[kind] ? (this.receive[kind] ? 'sendrecv' : 'sendonly') : 'recvonly';
+        if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction });
+      };
+      transceiver('audio', this.microphone);
+      this.videoTransceiver = transceiver('video', this.camera);
+      if (this.codec && this.videoTransceiver) {
+        const all = RTCRtpReceiver.getCapabilities('video').codecs;
+        const wanted = (c) => c.mimeType.toLowerCase() === `video/${this.codec.toLowerCase()}`;
+        const helpers = (c) => /\/(rtx|red|ulpfec)$/i.test(c.mimeType);
+        this.videoTransceiver.setCodecPreferences([...all.filter(wanted), ...all.filter(helpers)]);
+      }
+      await pc.setLocalDescription();
+      this.posted = performance.now();
+      const response = await fetch(`${this.path}?name=${encodeURIComponent(this.name)}${this.query}`, {
+        method: 'POST', headers: { 'content-type': 'application/sdp' }, body: pc.localDescription.sdp,
+      });
+      const answer = await response.text();
+      if (response.status !== 201) throw new Error(`joining ${this.path} was answered ${response.status}: ${answer}`);
+      this.answeredAfter = performance.now() - this.posted;
+      this.location = response.headers.get('location');
+      this.id = response.headers.get('commingle-participant');
+      await pc.setRemoteDescription({ type: 'answer', sdp: answer });
+      this.lines = answer.split(/\r?\n/).filter((line) => line.startsWith('m='));
+      return this;
+    }
+
+    #take(track) {
+      this.tracks[track.kind] += 1;
+      track.onended = () => this.ended.push(track.kind);
+      this.stream ??= new MediaStream();
+      this.stream.addTrack(track);
+      if (!this.video) {
+        // In the page and playing: browsers hand sound to Web Audio only from a stream that some element plays.
+        this.video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, playsInline: true });
+        this.video.style.cssText = 'width:160px;height:90px;display:inline-block';
+        document.body.append(this.video);
+        this.#watchFrames();
+      }
+      this.video.srcObject = this.stream;
+      if (track.kind === 'audio') {
+        this.ear = new AnalyserNode(audio(), { fftSize: 32768, smoothingTimeConstant: 0, minDecibels: -160 });
+        audio().createMediaStreamSource(new MediaStream([track])).connect(this.ear);
+      }
+    }
+
+    #watchFrames() {
+      const each = (now, frame) => {
+        this.firstFrame ??= now - this.posted;
+        this.frames.push({ shown: frame.presentationTime, received: frame.receiveTime ?? frame.presentationTime });
+        this.video.requestVideoFrameCallback(each);
+      };
+      this.video.requestVideoFrameCallback(each);
+    }
+
+    async leave() {
+      if (this.location) {
+        const response = await fetch(this.location, { method: 'DELETE' });
+        this.leftWith = response.status;
+      }
+      this.hangUp();
+    }
+
+    /** Gone without a word. */
+    hangUp() {
+      this.pc?.close();
+      this.camera?.stop();
+      this.microphone?.stop();
+      this.video?.remove();
+    }
+
+    async cameraOff() {
+      await this.videoTransceiver.sender.replaceTrack(null);
+    }
+
+    async cameraOn() {
+      await this.videoTransceiver.sender.replaceTrack(this.camera.track);
+    }
+
+    /** Sizes and gaps, in ms, of the frames shown in a time: what a person would call a freeze. */
+    freezes(from, to) {
+      const inside = this.frames.filter((f) => f.shown >= from && f.shown <= to);
+      const gaps = (of) => {
+        const times = [from, ...inside.map((f) => f[of]), ...(of === 'shown' ? [to] : [])];
+        return times.slice(1).map((t, i) => t - times[i]);
+      };
+      const shown = gaps('shown');
+      const received = gaps('received').slice(1);
+      return {
+        frames: inside.length,
+        max_gap_ms: round(Math.max(...shown)),
+        gaps_over_200_ms: shown.filter((gap) => gap > 200).length,
+        max_received_gap_ms: round(Math.max(0, ...received)),
+      };
+    }
+
+    /** From now on notes every 20 ms whether anything is heard. */
+    watchSound() {
+      const ear = new AnalyserNode(audio(), { fftSize: 1024 });
+      audio().createMediaStreamSource(new MediaStream(this.stream.getAudioTracks())).connect(ear);
+      const samples = new Float32Array(ear.fftSize);
+      this.heard = [];
+      const timer = setInterval(() => {
+        ear.getFloatTimeDomainData(samples);
+        const rms = Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
+        if (rms > 0.003) this.heard.push(performance.now());
+      }, 20);
+      return () => clearInterval(timer);
+    }
+
+    /** The longest silence between two times, in ms; needs `watchSound`. */
+    silence(from, to) {
+      const times = [from, ...this.heard.filter((t) => t >= from && t <= to), to];
+      return round(Math.max(...times.slice(1).map((t, i) => t - times[i])));
+    }
+
+    /** Level in dB at each of the frequencies in what is heard now; null while nothing is heard. */
+    spectrum(frequencies) {
+      if (!this.ear) return null;
+      const bins = new Float32Array(this.ear.frequencyBinCount);
+      this.ear.getFloatFrequencyData(bins);
+      const width = this.ear.context.sampleRate / this.ear.fftSize;
+      return frequencies.map((hz) => {
+        const middle = Math.round(hz / width);
+        return Math.max(-200, ...bins.subarray(middle - 3, middle + 4));
+      });
+    }
+
+    /** The picture received now as pixels, at a size that is quick to read. */
+    pixels() {
+      const { video } = this;
+      if (!video?.videoWidth) return null;
+      this.easel ??= Object.assign(document.createElement('canvas'), { width: 640, height: 360 });
+      const pen = this.easel.getContext('2d', { willReadFrequently: true, alpha: false });
+      pen.drawImage(video, 0, 0, 640, 360);
+      return pen.getImageData(0, 0, 640, 360);
+    }
+
+    async stats() {
+      const out = {};
+      for (const s of (await this.pc.getStats()).values()) {
+        if (s.type === 'inbound-rtp') {
+          out[s.kind] = {
+            packets: s.packetsReceived, lost: s.packetsLost, jitter_ms: round(1000 * s.jitter),
+            ...(s.kind === 'video'
+              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount, width: s.frameWidth,
+                  height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount }
+              : { concealed: s.concealedSamples, samples: s.totalSamplesReceived }),
+          };
+        }
+      }
+      return out;
+    }
+  }
+
+  /** The middle value of each channel over a grid of points inside a tile: the bar and the name do not count. */
+  function tileColour(image, tile, canvas) {
+    const points = [];
+    for (let row = 0; row < 5; row += 1) {
+      for (let column = 0; column < 9; column += 1) {
+        const x = ((tile.x + tile.width * (0.2 + 0.6 * (column / 8))) / canvas.width) * image.width;
+        const y = ((tile.y + tile.height * (0.25 + 0.4 * (row / 4))) / canvas.height) * image.height;
+        const at = 4 * (Math.floor(y) * image.width + Math.floor(x));
+        points.push([image.data[at], image.data[at + 1], image.data[at + 2]]);
+      }
+    }
+    return [0, 1, 2].map((c) => points.map((p) => p[c]).sort((a, b) => a - b)[points.length >> 1]);
+  }
+
+  /** Where the bar stands in a tile, in hundredths of its width; null when no bar is seen. */
+  function barPosition(image, tile, canvas, colour) {
+    const y = Math.floor(((tile.y + tile.height * 0.4) / canvas.height) * image.height);
+    let sum = 0;
+    let count = 0;
+    for (let i = 8; i < 92; i += 1) {
+      const x = Math.floor(((tile.x + (tile.width * i) / 100) / canvas.width) * image.width);
+      const at = 4 * (y * image.width + x);
+      if (distance([image.data[at], image.data[at + 1], image.data[at + 2]], colour) > 100) {
+        sum += i;
+        count += 1;
+      }
+    }
+    return count >= 2 && count < 40 ? Math.round(sum / count) : null;
+  }
+
+  function nearest(colour) {
+    const k = COLOURS.map((c) => distance(c, colour)).reduce((best, d, i, all) => (d < all[best] ? i : best), 0);
+    return { k, away: round(distance(COLOURS[k], colour)) };
+  }
+
+  /** What stands in each tile of a view as this person sees it, looked at for `ms`. */
+  async function look(person, view, ms = 1500) {
+    const bars = view.tiles.map(() => new Set());
+    let colours = view.tiles.map(() => null);
+    const end = performance.now() + ms;
+    while (performance.now() < end) {
+      const image = person.pixels();
+      if (image) {
+        colours = view.tiles.map((tile) => tileColour(image, tile, view.canvas));
+        view.tiles.forEach((tile, i) => {
+          const bar = barPosition(image, tile, view.canvas, colours[i]);
+          if (bar !== null) bars[i].add(bar);
+        });
+      }
+      await sleep(110);
+    }
+    return view.tiles.map((tile, i) => {
+      const seen = colours[i] ? nearest(colours[i]) : { k: null, away: null };
+      return { participant: tile.participant, seen: seen.k, away: seen.away, colour: colours[i], bars: bars[i].size };
+    });
+  }
+
+  /** Levels in dB of the tones that should and should not be heard: loudest of three looks for the strangers, else the softest. */
+  async function listen(person, { expected, strangers }) {
+    const rounds = [];
+    for (let i = 0; i < 3; i += 1) {
+      if (i) await sleep(350);
+      const all = person.spectrum([...expected, ...strangers].map((k) => TONES[k]));
+      if (all) rounds.push(all);
+    }
+    if (!rounds.length) return null;
+    const over = (f, i) => round(f(...rounds.map((levels) => levels[i])));
+    const heard = expected.map((k, i) => ({ k, db: over(Math.min, i) }));
+    const unheard = strangers.map((k, i) => ({ k, db: over(Math.max, i + expected.length) }));
+    return {
+      heard,
+      unheard,
+      weakest_db: heard.length ? Math.min(...heard.map((t) => t.db)) : null,
+      loudest_stranger_db: unheard.length ? Math.max(...unheard.map((t) => t.db)) : null,
+    };
+  }
+
+  async function roomDocument(room) {
+    const response = await fetch(`/v1/rooms/${room}`);
+    if (!response.ok) throw new Error(`GET /v1/rooms/${room} was answered ${response.status}`);
+    return response.json();
+  }
+
+  const program = (document) => document.views.find((view) => view.view === 'program');
+
+  /** Waits until `test()` is true; false when it was not in time. */
+  async function until(test, ms, every = 50) {
+    const end = performance.now() + ms;
+    for (;;) {
+      if (await test()) return true;
+      if (performance.now() > end) return false;
+      await sleep(every);
+    }
+  }
+
+  /** Listens to a room's events; `log` holds each with the time it came. */
+  function events(room) {
+    const log = [];
+    const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/rooms/${room}/events`);
+    socket.onmessage = ({ data }) => log.push({ at: performance.now(), ...JSON.parse(data) });
+    return { log, close: () => socket.close() };
+  }
+
+  globalThis.people = {
+    COLOURS, TONES, Person, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
+  };
+})();

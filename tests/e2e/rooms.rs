@@ -1,0 +1,171 @@
+//! Calls that go well: everyone sees the grid of everyone and hears everyone but themselves.
+
+use serde_json::Value;
+
+use crate::scenario::{list, number, play};
+use crate::server::Server;
+use crate::turn;
+
+/// How far below the softest of the others one's own voice must be, in dB.
+const OWN_BELOW_OTHERS_DB: f64 = 40.0;
+/// The weakest level, in dB of the spectrum, at which a tone counts as heard; people send theirs at about -38.
+const HEARD_DB: f64 = -60.0;
+
+#[test]
+fn two() {
+    grid(2, "20", "");
+}
+
+#[test]
+fn three() {
+    grid(3, "20", "");
+}
+
+#[test]
+fn five() {
+    grid(5, "20", "");
+}
+
+#[test]
+fn nine() {
+    grid(9, "20", "");
+}
+
+#[test]
+fn vp8_and_h264_in_one_room() {
+    let measured = grid(4, "8", "VP8,H264");
+    let streams: Vec<_> = list(&measured, "/streams").iter().filter_map(|stream| stream["key"].as_str()).collect();
+    for codec in ["VP8", "H264"] {
+        assert!(streams.iter().any(|key| key.contains(codec)), "no stream in {codec} among {streams:?}");
+    }
+}
+
+fn grid(people: usize, seconds: &str, codecs: &str) -> Value {
+    let _turn = turn();
+    let server = Server::start();
+    let count = people.to_string();
+    let mut arguments = vec!["--people", &count, "--seconds", seconds];
+    if !codecs.is_empty() {
+        arguments.extend(["--codecs", codecs]);
+    }
+    let measured = play(&server.url(), "grid", &arguments);
+    assert_eq!(measured["ready"], true, "not everyone saw the whole grid within 15 s");
+    assert_eq!(number(&measured, "/participants"), people as f64);
+    for person in list(&measured, "/people") {
+        assert_call(person, people);
+        assert_sound(person);
+        let freezes = &person["freezes"];
+        assert_eq!(number(freezes, "/gaps_over_200_ms"), 0.0, "person {} saw a freeze: {freezes}", person["k"]);
+        assert!(number(freezes, "/frames") > 0.0, "person {} saw nothing", person["k"]);
+    }
+    assert_eq!(list(&measured, "/left"), vec![200; people], "leaving by DELETE");
+    server.stop();
+    measured
+}
+
+/// One video and one audio; every colour in its tile, moving.
+fn assert_call(person: &Value, tiles: usize) {
+    let k = &person["k"];
+    assert_eq!(person["tracks"], serde_json::json!({"video": 1, "audio": 1}), "person {k}");
+    assert_eq!(number(person, "/lines"), 2.0, "person {k} got more than one video and one audio");
+    assert_eq!(number(person, "/tiles"), tiles as f64, "person {k}");
+    assert_eq!(list(person, "/wrong_tiles"), [] as [Value; 0], "person {k} sees wrong colours");
+    assert_eq!(list(person, "/still_tiles"), [] as [Value; 0], "person {k} sees pictures that do not move");
+    let states = list(person, "/states");
+    assert!(!states.iter().any(|state| state == "failed" || state == "disconnected"), "person {k}: {states:?}");
+}
+
+/// All tones but one's own.
+fn assert_sound(person: &Value) {
+    assert_hears(&person["sound"], &format!("person {}", person["k"]));
+}
+
+pub(crate) fn assert_hears(sound: &Value, who: &str) {
+    let weakest = number(sound, "/weakest_db");
+    let stranger = number(sound, "/loudest_stranger_db");
+    assert!(weakest > HEARD_DB, "{who} does not hear everyone: {sound}");
+    let margin = weakest - stranger;
+    assert!(margin >= OWN_BELOW_OTHERS_DB, "{who} hears what it should not, only {margin:.1} dB below: {sound}");
+}
+
+#[test]
+fn every_kind_of_participant() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "kinds", &[]);
+    assert_eq!(measured["ready"], true, "the room was not complete within 15 s");
+
+    for (name, video, audio) in [
+        ("full", 1, 1),
+        ("audioOnly", 1, 1),
+        ("videoOnly", 1, 1),
+        ("silent", 1, 1),
+        ("viewer", 1, 1),
+        ("publisher", 0, 0),
+        ("soundless", 1, 0),
+    ] {
+        let expected = serde_json::json!({"video": video, "audio": audio});
+        assert_eq!(measured["tracks"][name], expected, "tracks of {name}");
+    }
+    for watcher in ["full", "viewer"] {
+        let seen = &measured["seen"][watcher];
+        assert_eq!(seen["viewer"], Value::Null, "a viewer has no tile: {seen}");
+        for (name, k) in [("full", 0), ("videoOnly", 2), ("silent", 3), ("publisher", 5), ("soundless", 6)] {
+            let tile = &seen[name];
+            assert_eq!(tile["seen"], k, "{watcher} sees in the tile of {name}: {tile}");
+            assert!(number(tile, "/bars") >= 4.0, "{watcher} sees {name} standing still: {tile}");
+        }
+        let avatar = &seen["audioOnly"];
+        assert_eq!(number(avatar, "/bars"), 0.0, "somebody without a camera has an avatar: {avatar}");
+    }
+    for name in ["full", "audioOnly", "videoOnly", "silent", "viewer"] {
+        assert_hears(&measured["sound"][name], name);
+    }
+
+    let camera_off = number(&measured, "/camera_off_ms");
+    assert!(camera_off < 5_000.0, "the picture of a camera that was switched off stood for {camera_off} ms");
+    let camera_on = number(&measured, "/camera_on_ms");
+    assert!(camera_on < 2_000.0, "a camera that was switched on again was not seen for {camera_on} ms");
+    assert_eq!(measured["video_muted"]["status"], 200);
+    for change in ["/video_muted/hidden_ms", "/video_muted/shown_ms"] {
+        let took = number(&measured, change);
+        assert!(took < 2_000.0, "{change}: {took}");
+    }
+    assert_eq!(measured["audio_muted"]["status"], 200);
+    assert_hears(&measured["audio_muted"]["sound"], "the viewer, after one was muted,");
+    server.stop();
+}
+
+#[test]
+fn another_room_beside_sees_and_hears_nothing() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "apart", &[]);
+    assert_eq!(measured["ready"], true, "the rooms were not complete within 15 s");
+    for person in list(&measured, "/people") {
+        let mut seen = list(person, "/seen").to_vec();
+        seen.sort_by_key(Value::as_u64);
+        assert_eq!(seen, list(person, "/roommates"), "person {} sees others than its room", person["k"]);
+        assert_eq!(number(person, "/participants"), 2.0);
+        assert_sound(person);
+    }
+    server.stop();
+}
+
+#[test]
+fn people_come_and_go_in_any_order() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "churn", &["--seconds", "60", "--seed", "7"]);
+    assert_eq!(measured["settled"], true, "the room did not come to show just who is there");
+    assert_eq!(list(&measured, "/wrong_tracks"), [] as [Value; 0]);
+    assert!(number(&measured, "/counts/joined") >= 10.0, "the test itself had too few joins: {}", measured["counts"]);
+    for person in list(&measured, "/people") {
+        assert_eq!(person["tracks"], serde_json::json!({"video": 1, "audio": 1}));
+        assert_eq!(list(person, "/wrong_tiles"), [] as [Value; 0], "person {}", person["k"]);
+        if !list(person, "/sound/heard").is_empty() {
+            assert_sound(person);
+        }
+    }
+    server.stop();
+}

@@ -1,0 +1,86 @@
+// Plays one scenario against a running server and prints its measurements as one line of JSON.
+//
+//     node tests/e2e/scenario.mjs NAME --url http://127.0.0.1:8080 [--people 3] [--seconds 20] …
+//
+// A scenario that needs something done to the server prints `> WHAT` and waits for a line on standard input: the Rust
+// tests do it; by hand, do it and press Enter.
+
+import { createInterface } from 'node:readline/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
+import * as faults from './scenarios/faults.mjs';
+import * as figures from './scenarios/figures.mjs';
+import * as peers from './scenarios/peers.mjs';
+import * as rooms from './scenarios/rooms.mjs';
+import * as web from './scenarios/web.mjs';
+
+const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...web };
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    url: { type: 'string', default: 'http://127.0.0.1:8080' },
+    room: { type: 'string', default: `e2e-${process.pid}` },
+    people: { type: 'string', default: '2' },
+    seconds: { type: 'string', default: '5' },
+    codecs: { type: 'string', default: '' },
+    seed: { type: 'string', default: '1' },
+    out: { type: 'string', default: 'target/e2e' },
+  },
+});
+const play = scenarios[positionals[0]];
+if (!play || positionals.length !== 1) {
+  process.stderr.write(`usage: scenario.mjs NAME --url URL …, where NAME is one of: ${Object.keys(scenarios).join(', ')}\n`);
+  process.exit(2);
+}
+
+const options = {
+  ...values,
+  people: Number(values.people),
+  seconds: Number(values.seconds),
+  seed: Number(values.seed),
+  codecs: values.codecs ? values.codecs.split(',') : [],
+};
+
+const input = createInterface({ input: process.stdin });
+const answers = input[Symbol.asyncIterator]();
+const browsers = [];
+const opened = async (launching) => {
+  const browser = await launching;
+  browsers.push(browser);
+  return browser;
+};
+
+const stage = {
+  options,
+  chromium: (more) => opened(launchChromium(more)),
+  firefox: () => opened(launchFirefox()),
+  /** A page with `people` in a Chromium of its own. */
+  page: async () => peoplePage(await opened(launchChromium()), options.url),
+  peoplePage: (browser) => peoplePage(browser, options.url),
+  /** Has something done to the server; resolves when it is done, with what the other side said. */
+  ask: async (what) => {
+    process.stdout.write(`> ${what}\n`);
+    const { value, done } = await answers.next();
+    if (done) throw new Error(`nobody answered "${what}"`);
+    return value;
+  },
+  /** Keeps a picture, given as a data URL or as bytes. */
+  keep: async (name, picture) => {
+    await mkdir(options.out, { recursive: true });
+    const bytes = typeof picture === 'string' ? Buffer.from(picture.split(',')[1], 'base64') : picture;
+    await writeFile(path.join(options.out, `${name}.png`), bytes);
+  },
+};
+
+let status = 0;
+try {
+  process.stdout.write(`${JSON.stringify(await play(stage))}\n`);
+} catch (error) {
+  process.stderr.write(`${error.stack ?? error}\n`);
+  status = 1;
+}
+await Promise.allSettled(browsers.map((browser) => browser.close()));
+process.exit(status);

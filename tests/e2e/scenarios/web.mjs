@@ -1,0 +1,135 @@
+// The server's own web page, used as people use it.
+
+const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true } };
+
+/** Opens the page and joins by its form. `faults` collects what went wrong in the page. */
+async function visit(browser, options, name, size, faults) {
+  const context = await browser.createBrowserContext();
+  await context.overridePermissions(options.url, ['camera', 'microphone']);
+  const page = await context.newPage();
+  await page.setViewport(SIZES[size]);
+  page.on('pageerror', (error) => faults.push(`${name}: ${error.message ?? error}`));
+  page.on('requestfailed', (request) => {
+    if (!request.failure()?.errorText.includes('ERR_ABORTED')) faults.push(`${name}: ${request.url()}: ${request.failure()?.errorText}`);
+  });
+  await page.goto(`${options.url}/`, { waitUntil: 'load' });
+  return page;
+}
+
+const type = async (page, selector, text) => {
+  await page.$eval(selector, (field) => { field.value = ''; });
+  await page.type(selector, text);
+};
+
+/** Fills the form and joins; resolves with the ms until the mixed picture moved. */
+async function joinByForm(page, name, room) {
+  await type(page, '#name', name);
+  await type(page, '#room', room);
+  const from = performance.now();
+  await page.click('#join');
+  await moving(page, 20_000);
+  return Math.round(performance.now() - from);
+}
+
+/** Waits until the mixed picture shows new frames. */
+async function moving(page, timeout) {
+  await page.waitForFunction(() => document.querySelector('#mix')?.videoWidth > 0, { timeout, polling: 50 });
+  const before = await page.$eval('#mix', (video) => video.getVideoPlaybackQuality().totalVideoFrames);
+  await page.waitForFunction(
+    (frames) => document.querySelector('#mix').getVideoPlaybackQuality().totalVideoFrames > frames + 3, { timeout, polling: 50 }, before,
+  );
+}
+
+const roomDocument = async (options) => (await fetch(`${options.url}/v1/rooms/${options.room}`)).json();
+
+async function until(test, ms) {
+  const end = performance.now() + ms;
+  while (!(await test())) {
+    if (performance.now() > end) return false;
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+  }
+  return true;
+}
+
+/** How far the preview of oneself lies from one's own tile in the mixed picture, in CSS pixels; null when it is not shown. */
+async function selfTileError(page, document_, name) {
+  const person = document_.participants.find((p) => p.name === name);
+  const view = document_.views.find((v) => v.view === 'program');
+  const tile = view.tiles.find((t) => t.participant === person?.id);
+  if (!tile) return null;
+  return page.evaluate((t, canvas) => {
+    const overlay = document.querySelector('#self-tile');
+    if (!overlay || overlay.hidden) return null;
+    const mix = document.querySelector('#mix');
+    const box = mix.getBoundingClientRect();
+    // The picture inside its element, as object-fit: contain puts it.
+    const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+    const left = box.left + (box.width - canvas.width * scale) / 2;
+    const top = box.top + (box.height - canvas.height * scale) / 2;
+    const real = overlay.getBoundingClientRect();
+    return Math.max(
+      Math.abs(real.left - (left + t.x * scale)), Math.abs(real.top - (top + t.y * scale)),
+      Math.abs(real.right - (left + (t.x + t.width) * scale)), Math.abs(real.bottom - (top + (t.y + t.height) * scale)),
+    );
+  }, tile, view.canvas);
+}
+
+/** Two people meet on the page, one of them on a phone; mute, camera off and on, leave. */
+export async function page_call({ chromium, options, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const shot = async (page, name) => keep(name, await page.screenshot());
+  const ann = await visit(browser, options, 'Ann', 'wide', faults);
+  await shot(ann, 'page-lobby-1440');
+  const annJoined = await joinByForm(ann, 'Ann', options.room);
+  const bob = await visit(browser, options, 'Bob', 'phone', faults);
+  await shot(bob, 'page-lobby-390');
+  const bobJoined = await joinByForm(bob, 'Bob', options.room);
+
+  const both = await until(async () => (await roomDocument(options)).participants.length === 2, 10_000);
+  const listed = await until(async () => (await ann.$$('#people li')).length === 2, 5_000);
+  await new Promise((resolve) => { setTimeout(resolve, 2500); });
+  await shot(ann, 'page-call-1440');
+  await shot(bob, 'page-call-390');
+  const document_ = await roomDocument(options);
+  const self_tile_error_px = [await selfTileError(ann, document_, 'Ann'), await selfTileError(bob, document_, 'Bob')];
+  const overflow_px = await bob.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  const stats = await ann.$eval('#stats', (line) => line.textContent);
+
+  const sees = (test) => until(async () => test((await roomDocument(options)).participants.find((p) => p.name === 'Ann')), 5_000);
+  await ann.click('#mic');
+  const muted = await sees((p) => p.audio_muted);
+  await ann.click('#mic');
+  const unmuted = await sees((p) => !p.audio_muted);
+  await ann.click('#cam');
+  const camera_off = await sees((p) => p.video_muted);
+  await new Promise((resolve) => { setTimeout(resolve, 1500); });
+  await shot(bob, 'page-camera-off-390');
+  await ann.click('#cam');
+  const camera_on = await sees((p) => !p.video_muted);
+  await ann.click('#leave');
+  const left = await until(async () => (await roomDocument(options)).participants.length === 1, 5_000);
+  const lobby = await until(() => ann.$eval('#lobby', (lobby_) => lobby_.getClientRects().length > 0), 3_000);
+  return {
+    joined_ms: [annJoined, bobJoined], both, listed, self_tile_error_px, overflow_px, stats, muted, unmuted, camera_off, camera_on,
+    left, lobby, faults,
+  };
+}
+
+/** The page comes back by itself after its server has died and another one listens at the same address. */
+export async function page_reconnects({ chromium, options, ask, keep }) {
+  const browser = await chromium();
+  const ann = await visit(browser, options, 'Ann', 'wide', []);
+  await joinByForm(ann, 'Ann', options.room);
+  const from = performance.now();
+  await ask('restart-server');
+  const restarted_ms = Math.round(performance.now() - from);
+  const again = await until(async () => {
+    const response = await fetch(`${options.url}/v1/rooms/${options.room}`).catch(() => null);
+    return response?.ok && (await response.json()).participants.some((p) => p.name === 'Ann');
+  }, 40_000);
+  const moves = await moving(ann, 15_000).then(() => true, () => false);
+  const back_ms = Math.round(performance.now() - from);
+  await keep('page-reconnected-1440', await ann.screenshot());
+  return { restarted_ms, again, moves, back_ms };
+}

@@ -1,0 +1,234 @@
+//! A server under test: `commingle serve` as a child process on free ports, its log kept for failures.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longest time from start to the `ready` line.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time from SIGTERM to the end.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// Ticks a second in which Linux tells processes their times, proc(5).
+const USER_HZ: f64 = 100.0;
+/// Lines of the log that are kept.
+const LOG_LINES: usize = 400;
+
+/// The binary with a clean environment: nobody's own `COMMINGLE_…` settings decide a test.
+pub(crate) fn commingle() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_commingle"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COMMINGLE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What to start a server with, besides free ports on loopback.
+#[derive(Default)]
+pub(crate) struct Settings<'a> {
+    /// Where HTTP listens; None for a free port of loopback.
+    pub(crate) http: Option<SocketAddr>,
+    /// More arguments.
+    pub(crate) arguments: &'a [&'a str],
+    /// More environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+}
+
+pub(crate) struct Server {
+    child: Child,
+    /// Where HTTP really listens.
+    pub(crate) http: SocketAddr,
+    /// The media port.
+    pub(crate) media: SocketAddr,
+    log: Arc<Mutex<VecDeque<String>>>,
+    stopped: bool,
+    data: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&Settings::default())
+    }
+
+    pub(crate) fn start_with(settings: &Settings<'_>) -> Self {
+        let data = tempfile::tempdir().expect("the temporary folder can be written");
+        let http = settings.http.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
+        let mut child = commingle()
+            .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
+            .arg(data.path())
+            .args(settings.arguments)
+            .envs(settings.environment.iter().copied())
+            .current_dir(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built with this test");
+        let log = keep_log(child.stderr.take().expect("piped"));
+        let ready = ready_line(child.stdout.take().expect("piped"));
+        let Ok((http, media)) = ready.recv_timeout(READY_WITHIN) else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!("no `ready http=ADDR media=ADDR` within {READY_WITHIN:?} ({status:?}); log:\n{}", text_of(&log));
+        };
+        Self { child, http, media, log, stopped: false, data }
+    }
+
+    /// Kills this server as a crash would, and starts another at the same HTTP address.
+    pub(crate) fn crash_and_restart(&mut self) {
+        let http = self.http;
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it was killed");
+        self.stopped = true;
+        *self = Self::start_with(&Settings { http: Some(http), ..Settings::default() });
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        text_of(&self.log)
+    }
+
+    /// Processes of this server that are mixers.
+    pub(crate) fn mixers(&self) -> Vec<Pid> {
+        children_of(self.child.id())
+            .into_iter()
+            .filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.split(|byte| *byte == 0).any(|argument| argument == b"mixer")
+            })
+            .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
+            .collect()
+    }
+
+    /// Sends a signal to the one mixer there must be.
+    pub(crate) fn signal_mixer(&self, signal: Signal) {
+        let mixers = self.mixers();
+        let [mixer] = mixers.as_slice() else { panic!("one room needs one mixer process, there are {mixers:?}") };
+        kill_process(*mixer, signal).expect("it is ours and runs");
+    }
+
+    /// CPU seconds used so far by the server and its mixers.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let own = self.child.id();
+        std::iter::once(own).chain(children_of(own)).map(cpu_seconds).sum()
+    }
+
+    /// The part of a core that the server and its mixers use in a time.
+    pub(crate) fn cpu_share(&self, watched: Duration) -> f64 {
+        let before = self.cpu_seconds();
+        // Nobody sends: this only lets the time pass in which the CPU is watched.
+        let (_open, never) = sync_channel::<()>(0);
+        let _ = never.recv_timeout(watched);
+        (self.cpu_seconds() - before) / watched.as_secs_f64()
+    }
+
+    /// Asks it to stop and holds it to exit code 0.
+    pub(crate) fn stop(mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("it runs");
+        self.stopped = true;
+        let status = self.wait(STOP_WITHIN);
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "after SIGTERM: {status:?}; log:\n{}", self.log());
+    }
+
+    /// How it ended; None when it has not in time, and is killed.
+    fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        // The process is waited for without reaping it, so that its id stays ours until `wait` below.
+        let pid = Pid::from_child(&self.child);
+        let (done, ended) = sync_channel(1);
+        thread::spawn(move || {
+            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+            let _ = rustix::process::waitid(rustix::process::WaitId::Pid(pid), options);
+            let _ = done.send(());
+        });
+        let in_time = ended.recv_timeout(limit).is_ok();
+        if !in_time {
+            self.child.kill().expect("it is not reaped yet");
+        }
+        let status = self.child.wait().expect("it is ours");
+        in_time.then_some(status)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            println!("log of the server (data in {}):\n{}", self.data.path().display(), self.log());
+        }
+    }
+}
+
+/// Keeps the last lines of a stream.
+fn keep_log(stream: impl Read + Send + 'static) -> Arc<Mutex<VecDeque<String>>> {
+    let log = Arc::new(Mutex::new(VecDeque::new()));
+    let kept = Arc::clone(&log);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut lines = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.len() == LOG_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        }
+    });
+    log
+}
+
+fn text_of(log: &Mutex<VecDeque<String>>) -> String {
+    let lines = log.lock().unwrap_or_else(PoisonError::into_inner);
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Reads standard output to its end, and hands over the addresses of the `ready` line.
+fn ready_line(stream: impl Read + Send + 'static) -> Receiver<(SocketAddr, SocketAddr)> {
+    let (send, receive) = sync_channel(1);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if let Some(addresses) = addresses_in(&line) {
+                let _ = send.try_send(addresses);
+            }
+        }
+    });
+    receive
+}
+
+/// `ready http=ADDR media=ADDR …`
+fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let rest = line.strip_prefix("ready ")?;
+    let value = |key: &str| rest.split_whitespace().find_map(|word| word.strip_prefix(key))?.parse().ok();
+    Some((value("http=")?, value("media=")?))
+}
+
+/// Every process below one, however deep.
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let direct: Vec<u32> = tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    direct.iter().copied().chain(direct.iter().flat_map(|child| children_of(*child))).collect()
+}
+
+/// User and system time of a process, in seconds; zero when it is gone.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Fields 14 and 15 of proc(5), counted behind the name, which may hold spaces.
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum();
+    ticks / USER_HZ
+}

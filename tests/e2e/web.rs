@@ -1,0 +1,40 @@
+//! The server's own page, used as people use it. The screenshots are in `e2e` of Cargo's target folder.
+
+use serde_json::{Value, json};
+
+use crate::scenario::{list, number, play, play_with};
+use crate::server::Server;
+use crate::turn;
+
+#[test]
+fn two_meet_on_the_page() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "page_call", &[]);
+    for step in ["both", "listed", "muted", "unmuted", "camera_off", "camera_on", "left", "lobby"] {
+        assert_eq!(measured[step], true, "{step}");
+    }
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    assert_eq!(number(&measured, "/overflow_px"), 0.0, "the page is wider than a phone");
+    for error in list(&measured, "/self_tile_error_px") {
+        let pixels = error.as_f64().unwrap_or_else(|| panic!("one's own preview is not shown: {measured}"));
+        assert!(pixels < 2.0, "one's own preview lies {pixels} pixels beside one's tile");
+    }
+    assert_ne!(measured["stats"], Value::from(""), "nothing tells what is being received");
+    server.stop();
+}
+
+#[test]
+fn the_page_comes_back_when_the_server_does() {
+    let _turn = turn();
+    let mut server = Server::start();
+    let url = server.url();
+    let measured = play_with(&url, "page_reconnects", &[], |what| {
+        assert_eq!(what, "restart-server");
+        server.crash_and_restart();
+        "done".to_owned()
+    });
+    assert_eq!(measured["again"], true, "the page did not join again");
+    assert_eq!(measured["moves"], true, "the page joined again, but its picture stands still");
+    server.stop();
+}
