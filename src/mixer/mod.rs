@@ -1,1 +1,3 @@
 //! The mixer process.
+
+pub mod compose;
