@@ -25,7 +25,7 @@ import numpy as np
 RATE = 48_000
 WIDTH, HEIGHT, FPS = 320, 180, 15
 BAR_TURN = 2.4  # seconds for the bar to go across
-SPECTRUM = 32_768  # samples
+SPECTRUM = 131_072  # samples: the longer, the deeper what an encoder adds lies below a tone
 
 
 def picture(colour, seconds):
@@ -59,7 +59,7 @@ def say(value):
 
 
 class Received:
-    """What came last: two pictures some time apart, and a second of sound."""
+    """What came last: two pictures some time apart, and some seconds of sound."""
 
     def __init__(self):
         self.frames = 0
@@ -99,7 +99,7 @@ class Received:
         spectrum = np.abs(np.fft.rfft(self.samples * np.blackman(SPECTRUM))) / SPECTRUM
         levels = 20 * np.log10(np.maximum(spectrum, 1e-10))
         middles = [round(tone * SPECTRUM / RATE) for tone in tones]
-        return [float(levels[m - 3 : m + 4].max()) for m in middles]
+        return [float(levels[m - 1 : m + 2].max()) for m in middles]
 
 
 async def questions():
