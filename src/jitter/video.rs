@@ -1,0 +1,337 @@
+//! Video: whole frames in order, at once when nothing is missing; on loss a wait for the repair, then the next keyframe.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+use super::{Number, Numbers};
+use crate::media::{SourcePacket, VIDEO_CLOCK};
+use crate::time::Timestamp;
+
+/// How long a missing packet is waited for: a retransmission over a path of 60 ms and some queueing.
+const HOLD: Duration = Duration::from_millis(100);
+/// How often a keyframe is asked for while none comes.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Most packets held: two frames of 1 MB and more than any camera sends in a second.
+const MAX_PACKETS: usize = 2_000;
+/// Most RTP time held behind the frame that is waited for: one second.
+const MAX_SPAN: u32 = VIDEO_CLOCK;
+
+/// What [`VideoJitter::poll`] has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VideoPoll {
+    /// The next frame.
+    Frame(VideoFrame),
+    /// What is here cannot be decoded: ask the sender for a keyframe. Said again every 500 ms while packets come and
+    /// none of them starts a keyframe.
+    KeyframeWanted,
+    /// Nothing before that time unless packets come.
+    Wait(Timestamp),
+    /// Nothing until packets come.
+    Empty,
+}
+
+/// All packets of one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VideoFrame {
+    /// The packets in order, contiguous in sequence; never empty.
+    pub packets: Vec<SourcePacket>,
+    /// A decoder may begin here.
+    pub starts_keyframe: bool,
+    /// Frames are missing before this one; it then is a keyframe.
+    pub after_gap: bool,
+}
+
+/// What a [`VideoJitter`] has counted since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VideoStats {
+    /// Packets inserted, good or not.
+    pub received: u64,
+    /// Packets that were there already.
+    pub duplicate: u64,
+    /// Packets that came after their frame was given out or given up, and strays from another numbering.
+    pub late: u64,
+    /// Packets that never came in time.
+    pub lost: u64,
+    /// Frames given out.
+    pub frames: u64,
+    /// Frames of which at least one packet came and which were not given out.
+    pub dropped_frames: u64,
+    /// Packets dropped because too many were held.
+    pub overflow: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    packet: SourcePacket,
+    starts_keyframe: bool,
+    inserted: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A keyframe must come first.
+    Waiting,
+    /// The next frame begins at the floor.
+    Flowing,
+}
+
+/// What the packets from the floor on are.
+enum Head {
+    /// A frame that ends before this number.
+    Complete(i64),
+    /// This number is missing and later ones are here.
+    Hole(i64),
+    /// Nothing, or a frame that goes on.
+    Open,
+}
+
+/// The jitter buffer of one video source; the codec does not matter.
+#[derive(Debug)]
+pub struct VideoJitter {
+    hold: Duration,
+    numbers: Numbers,
+    packets: BTreeMap<i64, Held>,
+    /// Everything below has been given out or given up. None before the first packet.
+    floor: Option<i64>,
+    /// The floor has not moved since it was set by a first packet: one that was overtaken may still move it back.
+    fresh: bool,
+    state: State,
+    /// The missing number at the head, and since when it is known to be missing.
+    hole: Option<(i64, Timestamp)>,
+    after_gap: bool,
+    asked: Option<Timestamp>,
+    heard_since_asked: bool,
+    last_dropped: Option<u32>,
+    stats: VideoStats,
+}
+
+impl Default for VideoJitter {
+    fn default() -> Self {
+        Self::new(HOLD)
+    }
+}
+
+impl VideoJitter {
+    /// An empty buffer that waits `hold` for a missing packet (the default is 100 ms).
+    pub fn new(hold: Duration) -> Self {
+        Self {
+            hold,
+            numbers: Numbers::default(),
+            packets: BTreeMap::new(),
+            floor: None,
+            fresh: true,
+            state: State::Waiting,
+            hole: None,
+            after_gap: false,
+            asked: None,
+            heard_since_asked: false,
+            last_dropped: None,
+            stats: VideoStats::default(),
+        }
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> VideoStats {
+        self.stats
+    }
+
+    /// Takes a packet. `starts_keyframe` says that its payload is the first one of a keyframe; only the depayloader's
+    /// side can know. Call [`Self::poll`] afterwards until it has no more frames.
+    pub fn insert(&mut self, packet: SourcePacket, starts_keyframe: bool, now: Timestamp) {
+        self.stats.received += 1;
+        let number = match self.numbers.take(packet.sequence) {
+            Number::Known(number) => number,
+            Number::Stray => {
+                self.stats.late += 1;
+                return;
+            }
+            Number::Restart(number) => {
+                self.restart();
+                number
+            }
+        };
+        let floor = *self.floor.get_or_insert(number);
+        if number < floor {
+            if !self.fresh {
+                self.stats.late += 1;
+                return;
+            }
+            self.floor = Some(number);
+        }
+        if self.packets.contains_key(&number) {
+            self.stats.duplicate += 1;
+            return;
+        }
+        self.heard_since_asked = true;
+        self.packets.insert(number, Held { packet, starts_keyframe, inserted: now });
+        if self.packets.len() > MAX_PACKETS || self.spans_too_much() {
+            self.overflow();
+        }
+    }
+
+    /// The next thing to do; call until it is neither a frame nor a wish for a keyframe.
+    pub fn poll(&mut self, now: Timestamp) -> VideoPoll {
+        loop {
+            if self.state == State::Waiting {
+                let start = self.packets.iter().find(|(_, held)| held.starts_keyframe).map(|(&number, _)| number);
+                let Some(start) = start else {
+                    self.drop_stale(now);
+                    return self.ask(now);
+                };
+                self.drop_before(start);
+                self.state = State::Flowing;
+            }
+            match self.head() {
+                Head::Complete(end) => return VideoPoll::Frame(self.take_before(end)),
+                Head::Open => return VideoPoll::Empty,
+                Head::Hole(missing) => {
+                    let deadline = self.missing_since(missing) + self.hold;
+                    if now < deadline {
+                        return VideoPoll::Wait(deadline);
+                    }
+                    self.skip(missing);
+                }
+            }
+        }
+    }
+
+    fn head(&self) -> Head {
+        let Some(floor) = self.floor else { return Head::Open };
+        let mut next = floor;
+        let mut timestamp = None;
+        for (&number, held) in self.packets.range(floor..) {
+            if number != next {
+                return Head::Hole(next);
+            }
+            // A frame without a marker ends where the timestamp changes.
+            if timestamp.is_some_and(|t| t != held.packet.timestamp) {
+                return Head::Complete(next);
+            }
+            timestamp = Some(held.packet.timestamp);
+            next += 1;
+            if held.packet.marker {
+                return Head::Complete(next);
+            }
+        }
+        Head::Open
+    }
+
+    fn take_before(&mut self, end: i64) -> VideoFrame {
+        let rest = self.packets.split_off(&end);
+        let frame = mem::replace(&mut self.packets, rest);
+        let starts_keyframe = frame.values().next().is_some_and(|held| held.starts_keyframe);
+        self.floor = Some(end);
+        self.fresh = false;
+        self.stats.frames += 1;
+        VideoFrame {
+            packets: frame.into_values().map(|held| held.packet).collect(),
+            starts_keyframe,
+            after_gap: mem::take(&mut self.after_gap),
+        }
+    }
+
+    /// Since when packets behind the missing one have been here.
+    fn missing_since(&mut self, missing: i64) -> Timestamp {
+        if let Some((number, since)) = self.hole
+            && number == missing
+        {
+            return since;
+        }
+        let behind = self.packets.range(missing + 1..).map(|(_, held)| held.inserted);
+        let since = behind.min().expect("a hole is seen by the packets behind it");
+        self.hole = Some((missing, since));
+        since
+    }
+
+    /// Gives up a missing packet: on with the next keyframe that is here, or wait for one.
+    fn skip(&mut self, missing: i64) {
+        let start = self.packets.range(missing..).find(|(_, held)| held.starts_keyframe).map(|(&number, _)| number);
+        self.drop_before(start.unwrap_or(missing + 1));
+        if start.is_none() {
+            self.state = State::Waiting;
+        }
+    }
+
+    fn ask(&mut self, now: Timestamp) -> VideoPoll {
+        if !self.heard_since_asked {
+            return VideoPoll::Empty;
+        }
+        match self.asked {
+            Some(asked) if now < asked + ASK_AGAIN => VideoPoll::Wait(asked + ASK_AGAIN),
+            _ => {
+                self.asked = Some(now);
+                self.heard_since_asked = false;
+                VideoPoll::KeyframeWanted
+            }
+        }
+    }
+
+    /// While waiting for a keyframe: its first packet may have been overtaken, so the others are kept for a while.
+    fn drop_stale(&mut self, now: Timestamp) {
+        let stale = self.packets.iter().rev().find(|(_, held)| held.inserted + self.hold <= now);
+        if let Some((&number, _)) = stale {
+            self.drop_before(number + 1);
+        }
+    }
+
+    fn spans_too_much(&self) -> bool {
+        let (Some((_, first)), Some((_, last))) = (self.packets.first_key_value(), self.packets.last_key_value())
+        else {
+            return false;
+        };
+        let span = |from: &Held| last.packet.timestamp.wrapping_sub(from.packet.timestamp) as i32;
+        if span(first) <= MAX_SPAN as i32 {
+            return false;
+        }
+        // A screen may send a frame every few seconds: the frame that is being waited for does not count.
+        let behind = self.packets.values().find(|held| held.packet.timestamp != first.packet.timestamp);
+        behind.is_some_and(|held| span(held) > MAX_SPAN as i32)
+    }
+
+    fn overflow(&mut self) {
+        let before = self.packets.len();
+        let newest = self.packets.last_key_value().map_or(0, |(&number, _)| number);
+        let keyframe = self.packets.iter().rev().find(|(_, held)| held.starts_keyframe).map(|(&number, _)| number);
+        let keyframe = keyframe.filter(|number| Some(number) != self.packets.keys().next());
+        self.drop_before(keyframe.unwrap_or(newest + 1));
+        if keyframe.is_none() {
+            self.state = State::Waiting;
+        }
+        self.stats.overflow += (before - self.packets.len()) as u64;
+    }
+
+    /// Moves the floor up; what is below is dropped, what never came is lost.
+    fn drop_before(&mut self, limit: i64) {
+        let Some(floor) = self.floor.filter(|&floor| floor < limit) else { return };
+        let rest = self.packets.split_off(&limit);
+        let dropped = mem::replace(&mut self.packets, rest);
+        self.stats.lost += (limit - floor) as u64 - dropped.len() as u64;
+        self.count_dropped(dropped);
+        self.floor = Some(limit);
+        self.fresh = false;
+        self.after_gap = self.stats.frames > 0;
+    }
+
+    fn count_dropped(&mut self, dropped: BTreeMap<i64, Held>) {
+        for held in dropped.into_values() {
+            // Packets of one frame may be dropped in several steps.
+            if self.last_dropped.replace(held.packet.timestamp) != Some(held.packet.timestamp) {
+                self.stats.dropped_frames += 1;
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        let dropped = mem::take(&mut self.packets);
+        self.count_dropped(dropped);
+        self.floor = None;
+        self.fresh = true;
+        self.state = State::Waiting;
+        self.hole = None;
+        self.after_gap = self.stats.frames > 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;
