@@ -59,10 +59,10 @@ mod tests {
             assert!(inbox.push(from, &number.to_be_bytes()));
         }
         assert!(!inbox.push(from, b"one too many"));
-        let mut cx = Context::from_waker(Waker::noop());
+        let cx = Context::from_waker(Waker::noop());
         for number in 0..INBOX_MAX {
-            assert_eq!(inbox.poll(&mut cx), Poll::Ready((from, number.to_be_bytes().into())));
+            assert_eq!(inbox.poll(&cx), Poll::Ready((from, number.to_be_bytes().into())));
         }
-        assert_eq!(inbox.poll(&mut cx), Poll::Pending);
+        assert_eq!(inbox.poll(&cx), Poll::Pending);
     }
 }
