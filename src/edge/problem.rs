@@ -187,15 +187,15 @@ impl From<RoomError> for Problem {
 /// What is no SDP at all is a bad request; what is SDP and cannot be served is unprocessable (RFC 9725 §4.2).
 fn offer_status(error: &OfferError) -> StatusCode {
     match error {
-        OfferError::Empty | OfferError::NotSdp(_) => StatusCode::BAD_REQUEST,
-        OfferError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        OfferError::Empty | OfferError::NotSdp | OfferError::MediaLine { .. } => StatusCode::BAD_REQUEST,
+        OfferError::TooLarge | OfferError::TooManyLines => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
 fn fragment_status(error: &FragmentError) -> StatusCode {
     match error {
-        FragmentError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        FragmentError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     }
 }

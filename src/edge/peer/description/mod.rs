@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use super::PeerError;
 use crate::media::{Codec, Kind};
+use crate::sdp::{Offer, Setup, keep_sha256, replace_candidates};
 
 /// Remote candidates taken of one offer or session; a browser has few.
 pub(super) const CANDIDATES_MAX: usize = 32;
@@ -60,8 +61,8 @@ pub(super) struct Taken {
     /// The offer for `webrtc`.
     pub(super) text: String,
     pub(super) dtls_role: DtlsRole,
-    pub(super) ice_ufrag: String,
-    pub(super) ice_password: String,
+    /// The client's ICE credentials.
+    pub(super) ice: Ice,
     /// Codecs of every section, each payload type once.
     pub(super) formats: Vec<Format>,
     /// What we send.
@@ -230,13 +231,12 @@ fn write(session: &Section, sections: &[Section]) -> String {
 ///
 /// # Errors
 /// [`PeerError::Offer`], when something is missing that the rest cannot do without.
-pub(super) fn take(offer: &str, receives: Receives) -> Result<Taken, PeerError> {
-    let (session, offered) = parse(offer);
+pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Taken, PeerError> {
+    let (session, offered) = parse(&keep_sha256(text));
     let mut taken = Taken {
         text: String::new(),
-        dtls_role: DtlsRole::Server,
-        ice_ufrag: String::new(),
-        ice_password: String::new(),
+        dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
+        ice: Ice { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
         formats: Vec::new(),
         audio_out: None,
         video_out: None,
@@ -272,18 +272,6 @@ pub(super) fn take(offer: &str, receives: Receives) -> Result<Taken, PeerError> 
             }
         }
     }
-    let attribute = |name: &str| {
-        let prefix = format!("a={name}:");
-        let in_section =
-            offered.iter().filter(|section| section.port() != "0").find_map(|section| section.value(&prefix));
-        in_section.or_else(|| session.value(&prefix)).map(str::to_owned)
-    };
-    let missing = |name: &str| PeerError::Offer(format!("it has no `a={name}`"));
-    taken.ice_ufrag = attribute("ice-ufrag").ok_or_else(|| missing("ice-ufrag"))?;
-    taken.ice_password = attribute("ice-pwd").ok_or_else(|| missing("ice-pwd"))?;
-    if attribute("setup").as_deref() == Some("passive") {
-        taken.dtls_role = DtlsRole::Client;
-    }
     if receives.video.is_some() && taken.video_out.is_none() {
         return Err(PeerError::Offer(
             "no video section can take the codec we send; offer VP8, or H264 with packetization-mode=1".into(),
@@ -314,6 +302,7 @@ fn taken_session(session: &Section, mids: &[&str]) -> Section {
 /// Lines that mean the same in a session and in a section, and are taken as they are.
 fn is_common(line: &str) -> bool {
     let taken = [
+        "fingerprint:",
         "ice-ufrag:",
         "ice-pwd:",
         "ice-options:",
@@ -324,11 +313,7 @@ fn is_common(line: &str) -> bool {
         "ice-lite",
     ];
     match line.strip_prefix("a=") {
-        // Others come first in some offers, and the first one is what is compared (RFC 8122 section 5).
-        Some(attribute) => match attribute.strip_prefix("fingerprint:") {
-            Some(fingerprint) => fingerprint.get(..8).is_some_and(|hash| hash.eq_ignore_ascii_case("sha-256 ")),
-            None => taken.iter().any(|name| attribute.starts_with(name)),
-        },
+        Some(attribute) => taken.iter().any(|name| attribute.starts_with(name)),
         None => !line.starts_with("b="),
     }
 }
@@ -444,20 +429,20 @@ pub(super) fn is_reachable(candidate: &str) -> bool {
         && fields.len() > 7
 }
 
-/// ICE credentials of our answer.
+/// One side's ICE credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LocalIce {
+pub(super) struct Ice {
     pub(super) ufrag: String,
     pub(super) password: String,
 }
 
 /// Reads our credentials from the answer that `webrtc` made.
-pub(super) fn local_ice(answer: &str) -> Option<LocalIce> {
+pub(super) fn local_ice(answer: &str) -> Option<Ice> {
     let find = |prefix: &str| answer.lines().find_map(|line| line.trim_end().strip_prefix(prefix)).map(str::to_owned);
-    Some(LocalIce { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
+    Some(Ice { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
 }
 
-/// The answer for the client: with our candidates in the first section that stands, and the refused sections in place.
+/// The answer for the client: with our candidates, and the refused sections in their places.
 pub(super) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &str) -> String {
     let (mut session, made) = parse(made);
     let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
@@ -468,7 +453,6 @@ pub(super) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &s
         if let Some(refused) = taken.refused.get(&sections.len()) {
             sections.push(refusal(refused));
         } else if let Some(mut section) = made.next() {
-            section.lines.retain(|line| !line.starts_with("a=candidate:") && line != "a=end-of-candidates");
             for line in &mut section.lines {
                 *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
             }
@@ -477,11 +461,7 @@ pub(super) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &s
             break;
         }
     }
-    if let Some(first) = sections.iter_mut().find(|section| section.port() != "0") {
-        first.lines.extend(candidates.iter().map(|candidate| format!("a={candidate}")));
-        first.lines.push("a=end-of-candidates".to_owned());
-    }
-    write(&session, &sections)
+    replace_candidates(&write(&session, &sections), candidates)
 }
 
 fn refusal(offered: &Section) -> Section {
@@ -516,7 +496,7 @@ pub(super) fn with_credentials(offer: &str, ufrag: &str, password: &str) -> Stri
 }
 
 /// Our side of an ICE restart, as a fragment (RFC 8840 section 9).
-pub(super) fn fragment(made: &str, ice: &LocalIce, candidates: &[String]) -> String {
+pub(super) fn fragment(made: &str, ice: &Ice, candidates: &[String]) -> String {
     let (session, sections) = parse(made);
     let mut text = "a=ice-options:trickle\r\n".to_owned();
     if let Some(bundle) = session.value("a=group:") {
@@ -532,3 +512,6 @@ pub(super) fn fragment(made: &str, ice: &LocalIce, candidates: &[String]) -> Str
     }
     text + "a=end-of-candidates\r\n"
 }
+
+#[cfg(test)]
+mod tests;
