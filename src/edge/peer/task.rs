@@ -24,7 +24,7 @@ use super::description::{self, CANDIDATES_MAX, Ice, Receives, TRACK_PREFIX, Take
 use super::incoming::{Agreed, Incoming};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
 use super::tap::{Seen, Tap};
-use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, engine};
+use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
 use crate::media::SourceKind;
@@ -457,7 +457,7 @@ async fn build(
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(media)
         .with_interceptor_registry(engine::interceptors(tap, sends))
-        .with_setting_engine(engine::settings(taken.dtls_role))
+        .with_setting_engine(engine::settings(taken.dtls_role, crypto::provider()?))
         .with_runtime(connection.runtime())
         .with_handler(Arc::new(callbacks))
         .with_udp_addrs(connection.bind_addresses())
