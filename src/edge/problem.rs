@@ -22,6 +22,25 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Where the kinds are explained: served from `docs/api.md`.
 const DOCS: &str = "/docs/api.md#";
 
+/// The kinds that programs may tell apart; each has a heading in the docs.
+pub const KINDS: [&str; 15] = [
+    "unauthorized",
+    "forbidden",
+    "offer",
+    "direction",
+    "fragment",
+    "entity-tag",
+    "no-session",
+    "no-room",
+    "no-participant",
+    "room-exists",
+    "room-locked",
+    "room-full",
+    "too-many-joins",
+    "overloaded",
+    "draining",
+];
+
 /// An error answer.
 #[derive(Debug)]
 pub struct Problem {
@@ -40,6 +59,7 @@ impl Problem {
 
     /// A problem of a kind that programs may tell apart.
     pub fn of_kind(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
         Self { kind: Some(kind), ..Self::new(status, detail) }
     }
 
