@@ -51,6 +51,12 @@ pub fn now() -> Timestamp {
     Timestamp(t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000)
 }
 
+/// CPU time this process has used, all threads.
+pub fn process_cpu() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
 /// Seconds since 1970 on the wall clock; for token lifetimes and file names only, never for media.
 pub fn unix_seconds() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64

@@ -19,7 +19,7 @@ let stay = null; // ends with the call: removes its listeners
 
 $('name').value = query.get('name') || memory.get('name');
 $('room').value = roomName(query.get('room') ?? '') || memory.get('room') || freshRoomName();
-$('hint').textContent = query.get('room') ? 'You were invited to this room.' : 'Share the room’s name, and whoever opens it is in the same call.';
+$('hint').textContent = query.get('room') ? 'The link of this page brings anyone to the same call.' : 'Share the room’s name, and whoever opens it is in the same call.';
 if (watching) {
   $('eyebrow').textContent = 'Watching only';
   $('eyebrow').hidden = false;
@@ -199,7 +199,7 @@ function bind(session, signal) {
     const { length } = session.room.participants;
     $('panel-count').textContent = length || '';
     $('badge').textContent = length || '';
-    $('alone').hidden = session.state !== 'connected' || length !== 1;
+    $('alone').hidden = session.state !== 'connected' || session.room.participants.some((p) => p.id !== session.id);
     stage.setSpeaking(session.microphone && (session.room.speaking ?? []).includes(session.id));
     drawStats(session);
   };

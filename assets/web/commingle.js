@@ -306,7 +306,7 @@ export class Session extends EventTarget {
     const { location } = this;
     const response = await this.#fetch(location).catch(() => null);
     if (!response?.ok || location !== this.location) return;
-    this.id = (await response.json()).id ?? null;
+    this.id ??= (await response.json()).id ?? null;
     this.#emit('room', this.room);
   }
 
@@ -512,17 +512,21 @@ export class Session extends EventTarget {
     }
     if (type === 'ended') {
       this.#emit('ended', detail);
-      return this.#close(detail.reason ?? 'The room was ended.');
+      if (detail.reason === 'empty') return this.#rejoin(); // it took us for gone
+      return this.#dismissed('The room was ended.');
     }
     if (type === 'room') this.#recognise();
     if (type === 'room' || type === 'layout') this.#fitUplink();
-    if (type === 'room') this.#tellMuted();
+    if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
     if (type === 'updated' && detail.participant?.id === this.id) this.#obey(detail.participant);
     this.#emit(type, type === 'room' ? this.room : detail);
   }
 
   async #fetchRoom() {
-    const response = await this.#fetch(`${this.#base}/v1/rooms/${encodeURIComponent(this.#options.room)}`).catch(() => null);
+    const session = this.location?.split('/').pop();
+    if (!session) return;
+    const url = `${this.#base}/v1/rooms/${encodeURIComponent(this.#options.room)}?session=${session}`;
+    const response = await this.#fetch(url).catch(() => null);
     if (!response?.ok || this.state === 'left') return;
     const room = await response.json();
     if (room.version < this.room.version) return;
@@ -538,7 +542,15 @@ export class Session extends EventTarget {
   /** The server says we are gone: by someone's hand while all was well, or because our media did not arrive. */
   #removed(reason) {
     const wasWell = this.state === 'connected' || performance.now() - this.#connectedAt < 3000;
-    if (reason === 'removed' || (reason === undefined && wasWell)) this.#close('You were removed from the room.');
+    if (reason === 'removed' || (reason === undefined && wasWell)) this.#dismissed('You were removed from the room.');
+    else this.#rejoin();
+  }
+
+  /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
+  async #dismissed(message) {
+    this.location = null;
+    const ready = await this.#fetch(`${this.#base}/readyz`).catch(() => null);
+    if (ready?.ok) this.#close(message);
     else this.#rejoin();
   }
 
@@ -556,12 +568,13 @@ export class Session extends EventTarget {
 
   #tellMuted() {
     const self = this.self;
+    if (!self) return; // not connected yet: told as soon as the room shows us
     const update = {};
-    if (this.#wants.audio && self?.audio_muted !== !this.microphone) update.audio_muted = !this.microphone;
-    if (this.#wants.video && self?.video_muted !== !this.camera) update.video_muted = !this.camera;
+    if (this.#wants.audio && self.audio_muted !== !this.microphone) update.audio_muted = !this.microphone;
+    if (this.#wants.video && self.video_muted !== !this.camera) update.video_muted = !this.camera;
     if (Object.keys(update).length && this.#send({ type: 'update', ...update })) {
       this.#updateSentAt = performance.now();
-      if (self) this.room = applyEvent(this.room, { type: 'updated', participant: { id: this.id, ...update } });
+      this.room = applyEvent(this.room, { type: 'updated', participant: { id: this.id, ...update } });
     }
   }
 

@@ -18,6 +18,9 @@ function row(id) {
 /** The name to show for a participant. */
 export const nameOf = (participant) => participant.name?.trim() || 'Guest';
 
+// Where a document does not say what is sent, it is taken to be everything.
+const sends = (person, kind) => !Array.isArray(person.sends) || person.sends.some((source) => source.kind === kind);
+
 /** Everyone counts who is in the room, also who only watches. */
 export function drawPeople(list, room, selfId, local) {
   const speaking = new Set(room.speaking ?? []);
@@ -26,8 +29,8 @@ export function drawPeople(list, room, selfId, local) {
   people.forEach((person, index) => {
     const self = person.id === selfId;
     const viewer = person.role === 'viewer';
-    const muted = self ? !local.microphone : person.audio_muted === true || person.sends?.audio === false;
-    const dark = self ? !local.camera : person.video_muted === true || person.sends?.video === false;
+    const muted = self ? !local.microphone : person.audio_muted === true || !sends(person, 'microphone');
+    const dark = self ? !local.camera : person.video_muted === true || !(sends(person, 'camera') || sends(person, 'screen'));
     const speaks = speaking.has(person.id) && !muted;
     const note = viewer ? (self ? 'You, watching' : 'Watching') : self ? 'You' : person.role === 'moderator' ? 'Moderator' : '';
     const name = nameOf(person);

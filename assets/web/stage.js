@@ -21,6 +21,17 @@ export function contentBox(boxWidth, boxHeight, ratio) {
   return { x: (boxWidth - width) / 2, y: (boxHeight - height) / 2, width, height };
 }
 
+const even = (value) => Math.round(value / 2) * 2;
+const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
+
+/** How the mixer draws a tile of this size, in canvas pixels: what lies over it must look the same. */
+export function look({ width, height }) {
+  const side = Math.min(width, height);
+  const letters = clamp(8 + side * 0.023, 10, 30);
+  const frame = side >= 170 ? 4 : 2;
+  return { letters, frame, margin: frame + even(letters * 0.3), corner: clamp(even(side * 0.035), 4, 16) };
+}
+
 export class Stage {
   #stage;
   #mix;
@@ -82,17 +93,19 @@ export class Stage {
     }
     const canvas = this.#place?.canvas ?? { width: 16, height: 9 };
     const ratio = this.#mix.videoWidth ? this.#mix.videoWidth / this.#mix.videoHeight : canvas.width / canvas.height;
-    const box = contentBox(this.#stage.clientWidth, this.#stage.clientHeight, ratio);
+    const bounds = this.#stage.getBoundingClientRect(); // not clientWidth, which is rounded
+    const box = contentBox(bounds.width, bounds.height, ratio);
     const place = this.#place ?? { x: 0, y: 0, ...canvas };
     const [sx, sy] = [box.width / canvas.width, box.height / canvas.height];
-    // Outward to whole device pixels: nothing of the delayed self below may show at an edge.
+    // Outward to whole device pixels, and half a canvas pixel more, which is what scaling smears over a tile's edge:
+    // nothing of the delayed self below may show.
     const grid = globalThis.devicePixelRatio || 1;
-    const down = (v) => Math.floor(v * grid + 0.01) / grid;
-    const up = (v) => Math.ceil(v * grid - 0.01) / grid;
-    const left = down(box.x + place.x * sx);
-    const top = down(box.y + place.y * sy);
-    const right = up(box.x + (place.x + place.width) * sx);
-    const bottom = up(box.y + (place.y + place.height) * sy);
+    const down = (v, least, origin) => Math.floor((origin + Math.max(v, least)) * grid + 0.01) / grid - origin;
+    const up = (v, most, origin) => Math.ceil((origin + Math.min(v, most)) * grid - 0.01) / grid - origin;
+    const left = down(box.x + (place.x - 0.5) * sx, box.x, bounds.left);
+    const top = down(box.y + (place.y - 0.5) * sy, box.y, bounds.top);
+    const right = up(box.x + (place.x + place.width + 0.5) * sx, box.x + box.width, bounds.left);
+    const bottom = up(box.y + (place.y + place.height + 0.5) * sy, box.y + box.height, bounds.top);
     this.#tile.classList.toggle('still', still || !this.#shown);
     this.#shown = true;
     const { style } = this.#tile;
@@ -100,7 +113,11 @@ export class Stage {
     style.top = `${top}px`;
     style.width = `${right - left}px`;
     style.height = `${bottom - top}px`;
-    style.setProperty('--unit', this.#place ? `${sx}px` : `${box.width / 1280}px`);
+    const whole = place.width >= canvas.width && place.height >= canvas.height;
+    const unit = this.#place ? sx : box.width / 1280;
+    const drawn = look(this.#place ?? { width: 1280, height: 720 });
+    for (const [name, pixels] of Object.entries(drawn)) style.setProperty(`--${name}`, `${pixels * unit}px`);
+    this.#tile.classList.toggle('whole', whole); // alone: no round corners
     this.#tile.classList.toggle('contain', fit(this.#self.videoWidth, this.#self.videoHeight, place) === 'contain');
   }
 }

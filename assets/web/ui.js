@@ -75,12 +75,12 @@ export function toast(text, hue) {
   announce(text);
 }
 
-const HUES = ['#d9534a', '#c0752a', '#2f8f74', '#2f76c4', '#7a5ec9', '#b84a86', '#5a8035', '#9a6236', '#41708f'];
+// The colours of the mixer's avatars, in its order.
+const HUES = ['#4f6ec4', '#b05470', '#3a8476', '#a06a38', '#7c58b2', '#46804a', '#bc564a', '#327c9e', '#944c96', '#7a7a3a', '#606880', '#b45c32'];
 
-/** The colour of a person, from the number in the id. */
+/** The colour of a person, from the number in the id: the same as on the avatar in the mix. */
 export function hueOf(id = '') {
-  const number = [...id].reduce((sum, letter) => (sum * 31 + letter.codePointAt(0)) >>> 0, 7);
-  return HUES[Number(id.match(/\d+$/)?.[0] ?? number) % HUES.length];
+  return HUES[(Number(id.match(/\d+$/)?.[0] ?? 0) * 5) % HUES.length];
 }
 
 /** One or two letters that stand for a name, in any script. */

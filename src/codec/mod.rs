@@ -11,6 +11,7 @@ mod header;
 mod pay;
 mod picture;
 pub mod scale;
+pub mod sound;
 
 #[cfg(test)]
 mod tests;

@@ -84,8 +84,8 @@ pub enum FromMixer {
 pub struct AudioTick {
     /// What everyone hears who is not in `own`; None while there is nothing to send (silence).
     pub everyone: Option<EncodedPacket>,
-    /// The minus-one of those who talk.
-    pub own: Vec<(ParticipantId, EncodedPacket)>,
+    /// The minus-one of those who talk, instead of `everyone`; None while nobody else does: send them nothing.
+    pub own: Vec<(ParticipantId, Option<EncodedPacket>)>,
 }
 
 /// What a mixer has done since it started.

@@ -12,6 +12,7 @@ what is received now. The end of standard input makes it leave.
 
 import argparse
 import asyncio
+import contextlib
 import fractions
 import json
 import sys
@@ -112,7 +113,7 @@ async def questions():
 async def webrtc(args):
     import aioice.ice
     from aiortc import RTCPeerConnection, RTCSessionDescription
-    from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+    from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, VideoStreamTrack
 
     # aioice leaves loopback out; here nothing else is wanted.
     aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
@@ -141,8 +142,9 @@ async def webrtc(args):
 
     async def read(track):
         take = received.take_picture if track.kind == "video" else received.take_sound
-        while True:
-            take(await track.recv())
+        with contextlib.suppress(MediaStreamError):  # the track has ended
+            while True:
+                take(await track.recv())
 
     @peer.on("track")
     def on_track(track):

@@ -1,0 +1,314 @@
+//! Encode: canvases become the packets of one video stream.
+//!
+//! Owns: one encoder and payloader per stream; which ticks are encoded, and which of them as keyframes.
+//! Does not know: who watches, what is on the canvas. In: the canvas of a tick and keyframe requests. Out: packets in the
+//! [`Outbox`], from the encoder's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::outbox::Outbox;
+use crate::codec::{CodecError, EncodeSpec, H264Encoder, Payloader, Picture, VideoEncoder};
+use crate::link::FromMixer;
+use crate::media::VIDEO_CLOCK;
+use crate::plan::StreamSpec;
+
+/// Shortest time from one keyframe to the next, however many ask.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
+/// An unchanged canvas is repeated so often for a while: the encoder makes it sharper.
+const REFINE_INTERVAL: Duration = Duration::from_millis(200);
+/// For how long after a change.
+const REFINE_FOR: Duration = Duration::from_secs(2);
+/// After that: so that a receiver sees that the stream lives.
+const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What a tick is to one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing has changed: not encoded.
+    Unchanged,
+    /// Encode it.
+    Encode {
+        /// As a keyframe.
+        keyframe: bool,
+    },
+}
+
+/// Decides which ticks are encoded. Times count from the room's epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pace {
+    fps: u32,
+    /// The canvas has changed since the last frame.
+    changed: bool,
+    changed_at: Duration,
+    encoded_at: Option<Duration>,
+    keyframe_at: Option<Duration>,
+    keyframe_wanted: bool,
+}
+
+impl Pace {
+    /// The pace of a stream with so many frames a second; its first frame is a keyframe.
+    pub fn new(fps: u32) -> Self {
+        Self {
+            fps: fps.max(1),
+            changed: true,
+            changed_at: Duration::ZERO,
+            encoded_at: None,
+            keyframe_at: None,
+            keyframe_wanted: true,
+        }
+    }
+
+    /// Somebody needs a keyframe.
+    pub fn want_keyframe(&mut self) {
+        self.keyframe_wanted = true;
+    }
+
+    /// Whether tick `n` of a scene with `scene_fps` is one of this stream, which may have fewer frames a second.
+    pub fn takes(&self, n: u64, scene_fps: u32) -> bool {
+        let (fps, scene_fps) = (u64::from(self.fps), u64::from(scene_fps.max(1)));
+        // The tick in which the stream's own count of frames goes on.
+        fps >= scene_fps || n * fps % scene_fps < fps
+    }
+
+    /// The canvas of tick `n` is new, whether the stream takes that tick or not.
+    pub fn changed(&mut self, n: u64, scene_fps: u32) {
+        self.changed = true;
+        self.changed_at = tick_time(n, scene_fps);
+    }
+
+    /// What to do with tick `n`, which it takes.
+    pub fn turn(&self, n: u64, scene_fps: u32) -> Turn {
+        let at = tick_time(n, scene_fps);
+        let since = |then: Option<Duration>| then.map(|then| at.saturating_sub(then));
+        let keyframe = self.keyframe_wanted && since(self.keyframe_at).is_none_or(|past| past >= KEYFRAME_INTERVAL);
+        let settled = at.saturating_sub(self.changed_at) > REFINE_FOR;
+        let repeat = if settled { REPEAT_INTERVAL } else { REFINE_INTERVAL };
+        if keyframe || self.changed || since(self.encoded_at).is_none_or(|past| past >= repeat) {
+            Turn::Encode { keyframe }
+        } else {
+            Turn::Unchanged
+        }
+    }
+
+    /// The encoder has taken tick `n`.
+    pub fn encoded(&mut self, n: u64, scene_fps: u32, keyframe: bool) {
+        let at = tick_time(n, scene_fps);
+        self.changed = false;
+        self.encoded_at = Some(at);
+        if keyframe {
+            self.keyframe_wanted = false;
+            self.keyframe_at = Some(at);
+        }
+    }
+}
+
+/// When tick `n` of so many frames a second is, from the room's epoch.
+pub fn tick_time(n: u64, fps: u32) -> Duration {
+    let fps = u64::from(fps.max(1));
+    Duration::from_secs(n / fps) + Duration::from_nanos(n % fps * 1_000_000_000 / fps)
+}
+
+/// The RTP timestamp of a time from the room's epoch.
+pub fn rtp_timestamp(at: Duration) -> u32 {
+    let fraction = (u64::from(at.subsec_nanos()) * u64::from(VIDEO_CLOCK) + 500_000_000) / 1_000_000_000;
+    at.as_secs().wrapping_mul(u64::from(VIDEO_CLOCK)).wrapping_add(fraction) as u32
+}
+
+/// How encoders are made.
+#[derive(Debug, Clone, Copy)]
+pub struct EncodeOptions {
+    /// Which encoder makes H.264.
+    pub h264: H264Encoder,
+    /// Threads for each encoder.
+    pub threads: u32,
+}
+
+/// One stream.
+pub struct Stream {
+    spec: StreamSpec,
+    options: EncodeOptions,
+    outbox: Arc<Outbox>,
+    frames: Arc<AtomicU64>,
+    pace: Pace,
+    encoder: VideoEncoder,
+    /// Skipped by encoders that were replaced.
+    skipped: u64,
+}
+
+impl Stream {
+    /// Starts the stream; every encoded frame is counted in `frames`.
+    ///
+    /// # Errors
+    /// The codec is not encoded on this machine.
+    pub fn new(
+        spec: StreamSpec,
+        options: EncodeOptions,
+        outbox: Arc<Outbox>,
+        frames: Arc<AtomicU64>,
+    ) -> Result<Self, CodecError> {
+        let encoder = start(&spec, options, &outbox, &frames)?;
+        let pace = Pace::new(spec.fps);
+        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0 })
+    }
+
+    /// What it makes.
+    pub fn spec(&self) -> &StreamSpec {
+        &self.spec
+    }
+
+    /// Follows a changed order. False when that takes another encoder.
+    pub fn follow(&mut self, spec: &StreamSpec) -> bool {
+        let bitrate_kbps = spec.bitrate_kbps;
+        if self.spec == (StreamSpec { bitrate_kbps: self.spec.bitrate_kbps, ..spec.clone() }) {
+            self.spec.bitrate_kbps = bitrate_kbps;
+            self.encoder.set_bitrate(bitrate_kbps);
+            return true;
+        }
+        false
+    }
+
+    /// Somebody needs a keyframe.
+    pub fn want_keyframe(&mut self) {
+        self.pace.want_keyframe();
+    }
+
+    /// Whether tick `n` is one of this stream's.
+    pub fn takes(&self, n: u64, scene_fps: u32) -> bool {
+        self.pace.takes(n, scene_fps)
+    }
+
+    /// The canvas of tick `n` is new, whether the stream takes that tick or not.
+    pub fn changed(&mut self, n: u64, scene_fps: u32) {
+        self.pace.changed(n, scene_fps);
+    }
+
+    /// What to do with tick `n`, which it takes.
+    pub fn turn(&self, n: u64, scene_fps: u32) -> Turn {
+        self.pace.turn(n, scene_fps)
+    }
+
+    /// Encodes tick `n`, of the stream's own size. When the encoder is busy the picture is skipped and counted; when it
+    /// has failed it is replaced.
+    ///
+    /// # Errors
+    /// There is no encoder any more.
+    pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool) -> Result<(), CodecError> {
+        if self.encoder.failed() {
+            self.skipped += self.encoder.skipped();
+            self.encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            self.pace = Pace::new(self.spec.fps);
+        }
+        if self.encoder.push(picture, tick_time(n, scene_fps), keyframe) {
+            self.pace.encoded(n, scene_fps, keyframe);
+        }
+        Ok(())
+    }
+
+    /// Pictures skipped because the encoder was busy.
+    pub fn skipped(&self) -> u64 {
+        self.skipped + self.encoder.skipped()
+    }
+}
+
+fn start(
+    spec: &StreamSpec,
+    options: EncodeOptions,
+    outbox: &Arc<Outbox>,
+    frames: &Arc<AtomicU64>,
+) -> Result<VideoEncoder, CodecError> {
+    let encode = EncodeSpec {
+        codec: spec.key.codec,
+        size: spec.size,
+        fps: spec.fps,
+        bitrate_kbps: spec.bitrate_kbps,
+        h264: options.h264,
+        threads: options.threads,
+    };
+    let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
+    let mut payloader = Payloader::new(spec.key.codec);
+    VideoEncoder::new(encode, move |frame| {
+        frames.fetch_add(1, Ordering::Relaxed);
+        let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));
+        outbox.push_all(packets.into_iter().map(|packet| FromMixer::Video { serial, packet }));
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Runs a pace and gives the ticks that were encoded, and which of them as keyframes.
+    fn run(pace: &mut Pace, ticks: std::ops::Range<u64>, fps: u32, changed: impl Fn(u64) -> bool) -> Vec<(u64, bool)> {
+        let mut encoded = Vec::new();
+        for n in ticks {
+            if changed(n) {
+                pace.changed(n, fps);
+            }
+            if pace.takes(n, fps)
+                && let Turn::Encode { keyframe } = pace.turn(n, fps)
+            {
+                pace.encoded(n, fps, keyframe);
+                encoded.push((n, keyframe));
+            }
+        }
+        encoded
+    }
+
+    #[test]
+    fn a_changing_canvas_is_encoded_every_tick_and_begins_with_one_keyframe() {
+        let encoded = run(&mut Pace::new(30), 100..160, 30, |_| true);
+        assert_eq!(encoded.len(), 60);
+        assert_eq!(encoded.iter().filter(|(_, key)| *key).map(|(n, _)| *n).collect::<Vec<_>>(), [100]);
+    }
+
+    #[test]
+    fn a_slower_stream_takes_every_other_tick_on_the_same_grid() {
+        let ticks: Vec<u64> = run(&mut Pace::new(15), 0..12, 30, |_| true).into_iter().map(|(n, _)| n).collect();
+        assert_eq!(ticks, [0, 2, 4, 6, 8, 10]);
+        let ticks = run(&mut Pace::new(20), 0..3000, 30, |_| true).len();
+        assert_eq!(ticks, 2000);
+    }
+
+    #[test]
+    fn an_unchanged_canvas_is_repeated_seldom() {
+        let mut pace = Pace::new(30);
+        let encoded = run(&mut pace, 0..330, 30, |n| n == 0);
+        let refined = encoded.iter().filter(|(n, _)| *n <= 60).count();
+        let repeated = encoded.iter().filter(|(n, _)| *n > 60).count();
+        assert_eq!((refined, repeated), (11, 18));
+        assert_eq!(pace.turn(330, 30), Turn::Unchanged);
+        pace.changed(330, 30);
+        assert_eq!(pace.turn(330, 30), Turn::Encode { keyframe: false }, "a change is encoded at once");
+    }
+
+    #[test]
+    fn a_keyframe_is_served_at_once_but_not_twice_in_300_ms() {
+        let mut pace = Pace::new(30);
+        run(&mut pace, 0..300, 30, |n| n == 0);
+        pace.want_keyframe();
+        assert_eq!(run(&mut pace, 300..301, 30, |_| false), [(300, true)]);
+        pace.want_keyframe();
+        pace.want_keyframe();
+        let keyframes = run(&mut pace, 301..330, 30, |_| true).into_iter().filter(|(_, key)| *key).collect::<Vec<_>>();
+        assert_eq!(keyframes, [(309, true)]);
+    }
+
+    #[test]
+    fn a_busy_encoder_keeps_the_wish_and_the_change() {
+        let pace = Pace::new(30);
+        assert_eq!(pace.turn(0, 30), Turn::Encode { keyframe: true });
+        assert_eq!(pace.turn(1, 30), Turn::Encode { keyframe: true });
+    }
+
+    proptest! {
+        #[test]
+        fn timestamps_lie_on_the_grid(n in 0u64..1 << 40, fps in prop::sample::select(vec![5u32, 10, 15, 25, 30, 50, 60])) {
+            let expected = n.wrapping_mul(u64::from(90_000 / fps)) as u32;
+            prop_assert_eq!(rtp_timestamp(tick_time(n, fps)), expected);
+        }
+    }
+}

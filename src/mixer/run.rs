@@ -1,0 +1,314 @@
+//! A running mixer: messages in, messages out, and the threads between.
+//!
+//! Owns: the threads, and which message goes to which of them. Does not know: where messages come from: a socket
+//! ([`super::process`]) or a test. In by [`Mixer::handle`], out through the [`Outbox`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::encode::EncodeOptions;
+use super::ingest::Ingest;
+use super::outbox::Outbox;
+use super::sound::audio_loop::{self, SoundInbox, SoundInput};
+use super::ticks::Watched;
+use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
+use crate::codec::sound::OpusSettings;
+use crate::codec::{self, DecodeLimits, H264Encoder};
+use crate::id::{SourceId, ViewName};
+use crate::layout::Scene;
+use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
+use crate::media::{Kind, SourcePacket};
+use crate::plan::{SourceSpec, StreamSet};
+use crate::time::{self, Timestamp, now};
+
+/// From one report to the next.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A mixer in this process. Dropping it ends its threads.
+pub struct Mixer {
+    outbox: Arc<Outbox>,
+    room: Option<Room>,
+}
+
+impl Mixer {
+    /// A mixer that waits for its first message, [`ToMixer::Configure`], and speaks through `outbox`.
+    pub fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, room: None }
+    }
+
+    /// Does what a message says.
+    pub fn handle(&mut self, message: ToMixer) {
+        match (message, &mut self.room) {
+            (ToMixer::Configure(settings), None) => self.room = Some(Room::new(&settings, &self.outbox)),
+            (ToMixer::Configure(_), Some(_)) => tracing::warn!("configured twice: the first settings stay"),
+            (message, Some(room)) => room.handle(message),
+            (_, None) => tracing::warn!("a message before the settings: ignored"),
+        }
+    }
+
+    /// Tells that no message follows at present: waits for lost packets are looked after.
+    pub fn rest(&mut self) {
+        if let Some(room) = &mut self.room {
+            room.rest();
+        }
+    }
+}
+
+/// What there is once the settings are known.
+struct Room {
+    sound: Arc<Watched<SoundInbox>>,
+    video: Arc<Watched<VideoInbox>>,
+    timer: Arc<Watched<Timer>>,
+    ingest: Arc<Mutex<Ingest>>,
+    slots: Arc<Slots>,
+    /// What each view shows, and which views somebody watches: together, which sources are seen.
+    scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
+    watched: BTreeSet<ViewName>,
+    kinds: BTreeMap<SourceId, Kind>,
+    /// Packets came since the last [`Room::rest`].
+    stirred: bool,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Room {
+    fn new(settings: &MixerSettings, outbox: &Arc<Outbox>) -> Self {
+        let missing = match codec::init() {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![error.to_string()],
+        };
+        outbox.push(FromMixer::Ready { missing });
+        tracing::info!(room = %settings.room, "a mixer begins");
+
+        let limits = DecodeLimits { max: settings.max_source };
+        let ingest = Arc::new(Mutex::new(Ingest::new(limits, outbox.clone())));
+        let counts = Arc::new(VideoCounts::default());
+        let slots = Arc::new(Slots::default());
+        let (sound, video, timer) = <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
+
+        let video_loop = VideoLoop {
+            epoch: settings.epoch,
+            options: EncodeOptions {
+                h264: if settings.openh264 { H264Encoder::OpenH264 } else { H264Encoder::X264 },
+                threads: settings.threads.max(1),
+            },
+            threads: drawing_threads(settings.threads),
+            slots: slots.clone(),
+            outbox: outbox.clone(),
+            counts: counts.clone(),
+        };
+        let reporter = Reporter { sound: sound.clone(), ingest: ingest.clone(), counts, outbox: outbox.clone() };
+        let epoch = settings.epoch;
+        let threads = vec![
+            spawn("video-tick", {
+                let inbox = video.clone();
+                move || video_loop.run(&inbox)
+            }),
+            spawn("audio-tick", {
+                let (inbox, outbox) = (sound.clone(), outbox.clone());
+                move || audio_loop::run(epoch, OpusSettings::default(), &inbox, &outbox)
+            }),
+            spawn("timer", {
+                let timer = timer.clone();
+                move || reporter.run(&timer)
+            }),
+        ];
+        Self {
+            sound,
+            video,
+            timer,
+            ingest,
+            slots,
+            scenes: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            kinds: BTreeMap::new(),
+            stirred: false,
+            threads,
+        }
+    }
+
+    fn handle(&mut self, message: ToMixer) {
+        match message {
+            // Handled by the mixer itself.
+            ToMixer::Configure(_) => {}
+            ToMixer::Source(spec) => self.set_source(spec),
+            ToMixer::SourceGone(source) => self.remove_source(source),
+            ToMixer::Packet(source, packet) => self.insert(source, packet),
+            ToMixer::Scene(scene) => self.set_scene(scene),
+            ToMixer::Mix(plan) => SoundInbox::push(&self.sound, SoundInput::Plan(plan)),
+            ToMixer::Streams(set) => self.set_streams(set),
+            ToMixer::Keyframe { serial } => VideoInbox::keyframe(&self.video, serial),
+        }
+    }
+
+    fn set_source(&mut self, spec: SourceSpec) {
+        self.kinds.insert(spec.source, spec.kind.kind());
+        match spec.kind.kind() {
+            Kind::Audio => SoundInbox::push(&self.sound, SoundInput::Source(spec)),
+            Kind::Video => {
+                let slot = self.slots.slot(spec.source, spec.kind);
+                self.ingest.lock().set_source(spec, slot);
+            }
+        }
+    }
+
+    fn remove_source(&mut self, source: SourceId) {
+        match self.kinds.remove(&source) {
+            Some(Kind::Audio) => SoundInbox::push(&self.sound, SoundInput::Gone(source)),
+            Some(Kind::Video) => {
+                self.ingest.lock().remove_source(source);
+                self.slots.remove(source);
+            }
+            None => {}
+        }
+    }
+
+    fn insert(&mut self, source: SourceId, packet: SourcePacket) {
+        match self.kinds.get(&source) {
+            Some(Kind::Audio) => SoundInbox::push(&self.sound, SoundInput::Packet(source, packet, now())),
+            Some(Kind::Video) => {
+                self.ingest.lock().insert(source, packet, now());
+                self.stirred = true;
+            }
+            None => {}
+        }
+    }
+
+    fn set_scene(&mut self, scene: Scene) {
+        let sources = scene.tiles.iter().filter_map(|tile| tile.source).collect();
+        self.scenes.insert(scene.view.clone(), sources);
+        VideoInbox::scene(&self.video, scene);
+        self.show();
+    }
+
+    fn set_streams(&mut self, set: StreamSet) {
+        self.watched = set.streams.iter().map(|spec| spec.key.view.clone()).collect();
+        VideoInbox::streams(&self.video, set);
+        self.show();
+    }
+
+    fn show(&self) {
+        let seen = self.scenes.iter().filter(|(view, _)| self.watched.contains(view));
+        let shown = seen.flat_map(|(_, sources)| sources).copied().collect();
+        self.ingest.lock().set_shown(shown, now());
+    }
+
+    fn rest(&mut self) {
+        if std::mem::take(&mut self.stirred) {
+            let wake = self.ingest.lock().poll(now());
+            Timer::set(&self.timer, wake);
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        SoundInbox::close(&self.sound);
+        VideoInbox::close(&self.video);
+        self.timer.change(|timer| timer.closed = true);
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so already.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new().name(name.into()).spawn(body).expect("a mixer can have three threads")
+}
+
+/// Threads for drawing; the machine's other cores have encoders to run, and one core needs none.
+fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
+    if threads < 2 {
+        return None;
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize).thread_name(|i| format!("draw-{i}"));
+    match pool.build() {
+        Ok(pool) => Some(Arc::new(pool)),
+        Err(error) => {
+            tracing::warn!(%error, "no threads for drawing: the tick draws alone");
+            None
+        }
+    }
+}
+
+/// What the timer waits for.
+#[derive(Debug, Default)]
+struct Timer {
+    /// When a wait for a lost packet is over.
+    wake: Option<Timestamp>,
+    closed: bool,
+}
+
+impl Timer {
+    /// Sets the alarm; a later one is found out when the earlier one rings.
+    fn set(timer: &Watched<Self>, wake: Option<Timestamp>) {
+        let earlier = |timer: &Self| wake.is_some_and(|wake| timer.wake.is_none_or(|at| wake < at));
+        if earlier(&timer.lock()) {
+            timer.change(|timer| timer.wake = wake);
+        }
+    }
+}
+
+/// Reports every second, also when idle, and ends waits for lost packets of sources that send nothing more.
+struct Reporter {
+    sound: Arc<Watched<SoundInbox>>,
+    ingest: Arc<Mutex<Ingest>>,
+    counts: Arc<VideoCounts>,
+    outbox: Arc<Outbox>,
+}
+
+impl Reporter {
+    fn run(&self, timer: &Watched<Timer>) {
+        let mut next_report = now();
+        loop {
+            let at = now();
+            if at >= next_report {
+                next_report = at + REPORT_INTERVAL;
+                self.outbox.push(FromMixer::Report(self.report()));
+            }
+            let mut state = timer.lock();
+            if state.wake.is_some_and(|wake| wake <= at) {
+                drop(state);
+                let wake = self.ingest.lock().poll(at);
+                state = timer.lock();
+                state.wake = wake;
+            }
+            if state.closed {
+                return;
+            }
+            let until = state.wake.map_or(next_report, |wake| wake.min(next_report));
+            timer.wait(&mut state, Some(until));
+        }
+    }
+
+    fn report(&self) -> MixerReport {
+        let sound = self.sound.lock().stats();
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        MixerReport {
+            video_ticks: count(&self.counts.ticks),
+            video_late: count(&self.counts.late),
+            encoder_skipped: count(&self.counts.skipped),
+            unchanged: count(&self.counts.unchanged),
+            encoded: count(&self.counts.encoded),
+            audio_ticks: sound.ticks,
+            audio_encoded: sound.encoded,
+            concealed: sound.concealed,
+            source_frames_dropped: self.ingest.lock().dropped(),
+            link_dropped: self.outbox.dropped(),
+            cpu_ms: time::process_cpu().as_millis() as u64,
+            rss_kib: rss_kib(),
+        }
+    }
+}
+
+/// Resident memory, as the kernel's `statm` says; 0 where there is none.
+fn rss_kib() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * rustix::param::page_size() as u64 / 1024
+}

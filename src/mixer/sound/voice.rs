@@ -1,0 +1,165 @@
+//! One microphone: packets in, a tick of samples out, faded in and out so that nothing it does is heard as a click.
+
+use std::collections::VecDeque;
+
+use super::mix::Tick;
+use crate::audio::{Gate, GateState, SILENCE, db_to_factor, fade_in, fade_out, level_dbov, ramp};
+use crate::codec::sound::{SoundDecoder, SoundError};
+use crate::id::ParticipantId;
+use crate::jitter::{AudioJitter, AudioPull};
+use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
+use crate::plan::SourceSpec;
+use crate::time::Timestamp;
+
+/// Fade at the beginning and the end of what a source sends: 5 ms.
+const FADE: usize = AUDIO_RATE as usize / 200;
+/// Samples of one packet before the first packet told.
+const PACKET_SAMPLES: usize = AUDIO_TICK_SAMPLES;
+/// Most that a plan may amplify: 20 dB.
+const GAIN_MAX: f32 = 10.0;
+
+/// One microphone.
+#[derive(Debug)]
+pub(super) struct Voice {
+    participant: ParticipantId,
+    jitter: AudioJitter,
+    decoder: SoundDecoder,
+    ring: VecDeque<f32>,
+    packet_samples: usize,
+    /// The last tick was filled with sound: what follows a silence is faded in.
+    sounding: bool,
+    gate: Gate,
+    gain: f32,
+    wanted_gain: f32,
+    /// The plan no longer wants it: one more tick, fading out.
+    leaving: bool,
+    /// In -dBov, since it was last asked for.
+    loudest: u8,
+    broken: u64,
+}
+
+impl Voice {
+    pub(super) fn new(spec: &SourceSpec) -> Result<Self, SoundError> {
+        Ok(Self {
+            participant: spec.participant,
+            jitter: AudioJitter::new(spec.codec.clock_rate()),
+            decoder: SoundDecoder::new(spec.codec)?,
+            ring: VecDeque::with_capacity(8 * AUDIO_TICK_SAMPLES),
+            packet_samples: PACKET_SAMPLES,
+            sounding: false,
+            gate: Gate::default(),
+            gain: 0.0,
+            wanted_gain: 0.0,
+            leaving: false,
+            loudest: SILENCE,
+            broken: 0,
+        })
+    }
+
+    pub(super) fn insert(&mut self, packet: SourcePacket, now: Timestamp) {
+        self.jitter.insert(packet, now);
+    }
+
+    /// Sets how loud the plan wants it; the change is spread over the next tick.
+    pub(super) fn set_gain(&mut self, gain_db: f32) {
+        let gain = db_to_factor(gain_db);
+        self.wanted_gain = if gain.is_finite() { gain.min(GAIN_MAX) } else { 1.0 };
+        self.leaving = false;
+    }
+
+    /// The plan does not want it any more: the next tick fades out and is the last.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// How loud it was at its loudest since the last call, in -dBov; 127 when it was not heard.
+    pub(super) fn take_level(&mut self) -> u8 {
+        std::mem::replace(&mut self.loudest, SILENCE)
+    }
+
+    pub(super) fn participant(&self) -> ParticipantId {
+        self.participant
+    }
+
+    /// Packet durations concealed.
+    pub(super) fn concealed(&self) -> u64 {
+        self.jitter.stats().concealed
+    }
+
+    /// Packets that were not sound.
+    pub(super) fn broken(&self) -> u64 {
+        self.broken
+    }
+
+    /// The next 20 ms.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Option<Box<Tick>> {
+        self.fill(now);
+        let mut tick = [0.0; AUDIO_TICK_SAMPLES];
+        let had = self.ring.len().min(AUDIO_TICK_SAMPLES);
+        for (to, from) in tick.iter_mut().zip(self.ring.drain(..had)) {
+            // One voice alone is at most at full scale; a stranger's decoder may say anything.
+            *to = if from.is_nan() { 0.0 } else { from.clamp(-1.0, 1.0) };
+        }
+        let whole = had == AUDIO_TICK_SAMPLES;
+        if !whole && !self.sounding && had == 0 {
+            return None;
+        }
+        if !self.sounding {
+            fade_in(&mut tick[..FADE]);
+        }
+        if !whole {
+            // It has fallen silent in the middle of a wave: what the decoder would go on with fades away.
+            let missing = AUDIO_TICK_SAMPLES - had;
+            let made_up = self.decoder.conceal(missing, None);
+            for (to, from) in tick[had..].iter_mut().zip(made_up) {
+                *to = *from;
+            }
+        }
+        if !whole || self.leaving {
+            fade_out(&mut tick);
+        }
+        self.sounding = whole;
+        let level = level_dbov(&tick);
+        let gate = self.gate.update(level, now);
+        match gate {
+            GateState::Closed => {
+                self.gain = self.wanted_gain;
+                return None;
+            }
+            GateState::Opening => fade_in(&mut tick[..FADE]),
+            GateState::Closing => fade_out(&mut tick),
+            GateState::Open => {}
+        }
+        self.loudest = self.loudest.min(level);
+        ramp(&mut tick, self.gain, self.wanted_gain);
+        self.gain = self.wanted_gain;
+        Some(Box::new(tick))
+    }
+
+    fn fill(&mut self, now: Timestamp) {
+        while self.ring.len() < AUDIO_TICK_SAMPLES {
+            let sound = match self.jitter.pull(now) {
+                AudioPull::Packet(packet) => match self.decoder.decode(&packet.payload) {
+                    Ok(samples) => {
+                        self.packet_samples = samples.len();
+                        samples
+                    }
+                    Err(error) => {
+                        self.broken += 1;
+                        tracing::debug!(participant = %self.participant, %error, "a packet is not sound");
+                        self.decoder.conceal(self.packet_samples, None)
+                    }
+                },
+                AudioPull::Lost { next } => {
+                    self.decoder.conceal(self.packet_samples, next.as_ref().map(|packet| &packet.payload[..]))
+                }
+                AudioPull::Idle => return,
+            };
+            self.ring.extend(sound);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The video tick: composes each view that somebody watches and hands its canvas to the view's streams.
+//!
+//! Owns: the compositors, the streams, the loop that runs their ticks. Does not know: how a canvas is drawn or encoded.
+//! A view without streams is not composed; a loop without streams stands still.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::compose::{Compositor, FrameSlot};
+use super::encode::{EncodeOptions, Stream, Turn, tick_time};
+use super::outbox::Outbox;
+use super::ticks::{Due, Grid, Watched, due};
+use crate::codec::{Picture, PicturePool, scale};
+use crate::id::{SourceId, ViewName};
+use crate::layout::Scene;
+use crate::media::{Size, SourceKind};
+use crate::plan::{StreamSet, StreamSpec};
+use crate::time::{Timestamp, now};
+
+/// Late ticks that are caught up with; more are left out.
+const CATCH_UP: u64 = 1;
+
+/// What the loop is told; whole values, the newest wins.
+#[derive(Debug, Default)]
+pub(super) struct VideoInbox {
+    scenes: BTreeMap<ViewName, Scene>,
+    streams: Option<StreamSet>,
+    keyframes: BTreeSet<u32>,
+    closed: bool,
+}
+
+impl VideoInbox {
+    pub(super) fn scene(inbox: &Watched<Self>, scene: Scene) {
+        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), scene)));
+    }
+
+    pub(super) fn streams(inbox: &Watched<Self>, streams: StreamSet) {
+        inbox.change(|inbox| inbox.streams = Some(streams));
+    }
+
+    pub(super) fn keyframe(inbox: &Watched<Self>, serial: u32) {
+        // Read with the next tick; there is nothing to wake up for.
+        inbox.lock().keyframes.insert(serial);
+    }
+
+    pub(super) fn close(inbox: &Watched<Self>) {
+        inbox.change(|inbox| inbox.closed = true);
+    }
+
+    fn has_orders(&self) -> bool {
+        !self.scenes.is_empty() || self.streams.is_some()
+    }
+}
+
+/// What the loop has done since it began.
+#[derive(Debug, Default)]
+pub(super) struct VideoCounts {
+    pub(super) ticks: AtomicU64,
+    pub(super) late: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) unchanged: AtomicU64,
+    pub(super) encoded: Arc<AtomicU64>,
+}
+
+/// The frame slots of all video sources.
+#[derive(Default)]
+pub(super) struct Slots(Mutex<Arc<HashMap<SourceId, Arc<FrameSlot>>>>);
+
+impl Slots {
+    /// The slot of a source; made when it is new.
+    pub(super) fn slot(&self, source: SourceId, kind: SourceKind) -> Arc<FrameSlot> {
+        let mut slots = self.0.lock();
+        let slots = Arc::make_mut(&mut slots);
+        slots.entry(source).or_insert_with(|| Arc::new(FrameSlot::new(kind))).clone()
+    }
+
+    /// The source is gone.
+    pub(super) fn remove(&self, source: SourceId) {
+        Arc::make_mut(&mut self.0.lock()).remove(&source);
+    }
+
+    fn all(&self) -> Arc<HashMap<SourceId, Arc<FrameSlot>>> {
+        self.0.lock().clone()
+    }
+}
+
+/// Ticks of a scene.
+struct FrameGrid(u32);
+
+impl Grid for FrameGrid {
+    fn index(&self, since: Duration) -> u64 {
+        // A microsecond of grace: ticks begin at fractions of it.
+        (since.as_micros() as u64 + 1) * u64::from(self.0) / 1_000_000
+    }
+
+    fn start(&self, n: u64) -> Duration {
+        tick_time(n, self.0)
+    }
+}
+
+/// The loop.
+pub(super) struct VideoLoop {
+    pub(super) epoch: Timestamp,
+    pub(super) options: EncodeOptions,
+    /// Share the drawing of large canvases; None on one core.
+    pub(super) threads: Option<Arc<rayon::ThreadPool>>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) counts: Arc<VideoCounts>,
+}
+
+/// One composition.
+struct View {
+    scene: Scene,
+    compositor: Option<Compositor>,
+    last: Option<u64>,
+}
+
+/// What the loop owns while it runs.
+#[derive(Default)]
+struct State {
+    views: BTreeMap<ViewName, View>,
+    streams: BTreeMap<u32, Stream>,
+    /// Canvases scaled down for streams smaller than their view.
+    pool: PicturePool,
+}
+
+impl VideoLoop {
+    /// Runs until the inbox is closed.
+    pub(super) fn run(self, inbox: &Watched<VideoInbox>) {
+        let mut state = State::default();
+        loop {
+            let next = state.next_tick(self.epoch, now());
+            let Some(orders) = wait(inbox, next.as_ref().map(|(_, due)| due.at)) else { return };
+            self.follow(&mut state, orders);
+            if let Some((view, due)) = next {
+                self.tick(&mut state, &view, due);
+            }
+        }
+    }
+
+    fn follow(&self, state: &mut State, orders: VideoInbox) {
+        for (name, scene) in orders.scenes {
+            match state.views.get_mut(&name) {
+                Some(view) => {
+                    if view.scene.fps != scene.fps {
+                        view.last = None;
+                    }
+                    if let Some(compositor) = &mut view.compositor {
+                        compositor.set_scene(&scene);
+                    }
+                    view.scene = scene;
+                }
+                None => drop(state.views.insert(name, View { scene, compositor: None, last: None })),
+            }
+        }
+        if let Some(set) = orders.streams {
+            self.follow_streams(state, set);
+        }
+        for serial in orders.keyframes.into_iter().chain(self.outbox.broken()) {
+            if let Some(stream) = state.streams.get_mut(&serial) {
+                stream.want_keyframe();
+            }
+        }
+    }
+
+    fn follow_streams(&self, state: &mut State, set: StreamSet) {
+        let serials: BTreeSet<u32> = set.streams.iter().map(|spec| spec.serial).collect();
+        state.streams.retain(|serial, _| serials.contains(serial));
+        self.outbox.keep(&serials);
+        for spec in set.streams {
+            if !state.streams.get_mut(&spec.serial).is_some_and(|stream| stream.follow(&spec)) {
+                self.start(state, spec);
+            }
+        }
+        let State { views, streams, .. } = state;
+        for (name, view) in views {
+            if !streams.values().any(|stream| stream.spec().key.view == *name) {
+                view.compositor = None;
+                view.last = None;
+            }
+        }
+    }
+
+    fn start(&self, state: &mut State, spec: StreamSpec) {
+        let (serial, key) = (spec.serial, spec.key.clone());
+        match Stream::new(spec, self.options, self.outbox.clone(), self.counts.encoded.clone()) {
+            Ok(stream) => drop(state.streams.insert(serial, stream)),
+            Err(error) => {
+                tracing::error!(stream = %key, %error, "a stream cannot be encoded");
+                state.streams.remove(&serial);
+            }
+        }
+    }
+
+    fn tick(&self, state: &mut State, name: &ViewName, due: Due) {
+        let State { views, streams, pool } = state;
+        let Some(view) = views.get_mut(name) else { return };
+        let fps = view.scene.fps;
+        view.last = Some(due.n);
+        self.counts.ticks.fetch_add(1, Ordering::Relaxed);
+        let begun = now();
+        if due.skipped > 0 || begun.since(due.at) > tick_time(1, fps) / 2 {
+            self.counts.late.fetch_add(1 + due.skipped, Ordering::Relaxed);
+        }
+        let mut streams: Vec<&mut Stream> = streams.values_mut().filter(|s| s.spec().key.view == *name).collect();
+        if !streams.iter().any(|stream| stream.takes(due.n, fps)) {
+            return;
+        }
+        let scene = &view.scene;
+        let compositor = view.compositor.get_or_insert_with(|| {
+            let mut compositor = Compositor::new(self.threads.clone());
+            compositor.set_scene(scene);
+            compositor
+        });
+        let slots = self.slots.all();
+        let composed = compositor.compose(begun, &slots);
+        let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();
+        for stream in &mut streams {
+            if composed.changed {
+                stream.changed(due.n, fps);
+            }
+            if !stream.takes(due.n, fps) {
+                continue;
+            }
+            let Turn::Encode { keyframe } = stream.turn(due.n, fps) else {
+                self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let size = stream.spec().size;
+            let picture = if size == composed.picture.size() {
+                &composed.picture
+            } else {
+                sizes.entry(size).or_insert_with(|| {
+                    let mut scaled = pool.take(size);
+                    scale::scale(&composed.picture, &mut scaled);
+                    pool.lend(scaled)
+                })
+            };
+            let skipped = stream.skipped();
+            if let Err(error) = stream.encode(picture, due.n, fps, keyframe) {
+                tracing::error!(stream = %stream.spec().key, %error, "a stream cannot go on");
+            }
+            self.counts.skipped.fetch_add(stream.skipped() - skipped, Ordering::Relaxed);
+        }
+    }
+}
+
+impl State {
+    /// The view whose tick is due first, of those that somebody watches.
+    fn next_tick(&self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
+        let watched: BTreeSet<&ViewName> = self.streams.values().map(|stream| &stream.spec().key.view).collect();
+        let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).map(|(name, view)| {
+            let grid = FrameGrid(view.scene.fps.max(1));
+            (name, due(&grid, epoch, view.last, CATCH_UP, now))
+        });
+        ticks.min_by_key(|(_, due)| due.at).map(|(name, due)| (name.clone(), due))
+    }
+}
+
+/// Waits until the time of the tick, or for an order where no tick is due; None when the inbox was closed.
+fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>) -> Option<VideoInbox> {
+    let mut state = inbox.lock();
+    loop {
+        if state.closed {
+            return None;
+        }
+        match until {
+            None if state.has_orders() => break,
+            Some(at) if now() >= at => break,
+            _ => inbox.wait(&mut state, until),
+        }
+    }
+    Some(std::mem::take(&mut state))
+}
