@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -48,13 +48,13 @@ pub struct Problem {
     /// Names the kind, and its paragraph in the docs; None is `about:blank`: the status says it all.
     kind: Option<&'static str>,
     detail: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// A problem that its status names; `detail` says what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, kind: None, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, kind: None, detail: detail.into(), headers: Vec::new() }
     }
 
     /// A problem of a kind that programs may tell apart.
@@ -66,7 +66,8 @@ impl Problem {
     /// With one more header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
         self
     }
 

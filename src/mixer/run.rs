@@ -88,7 +88,8 @@ impl Room {
         let ingest = Arc::new(Mutex::new(Ingest::new(limits, outbox.clone())));
         let counts = Arc::new(VideoCounts::default());
         let slots = Arc::new(Slots::default());
-        let (sound, video, timer) = <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
+        let (sound, video, timer) =
+            <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
 
         let video_loop = VideoLoop {
             epoch: settings.epoch,

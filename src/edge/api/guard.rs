@@ -121,5 +121,5 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 /// Where a request comes from. Without a connection it is from nowhere, not from this machine, which may do everything.
 fn address(parts: &Parts) -> IpAddr {
     let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip().to_canonical())
+    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

@@ -265,4 +265,3 @@ async fn connections_are_bounded() {
     assert!(matches!(read, Ok(0) | Err(_)), "closed at once: {read:?}");
     assert!(api.app.metrics().text().contains("commingle_http_connections_refused_total 1"));
 }
-

@@ -149,5 +149,8 @@ async fn a_reader_that_is_too_slow_is_told_to_come_back() {
     assert_eq!(end(&mut socket).await.0, 1013);
     assert!(api.app.metrics().text().contains("commingle_event_streams_too_slow_total 1"));
     let mut again = open(address, "/v1/rooms/r/events").await.expect("it opens");
-    assert!(next(&mut again).await["version"].as_u64().is_some_and(|version| version > 10_000), "the room as it is now");
+    assert!(
+        next(&mut again).await["version"].as_u64().is_some_and(|version| version > 10_000),
+        "the room as it is now"
+    );
 }

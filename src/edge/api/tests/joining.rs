@@ -1,7 +1,5 @@
 //! Joining, and the session that follows: WHIP and WHEP as their standards want them, and who is not let in.
 
-use serde_json::json;
-
 use super::*;
 
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -199,4 +197,3 @@ async fn full_rooms_and_full_servers_say_when_to_come_back() {
         assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
     }
 }
-
