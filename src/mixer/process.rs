@@ -93,7 +93,7 @@ fn read(mut mixer: Mixer, mut link: UnixStream) -> Result<(), ProcessError> {
             Err(error) => return Err(error.into()),
         };
         decoder.extend(&bytes[..length]);
-        while let Some(message) = decoder.next::<ToMixer>()? {
+        while let Some(message) = decoder.next_message::<ToMixer>()? {
             mixer.handle(message);
         }
         mixer.rest();
