@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, ConfigError, Override};
+use crate::mixer;
 
 /// What is logged when nobody says otherwise. The WebRTC stack reports every bad packet as an error; what matters of
 /// that is counted by our own parts.
@@ -49,6 +50,9 @@ enum Command {
     },
     /// Check this machine: one line for each thing, with what to do
     Doctor(ConfigArgs),
+    /// Mix one room; `serve` starts it with the link to itself as standard input
+    #[command(hide = true)]
+    Mixer,
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,7 +130,14 @@ fn perform(command: Command) -> Result<(), Failure> {
             Ok(io::stdout().write_all(config::SAMPLE.as_bytes())?)
         }
         Command::Doctor(args) => doctor::run(&args),
+        Command::Mixer => mix(),
     }
+}
+
+fn mix() -> Result<(), Failure> {
+    start_logs()?;
+    let link = mixer::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
+    mixer::run_process(link).map_err(|error| Failure::Running(error.into()))
 }
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {

@@ -85,7 +85,8 @@ fn joining_is_one_post() {
 
     let state = get(&session);
     assert_eq!(state.status, 200, "{state:?}");
-    assert_eq!(state.json()["name"], "Ann", "{state:?}");
+    assert_eq!(state.json()["room"], "contract", "{state:?}");
+    assert_eq!(state.header("etag"), reply.header("etag"), "{state:?}");
 
     assert_eq!(request("DELETE", &session, &[], "").status, 200);
     request("DELETE", &session, &[], "").assert_problem("a second DELETE", &[404]);

@@ -35,8 +35,8 @@ impl RouteTable {
 
     pub(super) fn audio(&self, tick: &AudioTick) {
         for (participant, subscriber) in &self.audio {
-            let own = tick.own.iter().find(|(talker, _)| talker == participant).map(|(_, packet)| packet);
-            if let Some(packet) = own.or(tick.everyone.as_ref()) {
+            let own = tick.own.iter().find(|(talker, _)| talker == participant);
+            if let Some(packet) = own.map_or(tick.everyone.as_ref(), |(_, own)| own.as_ref()) {
                 subscriber.push_audio(packet);
             }
         }

@@ -1,0 +1,210 @@
+//! What composing, encoding and decoding cost, as CPU time of the whole process, in lines `name: value`.
+//!
+//! The compositor is measured against GStreamer's `compositor` in the same run: n x n cameras of 640x360 at 30 frames a
+//! second into 1280x720, every frame new. Ours includes scaling every frame on arrival.
+#![allow(clippy::print_stdout)]
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use commingle::codec::{
+    self, DecodeLimits, Decoded, EncodeSpec, EncodedFrame, H264Encoder, Picture, PictureMut, VideoDecoder, VideoEncoder,
+};
+use commingle::id::{ParticipantId, SourceId, ViewName};
+use commingle::layout::{Grid, Scene, Tile};
+use commingle::media::{Codec, Rect, Rotation, Size, SourceKind};
+use commingle::mixer::compose::{Compositor, FrameSlot};
+use commingle::time::Timestamp;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+const CANVAS: Size = Size::new(1280, 720);
+const CAMERA: Size = Size::new(640, 360);
+const FRAMES: u64 = 150;
+
+/// CPU time of this process, all threads.
+fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn per_frame(work: impl FnOnce()) -> f64 {
+    let before = cpu();
+    work();
+    (cpu() - before).as_secs_f64() * 1000.0 / FRAMES as f64
+}
+
+/// Something that moves and has texture, so that codecs have work.
+fn moving(size: Size, frame: u64) -> Picture {
+    let mut picture = PictureMut::new(size);
+    let (planes, strides) = picture.planes();
+    for (i, plane) in planes.into_iter().enumerate() {
+        let by = if i == 0 { 1 } else { 2 };
+        for y in 0..size.height / by {
+            for x in 0..size.width / by {
+                let (x, y, frame) = (x * by, y * by, frame as u32 * 3);
+                let texture = ((x + frame) / 8 ^ (y + frame / 2) / 8) % 24 + (x * 7 + y * 13) % 5;
+                let at = (y / by) as usize * strides[i] + (x / by) as usize;
+                plane[at] =
+                    if i == 0 { 60 + (x * 120 / size.width + texture) as u8 } else { 118 + (texture / 3) as u8 };
+            }
+        }
+    }
+    picture.freeze()
+}
+
+/// Cells of one size as the grid would place them, so that both compositors draw the same.
+fn cells(side: u32) -> Vec<Rect> {
+    let keys: Vec<_> = (0..side * side).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
+    Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
+}
+
+fn ours(side: u32, pictures: &[Picture], decorated: bool) -> f64 {
+    let tiles = cells(side).into_iter().zip(0..).map(|(rect, i)| Tile {
+        participant: ParticipantId(i),
+        kind: SourceKind::Camera,
+        source: Some(SourceId(i)),
+        rect,
+        label: if decorated { format!("Participant {i}") } else { String::new() },
+        speaking: decorated && i == 1,
+        muted: decorated && i % 3 == 0,
+    });
+    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: tiles.collect() };
+    let slot = |i| (SourceId(i), Arc::new(FrameSlot::new(SourceKind::Camera)));
+    let slots: HashMap<_, _> = (0..side * side).map(slot).collect();
+    let mut compositor = Compositor::new(None);
+    compositor.set_scene(&scene);
+    let mut tick = |frame: u64| {
+        let now = Timestamp::from_micros(frame * 33_333);
+        for (i, slot) in slots.values().enumerate() {
+            slot.put(pictures[(frame as usize + i) % pictures.len()].clone(), Rotation::None, now);
+        }
+        assert!(compositor.compose(now, &slots).changed);
+    };
+    (0..10).for_each(&mut tick);
+    per_frame(|| (10..10 + FRAMES).for_each(&mut tick))
+}
+
+/// GStreamer's `compositor`, fed the same pictures without a decoder, as fast as it goes.
+fn gstreamers(side: u32, pictures: &[Picture]) -> f64 {
+    let mut description = String::from("compositor name=mix background=black");
+    for (i, Rect { x, y, width, height }) in cells(side).into_iter().enumerate() {
+        write!(description, " sink_{i}::xpos={x} sink_{i}::ypos={y} sink_{i}::width={width} sink_{i}::height={height}")
+            .expect("a String takes every write");
+    }
+    write!(description, " ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 ! fakesink sync=false")
+        .expect("a String takes every write");
+    for i in 0..side * side {
+        write!(
+            description,
+            " appsrc name=in{i} format=time block=true max-buffers=4 max-bytes=0 \
+             caps=video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! mix.sink_{i}"
+        )
+        .expect("a String takes every write");
+    }
+    let pipeline = gst::parse::launch(&description).expect("parses").downcast::<gst::Pipeline>().expect("a pipeline");
+    let raw: Arc<Vec<gst::Buffer>> = Arc::new(
+        pictures
+            .iter()
+            .map(|picture| {
+                let mut bytes = Vec::new();
+                (0..3).for_each(|plane| bytes.extend_from_slice(picture.plane(plane).0));
+                gst::Buffer::from_slice(bytes)
+            })
+            .collect(),
+    );
+    pipeline.set_state(gst::State::Playing).expect("starts");
+    let result = per_frame(|| {
+        let feeders: Vec<_> = (0..side * side)
+            .map(|i| {
+                let source = pipeline.by_name(&format!("in{i}")).expect("named");
+                let source = source.downcast::<gstreamer_app::AppSrc>().expect("an appsrc");
+                let raw = raw.clone();
+                std::thread::spawn(move || {
+                    for frame in 0..FRAMES {
+                        // Copies of the buffer share its memory.
+                        let mut buffer = raw[(frame as usize + i as usize) % raw.len()].copy();
+                        let fields = buffer.get_mut().expect("just copied");
+                        fields.set_pts(gst::ClockTime::from_useconds(frame * 33_333));
+                        fields.set_duration(gst::ClockTime::from_useconds(33_333));
+                        source.push_buffer(buffer).expect("takes it");
+                    }
+                    source.end_of_stream().expect("ends");
+                })
+            })
+            .collect();
+        feeders.into_iter().for_each(|feeder| feeder.join().expect("feeds"));
+        let bus = pipeline.bus().expect("has one");
+        let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+        let end = bus.timed_pop_filtered(gst::ClockTime::from_seconds(120), &ends).expect("ends in time");
+        assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    });
+    pipeline.set_state(gst::State::Null).expect("ends");
+    result
+}
+
+fn encode(spec: EncodeSpec, pictures: &[Picture]) -> (f64, Vec<EncodedFrame>) {
+    let (sender, frames) = sync_channel(4);
+    let mut encoder = VideoEncoder::new(spec, move |frame| {
+        let _ = sender.try_send(frame);
+    })
+    .expect("installed");
+    let mut coded = Vec::new();
+    let cost = per_frame(|| {
+        for frame in 0..FRAMES {
+            let picture = &pictures[frame as usize % pictures.len()];
+            assert!(encoder.push(picture, Duration::from_micros(frame * 33_333), false));
+            coded.push(frames.recv_timeout(Duration::from_secs(10)).expect("one in, one out"));
+        }
+    });
+    (cost, coded)
+}
+
+fn decode(codec: Codec, frames: &[EncodedFrame]) -> f64 {
+    let (sender, pictures) = sync_channel(4);
+    let mut decoder = VideoDecoder::new(codec, DecodeLimits::default(), move |decoded| {
+        let _ = sender.try_send(matches!(decoded, Decoded::Picture { .. }));
+    })
+    .expect("installed");
+    per_frame(|| {
+        for (i, frame) in frames.iter().enumerate() {
+            decoder.push(frame.data.clone(), Timestamp::from_micros(i as u64 * 33_333)).expect("taken");
+            assert!(pictures.recv_timeout(Duration::from_secs(10)).expect("one in, one out"));
+        }
+    })
+}
+
+fn main() {
+    codec::init().expect("GStreamer and its elements are installed");
+    let cameras: Vec<Picture> = (0..30).map(|frame| moving(CAMERA, frame)).collect();
+    for side in 2..=5 {
+        let (plain, decorated) = (ours(side, &cameras, false), ours(side, &cameras, true));
+        let theirs = gstreamers(side, &cameras);
+        println!(
+            "compose {side}x{side}: {plain:.3} ms CPU a frame ({decorated:.3} with names); GStreamer's compositor \
+             {theirs:.3}; ratio {:.3} (1/{:.1})",
+            plain / theirs,
+            theirs / plain
+        );
+    }
+    let canvases: Vec<Picture> = (0..60).map(|frame| moving(CANVAS, frame)).collect();
+    let choices = [
+        (Codec::Vp8, H264Encoder::X264, "VP8"),
+        (Codec::Vp9, H264Encoder::X264, "VP9"),
+        (Codec::H264, H264Encoder::X264, "H.264 x264"),
+        (Codec::H264, H264Encoder::OpenH264, "H.264 OpenH264"),
+    ];
+    for (codec, h264, name) in choices {
+        for (size, bitrate_kbps, pictures) in [(CANVAS, 1500, &canvases), (CAMERA, 500, &cameras)] {
+            let (encoding, frames) =
+                encode(EncodeSpec { codec, size, fps: 30, bitrate_kbps, h264, threads: 1 }, pictures);
+            let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();
+            let kbps = bytes as f64 * 8.0 * 30.0 / FRAMES as f64 / 1000.0;
+            let decoding = decode(codec, &frames);
+            println!("{name} {size}: encode {encoding:.2} ms CPU a frame ({kbps:.0} kbit/s), decode {decoding:.2}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The compositor itself: which tiles have changed on which canvas, and the drawing of those.
+//!
+//! Owns: canvases, each with a note of what was last drawn on it. A canvas is drawn on again only when nobody looks at it any
+//! more, so several are in turn, and each tile is redrawn where its note differs from what should be there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rayon::prelude::*;
+
+use super::lettering::Lettering;
+use super::look;
+use super::slot::{Fitted, FrameSlot};
+use super::sprite::{Band, Op, Sprite, yuv};
+use crate::codec::{Picture, PictureMut};
+use crate::id::SourceId;
+use crate::layout::{Scene, Tile};
+use crate::media::{Rect, Size, SourceKind};
+use crate::time::Timestamp;
+
+/// A camera without a frame for longer shows the avatar.
+const CAMERA_STALE: Duration = Duration::from_secs(2);
+/// A screen on which nothing moves sends few frames.
+const SCREEN_STALE: Duration = Duration::from_secs(10);
+/// Most canvases remembered.
+const CANVASES: usize = 6;
+/// Fewest pixels to redraw for which waking other threads pays.
+const PARALLEL_PIXELS: u64 = 1_500_000;
+
+/// One composed canvas.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    /// The canvas.
+    pub picture: Picture,
+    /// False when it is the same as last time, to the pixel: it need not be encoded.
+    pub changed: bool,
+}
+
+/// Draws one view.
+pub struct Compositor {
+    /// None draws on the calling thread.
+    threads: Option<Arc<rayon::ThreadPool>>,
+    lettering: Lettering,
+    canvas: Size,
+    /// Counts scenes whose rectangles differ from those before: all is drawn anew then.
+    arrangement: u64,
+    looks: u64,
+    tiles: Vec<Placed>,
+    corners: HashMap<(u32, u32, bool), Arc<[Sprite; 4]>>,
+    canvases: Vec<Canvas>,
+    last: Option<(u64, Vec<Drawn>)>,
+}
+
+/// A tile with its parts drawn.
+struct Placed {
+    tile: Tile,
+    /// Changes with everything about the tile but its picture.
+    look: u64,
+    label: Option<Arc<Sprite>>,
+    /// Drawn when first needed.
+    avatar: Option<Arc<Sprite>>,
+    corners: Option<Arc<[Sprite; 4]>>,
+}
+
+/// What stands, or should stand, on one tile of a canvas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Drawn {
+    look: u64,
+    frame: Option<(SourceId, u64)>,
+}
+
+struct Canvas {
+    picture: Picture,
+    arrangement: u64,
+    drawn: Vec<Drawn>,
+}
+
+impl Compositor {
+    /// A compositor of an empty view. With a pool of its own threads, scaling after a change of scene and large canvases are
+    /// shared among them.
+    pub fn new(threads: Option<Arc<rayon::ThreadPool>>) -> Self {
+        Self {
+            threads,
+            lettering: Lettering::new(),
+            canvas: Size::new(0, 0),
+            arrangement: 0,
+            looks: 0,
+            tiles: Vec::new(),
+            corners: HashMap::new(),
+            canvases: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Takes a new scene; parts that are as before are kept.
+    pub fn set_scene(&mut self, scene: &Scene) {
+        let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(|tile| tile.rect).collect::<Vec<_>>();
+        let before = places(&mut self.tiles.iter().map(|placed| &placed.tile));
+        let same_places = self.canvas == scene.canvas && before == places(&mut scene.tiles.iter());
+        if !same_places {
+            self.arrangement += 1;
+            self.canvas = scene.canvas;
+        }
+        let mut old = std::mem::take(&mut self.tiles);
+        self.tiles = scene
+            .tiles
+            .iter()
+            .map(|tile| {
+                let same =
+                    |placed: &Placed| placed.tile.participant == tile.participant && placed.tile.kind == tile.kind;
+                let old = old.iter().position(same).map(|at| old.swap_remove(at));
+                self.place(tile, old)
+            })
+            .collect();
+        let used: Vec<_> = self.tiles.iter().filter_map(|placed| placed.corners.clone()).collect();
+        self.corners.retain(|_, corners| used.iter().any(|used| Arc::ptr_eq(used, corners)));
+    }
+
+    fn place(&mut self, tile: &Tile, old: Option<Placed>) -> Placed {
+        let size = tile.rect.size();
+        let alike = old.as_ref().filter(|old| old.tile.rect.size() == size && old.tile.label == tile.label);
+        let label = match alike.filter(|old| old.tile.muted == tile.muted) {
+            Some(old) => old.label.clone(),
+            None => look::label(&mut self.lettering, &tile.label, tile.muted, size).map(Arc::new),
+        };
+        let avatar = alike.and_then(|old| old.avatar.clone());
+        // A tile that fills the canvas has no background to be rounded against.
+        let corners = (tile.speaking || size != self.canvas).then(|| {
+            let key = (look::radius(size), look::frame_width(size), tile.speaking);
+            self.corners.entry(key).or_insert_with(|| Arc::new(look::corners(size, tile.speaking))).clone()
+        });
+        let look = match &old {
+            // The rectangle is the arrangement's matter, the source the frame's.
+            Some(old) if Tile { source: tile.source, ..old.tile.clone() } == *tile => old.look,
+            _ => {
+                self.looks += 1;
+                self.looks
+            }
+        };
+        Placed { tile: tile.clone(), look, label, avatar, corners }
+    }
+
+    /// Draws the scene as it is `now`. `slots` holds every source the scene may show.
+    ///
+    /// # Panics
+    /// When no scene was set, or a tile does not lie on the canvas with even coordinates.
+    pub fn compose(&mut self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Composed {
+        assert!(self.canvas.width > 0 && self.canvas.height > 0, "a scene is set before it is composed");
+        let frames = self.frames(now, slots);
+        for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
+            if frame.is_none() && placed.avatar.is_none() {
+                let tile = &placed.tile;
+                let avatar = look::avatar(&mut self.lettering, tile.participant, &tile.label, tile.rect.size());
+                placed.avatar = Some(Arc::new(avatar));
+            }
+        }
+        let drawn: Vec<Drawn> = self
+            .tiles
+            .iter()
+            .zip(&frames)
+            .map(|(placed, frame)| {
+                let frame = frame.as_ref().zip(placed.tile.source).map(|(frame, source)| (source, frame.number));
+                Drawn { look: placed.look, frame }
+            })
+            .collect();
+        let wanted = (self.arrangement, drawn);
+        if self.last.as_ref() == Some(&wanted)
+            && let Some(canvas) = self.canvases.last()
+        {
+            return Composed { picture: canvas.picture.clone(), changed: false };
+        }
+        let (mut canvas, noted) = self.take_canvas();
+        let ops = self.ops(&frames, &wanted, noted.as_ref());
+        draw(&mut canvas, &ops, self.threads.as_deref());
+        let picture = canvas.freeze();
+        let (arrangement, drawn) = wanted.clone();
+        self.last = Some(wanted);
+        if self.canvases.len() == CANVASES {
+            self.canvases.remove(0);
+        }
+        // The last in the list is the one shown.
+        self.canvases.push(Canvas { picture: picture.clone(), arrangement, drawn });
+        Composed { picture, changed: true }
+    }
+
+    /// The frame each tile shows; None where it shows its avatar.
+    fn frames(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Vec<Option<Fitted>> {
+        let live = |tile: &Tile| {
+            let slot = slots.get(&tile.source?)?;
+            let stale = if tile.kind == SourceKind::Screen { SCREEN_STALE } else { CAMERA_STALE };
+            (now.since(slot.arrival()?) <= stale).then_some(slot)
+        };
+        let frame = |placed: &Placed| live(&placed.tile)?.get(placed.tile.rect.size());
+        if let Some(threads) = &self.threads {
+            let unfit =
+                |placed: &&Placed| live(&placed.tile).is_some_and(|slot| slot.needs_fitting(placed.tile.rect.size()));
+            if self.tiles.iter().filter(unfit).count() > 1 {
+                return threads.install(|| self.tiles.par_iter().map(frame).collect());
+            }
+        }
+        self.tiles.iter().map(frame).collect()
+    }
+
+    /// A canvas nobody looks at, with the note of what is on it: the latest such, since it differs least.
+    fn take_canvas(&mut self) -> (PictureMut, Option<(u64, Vec<Drawn>)>) {
+        self.canvases.retain(|canvas| canvas.picture.size() == self.canvas);
+        for at in (0..self.canvases.len()).rev() {
+            let Canvas { picture, arrangement, drawn } = self.canvases.remove(at);
+            match PictureMut::reclaim(picture) {
+                Ok(free) => return (free, Some((arrangement, drawn))),
+                Err(picture) => self.canvases.insert(at, Canvas { picture, arrangement, drawn }),
+            }
+        }
+        (PictureMut::new(self.canvas), None)
+    }
+
+    /// What must be drawn on a canvas with such a note.
+    fn ops<'a>(
+        &'a self,
+        frames: &'a [Option<Fitted>],
+        wanted: &(u64, Vec<Drawn>),
+        noted: Option<&(u64, Vec<Drawn>)>,
+    ) -> Vec<Op<'a>> {
+        let mut ops = Vec::new();
+        let noted = noted.filter(|noted| noted.0 == wanted.0).map(|noted| &noted.1);
+        if noted.is_none() {
+            let Size { width, height } = self.canvas;
+            ops.push(Op::Fill(Rect { x: 0, y: 0, width, height }, yuv(look::BACKGROUND)));
+        }
+        let mut redrawn: Vec<Rect> = Vec::new();
+        for (i, (placed, frame)) in self.tiles.iter().zip(frames).enumerate() {
+            let rect = placed.tile.rect;
+            let fresh = noted.is_some_and(|noted| noted[i] == wanted.1[i]);
+            if !fresh || redrawn.iter().any(|other| overlap(*other, rect)) {
+                placed.ops(frame.as_ref(), &mut ops);
+                redrawn.push(rect);
+            }
+        }
+        ops
+    }
+}
+
+const fn overlap(a: Rect, b: Rect) -> bool {
+    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
+}
+
+impl Placed {
+    fn ops<'a>(&'a self, frame: Option<&'a Fitted>, ops: &mut Vec<Op<'a>>) {
+        let rect @ Rect { x, y, width, height } = self.tile.rect;
+        let size = rect.size();
+        match frame {
+            Some(Fitted { picture, dest, .. }) => {
+                if dest.size() != size {
+                    ops.push(Op::Fill(rect, yuv(look::TILE)));
+                }
+                ops.push(Op::Copy(picture, x + dest.x, y + dest.y));
+            }
+            None => {
+                ops.push(Op::Fill(rect, yuv(look::TILE)));
+                if let Some(avatar) = &self.avatar {
+                    let middle = |outer: u32, inner: u32| (outer - inner) / 2 & !1;
+                    ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
+                }
+            }
+        }
+        if let Some(corners) = &self.corners {
+            let radius = corners[0].width();
+            if self.tile.speaking {
+                let (frame, color) = (look::frame_width(size), yuv(look::SPEAKING));
+                let (inner_width, inner_height) = (width - 2 * radius, height - 2 * radius);
+                for y in [y, y + height - frame] {
+                    ops.push(Op::Fill(Rect { x: x + radius, y, width: inner_width, height: frame }, color));
+                }
+                for x in [x, x + width - frame] {
+                    ops.push(Op::Fill(Rect { x, y: y + radius, width: frame, height: inner_height }, color));
+                }
+            }
+            let places =
+                [(x, y), (x + width - radius, y), (x, y + height - radius), (x + width - radius, y + height - radius)];
+            for (corner, (x, y)) in corners.iter().zip(places) {
+                ops.push(Op::Blend(corner, x, y));
+            }
+        }
+        if let Some(label) = &self.label {
+            let margin = look::label_margin(size);
+            ops.push(Op::Blend(label, x + margin, y + height.saturating_sub(margin + label.height()) & !1));
+        }
+    }
+}
+
+/// Draws on the canvas, in bands of rows where it is much.
+fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadPool>) {
+    let pixels: u64 = ops.iter().map(Op::pixels).sum();
+    let height = canvas.size().height as usize;
+    let bands = threads.filter(|_| pixels >= PARALLEL_PIXELS).map_or(1, rayon::ThreadPool::current_num_threads);
+    let each = height.div_ceil(bands).next_multiple_of(2);
+    let ([y, u, v], strides) = canvas.planes();
+    let chroma = each / 2;
+    let mut bands: Vec<Band<'_>> = y
+        .chunks_mut(each * strides[0])
+        .zip(u.chunks_mut(chroma * strides[1]))
+        .zip(v.chunks_mut(chroma * strides[2]))
+        .enumerate()
+        .map(|(i, ((y, u), v))| Band { rows: y.len() / strides[0], planes: [y, u, v], strides, top: i * each })
+        .collect();
+    match (threads, bands.as_mut_slice()) {
+        (_, [band]) => band.draw(ops),
+        (Some(threads), bands) => threads.install(|| bands.par_iter_mut().for_each(|band| band.draw(ops))),
+        (None, bands) => bands.iter_mut().for_each(|band| band.draw(ops)),
+    }
+}

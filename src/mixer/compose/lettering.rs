@@ -1,0 +1,102 @@
+//! Lettering: lines of text in any script, drawn once.
+//!
+//! Owns: fonts. The shipped font is always there; the machine's own fonts are read when a name first needs a letter the
+//! shipped one lacks, since looking through them takes a while. Does not know: where the text goes.
+
+use cosmic_text::{
+    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping, SwashCache,
+    Weight, Wrap, fontdb,
+};
+
+use super::raster::{Raster, Rgb};
+
+/// Inter (SIL Open Font License), for names and initials.
+const FONT: &[u8] = include_bytes!("../../../assets/fonts/Inter-Bold.otf");
+const FAMILY: &str = "Inter";
+
+fn font_system(database: fontdb::Database) -> FontSystem {
+    FontSystem::new_with_locale_and_db("en-US".into(), database)
+}
+
+/// Draws text.
+pub(super) struct Lettering {
+    fonts: FontSystem,
+    cache: SwashCache,
+    machine_fonts: bool,
+}
+
+impl Lettering {
+    pub(super) fn new() -> Self {
+        let mut database = fontdb::Database::new();
+        database.load_font_data(FONT.to_vec());
+        Self { fonts: font_system(database), cache: SwashCache::new(), machine_fonts: false }
+    }
+
+    /// One line of text, cut with an ellipsis at `width` pixels; None when nothing is visible. The picture is as wide as
+    /// the text and one line high.
+    pub(super) fn line(&mut self, text: &str, pixels: f32, width: f32, color: Rgb) -> Option<Raster> {
+        let mut buffer = self.shape(text, pixels, width);
+        let missing =
+            |buffer: &Buffer| buffer.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == 0));
+        if !self.machine_fonts && missing(&buffer) {
+            self.machine_fonts = true;
+            self.fonts.db_mut().load_system_fonts();
+            // A new font system: the old one remembers that nothing fits.
+            self.fonts = font_system(self.fonts.db().clone());
+            self.cache = SwashCache::new();
+            buffer = self.shape(text, pixels, width);
+        }
+        let glyphs = || buffer.layout_runs().flat_map(|run| run.glyphs.iter());
+        let left = glyphs().map(|glyph| glyph.x).reduce(f32::min)?.floor();
+        let right = glyphs().map(|glyph| glyph.x + glyph.w).reduce(f32::max)?.ceil();
+        if right <= left {
+            return None;
+        }
+        let height = buffer.metrics().line_height;
+        let mut raster = Raster::new((right - left) as usize, height.ceil() as usize);
+        let [r, g, b] = color;
+        buffer.draw(&mut self.fonts, &mut self.cache, Color::rgb(r, g, b), |x, y, w, h, color| {
+            let (r, g, b, alpha) = color.as_rgba_tuple();
+            for (dx, dy) in (0..w * h).map(|at| (at % w, at / w)) {
+                raster.over(x + dx as i32 - left as i32, y + dy as i32, [r, g, b], f32::from(alpha) / 255.0);
+            }
+        });
+        Some(raster)
+    }
+
+    fn shape(&mut self, text: &str, pixels: f32, width: f32) -> Buffer {
+        let mut buffer = Buffer::new(&mut self.fonts, Metrics::new(pixels, (pixels * 1.3).ceil()));
+        buffer.set_wrap(Wrap::None);
+        buffer.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));
+        buffer.set_size(Some(width), None);
+        // Bold, because other scripts' fonts come in it too, seldom in what lies between.
+        let attributes = Attrs::new().family(Family::Name(FAMILY)).weight(Weight::BOLD);
+        buffer.set_text(text, &attributes, Shaping::Advanced, Some(Align::Left));
+        buffer.shape_until_scroll(&mut self.fonts, false);
+        buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latin_needs_no_fonts_of_the_machine() {
+        let mut lettering = Lettering::new();
+        assert!(lettering.line("Zoë Πέτρος Ольга", 20.0, 500.0, [255; 3]).is_some());
+        assert!(!lettering.machine_fonts);
+        assert!(
+            lettering.line("   ", 20.0, 500.0, [255; 3]).is_none_or(|raster| raster.pixels.iter().all(|p| p[3] == 0.0))
+        );
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let mut lettering = Lettering::new();
+        let short = lettering.line("Wilhelmina", 20.0, 1000.0, [255; 3]).expect("visible");
+        let cut = lettering.line("Wilhelmina Featherstonehaugh-Cholmondeley", 20.0, 120.0, [255; 3]).expect("visible");
+        assert!(short.width > 80, "{}", short.width);
+        assert!((80..=122).contains(&cut.width), "{}", cut.width);
+    }
+}

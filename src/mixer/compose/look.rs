@@ -1,0 +1,212 @@
+//! How tiles look besides their picture: names, avatars, round corners, the frame around who speaks.
+//!
+//! Owns: colours, proportions and the drawing of each part. Does not know: frames, canvases. In: a tile. Out: sprites, drawn
+//! once per change.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::lettering::Lettering;
+use super::raster::{Raster, Rgb, disc, rounded, stroke};
+use super::sprite::Sprite;
+use crate::id::ParticipantId;
+use crate::media::Size;
+
+/// Behind all tiles.
+pub(super) const BACKGROUND: Rgb = [16, 20, 24];
+/// Behind avatars, and beside pictures that do not fill their tile.
+pub(super) const TILE: Rgb = [28, 34, 41];
+/// Around who speaks.
+pub(super) const SPEAKING: Rgb = [74, 222, 128];
+const PLATE: Rgb = [10, 13, 16];
+const PLATE_ALPHA: f32 = 0.62;
+const TEXT: Rgb = [245, 247, 250];
+const MUTED: Rgb = [255, 112, 112];
+/// Discs of avatars: calm, equally light, all with readable white letters.
+const PALETTE: [Rgb; 12] = [
+    [79, 110, 196],
+    [176, 84, 112],
+    [58, 132, 118],
+    [160, 106, 56],
+    [124, 88, 178],
+    [70, 128, 74],
+    [188, 86, 74],
+    [50, 124, 158],
+    [148, 76, 150],
+    [122, 122, 58],
+    [96, 104, 128],
+    [180, 92, 50],
+];
+/// Most letters of a name that are looked at.
+const NAME_LETTERS: usize = 80;
+/// Narrowest tile that gets a label, in pixels.
+const LABEL_TILE: u32 = 64;
+
+fn even(value: f32) -> u32 {
+    (value / 2.0).round() as u32 * 2
+}
+
+/// Height of names in pixels: larger on larger tiles, but less so than they.
+fn letter_height(tile: Size) -> f32 {
+    (8.0 + tile.height.min(tile.width) as f32 * 0.023).clamp(10.0, 30.0)
+}
+
+/// Radius of a tile's corners, even.
+pub(super) fn radius(tile: Size) -> u32 {
+    even(tile.height.min(tile.width) as f32 * 0.035).clamp(4, 16)
+}
+
+/// Width of the frame around who speaks, even.
+pub(super) fn frame_width(tile: Size) -> u32 {
+    if tile.height.min(tile.width) >= 170 { 4 } else { 2 }
+}
+
+/// Distance of a label from its tile's edges, even.
+pub(super) fn label_margin(tile: Size) -> u32 {
+    frame_width(tile) + even(letter_height(tile) * 0.3)
+}
+
+/// What nobody may put into a name: line breaks, and marks that turn the direction of what follows.
+fn clean(name: &str) -> String {
+    let unwanted = |c: &char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let plain: String = name.chars().filter(|c| !unwanted(c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    plain.trim().graphemes(true).take(NAME_LETTERS).collect()
+}
+
+/// The first letter of the first and of the last word, in capitals; of a name without letters its first sign.
+fn initials(name: &str) -> String {
+    let name = clean(name);
+    let mut firsts = name
+        .split_whitespace()
+        .filter_map(|word| word.graphemes(true).find(|sign| sign.chars().next().is_some_and(char::is_alphanumeric)));
+    let first = firsts.next().or_else(|| name.graphemes(true).next());
+    let last = firsts.next_back();
+    first.into_iter().chain(last).flat_map(|sign| sign.chars().flat_map(char::to_uppercase)).collect()
+}
+
+/// The plate with the name and the sign of a muted microphone; None when there is nothing to show or no room.
+pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Size) -> Option<Sprite> {
+    let name = clean(name);
+    if tile.width < LABEL_TILE || (name.is_empty() && !muted) {
+        return None;
+    }
+    let letters = letter_height(tile);
+    let (side, sign) = ((letters * 0.55).round(), if muted { letters.round() } else { 0.0 });
+    let gap = if muted && !name.is_empty() { (letters * 0.3).round() } else { 0.0 };
+    let room = tile.width as f32 - 2.0 * label_margin(tile) as f32 - 2.0 * side - sign - gap;
+    let text = lettering.line(&name, letters, room, TEXT);
+    let text_width = text.as_ref().map_or(0.0, |text| text.width as f32);
+    let height = even(letters * 1.65);
+    let width = side * 2.0 + sign + gap + text_width;
+    let mut plate = Raster::new(width as usize, height as usize);
+    let (width, height) = (plate.width as f32, plate.height as f32);
+    plate.shape(PLATE, PLATE_ALPHA, |x, y| rounded(x, y, [0.0, 0.0, width, height], letters * 0.42));
+    if muted {
+        draw_muted(&mut plate, side, (height - sign) / 2.0, sign);
+    }
+    if let Some(text) = text {
+        // On the line all names share, unless a script's tall or deep letters would leave the plate.
+        let (first, after) = text.ink();
+        let edge = (height * 0.12).round();
+        let (least, most) = (edge - first as f32, height - edge - after as f32);
+        let top = ((height - text.height as f32) / 2.0).round().min(most).max(least);
+        plate.stamp(&text, (side + sign + gap) as i32, top as i32);
+    }
+    Some(Sprite::new(&plate))
+}
+
+/// A microphone struck through, in a square.
+fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
+    let at = |x: f32, y: f32| (left + x * side, top + y * side);
+    let line = side * 0.1;
+    on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.5, 0.2), at(0.5, 0.46), side * 0.3));
+    on.shape(MUTED, 1.0, |x, y| {
+        let bow = disc(x, y, at(0.5, 0.46), side * 0.31).abs() - line / 2.0;
+        bow.max(at(0.5, 0.46).1 - y)
+    });
+    on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.5, 0.8), at(0.5, 0.94), line));
+    on.shape(PLATE, 1.0, |x, y| stroke(x, y, at(0.2, 0.08), at(0.92, 0.88), line * 1.2));
+    on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.1, 0.1), at(0.84, 0.92), line));
+}
+
+/// A disc in the participant's colour, with initials, or the figure of a person for who has no name.
+pub(super) fn avatar(lettering: &mut Lettering, participant: ParticipantId, name: &str, tile: Size) -> Sprite {
+    let diameter = even(tile.height.min(tile.width) as f32 * 0.42).max(8);
+    let side = diameter as f32;
+    let color = PALETTE[(participant.0 as usize).wrapping_mul(5) % PALETTE.len()];
+    let mut raster = Raster::new(diameter as usize, diameter as usize);
+    let middle = (side / 2.0, side / 2.0);
+    raster.shape(color, 1.0, |x, y| disc(x, y, middle, side / 2.0));
+    let initials = initials(name);
+    let letters = if initials.chars().count() > 1 { 0.38 } else { 0.46 };
+    match lettering.line(&initials, side * letters, side, TEXT) {
+        Some(text) => {
+            let (first, after) = text.ink();
+            let left = (side - text.width as f32) / 2.0;
+            let top = (side - (first + after) as f32) / 2.0;
+            raster.stamp(&text, left.round() as i32, top.round() as i32);
+        }
+        None => raster.shape(TEXT, 0.9, |x, y| {
+            let head = disc(x, y, (middle.0, side * 0.4), side * 0.15);
+            let shoulders = disc(x, y, (middle.0, side * 0.86), side * 0.27).max(y - side * 0.78);
+            head.min(shoulders)
+        }),
+    }
+    Sprite::new(&raster)
+}
+
+/// The four corners of a tile: what is outside the rounding is background; inside runs the frame of who speaks.
+/// In order: upper left, upper right, lower left, lower right.
+pub(super) fn corners(tile: Size, speaking: bool) -> [Sprite; 4] {
+    let side = radius(tile) as f32;
+    let frame = frame_width(tile) as f32;
+    let corner = |right: bool, lower: bool| {
+        let mut raster = Raster::new(side as usize, side as usize);
+        let center = (if right { 0.0 } else { side }, if lower { 0.0 } else { side });
+        if speaking {
+            raster.shape(SPEAKING, 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
+        }
+        raster.shape(BACKGROUND, 1.0, |x, y| side - disc(x, y, center, 0.0));
+        Sprite::new(&raster)
+    };
+    [corner(false, false), corner(true, false), corner(false, true), corner(true, true)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initials_in_any_script() {
+        for (name, expected) in [
+            ("Ada Lovelace", "AL"),
+            ("johann sebastian bach", "JB"),
+            ("Plato", "P"),
+            ("山田 太郎", "山太"),
+            ("محمد علي", "مع"),
+            ("(Zoë) Ångström", "ZÅ"),
+            ("🎈", "🎈"),
+            ("  \n ", ""),
+            ("\u{202e}evil name", "EN"),
+        ] {
+            assert_eq!(initials(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn sprites_are_even_and_fit_their_tiles() {
+        let mut lettering = Lettering::new();
+        let long = "Pneumonoultramicroscopicsilicovolcanoconiosis ".repeat(9);
+        for tile in [Size::new(1280, 720), Size::new(424, 238), Size::new(256, 144), Size::new(80, 300)] {
+            for name in ["A", &long, ""] {
+                for muted in [false, true] {
+                    if let Some(label) = label(&mut lettering, name, muted, tile) {
+                        assert!(label.width() + 2 * label_margin(tile) <= tile.width + 2, "{tile} {}", label.width());
+                        assert_eq!((label.width() % 2, label.height() % 2), (0, 0));
+                    }
+                }
+            }
+            let avatar = avatar(&mut lettering, ParticipantId(u32::MAX), "A B", tile);
+            assert!(avatar.width() <= tile.width && avatar.height() <= tile.height);
+        }
+    }
+}

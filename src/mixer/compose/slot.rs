@@ -1,0 +1,256 @@
+//! Frame slots: the newest picture of one source, ready in every size somebody shows.
+//!
+//! Owns: turning, cropping and scaling, once per tile size. Does not know: scenes. In: [`FrameSlot::put`] from a decoder's
+//! thread. Out: [`FrameSlot::get`] from compositors, which thereby say the sizes they want from then on.
+
+use parking_lot::Mutex;
+
+use crate::codec::{Picture, PicturePool, scale};
+use crate::layout::fit;
+use crate::media::{Rect, Rotation, Size, SourceKind};
+use crate::time::Timestamp;
+
+/// Frames after which a size nobody fetched is forgotten.
+const WANTED_FRAMES: u64 = 15;
+/// Most sizes kept ready; more are made anew at each fetch.
+const WANTED_SIZES: usize = 8;
+
+/// The newest picture of one source.
+pub struct FrameSlot {
+    kind: SourceKind,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    latest: Option<Latest>,
+    wanted: Vec<Wanted>,
+    turned: PicturePool,
+    number: u64,
+    replaced: u64,
+}
+
+struct Latest {
+    picture: Picture,
+    arrival: Timestamp,
+    number: u64,
+    fetched: bool,
+}
+
+struct Wanted {
+    tile: Size,
+    /// The number of the newest frame when somebody last fetched this size.
+    fetched: u64,
+    fitted: Option<Fitted>,
+    pool: PicturePool,
+}
+
+/// A picture made to fit a tile.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// The picture, of the size of `dest`.
+    pub picture: Picture,
+    /// Where it stands in its tile; the rest of the tile stays empty.
+    pub dest: Rect,
+    /// When its frame arrived.
+    pub arrival: Timestamp,
+    /// Counts the frames of its source.
+    pub number: u64,
+}
+
+impl FrameSlot {
+    /// An empty slot for a camera or a screen.
+    pub fn new(kind: SourceKind) -> Self {
+        Self { kind, state: Mutex::default() }
+    }
+
+    /// Takes the newest frame: turns it upright and makes it fit every tile somebody shows it in.
+    pub fn put(&self, picture: Picture, rotation: Rotation, now: Timestamp) {
+        let mut state = self.state.lock();
+        state.number += 1;
+        let number = state.number;
+        state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
+        let mut turned = std::mem::take(&mut state.turned);
+        let mut wanted: Vec<(Size, PicturePool)> =
+            state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.pool))).collect();
+        // Scaling takes long: compositors go on with the frame before meanwhile.
+        drop(state);
+
+        let picture = upright(picture, rotation, &mut turned);
+        let mut fitted: Vec<(Size, Fitted, PicturePool)> = wanted
+            .drain(..)
+            .map(|(tile, mut pool)| (tile, make(&picture, tile, self.kind, now, number, &mut pool), pool))
+            .collect();
+
+        let mut state = self.state.lock();
+        state.turned = turned;
+        if state.latest.as_ref().is_some_and(|latest| latest.number > number) {
+            return;
+        }
+        if state.latest.as_ref().is_some_and(|latest| !latest.fetched) {
+            state.replaced += 1;
+        }
+        state.latest = Some(Latest { picture, arrival: now, number, fetched: false });
+        for (tile, made, pool) in fitted.drain(..) {
+            if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
+                wanted.fitted = Some(made);
+                wanted.pool = pool;
+            }
+        }
+    }
+
+    /// The newest frame, made to fit a tile; None before the first.
+    pub fn get(&self, tile: Size) -> Option<Fitted> {
+        let mut state = self.state.lock();
+        let State { latest, wanted, .. } = &mut *state;
+        let latest = latest.as_mut()?;
+        latest.fetched = true;
+        let at = wanted.iter().position(|wanted| wanted.tile == tile);
+        let Some(wanted) = (match at {
+            Some(at) => wanted.get_mut(at),
+            None if wanted.len() < WANTED_SIZES => {
+                wanted.push(Wanted { tile, fetched: 0, fitted: None, pool: PicturePool::default() });
+                wanted.last_mut()
+            }
+            None => None,
+        }) else {
+            let pool = &mut PicturePool::default();
+            return Some(make(&latest.picture, tile, self.kind, latest.arrival, latest.number, pool));
+        };
+        wanted.fetched = latest.number;
+        match &wanted.fitted {
+            Some(fitted) if fitted.number == latest.number => {}
+            _ => {
+                let fitted = make(&latest.picture, tile, self.kind, latest.arrival, latest.number, &mut wanted.pool);
+                wanted.fitted = Some(fitted);
+            }
+        }
+        wanted.fitted.clone()
+    }
+
+    /// Whether [`get`](Self::get) would have to scale for this tile.
+    pub(super) fn needs_fitting(&self, tile: Size) -> bool {
+        let state = self.state.lock();
+        let Some(latest) = &state.latest else { return false };
+        let fitted = state.wanted.iter().find(|wanted| wanted.tile == tile).and_then(|wanted| wanted.fitted.as_ref());
+        fitted.is_none_or(|fitted| fitted.number != latest.number)
+    }
+
+    /// Forgets the picture: the camera was switched off, so its last frame must not be seen when it comes back.
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        state.latest = None;
+        state.wanted.clear();
+    }
+
+    /// Frames that were replaced before any compositor fetched them.
+    pub fn replaced(&self) -> u64 {
+        self.state.lock().replaced
+    }
+
+    /// The newest picture's size, upright; None before the first.
+    pub fn size(&self) -> Option<Size> {
+        self.state.lock().latest.as_ref().map(|latest| latest.picture.size())
+    }
+
+    /// When the newest frame arrived.
+    pub fn arrival(&self) -> Option<Timestamp> {
+        self.state.lock().latest.as_ref().map(|latest| latest.arrival)
+    }
+
+    /// Camera or screen.
+    pub const fn kind(&self) -> SourceKind {
+        self.kind
+    }
+}
+
+fn upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) -> Picture {
+    if rotation == Rotation::None {
+        return picture;
+    }
+    let mut turned = pool.take(scale::rotated_size(picture.size(), rotation));
+    scale::rotate(&picture, rotation, &mut turned);
+    pool.lend(turned)
+}
+
+fn make(
+    picture: &Picture,
+    tile: Size,
+    kind: SourceKind,
+    arrival: Timestamp,
+    number: u64,
+    pool: &mut PicturePool,
+) -> Fitted {
+    let fit = fit(picture.size(), tile, kind);
+    let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
+    // At exactly the right size the decoder's own memory is shown.
+    let picture = if part.size() == fit.dest.size() {
+        part
+    } else {
+        let mut scaled = pool.take(fit.dest.size());
+        scale::scale(&part, &mut scaled);
+        pool.lend(scaled)
+    };
+    Fitted { picture, dest: fit.dest, arrival, number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TILE: Size = Size::new(320, 180);
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn grey(size: Size, luma: u8) -> Picture {
+        Picture::filled(size, luma, 128, 128)
+    }
+
+    #[test]
+    fn the_newest_frame_wins_and_losses_are_counted() {
+        let slot = FrameSlot::new(SourceKind::Camera);
+        assert!(slot.get(TILE).is_none());
+        for (i, luma) in [50, 60, 70].into_iter().enumerate() {
+            slot.put(grey(Size::new(640, 360), luma), Rotation::None, at(i as u64));
+        }
+        let fitted = slot.get(TILE).expect("three frames came");
+        assert_eq!((fitted.picture.size(), fitted.arrival), (TILE, at(2)));
+        assert_eq!(fitted.picture.plane(0).0[0], 70);
+        assert_eq!(slot.replaced(), 2);
+        assert_eq!(slot.get(TILE).expect("still there").number, fitted.number);
+        slot.clear();
+        assert!(slot.get(TILE).is_none());
+    }
+
+    #[test]
+    fn sizes_that_are_shown_are_ready_and_others_forgotten() {
+        let slot = FrameSlot::new(SourceKind::Camera);
+        slot.put(grey(Size::new(640, 360), 50), Rotation::None, at(0));
+        assert!(slot.needs_fitting(TILE));
+        slot.get(TILE);
+        slot.put(grey(Size::new(640, 360), 60), Rotation::None, at(1));
+        assert!(!slot.needs_fitting(TILE), "scaled on arrival");
+        for i in 0..=WANTED_FRAMES {
+            slot.put(grey(Size::new(640, 360), 60), Rotation::None, at(2 + i));
+        }
+        assert!(slot.needs_fitting(TILE), "nobody shows it any more");
+    }
+
+    #[test]
+    fn a_picture_of_the_right_size_is_not_copied() {
+        let slot = FrameSlot::new(SourceKind::Camera);
+        let picture = grey(TILE, 50);
+        slot.put(picture.clone(), Rotation::None, at(0));
+        assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0.as_ptr(), picture.plane(0).0.as_ptr());
+    }
+
+    #[test]
+    fn pictures_are_turned_upright_first() {
+        let slot = FrameSlot::new(SourceKind::Screen);
+        slot.put(grey(Size::new(180, 320), 50), Rotation::Right, at(0));
+        assert_eq!(slot.size(), Some(TILE));
+        assert_eq!(slot.get(TILE).expect("came").dest.size(), TILE);
+    }
+}

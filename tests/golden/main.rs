@@ -1,0 +1,211 @@
+//! Golden pictures: what the compositor draws, compared with PNGs beside this file.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes them anew: look at them before they are committed. A failing test
+//! leaves `NAME.actual.png` in the target's temporary folder and says how far off it is. Names use only letters of the
+//! shipped font, so the pictures do not depend on the machine.
+
+mod people;
+mod png_file;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use commingle::codec::Picture;
+use commingle::id::{ParticipantId, SourceId, ViewName};
+use commingle::layout::{Scene, Tile};
+use commingle::media::{Rect, Rotation, Size, SourceKind};
+use commingle::mixer::compose::{Compositor, FrameSlot};
+use commingle::time::Timestamp;
+
+/// Mean squared difference of RGB values at which a picture counts as another: rounding differs between processors.
+const BOUND: f64 = 4.0;
+const CANVAS: Size = Size::new(640, 360);
+const NOW: Timestamp = Timestamp::from_micros(60_000_000);
+
+type Slots = HashMap<SourceId, Arc<FrameSlot>>;
+
+/// A scene being written down.
+struct Stage {
+    scene: Scene,
+    slots: Slots,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: Vec::new() };
+        Self { scene, slots: HashMap::new() }
+    }
+
+    /// A participant in the cell at a column and row of so many; with a picture, live.
+    fn add(&mut self, label: &str, [column, row, columns, rows]: [u32; 4], picture: Option<Picture>) -> &mut Tile {
+        let gap = 8;
+        let side = |all: u32, parts: u32| (all - gap * (parts + 1)) / parts & !1;
+        let (width, height) = (side(CANVAS.width, columns), side(CANVAS.height, rows));
+        let rect = Rect { x: gap + column * (width + gap), y: gap + row * (height + gap), width, height };
+        self.add_at(label, rect, SourceKind::Camera, picture, Rotation::None)
+    }
+
+    fn add_at(
+        &mut self,
+        label: &str,
+        rect: Rect,
+        kind: SourceKind,
+        picture: Option<Picture>,
+        rotation: Rotation,
+    ) -> &mut Tile {
+        let number = self.scene.tiles.len() as u32 + 1;
+        let source = picture.map(|picture| {
+            let slot = FrameSlot::new(kind);
+            slot.put(picture, rotation, NOW);
+            self.slots.insert(SourceId(number), Arc::new(slot));
+            SourceId(number)
+        });
+        let participant = ParticipantId(number);
+        let label = label.to_owned();
+        self.scene.tiles.push(Tile { participant, kind, source, rect, label, speaking: false, muted: false });
+        self.scene.tiles.last_mut().expect("just pushed")
+    }
+
+    fn compose(&self) -> Picture {
+        let mut compositor = Compositor::new(None);
+        compositor.set_scene(&self.scene);
+        compositor.compose(NOW, &self.slots).picture
+    }
+}
+
+fn check(name: &str, picture: &Picture) {
+    let actual = png_file::rgb(picture);
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.png"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        png_file::write(&golden, picture.size(), &actual);
+        return;
+    }
+    let (size, expected) = png_file::read(&golden);
+    assert_eq!(size, picture.size(), "{name}: the size");
+    let sum: f64 = expected.iter().zip(&actual).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    let error = sum / expected.len() as f64;
+    if error > BOUND {
+        let wrong = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.actual.png"));
+        png_file::write(&wrong, picture.size(), &actual);
+        panic!("{name}: mean squared difference {error:.1}; expected {}, got {}", golden.display(), wrong.display());
+    }
+}
+
+#[test]
+fn alone() {
+    let mut stage = Stage::new();
+    let whole = Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height };
+    stage.add_at("Ada Lovelace", whole, SourceKind::Camera, Some(people::person(0)), Rotation::None);
+    check("alone", &stage.compose());
+}
+
+#[test]
+fn two_one_speaks_one_is_muted() {
+    let mut stage = Stage::new();
+    stage.add("Zoë Ångström", [0, 0, 2, 1], Some(people::person(1))).speaking = true;
+    stage.add("Пётр Ильич", [1, 0, 2, 1], Some(people::person(2))).muted = true;
+    check("two", &stage.compose());
+}
+
+#[test]
+fn avatars() {
+    let mut stage = Stage::new();
+    stage.add("Grace Hopper", [0, 0, 2, 2], None);
+    stage.add("Σωκράτης", [1, 0, 2, 2], None).speaking = true;
+    stage.add("", [0, 1, 2, 2], None).muted = true;
+    let long = "Wolfeschlegelsteinhausenbergerdorff the Elder of Somewhere Quite Far Away";
+    stage.add(long, [1, 1, 2, 2], None).muted = true;
+    check("avatars", &stage.compose());
+}
+
+#[test]
+fn nine() {
+    let mut stage = Stage::new();
+    for i in 0..9 {
+        let picture = (i != 4).then(|| people::person(i));
+        let tile = stage.add(people::NAMES[i as usize], [i % 3, i / 3, 3, 3], picture);
+        tile.speaking = i == 2;
+        tile.muted = i % 4 == 0;
+    }
+    check("nine", &stage.compose());
+}
+
+#[test]
+fn a_screen_is_shown_whole_and_a_phone_upright() {
+    let mut stage = Stage::new();
+    let left = Rect { x: 8, y: 8, width: 408, height: 344 };
+    let right = Rect { x: 424, y: 8, width: 208, height: 344 };
+    stage.add_at("Slides", left, SourceKind::Screen, Some(people::slides()), Rotation::None);
+    stage.add_at("Ada", right, SourceKind::Camera, Some(people::person(3)), Rotation::Right);
+    check("screen", &stage.compose());
+}
+
+#[test]
+fn a_changed_scene_leaves_nothing_of_the_one_before() {
+    let mut full = Stage::new();
+    for i in 0..4 {
+        full.add(people::NAMES[i as usize], [i % 2, i / 2, 2, 2], Some(people::person(i))).speaking = i == 0;
+    }
+    let mut then = Stage::new();
+    then.add("Zoë Ångström", [0, 0, 2, 1], None);
+    then.slots = full.slots.clone();
+
+    let mut compositor = Compositor::new(None);
+    for _ in 0..4 {
+        compositor.set_scene(&full.scene);
+        let held = compositor.compose(NOW, &full.slots);
+        assert!(held.changed);
+        compositor.set_scene(&then.scene);
+        let after = compositor.compose(NOW, &then.slots);
+        assert_eq!(png_file::rgb(&after.picture), png_file::rgb(&then.compose()), "as if drawn from nothing");
+        drop(held);
+    }
+}
+
+#[test]
+fn nothing_new_is_not_a_change() {
+    let mut stage = Stage::new();
+    stage.add("Ada", [0, 0, 2, 1], Some(people::person(0)));
+    stage.add("Grace", [1, 0, 2, 1], Some(people::person(1)));
+    let mut compositor = Compositor::new(None);
+    compositor.set_scene(&stage.scene);
+    let at = |seconds: u64| Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000);
+    let first = compositor.compose(NOW, &stage.slots);
+    assert!(first.changed);
+    assert!(!compositor.compose(at(1), &stage.slots).changed);
+    compositor.set_scene(&stage.scene);
+    assert!(!compositor.compose(at(1), &stage.slots).changed, "the same scene again");
+
+    stage.slots[&SourceId(2)].put(people::person(5), Rotation::None, at(2));
+    let second = compositor.compose(at(2), &stage.slots);
+    assert!(second.changed);
+    stage.slots[&SourceId(2)].put(people::person(6), Rotation::None, at(3));
+    let third = compositor.compose(at(4), &stage.slots);
+    assert!(third.changed, "one has a new frame, the other's camera is silent for more than two seconds");
+
+    // The same through canvases that were in use all along.
+    let mut fresh = Compositor::new(None);
+    fresh.set_scene(&stage.scene);
+    let expected = png_file::rgb(&fresh.compose(at(4), &stage.slots).picture);
+    assert_eq!(png_file::rgb(&third.picture), expected);
+    assert_ne!(png_file::rgb(&second.picture), expected);
+    stage.scene.tiles[0].speaking = true;
+    compositor.set_scene(&stage.scene);
+    assert!(compositor.compose(at(4), &stage.slots).changed, "somebody speaks");
+}
+
+#[test]
+fn threads_draw_the_same_picture() {
+    let mut stage = Stage::new();
+    stage.scene.canvas = Size::new(1920, 1080);
+    for i in 0..6 {
+        let rect = Rect { x: 20 + 630 * (i % 3), y: 30 + 520 * (i / 3), width: 620, height: 500 };
+        stage.add_at(people::NAMES[i as usize], rect, SourceKind::Camera, Some(people::person(i)), Rotation::None);
+    }
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads start");
+    let mut compositor = Compositor::new(Some(Arc::new(threads)));
+    compositor.set_scene(&stage.scene);
+    let picture = compositor.compose(NOW, &stage.slots).picture;
+    assert!(png_file::rgb(&picture) == png_file::rgb(&stage.compose()));
+}
