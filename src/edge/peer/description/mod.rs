@@ -128,6 +128,14 @@ impl Section {
         self.lines.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default()
     }
 
+    /// A section that shall only exist in a bundle is offered with port 0 (RFC 9143 section 6), as Firefox and GStreamer
+    /// do with `max-bundle`; everywhere else port 0 means that a section was stopped.
+    fn take_shared_transport(&mut self) {
+        if self.port() == "0" && self.has("a=bundle-only") {
+            self.lines[0] = self.lines[0].replacen(" 0 ", " 9 ", 1);
+        }
+    }
+
     fn mid(&self) -> &str {
         self.value("a=mid:").unwrap_or_default()
     }
@@ -221,6 +229,7 @@ fn parse(text: &str) -> (Section, Vec<Section>) {
         }
         sections.last_mut().unwrap_or(&mut session).lines.push(line.to_owned());
     }
+    sections.iter_mut().for_each(Section::take_shared_transport);
     (session, sections)
 }
 
