@@ -41,7 +41,7 @@ pub enum SoundDecoder {
     /// Opus, RFC 6716.
     Opus(OpusDecoder),
     /// G.711, 8 kHz.
-    G711(G711Decoder),
+    G711(Box<G711Decoder>),
 }
 
 impl SoundDecoder {
@@ -52,8 +52,8 @@ impl SoundDecoder {
     pub fn new(codec: Codec) -> Result<Self, SoundError> {
         match codec {
             Codec::Opus => Ok(Self::Opus(OpusDecoder::new()?)),
-            Codec::Pcmu => Ok(Self::G711(G711Decoder::new(decode_ulaw))),
-            Codec::Pcma => Ok(Self::G711(G711Decoder::new(decode_alaw))),
+            Codec::Pcmu => Ok(Self::G711(Box::new(G711Decoder::new(decode_ulaw)))),
+            Codec::Pcma => Ok(Self::G711(Box::new(G711Decoder::new(decode_alaw)))),
             other => Err(SoundError::NotSound(other)),
         }
     }

@@ -75,7 +75,7 @@ pub enum FromMixer {
     SourceSize(SourceId, Size),
     /// How loud everyone who can be heard is: -dBov, 0 loudest, 127 silence (RFC 6464). About ten times a second.
     Levels(Vec<(ParticipantId, u8)>),
-    /// Sent every second, also when idle: the edge takes three seconds without any message for a hang.
+    /// Sent four times a second, also when idle: the edge takes a mixer without any message for hung.
     Report(MixerReport),
 }
 

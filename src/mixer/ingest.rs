@@ -60,7 +60,7 @@ impl Ingest {
             return;
         }
         self.remove_source(spec.source);
-        let mut source = VideoSource::new(spec, slot);
+        let mut source = VideoSource::new(spec, slot, self.outbox.clone());
         if self.shown.contains(&spec.source) {
             source.show();
         }
@@ -119,9 +119,6 @@ impl Ingest {
 
     fn tell(&mut self, id: SourceId, now: Timestamp) {
         let Some(source) = self.sources.get_mut(&id) else { return };
-        if let Some(size) = source.new_size.take() {
-            self.outbox.push(FromMixer::SourceSize(id, size));
-        }
         if source.asks(now) {
             self.outbox.push(FromMixer::KeyframeWanted(id));
         }
@@ -133,16 +130,19 @@ struct VideoSource {
     codec: Codec,
     id: SourceId,
     slot: Arc<FrameSlot>,
+    outbox: Arc<Outbox>,
+    /// The size of its pictures that the edge knows.
+    told: Arc<Mutex<Option<Size>>>,
     /// None while nobody sees it.
     shown: Option<Shown>,
     /// It has sent something.
     heard: bool,
-    new_size: Option<Size>,
     wake: Option<Timestamp>,
     /// Frames dropped after the jitter buffer.
     refused: u64,
     /// It cannot be decoded without a keyframe; when it was last asked for one.
     keyframe: KeyframeNeed,
+    /// What its frames announce, which may be rounded up to whole blocks.
     size: Option<Size>,
     size_changes: Recent,
     failures: Recent,
@@ -215,14 +215,15 @@ impl Recent {
 }
 
 impl VideoSource {
-    fn new(spec: SourceSpec, slot: Arc<FrameSlot>) -> Self {
+    fn new(spec: SourceSpec, slot: Arc<FrameSlot>, outbox: Arc<Outbox>) -> Self {
         Self {
             codec: spec.codec,
             id: spec.source,
             slot,
+            outbox,
+            told: Arc::default(),
             shown: None,
             heard: false,
-            new_size: None,
             wake: None,
             refused: 0,
             keyframe: KeyframeNeed::default(),
@@ -326,9 +327,13 @@ impl VideoSource {
             Some(decoder) => decoder,
             None => {
                 let (slot, turns, broken) = (self.slot.clone(), shown.turns.clone(), shown.broken.clone());
-                let id = self.id;
+                let (id, outbox, told) = (self.id, self.outbox.clone(), self.told.clone());
                 shown.decoder.insert(VideoDecoder::new(self.codec, limits, move |decoded| match decoded {
                     Decoded::Picture { picture, pts } => {
+                        let size = picture.size();
+                        if told.lock().replace(size) != Some(size) {
+                            outbox.push(FromMixer::SourceSize(id, size));
+                        }
                         let rotation = turns.lock().at(pts);
                         slot.put(picture, rotation, pts);
                     }
@@ -344,7 +349,7 @@ impl VideoSource {
         Ok(())
     }
 
-    /// Whether a picture of this size is taken; tells about it when it is new.
+    /// Whether a picture that announces this size is taken.
     fn take_size(&mut self, size: Size, limits: DecodeLimits, now: Timestamp) -> bool {
         if self.size == Some(size) {
             return true;
@@ -360,7 +365,6 @@ impl VideoSource {
             return false;
         }
         self.size = Some(size);
-        self.new_size = Some(size);
         true
     }
 

@@ -5,7 +5,7 @@
 //! see whom, the network: no socket is opened here but the one it is born with.
 //!
 //! Threads: `link-reader` decodes messages and feeds the jitter buffers and decoders; `video-tick` composes and feeds
-//! the encoders; `audio-tick` mixes; `timer` reports every second and ends waits for lost packets; `link-writer` sends.
+//! the encoders; `audio-tick` mixes; `timer` reports, also when idle, and ends waits for lost packets; `link-writer` sends.
 //! GStreamer's own threads decode and encode. Orders are whole values, the newest wins; packets are bounded and counted.
 
 pub mod compose;

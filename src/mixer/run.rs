@@ -26,8 +26,8 @@ use crate::media::{Kind, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
-/// From one report to the next.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// From one report to the next, also when idle: the edge takes a mixer that is silent for much longer for hung.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A mixer in this process. Dropping it ends its threads.
 pub struct Mixer {
@@ -88,7 +88,8 @@ impl Room {
         let ingest = Arc::new(Mutex::new(Ingest::new(limits, outbox.clone())));
         let counts = Arc::new(VideoCounts::default());
         let slots = Arc::new(Slots::default());
-        let (sound, video, timer) = <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
+        let (sound, video, timer) =
+            <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
 
         let video_loop = VideoLoop {
             epoch: settings.epoch,
@@ -254,7 +255,7 @@ impl Timer {
     }
 }
 
-/// Reports every second, also when idle, and ends waits for lost packets of sources that send nothing more.
+/// Reports at its interval and ends waits for lost packets of sources that send nothing more.
 struct Reporter {
     sound: Arc<Watched<SoundInbox>>,
     ingest: Arc<Mutex<Ingest>>,

@@ -44,10 +44,6 @@ pub(super) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
-    pub(super) fn new(value: T) -> Self {
-        Self { value: Mutex::new(value), changed: Condvar::new() }
-    }
-
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
         self.value.lock()
     }

@@ -40,7 +40,7 @@ impl Stage {
     /// A participant in the cell at a column and row of so many; with a picture, live.
     fn add(&mut self, label: &str, [column, row, columns, rows]: [u32; 4], picture: Option<Picture>) -> &mut Tile {
         let gap = 8;
-        let side = |all: u32, parts: u32| (all - gap * (parts + 1)) / parts & !1;
+        let side = |all: u32, parts: u32| ((all - gap * (parts + 1)) / parts) & !1;
         let (width, height) = (side(CANVAS.width, columns), side(CANVAS.height, rows));
         let rect = Rect { x: gap + column * (width + gap), y: gap + row * (height + gap), width, height };
         self.add_at(label, rect, SourceKind::Camera, picture, Rotation::None)

@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 const CAMERA_STALE: Duration = Duration::from_secs(2);
 /// A screen on which nothing moves sends few frames.
 const SCREEN_STALE: Duration = Duration::from_secs(10);
+/// Shortest side of a tile that gets an avatar and corners, in pixels.
+const SMALLEST: u32 = 32;
 /// Most canvases remembered.
 const CANVASES: usize = 6;
 /// Fewest pixels to redraw for which waking other threads pays.
@@ -125,8 +127,8 @@ impl Compositor {
             None => look::label(&mut self.lettering, &tile.label, tile.muted, size).map(Arc::new),
         };
         let avatar = alike.and_then(|old| old.avatar.clone());
-        // A tile that fills the canvas has no background to be rounded against.
-        let corners = (tile.speaking || size != self.canvas).then(|| {
+        // A tile that fills the canvas has no background to be rounded against, and a tiny one no room.
+        let corners = (size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas)).then(|| {
             let key = (look::radius(size), look::frame_width(size), tile.speaking);
             self.corners.entry(key).or_insert_with(|| Arc::new(look::corners(size, tile.speaking))).clone()
         });
@@ -258,8 +260,8 @@ impl Placed {
             }
             None => {
                 ops.push(Op::Fill(rect, yuv(look::TILE)));
-                if let Some(avatar) = &self.avatar {
-                    let middle = |outer: u32, inner: u32| (outer - inner) / 2 & !1;
+                if let Some(avatar) = self.avatar.as_ref().filter(|_| width.min(height) >= SMALLEST) {
+                    let middle = |outer: u32, inner: u32| ((outer - inner) / 2) & !1;
                     ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
                 }
             }
@@ -284,7 +286,7 @@ impl Placed {
         }
         if let Some(label) = &self.label {
             let margin = look::label_margin(size);
-            ops.push(Op::Blend(label, x + margin, y + height.saturating_sub(margin + label.height()) & !1));
+            ops.push(Op::Blend(label, x + margin, (y + height.saturating_sub(margin + label.height())) & !1));
         }
     }
 }

@@ -82,7 +82,12 @@ impl Grid for AudioGrid {
 }
 
 /// Runs until the inbox is closed.
-pub(in crate::mixer) fn run(epoch: Timestamp, settings: OpusSettings, inbox: &Watched<SoundInbox>, outbox: &Arc<Outbox>) {
+pub(in crate::mixer) fn run(
+    epoch: Timestamp,
+    settings: OpusSettings,
+    inbox: &Watched<SoundInbox>,
+    outbox: &Arc<Outbox>,
+) {
     let mut mixer = SoundMixer::new(settings);
     let mut last = None;
     loop {

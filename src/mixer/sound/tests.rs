@@ -372,10 +372,7 @@ fn nothing_runs_without_listeners_or_sources() {
     room.people[1].joined = false;
     room.run(60);
     assert!(room.mixer.is_idle());
-    room.mixer.set_plan(MixPlan {
-        sources: vec![MixInput { source: SourceId(101), gain_db: 0.0 }],
-        listeners: vec![],
-    });
+    room.mixer.set_plan(MixPlan { sources: vec![MixInput { source: SourceId(101), gain_db: 0.0 }], listeners: vec![] });
     assert!(room.mixer.is_idle());
     let fresh = SoundMixer::new(OpusSettings::default());
     assert!(fresh.is_idle());

@@ -1,0 +1,415 @@
+//! What a whole room costs: CPU of the mixer's process against a pipeline built by hand and against the floor.
+//!
+//! Rooms of 4 and 9 cameras (VP8, 640x360, 30 a second, 500 kbit/s) in real time, composed into 1280x720 and encoded as VP8
+//! with 1500 kbit/s; everybody sends Opus, two of them talk. Each contender is a process of its own (this program with a
+//! role) that counts its CPU time after a warm-up:
+//! - `mixer`: the mixer process, fed over its link; decodes, composes, encodes once, mixes sound;
+//! - `by-hand`: GStreamer: n decoders, `compositor`, one encoder per person; no sound;
+//! - `by-hand-shared`: the same with one encoder for all;
+//! - `floor`: n decoders, one encoder fed with finished canvases, n Opus decoders, one Opus encoder.
+#![allow(clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use bytes::Bytes;
+use commingle::codec::sound::{OpusEncoder, OpusSettings, SoundDecoder};
+use commingle::codec::{
+    self, DecodeLimits, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut, VideoDecoder,
+    VideoEncoder,
+};
+use commingle::id::{ParticipantId, SourceId, ViewName};
+use commingle::layout::{Grid, Scene, Tile};
+use commingle::link::frame::{Decoder, encode_into};
+use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
+use commingle::media::{
+    AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SourceKind, SourcePacket, StreamKey, Tier,
+};
+use commingle::mixer;
+use commingle::plan::{MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
+use commingle::time::{self, Timestamp, now};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSrc;
+
+const CANVAS: Size = Size::new(1280, 720);
+const CAMERA: Size = Size::new(640, 360);
+const FPS: u32 = 30;
+/// Frames of a camera before it begins again with its keyframe.
+const LOOP: u64 = 90;
+const WARM_UP: u64 = 60;
+const MEASURED: u64 = 300;
+const ROLE: &str = "COMMINGLE_BENCH_ROLE";
+/// Microphones that talk; the others send silence.
+const TALKERS: u32 = 2;
+
+fn main() {
+    let role = std::env::var(ROLE).unwrap_or_default();
+    let (role, count) = role.split_once(' ').unwrap_or_default();
+    let count: u32 = count.parse().unwrap_or_default();
+    match role {
+        "mixer" => mixer::run_process(mixer::link_on_stdin().expect("a socket")).expect("the link ends well"),
+        "by-hand" => by_hand(count, count),
+        "by-hand-shared" => by_hand(count, 1),
+        "floor" => floor(count),
+        _ => compare(),
+    }
+}
+
+fn compare() {
+    codec::init().expect("installed");
+    for count in [4, 9] {
+        let ours = of_mixer(count);
+        println!("room-{count}-mixer: {ours:.3} cores");
+        for role in ["by-hand", "by-hand-shared", "floor"] {
+            let theirs = of_child(role, count);
+            println!("room-{count}-{role}: {theirs:.3} cores");
+            println!("room-{count}-mixer/{role}: {:.2}", ours / theirs);
+        }
+    }
+}
+
+fn child(role: &str, count: u32) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("our path"));
+    command.env(ROLE, format!("{role} {count}"));
+    command
+}
+
+/// Runs a role that prints its own CPU time.
+fn of_child(role: &str, count: u32) -> f64 {
+    let output = child(role, count).stderr(Stdio::inherit()).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (cores, frames) = text.trim().split_once(' ').expect("two figures");
+    let (cores, frames): (f64, f64) = (cores.parse().expect("a number"), frames.parse().expect("a number"));
+    println!("room-{count}-{role}-frames: {:.0} % of those due", 100.0 * frames / MEASURED as f64);
+    cores
+}
+
+/// Calls `tick` 30 times a second; between warm-up and end it measures this process and prints cores and frames.
+fn measured(frames: &AtomicU64, mut tick: impl FnMut(u64)) {
+    let begun = now();
+    let mut before = (Duration::ZERO, 0, begun);
+    for n in 0..WARM_UP + MEASURED {
+        pace(begun, n);
+        if n == WARM_UP {
+            before = (time::process_cpu(), frames.load(Ordering::Relaxed), now());
+        }
+        tick(n);
+    }
+    let cpu = (time::process_cpu() - before.0).as_secs_f64();
+    let wall = now().since(before.2).as_secs_f64();
+    println!("{} {}", cpu / wall, frames.load(Ordering::Relaxed) - before.1);
+}
+
+/// Waits for frame `n`.
+fn pace(begun: Timestamp, n: u64) {
+    let due = begun + Duration::from_micros(n * 1_000_000 / u64::from(FPS));
+    loop {
+        let left = due.since(now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Something that moves and has texture, so that codecs have work.
+fn moving(size: Size, frame: u64) -> Picture {
+    let mut picture = PictureMut::new(size);
+    let (planes, strides) = picture.planes();
+    for (i, plane) in planes.into_iter().enumerate() {
+        let by = if i == 0 { 1 } else { 2 };
+        for y in 0..size.height / by {
+            for x in 0..size.width / by {
+                let (x, y, frame) = (x * by, y * by, frame as u32 * 3);
+                let texture = (((x + frame) / 8) ^ ((y + frame / 2) / 8)) % 24 + (x * 7 + y * 13) % 5;
+                let at = (y / by) as usize * strides[i] + (x / by) as usize;
+                plane[at] =
+                    if i == 0 { 60 + (x * 120 / size.width + texture) as u8 } else { 118 + (texture / 3) as u8 };
+            }
+        }
+    }
+    picture.freeze()
+}
+
+fn encoder_spec(size: Size, bitrate_kbps: u32) -> EncodeSpec {
+    EncodeSpec { codec: Codec::Vp8, size, fps: FPS, bitrate_kbps, h264: H264Encoder::X264, threads: 2 }
+}
+
+/// One camera's frames.
+fn camera() -> Vec<EncodedFrame> {
+    let (to, from) = sync_channel(4);
+    let sink = move |frame| to.send(frame).expect("it waits");
+    let mut encoder = VideoEncoder::new(encoder_spec(CAMERA, 500), sink).expect("installed");
+    (0..LOOP)
+        .map(|n| {
+            assert!(encoder.push(&moving(CAMERA, n), Duration::from_micros(n * 33_333), n == 0));
+            from.recv().expect("one in, one out")
+        })
+        .collect()
+}
+
+/// A second of sound in packets of 20 ms.
+fn microphone(talks: bool) -> Vec<Bytes> {
+    let mut encoder = OpusEncoder::new(OpusSettings::default());
+    let loud = if talks { 0.2 } else { 0.0 };
+    let sample = |i: usize| {
+        let t = i as f32 / 48_000.0;
+        let syllable = 0.5 + 0.5 * (t * std::f32::consts::TAU * 3.0).sin();
+        (1..9).map(|k| (t * std::f32::consts::TAU * 150.0 * k as f32).sin() / k as f32).sum::<f32>() * syllable * loud
+    };
+    (0..50)
+        .map(|n| std::array::from_fn(|i| sample(n * AUDIO_TICK_SAMPLES + i)))
+        .map(|tick| encoder.encode(&tick).expect("samples are fine"))
+        .collect()
+}
+
+fn tiles(count: u32) -> Vec<Rect> {
+    let keys: Vec<_> = (0..count).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
+    Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
+}
+
+/// Feeds a mixer process over its link and reads its own count of CPU time.
+fn of_mixer(count: u32) -> f64 {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let mut process = child("mixer", count).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
+    let mut link = ours.try_clone().expect("a socket");
+    let mut bytes = Vec::new();
+    for message in orders(count) {
+        encode_into(&message, &mut bytes).expect("short enough");
+    }
+    link.write_all(&bytes).expect("it reads");
+    let (to, reports) = sync_channel(1000);
+    let listener = std::thread::spawn(move || listen(ours, |report| to.try_send((now(), report)).expect("room")));
+
+    let frames = camera();
+    let mut payloader = Payloader::new(Codec::Vp8);
+    let video: Vec<Vec<EncodedPacket>> = frames.iter().map(|frame| payloader.packets(frame, 0)).collect();
+    let sounds = [microphone(true), microphone(false)];
+    let mut sequences: BTreeMap<u32, u16> = BTreeMap::new();
+    let begun = now();
+    let mut sound = 0;
+    let mut measured_from = begun;
+    for n in 0..WARM_UP + MEASURED {
+        pace(begun, n);
+        if n == WARM_UP {
+            measured_from = now();
+        }
+        bytes.clear();
+        let mut send = |source: u32, timestamp: u64, marker: bool, payload: &Bytes| {
+            let sequence = sequences.entry(source).or_default();
+            *sequence = sequence.wrapping_add(1);
+            let packet = SourcePacket {
+                sequence: *sequence,
+                timestamp: timestamp as u32,
+                marker,
+                arrival: now(),
+                audio_level: None,
+                rotation: None,
+                payload: payload.clone(),
+            };
+            encode_into(&ToMixer::Packet(SourceId(source), packet), &mut bytes).expect("short enough");
+        };
+        for i in 0..count {
+            for packet in &video[(n % LOOP) as usize] {
+                send(i, n * 3000, packet.marker, &packet.payload);
+            }
+        }
+        while sound * 20 <= n * 1000 / u64::from(FPS) {
+            for i in 0..count {
+                let packets = &sounds[usize::from(i >= TALKERS)];
+                send(100 + i, sound * 960, false, &packets[(sound % 50) as usize]);
+            }
+            sound += 1;
+        }
+        link.write_all(&bytes).expect("it reads");
+    }
+    link.shutdown(std::net::Shutdown::Both).expect("open until now");
+    assert!(process.wait().expect("it ran").success());
+    listener.join().expect("it listens");
+    let reports: Vec<(Timestamp, MixerReport)> = reports.try_iter().filter(|(at, _)| *at > measured_from).collect();
+    let ((from, first), (until, last)) = (reports[0], reports[reports.len() - 1]);
+    let wall = until.since(from).as_secs_f64();
+    let frames = (last.encoded - first.encoded) as f64 / wall / f64::from(FPS);
+    println!("room-{count}-mixer-frames: {:.0} % of those due", 100.0 * frames);
+    println!("room-{count}-mixer-late: {} of {} ticks", last.video_late, last.video_ticks);
+    println!(
+        "room-{count}-mixer-opus: {:.0} encodes a second",
+        (last.audio_encoded - first.audio_encoded) as f64 / wall
+    );
+    println!("room-{count}-mixer-rss: {} MiB", last.rss_kib / 1024);
+    (last.cpu_ms - first.cpu_ms) as f64 / 1000.0 / wall
+}
+
+fn listen(mut link: UnixStream, mut reported: impl FnMut(MixerReport)) {
+    let (mut decoder, mut bytes) = (Decoder::default(), vec![0; 1 << 16]);
+    while let Ok(length) = link.read(&mut bytes)
+        && length > 0
+    {
+        decoder.extend(&bytes[..length]);
+        while let Some(message) = decoder.next_message().expect("well formed") {
+            if let FromMixer::Report(report) = message {
+                reported(report);
+            }
+        }
+    }
+}
+
+fn orders(count: u32) -> Vec<ToMixer> {
+    let spec = |source, participant, kind, codec| {
+        let (source, participant) = (SourceId(source), ParticipantId(participant));
+        ToMixer::Source(SourceSpec { source, participant, kind, codec })
+    };
+    let tiles = tiles(count).into_iter().zip(0..).map(|(rect, i)| Tile {
+        participant: ParticipantId(i),
+        kind: SourceKind::Camera,
+        source: Some(SourceId(i)),
+        rect,
+        label: format!("Participant {i}"),
+        speaking: i == 0,
+        muted: false,
+    });
+    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: FPS, tiles: tiles.collect() };
+    let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
+    let stream = StreamSpec { serial: 1, key, size: CANVAS, fps: FPS, bitrate_kbps: 1500 };
+    let mut orders = vec![ToMixer::Configure(MixerSettings {
+        room: "bench".parse().expect("a name"),
+        epoch: now(),
+        max_source: Size::new(1920, 1080),
+        openh264: false,
+        threads: 2,
+    })];
+    orders.extend((0..count).map(|i| spec(i, i, SourceKind::Camera, Codec::Vp8)));
+    orders.extend((0..count).map(|i| spec(100 + i, i, SourceKind::Microphone, Codec::Opus)));
+    orders.push(ToMixer::Mix(MixPlan {
+        sources: (0..count).map(|i| MixInput { source: SourceId(100 + i), gain_db: 0.0 }).collect(),
+        listeners: (0..count).map(ParticipantId).collect(),
+    }));
+    orders.push(ToMixer::Scene(scene));
+    orders.push(ToMixer::Streams(StreamSet { streams: vec![stream] }));
+    orders
+}
+
+/// The pipeline a developer would build first.
+fn by_hand(count: u32, encoders: u32) {
+    codec::init().expect("installed");
+    let mut text = String::from("compositor name=mix background=black");
+    for (i, Rect { x, y, width, height }) in tiles(count).into_iter().enumerate() {
+        write!(text, " sink_{i}::xpos={x} sink_{i}::ypos={y} sink_{i}::width={width} sink_{i}::height={height}")
+            .expect("a String takes every write");
+    }
+    text += " ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 ! tee name=canvas";
+    for i in 0..count {
+        write!(
+            text,
+            " appsrc name=in{i} is-live=true do-timestamp=true format=time caps=video/x-vp8,width=640,height=360,framerate=30/1 \
+             ! vp8dec threads=1 ! queue ! mix.sink_{i}"
+        )
+        .expect("a String takes every write");
+    }
+    for i in 0..encoders {
+        write!(
+            text,
+            " canvas. ! queue ! vp8enc deadline=1 cpu-used=-12 threads=2 end-usage=cbr target-bitrate=1500000 \
+             min-quantizer=2 max-quantizer=56 undershoot=100 overshoot=15 buffer-size=1000 buffer-initial-size=500 \
+             buffer-optimal-size=600 max-intra-bitrate=900 keyframe-max-dist=300 lag-in-frames=0 static-threshold=1 \
+             ! fakesink name=out{i} sync=false async=false"
+        )
+        .expect("a String takes every write");
+    }
+    let pipeline = gst::parse::launch(&text).expect("parses").downcast::<gst::Pipeline>().expect("a pipeline");
+    let frames = Arc::new(AtomicU64::new(0));
+    let counted = frames.clone();
+    let sink = pipeline.by_name("out0").expect("named").static_pad("sink").expect("a sink has one");
+    sink.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        gst::PadProbeReturn::Ok
+    });
+    let sources: Vec<AppSrc> = (0..count)
+        .map(|i| pipeline.by_name(&format!("in{i}")).expect("named").downcast().expect("an appsrc"))
+        .collect();
+    let coded = camera();
+    pipeline.set_state(gst::State::Playing).expect("starts");
+    measured(&frames, |n| {
+        for source in &sources {
+            let frame = &coded[(n % LOOP) as usize];
+            let mut buffer = gst::Buffer::from_slice(frame.data.clone());
+            if !frame.keyframe {
+                buffer.get_mut().expect("just made").set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            source.push_buffer(buffer).expect("takes it");
+        }
+    });
+    pipeline.set_state(gst::State::Null).expect("ends");
+}
+
+/// What cannot be left out: each camera decoded once, one canvas encoded once; and the same for sound.
+fn floor(count: u32) {
+    codec::init().expect("installed");
+    let coded = camera();
+    let canvases: Vec<Picture> = canvases(count);
+    let frames = Arc::new(AtomicU64::new(0));
+    let counted = frames.clone();
+    let mut encoder = VideoEncoder::new(encoder_spec(CANVAS, 1500), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    })
+    .expect("installed");
+    let decoder = |_| VideoDecoder::new(Codec::Vp8, DecodeLimits::default(), drop).expect("installed");
+    let mut decoders: Vec<VideoDecoder> = (0..count).map(decoder).collect();
+    let sounds = [microphone(true), microphone(false)];
+    let mut ears: Vec<SoundDecoder> = (0..count).map(|_| SoundDecoder::new(Codec::Opus).expect("sound")).collect();
+    let mut mouth = OpusEncoder::new(OpusSettings::default());
+    let mut sound = 0;
+    measured(&frames, |n| {
+        for decoder in &mut decoders {
+            let data = coded[(n % LOOP) as usize].data.clone();
+            decoder.push(data, Timestamp::from_micros(n * 33_333)).expect("taken");
+        }
+        let _busy = encoder.push(&canvases[(n % LOOP) as usize], Duration::from_micros(n * 33_333), false);
+        while sound * 20 <= n * 1000 / u64::from(FPS) {
+            let mut mix = [0.0; AUDIO_TICK_SAMPLES];
+            for (i, ear) in ears.iter_mut().enumerate() {
+                let packets = &sounds[usize::from(i >= TALKERS as usize)];
+                let heard = ear.decode(&packets[(sound % 50) as usize]).expect("opus");
+                mix.iter_mut().zip(heard).for_each(|(mix, heard)| *mix += heard);
+            }
+            mouth.encode(&mix);
+            sound += 1;
+        }
+    });
+}
+
+/// What the canvases of such a room look like.
+fn canvases(count: u32) -> Vec<Picture> {
+    let rects = tiles(count);
+    (0..LOOP)
+        .map(|n| {
+            let camera = moving(CAMERA, n);
+            let mut canvas = PictureMut::new(CANVAS);
+            for rect in &rects {
+                let mut tile = PictureMut::new(rect.size());
+                codec::scale::scale(&camera, &mut tile);
+                let tile = tile.freeze();
+                let (planes, strides) = canvas.planes();
+                for i in 0..3 {
+                    let by = if i == 0 { 1 } else { 2 };
+                    let (from, stride) = tile.plane(i);
+                    let (x, y, width) = ((rect.x / by) as usize, (rect.y / by) as usize, (rect.width / by) as usize);
+                    for row in 0..(rect.height / by) as usize {
+                        let at = (y + row) * strides[i] + x;
+                        planes[i][at..at + width].copy_from_slice(&from[row * stride..row * stride + width]);
+                    }
+                }
+            }
+            canvas.freeze()
+        })
+        .collect()
+}

@@ -1,0 +1,233 @@
+//! The mixer as the edge sees it: link messages in, link messages out, with real codecs and in real time.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod process;
+mod rig;
+
+use commingle::id::{ParticipantId, SourceId};
+use commingle::link::{FromMixer, ToMixer};
+use commingle::media::{Codec, Rotation, Size, SourcePacket};
+use commingle::plan::{MixInput, MixPlan, StreamSet};
+use commingle::time::now;
+
+use rig::{Camera, Colour, Rig, alike, colour, decode, encode, scene, stream, streams};
+
+const COLOURS: [Colour; 4] = [(80, 90, 220), (150, 50, 40), (50, 220, 110), (190, 128, 128)];
+const SMALL: Size = Size::new(320, 180);
+const CANVAS: Size = Size::new(640, 360);
+
+fn sources() -> [Option<SourceId>; 4] {
+    [1, 2, 3, 4].map(|i| Some(SourceId(i)))
+}
+
+/// Four cameras, the last of them H.264 and the others VP8.
+fn four(rig: &mut Rig) {
+    for (i, colour) in COLOURS.into_iter().enumerate() {
+        let codec = if i == 3 { Codec::H264 } else { Codec::Vp8 };
+        let camera = Camera::new(SourceId(i as u32 + 1), encode(codec, SMALL, colour, 30));
+        rig.add_camera(camera, codec);
+    }
+}
+
+#[test]
+fn four_cameras_become_one_picture_in_every_codec_and_tier() {
+    let mut rig = Rig::new();
+    four(&mut rig);
+    rig.send(ToMixer::Scene(scene(sources())));
+    rig.send(streams([
+        stream(1, Codec::Vp8, CANVAS, 30),
+        stream(2, Codec::H264, CANVAS, 30),
+        stream(3, Codec::Vp8, SMALL, 15),
+    ]));
+    rig.run_until("all sizes", |rig| rig.sizes.len() == 4);
+    rig.run(90);
+    let before = rig.report.video_ticks;
+    rig.run_until("a later report", |rig| rig.report.video_ticks > before + 20);
+    let ticks = rig.report.video_ticks;
+
+    for (serial, codec, step) in [(1, Codec::Vp8, 3000), (2, Codec::H264, 3000), (3, Codec::Vp8, 6000)] {
+        let frames = rig.frames(serial);
+        assert!(frames[0].keyframe, "stream {serial} begins with a keyframe");
+        assert!(frames.iter().all(|frame| frame.timestamp % step == 0), "stream {serial} leaves the grid");
+        assert!(frames.windows(2).all(|two| two[0].timestamp < two[1].timestamp), "stream {serial} goes back");
+        let expected = ticks * 3000 / u64::from(step);
+        assert!(frames.len() as u64 * 10 > expected * 8, "{} frames of stream {serial} in {ticks} ticks", frames.len());
+        let pictures = decode(codec, &frames);
+        let last = pictures.last().expect("frames came");
+        let size = if serial == 3 { SMALL } else { CANVAS };
+        assert_eq!(last.size(), size);
+        for (tile, wanted) in scene(sources()).tiles.iter().zip(COLOURS) {
+            let mut rect = tile.rect;
+            if serial == 3 {
+                (rect.x, rect.y, rect.width, rect.height) = (rect.x / 2, rect.y / 2, rect.width / 2, rect.height / 2);
+            }
+            let got = colour(last, rect);
+            assert!(alike(got, wanted), "stream {serial}: {got:?} at {rect:?}, not {wanted:?}");
+        }
+    }
+    assert_eq!(rig.keyframes_wanted.values().sum::<u32>(), 0, "cameras that begin well are not asked for keyframes");
+    assert!(rig.sizes.values().all(|sizes| *sizes == [SMALL]));
+    let epoch_ticks = now().since(rig.epoch).as_millis() as u64 * 30 / 1000;
+    let last = u64::from(rig.frames(1).last().expect("frames came").timestamp) / 3000;
+    assert!(last <= epoch_ticks && last + 45 > epoch_ticks, "timestamps count from the epoch");
+}
+
+#[test]
+fn a_keyframe_comes_when_it_is_asked_for_and_once_for_many_who_ask() {
+    let mut rig = Rig::new();
+    four(&mut rig);
+    rig.send(ToMixer::Scene(scene(sources())));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30), stream(2, Codec::H264, CANVAS, 30)]));
+    rig.run_until("a second of frames", |rig| rig.frames(1).len() > 30 && rig.frames(2).len() > 30);
+    for serial in [1, 2] {
+        let other = 3 - serial;
+        let (before, others) = (rig.frames(serial).len(), keyframes(&rig, other));
+        let keys = keyframes(&rig, serial);
+        for _ in 0..10 {
+            rig.send(ToMixer::Keyframe { serial });
+        }
+        rig.run_until("the keyframe", |rig| keyframes(rig, serial) > keys);
+        let at = rig.frames(serial).iter().skip(before).position(|frame| frame.keyframe).expect("it came");
+        assert!(at <= 6, "the keyframe came {at} frames late");
+        rig.run(8);
+        assert_eq!(keyframes(&rig, serial), keys + 1, "ten requests, one keyframe");
+        assert_eq!(keyframes(&rig, other), others, "nobody asked stream {other}");
+    }
+}
+
+fn keyframes(rig: &Rig, serial: u32) -> usize {
+    rig.frames(serial).iter().filter(|frame| frame.keyframe).count()
+}
+
+#[test]
+fn nothing_runs_that_nobody_watches() {
+    let mut rig = Rig::new();
+    four(&mut rig);
+    rig.send(ToMixer::Scene(scene(sources())));
+    rig.run(20);
+    assert!(rig.video.is_empty() && rig.sizes.is_empty(), "without a stream nothing is decoded or encoded");
+    assert_eq!(rig.report.video_ticks, 0);
+
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.run_until("keyframe requests", |rig| rig.keyframes_wanted.len() == 4);
+    rig.run_until("sizes", |rig| rig.sizes.len() == 4);
+    rig.send(ToMixer::Streams(StreamSet::default()));
+    rig.run(10);
+    let (ticks, frames) = (rig.report.video_ticks, rig.frames(1).len());
+    rig.run(20);
+    assert!(rig.report.video_ticks <= ticks + 10 && rig.frames(1).len() == frames, "the last viewer has left");
+}
+
+#[test]
+fn an_unchanged_canvas_is_hardly_encoded() {
+    let mut rig = Rig::new();
+    rig.send(ToMixer::Scene(scene([None; 4])));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.run_until("ticks", |rig| rig.report.video_ticks > 110);
+    let frames = rig.frames(1);
+    assert!(frames.len() < 30, "{} frames of four avatars in {} ticks", frames.len(), rig.report.video_ticks);
+    assert!(rig.report.unchanged > 60);
+    let at = frames.len();
+    rig.send(ToMixer::Keyframe { serial: 1 });
+    rig.run_until("a keyframe", |rig| rig.frames(1).iter().skip(at).any(|frame| frame.keyframe));
+}
+
+#[test]
+fn bad_packets_harm_nobody() {
+    let mut rig = Rig::new();
+    four(&mut rig);
+    let mut shown = scene(sources());
+    let rogues = [(10, Codec::Vp8), (11, Codec::H264), (12, Codec::Vp9), (13, Codec::Av1), (14, Codec::Opus)];
+    for (id, codec) in rogues {
+        rig.declare(SourceId(id), codec);
+        let mut tile = shown.tiles[0].clone();
+        (tile.participant, tile.source) = (ParticipantId(id), Some(SourceId(id)));
+        // Drawn first, below the good ones.
+        shown.tiles.insert(0, tile);
+    }
+    rig.send(ToMixer::Scene(shown));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.send(ToMixer::Mix(MixPlan {
+        sources: vec![MixInput { source: SourceId(14), gain_db: 0.0 }],
+        listeners: vec![ParticipantId(1)],
+    }));
+    let huge = huge_vp8_keyframe();
+    let good = encode(Codec::Vp8, SMALL, COLOURS[0], 2);
+    let good_h264 = encode(Codec::H264, SMALL, COLOURS[0], 2);
+    let mut seed = 7u32;
+    let mut random = |length: usize| -> Vec<u8> {
+        (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 24) as u8
+            })
+            .collect()
+    };
+    for n in 0..90u16 {
+        for (id, codec) in rogues {
+            let payload = match (n % 4, codec) {
+                (0, Codec::Vp8) => huge.clone(),
+                (1, Codec::Vp8) => good[0][0].payload[..good[0][0].payload.len() / 2].to_vec(),
+                (1, Codec::H264) => good_h264[0][0].payload[..good_h264[0][0].payload.len() / 2].to_vec(),
+                (2, Codec::Vp8) => [&good[0][0].payload[..14], &random(300)[..]].concat(),
+                (3, _) => random(usize::from(n) % 7),
+                _ => random(200),
+            };
+            let packet = SourcePacket {
+                sequence: n,
+                timestamp: u32::from(n) * 3000,
+                marker: true,
+                arrival: now(),
+                audio_level: None,
+                rotation: (n % 5 == 0).then_some(Rotation::Left),
+                payload: payload.into(),
+            };
+            rig.send(ToMixer::Packet(SourceId(id), packet));
+        }
+        // A source nobody has announced.
+        let stray = rig.cameras[0].next().remove(0);
+        rig.send(ToMixer::Packet(SourceId(999), stray));
+        rig.run(1);
+    }
+    rig.run_until("frames", |rig| rig.frames(1).len() > 60);
+    rig.run(10);
+    assert!(rig.report.source_frames_dropped > 30, "{:?}", rig.report);
+    let asked = rig.keyframes_wanted.get(&SourceId(10)).copied().unwrap_or_default();
+    assert!((1..=8).contains(&asked), "{asked} keyframes asked for in three seconds");
+    let pictures = decode(Codec::Vp8, &rig.frames(1));
+    let last = pictures.last().expect("frames came");
+    for (tile, wanted) in scene(sources()).tiles.iter().zip(COLOURS).skip(1) {
+        let got = colour(last, tile.rect);
+        assert!(alike(got, wanted), "{got:?} at {:?}, not {wanted:?}", tile.rect);
+    }
+    assert!(!rig.sizes.get(&SourceId(10)).is_some_and(|sizes| sizes.contains(&Size::new(4096, 4096))));
+    assert!(rig.others.iter().all(|m| matches!(m, FromMixer::Audio(_) | FromMixer::Levels(_))));
+}
+
+/// A VP8 keyframe header that announces 4096x4096, behind a payload descriptor.
+fn huge_vp8_keyframe() -> Vec<u8> {
+    let mut frame = vec![0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x00, 0x10, 0x00, 0x10];
+    frame.resize(400, 0x55);
+    frame
+}
+
+#[test]
+fn a_camera_that_loses_packets_freezes_and_comes_back() {
+    let mut rig = Rig::new();
+    let frames = encode(Codec::Vp8, SMALL, COLOURS[1], 30);
+    rig.add_camera(Camera::new(SourceId(1), frames), Codec::Vp8);
+    rig.send(ToMixer::Scene(scene([Some(SourceId(1)), None, None, None])));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.run_until("a size", |rig| rig.sizes.len() == 1);
+    rig.run(5);
+    // One frame never arrives.
+    let _lost = rig.cameras[0].next();
+    rig.run_until("a keyframe request", |rig| rig.keyframes_wanted.contains_key(&SourceId(1)));
+    // Its sender makes a keyframe at the next round; the picture goes on.
+    rig.run(45);
+    let pictures = decode(Codec::Vp8, &rig.frames(1));
+    let rect = scene([None; 4]).tiles[0].rect;
+    assert!(alike(colour(pictures.last().expect("frames came"), rect), COLOURS[1]));
+    assert!(rig.report.source_frames_dropped > 0);
+}
