@@ -25,7 +25,7 @@ import numpy as np
 RATE = 48_000
 WIDTH, HEIGHT, FPS = 320, 180, 15
 BAR_TURN = 2.4  # seconds for the bar to go across
-SPECTRUM = 131_072  # samples: the longer, the deeper what an encoder adds lies below a tone
+SPECTRUM = 32_768  # samples
 
 
 def picture(colour, seconds):
@@ -66,7 +66,7 @@ class Received:
         self.now = None
         self.before = None
         self.before_at = 0.0
-        self.samples = np.zeros(SPECTRUM)
+        self.samples = np.zeros(4 * SPECTRUM)
         self.tracks = {"video": 0, "audio": 0}
 
     def take_picture(self, frame):
@@ -77,7 +77,7 @@ class Received:
 
     def take_sound(self, frame):
         mono = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).mean(axis=1) / 32768
-        self.samples = np.concatenate([self.samples, mono])[-SPECTRUM:]
+        self.samples = np.concatenate([self.samples, mono])[-4 * SPECTRUM :]
 
     def tiles(self, view):
         if self.now is None or self.before is None:
@@ -95,11 +95,18 @@ class Received:
         return seen
 
     def levels(self, tones):
-        """Level at each tone in dB, counted as Web Audio's AnalyserNode does."""
-        spectrum = np.abs(np.fft.rfft(self.samples * np.blackman(SPECTRUM))) / SPECTRUM
-        levels = 20 * np.log10(np.maximum(spectrum, 1e-10))
-        middles = [round(tone * SPECTRUM / RATE) for tone in tones]
-        return [float(levels[m - 1 : m + 2].max()) for m in middles]
+        """Level of each tone in dB: `heard`, and `leak`, what stands out of the noise around it, as people.js has it."""
+        starts = range(0, 3 * SPECTRUM + 1, SPECTRUM // 2)
+        segments = [self.samples[start : start + SPECTRUM] * np.blackman(SPECTRUM) for start in starts]
+        power = np.mean([np.abs(np.fft.rfft(segment) / SPECTRUM) ** 2 for segment in segments], axis=0)
+        levels = []
+        for tone in tones:
+            middle = round(tone * SPECTRUM / RATE)
+            noise = np.mean(np.concatenate([power[middle - 8 : middle - 3], power[middle + 4 : middle + 9]]))
+            here = power[middle - 1 : middle + 2]
+            leak = max(power[middle] - noise, noise / 10)
+            levels.append({"heard": 10 * np.log10(here.max() + 1e-20), "leak": 10 * np.log10(leak + 1e-20)})
+        return levels
 
 
 async def questions():
