@@ -7,6 +7,10 @@ use crate::scenario::{list, number, play};
 use crate::server::Server;
 use crate::turn;
 
+/// How far below the others one's own voice must be, in dB. Less than among Chromium's people: Python and Firefox keep
+/// time less well, which smears the tones they send and so lowers their level, but not that of the noise between them.
+const OWN_BELOW_OTHERS_DB: f64 = 30.0;
+
 #[test]
 fn everybody_meets_in_one_room() {
     let _turn = turn();
@@ -28,7 +32,7 @@ fn everybody_meets_in_one_room() {
             assert!(number(tile, "/away") < 60.0, "{who} sees in the tile of {name}: {tile}");
             assert_eq!(tile["moves"], true, "{who} sees {name} standing still: {tile}");
         }
-        assert_hears(&peer["sound"], who);
+        assert_hears(&peer["sound"], who, OWN_BELOW_OTHERS_DB);
     }
     assert_eq!(measured["still_sending"], true, "ffmpeg stopped by itself");
     assert_eq!(measured["exits"], json!([0, 0, 0]), "a peer did not leave in peace");
