@@ -23,6 +23,10 @@ const REFINE_FOR: Duration = Duration::from_secs(2);
 /// After that: so that a receiver sees that the stream lives.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Largest picture in pixels that one thread encodes in time with ease. libvpx' threads wait for each other in a busy loop:
+/// two of them take a seventh more CPU than one on a quiet machine, and without bound on a busy one.
+const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
+
 /// What a tick is to one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -121,7 +125,7 @@ pub fn rtp_timestamp(at: Duration) -> u32 {
 pub struct EncodeOptions {
     /// Which encoder makes H.264.
     pub h264: H264Encoder,
-    /// Threads for each encoder.
+    /// Threads for an encoder of very large pictures.
     pub threads: u32,
 }
 
@@ -224,7 +228,7 @@ fn start(
         fps: spec.fps,
         bitrate_kbps: spec.bitrate_kbps,
         h264: options.h264,
-        threads: options.threads,
+        threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
     };
     let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
     let mut payloader = Payloader::new(spec.key.codec);
