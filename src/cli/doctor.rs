@@ -104,7 +104,7 @@ fn open_files() -> Finding {
 /// The folder itself, or the nearest one above it that exists: it is made when it is needed.
 fn folder(dir: &Path) -> Finding {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(&absolute);
     match rustix::fs::access(existing, Access::WRITE_OK) {
         Ok(()) => Finding::Good(format!("{} can be written", absolute.display())),
         Err(error) => Finding::Advice(format!(

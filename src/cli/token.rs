@@ -12,7 +12,7 @@ use crate::time;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// The room it is good for; only an operator's may lack it
+    /// The room it is good for; an operator's is good for all
     #[arg(long, required_if_eq_any([("role", "viewer"), ("role", "participant"), ("role", "moderator")]))]
     room: Option<RoomName>,
     /// What it allows; each includes those before it

@@ -47,12 +47,12 @@ pub struct Override {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
-    #[error("{}: {source}; {hint}", path.display())]
+    #[error("{}: {error}; {hint}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -174,9 +174,9 @@ struct Layers {
 
 impl Layers {
     fn read(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
             path: path.into(),
-            source,
+            error,
             hint: "name a readable file with --config, or start from `commingle config print-default`",
         })?;
         let keys = keys_by_line(&text);
@@ -242,9 +242,9 @@ impl Layers {
                     why: format!("auth.key is set too ({}): keep one of the two", self.origin("auth.key")),
                 });
             }
-            let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            let text = fs::read_to_string(&path).map_err(|error| ConfigError::Read {
                 path,
-                source,
+                error,
                 hint: "auth.key_file must name a readable file that holds the key",
             })?;
             config.auth.key = Some(Secret::from(text.trim().to_owned()));

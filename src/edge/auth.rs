@@ -19,7 +19,7 @@ const SKEW_SECONDS: u64 = 30;
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The room it is good for; only an operator's may lack it.
+    /// The room it is good for; an operator's is good for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
     /// What it allows there.
@@ -137,6 +137,8 @@ impl Authority {
         if room.is_none() && role != Role::Operator {
             return Err(AuthError::Invalid(format!("the role {} needs the claim `room`", role_name(role))));
         }
+        // Whose role concerns all rooms is not bound to one.
+        let room = room.filter(|_| role != Role::Operator);
         Ok(Caller { role, room, name })
     }
 }
@@ -218,6 +220,8 @@ mod tests {
         let token = sign(&claims(None, Role::Operator), KEY);
         let caller = keyed().caller(Some(&token), AWAY, NOW).expect("valid");
         assert!(caller.may(Role::Operator, None).is_ok());
+        let token = sign(&claims(Some("r"), Role::Operator), KEY);
+        assert_eq!(keyed().caller(Some(&token), AWAY, NOW).expect("valid").room, None, "nor is bound to one");
         assert!(invalid(&sign(&claims(None, Role::Moderator), KEY)).contains("room"));
     }
 

@@ -77,7 +77,7 @@ impl Stream {
 
     /// Until one side ends it; `Err(None)` when the other side is just gone.
     async fn exchange(&self, socket: &mut WebSocket, mut events: EventStream) -> Result<(), Option<Goodbye>> {
-        send(socket, Message::text(events.first.as_ref())).await?;
+        self.send(socket, Message::text(events.first.as_ref())).await?;
         let closing = self.app.closing();
         let mut allowance = Allowance::new(time::now());
         let mut pings = interval_at(Instant::now() + PING, PING);
@@ -86,7 +86,7 @@ impl Stream {
         loop {
             tokio::select! {
                 event = events.rest.recv() => match event {
-                    Ok(text) => send(socket, Message::text(text.as_ref())).await?,
+                    Ok(text) => self.send(socket, Message::text(text.as_ref())).await?,
                     Err(RecvError::Lagged(_)) => {
                         self.app.metrics().event_streams_too_slow.inc();
                         return goodbye(close_code::AGAIN, "too slow for the events: open them again");
@@ -100,7 +100,7 @@ impl Stream {
                         }
                         if let Err(detail) = self.obey(&text).await {
                             let error = json!({"type": "error", "detail": detail});
-                            send(socket, Message::text(error.to_string())).await?;
+                            self.send(socket, Message::text(error.to_string())).await?;
                         }
                     }
                     Some(Ok(Message::Binary(_))) => return goodbye(close_code::UNSUPPORTED, "messages are JSON text"),
@@ -116,9 +116,21 @@ impl Stream {
                     if !std::mem::replace(&mut answered, false) {
                         return Err(None);
                     }
-                    send(socket, Message::Ping(Default::default())).await?;
+                    self.send(socket, Message::Ping(Default::default())).await?;
                 }
                 () = closing.cancelled() => return goodbye(close_code::AWAY, "the server is shutting down"),
+            }
+        }
+    }
+
+    async fn send(&self, socket: &mut WebSocket, message: Message) -> Result<(), Option<Goodbye>> {
+        match timeout(SEND, socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_elapsed) => {
+                // A goodbye would wait behind what is stuck already.
+                self.app.metrics().event_streams_too_slow.inc();
+                Err(None)
             }
         }
     }
@@ -185,13 +197,6 @@ impl Stream {
 
 fn goodbye(code: u16, reason: &'static str) -> Result<(), Option<Goodbye>> {
     Err(Some(Goodbye { code, reason }))
-}
-
-async fn send(socket: &mut WebSocket, message: Message) -> Result<(), Option<Goodbye>> {
-    match timeout(SEND, socket.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(None),
-    }
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {

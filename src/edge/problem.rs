@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -22,6 +22,25 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Where the kinds are explained: served from `docs/api.md`.
 const DOCS: &str = "/docs/api.md#";
 
+/// The kinds that programs may tell apart; each has a heading in the docs.
+pub const KINDS: [&str; 15] = [
+    "unauthorized",
+    "forbidden",
+    "offer",
+    "direction",
+    "fragment",
+    "entity-tag",
+    "no-session",
+    "no-room",
+    "no-participant",
+    "room-exists",
+    "room-locked",
+    "room-full",
+    "too-many-joins",
+    "overloaded",
+    "draining",
+];
+
 /// An error answer.
 #[derive(Debug)]
 pub struct Problem {
@@ -29,24 +48,26 @@ pub struct Problem {
     /// Names the kind, and its paragraph in the docs; None is `about:blank`: the status says it all.
     kind: Option<&'static str>,
     detail: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// A problem that its status names; `detail` says what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, kind: None, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, kind: None, detail: detail.into(), headers: Vec::new() }
     }
 
     /// A problem of a kind that programs may tell apart.
     pub fn of_kind(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
         Self { kind: Some(kind), ..Self::new(status, detail) }
     }
 
     /// With one more header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
         self
     }
 
@@ -187,15 +208,15 @@ impl From<RoomError> for Problem {
 /// What is no SDP at all is a bad request; what is SDP and cannot be served is unprocessable (RFC 9725 §4.2).
 fn offer_status(error: &OfferError) -> StatusCode {
     match error {
-        OfferError::Empty | OfferError::NotSdp(_) => StatusCode::BAD_REQUEST,
-        OfferError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        OfferError::Empty | OfferError::NotSdp | OfferError::MediaLine { .. } => StatusCode::BAD_REQUEST,
+        OfferError::TooLarge | OfferError::TooManyLines => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
 fn fragment_status(error: &FragmentError) -> StatusCode {
     match error {
-        FragmentError::TooLarge(..) => StatusCode::PAYLOAD_TOO_LARGE,
+        FragmentError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -1,121 +1,128 @@
-//! Trickle ICE fragments: `application/trickle-ice-sdpfrag` (RFC 8840).
+//! Trickle ICE fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9).
 
-use super::is_ice;
+use std::net::IpAddr;
 
-/// Longest fragment in bytes.
+use super::{CANDIDATES_MAX, is_ice_text, lines};
+
+/// Largest fragment in bytes.
 const FRAGMENT_MAX: usize = 8 * 1024;
-/// Candidates taken of one fragment.
-const CANDIDATES_MAX: usize = 32;
 
-/// Why a text is not a fragment.
+/// Why a fragment cannot be taken. Each message says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum FragmentError {
-    /// No bytes.
-    #[error("the fragment is empty: send a=ice-ufrag, a=ice-pwd and a=candidate lines (RFC 8840)")]
+    #[error("the fragment is empty: send a=ice-ufrag, a=ice-pwd, the m-line, a=mid and the candidates")]
     Empty,
-    /// Over the limit.
-    #[error("the fragment has more {0} than one needs (at most {1}): send candidates in several")]
-    TooLarge(&'static str, usize),
-    /// Not lines of SDP.
-    #[error("line {0} of the fragment is not SDP: lines look like `a=candidate:…` or `m=audio 9 …`")]
-    NotSdp(usize),
-    /// Half of the credentials.
-    #[error("the fragment has only one of a=ice-ufrag and a=ice-pwd: send both or none")]
-    HalfIce,
-    /// Credentials outside RFC 8445's limits.
-    #[error("a=ice-ufrag must have 4 to 256 and a=ice-pwd 22 to 256 characters of A-Z, a-z, 0-9, + and /")]
-    BadIce,
-    /// Neither credentials nor candidates nor their end.
-    #[error("the fragment has no a=ice-ufrag, a=candidate or a=end-of-candidates: there is nothing to do")]
-    Nothing,
-    /// A candidate that cannot be read.
-    #[error("`{0}` is not a candidate: it looks like `candidate:1 1 udp 2130706431 192.0.2.1 50000 typ host`")]
-    BadCandidate(String),
+    #[error("the fragment has more than {FRAGMENT_MAX} bytes: send candidates in several requests")]
+    TooLarge,
+    #[error("the fragment has more than {CANDIDATES_MAX} candidates: send them in several requests")]
+    TooManyCandidates,
+    #[error("line {line} is not SDP: each line is a letter, `=` and a value (send the fragment itself, not JSON)")]
+    Line { line: usize },
+    #[error("the fragment has no a=ice-ufrag and a=ice-pwd: copy both from the local description")]
+    NoIce,
+    #[error("a=ice-ufrag is not 4 to 256 letters, digits, `+` or `/`: copy it from the local description")]
+    IceUfrag,
+    #[error("a=ice-pwd is not 22 to 256 letters, digits, `+` or `/`: copy it from the local description")]
+    IcePwd,
+    #[error("line {line} is not a candidate: it looks like `a=candidate:1 1 udp 2130706431 192.0.2.1 50000 typ host`")]
+    Candidate { line: usize },
 }
 
-/// One candidate of a fragment.
+/// One candidate that came by a fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// The attribute's text without `a=`.
-    pub line: String,
-    /// The section it stands in, where one is named.
+pub struct TrickledCandidate {
+    /// The mid of its section, if there was one.
     pub mid: Option<String>,
+    /// The index of the m-line within the fragment, if there was one.
+    pub m_line: Option<usize>,
+    /// The candidate, beginning with `candidate:`.
+    pub candidate: String,
 }
 
-/// A fragment, read.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Candidates that came later than their offer, or the credentials of an ICE restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// New or repeated user name fragment and password.
-    pub credentials: Option<(String, String)>,
-    /// Candidates over UDP with an address; others are of no use to this server and left out.
-    pub candidates: Vec<Candidate>,
-    /// How many were left out: TCP, mDNS names, other components.
-    pub skipped: usize,
+    /// The user name fragment they belong to: a new one restarts ICE.
+    pub ufrag: String,
+    /// Its password.
+    pub pwd: String,
+    /// UDP candidates with IP addresses.
+    pub candidates: Vec<TrickledCandidate>,
     /// No more will come.
     pub end_of_candidates: bool,
+    /// Candidates that were left out: TCP, other transports and components, host names (mDNS too).
+    pub skipped: usize,
 }
 
 impl Fragment {
     /// Reads a fragment.
-    ///
-    /// # Errors
-    /// When it is none, or over the limits.
     pub fn parse(text: &str) -> Result<Self, FragmentError> {
-        if text.trim().is_empty() {
-            return Err(FragmentError::Empty);
-        }
         if text.len() > FRAGMENT_MAX {
-            return Err(FragmentError::TooLarge("bytes", FRAGMENT_MAX));
+            return Err(FragmentError::TooLarge);
         }
-        let (mut ufrag, mut pwd, mut mid) = (None, None, None);
-        let mut fragment = Self::default();
-        for (index, line) in text.lines().map(str::trim_end).enumerate().filter(|(_, line)| !line.is_empty()) {
-            if let Some(value) = line.strip_prefix("a=ice-ufrag:") {
-                ufrag.get_or_insert_with(|| value.to_owned());
-            } else if let Some(value) = line.strip_prefix("a=ice-pwd:") {
-                pwd.get_or_insert_with(|| value.to_owned());
-            } else if let Some(value) = line.strip_prefix("a=mid:") {
-                mid = Some(value.to_owned());
-            } else if line == "a=end-of-candidates" {
-                fragment.end_of_candidates = true;
-            } else if line.starts_with("a=candidate:") {
-                fragment.take(&line[2..], mid.clone())?;
-            } else if line.as_bytes().get(1) != Some(&b'=') {
-                return Err(FragmentError::NotSdp(index + 1));
+        let (mut ufrag, mut pwd) = (None, None);
+        let (mut m_line, mut mid) = (None, None);
+        let (mut candidates, mut skipped, mut end_of_candidates, mut empty) = (Vec::new(), 0, false, true);
+        for (number, line) in lines(text) {
+            empty = false;
+            if line.as_bytes().get(1) != Some(&b'=') {
+                return Err(FragmentError::Line { line: number });
+            }
+            if line.starts_with("m=") {
+                m_line = Some(m_line.map_or(0, |index| index + 1));
+                mid = None;
+            }
+            let Some(attribute) = line.strip_prefix("a=") else { continue };
+            let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+            match name {
+                "ice-ufrag" => ufrag = ufrag.or_else(|| Some(value.trim().to_owned())),
+                "ice-pwd" => pwd = pwd.or_else(|| Some(value.trim().to_owned())),
+                "mid" => mid = Some(value.trim().to_owned()),
+                "end-of-candidates" => end_of_candidates = true,
+                // An empty candidate is how some write the end.
+                "candidate" if value.trim().is_empty() => end_of_candidates = true,
+                "candidate" => match usable(value) {
+                    None => return Err(FragmentError::Candidate { line: number }),
+                    Some(false) => skipped += 1,
+                    Some(true) => {
+                        let (mid, candidate) = (mid.clone(), attribute.to_owned());
+                        candidates.push(TrickledCandidate { mid, m_line, candidate });
+                    }
+                },
+                _ => {}
+            }
+            if candidates.len() + skipped > CANDIDATES_MAX {
+                return Err(FragmentError::TooManyCandidates);
             }
         }
-        fragment.credentials = match (ufrag, pwd) {
-            (Some(ufrag), Some(pwd)) if is_ice(&ufrag, 4) && is_ice(&pwd, 22) => Some((ufrag, pwd)),
-            (Some(_), Some(_)) => return Err(FragmentError::BadIce),
-            (None, None) => None,
-            _ => return Err(FragmentError::HalfIce),
-        };
-        let nothing = fragment.candidates.is_empty() && fragment.skipped == 0 && !fragment.end_of_candidates;
-        if nothing && fragment.credentials.is_none() {
-            return Err(FragmentError::Nothing);
+        if empty {
+            return Err(FragmentError::Empty);
         }
-        Ok(fragment)
+        let (Some(ufrag), Some(pwd)) = (ufrag, pwd) else { return Err(FragmentError::NoIce) };
+        if !is_ice_text(&ufrag, 4) {
+            return Err(FragmentError::IceUfrag);
+        }
+        if !is_ice_text(&pwd, 22) {
+            return Err(FragmentError::IcePwd);
+        }
+        Ok(Self { ufrag, pwd, candidates, end_of_candidates, skipped })
     }
+}
 
-    fn take(&mut self, line: &str, mid: Option<String>) -> Result<(), FragmentError> {
-        if self.candidates.len() + self.skipped >= CANDIDATES_MAX {
-            return Err(FragmentError::TooLarge("candidates", CANDIDATES_MAX));
-        }
-        let bad = || FragmentError::BadCandidate(line.chars().take(100).collect());
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [_, component, transport, priority, address, port, "typ", _, ..] = words[..] else { return Err(bad()) };
-        let numbers =
-            component.parse::<u16>().is_ok() && priority.parse::<u32>().is_ok() && port.parse::<u16>().is_ok();
-        if !numbers {
-            return Err(bad());
-        }
-        let usable =
-            component == "1" && transport.eq_ignore_ascii_case("udp") && address.parse::<std::net::IpAddr>().is_ok();
-        if usable {
-            self.candidates.push(Candidate { line: line.to_owned(), mid });
-        } else {
-            self.skipped += 1;
-        }
-        Ok(())
+/// Whether a candidate (RFC 8839 §5.1) is one we can use; None if it is none.
+fn usable(value: &str) -> Option<bool> {
+    let mut words = value.split_whitespace();
+    let foundation = words.next()?;
+    let component: u16 = words.next()?.parse().ok()?;
+    let transport = words.next()?;
+    words.next()?.parse::<u32>().ok()?;
+    let address = words.next()?;
+    words.next()?.parse::<u16>().ok()?;
+    let typ = (words.next()? == "typ").then(|| words.next())??;
+    if !is_ice_text(foundation, 1) || foundation.len() > 32 || !(1..=256).contains(&component) {
+        return None;
     }
+    let known = ["host", "srflx", "prflx", "relay"].contains(&typ);
+    Some(known && component == 1 && transport.eq_ignore_ascii_case("udp") && address.parse::<IpAddr>().is_ok())
 }

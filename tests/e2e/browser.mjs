@@ -96,7 +96,6 @@ export async function launchFirefox() {
 export async function peoplePage(browser, url) {
   const page = await browser.newPage();
   page.on('pageerror', (error) => process.stderr.write(`page: ${error.stack ?? error}\n`));
-  page.on('console', (message) => process.stderr.write(`page ${message.type()}: ${message.text()}\n`));
   await page.goto(`${url}/healthz`);
   await page.evaluate(await readFile(new URL('./people.js', import.meta.url), 'utf8'));
   if (process.env.E2E_INJECT) await page.evaluate(await readFile(process.env.E2E_INJECT, 'utf8'));

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -52,10 +53,13 @@ struct Shown {
 /// Lets the request through to its handler if the route's scope allows.
 pub(super) async fn check(
     State((app, scope)): State<(App, Scope)>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Response {
+    let Ok(params) = params else {
+        return Problem::bad_request("the path is not UTF-8 text").into_response();
+    };
     let room = params.iter().find(|(name, _)| *name == "room").map(|(_, value)| value.parse::<RoomName>());
     let room = match room.transpose() {
         Ok(room) => room,
@@ -117,5 +121,5 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 /// Where a request comes from. Without a connection it is from nowhere, not from this machine, which may do everything.
 fn address(parts: &Parts) -> IpAddr {
     let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    connection.map_or(Ipv4Addr::UNSPECIFIED.into(), |ConnectInfo(peer)| peer.ip().to_canonical())
+    connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

@@ -87,7 +87,11 @@ async fn enter(
     if let Err(problem) = &entered {
         let labels = RefusalLabels { status: problem.status().as_u16() };
         app.metrics().joins_refused.get_or_create(&labels).inc();
-        tracing::info!(%room, status = labels.status, detail = problem.detail(), "join refused");
+        // What the number of joins bounds is told; what anybody can send without end is only counted.
+        match labels.status {
+            408 | 413 | 415 | 429 => tracing::debug!(%room, status = labels.status, "join refused"),
+            status => tracing::info!(%room, status, detail = problem.detail(), "join refused"),
+        }
     }
     entered
 }

@@ -4,8 +4,10 @@
 //! Does not know: sockets, rooms. Two chains: who sends to us also gets arrival feedback and retransmission requests;
 //! who only receives does with retransmissions, sender reports and our tap.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
@@ -170,12 +172,13 @@ pub(super) fn interceptors(tap: Tap, sends: bool) -> Registry {
 }
 
 /// Roles, ciphers and timeouts.
-pub(super) fn settings(role: DtlsRole) -> SettingEngine {
+pub(super) fn settings(role: DtlsRole, provider: Arc<dyn RTCCryptoProvider>) -> SettingEngine {
     let role = match role {
         DtlsRole::Server => RTCDtlsRole::Server,
         DtlsRole::Client => RTCDtlsRole::Client,
     };
     SettingEngineBuilder::new()
+        .with_crypto_provider(provider)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_answering_dtls_role(role)
         .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), Some(KEEPALIVE))

@@ -8,6 +8,7 @@
 //! into that task's bounded queue. A reader per received track does nothing but pass packets on, since the queue it reads
 //! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
 
+mod crypto;
 mod description;
 mod engine;
 mod incoming;
@@ -25,7 +26,7 @@ use self::task::{Command, Task};
 use super::fanout::Subscriber;
 use super::udp::Mux;
 use crate::media::{Codec, SourceKind, SourcePacket};
-use crate::sdp::{Facts, Fragment};
+use crate::sdp::{Facts, Fragment, Offer};
 
 /// Requests waiting for a peer's task.
 const COMMANDS: usize = 32;
@@ -135,19 +136,20 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Answers an offer and begins to connect. `events` gets what happens; a full queue closes the peer.
+    /// Answers an offer, `text` as the client sent it, and begins to connect. `events` gets what happens; a full queue closes the peer.
     ///
     /// # Errors
     /// [`PeerError::Offer`] or [`PeerError::Connection`]; nothing is left behind.
     pub async fn answer(
         config: &PeerConfig,
-        offer: &str,
+        offer: &Offer,
+        text: &str,
         facts: &Facts,
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (task, answer) = Task::answer(config, offer, facts, sink, events).await?;
+        let (task, answer) = Task::answer(config, offer, text, facts, sink, events).await?;
         let peer = Self {
             commands,
             subscriber: Arc::clone(&task.subscriber),
@@ -183,8 +185,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`PeerError::Offer`] or [`PeerError::Connection`]; what was agreed before goes on.
-    pub async fn renegotiate(&self, offer: &str, facts: &Facts) -> Result<String, PeerError> {
-        self.ask(|reply| Command::Renegotiate(offer.to_owned(), facts.clone(), reply)).await
+    pub async fn renegotiate(&self, offer: &Offer, text: &str, facts: &Facts) -> Result<String, PeerError> {
+        self.ask(|reply| Command::Renegotiate(Box::new(offer.clone()), text.to_owned(), facts.clone(), reply)).await
     }
 
     /// Asks the peer for a keyframe of the source in this section; not more than twice a second.
@@ -230,3 +232,6 @@ impl Peer {
 
 /// Where a request's result goes.
 type Reply<T> = oneshot::Sender<Result<T, PeerError>>;
+
+#[cfg(test)]
+mod tests;

@@ -20,15 +20,15 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
-use super::description::{self, CANDIDATES_MAX, LocalIce, Receives, TRACK_PREFIX, Taken};
+use super::description::{self, CANDIDATES_MAX, Ice, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
 use super::tap::{Seen, Tap};
-use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, engine};
+use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
 use crate::media::SourceKind;
-use crate::sdp::{Facts, Fragment};
+use crate::sdp::{Facts, Fragment, Offer};
 use crate::time;
 
 /// A peer that has not connected by then never will.
@@ -44,7 +44,7 @@ const NOTES: usize = 64;
 pub(super) enum Command {
     Candidates(Fragment, Reply<()>),
     Restart(Fragment, Reply<(String, String)>),
-    Renegotiate(String, Facts, Reply<String>),
+    Renegotiate(Box<Offer>, String, Facts, Reply<String>),
     Keyframe(String),
     Close(oneshot::Sender<()>),
 }
@@ -104,7 +104,8 @@ pub(super) struct Task {
     writer: AbortHandle,
     incoming: Vec<Incoming>,
     /// The latest offer, as the client sent it, and what was taken of it.
-    offer: String,
+    offer: Offer,
+    text: String,
     taken: Taken,
     sources: Vec<(String, SourceKind)>,
     ssrcs: Ssrcs,
@@ -118,12 +119,13 @@ impl Task {
     /// Sets up the connection that answers this offer.
     pub(super) async fn answer(
         config: &PeerConfig,
-        offer: &str,
+        offer: &Offer,
+        text: &str,
         facts: &Facts,
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
-        let taken = description::take(offer, receives(facts))?;
+        let taken = description::take(offer, text, receives(facts))?;
         let sends = !facts.sends.is_empty();
         let ssrcs = Ssrcs::random();
         let seen = Arc::new(Seen::default());
@@ -132,7 +134,7 @@ impl Task {
         let overflow = Arc::new(Notify::new());
         let callbacks = Callbacks { notes: note_sender, overflow: Arc::clone(&overflow) };
         let connection = config.mux.connect();
-        connection.set_remote_password(&taken.ice_password);
+        connection.set_remote_password(&taken.ice.password);
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
         let pc = build(&connection, media, tap, &taken, sends, callbacks).await?;
@@ -155,7 +157,8 @@ impl Task {
             outputs,
             writer: tokio::spawn(writer).abort_handle(),
             incoming: Vec::new(),
-            offer: offer.to_owned(),
+            offer: offer.clone(),
+            text: text.to_owned(),
             taken: taken.clone(),
             sources: facts.sends.clone(),
             ssrcs,
@@ -164,7 +167,7 @@ impl Task {
             candidates: 0,
             connected: false,
         };
-        match task.agree(offer, taken, &facts.sends).await {
+        match task.agree(offer.clone(), text, taken, &facts.sends).await {
             Ok((made, ice)) => {
                 let sdp = task.answer_text(&made);
                 Ok((task, Answer { sdp, etag: ice.ufrag }))
@@ -179,31 +182,33 @@ impl Task {
     /// Brings the connection to what was taken of an offer; gives the answer it made.
     async fn agree(
         &mut self,
-        offer: &str,
+        offer: Offer,
+        text: &str,
         taken: Taken,
         sources: &[(String, SourceKind)],
-    ) -> Result<(String, LocalIce), PeerError> {
+    ) -> Result<(String, Ice), PeerError> {
         self.add_outputs(&taken).await?;
         // Answers to our checks may come before ours is known to be an agreement.
-        self.connection.set_remote_password(&taken.ice_password);
+        self.connection.set_remote_password(&taken.ice.password);
         let described = self.describe(&taken.text).await;
         let (made, ice) = match described {
             Ok(described) => described,
             Err(error) => {
-                self.connection.set_remote_password(&self.taken.ice_password);
+                self.connection.set_remote_password(&self.taken.ice.password);
                 return Err(error);
             }
         };
         self.connection.set_local_credentials(&ice.ufrag, &ice.password);
         self.agreed.store(Arc::new(Agreed::new(&taken, sources)));
         self.incoming.retain(|incoming| sources.iter().any(|(mid, _)| *mid == incoming.mid));
-        self.offer = offer.to_owned();
+        self.offer = offer;
+        self.text = text.to_owned();
         self.taken = taken;
         self.sources = sources.to_vec();
         Ok((made, ice))
     }
 
-    async fn describe(&self, offer: &str) -> Result<(String, LocalIce), PeerError> {
+    async fn describe(&self, offer: &str) -> Result<(String, Ice), PeerError> {
         self.pc.set_remote_description(RTCSessionDescription::offer(offer.to_owned())?).await?;
         let made = async {
             let answer = self.pc.create_answer(None).await?;
@@ -292,7 +297,8 @@ impl Task {
                 break end;
             }
         };
-        drop((seen, subscriber, overflow));
+        // Nothing more can be asked of it.
+        drop(commands);
         let events = self.events.clone();
         self.release().await;
         match end {
@@ -364,8 +370,8 @@ impl Task {
             Command::Restart(fragment, reply) => {
                 let _ = reply.send(self.restart(&fragment).await);
             }
-            Command::Renegotiate(offer, facts, reply) => {
-                let _ = reply.send(self.renegotiate(&offer, &facts).await);
+            Command::Renegotiate(offer, text, facts, reply) => {
+                let _ = reply.send(self.renegotiate(*offer, &text, &facts).await);
             }
             Command::Keyframe(mid) => {
                 if let Some(incoming) = self.incoming.iter_mut().find(|incoming| incoming.mid == mid) {
@@ -377,13 +383,13 @@ impl Task {
     }
 
     async fn add_candidates(&mut self, fragment: &Fragment) -> Result<(), PeerError> {
-        if fragment.credentials.as_ref().is_some_and(|(ufrag, _)| *ufrag != self.taken.ice_ufrag) {
+        if fragment.ufrag != self.taken.ice.ufrag {
             return Err(PeerError::Fragment(
                 "its ice-ufrag is not the offer's; to restart ICE send `If-Match: *`".into(),
             ));
         }
         for candidate in &fragment.candidates {
-            let fields = candidate.line.trim_start_matches("candidate:");
+            let fields = candidate.candidate.trim_start_matches("candidate:");
             if !description::is_reachable(fields) {
                 continue;
             }
@@ -402,32 +408,30 @@ impl Task {
     }
 
     async fn restart(&mut self, fragment: &Fragment) -> Result<(String, String), PeerError> {
-        let Some((ufrag, password)) = &fragment.credentials else {
-            return Err(PeerError::Fragment("it has no ice-ufrag and ice-pwd to restart ICE with".into()));
-        };
-        if *ufrag == self.taken.ice_ufrag {
+        if fragment.ufrag == self.taken.ice.ufrag {
             return Err(PeerError::Fragment("its ice-ufrag is the one in use; a restart needs a new one".into()));
         }
-        let offer = description::with_credentials(&self.offer, ufrag, password);
-        let taken = description::take(&offer, self.receives())?;
+        let text = description::with_credentials(&self.text, &fragment.ufrag, &fragment.pwd);
+        let offer = Offer { ufrag: fragment.ufrag.clone(), pwd: fragment.pwd.clone(), ..self.offer.clone() };
+        let taken = description::take(&offer, &text, self.receives())?;
         let sources = self.sources.clone();
-        let (made, ice) = self.agree(&offer, taken, &sources).await?;
+        let (made, ice) = self.agree(offer, &text, taken, &sources).await?;
         self.candidates = 0;
         // Without them the new session would only learn addresses from the peer's own checks.
         self.add_candidates(fragment).await?;
         Ok((description::fragment(&made, &ice, &self.mux.candidates()), ice.ufrag))
     }
 
-    async fn renegotiate(&mut self, offer: &str, facts: &Facts) -> Result<String, PeerError> {
+    async fn renegotiate(&mut self, offer: Offer, text: &str, facts: &Facts) -> Result<String, PeerError> {
         let running = self.receives();
         // What is sent already keeps its codec, whatever a new offer prefers.
         let wanted = receives(facts);
         let wanted = Receives { video: wanted.video.map(|video| running.video.unwrap_or(video)), ..wanted };
-        let taken = description::take(offer, wanted)?;
-        if taken.ice_ufrag != self.taken.ice_ufrag {
+        let taken = description::take(&offer, text, wanted)?;
+        if taken.ice.ufrag != self.taken.ice.ufrag {
             self.candidates = 0;
         }
-        let (made, _) = self.agree(offer, taken, &facts.sends).await?;
+        let (made, _) = self.agree(offer, text, taken, &facts.sends).await?;
         Ok(self.answer_text(&made))
     }
 
@@ -453,7 +457,7 @@ async fn build(
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(media)
         .with_interceptor_registry(engine::interceptors(tap, sends))
-        .with_setting_engine(engine::settings(taken.dtls_role))
+        .with_setting_engine(engine::settings(taken.dtls_role, crypto::provider()?))
         .with_runtime(connection.runtime())
         .with_handler(Arc::new(callbacks))
         .with_udp_addrs(connection.bind_addresses())

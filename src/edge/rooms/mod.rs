@@ -258,6 +258,13 @@ pub(crate) struct JoinedPeer {
     _session: SessionGuard,
 }
 
+/// An offer, read, as it came, and judged.
+struct Asked<'a> {
+    offer: Offer,
+    text: &'a str,
+    facts: Facts,
+}
+
 /// Takes a session's secret out of the table when its peer goes.
 struct SessionGuard {
     secret: String,
@@ -318,7 +325,8 @@ impl Rooms {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
         }
-        let facts = Offer::parse(offer_text)?.facts(&self.inner.settings.encodable)?;
+        let offer = Offer::parse(offer_text)?;
+        let facts = offer.facts(&self.inner.settings.encodable)?;
         check_door(options.door, facts.direction)?;
         let who = Admission {
             name: options.name,
@@ -330,7 +338,7 @@ impl Rooms {
         };
         let (room, (admitted, uplink)) = self.admit(name, who).await?;
         let participant = admitted.participant;
-        let answered = self.connect(&room, name, participant, offer_text, &facts, uplink).await;
+        let answered = self.connect(&room, name, participant, &Asked { offer, text: offer_text, facts }, uplink).await;
         match answered {
             Ok((secret, Answer { sdp, etag })) => {
                 self.inner.settings.counters.joins.inc();
@@ -368,12 +376,12 @@ impl Rooms {
         room: &mpsc::Sender<Command>,
         name: &RoomName,
         participant: ParticipantId,
-        offer: &str,
-        facts: &Facts,
+        asked: &Asked<'_>,
         uplink: Arc<Uplink>,
     ) -> Result<(String, Answer), RoomError> {
         let (events, news) = mpsc::channel(PEER_EVENTS);
-        let (peer, answer) = Peer::answer(&self.inner.peers, offer, facts, uplink, events).await?;
+        let Asked { offer, text, facts } = asked;
+        let (peer, answer) = Peer::answer(&self.inner.peers, offer, text, facts, uplink, events).await?;
         let peer = Arc::new(peer);
         let secret = new_secret();
         let session = Session {
@@ -432,8 +440,9 @@ impl Rooms {
     pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<String, RoomError> {
         let session = self.session_of(secret)?;
         let _turn = session.turn.lock().await;
-        let facts = Offer::parse(offer_text)?.facts(&self.inner.settings.encodable)?;
-        let answer = session.peer.renegotiate(offer_text, &facts).await?;
+        let offer = Offer::parse(offer_text)?;
+        let facts = offer.facts(&self.inner.settings.encodable)?;
+        let answer = session.peer.renegotiate(&offer, offer_text, &facts).await?;
         let mids = facts.sends;
         if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {
             Ok(answer)

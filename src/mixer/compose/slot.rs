@@ -42,7 +42,14 @@ struct Wanted {
     /// The number of the newest frame when somebody last fetched this size.
     fetched: u64,
     fitted: Option<Fitted>,
+    scaler: Scaler,
+}
+
+/// Memory to scale into.
+#[derive(Default)]
+struct Scaler {
     pool: PicturePool,
+    halves: scale::Halves,
 }
 
 /// A picture made to fit a tile.
@@ -71,15 +78,15 @@ impl FrameSlot {
         let number = state.number;
         state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
         let mut turned = std::mem::take(&mut state.turned);
-        let mut wanted: Vec<(Size, PicturePool)> =
-            state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.pool))).collect();
+        let mut wanted: Vec<(Size, Scaler)> =
+            state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.scaler))).collect();
         // Scaling takes long: compositors go on with the frame before meanwhile.
         drop(state);
 
         let picture = upright(picture, rotation, &mut turned);
-        let mut fitted: Vec<(Size, Fitted, PicturePool)> = wanted
+        let mut fitted: Vec<(Size, Fitted, Scaler)> = wanted
             .drain(..)
-            .map(|(tile, mut pool)| (tile, make(&picture, tile, self.kind, now, number, &mut pool), pool))
+            .map(|(tile, mut scaler)| (tile, make(&picture, tile, self.kind, now, number, &mut scaler), scaler))
             .collect();
 
         let mut state = self.state.lock();
@@ -91,10 +98,10 @@ impl FrameSlot {
             state.replaced += 1;
         }
         state.latest = Some(Latest { picture, arrival: now, number, fetched: false });
-        for (tile, made, pool) in fitted.drain(..) {
+        for (tile, made, scaler) in fitted.drain(..) {
             if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
                 wanted.fitted = Some(made);
-                wanted.pool = pool;
+                wanted.scaler = scaler;
             }
         }
     }
@@ -109,19 +116,19 @@ impl FrameSlot {
         let Some(wanted) = (match at {
             Some(at) => wanted.get_mut(at),
             None if wanted.len() < WANTED_SIZES => {
-                wanted.push(Wanted { tile, fetched: 0, fitted: None, pool: PicturePool::default() });
+                wanted.push(Wanted { tile, fetched: 0, fitted: None, scaler: Scaler::default() });
                 wanted.last_mut()
             }
             None => None,
         }) else {
-            let pool = &mut PicturePool::default();
-            return Some(make(&latest.picture, tile, self.kind, latest.arrival, latest.number, pool));
+            let scaler = &mut Scaler::default();
+            return Some(make(&latest.picture, tile, self.kind, latest.arrival, latest.number, scaler));
         };
         wanted.fetched = latest.number;
         match &wanted.fitted {
             Some(fitted) if fitted.number == latest.number => {}
             _ => {
-                let fitted = make(&latest.picture, tile, self.kind, latest.arrival, latest.number, &mut wanted.pool);
+                let fitted = make(&latest.picture, tile, self.kind, latest.arrival, latest.number, &mut wanted.scaler);
                 wanted.fitted = Some(fitted);
             }
         }
@@ -179,7 +186,7 @@ fn make(
     kind: SourceKind,
     arrival: Timestamp,
     number: u64,
-    pool: &mut PicturePool,
+    scaler: &mut Scaler,
 ) -> Fitted {
     let fit = fit(picture.size(), tile, kind);
     let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
@@ -187,9 +194,9 @@ fn make(
     let picture = if part.size() == fit.dest.size() {
         part
     } else {
-        let mut scaled = pool.take(fit.dest.size());
-        scale::scale(&part, &mut scaled);
-        pool.lend(scaled)
+        let mut scaled = scaler.pool.take(fit.dest.size());
+        scale::shrink(&part, &mut scaled, &mut scaler.halves);
+        scaler.pool.lend(scaled)
     };
     Fitted { picture, dest: fit.dest, arrival, number }
 }

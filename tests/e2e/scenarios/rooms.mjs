@@ -40,6 +40,7 @@ export async function grid({ page: open, options, keep }) {
       tiles: seen[i].length,
       wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 60),
       still_tiles: seen[i].filter((t) => t.bars < 4),
+      furthest_colour: Math.max(...seen[i].map((t) => t.away)),
       sound: heard[i],
       freezes: freezes[i],
       stats: await p.stats(),
@@ -210,7 +211,7 @@ export async function churn({ page: open, options }) {
     while (performance.now() < end) {
       const die = random();
       if (present.length < 2 || (die < 0.5 && present.length < 6)) await join();
-      else await go(die < 0.85 ? 'leave' : 'hang up');
+      else await go(die < 0.75 ? 'leave' : 'hang up');
       await sleep(100 + random() * 1200);
     }
     while (present.length > 4) await go('leave');

@@ -8,12 +8,15 @@
 //! here, before it sees the offer: codecs we do not take are not in it, and the one we send stands first. Each section's
 //! `a=msid` becomes its mid, so that a track is known by its section however clients name theirs.
 
+mod answer;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
+pub(super) use self::answer::{answer, fragment, local_ice, with_credentials};
 use super::PeerError;
 use crate::media::{Codec, Kind};
+use crate::sdp::{Offer, Setup, keep_sha256};
 
 /// Remote candidates taken of one offer or session; a browser has few.
 pub(super) const CANDIDATES_MAX: usize = 32;
@@ -54,14 +57,21 @@ pub(super) enum DtlsRole {
     Client,
 }
 
+/// One side's ICE credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ice {
+    pub(super) ufrag: String,
+    pub(super) password: String,
+}
+
 /// What is taken of an offer.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
     /// The offer for `webrtc`.
     pub(super) text: String,
     pub(super) dtls_role: DtlsRole,
-    pub(super) ice_ufrag: String,
-    pub(super) ice_password: String,
+    /// The client's ICE credentials.
+    pub(super) ice: Ice,
     /// Codecs of every section, each payload type once.
     pub(super) formats: Vec<Format>,
     /// What we send.
@@ -116,6 +126,14 @@ impl Section {
 
     fn port(&self) -> &str {
         self.lines.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default()
+    }
+
+    /// A section that shall only exist in a bundle is offered with port 0 (RFC 9143 section 6), as Firefox and GStreamer
+    /// do with `max-bundle`; everywhere else port 0 means that a section was stopped.
+    fn take_shared_transport(&mut self) {
+        if self.port() == "0" && self.has("a=bundle-only") {
+            self.lines[0] = self.lines[0].replacen(" 0 ", " 9 ", 1);
+        }
     }
 
     fn mid(&self) -> &str {
@@ -211,6 +229,7 @@ fn parse(text: &str) -> (Section, Vec<Section>) {
         }
         sections.last_mut().unwrap_or(&mut session).lines.push(line.to_owned());
     }
+    sections.iter_mut().for_each(Section::take_shared_transport);
     (session, sections)
 }
 
@@ -230,13 +249,12 @@ fn write(session: &Section, sections: &[Section]) -> String {
 ///
 /// # Errors
 /// [`PeerError::Offer`], when something is missing that the rest cannot do without.
-pub(super) fn take(offer: &str, receives: Receives) -> Result<Taken, PeerError> {
-    let (session, offered) = parse(offer);
+pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Taken, PeerError> {
+    let (session, offered) = parse(&keep_sha256(text));
     let mut taken = Taken {
         text: String::new(),
-        dtls_role: DtlsRole::Server,
-        ice_ufrag: String::new(),
-        ice_password: String::new(),
+        dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
+        ice: Ice { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
         formats: Vec::new(),
         audio_out: None,
         video_out: None,
@@ -272,18 +290,6 @@ pub(super) fn take(offer: &str, receives: Receives) -> Result<Taken, PeerError> 
             }
         }
     }
-    let attribute = |name: &str| {
-        let prefix = format!("a={name}:");
-        let in_section =
-            offered.iter().filter(|section| section.port() != "0").find_map(|section| section.value(&prefix));
-        in_section.or_else(|| session.value(&prefix)).map(str::to_owned)
-    };
-    let missing = |name: &str| PeerError::Offer(format!("it has no `a={name}`"));
-    taken.ice_ufrag = attribute("ice-ufrag").ok_or_else(|| missing("ice-ufrag"))?;
-    taken.ice_password = attribute("ice-pwd").ok_or_else(|| missing("ice-pwd"))?;
-    if attribute("setup").as_deref() == Some("passive") {
-        taken.dtls_role = DtlsRole::Client;
-    }
     if receives.video.is_some() && taken.video_out.is_none() {
         return Err(PeerError::Offer(
             "no video section can take the codec we send; offer VP8, or H264 with packetization-mode=1".into(),
@@ -314,6 +320,7 @@ fn taken_session(session: &Section, mids: &[&str]) -> Section {
 /// Lines that mean the same in a session and in a section, and are taken as they are.
 fn is_common(line: &str) -> bool {
     let taken = [
+        "fingerprint:",
         "ice-ufrag:",
         "ice-pwd:",
         "ice-options:",
@@ -324,11 +331,7 @@ fn is_common(line: &str) -> bool {
         "ice-lite",
     ];
     match line.strip_prefix("a=") {
-        // Others come first in some offers, and the first one is what is compared (RFC 8122 section 5).
-        Some(attribute) => match attribute.strip_prefix("fingerprint:") {
-            Some(fingerprint) => fingerprint.get(..8).is_some_and(|hash| hash.eq_ignore_ascii_case("sha-256 ")),
-            None => taken.iter().any(|name| attribute.starts_with(name)),
-        },
+        Some(attribute) => taken.iter().any(|name| attribute.starts_with(name)),
         None => !line.starts_with("b="),
     }
 }
@@ -444,91 +447,5 @@ pub(super) fn is_reachable(candidate: &str) -> bool {
         && fields.len() > 7
 }
 
-/// ICE credentials of our answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LocalIce {
-    pub(super) ufrag: String,
-    pub(super) password: String,
-}
-
-/// Reads our credentials from the answer that `webrtc` made.
-pub(super) fn local_ice(answer: &str) -> Option<LocalIce> {
-    let find = |prefix: &str| answer.lines().find_map(|line| line.trim_end().strip_prefix(prefix)).map(str::to_owned);
-    Some(LocalIce { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
-}
-
-/// The answer for the client: with our candidates in the first section that stands, and the refused sections in place.
-pub(super) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &str) -> String {
-    let (mut session, made) = parse(made);
-    let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
-    session.lines.insert(at, "a=ice-options:trickle".to_owned());
-    let mut made = made.into_iter();
-    let mut sections = Vec::new();
-    loop {
-        if let Some(refused) = taken.refused.get(&sections.len()) {
-            sections.push(refusal(refused));
-        } else if let Some(mut section) = made.next() {
-            section.lines.retain(|line| !line.starts_with("a=candidate:") && line != "a=end-of-candidates");
-            for line in &mut section.lines {
-                *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
-            }
-            sections.push(section);
-        } else {
-            break;
-        }
-    }
-    if let Some(first) = sections.iter_mut().find(|section| section.port() != "0") {
-        first.lines.extend(candidates.iter().map(|candidate| format!("a={candidate}")));
-        first.lines.push("a=end-of-candidates".to_owned());
-    }
-    write(&session, &sections)
-}
-
-fn refusal(offered: &Section) -> Section {
-    let line = offered.lines.first().map(String::as_str).unwrap_or_default();
-    let fields: Vec<&str> = line.split(' ').collect();
-    let line = match *fields.as_slice() {
-        [media, _, protocol, format, ..] => format!("{media} 0 {protocol} {format}"),
-        _ => line.to_owned(),
-    };
-    let mut lines = vec![line, "c=IN IP4 0.0.0.0".to_owned()];
-    if !offered.mid().is_empty() {
-        lines.push(format!("a=mid:{}", offered.mid()));
-    }
-    lines.push("a=inactive".to_owned());
-    Section { lines }
-}
-
-/// The same offer with other ICE credentials: what a client means that restarts ICE by a fragment (RFC 9725 section 4.3.3).
-pub(super) fn with_credentials(offer: &str, ufrag: &str, password: &str) -> String {
-    let (mut session, mut sections) = parse(offer);
-    for section in sections.iter_mut().chain([&mut session]) {
-        section.lines.retain(|line| !line.starts_with("a=candidate:"));
-        for line in &mut section.lines {
-            if line.starts_with("a=ice-ufrag:") {
-                *line = format!("a=ice-ufrag:{ufrag}");
-            } else if line.starts_with("a=ice-pwd:") {
-                *line = format!("a=ice-pwd:{password}");
-            }
-        }
-    }
-    write(&session, &sections)
-}
-
-/// Our side of an ICE restart, as a fragment (RFC 8840 section 9).
-pub(super) fn fragment(made: &str, ice: &LocalIce, candidates: &[String]) -> String {
-    let (session, sections) = parse(made);
-    let mut text = "a=ice-options:trickle\r\n".to_owned();
-    if let Some(bundle) = session.value("a=group:") {
-        let _ = write!(text, "a=group:{bundle}\r\n");
-    }
-    if let Some(first) = sections.iter().find(|section| section.port() != "0") {
-        let line = first.lines.first().map(String::as_str).unwrap_or_default();
-        let _ = write!(text, "{line}\r\na=mid:{}\r\n", first.mid());
-    }
-    let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", ice.ufrag, ice.password);
-    for candidate in candidates {
-        let _ = write!(text, "a={candidate}\r\n");
-    }
-    text + "a=end-of-candidates\r\n"
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The events, by a real WebSocket client.
+
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::*;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn open(address: SocketAddr, path: &str) -> Result<Socket, tungstenite::Error> {
+    tokio_tungstenite::connect_async(format!("ws://{address}{path}")).await.map(|(socket, _)| socket)
+}
+
+/// The next text message; panics on the end.
+async fn next(socket: &mut Socket) -> Value {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).expect("events are JSON"),
+            Some(Ok(Message::Ping(_))) => {}
+            other => panic!("no event: {other:?}"),
+        }
+    }
+}
+
+/// The code and reason of the end.
+async fn end(socket: &mut Socket) -> (u16, String) {
+    loop {
+        match socket.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => return (frame.code.into(), frame.reason.to_string()),
+            Some(Ok(_)) => {}
+            other => panic!("no goodbye: {other:?}"),
+        }
+    }
+}
+
+async fn say(socket: &mut Socket, message: &Value) {
+    socket.send(Message::text(message.to_string())).await.expect("it is open");
+}
+
+#[tokio::test]
+async fn events_begin_with_the_room_and_count_on() {
+    let api = Api::new();
+    let address = api.listen().await;
+    assert_eq!(api.send_json("POST", "/v1/rooms", r#"{"name":"r"}"#).await.status, 201);
+    let mut socket = open(address, "/v1/rooms/r/events").await.expect("it opens");
+    let room = next(&mut socket).await;
+    assert_eq!((&room["type"], &room["name"]), (&json!("room"), &json!("r")), "{room}");
+    let version = room["version"].as_u64().expect("a number");
+    say(&mut socket, &json!({"type": "chat", "text": "hello"})).await;
+    let chat = next(&mut socket).await;
+    assert_eq!((&chat["type"], &chat["text"]), (&json!("chat"), &json!("hello")), "{chat}");
+    assert_eq!(chat["version"], version + 1, "{chat}");
+    assert_eq!(api.send_json("PATCH", "/v1/rooms/r", r#"{"locked":true}"#).await.status, 200);
+    let changed = next(&mut socket).await;
+    assert_eq!((&changed["type"], &changed["locked"]), (&json!("room"), &json!(true)), "{changed}");
+    assert_eq!(changed["version"], version + 2, "{changed}");
+    assert!(api.app.metrics().text().contains("commingle_event_streams 1"));
+    assert_eq!(api.get("/v1/rooms/r").await.json()["participants"], json!([]), "who only listens is nobody");
+
+    assert_eq!(api.send("DELETE", "/v1/rooms/r", &[], "").await.status, 204);
+    assert_eq!(next(&mut socket).await["type"], "ended");
+    assert_eq!(end(&mut socket).await, (1000, "the room has ended".to_owned()));
+}
+
+#[tokio::test]
+async fn wrong_messages_are_answered_and_floods_end() {
+    let api = Api::with(|config| config.limits.message_bytes = 2048);
+    let address = api.listen().await;
+    let (session, _) = api.join("r").await;
+    let secret = session.rsplit('/').next().expect("a path");
+    let path = format!("/v1/rooms/r/events?session={secret}");
+    let mut socket = open(address, &path).await.expect("it opens");
+    assert_eq!(next(&mut socket).await["type"], "room");
+    for (message, names) in [
+        (json!([]), "object"),
+        (json!({"type": "dance"}), "type"),
+        (json!({"type": "update", "participant": "x1"}), "x1"),
+        (json!({"type": "update", "gain": 3}), "gain"),
+        (json!({"type": "update", "participant": "p99", "audio_muted": true}), "p99"),
+        (json!({"type": "layout"}), "layout"),
+        (json!({"type": "layout", "layout": {"kind": "spiral"}}), "spiral"),
+        (json!({"type": "chat", "text": ""}), "text"),
+    ] {
+        say(&mut socket, &message).await;
+        let error = next(&mut socket).await;
+        assert_eq!(error["type"], "error", "{message}: {error}");
+        assert!(error["detail"].as_str().is_some_and(|detail| detail.contains(names)), "{message}: {error}");
+    }
+    say(&mut socket, &json!({"type": "chat", "text": "x".repeat(3000)})).await;
+    assert_eq!(end(&mut socket).await.0, 1009, "too large");
+
+    let mut socket = open(address, &path).await.expect("it opens");
+    for _ in 0..100 {
+        let _ = socket.send(Message::text("{}")).await;
+    }
+    assert_eq!(end(&mut socket).await, (1008, "too many messages".to_owned()));
+}
+
+#[tokio::test]
+async fn events_are_for_those_who_may() {
+    let api = Api::keyed();
+    let address = api.listen().await;
+    let refused = async |path: &str| match open(address, path).await {
+        Err(tungstenite::Error::Http(response)) => response.status().as_u16(),
+        other => panic!("{path}: {other:?}"),
+    };
+    assert_eq!(refused("/v1/rooms/r/events").await, 401);
+    assert_eq!(refused("/v1/rooms/r/events?session=nobody").await, 401);
+    let viewer = token(Some("r"), Role::Viewer);
+    assert_eq!(refused(&format!("/v1/rooms/another/events?token={viewer}")).await, 403);
+    assert_eq!(refused(&format!("/v1/rooms/r/events?token={viewer}")).await, 404, "there is no such room yet");
+
+    let bearer = format!("Bearer {}", token(None, Role::Operator));
+    let headers = [("authorization", bearer.as_str()), ("content-type", JSON)];
+    assert_eq!(api.send("POST", "/v1/rooms", &headers, r#"{"name":"r"}"#).await.status, 201);
+    let mut socket = open(address, &format!("/v1/rooms/r/events?token={viewer}")).await.expect("it opens");
+    assert_eq!(next(&mut socket).await["type"], "room");
+    for message in [
+        json!({"type": "layout", "layout": {"kind": "grid"}}),
+        json!({"type": "update", "participant": "p1", "audio_muted": true}),
+        json!({"type": "update", "audio_muted": true}),
+        json!({"type": "chat", "text": "hello"}),
+    ] {
+        say(&mut socket, &message).await;
+        assert_eq!(next(&mut socket).await["type"], "error", "{message}");
+    }
+    api.app.close();
+    assert_eq!(end(&mut socket).await, (1001, "the server is shutting down".to_owned()));
+    let plain = Api::keyed();
+    let bearer = format!("Bearer {viewer}");
+    plain.send("GET", "/v1/rooms/r/events", &[("authorization", &bearer)], "").await.problem(426);
+}
+
+#[tokio::test]
+async fn a_reader_that_is_too_slow_is_told_to_come_back() {
+    let api = Api::new();
+    let address = api.listen().await;
+    let room = "r".parse().expect("a name");
+    assert_eq!(api.send_json("POST", "/v1/rooms", r#"{"name":"r"}"#).await.status, 201);
+    let mut socket = open(address, "/v1/rooms/r/events").await.expect("it opens");
+    assert_eq!(next(&mut socket).await["type"], "room");
+    // More than all buffers on the way hold, while nobody reads.
+    for _ in 0..12_000 {
+        api.app.rooms().chat(&room, None, "x".repeat(2_000)).await.expect("the room is there");
+    }
+    assert_eq!(end(&mut socket).await.0, 1013);
+    assert!(api.app.metrics().text().contains("commingle_event_streams_too_slow_total 1"));
+    let mut again = open(address, "/v1/rooms/r/events").await.expect("it opens");
+    assert!(
+        next(&mut again).await["version"].as_u64().is_some_and(|version| version > 10_000),
+        "the room as it is now"
+    );
+}

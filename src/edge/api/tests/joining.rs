@@ -1,0 +1,199 @@
+//! Joining, and the session that follows: WHIP and WHEP as their standards want them, and who is not let in.
+
+use super::*;
+
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+fn fragment(ufrag: &str, password: &str) -> String {
+    format!(
+        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+         a=candidate:1 1 udp 2122260223 127.0.0.1 9 typ host\r\na=end-of-candidates\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_join_is_answered_with_all_that_whip_wants() {
+    let api = Api::new();
+    let (session, reply) = api.join("r").await;
+    assert_eq!(reply.header("content-type"), SDP);
+    assert!(reply.body.starts_with("v=0"), "{reply:?}");
+    assert!(reply.header("etag").starts_with('"') && reply.header("etag").ends_with('"'), "{reply:?}");
+    assert_eq!(reply.header("commingle-participant"), "p1");
+    assert_eq!(reply.header("accept-patch"), "application/trickle-ice-sdpfrag, application/sdp");
+    let link = format!("<stun:localhost:{}>; rel=\"ice-server\"", api.app.0.media.port);
+    assert_eq!(reply.header("link"), link);
+    assert_eq!(reply.header("access-control-allow-origin"), "*");
+    let secret = session.strip_prefix("/v1/sessions/").expect("a session");
+    assert!(secret.len() >= 32, "128 bits in hexadecimal: {secret}");
+
+    let state = api.get(&session).await;
+    assert_eq!((state.status, state.header("etag")), (200, reply.header("etag")), "{state:?}");
+    assert_eq!(state.json()["room"], "r");
+
+    assert_eq!(api.send("DELETE", &session, &[("if-match", "\"any\"")], "").await.status, 200);
+    api.send("DELETE", &session, &[], "").await.problem(404);
+    api.get(&session).await.problem(404);
+}
+
+#[tokio::test]
+async fn whip_publishes_and_whep_watches() {
+    let api = Api::new();
+    for (path, direction) in [("/whip/r", "recvonly"), ("/whep/r", "sendonly"), ("/whep/r", "sendrecv")] {
+        api.post_offer(path, &offer(direction)).await.problem(422);
+    }
+    for (path, direction) in [("/whip/r", "sendonly"), ("/whip/r", "sendrecv"), ("/whep/r", "recvonly")] {
+        assert_eq!(api.post_offer(path, &offer(direction)).await.status, 201, "{direction} at {path}");
+    }
+    for path in ["/whip/r", "/whep/r"] {
+        let head = api.send("HEAD", path, &[], "").await;
+        assert_eq!((head.status, head.header("content-type")), (200, SDP));
+        assert_eq!(api.get(path).await.body, "");
+    }
+}
+
+#[tokio::test]
+async fn wrong_joins_are_refused_with_advice() {
+    let api = Api::new();
+    let path = "/v1/rooms/r/participants";
+    for kind in ["text/plain", "application/json", ""] {
+        let reply = api.send("POST", path, &[("content-type", kind)], offer("sendrecv")).await;
+        assert!(reply.problem(415).contains(SDP));
+    }
+    let charset = [("content-type", "Application/SDP; charset=utf-8")];
+    assert_eq!(api.send("POST", path, &charset, offer("sendrecv")).await.status, 201);
+    api.post_offer(path, "").await.problem(400);
+    api.post_offer(path, "hello").await.problem(400);
+    api.send("POST", path, &[("content-type", SDP)], vec![0xff, 0xfe]).await.problem(400);
+    let huge = format!("v=0\r\n{}", "a=x\r\n".repeat(1024 * 1024 / 5));
+    assert!(api.post_offer(path, &huge).await.problem(413).contains("65536"));
+    api.post_offer(path, &offer("inactive")).await.problem(422);
+    api.post_offer(path, &offer("sendrecv").replace("VP8", "H263")).await.problem(422);
+    for (query, names) in [("tier=best", "tier"), ("name=a&name=b", "name")] {
+        let detail = api.post_offer(&format!("{path}?{query}"), &offer("sendrecv")).await.problem(400);
+        assert!(detail.contains(names), "{detail}");
+    }
+    let long = "x".repeat(65);
+    api.post_offer(&format!("{path}?name={long}"), &offer("sendrecv")).await.problem(400);
+    for room in ["a%20b", "%2e%2e%2fetc", "%C3%A4", "%FF", &long] {
+        api.post_offer(&format!("/v1/rooms/{room}/participants"), &offer("sendrecv")).await.problem(400);
+    }
+    let text = api.app.metrics().text();
+    assert!(text.contains("commingle_joins_refused_total{status=\"415\"} 3"), "{text}");
+}
+
+#[tokio::test]
+async fn a_viewer_only_receives() {
+    let api = Api::keyed();
+    let bearer = format!("Bearer {}", token(Some("r"), Role::Viewer));
+    let headers = [("authorization", bearer.as_str()), ("content-type", SDP)];
+    let path = "/v1/rooms/r/participants";
+    assert!(api.send("POST", path, &headers, offer("sendrecv")).await.problem(403).contains("viewer"));
+    api.send("POST", "/whip/r", &headers, offer("sendonly")).await.problem(403);
+    assert_eq!(api.send("POST", path, &headers, offer("recvonly")).await.status, 201);
+    assert_eq!(api.send("POST", "/whep/r", &headers, offer("recvonly")).await.status, 201);
+}
+
+#[tokio::test]
+async fn fragments_need_the_entity_tag() {
+    let api = Api::new();
+    let (session, reply) = api.join("r").await;
+    let tag = reply.header("etag").to_owned();
+    let patch = async |headers: &[(&str, &str)], body: &str| {
+        let headers: Vec<_> = [("content-type", FRAGMENT)].iter().chain(headers).copied().collect();
+        api.send("PATCH", &session, &headers, body.to_owned()).await
+    };
+    let candidate = fragment("Rst4", "aaaabbbbccccddddeeeeffff");
+    let taken = patch(&[("if-match", &tag)], &candidate).await;
+    assert_eq!((taken.status, taken.body.as_str(), taken.header("etag")), (204, "", ""), "{taken:?}");
+    patch(&[], &candidate).await.problem(428);
+    patch(&[("if-match", "\"other\"")], &candidate).await.problem(412);
+    patch(&[("if-match", &format!("W/{tag}"))], &candidate).await.problem(412);
+    patch(&[("if-match", &tag)], "").await.problem(400);
+    patch(&[("if-match", &tag)], "hello").await.problem(400);
+    patch(&[("if-match", &tag)], &"a=x\r\n".repeat(20_000)).await.problem(413);
+    let wrong = api.send("PATCH", &session, &[("content-type", "text/plain")], candidate.clone()).await;
+    wrong.problem(415);
+    assert!(wrong.header("accept-patch").contains(FRAGMENT), "{wrong:?}");
+
+    let restarted = patch(&[("if-match", "*")], &fragment("New5", "ccccddddccccddddeeeeffff")).await;
+    assert_eq!((restarted.status, restarted.header("content-type")), (200, FRAGMENT), "{restarted:?}");
+    assert!(restarted.body.contains("a=ice-ufrag:"), "{restarted:?}");
+    let new = restarted.header("etag");
+    assert!(new.starts_with('"') && new != tag, "{restarted:?}");
+    patch(&[("if-match", &tag)], &candidate).await.problem(412);
+
+    let headers = [("content-type", FRAGMENT), ("if-match", tag.as_str())];
+    api.send("PATCH", "/v1/sessions/nobody", &headers, candidate).await.problem(404);
+}
+
+#[tokio::test]
+async fn half_open_joins_from_one_address_are_bounded() {
+    let api = Api::with(|config| config.limits.pending_per_address = 3);
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(api.join("r").await.0);
+    }
+    let path = "/v1/rooms/r/participants";
+    for _ in 0..20 {
+        let refused = api.post_offer(path, &offer("sendrecv")).await;
+        refused.problem(429);
+        assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{refused:?}");
+    }
+    assert_eq!(api.get(&sessions[0]).await.status, 200, "those who are in are not harmed");
+    assert_eq!(api.send("DELETE", &sessions[0], &[], "").await.status, 200);
+    assert_eq!(api.post_offer(path, &offer("sendrecv")).await.status, 201, "there is a place again");
+}
+
+#[tokio::test]
+async fn a_refused_join_takes_no_place() {
+    let api = Api::with(|config| config.limits.pending_per_address = 1);
+    for _ in 0..5 {
+        api.post_offer("/v1/rooms/r/participants", "v=0\r\nhello").await.problem(400);
+    }
+    api.join("r").await;
+}
+
+#[tokio::test]
+async fn too_many_joins_in_a_short_time_wait() {
+    let api = Api::with(|config| (config.limits.joins_burst, config.limits.joins_per_second) = (2, 1));
+    for _ in 0..2 {
+        api.post_offer("/whip/r", "hello").await.problem(400);
+    }
+    let refused = api.post_offer("/whip/r", &offer("sendonly")).await;
+    refused.problem(429);
+    assert_eq!(refused.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn draining_takes_no_joins() {
+    let api = Api::new();
+    let (session, _) = api.join("r").await;
+    assert_eq!(api.get("/readyz").await.status, 200);
+    api.app.drain();
+    let refused = api.post_offer("/v1/rooms/r/participants", &offer("sendrecv")).await;
+    refused.problem(503);
+    assert!(!refused.header("retry-after").is_empty());
+    api.send_json("POST", "/v1/rooms", r#"{"name":"new"}"#).await.problem(503);
+    api.get("/readyz").await.problem(503);
+    assert_eq!(api.get("/healthz").await.status, 200);
+    assert_eq!(api.send("DELETE", &session, &[], "").await.status, 200, "leaving is still possible");
+}
+
+#[tokio::test]
+async fn a_room_is_not_made_by_a_join_when_so_configured() {
+    let api = Api::with(|config| config.rooms.auto_create = false);
+    api.post_offer("/whip/r", &offer("sendonly")).await.problem(404);
+    assert_eq!(api.send_json("POST", "/v1/rooms", r#"{"name":"r"}"#).await.status, 201);
+    assert_eq!(api.post_offer("/whip/r", &offer("sendonly")).await.status, 201);
+}
+
+#[tokio::test]
+async fn full_rooms_and_full_servers_say_when_to_come_back() {
+    let api = Api::with(|config| (config.rooms.max_participants, config.rooms.max_rooms) = (1, 1));
+    api.join("r").await;
+    for room in ["r", "another"] {
+        let refused = api.post_offer(&format!("/whip/{room}"), &offer("sendonly")).await;
+        refused.problem(503);
+        assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
+    }
+}

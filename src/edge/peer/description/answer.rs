@@ -1,0 +1,85 @@
+//! What the client gets back: the answer with our candidates, and our side of an ICE restart.
+//!
+//! Owns: the words of answers and fragments. Does not know: how `webrtc` came to its own answer. Text in, text out.
+
+use std::fmt::Write as _;
+
+use super::{Ice, STREAM_ID, Section, Taken, parse, write};
+use crate::sdp::replace_candidates;
+
+/// Reads our credentials from the answer that `webrtc` made.
+pub(in crate::edge::peer) fn local_ice(answer: &str) -> Option<Ice> {
+    let find = |prefix: &str| answer.lines().find_map(|line| line.trim_end().strip_prefix(prefix)).map(str::to_owned);
+    Some(Ice { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
+}
+
+/// The answer for the client: with our candidates, and the refused sections in their places.
+pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &str) -> String {
+    let (mut session, made) = parse(made);
+    let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
+    session.lines.insert(at, "a=ice-options:trickle".to_owned());
+    let mut made = made.into_iter();
+    let mut sections = Vec::new();
+    loop {
+        if let Some(refused) = taken.refused.get(&sections.len()) {
+            sections.push(refusal(refused));
+        } else if let Some(mut section) = made.next() {
+            for line in &mut section.lines {
+                *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
+            }
+            sections.push(section);
+        } else {
+            break;
+        }
+    }
+    replace_candidates(&write(&session, &sections), candidates)
+}
+
+fn refusal(offered: &Section) -> Section {
+    let line = offered.lines.first().map(String::as_str).unwrap_or_default();
+    let fields: Vec<&str> = line.split(' ').collect();
+    let line = match *fields.as_slice() {
+        [media, _, protocol, format, ..] => format!("{media} 0 {protocol} {format}"),
+        _ => line.to_owned(),
+    };
+    let mut lines = vec![line, "c=IN IP4 0.0.0.0".to_owned()];
+    if !offered.mid().is_empty() {
+        lines.push(format!("a=mid:{}", offered.mid()));
+    }
+    lines.push("a=inactive".to_owned());
+    Section { lines }
+}
+
+/// The same offer with other ICE credentials: what a client means that restarts ICE by a fragment (RFC 9725 section 4.3.3).
+pub(in crate::edge::peer) fn with_credentials(offer: &str, ufrag: &str, password: &str) -> String {
+    let (mut session, mut sections) = parse(offer);
+    for section in sections.iter_mut().chain([&mut session]) {
+        section.lines.retain(|line| !line.starts_with("a=candidate:"));
+        for line in &mut section.lines {
+            if line.starts_with("a=ice-ufrag:") {
+                *line = format!("a=ice-ufrag:{ufrag}");
+            } else if line.starts_with("a=ice-pwd:") {
+                *line = format!("a=ice-pwd:{password}");
+            }
+        }
+    }
+    write(&session, &sections)
+}
+
+/// Our side of an ICE restart, as a fragment (RFC 8840 section 9).
+pub(in crate::edge::peer) fn fragment(made: &str, ice: &Ice, candidates: &[String]) -> String {
+    let (session, sections) = parse(made);
+    let mut text = "a=ice-options:trickle\r\n".to_owned();
+    if let Some(bundle) = session.value("a=group:") {
+        let _ = write!(text, "a=group:{bundle}\r\n");
+    }
+    if let Some(first) = sections.iter().find(|section| section.port() != "0") {
+        let line = first.lines.first().map(String::as_str).unwrap_or_default();
+        let _ = write!(text, "{line}\r\na=mid:{}\r\n", first.mid());
+    }
+    let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", ice.ufrag, ice.password);
+    for candidate in candidates {
+        let _ = write!(text, "a={candidate}\r\n");
+    }
+    text + "a=end-of-candidates\r\n"
+}

@@ -1,0 +1,169 @@
+//! What is taken of real offers, and what the client gets back.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CHROMIUM: &str = include_str!("chromium.sdp");
+const FIREFOX: &str = include_str!("firefox.sdp");
+const BOTH: Receives = Receives { audio: true, video: Some(Codec::Vp8) };
+
+fn taken(text: &str, receives: Receives) -> Taken {
+    take(&Offer::parse(text).expect("an offer"), text, receives).expect("can be answered")
+}
+
+fn media_lines(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("m=")).collect()
+}
+
+#[test]
+fn codecs_we_do_not_take_are_not_in_it_and_what_we_send_stands_first() {
+    let vp8 = taken(CHROMIUM, BOTH);
+    assert_eq!(
+        media_lines(&vp8.text),
+        [
+            "m=audio 9 UDP/TLS/RTP/SAVPF 111 0 8",
+            "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104 107 108 109 45 46 98 99",
+        ]
+    );
+    let h264 = taken(CHROMIUM, Receives { video: Some(Codec::H264), ..BOTH });
+    let sent = h264.video_out.expect("H.264 is sent");
+    assert_eq!((sent.payload_type, sent.rtx), (108, Some(109)), "constrained baseline, which has fragmentation units");
+    assert!(media_lines(&h264.text)[1].starts_with("m=video 9 UDP/TLS/RTP/SAVPF 108 109 96 97"));
+    assert!(!h264.text.contains("profile-id=2") && !h264.text.contains("ulpfec") && !h264.text.contains("telephone"));
+}
+
+#[test]
+fn a_codec_is_known_by_each_payload_type_the_offer_gives_it() {
+    let formats = taken(FIREFOX, BOTH).formats;
+    let known = |payload_type| formats.iter().find(|f| f.payload_type == payload_type).map(|f| (f.codec, f.rtx));
+    assert_eq!(known(120), Some((Codec::Vp8, Some(124))));
+    assert_eq!(known(99), Some((Codec::Av1, Some(100))));
+    assert_eq!(known(109), Some((Codec::Opus, None)));
+    assert_eq!(known(122), None, "redundancy is no codec");
+}
+
+#[test]
+fn the_order_stays_where_the_client_only_sends() {
+    let text = CHROMIUM
+        .replace("a=sendrecv", "a=sendonly")
+        .replace("m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103", "m=video 9 UDP/TLS/RTP/SAVPF 102 103 96 97");
+    let taken = taken(&text, Receives { audio: false, video: None });
+    assert!(media_lines(&taken.text)[1].starts_with("m=video 9 UDP/TLS/RTP/SAVPF 102 103 96 97"));
+    assert_eq!((taken.audio_out, taken.video_out), (None, None));
+}
+
+#[test]
+fn static_audio_types_need_no_map_and_their_tracks_are_named_by_section() {
+    let text = CHROMIUM.replace("a=rtpmap:0 PCMU/8000\n", "");
+    let taken = taken(&text, BOTH);
+    assert!(taken.text.contains("a=rtpmap:0 PCMU/8000\r\n"));
+    assert!(taken.text.contains("a=msid:in in-0\r\n") && taken.text.contains("a=msid:in in-1\r\n"));
+    assert!(!taken.text.contains("f1254514"));
+    assert!(taken.text.contains("a=ssrc-group:FID 1935713919 4147299643\r\n"));
+}
+
+#[test]
+fn extension_ids_are_the_offers() {
+    let taken = taken(CHROMIUM, BOTH);
+    assert_eq!(taken.extension(super::super::engine::AUDIO_LEVEL), Some(1));
+    assert_eq!(taken.extension(super::super::engine::ORIENTATION), Some(13));
+    assert!(!taken.text.contains("toffset"));
+}
+
+#[test]
+fn the_dtls_role_follows_the_offer() {
+    assert_eq!(taken(CHROMIUM, BOTH).dtls_role, DtlsRole::Server);
+    assert_eq!(taken(&CHROMIUM.replace("actpass", "active"), BOTH).dtls_role, DtlsRole::Server);
+    assert_eq!(taken(&CHROMIUM.replace("actpass", "passive"), BOTH).dtls_role, DtlsRole::Client);
+}
+
+#[test]
+fn only_sha_256_and_reachable_candidates_are_taken() {
+    let more = "a=mid:0\na=fingerprint:sha-1 AA:BB\na=candidate:1 1 udp 1 10.0.0.1 5 typ host\n\
+        a=candidate:1 2 udp 1 10.0.0.1 6 typ host\na=candidate:2 1 tcp 1 10.0.0.1 9 typ host tcptype active\n\
+        a=candidate:3 1 udp 1 0b1c.local 7 typ host\na=candidate:4 1 udp 1 10.0.0.1 0 typ host";
+    let taken = taken(&CHROMIUM.replace("a=mid:0", more), BOTH);
+    assert!(!taken.text.contains("sha-1 "));
+    let candidates: Vec<&str> = taken.text.lines().filter(|line| line.starts_with("a=candidate")).collect();
+    assert_eq!(candidates, ["a=candidate:1 1 udp 1 10.0.0.1 5 typ host"]);
+}
+
+#[test]
+fn of_a_simulcast_offer_one_layer_is_taken() {
+    let text: String =
+        CHROMIUM.lines().filter(|line| !line.starts_with("a=ssrc")).map(|line| format!("{line}\r\n")).collect();
+    let text = text + "a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n";
+    let taken = taken(&text, BOTH);
+    let rids: Vec<&str> =
+        taken.text.lines().filter(|l| l.starts_with("a=rid") || l.starts_with("a=simulcast")).collect();
+    assert_eq!(rids, ["a=rid:f send", "a=simulcast:send f"]);
+}
+
+#[test]
+fn sections_that_are_no_media_of_ours_are_refused_in_their_place() {
+    let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:iCU9\r\n\
+        a=ice-pwd:EvUh2F7SvUEr/QAp3QdYl/+t\r\na=mid:data\r\na=sctp-port:5000\r\na=rtcp-mux\r\n";
+    let text = CHROMIUM.replace("m=video", &format!("{data}m=video")).replace("BUNDLE 0 1", "BUNDLE 0 data 1");
+    let taken = taken(&text, BOTH);
+    assert!(taken.text.contains("a=group:BUNDLE 0 1\r\n"));
+    assert_eq!(media_lines(&taken.text).len(), 2);
+    let made = "v=0\r\ns=-\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+        a=candidate:1 1 udp 1 127.0.0.1 1 typ host\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n\
+        a=ssrc:5 cname:commingle\r\n";
+    let candidates = ["candidate:1 1 udp 9 203.0.113.1 8189 typ host".to_owned()];
+    let answer = answer(made, &taken, &candidates, "unique");
+    let expected = "v=0\r\ns=-\r\na=ice-options:trickle\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+        a=mid:0\r\na=candidate:1 1 udp 9 203.0.113.1 8189 typ host\r\na=end-of-candidates\r\n\
+        m=application 0 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:data\r\na=inactive\r\n\
+        m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\na=ssrc:5 cname:unique\r\n";
+    assert_eq!(answer, expected);
+}
+
+#[test]
+fn what_cannot_be_sent_is_said_with_the_way_out() {
+    let text = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0");
+    let offer = Offer::parse(&text).expect("an offer");
+    let error = take(&offer, &text, Receives { video: Some(Codec::H264), ..BOTH }).expect_err("cannot be sent");
+    assert!(error.to_string().contains("packetization-mode=1"), "{error}");
+}
+
+#[test]
+fn a_restart_is_the_same_offer_with_other_credentials() {
+    let text = with_credentials(CHROMIUM, "new1", "newpasswordnewpassword");
+    let offer = Offer::parse(&text).expect("an offer");
+    assert_eq!((&*offer.ufrag, &*offer.pwd), ("new1", "newpasswordnewpassword"));
+    assert_eq!(media_lines(&text), media_lines(CHROMIUM));
+    let made =
+        "v=0\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
+    let ice = local_ice(made).expect("has credentials");
+    let fragment = fragment(made, &ice, &["candidate:1 1 udp 9 203.0.113.1 8189 typ host".to_owned()]);
+    let expected = "a=ice-options:trickle\r\na=group:BUNDLE 0 1\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n\
+        a=ice-ufrag:u\r\na=ice-pwd:p\r\na=candidate:1 1 udp 9 203.0.113.1 8189 typ host\r\na=end-of-candidates\r\n";
+    assert_eq!(fragment, expected);
+}
+
+proptest! {
+    /// Lines of a real offer, dropped, doubled and cut at will.
+    #[test]
+    fn mangled_offers_never_panic(edits in prop::collection::vec((0..160_usize, 0..4_u8, 0..60_usize), 0..40)) {
+        let mut lines: Vec<String> = CHROMIUM.lines().map(str::to_owned).collect();
+        for (at, edit, cut) in edits {
+            let at = at % lines.len();
+            match edit {
+                0 => { lines.remove(at); }
+                1 => lines.insert(at, lines[at].clone()),
+                2 => { let end = cut.min(lines[at].len()); lines[at].truncate(end); }
+                _ => lines[at] = lines[at].replace(' ', "  "),
+            }
+            if lines.is_empty() { return Ok(()); }
+        }
+        let text = lines.join("\r\n");
+        let offer = Offer::parse(CHROMIUM).expect("an offer");
+        for video in [None, Some(Codec::H264)] {
+            if let Ok(taken) = take(&offer, &text, Receives { audio: video.is_some(), video }) {
+                answer(&taken.text, &taken, &[], "cname");
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A WebRTC client for tests: what a browser does, with every packet known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::configuration::RTCOfferOptions;
+use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot, register_default_interceptors};
+use rtc::peer_connection::configuration::media_engine::MediaEngine;
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::state::{RTCIceGatheringState, RTCPeerConnectionState};
+use rtc::rtp;
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
+
+use crate::edge::peer::{engine, tap};
+
+/// How long anything may take before a test has failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// SSRC of the client's camera.
+pub(super) const VIDEO: u32 = 1111;
+/// SSRC of the client's microphone.
+pub(super) const AUDIO: u32 = 2222;
+/// A payload that begins a VP8 keyframe.
+pub(super) const PAYLOAD: &[u8] = &[0x10, 0x00, 0x9d, 0x01, 0x2a];
+
+/// What the client's callbacks saw.
+pub(super) enum Seen {
+    State(RTCPeerConnectionState),
+    Gathered,
+    Rtp(rtp::Packet),
+}
+
+struct Callbacks(mpsc::Sender<Seen>, Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>);
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Callbacks {
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        let _ = self.0.try_send(Seen::State(state));
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            let _ = self.0.try_send(Seen::Gathered);
+        }
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        self.1.lock().push(track.clone());
+        let seen = self.0.clone();
+        tokio::spawn(async move {
+            while let Some(event) = track.poll().await {
+                if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                    let _ = seen.try_send(Seen::Rtp(packet));
+                }
+            }
+        });
+    }
+}
+
+pub(super) struct Client {
+    pub(super) pc: Arc<dyn PeerConnection>,
+    pub(super) seen: mpsc::Receiver<Seen>,
+    video: Arc<TrackLocalStaticRTP>,
+    audio: Arc<TrackLocalStaticRTP>,
+    /// Keyframe requests for the client's video.
+    pub(super) asked: Arc<tap::Seen>,
+    pub(super) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
+    sequence: u16,
+}
+
+/// A track of ours to send on.
+pub(super) fn track(kind: RtpCodecKind, ssrc: u32) -> Arc<TrackLocalStaticRTP> {
+    let codec = if kind == RtpCodecKind::Audio {
+        RTCRtpCodec {
+            mime_type: "audio/opus".into(),
+            clock_rate: 48_000,
+            channels: 2,
+            sdp_fmtp_line: "minptime=10;useinbandfec=1".into(),
+            rtcp_feedback: Vec::new(),
+        }
+    } else {
+        RTCRtpCodec { mime_type: "video/VP8".into(), clock_rate: 90_000, ..RTCRtpCodec::default() }
+    };
+    let encoding = RTCRtpEncodingParameters {
+        rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..RTCRtpCodingParameters::default() },
+        active: true,
+        codec,
+        ..RTCRtpEncodingParameters::default()
+    };
+    let name = format!("track-{ssrc}");
+    Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new("mine".into(), name.clone(), name, kind, vec![encoding])))
+}
+
+impl Client {
+    /// A client that sends and receives audio and video, or only receives.
+    pub(super) async fn new(direction: RTCRtpTransceiverDirection) -> Self {
+        let (sender, seen) = mpsc::channel(4096);
+        let remote = Arc::new(Mutex::new(Vec::new()));
+        let mut engine = MediaEngine::default();
+        engine.register_default_codecs().expect("codecs");
+        let level = RTCRtpHeaderExtensionCapability { uri: engine::AUDIO_LEVEL.into() };
+        engine.register_header_extension(level, RtpCodecKind::Audio, None).expect("extension");
+        let asked = Arc::new(tap::Seen::default());
+        let registry = register_default_interceptors(Registry::new(), &mut engine).expect("interceptors");
+        let registry = registry.with(Slot::from(100), tap::Tap::new(Arc::clone(&asked), VIDEO, VIDEO));
+        let settings =
+            SettingEngineBuilder::new().with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled).build();
+        let pc = PeerConnectionBuilder::new()
+            .with_media_engine(engine)
+            .with_interceptor_registry(registry)
+            .with_setting_engine(settings)
+            .with_handler(Arc::new(Callbacks(sender, Arc::clone(&remote))))
+            .with_udp_addrs(vec!["127.0.0.1:0"])
+            .build()
+            .await
+            .expect("builds");
+        let (video, audio) = (track(RtpCodecKind::Video, VIDEO), track(RtpCodecKind::Audio, AUDIO));
+        let init = || Some(RTCRtpTransceiverInit { direction, streams: Vec::new(), send_encodings: Vec::new() });
+        if direction == RTCRtpTransceiverDirection::Recvonly {
+            for kind in [RtpCodecKind::Audio, RtpCodecKind::Video] {
+                pc.add_transceiver_from_kind(kind, init()).await.expect("adds");
+            }
+        } else {
+            for track in [&audio, &video] {
+                pc.add_track(Arc::clone(track) as Arc<dyn TrackLocal>).await.expect("adds");
+            }
+        }
+        Self { pc: Arc::new(pc), seen, video, audio, asked, remote, sequence: 0 }
+    }
+
+    /// The offer with the client's candidates in it.
+    pub(super) async fn offer(&mut self, options: Option<RTCOfferOptions>) -> String {
+        let offer = self.pc.create_offer(options).await.expect("offers");
+        self.pc.set_local_description(offer).await.expect("sets");
+        self.wait(|seen| matches!(seen, Seen::Gathered).then_some(())).await;
+        self.pc.local_description().await.expect("has one").sdp
+    }
+
+    pub(super) async fn answered(&self, answer: &str) {
+        let answer = RTCSessionDescription::answer(answer.to_owned()).expect("is SDP");
+        self.pc.set_remote_description(answer).await.expect("is an answer");
+    }
+
+    /// Waits for something seen.
+    async fn wait<T>(&mut self, mut wanted: impl FnMut(Seen) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                let seen = self.seen.recv().await.expect("the client lives");
+                if let Some(found) = wanted(seen) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.expect("it comes")
+    }
+
+    pub(super) async fn connected(&mut self) {
+        self.wait(|seen| matches!(seen, Seen::State(RTCPeerConnectionState::Connected)).then_some(())).await;
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        ssrc: u32,
+        track: &Arc<TrackLocalStaticRTP>,
+        payload_type: u8,
+        payload: &'static [u8],
+    ) {
+        self.sequence += 1;
+        let mut header = rtp::Header {
+            version: 2,
+            marker: true,
+            payload_type,
+            sequence_number: self.sequence,
+            timestamp: 90 * u32::from(self.sequence),
+            ssrc,
+            ..rtp::Header::default()
+        };
+        if ssrc == AUDIO {
+            for sender in self.pc.get_senders().await {
+                // A stopped one has none.
+                let Ok(parameters) = sender.get_parameters().await else { continue };
+                let parameters = parameters.rtp_parameters;
+                if let Some(level) = parameters.header_extensions.iter().find(|e| e.uri == engine::AUDIO_LEVEL) {
+                    header.set_extension(level.id as u8, Bytes::from_static(&[0x80 | 42])).expect("fits");
+                }
+            }
+        }
+        track.write_rtp(rtp::Packet { header, payload: Bytes::from_static(payload) }).await.expect("writes");
+    }
+
+    pub(super) async fn send_both(&mut self) {
+        let (video, audio) = (self.video.clone(), self.audio.clone());
+        self.send(VIDEO, &video, 96, PAYLOAD).await;
+        self.send(AUDIO, &audio, 111, b"opus").await;
+    }
+}

@@ -1,0 +1,460 @@
+//! Reads an offer into plain data and checks what concerns its transport.
+
+use std::collections::BTreeMap;
+
+use super::{CANDIDATES_MAX, LINES_MAX, OFFER_MAX, OfferError, SECTIONS_MAX, is_ice_text, lines};
+use crate::media::Codec;
+
+/// Who begins the DTLS handshake (RFC 8842 §5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Either side; also taken where the offer says nothing.
+    Actpass,
+    /// The offerer: we are the DTLS server.
+    Active,
+    /// We: the offerer is the DTLS server.
+    Passive,
+}
+
+/// Which way media goes, seen from the offerer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Both ways.
+    SendRecv,
+    /// From the offerer to us.
+    SendOnly,
+    /// From us to the offerer.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+impl Direction {
+    /// Whether the offerer sends.
+    pub const fn sends(self) -> bool {
+        matches!(self, Self::SendRecv | Self::SendOnly)
+    }
+
+    /// Whether the offerer receives.
+    pub const fn receives(self) -> bool {
+        matches!(self, Self::SendRecv | Self::RecvOnly)
+    }
+
+    fn from_attribute(name: &str) -> Option<Self> {
+        Some(match name {
+            "sendrecv" => Self::SendRecv,
+            "sendonly" => Self::SendOnly,
+            "recvonly" => Self::RecvOnly,
+            "inactive" => Self::Inactive,
+            _ => return None,
+        })
+    }
+}
+
+/// What an m-line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SectionKind {
+    /// `m=audio`.
+    Audio,
+    /// `m=video`.
+    Video,
+    /// `m=application`: data channels.
+    Application,
+    /// Anything else.
+    Other,
+}
+
+/// A certificate's fingerprint as offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Hash function, in lower case: `sha-256`.
+    pub algorithm: String,
+    /// Hexadecimal bytes with colons.
+    pub value: String,
+}
+
+/// One payload type of an m-line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedCodec {
+    /// RTP payload type.
+    pub payload_type: u8,
+    /// Encoding name as offered; also of retransmission and FEC.
+    pub name: String,
+    /// The codec, if it is one of ours.
+    pub codec: Option<Codec>,
+    /// RTP clock rate in Hz.
+    pub clock_rate: u32,
+    /// Channels; 1 where not given.
+    pub channels: u8,
+    /// Format parameters as offered; empty for none.
+    pub fmtp: String,
+}
+
+impl OfferedCodec {
+    /// The value of a format parameter, its name compared without case.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self.fmtp.split(';').filter_map(|pair| pair.trim().split_once('='));
+        pairs.into_iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+/// One RTP header extension (RFC 8285).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    /// Its number in this m-section.
+    pub id: u16,
+    /// What it is.
+    pub uri: String,
+}
+
+/// Which MediaStream and track a section belongs to (RFC 8830).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Msid {
+    /// The MediaStream's id; `-` for none.
+    pub stream: String,
+    /// The track's id; empty where not given.
+    pub track: String,
+}
+
+/// One m-section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// `a=mid`; the section's index as text where the offer gives none.
+    pub mid: String,
+    /// Audio, video or something else.
+    pub kind: SectionKind,
+    /// The m-line's port: 0 is rejected, unless `bundle_only`.
+    pub port: u16,
+    /// Which way media goes.
+    pub direction: Direction,
+    /// Only there inside the bundle (RFC 9143).
+    pub bundle_only: bool,
+    /// The payload types in the offer's order of preference.
+    pub codecs: Vec<OfferedCodec>,
+    /// RTP header extensions.
+    pub extensions: Vec<Extension>,
+    /// SSRCs announced, in order, each once.
+    pub ssrcs: Vec<u32>,
+    /// `a=content` (RFC 4796).
+    pub content: Option<String>,
+    /// `a=msid`.
+    pub msid: Option<Msid>,
+    /// Names a client may have given its track: `a=label` and labels of SSRCs.
+    pub labels: Vec<String>,
+    /// Simulcast layers to be sent (RFC 8851), in order.
+    pub rids: Vec<String>,
+    /// RTP and RTCP share one port (RFC 5761).
+    pub rtcp_mux: bool,
+}
+
+impl Section {
+    /// Whether media can flow: neither rejected nor inactive.
+    pub fn is_active(&self) -> bool {
+        !self.is_rejected() && self.direction != Direction::Inactive
+    }
+
+    /// Whether the offerer has given this section up: port 0 without bundle-only.
+    pub const fn is_rejected(&self) -> bool {
+        self.port == 0 && !self.bundle_only
+    }
+}
+
+/// An offer whose transport we can take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Who begins the DTLS handshake.
+    pub setup: Setup,
+    /// The offerer's ICE user name fragment.
+    pub ufrag: String,
+    /// The offerer's ICE password.
+    pub pwd: String,
+    /// All fingerprints, each once; at least one is sha-256.
+    pub fingerprints: Vec<Fingerprint>,
+    /// All m-sections in order, rejected ones too.
+    pub sections: Vec<Section>,
+}
+
+/// Attributes that stand at the session or in a section.
+#[derive(Debug, Default)]
+struct Transport {
+    setup: Option<String>,
+    ufrag: Option<String>,
+    pwd: Option<String>,
+    direction: Option<Direction>,
+}
+
+/// A section while its lines are read.
+struct Draft {
+    section: Section,
+    has_mid: bool,
+    transport: Transport,
+    formats: Vec<u8>,
+    rtpmaps: BTreeMap<u8, (String, u32, u8)>,
+    fmtps: BTreeMap<u8, String>,
+}
+
+impl Offer {
+    /// Reads an offer and checks everything that does not depend on what we encode.
+    pub fn parse(text: &str) -> Result<Self, OfferError> {
+        if text.len() > OFFER_MAX {
+            return Err(OfferError::TooLarge);
+        }
+        let mut lines = lines(text);
+        let Some((_, first)) = lines.next() else { return Err(OfferError::Empty) };
+        if first != "v=0" {
+            return Err(OfferError::NotSdp);
+        }
+        let mut session = Transport::default();
+        let (mut drafts, mut bundle, mut fingerprints) = (Vec::<Draft>::new(), Vec::new(), Vec::new());
+        let mut candidates = 0;
+        for (number, line) in lines {
+            if number > LINES_MAX {
+                return Err(OfferError::TooManyLines);
+            }
+            if let Some(media) = line.strip_prefix("m=") {
+                if drafts.len() == SECTIONS_MAX {
+                    return Err(OfferError::TooManySections);
+                }
+                let draft = Draft::begin(media, drafts.len());
+                drafts.push(draft.ok_or(OfferError::MediaLine { line: number })?);
+                continue;
+            }
+            let Some(attribute) = line.strip_prefix("a=") else { continue };
+            let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+            let value = value.trim();
+            match name {
+                "candidate" => candidates += 1,
+                "fingerprint" => {
+                    if let Some(fingerprint) = fingerprint(value)
+                        && !fingerprints.contains(&fingerprint)
+                    {
+                        fingerprints.push(fingerprint);
+                    }
+                }
+                "group" => {
+                    if let Some(mids) = value.strip_prefix("BUNDLE") {
+                        bundle.extend(mids.split_whitespace().map(str::to_owned));
+                    }
+                }
+                _ => match drafts.last_mut() {
+                    None => session.read(name, value),
+                    Some(draft) => draft.read(name, value),
+                },
+            }
+            if candidates > CANDIDATES_MAX {
+                return Err(OfferError::TooManyCandidates);
+            }
+        }
+        Self::checked(session, drafts, &bundle, fingerprints)
+    }
+
+    fn checked(
+        session: Transport,
+        drafts: Vec<Draft>,
+        bundle: &[String],
+        fingerprints: Vec<Fingerprint>,
+    ) -> Result<Self, OfferError> {
+        if drafts.is_empty() {
+            return Err(OfferError::NoMedia);
+        }
+        // The transport is that of the first section that is not rejected: all are bundled to it.
+        let tagged = drafts.iter().find(|draft| !draft.section.is_rejected()).unwrap_or(&drafts[0]);
+        let of = |pick: fn(&Transport) -> &Option<String>| {
+            pick(&tagged.transport).clone().or_else(|| pick(&session).clone())
+        };
+        let (Some(ufrag), Some(pwd)) = (of(|t| &t.ufrag), of(|t| &t.pwd)) else { return Err(OfferError::NoIce) };
+        if !is_ice_text(&ufrag, 4) {
+            return Err(OfferError::IceUfrag);
+        }
+        if !is_ice_text(&pwd, 22) {
+            return Err(OfferError::IcePwd);
+        }
+        let setup = match of(|t| &t.setup).as_deref() {
+            None | Some("actpass") => Setup::Actpass,
+            Some("active") => Setup::Active,
+            Some("passive") => Setup::Passive,
+            Some(other) => return Err(OfferError::Setup(other.chars().take(16).collect())),
+        };
+        if fingerprints.is_empty() {
+            return Err(OfferError::NoFingerprint);
+        }
+        if !fingerprints.iter().any(|fingerprint| fingerprint.algorithm == "sha-256") {
+            return Err(OfferError::NoSha256);
+        }
+        let sections: Vec<Section> = drafts.into_iter().map(|draft| draft.finish(session.direction)).collect();
+        let alive: Vec<&Section> = sections.iter().filter(|section| !section.is_rejected()).collect();
+        for (i, section) in alive.iter().enumerate() {
+            if alive[..i].iter().any(|other| other.mid == section.mid) {
+                return Err(OfferError::SameMid { mid: section.mid.clone() });
+            }
+            let media = matches!(section.kind, SectionKind::Audio | SectionKind::Video);
+            if media && section.is_active() && !section.rtcp_mux {
+                return Err(OfferError::NoRtcpMux { mid: section.mid.clone() });
+            }
+        }
+        if alive.len() > 1 && alive.iter().any(|section| !bundle.contains(&section.mid)) {
+            return Err(OfferError::NoBundle { sections: alive.len() });
+        }
+        Ok(Self { setup, ufrag, pwd, fingerprints, sections })
+    }
+}
+
+impl Transport {
+    fn read(&mut self, name: &str, value: &str) {
+        let first = |slot: &mut Option<String>| {
+            slot.get_or_insert_with(|| value.to_owned());
+        };
+        match name {
+            "setup" => first(&mut self.setup),
+            "ice-ufrag" => first(&mut self.ufrag),
+            "ice-pwd" => first(&mut self.pwd),
+            _ => self.direction = Direction::from_attribute(name).or(self.direction),
+        }
+    }
+}
+
+impl Draft {
+    /// `audio 9 UDP/TLS/RTP/SAVPF 111 0`
+    fn begin(media: &str, index: usize) -> Option<Self> {
+        let mut words = media.split_whitespace();
+        let kind = match words.next()? {
+            "audio" => SectionKind::Audio,
+            "video" => SectionKind::Video,
+            "application" => SectionKind::Application,
+            _ => SectionKind::Other,
+        };
+        // The port may be followed by a number of ports: `9/2`.
+        let port = words.next()?.split('/').next()?.parse().ok()?;
+        words.next()?;
+        let mut formats = Vec::new();
+        for format in words.filter_map(|word| word.parse().ok()).filter(|format| *format <= 127_u8) {
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        let section = Section {
+            mid: index.to_string(),
+            kind,
+            port,
+            direction: Direction::SendRecv,
+            bundle_only: false,
+            codecs: Vec::new(),
+            extensions: Vec::new(),
+            ssrcs: Vec::new(),
+            content: None,
+            msid: None,
+            labels: Vec::new(),
+            rids: Vec::new(),
+            rtcp_mux: false,
+        };
+        let (transport, rtpmaps, fmtps) = Default::default();
+        Some(Self { section, has_mid: false, transport, formats, rtpmaps, fmtps })
+    }
+
+    fn read(&mut self, name: &str, value: &str) {
+        let section = &mut self.section;
+        match name {
+            "mid" if !self.has_mid && !value.is_empty() => {
+                section.mid = value.to_owned();
+                self.has_mid = true;
+            }
+            "bundle-only" => section.bundle_only = true,
+            "rtcp-mux" | "rtcp-mux-only" => section.rtcp_mux = true,
+            "content" => section.content = Some(value.to_owned()),
+            "label" => section.labels.push(value.to_owned()),
+            "msid" => {
+                let mut words = value.split_whitespace().map(str::to_owned);
+                let (stream, track) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+                section.msid.get_or_insert(Msid { stream, track });
+            }
+            "rid" => {
+                let mut words = value.split_whitespace();
+                if let (Some(rid), Some("send")) = (words.next(), words.next()) {
+                    section.rids.push(rid.to_owned());
+                }
+            }
+            "ssrc" => self.read_ssrc(value),
+            "extmap" => {
+                if let Some((id, uri)) = value.split_once(char::is_whitespace)
+                    && let Ok(id) = id.split('/').next().unwrap_or(id).parse()
+                    && let Some(uri) = uri.split_whitespace().next()
+                {
+                    section.extensions.push(Extension { id, uri: uri.to_owned() });
+                }
+            }
+            "rtpmap" => {
+                if let Some((format, map)) = format_value(value)
+                    && let Some(map) = rtpmap(map)
+                {
+                    self.rtpmaps.insert(format, map);
+                }
+            }
+            "fmtp" => {
+                if let Some((format, parameters)) = format_value(value) {
+                    self.fmtps.insert(format, parameters.to_owned());
+                }
+            }
+            _ => self.transport.read(name, value),
+        }
+    }
+
+    /// `1234 cname:x`
+    fn read_ssrc(&mut self, value: &str) {
+        let (ssrc, attribute) = value.split_once(char::is_whitespace).unwrap_or((value, ""));
+        if let Ok(ssrc) = ssrc.parse()
+            && !self.section.ssrcs.contains(&ssrc)
+        {
+            self.section.ssrcs.push(ssrc);
+        }
+        if let Some(label) = attribute.strip_prefix("label:") {
+            self.section.labels.push(label.to_owned());
+        }
+    }
+
+    fn finish(mut self, session: Option<Direction>) -> Section {
+        self.section.direction = self.transport.direction.or(session).unwrap_or(Direction::SendRecv);
+        let (mut rtpmaps, mut fmtps) = (self.rtpmaps, self.fmtps);
+        self.section.codecs = self
+            .formats
+            .iter()
+            .filter_map(|format| {
+                let (name, clock_rate, channels) = rtpmaps.remove(format).or_else(|| assigned(*format))?;
+                let codec = Codec::from_encoding_name(&name).filter(|codec| codec.clock_rate() == clock_rate);
+                let fmtp = fmtps.remove(format).unwrap_or_default();
+                Some(OfferedCodec { payload_type: *format, name, codec, clock_rate, channels, fmtp })
+            })
+            .collect();
+        self.section
+    }
+}
+
+/// `sha-256 AB:CD:…`
+fn fingerprint(value: &str) -> Option<Fingerprint> {
+    let (algorithm, value) = value.split_once(char::is_whitespace)?;
+    Some(Fingerprint { algorithm: algorithm.to_ascii_lowercase(), value: value.trim().to_owned() })
+}
+
+/// `111 …`
+fn format_value(value: &str) -> Option<(u8, &str)> {
+    let (format, rest) = value.split_once(char::is_whitespace)?;
+    Some((format.parse().ok()?, rest.trim()))
+}
+
+/// `opus/48000/2`
+fn rtpmap(value: &str) -> Option<(String, u32, u8)> {
+    let mut parts = value.split('/');
+    let name = parts.next()?.to_owned();
+    let clock_rate = parts.next()?.trim().parse().ok()?;
+    let channels = parts.next().and_then(|channels| channels.trim().parse().ok()).unwrap_or(1);
+    Some((name, clock_rate, channels))
+}
+
+/// The payload types that need no rtpmap (RFC 3551 §6), as far as they are ours.
+fn assigned(format: u8) -> Option<(String, u32, u8)> {
+    let codec = match format {
+        0 => Codec::Pcmu,
+        8 => Codec::Pcma,
+        _ => return None,
+    };
+    Some((codec.encoding_name().to_owned(), codec.clock_rate(), 1))
+}

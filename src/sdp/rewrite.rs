@@ -1,0 +1,53 @@
+//! Changes to SDP text on its way from or to the WebRTC library.
+
+use super::lines;
+
+/// Puts our candidates (each `candidate:…`, without `a=`) and the end of candidates into the section that carries the
+/// bundle, and takes all others out. Lines end in CRLF. The answer has only one transport, so no other section may
+/// have candidates (RFC 9143 §7.3.1).
+pub fn replace_candidates(answer: &str, candidates: &[String]) -> String {
+    let lines: Vec<&str> = lines(answer).map(|(_, line)| line).filter(|line| !is_candidate(line)).collect();
+    let tag = lines.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE ")?.split_whitespace().next());
+    let (mut section, mut first, mut tagged) = (None, None, None);
+    for (index, line) in lines.iter().enumerate() {
+        if line.starts_with("m=") {
+            section = Some(index);
+            first = first.or(section);
+        } else if tag.is_some() && line.strip_prefix("a=mid:") == tag {
+            tagged = tagged.or(section);
+        }
+    }
+    let carrier = tagged.or(first);
+    let mut out = String::with_capacity(answer.len() + 128 * candidates.len());
+    let mut push = |line: &str| {
+        out.push_str(line);
+        out.push_str("\r\n");
+    };
+    let mut inside = false;
+    for (index, line) in lines.iter().copied().chain(["m="]).enumerate() {
+        // The next section, or the end, which is told by one m-line more.
+        if line.starts_with("m=") && inside {
+            candidates.iter().for_each(|candidate| push(&format!("a={candidate}")));
+            push("a=end-of-candidates");
+            inside = false;
+        }
+        inside |= carrier == Some(index);
+        if index < lines.len() {
+            push(line);
+        }
+    }
+    out
+}
+
+fn is_candidate(line: &str) -> bool {
+    line.starts_with("a=candidate:") || line == "a=end-of-candidates"
+}
+
+/// Takes the fingerprints out of an offer that are not sha-256: the DTLS library gives up at the first other one.
+pub fn keep_sha256(offer: &str) -> String {
+    let foreign = |line: &str| {
+        let value = line.strip_prefix("a=fingerprint:");
+        value.is_some_and(|v| !v.trim_start().get(..8).is_some_and(|hash| hash.eq_ignore_ascii_case("sha-256 ")))
+    };
+    lines(offer).filter(|(_, line)| !foreign(line)).flat_map(|(_, line)| [line, "\r\n"]).collect()
+}
