@@ -23,6 +23,8 @@ const REFINE_FOR: Duration = Duration::from_secs(2);
 /// After that: so that a receiver sees that the stream lives.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// From one replacement of a broken encoder to the next.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest picture in pixels that one thread encodes in time with ease. libvpx' threads wait for each other in a busy loop:
 /// two of them take a seventh more CPU than one on a quiet machine, and without bound on a busy one.
 const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
@@ -137,8 +139,10 @@ pub struct Stream {
     frames: Arc<AtomicU64>,
     pace: Pace,
     encoder: VideoEncoder,
-    /// Skipped by encoders that were replaced.
+    /// Skipped by encoders that were replaced, and while there was none.
     skipped: u64,
+    /// A broken encoder is replaced no sooner than this.
+    replace_at: Duration,
 }
 
 impl Stream {
@@ -154,7 +158,7 @@ impl Stream {
     ) -> Result<Self, CodecError> {
         let encoder = start(&spec, options, &outbox, &frames)?;
         let pace = Pace::new(spec.fps);
-        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0 })
+        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0, replace_at: Duration::ZERO })
     }
 
     /// What it makes.
@@ -194,14 +198,20 @@ impl Stream {
     }
 
     /// Encodes tick `n`, of the stream's own size. When the encoder is busy the picture is skipped and counted; when it
-    /// has failed it is replaced.
+    /// has failed it is replaced, with a keyframe, at most once a second.
     ///
     /// # Errors
-    /// There is no encoder any more.
+    /// A broken encoder cannot be replaced at present.
     pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool) -> Result<(), CodecError> {
         if self.encoder.failed() {
-            self.skipped += self.encoder.skipped();
-            self.encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            let at = tick_time(n, scene_fps);
+            if at < self.replace_at {
+                self.skipped += 1;
+                return Ok(());
+            }
+            self.replace_at = at + REPLACE_INTERVAL;
+            let encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            self.skipped += std::mem::replace(&mut self.encoder, encoder).skipped();
             self.pace = Pace::new(self.spec.fps);
         }
         if self.encoder.push(picture, tick_time(n, scene_fps), keyframe) {
