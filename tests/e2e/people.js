@@ -17,6 +17,14 @@
   const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
   const round = (x, digits = 1) => (Number.isFinite(x) ? Number(x.toFixed(digits)) : null);
 
+  const RECORDER = `registerProcessor('recorder', class extends AudioWorkletProcessor {
+    process([input]) {
+      if (input[0]) this.port.postMessage(input[0].slice());
+      return true;
+    }
+  });`;
+
+  let recorder = null;
   let context = null;
   function audio() {
     context ??= new AudioContext({ sampleRate: 48000 });
@@ -118,10 +126,6 @@
         this.#watchFrames();
       }
       this.video.srcObject = this.stream;
-      if (track.kind === 'audio') {
-        this.ear = new AnalyserNode(audio(), { fftSize: 32768, smoothingTimeConstant: 0, minDecibels: -160 });
-        audio().createMediaStreamSource(new MediaStream([track])).connect(this.ear);
-      }
     }
 
     #watchFrames() {
@@ -194,16 +198,25 @@
       return round(Math.max(...times.slice(1).map((t, i) => t - times[i])));
     }
 
-    /** Level in dB at each of the frequencies in what is heard now; null while nothing is heard. */
-    spectrum(frequencies) {
-      if (!this.ear) return null;
-      const bins = new Float32Array(this.ear.frequencyBinCount);
-      this.ear.getFloatFrequencyData(bins);
-      const width = this.ear.context.sampleRate / this.ear.fftSize;
-      return frequencies.map((hz) => {
-        const middle = Math.round(hz / width);
-        return Math.max(-200, ...bins.subarray(middle - 3, middle + 4));
-      });
+    /** What is heard in a time, as samples at 48 kHz; null when no sound is received. */
+    async record(ms) {
+      const tracks = this.stream?.getAudioTracks() ?? [];
+      if (!tracks.length) return null;
+      const ctx = audio();
+      recorder ??= ctx.audioWorklet.addModule(URL.createObjectURL(new Blob([RECORDER], { type: 'text/javascript' })));
+      await recorder;
+      const source = ctx.createMediaStreamSource(new MediaStream(tracks));
+      const node = new AudioWorkletNode(ctx, 'recorder');
+      const chunks = [];
+      node.port.onmessage = ({ data }) => chunks.push(data);
+      // Only what leads to the destination is played; the recorder passes on silence.
+      source.connect(node).connect(ctx.destination);
+      await sleep(ms);
+      source.disconnect();
+      node.disconnect();
+      const samples = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+      chunks.reduce((at, chunk) => { samples.set(chunk, at); return at + chunk.length; }, 0);
+      return samples;
     }
 
     /** The picture received now as pixels, at a size that is quick to read. */
@@ -290,18 +303,49 @@
     });
   }
 
-  /** Levels in dB of the tones that should and should not be heard: loudest of three looks for the strangers, else the softest. */
-  async function listen(person, { expected, strangers }) {
-    const rounds = [];
-    for (let i = 0; i < 3; i += 1) {
-      if (i) await sleep(350);
-      const all = person.spectrum([...expected, ...strangers].map((k) => TONES[k]));
-      if (all) rounds.push(all);
+  const SEGMENT = 32768; // 0.7 s: longer ones lose tones to the stretching of a receiver that catches up
+  const WINDOW = Float32Array.from({ length: SEGMENT }, (_, i) => {
+    const turn = (2 * Math.PI * i) / SEGMENT;
+    return (0.42 - 0.5 * Math.cos(turn) + 0.08 * Math.cos(2 * turn)) / SEGMENT; // Blackman, counted as AnalyserNode counts
+  });
+
+  /** Mean power at one frequency over half overlapping segments, Goertzel's way. */
+  function power(samples, hz) {
+    const turn = 2 * Math.cos((2 * Math.PI * hz) / 48000);
+    let sum = 0;
+    let segments = 0;
+    for (let start = 0; start + SEGMENT <= samples.length; start += SEGMENT / 2) {
+      let [last, before] = [0, 0];
+      for (let i = 0; i < SEGMENT; i += 1) [last, before] = [samples[start + i] * WINDOW[i] + turn * last - before, last];
+      sum += last * last + before * before - turn * last * before;
+      segments += 1;
     }
-    if (!rounds.length) return null;
-    const over = (f, i) => round(f(...rounds.map((levels) => levels[i])));
-    const heard = expected.map((k, i) => ({ k, db: over(Math.min, i) }));
-    const unheard = strangers.map((k, i) => ({ k, db: over(Math.max, i + expected.length) }));
+    return sum / segments;
+  }
+
+  const decibels = (watts) => round(10 * Math.log10(Math.max(1e-20, watts)));
+
+  /** Level of a tone that should be heard; clocks differ, so it may stand a little beside its place. */
+  function heardLevel(samples, hz) {
+    return decibels(Math.max(...[-1.5, 0, 1.5].map((off) => power(samples, hz + off))));
+  }
+
+  /**
+   * Level of a tone that should not be heard: what stands out of the noise around it, which is the encoder's. How far below
+   * that noise it lies cannot be told beyond 10 dB.
+   */
+  function leakLevel(samples, hz) {
+    const around = [-12, -9, -6, 6, 9, 12].map((off) => power(samples, hz + off));
+    const noise = around.reduce((sum, x) => sum + x, 0) / around.length;
+    return decibels(Math.max(power(samples, hz) - noise, noise / 10));
+  }
+
+  /** Levels in dB, over three seconds, of the tones that should and should not be heard. */
+  async function listen(person, { expected, strangers }) {
+    const samples = await person.record(3000);
+    if (!samples || samples.length < SEGMENT) return null;
+    const heard = expected.map((k) => ({ k, db: heardLevel(samples, TONES[k]) }));
+    const unheard = strangers.map((k) => ({ k, db: leakLevel(samples, TONES[k]) }));
     return {
       heard,
       unheard,

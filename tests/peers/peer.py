@@ -12,6 +12,7 @@ what is received now. The end of standard input makes it leave.
 
 import argparse
 import asyncio
+import collections
 import contextlib
 import fractions
 import json
@@ -59,47 +60,55 @@ def say(value):
 
 
 class Received:
-    """What came last: two pictures some time apart, and a second of sound."""
+    """What came last: some pictures half a second apart, and some seconds of sound."""
 
     def __init__(self):
         self.frames = 0
         self.now = None
-        self.before = None
-        self.before_at = 0.0
-        self.samples = np.zeros(SPECTRUM)
+        self.earlier = collections.deque(maxlen=4)
+        self.kept_at = 0.0
+        self.samples = np.zeros(4 * SPECTRUM)
         self.tracks = {"video": 0, "audio": 0}
 
     def take_picture(self, frame):
         self.frames += 1
-        if time.monotonic() - self.before_at > 0.7:
-            self.before, self.before_at = self.now, time.monotonic()
+        if time.monotonic() - self.kept_at > 0.5:
+            self.earlier.append(frame)
+            self.kept_at = time.monotonic()
         self.now = frame
 
     def take_sound(self, frame):
         mono = frame.to_ndarray().reshape(-1, len(frame.layout.channels)).mean(axis=1) / 32768
-        self.samples = np.concatenate([self.samples, mono])[-SPECTRUM:]
+        self.samples = np.concatenate([self.samples, mono])[-4 * SPECTRUM :]
 
     def tiles(self, view):
-        if self.now is None or self.before is None:
+        if self.now is None:
             return []
-        now, before = (f.to_ndarray(format="rgb24").astype(int) for f in (self.now, self.before))
+        now, *earlier = (f.to_ndarray(format="rgb24").astype(int) for f in (self.now, *self.earlier))
         x_scale, y_scale = now.shape[1] / view["canvas"]["width"], now.shape[0] / view["canvas"]["height"]
         seen = []
         for tile in view["tiles"]:
             left, top = tile["x"] * x_scale, tile["y"] * y_scale
             width, height = tile["width"] * x_scale, tile["height"] * y_scale
             area = np.s_[int(top + 0.25 * height) : int(top + 0.65 * height), int(left + 0.2 * width) : int(left + 0.8 * width)]
-            changed = before.shape == now.shape and np.abs(now[area] - before[area]).mean() > 3
+            changed = any(old.shape == now.shape and np.abs(now[area] - old[area]).mean() > 3 for old in earlier)
             colour = np.median(now[area].reshape(-1, 3), axis=0)
             seen.append({"participant": tile["participant"], "colour": colour.tolist(), "moves": bool(changed)})
         return seen
 
     def levels(self, tones):
-        """Level at each tone in dB, counted as Web Audio's AnalyserNode does."""
-        spectrum = np.abs(np.fft.rfft(self.samples * np.blackman(SPECTRUM))) / SPECTRUM
-        levels = 20 * np.log10(np.maximum(spectrum, 1e-10))
-        middles = [round(tone * SPECTRUM / RATE) for tone in tones]
-        return [float(levels[m - 3 : m + 4].max()) for m in middles]
+        """Level of each tone in dB: `heard`, and `leak`, what stands out of the noise around it, as people.js has it."""
+        starts = range(0, 3 * SPECTRUM + 1, SPECTRUM // 2)
+        segments = [self.samples[start : start + SPECTRUM] * np.blackman(SPECTRUM) for start in starts]
+        power = np.mean([np.abs(np.fft.rfft(segment) / SPECTRUM) ** 2 for segment in segments], axis=0)
+        levels = []
+        for tone in tones:
+            middle = round(tone * SPECTRUM / RATE)
+            noise = np.mean(np.concatenate([power[middle - 8 : middle - 3], power[middle + 4 : middle + 9]]))
+            here = power[middle - 1 : middle + 2]
+            leak = max(power[middle] - noise, noise / 10)
+            levels.append({"heard": 10 * np.log10(here.max() + 1e-20), "leak": 10 * np.log10(leak + 1e-20)})
+        return levels
 
 
 async def questions():

@@ -25,7 +25,7 @@ async function judgeCall(page, from, to) {
     const owner = Object.fromEntries(all.map((p) => [p.id, p.k]));
     const each = [];
     for (const p of all) {
-      const seen = await look(p, view, 1000);
+      const seen = await look(p, view, 2000);
       each.push({
         k: p.k,
         freeze_ms: p.freezes(start, end).max_gap_ms,

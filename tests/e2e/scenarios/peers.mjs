@@ -75,8 +75,8 @@ export async function together(stage) {
       const { k: nearest, away } = people.nearest(t.colour);
       return { ...t, seen: nearest, away };
     }), tiles);
-    const heard = sending.filter((t) => t !== k).map((t) => ({ k: t, db: rounded(levels[t]) }));
-    const unheard = all.filter((t) => t === k || !sending.includes(t)).map((t) => ({ k: t, db: rounded(levels[t]) }));
+    const heard = sending.filter((t) => t !== k).map((t) => ({ k: t, db: rounded(levels[t].heard) }));
+    const unheard = all.filter((t) => t === k || !sending.includes(t)).map((t) => ({ k: t, db: rounded(levels[t].leak) }));
     return {
       ...rest,
       tiles: seen,
