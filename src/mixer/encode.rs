@@ -290,13 +290,13 @@ mod tests {
     #[test]
     fn an_unchanged_canvas_is_repeated_seldom() {
         let mut pace = Pace::new(30);
-        let encoded = run(&mut pace, 0..330, 30, |n| n == 0);
+        let encoded = run(&mut pace, 0..331, 30, |n| n == 0);
         let refined = encoded.iter().filter(|(n, _)| *n <= 60).count();
         let repeated = encoded.iter().filter(|(n, _)| *n > 60).count();
         assert_eq!((refined, repeated), (11, 18));
-        assert_eq!(pace.turn(330, 30), Turn::Unchanged);
-        pace.changed(330, 30);
-        assert_eq!(pace.turn(330, 30), Turn::Encode { keyframe: false }, "a change is encoded at once");
+        assert_eq!(pace.turn(331, 30), Turn::Unchanged);
+        pace.changed(331, 30);
+        assert_eq!(pace.turn(331, 30), Turn::Encode { keyframe: false }, "a change is encoded at once");
     }
 
     #[test]
