@@ -191,7 +191,7 @@ pub struct OpusSettings {
 
 impl Default for OpusSettings {
     fn default() -> Self {
-        Self { purpose: Purpose::Voice, bitrate: 32_000, complexity: 5, expected_loss: 8 }
+        Self { purpose: Purpose::Voice, bitrate: 48_000, complexity: 5, expected_loss: 8 }
     }
 }
 
