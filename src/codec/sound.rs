@@ -191,7 +191,7 @@ pub struct OpusSettings {
 
 impl Default for OpusSettings {
     fn default() -> Self {
-        Self { purpose: Purpose::Voice, bitrate: 32_000, complexity: 5, expected_loss: 8 }
+        Self { purpose: Purpose::Voice, bitrate: 48_000, complexity: 5, expected_loss: 8 }
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let noise = (seed >> 9) as f32 / 8_388_608.0 - 0.5;
                 let t = (n * AUDIO_TICK_SAMPLES + i) as f32 / AUDIO_RATE as f32;
-                0.4 * ((TAU * pitch * t).sin().powi(7)) * (if n % 4 == 0 { 0.1 } else { 1.0 }) + 0.02 * noise
+                0.4 * ((TAU * pitch * t).sin().powi(7)) * (if n.is_multiple_of(4) { 0.1 } else { 1.0 }) + 0.02 * noise
             })
         };
         let packets: Vec<Bytes> = (0..60).map(|n| encoder.encode(&speech(n)).expect("fine")).collect();

@@ -23,6 +23,12 @@ const REFINE_FOR: Duration = Duration::from_secs(2);
 /// After that: so that a receiver sees that the stream lives.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// From one replacement of a broken encoder to the next.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
+/// Largest picture in pixels that one thread encodes in time with ease. libvpx' threads wait for each other in a busy loop:
+/// two of them take a seventh more CPU than one on a quiet machine, and without bound on a busy one.
+const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
+
 /// What a tick is to one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -121,7 +127,7 @@ pub fn rtp_timestamp(at: Duration) -> u32 {
 pub struct EncodeOptions {
     /// Which encoder makes H.264.
     pub h264: H264Encoder,
-    /// Threads for each encoder.
+    /// Threads for an encoder of very large pictures.
     pub threads: u32,
 }
 
@@ -133,8 +139,10 @@ pub struct Stream {
     frames: Arc<AtomicU64>,
     pace: Pace,
     encoder: VideoEncoder,
-    /// Skipped by encoders that were replaced.
+    /// Skipped by encoders that were replaced, and while there was none.
     skipped: u64,
+    /// A broken encoder is replaced no sooner than this.
+    replace_at: Duration,
 }
 
 impl Stream {
@@ -150,7 +158,7 @@ impl Stream {
     ) -> Result<Self, CodecError> {
         let encoder = start(&spec, options, &outbox, &frames)?;
         let pace = Pace::new(spec.fps);
-        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0 })
+        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0, replace_at: Duration::ZERO })
     }
 
     /// What it makes.
@@ -190,14 +198,20 @@ impl Stream {
     }
 
     /// Encodes tick `n`, of the stream's own size. When the encoder is busy the picture is skipped and counted; when it
-    /// has failed it is replaced.
+    /// has failed it is replaced, with a keyframe, at most once a second.
     ///
     /// # Errors
-    /// There is no encoder any more.
+    /// A broken encoder cannot be replaced at present.
     pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool) -> Result<(), CodecError> {
         if self.encoder.failed() {
-            self.skipped += self.encoder.skipped();
-            self.encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            let at = tick_time(n, scene_fps);
+            if at < self.replace_at {
+                self.skipped += 1;
+                return Ok(());
+            }
+            self.replace_at = at + REPLACE_INTERVAL;
+            let encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            self.skipped += std::mem::replace(&mut self.encoder, encoder).skipped();
             self.pace = Pace::new(self.spec.fps);
         }
         if self.encoder.push(picture, tick_time(n, scene_fps), keyframe) {
@@ -224,7 +238,7 @@ fn start(
         fps: spec.fps,
         bitrate_kbps: spec.bitrate_kbps,
         h264: options.h264,
-        threads: options.threads,
+        threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
     };
     let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
     let mut payloader = Payloader::new(spec.key.codec);
@@ -276,13 +290,13 @@ mod tests {
     #[test]
     fn an_unchanged_canvas_is_repeated_seldom() {
         let mut pace = Pace::new(30);
-        let encoded = run(&mut pace, 0..330, 30, |n| n == 0);
+        let encoded = run(&mut pace, 0..331, 30, |n| n == 0);
         let refined = encoded.iter().filter(|(n, _)| *n <= 60).count();
         let repeated = encoded.iter().filter(|(n, _)| *n > 60).count();
         assert_eq!((refined, repeated), (11, 18));
-        assert_eq!(pace.turn(330, 30), Turn::Unchanged);
-        pace.changed(330, 30);
-        assert_eq!(pace.turn(330, 30), Turn::Encode { keyframe: false }, "a change is encoded at once");
+        assert_eq!(pace.turn(331, 30), Turn::Unchanged);
+        pace.changed(331, 30);
+        assert_eq!(pace.turn(331, 30), Turn::Encode { keyframe: false }, "a change is encoded at once");
     }
 
     #[test]

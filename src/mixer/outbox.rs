@@ -184,12 +184,20 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_and_a_keyframe_that_is_queued_mends_the_stream() {
+        const PAYLOAD: usize = 4_000;
+        const { assert!(BYTES_MAX / PAYLOAD < MESSAGES_MAX, "the bytes must fill it first") };
         let outbox = Outbox::default();
-        let frames = BYTES_MAX / 1000;
-        outbox.push_all((0..=frames).map(|i| video(7, i == 100)));
+        let large = |starts_keyframe| {
+            let payload = Bytes::from_static(&[0; PAYLOAD]);
+            FromMixer::Video {
+                serial: 7,
+                packet: EncodedPacket { timestamp: 0, marker: true, starts_keyframe, payload },
+            }
+        };
+        outbox.push_all((0..=BYTES_MAX / PAYLOAD).map(|i| large(i == 100)));
         assert_eq!(outbox.dropped(), 100, "everything before the keyframe");
         assert!(outbox.broken().is_empty());
-        assert_eq!(taken(&outbox)[0], video(7, true));
+        assert_eq!(taken(&outbox)[0], large(true));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{SoundMixer, SoundStats};
 use crate::codec::sound::OpusSettings;
 use crate::id::SourceId;
-use crate::link::{AudioTick, FromMixer};
+use crate::link::FromMixer;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Grid, Watched, due};
@@ -112,7 +112,8 @@ pub(in crate::mixer) fn run(
         }
         last = Some(tick.n);
         let (sound, levels) = mixer.tick(tick.n, now());
-        let sound = (sound != AudioTick::default()).then_some(FromMixer::Audio(sound));
+        let sends = sound.everyone.is_some() || sound.own.iter().any(|(_, own)| own.is_some());
+        let sound = sends.then_some(FromMixer::Audio(sound));
         outbox.push_all(sound.into_iter().chain(levels.map(FromMixer::Levels)));
         inbox.lock().stats = mixer.stats();
     }

@@ -148,7 +148,7 @@ async fn half_open_joins_from_one_address_are_bounded() {
 async fn a_refused_join_takes_no_place() {
     let api = Api::with(|config| config.limits.pending_per_address = 1);
     for _ in 0..5 {
-        api.post_offer("/v1/rooms/r/participants", "v=0\r\nhello").await.problem(400);
+        api.post_offer("/v1/rooms/r/participants", "v=0\r\nhello").await.problem(422);
     }
     api.join("r").await;
 }
