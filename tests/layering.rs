@@ -32,7 +32,6 @@ const NEVER: &[(&str, &[&str])] =
 const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("gstreamer", &["pipeline", "codec"]),
     ("opus", &["codec"]),
-    ("rtc_rtp", &["codec"]),
     ("rayon", &["mixer"]),
     ("webrtc", &["edge"]),
     ("rtc", &["edge"]),

@@ -309,18 +309,19 @@
     return (0.42 - 0.5 * Math.cos(turn) + 0.08 * Math.cos(2 * turn)) / SEGMENT; // Blackman, counted as AnalyserNode counts
   });
 
-  /** Mean power at one frequency over half overlapping segments, Goertzel's way. */
+  /**
+   * Median power at one frequency over half overlapping segments, Goertzel's way. The median, because a receiver that
+   * stretches or conceals on a busy machine smears some segments, while a voice that leaks is in all of them.
+   */
   function power(samples, hz) {
     const turn = 2 * Math.cos((2 * Math.PI * hz) / 48000);
-    let sum = 0;
-    let segments = 0;
+    const segments = [];
     for (let start = 0; start + SEGMENT <= samples.length; start += SEGMENT / 2) {
       let [last, before] = [0, 0];
       for (let i = 0; i < SEGMENT; i += 1) [last, before] = [samples[start + i] * WINDOW[i] + turn * last - before, last];
-      sum += last * last + before * before - turn * last * before;
-      segments += 1;
+      segments.push(last * last + before * before - turn * last * before);
     }
-    return sum / segments;
+    return segments.sort((a, b) => a - b)[Math.floor(segments.length / 2)];
   }
 
   const decibels = (watts) => round(10 * Math.log10(Math.max(1e-20, watts)));

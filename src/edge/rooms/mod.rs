@@ -328,9 +328,13 @@ impl Rooms {
         let offer = Offer::parse(offer_text)?;
         let facts = offer.facts(&self.inner.settings.encodable)?;
         check_door(options.door, facts.direction)?;
+        let role = match (facts.direction, options.role) {
+            (Direction::RecvOnly, Role::Participant) => Role::Viewer,
+            (_, role) => role,
+        };
         let who = Admission {
             name: options.name,
-            role: options.role,
+            role,
             sends: facts.sends.iter().map(|(_, kind)| *kind).collect(),
             receives_audio: facts.receives_audio,
             receives_video: facts.receives_video,
