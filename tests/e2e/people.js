@@ -341,9 +341,9 @@
     return decibels(Math.max(power(samples, hz) - noise, noise / 10));
   }
 
-  /** Levels in dB, over three seconds, of the tones that should and should not be heard. */
+  /** Levels in dB, over eight seconds (fewer leave the noise around a tone to chance), of the tones that should and should not be heard. */
   async function listen(person, { expected, strangers }) {
-    const samples = await person.record(3000);
+    const samples = await person.record(8000);
     if (!samples || samples.length < SEGMENT) return null;
     const heard = expected.map((k) => ({ k, db: heardLevel(samples, TONES[k]) }));
     const unheard = strangers.map((k) => ({ k, db: leakLevel(samples, TONES[k]) }));
