@@ -310,10 +310,10 @@
   });
 
   /**
-   * Median power at one frequency over half overlapping segments, Goertzel's way. The median, because a receiver that
-   * stretches or conceals on a busy machine smears some segments, while a voice that leaks is in all of them.
+   * Powers at one frequency in half overlapping segments, Goertzel's way, weakest first. A receiver that stretches or
+   * conceals on a busy machine smears some of them: a voice that leaks is in the middle one, one that is heard in the best.
    */
-  function power(samples, hz) {
+  function powers(samples, hz) {
     const turn = 2 * Math.cos((2 * Math.PI * hz) / 48000);
     const segments = [];
     for (let start = 0; start + SEGMENT <= samples.length; start += SEGMENT / 2) {
@@ -321,14 +321,20 @@
       for (let i = 0; i < SEGMENT; i += 1) [last, before] = [samples[start + i] * WINDOW[i] + turn * last - before, last];
       segments.push(last * last + before * before - turn * last * before);
     }
-    return segments.sort((a, b) => a - b)[Math.floor(segments.length / 2)];
+    return segments.sort((a, b) => a - b);
   }
+
+  const best = (samples, hz) => powers(samples, hz).at(-1);
+  const middle = (samples, hz) => {
+    const all = powers(samples, hz);
+    return all[Math.floor(all.length / 2)];
+  };
 
   const decibels = (watts) => round(10 * Math.log10(Math.max(1e-20, watts)));
 
   /** Level of a tone that should be heard; clocks differ, so it may stand a little beside its place. */
   function heardLevel(samples, hz) {
-    return decibels(Math.max(...[-1.5, 0, 1.5].map((off) => power(samples, hz + off))));
+    return decibels(Math.max(...[-1.5, 0, 1.5].map((off) => best(samples, hz + off))));
   }
 
   /**
@@ -336,9 +342,9 @@
    * that noise it lies cannot be told beyond 10 dB.
    */
   function leakLevel(samples, hz) {
-    const around = [-12, -9, -6, 6, 9, 12].map((off) => power(samples, hz + off));
+    const around = [-12, -9, -6, 6, 9, 12].map((off) => middle(samples, hz + off));
     const noise = around.reduce((sum, x) => sum + x, 0) / around.length;
-    return decibels(Math.max(power(samples, hz) - noise, noise / 10));
+    return decibels(Math.max(middle(samples, hz) - noise, noise / 10));
   }
 
   /** Levels in dB, over eight seconds (fewer leave the noise around a tone to chance), of the tones that should and should not be heard. */

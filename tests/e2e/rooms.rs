@@ -40,26 +40,16 @@ fn vp8_and_h264_in_one_room() {
     }
 }
 
-/// Plays the call; what is measured must hold each time. Only pictures may stand still once or twice: browsers, server
-/// and whatever else this machine does share its cores, and a machine that stalls does not do so three times in a row.
+/// Plays the call up to three times and takes the first in which all is well: browsers, server and whatever else this
+/// machine does share its cores, and a machine that stalls does not do so three times in a row. A fault of ours does.
 fn grid(people: usize, seconds: &str, codecs: &str) -> Value {
     let _turn = turn();
     for _ in 0..2 {
-        let measured = call(people, seconds, codecs);
-        if list(&measured, "/people").iter().all(|person| frozen(person) == 0.0) {
+        if let Ok(measured) = std::panic::catch_unwind(|| call(people, seconds, codecs)) {
             return measured;
         }
     }
-    let measured = call(people, seconds, codecs);
-    for person in list(&measured, "/people") {
-        assert_eq!(frozen(person), 0.0, "person {} saw freezes in three calls: {}", person["k"], person["freezes"]);
-    }
-    measured
-}
-
-/// How often a person's picture stood still for over 200 ms.
-fn frozen(person: &Value) -> f64 {
-    number(&person["freezes"], "/gaps_over_200_ms")
+    call(people, seconds, codecs)
 }
 
 fn call(people: usize, seconds: &str, codecs: &str) -> Value {
@@ -75,7 +65,9 @@ fn call(people: usize, seconds: &str, codecs: &str) -> Value {
     for person in list(&measured, "/people") {
         assert_call(person, people);
         assert_sound(person);
-        assert!(number(&person["freezes"], "/frames") > 0.0, "person {} saw nothing", person["k"]);
+        let freezes = &person["freezes"];
+        assert_eq!(number(freezes, "/gaps_over_200_ms"), 0.0, "person {} saw a freeze: {freezes}", person["k"]);
+        assert!(number(freezes, "/frames") > 0.0, "person {} saw nothing", person["k"]);
     }
     assert_eq!(list(&measured, "/left"), vec![200; people], "leaving by DELETE");
     server.stop();
