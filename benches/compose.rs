@@ -15,7 +15,7 @@ use commingle::codec::{
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Grid, Scene, Tile};
-use commingle::media::{Codec, Rect, Rotation, Size, SourceKind};
+use commingle::media::{Codec, Look, Rect, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
 use gstreamer as gst;
@@ -85,7 +85,7 @@ fn ours(side: u32, pictures: &[Picture], decorated: bool) -> f64 {
     let mut tick = |frame: u64| {
         let now = Timestamp::from_micros(frame * 33_333);
         for (i, slot) in slots.values().enumerate() {
-            slot.put(pictures[(frame as usize + i) % pictures.len()].clone(), Rotation::None, now);
+            slot.put(pictures[(frame as usize + i) % pictures.len()].clone(), Look::default(), now);
         }
         assert!(compositor.compose(now, &slots).changed);
     };

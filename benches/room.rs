@@ -206,6 +206,7 @@ fn of_mixer(count: u32) -> f64 {
                 arrival: now(),
                 audio_level: None,
                 rotation: None,
+                colours: None,
                 payload: payload.clone(),
             };
             encode_into(&ToMixer::Packet(SourceId(source), packet), &mut bytes).expect("short enough");

@@ -170,6 +170,34 @@ pub enum Rotation {
     Left,
 }
 
+/// What a picture's samples mean: luma and chroma weights and their range (ITU-T H.273). Everything inside is the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Colours {
+    /// Which weights made luma and chroma of red, green and blue.
+    pub matrix: Matrix,
+    /// Samples use all of 0 to 255, instead of 16 to 235 (luma) and 240 (chroma).
+    pub full_range: bool,
+}
+
+/// Matrix coefficients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Matrix {
+    /// ITU-R BT.601: what receivers of WebRTC take pictures for that say nothing.
+    #[default]
+    Bt601,
+    /// ITU-R BT.709.
+    Bt709,
+}
+
+/// What must be done to a decoded picture before it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Look {
+    /// Turn it.
+    pub rotation: Rotation,
+    /// Take its samples for these.
+    pub colours: Colours,
+}
+
 /// A rung of the quality ladder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -216,6 +244,8 @@ pub struct SourcePacket {
     pub audio_level: Option<u8>,
     /// Orientation, where the packet carried one.
     pub rotation: Option<Rotation>,
+    /// Meaning of the samples, where the packet carried one.
+    pub colours: Option<Colours>,
     /// RTP payload, with the codec's payload descriptor.
     pub payload: Bytes,
 }

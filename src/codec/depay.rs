@@ -335,6 +335,7 @@ mod tests {
                 arrival: Timestamp::default(),
                 audio_level: None,
                 rotation: None,
+                colours: None,
                 payload: Bytes::copy_from_slice(payload),
             })
             .collect()

@@ -4,6 +4,7 @@
 //! frame's own header says. Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and payloads,
 //! by callback from the codec's own thread.
 
+pub mod colour;
 mod decode;
 mod depay;
 mod encode;

@@ -184,6 +184,7 @@ mod tests {
                 arrival: Timestamp::default(),
                 audio_level: None,
                 rotation: None,
+                colours: None,
                 payload: packet.payload.clone(),
             })
             .collect();

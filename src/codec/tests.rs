@@ -43,6 +43,7 @@ fn through_rtp(codec: Codec, packets: Vec<EncodedPacket>) -> Bytes {
             arrival: Timestamp::default(),
             audio_level: None,
             rotation: None,
+            colours: None,
             payload: packet.payload,
         })
         .collect();

@@ -232,6 +232,7 @@ mod tests {
             arrival: Timestamp::default(),
             audio_level: None,
             rotation: None,
+            colours: None,
             payload: Bytes::from_static(b"x"),
         };
         ToMixer::Packet(SourceId(1), packet)

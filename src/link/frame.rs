@@ -99,6 +99,7 @@ mod tests {
                 arrival: Timestamp::from_micros(1),
                 audio_level: None,
                 rotation: None,
+                colours: None,
                 payload: Bytes::from(payload),
             },
         )

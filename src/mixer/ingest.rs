@@ -21,7 +21,7 @@ use crate::codec::{CodecError, DecodeLimits, Decoded, Depayloader, VideoDecoder,
 use crate::id::SourceId;
 use crate::jitter::{VideoFrame, VideoJitter, VideoPoll};
 use crate::link::FromMixer;
-use crate::media::{Codec, Rotation, Size, SourcePacket};
+use crate::media::{Codec, Look, Size, SourcePacket};
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -154,7 +154,7 @@ struct Shown {
     depayloader: Depayloader,
     decoder: Option<VideoDecoder>,
     broken: Arc<AtomicBool>,
-    turns: Arc<Mutex<Turns>>,
+    looks: Arc<Mutex<Looks>>,
     /// A frame was lost after the jitter buffer: nothing is decoded before a keyframe.
     skipping: bool,
     last_pts: Timestamp,
@@ -168,28 +168,34 @@ struct KeyframeNeed {
     refused: bool,
 }
 
-/// The orientation of each frame that is being decoded.
+/// The look of each frame that is being decoded.
 #[derive(Debug, Default)]
-struct Turns {
-    last: Rotation,
-    current: Rotation,
+struct Looks {
+    last: Look,
+    current: Look,
     /// From the frame with this time on.
-    changes: VecDeque<(Timestamp, Rotation)>,
+    changes: VecDeque<(Timestamp, Look)>,
 }
 
-impl Turns {
-    fn begin(&mut self, pts: Timestamp, rotation: Rotation) {
-        if rotation != self.last {
-            self.last = rotation;
-            self.changes.push_back((pts, rotation));
+impl Looks {
+    /// A frame begins; it says what of its look has changed.
+    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame) {
+        let mut newest = frame.packets.iter().rev();
+        let look = Look {
+            rotation: newest.clone().find_map(|packet| packet.rotation).unwrap_or(self.last.rotation),
+            colours: newest.find_map(|packet| packet.colours).unwrap_or(self.last.colours),
+        };
+        if look != self.last {
+            self.last = look;
+            self.changes.push_back((pts, look));
         }
     }
 
-    fn at(&mut self, pts: Timestamp) -> Rotation {
-        while let Some(&(from, rotation)) = self.changes.front()
+    fn at(&mut self, pts: Timestamp) -> Look {
+        while let Some(&(from, look)) = self.changes.front()
             && from <= pts
         {
-            self.current = rotation;
+            self.current = look;
             self.changes.pop_front();
         }
         self.current
@@ -239,7 +245,7 @@ impl VideoSource {
             depayloader: Depayloader::new(self.codec),
             decoder: None,
             broken: Arc::default(),
-            turns: Arc::default(),
+            looks: Arc::default(),
             skipping: true,
             last_pts: Timestamp::default(),
         });
@@ -319,14 +325,12 @@ impl VideoSource {
         // The decoder's clock: when the frame was here; never the same twice, since it names the frame.
         let pts = last.arrival.max(shown.last_pts + Duration::from_micros(1));
         shown.last_pts = pts;
-        // Only some frames carry it; it holds until another comes.
-        if let Some(rotation) = frame.packets.iter().rev().find_map(|packet| packet.rotation) {
-            shown.turns.lock().begin(pts, rotation);
-        }
+        // Only some frames say it; it holds until another does.
+        shown.looks.lock().begin(pts, frame);
         let decoder = match &mut shown.decoder {
             Some(decoder) => decoder,
             None => {
-                let (slot, turns, broken) = (self.slot.clone(), shown.turns.clone(), shown.broken.clone());
+                let (slot, looks, broken) = (self.slot.clone(), shown.looks.clone(), shown.broken.clone());
                 let (id, outbox, told) = (self.id, self.outbox.clone(), self.told.clone());
                 shown.decoder.insert(VideoDecoder::new(self.codec, limits, move |decoded| match decoded {
                     Decoded::Picture { picture, pts } => {
@@ -334,8 +338,8 @@ impl VideoSource {
                         if told.lock().replace(size) != Some(size) {
                             outbox.push(FromMixer::SourceSize(id, size));
                         }
-                        let rotation = turns.lock().at(pts);
-                        slot.put(picture, rotation, pts);
+                        let look = looks.lock().at(pts);
+                        slot.put(picture, look, pts);
                     }
                     Decoded::Failed(reason) => {
                         tracing::debug!(source = %id, reason, "a decoder has failed");

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use commingle::codec::Picture;
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Scene, Tile};
-use commingle::media::{Rect, Rotation, Size, SourceKind};
+use commingle::media::{Look, Rect, Rotation, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
 
@@ -57,7 +57,7 @@ impl Stage {
         let number = self.scene.tiles.len() as u32 + 1;
         let source = picture.map(|picture| {
             let slot = FrameSlot::new(kind);
-            slot.put(picture, rotation, NOW);
+            slot.put(picture, Look { rotation, ..Look::default() }, NOW);
             self.slots.insert(SourceId(number), Arc::new(slot));
             SourceId(number)
         });
@@ -177,10 +177,10 @@ fn nothing_new_is_not_a_change() {
     compositor.set_scene(&stage.scene);
     assert!(!compositor.compose(at(1), &stage.slots).changed, "the same scene again");
 
-    stage.slots[&SourceId(2)].put(people::person(5), Rotation::None, at(2));
+    stage.slots[&SourceId(2)].put(people::person(5), Look::default(), at(2));
     let second = compositor.compose(at(2), &stage.slots);
     assert!(second.changed);
-    stage.slots[&SourceId(2)].put(people::person(6), Rotation::None, at(3));
+    stage.slots[&SourceId(2)].put(people::person(6), Look::default(), at(3));
     let third = compositor.compose(at(4), &stage.slots);
     assert!(third.changed, "one has a new frame, the other's camera is silent for more than two seconds");
 

@@ -181,6 +181,7 @@ fn bad_packets_harm_nobody() {
                 arrival: now(),
                 audio_level: None,
                 rotation: (n % 5 == 0).then_some(Rotation::Left),
+                colours: None,
                 payload: payload.into(),
             };
             rig.send(ToMixer::Packet(SourceId(id), packet));

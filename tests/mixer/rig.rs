@@ -76,6 +76,7 @@ impl Camera {
                     arrival: now(),
                     audio_level: None,
                     rotation: self.rotation,
+                    colours: None,
                     payload: packet.payload.clone(),
                 }
             })
@@ -249,6 +250,7 @@ pub fn decode(codec: Codec, frames: &[Frame]) -> Vec<Picture> {
             arrival: now(),
             audio_level: None,
             rotation: None,
+            colours: None,
             payload: payload.clone(),
         };
         let packets: Vec<SourcePacket> = frame.payloads.iter().map(packet).collect();

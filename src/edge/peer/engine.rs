@@ -32,6 +32,8 @@ pub(super) const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 pub(super) const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 pub(super) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 pub(super) const ORIENTATION: &str = "urn:3gpp:video-orientation";
+/// See libwebrtc's docs/native-code/rtp-hdrext/color-space.
+pub(super) const COLOUR_SPACE: &str = "http://www.webrtc.org/experiments/rtp-hdrext/color-space";
 pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 pub(super) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 
@@ -140,6 +142,7 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
             (REPAIRED_RID, &[Kind::Video]),
             (AUDIO_LEVEL, &[Kind::Audio]),
             (ORIENTATION, &[Kind::Video]),
+            (COLOUR_SPACE, &[Kind::Video]),
             (TRANSPORT_CC, &[Kind::Audio, Kind::Video]),
             (SEND_TIME, &[Kind::Audio, Kind::Video]),
         ]

@@ -15,7 +15,7 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
 use super::description::Taken;
 use super::{Counters, SourceSink, engine};
-use crate::media::{Codec, Rotation, SourceKind, SourcePacket};
+use crate::media::{Codec, Colours, Matrix, Rotation, SourceKind, SourcePacket};
 use crate::time::{self, Timestamp};
 
 /// A source is asked for a keyframe at most this often.
@@ -30,6 +30,7 @@ pub(super) struct Agreed {
     sources: Vec<(String, SourceKind)>,
     audio_level: Option<u8>,
     orientation: Option<u8>,
+    colour_space: Option<u8>,
 }
 
 impl Agreed {
@@ -39,6 +40,7 @@ impl Agreed {
             sources: sources.to_vec(),
             audio_level: taken.extension(engine::AUDIO_LEVEL),
             orientation: taken.extension(engine::ORIENTATION),
+            colour_space: taken.extension(engine::COLOUR_SPACE),
         }
     }
 
@@ -50,7 +52,8 @@ impl Agreed {
     }
 
     fn packet(&self, packet: &rtp::Packet, arrival: Timestamp) -> SourcePacket {
-        let extension = |id: Option<u8>| packet.header.get_extension(id?)?.first().copied();
+        let whole = |id: Option<u8>| packet.header.get_extension(id?);
+        let extension = |id: Option<u8>| whole(id)?.first().copied();
         SourcePacket {
             sequence: packet.header.sequence_number,
             timestamp: packet.header.timestamp,
@@ -59,6 +62,7 @@ impl Agreed {
             // The upper bit says "voice", by the client's own judgement (RFC 6464).
             audio_level: extension(self.audio_level).map(|byte| byte & 0x7f),
             rotation: extension(self.orientation).map(rotation),
+            colours: whole(self.colour_space).and_then(|bytes| colours(&bytes)),
             payload: packet.payload.clone(),
         }
     }
@@ -72,6 +76,15 @@ fn rotation(byte: u8) -> Rotation {
         2 => Rotation::Half,
         _ => Rotation::Left,
     }
+}
+
+/// The meaning of samples by the color-space extension of WebRTC: primaries, transfer, matrix (each a code point of ITU-T
+/// H.273), then range and chroma siting in one byte. Senders give it with keyframes.
+fn colours(bytes: &[u8]) -> Option<Colours> {
+    let &[_, _, matrix, range_and_siting, ..] = bytes else { return None };
+    // BT.709's weights are close to those of its successors (BT.2020); what is unknown counts as the default.
+    let matrix = if matches!(matrix, 1 | 9 | 10) { Matrix::Bt709 } else { Matrix::Bt601 };
+    Some(Colours { matrix, full_range: (range_and_siting >> 4) & 3 == 2 })
 }
 
 /// A received track and its reader.

@@ -17,6 +17,7 @@ fn packet(index: u64, ticks: u32, arrival: Timestamp) -> SourcePacket {
         arrival,
         audio_level: None,
         rotation: None,
+        colours: None,
         payload: Bytes::copy_from_slice(&index.to_be_bytes()),
     }
 }

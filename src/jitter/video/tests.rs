@@ -17,6 +17,7 @@ fn packet(sequence: u16, timestamp: u32, marker: bool) -> SourcePacket {
         arrival: at(0),
         audio_level: None,
         rotation: None,
+        colours: None,
         payload: Bytes::copy_from_slice(&sequence.to_be_bytes()),
     }
 }

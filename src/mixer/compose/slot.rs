@@ -1,13 +1,13 @@
 //! Frame slots: the newest picture of one source, ready in every size somebody shows.
 //!
-//! Owns: turning, cropping and scaling, once per tile size. Does not know: scenes. In: [`FrameSlot::put`] from a decoder's
+//! Owns: turning, cropping, scaling and the conversion of colours, once per tile size. Does not know: scenes. In: [`FrameSlot::put`] from a decoder's
 //! thread. Out: [`FrameSlot::get`] from compositors, which thereby say the sizes they want from then on.
 
 use parking_lot::Mutex;
 
-use crate::codec::{Picture, PicturePool, scale};
+use crate::codec::{Picture, PicturePool, colour, scale};
 use crate::layout::fit;
-use crate::media::{Rect, Rotation, Size, SourceKind};
+use crate::media::{Colours, Look, Rect, Rotation, Size, SourceKind};
 use crate::time::Timestamp;
 
 /// Frames after which a size nobody fetched is forgotten.
@@ -32,6 +32,7 @@ struct State {
 
 struct Latest {
     picture: Picture,
+    colours: Colours,
     arrival: Timestamp,
     number: u64,
     fetched: bool,
@@ -72,7 +73,7 @@ impl FrameSlot {
     }
 
     /// Takes the newest frame: turns it upright and makes it fit every tile somebody shows it in.
-    pub fn put(&self, picture: Picture, rotation: Rotation, now: Timestamp) {
+    pub fn put(&self, picture: Picture, look: Look, now: Timestamp) {
         let mut state = self.state.lock();
         state.number += 1;
         let number = state.number;
@@ -83,10 +84,11 @@ impl FrameSlot {
         // Scaling takes long: compositors go on with the frame before meanwhile.
         drop(state);
 
-        let picture = upright(picture, rotation, &mut turned);
+        let picture = upright(picture, look.rotation, &mut turned);
+        let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
         let mut fitted: Vec<(Size, Fitted, Scaler)> = wanted
             .drain(..)
-            .map(|(tile, mut scaler)| (tile, make(&picture, tile, self.kind, now, number, &mut scaler), scaler))
+            .map(|(tile, mut scaler)| (tile, make(&latest, tile, self.kind, &mut scaler), scaler))
             .collect();
 
         let mut state = self.state.lock();
@@ -97,7 +99,7 @@ impl FrameSlot {
         if state.latest.as_ref().is_some_and(|latest| !latest.fetched) {
             state.replaced += 1;
         }
-        state.latest = Some(Latest { picture, arrival: now, number, fetched: false });
+        state.latest = Some(latest);
         for (tile, made, scaler) in fitted.drain(..) {
             if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
                 wanted.fitted = Some(made);
@@ -122,14 +124,13 @@ impl FrameSlot {
             None => None,
         }) else {
             let scaler = &mut Scaler::default();
-            return Some(make(&latest.picture, tile, self.kind, latest.arrival, latest.number, scaler));
+            return Some(make(latest, tile, self.kind, scaler));
         };
         wanted.fetched = latest.number;
         match &wanted.fitted {
             Some(fitted) if fitted.number == latest.number => {}
             _ => {
-                let fitted = make(&latest.picture, tile, self.kind, latest.arrival, latest.number, &mut wanted.scaler);
-                wanted.fitted = Some(fitted);
+                wanted.fitted = Some(make(latest, tile, self.kind, &mut wanted.scaler));
             }
         }
         wanted.fitted.clone()
@@ -180,25 +181,23 @@ fn upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) -> Pict
     pool.lend(turned)
 }
 
-fn make(
-    picture: &Picture,
-    tile: Size,
-    kind: SourceKind,
-    arrival: Timestamp,
-    number: u64,
-    scaler: &mut Scaler,
-) -> Fitted {
+fn make(latest: &Latest, tile: Size, kind: SourceKind, scaler: &mut Scaler) -> Fitted {
+    let Latest { picture, colours, arrival, number, .. } = latest;
     let fit = fit(picture.size(), tile, kind);
     let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
-    // At exactly the right size the decoder's own memory is shown.
-    let picture = if part.size() == fit.dest.size() {
+    let ours = *colours == Colours::default();
+    // At exactly the right size and colours the decoder's own memory is shown.
+    let picture = if part.size() == fit.dest.size() && ours {
         part
     } else {
         let mut scaled = scaler.pool.take(fit.dest.size());
         scale::shrink(&part, &mut scaled, &mut scaler.halves);
+        if !ours {
+            colour::to_default(&mut scaled, *colours);
+        }
         scaler.pool.lend(scaled)
     };
-    Fitted { picture, dest: fit.dest, arrival, number }
+    Fitted { picture, dest: fit.dest, arrival: *arrival, number: *number }
 }
 
 #[cfg(test)]
@@ -220,7 +219,7 @@ mod tests {
         let slot = FrameSlot::new(SourceKind::Camera);
         assert!(slot.get(TILE).is_none());
         for (i, luma) in [50, 60, 70].into_iter().enumerate() {
-            slot.put(grey(Size::new(640, 360), luma), Rotation::None, at(i as u64));
+            slot.put(grey(Size::new(640, 360), luma), Look::default(), at(i as u64));
         }
         let fitted = slot.get(TILE).expect("three frames came");
         assert_eq!((fitted.picture.size(), fitted.arrival), (TILE, at(2)));
@@ -234,13 +233,13 @@ mod tests {
     #[test]
     fn sizes_that_are_shown_are_ready_and_others_forgotten() {
         let slot = FrameSlot::new(SourceKind::Camera);
-        slot.put(grey(Size::new(640, 360), 50), Rotation::None, at(0));
+        slot.put(grey(Size::new(640, 360), 50), Look::default(), at(0));
         assert!(slot.needs_fitting(TILE));
         slot.get(TILE);
-        slot.put(grey(Size::new(640, 360), 60), Rotation::None, at(1));
+        slot.put(grey(Size::new(640, 360), 60), Look::default(), at(1));
         assert!(!slot.needs_fitting(TILE), "scaled on arrival");
         for i in 0..=WANTED_FRAMES {
-            slot.put(grey(Size::new(640, 360), 60), Rotation::None, at(2 + i));
+            slot.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
         }
         assert!(slot.needs_fitting(TILE), "nobody shows it any more");
     }
@@ -249,14 +248,14 @@ mod tests {
     fn a_picture_of_the_right_size_is_not_copied() {
         let slot = FrameSlot::new(SourceKind::Camera);
         let picture = grey(TILE, 50);
-        slot.put(picture.clone(), Rotation::None, at(0));
+        slot.put(picture.clone(), Look::default(), at(0));
         assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0.as_ptr(), picture.plane(0).0.as_ptr());
     }
 
     #[test]
     fn pictures_are_turned_upright_first() {
         let slot = FrameSlot::new(SourceKind::Screen);
-        slot.put(grey(Size::new(180, 320), 50), Rotation::Right, at(0));
+        slot.put(grey(Size::new(180, 320), 50), Look { rotation: Rotation::Right, ..Look::default() }, at(0));
         assert_eq!(slot.size(), Some(TILE));
         assert_eq!(slot.get(TILE).expect("came").dest.size(), TILE);
     }

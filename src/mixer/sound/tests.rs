@@ -47,6 +47,7 @@ fn packet(n: u64, ticks: u64, arrival: Timestamp, payload: Bytes) -> SourcePacke
         arrival,
         audio_level: None,
         rotation: None,
+        colours: None,
         payload,
     }
 }

@@ -25,12 +25,13 @@ pub(super) const STREAM_ID: &str = "commingle";
 /// Prefix of the track ids that received tracks get; the mid follows.
 pub(super) const TRACK_PREFIX: &str = "in-";
 
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     super::engine::MID,
     super::engine::RID,
     super::engine::REPAIRED_RID,
     super::engine::AUDIO_LEVEL,
     super::engine::ORIENTATION,
+    super::engine::COLOUR_SPACE,
     super::engine::TRANSPORT_CC,
     super::engine::SEND_TIME,
 ];

@@ -1,0 +1,151 @@
+//! Colours: pictures whose samples mean something else than ours do.
+//!
+//! Owns: the conversion to [`Colours::default`], in place. Does not know: who says what a picture's samples mean.
+//! Canvases captured by a browser, for one, come as full-range BT.709, and cameras as what we use ourselves.
+
+use super::picture::PictureMut;
+use crate::media::{Colours, Matrix};
+
+/// Fixed-point one: products of two samples' worth stay far inside 32 bits.
+const ONE: f64 = 65_536.0;
+const SHIFT: u32 = 16;
+
+/// Converts a picture with these colours into one with the default ones.
+pub fn to_default(picture: &mut PictureMut, from: Colours) {
+    if from == Colours::default() {
+        return;
+    }
+    let conversion = Conversion::new(from);
+    let size = picture.size();
+    let (width, height) = (size.width as usize, size.height as usize);
+    let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
+    let ([luma, blue, red], strides) = picture.planes();
+    let mut shift = vec![0_i32; chroma_width];
+    for row in 0..chroma_height {
+        let blue = &mut blue[row * strides[1]..][..chroma_width];
+        let red = &mut red[row * strides[2]..][..chroma_width];
+        for ((shift, blue), red) in shift.iter_mut().zip(blue).zip(red) {
+            let (cb, cr) = (i32::from(*blue) - 128, i32::from(*red) - 128);
+            *shift = conversion.luma(cb, cr);
+            (*blue, *red) = conversion.chroma(cb, cr);
+        }
+        for row in row * 2..(row * 2 + 2).min(height) {
+            let luma = &mut luma[row * strides[0]..][..width];
+            for (pair, shift) in luma.chunks_mut(2).zip(&shift) {
+                for sample in pair {
+                    *sample = ((i32::from(*sample) * conversion.luma_gain + shift) >> SHIFT).clamp(0, 255) as u8;
+                }
+            }
+        }
+    }
+}
+
+/// The affine map from one meaning of samples to ours; grey stays grey, so luma never reaches chroma.
+struct Conversion {
+    luma_gain: i32,
+    luma_offset: i32,
+    luma_of: [i32; 2],
+    blue_of: [i32; 2],
+    red_of: [i32; 2],
+}
+
+impl Conversion {
+    fn new(from: Colours) -> Self {
+        let to = weights(Colours::default().matrix);
+        // What one unit of normalized Cb, and of Cr, adds to our normalized Y, Cb and Cr.
+        let [by_blue, by_red] =
+            [(1.0, 0.0), (0.0, 1.0)].map(|(cb, cr)| encode(to, decode(weights(from.matrix), cb, cr)));
+        let (luma_gain, luma_zero, chroma_gain) =
+            if from.full_range { (219.0 / 255.0, 0.0, 224.0 / 255.0) } else { (1.0, 16.0, 1.0) };
+        let fixed = |value: f64| (value * ONE).round() as i32;
+        let pair = |at: usize, scale: f64| [fixed(by_blue[at] * scale), fixed(by_red[at] * scale)];
+        Self {
+            luma_gain: fixed(luma_gain),
+            luma_offset: fixed(16.0 - luma_zero * luma_gain + 0.5),
+            luma_of: pair(0, chroma_gain * 219.0 / 224.0),
+            blue_of: pair(1, chroma_gain),
+            red_of: pair(2, chroma_gain),
+        }
+    }
+
+    /// What chroma and offset add to a luma sample, in fixed point.
+    fn luma(&self, cb: i32, cr: i32) -> i32 {
+        self.luma_offset + self.luma_of[0] * cb + self.luma_of[1] * cr
+    }
+
+    fn chroma(&self, cb: i32, cr: i32) -> (u8, u8) {
+        let sample = |of: [i32; 2]| {
+            let centred = (of[0] * cb + of[1] * cr + (1 << (SHIFT - 1))) >> SHIFT;
+            (centred + 128).clamp(0, 255) as u8
+        };
+        (sample(self.blue_of), sample(self.red_of))
+    }
+}
+
+/// Weights of red and blue in luma (ITU-T H.273 table 4).
+const fn weights(matrix: Matrix) -> (f64, f64) {
+    match matrix {
+        Matrix::Bt601 => (0.299, 0.114),
+        Matrix::Bt709 => (0.2126, 0.0722),
+    }
+}
+
+/// Red, green and blue of chroma alone (Y = 0), all normalized.
+fn decode((kr, kb): (f64, f64), cb: f64, cr: f64) -> [f64; 3] {
+    let red = 2.0 * (1.0 - kr) * cr;
+    let blue = 2.0 * (1.0 - kb) * cb;
+    [red, -(kr * red + kb * blue) / (1.0 - kr - kb), blue]
+}
+
+/// Normalized Y, Cb and Cr.
+fn encode((kr, kb): (f64, f64), [red, green, blue]: [f64; 3]) -> [f64; 3] {
+    let luma = kr * red + (1.0 - kr - kb) * green + kb * blue;
+    [luma, (blue - luma) / (2.0 * (1.0 - kb)), (red - luma) / (2.0 * (1.0 - kr))]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::Picture;
+    use crate::media::Size;
+
+    /// Samples of a colour, as a sender with these colours makes them.
+    fn samples(rgb: [f64; 3], colours: Colours) -> [f64; 3] {
+        let [y, cb, cr] = encode(weights(colours.matrix), rgb.map(|value| value / 255.0));
+        if colours.full_range {
+            [y * 255.0, 128.0 + cb * 255.0, 128.0 + cr * 255.0]
+        } else {
+            [16.0 + y * 219.0, 128.0 + cb * 224.0, 128.0 + cr * 224.0]
+        }
+    }
+
+    fn any_colours() -> impl Strategy<Value = Colours> {
+        (prop::sample::select(vec![Matrix::Bt601, Matrix::Bt709]), any::<bool>())
+            .prop_map(|(matrix, full_range)| Colours { matrix, full_range })
+    }
+
+    proptest! {
+        #[test]
+        fn every_colour_keeps_its_look(rgb in prop::array::uniform3(0.0..=255.0_f64), colours in any_colours(), odd in any::<bool>()) {
+            let [y, u, v] = samples(rgb, colours).map(|value| value.round().clamp(0.0, 255.0) as u8);
+            let size = if odd { Size::new(5, 3) } else { Size::new(6, 4) };
+            let mut picture = PictureMut::reclaim(Picture::filled(size, y, u, v)).expect("nobody else looks");
+            to_default(&mut picture, colours);
+            let picture = picture.freeze();
+            let expected = samples(rgb, Colours::default());
+            let (width, height) = (size.width as usize, size.height as usize);
+            for (i, expected) in expected.into_iter().enumerate() {
+                let (plane, stride) = picture.plane(i);
+                let by = if i == 0 { 1 } else { 2 };
+                for row in 0..height.div_ceil(by) {
+                    for sample in &plane[row * stride..][..width.div_ceil(by)] {
+                        // Rounded twice, and red and blue weigh chroma's rounding differently.
+                        prop_assert!((f64::from(*sample) - expected).abs() < 2.0, "plane {}: {} for {}", i, sample, expected);
+                    }
+                }
+            }
+        }
+    }
+}

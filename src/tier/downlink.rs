@@ -1,0 +1,170 @@
+//! What a link does to the packets sent over it: arrivals in, [`Reception`] out.
+//!
+//! Owns: the window over which arrivals are judged: losses, the queue that builds up on the way, how much arrives, and how
+//! far apart packets arrive that left together, which tells what the link could carry. Does not know: how arrivals are
+//! reported (transport-wide feedback), what is decided by them ([`super::Chooser`]).
+//!
+//! The estimate does not need the link to be full: packets of one burst leave back to back and arrive as the narrowest part of
+//! the way lets them through, so their spacing shows its rate (packet pairs, Keshav 1991).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::chooser::Reception;
+use crate::time::Timestamp;
+
+/// Over how much of the past losses and rates are counted.
+const WINDOW: Duration = Duration::from_secs(1);
+/// The standing queue is the least delay of the packets of this long: jitter leaves some packets alone, a queue none.
+const STANDING: Duration = Duration::from_millis(250);
+/// The way without a queue is the least delay of this long; routes change, and clocks drift apart by some 3 ms.
+const BASE: Duration = Duration::from_secs(30);
+/// Packets that left within this time of the one before them left together.
+const TOGETHER: Duration = Duration::from_millis(1);
+/// Bursts remembered for the capacity.
+const BURSTS: usize = 15;
+/// Bursts that must have been seen before their median says anything.
+const BURSTS_MIN: usize = 4;
+/// A burst measures a link only if what follows its first packet takes this many bits: a single small packet's spacing is
+/// mostly jitter.
+const BURST_BITS: u64 = 3_200;
+/// Fewer packets than this say nothing about losses.
+const PACKETS_MIN: usize = 8;
+/// Spacing below this cannot be told from none (feedback counts in quarters of a millisecond).
+const SPACING_MIN: Duration = Duration::from_micros(250);
+
+/// One packet, as the feedback tells of it; in the order of departure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When it left.
+    pub departure: Timestamp,
+    /// When it arrived, by the receiver's clock (which has any zero); None when it was lost.
+    pub arrival: Option<Duration>,
+    /// Bytes on the wire.
+    pub size: usize,
+}
+
+/// The state of one link, downwards.
+#[derive(Debug, Default)]
+pub struct Downlink {
+    window: VecDeque<Arrival>,
+    /// Least delays by second, newest last: departure's second and the delay in microseconds of two unrelated clocks.
+    base: VecDeque<(u64, i64)>,
+    burst: Option<Burst>,
+    /// Bits per second of the latest bursts.
+    rates: VecDeque<u64>,
+}
+
+/// Packets that left together, as far as they have arrived.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    last_departure: Timestamp,
+    first_arrival: Duration,
+    last_arrival: Duration,
+    /// What arrived after the first packet.
+    bits: u64,
+}
+
+impl Downlink {
+    /// Takes in what one feedback tells.
+    pub fn report(&mut self, arrivals: &[Arrival]) {
+        for arrival in arrivals {
+            self.window.push_back(*arrival);
+            if let Some(delay) = delay(arrival) {
+                self.note_delay(arrival.departure, delay);
+            }
+            self.note_burst(arrival);
+        }
+        let Some(newest) = self.window.back().map(|arrival| arrival.departure) else { return };
+        while self.window.front().is_some_and(|oldest| newest.since(oldest.departure) > WINDOW) {
+            self.window.pop_front();
+        }
+    }
+
+    /// What can be said now.
+    pub fn reception(&self) -> Option<Reception> {
+        if self.window.len() < PACKETS_MIN {
+            return None;
+        }
+        let lost = self.window.iter().filter(|packet| packet.arrival.is_none()).count();
+        Some(Reception {
+            lost: lost as f32 / self.window.len() as f32,
+            queue: self.queue(),
+            delivered: self.delivered(),
+            capacity: self.capacity(),
+        })
+    }
+
+    /// What the narrowest part of the way carries, in bits per second, by the spacing of bursts.
+    pub fn capacity(&self) -> Option<u64> {
+        if self.rates.len() < BURSTS_MIN {
+            return None;
+        }
+        let mut rates: Vec<u64> = self.rates.iter().copied().collect();
+        rates.sort_unstable();
+        Some(rates[rates.len() / 2])
+    }
+
+    fn note_delay(&mut self, departure: Timestamp, delay: i64) {
+        let second = departure.as_micros() / 1_000_000;
+        match self.base.back_mut() {
+            Some((known, least)) if *known == second => *least = (*least).min(delay),
+            _ => self.base.push_back((second, delay)),
+        }
+        while self.base.front().is_some_and(|(known, _)| second - known > BASE.as_secs()) {
+            self.base.pop_front();
+        }
+    }
+
+    fn note_burst(&mut self, packet: &Arrival) {
+        let together = self.burst.is_some_and(|burst| packet.departure.since(burst.last_departure) <= TOGETHER);
+        match (&mut self.burst, packet.arrival) {
+            (Some(burst), Some(arrival)) if together && arrival >= burst.last_arrival => {
+                burst.last_departure = packet.departure;
+                burst.last_arrival = arrival;
+                burst.bits += packet.size as u64 * 8;
+            }
+            _ => {
+                self.end_burst();
+                self.burst = packet.arrival.map(|arrival| Burst {
+                    last_departure: packet.departure,
+                    first_arrival: arrival,
+                    last_arrival: arrival,
+                    bits: 0,
+                });
+            }
+        }
+    }
+
+    fn end_burst(&mut self) {
+        let Some(burst) = self.burst.take().filter(|burst| burst.bits >= BURST_BITS) else { return };
+        let spacing = (burst.last_arrival - burst.first_arrival).max(SPACING_MIN);
+        self.rates.push_back((burst.bits as f64 / spacing.as_secs_f64()) as u64);
+        if self.rates.len() > BURSTS {
+            self.rates.pop_front();
+        }
+    }
+
+    /// How much longer than at best even the quickest packets take of late.
+    fn queue(&self) -> Option<Duration> {
+        let newest = self.window.back()?.departure;
+        let late = self.window.iter().rev().take_while(|packet| newest.since(packet.departure) <= STANDING);
+        let standing = late.filter_map(delay).min()?;
+        let base = self.base.iter().map(|(_, delay)| *delay).min()?;
+        Some(Duration::from_micros(u64::try_from(standing - base).unwrap_or_default()))
+    }
+
+    /// Bits per second that arrived in the window, by the receiver's clock.
+    fn delivered(&self) -> Option<u64> {
+        let arrived = || self.window.iter().filter_map(|packet| Some((packet.arrival?, packet.size)));
+        let (first, last) = (arrived().map(|(at, _)| at).min()?, arrived().map(|(at, _)| at).max()?);
+        let span = (last - first).max(WINDOW / 4);
+        let bits: u64 = arrived().map(|(_, size)| size as u64 * 8).sum();
+        Some((bits as f64 / span.as_secs_f64()) as u64)
+    }
+}
+
+/// Arrival less departure in microseconds; only differences between packets mean something.
+fn delay(packet: &Arrival) -> Option<i64> {
+    Some(packet.arrival?.as_micros() as i64 - packet.departure.as_micros() as i64)
+}
