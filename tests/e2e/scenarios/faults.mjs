@@ -32,7 +32,7 @@ async function judgeCall(page, from, to) {
         silence_ms: p.silence(start, end),
         states: p.states,
         ended: p.ended,
-        wrong_tiles: seen.filter((t) => t.seen !== owner[t.participant] || t.away > 60),
+        wrong_tiles: seen.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
         still_tiles: seen.filter((t) => t.bars < 3),
         tiles: seen.length,
         sound: await listen(p, { expected: all.map((q) => q.k).filter((k) => k !== p.k), strangers: [p.k] }),

@@ -38,7 +38,7 @@ export async function grid({ page: open, options, keep }) {
       answered_ms: people.round(p.answeredAfter),
       first_frame_ms: people.round(p.firstFrame),
       tiles: seen[i].length,
-      wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 60),
+      wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 14),
       still_tiles: seen[i].filter((t) => t.bars < 4),
       furthest_colour: Math.max(...seen[i].map((t) => t.away)),
       sound: heard[i],
@@ -109,7 +109,7 @@ export async function kinds({ page: open, options }) {
     };
     const shows = (whose) => async () => {
       const { k, away } = await tile(viewer, whose);
-      return k === whose.k && away < 60;
+      return k === whose.k && away < 14;
     };
     const hides = (whose) => async () => !(await shows(whose)());
     const timed = async (test, ms) => {
@@ -239,7 +239,7 @@ export async function churn({ page: open, options }) {
         codec: p.codec,
         tracks: p.tracks,
         wrong_tiles: seen.filter((t) => {
-          const shown = t.seen === owner[t.participant]?.k && t.away < 60 && t.bars >= 3;
+          const shown = t.seen === owner[t.participant]?.k && t.away < 14 && t.bars >= 3;
           return owner[t.participant]?.send.video ? !shown : shown;
         }),
         sound: await listen(p, {
