@@ -204,12 +204,24 @@ pub struct Look {
 pub enum Tier {
     /// Sound only.
     Audio,
+    /// Sound, and a sharp picture every second or so: for links too thin for a moving one.
+    Slides,
     /// 320x180, 15 frames a second.
     Low,
     /// 640x360, 30 frames a second.
     Medium,
     /// The whole canvas.
     High,
+}
+
+impl Tier {
+    /// Every rung, the least first.
+    pub const ALL: [Self; 5] = [Self::Audio, Self::Slides, Self::Low, Self::Medium, Self::High];
+
+    /// Whether its sound is the one for thin links too: fewer bits, and fewer packets, whose headers cost as much.
+    pub const fn has_thin_sound(self) -> bool {
+        matches!(self, Self::Audio | Self::Slides | Self::Low)
+    }
 }
 
 /// Names one encoded video output: which view, in which codec, how good.

@@ -49,7 +49,7 @@ async function refusal(response) {
  *                                        track yet, so that turning them on later needs no new connection
  * @param {string} [options.url]          the server; default: where this module was loaded from
  * @param {string} [options.token]        bearer token, where the server wants one
- * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `audio`
+ * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
  * @param {string} [options.view]         default `program`
  * @param {string} [options.selfView]     `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  besides those the server names

@@ -165,6 +165,13 @@ pub struct Tiers {
     pub low_fps: u32,
     /// Bitrate of the tier `low`, in kbit/s.
     pub low_kbps: u32,
+    /// Size of the tier `slides`, whose pictures are seldom but sharp.
+    #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
+    pub slides_size: Size,
+    /// Frames a second of the tier `slides`.
+    pub slides_fps: u32,
+    /// Bitrate of the tier `slides`, in kbit/s.
+    pub slides_kbps: u32,
 }
 
 /// Which H.264 encoder is used.
@@ -250,7 +257,7 @@ impl Default for Video {
 
 impl Default for Tiers {
     fn default() -> Self {
-        let Ladder { high, medium, low } = Ladder::default();
+        let Ladder { high, medium, low, slides } = Ladder::default();
         Self {
             high_kbps: high.bitrate_kbps,
             medium_size: medium.size,
@@ -259,6 +266,9 @@ impl Default for Tiers {
             low_size: low.size,
             low_fps: low.fps,
             low_kbps: low.bitrate_kbps,
+            slides_size: slides.size,
+            slides_fps: slides.fps,
+            slides_kbps: slides.bitrate_kbps,
         }
     }
 }
@@ -303,6 +313,7 @@ impl Config {
             high: rung(canvas, canvas_fps, tiers.high_kbps),
             medium: rung(tiers.medium_size, tiers.medium_fps, tiers.medium_kbps),
             low: rung(tiers.low_size, tiers.low_fps, tiers.low_kbps),
+            slides: rung(tiers.slides_size, tiers.slides_fps, tiers.slides_kbps),
         }
     }
 

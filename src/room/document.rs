@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ParticipantId, RoomName, ViewName};
 use crate::layout::Layout;
 use crate::media::{Codec, Size, SourceKind, Tier};
+use crate::tier::Limit;
 
 /// What a person may do; each role may do all that the one before may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +105,11 @@ pub struct ReceivesDocument {
     pub audio: bool,
     /// Codec of the composition, if it gets one.
     pub video: Option<Codec>,
+    /// The tier it gets now.
+    pub tier: Tier,
+    /// Why it gets no better one; absent where the best one is sent, or it asked for this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
 }
 
 /// What a view shows.

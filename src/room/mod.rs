@@ -24,7 +24,7 @@ use crate::room::document::{
     SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
-use crate::tier::Ladder;
+use crate::tier::{Chooser, Ladder, Reception};
 use crate::time::Timestamp;
 
 /// Longest name of a participant, in characters; the rest is cut off.
@@ -104,6 +104,10 @@ pub enum Input {
     Left(ParticipantId),
     /// A source's first packet, or the first in another codec.
     SourceStarted(SourceId, Codec),
+    /// How what a participant is sent arrives.
+    Reception(ParticipantId, Reception),
+    /// The stream that a participant is to get flows to it now.
+    Switched(ParticipantId),
     /// A subscriber cannot decode what it gets without a keyframe.
     KeyframeWanted(ParticipantId),
     /// The mixer cannot decode this source without a keyframe.
@@ -141,6 +145,8 @@ pub enum Effect {
     Routes(Vec<Route>),
     /// Ask a sender for a keyframe of this source.
     Keyframe(ParticipantId, SourceId),
+    /// Send this participant no video for so long.
+    Pause(ParticipantId, Duration),
     /// Close this connection.
     Close(ParticipantId),
     /// Tell everyone who listens to events.
@@ -173,6 +179,8 @@ pub struct Route {
     pub participant: ParticipantId,
     /// The stream's serial.
     pub video: Option<u32>,
+    /// The stream it got before, until the new one can begin.
+    pub leaving: Option<u32>,
     /// The mix without its own voice.
     pub audio: bool,
 }
@@ -190,6 +198,10 @@ struct Person {
     video_muted: bool,
     gain_db: f32,
     tier: TierChoice,
+    /// Chooses while `tier` is `auto`.
+    chooser: Chooser,
+    /// The stream that flows until the one it is to get now can begin.
+    leaving: Option<StreamKey>,
 }
 
 /// One thing a participant sends.
@@ -297,6 +309,8 @@ impl Room {
                 video_muted: false,
                 gain_db: 0.0,
                 tier: who.tier,
+                chooser: Chooser::new(self.settings.ladder.costs(), now),
+                leaving: None,
             },
         );
         self.empty_since = None;
@@ -331,6 +345,14 @@ impl Room {
             Input::Connected(participant) => self.connected(participant),
             Input::Left(participant) => self.left(now, participant),
             Input::SourceStarted(source, codec) => self.source_started(source, codec),
+            Input::Reception(participant, reception) => self.reception(now, participant, &reception),
+            Input::Switched(participant) => {
+                if let Some(person) = self.people.get_mut(&participant)
+                    && person.leaving.take().is_some()
+                {
+                    self.refresh();
+                }
+            }
             Input::KeyframeWanted(participant) => {
                 if let Some(serial) = self.route(participant).and_then(|route| route.video) {
                     self.effects.push_back(Effect::Order(Order::Keyframe(serial)));
@@ -357,7 +379,7 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
-            Input::Update(participant, patch) => self.update(participant, patch),
+            Input::Update(participant, patch) => self.update(now, participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),
             Input::Delete => self.end("deleted"),
@@ -419,7 +441,12 @@ impl Room {
                 .iter()
                 .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
                 .collect(),
-            receives: ReceivesDocument { audio: person.receives_audio, video: person.receives_video },
+            receives: ReceivesDocument {
+                audio: person.receives_audio,
+                video: person.receives_video,
+                tier: person.tier(),
+                limit: person.adapts().then(|| person.chooser.limit()).flatten(),
+            },
         })
     }
 
@@ -522,8 +549,21 @@ impl Room {
         self.refresh();
     }
 
-    fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
+    fn reception(&mut self, now: Timestamp, participant: ParticipantId, reception: &Reception) {
+        let Some(person) = self.people.get_mut(&participant).filter(|person| person.adapts()) else { return };
+        let before = person.stream();
+        let Some(choice) = person.chooser.report(now, reception) else { return };
+        person.leave(before);
+        if choice.pause > Duration::ZERO {
+            self.effects.push_back(Effect::Pause(participant, choice.pause));
+        }
+        self.announce(participant);
+        self.refresh();
+    }
+
+    fn update(&mut self, now: Timestamp, participant: ParticipantId, patch: ParticipantPatch) {
         let Some(person) = self.people.get_mut(&participant) else { return };
+        let before = person.stream();
         if let Some(name) = patch.name {
             person.name = display_name(&name);
         }
@@ -532,7 +572,11 @@ impl Room {
         }
         person.audio_muted = patch.audio_muted.unwrap_or(person.audio_muted);
         person.video_muted = patch.video_muted.unwrap_or(person.video_muted);
-        person.tier = patch.tier.unwrap_or(person.tier);
+        if let Some(tier) = patch.tier.filter(|tier| *tier != person.tier) {
+            person.tier = tier;
+            person.chooser = Chooser::new(self.settings.ladder.costs(), now);
+            person.leave(before);
+        }
         self.announce(participant);
         self.refresh();
     }
@@ -612,11 +656,24 @@ fn display_name(text: &str) -> String {
 }
 
 impl Person {
-    /// The tier it gets; the network's say comes with the tiers' own issue.
+    /// The tier it gets.
     fn tier(&self) -> Tier {
         match self.tier {
-            TierChoice::Auto => Tier::High,
+            TierChoice::Auto => self.chooser.tier(),
             TierChoice::Pinned(tier) => tier,
         }
+    }
+
+    /// Whether its link chooses its tier.
+    fn adapts(&self) -> bool {
+        self.connected && self.tier == TierChoice::Auto && self.receives_video.is_some()
+    }
+
+    /// It is to get another stream than this one, which flows until the new one can begin.
+    fn leave(&mut self, before: Option<StreamKey>) {
+        let after = self.stream();
+        // What has not begun yet is not left: what flows is what was left before.
+        let flowing = self.leaving.take().or(before);
+        self.leaving = flowing.filter(|_| after.is_some()).filter(|flowing| after.as_ref() != Some(flowing));
     }
 }

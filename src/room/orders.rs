@@ -94,7 +94,8 @@ impl Room {
     }
 
     fn derive_streams(&mut self) -> StreamSet {
-        let keys: BTreeSet<StreamKey> = self.people.values().filter_map(Person::stream).collect();
+        let streams = |person: &Person| person.stream().into_iter().chain(person.leaving.clone());
+        let keys: BTreeSet<StreamKey> = self.people.values().flat_map(streams).collect();
         self.serials.retain(|key, _| keys.contains(key));
         let streams = keys
             .into_iter()
@@ -103,7 +104,9 @@ impl Room {
                     self.next_serial += 1;
                     self.next_serial - 1
                 });
-                let spec = self.settings.ladder.spec(key.tier);
+                let Some(spec) = self.settings.ladder.spec(key.tier) else {
+                    unreachable!("no stream is of the tier audio")
+                };
                 // The best tier is the canvas as it is; the ladder gives only its bitrate.
                 let (size, fps) = match key.tier {
                     Tier::High => (self.settings.canvas, self.settings.fps),
@@ -123,21 +126,16 @@ impl Room {
             .map(|(participant, person)| Route {
                 participant: *participant,
                 video: person.stream().and_then(|key| self.serials.get(&key).copied()),
+                leaving: person.leaving.as_ref().and_then(|key| self.serials.get(key).copied()),
                 audio: person.receives_audio,
             })
             .collect();
         if routes == self.routes {
             return;
         }
-        // Whoever is new on a stream can begin only at a keyframe.
-        let begun: BTreeSet<u32> = routes
-            .iter()
-            .filter(|route| self.route(route.participant).and_then(|old| old.video) != route.video)
-            .filter_map(|route| route.video)
-            .collect();
+        // Whoever is new on a stream asks for a keyframe itself, unless the last one is recent enough to begin with.
         self.routes = routes;
         self.effects.push_back(Effect::Routes(self.routes.clone()));
-        self.effects.extend(begun.into_iter().map(|serial| Effect::Order(Order::Keyframe(serial))));
     }
 }
 
@@ -160,7 +158,7 @@ impl Person {
         self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
     }
 
-    fn stream(&self) -> Option<StreamKey> {
+    pub(super) fn stream(&self) -> Option<StreamKey> {
         let codec = self.receives_video.filter(|_| self.connected && self.tier() != Tier::Audio)?;
         Some(StreamKey { view: ViewName::program(), codec, tier: self.tier() })
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::media::Kind;
+use crate::tier::Limit;
 
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -121,12 +122,33 @@ fn one_encode_per_codec_however_many_watch() {
 }
 
 #[test]
-fn a_joiner_makes_its_stream_send_a_keyframe() {
+fn a_thin_link_gets_another_stream_which_takes_over_when_it_flows() {
     let mut driven = Driven::new(9);
-    driven.join(person("Ann"));
-    driven.effects.clear();
+    let ann = driven.join(person("Ann")).participant;
     driven.join(person("Bob"));
-    assert!(driven.effects.iter().any(|e| matches!(e, Effect::Order(Order::Keyframe(_)))));
+    let streams = |driven: &Driven| driven.room.streams.streams.iter().map(|s| s.key.tier).collect::<BTreeSet<_>>();
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::High]));
+    driven.effects.clear();
+    let congested =
+        Reception { queue: Some(Duration::from_millis(500)), capacity: Some(250_000), ..Reception::default() };
+    driven.now += 5_000;
+    driven.handle(Input::Reception(ann, congested));
+    assert!(driven.effects.iter().any(|e| matches!(e, Effect::Pause(who, pause) if *who == ann && !pause.is_zero())));
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::Low, Tier::High]));
+    let route = driven.room.route(ann).expect("is here");
+    assert!(route.leaving.is_some() && route.leaving != route.video);
+    let document = driven.room.participant(ann).expect("is here");
+    assert_eq!((document.receives.tier, document.receives.limit), (Tier::Low, Some(Limit::Delay)));
+    assert_eq!(document.tier, TierChoice::Auto);
+    driven.handle(Input::Switched(ann));
+    assert_eq!(driven.room.route(ann).expect("is here").leaving, None);
+    // Whoever pins a tier is not moved from it.
+    let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
+    driven.handle(Input::Update(ann, patch));
+    driven.handle(Input::Switched(ann));
+    driven.now += 5_000;
+    driven.handle(Input::Reception(ann, congested));
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::Medium, Tier::High]));
 }
 
 #[test]
@@ -227,7 +249,9 @@ enum Op {
     Start(usize),
     Leave(usize),
     Mute(usize, bool, bool),
-    Tier(usize, Tier),
+    Tier(usize, TierChoice),
+    Congest(usize, u64),
+    Switch(usize),
     Talk(usize, u8),
     LoseMixer,
     Pass(u64),
@@ -243,8 +267,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0usize..8).prop_map(Op::Start),
         2 => (0usize..8).prop_map(Op::Leave),
         1 => (0usize..8, any::<bool>(), any::<bool>()).prop_map(|(i, a, v)| Op::Mute(i, a, v)),
-        1 => (0usize..8, proptest::sample::select(vec![Tier::Audio, Tier::Low, Tier::High]))
-            .prop_map(|(i, tier)| Op::Tier(i, tier)),
+        1 => (0usize..8, proptest::sample::select(Tier::ALL.to_vec()))
+            .prop_map(|(i, tier)| Op::Tier(i, TierChoice::Pinned(tier))),
+        1 => (0usize..8).prop_map(|i| Op::Tier(i, TierChoice::Auto)),
+        2 => (0usize..8, 20_000_u64..3_000_000).prop_map(|(i, capacity)| Op::Congest(i, capacity)),
+        2 => (0usize..8).prop_map(Op::Switch),
         2 => (0usize..8, 0u8..=127).prop_map(|(i, level)| Op::Talk(i, level)),
         1 => Just(Op::LoseMixer),
         3 => (1u64..3_000).prop_map(Op::Pass),
@@ -268,7 +295,8 @@ fn verify(driven: &Driven, versions: &mut u64) {
     }
     assert_eq!(document.version, *versions);
     let streams: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.serial).collect();
-    let used: BTreeSet<_> = driven.room.routes.iter().filter_map(|route| route.video).collect();
+    let used: BTreeSet<_> =
+        driven.room.routes.iter().flat_map(|route| [route.video, route.leaving]).flatten().collect();
     assert_eq!(streams, used, "an encoder without a subscriber, or a subscriber without an encoder");
     let listeners: BTreeSet<_> = driven.room.mix.listeners.iter().copied().collect();
     assert!(listeners.is_subset(&here));
@@ -310,8 +338,21 @@ proptest! {
                 },
                 Op::Tier(i, tier) => if let Some(p) = who(i) {
                     let p = p.participant;
-                    let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(tier)), ..Default::default() };
+                    let patch = ParticipantPatch { tier: Some(tier), ..Default::default() };
                     driven.handle(Input::Update(p, patch));
+                },
+                Op::Congest(i, capacity) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    let reception = Reception {
+                        lost: if capacity % 2 == 0 { 0.4 } else { 0.0 },
+                        capacity: Some(capacity),
+                        ..Reception::default()
+                    };
+                    driven.handle(Input::Reception(p, reception));
+                },
+                Op::Switch(i) => if let Some(p) = who(i) {
+                    let p = p.participant;
+                    driven.handle(Input::Switched(p));
                 },
                 Op::Talk(i, level) => if let Some(p) = who(i) {
                     let p = p.participant;

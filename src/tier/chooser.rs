@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::media::Tier;
 use crate::time::Timestamp;
 
@@ -24,12 +26,14 @@ const PATIENCE: Duration = Duration::from_millis(700);
 const SETTLE: Duration = Duration::from_millis(1_200);
 /// Capacity that a better tier needs, relative to its cost.
 const HEADROOM: f64 = 1.2;
+/// A receiver that estimates less than this part of what it is sent cannot take it.
+const ESTIMATE_LOW: f64 = 0.7;
 /// The shortest and longest time without congestion before a better tier.
 const WAIT_MIN: Duration = Duration::from_secs(3);
 /// See [`WAIT_MIN`].
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// The same where capacity is measured: then a try is no guess.
-const WAIT_MEASURED_MAX: Duration = Duration::from_secs(9);
+/// A link that carries so much more than when a try failed is another link: no need to wait.
+const IMPROVED: f64 = 1.5;
 /// A better tier that lasted so long was no mistake.
 const PROVEN: Duration = Duration::from_secs(10);
 
@@ -44,6 +48,9 @@ pub struct Reception {
     pub delivered: Option<u64>,
     /// Bits per second that the way carries, where that is known.
     pub capacity: Option<u64>,
+    /// What the receiver thinks that it can receive, in bits per second, where it says so. It knows no more than what it
+    /// gets, so it says when there is too much, not when there could be more.
+    pub estimate: Option<u64>,
 }
 
 /// Bits per second on the wire that each tier costs, its sound included.
@@ -79,6 +86,18 @@ impl Costs {
     }
 }
 
+/// Why a link gets no better tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limit {
+    /// Packets were lost.
+    Loss,
+    /// Packets queued up on the way, or left slower than they came.
+    Delay,
+    /// The receiver said that it cannot take more.
+    Receiver,
+}
+
 /// A new tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -102,12 +121,28 @@ pub struct Chooser {
     wait: Duration,
     /// When it last stepped up, while that is not proven.
     tried: Option<Timestamp>,
+    /// The capacity with which the last try began that failed.
+    failed: Option<u64>,
+    /// The capacity with which the last try began.
+    try_capacity: Option<u64>,
+    limit: Option<Limit>,
 }
 
 impl Chooser {
     /// Begins at the best tier.
     pub const fn new(costs: Costs, now: Timestamp) -> Self {
-        Self { costs, tier: Tier::High, settles: now, congested: None, rests: now, wait: WAIT_MIN, tried: None }
+        Self {
+            costs,
+            tier: Tier::High,
+            settles: now,
+            congested: None,
+            rests: now,
+            wait: WAIT_MIN,
+            tried: None,
+            failed: None,
+            try_capacity: None,
+            limit: None,
+        }
     }
 
     /// The present tier.
@@ -115,10 +150,16 @@ impl Chooser {
         self.tier
     }
 
+    /// Why the tier is not the best one; None where it is.
+    pub const fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+
     /// Takes in how things arrive; gives a new tier, if that is better.
     pub fn report(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         if self.tried.is_some_and(|tried| now.since(tried) > PROVEN) {
             self.tried = None;
+            self.failed = None;
             self.wait = WAIT_MIN;
         }
         let severe = self.is_severe(reception);
@@ -132,13 +173,19 @@ impl Chooser {
         if self.congested.take().is_some() {
             self.rests = self.rests.max(now + self.wait);
         }
-        (now >= self.rests).then(|| self.step_up(now, reception))?
+        (now >= self.rests || self.is_improved(now, reception)).then(|| self.step_up(now, reception))?
     }
 
     /// Whether the link lacks nothing for the present tier: then packets are lost for other reasons than their number.
     fn has_room(&self, reception: &Reception) -> bool {
         let room = |capacity: u64| capacity as f64 >= self.costs.of(self.tier) as f64 * HEADROOM;
         reception.capacity.is_some_and(room) && reception.queue.is_some_and(|queue| queue < QUEUE_MILD)
+    }
+
+    /// Whether the link is much better than when a better tier was tried in vain.
+    fn is_improved(&self, now: Timestamp, reception: &Reception) -> bool {
+        let improved = |(now, then): (u64, u64)| now as f64 > then as f64 * IMPROVED;
+        now >= self.settles + SETTLE && reception.capacity.zip(self.failed).is_some_and(improved)
     }
 
     fn is_severe(&self, reception: &Reception) -> bool {
@@ -148,21 +195,32 @@ impl Chooser {
 
     fn is_mild(&self, reception: &Reception) -> bool {
         let lost = if self.has_room(reception) { LOST_SEVERE } else { LOST_MILD };
-        reception.lost >= lost || reception.queue.is_some_and(|queue| queue >= QUEUE_MILD)
+        let too_much = |estimate: u64| (estimate as f64) < self.costs.of(self.tier) as f64 * ESTIMATE_LOW;
+        reception.lost >= lost
+            || reception.queue.is_some_and(|queue| queue >= QUEUE_MILD)
+            || reception.estimate.is_some_and(too_much)
     }
 
     fn step_down(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         let below = Tier::ALL.into_iter().rev().find(|tier| *tier < self.tier)?;
         let guess = (self.costs.of(self.tier) as f64 * f64::from(1.0 - reception.lost)) as u64;
-        let carried = [reception.capacity, reception.delivered].into_iter().flatten().min().unwrap_or(guess);
+        let carried =
+            [reception.capacity, reception.delivered, reception.estimate].into_iter().flatten().min().unwrap_or(guess);
         let tier = self.costs.fitting(carried).min(below);
         if self.tried.take().is_some() {
-            let most = if reception.capacity.is_some() { WAIT_MEASURED_MAX } else { WAIT_MAX };
-            self.wait = (self.wait * 2).min(most);
+            self.wait = (self.wait * 2).min(WAIT_MAX);
+            self.failed = self.try_capacity;
         }
         self.congested = None;
         self.change(now, tier);
         let queue = reception.queue.unwrap_or_default();
+        self.limit = Some(if queue >= QUEUE_MILD {
+            Limit::Delay
+        } else if reception.lost >= LOST_MILD {
+            Limit::Loss
+        } else {
+            Limit::Receiver
+        });
         // Sound goes on meanwhile and takes its share of the link.
         let share = self.costs.audio as f64 / (carried.max(self.costs.audio * 2) as f64);
         Some(Choice { tier, pause: queue.mul_f64(1.0 / (1.0 - share)).min(Duration::from_secs(2)) })
@@ -178,7 +236,11 @@ impl Chooser {
             return None;
         }
         self.tried = Some(now);
+        self.try_capacity = reception.capacity;
         self.change(now, tier);
+        if tier == Tier::High {
+            self.limit = None;
+        }
         Some(Choice { tier, pause: Duration::ZERO })
     }
 

@@ -92,6 +92,7 @@ impl Downlink {
             queue: self.queue(),
             delivered: self.delivered(),
             capacity: self.capacity(),
+            estimate: None,
         })
     }
 

@@ -11,7 +11,8 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
-    NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder, TwccReceiverBuilder,
+    CongestionControlBuilder, NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder,
+    TwccReceiverBuilder, TwccSenderBuilder,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
@@ -23,6 +24,7 @@ use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpHeaderExtensionCapability, RTCRtpRtxParameters, RtpCodecKind,
 };
 
+use super::arrivals::Arrivals;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
@@ -158,8 +160,8 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
     Ok(engine)
 }
 
-/// The interceptors of a peer that sends to us, or only receives.
-pub(super) fn interceptors(tap: Tap, sends: bool) -> Registry {
+/// The interceptors of a peer that sends to us, or only receives. Who sends also tells when each of our packets arrives.
+pub(super) fn interceptors(tap: Tap, sends: bool, arrivals: Arrivals) -> Registry {
     let registry = Registry::new()
         .with(Slot::from(TAP_SLOT), tap)
         .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RESEND_PACKETS).build())
@@ -169,6 +171,8 @@ pub(super) fn interceptors(tap: Tap, sends: bool) -> Registry {
     }
     let nack = NackGeneratorBuilder::new().with_max_nacks_per_packet(NACKS_MAX).with_skip_last_n(1).build();
     registry
+        .with(Slot::CongestionControl, CongestionControlBuilder::new(arrivals).build())
+        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
         .with(Slot::NackGenerator, nack)
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())

@@ -8,6 +8,7 @@
 //! into that task's bounded queue. A reader per received track does nothing but pass packets on, since the queue it reads
 //! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
 
+mod arrivals;
 mod crypto;
 mod description;
 mod engine;
@@ -27,6 +28,7 @@ use super::fanout::Subscriber;
 use super::udp::Mux;
 use crate::media::{Codec, SourceKind, SourcePacket};
 use crate::sdp::{Facts, Fragment, Offer};
+use crate::tier::Reception;
 
 /// Requests waiting for a peer's task.
 const COMMANDS: usize = 32;
@@ -49,13 +51,10 @@ pub enum PeerEvent {
     Closed,
     /// It cannot decode our video without a keyframe; several requests are one.
     KeyframeWanted,
-    /// How what we send arrives.
-    Receiver {
-        /// Share of our packets lost since the last report, 0 to 1.
-        fraction_lost: f32,
-        /// Round trip, once known.
-        rtt: Option<Duration>,
-    },
+    /// How what we send arrives; a few times a second.
+    Reception(Reception),
+    /// The video stream that was wanted of its subscriber flows now.
+    Switched,
 }
 
 /// Why an offer, a fragment or a peer did not do. Whoever sent it can mend the first two.
@@ -193,6 +192,12 @@ impl Peer {
     pub async fn request_keyframe(&self, mid: &str) {
         // A peer that is gone sends no more keyframes.
         let _ = self.commands.send(Command::Keyframe(mid.to_owned())).await;
+    }
+
+    /// Sends no video for so long, so that what waits on the way can drain.
+    pub async fn pause(&self, pause: Duration) {
+        // A peer that is gone sends nothing anyway.
+        let _ = self.commands.send(Command::Pause(pause)).await;
     }
 
     /// Counters and latest values.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use super::description::Format;
 use super::{Counters, engine};
-use crate::edge::fanout::{Header, Outgoing, Rewriter, Subscriber};
+use crate::edge::fanout::{Header, Outgoing, Pacer, Rewriter, Subscriber};
 use crate::media::Kind;
+use crate::time::{self, Timestamp};
 
 /// SSRCs of what a peer is sent; the one above each is for its retransmissions.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,15 @@ impl Ssrcs {
         let audio = rand::random::<u32>() | 1;
         Self { audio, video: audio ^ 0x8000_0004 }
     }
+}
+
+/// How fast a peer's video may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Pace {
+    /// None while nothing is known of the link.
+    pub(super) bits_per_second: Option<u64>,
+    /// Not before this time.
+    pub(super) paused: Timestamp,
 }
 
 /// One track to a peer.
@@ -65,10 +76,31 @@ pub(super) struct Outputs {
     pub(super) video: Option<Output>,
 }
 
-/// Sends what the subscriber gets until the connection ends.
-pub(super) async fn write(subscriber: Arc<Subscriber>, outputs: Arc<Mutex<Outputs>>, counters: Arc<Counters>) {
+/// How fast video leaves while nobody knows better: a keyframe of the best tier within a tenth of a second.
+const PACE: u64 = 10_000_000;
+
+/// Sends what the subscriber gets until the connection ends; `pace` is how fast video may leave.
+pub(super) async fn write(
+    subscriber: Arc<Subscriber>,
+    outputs: Arc<Mutex<Outputs>>,
+    counters: Arc<Counters>,
+    mut pace: watch::Receiver<Pace>,
+) {
+    let mut pacer = Pacer::new(PACE, time::now());
     loop {
-        let outgoing = subscriber.next().await;
+        if pace.has_changed().unwrap_or_default() {
+            let Pace { bits_per_second, paused } = *pace.borrow_and_update();
+            pacer.set_rate(bits_per_second.unwrap_or(PACE), time::now());
+            pacer.pause_until(paused);
+        }
+        let outgoing = match pacer.wait(time::now()) {
+            None => subscriber.next().await,
+            // Sound never waits for video to be allowed.
+            Some(wait) => match tokio::time::timeout(wait, subscriber.next_audio()).await {
+                Ok(outgoing) => outgoing,
+                Err(_) => continue,
+            },
+        };
         let ready = {
             let mut outputs = outputs.lock();
             let (output, packet, resumes) = match &outgoing {
@@ -78,6 +110,9 @@ pub(super) async fn write(subscriber: Arc<Subscriber>, outputs: Arc<Mutex<Output
             output.map(|output| (output.track(), output.rewriter.rewrite(packet, resumes)))
         };
         let Some((track, packet)) = ready else { continue };
+        if matches!(outgoing, Outgoing::Video { .. }) {
+            pacer.sent(packet.payload.len());
+        }
         counters.packets_out.fetch_add(1, Ordering::Relaxed);
         counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
         if let Err(error) = track.write_rtp(packet).await {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
@@ -30,6 +31,10 @@ pub(super) struct Reception {
     pub(super) fraction_lost: f32,
     /// Round trip, where the report allows to tell.
     pub(super) rtt: Option<Duration>,
+    /// The shortest round trip seen.
+    pub(super) shortest: Option<Duration>,
+    /// What the peer thinks that it can receive, in bits per second, where it says so (REMB).
+    pub(super) estimate: Option<u64>,
 }
 
 /// What the tap has seen, shared with the peer's task.
@@ -91,6 +96,13 @@ impl Tap {
             self.wanted(request.media_ssrc);
         } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
             request.fir.iter().for_each(|entry| self.wanted(entry.ssrc));
+        } else if let Some(estimate) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            // Told with the next report: one alone says nothing of losses.
+            let seen = &self.seen.reception;
+            seen.send_if_modified(|reception| {
+                reception.estimate = Some(estimate.bitrate as u64);
+                false
+            });
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
             report.reports.iter().for_each(|report| self.reported(report, now));
         } else if let Some(report) = any.downcast_ref::<SenderReport>() {
@@ -112,7 +124,11 @@ impl Tap {
         let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
         // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
         let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
-        self.seen.reception.send_replace(Reception { fraction_lost: f32::from(report.fraction_lost) / 256.0, rtt });
+        self.seen.reception.send_modify(|reception| {
+            reception.fraction_lost = f32::from(report.fraction_lost) / 256.0;
+            reception.rtt = rtt;
+            reception.shortest = [reception.shortest, rtt].into_iter().flatten().min();
+        });
     }
 
     fn wrote(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) {

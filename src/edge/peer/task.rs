@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rtc::peer_connection::configuration::interceptor_registry::Registry;
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::sdp::{RTCSdpType, RTCSessionDescription};
 use rtc::peer_connection::state::RTCPeerConnectionState;
@@ -20,21 +21,35 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
+use super::arrivals::Arrivals;
 use super::description::{self, CANDIDATES_MAX, Ice, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
-use super::outgoing::{self, Output, Outputs, Ssrcs};
-use super::tap::{Seen, Tap};
+use super::outgoing::{self, Output, Outputs, Pace, Ssrcs};
+use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
 use crate::media::SourceKind;
 use crate::sdp::{Facts, Fragment, Offer};
-use crate::time;
+use crate::tier::Reception;
+use crate::time::{self, Timestamp};
 
 /// A peer that has not connected by then never will.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Keyframe requests are passed on at most this often.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
+/// From one word on how things arrive to the next; feedback comes more often.
+const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
+/// A peer that has not told of single packets for so long does not do so (any more): then its reports must do.
+const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
+/// Left of a link's capacity for sound, and not used for video.
+const SOUND_SHARE: u64 = 28_000;
+/// Video is never paced slower.
+const PACE_MIN: u64 = 30_000;
+/// Video that has waited here for so long counts as a queue on the way: it leaves slower than it comes.
+const BACKLOG_MAX: Duration = Duration::from_millis(1_500);
+/// Who is connected and has no video after so long needs a keyframe; until then what was sent lately may do.
+const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the last event may take to be taken.
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notes of the connection's callbacks that may wait.
@@ -46,6 +61,7 @@ pub(super) enum Command {
     Restart(Fragment, Reply<(String, String)>),
     Renegotiate(Box<Offer>, String, Facts, Reply<String>),
     Keyframe(String),
+    Pause(Duration),
     Close(oneshot::Sender<()>),
 }
 
@@ -102,6 +118,13 @@ pub(super) struct Task {
     agreed: Arc<ArcSwap<Agreed>>,
     outputs: Arc<Mutex<Outputs>>,
     writer: AbortHandle,
+    pace: watch::Sender<Pace>,
+    arrivals: watch::Receiver<Option<Reception>>,
+    /// When it last told of single packets.
+    fed_back: Option<Timestamp>,
+    told: Timestamp,
+    /// Until when it may begin with what was sent lately.
+    begins: Option<Pin<Box<Sleep>>>,
     incoming: Vec<Incoming>,
     /// The latest offer, as the client sent it, and what was taken of it.
     offer: Offer,
@@ -137,11 +160,14 @@ impl Task {
         connection.set_remote_password(&taken.ice.password);
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
-        let pc = build(&connection, media, tap, &taken, sends, callbacks).await?;
+        let (estimator, arrivals) = Arrivals::new();
+        let interceptors = engine::interceptors(tap, sends, estimator);
+        let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let counters = Arc::new(Counters::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
-        let writer = outgoing::write(Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters));
+        let (pace, paces) = watch::channel(Pace::default());
+        let writer = outgoing::write(Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters), paces);
         let mut task = Self {
             pc,
             connection,
@@ -156,6 +182,11 @@ impl Task {
             agreed: Arc::new(ArcSwap::from_pointee(Agreed::new(&taken, &facts.sends))),
             outputs,
             writer: tokio::spawn(writer).abort_handle(),
+            pace,
+            arrivals,
+            fed_back: None,
+            told: Timestamp::default(),
+            begins: None,
             incoming: Vec::new(),
             offer: offer.clone(),
             text: text.to_owned(),
@@ -262,6 +293,7 @@ impl Task {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut fate = self.connection.fate();
         let mut reception = self.seen.reception.subscribe();
+        let mut arrivals = self.arrivals.clone();
         let mut quiet: Option<Pin<Box<Sleep>>> = None;
         let mut deadline = Some(Box::pin(sleep(CONNECT_TIMEOUT)));
         let (seen, subscriber, overflow) = (self.seen.clone(), self.subscriber.clone(), self.overflow.clone());
@@ -283,7 +315,16 @@ impl Task {
                 }
                 Ok(()) = reception.changed() => {
                     let latest = *reception.borrow_and_update();
-                    self.tell(PeerEvent::Receiver { fraction_lost: latest.fraction_lost, rtt: latest.rtt })
+                    self.reported(&latest)
+                }
+                Ok(()) = arrivals.changed() => {
+                    let latest = *arrivals.borrow_and_update();
+                    latest.map_or(Ok(()), |latest| self.fed_back(latest))
+                }
+                () = subscriber.switched() => self.tell(PeerEvent::Switched),
+                () = elapsed(&mut self.begins) => {
+                    self.begins = None;
+                    if subscriber.flowing().is_none() { self.tell(PeerEvent::KeyframeWanted) } else { Ok(()) }
                 }
                 why = over(&mut fate) => Err(End::Over(why)),
                 () = overflow.notified() => Err(End::Over("its notes were not read in time")),
@@ -327,17 +368,46 @@ impl Task {
         self.events.try_send(event).map_err(|_| End::Over("its events were not taken in time"))
     }
 
+    /// The peer has told how single packets arrived.
+    fn fed_back(&mut self, mut reception: Reception) -> Result<(), End> {
+        let now = time::now();
+        self.fed_back = Some(now);
+        if now.since(self.told) < RECEPTION_INTERVAL {
+            return Ok(());
+        }
+        self.told = now;
+        let bits_per_second = reception.capacity.map(|capacity| capacity.saturating_sub(SOUND_SHARE).max(PACE_MIN));
+        self.pace
+            .send_if_modified(|pace| std::mem::replace(&mut pace.bits_per_second, bits_per_second) != bits_per_second);
+        let backlog = self.subscriber.backlog(now);
+        if backlog > BACKLOG_MAX {
+            reception.queue = Some(reception.queue.unwrap_or_default().max(backlog));
+        }
+        self.tell(PeerEvent::Reception(reception))
+    }
+
+    /// The peer's report (RFC 3550) has come: all there is of those who do not tell of single packets.
+    fn reported(&self, seen: &tap::Reception) -> Result<(), End> {
+        if self.fed_back.is_some_and(|at| time::now().since(at) < FEEDBACK_SILENCE) {
+            return Ok(());
+        }
+        let queue = seen.rtt.zip(seen.shortest).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
+        self.tell(PeerEvent::Reception(Reception {
+            lost: seen.fraction_lost,
+            queue,
+            estimate: seen.estimate,
+            ..Reception::default()
+        }))
+    }
+
     async fn note(&mut self, note: Note) -> Result<(), End> {
         match note {
             Note::State(RTCPeerConnectionState::Connected) => {
                 self.connected = true;
                 // What was sent around an ICE restart is lost and not repaired: begin again with a keyframe.
                 self.subscriber.resume();
-                self.tell(PeerEvent::Connected)?;
-                if self.taken.video_out.is_some() {
-                    self.tell(PeerEvent::KeyframeWanted)?;
-                }
-                Ok(())
+                self.begins = self.taken.video_out.is_some().then(|| Box::pin(sleep(BEGIN_TIMEOUT)));
+                self.tell(PeerEvent::Connected)
             }
             Note::State(RTCPeerConnectionState::Disconnected) => self.tell(PeerEvent::Disconnected),
             Note::State(RTCPeerConnectionState::Failed) => Err(End::Over("it fell silent")),
@@ -378,6 +448,7 @@ impl Task {
                     incoming.request_keyframe(time::now()).await;
                 }
             }
+            Command::Pause(pause) => self.pace.send_modify(|pace| pace.paused = time::now() + pause),
             Command::Close(_) => unreachable!("`run` ends on it"),
         }
     }
@@ -449,14 +520,13 @@ fn receives(facts: &Facts) -> Receives {
 async fn build(
     connection: &Connection,
     media: MediaEngine,
-    tap: Tap,
+    interceptors: Registry,
     taken: &Taken,
-    sends: bool,
     callbacks: Callbacks,
 ) -> Result<Arc<dyn PeerConnection>, PeerError> {
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(media)
-        .with_interceptor_registry(engine::interceptors(tap, sends))
+        .with_interceptor_registry(interceptors)
         .with_setting_engine(engine::settings(taken.dtls_role, crypto::provider()?))
         .with_runtime(connection.runtime())
         .with_handler(Arc::new(callbacks))

@@ -1,14 +1,19 @@
 //! Who gets which packets: the table the link's reader walks for each packet of the mixer.
 //!
-//! Owns: [`RouteTable`], replaced whole when somebody comes, goes or changes. Does not know: how a subscriber sends.
+//! Owns: [`RouteTable`], replaced whole when somebody comes, goes or changes; [`FanOut`], what streams have sent lately. Does
+//! not know: how a subscriber sends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::edge::fanout::Subscriber;
+use arc_swap::ArcSwap;
+
+use crate::edge::fanout::{Recent, Subscriber};
 use crate::id::ParticipantId;
 use crate::link::AudioTick;
 use crate::media::EncodedPacket;
+use crate::room::Route;
+use crate::time::Timestamp;
 
 /// One moment's routes.
 #[derive(Default)]
@@ -18,23 +23,43 @@ pub(super) struct RouteTable {
 }
 
 impl RouteTable {
-    pub(super) fn add(&mut self, participant: ParticipantId, video: Option<u32>, audio: bool, to: Arc<Subscriber>) {
-        if let Some(serial) = video {
+    /// Adds what one participant gets, and tells its subscriber.
+    pub(super) fn add(&mut self, route: &Route, to: &Arc<Subscriber>) {
+        to.want(route.video);
+        for serial in route.video.into_iter().chain(route.leaving) {
             self.video.entry(serial).or_default().push(to.clone());
         }
-        if audio {
-            self.audio.push((participant, to));
+        if route.audio {
+            self.audio.push((route.participant, to.clone()));
         }
     }
+}
 
-    pub(super) fn video(&self, serial: u32, packet: &EncodedPacket) {
-        for subscriber in self.video.get(&serial).into_iter().flatten() {
-            subscriber.push_video(serial, packet);
+/// The mixer's media on their way to the subscribers.
+pub(super) struct FanOut {
+    routes: Arc<ArcSwap<RouteTable>>,
+    recent: BTreeMap<u32, Recent>,
+}
+
+impl FanOut {
+    pub(super) fn new(routes: Arc<ArcSwap<RouteTable>>) -> Self {
+        Self { routes, recent: BTreeMap::new() }
+    }
+
+    pub(super) fn video(&mut self, serial: u32, packet: &EncodedPacket, now: Timestamp) {
+        let routes = self.routes.load();
+        if packet.starts_keyframe {
+            self.recent.retain(|serial, _| routes.video.contains_key(serial));
+        }
+        let recent = self.recent.entry(serial).or_default();
+        recent.push(packet);
+        for subscriber in routes.video.get(&serial).into_iter().flatten() {
+            subscriber.push_video(serial, packet, recent, now);
         }
     }
 
     pub(super) fn audio(&self, tick: &AudioTick) {
-        for (participant, subscriber) in &self.audio {
+        for (participant, subscriber) in &self.routes.load().audio {
             let own = tick.own.iter().find(|(talker, _)| talker == participant);
             if let Some(packet) = own.map_or(tick.everyone.as_ref(), |(_, own)| own.as_ref()) {
                 subscriber.push_audio(packet);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::routes::RouteTable;
+use super::routes::{FanOut, RouteTable};
 use super::uplink::{CurrentLink, Uplink};
 use super::{EventStream, JoinedPeer, ServerSettings};
 use crate::edge::peer::PeerEvent;
@@ -197,8 +197,10 @@ impl RoomTask {
             PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
             PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
             PeerEvent::Closed => self.room.handle(now, Input::Left(participant)),
+            PeerEvent::Reception(reception) => self.room.handle(now, Input::Reception(participant, reception)),
+            PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
             // The connection may come back; until then its tile shows that it is stale.
-            PeerEvent::Disconnected | PeerEvent::Receiver { .. } => {}
+            PeerEvent::Disconnected => {}
         }
     }
 
@@ -240,6 +242,12 @@ impl RoomTask {
                 self.publish_routes();
             }
             Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
+            Effect::Pause(participant, pause) => {
+                if let Some(joined) = self.peers.get(&participant).and_then(|member| member.peer.as_ref()) {
+                    let peer = joined.peer.clone();
+                    tokio::spawn(async move { peer.pause(pause).await });
+                }
+            }
             Effect::Close(participant) => {
                 if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
                     close(peer);
@@ -256,7 +264,7 @@ impl RoomTask {
         let listener = Listener {
             generation: self.generation,
             room: self.commands.clone(),
-            routes: self.routes.clone(),
+            fan_out: FanOut::new(self.routes.clone()),
             meter: Meter::default(),
         };
         match supervise::start(&self.server.mixer, listener) {
@@ -283,7 +291,7 @@ impl RoomTask {
             let Some(peer) = self.peers.get(&route.participant).and_then(|member| member.peer.as_ref()) else {
                 continue;
             };
-            table.add(route.participant, route.video, route.audio, peer.peer.subscriber());
+            table.add(route, &peer.peer.subscriber());
         }
         self.routes.store(Arc::new(table));
     }
@@ -353,7 +361,7 @@ async fn sleep_until(at: Option<Timestamp>) {
 struct Listener {
     generation: u64,
     room: mpsc::Sender<Command>,
-    routes: Arc<ArcSwap<RouteTable>>,
+    fan_out: FanOut,
     meter: Meter,
 }
 
@@ -361,13 +369,14 @@ impl MixerListener for Listener {
     fn message(&mut self, message: FromMixer) {
         match message {
             FromMixer::Video { serial, packet } => {
-                self.routes.load().video(serial, &packet);
+                let now = time::now();
+                self.fan_out.video(serial, &packet, now);
                 self.meter.add(serial, packet.payload.len());
-                if let Some(bitrates) = self.meter.read(time::now()) {
+                if let Some(bitrates) = self.meter.read(now) {
                     self.tell(Command::Bitrates(bitrates));
                 }
             }
-            FromMixer::Audio(tick) => self.routes.load().audio(&tick),
+            FromMixer::Audio(tick) => self.fan_out.audio(&tick),
             other => self.tell(Command::Mixer(self.generation, other)),
         }
     }

@@ -17,7 +17,9 @@ use webrtc::media_stream::track_local::TrackLocal;
 
 use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
+use crate::edge::fanout::Recent;
 use crate::media::EncodedPacket;
+use crate::time::now;
 
 const SCREEN: u32 = 3333;
 
@@ -87,7 +89,10 @@ impl Server {
         let reaches = async {
             while video.is_none() || audio.is_none() {
                 time += 3_000;
-                self.peer.subscriber().push_video(1, &frame(time));
+                let mut recent = Recent::default();
+                recent.push(&frame(time));
+                self.peer.subscriber().want(Some(1));
+                self.peer.subscriber().push_video(1, &frame(time), &recent, now());
                 self.peer
                     .subscriber()
                     .push_audio(&EncodedPacket { payload: Bytes::from_static(b"mix"), ..frame(time) });

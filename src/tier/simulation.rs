@@ -1,0 +1,186 @@
+//! A link in a test tube: the chooser's own stream goes through a queue of given rate, delay and loss, and what arrives is
+//! reported back. Time is counted in microseconds, chance is seeded.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Arrival, Chooser, Downlink, Ladder};
+use crate::media::Tier;
+use crate::time::Timestamp;
+
+/// Feedback comes so often.
+const FEEDBACK: u64 = 100_000;
+/// Packets of a frame that leave together.
+const BURST: usize = 2;
+
+struct Link {
+    /// Bits per second now.
+    rate: u64,
+    /// The longest queue in microseconds; what would wait longer is lost.
+    queue: u64,
+    loss: f64,
+    /// Jitter in microseconds, at most.
+    jitter: u64,
+    /// When the link is free again.
+    free: u64,
+    seed: u64,
+}
+
+impl Link {
+    fn chance(&mut self) -> f64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn send(&mut self, at: u64, size: usize) -> Arrival {
+        let starts = self.free.max(at);
+        let lost = self.chance() < self.loss || starts - at > self.queue;
+        let mut arrival = None;
+        if !lost {
+            self.free = starts + size as u64 * 8 * 1_000_000 / self.rate;
+            let jitter = (self.chance() * self.jitter as f64) as u64;
+            // Another clock, 20 ms away.
+            arrival = Some(Duration::from_micros(self.free + jitter + 7_000_000 + 20_000));
+        }
+        Arrival { departure: Timestamp::from_micros(at), arrival, size }
+    }
+}
+
+/// What was chosen when, in seconds.
+struct Run {
+    changes: Vec<(f64, Tier)>,
+}
+
+impl Run {
+    fn tier_at(&self, seconds: f64) -> Tier {
+        self.changes.iter().rev().find(|(at, _)| *at <= seconds).map_or(Tier::High, |(_, tier)| *tier)
+    }
+
+    fn changes_between(&self, from: f64, to: f64) -> usize {
+        self.changes.iter().filter(|(at, _)| (from..to).contains(at)).count()
+    }
+}
+
+/// Sends what the chooser chooses; `rates` are bits per second from a second on.
+fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Run {
+    let ladder = Ladder::default();
+    let mut chooser = Chooser::new(ladder.costs(), Timestamp::from_micros(0));
+    let mut downlink = Downlink::default();
+    let mut on_the_way: VecDeque<Arrival> = VecDeque::new();
+    let mut waiting: VecDeque<usize> = VecDeque::new();
+    let mut changes = Vec::new();
+    let (mut next_frame, mut next_sound, mut next_release, mut paused) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for now in (0..seconds * 1_000_000).step_by(1_000) {
+        if let Some((_, rate)) = rates.iter().rev().find(|(from, _)| from * 1_000_000 <= now) {
+            link.rate = *rate;
+        }
+        let tier = chooser.tier();
+        if now >= next_sound {
+            let (bytes, every) = if tier.has_thin_sound() { (150 + 64, 60_000) } else { (120 + 64, 20_000) };
+            next_sound += every;
+            on_the_way.push_back(link.send(now, bytes));
+        }
+        if now >= next_frame {
+            let Some(spec) = ladder.spec(tier) else {
+                next_frame = now + 100_000;
+                continue;
+            };
+            next_frame = now + 1_000_000 / u64::from(spec.fps);
+            if now >= paused {
+                let bytes = spec.bitrate_kbps as usize * 125 / spec.fps as usize;
+                let packets = bytes.div_ceil(1_100).max(1);
+                waiting.extend(std::iter::repeat_n(bytes / packets + 64, packets));
+            }
+        }
+        if now >= next_release && now >= paused && !waiting.is_empty() {
+            let burst: Vec<usize> = waiting.drain(..waiting.len().min(BURST)).collect();
+            let bits = burst.iter().sum::<usize>() as u64 * 8;
+            // Paced a little faster than the tier goes.
+            next_release = now + bits * 1_000_000 * 2 / 3 / ladder.costs().of(tier);
+            on_the_way.extend(burst.into_iter().map(|size| link.send(now, size)));
+        }
+        if now % FEEDBACK == 0 {
+            let due = on_the_way.iter().take_while(|packet| {
+                packet.departure.as_micros() + 600_000 < now
+                    || packet.arrival.is_some_and(|at| at.as_micros() as u64 <= now + 7_000_000)
+            });
+            let due = due.count();
+            let arrivals: Vec<Arrival> = on_the_way.drain(..due).collect();
+            downlink.report(&arrivals);
+            let Some(mut reception) = downlink.reception() else { continue };
+            if !measured {
+                if now % 1_000_000 != 0 {
+                    continue;
+                }
+                (reception.capacity, reception.delivered) = (None, None);
+            }
+            if let Some(choice) = chooser.report(Timestamp::from_micros(now), &reception) {
+                changes.push((now as f64 / 1e6, choice.tier));
+                waiting.clear();
+                paused = now + choice.pause.as_micros() as u64;
+            }
+        }
+    }
+    Run { changes }
+}
+
+fn link(seed: u64) -> Link {
+    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, free: 0, seed }
+}
+
+#[test]
+fn the_tier_follows_the_link_down_and_up() {
+    let rates = [(0, 2_000_000), (20, 700_000), (40, 200_000), (60, 80_000), (80, 2_000_000)];
+    for seed in 0..20 {
+        let run = run(link(seed), &rates, 110, true);
+        for (from, tier) in [(20.0, Tier::Medium), (40.0, Tier::Low), (60.0, Tier::Slides)] {
+            assert_eq!(run.tier_at(from + 5.0), tier, "seed {seed}, five seconds after {from}: {:?}", run.changes);
+            assert_eq!(run.tier_at(from + 19.9), tier, "seed {seed}, and at the end: {:?}", run.changes);
+            assert!(run.changes_between(from, from + 20.0) <= 3, "seed {seed} flaps: {:?}", run.changes);
+        }
+        assert_eq!(run.tier_at(19.9), Tier::High, "seed {seed}: {:?}", run.changes);
+        assert_eq!(run.tier_at(95.0), Tier::High, "seed {seed}, fifteen seconds up: {:?}", run.changes);
+        assert_eq!(run.tier_at(109.9), Tier::High, "seed {seed}: {:?}", run.changes);
+    }
+}
+
+#[test]
+fn losses_that_are_nobodys_fault_change_nothing() {
+    for seed in 0..20 {
+        let run = run(Link { loss: 0.05, ..link(seed) }, &[(0, 5_000_000)], 30, true);
+        assert_eq!(run.changes, [], "seed {seed}");
+    }
+}
+
+#[test]
+fn without_arrival_times_it_tries_and_learns() {
+    for seed in 0..20 {
+        let run = run(link(seed), &[(0, 700_000)], 120, false);
+        assert_eq!(run.tier_at(8.0).min(Tier::Medium), run.tier_at(8.0), "seed {seed}: {:?}", run.changes);
+        // Tries of the best tier become seldom.
+        let tries = run.changes.iter().filter(|(_, tier)| *tier == Tier::High).count();
+        assert!((1..=5).contains(&tries), "seed {seed}: {:?}", run.changes);
+    }
+    let run = run(link(1), &[(0, 300_000), (20, 5_000_000)], 60, false);
+    assert_eq!(run.tier_at(59.0), Tier::High, "{:?}", run.changes);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever the link carries, in the end its tier fits, and the best that fits by a good margin is not missed.
+    #[test]
+    fn any_link_finds_its_tier(rate in 40_000_u64..4_000_000, seed in any::<u64>(), jitter in 0_u64..8_000) {
+        let run = run(Link { jitter, ..link(seed) }, &[(0, rate)], 40, true);
+        let costs = Ladder::default().costs();
+        let sure = Tier::ALL.into_iter().rev().find(|tier| costs.of(*tier) * 3 / 2 <= rate).unwrap_or(Tier::Audio);
+        let tenths = (150..400).map(|tenth| run.tier_at(f64::from(tenth) / 10.0));
+        let over = tenths.clone().filter(|tier| costs.of(*tier) > rate.max(costs.audio) * 11 / 10).count();
+        let under = tenths.filter(|tier| *tier < sure).count();
+        // Once in a while more is tried than there is.
+        prop_assert!(over <= 50, "{} tenths of a second too much on {}: {:?}", over, rate, run.changes);
+        prop_assert!(under <= 50, "{} tenths of a second too little on {}: {:?}", under, rate, run.changes);
+        prop_assert!(run.changes_between(15.0, 40.0) <= 6, "flaps on {}: {:?}", rate, run.changes);
+    }
+}
