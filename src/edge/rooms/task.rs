@@ -13,8 +13,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::routes::RouteTable;
+use super::sessions::JoinedPeer;
 use super::uplink::{CurrentLink, Uplink};
-use super::{EventStream, JoinedPeer, ServerSettings};
+use super::{EventStream, ServerSettings};
 use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, MixerListener, MixerProcess};
 use crate::id::{ParticipantId, SourceId};
