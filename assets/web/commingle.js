@@ -66,9 +66,10 @@ export async function join(options) {
 
 /**
  * One stay in a room. An EventTarget; the payload of each event is in `detail`:
- * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `left`, `updated`
- * (`{ participant }`), `layout` (`{ view, canvas, tiles }`), `speaker` (`{ participant, speaking }`), `levels`, `chat`, `mixer`,
- * `ended`, `stats` (each second, see `stats()`), `local` (one's own microphone or camera changed).
+ * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated`
+ * (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker`
+ * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `ended`, `stats` (each second,
+ * see `stats()`), `local` (one's own microphone or camera changed).
  */
 export class Session extends EventTarget {
   /** The one received MediaStream: the same object for the whole stay. */
@@ -100,7 +101,6 @@ export class Session extends EventTarget {
   #serverAway = false;
   #deaf = 0;
   #everConnected = false;
-  #connectedAt = -Infinity;
   #attempt = 0;
   #rejoining = false;
   #restarting = false;
@@ -343,8 +343,6 @@ export class Session extends EventTarget {
       this.#everConnected = true;
       this.#attempt = 0;
       this.#tick();
-    } else if (this.state === 'connected') {
-      this.#connectedAt = performance.now();
     }
     if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce());
     if (connectionState === 'failed' || connectionState === 'closed') this.#rejoin();
@@ -507,7 +505,7 @@ export class Session extends EventTarget {
     const { type, ...detail } = event;
     if (type === 'left') {
       const id = detail.participant?.id ?? detail.participant;
-      if (id === this.id) return this.#removed(detail.reason);
+      if (id === this.id) return this.#left(detail.reason);
       detail.participant = before.participants.find((p) => p.id === id) ?? { id };
     }
     if (type === 'ended') {
@@ -539,16 +537,17 @@ export class Session extends EventTarget {
     this.id ??= this.room.participants.find((p) => p.self)?.id ?? null;
   }
 
-  /** The server says we are gone: by someone's hand while all was well, or because our media did not arrive. */
-  #removed(reason) {
-    const wasWell = this.state === 'connected' || performance.now() - this.#connectedAt < 3000;
-    if (reason === 'removed' || (reason === undefined && wasWell)) this.#dismissed('You were removed from the room.');
+  /** The server says we are gone: put out, or because our media did not arrive. */
+  #left(reason) {
+    this.location = null; // nothing there to say goodbye to
+    if (reason === 'removed') this.#close('You were removed from the room.');
     else this.#rejoin();
   }
 
   /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
   async #dismissed(message) {
     this.location = null;
+    this.#socket = null; // the server closes it: no reason to ask it why
     const ready = await this.#fetch(`${this.#base}/readyz`).catch(() => null);
     if (ready?.ok) this.#close(message);
     else this.#rejoin();

@@ -182,6 +182,7 @@ impl From<RoomError> for Problem {
             RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
             RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
             RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
+            RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
             RoomError::Refused(Refusal::Full(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))

@@ -186,6 +186,8 @@ pub enum Event {
     Left {
         /// Who.
         participant: ParticipantId,
+        /// Why.
+        reason: LeaveReason,
     },
     /// Something about a participant changed.
     Updated {
@@ -220,6 +222,18 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// Why somebody is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveReason {
+    /// It said goodbye.
+    Left,
+    /// Somebody else put it out.
+    Removed,
+    /// Nothing was heard of it any more.
+    Lost,
 }
 
 /// News of the mixer process.

@@ -20,8 +20,8 @@ use crate::layout::{Grid, Layout, Scene};
 use crate::media::{Codec, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument, RoomPatch,
-    SourceDocument, StreamDocument, TierChoice, ViewDocument,
+    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument,
+    RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::Ladder;
@@ -101,7 +101,7 @@ pub enum Input {
     /// A connection is up (again).
     Connected(ParticipantId),
     /// A connection is gone, or never came up, or its owner left.
-    Left(ParticipantId),
+    Left(ParticipantId, LeaveReason),
     /// A source's first packet, or the first in another codec.
     SourceStarted(SourceId, Codec),
     /// A subscriber cannot decode what it gets without a keyframe.
@@ -329,7 +329,7 @@ impl Room {
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Connected(participant) => self.connected(participant),
-            Input::Left(participant) => self.left(now, participant),
+            Input::Left(participant, reason) => self.left(now, participant, reason),
             Input::SourceStarted(source, codec) => self.source_started(source, codec),
             Input::KeyframeWanted(participant) => {
                 if let Some(serial) = self.route(participant).and_then(|route| route.video) {
@@ -484,15 +484,16 @@ impl Room {
         }
     }
 
-    fn left(&mut self, now: Timestamp, participant: ParticipantId) {
+    fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
         }
-        self.effects.push_back(Effect::Close(participant));
         if person.connected {
-            self.emit(|_| Event::Left { participant });
+            self.emit(|_| Event::Left { participant, reason });
         }
+        // It hears the event before its own events end.
+        self.effects.push_back(Effect::Close(participant));
         let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
         self.speaker.remove(participant);
         if self.people.is_empty() {
@@ -597,11 +598,11 @@ impl Room {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.stop_mixer();
+        self.emit(|_| Event::Ended { reason });
         for participant in std::mem::take(&mut self.people).into_keys() {
             self.effects.push_back(Effect::Close(participant));
         }
-        self.stop_mixer();
-        self.emit(|_| Event::Ended { reason });
         self.effects.push_back(Effect::Ended);
     }
 }

@@ -11,7 +11,8 @@ fn two_meet_on_the_page() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_call", &[]);
-    for step in ["both", "listed", "muted", "unmuted", "camera_off", "camera_on", "left", "lobby"] {
+    for step in ["both", "listed", "muted", "unmuted", "camera_off", "camera_on", "left", "lobby", "told", "stays_away"]
+    {
         assert_eq!(measured[step], true, "{step}");
     }
     assert_eq!(measured["faults"], json!([]), "the page had errors");

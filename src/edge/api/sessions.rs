@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::extract::{self, RoomOf, Secret};
 use super::{App, Caller, MediaAddress, admission};
+use crate::edge::peer::Answer;
 use crate::edge::problem::Problem;
 use crate::edge::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
 use crate::id::RoomName;
@@ -249,16 +250,8 @@ pub(super) async fn patch(
         }
         SDP => {
             let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, &app).await?;
-            let session = app.rooms().session(&secret).await?;
-            if session.participant.is_some_and(|participant| participant.role == Role::Viewer) {
-                return Err(Problem::of_kind(
-                    StatusCode::FORBIDDEN,
-                    "forbidden",
-                    "a viewer's session cannot be offered anew: join again, as a participant if it is to send",
-                ));
-            }
-            let answer = app.rooms().renegotiate(&secret, &offer).await?;
-            Ok((StatusCode::OK, [(CONTENT_TYPE, SDP)], answer).into_response())
+            let Answer { sdp, etag } = app.rooms().renegotiate(&secret, &offer).await?;
+            Ok((StatusCode::OK, [(CONTENT_TYPE, SDP.to_owned()), (ETAG, quoted(&etag))], sdp).into_response())
         }
         _ => Err(Problem::unsupported_media_type(ACCEPTED_PATCHES)
             .with(ACCEPT_PATCH, HeaderValue::from_static(ACCEPTED_PATCHES))),

@@ -44,7 +44,7 @@ const NOTES: usize = 64;
 pub(super) enum Command {
     Candidates(Fragment, Reply<()>),
     Restart(Fragment, Reply<(String, String)>),
-    Renegotiate(Box<Offer>, String, Facts, Reply<String>),
+    Renegotiate(Box<Offer>, String, Facts, Reply<Answer>),
     Keyframe(String),
     Close(oneshot::Sender<()>),
 }
@@ -84,8 +84,10 @@ impl PeerConnectionEventHandler for Callbacks {
 enum End {
     /// Somebody asked for it, or nobody holds the peer any more.
     Asked(Option<oneshot::Sender<()>>),
+    /// The peer said goodbye.
+    Goodbye,
     /// The connection is over, in words.
-    Over(&'static str),
+    Lost(&'static str),
 }
 
 pub(super) struct Task {
@@ -285,10 +287,10 @@ impl Task {
                     let latest = *reception.borrow_and_update();
                     self.tell(PeerEvent::Receiver { fraction_lost: latest.fraction_lost, rtt: latest.rtt })
                 }
-                why = over(&mut fate) => Err(End::Over(why)),
-                () = overflow.notified() => Err(End::Over("its notes were not read in time")),
+                end = over(&mut fate) => Err(end),
+                () = overflow.notified() => Err(End::Lost("its notes were not read in time")),
                 () = elapsed(&mut quiet) => { quiet = None; Ok(()) }
-                () = elapsed(&mut deadline) => Err(End::Over("it never connected")),
+                () = elapsed(&mut deadline) => Err(End::Lost("it never connected")),
             };
             if self.connected {
                 deadline = None;
@@ -301,18 +303,20 @@ impl Task {
         drop(commands);
         let events = self.events.clone();
         self.release().await;
-        match end {
-            End::Asked(Some(reply)) => {
+        let last = match end {
+            End::Asked(reply) => {
                 // Whoever asked may not wait for it.
-                let _ = reply.send(());
+                let _ = reply.map(|reply| reply.send(()));
+                return;
             }
-            End::Asked(None) => {}
-            End::Over(why) => {
+            End::Goodbye => PeerEvent::Goodbye,
+            End::Lost(why) => {
                 tracing::debug!(why, "a peer is gone");
-                // The owner may be busy, or gone too.
-                let _ = tokio::time::timeout(LAST_EVENT_TIMEOUT, events.send(PeerEvent::Closed)).await;
+                PeerEvent::Lost
             }
-        }
+        };
+        // The owner may be busy, or gone too.
+        let _ = tokio::time::timeout(LAST_EVENT_TIMEOUT, events.send(last)).await;
     }
 
     /// Ends the connection and everything that belongs to it.
@@ -324,7 +328,7 @@ impl Task {
     }
 
     fn tell(&self, event: PeerEvent) -> Result<(), End> {
-        self.events.try_send(event).map_err(|_| End::Over("its events were not taken in time"))
+        self.events.try_send(event).map_err(|_| End::Lost("its events were not taken in time"))
     }
 
     async fn note(&mut self, note: Note) -> Result<(), End> {
@@ -340,8 +344,9 @@ impl Task {
                 Ok(())
             }
             Note::State(RTCPeerConnectionState::Disconnected) => self.tell(PeerEvent::Disconnected),
-            Note::State(RTCPeerConnectionState::Failed) => Err(End::Over("it fell silent")),
-            Note::State(RTCPeerConnectionState::Closed) => Err(End::Over("the connection closed")),
+            Note::State(RTCPeerConnectionState::Failed) => Err(End::Lost("it fell silent")),
+            // We close only at the end: it was the other side.
+            Note::State(RTCPeerConnectionState::Closed) => Err(End::Goodbye),
             Note::State(_) => Ok(()),
             Note::Track(track) => {
                 self.start_reader(track).await;
@@ -422,7 +427,7 @@ impl Task {
         Ok((description::fragment(&made, &ice, &self.mux.candidates()), ice.ufrag))
     }
 
-    async fn renegotiate(&mut self, offer: Offer, text: &str, facts: &Facts) -> Result<String, PeerError> {
+    async fn renegotiate(&mut self, offer: Offer, text: &str, facts: &Facts) -> Result<Answer, PeerError> {
         let running = self.receives();
         // What is sent already keeps its codec, whatever a new offer prefers.
         let wanted = receives(facts);
@@ -431,8 +436,8 @@ impl Task {
         if taken.ice.ufrag != self.taken.ice.ufrag {
             self.candidates = 0;
         }
-        let (made, _) = self.agree(offer, text, taken, &facts.sends).await?;
-        Ok(self.answer_text(&made))
+        let (made, ice) = self.agree(offer, text, taken, &facts.sends).await?;
+        Ok(Answer { sdp: self.answer_text(&made), etag: ice.ufrag })
     }
 
     /// What the peer is sent now.
@@ -467,10 +472,10 @@ async fn build(
 }
 
 /// Waits until the connection is over, and says how.
-async fn over(fate: &mut watch::Receiver<Fate>) -> &'static str {
+async fn over(fate: &mut watch::Receiver<Fate>) -> End {
     match fate.wait_for(|fate| *fate != Fate::Alive).await.map(|fate| *fate) {
-        Ok(Fate::Alerted) => "the peer said goodbye",
-        _ => "the connection's driver ended",
+        Ok(Fate::Alerted) => End::Goodbye,
+        _ => End::Lost("the connection's driver ended"),
     }
 }
 

@@ -19,6 +19,9 @@ pub enum RoomError {
     /// The URL takes other directions.
     #[error("{0}")]
     Door(&'static str),
+    /// Somebody who joined to watch wants to send.
+    #[error("a viewer only receives, and this offer sends: make it recvonly, or join again as a participant")]
+    ViewerSends,
     /// The room does not let in.
     #[error(transparent)]
     Refused(#[from] Refusal),

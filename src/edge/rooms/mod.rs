@@ -26,7 +26,7 @@ pub use self::settings::{RoomCounters, ServerSettings, own_mixer};
 use self::task::{Command, RoomTask};
 use crate::edge::peer::PeerConfig;
 use crate::id::{ParticipantId, RoomName};
-use crate::room::document::{ParticipantDocument, ParticipantPatch, RoomDocument, RoomPatch};
+use crate::room::document::{LeaveReason, ParticipantDocument, ParticipantPatch, RoomDocument, RoomPatch};
 use crate::room::{Input, Refusal};
 
 /// A room's task answers in microseconds; one that takes this long is stuck.
@@ -39,8 +39,17 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct EventStream {
     /// The whole room, to be sent first.
     pub first: Arc<str>,
-    /// The events after it.
-    pub rest: broadcast::Receiver<Arc<str>>,
+    /// What happens after it.
+    pub rest: broadcast::Receiver<News>,
+}
+
+/// What those who have a room's events open get.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// An event, as JSON.
+    Event(Arc<str>),
+    /// The session of this participant is over; its last event came before.
+    Gone(ParticipantId),
 }
 
 /// The rooms of this node; clones are the same rooms.
@@ -148,13 +157,13 @@ impl Rooms {
         self.participant(name, id).await
     }
 
-    /// Puts a participant out.
+    /// Puts a participant out; the others are told the reason.
     ///
     /// # Errors
     /// When room or participant is not there.
-    pub async fn remove(&self, name: &RoomName, id: ParticipantId) -> Result<(), RoomError> {
+    pub async fn remove(&self, name: &RoomName, id: ParticipantId, reason: LeaveReason) -> Result<(), RoomError> {
         self.participant(name, id).await?;
-        tell(&self.find(name)?, Input::Left(id)).await
+        tell(&self.find(name)?, Input::Left(id, reason)).await
     }
 
     /// Words from one to all.

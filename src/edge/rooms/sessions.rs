@@ -16,7 +16,7 @@ use super::{RoomError, Rooms, ask};
 use crate::edge::peer::{Answer, Peer};
 use crate::id::{ParticipantId, RoomName};
 use crate::media::SourceKind;
-use crate::room::document::{ParticipantDocument, Role, TierChoice};
+use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
 use crate::room::{Admission, Admitted, Input, Refusal};
 use crate::sdp::{Direction, Facts, Fragment, Offer};
 
@@ -129,6 +129,8 @@ pub(super) struct Session {
     room: RoomName,
     commands: mpsc::Sender<Command>,
     participant: ParticipantId,
+    /// What it joined as.
+    role: Role,
     pub(super) peer: Arc<Peer>,
     etag: Arc<Mutex<String>>,
     /// One PATCH at a time.
@@ -161,7 +163,8 @@ impl Rooms {
         };
         let (room, (admitted, uplink)) = self.admit(name, who).await?;
         let participant = admitted.participant;
-        let answered = self.connect(&room, name, participant, &Asked { offer, text: offer_text, facts }, uplink).await;
+        let asked = Asked { offer, text: offer_text, facts };
+        let answered = self.connect(&room, name, (participant, role), &asked, uplink).await;
         match answered {
             Ok((secret, Answer { sdp, etag })) => {
                 self.inner.settings.counters.joins.inc();
@@ -169,7 +172,7 @@ impl Rooms {
             }
             Err(error) => {
                 // Fails only when the room is over, and the participant with it.
-                let _ = room.send(Command::Input(Input::Left(participant))).await;
+                let _ = room.send(Command::Input(Input::Left(participant, LeaveReason::Lost))).await;
                 Err(error)
             }
         }
@@ -198,7 +201,7 @@ impl Rooms {
         &self,
         room: &mpsc::Sender<Command>,
         name: &RoomName,
-        participant: ParticipantId,
+        (participant, role): (ParticipantId, Role),
         asked: &Asked<'_>,
         uplink: Arc<Uplink>,
     ) -> Result<(String, Answer), RoomError> {
@@ -211,6 +214,7 @@ impl Rooms {
             room: name.clone(),
             commands: room.clone(),
             participant,
+            role,
             peer: peer.clone(),
             etag: Arc::new(Mutex::new(answer.etag.clone())),
             turn: Arc::default(),
@@ -256,16 +260,21 @@ impl Rooms {
         }
     }
 
-    /// Takes a new offer of a session, which may add or stop a screen; gives the answer.
+    /// Takes a new offer of a session, which may add or stop a screen; gives the answer, and the entity tag of the ICE
+    /// session, which is a new one if the offer has new credentials.
     ///
     /// # Errors
-    /// Of the session, the offer or the connection.
-    pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<String, RoomError> {
+    /// Of the session, the offer or the connection; [`RoomError::ViewerSends`].
+    pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<Answer, RoomError> {
         let session = self.session_of(secret)?;
         let _turn = session.turn.lock().await;
         let offer = Offer::parse(offer_text)?;
         let facts = offer.facts(&self.inner.settings.encodable)?;
+        if session.role == Role::Viewer && facts.direction.sends() {
+            return Err(RoomError::ViewerSends);
+        }
         let answer = session.peer.renegotiate(&offer, offer_text, &facts).await?;
+        session.etag.lock().clone_from(&answer.etag);
         let mids = facts.sends;
         if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {
             Ok(answer)
@@ -281,7 +290,8 @@ impl Rooms {
     pub async fn leave(&self, secret: &str) -> Result<(), RoomError> {
         let session = self.session_of(secret)?;
         self.inner.sessions.lock().remove(secret).map(|_| self.inner.settings.counters.sessions.dec());
-        session.commands.send(Command::Input(Input::Left(session.participant))).await.map_err(|_| RoomError::NoSession)
+        let left = Input::Left(session.participant, LeaveReason::Left);
+        session.commands.send(Command::Input(left)).await.map_err(|_| RoomError::NoSession)
     }
 
     /// A session as its owner sees it.

@@ -15,13 +15,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::routes::RouteTable;
 use super::sessions::JoinedPeer;
 use super::uplink::{CurrentLink, Uplink};
-use super::{EventStream, ServerSettings};
+use super::{EventStream, News, ServerSettings};
 use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, MixerListener, MixerProcess};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
-use crate::room::document::{Event, ParticipantDocument, RoomDocument};
+use crate::room::document::{Event, LeaveReason, ParticipantDocument, RoomDocument};
 use crate::room::{Admission, Admitted, Effect, Input, Order, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
 
@@ -67,7 +67,7 @@ pub(super) struct RoomTask {
     routes: Arc<ArcSwap<RouteTable>>,
     wanted: Vec<Route>,
     peers: BTreeMap<ParticipantId, Member>,
-    events: broadcast::Sender<Arc<str>>,
+    events: broadcast::Sender<News>,
     ended: bool,
 }
 
@@ -136,7 +136,7 @@ impl RoomTask {
                 let answer = self.room.admit(now, who).map(|admitted| self.admitted(admitted));
                 if let Err(Ok((admitted, _))) = reply.send(answer) {
                     // Whoever asked has gone away meanwhile.
-                    self.room.handle(now, Input::Left(admitted.participant));
+                    self.room.handle(now, Input::Left(admitted.participant, LeaveReason::Lost));
                 }
             }
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
@@ -197,7 +197,8 @@ impl RoomTask {
         match event {
             PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
             PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
-            PeerEvent::Closed => self.room.handle(now, Input::Left(participant)),
+            PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
+            PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             // The connection may come back; until then its tile shows that it is stale.
             PeerEvent::Disconnected | PeerEvent::Receiver { .. } => {}
         }
@@ -245,11 +246,16 @@ impl RoomTask {
                 if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
                     close(peer);
                 }
+                self.publish(News::Gone(participant));
             }
-            // Without listeners nobody misses it.
-            Effect::Event(version, event) => drop(self.events.send(event_text(version, &event))),
+            Effect::Event(version, event) => self.publish(News::Event(event_text(version, &event))),
             Effect::Ended => self.ended = true,
         }
+    }
+
+    /// Tells those who have the events open; without any nobody misses it.
+    fn publish(&self, news: News) {
+        drop(self.events.send(news));
     }
 
     fn start_mixer(&mut self) {

@@ -94,6 +94,44 @@ async fn a_viewer_only_receives() {
 }
 
 #[tokio::test]
+async fn a_viewer_cannot_begin_to_send_by_a_new_offer() {
+    let api = Api::new();
+    for path in ["/whep/r", "/v1/rooms/r/participants"] {
+        let joined = api.post_offer(path, &offer("recvonly")).await;
+        assert_eq!(joined.status, 201, "{joined:?}");
+        let session = joined.header("location").to_owned();
+        let patch = async |direction| api.send("PATCH", &session, &[("content-type", SDP)], offer(direction)).await;
+        // It is not connected: nobody in the room knows its role yet.
+        assert!(patch("sendrecv").await.problem(403).contains("recvonly"));
+        patch("sendonly").await.problem(403);
+        assert_eq!(patch("recvonly").await.status, 200, "it may offer anew what it has");
+    }
+    for (path, direction) in [("/whip/r", "sendonly"), ("/v1/rooms/r/participants", "sendrecv")] {
+        let joined = api.post_offer(path, &offer(direction)).await;
+        let patched = api.send("PATCH", joined.header("location"), &[("content-type", SDP)], offer(direction)).await;
+        assert_eq!(patched.status, 200, "{direction} at {path}: {patched:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_offer_with_new_credentials_has_a_new_entity_tag() {
+    let api = Api::new();
+    let (session, joined) = api.join("r").await;
+    let patch = async |offer: String| api.send("PATCH", &session, &[("content-type", SDP)], offer).await;
+    let same = patch(offer("sendrecv")).await;
+    assert_eq!((same.status, same.header("etag")), (200, joined.header("etag")), "{same:?}");
+    let restarted = patch(offer("sendrecv").replace("a=ice-ufrag:Rst4", "a=ice-ufrag:New5")).await;
+    let tag = restarted.header("etag");
+    assert!(restarted.status == 200 && tag.starts_with('"') && tag != joined.header("etag"), "{restarted:?}");
+    assert!(restarted.body.contains(&format!("a=ice-ufrag:{}\r\n", tag.trim_matches('"'))), "{restarted:?}");
+    assert_eq!(api.get(&session).await.header("etag"), tag);
+    let headers = |tag| [("content-type", FRAGMENT), ("if-match", tag)];
+    let candidate = fragment("New5", "aaaabbbbccccddddeeeeffff");
+    api.send("PATCH", &session, &headers(joined.header("etag")), candidate.clone()).await.problem(412);
+    assert_eq!(api.send("PATCH", &session, &headers(tag), candidate).await.status, 204);
+}
+
+#[tokio::test]
 async fn fragments_need_the_entity_tag() {
     let api = Api::new();
     let (session, reply) = api.join("r").await;
