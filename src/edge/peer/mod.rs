@@ -8,6 +8,7 @@
 //! into that task's bounded queue. A reader per received track does nothing but pass packets on, since the queue it reads
 //! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
 
+mod associate;
 mod crypto;
 mod description;
 mod engine;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rtc::peer_connection::configuration::interceptor_registry::Registry;
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::sdp::{RTCSdpType, RTCSessionDescription};
 use rtc::peer_connection::state::RTCPeerConnectionState;
@@ -20,7 +21,8 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
-use super::description::{self, CANDIDATES_MAX, Ice, Receives, TRACK_PREFIX, Taken};
+use super::associate::{Associator, Wanted};
+use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
 use super::tap::{Seen, Tap};
@@ -39,6 +41,8 @@ const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notes of the connection's callbacks that may wait.
 const NOTES: usize = 64;
+/// Streams seen that the offer did not name, which may wait.
+const LEARNED: usize = 8;
 
 /// What a peer is asked.
 pub(super) enum Command {
@@ -96,6 +100,10 @@ pub(super) struct Task {
     mux: Arc<Mux>,
     notes: mpsc::Receiver<Note>,
     overflow: Arc<Notify>,
+    /// What is looked for, what is found, and what was.
+    wanted: Arc<ArcSwap<Wanted>>,
+    found: mpsc::Receiver<Learned>,
+    learned: Vec<Learned>,
     events: mpsc::Sender<PeerEvent>,
     pub(super) seen: Arc<Seen>,
     pub(super) subscriber: Arc<Subscriber>,
@@ -127,7 +135,7 @@ impl Task {
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
-        let taken = description::take(offer, text, receives(facts))?;
+        let taken = description::take(offer, text, receives(facts), &[])?;
         let sends = !facts.sends.is_empty();
         let ssrcs = Ssrcs::random();
         let seen = Arc::new(Seen::default());
@@ -139,7 +147,10 @@ impl Task {
         connection.set_remote_password(&taken.ice.password);
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
-        let pc = build(&connection, media, tap, &taken, sends, callbacks).await?;
+        let wanted = Arc::new(ArcSwap::from_pointee(Wanted::new(&taken)));
+        let (learned, found) = mpsc::channel(LEARNED);
+        let interceptors = engine::interceptors(tap, Associator::new(Arc::clone(&wanted), learned), sends);
+        let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let counters = Arc::new(Counters::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
@@ -150,6 +161,9 @@ impl Task {
             mux: Arc::clone(&config.mux),
             notes,
             overflow,
+            wanted,
+            found,
+            learned: Vec::new(),
             events,
             seen,
             subscriber,
@@ -202,6 +216,8 @@ impl Task {
         };
         self.connection.set_local_credentials(&ice.ufrag, &ice.password);
         self.agreed.store(Arc::new(Agreed::new(&taken, sources)));
+        self.wanted.store(Arc::new(Wanted::new(&taken)));
+        self.learned.retain(|learned| sources.iter().any(|(mid, _)| *mid == learned.mid));
         self.incoming.retain(|incoming| sources.iter().any(|(mid, _)| *mid == incoming.mid));
         self.offer = offer;
         self.text = text.to_owned();
@@ -275,6 +291,7 @@ impl Task {
                     None => Err(End::Asked(None)),
                 },
                 Some(note) = self.notes.recv() => self.note(note).await,
+                Some(learned) = self.found.recv() => { self.learn(learned).await; Ok(()) }
                 () = seen.keyframe_wanted.notified(), if quiet.is_none() => {
                     quiet = Some(Box::pin(sleep(KEYFRAME_INTERVAL)));
                     self.tell(PeerEvent::KeyframeWanted)
@@ -418,7 +435,7 @@ impl Task {
         }
         let text = description::with_credentials(&self.text, &fragment.ufrag, &fragment.pwd);
         let offer = Offer { ufrag: fragment.ufrag.clone(), pwd: fragment.pwd.clone(), ..self.offer.clone() };
-        let taken = description::take(&offer, &text, self.receives())?;
+        let taken = description::take(&offer, &text, self.receives(), &self.learned)?;
         let sources = self.sources.clone();
         let (made, ice) = self.agree(offer, &text, taken, &sources).await?;
         self.candidates = 0;
@@ -432,12 +449,30 @@ impl Task {
         // What is sent already keeps its codec, whatever a new offer prefers.
         let wanted = receives(facts);
         let wanted = Receives { video: wanted.video.map(|video| running.video.unwrap_or(video)), ..wanted };
-        let taken = description::take(&offer, text, wanted)?;
+        let taken = description::take(&offer, text, wanted, &self.learned)?;
         if taken.ice.ufrag != self.taken.ice.ufrag {
             self.candidates = 0;
         }
         let (made, ice) = self.agree(offer, text, taken, &facts.sends).await?;
         Ok(Answer { sdp: self.answer_text(&made), etag: ice.ufrag })
+    }
+
+    /// A stream is known by its packets that the offer did not name: to the connection it looks as if it had.
+    async fn learn(&mut self, learned: Learned) {
+        let mut open = self.taken.unannounced.iter();
+        if !open.any(|stream| stream.mid == learned.mid && stream.rid == learned.rid) {
+            return;
+        }
+        tracing::debug!(?learned, "a stream is known by its packets");
+        self.learned.push(learned);
+        let (offer, text, sources) = (self.offer.clone(), self.text.clone(), self.sources.clone());
+        let described = match description::take(&offer, &text, self.receives(), &self.learned) {
+            Ok(taken) => self.agree(offer, &text, taken, &sources).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = described {
+            tracing::warn!(%error, "a stream that was not announced cannot be received");
+        }
     }
 
     /// What the peer is sent now.
@@ -454,14 +489,13 @@ fn receives(facts: &Facts) -> Receives {
 async fn build(
     connection: &Connection,
     media: MediaEngine,
-    tap: Tap,
+    interceptors: Registry,
     taken: &Taken,
-    sends: bool,
     callbacks: Callbacks,
 ) -> Result<Arc<dyn PeerConnection>, PeerError> {
     let pc = PeerConnectionBuilder::new()
         .with_media_engine(media)
-        .with_interceptor_registry(engine::interceptors(tap, sends))
+        .with_interceptor_registry(interceptors)
         .with_setting_engine(engine::settings(taken.dtls_role, crypto::provider()?))
         .with_runtime(connection.runtime())
         .with_handler(Arc::new(callbacks))

@@ -75,7 +75,7 @@ pub(in crate::edge) struct Client {
     video: Arc<TrackLocalStaticRTP>,
     audio: Arc<TrackLocalStaticRTP>,
     /// Keyframe requests for the client's video.
-    pub(in crate::edge) asked: Arc<tap::Seen>,
+    pub(in crate::edge::peer) asked: Arc<tap::Seen>,
     pub(in crate::edge) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
     sequence: u16,
 }

@@ -140,6 +140,61 @@ async fn media_flows_both_ways() {
     client.pc.close().await.expect("closes");
 }
 
+fn without_ssrcs(offer: &str) -> String {
+    offer.lines().filter(|line| !line.starts_with("a=ssrc")).map(|line| format!("{line}\r\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_the_offer_does_not_name_arrive_from_their_first_packet_on() {
+    let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
+    let offer = without_ssrcs(&client.offer(None).await);
+    let (mut server, answer) = Server::answer(&offer).await;
+    client.answered(&answer).await;
+    client.connected().await;
+    server.wait(|event| *event == PeerEvent::Connected).await;
+    let mut first = std::collections::BTreeMap::new();
+    let both = async {
+        while first.len() < 2 {
+            client.send_both().await;
+            while let Ok(Some((mid, _, codec, packet))) =
+                timeout(Duration::from_millis(20), server.packets.recv()).await
+            {
+                first.entry(mid).or_insert((codec, packet.sequence));
+            }
+        }
+    };
+    timeout(PATIENCE, both).await.expect("both arrive");
+    let expected = [("0".to_owned(), (Codec::Opus, 2)), ("1".to_owned(), (Codec::Vp8, 1))];
+    assert!(first.into_iter().eq(expected), "each from its first packet on");
+    server.peer.request_keyframe("1").await;
+    timeout(PATIENCE, client.asked.keyframe_wanted.notified()).await.expect("the client is asked");
+    server.reaches(&mut client).await;
+
+    // They stay known when the client offers anew, and when it restarts ICE.
+    let again = client.offer(Some(RTCOfferOptions { ice_restart: true })).await;
+    let (read, facts) = parse(&without_ssrcs(&again));
+    let answer = server.peer.renegotiate(&read, &without_ssrcs(&again), &facts).await.expect("can be answered");
+    client.answered(&answer.sdp).await;
+    while server.packets.try_recv().is_ok() {}
+    for kind in [SourceKind::Camera, SourceKind::Microphone] {
+        server.packet_of(&mut client, kind).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_stream_alone_needs_no_name_either() {
+    let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
+    let offer = without_ssrcs(&client.offer(None).await);
+    let video = offer.find("m=video").expect("has one");
+    let alone = offer[..video].replace("BUNDLE 0 1", "BUNDLE 0");
+    let (mut server, answer) = Server::answer(&alone).await;
+    let refused = "m=video 0 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=inactive\r\n\
+        a=rtpmap:96 VP8/90000\r\n";
+    client.answered(&format!("{answer}{refused}")).await;
+    client.connected().await;
+    assert_eq!(server.packet_of(&mut client, SourceKind::Microphone).await.0, "0");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keyframes_are_asked_for_in_both_directions() {
     let (mut client, mut server) = call().await;
