@@ -134,6 +134,15 @@ pub struct TileDocument {
     pub height: u32,
 }
 
+/// How loud somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LevelDocument {
+    /// Who.
+    pub participant: ParticipantId,
+    /// Decibels below the loudest there is: 0 to -126.
+    pub dbov: i8,
+}
+
 /// One encoded stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StreamDocument {

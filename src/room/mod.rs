@@ -8,6 +8,7 @@
 //! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
 
 pub mod document;
+mod levels;
 mod orders;
 #[cfg(test)]
 mod tests;
@@ -15,13 +16,14 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::levels::Levels;
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Layout, Scene};
 use crate::media::{Codec, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument,
-    RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
+    Event, LeaveReason, LevelDocument, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role,
+    RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::Ladder;
@@ -145,6 +147,8 @@ pub enum Effect {
     Close(ParticipantId),
     /// Tell everyone who listens to events.
     Event(u64, Event),
+    /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
+    Levels(Vec<LevelDocument>),
     /// The room is over: forget it.
     Ended,
 }
@@ -226,6 +230,7 @@ pub struct Room {
     next_serial: u32,
     grid: Grid,
     speaker: Speaker,
+    levels: Levels,
     mixer: Mixer,
     empty_since: Option<Timestamp>,
     ended: bool,
@@ -252,6 +257,7 @@ impl Room {
             next_serial: 1,
             grid: Grid::default(),
             speaker: Speaker::default(),
+            levels: Levels::default(),
             mixer: Mixer::Off,
             empty_since: Some(now),
             ended: false,
@@ -351,6 +357,7 @@ impl Room {
             Input::Levels(mut levels) => {
                 // The mixer may not know yet that somebody has left.
                 levels.retain(|(participant, _)| self.people.contains_key(participant));
+                self.effects.extend(self.levels.update(now, &levels).map(Effect::Levels));
                 if self.speaker.update(now, &levels).is_some() {
                     self.speaker_changed();
                 }

@@ -222,6 +222,18 @@ fn locked_and_full_rooms_refuse() {
 }
 
 #[test]
+fn levels_are_of_those_who_are_here_and_have_no_version() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    let version = driven.room.document().version;
+    driven.effects.clear();
+    driven.handle(Input::Levels(vec![(ann, 126), (ParticipantId(99), 20)]));
+    let levels = |e: &Effect| if let Effect::Levels(levels) = e { Some(levels.clone()) } else { None };
+    assert_eq!(driven.last(levels), Some(vec![LevelDocument { participant: ann, dbov: -126 }]));
+    assert_eq!(driven.room.document().version, version);
+}
+
+#[test]
 fn half_open_joins_disturb_nobody() {
     let mut driven = Driven::new(500);
     driven.join(person("Ann"));

@@ -21,7 +21,7 @@ use crate::edge::supervise::{self, MixerListener, MixerProcess};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
-use crate::room::document::{Event, LeaveReason, ParticipantDocument, RoomDocument};
+use crate::room::document::{Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::{Admission, Admitted, Effect, Input, Order, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
 
@@ -248,6 +248,11 @@ impl RoomTask {
                 }
                 self.publish(News::Gone(participant));
             }
+            Effect::Levels(levels) => {
+                if self.events.receiver_count() > 0 {
+                    self.publish(News::Event(levels_text(&levels)));
+                }
+            }
             Effect::Event(version, event) => self.publish(News::Event(event_text(version, &event))),
             Effect::Ended => self.ended = true,
         }
@@ -347,6 +352,10 @@ fn event_text(version: u64, event: &Event) -> Arc<str> {
         _ => serde_json::to_string(&Numbered { event, version }),
     };
     text.expect("events have string keys and no failing serializers").into()
+}
+
+fn levels_text(levels: &[LevelDocument]) -> Arc<str> {
+    serde_json::json!({"type": "levels", "levels": levels}).to_string().into()
 }
 
 async fn sleep_until(at: Option<Timestamp>) {
