@@ -23,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 18] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -33,10 +33,13 @@ pub const KINDS: [&str; 15] = [
     "no-session",
     "no-room",
     "no-participant",
+    "no-view",
+    "self-view",
     "room-exists",
     "room-locked",
     "room-full",
     "too-many-joins",
+    "too-many-requests",
     "overloaded",
     "draining",
 ];

@@ -68,7 +68,9 @@ async fn wrong_joins_are_refused_with_advice() {
     assert!(api.post_offer(path, &huge).await.problem(413).contains("65536"));
     api.post_offer(path, &offer("inactive")).await.problem(422);
     api.post_offer(path, &offer("sendrecv").replace("VP8", "H263")).await.problem(422);
-    for (query, names) in [("tier=best", "tier"), ("name=a&name=b", "name")] {
+    let queries =
+        [("tier=best", "tier"), ("name=a&name=b", "name"), ("view=a%20b", "view"), ("self_view=no", "self_view")];
+    for (query, names) in queries {
         let detail = api.post_offer(&format!("{path}?{query}"), &offer("sendrecv")).await.problem(400);
         assert!(detail.contains(names), "{detail}");
     }
@@ -79,6 +81,17 @@ async fn wrong_joins_are_refused_with_advice() {
     }
     let text = api.app.metrics().text();
     assert!(text.contains("commingle_joins_refused_total{status=\"415\"} 3"), "{text}");
+}
+
+#[tokio::test]
+async fn the_one_view_that_exists_may_be_asked_for() {
+    let api = Api::new();
+    let ask = async |query: &str| api.post_offer(&format!("/whep/r?{query}"), &offer("recvonly")).await;
+    assert_eq!(ask("view=program&self_view=shown").await.status, 201);
+    assert!(ask("view=backstage").await.problem(404).contains("`program`"));
+    let hidden = ask("self_view=hidden").await;
+    assert!(hidden.problem(422).contains("not available yet"));
+    assert_eq!(hidden.json()["type"], "/docs/api.md#self-view");
 }
 
 #[tokio::test]
@@ -200,6 +213,27 @@ async fn too_many_joins_in_a_short_time_wait() {
     let refused = api.post_offer("/whip/r", &offer("sendonly")).await;
     refused.problem(429);
     assert_eq!(refused.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn too_many_requests_to_sessions_wait() {
+    let api = Api::with(|config| {
+        (config.limits.session_requests_burst, config.limits.session_requests_per_second) = (3, 1);
+    });
+    let (session, reply) = api.join("r").await;
+    let headers = [("content-type", FRAGMENT), ("if-match", reply.header("etag"))];
+    let candidate = fragment("Rst4", "aaaabbbbccccddddeeeeffff");
+    for _ in 0..2 {
+        assert_eq!(api.send("PATCH", &session, &headers, candidate.clone()).await.status, 204);
+    }
+    // Guesses count as well.
+    api.send("DELETE", "/v1/sessions/nobody", &[], "").await.problem(404);
+    for method in ["PATCH", "DELETE"] {
+        let refused = api.send(method, &session, &headers, candidate.clone()).await;
+        refused.problem(429);
+        assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
+    }
+    assert_eq!(api.get(&session).await.status, 200, "the session is not harmed");
 }
 
 #[tokio::test]
