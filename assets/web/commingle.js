@@ -9,21 +9,23 @@
 // Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
-import { applyEvent, iceCredentials, iceServersOf, restartedAnswer, summarise, trickleFragment, uplinkFor } from './wire.js';
+import { applyEvent, iceCredentials, iceServersOf, restartedAnswer, retryAfter, summarise, trickleFragment, uplinkFor } from './wire.js';
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
 const BACKOFF = { first: 500, last: 10_000 }; // ms
+const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
 const CANDIDATE_BATCH = 30; // ms to collect candidates into one PATCH
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
-/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached. */
+/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached; `retryAfter` ms it asks to wait. */
 export class JoinError extends Error {
-  constructor(message, status, problem) {
+  constructor(message, status, problem, wait = 0) {
     super(message);
     this.name = 'JoinError';
     this.status = status;
     this.problem = problem;
+    this.retryAfter = wait;
   }
 
   /** Worth trying again later: the server was out of reach, busy or restarting. */
@@ -35,7 +37,8 @@ export class JoinError extends Error {
 async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
-  return new JoinError(message, response.status, problem);
+  const wait = [429, 503].includes(response.status) ? retryAfter(response.headers.get('Retry-After'), Date.now()) : 0;
+  return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
 }
 
 /**
@@ -381,22 +384,22 @@ export class Session extends EventTarget {
       await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
       this.#mayTrickle = true;
       this.#trickle();
-    } catch {
-      if (peer === this.#peer) this.#rejoin();
+    } catch (error) {
+      if (peer === this.#peer) this.#rejoin(false, error.retryAfter);
     } finally {
       this.#restarting = false;
     }
   }
 
   /** Give this connection up and join again, as often as it takes, unless the server says no. */
-  async #rejoin(now = false) {
+  async #rejoin(now = false, least = 0) {
     if (this.#rejoining || this.state === 'left') return;
     this.#rejoining = true;
     this.#refreshState();
     for (;;) {
       this.#goodbye();
       this.#hangUp();
-      if (!now) await this.#pause();
+      if (!now) await this.#pause(least);
       if (this.state === 'left') return;
       now = false;
       try {
@@ -408,15 +411,18 @@ export class Session extends EventTarget {
         if (this.state === 'left') return;
         this.#rejoining = true;
         if (error instanceof JoinError && !error.passing) return this.#close(error.message);
+        least = error.retryAfter;
       }
     }
   }
 
-  #pause() {
+  /** Longer each time, at least as long as the server asked for, and never for all at the same time. */
+  #pause(least = 0) {
     const whole = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#attempt);
+    const wait = Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF.first) / 2);
     this.#attempt += 1;
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, whole * (0.5 + Math.random() / 2));
+      const timer = setTimeout(resolve, wait);
       this.#wake = () => {
         clearTimeout(timer);
         resolve();

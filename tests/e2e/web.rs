@@ -1,8 +1,10 @@
 //! The server's own page, used as people use it. The screenshots are in `e2e` of Cargo's target folder.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::scenario::{list, number, play, play_with};
+use crate::scenario::{list, number, play, play_with, repository};
 use crate::server::Server;
 use crate::turn;
 
@@ -23,6 +25,15 @@ fn two_meet_on_the_page() {
     }
     assert_ne!(measured["stats"], Value::from(""), "nothing tells what is being received");
     server.stop();
+}
+
+#[test]
+fn the_modules_of_the_page_hold_what_they_say() {
+    let tests = repository().join("tests/web/modules.test.mjs");
+    let output = Command::new("node").arg("--test").arg(&tests).output().expect("`make test` installs Node.js");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("# pass 0"), "no test was found: {told}");
 }
 
 #[test]
