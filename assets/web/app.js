@@ -185,6 +185,8 @@ function showCall(room, name, stream) {
   $('leave').focus({ preventScroll: true, focusVisible: false });
 }
 
+const departures = { removed: 'was removed', lost: 'lost the connection' };
+
 function bind(session, signal) {
   const on = (type, handler) => session.addEventListener(type, ({ detail }) => handler(detail), { signal });
   const mix = $('mix');
@@ -205,7 +207,7 @@ function bind(session, signal) {
   };
   for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
   on('joined', ({ participant }) => participant.id !== session.id && toast(`${nameOf(participant)} joined`, hueOf(participant.id)));
-  on('left', ({ participant }) => toast(`${nameOf(participant)} left`, hueOf(participant.id)));
+  on('left', ({ participant, reason }) => toast(`${nameOf(participant)} ${departures[reason] ?? 'left'}`, hueOf(participant.id)));
   on('mixer', ({ state }) => state === 'restarted' && toast('The picture was interrupted for a moment'));
   on('local', () => {
     stage.setLocal(session.local);

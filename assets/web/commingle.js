@@ -9,21 +9,23 @@
 // Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
-import { applyEvent, iceCredentials, iceServersOf, restartedAnswer, summarise, trickleFragment, uplinkFor } from './wire.js';
+import { applyEvent, iceCredentials, iceServersOf, restartedAnswer, retryAfter, summarise, trickleFragment, uplinkFor } from './wire.js';
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
 const BACKOFF = { first: 500, last: 10_000 }; // ms
+const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
 const CANDIDATE_BATCH = 30; // ms to collect candidates into one PATCH
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
-/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached. */
+/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached; `retryAfter` ms it asks to wait. */
 export class JoinError extends Error {
-  constructor(message, status, problem) {
+  constructor(message, status, problem, wait = 0) {
     super(message);
     this.name = 'JoinError';
     this.status = status;
     this.problem = problem;
+    this.retryAfter = wait;
   }
 
   /** Worth trying again later: the server was out of reach, busy or restarting. */
@@ -35,7 +37,8 @@ export class JoinError extends Error {
 async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
-  return new JoinError(message, response.status, problem);
+  const wait = [429, 503].includes(response.status) ? retryAfter(response.headers.get('Retry-After'), Date.now()) : 0;
+  return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
 }
 
 /**
@@ -66,9 +69,10 @@ export async function join(options) {
 
 /**
  * One stay in a room. An EventTarget; the payload of each event is in `detail`:
- * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `left`, `updated`
- * (`{ participant }`), `layout` (`{ view, canvas, tiles }`), `speaker` (`{ participant, speaking }`), `levels`, `chat`, `mixer`,
- * `ended`, `stats` (each second, see `stats()`), `local` (one's own microphone or camera changed).
+ * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated`
+ * (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker`
+ * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `ended`, `stats` (each second,
+ * see `stats()`), `local` (one's own microphone or camera changed).
  */
 export class Session extends EventTarget {
   /** The one received MediaStream: the same object for the whole stay. */
@@ -100,7 +104,6 @@ export class Session extends EventTarget {
   #serverAway = false;
   #deaf = 0;
   #everConnected = false;
-  #connectedAt = -Infinity;
   #attempt = 0;
   #rejoining = false;
   #restarting = false;
@@ -343,8 +346,6 @@ export class Session extends EventTarget {
       this.#everConnected = true;
       this.#attempt = 0;
       this.#tick();
-    } else if (this.state === 'connected') {
-      this.#connectedAt = performance.now();
     }
     if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce());
     if (connectionState === 'failed' || connectionState === 'closed') this.#rejoin();
@@ -383,22 +384,22 @@ export class Session extends EventTarget {
       await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
       this.#mayTrickle = true;
       this.#trickle();
-    } catch {
-      if (peer === this.#peer) this.#rejoin();
+    } catch (error) {
+      if (peer === this.#peer) this.#rejoin(false, error.retryAfter);
     } finally {
       this.#restarting = false;
     }
   }
 
   /** Give this connection up and join again, as often as it takes, unless the server says no. */
-  async #rejoin(now = false) {
+  async #rejoin(now = false, least = 0) {
     if (this.#rejoining || this.state === 'left') return;
     this.#rejoining = true;
     this.#refreshState();
     for (;;) {
       this.#goodbye();
       this.#hangUp();
-      if (!now) await this.#pause();
+      if (!now) await this.#pause(least);
       if (this.state === 'left') return;
       now = false;
       try {
@@ -410,15 +411,18 @@ export class Session extends EventTarget {
         if (this.state === 'left') return;
         this.#rejoining = true;
         if (error instanceof JoinError && !error.passing) return this.#close(error.message);
+        least = error.retryAfter;
       }
     }
   }
 
-  #pause() {
+  /** Longer each time, at least as long as the server asked for, and never for all at the same time. */
+  #pause(least = 0) {
     const whole = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#attempt);
+    const wait = Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF.first) / 2);
     this.#attempt += 1;
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, whole * (0.5 + Math.random() / 2));
+      const timer = setTimeout(resolve, wait);
       this.#wake = () => {
         clearTimeout(timer);
         resolve();
@@ -507,7 +511,7 @@ export class Session extends EventTarget {
     const { type, ...detail } = event;
     if (type === 'left') {
       const id = detail.participant?.id ?? detail.participant;
-      if (id === this.id) return this.#removed(detail.reason);
+      if (id === this.id) return this.#left(detail.reason);
       detail.participant = before.participants.find((p) => p.id === id) ?? { id };
     }
     if (type === 'ended') {
@@ -539,16 +543,17 @@ export class Session extends EventTarget {
     this.id ??= this.room.participants.find((p) => p.self)?.id ?? null;
   }
 
-  /** The server says we are gone: by someone's hand while all was well, or because our media did not arrive. */
-  #removed(reason) {
-    const wasWell = this.state === 'connected' || performance.now() - this.#connectedAt < 3000;
-    if (reason === 'removed' || (reason === undefined && wasWell)) this.#dismissed('You were removed from the room.');
+  /** The server says we are gone: put out, or because our media did not arrive. */
+  #left(reason) {
+    this.location = null; // nothing there to say goodbye to
+    if (reason === 'removed') this.#close('You were removed from the room.');
     else this.#rejoin();
   }
 
   /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
   async #dismissed(message) {
     this.location = null;
+    this.#socket = null; // the server closes it: no reason to ask it why
     const ready = await this.#fetch(`${this.#base}/readyz`).catch(() => null);
     if (ready?.ok) this.#close(message);
     else this.#rejoin();

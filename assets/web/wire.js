@@ -80,6 +80,14 @@ export function iceServersOf(header) {
   return servers;
 }
 
+/** How long a `Retry-After` header asks to wait, in ms from `now`: it has seconds or a date (RFC 9110, 10.2.3). 0 for none. */
+export function retryAfter(header, now) {
+  const text = header?.trim();
+  if (!text) return 0;
+  const wait = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
+  return wait > 0 && wait < Infinity ? wait : 0;
+}
+
 const idOf = (participant) => (typeof participant === 'object' ? participant?.id : participant);
 
 /** The room document after one event of the events WebSocket. Returns a new document; unknown events change only the version. */

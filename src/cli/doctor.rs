@@ -66,7 +66,7 @@ fn findings(config: &Config) -> Vec<(&'static str, Finding)> {
 
 fn gstreamer() -> Finding {
     match codec::init() {
-        Ok(()) => Finding::Good("every element that is needed is installed".to_owned()),
+        Ok(()) => Finding::Good(format!("every element that is needed is installed: {}", codec::versions())),
         Err(error) => Finding::Bad(error.to_string()),
     }
 }
@@ -141,6 +141,15 @@ mod tests {
         assert!(matches!(port(address, "--http", bind), Finding::Bad(text) if text.contains("--http")));
         drop(taken);
         assert!(matches!(port(address, "--http", bind), Finding::Good(_)));
+    }
+
+    #[test]
+    fn gstreamer_and_its_plugins_are_named_with_their_versions() {
+        let Finding::Good(text) = gstreamer() else { panic!("these tests need GStreamer: scripts/setup.sh") };
+        for name in ["GStreamer", "app", "vpx", "x264", "openh264"] {
+            let (_, version) = text.split_once(&format!(" {name} ")).unwrap_or_else(|| panic!("no {name} in {text}"));
+            assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{name} has no version in {text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod tests;
 use std::sync::OnceLock;
 
 use gstreamer as gst;
+use gstreamer::prelude::PluginFeatureExt;
 
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
@@ -105,4 +106,17 @@ pub fn init() -> Result<(), CodecError> {
         }
     }
     Ok(())
+}
+
+/// The versions of GStreamer and of the plugins that bring what is needed: `GStreamer 1.22.0 with app 1.22.0, vpx 1.22.0`.
+/// Those of elements that are missing are left out. [`init`] was called before.
+pub fn versions() -> String {
+    let mut plugins: Vec<String> = Vec::new();
+    for plugin in NEEDED.iter().filter_map(|(element, _)| gst::ElementFactory::find(element)?.plugin()) {
+        let named = format!("{} {}", plugin.plugin_name(), plugin.version());
+        if !plugins.contains(&named) {
+            plugins.push(named);
+        }
+    }
+    format!("{} with {}", gst::version_string(), plugins.join(", "))
 }

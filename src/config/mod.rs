@@ -205,6 +205,10 @@ pub struct Limits {
     pub pending_total: usize,
     /// After how many seconds such a join no longer counts.
     pub pending_seconds: u32,
+    /// PATCH and DELETE of sessions a second from one address in the long run.
+    pub session_requests_per_second: u32,
+    /// PATCH and DELETE of sessions at once from one address.
+    pub session_requests_burst: u32,
     /// How long the head of a request may take, in seconds.
     pub header_seconds: u32,
     /// How long a whole request may take, in seconds.
@@ -284,6 +288,8 @@ impl Default for Limits {
             pending_per_address: 20,
             pending_total: 500,
             pending_seconds: 15,
+            session_requests_per_second: 100,
+            session_requests_burst: 1000,
             header_seconds: 10,
             request_seconds: 10,
             connections: 4096,
@@ -375,7 +381,7 @@ impl Config {
     /// No limit is zero: that would not mean "no limit" but "nobody".
     fn check_numbers(&self) -> Result<(), Wrong> {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 13] = [
+        let least: [(&'static str, usize, usize); 15] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_rooms", rooms.max_rooms as usize, 1),
             ("limits.sdp_bytes", limits.sdp_bytes, 1024),
@@ -386,6 +392,8 @@ impl Config {
             ("limits.pending_per_address", limits.pending_per_address, 1),
             ("limits.pending_total", limits.pending_total, 1),
             ("limits.pending_seconds", limits.pending_seconds as usize, 1),
+            ("limits.session_requests_per_second", limits.session_requests_per_second as usize, 1),
+            ("limits.session_requests_burst", limits.session_requests_burst as usize, 1),
             ("limits.header_seconds", limits.header_seconds as usize, 1),
             ("limits.request_seconds", limits.request_seconds as usize, 1),
             ("limits.connections", limits.connections, 1),

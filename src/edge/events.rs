@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::api::{App, Caller, RoomOf};
 use super::problem::Problem;
-use super::rooms::EventStream;
+use super::rooms::{EventStream, News};
 use crate::id::{ParticipantId, RoomName};
 use crate::room::CHAT_MAX;
 use crate::room::document::{ParticipantPatch, Role, RoomPatch};
@@ -86,7 +86,12 @@ impl Stream {
         loop {
             tokio::select! {
                 event = events.rest.recv() => match event {
-                    Ok(text) => self.send(socket, Message::text(text.as_ref())).await?,
+                    Ok(News::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
+                    // Whoever opened them by a session has no right to them without it.
+                    Ok(News::Gone(id)) if self.caller.participant == Some(id) => {
+                        return goodbye(close_code::NORMAL, "your session has ended");
+                    }
+                    Ok(News::Gone(_)) => {}
                     Err(RecvError::Lagged(_)) => {
                         self.app.metrics().event_streams_too_slow.inc();
                         return goodbye(close_code::AGAIN, "too slow for the events: open them again");

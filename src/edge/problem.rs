@@ -23,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 18] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -33,10 +33,13 @@ pub const KINDS: [&str; 15] = [
     "no-session",
     "no-room",
     "no-participant",
+    "no-view",
+    "self-view",
     "room-exists",
     "room-locked",
     "room-full",
     "too-many-joins",
+    "too-many-requests",
     "overloaded",
     "draining",
 ];
@@ -182,6 +185,7 @@ impl From<RoomError> for Problem {
             RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
             RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
             RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
+            RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
             RoomError::Refused(Refusal::Full(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))

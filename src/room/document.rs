@@ -140,6 +140,15 @@ pub struct TileDocument {
     pub height: u32,
 }
 
+/// How loud somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LevelDocument {
+    /// Who.
+    pub participant: ParticipantId,
+    /// Decibels below the loudest there is: 0 to -126.
+    pub dbov: i8,
+}
+
 /// One encoded stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StreamDocument {
@@ -192,6 +201,8 @@ pub enum Event {
     Left {
         /// Who.
         participant: ParticipantId,
+        /// Why.
+        reason: LeaveReason,
     },
     /// Something about a participant changed.
     Updated {
@@ -226,6 +237,18 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+}
+
+/// Why somebody is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaveReason {
+    /// It said goodbye.
+    Left,
+    /// Somebody else put it out.
+    Removed,
+    /// Nothing was heard of it any more.
+    Lost,
 }
 
 /// News of the mixer process.

@@ -8,6 +8,7 @@
 //! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
 
 pub mod document;
+mod levels;
 mod orders;
 #[cfg(test)]
 mod tests;
@@ -15,13 +16,14 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::levels::Levels;
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Layout, Scene};
 use crate::media::{Codec, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument, RoomPatch,
-    SourceDocument, StreamDocument, TierChoice, ViewDocument,
+    Event, LeaveReason, LevelDocument, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role,
+    RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::{Chooser, Ladder, Reception};
@@ -101,7 +103,7 @@ pub enum Input {
     /// A connection is up (again).
     Connected(ParticipantId),
     /// A connection is gone, or never came up, or its owner left.
-    Left(ParticipantId),
+    Left(ParticipantId, LeaveReason),
     /// A source's first packet, or the first in another codec.
     SourceStarted(SourceId, Codec),
     /// How what a participant is sent arrives.
@@ -151,6 +153,8 @@ pub enum Effect {
     Close(ParticipantId),
     /// Tell everyone who listens to events.
     Event(u64, Event),
+    /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
+    Levels(Vec<LevelDocument>),
     /// The room is over: forget it.
     Ended,
 }
@@ -238,6 +242,7 @@ pub struct Room {
     next_serial: u32,
     grid: Grid,
     speaker: Speaker,
+    levels: Levels,
     mixer: Mixer,
     empty_since: Option<Timestamp>,
     ended: bool,
@@ -264,6 +269,7 @@ impl Room {
             next_serial: 1,
             grid: Grid::default(),
             speaker: Speaker::default(),
+            levels: Levels::default(),
             mixer: Mixer::Off,
             empty_since: Some(now),
             ended: false,
@@ -343,7 +349,7 @@ impl Room {
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         match input {
             Input::Connected(participant) => self.connected(participant),
-            Input::Left(participant) => self.left(now, participant),
+            Input::Left(participant, reason) => self.left(now, participant, reason),
             Input::SourceStarted(source, codec) => self.source_started(source, codec),
             Input::Reception(participant, reception) => self.reception(now, participant, &reception),
             Input::Switched(participant) => {
@@ -373,6 +379,7 @@ impl Room {
             Input::Levels(mut levels) => {
                 // The mixer may not know yet that somebody has left.
                 levels.retain(|(participant, _)| self.people.contains_key(participant));
+                self.effects.extend(self.levels.update(now, &levels).map(Effect::Levels));
                 if self.speaker.update(now, &levels).is_some() {
                     self.speaker_changed();
                 }
@@ -511,15 +518,16 @@ impl Room {
         }
     }
 
-    fn left(&mut self, now: Timestamp, participant: ParticipantId) {
+    fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
         }
-        self.effects.push_back(Effect::Close(participant));
         if person.connected {
-            self.emit(|_| Event::Left { participant });
+            self.emit(|_| Event::Left { participant, reason });
         }
+        // It hears the event before its own events end.
+        self.effects.push_back(Effect::Close(participant));
         let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
         self.speaker.remove(participant);
         if self.people.is_empty() {
@@ -641,11 +649,11 @@ impl Room {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.stop_mixer();
+        self.emit(|_| Event::Ended { reason });
         for participant in std::mem::take(&mut self.people).into_keys() {
             self.effects.push_back(Effect::Close(participant));
         }
-        self.stop_mixer();
-        self.emit(|_| Event::Ended { reason });
         self.effects.push_back(Effect::Ended);
     }
 }

@@ -93,7 +93,7 @@ fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
     assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
     assert_eq!(driven.room.poll_timeout(), None);
     driven.now = 1_000;
-    driven.handle(Input::Left(ann.participant));
+    driven.handle(Input::Left(ann.participant, LeaveReason::Left));
     assert!(!driven.effects.contains(&Effect::StopMixer));
     assert_eq!(driven.room.poll_timeout(), Some(at(1_000) + LINGER));
     driven.now = 6_000;
@@ -101,6 +101,33 @@ fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
     assert!(driven.effects.contains(&Effect::StopMixer));
     assert_eq!(driven.effects.last(), Some(&Effect::Ended));
     assert_eq!(driven.room.admit(at(6_000), person("Bob")), Err(Refusal::Ended));
+}
+
+#[test]
+fn whoever_is_gone_is_told_why_before_its_connection_is_closed() {
+    let mut driven = Driven::new(9);
+    for reason in [LeaveReason::Left, LeaveReason::Removed, LeaveReason::Lost] {
+        let participant = driven.join(person("Ann")).participant;
+        driven.effects.clear();
+        driven.handle(Input::Left(participant, reason));
+        let told = |e: &Effect| matches!(e, Effect::Event(_, Event::Left { participant: p, reason: r }) if (*p, *r) == (participant, reason));
+        let told = driven.effects.iter().position(told).expect("everybody is told");
+        let closed = driven.effects.iter().position(|e| *e == Effect::Close(participant)).expect("it is closed");
+        assert!(told < closed, "{:?}", driven.effects);
+    }
+}
+
+#[test]
+fn the_end_is_told_before_connections_are_closed() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    driven.effects.clear();
+    driven.handle(Input::Delete);
+    let ended = |e: &Effect| matches!(e, Effect::Event(_, Event::Ended { reason: "deleted" }));
+    let ended = driven.effects.iter().position(ended).expect("everybody is told");
+    let closed = driven.effects.iter().position(|e| *e == Effect::Close(ann)).expect("it is closed");
+    assert!(ended < closed, "{:?}", driven.effects);
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
 }
 
 #[test]
@@ -217,6 +244,18 @@ fn locked_and_full_rooms_refuse() {
 }
 
 #[test]
+fn levels_are_of_those_who_are_here_and_have_no_version() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    let version = driven.room.document().version;
+    driven.effects.clear();
+    driven.handle(Input::Levels(vec![(ann, 126), (ParticipantId(99), 20)]));
+    let levels = |e: &Effect| if let Effect::Levels(levels) = e { Some(levels.clone()) } else { None };
+    assert_eq!(driven.last(levels), Some(vec![LevelDocument { participant: ann, dbov: -126 }]));
+    assert_eq!(driven.room.document().version, version);
+}
+
+#[test]
 fn half_open_joins_disturb_nobody() {
     let mut driven = Driven::new(500);
     driven.join(person("Ann"));
@@ -329,7 +368,7 @@ proptest! {
                 },
                 Op::Leave(i) => if !people.is_empty() {
                     let p = people.remove(i % people.len());
-                    driven.handle(Input::Left(p.participant));
+                    driven.handle(Input::Left(p.participant, LeaveReason::Lost));
                 },
                 Op::Mute(i, audio, video) => if let Some(p) = who(i) {
                     let p = p.participant;

@@ -109,13 +109,14 @@ fn choose(
             mid: section.mid.clone(),
             verb,
             offered: if offered.is_empty() { "none".to_owned() } else { offered.join(", ") },
-            taken: names(taken.iter().copied().filter(ours)),
+            taken: names(taken.iter().copied().filter(ours), verb == "sent"),
         }
     })
 }
 
-fn names(codecs: impl Iterator<Item = Codec>) -> String {
+fn names(codecs: impl Iterator<Item = Codec>, sent: bool) -> String {
     let names = codecs.map(|codec| match codec {
+        Codec::H264 if sent => "H264 (baseline or main profile, packetization-mode=1)".to_owned(),
         Codec::H264 => "H264 (baseline or main profile)".to_owned(),
         other => other.to_string(),
     });
@@ -126,8 +127,9 @@ fn names(codecs: impl Iterator<Item = Codec>) -> String {
 fn is_encodable_as_offered(offered: &OfferedCodec) -> bool {
     match offered.codec {
         Some(Codec::H264) => {
-            // Without a profile it is baseline, without a mode single NAL units (RFC 6184 §8.1).
-            let mode = matches!(offered.parameter("packetization-mode"), None | Some("0" | "1"));
+            // Without a profile it is baseline, without a mode single NAL units (RFC 6184 §8.1), into which one encode for
+            // everybody does not fit.
+            let mode = offered.parameter("packetization-mode") == Some("1");
             let profile = offered.parameter("profile-level-id").is_none_or(|id| {
                 let profile = id.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
                 id.len() == 6 && matches!(profile, Some(0x42 | 0x4d))

@@ -139,12 +139,28 @@ fn h264_is_sent_only_in_a_profile_we_encode() {
         let text = AIORTC.replace("a=rtpmap:97 VP8/90000", "a=rtpmap:97 X/90000");
         facts(&text.replace("packetization-mode=1;level-asymmetry-allowed=1;profile-level-id=42001f", fmtp))
     };
-    for good in ["profile-level-id=42e01f", "packetization-mode=1;profile-level-id=4d0032", "packetization-mode=0"] {
-        assert_eq!(only(good).expect(good).receives_video, Some(Codec::H264));
+    for good in ["profile-level-id=42e01f", "profile-level-id=4d0032", "level-asymmetry-allowed=1"] {
+        let good = format!("packetization-mode=1;{good}");
+        assert_eq!(only(&good).expect(&good).receives_video, Some(Codec::H264));
     }
-    for bad in ["profile-level-id=64001f", "profile-level-id=f4001f", "packetization-mode=2", "profile-level-id=é"] {
-        let message = only(bad).expect_err(bad).to_string();
-        assert!(message.contains(bad) && message.contains("VP8 or H264"), "{message}");
+    for bad in ["profile-level-id=64001f", "profile-level-id=f4001f", "profile-level-id=é"] {
+        let bad = format!("packetization-mode=1;{bad}");
+        let message = only(&bad).expect_err(&bad).to_string();
+        assert!(message.contains(&bad) && message.contains("VP8 or H264"), "{message}");
+    }
+}
+
+#[test]
+fn h264_in_single_nal_units_is_taken_and_not_sent() {
+    let mode_0 = AIORTC.replace("packetization-mode=1", "packetization-mode=0");
+    assert_eq!(facts(&mode_0).expect("it can join").receives_video, Some(Codec::Vp8));
+    for bad in ["packetization-mode=0", "packetization-mode=2", "profile-level-id=42e01f"] {
+        let text = mode_0.replace("VP8/90000", "X/90000");
+        let text = text.replace("packetization-mode=0;level-asymmetry-allowed=1;profile-level-id=42001f", bad);
+        let message = facts(&text).expect_err(bad).to_string();
+        assert!(message.contains("H264 (baseline or main profile, packetization-mode=1)"), "{message}");
+        let publisher = text.replace("a=recvonly", "a=sendonly").replace("a=sendrecv", "a=sendonly");
+        assert_eq!(facts(&publisher).expect("it can publish").receives_video, None);
     }
 }
 

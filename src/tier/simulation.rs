@@ -179,7 +179,7 @@ proptest! {
         let over = tenths.clone().filter(|tier| costs.of(*tier) > rate.max(costs.audio) * 11 / 10).count();
         let under = tenths.filter(|tier| *tier < sure).count();
         // Once in a while more is tried than there is.
-        prop_assert!(over <= 50, "{} tenths of a second too much on {}: {:?}", over, rate, run.changes);
+        prop_assert!(over <= 80, "{} tenths of a second too much on {}: {:?}", over, rate, run.changes);
         prop_assert!(under <= 50, "{} tenths of a second too little on {}: {:?}", under, rate, run.changes);
         prop_assert!(run.changes_between(15.0, 40.0) <= 6, "flaps on {}: {:?}", rate, run.changes);
     }

@@ -65,11 +65,12 @@
   class Person {
     /**
      * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent and received video;
-     * path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query.
+     * path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query; encodings: how to
+     * send the video (simulcast).
      */
-    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '',
+    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings,
       picture = { width: 320, height: 180, fps: 15 } }) {
-      Object.assign(this, { k, room, name, codec, query });
+      Object.assign(this, { k, room, name, codec, query, encodings });
       this.path = path ?? `/v1/rooms/${room}/participants`;
       this.send = { video: true, audio: true, ...send };
       this.receive = { video: true, audio: true, ...receive };
@@ -88,7 +89,8 @@
       pc.ontrack = ({ track }) => this.#take(track);
       const transceiver = (kind, source) => {
         const direction = this.send[kind] ? (this.receive[kind] ? 'sendrecv' : 'sendonly') : 'recvonly';
-        if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction });
+        const sendEncodings = kind === 'video' ? this.encodings : undefined;
+        if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction, sendEncodings });
       };
       transceiver('audio', this.microphone);
       this.videoTransceiver = transceiver('video', this.camera);

@@ -150,6 +150,30 @@ fn every_kind_of_participant() {
 }
 
 #[test]
+fn of_simulcast_the_largest_layer_is_seen_and_levels_are_told() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "simulcast", &[]);
+    assert_eq!(measured["ready"], true, "the room was not complete within 15 s");
+    assert!(list(&measured, "/offered").contains(&"a=simulcast:send q;h;f".into()), "{measured}");
+    assert_eq!(measured["answered"], serde_json::json!(["a=rid:f recv", "a=simulcast:recv f"]));
+    let sends = |layer: &&Value| number(layer, "/packetsSent") > 0.0;
+    let sent: Vec<_> = list(&measured, "/layers").iter().filter(sends).map(|layer| &layer["rid"]).collect();
+    assert_eq!(sent, ["f"], "the layers that nobody takes cost the sender nothing: {measured}");
+    let [tile] = list(&measured, "/seen") else { panic!("one person sends: {measured}") };
+    assert_eq!((&tile["seen"], number(tile, "/away") < 60.0), (&0.into(), true), "{tile}");
+    assert!(number(tile, "/bars") >= 4.0, "the picture stands still: {tile}");
+
+    let levels = &measured["levels"];
+    let told = number(levels, "/events");
+    assert!((10.0..=34.0).contains(&told), "some five a second, for six seconds: {levels}");
+    assert_eq!(levels["versions"], 0, "levels count no versions: {levels}");
+    assert_eq!(levels["last"]["levels"][0]["participant"], measured["ids"]["sender"], "{levels}");
+    assert!((-60.0..0.0).contains(&number(levels, "/last/levels/0/dbov")), "{levels}");
+    server.stop();
+}
+
+#[test]
 fn another_room_beside_sees_and_hears_nothing() {
     let _turn = turn();
     let server = Server::start();

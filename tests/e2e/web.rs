@@ -1,8 +1,10 @@
 //! The server's own page, used as people use it. The screenshots are in `e2e` of Cargo's target folder.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::scenario::{list, number, play, play_with};
+use crate::scenario::{list, number, play, play_with, repository};
 use crate::server::Server;
 use crate::turn;
 
@@ -11,7 +13,8 @@ fn two_meet_on_the_page() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_call", &[]);
-    for step in ["both", "listed", "muted", "unmuted", "camera_off", "camera_on", "left", "lobby"] {
+    for step in ["both", "listed", "muted", "unmuted", "camera_off", "camera_on", "left", "lobby", "told", "stays_away"]
+    {
         assert_eq!(measured[step], true, "{step}");
     }
     assert_eq!(measured["faults"], json!([]), "the page had errors");
@@ -22,6 +25,15 @@ fn two_meet_on_the_page() {
     }
     assert_ne!(measured["stats"], Value::from(""), "nothing tells what is being received");
     server.stop();
+}
+
+#[test]
+fn the_modules_of_the_page_hold_what_they_say() {
+    let tests = repository().join("tests/web/modules.test.mjs");
+    let output = Command::new("node").arg("--test").arg(&tests).output().expect("`make test` installs Node.js");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!told.contains("# pass 0"), "no test was found: {told}");
 }
 
 #[test]

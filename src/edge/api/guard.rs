@@ -119,7 +119,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 }
 
 /// Where a request comes from. Without a connection it is from nowhere, not from this machine, which may do everything.
-fn address(parts: &Parts) -> IpAddr {
+pub(super) fn address(parts: &Parts) -> IpAddr {
     let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

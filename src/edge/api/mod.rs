@@ -8,6 +8,7 @@ mod admission;
 mod extract;
 mod guard;
 mod participants;
+mod rate;
 mod rooms;
 mod routes;
 mod server;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Admission;
 pub use self::extract::RoomOf;
 pub use self::guard::Caller;
+use self::rate::Rate;
 pub use self::server::serve;
 use super::auth::Authority;
 use super::problem::Problem;
@@ -55,6 +57,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     limits: Limits,
     admission: Mutex<Admission>,
+    session_requests: Mutex<Rate>,
     media: MediaAddress,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -79,6 +82,10 @@ impl App {
             metrics,
             limits: config.limits.clone(),
             admission: Mutex::new(Admission::new(config.limits.clone())),
+            session_requests: Mutex::new(Rate::new(
+                config.limits.session_requests_per_second,
+                config.limits.session_requests_burst,
+            )),
             media,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),

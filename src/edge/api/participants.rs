@@ -9,7 +9,7 @@ use super::extract::{self, Participant, RoomOf};
 use super::{App, Caller};
 use crate::edge::problem::Problem;
 use crate::id::ParticipantId;
-use crate::room::document::{ParticipantDocument, Role};
+use crate::room::document::{LeaveReason, ParticipantDocument, Role};
 
 /// `GET /v1/rooms/{room}/participants`.
 pub(super) async fn list(
@@ -50,7 +50,8 @@ pub(super) async fn delete(
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     caller.may_change(id)?;
-    app.rooms().remove(&room, id).await?;
+    let reason = if caller.participant == Some(id) { LeaveReason::Left } else { LeaveReason::Removed };
+    app.rooms().remove(&room, id, reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -13,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::extract::{self, RoomOf, Secret};
-use super::{App, Caller, MediaAddress, admission};
+use super::{App, Caller, MediaAddress, admission, guard};
+use crate::edge::peer::Answer;
 use crate::edge::problem::Problem;
 use crate::edge::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
-use crate::id::RoomName;
+use crate::id::{RoomName, ViewName};
 use crate::metrics::RefusalLabels;
 use crate::room::DISPLAY_NAME_MAX;
 use crate::room::document::{Role, TierChoice};
@@ -39,6 +40,19 @@ struct JoinQuery {
     name: String,
     #[serde(default)]
     tier: TierChoice,
+    #[serde(default = "ViewName::program")]
+    view: ViewName,
+    #[serde(default)]
+    self_view: SelfView,
+}
+
+/// Whether one sees oneself in the picture one gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SelfView {
+    #[default]
+    Shown,
+    Hidden,
 }
 
 /// `POST /v1/rooms/{room}/participants`.
@@ -130,6 +144,17 @@ async fn try_enter(
 }
 
 fn options(caller: &Caller, door: Door, query: JoinQuery) -> Result<JoinOptions, Problem> {
+    if query.view != ViewName::program() {
+        let detail = format!("there is no view `{}`; the views that exist: `{}`", query.view, ViewName::program());
+        return Err(Problem::of_kind(StatusCode::NOT_FOUND, "no-view", detail));
+    }
+    if query.self_view == SelfView::Hidden {
+        return Err(Problem::of_kind(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "self-view",
+            "`self_view=hidden` is not available yet: everybody gets the same picture; leave it out, or say `shown`",
+        ));
+    }
     // A token's name cannot be changed by whoever holds it.
     let name = caller.identity.name.clone().unwrap_or(query.name);
     if name.chars().count() > DISPLAY_NAME_MAX {
@@ -234,6 +259,7 @@ pub(super) async fn patch(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    unhurried(&app, &parts)?;
     match extract::media_type(&parts.headers).as_str() {
         FRAGMENT => {
             // A missing entity tag is the first thing to say, even of an empty fragment.
@@ -249,16 +275,8 @@ pub(super) async fn patch(
         }
         SDP => {
             let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, &app).await?;
-            let session = app.rooms().session(&secret).await?;
-            if session.participant.is_some_and(|participant| participant.role == Role::Viewer) {
-                return Err(Problem::of_kind(
-                    StatusCode::FORBIDDEN,
-                    "forbidden",
-                    "a viewer's session cannot be offered anew: join again, as a participant if it is to send",
-                ));
-            }
-            let answer = app.rooms().renegotiate(&secret, &offer).await?;
-            Ok((StatusCode::OK, [(CONTENT_TYPE, SDP)], answer).into_response())
+            let Answer { sdp, etag } = app.rooms().renegotiate(&secret, &offer).await?;
+            Ok((StatusCode::OK, [(CONTENT_TYPE, SDP.to_owned()), (ETAG, quoted(&etag))], sdp).into_response())
         }
         _ => Err(Problem::unsupported_media_type(ACCEPTED_PATCHES)
             .with(ACCEPT_PATCH, HeaderValue::from_static(ACCEPTED_PATCHES))),
@@ -266,9 +284,27 @@ pub(super) async fn patch(
 }
 
 /// `DELETE /v1/sessions/{secret}`: an entity tag is of no interest here (RFC 9725 §4.2).
-pub(super) async fn delete(State(app): State<App>, Secret(secret): Secret) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(
+    State(app): State<App>,
+    Secret(secret): Secret,
+    request: Request<Body>,
+) -> Result<StatusCode, Problem> {
+    unhurried(&app, &request.into_parts().0)?;
     app.rooms().leave(&secret).await?;
     Ok(StatusCode::OK)
+}
+
+/// Whether the caller does not ask too often (RFC 9725 section 5 wants a limit on what follows a join, too).
+fn unhurried(app: &App, parts: &Parts) -> Result<(), Problem> {
+    let taken = app.0.session_requests.lock().take(guard::address(parts), time::now());
+    taken.map_err(|wait| {
+        Problem::of_kind(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "too many requests to sessions from your address in a short time; wait as long as Retry-After says, and send              candidates together",
+        )
+        .retry_after(wait)
+    })
 }
 
 /// Strong entity tags stand in double quotes (RFC 9110 §8.8.3).

@@ -25,6 +25,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 };
 
 use super::arrivals::Arrivals;
+use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
@@ -48,8 +49,9 @@ const KEEPALIVE: Duration = Duration::from_secs(2);
 const NACKS_MAX: u16 = 3;
 /// Sent packets kept for retransmission; a power of two, about two seconds of video.
 const RESEND_PACKETS: u16 = 512;
-/// The tap stands nearest to the wire, ahead of everything the crate has.
+/// The tap stands nearest to the wire, ahead of everything the crate has; the associator keeps from that what is too early.
 const TAP_SLOT: usize = 100;
+const ASSOCIATOR_SLOT: usize = 200;
 
 fn kind_of(kind: Kind) -> RtpCodecKind {
     match kind {
@@ -161,9 +163,10 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
 }
 
 /// The interceptors of a peer that sends to us, or only receives. Who sends also tells when each of our packets arrives.
-pub(super) fn interceptors(tap: Tap, sends: bool, arrivals: Arrivals) -> Registry {
+pub(super) fn interceptors(tap: Tap, associator: Associator, arrivals: Arrivals, sends: bool) -> Registry {
     let registry = Registry::new()
         .with(Slot::from(TAP_SLOT), tap)
+        .with(Slot::from(ASSOCIATOR_SLOT), associator)
         .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RESEND_PACKETS).build())
         .with(Slot::SenderReport, SenderReportBuilder::new().build());
     if !sends {

@@ -9,6 +9,7 @@
 //! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
 
 mod arrivals;
+mod associate;
 mod crypto;
 mod description;
 mod engine;
@@ -47,8 +48,10 @@ pub enum PeerEvent {
     Connected,
     /// Nothing has been heard for some seconds; it may come back.
     Disconnected,
-    /// Gone: it said goodbye, fell silent, or never connected. Nothing follows. Not sent when we closed it.
-    Closed,
+    /// Gone, by its own word. Nothing follows. Not sent when we closed it.
+    Goodbye,
+    /// Gone: it fell silent, or never connected. Nothing follows.
+    Lost,
     /// It cannot decode our video without a keyframe; several requests are one.
     KeyframeWanted,
     /// How what we send arrives; a few times a second.
@@ -184,7 +187,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`PeerError::Offer`] or [`PeerError::Connection`]; what was agreed before goes on.
-    pub async fn renegotiate(&self, offer: &Offer, text: &str, facts: &Facts) -> Result<String, PeerError> {
+    pub async fn renegotiate(&self, offer: &Offer, text: &str, facts: &Facts) -> Result<Answer, PeerError> {
         self.ask(|reply| Command::Renegotiate(Box::new(offer.clone()), text.to_owned(), facts.clone(), reply)).await
     }
 
@@ -239,4 +242,4 @@ impl Peer {
 type Reply<T> = oneshot::Sender<Result<T, PeerError>>;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::edge) mod tests;

@@ -22,7 +22,8 @@ use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
 use super::arrivals::Arrivals;
-use super::description::{self, CANDIDATES_MAX, Ice, Receives, TRACK_PREFIX, Taken};
+use super::associate::{Associator, Wanted};
+use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
 use super::outgoing::{self, Output, Outputs, Pace, Ssrcs};
 use super::tap::{self, Seen, Tap};
@@ -54,12 +55,14 @@ const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notes of the connection's callbacks that may wait.
 const NOTES: usize = 64;
+/// Streams seen that the offer did not name, which may wait.
+const LEARNED: usize = 8;
 
 /// What a peer is asked.
 pub(super) enum Command {
     Candidates(Fragment, Reply<()>),
     Restart(Fragment, Reply<(String, String)>),
-    Renegotiate(Box<Offer>, String, Facts, Reply<String>),
+    Renegotiate(Box<Offer>, String, Facts, Reply<Answer>),
     Keyframe(String),
     Pause(Duration),
     Close(oneshot::Sender<()>),
@@ -100,8 +103,10 @@ impl PeerConnectionEventHandler for Callbacks {
 enum End {
     /// Somebody asked for it, or nobody holds the peer any more.
     Asked(Option<oneshot::Sender<()>>),
+    /// The peer said goodbye.
+    Goodbye,
     /// The connection is over, in words.
-    Over(&'static str),
+    Lost(&'static str),
 }
 
 pub(super) struct Task {
@@ -110,6 +115,10 @@ pub(super) struct Task {
     mux: Arc<Mux>,
     notes: mpsc::Receiver<Note>,
     overflow: Arc<Notify>,
+    /// What is looked for, what is found, and what was.
+    wanted: Arc<ArcSwap<Wanted>>,
+    found: mpsc::Receiver<Learned>,
+    learned: Vec<Learned>,
     events: mpsc::Sender<PeerEvent>,
     pub(super) seen: Arc<Seen>,
     pub(super) subscriber: Arc<Subscriber>,
@@ -148,7 +157,7 @@ impl Task {
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
-        let taken = description::take(offer, text, receives(facts))?;
+        let taken = description::take(offer, text, receives(facts), &[])?;
         let sends = !facts.sends.is_empty();
         let ssrcs = Ssrcs::random();
         let seen = Arc::new(Seen::default());
@@ -161,7 +170,10 @@ impl Task {
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
         let (estimator, arrivals) = Arrivals::new();
-        let interceptors = engine::interceptors(tap, sends, estimator);
+        let wanted = Arc::new(ArcSwap::from_pointee(Wanted::new(&taken)));
+        let (learned, found) = mpsc::channel(LEARNED);
+        let associator = Associator::new(Arc::clone(&wanted), learned);
+        let interceptors = engine::interceptors(tap, associator, estimator, sends);
         let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let counters = Arc::new(Counters::default());
@@ -174,6 +186,9 @@ impl Task {
             mux: Arc::clone(&config.mux),
             notes,
             overflow,
+            wanted,
+            found,
+            learned: Vec::new(),
             events,
             seen,
             subscriber,
@@ -231,6 +246,8 @@ impl Task {
         };
         self.connection.set_local_credentials(&ice.ufrag, &ice.password);
         self.agreed.store(Arc::new(Agreed::new(&taken, sources)));
+        self.wanted.store(Arc::new(Wanted::new(&taken)));
+        self.learned.retain(|learned| sources.iter().any(|(mid, _)| *mid == learned.mid));
         self.incoming.retain(|incoming| sources.iter().any(|(mid, _)| *mid == incoming.mid));
         self.offer = offer;
         self.text = text.to_owned();
@@ -305,6 +322,7 @@ impl Task {
                     None => Err(End::Asked(None)),
                 },
                 Some(note) = self.notes.recv() => self.note(note).await,
+                Some(learned) = self.found.recv() => { self.learn(learned).await; Ok(()) }
                 () = seen.keyframe_wanted.notified(), if quiet.is_none() => {
                     quiet = Some(Box::pin(sleep(KEYFRAME_INTERVAL)));
                     self.tell(PeerEvent::KeyframeWanted)
@@ -326,10 +344,10 @@ impl Task {
                     self.begins = None;
                     if subscriber.flowing().is_none() { self.tell(PeerEvent::KeyframeWanted) } else { Ok(()) }
                 }
-                why = over(&mut fate) => Err(End::Over(why)),
-                () = overflow.notified() => Err(End::Over("its notes were not read in time")),
+                end = over(&mut fate) => Err(end),
+                () = overflow.notified() => Err(End::Lost("its notes were not read in time")),
                 () = elapsed(&mut quiet) => { quiet = None; Ok(()) }
-                () = elapsed(&mut deadline) => Err(End::Over("it never connected")),
+                () = elapsed(&mut deadline) => Err(End::Lost("it never connected")),
             };
             if self.connected {
                 deadline = None;
@@ -342,18 +360,20 @@ impl Task {
         drop(commands);
         let events = self.events.clone();
         self.release().await;
-        match end {
-            End::Asked(Some(reply)) => {
+        let last = match end {
+            End::Asked(reply) => {
                 // Whoever asked may not wait for it.
-                let _ = reply.send(());
+                let _ = reply.map(|reply| reply.send(()));
+                return;
             }
-            End::Asked(None) => {}
-            End::Over(why) => {
+            End::Goodbye => PeerEvent::Goodbye,
+            End::Lost(why) => {
                 tracing::debug!(why, "a peer is gone");
-                // The owner may be busy, or gone too.
-                let _ = tokio::time::timeout(LAST_EVENT_TIMEOUT, events.send(PeerEvent::Closed)).await;
+                PeerEvent::Lost
             }
-        }
+        };
+        // The owner may be busy, or gone too.
+        let _ = tokio::time::timeout(LAST_EVENT_TIMEOUT, events.send(last)).await;
     }
 
     /// Ends the connection and everything that belongs to it.
@@ -365,7 +385,7 @@ impl Task {
     }
 
     fn tell(&self, event: PeerEvent) -> Result<(), End> {
-        self.events.try_send(event).map_err(|_| End::Over("its events were not taken in time"))
+        self.events.try_send(event).map_err(|_| End::Lost("its events were not taken in time"))
     }
 
     /// The peer has told how single packets arrived.
@@ -410,8 +430,9 @@ impl Task {
                 self.tell(PeerEvent::Connected)
             }
             Note::State(RTCPeerConnectionState::Disconnected) => self.tell(PeerEvent::Disconnected),
-            Note::State(RTCPeerConnectionState::Failed) => Err(End::Over("it fell silent")),
-            Note::State(RTCPeerConnectionState::Closed) => Err(End::Over("the connection closed")),
+            Note::State(RTCPeerConnectionState::Failed) => Err(End::Lost("it fell silent")),
+            // We close only at the end: it was the other side.
+            Note::State(RTCPeerConnectionState::Closed) => Err(End::Goodbye),
             Note::State(_) => Ok(()),
             Note::Track(track) => {
                 self.start_reader(track).await;
@@ -484,7 +505,7 @@ impl Task {
         }
         let text = description::with_credentials(&self.text, &fragment.ufrag, &fragment.pwd);
         let offer = Offer { ufrag: fragment.ufrag.clone(), pwd: fragment.pwd.clone(), ..self.offer.clone() };
-        let taken = description::take(&offer, &text, self.receives())?;
+        let taken = description::take(&offer, &text, self.receives(), &self.learned)?;
         let sources = self.sources.clone();
         let (made, ice) = self.agree(offer, &text, taken, &sources).await?;
         self.candidates = 0;
@@ -493,17 +514,35 @@ impl Task {
         Ok((description::fragment(&made, &ice, &self.mux.candidates()), ice.ufrag))
     }
 
-    async fn renegotiate(&mut self, offer: Offer, text: &str, facts: &Facts) -> Result<String, PeerError> {
+    async fn renegotiate(&mut self, offer: Offer, text: &str, facts: &Facts) -> Result<Answer, PeerError> {
         let running = self.receives();
         // What is sent already keeps its codec, whatever a new offer prefers.
         let wanted = receives(facts);
         let wanted = Receives { video: wanted.video.map(|video| running.video.unwrap_or(video)), ..wanted };
-        let taken = description::take(&offer, text, wanted)?;
+        let taken = description::take(&offer, text, wanted, &self.learned)?;
         if taken.ice.ufrag != self.taken.ice.ufrag {
             self.candidates = 0;
         }
-        let (made, _) = self.agree(offer, text, taken, &facts.sends).await?;
-        Ok(self.answer_text(&made))
+        let (made, ice) = self.agree(offer, text, taken, &facts.sends).await?;
+        Ok(Answer { sdp: self.answer_text(&made), etag: ice.ufrag })
+    }
+
+    /// A stream is known by its packets that the offer did not name: to the connection it looks as if it had.
+    async fn learn(&mut self, learned: Learned) {
+        let mut open = self.taken.unannounced.iter();
+        if !open.any(|stream| stream.mid == learned.mid && stream.rid == learned.rid) {
+            return;
+        }
+        tracing::debug!(?learned, "a stream is known by its packets");
+        self.learned.push(learned);
+        let (offer, text, sources) = (self.offer.clone(), self.text.clone(), self.sources.clone());
+        let described = match description::take(&offer, &text, self.receives(), &self.learned) {
+            Ok(taken) => self.agree(offer, &text, taken, &sources).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = described {
+            tracing::warn!(%error, "a stream that was not announced cannot be received");
+        }
     }
 
     /// What the peer is sent now.
@@ -537,10 +576,10 @@ async fn build(
 }
 
 /// Waits until the connection is over, and says how.
-async fn over(fate: &mut watch::Receiver<Fate>) -> &'static str {
+async fn over(fate: &mut watch::Receiver<Fate>) -> End {
     match fate.wait_for(|fate| *fate != Fate::Alive).await.map(|fate| *fate) {
-        Ok(Fate::Alerted) => "the peer said goodbye",
-        _ => "the connection's driver ended",
+        Ok(Fate::Alerted) => End::Goodbye,
+        _ => End::Lost("the connection's driver ended"),
     }
 }
 

@@ -13,14 +13,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::routes::{FanOut, RouteTable};
+use super::sessions::JoinedPeer;
 use super::uplink::{CurrentLink, Uplink};
-use super::{EventStream, JoinedPeer, ServerSettings};
+use super::{EventStream, News, ServerSettings};
 use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, MixerListener, MixerProcess};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
-use crate::room::document::{Event, ParticipantDocument, RoomDocument};
+use crate::room::document::{Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::{Admission, Admitted, Effect, Input, Order, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
 
@@ -66,7 +67,7 @@ pub(super) struct RoomTask {
     routes: Arc<ArcSwap<RouteTable>>,
     wanted: Vec<Route>,
     peers: BTreeMap<ParticipantId, Member>,
-    events: broadcast::Sender<Arc<str>>,
+    events: broadcast::Sender<News>,
     ended: bool,
 }
 
@@ -135,7 +136,7 @@ impl RoomTask {
                 let answer = self.room.admit(now, who).map(|admitted| self.admitted(admitted));
                 if let Err(Ok((admitted, _))) = reply.send(answer) {
                     // Whoever asked has gone away meanwhile.
-                    self.room.handle(now, Input::Left(admitted.participant));
+                    self.room.handle(now, Input::Left(admitted.participant, LeaveReason::Lost));
                 }
             }
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
@@ -196,7 +197,8 @@ impl RoomTask {
         match event {
             PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
             PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
-            PeerEvent::Closed => self.room.handle(now, Input::Left(participant)),
+            PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
+            PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             PeerEvent::Reception(reception) => self.room.handle(now, Input::Reception(participant, reception)),
             PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
             // The connection may come back; until then its tile shows that it is stale.
@@ -252,11 +254,21 @@ impl RoomTask {
                 if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
                     close(peer);
                 }
+                self.publish(News::Gone(participant));
             }
-            // Without listeners nobody misses it.
-            Effect::Event(version, event) => drop(self.events.send(event_text(version, &event))),
+            Effect::Levels(levels) => {
+                if self.events.receiver_count() > 0 {
+                    self.publish(News::Event(levels_text(&levels)));
+                }
+            }
+            Effect::Event(version, event) => self.publish(News::Event(event_text(version, &event))),
             Effect::Ended => self.ended = true,
         }
+    }
+
+    /// Tells those who have the events open; without any nobody misses it.
+    fn publish(&self, news: News) {
+        drop(self.events.send(news));
     }
 
     fn start_mixer(&mut self) {
@@ -348,6 +360,10 @@ fn event_text(version: u64, event: &Event) -> Arc<str> {
         _ => serde_json::to_string(&Numbered { event, version }),
     };
     text.expect("events have string keys and no failing serializers").into()
+}
+
+fn levels_text(levels: &[LevelDocument]) -> Arc<str> {
+    serde_json::json!({"type": "levels", "levels": levels}).to_string().into()
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

@@ -62,6 +62,45 @@ export async function grid({ page: open, options, keep }) {
   return measured;
 }
 
+/** One who sends simulcast, and one who watches; and what the events tell of their levels. */
+export async function simulcast({ page: open, options }) {
+  const page = await open();
+  return page.evaluate(async (o) => {
+    const { Person, sleep, look, roomDocument, program, until } = people;
+    const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: 4 / 2 ** i }));
+    const sender = new Person({ k: 0, room: o.room, encodings, picture: { width: 960, height: 540, fps: 15 } });
+    await sender.join();
+    const viewer = await new Person({ k: 1, room: o.room, send: { video: false, audio: false }, path: `/whep/${o.room}` }).join();
+    const source = async () => {
+      const { participants } = await roomDocument(o.room);
+      return participants.find((p) => p.id === sender.id)?.sends.find((s) => s.kind === 'camera');
+    };
+    const ready = await until(async () => (await source())?.size && viewer.frames.length > 5, 15_000, 200);
+    const offered = sender.pc.localDescription.sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
+    const answered = sender.pc.remoteDescription.sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
+
+    const levels = [];
+    const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/rooms/${o.room}/events`);
+    socket.onmessage = ({ data }) => {
+      const event = JSON.parse(data);
+      if (event.type === 'levels') levels.push(event);
+    };
+    await sleep(5000);
+    const view = program(await roomDocument(o.room));
+    const seen = await look(viewer, view);
+    const sent = [...(await sender.pc.getStats()).values()].filter((s) => s.type === 'outbound-rtp' && s.kind === 'video');
+    socket.close();
+    const measured = {
+      ready, offered, answered, source: await source(), seen, ids: { sender: sender.id },
+      layers: sent.map(({ rid, active, packetsSent }) => ({ rid, active, packetsSent })),
+      levels: { events: levels.length, versions: levels.filter((e) => 'version' in e).length, last: levels.at(-1) },
+    };
+    await sender.leave();
+    await viewer.leave();
+    return measured;
+  }, options);
+}
+
 /** Everyone who is not simply sending and receiving both, in one room; then a camera off and on, and the server's mutes. */
 export async function kinds({ page: open, options }) {
   const page = await open();

@@ -74,7 +74,7 @@ async function selfTileError(page, document_, name) {
   }, tile, view.canvas);
 }
 
-/** Two people meet on the page, one of them on a phone; mute, camera off and on, leave. */
+/** Two people meet on the page, one of them on a phone; mute, camera off and on, leave, be put out. */
 export async function page_call({ chromium, options, keep }) {
   const browser = await chromium();
   const faults = [];
@@ -110,9 +110,16 @@ export async function page_call({ chromium, options, keep }) {
   await ann.click('#leave');
   const left = await until(async () => (await roomDocument(options)).participants.length === 1, 5_000);
   const lobby = await until(() => ann.$eval('#lobby', (lobby_) => lobby_.getClientRects().length > 0), 3_000);
+
+  const [last] = (await roomDocument(options)).participants;
+  await fetch(`${options.url}/v1/rooms/${options.room}/participants/${last.id}`, { method: 'DELETE' });
+  const told = await until(() => bob.$eval('#error', (error) => /removed/.test(error.textContent)), 5_000);
+  // Whoever takes it for a lost connection comes back within a second.
+  await new Promise((resolve) => { setTimeout(resolve, 2000); });
+  const stays_away = (await fetch(`${options.url}/v1/rooms/${options.room}`).then((room) => room.json())).participants?.length === 0;
   return {
     joined_ms: [annJoined, bobJoined], both, listed, self_tile_error_px, overflow_px, stats, muted, unmuted, camera_off, camera_on,
-    left, lobby, faults,
+    left, lobby, told, stays_away, faults,
   };
 }
 

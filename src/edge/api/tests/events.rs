@@ -65,6 +65,53 @@ async fn events_begin_with_the_room_and_count_on() {
     assert_eq!(end(&mut socket).await, (1000, "the room has ended".to_owned()));
 }
 
+/// The next event of this type, whatever comes before it.
+async fn next_of(socket: &mut Socket, kind: &str) -> Value {
+    loop {
+        let event = next(socket).await;
+        if event["type"] == kind {
+            return event;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_gone_and_why_is_told_to_all_and_to_itself() {
+    let api = Api::new();
+    let address = api.listen().await;
+    let mut everybody = None;
+    for (participant, reason) in [("p1", "removed"), ("p2", "left"), ("p3", "left")] {
+        let (client, session) = api.call("r").await;
+        let secret = session.rsplit('/').next().expect("a path");
+        let mut own = open(address, &format!("/v1/rooms/r/events?session={secret}")).await.expect("it opens");
+        if everybody.is_none() {
+            everybody = Some(open(address, "/v1/rooms/r/events").await.expect("it opens"));
+        }
+        match participant {
+            "p1" => assert_eq!(api.send("DELETE", "/v1/rooms/r/participants/p1", &[], "").await.status, 204),
+            "p2" => assert_eq!(api.send("DELETE", &session, &[], "").await.status, 200),
+            _ => client.pc.close().await.expect("closes"),
+        }
+        for socket in [Some(&mut own), everybody.as_mut()].into_iter().flatten() {
+            let left = next_of(socket, "left").await;
+            assert_eq!((&left["participant"], &left["reason"]), (&json!(participant), &json!(reason)), "{left}");
+        }
+        assert_eq!(end(&mut own).await, (1000, "your session has ended".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_never_connected_ends_its_events_too() {
+    let api = Api::new();
+    let address = api.listen().await;
+    let (session, _) = api.join("r").await;
+    let secret = session.rsplit('/').next().expect("a path");
+    let mut own = open(address, &format!("/v1/rooms/r/events?session={secret}")).await.expect("it opens");
+    assert_eq!(next(&mut own).await["type"], "room");
+    assert_eq!(api.send("DELETE", &session, &[], "").await.status, 200);
+    assert_eq!(end(&mut own).await, (1000, "your session has ended".to_owned()));
+}
+
 #[tokio::test]
 async fn wrong_messages_are_answered_and_floods_end() {
     let api = Api::with(|config| config.limits.message_bytes = 2048);

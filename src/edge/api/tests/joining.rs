@@ -68,7 +68,9 @@ async fn wrong_joins_are_refused_with_advice() {
     assert!(api.post_offer(path, &huge).await.problem(413).contains("65536"));
     api.post_offer(path, &offer("inactive")).await.problem(422);
     api.post_offer(path, &offer("sendrecv").replace("VP8", "H263")).await.problem(422);
-    for (query, names) in [("tier=best", "tier"), ("name=a&name=b", "name")] {
+    let queries =
+        [("tier=best", "tier"), ("name=a&name=b", "name"), ("view=a%20b", "view"), ("self_view=no", "self_view")];
+    for (query, names) in queries {
         let detail = api.post_offer(&format!("{path}?{query}"), &offer("sendrecv")).await.problem(400);
         assert!(detail.contains(names), "{detail}");
     }
@@ -82,6 +84,17 @@ async fn wrong_joins_are_refused_with_advice() {
 }
 
 #[tokio::test]
+async fn the_one_view_that_exists_may_be_asked_for() {
+    let api = Api::new();
+    let ask = async |query: &str| api.post_offer(&format!("/whep/r?{query}"), &offer("recvonly")).await;
+    assert_eq!(ask("view=program&self_view=shown").await.status, 201);
+    assert!(ask("view=backstage").await.problem(404).contains("`program`"));
+    let hidden = ask("self_view=hidden").await;
+    assert!(hidden.problem(422).contains("not available yet"));
+    assert_eq!(hidden.json()["type"], "/docs/api.md#self-view");
+}
+
+#[tokio::test]
 async fn a_viewer_only_receives() {
     let api = Api::keyed();
     let bearer = format!("Bearer {}", token(Some("r"), Role::Viewer));
@@ -91,6 +104,44 @@ async fn a_viewer_only_receives() {
     api.send("POST", "/whip/r", &headers, offer("sendonly")).await.problem(403);
     assert_eq!(api.send("POST", path, &headers, offer("recvonly")).await.status, 201);
     assert_eq!(api.send("POST", "/whep/r", &headers, offer("recvonly")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_viewer_cannot_begin_to_send_by_a_new_offer() {
+    let api = Api::new();
+    for path in ["/whep/r", "/v1/rooms/r/participants"] {
+        let joined = api.post_offer(path, &offer("recvonly")).await;
+        assert_eq!(joined.status, 201, "{joined:?}");
+        let session = joined.header("location").to_owned();
+        let patch = async |direction| api.send("PATCH", &session, &[("content-type", SDP)], offer(direction)).await;
+        // It is not connected: nobody in the room knows its role yet.
+        assert!(patch("sendrecv").await.problem(403).contains("recvonly"));
+        patch("sendonly").await.problem(403);
+        assert_eq!(patch("recvonly").await.status, 200, "it may offer anew what it has");
+    }
+    for (path, direction) in [("/whip/r", "sendonly"), ("/v1/rooms/r/participants", "sendrecv")] {
+        let joined = api.post_offer(path, &offer(direction)).await;
+        let patched = api.send("PATCH", joined.header("location"), &[("content-type", SDP)], offer(direction)).await;
+        assert_eq!(patched.status, 200, "{direction} at {path}: {patched:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_offer_with_new_credentials_has_a_new_entity_tag() {
+    let api = Api::new();
+    let (session, joined) = api.join("r").await;
+    let patch = async |offer: String| api.send("PATCH", &session, &[("content-type", SDP)], offer).await;
+    let same = patch(offer("sendrecv")).await;
+    assert_eq!((same.status, same.header("etag")), (200, joined.header("etag")), "{same:?}");
+    let restarted = patch(offer("sendrecv").replace("a=ice-ufrag:Rst4", "a=ice-ufrag:New5")).await;
+    let tag = restarted.header("etag");
+    assert!(restarted.status == 200 && tag.starts_with('"') && tag != joined.header("etag"), "{restarted:?}");
+    assert!(restarted.body.contains(&format!("a=ice-ufrag:{}\r\n", tag.trim_matches('"'))), "{restarted:?}");
+    assert_eq!(api.get(&session).await.header("etag"), tag);
+    let headers = |tag| [("content-type", FRAGMENT), ("if-match", tag)];
+    let candidate = fragment("New5", "aaaabbbbccccddddeeeeffff");
+    api.send("PATCH", &session, &headers(joined.header("etag")), candidate.clone()).await.problem(412);
+    assert_eq!(api.send("PATCH", &session, &headers(tag), candidate).await.status, 204);
 }
 
 #[tokio::test]
@@ -162,6 +213,27 @@ async fn too_many_joins_in_a_short_time_wait() {
     let refused = api.post_offer("/whip/r", &offer("sendonly")).await;
     refused.problem(429);
     assert_eq!(refused.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn too_many_requests_to_sessions_wait() {
+    let api = Api::with(|config| {
+        (config.limits.session_requests_burst, config.limits.session_requests_per_second) = (3, 1);
+    });
+    let (session, reply) = api.join("r").await;
+    let headers = [("content-type", FRAGMENT), ("if-match", reply.header("etag"))];
+    let candidate = fragment("Rst4", "aaaabbbbccccddddeeeeffff");
+    for _ in 0..2 {
+        assert_eq!(api.send("PATCH", &session, &headers, candidate.clone()).await.status, 204);
+    }
+    // Guesses count as well.
+    api.send("DELETE", "/v1/sessions/nobody", &[], "").await.problem(404);
+    for method in ["PATCH", "DELETE"] {
+        let refused = api.send(method, &session, &headers, candidate.clone()).await;
+        refused.problem(429);
+        assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
+    }
+    assert_eq!(api.get(&session).await.status, 200, "the session is not harmed");
 }
 
 #[tokio::test]

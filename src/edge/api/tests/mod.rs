@@ -1,4 +1,5 @@
 //! The API by its router, with the real rooms and a media port of their own on loopback, but no mixer and no browsers.
+//! Whoever must be connected is a client of the crate `webrtc`.
 
 mod contract;
 mod events;
@@ -7,6 +8,7 @@ mod joining;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::to_bytes;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
@@ -15,6 +17,7 @@ use super::*;
 use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
 use crate::edge::peer::PeerConfig;
+use crate::edge::peer::tests::client::{Client, PATIENCE};
 use crate::edge::rooms::{RoomCounters, ServerSettings};
 use crate::edge::supervise::MixerCommand;
 use crate::edge::udp::Mux;
@@ -136,6 +139,20 @@ impl Api {
         let reply = self.post_offer(&format!("/v1/rooms/{room}/participants"), &offer("sendrecv")).await;
         assert_eq!(reply.status, 201, "{reply:?}");
         (reply.header("location").to_owned(), reply)
+    }
+
+    /// Joins with a real connection; returns it with the session's path when the room shows the participant.
+    async fn call(&self, room: &str) -> (Client, String) {
+        let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
+        let offer = client.offer(None).await;
+        let joined = self.post_offer(&format!("/v1/rooms/{room}/participants"), &offer).await;
+        assert_eq!(joined.status, 201, "{joined:?}");
+        client.answered(&joined.body).await;
+        client.connected().await;
+        let session = joined.header("location").to_owned();
+        let shown = async { while self.get(&session).await.json()["id"].is_null() {} };
+        tokio::time::timeout(PATIENCE, shown).await.expect("it is shown");
+        (client, session)
     }
 
     /// Serves on a port of its own.

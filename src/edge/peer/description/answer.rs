@@ -13,7 +13,7 @@ pub(in crate::edge::peer) fn local_ice(answer: &str) -> Option<Ice> {
     Some(Ice { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
 }
 
-/// The answer for the client: with our candidates, and the refused sections in their places.
+/// The answer for the client: with our candidates, the simulcast layers we take, and the refused sections in their places.
 pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &str) -> String {
     let (mut session, made) = parse(made);
     let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
@@ -26,6 +26,10 @@ pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[Str
         } else if let Some(mut section) = made.next() {
             for line in &mut section.lines {
                 *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
+            }
+            if let Some(rid) = taken.layers.get(section.mid()) {
+                // RFC 8853 section 5.3: the layers that are not in the answer are not sent.
+                section.lines.extend([format!("a=rid:{rid} recv"), format!("a=simulcast:recv {rid}")]);
             }
             sections.push(section);
         } else {

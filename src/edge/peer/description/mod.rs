@@ -6,14 +6,17 @@
 //!
 //! `webrtc` answers what it is offered, with the offer's payload types and in the offer's order, so the choices are made
 //! here, before it sees the offer: codecs we do not take are not in it, and the one we send stands first. Each section's
-//! `a=msid` becomes its mid, so that a track is known by its section however clients name theirs.
+//! `a=msid` becomes its mid, so that a track is known by its section however clients name theirs. Of a simulcast offer it
+//! sees one plain stream.
 
 mod answer;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub(super) use self::answer::{answer, fragment, local_ice, with_credentials};
+pub(super) use self::streams::{Learned, Unannounced};
 use super::PeerError;
 use crate::media::{Codec, Kind};
 use crate::sdp::{Offer, Setup, keep_sha256};
@@ -80,6 +83,10 @@ pub(super) struct Taken {
     pub(super) video_out: Option<Format>,
     /// Extension ids by URI.
     extensions: BTreeMap<&'static str, u8>,
+    /// Streams that the client will send without having named their SSRCs.
+    pub(super) unannounced: Vec<Unannounced>,
+    /// The simulcast layers taken, by mid.
+    layers: BTreeMap<String, String>,
     /// Sections that `webrtc` does not see and the answer refuses, by position.
     refused: BTreeMap<usize, Section>,
 }
@@ -115,6 +122,11 @@ impl Section {
 
     fn has(&self, line: &str) -> bool {
         self.lines.iter().any(|known| known == line)
+    }
+
+    /// Whether it has this header extension.
+    fn offers(&self, uri: &str) -> bool {
+        self.values("a=extmap:").any(|map| map.split(' ').nth(1) == Some(uri))
     }
 
     fn kind(&self) -> Option<Kind> {
@@ -246,11 +258,11 @@ fn write(session: &Section, sections: &[Section]) -> String {
     text
 }
 
-/// Takes of an offer what we can.
+/// Takes of an offer what we can. `learned` are the streams that were known by their packets since it came.
 ///
 /// # Errors
 /// [`PeerError::Offer`], when something is missing that the rest cannot do without.
-pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Taken, PeerError> {
+pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Learned]) -> Result<Taken, PeerError> {
     let (session, offered) = parse(&keep_sha256(text));
     let mut taken = Taken {
         text: String::new(),
@@ -260,6 +272,8 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Take
         audio_out: None,
         video_out: None,
         extensions: BTreeMap::new(),
+        unannounced: Vec::new(),
+        layers: BTreeMap::new(),
         refused: BTreeMap::new(),
     };
     let mut candidates = 0;
@@ -269,6 +283,9 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Take
         if section.kind().is_none() || (formats.is_empty() && section.port() != "0") {
             taken.refused.insert(at, section.clone());
             continue;
+        }
+        if section.sends() && !streams::names_repair(section) {
+            formats.iter_mut().for_each(|format| format.rtx = None);
         }
         let wanted = match section.kind() {
             Some(Kind::Video) => receives.video.filter(|_| taken.video_out.is_none()),
@@ -284,13 +301,19 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives) -> Result<Take
                     Some(chosen);
             }
         }
-        sections.push(taken_section(section, &formats, &mut taken.extensions, &mut candidates)?);
+        let mut seen = taken_section(section, &formats, &mut taken.extensions, &mut candidates);
+        if section.sends() {
+            taken.unannounced.extend(streams::write(section, at, &formats, learned, &mut seen.lines)?);
+            taken.layers.extend(streams::layer(section).map(|rid| (section.mid().to_owned(), rid)));
+        }
+        sections.push(seen);
         for format in formats {
             if taken.formats.iter().all(|known| known.payload_type != format.payload_type) {
                 taken.formats.push(format);
             }
         }
     }
+    streams::check(&taken.unannounced, &offered)?;
     if receives.video.is_some() && taken.video_out.is_none() {
         return Err(PeerError::Offer(
             "no video section can take the codec we send; offer VP8, or H264 with packetization-mode=1".into(),
@@ -342,7 +365,7 @@ fn taken_section(
     formats: &[Format],
     extensions: &mut BTreeMap<&'static str, u8>,
     candidates: &mut usize,
-) -> Result<Section, PeerError> {
+) -> Section {
     let mut lines = Vec::new();
     let media_line = section.lines.first().map(String::as_str).unwrap_or_default();
     let head: Vec<&str> = media_line.splitn(4, ' ').take(3).collect();
@@ -379,11 +402,7 @@ fn taken_section(
             lines.push(format!("a=candidate:{line}"));
         }
     }
-    if section.sends() {
-        lines.push(format!("a=msid:in {TRACK_PREFIX}{mid}"));
-        write_streams(section, &mut lines)?;
-    }
-    Ok(Section { lines })
+    Section { lines }
 }
 
 fn write_format(section: &Section, format: &Format, lines: &mut Vec<String>) {
@@ -403,37 +422,6 @@ fn write_format(section: &Section, format: &Format, lines: &mut Vec<String>) {
         lines.push(format!("a=rtpmap:{rtx} rtx/{rate}"));
         lines.push(format!("a=fmtp:{rtx} apt={number}"));
     }
-}
-
-/// The streams of a section that the client sends: one, of a simulcast offer the last layer, by custom the largest.
-fn write_streams(section: &Section, lines: &mut Vec<String>) -> Result<(), PeerError> {
-    let simulcast = section.value("a=simulcast:").and_then(|line| {
-        let mut words = line.split(' ');
-        words.find(|word| *word == "send")?;
-        words.next()?.split(';').next_back()?.split(',').next()
-    });
-    if let Some(rid) = simulcast {
-        let rid = rid.trim_start_matches('~');
-        lines.push(format!("a=rid:{rid} send"));
-        lines.push(format!("a=simulcast:send {rid}"));
-        return Ok(());
-    }
-    let first = section.values("a=ssrc:").find_map(|line| line.split(' ').next());
-    let Some(first) = first else {
-        // One section alone needs none: whatever arrives is its stream.
-        return Ok(());
-    };
-    first.parse::<u32>().map_err(|_| PeerError::Offer(format!("`a=ssrc:{first}` is not a number")))?;
-    let pair = section.values("a=ssrc-group:FID ").find(|pair| pair.split(' ').next() == Some(first));
-    let rtx = pair.and_then(|pair| pair.split(' ').nth(1)).filter(|rtx| rtx.parse::<u32>().is_ok());
-    if let Some(rtx) = rtx {
-        lines.push(format!("a=ssrc-group:FID {first} {rtx}"));
-    }
-    lines.push(format!("a=ssrc:{first} cname:in"));
-    if let Some(rtx) = rtx {
-        lines.push(format!("a=ssrc:{rtx} cname:in"));
-    }
-    Ok(())
 }
 
 /// Whether a candidate line (without `a=candidate:`) names an address that we can send to: UDP, and no mDNS name.

@@ -9,7 +9,7 @@ const FIREFOX: &str = include_str!("firefox.sdp");
 const BOTH: Receives = Receives { audio: true, video: Some(Codec::Vp8) };
 
 fn taken(text: &str, receives: Receives) -> Taken {
-    take(&Offer::parse(text).expect("an offer"), text, receives).expect("can be answered")
+    take(&Offer::parse(text).expect("an offer"), text, receives, &[]).expect("can be answered")
 }
 
 fn media_lines(text: &str) -> Vec<&str> {
@@ -89,15 +89,79 @@ fn only_sha_256_and_reachable_candidates_are_taken() {
     assert_eq!(candidates, ["a=candidate:1 1 udp 1 10.0.0.1 5 typ host"]);
 }
 
+/// The offer without its `a=ssrc` lines, as ffmpeg and GStreamer may send it.
+fn without_ssrcs(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with("a=ssrc")).map(|line| format!("{line}\r\n")).collect()
+}
+
+fn ssrcs(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("a=ssrc:")?.split(' ').next()).collect()
+}
+
 #[test]
-fn of_a_simulcast_offer_one_layer_is_taken() {
-    let text: String =
-        CHROMIUM.lines().filter(|line| !line.starts_with("a=ssrc")).map(|line| format!("{line}\r\n")).collect();
-    let text = text + "a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n";
-    let taken = taken(&text, BOTH);
-    let rids: Vec<&str> =
-        taken.text.lines().filter(|l| l.starts_with("a=rid") || l.starts_with("a=simulcast")).collect();
-    assert_eq!(rids, ["a=rid:f send", "a=simulcast:send f"]);
+fn streams_that_are_not_announced_are_waited_for_and_then_announced() {
+    let text = without_ssrcs(CHROMIUM);
+    let waiting = taken(&text, BOTH);
+    let streams: Vec<_> = waiting.unannounced.iter().map(|s| (&*s.mid, &s.rid, s.payload_types[0])).collect();
+    assert_eq!(streams, [("0", &None, 111), ("1", &None, 96)]);
+    let placeholders = ssrcs(&waiting.text);
+    assert!(placeholders.len() == 2 && placeholders[0] != placeholders[1], "{placeholders:?}");
+    assert!(!waiting.text.contains("rtx/90000"), "retransmissions in a stream of their own could not be told apart");
+
+    let learned = [Learned { mid: "1".into(), rid: None, ssrc: 77 }];
+    let offer = Offer::parse(&text).expect("an offer");
+    let then = take(&offer, &text, BOTH, &learned).expect("can be answered");
+    assert_eq!(ssrcs(&then.text), [placeholders[0], "77"]);
+    assert_eq!(then.unannounced, [waiting.unannounced[0].clone()]);
+    // What the offer names itself needs nothing of this.
+    let named = take(&Offer::parse(CHROMIUM).expect("an offer"), CHROMIUM, BOTH, &learned).expect("can be answered");
+    assert_eq!(ssrcs(&named.text), ["2481545474", "1935713919", "4147299643"]);
+    assert_eq!(named.unannounced, []);
+}
+
+#[test]
+fn streams_that_could_never_be_told_apart_are_refused_with_the_way_out() {
+    let camera = &CHROMIUM[CHROMIUM.find("m=video").expect("has one")..];
+    let screen = camera.replace("a=mid:1", "a=mid:2").replace("a=sendrecv", "a=sendonly");
+    let two = without_ssrcs(&format!("{CHROMIUM}{screen}").replace("BUNDLE 0 1", "BUNDLE 0 1 2"));
+    assert_eq!(taken(&two, BOTH).unannounced.len(), 3, "their packets say which section they are of");
+    let mute = two.replace("a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n", "");
+    let offer = Offer::parse(&mute).expect("an offer");
+    let error = take(&offer, &mute, BOTH, &[]).expect_err("cannot be received").to_string();
+    assert!(error.contains("`1` and `2`") && error.contains("a=ssrc"), "{error}");
+    // One that is announced leaves only one for whatever else comes.
+    let one = mute.replacen("a=mid:1\r\n", "a=mid:1\r\na=ssrc:5 cname:x\r\n", 1);
+    assert_eq!(taken(&one, BOTH).unannounced.len(), 2);
+}
+
+fn simulcast(layers: &str) -> String {
+    format!("{}a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:{layers}\r\n", without_ssrcs(CHROMIUM))
+}
+
+#[test]
+fn of_a_simulcast_offer_one_layer_is_taken_and_the_others_are_turned_off() {
+    for (layers, expected) in [("send q;h;f", "f"), ("recv x send q;h", "h"), ("send q;f,h;~h", "f"), ("send ~q", "q")]
+    {
+        let taken = taken(&simulcast(layers), BOTH);
+        assert!(!taken.text.contains("a=rid") && !taken.text.contains("a=simulcast"), "webrtc sees a plain stream");
+        assert_eq!(taken.unannounced[1].rid.as_deref(), Some(expected), "{layers}");
+        let made = "v=0\r\na=group:BUNDLE 0 1\r\nm=audio 9 X 111\r\na=mid:0\r\nm=video 9 X 96\r\na=mid:1\r\n";
+        let answer = answer(made, &taken, &[], "unique");
+        assert!(
+            answer.ends_with(&format!("a=mid:1\r\na=rid:{expected} recv\r\na=simulcast:recv {expected}\r\n")),
+            "{answer}"
+        );
+        assert_eq!(answer.matches("a=simulcast").count(), 1, "{answer}");
+    }
+}
+
+#[test]
+fn layers_that_packets_do_not_name_are_no_simulcast() {
+    let text = simulcast("send q;h;f").replace("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id", "urn:x");
+    for text in [text, simulcast("send a;b"), simulcast("recv q")] {
+        let taken = taken(&text, BOTH);
+        assert_eq!((taken.unannounced[1].rid.as_ref(), taken.layers.len()), (None, 0));
+    }
 }
 
 #[test]
@@ -124,7 +188,7 @@ fn sections_that_are_no_media_of_ours_are_refused_in_their_place() {
 fn what_cannot_be_sent_is_said_with_the_way_out() {
     let text = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0");
     let offer = Offer::parse(&text).expect("an offer");
-    let error = take(&offer, &text, Receives { video: Some(Codec::H264), ..BOTH }).expect_err("cannot be sent");
+    let error = take(&offer, &text, Receives { video: Some(Codec::H264), ..BOTH }, &[]).expect_err("cannot be sent");
     assert!(error.to_string().contains("packetization-mode=1"), "{error}");
 }
 
@@ -161,7 +225,7 @@ proptest! {
         let text = lines.join("\r\n");
         let offer = Offer::parse(CHROMIUM).expect("an offer");
         for video in [None, Some(Codec::H264)] {
-            if let Ok(taken) = take(&offer, &text, Receives { audio: video.is_some(), video }) {
+            if let Ok(taken) = take(&offer, &text, Receives { audio: video.is_some(), video }, &[]) {
                 answer(&taken.text, &taken, &[], "cname");
             }
         }

@@ -27,16 +27,16 @@ use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnect
 use crate::edge::peer::{engine, tap};
 
 /// How long anything may take before a test has failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(in crate::edge) const PATIENCE: Duration = Duration::from_secs(20);
 /// SSRC of the client's camera.
-pub(super) const VIDEO: u32 = 1111;
+pub(in crate::edge) const VIDEO: u32 = 1111;
 /// SSRC of the client's microphone.
-pub(super) const AUDIO: u32 = 2222;
+pub(in crate::edge) const AUDIO: u32 = 2222;
 /// A payload that begins a VP8 keyframe.
-pub(super) const PAYLOAD: &[u8] = &[0x10, 0x00, 0x9d, 0x01, 0x2a];
+pub(in crate::edge) const PAYLOAD: &[u8] = &[0x10, 0x00, 0x9d, 0x01, 0x2a];
 
 /// What the client's callbacks saw.
-pub(super) enum Seen {
+pub(in crate::edge) enum Seen {
     State(RTCPeerConnectionState),
     Gathered,
     Rtp(rtp::Packet),
@@ -69,19 +69,19 @@ impl PeerConnectionEventHandler for Callbacks {
     }
 }
 
-pub(super) struct Client {
-    pub(super) pc: Arc<dyn PeerConnection>,
-    pub(super) seen: mpsc::Receiver<Seen>,
+pub(in crate::edge) struct Client {
+    pub(in crate::edge) pc: Arc<dyn PeerConnection>,
+    pub(in crate::edge) seen: mpsc::Receiver<Seen>,
     video: Arc<TrackLocalStaticRTP>,
     audio: Arc<TrackLocalStaticRTP>,
     /// Keyframe requests for the client's video.
-    pub(super) asked: Arc<tap::Seen>,
-    pub(super) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
+    pub(in crate::edge::peer) asked: Arc<tap::Seen>,
+    pub(in crate::edge) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
     sequence: u16,
 }
 
 /// A track of ours to send on.
-pub(super) fn track(kind: RtpCodecKind, ssrc: u32) -> Arc<TrackLocalStaticRTP> {
+pub(in crate::edge) fn track(kind: RtpCodecKind, ssrc: u32) -> Arc<TrackLocalStaticRTP> {
     let codec = if kind == RtpCodecKind::Audio {
         RTCRtpCodec {
             mime_type: "audio/opus".into(),
@@ -105,7 +105,7 @@ pub(super) fn track(kind: RtpCodecKind, ssrc: u32) -> Arc<TrackLocalStaticRTP> {
 
 impl Client {
     /// A client that sends and receives audio and video, or only receives.
-    pub(super) async fn new(direction: RTCRtpTransceiverDirection) -> Self {
+    pub(in crate::edge) async fn new(direction: RTCRtpTransceiverDirection) -> Self {
         let (sender, seen) = mpsc::channel(4096);
         let remote = Arc::new(Mutex::new(Vec::new()));
         let mut engine = MediaEngine::default();
@@ -141,14 +141,14 @@ impl Client {
     }
 
     /// The offer with the client's candidates in it.
-    pub(super) async fn offer(&mut self, options: Option<RTCOfferOptions>) -> String {
+    pub(in crate::edge) async fn offer(&mut self, options: Option<RTCOfferOptions>) -> String {
         let offer = self.pc.create_offer(options).await.expect("offers");
         self.pc.set_local_description(offer).await.expect("sets");
         self.wait(|seen| matches!(seen, Seen::Gathered).then_some(())).await;
         self.pc.local_description().await.expect("has one").sdp
     }
 
-    pub(super) async fn answered(&self, answer: &str) {
+    pub(in crate::edge) async fn answered(&self, answer: &str) {
         let answer = RTCSessionDescription::answer(answer.to_owned()).expect("is SDP");
         self.pc.set_remote_description(answer).await.expect("is an answer");
     }
@@ -166,11 +166,11 @@ impl Client {
         timeout(PATIENCE, search).await.expect("it comes")
     }
 
-    pub(super) async fn connected(&mut self) {
+    pub(in crate::edge) async fn connected(&mut self) {
         self.wait(|seen| matches!(seen, Seen::State(RTCPeerConnectionState::Connected)).then_some(())).await;
     }
 
-    pub(super) async fn send(
+    pub(in crate::edge) async fn send(
         &mut self,
         ssrc: u32,
         track: &Arc<TrackLocalStaticRTP>,
@@ -200,7 +200,7 @@ impl Client {
         track.write_rtp(rtp::Packet { header, payload: Bytes::from_static(payload) }).await.expect("writes");
     }
 
-    pub(super) async fn send_both(&mut self) {
+    pub(in crate::edge) async fn send_both(&mut self) {
         let (video, audio) = (self.video.clone(), self.audio.clone());
         self.send(VIDEO, &video, 96, PAYLOAD).await;
         self.send(AUDIO, &audio, 111, b"opus").await;

@@ -1,6 +1,6 @@
 //! A client of the same crate in the same process, over loopback.
 
-mod client;
+pub(in crate::edge) mod client;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -145,6 +145,61 @@ async fn media_flows_both_ways() {
     client.pc.close().await.expect("closes");
 }
 
+fn without_ssrcs(offer: &str) -> String {
+    offer.lines().filter(|line| !line.starts_with("a=ssrc")).map(|line| format!("{line}\r\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_the_offer_does_not_name_arrive_from_their_first_packet_on() {
+    let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
+    let offer = without_ssrcs(&client.offer(None).await);
+    let (mut server, answer) = Server::answer(&offer).await;
+    client.answered(&answer).await;
+    client.connected().await;
+    server.wait(|event| *event == PeerEvent::Connected).await;
+    let mut first = std::collections::BTreeMap::new();
+    let both = async {
+        while first.len() < 2 {
+            client.send_both().await;
+            while let Ok(Some((mid, _, codec, packet))) =
+                timeout(Duration::from_millis(20), server.packets.recv()).await
+            {
+                first.entry(mid).or_insert((codec, packet.sequence));
+            }
+        }
+    };
+    timeout(PATIENCE, both).await.expect("both arrive");
+    let expected = [("0".to_owned(), (Codec::Opus, 2)), ("1".to_owned(), (Codec::Vp8, 1))];
+    assert!(first.into_iter().eq(expected), "each from its first packet on");
+    server.peer.request_keyframe("1").await;
+    timeout(PATIENCE, client.asked.keyframe_wanted.notified()).await.expect("the client is asked");
+    server.reaches(&mut client).await;
+
+    // They stay known when the client offers anew, and when it restarts ICE.
+    let again = client.offer(Some(RTCOfferOptions { ice_restart: true })).await;
+    let (read, facts) = parse(&without_ssrcs(&again));
+    let answer = server.peer.renegotiate(&read, &without_ssrcs(&again), &facts).await.expect("can be answered");
+    client.answered(&answer.sdp).await;
+    while server.packets.try_recv().is_ok() {}
+    for kind in [SourceKind::Camera, SourceKind::Microphone] {
+        server.packet_of(&mut client, kind).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_stream_alone_needs_no_name_either() {
+    let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
+    let offer = without_ssrcs(&client.offer(None).await);
+    let video = offer.find("m=video").expect("has one");
+    let alone = offer[..video].replace("BUNDLE 0 1", "BUNDLE 0");
+    let (mut server, answer) = Server::answer(&alone).await;
+    let refused = "m=video 0 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=inactive\r\n\
+        a=rtpmap:96 VP8/90000\r\n";
+    client.answered(&format!("{answer}{refused}")).await;
+    client.connected().await;
+    assert_eq!(server.packet_of(&mut client, SourceKind::Microphone).await.0, "0");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keyframes_are_asked_for_in_both_directions() {
     let (mut client, mut server) = call().await;
@@ -225,7 +280,7 @@ async fn wrong_fingerprint(setup: &str) {
     let closed = async {
         while let Some(event) = server.events.recv().await {
             connected |= event == PeerEvent::Connected;
-            if event == PeerEvent::Closed {
+            if matches!(event, PeerEvent::Goodbye | PeerEvent::Lost) {
                 return;
             }
         }
@@ -328,8 +383,9 @@ async fn a_screen_is_added_by_a_new_offer_and_stopped_again() {
         let text = client.pc.local_description().await.expect("has one").sdp;
         let (offer, facts) = parse(&text);
         let answer = server.peer.renegotiate(&offer, &text, &facts).await.expect("can be answered");
-        client.answered(&answer).await;
-        answer
+        assert_eq!(answer.etag, server.etag, "the same ICE session");
+        client.answered(&answer.sdp).await;
+        answer.sdp
     };
     let answer = renegotiate(&mut client, &server).await;
     assert!(answer.contains("a=mid:2"), "{answer}");
@@ -356,7 +412,7 @@ async fn a_screen_is_added_by_a_new_offer_and_stopped_again() {
 async fn a_goodbye_is_noticed_at_once() {
     let (client, mut server) = call().await;
     client.pc.close().await.expect("closes");
-    let closed = server.wait(|event| *event == PeerEvent::Closed);
+    let closed = server.wait(|event| *event == PeerEvent::Goodbye);
     timeout(Duration::from_secs(4), closed).await.expect("within four seconds");
     assert!(server.events.recv().await.is_none(), "nothing follows");
     server.peer.close().await;
@@ -372,7 +428,7 @@ async fn closing_ends_it_for_the_other_side_and_may_be_repeated() {
     server.peer.close().await;
     server.peer.close().await;
     while let Some(event) = server.events.recv().await {
-        assert_ne!(event, PeerEvent::Closed, "it was us");
+        assert!(!matches!(event, PeerEvent::Goodbye | PeerEvent::Lost), "it was us");
     }
     assert!(server.config.mux.stats().received.load(Ordering::Relaxed) > 0);
     let ended = async {
@@ -416,6 +472,6 @@ async fn an_offer_nobody_stands_behind_is_given_up() {
     let text = include_str!("../description/chromium.sdp");
     let (mut server, answer) = Server::answer(text).await;
     assert!(answer.contains("a=end-of-candidates"));
-    let closed = async { while server.events.recv().await != Some(PeerEvent::Closed) {} };
+    let closed = async { while server.events.recv().await != Some(PeerEvent::Lost) {} };
     timeout(Duration::from_secs(16), closed).await.expect("within the connect timeout");
 }

@@ -1,0 +1,108 @@
+//! What all rooms of a node are made with, and what is counted of them.
+//!
+//! Owns: [`ServerSettings`], and what a room and its mixer take of them; [`RoomCounters`]. Does not know: where they come
+//! from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::edge::supervise::MixerCommand;
+use crate::id::RoomName;
+use crate::layout::Layout;
+use crate::link::MixerSettings;
+use crate::media::{Codec, Size};
+use crate::room::RoomSettings;
+use crate::tier::Ladder;
+use crate::time::Timestamp;
+
+/// What all rooms of a node are made with.
+#[derive(Debug)]
+pub struct ServerSettings {
+    /// How to start a mixer.
+    pub mixer: MixerCommand,
+    /// The picture everyone gets.
+    pub canvas: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// Sizes and bitrates of the tiers.
+    pub ladder: Ladder,
+    /// Video codecs that may be sent to people, best first when the offer does not care.
+    pub encodable: Vec<Codec>,
+    /// Encode H.264 with openh264 instead of x264.
+    pub openh264: bool,
+    /// Largest picture taken from a sender.
+    pub max_source: Size,
+    /// Threads of a mixer for composing and for each encoder.
+    pub mixer_threads: u32,
+    /// Rooms are made by the first join.
+    pub auto_create: bool,
+    /// How many may be in one room.
+    pub max_participants: usize,
+    /// How many rooms may run.
+    pub max_rooms: usize,
+    /// How long an empty room's mixer stays.
+    pub linger: Duration,
+    /// Counted here, read by the metrics.
+    pub counters: RoomCounters,
+}
+
+impl ServerSettings {
+    pub(super) fn mixer_settings(&self, room: &RoomName, epoch: Timestamp) -> MixerSettings {
+        MixerSettings {
+            room: room.clone(),
+            epoch,
+            max_source: self.max_source,
+            openh264: self.openh264,
+            threads: self.mixer_threads,
+        }
+    }
+
+    pub(super) fn room_settings(&self, name: RoomName, permanent: bool) -> RoomSettings {
+        RoomSettings {
+            name,
+            layout: Layout::default(),
+            canvas: self.canvas,
+            fps: self.fps,
+            ladder: self.ladder,
+            max_participants: self.max_participants,
+            linger: self.linger,
+            permanent,
+        }
+    }
+}
+
+/// What happened in all rooms.
+#[derive(Debug, Default, Clone)]
+pub struct RoomCounters {
+    /// People let in.
+    pub joins: Counter,
+    /// Mixers that died or hung.
+    pub mixer_restarts: Counter,
+    /// Rooms that run.
+    pub rooms: Gauge,
+    /// Sessions that are open.
+    pub sessions: Gauge,
+}
+
+impl RoomCounters {
+    /// Puts them into a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("joins", "People let into rooms", self.joins.clone());
+        registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
+        registry.register("rooms", "Rooms that run", self.rooms.clone());
+        registry.register("sessions", "Sessions that are open", self.sessions.clone());
+    }
+}
+
+/// Where the mixer's program stands: this one.
+///
+/// # Errors
+/// When the system does not say where our program is.
+pub fn own_mixer() -> std::io::Result<MixerCommand> {
+    let program: PathBuf = std::env::current_exe()?;
+    Ok(MixerCommand { program, arguments: vec!["mixer".to_owned()] })
+}

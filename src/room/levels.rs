@@ -1,0 +1,83 @@
+//! How loud everyone is, for the outside: thinned out, and without those who are silent.
+//!
+//! Owns: when the next levels may be told. Does not know: who listens; that nobody does is the shell's to see.
+
+use std::time::Duration;
+
+use crate::id::ParticipantId;
+use crate::room::document::LevelDocument;
+use crate::time::Timestamp;
+
+/// Levels are told at most this often: enough for a meter that is drawn.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// What the mixer calls silence, in -dBov (RFC 6464).
+const SILENCE: u8 = 127;
+
+/// Decides what of the mixer's levels is told.
+#[derive(Debug, Default)]
+pub(super) struct Levels {
+    told: Option<Timestamp>,
+    /// Somebody was in the last ones.
+    audible: bool,
+}
+
+impl Levels {
+    /// What to tell of `levels` (-dBov by participant), if it is time: everyone above silence; once nobody, when all have
+    /// fallen silent.
+    pub(super) fn update(&mut self, now: Timestamp, levels: &[(ParticipantId, u8)]) -> Option<Vec<LevelDocument>> {
+        if self.told.is_some_and(|told| now.since(told) < INTERVAL) {
+            return None;
+        }
+        let above = levels.iter().filter(|(_, level)| *level < SILENCE);
+        let above: Vec<_> = above
+            .map(|(participant, level)| LevelDocument { participant: *participant, dbov: -(*level as i8) })
+            .collect();
+        if above.is_empty() && !self.audible {
+            return None;
+        }
+        self.told = Some(now);
+        self.audible = !above.is_empty();
+        Some(above)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ANN: ParticipantId = ParticipantId(1);
+    const BOB: ParticipantId = ParticipantId(2);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(millis * 1000)
+    }
+
+    #[test]
+    fn only_those_above_silence_are_told_and_the_silence_once() {
+        let mut levels = Levels::default();
+        assert_eq!(levels.update(at(0), &[(ANN, 127), (BOB, 127)]), None);
+        let ann = vec![LevelDocument { participant: ANN, dbov: -32 }];
+        assert_eq!(levels.update(at(100), &[(ANN, 32), (BOB, 127)]), Some(ann));
+        assert_eq!(levels.update(at(200), &[(ANN, 30)]), None, "too soon");
+        assert_eq!(levels.update(at(300), &[(ANN, 127)]), Some(vec![]));
+        assert_eq!(levels.update(at(600), &[(ANN, 127)]), None);
+        let loud = vec![LevelDocument { participant: BOB, dbov: 0 }];
+        assert_eq!(levels.update(at(700), &[(BOB, 0)]), Some(loud));
+    }
+
+    proptest! {
+        #[test]
+        fn at_most_five_a_second(steps in prop::collection::vec((0u64..300, 0u8..=127), 1..200)) {
+            let (mut levels, mut now, mut told) = (Levels::default(), 0, Vec::new());
+            for (step, level) in steps {
+                now += step;
+                if levels.update(at(now), &[(ANN, level)]).is_some() {
+                    told.push(now);
+                }
+            }
+            prop_assert!(told.windows(6).all(|six| six[5] - six[0] >= 1000), "{told:?}");
+        }
+    }
+}

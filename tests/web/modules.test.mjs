@@ -1,0 +1,129 @@
+// The page's pure functions, without a browser: `node --test tests/web/modules.test.mjs`.
+
+import assert from 'node:assert/strict';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+// The server says by content type that they are modules; Node.js wants a package to say it.
+const copy = await mkdtemp(path.join(tmpdir(), 'commingle-web-'));
+after(() => rm(copy, { recursive: true }));
+await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { recursive: true });
+await writeFile(path.join(copy, 'package.json'), '{"type":"module"}');
+const load = (name) => import(pathToFileURL(path.join(copy, name)));
+
+const wire = await load('wire.js');
+const stage = await load('stage.js');
+const ui = await load('ui.js');
+
+const SDP = [
+  'v=0', 'a=group:BUNDLE 0 1', 'm=audio 5004 UDP/TLS/RTP/SAVPF 111', 'a=ice-ufrag:old1', 'a=ice-pwd:oldpassword', 'a=mid:0',
+  'a=candidate:1 1 udp 1 10.0.0.1 1 typ host', 'a=end-of-candidates', 'm=video 9 UDP/TLS/RTP/SAVPF 96', 'a=ice-ufrag:old1',
+  'a=ice-pwd:oldpassword', 'a=mid:1', '',
+].join('\r\n');
+const candidate = (text, more) => ({ candidate: `candidate:${text}`, ...more });
+
+test('a fragment has the credentials and each candidate in its section', () => {
+  assert.deepEqual(wire.iceCredentials(SDP), { ufrag: 'old1', pwd: 'oldpassword' });
+  const head = 'a=ice-ufrag:old1\r\na=ice-pwd:oldpassword\r\n';
+  const audio = 'm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n';
+  const video = 'm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n';
+  assert.equal(wire.trickleFragment(SDP, []), head + audio);
+  assert.equal(
+    wire.trickleFragment(SDP, [candidate('b', { sdpMid: '1' }), candidate('a', { sdpMid: null, sdpMLineIndex: 0 })], true),
+    `${head}${audio}a=candidate:a\r\n${video}a=candidate:b\r\na=end-of-candidates\r\n`,
+  );
+});
+
+test('a restarted answer has the new credentials everywhere and the new candidates once', () => {
+  const fragment = 'a=ice-ufrag:new2\r\na=ice-pwd:newpassword\r\na=candidate:9 1 udp 1 10.0.0.9 9 typ host\r\na=end-of-candidates\r\n';
+  const answer = wire.restartedAnswer(SDP, fragment);
+  assert.equal(answer.match(/a=ice-ufrag:new2\r\n/g).length, 2);
+  assert.doesNotMatch(answer, /old|10\.0\.0\.1 /);
+  assert.match(answer, /a=mid:0\r\na=candidate:9 .*\r\na=end-of-candidates\r\nm=video/);
+  assert.equal(answer.match(/a=candidate/g).length, 1);
+  assert.equal(wire.restartedAnswer(answer, fragment), answer, 'twice is once');
+});
+
+test('ICE servers are read from Link headers', () => {
+  const header = '<stun:a:1>; rel="ice-server", <https://b>; rel="next", <turn:c:3?transport=udp>; rel="ice-server"; '
+    + 'username="u, \\"x\\""; credential="p"; credential-type="password"';
+  assert.deepEqual(wire.iceServersOf(header), [
+    { urls: 'stun:a:1' }, { urls: 'turn:c:3?transport=udp', username: 'u, "x"', credential: 'p' },
+  ]);
+  assert.deepEqual(wire.iceServersOf(null), []);
+});
+
+test('Retry-After is seconds or a date', () => {
+  const now = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT');
+  for (const [header, wait] of [
+    ['2', 2000], [' 10 ', 10_000], ['0', 0], ['Wed, 21 Oct 2026 07:28:30 GMT', 30_000], ['Wed, 21 Oct 2026 07:27:00 GMT', 0],
+    ['soon', 0], ['-5', 0], ['', 0], [null, 0], [undefined, 0], ['9'.repeat(400), 0],
+  ]) assert.equal(wire.retryAfter(header, now), wait, String(header));
+});
+
+test('events change the room and nothing else', () => {
+  const before = { type: 'room', version: 3, name: 'r', participants: [{ id: 'p1', name: 'Ann' }], views: [] };
+  const room = wire.applyEvent({}, before);
+  const frozen = JSON.stringify(room);
+  let now = room;
+  const apply = (event) => { now = wire.applyEvent(now, event); };
+  apply({ type: 'joined', version: 4, participant: { id: 'p2', name: 'Bob' } });
+  apply({ type: 'updated', version: 5, participant: { id: 'p1', audio_muted: true } });
+  assert.deepEqual(now.participants, [{ id: 'p1', name: 'Ann', audio_muted: true }, { id: 'p2', name: 'Bob' }]);
+  apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
+  apply({ type: 'layout', version: 7, view: 'program', canvas: { width: 4, height: 2 }, tiles: [] });
+  apply({ type: 'layout', version: 8, view: 'program', canvas: { width: 8, height: 4 }, tiles: [] });
+  assert.deepEqual(now.views, [{ view: 'program', canvas: { width: 8, height: 4 }, tiles: [] }]);
+  apply({ type: 'left', version: 9, participant: 'p2', reason: 'removed' });
+  assert.deepEqual([now.participants.map((p) => p.id), now.speaker, now.version], [['p1'], 'p2', 9]);
+  apply({ type: 'levels', levels: [{ participant: 'p1', dbov: -30 }] });
+  assert.equal(now.version, 9, 'levels have no version');
+  assert.equal(JSON.stringify(room), frozen, 'documents are never changed in place');
+});
+
+test('a second of a connection is summed up', () => {
+  const report = (entries) => new Map(entries.map((entry) => [entry.id, entry]));
+  const video = { id: 'v', type: 'inbound-rtp', kind: 'video', codecId: 'c', framesReceived: 9, framesPerSecond: 29.6, packetsLost: 2 };
+  const before = report([{ ...video, timestamp: 1000, bytesReceived: 0 }]);
+  const now = report([
+    { ...video, timestamp: 2000, bytesReceived: 125_000 },
+    { id: 'a', type: 'inbound-rtp', kind: 'audio', timestamp: 2000, bytesReceived: 1, packetsLost: -1 },
+    { id: 'c', type: 'codec', mimeType: 'video/VP8' },
+    { id: 'p', type: 'candidate-pair', nominated: true, state: 'succeeded', currentRoundTripTime: 0.0123 },
+  ]);
+  const { kbpsDown, fps, codec, packetsLost, rtt, streams } = wire.summarise(now, before);
+  assert.deepEqual({ kbpsDown, fps, codec, packetsLost, rtt, streams }, { kbpsDown: 1000, fps: 30, codec: 'VP8', packetsLost: 2, rtt: 12, streams: 1 });
+  assert.equal(wire.summarise(now, null).kbpsDown, 0);
+  assert.equal(wire.summarise(new Map(), null).rtt, null);
+});
+
+test('the camera is sent no larger than its tile, and never enlarged', () => {
+  assert.equal(wire.uplinkFor(1280, 720, { width: 640, height: 360 }).scaleResolutionDownBy, 2);
+  assert.equal(wire.uplinkFor(640, 360, { width: 1280, height: 720 }).scaleResolutionDownBy, 1);
+  assert.equal(wire.uplinkFor(1280, 720, undefined).maxBitrate, 1_500_000);
+  const rates = [1280, 640, 320, 160].map((width) => wire.uplinkFor(1280, 720, { width, height: (width * 9) / 16 }).maxBitrate);
+  assert.deepEqual(rates, [...rates].sort((a, b) => b - a));
+  assert.ok(rates.at(-1) >= 120_000);
+});
+
+test('a picture is cropped unless that would lose too much of it', () => {
+  const tile = { width: 640, height: 360 };
+  assert.equal(stage.fit(1280, 720, tile), 'cover');
+  assert.equal(stage.fit(640, 480, tile), 'cover', 'a quarter is lost');
+  assert.equal(stage.fit(480, 640, tile), 'contain');
+  assert.equal(stage.fit(0, 0, tile), 'cover', 'not known yet');
+  assert.deepEqual(stage.contentBox(100, 100, 2), { x: 0, y: 25, width: 100, height: 50 });
+  assert.deepEqual(stage.contentBox(400, 100, 1), { x: 150, y: 0, width: 100, height: 100 });
+});
+
+test('names of people and rooms', () => {
+  assert.deepEqual(['Ann', 'ann b. clark', ' 李 明', '', '_'].map((name) => ui.initials(name)), ['A', 'AC', '李明', '?', '?']);
+  assert.equal(ui.roomName('https://x.example/?room=daily%20stand-up&name=A'), 'daily-stand-up');
+  assert.equal(ui.roomName('Café Zürich/../etc'), 'Cafe-Zurichetc');
+  assert.equal(ui.roomName('x'.repeat(80)).length, 64);
+  for (let i = 0; i < 50; i += 1) assert.match(ui.freshRoomName(), /^[a-z]+-[a-z]+-\d\d$/);
+  assert.equal(ui.hueOf('p1'), ui.hueOf('p13'), 'there are twelve colours');
+});
