@@ -1,10 +1,12 @@
 """A peer that is no browser: joins a room, sends a colour and a tone, and tells what comes back.
 
-    peer.py call|watch|publish --url http://127.0.0.1:8080 --room R --name N [--colour 30,160,50] [--tone 451]
+    peer.py call|watch|publish --url http://127.0.0.1:8080 --room R --name N [--colour 30,160,50] [--tone 451] [--unnamed]
 
 call:    aiortc, both ways, by POST to /v1/rooms/R/participants
 watch:   aiortc, receives only, by POST to /whep/R
 publish: ffmpeg's WHIP muxer through PyAV, sends only, to /whip/R
+
+With --unnamed the offer says nothing of SSRCs, as many hand-made ones do not.
 
 Prints `{"joined": ID}` (null for `publish`, which does not learn it). Each line on standard input asks for one more line:
 what is received now. The end of standard input makes it leave.
@@ -169,8 +171,11 @@ async def webrtc(args):
         peer.addTransceiver("video", direction="recvonly")
         url = f"{args.url}/whep/{args.room}"
     await peer.setLocalDescription(await peer.createOffer())
+    offer = peer.localDescription.sdp.splitlines(keepends=True)
+    if args.unnamed:
+        offer = [line for line in offer if not line.startswith("a=ssrc")]
     request = urllib.request.Request(
-        f"{url}?name={args.name}", peer.localDescription.sdp.encode(), {"Content-Type": "application/sdp"}, method="POST"
+        f"{url}?name={args.name}", "".join(offer).encode(), {"Content-Type": "application/sdp"}, method="POST"
     )
     response = await asyncio.to_thread(urllib.request.urlopen, request, timeout=10)
     answer = response.read().decode()
@@ -248,6 +253,7 @@ def main():
     parser.add_argument("--name", default="peer")
     parser.add_argument("--colour", type=lambda text: [int(part) for part in text.split(",")], default=[30, 160, 50])
     parser.add_argument("--tone", type=float, default=451)
+    parser.add_argument("--unnamed", action="store_true")
     args = parser.parse_args()
     asyncio.run(publishing(args) if args.mode == "publish" else webrtc(args))
 

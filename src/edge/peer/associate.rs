@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use rtc::shared::error::Error;
 use tokio::sync::mpsc;
 
 use super::description::{Learned, Taken, Unannounced};
-use super::engine;
+use super::{Counters, engine};
 
 /// Packets kept until their stream is known: as many as a track's queue holds.
 const HELD_MAX: usize = 256;
@@ -62,6 +63,7 @@ impl Wanted {
 pub(super) struct Associator {
     wanted: Arc<ArcSwap<Wanted>>,
     learned: mpsc::Sender<Learned>,
+    counters: Arc<Counters>,
     /// What was told and not taken up yet.
     told: Vec<u32>,
     /// SSRCs the connection knows.
@@ -73,10 +75,11 @@ pub(super) struct Associator {
 
 impl Associator {
     /// Looks for the `wanted` streams; `learned` gets each one once. A full queue is tried again with the next packet.
-    pub(super) fn new(wanted: Arc<ArcSwap<Wanted>>, learned: mpsc::Sender<Learned>) -> Self {
+    pub(super) fn new(wanted: Arc<ArcSwap<Wanted>>, learned: mpsc::Sender<Learned>, counters: Arc<Counters>) -> Self {
         Self {
             wanted,
             learned,
+            counters,
             told: Vec::new(),
             known: Vec::new(),
             held: VecDeque::new(),
@@ -114,6 +117,8 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Associator {
             Packet::Rtp(packet) if self.is_early(&packet.header) => {
                 if self.held.len() < HELD_MAX {
                     self.held.push_back(message);
+                } else {
+                    self.counters.strange_in.fetch_add(1, Ordering::Relaxed);
                 }
             }
             _ => self.inward.push_back(message),
@@ -176,7 +181,7 @@ mod tests {
     fn associator(streams: Vec<Unannounced>) -> (Associator, mpsc::Receiver<Learned>) {
         let wanted = Wanted { streams, mid: Some(MID), rid: Some(RID) };
         let (sender, learned) = mpsc::channel(4);
-        (Associator::new(Arc::new(ArcSwap::from_pointee(wanted)), sender), learned)
+        (Associator::new(Arc::new(ArcSwap::from_pointee(wanted)), sender, Arc::default()), learned)
     }
 
     fn packet(ssrc: u32, payload_type: u8, sequence_number: u16, says: &[(u8, &'static str)]) -> TaggedPacket {
@@ -248,6 +253,7 @@ mod tests {
         for sequence in 0..1000 {
             associator.handle_read(packet(7, 96, sequence, &[])).expect("takes it");
         }
+        assert_eq!(associator.counters.strange_in.load(Ordering::Relaxed), 1000 - HELD_MAX as u64);
         bound(&mut associator, 7);
         let passed = passed(&mut associator);
         assert_eq!((passed.len(), passed[0], passed[255]), (HELD_MAX, (7, 0), (7, 255)));

@@ -14,6 +14,7 @@ mod crypto;
 mod description;
 mod engine;
 mod incoming;
+mod notes;
 mod outgoing;
 mod tap;
 mod task;
@@ -104,7 +105,7 @@ pub struct PeerStats {
     pub lost_in: u64,
     /// Latest interarrival jitter of one of their streams, in ticks of its clock (RFC 3550).
     pub jitter_in: u32,
-    /// RTP packets of unknown payload types, or of sections that carry no source now.
+    /// RTP packets of unknown payload types, of sections that carry no source now, or too many of a stream not known yet.
     pub strange_in: u64,
     /// RTP packets sent.
     pub packets_out: u64,

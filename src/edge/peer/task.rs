@@ -19,12 +19,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Sleep, sleep};
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::TrackRemote;
-use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
+use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
 
 use super::arrivals::Arrivals;
 use super::associate::{Associator, Wanted};
 use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
+use super::notes::{Callbacks, Note};
 use super::outgoing::{self, Output, Outputs, Pace, Ssrcs};
 use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
@@ -53,8 +54,6 @@ const BACKLOG_MAX: Duration = Duration::from_millis(1_500);
 const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the last event may take to be taken.
 const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Notes of the connection's callbacks that may wait.
-const NOTES: usize = 64;
 /// Streams seen that the offer did not name, which may wait.
 const LEARNED: usize = 8;
 
@@ -66,37 +65,6 @@ pub(super) enum Command {
     Keyframe(String),
     Pause(Duration),
     Close(oneshot::Sender<()>),
-}
-
-/// What the connection's callbacks tell.
-enum Note {
-    State(RTCPeerConnectionState),
-    Track(Arc<dyn TrackRemote>),
-}
-
-/// The callbacks. They run on the connection's driver, which must not wait for anybody.
-struct Callbacks {
-    notes: mpsc::Sender<Note>,
-    overflow: Arc<Notify>,
-}
-
-impl Callbacks {
-    fn note(&self, note: Note) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.notes.try_send(note) {
-            self.overflow.notify_one();
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl PeerConnectionEventHandler for Callbacks {
-    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        self.note(Note::State(state));
-    }
-
-    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        self.note(Note::Track(track));
-    }
 }
 
 /// Why a peer's task ends.
@@ -162,9 +130,7 @@ impl Task {
         let ssrcs = Ssrcs::random();
         let seen = Arc::new(Seen::default());
         let reported = if facts.receives_video.is_some() { ssrcs.video } else { ssrcs.audio };
-        let (note_sender, notes) = mpsc::channel(NOTES);
-        let overflow = Arc::new(Notify::new());
-        let callbacks = Callbacks { notes: note_sender, overflow: Arc::clone(&overflow) };
+        let (callbacks, notes, overflow) = Callbacks::new();
         let connection = config.mux.connect();
         connection.set_remote_password(&taken.ice.password);
         let media = engine::media_engine(&taken, sends)?;
@@ -172,11 +138,11 @@ impl Task {
         let (estimator, arrivals) = Arrivals::new();
         let wanted = Arc::new(ArcSwap::from_pointee(Wanted::new(&taken)));
         let (learned, found) = mpsc::channel(LEARNED);
-        let associator = Associator::new(Arc::clone(&wanted), learned);
+        let counters = Arc::new(Counters::default());
+        let associator = Associator::new(Arc::clone(&wanted), learned, Arc::clone(&counters));
         let interceptors = engine::interceptors(tap, associator, estimator, sends);
         let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
-        let counters = Arc::new(Counters::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
         let (pace, paces) = watch::channel(Pace::default());
         let writer = outgoing::write(Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters), paces);

@@ -9,10 +9,10 @@ const PYTHON = fileURLToPath(new URL('../../peers/.venv/bin/python', import.meta
 const PEER = fileURLToPath(new URL('../../peers/peer.py', import.meta.url));
 
 /** Starts `tests/peers/peer.py`; resolves when it has joined. */
-async function startPeer(mode, options, { name, colour, tone }) {
+async function startPeer(mode, options, { name, colour, tone }, more = []) {
   if (!existsSync(PYTHON)) throw new Error(`${PYTHON} is missing. Run \`make test\` or \`scripts/setup.sh test\`, which install it.`);
   const child = spawn(PYTHON, [
-    PEER, mode, '--url', options.url, '--room', options.room, '--name', name, '--colour', colour.join(), '--tone', String(tone),
+    PEER, mode, '--url', options.url, '--room', options.room, '--name', name, '--colour', colour.join(), '--tone', String(tone), ...more,
   ], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const line = async () => {
@@ -36,7 +36,7 @@ async function startPeer(mode, options, { name, colour, tone }) {
   };
 }
 
-/** One person each of Chromium, Firefox, aiortc and ffmpeg's WHIP muxer, and an aiortc viewer by WHEP. */
+/** One person each of Chromium, Firefox, aiortc (whose offer names no SSRC) and ffmpeg's WHIP muxer, and an aiortc viewer by WHEP. */
 export async function together(stage) {
   const { options } = stage;
   const chromium = await stage.peoplePage(await stage.chromium());
@@ -49,7 +49,7 @@ export async function together(stage) {
   }, options, k, name);
 
   const ids = { chromium: await join(chromium, 0, 'chromium'), firefox: await join(firefox, 1, 'firefox') };
-  const aiortc = await startPeer('call', options, person(2, 'aiortc'));
+  const aiortc = await startPeer('call', options, person(2, 'aiortc'), ['--unnamed']);
   ids.aiortc = aiortc.id;
   const ffmpeg = await startPeer('publish', options, person(3, 'ffmpeg'));
   const viewer = await startPeer('watch', options, person(4, 'viewer'));

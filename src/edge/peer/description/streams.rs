@@ -65,7 +65,7 @@ pub(super) fn layer(section: &Section) -> Option<String> {
     let alternatives = words.next()?.split(';').filter_map(|layer| layer.split(',').next());
     // A layer with `~` is paused at first.
     let (paused, running): (Vec<&str>, Vec<&str>) = alternatives.partition(|rid| rid.starts_with('~'));
-    let rid = running.last().or(paused.last())?.trim_start_matches('~');
+    let rid = running.last().or_else(|| paused.last())?.trim_start_matches('~');
     let sent = section.values("a=rid:").any(|line| line.split(' ').take(2).eq([rid, "send"]));
     let named = !rid.is_empty() && rid.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     (sent && named).then(|| rid.to_owned())
