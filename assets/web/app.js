@@ -261,6 +261,10 @@ function away(session, reason) {
 }
 
 const rate = (kbps) => (kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
+const LIMITS = {
+  loss: 'your link loses packets', delay: 'your link is slow', receiver: 'your browser cannot take more',
+};
+const quality = (receives) => receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
 let lastStats = null;
 
 function drawStats(session, stats) {
@@ -276,6 +280,7 @@ function drawStats(session, stats) {
     ['Down', rate(stats.kbpsDown)],
     ['Up', rate(stats.kbpsUp)],
     ['Picture', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
+    ['Quality', quality(session.self?.receives)],
     ['Camera sent', stats.sentWidth && `${stats.sentWidth}×${stats.sentHeight}`],
     ['Round trip', stats.rtt !== null && `${stats.rtt} ms`],
     ['Lost · freezes', `${stats.packetsLost} · ${stats.freezes}`],
