@@ -32,5 +32,8 @@ pub mod pipeline;
 pub mod edge;
 pub mod mixer;
 
+// clients
+pub mod bots;
+
 // top
 pub mod cli;

@@ -3,6 +3,8 @@
 //! Owns: flags and their help, logs, what goes to standard output. Does not know: how anything is done.
 //! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
+mod bench;
+mod bots;
 mod doctor;
 mod serve;
 mod token;
@@ -50,6 +52,19 @@ enum Command {
     },
     /// Check this machine: one line for each thing, with what to do
     Doctor(ConfigArgs),
+    /// Send bots into a room, as people would join it, and measure what they get
+    ///
+    /// Each bot is a WebRTC client of its own: ICE, DTLS, SRTP, lost packets asked for again, reports. Participants send
+    /// a film and a tone. The table at the end says how fast everyone was in, what was lost, where pictures froze and
+    /// sound was missing, and, with --clock 1 --decode 1, how old pictures were. Ctrl-C ends all sessions first. The exit
+    /// code is 1 when a bot could not join or was dropped.
+    Bots(bots::BotsArgs),
+    /// Measure a server in six rooms of bots, and write a page with plots
+    ///
+    /// Two, four and nine participants, then two with 1, 10 and 100 viewers: how fast one joins, how old pictures are,
+    /// what is lost, where it freezes, and what it costs the server. The bots take CPU as well: on the machine of the
+    /// server they take it from it. Takes about a minute and a half.
+    Bench(bench::BenchArgs),
     /// Mix one room; `serve` starts it with the link to itself as standard input
     #[command(hide = true)]
     Mixer,
@@ -130,6 +145,8 @@ fn perform(command: Command) -> Result<(), Failure> {
             Ok(io::stdout().write_all(config::SAMPLE.as_bytes())?)
         }
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bots(args) => bots::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Mixer => mix(),
     }
 }

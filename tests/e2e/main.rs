@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
 
+mod bots;
 mod contract;
 mod faults;
 mod http;

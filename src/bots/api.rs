@@ -1,0 +1,213 @@
+//! The server's HTTP, as far as bots need it: join, leave, look at the room.
+//!
+//! Owns: URLs, tokens, what a refusal means. Does not know: SDP. Every call blocks: callers put it on a thread that may.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::{Request, Response, Uri};
+use ureq::{Agent, Body};
+
+use crate::id::RoomName;
+use crate::media::{Rect, Size};
+
+/// Longest time a request may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// When to come back if the server does not say.
+const LATER: Duration = Duration::from_secs(1);
+/// Port of a URL without one.
+const HTTP_PORT: u16 = 80;
+
+/// Why a server cannot be used at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// Not a URL of this kind.
+    #[error("`{0}` is not a server's URL: write it like http://127.0.0.1:8080 (plain http; a TLS proxy's inner side)")]
+    Url(String),
+    /// Its name does not resolve, or there is no way to it.
+    #[error("{url} cannot be reached: {reason}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// Why a join did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum JoinError {
+    /// Not now: the server asks to come back after so long.
+    Later(Duration),
+    /// Not at all, and why.
+    Refused(String),
+}
+
+/// A join that worked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Joined {
+    pub(super) answer: String,
+    /// Where the session is ended.
+    pub(super) session: String,
+    /// Who one is in the room.
+    pub(super) participant: String,
+}
+
+/// What is looked at of a room's document.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(super) struct Room {
+    views: Vec<View>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct View {
+    view: String,
+    canvas: Size,
+    tiles: Vec<Tile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct Tile {
+    participant: String,
+    #[serde(flatten)]
+    rect: Rect,
+}
+
+impl Room {
+    /// Where a participant stands in the view that everybody gets, and the canvas that is measured on.
+    pub(super) fn tile(&self, participant: &str) -> Option<(Rect, Size)> {
+        let view = self.views.iter().find(|view| view.view == "program")?;
+        let tile = view.tiles.iter().find(|tile| tile.participant == participant)?;
+        Some((tile.rect, view.canvas))
+    }
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    detail: Option<String>,
+}
+
+/// A server.
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    agent: Agent,
+    base: String,
+    token: Option<String>,
+    address: SocketAddr,
+}
+
+impl Api {
+    /// The server at this URL.
+    pub(super) fn new(url: &str, token: Option<String>) -> Result<Self, ApiError> {
+        let base = url.trim_end_matches('/').to_owned();
+        let wrong = || ApiError::Url(url.to_owned());
+        let uri: Uri = base.parse().map_err(|_| wrong())?;
+        let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else { return Err(wrong()) };
+        let port = uri.port_u16().unwrap_or(HTTP_PORT);
+        let unreachable = |reason: String| ApiError::Unreachable { url: base.clone(), reason };
+        let mut found =
+            (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(|error| unreachable(error.to_string()))?;
+        let address = found.next().ok_or_else(|| unreachable("its name has no address".to_owned()))?;
+        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+        Ok(Self { agent: Agent::new_with_config(config), base, token, address })
+    }
+
+    /// The address of ours that the server sees, if nothing translates it on the way.
+    pub(super) fn own_address(&self) -> Result<IpAddr, ApiError> {
+        let any: SocketAddr = if self.address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        // Nothing is sent: the system only looks for the way.
+        let probe = || {
+            let socket = UdpSocket::bind(any)?;
+            socket.connect(self.address)?;
+            Ok(socket.local_addr()?.ip())
+        };
+        probe().map_err(|error: std::io::Error| ApiError::Unreachable {
+            url: self.base.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Joins a room by its one POST.
+    pub(super) fn join(&self, room: &RoomName, name: &str, tier: &str, offer: &str) -> Result<Joined, JoinError> {
+        let url = format!("{}/v1/rooms/{room}/participants?name={name}&tier={tier}", self.base);
+        let request = self.request("POST", &url).header("content-type", "application/sdp").body(offer);
+        let request = request.map_err(|error| JoinError::Refused(error.to_string()))?;
+        let mut response = self.agent.run(request).map_err(|error| JoinError::Refused(format!("{url}: {error}")))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().read_to_string().map_err(|error| JoinError::Refused(error.to_string()))?;
+        match status {
+            201 => {
+                let session = header(&response, "location");
+                let session = if session.starts_with('/') { format!("{}{session}", self.base) } else { session };
+                Ok(Joined { answer: body, session, participant: header(&response, "commingle-participant") })
+            }
+            429 | 503 => {
+                let seconds = header(&response, "retry-after").parse().map(Duration::from_secs);
+                Err(JoinError::Later(seconds.unwrap_or(LATER)))
+            }
+            _ => {
+                let problem = serde_json::from_str::<Problem>(&body).ok().and_then(|problem| problem.detail);
+                Err(JoinError::Refused(format!("{status}: {}", problem.unwrap_or(body))))
+            }
+        }
+    }
+
+    /// Ends a session. One that the server has ended already is no error.
+    pub(super) fn leave(&self, session: &str) -> Result<(), String> {
+        let request = self.request("DELETE", session).body(()).map_err(|error| error.to_string())?;
+        let response = self.agent.run(request).map_err(|error| error.to_string())?;
+        match response.status().as_u16() {
+            200..300 | 404 => Ok(()),
+            status => Err(format!("the session could not be ended: {status}")),
+        }
+    }
+
+    /// The room as it is now; None where it cannot be had.
+    pub(super) fn room(&self, room: &RoomName) -> Option<Room> {
+        let url = format!("{}/v1/rooms/{room}", self.base);
+        let mut response = self.agent.run(self.request("GET", &url).body(()).ok()?).ok()?;
+        serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
+    }
+
+    fn request(&self, method: &str, url: &str) -> ureq::http::request::Builder {
+        let request = Request::builder().method(method).uri(url);
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+}
+
+fn header(response: &Response<Body>, name: &str) -> String {
+    let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_checked() {
+        let api = Api::new("http://127.0.0.1:8080/", None).expect("a URL");
+        assert_eq!((api.base.as_str(), api.address.port()), ("http://127.0.0.1:8080", 8080));
+        assert_eq!(api.own_address(), Ok("127.0.0.1".parse().expect("an address")));
+        let v6 = Api::new("http://[::1]", None).expect("a URL");
+        assert_eq!(v6.address.to_string(), "[::1]:80");
+        for bad in ["", "127.0.0.1:8080", "https://127.0.0.1", "ftp://127.0.0.1", "http://"] {
+            assert!(matches!(Api::new(bad, None), Err(ApiError::Url(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tile_is_found_in_the_room_document() {
+        let document = r#"{"name":"r","views":[{"view":"program","canvas":{"width":1280,"height":720},"tiles":[
+            {"participant":"p1","source":"camera","x":0,"y":180,"width":640,"height":360},
+            {"participant":"p2","source":"camera","x":640,"y":180,"width":640,"height":360}]}]}"#;
+        let room: Room = serde_json::from_str(document).expect("a document");
+        let rect = Rect { x: 640, y: 180, width: 640, height: 360 };
+        assert_eq!(room.tile("p2"), Some((rect, Size::new(1280, 720))));
+        assert_eq!(room.tile("p3"), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! A small plan of crowds against one server, and a page of what came out.
+//!
+//! Owns: which rooms of how many are tried, the server where there is none yet ([`server`]), the page ([`page`], drawn
+//! by [`plot`]). Does not know: command lines. In: [`Settings`]. Out: one [`Trial`] a room, and text.
+
+pub mod page;
+mod plot;
+mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use self::server::Server;
+pub use self::server::ServerError;
+use super::{BotsError, Camera, Crowd, Plan, Report};
+use crate::id::RoomName;
+use crate::media::Codec;
+use crate::time;
+
+/// Joins a second; the server that is started here allows more.
+const JOINS_PER_SECOND: f64 = 25.0;
+
+/// Who is in the rooms that are tried.
+const ROOMS: [(Series, usize, usize); 6] = [
+    (Series::Participants, 2, 0),
+    (Series::Participants, 4, 0),
+    (Series::Participants, 9, 0),
+    (Series::Viewers, 2, 1),
+    (Series::Viewers, 2, 10),
+    (Series::Viewers, 2, 100),
+];
+
+/// What a trial is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Series {
+    /// More and more people who send.
+    Participants,
+    /// More and more people who watch two.
+    Viewers,
+}
+
+/// What is tried on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The server; None starts one.
+    pub url: Option<String>,
+    /// The program to start it from.
+    pub program: PathBuf,
+    /// How long each room is watched.
+    pub watched: Duration,
+    /// A bearer token good for all rooms.
+    pub token: Option<String>,
+}
+
+/// CPU of the server while everyone was in the room, in parts of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct ServerCpu {
+    /// Connections and fan-out.
+    pub edge: f64,
+    /// Decoding, mixing, encoding.
+    pub mixer: f64,
+}
+
+/// One room that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trial {
+    /// What it is one of.
+    pub series: Series,
+    /// How many sent.
+    pub participants: usize,
+    /// How many watched.
+    pub viewers: usize,
+    /// What the bots met with.
+    pub report: Report,
+    /// What it cost the server, if that was started here.
+    pub cpu: Option<ServerCpu>,
+}
+
+/// Why a bench could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The bots could not begin.
+    #[error(transparent)]
+    Bots(#[from] BotsError),
+    /// The server could not be started.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Tries all rooms, one after the other; `told` hears of each. Ends early when `leave` is cancelled.
+///
+/// # Errors
+/// When a crowd or the server cannot even begin.
+pub async fn run(
+    settings: Settings,
+    leave: &CancellationToken,
+    mut told: impl FnMut(&Trial),
+) -> Result<Vec<Trial>, BenchError> {
+    let server = match settings.url {
+        Some(_) => None,
+        None => Some(Server::start(&settings.program).await?),
+    };
+    let url = match (&server, &settings.url) {
+        (Some(server), _) => server.url(),
+        (None, url) => url.clone().unwrap_or_default(),
+    };
+    let mut trials = Vec::new();
+    for (series, participants, viewers) in ROOMS {
+        if leave.is_cancelled() {
+            break;
+        }
+        let plan = Plan {
+            url: url.clone(),
+            room: room(participants, viewers),
+            participants,
+            publishers: 0,
+            viewers,
+            clock: true,
+            talkers: 2,
+            decode: 1,
+            tier: "auto".to_owned(),
+            codec: Codec::Vp8,
+            camera: Camera::default(),
+            rate: JOINS_PER_SECOND,
+            token: settings.token.clone(),
+        };
+        let crowd = Crowd::gather(plan, leave.child_token()).await?;
+        let (began, before) = (time::now(), server.as_ref().map(Server::usage));
+        crowd.stay(settings.watched).await;
+        let (passed, after) = (time::now().since(began), server.as_ref().map(Server::usage));
+        let cpu = before.zip(after).map(|(before, after)| after.since(&before, passed));
+        let trial = Trial { series, participants, viewers, report: crowd.leave().await, cpu };
+        told(&trial);
+        trials.push(trial);
+    }
+    if let Some(server) = server {
+        server.stop().await;
+    }
+    Ok(trials)
+}
+
+/// A room of its own for each trial.
+fn room(participants: usize, viewers: usize) -> RoomName {
+    let name = format!("bench-{participants}-{viewers}-{:08x}", rand::random::<u32>());
+    name.parse().expect("letters, digits and dashes, fewer than 64")
+}

@@ -1,0 +1,407 @@
+//! One bot: a task with a socket of its own, from the offer to the end of the session.
+//!
+//! Owns: the socket, what is sent when, and when to give up. Does not know: other bots. It is told by a [`Role`] what to
+//! do, says by [`World::settled`] when it is in (or will never be), and leaves a [`BotReport`] when it is told to go.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::api::{JoinError, Joined};
+use super::barcode::Place;
+use super::connection::{Connection, Moment, Setup};
+use super::description::{Answer, Offer};
+use super::eye::Eye;
+use super::footage::{Clock, Tone};
+use super::ice::Credentials;
+use super::report::BotReport;
+use super::{Role, Task, World};
+use crate::sdp::Direction;
+use crate::time::{self, Timestamp};
+
+/// How often a server that is busy is asked again.
+const JOIN_TRIES: usize = 300;
+/// Longest datagram taken, in bytes.
+const DATAGRAM_MAX: usize = 2048;
+/// Datagrams taken before anything else is looked at.
+const BATCH: usize = 64;
+/// One Opus packet.
+const SOUND_EVERY: Duration = Duration::from_millis(20);
+/// A sender that is later than this does not catch up: it goes on from now.
+const LATEST: Duration = Duration::from_millis(500);
+/// How often the bot that shows the time looks where it is shown.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How much slower than its rate the clock's camera is. At the mixer's very own rate every picture would wait equally
+/// long for the next tick, and the delay measured would be luck; so all waits come up.
+const CLOCK_DRIFT: f32 = 1.01;
+/// How loud the tone is said to be, and silence, in -dBov (RFC 6464).
+const LOUD: u8 = 19;
+const SILENT: u8 = 127;
+
+fn moment() -> Moment {
+    Moment { now: time::now(), instant: Instant::now().into_std() }
+}
+
+/// Runs a bot until it is told to leave, or has failed.
+pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
+    let mut report = BotReport::new(&task);
+    let leave = world.leave.clone();
+    let joined = tokio::select! {
+        joined = join(&task, &world, &mut report) => joined,
+        () = leave.cancelled() => Err("told to leave before it had joined".to_owned()),
+    };
+    match joined {
+        Err(reason) => {
+            report.failed = Some(reason);
+            world.settled.add_permits(1);
+        }
+        Ok((connection, socket, session)) => {
+            Bot::new(task, Arc::clone(&world), connection, socket).run(&mut report).await;
+            let _one_of_few = world.requests.acquire().await;
+            let api = world.api.clone();
+            if let Ok(Err(error)) = spawn_blocking(move || api.leave(&session)).await {
+                tracing::warn!(%error, "a bot could not take its leave");
+            }
+        }
+    }
+    report
+}
+
+/// Offers, posts, and begins to connect.
+async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Connection, UdpSocket, String), String> {
+    let any: SocketAddr = match world.own_address {
+        IpAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        IpAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let bind = async || -> io::Result<(UdpSocket, SocketAddr)> {
+        let socket = UdpSocket::bind(any).await?;
+        let address = SocketAddr::new(world.own_address, socket.local_addr()?.port());
+        Ok((socket, address))
+    };
+    let (socket, address) = bind().await.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
+    let ice = Credentials::random();
+    let (audio_ssrc, video_ssrc) = (rand::random(), rand::random());
+    let (direction, codec) = (task.role.direction(), world.plan.codec);
+    let offer = Offer {
+        direction,
+        codec,
+        ice: &ice,
+        fingerprint: &world.identity.fingerprint,
+        address,
+        audio_ssrc,
+        video_ssrc,
+    };
+    let Joined { answer, session, participant } = post(task, world, offer.sdp(), report).await?;
+    if task.shows_time {
+        world.clock.lock().replace(participant);
+    }
+    let answer = Answer::parse(&answer)?;
+    let setup = Setup {
+        identity: &world.identity,
+        ice,
+        answer,
+        direction,
+        codec,
+        audio_ssrc,
+        video_ssrc,
+        keeps_frames: task.decodes,
+    };
+    Ok((Connection::new(setup, time::now()), socket, session))
+}
+
+/// Posts the offer, and does so again when the server asks to come back later.
+async fn post(task: &Task, world: &World, offer: String, report: &mut BotReport) -> Result<Joined, String> {
+    for _ in 0..JOIN_TRIES {
+        let answered = {
+            let _one_of_few = world.requests.acquire().await;
+            let (api, room, tier) = (world.api.clone(), world.plan.room.clone(), world.plan.tier.clone());
+            let (name, offer) = (task.name.clone(), offer.clone());
+            report.posted = time::now();
+            spawn_blocking(move || api.join(&room, &name, &tier, &offer)).await
+        };
+        match answered.map_err(|error| error.to_string())? {
+            Ok(joined) => {
+                report.answered_after(time::now());
+                return Ok(joined);
+            }
+            Err(JoinError::Refused(reason)) => return Err(reason),
+            Err(JoinError::Later(wait)) => {
+                report.deferred += 1;
+                sleep(wait).await;
+            }
+        }
+    }
+    Err("the server was too busy to take it".to_owned())
+}
+
+/// What a bot films with.
+enum Camera {
+    None,
+    Film { at: usize },
+    Clock(Box<Clock>),
+}
+
+impl Camera {
+    /// The next frame of a live camera; never one of any other.
+    async fn frame(&mut self) -> Option<(Vec<crate::media::EncodedPacket>, Duration)> {
+        match self {
+            Self::Clock(clock) => clock.frame().await,
+            Self::None | Self::Film { .. } => std::future::pending().await,
+        }
+    }
+}
+
+struct Bot {
+    task: Task,
+    world: Arc<World>,
+    connection: Connection,
+    socket: UdpSocket,
+    camera: Camera,
+    tone: Option<Arc<Tone>>,
+    eye: Option<Eye>,
+    /// The media clock's zero.
+    epoch: Timestamp,
+    next_frame: Timestamp,
+    next_sound: Timestamp,
+    sounds: usize,
+    next_look: Timestamp,
+    bound_to: Option<SocketAddr>,
+    in_room: bool,
+    /// Everyone is there, and what comes is counted.
+    counting: bool,
+}
+
+impl Bot {
+    fn new(task: Task, world: Arc<World>, connection: Connection, socket: UdpSocket) -> Self {
+        let epoch = time::now();
+        Self {
+            task,
+            world,
+            connection,
+            socket,
+            camera: Camera::None,
+            tone: None,
+            eye: None,
+            epoch,
+            next_frame: epoch,
+            next_sound: epoch,
+            sounds: 0,
+            next_look: epoch,
+            bound_to: None,
+            in_room: false,
+            counting: false,
+        }
+    }
+
+    async fn run(mut self, report: &mut BotReport) {
+        let leave = self.world.leave.clone();
+        let mut leave = pin!(leave.cancelled());
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut leave => break,
+                _ = self.socket.readable() => {}
+                frame = self.camera.frame() => match frame {
+                    Some((packets, after)) => self.connection.send_frame(&packets, after),
+                    None => {
+                        report.failed = Some("its encoder has failed".to_owned());
+                        break;
+                    }
+                },
+                () = &mut timer => {}
+            }
+            let moment = moment();
+            self.receive(moment);
+            self.connection.tick(moment);
+            if let Err(error) = self.enter_when_connected(moment.now, report) {
+                report.failed = Some(error);
+            }
+            if let Some(reason) = self.connection.over() {
+                report.failed = Some(reason.to_owned());
+            }
+            if report.failed.is_some() {
+                break;
+            }
+            self.begin_when_complete(moment.now);
+            self.film(moment.now);
+            self.watch(moment.now);
+            self.send().await;
+            self.set(timer.as_mut(), moment.now);
+        }
+        let moment = moment();
+        if !self.in_room {
+            self.world.settled.add_permits(1);
+        }
+        self.connection.video().finish(moment.now);
+        self.connection.audio().finish(moment.now);
+        report.finish(moment.now, &mut self.connection, self.eye.as_ref().map(Eye::seen));
+        // A server that has closed the connection itself hears no more goodbyes.
+        if report.failed.is_none() {
+            self.connection.close(moment);
+            self.send().await;
+        }
+    }
+
+    fn receive(&mut self, moment: Moment) {
+        let mut datagram = [0; DATAGRAM_MAX];
+        let mut received = 0;
+        for _ in 0..BATCH {
+            match self.socket.try_recv_from(&mut datagram) {
+                Ok((length, from)) => {
+                    received += 1;
+                    self.connection.handle(moment, from, &datagram[..length]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An ICMP answer to something we sent: the server has gone, which ICE will notice.
+                Err(_) => {}
+            }
+        }
+        self.world.received.fetch_add(received, Ordering::Relaxed);
+    }
+
+    fn enter_when_connected(&mut self, now: Timestamp, report: &mut BotReport) -> Result<(), String> {
+        let (false, Some(connected)) = (self.in_room, self.connection.connected()) else { return Ok(()) };
+        self.in_room = true;
+        report.connected_at(connected);
+        self.world.settled.add_permits(1);
+        let plan = &self.world.plan;
+        if self.task.role.direction().sends()
+            && let Some(footage) = &self.world.footage
+        {
+            (self.next_frame, self.next_sound) = (now, now);
+            let camera = if self.task.shows_time {
+                Clock::new(plan.codec, plan.camera, self.epoch).map(|clock| Camera::Clock(Box::new(clock)))
+            } else {
+                // They are not to send their keyframes all at once.
+                Ok(Camera::Film { at: rand::random_range(0..1 << 16) })
+            };
+            self.camera = camera.map_err(|error| error.to_string())?;
+            self.tone = Some(Arc::clone(if self.task.talks { &footage.tone } else { &footage.silence }));
+        }
+        if self.task.decodes {
+            let eye = Eye::new(plan.codec, Arc::clone(&self.world.spot)).map_err(|error| error.to_string())?;
+            self.eye = Some(eye);
+        }
+        Ok(())
+    }
+
+    /// What was before everyone was in the room is about joining, and is not counted.
+    fn begin_when_complete(&mut self, now: Timestamp) {
+        if self.counting || !self.world.complete.load(Ordering::Relaxed) {
+            return;
+        }
+        self.counting = true;
+        self.connection.video().begin(now);
+        self.connection.audio().begin(now);
+        if let Some(eye) = &mut self.eye {
+            eye.begin();
+        }
+    }
+
+    /// Sends the sound and the pictures that are due.
+    fn film(&mut self, now: Timestamp) {
+        let Some(tone) = &self.tone else { return };
+        if now.since(self.next_sound) > LATEST {
+            self.next_sound = now;
+        }
+        while self.next_sound <= now {
+            let level = if self.task.talks { LOUD } else { SILENT };
+            let after = self.next_sound.since(self.epoch);
+            self.connection.send_sound(tone.packet(self.sounds), after, level);
+            self.sounds += 1;
+            self.next_sound = self.next_sound + SOUND_EVERY;
+        }
+        let keyframe = self.connection.take_keyframe_wanted();
+        let mut every = Duration::from_secs(1) / self.world.plan.camera.fps;
+        if self.task.shows_time {
+            every = every.mul_f32(CLOCK_DRIFT);
+        }
+        if now < self.next_frame && !keyframe {
+            return;
+        }
+        match &mut self.camera {
+            Camera::None => {}
+            Camera::Clock(clock) => clock.shoot(now, keyframe),
+            Camera::Film { at } => {
+                let Some(footage) = &self.world.footage else { return };
+                *at = if keyframe { 0 } else { *at + 1 };
+                let after = now.since(self.epoch);
+                self.connection.send_frame(footage.film.frame(*at), after);
+            }
+        }
+        let late = now.since(self.next_frame) > LATEST || keyframe;
+        self.next_frame = if late { now + every } else { self.next_frame + every };
+    }
+
+    /// Looks at the frames that came, and where the clock is to be seen.
+    fn watch(&mut self, now: Timestamp) {
+        if let Some(eye) = &mut self.eye {
+            while let Some(frame) = self.connection.video().frame() {
+                if !eye.look(&frame, now) {
+                    self.connection.ask_for_keyframe();
+                }
+            }
+        }
+        if self.task.shows_time && self.in_room && now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            let world = Arc::clone(&self.world);
+            // Whether it succeeds shows in what the eyes read.
+            drop(spawn_blocking(move || find_clock(&world)));
+        }
+    }
+
+    /// Sends what the connection has to say; what the kernel does not take at once is lost, as on any network.
+    async fn send(&mut self) {
+        while let Some((to, datagram)) = self.connection.poll() {
+            let _ = self.socket.try_send_to(&datagram, to);
+        }
+        if self.bound_to.is_none()
+            && let Some(server) = self.connection.server()
+        {
+            // From here on the kernel drops what comes from elsewhere, and finds the way once.
+            self.bound_to = Some(server);
+            let _ = self.socket.connect(server).await;
+        }
+    }
+
+    fn set(&self, timer: Pin<&mut Sleep>, now: Timestamp) {
+        let mut deadline = self.connection.deadline(now);
+        if self.tone.is_some() {
+            deadline = deadline.min(self.next_frame).min(self.next_sound);
+        }
+        if self.task.shows_time && self.in_room {
+            deadline = deadline.min(self.next_look);
+        }
+        let deadline = Instant::now() + deadline.since(now);
+        // Moving a timer costs; one that rings too early only looks around.
+        if timer.is_elapsed() || deadline < timer.deadline() {
+            timer.reset(deadline);
+        }
+    }
+}
+
+/// Asks the server where the clock stands, for all eyes of the room.
+fn find_clock(world: &World) {
+    let Some(participant) = world.clock.lock().clone() else { return };
+    let tile = world.api.room(&world.plan.room).and_then(|room| room.tile(&participant));
+    let source = world.plan.camera.size;
+    *world.spot.lock() = tile.map(|(tile, canvas)| Place { source, tile, canvas });
+}
+
+impl Role {
+    const fn direction(self) -> Direction {
+        match self {
+            Self::Participant => Direction::SendRecv,
+            Self::Publisher => Direction::SendOnly,
+            Self::Viewer => Direction::RecvOnly,
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The offer a bot makes, and what it reads in the answer. Text in, text out.
+//!
+//! Owns: payload types and header extensions, which are the offerer's to choose. Does not know: HTTP, ICE itself. The
+//! offer is what a browser would send, without what no bot uses.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::ice::Credentials;
+use crate::media::{Codec, Kind};
+use crate::sdp::Direction;
+
+/// Payload type of Opus.
+pub(super) const OPUS: u8 = 111;
+/// Payload type of the video codec.
+pub(super) const VIDEO: u8 = 96;
+/// Payload type of repaired video (RFC 4588).
+pub(super) const REPAIR: u8 = 97;
+/// Header extension: how loud a packet is (RFC 6464).
+pub(super) const AUDIO_LEVEL: u8 = 1;
+/// Header extension: the packet's number on the transport, for feedback about arrival.
+pub(super) const TRANSPORT_NUMBER: u8 = 2;
+
+const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+const TRANSPORT_NUMBER_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
+/// What an offer says.
+#[derive(Debug, Clone)]
+pub(super) struct Offer<'a> {
+    pub(super) direction: Direction,
+    pub(super) codec: Codec,
+    pub(super) ice: &'a Credentials,
+    pub(super) fingerprint: &'a str,
+    /// Where the bot receives; the server finds out by itself if it is somewhere else.
+    pub(super) address: SocketAddr,
+    pub(super) audio_ssrc: u32,
+    pub(super) video_ssrc: u32,
+}
+
+impl Offer<'_> {
+    pub(super) fn sdp(&self) -> String {
+        let mut sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n".to_owned();
+        self.section(&mut sdp, Kind::Audio);
+        self.section(&mut sdp, Kind::Video);
+        sdp
+    }
+
+    fn section(&self, sdp: &mut String, kind: Kind) {
+        let (mid, name, formats, ssrc) = match kind {
+            Kind::Audio => (0, "audio", format!("{OPUS}"), self.audio_ssrc),
+            Kind::Video => (1, "video", format!("{VIDEO} {REPAIR}"), self.video_ssrc),
+        };
+        let direction = match self.direction {
+            Direction::SendRecv => "sendrecv",
+            Direction::SendOnly => "sendonly",
+            Direction::RecvOnly => "recvonly",
+            Direction::Inactive => "inactive",
+        };
+        let Credentials { ufrag, password } = self.ice;
+        let mut line = |text: String| {
+            sdp.push_str(&text);
+            sdp.push_str("\r\n");
+        };
+        line(format!("m={name} 9 UDP/TLS/RTP/SAVPF {formats}"));
+        line("c=IN IP4 0.0.0.0".to_owned());
+        line(format!("a=ice-ufrag:{ufrag}"));
+        line(format!("a=ice-pwd:{password}"));
+        line(format!("a=fingerprint:sha-256 {}", self.fingerprint));
+        line("a=setup:actpass".to_owned());
+        line(format!("a=mid:{mid}"));
+        line(format!("a={direction}"));
+        line("a=rtcp-mux".to_owned());
+        line("a=rtcp-rsize".to_owned());
+        if mid == 0 {
+            let (ip, port) = (self.address.ip(), self.address.port());
+            line(format!("a=candidate:1 1 udp 2122260223 {ip} {port} typ host"));
+            line("a=end-of-candidates".to_owned());
+        }
+        match kind {
+            Kind::Audio => {
+                line(format!("a=rtpmap:{OPUS} opus/48000/2"));
+                line(format!("a=fmtp:{OPUS} minptime=10;useinbandfec=1"));
+            }
+            Kind::Video => {
+                line(format!("a=rtpmap:{VIDEO} {}/90000", self.codec.encoding_name()));
+                if self.codec == Codec::H264 {
+                    let parameters = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
+                    line(format!("a=fmtp:{VIDEO} {parameters}"));
+                }
+                line(format!("a=rtcp-fb:{VIDEO} ccm fir"));
+                line(format!("a=rtcp-fb:{VIDEO} nack"));
+                line(format!("a=rtcp-fb:{VIDEO} nack pli"));
+                line(format!("a=rtpmap:{REPAIR} rtx/90000"));
+                line(format!("a=fmtp:{REPAIR} apt={VIDEO}"));
+            }
+        }
+        if self.direction.sends() {
+            if kind == Kind::Audio {
+                line(format!("a=extmap:{AUDIO_LEVEL} {AUDIO_LEVEL_URI}"));
+                line(format!("a=rtcp-fb:{OPUS} transport-cc"));
+            } else {
+                line(format!("a=rtcp-fb:{VIDEO} transport-cc"));
+            }
+            line(format!("a=extmap:{TRANSPORT_NUMBER} {TRANSPORT_NUMBER_URI}"));
+            line(format!("a=msid:bot {name}"));
+            line(format!("a=ssrc:{ssrc} cname:bot"));
+        }
+    }
+}
+
+/// What the server answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) ice: Credentials,
+    /// SHA-256 of the server's certificate.
+    pub(super) fingerprint: String,
+    /// Where the server receives, as far as UDP and numbers go.
+    pub(super) candidates: Vec<SocketAddr>,
+    /// It wants to be told how loud packets are.
+    pub(super) takes_levels: bool,
+    /// It tells how packets arrive.
+    pub(super) takes_numbers: bool,
+}
+
+impl Answer {
+    /// Reads an answer; what is missing is an error that says so.
+    pub(super) fn parse(sdp: &str) -> Result<Self, String> {
+        let value = |prefix: &str| {
+            let found = sdp.lines().find_map(|line| line.trim_end().strip_prefix(prefix));
+            found.map(str::to_owned).ok_or_else(|| format!("the answer has no {}", prefix.trim_end_matches([':', ' '])))
+        };
+        let setup = value("a=setup:")?;
+        if setup != "passive" {
+            let mut text = "the answer has a=setup:".to_owned();
+            let _ = write!(text, "{setup}, but a bot begins the DTLS handshake itself");
+            return Err(text);
+        }
+        let candidates: Vec<SocketAddr> = sdp.lines().filter_map(candidate).collect();
+        if candidates.is_empty() {
+            return Err("the answer has no candidate for UDP".to_owned());
+        }
+        Ok(Self {
+            ice: Credentials { ufrag: value("a=ice-ufrag:")?, password: value("a=ice-pwd:")? },
+            fingerprint: value("a=fingerprint:sha-256 ")?,
+            candidates,
+            takes_levels: sdp.contains(AUDIO_LEVEL_URI),
+            takes_numbers: sdp.contains(TRANSPORT_NUMBER_URI),
+        })
+    }
+}
+
+/// `a=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host`
+fn candidate(line: &str) -> Option<SocketAddr> {
+    let fields: Vec<&str> = line.trim_end().strip_prefix("a=candidate:")?.split(' ').collect();
+    let [_, "1", transport, _, ip, port, ..] = fields.as_slice() else { return None };
+    let udp = transport.eq_ignore_ascii_case("udp");
+    udp.then(|| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdp;
+
+    fn offer(direction: Direction, codec: Codec) -> String {
+        let ice = Credentials::random();
+        let address = "127.0.0.1:40000".parse().expect("an address");
+        let fingerprint = "AB:".repeat(31) + "AB";
+        Offer { direction, codec, ice: &ice, fingerprint: &fingerprint, address, audio_ssrc: 1, video_ssrc: 2 }.sdp()
+    }
+
+    #[test]
+    fn offers_are_what_the_server_takes() {
+        for direction in [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly] {
+            for codec in [Codec::Vp8, Codec::H264] {
+                let parsed = sdp::Offer::parse(&offer(direction, codec)).expect("an offer");
+                let facts = parsed.facts(&[Codec::Vp8, Codec::H264]).expect("one that can join");
+                assert_eq!(facts.direction, direction);
+                assert_eq!(facts.sends.len(), if direction.sends() { 2 } else { 0 });
+                assert_eq!(facts.receives_video, direction.receives().then_some(codec));
+            }
+        }
+    }
+
+    const ANSWER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\n\
+        a=fingerprint:sha-256 AB:CD\r\na=setup:passive\r\na=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host\r\n\
+        a=candidate:2 1 tcp 2130706431 192.0.2.1 9 typ host\r\na=candidate:3 1 UDP 1 2001:db8::1 8189 typ host\r\n\
+        a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n";
+
+    #[test]
+    fn answers_are_read() {
+        let answer = Answer::parse(ANSWER).expect("an answer");
+        assert_eq!(answer.ice, Credentials { ufrag: "abcd".to_owned(), password: "efgh".to_owned() });
+        assert_eq!(answer.fingerprint, "AB:CD");
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        assert_eq!(answer.candidates, [at("192.0.2.1:8189"), at("[2001:db8::1]:8189")]);
+        assert!(answer.takes_levels && !answer.takes_numbers);
+    }
+
+    #[test]
+    fn what_an_answer_lacks_is_named() {
+        for (without, named) in
+            [("a=ice-pwd:efgh", "a=ice-pwd"), ("a=fingerprint:sha-256 AB:CD", "a=fingerprint:sha-256")]
+        {
+            let error = Answer::parse(&ANSWER.replace(without, "a=x")).expect_err("incomplete");
+            assert!(error.contains(named), "{error}");
+        }
+        assert!(Answer::parse(&ANSWER.replace("passive", "active")).is_err());
+        assert!(Answer::parse(&ANSWER.replace(" udp ", " tcp ").replace(" UDP ", " tcp ")).is_err());
+    }
+}

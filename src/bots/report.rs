@@ -1,0 +1,482 @@
+//! What a crowd has measured: each bot's own figures, and the sum of them as a table.
+//!
+//! Owns: which figures there are, and how they are summed up. Does not know: how they are measured. Plain data, also as
+//! JSON: milliseconds, bytes, counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::eye::Seen;
+use super::incoming::Incoming;
+use super::{Plan, Role, Task};
+use crate::time::Timestamp;
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+/// One received stream.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct StreamReport {
+    /// Packets, each counted once.
+    pub packets: u64,
+    /// Their bytes, without UDP and IP.
+    pub bytes: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Packets that came again after they were missed.
+    pub repaired: u64,
+    /// Whole frames that could be shown; of sound, packets.
+    pub frames: u64,
+    /// Frames a second.
+    pub frame_rate: f64,
+    /// Longest time without a frame.
+    pub longest_gap_ms: f64,
+    /// How often there was none for over 200 ms.
+    pub freezes: u64,
+    /// How long these were together.
+    pub frozen_ms: f64,
+}
+
+impl StreamReport {
+    fn of(stream: &Incoming, now: Timestamp) -> Self {
+        let counts = stream.counts();
+        let seconds = stream.counted_for(now).as_secs_f64();
+        let rate = if seconds > 0.0 { counts.frames as f64 / seconds } else { 0.0 };
+        Self {
+            packets: counts.packets,
+            bytes: counts.bytes,
+            lost: counts.lost,
+            repaired: counts.repaired,
+            frames: counts.frames,
+            frame_rate: (rate * 10.0).round() / 10.0,
+            longest_gap_ms: millis(counts.longest_gap),
+            freezes: counts.freezes,
+            frozen_ms: millis(counts.frozen),
+        }
+    }
+}
+
+/// From a picture taken to a picture decoded, without a player's own buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DelayReport {
+    /// Pictures on which the clock was read.
+    pub read: usize,
+    /// Half of them were as fast.
+    pub median_ms: f64,
+    /// All but one in twenty were.
+    pub p95_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+}
+
+impl DelayReport {
+    fn of(mut delays: Vec<Duration>) -> Option<Self> {
+        delays.sort_unstable();
+        let at = |part| percentile(&delays, part).map(millis);
+        Some(Self { read: delays.len(), median_ms: at(0.5)?, p95_ms: at(0.95)?, max_ms: at(1.0)? })
+    }
+}
+
+/// What one bot has met with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BotReport {
+    /// Its name in the room.
+    pub name: String,
+    /// What it was there for.
+    pub role: Role,
+    /// Why it could not join, or was dropped.
+    pub failed: Option<String>,
+    /// How often the server asked it to come back later.
+    pub deferred: u32,
+    /// From the POST to its answer.
+    pub answer_ms: Option<f64>,
+    /// From the POST to the connection.
+    pub connect_ms: Option<f64>,
+    /// From the POST to the first whole keyframe.
+    pub first_picture_ms: Option<f64>,
+    /// From the POST to the first packet of sound.
+    pub first_sound_ms: Option<f64>,
+    /// For how long what follows was counted: while everyone was in the room.
+    pub seconds: f64,
+    /// Video received.
+    pub video: StreamReport,
+    /// Audio received.
+    pub audio: StreamReport,
+    /// Packets sent.
+    pub sent: u64,
+    /// Pictures decoded, of a bot that decodes.
+    pub decoded: Option<u64>,
+    /// How old what it saw was, where it saw the clock.
+    pub delay: Option<DelayReport>,
+    #[serde(skip)]
+    pub(super) posted: Timestamp,
+    #[serde(skip)]
+    delays: Vec<Duration>,
+}
+
+impl BotReport {
+    pub(super) fn new(task: &Task) -> Self {
+        Self {
+            name: task.name.clone(),
+            role: task.role,
+            failed: None,
+            deferred: 0,
+            answer_ms: None,
+            connect_ms: None,
+            first_picture_ms: None,
+            first_sound_ms: None,
+            seconds: 0.0,
+            video: StreamReport::default(),
+            audio: StreamReport::default(),
+            sent: 0,
+            decoded: None,
+            delay: None,
+            posted: Timestamp::default(),
+            delays: Vec::new(),
+        }
+    }
+
+    pub(super) fn answered_after(&mut self, now: Timestamp) {
+        self.answer_ms = Some(millis(now.since(self.posted)));
+    }
+
+    pub(super) fn connected_at(&mut self, now: Timestamp) {
+        self.connect_ms = Some(millis(now.since(self.posted)));
+    }
+
+    pub(super) fn finish(&mut self, now: Timestamp, connection: &mut Connection, seen: Option<Seen>) {
+        let since = |then: Option<Timestamp>| then.map(|then| millis(then.since(self.posted)));
+        self.first_picture_ms = since(connection.video().first_frame());
+        self.first_sound_ms = since(connection.audio().first_frame());
+        self.seconds = connection.video().counted_for(now).max(connection.audio().counted_for(now)).as_secs_f64();
+        self.video = StreamReport::of(connection.video(), now);
+        self.audio = StreamReport::of(connection.audio(), now);
+        let (sounds, pictures) = connection.sent();
+        self.sent = sounds + pictures;
+        if let Some(seen) = seen {
+            self.decoded = Some(seen.pictures);
+            self.delay = DelayReport::of(seen.delays.clone());
+            self.delays = seen.delays;
+        }
+    }
+}
+
+/// What the bots themselves have cost, while all were in the room.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Load {
+    /// How long that was.
+    pub seconds: f64,
+    /// CPU of this process.
+    pub cpu_seconds: f64,
+    /// Datagrams received by all bots.
+    pub packets: u64,
+}
+
+impl Load {
+    /// CPU of this process for each packet received, in microseconds; sending and decoding is in it.
+    pub fn micros_per_packet(&self) -> f64 {
+        if self.packets == 0 { 0.0 } else { self.cpu_seconds * 1e6 / self.packets as f64 }
+    }
+}
+
+/// How values of many bots are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// All but one in twenty are no larger.
+    pub p95: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let at = |part| percentile(&values, part);
+        Some(Self { median: at(0.5)?, p95: at(0.95)?, max: at(1.0)? })
+    }
+}
+
+/// The value that so great a part of the sorted values does not exceed.
+fn percentile<T: Copy>(sorted: &[T], part: f64) -> Option<T> {
+    let at = (sorted.len() as f64 * part).ceil() as usize;
+    sorted.get(at.saturating_sub(1)).copied()
+}
+
+/// The bots of one role, summed up.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// Their role.
+    pub role: Role,
+    /// How many there should be.
+    pub bots: usize,
+    /// How many were there to the end.
+    pub stayed: usize,
+    /// From POST to connection, in ms.
+    pub connect_ms: Option<Spread>,
+    /// From POST to the first whole keyframe, in ms.
+    pub first_picture_ms: Option<Spread>,
+    /// From POST to the first sound, in ms.
+    pub first_sound_ms: Option<Spread>,
+    /// Frames a second: the middle and the worst one.
+    pub frame_rate: Option<(f64, f64)>,
+    /// Kilobits a second received by each, video and audio.
+    pub kbps: f64,
+    /// Packets received.
+    pub packets: u64,
+    /// Part of the packets that never came, in percent.
+    pub loss_percent: f64,
+    /// Packets that had to come twice.
+    pub repaired: u64,
+    /// Freezes of pictures, of all together.
+    pub freezes: u64,
+    /// Longest time without a picture, of all, in ms.
+    pub video_gap_ms: f64,
+    /// Longest time without sound, of all, in ms.
+    pub audio_gap_ms: f64,
+}
+
+impl Group {
+    fn of(role: Role, bots: &[&BotReport]) -> Self {
+        let sum = |value: fn(&BotReport) -> u64| bots.iter().map(|bot| value(bot)).sum::<u64>();
+        let largest = |value: fn(&BotReport) -> f64| bots.iter().map(|bot| value(bot)).fold(0.0, f64::max);
+        let spread = |value: fn(&BotReport) -> Option<f64>| Spread::of(bots.iter().filter_map(|bot| value(bot)));
+        let (packets, lost) = (sum(|b| b.video.packets + b.audio.packets), sum(|b| b.video.lost + b.audio.lost));
+        let rates = bots.iter().filter(|bot| bot.video.frames > 0).map(|bot| bot.video.frame_rate);
+        let slowest = rates.clone().fold(f64::INFINITY, f64::min);
+        let seconds: f64 = bots.iter().map(|bot| bot.seconds).sum();
+        let bits = sum(|b| b.video.bytes + b.audio.bytes) as f64 * 8.0;
+        Self {
+            role,
+            bots: bots.len(),
+            stayed: bots.iter().filter(|bot| bot.failed.is_none()).count(),
+            connect_ms: spread(|bot| bot.connect_ms),
+            first_picture_ms: spread(|bot| bot.first_picture_ms),
+            first_sound_ms: spread(|bot| bot.first_sound_ms),
+            frame_rate: Spread::of(rates).map(|rate| (rate.median, slowest)),
+            kbps: if seconds > 0.0 { (bits / seconds / 1000.0).round() } else { 0.0 },
+            packets,
+            loss_percent: if packets + lost == 0 { 0.0 } else { lost as f64 * 100.0 / (packets + lost) as f64 },
+            repaired: sum(|bot| bot.video.repaired),
+            freezes: sum(|bot| bot.video.freezes),
+            video_gap_ms: largest(|bot| bot.video.longest_gap_ms),
+            audio_gap_ms: largest(|bot| bot.audio.longest_gap_ms),
+        }
+    }
+}
+
+/// What a crowd has measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The server.
+    pub url: String,
+    /// The room.
+    pub room: String,
+    /// Everyone was there to the end.
+    pub passed: bool,
+    /// Bots by role.
+    pub groups: Vec<Group>,
+    /// From a picture taken to a picture decoded, over all bots that saw the clock.
+    pub delay: Option<DelayReport>,
+    /// What the bots themselves have cost.
+    pub load: Load,
+    /// Why bots have failed, and how many of them for that reason.
+    pub failures: BTreeMap<String, usize>,
+    /// Every bot.
+    pub bots: Vec<BotReport>,
+}
+
+impl Report {
+    /// `planned` is how many bots there should have been.
+    pub(super) fn new(plan: &Plan, planned: usize, mut bots: Vec<BotReport>, load: Load) -> Self {
+        bots.sort_by_key(|bot| (bot.role as u8, bot.posted));
+        let roles = [Role::Participant, Role::Publisher, Role::Viewer];
+        let groups = roles.into_iter().filter_map(|role| {
+            let of_role: Vec<&BotReport> = bots.iter().filter(|bot| bot.role == role).collect();
+            (!of_role.is_empty()).then(|| Group::of(role, &of_role))
+        });
+        let groups = groups.collect();
+        let delay = DelayReport::of(bots.iter().flat_map(|bot| bot.delays.iter().copied()).collect());
+        let mut failures = BTreeMap::new();
+        for reason in bots.iter().filter_map(|bot| bot.failed.clone()) {
+            *failures.entry(reason).or_default() += 1;
+        }
+        if bots.len() < planned {
+            failures.insert("stopped before it began to join".to_owned(), planned - bots.len());
+        }
+        Self {
+            url: plan.url.clone(),
+            room: plan.room.to_string(),
+            passed: failures.is_empty(),
+            groups,
+            delay,
+            load,
+            failures,
+            bots,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "room {} at {}, {:.1} s with everyone in it", self.room, self.url, self.load.seconds)?;
+        let columns: Vec<Column> = self.groups.iter().map(Column::of).collect();
+        for (row, label) in LABELS.iter().enumerate() {
+            write!(f, "{label:<26}")?;
+            for Column(cells) in &columns {
+                write!(f, "{:>24}", cells[row])?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(delay) = self.delay {
+            let DelayReport { read, median_ms, p95_ms, max_ms } = delay;
+            let spread = format!("{median_ms:.0} / {p95_ms:.0} / {max_ms:.0} ms");
+            writeln!(f, "{:<26}{spread:>24}   median / p95 / max of {read} pictures", "camera to picture")?;
+        }
+        let Load { seconds, cpu_seconds, packets } = self.load;
+        let share = if seconds > 0.0 { cpu_seconds * 100.0 / seconds } else { 0.0 };
+        writeln!(
+            f,
+            "the bots themselves: {share:.0} % of a core, {:.1} µs for each of {packets} packets",
+            self.load.micros_per_packet()
+        )?;
+        for (reason, count) in &self.failures {
+            writeln!(f, "FAILED {count}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+const LABELS: [&str; 11] = [
+    "",
+    "there to the end",
+    "connected after ms",
+    "first picture after ms",
+    "first sound after ms",
+    "frames a second",
+    "kbit/s each",
+    "lost %, repaired",
+    "freezes",
+    "longest without picture",
+    "longest without sound",
+];
+
+/// One group's cells of the table, a row each.
+struct Column([String; LABELS.len()]);
+
+impl Column {
+    fn of(group: &Group) -> Self {
+        let dash = || "-".to_owned();
+        let spread = |spread: Option<Spread>| {
+            spread.map_or_else(dash, |s| format!("{:.0} / {:.0} / {:.0}", s.median, s.p95, s.max))
+        };
+        let receives = group.role != Role::Publisher;
+        let when = |text: String| if receives { text } else { dash() };
+        Self([
+            match group.role {
+                Role::Participant => "participants".to_owned(),
+                Role::Publisher => "publishers".to_owned(),
+                Role::Viewer => "viewers".to_owned(),
+            },
+            format!("{} of {}", group.stayed, group.bots),
+            spread(group.connect_ms),
+            spread(group.first_picture_ms),
+            spread(group.first_sound_ms),
+            group.frame_rate.map_or_else(dash, |(median, least)| format!("{median:.1}, least {least:.1}")),
+            when(format!("{:.0}", group.kbps)),
+            when(format!("{:.3}, {}", group.loss_percent, group.repaired)),
+            when(group.freezes.to_string()),
+            when(format!("{:.0} ms", group.video_gap_ms)),
+            when(format!("{:.0} ms", group.audio_gap_ms)),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bot(number: u64, role: Role) -> BotReport {
+        let task = Task { name: format!("B{number}"), role, shows_time: false, talks: false, decodes: false };
+        let mut bot = BotReport::new(&task);
+        bot.posted = Timestamp::from_micros(number);
+        (bot.connect_ms, bot.seconds) = (Some(number as f64), 5.0);
+        bot.video = StreamReport {
+            packets: 900,
+            bytes: 100_000,
+            lost: u64::from(number == 1) * 100,
+            frames: 150,
+            frame_rate: 30.0 - number as f64,
+            longest_gap_ms: 40.0 + number as f64,
+            freezes: number,
+            ..StreamReport::default()
+        };
+        bot
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            url: "http://h".to_owned(),
+            room: "r".parse().expect("a name"),
+            participants: 0,
+            publishers: 0,
+            viewers: 4,
+            clock: false,
+            talkers: 0,
+            decode: 0,
+            tier: "auto".to_owned(),
+            codec: crate::media::Codec::Vp8,
+            camera: super::super::Camera::default(),
+            rate: 1.0,
+            token: None,
+        }
+    }
+
+    #[test]
+    fn bots_are_summed_up_by_role() {
+        let bots = [3, 1, 4, 2].map(|number| bot(number, Role::Viewer)).to_vec();
+        let report = Report::new(&plan(), 4, bots, Load { seconds: 5.0, cpu_seconds: 0.5, packets: 100_000 });
+        assert!(report.passed);
+        let [viewers] = report.groups.as_slice() else { panic!("{:?}", report.groups) };
+        assert_eq!((viewers.bots, viewers.stayed, viewers.freezes), (4, 4, 10));
+        assert_eq!(viewers.connect_ms, Some(Spread { median: 2.0, p95: 4.0, max: 4.0 }));
+        assert_eq!(viewers.frame_rate, Some((27.0, 26.0)));
+        assert!((viewers.loss_percent - 100.0 * 100.0 / 3700.0).abs() < 1e-9);
+        assert_eq!(viewers.video_gap_ms, 44.0);
+        assert_eq!(report.load.micros_per_packet(), 5.0);
+        let order: Vec<&str> = report.bots.iter().map(|bot| bot.name.as_str()).collect();
+        assert_eq!(order, ["B1", "B2", "B3", "B4"]);
+        let text = report.to_string();
+        for expected in
+            ["4 of 4", "2 / 4 / 4", "27.0, least 26.0", "2.703, 0", "44 ms", "160", "10 % of a core, 5.0 µs"]
+        {
+            assert!(text.contains(expected), "`{expected}` is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn who_failed_or_never_came_is_told() {
+        let mut failed = bot(1, Role::Participant);
+        failed.failed = Some("403: no".to_owned());
+        let report = Report::new(&plan(), 3, vec![failed, bot(2, Role::Participant)], Load::default());
+        assert!(!report.passed);
+        assert_eq!(report.failures.values().sum::<usize>(), 2);
+        assert!(report.to_string().contains("FAILED 1: 403: no"));
+        assert_eq!(report.groups[0].stayed, 1);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let delays: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        let delay = DelayReport::of(delays).expect("some");
+        assert_eq!((delay.median_ms, delay.p95_ms, delay.max_ms, delay.read), (50.0, 95.0, 100.0, 100));
+        assert_eq!(DelayReport::of(Vec::new()), None);
+    }
+}

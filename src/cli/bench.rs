@@ -1,0 +1,106 @@
+//! `commingle bench`: tries a few rooms and writes a page about them.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::bots::{leave_on_signal, runtime};
+use super::{Failure, start_logs};
+use crate::bots::bench::page::{self, Circumstances};
+use crate::bots::bench::{self, BenchError, Settings, Trial};
+use crate::time;
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// The server; without it one is started from this program, on free ports of loopback, and its CPU is measured
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Where the page goes
+    #[arg(long, value_name = "FILE", default_value = "commingle-bench.html")]
+    out: PathBuf,
+    /// How long each of the six rooms is watched
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// A token for the server at --url, good for all rooms
+    #[arg(long, env = "COMMINGLE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Print every room's figures as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
+    start_logs()?;
+    // So that no bench is run whose page has no place.
+    fs::write(&args.out, "")
+        .with_context(|| format!("{} cannot be written", args.out.display()))
+        .map_err(Failure::Usage)?;
+    let settings = Settings {
+        url: args.url.clone(),
+        program: std::env::current_exe()?,
+        watched: Duration::from_secs(args.seconds),
+        token: args.token.clone(),
+    };
+    let trials = runtime(1)?.block_on(async {
+        let leave = leave_on_signal()?;
+        Ok::<_, Failure>(bench::run(settings, &leave, tell).await?)
+    })?;
+    let circumstances = Circumstances {
+        server: args.url.clone().unwrap_or_else(|| format!("commingle {}", env!("CARGO_PKG_VERSION"))),
+        machine: machine(),
+        unix_seconds: time::unix_seconds(),
+        watched: args.seconds,
+    };
+    fs::write(&args.out, page::write(&trials, &circumstances))?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &trials).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        writeln!(out, "{}", args.out.display())?;
+    }
+    match trials.iter().filter(|trial| !trial.report.passed).count() {
+        0 => Ok(()),
+        failed => {
+            Err(Failure::Running(anyhow::anyhow!("in {failed} of the rooms some could not join or were dropped")))
+        }
+    }
+}
+
+/// One line a room, while the others are still to come.
+fn tell(trial: &Trial) {
+    let delay = trial.report.delay.map_or_else(String::new, |delay| format!(", delay {:.0} ms", delay.median_ms));
+    let cpu =
+        trial.cpu.map_or_else(String::new, |cpu| format!(", server {:.0} % of a core", (cpu.edge + cpu.mixer) * 100.0));
+    let freezes: u64 = trial.report.groups.iter().map(|group| group.freezes).sum();
+    // With nowhere to print to, the page still tells.
+    let _ = writeln!(
+        io::stderr(),
+        "{:>3} participants, {:>3} viewers: {freezes} freezes{delay}{cpu}",
+        trial.participants,
+        trial.viewers
+    );
+}
+
+/// The processor, its cores and the system, as far as they can be told.
+fn machine() -> String {
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown processor", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Bots(error) => error.into(),
+            BenchError::Server(_) => Self::Running(error.into()),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `commingle bots` against a server: what it measures, and how it ends.
+
+use std::process::{Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::http::{get, request};
+use crate::scenario::{list, number};
+use crate::server::{Server, commingle};
+use crate::turn;
+
+/// How long everyone stays.
+const SECONDS: f64 = 5.0;
+/// Longest time from a camera to a decoder, half of the pictures being faster: two frames, two codecs, and a busy machine.
+const DELAY_MS: f64 = 250.0;
+/// How often and how soon again it is looked whether the bots are in, or gone.
+const TRIES: usize = 200;
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+fn bots(server: &Server, arguments: &[&str]) -> Output {
+    let url = server.url();
+    commingle().args(["bots", "--url", &url, "--room", "crowd"]).args(arguments).output().expect("it starts")
+}
+
+fn people(server: &Server) -> usize {
+    let room = get(&format!("{}/v1/rooms/crowd", server.url()));
+    if room.status == 404 { 0 } else { list(&room.json(), "/participants").len() }
+}
+
+/// Asks again and again until there are so many people in the room.
+fn wait_for_people(server: &Server, count: usize) {
+    // Nobody sends: this only lets the time pass until the next question.
+    let (_open, never) = sync_channel::<()>(0);
+    for _ in 0..TRIES {
+        if people(server) == count {
+            return;
+        }
+        let _ = never.recv_timeout(TRY_EVERY);
+    }
+    panic!("there are {} people, not {count}; {}", people(server), server.log());
+}
+
+#[test]
+fn bots_measure_a_call() {
+    let _turn = turn();
+    let server = Server::start();
+    let plan = ["--participants", "3", "--clock", "1", "--decode", "1", "--viewers", "20", "--rate", "20"];
+    let seconds = SECONDS.to_string();
+    let output = bots(&server, &[&plan[..], &["--camera", "320x180@15", "--seconds", &seconds, "--json"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{told}\n{}", server.log());
+    let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+    println!("{}", json!({ "groups": report["groups"], "delay": report["delay"], "load": report["load"] }));
+
+    assert_eq!(report["passed"], true);
+    let [participants, viewers] = list(&report, "/groups") else { panic!("two groups: {report}") };
+    for (group, count) in [(participants, 3), (viewers, 20)] {
+        assert_eq!((&group["bots"], &group["stayed"]), (&json!(count), &json!(count)), "{group}");
+        assert_eq!(group["loss_percent"], 0.0, "{group}");
+    }
+    for bot in list(&report, "/bots") {
+        assert!(number(bot, "/video/frames") > SECONDS * 30.0 * 0.8, "30 pictures a second: {bot}");
+        assert!(number(bot, "/audio/frames") > SECONDS * 50.0 * 0.9, "50 packets of sound a second: {bot}");
+        assert!(number(bot, "/first_picture_ms") >= number(bot, "/connect_ms"), "{bot}");
+    }
+    assert!(number(&report, "/delay/read") > SECONDS * 10.0, "the clock was read too seldom: {}", report["delay"]);
+    let delay = number(&report, "/delay/median_ms");
+    assert!(delay > 1.0 && delay < DELAY_MS, "{}", report["delay"]);
+    wait_for_people(&server, 0);
+    server.stop();
+}
+
+#[test]
+fn bots_that_cannot_join_say_why() {
+    let _turn = turn();
+    let server = Server::start();
+    let json = [("content-type", "application/json")];
+    request("POST", &format!("{}/v1/rooms", server.url()), &json, "{\"name\":\"crowd\"}");
+    request("PATCH", &format!("{}/v1/rooms/crowd", server.url()), &json, "{\"locked\":true}");
+    let output = bots(&server, &["--viewers", "2", "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("FAILED 2: 4") && table.contains("locked"), "{table}");
+    assert!(table.contains("0 of 2"), "{table}");
+    server.stop();
+}
+
+#[test]
+fn bots_that_are_interrupted_end_their_sessions() {
+    let _turn = turn();
+    let server = Server::start();
+    let mut child = commingle()
+        .args(["bots", "--url", &server.url(), "--room", "crowd", "--viewers", "3", "--seconds", "600"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_for_people(&server, 3);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    assert_eq!(child.wait().expect("it is ours").code(), Some(0), "all were there when it was interrupted");
+    assert_eq!(people(&server), 0, "the sessions are over before the program is");
+    server.stop();
+}
