@@ -217,11 +217,6 @@ pub enum Tier {
 impl Tier {
     /// Every rung, the least first.
     pub const ALL: [Self; 5] = [Self::Audio, Self::Slides, Self::Low, Self::Medium, Self::High];
-
-    /// Whether its sound is the one for thin links too: fewer bits, and fewer packets, whose headers cost as much.
-    pub const fn has_thin_sound(self) -> bool {
-        matches!(self, Self::Audio | Self::Slides | Self::Low)
-    }
 }
 
 /// Names one encoded video output: which view, in which codec, how good.

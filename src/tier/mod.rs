@@ -21,8 +21,6 @@ const OVERHEAD: u64 = 28 + 12 + 8 + 16;
 const PAYLOAD: u64 = 1_100;
 /// Sound in kbit/s, and its packets a second.
 const SOUND: (u64, u64) = (48, 50);
-/// The same for thin links.
-const THIN_SOUND: (u64, u64) = (20, 17);
 
 /// What one tier is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +84,7 @@ impl Ladder {
     /// What each tier costs on the wire, with its sound.
     pub fn costs(&self) -> Costs {
         let cost = |tier: Tier| {
-            let (kbps, packets) = if tier.has_thin_sound() { THIN_SOUND } else { SOUND };
+            let (kbps, packets) = SOUND;
             let video = self.spec(tier).map_or(0, |spec| {
                 let packets = (u64::from(spec.bitrate_kbps) * 1_000 / 8 / PAYLOAD).max(spec.fps.into()) + 1;
                 u64::from(spec.bitrate_kbps) * 1_000 + packets * OVERHEAD * 8
