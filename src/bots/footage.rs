@@ -289,6 +289,7 @@ mod tests {
                     arrival: now,
                     audio_level: None,
                     rotation: None,
+                    colours: None,
                     payload: packet.payload,
                 })
                 .collect();

@@ -312,6 +312,7 @@ impl Incoming {
                 arrival: now,
                 audio_level: None,
                 rotation: None,
+                colours: None,
                 payload: packet.payload,
             });
         }
