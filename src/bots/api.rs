@@ -133,7 +133,9 @@ impl Api {
         let url = format!("{}/v1/rooms/{room}/participants?name={name}&tier={tier}", self.base);
         let request = self.request("POST", &url).header("content-type", "application/sdp").body(offer);
         let request = request.map_err(|error| JoinError::Refused(error.to_string()))?;
-        let mut response = self.agent.run(request).map_err(|error| JoinError::Refused(format!("{url}: {error}")))?;
+        // The same words for every bot, so that they can be counted.
+        let failed = |error| JoinError::Refused(format!("{} could not be asked: {error}", self.base));
+        let mut response = self.agent.run(request).map_err(failed)?;
         let status = response.status().as_u16();
         let body = response.body_mut().read_to_string().map_err(|error| JoinError::Refused(error.to_string()))?;
         match status {

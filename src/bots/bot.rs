@@ -30,6 +30,8 @@ use crate::time::{self, Timestamp};
 const JOIN_TRIES: usize = 300;
 /// Longest datagram taken, in bytes.
 const DATAGRAM_MAX: usize = 2048;
+/// Receive buffer asked of the kernel, in bytes: a bot that waits for its turn is not to look like a network that loses.
+const SOCKET_BUFFER: usize = 1 << 20;
 /// Datagrams taken before anything else is looked at.
 const BATCH: usize = 64;
 /// One Opus packet.
@@ -52,21 +54,21 @@ fn moment() -> Moment {
 /// Runs a bot until it is told to leave, or has failed.
 pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
     let mut report = BotReport::new(&task);
+    let presence = Presence { world: Arc::clone(&world), settled: false };
     let leave = world.leave.clone();
     let joined = tokio::select! {
         joined = join(&task, &world, &mut report) => joined,
         () = leave.cancelled() => Err("told to leave before it had joined".to_owned()),
     };
     match joined {
-        Err(reason) => {
-            report.failed = Some(reason);
-            world.settled.add_permits(1);
-        }
+        Err(reason) => report.failed = Some(reason),
         Ok((connection, socket, session)) => {
-            Bot::new(task, Arc::clone(&world), connection, socket).run(&mut report).await;
+            Bot::new(task, Arc::clone(&world), presence, connection, socket).run(&mut report).await;
             let _one_of_few = world.requests.acquire().await;
             let api = world.api.clone();
-            if let Ok(Err(error)) = spawn_blocking(move || api.leave(&session)).await {
+            let left = spawn_blocking(move || api.leave(&session)).await;
+            // Who was dropped is tried as well, but there may be nobody left to tell.
+            if let (Ok(Err(error)), None) = (left, &report.failed) {
                 tracing::warn!(%error, "a bot could not take its leave");
             }
         }
@@ -74,18 +76,39 @@ pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
     report
 }
 
+/// Says once that a bot is in the room, or else when it ends, however it does; and that it has ended.
+struct Presence {
+    world: Arc<World>,
+    settled: bool,
+}
+
+impl Presence {
+    fn settle(&mut self) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.world.settled.add_permits(1);
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.settle();
+        self.world.ended.add_permits(1);
+    }
+}
+
 /// Offers, posts, and begins to connect.
 async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Connection, UdpSocket, String), String> {
-    let any: SocketAddr = match world.own_address {
-        IpAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-        IpAddr::V6(_) => ([0u16; 8], 0).into(),
-    };
-    let bind = async || -> io::Result<(UdpSocket, SocketAddr)> {
+    let any = if world.own_addresses.iter().any(IpAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
+    let bind = async || -> io::Result<(UdpSocket, u16)> {
         let socket = UdpSocket::bind(any).await?;
-        let address = SocketAddr::new(world.own_address, socket.local_addr()?.port());
-        Ok((socket, address))
+        // The kernel caps it silently; a smaller one works, it only drops sooner.
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
+        let port = socket.local_addr()?.port();
+        Ok((socket, port))
     };
-    let (socket, address) = bind().await.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
+    let (socket, port) = bind().await.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
+    let addresses: Vec<_> = world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
     let ice = Credentials::random();
     let (audio_ssrc, video_ssrc) = (rand::random(), rand::random());
     let (direction, codec) = (task.role.direction(), world.plan.codec);
@@ -94,7 +117,7 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         codec,
         ice: &ice,
         fingerprint: &world.identity.fingerprint,
-        address,
+        addresses: &addresses,
         audio_ssrc,
         video_ssrc,
     };
@@ -161,6 +184,7 @@ impl Camera {
 struct Bot {
     task: Task,
     world: Arc<World>,
+    presence: Presence,
     connection: Connection,
     socket: UdpSocket,
     camera: Camera,
@@ -179,11 +203,12 @@ struct Bot {
 }
 
 impl Bot {
-    fn new(task: Task, world: Arc<World>, connection: Connection, socket: UdpSocket) -> Self {
+    fn new(task: Task, world: Arc<World>, presence: Presence, connection: Connection, socket: UdpSocket) -> Self {
         let epoch = time::now();
         Self {
             task,
             world,
+            presence,
             connection,
             socket,
             camera: Camera::None,
@@ -237,9 +262,6 @@ impl Bot {
             self.set(timer.as_mut(), moment.now);
         }
         let moment = moment();
-        if !self.in_room {
-            self.world.settled.add_permits(1);
-        }
         self.connection.video().finish(moment.now);
         self.connection.audio().finish(moment.now);
         report.finish(moment.now, &mut self.connection, self.eye.as_ref().map(Eye::seen));
@@ -253,10 +275,14 @@ impl Bot {
     fn receive(&mut self, moment: Moment) {
         let mut datagram = [0; DATAGRAM_MAX];
         let mut received = 0;
+        let loss = if self.in_room { self.world.plan.loss } else { 0.0 };
         for _ in 0..BATCH {
             match self.socket.try_recv_from(&mut datagram) {
                 Ok((length, from)) => {
                     received += 1;
+                    if loss > 0.0 && rand::random::<f64>() < loss {
+                        continue;
+                    }
                     self.connection.handle(moment, from, &datagram[..length]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -271,7 +297,7 @@ impl Bot {
         let (false, Some(connected)) = (self.in_room, self.connection.connected()) else { return Ok(()) };
         self.in_room = true;
         report.connected_at(connected);
-        self.world.settled.add_permits(1);
+        self.presence.settle();
         let plan = &self.world.plan;
         if self.task.role.direction().sends()
             && let Some(footage) = &self.world.footage

@@ -32,7 +32,7 @@ pub(super) struct Offer<'a> {
     pub(super) ice: &'a Credentials,
     pub(super) fingerprint: &'a str,
     /// Where the bot receives; the server finds out by itself if it is somewhere else.
-    pub(super) address: SocketAddr,
+    pub(super) addresses: &'a [SocketAddr],
     pub(super) audio_ssrc: u32,
     pub(super) video_ssrc: u32,
 }
@@ -72,8 +72,11 @@ impl Offer<'_> {
         line("a=rtcp-mux".to_owned());
         line("a=rtcp-rsize".to_owned());
         if mid == 0 {
-            let (ip, port) = (self.address.ip(), self.address.port());
-            line(format!("a=candidate:1 1 udp 2122260223 {ip} {port} typ host"));
+            for (at, address) in self.addresses.iter().enumerate() {
+                // RFC 8445 section 5.1.2.1: type preference 126 for host candidates, then ours in order, then component 1.
+                let priority = (126 << 24) + ((65_535 - at as u32) << 8) + 255;
+                line(format!("a=candidate:{} 1 udp {priority} {} {} typ host", at + 1, address.ip(), address.port()));
+            }
             line("a=end-of-candidates".to_owned());
         }
         match kind {
@@ -164,9 +167,18 @@ mod tests {
 
     fn offer(direction: Direction, codec: Codec) -> String {
         let ice = Credentials::random();
-        let address = "127.0.0.1:40000".parse().expect("an address");
+        let addresses = ["127.0.0.1:40000", "192.0.2.1:40000"].map(|text| text.parse().expect("an address"));
         let fingerprint = "AB:".repeat(31) + "AB";
-        Offer { direction, codec, ice: &ice, fingerprint: &fingerprint, address, audio_ssrc: 1, video_ssrc: 2 }.sdp()
+        Offer {
+            direction,
+            codec,
+            ice: &ice,
+            fingerprint: &fingerprint,
+            addresses: &addresses,
+            audio_ssrc: 1,
+            video_ssrc: 2,
+        }
+        .sdp()
     }
 
     #[test]

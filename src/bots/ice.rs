@@ -20,8 +20,8 @@ use rtc::stun::xoraddr::XorMappedAddress;
 
 use crate::time::Timestamp;
 
-/// From one check to the next while no address has answered.
-const SEARCH_EVERY: Duration = Duration::from_millis(100);
+/// From one check to the next while no address has answered (RFC 8445 section 14.2).
+const SEARCH_EVERY: Duration = Duration::from_millis(50);
 /// From one proof of consent to the next (RFC 7675 section 5.1 says 5 s; the server pings as well).
 const CONSENT_EVERY: Duration = Duration::from_secs(4);
 /// Without an answer for so long, the connection is gone (RFC 7675 section 5.1).

@@ -50,6 +50,9 @@ use crate::time;
 /// HTTP requests at a time; a crowd that leaves at once is not to be a flood.
 const REQUESTS: usize = 16;
 
+/// Most addresses that are offered.
+const ADDRESSES_MAX: usize = 8;
+
 /// Why a crowd cannot gather.
 #[derive(Debug, thiserror::Error)]
 pub enum BotsError {
@@ -89,6 +92,8 @@ pub struct Plan {
     pub codec: Codec,
     /// What senders film.
     pub camera: Camera,
+    /// Part of what comes in that is thrown away, 0 to 1, once a bot is in the room: a bad network.
+    pub loss: f64,
     /// Joins a second.
     pub rate: f64,
     /// A bearer token.
@@ -148,7 +153,7 @@ impl Plan {
 struct World {
     plan: Plan,
     api: Api,
-    own_address: IpAddr,
+    own_addresses: Vec<IpAddr>,
     identity: Identity,
     /// None where nobody sends.
     footage: Option<Footage>,
@@ -158,6 +163,8 @@ struct World {
     requests: Semaphore,
     /// One permit for each bot that is in the room, or never will be.
     settled: Semaphore,
+    /// One permit for each bot that has ended.
+    ended: Semaphore,
     /// Everyone is in the room, or never will be.
     complete: AtomicBool,
     /// Datagrams received by all.
@@ -190,7 +197,7 @@ impl Crowd {
     pub async fn gather(plan: Plan, leave: CancellationToken) -> Result<Self, BotsError> {
         allow_sockets();
         let api = Api::new(&plan.url, plan.token.clone())?;
-        let own_address = api.own_address()?;
+        let own_addresses = own_addresses(api.own_address()?);
         let identity = Identity::new().map_err(|error| BotsError::Identity(error.to_string()))?;
         let sends = plan.participants + plan.publishers > 0;
         let footage = if sends {
@@ -203,7 +210,7 @@ impl Crowd {
         let tasks = plan.tasks();
         let size = tasks.len();
         let world = Arc::new(World {
-            own_address,
+            own_addresses,
             identity,
             footage,
             api,
@@ -211,6 +218,7 @@ impl Crowd {
             spot: Spot::default(),
             requests: Semaphore::new(REQUESTS),
             settled: Semaphore::new(0),
+            ended: Semaphore::new(0),
             complete: AtomicBool::new(false),
             received: AtomicU64::new(0),
             leave: leave.clone(),
@@ -236,10 +244,11 @@ impl Crowd {
         Ok(Self { world, bots, size, began })
     }
 
-    /// Lets the bots be in the room for a while; ends at once when they are told to leave.
+    /// Lets the bots be in the room for a while; ends at once when they are told to leave, or all have failed.
     pub async fn stay(&self, duration: Duration) {
         tokio::select! {
             () = sleep(duration) => {}
+            _ = self.world.ended.acquire_many(self.bots.len() as u32) => {}
             () = self.world.leave.cancelled() => {}
         }
     }
@@ -270,6 +279,25 @@ impl Mark {
     }
 }
 
+/// Where the server may see us: the address on the way to its HTTP, and where its media port is another way, any other
+/// of this machine in the same family. A browser offers them all as well.
+fn own_addresses(first: IpAddr) -> Vec<IpAddr> {
+    let interfaces = rtc::shared::ifaces::ifaces().unwrap_or_default();
+    let link_local = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let others = interfaces.iter().filter_map(|interface| Some(interface.addr?.ip()));
+    let mut others: Vec<IpAddr> = others
+        .filter(|ip| ip.is_ipv4() == first.is_ipv4() && !link_local(ip) && !ip.is_loopback() && !ip.is_unspecified())
+        .filter(|ip| *ip != first)
+        .collect();
+    others.sort_unstable();
+    others.dedup();
+    others.truncate(ADDRESSES_MAX - 1);
+    std::iter::once(first).chain(others).collect()
+}
+
 /// Every bot has a socket: asks for as many files as this process may have.
 fn allow_sockets() {
     let limit = getrlimit(Resource::Nofile);
@@ -295,6 +323,7 @@ mod tests {
             tier: "auto".to_owned(),
             codec: Codec::Vp8,
             camera: Camera::default(),
+            loss: 0.0,
             rate: 10.0,
             token: None,
         };

@@ -309,7 +309,7 @@ impl Report {
             *failures.entry(reason).or_default() += 1;
         }
         if bots.len() < planned {
-            failures.insert("stopped before it began to join".to_owned(), planned - bots.len());
+            failures.insert("it was stopped before it began to join, or has panicked".to_owned(), planned - bots.len());
         }
         Self {
             url: plan.url.clone(),
@@ -434,6 +434,7 @@ mod tests {
             tier: "auto".to_owned(),
             codec: crate::media::Codec::Vp8,
             camera: super::super::Camera::default(),
+            loss: 0.0,
             rate: 1.0,
             token: None,
         }

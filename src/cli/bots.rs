@@ -32,7 +32,7 @@ pub(super) struct BotsArgs {
     /// Whether the first who sends shows the time: what decodes then knows how old its picture is
     #[arg(long, value_name = "0|1", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     clock: u8,
-    /// How many decode what they get, the clock's sender last; each costs a fifth of a core
+    /// How many decode what they get, the clock's sender last; each costs about a twentieth of a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     decode: usize,
     /// How many of those who send make a sound; who makes the only one hears nothing
@@ -47,6 +47,9 @@ pub(super) struct BotsArgs {
     /// What senders film: width, height and frames a second
     #[arg(long, value_name = "WxH@FPS", default_value = "640x360@30")]
     camera: Camera,
+    /// How much of what comes in bots throw away, in percent, as a bad network would
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
+    loss: u8,
     /// How long to stay once everyone is in
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = positive)]
     seconds: f64,
@@ -108,6 +111,7 @@ impl BotsArgs {
                 CodecArg::H264 => Codec::H264,
             },
             camera: self.camera,
+            loss: f64::from(self.loss) / 100.0,
             rate: self.rate,
             token: self.token.clone(),
         }

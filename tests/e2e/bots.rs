@@ -75,6 +75,23 @@ fn bots_measure_a_call() {
 }
 
 #[test]
+fn bots_ask_again_for_what_is_lost() {
+    let _turn = turn();
+    let server = Server::start();
+    let output = bots(&server, &["--participants", "2", "--viewers", "2", "--loss", "3", "--seconds", "5", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+    for bot in list(&report, "/bots") {
+        let video = &bot["video"];
+        println!("{}: {video}", bot["name"]);
+        assert!(number(video, "/repaired") > 5.0, "3 % were thrown away, and some of it came again: {bot}");
+        assert!(number(video, "/lost") < 0.1 * number(video, "/repaired"), "nearly all of it: {bot}");
+        assert!(number(bot, "/audio/lost") > 0.0, "nobody asks for sound again: {bot}");
+    }
+    server.stop();
+}
+
+#[test]
 fn bots_that_cannot_join_say_why() {
     let _turn = turn();
     let server = Server::start();
@@ -87,6 +104,23 @@ fn bots_that_cannot_join_say_why() {
     assert!(table.contains("FAILED 2: 4") && table.contains("locked"), "{table}");
     assert!(table.contains("0 of 2"), "{table}");
     server.stop();
+}
+
+#[test]
+fn bots_that_are_dropped_do_not_wait_for_the_end() {
+    let _turn = turn();
+    let server = Server::start();
+    let bots = commingle()
+        .args(["bots", "--url", &server.url(), "--room", "crowd", "--viewers", "2", "--seconds", "600"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    wait_for_people(&server, 2);
+    server.stop();
+    let output = bots.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("FAILED 2: the server closed the connection"), "{table}");
 }
 
 #[test]

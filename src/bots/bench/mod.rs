@@ -125,6 +125,7 @@ pub async fn run(
             tier: "auto".to_owned(),
             codec: Codec::Vp8,
             camera: Camera::default(),
+            loss: 0.0,
             rate: JOINS_PER_SECOND,
             token: settings.token.clone(),
         };
