@@ -143,12 +143,26 @@ impl Compositor {
         Placed { tile: tile.clone(), look, label, avatar, corners }
     }
 
+    /// Draws all names anew: some lacked letters.
+    fn letter(&mut self) {
+        for placed in &mut self.tiles {
+            let tile = &placed.tile;
+            placed.label = look::label(&mut self.lettering, &tile.label, tile.muted, tile.rect.size()).map(Arc::new);
+            placed.avatar = None;
+            self.looks += 1;
+            placed.look = self.looks;
+        }
+    }
+
     /// Draws the scene as it is `now`. `slots` holds every source the scene may show.
     ///
     /// # Panics
     /// When no scene was set, or a tile does not lie on the canvas with even coordinates.
     pub fn compose(&mut self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Composed {
         assert!(self.canvas.width > 0 && self.canvas.height > 0, "a scene is set before it is composed");
+        if self.lettering.learned() {
+            self.letter();
+        }
         let frames = self.frames(now, slots);
         for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
             if frame.is_none() && placed.avatar.is_none() {

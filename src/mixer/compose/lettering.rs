@@ -1,7 +1,11 @@
 //! Lettering: lines of text in any script, drawn once.
 //!
-//! Owns: fonts. The shipped font is always there; the machine's own fonts are read when a name first needs a letter the
-//! shipped one lacks, since looking through them takes a while. Does not know: where the text goes.
+//! Owns: fonts. The shipped font is always there; the machine's own fonts are looked through when a name first needs a
+//! letter the shipped one lacks. That takes longer than a tick may, so a thread of its own does it, once for the process, and
+//! until it is done such names are not drawn. Does not know: where the text goes.
+
+use std::sync::OnceLock;
+use std::thread;
 
 use cosmic_text::{
     Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping, SwashCache,
@@ -18,32 +22,76 @@ fn font_system(database: fontdb::Database) -> FontSystem {
     FontSystem::new_with_locale_and_db("en-US".into(), database)
 }
 
+/// The shipped font and all of the machine's, once they are looked through; the first call begins that.
+fn machine_fonts() -> Option<&'static fontdb::Database> {
+    static BEGUN: OnceLock<()> = OnceLock::new();
+    static FOUND: OnceLock<fontdb::Database> = OnceLock::new();
+    BEGUN.get_or_init(|| {
+        let look = || {
+            let mut database = shipped_font();
+            database.load_system_fonts();
+            // Nobody else fills it.
+            let _ = FOUND.set(database);
+        };
+        if let Err(error) = thread::Builder::new().name("fonts".into()).spawn(look) {
+            tracing::error!(%error, "names in other scripts than Latin, Greek and Cyrillic cannot be drawn");
+        }
+    });
+    FOUND.get()
+}
+
+fn shipped_font() -> fontdb::Database {
+    let mut database = fontdb::Database::new();
+    database.load_font_data(FONT.to_vec());
+    database
+}
+
+/// Where the machine's fonts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Machine {
+    /// No name has needed them.
+    Unneeded,
+    /// A name needs them.
+    Awaited,
+    /// In use.
+    There,
+}
+
 /// Draws text.
 pub(super) struct Lettering {
     fonts: FontSystem,
     cache: SwashCache,
-    machine_fonts: bool,
+    machine: Machine,
 }
 
 impl Lettering {
     pub(super) fn new() -> Self {
-        let mut database = fontdb::Database::new();
-        database.load_font_data(FONT.to_vec());
-        Self { fonts: font_system(database), cache: SwashCache::new(), machine_fonts: false }
+        Self { fonts: font_system(shipped_font()), cache: SwashCache::new(), machine: Machine::Unneeded }
     }
 
-    /// One line of text, cut with an ellipsis at `width` pixels; None when nothing is visible. The picture is as wide as
-    /// the text and one line high.
+    /// Whether letters can be drawn now that could not before: then whatever was not drawn can be.
+    pub(super) fn learned(&mut self) -> bool {
+        if self.machine != Machine::Awaited {
+            return false;
+        }
+        let Some(found) = machine_fonts() else { return false };
+        // A new font system: the old one remembers that nothing fits.
+        self.fonts = font_system(found.clone());
+        self.cache = SwashCache::new();
+        self.machine = Machine::There;
+        true
+    }
+
+    /// One line of text, cut with an ellipsis at `width` pixels; None when nothing is visible, or its letters are still
+    /// looked for. The picture is as wide as the text and one line high.
     pub(super) fn line(&mut self, text: &str, pixels: f32, width: f32, color: Rgb) -> Option<Raster> {
         let mut buffer = self.shape(text, pixels, width);
-        let missing =
-            |buffer: &Buffer| buffer.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == 0));
-        if !self.machine_fonts && missing(&buffer) {
-            self.machine_fonts = true;
-            self.fonts.db_mut().load_system_fonts();
-            // A new font system: the old one remembers that nothing fits.
-            self.fonts = font_system(self.fonts.db().clone());
-            self.cache = SwashCache::new();
+        let missing = buffer.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == 0));
+        if missing && self.machine != Machine::There {
+            self.machine = Machine::Awaited;
+            if !self.learned() {
+                return None;
+            }
             buffer = self.shape(text, pixels, width);
         }
         let glyphs = || buffer.layout_runs().flat_map(|run| run.glyphs.iter());
@@ -85,10 +133,24 @@ mod tests {
     fn latin_needs_no_fonts_of_the_machine() {
         let mut lettering = Lettering::new();
         assert!(lettering.line("Zoë Πέτρος Ольга", 20.0, 500.0, [255; 3]).is_some());
-        assert!(!lettering.machine_fonts);
+        assert_eq!(lettering.machine, Machine::Unneeded);
         assert!(
             lettering.line("   ", 20.0, 500.0, [255; 3]).is_none_or(|raster| raster.pixels.iter().all(|p| p[3] == 0.0))
         );
+    }
+
+    #[test]
+    fn other_scripts_are_drawn_once_the_machines_fonts_are_there() {
+        let mut lettering = Lettering::new();
+        let early = lettering.line("山田 太郎", 20.0, 500.0, [255; 3]);
+        while lettering.machine == Machine::Awaited {
+            assert!(early.is_none(), "nothing but empty boxes");
+            lettering.learned();
+            thread::yield_now();
+        }
+        let late = lettering.line("山田 太郎", 20.0, 500.0, [255; 3]).expect("visible");
+        assert!((70..=130).contains(&late.width), "four letters as wide as high: {}", late.width);
+        assert!(!lettering.learned(), "told once");
     }
 
     #[test]
