@@ -288,7 +288,7 @@ function drawStats(session, stats) {
   $('received').replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]));
 }
 
-function drawControls({ microphone, camera }) {
+function drawControls({ microphone, camera, screen = false }) {
   for (const [button, on, name, off, label] of [
     [$('mic'), microphone, 'mic', 'Unmute', 'Mute'],
     [$('cam'), camera, 'cam', 'Camera on', 'Camera off'],
@@ -298,6 +298,11 @@ function drawControls({ microphone, camera }) {
     setLabel(button, on ? label : off, button.getAttribute('aria-keyshortcuts'));
     button.hidden = watching;
   }
+  $('screen').hidden = watching || !navigator.mediaDevices?.getDisplayMedia;
+  $('screen').classList.toggle('on', screen);
+  $('screen').setAttribute('aria-pressed', String(screen));
+  setIcon($('screen'), screen ? 'screen-off' : 'screen');
+  setLabel($('screen'), screen ? 'Stop sharing' : 'Share screen', 'S');
 }
 
 async function attempt(button, action) {
@@ -312,9 +317,21 @@ async function attempt(button, action) {
   }
 }
 
-
 const toggleMic = () => page.session && attempt($('mic'), () => page.session.setMicrophone(!page.session.microphone));
 const toggleCam = () => page.session && attempt($('cam'), () => page.session.setCamera(!page.session.camera));
+
+async function toggleScreen() {
+  if (!page.session) return;
+  $('screen').disabled = true;
+  try {
+    await page.session.setScreen(!page.session.screen);
+  } catch (error) {
+    // Whoever closes the browser's dialogue knows it.
+    if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'This screen cannot be shared');
+  } finally {
+    $('screen').disabled = false;
+  }
+}
 
 function showPeople(open, remember = true) {
   $('call').dataset.people = open ? 'open' : 'closed';
@@ -348,6 +365,7 @@ async function share() {
 
 $('mic').onclick = toggleMic;
 $('cam').onclick = toggleCam;
+$('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('stage').ondblclick = toggleFull;
 $('people-toggle').onclick = () => showPeople($('call').dataset.people === 'closed');
@@ -373,7 +391,7 @@ document.addEventListener('keydown', (event) => {
     if (inside) $('people-toggle').focus();
     return;
   }
-  const action = { m: $('mic'), v: $('cam'), f: $('fullscreen'), p: $('people-toggle') }[event.key.toLowerCase()];
+  const action = { m: $('mic'), v: $('cam'), s: $('screen'), f: $('fullscreen'), p: $('people-toggle') }[event.key.toLowerCase()];
   if (action && !action.hidden && !action.disabled) action.click();
 });
 

@@ -9,12 +9,13 @@
 // Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
-import { applyEvent, iceCredentials, iceServersOf, restartedAnswer, retryAfter, summarise, trickleFragment, uplinkFor } from './wire.js';
+import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, summarise, trickleFragment, uplinkFor } from './wire.js';
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
 const BACKOFF = { first: 500, last: 10_000 }; // ms
 const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
+const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // what is read gains nothing from more
 const CANDIDATE_BATCH = 30; // ms to collect candidates into one PATCH
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
@@ -72,7 +73,7 @@ export async function join(options) {
  * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated`
  * (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker`
  * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `ended`, `stats` (each second,
- * see `stats()`), `local` (one's own microphone or camera changed).
+ * see `stats()`), `local` (one's own microphone, camera or screen changed).
  */
 export class Session extends EventTarget {
   /** The one received MediaStream: the same object for the whole stay. */
@@ -92,6 +93,9 @@ export class Session extends EventTarget {
   #base;
   #peer = null;
   #senders = {};
+  #screen = null;
+  #screenSender = null; // its transceiver
+  #turn = Promise.resolve(); // offers go one after the other
   #wants;
   #answer = '';
   #etag = null;
@@ -174,6 +178,37 @@ export class Session extends EventTarget {
       await this.#senders.video?.replaceTrack(null);
     }
     this.#localChanged();
+  }
+
+  /** The screen is shared. */
+  get screen() {
+    return this.#screen !== null;
+  }
+
+  /** Share the screen (true: asks which; or a track of one's own), or stop sharing (false). */
+  async setScreen(on) {
+    if (!on) return this.#screen && this.#showScreen(null);
+    const track = on === true ? (await navigator.mediaDevices.getDisplayMedia({ video: SCREEN })).getVideoTracks()[0] : on;
+    if (this.state === 'left') return track.stop();
+    track.contentHint ||= 'detail';
+    track.addEventListener('ended', () => this.#screen === track && this.#showScreen(null).catch(() => {})); // by the browser's own button
+    await this.#showScreen(track);
+  }
+
+  async #showScreen(track) {
+    const before = this.#screen;
+    this.#screen = track;
+    this.#emitLocal();
+    try {
+      if (before && track && this.#screenSender) await this.#screenSender.sender.replaceTrack(track);
+      else await this.#renegotiate();
+      before?.stop();
+    } catch (error) {
+      track?.stop();
+      this.#screen = null;
+      this.#emitLocal();
+      throw error;
+    }
   }
 
   /** Send `track` instead of the one of its kind sent so far (which is stopped). Needs no negotiation if the kind was negotiated. */
@@ -260,6 +295,7 @@ export class Session extends EventTarget {
     peer.ontrack = ({ track }) => peer === this.#peer && this.#receive(track);
     peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
     for (const kind of ['audio', 'video']) this.#transceiver(peer, kind);
+    this.#fitScreen(peer);
     this.#arm('connect', CONNECT_WITHIN, () => this.#rejoin());
     this.#refreshState();
 
@@ -271,7 +307,7 @@ export class Session extends EventTarget {
     const response = await this.#fetch(path, {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },
-      body: peer.localDescription.sdp,
+      body: this.#offer(peer),
       signal: this.#gone.signal,
     });
     if (!response.ok) throw await refusal(response);
@@ -303,6 +339,54 @@ export class Session extends EventTarget {
     const direction = this.#wants[kind] ? 'sendrecv' : 'recvonly';
     const { sender } = peer.addTransceiver(track ?? kind, { direction, streams: direction === 'sendrecv' ? [this.local] : [] });
     this.#senders[kind] = sender;
+  }
+
+  /** Brings the screen's transceiver to whether there is one to send. */
+  #fitScreen(peer) {
+    if (this.#screen && !this.#screenSender) {
+      this.#screenSender = peer.addTransceiver(this.#screen, { direction: 'sendonly', streams: [new MediaStream([this.#screen])] });
+    } else if (!this.#screen && this.#screenSender) {
+      this.#screenSender.stop();
+      this.#screenSender = null;
+    }
+  }
+
+  /** The offer as the server gets it. */
+  #offer(peer) {
+    const { sdp } = peer.localDescription;
+    return this.#screenSender ? markScreen(sdp, this.#screenSender.mid) : sdp;
+  }
+
+  /** A new offer on the same connection, as often as the screen comes or goes. */
+  #renegotiate() {
+    return this.#inTurn(async () => {
+      const peer = this.#peer;
+      if (!peer || !this.#mayTrickle) return; // not joined at present: the next join offers it
+      this.#fitScreen(peer);
+      try {
+        await peer.setLocalDescription();
+        const headers = { 'Content-Type': 'application/sdp' };
+        const response = await this.#fetch(this.location, { method: 'PATCH', headers, body: this.#offer(peer) });
+        if (!response.ok) throw await refusal(response);
+        const answer = await response.text();
+        if (peer !== this.#peer) return;
+        this.#answer = answer;
+        this.#etag = response.headers.get('ETag') ?? this.#etag;
+        await peer.setRemoteDescription({ type: 'answer', sdp: answer });
+      } catch (error) {
+        if (peer !== this.#peer) return; // overtaken by a new connection, which has offered it
+        if (peer.signalingState === 'have-local-offer') await peer.setLocalDescription({ type: 'rollback' });
+        this.#screenSender = null; // a rollback takes back a transceiver that only its offer had
+        throw error;
+      }
+    });
+  }
+
+  /** One exchange of offer and answer at a time. */
+  #inTurn(exchange) {
+    const turn = this.#turn.then(exchange);
+    this.#turn = turn.catch(() => {});
+    return turn;
   }
 
   async #whoAmI() {
@@ -364,9 +448,13 @@ export class Session extends EventTarget {
     this.#emit('state', { state, reason });
   }
 
-  async #restartIce() {
+  #restartIce() {
+    return this.#inTurn(() => this.#restartIceNow());
+  }
+
+  async #restartIceNow() {
     const peer = this.#peer;
-    if (this.#restarting || this.#rejoining || peer.connectionState === 'connected') return;
+    if (!peer || this.#restarting || this.#rejoining || peer.connectionState === 'connected') return;
     this.#restarting = true;
     this.#mayTrickle = this.#gathered = false;
     this.#candidates = [];
@@ -447,6 +535,7 @@ export class Session extends EventTarget {
     const [peer, socket] = [this.#peer, this.#socket];
     this.#peer = this.#socket = null;
     this.#senders = {};
+    this.#screenSender = null;
     this.#mayTrickle = false;
     peer?.close();
     socket?.close();
@@ -459,6 +548,8 @@ export class Session extends EventTarget {
     this.#hangUp();
     this.#wake();
     for (const track of this.local.getTracks()) track.stop();
+    this.#screen?.stop();
+    this.#screen = null;
     for (const track of this.stream.getTracks()) this.stream.removeTrack(track);
   }
 
@@ -568,7 +659,11 @@ export class Session extends EventTarget {
 
   #localChanged() {
     this.#tellMuted();
-    this.#emit('local', { microphone: this.microphone, camera: this.camera });
+    this.#emitLocal();
+  }
+
+  #emitLocal() {
+    this.#emit('local', { microphone: this.microphone, camera: this.camera, screen: this.screen });
   }
 
   #tellMuted() {

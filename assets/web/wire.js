@@ -63,6 +63,11 @@ export function restartedAnswer(sdp, fragment) {
   return `${out.join('\r\n')}\r\n`;
 }
 
+/** The offer `sdp` in which the section `mid` says that it is a screen (RFC 4796): browsers do not. */
+export function markScreen(sdp, mid) {
+  return sdp.replace(new RegExp(`^a=mid:${mid}(?=\\r?$)`, 'm'), '$&\r\na=content:slides');
+}
+
 /** The ICE servers a `Link` header names: `<turn:host>; rel="ice-server"; username="u"; credential="c"` (RFC 9725, 4.6). */
 export function iceServersOf(header) {
   if (!header) return [];

@@ -17,6 +17,8 @@ fn two_meet_on_the_page() {
     {
         assert_eq!(measured[step], true, "{step}");
     }
+    let shared = json!({"shown": true, "camera_too": true, "gone": true});
+    assert_eq!(measured["screens"], json!([shared, shared]), "a screen shared and ended, twice");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     assert_eq!(number(&measured, "/overflow_px"), 0.0, "the page is wider than a phone");
     for error in list(&measured, "/self_tile_error_px") {

@@ -37,6 +37,12 @@ test('a fragment has the credentials and each candidate in its section', () => {
   );
 });
 
+test('a screen is marked in its own section only', () => {
+  const marked = wire.markScreen(SDP, '1');
+  assert.equal(marked, SDP.replace('a=mid:1\r\n', 'a=mid:1\r\na=content:slides\r\n'));
+  assert.equal(wire.markScreen(SDP, '7'), SDP);
+});
+
 test('a restarted answer has the new credentials everywhere and the new candidates once', () => {
   const fragment = 'a=ice-ufrag:new2\r\na=ice-pwd:newpassword\r\na=candidate:9 1 udp 1 10.0.0.9 9 typ host\r\na=end-of-candidates\r\n';
   const answer = wire.restartedAnswer(SDP, fragment);

@@ -107,6 +107,53 @@ export async function page_call({ chromium, options, keep }) {
   await shot(bob, 'page-camera-off-390');
   await ann.click('#cam');
   const camera_on = await sees((p) => !p.video_muted);
+
+  // What there is to choose in a browser's dialogue differs: the page gets a screen drawn here.
+  await ann.evaluate(() => {
+    const screen = Object.assign(document.createElement('canvas'), { width: 1280, height: 720 });
+    const pen = screen.getContext('2d', { alpha: false });
+    const draw = () => {
+      pen.fillStyle = '#1e7a3c';
+      pen.fillRect(0, 0, 1280, 720);
+      pen.fillStyle = '#fff';
+      pen.font = '80px sans-serif';
+      pen.fillText(`Slide ${Math.round(performance.now() / 500)}`, 120, 380);
+    };
+    draw();
+    setInterval(draw, 100);
+    navigator.mediaDevices.getDisplayMedia = async () => screen.captureStream(10);
+  });
+  const tileOf = async (source) => {
+    const document_ = await roomDocument(options);
+    const person = document_.participants.find((p) => p.name === 'Ann');
+    const view = document_.views.find((v) => v.view === 'program');
+    return { canvas: view.canvas, ...view.tiles.find((t) => t.participant === person?.id && t.source === source) };
+  };
+  // The middle of a tile's lower half, as Bob sees it.
+  const colour = ({ canvas, x, y, width, height }) => bob.evaluate((at) => {
+    const easel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
+    const pen = easel.getContext('2d');
+    const mix = document.querySelector('#mix');
+    pen.drawImage(mix, at.x * mix.videoWidth, at.y * mix.videoHeight, 1, 1, 0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  }, { x: (x + width / 2) / canvas.width, y: (y + height * 0.75) / canvas.height });
+  const green = ([r, g, b]) => Math.hypot(r - 0x1e, g - 0x7a, b - 0x3c) < 30;
+  const screens = [];
+  for (let time = 0; time < 2; time += 1) {
+    await ann.click('#screen');
+    const shown = await until(async () => {
+      const tile = await tileOf('screen');
+      return tile.width > 0 && green(await colour(tile));
+    }, 8_000);
+    if (time === 0) {
+      await shot(ann, 'page-screen-1440');
+      await shot(bob, 'page-screen-390');
+    }
+    const camera_too = (await tileOf('camera')).width > 0;
+    await ann.click('#screen');
+    const gone = await until(async () => (await tileOf('screen')).width === undefined, 5_000);
+    screens.push({ shown, camera_too, gone });
+  }
   await ann.click('#leave');
   const left = await until(async () => (await roomDocument(options)).participants.length === 1, 5_000);
   const lobby = await until(() => ann.$eval('#lobby', (lobby_) => lobby_.getClientRects().length > 0), 3_000);
@@ -118,7 +165,7 @@ export async function page_call({ chromium, options, keep }) {
   await new Promise((resolve) => { setTimeout(resolve, 2000); });
   const stays_away = (await fetch(`${options.url}/v1/rooms/${options.room}`).then((room) => room.json())).participants?.length === 0;
   return {
-    joined_ms: [annJoined, bobJoined], both, listed, self_tile_error_px, overflow_px, stats, muted, unmuted, camera_off, camera_on,
+    joined_ms: [annJoined, bobJoined], both, listed, self_tile_error_px, overflow_px, stats, muted, unmuted, camera_off, camera_on, screens,
     left, lobby, told, stays_away, faults,
   };
 }
