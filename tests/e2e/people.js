@@ -64,8 +64,8 @@
 
   class Person {
     /**
-     * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent and received video;
-     * path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query; encodings: how to
+     * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the received one
+     * where the server encodes it, else VP8; path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query; encodings: how to
      * send the video (simulcast).
      */
     constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings,
@@ -87,18 +87,21 @@
       const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
       pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
       pc.ontrack = ({ track }) => this.#take(track);
+      const named = (codec) => RTCRtpReceiver.getCapabilities('video').codecs
+        .filter((c) => c.mimeType.toLowerCase() === `video/${codec.toLowerCase()}`);
+      const encoded = !this.codec || ['VP8', 'H264'].includes(this.codec);
       const transceiver = (kind, source) => {
         const direction = this.send[kind] ? (this.receive[kind] ? 'sendrecv' : 'sendonly') : 'recvonly';
-        const sendEncodings = kind === 'video' ? this.encodings : undefined;
+        // What a browser sends is the first codec of the answer, which is the one that it gets, unless told otherwise.
+        const encodings = this.encodings ?? (encoded ? undefined : [{ codec: named(this.codec)[0] }]);
+        const sendEncodings = kind === 'video' ? encodings : undefined;
         if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction, sendEncodings });
       };
       transceiver('audio', this.microphone);
       this.videoTransceiver = transceiver('video', this.camera);
       if (this.codec && this.videoTransceiver) {
-        const all = RTCRtpReceiver.getCapabilities('video').codecs;
-        const wanted = (c) => c.mimeType.toLowerCase() === `video/${this.codec.toLowerCase()}`;
-        const helpers = (c) => /\/(rtx|red|ulpfec)$/i.test(c.mimeType);
-        this.videoTransceiver.setCodecPreferences([...all.filter(wanted), ...all.filter(helpers)]);
+        const helpers = ['rtx', 'red', 'ulpfec'].flatMap(named);
+        this.videoTransceiver.setCodecPreferences([...named(this.codec), ...(encoded ? [] : named('VP8')), ...helpers]);
       }
       await pc.setLocalDescription();
       this.posted = performance.now();
@@ -233,7 +236,9 @@
 
     async stats() {
       const out = {};
-      for (const s of (await this.pc.getStats()).values()) {
+      const stats = await this.pc.getStats();
+      for (const s of stats.values()) {
+        if (s.type === 'outbound-rtp' && s.kind === 'video') out.sent_codec = stats.get(s.codecId)?.mimeType;
         if (s.type === 'inbound-rtp') {
           out[s.kind] = {
             packets: s.packetsReceived, lost: s.packetsLost, jitter_ms: round(1000 * s.jitter),

@@ -40,6 +40,15 @@ fn vp8_and_h264_in_one_room() {
     }
 }
 
+#[test]
+fn whatever_a_camera_is_encoded_in() {
+    let codecs = ["AV1", "VP9", "VP8", "H264"];
+    let measured = grid(4, "5", &codecs.join(","));
+    for (person, codec) in list(&measured, "/people").iter().zip(codecs) {
+        assert_eq!(person["stats"]["sent_codec"], format!("video/{codec}"), "person {}", person["k"]);
+    }
+}
+
 /// Plays the call up to three times and takes the first in which all is well: browsers, server and whatever else this
 /// machine does share its cores, and a machine that stalls does not do so three times in a row. A fault of ours does.
 fn grid(people: usize, seconds: &str, codecs: &str) -> Value {
