@@ -1,8 +1,8 @@
 //! What a whole room costs: CPU of the mixer's process against a pipeline built by hand and against the floor.
 //!
-//! Rooms of 4 and 9 cameras (or of the number given as an argument): VP8, 640x360, 30 a second, 500 kbit/s; composed into
-//! 1280x720 and encoded as VP8 with 1500 kbit/s; everybody sends Opus, two of them talk. Each contender is a process of
-//! its own (this program with a role):
+//! Rooms of 2, 4, 9 and 25 cameras (or of the one of these given as an argument): VP8, 640x360, 30 a second, 500 kbit/s;
+//! composed into 1280x720 and encoded as VP8 with 1500 kbit/s; everybody sends Opus, two of them talk. Each contender is a
+//! process of its own (this program with a role):
 //! - `mixer`: the mixer process in real time, fed over its link; decodes, composes, encodes once, mixes sound;
 //! - `by-hand`: GStreamer: n decoders, `compositor`, one encoder per person; no sound;
 //! - `by-hand-shared`: the same with one encoder for all;
@@ -70,7 +70,7 @@ fn main() {
 fn compare() {
     codec::init().expect("installed");
     let only: Option<u32> = std::env::args().find_map(|argument| argument.parse().ok());
-    for count in [4, 9].into_iter().filter(|count| only.is_none_or(|only| only == *count)) {
+    for count in [2, 4, 9, 25].into_iter().filter(|count| only.is_none_or(|only| only == *count)) {
         let ours = of_mixer(count);
         println!("room-{count}-mixer: {ours:.3} cores");
         for role in ["by-hand", "by-hand-shared", "floor"] {
