@@ -140,6 +140,7 @@ fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
         mixer_threads: thread::available_parallelism().map_or(1, |threads| threads.get() as u32),
         auto_create: config.rooms.auto_create,
         max_participants: config.rooms.max_participants as usize,
+        max_viewers: config.rooms.max_viewers as usize,
         max_rooms: config.rooms.max_rooms as usize,
         linger: config.rooms.linger(),
         counters: RoomCounters::default(),

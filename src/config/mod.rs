@@ -112,8 +112,10 @@ pub struct Data {
 pub struct Rooms {
     /// Make a room when its first participant joins.
     pub auto_create: bool,
-    /// The most participants in one room, viewers included.
+    /// The most people in one room who send.
     pub max_participants: u32,
+    /// The most in one room who only watch.
+    pub max_viewers: u32,
     /// The most rooms at a time.
     pub max_rooms: u32,
     /// How long an empty room and its mixer stay, in seconds.
@@ -243,7 +245,7 @@ impl Default for Data {
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { auto_create: true, max_participants: 64, max_rooms: 32, linger_seconds: 10 }
+        Self { auto_create: true, max_participants: 64, max_viewers: 2000, max_rooms: 32, linger_seconds: 10 }
     }
 }
 
@@ -381,8 +383,9 @@ impl Config {
     /// No limit is zero: that would not mean "no limit" but "nobody".
     fn check_numbers(&self) -> Result<(), Wrong> {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 15] = [
+        let least: [(&'static str, usize, usize); 16] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
+            ("rooms.max_viewers", rooms.max_viewers as usize, 1),
             ("rooms.max_rooms", rooms.max_rooms as usize, 1),
             ("limits.sdp_bytes", limits.sdp_bytes, 1024),
             ("limits.patch_bytes", limits.patch_bytes, 1024),

@@ -187,7 +187,7 @@ impl From<RoomError> for Problem {
             RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
             RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
-            RoomError::Refused(Refusal::Full(_)) => {
+            RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
             }
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),

@@ -49,8 +49,10 @@ pub struct RoomSettings {
     pub fps: u32,
     /// Sizes and bitrates of the tiers.
     pub ladder: Ladder,
-    /// How many may be in it.
+    /// How many may be in it who send.
     pub max_participants: usize,
+    /// How many may be in it who only receive.
+    pub max_viewers: usize,
     /// How long the mixer, and a room made by a join, outlive the last leave.
     pub linger: Duration,
     /// Stays when empty, until it is deleted.
@@ -89,9 +91,12 @@ pub enum Refusal {
     /// Locked by a moderator.
     #[error("the room is locked: ask a moderator to let you in")]
     Locked,
-    /// As many as the configuration allows.
-    #[error("the room is full ({0} people): try again when somebody has left")]
+    /// As many who send as the configuration allows.
+    #[error("the room is full ({0} people): try again when somebody has left, or watch without sending")]
     Full(usize),
+    /// As many who only receive as the configuration allows.
+    #[error("{0} people watch this room already: try again when somebody has left")]
+    FullOfViewers(usize),
     /// Being deleted.
     #[error("the room has just ended: join again to begin a new one")]
     Ended,
@@ -295,8 +300,13 @@ impl Room {
         if self.locked && who.role < Role::Moderator {
             return Err(Refusal::Locked);
         }
-        if self.people.len() >= self.settings.max_participants {
-            return Err(Refusal::Full(self.settings.max_participants));
+        let watches = who.sends.is_empty();
+        let alike = self.people.values().filter(|person| person.sources.is_empty() == watches).count();
+        let RoomSettings { max_participants, max_viewers, .. } = self.settings;
+        match watches {
+            true if alike >= max_viewers => return Err(Refusal::FullOfViewers(max_viewers)),
+            false if alike >= max_participants => return Err(Refusal::Full(max_participants)),
+            _ => {}
         }
         let participant = ParticipantId(self.next_participant);
         self.next_participant += 1;

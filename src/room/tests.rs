@@ -18,6 +18,7 @@ fn settings(max: usize) -> RoomSettings {
         fps: 30,
         ladder: Ladder::default(),
         max_participants: max,
+        max_viewers: max,
         linger: LINGER,
         permanent: false,
     }
@@ -241,6 +242,10 @@ fn locked_and_full_rooms_refuse() {
     driven.handle(Input::Patch(RoomPatch { locked: Some(false), ..Default::default() }));
     driven.join(person("Ann"));
     assert_eq!(driven.room.admit(at(0), person("Bob")), Err(Refusal::Full(2)));
+    let viewer = || Admission { role: Role::Viewer, sends: Vec::new(), ..person("Eve") };
+    driven.join(viewer());
+    driven.join(viewer());
+    assert_eq!(driven.room.admit(at(0), viewer()), Err(Refusal::FullOfViewers(2)));
 }
 
 #[test]

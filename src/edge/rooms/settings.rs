@@ -40,8 +40,10 @@ pub struct ServerSettings {
     pub mixer_threads: u32,
     /// Rooms are made by the first join.
     pub auto_create: bool,
-    /// How many may be in one room.
+    /// How many may be in one room who send.
     pub max_participants: usize,
+    /// How many may be in one room who only receive.
+    pub max_viewers: usize,
     /// How many rooms may run.
     pub max_rooms: usize,
     /// How long an empty room's mixer stays.
@@ -69,6 +71,7 @@ impl ServerSettings {
             fps: self.fps,
             ladder: self.ladder,
             max_participants: self.max_participants,
+            max_viewers: self.max_viewers,
             linger: self.linger,
             permanent,
         }

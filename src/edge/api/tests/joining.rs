@@ -261,10 +261,14 @@ async fn a_room_is_not_made_by_a_join_when_so_configured() {
 
 #[tokio::test]
 async fn full_rooms_and_full_servers_say_when_to_come_back() {
-    let api = Api::with(|config| (config.rooms.max_participants, config.rooms.max_rooms) = (1, 1));
+    let api = Api::with(|config| {
+        let rooms = &mut config.rooms;
+        (rooms.max_participants, rooms.max_viewers, rooms.max_rooms) = (1, 1, 1);
+    });
     api.join("r").await;
-    for room in ["r", "another"] {
-        let refused = api.post_offer(&format!("/whip/{room}"), &offer("sendonly")).await;
+    assert_eq!(api.post_offer("/whep/r", &offer("recvonly")).await.status, 201, "there is room for one who watches");
+    for (door, direction) in [("whip/r", "sendonly"), ("whep/r", "recvonly"), ("whip/another", "sendonly")] {
+        let refused = api.post_offer(&format!("/{door}"), &offer(direction)).await;
         refused.problem(503);
         assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
     }

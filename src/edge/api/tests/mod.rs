@@ -92,6 +92,7 @@ impl Api {
             mixer_threads: 1,
             auto_create: config.rooms.auto_create,
             max_participants: config.rooms.max_participants as usize,
+            max_viewers: config.rooms.max_viewers as usize,
             max_rooms: config.rooms.max_rooms as usize,
             linger: config.rooms.linger(),
             counters: RoomCounters::default(),
