@@ -24,6 +24,21 @@
     }
   });`;
 
+  const EAR = `registerProcessor('ear', class extends AudioWorkletProcessor {
+    quiet = null;
+    process([input]) {
+      const samples = input[0] ?? [];
+      const loud = samples.some((x) => Math.abs(x) > 0.005);
+      const now = currentTime * 1000;
+      if (!loud) this.quiet ??= now;
+      else if (this.quiet !== null) {
+        this.port.postMessage({ from: this.quiet, ms: now - this.quiet });
+        this.quiet = null;
+      }
+      return true;
+    }
+  });`;
+
   let recorder = null;
   let context = null;
   function audio() {
@@ -194,6 +209,20 @@
       return () => clearInterval(timer);
     }
 
+    /**
+     * From now on notes every time in which nothing at all is heard, in blocks of 2.7 ms: `gaps` holds the page's time and
+     * the length in ms. It listens in the sound's own thread, so that a busy page hears no gaps of its own making.
+     */
+    async watchGaps() {
+      const ctx = audio();
+      await ctx.audioWorklet.addModule(URL.createObjectURL(new Blob([EAR], { type: 'text/javascript' })));
+      const ear = new AudioWorkletNode(ctx, 'ear');
+      this.gaps = [];
+      const zero = performance.now() - ctx.currentTime * 1000;
+      ear.port.onmessage = ({ data }) => this.gaps.push({ at: zero + data.from, ms: round(data.ms) });
+      ctx.createMediaStreamSource(new MediaStream(this.stream.getAudioTracks())).connect(ear).connect(ctx.destination);
+    }
+
     /** The longest silence between two times, in ms; needs `watchSound`. */
     silence(from, to) {
       const times = [from, ...this.heard.filter((t) => t >= from && t <= to), to];
@@ -238,9 +267,11 @@
           out[s.kind] = {
             packets: s.packetsReceived, lost: s.packetsLost, jitter_ms: round(1000 * s.jitter),
             ...(s.kind === 'video'
-              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount, width: s.frameWidth,
+              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount,
+                  frozen_ms: round(1000 * s.totalFreezesDuration), bytes: s.bytesReceived + s.headerBytesReceived, width: s.frameWidth,
                   height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount }
-              : { concealed: s.concealedSamples, samples: s.totalSamplesReceived }),
+              : { concealed: s.concealedSamples, silent: s.silentConcealedSamples, samples: s.totalSamplesReceived,
+                  bytes: s.bytesReceived + s.headerBytesReceived, waited_ms: 1000 * s.jitterBufferDelay, emitted: s.jitterBufferEmittedCount }),
           };
         }
       }
