@@ -20,6 +20,11 @@ const LOST_SEVERE: f32 = 0.25;
 const QUEUE_MILD: Duration = Duration::from_millis(150);
 /// See [`QUEUE_MILD`].
 const QUEUE_SEVERE: Duration = Duration::from_millis(350);
+/// Video that has waited here so long, before it left, is more than the way carries if that is known to carry less; in any
+/// case when it has waited for longer.
+const BACKLOG_MILD: Duration = Duration::from_millis(250);
+/// See [`BACKLOG_MILD`].
+const BACKLOG_SEVERE: Duration = Duration::from_millis(1_500);
 /// Mild congestion that lasts so long counts.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// After a change, what was on its way before is still reported.
@@ -44,6 +49,8 @@ pub struct Reception {
     pub lost: f32,
     /// How much longer than at best packets take, where that is known.
     pub queue: Option<Duration>,
+    /// How long video waits here before it leaves, since the way would carry no more.
+    pub backlog: Duration,
     /// Bits per second that arrive, where that is known.
     pub delivered: Option<u64>,
     /// Bits per second that the way carries, where that is known.
@@ -190,22 +197,28 @@ impl Chooser {
 
     fn is_severe(&self, reception: &Reception) -> bool {
         let lost = if self.has_room(reception) { 0.5 } else { LOST_SEVERE };
-        reception.lost >= lost || reception.queue.is_some_and(|queue| queue >= QUEUE_SEVERE)
+        reception.lost >= lost
+            || reception.queue.is_some_and(|queue| queue >= QUEUE_SEVERE)
+            || reception.backlog >= BACKLOG_SEVERE
     }
 
     fn is_mild(&self, reception: &Reception) -> bool {
         let lost = if self.has_room(reception) { LOST_SEVERE } else { LOST_MILD };
         let too_much = |estimate: u64| (estimate as f64) < self.costs.of(self.tier) as f64 * ESTIMATE_LOW;
+        let too_little = reception.capacity.is_some_and(|capacity| capacity < self.costs.of(self.tier));
         reception.lost >= lost
             || reception.queue.is_some_and(|queue| queue >= QUEUE_MILD)
+            || reception.backlog >= BACKLOG_MILD && too_little
             || reception.estimate.is_some_and(too_much)
     }
 
     fn step_down(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         let below = Tier::ALL.into_iter().rev().find(|tier| *tier < self.tier)?;
         let guess = (self.costs.of(self.tier) as f64 * f64::from(1.0 - reception.lost)) as u64;
+        // What is delivered is less than the way carries where video waits here; where packets are lost it is no less.
+        let delivered = reception.delivered.filter(|_| reception.lost >= LOST_MILD || reception.capacity.is_none());
         let carried =
-            [reception.capacity, reception.delivered, reception.estimate].into_iter().flatten().min().unwrap_or(guess);
+            [reception.capacity, delivered, reception.estimate].into_iter().flatten().min().unwrap_or(guess);
         let tier = self.costs.fitting(carried).min(below);
         if self.tried.take().is_some() {
             self.wait = (self.wait * 2).min(WAIT_MAX);
@@ -214,7 +227,7 @@ impl Chooser {
         self.congested = None;
         self.change(now, tier);
         let queue = reception.queue.unwrap_or_default();
-        self.limit = Some(if queue >= QUEUE_MILD {
+        self.limit = Some(if queue >= QUEUE_MILD || reception.backlog >= BACKLOG_MILD {
             Limit::Delay
         } else if reception.lost >= LOST_MILD {
             Limit::Loss

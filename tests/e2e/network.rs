@@ -48,15 +48,17 @@ fn told(before: Counts, now: Counts) -> Value {
 fn the_tier_follows_a_thin_link() {
     let _turn = turn();
     let server = Server::start();
-    let _crowd = Crowd::send(&server, "thin", BOTS);
+    let crowd = Crowd::send(&server, "thin", BOTS);
     let relay = Relay::start(server.media, Conditions::default(), Conditions::default(), 7);
     let port = relay.port.to_string();
     let people = (BOTS + 1).to_string();
     let mut before = relay.counts().1;
     let arguments = ["--room", "thin", "--relay", &port, "--people", &people, "--seconds", "18"];
     let measured = play_with(&server.url(), "thin_link", &arguments, |what| {
-        let kbps = what.strip_prefix("link ").and_then(|kbps| kbps.parse().ok()).expect("`link KBPS`");
-        relay.set(Conditions::default(), Conditions { kbps: Some(kbps), ..Conditions::default() });
+        if let Some(kbps) = what.strip_prefix("link ") {
+            let kbps = kbps.parse().expect("`link KBPS`");
+            relay.set(Conditions::default(), Conditions { kbps: Some(kbps), ..Conditions::default() });
+        }
         let now = relay.counts().1;
         told(std::mem::replace(&mut before, now), now).to_string()
     });
@@ -65,5 +67,6 @@ fn the_tier_follows_a_thin_link() {
     }
     assert_eq!(measured["ready"], true, "not everyone was there");
     let _ = number(&measured, "/phases/0/gap_ms");
+    drop(crowd);
     server.stop();
 }

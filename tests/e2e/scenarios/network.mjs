@@ -1,6 +1,6 @@
 // Calls over bad networks: whoever is in the page reaches the server by the tests' own relay.
 
-/** Somebody on a link whose rate changes, in a call with bots; `link KBPS` has the relay changed and tells its counts. */
+/** Somebody on a link whose rate changes, in a call with bots; `link KBPS` has the relay changed, `counts` is what it did since. */
 export async function thin_link({ page: open, options, ask }) {
   const page = await open();
   const ready = await page.evaluate(async (o) => {
@@ -28,11 +28,11 @@ export async function thin_link({ page: open, options, ask }) {
 
   const phases = [];
   for (const kbps of options.rates) {
-    const counts = JSON.parse(await ask(`link ${kbps}`));
+    await ask(`link ${kbps}`);
     const phase = await page.evaluate(async (ms, settle) => {
       const { me } = globalThis;
       const from = performance.now();
-      const at_first = globalThis.tiers.at(-1)?.tier;
+      const [at_first, start] = [globalThis.tiers.at(-1)?.tier, await me.stats()];
       await people.sleep(settle);
       const [settled, before] = [performance.now(), await me.stats()];
       await people.sleep(ms - settle);
@@ -44,6 +44,7 @@ export async function thin_link({ page: open, options, ask }) {
         at_first,
         tiers: globalThis.tiers.filter((t) => t.at >= from).map(({ at, ...t }) => ({ after_ms: people.round(at - from), ...t })),
         last: globalThis.tiers.at(-1)?.tier,
+        concealed_ms: people.round((after.audio.concealed - start.audio.concealed) / 48),
         gap_ms: Math.max(0, ...gaps.map((g) => g.ms)),
         gaps: gaps.filter((g) => g.ms > 20).map((g) => ({ after_ms: people.round(g.at - from), ms: g.ms })),
         settled: {
@@ -58,7 +59,7 @@ export async function thin_link({ page: open, options, ask }) {
         },
       };
     }, options.seconds * 1000, 8000);
-    phases.push({ kbps, ...phase, counts });
+    phases.push({ kbps, ...phase, down: JSON.parse(await ask('counts')) });
   }
   await page.evaluate(() => globalThis.me.leave());
   return { ready, phases };
