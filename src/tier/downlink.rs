@@ -28,6 +28,9 @@ const FULL: Duration = Duration::from_millis(100);
 const FULL_PACKETS: usize = 4;
 /// Only what arrived in the latest time as long as this counts then.
 const FULL_MAX: Duration = Duration::from_millis(500);
+/// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
+/// this part of that. (What is sent again is not reported on: it is missing in what is delivered.)
+const SLOWER: f64 = 0.7;
 /// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
 const DRAINED: i64 = 5_000;
 /// Little is less than this part of what the way carries.
@@ -66,6 +69,8 @@ pub struct Downlink {
     /// Least delays by second, newest last: departure's second and the delay in microseconds of two unrelated clocks.
     base: VecDeque<(u64, i64)>,
     burst: Option<Burst>,
+    /// The least delay of the packets told of last.
+    latest: Option<i64>,
     /// Bits per second of the latest bursts, and when they left.
     rates: VecDeque<(Timestamp, u64)>,
 }
@@ -83,6 +88,7 @@ struct Burst {
 impl Downlink {
     /// Takes in what one feedback tells.
     pub fn report(&mut self, arrivals: &[Arrival]) {
+        self.latest = arrivals.iter().filter_map(delay).min().or(self.latest);
         for arrival in arrivals {
             self.window.push_back(*arrival);
             if let Some(delay) = delay(arrival) {
@@ -98,7 +104,8 @@ impl Downlink {
             self.rates.pop_front();
         }
         self.forget_longer_way(newest);
-        if let Some(rate) = self.full() {
+        let slower = |rate: &u64| self.capacity().is_none_or(|known| *rate < (known as f64 * SLOWER) as u64);
+        if let Some(rate) = self.full().filter(slower) {
             self.rates.clear();
             self.rates.extend(std::iter::repeat_n((newest, rate), BURSTS_MIN));
         }
@@ -113,6 +120,7 @@ impl Downlink {
         Some(Reception {
             lost: lost as f32 / self.window.len() as f32,
             queue: self.queue(),
+            queue_now: self.latest.and_then(|delay| self.above_base(delay)),
             delivered: self.delivered(),
             capacity: self.capacity(),
             ..Reception::default()
@@ -173,7 +181,11 @@ impl Downlink {
     fn queue(&self) -> Option<Duration> {
         let newest = self.window.back()?.departure;
         let standing = self.least_delay(newest, STANDING)?;
-        Some(Duration::from_micros(u64::try_from(standing - self.base()?).unwrap_or_default()))
+        self.above_base(standing)
+    }
+
+    fn above_base(&self, delay: i64) -> Option<Duration> {
+        Some(Duration::from_micros(u64::try_from(delay - self.base()?).unwrap_or_default()))
     }
 
     /// The delay of the way without a queue.

@@ -24,6 +24,8 @@ const BURST_BYTES: f64 = 3_000.0;
 const QUEUE: Duration = Duration::from_millis(50);
 /// See [`QUEUE`].
 const HOLD_MAX: Duration = Duration::from_millis(400);
+/// Repairs may take what new video would get in so long a time.
+const REPAIRS: Duration = Duration::from_millis(100);
 /// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const AROUND: f64 = 64.0;
 
@@ -37,12 +39,13 @@ pub struct Pacer {
     /// A burst has begun that the budget allowed.
     open: bool,
     held: Timestamp,
+    queue: Duration,
 }
 
 impl Pacer {
     /// A pacer for a way of which nothing is known yet.
     pub fn new(now: Timestamp) -> Self {
-        Self { bytes_per_second: RATE as f64 / 8.0, budget: BURST_BYTES, filled: now, open: true, held: now }
+        Self { bytes_per_second: RATE as f64 / 8.0, budget: BURST_BYTES, filled: now, open: true, held: now, queue: Duration::ZERO }
     }
 
     /// Follows what the way carries, in bits per second where that is known, and the queue on it.
@@ -50,6 +53,7 @@ impl Pacer {
         self.fill(now);
         let rate = capacity.map_or(RATE as f64, |capacity| (capacity as f64 * USED).max(RATE_MIN as f64));
         self.bytes_per_second = rate / 8.0;
+        self.queue = queue;
         if queue >= QUEUE {
             self.hold_until(now + queue.min(HOLD_MAX));
         }
@@ -68,20 +72,37 @@ impl Pacer {
         self.fill(now);
         // A whole burst at a time, so that its packets leave together.
         let missing = self.burst() - self.budget;
-        self.open = if self.open { self.budget >= 0.0 } else { missing <= 0.0 };
+        self.open |= missing <= 0.0;
         (!self.open).then(|| Duration::from_secs_f64(missing / self.bytes_per_second).max(Duration::from_micros(1)))
+    }
+
+    /// How long to wait before a packet may be sent again: repairs go ahead of new video, but only so far.
+    pub fn wait_for_repair(&mut self, now: Timestamp) -> Option<Duration> {
+        if self.held > now {
+            return Some(self.held.since(now));
+        }
+        self.fill(now);
+        let missing = -self.budget - self.bytes_per_second * REPAIRS.as_secs_f64();
+        (missing > 0.0).then(|| Duration::from_secs_f64(missing / self.bytes_per_second).max(Duration::from_micros(1)))
+    }
+
+    /// The queue on the way, as it was last told.
+    pub fn queue(&self) -> Duration {
+        self.queue
     }
 
     /// A packet of video with so many bytes of payload leaves.
     pub fn sent(&mut self, payload: usize) {
         self.budget -= payload as f64 + AROUND;
+        self.open &= self.budget >= 0.0;
     }
 
     /// A packet of sound leaves. Video that is to leave soon leaves right behind it: the two tell what the way carries.
     pub fn sound(&mut self, payload: usize, now: Timestamp) {
         self.fill(now);
-        self.open |= self.budget >= 0.0;
+        let soon = self.budget >= 0.0;
         self.sent(payload);
+        self.open |= soon;
     }
 
     fn burst(&self) -> f64 {
@@ -143,6 +164,22 @@ mod tests {
         assert_eq!(pacer.wait(later), None);
         pacer.sent(1_100);
         assert_eq!(pacer.wait(later), None, "a pair");
+    }
+
+    #[test]
+    fn repairs_go_ahead_but_only_so_far() {
+        let now = Timestamp::from_micros(0);
+        let mut pacer = Pacer::new(now);
+        pacer.follow(Some(1_000_000), Duration::ZERO, now);
+        let mut repairs = 0;
+        while pacer.wait_for_repair(now).is_none() {
+            pacer.sent(1_136);
+            repairs += 1;
+        }
+        // A burst of 3000 bytes and a tenth of a second, 11875 bytes.
+        assert_eq!(repairs, 13);
+        assert!(pacer.wait(now).is_some());
+        assert_eq!(pacer.wait_for_repair(now + Duration::from_millis(60)), None);
     }
 
     #[test]

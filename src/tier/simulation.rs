@@ -141,7 +141,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
             let Some(mut reception) = downlink.reception() else { continue };
             reception.backlog = camera.backlog(now);
             if measured {
-                pacer.follow(reception.capacity, reception.queue.unwrap_or_default(), at);
+                pacer.follow(reception.capacity, reception.queue_now.unwrap_or_default(), at);
             } else {
                 if now % 1_000_000 != 0 {
                     continue;

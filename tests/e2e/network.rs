@@ -53,7 +53,7 @@ fn the_tier_follows_a_thin_link() {
     let port = relay.port.to_string();
     let people = (BOTS + 1).to_string();
     let mut before = relay.counts().1;
-    let arguments = ["--room", "thin", "--relay", &port, "--people", &people, "--seconds", "18"];
+    let arguments = ["--room", "thin", "--relay", &port, "--people", &people, "--seconds", "15"];
     let measured = play_with(&server.url(), "thin_link", &arguments, |what| {
         if let Some(kbps) = what.strip_prefix("link ") {
             let kbps = kbps.parse().expect("`link KBPS`");

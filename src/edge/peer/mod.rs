@@ -16,6 +16,7 @@ mod engine;
 mod incoming;
 mod notes;
 mod outgoing;
+mod repairs;
 mod tap;
 mod task;
 

@@ -12,6 +12,7 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use super::description::Format;
+use super::repairs::Beginning;
 use super::{Counters, engine};
 use crate::edge::fanout::{Header, Outgoing, Rewriter, Subscriber};
 use crate::media::Kind;
@@ -77,6 +78,7 @@ pub(super) async fn write(
     outputs: Arc<Mutex<Outputs>>,
     counters: Arc<Counters>,
     pacer: Arc<Mutex<Pacer>>,
+    beginning: Arc<Beginning>,
 ) {
     loop {
         let wait = pacer.lock().wait(time::now());
@@ -99,7 +101,12 @@ pub(super) async fn write(
         let Some((track, packet)) = ready else { continue };
         match outgoing {
             Outgoing::Audio(_) => pacer.lock().sound(packet.payload.len(), time::now()),
-            Outgoing::Video { .. } => pacer.lock().sent(packet.payload.len()),
+            Outgoing::Video { resumes, .. } => {
+                if resumes {
+                    beginning.set(packet.header.sequence_number);
+                }
+                pacer.lock().sent(packet.payload.len());
+            }
         }
         counters.packets_out.fetch_add(1, Ordering::Relaxed);
         counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);

@@ -27,6 +27,7 @@ use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PRE
 use super::incoming::{Agreed, Incoming};
 use super::notes::{Callbacks, Note};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
+use super::repairs::{Beginning, Repairs};
 use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
@@ -134,13 +135,15 @@ impl Task {
         let (learned, found) = mpsc::channel(LEARNED);
         let counters = Arc::new(Counters::default());
         let associator = Associator::new(Arc::clone(&wanted), learned, Arc::clone(&counters));
-        let interceptors = engine::interceptors(tap, associator, estimator, sends);
+        let pacer = Arc::new(Mutex::new(Pacer::new(time::now())));
+        let beginning = Arc::new(Beginning::default());
+        let repairs = Repairs::new(Arc::clone(&pacer), Arc::clone(&beginning));
+        let interceptors = engine::interceptors(tap, associator, repairs, estimator, sends);
         let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
-        let pacer = Arc::new(Mutex::new(Pacer::new(time::now())));
         let (queue, output, counts) = (Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters));
-        let writer = outgoing::write(queue, output, counts, Arc::clone(&pacer));
+        let writer = outgoing::write(queue, output, counts, Arc::clone(&pacer), beginning);
         let mut task = Self {
             pc,
             connection,
@@ -353,7 +356,8 @@ impl Task {
     fn fed_back(&mut self, mut reception: Reception) -> Result<(), End> {
         let now = time::now();
         self.fed_back = Some(now);
-        self.pacer.lock().follow(reception.capacity, reception.queue.unwrap_or_default(), now);
+        let queue = reception.queue_now.or(reception.queue).unwrap_or_default();
+        self.pacer.lock().follow(reception.capacity, queue, now);
         if now.since(self.told) < RECEPTION_INTERVAL {
             return Ok(());
         }
