@@ -27,6 +27,8 @@ struct Link {
     loss: f64,
     /// Jitter in microseconds, at most.
     jitter: u64,
+    /// From when on in microseconds, and by how many, the way behind it is longer.
+    longer: (u64, u64),
     /// When the link is free again.
     free: u64,
     seed: u64,
@@ -45,8 +47,9 @@ impl Link {
         if !lost {
             self.free = starts + size as u64 * 8 * 1_000_000 / self.rate;
             let jitter = (self.chance() * self.jitter as f64) as u64;
+            let longer = if at >= self.longer.0 { self.longer.1 } else { 0 };
             // Another clock, 20 ms away.
-            arrival = Some(Duration::from_micros(self.free + jitter + 7_000_000 + 20_000));
+            arrival = Some(Duration::from_micros(self.free + longer + jitter + 7_000_000 + 20_000));
         }
         Arrival { departure: Timestamp::from_micros(at), arrival, size }
     }
@@ -159,7 +162,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
 }
 
 fn link(seed: u64) -> Link {
-    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, free: 0, seed }
+    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, longer: (u64::MAX, 0), free: 0, seed }
 }
 
 #[test]
@@ -175,6 +178,16 @@ fn the_tier_follows_the_link_down_and_up() {
         assert_eq!(run.tier_at(19.9), Tier::High, "seed {seed}: {:?}", run.changes);
         assert_eq!(run.tier_at(95.0), Tier::High, "seed {seed}, fifteen seconds up: {:?}", run.changes);
         assert_eq!(run.tier_at(109.9), Tier::High, "seed {seed}: {:?}", run.changes);
+    }
+}
+
+#[test]
+fn a_longer_way_is_no_queue() {
+    for seed in 0..20 {
+        for rate in [2_000_000, 20_000_000] {
+            let run = run(Link { longer: (15_000_000, 140_000), ..link(seed) }, &[(0, rate)], 40, true);
+            assert_eq!(run.changes, [], "seed {seed}, {rate} bit/s");
+        }
     }
 }
 

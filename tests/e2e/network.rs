@@ -35,6 +35,14 @@ impl Drop for Crowd {
     }
 }
 
+/// Has a link carry so much from now on, downwards, if that is what is asked: `link KBPS`.
+fn thin(relay: &Relay, what: &str) {
+    if let Some(kbps) = what.strip_prefix("link ") {
+        let kbps = Some(kbps.parse().expect("`link KBPS`"));
+        relay.set(Conditions::default(), Conditions { kbps, ..Conditions::default() });
+    }
+}
+
 fn told(before: Counts, now: Counts) -> Value {
     json!({
         "passed": now.passed - before.passed,
@@ -55,10 +63,7 @@ fn the_tier_follows_a_thin_link() {
     let mut before = relay.counts().1;
     let arguments = ["--room", "thin", "--relay", &port, "--people", &people, "--seconds", "15"];
     let measured = play_with(&server.url(), "thin_link", &arguments, |what| {
-        if let Some(kbps) = what.strip_prefix("link ") {
-            let kbps = kbps.parse().expect("`link KBPS`");
-            relay.set(Conditions::default(), Conditions { kbps: Some(kbps), ..Conditions::default() });
-        }
+        thin(&relay, what);
         let now = relay.counts().1;
         told(std::mem::replace(&mut before, now), now).to_string()
     });
@@ -68,5 +73,48 @@ fn the_tier_follows_a_thin_link() {
     assert_eq!(measured["ready"], true, "not everyone was there");
     let _ = number(&measured, "/phases/0/gap_ms");
     drop(crowd);
+    server.stop();
+}
+
+#[test]
+fn the_page_says_which_quality_one_gets_and_why() {
+    let _turn = turn();
+    let server = Server::start();
+    let crowd = Crowd::send(&server, "quality", 2);
+    let relay = Relay::start(server.media, Conditions::default(), Conditions::default(), 7);
+    let port = relay.port.to_string();
+    let measured = play_with(&server.url(), "page_tells_quality", &["--room", "quality", "--relay", &port], |what| {
+        thin(&relay, what);
+        String::new()
+    });
+    for said in list(&measured, "/said") {
+        assert_eq!(said["in_time"], true, "{said}");
+    }
+    assert_eq!(list(&measured, "/faults"), [] as [Value; 0]);
+    drop(crowd);
+    server.stop();
+}
+
+#[test]
+fn lost_packets_freeze_nothing() {
+    let _turn = turn();
+    let server = Server::start();
+    let relay = Relay::start(server.media, Conditions::default(), Conditions::default(), 7);
+    let port = relay.port.to_string();
+    let mut before = relay.counts();
+    let measured = play_with(&server.url(), "loss", &["--room", "loss", "--relay", &port, "--seconds", "16"], |what| {
+        if let Some(percent) = what.strip_prefix("loss ") {
+            let percent: f64 = percent.parse().expect("`loss PERCENT`");
+            let lossy = Conditions { loss: percent / 100.0, ..Conditions::default() };
+            relay.set(lossy, lossy);
+        }
+        let now = relay.counts();
+        let before = std::mem::replace(&mut before, now);
+        json!({"up": told(before.0, now.0), "down": told(before.1, now.1)}).to_string()
+    });
+    for round in list(&measured, "/rounds") {
+        println!("{round}");
+    }
+    assert_eq!(measured["ready"], true, "not everyone was there");
     server.stop();
 }

@@ -29,6 +29,7 @@ const { values, positionals } = parseArgs({
     codecs: { type: 'string', default: '' },
     seed: { type: 'string', default: '1' },
     relay: { type: 'string', default: '' },
+    losses: { type: 'string', default: '0,5,10' },
     rates: { type: 'string', default: '2000,600,200,80,2000' },
     out: { type: 'string', default: 'target/e2e' },
   },
@@ -44,6 +45,7 @@ const options = {
   people: Number(values.people),
   seconds: Number(values.seconds),
   seed: Number(values.seed),
+  losses: values.losses.split(',').map(Number),
   rates: values.rates.split(',').map(Number),
   codecs: values.codecs ? values.codecs.split(',') : [],
 };

@@ -11,7 +11,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
-    CongestionControlBuilder, NackGeneratorBuilder, ReceiverReportBuilder, SenderReportBuilder,
+    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder,
     TwccReceiverBuilder, TwccSenderBuilder,
 };
 use rtc::media_stream::MediaStreamTrack;
@@ -28,6 +28,7 @@ use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
 use super::repairs::Repairs;
+use super::requests::Requests;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
 
@@ -45,9 +46,6 @@ pub(super) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext
 const DISCONNECTED: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Times a lost video packet is asked for. Unlimited, a few losses become a storm: repairs arrive as other packets than
-/// those that are missed.
-const NACKS_MAX: u16 = 3;
 /// The tap stands nearest to the wire, ahead of everything the crate has; the associator keeps from that what is too early.
 const TAP_SLOT: usize = 100;
 const ASSOCIATOR_SLOT: usize = 200;
@@ -177,11 +175,10 @@ pub(super) fn interceptors(
     if !sends {
         return registry;
     }
-    let nack = NackGeneratorBuilder::new().with_max_nacks_per_packet(NACKS_MAX).with_skip_last_n(1).build();
     registry
         .with(Slot::CongestionControl, CongestionControlBuilder::new(arrivals).build())
         .with(Slot::TwccSender, TwccSenderBuilder::new().build())
-        .with(Slot::NackGenerator, nack)
+        .with(Slot::NackGenerator, Requests::new())
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
 }

@@ -17,6 +17,7 @@ mod incoming;
 mod notes;
 mod outgoing;
 mod repairs;
+mod requests;
 mod tap;
 mod task;
 
