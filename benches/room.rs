@@ -34,10 +34,11 @@ use commingle::layout::{Grid, Scene, Tile};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{
-    AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SourceKind, SourcePacket, StreamKey, Tier,
+    AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SoundQuality, SourceKind, SourcePacket, StreamKey, Tier,
 };
 use commingle::mixer;
-use commingle::plan::{MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
+use commingle::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
+use commingle::tier::Sounds;
 use commingle::time::{self, Timestamp, now};
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -280,12 +281,15 @@ fn orders(count: u32) -> Vec<ToMixer> {
         max_source: Size::new(1920, 1080),
         openh264: false,
         threads: 2,
+        sounds: Sounds::default(),
     })];
     orders.extend((0..count).map(|i| spec(i, i, SourceKind::Camera, Codec::Vp8)));
     orders.extend((0..count).map(|i| spec(100 + i, i, SourceKind::Microphone, Codec::Opus)));
     orders.push(ToMixer::Mix(MixPlan {
         sources: (0..count).map(|i| MixInput { source: SourceId(100 + i), gain_db: 0.0 }).collect(),
-        listeners: (0..count).map(ParticipantId).collect(),
+        listeners: (0..count)
+            .map(|i| Listener { participant: ParticipantId(i), quality: SoundQuality::Full })
+            .collect(),
     }));
     orders.push(ToMixer::Scene(scene));
     orders.push(ToMixer::Streams(StreamSet { streams: vec![stream] }));

@@ -219,6 +219,20 @@ impl Tier {
     pub const ALL: [Self; 5] = [Self::Audio, Self::Slides, Self::Low, Self::Medium, Self::High];
 }
 
+/// How good a mix sounds, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SoundQuality {
+    /// As good as it gets, one packet a tick.
+    Full,
+    /// For links on which every bit counts: fewer bits, and so much in a packet that headers cost little.
+    Thin,
+}
+
+impl SoundQuality {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Full, Self::Thin];
+}
+
 /// Names one encoded video output: which view, in which codec, how good.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamKey {

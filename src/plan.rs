@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ParticipantId, SourceId};
-use crate::media::{Codec, Size, SourceKind, StreamKey};
+use crate::media::{Codec, Size, SoundQuality, SourceKind, StreamKey};
 
 /// A source the mixer is to take in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,16 @@ pub struct MixPlan {
     /// The sources that sound; any other is neither decoded nor heard.
     pub sources: Vec<MixInput>,
     /// Everyone who listens. Without listeners nothing is mixed. Who listens without talking gets the shared mix.
-    pub listeners: Vec<ParticipantId>,
+    pub listeners: Vec<Listener>,
+}
+
+/// Somebody who hears a mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Who.
+    pub participant: ParticipantId,
+    /// How good.
+    pub quality: SoundQuality,
 }
 
 /// One source in a mix.

@@ -19,6 +19,8 @@ pub use fragment::{Fragment, FragmentError, TrickledCandidate};
 pub use offer::{Direction, Extension, Fingerprint, Msid, Offer, OfferedCodec, Section, SectionKind, Setup};
 pub use rewrite::{keep_sha256, replace_candidates};
 
+use crate::tier::{SoundLimits, Sounds};
+
 /// Largest offer in bytes.
 pub const OFFER_MAX: usize = 64 * 1024;
 /// Most lines of an offer.
@@ -82,6 +84,12 @@ pub enum OfferError {
     TwoScreens,
     #[error("the offer has {count} {kind} sections to receive, but one mix is sent: make all but one sendonly")]
     Received { kind: &'static str, count: usize },
+    #[error(
+        "m-section `{mid}` takes sound of at most {} bit/s in packets of at most {} ms; what is sent has {}, or {}: raise \
+         maxaveragebitrate or a=maxptime",
+        .limits.bits_per_second, .limits.packet_ms, .sounds.full, .sounds.thin
+    )]
+    Sound { mid: String, limits: SoundLimits, sounds: Sounds },
     #[error("m-section `{mid}` has no codec that can be {verb}: it offers {offered}; use {taken}")]
     NoCodec { mid: String, verb: &'static str, offered: String, taken: String },
 }

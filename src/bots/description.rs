@@ -164,6 +164,7 @@ fn candidate(line: &str) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use crate::sdp;
+    use crate::tier::Sounds;
 
     fn offer(direction: Direction, codec: Codec) -> String {
         let ice = Credentials::random();
@@ -186,7 +187,7 @@ mod tests {
         for direction in [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly] {
             for codec in [Codec::Vp8, Codec::H264] {
                 let parsed = sdp::Offer::parse(&offer(direction, codec)).expect("an offer");
-                let facts = parsed.facts(&[Codec::Vp8, Codec::H264]).expect("one that can join");
+                let facts = parsed.facts(&[Codec::Vp8, Codec::H264], &Sounds::default()).expect("one that can join");
                 assert_eq!(facts.direction, direction);
                 assert_eq!(facts.sends.len(), if direction.sends() { 2 } else { 0 });
                 assert_eq!(facts.receives_video, direction.receives().then_some(codec));

@@ -18,6 +18,9 @@ const STEP: usize = AUDIO_RATE as usize / 400;
 /// Largest frame the encoder may write. 20 ms at 510 kbit/s is 1275 bytes, which is also RFC 6716's limit.
 const FRAME_MAX: usize = 1275;
 
+/// Largest packet that others are joined to: what fits into a datagram with its headers.
+const JOINED_MAX: usize = 1200;
+
 /// Why a payload is not sound.
 #[derive(Debug, thiserror::Error)]
 pub enum SoundError {
@@ -250,6 +253,25 @@ impl OpusEncoder {
     }
 }
 
+/// One packet of several that follow each other, 120 ms at most. None where they do not fit together.
+///
+/// libopus would encode so much at once too, in a mode of its own at low rates, and into frames of which either all or
+/// none are independent. So there would be a seam between packets of different length, and much too few bits for it.
+pub fn joined(packets: &[Bytes]) -> Option<Bytes> {
+    if let [packet] = packets {
+        return Some(packet.clone());
+    }
+    let mut joined = [0; JOINED_MAX];
+    let packets: Vec<&[u8]> = packets.iter().map(|packet| &packet[..]).collect();
+    match opus::Repacketizer::new().and_then(|mut repacketizer| repacketizer.combine(&packets, &mut joined)) {
+        Ok(length) => Some(Bytes::copy_from_slice(&joined[..length])),
+        Err(error) => {
+            tracing::warn!(%error, "packets of sound could not be joined");
+            None
+        }
+    }
+}
+
 /// A frame of discontinuous transmission (RFC 7587 section 3.1.3): a table of contents without content, for 20 ms of
 /// mono. It tells a receiver that a pause begins, so that it does not take the missing packets for lost ones.
 pub fn pause_frame() -> Bytes {
@@ -312,6 +334,19 @@ mod tests {
             }
         }
         assert!(repair_error < 0.8 * conceal_error, "{repair_error} with the copy, {conceal_error} without");
+    }
+
+    #[test]
+    fn joined_packets_sound_like_those_they_are_made_of() {
+        let (mut encoder, decoder) = (OpusEncoder::new(OpusSettings::default()), || OpusDecoder::new().expect("opus"));
+        let packets: Vec<Bytes> = (0..3).map(|n| encoder.encode(&tone(n)).expect("samples are fine")).collect();
+        let (mut one_by_one, mut at_once) = (decoder(), decoder());
+        let apart: Vec<f32> =
+            packets.iter().flat_map(|packet| one_by_one.decode(packet).expect("opus").to_vec()).collect();
+        let packet = joined(&packets).expect("of one encoder");
+        assert_eq!(at_once.decode(&packet).expect("opus"), apart);
+        assert_eq!(joined(&packets[..1]).as_ref(), Some(&packets[0]));
+        assert_eq!(joined(&[packets[0].clone(), pause_frame()]), None, "of another mode");
     }
 
     #[test]

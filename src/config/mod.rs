@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
 pub use self::secret::Secret;
 use crate::media::{Codec, Kind, Size};
-use crate::tier::{Ladder, TierSpec};
+use crate::tier::{Ladder, Sounds, TierSpec};
 
 /// Every key with its default and a comment: what `commingle config print-default` prints.
 pub const SAMPLE: &str = include_str!("../../assets/commingle.toml");
@@ -172,6 +172,12 @@ pub struct Tiers {
     pub slides_fps: u32,
     /// Bitrate of the tier `slides`, in kbit/s.
     pub slides_kbps: u32,
+    /// Bitrate of the sound that goes with `high` and `medium`, in kbit/s.
+    pub sound_kbps: u32,
+    /// Bitrate of the sound that goes with the tiers below, in kbit/s.
+    pub thin_sound_kbps: u32,
+    /// How much of that sound is in one packet, in milliseconds.
+    pub thin_sound_ms: u32,
 }
 
 /// Which H.264 encoder is used.
@@ -261,7 +267,7 @@ impl Default for Video {
 
 impl Default for Tiers {
     fn default() -> Self {
-        let Ladder { high, medium, low, slides } = Ladder::default();
+        let Ladder { high, medium, low, slides, sounds } = Ladder::default();
         Self {
             high_kbps: high.bitrate_kbps,
             medium_size: medium.size,
@@ -273,6 +279,9 @@ impl Default for Tiers {
             slides_size: slides.size,
             slides_fps: slides.fps,
             slides_kbps: slides.bitrate_kbps,
+            sound_kbps: sounds.full.bitrate_kbps,
+            thin_sound_kbps: sounds.thin.bitrate_kbps,
+            thin_sound_ms: sounds.thin.packet_ms,
         }
     }
 }
@@ -320,6 +329,7 @@ impl Config {
             medium: rung(tiers.medium_size, tiers.medium_fps, tiers.medium_kbps),
             low: rung(tiers.low_size, tiers.low_fps, tiers.low_kbps),
             slides: rung(tiers.slides_size, tiers.slides_fps, tiers.slides_kbps),
+            sounds: Sounds::new(tiers.sound_kbps, tiers.thin_sound_kbps, tiers.thin_sound_ms),
         }
     }
 
@@ -371,6 +381,15 @@ impl Config {
         }
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
+        }
+        if !(16..=128).contains(&self.tiers.sound_kbps) {
+            return wrong("tiers.sound_kbps", "must be 16 to 128");
+        }
+        if !(16..=64).contains(&self.tiers.thin_sound_kbps) {
+            return wrong("tiers.thin_sound_kbps", "must be 16 to 64");
+        }
+        if ![20, 40, 60].contains(&self.tiers.thin_sound_ms) {
+            return wrong("tiers.thin_sound_ms", "must be 20, 40 or 60: the lengths of Opus packets");
         }
         if let Err(error) = self.ladder().validate() {
             return wrong("tiers", &error.to_string());
@@ -453,6 +472,8 @@ mod tests {
         assert!(config.check().is_ok());
         config.tiers.low_kbps = 501;
         assert!(config.check().is_err_and(|wrong| wrong.key == "tiers" && wrong.why.contains("low")));
+        config.tiers.thin_sound_ms = 50;
+        assert!(config.check().is_err_and(|wrong| wrong.key == "tiers.thin_sound_ms"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::id::{ParticipantId, RoomName, SourceId};
 use crate::layout::Scene;
 use crate::media::{EncodedPacket, Size, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
+use crate::tier::Sounds;
 use crate::time::Timestamp;
 
 /// From the edge to the mixer.
@@ -50,6 +51,8 @@ pub struct MixerSettings {
     pub openh264: bool,
     /// Threads for composing and for each encoder.
     pub threads: u32,
+    /// How mixes are encoded.
+    pub sounds: Sounds,
 }
 
 /// From the mixer to the edge.
@@ -82,10 +85,33 @@ pub enum FromMixer {
 /// One 20 ms tick of sound.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AudioTick {
-    /// What everyone hears who is not in `own`; None while there is nothing to send (silence).
+    /// What everyone hears who is in neither list; None while there is nothing to send (silence).
     pub everyone: Option<EncodedPacket>,
-    /// The minus-one of those who talk, instead of `everyone`; None while nobody else does: send them nothing.
+    /// The same, thin: one packet for this tick and those before it; None within a packet, and in silence.
+    pub thin: Option<EncodedPacket>,
+    /// Who gets `thin` instead of `everyone`; in order.
+    pub thin_listeners: Vec<ParticipantId>,
+    /// The minus-one of those who talk, instead of both and as good as they get it; None while nobody else does: send
+    /// them nothing. In order.
     pub own: Vec<(ParticipantId, Option<EncodedPacket>)>,
+}
+
+impl AudioTick {
+    /// What this listener is sent.
+    pub fn packet_for(&self, listener: ParticipantId) -> Option<&EncodedPacket> {
+        if let Ok(at) = self.own.binary_search_by_key(&listener, |(talker, _)| *talker) {
+            return self.own[at].1.as_ref();
+        }
+        match self.thin_listeners.binary_search(&listener) {
+            Ok(_) => self.thin.as_ref(),
+            Err(_) => self.everyone.as_ref(),
+        }
+    }
+
+    /// Whether anybody is sent anything.
+    pub fn is_empty(&self) -> bool {
+        self.everyone.is_none() && self.thin.is_none() && self.own.iter().all(|(_, own)| own.is_none())
+    }
 }
 
 /// What a mixer has done since it started.

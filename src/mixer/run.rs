@@ -17,7 +17,6 @@ use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
 use super::ticks::Watched;
 use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
-use crate::codec::sound::OpusSettings;
 use crate::codec::{self, DecodeLimits, H264Encoder};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
@@ -103,7 +102,7 @@ impl Room {
             counts: counts.clone(),
         };
         let reporter = Reporter { sound: sound.clone(), ingest: ingest.clone(), counts, outbox: outbox.clone() };
-        let epoch = settings.epoch;
+        let (epoch, sounds) = (settings.epoch, settings.sounds);
         let threads = vec![
             spawn("video-tick", {
                 let inbox = video.clone();
@@ -111,7 +110,7 @@ impl Room {
             }),
             spawn("audio-tick", {
                 let (inbox, outbox) = (sound.clone(), outbox.clone());
-                move || audio_loop::run(epoch, OpusSettings::default(), &inbox, &outbox)
+                move || audio_loop::run(epoch, sounds, &inbox, &outbox)
             }),
             spawn("timer", {
                 let timer = timer.clone();

@@ -26,7 +26,7 @@ use crate::room::document::{
     RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
-use crate::tier::{Chooser, Ladder, Reception};
+use crate::tier::{Chooser, Ladder, Reception, SoundTaken};
 use crate::time::Timestamp;
 
 /// Longest name of a participant, in characters; the rest is cut off.
@@ -66,8 +66,8 @@ pub struct Admission {
     pub role: Role,
     /// What it will send, in the order of the offer.
     pub sends: Vec<SourceKind>,
-    /// Wants the mix.
-    pub receives_audio: bool,
+    /// Wants the mix, in one of these qualities.
+    pub receives_audio: Option<SoundTaken>,
     /// Wants the composition in this codec.
     pub receives_video: Option<Codec>,
     /// Wanted quality.
@@ -196,7 +196,7 @@ struct Person {
     role: Role,
     connected: bool,
     sources: Vec<Source>,
-    receives_audio: bool,
+    receives_audio: Option<SoundTaken>,
     receives_video: Option<Codec>,
     audio_muted: bool,
     video_muted: bool,
@@ -449,7 +449,7 @@ impl Room {
                 .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
                 .collect(),
             receives: ReceivesDocument {
-                audio: person.receives_audio,
+                audio: person.receives_audio.is_some(),
                 video: person.receives_video,
                 tier: person.tier(),
                 limit: person.adapts().then(|| person.chooser.limit()).flatten(),

@@ -6,7 +6,7 @@ use super::{Effect, Order, Person, Room, Route, Source};
 use crate::id::ViewName;
 use crate::layout::{Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
-use crate::plan::{MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
+use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
 use crate::room::document::{Event, TileDocument, ViewDocument};
 
 impl Room {
@@ -89,7 +89,12 @@ impl Room {
                 .filter(|(source, _)| source.kind.kind() == Kind::Audio && source.codec.is_some())
                 .map(|(source, gain_db)| MixInput { source: source.id, gain_db })
                 .collect(),
-            listeners: here().filter(|(_, person)| person.receives_audio).map(|(id, _)| *id).collect(),
+            listeners: here()
+                .filter_map(|(id, person)| {
+                    let quality = person.receives_audio?.with(person.tier());
+                    Some(Listener { participant: *id, quality })
+                })
+                .collect(),
         }
     }
 
@@ -127,7 +132,7 @@ impl Room {
                 participant: *participant,
                 video: person.stream().and_then(|key| self.serials.get(&key).copied()),
                 leaving: person.leaving.as_ref().and_then(|key| self.serials.get(key).copied()),
-                audio: person.receives_audio,
+                audio: person.receives_audio.is_some(),
             })
             .collect();
         if routes == self.routes {

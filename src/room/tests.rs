@@ -28,7 +28,7 @@ fn person(name: &str) -> Admission {
         name: name.to_owned(),
         role: Role::Participant,
         sends: vec![SourceKind::Microphone, SourceKind::Camera],
-        receives_audio: true,
+        receives_audio: Some(SoundTaken::Any),
         receives_video: Some(Codec::Vp8),
         tier: TierChoice::Auto,
     }
@@ -337,7 +337,7 @@ fn verify(driven: &Driven, versions: &mut u64) {
     let used: BTreeSet<_> =
         driven.room.routes.iter().flat_map(|route| [route.video, route.leaving]).flatten().collect();
     assert_eq!(streams, used, "an encoder without a subscriber, or a subscriber without an encoder");
-    let listeners: BTreeSet<_> = driven.room.mix.listeners.iter().copied().collect();
+    let listeners: BTreeSet<_> = driven.room.mix.listeners.iter().map(|listener| listener.participant).collect();
     assert!(listeners.is_subset(&here));
 }
 
@@ -352,7 +352,7 @@ proptest! {
             let who = |i: usize| people.get(i % people.len().max(1));
             match op {
                 Op::Join { sends, video, audio } => {
-                    let admission = Admission { sends, receives_video: video, receives_audio: audio, ..person("x") };
+                    let admission = Admission { sends, receives_video: video, receives_audio: audio.then_some(SoundTaken::Any), ..person("x") };
                     if let Ok(admitted) = driven.room.admit(at(driven.now), admission) {
                         people.push(admitted);
                     }

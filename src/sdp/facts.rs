@@ -3,6 +3,7 @@
 use super::OfferError;
 use super::offer::{Direction, Offer, OfferedCodec, Section, SectionKind};
 use crate::media::{Codec, Kind, SourceKind};
+use crate::tier::{SoundLimits, SoundTaken, Sounds};
 
 /// Every codec we decode.
 const DECODABLE: [Codec; 7] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Pcmu, Codec::Pcma];
@@ -14,15 +15,16 @@ pub struct Facts {
     pub direction: Direction,
     /// What is sent, by the mid of its section, in the offer's order.
     pub sends: Vec<(String, SourceKind)>,
-    /// Whether a mix is wanted; it is sent as Opus.
-    pub receives_audio: bool,
+    /// The qualities in which a mix may be sent, as Opus; None for no mix.
+    pub receives_audio: Option<SoundTaken>,
     /// The codec in which a view is wanted: the first one of the offer that we encode. None for no video.
     pub receives_video: Option<Codec>,
 }
 
 impl Offer {
-    /// What the offerer wants, if we can give and take it. `encodable` are the video codecs the server encodes.
-    pub fn facts(&self, encodable: &[Codec]) -> Result<Facts, OfferError> {
+    /// What the offerer wants, if we can give and take it. `encodable` are the video codecs the server encodes, `sounds`
+    /// how it sends mixes.
+    pub fn facts(&self, encodable: &[Codec], sounds: &Sounds) -> Result<Facts, OfferError> {
         let active = |kind| self.sections.iter().filter(move |s| s.kind == kind && s.is_active());
         let sending = |kind| active(kind).filter(|s| s.direction.sends()).collect::<Vec<_>>();
         let receiving = |kind| active(kind).filter(|s| s.direction.receives()).collect::<Vec<_>>();
@@ -48,9 +50,11 @@ impl Offer {
         for section in microphones.iter().chain(&videos) {
             choose(section, "decoded", &DECODABLE, |_| true)?;
         }
-        if let Some(mix) = mixes.first() {
+        let mix = mixes.first().map(|mix| {
             choose(mix, "sent", &[Codec::Opus], |_| true)?;
-        }
+            let limits = sound_limits(mix);
+            sounds.within(&limits).ok_or_else(|| OfferError::Sound { mid: mix.mid.clone(), limits, sounds: *sounds })
+        });
         let view = views.first().map(|view| choose(view, "sent", encodable, is_encodable_as_offered));
         let screen = screen(&videos)?;
         let kind_of = |section: &Section| match section.kind {
@@ -62,9 +66,24 @@ impl Offer {
         Ok(Facts {
             direction,
             sends: sent.map(|section| (section.mid.clone(), kind_of(section))).collect(),
-            receives_audio: !mixes.is_empty(),
+            receives_audio: mix.transpose()?,
             receives_video: view.transpose()?,
         })
+    }
+}
+
+/// What the section says of the sound to send. The other parameters of Opus are only wishes, or hold for all we send: it
+/// is mono, and every decoder takes FEC and pauses (RFC 7587 section 6.1).
+fn sound_limits(mix: &Section) -> SoundLimits {
+    let opus = mix.codecs.iter().find(|offered| offered.codec == Some(Codec::Opus));
+    let parameter = |name| opus?.parameter(name)?.parse::<u32>().ok();
+    let most = SoundLimits::default();
+    SoundLimits {
+        packet_ms: mix.maxptime.or_else(|| parameter("maxptime")).unwrap_or(most.packet_ms),
+        // Others are to be ignored.
+        bits_per_second: parameter("maxaveragebitrate")
+            .filter(|bits| (6_000..=510_000).contains(bits))
+            .unwrap_or(most.bits_per_second),
     }
 }
 

@@ -135,6 +135,8 @@ pub struct Section {
     pub extensions: Vec<Extension>,
     /// SSRCs announced, in order, each once.
     pub ssrcs: Vec<u32>,
+    /// `a=maxptime` in milliseconds (RFC 8866 section 6.4), rounded down.
+    pub maxptime: Option<u32>,
     /// `a=content` (RFC 4796).
     pub content: Option<String>,
     /// `a=msid`.
@@ -341,6 +343,7 @@ impl Draft {
             codecs: Vec::new(),
             extensions: Vec::new(),
             ssrcs: Vec::new(),
+            maxptime: None,
             content: None,
             msid: None,
             labels: Vec::new(),
@@ -360,6 +363,7 @@ impl Draft {
             }
             "bundle-only" => section.bundle_only = true,
             "rtcp-mux" | "rtcp-mux-only" => section.rtcp_mux = true,
+            "maxptime" => section.maxptime = value.parse::<f32>().ok().map(|ms| ms as u32),
             "content" => section.content = Some(value.to_owned()),
             "label" => section.labels.push(value.to_owned()),
             "msid" => {

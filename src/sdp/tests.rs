@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::media::{Codec, SourceKind};
+use crate::media::{Codec, SoundQuality, SourceKind};
+use crate::tier::{SoundTaken, Sounds};
 
 const CHROMIUM: &str = include_str!("fixtures/chromium.sdp");
 const FIREFOX: &str = include_str!("fixtures/firefox.sdp");
@@ -23,7 +24,7 @@ fn parsed(text: &str) -> Offer {
 }
 
 fn facts(text: &str) -> Result<Facts, OfferError> {
-    parsed(text).facts(&ENCODABLE)
+    parsed(text).facts(&ENCODABLE, &Sounds::default())
 }
 
 /// The Chromium offer with one more video section, changed as wanted.
@@ -50,11 +51,14 @@ fn chromium_joins_with_simulcast() {
     assert_eq!(audio.msid, Some(Msid { stream: "3c28b1f6".into(), track: "8b7e2a10".into() }));
     assert_eq!(video.rids, ["h", "m", "l"]);
     assert_eq!(video.codecs[1].codec, None, "rtx is no codec");
-    let facts = offer.facts(&ENCODABLE).expect("it can join");
+    let facts = offer.facts(&ENCODABLE, &Sounds::default()).expect("it can join");
     assert_eq!(facts.direction, Direction::SendRecv);
     assert_eq!(facts.sends, sends(&[("0", SourceKind::Microphone), ("1", SourceKind::Camera)]));
-    assert_eq!((facts.receives_audio, facts.receives_video), (true, Some(Codec::Vp8)));
-    assert_eq!(offer.facts(&[Codec::Vp9, Codec::Av1]).expect("both").receives_video, Some(Codec::Av1));
+    assert_eq!((facts.receives_audio, facts.receives_video), (Some(SoundTaken::Any), Some(Codec::Vp8)));
+    assert_eq!(
+        offer.facts(&[Codec::Vp9, Codec::Av1], &Sounds::default()).expect("both").receives_video,
+        Some(Codec::Av1)
+    );
 }
 
 #[test]
@@ -65,7 +69,7 @@ fn firefox_joins_with_bundle_only_sections_and_a_data_channel() {
     assert_eq!(offer.sections[2].kind, SectionKind::Application);
     assert_eq!(offer.sections[0].extensions[1].id, 2);
     assert_eq!(offer.sections[1].ssrcs, [3_098_171_022, 1_189_245_531]);
-    let facts = offer.facts(&[Codec::H264]).expect("it can join");
+    let facts = offer.facts(&[Codec::H264], &Sounds::default()).expect("it can join");
     assert_eq!((facts.sends.len(), facts.receives_video), (2, Some(Codec::H264)));
 }
 
@@ -74,14 +78,14 @@ fn ffmpeg_publishes_as_the_dtls_server_and_high_profile_can_be_decoded() {
     assert_eq!(parsed(FFMPEG).setup, Setup::Passive);
     let facts = facts(FFMPEG).expect("it can join");
     assert_eq!(facts.direction, Direction::SendOnly);
-    assert_eq!((facts.sends.len(), facts.receives_audio, facts.receives_video), (2, false, None));
+    assert_eq!((facts.sends.len(), facts.receives_audio, facts.receives_video), (2, None, None));
 }
 
 #[test]
 fn aiortc_watches() {
     let facts = facts(AIORTC).expect("it can join");
     assert_eq!((facts.direction, facts.sends.len()), (Direction::RecvOnly, 0));
-    assert_eq!((facts.receives_audio, facts.receives_video), (true, Some(Codec::Vp8)));
+    assert_eq!((facts.receives_audio, facts.receives_video), (Some(SoundTaken::Any), Some(Codec::Vp8)));
 }
 
 #[test]
@@ -122,6 +126,24 @@ fn a_screen_is_the_second_video_or_the_one_that_says_so() {
     let both =
         with_video("2", |v| sendonly(v) + "a=content:slides\n").replacen("a=mid:1\n", "a=mid:1\na=label:screen\n", 1);
     assert_eq!(facts(&both), Err(OfferError::TwoScreens));
+}
+
+#[test]
+fn sound_is_sent_as_the_offer_allows() {
+    let taken = |lines: &str, parameters: &str| {
+        let text = CHROMIUM.replacen("a=mid:0\n", &format!("a=mid:0\n{lines}"), 1);
+        facts(&text.replace("minptime=10;", &format!("minptime=10;{parameters}"))).map(|facts| facts.receives_audio)
+    };
+    assert_eq!(taken("a=maxptime:60\n", "maxaveragebitrate=510000;"), Ok(Some(SoundTaken::Any)));
+    assert_eq!(taken("a=maxptime:40\n", ""), Ok(Some(SoundTaken::Only(SoundQuality::Full))));
+    assert_eq!(taken("a=ptime:20\n", "maxaveragebitrate=24000;"), Ok(Some(SoundTaken::Only(SoundQuality::Thin))));
+    assert_eq!(taken("", "maxaveragebitrate=1;"), Ok(Some(SoundTaken::Any)), "out of range: ignored");
+    let error = taken("a=maxptime:20\n", "maxaveragebitrate=24000;").expect_err("neither quality");
+    assert_eq!(
+        error.to_string(),
+        "m-section `0` takes sound of at most 24000 bit/s in packets of at most 20 ms; what is sent has 48 kbit/s in \
+         packets of 20 ms, or 20 kbit/s in packets of 60 ms: raise maxaveragebitrate or a=maxptime"
+    );
 }
 
 #[test]
@@ -200,7 +222,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         (AIORTC.replace("opus", "ilbc"), "can be sent: it offers ilbc, PCMU, PCMA; use opus"),
     ];
     for (text, expected) in cases {
-        let result = Offer::parse(&text).and_then(|offer| offer.facts(&ENCODABLE).map(|_| ()));
+        let result = Offer::parse(&text).and_then(|offer| offer.facts(&ENCODABLE, &Sounds::default()).map(|_| ()));
         let message = result.expect_err(expected).to_string();
         assert!(message.contains(expected), "`{message}` does not say `{expected}`");
         assert!(message.len() < 1_000);
@@ -280,7 +302,7 @@ fn only_sha_256_is_kept() {
 fn read_everything(text: &str) {
     if let Ok(offer) = Offer::parse(text) {
         // Good or bad, it must say so.
-        if let Ok(facts) = offer.facts(&ENCODABLE) {
+        if let Ok(facts) = offer.facts(&ENCODABLE, &Sounds::default()) {
             assert!(facts.sends.len() <= 3 && facts.direction != Direction::Inactive);
         }
     }

@@ -26,6 +26,8 @@ const BUSY: Duration = Duration::from_millis(40);
 const FULL: Duration = Duration::from_millis(100);
 /// See [`FULL`].
 const FULL_PACKETS: usize = 4;
+/// By so many microseconds the queue must have grown meanwhile: more than jitter, which a longer way has too.
+const GROWN: i64 = 20_000;
 /// Only what arrived in the latest time as long as this counts then.
 const FULL_MAX: Duration = Duration::from_millis(500);
 /// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
@@ -208,7 +210,7 @@ impl Downlink {
         let recent = || packets().take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX));
         let first = recent().last()?;
         let span = last.arrival?.checked_sub(first.arrival?)?;
-        if span < FULL || recent().count() < FULL_PACKETS || delay(last)? <= delay(first)? {
+        if span < FULL || recent().count() < FULL_PACKETS || delay(last)? - delay(first)? < GROWN {
             return None;
         }
         let bits: u64 = recent().map(|packet| packet.size as u64 * 8).sum::<u64>() - first.size as u64 * 8;

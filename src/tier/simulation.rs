@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Arrival, Chooser, Downlink, Ladder, Pacer, TierSpec};
+use super::{Arrival, Chooser, Downlink, Ladder, Pacer, SoundTaken, TierSpec};
 use crate::media::Tier;
 use crate::time::Timestamp;
 
 /// Feedback comes so often.
 const FEEDBACK: u64 = 100_000;
-/// Bytes of payload in a packet of sound, and around any packet.
-const SOUND: usize = 120;
-/// See [`SOUND`].
+/// Bytes around a packet's payload.
 const OVERHEAD: usize = 64;
 /// A keyframe is so many times as large as other frames.
 const KEYFRAME: f64 = 6.0;
@@ -123,9 +121,11 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
         }
         let at = Timestamp::from_micros(now);
         if now >= next_sound {
-            next_sound += 20_000;
-            pacer.sound(SOUND, at);
-            on_the_way.push_back(link.send(now, SOUND + OVERHEAD));
+            let sound = ladder.sounds.spec(SoundTaken::Any.with(chooser.tier()));
+            next_sound += u64::from(sound.packet_ms) * 1_000;
+            let payload = (sound.bitrate_kbps * sound.packet_ms / 8) as usize;
+            pacer.sound(payload, at);
+            on_the_way.push_back(link.send(now, payload + OVERHEAD));
         }
         camera.film(now);
         while !camera.waiting.is_empty() && pacer.wait(at).is_none() {
@@ -167,7 +167,7 @@ fn link(seed: u64) -> Link {
 
 #[test]
 fn the_tier_follows_the_link_down_and_up() {
-    let rates = [(0, 2_000_000), (20, 700_000), (40, 260_000), (60, 130_000), (80, 2_000_000)];
+    let rates = [(0, 2_000_000), (20, 600_000), (40, 200_000), (60, 80_000), (80, 2_000_000)];
     for seed in 0..20 {
         let run = run(link(seed), &rates, 110, true);
         for (from, tier) in [(20.0, Tier::Medium), (40.0, Tier::Low), (60.0, Tier::Slides)] {

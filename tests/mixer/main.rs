@@ -7,8 +7,8 @@ mod rig;
 
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::{FromMixer, ToMixer};
-use commingle::media::{Codec, Rotation, Size, SourcePacket};
-use commingle::plan::{MixInput, MixPlan, StreamSet};
+use commingle::media::{Codec, Rotation, Size, SoundQuality, SourcePacket};
+use commingle::plan::{Listener, MixInput, MixPlan, StreamSet};
 use commingle::time::now;
 
 use rig::{Camera, Colour, Rig, alike, colour, decode, encode, scene, stream, streams};
@@ -150,7 +150,7 @@ fn bad_packets_harm_nobody() {
     rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
     rig.send(ToMixer::Mix(MixPlan {
         sources: vec![MixInput { source: SourceId(14), gain_db: 0.0 }],
-        listeners: vec![ParticipantId(1)],
+        listeners: vec![Listener { participant: ParticipantId(1), quality: SoundQuality::Full }],
     }));
     let huge = huge_vp8_keyframe();
     let good = encode(Codec::Vp8, SMALL, COLOURS[0], 2);

@@ -11,6 +11,7 @@ use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{Codec, Size, SourceKind};
 use commingle::mixer::{link_on_stdin, run_process};
 use commingle::plan::SourceSpec;
+use commingle::tier::Sounds;
 use commingle::time::now;
 
 use crate::rig::PATIENCE;
@@ -54,6 +55,7 @@ fn configure() -> ToMixer {
         max_source: Size::new(1920, 1080),
         openh264: false,
         threads: 1,
+        sounds: Sounds::default(),
     })
 }
 

@@ -18,6 +18,7 @@ use commingle::media::{Codec, EncodedPacket, Rect, Rotation, Size, SourceKind, S
 use commingle::mixer::Mixer;
 use commingle::mixer::outbox::Outbox;
 use commingle::plan::{SourceSpec, StreamSet, StreamSpec};
+use commingle::tier::Sounds;
 use commingle::time::{Timestamp, now};
 
 /// A colour in BT.601 of limited range.
@@ -121,6 +122,7 @@ impl Rig {
             max_source: Size::new(1920, 1080),
             openh264: false,
             threads: 1,
+            sounds: Sounds::default(),
         }));
         let rig = Self {
             mixer,

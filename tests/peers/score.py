@@ -3,7 +3,7 @@
     python tests/peers/score.py SPOKEN.wav REFERENCE.f32 HEARD.f32
 
 SPOKEN is said over and over; REFERENCE and HEARD are recordings of it at 48 kHz, 32-bit floats, one as it should be heard.
-Each is turned in time to fit what it is compared with: where in the loop a recording begins is chance.
+Each is fitted in time to what it is compared with: where in the loop a recording begins is chance.
 """
 
 import json
@@ -16,6 +16,9 @@ from pystoi import stoi
 from scipy.signal import resample_poly
 
 RATE = 16_000
+# Samples that are fitted in time together, and how far around they are looked for.
+PART = RATE // 2
+AROUND = RATE // 8
 
 
 def spoken(path):
@@ -28,12 +31,29 @@ def recorded(path):
     return resample_poly(np.fromfile(path, dtype="<f4").astype(float), 1, 3)
 
 
-def fit(sound, to):
-    """The part of a recording that fits all of `to`, which is shorter than it."""
+def match(sound, to):
+    """Where in `sound` what is in `to` begins."""
     size = 1 << (len(sound) + len(to)).bit_length()
-    match = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(to, size)), size)
-    start = int(np.argmax(match[: len(sound) - len(to) + 1]))
-    return sound[start : start + len(to)]
+    likeness = np.fft.irfft(np.fft.rfft(sound, size) * np.conj(np.fft.rfft(to, size)), size)
+    return int(np.argmax(likeness[: len(sound) - len(to) + 1]))
+
+
+def fit(sound, to):
+    """
+    The part of a recording that fits all of `to`, which is shorter than it. A receiver stretches sound now and then, so each
+    half second is looked for again, a little way around where it should be.
+    """
+    start = match(sound, to)
+    parts = []
+    for at in range(0, len(to), PART):
+        part = to[at : at + PART]
+        first = max(0, start + at - AROUND)
+        around = sound[first : start + at + len(part) + AROUND]
+        found = first + (match(around, part) if len(around) > len(part) else 0)
+        parts.append(sound[found : found + len(part)])
+        start = found - at if np.max(np.abs(part)) > 0.05 else start
+    fitted = np.concatenate(parts)
+    return np.pad(fitted, (0, len(to) - len(fitted)))
 
 
 def score(reference, heard):

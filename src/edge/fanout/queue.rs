@@ -6,13 +6,15 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Outgoing, Recent};
-use crate::media::{EncodedPacket, VIDEO_CLOCK};
+use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
 /// Video packets a subscriber may be behind: a large keyframe and the frames around it.
 pub(super) const VIDEO_MAX: usize = 512;
-/// Audio packets a subscriber may be behind: half a second.
+/// Audio packets a subscriber may be behind, and how much older than the newest they may be: half a second.
 pub(super) const AUDIO_MAX: usize = 25;
+/// See [`AUDIO_MAX`]; in ticks of the audio clock.
+const AUDIO_AGE_MAX: u32 = AUDIO_RATE / 2;
 /// A keyframe that did not come is asked for again after so much of the stream, in ticks of the video clock.
 const ASK_AGAIN: u32 = VIDEO_CLOCK;
 
@@ -119,9 +121,10 @@ impl Queue {
         if !self.open {
             return pushed;
         }
-        if self.audio.len() == AUDIO_MAX {
+        let is_old = |waiting: &EncodedPacket| packet.timestamp.wrapping_sub(waiting.timestamp) > AUDIO_AGE_MAX;
+        while self.audio.len() == AUDIO_MAX || self.audio.front().is_some_and(is_old) {
             self.audio.pop_front();
-            pushed.dropped = 1;
+            pushed.dropped += 1;
         }
         self.audio.push_back(packet.clone());
         pushed.queued = true;

@@ -514,7 +514,7 @@ impl Task {
 }
 
 fn receives(facts: &Facts) -> Receives {
-    Receives { audio: facts.receives_audio, video: facts.receives_video }
+    Receives { audio: facts.receives_audio.is_some(), video: facts.receives_video }
 }
 
 async fn build(

@@ -60,8 +60,7 @@ impl FanOut {
 
     pub(super) fn audio(&self, tick: &AudioTick) {
         for (participant, subscriber) in &self.routes.load().audio {
-            let own = tick.own.iter().find(|(talker, _)| talker == participant);
-            if let Some(packet) = own.map_or(tick.everyone.as_ref(), |(_, own)| own.as_ref()) {
+            if let Some(packet) = tick.packet_for(*participant) {
                 subscriber.push_audio(packet);
             }
         }

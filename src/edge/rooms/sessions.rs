@@ -18,7 +18,7 @@ use crate::id::{ParticipantId, RoomName};
 use crate::media::SourceKind;
 use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
 use crate::room::{Admission, Admitted, Input, Refusal};
-use crate::sdp::{Direction, Facts, Fragment, Offer};
+use crate::sdp::{Direction, Facts, Fragment, Offer, OfferError};
 
 /// A peer's news waiting for its room.
 const PEER_EVENTS: usize = 64;
@@ -147,7 +147,7 @@ impl Rooms {
             return Err(RoomError::ShuttingDown);
         }
         let offer = Offer::parse(offer_text)?;
-        let facts = offer.facts(&self.inner.settings.encodable)?;
+        let facts = self.facts(&offer)?;
         check_door(options.door, facts.direction)?;
         let role = match (facts.direction, options.role) {
             (Direction::RecvOnly, Role::Participant) => Role::Viewer,
@@ -176,6 +176,10 @@ impl Rooms {
                 Err(error)
             }
         }
+    }
+
+    fn facts(&self, offer: &Offer) -> Result<Facts, OfferError> {
+        offer.facts(&self.inner.settings.encodable, &self.inner.settings.ladder.sounds)
     }
 
     /// Finds or makes the room. One that is ending this very moment is followed by a new one.
@@ -269,7 +273,7 @@ impl Rooms {
         let session = self.session_of(secret)?;
         let _turn = session.turn.lock().await;
         let offer = Offer::parse(offer_text)?;
-        let facts = offer.facts(&self.inner.settings.encodable)?;
+        let facts = self.facts(&offer)?;
         if session.role == Role::Viewer && facts.direction.sends() {
             return Err(RoomError::ViewerSends);
         }

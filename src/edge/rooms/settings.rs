@@ -58,6 +58,7 @@ impl ServerSettings {
             max_source: self.max_source,
             openh264: self.openh264,
             threads: self.mixer_threads,
+            sounds: self.ladder.sounds,
         }
     }
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{SoundMixer, SoundStats};
-use crate::codec::sound::OpusSettings;
 use crate::id::SourceId;
 use crate::link::FromMixer;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
+use crate::tier::Sounds;
 use crate::time::{Timestamp, now};
 
 /// Packets that may wait for the next tick: ten seconds of ten microphones.
@@ -82,13 +82,8 @@ impl Grid for AudioGrid {
 }
 
 /// Runs until the inbox is closed.
-pub(in crate::mixer) fn run(
-    epoch: Timestamp,
-    settings: OpusSettings,
-    inbox: &Watched<SoundInbox>,
-    outbox: &Arc<Outbox>,
-) {
-    let mut mixer = SoundMixer::new(settings);
+pub(in crate::mixer) fn run(epoch: Timestamp, sounds: Sounds, inbox: &Watched<SoundInbox>, outbox: &Arc<Outbox>) {
+    let mut mixer = SoundMixer::new(sounds);
     let mut last = None;
     loop {
         let tick = if mixer.is_idle() {
@@ -112,8 +107,7 @@ pub(in crate::mixer) fn run(
         }
         last = Some(tick.n);
         let (sound, levels) = mixer.tick(tick.n, now());
-        let sends = sound.everyone.is_some() || sound.own.iter().any(|(_, own)| own.is_some());
-        let sound = sends.then_some(FromMixer::Audio(sound));
+        let sound = (!sound.is_empty()).then_some(FromMixer::Audio(sound));
         outbox.push_all(sound.into_iter().chain(levels.map(FromMixer::Levels)));
         inbox.lock().stats = mixer.stats();
     }

@@ -10,7 +10,8 @@
 //! 3. Whoever speaks gets the sum without any source of his. While nobody else speaks this is silence, told to him as
 //!    every pause is, by a few frames; afterwards it costs no encode and he is sent nothing. He does not go back to the
 //!    shared mix before a hangover is over, because each going to and fro costs bits and a new encoder.
-//! 4. A mix that nobody hears is not encoded.
+//! 4. A mix that nobody hears is not encoded, nor is a quality of it. Whoever hears it thin gets packets of several ticks;
+//!    he goes to and fro between the qualities where such a packet begins, so that he misses nothing and hears nothing twice.
 
 pub(super) mod audio_loop;
 mod mix;
@@ -20,11 +21,11 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::audio::{SILENCE, minus, sum};
-use crate::codec::sound::OpusSettings;
 use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
-use crate::media::{AUDIO_TICK_SAMPLES, SourcePacket};
+use crate::media::{AUDIO_TICK_SAMPLES, SoundQuality, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec};
+use crate::tier::Sounds;
 use crate::time::Timestamp;
 
 use self::mix::{Mix, Tick};
@@ -57,12 +58,17 @@ pub struct SoundStats {
 /// The sound of one room.
 #[derive(Debug)]
 pub struct SoundMixer {
-    settings: OpusSettings,
+    sounds: Sounds,
     specs: BTreeMap<SourceId, SourceSpec>,
     /// The sources of the plan, and those that are just fading out of it.
     voices: BTreeMap<SourceId, Voice>,
     plan: MixPlan,
-    listeners: BTreeSet<ParticipantId>,
+    /// Who listens by the plan, and the quality that he is to hear.
+    listeners: BTreeMap<ParticipantId, SoundQuality>,
+    /// Who listens now, and the quality that he hears.
+    hearing: BTreeMap<ParticipantId, SoundQuality>,
+    /// The thin packet that the last tick is in, counted from tick 0.
+    packet: u64,
     everyone: Mix,
     own: BTreeMap<ParticipantId, Own>,
     /// Ticks since anybody was heard.
@@ -83,14 +89,16 @@ struct Own {
 
 impl SoundMixer {
     /// A mixer without sources and listeners.
-    pub fn new(settings: OpusSettings) -> Self {
+    pub fn new(sounds: Sounds) -> Self {
         Self {
-            settings,
+            sounds,
             specs: BTreeMap::new(),
             voices: BTreeMap::new(),
             plan: MixPlan::default(),
-            listeners: BTreeSet::new(),
-            everyone: Mix::new(settings),
+            listeners: BTreeMap::new(),
+            hearing: BTreeMap::new(),
+            packet: 0,
+            everyone: Mix::new(sounds),
             own: BTreeMap::new(),
             silent: u64::MAX,
             told_levels: false,
@@ -116,8 +124,9 @@ impl SoundMixer {
 
     /// Who is heard by whom from now on.
     pub fn set_plan(&mut self, plan: MixPlan) {
-        self.listeners = plan.listeners.iter().copied().collect();
-        self.own.retain(|participant, _| self.listeners.contains(participant));
+        self.listeners = plan.listeners.iter().map(|listener| (listener.participant, listener.quality)).collect();
+        self.hearing.retain(|participant, _| self.listeners.contains_key(participant));
+        self.own.retain(|participant, _| self.listeners.contains_key(participant));
         self.plan = plan;
         self.follow_plan();
     }
@@ -148,21 +157,34 @@ impl SoundMixer {
         self.silent = if speaking.is_empty() { self.silent.saturating_add(1) } else { 0 };
         let levels = n.is_multiple_of(LEVEL_TICKS).then(|| self.levels()).flatten();
         self.forget_leavers();
+        self.follow_listeners(n);
         self.follow_speakers(&speaking);
 
-        let mut out = AudioTick::default();
+        let thin = self.hearing.iter().filter(|(_, quality)| **quality == SoundQuality::Thin);
+        let mut out = AudioTick { thin_listeners: thin.map(|(listener, _)| *listener).collect(), ..Default::default() };
         for (&participant, own) in &mut self.own {
             let his = added(heard.iter().filter(|(speaker, _)| *speaker == participant));
             let mut others = [0.0; AUDIO_TICK_SAMPLES];
             minus(&total, &his, &mut others);
-            own.mix.limit(others);
-            out.own.push((participant, own.mix.encode(n, &mut self.gone.encoded)));
+            own.mix.limit(n, others);
+            let mut packet = None;
+            for quality in SoundQuality::ALL {
+                if self.hearing.get(&participant) == Some(&quality) {
+                    packet = own.mix.encode(quality, &mut self.gone.encoded);
+                } else {
+                    own.mix.rest(quality);
+                }
+            }
+            out.own.push((participant, packet));
         }
-        self.everyone.limit(total);
-        if self.listeners.iter().any(|listener| !self.own.contains_key(listener)) {
-            out.everyone = self.everyone.encode(n, &mut self.gone.encoded);
-        } else {
-            self.everyone.rest();
+        self.everyone.limit(n, total);
+        for (quality, packet) in [(SoundQuality::Full, &mut out.everyone), (SoundQuality::Thin, &mut out.thin)] {
+            let mut shared = self.hearing.iter().filter(|(listener, _)| !self.own.contains_key(listener));
+            if shared.any(|(_, hears)| *hears == quality) {
+                *packet = self.everyone.encode(quality, &mut self.gone.encoded);
+            } else {
+                self.everyone.rest(quality);
+            }
         }
         (out, levels)
     }
@@ -183,7 +205,7 @@ impl SoundMixer {
             for voice in std::mem::take(&mut self.voices).values() {
                 self.count(voice);
             }
-            self.everyone = Mix::new(self.settings);
+            self.everyone = Mix::new(self.sounds);
             return;
         }
         let mut left: BTreeSet<SourceId> = self.voices.keys().copied().collect();
@@ -216,9 +238,27 @@ impl SoundMixer {
         }
     }
 
+    /// Gives listeners the quality of the plan where a thin packet begins; who is new waits for that only to hear thin.
+    fn follow_listeners(&mut self, n: u64) {
+        let packet = n / u64::from(self.sounds.thin.ticks());
+        let begins = std::mem::replace(&mut self.packet, packet) != packet;
+        for (&participant, &quality) in &self.listeners {
+            match self.hearing.entry(participant) {
+                Entry::Occupied(mut hears) if begins && *hears.get() != quality => {
+                    hears.insert(quality);
+                    self.everyone.join();
+                }
+                Entry::Vacant(new) if begins || quality == SoundQuality::Full => {
+                    new.insert(quality);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Gives a mix of their own to those who begin to speak, and takes it from those who ended long enough ago.
     fn follow_speakers(&mut self, speaking: &BTreeSet<ParticipantId>) {
-        for &participant in speaking.intersection(&self.listeners) {
+        for &participant in speaking.iter().filter(|participant| self.hearing.contains_key(participant)) {
             let own = self.own.entry(participant);
             own.or_insert_with(|| Own { mix: self.everyone.branch(), silent: 0 }).silent = 0;
         }

@@ -1,17 +1,22 @@
 //! A room's sound in virtual time: real Opus packets in, what each listener's decoder makes of it out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::f32::consts::TAU;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
+use super::mix::timestamp;
 use super::*;
-use crate::codec::sound::{OpusEncoder, SoundDecoder};
+use crate::codec::sound::{OpusEncoder, OpusSettings, SoundDecoder};
+use crate::media::SoundQuality::{Full, Thin};
 use crate::media::{AUDIO_RATE, Codec, EncodedPacket, SourceKind};
-use crate::plan::MixInput;
+use crate::plan::{Listener, MixInput};
 
 const EPOCH: Timestamp = Timestamp::from_micros(7_000_000);
+/// Ticks by which people play later than they are sent: the first tick of a thin packet comes so late.
+const PLAYOUT: u64 = 2;
 
 fn at(tick: u64) -> Timestamp {
     EPOCH + Duration::from_millis(20 * tick)
@@ -73,9 +78,17 @@ struct Person {
     hz: f32,
     loud: f32,
     voice: fn(f32, f64) -> f32,
+    quality: SoundQuality,
     encoder: OpusEncoder,
     sent: u16,
     decoder: SoundDecoder,
+    /// Packets not played yet, and sound of the last one that was.
+    waiting: VecDeque<EncodedPacket>,
+    playing: VecDeque<f32>,
+    /// RTP time at which the next packet may begin.
+    next: Option<u32>,
+    /// Ticks that were made up, since no packet was there.
+    made_up: u64,
     heard: Vec<f32>,
     packets: Vec<(u64, EncodedPacket)>,
     joined: bool,
@@ -89,9 +102,14 @@ impl Person {
             hz,
             loud,
             voice: tone,
+            quality: Full,
             encoder: OpusEncoder::new(OpusSettings { bitrate: 48_000, ..OpusSettings::default() }),
             sent: 0,
             decoder: SoundDecoder::new(Codec::Opus).expect("opus is sound"),
+            waiting: VecDeque::new(),
+            playing: VecDeque::new(),
+            next: None,
+            made_up: 0,
             heard: Vec::new(),
             packets: Vec::new(),
             joined: true,
@@ -117,23 +135,56 @@ impl Person {
         payload.map(|payload| SourcePacket { sequence: self.sent, ..packet(n, 960, at(n), payload) })
     }
 
+    /// Takes what tick `n` brings, and plays the tick that is [`PLAYOUT`] before.
     fn hear(&mut self, n: u64, sound: &AudioTick) {
-        let own = sound.own.iter().find(|(participant, _)| *participant == self.participant);
-        let packet = own.map_or(&sound.everyone, |(_, own)| own);
-        let samples = match packet {
-            Some(packet) => {
-                self.packets.push((n, packet.clone()));
-                self.decoder.decode(&packet.payload).expect("what we send is opus")
+        if let Some(packet) = sound.packet_for(self.participant) {
+            let late = self.next.map_or(0, |next| next.wrapping_sub(packet.timestamp) as i32);
+            assert!(late <= 0, "{} is sent {late} samples twice at tick {n}", self.participant);
+            assert!(timestamp(n).wrapping_sub(packet.timestamp) <= timestamp(PLAYOUT), "it came too late to be played");
+            self.packets.push((n, packet.clone()));
+            self.next = Some(packet.timestamp.wrapping_add(opus_samples(&packet.payload)));
+            self.waiting.push_back(packet.clone());
+        }
+        let due = self.waiting.front().is_some_and(|packet| packet.timestamp == timestamp(n - PLAYOUT));
+        if self.playing.is_empty() {
+            match if due { self.waiting.pop_front() } else { None } {
+                Some(packet) => {
+                    self.playing.extend(self.decoder.decode(&packet.payload).expect("what we send is opus"));
+                }
+                None => {
+                    self.made_up += 1;
+                    self.playing.extend(self.decoder.conceal(AUDIO_TICK_SAMPLES, None));
+                }
             }
-            None => self.decoder.conceal(AUDIO_TICK_SAMPLES, None),
-        };
-        assert_eq!(samples.len(), AUDIO_TICK_SAMPLES);
-        self.heard.extend(samples);
+        } else {
+            assert!(!due, "two sounds for one tick");
+        }
+        self.heard.extend(self.playing.drain(..AUDIO_TICK_SAMPLES));
     }
 
     fn last(&self, ticks: usize) -> &[f32] {
         &self.heard[self.heard.len() - ticks * AUDIO_TICK_SAMPLES..]
     }
+}
+
+/// Samples in an Opus packet, by its table of contents (RFC 6716 section 3.1).
+fn opus_samples(payload: &[u8]) -> u32 {
+    let toc = payload[0];
+    let frame = match toc >> 3 {
+        config @ 0..=11 => [480, 960, 1_920, 2_880][usize::from(config % 4)],
+        config @ 12..=15 => [480, 960][usize::from(config % 2)],
+        config => 120 << (config % 4),
+    };
+    frame
+        * match toc & 3 {
+            0 => 1,
+            1 | 2 => 2,
+            _ => u32::from(payload[1] & 0x3f),
+        }
+}
+
+fn listener(id: u32, quality: SoundQuality) -> Listener {
+    Listener { participant: ParticipantId(id), quality }
 }
 
 struct Room {
@@ -148,7 +199,7 @@ struct Room {
 impl Room {
     fn new(people: Vec<Person>) -> Self {
         let mut room = Self {
-            mixer: SoundMixer::new(OpusSettings::default()),
+            mixer: SoundMixer::new(Sounds::default()),
             people,
             n: 10_000,
             levels: BTreeMap::new(),
@@ -165,7 +216,7 @@ impl Room {
         let joined = || self.people.iter().filter(|person| person.joined);
         self.mixer.set_plan(MixPlan {
             sources: joined().map(|person| MixInput { source: person.source, gain_db: 0.0 }).collect(),
-            listeners: joined().map(|person| person.participant).collect(),
+            listeners: joined().map(|person| listener(person.participant.0, person.quality)).collect(),
         });
     }
 
@@ -180,8 +231,8 @@ impl Room {
                 }
             }
             let (sound, levels) = self.mixer.tick(n, at(n) + Duration::from_millis(3));
-            for packet in sound.everyone.iter().chain(sound.own.iter().filter_map(|(_, own)| own.as_ref())) {
-                assert_eq!(packet.timestamp, (n * 960) as u32);
+            if let Some(packet) = &sound.everyone {
+                assert_eq!(packet.timestamp, timestamp(n));
             }
             for person in self.people.iter_mut().filter(|person| person.joined) {
                 person.hear(n, &sound);
@@ -347,7 +398,7 @@ fn nonsense_is_counted_and_harms_nobody() {
     let input = |source| MixInput { source, gain_db: 0.0 };
     room.mixer.set_plan(MixPlan {
         sources: vec![input(SourceId(101)), input(rogue)],
-        listeners: vec![ParticipantId(1), ParticipantId(2)],
+        listeners: vec![listener(1, Full), listener(2, Full)],
     });
     for n in 0..200u64 {
         let payload = (0..n % 40).map(|i| (n * 31 + i * 17) as u8 | 3).collect::<Vec<u8>>().into();
@@ -367,7 +418,7 @@ fn nothing_runs_without_listeners_or_sources() {
     let mut room = Room::new(vec![Person::new(1, 440.0, 0.3), Person::new(2, 440.0, 0.0)]);
     assert!(!room.mixer.is_idle());
     room.run(10);
-    room.mixer.set_plan(MixPlan { sources: vec![], listeners: vec![ParticipantId(1)] });
+    room.mixer.set_plan(MixPlan { sources: vec![], listeners: vec![listener(1, Full)] });
     assert!(!room.mixer.is_idle(), "the pause must be told");
     room.people[0].joined = false;
     room.people[1].joined = false;
@@ -375,7 +426,7 @@ fn nothing_runs_without_listeners_or_sources() {
     assert!(room.mixer.is_idle());
     room.mixer.set_plan(MixPlan { sources: vec![MixInput { source: SourceId(101), gain_db: 0.0 }], listeners: vec![] });
     assert!(room.mixer.is_idle());
-    let fresh = SoundMixer::new(OpusSettings::default());
+    let fresh = SoundMixer::new(Sounds::default());
     assert!(fresh.is_idle());
 }
 
@@ -384,7 +435,7 @@ fn gain_and_g711() {
     let mut room = Room::new(vec![Person::new(1, 440.0, 0.2), Person::new(2, 500.0, 0.0)]);
     room.mixer.set_plan(MixPlan {
         sources: vec![MixInput { source: SourceId(101), gain_db: -6.0 }],
-        listeners: vec![ParticipantId(2)],
+        listeners: vec![listener(2, Full)],
     });
     room.run(80);
     let heard = strength(room.people[1].last(40), 440.0);
@@ -401,4 +452,145 @@ fn gain_and_g711() {
         room.run(1);
     }
     assert!(strength(room.people[1].last(40), 500.0) > 0.05, "PCMU is heard");
+}
+
+/// Four who talk and three who do not, every other one on a thin link.
+fn mixed_room() -> Room {
+    let tones = [330.0, 530.0, 870.0, 1270.0];
+    let mut people: Vec<Person> = tones.iter().zip(1..).map(|(&hz, id)| Person::new(id, hz, 0.15)).collect();
+    people.extend([9, 10, 11].map(|id| Person::new(id, 440.0, 0.0)));
+    for person in people.iter_mut().step_by(2) {
+        person.quality = Thin;
+    }
+    Room::new(people)
+}
+
+#[test]
+fn everyone_hears_all_but_himself_thin_too() {
+    let mut room = mixed_room();
+    room.run(150);
+    for person in &room.people {
+        let heard = person.last(50);
+        for other in room.people.iter().filter(|other| other.loud > 0.0) {
+            let got = db(strength(heard, other.hz) / other.loud);
+            let (who, hz) = (person.participant, other.hz);
+            if other.participant == who {
+                // Few bits make some noise at any frequency.
+                let below = if person.quality == Thin { -34.0 } else { -40.0 };
+                assert!(got < below, "{who} hears himself at {got} dB");
+            } else {
+                let near = if person.quality == Thin { 6.0 } else { 3.0 };
+                assert!(got.abs() < near, "{who} hears {hz} Hz at {got} dB");
+            }
+        }
+        let recent: Vec<_> = person.packets.iter().filter(|(n, _)| *n >= room.n - 90).collect();
+        let bytes: usize = recent.iter().map(|(_, packet)| packet.payload.len()).sum();
+        let kbps = bytes as f64 * 8.0 / 1.8 / 1_000.0;
+        let (packets, rate) = if person.quality == Thin { (30, 15.0..24.0) } else { (90, 30.0..60.0) };
+        assert_eq!(recent.len(), packets, "{:?}", person.participant);
+        assert!(rate.contains(&kbps), "{} gets {kbps} kbit/s", person.participant);
+    }
+}
+
+#[test]
+fn thin_sound_costs_an_encode_a_packet_and_only_while_somebody_has_it() {
+    let cost = |room: &mut Room| {
+        let before = room.encoded();
+        room.run(90);
+        room.encoded() - before
+    };
+    let mut room = mixed_room();
+    room.run(30);
+    // Two thin and two full talkers, and the shared mix in both qualities.
+    assert_eq!(cost(&mut room), 2 * 30 + 2 * 90 + 30 + 90);
+    for person in &mut room.people {
+        person.quality = Full;
+    }
+    room.plan();
+    room.run(3);
+    assert_eq!(cost(&mut room), 4 * 90 + 90);
+    for person in &mut room.people {
+        person.loud = 0.0;
+        person.quality = Thin;
+    }
+    room.plan();
+    room.run(90);
+    assert_eq!(cost(&mut room), 0, "silence costs nothing");
+    room.people[0].loud = 0.2;
+    room.run(30);
+    assert_eq!(cost(&mut room), 30, "one encode for all who do not talk");
+}
+
+#[test]
+fn a_change_of_quality_makes_no_click_and_no_gap() {
+    let mut people = vec![Person::new(1, 300.0, 0.2), Person::new(2, 470.0, 0.2), Person::new(3, 500.0, 0.0)];
+    people.extend([Person::new(4, 500.0, 0.0), Person::new(5, 500.0, 0.0)]);
+    people[4].quality = Thin;
+    let mut room = Room::new(people);
+    room.run(60);
+    let begun: Vec<u64> = room.people.iter().map(|person| person.made_up).collect();
+    // A talker and a listener go to and fro, at every place within a packet; others stay what they are.
+    for round in 0..24 {
+        for who in [1, 2] {
+            room.people[who].quality = if round % 2 == 0 { Thin } else { Full };
+        }
+        room.plan();
+        room.run(20 + round % 5);
+    }
+    // Few bits make noise of their own: what is no steeper and no softer than with one who is thin all the time is no seam.
+    let heard = |k: usize| &room.people[k].heard[40 * AUDIO_TICK_SAMPLES..];
+    let softest = |k: usize| heard(k).chunks(AUDIO_TICK_SAMPLES).map(rms).fold(1.0, f32::min);
+    let (steep_limit, soft_limit) = (1.3 * steepest(heard(4)), 0.7 * softest(4));
+    for k in [1, 2, 3] {
+        let person = &room.people[k];
+        assert_eq!(person.made_up, begun[k], "{} missed something", person.participant);
+        let (steep, soft) = (steepest(heard(k)), softest(k));
+        assert!(steep < steep_limit, "a step of {steep}, against {steep_limit}, for {}", person.participant);
+        assert!(soft > soft_limit, "a hole of {soft}, against {soft_limit}, for {}", person.participant);
+    }
+}
+
+#[test]
+fn ticks_left_out_cost_thin_listeners_no_more_than_them() {
+    let mut people = vec![Person::new(1, 300.0, 0.2), Person::new(2, 470.0, 0.0)];
+    people[1].quality = Thin;
+    let mut room = Room::new(people);
+    room.run(32);
+    assert_eq!(room.n % 3, 0);
+    room.n += 1;
+    room.run(2);
+    let (n, packet) = room.people[1].packets.last().expect("he hears");
+    assert_eq!((*n, packet.timestamp, opus_samples(&packet.payload)), (room.n - 1, timestamp(room.n - 2), 1_920));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever people do: nobody is sent a sound twice (see `hear`), timestamps are ticks', and whoever listens to
+    /// others that talk misses nothing for longer than a thin packet.
+    #[test]
+    fn qualities_and_talk_change_at_any_time(
+        thin_ms in prop::sample::select(vec![20_u32, 40, 60]),
+        steps in prop::collection::vec((0..4_usize, any::<bool>(), any::<bool>(), 1..9_u64), 10..30),
+    ) {
+        let people = (1..=4).map(|id| Person::new(id, 200.0 * id as f32, 0.0)).chain([Person::new(5, 150.0, 0.2)]);
+        let mut room = Room::new(people.collect());
+        room.mixer = SoundMixer::new(Sounds::new(48, 20, thin_ms));
+        room.people.iter().for_each(|person| room.mixer.set_source(person.spec()));
+        room.plan();
+        room.run(30);
+        for (who, thin, talks, ticks) in steps {
+            room.people[who].quality = if thin { Thin } else { Full };
+            room.people[who].loud = if talks { 0.2 } else { 0.0 };
+            room.plan();
+            let made_up: Vec<u64> = room.people.iter().map(|person| person.made_up).collect();
+            room.run(ticks);
+            for (person, before) in room.people[..4].iter().zip(made_up) {
+                prop_assert_eq!(person.made_up, before, "{} missed something", person.participant);
+            }
+        }
+        for (_, packet) in room.people.iter().flat_map(|person| &person.packets) {
+            prop_assert_eq!(packet.timestamp % 960, 0);
+        }
+    }
 }

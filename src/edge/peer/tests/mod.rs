@@ -19,6 +19,7 @@ use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
 use crate::edge::fanout::Recent;
 use crate::media::EncodedPacket;
+use crate::tier::Sounds;
 use crate::time::now;
 
 const SCREEN: u32 = 3333;
@@ -44,7 +45,7 @@ struct Server {
 
 fn parse(text: &str) -> (Offer, Facts) {
     let offer = Offer::parse(text).expect("an offer");
-    let facts = offer.facts(&[Codec::Vp8, Codec::H264]).expect("can be answered");
+    let facts = offer.facts(&[Codec::Vp8, Codec::H264], &Sounds::default()).expect("can be answered");
     (offer, facts)
 }
 
