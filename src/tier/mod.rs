@@ -1,10 +1,11 @@
 //! The quality ladder: which sizes, rates and bitrates there are, and which rung a link carries.
 //!
 //! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
-//! [`Chooser`], which picks a tier by it. Does not know: connections, streams, who is at the other end. Time is an argument.
+//! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier. Does not know: connections, streams, who is at the other end. Time is an argument.
 
 mod chooser;
 mod downlink;
+mod pacer;
 #[cfg(test)]
 mod simulation;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::chooser::{Choice, Chooser, Costs, Limit, Reception};
 pub use self::downlink::{Arrival, Downlink};
+pub use self::pacer::Pacer;
 
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Size, SoundQuality, Tier};
 
@@ -32,8 +34,18 @@ pub struct TierSpec {
     pub size: Size,
     /// Frames a second.
     pub fps: u32,
-    /// Target bitrate in kbit/s.
+    /// What it takes on the wire in kbit/s, the packets' headers included.
     pub bitrate_kbps: u32,
+}
+
+impl TierSpec {
+    /// What is left for the pictures of [`bitrate_kbps`](Self::bitrate_kbps) at so many frames a second, in kbit/s.
+    pub fn payload_kbps(&self, fps: u32) -> u32 {
+        let wire = u64::from(self.bitrate_kbps) * 1_000;
+        // A frame is a packet at least, and few end where a packet does.
+        let packets = (wire / 8 / (PAYLOAD + OVERHEAD)).max(fps.into()) + 1;
+        (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
+    }
 }
 
 /// How sound is sent in one quality.
@@ -201,10 +213,7 @@ impl Ladder {
     pub fn costs(&self) -> Costs {
         let cost = |tier: Tier| {
             let sound = self.sounds.spec(SoundTaken::Any.with(tier));
-            let video = self.spec(tier).map_or(0, |spec| {
-                let packets = (u64::from(spec.bitrate_kbps) * 1_000 / 8 / PAYLOAD).max(spec.fps.into()) + 1;
-                u64::from(spec.bitrate_kbps) * 1_000 + packets * OVERHEAD * 8
-            });
+            let video = self.spec(tier).map_or(0, |spec| u64::from(spec.bitrate_kbps) * 1_000);
             sound.cost() + video
         };
         Costs {
