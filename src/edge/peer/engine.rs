@@ -27,6 +27,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
+use super::outgoing::Ssrcs;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
 
@@ -204,7 +205,7 @@ pub(super) fn track_out(format: &Format, ssrc: u32, sends: bool) -> MediaStreamT
     let kind = format.codec.kind();
     let label = if kind == Kind::Audio { "out-audio" } else { "out-video" };
     // Retransmissions go by a stream of their own where the client takes them so; its number only has to differ.
-    let rtx = format.rtx.map(|_| RTCRtpRtxParameters { ssrc: ssrc.wrapping_add(1) });
+    let rtx = format.rtx.map(|_| RTCRtpRtxParameters { ssrc: Ssrcs::repair(ssrc) });
     let encoding = RTCRtpEncodingParameters {
         rtp_coding_parameters: RTCRtpCodingParameters { rid: String::new(), ssrc: Some(ssrc), rtx, fec: None },
         active: true,

@@ -30,6 +30,11 @@ impl Ssrcs {
         let audio = rand::random::<u32>() | 1;
         Self { audio, video: audio ^ 0x8000_0004 }
     }
+
+    /// That of the stream which repairs another.
+    pub(super) const fn repair(ssrc: u32) -> u32 {
+        ssrc.wrapping_add(1)
+    }
 }
 
 /// How fast a peer's video may leave.
@@ -77,7 +82,7 @@ pub(super) struct Outputs {
 }
 
 /// How fast video leaves while nobody knows better: a keyframe of the best tier within a tenth of a second.
-const PACE: u64 = 10_000_000;
+pub(super) const PACE: u64 = 10_000_000;
 
 /// Sends what the subscriber gets until the connection ends; `pace` is how fast video may leave.
 pub(super) async fn write(
