@@ -16,6 +16,9 @@ pub mod sdp;
 pub mod speaker;
 pub mod tier;
 
+// transport
+pub mod transport;
+
 // room
 pub mod room;
 

@@ -4,7 +4,7 @@
 //! the machine, so a timestamp taken in the edge can be compared in the mixer. Everything else is told the time.
 
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,23 @@ impl Sub<Duration> for Timestamp {
 
     fn sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(by.as_micros() as u64))
+    }
+}
+
+/// A point in time on both of the clocks that are in use: the crate `rtc` counts in the second.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Ours.
+    pub now: Timestamp,
+    /// The standard library's.
+    pub instant: Instant,
+}
+
+impl Moment {
+    /// Reads both clocks.
+    #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
+    pub fn present() -> Self {
+        Self { now: now(), instant: Instant::now() }
     }
 }
 

@@ -16,15 +16,15 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::api::{JoinError, Joined};
 use super::barcode::Place;
-use super::connection::{Connection, Moment, Setup};
+use super::connection::{Connection, Setup};
 use super::description::{Answer, Offer};
 use super::eye::Eye;
 use super::footage::{Clock, Tone};
-use super::ice::Credentials;
 use super::report::BotReport;
 use super::{Role, Task, World};
 use crate::sdp::Direction;
-use crate::time::{self, Timestamp};
+use crate::time::{self, Moment, Timestamp};
+use crate::transport::ice::Credentials;
 
 /// How often a server that is busy is asked again.
 const JOIN_TRIES: usize = 300;
@@ -46,10 +46,6 @@ const CLOCK_DRIFT: f32 = 1.01;
 /// How loud the tone is said to be, and silence, in -dBov (RFC 6464).
 const LOUD: u8 = 19;
 const SILENT: u8 = 127;
-
-fn moment() -> Moment {
-    Moment { now: time::now(), instant: Instant::now().into_std() }
-}
 
 /// Runs a bot until it is told to leave, or has failed.
 pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
@@ -243,7 +239,7 @@ impl Bot {
                 },
                 () = &mut timer => {}
             }
-            let moment = moment();
+            let moment = Moment::present();
             self.receive(moment);
             self.connection.tick(moment);
             if let Err(error) = self.enter_when_connected(moment.now, report) {
@@ -261,7 +257,7 @@ impl Bot {
             self.send().await;
             self.set(timer.as_mut(), moment.now);
         }
-        let moment = moment();
+        let moment = Moment::present();
         self.connection.video().finish(moment.now);
         self.connection.audio().finish(moment.now);
         report.finish(moment.now, &mut self.connection, self.eye.as_ref().map(Eye::seen));

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rtc::rtcp;
@@ -20,14 +20,15 @@ use rtc::rtp;
 use rtc::shared::marshal::{MarshalSize, Unmarshal};
 
 use super::description::{Answer, OPUS, REPAIR, VIDEO};
-use super::ice::{self, Agent, Credentials};
 use super::incoming::{Due, Incoming, Packet};
 use super::outgoing::{Extensions, Outgoing};
-use super::secure::{self, Identity, Progress, Secure};
 use crate::codec::Depayloader;
 use crate::media::{AUDIO_RATE, Codec, EncodedPacket, Kind, VIDEO_CLOCK};
 use crate::sdp::Direction;
-use crate::time::Timestamp;
+use crate::time::{Moment, Timestamp};
+use crate::transport::ice::{Agent, Credentials, Role};
+use crate::transport::secure::{self, Identity, Progress, Secure};
+use crate::transport::stun;
 
 /// From one report to the next.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -35,13 +36,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const HANDSHAKE_TICK: Duration = Duration::from_millis(100);
 /// Longest time from the answer to a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
-
-/// Now, on both clocks: the crate's protocols count in the second.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    pub(super) now: Timestamp,
-    pub(super) instant: Instant,
-}
 
 /// What a connection begins with.
 pub(super) struct Setup<'a> {
@@ -111,7 +105,7 @@ impl Connection {
         Self {
             identity: identity.clone(),
             fingerprint: answer.fingerprint,
-            agent: Agent::new(identity.crypto(), ice, answer.ice, answer.candidates, now),
+            agent: Agent::new(identity.crypto(), Role::Controlling, ice, answer.ice, answer.candidates, now),
             secure: None,
             direction,
             codec,
@@ -180,12 +174,12 @@ impl Connection {
 
     /// Takes a datagram.
     pub(super) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: &[u8]) {
-        if ice::is_stun(datagram) {
+        if stun::is_stun(datagram) {
             if let Some(answer) = self.agent.handle(moment.now, from, datagram) {
                 self.out.push_back((from, BytesMut::from(&answer[..])));
             }
-            if let (None, Some(server)) = (&self.secure, self.agent.selected()) {
-                self.begin_handshake(moment, server);
+            if self.secure.is_none() && self.agent.selected().is_some() {
+                self.begin_handshake(moment);
             }
         } else if secure::is_dtls(datagram) {
             self.handshake(moment, datagram);
@@ -265,8 +259,8 @@ impl Connection {
         self.flush_handshake();
     }
 
-    fn begin_handshake(&mut self, moment: Moment, server: SocketAddr) {
-        match Secure::connect(&self.identity, server, &self.fingerprint, moment.instant) {
+    fn begin_handshake(&mut self, moment: Moment) {
+        match Secure::connect(&self.identity, vec![self.fingerprint.clone()], moment.instant) {
             Ok(secure) => self.secure = Some(secure),
             Err(error) => self.over = Some(format!("the DTLS handshake cannot begin: {error}")),
         }

@@ -6,9 +6,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::ice::Credentials;
 use crate::media::{Codec, Kind};
 use crate::sdp::Direction;
+use crate::transport::ice::Credentials;
 
 /// Payload type of Opus.
 pub(super) const OPUS: u8 = 111;

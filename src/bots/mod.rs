@@ -16,11 +16,9 @@ mod connection;
 mod description;
 mod eye;
 mod footage;
-mod ice;
 mod incoming;
 mod outgoing;
 mod report;
-mod secure;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,11 +39,11 @@ use self::eye::Spot;
 pub use self::footage::Camera;
 use self::footage::Footage;
 pub use self::report::{BotReport, Load, Report};
-use self::secure::Identity;
 use crate::codec::CodecError;
 use crate::id::RoomName;
 use crate::media::Codec;
 use crate::time;
+use crate::transport::secure::Identity;
 
 /// HTTP requests at a time; a crowd that leaves at once is not to be a flood.
 const REQUESTS: usize = 16;
@@ -198,7 +196,8 @@ impl Crowd {
         allow_sockets();
         let api = Api::new(&plan.url, plan.token.clone())?;
         let own_addresses = own_addresses(api.own_address()?);
-        let identity = Identity::new().map_err(|error| BotsError::Identity(error.to_string()))?;
+        let crypto = rtc::crypto::default_provider().map_err(|error| BotsError::Identity(error.to_string()))?;
+        let identity = Identity::new(crypto).map_err(|error| BotsError::Identity(error.to_string()))?;
         let sends = plan.participants + plan.publishers > 0;
         let footage = if sends {
             let (codec, camera) = (plan.codec, plan.camera);

@@ -15,6 +15,7 @@ use rtc::shared::marshal::Marshal;
 
 use super::description::{AUDIO_LEVEL, TRANSPORT_NUMBER};
 use crate::time::Timestamp;
+use crate::transport;
 
 /// Packets kept to be sent again: two seconds of a camera.
 const KEPT: usize = 512;
@@ -123,19 +124,13 @@ impl Outgoing {
     pub(super) fn report(&self, now: Timestamp) -> SenderReport {
         SenderReport {
             ssrc: self.ssrc,
-            ntp_time: ntp(now),
+            ntp_time: transport::ntp(now),
             rtp_time: self.rtp_time(now.since(self.epoch)),
             packet_count: self.packets,
             octet_count: self.octets,
             ..SenderReport::default()
         }
     }
-}
-
-/// NTP's format of seconds: any clock will do, as long as both streams of a sender are on the same (RFC 3550 section 4).
-fn ntp(now: Timestamp) -> u64 {
-    let (seconds, micros) = (now.as_micros() / 1_000_000, now.as_micros() % 1_000_000);
-    (seconds << 32) | ((micros << 32) / 1_000_000)
 }
 
 #[cfg(test)]

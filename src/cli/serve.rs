@@ -108,7 +108,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     register_udp(&metrics, &mux);
     let settings = settings(&config)?;
     metrics.register(|registry| settings.counters.register(registry));
-    let rooms = Rooms::new(settings, PeerConfig { mux });
+    let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
+    let rooms = Rooms::new(settings, peers);
     let app = App::new(&config, rooms.clone(), metrics, media.port());
     let server = tokio::spawn(api::serve(listener, app.clone()));
     announce(http, media, &config)?;

@@ -204,7 +204,7 @@ impl From<RoomError> for Problem {
             }
             RoomError::Peer(PeerError::Fragment(_)) => Self::of_kind(StatusCode::BAD_REQUEST, "fragment", detail),
             RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
-            RoomError::Stuck => Self::overloaded(detail).retry_after(busy),
+            RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
         }
     }
 }

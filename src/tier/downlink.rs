@@ -197,7 +197,8 @@ impl Downlink {
 
     /// The least delay of the packets that left in so long a time up to `until`.
     fn least_delay(&self, until: Timestamp, time: Duration) -> Option<i64> {
-        let left = self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
+        let left =
+            self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
         left.filter_map(delay).min()
     }
 
@@ -207,7 +208,10 @@ impl Downlink {
         let waited = |packet: &&Arrival| delay(packet).is_none_or(|delay| delay >= busy);
         let packets = || self.window.iter().rev().take_while(waited).filter(|packet| packet.arrival.is_some());
         let last = packets().next()?;
-        let recent = || packets().take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX));
+        let recent = || {
+            packets()
+                .take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX))
+        };
         let first = recent().last()?;
         let span = last.arrival?.checked_sub(first.arrival?)?;
         if span < FULL || recent().count() < FULL_PACKETS || delay(last)? - delay(first)? < GROWN {

@@ -45,7 +45,14 @@ pub struct Pacer {
 impl Pacer {
     /// A pacer for a way of which nothing is known yet.
     pub fn new(now: Timestamp) -> Self {
-        Self { bytes_per_second: RATE as f64 / 8.0, budget: BURST_BYTES, filled: now, open: true, held: now, queue: Duration::ZERO }
+        Self {
+            bytes_per_second: RATE as f64 / 8.0,
+            budget: BURST_BYTES,
+            filled: now,
+            open: true,
+            held: now,
+            queue: Duration::ZERO,
+        }
     }
 
     /// Follows what the way carries, in bits per second where that is known, and the queue on it.

@@ -3,12 +3,15 @@
 //! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer (or output); [`Recent`], what a stream has sent
 //! since its last keyframe, so that whoever joins need not wait for the next; and [`Rewriter`], which makes a stream's
 //! packets one subscriber's own. Does not know: connections, streams' contents beyond VP8's picture id.
-//! The fan-out pushes and never waits; one writer per subscriber takes packets out with [`Subscriber::next`].
+//! The fan-out pushes and never waits. Either a writer waits for one subscriber's packets with [`Subscriber::next`], or whoever
+//! serves many is told by a [`Bell`] and takes them with [`Subscriber::pop`].
 
 mod queue;
 mod recent;
 mod rewrite;
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -44,18 +47,64 @@ pub struct SubscriberStats {
     pub audio_dropped: u64,
 }
 
+/// What has become of a subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// There are packets to send.
+    Packets,
+    /// A keyframe is needed.
+    KeyframeWanted,
+    /// A stream that was wanted flows.
+    Switched,
+}
+
+/// Tells whoever serves many subscribers that one has news.
+pub trait Bell: Debug + Send + Sync {
+    /// Called by the fan-out for every packet: it must return at once.
+    fn ring(&self, news: News);
+}
+
+/// Who is told of a subscriber's news.
+#[derive(Debug)]
+enum Told {
+    /// A writer and an asker of its own, each of whom waits for it.
+    Tasks { ready: Notify, keyframe: Notify, switched: Notify },
+    /// Somebody who waits for many.
+    Bell(Arc<dyn Bell>),
+}
+
+impl Told {
+    fn tell(&self, news: News) {
+        match (self, news) {
+            (Self::Bell(bell), news) => bell.ring(news),
+            (Self::Tasks { ready, .. }, News::Packets) => ready.notify_one(),
+            (Self::Tasks { keyframe, .. }, News::KeyframeWanted) => keyframe.notify_one(),
+            (Self::Tasks { switched, .. }, News::Switched) => switched.notify_one(),
+        }
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self::Tasks { ready: Notify::new(), keyframe: Notify::new(), switched: Notify::new() }
+    }
+}
+
 /// The queue of one who gets streams. Closed until [`Subscriber::resume`]: what is pushed before is nobody's loss.
 #[derive(Debug, Default)]
 pub struct Subscriber {
     queue: Mutex<Queue>,
-    ready: Notify,
-    keyframe: Notify,
-    switched: Notify,
+    told: Told,
     video_dropped: AtomicU64,
     audio_dropped: AtomicU64,
 }
 
 impl Subscriber {
+    /// One whose news are told by a bell; nobody waits for them.
+    pub fn with_bell(bell: Arc<dyn Bell>) -> Self {
+        Self { told: Told::Bell(bell), ..Self::default() }
+    }
+
     /// From now on this video stream is wanted; None for no video. What flows goes on until the new one can begin.
     pub fn want(&self, stream: Option<u32>) {
         self.queue.lock().want(stream);
@@ -75,15 +124,8 @@ impl Subscriber {
         if dropped > 0 {
             self.video_dropped.fetch_add(dropped, Ordering::Relaxed);
         }
-        if wants_keyframe {
-            self.keyframe.notify_one();
-        }
-        if switched {
-            self.switched.notify_one();
-        }
-        if queued {
-            self.ready.notify_one();
-        }
+        let news = [(wants_keyframe, News::KeyframeWanted), (switched, News::Switched), (queued, News::Packets)];
+        news.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, news)| self.told.tell(news));
     }
 
     /// Queues a packet of sound; the oldest leaves when there are too many.
@@ -93,7 +135,7 @@ impl Subscriber {
             self.audio_dropped.fetch_add(pushed.dropped, Ordering::Relaxed);
         }
         if pushed.queued {
-            self.ready.notify_one();
+            self.told.tell(News::Packets);
         }
     }
 
@@ -102,34 +144,58 @@ impl Subscriber {
         self.queue.lock().resume();
     }
 
-    /// The next packet to send; sound goes first. For one writer.
+    /// The next packet to send, if there is one; sound goes first.
+    pub fn pop(&self) -> Option<Outgoing> {
+        self.queue.lock().pop()
+    }
+
+    /// The next packet of sound to send, if there is one; video waits.
+    pub fn pop_audio(&self) -> Option<Outgoing> {
+        self.queue.lock().pop_audio().map(Outgoing::Audio)
+    }
+
+    /// Waits for the next packet to send; sound goes first. For one writer.
     pub async fn next(&self) -> Outgoing {
         loop {
-            if let Some(outgoing) = self.queue.lock().pop() {
+            if let Some(outgoing) = self.pop() {
                 return outgoing;
             }
-            self.ready.notified().await;
+            self.heard(News::Packets).await;
         }
     }
 
-    /// The next packet of sound to send; video waits. For the same writer.
+    /// Waits for the next packet of sound to send; video waits. For the same writer.
     pub async fn next_audio(&self) -> Outgoing {
         loop {
-            if let Some(packet) = self.queue.lock().pop_audio() {
-                return Outgoing::Audio(packet);
+            if let Some(outgoing) = self.pop_audio() {
+                return outgoing;
             }
-            self.ready.notified().await;
+            self.heard(News::Packets).await;
         }
     }
 
     /// Waits until a keyframe is needed; requests made meanwhile are one. For one asker.
     pub async fn keyframe_wanted(&self) {
-        self.keyframe.notified().await;
+        self.heard(News::KeyframeWanted).await;
     }
 
     /// Waits until a stream that was wanted flows. For one asker.
     pub async fn switched(&self) {
-        self.switched.notified().await;
+        self.heard(News::Switched).await;
+    }
+
+    async fn heard(&self, news: News) {
+        match (&self.told, news) {
+            (Told::Tasks { ready, .. }, News::Packets) => ready.notified().await,
+            (Told::Tasks { keyframe, .. }, News::KeyframeWanted) => keyframe.notified().await,
+            (Told::Tasks { switched, .. }, News::Switched) => switched.notified().await,
+            (Told::Bell(_), _) => std::future::pending().await,
+        }
+    }
+
+    /// Whether video waits to be sent.
+    pub fn has_video(&self) -> bool {
+        self.queue.lock().has_video()
     }
 
     /// How long the oldest packet of video has been waiting.

@@ -143,6 +143,10 @@ impl Queue {
         self.audio.pop_front()
     }
 
+    pub(super) fn has_video(&self) -> bool {
+        !self.video.is_empty()
+    }
+
     pub(super) fn backlog(&self, now: Timestamp) -> Duration {
         self.video.front().map_or(Duration::ZERO, |oldest| now.since(oldest.since))
     }

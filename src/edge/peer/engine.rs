@@ -11,8 +11,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
-    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder,
-    TwccReceiverBuilder, TwccSenderBuilder,
+    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder, TwccReceiverBuilder, TwccSenderBuilder,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
@@ -27,6 +26,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
+use super::outgoing::Ssrcs;
 use super::repairs::Repairs;
 use super::requests::Requests;
 use super::tap::Tap;
@@ -206,7 +206,7 @@ pub(super) fn track_out(format: &Format, ssrc: u32, sends: bool) -> MediaStreamT
     let kind = format.codec.kind();
     let label = if kind == Kind::Audio { "out-audio" } else { "out-video" };
     // Retransmissions go by a stream of their own where the client takes them so; its number only has to differ.
-    let rtx = format.rtx.map(|_| RTCRtpRtxParameters { ssrc: ssrc.wrapping_add(1) });
+    let rtx = format.rtx.map(|_| RTCRtpRtxParameters { ssrc: Ssrcs::repair(ssrc) });
     let encoding = RTCRtpEncodingParameters {
         rtp_coding_parameters: RTCRtpCodingParameters { rid: String::new(), ssrc: Some(ssrc), rtx, fec: None },
         active: true,

@@ -4,7 +4,7 @@
 //! know: rooms, HTTP, codecs' insides. An offer comes in, packets of its sources leave through a [`SourceSink`]; streams
 //! come in through the peer's [`Subscriber`]; what happens is told by [`PeerEvent`]s.
 //!
-//! One task per peer owns its state (`task`). Callbacks of `webrtc` run on the connection's driver and only put a note
+//! Those who only receive are served many at a time (`viewer`); of the others one task per peer owns the state (`task`). Callbacks of `webrtc` run on the connection's driver and only put a note
 //! into that task's bounded queue. A reader per received track does nothing but pass packets on, since the queue it reads
 //! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
 
@@ -20,7 +20,9 @@ mod repairs;
 mod requests;
 mod tap;
 mod task;
+mod viewer;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,10 +30,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use self::task::{Command, Task};
+use self::viewer::{Rung, Viewers};
 use super::fanout::Subscriber;
 use super::udp::Mux;
 use crate::media::{Codec, SourceKind, SourcePacket};
-use crate::sdp::{Facts, Fragment, Offer};
+use crate::sdp::{Direction, Facts, Fragment, Offer};
 use crate::tier::Reception;
 
 /// Requests waiting for a peer's task.
@@ -41,7 +44,20 @@ const COMMANDS: usize = 32;
 #[derive(Clone)]
 pub struct PeerConfig {
     /// The media port.
-    pub mux: Arc<Mux>,
+    mux: Arc<Mux>,
+    /// Who serves those who only receive.
+    viewers: Arc<Viewers>,
+}
+
+impl PeerConfig {
+    /// For peers on this port; must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When there is no certificate or thread to be had.
+    pub fn new(mux: Arc<Mux>) -> io::Result<Self> {
+        let viewers = Arc::new(Viewers::start(&mux)?);
+        Ok(Self { mux, viewers })
+    }
 }
 
 /// What happens to a peer.
@@ -79,6 +95,9 @@ pub enum PeerError {
     /// The peer is gone.
     #[error("the session is over; join again")]
     Closed,
+    /// Too many join at once.
+    #[error("the server is busy with others who join; try again in a moment")]
+    Busy,
 }
 
 /// Takes a peer's sources. Called by track readers for every packet: it must return at once.
@@ -135,6 +154,8 @@ struct Counters {
 /// A connected or connecting peer. Its connection ends with this handle.
 pub struct Peer {
     commands: mpsc::Sender<Command>,
+    /// Who serves many is told of commands, and of their end; dropped after them.
+    rung: Option<Rung>,
     subscriber: Arc<Subscriber>,
     counters: Arc<Counters>,
     seen: Arc<tap::Seen>,
@@ -153,10 +174,14 @@ impl Peer {
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
+        if facts.direction == Direction::RecvOnly {
+            return config.viewers.answer(&config.mux, offer, text, facts, events);
+        }
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (task, answer) = Task::answer(config, offer, text, facts, sink, events).await?;
         let peer = Self {
             commands,
+            rung: None,
             subscriber: Arc::clone(&task.subscriber),
             counters: Arc::clone(&task.counters),
             seen: Arc::clone(&task.seen),
@@ -197,13 +222,13 @@ impl Peer {
     /// Asks the peer for a keyframe of the source in this section; not more than twice a second.
     pub async fn request_keyframe(&self, mid: &str) {
         // A peer that is gone sends no more keyframes.
-        let _ = self.commands.send(Command::Keyframe(mid.to_owned())).await;
+        let _ = self.send(Command::Keyframe(mid.to_owned())).await;
     }
 
     /// Sends no video for so long, so that what waits on the way can drain.
     pub async fn pause(&self, pause: Duration) {
         // A peer that is gone sends nothing anyway.
-        let _ = self.commands.send(Command::Pause(pause)).await;
+        let _ = self.send(Command::Pause(pause)).await;
     }
 
     /// Counters and latest values.
@@ -229,15 +254,21 @@ impl Peer {
     /// Says goodbye and ends the connection; returns when it is over. Also when it is over already.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).await.is_ok() {
+        if self.send(Command::Close(reply)).await.is_ok() {
             let _ = done.await;
         }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, PeerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.map_err(|_| PeerError::Closed)?;
+        self.send(command(reply)).await?;
         answer.await.map_err(|_| PeerError::Closed)?
+    }
+
+    async fn send(&self, command: Command) -> Result<(), PeerError> {
+        self.commands.send(command).await.map_err(|_| PeerError::Closed)?;
+        self.rung.iter().for_each(Rung::ring);
+        Ok(())
     }
 }
 

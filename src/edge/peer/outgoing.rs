@@ -32,6 +32,11 @@ impl Ssrcs {
         let audio = rand::random::<u32>() | 1;
         Self { audio, video: audio ^ 0x8000_0004 }
     }
+
+    /// That of the stream which repairs another.
+    pub(super) const fn repair(ssrc: u32) -> u32 {
+        ssrc.wrapping_add(1)
+    }
 }
 
 /// One track to a peer.

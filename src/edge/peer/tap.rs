@@ -1,7 +1,8 @@
 //! What passes between a peer and us in RTCP, read where it passes.
 //!
-//! Owns: [`Tap`], an interceptor next to the wire. It tells of keyframe requests and of how our packets arrive, and reads
-//! from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on unchanged.
+//! Owns: [`Reports`], which reads what a receiver tells: keyframe requests, and how our packets arrive; and [`Tap`], an
+//! interceptor next to the wire that passes it on, and reads from our own reports how theirs arrive. Does not know: rooms,
+//! what is done about it. Packets go on unchanged.
 //!
 //! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
 
@@ -21,6 +22,8 @@ use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use tokio::sync::{Notify, watch};
 
+use crate::tier;
+
 /// Sender reports remembered to measure the round trip by.
 const REPORTS_MAX: usize = 8;
 
@@ -35,6 +38,14 @@ pub(super) struct Reception {
     pub(super) shortest: Option<Duration>,
     /// What the peer thinks that it can receive, in bits per second, where it says so (REMB).
     pub(super) estimate: Option<u64>,
+}
+
+impl Reception {
+    /// The same for whoever chooses tiers: a round trip longer than the shortest is a queue.
+    pub(super) fn told(&self) -> tier::Reception {
+        let queue = self.rtt.zip(self.shortest).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
+        tier::Reception { lost: self.fraction_lost, queue, estimate: self.estimate, ..tier::Reception::default() }
+    }
 }
 
 /// What the tap has seen, shared with the peer's task.
@@ -61,15 +72,80 @@ impl Default for Seen {
     }
 }
 
-/// The interceptor.
-pub(super) struct Tap {
-    seen: Arc<Seen>,
+/// What a receiver tells of one video and one audio stream of ours.
+pub(super) struct Reports {
     /// SSRC of our video.
     video: u32,
     /// The SSRC whose reports count: our video, else our audio.
     reported: u32,
     /// Middle 32 bits of our sender reports' NTP time, and when they left.
     sent: VecDeque<(u32, Instant)>,
+    latest: Reception,
+}
+
+/// What one packet of RTCP said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Told {
+    /// A keyframe of our video is wanted.
+    pub(super) keyframe_wanted: bool,
+    /// There is a new report.
+    pub(super) reception: bool,
+}
+
+impl Reports {
+    /// `video` is the SSRC of our video; `reported` that of the stream whose reception is told.
+    pub(super) fn new(video: u32, reported: u32) -> Self {
+        Self { video, reported, sent: VecDeque::new(), latest: Reception::default() }
+    }
+
+    /// How things arrive, by the latest report.
+    pub(super) fn latest(&self) -> Reception {
+        self.latest
+    }
+
+    pub(super) fn read(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) -> Told {
+        let any = packet.as_any();
+        let mut told = Told::default();
+        if let Some(request) = any.downcast_ref::<PictureLossIndication>() {
+            told.keyframe_wanted = request.media_ssrc == self.video;
+        } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
+            told.keyframe_wanted = request.fir.iter().any(|entry| entry.ssrc == self.video);
+        } else if let Some(estimate) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
+            // Told with the next report: one alone says nothing of losses.
+            self.latest.estimate = Some(estimate.bitrate as u64);
+        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
+            told.reception = self.reported(&report.reports, now);
+        } else if let Some(report) = any.downcast_ref::<SenderReport>() {
+            told.reception = self.reported(&report.reports, now);
+        }
+        told
+    }
+
+    fn reported(&mut self, reports: &[ReceptionReport], now: Instant) -> bool {
+        let Some(report) = reports.iter().find(|report| report.ssrc == self.reported) else { return false };
+        let sent = self.sent.iter().find(|(ntp, _)| *ntp == report.last_sender_report);
+        let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
+        // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
+        let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
+        self.latest.fraction_lost = f32::from(report.fraction_lost) / 256.0;
+        self.latest.rtt = rtt;
+        self.latest.shortest = [self.latest.shortest, rtt].into_iter().flatten().min();
+        true
+    }
+
+    /// A report of ours has left.
+    pub(super) fn sent(&mut self, report: &SenderReport, now: Instant) {
+        if report.ssrc == self.reported {
+            self.sent.truncate(REPORTS_MAX - 1);
+            self.sent.push_front(((report.ntp_time >> 16) as u32, now));
+        }
+    }
+}
+
+/// The interceptor.
+pub(super) struct Tap {
+    seen: Arc<Seen>,
+    reports: Reports,
     /// Losses by stream, as our own reports count them.
     lost: Vec<(u32, u32)>,
     inward: VecDeque<TaggedPacket>,
@@ -79,65 +155,24 @@ pub(super) struct Tap {
 impl Tap {
     /// `video` is the SSRC of our video; `reported` that of the stream whose reception is told.
     pub(super) fn new(seen: Arc<Seen>, video: u32, reported: u32) -> Self {
-        Self {
-            seen,
-            video,
-            reported,
-            sent: VecDeque::new(),
-            lost: Vec::new(),
-            inward: VecDeque::new(),
-            outward: VecDeque::new(),
-        }
+        let reports = Reports::new(video, reported);
+        Self { seen, reports, lost: Vec::new(), inward: VecDeque::new(), outward: VecDeque::new() }
     }
 
-    fn read(&self, packet: &dyn rtc::rtcp::Packet, now: Instant) {
-        let any = packet.as_any();
-        if let Some(request) = any.downcast_ref::<PictureLossIndication>() {
-            self.wanted(request.media_ssrc);
-        } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
-            request.fir.iter().for_each(|entry| self.wanted(entry.ssrc));
-        } else if let Some(estimate) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
-            // Told with the next report: one alone says nothing of losses.
-            let seen = &self.seen.reception;
-            seen.send_if_modified(|reception| {
-                reception.estimate = Some(estimate.bitrate as u64);
-                false
-            });
-        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            report.reports.iter().for_each(|report| self.reported(report, now));
-        } else if let Some(report) = any.downcast_ref::<SenderReport>() {
-            report.reports.iter().for_each(|report| self.reported(report, now));
-        }
-    }
-
-    fn wanted(&self, ssrc: u32) {
-        if ssrc == self.video {
+    fn read(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) {
+        let told = self.reports.read(packet, now);
+        if told.keyframe_wanted {
             self.seen.keyframe_wanted.notify_one();
         }
-    }
-
-    fn reported(&self, report: &ReceptionReport, now: Instant) {
-        if report.ssrc != self.reported {
-            return;
+        if told.reception {
+            self.seen.reception.send_replace(self.reports.latest());
         }
-        let sent = self.sent.iter().find(|(ntp, _)| *ntp == report.last_sender_report);
-        let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
-        // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
-        let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
-        self.seen.reception.send_modify(|reception| {
-            reception.fraction_lost = f32::from(report.fraction_lost) / 256.0;
-            reception.rtt = rtt;
-            reception.shortest = [reception.shortest, rtt].into_iter().flatten().min();
-        });
     }
 
     fn wrote(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) {
         let any = packet.as_any();
         if let Some(report) = any.downcast_ref::<SenderReport>() {
-            if report.ssrc == self.reported {
-                self.sent.truncate(REPORTS_MAX - 1);
-                self.sent.push_front(((report.ntp_time >> 16) as u32, now));
-            }
+            self.reports.sent(report, now);
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
             for report in &report.reports {
                 self.lost.retain(|(ssrc, _)| *ssrc != report.ssrc);

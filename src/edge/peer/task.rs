@@ -23,7 +23,7 @@ use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
 
 use super::arrivals::Arrivals;
 use super::associate::{Associator, Wanted};
-use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PREFIX, Taken};
+use super::description::{self, CANDIDATES_MAX, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
 use super::notes::{Callbacks, Note};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
@@ -36,19 +36,20 @@ use crate::media::SourceKind;
 use crate::sdp::{Facts, Fragment, Offer};
 use crate::tier::{Pacer, Reception};
 use crate::time::{self, Timestamp};
+use crate::transport::ice::Credentials;
 
 /// A peer that has not connected by then never will.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Keyframe requests are passed on at most this often.
-const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
 /// From one word on how things arrive to the next; feedback comes more often.
-const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
+pub(super) const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
 /// A peer that has not told of single packets for so long does not do so (any more): then its reports must do.
 const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
 /// Who is connected and has no video after so long needs a keyframe; until then what was sent lately may do.
-const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the last event may take to be taken.
-const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams seen that the offer did not name, which may wait.
 const LEARNED: usize = 8;
 
@@ -196,7 +197,7 @@ impl Task {
         text: &str,
         taken: Taken,
         sources: &[(String, SourceKind)],
-    ) -> Result<(String, Ice), PeerError> {
+    ) -> Result<(String, Credentials), PeerError> {
         self.add_outputs(&taken).await?;
         // Answers to our checks may come before ours is known to be an agreement.
         self.connection.set_remote_password(&taken.ice.password);
@@ -220,7 +221,7 @@ impl Task {
         Ok((made, ice))
     }
 
-    async fn describe(&self, offer: &str) -> Result<(String, Ice), PeerError> {
+    async fn describe(&self, offer: &str) -> Result<(String, Credentials), PeerError> {
         self.pc.set_remote_description(RTCSessionDescription::offer(offer.to_owned())?).await?;
         let made = async {
             let answer = self.pc.create_answer(None).await?;
@@ -371,14 +372,7 @@ impl Task {
         if self.fed_back.is_some_and(|at| time::now().since(at) < FEEDBACK_SILENCE) {
             return Ok(());
         }
-        let queue = seen.rtt.zip(seen.shortest).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
-        self.tell(PeerEvent::Reception(Reception {
-            lost: seen.fraction_lost,
-            queue,
-            backlog: self.subscriber.backlog(time::now()),
-            estimate: seen.estimate,
-            ..Reception::default()
-        }))
+        self.tell(PeerEvent::Reception(Reception { backlog: self.subscriber.backlog(time::now()), ..seen.told() }))
     }
 
     async fn note(&mut self, note: Note) -> Result<(), End> {
@@ -513,7 +507,7 @@ impl Task {
     }
 }
 
-fn receives(facts: &Facts) -> Receives {
+pub(super) fn receives(facts: &Facts) -> Receives {
     Receives { audio: facts.receives_audio.is_some(), video: facts.receives_video }
 }
 

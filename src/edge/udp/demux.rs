@@ -10,22 +10,20 @@ use std::sync::Arc;
 
 use rtc::crypto::RTCCryptoProvider;
 
+use super::Key;
 use super::inbox::Inbox;
-use super::stun::{Class, Message, Transaction, is_stun};
+use crate::transport::stun::{Class, Message, Transaction, is_stun};
 
 /// Validated addresses kept per connection; the one not seen for longest leaves first. A browser has few interfaces.
 const ADDRESSES_MAX: usize = 16;
 /// Checks of ours waiting for an answer, per connection: 32 candidates, resent for some seconds.
 const CHECKS_MAX: usize = 256;
 
-/// Names a connection in the table.
-pub(super) type Key = u64;
-
 /// What to do with a datagram.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It belongs to this connection.
-    Deliver(Arc<Inbox>),
+    Deliver(Arc<Inbox>, Key),
     /// A plain STUN request: answer where it came from.
     AnswerStun(Transaction),
     /// Nobody's.
@@ -119,7 +117,7 @@ impl Table {
         }
     }
 
-    /// Gives the connection its virtual socket of one address family.
+    /// Gives the connection somewhere to receive what comes by one address family.
     pub(super) fn set_inbox(&mut self, key: Key, ipv4: bool, inbox: Option<Arc<Inbox>>) {
         if let Some(connection) = self.connections.get_mut(&key) {
             *(if ipv4 { &mut connection.inbox_v4 } else { &mut connection.inbox_v6 }) = inbox;
@@ -209,7 +207,7 @@ impl Table {
     fn deliver(&self, key: Key, from: SocketAddr) -> Verdict {
         let connection = self.connections.get(&key);
         let inbox = connection.and_then(|c| if from.is_ipv4() { c.inbox_v4.as_ref() } else { c.inbox_v6.as_ref() });
-        inbox.map_or(Verdict::Drop(Reason::NoSocket), |inbox| Verdict::Deliver(Arc::clone(inbox)))
+        inbox.map_or(Verdict::Drop(Reason::NoSocket), |inbox| Verdict::Deliver(Arc::clone(inbox), key))
     }
 }
 
@@ -217,8 +215,8 @@ impl Table {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::stun::tests::{plain_request, signed};
     use super::*;
+    use crate::transport::stun::tests::{plain_request, signed};
 
     const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
@@ -250,7 +248,7 @@ mod tests {
         /// Which connection gets the datagram.
         fn goes_to(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<usize, Reason> {
             match self.table.classify(from, datagram) {
-                Verdict::Deliver(inbox) => {
+                Verdict::Deliver(inbox, _) => {
                     Ok(self.inboxes.iter().position(|known| Arc::ptr_eq(known, &inbox)).expect("one of ours"))
                 }
                 Verdict::Drop(reason) => Err(reason),
@@ -377,7 +375,7 @@ mod tests {
         fn random_datagrams_reach_nobody(bytes in proptest::collection::vec(any::<u8>(), 0..300), last: u8) {
             let mut pair = pair();
             let verdict = pair.table.classify(address(last), &bytes);
-            prop_assert!(!matches!(verdict, Verdict::Deliver(_)));
+            prop_assert!(!matches!(verdict, Verdict::Deliver(..)));
         }
     }
 }

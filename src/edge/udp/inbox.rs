@@ -1,6 +1,7 @@
-//! The datagrams waiting for one connection: a bounded queue with a waker.
+//! The datagrams waiting for a connection, or for all connections of a thread: a bounded queue with a waker.
 //!
-//! Owns: the bound and the wake-up. Does not know: whose it is. The receiving task pushes, the connection's driver pops.
+//! Owns: the bound and the wake-up. Does not know: what connections are. The receiving task pushes; a connection's driver
+//! or a thread that serves many pops.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,26 +9,50 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-/// Datagrams a connection may leave unread: about a second of a camera at 5 Mbit/s. Then the newest are dropped.
+use super::Key;
+
+/// Datagrams one connection may leave unread: about a second of a camera at 5 Mbit/s. Then the newest are dropped.
 const INBOX_MAX: usize = 1024;
 
-#[derive(Debug, Default)]
-pub(super) struct Inbox(Mutex<State>);
+/// A datagram, whose it is and where it came from.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::edge) struct Received {
+    pub(in crate::edge) key: Key,
+    pub(in crate::edge) from: SocketAddr,
+    pub(in crate::edge) datagram: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub(in crate::edge) struct Inbox {
+    state: Mutex<State>,
+    max: usize,
+}
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(SocketAddr, Box<[u8]>)>,
+    waiting: VecDeque<Received>,
     waker: Option<Waker>,
 }
 
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new(INBOX_MAX)
+    }
+}
+
 impl Inbox {
+    /// One for so many datagrams.
+    pub(in crate::edge) fn new(max: usize) -> Self {
+        Self { state: Mutex::default(), max }
+    }
+
     /// Queues a datagram; false when the inbox is full and it was dropped.
-    pub(super) fn push(&self, from: SocketAddr, datagram: &[u8]) -> bool {
-        let mut state = self.0.lock();
-        if state.waiting.len() == INBOX_MAX {
+    pub(in crate::edge) fn push(&self, key: Key, from: SocketAddr, datagram: &[u8]) -> bool {
+        let mut state = self.state.lock();
+        if state.waiting.len() == self.max {
             return false;
         }
-        state.waiting.push_back((from, datagram.into()));
+        state.waiting.push_back(Received { key, from, datagram: datagram.into() });
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -36,11 +61,16 @@ impl Inbox {
         true
     }
 
+    /// Whether nothing waits.
+    pub(in crate::edge) fn is_empty(&self) -> bool {
+        self.state.lock().waiting.is_empty()
+    }
+
     /// Takes the oldest datagram, or arranges to be woken by the next.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<(SocketAddr, Box<[u8]>)> {
-        let mut state = self.0.lock();
-        if let Some(datagram) = state.waiting.pop_front() {
-            return Poll::Ready(datagram);
+    pub(in crate::edge) fn poll(&self, cx: &Context<'_>) -> Poll<Received> {
+        let mut state = self.state.lock();
+        if let Some(received) = state.waiting.pop_front() {
+            return Poll::Ready(received);
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -56,12 +86,13 @@ mod tests {
         let inbox = Inbox::default();
         let from = SocketAddr::from(([127, 0, 0, 1], 1));
         for number in 0..INBOX_MAX {
-            assert!(inbox.push(from, &number.to_be_bytes()));
+            assert!(inbox.push(7, from, &number.to_be_bytes()));
         }
-        assert!(!inbox.push(from, b"one too many"));
+        assert!(!inbox.push(7, from, b"one too many"));
         let cx = Context::from_waker(Waker::noop());
         for number in 0..INBOX_MAX {
-            assert_eq!(inbox.poll(&cx), Poll::Ready((from, number.to_be_bytes().into())));
+            let received = Received { key: 7, from, datagram: number.to_be_bytes().into() };
+            assert_eq!(inbox.poll(&cx), Poll::Ready(received));
         }
         assert_eq!(inbox.poll(&cx), Poll::Pending);
     }

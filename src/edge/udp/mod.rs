@@ -4,14 +4,17 @@
 //! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`], told its ICE
 //! credentials, and given to `webrtc` as a `Runtime`; datagrams flow between its virtual socket and the port.
 //!
+//! A connection of our own has an [`Inbox`] it may share with others instead, and sends by a [`Batch`].
+//!
 //! A datagram that is not STUN reaches a connection only from an address that connection has validated (`demux`). The
-//! port is also a plain STUN server. Sending never waits: what the kernel does not take at once is lost and counted.
+//! port is also a plain STUN server. Virtual sockets never wait to send: what the kernel does not take at once is lost and
+//! counted; a batch waits for it.
 //! On a machine with several addresses the kernel picks the source of what we send; bind one of them where that matters.
 
+mod batch;
 mod demux;
 mod inbox;
 mod socket;
-mod stun;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -27,9 +30,12 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use webrtc::runtime::Runtime;
 
-use self::demux::{Key, Reason, Table, Verdict};
+pub(in crate::edge) use self::batch::Batch;
+use self::demux::{Reason, Table, Verdict};
+pub(in crate::edge) use self::inbox::{Inbox, Received};
 use self::socket::MuxRuntime;
 use crate::time;
+use crate::transport::stun;
 
 /// Socket buffers asked of the kernel, in bytes; it may give less (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -41,6 +47,9 @@ const STUN_ANSWERS_PER_SECOND: u32 = 20;
 const STUN_BUCKETS: usize = 512;
 /// How often a free port is looked for that both address families can have.
 const PORT_TRIES: usize = 16;
+
+/// Names a connection on the port.
+pub(in crate::edge) type Key = u64;
 
 /// What the media port has seen. Counters since the start.
 #[derive(Debug, Default)]
@@ -171,8 +180,8 @@ impl Mux {
         self.stats.received_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
         let verdict = self.table.lock().classify(from, datagram);
         let dropped = match verdict {
-            Verdict::Deliver(inbox) if inbox.push(from, datagram) => return,
-            Verdict::Deliver(_) | Verdict::Drop(Reason::NoSocket) => &self.stats.dropped_inbox,
+            Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return,
+            Verdict::Deliver(..) | Verdict::Drop(Reason::NoSocket) => &self.stats.dropped_inbox,
             Verdict::AnswerStun(transaction) => {
                 if self.stun_limit.allows(from.ip(), time::unix_seconds()) {
                     self.send(from, &stun::mapped_address(&transaction, from));
@@ -227,6 +236,24 @@ impl Connection {
     pub fn bind_addresses(&self) -> Vec<&'static str> {
         let families = [(&self.mux.v4, "127.0.0.1:0"), (&self.mux.v6, "[::1]:0")];
         families.into_iter().filter(|(port, _)| port.is_some()).map(|(_, address)| address).collect()
+    }
+
+    /// Its name.
+    pub(in crate::edge) const fn key(&self) -> Key {
+        self.key
+    }
+
+    /// What comes for this connection goes there; it has no virtual socket then.
+    pub(in crate::edge) fn deliver_to(&self, inbox: &Arc<Inbox>) {
+        let mut table = self.mux.table.lock();
+        for ipv4 in [true, false] {
+            table.set_inbox(self.key, ipv4, Some(Arc::clone(inbox)));
+        }
+    }
+
+    /// Remembers a check of ours that leaves by a [`Batch`], so that its answer is known.
+    pub(in crate::edge) fn sent_check(&self, to: SocketAddr, datagram: &[u8]) {
+        self.mux.table.lock().sent_check(self.key, to, datagram);
     }
 
     /// Sets the user fragment checks are addressed to and the password that signs them; replaces the former ones.

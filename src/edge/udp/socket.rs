@@ -18,9 +18,9 @@ use webrtc::runtime::{
     Transmit,
 };
 
-use super::demux::Key;
-use super::inbox::Inbox;
-use super::{Fate, Mux, stun};
+use super::inbox::{Inbox, Received};
+use super::{Fate, Key, Mux};
+use crate::transport::stun;
 
 /// First byte of a DTLS alert record (RFC 6347 section 4.1).
 const DTLS_ALERT: u8 = 21;
@@ -139,7 +139,7 @@ impl AsyncUdpSocket for VirtualSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let (Some(buf), Some(meta)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
-        self.inbox.poll(cx).map(|(from, datagram)| {
+        self.inbox.poll(cx).map(|Received { from, datagram, .. }| {
             let len = datagram.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram[..len]);
             *meta = RecvMeta::default();

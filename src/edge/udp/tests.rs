@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use webrtc::runtime::AsyncUdpSocket;
 
-use super::stun::Class;
-use super::stun::tests::{plain_request, signed};
 use super::*;
+use crate::transport::stun::Class;
+use crate::transport::stun::tests::{plain_request, signed};
 
 const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
 const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use commingle::time;
 
-pub(crate) use self::way::{Conditions, Counts};
 use self::way::Way;
+pub(crate) use self::way::{Conditions, Counts};
 
 /// Threads look so often whether the relay is over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,8 +57,7 @@ impl Relay {
         socket.set_read_timeout(Some(LOOK)).expect("not zero");
         let port = socket.local_addr().expect("bound").port();
         let ways = Ways { up: Way::new(up, seed), down: Way::new(down, !seed) };
-        let shared =
-            Arc::new(Shared { ways: Mutex::new(ways), changed: Condvar::new(), over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { ways: Mutex::new(ways), changed: Condvar::new(), over: AtomicBool::new(false) });
         let (listening, pumping) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || listening.listen(&socket, server));
         thread::spawn(move || pumping.pump());

@@ -97,7 +97,7 @@ impl Api {
             linger: config.rooms.linger(),
             counters: RoomCounters::default(),
         };
-        let rooms = Rooms::new(settings, PeerConfig { mux });
+        let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
         let app = App::new(&config, rooms, Arc::new(Metrics::default()), port);
         Self { router: router(&app), app }
     }

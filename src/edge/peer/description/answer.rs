@@ -4,13 +4,14 @@
 
 use std::fmt::Write as _;
 
-use super::{Ice, STREAM_ID, Section, Taken, parse, write};
+use super::{STREAM_ID, Section, Taken, parse, write};
 use crate::sdp::replace_candidates;
+use crate::transport::ice::Credentials;
 
 /// Reads our credentials from the answer that `webrtc` made.
-pub(in crate::edge::peer) fn local_ice(answer: &str) -> Option<Ice> {
+pub(in crate::edge::peer) fn local_ice(answer: &str) -> Option<Credentials> {
     let find = |prefix: &str| answer.lines().find_map(|line| line.trim_end().strip_prefix(prefix)).map(str::to_owned);
-    Some(Ice { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
+    Some(Credentials { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
 }
 
 /// The answer for the client: with our candidates, the simulcast layers we take, and the refused sections in their places.
@@ -39,7 +40,7 @@ pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[Str
     replace_candidates(&write(&session, &sections), candidates)
 }
 
-fn refusal(offered: &Section) -> Section {
+pub(super) fn refusal(offered: &Section) -> Section {
     let line = offered.lines.first().map(String::as_str).unwrap_or_default();
     let fields: Vec<&str> = line.split(' ').collect();
     let line = match *fields.as_slice() {
@@ -71,7 +72,7 @@ pub(in crate::edge::peer) fn with_credentials(offer: &str, ufrag: &str, password
 }
 
 /// Our side of an ICE restart, as a fragment (RFC 8840 section 9).
-pub(in crate::edge::peer) fn fragment(made: &str, ice: &Ice, candidates: &[String]) -> String {
+pub(in crate::edge::peer) fn fragment(made: &str, ice: &Credentials, candidates: &[String]) -> String {
     let (session, sections) = parse(made);
     let mut text = "a=ice-options:trickle\r\n".to_owned();
     if let Some(bundle) = session.value("a=group:") {

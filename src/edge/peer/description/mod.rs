@@ -11,15 +11,18 @@
 
 mod answer;
 mod streams;
+mod watched;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub(super) use self::answer::{answer, fragment, local_ice, with_credentials};
 pub(super) use self::streams::{Learned, Unannounced};
+pub(super) use self::watched::{Own, watched};
 use super::PeerError;
 use crate::media::{Codec, Kind};
 use crate::sdp::{Offer, Setup, keep_sha256};
+use crate::transport::ice::Credentials;
 
 /// Remote candidates taken of one offer or session; a browser has few.
 pub(super) const CANDIDATES_MAX: usize = 32;
@@ -61,13 +64,6 @@ pub(super) enum DtlsRole {
     Client,
 }
 
-/// One side's ICE credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ice {
-    pub(super) ufrag: String,
-    pub(super) password: String,
-}
-
 /// What is taken of an offer.
 #[derive(Debug, Clone)]
 pub(super) struct Taken {
@@ -75,7 +71,7 @@ pub(super) struct Taken {
     pub(super) text: String,
     pub(super) dtls_role: DtlsRole,
     /// The client's ICE credentials.
-    pub(super) ice: Ice,
+    pub(super) ice: Credentials,
     /// Codecs of every section, each payload type once.
     pub(super) formats: Vec<Format>,
     /// What we send.
@@ -92,6 +88,16 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// Where the client may be reached, as far as the offer says.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.text.lines().filter_map(|line| address(line.strip_prefix("a=candidate:")?)).collect()
+    }
+
+    /// Whether the client has only half an ICE agent and sends no checks of its own (RFC 8445 section 2.5).
+    pub(super) fn is_lite(&self) -> bool {
+        self.text.lines().any(|line| line == "a=ice-lite")
+    }
+
     /// Id of a header extension, if offered.
     pub(super) fn extension(&self, uri: &str) -> Option<u8> {
         self.extensions.get(uri).copied()
@@ -267,7 +273,7 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Lea
     let mut taken = Taken {
         text: String::new(),
         dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
-        ice: Ice { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
+        ice: Credentials { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
         formats: Vec::new(),
         audio_out: None,
         video_out: None,
@@ -434,6 +440,13 @@ pub(super) fn is_reachable(candidate: &str) -> bool {
         && address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
         && port.parse::<u16>().is_ok_and(|port| port > 0)
         && fields.len() > 7
+}
+
+/// The address in a candidate line that is reachable.
+pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
+    let mut fields = candidate.split(' ').skip(4);
+    let (ip, port) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    is_reachable(candidate).then_some(SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ fn parse(text: &str) -> (Offer, Facts) {
 impl Server {
     async fn answer(text: &str) -> (Self, String) {
         let mux = Mux::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new()).expect("binds");
-        let config = PeerConfig { mux };
+        let config = PeerConfig::new(mux).expect("starts");
         let (events_in, events) = mpsc::channel(64);
         let (packets_in, packets) = mpsc::channel(4096);
         let (offer, facts) = parse(text);
@@ -460,7 +460,7 @@ async fn an_owner_that_does_not_listen_loses_the_peer() {
     let (packets_in, _packets) = mpsc::channel(16);
     // Connected and the keyframe after it are one too many.
     let (events_in, mut events) = mpsc::channel(1);
-    let config = PeerConfig { mux };
+    let config = PeerConfig::new(mux).expect("starts");
     let (peer, answer) =
         Peer::answer(&config, &offer, &text, &facts, Arc::new(Sink(packets_in)), events_in).await.expect("answers");
     client.answered(&answer.sdp).await;

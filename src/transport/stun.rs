@@ -1,7 +1,7 @@
 //! Just enough of STUN (RFC 8489) to know whose datagram it is and whether it is genuine.
 //!
-//! Owns: reading a message's class, transaction, USERNAME and MESSAGE-INTEGRITY, and writing the answer of a plain STUN
-//! server. Does not know: connections, sockets. Bytes come in, borrowed views leave; nothing here allocates or fails loudly.
+//! Owns: reading a message's class, transaction, USERNAME, MESSAGE-INTEGRITY and what ICE adds to a check, and writing the
+//! answer of a plain STUN server. Does not know: connections, sockets. Bytes come in, borrowed views leave; nothing here allocates or fails loudly.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,16 +15,18 @@ const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
 const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
+const PRIORITY: u16 = 0x0024;
+const USE_CANDIDATE: u16 = 0x0025;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// Bytes of an HMAC-SHA1.
 const INTEGRITY_SIZE: usize = 20;
 
 /// A STUN transaction id (96 random bits).
-pub(super) type Transaction = [u8; 12];
+pub(crate) type Transaction = [u8; 12];
 
 /// What a STUN message wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     Request,
     Indication,
     Success,
@@ -33,23 +35,27 @@ pub(super) enum Class {
 
 /// A binding message, read but not yet trusted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) class: Class,
-    pub(super) transaction: Transaction,
+pub(crate) struct Message<'a> {
+    pub(crate) class: Class,
+    pub(crate) transaction: Transaction,
     /// The USERNAME attribute, `ours:theirs` in a check sent to us.
-    pub(super) username: Option<&'a [u8]>,
+    pub(crate) username: Option<&'a [u8]>,
+    /// What the sender of a check thinks of the way it took (RFC 8445 section 7.1.1); 0 where it does not say.
+    pub(crate) priority: u32,
+    /// The sender of a check takes this way (RFC 8445 section 7.1.2).
+    pub(crate) nominates: bool,
     integrity_at: Option<usize>,
     bytes: &'a [u8],
 }
 
 /// Whether a datagram belongs to STUN by its first byte (RFC 7983).
-pub(super) fn is_stun(datagram: &[u8]) -> bool {
+pub(crate) fn is_stun(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| *first <= 3)
 }
 
 impl<'a> Message<'a> {
     /// Reads a binding message; None when it is malformed or of another method.
-    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let class = match u16_at(header, 0)? {
             BINDING_REQUEST => Class::Request,
@@ -63,7 +69,8 @@ impl<'a> Message<'a> {
             return None;
         }
         let transaction = header.get(8..HEADER)?.try_into().ok()?;
-        let mut message = Self { class, transaction, username: None, integrity_at: None, bytes };
+        let mut message =
+            Self { class, transaction, username: None, priority: 0, nominates: false, integrity_at: None, bytes };
         let mut at = HEADER;
         while at < bytes.len() {
             let (kind, size) = (u16_at(bytes, at)?, usize::from(u16_at(bytes, at + 2)?));
@@ -73,6 +80,10 @@ impl<'a> Message<'a> {
                 USERNAME if message.username.is_none() && message.integrity_at.is_none() => {
                     message.username = Some(value)
                 }
+                PRIORITY if message.integrity_at.is_none() => {
+                    message.priority = u32::from_be_bytes(value.try_into().ok()?);
+                }
+                USE_CANDIDATE if message.integrity_at.is_none() => message.nominates = true,
                 MESSAGE_INTEGRITY if message.integrity_at.is_none() => {
                     if size != INTEGRITY_SIZE {
                         return None;
@@ -87,12 +98,12 @@ impl<'a> Message<'a> {
     }
 
     /// The part of USERNAME before the colon: the ufrag of the one it is addressed to.
-    pub(super) fn addressee(&self) -> Option<&'a [u8]> {
+    pub(crate) fn addressee(&self) -> Option<&'a [u8]> {
         self.username?.split(|byte| *byte == b':').next()
     }
 
     /// Whether MESSAGE-INTEGRITY is there and was made with this password (short-term credentials).
-    pub(super) fn is_signed_with(&self, password: &str, crypto: &dyn RTCCryptoProvider) -> bool {
+    pub(crate) fn is_signed_with(&self, password: &str, crypto: &dyn RTCCryptoProvider) -> bool {
         let Some(at) = self.integrity_at else { return false };
         let tag = &self.bytes[at + 4..at + 4 + INTEGRITY_SIZE];
         // The length in the signed header counts up to and including MESSAGE-INTEGRITY, whatever follows it.
@@ -104,7 +115,7 @@ impl<'a> Message<'a> {
 }
 
 /// The answer of a plain STUN server: where the request came from, as XOR-MAPPED-ADDRESS.
-pub(super) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8> {
+pub(crate) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8> {
     let mut value = vec![0, if from.is_ipv4() { 1 } else { 2 }];
     value.extend((from.port() ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]])).to_be_bytes());
     let mask = COOKIE.iter().chain(request);
@@ -128,18 +139,13 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// A signed binding message, as a browser would send it.
-    pub(in crate::edge::udp) fn signed(
-        class: Class,
-        transaction: Transaction,
-        username: Option<&str>,
-        password: &str,
-    ) -> Vec<u8> {
+    pub(crate) fn signed(class: Class, transaction: Transaction, username: Option<&str>, password: &str) -> Vec<u8> {
         let kind = match class {
             Class::Request => BINDING_REQUEST,
             Class::Indication => BINDING_INDICATION,
@@ -169,7 +175,7 @@ pub(super) mod tests {
     }
 
     /// A binding request without any attribute, as a STUN client sends it.
-    pub(in crate::edge::udp) fn plain_request(transaction: Transaction) -> Vec<u8> {
+    pub(crate) fn plain_request(transaction: Transaction) -> Vec<u8> {
         let mut bytes = BINDING_REQUEST.to_be_bytes().to_vec();
         bytes.extend([0, 0]);
         bytes.extend(COOKIE);

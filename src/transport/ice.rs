@@ -1,0 +1,452 @@
+//! ICE of a connection with one component (RFC 8445), as either side: find an address of the other that answers, keep its
+//! consent (RFC 7675), answer its checks.
+//!
+//! Owns: credentials, the ways to the other side and what is known of each, which one was chosen and when it last answered.
+//! Does not know: sockets, SDP. Time is an argument: [`Agent::poll`] says what to send, [`Agent::handle`] takes what came.
+//!
+//! Media goes only where one of our own checks was answered: a signed request alone may have a forged address, and would
+//! turn us on somebody else. A conflict of roles does not arise: the answerer takes the role that the offer leaves it.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtc::crypto::RTCCryptoProvider;
+use rtc::stun::attributes::{
+    ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, ATTR_XORMAPPED_ADDRESS,
+};
+use rtc::stun::fingerprint::FINGERPRINT;
+use rtc::stun::integrity::MessageIntegrity;
+use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
+use rtc::stun::xoraddr::XorMappedAddress;
+
+use super::stun::{self, Class};
+use crate::time::Timestamp;
+
+/// From the first check of a way to the second; each later one takes twice as long (RFC 8445 section 14.3), up to the other.
+const SEARCH_FIRST: Duration = Duration::from_millis(50);
+/// See [`SEARCH_FIRST`].
+const SEARCH_LAST: Duration = Duration::from_millis(1_600);
+/// Checks of a way that does not answer: about ten seconds' worth.
+const SEARCH_TRIES: u32 = 11;
+/// From one proof of consent to the next (RFC 7675 section 5.1 says 5 s; most others ping as well).
+const CONSENT_EVERY: Duration = Duration::from_secs(4);
+/// Without an answer for so long, the connection is gone; RFC 7675 section 5.1 allows 30 s.
+const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
+/// Ways known at a time; a browser has few addresses.
+const WAYS_MAX: usize = 16;
+/// Checks remembered: more than are on their way at once.
+const CHECKS_MAX: usize = 2 * WAYS_MAX;
+/// Two ways nominated within so long are nominated at once: some nominate all they have.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// RFC 8445 section 5.1.2: a peer-reflexive candidate, first component.
+const PRIORITY: u32 = (110 << 24) + (65_535 << 8) + 255;
+/// Letters of a made-up user fragment and password, from those that ICE allows.
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// What signs checks to one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) ufrag: String,
+    pub(crate) password: String,
+}
+
+impl Credentials {
+    /// New ones, not to be guessed.
+    pub(crate) fn random() -> Self {
+        let text = |length: usize| (0..length).map(|_| char::from(LETTERS[rand::random_range(0..64)])).collect();
+        Self { ufrag: text(8), password: text(24) }
+    }
+}
+
+/// Who decides which way is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// We do: the first that answers is good enough, and the other side is told so by another check (RFC 8445 section 8.1.1).
+    Controlling,
+    /// The other side does.
+    Controlled,
+}
+
+/// An address of the other side.
+#[derive(Debug)]
+struct Way {
+    to: SocketAddr,
+    /// Checks sent in search of it.
+    tries: u32,
+    /// When the next one is due.
+    next: Timestamp,
+    /// Something signed has come from there.
+    validated: bool,
+    /// It has answered a check of ours: what we send arrives, and is wanted.
+    answered: bool,
+    /// When the controlling side last chose it, and how much it thinks of it.
+    nominated: Option<(Timestamp, u32)>,
+}
+
+pub(crate) struct Agent {
+    crypto: Arc<dyn RTCCryptoProvider>,
+    role: Role,
+    local: Credentials,
+    remote: Credentials,
+    ways: Vec<Way>,
+    selected: Option<SocketAddr>,
+    /// Checks on their way, and whether they nominate.
+    checks: VecDeque<(TransactionId, SocketAddr, bool)>,
+    consent: Timestamp,
+    /// The last answer, at first the beginning.
+    heard: Timestamp,
+    tie_breaker: u64,
+}
+
+impl Agent {
+    /// An agent that begins to check the other side's `candidates` at once.
+    pub(crate) fn new(
+        crypto: Arc<dyn RTCCryptoProvider>,
+        role: Role,
+        local: Credentials,
+        remote: Credentials,
+        candidates: Vec<SocketAddr>,
+        now: Timestamp,
+    ) -> Self {
+        let mut agent = Self {
+            crypto,
+            role,
+            local,
+            remote,
+            ways: Vec::new(),
+            selected: None,
+            checks: VecDeque::new(),
+            consent: now,
+            heard: now,
+            tie_breaker: rand::random(),
+        };
+        candidates.into_iter().for_each(|to| agent.add_candidate(to, now));
+        agent
+    }
+
+    /// Another address of the other side.
+    pub(crate) fn add_candidate(&mut self, to: SocketAddr, now: Timestamp) {
+        self.way(to, now);
+    }
+
+    /// Begins anew with other credentials (RFC 8445 section 9). What was selected stays so until something else is.
+    pub(crate) fn restart(&mut self, local: Credentials, remote: Credentials, now: Timestamp) {
+        (self.local, self.remote) = (local, remote);
+        self.ways.retain(|way| Some(way.to) == self.selected);
+        for way in &mut self.ways {
+            (way.tries, way.next, way.answered, way.nominated) = (0, now, false, None);
+        }
+        self.checks.clear();
+    }
+
+    /// The other side's address, once it has answered and is chosen.
+    pub(crate) fn selected(&self) -> Option<SocketAddr> {
+        self.selected
+    }
+
+    /// Whether the selected way belongs to the present session: it has answered since the last restart.
+    pub(crate) fn is_established(&self) -> bool {
+        self.ways.iter().any(|way| Some(way.to) == self.selected && way.answered)
+    }
+
+    /// Whether something signed has come from there: then what else comes from there may be its owner's.
+    pub(crate) fn has_validated(&self, from: SocketAddr) -> bool {
+        self.selected == Some(from) || self.ways.iter().any(|way| way.to == from && way.validated)
+    }
+
+    /// When [`Agent::poll`] next has something to send.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        let searched = self.ways.iter().filter(|way| self.is_searched(way)).map(|way| way.next);
+        searched.fold(self.consent, Timestamp::min)
+    }
+
+    /// When the other side was last heard of by an answer; at first the beginning.
+    pub(crate) fn heard(&self) -> Timestamp {
+        self.heard
+    }
+
+    /// Whether the other side has not answered for so long that it is gone.
+    pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
+        now.since(self.heard) > CONSENT_EXPIRES
+    }
+
+    /// The checks that are due.
+    pub(crate) fn poll(&mut self, now: Timestamp) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut due = Vec::new();
+        for at in 0..self.ways.len() {
+            if self.ways[at].next <= now && self.is_searched(&self.ways[at]) {
+                let way = &mut self.ways[at];
+                way.next = now + (SEARCH_FIRST * (1 << way.tries)).min(SEARCH_LAST);
+                way.tries += 1;
+                due.push(way.to);
+            }
+        }
+        if now >= self.consent {
+            self.consent = now + CONSENT_EVERY;
+            due.extend(self.selected.filter(|selected| !due.contains(selected)));
+        }
+        due.into_iter().filter_map(|to| Some((to, self.check(to)?))).collect()
+    }
+
+    /// Takes a datagram of STUN; what it says is to be sent back, if anything.
+    pub(crate) fn handle(&mut self, now: Timestamp, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
+        let message = stun::Message::parse(datagram)?;
+        if message.class == Class::Request {
+            let ours = message.addressee() == Some(self.local.ufrag.as_bytes());
+            if !ours || !message.is_signed_with(&self.local.password, &*self.crypto) {
+                return None;
+            }
+            return self.asked(now, from, &message);
+        }
+        if message.class != Class::Success || !message.is_signed_with(&self.remote.password, &*self.crypto) {
+            return None;
+        }
+        let asked = TransactionId(message.transaction);
+        let at = self.checks.iter().position(|check| (check.0, check.1) == (asked, from))?;
+        let (.., nominates) = self.checks.remove(at)?;
+        self.heard = now;
+        let first = self.role == Role::Controlling && self.ways.iter().all(|way| way.nominated.is_none());
+        if let Some(way) = self.ways.iter_mut().find(|way| way.to == from) {
+            way.validated = true;
+            way.answered = self.role == Role::Controlled || nominates;
+            if first {
+                // What is nominated is checked once more, at once.
+                (way.nominated, way.tries, way.next) = (Some((now, PRIORITY)), 0, now);
+            }
+        }
+        self.select(now);
+        None
+    }
+
+    /// A signed request: answered, and followed by one of ours where it came from (RFC 8445 section 7.3.1.4).
+    fn asked(&mut self, now: Timestamp, from: SocketAddr, request: &stun::Message<'_>) -> Option<Vec<u8>> {
+        let controlled = self.role == Role::Controlled;
+        let way = self.way(from, now)?;
+        way.validated = true;
+        if !way.answered {
+            // One that is searched in vain is worth another look, since somebody is there.
+            way.tries = way.tries.min(SEARCH_TRIES - 1);
+            way.next = way.next.min(now);
+        }
+        if controlled && request.nominates {
+            way.nominated = Some((now, request.priority));
+        }
+        self.select(now);
+        self.answer(request.transaction, from)
+    }
+
+    /// The way to this address; a new one takes the place of the oldest that is of no use when there are too many.
+    fn way(&mut self, to: SocketAddr, now: Timestamp) -> Option<&mut Way> {
+        if let Some(at) = self.ways.iter().position(|way| way.to == to) {
+            return self.ways.get_mut(at);
+        }
+        if self.ways.len() == WAYS_MAX {
+            let at = self.ways.iter().position(|way| Some(way.to) != self.selected)?;
+            self.ways.remove(at);
+        }
+        self.ways.push(Way { to, tries: 0, next: now, validated: false, answered: false, nominated: None });
+        self.ways.last_mut()
+    }
+
+    /// Whether a way is still looked for: until one is selected, and then only if it is to take that one's place.
+    fn is_searched(&self, way: &Way) -> bool {
+        let wanted = self.selected.is_none() || way.nominated.is_some();
+        !way.answered && way.tries < SEARCH_TRIES && wanted
+    }
+
+    /// Takes the way that was nominated last, and of those nominated at once the best.
+    fn select(&mut self, now: Timestamp) {
+        // Who nominates does not wait to hear that this was heard.
+        let usable = self.ways.iter().filter(|way| way.answered || self.role == Role::Controlling);
+        let Some(last) = usable.clone().filter_map(|way| way.nominated).map(|(at, _)| at).max() else { return };
+        let at_once = usable.filter_map(|way| Some((way.nominated?, way.to)));
+        let best =
+            at_once.filter(|((at, _), _)| last.since(*at) < AT_ONCE).max_by_key(|((at, priority), _)| (*priority, *at));
+        let Some((_, to)) = best else { return };
+        if self.selected.replace(to) != Some(to) {
+            self.consent = now + CONSENT_EVERY;
+        }
+    }
+
+    fn check(&mut self, to: SocketAddr) -> Option<Vec<u8>> {
+        let mut message = Message::new();
+        message.set_type(BINDING_REQUEST);
+        message.write_header();
+        message.new_transaction_id().ok()?;
+        message.add(ATTR_USERNAME, format!("{}:{}", self.remote.ufrag, self.local.ufrag).as_bytes());
+        message.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
+        let nominates =
+            self.role == Role::Controlling && self.ways.iter().any(|way| way.to == to && way.nominated.is_some());
+        match self.role {
+            Role::Controlling => message.add(ATTR_ICE_CONTROLLING, &self.tie_breaker.to_be_bytes()),
+            Role::Controlled => message.add(ATTR_ICE_CONTROLLED, &self.tie_breaker.to_be_bytes()),
+        }
+        if nominates {
+            message.add(ATTR_USE_CANDIDATE, &[]);
+        }
+        self.sign(&mut message, &self.remote.password)?;
+        if self.checks.len() == CHECKS_MAX {
+            self.checks.pop_front();
+        }
+        self.checks.push_back((message.transaction_id, to, nominates));
+        Some(message.raw)
+    }
+
+    fn answer(&self, request: stun::Transaction, from: SocketAddr) -> Option<Vec<u8>> {
+        let mut message = Message::new();
+        message.set_type(BINDING_SUCCESS);
+        message.transaction_id = TransactionId(request);
+        message.write_header();
+        XorMappedAddress { ip: from.ip(), port: from.port() }.add_to_as(&mut message, ATTR_XORMAPPED_ADDRESS).ok()?;
+        self.sign(&mut message, &self.local.password)?;
+        Some(message.raw)
+    }
+
+    fn sign(&self, message: &mut Message, password: &str) -> Option<()> {
+        let crypto = self.crypto.crypto();
+        MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto).add_to(message).ok()?;
+        FINGERPRINT.add_to(message).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "192.0.2.1:8189";
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().expect("an address")
+    }
+
+    fn credentials(name: &str) -> Credentials {
+        Credentials { ufrag: name.to_owned(), password: format!("{name}-password-of-24-letters") }
+    }
+
+    fn agent(role: Role, local: &str, remote: &str, candidates: &[&str]) -> Agent {
+        let crypto = rtc::crypto::default_provider().expect("ring is built in");
+        let candidates = candidates.iter().map(|address| at(address)).collect();
+        Agent::new(crypto, role, credentials(local), credentials(remote), candidates, Timestamp::default())
+    }
+
+    fn bot(candidates: &[&str]) -> Agent {
+        agent(Role::Controlling, "bot", "server", candidates)
+    }
+
+    fn server() -> Agent {
+        agent(Role::Controlled, "server", "bot", &[])
+    }
+
+    /// Everything both sides have to say at a time is said; the client is at one address.
+    fn talk(now: Timestamp, client: &mut Agent, server: &mut Agent, client_at: &str) {
+        let mut to_server = Vec::new();
+        for _ in 0..4 {
+            to_server.extend(client.poll(now).into_iter().filter(|(to, _)| *to == at(SERVER)));
+            let answers: Vec<_> =
+                to_server.drain(..).filter_map(|(_, check)| server.handle(now, at(client_at), &check)).collect();
+            let to_client = answers.into_iter().map(|answer| (at(client_at), answer)).chain(server.poll(now));
+            for (to, datagram) in to_client {
+                if to == at(client_at) {
+                    to_server.extend(client.handle(now, at(SERVER), &datagram).map(|answer| (at(SERVER), answer)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_address_that_answers_is_taken_and_asked_for_consent() {
+        let (mut bot, mut server) = (bot(&["192.0.2.9:1", SERVER]), server());
+        let now = Timestamp::default();
+        let checks = bot.poll(now);
+        assert_eq!(checks.len(), 2);
+        let (to, check) = &checks[1];
+        let answer = server.handle(now, at("198.51.100.7:9"), check).expect("a signed check");
+        assert_eq!(bot.handle(now, *to, &answer), None);
+        assert_eq!(bot.selected(), Some(*to));
+        let nominating = bot.poll(now);
+        assert_eq!(nominating.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [*to]);
+        let answer = server.handle(now, at("198.51.100.7:9"), &nominating[0].1).expect("a signed check");
+        bot.handle(now, *to, &answer);
+        assert!(bot.poll(now + Duration::from_secs(1)).is_empty());
+        assert_eq!(bot.poll(now + CONSENT_EVERY).len(), 1);
+        assert!(!bot.has_expired(now + CONSENT_EXPIRES) && bot.has_expired(now + CONSENT_EXPIRES + SEARCH_FIRST));
+    }
+
+    #[test]
+    fn what_is_not_signed_or_not_asked_for_is_nothing() {
+        let mut bot = bot(&[SERVER]);
+        let mut stranger = agent(Role::Controlled, "server", "bot", &[]);
+        stranger.local.password = "another-password-entirely".to_owned();
+        let now = Timestamp::default();
+        let (to, check) = bot.poll(now).remove(0);
+        let mut server = server();
+        let answer = server.handle(now, to, &check).expect("a signed check");
+        assert_eq!(stranger.handle(now, to, &check), None, "signed for somebody else");
+        bot.handle(now, at("203.0.113.1:1"), &answer);
+        assert_eq!(bot.selected(), None, "an answer from elsewhere");
+        bot.handle(now, to, &answer[..answer.len() - 1]);
+        assert_eq!(bot.selected(), None, "half an answer");
+        bot.handle(now, to, &answer);
+        assert_eq!(bot.selected(), Some(to));
+    }
+
+    #[test]
+    fn the_controlled_side_sends_only_where_its_own_check_was_answered() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let now = Timestamp::default();
+        let (_, check) = bot.poll(now).remove(0);
+        let forged = at("203.0.113.66:53");
+        server.handle(now, forged, &check).expect("it is signed");
+        let triggered = server.poll(now);
+        assert_eq!(triggered.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [forged]);
+        assert_eq!(server.selected(), None, "nobody there has answered");
+        assert!(server.has_validated(forged) && !server.has_validated(at("203.0.113.67:53")));
+        talk(now + Duration::from_millis(50), &mut bot, &mut server, "198.51.100.7:9");
+        assert_eq!(server.selected(), Some(at("198.51.100.7:9")));
+        let mut sent = 0;
+        for millis in 0..60_000 {
+            sent += server.poll(now + Duration::from_millis(millis)).iter().filter(|(to, _)| *to == forged).count();
+        }
+        assert!(sent <= SEARCH_TRIES as usize, "{sent} checks to somebody who never asked");
+    }
+
+    #[test]
+    fn a_nomination_of_another_way_is_followed() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let now = Timestamp::default();
+        talk(now, &mut bot, &mut server, "198.51.100.7:9");
+        assert_eq!(server.selected(), Some(at("198.51.100.7:9")));
+        let later = now + Duration::from_secs(8);
+        talk(later, &mut bot, &mut server, "198.51.100.8:9");
+        assert_eq!(server.selected(), Some(at("198.51.100.8:9")), "the bot has moved");
+    }
+
+    #[test]
+    fn a_restart_keeps_the_way_until_the_next_is_found() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let now = Timestamp::default();
+        talk(now, &mut bot, &mut server, "198.51.100.7:9");
+        let old = bot.poll(now + CONSENT_EVERY).remove(0).1;
+        server.restart(credentials("server2"), credentials("bot2"), now + CONSENT_EVERY);
+        assert_eq!(server.handle(now + CONSENT_EVERY, at("198.51.100.7:9"), &old), None, "the old session's");
+        assert_eq!(server.selected(), Some(at("198.51.100.7:9")));
+        let mut bot = agent(Role::Controlling, "bot2", "server2", &[SERVER]);
+        talk(now + Duration::from_secs(6), &mut bot, &mut server, "198.51.100.8:10");
+        assert_eq!(server.selected(), Some(at("198.51.100.8:10")));
+    }
+
+    #[test]
+    fn ways_are_capped_and_the_selected_one_stays() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let now = Timestamp::default();
+        talk(now, &mut bot, &mut server, "198.51.100.7:9");
+        for port in 1..200 {
+            server.add_candidate(SocketAddr::from(([192, 0, 2, 3], port)), now);
+        }
+        assert_eq!(server.ways.len(), WAYS_MAX);
+        assert!(server.has_validated(at("198.51.100.7:9")));
+        assert!(server.poll(now).is_empty(), "nothing more is looked for");
+    }
+}

@@ -1,0 +1,190 @@
+//! DTLS and SRTP of one connection: the handshake on either side, then the keys that packets are protected with.
+//!
+//! Owns: keys. Does not know: ICE, sockets, what packets mean. Datagrams come in by [`Secure::handshake`] until
+//! [`Secure::keys`] are there; what is to be sent leaves by [`Secure::poll`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
+use rtc::dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc::dtls::crypto::Certificate;
+use rtc::dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc::dtls::state::State;
+use rtc::shared::TransportProtocol;
+use rtc::shared::error::Error;
+use rtc::srtp::config::{Config, LABEL_EXTRACTOR_DTLS_SRTP};
+use rtc::srtp::context::Context;
+use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
+use rtc::srtp::protection_profile::ProtectionProfile;
+
+/// Packets remembered to tell a repeated one: more than a second of video, so that a late repair is no repetition.
+const REPLAY_WINDOW: usize = 512;
+
+/// Whether this is DTLS, by its first byte (RFC 7983).
+pub(crate) fn is_dtls(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| (20..=63).contains(first))
+}
+
+/// The certificate that all connections of one kind show: making one for each would cost more than the rest of joining.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    crypto: Arc<dyn RTCCryptoProvider>,
+    certificate: Certificate,
+    /// SHA-256 of it, as SDP writes it.
+    pub(crate) fingerprint: String,
+}
+
+impl Identity {
+    pub(crate) fn new(crypto: Arc<dyn RTCCryptoProvider>) -> Result<Self, Error> {
+        let certificate = Certificate::generate_self_signed(vec!["commingle".to_owned()], crypto.crypto())?;
+        let fingerprint = fingerprint(&*crypto, &certificate.certificate[0])?;
+        Ok(Self { crypto, certificate, fingerprint })
+    }
+
+    pub(crate) fn crypto(&self) -> Arc<dyn RTCCryptoProvider> {
+        Arc::clone(&self.crypto)
+    }
+}
+
+fn fingerprint(crypto: &dyn RTCCryptoProvider, certificate: &[u8]) -> Result<String, Error> {
+    let hash = crypto.crypto().hash(HashAlgorithm::Sha256, certificate);
+    let hash = hash.map_err(|error| Error::Crypto(error.to_string()))?;
+    Ok(hash.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"))
+}
+
+/// The keys of both directions.
+pub(crate) struct Keys {
+    /// Encrypts what we send.
+    pub(crate) out: Context,
+    /// Decrypts what we get.
+    pub(crate) inn: Context,
+}
+
+/// What a datagram did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing to tell.
+    None,
+    /// The handshake is over, the keys are there.
+    Connected,
+    /// The other side has said goodbye.
+    Closed,
+}
+
+/// Names the other side to the crate, which tells associations apart by address; ICE may change the real one.
+const OTHER_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
+pub(crate) struct Secure {
+    endpoint: Endpoint,
+    is_client: bool,
+    crypto: Arc<dyn RTCCryptoProvider>,
+    keys: Option<Keys>,
+}
+
+impl Secure {
+    /// Begins the handshake with a server whose certificate must have one of these fingerprints (SHA-256).
+    pub(crate) fn connect(identity: &Identity, expected: Vec<String>, now: Instant) -> Result<Self, Error> {
+        let config = config(identity, expected, true)?;
+        let mut endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, None);
+        endpoint.connect(now, OTHER_SIDE, config, None)?;
+        Ok(Self { endpoint, is_client: true, crypto: identity.crypto(), keys: None })
+    }
+
+    /// Waits for the handshake of a client whose certificate must have one of these fingerprints (SHA-256).
+    pub(crate) fn accept(identity: &Identity, expected: Vec<String>) -> Result<Self, Error> {
+        let config = config(identity, expected, false)?;
+        let endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, Some(config));
+        Ok(Self { endpoint, is_client: false, crypto: identity.crypto(), keys: None })
+    }
+
+    /// Both directions' keys, once the handshake is over.
+    pub(crate) fn keys(&mut self) -> Option<&mut Keys> {
+        self.keys.as_mut()
+    }
+
+    /// Takes a DTLS datagram of the other side.
+    pub(crate) fn handshake(&mut self, now: Instant, datagram: &[u8]) -> Result<Progress, Error> {
+        let mut progress = Progress::None;
+        for event in self.endpoint.read(now, OTHER_SIDE, None, BytesMut::from(datagram))? {
+            match event {
+                EndpointEvent::HandshakeComplete => {
+                    let state = self.endpoint.get_connection_state(OTHER_SIDE).ok_or(Error::ErrConnClosed)?;
+                    self.keys = Some(keys(state, self.is_client, &*self.crypto)?);
+                    progress = Progress::Connected;
+                }
+                EndpointEvent::PeerClosed => return Ok(Progress::Closed),
+                _ => {}
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Sends again what was lost of the handshake, when it is time.
+    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Error> {
+        let due = self.endpoint.poll_timeout(&OTHER_SIDE).is_some_and(|due| due <= now);
+        if due && self.keys.is_none() { self.endpoint.handle_timeout(OTHER_SIDE, now) } else { Ok(()) }
+    }
+
+    /// Says goodbye; [`Secure::poll`] then has the words.
+    pub(crate) fn close(&mut self, now: Instant) {
+        // What cannot be said now is said by the HTTP request that ends the session.
+        let _ = self.endpoint.close(now);
+    }
+
+    /// The next datagram to send.
+    pub(crate) fn poll(&mut self) -> Option<BytesMut> {
+        Some(self.endpoint.poll_transmit()?.message)
+    }
+}
+
+fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result<Arc<HandshakeConfig>, Error> {
+    let crypto = identity.crypto();
+    let verify = move |certificates: &[Vec<u8>], _: &[_]| {
+        let shown = fingerprint(&*crypto, certificates.first().ok_or(Error::ErrNoMatchingCertificateFingerprint)?)?;
+        let known = expected.iter().any(|expected| expected.eq_ignore_ascii_case(&shown));
+        if known { Ok(()) } else { Err(Error::ErrNoMatchingCertificateFingerprint) }
+    };
+    let config = ConfigBuilder::default()
+        .with_crypto_provider(identity.crypto())
+        .with_certificates(vec![identity.certificate.clone()])
+        .with_srtp_protection_profiles(vec![
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+        ])
+        .with_client_auth(ClientAuthType::RequireAnyClientCert)
+        // There is no authority above the certificate: the description's fingerprint vouches for it.
+        .with_insecure_skip_verify(true)
+        .with_verify_peer_certificate(Some(Arc::new(verify)))
+        .with_extended_master_secret(ExtendedMasterSecretType::Require)
+        .build(is_client, None)?;
+    Ok(Arc::new(config))
+}
+
+/// RFC 5764: both directions' keys from the handshake's secret.
+fn keys(state: &State, is_client: bool, crypto: &dyn RTCCryptoProvider) -> Result<Keys, Error> {
+    let profile = match state.srtp_protection_profile() {
+        SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
+        SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
+        _ => return Err(Error::ErrNoSuchSrtpProfile),
+    };
+    let mut config = Config { profile, ..Config::default() };
+    let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
+    config.set_session_keys_from_keying_material(material.as_ref(), is_client)?;
+    let keys = &config.keys;
+    let crypto = crypto.crypto();
+    Ok(Keys {
+        out: Context::new(&keys.local_master_key, &keys.local_master_salt, profile, None, None, crypto)?,
+        inn: Context::new(
+            &keys.remote_master_key,
+            &keys.remote_master_salt,
+            profile,
+            Some(srtp_replay_protection(REPLAY_WINDOW)),
+            Some(srtcp_replay_protection(REPLAY_WINDOW)),
+            crypto,
+        )?,
+    })
+}
