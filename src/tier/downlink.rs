@@ -25,13 +25,13 @@ const BUSY: Duration = Duration::from_millis(40);
 /// So long it must have been full, and so many packets must have arrived meanwhile, to tell what it carries.
 const FULL: Duration = Duration::from_millis(100);
 /// See [`FULL`].
-const FULL_PACKETS: usize = 4;
+const FULL_PACKETS: usize = 6;
 /// By so many microseconds the queue must have grown meanwhile: more than jitter, which a longer way has too.
 const GROWN: i64 = 20_000;
 /// Only what arrived in the latest time as long as this counts then.
 const FULL_MAX: Duration = Duration::from_millis(500);
 /// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
-/// this part of that. (What is sent again is not reported on: it is missing in what is delivered.)
+/// this part of that.
 const SLOWER: f64 = 0.7;
 /// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
 const DRAINED: i64 = 5_000;
@@ -197,7 +197,8 @@ impl Downlink {
 
     /// The least delay of the packets that left in so long a time up to `until`.
     fn least_delay(&self, until: Timestamp, time: Duration) -> Option<i64> {
-        let left = self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
+        let left =
+            self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
         left.filter_map(delay).min()
     }
 
@@ -207,7 +208,10 @@ impl Downlink {
         let waited = |packet: &&Arrival| delay(packet).is_none_or(|delay| delay >= busy);
         let packets = || self.window.iter().rev().take_while(waited).filter(|packet| packet.arrival.is_some());
         let last = packets().next()?;
-        let recent = || packets().take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX));
+        let recent = || {
+            packets()
+                .take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX))
+        };
         let first = recent().last()?;
         let span = last.arrival?.checked_sub(first.arrival?)?;
         if span < FULL || recent().count() < FULL_PACKETS || delay(last)? - delay(first)? < GROWN {

@@ -21,10 +21,14 @@ use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Size, SoundQuality, Tier};
 
 /// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const OVERHEAD: u64 = 28 + 12 + 8 + 16;
-/// Bytes of video in a packet, about.
-const PAYLOAD: u64 = 1_100;
 /// Milliseconds of one audio tick.
 const TICK_MS: u32 = AUDIO_TICK_SAMPLES as u32 * 1_000 / AUDIO_RATE;
+
+/// The largest payload of video in a stream of so many kbit/s, in bytes: what it takes a tenth of a second to send, on a link
+/// that carries little more. Below 480 bytes headers cost too much.
+pub fn packet_bytes(kbps: u32) -> usize {
+    (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
+}
 
 /// What one tier is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +47,8 @@ impl TierSpec {
     pub fn payload_kbps(&self, fps: u32) -> u32 {
         let wire = u64::from(self.bitrate_kbps) * 1_000;
         // A frame is a packet at least, and few end where a packet does.
-        let packets = (wire / 8 / (PAYLOAD + OVERHEAD)).max(fps.into()) + 1;
+        let payload = packet_bytes(self.bitrate_kbps) as u64 * 9 / 10;
+        let packets = (wire / 8 / (payload + OVERHEAD)).max(fps.into()) + 1;
         (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Arrival, Chooser, Downlink, Ladder, Pacer, SoundTaken, TierSpec};
+use super::{Arrival, Chooser, Downlink, Ladder, Pacer, SoundTaken, TierSpec, packet_bytes};
 use crate::media::Tier;
 use crate::time::Timestamp;
 
@@ -87,9 +87,10 @@ impl Camera {
         let Some(spec) = self.spec else { return };
         self.next = now + 1_000_000 / u64::from(spec.fps);
         let due = f64::from(spec.payload_kbps(spec.fps)) * 125.0 / f64::from(spec.fps);
-        let bytes = if std::mem::take(&mut self.keyframe) { due * KEYFRAME } else { (due - self.debt / 8.0).max(due / 2.0) };
+        let bytes =
+            if std::mem::take(&mut self.keyframe) { due * KEYFRAME } else { (due - self.debt / 8.0).max(due / 2.0) };
         self.debt = (self.debt + bytes - due).max(0.0);
-        let packets = (bytes as usize).div_ceil(1_100).max(1);
+        let packets = (bytes as usize).div_ceil(packet_bytes(spec.bitrate_kbps)).max(1);
         self.waiting.extend(std::iter::repeat_n((now, bytes as usize / packets), packets));
     }
 

@@ -11,8 +11,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
-    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder,
-    TwccReceiverBuilder, TwccSenderBuilder,
+    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder, TwccReceiverBuilder, TwccSenderBuilder,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
@@ -27,7 +26,7 @@ use rtc::rtp_transceiver::rtp_sender::{
 use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
-use super::repairs::Repairs;
+use super::repairs::{Repairs, WithRepairs};
 use super::requests::Requests;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
@@ -176,8 +175,8 @@ pub(super) fn interceptors(
         return registry;
     }
     registry
-        .with(Slot::CongestionControl, CongestionControlBuilder::new(arrivals).build())
-        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
+        .with(Slot::CongestionControl, WithRepairs(CongestionControlBuilder::new(arrivals).build()))
+        .with(Slot::TwccSender, WithRepairs(TwccSenderBuilder::new().build()))
         .with(Slot::NackGenerator, Requests::new())
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())

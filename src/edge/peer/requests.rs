@@ -119,12 +119,7 @@ impl Missing {
 
 impl Requests {
     pub(super) fn new() -> Self {
-        Self {
-            sender_ssrc: rand::random(),
-            streams: Vec::new(),
-            inward: VecDeque::new(),
-            outward: VecDeque::new(),
-        }
+        Self { sender_ssrc: rand::random(), streams: Vec::new(), inward: VecDeque::new(), outward: VecDeque::new() }
     }
 
     fn arrived(&mut self, packet: &rtp::Packet, now: Instant) {

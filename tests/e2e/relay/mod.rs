@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use commingle::time;
 
-pub(crate) use self::way::{Conditions, Counts};
 use self::way::Way;
+pub(crate) use self::way::{Conditions, Counts};
 
 /// Threads look so often whether the relay is over.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,16 +57,32 @@ impl Relay {
         socket.set_read_timeout(Some(LOOK)).expect("not zero");
         let port = socket.local_addr().expect("bound").port();
         let ways = Ways { up: Way::new(up, seed), down: Way::new(down, !seed) };
-        let shared =
-            Arc::new(Shared { ways: Mutex::new(ways), changed: Condvar::new(), over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { ways: Mutex::new(ways), changed: Condvar::new(), over: AtomicBool::new(false) });
         let (listening, pumping) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || listening.listen(&socket, server));
         thread::spawn(move || pumping.pump());
         Self { port, shared }
     }
 
+    /// Has the link carry so much from now on, downwards, if that is what a scenario asks: `link KBPS`.
+    pub(crate) fn thin(&self, what: &str) {
+        if let Some(kbps) = what.strip_prefix("link ") {
+            let kbps = Some(kbps.parse().expect("`link KBPS`"));
+            self.set(Conditions::default(), Conditions { kbps, ..Conditions::default() });
+        }
+    }
+
+    /// Has so many packets be lost from now on, both ways, if that is what a scenario asks: `loss PERCENT`.
+    pub(crate) fn lose(&self, what: &str) {
+        if let Some(percent) = what.strip_prefix("loss ") {
+            let percent: f64 = percent.parse().expect("`loss PERCENT`");
+            let lossy = Conditions { loss: percent / 100.0, ..Conditions::default() };
+            self.set(lossy, lossy);
+        }
+    }
+
     /// How it is from now on, to the server and from it.
-    pub(crate) fn set(&self, up: Conditions, down: Conditions) {
+    fn set(&self, up: Conditions, down: Conditions) {
         let mut ways = self.shared.ways();
         let now = time::now();
         ways.up.set(now, up);

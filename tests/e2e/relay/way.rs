@@ -86,7 +86,8 @@ impl<T> Way<T> {
         if let Some((size, _)) = self.waiting.front() {
             let (whole, then) = (before.time(*size), conditions.time(*size));
             let left = self.leaves.since(now);
-            self.leaves = now + if whole.is_zero() { then } else { then.mul_f64(left.div_duration_f64(whole).min(1.0)) };
+            self.leaves =
+                now + if whole.is_zero() { then } else { then.mul_f64(left.div_duration_f64(whole).min(1.0)) };
         }
     }
 
