@@ -14,6 +14,7 @@ mod peers;
 mod rooms;
 mod scenario;
 mod server;
+mod sound;
 mod startup;
 mod web;
 

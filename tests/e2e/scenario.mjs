@@ -14,9 +14,10 @@ import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
+import * as sound from './scenarios/sound.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...sound, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
