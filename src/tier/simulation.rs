@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Arrival, Chooser, Downlink, Ladder, Pacer, SoundTaken, TierSpec, packet_bytes};
-use crate::media::Tier;
+use super::{Arrival, Chooser, Downlink, Ladder, Pacer, TierSpec, packet_bytes};
+use crate::media::{SoundTaken, Tier};
 use crate::time::Timestamp;
 
 /// Feedback comes so often.
