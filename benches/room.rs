@@ -34,11 +34,11 @@ use commingle::layout::{Grid, Scene, Tile};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{
-    AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SoundQuality, SourceKind, SourcePacket, StreamKey, Tier,
+    AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SoundQuality, Sounds, SourceKind, SourcePacket, StreamKey,
+    Tier,
 };
 use commingle::mixer;
 use commingle::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
-use commingle::tier::Sounds;
 use commingle::time::{self, Timestamp, now};
 use gstreamer as gst;
 use gstreamer::prelude::*;

@@ -2,11 +2,14 @@
 //!
 //! Owns: the words. Does not know: how anything is decoded, drawn, encoded or sent.
 
+mod sound;
+
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::sound::{SoundLimits, SoundQuality, SoundSpec, SoundTaken, Sounds};
 use crate::id::ViewName;
 use crate::time::Timestamp;
 
@@ -217,20 +220,6 @@ pub enum Tier {
 impl Tier {
     /// Every rung, the least first.
     pub const ALL: [Self; 5] = [Self::Audio, Self::Slides, Self::Low, Self::Medium, Self::High];
-}
-
-/// How good a mix sounds, and what it costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum SoundQuality {
-    /// As good as it gets, one packet a tick.
-    Full,
-    /// For links on which every bit counts: fewer bits, and so much in a packet that headers cost little.
-    Thin,
-}
-
-impl SoundQuality {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Full, Self::Thin];
 }
 
 /// Names one encoded video output: which view, in which codec, how good.

@@ -19,7 +19,7 @@ pub use fragment::{Fragment, FragmentError, TrickledCandidate};
 pub use offer::{Direction, Extension, Fingerprint, Msid, Offer, OfferedCodec, Section, SectionKind, Setup};
 pub use rewrite::{keep_sha256, replace_candidates};
 
-use crate::tier::{SoundLimits, Sounds};
+use crate::media::{SoundLimits, Sounds};
 
 /// Largest offer in bytes.
 pub const OFFER_MAX: usize = 64 * 1024;

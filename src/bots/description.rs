@@ -163,8 +163,8 @@ fn candidate(line: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::Sounds;
     use crate::sdp;
-    use crate::tier::Sounds;
 
     fn offer(direction: Direction, codec: Codec) -> String {
         let ice = Credentials::random();

@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
 pub use self::secret::Secret;
-use crate::media::{Codec, Kind, Size};
-use crate::tier::{Ladder, Sounds, TierSpec};
+use crate::media::{Codec, Kind, Size, Sounds};
+use crate::tier::{Ladder, TierSpec};
 
 /// Every key with its default and a comment: what `commingle config print-default` prints.
 pub const SAMPLE: &str = include_str!("../../assets/commingle.toml");

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ParticipantId, RoomName, SourceId};
 use crate::layout::Scene;
-use crate::media::{EncodedPacket, Size, SourcePacket};
+use crate::media::{EncodedPacket, Size, Sounds, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
-use crate::tier::Sounds;
 use crate::time::Timestamp;
 
 /// From the edge to the mixer.

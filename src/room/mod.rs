@@ -19,14 +19,14 @@ use std::time::Duration;
 use self::levels::Levels;
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Layout, Scene};
-use crate::media::{Codec, Size, SourceKind, StreamKey, Tier};
+use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, LevelDocument, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role,
     RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
-use crate::tier::{Chooser, Ladder, Reception, SoundTaken};
+use crate::tier::{Chooser, Ladder, Reception};
 use crate::time::Timestamp;
 
 /// Longest name of a participant, in characters; the rest is cut off.

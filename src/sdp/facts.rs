@@ -2,8 +2,7 @@
 
 use super::OfferError;
 use super::offer::{Direction, Offer, OfferedCodec, Section, SectionKind};
-use crate::media::{Codec, Kind, SourceKind};
-use crate::tier::{SoundLimits, SoundTaken, Sounds};
+use crate::media::{Codec, Kind, SoundLimits, SoundTaken, Sounds, SourceKind};
 
 /// Every codec we decode.
 const DECODABLE: [Codec; 7] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Pcmu, Codec::Pcma];

@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::media::{Codec, SoundQuality, SourceKind};
-use crate::tier::{SoundTaken, Sounds};
+use crate::media::{Codec, SoundQuality, SoundTaken, Sounds, SourceKind};
 
 const CHROMIUM: &str = include_str!("fixtures/chromium.sdp");
 const FIREFOX: &str = include_str!("fixtures/firefox.sdp");

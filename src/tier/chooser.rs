@@ -21,10 +21,12 @@ const QUEUE_MILD: Duration = Duration::from_millis(150);
 /// See [`QUEUE_MILD`].
 const QUEUE_SEVERE: Duration = Duration::from_millis(350);
 /// Video that has waited here so long, before it left, is more than the way carries if that is known to carry less; in any
-/// case when it has waited for longer.
+/// case when it has waited for longer. A slide may take longer than the time to the next one.
 const BACKLOG_MILD: Duration = Duration::from_millis(250);
 /// See [`BACKLOG_MILD`].
 const BACKLOG_SEVERE: Duration = Duration::from_millis(1_500);
+/// See [`BACKLOG_MILD`].
+const BACKLOG_SLIDES: Duration = Duration::from_secs(4);
 /// Mild congestion that lasts so long counts.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// So long where the way is known to carry less than the tier costs.
@@ -204,7 +206,7 @@ impl Chooser {
         let lost = if self.has_room(reception) { 0.5 } else { LOST_SEVERE };
         reception.lost >= lost
             || reception.queue.is_some_and(|queue| queue >= QUEUE_SEVERE)
-            || reception.backlog >= BACKLOG_SEVERE
+            || reception.backlog >= if self.tier == Tier::Slides { BACKLOG_SLIDES } else { BACKLOG_SEVERE }
     }
 
     fn is_mild(&self, reception: &Reception) -> bool {

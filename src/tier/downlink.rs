@@ -25,13 +25,13 @@ const BUSY: Duration = Duration::from_millis(40);
 /// So long it must have been full, and so many packets must have arrived meanwhile, to tell what it carries.
 const FULL: Duration = Duration::from_millis(100);
 /// See [`FULL`].
-const FULL_PACKETS: usize = 4;
+const FULL_PACKETS: usize = 6;
 /// By so many microseconds the queue must have grown meanwhile: more than jitter, which a longer way has too.
 const GROWN: i64 = 20_000;
 /// Only what arrived in the latest time as long as this counts then.
 const FULL_MAX: Duration = Duration::from_millis(500);
 /// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
-/// this part of that. (What is sent again is not reported on: it is missing in what is delivered.)
+/// this part of that.
 const SLOWER: f64 = 0.7;
 /// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
 const DRAINED: i64 = 5_000;

@@ -9,22 +9,22 @@ mod pacer;
 #[cfg(test)]
 mod simulation;
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 pub use self::chooser::{Choice, Chooser, Costs, Limit, Reception};
 pub use self::downlink::{Arrival, Downlink};
 pub use self::pacer::Pacer;
 
-use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Size, SoundQuality, Tier};
+use crate::media::{Size, SoundTaken, Sounds, Tier};
 
 /// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const OVERHEAD: u64 = 28 + 12 + 8 + 16;
-/// Bytes of video in a packet, about.
-const PAYLOAD: u64 = 1_100;
-/// Milliseconds of one audio tick.
-const TICK_MS: u32 = AUDIO_TICK_SAMPLES as u32 * 1_000 / AUDIO_RATE;
+
+/// The largest payload of video in a stream of so many kbit/s, in bytes: what it takes a tenth of a second to send, on a link
+/// that carries little more. Below 480 bytes headers cost too much.
+pub fn packet_bytes(kbps: u32) -> usize {
+    (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
+}
 
 /// What one tier is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,119 +43,9 @@ impl TierSpec {
     pub fn payload_kbps(&self, fps: u32) -> u32 {
         let wire = u64::from(self.bitrate_kbps) * 1_000;
         // A frame is a packet at least, and few end where a packet does.
-        let packets = (wire / 8 / (PAYLOAD + OVERHEAD)).max(fps.into()) + 1;
+        let payload = packet_bytes(self.bitrate_kbps) as u64 * 9 / 10;
+        let packets = (wire / 8 / (payload + OVERHEAD)).max(fps.into()) + 1;
         (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
-    }
-}
-
-/// How sound is sent in one quality.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SoundSpec {
-    /// Target in kbit/s, without headers.
-    pub bitrate_kbps: u32,
-    /// Sound in one packet, in milliseconds.
-    pub packet_ms: u32,
-}
-
-impl SoundSpec {
-    /// Audio ticks in one packet.
-    pub const fn ticks(&self) -> u32 {
-        self.packet_ms / TICK_MS
-    }
-
-    /// Bits per second on the wire.
-    fn cost(&self) -> u64 {
-        u64::from(self.bitrate_kbps) * 1_000 + OVERHEAD * 8 * 1_000 / u64::from(self.packet_ms)
-    }
-
-    fn is_within(&self, limits: &SoundLimits) -> bool {
-        self.packet_ms <= limits.packet_ms && self.bitrate_kbps * 1_000 <= limits.bits_per_second
-    }
-}
-
-impl fmt::Display for SoundSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} kbit/s in packets of {} ms", self.bitrate_kbps, self.packet_ms)
-    }
-}
-
-/// Both qualities of sound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sounds {
-    /// One packet a tick.
-    pub full: SoundSpec,
-    /// For thin links: on these the headers of a packet cost as much as what is in it.
-    pub thin: SoundSpec,
-}
-
-impl Default for Sounds {
-    fn default() -> Self {
-        Self::new(48, 20, 60)
-    }
-}
-
-impl Sounds {
-    /// Bitrates of both qualities in kbit/s, and how much sound is in a packet of the thin one, in milliseconds.
-    pub const fn new(full_kbps: u32, thin_kbps: u32, thin_ms: u32) -> Self {
-        Self {
-            full: SoundSpec { bitrate_kbps: full_kbps, packet_ms: TICK_MS },
-            thin: SoundSpec { bitrate_kbps: thin_kbps, packet_ms: thin_ms },
-        }
-    }
-
-    /// What a quality is.
-    pub const fn spec(&self, quality: SoundQuality) -> SoundSpec {
-        match quality {
-            SoundQuality::Full => self.full,
-            SoundQuality::Thin => self.thin,
-        }
-    }
-
-    /// Which qualities may be sent to somebody with these limits; None where neither.
-    pub fn within(&self, limits: &SoundLimits) -> Option<SoundTaken> {
-        match (self.full.is_within(limits), self.thin.is_within(limits)) {
-            (true, true) => Some(SoundTaken::Any),
-            (true, false) => Some(SoundTaken::Only(SoundQuality::Full)),
-            (false, true) => Some(SoundTaken::Only(SoundQuality::Thin)),
-            (false, false) => None,
-        }
-    }
-}
-
-/// What somebody says of the sound that it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SoundLimits {
-    /// Most sound in one packet, in milliseconds (`a=maxptime`, RFC 8866 section 6.4).
-    pub packet_ms: u32,
-    /// Most bits per second, without headers (`maxaveragebitrate`, RFC 7587 section 6.1).
-    pub bits_per_second: u32,
-}
-
-impl Default for SoundLimits {
-    fn default() -> Self {
-        Self { packet_ms: 120, bits_per_second: 510_000 }
-    }
-}
-
-/// Which qualities of sound somebody takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SoundTaken {
-    /// Both: the tier decides.
-    Any,
-    /// One, whatever the tier.
-    Only(SoundQuality),
-}
-
-impl SoundTaken {
-    /// The sound that goes with a tier: whoever gets less than `medium` has a link on which every bit counts.
-    pub fn with(self, tier: Tier) -> SoundQuality {
-        match self {
-            Self::Only(quality) => quality,
-            Self::Any if tier < Tier::Medium => SoundQuality::Thin,
-            Self::Any => SoundQuality::Full,
-        }
     }
 }
 
@@ -214,7 +104,7 @@ impl Ladder {
         let cost = |tier: Tier| {
             let sound = self.sounds.spec(SoundTaken::Any.with(tier));
             let video = self.spec(tier).map_or(0, |spec| u64::from(spec.bitrate_kbps) * 1_000);
-            sound.cost() + video
+            u64::from(sound.bitrate_kbps) * 1_000 + OVERHEAD * 8 * 1_000 / u64::from(sound.packet_ms) + video
         };
         Costs {
             audio: cost(Tier::Audio),
@@ -261,6 +151,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tiers_with_their_sound_fit_links_of_round_numbers() {
+        let costs = Ladder::default().costs();
+        for (tier, kbps) in [(Tier::High, 2_000), (Tier::Medium, 600), (Tier::Low, 200), (Tier::Slides, 80)] {
+            assert!(costs.of(tier) < kbps * 1_000 * 19 / 20, "{tier:?} costs {}", costs.of(tier));
+        }
+    }
+
+    #[test]
+    fn a_tiers_headers_are_part_of_its_bitrate() {
+        for (bitrate_kbps, fps) in [(1_500, 30), (500, 30), (150, 15), (40, 1), (30, 30)] {
+            let spec = TierSpec { size: Size::new(320, 180), fps, bitrate_kbps };
+            let payload = u64::from(spec.payload_kbps(fps));
+            assert!(payload >= u64::from(bitrate_kbps) / 2);
+            // Frames end where they do: one packet more for each at worst, where there are several a frame.
+            let packets = (payload * 1_000 / 8 / packet_bytes(bitrate_kbps) as u64).max(fps.into());
+            assert!(bitrate_kbps == 30 || payload * 1_000 + packets * OVERHEAD * 8 <= u64::from(bitrate_kbps) * 1_000);
+        }
+    }
+
+    #[test]
     fn the_default_is_valid_and_a_reversed_one_is_not() {
         let ladder = Ladder::default();
         assert_eq!(ladder.validate(), Ok(()));
@@ -273,20 +183,6 @@ mod tests {
         let empty = Ladder { low: TierSpec { fps: 0, ..ladder.low }, ..ladder };
         assert!(empty.validate().is_err());
         assert!(Ladder { sounds: Sounds::new(16, 20, 60), ..ladder }.validate().is_err());
-    }
-
-    #[test]
-    fn sound_is_thin_below_medium_unless_the_receiver_takes_no_such() {
-        let sounds = Sounds::default();
-        let taken = |packet_ms, bits_per_second| sounds.within(&SoundLimits { packet_ms, bits_per_second });
-        let any = sounds.within(&SoundLimits::default()).expect("both");
-        let thin = Tier::ALL.map(|tier| any.with(tier) == SoundQuality::Thin);
-        assert_eq!(thin, [true, true, true, false, false]);
-        assert_eq!(taken(40, 64_000), Some(SoundTaken::Only(SoundQuality::Full)));
-        assert_eq!(taken(60, 20_000), Some(SoundTaken::Only(SoundQuality::Thin)));
-        assert_eq!(taken(40, 20_000), None);
-        assert_eq!(taken(10, 64_000), None);
-        assert_eq!(SoundTaken::Only(SoundQuality::Full).with(Tier::Audio), SoundQuality::Full);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Arrival, Chooser, Downlink, Ladder, Pacer, SoundTaken, TierSpec};
-use crate::media::Tier;
+use super::{Arrival, Chooser, Downlink, Ladder, Pacer, TierSpec, packet_bytes};
+use crate::media::{SoundTaken, Tier};
 use crate::time::Timestamp;
 
 /// Feedback comes so often.
@@ -90,7 +90,7 @@ impl Camera {
         let bytes =
             if std::mem::take(&mut self.keyframe) { due * KEYFRAME } else { (due - self.debt / 8.0).max(due / 2.0) };
         self.debt = (self.debt + bytes - due).max(0.0);
-        let packets = (bytes as usize).div_ceil(1_100).max(1);
+        let packets = (bytes as usize).div_ceil(packet_bytes(spec.bitrate_kbps)).max(1);
         self.waiting.extend(std::iter::repeat_n((now, bytes as usize / packets), packets));
     }
 

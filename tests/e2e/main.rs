@@ -15,6 +15,7 @@ mod relay;
 mod rooms;
 mod scenario;
 mod server;
+mod sound;
 mod startup;
 mod web;
 

@@ -8,10 +8,9 @@ use std::process::{Child, Command, Stdio};
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use commingle::media::{Codec, Size, SourceKind};
+use commingle::media::{Codec, Size, Sounds, SourceKind};
 use commingle::mixer::{link_on_stdin, run_process};
 use commingle::plan::SourceSpec;
-use commingle::tier::Sounds;
 use commingle::time::now;
 
 use crate::rig::PATIENCE;

@@ -14,11 +14,10 @@ use commingle::codec::{
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Scene, Tile};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use commingle::media::{Codec, EncodedPacket, Rect, Rotation, Size, SourceKind, SourcePacket, StreamKey, Tier};
+use commingle::media::{Codec, EncodedPacket, Rect, Rotation, Size, Sounds, SourceKind, SourcePacket, StreamKey, Tier};
 use commingle::mixer::Mixer;
 use commingle::mixer::outbox::Outbox;
 use commingle::plan::{SourceSpec, StreamSet, StreamSpec};
-use commingle::tier::Sounds;
 use commingle::time::{Timestamp, now};
 
 /// A colour in BT.601 of limited range.

@@ -27,7 +27,7 @@ use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
 use super::outgoing::Ssrcs;
-use super::repairs::Repairs;
+use super::repairs::{Repairs, WithRepairs};
 use super::requests::Requests;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
@@ -176,8 +176,8 @@ pub(super) fn interceptors(
         return registry;
     }
     registry
-        .with(Slot::CongestionControl, CongestionControlBuilder::new(arrivals).build())
-        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
+        .with(Slot::CongestionControl, WithRepairs(CongestionControlBuilder::new(arrivals).build()))
+        .with(Slot::TwccSender, WithRepairs(TwccSenderBuilder::new().build()))
         .with(Slot::NackGenerator, Requests::new())
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())

@@ -242,6 +242,66 @@ impl Interceptor for Repairs {
     fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
 }
 
+/// An interceptor that takes the stream which carries a stream's repairs for one of its own: they take their part of the
+/// way, and are lost on it like everything else.
+pub(super) struct WithRepairs<I>(pub(super) I);
+
+impl<I: Interceptor> Protocol<TaggedPacket, TaggedPacket, ()> for WithRepairs<I> {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        self.0.handle_read(message)
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.0.poll_read()
+    }
+
+    fn handle_write(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        self.0.handle_write(message)
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.0.poll_write()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        self.0.handle_timeout(now)
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.0.poll_timeout()
+    }
+}
+
+impl<I: Interceptor> Interceptor for WithRepairs<I> {
+    fn bind_local_stream(&mut self, info: &StreamInfo) {
+        self.0.bind_local_stream(info);
+        if let Some(ssrc) = info.ssrc_rtx {
+            self.0.bind_local_stream(&StreamInfo { ssrc, ssrc_rtx: None, ..info.clone() });
+        }
+    }
+
+    fn unbind_local_stream(&mut self, info: &StreamInfo) {
+        self.0.unbind_local_stream(info);
+        if let Some(ssrc) = info.ssrc_rtx {
+            self.0.unbind_local_stream(&StreamInfo { ssrc, ssrc_rtx: None, ..info.clone() });
+        }
+    }
+
+    fn bind_remote_stream(&mut self, info: &StreamInfo) {
+        self.0.bind_remote_stream(info);
+    }
+
+    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+        self.0.unbind_remote_stream(info);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -6,11 +6,10 @@ use std::time::Duration;
 use super::{SoundMixer, SoundStats};
 use crate::id::SourceId;
 use crate::link::FromMixer;
-use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
+use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Sounds, SourcePacket};
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
-use crate::tier::Sounds;
 use crate::time::{Timestamp, now};
 
 /// Packets that may wait for the next tick: ten seconds of ten microphones.

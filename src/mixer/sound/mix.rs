@@ -14,8 +14,7 @@ use bytes::Bytes;
 
 use crate::audio::Limiter;
 use crate::codec::sound::{OpusEncoder, OpusSettings, joined, pause_frame};
-use crate::media::{AUDIO_TICK_SAMPLES, EncodedPacket, SoundQuality};
-use crate::tier::{SoundSpec, Sounds};
+use crate::media::{AUDIO_TICK_SAMPLES, EncodedPacket, SoundQuality, SoundSpec, Sounds};
 
 /// Samples of one tick.
 pub(super) type Tick = [f32; AUDIO_TICK_SAMPLES];

@@ -23,9 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::audio::{SILENCE, minus, sum};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
-use crate::media::{AUDIO_TICK_SAMPLES, SoundQuality, SourcePacket};
+use crate::media::{AUDIO_TICK_SAMPLES, SoundQuality, Sounds, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec};
-use crate::tier::Sounds;
 use crate::time::Timestamp;
 
 use self::mix::{Mix, Tick};

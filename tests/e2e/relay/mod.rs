@@ -64,8 +64,25 @@ impl Relay {
         Self { port, shared }
     }
 
+    /// Has the link carry so much from now on, downwards, if that is what a scenario asks: `link KBPS`.
+    pub(crate) fn thin(&self, what: &str) {
+        if let Some(kbps) = what.strip_prefix("link ") {
+            let kbps = Some(kbps.parse().expect("`link KBPS`"));
+            self.set(Conditions::default(), Conditions { kbps, ..Conditions::default() });
+        }
+    }
+
+    /// Has so many packets be lost from now on, both ways, if that is what a scenario asks: `loss PERCENT`.
+    pub(crate) fn lose(&self, what: &str) {
+        if let Some(percent) = what.strip_prefix("loss ") {
+            let percent: f64 = percent.parse().expect("`loss PERCENT`");
+            let lossy = Conditions { loss: percent / 100.0, ..Conditions::default() };
+            self.set(lossy, lossy);
+        }
+    }
+
     /// How it is from now on, to the server and from it.
-    pub(crate) fn set(&self, up: Conditions, down: Conditions) {
+    fn set(&self, up: Conditions, down: Conditions) {
         let mut ways = self.shared.ways();
         let now = time::now();
         ways.up.set(now, up);

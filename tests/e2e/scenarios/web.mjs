@@ -196,7 +196,10 @@ export async function page_tells_quality({ chromium, options, ask }) {
   const faults = [];
   const ann = await visit(await chromium(), options, 'Ann', 'wide', faults, options.relay);
   await joinByForm(ann, 'Ann', options.room);
-  const quality = () => ann.$$eval('#received dt', (names) => names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent);
+  const quality = () => ann.evaluate(() => {
+    const names = [...document.querySelectorAll('#received dt')];
+    return names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent;
+  });
   const said = [];
   for (const [kbps, wanted] of [[2000, /^high$/], [200, /^(low|slides): your link is slow$/], [2000, /^high$/]]) {
     await ask(`link ${kbps}`);

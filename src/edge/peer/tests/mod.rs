@@ -18,8 +18,7 @@ use webrtc::media_stream::track_local::TrackLocal;
 use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
 use crate::edge::fanout::Recent;
-use crate::media::EncodedPacket;
-use crate::tier::Sounds;
+use crate::media::{EncodedPacket, Sounds};
 use crate::time::now;
 
 const SCREEN: u32 = 3333;
