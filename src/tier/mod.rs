@@ -1,12 +1,13 @@
 //! The quality ladder: which sizes, rates and bitrates there are, and which rung a link carries.
 //!
 //! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
-//! [`Chooser`], which picks a tier by it. Does not know: connections, streams, who is at the other end. Time is an argument.
+//! [`Chooser`], which picks a tier by it; [`uplink`], what senders are asked to send. Does not know: connections, streams, who is at the other end. Time is an argument.
 
 mod chooser;
 mod downlink;
 #[cfg(test)]
 mod simulation;
+pub mod uplink;
 
 use serde::{Deserialize, Serialize};
 

@@ -15,9 +15,10 @@ import * as figures from './scenarios/figures.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
+import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...sound, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...sound, ...uplink, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
