@@ -26,6 +26,7 @@ use crate::room::document::{
     RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
+use crate::tier::uplink::Ask;
 use crate::tier::{Chooser, Ladder, Reception};
 use crate::time::Timestamp;
 
@@ -147,6 +148,8 @@ pub enum Effect {
     Routes(Vec<Route>),
     /// Ask a sender for a keyframe of this source.
     Keyframe(ParticipantId, SourceId),
+    /// Ask a participant to send no more than so many bits per second, all it sends together.
+    Ask(ParticipantId, u64),
     /// Send this participant no video for so long.
     Pause(ParticipantId, Duration),
     /// Close this connection.
@@ -206,6 +209,8 @@ struct Person {
     chooser: Chooser,
     /// The stream that flows until the one it is to get now can begin.
     leaving: Option<StreamKey>,
+    /// What it is asked to send.
+    ask: Ask,
 }
 
 /// One thing a participant sends.
@@ -246,6 +251,10 @@ pub struct Room {
     mixer: Mixer,
     empty_since: Option<Timestamp>,
     ended: bool,
+    /// When the latest input came.
+    now: Timestamp,
+    /// When somebody may be asked to send more.
+    asks: Option<Timestamp>,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -273,6 +282,8 @@ impl Room {
             mixer: Mixer::Off,
             empty_since: Some(now),
             ended: false,
+            now,
+            asks: None,
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -289,6 +300,7 @@ impl Room {
     /// # Errors
     /// See [`Refusal`].
     pub fn admit(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
+        self.now = now;
         if self.ended {
             return Err(Refusal::Ended);
         }
@@ -317,6 +329,7 @@ impl Room {
                 tier: who.tier,
                 chooser: Chooser::new(self.settings.ladder.costs(), now),
                 leaving: None,
+                ask: Ask::default(),
             },
         );
         self.empty_since = None;
@@ -347,6 +360,7 @@ impl Room {
 
     /// Takes in what happened. Unknown participants and sources are ignored: they have just left.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
+        self.now = now;
         match input {
             Input::Connected(participant) => self.connected(participant),
             Input::Left(participant, reason) => self.left(now, participant, reason),
@@ -408,10 +422,8 @@ impl Room {
             (Some(_), Mixer::Off, true) => None,
             (since, ..) => since.map(|since| since + self.settings.linger),
         };
-        match self.mixer {
-            Mixer::Resting { until } => Some(linger.map_or(until, |at| at.min(until))),
-            _ => linger,
-        }
+        let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
+        [linger, rested, self.asks].into_iter().flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -626,6 +638,9 @@ impl Room {
         {
             self.start_mixer(now);
             self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
+        }
+        if self.asks.is_some_and(|at| now >= at) {
+            self.refresh();
         }
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {
