@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 #[path = "../tests/e2e/relay/mod.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
 mod relay;
 #[path = "../tests/e2e/scenario.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -30,7 +31,7 @@ fn main() {
     );
     for round in list(&measured, "/rounds") {
         let hears = |who: &str| {
-            let score = |what: &str| number(round, &format!("/{who}_hears/to_loss_free/{what}"));
+            let score = |what: &str| number(round, &format!("/{who}_hears/{what}"));
             format!("PESQ {:.2} STOI {:.3}", score("pesq"), score("stoi"))
         };
         println!(

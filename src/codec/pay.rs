@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn vp8_picture_ids_have_15_bits_and_wrap() {
-        let mut payloader = Payloader { codec: Codec::Vp8, picture_id: 0x7fff };
+        let mut payloader = Payloader { picture_id: 0x7fff, ..Payloader::new(Codec::Vp8) };
         for id in [[0xff, 0xff], [0x80, 0x00], [0x80, 0x01]] {
             let packets = payloader.packets(&frame(vec![1; 3000], true), 7);
             assert_eq!(packets.len(), 3);

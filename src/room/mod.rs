@@ -26,6 +26,7 @@ use crate::room::document::{
     RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
+use crate::tier::uplink::Ask;
 use crate::tier::{Chooser, Ladder, Reception};
 use crate::time::Timestamp;
 
@@ -152,6 +153,8 @@ pub enum Effect {
     Routes(Vec<Route>),
     /// Ask a sender for a keyframe of this source.
     Keyframe(ParticipantId, SourceId),
+    /// Ask a participant to send no more than so many bits per second, all it sends together.
+    Ask(ParticipantId, u64),
     /// Send this participant no video for so long.
     Pause(ParticipantId, Duration),
     /// Close this connection.
@@ -211,6 +214,8 @@ struct Person {
     chooser: Chooser,
     /// The stream that flows until the one it is to get now can begin.
     leaving: Option<StreamKey>,
+    /// What it is asked to send.
+    ask: Ask,
 }
 
 /// One thing a participant sends.
@@ -251,6 +256,10 @@ pub struct Room {
     mixer: Mixer,
     empty_since: Option<Timestamp>,
     ended: bool,
+    /// When the latest input came.
+    now: Timestamp,
+    /// When somebody may be asked to send more.
+    asks: Option<Timestamp>,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -278,6 +287,8 @@ impl Room {
             mixer: Mixer::Off,
             empty_since: Some(now),
             ended: false,
+            now,
+            asks: None,
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -294,6 +305,7 @@ impl Room {
     /// # Errors
     /// See [`Refusal`].
     pub fn admit(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
+        self.now = now;
         if self.ended {
             return Err(Refusal::Ended);
         }
@@ -327,6 +339,7 @@ impl Room {
                 tier: who.tier,
                 chooser: Chooser::new(self.settings.ladder.costs(), now),
                 leaving: None,
+                ask: Ask::default(),
             },
         );
         self.empty_since = None;
@@ -357,6 +370,7 @@ impl Room {
 
     /// Takes in what happened. Unknown participants and sources are ignored: they have just left.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
+        self.now = now;
         match input {
             Input::Connected(participant) => self.connected(participant),
             Input::Left(participant, reason) => self.left(now, participant, reason),
@@ -418,10 +432,8 @@ impl Room {
             (Some(_), Mixer::Off, true) => None,
             (since, ..) => since.map(|since| since + self.settings.linger),
         };
-        match self.mixer {
-            Mixer::Resting { until } => Some(linger.map_or(until, |at| at.min(until))),
-            _ => linger,
-        }
+        let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
+        [linger, rested, self.asks].into_iter().flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -636,6 +648,9 @@ impl Room {
         {
             self.start_mixer(now);
             self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
+        }
+        if self.asks.is_some_and(|at| now >= at) {
+            self.refresh();
         }
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {

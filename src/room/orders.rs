@@ -1,13 +1,14 @@
 //! What the people in a room mean for its mixer: scene, mix plan, streams and routes, derived whole after each input.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Order, Person, Room, Route, Source};
-use crate::id::ViewName;
+use crate::id::{ParticipantId, ViewName};
 use crate::layout::{Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
 use crate::room::document::{Event, TileDocument, ViewDocument};
+use crate::tier::uplink::{SOUND, deserved};
 
 impl Room {
     /// Derives everything anew and tells what differs.
@@ -35,6 +36,7 @@ impl Room {
             self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
         }
         self.refresh_routes();
+        self.refresh_asks();
     }
 
     /// Tells a new mixer all that the one before it knew.
@@ -142,9 +144,36 @@ impl Room {
         self.routes = routes;
         self.effects.push_back(Effect::Routes(self.routes.clone()));
     }
+
+    /// Asks senders for what their tiles show in the best stream that anybody gets.
+    fn refresh_asks(&mut self) {
+        let best = self.streams.streams.iter().max_by_key(|spec| (spec.size.width, spec.fps));
+        let shown = |size: Size| {
+            let (size, fps) = best.map_or((Size::new(0, 0), 0), |best| {
+                let scaled = |pixels: u32| pixels * best.size.width / self.settings.canvas.width;
+                (Size::new(scaled(size.width), scaled(size.height)), best.fps)
+            });
+            deserved(size, fps)
+        };
+        let mut wanted: BTreeMap<ParticipantId, u64> = BTreeMap::new();
+        for tile in self.scene.tiles.iter().filter(|tile| tile.source.is_some()) {
+            *wanted.entry(tile.participant).or_default() += shown(tile.rect.size());
+        }
+        let hidden = deserved(Size::new(0, 0), 0);
+        for (participant, person) in self.people.iter_mut().filter(|(_, person)| person.sends_pictures()) {
+            let wanted = wanted.get(participant).copied().unwrap_or(hidden) + SOUND;
+            self.effects.extend(person.ask.update(self.now, wanted).map(|bits| Effect::Ask(*participant, bits)));
+        }
+        self.asks = self.people.values().filter_map(|person| person.ask.due()).min();
+    }
 }
 
 impl Person {
+    /// Whether pictures of it have come.
+    fn sends_pictures(&self) -> bool {
+        self.connected && self.sources.iter().any(|source| source.kind.kind() == Kind::Video && source.codec.is_some())
+    }
+
     /// The tiles it has: a live screen, and its camera or avatar if it sends anything.
     fn cells(&self) -> impl Iterator<Item = SourceKind> + use<> {
         let screen = self.shown(SourceKind::Screen).map(|_| SourceKind::Screen);

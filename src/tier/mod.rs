@@ -1,13 +1,15 @@
 //! The quality ladder: which sizes, rates and bitrates there are, and which rung a link carries.
 //!
 //! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
-//! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier. Does not know: connections, streams, who is at the other end. Time is an argument.
+//! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier; [`uplink`], what senders
+//! are asked to send. Does not know: connections, streams, who is at the other end. Time is an argument.
 
 mod chooser;
 mod downlink;
 mod pacer;
 #[cfg(test)]
 mod simulation;
+pub mod uplink;
 
 use serde::{Deserialize, Serialize};
 

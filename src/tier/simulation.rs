@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 const FEEDBACK: u64 = 100_000;
 /// Bytes around a packet's payload.
 const OVERHEAD: usize = 64;
+/// Another clock, 20 ms away.
+const ANOTHER_CLOCK: Duration = Duration::from_micros(7_020_000);
 /// A keyframe is so many times as large as other frames.
 const KEYFRAME: f64 = 6.0;
 
@@ -46,8 +48,7 @@ impl Link {
             self.free = starts + size as u64 * 8 * 1_000_000 / self.rate;
             let jitter = (self.chance() * self.jitter as f64) as u64;
             let longer = if at >= self.longer.0 { self.longer.1 } else { 0 };
-            // Another clock, 20 ms away.
-            arrival = Some(Duration::from_micros(self.free + longer + jitter + 7_000_000 + 20_000));
+            arrival = Some(Duration::from_micros(self.free + longer + jitter) + ANOTHER_CLOCK);
         }
         Arrival { departure: Timestamp::from_micros(at), arrival, size }
     }
@@ -56,11 +57,19 @@ impl Link {
 /// What was chosen when, in seconds.
 struct Run {
     changes: Vec<(f64, Tier)>,
+    /// When a packet of sound left, and how long it took to arrive beyond what the way takes; None when it was lost.
+    sounds: Vec<(f64, Option<Duration>)>,
 }
 
 impl Run {
     fn tier_at(&self, seconds: f64) -> Tier {
         self.changes.iter().rev().find(|(at, _)| *at <= seconds).map_or(Tier::High, |(_, tier)| *tier)
+    }
+
+    /// The longest that sound waited on the way between these seconds.
+    fn sound_waits(&self, from: f64, to: f64) -> Duration {
+        let inside = self.sounds.iter().filter(|(at, _)| (from..to).contains(at));
+        inside.filter_map(|(_, waited)| *waited).max().unwrap_or_default()
     }
 
     fn changes_between(&self, from: f64, to: f64) -> usize {
@@ -114,7 +123,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
     let mut on_the_way: VecDeque<Arrival> = VecDeque::new();
     let mut camera =
         Camera { spec: ladder.spec(Tier::High), keyframe: true, debt: 0.0, next: 0, waiting: VecDeque::new() };
-    let mut changes = Vec::new();
+    let (mut changes, mut sounds) = (Vec::new(), Vec::new());
     let mut next_sound = 0_u64;
     for now in (0..seconds * 1_000_000).step_by(1_000) {
         if let Some((_, rate)) = rates.iter().rev().find(|(from, _)| from * 1_000_000 <= now) {
@@ -126,7 +135,10 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
             next_sound += u64::from(sound.packet_ms) * 1_000;
             let payload = (sound.bitrate_kbps * sound.packet_ms / 8) as usize;
             pacer.sound(payload, at);
-            on_the_way.push_back(link.send(now, payload + OVERHEAD));
+            let sent = link.send(now, payload + OVERHEAD);
+            let waited = sent.arrival.map(|at| at - ANOTHER_CLOCK - Duration::from_micros(now));
+            sounds.push((now as f64 / 1e6, waited));
+            on_the_way.push_back(sent);
         }
         camera.film(now);
         while !camera.waiting.is_empty() && pacer.wait(at).is_none() {
@@ -159,7 +171,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
             }
         }
     }
-    Run { changes }
+    Run { changes, sounds }
 }
 
 fn link(seed: u64) -> Link {
@@ -175,7 +187,12 @@ fn the_tier_follows_the_link_down_and_up() {
             assert_eq!(run.tier_at(from + 5.0), tier, "seed {seed}, five seconds after {from}: {:?}", run.changes);
             assert_eq!(run.tier_at(from + 19.9), tier, "seed {seed}, and at the end: {:?}", run.changes);
             assert!(run.changes_between(from, from + 20.0) <= 3, "seed {seed} flaps: {:?}", run.changes);
+            // A packet of video is the least that the voice waits for; two where a burst has begun.
+            let waits = run.sound_waits(from + 5.0, from + 20.0);
+            assert!(waits < Duration::from_millis(160), "seed {seed}: the voice waits for {waits:?} from {from} on");
         }
+        let waits = run.sound_waits(2.0, 20.0);
+        assert!(waits < Duration::from_millis(40), "seed {seed}: the voice waits for {waits:?} on the best tier");
         assert_eq!(run.tier_at(19.9), Tier::High, "seed {seed}: {:?}", run.changes);
         assert_eq!(run.tier_at(95.0), Tier::High, "seed {seed}, fifteen seconds up: {:?}", run.changes);
         assert_eq!(run.tier_at(109.9), Tier::High, "seed {seed}: {:?}", run.changes);

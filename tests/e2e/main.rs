@@ -17,6 +17,7 @@ mod scenario;
 mod server;
 mod sound;
 mod startup;
+mod uplink;
 mod web;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -171,7 +171,7 @@ fn lossy() {
             assert!(number(round, freeze) < freeze_ms, "{freeze}: {round}");
         }
         for who in ["lossy", "clean"] {
-            let score = |what: &str| number(round, &format!("/{who}_hears/to_loss_free/{what}"));
+            let score = |what: &str| number(round, &format!("/{who}_hears/{what}"));
             assert!(score("pesq") > pesq && score("stoi") > stoi, "{round}");
         }
     }

@@ -2,8 +2,8 @@
 
     python tests/peers/score.py SPOKEN.wav REFERENCE.f32 HEARD.f32
 
-SPOKEN is said over and over; REFERENCE and HEARD are recordings of it at 48 kHz, 32-bit floats, one as it should be heard.
-Each is fitted in time to what it is compared with: where in the loop a recording begins is chance.
+SPOKEN is said over and over; REFERENCE and HEARD are recordings of it at 48 kHz, 32-bit floats, one as it should be heard: of
+that, what fits SPOKEN is compared with what fits it in the other. Where in the loop a recording begins is chance.
 """
 
 import json
@@ -63,7 +63,7 @@ def score(reference, heard):
 def main():
     said, reference, heard = spoken(sys.argv[1]), recorded(sys.argv[2]), recorded(sys.argv[3])
     best = fit(reference, said)
-    json.dump({"to_loss_free": score(best, fit(heard, best)), "to_spoken": score(said, fit(heard, said))}, sys.stdout)
+    json.dump(score(best, fit(heard, best)), sys.stdout)
 
 
 main()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtp;
 use tokio::task::AbortHandle;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
@@ -120,6 +121,16 @@ impl Incoming {
         let request = PictureLossIndication { sender_ssrc: 0, media_ssrc };
         if let Err(error) = self.track.write_rtcp(vec![Box::new(request)]).await {
             tracing::debug!(%error, mid = self.mid, "a keyframe could not be asked for");
+        }
+    }
+
+    /// Tells the sender how much it may send, all its streams together; once something has come of this one.
+    pub(super) async fn limit(&self, bits_per_second: u64) {
+        let Ok(ssrc) = u32::try_from(self.ssrc.load(Ordering::Relaxed)) else { return };
+        let limit =
+            ReceiverEstimatedMaximumBitrate { sender_ssrc: 0, bitrate: bits_per_second as f32, ssrcs: vec![ssrc] };
+        if let Err(error) = self.track.write_rtcp(vec![Box::new(limit)]).await {
+            tracing::debug!(%error, mid = self.mid, "a sender could not be asked for less");
         }
     }
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::task::{Command, Task};
 use self::viewer::{Rung, Viewers};
@@ -159,6 +159,7 @@ pub struct Peer {
     subscriber: Arc<Subscriber>,
     counters: Arc<Counters>,
     seen: Arc<tap::Seen>,
+    limit: watch::Sender<Option<u64>>,
 }
 
 impl Peer {
@@ -179,14 +180,16 @@ impl Peer {
         }
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (task, answer) = Task::answer(config, offer, text, facts, sink, events).await?;
+        let (limit, limits) = watch::channel(None);
         let peer = Self {
             commands,
             rung: None,
             subscriber: Arc::clone(&task.subscriber),
             counters: Arc::clone(&task.counters),
             seen: Arc::clone(&task.seen),
+            limit,
         };
-        tokio::spawn(task.run(inbox));
+        tokio::spawn(task.run(inbox, limits));
         Ok((peer, answer))
     }
 
@@ -223,6 +226,13 @@ impl Peer {
     pub async fn request_keyframe(&self, mid: &str) {
         // A peer that is gone sends no more keyframes.
         let _ = self.send(Command::Keyframe(mid.to_owned())).await;
+    }
+
+    /// Asks the peer to send no more than so many bits per second from now on, pictures and sound together; None for what it
+    /// likes.
+    pub fn limit(&self, bits_per_second: Option<u64>) {
+        // A peer that is gone sends nothing anyway.
+        self.limit.send_if_modified(|limit| std::mem::replace(limit, bits_per_second) != bits_per_second);
     }
 
     /// Sends no video for so long, so that what waits on the way can drain.

@@ -16,7 +16,7 @@ use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::RTCIceCandidateInit;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::TrackRemote;
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder};
@@ -32,7 +32,7 @@ use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
-use crate::media::SourceKind;
+use crate::media::{Kind, SourceKind};
 use crate::sdp::{Facts, Fragment, Offer};
 use crate::tier::{Pacer, Reception};
 use crate::time::{self, Timestamp};
@@ -42,6 +42,8 @@ use crate::transport::ice::Credentials;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Keyframe requests are passed on at most this often.
 pub(super) const KEYFRAME_INTERVAL: Duration = Duration::from_millis(200);
+/// What it may send is told so often, in case that it was lost.
+const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// From one word on how things arrive to the next; feedback comes more often.
 pub(super) const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
 /// A peer that has not told of single packets for so long does not do so (any more): then its reports must do.
@@ -272,11 +274,13 @@ impl Task {
     }
 
     /// Lives until the connection ends or somebody ends it.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut limits: watch::Receiver<Option<u64>>) {
         let mut fate = self.connection.fate();
         let mut reception = self.seen.reception.subscribe();
         let mut arrivals = self.arrivals.clone();
         let mut quiet: Option<Pin<Box<Sleep>>> = None;
+        let mut again = interval(LIMIT_INTERVAL);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = Some(Box::pin(sleep(CONNECT_TIMEOUT)));
         let (seen, subscriber, overflow) = (self.seen.clone(), self.subscriber.clone(), self.overflow.clone());
         let end = loop {
@@ -303,6 +307,12 @@ impl Task {
                 Ok(()) = arrivals.changed() => {
                     let latest = *arrivals.borrow_and_update();
                     latest.map_or(Ok(()), |latest| self.fed_back(latest))
+                }
+                Ok(()) = limits.changed() => { again.reset_immediately(); Ok(()) }
+                _ = again.tick(), if limits.borrow().is_some() => {
+                    let limit = *limits.borrow();
+                    if let Some(limit) = limit { self.limit(limit).await; }
+                    Ok(())
                 }
                 () = subscriber.switched() => self.tell(PeerEvent::Switched),
                 () = elapsed(&mut self.begins) => {
@@ -373,6 +383,15 @@ impl Task {
             return Ok(());
         }
         self.tell(PeerEvent::Reception(Reception { backlog: self.subscriber.backlog(time::now()), ..seen.told() }))
+    }
+
+    /// Tells the peer how much it may send, all its streams together (REMB). One that estimates by transport-wide feedback
+    /// takes it for a limit.
+    async fn limit(&self, bits_per_second: u64) {
+        let is_video = |mid: &str| self.sources.iter().any(|(known, kind)| known == mid && kind.kind() == Kind::Video);
+        for incoming in self.incoming.iter().filter(|incoming| is_video(&incoming.mid)) {
+            incoming.limit(bits_per_second).await;
+        }
     }
 
     async fn note(&mut self, note: Note) -> Result<(), End> {

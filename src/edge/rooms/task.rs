@@ -76,6 +76,8 @@ struct Member {
     sources: Vec<(SourceKind, SourceId)>,
     /// None until its answer is made.
     peer: Option<JoinedPeer>,
+    /// What it is asked to send, in bits per second.
+    asked: Option<u64>,
 }
 
 impl RoomTask {
@@ -141,6 +143,7 @@ impl RoomTask {
             }
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
+                    peer.peer.limit(member.asked);
                     member.peer = Some(peer);
                     self.publish_routes();
                 }
@@ -188,7 +191,7 @@ impl RoomTask {
             self.link.clone(),
             self.commands.clone(),
         ));
-        let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None };
+        let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None, asked: None };
         self.peers.insert(admitted.participant, member);
         (admitted, uplink)
     }
@@ -244,6 +247,14 @@ impl RoomTask {
                 self.publish_routes();
             }
             Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
+            Effect::Ask(participant, bits_per_second) => {
+                if let Some(member) = self.peers.get_mut(&participant) {
+                    member.asked = Some(bits_per_second);
+                    if let Some(joined) = &member.peer {
+                        joined.peer.limit(member.asked);
+                    }
+                }
+            }
             Effect::Pause(participant, pause) => {
                 if let Some(joined) = self.peers.get(&participant).and_then(|member| member.peer.as_ref()) {
                     let peer = joined.peer.clone();
