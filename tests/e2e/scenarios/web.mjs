@@ -3,7 +3,7 @@
 const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true } };
 
 /** Opens the page and joins by its form. `faults` collects what went wrong in the page. */
-async function visit(browser, options, name, size, faults) {
+async function visit(browser, options, name, size, faults, query = '') {
   const context = await browser.createBrowserContext();
   await context.overridePermissions(options.url, ['camera', 'microphone']);
   const page = await context.newPage();
@@ -12,7 +12,7 @@ async function visit(browser, options, name, size, faults) {
   page.on('requestfailed', (request) => {
     if (!request.failure()?.errorText.includes('ERR_ABORTED')) faults.push(`${name}: ${request.url()}: ${request.failure()?.errorText}`);
   });
-  await page.goto(`${options.url}/`, { waitUntil: 'load' });
+  await page.goto(`${options.url}/${query}`, { waitUntil: 'load' });
   return page;
 }
 
@@ -139,4 +139,22 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
   const back_ms = Math.round(performance.now() - from);
   await keep('page-reconnected-1440', await ann.screenshot());
   return { restarted_ms, again, moves, back_ms };
+}
+
+/** Somebody opens the page only to watch: sees the call move, sends nothing, is listed, and leaves. */
+export async function page_watch({ chromium, options, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const ann = await visit(browser, options, 'Ann', 'wide', faults);
+  await joinByForm(ann, 'Ann', options.room);
+  const eve = await visit(browser, options, 'Eve', 'wide', faults, '?watch');
+  const joined_ms = await joinByForm(eve, 'Eve', options.room);
+  const role = (await roomDocument(options)).participants.find((p) => p.name === 'Eve')?.role;
+  const from = performance.now();
+  await moving(eve, 10_000);
+  const moving_again_ms = Math.round(performance.now() - from);
+  await keep('page-watch-1440', await eve.screenshot());
+  await eve.click('#leave');
+  const left = await until(async () => (await roomDocument(options)).participants.length === 1, 5_000);
+  return { joined_ms, role, moving_again_ms, left, faults };
 }
