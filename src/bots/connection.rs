@@ -178,7 +178,8 @@ impl Connection {
             if let Some(answer) = self.agent.handle(moment.now, from, datagram) {
                 self.out.push_back((from, BytesMut::from(&answer[..])));
             }
-            if self.secure.is_none() && self.agent.selected().is_some() {
+            // Not before the server has agreed: one that waits for ICE to end would not hear it.
+            if self.secure.is_none() && self.agent.is_established() {
                 self.begin_handshake(moment);
             }
         } else if secure::is_dtls(datagram) {

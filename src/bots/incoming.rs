@@ -51,6 +51,8 @@ pub(super) struct Counts {
     pub(super) repaired: u64,
     /// Whole frames with nothing missing before them; for audio, packets.
     pub(super) frames: u64,
+    /// Keyframes that came.
+    pub(super) keyframes: u64,
     /// How often no frame came for longer than [`FREEZE`].
     pub(super) freezes: u64,
     /// How long these were together.
@@ -296,6 +298,7 @@ impl Incoming {
         }
         if packet.starts_keyframe {
             self.broken = false;
+            self.counts.keyframes += 1;
         }
         if self.broken {
             return;

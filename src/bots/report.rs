@@ -32,6 +32,8 @@ pub struct StreamReport {
     pub repaired: u64,
     /// Whole frames that could be shown; of sound, packets.
     pub frames: u64,
+    /// Keyframes among them.
+    pub keyframes: u64,
     /// Frames a second.
     pub frame_rate: f64,
     /// Longest time without a frame.
@@ -53,6 +55,7 @@ impl StreamReport {
             lost: counts.lost,
             repaired: counts.repaired,
             frames: counts.frames,
+            keyframes: counts.keyframes,
             frame_rate: (rate * 10.0).round() / 10.0,
             longest_gap_ms: millis(counts.longest_gap),
             freezes: counts.freezes,

@@ -11,7 +11,7 @@ use clap::Args;
 use super::bots::{leave_on_signal, runtime};
 use super::{Failure, start_logs};
 use crate::bots::bench::page::{self, Circumstances};
-use crate::bots::bench::{self, BenchError, Settings, Trial};
+use crate::bots::bench::{self, BenchError, PacketCost, Settings, Trial};
 use crate::time;
 
 #[derive(Debug, Args)]
@@ -22,13 +22,13 @@ pub(super) struct BenchArgs {
     /// Where the page goes
     #[arg(long, value_name = "FILE", default_value = "commingle-bench.html")]
     out: PathBuf,
-    /// How long each of the six rooms is watched
+    /// How long each of the seven rooms is watched
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// A token for the server at --url, good for all rooms
     #[arg(long, env = "COMMINGLE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Print every room's figures as JSON
+    /// Print all figures as JSON
     #[arg(long)]
     json: bool,
 }
@@ -42,10 +42,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let settings = Settings {
         url: args.url.clone(),
         program: std::env::current_exe()?,
+        rooms: bench::ROOMS.to_vec(),
         watched: Duration::from_secs(args.seconds),
         token: args.token.clone(),
     };
-    let trials = runtime(1)?.block_on(async {
+    let found = runtime(1)?.block_on(async {
         let leave = leave_on_signal()?;
         Ok::<_, Failure>(bench::run(settings, &leave, tell).await?)
     })?;
@@ -55,15 +56,23 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
         unix_seconds: time::unix_seconds(),
         watched: args.seconds,
     };
-    fs::write(&args.out, page::write(&trials, &circumstances))?;
+    fs::write(&args.out, page::write(&found, &circumstances))?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &trials).map_err(io::Error::from)?;
+        serde_json::to_writer_pretty(&mut out, &found).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
+        if let Some(packet) = found.packet {
+            let PacketCost { micros, floor_micros, .. } = packet;
+            let ratio = packet.ratio();
+            writeln!(
+                out,
+                "a packet to a viewer: {micros:.1} µs; encrypting and sending alone {floor_micros:.1} µs ({ratio:.1}x)"
+            )?;
+        }
         writeln!(out, "{}", args.out.display())?;
     }
-    match trials.iter().filter(|trial| !trial.report.passed).count() {
+    match found.rooms.iter().filter(|trial| !trial.report.passed).count() {
         0 => Ok(()),
         failed => {
             Err(Failure::Running(anyhow::anyhow!("in {failed} of the rooms some could not join or were dropped")))
@@ -80,7 +89,7 @@ fn tell(trial: &Trial) {
     // With nowhere to print to, the page still tells.
     let _ = writeln!(
         io::stderr(),
-        "{:>3} participants, {:>3} viewers: {freezes} freezes{delay}{cpu}",
+        "{:>3} participants, {:>4} viewers: {freezes} freezes{delay}{cpu}",
         trial.participants,
         trial.viewers
     );
@@ -100,7 +109,7 @@ impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
         match error {
             BenchError::Bots(error) => error.into(),
-            BenchError::Server(_) => Self::Running(error.into()),
+            BenchError::Server(_) | BenchError::Floor(_) => Self::Running(error.into()),
         }
     }
 }

@@ -250,9 +250,9 @@ impl Agent {
         self.ways.last_mut()
     }
 
-    /// Whether a way is still looked for: until one is selected, and then only if it is to take that one's place.
+    /// Whether a way is still looked for: until one is found, and then only if it is to take that one's place.
     fn is_searched(&self, way: &Way) -> bool {
-        let wanted = self.selected.is_none() || way.nominated.is_some();
+        let wanted = !self.is_established() || way.nominated.is_some();
         !way.answered && way.tries < SEARCH_TRIES && wanted
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::http::{get, request};
 use crate::scenario::{list, number};
-use crate::server::{Server, commingle};
+use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
 /// How long everyone stays.
@@ -136,5 +136,54 @@ fn bots_that_are_interrupted_end_their_sessions() {
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
     assert_eq!(child.wait().expect("it is ours").code(), Some(0), "all were there when it was interrupted");
     assert_eq!(people(&server), 0, "the sessions are over before the program is");
+    server.stop();
+}
+
+/// Joins a second, and for how many seconds.
+const STORM: (usize, usize) = (50, 8);
+/// Keyframes of a stream come at most so often, in seconds, whoever asks: who joins begins with what was sent lately.
+const KEYFRAME_EVERY: f64 = 0.5;
+/// Longest time that one who talks may be without a new picture while the others come: two freezes' worth.
+const STORM_GAP_MS: f64 = 400.0;
+
+#[test]
+fn hundreds_who_come_to_watch_disturb_nobody_who_talks() {
+    let _turn = turn();
+    let settings = [
+        "limits.joins_per_second=1000",
+        "limits.joins_burst=2000",
+        "limits.pending_per_address=2000",
+        "rooms.max_participants=1000",
+    ];
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let server = Server::start_with(&Settings { arguments: &arguments, ..Settings::default() });
+    let common = ["--tier", "low", "--camera", "320x180@15", "--json"];
+    let talk = ["--participants", "3", "--clock", "1", "--decode", "1", "--seconds", "600"];
+    let talking = commingle()
+        .args(["bots", "--url", &server.url(), "--room", "crowd"])
+        .args(talk.iter().chain(&common))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    wait_for_people(&server, 3);
+    let (rate, seconds) = STORM;
+    let (viewers, rate) = ((rate * seconds).to_string(), rate.to_string());
+    let output = bots(&server, &[&["--viewers", &viewers, "--rate", &rate, "--seconds", "3"][..], &common].concat());
+    kill_process(Pid::from_child(&talking), Signal::INT).expect("it runs");
+    let talked = talking.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", String::from_utf8_lossy(&output.stderr), server.log());
+    let crowd: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+    let talked: Value = serde_json::from_slice(&talked.stdout).expect("--json prints JSON");
+    println!("{}", json!({ "crowd": crowd["groups"], "talked": talked["groups"], "delay": talked["delay"] }));
+
+    let [watching] = list(&crowd, "/groups") else { panic!("one group: {crowd}") };
+    assert_eq!(watching["stayed"].to_string(), viewers, "everyone gets in, and stays: {watching}");
+    assert!(number(watching, "/first_picture_ms/p95") < 3_000.0, "{watching}");
+    let [talking] = list(&talked, "/groups") else { panic!("one group: {talked}") };
+    assert!(number(talking, "/video_gap_ms") < STORM_GAP_MS, "a talker's picture froze: {talking}");
+    assert!(number(talking, "/loss_percent") < 0.1, "{talking}");
+    let one = &list(&talked, "/bots")[0];
+    let most = number(one, "/seconds") / KEYFRAME_EVERY + 2.0;
+    assert!(number(one, "/video/keyframes") <= most, "more than {most} keyframes: {one}");
     server.stop();
 }

@@ -30,6 +30,17 @@ fn two_meet_on_the_page() {
 }
 
 #[test]
+fn whoever_only_watches_sees_the_call() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "page_watch", &[]);
+    assert_eq!((&measured["role"], &measured["left"]), (&json!("viewer"), &json!(true)), "{measured}");
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    assert!(number(&measured, "/joined_ms") < 5_000.0, "{measured}");
+    server.stop();
+}
+
+#[test]
 fn the_modules_of_the_page_hold_what_they_say() {
     let tests = repository().join("tests/web/modules.test.mjs");
     let output = Command::new("node").arg("--test").arg(&tests).output().expect("`make test` installs Node.js");

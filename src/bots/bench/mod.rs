@@ -1,8 +1,11 @@
 //! A small plan of crowds against one server, and a page of what came out.
 //!
-//! Owns: which rooms of how many are tried, the server where there is none yet ([`server`]), the page ([`page`], drawn
-//! by [`plot`]). Does not know: command lines. In: [`Settings`]. Out: one [`Trial`] a room, and text.
+//! Owns: which rooms of how many are tried, the server where there is none yet ([`server`]), what a packet to a viewer costs
+//! ([`cost`]) and must cost ([`floor`]), the page ([`page`], drawn by [`plot`]). Does not know: command lines. In: [`Settings`].
+//! Out: [`Found`], with one [`Trial`] a room, and text.
 
+mod cost;
+pub mod floor;
 pub mod page;
 mod plot;
 mod server;
@@ -13,6 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+pub use self::cost::PacketCost;
 use self::server::Server;
 pub use self::server::ServerError;
 use super::{BotsError, Camera, Crowd, Plan, Report};
@@ -21,16 +25,20 @@ use crate::media::Codec;
 use crate::time;
 
 /// Joins a second; the server that is started here allows more.
-const JOINS_PER_SECOND: f64 = 25.0;
+const JOINS_PER_SECOND: f64 = 50.0;
 
-/// Who is in the rooms that are tried.
-const ROOMS: [(Series, usize, usize); 6] = [
+/// A room that is tried: what it is one of, how many send, how many watch.
+pub type Room = (Series, usize, usize);
+
+/// Who is in the rooms that are usually tried.
+pub const ROOMS: [Room; 7] = [
     (Series::Participants, 2, 0),
     (Series::Participants, 4, 0),
     (Series::Participants, 9, 0),
     (Series::Viewers, 2, 1),
     (Series::Viewers, 2, 10),
     (Series::Viewers, 2, 100),
+    (Series::Viewers, 2, 1_000),
 ];
 
 /// What a trial is one of.
@@ -39,7 +47,7 @@ const ROOMS: [(Series, usize, usize); 6] = [
 pub enum Series {
     /// More and more people who send.
     Participants,
-    /// More and more people who watch two.
+    /// More and more people who watch two, all at the tier `low`.
     Viewers,
 }
 
@@ -50,6 +58,8 @@ pub struct Settings {
     pub url: Option<String>,
     /// The program to start it from.
     pub program: PathBuf,
+    /// The rooms.
+    pub rooms: Vec<Room>,
     /// How long each room is watched.
     pub watched: Duration,
     /// A bearer token good for all rooms.
@@ -80,6 +90,15 @@ pub struct Trial {
     pub cpu: Option<ServerCpu>,
 }
 
+/// What a bench found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Found {
+    /// Every room.
+    pub rooms: Vec<Trial>,
+    /// What a packet to a viewer costs, if there were viewers and the server was started here.
+    pub packet: Option<PacketCost>,
+}
+
 /// Why a bench could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -89,6 +108,9 @@ pub enum BenchError {
     /// The server could not be started.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// What a packet costs at least could not be measured.
+    #[error("no packets can be sent on loopback: {0}")]
+    Floor(#[from] std::io::Error),
 }
 
 /// Tries all rooms, one after the other; `told` hears of each. Ends early when `leave` is cancelled.
@@ -99,7 +121,8 @@ pub async fn run(
     settings: Settings,
     leave: &CancellationToken,
     mut told: impl FnMut(&Trial),
-) -> Result<Vec<Trial>, BenchError> {
+) -> Result<Found, BenchError> {
+    let floor = floor::measure()?;
     let server = match settings.url {
         Some(_) => None,
         None => Some(Server::start(&settings.program).await?),
@@ -109,7 +132,7 @@ pub async fn run(
         (None, url) => url.clone().unwrap_or_default(),
     };
     let mut trials = Vec::new();
-    for (series, participants, viewers) in ROOMS {
+    for (series, participants, viewers) in settings.rooms {
         if leave.is_cancelled() {
             break;
         }
@@ -122,7 +145,7 @@ pub async fn run(
             clock: true,
             talkers: 2,
             decode: 1,
-            tier: "auto".to_owned(),
+            tier: if series == Series::Viewers { "low" } else { "auto" }.to_owned(),
             codec: Codec::Vp8,
             camera: Camera::default(),
             loss: 0.0,
@@ -141,7 +164,8 @@ pub async fn run(
     if let Some(server) = server {
         server.stop().await;
     }
-    Ok(trials)
+    let packet = PacketCost::of(&trials, floor.as_secs_f64() * 1e6);
+    Ok(Found { rooms: trials, packet })
 }
 
 /// A room of its own for each trial.

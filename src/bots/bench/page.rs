@@ -5,8 +5,8 @@
 
 use std::fmt::Write as _;
 
-use super::plot::{Bars, Plot, escaped, short};
-use super::{Series, Trial};
+use super::plot::{Bars, Line, Plot, escaped, short};
+use super::{Found, PacketCost, Series, Trial, cost};
 use crate::bots::Role;
 use crate::bots::report::{Group, Spread};
 
@@ -141,7 +141,8 @@ fn cpu_each(trial: &Trial) -> Option<f64> {
 }
 
 /// Writes the page.
-pub fn write(trials: &[Trial], circumstances: &Circumstances) -> String {
+pub fn write(found: &Found, circumstances: &Circumstances) -> String {
+    let Found { rooms: trials, packet } = found;
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>commingle bench</title>\n\
@@ -151,7 +152,7 @@ pub fn write(trials: &[Trial], circumstances: &Circumstances) -> String {
     let _ = write!(
         html,
         "<h1>commingle bench</h1>\n<p class=\"about\">{} · {} · {} · each room watched for {watched} s · everyone who \
-         sends films 640x360 at 30 a second, two make a sound</p>\n",
+         sends films 640x360 at 30 a second, two make a sound · viewers get the tier low</p>\n",
         escaped(server),
         escaped(machine),
         date(*unix_seconds)
@@ -159,6 +160,9 @@ pub fn write(trials: &[Trial], circumstances: &Circumstances) -> String {
     cards(&mut html, trials);
     for figure in &FIGURES {
         section(&mut html, figure, trials);
+    }
+    if let Some(packet) = packet {
+        line(&mut html, packet, trials);
     }
     table(&mut html, trials);
     html + "</main>\n</body>\n</html>\n"
@@ -221,6 +225,35 @@ fn section(html: &mut String, figure: &Figure, trials: &[Trial]) {
         let _ = writeln!(html, "<figure><figcaption>{unit}by number of {caption}</figcaption>{}</figure>", plot.svg());
     }
     html.push_str("</div>\n</section>\n");
+}
+
+/// The edge's CPU by viewers, and what a packet costs by its slope.
+fn line(html: &mut String, packet: &PacketCost, trials: &[Trial]) {
+    let points: Vec<(&Trial, (f64, f64))> =
+        trials.iter().filter_map(|trial| Some((trial, cost::point(trial)?))).collect();
+    let (mut viewers, mut packets) = (0.0, 0.0);
+    for (trial, (a_second, _)) in &points {
+        viewers += trial.viewers as f64;
+        packets += a_second;
+    }
+    let each = if viewers > 0.0 { packets / viewers } else { 0.0 };
+    let line = Line {
+        title: "CPU of the edge, by number of viewers".to_owned(),
+        unit: "% of a core",
+        points: points.iter().map(|(trial, (_, cpu))| (trial.viewers as f64, cpu * 100.0)).collect(),
+        through: (packet.base * 100.0, packet.micros * each / 1e4),
+    };
+    let PacketCost { micros, floor_micros, .. } = packet;
+    let _ = write!(
+        html,
+        "<section>\n<h2>A packet to a viewer</h2>\n<p>{micros:.1} µs of the edge's CPU by the slope of the line, {:.0} packets \
+         a second for each viewer. Encrypting and sending it alone, measured in the same run: {floor_micros:.1} µs. That is \
+         {:.1} times as much.</p>\n<div class=\"plots\">\n<figure><figcaption>% of a core, by number of viewers</figcaption>{}\
+         </figure>\n</div>\n</section>\n",
+        each,
+        packet.ratio(),
+        line.svg()
+    );
 }
 
 fn plot(figure: &Figure, series: Series, caption: &str, trials: &[Trial]) -> Plot {
@@ -365,7 +398,8 @@ mod tests {
             unix_seconds: 1_795_480_200,
             watched: 8,
         };
-        write(trials, &circumstances)
+        let packet = PacketCost::of(trials, 2.0);
+        write(&Found { rooms: trials.to_vec(), packet }, &circumstances)
     }
 
     #[test]
@@ -381,6 +415,26 @@ mod tests {
         }
         assert_eq!(html.matches("<svg").count(), html.matches("</svg>").count());
         assert_eq!(html.matches("<svg").count(), 2 * FIGURES.len());
+    }
+
+    #[test]
+    fn what_a_packet_costs_is_the_slope_of_the_line() {
+        let trials: Vec<Trial> = [(10, 0.04), (100, 0.22), (1_000, 2.02)]
+            .into_iter()
+            .map(|(viewers, edge)| {
+                let mut trial = trial(Series::Viewers, 2, viewers);
+                trial.cpu = Some(ServerCpu { edge, mixer: 0.3 });
+                trial.report.load.seconds = 2.0;
+                trial.report.groups[1].packets = 2 * 200 * viewers as u64;
+                trial
+            })
+            .collect();
+        let cost = PacketCost::of(&trials, 2.5).expect("there is a line");
+        assert!((cost.micros - 10.0).abs() < 0.01 && (cost.ratio() - 4.0).abs() < 0.01, "{cost:?}");
+        assert!((cost.base - 0.02).abs() < 0.001, "{cost:?}");
+        let html = page(&trials);
+        assert!(html.contains("10.0 µs") && html.contains("200 packets") && html.contains("5.0 times"), "{html}");
+        assert_eq!(PacketCost::of(&trials[..1], 2.5), None);
     }
 
     #[test]

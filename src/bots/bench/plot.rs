@@ -1,4 +1,4 @@
-//! Bars, as SVG.
+//! Bars and lines, as SVG.
 //!
 //! Owns: scales, axes, labels. Does not know: what is measured; colours are the page's, by class. Plain data in, text out.
 
@@ -70,6 +70,65 @@ fn step(top: f64) -> f64 {
     times.unwrap_or(10.0) * power
 }
 
+fn begun(title: &str) -> String {
+    format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escaped(title))
+}
+
+/// The scale on the left.
+fn scale(svg: &mut String, top: f64, step: f64, y: impl Fn(f64) -> f64) {
+    for line in 0..=(top / step).round() as usize {
+        let value = line as f64 * step;
+        let class = if line == 0 { "base" } else { "line" };
+        let at = y(value);
+        let _ = write!(svg, "<path class=\"{class}\" d=\"M{LEFT} {at:.1}H{WIDTH}\"/>");
+        let (x, below) = (LEFT - 8.0, at + 4.0);
+        let _ = write!(svg, "<text class=\"scale\" x=\"{x:.1}\" y=\"{below:.1}\">{}</text>", on_scale(value, step));
+    }
+}
+
+/// Points, and the straight line that is drawn through them from the left edge to the last.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Line {
+    /// For who cannot see it.
+    pub(super) title: String,
+    pub(super) unit: &'static str,
+    pub(super) points: Vec<(f64, f64)>,
+    /// Its height at the left edge, and by how much it rises for each step to the right.
+    pub(super) through: (f64, f64),
+}
+
+impl Line {
+    /// The plot as an `<svg>` element.
+    pub(super) fn svg(&self) -> String {
+        let most = |value: fn(&(f64, f64)) -> f64| self.points.iter().map(value).fold(f64::MIN_POSITIVE, f64::max);
+        let (right, top) = (most(|(x, _)| *x), most(|(_, y)| *y));
+        let step = step(top);
+        let scale_top = (top / step).ceil() * step;
+        // Room for half a label on the right.
+        let x = |value: f64| LEFT + (WIDTH - LEFT - 30.0) * value / right;
+        let y = |value: f64| ABOVE + (HEIGHT - ABOVE - BELOW) * (1.0 - value / scale_top);
+        let mut svg = begun(&self.title);
+        scale(&mut svg, scale_top, step, y);
+        let (base, slope) = self.through;
+        let (from, to) = (y(base.max(0.0)), y(base + slope * right));
+        let _ = write!(svg, "<path class=\"fit\" d=\"M{LEFT} {from:.1}L{:.1} {to:.1}\"/>", x(right));
+        for (at, value) in &self.points {
+            let (left, height) = (x(*at), y(*value));
+            let (shown, unit) = (short(*value), self.unit);
+            let _ = write!(
+                svg,
+                "<circle class=\"a\" cx=\"{left:.1}\" cy=\"{height:.1}\" r=\"4\"><title>{at:.0}: {shown} {unit}</title></circle>"
+            );
+        }
+        let name = |svg: &mut String, at: f64| {
+            let _ = write!(svg, "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\">{at:.0}</text>", x(at), HEIGHT - 7.0);
+        };
+        name(&mut svg, 0.0);
+        name(&mut svg, right);
+        svg + "</svg>"
+    }
+}
+
 impl Plot {
     /// How far the scale must go for these bars.
     pub(super) fn top(&self) -> f64 {
@@ -86,22 +145,8 @@ impl Plot {
         let scale_top = (self.top() / step).ceil() * step;
         let (plot_height, plot_width) = (HEIGHT - ABOVE - BELOW, WIDTH - LEFT);
         let y = |value: f64| ABOVE + plot_height * (1.0 - value / scale_top);
-        let mut svg = String::new();
-        let _ =
-            write!(svg, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escaped(&self.title));
-        for line in 0..=(scale_top / step).round() as usize {
-            let value = line as f64 * step;
-            let class = if line == 0 { "base" } else { "line" };
-            let at = y(value);
-            let _ = write!(svg, "<path class=\"{class}\" d=\"M{LEFT} {at:.1}H{WIDTH}\"/>");
-            let _ = write!(
-                svg,
-                "<text class=\"scale\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                LEFT - 8.0,
-                at + 4.0,
-                on_scale(value, step)
-            );
-        }
+        let mut svg = begun(&self.title);
+        scale(&mut svg, scale_top, step, y);
         let slot = plot_width / self.categories.len().max(1) as f64;
         for (at, category) in self.categories.iter().enumerate() {
             let middle = LEFT + slot * (at as f64 + 0.5);
@@ -195,6 +240,29 @@ mod tests {
             assert!((lower.0 - upper.1).abs() < 0.11, "{lower:?} {upper:?}");
         }
         assert!(svg.contains("class=\"value\"") && svg.contains(">60<"), "the sum is written above: {svg}");
+    }
+
+    #[test]
+    fn a_line_goes_through_its_points() {
+        let line = Line {
+            title: "cost".to_owned(),
+            unit: "%",
+            points: vec![(1.0, 2.0), (500.0, 51.9), (1_000.0, 101.9)],
+            through: (1.9, 0.1),
+        };
+        let svg = line.svg();
+        let numbers = |part: &str| -> Vec<f64> {
+            let numbers = part.split(|c: char| !c.is_ascii_digit() && c != '.').filter_map(|n| n.parse().ok());
+            numbers.collect()
+        };
+        let path = svg.split("class=\"fit\" d=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the line");
+        let [left, from, right, to] = numbers(path)[..] else { panic!("{path}") };
+        for circle in svg.split("<circle").skip(1) {
+            let at = |name: &str| numbers(circle.split(name).nth(1).expect("it is there"))[0];
+            let on_line = from + (to - from) * (at("cx=") - left) / (right - left);
+            assert!((on_line - at("cy=")).abs() < 0.3, "{circle} is not on {path}");
+        }
+        assert_eq!(svg.matches("<circle").count(), 3);
     }
 
     #[test]

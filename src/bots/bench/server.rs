@@ -25,9 +25,9 @@ const USER_HZ: f64 = 100.0;
 /// One address joins more and faster than the defaults allow to strangers.
 const SETTINGS: [&str; 4] = [
     "limits.joins_per_second=1000",
-    "limits.joins_burst=1000",
-    "limits.pending_per_address=1000",
-    "rooms.max_participants=1000",
+    "limits.joins_burst=2000",
+    "limits.pending_per_address=2000",
+    "rooms.max_participants=2000",
 ];
 
 /// Why there is no server.

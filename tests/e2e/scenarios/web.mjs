@@ -5,7 +5,7 @@ import { throughRelay } from '../browser.mjs';
 const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true } };
 
 /** Opens the page. `faults` collects what went wrong in it; its media goes by `relay`, a port, where one is given. */
-async function visit(browser, options, name, size, faults, relay) {
+async function visit(browser, options, name, size, faults, { relay, query = '' } = {}) {
   const context = await browser.createBrowserContext();
   await context.overridePermissions(options.url, ['camera', 'microphone']);
   const page = await context.newPage();
@@ -15,7 +15,7 @@ async function visit(browser, options, name, size, faults, relay) {
     if (!request.failure()?.errorText.includes('ERR_ABORTED')) faults.push(`${name}: ${request.url()}: ${request.failure()?.errorText}`);
   });
   if (relay) await throughRelay(page, relay);
-  await page.goto(`${options.url}/`, { waitUntil: 'load' });
+  await page.goto(`${options.url}/${query}`, { waitUntil: 'load' });
   return page;
 }
 
@@ -194,7 +194,7 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
 /** What the page says of the quality one gets and why, over a link that becomes thin and good again; `link KBPS` changes it. */
 export async function page_tells_quality({ chromium, options, ask }) {
   const faults = [];
-  const ann = await visit(await chromium(), options, 'Ann', 'wide', faults, options.relay);
+  const ann = await visit(await chromium(), options, 'Ann', 'wide', faults, { relay: options.relay });
   await joinByForm(ann, 'Ann', options.room);
   const quality = () => ann.evaluate(() => {
     const names = [...document.querySelectorAll('#received dt')];
@@ -209,4 +209,22 @@ export async function page_tells_quality({ chromium, options, ask }) {
   }
   await ann.click('#leave');
   return { said, faults };
+}
+
+/** Somebody opens the page only to watch: sees the call move, sends nothing, is listed, and leaves. */
+export async function page_watch({ chromium, options, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const ann = await visit(browser, options, 'Ann', 'wide', faults);
+  await joinByForm(ann, 'Ann', options.room);
+  const eve = await visit(browser, options, 'Eve', 'wide', faults, { query: '?watch' });
+  const joined_ms = await joinByForm(eve, 'Eve', options.room);
+  const role = (await roomDocument(options)).participants.find((p) => p.name === 'Eve')?.role;
+  const from = performance.now();
+  await moving(eve, 10_000);
+  const moving_again_ms = Math.round(performance.now() - from);
+  await keep('page-watch-1440', await eve.screenshot());
+  await eve.click('#leave');
+  const left = await until(async () => (await roomDocument(options)).participants.length === 1, 5_000);
+  return { joined_ms, role, moving_again_ms, left, faults };
 }

@@ -165,7 +165,7 @@ mod tests {
     fn sections_stay_in_their_places() {
         let mut offer = watching(include_str!("firefox.sdp"));
         offer += "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:7\r\n";
-        offer += "m=video 0 UDP/TLS/RTP/SAVPF 120\r\na=mid:8\r\na=inactive\r\n";
+        offer += "m=video 0 UDP/TLS/RTP/SAVPF 120\r\na=mid:8\r\na=inactive\r\na=rtpmap:120 VP8/90000\r\n";
         let offer = offer.replace("a=group:BUNDLE 0 1", "a=group:BUNDLE 0 1 7");
         let text = answer(&offer, Codec::Vp8);
         let (_, sections) = parse(&text);

@@ -77,6 +77,8 @@ pub(super) struct Connection {
     paced: Option<Timestamp>,
     reports: Reports,
     began: Timestamp,
+    /// When the handshake next looks whether something must be sent again.
+    handshake_due: Timestamp,
     connected: bool,
     /// It has not answered for some time.
     silent: bool,
@@ -122,6 +124,7 @@ impl Connection {
             paced: None,
             reports: Reports::new(ssrcs.video, ssrcs.audio),
             began: now,
+            handshake_due: now,
             connected: false,
             silent: false,
             restarting: false,
@@ -190,10 +193,10 @@ impl Connection {
     }
 
     /// When [`Connection::tick`] is needed next.
-    pub(super) fn deadline(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn deadline(&self) -> Timestamp {
         let deadline = self.agent.deadline();
         if !self.connected {
-            return deadline.min(now + HANDSHAKE_TICK);
+            return deadline.min(self.handshake_due);
         }
         let keyframe = self.keyframe_wanted.then_some(self.quiet);
         let waits = [self.paced, self.begins, keyframe, Some(self.next_report)];
@@ -231,6 +234,7 @@ impl Connection {
         }
         self.check(now, out);
         if !self.connected {
+            self.handshake_due = now + HANDSHAKE_TICK;
             if let Some(secure) = &mut self.secure
                 && let Err(error) = secure.tick(moment.instant)
             {
@@ -270,7 +274,7 @@ impl Connection {
     /// Sends what the subscriber has, as fast as it may leave.
     pub(super) fn pump(&mut self, now: Timestamp, out: &mut Out) {
         self.paced = None;
-        let Some(to) = self.agent.selected().filter(|_| self.connected) else { return };
+        let Some(to) = self.agent.selected().filter(|_| self.connected && !self.over) else { return };
         loop {
             let wait = self.pacer.wait(now);
             // Sound never waits for video to be allowed.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -37,6 +38,8 @@ const ARRIVALS_MAX: usize = 1_024;
 const READ_MAX: usize = 128;
 /// Handshakes moved on before media is looked after again.
 const HANDSHAKES_MAX: usize = 2;
+/// Datagrams of handshakes that may wait for that; the newest are dropped, and sent again by those who need them.
+const HANDSHAKES_WAITING: usize = 4_096;
 
 /// Marks on a viewer's place.
 const PACKETS: u8 = 1;
@@ -303,6 +306,7 @@ impl Viewer {
 }
 
 pub(super) struct Shard {
+    mux: Arc<Mux>,
     doorbell: Arc<Doorbell>,
     runtime: Handle,
     viewers: HashMap<Key, Viewer>,
@@ -317,6 +321,7 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(mux: Arc<Mux>, doorbell: Arc<Doorbell>, runtime: Handle) -> Self {
         Self {
+            mux: Arc::clone(&mux),
             doorbell,
             runtime,
             viewers: HashMap::new(),
@@ -345,6 +350,8 @@ impl Shard {
                 None => thread::park(),
             }
         }
+        // They know the doorbell, and it them.
+        self.doorbell.arrivals.lock().clear();
     }
 
     /// Looks after everything once; false when there is more to do.
@@ -355,16 +362,17 @@ impl Shard {
         for viewer in arrivals {
             let key = viewer.place.key;
             self.viewers.insert(key, viewer);
-            self.with(key, moment, |viewer, out| viewer.connection.tick(moment, out));
+            self.with(key, |viewer, out| viewer.connection.tick(moment, out));
         }
         let mut ready = std::mem::take(&mut self.ready);
         for key in ready.drain(..) {
-            self.with(key, moment, |viewer, out| viewer.look(moment, out));
+            self.with(key, |viewer, out| viewer.look(moment, out));
         }
         self.ready = ready;
-        while let Some((due, key)) = self.due.first().copied().filter(|(due, _)| *due <= moment.now) {
-            self.due.remove(&(due, key));
-            self.with(key, moment, |viewer, out| {
+        // Each once: what is due again at once waits for the next pass.
+        let later = self.due.split_off(&(moment.now + Duration::from_micros(1), 0));
+        for (_, key) in std::mem::replace(&mut self.due, later) {
+            self.with(key, |viewer, out| {
                 viewer.due = Timestamp::default();
                 viewer.connection.tick(moment, out);
             });
@@ -373,7 +381,7 @@ impl Shard {
         let drained = self.read(waker, moment);
         for Received { key, from, datagram } in self.handshakes_now() {
             let moment = Moment::present();
-            self.with(key, moment, |viewer, out| viewer.connection.handle(moment, from, &datagram, out));
+            self.with(key, |viewer, out| viewer.connection.handle(moment, from, &datagram, out));
         }
         self.batch.flush();
         drained && self.handshakes.is_empty()
@@ -381,15 +389,19 @@ impl Shard {
 
     /// Takes datagrams; false when there may be more.
     fn read(&mut self, waker: &Waker, moment: Moment) -> bool {
-        let mut cx = Context::from_waker(waker);
+        let cx = Context::from_waker(waker);
         for _ in 0..READ_MAX {
-            let Poll::Ready(received) = Arc::clone(&self.doorbell.inbox).poll(&mut cx) else { return true };
+            let Poll::Ready(received) = Arc::clone(&self.doorbell.inbox).poll(&cx) else { return true };
             if !stun::is_stun(&received.datagram) && secure::is_dtls(&received.datagram) {
-                self.handshakes.push_back(received);
+                if self.handshakes.len() < HANDSHAKES_WAITING {
+                    self.handshakes.push_back(received);
+                } else {
+                    self.mux.stats().dropped_inbox.fetch_add(1, Ordering::Relaxed);
+                }
                 continue;
             }
             let Received { key, from, datagram } = received;
-            self.with(key, moment, |viewer, out| viewer.connection.handle(moment, from, &datagram, out));
+            self.with(key, |viewer, out| viewer.connection.handle(moment, from, &datagram, out));
         }
         false
     }
@@ -400,14 +412,13 @@ impl Shard {
     }
 
     /// Does something with a viewer, and what follows from it. A bug ends this viewer only.
-    fn with(&mut self, key: Key, moment: Moment, act: impl FnOnce(&mut Viewer, &mut Out)) {
+    fn with(&mut self, key: Key, act: impl FnOnce(&mut Viewer, &mut Out)) {
         let Some(viewer) = self.viewers.get_mut(&key) else { return };
         let out = &mut self.out;
         let lives = catch_unwind(AssertUnwindSafe(|| {
             act(viewer, out);
-            // Something that came may be due at once.
             let lives = viewer.tell(&self.runtime);
-            (lives, viewer.connection.deadline(moment.now))
+            (lives, viewer.connection.deadline())
         }));
         for (to, datagram) in self.out.drain(..) {
             if stun::is_stun(&datagram) {

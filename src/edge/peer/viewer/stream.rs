@@ -34,8 +34,8 @@ struct Kept {
     timestamp: u32,
     marker: bool,
     payload: Bytes,
-    /// When it was last sent.
-    sent: Timestamp,
+    /// When it was last sent again.
+    repeated: Option<Timestamp>,
 }
 
 /// What repairs a stream of video (RFC 4588).
@@ -110,7 +110,7 @@ impl Stream {
                 timestamp: header.timestamp,
                 marker: header.marker,
                 payload,
-                sent: now,
+                repeated: None,
             });
         }
         header
@@ -121,11 +121,11 @@ impl Stream {
     pub(super) fn again(&mut self, now: Timestamp, sequence: u16, clear: &mut Vec<u8>) -> Option<rtp::Header> {
         let repair = self.repair.as_mut()?;
         let kept = repair.kept[usize::from(sequence) % KEPT].as_mut().filter(|kept| kept.sequence == sequence)?;
-        if repair.credit < 1.0 || now.since(kept.sent) < AGAIN_AFTER {
+        if repair.credit < 1.0 || kept.repeated.is_some_and(|repeated| now.since(repeated) < AGAIN_AFTER) {
             return None;
         }
         repair.credit -= 1.0;
-        kept.sent = now;
+        kept.repeated = Some(now);
         let mut header = rtp::Header {
             version: 2,
             marker: kept.marker,
@@ -226,12 +226,14 @@ mod tests {
     fn repeats_are_bounded() {
         let (mut stream, mut clear) = (stream(Some(97)), Vec::new());
         let first = stream.packet(at(0), &packet(0), false, &mut clear).sequence_number;
-        assert!(stream.again(at(1), first, &mut clear).is_none(), "it is still on its way");
+        assert!(stream.again(at(1), first, &mut clear).is_some());
+        assert!(stream.again(at(2), first, &mut clear).is_none(), "it is still on its way");
         assert!(stream.again(at(100), first.wrapping_add(1), &mut clear).is_none(), "never sent");
         for n in 1..=KEPT as u32 {
             stream.packet(at(100), &packet(n), false, &mut clear);
         }
         assert!(stream.again(at(200), first, &mut clear).is_none(), "too long ago");
+        // The one before has been earned again.
         let all = (1..=KEPT as u16).filter(|n| stream.again(at(200), first.wrapping_add(*n), &mut clear).is_some());
         assert_eq!(all.count(), CREDIT_MAX as usize);
         assert_eq!(stream.report(at(1_100)).expect("begun").packet_count, KEPT as u32 + 1);
