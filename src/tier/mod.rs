@@ -2,11 +2,13 @@
 //!
 //! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
 //! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier; [`uplink`], what senders
-//! are asked to send. Does not know: connections, streams, who is at the other end. Time is an argument.
+//! are asked to send; [`Protection`], whether repair packets pay that nobody asked for. Does not know: connections, streams,
+//! who is at the other end. Time is an argument.
 
 mod chooser;
 mod downlink;
 mod pacer;
+mod protection;
 #[cfg(test)]
 mod simulation;
 pub mod uplink;
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::chooser::{Choice, Chooser, Costs, Limit, Reception};
 pub use self::downlink::{Arrival, Downlink};
 pub use self::pacer::Pacer;
+pub use self::protection::Protection;
 
 use crate::media::{Size, SoundTaken, Sounds, Tier};
 

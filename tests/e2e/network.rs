@@ -1,12 +1,13 @@
 //! Calls over bad networks: somebody in real Chromium reaches a room only by the tests' own relay.
 
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::relay::{Conditions, Counts, Relay};
-use crate::scenario::{list, number, play_with};
+use crate::scenario::{list, number, play, play_with};
 use crate::server::{Server, commingle};
 use crate::turn;
 
@@ -142,6 +143,24 @@ fn the_page_says_which_quality_one_gets_and_why() {
         assert_eq!(said["in_time"], true, "{said}");
     }
     assert_eq!(list(&measured, "/faults"), [] as [Value; 0]);
+    server.stop();
+}
+
+/// Asking again takes too long there: repair packets come without asking.
+#[test]
+fn a_viewer_far_away_is_protected() {
+    let _turn = turn();
+    let server = Server::start();
+    let crowd = Crowd::send(&server, "far", 2);
+    let far = Conditions { delay: Duration::from_millis(80), ..Conditions::default() };
+    let relay = Relay::start(server.media, far, Conditions { loss: 0.05, ..far }, 7);
+    let port = relay.port.to_string();
+    let measured = play(&server.url(), "far_viewer", &["--room", "far", "--relay", &port, "--seconds", "8"]);
+    drop(crowd);
+    assert_eq!((&measured["ready"], &measured["protected"]), (&json!(true), &json!(true)), "{measured}");
+    let share = number(&measured, "/repairs_unasked") / number(&measured, "/packets");
+    assert!((0.05..0.5).contains(&share), "{share} repair packets for each other: {measured}");
+    assert!(number(&measured, "/decoded") > 8.0 * 10.0, "{measured}");
     server.stop();
 }
 

@@ -309,7 +309,8 @@
             ...(s.kind === 'video'
               ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount,
                   frozen_ms: round(1000 * s.totalFreezesDuration), bytes: s.bytesReceived + s.headerBytesReceived, width: s.frameWidth,
-                  height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount }
+                  height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount,
+                  repairs_unasked: s.fecPacketsReceived ?? 0 }
               : { concealed: s.concealedSamples, silent: s.silentConcealedSamples, samples: s.totalSamplesReceived,
                   bytes: s.bytesReceived + s.headerBytesReceived, waited_ms: 1000 * s.jitterBufferDelay, emitted: s.jitterBufferEmittedCount }),
           };

@@ -33,6 +33,11 @@ impl Ssrcs {
         Self { audio, video: audio ^ 0x8000_0004 }
     }
 
+    /// That of the repair packets of a stream which nobody asks for.
+    pub(super) const fn protection(ssrc: u32) -> u32 {
+        ssrc.wrapping_add(2)
+    }
+
     /// That of the stream which repairs another.
     pub(super) const fn repair(ssrc: u32) -> u32 {
         ssrc.wrapping_add(1)

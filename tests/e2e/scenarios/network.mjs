@@ -74,6 +74,27 @@ export async function thin_link({ page: open, options, ask }) {
   return { ready, phases };
 }
 
+/** Somebody far away who only watches, over a way that loses packets. */
+export async function far_viewer({ page: open, options }) {
+  const page = await open();
+  return page.evaluate(async (o) => {
+    const { Person, until } = people;
+    const me = await new Person({ room: o.room, send: { video: false, audio: false }, path: `/whep/${o.room}` }).join();
+    const ready = await until(() => me.frames.length > 30, 30_000, 200);
+    const first = await me.stats();
+    const protected_ = await until(async () => (await me.stats()).video.repairs_unasked > first.video.repairs_unasked + 5, 20_000, 500);
+    const [from, before] = [performance.now(), await me.stats()];
+    await people.sleep(o.seconds * 1000);
+    const [to, after] = [performance.now(), await me.stats()];
+    const since = (what) => after.video[what] - before.video[what];
+    await me.leave();
+    return {
+      ready, protected: protected_, ...me.freezes(from, to), packets: since('packets'), decoded: since('decoded'),
+      repairs_unasked: since('repairs_unasked'), nacks: since('nacks'), keyframes: since('keyframes'),
+    };
+  }, options);
+}
+
 /** Samples at 48 kHz, as a file of 32-bit floats. */
 async function keepSound(options, name, base64) {
   const file = path.join(options.out, `${name}.f32`);

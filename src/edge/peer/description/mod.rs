@@ -42,6 +42,8 @@ const EXTENSIONS: [&str; 8] = [
     super::engine::SEND_TIME,
 ];
 const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
+/// FlexFEC's encoding name.
+const FLEXFEC: &str = "flexfec-03";
 const AUDIO_FEEDBACK: [&str; 1] = ["transport-cc"];
 
 /// A codec as the offer numbers it.
@@ -77,6 +79,8 @@ pub(super) struct Taken {
     /// What we send.
     pub(super) audio_out: Option<Format>,
     pub(super) video_out: Option<Format>,
+    /// Payload type of FlexFEC for that video, where the client takes it.
+    pub(super) flexfec: Option<u8>,
     /// Extension ids by URI.
     extensions: BTreeMap<&'static str, u8>,
     /// Streams that the client will send without having named their SSRCs.
@@ -171,8 +175,7 @@ impl Section {
     /// The formats we take, in the offer's order.
     fn formats(&self) -> Vec<Format> {
         let Some(kind) = self.kind() else { return Vec::new() };
-        let listed = self.lines.first().into_iter().flat_map(|line| line.split(' ').skip(3));
-        let listed: Vec<u8> = listed.filter_map(|text| text.parse().ok()).filter(|number| *number < 128).collect();
+        let listed: Vec<u8> = self.listed().collect();
         let parameters = |number: u8| self.value(&format!("a=fmtp:{number} ")).unwrap_or_default();
         let retransmits = |number: u8| {
             let apt = parameters(number).split(';').find_map(|pair| pair.trim().strip_prefix("apt="));
@@ -188,6 +191,17 @@ impl Section {
             formats.push(Format { codec, payload_type: number, channels, parameters, rtx });
         }
         formats
+    }
+
+    /// Payload types, in the offer's order.
+    fn listed(&self) -> impl Iterator<Item = u8> + use<'_> {
+        let listed = self.lines.first().into_iter().flat_map(|line| line.split(' ').skip(3));
+        listed.filter_map(|text| text.parse().ok()).filter(|number| *number < 128)
+    }
+
+    /// Payload type of repair packets as browsers take them (draft-ietf-payload-flexible-fec-scheme-03).
+    fn flexfec(&self) -> Option<u8> {
+        self.listed().find(|number| self.encoding(*number).0.eq_ignore_ascii_case(FLEXFEC))
     }
 
     /// Encoding name and channels; the static types of RFC 3551 need no `a=rtpmap`.
@@ -277,6 +291,7 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Lea
         formats: Vec::new(),
         audio_out: None,
         video_out: None,
+        flexfec: None,
         extensions: BTreeMap::new(),
         unannounced: Vec::new(),
         layers: BTreeMap::new(),
@@ -303,6 +318,9 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Lea
             if let Some((_, at)) = best {
                 let chosen = formats.remove(at);
                 formats.insert(0, chosen.clone());
+                if wanted.kind() == Kind::Video {
+                    taken.flexfec = section.flexfec();
+                }
                 *(if wanted.kind() == Kind::Video { &mut taken.video_out } else { &mut taken.audio_out }) =
                     Some(chosen);
             }

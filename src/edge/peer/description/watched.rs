@@ -6,11 +6,14 @@
 use std::fmt::Write as _;
 
 use super::answer::refusal;
-use super::{DtlsRole, Format, STREAM_ID, Section, Taken, parse, write};
+use super::{DtlsRole, FLEXFEC, Format, STREAM_ID, Section, Taken, parse, write};
 use crate::edge::peer::outgoing::Ssrcs;
-use crate::media::Kind;
+use crate::media::{Kind, VIDEO_CLOCK};
 use crate::sdp::replace_candidates;
 use crate::transport::ice::Credentials;
+
+/// How far apart a packet and what repairs it may be, in microseconds (draft-ietf-payload-flexible-fec-scheme-03 section 5.1).
+const REPAIR_WINDOW: u32 = 1_000_000;
 
 /// Our side of the connection.
 pub(in crate::edge::peer) struct Own<'a> {
@@ -42,7 +45,7 @@ pub(in crate::edge::peer) fn watched(taken: &Taken, own: &Own<'_>) -> String {
                     let out = if section.kind() == Some(Kind::Video) { &mut video } else { &mut audio };
                     let out = if section.receives() { out.take() } else { None };
                     let _ = write!(bundle, " {}", section.mid());
-                    accepted(&section, out, own)
+                    accepted(&section, out, taken.flexfec, own)
                 }
                 None => break,
             },
@@ -62,14 +65,16 @@ pub(in crate::edge::peer) fn watched(taken: &Taken, own: &Own<'_>) -> String {
     replace_candidates(&write(&Section { lines }, &sections), own.candidates)
 }
 
-/// A section that stays; `out` is what is sent in it.
-fn accepted(offered: &Section, out: Option<&Format>, own: &Own<'_>) -> Section {
+/// A section that stays; `out` is what is sent in it, and if that is video, `flexfec` what protects it.
+fn accepted(offered: &Section, out: Option<&Format>, flexfec: Option<u8>, own: &Own<'_>) -> Section {
+    let flexfec = flexfec.filter(|_| out.is_some_and(|format| format.codec.kind() == Kind::Video));
     let media_line = offered.lines.first().map(String::as_str).unwrap_or_default();
     let fields: Vec<&str> = media_line.split(' ').collect();
     let (media, protocol) = (fields.first().copied().unwrap_or_default(), fields.get(2).copied().unwrap_or_default());
     let numbers = match out {
         Some(format) => {
-            [Some(format.payload_type), format.rtx].into_iter().flatten().map(|number| number.to_string()).collect()
+            let numbers = [Some(format.payload_type), format.rtx, flexfec];
+            numbers.into_iter().flatten().map(|number| number.to_string()).collect()
         }
         None => fields.get(3..4).unwrap_or_default().iter().map(|number| (*number).to_owned()).collect::<Vec<_>>(),
     };
@@ -94,13 +99,19 @@ fn accepted(offered: &Section, out: Option<&Format>, own: &Own<'_>) -> Section {
         // Nobody measures how they arrive: no numbers on packets, no estimates asked for.
         lines.extend(known.filter(|line| !line.ends_with(" transport-cc") && !line.ends_with(" goog-remb")).cloned());
     }
+    if let Some(number) = flexfec {
+        lines.push(format!("a=rtpmap:{number} {FLEXFEC}/{VIDEO_CLOCK}"));
+        lines.push(format!("a=fmtp:{number} repair-window={REPAIR_WINDOW}"));
+    }
     let Some(format) = out else { return Section { lines } };
     let is_video = format.codec.kind() == Kind::Video;
     let (track, ssrc) = if is_video { ("out-video", own.ssrcs.video) } else { ("out-audio", own.ssrcs.audio) };
     lines.push(format!("a=msid:{STREAM_ID} {track}"));
     let repair = format.rtx.map(|_| Ssrcs::repair(ssrc));
     lines.extend(repair.map(|repair| format!("a=ssrc-group:FID {ssrc} {repair}")));
-    for ssrc in [Some(ssrc), repair].into_iter().flatten() {
+    let protection = flexfec.map(|_| Ssrcs::protection(ssrc));
+    lines.extend(protection.map(|protection| format!("a=ssrc-group:FEC-FR {ssrc} {protection}")));
+    for ssrc in [Some(ssrc), repair, protection].into_iter().flatten() {
         lines.push(format!("a=ssrc:{ssrc} cname:{}", own.cname));
         lines.push(format!("a=ssrc:{ssrc} msid:{STREAM_ID} {track}"));
     }

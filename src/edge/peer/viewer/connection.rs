@@ -19,7 +19,7 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use rtc::rtp;
 use rtc::shared::error::Error;
 
-use super::super::description::{DtlsRole, Format};
+use super::super::description::{DtlsRole, Taken};
 use super::super::outgoing::Ssrcs;
 use super::super::tap::{self, Reports};
 use super::super::task::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, KEYFRAME_INTERVAL, RECEPTION_INTERVAL};
@@ -27,7 +27,7 @@ use super::super::{Counters, PeerEvent};
 use super::stream::Stream;
 use crate::edge::fanout::{News, Outgoing, Subscriber};
 use crate::media::Kind;
-use crate::tier::{self, Pacer};
+use crate::tier::{self, Pacer, Protection};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
 use crate::transport::secure::{self, Identity, Progress, Secure};
@@ -76,6 +76,7 @@ pub(super) struct Connection {
     /// Video waits for the pacer until then.
     paced: Option<Timestamp>,
     reports: Reports,
+    protection: Protection,
     began: Timestamp,
     /// When the handshake next looks whether something must be sent again.
     handshake_due: Timestamp,
@@ -123,6 +124,7 @@ impl Connection {
             pacer: Pacer::new(now),
             paced: None,
             reports: Reports::new(ssrcs.video, ssrcs.audio),
+            protection: Protection::default(),
             began: now,
             handshake_due: now,
             connected: false,
@@ -140,11 +142,11 @@ impl Connection {
     }
 
     /// What the viewer gets from now on; a stream that goes on keeps its numbers.
-    pub(super) fn set_formats(&mut self, audio: Option<&Format>, video: Option<&Format>) {
-        for (stream, format) in [(&mut self.audio, audio), (&mut self.video, video)] {
+    pub(super) fn set_formats(&mut self, taken: &Taken) {
+        for (stream, format) in [(&mut self.audio, &taken.audio_out), (&mut self.video, &taken.video_out)] {
             match (stream.as_ref(), format) {
                 (Some(known), Some(format)) if known.format() == format => {}
-                (_, Some(format)) => *stream = Some(Stream::new(format, self.ssrcs)),
+                (_, Some(format)) => *stream = Some(Stream::new(format, taken.flexfec, self.ssrcs)),
                 (_, None) => *stream = None,
             }
         }
@@ -296,6 +298,11 @@ impl Connection {
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
             self.protect(to, &header, out);
+            let repair = self.video.as_mut().and_then(|video| video.repair(&mut self.clear));
+            if let Some(header) = repair {
+                self.pacer.sent(self.clear.len());
+                self.protect(to, &header, out);
+            }
         }
     }
 
@@ -390,6 +397,10 @@ impl Connection {
                 self.told = moment.now;
                 let backlog = self.subscriber.backlog(moment.now);
                 let reception = tier::Reception { backlog, ..self.reports.latest().told() };
+                self.protection.report(&reception, self.reports.latest().rtt);
+                if let Some(video) = &mut self.video {
+                    video.protect(self.protection.group());
+                }
                 self.events.push_back(PeerEvent::Reception(reception));
             }
         }

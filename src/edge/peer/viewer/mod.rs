@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::connection::Connection;
 use self::negotiation::Negotiation;
@@ -74,7 +74,7 @@ impl Viewers {
         let (counters, seen) = (Arc::new(Counters::default()), Arc::new(Seen::default()));
         let mut connection =
             Connection::new(negotiation.setup(), Arc::clone(&subscriber), Arc::clone(&counters), time::now())?;
-        connection.set_formats(negotiation.taken.audio_out.as_ref(), negotiation.taken.video_out.as_ref());
+        connection.set_formats(&negotiation.taken);
         on_port.deliver_to(doorbell.inbox());
         on_port.set_remote_password(&negotiation.taken.ice.password);
         let local = negotiation.local();
@@ -90,7 +90,9 @@ impl Viewers {
             Arc::clone(&seen),
             place.clone(),
         ))?;
-        Ok((Peer { commands, rung: Some(Rung::new(place)), subscriber, counters, seen }, answer))
+        // It sends nothing that could be limited.
+        let limit = watch::Sender::new(None);
+        Ok((Peer { commands, limit, rung: Some(Rung::new(place)), subscriber, counters, seen }, answer))
     }
 }
 

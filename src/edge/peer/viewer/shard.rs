@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::time::timeout;
 
-use super::super::description::Taken;
 use super::super::tap::Seen;
 use super::super::task::{Command, LAST_EVENT_TIMEOUT};
 use super::super::{PeerError, PeerEvent};
@@ -259,8 +258,7 @@ impl Viewer {
 
     fn renegotiate(&mut self, now: Timestamp, offer: &Offer, text: &str, facts: &Facts) -> Result<(), PeerError> {
         let restarts = self.negotiation.renegotiate(offer, text, facts)?;
-        let Taken { audio_out, video_out, .. } = &self.negotiation.taken;
-        self.connection.set_formats(audio_out.as_ref(), video_out.as_ref());
+        self.connection.set_formats(&self.negotiation.taken);
         if restarts {
             self.restart_ice(now);
             let addresses = self.negotiation.taken.addresses();

@@ -1,11 +1,12 @@
 //! One stream to one viewer: its numbers, and what was sent lately, so that it can be sent again.
 //!
-//! Owns: the RTP packets' headers, the bounded history, how much may be repeated. Does not know: keys, sockets. Packets of the
+//! Owns: the RTP packets' headers, the bounded history, how much may be repeated, what protects it. Does not know: keys, sockets, losses. Packets of the
 //! fan-out go in; RTP in the clear comes out, in the caller's buffer. Time is an argument.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use rtc::interceptor::FlexFec03Encoder;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp;
 use rtc::shared::marshal::Marshal;
@@ -48,12 +49,22 @@ struct Repair {
     separate: Option<(u8, u16)>,
 }
 
+/// Repair packets that nobody asks for: one for each group of so many (draft-ietf-payload-flexible-fec-scheme-03).
+#[derive(Debug)]
+struct Protected {
+    encoder: FlexFec03Encoder,
+    /// None while it does not pay.
+    size: Option<usize>,
+    group: Vec<rtp::Packet>,
+}
+
 #[derive(Debug)]
 pub(super) struct Stream {
     format: Format,
     ssrc: u32,
     rewriter: Rewriter,
     repair: Option<Repair>,
+    protected: Option<Protected>,
     packets: u32,
     octets: u32,
     /// RTP time of the last packet, and when it left.
@@ -61,7 +72,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(format: &Format, ssrcs: Ssrcs) -> Self {
+    /// `flexfec` is the payload type of repair packets that nobody asks for, where the viewer takes them.
+    pub(super) fn new(format: &Format, flexfec: Option<u8>, ssrcs: Ssrcs) -> Self {
         let is_video = format.codec.kind() == Kind::Video;
         let ssrc = if is_video { ssrcs.video } else { ssrcs.audio };
         let header = Header {
@@ -70,12 +82,19 @@ impl Stream {
             sequence: rand::random(),
             timestamp_offset: rand::random(),
         };
+        let protected = flexfec.filter(|_| is_video).map(|payload_type| Protected {
+            encoder: FlexFec03Encoder::new(payload_type, Ssrcs::protection(ssrc))
+                .with_base_sequence_number(rand::random()),
+            size: None,
+            group: Vec::new(),
+        });
         let separate = format.rtx.map(|payload_type| (payload_type, rand::random()));
         Self {
             format: format.clone(),
             ssrc,
             rewriter: Rewriter::new(header, format.codec),
             repair: is_video.then(|| Repair { kept: vec![None; KEPT], credit: CREDIT_MAX, separate }),
+            protected,
             packets: 0,
             octets: 0,
             last: None,
@@ -103,6 +122,9 @@ impl Stream {
         self.octets = self.octets.wrapping_add(payload.len() as u32);
         self.last = Some((header.timestamp, now));
         write(&header, &[&payload], clear);
+        if let Some(protected) = self.protected.as_mut().filter(|protected| protected.size.is_some()) {
+            protected.group.push(rtp::Packet { header: header.clone(), payload: payload.clone() });
+        }
         if let Some(repair) = &mut self.repair {
             repair.credit = (repair.credit + CREDIT).min(CREDIT_MAX);
             repair.kept[usize::from(header.sequence_number) % KEPT] = Some(Kept {
@@ -114,6 +136,27 @@ impl Stream {
             });
         }
         header
+    }
+
+    /// From now on one repair packet for so many; None for none.
+    pub(super) fn protect(&mut self, size: Option<usize>) {
+        if let Some(protected) = &mut self.protected {
+            protected.size = size;
+            if size.is_none() {
+                protected.group.clear();
+            }
+        }
+    }
+
+    /// The repair packet of a group that is complete, written into the buffer.
+    pub(super) fn repair(&mut self, clear: &mut Vec<u8>) -> Option<rtp::Header> {
+        let protected = self.protected.as_mut()?;
+        protected.size.filter(|size| protected.group.len() >= *size)?;
+        let repair = protected.encoder.encode(&protected.group, 1).pop();
+        protected.group.clear();
+        let rtp::Packet { header, payload } = repair?;
+        write(&header, &[&payload], clear);
+        Some(header)
     }
 
     /// A packet that was sent before, written into the buffer; None when it is not there any more, or was sent just now, or
@@ -174,6 +217,7 @@ fn write(header: &rtp::Header, payload: &[&[u8]], clear: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use rtc::interceptor::FlexFec03Decoder;
     use rtc::shared::marshal::Unmarshal;
 
     use super::*;
@@ -181,7 +225,7 @@ mod tests {
 
     fn stream(rtx: Option<u8>) -> Stream {
         let format = Format { codec: Codec::Vp8, payload_type: 96, channels: 0, parameters: String::new(), rtx };
-        Stream::new(&format, Ssrcs { audio: 10, video: 20 })
+        Stream::new(&format, Some(49), Ssrcs { audio: 10, video: 20 })
     }
 
     fn packet(timestamp: u32) -> EncodedPacket {
@@ -219,6 +263,32 @@ mod tests {
             } else {
                 assert_eq!(again, *lost);
             }
+        }
+    }
+
+    #[test]
+    fn one_lost_packet_of_a_group_comes_back_without_asking() {
+        for lost in 0..4 {
+            let (mut stream, mut clear) = (stream(None), Vec::new());
+            let mut decoder = FlexFec03Decoder::new(22, 20);
+            stream.packet(at(0), &packet(0), false, &mut clear);
+            assert_eq!(stream.repair(&mut clear), None, "not wanted yet");
+            stream.protect(Some(4));
+            let mut sent = Vec::new();
+            let mut back = Vec::new();
+            for n in 0..4 {
+                assert_eq!(stream.repair(&mut clear), None, "the group is not complete");
+                stream.packet(at(n), &packet(n as u32 * 3_000), false, &mut clear);
+                sent.push(read(&clear));
+                if n != lost {
+                    back.extend(decoder.decode(read(&clear)));
+                }
+            }
+            let header = stream.repair(&mut clear).expect("the group is complete");
+            assert_eq!((header.ssrc, header.payload_type), (22, 49));
+            back.extend(decoder.decode(read(&clear)));
+            assert_eq!(back, [sent[lost as usize].clone()]);
+            assert_eq!(stream.repair(&mut clear), None, "once");
         }
     }
 

@@ -22,7 +22,7 @@ use super::super::{Counters, PeerEvent};
 use super::connection::{Connection, Out};
 use super::negotiation::Negotiation;
 use crate::edge::fanout::{Bell, News, Recent, Subscriber};
-use crate::media::{Codec, EncodedPacket};
+use crate::media::{Codec, EncodedPacket, Sounds};
 use crate::sdp::{Fragment, Offer};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
@@ -218,7 +218,7 @@ impl World {
             })
             .fold(String::new(), |text, line| text + &line + "\r\n");
         let read = Offer::parse(&offer).expect("an offer");
-        let facts = read.facts(&[Codec::Vp8]).expect("can be answered");
+        let facts = read.facts(&[Codec::Vp8], &Sounds::default()).expect("can be answered");
         let candidates = vec![format!("candidate:1 1 udp 1 192.0.2.1 8189 typ host")];
         let mut negotiation = Negotiation::begin(ours, candidates, &read, &offer, &facts).expect("can be answered");
         let answer = negotiation.answer().sdp;
@@ -252,7 +252,7 @@ impl World {
         let mut server =
             Connection::new(negotiation.setup(), Arc::clone(&subscriber), Arc::new(Counters::default()), now)
                 .expect("begins");
-        server.set_formats(negotiation.taken.audio_out.as_ref(), negotiation.taken.video_out.as_ref());
+        server.set_formats(&negotiation.taken);
         #[expect(
             clippy::disallowed_methods,
             reason = "an `Instant` cannot be had otherwise; it only counts from there"
