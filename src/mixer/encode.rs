@@ -13,6 +13,7 @@ use crate::codec::{CodecError, EncodeSpec, H264Encoder, Payloader, Picture, Vide
 use crate::link::FromMixer;
 use crate::media::VIDEO_CLOCK;
 use crate::plan::StreamSpec;
+use crate::tier::packet_bytes;
 
 /// Shortest time from one keyframe to the next, however many ask.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
@@ -241,7 +242,7 @@ fn start(
         threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
     };
     let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
-    let mut payloader = Payloader::new(spec.key.codec);
+    let mut payloader = Payloader::new(spec.key.codec).with_largest(packet_bytes(spec.bitrate_kbps));
     VideoEncoder::new(encode, move |frame| {
         frames.fetch_add(1, Ordering::Relaxed);
         let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));
@@ -319,6 +320,26 @@ mod tests {
     }
 
     proptest! {
+        /// However many ask, and whenever: one keyframe serves all who asked since the last, within 300 ms of the first.
+        #[test]
+        fn a_storm_of_requests_costs_three_keyframes_a_second(asked in prop::collection::vec(0..8_u8, 300)) {
+            let mut pace = Pace::new(30);
+            run(&mut pace, 0..10, 30, |_| true);
+            let (mut keyframes, mut waiting) = (vec![0], None);
+            for (n, asked) in (10..).zip(asked) {
+                for _ in 0..asked.saturating_sub(4) {
+                    pace.want_keyframe();
+                    waiting.get_or_insert(n);
+                }
+                if run(&mut pace, n..n + 1, 30, |_| true) == [(n, true)] {
+                    prop_assert!(n - keyframes[keyframes.len() - 1] >= 9, "{:?}, {}", keyframes, n);
+                    keyframes.push(n);
+                    prop_assert!(waiting.take().is_some(), "nobody asked for the one at {}", n);
+                }
+                prop_assert!(waiting.is_none_or(|since: u64| n - since < 9), "asked at {:?}, nothing at {}", waiting, n);
+            }
+        }
+
         #[test]
         fn timestamps_lie_on_the_grid(n in 0u64..1 << 40, fps in prop::sample::select(vec![5u32, 10, 15, 25, 30, 50, 60])) {
             let expected = n.wrapping_mul(u64::from(90_000 / fps)) as u32;
