@@ -9,7 +9,7 @@
 // Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
-import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, summarise, trickleFragment, uplinkFor } from './wire.js';
+import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, scaleFor, summarise, trickleFragment } from './wire.js';
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
@@ -716,11 +716,10 @@ export class Session extends EventTarget {
     const { width, height } = track.getSettings();
     const parameters = sender.getParameters();
     if (!parameters.encodings?.length) return;
-    const wanted = uplinkFor(width ?? 0, height ?? 0, tile);
+    const scaleResolutionDownBy = scaleFor(width ?? 0, height ?? 0, tile);
     const now = parameters.encodings[0];
-    const same = Math.abs((now.scaleResolutionDownBy ?? 1) - wanted.scaleResolutionDownBy) < 0.02;
-    if (same && now.maxBitrate === wanted.maxBitrate) return;
-    Object.assign(now, wanted);
+    if (Math.abs((now.scaleResolutionDownBy ?? 1) - scaleResolutionDownBy) < 0.02) return;
+    Object.assign(now, { scaleResolutionDownBy });
     await sender.setParameters(parameters).catch(() => {}); // overtaken by a newer layout: the next call sets it
   }
 

@@ -170,11 +170,9 @@ export function summarise(now, before) {
 }
 
 /**
- * How to send a camera of `width` x `height` that is shown in a tile of at most `tile` pixels: no larger than its
- * tile needs, and the bit rate such a picture deserves. What nobody sees is neither sent nor decoded.
+ * By how much to scale down a camera of `width` x `height` that is shown in a tile of at most `tile` pixels: it is sent no
+ * larger than its tile needs. The server itself asks for the bit rate that such a picture deserves.
  */
-export function uplinkFor(width, height, tile) {
-  const scale = tile?.width && width ? Math.max(1, Math.min(width / tile.width, height / tile.height)) : 1;
-  const area = Math.min(1, (width * height) / (scale * scale) / (1280 * 720) || 1);
-  return { scaleResolutionDownBy: scale, maxBitrate: Math.max(120_000, Math.round(1_500_000 * area ** 0.8)) };
+export function scaleFor(width, height, tile) {
+  return tile?.width && width ? Math.max(1, Math.min(width / tile.width, height / tile.height)) : 1;
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::media::Kind;
 use crate::tier::Limit;
+use crate::tier::uplink::{SOUND, deserved};
 
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -177,6 +178,44 @@ fn a_thin_link_gets_another_stream_which_takes_over_when_it_flows() {
     driven.now += 5_000;
     driven.handle(Input::Reception(ann, congested));
     assert_eq!(streams(&driven), BTreeSet::from([Tier::Medium, Tier::High]));
+}
+
+#[test]
+fn senders_are_asked_for_what_their_tiles_show() {
+    let mut driven = Driven::new(9);
+    let asked = |driven: &Driven, who: ParticipantId| {
+        driven.last(|e| if let Effect::Ask(to, bits) = e { (*to == who).then_some(bits / 1_000) } else { None })
+    };
+    let kbps = |size: Size| (deserved(size, 30) + SOUND) / 1_000;
+    let ann = driven.join(person("Ann")).participant;
+    assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
+    let bob = driven.join(person("Bob"));
+    let tile = driven.scene().tiles[0].rect.size();
+    assert_eq!(asked(&driven, ann), Some(kbps(tile)), "less at once");
+    assert_eq!(asked(&driven, bob.participant), Some(kbps(tile)));
+    // A viewer sends nothing and is asked nothing.
+    let viewer = driven.join(Admission { sends: vec![], ..person("watcher") }).participant;
+    assert_eq!(asked(&driven, viewer), None);
+
+    let patch = ParticipantPatch { video_muted: Some(true), ..Default::default() };
+    driven.handle(Input::Update(ann, patch));
+    assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "nobody sees it");
+    driven.handle(Input::Left(bob.participant, LeaveReason::Left));
+    driven.handle(Input::Update(ann, ParticipantPatch { video_muted: Some(false), ..Default::default() }));
+    assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "more only when it lasts");
+    let due = driven.room.poll_timeout().expect("until then");
+    driven.now += due.since(at(driven.now)).as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
+    assert_eq!(driven.room.poll_timeout(), None);
+
+    // Whoever is watched only on thin links need not send more than those show.
+    for who in [ann, viewer] {
+        let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
+        driven.handle(Input::Update(who, patch));
+        driven.handle(Input::Switched(who));
+    }
+    assert_eq!(asked(&driven, ann), Some((deserved(Size::new(320, 180), 15) + SOUND) / 1_000));
 }
 
 #[test]

@@ -220,6 +220,26 @@ async fn keyframes_are_asked_for_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_is_told_how_much_it_may_send() {
+    let (mut client, mut server) = call().await;
+    server.peer.limit(Some(559_000));
+    server.packet_of(&mut client, SourceKind::Camera).await;
+    let told = async {
+        let mut told = 0;
+        while told != 320_000 {
+            client.send_both().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let estimate = client.asked.reception.borrow().estimate;
+            if estimate.is_some_and(|estimate| estimate.abs_diff(559_000) < 10) {
+                server.peer.limit(Some(320_000));
+            }
+            told = estimate.unwrap_or(0);
+        }
+    };
+    timeout(PATIENCE, told).await.expect("the client is told, also of the change");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_receives_and_sends_nothing() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Recvonly).await;
     let offer = client.offer(None).await;
