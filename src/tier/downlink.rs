@@ -249,3 +249,60 @@ impl Downlink {
 fn delay(packet: &Arrival) -> Option<i64> {
     Some(packet.arrival?.as_micros() as i64 - packet.departure.as_micros() as i64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a link of so many bits per second does to packets of 1200 bytes, which leave every so many microseconds, one
+    /// after the other, from a time on.
+    fn carried(bits_per_second: u64, from: u64, every: u64, count: u64) -> Vec<Arrival> {
+        let takes = 1_200 * 8 * 1_000_000 / bits_per_second;
+        let mut free = 0;
+        (0..count)
+            .map(|n| {
+                let departs = from + n * every;
+                free = departs.max(free) + takes;
+                let arrival = Some(Duration::from_micros(free + 5_000_000));
+                Arrival { departure: Timestamp::from_micros(departs), arrival, size: 1_200 }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn bursts_tell_what_a_link_carries_that_is_not_full() {
+        let mut downlink = Downlink::default();
+        for second in 1..9 {
+            downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
+        }
+        let capacity = downlink.capacity().expect("eight bursts");
+        assert!((1_950_000..=2_050_000).contains(&capacity), "{capacity}");
+        let reception = downlink.reception();
+        assert_eq!(reception, None, "two packets a second say nothing of losses");
+    }
+
+    #[test]
+    fn a_full_link_tells_at_once_what_it_carries_and_its_queue() {
+        let mut downlink = Downlink::default();
+        for second in 1..9 {
+            downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
+        }
+        // 960 kbit/s, no two packets together, over 300 kbit/s.
+        downlink.report(&carried(300_000, 9_000_000, 10_000, 15));
+        let reception = downlink.reception().expect("fifteen packets");
+        let capacity = reception.capacity.expect("it is full");
+        assert!((285_000..=315_000).contains(&capacity), "{capacity}");
+        assert!(reception.queue_now.is_some_and(|queue| queue < Duration::from_millis(40)), "the first had none");
+        assert_eq!(reception.lost, 0.0);
+    }
+
+    #[test]
+    fn what_bursts_told_long_ago_is_forgotten() {
+        let mut downlink = Downlink::default();
+        for second in 1..9 {
+            downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
+        }
+        downlink.report(&carried(2_000_000, 30_000_000, 100, 1));
+        assert_eq!(downlink.capacity(), None);
+    }
+}

@@ -159,7 +159,7 @@ mod tests {
     fn tiers_with_their_sound_fit_links_of_round_numbers() {
         let costs = Ladder::default().costs();
         for (tier, kbps) in [(Tier::High, 2_000), (Tier::Medium, 600), (Tier::Low, 200), (Tier::Slides, 80)] {
-            assert!(costs.of(tier) < kbps * 1_000 * 19 / 20, "{tier:?} costs {}", costs.of(tier));
+            assert!(costs.of(tier) < kbps * 1_000 * 24 / 25, "{tier:?} costs {}", costs.of(tier));
         }
     }
 

@@ -60,6 +60,8 @@ pub(super) struct Repairs {
     pacer: Arc<Mutex<Pacer>>,
     beginning: Arc<Beginning>,
     stream: Option<Stream>,
+    /// The next number in the stream that carries repairs; it goes on when the stream is agreed upon again.
+    sequence: u16,
     /// Sequence numbers that are to be sent again.
     due: VecDeque<u16>,
     wakes: Option<Instant>,
@@ -69,8 +71,8 @@ pub(super) struct Repairs {
 
 struct Stream {
     ssrc: u32,
-    /// SSRC, payload type and next sequence number of the stream that carries repairs, where the peer takes one.
-    rtx: Option<(u32, u8, u16)>,
+    /// SSRC and payload type of the stream that carries repairs, where the peer takes one.
+    rtx: Option<(u32, u8)>,
     sent: VecDeque<Sent>,
 }
 
@@ -107,6 +109,7 @@ impl Repairs {
             pacer,
             beginning,
             stream: None,
+            sequence: rand::random(),
             due: VecDeque::new(),
             wakes: None,
             inward: VecDeque::new(),
@@ -147,8 +150,8 @@ impl Repairs {
             sent.last = now.max(sent.first + Duration::from_nanos(1));
             let packet = sent.packet.clone();
             pacer.sent(packet.payload.len());
-            let packet = match &mut stream.rtx {
-                Some(rtx) => repaired(packet, rtx),
+            let packet = match stream.rtx {
+                Some(rtx) => repaired(packet, rtx, &mut self.sequence),
                 None => packet,
             };
             let message = AttributedPacket::new(Packet::Rtp(packet)).with(Attribute::Retransmission);
@@ -158,17 +161,17 @@ impl Repairs {
 }
 
 /// The packet in the stream for repairs: its own number goes ahead of the payload (RFC 4588 section 4).
-fn repaired(packet: rtp::Packet, (ssrc, payload_type, sequence): &mut (u32, u8, u16)) -> rtp::Packet {
+fn repaired(packet: rtp::Packet, (ssrc, payload_type): (u32, u8), sequence: &mut u16) -> rtp::Packet {
     let mut payload = Vec::with_capacity(2 + packet.payload.len());
     payload.extend_from_slice(&packet.header.sequence_number.to_be_bytes());
     payload.extend_from_slice(&packet.payload);
     let header = rtp::Header {
         version: 2,
         marker: packet.header.marker,
-        payload_type: *payload_type,
+        payload_type,
         sequence_number: *sequence,
         timestamp: packet.header.timestamp,
-        ssrc: *ssrc,
+        ssrc,
         ..rtp::Header::default()
     };
     *sequence = sequence.wrapping_add(1);
@@ -228,7 +231,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Repairs {
 impl Interceptor for Repairs {
     fn bind_local_stream(&mut self, info: &StreamInfo) {
         if info.rtcp_feedback.iter().any(|feedback| feedback.typ == "nack" && feedback.parameter.is_empty()) {
-            let rtx = info.ssrc_rtx.zip(info.payload_type_rtx).map(|(ssrc, payload)| (ssrc, payload, rand::random()));
+            let rtx = info.ssrc_rtx.zip(info.payload_type_rtx);
             self.stream = Some(Stream { ssrc: info.ssrc, rtx, sent: VecDeque::new() });
         }
     }
