@@ -386,7 +386,8 @@ impl Task {
             lost: seen.fraction_lost,
             queue,
             backlog: self.subscriber.backlog(time::now()),
-            estimate: seen.estimate,
+            // Who has told of single packets before means something else by it, or something old.
+            estimate: seen.estimate.filter(|_| self.fed_back.is_none()),
             ..Reception::default()
         }))
     }
