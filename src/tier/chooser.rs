@@ -240,7 +240,9 @@ impl Chooser {
         self.congested = None;
         self.change(now, tier);
         let queue = reception.queue.unwrap_or_default();
-        self.limit = Some(if queue >= QUEUE_MILD || reception.backlog >= BACKLOG_MILD {
+        // Where the queue is long, it is that which loses packets.
+        let longest = queue.max(reception.queue_now.unwrap_or_default());
+        self.limit = Some(if longest >= QUEUE_MILD || reception.backlog >= BACKLOG_MILD {
             Limit::Delay
         } else if reception.lost >= LOST_MILD {
             Limit::Loss

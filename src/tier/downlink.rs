@@ -115,12 +115,13 @@ impl Downlink {
 
     /// What can be said now.
     pub fn reception(&self) -> Option<Reception> {
-        if self.window.len() < PACKETS_MIN {
+        if self.window.is_empty() {
             return None;
         }
         let lost = self.window.iter().filter(|packet| packet.arrival.is_none()).count();
+        let few = self.window.len() < PACKETS_MIN;
         Some(Reception {
-            lost: lost as f32 / self.window.len() as f32,
+            lost: if few { 0.0 } else { lost as f32 / self.window.len() as f32 },
             queue: self.queue(),
             queue_now: self.latest.and_then(|delay| self.above_base(delay)),
             delivered: self.delivered(),
@@ -277,8 +278,9 @@ mod tests {
         }
         let capacity = downlink.capacity().expect("eight bursts");
         assert!((1_950_000..=2_050_000).contains(&capacity), "{capacity}");
-        let reception = downlink.reception();
-        assert_eq!(reception, None, "two packets a second say nothing of losses");
+        downlink.report(&[Arrival { arrival: None, ..carried(2_000_000, 9_000_000, 100, 1)[0] }]);
+        let reception = downlink.reception().expect("something was sent");
+        assert_eq!(reception.lost, 0.0, "two packets a second say nothing of losses");
     }
 
     #[test]

@@ -382,7 +382,13 @@ impl Task {
         if self.fed_back.is_some_and(|at| time::now().since(at) < FEEDBACK_SILENCE) {
             return Ok(());
         }
-        self.tell(PeerEvent::Reception(Reception { backlog: self.subscriber.backlog(time::now()), ..seen.told() }))
+        let told = seen.told();
+        self.tell(PeerEvent::Reception(Reception {
+            backlog: self.subscriber.backlog(time::now()),
+            // Who has told of single packets before means something else by it, or something old.
+            estimate: told.estimate.filter(|_| self.fed_back.is_none()),
+            ..told
+        }))
     }
 
     /// Tells the peer how much it may send, all its streams together (REMB). One that estimates by transport-wide feedback

@@ -115,7 +115,7 @@ export async function loss(stage) {
   const speech = (await readFile(wav)).toString('base64');
   const [lossy, clean] = await Promise.all([options.relay, ''].map(async (relay) => stage.peoplePage(await stage.chromium(), relay)));
   const join = (page, k) => page.evaluate(async (o, k_, speech_) => {
-    const picture = { width: 320, height: 180, fps: 15, busy: true };
+    const picture = { width: 320, height: 180, fps: 30, busy: true };
     globalThis.me = await new people.Person({ k: k_, room: o.room, picture, speech: speech_ }).join();
     return globalThis.me.id;
   }, options, k, speech);
