@@ -19,7 +19,7 @@ run_packages=(
     libyuv-dev
     fonts-noto-core fonts-noto-cjk
 )
-test_packages=(chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2)
+test_packages=(chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 espeak-ng)
 
 case "$1" in
 run) wanted=("${run_packages[@]}") ;;

@@ -17,6 +17,8 @@ const MTU: usize = 1200;
 #[derive(Debug)]
 pub struct Payloader {
     codec: Codec,
+    /// Largest payload in bytes.
+    largest: usize,
     /// 15 bits, one a frame, never skipping: receivers tell losses by it.
     picture_id: u16,
 }
@@ -24,7 +26,13 @@ pub struct Payloader {
 impl Payloader {
     /// A payloader for a video codec that is encoded here.
     pub const fn new(codec: Codec) -> Self {
-        Self { codec, picture_id: 0 }
+        Self { codec, largest: MTU, picture_id: 0 }
+    }
+
+    /// The same with payloads of at most so many bytes (and never more than 1200): on a thin link a large packet makes the
+    /// voice behind it wait.
+    pub fn with_largest(self, bytes: usize) -> Self {
+        Self { largest: bytes.clamp(100, MTU), ..self }
     }
 
     /// The packets of one frame, of at most 1200 bytes each.
@@ -32,7 +40,7 @@ impl Payloader {
         let payloads = match self.codec {
             Codec::Vp8 => self.vp8(frame),
             Codec::Vp9 => self.vp9(frame),
-            Codec::H264 => h264(&frame.data),
+            Codec::H264 => h264(&frame.data, self.largest),
             // No encoder makes any other, so no frame of them reaches a payloader.
             Codec::Av1 | Codec::Opus | Codec::Pcmu | Codec::Pcma => Vec::new(),
         };
@@ -52,14 +60,16 @@ impl Payloader {
 
     fn vp8(&self, frame: &EncodedFrame) -> Vec<Bytes> {
         let [high, low] = self.picture_id.to_be_bytes();
-        split(&frame.data, MTU - 4, |first, _| Descriptor::of(&[0x80 | u8::from(first) << 4, 0x80, 0x80 | high, low]))
+        split(&frame.data, self.largest - 4, |first, _| {
+            Descriptor::of(&[0x80 | u8::from(first) << 4, 0x80, 0x80 | high, low])
+        })
     }
 
     /// Flexible mode: every picture but a keyframe refers to the one before it.
     fn vp9(&self, frame: &EncodedFrame) -> Vec<Bytes> {
         let [high, low] = self.picture_id.to_be_bytes();
         let size = super::coded_size(Codec::Vp9, &frame.data).filter(|_| frame.keyframe);
-        split(&frame.data, MTU - 9, |first, last| {
+        split(&frame.data, self.largest - 9, |first, last| {
             let structure = size.filter(|_| first);
             let mut flags = 0x90 | u8::from(first) << 3 | u8::from(last) << 2 | u8::from(structure.is_some()) << 1;
             if !frame.keyframe {
@@ -116,7 +126,7 @@ fn split(data: &[u8], most: usize, descriptor: impl Fn(bool, bool) -> Descriptor
 }
 
 /// Parameter sets go before their IDR in one aggregate; big units are fragmented.
-fn h264(access_unit: &Bytes) -> Vec<Bytes> {
+fn h264(access_unit: &Bytes, largest: usize) -> Vec<Bytes> {
     let mut payloads = Vec::new();
     let mut sets: Vec<&[u8]> = Vec::new();
     for unit in nal_units(access_unit) {
@@ -126,7 +136,7 @@ fn h264(access_unit: &Bytes) -> Vec<Bytes> {
             7 | 8 => sets.push(unit),
             _ => {
                 h264_sets(&mut sets, &mut payloads);
-                h264_unit(access_unit, unit, &mut payloads);
+                h264_unit(access_unit, unit, largest, &mut payloads);
             }
         }
     }
@@ -152,13 +162,13 @@ fn h264_sets(sets: &mut Vec<&[u8]>, payloads: &mut Vec<Bytes>) {
     sets.clear();
 }
 
-fn h264_unit(access_unit: &Bytes, unit: &[u8], payloads: &mut Vec<Bytes>) {
-    if unit.len() <= MTU {
+fn h264_unit(access_unit: &Bytes, unit: &[u8], largest: usize, payloads: &mut Vec<Bytes>) {
+    if unit.len() <= largest {
         payloads.push(access_unit.slice_ref(unit));
         return;
     }
     let (indicator, kind) = (unit[0] & 0xe0 | 28, unit[0] & 0x1f);
-    payloads.extend(split(&unit[1..], MTU - 2, |first, last| {
+    payloads.extend(split(&unit[1..], largest - 2, |first, last| {
         Descriptor::of(&[indicator, u8::from(first) << 7 | u8::from(last) << 6 | kind])
     }));
 }
@@ -197,7 +207,7 @@ mod tests {
 
     #[test]
     fn vp8_picture_ids_have_15_bits_and_wrap() {
-        let mut payloader = Payloader { codec: Codec::Vp8, picture_id: 0x7fff };
+        let mut payloader = Payloader { picture_id: 0x7fff, ..Payloader::new(Codec::Vp8) };
         for id in [[0xff, 0xff], [0x80, 0x00], [0x80, 0x01]] {
             let packets = payloader.packets(&frame(vec![1; 3000], true), 7);
             assert_eq!(packets.len(), 3);
@@ -221,16 +231,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_out_comes_in(data in proptest::collection::vec(1u8..=255, 1..5000), keyframe: bool) {
+        fn what_goes_out_comes_in(
+            data in proptest::collection::vec(1u8..=255, 1..5000),
+            keyframe: bool,
+            largest in 100..1_500_usize,
+        ) {
             for codec in [Codec::Vp8, Codec::Vp9] {
-                let packets = Payloader::new(codec).packets(&frame(data.clone(), keyframe), 9);
-                prop_assert!(packets.iter().all(|packet| packet.payload.len() <= MTU));
+                let packets = Payloader::new(codec).with_largest(largest).packets(&frame(data.clone(), keyframe), 9);
+                prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));
                 prop_assert_eq!(&back(codec, &packets)[..], &data[..]);
             }
             let mut unit = vec![0, 0, 0, 1, 0x61];
             unit.extend(&data);
-            let packets = Payloader::new(Codec::H264).packets(&frame(unit.clone(), false), 9);
-            prop_assert!(packets.iter().all(|packet| packet.payload.len() <= MTU));
+            let packets = Payloader::new(Codec::H264).with_largest(largest).packets(&frame(unit.clone(), false), 9);
+            prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));
             prop_assert_eq!(&back(Codec::H264, &packets)[..], &unit[..]);
         }
     }

@@ -8,8 +8,9 @@ use super::{Number, Numbers};
 use crate::media::{SourcePacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
-/// How long a missing packet is waited for: a retransmission over a path of 60 ms and some queueing.
-const HOLD: Duration = Duration::from_millis(100);
+/// How long a missing packet is waited for: a repair over a way of 60 ms there and back that was lost twice itself. Less than
+/// what people call a freeze, and than a keyframe takes that is asked for instead and loses packets too.
+const HOLD: Duration = Duration::from_millis(240);
 /// How often a keyframe is asked for while none comes.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Most packets held: two frames of 1 MB and more than any camera sends in a second.
@@ -113,7 +114,7 @@ impl Default for VideoJitter {
 }
 
 impl VideoJitter {
-    /// An empty buffer that waits `hold` for a missing packet (the default is 100 ms).
+    /// An empty buffer that waits `hold` for a missing packet (the default is 240 ms).
     pub fn new(hold: Duration) -> Self {
         Self {
             hold,

@@ -13,6 +13,7 @@ use crate::codec::{CodecError, EncodeSpec, H264Encoder, Payloader, Picture, Vide
 use crate::link::FromMixer;
 use crate::media::VIDEO_CLOCK;
 use crate::plan::StreamSpec;
+use crate::tier::packet_bytes;
 
 /// Shortest time from one keyframe to the next, however many ask.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
@@ -241,7 +242,7 @@ fn start(
         threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
     };
     let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
-    let mut payloader = Payloader::new(spec.key.codec);
+    let mut payloader = Payloader::new(spec.key.codec).with_largest(packet_bytes(spec.bitrate_kbps));
     VideoEncoder::new(encode, move |frame| {
         frames.fetch_add(1, Ordering::Relaxed);
         let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));

@@ -119,7 +119,7 @@ impl Room {
                     Tier::High => (self.settings.canvas, self.settings.fps),
                     _ => (fitting(spec.size, self.settings.canvas), spec.fps.min(self.settings.fps)),
                 };
-                StreamSpec { serial, key, size, fps, bitrate_kbps: spec.bitrate_kbps }
+                StreamSpec { serial, key, size, fps, bitrate_kbps: spec.payload_kbps(fps) }
             })
             .collect();
         StreamSet { streams }

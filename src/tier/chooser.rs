@@ -20,8 +20,17 @@ const LOST_SEVERE: f32 = 0.25;
 const QUEUE_MILD: Duration = Duration::from_millis(150);
 /// See [`QUEUE_MILD`].
 const QUEUE_SEVERE: Duration = Duration::from_millis(350);
+/// Video that has waited here so long, before it left, is more than the way carries if that is known to carry less; in any
+/// case when it has waited for longer. A slide may take longer than the time to the next one.
+const BACKLOG_MILD: Duration = Duration::from_millis(250);
+/// See [`BACKLOG_MILD`].
+const BACKLOG_SEVERE: Duration = Duration::from_millis(1_500);
+/// See [`BACKLOG_MILD`].
+const BACKLOG_SLIDES: Duration = Duration::from_secs(4);
 /// Mild congestion that lasts so long counts.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// So long where the way is known to carry less than the tier costs.
+const PATIENCE_SHORT: Duration = Duration::from_millis(250);
 /// After a change, what was on its way before is still reported.
 const SETTLE: Duration = Duration::from_millis(1_200);
 /// Capacity that a better tier needs, relative to its cost.
@@ -44,6 +53,10 @@ pub struct Reception {
     pub lost: f32,
     /// How much longer than at best packets take, where that is known.
     pub queue: Option<Duration>,
+    /// The same for those packets alone that were told of last; it may be chance.
+    pub queue_now: Option<Duration>,
+    /// How long video waits here before it leaves, since the way would carry no more.
+    pub backlog: Duration,
     /// Bits per second that arrive, where that is known.
     pub delivered: Option<u64>,
     /// Bits per second that the way carries, where that is known.
@@ -165,7 +178,8 @@ impl Chooser {
         let severe = self.is_severe(reception);
         if severe || self.is_mild(reception) {
             let since = *self.congested.get_or_insert(now);
-            if now >= self.settles && (severe || now.since(since) >= PATIENCE) {
+            let patience = if self.is_too_much(reception) { PATIENCE_SHORT } else { PATIENCE };
+            if now >= self.settles && (severe || now.since(since) >= patience) {
                 return self.step_down(now, reception);
             }
             return None;
@@ -190,7 +204,9 @@ impl Chooser {
 
     fn is_severe(&self, reception: &Reception) -> bool {
         let lost = if self.has_room(reception) { 0.5 } else { LOST_SEVERE };
-        reception.lost >= lost || reception.queue.is_some_and(|queue| queue >= QUEUE_SEVERE)
+        reception.lost >= lost
+            || reception.queue.is_some_and(|queue| queue >= QUEUE_SEVERE)
+            || reception.backlog >= if self.tier == Tier::Slides { BACKLOG_SLIDES } else { BACKLOG_SEVERE }
     }
 
     fn is_mild(&self, reception: &Reception) -> bool {
@@ -198,14 +214,24 @@ impl Chooser {
         let too_much = |estimate: u64| (estimate as f64) < self.costs.of(self.tier) as f64 * ESTIMATE_LOW;
         reception.lost >= lost
             || reception.queue.is_some_and(|queue| queue >= QUEUE_MILD)
+            || self.is_too_much(reception)
             || reception.estimate.is_some_and(too_much)
+    }
+
+    /// Whether video waits here because the way carries less than the tier costs.
+    fn is_too_much(&self, reception: &Reception) -> bool {
+        let too_little = |capacity: u64| capacity < self.costs.of(self.tier);
+        reception.backlog >= BACKLOG_MILD && reception.capacity.is_some_and(too_little)
     }
 
     fn step_down(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         let below = Tier::ALL.into_iter().rev().find(|tier| *tier < self.tier)?;
         let guess = (self.costs.of(self.tier) as f64 * f64::from(1.0 - reception.lost)) as u64;
-        let carried =
-            [reception.capacity, reception.delivered, reception.estimate].into_iter().flatten().min().unwrap_or(guess);
+        // Where video waits here, what is delivered is less than the way carries. A way that carries enough and loses
+        // packets all the same has somebody on it who throws away what is above some rate.
+        let known = reception.capacity.filter(|capacity| *capacity < self.costs.of(self.tier));
+        let carried = [known.or(reception.delivered).or(reception.capacity), reception.estimate];
+        let carried = carried.into_iter().flatten().min().unwrap_or(guess);
         let tier = self.costs.fitting(carried).min(below);
         if self.tried.take().is_some() {
             self.wait = (self.wait * 2).min(WAIT_MAX);
@@ -214,7 +240,7 @@ impl Chooser {
         self.congested = None;
         self.change(now, tier);
         let queue = reception.queue.unwrap_or_default();
-        self.limit = Some(if queue >= QUEUE_MILD {
+        self.limit = Some(if queue >= QUEUE_MILD || reception.backlog >= BACKLOG_MILD {
             Limit::Delay
         } else if reception.lost >= LOST_MILD {
             Limit::Loss

@@ -5,7 +5,8 @@
 //! reported (transport-wide feedback), what is decided by them ([`super::Chooser`]).
 //!
 //! The estimate does not need the link to be full: packets of one burst leave back to back and arrive as the narrowest part of
-//! the way lets them through, so their spacing shows its rate (packet pairs, Keshav 1991).
+//! the way lets them through, so their spacing shows its rate (packet pairs, Keshav 1991). Where a queue grows, the link is
+//! full, and what arrives is what it carries: that counts at once.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +20,25 @@ const WINDOW: Duration = Duration::from_secs(1);
 const STANDING: Duration = Duration::from_millis(250);
 /// The way without a queue is the least delay of this long; routes change, and clocks drift apart by some 3 ms.
 const BASE: Duration = Duration::from_secs(30);
+/// A longer delay than this on the way is a queue: then the link is full.
+const BUSY: Duration = Duration::from_millis(40);
+/// So long it must have been full, and so many packets must have arrived meanwhile, to tell what it carries.
+const FULL: Duration = Duration::from_millis(100);
+/// See [`FULL`].
+const FULL_PACKETS: usize = 6;
+/// By so many microseconds the queue must have grown meanwhile: more than jitter, which a longer way has too.
+const GROWN: i64 = 20_000;
+/// Only what arrived in the latest time as long as this counts then.
+const FULL_MAX: Duration = Duration::from_millis(500);
+/// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
+/// this part of that.
+const SLOWER: f64 = 0.7;
+/// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
+const DRAINED: i64 = 5_000;
+/// Little is less than this part of what the way carries.
+const LITTLE: f64 = 0.5;
+/// What bursts told so long ago may not be so any more.
+const MEMORY: Duration = Duration::from_secs(20);
 /// Packets that left within this time of the one before them left together.
 const TOGETHER: Duration = Duration::from_millis(1);
 /// Bursts remembered for the capacity.
@@ -51,8 +71,10 @@ pub struct Downlink {
     /// Least delays by second, newest last: departure's second and the delay in microseconds of two unrelated clocks.
     base: VecDeque<(u64, i64)>,
     burst: Option<Burst>,
-    /// Bits per second of the latest bursts.
-    rates: VecDeque<u64>,
+    /// The least delay of the packets told of last.
+    latest: Option<i64>,
+    /// Bits per second of the latest bursts, and when they left.
+    rates: VecDeque<(Timestamp, u64)>,
 }
 
 /// Packets that left together, as far as they have arrived.
@@ -68,6 +90,7 @@ struct Burst {
 impl Downlink {
     /// Takes in what one feedback tells.
     pub fn report(&mut self, arrivals: &[Arrival]) {
+        self.latest = arrivals.iter().filter_map(delay).min().or(self.latest);
         for arrival in arrivals {
             self.window.push_back(*arrival);
             if let Some(delay) = delay(arrival) {
@@ -78,6 +101,15 @@ impl Downlink {
         let Some(newest) = self.window.back().map(|arrival| arrival.departure) else { return };
         while self.window.front().is_some_and(|oldest| newest.since(oldest.departure) > WINDOW) {
             self.window.pop_front();
+        }
+        while self.rates.front().is_some_and(|(told, _)| newest.since(*told) > MEMORY) {
+            self.rates.pop_front();
+        }
+        self.forget_longer_way(newest);
+        let slower = |rate: &u64| self.capacity().is_none_or(|known| *rate < (known as f64 * SLOWER) as u64);
+        if let Some(rate) = self.full().filter(slower) {
+            self.rates.clear();
+            self.rates.extend(std::iter::repeat_n((newest, rate), BURSTS_MIN));
         }
     }
 
@@ -90,9 +122,10 @@ impl Downlink {
         Some(Reception {
             lost: lost as f32 / self.window.len() as f32,
             queue: self.queue(),
+            queue_now: self.latest.and_then(|delay| self.above_base(delay)),
             delivered: self.delivered(),
             capacity: self.capacity(),
-            estimate: None,
+            ..Reception::default()
         })
     }
 
@@ -101,7 +134,7 @@ impl Downlink {
         if self.rates.len() < BURSTS_MIN {
             return None;
         }
-        let mut rates: Vec<u64> = self.rates.iter().copied().collect();
+        let mut rates: Vec<u64> = self.rates.iter().map(|(_, rate)| *rate).collect();
         rates.sort_unstable();
         Some(rates[rates.len() / 2])
     }
@@ -140,7 +173,7 @@ impl Downlink {
     fn end_burst(&mut self) {
         let Some(burst) = self.burst.take().filter(|burst| burst.bits >= BURST_BITS) else { return };
         let spacing = (burst.last_arrival - burst.first_arrival).max(SPACING_MIN);
-        self.rates.push_back((burst.bits as f64 / spacing.as_secs_f64()) as u64);
+        self.rates.push_back((burst.last_departure, (burst.bits as f64 / spacing.as_secs_f64()) as u64));
         if self.rates.len() > BURSTS {
             self.rates.pop_front();
         }
@@ -149,10 +182,57 @@ impl Downlink {
     /// How much longer than at best even the quickest packets take of late.
     fn queue(&self) -> Option<Duration> {
         let newest = self.window.back()?.departure;
-        let late = self.window.iter().rev().take_while(|packet| newest.since(packet.departure) <= STANDING);
-        let standing = late.filter_map(delay).min()?;
-        let base = self.base.iter().map(|(_, delay)| *delay).min()?;
-        Some(Duration::from_micros(u64::try_from(standing - base).unwrap_or_default()))
+        let standing = self.least_delay(newest, STANDING)?;
+        self.above_base(standing)
+    }
+
+    fn above_base(&self, delay: i64) -> Option<Duration> {
+        Some(Duration::from_micros(u64::try_from(delay - self.base()?).unwrap_or_default()))
+    }
+
+    /// The delay of the way without a queue.
+    fn base(&self) -> Option<i64> {
+        self.base.iter().map(|(_, delay)| *delay).min()
+    }
+
+    /// The least delay of the packets that left in so long a time up to `until`.
+    fn least_delay(&self, until: Timestamp, time: Duration) -> Option<i64> {
+        let left =
+            self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
+        left.filter_map(delay).min()
+    }
+
+    /// Bits per second that the link carries, if it is full: its queue has become longer.
+    fn full(&self) -> Option<u64> {
+        let busy = self.base()? + BUSY.as_micros() as i64;
+        let waited = |packet: &&Arrival| delay(packet).is_none_or(|delay| delay >= busy);
+        let packets = || self.window.iter().rev().take_while(waited).filter(|packet| packet.arrival.is_some());
+        let last = packets().next()?;
+        let recent = || {
+            packets()
+                .take_while(|packet| last.arrival.zip(packet.arrival).is_some_and(|(last, at)| last <= at + FULL_MAX))
+        };
+        let first = recent().last()?;
+        let span = last.arrival?.checked_sub(first.arrival?)?;
+        if span < FULL || recent().count() < FULL_PACKETS || delay(last)? - delay(first)? < GROWN {
+            return None;
+        }
+        let bits: u64 = recent().map(|packet| packet.size as u64 * 8).sum::<u64>() - first.size as u64 * 8;
+        Some((bits as f64 / span.as_secs_f64()) as u64)
+    }
+
+    /// Another route may be longer: what looks like a queue then does not drain.
+    fn forget_longer_way(&mut self, newest: Timestamp) {
+        let Some(capacity) = self.capacity() else { return };
+        let (late, early) = (self.least_delay(newest, STANDING), self.least_delay(newest - STANDING, STANDING));
+        let (Some(late), Some(early), Some(base)) = (late, early, self.base()) else { return };
+        let sent = self.window.iter().rev().take_while(|packet| newest.since(packet.departure) <= STANDING * 2);
+        let bits: u64 = sent.map(|packet| packet.size as u64 * 8).sum();
+        let little = bits as f64 <= capacity as f64 * LITTLE * (STANDING * 2).as_secs_f64();
+        if little && early - base >= BUSY.as_micros() as i64 && early - late < DRAINED {
+            self.base.clear();
+            self.note_delay(newest, late);
+        }
     }
 
     /// Bits per second that arrived in the window, by the receiver's clock.

@@ -1,10 +1,12 @@
 //! The quality ladder: which sizes, rates and bitrates there are, and which rung a link carries.
 //!
 //! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
-//! [`Chooser`], which picks a tier by it; [`uplink`], what senders are asked to send. Does not know: connections, streams, who is at the other end. Time is an argument.
+//! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier; [`uplink`], what senders
+//! are asked to send. Does not know: connections, streams, who is at the other end. Time is an argument.
 
 mod chooser;
 mod downlink;
+mod pacer;
 #[cfg(test)]
 mod simulation;
 pub mod uplink;
@@ -13,13 +15,18 @@ use serde::{Deserialize, Serialize};
 
 pub use self::chooser::{Choice, Chooser, Costs, Limit, Reception};
 pub use self::downlink::{Arrival, Downlink};
+pub use self::pacer::Pacer;
 
 use crate::media::{Size, SoundTaken, Sounds, Tier};
 
 /// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const OVERHEAD: u64 = 28 + 12 + 8 + 16;
-/// Bytes of video in a packet, about.
-const PAYLOAD: u64 = 1_100;
+
+/// The largest payload of video in a stream of so many kbit/s, in bytes: what it takes a tenth of a second to send, on a link
+/// that carries little more. Below 480 bytes headers cost too much.
+pub fn packet_bytes(kbps: u32) -> usize {
+    (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
+}
 
 /// What one tier is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +36,19 @@ pub struct TierSpec {
     pub size: Size,
     /// Frames a second.
     pub fps: u32,
-    /// Target bitrate in kbit/s.
+    /// What it takes on the wire in kbit/s, the packets' headers included.
     pub bitrate_kbps: u32,
+}
+
+impl TierSpec {
+    /// What is left for the pictures of [`bitrate_kbps`](Self::bitrate_kbps) at so many frames a second, in kbit/s.
+    pub fn payload_kbps(&self, fps: u32) -> u32 {
+        let wire = u64::from(self.bitrate_kbps) * 1_000;
+        // A frame is a packet at least, and few end where a packet does.
+        let payload = packet_bytes(self.bitrate_kbps) as u64 * 9 / 10;
+        let packets = (wire / 8 / (payload + OVERHEAD)).max(fps.into()) + 1;
+        (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
+    }
 }
 
 /// Every tier with a picture, best first.
@@ -87,10 +105,7 @@ impl Ladder {
     pub fn costs(&self) -> Costs {
         let cost = |tier: Tier| {
             let sound = self.sounds.spec(SoundTaken::Any.with(tier));
-            let video = self.spec(tier).map_or(0, |spec| {
-                let packets = (u64::from(spec.bitrate_kbps) * 1_000 / 8 / PAYLOAD).max(spec.fps.into()) + 1;
-                u64::from(spec.bitrate_kbps) * 1_000 + packets * OVERHEAD * 8
-            });
+            let video = self.spec(tier).map_or(0, |spec| u64::from(spec.bitrate_kbps) * 1_000);
             u64::from(sound.bitrate_kbps) * 1_000 + OVERHEAD * 8 * 1_000 / u64::from(sound.packet_ms) + video
         };
         Costs {
@@ -136,6 +151,26 @@ impl Ladder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiers_with_their_sound_fit_links_of_round_numbers() {
+        let costs = Ladder::default().costs();
+        for (tier, kbps) in [(Tier::High, 2_000), (Tier::Medium, 600), (Tier::Low, 200), (Tier::Slides, 80)] {
+            assert!(costs.of(tier) < kbps * 1_000 * 19 / 20, "{tier:?} costs {}", costs.of(tier));
+        }
+    }
+
+    #[test]
+    fn a_tiers_headers_are_part_of_its_bitrate() {
+        for (bitrate_kbps, fps) in [(1_500, 30), (500, 30), (150, 15), (40, 1), (30, 30)] {
+            let spec = TierSpec { size: Size::new(320, 180), fps, bitrate_kbps };
+            let payload = u64::from(spec.payload_kbps(fps));
+            assert!(payload >= u64::from(bitrate_kbps) / 2);
+            // Frames end where they do: one packet more for each at worst, where there are several a frame.
+            let packets = (payload * 1_000 / 8 / packet_bytes(bitrate_kbps) as u64).max(fps.into());
+            assert!(bitrate_kbps == 30 || payload * 1_000 + packets * OVERHEAD * 8 <= u64::from(bitrate_kbps) * 1_000);
+        }
+    }
 
     #[test]
     fn the_default_is_valid_and_a_reversed_one_is_not() {

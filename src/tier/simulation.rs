@@ -1,19 +1,23 @@
-//! A link in a test tube: the chooser's own stream goes through a queue of given rate, delay and loss, and what arrives is
-//! reported back. Time is counted in microseconds, chance is seeded.
+//! A link in a test tube: the chooser's own stream goes by the pacer through a queue of given rate, delay and loss, and what
+//! arrives is reported back. Time is counted in microseconds, chance is seeded.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Arrival, Chooser, Downlink, Ladder};
-use crate::media::Tier;
+use super::{Arrival, Chooser, Downlink, Ladder, Pacer, TierSpec, packet_bytes};
+use crate::media::{SoundTaken, Tier};
 use crate::time::Timestamp;
 
 /// Feedback comes so often.
 const FEEDBACK: u64 = 100_000;
-/// Packets of a frame that leave together.
-const BURST: usize = 2;
+/// Bytes around a packet's payload.
+const OVERHEAD: usize = 64;
+/// Another clock, 20 ms away.
+const ANOTHER_CLOCK: Duration = Duration::from_micros(7_020_000);
+/// A keyframe is so many times as large as other frames.
+const KEYFRAME: f64 = 6.0;
 
 struct Link {
     /// Bits per second now.
@@ -23,6 +27,8 @@ struct Link {
     loss: f64,
     /// Jitter in microseconds, at most.
     jitter: u64,
+    /// From when on in microseconds, and by how many, the way behind it is longer.
+    longer: (u64, u64),
     /// When the link is free again.
     free: u64,
     seed: u64,
@@ -41,8 +47,8 @@ impl Link {
         if !lost {
             self.free = starts + size as u64 * 8 * 1_000_000 / self.rate;
             let jitter = (self.chance() * self.jitter as f64) as u64;
-            // Another clock, 20 ms away.
-            arrival = Some(Duration::from_micros(self.free + jitter + 7_000_000 + 20_000));
+            let longer = if at >= self.longer.0 { self.longer.1 } else { 0 };
+            arrival = Some(Duration::from_micros(self.free + longer + jitter) + ANOTHER_CLOCK);
         }
         Arrival { departure: Timestamp::from_micros(at), arrival, size }
     }
@@ -51,6 +57,8 @@ impl Link {
 /// What was chosen when, in seconds.
 struct Run {
     changes: Vec<(f64, Tier)>,
+    /// When a packet of sound left, and how long it took to arrive beyond what the way takes; None when it was lost.
+    sounds: Vec<(f64, Option<Duration>)>,
 }
 
 impl Run {
@@ -58,8 +66,51 @@ impl Run {
         self.changes.iter().rev().find(|(at, _)| *at <= seconds).map_or(Tier::High, |(_, tier)| *tier)
     }
 
+    /// The longest that sound waited on the way between these seconds.
+    fn sound_waits(&self, from: f64, to: f64) -> Duration {
+        let inside = self.sounds.iter().filter(|(at, _)| (from..to).contains(at));
+        inside.filter_map(|(_, waited)| *waited).max().unwrap_or_default()
+    }
+
     fn changes_between(&self, from: f64, to: f64) -> usize {
         self.changes.iter().filter(|(at, _)| (from..to).contains(at)).count()
+    }
+}
+
+/// An encoder and what it made that waits to leave: keyframes are several times as large as other frames, which are
+/// smaller for a while in return.
+struct Camera {
+    spec: Option<TierSpec>,
+    keyframe: bool,
+    /// Bytes by which it has made too much.
+    debt: f64,
+    next: u64,
+    waiting: VecDeque<(u64, usize)>,
+}
+
+impl Camera {
+    fn film(&mut self, now: u64) {
+        if now < self.next {
+            return;
+        }
+        let Some(spec) = self.spec else { return };
+        self.next = now + 1_000_000 / u64::from(spec.fps);
+        let due = f64::from(spec.payload_kbps(spec.fps)) * 125.0 / f64::from(spec.fps);
+        let bytes =
+            if std::mem::take(&mut self.keyframe) { due * KEYFRAME } else { (due - self.debt / 8.0).max(due / 2.0) };
+        self.debt = (self.debt + bytes - due).max(0.0);
+        let packets = (bytes as usize).div_ceil(packet_bytes(spec.bitrate_kbps)).max(1);
+        self.waiting.extend(std::iter::repeat_n((now, bytes as usize / packets), packets));
+    }
+
+    /// Another stream, which begins with a keyframe.
+    fn change(&mut self, spec: Option<TierSpec>) {
+        self.waiting.clear();
+        (self.spec, self.keyframe, self.debt) = (spec, spec.is_none_or(|spec| spec.fps > 1), 0.0);
+    }
+
+    fn backlog(&self, now: u64) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |(since, _)| Duration::from_micros(now - since))
     }
 }
 
@@ -67,38 +118,33 @@ impl Run {
 fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Run {
     let ladder = Ladder::default();
     let mut chooser = Chooser::new(ladder.costs(), Timestamp::from_micros(0));
+    let mut pacer = Pacer::new(Timestamp::from_micros(0));
     let mut downlink = Downlink::default();
     let mut on_the_way: VecDeque<Arrival> = VecDeque::new();
-    let mut waiting: VecDeque<usize> = VecDeque::new();
-    let mut changes = Vec::new();
-    let (mut next_frame, mut next_sound, mut next_release, mut paused) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let mut camera =
+        Camera { spec: ladder.spec(Tier::High), keyframe: true, debt: 0.0, next: 0, waiting: VecDeque::new() };
+    let (mut changes, mut sounds) = (Vec::new(), Vec::new());
+    let mut next_sound = 0_u64;
     for now in (0..seconds * 1_000_000).step_by(1_000) {
         if let Some((_, rate)) = rates.iter().rev().find(|(from, _)| from * 1_000_000 <= now) {
             link.rate = *rate;
         }
-        let tier = chooser.tier();
+        let at = Timestamp::from_micros(now);
         if now >= next_sound {
-            next_sound += 20_000;
-            on_the_way.push_back(link.send(now, 120 + 64));
+            let sound = ladder.sounds.spec(SoundTaken::Any.with(chooser.tier()));
+            next_sound += u64::from(sound.packet_ms) * 1_000;
+            let payload = (sound.bitrate_kbps * sound.packet_ms / 8) as usize;
+            pacer.sound(payload, at);
+            let sent = link.send(now, payload + OVERHEAD);
+            let waited = sent.arrival.map(|at| at - ANOTHER_CLOCK - Duration::from_micros(now));
+            sounds.push((now as f64 / 1e6, waited));
+            on_the_way.push_back(sent);
         }
-        if now >= next_frame {
-            let Some(spec) = ladder.spec(tier) else {
-                next_frame = now + 100_000;
-                continue;
-            };
-            next_frame = now + 1_000_000 / u64::from(spec.fps);
-            if now >= paused {
-                let bytes = spec.bitrate_kbps as usize * 125 / spec.fps as usize;
-                let packets = bytes.div_ceil(1_100).max(1);
-                waiting.extend(std::iter::repeat_n(bytes / packets + 64, packets));
-            }
-        }
-        if now >= next_release && now >= paused && !waiting.is_empty() {
-            let burst: Vec<usize> = waiting.drain(..waiting.len().min(BURST)).collect();
-            let bits = burst.iter().sum::<usize>() as u64 * 8;
-            // Paced a little faster than the tier goes.
-            next_release = now + bits * 1_000_000 * 2 / 3 / ladder.costs().of(tier);
-            on_the_way.extend(burst.into_iter().map(|size| link.send(now, size)));
+        camera.film(now);
+        while !camera.waiting.is_empty() && pacer.wait(at).is_none() {
+            let (_, payload) = camera.waiting.pop_front().expect("just seen");
+            pacer.sent(payload);
+            on_the_way.push_back(link.send(now, payload + OVERHEAD));
         }
         if now % FEEDBACK == 0 {
             let due = on_the_way.iter().take_while(|packet| {
@@ -109,39 +155,57 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
             let arrivals: Vec<Arrival> = on_the_way.drain(..due).collect();
             downlink.report(&arrivals);
             let Some(mut reception) = downlink.reception() else { continue };
-            if !measured {
+            reception.backlog = camera.backlog(now);
+            if measured {
+                pacer.follow(reception.capacity, reception.queue_now.unwrap_or_default(), at);
+            } else {
                 if now % 1_000_000 != 0 {
                     continue;
                 }
                 (reception.capacity, reception.delivered) = (None, None);
             }
-            if let Some(choice) = chooser.report(Timestamp::from_micros(now), &reception) {
+            if let Some(choice) = chooser.report(at, &reception) {
                 changes.push((now as f64 / 1e6, choice.tier));
-                waiting.clear();
-                paused = now + choice.pause.as_micros() as u64;
+                camera.change(ladder.spec(choice.tier));
+                pacer.hold_until(at + choice.pause);
             }
         }
     }
-    Run { changes }
+    Run { changes, sounds }
 }
 
 fn link(seed: u64) -> Link {
-    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, free: 0, seed }
+    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, longer: (u64::MAX, 0), free: 0, seed }
 }
 
 #[test]
 fn the_tier_follows_the_link_down_and_up() {
-    let rates = [(0, 2_000_000), (20, 700_000), (40, 260_000), (60, 130_000), (80, 2_000_000)];
+    let rates = [(0, 2_000_000), (20, 600_000), (40, 200_000), (60, 80_000), (80, 2_000_000)];
     for seed in 0..20 {
         let run = run(link(seed), &rates, 110, true);
         for (from, tier) in [(20.0, Tier::Medium), (40.0, Tier::Low), (60.0, Tier::Slides)] {
             assert_eq!(run.tier_at(from + 5.0), tier, "seed {seed}, five seconds after {from}: {:?}", run.changes);
             assert_eq!(run.tier_at(from + 19.9), tier, "seed {seed}, and at the end: {:?}", run.changes);
             assert!(run.changes_between(from, from + 20.0) <= 3, "seed {seed} flaps: {:?}", run.changes);
+            // A packet of video is the least that the voice waits for; two where a burst has begun.
+            let waits = run.sound_waits(from + 5.0, from + 20.0);
+            assert!(waits < Duration::from_millis(160), "seed {seed}: the voice waits for {waits:?} from {from} on");
         }
+        let waits = run.sound_waits(2.0, 20.0);
+        assert!(waits < Duration::from_millis(40), "seed {seed}: the voice waits for {waits:?} on the best tier");
         assert_eq!(run.tier_at(19.9), Tier::High, "seed {seed}: {:?}", run.changes);
         assert_eq!(run.tier_at(95.0), Tier::High, "seed {seed}, fifteen seconds up: {:?}", run.changes);
         assert_eq!(run.tier_at(109.9), Tier::High, "seed {seed}: {:?}", run.changes);
+    }
+}
+
+#[test]
+fn a_longer_way_is_no_queue() {
+    for seed in 0..20 {
+        for rate in [2_000_000, 20_000_000] {
+            let run = run(Link { longer: (15_000_000, 140_000), ..link(seed) }, &[(0, rate)], 40, true);
+            assert_eq!(run.changes, [], "seed {seed}, {rate} bit/s");
+        }
     }
 }
 

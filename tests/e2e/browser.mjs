@@ -92,10 +92,32 @@ export async function launchFirefox() {
   return browser;
 }
 
-/** A page of the server's own origin in which `people` lives. */
-export async function peoplePage(browser, url) {
+/** From its next document on, a page's media reaches the server only by this port: neither side learns another address. */
+export async function throughRelay(page, port) {
+  await page.evaluateOnNewDocument((relay) => {
+    const straight = globalThis.fetch;
+    const withoutCandidates = (text) => text.replace(/^a=(candidate|end-of-candidates).*\r\n/gm, '');
+    globalThis.fetch = async (resource, init = {}) => {
+      const type = new Headers(init.headers).get('content-type') ?? '';
+      if (!/^application\/(trickle-ice-)?sdp/.test(type)) return straight(resource, init);
+      const response = await straight(resource, { ...init, body: withoutCandidates(init.body) });
+      if (!response.ok || response.status === 204) return response;
+      const [answer, candidates] = [await response.text(), []];
+      const rest = answer.replace(/^a=candidate:.*\r\n/gm, (line) => (candidates.push(line.trim().split(' ')), candidates.length === 1 ? '@' : ''));
+      candidates[0][5] = relay;
+      const { status, headers } = response;
+      const relayed = new Response(rest.replace('@', `${candidates[0].join(' ')}\r\n`), { status, headers });
+      Object.defineProperty(relayed, 'url', { value: response.url });
+      return relayed;
+    };
+  }, port);
+}
+
+/** A page of the server's own origin in which `people` lives; its media goes by `relay`, a port, where one is given. */
+export async function peoplePage(browser, url, relay) {
   const page = await browser.newPage();
   page.on('pageerror', (error) => process.stderr.write(`page: ${error.stack ?? error}\n`));
+  if (relay) await throughRelay(page, relay);
   await page.goto(`${url}/healthz`);
   await page.evaluate(await readFile(new URL('./people.js', import.meta.url), 'utf8'));
   if (process.env.E2E_INJECT) await page.evaluate(await readFile(process.env.E2E_INJECT, 'utf8'));

@@ -9,8 +9,9 @@ mod bots;
 mod contract;
 mod faults;
 mod http;
-
+mod network;
 mod peers;
+mod relay;
 mod rooms;
 mod scenario;
 mod server;

@@ -24,6 +24,21 @@
     }
   });`;
 
+  const EAR = `registerProcessor('ear', class extends AudioWorkletProcessor {
+    quiet = null;
+    process([input]) {
+      const samples = input[0] ?? [];
+      const loud = samples.some((x) => Math.abs(x) > 0.005);
+      const now = currentTime * 1000;
+      if (!loud) this.quiet ??= now;
+      else if (this.quiet !== null) {
+        this.port.postMessage({ from: this.quiet, ms: now - this.quiet });
+        this.quiet = null;
+      }
+      return true;
+    }
+  });`;
+
   let recorder = null;
   let context = null;
   function audio() {
@@ -32,7 +47,8 @@
     return context;
   }
 
-  function camera(k, { width, height, fps }) {
+  /** `busy` fills the lower half with what is new in every picture, so that a frame takes many packets. */
+  function camera(k, { width, height, fps, busy }) {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
     const pen = canvas.getContext('2d', { alpha: false });
@@ -44,6 +60,10 @@
       pen.fillStyle = bar;
       const at = (performance.now() % BAR_TURN) / BAR_TURN;
       pen.fillRect(Math.round(at * width * 0.9), 0, Math.round(width * 0.1), height);
+      for (let i = 0; busy && i < 60; i += 1) {
+        pen.fillStyle = `hsl(${360 * Math.random()} 70% 50%)`;
+        pen.fillRect(width * Math.random(), height * (0.6 + 0.35 * Math.random()), width / 16, height / 20);
+      }
     };
     draw();
     const timer = setInterval(draw, 1000 / fps);
@@ -51,8 +71,18 @@
     return { track, stop: () => { clearInterval(timer); track.stop(); } };
   }
 
-  function microphone(k) {
+  /** A tone, or `speech`, a sound file in base64, over and over. */
+  async function microphone(k, speech) {
     const ctx = audio();
+    if (speech) {
+      const bytes = Uint8Array.from(atob(speech), (c) => c.charCodeAt(0));
+      const voice = new AudioBufferSourceNode(ctx, { buffer: await ctx.decodeAudioData(bytes.buffer), loop: true });
+      const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
+      voice.connect(out);
+      voice.start();
+      const track = out.stream.getAudioTracks()[0];
+      return { track, stop: () => { voice.stop(); track.stop(); } };
+    }
     const tone = new OscillatorNode(ctx, { frequency: TONES[k] });
     const gain = new GainNode(ctx, { gain: AMPLITUDE });
     const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
@@ -66,11 +96,11 @@
     /**
      * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent and received video;
      * path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of the URL's query; encodings: how to
-     * send the video (simulcast).
+     * send the video (simulcast); speech: a sound file in base64, said instead of a tone.
      */
-    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings,
+    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech,
       picture = { width: 320, height: 180, fps: 15 } }) {
-      Object.assign(this, { k, room, name, codec, query, encodings });
+      Object.assign(this, { k, room, name, codec, query, encodings, speech });
       this.path = path ?? `/v1/rooms/${room}/participants`;
       this.send = { video: true, audio: true, ...send };
       this.receive = { video: true, audio: true, ...receive };
@@ -83,7 +113,7 @@
 
     async join() {
       if (this.send.video) this.camera = camera(this.k, this.picture);
-      if (this.send.audio) this.microphone = microphone(this.k);
+      if (this.send.audio) this.microphone = await microphone(this.k, this.speech);
       const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
       pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
       pc.ontrack = ({ track }) => this.#take(track);
@@ -163,6 +193,12 @@
       await this.videoTransceiver.sender.replaceTrack(this.camera.track);
     }
 
+    /** The longest time, in ms, in which the watched tile stood still. */
+    stillness(from, to) {
+      const times = [from, ...this.moved.filter((t) => t >= from && t <= to), to];
+      return round(Math.max(...times.slice(1).map((t, i) => t - times[i])));
+    }
+
     /** Sizes and gaps, in ms, of the frames shown in a time: what a person would call a freeze. */
     freezes(from, to) {
       const inside = this.frames.filter((f) => f.shown >= from && f.shown <= to);
@@ -194,6 +230,20 @@
       return () => clearInterval(timer);
     }
 
+    /**
+     * From now on notes every time in which nothing at all is heard, in blocks of 2.7 ms: `gaps` holds the page's time and
+     * the length in ms. It listens in the sound's own thread, so that a busy page hears no gaps of its own making.
+     */
+    async watchGaps() {
+      const ctx = audio();
+      await ctx.audioWorklet.addModule(URL.createObjectURL(new Blob([EAR], { type: 'text/javascript' })));
+      const ear = new AudioWorkletNode(ctx, 'ear');
+      this.gaps = [];
+      const zero = performance.now() - ctx.currentTime * 1000;
+      ear.port.onmessage = ({ data }) => this.gaps.push({ at: zero + data.from, ms: round(data.ms) });
+      ctx.createMediaStreamSource(new MediaStream(this.stream.getAudioTracks())).connect(ear).connect(ctx.destination);
+    }
+
     /** The longest silence between two times, in ms; needs `watchSound`. */
     silence(from, to) {
       const times = [from, ...this.heard.filter((t) => t >= from && t <= to), to];
@@ -221,6 +271,20 @@
       return samples;
     }
 
+    /** From now on notes when the bar of this tile of a view moves: `moved` holds the page's times. */
+    watchTile(tile, canvas) {
+      this.moved = [];
+      let last = null;
+      const each = (now) => {
+        const image = this.pixels();
+        const bar = barPosition(image, tile, canvas, tileColour(image, tile, canvas));
+        if (bar !== null && bar !== last) this.moved.push(now);
+        last = bar ?? last;
+        this.video.requestVideoFrameCallback(each);
+      };
+      this.video.requestVideoFrameCallback(each);
+    }
+
     /** The picture received now as pixels, at a size that is quick to read. */
     pixels() {
       const { video } = this;
@@ -238,9 +302,11 @@
           out[s.kind] = {
             packets: s.packetsReceived, lost: s.packetsLost, jitter_ms: round(1000 * s.jitter),
             ...(s.kind === 'video'
-              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount, width: s.frameWidth,
+              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount,
+                  frozen_ms: round(1000 * s.totalFreezesDuration), bytes: s.bytesReceived + s.headerBytesReceived, width: s.frameWidth,
                   height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount }
-              : { concealed: s.concealedSamples, samples: s.totalSamplesReceived }),
+              : { concealed: s.concealedSamples, silent: s.silentConcealedSamples, samples: s.totalSamplesReceived,
+                  bytes: s.bytesReceived + s.headerBytesReceived, waited_ms: 1000 * s.jitterBufferDelay, emitted: s.jitterBufferEmittedCount }),
           };
         }
       }

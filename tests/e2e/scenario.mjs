@@ -12,13 +12,14 @@ import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
+import * as network from './scenarios/network.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...peers, ...sound, ...uplink, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...network, ...peers, ...sound, ...uplink, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -29,6 +30,9 @@ const { values, positionals } = parseArgs({
     seconds: { type: 'string', default: '5' },
     codecs: { type: 'string', default: '' },
     seed: { type: 'string', default: '1' },
+    relay: { type: 'string', default: '' },
+    losses: { type: 'string', default: '0,5,10' },
+    rates: { type: 'string', default: '2000,600,200,80,2000' },
     out: { type: 'string', default: 'target/e2e' },
   },
 });
@@ -43,6 +47,8 @@ const options = {
   people: Number(values.people),
   seconds: Number(values.seconds),
   seed: Number(values.seed),
+  losses: values.losses.split(',').map(Number),
+  rates: values.rates.split(',').map(Number),
   codecs: values.codecs ? values.codecs.split(',') : [],
 };
 
@@ -60,8 +66,8 @@ const stage = {
   chromium: (more) => opened(launchChromium(more)),
   firefox: () => opened(launchFirefox()),
   /** A page with `people` in a Chromium of its own. */
-  page: async () => peoplePage(await opened(launchChromium()), options.url),
-  peoplePage: (browser) => peoplePage(browser, options.url),
+  page: async () => peoplePage(await opened(launchChromium()), options.url, options.relay),
+  peoplePage: (browser, relay) => peoplePage(browser, options.url, relay),
   /** Has something done to the server; resolves when it is done, with what the other side said. */
   ask: async (what) => {
     process.stdout.write(`> ${what}\n`);

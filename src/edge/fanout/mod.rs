@@ -1,11 +1,10 @@
 //! From one encoded stream to many subscribers.
 //!
 //! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer (or output); [`Recent`], what a stream has sent
-//! since its last keyframe, so that whoever joins need not wait for the next; [`Pacer`]; and [`Rewriter`], which makes a
-//! stream's packets one subscriber's own. Does not know: connections, streams' contents beyond VP8's picture id.
+//! since its last keyframe, so that whoever joins need not wait for the next; and [`Rewriter`], which makes a stream's
+//! packets one subscriber's own. Does not know: connections, streams' contents beyond VP8's picture id.
 //! The fan-out pushes and never waits; one writer per subscriber takes packets out with [`Subscriber::next`].
 
-mod pacer;
 mod queue;
 mod recent;
 mod rewrite;
@@ -16,7 +15,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use self::pacer::Pacer;
 use self::queue::{Pushed, Queue};
 pub use self::recent::Recent;
 pub use self::rewrite::{Header, Rewriter};

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 use crate::tier::{Arrival, Downlink, Reception};
 use crate::time::Timestamp;
 
+/// Bytes on the wire around an RTP packet: IP, UDP and the tag of SRTP.
+const AROUND: usize = 28 + 16;
+
 /// The estimator of one connection.
 pub(super) struct Arrivals {
     downlink: Downlink,
@@ -42,7 +45,7 @@ impl BandwidthEstimator for Arrivals {
                     + Duration::from_secs(1)
                     + report.departure.saturating_duration_since(zero),
                 arrival: report.arrival,
-                size: report.size,
+                size: report.size + AROUND,
             })
             .collect();
         self.downlink.report(&arrivals);
@@ -50,7 +53,7 @@ impl BandwidthEstimator for Arrivals {
     }
 
     fn target_bitrate(&self) -> f64 {
-        // Nobody paces by it; see `fanout::Pacer`.
+        // Nobody paces by it; see [`crate::tier::Pacer`].
         f64::MAX
     }
 }

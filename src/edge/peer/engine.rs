@@ -11,8 +11,7 @@ use rtc::crypto::RTCCryptoProvider;
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
-    CongestionControlBuilder, NackGeneratorBuilder, NackResponderBuilder, ReceiverReportBuilder, SenderReportBuilder,
-    TwccReceiverBuilder, TwccSenderBuilder,
+    CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder, TwccReceiverBuilder, TwccSenderBuilder,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
@@ -27,6 +26,8 @@ use rtc::rtp_transceiver::rtp_sender::{
 use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
+use super::repairs::{Repairs, WithRepairs};
+use super::requests::Requests;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
 
@@ -44,11 +45,6 @@ pub(super) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext
 const DISCONNECTED: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_secs(2);
-/// Times a lost video packet is asked for. Unlimited, a few losses become a storm: repairs arrive as other packets than
-/// those that are missed.
-const NACKS_MAX: u16 = 3;
-/// Sent packets kept for retransmission; a power of two, about two seconds of video.
-const RESEND_PACKETS: u16 = 512;
 /// The tap stands nearest to the wire, ahead of everything the crate has; the associator keeps from that what is too early.
 const TAP_SLOT: usize = 100;
 const ASSOCIATOR_SLOT: usize = 200;
@@ -163,20 +159,25 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
 }
 
 /// The interceptors of a peer that sends to us, or only receives. Who sends also tells when each of our packets arrives.
-pub(super) fn interceptors(tap: Tap, associator: Associator, arrivals: Arrivals, sends: bool) -> Registry {
+pub(super) fn interceptors(
+    tap: Tap,
+    associator: Associator,
+    repairs: Repairs,
+    arrivals: Arrivals,
+    sends: bool,
+) -> Registry {
     let registry = Registry::new()
         .with(Slot::from(TAP_SLOT), tap)
         .with(Slot::from(ASSOCIATOR_SLOT), associator)
-        .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RESEND_PACKETS).build())
+        .with(Slot::NackResponder, repairs)
         .with(Slot::SenderReport, SenderReportBuilder::new().build());
     if !sends {
         return registry;
     }
-    let nack = NackGeneratorBuilder::new().with_max_nacks_per_packet(NACKS_MAX).with_skip_last_n(1).build();
     registry
-        .with(Slot::CongestionControl, CongestionControlBuilder::new(arrivals).build())
-        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
-        .with(Slot::NackGenerator, nack)
+        .with(Slot::CongestionControl, WithRepairs(CongestionControlBuilder::new(arrivals).build()))
+        .with(Slot::TwccSender, WithRepairs(TwccSenderBuilder::new().build()))
+        .with(Slot::NackGenerator, Requests::new())
         .with(Slot::TwccReceiver, TwccReceiverBuilder::new().build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
 }

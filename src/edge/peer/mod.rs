@@ -16,6 +16,8 @@ mod engine;
 mod incoming;
 mod notes;
 mod outgoing;
+mod repairs;
+mod requests;
 mod tap;
 mod task;
 

@@ -5,17 +5,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use super::description::Format;
+use super::repairs::Beginning;
 use super::{Counters, engine};
-use crate::edge::fanout::{Header, Outgoing, Pacer, Rewriter, Subscriber};
+use crate::edge::fanout::{Header, Outgoing, Rewriter, Subscriber};
 use crate::media::Kind;
-use crate::time::{self, Timestamp};
+use crate::tier::Pacer;
+use crate::time;
 
 /// SSRCs of what a peer is sent; the one above each is for its retransmissions.
 #[derive(Debug, Clone, Copy)]
@@ -30,15 +32,6 @@ impl Ssrcs {
         let audio = rand::random::<u32>() | 1;
         Self { audio, video: audio ^ 0x8000_0004 }
     }
-}
-
-/// How fast a peer's video may leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Pace {
-    /// None while nothing is known of the link.
-    pub(super) bits_per_second: Option<u64>,
-    /// Not before this time.
-    pub(super) paused: Timestamp,
 }
 
 /// One track to a peer.
@@ -76,27 +69,23 @@ pub(super) struct Outputs {
     pub(super) video: Option<Output>,
 }
 
-/// How fast video leaves while nobody knows better: a keyframe of the best tier within a tenth of a second.
-const PACE: u64 = 10_000_000;
+/// Whoever waits until video may leave looks again after so long: it may be allowed sooner meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
-/// Sends what the subscriber gets until the connection ends; `pace` is how fast video may leave.
+/// Sends what the subscriber gets until the connection ends.
 pub(super) async fn write(
     subscriber: Arc<Subscriber>,
     outputs: Arc<Mutex<Outputs>>,
     counters: Arc<Counters>,
-    mut pace: watch::Receiver<Pace>,
+    pacer: Arc<Mutex<Pacer>>,
+    beginning: Arc<Beginning>,
 ) {
-    let mut pacer = Pacer::new(PACE, time::now());
     loop {
-        if pace.has_changed().unwrap_or_default() {
-            let Pace { bits_per_second, paused } = *pace.borrow_and_update();
-            pacer.set_rate(bits_per_second.unwrap_or(PACE), time::now());
-            pacer.pause_until(paused);
-        }
-        let outgoing = match pacer.wait(time::now()) {
+        let wait = pacer.lock().wait(time::now());
+        let outgoing = match wait {
             None => subscriber.next().await,
             // Sound never waits for video to be allowed.
-            Some(wait) => match tokio::time::timeout(wait, subscriber.next_audio()).await {
+            Some(wait) => match tokio::time::timeout(wait.min(LOOK), subscriber.next_audio()).await {
                 Ok(outgoing) => outgoing,
                 Err(_) => continue,
             },
@@ -110,8 +99,14 @@ pub(super) async fn write(
             output.map(|output| (output.track(), output.rewriter.rewrite(packet, resumes)))
         };
         let Some((track, packet)) = ready else { continue };
-        if matches!(outgoing, Outgoing::Video { .. }) {
-            pacer.sent(packet.payload.len());
+        match outgoing {
+            Outgoing::Audio(_) => pacer.lock().sound(packet.payload.len(), time::now()),
+            Outgoing::Video { resumes, .. } => {
+                if resumes {
+                    beginning.set(packet.header.sequence_number);
+                }
+                pacer.lock().sent(packet.payload.len());
+            }
         }
         counters.packets_out.fetch_add(1, Ordering::Relaxed);
         counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);

@@ -26,14 +26,15 @@ use super::associate::{Associator, Wanted};
 use super::description::{self, CANDIDATES_MAX, Ice, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
 use super::notes::{Callbacks, Note};
-use super::outgoing::{self, Output, Outputs, Pace, Ssrcs};
+use super::outgoing::{self, Output, Outputs, Ssrcs};
+use super::repairs::{Beginning, Repairs};
 use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
 use crate::media::{Kind, SourceKind};
 use crate::sdp::{Facts, Fragment, Offer};
-use crate::tier::Reception;
+use crate::tier::{Pacer, Reception};
 use crate::time::{self, Timestamp};
 
 /// A peer that has not connected by then never will.
@@ -46,12 +47,6 @@ const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
 const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
 /// A peer that has not told of single packets for so long does not do so (any more): then its reports must do.
 const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
-/// Left of a link's capacity for sound, and not used for video.
-const SOUND_SHARE: u64 = 28_000;
-/// Video is never paced slower.
-const PACE_MIN: u64 = 30_000;
-/// Video that has waited here for so long counts as a queue on the way: it leaves slower than it comes.
-const BACKLOG_MAX: Duration = Duration::from_millis(1_500);
 /// Who is connected and has no video after so long needs a keyframe; until then what was sent lately may do.
 const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the last event may take to be taken.
@@ -97,7 +92,7 @@ pub(super) struct Task {
     agreed: Arc<ArcSwap<Agreed>>,
     outputs: Arc<Mutex<Outputs>>,
     writer: AbortHandle,
-    pace: watch::Sender<Pace>,
+    pacer: Arc<Mutex<Pacer>>,
     arrivals: watch::Receiver<Option<Reception>>,
     /// When it last told of single packets.
     fed_back: Option<Timestamp>,
@@ -142,12 +137,15 @@ impl Task {
         let (learned, found) = mpsc::channel(LEARNED);
         let counters = Arc::new(Counters::default());
         let associator = Associator::new(Arc::clone(&wanted), learned, Arc::clone(&counters));
-        let interceptors = engine::interceptors(tap, associator, estimator, sends);
+        let pacer = Arc::new(Mutex::new(Pacer::new(time::now())));
+        let beginning = Arc::new(Beginning::default());
+        let repairs = Repairs::new(Arc::clone(&pacer), Arc::clone(&beginning));
+        let interceptors = engine::interceptors(tap, associator, repairs, estimator, sends);
         let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
-        let (pace, paces) = watch::channel(Pace::default());
-        let writer = outgoing::write(Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters), paces);
+        let (queue, output, counts) = (Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters));
+        let writer = outgoing::write(queue, output, counts, Arc::clone(&pacer), beginning);
         let mut task = Self {
             pc,
             connection,
@@ -165,7 +163,7 @@ impl Task {
             agreed: Arc::new(ArcSwap::from_pointee(Agreed::new(&taken, &facts.sends))),
             outputs,
             writer: tokio::spawn(writer).abort_handle(),
-            pace,
+            pacer,
             arrivals,
             fed_back: None,
             told: Timestamp::default(),
@@ -368,17 +366,13 @@ impl Task {
     fn fed_back(&mut self, mut reception: Reception) -> Result<(), End> {
         let now = time::now();
         self.fed_back = Some(now);
+        let queue = reception.queue_now.or(reception.queue).unwrap_or_default();
+        self.pacer.lock().follow(reception.capacity, queue, now);
         if now.since(self.told) < RECEPTION_INTERVAL {
             return Ok(());
         }
         self.told = now;
-        let bits_per_second = reception.capacity.map(|capacity| capacity.saturating_sub(SOUND_SHARE).max(PACE_MIN));
-        self.pace
-            .send_if_modified(|pace| std::mem::replace(&mut pace.bits_per_second, bits_per_second) != bits_per_second);
-        let backlog = self.subscriber.backlog(now);
-        if backlog > BACKLOG_MAX {
-            reception.queue = Some(reception.queue.unwrap_or_default().max(backlog));
-        }
+        reception.backlog = self.subscriber.backlog(now);
         self.tell(PeerEvent::Reception(reception))
     }
 
@@ -391,6 +385,7 @@ impl Task {
         self.tell(PeerEvent::Reception(Reception {
             lost: seen.fraction_lost,
             queue,
+            backlog: self.subscriber.backlog(time::now()),
             estimate: seen.estimate,
             ..Reception::default()
         }))
@@ -454,7 +449,7 @@ impl Task {
                     incoming.request_keyframe(time::now()).await;
                 }
             }
-            Command::Pause(pause) => self.pace.send_modify(|pace| pace.paused = time::now() + pause),
+            Command::Pause(pause) => self.pacer.lock().hold_until(time::now() + pause),
             Command::Close(_) => unreachable!("`run` ends on it"),
         }
     }

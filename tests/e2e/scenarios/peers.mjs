@@ -1,18 +1,13 @@
 // Peers of other makes in one room with Chromium.
 
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline/promises';
-import { fileURLToPath } from 'node:url';
-
-const PYTHON = fileURLToPath(new URL('../../peers/.venv/bin/python', import.meta.url));
-const PEER = fileURLToPath(new URL('../../peers/peer.py', import.meta.url));
+import { python, program } from '../python.mjs';
 
 /** Starts `tests/peers/peer.py`; resolves when it has joined. */
 async function startPeer(mode, options, { name, colour, tone }, more = []) {
-  if (!existsSync(PYTHON)) throw new Error(`${PYTHON} is missing. Run \`make test\` or \`scripts/setup.sh test\`, which install it.`);
-  const child = spawn(PYTHON, [
-    PEER, mode, '--url', options.url, '--room', options.room, '--name', name, '--colour', colour.join(), '--tone', String(tone), ...more,
+  const child = spawn(python(), [
+    program('peer.py'), mode, '--url', options.url, '--room', options.room, '--name', name, '--colour', colour.join(), '--tone', String(tone), ...more,
   ], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const line = async () => {

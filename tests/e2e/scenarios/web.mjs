@@ -1,9 +1,11 @@
 // The server's own web page, used as people use it.
 
+import { throughRelay } from '../browser.mjs';
+
 const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true } };
 
-/** Opens the page and joins by its form. `faults` collects what went wrong in the page. */
-async function visit(browser, options, name, size, faults) {
+/** Opens the page. `faults` collects what went wrong in it; its media goes by `relay`, a port, where one is given. */
+async function visit(browser, options, name, size, faults, relay) {
   const context = await browser.createBrowserContext();
   await context.overridePermissions(options.url, ['camera', 'microphone']);
   const page = await context.newPage();
@@ -12,6 +14,7 @@ async function visit(browser, options, name, size, faults) {
   page.on('requestfailed', (request) => {
     if (!request.failure()?.errorText.includes('ERR_ABORTED')) faults.push(`${name}: ${request.url()}: ${request.failure()?.errorText}`);
   });
+  if (relay) await throughRelay(page, relay);
   await page.goto(`${options.url}/`, { waitUntil: 'load' });
   return page;
 }
@@ -139,4 +142,24 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
   const back_ms = Math.round(performance.now() - from);
   await keep('page-reconnected-1440', await ann.screenshot());
   return { restarted_ms, again, moves, back_ms };
+}
+
+/** What the page says of the quality one gets and why, over a link that becomes thin and good again; `link KBPS` changes it. */
+export async function page_tells_quality({ chromium, options, ask }) {
+  const faults = [];
+  const ann = await visit(await chromium(), options, 'Ann', 'wide', faults, options.relay);
+  await joinByForm(ann, 'Ann', options.room);
+  const quality = () => ann.evaluate(() => {
+    const names = [...document.querySelectorAll('#received dt')];
+    return names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent;
+  });
+  const said = [];
+  for (const [kbps, wanted] of [[2000, /^high$/], [200, /^(low|slides): your link is slow$/], [2000, /^high$/]]) {
+    await ask(`link ${kbps}`);
+    const from = performance.now();
+    const in_time = await until(async () => wanted.test(await quality()), 20_000);
+    said.push({ kbps, in_time, after_ms: Math.round(performance.now() - from), quality: await quality() });
+  }
+  await ann.click('#leave');
+  return { said, faults };
 }

@@ -1,0 +1,151 @@
+// Calls over bad networks: whoever is in the page reaches the server by the tests' own relay.
+
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { program, python } from '../python.mjs';
+
+const run = promisify(execFile);
+const SPEECH = 'The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell the depth of a well.'; // Harvard sentences, IEEE 1969
+
+/** Somebody on a link whose rate changes, in a call with bots; `link KBPS` has the relay changed, `counts` is what it did since. */
+export async function thin_link({ page: open, options, ask }) {
+  const page = await open();
+  const ready = await page.evaluate(async (o) => {
+    const { Person, roomDocument, program, until } = people;
+    const log = (globalThis.tiers = []);
+    const me = (globalThis.me = await new Person({ k: 0, room: o.room }).join());
+    const events = people.events(o.room);
+    const note = (p) => {
+      const { tier, limit } = p.receives;
+      if (p.id === me.id && log.at(-1)?.tier !== tier) log.push({ at: performance.now(), tier, limit });
+    };
+    const read = () => {
+      for (const e of events.log.splice(0)) {
+        if (e.type === 'room') e.participants.forEach(note);
+        else if (e.participant?.receives) note(e.participant);
+      }
+    };
+    setInterval(read, 20);
+    const all = o.people;
+    const in_time = await until(async () => program(await roomDocument(o.room)).tiles.length === all && me.frames.length > 30, 30_000, 200);
+    await me.watchGaps();
+    await people.sleep(5000);
+    return in_time;
+  }, options);
+
+  const phases = [];
+  for (const kbps of options.rates) {
+    await ask(`link ${kbps}`);
+    const phase = await page.evaluate(async (ms, settle) => {
+      const { me } = globalThis;
+      const from = performance.now();
+      const [at_first, start] = [globalThis.tiers.at(-1)?.tier, await me.stats()];
+      await people.sleep(settle);
+      const [settled, before] = [performance.now(), await me.stats()];
+      await people.sleep(ms - settle);
+      const [to, after] = [performance.now(), await me.stats()];
+      const seconds = (to - settled) / 1000;
+      const gaps = me.gaps.filter((g) => g.at >= from && g.at < to);
+      const rate = (kind) => people.round((8 * (after[kind].bytes - before[kind].bytes)) / seconds / 1000);
+      return {
+        at_first,
+        tiers: globalThis.tiers.filter((t) => t.at >= from).map(({ at, ...t }) => ({ after_ms: people.round(at - from), ...t })),
+        last: globalThis.tiers.at(-1)?.tier,
+        concealed_ms: people.round((after.audio.concealed - start.audio.concealed) / 48),
+        gap_ms: Math.max(0, ...gaps.map((g) => g.ms)),
+        gaps: gaps.filter((g) => g.ms > 20).map((g) => ({ after_ms: people.round(g.at - from), ms: g.ms })),
+        settled: {
+          seconds: people.round(seconds),
+          fps: people.round((after.video.decoded - before.video.decoded) / seconds, 2),
+          ...me.freezes(settled, to),
+          width: after.video.width,
+          kbps: { audio: rate('audio'), video: rate('video') },
+          concealed: people.round((after.audio.concealed - before.audio.concealed) / (after.audio.samples - before.audio.samples), 4),
+          sound_waits_ms: people.round((after.audio.waited_ms - before.audio.waited_ms) / (after.audio.emitted - before.audio.emitted)),
+          keyframes: after.video.keyframes - before.video.keyframes,
+        },
+      };
+    }, options.seconds * 1000, 8000);
+    phases.push({ kbps, ...phase, down: JSON.parse(await ask('counts')) });
+  }
+  await page.evaluate(() => globalThis.me.leave());
+  return { ready, phases };
+}
+
+/** Samples at 48 kHz, as a file of 32-bit floats. */
+async function keepSound(options, name, base64) {
+  const file = path.join(options.out, `${name}.f32`);
+  await writeFile(file, Buffer.from(base64, 'base64'));
+  return file;
+}
+
+/**
+ * Two people talk and move, one of them behind a network that loses packets both ways; `loss PERCENT` has the relay changed.
+ * For each loss: freezes of all that the lossy one sees, and of its tile as the other one sees it, and how its speech, and
+ * the other's, is heard, compared to what was heard without loss.
+ */
+export async function loss(stage) {
+  const { options, ask } = stage;
+  await mkdir(options.out, { recursive: true });
+  const wav = path.join(options.out, 'speech.wav');
+  await run('espeak-ng', ['-w', wav, '-s', '150', '-v', 'en-us', SPEECH]);
+  const speech = (await readFile(wav)).toString('base64');
+  const [lossy, clean] = await Promise.all([options.relay, ''].map(async (relay) => stage.peoplePage(await stage.chromium(), relay)));
+  const join = (page, k) => page.evaluate(async (o, k_, speech_) => {
+    const picture = { width: 320, height: 180, fps: 15, busy: true };
+    globalThis.me = await new people.Person({ k: k_, room: o.room, picture, speech: speech_ }).join();
+    return globalThis.me.id;
+  }, options, k, speech);
+  const id = await join(lossy, 0);
+  await join(clean, 2);
+  const ready = (await Promise.all([lossy, clean].map((page) => page.evaluate(async (o) => people.until(
+    async () => people.program(await people.roomDocument(o.room)).tiles.length === 2 && globalThis.me.frames.length > 30, 20_000, 200,
+  ), options)))).every(Boolean);
+  await clean.evaluate(async (o, id_) => {
+    const view = people.program(await people.roomDocument(o.room));
+    globalThis.me.watchTile(view.tiles.find((t) => t.participant === id_), view.canvas);
+    await people.sleep(8000);
+  }, options, id);
+
+  const measure = (page, ms) => page.evaluate(async (ms_) => {
+    const { me } = globalThis;
+    const [from, before] = [performance.now(), await me.stats()];
+    const sound = await me.record(ms_);
+    const [to, after] = [performance.now(), await me.stats()];
+    const bytes = new Uint8Array(sound.buffer);
+    let text = '';
+    for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+    const since = (kind, what) => people.round(after[kind][what] - before[kind][what]);
+    return {
+      sound: btoa(text),
+      seen: {
+        ...me.freezes(from, to), freezes: since('video', 'freezes'), frozen_ms: since('video', 'frozen_ms'),
+        keyframes: since('video', 'keyframes'), plis: since('video', 'plis'), nacks: since('video', 'nacks'),
+        kbps: people.round((8 * since('video', 'bytes')) / (to - from)), width: after.video.width,
+        ...(me.moved && { tile_still_ms: me.stillness(from, to) }),
+      },
+      concealed: people.round(since('audio', 'concealed') / since('audio', 'samples'), 4),
+    };
+  }, ms);
+
+  const references = {};
+  const rounds = [];
+  for (const percent of options.losses) {
+    await ask(`loss ${percent}`);
+    await new Promise((resolve) => { setTimeout(resolve, 3000); });
+    const [far, near] = await Promise.all([measure(lossy, options.seconds * 1000), measure(clean, options.seconds * 1000)]);
+    const round = { loss_percent: percent, lossy: far.seen, clean: near.seen };
+    for (const [who, { sound, concealed }] of Object.entries({ lossy: far, clean: near })) {
+      const heard = await keepSound(options, `heard-${who}-${percent}`, sound);
+      references[who] ??= heard;
+      const { stdout } = await run(python(), [program('score.py'), wav, references[who], heard]);
+      round[`${who}_hears`] = { concealed, ...JSON.parse(stdout) };
+    }
+    round.relay = JSON.parse(await ask('counts'));
+    rounds.push(round);
+  }
+  for (const page of [lossy, clean]) await page.evaluate(() => globalThis.me.leave());
+  return { ready, rounds };
+}
