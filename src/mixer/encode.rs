@@ -320,6 +320,26 @@ mod tests {
     }
 
     proptest! {
+        /// However many ask, and whenever: one keyframe serves all who asked since the last, within 300 ms of the first.
+        #[test]
+        fn a_storm_of_requests_costs_three_keyframes_a_second(asked in prop::collection::vec(0..8_u8, 300)) {
+            let mut pace = Pace::new(30);
+            run(&mut pace, 0..10, 30, |_| true);
+            let (mut keyframes, mut waiting) = (vec![0], None);
+            for (n, asked) in (10..).zip(asked) {
+                for _ in 0..asked.saturating_sub(4) {
+                    pace.want_keyframe();
+                    waiting.get_or_insert(n);
+                }
+                if run(&mut pace, n..n + 1, 30, |_| true) == [(n, true)] {
+                    prop_assert!(n - keyframes[keyframes.len() - 1] >= 9, "{:?}, {}", keyframes, n);
+                    keyframes.push(n);
+                    prop_assert!(waiting.take().is_some(), "nobody asked for the one at {}", n);
+                }
+                prop_assert!(waiting.is_none_or(|since: u64| n - since < 9), "asked at {:?}, nothing at {}", waiting, n);
+            }
+        }
+
         #[test]
         fn timestamps_lie_on_the_grid(n in 0u64..1 << 40, fps in prop::sample::select(vec![5u32, 10, 15, 25, 30, 50, 60])) {
             let expected = n.wrapping_mul(u64::from(90_000 / fps)) as u32;

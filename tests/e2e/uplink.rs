@@ -1,5 +1,6 @@
 //! What senders are asked to send.
 
+use crate::relay::{Conditions, Relay};
 use crate::scenario::{list, number, play};
 use crate::server::Server;
 use crate::turn;
@@ -12,10 +13,33 @@ fn a_camera_costs_what_its_tile_shows() {
     assert_eq!((&measured["ready"], &measured["full"]), (&true.into(), &true.into()), "the room was not complete");
     // 640x360 and 427x240 deserve 494 and 258 kbit/s; noise takes all it gets, and a busy machine's encoder less.
     for (phase, most) in list(&measured, "/phases").iter().zip([620.0, 330.0, 620.0]) {
+        // With its sound, what it is asked for is what it thinks that it may send.
+        let may = number(phase, "/available_kbps");
+        assert!((most * 0.8..most * 1.05).contains(&may), "the sender does not obey: {phase}");
         assert_eq!(phase["settled"], true, "the camera's target is not what its tile deserves: {phase}");
         let sent = number(phase, "/sent_kbps");
         assert!((most * 0.3..most).contains(&sent), "the camera sent {sent} kbit/s: {phase}");
         assert!(number(phase, "/audio_packets") > 45.0, "the sound suffered: {phase}");
     }
+    server.stop();
+}
+
+/// Bits that the thin uplink carries.
+const THIN_KBPS: u32 = 300;
+
+#[test]
+fn on_a_thin_uplink_the_picture_shrinks_and_the_voice_arrives() {
+    let _turn = turn();
+    let server = Server::start();
+    let thin = Conditions { kbps: Some(THIN_KBPS), ..Conditions::default() };
+    let relay = Relay::start(server.media, thin, Conditions::default(), 7);
+    let port = relay.port.to_string();
+    let measured = play(&server.url(), "thin_uplink", &["--relay", &port, "--seconds", "12"]);
+    assert_eq!(measured["ready"], true, "not everyone was there within 20 s");
+    assert!(number(&measured, "/video_kbps") < f64::from(THIN_KBPS), "{measured}");
+    assert!(number(&measured, "/fps") >= 4.0, "the picture lives: {measured}");
+    assert!(number(&measured, "/audio_packets") > 45.0, "{measured}");
+    assert!(number(&measured, "/audio_lost") <= 12.0, "of 600: {measured}");
+    assert!(number(&measured, "/hears_db") > -60.0 && number(&measured, "/gap_ms") < 100.0, "{measured}");
     server.stop();
 }

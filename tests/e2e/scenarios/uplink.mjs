@@ -1,28 +1,13 @@
 // What senders send: as much as their tiles show.
 
-/** One whose camera is full of noise, alone with another, then in a room of nine, then alone with the other again. */
+/** One whose camera shows much, alone with another, then in a room of nine, then alone with the other again. */
 export async function uplink({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
     const { Person, sleep, roomDocument, program, until, round } = people;
     const { room } = o;
-    // Noise takes whatever bits it gets.
-    const [width, height] = [640, 360];
-    const canvas = Object.assign(document.createElement('canvas'), { width, height });
-    const pen = canvas.getContext('2d', { alpha: false });
-    const draw = () => {
-      for (let y = 0; y < height; y += 10) {
-        for (let x = 0; x < width; x += 10) {
-          pen.fillStyle = `hsl(${Math.random() * 360} 60% ${20 + Math.random() * 60}%)`;
-          pen.fillRect(x, y, 10, 10);
-        }
-      }
-    };
-    const timer = setInterval(draw, 1000 / 15);
-    const noise = canvas.captureStream(15).getVideoTracks()[0];
-
-    const sender = await new Person({ k: 0, room, picture: { width: 160, height: 90, fps: 5 } }).join();
-    await sender.videoTransceiver.sender.replaceTrack(noise);
+    // What changes everywhere in every picture takes whatever bits it gets.
+    const sender = await new Person({ k: 0, room, picture: { width: 640, height: 360, fps: 15, busy: true } }).join();
     const all = [sender];
     const small = { width: 160, height: 90, fps: 5 };
     const join = async (n) => {
@@ -34,7 +19,7 @@ export async function uplink({ page: open, options }) {
     const sent = async () => {
       const stats = [...(await sender.pc.getStats()).values()];
       const outbound = (kind) => stats.find((s) => s.type === 'outbound-rtp' && s.kind === kind);
-      const pair = stats.find((s) => s.type === 'candidate-pair' && s.nominated);
+      const pair = stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate);
       return {
         at: performance.now(), video: outbound('video').bytesSent, audio: outbound('audio').packetsSent,
         target: outbound('video').targetBitrate, available: pair.availableOutgoingBitrate,
@@ -62,14 +47,63 @@ export async function uplink({ page: open, options }) {
     };
     await join(2);
     const ready = await shown(2);
-    const phases = [await settle(2, [420, 580], 30_000)];
+    const phases = [await settle(2, [330, 580], 30_000)];
     await join(9);
     const full = await shown(9);
-    phases.push(await settle(9, [180, 300], 10_000));
+    phases.push(await settle(9, [120, 300], 10_000));
     for (const p of all.splice(2)) await p.leave();
-    phases.push(await settle(2, [420, 580], 30_000));
-    clearInterval(timer);
+    phases.push(await settle(2, [330, 580], 30_000));
     for (const p of all) await p.leave();
     return { ready, full, phases };
   }, options);
+}
+
+/** One whose way to the server is thin, and one who watches and listens: what of it arrives. */
+export async function thin_uplink(stage) {
+  const { options } = stage;
+  const [thin, clean] = await Promise.all([options.relay, ''].map(async (relay) => stage.peoplePage(await stage.chromium(), relay)));
+  const join = (page, k, busy) => page.evaluate(async (o, k_, busy_) => {
+    const picture = busy_ ? { width: 640, height: 360, fps: 15, busy: true } : { width: 160, height: 90, fps: 5 };
+    globalThis.me = await new people.Person({ k: k_, room: o.room, picture }).join();
+  }, options, k, busy);
+  await join(thin, 0, true);
+  await join(clean, 1, false);
+  const ready = await clean.evaluate((o) => people.until(
+    async () => people.program(await people.roomDocument(o.room)).tiles.length === 2 && globalThis.me.frames.length > 30, 20_000, 200,
+  ), options);
+  await clean.evaluate(async () => {
+    await globalThis.me.watchGaps();
+    await people.sleep(15_000);
+  });
+  const sent = () => thin.evaluate(async () => {
+    const stats = [...(await globalThis.me.pc.getStats()).values()];
+    const of = (type, kind) => stats.find((s) => s.type === type && s.kind === kind);
+    const [video, audio] = [of('outbound-rtp', 'video'), of('outbound-rtp', 'audio')];
+    return {
+      at: performance.now(), video: video.bytesSent, frames: video.framesEncoded, audio: audio.packetsSent,
+      audio_lost: of('remote-inbound-rtp', 'audio')?.packetsLost ?? null, target_kbps: people.round(video.targetBitrate / 1000),
+      available_kbps: people.round(stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate).availableOutgoingBitrate / 1000),
+    };
+  });
+  const before = await sent();
+  const heard = await clean.evaluate(async (seconds) => {
+    const { me } = globalThis;
+    const from = performance.now();
+    const hears = (await people.listen(me, { expected: [0], strangers: [1] })).weakest_db;
+    await people.sleep(seconds * 1000 - 8000);
+    const to = performance.now();
+    return { hears_db: hears, gap_ms: Math.max(0, ...me.gaps.filter((g) => g.at >= from && g.at < to).map((g) => g.ms)) };
+  }, options.seconds);
+  const after = await sent();
+  const seconds = (after.at - before.at) / 1000;
+  await thin.evaluate(() => globalThis.me.leave());
+  await clean.evaluate(() => globalThis.me.leave());
+  const { audio_lost, target_kbps, available_kbps } = after;
+  return {
+    ready, ...heard, target_kbps, available_kbps,
+    video_kbps: Math.round(((after.video - before.video) * 8) / seconds / 1000),
+    fps: Math.round((after.frames - before.frames) / seconds),
+    audio_packets: Math.round((after.audio - before.audio) / seconds),
+    audio_lost: audio_lost === null || before.audio_lost === null ? null : audio_lost - before.audio_lost,
+  };
 }
