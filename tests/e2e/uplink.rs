@@ -13,6 +13,9 @@ fn a_camera_costs_what_its_tile_shows() {
     assert_eq!((&measured["ready"], &measured["full"]), (&true.into(), &true.into()), "the room was not complete");
     // 640x360 and 427x240 deserve 494 and 258 kbit/s; noise takes all it gets, and a busy machine's encoder less.
     for (phase, most) in list(&measured, "/phases").iter().zip([620.0, 330.0, 620.0]) {
+        // With its sound, what it is asked for is what it thinks that it may send.
+        let may = number(phase, "/available_kbps");
+        assert!((most * 0.8..most * 1.05).contains(&may), "the sender does not obey: {phase}");
         assert_eq!(phase["settled"], true, "the camera's target is not what its tile deserves: {phase}");
         let sent = number(phase, "/sent_kbps");
         assert!((most * 0.3..most).contains(&sent), "the camera sent {sent} kbit/s: {phase}");

@@ -19,7 +19,7 @@ export async function uplink({ page: open, options }) {
     const sent = async () => {
       const stats = [...(await sender.pc.getStats()).values()];
       const outbound = (kind) => stats.find((s) => s.type === 'outbound-rtp' && s.kind === kind);
-      const pair = stats.find((s) => s.type === 'candidate-pair' && s.nominated);
+      const pair = stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate);
       return {
         at: performance.now(), video: outbound('video').bytesSent, audio: outbound('audio').packetsSent,
         target: outbound('video').targetBitrate, available: pair.availableOutgoingBitrate,
@@ -47,12 +47,12 @@ export async function uplink({ page: open, options }) {
     };
     await join(2);
     const ready = await shown(2);
-    const phases = [await settle(2, [420, 580], 30_000)];
+    const phases = [await settle(2, [330, 580], 30_000)];
     await join(9);
     const full = await shown(9);
-    phases.push(await settle(9, [180, 300], 10_000));
+    phases.push(await settle(9, [120, 300], 10_000));
     for (const p of all.splice(2)) await p.leave();
-    phases.push(await settle(2, [420, 580], 30_000));
+    phases.push(await settle(2, [330, 580], 30_000));
     for (const p of all) await p.leave();
     return { ready, full, phases };
   }, options);
@@ -82,7 +82,7 @@ export async function thin_uplink(stage) {
     return {
       at: performance.now(), video: video.bytesSent, frames: video.framesEncoded, audio: audio.packetsSent,
       audio_lost: of('remote-inbound-rtp', 'audio')?.packetsLost ?? null, target_kbps: people.round(video.targetBitrate / 1000),
-      available_kbps: people.round(stats.find((s) => s.type === 'candidate-pair' && s.nominated).availableOutgoingBitrate / 1000),
+      available_kbps: people.round(stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate).availableOutgoingBitrate / 1000),
     };
   });
   const before = await sent();
