@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rtc::crypto::{HashAlgorithm, RTCCryptoProvider};
@@ -21,6 +21,9 @@ use rtc::srtp::context::Context;
 use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 
+/// A flight of the handshake without an answer is sent again after so long; the crate gives up after seven times. RFC 6347
+/// section 4.2.4.1 has a second for those who know nothing of the way, but ICE has just crossed it.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
 /// Packets remembered to tell a repeated one: more than a second of video, so that a late repair is no repetition.
 const REPLAY_WINDOW: usize = 512;
 
@@ -160,6 +163,7 @@ fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result
         .with_insecure_skip_verify(true)
         .with_verify_peer_certificate(Some(Arc::new(verify)))
         .with_extended_master_secret(ExtendedMasterSecretType::Require)
+        .with_flight_interval(FLIGHT_INTERVAL)
         .build(is_client, None)?;
     Ok(Arc::new(config))
 }
