@@ -50,8 +50,7 @@ impl Batch {
             if gathered.is_empty() {
                 continue;
             }
-            let sent = port.as_ref().map_or(0, |port| send(&port.socket, gathered));
-            let bytes: usize = gathered.iter().map(|(_, datagram)| datagram.len()).sum();
+            let (sent, bytes) = port.as_ref().map_or((0, 0), |port| send(&port.socket, gathered));
             let stats = &self.mux.stats;
             stats.sent.fetch_add(sent as u64, Ordering::Relaxed);
             stats.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -61,8 +60,8 @@ impl Batch {
     }
 }
 
-/// Sends all of them; gives how many the kernel took.
-fn send(socket: &impl AsFd, datagrams: &[(SocketAddrAny, BytesMut)]) -> usize {
+/// Sends all of them; gives how many the kernel took, and their bytes.
+fn send(socket: &impl AsFd, datagrams: &[(SocketAddrAny, BytesMut)]) -> (usize, usize) {
     let slices: Vec<[IoSlice<'_>; 1]> = datagrams.iter().map(|(_, datagram)| [IoSlice::new(datagram)]).collect();
     let mut controls: Vec<SendAncillaryBuffer<'_, '_, '_>> =
         datagrams.iter().map(|_| SendAncillaryBuffer::default()).collect();
@@ -72,21 +71,24 @@ fn send(socket: &impl AsFd, datagrams: &[(SocketAddrAny, BytesMut)]) -> usize {
         .zip(&mut controls)
         .map(|(((to, _), slices), control)| MMsgHdr::new_with_addr(to, slices, control))
         .collect();
-    let (mut taken, mut at) = (0, 0);
+    let (mut taken, mut bytes, mut at) = (0, 0, 0);
     while at < messages.len() {
         match sendmmsg(socket, &mut messages[at..], SendFlags::DONTWAIT) {
-            Ok(sent) => (taken, at) = (taken + sent, at + sent),
+            Ok(sent) => {
+                bytes += messages[at..at + sent].iter().map(MMsgHdr::bytes_sent).sum::<usize>();
+                (taken, at) = (taken + sent, at + sent);
+            }
             Err(error) if error == rustix::io::Errno::INTR => {}
             Err(error) if io::Error::from(error).kind() == io::ErrorKind::WouldBlock => {
                 if !has_room_soon(socket) {
-                    return taken;
+                    break;
                 }
             }
             // This one cannot be sent: its address is out of reach.
             Err(_) => at += 1,
         }
     }
-    taken
+    (taken, bytes)
 }
 
 /// Waits until the kernel takes datagrams again; false when that takes too long.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use webrtc::runtime::AsyncUdpSocket;
 
 use super::*;
@@ -167,4 +168,25 @@ async fn an_unspecified_address_binds_both_families_on_one_port() {
     }
     assert!(!mux.candidates().is_empty());
     assert!(mux.candidates().iter().all(|line| !line.contains("0.0.0.0") && !line.contains(" :: ")));
+}
+
+#[tokio::test]
+async fn a_batch_leaves_in_order_and_what_cannot_be_sent_is_counted() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let mut batch = Batch::new(Arc::clone(&mux));
+    for number in 0..150 {
+        batch.push(client.local_addr().expect("bound"), BytesMut::from(&[number; 20][..]));
+    }
+    batch.push("[2001:db8::1]:9".parse().expect("an address"), BytesMut::from(&b"no socket for it"[..]));
+    batch.flush();
+    let mut buffer = [0; 64];
+    for number in 0..150 {
+        let received = tokio::time::timeout(Duration::from_secs(5), client.recv(&mut buffer));
+        let len = received.await.expect("it comes").expect("it is received");
+        assert_eq!(buffer[..len], [number; 20]);
+    }
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let stats = mux.stats();
+    assert_eq!((count(&stats.sent), count(&stats.sent_bytes), count(&stats.send_dropped)), (150, 3_000, 1));
 }
