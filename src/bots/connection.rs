@@ -198,10 +198,8 @@ impl Connection {
             self.out.push_back((to, BytesMut::from(&check[..])));
         }
         if self.connected.is_none() {
-            if let Some(secure) = &mut self.secure
-                && let Err(error) = secure.tick(moment.instant)
-            {
-                self.over = Some(format!("the DTLS handshake failed: {error}"));
+            if let Some(secure) = &mut self.secure {
+                secure.tick(now);
             }
             self.flush_handshake();
             if now.since(self.begun) > CONNECT_WITHIN {
@@ -270,7 +268,7 @@ impl Connection {
 
     fn handshake(&mut self, moment: Moment, datagram: &[u8]) {
         let Some(secure) = &mut self.secure else { return };
-        match secure.handshake(moment.instant, datagram) {
+        match secure.handshake(moment, datagram) {
             Ok(Progress::Connected) => {
                 self.connected = Some(moment.now);
                 // Reports of a thousand bots that came together are not to go out together.

@@ -3,6 +3,7 @@
 //! Owns: keys. Does not know: ICE, sockets, what packets mean. Datagrams come in by [`Secure::handshake`] until
 //! [`Secure::keys`] are there; what is to be sent leaves by [`Secure::poll`].
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +22,11 @@ use rtc::srtp::context::Context;
 use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 
-/// A flight of the handshake without an answer is sent again after so long; the crate gives up after seven times. RFC 6347
-/// section 4.2.4.1 has a second for those who know nothing of the way, but ICE has just crossed it.
-const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+use super::flight::Flight;
+use crate::time::{Moment, Timestamp};
+
+/// The crate's own timer, which it stops too easily, does not come before [`Flight`]'s.
+const FLIGHT_INTERVAL: Duration = Duration::from_secs(60);
 /// Packets remembered to tell a repeated one: more than a second of video, so that a late repair is no repetition.
 const REPLAY_WINDOW: usize = 512;
 
@@ -86,6 +89,9 @@ pub(crate) struct Secure {
     is_client: bool,
     crypto: Arc<dyn RTCCryptoProvider>,
     keys: Option<Keys>,
+    flight: Flight,
+    /// Of the flight, to leave again.
+    again: VecDeque<BytesMut>,
 }
 
 impl Secure {
@@ -94,14 +100,28 @@ impl Secure {
         let config = config(identity, expected, true)?;
         let mut endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, None);
         endpoint.connect(now, OTHER_SIDE, config, None)?;
-        Ok(Self { endpoint, is_client: true, crypto: identity.crypto(), keys: None })
+        Ok(Self {
+            endpoint,
+            is_client: true,
+            crypto: identity.crypto(),
+            keys: None,
+            flight: Flight::default(),
+            again: VecDeque::new(),
+        })
     }
 
     /// Waits for the handshake of a client whose certificate must have one of these fingerprints (SHA-256).
     pub(crate) fn accept(identity: &Identity, expected: Vec<String>) -> Result<Self, Error> {
         let config = config(identity, expected, false)?;
         let endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, Some(config));
-        Ok(Self { endpoint, is_client: false, crypto: identity.crypto(), keys: None })
+        Ok(Self {
+            endpoint,
+            is_client: false,
+            crypto: identity.crypto(),
+            keys: None,
+            flight: Flight::default(),
+            again: VecDeque::new(),
+        })
     }
 
     /// Both directions' keys, once the handshake is over.
@@ -110,9 +130,12 @@ impl Secure {
     }
 
     /// Takes a DTLS datagram of the other side.
-    pub(crate) fn handshake(&mut self, now: Instant, datagram: &[u8]) -> Result<Progress, Error> {
+    pub(crate) fn handshake(&mut self, moment: Moment, datagram: &[u8]) -> Result<Progress, Error> {
         let mut progress = Progress::None;
-        for event in self.endpoint.read(now, OTHER_SIDE, None, BytesMut::from(datagram))? {
+        if self.flight.heard(datagram) {
+            self.repeat(moment.now, true);
+        }
+        for event in self.endpoint.read(moment.instant, OTHER_SIDE, None, BytesMut::from(datagram))? {
             match event {
                 EndpointEvent::HandshakeComplete => {
                     let state = self.endpoint.get_connection_state(OTHER_SIDE).ok_or(Error::ErrConnClosed)?;
@@ -127,9 +150,14 @@ impl Secure {
     }
 
     /// Sends again what was lost of the handshake, when it is time.
-    pub(crate) fn tick(&mut self, now: Instant) -> Result<(), Error> {
-        let due = self.endpoint.poll_timeout(&OTHER_SIDE).is_some_and(|due| due <= now);
-        if due && self.keys.is_none() { self.endpoint.handle_timeout(OTHER_SIDE, now) } else { Ok(()) }
+    pub(crate) fn tick(&mut self, now: Timestamp) {
+        if self.keys.is_none() {
+            self.repeat(now, false);
+        }
+    }
+
+    fn repeat(&mut self, now: Timestamp, asked: bool) {
+        self.again.extend(self.flight.again(now, asked).iter().map(|datagram| BytesMut::from(&datagram[..])));
     }
 
     /// Says goodbye; [`Secure::poll`] then has the words.
@@ -140,7 +168,12 @@ impl Secure {
 
     /// The next datagram to send.
     pub(crate) fn poll(&mut self) -> Option<BytesMut> {
-        Some(self.endpoint.poll_transmit()?.message)
+        if let Some(again) = self.again.pop_front() {
+            return Some(again);
+        }
+        let datagram = self.endpoint.poll_transmit()?.message;
+        self.flight.sent(&datagram);
+        Some(datagram)
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, TokioRuntime,
@@ -20,7 +21,9 @@ use webrtc::runtime::{
 
 use super::inbox::{Inbox, Received};
 use super::{Fate, Key, Mux};
-use crate::transport::stun;
+use crate::time;
+use crate::transport::flight::Flight;
+use crate::transport::{secure, stun};
 
 /// First byte of a DTLS alert record (RFC 6347 section 4.1).
 const DTLS_ALERT: u8 = 21;
@@ -62,7 +65,8 @@ impl Runtime for MuxRuntime {
         let inbox = Arc::new(Inbox::default());
         self.mux.table.lock().set_inbox(self.key, local.is_ipv4(), Some(Arc::clone(&inbox)));
         let fate = self.fate.clone();
-        Ok(Arc::new(VirtualSocket { mux: Arc::clone(&self.mux), key: self.key, local, inbox, fate }))
+        let flight = Mutex::default();
+        Ok(Arc::new(VirtualSocket { mux: Arc::clone(&self.mux), key: self.key, local, inbox, fate, flight }))
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -108,11 +112,22 @@ struct VirtualSocket {
     local: SocketAddr,
     inbox: Arc<Inbox>,
     fate: watch::Sender<Fate>,
+    flight: Mutex<Flight>,
 }
 
 impl std::fmt::Debug for VirtualSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "VirtualSocket({}, {})", self.key, self.local)
+    }
+}
+
+impl VirtualSocket {
+    /// Whoever repeats itself has not heard our answer, and the crate may have stopped to repeat it; see [`Flight`].
+    fn heard(&self, from: SocketAddr, datagram: &[u8]) {
+        let mut flight = self.flight.lock();
+        if flight.heard(datagram) {
+            flight.again(time::now(), true).iter().for_each(|again| self.mux.send(from, again));
+        }
     }
 }
 
@@ -127,6 +142,8 @@ impl AsyncUdpSocket for VirtualSocket {
             self.mux.table.lock().sent_check(self.key, transmit.destination, transmit.contents);
         } else if transmit.contents.first() == Some(&DTLS_ALERT) {
             self.fate.send_if_modified(|fate| std::mem::replace(fate, (*fate).max(Fate::Alerted)) != *fate);
+        } else if secure::is_dtls(transmit.contents) {
+            self.flight.lock().sent(transmit.contents);
         }
         self.mux.send(transmit.destination, transmit.contents);
         Poll::Ready(Ok(transmit.contents.len()))
@@ -140,6 +157,9 @@ impl AsyncUdpSocket for VirtualSocket {
     ) -> Poll<io::Result<usize>> {
         let (Some(buf), Some(meta)) = (bufs.first_mut(), meta.first_mut()) else { return Poll::Ready(Ok(0)) };
         self.inbox.poll(cx).map(|Received { from, datagram, .. }| {
+            if secure::is_dtls(&datagram) {
+                self.heard(from, &datagram);
+            }
             let len = datagram.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram[..len]);
             *meta = RecvMeta::default();

@@ -237,10 +237,8 @@ impl Connection {
         self.check(now, out);
         if !self.connected {
             self.handshake_due = now + HANDSHAKE_TICK;
-            if let Some(secure) = &mut self.secure
-                && let Err(error) = secure.tick(moment.instant)
-            {
-                return self.end(PeerEvent::Lost, &format!("the DTLS handshake failed: {error}"));
+            if let Some(secure) = &mut self.secure {
+                secure.tick(now);
             }
             self.flush_handshake(out);
             if now.since(self.began) > CONNECT_TIMEOUT {
@@ -348,7 +346,7 @@ impl Connection {
 
     fn handshake(&mut self, moment: Moment, datagram: &[u8], out: &mut Out) {
         let Some(secure) = &mut self.secure else { return };
-        let progress = secure.handshake(moment.instant, datagram);
+        let progress = secure.handshake(moment, datagram);
         self.flush_handshake(out);
         match progress {
             Ok(Progress::Connected) => {

@@ -74,7 +74,7 @@ impl Client {
         if stun::is_stun(datagram) {
             out.extend(self.agent.handle(moment.now, from, datagram).map(|answer| (from, BytesMut::from(&answer[..]))));
         } else if secure::is_dtls(datagram) {
-            match self.secure.as_mut().map(|secure| secure.handshake(moment.instant, datagram)) {
+            match self.secure.as_mut().map(|secure| secure.handshake(moment, datagram)) {
                 Some(Ok(Progress::Connected)) => self.connected = true,
                 Some(Ok(Progress::Closed)) => self.closed = true,
                 Some(Err(_)) => self.failed = true,
@@ -122,7 +122,7 @@ impl Client {
             });
         }
         if let Some(secure) = &mut self.secure {
-            self.failed |= secure.tick(moment.instant).is_err();
+            secure.tick(moment.now);
         }
         if self.connected && moment.now.since(self.asked) > Duration::from_millis(60) {
             self.asked = moment.now;
