@@ -39,7 +39,7 @@ const REPORT_FIRST: Duration = Duration::from_millis(300);
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// How often the handshake looks whether something must be sent again.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(100);
-/// Two checks unanswered: it may come back.
+/// Neither an answer to a check nor a report for so long: it may come back.
 const SILENT: Duration = Duration::from_secs(9);
 
 /// Datagrams to be sent, and where to.
@@ -81,7 +81,9 @@ pub(super) struct Connection {
     /// When the handshake next looks whether something must be sent again.
     handshake_due: Timestamp,
     connected: bool,
-    /// It has not answered for some time.
+    /// Its last RTCP.
+    reported: Timestamp,
+    /// Nothing has been heard of it for some time.
     silent: bool,
     /// ICE has begun anew, and the new session has found no way yet.
     restarting: bool,
@@ -128,6 +130,7 @@ impl Connection {
             began: now,
             handshake_due: now,
             connected: false,
+            reported: now,
             silent: false,
             restarting: false,
             next_report: now,
@@ -249,7 +252,7 @@ impl Connection {
         if self.agent.has_expired(now) {
             return self.end(PeerEvent::Lost, "it fell silent");
         }
-        if !self.silent && now.since(self.agent.heard()) > SILENT {
+        if !self.silent && now.since(self.heard_of()) > SILENT {
             self.silent = true;
             self.events.push_back(PeerEvent::Disconnected);
         }
@@ -313,6 +316,11 @@ impl Connection {
         self.over = true;
     }
 
+    /// When it last showed that it is there: a way that loses packets may lose checks in a row, but not all reports as well.
+    fn heard_of(&self) -> Timestamp {
+        self.agent.heard().max(self.reported)
+    }
+
     fn end(&mut self, event: PeerEvent, why: &str) {
         tracing::debug!(why, "a viewer is gone");
         self.over = true;
@@ -337,7 +345,7 @@ impl Connection {
             }
         }
         self.flush_handshake(out);
-        let heard_again = self.silent && moment.now.since(self.agent.heard()) < SILENT;
+        let heard_again = self.silent && moment.now.since(self.heard_of()) < SILENT;
         if heard_again || self.restarting && self.agent.is_established() {
             (self.silent, self.restarting) = (false, false);
             self.begin(moment.now);
@@ -383,6 +391,7 @@ impl Connection {
     fn rtcp(&mut self, moment: Moment, datagram: &[u8], out: &mut Out) {
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         let Ok(clear) = keys.inn.decrypt_rtcp(datagram) else { return };
+        self.reported = moment.now;
         let Ok(packets) = rtcp::packet::unmarshal(&mut clear.freeze()) else { return };
         for packet in packets {
             if let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() {
