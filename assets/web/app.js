@@ -14,6 +14,8 @@ const stage = new Stage({ stage: $('stage'), mix: $('mix'), tile: $('self-tile')
 const page = (window.commingle = { session: null });
 let meter = null;
 let stay = null; // ends with the call: removes its listeners
+let asked = null; // until the browser has said which devices we may use
+const DEVICES_WITHIN = 1500; // ms that joining waits for them: where they are allowed already they take less
 
 // The lobby -----------------------------------------------------------------------------------------------------------
 
@@ -118,7 +120,7 @@ function showLobby() {
   document.title = 'commingle';
   drawName();
   drawLobby();
-  if (!watching) devices.start();
+  if (!watching) asked = devices.start();
 }
 
 // The call ------------------------------------------------------------------------------------------------------------
@@ -134,6 +136,9 @@ async function enter() {
   query.set('room', room);
   history.replaceState(null, '', `?${query}`);
 
+  $('join').disabled = true;
+  await Promise.race([asked, new Promise((resolve) => { setTimeout(resolve, DEVICES_WITHIN); })]);
+  $('join').disabled = false;
   const send = { audio: !watching && devices.may('audio'), video: !watching && devices.may('video') };
   const stream = devices.take();
   measure(null, () => {});

@@ -403,7 +403,8 @@ impl Connection {
             if told.reception && moment.now.since(self.told) >= RECEPTION_INTERVAL {
                 self.told = moment.now;
                 let backlog = self.subscriber.backlog(moment.now);
-                let reception = tier::Reception { backlog, ..self.reports.latest().told() };
+                // What it estimates was not agreed upon: some tell by it what they get, not what they could.
+                let reception = tier::Reception { backlog, estimate: None, ..self.reports.latest().told() };
                 self.protection.report(&reception, self.reports.latest().rtt);
                 if let Some(video) = &mut self.video {
                     video.protect(self.protection.group());
