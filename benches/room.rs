@@ -32,7 +32,7 @@ use commingle::codec::{
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Grid, Scene, Tile};
 use commingle::link::frame::{Decoder, encode_into};
-use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
+use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer, child};
 use commingle::media::{
     AUDIO_TICK_SAMPLES, Codec, EncodedPacket, Rect, Size, SoundQuality, Sounds, SourceKind, SourcePacket, StreamKey,
     Tier,
@@ -60,7 +60,7 @@ fn main() {
     let (role, count) = role.split_once(' ').unwrap_or_default();
     let count: u32 = count.parse().unwrap_or_default();
     match role {
-        "mixer" => mixer::run_process(mixer::link_on_stdin().expect("a socket")).expect("the link ends well"),
+        "mixer" => mixer::run_process(child::link_on_stdin().expect("a socket")).expect("the link ends well"),
         "by-hand" => by_hand(count, count),
         "by-hand-shared" => by_hand(count, 1),
         "floor" => floor(count),
@@ -290,6 +290,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
         listeners: (0..count)
             .map(|i| Listener { participant: ParticipantId(i), quality: SoundQuality::Full })
             .collect(),
+        outputs: false,
     }));
     orders.push(ToMixer::Scene(scene));
     orders.push(ToMixer::Streams(StreamSet { streams: vec![stream] }));

@@ -127,6 +127,10 @@ macro_rules! number {
 }
 
 number! {
+    /// A recording or broadcast in a room.
+    OutputId, 'o'
+}
+number! {
     /// A person or program in a room; unique within its room, never used twice.
     ParticipantId, 'p'
 }

@@ -34,6 +34,7 @@ pub mod pipeline;
 // processes
 pub mod edge;
 pub mod mixer;
+pub mod output;
 
 // clients
 pub mod bots;

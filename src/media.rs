@@ -239,6 +239,45 @@ impl fmt::Display for StreamKey {
     }
 }
 
+/// A format of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileFormat {
+    /// ISO base media (ISO/IEC 14496-12, 14496-14): H.264 with AAC or Opus.
+    Mp4,
+    /// WebM: VP8, VP9 or AV1 with Opus.
+    Webm,
+    /// Matroska (RFC 9559): any video with Opus.
+    Mkv,
+    /// Ogg (RFC 3533): Opus alone (RFC 7845).
+    Ogg,
+}
+
+impl FileFormat {
+    /// Every format.
+    pub const ALL: [Self; 4] = [Self::Mp4, Self::Webm, Self::Mkv, Self::Ogg];
+
+    /// What a file's name ends with, behind the dot.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Mp4 => "mp4",
+            Self::Webm => "webm",
+            Self::Mkv => "mkv",
+            Self::Ogg => "ogg",
+        }
+    }
+
+    /// The video codecs it holds, the usual one first; none for a format of sound alone.
+    pub const fn video(self) -> &'static [Codec] {
+        match self {
+            Self::Mp4 => &[Codec::H264],
+            Self::Webm => &[Codec::Vp8, Codec::Vp9],
+            Self::Mkv => &[Codec::Vp8, Codec::H264, Codec::Vp9],
+            Self::Ogg => &[],
+        }
+    }
+}
+
 /// One RTP packet as a participant sent it, stripped of what belongs to its connection (SSRC, payload type, padding).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePacket {

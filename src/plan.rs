@@ -28,6 +28,8 @@ pub struct MixPlan {
     pub sources: Vec<MixInput>,
     /// Everyone who listens. Without listeners nothing is mixed. Who listens without talking gets the shared mix.
     pub listeners: Vec<Listener>,
+    /// Outputs take everyone's mix as well, at its best.
+    pub outputs: bool,
 }
 
 /// Somebody who hears a mix.

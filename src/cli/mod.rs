@@ -18,7 +18,9 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, ConfigError, Override};
+use crate::link::child;
 use crate::mixer;
+use crate::output;
 
 /// What is logged when nobody says otherwise. The WebRTC stack reports every bad packet as an error; what matters of
 /// that is counted by our own parts.
@@ -68,6 +70,9 @@ enum Command {
     /// Mix one room; `serve` starts it with the link to itself as standard input
     #[command(hide = true)]
     Mixer,
+    /// Record or broadcast one room; `serve` starts it with the link to itself as standard input
+    #[command(hide = true)]
+    Output,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,13 +153,20 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Bots(args) => bots::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Mixer => mix(),
+        Command::Output => put_out(),
     }
 }
 
 fn mix() -> Result<(), Failure> {
     start_logs()?;
-    let link = mixer::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
+    let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
     mixer::run_process(link).map_err(|error| Failure::Running(error.into()))
+}
+
+fn put_out() -> Result<(), Failure> {
+    start_logs()?;
+    let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
+    output::run_process(link).map_err(|error| Failure::Running(error.into()))
 }
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {

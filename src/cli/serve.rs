@@ -11,14 +11,19 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder};
 use crate::edge::api::{self, App};
 use crate::edge::peer::PeerConfig;
-use crate::edge::rooms::{RoomCounters, Rooms, ServerSettings, own_mixer};
+use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
+use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::metrics::Metrics;
+
+/// Why no child process could be started.
+const OWN_FILE: &str = "cannot find this program's own file, which mixers and outputs are started from";
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -131,7 +136,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 /// What the rooms are made with, from what is configured.
 fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
     Ok(ServerSettings {
-        mixer: own_mixer().context("cannot find this program's own file, which mixers are started from")?,
+        mixer: ProcessCommand::own("mixer").context(OWN_FILE)?,
+        output: ProcessCommand::own("output").context(OWN_FILE)?,
+        recordings: RecordingSettings {
+            folder: std::path::absolute(&config.data.dir).context("cannot tell where data.dir is")?.join("recordings"),
+            floor_bytes: u64::from(config.recordings.floor_mb) * 1_000_000,
+        },
+        max_outputs: config.rooms.max_outputs as usize,
         canvas: config.video.canvas,
         fps: config.video.fps,
         ladder: config.ladder(),
@@ -145,6 +156,7 @@ fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
         max_rooms: config.rooms.max_rooms as usize,
         linger: config.rooms.linger(),
         counters: RoomCounters::default(),
+        endings: TaskTracker::new(),
     })
 }
 

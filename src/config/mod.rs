@@ -43,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is kept on disk.
     pub data: Data,
+    /// Recordings.
+    pub recordings: Recordings,
     /// Rooms.
     pub rooms: Rooms,
     /// The picture.
@@ -106,6 +108,14 @@ pub struct Data {
     pub dir: PathBuf,
 }
 
+/// Recordings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recordings {
+    /// A recording stops when less is free on its disk, in megabytes.
+    pub floor_mb: u32,
+}
+
 /// Rooms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -116,6 +126,8 @@ pub struct Rooms {
     pub max_participants: u32,
     /// The most in one room who only watch.
     pub max_viewers: u32,
+    /// The most recordings and broadcasts of one room that run at a time.
+    pub max_outputs: u32,
     /// The most rooms at a time.
     pub max_rooms: u32,
     /// How long an empty room and its mixer stay, in seconds.
@@ -249,9 +261,22 @@ impl Default for Data {
     }
 }
 
+impl Default for Recordings {
+    fn default() -> Self {
+        Self { floor_mb: 500 }
+    }
+}
+
 impl Default for Rooms {
     fn default() -> Self {
-        Self { auto_create: true, max_participants: 64, max_viewers: 2000, max_rooms: 32, linger_seconds: 10 }
+        Self {
+            auto_create: true,
+            max_participants: 64,
+            max_viewers: 2000,
+            max_outputs: 16,
+            max_rooms: 32,
+            linger_seconds: 10,
+        }
     }
 }
 
@@ -402,9 +427,10 @@ impl Config {
     /// No limit is zero: that would not mean "no limit" but "nobody".
     fn check_numbers(&self) -> Result<(), Wrong> {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 16] = [
+        let least: [(&'static str, usize, usize); 17] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_viewers", rooms.max_viewers as usize, 1),
+            ("rooms.max_outputs", rooms.max_outputs as usize, 1),
             ("rooms.max_rooms", rooms.max_rooms as usize, 1),
             ("limits.sdp_bytes", limits.sdp_bytes, 1024),
             ("limits.patch_bytes", limits.patch_bytes, 1024),

@@ -23,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 18] = [
+pub const KINDS: [&str; 21] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -36,6 +36,9 @@ pub const KINDS: [&str; 18] = [
     "no-view",
     "self-view",
     "room-exists",
+    "no-output",
+    "output",
+    "too-many-outputs",
     "room-locked",
     "room-full",
     "too-many-joins",
@@ -190,6 +193,11 @@ impl From<RoomError> for Problem {
             RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
             }
+            RoomError::Refused(Refusal::FullOfOutputs(_)) => {
+                Self::of_kind(StatusCode::CONFLICT, "too-many-outputs", detail)
+            }
+            RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
+            RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),

@@ -1,10 +1,11 @@
-//! Mixer processes: starting one, talking to it, seeing that it is gone.
+//! The edge's child processes (mixers, outputs): starting one, talking to it, seeing that it is gone.
 //!
 //! Owns: the process, both directions of its link, the watchdog. Does not know: what the messages mean, who is in the
-//! room. Messages for the mixer come in by [`MixerLink::send`], which never waits; what the mixer says leaves through
-//! the [`MixerListener`], and its end is told there once.
+//! room. Messages for the process come in by [`Link::send`], which never waits; what it says leaves through the
+//! [`Listener`], and its end is told there once.
 
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -15,70 +16,144 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
+use crate::link::ToMixer;
 use crate::link::frame::{self, Decoder};
-use crate::link::{FromMixer, ToMixer};
+use crate::link::output::ToOutput;
 
-/// Packets waiting for the mixer; about half a second of thirty participants. The oldest goes first.
-const PACKETS_MAX: usize = 4_096;
+/// Media messages waiting for a mixer; about half a second of thirty participants. The oldest goes first.
+const MIXER_MEDIA_MAX: usize = 4_096;
+/// Media messages waiting for an output; some twenty seconds of one stream with sound. Then the output hangs.
+const OUTPUT_MEDIA_MAX: usize = 8_192;
 /// Most bytes of one write to the link.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Socket buffer of the link in each direction, in bytes.
 const SOCKET_BUFFER: usize = 1 << 20;
-/// A mixer speaks four times a second even when idle; silent for this long, it hangs.
+/// A process speaks four times a second even when idle; silent for this long, it hangs.
 pub const HANG: Duration = Duration::from_millis(1_200);
 /// Loading codecs may take longer on a cold disk.
 const START: Duration = Duration::from_secs(10);
 
-/// How to start a mixer.
+/// How to start a process.
 #[derive(Debug, Clone)]
-pub struct MixerCommand {
+pub struct ProcessCommand {
     /// The program, normally ourselves.
     pub program: PathBuf,
-    /// Its arguments, normally `mixer`.
+    /// Its arguments, normally one: what it is to be.
     pub arguments: Vec<String>,
 }
 
-/// Hears what a mixer says. Called from the link's reader: must not wait.
-pub trait MixerListener: Send + 'static {
+impl ProcessCommand {
+    /// This program, as a `role`: `mixer` or `output`.
+    ///
+    /// # Errors
+    /// When the system does not say where our program is.
+    pub fn own(role: &str) -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()] })
+    }
+}
+
+/// What a process is told.
+pub trait ToProcess: Serialize + Debug + Send + 'static {
+    /// What happens when more media waits than the process takes.
+    const OVERFLOW: Overflow;
+
+    /// Whether it is media, which is bounded, or an order: a whole value sent when something changed, one of few.
+    fn is_media(&self) -> bool;
+}
+
+/// What happens when more media waits for a process than it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// Over so many messages the oldest is dropped and counted.
+    DropOldest(usize),
+    /// Over so many messages the process is taken for hung: what it makes must have no holes.
+    Hung(usize),
+}
+
+impl ToProcess for ToMixer {
+    const OVERFLOW: Overflow = Overflow::DropOldest(MIXER_MEDIA_MAX);
+
+    fn is_media(&self) -> bool {
+        Self::is_media(self)
+    }
+}
+
+impl ToProcess for ToOutput {
+    const OVERFLOW: Overflow = Overflow::Hung(OUTPUT_MEDIA_MAX);
+
+    fn is_media(&self) -> bool {
+        Self::is_media(self)
+    }
+}
+
+/// Hears what a process says. Called from the link's reader: must not wait.
+pub trait Listener: Send + 'static {
+    /// What it says.
+    type Message: DeserializeOwned + Send;
+
     /// A message.
-    fn message(&mut self, message: FromMixer);
-    /// The mixer is gone; nothing follows.
+    fn message(&mut self, message: Self::Message);
+    /// The process is gone; nothing follows.
     fn lost(&mut self, why: &str);
 }
 
 /// The queue towards a mixer.
-#[derive(Debug, Default)]
-pub struct MixerLink {
-    queue: Mutex<Queue>,
+pub type MixerLink = Link<ToMixer>;
+/// A running mixer.
+pub type MixerProcess = Process<ToMixer>;
+/// The queue towards an output.
+pub type OutputLink = Link<ToOutput>;
+/// A running output.
+pub type OutputProcess = Process<ToOutput>;
+
+/// The queue towards a process.
+#[derive(Debug)]
+pub struct Link<T> {
+    queue: Mutex<Queue<T>>,
     filled: Notify,
+    /// More media came than may wait, and none may be dropped.
+    stuck: Notify,
     dropped: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    messages: VecDeque<ToMixer>,
-    packets: usize,
+#[derive(Debug)]
+struct Queue<T> {
+    messages: VecDeque<T>,
+    media: usize,
 }
 
-impl MixerLink {
-    /// Queues a message. Packets are bounded: over the bound the oldest is dropped and counted. The others are whole
-    /// values the room sends when something changed; they are few, and never dropped.
-    pub fn send(&self, message: ToMixer) {
+impl<T> Default for Link<T> {
+    fn default() -> Self {
+        let queue = Queue { messages: VecDeque::new(), media: 0 };
+        Self { queue: Mutex::new(queue), filled: Notify::new(), stuck: Notify::new(), dropped: AtomicU64::new(0) }
+    }
+}
+
+impl<T: ToProcess> Link<T> {
+    /// Queues a message. Media is bounded, see [`ToProcess::OVERFLOW`]; orders are never dropped.
+    pub fn send(&self, message: T) {
         let mut queue = self.queue.lock();
-        if matches!(message, ToMixer::Packet(..)) {
-            if queue.packets >= PACKETS_MAX {
-                let oldest = queue.messages.iter().position(|m| matches!(m, ToMixer::Packet(..)));
-                oldest.map(|i| queue.messages.remove(i));
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            } else {
-                queue.packets += 1;
+        if message.is_media() {
+            match T::OVERFLOW {
+                Overflow::DropOldest(most) if queue.media >= most => {
+                    let oldest = queue.messages.iter().position(T::is_media);
+                    oldest.map(|i| queue.messages.remove(i));
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+                Overflow::Hung(most) if queue.media >= most => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    return self.stuck.notify_one();
+                }
+                _ => queue.media += 1,
             }
         }
         queue.messages.push_back(message);
@@ -86,7 +161,7 @@ impl MixerLink {
         self.filled.notify_one();
     }
 
-    /// Packets dropped because the mixer did not keep up.
+    /// Packets dropped because the process did not keep up.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -97,9 +172,9 @@ impl MixerLink {
                 let mut queue = self.queue.lock();
                 while out.len() < BATCH_BYTES {
                     let Some(message) = queue.messages.pop_front() else { break };
-                    queue.packets -= usize::from(matches!(message, ToMixer::Packet(..)));
+                    queue.media -= usize::from(message.is_media());
                     if let Err(error) = frame::encode_into(&message, out) {
-                        tracing::error!(%error, "a message for the mixer does not fit the link");
+                        tracing::error!(%error, "a message does not fit the link");
                     }
                 }
             }
@@ -111,28 +186,43 @@ impl MixerLink {
     }
 }
 
-/// A running mixer. Dropping it ends the process.
+/// A running process. Dropping it ends it at once.
 #[derive(Debug)]
-pub struct MixerProcess {
+pub struct Process<T> {
     /// Where its messages go.
-    pub link: Arc<MixerLink>,
+    pub link: Arc<Link<T>>,
     /// Its process id.
     pub pid: u32,
-    task: AbortHandle,
+    task: AbortOnDrop,
 }
 
-impl Drop for MixerProcess {
-    fn drop(&mut self) {
-        // The task owns the child, which is killed and reaped when it is dropped.
-        self.task.abort();
+impl<T: ToProcess> Process<T> {
+    /// Tells it to come to an end and leaves it to itself: it is killed if it takes longer than `patience`. The listener
+    /// hears of its end as ever.
+    pub async fn finish(mut self, farewell: T, patience: Duration) {
+        self.link.send(farewell);
+        // The listener was told when the task ends; what is left are bugs, which the runtime reports.
+        if tokio::time::timeout(patience, &mut self.task.0).await.is_err() {
+            tracing::error!(pid = self.pid, "a process did not come to an end and is killed");
+        }
     }
 }
 
-/// Starts a mixer process with one end of a socket pair as its standard input.
+/// A task that owns a child, which is killed and reaped when the task ends.
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts a process with one end of a socket pair as its standard input.
 ///
 /// # Errors
 /// Those of creating sockets and processes.
-pub fn start(command: &MixerCommand, listener: impl MixerListener) -> io::Result<MixerProcess> {
+pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) -> io::Result<Process<T>> {
     let (ours, theirs) = StdUnixStream::pair()?;
     for end in [&ours, &theirs] {
         // Smaller buffers only mean more wake-ups.
@@ -148,17 +238,17 @@ pub fn start(command: &MixerCommand, listener: impl MixerListener) -> io::Result
         .spawn()?;
     let pid = child.id().unwrap_or_default();
     let (read, write) = UnixStream::from_std(ours)?.into_split();
-    let link = Arc::new(MixerLink::default());
-    let task = tokio::spawn(drive(child, read, write, link.clone(), listener)).abort_handle();
-    Ok(MixerProcess { link, pid, task })
+    let link = Arc::new(Link::default());
+    let task = AbortOnDrop(tokio::spawn(drive(child, read, write, link.clone(), listener)));
+    Ok(Process { link, pid, task })
 }
 
-async fn drive(
+async fn drive<T: ToProcess>(
     mut child: Child,
     mut read: OwnedReadHalf,
     mut write: OwnedWriteHalf,
-    link: Arc<MixerLink>,
-    mut listener: impl MixerListener,
+    link: Arc<Link<T>>,
+    mut listener: impl Listener,
 ) {
     let writer = async {
         let mut out = Vec::new();
@@ -171,16 +261,22 @@ async fn drive(
         }
     };
     let why = tokio::select! {
+        // What it said last is heard before its end is seen.
+        biased;
         why = listen(&mut read, &mut listener) => why,
         why = writer => why,
+        () = link.stuck.notified() => HUNG.to_owned(),
     };
     // A hung process does not read signals; only this one ends it.
     let _ = child.kill().await;
     listener.lost(&why);
 }
 
-/// Reads until the mixer is gone or silent for too long; says why.
-async fn listen(read: &mut OwnedReadHalf, listener: &mut impl MixerListener) -> String {
+/// Why a process that does not read its link is ended.
+const HUNG: &str = "it does not take what it is sent";
+
+/// Reads until the process is gone or silent for too long; says why.
+async fn listen(read: &mut OwnedReadHalf, listener: &mut impl Listener) -> String {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; BATCH_BYTES];
     let mut patience = START;
@@ -210,12 +306,15 @@ mod tests {
 
     use super::*;
     use crate::id::SourceId;
-    use crate::media::SourcePacket;
+    use crate::link::FromMixer;
+    use crate::media::{EncodedPacket, SourcePacket};
     use crate::time::Timestamp;
 
     struct Recorder(mpsc::Sender<Result<FromMixer, String>>);
 
-    impl MixerListener for Recorder {
+    impl Listener for Recorder {
+        type Message = FromMixer;
+
         fn message(&mut self, message: FromMixer) {
             self.0.try_send(Ok(message)).expect("room for a few");
         }
@@ -242,21 +341,51 @@ mod tests {
     fn a_slow_mixer_loses_the_oldest_packets_and_no_orders() {
         let link = MixerLink::default();
         link.send(ToMixer::SourceGone(SourceId(9)));
-        for sequence in 0..PACKETS_MAX as u16 + 3 {
+        for sequence in 0..MIXER_MEDIA_MAX as u16 + 3 {
             link.send(packet(sequence));
         }
         assert_eq!(link.dropped(), 3);
         let queue = link.queue.lock();
-        assert_eq!(queue.messages.len(), PACKETS_MAX + 1);
+        assert_eq!(queue.messages.len(), MIXER_MEDIA_MAX + 1);
         assert_eq!(queue.messages[0], ToMixer::SourceGone(SourceId(9)));
         assert_eq!(queue.messages[1], packet(3));
     }
 
     #[tokio::test]
+    async fn an_output_that_takes_nothing_is_ended_rather_than_given_holes() {
+        let (heard, mut told) = mpsc::channel(4);
+        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
+        let output = start::<ToOutput>(&command, Recorder(heard)).expect("starts");
+        let payload = Bytes::from(vec![0; 1_000]);
+        let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
+        // Some go into the socket's buffers before the queue is full.
+        for _ in 0..2 * OUTPUT_MEDIA_MAX {
+            output.link.send(ToOutput::Sound(packet.clone()));
+        }
+        assert_eq!(told.recv().await.expect("told").expect_err("lost"), HUNG);
+    }
+
+    #[tokio::test]
+    async fn a_finished_process_is_waited_for_and_then_killed() {
+        let (heard, mut told) = mpsc::channel(4);
+        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
+        let output = start::<ToOutput>(&command, Recorder(heard.clone())).expect("starts");
+        let pid = rustix::process::Pid::from_raw(output.pid as i32).expect("a pid");
+        output.finish(ToOutput::Finish, Duration::from_millis(50)).await;
+        while rustix::process::test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
+        let output = start::<ToOutput>(&command, Recorder(heard)).expect("starts");
+        output.finish(ToOutput::Finish, Duration::from_secs(60)).await;
+        assert!(told.try_recv().expect("told before it returns").is_err());
+    }
+
+    #[tokio::test]
     async fn a_mixer_that_ends_is_reported_lost_once() {
         let (heard, mut told) = mpsc::channel(4);
-        let command = MixerCommand { program: "/bin/true".into(), arguments: vec![] };
-        let _mixer = start(&command, Recorder(heard)).expect("starts");
+        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
+        let _mixer = start::<ToMixer>(&command, Recorder(heard)).expect("starts");
         assert!(told.recv().await.expect("told").is_err());
         assert!(told.recv().await.is_none(), "told twice");
     }
@@ -264,11 +393,11 @@ mod tests {
     #[tokio::test]
     async fn a_mixer_that_speaks_nonsense_is_ended() {
         let (heard, mut told) = mpsc::channel(4);
-        let command = MixerCommand {
+        let command = ProcessCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "printf '\\377\\377\\377\\377' >&0; sleep 60".into()],
         };
-        let mixer = start(&command, Recorder(heard)).expect("starts");
+        let mixer = start::<ToMixer>(&command, Recorder(heard)).expect("starts");
         let why = told.recv().await.expect("told").expect_err("lost");
         assert!(why.contains("nonsense"), "{why}");
         let pid = rustix::process::Pid::from_raw(mixer.pid as i32).expect("a pid");

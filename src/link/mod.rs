@@ -1,9 +1,12 @@
-//! The link: what edge and mixer say to each other, and how it is framed on a socket pair.
+//! The link: what the edge and its processes say to each other, and how it is framed on a socket pair.
 //!
-//! Owns: the messages, their version, and [`frame`]. Does not know: processes, sockets, media.
+//! Owns: the messages to and from a mixer (here) and an [`output`], their version, [`frame`], and the end of the link that
+//! a [`child`] process has. Does not know: how processes are started, media.
 //! A message is postcard behind a 32-bit length; writers batch many messages into one write.
 
+pub mod child;
 pub mod frame;
+pub mod output;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +38,13 @@ pub enum ToMixer {
         /// The stream.
         serial: u32,
     },
+}
+
+impl ToMixer {
+    /// Whether it is media, of which there is much, rather than an order.
+    pub fn is_media(&self) -> bool {
+        matches!(self, Self::Packet(..))
+    }
 }
 
 /// What a mixer must know before anything else.

@@ -18,5 +18,5 @@ pub mod sound;
 mod ticks;
 mod video;
 
-pub use self::process::{ProcessError, link_on_stdin, run_process};
+pub use self::process::run_process;
 pub use self::run::Mixer;

@@ -4,9 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ParticipantId, RoomName, ViewName};
+use crate::id::{OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::Layout;
-use crate::media::{Codec, Size, SourceKind, Tier};
+use crate::media::{Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::tier::Limit;
 
 /// What a person may do; each role may do all that the one before may.
@@ -60,6 +60,97 @@ pub struct RoomDocument {
     pub views: Vec<ViewDocument>,
     /// Every stream that is encoded.
     pub streams: Vec<StreamDocument>,
+    /// The recordings that run, and the last ones that ran.
+    pub recordings: Vec<RecordingDocument>,
+    /// The broadcasts that run, and the last ones that ran.
+    pub broadcasts: Vec<BroadcastDocument>,
+}
+
+/// What a recording or broadcast is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputState {
+    /// No media has been written or sent yet.
+    #[default]
+    Starting,
+    /// Media is being written or sent.
+    Live,
+    /// The far end, or the process of ours, is gone or does not answer; it is tried again.
+    Reconnecting,
+    /// The last of it is being written.
+    Finishing,
+    /// Over, as somebody wanted.
+    Finished,
+    /// Over, because something went wrong.
+    Failed,
+}
+
+impl OutputState {
+    /// Whether nothing more comes of it.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed)
+    }
+}
+
+/// What is written to files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordingKind {
+    /// A view, and everyone's mix.
+    #[default]
+    View,
+    /// What each participant sends, as it is, in a file each.
+    Tracks,
+}
+
+/// A recording of a room.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordingDocument {
+    /// Its id.
+    pub id: OutputId,
+    /// What is recorded.
+    pub kind: RecordingKind,
+    /// The file format.
+    pub format: FileFormat,
+    /// The view recorded.
+    pub view: ViewName,
+    /// What it is doing.
+    pub state: OutputState,
+    /// Why it is not live, for people to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The files so far, the last of which may still grow; found at `/v1/recordings/{file}`.
+    pub files: Vec<String>,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Seconds written.
+    pub duration: f64,
+}
+
+/// A broadcast of a room.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BroadcastDocument {
+    /// Its id.
+    pub id: OutputId,
+    /// How it is sent, as `rtmp` or `hls`.
+    pub kind: String,
+    /// Where to, without what is secret of it; for HLS where it is to be had.
+    pub url: String,
+    /// What it is doing.
+    pub state: OutputState,
+    /// Why it is not live, for people to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Bits per second lately.
+    pub bitrate: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Seconds sent.
+    pub duration: f64,
+    /// How often the far end was connected to anew.
+    pub reconnects: u32,
+    /// Frames not sent because the far end was too slow.
+    pub dropped: u64,
 }
 
 /// A person or program in a room.
@@ -140,6 +231,13 @@ pub struct TileDocument {
     pub height: u32,
 }
 
+impl TileDocument {
+    /// The place as a rectangle.
+    pub const fn rect(&self) -> Rect {
+        Rect { x: self.x, y: self.y, width: self.width, height: self.height }
+    }
+}
+
 /// How loud somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LevelDocument {
@@ -217,6 +315,16 @@ pub enum Event {
         participant: Option<ParticipantId>,
         /// Who speaks now.
         speaking: Vec<ParticipantId>,
+    },
+    /// A recording began, ended, or does something else now.
+    Recording {
+        /// As it is now.
+        recording: RecordingDocument,
+    },
+    /// A broadcast began, ended, or does something else now.
+    Broadcast {
+        /// As it is now.
+        broadcast: BroadcastDocument,
     },
     /// What the mixer process does.
     Mixer {

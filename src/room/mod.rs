@@ -10,24 +10,28 @@
 pub mod document;
 mod levels;
 mod orders;
+pub mod outputs;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::levels::Levels;
+use self::outputs::Outputs;
+pub use self::traffic::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route};
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
-use crate::layout::{Grid, Layout, Scene};
+use crate::layout::{Grid, Scene};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, LeaveReason, LevelDocument, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role,
-    RoomDocument, RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
+    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument,
+    RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::Ask;
-use crate::tier::{Chooser, Ladder, Reception};
+use crate::tier::{Chooser, Reception};
 use crate::time::Timestamp;
 
 /// Longest name of a participant, in characters; the rest is cut off.
@@ -36,166 +40,6 @@ pub const DISPLAY_NAME_MAX: usize = 64;
 pub const CHAT_MAX: usize = 2_000;
 /// A mixer that lived shorter than this is started again only after as long: one that dies at birth must not spin.
 const MIXER_SETTLED: Duration = Duration::from_millis(500);
-
-/// What a room is made with.
-#[derive(Debug, Clone)]
-pub struct RoomSettings {
-    /// Its name.
-    pub name: RoomName,
-    /// How people are arranged at first.
-    pub layout: Layout,
-    /// The picture everyone gets.
-    pub canvas: Size,
-    /// Frames a second.
-    pub fps: u32,
-    /// Sizes and bitrates of the tiers.
-    pub ladder: Ladder,
-    /// How many may be in it who send.
-    pub max_participants: usize,
-    /// How many may be in it who only receive.
-    pub max_viewers: usize,
-    /// How long the mixer, and a room made by a join, outlive the last leave.
-    pub linger: Duration,
-    /// Stays when empty, until it is deleted.
-    pub permanent: bool,
-}
-
-/// Somebody who wants in, as the offer and the query say.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    /// Shown on the tile.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// What it will send, in the order of the offer.
-    pub sends: Vec<SourceKind>,
-    /// Wants the mix, in one of these qualities.
-    pub receives_audio: Option<SoundTaken>,
-    /// Wants the composition in this codec.
-    pub receives_video: Option<Codec>,
-    /// Wanted quality.
-    pub tier: TierChoice,
-}
-
-/// The answer to an [`Admission`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admitted {
-    /// Who it is from now on.
-    pub participant: ParticipantId,
-    /// Ids for what it sends, in the order of the admission.
-    pub sources: Vec<(SourceKind, SourceId)>,
-}
-
-/// Why somebody may not come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Locked by a moderator.
-    #[error("the room is locked: ask a moderator to let you in")]
-    Locked,
-    /// As many who send as the configuration allows.
-    #[error("the room is full ({0} people): try again when somebody has left, or watch without sending")]
-    Full(usize),
-    /// As many who only receive as the configuration allows.
-    #[error("{0} people watch this room already: try again when somebody has left")]
-    FullOfViewers(usize),
-    /// Being deleted.
-    #[error("the room has just ended: join again to begin a new one")]
-    Ended,
-}
-
-/// What happens to a room.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// A connection is up (again).
-    Connected(ParticipantId),
-    /// A connection is gone, or never came up, or its owner left.
-    Left(ParticipantId, LeaveReason),
-    /// A source's first packet, or the first in another codec.
-    SourceStarted(SourceId, Codec),
-    /// How what a participant is sent arrives.
-    Reception(ParticipantId, Reception),
-    /// The stream that a participant is to get flows to it now.
-    Switched(ParticipantId),
-    /// A subscriber cannot decode what it gets without a keyframe.
-    KeyframeWanted(ParticipantId),
-    /// The mixer cannot decode this source without a keyframe.
-    SourceKeyframeWanted(SourceId),
-    /// The mixer has seen the size of a source's picture.
-    SourceSize(SourceId, Size),
-    /// The mixer's levels: -dBov by participant.
-    Levels(Vec<(ParticipantId, u8)>),
-    /// Bits per second of streams, measured.
-    Bitrates(Vec<(u32, u64)>),
-    /// The mixer process died or hung.
-    MixerLost,
-    /// Somebody changes a participant.
-    Update(ParticipantId, ParticipantPatch),
-    /// Somebody changes the room.
-    Patch(RoomPatch),
-    /// Words for everyone.
-    Chat(Option<ParticipantId>, String),
-    /// Everyone out.
-    Delete,
-    /// The time of [`Room::poll_timeout`] has come.
-    Timeout,
-}
-
-/// What the room asks of the shell around it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Start a mixer process; orders follow.
-    StartMixer,
-    /// Stop it.
-    StopMixer,
-    /// Tell the mixer.
-    Order(Order),
-    /// Who gets what from now on.
-    Routes(Vec<Route>),
-    /// Ask a sender for a keyframe of this source.
-    Keyframe(ParticipantId, SourceId),
-    /// Ask a participant to send no more than so many bits per second, all it sends together.
-    Ask(ParticipantId, u64),
-    /// Send this participant no video for so long.
-    Pause(ParticipantId, Duration),
-    /// Close this connection.
-    Close(ParticipantId),
-    /// Tell everyone who listens to events.
-    Event(u64, Event),
-    /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
-    Levels(Vec<LevelDocument>),
-    /// The room is over: forget it.
-    Ended,
-}
-
-/// What the mixer is told; each replaces what was said of the same thing before.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Order {
-    /// A source begins or has another codec.
-    Source(SourceSpec),
-    /// A source ended.
-    SourceGone(SourceId),
-    /// What a view shows.
-    Scene(Scene),
-    /// Who is heard by whom.
-    Mix(MixPlan),
-    /// Which streams are wanted.
-    Streams(StreamSet),
-    /// A keyframe in this stream, soon.
-    Keyframe(u32),
-}
-
-/// What one participant gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
-    /// Who.
-    pub participant: ParticipantId,
-    /// The stream's serial.
-    pub video: Option<u32>,
-    /// The stream it got before, until the new one can begin.
-    pub leaving: Option<u32>,
-    /// The mix without its own voice.
-    pub audio: bool,
-}
 
 /// One participant.
 #[derive(Debug)]
@@ -267,6 +111,7 @@ pub struct Room {
     mix: MixPlan,
     streams: StreamSet,
     routes: Vec<Route>,
+    outputs: Outputs,
     effects: VecDeque<Effect>,
 }
 
@@ -296,6 +141,7 @@ impl Room {
             mix: MixPlan::default(),
             streams: StreamSet::default(),
             routes: Vec::new(),
+            outputs: Outputs::default(),
             effects: VecDeque::new(),
         }
     }
@@ -343,9 +189,7 @@ impl Room {
             },
         );
         self.empty_since = None;
-        if self.mixer == Mixer::Off {
-            self.start_mixer(now);
-        }
+        self.need_mixer(now);
         Ok(Admitted { participant, sources: admitted })
     }
 
@@ -410,6 +254,7 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
+            Input::Output(output, news) => self.output_news(now, output, news),
             Input::Update(participant, patch) => self.update(now, participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),
@@ -428,12 +273,10 @@ impl Room {
         if self.ended {
             return None;
         }
-        let linger = match (self.empty_since, self.mixer, self.settings.permanent) {
-            (Some(_), Mixer::Off, true) => None,
-            (since, ..) => since.map(|since| since + self.settings.linger),
-        };
+        let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
+        let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
         let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
-        [linger, rested, self.asks].into_iter().flatten().min()
+        [linger, rested, self.asks, self.outputs.timeout()].into_iter().flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -450,6 +293,8 @@ impl Room {
             participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),
             views: vec![self.view()],
             streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
+            recordings: self.outputs.recordings(),
+            broadcasts: self.outputs.broadcasts(),
         }
     }
 
@@ -476,6 +321,15 @@ impl Room {
                 tier: person.tier(),
                 limit: person.adapts().then(|| person.chooser.limit()).flatten(),
             },
+        })
+    }
+
+    /// Every source that has begun.
+    pub fn sources(&self) -> impl Iterator<Item = SourceSpec> {
+        self.people.iter().flat_map(|(participant, person)| {
+            person.sources.iter().filter_map(|Source { id, kind, codec, .. }| {
+                Some(SourceSpec { source: *id, participant: *participant, kind: *kind, codec: (*codec)? })
+            })
         })
     }
 
@@ -513,7 +367,8 @@ impl Room {
         StreamDocument {
             key: key.to_string(),
             bitrate: self.bitrates.get(&serial).copied().unwrap_or(0),
-            subscribers: self.routes.iter().filter(|route| route.video == Some(serial)).count(),
+            subscribers: self.routes.iter().filter(|route| route.video == Some(serial)).count()
+                + self.outputs.routes().iter().filter(|route| route.streams.contains(&serial)).count(),
         }
     }
 
@@ -626,6 +481,12 @@ impl Room {
         self.emit(|_| Event::Chat { participant: from, name, text });
     }
 
+    fn need_mixer(&mut self, now: Timestamp) {
+        if self.mixer == Mixer::Off {
+            self.start_mixer(now);
+        }
+    }
+
     fn start_mixer(&mut self, now: Timestamp) {
         self.mixer = Mixer::On { since: now };
         self.effects.push_back(Effect::StartMixer);
@@ -652,14 +513,15 @@ impl Room {
         if self.asks.is_some_and(|at| now >= at) {
             self.refresh();
         }
+        self.output_timeout(now);
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {
             return;
         }
-        if self.settings.permanent {
-            self.stop_mixer();
-        } else {
-            self.end("empty");
+        match self.settings.permanent {
+            false => self.end("empty"),
+            true if self.outputs.are_running() => {}
+            true => self.stop_mixer(),
         }
     }
 
@@ -674,6 +536,7 @@ impl Room {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.finish_outputs();
         self.stop_mixer();
         self.emit(|_| Event::Ended { reason });
         for participant in std::mem::take(&mut self.people).into_keys() {

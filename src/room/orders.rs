@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Effect, Order, Person, Room, Route, Source};
+use super::{Effect, Order, Person, Room, Route};
 use crate::id::{ParticipantId, ViewName};
 use crate::layout::{Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
@@ -36,19 +36,14 @@ impl Room {
             self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
         }
         self.refresh_routes();
+        self.refresh_output_routes();
         self.refresh_asks();
     }
 
     /// Tells a new mixer all that the one before it knew.
     pub(super) fn replay(&mut self) {
-        for (participant, person) in &self.people {
-            for Source { id, kind, codec, .. } in &person.sources {
-                if let Some(codec) = *codec {
-                    let spec = SourceSpec { source: *id, participant: *participant, kind: *kind, codec };
-                    self.effects.push_back(Effect::Order(Order::Source(spec)));
-                }
-            }
-        }
+        let sources: Vec<SourceSpec> = self.sources().collect();
+        self.effects.extend(sources.into_iter().map(|spec| Effect::Order(Order::Source(spec))));
         self.effects.push_back(Effect::Order(Order::Scene(self.scene.clone())));
         self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
         self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
@@ -97,12 +92,13 @@ impl Room {
                     Some(Listener { participant: *id, quality })
                 })
                 .collect(),
+            outputs: self.outputs.want_sound(),
         }
     }
 
     fn derive_streams(&mut self) -> StreamSet {
         let streams = |person: &Person| person.stream().into_iter().chain(person.leaving.clone());
-        let keys: BTreeSet<StreamKey> = self.people.values().flat_map(streams).collect();
+        let keys: BTreeSet<StreamKey> = self.people.values().flat_map(streams).chain(self.outputs.keys()).collect();
         self.serials.retain(|key, _| keys.contains(key));
         let streams = keys
             .into_iter()

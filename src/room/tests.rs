@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::outputs::{OutputKind, OutputNews, OutputReport, OutputWish};
 use super::*;
-use crate::media::Kind;
-use crate::tier::Limit;
+use crate::id::OutputId;
+use crate::layout::Layout;
+use crate::media::{FileFormat, Kind, Tier};
+use crate::room::document::{LevelDocument, OutputState, RecordingKind};
 use crate::tier::uplink::{SOUND, deserved};
+use crate::tier::{Ladder, Limit};
 
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -20,6 +24,7 @@ fn settings(max: usize) -> RoomSettings {
         ladder: Ladder::default(),
         max_participants: max,
         max_viewers: max,
+        max_outputs: 3,
         linger: LINGER,
         permanent: false,
     }
@@ -454,4 +459,131 @@ proptest! {
             verify(&driven, &mut versions);
         }
     }
+}
+
+fn recording(format: FileFormat) -> OutputWish {
+    OutputWish {
+        kind: OutputKind::Recording { kind: RecordingKind::View, format },
+        streams: format.video().first().map(|codec| (*codec, Tier::High)).into_iter().collect(),
+        sound: true,
+    }
+}
+
+impl Driven {
+    fn output(&mut self, id: OutputId, news: OutputNews) {
+        self.room.handle(at(self.now), Input::Output(id, news));
+        self.drain();
+    }
+
+    fn state(&self, id: OutputId) -> OutputState {
+        self.room.document().recordings.iter().find(|recording| recording.id == id).expect("listed").state
+    }
+}
+
+#[test]
+fn a_recording_is_a_subscriber_of_a_stream_that_exists_already() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let before = driven.room.document().streams;
+    let id = driven.room.add_output(at(driven.now), recording(FileFormat::Webm)).expect("room for one");
+    driven.drain();
+    assert!(driven.effects.contains(&Effect::StartOutput(id)));
+    let document = driven.room.document();
+    assert_eq!(document.streams.len(), before.len(), "no encode more");
+    assert_eq!(document.streams[0].subscribers, before[0].subscribers + 1);
+    let route = driven.effects.iter().rev().find_map(|effect| match effect {
+        Effect::OutputRoutes(routes) => routes.first(),
+        _ => None,
+    });
+    let route = route.expect("it is given packets").clone();
+    assert_eq!((route.output, route.sound, route.sources), (id, true, false));
+    assert_eq!(driven.room.output_streams(id).iter().map(|spec| spec.serial).collect::<Vec<_>>(), route.streams);
+    assert!(driven.effects.iter().rev().any(|e| matches!(e, Effect::Order(Order::Mix(plan)) if plan.outputs)));
+
+    driven.output(id, OutputNews::KeyframeWanted(0));
+    assert_eq!(driven.effects.last(), Some(&Effect::Order(Order::Keyframe(route.streams[0]))));
+    driven.output(id, OutputNews::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
+    assert_eq!(driven.state(id), OutputState::Live);
+    driven.output(id, OutputNews::Stop);
+    assert!(driven.effects.contains(&Effect::FinishOutput(id)));
+    assert!(driven.effects.contains(&Effect::OutputRoutes(Vec::new())));
+    driven.output(id, OutputNews::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
+    assert_eq!(driven.state(id), OutputState::Finishing, "it was told to end");
+    driven.output(id, OutputNews::Ended(None));
+    assert_eq!(driven.state(id), OutputState::Finished);
+}
+
+#[test]
+fn a_lost_recording_goes_on_after_a_rest_and_one_that_dies_young_again_and_again_is_given_up() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
+    driven.drain();
+    driven.output(id, OutputNews::File("a.mp4".to_owned()));
+    let report = OutputReport { state: OutputState::Live, bytes: 1_000, ..OutputReport::default() };
+    driven.output(id, OutputNews::Report(report.clone()));
+    driven.now += 20_000;
+    driven.effects.clear();
+    driven.output(id, OutputNews::Lost("killed".to_owned()));
+    assert!(driven.effects.contains(&Effect::StartOutput(id)), "one that had lived is replaced at once");
+    driven.output(id, OutputNews::File("a-001.mp4".to_owned()));
+    driven.output(id, OutputNews::Report(report));
+    let document = driven.room.document();
+    assert_eq!((document.recordings[0].bytes, document.recordings[0].files.len()), (2_000, 2), "both parts");
+
+    let mut starts = 0;
+    for _ in 0..20 {
+        driven.effects.clear();
+        driven.output(id, OutputNews::Lost("killed".to_owned()));
+        if driven.state(id) == OutputState::Failed {
+            break;
+        }
+        let until = driven.room.poll_timeout().expect("it rests");
+        assert!(until > at(driven.now));
+        driven.now += until.since(at(driven.now)).as_millis() as u64 + 1;
+        driven.room.handle(at(driven.now), Input::Timeout);
+        driven.drain();
+        assert!(driven.effects.contains(&Effect::StartOutput(id)));
+        starts += 1;
+    }
+    assert_eq!((driven.state(id), starts), (OutputState::Failed, 5));
+    assert!(driven.room.document().streams.iter().all(|stream| !stream.key.contains("H264")), "its stream goes");
+}
+
+#[test]
+fn a_room_that_ends_finishes_its_recordings_and_too_many_are_refused() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let ids: Vec<OutputId> =
+        (0..3).filter_map(|_| driven.room.add_output(at(driven.now), recording(FileFormat::Ogg)).ok()).collect();
+    assert_eq!(ids.len(), 3);
+    let refused = driven.room.add_output(at(driven.now), recording(FileFormat::Ogg));
+    assert_eq!(refused, Err(Refusal::FullOfOutputs(3)));
+    driven.output(ids[0], OutputNews::Ended(Some("the disk is full".to_owned())));
+    assert_eq!(driven.state(ids[0]), OutputState::Failed);
+    assert!(driven.room.add_output(at(driven.now), recording(FileFormat::Ogg)).is_ok(), "one that is over makes room");
+    driven.room.handle(at(driven.now), Input::Delete);
+    driven.drain();
+    for id in &ids[1..] {
+        assert!(driven.effects.contains(&Effect::FinishOutput(*id)));
+    }
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
+}
+
+#[test]
+fn a_room_that_stays_runs_its_mixer_while_it_is_broadcast_though_nobody_is_there() {
+    let mut driven =
+        Driven { room: Room::new(RoomSettings { permanent: true, ..settings(9) }, at(0)), now: 0, effects: Vec::new() };
+    let id = driven.room.add_output(at(0), recording(FileFormat::Mp4)).expect("room for one");
+    driven.drain();
+    assert!(driven.effects.contains(&Effect::StartMixer));
+    assert_eq!(driven.room.poll_timeout(), None, "nothing is due");
+    driven.now = 60_000;
+    driven.output(id, OutputNews::Stop);
+    driven.output(id, OutputNews::Ended(None));
+    let until = driven.room.poll_timeout().expect("the mixer is to be stopped");
+    driven.room.handle(until, Input::Timeout);
+    driven.drain();
+    assert!(driven.effects.contains(&Effect::StopMixer));
+    assert_eq!(driven.room.poll_timeout(), None);
 }

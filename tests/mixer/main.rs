@@ -151,6 +151,7 @@ fn bad_packets_harm_nobody() {
     rig.send(ToMixer::Mix(MixPlan {
         sources: vec![MixInput { source: SourceId(14), gain_db: 0.0 }],
         listeners: vec![Listener { participant: ParticipantId(1), quality: SoundQuality::Full }],
+        outputs: false,
     }));
     let huge = huge_vp8_keyframe();
     let good = encode(Codec::Vp8, SMALL, COLOURS[0], 2);

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::edge::problem::Problem;
-use crate::id::{ParticipantId, RoomName};
+use crate::id::{OutputId, ParticipantId, RoomName};
 
 /// How much of a body that is too large is still read and thrown away: a caller that is still sending when we hang up
 /// may never see our answer.
@@ -95,6 +95,8 @@ pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
 pub struct RoomOf(pub RoomName);
 /// The participant of the path.
 pub(super) struct Participant(pub(super) ParticipantId);
+/// The recording or broadcast of the path.
+pub(super) struct Output(pub(super) OutputId);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
 
@@ -107,6 +109,14 @@ impl FromRequestParts<App> for RoomOf {
 }
 
 impl FromRequestParts<App> for Participant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        param(parts, app, "id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Output {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {

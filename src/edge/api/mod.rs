@@ -7,6 +7,7 @@
 mod admission;
 mod extract;
 mod guard;
+mod outputs;
 mod participants;
 mod rate;
 mod rooms;

@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, participants, rooms, service, sessions};
+use super::{App, guard, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
 use crate::edge::{events, web};
 use crate::room::document::Role;
@@ -58,6 +58,8 @@ where
 const ROOM: &str = "/v1/rooms/{room}";
 const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
 const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
+const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
+const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const SESSION: &str = "/v1/sessions/{secret}";
 
 /// All routes.
@@ -83,6 +85,10 @@ pub(super) fn table() -> Vec<Route> {
         // Their handlers let a participant change and remove itself, and nobody else below a moderator.
         route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
         route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
+        route(Method::GET, RECORDINGS, Room(Viewer), outputs::recordings),
+        route(Method::POST, RECORDINGS, Room(Moderator), outputs::record),
+        route(Method::GET, RECORDING, Room(Viewer), outputs::recording),
+        route(Method::DELETE, RECORDING, Room(Moderator), outputs::stop_recording),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),

@@ -3,7 +3,7 @@
 //! Owns: [`RoomError`]. Does not know: HTTP statuses ([`crate::edge::problem`]).
 
 use crate::edge::peer::PeerError;
-use crate::id::{ParticipantId, RoomName};
+use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::room::Refusal;
 use crate::sdp::{FragmentError, OfferError};
 
@@ -34,6 +34,12 @@ pub enum RoomError {
     /// No such participant.
     #[error("there is no participant `{0}` in this room")]
     NoParticipant(ParticipantId),
+    /// No such recording or broadcast.
+    #[error("there is no recording or broadcast `{0}` in this room")]
+    NoOutput(OutputId),
+    /// What is to be recorded or broadcast makes no sense.
+    #[error("{0}")]
+    Output(String),
     /// No such session.
     #[error("there is no such session: it ended, or never was; join again")]
     NoSession,

@@ -5,6 +5,7 @@
 //! Every method sends one command to a room's task ([`task`]) or talks to a session's peer; none holds a lock meanwhile.
 
 mod error;
+mod outputs;
 mod routes;
 mod sessions;
 mod settings;
@@ -20,19 +21,26 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::error::RoomError;
+use self::outputs::Planned;
+pub use self::outputs::RecordingRequest;
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
-pub use self::settings::{RoomCounters, ServerSettings, own_mixer};
+pub use self::settings::{RecordingSettings, RoomCounters, ServerSettings};
 use self::task::{Command, RoomTask};
 use crate::edge::peer::PeerConfig;
-use crate::id::{ParticipantId, RoomName};
-use crate::room::document::{LeaveReason, ParticipantDocument, ParticipantPatch, RoomDocument, RoomPatch};
+use crate::id::{OutputId, ParticipantId, RoomName};
+use crate::room::document::{
+    LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument, RoomDocument, RoomPatch,
+};
+use crate::room::outputs::OutputNews;
 use crate::room::{Input, Refusal};
 
 /// A room's task answers in microseconds; one that takes this long is stuck.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long the goodbye to everyone may take when the server stops.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long recordings may take to write their ends when the server stops.
+const LAST_WRITES: Duration = Duration::from_secs(8);
 
 /// A room's events.
 #[derive(Debug)]
@@ -166,6 +174,40 @@ impl Rooms {
         tell(&self.find(name)?, Input::Left(id, reason)).await
     }
 
+    /// Begins a recording.
+    ///
+    /// # Errors
+    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    pub async fn record(&self, name: &RoomName, request: &RecordingRequest) -> Result<RecordingDocument, RoomError> {
+        let room = self.find(name)?;
+        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let id = self.add_output(&room, planned).await?;
+        self.recording(name, id).await
+    }
+
+    /// One recording.
+    ///
+    /// # Errors
+    /// When room or recording is not there.
+    pub async fn recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.recordings.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
+    }
+
+    /// Ends a recording in order; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or recording is not there.
+    pub async fn stop_recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
+        self.recording(name, id).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        self.recording(name, id).await
+    }
+
+    async fn add_output(&self, room: &mpsc::Sender<Command>, planned: Planned) -> Result<OutputId, RoomError> {
+        Ok(ask(room, |reply| Command::AddOutput(Box::new(planned), reply)).await??)
+    }
+
     /// Words from one to all.
     ///
     /// # Errors
@@ -194,6 +236,12 @@ impl Rooms {
         let goodbyes = futures::future::join_all(peers.iter().map(|peer| peer.close()));
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::warn!("some peers did not take the goodbye in time");
+        }
+        // Each room has said so to its outputs; they go on by themselves.
+        let endings = &self.inner.settings.endings;
+        endings.close();
+        if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
+            tracing::warn!("some recordings did not come to an end in time; they are mended at the next start");
         }
     }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::edge::fanout::{Recent, Subscriber};
+use crate::edge::supervise::OutputLink;
 use crate::id::ParticipantId;
 use crate::link::AudioTick;
+use crate::link::output::ToOutput;
 use crate::media::EncodedPacket;
-use crate::room::Route;
+use crate::room::{OutputRoute, Route};
 use crate::time::Timestamp;
 
 /// One moment's routes.
@@ -20,6 +22,9 @@ use crate::time::Timestamp;
 pub(super) struct RouteTable {
     video: BTreeMap<u32, Vec<Arc<Subscriber>>>,
     audio: Vec<(ParticipantId, Arc<Subscriber>)>,
+    /// By stream: outputs, and which of its streams it is to each.
+    output_video: BTreeMap<u32, Vec<(u8, Arc<OutputLink>)>>,
+    output_sound: Vec<Arc<OutputLink>>,
 }
 
 impl RouteTable {
@@ -31,6 +36,16 @@ impl RouteTable {
         }
         if route.audio {
             self.audio.push((route.participant, to.clone()));
+        }
+    }
+
+    /// Adds what one output gets.
+    pub(super) fn add_output(&mut self, route: &OutputRoute, to: &Arc<OutputLink>) {
+        for (stream, serial) in (0..).zip(&route.streams) {
+            self.output_video.entry(*serial).or_default().push((stream, to.clone()));
+        }
+        if route.sound {
+            self.output_sound.push(to.clone());
         }
     }
 }
@@ -56,13 +71,20 @@ impl FanOut {
         for subscriber in routes.video.get(&serial).into_iter().flatten() {
             subscriber.push_video(serial, packet, recent, now);
         }
+        for (stream, output) in routes.output_video.get(&serial).into_iter().flatten() {
+            output.send(ToOutput::Video { stream: *stream, packet: packet.clone() });
+        }
     }
 
     pub(super) fn audio(&self, tick: &AudioTick) {
-        for (participant, subscriber) in &self.routes.load().audio {
+        let routes = self.routes.load();
+        for (participant, subscriber) in &routes.audio {
             if let Some(packet) = tick.packet_for(*participant) {
                 subscriber.push_audio(packet);
             }
+        }
+        if let Some(packet) = &tick.everyone {
+            routes.output_sound.iter().for_each(|output| output.send(ToOutput::Sound(packet.clone())));
         }
     }
 }

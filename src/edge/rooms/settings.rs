@@ -9,8 +9,9 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio_util::task::TaskTracker;
 
-use crate::edge::supervise::MixerCommand;
+use crate::edge::supervise::ProcessCommand;
 use crate::id::RoomName;
 use crate::layout::Layout;
 use crate::link::MixerSettings;
@@ -23,7 +24,13 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct ServerSettings {
     /// How to start a mixer.
-    pub mixer: MixerCommand,
+    pub mixer: ProcessCommand,
+    /// How to start a recording or broadcast.
+    pub output: ProcessCommand,
+    /// Where recordings go, and when one stops for want of room.
+    pub recordings: RecordingSettings,
+    /// How many recordings and broadcasts may run in one room.
+    pub max_outputs: usize,
     /// The picture everyone gets.
     pub canvas: Size,
     /// Frames a second.
@@ -50,6 +57,17 @@ pub struct ServerSettings {
     pub linger: Duration,
     /// Counted here, read by the metrics.
     pub counters: RoomCounters,
+    /// Recordings and broadcasts that are coming to an end; they outlive their rooms.
+    pub endings: TaskTracker,
+}
+
+/// Where recordings go, and when one stops for want of room.
+#[derive(Debug, Clone)]
+pub struct RecordingSettings {
+    /// The folder.
+    pub folder: PathBuf,
+    /// A recording stops when less than so many bytes are free on its disk.
+    pub floor_bytes: u64,
 }
 
 impl ServerSettings {
@@ -73,6 +91,7 @@ impl ServerSettings {
             ladder: self.ladder,
             max_participants: self.max_participants,
             max_viewers: self.max_viewers,
+            max_outputs: self.max_outputs,
             linger: self.linger,
             permanent,
         }
@@ -100,13 +119,4 @@ impl RoomCounters {
         registry.register("rooms", "Rooms that run", self.rooms.clone());
         registry.register("sessions", "Sessions that are open", self.sessions.clone());
     }
-}
-
-/// Where the mixer's program stands: this one.
-///
-/// # Errors
-/// When the system does not say where our program is.
-pub fn own_mixer() -> std::io::Result<MixerCommand> {
-    let program: PathBuf = std::env::current_exe()?;
-    Ok(MixerCommand { program, arguments: vec!["mixer".to_owned()] })
 }

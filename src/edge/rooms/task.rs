@@ -12,17 +12,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::outputs::{self, Beginning, Outputs, Planned, Said};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
-use super::uplink::{CurrentLink, Uplink};
+use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
 use crate::edge::peer::PeerEvent;
-use crate::edge::supervise::{self, MixerListener, MixerProcess};
-use crate::id::{ParticipantId, SourceId};
+use crate::edge::supervise::{self, Listener, MixerProcess};
+use crate::id::{OutputId, ParticipantId, SourceId};
+use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
 use crate::room::document::{Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
-use crate::room::{Admission, Admitted, Effect, Input, Order, Refusal, Room, RoomSettings, Route};
+use crate::room::outputs::OutputNews;
+use crate::room::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
 
 /// Commands waiting for a room.
@@ -46,6 +49,10 @@ pub(super) enum Command {
     Mixer(u64, FromMixer),
     /// The mixer of this generation is gone.
     MixerLost(u64, String),
+    /// A recording or broadcast is wanted.
+    AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
+    /// The process of this generation of an output says something.
+    Output(OutputId, u32, Said),
     /// Measured bits per second by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The room's document.
@@ -64,8 +71,11 @@ pub(super) struct RoomTask {
     mixer: Option<MixerProcess>,
     generation: u64,
     link: CurrentLink,
+    taps: Taps,
+    outputs: Outputs,
     routes: Arc<ArcSwap<RouteTable>>,
     wanted: Vec<Route>,
+    wanted_by_outputs: Vec<OutputRoute>,
     peers: BTreeMap<ParticipantId, Member>,
     events: broadcast::Sender<News>,
     ended: bool,
@@ -92,14 +102,17 @@ impl RoomTask {
         let name = settings.name.clone();
         let task = Self {
             room: Room::new(settings, now),
+            outputs: Outputs::new(server.endings.clone()),
             server,
             epoch: now,
             commands: commands.clone(),
             mixer: None,
             generation: 0,
             link: CurrentLink::default(),
+            taps: Taps::default(),
             routes: Arc::default(),
             wanted: Vec::new(),
+            wanted_by_outputs: Vec::new(),
             peers: BTreeMap::new(),
             events: broadcast::channel(EVENTS).0,
             ended: false,
@@ -172,6 +185,24 @@ impl RoomTask {
                 self.room.handle(now, Input::MixerLost);
             }
             Command::Mixer(..) | Command::MixerLost(..) => {}
+            Command::AddOutput(planned, reply) => {
+                let Planned { wish, target } = *planned;
+                let added = self.room.add_output(now, wish);
+                if let Ok(id) = added {
+                    self.outputs.add(id, target);
+                }
+                if reply.send(added).is_err()
+                    && let Ok(id) = added
+                {
+                    // Whoever asked has gone away meanwhile.
+                    self.room.handle(now, Input::Output(id, OutputNews::Stop));
+                }
+            }
+            Command::Output(id, generation, said) => {
+                if let Some(news) = self.outputs.news(id, generation, said) {
+                    self.room.handle(now, Input::Output(id, news));
+                }
+            }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
             // Whoever asked may have gone away; then nobody needs the answer.
             Command::Document(reply) => drop(reply.send(self.room.document())),
@@ -189,6 +220,7 @@ impl RoomTask {
             admitted.participant,
             admitted.sources.clone(),
             self.link.clone(),
+            self.taps.clone(),
             self.commands.clone(),
         ));
         let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None, asked: None };
@@ -238,6 +270,9 @@ impl RoomTask {
                 self.link.store(None);
             }
             Effect::Order(order) => {
+                if let Order::SourceGone(source) = order {
+                    self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
+                }
                 if let Some(mixer) = &self.mixer {
                     mixer.link.send(message(order));
                 }
@@ -261,6 +296,12 @@ impl RoomTask {
                     tokio::spawn(async move { peer.pause(pause).await });
                 }
             }
+            Effect::StartOutput(id) => self.start_output(id),
+            Effect::FinishOutput(id) => self.outputs.finish(id),
+            Effect::OutputRoutes(routes) => {
+                self.wanted_by_outputs = routes;
+                self.publish_routes();
+            }
             Effect::Close(participant) => {
                 if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
                     close(peer);
@@ -272,8 +313,16 @@ impl RoomTask {
                     self.publish(News::Event(levels_text(&levels)));
                 }
             }
-            Effect::Event(version, event) => self.publish(News::Event(event_text(version, &event))),
-            Effect::Ended => self.ended = true,
+            Effect::Event(version, event) => {
+                if let Some(note) = outputs::note(&event) {
+                    self.outputs.note(time::now(), &note);
+                }
+                self.publish(News::Event(event_text(version, &event)));
+            }
+            Effect::Ended => {
+                self.outputs.finish_all();
+                self.ended = true;
+            }
         }
     }
 
@@ -284,13 +333,13 @@ impl RoomTask {
 
     fn start_mixer(&mut self) {
         self.generation += 1;
-        let listener = Listener {
+        let listener = MixerEar {
             generation: self.generation,
             room: self.commands.clone(),
             fan_out: FanOut::new(self.routes.clone()),
             meter: Meter::default(),
         };
-        match supervise::start(&self.server.mixer, listener) {
+        match supervise::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
                 tracing::info!(pid = mixer.pid, "mixer started");
                 mixer.link.send(ToMixer::Configure(self.server.mixer_settings(self.room.name(), self.epoch)));
@@ -308,6 +357,22 @@ impl RoomTask {
         }
     }
 
+    fn start_output(&mut self, id: OutputId) {
+        let beginning = Beginning {
+            room: self.room.name().clone(),
+            epoch: self.epoch,
+            streams: self.room.output_streams(id),
+            notes: outputs::notes(&self.room.document()),
+            now: time::now(),
+        };
+        let started = self.outputs.start(id, &self.server, beginning, self.commands.clone());
+        if let Err(why) = started {
+            // Reported like one that died at once, so that the room tries again at its own pace.
+            self.room.handle(time::now(), Input::Output(id, OutputNews::Lost(why)));
+        }
+        self.publish_routes();
+    }
+
     fn publish_routes(&self) {
         let mut table = RouteTable::default();
         for route in &self.wanted {
@@ -316,7 +381,23 @@ impl RoomTask {
             };
             table.add(route, &peer.peer.subscriber());
         }
+        for route in &self.wanted_by_outputs {
+            if let Some(link) = self.outputs.link(route.output) {
+                table.add_output(route, link);
+            }
+        }
         self.routes.store(Arc::new(table));
+        self.announce_to_taps();
+    }
+
+    /// Gives the outputs that take participants' packets as they are the sources that have begun already.
+    fn announce_to_taps(&self) {
+        let taps = self.outputs.taps(&self.wanted_by_outputs);
+        let before = self.taps.load_full();
+        for new in taps.iter().filter(|tap| !before.iter().any(|known| Arc::ptr_eq(known, tap))) {
+            self.room.sources().for_each(|spec| new.send(ToOutput::Source(spec)));
+        }
+        self.taps.store(Arc::new(taps));
     }
 
     fn ask_keyframe(&self, participant: ParticipantId, source: SourceId) {
@@ -385,14 +466,16 @@ async fn sleep_until(at: Option<Timestamp>) {
 }
 
 /// Hears the mixer on the link's reader: media goes out at once, the rest to the room.
-struct Listener {
+struct MixerEar {
     generation: u64,
     room: mpsc::Sender<Command>,
     fan_out: FanOut,
     meter: Meter,
 }
 
-impl MixerListener for Listener {
+impl Listener for MixerEar {
+    type Message = FromMixer;
+
     fn message(&mut self, message: FromMixer) {
         match message {
             FromMixer::Video { serial, packet } => {
@@ -417,7 +500,7 @@ impl MixerListener for Listener {
     }
 }
 
-impl Listener {
+impl MixerEar {
     /// A room that cannot keep up misses levels and sizes; both come again.
     fn tell(&self, command: Command) {
         if self.room.try_send(command).is_err() {

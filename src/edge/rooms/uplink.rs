@@ -1,7 +1,8 @@
 //! The way of a participant's packets to its room's mixer.
 //!
 //! Owns: which source a media section is, and the codec it was last announced with. Does not know: what is in a packet.
-//! Track readers call in; packets leave through the link that the room runs at the moment.
+//! Track readers call in; packets leave through the link that the room runs at the moment, and to outputs that record
+//! participants as they are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,15 +13,18 @@ use tokio::sync::mpsc;
 
 use super::task::Command;
 use crate::edge::peer::SourceSink;
-use crate::edge::supervise::MixerLink;
+use crate::edge::supervise::{MixerLink, OutputLink};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::ToMixer;
+use crate::link::output::ToOutput;
 use crate::media::{Codec, SourceKind, SourcePacket};
 use crate::plan::SourceSpec;
 use crate::room::Input;
 
 /// The link of a room's mixer while it has one.
 pub(super) type CurrentLink = Arc<ArcSwapOption<MixerLink>>;
+/// The outputs that take every participant's packets as they are.
+pub(super) type Taps = Arc<ArcSwap<Vec<Arc<OutputLink>>>>;
 
 /// One participant's way to the mixer.
 pub(super) struct Uplink {
@@ -29,6 +33,7 @@ pub(super) struct Uplink {
     /// Codec of each source as announced: read and written only by track readers, seldom at once.
     announced: Mutex<Vec<(SourceId, Codec)>>,
     link: CurrentLink,
+    taps: Taps,
     room: mpsc::Sender<Command>,
     homeless: AtomicU64,
 }
@@ -38,6 +43,7 @@ impl Uplink {
         participant: ParticipantId,
         sources: Vec<(SourceKind, SourceId)>,
         link: CurrentLink,
+        taps: Taps,
         room: mpsc::Sender<Command>,
     ) -> Self {
         Self {
@@ -45,6 +51,7 @@ impl Uplink {
             sources: ArcSwap::from_pointee(sources),
             announced: Mutex::default(),
             link,
+            taps,
             room,
             homeless: AtomicU64::new(0),
         }
@@ -67,7 +74,9 @@ impl Uplink {
         if announced.contains(&(source, codec)) {
             return;
         }
-        link.send(ToMixer::Source(SourceSpec { source, participant: self.participant, kind, codec }));
+        let spec = SourceSpec { source, participant: self.participant, kind, codec };
+        link.send(ToMixer::Source(spec));
+        self.taps.load().iter().for_each(|tap| tap.send(ToOutput::Source(spec)));
         if self.room.try_send(Command::Input(Input::SourceStarted(source, codec))).is_ok() {
             announced.retain(|(other, _)| *other != source);
             announced.push((source, codec));
@@ -84,6 +93,9 @@ impl SourceSink for Uplink {
             return;
         };
         self.announce(link, source, kind, codec);
+        for tap in self.taps.load().iter() {
+            tap.send(ToOutput::Packet(source, packet.clone()));
+        }
         link.send(ToMixer::Packet(source, packet));
     }
 }

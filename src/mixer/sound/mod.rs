@@ -139,7 +139,7 @@ impl SoundMixer {
 
     /// Nothing will be heard until a plan brings listeners and sources: ticks may stop.
     pub fn is_idle(&self) -> bool {
-        self.listeners.is_empty() || self.voices.is_empty() && self.silent > IDLE_TICKS
+        !self.is_heard() || self.voices.is_empty() && self.silent > IDLE_TICKS
     }
 
     /// Mixes tick `n`; `now` is when. Every so many ticks it also tells the levels.
@@ -179,7 +179,8 @@ impl SoundMixer {
         self.everyone.limit(n, total);
         for (quality, packet) in [(SoundQuality::Full, &mut out.everyone), (SoundQuality::Thin, &mut out.thin)] {
             let mut shared = self.hearing.iter().filter(|(listener, _)| !self.own.contains_key(listener));
-            if shared.any(|(_, hears)| *hears == quality) {
+            let recorded = self.plan.outputs && quality == SoundQuality::Full;
+            if recorded || shared.any(|(_, hears)| *hears == quality) {
                 *packet = self.everyone.encode(quality, &mut self.gone.encoded);
             } else {
                 self.everyone.rest(quality);
@@ -198,9 +199,14 @@ impl SoundMixer {
         stats
     }
 
+    /// Whether anybody, or an output, listens.
+    fn is_heard(&self) -> bool {
+        self.plan.outputs || !self.listeners.is_empty()
+    }
+
     /// Brings the voices in line with the plan.
     fn follow_plan(&mut self) {
-        if self.listeners.is_empty() {
+        if !self.is_heard() {
             for voice in std::mem::take(&mut self.voices).values() {
                 self.count(voice);
             }

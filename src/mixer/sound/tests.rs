@@ -217,6 +217,7 @@ impl Room {
         self.mixer.set_plan(MixPlan {
             sources: joined().map(|person| MixInput { source: person.source, gain_db: 0.0 }).collect(),
             listeners: joined().map(|person| listener(person.participant.0, person.quality)).collect(),
+            outputs: false,
         });
     }
 
@@ -399,6 +400,7 @@ fn nonsense_is_counted_and_harms_nobody() {
     room.mixer.set_plan(MixPlan {
         sources: vec![input(SourceId(101)), input(rogue)],
         listeners: vec![listener(1, Full), listener(2, Full)],
+        outputs: false,
     });
     for n in 0..200u64 {
         let payload = (0..n % 40).map(|i| (n * 31 + i * 17) as u8 | 3).collect::<Vec<u8>>().into();
@@ -418,13 +420,17 @@ fn nothing_runs_without_listeners_or_sources() {
     let mut room = Room::new(vec![Person::new(1, 440.0, 0.3), Person::new(2, 440.0, 0.0)]);
     assert!(!room.mixer.is_idle());
     room.run(10);
-    room.mixer.set_plan(MixPlan { sources: vec![], listeners: vec![listener(1, Full)] });
+    room.mixer.set_plan(MixPlan { sources: vec![], listeners: vec![listener(1, Full)], outputs: false });
     assert!(!room.mixer.is_idle(), "the pause must be told");
     room.people[0].joined = false;
     room.people[1].joined = false;
     room.run(60);
     assert!(room.mixer.is_idle());
-    room.mixer.set_plan(MixPlan { sources: vec![MixInput { source: SourceId(101), gain_db: 0.0 }], listeners: vec![] });
+    room.mixer.set_plan(MixPlan {
+        sources: vec![MixInput { source: SourceId(101), gain_db: 0.0 }],
+        listeners: vec![],
+        outputs: false,
+    });
     assert!(room.mixer.is_idle());
     let fresh = SoundMixer::new(Sounds::default());
     assert!(fresh.is_idle());
@@ -436,6 +442,7 @@ fn gain_and_g711() {
     room.mixer.set_plan(MixPlan {
         sources: vec![MixInput { source: SourceId(101), gain_db: -6.0 }],
         listeners: vec![listener(2, Full)],
+        outputs: false,
     });
     room.run(80);
     let heard = strength(room.people[1].last(40), 440.0);

@@ -11,6 +11,7 @@ use axum::body::to_bytes;
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::*;
@@ -18,8 +19,8 @@ use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
-use crate::edge::rooms::{RoomCounters, ServerSettings};
-use crate::edge::supervise::MixerCommand;
+use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
+use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::room::document::Role;
 use crate::time;
@@ -80,9 +81,13 @@ impl Api {
         let mux = Mux::bind((Ipv4Addr::LOCALHOST, 0).into(), Vec::new()).expect("loopback has free ports");
         let port = mux.local_addr().port();
         // It reads nothing and says nothing: these tests end before anybody misses it.
-        let mixer = MixerCommand { program: "sleep".into(), arguments: vec!["60".into()] };
+        let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
         let settings = ServerSettings {
+            output: mixer.clone(),
             mixer,
+            recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
+            max_outputs: 2,
+            endings: TaskTracker::new(),
             canvas: config.video.canvas,
             fps: config.video.fps,
             ladder: config.ladder(),

@@ -1,0 +1,329 @@
+//! The outputs of a room in the edge: what is asked for, and the processes that do it.
+//!
+//! Owns: [`RecordingRequest`], and [`Outputs`]: each output's target with what is secret of it, and its process. Does not
+//! know: when an output begins, ends or begins again ([`crate::room::outputs`] does), what its process does.
+//! A process outlives its room until it has written its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::ServerSettings;
+use super::task::Command;
+use crate::edge::supervise::{self, Listener, OutputLink, OutputProcess};
+use crate::id::{OutputId, RoomName, ViewName};
+use crate::link::output::{FileTarget, FromOutput, Note, OutputSettings, Target, ToOutput};
+use crate::media::{Codec, FileFormat, Tier};
+use crate::plan::StreamSpec;
+use crate::room::OutputRoute;
+use crate::room::document::{Event, RecordingKind, RoomDocument, ViewDocument};
+use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+use crate::time::{Timestamp, unix_seconds};
+
+/// How long a process may take to write its end: hours of recording are a few megabytes of tables.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Shortest and smallest file that a recording may be cut into.
+const CUT_SECONDS_MIN: u32 = 2;
+/// See [`CUT_SECONDS_MIN`].
+const CUT_MB_MIN: u32 = 1;
+
+/// What the body of `POST /v1/rooms/{room}/recordings` says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordingRequest {
+    /// What is recorded.
+    pub kind: RecordingKind,
+    /// The file format; MP4, or Matroska for tracks.
+    pub format: Option<FileFormat>,
+    /// The view; there is only `program`.
+    pub view: Option<ViewName>,
+    /// The video codec, where the format leaves a choice.
+    pub video: Option<Codec>,
+    /// The quality of the picture.
+    pub tier: Option<Tier>,
+    /// Keep the sound as Opus, where MP4 would get AAC.
+    pub opus: bool,
+    /// Begin another file after so many seconds.
+    pub cut_seconds: Option<u32>,
+    /// Begin another file after so many megabytes.
+    pub cut_mb: Option<u32>,
+}
+
+/// An output that is about to be asked of a room.
+pub(super) struct Planned {
+    /// What the room is asked.
+    pub(super) wish: OutputWish,
+    /// What the process is told.
+    pub(super) target: Target,
+}
+
+impl RecordingRequest {
+    /// What it means.
+    ///
+    /// # Errors
+    /// Words that say what to change.
+    pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
+        if let Some(view) = self.view.as_ref().filter(|view| **view != ViewName::program()) {
+            return Err(format!("there is no view `{view}`: record `program`"));
+        }
+        let tracks = self.kind == RecordingKind::Tracks;
+        let format = self.format.unwrap_or(if tracks { FileFormat::Mkv } else { FileFormat::Mp4 });
+        if tracks && format != FileFormat::Mkv {
+            return Err("tracks are recorded as `mkv` only, which holds every codec that people send".to_owned());
+        }
+        let codec = match (self.video, format.video()) {
+            (Some(codec), held) if !held.contains(&codec) => {
+                let held: Vec<_> = held.iter().map(|codec| codec.to_string().to_lowercase()).collect();
+                let held = if held.is_empty() { "no video".to_owned() } else { held.join(", ") };
+                return Err(format!("a recording as `{}` holds {held}", format.extension()));
+            }
+            (Some(codec), _) => Some(codec),
+            (None, held) => held.first().copied(),
+        };
+        let tier = self.tier.unwrap_or(Tier::High);
+        if tier == Tier::Audio {
+            return Err("the tier `audio` has no picture: record as `ogg` for sound alone".to_owned());
+        }
+        if self.cut_seconds.is_some_and(|seconds| seconds < CUT_SECONDS_MIN) {
+            return Err(format!("`cut_seconds` must be at least {CUT_SECONDS_MIN}"));
+        }
+        if self.cut_mb.is_some_and(|megabytes| megabytes < CUT_MB_MIN) {
+            return Err(format!("`cut_mb` must be at least {CUT_MB_MIN}"));
+        }
+        let streams = codec.filter(|_| !tracks).map(|codec| (codec, tier)).into_iter().collect();
+        let wish = OutputWish { kind: OutputKind::Recording { kind: self.kind, format }, streams, sound: !tracks };
+        let file = FileTarget {
+            folder: server.recordings.folder.clone(),
+            stem: format!("{room}-{}", stamp(unix_seconds())),
+            part: 0,
+            format,
+            opus: self.opus,
+            cut_after: self.cut_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            cut_bytes: self.cut_mb.map(|megabytes| u64::from(megabytes) * 1_000_000),
+            floor_bytes: server.recordings.floor_bytes,
+        };
+        Ok(Planned { wish, target: if tracks { Target::Tracks(file) } else { Target::File(file) } })
+    }
+}
+
+/// A moment as it stands in names: `20261125-184231`, UTC.
+fn stamp(unix_seconds: u64) -> String {
+    let moment = i64::try_from(unix_seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let format = format_description!("[year][month][day]-[hour][minute][second]");
+    moment.format(&format).expect("a date has all of its parts")
+}
+
+/// The outputs of one room.
+pub(super) struct Outputs {
+    all: BTreeMap<OutputId, Seat>,
+    endings: TaskTracker,
+}
+
+struct Seat {
+    target: Target,
+    /// Counts its processes: what an older one says late is not heard.
+    generation: u32,
+    process: Option<OutputProcess>,
+}
+
+/// What a new process is told first.
+pub(super) struct Beginning {
+    pub(super) room: RoomName,
+    pub(super) epoch: Timestamp,
+    pub(super) streams: Vec<StreamSpec>,
+    pub(super) notes: Vec<Note>,
+    pub(super) now: Timestamp,
+}
+
+impl Outputs {
+    pub(super) fn new(endings: TaskTracker) -> Self {
+        Self { all: BTreeMap::new(), endings }
+    }
+
+    /// Remembers what an output's processes are to be told.
+    pub(super) fn add(&mut self, id: OutputId, mut target: Target) {
+        match &mut target {
+            Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
+        }
+        self.all.insert(id, Seat { target, generation: 0, process: None });
+    }
+
+    /// Starts an output's process.
+    ///
+    /// # Errors
+    /// Words for people: the system does not let it.
+    pub(super) fn start(
+        &mut self,
+        id: OutputId,
+        server: &ServerSettings,
+        beginning: Beginning,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<(), String> {
+        let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
+        seat.generation += 1;
+        let listener = Ear { id, generation: seat.generation, commands, ended: false };
+        let process: OutputProcess = supervise::start(&server.output, listener)
+            .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
+        tracing::info!(output = %id, pid = process.pid, "output started");
+        let Beginning { room, epoch, streams, notes, now } = beginning;
+        let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
+        process.link.send(ToOutput::Configure(Box::new(settings)));
+        notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
+        seat.process = Some(process);
+        Ok(())
+    }
+
+    /// Lets an output come to an end in order; its process is waited for in the background.
+    pub(super) fn finish(&mut self, id: OutputId) {
+        if let Some(process) = self.all.get_mut(&id).and_then(|seat| seat.process.take()) {
+            self.endings.spawn(process.finish(ToOutput::Finish, PATIENCE));
+        }
+    }
+
+    /// Lets all of them come to an end.
+    pub(super) fn finish_all(&mut self) {
+        let ids: Vec<OutputId> = self.all.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.finish(id));
+    }
+
+    /// What a process of this generation says about its output; None when there is a newer one.
+    pub(super) fn news(&mut self, id: OutputId, generation: u32, said: Said) -> Option<OutputNews> {
+        let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
+        Some(match said {
+            Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
+            Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
+            Said::Message(FromOutput::File(file)) => {
+                match &mut seat.target {
+                    Target::File(target) | Target::Tracks(target) => target.part = target.part.max(file.part + 1),
+                }
+                OutputNews::File(file.name)
+            }
+            Said::Message(FromOutput::Ended { failure }) => {
+                if let Some(reason) = &failure {
+                    tracing::error!(output = %id, reason, "an output failed");
+                }
+                OutputNews::Ended(failure)
+            }
+            Said::Lost(why) => {
+                tracing::error!(output = %id, why, "an output was lost");
+                seat.process = None;
+                OutputNews::Lost(why)
+            }
+        })
+    }
+
+    /// The link of an output that runs.
+    pub(super) fn link(&self, id: OutputId) -> Option<&Arc<OutputLink>> {
+        self.all.get(&id)?.process.as_ref().map(|process| &process.link)
+    }
+
+    /// The links of those that take participants' packets as they are.
+    pub(super) fn taps(&self, routes: &[OutputRoute]) -> Vec<Arc<OutputLink>> {
+        routes.iter().filter(|route| route.sources).filter_map(|route| self.link(route.output).cloned()).collect()
+    }
+
+    /// Tells all that run what is worth remembering.
+    pub(super) fn note(&self, now: Timestamp, note: &Note) {
+        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+            process.link.send(ToOutput::Note(now, note.clone()));
+        }
+    }
+}
+
+/// What is heard of a process.
+pub(super) enum Said {
+    Message(FromOutput),
+    Lost(String),
+}
+
+/// Hears one process on its link's reader.
+struct Ear {
+    id: OutputId,
+    generation: u32,
+    commands: mpsc::Sender<Command>,
+    ended: bool,
+}
+
+impl Ear {
+    fn command(&self, said: Said) -> Command {
+        Command::Output(self.id, self.generation, said)
+    }
+}
+
+impl Listener for Ear {
+    type Message = FromOutput;
+
+    fn message(&mut self, message: FromOutput) {
+        self.ended |= matches!(message, FromOutput::Ended { .. });
+        // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
+        let comes_again = matches!(message, FromOutput::Report(_) | FromOutput::KeyframeWanted { .. });
+        let command = self.command(Said::Message(message));
+        if comes_again {
+            let _ = self.commands.try_send(command);
+        } else {
+            send(self.commands.clone(), command);
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        if !self.ended {
+            send(self.commands.clone(), self.command(Said::Lost(why.to_owned())));
+        }
+    }
+}
+
+/// Sends without waiting for it; fails only when the room itself is over.
+fn send(commands: mpsc::Sender<Command>, command: Command) {
+    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
+        tokio::spawn(async move { commands.send(command).await });
+    }
+}
+
+/// What of an event is worth remembering with a recording.
+pub(super) fn note(event: &Event) -> Option<Note> {
+    Some(match event {
+        Event::Joined { participant } | Event::Updated { participant } => {
+            Note::Here { participant: participant.id, name: participant.name.clone() }
+        }
+        Event::Left { participant, .. } => Note::Gone(*participant),
+        Event::Speaker { participant, .. } => Note::Speaker(*participant),
+        Event::Layout(view) => layout(view),
+        Event::Chat { participant, name, text } => {
+            Note::Chat { participant: *participant, name: name.clone(), text: text.clone() }
+        }
+        _ => return None,
+    })
+}
+
+/// How a room is now, for a recording that begins.
+pub(super) fn notes(room: &RoomDocument) -> Vec<Note> {
+    let people = room.participants.iter();
+    let mut notes: Vec<Note> =
+        people.map(|person| Note::Here { participant: person.id, name: person.name.clone() }).collect();
+    notes.extend(room.views.iter().map(layout));
+    notes.push(Note::Speaker(room.speaker));
+    notes
+}
+
+fn layout(view: &ViewDocument) -> Note {
+    let tiles = view.tiles.iter().map(|tile| (tile.participant, tile.source, tile.rect()));
+    Note::Layout { canvas: view.canvas, tiles: tiles.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_the_date_in_utc() {
+        assert_eq!(stamp(0), "19700101-000000");
+        assert_eq!(stamp(1_795_632_151), "20261125-184231");
+    }
+}

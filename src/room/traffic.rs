@@ -1,0 +1,199 @@
+//! What goes into a room and what comes out of it: plain data.
+//!
+//! Owns: settings, admissions, [`Input`], [`Effect`]. Does not know: what a room does with them.
+
+use std::time::Duration;
+
+use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
+use super::outputs::OutputNews;
+use crate::id::{OutputId, ParticipantId, RoomName, SourceId};
+use crate::layout::{Layout, Scene};
+use crate::media::{Codec, Size, SoundTaken, SourceKind};
+use crate::plan::{MixPlan, SourceSpec, StreamSet};
+use crate::tier::{Ladder, Reception};
+
+/// What a room is made with.
+#[derive(Debug, Clone)]
+pub struct RoomSettings {
+    /// Its name.
+    pub name: RoomName,
+    /// How people are arranged at first.
+    pub layout: Layout,
+    /// The picture everyone gets.
+    pub canvas: Size,
+    /// Frames a second.
+    pub fps: u32,
+    /// Sizes and bitrates of the tiers.
+    pub ladder: Ladder,
+    /// How many may be in it who send.
+    pub max_participants: usize,
+    /// How many may be in it who only receive.
+    pub max_viewers: usize,
+    /// How many recordings and broadcasts may run.
+    pub max_outputs: usize,
+    /// How long the mixer, and a room made by a join, outlive the last leave.
+    pub linger: Duration,
+    /// Stays when empty, until it is deleted.
+    pub permanent: bool,
+}
+
+/// Somebody who wants in, as the offer and the query say.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Shown on the tile.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// What it will send, in the order of the offer.
+    pub sends: Vec<SourceKind>,
+    /// Wants the mix, in one of these qualities.
+    pub receives_audio: Option<SoundTaken>,
+    /// Wants the composition in this codec.
+    pub receives_video: Option<Codec>,
+    /// Wanted quality.
+    pub tier: TierChoice,
+}
+
+/// The answer to an [`Admission`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who it is from now on.
+    pub participant: ParticipantId,
+    /// Ids for what it sends, in the order of the admission.
+    pub sources: Vec<(SourceKind, SourceId)>,
+}
+
+/// Why somebody may not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Locked by a moderator.
+    #[error("the room is locked: ask a moderator to let you in")]
+    Locked,
+    /// As many who send as the configuration allows.
+    #[error("the room is full ({0} people): try again when somebody has left, or watch without sending")]
+    Full(usize),
+    /// As many who only receive as the configuration allows.
+    #[error("{0} people watch this room already: try again when somebody has left")]
+    FullOfViewers(usize),
+    /// As many recordings and broadcasts as the configuration allows.
+    #[error("{0} recordings and broadcasts of this room run already: stop one first, or raise rooms.max_outputs")]
+    FullOfOutputs(usize),
+    /// Being deleted.
+    #[error("the room has just ended: join again to begin a new one")]
+    Ended,
+}
+
+/// What happens to a room.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A connection is up (again).
+    Connected(ParticipantId),
+    /// A connection is gone, or never came up, or its owner left.
+    Left(ParticipantId, LeaveReason),
+    /// A source's first packet, or the first in another codec.
+    SourceStarted(SourceId, Codec),
+    /// How what a participant is sent arrives.
+    Reception(ParticipantId, Reception),
+    /// The stream that a participant is to get flows to it now.
+    Switched(ParticipantId),
+    /// A subscriber cannot decode what it gets without a keyframe.
+    KeyframeWanted(ParticipantId),
+    /// The mixer cannot decode this source without a keyframe.
+    SourceKeyframeWanted(SourceId),
+    /// The mixer has seen the size of a source's picture.
+    SourceSize(SourceId, Size),
+    /// The mixer's levels: -dBov by participant.
+    Levels(Vec<(ParticipantId, u8)>),
+    /// Bits per second of streams, measured.
+    Bitrates(Vec<(u32, u64)>),
+    /// The mixer process died or hung.
+    MixerLost,
+    /// News of a recording or broadcast.
+    Output(OutputId, OutputNews),
+    /// Somebody changes a participant.
+    Update(ParticipantId, ParticipantPatch),
+    /// Somebody changes the room.
+    Patch(RoomPatch),
+    /// Words for everyone.
+    Chat(Option<ParticipantId>, String),
+    /// Everyone out.
+    Delete,
+    /// The time of [`Room::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What the room asks of the shell around it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Start a mixer process; orders follow.
+    StartMixer,
+    /// Stop it.
+    StopMixer,
+    /// Tell the mixer.
+    Order(Order),
+    /// Who gets what from now on.
+    Routes(Vec<Route>),
+    /// Ask a sender for a keyframe of this source.
+    Keyframe(ParticipantId, SourceId),
+    /// Ask a participant to send no more than so many bits per second, all it sends together.
+    Ask(ParticipantId, u64),
+    /// Send this participant no video for so long.
+    Pause(ParticipantId, Duration),
+    /// Start the process of a recording or broadcast.
+    StartOutput(OutputId),
+    /// Let it come to an end in order.
+    FinishOutput(OutputId),
+    /// Which recordings and broadcasts get what from now on.
+    OutputRoutes(Vec<OutputRoute>),
+    /// Close this connection.
+    Close(ParticipantId),
+    /// Tell everyone who listens to events.
+    Event(u64, Event),
+    /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
+    Levels(Vec<LevelDocument>),
+    /// The room is over: forget it.
+    Ended,
+}
+
+/// What the mixer is told; each replaces what was said of the same thing before.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// A source begins or has another codec.
+    Source(SourceSpec),
+    /// A source ended.
+    SourceGone(SourceId),
+    /// What a view shows.
+    Scene(Scene),
+    /// Who is heard by whom.
+    Mix(MixPlan),
+    /// Which streams are wanted.
+    Streams(StreamSet),
+    /// A keyframe in this stream, soon.
+    Keyframe(u32),
+}
+
+/// What one participant gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Who.
+    pub participant: ParticipantId,
+    /// The stream's serial.
+    pub video: Option<u32>,
+    /// The stream it got before, until the new one can begin.
+    pub leaving: Option<u32>,
+    /// The mix without its own voice.
+    pub audio: bool,
+}
+
+/// What one recording or broadcast gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRoute {
+    /// Which.
+    pub output: OutputId,
+    /// The serials of its streams, in its order.
+    pub streams: Vec<u32>,
+    /// Everyone's mix.
+    pub sound: bool,
+    /// What every participant sends, as it is.
+    pub sources: bool,
+}
