@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use commingle::id::{ParticipantId, SourceId};
+use commingle::link::child::link_on_stdin;
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{Codec, Size, Sounds, SourceKind};
-use commingle::mixer::{link_on_stdin, run_process};
+use commingle::mixer::run_process;
 use commingle::plan::SourceSpec;
 use commingle::time::now;
 
