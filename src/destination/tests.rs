@@ -119,11 +119,14 @@ fn each_use_has_its_schemes() {
     ] {
         assert_eq!(Destination::output(&text).is_ok(), out, "output {text}");
         assert_eq!(Destination::input(&text).is_ok(), inn, "input {text}");
-        let mixed: String = text.split_once(':').map_or(text.clone(), |(scheme, rest)| {
-            let scheme: String =
-                scheme.char_indices().map(|(i, c)| if i % 2 == 0 { c.to_ascii_uppercase() } else { c }).collect();
-            format!("{scheme}:{rest}")
-        });
+        let mixed: String = text.split_once(':').map_or_else(
+            || text.clone(),
+            |(scheme, rest)| {
+                let scheme: String =
+                    scheme.char_indices().map(|(i, c)| if i % 2 == 0 { c.to_ascii_uppercase() } else { c }).collect();
+                format!("{scheme}:{rest}")
+            },
+        );
         assert_eq!(Destination::output(&mixed).is_ok(), out, "output {mixed}");
         assert_eq!(Destination::input(&mixed).is_ok(), inn, "input {mixed}");
     }
