@@ -6,10 +6,12 @@
 pub mod id;
 pub mod media;
 pub mod plan;
+pub mod secret;
 pub mod time;
 
 // logic
 pub mod audio;
+pub mod destination;
 pub mod jitter;
 pub mod layout;
 pub mod sdp;

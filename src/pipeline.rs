@@ -82,6 +82,15 @@ pub struct EncodeHoles {
     pub queue: u32,
 }
 
+/// What fills the holes of the AAC encoder's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AacHoles {
+    /// Target bitrate in bit/s.
+    pub bitrate_bps: u32,
+    /// Pieces of sound that may wait before the encoder; the owner looks before it pushes.
+    pub queue: u32,
+}
+
 /// Which file, and what fills its holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
@@ -101,6 +110,8 @@ pub enum Recipe {
     EncodeH264(EncodeHoles),
     /// `encode_h264_openh264.gst`
     EncodeH264OpenH264(EncodeHoles),
+    /// `encode_aac.gst`
+    EncodeAac(AacHoles),
 }
 
 impl Recipe {
@@ -120,6 +131,7 @@ impl Recipe {
             Self::EncodeVp9(_) => file!("encode_vp9.gst"),
             Self::EncodeH264(_) => file!("encode_h264.gst"),
             Self::EncodeH264OpenH264(_) => file!("encode_h264_openh264.gst"),
+            Self::EncodeAac(_) => file!("encode_aac.gst"),
         }
     }
 
@@ -142,6 +154,11 @@ impl Recipe {
                 "bitrate_bps" => return Some(u64::from(holes.bitrate_kbps) * 1000),
                 "threads" => holes.threads,
                 "keyframe_distance" => holes.keyframe_distance,
+                "queue" => holes.queue,
+                _ => return None,
+            },
+            Self::EncodeAac(holes) => match hole {
+                "bitrate_bps" => holes.bitrate_bps,
                 "queue" => holes.queue,
                 _ => return None,
             },
@@ -338,6 +355,7 @@ mod tests {
             Recipe::EncodeVp9(encode),
             Recipe::EncodeH264(encode),
             Recipe::EncodeH264OpenH264(encode),
+            Recipe::EncodeAac(AacHoles { bitrate_bps: 128_000, queue: 50 }),
         ]
     }
 
@@ -345,7 +363,8 @@ mod tests {
     fn every_file_is_used_states_its_purpose_and_parses() {
         crate::codec::init().expect("GStreamer is installed");
         let ends = ["appsrc", "appsink"];
-        let codecs = ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc"];
+        let codecs =
+            ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc", "avenc_aac"];
         let mut used = BTreeSet::new();
         for recipe in every_recipe() {
             let (file, text) = recipe.load();

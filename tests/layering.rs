@@ -13,8 +13,8 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    Row { modules: &["id", "time", "media", "plan"], peers: true },
-    Row { modules: &["layout", "audio", "speaker", "tier", "jitter", "sdp"], peers: false },
+    Row { modules: &["id", "time", "media", "plan", "secret"], peers: true },
+    Row { modules: &["layout", "audio", "speaker", "tier", "jitter", "sdp", "destination"], peers: false },
     Row { modules: &["transport"], peers: false },
     Row { modules: &["room"], peers: false },
     Row { modules: &["link", "config", "metrics"], peers: false },
@@ -43,6 +43,8 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("rtc", &["transport", "edge", "bots"]),
     ("ureq", &["bots"]),
     ("axum", &["edge"]),
+    ("url", &["destination"]),
+    ("ipnet", &["destination"]),
     ("toml", &["config"]),
     ("anyhow", &["cli", "main"]),
     ("clap", &["cli", "main"]),

@@ -4,6 +4,7 @@
 //! frame's own header says. Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and payloads,
 //! by callback from the codec's own thread.
 
+pub mod aac;
 pub mod colour;
 mod decode;
 mod depay;
@@ -33,7 +34,7 @@ use crate::media::{Codec, Size};
 use crate::pipeline::PipelineError;
 
 /// Elements the pipelines need, and the Debian package that brings each.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 11] = [
     ("appsrc", "gstreamer1.0-plugins-base"),
     ("appsink", "gstreamer1.0-plugins-base"),
     ("vp8dec", "gstreamer1.0-plugins-good"),
@@ -44,6 +45,7 @@ const NEEDED: [(&str, &str); 10] = [
     ("vp9enc", "gstreamer1.0-plugins-good"),
     ("x264enc", "gstreamer1.0-plugins-ugly"),
     ("openh264enc", "gstreamer1.0-plugins-bad"),
+    ("avenc_aac", "gstreamer1.0-libav"),
 ];
 
 /// Why media could not be decoded, encoded or packed.

@@ -5,7 +5,6 @@
 //! The documented sample is `assets/commingle.toml`; a test holds it equal to the defaults here.
 
 mod layers;
-mod secret;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,8 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
-pub use self::secret::Secret;
+use crate::destination::{Guard, Network};
 use crate::media::{Codec, Kind, Size, Sounds};
+pub use crate::secret::Secret;
 use crate::tier::{Ladder, TierSpec};
 
 /// Every key with its default and a comment: what `commingle config print-default` prints.
@@ -51,6 +51,10 @@ pub struct Config {
     pub video: Video,
     /// The quality ladder.
     pub tiers: Tiers,
+    /// Broadcasts.
+    pub outputs: Outputs,
+    /// Sources from elsewhere.
+    pub inputs: Inputs,
     /// What one caller may take.
     pub limits: Limits,
 }
@@ -203,6 +207,40 @@ pub enum H264Encoder {
     X264,
     /// Cisco's openh264.
     OpenH264,
+}
+
+/// Where broadcasts may go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outputs {
+    /// Also private networks and this machine.
+    pub allow_private: bool,
+    /// Also these networks, whatever they are.
+    pub allow: Vec<Network>,
+}
+
+impl Outputs {
+    /// What says whether a broadcast may go to an address.
+    pub fn guard(&self) -> Guard {
+        Guard { allow_private: self.allow_private, allow: self.allow.clone() }
+    }
+}
+
+/// Where inputs may be fetched from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inputs {
+    /// Also private networks and this machine.
+    pub allow_private: bool,
+    /// Also these networks, whatever they are.
+    pub allow: Vec<Network>,
+}
+
+impl Inputs {
+    /// What says whether an input may be fetched from an address.
+    pub fn guard(&self) -> Guard {
+        Guard { allow_private: self.allow_private, allow: self.allow.clone() }
+    }
 }
 
 /// What one caller may take.

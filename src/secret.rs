@@ -1,4 +1,6 @@
-//! A text that must not reach a log.
+//! A text that must not reach a log, an event or an answer.
+//!
+//! Owns: that only who asks for it by [`Secret::expose`] sees it. Does not know: what it opens.
 
 use std::fmt;
 

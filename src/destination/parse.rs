@@ -1,0 +1,254 @@
+//! URLs into targets.
+//!
+//! The crate `url` reads hosts of the web's own schemes as browsers do (decimal, octal and hexadecimal IPv4 addresses
+//! become addresses, names are made plain), and leaves those of other schemes as they are. So each host is read once more
+//! here, as one of the web's.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use url::Url;
+
+use super::target::{Rtmp, Rtsp, Srt, SrtMode, Target, Web};
+use super::{DestinationError, Endpoint, Host, URL_MAX};
+use crate::secret::Secret;
+
+type Result<T> = std::result::Result<T, DestinationError>;
+
+const RTMP: &str = "rtmp://HOST/APP/KEY";
+const SRT: &str = "srt://HOST:PORT, or srt://:PORT?mode=listener";
+const WHIP: &str = "whip+https://HOST/PATH";
+const WHEP: &str = "whep+https://HOST/PATH";
+const RTP: &str = "rtp://HOST:PORT";
+const RTSP: &str = "rtsp://HOST/PATH";
+const HTTP: &str = "https://HOST/PATH";
+const OUTPUTS: &str = "one of rtmp://HOST/APP/KEY, rtmps://…, srt://HOST:PORT, whip+https://HOST/PATH, rtp://HOST:PORT";
+const INPUTS: &str = "one of rtmp://HOST/APP/KEY, rtmps://…, srt://HOST:PORT, rtsp://HOST/PATH, https://HOST/PATH, \
+                      whep+https://HOST/PATH, file:NAME";
+
+/// What lost packets may take where nobody says it, as libsrt has it, for links that are not bad.
+const SRT_LATENCY: Duration = Duration::from_millis(120);
+
+pub(super) fn output(text: &str) -> Result<Target> {
+    match scheme(text, OUTPUTS)?.as_str() {
+        scheme @ ("rtmp" | "rtmps") => rtmp(text, scheme == "rtmps"),
+        "srt" => srt(text),
+        "whip+https" | "whip+http" => Ok(Target::Whip(web(&text["whip+".len()..], WHIP, false)?)),
+        "rtp" => rtp(text),
+        _ => Err(DestinationError::Scheme(OUTPUTS)),
+    }
+}
+
+pub(super) fn input(text: &str) -> Result<Target> {
+    match scheme(text, INPUTS)?.as_str() {
+        scheme @ ("rtmp" | "rtmps") => rtmp(text, scheme == "rtmps"),
+        "srt" => srt(text),
+        "rtsp" => rtsp(text),
+        "http" | "https" => Ok(Target::Http(web(text, HTTP, true)?)),
+        "whep+https" | "whep+http" => Ok(Target::Whep(web(&text["whep+".len()..], WHEP, false)?)),
+        "file" => file(&text["file:".len()..]),
+        _ => Err(DestinationError::Scheme(INPUTS)),
+    }
+}
+
+/// The scheme in small letters, of a text that is worth a closer look.
+fn scheme(text: &str, write: &'static str) -> Result<String> {
+    if text.len() > URL_MAX {
+        return Err(DestinationError::TooLong);
+    }
+    let (scheme, _) = text.split_once(':').ok_or(DestinationError::NotAUrl(write))?;
+    let scheme = scheme.to_ascii_lowercase();
+    let blank = |c: char| c.is_control() || (c.is_whitespace() && (scheme != "file" || c != ' '));
+    if text.contains(blank) {
+        return Err(DestinationError::Blank);
+    }
+    Ok(scheme)
+}
+
+fn url(text: &str, write: &'static str) -> Result<Url> {
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::InvalidPort => DestinationError::Port(write),
+        url::ParseError::RelativeUrlWithoutBase => DestinationError::NotAUrl(write),
+        _ => DestinationError::Host(write),
+    })?;
+    if url.fragment().is_some() {
+        return Err(DestinationError::Fragment);
+    }
+    Ok(url)
+}
+
+fn no_login(url: &Url, instead: &'static str) -> Result<()> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(());
+    }
+    Err(DestinationError::UserInfo(instead))
+}
+
+fn endpoint(url: &Url, usual: Option<u16>, write: &'static str) -> Result<Endpoint> {
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or(DestinationError::Host(write))?;
+    let host = match url::Host::parse(host).map_err(|_| DestinationError::Host(write))? {
+        url::Host::Domain(name) => Host::Name(name),
+        url::Host::Ipv4(address) => Host::Address(address.into()),
+        url::Host::Ipv6(address) => Host::Address(address.into()),
+    };
+    let port = url.port().or(usual).filter(|port| *port != 0).ok_or(DestinationError::Port(write))?;
+    Ok(Endpoint { host, port })
+}
+
+fn rtmp(text: &str, tls: bool) -> Result<Target> {
+    let url = url(text, RTMP)?;
+    no_login(&url, "write rtmp://HOST/APP/KEY")?;
+    let endpoint = endpoint(&url, Some(Rtmp::default_port(tls)), RTMP)?;
+    let path = url.path().trim_start_matches('/');
+    let (app, name) = path.rsplit_once('/').ok_or(DestinationError::StreamKey)?;
+    let app = app.trim_end_matches('/');
+    if app.is_empty() || name.is_empty() {
+        return Err(DestinationError::StreamKey);
+    }
+    let key = url.query().map_or_else(|| name.to_owned(), |query| format!("{name}?{query}"));
+    Ok(Target::Rtmp(Rtmp { tls, endpoint, app: app.to_owned(), key: Secret::from(key) }))
+}
+
+fn srt(text: &str) -> Result<Target> {
+    // `srt://:PORT` is how everybody writes a listener, and no URL by the standard.
+    let unspecified = text["srt:".len()..].strip_prefix("//:");
+    let text = unspecified.map_or_else(|| text.to_owned(), |rest| format!("srt://{}:{rest}", Ipv4Addr::UNSPECIFIED));
+    let url = url(&text, SRT)?;
+    no_login(&url, "use the parameters passphrase and streamid")?;
+    if !matches!(url.path(), "" | "/") {
+        return Err(DestinationError::NotAUrl(SRT));
+    }
+    let endpoint = endpoint(&url, None, SRT)?;
+    let mut parameters = SrtParameters::read(&url)?;
+    let passphrase = parameters.passphrase.take();
+    if passphrase.as_ref().is_some_and(|text| !(10..=79).contains(&text.len()))
+        || (passphrase.is_none() && parameters.pbkeylen.is_some())
+    {
+        return Err(DestinationError::SrtPassphrase);
+    }
+    let key_length = match parameters.pbkeylen.as_deref() {
+        None | Some("16") => 16,
+        Some("24") => 24,
+        Some("32") => 32,
+        Some(_) => return Err(DestinationError::SrtPassphrase),
+    };
+    if parameters.streamid.as_ref().is_some_and(|id| id.len() > 512) {
+        return Err(DestinationError::SrtStreamId);
+    }
+    let latency = match parameters.latency {
+        None => SRT_LATENCY,
+        Some(text) => {
+            let millis = text.parse().ok().filter(|millis| (20..=8_000).contains(millis));
+            Duration::from_millis(millis.ok_or(DestinationError::SrtLatency)?)
+        }
+    };
+    let mode = match (parameters.mode.as_deref(), &endpoint.host) {
+        (None | Some("caller"), _) if unspecified.is_some() => return Err(DestinationError::Host(SRT)),
+        (None | Some("caller"), _) => SrtMode::Caller(endpoint),
+        (Some("listener"), Host::Address(address)) => SrtMode::Listener(SocketAddr::new(*address, endpoint.port)),
+        (Some("listener"), Host::Name(_)) => return Err(DestinationError::Host(SRT)),
+        (Some(_), _) => return Err(DestinationError::SrtMode),
+    };
+    let secret = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::from);
+    Ok(Target::Srt(Srt {
+        mode,
+        latency,
+        passphrase: secret(passphrase),
+        key_length,
+        stream_id: secret(parameters.streamid),
+    }))
+}
+
+#[derive(Default)]
+struct SrtParameters {
+    mode: Option<String>,
+    latency: Option<String>,
+    passphrase: Option<String>,
+    pbkeylen: Option<String>,
+    streamid: Option<String>,
+}
+
+impl SrtParameters {
+    fn read(url: &Url) -> Result<Self> {
+        let mut read = Self::default();
+        for (name, value) in url.query_pairs() {
+            let place = match &*name {
+                "mode" => &mut read.mode,
+                "latency" => &mut read.latency,
+                "passphrase" => &mut read.passphrase,
+                "pbkeylen" => &mut read.pbkeylen,
+                "streamid" => &mut read.streamid,
+                _ => return Err(DestinationError::SrtParameter),
+            };
+            if place.replace(value.into_owned()).is_some() {
+                return Err(DestinationError::SrtParameter);
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn rtp(text: &str) -> Result<Target> {
+    let url = url(text, RTP)?;
+    no_login(&url, "bare RTP has none")?;
+    if !matches!(url.path(), "" | "/") || url.query().is_some() {
+        return Err(DestinationError::NotAUrl(RTP));
+    }
+    let endpoint = endpoint(&url, None, RTP)?;
+    // Sound is two above, and its reports one more.
+    if endpoint.port > u16::MAX - 3 {
+        return Err(DestinationError::RtpPort(endpoint.port));
+    }
+    Ok(Target::Rtp(endpoint))
+}
+
+fn rtsp(text: &str) -> Result<Target> {
+    let url = url(text, RTSP)?;
+    let endpoint = endpoint(&url, Some(Rtsp::PORT), RTSP)?;
+    let login = (!url.username().is_empty() || url.password().is_some()).then(|| {
+        let plain = |text: &str| {
+            let plain: Vec<u8> = percent_decoded(text).collect();
+            Secret::from(String::from_utf8_lossy(&plain).into_owned())
+        };
+        (plain(url.username()), plain(url.password().unwrap_or_default()))
+    });
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    Ok(Target::Rtsp(Rtsp { endpoint, path: Secret::from(path), login }))
+}
+
+fn percent_decoded(text: &str) -> impl Iterator<Item = u8> {
+    let mut bytes = text.bytes();
+    std::iter::from_fn(move || {
+        let byte = bytes.next()?;
+        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        let mut ahead = bytes.clone();
+        if byte == b'%'
+            && let (Some(high), Some(low)) = (digit(ahead.next()), digit(ahead.next()))
+        {
+            bytes = ahead;
+            return Some((high * 16 + low) as u8);
+        }
+        Some(byte)
+    })
+}
+
+fn web(text: &str, write: &'static str, login: bool) -> Result<Web> {
+    let url = url(text, write)?;
+    if !login {
+        no_login(&url, "give a `token` beside the URL where the server wants one")?;
+    }
+    let tls = url.scheme() == "https";
+    let endpoint = endpoint(&url, Some(Web::default_port(tls)), write)?;
+    Ok(Web { tls, endpoint, url: Secret::from(String::from(url)) })
+}
+
+fn file(name: &str) -> Result<Target> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | '_' | '-');
+    let fine = (1..=128).contains(&name.len())
+        && name.chars().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !fine {
+        return Err(DestinationError::FileName);
+    }
+    Ok(Target::File(name.to_owned()))
+}

@@ -1,0 +1,383 @@
+//! Tricks, and what holds for every URL and address.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECRET: &str = "s3cr3t-of-many-letters";
+
+fn output(text: &str) -> Destination {
+    Destination::output(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn input(text: &str) -> Destination {
+    Destination::input(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn rtmp(text: &str) -> Rtmp {
+    match output(text).target() {
+        Target::Rtmp(rtmp) => rtmp.clone(),
+        other => panic!("{text} is {other}"),
+    }
+}
+
+fn srt(text: &str) -> Srt {
+    match output(text).target() {
+        Target::Srt(srt) => srt.clone(),
+        other => panic!("{text} is {other}"),
+    }
+}
+
+#[test]
+fn rtmp_servers_as_the_platforms_write_them() {
+    for (text, tc_url, port, key) in [
+        ("rtmp://a.rtmp.youtube.com/live2/abcd-efgh", "rtmp://a.rtmp.youtube.com/live2", 1935, "abcd-efgh"),
+        ("rtmps://a.rtmps.youtube.com:443/live2/k", "rtmps://a.rtmps.youtube.com/live2", 443, "k"),
+        (
+            "rtmp://live.twitch.tv/app/live_1?bandwidthtest=true",
+            "rtmp://live.twitch.tv/app",
+            1935,
+            "live_1?bandwidthtest=true",
+        ),
+        (
+            "rtmps://live-api-s.facebook.com:443/rtmp/FB-1-0-x?s_bl=1&s_ps=1",
+            "rtmps://live-api-s.facebook.com/rtmp",
+            443,
+            "FB-1-0-x?s_bl=1&s_ps=1",
+        ),
+        ("RTMP://Host.Example:80/app/instance/key", "rtmp://host.example:80/app/instance", 80, "key"),
+        ("rtmp://[2001:db8::1]:1936/app/key", "rtmp://[2001:db8::1]:1936/app", 1936, "key"),
+    ] {
+        let rtmp = rtmp(text);
+        assert_eq!((rtmp.tc_url().as_str(), rtmp.endpoint.port, rtmp.key.expose()), (tc_url, port, key), "{text}");
+        assert_eq!(output(text).redacted(), format!("{tc_url}/…"));
+    }
+}
+
+#[test]
+fn srt_says_who_connects() {
+    let caller =
+        srt("srt://live.example:9000?streamid=%23!::r=a,m=publish&latency=300&passphrase=0123456789&pbkeylen=32");
+    assert_eq!(caller.mode, SrtMode::Caller(Endpoint { host: Host::Name("live.example".into()), port: 9000 }));
+    assert_eq!((caller.latency, caller.key_length), (Duration::from_millis(300), 32));
+    assert_eq!(caller.stream_id.as_ref().map(Secret::expose), Some("#!::r=a,m=publish"));
+    assert_eq!(caller.to_string(), "srt://live.example:9000?mode=caller&latency=300&passphrase=…&streamid=…");
+    for (text, address) in [
+        ("srt://:9000?mode=listener", "0.0.0.0:9000"),
+        ("srt://[::]:9000?mode=listener", "[::]:9000"),
+        ("SRT://127.0.0.1:9000?mode=listener", "127.0.0.1:9000"),
+    ] {
+        let listener = output(text);
+        assert_eq!(listener.endpoint(), None);
+        let address: SocketAddr = address.parse().expect("an address");
+        assert!(matches!(listener.target(), Target::Srt(srt) if srt.mode == SrtMode::Listener(address)), "{text}");
+    }
+    for (text, error) in [
+        ("srt://host", DestinationError::Port("")),
+        ("srt://:9000", DestinationError::Host("")),
+        ("srt://name:9000?mode=listener", DestinationError::Host("")),
+        ("srt://h:1?mode=rendezvous", DestinationError::SrtMode),
+        ("srt://h:1?mode=caller&mode=caller", DestinationError::SrtParameter),
+        ("srt://h:1?passphrase=short", DestinationError::SrtPassphrase),
+        ("srt://h:1?passphrase=", DestinationError::SrtPassphrase),
+        ("srt://h:1?pbkeylen=16", DestinationError::SrtPassphrase),
+        ("srt://h:1?latency=9000", DestinationError::SrtLatency),
+        ("srt://h:1?linger=1", DestinationError::SrtParameter),
+        ("srt://h:1/path", DestinationError::NotAUrl("")),
+    ] {
+        let found = Destination::output(text).expect_err(text);
+        assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&error), "{text}: {found}");
+    }
+}
+
+#[test]
+fn each_use_has_its_schemes() {
+    let host = "h.example";
+    for (text, out, inn) in [
+        (format!("rtmp://{host}/a/k"), true, true),
+        (format!("rtmps://{host}/a/k"), true, true),
+        (format!("srt://{host}:1"), true, true),
+        (format!("whip+https://{host}/x"), true, false),
+        (format!("whip+http://{host}/x"), true, false),
+        (format!("rtp://{host}:5004"), true, false),
+        (format!("whep+https://{host}/x"), false, true),
+        (format!("whep+http://{host}/x"), false, true),
+        (format!("rtsp://user:pass@{host}/x"), false, true),
+        (format!("https://{host}/x.m3u8"), false, true),
+        (format!("http://user:pass@{host}/x"), false, true),
+        ("file:clip one.mp4".into(), false, true),
+        ("file:///etc/passwd".into(), false, false),
+        (format!("ftp://{host}/x"), false, false),
+        (format!("javascript:alert({host})"), false, false),
+        (format!("gopher://{host}/x"), false, false),
+        ("data:text/plain,x".into(), false, false),
+        (host.into(), false, false),
+        (String::new(), false, false),
+    ] {
+        assert_eq!(Destination::output(&text).is_ok(), out, "output {text}");
+        assert_eq!(Destination::input(&text).is_ok(), inn, "input {text}");
+        let mixed: String = text.split_once(':').map_or_else(
+            || text.clone(),
+            |(scheme, rest)| {
+                let scheme: String =
+                    scheme.char_indices().map(|(i, c)| if i % 2 == 0 { c.to_ascii_uppercase() } else { c }).collect();
+                format!("{scheme}:{rest}")
+            },
+        );
+        assert_eq!(Destination::output(&mixed).is_ok(), out, "output {mixed}");
+        assert_eq!(Destination::input(&mixed).is_ok(), inn, "input {mixed}");
+    }
+}
+
+#[test]
+fn tricks_with_hosts_and_ports() {
+    let loopback = Host::Address(Ipv4Addr::LOCALHOST.into());
+    for host in
+        ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.0.1.", "0x7f.1", "%31%32%37.0.0.1"]
+    {
+        for text in [format!("whip+http://{host}:80/x"), format!("rtmp://{host}:80/a/k"), format!("srt://{host}:80")] {
+            let endpoint = output(&text).endpoint().cloned();
+            assert_eq!(endpoint, Some(Endpoint { host: loopback.clone(), port: 80 }), "{text}");
+        }
+    }
+    let mapped = output("whip+http://[::ffff:169.254.169.254]/");
+    let Some(Endpoint { host: Host::Address(address), .. }) = mapped.endpoint() else { panic!("an address") };
+    assert!(matches!(Guard::default().check(*address), Err(Refused::Address { why: Why::Metadata, .. })));
+    for text in [
+        "rtmp:///app/key",
+        "rtmp://:1935/app/key",
+        "rtmp://host:0/app/key",
+        "rtmp://host:65536/app/key",
+        "rtmp://host/app",
+        "rtmp://host/app/",
+        "rtmp://host//key",
+        "rtmp://user@host/app/key",
+        "rtmp://good.example@127.0.0.1/app/key",
+        "rtmp://host/app/key#part",
+        "rtmp://ho st/app/key",
+        "rtmp://ho\nst/app/key",
+        "rtmp://[fe80::1%25eth0]/app/key",
+        "rtmp://[fe80::1%eth0]/app/key",
+        "rtmp://300.1.1.1/app/key",
+        "rtmp://ho\\st/app/key",
+        "whip+https://",
+        "whip+https://user:pass@host/x",
+        "whip+ftp://host/x",
+        "rtp://host",
+        "rtp://host:0",
+        "rtp://host:65533",
+        "rtp://host:5004/path",
+    ] {
+        assert!(Destination::output(text).is_err(), "{text}");
+    }
+    let long = format!("rtmp://host/app/{}", "k".repeat(URL_MAX));
+    assert_eq!(Destination::output(&long), Err(DestinationError::TooLong));
+}
+
+#[test]
+fn files_are_names_and_no_paths() {
+    assert_eq!(input("file:Clip 1_a-b.mp4").target(), &Target::File("Clip 1_a-b.mp4".into()));
+    for name in [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/etc/passwd",
+        "//host/x",
+        "a%2fb",
+        "a\0b",
+        "a\nb",
+        "-x",
+        " x",
+    ] {
+        assert!(Destination::input(&format!("file:{name}")).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn rtsp_is_fetched_from_the_address_that_was_checked() {
+    let Target::Rtsp(rtsp) = input("rtsp://us%40er:p%3ass@cam.example/a?b=c").target().clone() else { panic!("rtsp") };
+    let (user, password) = rtsp.login.as_ref().expect("written");
+    assert_eq!((user.expose(), password.expose()), ("us@er", "p:ss"));
+    assert_eq!(rtsp.url_at(Ipv6Addr::LOCALHOST.into()).expose(), "rtsp://[::1]:554/a?b=c");
+}
+
+#[test]
+fn nothing_but_the_secret_form_shows_a_secret() {
+    let token = || Secret::from(SECRET.to_owned());
+    for destination in [
+        output(&format!("rtmp://host/app/{SECRET}?a={SECRET}")),
+        output(&format!("srt://host:1?passphrase={SECRET}&streamid={SECRET}")),
+        output(&format!("whip+https://host/{SECRET}?{SECRET}")).with_token(token()).expect("takes one"),
+        input(&format!("whep+https://host/{SECRET}")).with_token(token()).expect("takes one"),
+        input(&format!("rtsp://{SECRET}:{SECRET}@host/{SECRET}?{SECRET}")),
+        input(&format!("https://{SECRET}:{SECRET}@host/{SECRET}?{SECRET}")),
+    ] {
+        let json = serde_json::to_string(&destination).expect("a text");
+        let form = destination.secret_form();
+        for shown in [destination.to_string(), destination.redacted(), format!("{destination:?}"), json] {
+            assert!(!shown.contains(SECRET) && shown.contains("host"), "{shown}");
+        }
+        assert!(!format!("{form:?} {:?}", destination.target()).contains(SECRET));
+        let across =
+            postcard::from_bytes::<SecretForm>(&postcard::to_stdvec(&form).expect("plain data")).expect("whole");
+        assert_eq!(across.open(), Ok(destination));
+    }
+    assert_eq!(output("rtmp://host/app/key").with_token(token()), Err(DestinationError::Token));
+    for token in ["", "two words", "line\r\nX-Header: 1"] {
+        let whip = output("whip+https://host/x");
+        assert_eq!(whip.with_token(Secret::from(token.to_owned())), Err(DestinationError::Token));
+    }
+}
+
+fn why(address: &str) -> Option<Why> {
+    match Guard::default().check(address.parse().expect("an address")) {
+        Ok(()) => None,
+        Err(Refused::Address { why, .. }) => Some(why),
+        Err(Refused::None) => panic!("an address was given"),
+    }
+}
+
+#[test]
+fn addresses_are_what_they_are() {
+    for (address, kind) in [
+        ("1.1.1.1", None),
+        ("172.32.0.1", None),
+        ("100.128.0.1", None),
+        ("2606:4700::1111", None),
+        ("64:ff9b::101:101", None),
+        ("::ffff:1.1.1.1", None),
+        ("127.0.0.1", Some(Why::Loopback)),
+        ("127.255.0.9", Some(Why::Loopback)),
+        ("::1", Some(Why::Loopback)),
+        ("::ffff:127.0.0.1", Some(Why::Loopback)),
+        ("64:ff9b::7f00:1", Some(Why::Loopback)),
+        ("2002:7f00:1::", Some(Why::Loopback)),
+        ("::127.0.0.1", Some(Why::Loopback)),
+        ("10.0.0.1", Some(Why::Private)),
+        ("172.16.0.1", Some(Why::Private)),
+        ("192.168.1.1", Some(Why::Private)),
+        ("100.64.0.1", Some(Why::Private)),
+        ("fd12::1", Some(Why::Private)),
+        ("fec0::1", Some(Why::Private)),
+        ("64:ff9b:1::1", Some(Why::Private)),
+        ("169.254.1.1", Some(Why::LinkLocal)),
+        ("fe80::1", Some(Why::LinkLocal)),
+        ("169.254.169.254", Some(Why::Metadata)),
+        ("::ffff:169.254.169.254", Some(Why::Metadata)),
+        ("64:ff9b::a9fe:a9fe", Some(Why::Metadata)),
+        ("fd00:ec2::254", Some(Why::Metadata)),
+        ("100.100.100.200", Some(Why::Metadata)),
+        ("168.63.129.16", Some(Why::Metadata)),
+        ("224.0.0.1", Some(Why::Multicast)),
+        ("ff02::1", Some(Why::Multicast)),
+        ("0.0.0.0", Some(Why::Unspecified)),
+        ("::", Some(Why::Unspecified)),
+        ("0.1.2.3", Some(Why::Reserved)),
+        ("192.0.2.1", Some(Why::Reserved)),
+        ("198.18.0.1", Some(Why::Reserved)),
+        ("203.0.113.1", Some(Why::Reserved)),
+        ("255.255.255.255", Some(Why::Reserved)),
+        ("2001:db8::1", Some(Why::Reserved)),
+        ("2001::1", Some(Why::Reserved)),
+        ("3fff::1", Some(Why::Reserved)),
+        ("4000::1", Some(Why::Reserved)),
+    ] {
+        assert_eq!(why(address), kind, "{address}");
+    }
+}
+
+#[test]
+fn the_configuration_opens_what_it_names() {
+    let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let open = Guard { allow_private: true, allow: Vec::new() };
+    for (text, allowed) in [
+        ("127.0.0.1", true),
+        ("::ffff:10.0.0.1", true),
+        ("fd12::1", true),
+        ("169.254.169.254", false),
+        ("fd00:ec2::254", false),
+        ("169.254.0.1", false),
+        ("224.0.0.1", false),
+        ("0.0.0.0", false),
+        ("192.0.2.1", false),
+    ] {
+        assert_eq!(open.check(address(text)).is_ok(), allowed, "{text}");
+    }
+    let listed = Guard {
+        allow_private: false,
+        allow: ["10.1.0.0/16", "239.0.0.0/8", "fd12::/16"].map(|text| text.parse().expect("a network")).into(),
+    };
+    for (text, allowed) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("10.2.0.1", false),
+        ("239.1.1.1", true),
+        ("fd12::5", true),
+        ("fd13::5", false),
+        ("127.0.0.1", false),
+    ] {
+        assert_eq!(listed.check(address(text)).is_ok(), allowed, "{text}");
+    }
+    let refused = listed.choose(&[address("1.1.1.1"), address("::ffff:127.0.0.1")]).expect_err("one is bad");
+    let text = refused.to_string();
+    assert!(text.contains("127.0.0.1/32") && text.contains("allow_private") && text.contains("[outputs]"), "{text}");
+    assert_eq!(listed.choose(&[address("::ffff:1.1.1.1"), address("10.1.0.1")]), Ok(address("1.1.1.1")));
+    assert_eq!(listed.choose(&[]), Err(Refused::None));
+    for text in ["10.1.0.0", "10.1.0.0/33", "name/8", ""] {
+        assert!(text.parse::<Network>().is_err(), "{text}");
+    }
+}
+
+proptest! {
+    /// Nothing that can be written makes it panic, and what is taken survives the link.
+    #[test]
+    fn any_text(text in "(rtmp|rtmps|srt|rtp|rtsp|http|whip\\+https|whep\\+http|file|x)?:?(//)?\\PC{0,40}") {
+        for destination in [Destination::output(&text), Destination::input(&text)].into_iter().flatten() {
+            prop_assert_eq!(destination.secret_form().open(), Ok(destination.clone()));
+            if let Some(endpoint) = destination.endpoint() {
+                prop_assert!(endpoint.port != 0 && !endpoint.host.to_string().is_empty());
+            }
+        }
+    }
+
+    /// An IPv4 address in any wrapping is judged as it is alone.
+    #[test]
+    fn wrapping_changes_nothing(bits in any::<u32>(), special in any::<bool>(), allow_private in any::<bool>()) {
+        let address = Ipv4Addr::from(if special { 0xa9fe_0000 | (bits & 0xffff) } else { bits });
+        let guard = Guard { allow_private, allow: Vec::new() };
+        let alone = guard.check(address.into());
+        let [high, low] = [(u32::from(address) >> 16) as u16, u32::from(address) as u16];
+        let mut wrapped = vec![
+            address.to_ipv6_mapped(),
+            Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+            Ipv6Addr::new(0x2002, high, low, 1, 2, 3, 4, 5),
+        ];
+        if high != 0 {
+            wrapped.push(Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low));
+        }
+        for wrapped in wrapped {
+            prop_assert_eq!(guard.check(wrapped.into()), alone, "{}", wrapped);
+        }
+    }
+
+    /// What is chosen is one of the addresses, and may be connected to; where one may not, none is chosen.
+    #[test]
+    fn what_is_chosen_is_allowed(bits in prop::collection::vec((any::<u128>(), any::<bool>()), 0..6)) {
+        let addresses: Vec<IpAddr> = bits.into_iter().map(|(bits, v6)| {
+            if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
+        }).collect();
+        let guard = Guard::default();
+        let all = addresses.iter().all(|address| guard.check(*address).is_ok());
+        match guard.choose(&addresses) {
+            Ok(chosen) => prop_assert!(all && addresses.iter().any(|address| address.to_canonical() == chosen)),
+            Err(_) => prop_assert!(!all || addresses.is_empty()),
+        }
+    }
+}
