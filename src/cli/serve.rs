@@ -142,6 +142,7 @@ fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
             folder: std::path::absolute(&config.data.dir).context("cannot tell where data.dir is")?.join("recordings"),
             floor_bytes: u64::from(config.recordings.floor_mb) * 1_000_000,
         },
+        broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
         canvas: config.video.canvas,
         fps: config.video.fps,

@@ -176,6 +176,21 @@ impl Destination {
         }
     }
 
+    /// How it is spoken to, in one word: `rtmp`, `srt`, `whip`.
+    pub fn kind(&self) -> &'static str {
+        match &self.target {
+            Target::Rtmp(Rtmp { tls: false, .. }) => "rtmp",
+            Target::Rtmp(Rtmp { tls: true, .. }) => "rtmps",
+            Target::Srt(_) => "srt",
+            Target::Whip(_) => "whip",
+            Target::Whep(_) => "whep",
+            Target::Http(_) => "http",
+            Target::Rtsp(_) => "rtsp",
+            Target::Rtp(_) => "rtp",
+            Target::File(_) => "file",
+        }
+    }
+
     /// What people may see: `rtmp://live.example/app/…`.
     pub fn redacted(&self) -> String {
         self.target.to_string()

@@ -7,8 +7,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::destination::{Guard, SecretForm};
 use crate::id::{OutputId, ParticipantId, RoomName, SourceId};
 use crate::media::{EncodedPacket, FileFormat, Rect, Size, SourceKind, SourcePacket};
 use crate::plan::{SourceSpec, StreamSpec};
@@ -70,6 +72,54 @@ pub enum Target {
     File(FileTarget),
     /// A file for each participant, of what it sent.
     Tracks(FileTarget),
+    /// The composition and everyone's mix, sent to somebody else's server.
+    Send(SendTarget),
+    /// Parts and segments for HLS, which the edge serves: what every stream shows, and everyone's mix.
+    Hls(HlsTarget),
+}
+
+/// Where a broadcast goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendTarget {
+    /// The far end, with its secrets.
+    pub destination: SecretForm,
+    /// Which addresses it may have.
+    pub guard: Guard,
+}
+
+/// How HLS is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HlsTarget {
+    /// A segment begins at the first keyframe after so much.
+    pub segment: Duration,
+    /// Parts of a segment are as long, but for the last.
+    pub part: Duration,
+}
+
+/// A piece of HLS. Renditions are the streams, in their order, and behind them the sound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HlsPiece {
+    /// A rendition begins: what its players need first.
+    Init {
+        /// The codec as in playlists (RFC 6381).
+        codec: String,
+        /// `ftyp` and `moov`.
+        data: Bytes,
+    },
+    /// A part of the segment that grows.
+    Part {
+        /// How long it is.
+        duration: Duration,
+        /// A player may begin with it.
+        independent: bool,
+        /// `moof` and `mdat`.
+        data: Bytes,
+    },
+    /// The segment that grew is whole; the next part begins another, at this time since the epoch.
+    Cut {
+        /// When.
+        at: Duration,
+    },
 }
 
 /// Where and how a recording is written.
@@ -137,6 +187,13 @@ pub enum FromOutput {
     Report(OutputReport),
     /// A file was begun, or is complete.
     File(FileReport),
+    /// A piece of HLS.
+    Hls {
+        /// Which rendition.
+        rendition: u8,
+        /// The piece.
+        piece: HlsPiece,
+    },
     /// It has come to an end; the link ends next. With a reason where nobody asked for the end.
     Ended {
         /// What went wrong, and what to do.

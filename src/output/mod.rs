@@ -1,6 +1,6 @@
 //! Output processes: one a recording or broadcast; packets of streams come in, files or connections are fed.
 //!
-//! Owns: [`frames`] (packets to frames with times), the [`Target`] that takes them, and [`run_process`], which has the link.
+//! Owns: [`frames`] (packets to frames with times), [`steady`] (sound without pauses), the [`Target`] that takes them, and [`run_process`], which has the link.
 //! Does not know: rooms, people beyond their names, mixers; who asked for the output.
 //!
 //! Threads: `link-reader` decodes messages; `worker` gives them to the target, which may write to disks and networks as
@@ -10,6 +10,7 @@
 mod desk;
 pub mod frames;
 mod process;
+pub mod steady;
 mod target;
 
 pub use self::desk::Desk;

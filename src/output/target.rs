@@ -82,5 +82,6 @@ pub trait Target: Send {
 pub(super) fn open(settings: OutputSettings, _desk: &Desk) -> Result<Box<dyn Target>, Failure> {
     match settings.target {
         output::Target::File(_) | output::Target::Tracks(_) => Err(Failure("nothing is recorded yet".to_owned())),
+        output::Target::Send(_) | output::Target::Hls(_) => Err(Failure("nothing is broadcast yet".to_owned())),
     }
 }

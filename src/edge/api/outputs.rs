@@ -1,4 +1,4 @@
-//! The recordings of a room: begin, see, end. The files they make are another matter.
+//! The recordings and broadcasts of a room: begin, see, end. The files they make are another matter.
 
 use axum::Json;
 use axum::body::Body;
@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::extract::{self, Output, RoomOf};
 use crate::edge::problem::Problem;
-use crate::edge::rooms::RecordingRequest;
-use crate::room::document::RecordingDocument;
+use crate::edge::rooms::{BroadcastRequest, RecordingRequest};
+use crate::room::document::{BroadcastDocument, RecordingDocument};
 
 /// `GET /v1/rooms/{room}/recordings`.
 pub(super) async fn recordings(
@@ -53,4 +53,46 @@ pub(super) async fn stop_recording(
     Output(id): Output,
 ) -> Result<Json<RecordingDocument>, Problem> {
     Ok(Json(app.rooms().stop_recording(&room, id).await?))
+}
+
+/// `GET /v1/rooms/{room}/broadcasts`.
+pub(super) async fn broadcasts(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+) -> Result<Json<Vec<BroadcastDocument>>, Problem> {
+    Ok(Json(app.rooms().room(&room).await?.broadcasts))
+}
+
+/// `POST /v1/rooms/{room}/broadcasts`.
+pub(super) async fn begin_broadcast(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let wanted: BroadcastRequest = extract::json(&parts.headers, body, &app).await?;
+    if app.is_draining() {
+        return Err(Problem::draining());
+    }
+    let broadcast = app.rooms().broadcast(&room, &wanted).await?;
+    let location = format!("/v1/rooms/{room}/broadcasts/{}", broadcast.id);
+    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(broadcast)).into_response())
+}
+
+/// `GET /v1/rooms/{room}/broadcasts/{id}`.
+pub(super) async fn broadcast(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    Output(id): Output,
+) -> Result<Json<BroadcastDocument>, Problem> {
+    Ok(Json(app.rooms().broadcast_of(&room, id).await?))
+}
+
+/// `DELETE /v1/rooms/{room}/broadcasts/{id}`: ends it.
+pub(super) async fn stop_broadcast(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    Output(id): Output,
+) -> Result<Json<BroadcastDocument>, Problem> {
+    Ok(Json(app.rooms().stop_broadcast(&room, id).await?))
 }

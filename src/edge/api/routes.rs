@@ -60,6 +60,8 @@ const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
 const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
 const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
+const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
+const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
 const SESSION: &str = "/v1/sessions/{secret}";
 
 /// All routes.
@@ -89,6 +91,10 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, RECORDINGS, Room(Moderator), outputs::record),
         route(Method::GET, RECORDING, Room(Viewer), outputs::recording),
         route(Method::DELETE, RECORDING, Room(Moderator), outputs::stop_recording),
+        route(Method::GET, BROADCASTS, Room(Viewer), outputs::broadcasts),
+        route(Method::POST, BROADCASTS, Room(Moderator), outputs::begin_broadcast),
+        route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
+        route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),

@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::error::RoomError;
 use self::outputs::Planned;
-pub use self::outputs::RecordingRequest;
+pub use self::outputs::{BroadcastRequest, RecordingRequest};
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{RecordingSettings, RoomCounters, ServerSettings};
@@ -30,7 +30,7 @@ use self::task::{Command, RoomTask};
 use crate::edge::peer::PeerConfig;
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::room::document::{
-    LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument, RoomDocument, RoomPatch,
+    BroadcastDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument, RoomDocument, RoomPatch,
 };
 use crate::room::outputs::OutputNews;
 use crate::room::{Input, Refusal};
@@ -202,6 +202,36 @@ impl Rooms {
         self.recording(name, id).await?;
         tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
         self.recording(name, id).await
+    }
+
+    /// Begins a broadcast.
+    ///
+    /// # Errors
+    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    pub async fn broadcast(&self, name: &RoomName, request: &BroadcastRequest) -> Result<BroadcastDocument, RoomError> {
+        let room = self.find(name)?;
+        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let id = self.add_output(&room, planned).await?;
+        self.broadcast_of(name, id).await
+    }
+
+    /// One broadcast.
+    ///
+    /// # Errors
+    /// When room or broadcast is not there.
+    pub async fn broadcast_of(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.broadcasts.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
+    }
+
+    /// Ends a broadcast; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or broadcast is not there.
+    pub async fn stop_broadcast(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
+        self.broadcast_of(name, id).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        self.broadcast_of(name, id).await
     }
 
     async fn add_output(&self, room: &mpsc::Sender<Command>, planned: Planned) -> Result<OutputId, RoomError> {

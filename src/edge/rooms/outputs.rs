@@ -1,6 +1,6 @@
 //! The outputs of a room in the edge: what is asked for, and the processes that do it.
 //!
-//! Owns: [`RecordingRequest`], and [`Outputs`]: each output's target with what is secret of it, and its process. Does not
+//! Owns: [`RecordingRequest`], [`BroadcastRequest`], and [`Outputs`]: each output's target with what is secret of it, and its process. Does not
 //! know: when an output begins, ends or begins again ([`crate::room::outputs`] does), what its process does.
 //! A process outlives its room until it has written its end.
 
@@ -16,14 +16,16 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerSettings;
 use super::task::Command;
+use crate::destination::{Destination, Host};
 use crate::edge::supervise::{self, Listener, OutputLink, OutputProcess};
 use crate::id::{OutputId, RoomName, ViewName};
-use crate::link::output::{FileTarget, FromOutput, Note, OutputSettings, Target, ToOutput};
+use crate::link::output::{FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput};
 use crate::media::{Codec, FileFormat, Tier};
 use crate::plan::StreamSpec;
 use crate::room::OutputRoute;
 use crate::room::document::{Event, RecordingKind, RoomDocument, ViewDocument};
 use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+use crate::secret::Secret;
 use crate::time::{Timestamp, unix_seconds};
 
 /// How long a process may take to write its end: hours of recording are a few megabytes of tables.
@@ -54,6 +56,89 @@ pub struct RecordingRequest {
     /// Begin another file after so many megabytes.
     pub cut_mb: Option<u32>,
 }
+
+/// What the body of `POST /v1/rooms/{room}/broadcasts` says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BroadcastRequest {
+    /// Where to; absent for HLS, which this server serves itself.
+    pub url: Option<Secret>,
+    /// `hls`; otherwise the URL says it.
+    pub kind: Option<BroadcastKind>,
+    /// What a WHIP server wants as bearer token.
+    pub token: Option<Secret>,
+    /// The quality of the picture; of HLS the best one.
+    pub tier: Option<Tier>,
+}
+
+/// Broadcasts that need no URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BroadcastKind {
+    /// HLS, with its parts, at `/hls/{room}/index.m3u8`.
+    Hls,
+}
+
+impl BroadcastRequest {
+    /// What it means.
+    ///
+    /// # Errors
+    /// Words that say what to change, without secrets.
+    pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
+        let tier = self.tier.unwrap_or(Tier::High);
+        if [Tier::Audio, Tier::Slides].contains(&tier) {
+            return Err("a broadcast is of the tier `high`, `medium` or `low`".to_owned());
+        }
+        match (&self.url, self.kind) {
+            (Some(_), Some(_)) => Err("give either a `url`, or `\"kind\":\"hls\"` without one".to_owned()),
+            (None, None) => Err("say where to: `{\"url\":\"rtmp://…\"}`, or `{\"kind\":\"hls\"}`".to_owned()),
+            (None, Some(BroadcastKind::Hls)) => {
+                if self.token.is_some() {
+                    return Err("HLS takes no `token`: viewers show theirs as `?token=`".to_owned());
+                }
+                let tiers = [Tier::High, Tier::Medium, Tier::Low].into_iter().filter(|rung| *rung <= tier);
+                Ok(Planned {
+                    wish: OutputWish {
+                        kind: OutputKind::Broadcast { kind: "hls".to_owned(), url: format!("/hls/{room}/index.m3u8") },
+                        streams: tiers.map(|tier| (Codec::H264, tier)).collect(),
+                        sound: true,
+                    },
+                    target: Target::Hls(HlsTarget { segment: SEGMENT, part: PART }),
+                })
+            }
+            (Some(url), None) => {
+                let mut destination = Destination::output(url.expose()).map_err(|error| error.to_string())?;
+                if let Some(token) = &self.token {
+                    destination = destination.with_token(token.clone()).map_err(|error| error.to_string())?;
+                }
+                if let Some(Host::Address(address)) = destination.endpoint().map(|endpoint| &endpoint.host) {
+                    // A name is looked up, and its addresses are looked at, by the output itself.
+                    let why = |error| format!("{destination}: {error}");
+                    server.broadcasts.check(*address).map_err(why)?;
+                }
+                Ok(Planned {
+                    wish: OutputWish {
+                        kind: OutputKind::Broadcast {
+                            kind: destination.kind().to_owned(),
+                            url: destination.redacted(),
+                        },
+                        streams: vec![(Codec::H264, tier)],
+                        sound: true,
+                    },
+                    target: Target::Send(SendTarget {
+                        destination: destination.secret_form(),
+                        guard: server.broadcasts.clone(),
+                    }),
+                })
+            }
+        }
+    }
+}
+
+/// A segment of HLS: what the common servers for broadcasts want between two keyframes.
+const SEGMENT: Duration = Duration::from_secs(2);
+/// A part of one: a player is at best three of them behind.
+const PART: Duration = Duration::from_millis(500);
 
 /// An output that is about to be asked of a room.
 pub(super) struct Planned {
@@ -151,6 +236,7 @@ impl Outputs {
     pub(super) fn add(&mut self, id: OutputId, mut target: Target) {
         match &mut target {
             Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
+            Target::Send(_) | Target::Hls(_) => {}
         }
         self.all.insert(id, Seat { target, generation: 0, process: None });
     }
@@ -200,11 +286,13 @@ impl Outputs {
             Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
             Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
             Said::Message(FromOutput::File(file)) => {
-                match &mut seat.target {
-                    Target::File(target) | Target::Tracks(target) => target.part = target.part.max(file.part + 1),
+                if let Target::File(target) | Target::Tracks(target) = &mut seat.target {
+                    target.part = target.part.max(file.part + 1);
                 }
                 OutputNews::File(file.name)
             }
+            // Its listener has passed it on.
+            Said::Message(FromOutput::Hls { .. }) => return None,
             Said::Message(FromOutput::Ended { failure }) => {
                 if let Some(reason) = &failure {
                     tracing::error!(output = %id, reason, "an output failed");

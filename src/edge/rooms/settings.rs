@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
+use crate::destination::Guard;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::RoomName;
 use crate::layout::Layout;
@@ -29,6 +30,8 @@ pub struct ServerSettings {
     pub output: ProcessCommand,
     /// Where recordings go, and when one stops for want of room.
     pub recordings: RecordingSettings,
+    /// Which addresses broadcasts may go to.
+    pub broadcasts: Guard,
     /// How many recordings and broadcasts may run in one room.
     pub max_outputs: usize,
     /// The picture everyone gets.

@@ -86,6 +86,7 @@ impl Api {
             output: mixer.clone(),
             mixer,
             recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
+            broadcasts: config.outputs.guard(),
             max_outputs: 2,
             endings: TaskTracker::new(),
             canvas: config.video.canvas,
