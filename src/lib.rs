@@ -12,6 +12,7 @@ pub mod time;
 // logic
 pub mod audio;
 pub mod destination;
+pub mod hls;
 pub mod jitter;
 pub mod layout;
 pub mod sdp;

@@ -1,0 +1,168 @@
+//! The text of playlists.
+//!
+//! Owns: what of a [`Broadcast`] is listed, and what a request waits for. Does not know: HTTP.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{Broadcast, Found, LISTED, Rendition, Segment, Track, WITH_PARTS};
+
+/// What a request for a playlist says (RFC 8216bis section 6.2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Query {
+    /// `_HLS_msn`: wait until this segment is listed.
+    pub segment: Option<u64>,
+    /// `_HLS_part`: or until this part of it is.
+    pub part: Option<u64>,
+}
+
+impl Broadcast {
+    /// The playlist of all renditions. `suffix` is put behind each address in it, as `?token=…`.
+    pub fn master(&self, suffix: &str) -> Found {
+        let codecs: Option<Vec<&str>> = self.renditions.iter().map(|track| track.codec.as_deref()).collect();
+        let listed = self.renditions.iter().all(|track| track.segments.iter().any(|segment| segment.whole));
+        let Some(codecs) = codecs.filter(|_| listed) else {
+            return if self.ended { Found::Nothing } else { Found::Later };
+        };
+        let sound = self.renditions.iter().zip(&codecs).find_map(|(track, codec)| match track.rendition {
+            Rendition::Sound { bandwidth } => Some((track, *codec, bandwidth)),
+            Rendition::Video { .. } => None,
+        });
+        let mut out = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
+        let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a String takes every write");
+        if let Some((track, ..)) = sound {
+            let name = track.rendition.name();
+            line(format_args!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"sound\",NAME=\"Everyone\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"1\",URI=\"{name}/index.m3u8{suffix}\""
+            ));
+        }
+        for (track, codec) in self.renditions.iter().zip(&codecs) {
+            let Rendition::Video { size, fps, bandwidth, .. } = track.rendition else { continue };
+            let (with, more) =
+                sound.map_or((String::new(), 0), |(_, codec, bandwidth)| (format!(",{codec}"), bandwidth));
+            let group = if sound.is_some() { ",AUDIO=\"sound\"" } else { "" };
+            line(format_args!(
+                "#EXT-X-STREAM-INF:BANDWIDTH={},CODECS=\"{codec}{with}\",RESOLUTION={size},FRAME-RATE={fps}.000{group}",
+                bandwidth + more,
+            ));
+            line(format_args!("{}/index.m3u8{suffix}", track.rendition.name()));
+        }
+        if let Some((track, codec, bandwidth)) = sound {
+            line(format_args!("#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},CODECS=\"{codec}\",AUDIO=\"sound\""));
+            line(format_args!("{}/index.m3u8{suffix}", track.rendition.name()));
+        }
+        Found::Playlist(out)
+    }
+
+    /// The playlist of one rendition.
+    pub fn playlist(&self, rendition: &str, query: Query, suffix: &str) -> Found {
+        let Some(track) = self.renditions.iter().find(|track| track.rendition.name() == rendition) else {
+            return Found::Nothing;
+        };
+        match track.wait(query, self.ended) {
+            Wait::Ready => {}
+            Wait::Later => return Found::Later,
+            Wait::TooFar => return Found::TooFar,
+        }
+        let listed = track.listed();
+        if listed.is_empty() {
+            return if self.ended { Found::Nothing } else { Found::Later };
+        }
+        Found::Playlist(self.text(track, &listed, suffix))
+    }
+
+    fn text(&self, track: &Track, listed: &[(u64, &Segment)], suffix: &str) -> String {
+        let (tag, part_target) = (&self.tag, self.part_target.as_secs_f64());
+        let longest = listed.iter().map(|(_, segment)| segment.duration()).max().unwrap_or_default();
+        let target = longest.max(self.segment_target).as_secs_f64().round().max(1.0) as u64;
+        let first = listed.first().map_or(0, |(number, _)| *number);
+        let skipped = track.segments.iter().take((first - track.first) as usize + 1).skip(1);
+        let discontinuities = track.discontinuities + skipped.filter(|segment| segment.discontinuity).count() as u64;
+        let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+        let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a String takes every write");
+        line(format_args!("#EXT-X-TARGETDURATION:{target}"));
+        line(format_args!("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.3}", 3.0 * part_target));
+        line(format_args!("#EXT-X-PART-INF:PART-TARGET={part_target:.3}"));
+        line(format_args!("#EXT-X-MEDIA-SEQUENCE:{first}"));
+        if discontinuities > 0 {
+            line(format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}"));
+        }
+        let mut generation = None;
+        for (place, (number, segment)) in listed.iter().enumerate() {
+            if segment.discontinuity && place > 0 {
+                line(format_args!("#EXT-X-DISCONTINUITY"));
+            }
+            if generation.replace(segment.generation) != Some(segment.generation) {
+                line(format_args!("#EXT-X-MAP:URI=\"{tag}-init{}.mp4{suffix}\"", segment.generation));
+            }
+            line(format_args!("#EXT-X-PROGRAM-DATE-TIME:{}", date(segment.wall_micros)));
+            if place + WITH_PARTS >= listed.len() {
+                for (n, part) in segment.parts.iter().enumerate() {
+                    let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
+                    let duration = part.duration.as_secs_f64();
+                    line(format_args!(
+                        "#EXT-X-PART:DURATION={duration:.5},URI=\"{tag}-{number}-{n}.m4s{suffix}\"{independent}"
+                    ));
+                }
+            }
+            if segment.whole {
+                line(format_args!("#EXTINF:{:.5},", segment.duration().as_secs_f64()));
+                line(format_args!("{tag}-{number}.m4s{suffix}"));
+            } else {
+                let next = segment.parts.len();
+                line(format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{tag}-{number}-{next}.m4s{suffix}\""));
+            }
+        }
+        for other in self.renditions.iter().filter(|other| other.rendition != track.rendition) {
+            let Some(last) = other.segments.back().filter(|_| !self.ended) else { continue };
+            let Some(part) = last.parts.len().checked_sub(1) else { continue };
+            let (name, number) = (other.rendition.name(), other.next() - 1);
+            line(format_args!(
+                "#EXT-X-RENDITION-REPORT:URI=\"../{name}/index.m3u8{suffix}\",LAST-MSN={number},LAST-PART={part}"
+            ));
+        }
+        if self.ended {
+            line(format_args!("#EXT-X-ENDLIST"));
+        }
+        out
+    }
+}
+
+/// What a playlist waits for.
+enum Wait {
+    Ready,
+    Later,
+    TooFar,
+}
+
+impl Track {
+    /// The segments that a playlist has, with their numbers: the last whole ones, and the one that grows.
+    fn listed(&self) -> Vec<(u64, &Segment)> {
+        let all: Vec<(u64, &Segment)> = (self.first..).zip(&self.segments).collect();
+        let whole = all.iter().filter(|(_, segment)| segment.whole).count();
+        all.into_iter().skip(whole.saturating_sub(LISTED)).collect()
+    }
+
+    fn wait(&self, query: Query, ended: bool) -> Wait {
+        let Some(wanted) = query.segment.filter(|_| !ended) else { return Wait::Ready };
+        let next = self.next();
+        if wanted > next + 1 {
+            return Wait::TooFar;
+        }
+        let there = match (self.segment(wanted), query.part) {
+            (Some(segment), _) if segment.whole => true,
+            (Some(segment), Some(part)) => (part as usize) < segment.parts.len(),
+            (None, _) => wanted < self.first,
+            (Some(_), None) => false,
+        };
+        if there { Wait::Ready } else { Wait::Later }
+    }
+}
+
+fn date(wall_micros: u64) -> String {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(wall_micros / 1_000);
+    at.format(&Rfc3339).expect("a date of our days has all of its parts")
+}
