@@ -113,10 +113,10 @@ impl TrackSpec {
         Self::sound(TrackCodec::Opus, channels, OPUS_DELAY, head.freeze())
     }
 
-    /// A track of AAC at 48 kHz: its AudioSpecificConfig (ISO/IEC 14496-3 §1.6), and how many samples its encoder puts
-    /// before the first of what it was given.
-    pub fn aac(channels: u8, config: Bytes, delay: u32) -> Self {
-        Self::sound(TrackCodec::Aac, channels, delay, config)
+    /// A track of AAC at 48 kHz, with its AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1). A sample's time is when what a
+    /// decoder gives for it is heard: the encoder's delay is taken off already.
+    pub fn aac(channels: u8, config: Bytes) -> Self {
+        Self::sound(TrackCodec::Aac, channels, 0, config)
     }
 
     /// A track of G.711: one channel, 8 kHz, though its times count in 48 kHz as those of all sound.
