@@ -14,10 +14,7 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row { modules: &["id", "time", "media", "plan", "secret"], peers: true },
-    Row {
-        modules: &["layout", "audio", "speaker", "tier", "jitter", "sdp", "destination", "container"],
-        peers: false,
-    },
+    Row { modules: &["layout", "audio", "speaker", "tier", "jitter", "sdp", "destination", "container"], peers: false },
     Row { modules: &["transport"], peers: false },
     Row { modules: &["room"], peers: false },
     Row { modules: &["link", "config", "metrics"], peers: false },

@@ -1,12 +1,20 @@
-//! AV1 in files: the configuration record that a decoder gets first (AV1 Codec ISO Media File Format Binding §2.3), and
+//! AV1 in files: the configuration record that a decoder gets first (AV1 Codec ISO Media File FileFormat Binding §2.3), and
 //! temporal units without the delimiter that only streams have.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 const SEQUENCE_HEADER: u8 = 1;
 
-/// The OBU at the beginning of `data`, header and size included; its type; its payload; and what comes after it.
-fn split_obu(data: &[u8]) -> Option<(&[u8], u8, &[u8], &[u8])> {
+/// An open bitstream unit.
+struct Obu<'a> {
+    /// With header and size.
+    whole: &'a [u8],
+    kind: u8,
+    payload: &'a [u8],
+}
+
+/// The OBU at the beginning of `data`, and what comes after it.
+fn split_obu(data: &[u8]) -> Option<(Obu<'_>, &[u8])> {
     let header = *data.first()?;
     let mut at = 1 + usize::from(header & 4 != 0);
     let mut length = 0usize;
@@ -26,7 +34,7 @@ fn split_obu(data: &[u8]) -> Option<(&[u8], u8, &[u8], &[u8])> {
         }
     }
     let (whole, rest) = data.split_at_checked(at.checked_add(length)?)?;
-    Some((whole, header >> 3 & 15, &whole[at..], rest))
+    Some((Obu { whole, kind: header >> 3 & 15, payload: &whole[at..] }, rest))
 }
 
 /// The unit as files hold it.
@@ -38,13 +46,13 @@ pub(super) fn without_delimiter(unit: Bytes) -> Bytes {
 pub(super) fn configuration(unit: &[u8]) -> Option<Bytes> {
     let mut rest = unit;
     loop {
-        let (whole, kind, payload, after) = split_obu(rest)?;
-        if kind == SEQUENCE_HEADER {
+        let (obu, after) = split_obu(rest)?;
+        if obu.kind == SEQUENCE_HEADER {
             let mut out = BytesMut::new();
             out.put_u8(0x81);
-            out.put_slice(&sequence(payload)?);
+            out.put_slice(&sequence(obu.payload)?);
             out.put_u8(0);
-            out.put_slice(whole);
+            out.put_slice(obu.whole);
             return Some(out.freeze());
         }
         rest = after;

@@ -3,7 +3,8 @@
 use std::io::SeekFrom;
 use std::time::Duration;
 
-use super::{ContainerError, Format, Storage, matroska, mp4, ogg};
+use super::{ContainerError, Storage, matroska, mp4, ogg};
+use crate::media::FileFormat;
 
 /// What a writer that is killed leaves unfinished is one piece. More than this much that is broken is not cut off.
 const MOST_CUT: u64 = 64 << 20;
@@ -37,11 +38,11 @@ pub struct Found {
 /// # Errors
 /// [`ContainerError::Empty`] when it holds no whole fragment, [`ContainerError::Foreign`] when it was not written by a
 /// [`super::Writer`], [`ContainerError::Damaged`] when it is broken elsewhere than at its end: the file is unchanged then.
-pub fn finish(format: Format, file: &mut dyn Storage, chapters: &[Chapter]) -> Result<Found, ContainerError> {
+pub fn finish(format: FileFormat, file: &mut dyn Storage, chapters: &[Chapter]) -> Result<Found, ContainerError> {
     match format {
-        Format::Mp4 => mp4::finish(file, chapters),
-        Format::WebM | Format::Mkv => matroska::finish(format, file, chapters),
-        Format::Ogg => ogg::finish(file),
+        FileFormat::Mp4 => mp4::finish(file, chapters),
+        FileFormat::Webm | FileFormat::Mkv => matroska::finish(format, file, chapters),
+        FileFormat::Ogg => ogg::finish(file),
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ContainerError, Format, Sample, TrackSpec, UNITS, matroska, mp4, ogg};
+use super::{ContainerError, Sample, TrackSpec, UNITS, holds, matroska, mp4, ogg};
+use crate::media::FileFormat;
 
 /// A track that is so far behind the others is not waited for: what is late of it comes with the next fragment.
 const PATIENCE: u64 = UNITS * 3 / 10;
@@ -42,21 +43,21 @@ impl Writer {
     ///
     /// # Errors
     /// [`ContainerError::Tracks`] when the format does not hold them.
-    pub fn new(format: Format, tracks: Vec<TrackSpec>, every: Duration) -> Result<Self, ContainerError> {
+    pub fn new(format: FileFormat, tracks: Vec<TrackSpec>, every: Duration) -> Result<Self, ContainerError> {
         let refuse = |what| Err(ContainerError::Tracks { format, what });
-        if tracks.is_empty() || tracks.len() > 16 || !tracks.iter().all(|track| format.takes(track.codec)) {
+        if tracks.is_empty() || tracks.len() > 16 || !tracks.iter().all(|track| holds(format, track.codec)) {
             return refuse(match format {
-                Format::Mp4 => "H.264, AAC and Opus, in 1 to 16 tracks",
-                Format::WebM => "VP8, VP9, AV1 and Opus, in 1 to 16 tracks",
-                Format::Mkv => "1 to 16 tracks",
-                Format::Ogg => "one track of Opus",
+                FileFormat::Mp4 => "H.264, AAC and Opus, in 1 to 16 tracks",
+                FileFormat::Webm => "VP8, VP9, AV1 and Opus, in 1 to 16 tracks",
+                FileFormat::Mkv => "1 to 16 tracks",
+                FileFormat::Ogg => "one track of Opus",
             });
         }
         let (header, muxer) = match format {
-            Format::Mp4 => (mp4::beginning(&tracks), Muxer::Mp4(mp4::Muxer::default())),
-            Format::WebM | Format::Mkv => (matroska::beginning(format, &tracks), Muxer::Matroska),
-            Format::Ogg if tracks.len() > 1 => return refuse("one track of Opus"),
-            Format::Ogg => (ogg::beginning(&tracks[0]), Muxer::Ogg(ogg::Muxer::new())),
+            FileFormat::Mp4 => (mp4::beginning(&tracks), Muxer::Mp4(mp4::Muxer::default())),
+            FileFormat::Webm | FileFormat::Mkv => (matroska::beginning(format, &tracks), Muxer::Matroska),
+            FileFormat::Ogg if tracks.len() > 1 => return refuse("one track of Opus"),
+            FileFormat::Ogg => (ogg::beginning(&tracks[0]), Muxer::Ogg(ogg::Muxer::new())),
         };
         let every = (every.as_micros() as u64).saturating_mul(UNITS) / 1_000_000;
         Ok(Self {

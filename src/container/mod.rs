@@ -25,66 +25,22 @@ use std::io::{self, Cursor, Read, Seek, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 pub use self::finish::{Chapter, Found, finish};
 pub use self::fragment::Writer;
 pub use self::track::{TrackCodec, TrackSpec};
+use crate::media::FileFormat;
 
 /// Units a second in which the clocks of all tracks are whole numbers: 8 of them are a tick of video, 15 one of sound.
 const UNITS: u64 = 720_000;
 
-/// A file format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// MP4: H.264 with AAC or Opus.
-    Mp4,
-    /// WebM: VP8, VP9 or AV1 with Opus.
-    WebM,
-    /// Matroska: everything.
-    Mkv,
-    /// Ogg: Opus only.
-    Ogg,
-}
-
-impl Format {
-    /// Every format.
-    pub const ALL: [Self; 4] = [Self::Mp4, Self::WebM, Self::Mkv, Self::Ogg];
-
-    /// The end of a file's name, without the dot.
-    pub const fn extension(self) -> &'static str {
-        match self {
-            Self::Mp4 => "mp4",
-            Self::WebM => "webm",
-            Self::Mkv => "mkv",
-            Self::Ogg => "ogg",
-        }
-    }
-
-    /// The format of files whose names end so.
-    pub fn from_extension(extension: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.extension() == extension)
-    }
-
-    /// The media type of such a file.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Mp4 => "video/mp4",
-            Self::WebM => "video/webm",
-            Self::Mkv => "video/matroska",
-            Self::Ogg => "audio/ogg",
-        }
-    }
-
-    /// Whether a file of this format may hold a track of this codec.
-    pub const fn takes(self, codec: TrackCodec) -> bool {
-        match self {
-            Self::Mp4 => matches!(codec, TrackCodec::H264 | TrackCodec::Aac | TrackCodec::Opus),
-            Self::WebM => matches!(codec, TrackCodec::Vp8 | TrackCodec::Vp9 | TrackCodec::Av1 | TrackCodec::Opus),
-            Self::Mkv => true,
-            Self::Ogg => matches!(codec, TrackCodec::Opus),
-        }
+/// Whether a file of this format may hold a track of this codec.
+pub const fn holds(format: FileFormat, codec: TrackCodec) -> bool {
+    match format {
+        FileFormat::Mp4 => matches!(codec, TrackCodec::H264 | TrackCodec::Aac | TrackCodec::Opus),
+        FileFormat::Webm => matches!(codec, TrackCodec::Vp8 | TrackCodec::Vp9 | TrackCodec::Av1 | TrackCodec::Opus),
+        FileFormat::Mkv => true,
+        FileFormat::Ogg => matches!(codec, TrackCodec::Opus),
     }
 }
 
@@ -147,7 +103,7 @@ pub enum ContainerError {
     #[error("a {} file holds {what}", .format.extension())]
     Tracks {
         /// The format.
-        format: Format,
+        format: FileFormat,
         /// What it holds instead.
         what: &'static str,
     },
@@ -174,7 +130,7 @@ pub enum ContainerError {
     #[error("not a {} file of this server: {reason}", .format.extension())]
     Foreign {
         /// The format.
-        format: Format,
+        format: FileFormat,
         /// What is wrong.
         reason: &'static str,
     },

@@ -7,8 +7,8 @@ use std::io::SeekFrom;
 use bytes::Bytes;
 
 use super::finish::{Walk, damaged};
-use super::{ContainerError, Format, Found, Sample, Storage, TrackSpec, UNITS, duration_of};
-use crate::media::AUDIO_RATE;
+use super::{ContainerError, Found, Sample, Storage, TrackSpec, UNITS, duration_of};
+use crate::media::{AUDIO_RATE, FileFormat};
 
 /// A page's head without its table of segments.
 const HEAD: usize = 27;
@@ -161,7 +161,7 @@ fn page_at(walk: &mut Walk<'_>, at: u64) -> Result<Option<Page>, ContainerError>
 
 /// See [`crate::container::finish`].
 pub(super) fn finish(file: &mut dyn Storage) -> Result<Found, ContainerError> {
-    let foreign = |reason| ContainerError::Foreign { format: Format::Ogg, reason };
+    let foreign = |reason| ContainerError::Foreign { format: FileFormat::Ogg, reason };
     let mut walk = Walk::new(file)?;
     let length = walk.length;
     let Some(first) = page_at(&mut walk, 0)? else {

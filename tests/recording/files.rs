@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use commingle::container::{Chapter, Format, Found, Sample, TrackSpec, Writer, finish};
-use commingle::media::Codec;
+use commingle::container::{Chapter, Found, Sample, TrackSpec, Writer, finish, mp4};
+use commingle::media::{Codec, FileFormat};
 
 use crate::media::{KEYFRAMES, aac, opus, video};
 use crate::probe::{Probe, decodes, jump};
@@ -16,13 +16,13 @@ const SECONDS: u64 = 6;
 /// The pieces of a file, and the tracks' codecs as ffprobe calls them.
 struct Made {
     name: &'static str,
-    format: Format,
+    format: FileFormat,
     pieces: Vec<bytes::Bytes>,
     video: Option<&'static str>,
     audio: &'static str,
 }
 
-fn write(format: Format, tracks: Vec<(TrackSpec, Vec<Sample>)>) -> Vec<bytes::Bytes> {
+fn write(format: FileFormat, tracks: Vec<(TrackSpec, Vec<Sample>)>) -> Vec<bytes::Bytes> {
     let (specs, samples): (Vec<_>, Vec<_>) = tracks.into_iter().unzip();
     let mut samples: Vec<(f64, Sample)> = samples
         .into_iter()
@@ -52,17 +52,17 @@ fn all() -> Vec<Made> {
         Made { name, format, pieces: write(format, tracks), video: video.map(|(name, _)| name), audio }
     };
     vec![
-        made("aac.mp4", Format::Mp4, Some(("h264", Codec::H264)), "aac"),
-        made("opus.mp4", Format::Mp4, Some(("h264", Codec::H264)), "opus"),
-        made("vp8.webm", Format::WebM, Some(("vp8", Codec::Vp8)), "opus"),
-        made("vp9.webm", Format::WebM, Some(("vp9", Codec::Vp9)), "opus"),
-        made("h264.mkv", Format::Mkv, Some(("h264", Codec::H264)), "opus"),
-        made("aac.mkv", Format::Mkv, Some(("h264", Codec::H264)), "aac"),
-        made("sound.ogg", Format::Ogg, None, "opus"),
+        made("aac.mp4", FileFormat::Mp4, Some(("h264", Codec::H264)), "aac"),
+        made("opus.mp4", FileFormat::Mp4, Some(("h264", Codec::H264)), "opus"),
+        made("vp8.webm", FileFormat::Webm, Some(("vp8", Codec::Vp8)), "opus"),
+        made("vp9.webm", FileFormat::Webm, Some(("vp9", Codec::Vp9)), "opus"),
+        made("h264.mkv", FileFormat::Mkv, Some(("h264", Codec::H264)), "opus"),
+        made("aac.mkv", FileFormat::Mkv, Some(("h264", Codec::H264)), "aac"),
+        made("sound.ogg", FileFormat::Ogg, None, "opus"),
     ]
 }
 
-fn finished(path: &Path, format: Format, chapters: &[Chapter]) -> Found {
+fn finished(path: &Path, format: FileFormat, chapters: &[Chapter]) -> Found {
     let mut file = File::options().read(true).write(true).open(path).expect("just written");
     finish(format, &mut file, chapters).expect("holds something")
 }
@@ -119,7 +119,7 @@ fn files_play_while_they_grow_after_a_kill_and_when_they_are_finished() {
         assert!((lasts - SECONDS as f64).abs() < 0.03, "{} lasts {lasts} s", made.name);
         assert!((lasts - found.duration.as_secs_f64()).abs() < 0.03, "{}: {lasts}, not {found:?}", made.name);
         let kept: Vec<(String, f64)> = probe.chapters();
-        if made.format != Format::Ogg {
+        if made.format != FileFormat::Ogg {
             assert_eq!(kept, [("Ann joins".to_owned(), 0.0), ("Böb spricht".to_owned(), 2.5)], "{}", made.name);
         }
         if made.video.is_some() {
@@ -142,9 +142,9 @@ fn other_parameters_in_the_middle_still_play() {
     commingle::codec::init().expect("installed");
     let folder = tempfile::tempdir().expect("a place for files");
     for (name, format, codec) in [
-        ("h264.mp4", Format::Mp4, Codec::H264),
-        ("h264.mkv", Format::Mkv, Codec::H264),
-        ("vp8.webm", Format::WebM, Codec::Vp8),
+        ("h264.mp4", FileFormat::Mp4, Codec::H264),
+        ("h264.mkv", FileFormat::Mkv, Codec::H264),
+        ("vp8.webm", FileFormat::Webm, Codec::Vp8),
     ] {
         let (spec, mut samples) = video(0, codec, 60);
         let (_, mut after) = crate::media::video_of(0, codec, 60, commingle::media::Size::new(640, 360));
@@ -162,5 +162,29 @@ fn other_parameters_in_the_middle_still_play() {
             let lands = jump(&path, "v:0", 5.0);
             assert!((lands - 4.0).abs() < 0.002, "{name}: a jump to 5 lands at {lands}");
         }
+    }
+}
+
+/// What HLS is made of: an initialization section and parts, whose times the caller counts.
+#[test]
+fn parts_of_a_stream_play_behind_their_beginning() {
+    commingle::codec::init().expect("installed");
+    let folder = tempfile::tempdir().expect("a place for files");
+    for (kind, (spec, samples)) in [("video", video(0, Codec::H264, 60)), ("audio", aac(0, 100))] {
+        let mut bytes = mp4::initialization(std::slice::from_ref(&spec)).to_vec();
+        let mut packets = 0;
+        for (samples, sequence) in samples.chunks(15).zip(1..) {
+            let base = u64::from(spec.clock()) * 3_600 + samples[0].time;
+            bytes.extend(mp4::part(&spec, sequence, base, samples).expect("whole samples"));
+            packets += samples.len() as u64;
+        }
+        let path = folder.path().join("parts.mp4");
+        fs::write(&path, bytes).expect("writable");
+        decodes(&path);
+        let probe = Probe::of(&path);
+        assert_eq!(probe.packets(kind), packets);
+        assert!((probe.start(kind) - 3_600.0).abs() < 0.05, "{kind} begins at {}", probe.start(kind));
+        let expected = if kind == "video" { "avc1.42" } else { "mp4a.40.2" };
+        assert!(spec.codec_string().starts_with(expected), "{}", spec.codec_string());
     }
 }

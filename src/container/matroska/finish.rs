@@ -10,7 +10,8 @@ use super::{
     SIMPLE_BLOCK, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, TRACKS,
 };
 use crate::container::finish::{Walk, damaged};
-use crate::container::{Chapter, ContainerError, Format, Found, Storage};
+use crate::container::{Chapter, ContainerError, Found, Storage};
+use crate::media::FileFormat;
 
 /// The largest EBML head, Info and Tracks, in bytes.
 const MOST_HEAD: u64 = 1 << 16;
@@ -43,7 +44,7 @@ impl Track {
 
 /// See [`crate::container::finish`].
 pub(in crate::container) fn finish(
-    format: Format,
+    format: FileFormat,
     file: &mut dyn Storage,
     chapters: &[Chapter],
 ) -> Result<Found, ContainerError> {
@@ -202,7 +203,7 @@ fn cluster_in(
         let time = start.checked_add_signed(i64::from(i16::from_be_bytes([high, low])));
         let (Some(time), Some(of)) = (time, tracks.get(track)) else { return Ok(None) };
         let before = seen.iter().rev().find(|(other, _)| *other == track).map(|(_, time)| *time);
-        let before = before.or(of.newest.map(|(_, newest)| newest));
+        let before = before.or_else(|| of.newest.map(|(_, newest)| newest));
         // Rounded, two times may be the same; none is before the other.
         if number & 0x80 == 0 || before.is_some_and(|before| time < before) {
             return Ok(None);

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use self::ebml::{binary, element, float, put_id, put_wide_size, uint, void};
 pub(super) use self::finish::finish;
-use super::{Format, Sample, TrackCodec, TrackSpec, UNITS};
+use super::{Sample, TrackCodec, TrackSpec, UNITS};
+use crate::media::FileFormat;
 
 const EBML: u32 = 0x1a45_dfa3;
 const VOID: u32 = 0xec;
@@ -43,13 +44,13 @@ const CLUSTER_SPAN: u64 = 30_000;
 const CLUSTER_LEAST: u64 = 100;
 
 /// What a growing file begins with.
-pub(super) fn beginning(format: Format, tracks: &[TrackSpec]) -> Bytes {
+pub(super) fn beginning(format: FileFormat, tracks: &[TrackSpec]) -> Bytes {
     let mut out = Vec::new();
     element(&mut out, EBML, |out| {
         for (id, number) in [(0x4286, 1), (0x42f7, 1), (0x42f2, 4), (0x42f3, 8)] {
             uint(out, id, number);
         }
-        binary(out, 0x4282, if format == Format::WebM { b"webm" } else { b"matroska" });
+        binary(out, 0x4282, if format == FileFormat::Webm { b"webm" } else { b"matroska" });
         // Version 4 of the format, readable by who knows version 2.
         uint(out, 0x4287, 4);
         uint(out, 0x4285, 2);

@@ -7,7 +7,8 @@ use super::boxes::{Reader, children, find};
 use super::movie::{Movie, Tables, Track};
 use super::{RESERVED, SYNC};
 use crate::container::finish::{Walk, damaged};
-use crate::container::{Chapter, ContainerError, Format, Found, Storage, duration_of};
+use crate::container::{Chapter, ContainerError, Found, Storage, duration_of};
+use crate::media::FileFormat;
 
 /// The largest `ftyp` and `moov` of a growing file, in bytes.
 const MOST_HEAD: u64 = 1 << 16;
@@ -16,7 +17,7 @@ const MOST_MOOF: u64 = 16 << 20;
 
 /// See [`crate::container::finish`].
 pub(in crate::container) fn finish(file: &mut dyn Storage, chapters: &[Chapter]) -> Result<Found, ContainerError> {
-    let foreign = |reason| ContainerError::Foreign { format: Format::Mp4, reason };
+    let foreign = |reason| ContainerError::Foreign { format: FileFormat::Mp4, reason };
     let mut walk = Walk::new(file)?;
     let length = walk.length;
     let file_type = box_at(&mut walk, 0)?.filter(|head| &head.kind == b"ftyp" && head.size <= MOST_HEAD);

@@ -211,13 +211,16 @@ impl Track {
                 });
                 boxed(out, b"stbl", |out| {
                     out.extend(&self.description);
-                    self.sample_tables(out, tables.unwrap_or(&Tables::default()), tables.is_some());
+                    self.sample_tables(out, tables);
                 });
             });
         });
     }
 
-    fn sample_tables(&self, out: &mut Vec<u8>, tables: &Tables, done: bool) {
+    fn sample_tables(&self, out: &mut Vec<u8>, tables: Option<&Tables>) {
+        let none = Tables::default();
+        let done = tables.is_some();
+        let tables = tables.unwrap_or(&none);
         full_box(out, b"stts", 0, 0, |out| {
             put_u32s(out, &[tables.durations.len() as u32]);
             tables.durations.iter().for_each(|(count, ticks)| put_u32s(out, &[*count, *ticks]));
