@@ -11,6 +11,7 @@ pub mod time;
 
 // logic
 pub mod audio;
+pub mod container;
 pub mod destination;
 pub mod hls;
 pub mod jitter;

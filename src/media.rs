@@ -267,6 +267,21 @@ impl FileFormat {
         }
     }
 
+    /// The format of files whose names end so.
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.extension() == extension)
+    }
+
+    /// The media type of such a file.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Mp4 => "video/mp4",
+            Self::Webm => "video/webm",
+            Self::Mkv => "video/matroska",
+            Self::Ogg => "audio/ogg",
+        }
+    }
+
     /// The video codecs it holds, the usual one first; none for a format of sound alone.
     pub const fn video(self) -> &'static [Codec] {
         match self {

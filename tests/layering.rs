@@ -14,7 +14,10 @@ struct Row {
 
 const ROWS: &[Row] = &[
     Row { modules: &["id", "time", "media", "plan", "secret"], peers: true },
-    Row { modules: &["layout", "audio", "speaker", "tier", "jitter", "hls", "sdp", "destination"], peers: false },
+    Row {
+        modules: &["layout", "audio", "speaker", "tier", "jitter", "hls", "sdp", "destination", "container"],
+        peers: false,
+    },
     Row { modules: &["transport"], peers: false },
     Row { modules: &["room"], peers: false },
     Row { modules: &["link", "config", "metrics"], peers: false },

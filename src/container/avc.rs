@@ -1,0 +1,128 @@
+//! H.264 in files (ISO/IEC 14496-15): units behind their lengths instead of start codes, and the parameter sets that a
+//! decoder gets first.
+//!
+//! The parameter sets also stay in the samples, before each keyframe: a mixer that was restarted with other ones goes on in
+//! the same file, and decoders take the newer.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+const ACCESS_UNIT_DELIMITER: u8 = 9;
+const SEQUENCE_PARAMETERS: u8 = 7;
+const PICTURE_PARAMETERS: u8 = 8;
+
+/// The NAL units of a byte stream (ITU-T H.264 Annex B), without start codes and the zeros after them.
+fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = after_start_code(stream);
+    std::iter::from_fn(move || {
+        let from = rest?;
+        let end = start_code(from).unwrap_or(from.len());
+        rest = after_start_code(&from[end..]);
+        let unit = &from[..end];
+        let trimmed = unit.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        Some(&unit[..trimmed])
+    })
+    .filter(|unit| !unit.is_empty())
+}
+
+/// Where three bytes of a start code begin.
+fn start_code(stream: &[u8]) -> Option<usize> {
+    stream.windows(3).position(|window| window == [0, 0, 1])
+}
+
+fn after_start_code(stream: &[u8]) -> Option<&[u8]> {
+    start_code(stream).map(|at| &stream[at + 3..])
+}
+
+const fn kind(unit: &[u8]) -> u8 {
+    unit[0] & 0x1f
+}
+
+/// An access unit as files hold it: every unit behind its length in 32 bits.
+pub(super) fn length_prefixed(access_unit: &[u8]) -> Option<Bytes> {
+    let mut out = BytesMut::with_capacity(access_unit.len() + 16);
+    for unit in units(access_unit).filter(|unit| kind(unit) != ACCESS_UNIT_DELIMITER) {
+        out.put_u32(u32::try_from(unit.len()).ok()?);
+        out.put_slice(unit);
+    }
+    (!out.is_empty()).then(|| out.freeze())
+}
+
+/// The AVCDecoderConfigurationRecord (§5.3.3.1) of a stream that begins with this access unit.
+pub(super) fn configuration(access_unit: &[u8]) -> Option<Bytes> {
+    let of = |wanted| units(access_unit).filter(move |unit| kind(unit) == wanted);
+    let first = of(SEQUENCE_PARAMETERS).next().filter(|sps| sps.len() >= 4)?;
+    of(PICTURE_PARAMETERS).next()?;
+    let mut out = BytesMut::new();
+    out.put_u8(1);
+    out.put_slice(&first[1..4]);
+    // Lengths of four bytes.
+    out.put_u8(0xff);
+    for (wanted, mask, most) in [(SEQUENCE_PARAMETERS, 0xe0u8, 31), (PICTURE_PARAMETERS, 0, 255)] {
+        let count = of(wanted).take(most).count();
+        out.put_u8(mask | count as u8);
+        for set in of(wanted).take(most) {
+            out.put_u16(u16::try_from(set.len()).ok()?);
+            out.put_slice(set);
+        }
+    }
+    if matches!(first[1], 100 | 110 | 122 | 144) {
+        // 4:2:0 with 8 bits, which is all that browsers and our encoders make; no extensions.
+        out.put_slice(&[0xfc | 1, 0xf8, 0xf8, 0]);
+    }
+    Some(out.freeze())
+}
+
+/// The codec's name with profile, constraints and level, of a configuration record.
+pub(super) fn codec_string(configuration: &[u8]) -> String {
+    match configuration.get(1..4) {
+        Some([profile, constraints, level]) => format!("avc1.{profile:02X}{constraints:02X}{level:02X}"),
+        _ => "avc1".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn start_codes_become_lengths() {
+        let stream =
+            [0, 0, 0, 1, 9, 0xf0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 0xaa, 0, 0, 0, 1, 0x68, 1, 0, 0, 1, 0x65, 7, 0];
+        let stored = length_prefixed(&stream).expect("three units");
+        let expected =
+            [&[0, 0, 0, 5, 0x67, 0x42, 0xe0, 0x1f, 0xaa][..], &[0, 0, 0, 2, 0x68, 1], &[0, 0, 0, 2, 0x65, 7]];
+        assert_eq!(stored, expected.concat());
+        let record = configuration(&stream).expect("has both sets");
+        let expected =
+            [&[1, 0x42, 0xe0, 0x1f, 0xff, 0xe1, 0, 5, 0x67, 0x42, 0xe0, 0x1f, 0xaa][..], &[1, 0, 2, 0x68, 1]];
+        assert_eq!(record, expected.concat());
+        assert_eq!(codec_string(&record), "avc1.42E01F");
+        assert_eq!(configuration(&[0, 0, 1, 0x65, 7]), None, "no parameter sets");
+        assert_eq!(length_prefixed(&[1, 2, 3]), None, "no start code");
+    }
+
+    proptest! {
+        #[test]
+        fn units_come_back(units in proptest::collection::vec(proptest::collection::vec(1u8..=255, 1..20), 1..6)) {
+            let mut stream = Vec::new();
+            let mut expected = Vec::new();
+            for (i, unit) in units.iter().enumerate() {
+                stream.extend(if i % 2 == 0 { &[0, 0, 0, 1][..] } else { &[0, 0, 1][..] });
+                stream.extend(unit);
+                if kind(unit) != ACCESS_UNIT_DELIMITER {
+                    expected.extend((unit.len() as u32).to_be_bytes());
+                    expected.extend(unit);
+                }
+            }
+            prop_assert_eq!(length_prefixed(&stream).unwrap_or_default(), expected);
+        }
+
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..60)) {
+            let _ = length_prefixed(&bytes);
+            let _ = configuration(&bytes);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The `moov` box: of a growing file, which has no samples; and of a finished one, which knows where each of them lies.
+
+use super::boxes::{Reader, boxed, children, find, find_whole, full_box};
+use crate::container::{Chapter, ContainerError, TrackCodec, TrackSpec, UNITS};
+use crate::media::VIDEO_CLOCK;
+
+/// Chapters that a Nero chapter list holds, and bytes of a title.
+const MOST_CHAPTERS: usize = 255;
+const MOST_TITLE: usize = 255;
+/// A matrix that turns nothing.
+const UPRIGHT: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+
+/// A movie's tracks, with what is the same in a growing file and in a finished one.
+#[derive(Debug)]
+pub(super) struct Movie {
+    pub(super) tracks: Vec<Track>,
+}
+
+/// A track, as far as its samples do not matter. Its number is its place, counted from 1.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) timescale: u32,
+    /// Ticks at its beginning that are not played.
+    pub(super) delay: u32,
+    video: bool,
+    width: u16,
+    height: u16,
+    /// Its `hdlr` and `stsd`, whole.
+    handler: Vec<u8>,
+    description: Vec<u8>,
+}
+
+/// Where a track's samples lie and when they are decoded.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// When the first one is decoded.
+    pub(super) first: u64,
+    /// How long they last, in runs: count and ticks.
+    pub(super) durations: Vec<(u32, u32)>,
+    pub(super) sizes: Vec<u32>,
+    /// Numbers, from 1, of those where decoding may begin; filled for video only.
+    pub(super) syncs: Vec<u32>,
+    /// Chunks of samples that lie side by side: where, and how many.
+    pub(super) chunks: Vec<(u64, u32)>,
+}
+
+impl Tables {
+    /// Ticks from the first sample's beginning to the last one's end.
+    pub(super) fn length(&self) -> u64 {
+        self.durations.iter().map(|(count, ticks)| u64::from(*count) * u64::from(*ticks)).sum()
+    }
+}
+
+impl Track {
+    fn of(spec: &TrackSpec) -> Self {
+        let (video, name) = (spec.codec.is_video(), spec.name.as_bytes());
+        let mut handler = Vec::new();
+        full_box(&mut handler, b"hdlr", 0, 0, |out| {
+            out.extend([0; 4]);
+            out.extend(if video { b"vide" } else { b"soun" });
+            out.extend([0; 12]);
+            out.extend(name.iter().filter(|byte| **byte != 0));
+            out.push(0);
+        });
+        let mut description = Vec::new();
+        full_box(&mut description, b"stsd", 0, 0, |out| {
+            put_u32s(out, &[1]);
+            if video { visual_entry(out, spec) } else { audio_entry(out, spec) }
+        });
+        let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
+        Self {
+            timescale: spec.clock(),
+            delay: spec.delay,
+            video,
+            width: side(spec.size.width),
+            height: side(spec.size.height),
+            handler,
+            description,
+        }
+    }
+
+    fn read(trak: &[u8]) -> Option<Self> {
+        let media = find(trak, &[b"mdia"])?;
+        let timescale = Reader(find(media, &[b"mdhd"])?.get(20..)?).u32()?;
+        let handler = find_whole(media, &[b"hdlr"])?;
+        let video = handler.get(16..20)? == b"vide";
+        // The tables' own clocks: whoever else wrote this, its times are not ours.
+        if timescale != if video { VIDEO_CLOCK } else { crate::media::AUDIO_RATE } {
+            return None;
+        }
+        let mut edit = Reader(find(trak, &[b"edts", b"elst"])?);
+        let (_, entries, _) = (edit.u32()?, edit.u32()?, edit.u64()?);
+        let delay = u32::try_from(edit.u64()?).ok().filter(|_| entries == 1)?;
+        let mut size = Reader(find(trak, &[b"tkhd"])?.get(88..)?);
+        let (width, height) = ((size.u32()? >> 16) as u16, (size.u32()? >> 16) as u16);
+        let description = find_whole(media, &[b"minf", b"stbl", b"stsd"])?;
+        let (handler, description) = (handler.to_vec(), description.to_vec());
+        Some(Self { timescale, delay, video, width, height, handler, description })
+    }
+
+    pub(super) const fn is_video(&self) -> bool {
+        self.video
+    }
+
+    /// Ticks in the movie's own units.
+    pub(super) const fn units(&self, ticks: u64) -> u64 {
+        ticks.saturating_mul(UNITS / self.timescale as u64)
+    }
+}
+
+impl Movie {
+    pub(super) fn of(tracks: &[TrackSpec]) -> Self {
+        Self { tracks: tracks.iter().map(Track::of).collect() }
+    }
+
+    /// Reads the body of the `moov` of a growing file.
+    pub(super) fn read(moov: &[u8]) -> Option<Self> {
+        let tracks = children(moov).filter(|(kind, ..)| kind == b"trak").map(|(.., body)| Track::read(body));
+        let tracks: Vec<Track> = tracks.collect::<Option<_>>()?;
+        (1..=16).contains(&tracks.len()).then_some(Self { tracks })
+    }
+
+    /// Appends the `moov`: that of a growing file, or with its samples and chapters that of a finished one.
+    ///
+    /// # Errors
+    /// [`ContainerError::TooLarge`] when it does not fit the 32 bits of its size.
+    pub(super) fn write(&self, out: &mut Vec<u8>, done: Option<(&[Tables], &[Chapter])>) -> Result<(), ContainerError> {
+        let start = out.len();
+        let lasts = |track: &Track, tables: &Tables| {
+            track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay)))
+        };
+        let duration = done.map_or(0, |(tables, _)| {
+            self.tracks.iter().zip(tables).map(|(track, tables)| lasts(track, tables)).max().unwrap_or(0)
+        });
+        boxed(out, b"moov", |out| {
+            full_box(out, b"mvhd", 1, 0, |out| {
+                put_u64s(out, &[0, 0]);
+                put_u32s(out, &[UNITS as u32]);
+                put_u64s(out, &[duration]);
+                // Rate and volume 1, reserved.
+                put_u32s(out, &[0x1_0000, 0x0100_0000, 0, 0]);
+                put_u32s(out, &UPRIGHT);
+                put_u32s(out, &[0; 6]);
+                put_u32s(out, &[self.tracks.len() as u32 + 1]);
+            });
+            for (i, track) in self.tracks.iter().enumerate() {
+                let tables = done.map(|(tables, _)| &tables[i]);
+                let lasts = tables.map_or(0, |tables| lasts(track, tables));
+                boxed(out, b"trak", |out| track.write(out, i as u32 + 1, lasts, tables));
+            }
+            match done {
+                None => boxed(out, b"mvex", |out| {
+                    for id in 1..=self.tracks.len() as u32 {
+                        full_box(out, b"trex", 0, 0, |out| put_u32s(out, &[id, 1, 0, 0, 0]));
+                    }
+                }),
+                Some((_, chapters)) if !chapters.is_empty() => boxed(out, b"udta", |out| chapter_list(out, chapters)),
+                Some(_) => {}
+            }
+        });
+        if u32::try_from(out.len() - start).is_err() { Err(ContainerError::TooLarge) } else { Ok(()) }
+    }
+}
+
+impl Track {
+    fn write(&self, out: &mut Vec<u8>, id: u32, lasts: u64, tables: Option<&Tables>) {
+        // Enabled, in the movie, in its preview.
+        full_box(out, b"tkhd", 1, 7, |out| {
+            put_u64s(out, &[0, 0]);
+            put_u32s(out, &[id, 0]);
+            put_u64s(out, &[lasts, 0]);
+            // Layer and group, volume.
+            put_u32s(out, &[0, if self.video { 0 } else { 0x0100_0000 }]);
+            put_u32s(out, &UPRIGHT);
+            put_u32s(out, &[u32::from(self.width) << 16, u32::from(self.height) << 16]);
+        });
+        boxed(out, b"edts", |out| {
+            full_box(out, b"elst", 1, 0, |out| {
+                let first = self.units(tables.map_or(0, |tables| tables.first));
+                let empty = first > 0;
+                put_u32s(out, &[1 + u32::from(empty)]);
+                if empty {
+                    put_u64s(out, &[first, u64::MAX]);
+                    put_u32s(out, &[0x1_0000]);
+                }
+                put_u64s(out, &[lasts - first.min(lasts), u64::from(self.delay)]);
+                put_u32s(out, &[0x1_0000]);
+            });
+        });
+        boxed(out, b"mdia", |out| {
+            full_box(out, b"mdhd", 1, 0, |out| {
+                put_u64s(out, &[0, 0]);
+                put_u32s(out, &[self.timescale]);
+                put_u64s(out, &[tables.map_or(0, Tables::length)]);
+                // Language: undetermined.
+                put_u32s(out, &[0x55c4_0000]);
+            });
+            out.extend(&self.handler);
+            boxed(out, b"minf", |out| {
+                if self.video {
+                    full_box(out, b"vmhd", 0, 1, |out| put_u32s(out, &[0, 0]));
+                } else {
+                    full_box(out, b"smhd", 0, 0, |out| put_u32s(out, &[0]));
+                }
+                boxed(out, b"dinf", |out| {
+                    full_box(out, b"dref", 0, 0, |out| {
+                        put_u32s(out, &[1]);
+                        // The data is in this file.
+                        full_box(out, b"url ", 0, 1, |_| {});
+                    });
+                });
+                boxed(out, b"stbl", |out| {
+                    out.extend(&self.description);
+                    self.sample_tables(out, tables);
+                });
+            });
+        });
+    }
+
+    fn sample_tables(&self, out: &mut Vec<u8>, tables: Option<&Tables>) {
+        let none = Tables::default();
+        let done = tables.is_some();
+        let tables = tables.unwrap_or(&none);
+        full_box(out, b"stts", 0, 0, |out| {
+            put_u32s(out, &[tables.durations.len() as u32]);
+            tables.durations.iter().for_each(|(count, ticks)| put_u32s(out, &[*count, *ticks]));
+        });
+        if self.video && done {
+            full_box(out, b"stss", 0, 0, |out| {
+                put_u32s(out, &[tables.syncs.len() as u32]);
+                put_u32s(out, &tables.syncs);
+            });
+        }
+        let changes: Vec<(u32, u32)> = tables
+            .chunks
+            .iter()
+            .zip(1..)
+            .scan(0, |before, ((_, count), number)| {
+                Some((std::mem::replace(before, *count) != *count).then_some((number, *count)))
+            })
+            .flatten()
+            .collect();
+        full_box(out, b"stsc", 0, 0, |out| {
+            put_u32s(out, &[changes.len() as u32]);
+            changes.iter().for_each(|(number, count)| put_u32s(out, &[*number, *count, 1]));
+        });
+        full_box(out, b"stsz", 0, 0, |out| {
+            put_u32s(out, &[0, tables.sizes.len() as u32]);
+            put_u32s(out, &tables.sizes);
+        });
+        full_box(out, b"co64", 0, 0, |out| {
+            put_u32s(out, &[tables.chunks.len() as u32]);
+            tables.chunks.iter().for_each(|(at, _)| put_u64s(out, &[*at]));
+        });
+    }
+}
+
+fn put_u32s(out: &mut Vec<u8>, numbers: &[u32]) {
+    out.reserve(4 * numbers.len());
+    numbers.iter().for_each(|number| out.extend(number.to_be_bytes()));
+}
+
+fn put_u64s(out: &mut Vec<u8>, numbers: &[u64]) {
+    numbers.iter().for_each(|number| out.extend(number.to_be_bytes()));
+}
+
+/// A sample entry of video (§12.1.3) with the codec's own box.
+fn visual_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
+    boxed(out, b"avc1", |out| {
+        // Data reference 1.
+        put_u32s(out, &[0, 1, 0, 0, 0, 0]);
+        put_u32s(out, &[spec.size.width.min(0xffff) << 16 | spec.size.height.min(0xffff)]);
+        // 72 dpi, one frame a sample, no name of the compressor.
+        put_u32s(out, &[0x48_0000, 0x48_0000, 0]);
+        out.extend([0, 1]);
+        out.extend([0; 32]);
+        out.extend([0, 0x18, 0xff, 0xff]);
+        boxed(out, b"avcC", |out| out.extend(&spec.private));
+    });
+}
+
+/// A sample entry of sound (§12.2.3) with the codec's own box.
+fn audio_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
+    let opus = spec.codec == TrackCodec::Opus;
+    boxed(out, if opus { b"Opus" } else { b"mp4a" }, |out| {
+        put_u32s(out, &[0, 1, 0, 0]);
+        // Channels, 16 bits.
+        put_u32s(out, &[u32::from(spec.channels) << 16 | 16, 0]);
+        put_u32s(out, &[spec.clock() << 16]);
+        if opus {
+            // Opus in ISOBMFF §4.3.2: as the OpusHead, but with the bytes the other way around.
+            boxed(out, b"dOps", |out| {
+                out.extend([0, spec.channels]);
+                out.extend((spec.delay as u16).to_be_bytes());
+                out.extend(spec.clock().to_be_bytes());
+                out.extend([0; 3]);
+            });
+        } else {
+            full_box(out, b"esds", 0, 0, |out| elementary_stream(out, &spec.private));
+        }
+    });
+}
+
+/// An ES_Descriptor of AAC (ISO/IEC 14496-1 §7.2.6.5). Its lengths are short: one byte each.
+fn elementary_stream(out: &mut Vec<u8>, config: &[u8]) {
+    let config = &config[..config.len().min(64)];
+    let length = config.len() as u8;
+    out.extend([3, 23 + length, 0, 0, 0]);
+    // DecoderConfigDescriptor: MPEG-4 audio, an audio stream, no statement of buffers and bitrates.
+    out.extend([4, 15 + length, 0x40, 0x15]);
+    out.extend([0; 11]);
+    out.extend([5, length]);
+    out.extend(config);
+    // SLConfigDescriptor, as MP4 demands it.
+    out.extend([6, 1, 2]);
+}
+
+/// The chapter list that Nero's programs invented: most players read it.
+fn chapter_list(out: &mut Vec<u8>, chapters: &[Chapter]) {
+    full_box(out, b"chpl", 1, 0, |out| {
+        let chapters = &chapters[..chapters.len().min(MOST_CHAPTERS)];
+        out.extend([0; 4]);
+        out.push(chapters.len() as u8);
+        for chapter in chapters {
+            let title = &chapter.title[..chapter.title.floor_char_boundary(MOST_TITLE)];
+            // In units of 100 ns.
+            put_u64s(out, &[(chapter.time.as_nanos() / 100) as u64]);
+            out.push(title.len() as u8);
+            out.extend(title.as_bytes());
+        }
+    });
+}
