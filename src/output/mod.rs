@@ -9,6 +9,7 @@
 
 mod desk;
 pub mod frames;
+mod hls;
 mod process;
 pub mod steady;
 mod target;

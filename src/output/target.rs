@@ -3,11 +3,12 @@
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
 use super::Desk;
+use super::hls::Hls;
 use crate::id::SourceId;
 use crate::link::output::{self, Note, OutputSettings};
 use crate::media::{EncodedPacket, SourcePacket};
 use crate::plan::SourceSpec;
-use crate::time::Timestamp;
+use crate::time::{self, Timestamp};
 
 /// Why an output cannot go on, in words that say what to do. It ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,9 +80,10 @@ pub trait Target: Send {
 ///
 /// # Errors
 /// [`Failure`]: it cannot even begin.
-pub(super) fn open(settings: OutputSettings, _desk: &Desk) -> Result<Box<dyn Target>, Failure> {
-    match settings.target {
+pub(super) fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+    match &settings.target {
         output::Target::File(_) | output::Target::Tracks(_) => Err(Failure("nothing is recorded yet".to_owned())),
-        output::Target::Send(_) | output::Target::Hls(_) => Err(Failure("nothing is broadcast yet".to_owned())),
+        output::Target::Send(_) => Err(Failure("nothing is broadcast yet".to_owned())),
+        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, *target, time::now(), desk)?)),
     }
 }

@@ -16,7 +16,7 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{App, guard, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
-use crate::edge::{events, web};
+use crate::edge::{events, hls, web};
 use crate::room::document::Role;
 
 /// What pages of other origins may send.
@@ -96,6 +96,8 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
         route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
+        route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
+        route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),
         route(Method::GET, "/readyz", Public, service::readyz),

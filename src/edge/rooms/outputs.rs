@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::ServerSettings;
 use super::task::Command;
 use crate::destination::{Destination, Host};
+use crate::edge::hls::HlsFeed;
 use crate::edge::supervise::{self, Listener, OutputLink, OutputProcess};
 use crate::id::{OutputId, RoomName, ViewName};
 use crate::link::output::{FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput};
@@ -216,6 +217,8 @@ struct Seat {
     /// Counts its processes: what an older one says late is not heard.
     generation: u32,
     process: Option<OutputProcess>,
+    /// Where its pieces go, if it is HLS.
+    hls: Option<Arc<HlsFeed>>,
 }
 
 /// What a new process is told first.
@@ -238,7 +241,7 @@ impl Outputs {
             Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
             Target::Send(_) | Target::Hls(_) => {}
         }
-        self.all.insert(id, Seat { target, generation: 0, process: None });
+        self.all.insert(id, Seat { target, generation: 0, process: None, hls: None });
     }
 
     /// Starts an output's process.
@@ -254,11 +257,18 @@ impl Outputs {
     ) -> Result<(), String> {
         let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
         seat.generation += 1;
-        let listener = Ear { id, generation: seat.generation, commands, ended: false };
+        let Beginning { room, epoch, streams, notes, now } = beginning;
+        if let Target::Hls(target) = &seat.target {
+            match &seat.hls {
+                Some(broadcast) => broadcast.begin_again(),
+                None => seat.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
+            }
+        }
+        let hls = seat.hls.clone();
+        let listener = Ear { id, generation: seat.generation, commands, ended: false, hls };
         let process: OutputProcess = supervise::start(&server.output, listener)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");
-        let Beginning { room, epoch, streams, notes, now } = beginning;
         let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
         process.link.send(ToOutput::Configure(Box::new(settings)));
         notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
@@ -337,6 +347,7 @@ struct Ear {
     generation: u32,
     commands: mpsc::Sender<Command>,
     ended: bool,
+    hls: Option<Arc<HlsFeed>>,
 }
 
 impl Ear {
@@ -349,7 +360,13 @@ impl Listener for Ear {
     type Message = FromOutput;
 
     fn message(&mut self, message: FromOutput) {
-        self.ended |= matches!(message, FromOutput::Ended { .. });
+        if let FromOutput::Hls { rendition, piece } = message {
+            return self.hls.iter().for_each(|broadcast| broadcast.push(rendition, piece.clone()));
+        }
+        if matches!(message, FromOutput::Ended { .. }) {
+            self.ended = true;
+            self.hls.iter().for_each(|broadcast| broadcast.end());
+        }
         // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
         let comes_again = matches!(message, FromOutput::Report(_) | FromOutput::KeyframeWanted { .. });
         let command = self.command(Said::Message(message));

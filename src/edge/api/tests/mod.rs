@@ -17,6 +17,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
+use crate::edge::hls::HlsBroadcasts;
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
 use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
@@ -88,6 +89,7 @@ impl Api {
             recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
+            hls: HlsBroadcasts::default(),
             endings: TaskTracker::new(),
             canvas: config.video.canvas,
             fps: config.video.fps,
