@@ -10,6 +10,7 @@
 mod desk;
 pub mod frames;
 mod process;
+mod record;
 pub mod steady;
 mod target;
 

@@ -3,6 +3,7 @@
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
 use super::Desk;
+use super::record::{Recording, Tracks};
 use crate::id::SourceId;
 use crate::link::output::{self, Note, OutputSettings};
 use crate::media::{EncodedPacket, SourcePacket};
@@ -79,9 +80,10 @@ pub trait Target: Send {
 ///
 /// # Errors
 /// [`Failure`]: it cannot even begin.
-pub(super) fn open(settings: OutputSettings, _desk: &Desk) -> Result<Box<dyn Target>, Failure> {
-    match settings.target {
-        output::Target::File(_) | output::Target::Tracks(_) => Err(Failure("nothing is recorded yet".to_owned())),
+pub(super) fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+    match settings.target.clone() {
+        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, desk)?)),
+        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, desk)?)),
         output::Target::Send(_) | output::Target::Hls(_) => Err(Failure("nothing is broadcast yet".to_owned())),
     }
 }
