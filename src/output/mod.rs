@@ -11,6 +11,7 @@ mod desk;
 pub mod frames;
 mod hls;
 mod process;
+mod record;
 pub mod steady;
 mod target;
 

@@ -294,6 +294,7 @@ impl Outputs {
         let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
         Some(match said {
             Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
+            Said::Message(FromOutput::SourceKeyframeWanted(source)) => OutputNews::SourceKeyframeWanted(source),
             Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
             Said::Message(FromOutput::File(file)) => {
                 if let Target::File(target) | Target::Tracks(target) = &mut seat.target {
@@ -368,7 +369,10 @@ impl Listener for Ear {
             self.hls.iter().for_each(|broadcast| broadcast.end());
         }
         // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
-        let comes_again = matches!(message, FromOutput::Report(_) | FromOutput::KeyframeWanted { .. });
+        let comes_again = matches!(
+            message,
+            FromOutput::Report(_) | FromOutput::KeyframeWanted { .. } | FromOutput::SourceKeyframeWanted(_)
+        );
         let command = self.command(Said::Message(message));
         if comes_again {
             let _ = self.commands.try_send(command);
