@@ -33,6 +33,9 @@ pub mod metrics;
 pub mod codec;
 pub mod pipeline;
 
+// network
+pub mod rtmp;
+
 // processes
 pub mod edge;
 pub mod mixer;
