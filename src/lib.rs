@@ -34,6 +34,7 @@ pub mod codec;
 pub mod pipeline;
 
 // network
+pub mod dial;
 pub mod rtmp;
 
 // processes

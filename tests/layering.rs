@@ -45,6 +45,8 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("ureq", &["bots"]),
     ("axum", &["edge"]),
     ("rml_rtmp", &["rtmp"]),
+    ("rustls", &["dial"]),
+    ("tokio_rustls", &["dial"]),
     ("url", &["destination"]),
     ("ipnet", &["destination"]),
     ("toml", &["config"]),
