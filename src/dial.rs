@@ -115,7 +115,8 @@ pub async fn connect(endpoint: &Endpoint, tls: bool, guard: &Guard) -> Result<Bo
     };
     let connector = TlsConnector::from(tls_config().map_err(|reason| failed(reason.clone()))?);
     let secured = timeout(STEP, connector.connect(name, stream)).await;
-    let stream = secured.map_err(|_| failed("nobody answers".to_owned()))?.map_err(|error| failed(error.to_string()))?;
+    let stream =
+        secured.map_err(|_| failed("nobody answers".to_owned()))?.map_err(|error| failed(error.to_string()))?;
     Ok(Box::new(stream))
 }
 

@@ -3,6 +3,7 @@
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
 use super::Desk;
+use super::broadcast::Broadcast;
 use crate::id::SourceId;
 use crate::link::output::{self, Note, OutputSettings};
 use crate::media::{EncodedPacket, SourcePacket};
@@ -79,9 +80,12 @@ pub trait Target: Send {
 ///
 /// # Errors
 /// [`Failure`]: it cannot even begin.
-pub(super) fn open(settings: OutputSettings, _desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+pub(super) fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
     match settings.target {
         output::Target::File(_) | output::Target::Tracks(_) => Err(Failure("nothing is recorded yet".to_owned())),
-        output::Target::Send(_) | output::Target::Hls(_) => Err(Failure("nothing is broadcast yet".to_owned())),
+        output::Target::Send(target) => {
+            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, desk)?))
+        }
+        output::Target::Hls(_) => Err(Failure("no HLS is served yet".to_owned())),
     }
 }

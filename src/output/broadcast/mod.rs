@@ -21,11 +21,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use self::queue::{Body, Feed, Piece};
+use super::Desk;
 use super::frames::Frames;
+use super::process::named;
 use super::steady::Steady;
 use super::target::{Failure, Target};
-use super::Desk;
-use super::process::named;
 use crate::codec::CodecError;
 use crate::codec::aac::{AacFrame, DEFAULT_BITRATE, OpusToAac};
 use crate::destination::{self, Destination};
@@ -36,6 +36,8 @@ use crate::time::Timestamp;
 
 /// Bitrates are measured over so long.
 const WINDOW: Duration = Duration::from_secs(4);
+/// Servers for broadcasts cut what they get at keyframes, and want one as often.
+const GROUP: Duration = Duration::from_secs(2);
 /// A keyframe that did not come is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ pub(super) struct Broadcast {
     packets: Option<Vec<EncodedPacket>>,
     /// When a keyframe was asked for that has not come.
     asked: Option<Timestamp>,
+    /// When the last keyframe came.
+    keyed: Timestamp,
     sender: Option<JoinHandle<()>>,
     /// Why the sender gave up.
     failure: Arc<Mutex<Option<String>>>,
@@ -112,6 +116,7 @@ impl Broadcast {
             sound,
             packets: (!whole).then(Vec::new),
             asked: None,
+            keyed: epoch,
             sender: Some(named("sender", run).map_err(|error| Failure(error.to_string()))?),
             feed,
             failure,
@@ -137,15 +142,16 @@ impl Broadcast {
 
     /// Asks for a keyframe where nothing can go on without one, at once and again each second.
     fn ask(&mut self, now: Timestamp) {
-        let needed = self.feed.with(|queue| queue.needs_keyframe());
-        if !needed {
+        let (open, needed) = self.feed.with(|queue| (queue.is_open(), queue.needs_keyframe()));
+        let due = self.packets.is_none() && now.since(self.keyed) >= GROUP;
+        if !open || !(needed || due) {
             self.asked = None;
         } else if self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN) {
             self.asked = Some(now);
             self.desk.want_keyframe(0);
         }
         // A hole in the stream itself.
-        if self.feed.with(|queue| queue.is_open()) && !needed && self.frames.wants_keyframe(now) {
+        if open && !needed && self.frames.wants_keyframe(now) {
             self.desk.want_keyframe(0);
         }
     }
@@ -175,6 +181,9 @@ impl Target for Broadcast {
         let Some(frame) = frame else { return Ok(()) };
         if !self.steady.has_begun() {
             self.steady.begin(frame.time * u64::from(AUDIO_RATE) / u64::from(VIDEO_CLOCK));
+        }
+        if frame.keyframe {
+            self.keyed = now;
         }
         let body = packets.map_or(Body::Whole(frame.data), Body::Packets);
         self.feed.with(|queue| queue.push(Piece::Video { time: frame.time, keyframe: frame.keyframe, body }));
@@ -216,6 +225,5 @@ impl Target for Broadcast {
 
 /// Bits per second of so many bytes in so long.
 fn bitrate(bytes: u64, elapsed: Duration) -> u64 {
-    let micros = elapsed.as_micros() as u64;
-    if micros == 0 { 0 } else { bytes.saturating_mul(8_000_000) / micros }
+    bytes.saturating_mul(8_000_000).checked_div(elapsed.as_micros() as u64).unwrap_or(0)
 }

@@ -52,9 +52,7 @@ impl Piece {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Video { body: Body::Whole(data), .. } | Self::Sound { data, .. } => data.len(),
-            Self::Video { body: Body::Packets(packets), .. } => {
-                packets.iter().map(|packet| packet.payload.len()).sum()
-            }
+            Self::Video { body: Body::Packets(packets), .. } => packets.iter().map(|packet| packet.payload.len()).sum(),
         }
     }
 

@@ -64,8 +64,7 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
         () = feed.finished() => return Ok(()),
     };
     let (mut reader, writer) = tokio::io::split(stream);
-    let mut publisher =
-        Publisher { client: Client::new(server, Purpose::Publish)?, writer, config: None, told: false };
+    let mut publisher = Publisher { client: Client::new(server, Purpose::Publish)?, writer, config: None, told: false };
     let patience = sleep(PATIENCE);
     tokio::pin!(patience);
     let mut bytes = vec![0; READ];
@@ -118,11 +117,7 @@ async fn read(reader: &mut ReadHalf<Box<dyn Stream>>, bytes: &mut [u8]) -> io::R
 }
 
 fn metadata(sender: &Sender) -> Metadata {
-    let video = VideoMetadata {
-        size: sender.stream.size,
-        fps: sender.stream.fps,
-        kbps: sender.stream.bitrate_kbps,
-    };
+    let video = VideoMetadata { size: sender.stream.size, fps: sender.stream.fps, kbps: sender.stream.bitrate_kbps };
     Metadata { video: Some(video), audio_kbps: Some(DEFAULT_BITRATE / 1000) }
 }
 
