@@ -40,6 +40,7 @@ pub struct Client {
     app: String,
     key: String,
     output: Vec<u8>,
+    asked: bool,
     ready: bool,
 }
 
@@ -66,6 +67,7 @@ impl Client {
                 app: server.app.clone(),
                 key: server.key.expose().to_owned(),
                 output,
+                asked: false,
                 ready: false,
             })
         })
@@ -127,10 +129,13 @@ impl Client {
         asked: &mut Vec<ClientSessionResult>,
     ) -> Result<(), RtmpError> {
         match event {
-            ClientSessionEvent::ConnectionRequestAccepted => asked.push(match self.purpose {
-                Purpose::Publish => self.session.request_publishing(self.key.clone(), PublishRequestType::Live)?,
-                Purpose::Play => self.session.request_playback(self.key.clone())?,
-            }),
+            ClientSessionEvent::ConnectionRequestAccepted => {
+                self.asked = true;
+                asked.push(match self.purpose {
+                    Purpose::Publish => self.session.request_publishing(self.key.clone(), PublishRequestType::Live)?,
+                    Purpose::Play => self.session.request_playback(self.key.clone())?,
+                });
+            }
             ClientSessionEvent::ConnectionRequestRejected { description } => {
                 events.push(ClientEvent::Refused(self.hidden(description)));
             }
@@ -168,6 +173,11 @@ impl Client {
         let (name, _) = self.key.split_once('?').unwrap_or((&self.key, ""));
         let words = words.replace(&self.key, "…").replace(name, "…");
         words.chars().filter(|c| !c.is_control()).take(200).collect()
+    }
+
+    /// Whether the server was asked to let us publish or play. One that then closes the connection means no.
+    pub fn has_asked(&self) -> bool {
+        self.asked
     }
 
     /// Whether media may be sent.

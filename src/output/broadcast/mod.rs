@@ -12,6 +12,8 @@ mod progress;
 mod queue;
 mod rtmp;
 mod sender;
+mod srt;
+mod ts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -73,6 +73,12 @@ impl Progress {
         });
     }
 
+    /// Nobody takes what is sent, for now.
+    pub(super) fn waits(&mut self, why: &str) {
+        self.live = false;
+        self.desk.report(|report| (report.state, report.reason) = (OutputState::Starting, Some(why.to_owned())));
+    }
+
     /// When a piece is due at the far end: since the first frame ever sent. None for sound before it.
     pub(super) fn due(&mut self, piece: &Piece) -> Option<Duration> {
         let (at, is_frame) = match piece {

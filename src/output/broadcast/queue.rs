@@ -204,6 +204,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         /// Whatever comes and goes: the queue is bounded, and what leaves after a drop or an opening begins with a keyframe.
         #[test]
         fn bounded_and_decodable(steps in prop::collection::vec((0u8..8, any::<bool>(), 0usize..3_000_000), 1..400)) {

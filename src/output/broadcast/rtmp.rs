@@ -75,16 +75,19 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
             // What the server says comes first: it may say no.
             biased;
             length = read(&mut reader, &mut bytes) => {
-                for event in publisher.client.input(&bytes[..length?])? {
+                let length = match length {
+                    Ok(length) => length,
+                    // Some servers refuse without a word.
+                    Err(_) if publisher.client.has_asked() && !ready => return Err(refused("it closed the connection")),
+                    Err(error) => return Err(error.into()),
+                };
+                for event in publisher.client.input(&bytes[..length])? {
                     match event {
                         ClientEvent::Ready => {
                             publisher.client.metadata(&metadata(sender))?;
                             feed.with(|queue| queue.set_open(true));
                         }
-                        ClientEvent::Refused(words) => {
-                            let hint = "is the stream key right, and nobody else sending with it?";
-                            return Err(Ended::Refused(format!("the server refuses the stream ({words}): {hint}")));
-                        }
+                        ClientEvent::Refused(words) => return Err(refused(&words)),
                         ClientEvent::Media(_) => {}
                     }
                 }
@@ -106,6 +109,11 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
             }
         }
     }
+}
+
+fn refused(words: &str) -> Ended {
+    let hint = "is the stream key right, and nobody else sending with it?";
+    Ended::Refused(format!("the server refuses the stream ({words}): {hint}"))
 }
 
 /// Reads at least one byte.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::progress::Progress;
 use super::queue::Feed;
-use super::rtmp;
+use super::{rtmp, srt};
 use crate::destination::{Destination, Guard, Target};
 use crate::dial::DialError;
 use crate::output::Desk;
@@ -89,6 +89,7 @@ impl Sender {
     async fn attempt(&self, progress: &mut Progress) -> Ended {
         match self.destination.target() {
             Target::Rtmp(server) => rtmp::send(server, self, progress).await,
+            Target::Srt(srt) => srt::send(srt, self, progress).await,
             other => Ended::Final(format!("{other} is not sent to")),
         }
     }
