@@ -3,6 +3,7 @@
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
 use super::Desk;
+use super::broadcast::Broadcast;
 use super::hls::Hls;
 use super::record::{Recording, Tracks};
 use crate::id::SourceId;
