@@ -4,12 +4,14 @@
 mod contract;
 mod events;
 mod joining;
+mod recordings;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::to_bytes;
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -17,6 +19,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
+use crate::edge::library::{Finish, Library};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
 use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
@@ -33,6 +36,7 @@ const JSON: &str = "application/json";
 struct Api {
     app: App,
     router: Router,
+    data: TempDir,
 }
 
 /// What a request was answered with.
@@ -104,8 +108,10 @@ impl Api {
             counters: RoomCounters::default(),
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
-        let app = App::new(&config, rooms, Arc::new(Metrics::default()), port);
-        Self { router: router(&app), app }
+        let data = tempfile::tempdir().expect("the temporary folder can be written");
+        let library = Library::open(data.path(), Finish::new(|_, _| Err("nothing is mended here".into())));
+        let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), port);
+        Self { router: router(&app), app, data }
     }
 
     async fn send(

@@ -1,0 +1,122 @@
+//! Mending: what a killed writer left behind is finished, and listed as a recording like any other.
+//!
+//! Owns: when a file is nobody's any more, and what is told of it afterwards. Does not know: containers; [`Finish`] does.
+//! A file that cannot be finished stays as it is, and its document says why.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::name::{Content, FileName};
+use super::sidecar::Written;
+use super::{Inner, Library};
+
+/// How often, and how many times, a file is looked at that somebody still writes: an output whose server was killed takes a
+/// moment to finish.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOKS: u32 = 40;
+
+/// A file that was finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// How long it plays.
+    pub duration: Duration,
+}
+
+/// Makes a whole file of one that was broken off. The error says why that cannot be done; the file then is as it was.
+#[derive(Clone)]
+pub struct Finish(Arc<dyn Fn(&Path, File) -> Result<Finished, String> + Send + Sync>);
+
+impl Finish {
+    /// By this function, which gets the file's path and the file, locked.
+    pub fn new(finish: impl Fn(&Path, File) -> Result<Finished, String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(finish))
+    }
+}
+
+impl fmt::Debug for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finish(…)")
+    }
+}
+
+/// What a look at a file found.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// Somebody writes it.
+    Busy,
+    /// It needs nothing (any more).
+    Whole,
+    /// It was finished just now.
+    Mended,
+}
+
+impl Library {
+    /// Mends what of `found` an earlier server left unfinished.
+    pub(super) async fn mend_left_over(self, found: BTreeSet<FileName>) {
+        let unfinished = move |inner: &Inner| {
+            let media = found.into_iter().filter(|name| name.content() != Content::Sidecar);
+            let left = media.filter(|name| inner.folder.told(name).is_ok_and(|told| told.state == Written::Recording));
+            Ok(left.collect::<Vec<_>>())
+        };
+        // One after the other: calls come first.
+        for name in self.blocking(unfinished).await.unwrap_or_default() {
+            self.settle(&name).await;
+        }
+    }
+
+    /// Waits until nobody writes the file, finishes it if that is needed, and tells.
+    pub(super) async fn settle(&self, name: &FileName) {
+        for _ in 0..LOOKS {
+            let asked = name.clone();
+            let look = self.blocking(move |inner| Ok(inner.look(&asked))).await;
+            match look.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+                Ok(Look::Busy) => tokio::time::sleep(LOOK_EVERY).await,
+                Ok(Look::Whole) => return self.tell(name).await,
+                Ok(Look::Mended) => {
+                    self.inner.counters.mended.inc();
+                    tracing::info!(file = %name, "a recording that was broken off is mended");
+                    return self.tell(name).await;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => return,
+                Err(error) => {
+                    self.inner.counters.broken.inc();
+                    tracing::warn!(file = %name, %error, "a recording that was broken off cannot be mended");
+                    self.inner.broken.lock().insert(name.clone(), error.to_string());
+                    return self.tell(name).await;
+                }
+            }
+        }
+        tracing::warn!(file = %name, "another process still writes this recording: it is left alone");
+    }
+
+    /// Tells whoever listens to [`Library::changes`].
+    async fn tell(&self, name: &FileName) {
+        if let Ok(document) = self.find(name).await {
+            // Nobody has to listen.
+            let _ = self.inner.changed.send(document);
+        }
+    }
+}
+
+impl Inner {
+    fn look(&self, name: &FileName) -> io::Result<Look> {
+        let file = match self.folder.open_locked(name) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Look::Busy),
+            file => file?,
+        };
+        // Only now: the writer may have finished a moment ago.
+        let told = self.folder.entry(name)?.told.map_err(io::Error::other)?;
+        if told.state != Written::Recording {
+            return Ok(Look::Whole);
+        }
+        let Finished { duration } = (self.finish.0)(&self.folder.path_of(name), file).map_err(io::Error::other)?;
+        let (_, here) = self.folder.open(name)?;
+        self.folder.edit(name, |document| document.mended(duration, here.bytes))?;
+        Ok(Look::Mended)
+    }
+}
