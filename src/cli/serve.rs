@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder};
 use crate::edge::api::{self, App};
-use crate::edge::library::{Finish, Library};
+use crate::edge::library::{Finish, Library, Uploads};
 use crate::edge::peer::PeerConfig;
 use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
@@ -116,9 +116,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     metrics.register(|registry| settings.counters.register(registry));
     let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
     let rooms = Rooms::new(settings, peers);
-    let library = Library::open(&config.data.dir, Finish::new(|_, _| Err("not yet".into())));
+    let uploads = Uploads::new(&config.upload)?;
+    let library = Library::open(&config.data.dir, Finish::new(|_, _| Err("not yet".into())), uploads);
     metrics.register(|registry| library.counters().register(registry));
-    let app = App::new(&config, rooms.clone(), library, metrics, media.port());
+    let app = App::new(&config, rooms.clone(), library.clone(), metrics, media.port());
     let server = tokio::spawn(api::serve(listener, app.clone()));
     announce(http, media, &config)?;
 
@@ -127,6 +128,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     app.drain();
     let ending = async {
         rooms.shutdown().await;
+        library.close().await;
         app.close();
         server.await
     };

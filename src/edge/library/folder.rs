@@ -176,15 +176,24 @@ impl Folder {
     pub(super) fn edit(&self, name: &FileName, change: impl FnOnce(&mut Document)) -> io::Result<()> {
         let _one_at_a_time = self.editing.lock();
         let sidecar = name.sidecar();
-        let mut document = Document::parse(&self.read(&sidecar)?)?;
-        change(&mut document);
+        let text = self.preview(name, change)?;
         let new = self.path.join(format!(".{sidecar}.new"));
         let mut file = File::create(&new)?;
-        file.write_all(document.to_text().as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(new, self.path_of(&sidecar))?;
         // The rename is lasting only with its folder.
         File::open(&self.path)?.sync_all()
+    }
+
+    /// What a change would make of what is told of a recording.
+    ///
+    /// # Errors
+    /// When the JSON cannot be read.
+    pub(super) fn preview(&self, name: &FileName, change: impl FnOnce(&mut Document)) -> io::Result<String> {
+        let mut document = Document::parse(&self.read(&name.sidecar())?)?;
+        change(&mut document);
+        Ok(document.to_text())
     }
 
     /// Removes the file, and keeps what is told of it.

@@ -56,16 +56,24 @@ enum Look {
 }
 
 impl Library {
-    /// Mends what of `found` an earlier server left unfinished.
-    pub(super) async fn mend_left_over(self, found: BTreeSet<FileName>) {
-        let unfinished = move |inner: &Inner| {
-            let media = found.into_iter().filter(|name| name.content() != Content::Sidecar);
-            let left = media.filter(|name| inner.folder.told(name).is_ok_and(|told| told.state == Written::Recording));
-            Ok(left.collect::<Vec<_>>())
+    /// Mends what of `found` an earlier server left unfinished, and lets what it did not upload go on its way.
+    pub(super) async fn take_stock(self, found: BTreeSet<FileName>) {
+        let media = found.into_iter().filter(|name| name.content() != Content::Sidecar);
+        let sort = move |inner: &Inner| {
+            Ok(media.partition::<Vec<_>, _>(|name| {
+                inner.folder.told(name).is_ok_and(|told| told.state == Written::Recording)
+            }))
         };
+        let (unfinished, ended) = self.blocking(sort).await.unwrap_or_default();
+        for name in ended {
+            self.send_off(&name).await;
+        }
         // One after the other: calls come first.
-        for name in self.blocking(unfinished).await.unwrap_or_default() {
-            self.settle(&name).await;
+        for name in unfinished {
+            if self.inner.closing.is_cancelled() {
+                return;
+            }
+            self.finished(&name).await;
         }
     }
 
@@ -95,7 +103,7 @@ impl Library {
     }
 
     /// Tells whoever listens to [`Library::changes`].
-    async fn tell(&self, name: &FileName) {
+    pub(super) async fn tell(&self, name: &FileName) {
         if let Ok(document) = self.find(name).await {
             // Nobody has to listen.
             let _ = self.inner.changed.send(document);

@@ -12,28 +12,35 @@ mod name;
 mod sidecar;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use self::folder::Here;
 use self::folder::{Entry, Folder};
 pub use self::mend::{Finish, Finished};
 pub use self::name::{Content, FileName, NotAName};
 use self::sidecar::Written;
+pub use self::upload::{NoStore, UploadState, Uploads};
 use crate::id::RoomName;
 
 /// Changes that a reader may lag behind.
 const CHANGES: usize = 64;
+/// How long an upload may take to say goodbye to its store.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What has become of a recording's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -92,6 +99,9 @@ pub struct RecordingFile {
     /// Where to download it; None when it was moved to the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// How far it is on its way to the store; None when it does not go there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadState>,
 }
 
 /// Why a recording is not to be had.
@@ -118,6 +128,12 @@ pub struct LibraryCounters {
     pub mended: Counter,
     /// Files that could not be finished.
     pub broken: Counter,
+    /// Files that are in the store, and verified.
+    pub uploaded: Counter,
+    /// Their bytes.
+    pub uploaded_bytes: Counter,
+    /// Uploads that failed, to be tried again.
+    pub upload_failures: Counter,
 }
 
 impl LibraryCounters {
@@ -129,6 +145,9 @@ impl LibraryCounters {
             "Recordings that could not be finished after a crash",
             self.broken.clone(),
         );
+        registry.register("recordings_uploaded", "Recordings uploaded", self.uploaded.clone());
+        registry.register("recordings_uploaded_bytes", "Bytes of recordings uploaded", self.uploaded_bytes.clone());
+        registry.register("recordings_upload_failures", "Uploads that failed", self.upload_failures.clone());
     }
 }
 
@@ -143,7 +162,10 @@ struct Inner {
     finish: Finish,
     /// Why a file cannot be mended: found out anew by the next server.
     broken: Mutex<BTreeMap<FileName, String>>,
+    uploads: Option<Uploads>,
     changed: broadcast::Sender<RecordingFile>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
     counters: LibraryCounters,
     /// Held as long as this server runs; None when another server has this folder.
     _lock: Option<File>,
@@ -161,14 +183,15 @@ pub struct Opened {
 }
 
 impl Library {
-    /// The recordings below `data_dir`; `finish` mends a file. Unfinished ones are mended from now on, in the background.
+    /// The recordings below `data_dir`; `finish` mends a file. What was left unfinished is mended, and what is not yet uploaded
+    /// is uploaded, from now on and in the background.
     ///
     /// A folder that cannot be used is no reason not to serve calls: it is logged. Of two servers with one folder, only the
     /// first mends and uploads.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
-    pub fn open(data_dir: &Path, finish: Finish) -> Self {
+    pub fn open(data_dir: &Path, finish: Finish, uploads: Option<Uploads>) -> Self {
         let folder = Folder::new(data_dir.join("recordings"));
         let lock = lock(data_dir, &folder).map_err(|error| tracing::warn!("{error}")).ok();
         // Now, before there are new ones, whose outputs may not hold their locks yet.
@@ -177,15 +200,28 @@ impl Library {
             folder,
             finish,
             broken: Mutex::default(),
+            uploads: uploads.filter(|_| lock.is_some()),
             changed: broadcast::Sender::new(CHANGES),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             counters: LibraryCounters::default(),
             _lock: lock,
         });
         let library = Self { inner };
         if library.inner._lock.is_some() {
-            tokio::spawn(library.clone().mend_left_over(found));
+            library.inner.tasks.spawn(library.clone().take_stock(found));
+            library.inner.tasks.spawn(library.clone().upload_all());
         }
+        library.inner.tasks.close();
         library
+    }
+
+    /// Ends what goes on in the background, within a bound; the next server goes on with it.
+    pub async fn close(&self) {
+        self.inner.closing.cancel();
+        if tokio::time::timeout(GOODBYE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("recordings were still being mended or uploaded; the next start goes on with it");
+        }
     }
 
     /// Counted here, read by the metrics.
@@ -280,6 +316,9 @@ impl Library {
             }
             inner.folder.remove(&name)?;
             inner.broken.lock().remove(&name);
+            if let Some(uploads) = &inner.uploads {
+                uploads.forget(&name);
+            }
             Ok(())
         })
         .await
@@ -288,6 +327,7 @@ impl Library {
     /// Whoever wrote this file is done or dead: what it left is mended if it needs to be, and goes on its way.
     pub async fn finished(&self, name: &FileName) {
         self.settle(name).await;
+        self.send_off(name).await;
     }
 
     async fn blocking<T: Send + 'static>(
@@ -333,11 +373,15 @@ impl Inner {
             duration_s: None,
             bytes: here.map_or(0, |here| here.bytes),
             url,
+            upload: None,
         };
         let told = match told {
             Ok(told) => told,
             Err(why) => return RecordingFile { reason: Some(why), ..document },
         };
+        let bytes = here.map(|here| here.bytes).or(told.upload.as_ref().map(|upload| upload.bytes));
+        let waiting = || self.uploads.as_ref().and_then(|uploads| uploads.state(&document.file));
+        let upload = told.upload.map(UploadState::from).or_else(waiting);
         let state = if broken.is_some() { FileState::Broken } else { told.state.into() };
         RecordingFile {
             room: Some(told.room),
@@ -347,7 +391,8 @@ impl Inner {
             started: told.started,
             ended: told.ended,
             duration_s: told.duration_s,
-            bytes: here.map(|here| here.bytes).or(told.upload.map(|upload| upload.bytes)).unwrap_or(0),
+            bytes: bytes.unwrap_or(0),
+            upload,
             ..document
         }
     }

@@ -67,7 +67,7 @@ async fn what_a_killed_server_left_is_mended() {
         ("d-bug", "recording"),
         ("e", "failed"),
     ]);
-    let library = Library::open(disk.0.path(), appending());
+    let library = Library::open(disk.0.path(), appending(), None);
     let mut changes = library.changes();
     let (first, second, third) = (next(&mut changes).await, next(&mut changes).await, next(&mut changes).await);
     assert_eq!(
@@ -99,7 +99,7 @@ async fn what_is_still_written_is_waited_for() {
     let writers: Vec<File> =
         ["a.mp4", "b.mp4"].map(|name| File::options().append(true).open(disk.path(name)).expect("there")).into();
     writers.iter().for_each(|writer| writer.lock().expect("nobody else has it"));
-    let library = Library::open(disk.0.path(), appending());
+    let library = Library::open(disk.0.path(), appending(), None);
     let mut changes = library.changes();
     let tried = tokio::time::timeout(Duration::from_secs(3), changes.recv()).await;
     assert!(tried.is_err(), "a locked file was touched: {tried:?}");
@@ -118,7 +118,7 @@ async fn what_is_still_written_is_waited_for() {
 #[tokio::test]
 async fn what_an_output_left_is_mended_when_it_is_gone() {
     let disk = Disk::new(&[]);
-    let library = Library::open(disk.0.path(), appending());
+    let library = Library::open(disk.0.path(), appending(), None);
     let mut changes = library.changes();
     for (stem, state, expected) in [("x", "recording", FileState::Mended), ("y", "finished", FileState::Finished)] {
         fs::write(disk.path(&format!("{stem}.webm")), "media").expect("it is writable");
@@ -134,15 +134,15 @@ async fn what_an_output_left_is_mended_when_it_is_gone() {
 #[tokio::test]
 async fn of_two_servers_only_the_first_mends() {
     let disk = Disk::new(&[]);
-    let first = Library::open(disk.0.path(), appending());
+    let first = Library::open(disk.0.path(), appending(), None);
     // It is new: the first server has an output that writes it.
     fs::write(disk.path("a.mp4"), "media").expect("it is writable");
     fs::write(disk.path("a.json"), r#"{"room":"r","id":"a","state":"recording"}"#).expect("it is writable");
-    let second = Library::open(disk.0.path(), appending());
+    let second = Library::open(disk.0.path(), appending(), None);
     assert!(tokio::time::timeout(Duration::from_millis(200), second.changes().recv()).await.is_err());
     assert_eq!(disk.media("a"), "media");
     drop((first, second));
-    let third = Library::open(disk.0.path(), appending());
+    let third = Library::open(disk.0.path(), appending(), None);
     assert_eq!(next(&mut third.changes()).await.state, FileState::Mended);
 }
 
@@ -151,8 +151,8 @@ async fn a_folder_that_cannot_be_used_stops_nobody() {
     let disk = Disk::new(&[]);
     let file = disk.path("file");
     fs::write(&file, "").expect("it is writable");
-    let library = Library::open(&file, appending());
+    let library = Library::open(&file, appending(), None);
     assert!(matches!(library.list(None).await, Err(LibraryError::Disk(_))), "it says so when it is asked");
-    let library = Library::open(&disk.path("new/er"), appending());
+    let library = Library::open(&disk.path("new/er"), appending(), None);
     assert_eq!(library.list(None).await.expect("it was made"), []);
 }
