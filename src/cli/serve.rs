@@ -117,7 +117,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
     let rooms = Rooms::new(settings, peers);
     let uploads = Uploads::new(&config.upload)?;
-    let library = Library::open(&config.data.dir, Finish::new(|_, _| Err("not yet".into())), uploads);
+    let library = Library::open(&config.data.dir, Finish::in_place(), uploads);
     metrics.register(|registry| library.counters().register(registry));
     let app = App::new(&config, rooms.clone(), library.clone(), metrics, media.port());
     let server = tokio::spawn(api::serve(listener, app.clone()));

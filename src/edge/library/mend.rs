@@ -7,33 +7,39 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::name::{Content, FileName};
 use super::sidecar::Written;
 use super::{Inner, Library};
+use crate::container;
 
 /// How often, and how many times, a file is looked at that somebody still writes: an output whose server was killed takes a
 /// moment to finish.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 40;
 
-/// A file that was finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// How long it plays.
-    pub duration: Duration,
-}
-
-/// Makes a whole file of one that was broken off. The error says why that cannot be done; the file then is as it was.
+/// Makes a whole file of one that was broken off, and tells how long it plays. The error says why that cannot be done; the
+/// file then is as it was.
 #[derive(Clone)]
-pub struct Finish(Arc<dyn Fn(&Path, File) -> Result<Finished, String> + Send + Sync>);
+pub struct Finish(Arc<Finisher>);
+
+type Finisher = dyn Fn(&FileName, &mut File) -> Result<Duration, String> + Send + Sync;
 
 impl Finish {
-    /// By this function, which gets the file's path and the file, locked.
-    pub fn new(finish: impl Fn(&Path, File) -> Result<Finished, String> + Send + Sync + 'static) -> Self {
+    /// As its format wants it.
+    pub fn in_place() -> Self {
+        Self::by(|name, file| match name.content() {
+            Content::Media(format) => {
+                container::finish(format, file, &[]).map(|found| found.duration).map_err(|error| error.to_string())
+            }
+            Content::Sidecar => Err("there is nothing to play in it".to_owned()),
+        })
+    }
+
+    /// By this function, which gets the file locked.
+    pub fn by(finish: impl Fn(&FileName, &mut File) -> Result<Duration, String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(finish))
     }
 }
@@ -113,7 +119,7 @@ impl Library {
 
 impl Inner {
     fn look(&self, name: &FileName) -> io::Result<Look> {
-        let file = match self.folder.open_locked(name) {
+        let mut file = match self.folder.open_locked(name) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Look::Busy),
             file => file?,
         };
@@ -122,9 +128,9 @@ impl Inner {
         if told.state != Written::Recording {
             return Ok(Look::Whole);
         }
-        let Finished { duration } = (self.finish.0)(&self.folder.path_of(name), file).map_err(io::Error::other)?;
-        let (_, here) = self.folder.open(name)?;
-        self.folder.edit(name, |document| document.mended(duration, here.bytes))?;
+        let duration = (self.finish.0)(name, &mut file).map_err(io::Error::other)?;
+        let bytes = file.metadata()?.len();
+        self.folder.edit(name, |document| document.mended(duration, bytes))?;
         Ok(Look::Mended)
     }
 }

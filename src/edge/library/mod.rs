@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::folder::Here;
 use self::folder::{Entry, Folder};
-pub use self::mend::{Finish, Finished};
+pub use self::mend::Finish;
 pub use self::name::{Content, FileName, NotAName};
 use self::sidecar::Written;
 pub use self::upload::{NoStore, UploadState, Uploads};
@@ -379,7 +379,7 @@ impl Inner {
             Ok(told) => told,
             Err(why) => return RecordingFile { reason: Some(why), ..document },
         };
-        let bytes = here.map(|here| here.bytes).or(told.upload.as_ref().map(|upload| upload.bytes));
+        let bytes = here.map(|here| here.bytes).or_else(|| told.upload.as_ref().map(|upload| upload.bytes));
         let waiting = || self.uploads.as_ref().and_then(|uploads| uploads.state(&document.file));
         let upload = told.upload.map(UploadState::from).or_else(waiting);
         let state = if broken.is_some() { FileState::Broken } else { told.state.into() };

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::container::Format;
+
 /// Longest name, in characters: a room's name, a time, an id and an ending fit twice.
 const NAME_MAX: usize = 200;
 /// The ending of the file that tells about a recording.
@@ -24,37 +26,21 @@ pub struct NotAName;
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Content {
-    /// MP4.
-    Mp4,
-    /// WebM.
-    WebM,
-    /// Matroska.
-    Matroska,
-    /// Ogg with Opus: sound only.
-    Ogg,
+    /// Media.
+    Media(Format),
     /// The JSON beside a recording.
     Sidecar,
 }
 
 impl Content {
     fn of(ending: &str) -> Option<Self> {
-        Some(match ending {
-            "mp4" => Self::Mp4,
-            "webm" => Self::WebM,
-            "mkv" => Self::Matroska,
-            "ogg" => Self::Ogg,
-            SIDECAR => Self::Sidecar,
-            _ => return None,
-        })
+        if ending == SIDECAR { Some(Self::Sidecar) } else { Format::from_extension(ending).map(Self::Media) }
     }
 
-    /// The media type (RFC 4337, RFC 9559, RFC 5334).
+    /// The media type.
     pub const fn media_type(self) -> &'static str {
         match self {
-            Self::Mp4 => "video/mp4",
-            Self::WebM => "video/webm",
-            Self::Matroska => "video/matroska",
-            Self::Ogg => "audio/ogg",
+            Self::Media(format) => format.content_type(),
             Self::Sidecar => "application/json",
         }
     }

@@ -9,19 +9,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::container::{Format, Sample, TrackSpec, Writer};
 
 /// Longer than any step of these tests.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn appending() -> Finish {
-    Finish::new(|path, mut file| {
-        if path.to_string_lossy().contains("hopeless") {
+    Finish::by(|name, file| {
+        if name.as_str().contains("hopeless") {
             return Err("there is not one whole frame in it".to_owned());
         }
-        assert!(!path.to_string_lossy().contains("bug"), "a bug in the mender");
-        io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(|error| error.to_string())?;
+        assert!(!name.as_str().contains("bug"), "a bug in the mender");
+        io::Seek::seek(file, io::SeekFrom::End(0)).map_err(|error| error.to_string())?;
         file.write_all(b" mended").map_err(|error| error.to_string())?;
-        Ok(Finished { duration: Duration::from_secs(61) })
+        Ok(Duration::from_secs(61))
     })
 }
 
@@ -155,4 +156,42 @@ async fn a_folder_that_cannot_be_used_stops_nobody() {
     assert!(matches!(library.list(None).await, Err(LibraryError::Disk(_))), "it says so when it is asked");
     let library = Library::open(&disk.path("new/er"), appending(), None);
     assert_eq!(library.list(None).await.expect("it was made"), []);
+}
+
+#[tokio::test]
+async fn real_files_that_were_broken_off_are_mended() {
+    let disk = Disk::new(&[]);
+    for (format, tracks) in [
+        (Format::Ogg, vec![TrackSpec::opus(1)]),
+        (Format::WebM, vec![TrackSpec::opus(2)]),
+        (Format::Mkv, vec![TrackSpec::opus(2)]),
+        (Format::Mp4, vec![TrackSpec::opus(2)]),
+    ] {
+        let mut writer = Writer::new(format, tracks, Duration::from_secs(1)).expect("they fit");
+        let mut bytes = Vec::new();
+        // Ten seconds of packets of 20 ms, at 48 kHz.
+        for packet in 0..500 {
+            let data = vec![packet as u8 | 1; 40].into();
+            let sample = Sample { track: 0, time: packet * 960, duration: 960, keyframe: true, data };
+            writer.push(sample).expect("in order");
+            while let Some(piece) = writer.poll() {
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        let ending = format.extension();
+        // In the middle of a piece that was being written.
+        bytes.truncate(bytes.len() - 100);
+        fs::write(disk.path(&format!("{ending}.{ending}")), &bytes).expect("it is writable");
+        let told = r#"{"room":"r","id":"k","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
+        fs::write(disk.path(&format!("{ending}.json")), told).expect("it is writable");
+    }
+    let library = Library::open(disk.0.path(), Finish::in_place(), None);
+    let mut changes = library.changes();
+    for _ in Format::ALL {
+        let file = next(&mut changes).await;
+        assert_eq!((file.state, &file.reason), (FileState::Mended, &None), "{file:?}");
+        let duration = file.duration_s.expect("it is known");
+        assert!((7.5..=10.0).contains(&duration), "{file:?}");
+        assert!(file.bytes > 10_000, "{file:?}");
+    }
 }

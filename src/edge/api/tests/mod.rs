@@ -109,7 +109,7 @@ impl Api {
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
         let data = tempfile::tempdir().expect("the temporary folder can be written");
-        let library = Library::open(data.path(), Finish::new(|_, _| Err("nothing is mended here".into())), None);
+        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
         let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), port);
         Self { router: router(&app), app, data }
     }
