@@ -127,7 +127,7 @@ fn record(data: &Path, name: &str, ending: &str, bytes: usize) {
     fs::create_dir_all(&folder).expect("the temporary folder can be written");
     let media: Vec<u8> = (0..bytes).map(|at| (at * 7 + at / 4096) as u8).collect();
     fs::write(folder.join(format!("{name}.{ending}")), media).expect("it is writable");
-    let told = json!({"room": "daily", "id": "k3", "state": "finished", "started": "2026-11-25T10:15:00Z", "people": [{"name": "Ann"}]});
+    let told = json!({"room": "daily", "recording": "o3", "state": "finished", "started": "2026-11-25T10:15:00Z", "people": [{"name": "Ann"}]});
     fs::write(folder.join(format!("{name}.json")), told.to_string()).expect("it is writable");
 }
 

@@ -244,7 +244,7 @@ mod tests {
         text.parse().expect("a name")
     }
 
-    const FINISHED: &str = r#"{"room":"r","id":"k","state":"finished","chat":["hi"]}"#;
+    const FINISHED: &str = r#"{"room":"r","recording":"o1","state":"finished","chat":["hi"]}"#;
 
     #[test]
     fn only_recordings_are_found() {

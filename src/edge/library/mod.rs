@@ -35,7 +35,7 @@ pub use self::mend::Finish;
 pub use self::name::{Content, FileName, NotAName};
 use self::sidecar::Written;
 pub use self::upload::{NoStore, UploadState, Uploads};
-use crate::id::RoomName;
+use crate::id::{OutputId, RoomName};
 
 /// Changes that a reader may lag behind.
 const CHANGES: usize = 64;
@@ -79,7 +79,7 @@ pub struct RecordingFile {
     pub room: Option<RoomName>,
     /// The recording's id in that room.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recording: Option<String>,
+    pub recording: Option<OutputId>,
     /// What has become of it.
     pub state: FileState,
     /// Why it failed or is broken.
@@ -93,7 +93,7 @@ pub struct RecordingFile {
     pub ended: Option<String>,
     /// Its length in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_s: Option<f64>,
+    pub duration: Option<f64>,
     /// Its size; while it is being written, so far.
     pub bytes: u64,
     /// Where to download it; None when it was moved to the store.
@@ -370,7 +370,7 @@ impl Inner {
             reason: None,
             started: None,
             ended: None,
-            duration_s: None,
+            duration: None,
             bytes: here.map_or(0, |here| here.bytes),
             url,
             upload: None,
@@ -382,15 +382,19 @@ impl Inner {
         let bytes = here.map(|here| here.bytes).or_else(|| told.upload.as_ref().map(|upload| upload.bytes));
         let waiting = || self.uploads.as_ref().and_then(|uploads| uploads.state(&document.file));
         let upload = told.upload.map(UploadState::from).or_else(waiting);
-        let state = if broken.is_some() { FileState::Broken } else { told.state.into() };
+        let state = match told.state {
+            _ if broken.is_some() => FileState::Broken,
+            Written::Finished if told.reason.is_some() => FileState::Failed,
+            written => written.into(),
+        };
         RecordingFile {
             room: Some(told.room),
-            recording: Some(told.id),
+            recording: Some(told.recording),
             state,
             reason: broken.or(told.reason),
             started: told.started,
             ended: told.ended,
-            duration_s: told.duration_s,
+            duration: told.duration,
             bytes: bytes.unwrap_or(0),
             upload,
             ..document

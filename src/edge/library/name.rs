@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::container::Format;
+use crate::media::FileFormat;
 
 /// Longest name, in characters: a room's name, a time, an id and an ending fit twice.
 const NAME_MAX: usize = 200;
@@ -27,14 +27,14 @@ pub struct NotAName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Content {
     /// Media.
-    Media(Format),
+    Media(FileFormat),
     /// The JSON beside a recording.
     Sidecar,
 }
 
 impl Content {
     fn of(ending: &str) -> Option<Self> {
-        if ending == SIDECAR { Some(Self::Sidecar) } else { Format::from_extension(ending).map(Self::Media) }
+        if ending == SIDECAR { Some(Self::Sidecar) } else { FileFormat::from_extension(ending).map(Self::Media) }
     }
 
     /// The media type.

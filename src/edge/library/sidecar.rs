@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::id::RoomName;
+use crate::id::{OutputId, RoomName};
 
 /// What has become of a recording, as its JSON says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub(super) struct Sidecar {
     /// Which room was recorded.
     pub(super) room: RoomName,
     /// The recording's id in that room.
-    pub(super) id: String,
+    pub(super) recording: OutputId,
     /// What has become of it.
     pub(super) state: Written,
     /// When its first frame was, RFC 3339.
@@ -54,8 +54,8 @@ pub(super) struct Sidecar {
     pub(super) ended: Option<String>,
     /// Its length in seconds.
     #[serde(default)]
-    pub(super) duration_s: Option<f64>,
-    /// Why it failed.
+    pub(super) duration: Option<f64>,
+    /// Why it ended, where nobody asked for that.
     #[serde(default)]
     pub(super) reason: Option<String>,
     /// Where it was uploaded to.
@@ -79,7 +79,7 @@ impl Document {
     /// Says that the server finished the file: it lasts `duration` and has `bytes`.
     pub(super) fn mended(&mut self, duration: Duration, bytes: u64) {
         self.set("state", json!(Written::Mended));
-        self.set("duration_s", json!(duration.as_secs_f64()));
+        self.set("duration", json!(duration.as_secs_f64()));
         self.set("bytes", json!(bytes));
         let started = self.0.get("started").and_then(Value::as_str);
         if let Some(started) = started.and_then(|text| humantime::parse_rfc3339(text).ok()) {
@@ -106,7 +106,7 @@ impl Document {
 mod tests {
     use super::*;
 
-    const TEXT: &str = r#"{"room":"r","id":"k3","format":"mp4","state":"recording","started":"2026-11-25T10:15:00.250Z",
+    const TEXT: &str = r#"{"room":"r","recording":"o3","format":"mp4","state":"recording","started":"2026-11-25T10:15:00.250Z",
         "people":[{"id":"p1","name":"Ann"}],"chat":[],"later":{"deep":[1,2.5]}}"#;
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!((&all["state"], &all["bytes"]), (&json!("mended"), &json!(7_000)));
         assert_eq!(all["ended"], "2026-11-25T10:16:01.750Z");
         let read: Sidecar = serde_json::from_str(&text).expect("what is read of it");
-        assert_eq!((read.state, read.duration_s, read.upload), (Written::Mended, Some(61.5), Some(to)));
+        assert_eq!((read.state, read.duration, read.upload), (Written::Mended, Some(61.5), Some(to)));
     }
 
     #[test]
@@ -130,9 +130,9 @@ mod tests {
             assert!(Document::parse(text.as_bytes()).is_err(), "{text:?}");
         }
         for text in [
-            r#"{"id":"x","state":"finished"}"#,
-            r#"{"room":"../r","id":"x","state":"finished"}"#,
-            r#"{"room":"r","id":"x","state":"odd"}"#,
+            r#"{"recording":"o1","state":"finished"}"#,
+            r#"{"room":"../r","recording":"o1","state":"finished"}"#,
+            r#"{"room":"r","recording":"o1","state":"odd"}"#,
         ] {
             assert!(serde_json::from_str::<Sidecar>(text).is_err(), "{text}");
         }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
-use crate::container::{Format, Sample, TrackSpec, Writer};
+use crate::container::{Sample, TrackSpec, Writer};
+use crate::media::FileFormat;
 
 /// Longer than any step of these tests.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ impl Disk {
         for (stem, state) in states {
             fs::write(disk.path(&format!("{stem}.mp4")), "media").expect("it is writable");
             let text = format!(
-                r#"{{"room":"r","id":"{stem}","state":"{state}","started":"2026-11-25T10:00:00Z","more":[1]}}"#
+                r#"{{"room":"r","recording":"o1","state":"{state}","started":"2026-11-25T10:00:00Z","more":[1]}}"#
             );
             fs::write(disk.path(&format!("{stem}.json")), text).expect("it is writable");
         }
@@ -72,7 +73,7 @@ async fn what_a_killed_server_left_is_mended() {
     let mut changes = library.changes();
     let (first, second, third) = (next(&mut changes).await, next(&mut changes).await, next(&mut changes).await);
     assert_eq!(
-        (first.file.as_str(), first.state, first.duration_s, first.bytes),
+        (first.file.as_str(), first.state, first.duration, first.bytes),
         ("a.mp4", FileState::Mended, Some(61.0), 12)
     );
     assert_eq!(disk.media("a"), "media mended");
@@ -105,7 +106,7 @@ async fn what_is_still_written_is_waited_for() {
     let tried = tokio::time::timeout(Duration::from_secs(3), changes.recv()).await;
     assert!(tried.is_err(), "a locked file was touched: {tried:?}");
     // Its output finishes it after all.
-    fs::write(disk.path("a.json"), r#"{"room":"r","id":"a","state":"finished"}"#).expect("it is writable");
+    fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"finished"}"#).expect("it is writable");
     let [a, b] = <[File; 2]>::try_from(writers).expect("two");
     drop(a);
     let first = next(&mut changes).await;
@@ -123,7 +124,7 @@ async fn what_an_output_left_is_mended_when_it_is_gone() {
     let mut changes = library.changes();
     for (stem, state, expected) in [("x", "recording", FileState::Mended), ("y", "finished", FileState::Finished)] {
         fs::write(disk.path(&format!("{stem}.webm")), "media").expect("it is writable");
-        let text = format!(r#"{{"room":"r","id":"{stem}","state":"{state}"}}"#);
+        let text = format!(r#"{{"room":"r","recording":"o1","state":"{state}"}}"#);
         fs::write(disk.path(&format!("{stem}.json")), text).expect("it is writable");
         library.finished(&format!("{stem}.webm").parse().expect("a name")).await;
         assert_eq!(next(&mut changes).await.state, expected);
@@ -138,7 +139,7 @@ async fn of_two_servers_only_the_first_mends() {
     let first = Library::open(disk.0.path(), appending(), None);
     // It is new: the first server has an output that writes it.
     fs::write(disk.path("a.mp4"), "media").expect("it is writable");
-    fs::write(disk.path("a.json"), r#"{"room":"r","id":"a","state":"recording"}"#).expect("it is writable");
+    fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"recording"}"#).expect("it is writable");
     let second = Library::open(disk.0.path(), appending(), None);
     assert!(tokio::time::timeout(Duration::from_millis(200), second.changes().recv()).await.is_err());
     assert_eq!(disk.media("a"), "media");
@@ -162,10 +163,10 @@ async fn a_folder_that_cannot_be_used_stops_nobody() {
 async fn real_files_that_were_broken_off_are_mended() {
     let disk = Disk::new(&[]);
     for (format, tracks) in [
-        (Format::Ogg, vec![TrackSpec::opus(1)]),
-        (Format::WebM, vec![TrackSpec::opus(2)]),
-        (Format::Mkv, vec![TrackSpec::opus(2)]),
-        (Format::Mp4, vec![TrackSpec::opus(2)]),
+        (FileFormat::Ogg, vec![TrackSpec::opus(1)]),
+        (FileFormat::Webm, vec![TrackSpec::opus(2)]),
+        (FileFormat::Mkv, vec![TrackSpec::opus(2)]),
+        (FileFormat::Mp4, vec![TrackSpec::opus(2)]),
     ] {
         let mut writer = Writer::new(format, tracks, Duration::from_secs(1)).expect("they fit");
         let mut bytes = Vec::new();
@@ -182,15 +183,15 @@ async fn real_files_that_were_broken_off_are_mended() {
         // In the middle of a piece that was being written.
         bytes.truncate(bytes.len() - 100);
         fs::write(disk.path(&format!("{ending}.{ending}")), &bytes).expect("it is writable");
-        let told = r#"{"room":"r","id":"k","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
+        let told = r#"{"room":"r","recording":"o1","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
         fs::write(disk.path(&format!("{ending}.json")), told).expect("it is writable");
     }
     let library = Library::open(disk.0.path(), Finish::in_place(), None);
     let mut changes = library.changes();
-    for _ in Format::ALL {
+    for _ in FileFormat::ALL {
         let file = next(&mut changes).await;
         assert_eq!((file.state, &file.reason), (FileState::Mended, &None), "{file:?}");
-        let duration = file.duration_s.expect("it is known");
+        let duration = file.duration.expect("it is known");
         assert!((7.5..=10.0).contains(&duration), "{file:?}");
         assert!(file.bytes > 10_000, "{file:?}");
     }

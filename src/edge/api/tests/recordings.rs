@@ -11,7 +11,7 @@ const ANN: &str = "ann-20261125-101500-k1.mp4";
 const BEN: &str = "ben-20261125-111500-k2.webm";
 
 fn sidecar(room: &str, state: &str, started: &str) -> String {
-    json!({"room": room, "id": "k", "format": "mp4", "state": state, "started": started, "duration_s": 1.5, "chat": ["hi"]}).to_string()
+    json!({"room": room, "recording": "o1", "format": "mp4", "state": state, "started": started, "duration": 1.5, "chat": ["hi"]}).to_string()
 }
 
 impl Api {
@@ -50,7 +50,7 @@ async fn recordings_are_listed_newest_first() {
     assert_eq!((&list[0]["state"], &list[0]["room"]), (&json!("broken"), &Value::Null), "{list}");
     assert!(list[0]["reason"].as_str().is_some_and(|why| why.contains("stray.json")), "{list}");
     let ann = json!({
-        "file": ANN, "room": "ann", "recording": "k", "state": "finished", "started": "2026-11-25T10:15:00Z", "duration_s": 1.5,
+        "file": ANN, "room": "ann", "recording": "o1", "state": "finished", "started": "2026-11-25T10:15:00Z", "duration": 1.5,
         "bytes": 10, "url": format!("/v1/recordings/{ANN}"),
     });
     assert_eq!((&list[1]["state"], &list[2]), (&json!("recording"), &ann));
