@@ -76,16 +76,16 @@ impl Library {
         }
         // One after the other: calls come first.
         for name in unfinished {
-            if self.inner.closing.is_cancelled() {
-                return;
-            }
-            self.finished(&name).await;
+            self.conclude(&name).await;
         }
     }
 
     /// Waits until nobody writes the file, finishes it if that is needed, and tells.
     pub(super) async fn settle(&self, name: &FileName) {
         for _ in 0..LOOKS {
+            if self.inner.closing.is_cancelled() {
+                return;
+            }
             let asked = name.clone();
             let look = self.blocking(move |inner| Ok(inner.look(&asked))).await;
             match look.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {

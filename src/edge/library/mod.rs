@@ -15,6 +15,7 @@ mod tests;
 mod upload;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -324,8 +325,16 @@ impl Library {
         .await
     }
 
-    /// Whoever wrote this file is done or dead: what it left is mended if it needs to be, and goes on its way.
-    pub async fn finished(&self, name: &FileName) {
+    /// Whoever wrote this file is done or dead: what it left is mended if it needs to be, and goes on its way, in the background.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn finished(&self, name: FileName) {
+        let library = self.clone();
+        self.inner.tasks.spawn(async move { library.conclude(&name).await });
+    }
+
+    async fn conclude(&self, name: &FileName) {
         self.settle(name).await;
         self.send_off(name).await;
     }
@@ -337,6 +346,12 @@ impl Library {
         let inner = self.inner.clone();
         let worked = tokio::task::spawn_blocking(move || work(&inner)).await;
         worked.unwrap_or_else(|error| Err(LibraryError::Disk(io::Error::other(error))))
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Library").field("folder", &self.folder()).finish_non_exhaustive()
     }
 }
 

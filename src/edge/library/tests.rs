@@ -126,10 +126,11 @@ async fn what_an_output_left_is_mended_when_it_is_gone() {
         fs::write(disk.path(&format!("{stem}.webm")), "media").expect("it is writable");
         let text = format!(r#"{{"room":"r","recording":"o1","state":"{state}"}}"#);
         fs::write(disk.path(&format!("{stem}.json")), text).expect("it is writable");
-        library.finished(&format!("{stem}.webm").parse().expect("a name")).await;
+        library.finished(format!("{stem}.webm").parse().expect("a name"));
         assert_eq!(next(&mut changes).await.state, expected);
     }
-    library.finished(&"gone.mp4".parse().expect("a name")).await;
+    library.finished("gone.mp4".parse().expect("a name"));
+    library.close().await;
     assert!(changes.try_recv().is_err(), "of what is gone there is nothing to tell");
 }
 

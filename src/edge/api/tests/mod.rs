@@ -86,10 +86,13 @@ impl Api {
         let port = mux.local_addr().port();
         // It reads nothing and says nothing: these tests end before anybody misses it.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
+        let data = tempfile::tempdir().expect("the temporary folder can be written");
+        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
             mixer,
-            recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
+            recordings: RecordingSettings { folder: library.folder().to_owned(), floor_bytes: 0 },
+            library: library.clone(),
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
             endings: TaskTracker::new(),
@@ -108,8 +111,6 @@ impl Api {
             counters: RoomCounters::default(),
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
-        let data = tempfile::tempdir().expect("the temporary folder can be written");
-        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
         let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), port);
         Self { router: router(&app), app, data }
     }

@@ -276,7 +276,7 @@ mod tests {
         // By sha256sum of the same bytes.
         assert_eq!(told["upload"]["sha256"], SHA256);
         record(data.path(), "c", 5 * PART as usize);
-        library.finished(&"c.mp4".parse().expect("a name")).await;
+        library.finished("c.mp4".parse().expect("a name"));
         assert_eq!(done(&mut changes).await.bytes, 5 * PART);
         assert_eq!((library.counters().uploaded.get(), library.counters().uploaded_bytes.get()), (4, 8017));
         library.close().await;
