@@ -17,6 +17,7 @@ use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder};
 use crate::edge::api::{self, App};
 use crate::edge::hls::HlsBroadcasts;
+use crate::edge::library::{Finish, Library, Uploads};
 use crate::edge::peer::PeerConfig;
 use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
@@ -112,11 +113,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let metrics = Arc::new(Metrics::default());
     register_udp(&metrics, &mux);
-    let settings = settings(&config)?;
+    let library = library(&config)?;
+    metrics.register(|registry| library.counters().register(registry));
+    let settings = settings(&config, library.clone())?;
     metrics.register(|registry| settings.counters.register(registry));
     let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
     let rooms = Rooms::new(settings, peers);
-    let app = App::new(&config, rooms.clone(), metrics, media.port());
+    tokio::spawn(rooms.clone().follow(library.changes()));
+    let app = App::new(&config, rooms.clone(), library.clone(), metrics, media.port());
     let server = tokio::spawn(api::serve(listener, app.clone()));
     announce(http, media, &config)?;
 
@@ -125,6 +129,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     app.drain();
     let ending = async {
         rooms.shutdown().await;
+        library.close().await;
         app.close();
         server.await
     };
@@ -134,15 +139,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// The recordings on disk; what earlier servers left is mended and uploaded from now on.
+fn library(config: &Config) -> anyhow::Result<Library> {
+    // Outputs are told where to write, and may run elsewhere.
+    let data = std::path::absolute(&config.data.dir).context("cannot tell where data.dir is")?;
+    Ok(Library::open(&data, Finish::in_place(), Uploads::new(&config.upload)?))
+}
+
 /// What the rooms are made with, from what is configured.
-fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
+fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings> {
     Ok(ServerSettings {
         mixer: ProcessCommand::own("mixer").context(OWN_FILE)?,
         output: ProcessCommand::own("output").context(OWN_FILE)?,
         recordings: RecordingSettings {
-            folder: std::path::absolute(&config.data.dir).context("cannot tell where data.dir is")?.join("recordings"),
+            folder: library.folder().to_owned(),
             floor_bytes: u64::from(config.recordings.floor_mb) * 1_000_000,
         },
+        library,
         broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
         canvas: config.video.canvas,

@@ -18,8 +18,16 @@ const FILE: &str = "commingle.toml";
 /// What our variables begin with.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
-const OPTIONAL: [(&str, Kind); 3] =
-    [("auth.key", Kind::Text), ("auth.key_file", Kind::Text), ("turn.port", Kind::Integer)];
+const OPTIONAL: [(&str, Kind); 8] = [
+    ("auth.key", Kind::Text),
+    ("auth.key_file", Kind::Text),
+    ("turn.port", Kind::Integer),
+    ("upload.bucket", Kind::Text),
+    ("upload.endpoint", Kind::Text),
+    ("upload.access_key_id", Kind::Text),
+    ("upload.secret_access_key", Kind::Text),
+    ("upload.secret_access_key_file", Kind::Text),
+];
 /// Variables named like the flag that does the same.
 const SHORT_NAMES: [(&str, &str); 6] = [
     ("HTTP", "http.bind"),
@@ -233,28 +241,41 @@ impl Layers {
             key: "?".to_owned(),
             why: error.message().to_owned(),
         })?;
-        let mut key_from = "auth.key";
-        if let Some(path) = config.auth.key_file.clone() {
-            if config.auth.key.is_some() {
-                return Err(ConfigError::Value {
-                    origin: self.origin("auth.key_file"),
-                    key: "auth.key_file".to_owned(),
-                    why: format!("auth.key is set too ({}): keep one of the two", self.origin("auth.key")),
-                });
-            }
-            let text = fs::read_to_string(&path).map_err(|error| ConfigError::Read {
-                path,
-                error,
-                hint: "auth.key_file must name a readable file that holds the key",
-            })?;
-            config.auth.key = Some(Secret::from(text.trim().to_owned()));
-            key_from = "auth.key_file";
-        }
+        let auth = &mut config.auth;
+        let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref())?;
+        let upload = &mut config.upload;
+        let (value, file) = (&mut upload.secret_access_key, upload.secret_access_key_file.as_deref());
+        self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file)?;
         config.check().map_err(|wrong| {
             let key = if wrong.key == "auth.key" { key_from } else { wrong.key };
             ConfigError::Value { origin: self.origin(key), key: key.to_owned(), why: wrong.why }
         })?;
         Ok(config)
+    }
+
+    /// Reads a secret from its file, where one is named; returns the key that it came from.
+    fn secret(
+        &self,
+        key: &'static str,
+        file_key: &'static str,
+        value: &mut Option<Secret>,
+        file: Option<&Path>,
+    ) -> Result<&'static str, ConfigError> {
+        let Some(path) = file else { return Ok(key) };
+        if value.is_some() {
+            return Err(ConfigError::Value {
+                origin: self.origin(file_key),
+                key: file_key.to_owned(),
+                why: format!("{key} is set too ({}): keep one of the two", self.origin(key)),
+            });
+        }
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+            hint: "the configuration names it as a file that holds a secret: make it readable, or name another",
+        })?;
+        *value = Some(Secret::from(text.trim().to_owned()));
+        Ok(file_key)
     }
 }
 
@@ -367,6 +388,11 @@ mod tests {
             ("[limits]\njoins_burst = 0\n", 2, &["limits.joins_burst", "at least 1"]),
             ("[auth]\nkey = \"short\"\n", 2, &["auth.key", "32", "openssl"]),
             ("[http]\nbind = \"0.0.0.0:80\"\n", 2, &["http.bind", "--insecure", "key"]),
+            ("[upload]\nendpoint = \"http://s3.example.org\"\n", 2, &["upload.endpoint", "allow_http"]),
+            ("[upload]\nendpoint = \"https://me:secret@s3.example.org\"\n", 2, &["upload.endpoint", "without user"]),
+            ("[upload]\nprefix = \"/calls\"\n", 2, &["upload.prefix", "calls/"]),
+            ("[upload]\naccess_key_id = \"AKIA\"\n", 2, &["upload.access_key_id", "secret_access_key"]),
+            ("[upload]\npart_mib = 4\n", 2, &["upload.part_mib", "5 to 512"]),
             ("[http\n", 1, &[]),
         ] {
             let file = file(text);
@@ -415,6 +441,24 @@ mod tests {
         let short = file("short");
         let message = error("", &[("COMMINGLE_KEY_FILE", &short.path().display().to_string())], &[]);
         assert!(message.starts_with("environment COMMINGLE_KEY_FILE: auth.key_file: the key has 5 bytes"), "{message}");
+    }
+
+    #[test]
+    fn a_store_gets_its_secret_from_a_file_or_the_environment() {
+        let secret = file("shhh\n");
+        let path = secret.path().display().to_string();
+        let text = "[upload]\nbucket = \"b\"\naccess_key_id = \"AKIA\"\n";
+        for pairs in
+            [("COMMINGLE_UPLOAD_SECRET_ACCESS_KEY_FILE", path.as_str()), ("COMMINGLE_UPLOAD_SECRET_ACCESS_KEY", "shhh")]
+        {
+            let config = load(Some(file(text).path()), env(&[pairs]), &[]).expect("valid");
+            assert_eq!(config.upload.secret_access_key.expect("read").expose(), "shhh");
+        }
+        let both = [flag("upload.secret_access_key", "x"), flag("upload.secret_access_key_file", &path)];
+        let message = error(text, &[], &both);
+        assert!(message.contains("keep one of the two"), "{message}");
+        let message = error(text, &[], &[flag("upload.secret_access_key_file", "/nowhere/secret")]);
+        assert!(message.contains("/nowhere/secret"), "{message}");
     }
 
     #[test]

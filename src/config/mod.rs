@@ -5,6 +5,7 @@
 //! The documented sample is `assets/commingle.toml`; a test holds it equal to the defaults here.
 
 mod layers;
+mod upload;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
+pub use self::upload::Upload;
 use crate::destination::{Guard, Network};
 use crate::media::{Codec, Kind, Size, Sounds};
 pub use crate::secret::Secret;
@@ -45,6 +47,8 @@ pub struct Config {
     pub data: Data,
     /// Recordings.
     pub recordings: Recordings,
+    /// Where recordings are uploaded to.
+    pub upload: Upload,
     /// Rooms.
     pub rooms: Rooms,
     /// The picture.
@@ -447,6 +451,7 @@ impl Config {
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
         }
+        self.upload.check()?;
         if !(16..=128).contains(&self.tiers.sound_kbps) {
             return wrong("tiers.sound_kbps", "must be 16 to 128");
         }
@@ -522,8 +527,11 @@ mod tests {
                 assert!(rest.contains(&format!("\n{key} = ")), "{section}.{key} is missing from the sample");
             }
         }
-        for optional in ["# key = ", "# key_file = ", "# port = 3478"] {
-            assert!(SAMPLE.contains(optional), "{optional}");
+        let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
+        let upload = upload.map(|key| format!("\n# {key} = "));
+        let others = ["# key = ", "# key_file = ", "# port = 3478"].map(str::to_owned);
+        for optional in upload.into_iter().chain(others) {
+            assert!(SAMPLE.contains(&optional), "{optional}");
         }
     }
 
@@ -547,6 +555,7 @@ mod tests {
     fn debug_and_toml_never_show_the_key() {
         let mut config = Config::default();
         config.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());
+        config.upload.secret_access_key = Some("0123".to_owned().into());
         assert!(!format!("{config:?}").contains("0123"));
         assert!(!toml::to_string(&config).expect("plain data").contains("0123"));
     }

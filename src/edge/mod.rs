@@ -8,6 +8,7 @@ pub mod auth;
 pub mod events;
 pub mod fanout;
 pub mod hls;
+pub mod library;
 pub mod peer;
 pub mod problem;
 pub mod rooms;

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::auth::AuthError;
+use super::library::LibraryError;
 use super::peer::PeerError;
 use super::rooms::RoomError;
 use crate::room::Refusal;
@@ -23,7 +24,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 21] = [
+pub const KINDS: [&str; 23] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -34,6 +35,8 @@ pub const KINDS: [&str; 21] = [
     "no-room",
     "no-participant",
     "no-view",
+    "no-recording",
+    "recording-runs",
     "self-view",
     "room-exists",
     "no-output",
@@ -213,6 +216,22 @@ impl From<RoomError> for Problem {
             RoomError::Peer(PeerError::Fragment(_)) => Self::of_kind(StatusCode::BAD_REQUEST, "fragment", detail),
             RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
             RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
+        }
+    }
+}
+
+impl From<LibraryError> for Problem {
+    fn from(error: LibraryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LibraryError::NotFound(_) | LibraryError::Moved(..) => {
+                Self::of_kind(StatusCode::NOT_FOUND, "no-recording", detail)
+            }
+            LibraryError::Running(_) => Self::of_kind(StatusCode::CONFLICT, "recording-runs", detail),
+            LibraryError::Disk(_) => {
+                tracing::error!("{detail}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
         }
     }
 }

@@ -125,6 +125,31 @@ pub struct RecordingDocument {
     pub bytes: u64,
     /// Seconds written.
     pub duration: f64,
+    /// How far its files are on their way to a store; absent where they do not go to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upload: Option<UploadDocument>,
+}
+
+/// How far the files of a recording are on their way to a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UploadDocument {
+    /// What is being done.
+    pub state: UploadState,
+    /// Why it is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What is being done about an upload; of several files the first of these that is true of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    /// Being sent.
+    Uploading,
+    /// Waits for its turn, or to be tried again.
+    Waiting,
+    /// There, and verified.
+    Done,
 }
 
 /// A broadcast of a room.

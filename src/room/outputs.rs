@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{BroadcastDocument, Event, OutputState, RecordingDocument, RecordingKind};
+use super::document::{BroadcastDocument, Event, OutputState, RecordingDocument, RecordingKind, UploadDocument};
 use super::{Effect, Order, OutputRoute, Refusal, Room};
 use crate::id::{OutputId, SourceId, ViewName};
 use crate::media::{Codec, FileFormat, StreamKey, Tier};
@@ -63,6 +63,8 @@ pub enum OutputNews {
     Report(OutputReport),
     /// It writes this file now.
     File(String),
+    /// This file of it is on its way to a store.
+    Upload(String, UploadDocument),
     /// This stream of it cannot go on without a keyframe.
     KeyframeWanted(u8),
     /// It takes what participants send as it is, and this source cannot go on without a keyframe.
@@ -112,6 +114,7 @@ struct Output {
     /// Sums of the processes before it.
     before: OutputReport,
     files: Vec<String>,
+    uploads: BTreeMap<String, UploadDocument>,
     told: Timestamp,
 }
 
@@ -168,7 +171,8 @@ impl Output {
     fn recording(&self, id: OutputId, kind: RecordingKind, format: FileFormat) -> RecordingDocument {
         let OutputReport { state, reason, bytes, duration, .. } = self.total();
         let (view, files, duration) = (ViewName::program(), self.files.clone(), duration.as_secs_f64());
-        RecordingDocument { id, kind, format, view, state, reason, files, bytes, duration }
+        let upload = self.uploads.values().min_by_key(|upload| (upload.state, upload.error.is_none())).cloned();
+        RecordingDocument { id, kind, format, view, state, reason, files, bytes, duration, upload }
     }
 
     fn broadcast(&self, id: OutputId, kind: &str, url: &str) -> BroadcastDocument {
@@ -254,6 +258,7 @@ impl Room {
             report: OutputReport::default(),
             before: OutputReport::default(),
             files: Vec::new(),
+            uploads: BTreeMap::new(),
             told: now,
         };
         self.outputs.all.insert(id, output);
@@ -272,8 +277,19 @@ impl Room {
     }
 
     pub(super) fn output_news(&mut self, now: Timestamp, id: OutputId, news: OutputNews) {
-        let Some(output) = self.outputs.all.get_mut(&id).filter(|output| output.life != Life::Over) else { return };
+        let Some(output) = self.outputs.all.get_mut(&id) else { return };
+        // Files are uploaded when all else is over.
+        if output.life == Life::Over && !matches!(news, OutputNews::Upload(..)) {
+            return;
+        }
         match news {
+            OutputNews::Upload(file, upload) => {
+                // Another room of that name may have had a recording of that id.
+                if output.files.contains(&file) && output.uploads.get(&file) != Some(&upload) {
+                    output.uploads.insert(file, upload);
+                    self.tell_output(id);
+                }
+            }
             OutputNews::Report(mut report) => {
                 if output.life == Life::Finishing {
                     report.state = OutputState::Finishing;

@@ -9,7 +9,7 @@ use super::*;
 use crate::id::OutputId;
 use crate::layout::Layout;
 use crate::media::{FileFormat, Kind, Tier};
-use crate::room::document::{LevelDocument, OutputState, RecordingKind};
+use crate::room::document::{LevelDocument, OutputState, RecordingKind, UploadDocument, UploadState};
 use crate::tier::uplink::{SOUND, deserved};
 use crate::tier::{Ladder, Limit};
 
@@ -511,6 +511,33 @@ fn a_recording_is_a_subscriber_of_a_stream_that_exists_already() {
     assert_eq!(driven.state(id), OutputState::Finishing, "it was told to end");
     driven.output(id, OutputNews::Ended(None));
     assert_eq!(driven.state(id), OutputState::Finished);
+}
+
+#[test]
+fn the_files_of_a_recording_that_is_over_are_uploaded() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
+    driven.output(id, OutputNews::File("a.mp4".to_owned()));
+    driven.output(id, OutputNews::File("a-001.mp4".to_owned()));
+    driven.output(id, OutputNews::Ended(None));
+    driven.effects.clear();
+    let upload = |state, error: Option<&str>| UploadDocument { state, error: error.map(str::to_owned) };
+    let said = |driven: &Driven| driven.room.document().recordings[0].upload.clone();
+    assert_eq!(said(&driven), None);
+    for (file, news, whole) in [
+        ("a.mp4", upload(UploadState::Uploading, None), UploadState::Uploading),
+        ("a-001.mp4", upload(UploadState::Waiting, Some("away")), UploadState::Uploading),
+        ("a.mp4", upload(UploadState::Done, None), UploadState::Waiting),
+        ("b.mp4", upload(UploadState::Uploading, None), UploadState::Waiting),
+        ("a-001.mp4", upload(UploadState::Done, None), UploadState::Done),
+    ] {
+        driven.output(id, OutputNews::Upload(file.to_owned(), news));
+        assert_eq!(said(&driven).map(|upload| upload.state), Some(whole), "{file}");
+    }
+    let told =
+        driven.effects.iter().filter(|effect| matches!(effect, Effect::Event(_, Event::Recording { .. }))).count();
+    assert_eq!(told, 4, "each change is told, and nothing of a stranger's file");
 }
 
 #[test]

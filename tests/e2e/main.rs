@@ -18,6 +18,7 @@ mod server;
 mod sound;
 mod startup;
 mod uplink;
+mod upload;
 mod web;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) arguments: &'a [&'a str],
     /// More environment.
     pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// The data folder; None for one of its own.
+    pub(crate) data: Option<&'a Path>,
 }
 
 pub(crate) struct Server {
@@ -62,7 +65,7 @@ impl Server {
         let http = settings.http.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
         let mut child = commingle()
             .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
-            .arg(data.path())
+            .arg(settings.data.unwrap_or(data.path()))
             .args(settings.arguments)
             .envs(settings.environment.iter().copied())
             .current_dir(data.path())
@@ -121,6 +124,14 @@ impl Server {
     pub(crate) fn cpu_seconds(&self) -> f64 {
         let own = self.child.id();
         std::iter::once(own).chain(children_of(own)).map(cpu_seconds).sum()
+    }
+
+    /// The most memory that the server itself had resident so far, in MiB.
+    pub(crate) fn memory_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5) has it");
+        let kib: f64 = peak.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+        kib / 1024.0
     }
 
     /// The part of a core that the server and its mixers use in a time.

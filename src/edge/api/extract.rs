@@ -15,6 +15,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::App;
+use crate::edge::library::FileName;
 use crate::edge::problem::Problem;
 use crate::id::{OutputId, ParticipantId, RoomName};
 
@@ -97,6 +98,8 @@ pub struct RoomOf(pub RoomName);
 pub(super) struct Participant(pub(super) ParticipantId);
 /// The recording or broadcast of the path.
 pub(super) struct Output(pub(super) OutputId);
+/// The recording's file of the path.
+pub(super) struct Recording(pub(super) FileName);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
 
@@ -121,6 +124,16 @@ impl FromRequestParts<App> for Output {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         param(parts, app, "id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Recording {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        // A text that is no name names nothing that is there.
+        let name = param(parts, app, "file").await;
+        name.map(Self).map_err(|wrong| Problem::of_kind(StatusCode::NOT_FOUND, "no-recording", wrong.detail()))
     }
 }
 

@@ -65,14 +65,17 @@ pub(super) async fn check(
         Ok(room) => room,
         Err(error) => return Problem::bad_request(error.to_string()).into_response(),
     };
-    let needed = match scope {
+    let (needed, everywhere) = match scope {
         Scope::Public | Scope::Secret => return next.run(request).await,
-        Scope::Room(role) | Scope::Server(role) => role,
+        Scope::Room(role) | Scope::Somewhere(role) => (role, false),
+        Scope::Server(role) => (role, true),
     };
     let (mut parts, body) = request.into_parts();
-    match identify(&app, &parts, room.as_ref()).await {
+    match identify(&app, &parts, room.as_ref(), everywhere).await {
         Ok(caller) => {
-            if let Err(error) = caller.identity.may(needed, room.as_ref()) {
+            // Without a room in the path it is the caller's own that counts, unless all are concerned.
+            let concerned = room.or_else(|| caller.identity.room.clone().filter(|_| !everywhere));
+            if let Err(error) = caller.identity.may(needed, concerned.as_ref()) {
                 return Problem::from(error).into_response();
             }
             parts.extensions.insert(caller);
@@ -82,18 +85,19 @@ pub(super) async fn check(
     }
 }
 
-async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>) -> Result<Caller, AuthError> {
+/// Who asks; what concerns everything is for tokens only, because a session is of one room.
+async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, everywhere: bool) -> Result<Caller, AuthError> {
     let shown = Query::<Shown>::try_from_uri(&parts.uri).map(|Query(shown)| shown).unwrap_or_default();
     let token = bearer(&parts.headers)?.map(str::to_owned).or(shown.token);
     let address = address(parts);
     let has_token = token.is_some();
     let by_token = app.0.authority.caller(token.as_deref(), address, time::unix_seconds());
-    let Some((secret, room)) = shown.session.zip(room) else {
+    let Some(secret) = shown.session.filter(|_| !everywhere) else {
         return Ok(Caller { identity: by_token?, participant: None, address, has_token });
     };
     let ended = || AuthError::Invalid("its session has ended, or never was; join again".to_owned());
     let (session_room, participant) = app.rooms().session_identity(&secret).ok_or_else(ended)?;
-    if session_room != *room {
+    if room.is_some_and(|room| *room != session_room) {
         return Err(AuthError::Room(session_room));
     }
     let identity = match by_token {

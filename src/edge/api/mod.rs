@@ -7,8 +7,10 @@
 mod admission;
 mod extract;
 mod guard;
+mod library;
 mod outputs;
 mod participants;
+mod ranges;
 mod rate;
 mod rooms;
 mod routes;
@@ -40,13 +42,15 @@ pub use self::guard::Caller;
 use self::rate::Rate;
 pub use self::server::serve;
 use super::auth::Authority;
+use super::library::Library;
 use super::problem::Problem;
 use super::rooms::Rooms;
 use crate::config::{Config, Limits};
 use crate::metrics::{Metrics, RequestLabels};
 
 /// What pages of other origins may read of our answers.
-const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After";
+const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After, \
+    Accept-Ranges, Content-Disposition, Content-Range";
 
 /// What all handlers share; clones are the same.
 #[derive(Clone)]
@@ -54,6 +58,7 @@ pub struct App(Arc<Shared>);
 
 struct Shared {
     rooms: Rooms,
+    library: Library,
     authority: Authority,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -74,11 +79,12 @@ pub struct MediaAddress {
 }
 
 impl App {
-    /// The API in front of `rooms`. `config` was checked; `media_port` is the port really bound.
-    pub fn new(config: &Config, rooms: Rooms, metrics: Arc<Metrics>, media_port: u16) -> Self {
+    /// The API in front of `rooms` and what they recorded. `config` was checked; `media_port` is the port really bound.
+    pub fn new(config: &Config, rooms: Rooms, library: Library, metrics: Arc<Metrics>, media_port: u16) -> Self {
         let media = MediaAddress { port: media_port, ip: config.media.public_ips.first().copied() };
         Self(Arc::new(Shared {
             rooms,
+            library,
             authority: Authority::new(&config.auth),
             metrics,
             limits: config.limits.clone(),
@@ -114,6 +120,10 @@ impl App {
 
     pub(super) fn rooms(&self) -> &Rooms {
         &self.0.rooms
+    }
+
+    pub(super) fn library(&self) -> &Library {
+        &self.0.library
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -14,13 +14,13 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, outputs, participants, rooms, service, sessions};
+use super::{App, guard, library, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
 use crate::edge::{events, hls, web};
 use crate::room::document::Role;
 
 /// What pages of other origins may send.
-const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Link";
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, If-Range, Link, Range";
 /// What a WHIP or WHEP POST takes (RFC 9725 §4.2).
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
@@ -34,6 +34,8 @@ pub(super) enum Scope {
     Secret,
     /// At least this role in the room of the path.
     Room(Role),
+    /// At least this role in some room; the handler asks for the room that is concerned.
+    Somewhere(Role),
     /// At least this role in all rooms.
     Server(Role),
 }
@@ -62,12 +64,13 @@ const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
 const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
+const FILE: &str = "/v1/recordings/{file}";
 const SESSION: &str = "/v1/sessions/{secret}";
 
 /// All routes.
 pub(super) fn table() -> Vec<Route> {
     use Role::{Moderator, Operator, Participant, Viewer};
-    use Scope::{Public, Room, Secret, Server};
+    use Scope::{Public, Room, Secret, Server, Somewhere};
     vec![
         route(Method::POST, PARTICIPANTS, Room(Viewer), sessions::join),
         route(Method::POST, "/whip/{room}", Room(Participant), sessions::whip),
@@ -98,6 +101,9 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
         route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
+        route(Method::GET, "/v1/recordings", Somewhere(Moderator), library::list),
+        route(Method::GET, FILE, Somewhere(Moderator), library::download),
+        route(Method::DELETE, FILE, Somewhere(Moderator), library::delete),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),
         route(Method::GET, "/readyz", Public, service::readyz),

@@ -28,6 +28,7 @@ pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Tr
 pub use self::settings::{RecordingSettings, RoomCounters, ServerSettings};
 use self::task::{Command, RoomTask};
 use crate::edge::hls::HlsBroadcasts;
+use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::room::document::{
@@ -278,6 +279,24 @@ impl Rooms {
         endings.close();
         if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
             tracing::warn!("some recordings did not come to an end in time; they are mended at the next start");
+        }
+    }
+
+    /// Tells the rooms how far their recordings' files are on their way to a store, until the library is gone.
+    pub async fn follow(self, mut changes: broadcast::Receiver<RecordingFile>) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => {
+                    // A room that is over has nobody to tell.
+                    if let Some((room, input)) = outputs::uploaded(change)
+                        && let Ok(room) = self.find(&room)
+                    {
+                        let _ = tell(&room, input).await;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
         }
     }
 

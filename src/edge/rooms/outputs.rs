@@ -4,7 +4,7 @@
 //! know: when an output begins, ends or begins again ([`crate::room::outputs`] does), what its process does.
 //! A process outlives its room until it has written its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +18,17 @@ use super::ServerSettings;
 use super::task::Command;
 use crate::destination::{Destination, Host};
 use crate::edge::hls::HlsFeed;
+use crate::edge::library::{self, FileName, Library, RecordingFile};
 use crate::edge::supervise::{self, Listener, OutputLink, OutputProcess};
 use crate::id::{OutputId, RoomName, ViewName};
-use crate::link::output::{FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput};
+use crate::link::output::{
+    FileReport, FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput,
+};
 use crate::media::{Codec, FileFormat, Tier};
 use crate::plan::StreamSpec;
-use crate::room::OutputRoute;
-use crate::room::document::{Event, RecordingKind, RoomDocument, ViewDocument};
+use crate::room::document::{Event, RecordingKind, RoomDocument, UploadDocument, UploadState, ViewDocument};
 use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+use crate::room::{Input, OutputRoute};
 use crate::secret::Secret;
 use crate::time::{Timestamp, unix_seconds};
 
@@ -265,8 +268,16 @@ impl Outputs {
             }
         }
         let hls = seat.hls.clone();
-        let listener = Ear { id, generation: seat.generation, commands, ended: false, hls };
-        let process: OutputProcess = supervise::start(&server.output, listener)
+        let ear = Ear {
+            id,
+            generation: seat.generation,
+            commands,
+            ended: false,
+            hls,
+            library: server.library.clone(),
+            growing: BTreeSet::new(),
+        };
+        let process: OutputProcess = supervise::start(&server.output, ear)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");
         let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
@@ -349,9 +360,31 @@ struct Ear {
     commands: mpsc::Sender<Command>,
     ended: bool,
     hls: Option<Arc<HlsFeed>>,
+    library: Library,
+    /// The files it has begun and not completed.
+    growing: BTreeSet<FileName>,
 }
 
 impl Ear {
+    /// Keeps account of the process's files: whatever is no longer written goes on its way, also when the room is over.
+    fn file(&mut self, report: &FileReport) {
+        let Ok(name) = report.name.parse::<FileName>() else {
+            tracing::error!(output = %self.id, name = report.name, "an output writes a file whose name is none");
+            return;
+        };
+        if report.complete {
+            self.growing.remove(&name);
+            self.library.finished(name);
+        } else {
+            self.growing.insert(name);
+        }
+    }
+
+    /// Nothing follows: what it has left is nobody's.
+    fn over(&mut self) {
+        std::mem::take(&mut self.growing).into_iter().for_each(|name| self.library.finished(name));
+    }
+
     fn command(&self, said: Said) -> Command {
         Command::Output(self.id, self.generation, said)
     }
@@ -368,6 +401,9 @@ impl Listener for Ear {
             self.ended = true;
             self.hls.iter().for_each(|broadcast| broadcast.end());
         }
+        if let FromOutput::File(report) = &message {
+            self.file(report);
+        }
         // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
         let comes_again = matches!(
             message,
@@ -382,6 +418,7 @@ impl Listener for Ear {
     }
 
     fn lost(&mut self, why: &str) {
+        self.over();
         if !self.ended {
             send(self.commands.clone(), self.command(Said::Lost(why.to_owned())));
         }
@@ -393,6 +430,17 @@ fn send(commands: mpsc::Sender<Command>, command: Command) {
     if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
         tokio::spawn(async move { commands.send(command).await });
     }
+}
+
+/// What a room is told of a change in the library; None when it does not concern one.
+pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
+    let upload = match change.upload? {
+        library::UploadState::Waiting { error, .. } => UploadDocument { state: UploadState::Waiting, error },
+        library::UploadState::Uploading { .. } => UploadDocument { state: UploadState::Uploading, error: None },
+        library::UploadState::Done { .. } => UploadDocument { state: UploadState::Done, error: None },
+    };
+    let news = OutputNews::Upload(change.file.as_str().to_owned(), upload);
+    Some((change.room?, Input::Output(change.recording?, news)))
 }
 
 /// What of an event is worth remembering with a recording.

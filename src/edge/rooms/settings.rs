@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::destination::Guard;
 use crate::edge::hls::HlsBroadcasts;
+use crate::edge::library::Library;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::RoomName;
 use crate::layout::Layout;
@@ -31,6 +32,8 @@ pub struct ServerSettings {
     pub output: ProcessCommand,
     /// Where recordings go, and when one stops for want of room.
     pub recordings: RecordingSettings,
+    /// What becomes of recordings that have ended.
+    pub library: Library,
     /// Which addresses broadcasts may go to.
     pub broadcasts: Guard,
     /// How many recordings and broadcasts may run in one room.

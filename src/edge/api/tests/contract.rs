@@ -12,7 +12,7 @@ use super::super::{around, service};
 use super::*;
 
 fn path_of(route: &Route) -> String {
-    route.path.replace("{room}", "r").replace("{id}", "p1").replace("{secret}", "nobody")
+    route.path.replace("{room}", "r").replace("{id}", "p1").replace("{secret}", "nobody").replace("{file}", "r-x.mp4")
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn every_route_demands_its_scope() {
                 assert!(![401, 403].contains(&reply.status), "{what} needs no token: {reply:?}");
                 continue;
             }
-            Scope::Room(role) => (role, false),
+            Scope::Room(role) | Scope::Somewhere(role) => (role, false),
             Scope::Server(role) => (role, true),
         };
         let bare = status(None).await;
@@ -48,7 +48,7 @@ async fn every_route_demands_its_scope() {
                 assert!(![401, 403].contains(&reply.status), "{what} as {role:?}: {reply:?}");
             }
         }
-        if !everywhere {
+        if matches!(route.scope, Scope::Room(_)) {
             status(Some(token(Some("another"), Role::Moderator))).await.problem(403);
         }
         let reply = status(Some(token(None, Role::Operator))).await;

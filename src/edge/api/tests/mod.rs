@@ -4,12 +4,14 @@
 mod contract;
 mod events;
 mod joining;
+mod recordings;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::to_bytes;
 use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -18,6 +20,7 @@ use super::*;
 use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
 use crate::edge::hls::HlsBroadcasts;
+use crate::edge::library::{Finish, Library};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
 use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
@@ -34,6 +37,7 @@ const JSON: &str = "application/json";
 struct Api {
     app: App,
     router: Router,
+    data: TempDir,
 }
 
 /// What a request was answered with.
@@ -83,10 +87,13 @@ impl Api {
         let port = mux.local_addr().port();
         // It reads nothing and says nothing: these tests end before anybody misses it.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
+        let data = tempfile::tempdir().expect("the temporary folder can be written");
+        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
             mixer,
-            recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
+            recordings: RecordingSettings { folder: library.folder().to_owned(), floor_bytes: 0 },
+            library: library.clone(),
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
             hls: HlsBroadcasts::default(),
@@ -106,8 +113,8 @@ impl Api {
             counters: RoomCounters::default(),
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
-        let app = App::new(&config, rooms, Arc::new(Metrics::default()), port);
-        Self { router: router(&app), app }
+        let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), port);
+        Self { router: router(&app), app, data }
     }
 
     async fn send(

@@ -1,0 +1,199 @@
+//! Mending, with a `finish` that appends: no real media is needed to see when it is called.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+use crate::container::{Sample, TrackSpec, Writer};
+use crate::media::FileFormat;
+
+/// Longer than any step of these tests.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn appending() -> Finish {
+    Finish::by(|name, file| {
+        if name.as_str().contains("hopeless") {
+            return Err("there is not one whole frame in it".to_owned());
+        }
+        assert!(!name.as_str().contains("bug"), "a bug in the mender");
+        io::Seek::seek(file, io::SeekFrom::End(0)).map_err(|error| error.to_string())?;
+        file.write_all(b" mended").map_err(|error| error.to_string())?;
+        Ok(Duration::from_secs(61))
+    })
+}
+
+struct Disk(TempDir);
+
+impl Disk {
+    fn new(states: &[(&str, &str)]) -> Self {
+        let disk = Self(tempfile::tempdir().expect("the temporary folder can be written"));
+        fs::create_dir(disk.0.path().join("recordings")).expect("it is writable");
+        for (stem, state) in states {
+            fs::write(disk.path(&format!("{stem}.mp4")), "media").expect("it is writable");
+            let text = format!(
+                r#"{{"room":"r","recording":"o1","state":"{state}","started":"2026-11-25T10:00:00Z","more":[1]}}"#
+            );
+            fs::write(disk.path(&format!("{stem}.json")), text).expect("it is writable");
+        }
+        disk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("recordings").join(name)
+    }
+
+    fn media(&self, stem: &str) -> String {
+        fs::read_to_string(self.path(&format!("{stem}.mp4"))).expect("it is there")
+    }
+
+    fn told(&self, stem: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(&format!("{stem}.json"))).expect("it is there")).expect("JSON")
+    }
+}
+
+async fn next(changes: &mut broadcast::Receiver<RecordingFile>) -> RecordingFile {
+    tokio::time::timeout(PATIENCE, changes.recv()).await.expect("in time").expect("the library lives")
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_is_mended() {
+    let disk = Disk::new(&[
+        ("a", "recording"),
+        ("b", "finished"),
+        ("c-hopeless", "recording"),
+        ("d-bug", "recording"),
+        ("e", "failed"),
+    ]);
+    let library = Library::open(disk.0.path(), appending(), None);
+    let mut changes = library.changes();
+    let (first, second, third) = (next(&mut changes).await, next(&mut changes).await, next(&mut changes).await);
+    assert_eq!(
+        (first.file.as_str(), first.state, first.duration, first.bytes),
+        ("a.mp4", FileState::Mended, Some(61.0), 12)
+    );
+    assert_eq!(disk.media("a"), "media mended");
+    let told = disk.told("a");
+    assert_eq!(
+        (&told["state"], &told["ended"], &told["more"][0]),
+        (&"mended".into(), &"2026-11-25T10:01:01.000Z".into(), &1.into())
+    );
+    assert_eq!((second.file.as_str(), second.state), ("c-hopeless.mp4", FileState::Broken));
+    assert!(second.reason.expect("it says why").contains("not one whole frame"));
+    assert_eq!((third.file.as_str(), third.state), ("d-bug.mp4", FileState::Broken), "a panic harms nobody");
+    for stem in ["b", "c-hopeless", "d-bug", "e"] {
+        assert_eq!(disk.media(stem), "media", "{stem} stays as it is");
+    }
+    assert_eq!(disk.told("c-hopeless")["state"], "recording", "the next server tries again");
+    assert_eq!((library.counters().mended.get(), library.counters().broken.get()), (1, 2));
+    let name = "c-hopeless.mp4".parse().expect("a name");
+    assert!(!library.open_file(&name).await.expect("it can be downloaded").running);
+    library.delete(&name).await.expect("it can be removed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_written_is_waited_for() {
+    let disk = Disk::new(&[("a", "recording"), ("b", "recording")]);
+    let writers: Vec<File> =
+        ["a.mp4", "b.mp4"].map(|name| File::options().append(true).open(disk.path(name)).expect("there")).into();
+    writers.iter().for_each(|writer| writer.lock().expect("nobody else has it"));
+    let library = Library::open(disk.0.path(), appending(), None);
+    let mut changes = library.changes();
+    let tried = tokio::time::timeout(Duration::from_secs(3), changes.recv()).await;
+    assert!(tried.is_err(), "a locked file was touched: {tried:?}");
+    // Its output finishes it after all.
+    fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"finished"}"#).expect("it is writable");
+    let [a, b] = <[File; 2]>::try_from(writers).expect("two");
+    drop(a);
+    let first = next(&mut changes).await;
+    assert_eq!((first.file.as_str(), first.state), ("a.mp4", FileState::Finished));
+    assert_eq!(disk.media("a"), "media", "what its output finished needs no mending");
+    let never = tokio::time::timeout(Duration::from_secs(60), changes.recv()).await;
+    assert!(never.is_err(), "the other is left alone: {never:?}");
+    drop(b);
+}
+
+#[tokio::test]
+async fn what_an_output_left_is_mended_when_it_is_gone() {
+    let disk = Disk::new(&[]);
+    let library = Library::open(disk.0.path(), appending(), None);
+    let mut changes = library.changes();
+    for (stem, state, expected) in [("x", "recording", FileState::Mended), ("y", "finished", FileState::Finished)] {
+        fs::write(disk.path(&format!("{stem}.webm")), "media").expect("it is writable");
+        let text = format!(r#"{{"room":"r","recording":"o1","state":"{state}"}}"#);
+        fs::write(disk.path(&format!("{stem}.json")), text).expect("it is writable");
+        library.finished(format!("{stem}.webm").parse().expect("a name"));
+        assert_eq!(next(&mut changes).await.state, expected);
+    }
+    library.finished("gone.mp4".parse().expect("a name"));
+    library.close().await;
+    assert!(changes.try_recv().is_err(), "of what is gone there is nothing to tell");
+}
+
+#[tokio::test]
+async fn of_two_servers_only_the_first_mends() {
+    let disk = Disk::new(&[]);
+    let first = Library::open(disk.0.path(), appending(), None);
+    // It is new: the first server has an output that writes it.
+    fs::write(disk.path("a.mp4"), "media").expect("it is writable");
+    fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"recording"}"#).expect("it is writable");
+    let second = Library::open(disk.0.path(), appending(), None);
+    assert!(tokio::time::timeout(Duration::from_millis(200), second.changes().recv()).await.is_err());
+    assert_eq!(disk.media("a"), "media");
+    drop((first, second));
+    let third = Library::open(disk.0.path(), appending(), None);
+    assert_eq!(next(&mut third.changes()).await.state, FileState::Mended);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_stops_nobody() {
+    let disk = Disk::new(&[]);
+    let file = disk.path("file");
+    fs::write(&file, "").expect("it is writable");
+    let library = Library::open(&file, appending(), None);
+    assert!(matches!(library.list(None).await, Err(LibraryError::Disk(_))), "it says so when it is asked");
+    let library = Library::open(&disk.path("new/er"), appending(), None);
+    assert_eq!(library.list(None).await.expect("it was made"), []);
+}
+
+#[tokio::test]
+async fn real_files_that_were_broken_off_are_mended() {
+    let disk = Disk::new(&[]);
+    for (format, tracks) in [
+        (FileFormat::Ogg, vec![TrackSpec::opus(1)]),
+        (FileFormat::Webm, vec![TrackSpec::opus(2)]),
+        (FileFormat::Mkv, vec![TrackSpec::opus(2)]),
+        (FileFormat::Mp4, vec![TrackSpec::opus(2)]),
+    ] {
+        let mut writer = Writer::new(format, tracks, Duration::from_secs(1)).expect("they fit");
+        let mut bytes = Vec::new();
+        // Ten seconds of packets of 20 ms, at 48 kHz.
+        for packet in 0..500 {
+            let data = vec![packet as u8 | 1; 40].into();
+            let sample = Sample { track: 0, time: packet * 960, duration: 960, keyframe: true, data };
+            writer.push(sample).expect("in order");
+            while let Some(piece) = writer.poll() {
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        let ending = format.extension();
+        // In the middle of a piece that was being written.
+        bytes.truncate(bytes.len() - 100);
+        fs::write(disk.path(&format!("{ending}.{ending}")), &bytes).expect("it is writable");
+        let told = r#"{"room":"r","recording":"o1","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
+        fs::write(disk.path(&format!("{ending}.json")), told).expect("it is writable");
+    }
+    let library = Library::open(disk.0.path(), Finish::in_place(), None);
+    let mut changes = library.changes();
+    for _ in FileFormat::ALL {
+        let file = next(&mut changes).await;
+        assert_eq!((file.state, &file.reason), (FileState::Mended, &None), "{file:?}");
+        let duration = file.duration.expect("it is known");
+        assert!((7.5..=10.0).contains(&duration), "{file:?}");
+        assert!(file.bytes > 10_000, "{file:?}");
+    }
+}
