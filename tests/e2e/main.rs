@@ -10,6 +10,7 @@ mod contract;
 mod faults;
 mod http;
 mod network;
+mod outputs;
 mod peers;
 mod relay;
 mod rooms;
