@@ -10,6 +10,7 @@ mod decode;
 mod depay;
 mod encode;
 mod header;
+pub mod intake;
 mod pay;
 mod picture;
 pub mod scale;
@@ -90,6 +91,9 @@ pub enum CodecError {
     /// Frames come faster than they are decoded; this one was not taken.
     #[error("the decoder is {0} frames behind: drop to the next keyframe")]
     Behind(u64),
+    /// A source cannot be taken in.
+    #[error("{0}")]
+    Source(String),
     /// The decoder has failed and takes nothing any more.
     #[error("the decoder has failed: make a new one")]
     Failed,

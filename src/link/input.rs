@@ -1,0 +1,216 @@
+//! What edge and input process say to each other: the edge orders one source, the process sends what a participant would.
+//!
+//! Owns: the messages. Does not know: processes, sockets, media. Framed as those of the mixer are ([`super::frame`]).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::RoomName;
+use crate::media::{Codec, Size, SourceKind, SourcePacket};
+
+/// From the edge to an input process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToInput {
+    /// The first message: which source, and what becomes of it.
+    Configure(InputSettings),
+    /// Somebody cannot decode the picture without a keyframe. Any number may be sent.
+    Keyframe,
+    /// The source is wanted no more: say goodbye to it and end.
+    Stop,
+}
+
+/// What an input process must know before anything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputSettings {
+    /// For logs.
+    pub room: RoomName,
+    /// Where the source is.
+    pub origin: Origin,
+    /// Which addresses it may be fetched from.
+    pub reach: Reach,
+    /// Largest picture sent on; a larger one is scaled down. The room's canvas.
+    pub picture: Size,
+    /// Most frames a second sent on.
+    pub fps: u32,
+    /// Encode H.264 with openh264 instead of x264.
+    pub openh264: bool,
+    /// Threads of the encoder.
+    pub threads: u32,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A file in a folder.
+    File {
+        /// The folder, which nothing outside of is read.
+        folder: PathBuf,
+        /// The file's path in it.
+        name: String,
+        /// Begin again at its end.
+        repeat: bool,
+    },
+    /// A URL; its scheme says how it is fetched.
+    Url {
+        /// The URL, with its keys.
+        url: Hidden,
+        /// Begin again at its end, where it has one.
+        repeat: bool,
+    },
+}
+
+/// Which addresses may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reach {
+    /// Networks that are allowed although they are private or this machine's own, as `address/bits`.
+    pub allowed: Vec<String>,
+}
+
+/// A text with keys in it: `Debug` hides it, so that it reaches no log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+/// From an input process to the edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromInput {
+    /// Codecs are loaded; says which of them are missing on this machine, in words.
+    Ready {
+        /// What this process cannot do, each with the package that mends it.
+        missing: Vec<String>,
+    },
+    /// Packets of this kind follow, in this codec. Said again when the codec changes.
+    Started {
+        /// Camera or microphone.
+        kind: SourceKind,
+        /// Its codec.
+        codec: Codec,
+    },
+    /// One packet, as a participant would send it.
+    Packet(SourceKind, SourcePacket),
+    /// Sent four times a second, also when nothing comes: the edge takes an input without any message for hung.
+    Report(InputReport),
+    /// The source is over for good; the process ends.
+    Ended {
+        /// What was wrong; None when it came to its end or was told to stop.
+        reason: Option<String>,
+    },
+}
+
+/// How a source is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputReport {
+    /// What it does now.
+    pub state: InputState,
+    /// What was wrong when it last broke off, without keys.
+    pub reason: Option<String>,
+    /// Payload sent to the room, in bits per second.
+    pub bitrate: u64,
+    /// How often it broke off and was begun anew.
+    pub reconnects: u32,
+    /// Size of the picture as it comes from the source.
+    pub size: Option<Size>,
+    /// Pictures left out: too many a second, too late, or the encoder was busy.
+    pub pictures_skipped: u64,
+    /// Times that media came too late and the rest was delayed for it.
+    pub late: u64,
+    /// Messages dropped because the link to the edge was full.
+    pub link_dropped: u64,
+    /// CPU time of the process in milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// What a source does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputState {
+    /// It is being connected to, and nothing has come yet.
+    Connecting,
+    /// Media comes.
+    Running,
+    /// It broke off; the next attempt follows after a while.
+    Waiting,
+    /// It is over.
+    Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::link::frame::{Decoder, encode_into};
+    use crate::time::Timestamp;
+
+    fn settings() -> InputSettings {
+        InputSettings {
+            room: "demo".parse().expect("a name"),
+            origin: Origin::Url { url: Hidden("srt://example.com:9000?passphrase=key-of-mine".into()), repeat: false },
+            reach: Reach { allowed: vec!["10.0.0.0/8".into()] },
+            picture: Size::new(1280, 720),
+            fps: 30,
+            openh264: false,
+            threads: 2,
+        }
+    }
+
+    #[test]
+    fn every_message_survives_the_link() {
+        let to = [ToInput::Configure(settings()), ToInput::Keyframe, ToInput::Stop];
+        let packet = SourcePacket {
+            sequence: 65_535,
+            timestamp: 90_000,
+            marker: true,
+            arrival: Timestamp::from_micros(5),
+            audio_level: Some(30),
+            rotation: None,
+            colours: None,
+            payload: Bytes::from_static(b"payload"),
+        };
+        let report = InputReport {
+            state: InputState::Waiting,
+            reason: Some("nothing came for 10 s".into()),
+            bitrate: 1_500_000,
+            reconnects: 2,
+            size: Some(Size::new(1920, 1080)),
+            pictures_skipped: 3,
+            late: 1,
+            link_dropped: 0,
+            cpu_ms: 1234,
+        };
+        let from = [
+            FromInput::Ready { missing: vec!["apt-get install it".into()] },
+            FromInput::Started { kind: SourceKind::Camera, codec: Codec::H264 },
+            FromInput::Packet(SourceKind::Microphone, packet),
+            FromInput::Report(report),
+            FromInput::Ended { reason: None },
+        ];
+        let mut wire = Vec::new();
+        to.iter().for_each(|message| encode_into(message, &mut wire).expect("short"));
+        let mut decoder = Decoder::default();
+        decoder.extend(&wire);
+        for message in to {
+            assert_eq!(decoder.next_message().expect("well formed"), Some(message));
+        }
+        wire.clear();
+        from.iter().for_each(|message| encode_into(message, &mut wire).expect("short"));
+        decoder.extend(&wire);
+        for message in from {
+            assert_eq!(decoder.next_message().expect("well formed"), Some(message));
+        }
+    }
+
+    #[test]
+    fn keys_do_not_reach_a_log() {
+        let text = format!("{:?}", ToInput::Configure(settings()));
+        assert!(!text.contains("key-of-mine") && !text.contains("example.com"), "{text}");
+    }
+}
