@@ -214,7 +214,8 @@ fn fit(size: Size, pixel: (u32, u32), most: Size) -> Size {
     let ratio = (wide / high).clamp(0.1, 10.0);
     let (width, height) = (f64::from(size.width) * ratio, f64::from(size.height));
     let factor = (f64::from(most.width) / width).min(f64::from(most.height) / height).min(1.0);
-    let even = |side: f64, most: u32| (((side * factor / 2.0).round() as u32) * 2).clamp(SIDE_MIN, most.max(SIDE_MIN) & !1);
+    let even =
+        |side: f64, most: u32| (((side * factor / 2.0).round() as u32) * 2).clamp(SIDE_MIN, most.max(SIDE_MIN) & !1);
     Size::new(even(width, most.width), even(height, most.height))
 }
 

@@ -102,7 +102,10 @@ mod tests {
         assert_eq!(outbox.counts(), ((MESSAGES_MAX as u64 + 2) * 100, 3));
         let mut all = Vec::new();
         assert!(outbox.take(&mut all));
-        assert_eq!((all.len(), &all[0], &all[1]), (MESSAGES_MAX, &FromInput::Ready { missing: Vec::new() }, &packet(3)));
+        assert_eq!(
+            (all.len(), &all[0], &all[1]),
+            (MESSAGES_MAX, &FromInput::Ready { missing: Vec::new() }, &packet(3))
+        );
         outbox.push(packet(9));
         outbox.close();
         assert!(outbox.take(&mut all));

@@ -1,15 +1,16 @@
 //! Playing a source: what came in is sent on when it is due.
 //!
-//! Owns: one [`Intake`] and the line of its times. Does not know: why it ended or what follows. In: the time, whenever
+//! Owns: one open source and the line of its times. Does not know: why it ended or what follows. In: the time, whenever
 //! there is news or something is due. Out: pictures to the [`Camera`], sound to the [`Microphone`].
 
 use std::time::Duration;
 
 use super::camera::Camera;
 use super::microphone::Microphone;
+use super::open::Opened;
 use super::playout::Playout;
 use super::ticks::{TICK, Ticks};
-use crate::codec::intake::{Intake, Shot, Stretch, Track};
+use crate::codec::intake::{Shot, Stretch, Track};
 use crate::media::Kind;
 use crate::time::Timestamp;
 
@@ -35,7 +36,7 @@ pub(super) enum Outcome {
 
 /// One source being played.
 pub(super) struct Play {
-    intake: Intake,
+    source: Opened,
     playout: Playout,
     ticks: Ticks,
     shot: Option<Shot>,
@@ -52,11 +53,11 @@ pub(super) struct Play {
 }
 
 impl Play {
-    /// Plays a source; a live one is caught up with where it lags.
-    pub(super) fn new(intake: Intake, live: bool, after: Option<Timestamp>, now: Timestamp) -> Self {
+    /// Plays a source, without a gap after the one that ended then.
+    pub(super) fn new(source: Opened, after: Option<Timestamp>, now: Timestamp) -> Self {
         Self {
-            intake,
-            playout: Playout::new(live),
+            playout: Playout::new(source.live),
+            source,
             ticks: Ticks::default(),
             shot: None,
             stretch: None,
@@ -75,12 +76,12 @@ impl Play {
 
     /// Nothing more comes in.
     pub(super) fn has_ended(&self) -> bool {
-        self.has_begun() && self.intake.has_ended()
+        self.has_begun() && self.source.intake.has_ended()
     }
 
     /// Whether it has an end by itself.
     pub(super) fn is_finite(&self) -> bool {
-        self.finite.unwrap_or_else(|| self.intake.is_finite())
+        self.finite.unwrap_or_else(|| self.source.intake.is_finite())
     }
 
     /// How often the rest was delayed because something came late.
@@ -90,7 +91,7 @@ impl Play {
 
     /// Sends what is due.
     pub(super) fn step(&mut self, camera: &mut Camera, microphone: &mut Microphone, now: Timestamp) -> Outcome {
-        if let Some(reason) = self.intake.failed() {
+        if let Some(reason) = self.source.intake.failed() {
             return Outcome::Failed(reason);
         }
         self.take(now);
@@ -118,7 +119,7 @@ impl Play {
                 break;
             }
         }
-        if self.intake.is_over() && self.shot.is_none() && self.stretch.is_none() {
+        if self.source.intake.is_over() && self.shot.is_none() && self.stretch.is_none() {
             self.ticks.finish();
             if self.ticks.due().is_none() {
                 return Outcome::Over(self.end);
@@ -135,7 +136,8 @@ impl Play {
     }
 
     fn idle(&self, now: Timestamp, wake: Option<Timestamp>) -> Outcome {
-        if wake.is_none() && now.since(self.heard) > SILENCE {
+        let patient = self.source.patient && !self.has_begun();
+        if wake.is_none() && !patient && now.since(self.heard) > SILENCE {
             return Outcome::Failed(format!("nothing came for {} s", SILENCE.as_secs()));
         }
         Outcome::Next(wake)
@@ -143,11 +145,11 @@ impl Play {
 
     /// Takes the next picture and the next piece of sound, where there is none yet.
     fn take(&mut self, now: Timestamp) {
-        if self.finite.is_none() && self.intake.is_settled() {
-            self.finite = Some(self.intake.is_finite());
+        if self.finite.is_none() && self.source.intake.is_settled() {
+            self.finite = Some(self.source.intake.is_finite());
         }
         if self.shot.is_none() {
-            self.shot = self.intake.picture();
+            self.shot = self.source.intake.picture();
             if let Some(shot) = &self.shot {
                 self.heard = now;
                 if self.playout.has_begun() {
@@ -156,7 +158,7 @@ impl Play {
             }
         }
         if self.stretch.is_none() {
-            self.stretch = self.intake.sound();
+            self.stretch = self.source.intake.sound();
             if let Some(stretch) = &self.stretch {
                 self.heard = now;
                 if self.playout.has_begun() {
@@ -172,7 +174,7 @@ impl Play {
     /// Begins when all tracks have something, or one has waited long enough for the other.
     fn begin(&mut self, now: Timestamp) -> bool {
         let Some(first) = self.first else { return false };
-        if !(self.is_complete() && self.intake.is_settled()) && now.since(first) < TOGETHER {
+        if !(self.is_complete() && self.source.intake.is_settled()) && now.since(first) < TOGETHER {
             return false;
         }
         let times = [self.shot.as_ref().map(|shot| shot.pts), self.stretch.as_ref().map(|stretch| stretch.pts)];
@@ -183,7 +185,7 @@ impl Play {
 
     /// Every track that goes on has something waiting.
     fn is_complete(&self) -> bool {
-        let waits = |kind, there: bool| there || self.intake.track(kind) != Track::Open;
+        let waits = |kind, there: bool| there || self.source.intake.track(kind) != Track::Open;
         waits(Kind::Video, self.shot.is_some()) && waits(Kind::Audio, self.stretch.is_some())
     }
 

@@ -2,11 +2,11 @@
 //!
 //! Owns: the messages. Does not know: processes, sockets, media. Framed as those of the mixer are ([`super::frame`]).
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::destination::{Guard, SecretForm};
 use crate::id::RoomName;
 use crate::media::{Codec, Size, SourceKind, SourcePacket};
 
@@ -27,9 +27,13 @@ pub struct InputSettings {
     /// For logs.
     pub room: RoomName,
     /// Where the source is.
-    pub origin: Origin,
+    pub source: SecretForm,
+    /// Begin again at its end, where it has one.
+    pub repeat: bool,
+    /// Where files are; nothing outside of it is read.
+    pub media_dir: PathBuf,
     /// Which addresses it may be fetched from.
-    pub reach: Reach,
+    pub guard: Guard,
     /// Largest picture sent on; a larger one is scaled down. The room's canvas.
     pub picture: Size,
     /// Most frames a second sent on.
@@ -38,45 +42,6 @@ pub struct InputSettings {
     pub openh264: bool,
     /// Threads of the encoder.
     pub threads: u32,
-}
-
-/// Where a source is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// A file in a folder.
-    File {
-        /// The folder, which nothing outside of is read.
-        folder: PathBuf,
-        /// The file's path in it.
-        name: String,
-        /// Begin again at its end.
-        repeat: bool,
-    },
-    /// A URL; its scheme says how it is fetched.
-    Url {
-        /// The URL, with its keys.
-        url: Hidden,
-        /// Begin again at its end, where it has one.
-        repeat: bool,
-    },
-}
-
-/// Which addresses may be connected to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Reach {
-    /// Networks that are allowed although they are private or this machine's own, as `address/bits`.
-    pub allowed: Vec<String>,
-}
-
-/// A text with keys in it: `Debug` hides it, so that it reaches no log.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hidden(…)")
-    }
 }
 
 /// From an input process to the edge.
@@ -147,14 +112,17 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::destination::Destination;
     use crate::link::frame::{Decoder, encode_into};
     use crate::time::Timestamp;
 
     fn settings() -> InputSettings {
         InputSettings {
             room: "demo".parse().expect("a name"),
-            origin: Origin::Url { url: Hidden("srt://example.com:9000?passphrase=key-of-mine".into()), repeat: false },
-            reach: Reach { allowed: vec!["10.0.0.0/8".into()] },
+            source: Destination::input("srt://example.com:9000?passphrase=key-of-mine").expect("a URL").secret_form(),
+            repeat: true,
+            media_dir: "media".into(),
+            guard: Guard { allow_private: false, allow: vec!["10.0.0.0/8".parse().expect("a network")] },
             picture: Size::new(1280, 720),
             fps: 30,
             openh264: false,

@@ -27,6 +27,7 @@ const COMMON: &[&str] = &[
     "queue2",
     "typefind",
     "videoconvert",
+    "videoflip",
     "vp8enc",
     "vp9enc",
     "x264enc",

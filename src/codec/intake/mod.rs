@@ -10,6 +10,7 @@ mod feed;
 mod web;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,12 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::graph::{Branches, Graph, Piece};
 use crate::time::{Timestamp, now};
 
-/// Pictures waiting; half a second at 30 a second.
-const PICTURES_MAX: usize = 16;
+/// Pictures waiting: a second at 30 a second, of smaller ones.
+const PICTURES_MAX: usize = 32;
+/// Pixels of all of them; a few pictures may wait however large they are.
+const PIXELS_MAX: u64 = 32 << 20;
+/// See [`PIXELS_MAX`].
+const PICTURES_MIN: usize = 4;
 /// Pieces of sound waiting; over half a second of AAC's frames.
 const SOUNDS_MAX: usize = 32;
 /// Most samples in one piece of sound: a second. Longer ones are cut.
@@ -66,6 +71,23 @@ pub(crate) fn prepare() -> Result<(), CodecError> {
     init()?;
     web::register();
     Ok(())
+}
+
+/// How a stream comes by SRT.
+#[derive(Clone, Copy)]
+pub struct SrtCall<'a> {
+    /// Theirs to connect to, or ours to listen at.
+    pub address: SocketAddr,
+    /// They connect to us.
+    pub listens: bool,
+    /// How long lost packets may take to be sent again.
+    pub latency: Duration,
+    /// What the stream is encrypted with.
+    pub passphrase: Option<&'a str>,
+    /// Length of the key made of it, in bytes: 16, 24 or 32.
+    pub key_length: u8,
+    /// What is wanted of the listener.
+    pub stream: Option<&'a str>,
 }
 
 /// A picture of a source.
@@ -121,6 +143,14 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    fn is_full_of_pictures(&self) -> bool {
+        let pixels = |shot: &Shot| u64::from(shot.picture.size().width) * u64::from(shot.picture.size().height);
+        let many = self.pictures.len() >= PICTURES_MIN && self.pictures.iter().map(pixels).sum::<u64>() >= PIXELS_MAX;
+        many || self.pictures.len() >= PICTURES_MAX
+    }
+}
+
 /// What is known of the picture or the sound of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Track {
@@ -155,23 +185,20 @@ impl Intake {
         })
     }
 
-    /// Calls an SRT sender at `address`, by its passphrase and stream id where it wants them. Waits for the connection.
+    /// Takes in what comes by SRT. Waits for the connection where it is made by us.
     ///
     /// # Errors
     /// What is missing on this machine, or nobody answers.
-    pub fn srt(
-        address: std::net::SocketAddr,
-        passphrase: Option<&str>,
-        stream: Option<&str>,
-        wake: impl Fn() + Send + Sync + 'static,
-    ) -> Result<Self, CodecError> {
+    pub fn srt(call: &SrtCall<'_>, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, CodecError> {
         Self::open(Piece::Srt, wake, |source| {
-            source.set_property("uri", format!("srt://{address}"));
-            source.set_property_from_str("mode", "caller");
-            if let Some(passphrase) = passphrase {
+            source.set_property("uri", format!("srt://{}", call.address));
+            source.set_property_from_str("mode", if call.listens { "listener" } else { "caller" });
+            source.set_property("latency", call.latency.as_millis() as i32);
+            if let Some(passphrase) = call.passphrase {
                 source.set_property("passphrase", passphrase);
+                source.set_property_from_str("pbkeylen", &call.key_length.to_string());
             }
-            if let Some(stream) = stream {
+            if let Some(stream) = call.stream {
                 source.set_property("streamid", stream);
             }
         })
@@ -387,7 +414,7 @@ impl Shared {
             // What is no picture is left out; the next one may be.
             let Some(shot) = shot(sample, pts, arrival) else { return true };
             *last = pts;
-            return self.put(|state| state.pictures.len() >= PICTURES_MAX, |state| state.pictures.push_back(shot));
+            return self.put(State::is_full_of_pictures, |state| state.pictures.push_back(shot));
         }
         let mut pts = pts;
         for part in samples(sample).chunks(SAMPLES_MAX) {
