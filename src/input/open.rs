@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::http::Web;
-use super::reach::{MediaFile, resolve};
+use super::reach::{MediaFile, ReachError, resolve};
 use crate::codec::CodecError;
 use crate::codec::intake::{self, Intake, SrtCall, Way};
 use crate::destination::{Destination, SrtMode, Target};
@@ -35,6 +35,11 @@ pub(super) struct OpenError {
 impl OpenError {
     fn passing(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), lasting: false }
+    }
+
+    /// What is refused stays refused; a name may be known again.
+    fn reach(error: ReachError) -> Self {
+        Self { reason: error.to_string(), lasting: matches!(error, ReachError::Refused(_)) }
     }
 
     fn lasting(reason: impl ToString) -> Self {
@@ -88,13 +93,13 @@ impl Opener {
             }
             Target::Http(web) => {
                 // Said here in words that name the address; what a playlist names is judged where it is fetched.
-                resolve(&web.endpoint, guard).map_err(OpenError::passing)?;
+                resolve(&web.endpoint, guard).map_err(OpenError::reach)?;
                 let intake = Intake::http(web.url.expose(), wake).map_err(passing)?;
                 Ok(Opened { intake, live: false, patient: false, _held: None })
             }
             Target::Srt(srt) => {
                 let (address, listens) = match &srt.mode {
-                    SrtMode::Caller(endpoint) => (resolve(endpoint, guard).map_err(OpenError::passing)?, false),
+                    SrtMode::Caller(endpoint) => (resolve(endpoint, guard).map_err(OpenError::reach)?, false),
                     SrtMode::Listener(address) => (*address, true),
                 };
                 let call = SrtCall {

@@ -10,23 +10,33 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 
-use crate::destination::{Endpoint, Guard, Host};
+use crate::destination::{Endpoint, Guard, Host, Refused};
+
+/// Why there is no address to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReachError {
+    /// No server knows the name, at present.
+    #[error("the name {0} cannot be resolved")]
+    Unknown(String),
+    /// It must not be connected to.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
 
 /// The one address of an endpoint to connect to. Resolves once: whoever asks again might get another one.
 ///
 /// # Errors
-/// In words, without what may be secret.
-pub(super) fn resolve(endpoint: &Endpoint, guard: &Guard) -> Result<SocketAddr, String> {
+/// [`ReachError`], without what may be secret.
+pub(super) fn resolve(endpoint: &Endpoint, guard: &Guard) -> Result<SocketAddr, ReachError> {
     let addresses: Vec<IpAddr> = match &endpoint.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => (name.as_str(), endpoint.port)
             .to_socket_addrs()
-            .map_err(|_| format!("the name {name} cannot be resolved"))?
+            .map_err(|_| ReachError::Unknown(name.clone()))?
             .map(|address| address.ip())
             .collect(),
     };
-    let address = guard.choose(&addresses).map_err(|refused| refused.to_string())?;
-    Ok(SocketAddr::new(address, endpoint.port))
+    Ok(SocketAddr::new(guard.choose(&addresses)?, endpoint.port))
 }
 
 /// A file of the media folder, open.

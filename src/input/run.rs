@@ -335,9 +335,8 @@ impl Player {
         let (since, before) = self.bytes[0];
         let elapsed = at.since(since).as_millis().max(1) as u64;
         let (stage, late) = match &self.stage {
-            Stage::Opening(_) if self.reconnects == 0 => (InputState::Connecting, 0),
-            Stage::Opening(_) => (InputState::Waiting, 0),
-            Stage::Waiting(_) => (InputState::Waiting, 0),
+            Stage::Opening(_) | Stage::Waiting(_) if self.reconnects == 0 => (InputState::Connecting, 0),
+            Stage::Opening(_) | Stage::Waiting(_) => (InputState::Waiting, 0),
             Stage::Playing(play) if play.has_begun() => (InputState::Running, play.late()),
             Stage::Playing(play) => (InputState::Connecting, play.late()),
         };

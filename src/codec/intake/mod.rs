@@ -191,8 +191,9 @@ impl Intake {
     /// What is missing on this machine, or nobody answers.
     pub fn srt(call: &SrtCall<'_>, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, CodecError> {
         Self::open(Piece::Srt, wake, |source| {
-            source.set_property("uri", format!("srt://{}", call.address));
-            source.set_property_from_str("mode", if call.listens { "listener" } else { "caller" });
+            // Only here the element learns which address is whose.
+            let mode = if call.listens { "listener" } else { "caller" };
+            source.set_property("uri", format!("srt://{}?mode={mode}", call.address));
             source.set_property("latency", call.latency.as_millis() as i32);
             if let Some(passphrase) = call.passphrase {
                 source.set_property("passphrase", passphrase);
