@@ -17,7 +17,7 @@ use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder};
 use crate::edge::api::{self, App};
 use crate::edge::peer::PeerConfig;
-use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
+use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::metrics::Metrics;
@@ -144,6 +144,12 @@ fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
         },
         broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
+        inputs: InputServerSettings {
+            command: ProcessCommand::own("input").context(OWN_FILE)?,
+            guard: config.inputs.guard(),
+            media_dir: std::path::absolute(config.media_dir()).context("cannot tell where inputs.media_dir is")?,
+        },
+        max_inputs: config.rooms.max_inputs as usize,
         canvas: config.video.canvas,
         fps: config.video.fps,
         ladder: config.ladder(),

@@ -19,7 +19,9 @@ use super::outbox::Outbox;
 use super::play::{Outcome, Play};
 use super::retry::Retry;
 use crate::codec::H264Encoder;
-use crate::link::input::{FromInput, InputReport, InputSettings, InputState, ToInput};
+use crate::link::input::{FromInput, InputSettings, ToInput};
+use crate::room::document::InputState;
+use crate::room::inputs::InputReport;
 use crate::time::{self, Timestamp, now};
 
 /// From one report to the next, also when idle: the edge takes an input that is silent for much longer for hung.
@@ -199,7 +201,8 @@ impl Player {
                 Next::Wait(wake) => wake.map_or(report, |wake| wake.min(report)),
                 Next::End(reason) => {
                     self.reason = reason.clone().or(self.reason);
-                    self.report(at, Some(InputState::Ended));
+                    let failed = reason.is_some();
+                    self.report(at, Some(if failed { InputState::Failed } else { InputState::Finished }));
                     self.outbox.push(FromInput::Ended { reason });
                     return;
                 }
@@ -335,10 +338,10 @@ impl Player {
         let (since, before) = self.bytes[0];
         let elapsed = at.since(since).as_millis().max(1) as u64;
         let (stage, late) = match &self.stage {
-            Stage::Opening(_) | Stage::Waiting(_) if self.reconnects == 0 => (InputState::Connecting, 0),
-            Stage::Opening(_) | Stage::Waiting(_) => (InputState::Waiting, 0),
-            Stage::Playing(play) if play.has_begun() => (InputState::Running, play.late()),
-            Stage::Playing(play) => (InputState::Connecting, play.late()),
+            Stage::Opening(_) | Stage::Waiting(_) if self.reconnects == 0 => (InputState::Starting, 0),
+            Stage::Opening(_) | Stage::Waiting(_) => (InputState::Reconnecting, 0),
+            Stage::Playing(play) if play.has_begun() => (InputState::Live, play.late()),
+            Stage::Playing(play) => (InputState::Starting, play.late()),
         };
         self.outbox.push(FromInput::Report(InputReport {
             state: state.unwrap_or(stage),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::destination::{Guard, SecretForm};
 use crate::id::RoomName;
 use crate::media::{Codec, Size, SourceKind, SourcePacket};
+use crate::room::inputs::InputReport;
 
 /// From the edge to an input process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,43 +71,6 @@ pub enum FromInput {
     },
 }
 
-/// How a source is doing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputReport {
-    /// What it does now.
-    pub state: InputState,
-    /// What was wrong when it last broke off, without keys.
-    pub reason: Option<String>,
-    /// Payload sent to the room, in bits per second.
-    pub bitrate: u64,
-    /// How often it broke off and was begun anew.
-    pub reconnects: u32,
-    /// Size of the picture as it comes from the source.
-    pub size: Option<Size>,
-    /// Pictures left out: too many a second, too late, or the encoder was busy.
-    pub pictures_skipped: u64,
-    /// Times that media came too late and the rest was delayed for it.
-    pub late: u64,
-    /// Messages dropped because the link to the edge was full.
-    pub link_dropped: u64,
-    /// CPU time of the process in milliseconds.
-    pub cpu_ms: u64,
-}
-
-/// What a source does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InputState {
-    /// It is being connected to, and nothing has come yet.
-    Connecting,
-    /// Media comes.
-    Running,
-    /// It broke off; the next attempt follows after a while.
-    Waiting,
-    /// It is over.
-    Ended,
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -114,6 +78,7 @@ mod tests {
     use super::*;
     use crate::destination::Destination;
     use crate::link::frame::{Decoder, encode_into};
+    use crate::room::document::InputState;
     use crate::time::Timestamp;
 
     fn settings() -> InputSettings {
@@ -144,7 +109,7 @@ mod tests {
             payload: Bytes::from_static(b"payload"),
         };
         let report = InputReport {
-            state: InputState::Waiting,
+            state: InputState::Reconnecting,
             reason: Some("nothing came for 10 s".into()),
             bitrate: 1_500_000,
             reconnects: 2,

@@ -8,8 +8,9 @@ mod rig;
 use std::time::Duration;
 
 use commingle::codec::Depayloader;
-use commingle::link::input::{InputState, ToInput};
+use commingle::link::input::ToInput;
 use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, VIDEO_CLOCK};
+use commingle::room::document::InputState;
 use commingle::time::Timestamp;
 
 use rig::{CLAPS, Clips, Rig, loudness, luma, settings, tone};
@@ -82,11 +83,11 @@ fn a_film_is_sent_in_real_time_with_lips_and_voice_together() {
 
     check_claps(&rig, 4);
     assert!(rig.reports.len() >= 20, "{} reports in five seconds", rig.reports.len());
-    let running: Vec<_> = rig.reports.iter().filter(|(_, report)| report.state == InputState::Running).collect();
+    let running: Vec<_> = rig.reports.iter().filter(|(_, report)| report.state == InputState::Live).collect();
     let (_, report) = running[running.len() / 2];
     assert!(report.bitrate > 50_000 && report.size == Some(Size::new(320, 180)), "{report:?}");
     assert_eq!((report.reconnects, report.late, report.link_dropped), (0, 0, 0));
-    assert_eq!(rig.state(), Some(InputState::Ended));
+    assert_eq!(rig.state(), Some(InputState::Finished));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use commingle::link::input::InputState;
 use commingle::media::SourceKind;
+use commingle::room::document::InputState;
 
 use crate::rig::{CLAPS, Clips, Rig, Running, ffmpeg, settings, tone};
 
@@ -137,7 +137,7 @@ fn a_playlist_and_a_redirection_lead_nowhere_that_is_not_allowed() {
         std::fs::write(clips.folder().join(format!("variant{i}.m3u8")), variant).expect("room for it");
         for path in [name, format!("key{i}.m3u8"), format!("variant{i}.m3u8"), format!("to/{url}")] {
             let mut rig = Rig::new(settings(&format!("http://{}/{path}", web.address), clips.folder()));
-            let refused = |rig: &Rig| rig.state() == Some(InputState::Waiting) || rig.ended.is_some();
+            let refused = |rig: &Rig| rig.state() == Some(InputState::Reconnecting) || rig.ended.is_some();
             rig.until("a refusal", refused);
             assert!(rig.packets.is_empty(), "{path} with {url} was played");
             assert!(rig.reports.last().is_some_and(|(_, report)| report.reason.is_some()), "{path} with {url}");
@@ -168,14 +168,14 @@ fn an_srt_sender_that_is_killed_is_called_again_when_it_is_back() {
     });
     check_both(&rig);
     drop(server);
-    rig.until("that it notices", |rig| rig.state() == Some(InputState::Waiting));
+    rig.until("that it notices", |rig| rig.state() == Some(InputState::Reconnecting));
     let before = (rig.of(SourceKind::Camera).len(), rig.of(SourceKind::Microphone).len());
     let _server = srt_server(port);
     rig.until("more of both", |rig| {
         rig.of(SourceKind::Camera).len() > before.0 + 30 && rig.of(SourceKind::Microphone).len() > before.1 + 50
     });
     let (_, report) = rig.reports.last().expect("reports");
-    assert!(report.reconnects > 0 && report.state == InputState::Running, "{report:?}");
+    assert!(report.reconnects > 0 && report.state == InputState::Live, "{report:?}");
 }
 
 #[test]

@@ -13,8 +13,10 @@ use commingle::codec::sound::SoundDecoder;
 use commingle::codec::{DecodeLimits, Decoded, Depayloader, Picture, VideoDecoder};
 use commingle::destination::{Destination, Guard};
 use commingle::link::frame::{Decoder, encode_into};
-use commingle::link::input::{FromInput, InputReport, InputSettings, InputState, ToInput};
+use commingle::link::input::{FromInput, InputSettings, ToInput};
 use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket};
+use commingle::room::document::InputState;
+use commingle::room::inputs::InputReport;
 use commingle::time::{Timestamp, now};
 use tempfile::TempDir;
 

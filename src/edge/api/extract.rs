@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::edge::problem::Problem;
-use crate::id::{OutputId, ParticipantId, RoomName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 
 /// How much of a body that is too large is still read and thrown away: a caller that is still sending when we hang up
 /// may never see our answer.
@@ -97,6 +97,8 @@ pub struct RoomOf(pub RoomName);
 pub(super) struct Participant(pub(super) ParticipantId);
 /// The recording or broadcast of the path.
 pub(super) struct Output(pub(super) OutputId);
+/// The input of the path.
+pub(super) struct Injected(pub(super) InputId);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
 
@@ -117,6 +119,14 @@ impl FromRequestParts<App> for Participant {
 }
 
 impl FromRequestParts<App> for Output {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        param(parts, app, "id").await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Injected {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {

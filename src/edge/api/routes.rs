@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, outputs, participants, rooms, service, sessions};
+use super::{App, guard, inputs, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
 use crate::edge::{events, web};
 use crate::room::document::Role;
@@ -62,6 +62,8 @@ const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
 const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
+const INPUTS: &str = "/v1/rooms/{room}/inputs";
+const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
 const SESSION: &str = "/v1/sessions/{secret}";
 
 /// All routes.
@@ -95,6 +97,10 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, BROADCASTS, Room(Moderator), outputs::begin_broadcast),
         route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
         route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
+        route(Method::GET, INPUTS, Room(Viewer), inputs::list),
+        route(Method::POST, INPUTS, Room(Moderator), inputs::begin),
+        route(Method::GET, INPUT, Room(Viewer), inputs::get),
+        route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),

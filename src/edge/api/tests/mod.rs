@@ -19,7 +19,7 @@ use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
-use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
+use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::room::document::Role;
@@ -84,10 +84,16 @@ impl Api {
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
         let settings = ServerSettings {
             output: mixer.clone(),
-            mixer,
+            mixer: mixer.clone(),
             recordings: RecordingSettings { folder: "recordings".into(), floor_bytes: 0 },
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
+            inputs: InputServerSettings {
+                command: mixer.clone(),
+                guard: config.inputs.guard(),
+                media_dir: "media".into(),
+            },
+            max_inputs: 2,
             endings: TaskTracker::new(),
             canvas: config.video.canvas,
             fps: config.video.fps,
