@@ -4,20 +4,21 @@
 //! Every one of them has its name resolved once, judged by the guard, and is connected to the address that was judged.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
-use super::reach::resolve;
 use crate::codec::intake::{Exchange, Fetch, Fetched};
 use crate::destination::{Endpoint, Guard, Host};
+use crate::dial;
 
 /// How long a server may take to answer at all. Its body may take as long as it likes: whoever waits for it cancels.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -28,21 +29,30 @@ const REDIRECTIONS: u32 = 5;
 #[derive(Debug)]
 pub(super) struct Web {
     guard: Arc<Guard>,
+    network: Handle,
 }
 
 impl Web {
-    pub(super) fn new(guard: Guard) -> Self {
-        Self { guard: Arc::new(guard) }
+    /// Names are looked up on this runtime.
+    pub(super) fn new(guard: Guard, network: Handle) -> Self {
+        Self { guard: Arc::new(guard), network }
     }
 }
 
 impl Fetch for Web {
     fn begin(&self) -> Box<dyn Exchange> {
-        Box::new(Request { agent: Mutex::new(Some(agent(&self.guard))) })
+        Box::new(Request { agent: Mutex::new(Some(agent(&self.guard, &self.network))) })
     }
 }
 
-fn agent(guard: &Arc<Guard>) -> Agent {
+/// The system's certificates; made once.
+fn roots() -> Arc<Vec<Certificate<'static>>> {
+    static ROOTS: OnceLock<Arc<Vec<Certificate<'static>>>> = OnceLock::new();
+    let own = |der: &[u8]| Certificate::from_der(der).to_owned();
+    ROOTS.get_or_init(|| Arc::new(dial::certificates().iter().map(|der| own(der)).collect())).clone()
+}
+
+fn agent(guard: &Arc<Guard>, network: &Handle) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
         .max_redirects(REDIRECTIONS)
@@ -52,18 +62,19 @@ fn agent(guard: &Arc<Guard>) -> Agent {
         .user_agent(concat!("commingle/", env!("CARGO_PKG_VERSION")))
         .tls_config(
             TlsConfig::builder()
-                .root_certs(RootCerts::PlatformVerifier)
-                .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .root_certs(RootCerts::Specific(roots()))
+                .unversioned_rustls_crypto_provider(dial::crypto())
                 .build(),
         )
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), Guarded { guard: guard.clone() })
+    Agent::with_parts(config, DefaultConnector::default(), Guarded { guard: guard.clone(), network: network.clone() })
 }
 
 /// Resolves names to what the guard allows.
 #[derive(Debug)]
 struct Guarded {
     guard: Arc<Guard>,
+    network: Handle,
 }
 
 impl Resolver for Guarded {
@@ -74,7 +85,8 @@ impl Resolver for Guarded {
         let host = bare.parse().map_or_else(|_| Host::Name(bare.to_owned()), Host::Address);
         let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let endpoint = Endpoint { host, port: uri.port_u16().unwrap_or(usual) };
-        let address = resolve(&endpoint, &self.guard).map_err(|error| refuse(error.to_string()))?;
+        let resolved = self.network.block_on(dial::resolve(&endpoint, &self.guard));
+        let address = resolved.map_err(|error| refuse(error.to_string()))?;
         let mut addresses = self.empty();
         addresses.push(address);
         Ok(addresses)

@@ -7,14 +7,16 @@
 
 mod camera;
 mod http;
+mod media_file;
 mod microphone;
 mod open;
 mod outbox;
 mod play;
 mod playout;
 mod process;
-mod reach;
 mod retry;
+mod rtmp;
+mod rtsp;
 mod run;
 mod ticks;
 

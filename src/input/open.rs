@@ -5,11 +5,16 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
 use super::http::Web;
-use super::reach::{MediaFile, ReachError, resolve};
+use super::media_file::MediaFile;
+use super::{rtmp, rtsp};
 use crate::codec::CodecError;
 use crate::codec::intake::{self, Intake, SrtCall, Way};
 use crate::destination::{Destination, SrtMode, Target};
+use crate::dial::{self, DialError};
 use crate::link::input::InputSettings;
 
 /// A source that media comes from.
@@ -19,8 +24,25 @@ pub(super) struct Opened {
     pub(super) live: bool,
     /// It is somebody else's turn: that nothing comes is no fault.
     pub(super) patient: bool,
-    /// What must not end before the source does.
-    pub(super) _held: Option<MediaFile>,
+    /// What must not end before the source does, and ends with it.
+    _held: Held,
+}
+
+/// What a source needs besides its intake.
+#[expect(dead_code, reason = "they are only to be dropped")]
+enum Held {
+    Nothing,
+    File(MediaFile),
+    Task(Task),
+}
+
+/// What feeds a source; dropping it ends it.
+pub(super) struct Task(pub(super) JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why a source cannot be opened.
@@ -33,16 +55,16 @@ pub(super) struct OpenError {
 }
 
 impl OpenError {
-    fn passing(reason: impl ToString) -> Self {
+    pub(super) fn passing(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), lasting: false }
     }
 
     /// What is refused stays refused; a name may be known again.
-    fn reach(error: ReachError) -> Self {
-        Self { reason: error.to_string(), lasting: matches!(error, ReachError::Refused(_)) }
+    pub(super) fn dial(error: &DialError) -> Self {
+        Self { reason: error.to_string(), lasting: error.is_final() }
     }
 
-    fn lasting(reason: impl ToString) -> Self {
+    pub(super) fn lasting(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), lasting: true }
     }
 }
@@ -51,6 +73,7 @@ impl OpenError {
 pub(super) struct Opener {
     destination: Destination,
     settings: InputSettings,
+    network: Runtime,
 }
 
 impl Opener {
@@ -70,10 +93,12 @@ impl Opener {
             }
         };
         let missing = intake::confine(way).map_err(OpenError::lasting)?;
+        // What feeds a source may wait for it; the other thread is for all else.
+        let network = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(OpenError::lasting)?;
         if way == Way::Http {
-            intake::set_fetch(Arc::new(Web::new(settings.guard.clone())));
+            intake::set_fetch(Arc::new(Web::new(settings.guard.clone(), network.handle().clone())));
         }
-        Ok((Self { destination, settings }, missing))
+        Ok((Self { destination, settings, network }, missing))
     }
 
     /// Whether the source is a file, which is as it is however often it is read.
@@ -89,17 +114,20 @@ impl Opener {
             Target::File(name) => {
                 let file = MediaFile::open(&self.settings.media_dir, name).map_err(OpenError::lasting)?;
                 let intake = Intake::file(&file.path(), wake).map_err(OpenError::lasting)?;
-                Ok(Opened { intake, live: false, patient: false, _held: Some(file) })
+                Ok(Opened { intake, live: false, patient: false, _held: Held::File(file) })
             }
             Target::Http(web) => {
                 // Said here in words that name the address; what a playlist names is judged where it is fetched.
-                resolve(&web.endpoint, guard).map_err(OpenError::reach)?;
+                self.network.block_on(dial::resolve(&web.endpoint, guard)).map_err(|error| OpenError::dial(&error))?;
                 let intake = Intake::http(web.url.expose(), wake).map_err(passing)?;
-                Ok(Opened { intake, live: false, patient: false, _held: None })
+                Ok(Opened { intake, live: false, patient: false, _held: Held::Nothing })
             }
             Target::Srt(srt) => {
                 let (address, listens) = match &srt.mode {
-                    SrtMode::Caller(endpoint) => (resolve(endpoint, guard).map_err(OpenError::reach)?, false),
+                    SrtMode::Caller(endpoint) => {
+                        let resolved = self.network.block_on(dial::resolve(endpoint, guard));
+                        (resolved.map_err(|error| OpenError::dial(&error))?, false)
+                    }
                     SrtMode::Listener(address) => (*address, true),
                 };
                 let call = SrtCall {
@@ -111,7 +139,15 @@ impl Opener {
                     stream: srt.stream_id.as_ref().map(|secret| secret.expose()),
                 };
                 let intake = Intake::srt(&call, wake).map_err(passing)?;
-                Ok(Opened { intake, live: true, patient: listens, _held: None })
+                Ok(Opened { intake, live: true, patient: listens, _held: Held::Nothing })
+            }
+            Target::Rtmp(server) => {
+                let (intake, task) = rtmp::open(server, guard, &self.network, wake)?;
+                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
+            }
+            Target::Rtsp(server) => {
+                let (intake, task) = rtsp::open(server, guard, &self.network, wake)?;
+                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
             }
             _ => Err(OpenError::lasting("this kind of source cannot be taken in yet")),
         }

@@ -212,3 +212,17 @@ fn an_endless_stream_by_http_is_asked_for_again_when_it_breaks_off() {
     let (_, report) = rig.reports.last().expect("reports");
     assert_eq!((report.reconnects, report.reason.as_deref()), (1, Some("the source has ended")));
 }
+
+#[test]
+fn an_rtmp_server_is_played_from() {
+    let (clips, port) =
+        (Clips::new(), TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port());
+    let url = format!("rtmp://127.0.0.1:{port}/live/key");
+    let claps = CLAPS.replace("-f lavfi", "-re -f lavfi");
+    let server =
+        format!("{claps} -c:v libx264 -preset fast -bf 2 -g 25 -pix_fmt yuv420p -c:a aac -f flv -listen 1 {url}");
+    let _server = Running(ffmpeg(&server).spawn().expect("ffmpeg is installed"));
+    let mut rig = Rig::new(settings(&url, clips.folder()));
+    rig.until("five seconds", |rig| rig.of(SourceKind::Microphone).len() > 250);
+    crate::check_claps(&rig, 3);
+}

@@ -16,14 +16,14 @@ use crate::pipeline::graph::Graph;
 /// What is fed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedFormat {
-    /// An FLV file as it grows, as RTMP carries it.
-    Flv,
     /// H.264 access units in Annex B, parameter sets included.
     H264,
     /// H.265 access units in Annex B, parameter sets included.
     H265,
     /// AAC frames without headers; the AudioSpecificConfig (ISO/IEC 14496-3).
     Aac(Vec<u8>),
+    /// AAC frames with a header each (ADTS).
+    Adts,
     /// G.711 mu-law or A-law, 8 kHz mono.
     G711 {
         /// A-law instead of mu-law.
@@ -34,7 +34,6 @@ pub enum FeedFormat {
 impl FeedFormat {
     fn caps(&self) -> gst::Caps {
         match self {
-            Self::Flv => gst::Caps::new_empty_simple("video/x-flv"),
             Self::H264 => annex_b("video/x-h264"),
             Self::H265 => annex_b("video/x-h265"),
             Self::Aac(config) => gst::Caps::builder("audio/mpeg")
@@ -43,15 +42,16 @@ impl FeedFormat {
                 .field("framed", true)
                 .field("codec_data", gst::Buffer::from_slice(config.clone()))
                 .build(),
+            Self::Adts => gst::Caps::builder("audio/mpeg")
+                .field("mpegversion", 4)
+                .field("stream-format", "adts")
+                .field("framed", true)
+                .build(),
             Self::G711 { a_law } => gst::Caps::builder(if *a_law { "audio/x-alaw" } else { "audio/x-mulaw" })
                 .field("rate", 8_000)
                 .field("channels", 1)
                 .build(),
         }
-    }
-
-    const fn is_frames(&self) -> bool {
-        !matches!(self, Self::Flv)
     }
 }
 
@@ -69,16 +69,15 @@ impl Feed {
         let source =
             source.map_err(|_| PipelineError::End { file: "input_feed.gst", end: "source", kind: "appsrc" })?;
         source.set_caps(Some(&format.caps()));
-        source.set_format(if format.is_frames() { gst::Format::Time } else { gst::Format::Bytes });
+        source.set_format(gst::Format::Time);
         Ok(Self(source))
     }
 
-    /// Puts bytes in, with the time they are shown where they are a frame. Waits while much is waiting; false when nobody
-    /// takes them any more.
-    pub fn push(&self, data: Bytes, pts: Option<Duration>) -> bool {
+    /// Puts a frame in, with the time it is shown. Waits while much is waiting; false when nobody takes it any more.
+    pub fn push(&self, data: Bytes, pts: Duration) -> bool {
         let mut buffer = gst::Buffer::from_slice(data);
         let fields = buffer.get_mut().expect("just made");
-        fields.set_pts(pts.map(|pts| gst::ClockTime::from_nseconds(pts.as_nanos() as u64)));
+        fields.set_pts(gst::ClockTime::from_nseconds(pts.as_nanos() as u64));
         self.0.push_buffer(buffer).is_ok()
     }
 }

@@ -119,7 +119,43 @@ pub struct Stretch {
 /// A source being taken in. Dropping it ends it.
 pub struct Intake {
     shared: Arc<Shared>,
-    graphs: Vec<Graph>,
+    graphs: Arc<Mutex<Vec<Graph>>>,
+}
+
+/// Feeds an intake. Dropping it tells that there is nothing else to come than what its feeds still hold.
+pub struct Feeder {
+    shared: Arc<Shared>,
+    graphs: Arc<Mutex<Vec<Graph>>>,
+}
+
+impl Feeder {
+    /// Begins a stream of this format.
+    ///
+    /// # Errors
+    /// What is missing on this machine; the intake is over.
+    pub fn open(&self, format: &FeedFormat) -> Result<Feed, CodecError> {
+        self.shared.change(|state| state.unsettled += 1);
+        let graph = Graph::new(Piece::Feed)?;
+        let feed = Feed::new(&graph, format)?;
+        begin(&self.shared, &self.graphs, graph)?;
+        Ok(feed)
+    }
+
+    /// The source broke off.
+    pub fn fail(&self, reason: String) {
+        self.shared.fail(reason);
+    }
+
+    /// Nobody takes any more what is fed.
+    pub fn is_over(&self) -> bool {
+        self.shared.state.lock().closed
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.unsettled -= 1);
+    }
 }
 
 type Wake = Box<dyn Fn() + Send + Sync>;
@@ -205,29 +241,22 @@ impl Intake {
         })
     }
 
-    /// Takes in what is pushed into the feeds, one for each format.
+    /// Takes in what somebody feeds, who finds out what it is while it comes.
     ///
     /// # Errors
     /// What is missing on this machine.
-    pub fn fed(
-        formats: &[FeedFormat],
-        wake: impl Fn() + Send + Sync + 'static,
-    ) -> Result<(Self, Vec<Feed>), CodecError> {
-        let mut intake = Self::new(wake, formats.len())?;
-        let mut feeds = Vec::with_capacity(formats.len());
-        for format in formats {
-            let graph = Graph::new(Piece::Feed)?;
-            feeds.push(Feed::new(&graph, format)?);
-            intake.begin(graph)?;
-        }
-        Ok((intake, feeds))
+    pub fn fed(wake: impl Fn() + Send + Sync + 'static) -> Result<(Self, Feeder), CodecError> {
+        // The one is the feeder itself: it may still open a feed.
+        let intake = Self::new(wake, 1)?;
+        let feeder = Feeder { shared: intake.shared.clone(), graphs: intake.graphs.clone() };
+        Ok((intake, feeder))
     }
 
     fn new(wake: impl Fn() + Send + Sync + 'static, graphs: usize) -> Result<Self, CodecError> {
         prepare()?;
         let state = State { unsettled: graphs, ..State::default() };
         let shared = Shared { state: Mutex::new(state), taken: Condvar::new(), wake: Box::new(wake) };
-        Ok(Self { shared: Arc::new(shared), graphs: Vec::new() })
+        Ok(Self { shared: Arc::new(shared), graphs: Arc::default() })
     }
 
     fn open(
@@ -235,41 +264,11 @@ impl Intake {
         wake: impl Fn() + Send + Sync + 'static,
         set: impl FnOnce(&gst::Element),
     ) -> Result<Self, CodecError> {
-        let mut intake = Self::new(wake, 1)?;
+        let intake = Self::new(wake, 1)?;
         let graph = Graph::new(piece)?;
         set(&graph.element("source")?);
-        intake.begin(graph)?;
+        begin(&intake.shared, &intake.graphs, graph)?;
         Ok(intake)
-    }
-
-    fn begin(&mut self, graph: Graph) -> Result<(), CodecError> {
-        let decode = graph.element("decode")?;
-        let (shared, branches) = (self.shared.clone(), graph.branches());
-        decode.connect_pad_added(move |_, pad| {
-            if let Err(error) = shared.attach(pad, &branches) {
-                shared.fail(error.to_string());
-            }
-        });
-        let shared = self.shared.clone();
-        decode
-            .connect_no_more_pads(move |_| shared.change(|state| state.unsettled = state.unsettled.saturating_sub(1)));
-        let shared = self.shared.clone();
-        decode.connect("autoplug-continue", false, move |values| {
-            let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
-            let allowed = caps.as_ref().and_then(too_large).is_none_or(|size| {
-                shared.fail(format!("a picture of {size} is too large: send at most {LARGEST}"));
-                false
-            });
-            Some(allowed.to_value())
-        });
-        let shared = self.shared.clone();
-        let played = graph.play(move |reason| shared.fail(reason));
-        self.graphs.push(graph);
-        // What the bus says is more than that it does not start.
-        match (played, self.failed()) {
-            (Err(_), Some(reason)) => Err(CodecError::Source(reason)),
-            (played, _) => Ok(played?),
-        }
     }
 
     /// The next picture, where one is here.
@@ -316,7 +315,7 @@ impl Intake {
 
     /// Whether it has an end by itself: a file has, a camera has none.
     pub fn is_finite(&self) -> bool {
-        self.graphs.iter().any(|graph| graph.duration().is_some())
+        self.graphs.lock().iter().any(|graph| graph.duration().is_some())
     }
 }
 
@@ -325,6 +324,43 @@ impl Drop for Intake {
         // Before the graphs are ended, which waits for their threads: those must not wait for us.
         self.shared.state.lock().closed = true;
         self.shared.taken.notify_all();
+        // A feeder may live on for a while, and must not keep them.
+        self.graphs.lock().clear();
+    }
+}
+
+/// Plays a graph whose streams become pictures and sound.
+fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Result<(), CodecError> {
+    let decode = graph.element("decode")?;
+    let (to, branches) = (shared.clone(), graph.branches());
+    decode.connect_pad_added(move |_, pad| {
+        if let Err(error) = to.attach(pad, &branches) {
+            to.fail(error.to_string());
+        }
+    });
+    let to = shared.clone();
+    decode.connect_no_more_pads(move |_| to.change(|state| state.unsettled = state.unsettled.saturating_sub(1)));
+    let to = shared.clone();
+    decode.connect("autoplug-continue", false, move |values| {
+        let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
+        let allowed = caps.as_ref().and_then(too_large).is_none_or(|size| {
+            to.fail(format!("a picture of {size} is too large: send at most {LARGEST}"));
+            false
+        });
+        Some(allowed.to_value())
+    });
+    let to = shared.clone();
+    let played = graph.play(move |reason| to.fail(reason));
+    let mut graphs = graphs.lock();
+    let state = shared.state.lock();
+    if state.closed {
+        return Err(CodecError::Source("it is over".into()));
+    }
+    graphs.push(graph);
+    // What the bus says is more than that it does not start.
+    match (played, state.failed.clone()) {
+        (Err(_), Some(reason)) => Err(CodecError::Source(reason)),
+        (played, _) => Ok(played?),
     }
 }
 

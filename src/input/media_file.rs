@@ -1,43 +1,12 @@
-//! What an input may reach: addresses that the guard allows, and files of the media folder.
+//! Files of the media folder.
 //!
-//! Owns: how a name becomes the one address that is connected to, and how a file is opened so that no path and no link
-//! leads out of the folder. Does not know: which addresses are allowed ([`Guard`]).
+//! Owns: how one is opened so that no path and no link leads out of the folder. Does not know: what is in it.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
-
-use crate::destination::{Endpoint, Guard, Host, Refused};
-
-/// Why there is no address to connect to.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ReachError {
-    /// No server knows the name, at present.
-    #[error("the name {0} cannot be resolved")]
-    Unknown(String),
-    /// It must not be connected to.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-}
-
-/// The one address of an endpoint to connect to. Resolves once: whoever asks again might get another one.
-///
-/// # Errors
-/// [`ReachError`], without what may be secret.
-pub(super) fn resolve(endpoint: &Endpoint, guard: &Guard) -> Result<SocketAddr, ReachError> {
-    let addresses: Vec<IpAddr> = match &endpoint.host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => (name.as_str(), endpoint.port)
-            .to_socket_addrs()
-            .map_err(|_| ReachError::Unknown(name.clone()))?
-            .map(|address| address.ip())
-            .collect(),
-    };
-    Ok(SocketAddr::new(guard.choose(&addresses)?, endpoint.port))
-}
 
 /// A file of the media folder, open.
 #[derive(Debug)]
@@ -101,21 +70,5 @@ mod tests {
         assert!(MediaFile::open(&media, "inner").expect_err("a folder").contains("is no file"));
         assert!(MediaFile::open(&media, "nothing").expect_err("not there").contains("no file nothing"));
         assert!(MediaFile::open(&outside.path().join("nowhere"), "x").expect_err("no folder").contains("media folder"));
-    }
-
-    #[test]
-    fn an_address_is_resolved_once_and_judged() {
-        let at = |host: &str| {
-            let host = host.parse().map_or_else(|_| Host::Name(host.to_owned()), Host::Address);
-            Endpoint { host, port: 9000 }
-        };
-        let closed = Guard::default();
-        assert_eq!(resolve(&at("8.8.8.8"), &closed), Ok("8.8.8.8:9000".parse().expect("an address")));
-        for refused in ["127.0.0.1", "::1", "localhost", "::ffff:169.254.169.254", "10.1.2.3"] {
-            assert!(resolve(&at(refused), &closed).is_err(), "{refused}");
-        }
-        let open = Guard { allow_private: true, allow: Vec::new() };
-        assert!(resolve(&at("localhost"), &open).is_ok_and(|address| address.ip().is_loopback()));
-        assert!(resolve(&at("::ffff:169.254.169.254"), &open).is_err(), "metadata is not merely private");
     }
 }
