@@ -41,6 +41,7 @@ pub mod rtmp;
 
 // processes
 pub mod edge;
+pub mod input;
 pub mod mixer;
 pub mod output;
 

@@ -19,7 +19,7 @@ use crate::edge::api::{self, App};
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library, Uploads};
 use crate::edge::peer::PeerConfig;
-use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
+use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::metrics::Metrics;
@@ -158,6 +158,12 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         library,
         broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
+        inputs: InputServerSettings {
+            command: ProcessCommand::own("input").context(OWN_FILE)?,
+            guard: config.inputs.guard(),
+            media_dir: std::path::absolute(config.media_dir()).context("cannot tell where inputs.media_dir is")?,
+        },
+        max_inputs: config.rooms.max_inputs as usize,
         canvas: config.video.canvas,
         fps: config.video.fps,
         ladder: config.ladder(),

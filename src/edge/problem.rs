@@ -199,6 +199,11 @@ impl From<RoomError> for Problem {
             RoomError::Refused(Refusal::FullOfOutputs(_)) => {
                 Self::of_kind(StatusCode::CONFLICT, "too-many-outputs", detail)
             }
+            RoomError::Refused(Refusal::FullOfInputs(_)) => {
+                Self::of_kind(StatusCode::CONFLICT, "too-many-inputs", detail)
+            }
+            RoomError::NoInput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-input", detail),
+            RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),

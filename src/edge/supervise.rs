@@ -1,4 +1,4 @@
-//! The edge's child processes (mixers, outputs): starting one, talking to it, seeing that it is gone.
+//! The edge's child processes (mixers, outputs, inputs): starting one, talking to it, seeing that it is gone.
 //!
 //! Owns: the process, both directions of its link, the watchdog. Does not know: what the messages mean, who is in the
 //! room. Messages for the process come in by [`Link::send`], which never waits; what it says leaves through the
@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::link::ToMixer;
 use crate::link::frame::{self, Decoder};
+use crate::link::input::ToInput;
 use crate::link::output::ToOutput;
 
 /// Media messages waiting for a mixer; about half a second of thirty participants. The oldest goes first.
@@ -52,7 +53,7 @@ pub struct ProcessCommand {
 }
 
 impl ProcessCommand {
-    /// This program, as a `role`: `mixer` or `output`.
+    /// This program, as a `role`: `mixer`, `output` or `input`.
     ///
     /// # Errors
     /// When the system does not say where our program is.
@@ -95,6 +96,15 @@ impl ToProcess for ToOutput {
     }
 }
 
+impl ToProcess for ToInput {
+    const OVERFLOW: Overflow = Overflow::DropOldest(0);
+
+    /// It is only given orders.
+    fn is_media(&self) -> bool {
+        false
+    }
+}
+
 /// Hears what a process says. Called from the link's reader: must not wait.
 pub trait Listener: Send + 'static {
     /// What it says.
@@ -114,6 +124,8 @@ pub type MixerProcess = Process<ToMixer>;
 pub type OutputLink = Link<ToOutput>;
 /// A running output.
 pub type OutputProcess = Process<ToOutput>;
+/// A running input.
+pub type InputProcess = Process<ToInput>;
 
 /// The queue towards a process.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ fn settings(max: usize) -> RoomSettings {
         max_participants: max,
         max_viewers: max,
         max_outputs: 3,
+        max_inputs: 2,
         linger: LINGER,
         permanent: false,
     }

@@ -124,8 +124,7 @@ fn beeps(file: &Path) -> Vec<f64> {
     let filter = "aresample=async=1:first_pts=0,bandpass=f=2000:width_type=h:w=400";
     let arguments = ["-i", path, "-map", "0:a:0", "-af", filter, "-ar", "48000", "-ac", "1", "-f", "f32le", "-"];
     let bytes = run("ffmpeg", &arguments, file);
-    let samples: Vec<f32> =
-        bytes.as_chunks::<4>().0.iter().map(|sample| f32::from_le_bytes(*sample)).collect();
+    let samples: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|sample| f32::from_le_bytes(*sample)).collect();
     let (mut begins, mut quiet) = (Vec::new(), 0);
     for (n, block) in samples.chunks(BLOCK).enumerate() {
         let loud = block.iter().any(|sample| sample.abs() > 0.08);
@@ -161,7 +160,8 @@ fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
 fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
     let _turn = turn();
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
-    let server = Server::start_with(&Settings { arguments: &["--set", "outputs.allow_private=true"], ..Settings::default() });
+    let server =
+        Server::start_with(&Settings { arguments: &["--set", "outputs.allow_private=true"], ..Settings::default() });
     let seconds = std::env::var("E2E_SECONDS").unwrap_or_else(|_| "16".to_owned());
     let rtmp = format!("rtmp://127.0.0.1:{}/live/key", free_port());
     let srt = format!("srt://127.0.0.1:{}", free_port());
@@ -177,7 +177,8 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
             for body in [json!({"kind": "hls"}), json!({"url": rtmp}), json!({"url": srt})] {
                 broadcasts.push(begin(&server, "broadcasts", &body));
             }
-            let live = |outputs: &Value| outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "live"));
+            let live =
+                |outputs: &Value| outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "live"));
             wait_for(&server, "not all are live", |room| live(&room["recordings"]) && live(&room["broadcasts"]));
             takers.push(Taker::start(folder.path().join("hls.mkv"), &["-i", &hls]));
         } else {
@@ -186,7 +187,9 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
                 let url = format!("{}/v1/rooms/clap/{output}", server.url());
                 assert_eq!(request("DELETE", &url, &[], "").status, 200, "{output}");
             }
-            let over = |outputs: &Value| outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "finished"));
+            let over = |outputs: &Value| {
+                outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "finished"))
+            };
             wait_for(&server, "not all are finished", |room| over(&room["recordings"]) && over(&room["broadcasts"]));
         }
         String::new()
@@ -212,7 +215,11 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let claps = seen.claps();
         println!("{name}: {:.2} s, {} frames, claps {claps:.3?}", seen.duration, seen.frames);
-        assert!(claps.len() as f64 >= least && seen.beeps.len().abs_diff(seen.flashes.len()) <= 1, "{name}: {:?}", seen.beeps);
+        assert!(
+            claps.len() as f64 >= least && seen.beeps.len().abs_diff(seen.flashes.len()) <= 1,
+            "{name}: {:?}",
+            seen.beeps
+        );
         for (at, apart) in &claps {
             assert!(apart.abs() <= APART, "{name}: the clap at {at:.2} s is heard {apart:.3} s later than it is seen");
         }
@@ -220,7 +227,11 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
         if let Some(told) = told {
             assert!((told - seen.duration).abs() < 0.3, "{name} was told to last {told} s");
             assert!(missing < 0.01, "{name} has {} frames", seen.frames);
-            assert!((seen.duration - seconds.parse::<f64>().expect("a number")).abs() < 3.0, "{name}: {} s", seen.duration);
+            assert!(
+                (seen.duration - seconds.parse::<f64>().expect("a number")).abs() < 3.0,
+                "{name}: {} s",
+                seen.duration
+            );
         } else {
             assert!(missing < 0.02, "{name} has {} frames", seen.frames);
         }

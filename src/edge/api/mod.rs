@@ -7,6 +7,7 @@
 mod admission;
 mod extract;
 mod guard;
+mod inputs;
 mod library;
 mod outputs;
 mod participants;
