@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::destination::{Endpoint, Guard, Host, Refused};
@@ -136,19 +136,29 @@ pub fn tls_config() -> Result<Arc<ClientConfig>, &'static String> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "certificates cannot be read");
-        }
-        roots.add_parsable_certificates(found.certs);
+        roots.add_parsable_certificates(certificates());
         if roots.is_empty() {
             return Err("this machine has no certificates to know servers by: install ca-certificates".to_owned());
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     });
     config.as_ref().map(Arc::clone)
+}
+
+/// The certificates by which servers are known.
+pub fn certificates() -> Vec<CertificateDer<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "certificates cannot be read");
+    }
+    found.certs
+}
+
+/// The cryptography of TLS.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
 }
 
 #[cfg(test)]
