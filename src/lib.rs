@@ -36,6 +36,7 @@ pub mod codec;
 pub mod pipeline;
 
 // network
+pub mod client;
 pub mod dial;
 pub mod rtmp;
 

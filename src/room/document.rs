@@ -222,6 +222,9 @@ pub struct BroadcastDocument {
     pub reconnects: u32,
     /// Frames not sent because the far end was too slow.
     pub dropped: u64,
+    /// Of bare RTP: the SDP that a player opens it with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sdp: Option<String>,
 }
 
 /// A person or program in a room.
