@@ -35,6 +35,10 @@ pub mod metrics;
 pub mod codec;
 pub mod pipeline;
 
+// network
+pub mod dial;
+pub mod rtmp;
+
 // processes
 pub mod edge;
 pub mod mixer;

@@ -91,6 +91,13 @@ pub struct AacHoles {
     pub queue: u32,
 }
 
+/// What fills the holes of the SRT sender's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendHoles {
+    /// Pieces that may wait for the network; the owner looks before it pushes.
+    pub queue: u32,
+}
+
 /// Which file, and what fills its holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
@@ -112,6 +119,8 @@ pub enum Recipe {
     EncodeH264OpenH264(EncodeHoles),
     /// `encode_aac.gst`
     EncodeAac(AacHoles),
+    /// `send_srt.gst`
+    SendSrt(SendHoles),
 }
 
 impl Recipe {
@@ -132,6 +141,7 @@ impl Recipe {
             Self::EncodeH264(_) => file!("encode_h264.gst"),
             Self::EncodeH264OpenH264(_) => file!("encode_h264_openh264.gst"),
             Self::EncodeAac(_) => file!("encode_aac.gst"),
+            Self::SendSrt(_) => file!("send_srt.gst"),
         }
     }
 
@@ -154,6 +164,10 @@ impl Recipe {
                 "bitrate_bps" => return Some(u64::from(holes.bitrate_kbps) * 1000),
                 "threads" => holes.threads,
                 "keyframe_distance" => holes.keyframe_distance,
+                "queue" => holes.queue,
+                _ => return None,
+            },
+            Self::SendSrt(holes) => match hole {
                 "queue" => holes.queue,
                 _ => return None,
             },
@@ -213,13 +227,13 @@ fn fill(recipe: Recipe) -> Result<Filled, PipelineError> {
     Ok(Filled { description, bindings })
 }
 
-/// A pipeline with one way in and one way out. Dropping it ends it on a thread of its own kind, so that it may be dropped
+/// A pipeline with one way in and one way out, or one to the network. Dropping it ends it on a thread of its own kind, so that it may be dropped
 /// anywhere, its own callbacks included.
 #[derive(Debug)]
 pub struct Pipeline {
     pipeline: gst::Pipeline,
     source: AppSrc,
-    sink: AppSink,
+    out: gst::Element,
     bindings: Vec<Binding>,
     file: &'static str,
 }
@@ -239,9 +253,8 @@ impl Pipeline {
             .map_err(|_| parse("is one element, not a pipeline".into()))?;
         let source = pipeline.by_name("in").and_then(|element| element.downcast().ok());
         let source = source.ok_or(PipelineError::End { file, end: "in", kind: "appsrc" })?;
-        let sink = pipeline.by_name("out").and_then(|element| element.downcast().ok());
-        let sink = sink.ok_or(PipelineError::End { file, end: "out", kind: "appsink" })?;
-        Ok(Self { pipeline, source, sink, bindings, file })
+        let out = pipeline.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "appsink or sink" })?;
+        Ok(Self { pipeline, source, out, bindings, file })
     }
 
     /// Where media goes in.
@@ -250,8 +263,17 @@ impl Pipeline {
     }
 
     /// Where media comes out.
+    ///
+    /// # Panics
+    /// When the file's `out` is none: a test looks at every file.
     pub fn sink(&self) -> &AppSink {
-        &self.sink
+        self.out.downcast_ref().expect("only the senders' files end with something else")
+    }
+
+    /// The last element, where media leaves this process instead of coming out: its properties are what a file has no
+    /// holes for, texts that strangers wrote.
+    pub fn outlet(&self) -> &gst::Element {
+        &self.out
     }
 
     /// Starts it. `failed` is told the first error on the bus, on the thread that met it; everything else on the bus is
@@ -356,13 +378,14 @@ mod tests {
             Recipe::EncodeH264(encode),
             Recipe::EncodeH264OpenH264(encode),
             Recipe::EncodeAac(AacHoles { bitrate_bps: 128_000, queue: 50 }),
+            Recipe::SendSrt(SendHoles { queue: 50 }),
         ]
     }
 
     #[test]
     fn every_file_is_used_states_its_purpose_and_parses() {
         crate::codec::init().expect("GStreamer is installed");
-        let ends = ["appsrc", "appsink"];
+        let ends = ["appsrc", "appsink", "srtsink"];
         let codecs =
             ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc", "avenc_aac"];
         let mut used = BTreeSet::new();
@@ -371,6 +394,7 @@ mod tests {
             used.insert(file.to_owned());
             assert!(text.starts_with("# "), "{file} does not say what it is for");
             let pipeline = Pipeline::new(recipe).expect(file);
+            assert_eq!(pipeline.out.is::<AppSink>(), !matches!(recipe, Recipe::SendSrt(_)), "{file}");
             for element in pipeline.pipeline.iterate_elements() {
                 let name = element.expect("nothing changes it").factory().expect("made by a factory").name();
                 assert!(

@@ -84,3 +84,9 @@ pub fn thread_cpu() -> Duration {
 pub fn unix_seconds() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64
 }
+
+/// Microseconds since 1970 on the wall clock; for dates that others read only, never for media.
+pub fn unix_micros() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000
+}

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder};
 use crate::edge::api::{self, App};
+use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library, Uploads};
 use crate::edge::peer::PeerConfig;
 use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
@@ -170,6 +171,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         max_rooms: config.rooms.max_rooms as usize,
         linger: config.rooms.linger(),
         counters: RoomCounters::default(),
+        hls: HlsBroadcasts::default(),
         endings: TaskTracker::new(),
     })
 }

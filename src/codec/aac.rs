@@ -109,6 +109,11 @@ impl AacEncoder {
         Ok(())
     }
 
+    /// Whether so much waits before the encoder that [`AacEncoder::push`] may not take more.
+    pub fn is_behind(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.pipeline.waiting() >= u64::from(QUEUE / 2))
+    }
+
     /// Ends the stream: waits until the last frames, filled up with silence, have come out.
     pub fn finish(mut self) {
         if let Some(running) = self.running.take() {
@@ -221,6 +226,11 @@ impl OpusToAac {
         })?;
         self.next = Some(time + samples.len() as u64);
         heard(&mut self.encoder, time, samples)
+    }
+
+    /// Like [`AacEncoder::is_behind`].
+    pub fn is_behind(&self) -> bool {
+        self.encoder.is_behind()
     }
 
     /// Like [`AacEncoder::finish`].

@@ -179,8 +179,8 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
     Some(Header { keyframe, size: Some(size(&mut bits)?) })
 }
 
-/// NAL units of an Annex B stream.
-pub(super) fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// NAL units of an Annex B stream (ITU-T H.264 annex B), without start codes; none is empty.
+pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = start_code(stream).map(|(_, after)| &stream[after..]);
     std::iter::from_fn(move || {
         let unit = rest?;

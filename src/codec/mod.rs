@@ -14,6 +14,7 @@ mod pay;
 mod picture;
 pub mod scale;
 pub mod sound;
+pub mod srt;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use gstreamer::prelude::PluginFeatureExt;
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
 pub use self::encode::{EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
-pub use self::header::coded_size;
+pub use self::header::{coded_size, nal_units};
 pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
 
@@ -34,7 +35,7 @@ use crate::media::{Codec, Size};
 use crate::pipeline::PipelineError;
 
 /// Elements the pipelines need, and the Debian package that brings each.
-const NEEDED: [(&str, &str); 11] = [
+const NEEDED: [(&str, &str); 12] = [
     ("appsrc", "gstreamer1.0-plugins-base"),
     ("appsink", "gstreamer1.0-plugins-base"),
     ("vp8dec", "gstreamer1.0-plugins-good"),
@@ -46,6 +47,7 @@ const NEEDED: [(&str, &str); 11] = [
     ("x264enc", "gstreamer1.0-plugins-ugly"),
     ("openh264enc", "gstreamer1.0-plugins-bad"),
     ("avenc_aac", "gstreamer1.0-libav"),
+    ("srtsink", "gstreamer1.0-plugins-bad"),
 ];
 
 /// Why media could not be decoded, encoded or packed.

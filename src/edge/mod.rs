@@ -7,6 +7,7 @@ pub mod api;
 pub mod auth;
 pub mod events;
 pub mod fanout;
+pub mod hls;
 pub mod library;
 pub mod peer;
 pub mod problem;

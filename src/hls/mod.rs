@@ -246,10 +246,10 @@ impl Broadcast {
 impl Track {
     /// The segment that grew is whole; one without parts never was.
     fn close(&mut self) {
-        if self.segments.pop_back_if(|last| last.parts.is_empty()).is_none()
-            && let Some(last) = self.segments.back_mut()
-        {
-            last.whole = true;
+        match self.segments.back_mut() {
+            Some(last) if last.parts.is_empty() => drop(self.segments.pop_back()),
+            Some(last) => last.whole = true,
+            None => {}
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod child;
 pub mod frame;
 pub mod output;
+pub mod sidecar;
 
 use serde::{Deserialize, Serialize};
 

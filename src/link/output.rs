@@ -183,6 +183,8 @@ pub enum FromOutput {
         /// Which of [`OutputSettings::streams`].
         stream: u8,
     },
+    /// A participant's source cannot go on, or begin, without a keyframe; only for separate tracks.
+    SourceKeyframeWanted(SourceId),
     /// Sent four times a second, also when idle: the edge takes an output without any message for hung.
     Report(OutputReport),
     /// A file was begun, or is complete.

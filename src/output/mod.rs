@@ -7,9 +7,12 @@
 //! slowly as they are; `timer` reports, also while the worker waits; `link-writer` sends. What waits for the worker is
 //! bounded: when it is full the link fills, and the edge takes this process for hung.
 
+mod broadcast;
 mod desk;
 pub mod frames;
+mod hls;
 mod process;
+mod record;
 pub mod steady;
 mod target;
 

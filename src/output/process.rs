@@ -60,7 +60,8 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     if reader.is_finished() { reader.join().expect("a panic ends the process") } else { Ok(()) }
 }
 
-fn named<T: Send + 'static>(
+/// Starts a thread with a name.
+pub(super) fn named<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> Result<thread::JoinHandle<T>, ChildError> {

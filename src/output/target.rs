@@ -3,11 +3,14 @@
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
 use super::Desk;
+use super::broadcast::Broadcast;
+use super::hls::Hls;
+use super::record::{Recording, Tracks};
 use crate::id::SourceId;
 use crate::link::output::{self, Note, OutputSettings};
 use crate::media::{EncodedPacket, SourcePacket};
 use crate::plan::SourceSpec;
-use crate::time::Timestamp;
+use crate::time::{self, Timestamp};
 
 /// Why an output cannot go on, in words that say what to do. It ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,9 +82,13 @@ pub trait Target: Send {
 ///
 /// # Errors
 /// [`Failure`]: it cannot even begin.
-pub(super) fn open(settings: OutputSettings, _desk: &Desk) -> Result<Box<dyn Target>, Failure> {
-    match settings.target {
-        output::Target::File(_) | output::Target::Tracks(_) => Err(Failure("nothing is recorded yet".to_owned())),
-        output::Target::Send(_) | output::Target::Hls(_) => Err(Failure("nothing is broadcast yet".to_owned())),
+pub(super) fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+    match settings.target.clone() {
+        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, desk)?)),
+        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, desk)?)),
+        output::Target::Send(target) => {
+            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, desk)?))
+        }
+        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, target, time::now(), desk)?)),
     }
 }

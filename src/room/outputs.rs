@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{BroadcastDocument, Event, OutputState, RecordingDocument, RecordingKind, UploadDocument};
 use super::{Effect, Order, OutputRoute, Refusal, Room};
-use crate::id::{OutputId, ViewName};
+use crate::id::{OutputId, SourceId, ViewName};
 use crate::media::{Codec, FileFormat, StreamKey, Tier};
 use crate::plan::StreamSpec;
 use crate::time::Timestamp;
@@ -67,6 +67,8 @@ pub enum OutputNews {
     Upload(String, UploadDocument),
     /// This stream of it cannot go on without a keyframe.
     KeyframeWanted(u8),
+    /// It takes what participants send as it is, and this source cannot go on without a keyframe.
+    SourceKeyframeWanted(SourceId),
     /// It came to an end; with what went wrong where nobody asked for that.
     Ended(Option<String>),
     /// Its process is gone, though nothing had ended.
@@ -308,6 +310,11 @@ impl Room {
                 let route = self.outputs.routes.iter().find(|route| route.output == id);
                 if let Some(serial) = route.and_then(|route| route.streams.get(usize::from(stream))) {
                     self.effects.push_back(Effect::Order(Order::Keyframe(*serial)));
+                }
+            }
+            OutputNews::SourceKeyframeWanted(source) => {
+                if let Some((participant, _)) = self.source(source) {
+                    self.effects.push_back(Effect::Keyframe(participant, source));
                 }
             }
             OutputNews::Ended(failure) => {

@@ -16,7 +16,7 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{App, guard, library, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
-use crate::edge::{events, web};
+use crate::edge::{events, hls, web};
 use crate::room::document::Role;
 
 /// What pages of other origins may send.
@@ -99,6 +99,8 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
         route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
+        route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
+        route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
         route(Method::GET, "/v1/recordings", Somewhere(Moderator), library::list),
         route(Method::GET, FILE, Somewhere(Moderator), library::download),
         route(Method::DELETE, FILE, Somewhere(Moderator), library::delete),

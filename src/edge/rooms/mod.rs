@@ -27,6 +27,7 @@ use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{RecordingSettings, RoomCounters, ServerSettings};
 use self::task::{Command, RoomTask};
+use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
 use crate::id::{OutputId, ParticipantId, RoomName};
@@ -253,6 +254,11 @@ impl Rooms {
     /// [`RoomError::NoRoom`].
     pub async fn events(&self, name: &RoomName) -> Result<EventStream, RoomError> {
         ask(&self.find(name)?, Command::Events).await
+    }
+
+    /// What is broadcast by HLS.
+    pub fn hls(&self) -> &HlsBroadcasts {
+        &self.inner.settings.hls
     }
 
     /// Takes no more joins, says goodbye to everyone, ends every room.

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::ServerSettings;
 use super::task::Command;
 use crate::destination::{Destination, Host};
+use crate::edge::hls::HlsFeed;
 use crate::edge::library::{self, FileName, Library, RecordingFile};
 use crate::edge::supervise::{self, Listener, OutputLink, OutputProcess};
 use crate::id::{OutputId, RoomName, ViewName};
@@ -219,6 +220,8 @@ struct Seat {
     /// Counts its processes: what an older one says late is not heard.
     generation: u32,
     process: Option<OutputProcess>,
+    /// Where its pieces go, if it is HLS.
+    hls: Option<Arc<HlsFeed>>,
 }
 
 /// What a new process is told first.
@@ -241,7 +244,7 @@ impl Outputs {
             Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
             Target::Send(_) | Target::Hls(_) => {}
         }
-        self.all.insert(id, Seat { target, generation: 0, process: None });
+        self.all.insert(id, Seat { target, generation: 0, process: None, hls: None });
     }
 
     /// Starts an output's process.
@@ -257,12 +260,19 @@ impl Outputs {
     ) -> Result<(), String> {
         let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
         seat.generation += 1;
-        let library = server.library.clone();
-        let ear = Ear { id, generation: seat.generation, commands, ended: false, library, growing: BTreeSet::new() };
+        let Beginning { room, epoch, streams, notes, now } = beginning;
+        if let Target::Hls(target) = &seat.target {
+            match &seat.hls {
+                Some(broadcast) => broadcast.begin_again(),
+                None => seat.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
+            }
+        }
+        let hls = seat.hls.clone();
+        let (generation, library) = (seat.generation, server.library.clone());
+        let ear = Ear { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
         let process: OutputProcess = supervise::start(&server.output, ear)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");
-        let Beginning { room, epoch, streams, notes, now } = beginning;
         let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
         process.link.send(ToOutput::Configure(Box::new(settings)));
         notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
@@ -288,6 +298,7 @@ impl Outputs {
         let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
         Some(match said {
             Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
+            Said::Message(FromOutput::SourceKeyframeWanted(source)) => OutputNews::SourceKeyframeWanted(source),
             Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
             Said::Message(FromOutput::File(file)) => {
                 if let Target::File(target) | Target::Tracks(target) = &mut seat.target {
@@ -341,6 +352,7 @@ struct Ear {
     generation: u32,
     commands: mpsc::Sender<Command>,
     ended: bool,
+    hls: Option<Arc<HlsFeed>>,
     library: Library,
     /// The files it has begun and not completed.
     growing: BTreeSet<FileName>,
@@ -375,12 +387,21 @@ impl Listener for Ear {
     type Message = FromOutput;
 
     fn message(&mut self, message: FromOutput) {
-        self.ended |= matches!(message, FromOutput::Ended { .. });
+        if let FromOutput::Hls { rendition, piece } = message {
+            return self.hls.iter().for_each(|broadcast| broadcast.push(rendition, piece.clone()));
+        }
+        if matches!(message, FromOutput::Ended { .. }) {
+            self.ended = true;
+            self.hls.iter().for_each(|broadcast| broadcast.end());
+        }
         if let FromOutput::File(report) = &message {
             self.file(report);
         }
         // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
-        let comes_again = matches!(message, FromOutput::Report(_) | FromOutput::KeyframeWanted { .. });
+        let comes_again = matches!(
+            message,
+            FromOutput::Report(_) | FromOutput::KeyframeWanted { .. } | FromOutput::SourceKeyframeWanted(_)
+        );
         let command = self.command(Said::Message(message));
         if comes_again {
             let _ = self.commands.try_send(command);

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::task::TaskTracker;
 
 use crate::destination::Guard;
+use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::Library;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::RoomName;
@@ -63,6 +64,8 @@ pub struct ServerSettings {
     pub linger: Duration,
     /// Counted here, read by the metrics.
     pub counters: RoomCounters,
+    /// What is broadcast by HLS.
+    pub hls: HlsBroadcasts,
     /// Recordings and broadcasts that are coming to an end; they outlive their rooms.
     pub endings: TaskTracker,
 }

@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Secret;
 use crate::edge::auth::{Claims, sign};
+use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
@@ -87,7 +88,7 @@ impl Api {
         // It reads nothing and says nothing: these tests end before anybody misses it.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
-        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
+        let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is mended here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
             mixer,
@@ -95,6 +96,7 @@ impl Api {
             library: library.clone(),
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
+            hls: HlsBroadcasts::default(),
             endings: TaskTracker::new(),
             canvas: config.video.canvas,
             fps: config.video.fps,

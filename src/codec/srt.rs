@@ -1,0 +1,94 @@
+//! SRT, as far as sending goes: GStreamer's sink around libsrt.
+//!
+//! Owns: one connection, or one port that others connect to. Does not know: what is in the bytes, when to try again: after
+//! a failure its owner makes another. In: MPEG-TS. Out: datagrams.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use parking_lot::Mutex;
+
+use super::{CodecError, init};
+use crate::destination::{Srt, SrtMode};
+use crate::pipeline::{Pipeline, Recipe, SendHoles};
+
+/// Pieces that may wait for the network: a second of frames and sound. More wait where they can be dropped well.
+const QUEUE: u32 = 80;
+
+/// An SRT connection to send by.
+pub struct SrtSender {
+    pipeline: Pipeline,
+    /// Others connect to us.
+    listens: bool,
+    callers: Arc<AtomicUsize>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+impl SrtSender {
+    /// Begins to connect to `address`, which `srt` names, or to listen there.
+    ///
+    /// # Errors
+    /// What is missing on this machine, or the port is taken.
+    pub fn new(srt: &Srt, address: SocketAddr) -> Result<Self, CodecError> {
+        init()?;
+        let pipeline = Pipeline::new(Recipe::SendSrt(SendHoles { queue: QUEUE }))?;
+        let listens = matches!(srt.mode, SrtMode::Listener(_));
+        let sink = pipeline.outlet();
+        let mode = if listens { "listener" } else { "caller" };
+        sink.set_property("uri", format!("srt://{address}?mode={mode}"));
+        sink.set_property("latency", srt.latency.as_millis() as i32);
+        if let Some(passphrase) = &srt.passphrase {
+            sink.set_property("passphrase", passphrase.expose());
+            sink.set_property_from_str("pbkeylen", &srt.key_length.to_string());
+        }
+        if let Some(stream_id) = srt.stream_id.as_ref().filter(|_| !listens) {
+            sink.set_property("streamid", stream_id.expose());
+        }
+        let callers = Arc::new(AtomicUsize::new(0));
+        for (signal, change) in [("caller-added", 1), ("caller-removed", -1)] {
+            let count = callers.clone();
+            sink.connect(signal, false, move |_| {
+                // The signals come in pairs; one that did not is not to wrap the count.
+                let _ =
+                    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_add_signed(change));
+                None
+            });
+        }
+        let failure = Arc::new(Mutex::new(None));
+        let failed = failure.clone();
+        pipeline.play(move |reason| *failed.lock() = Some(reason))?;
+        Ok(Self { pipeline, listens, callers, failure })
+    }
+
+    /// Whether somebody gets what is sent.
+    pub fn is_connected(&self) -> bool {
+        if self.listens { self.callers.load(Ordering::Acquire) > 0 } else { self.bytes_sent() > 0 }
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        let statistics: gst::Structure = self.pipeline.outlet().property("stats");
+        statistics.get("bytes-sent-total").or_else(|_| statistics.get("bytes-sent")).unwrap_or(0)
+    }
+
+    /// Whether it can take another piece.
+    pub fn has_room(&self) -> bool {
+        self.pipeline.waiting() < u64::from(QUEUE)
+    }
+
+    /// Sends a piece.
+    pub fn push(&self, data: Bytes) {
+        // Fails only after an error, which `failure` tells.
+        if self.pipeline.source().push_buffer(gst::Buffer::from_slice(data)).is_err() {
+            tracing::debug!("an SRT connection is over");
+        }
+    }
+
+    /// Why it is over, if it is.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+}

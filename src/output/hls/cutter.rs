@@ -1,0 +1,188 @@
+//! One rendition of HLS: samples become parts, and parts segments.
+//!
+//! Owns: [`Cutter`]: where parts and segments end. Pure. Does not know: what other renditions do.
+//! A sample's length is known when the next one comes; so each waits for that.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::container::{ContainerError, Sample, TrackSpec, mp4};
+use crate::link::output::HlsPiece;
+
+/// The length of a sample that none follows, in parts of a second.
+const LAST: u32 = 30;
+
+/// Cuts one rendition.
+pub(super) struct Cutter {
+    track: TrackSpec,
+    /// Ticks of a part, and of a segment.
+    part: u64,
+    segment: u64,
+    begun: bool,
+    /// Segments end at the first keyframe from here on.
+    boundary: u64,
+    /// The samples of the part that grows, each with its length.
+    samples: Vec<Sample>,
+    /// The sample whose length is not known yet.
+    last: Option<Sample>,
+    sequence: u32,
+}
+
+impl Cutter {
+    /// A rendition of this track. A segment begins at the first keyframe at or after each multiple of `segment`; its parts
+    /// are at most `part` long.
+    pub(super) fn new(track: TrackSpec, segment: Duration, part: Duration) -> Self {
+        let ticks = |length: Duration| (length.as_micros() * u128::from(track.clock()) / 1_000_000) as u64;
+        Self {
+            part: ticks(part),
+            segment: ticks(segment).max(1),
+            track,
+            begun: false,
+            boundary: 0,
+            samples: Vec::new(),
+            last: None,
+            sequence: 0,
+        }
+    }
+
+    /// Takes in the next sample, with its time in ticks since the epoch; the first must be a keyframe.
+    ///
+    /// # Errors
+    /// It is not what its codec says.
+    pub(super) fn push(&mut self, time: u64, keyframe: bool, data: Bytes) -> Result<Vec<HlsPiece>, ContainerError> {
+        let mut pieces = Vec::new();
+        if !self.begun {
+            self.begun = true;
+            let data = mp4::initialization(std::slice::from_ref(&self.track));
+            pieces.push(HlsPiece::Init { codec: self.track.codec_string(), data });
+            pieces.push(self.cut(time));
+        } else if let Some(mut last) = self.last.take() {
+            last.duration = u32::try_from(time.saturating_sub(last.time)).unwrap_or(u32::MAX);
+            let length = u64::from(last.duration);
+            if self.samples.first().is_some_and(|first| time.saturating_sub(first.time) > self.part) {
+                // It lasted longer than those before it.
+                pieces.extend(self.flush(last.time)?);
+            }
+            self.samples.push(last);
+            let begins = keyframe && time >= self.boundary;
+            // The one that comes now would make the part too long, if it lasts as long.
+            let began = self.samples.first().map_or(time, |first| first.time);
+            if begins || time.saturating_sub(began) + length > self.part {
+                pieces.extend(self.flush(time)?);
+            }
+            if begins {
+                pieces.push(self.cut(time));
+            }
+        }
+        self.last = Some(Sample { track: 0, time, duration: 0, keyframe, data });
+        Ok(pieces)
+    }
+
+    /// Nothing follows.
+    ///
+    /// # Errors
+    /// As [`Cutter::push`].
+    pub(super) fn end(&mut self) -> Result<Vec<HlsPiece>, ContainerError> {
+        let Some(mut last) = self.last.take() else { return Ok(Vec::new()) };
+        last.duration = self.samples.last().map_or_else(|| self.track.clock() / LAST, |before| before.duration);
+        let end = last.time + u64::from(last.duration);
+        self.samples.push(last);
+        Ok(self.flush(end)?.into_iter().collect())
+    }
+
+    fn cut(&mut self, time: u64) -> HlsPiece {
+        self.boundary = (time / self.segment + 1) * self.segment;
+        HlsPiece::Cut { at: self.seconds(time) }
+    }
+
+    /// The part that grew, which ends at `end`.
+    fn flush(&mut self, end: u64) -> Result<Option<HlsPiece>, ContainerError> {
+        let Some(first) = self.samples.first() else { return Ok(None) };
+        let (began, independent) = (first.time, first.keyframe);
+        self.sequence += 1;
+        let data = mp4::part(&self.track, self.sequence, began, &self.samples)?;
+        self.samples.clear();
+        Ok(Some(HlsPiece::Part { duration: self.seconds(end - began), independent, data }))
+    }
+
+    fn seconds(&self, ticks: u64) -> Duration {
+        Duration::from_nanos((u128::from(ticks) * 1_000_000_000 / u128::from(self.track.clock())) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::{Codec, Size};
+
+    const SEGMENT: Duration = Duration::from_secs(2);
+    const PART: Duration = Duration::from_millis(500);
+
+    fn cutter() -> Cutter {
+        let track = TrackSpec::video(Codec::Vp8, Size::new(320, 180), &Bytes::new()).expect("VP8 needs no parameters");
+        Cutter::new(track, SEGMENT, PART)
+    }
+
+    /// Everything that comes of frames with these times and keyframes.
+    fn all(frames: &[(u64, bool)]) -> Vec<HlsPiece> {
+        let mut cutter = cutter();
+        let mut pieces = Vec::new();
+        for (time, keyframe) in frames {
+            pieces.extend(cutter.push(*time, *keyframe, Bytes::from_static(b"frame")).expect("any bytes are VP8"));
+        }
+        pieces.extend(cutter.end().expect("as before"));
+        pieces
+    }
+
+    #[test]
+    fn thirty_frames_a_second_make_four_parts_a_segment() {
+        let frames: Vec<(u64, bool)> = (60..241).map(|n| (n * 3_000, n % 60 == 0)).collect();
+        let pieces = all(&frames);
+        let told: String = pieces
+            .iter()
+            .map(|piece| match piece {
+                HlsPiece::Init { .. } => "i",
+                HlsPiece::Cut { .. } => "|",
+                HlsPiece::Part { independent: true, duration, .. } if *duration == PART => "P",
+                HlsPiece::Part { duration, .. } if *duration == PART => "p",
+                HlsPiece::Part { .. } => "-",
+            })
+            .collect();
+        assert_eq!(told, "i|Pppp|Pppp|Pppp|-");
+        assert_eq!(pieces[1], HlsPiece::Cut { at: SEGMENT });
+    }
+
+    proptest! {
+        #[test]
+        fn parts_cover_all_time_and_are_no_longer_than_a_part_or_a_frame(
+            start in 0..10_000_000_000_u64,
+            steps in prop::collection::vec((1..30_000_u64, prop::bool::weighted(0.1)), 1..300),
+        ) {
+            let mut time = start;
+            let mut frames = vec![(start, true)];
+            for (step, keyframe) in &steps {
+                time += step;
+                frames.push((time, *keyframe));
+            }
+            let longest = steps.iter().map(|(step, _)| *step).max().unwrap_or(0);
+            let limit = PART.max(Duration::from_nanos(longest * 1_000_000_000 / 90_000)) + Duration::from_micros(12);
+            let (mut covered, mut cuts) = (Duration::ZERO, 0);
+            for piece in all(&frames) {
+                match piece {
+                    HlsPiece::Part { duration, .. } => {
+                        prop_assert!(duration <= limit, "{duration:?} is longer than {limit:?}");
+                        covered += duration;
+                    }
+                    HlsPiece::Cut { .. } => cuts += 1,
+                    HlsPiece::Init { .. } => {}
+                }
+            }
+            let whole = (time - start) as f64 / 90_000.0;
+            prop_assert!(covered.as_secs_f64() >= whole - 0.001);
+            prop_assert!(cuts <= 1 + (whole / 2.0) as usize + 1);
+        }
+    }
+}
