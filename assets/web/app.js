@@ -1,9 +1,11 @@
 // app.js: the page. Two screens, the lobby and the call, and the wires between them and the session.
 
+import { Badges } from './badges.js';
 import { join } from './commingle.js';
 import { Devices, Meter } from './devices.js';
 import { drawPeople, nameOf } from './people.js';
 import { Stage } from './stage.js';
+import { count, Studio } from './studio.js';
 import { $, announce, el, freshRoomName, hueOf, memory, roomName, setIcon, setLabel, toast } from './ui.js';
 
 const query = new URLSearchParams(location.search);
@@ -13,6 +15,7 @@ const devices = new Devices();
 const stage = new Stage({ stage: $('stage'), mix: $('mix'), tile: $('self-tile'), self: $('self'), label: $('self-label') });
 const page = (window.commingle = { session: null });
 let meter = null;
+let studio = null;
 let stay = null; // ends with the call: removes its listeners
 let asked = null; // until the browser has said which devices we may use
 const DEVICES_WITHIN = 1500; // ms that joining waits for them: where they are allowed already they take less
@@ -182,6 +185,8 @@ function showCall(room, name, stream) {
   $('banner').hidden = $('alone').hidden = true;
   $('people').replaceChildren();
   showPeople(portrait.matches || memory.get('people') === 'open', false);
+  $('studio-toggle').hidden = true;
+  showStudio(false);
   stage.setTile(undefined);
   stage.setLabel(name, !stream.getAudioTracks().length);
   stage.setSpeaking(false);
@@ -194,6 +199,17 @@ const departures = { removed: 'was removed', lost: 'lost the connection' };
 
 function bind(session, signal) {
   const on = (type, handler) => session.addEventListener(type, ({ detail }) => handler(detail), { signal });
+  const badges = new Badges($('airs'), signal);
+  studio = new Studio(session, signal, (allowed) => {
+    $('studio-toggle').hidden = !allowed;
+    if (!allowed) showStudio(false);
+  });
+  const drawAir = () => {
+    badges.draw(session.room);
+    studio.draw(session.room);
+    $('studio-toggle').classList.toggle('airing', count(session.room) > 0);
+  };
+  for (const type of ['room', 'recording', 'broadcast', 'input']) on(type, drawAir);
   const mix = $('mix');
   mix.srcObject = session.stream;
   mix.onplaying = () => drawState(session);
@@ -230,6 +246,7 @@ function bind(session, signal) {
   keepAwake(signal);
   drawState(session);
   drawRoom();
+  if (session.room.version !== undefined) drawAir();
 }
 
 const showLevel = (level) => $('mic').style.setProperty('--level', level < 0.12 ? 0 : level.toFixed(2));
@@ -339,10 +356,20 @@ async function toggleScreen() {
 }
 
 function showPeople(open, remember = true) {
+  if (open && $('call').dataset.studio === 'open') showStudio(false);
   $('call').dataset.people = open ? 'open' : 'closed';
   $('people-toggle').setAttribute('aria-expanded', String(open));
   $('people-toggle').classList.toggle('on', open);
   if (remember && !portrait.matches) memory.set('people', open ? 'open' : 'closed');
+}
+
+/** The panel to record and broadcast takes the place of the people. */
+function showStudio(open) {
+  $('call').dataset.studio = open ? 'open' : 'closed';
+  $('studio-toggle').setAttribute('aria-expanded', String(open));
+  $('studio-toggle').classList.toggle('on', open);
+  if (studio) studio.open = open;
+  if (open) $('studio').focus({ preventScroll: true, focusVisible: false });
 }
 
 function toggleFull() {
@@ -373,10 +400,15 @@ $('cam').onclick = toggleCam;
 $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('stage').ondblclick = toggleFull;
-$('people-toggle').onclick = () => showPeople($('call').dataset.people === 'closed');
+$('people-toggle').onclick = () => showPeople($('call').dataset.people === 'closed' || $('call').dataset.studio === 'open');
 $('panel-close').onclick = () => {
   showPeople(false);
   $('people-toggle').focus();
+};
+$('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
+$('studio-close').onclick = () => {
+  showStudio(false);
+  $('studio-toggle').focus();
 };
 $('share').onclick = $('invite').onclick = share;
 $('hear').onclick = () => listen($('mix'));
@@ -390,13 +422,19 @@ $('leave').onclick = () => {
 
 document.addEventListener('keydown', (event) => {
   if ($('call').hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest('input, select, textarea')) return;
+  if (event.key === 'Escape' && $('call').dataset.studio === 'open' && !$('player').open) {
+    const inside = $('studio').contains(document.activeElement);
+    showStudio(false);
+    if (inside) $('studio-toggle').focus();
+    return;
+  }
   if (event.key === 'Escape' && $('call').dataset.people === 'open' && !portrait.matches) {
     const inside = $('panel').contains(document.activeElement);
     showPeople(false);
     if (inside) $('people-toggle').focus();
     return;
   }
-  const action = { m: $('mic'), v: $('cam'), s: $('screen'), f: $('fullscreen'), p: $('people-toggle') }[event.key.toLowerCase()];
+  const action = { m: $('mic'), v: $('cam'), s: $('screen'), f: $('fullscreen'), p: $('people-toggle'), r: $('studio-toggle') }[event.key.toLowerCase()];
   if (action && !action.hidden && !action.disabled) action.click();
 });
 

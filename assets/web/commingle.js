@@ -72,7 +72,8 @@ export async function join(options) {
  * One stay in a room. An EventTarget; the payload of each event is in `detail`:
  * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated`
  * (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker`
- * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `ended`, `stats` (each second,
+ * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `recording`
+ * (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`), `ended`, `stats` (each second,
  * see `stats()`), `local` (one's own microphone, camera or screen changed).
  */
 export class Session extends EventTarget {
@@ -233,6 +234,25 @@ export class Session extends EventTarget {
   /** Say something to everyone in the room. False when there is no connection to say it on. */
   sendChat(text) {
     return this.#send({ type: 'chat', text });
+  }
+
+  /**
+   * Ask the server's API (docs/api.md) as who one is here; `{room}` in `path` is this room. Resolves with the JSON it answers, or
+   * null; rejects with a JoinError. A moderator starts a recording by `call('/v1/rooms/{room}/recordings', { method: 'POST', body: {} })`.
+   */
+  async call(path, { method = 'GET', body } = {}) {
+    const headers = body === undefined ? {} : { 'Content-Type': 'application/json' };
+    const response = await this.#fetch(this.url(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    if (!response.ok) throw await refusal(response);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** The URL of a path of the API that says who one is: for a `<video>` or a link, which can send no headers. */
+  url(path) {
+    const url = new URL(this.#base + path.replace('{room}', encodeURIComponent(this.#options.room)));
+    const session = this.location?.split('/').pop();
+    if (session) url.searchParams.set('session', session);
+    return url.href;
   }
 
   /** One's own tile in the view one watches, in pixels of `canvas`: `{ x, y, width, height, canvas }`, or null. */

@@ -121,6 +121,15 @@ export function applyEvent(room, event) {
       next.views = [...next.views.filter((v) => v.view !== view), shown];
       return next;
     }
+    case 'recording':
+    case 'broadcast':
+    case 'input': {
+      const changed = event[event.type];
+      const list = next[`${event.type}s`] ?? [];
+      const known = list.some((one) => one.id === changed.id);
+      next[`${event.type}s`] = known ? list.map((one) => (one.id === changed.id ? changed : one)) : [...list, changed];
+      return next;
+    }
     case 'speaker':
       next.speaker = idOf(event.participant) ?? null;
       next.speaking = event.speaking ?? (next.speaker ? [next.speaker] : []);

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 
 use super::name::{Content, FileName};
 use super::sidecar::{Document, Sidecar};
+use crate::container::Chapter;
+use crate::link;
 
 /// The largest JSON that is read: chat of days is a few MiB.
 const SIDECAR_MAX: u64 = 32 * 1024 * 1024;
@@ -122,6 +124,15 @@ impl Folder {
         let sidecar = name.sidecar();
         let bytes = self.read(&sidecar).map_err(|error| format!("{sidecar} cannot be read: {error}"))?;
         serde_json::from_slice(&bytes).map_err(|error| format!("{sidecar} does not tell what it must: {error}"))
+    }
+
+    /// The chapters that a recording is to have; none when nothing tells.
+    pub(super) fn chapters(&self, name: &FileName) -> Vec<Chapter> {
+        let told = self
+            .read(&name.sidecar())
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<link::sidecar::Sidecar>(&bytes).ok());
+        told.map(|told| told.chapters()).unwrap_or_default()
     }
 
     fn read(&self, name: &FileName) -> io::Result<Vec<u8>> {

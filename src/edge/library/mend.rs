@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::name::{Content, FileName};
 use super::sidecar::Written;
 use super::{Inner, Library};
-use crate::container;
+use crate::container::{self, Chapter};
 
 /// How often, and how many times, a file is looked at that somebody still writes: an output whose server was killed takes a
 /// moment to finish.
@@ -25,21 +25,23 @@ const LOOKS: u32 = 40;
 #[derive(Clone)]
 pub struct Finish(Arc<Finisher>);
 
-type Finisher = dyn Fn(&FileName, &mut File) -> Result<Duration, String> + Send + Sync;
+type Finisher = dyn Fn(&FileName, &mut File, &[Chapter]) -> Result<Duration, String> + Send + Sync;
 
 impl Finish {
     /// As its format wants it.
     pub fn in_place() -> Self {
-        Self::by(|name, file| match name.content() {
+        Self::by(|name, file, chapters| match name.content() {
             Content::Media(format) => {
-                container::finish(format, file, &[]).map(|found| found.duration).map_err(|error| error.to_string())
+                container::finish(format, file, chapters).map(|found| found.duration).map_err(|error| error.to_string())
             }
             Content::Sidecar => Err("there is nothing to play in it".to_owned()),
         })
     }
 
-    /// By this function, which gets the file locked.
-    pub fn by(finish: impl Fn(&FileName, &mut File) -> Result<Duration, String> + Send + Sync + 'static) -> Self {
+    /// By this function, which gets the file locked, and the chapters it is to have.
+    pub fn by(
+        finish: impl Fn(&FileName, &mut File, &[Chapter]) -> Result<Duration, String> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(finish))
     }
 }
@@ -128,7 +130,7 @@ impl Inner {
         if told.state != Written::Recording {
             return Ok(Look::Whole);
         }
-        let duration = (self.finish.0)(name, &mut file).map_err(io::Error::other)?;
+        let duration = (self.finish.0)(name, &mut file, &self.folder.chapters(name)).map_err(io::Error::other)?;
         let bytes = file.metadata()?.len();
         self.folder.edit(name, |document| document.mended(duration, bytes))?;
         Ok(Look::Mended)

@@ -26,6 +26,8 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -420,7 +422,7 @@ impl Inner {
 /// When a recording began, as text that sorts by time; when nothing is told of that, when its file was changed last.
 fn begun(entry: &Entry) -> String {
     let started = entry.told.as_ref().ok().and_then(|told| told.started.clone());
-    let changed = || entry.here.map(|here| humantime::format_rfc3339_millis(here.modified).to_string());
+    let changed = || entry.here.and_then(|here| OffsetDateTime::from(here.modified).format(&Rfc3339).ok());
     started.or_else(changed).unwrap_or_default()
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::id::{OutputId, RoomName};
 
@@ -37,7 +39,7 @@ pub(super) struct Uploaded {
     pub(super) bytes: u64,
 }
 
-/// What the server reads of the JSON. People, speakers and chat are in there too, and none of its business.
+/// What a list needs of the JSON ([`crate::link::sidecar`]): people, layouts and chat, which are long, are passed over.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Sidecar {
     /// Which room was recorded.
@@ -82,8 +84,9 @@ impl Document {
         self.set("duration", json!(duration.as_secs_f64()));
         self.set("bytes", json!(bytes));
         let started = self.0.get("started").and_then(Value::as_str);
-        if let Some(started) = started.and_then(|text| humantime::parse_rfc3339(text).ok()) {
-            self.set("ended", json!(humantime::format_rfc3339_millis(started + duration).to_string()));
+        let started = started.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+        if let Some(ended) = started.and_then(|started| (started + duration).format(&Rfc3339).ok()) {
+            self.set("ended", json!(ended));
         }
     }
 
@@ -119,7 +122,7 @@ mod tests {
         let all: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&all["later"]["deep"], &all["people"][0]["name"]), (&json!([1, 2.5]), &json!("Ann")));
         assert_eq!((&all["state"], &all["bytes"]), (&json!("mended"), &json!(7_000)));
-        assert_eq!(all["ended"], "2026-11-25T10:16:01.750Z");
+        assert_eq!(all["ended"], "2026-11-25T10:16:01.75Z");
         let read: Sidecar = serde_json::from_str(&text).expect("what is read of it");
         assert_eq!((read.state, read.duration, read.upload), (Written::Mended, Some(61.5), Some(to)));
     }

@@ -268,15 +268,8 @@ impl Outputs {
             }
         }
         let hls = seat.hls.clone();
-        let ear = Ear {
-            id,
-            generation: seat.generation,
-            commands,
-            ended: false,
-            hls,
-            library: server.library.clone(),
-            growing: BTreeSet::new(),
-        };
+        let (generation, library) = (seat.generation, server.library.clone());
+        let ear = Ear { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
         let process: OutputProcess = supervise::start(&server.output, ear)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");

@@ -88,7 +88,7 @@ impl Api {
         // It reads nothing and says nothing: these tests end before anybody misses it.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
-        let library = Library::open(data.path(), Finish::by(|_, _| Err("nothing is mended here".into())), None);
+        let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is mended here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
             mixer: mixer.clone(),

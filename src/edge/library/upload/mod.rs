@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn open(data: &TempDir, uploads: Uploads) -> Library {
-        Library::open(data.path(), Finish::by(|_, _| Err("nothing to mend".into())), Some(uploads))
+        Library::open(data.path(), Finish::by(|_, _, _| Err("nothing to mend".into())), Some(uploads))
     }
 
     /// Waits until a recording is in the store.

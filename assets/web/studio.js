@@ -1,0 +1,312 @@
+// studio.js: the panel in which a moderator records the call, broadcasts it, brings things in, and finds what was recorded.
+// Told: a session of commingle.js. Owns the panel's elements and the dialogue in which recordings play.
+
+import { facts, fileFacts, isRunning, playable, running, title, wrongSource, wrongTarget } from './air.js';
+import { play } from './hls.js';
+import { $, announce, el, icon, toast } from './ui.js';
+
+const REFRESH = 400; // ms in which several reasons to fetch the list are one
+const SURE = 4000; // ms in which the second press deletes
+const KINDS = [['recording', 'recordings'], ['broadcast', 'broadcasts'], ['input', 'inputs']];
+
+export class Studio {
+  #session;
+  #signal;
+  #allowed;
+  #open = false;
+  #rows = new Map(); // `recording o1` → { node, texts }
+  #seen = new WeakMap(); // when a document came
+  #files = [];
+  #refreshing = 0;
+  #key = '';
+  #stopPlaying = () => {};
+
+  /** `allowed(yes)` is called when it is known whether this person may use it. */
+  constructor(session, signal, allowed) {
+    this.#session = session;
+    this.#signal = signal;
+    this.#allowed = allowed;
+    const listen = (node, type, handler) => node.addEventListener(type, handler, { signal });
+    listen($('start-form'), 'submit', (event) => {
+      event.preventDefault();
+      this.#start();
+    });
+    listen($('start-form'), 'change', () => this.#drawForm());
+    listen($('player'), 'close', () => this.#stopPlaying());
+    listen($('player'), 'click', (event) => event.target === $('player') && $('player').close()); // beside the picture
+    listen($('player-close'), 'click', () => $('player').close());
+    const ticking = setInterval(() => this.#open && this.#tick(), 1000);
+    signal.addEventListener('abort', () => {
+      clearInterval(ticking);
+      clearTimeout(this.#refreshing);
+      if ($('player').open) $('player').close();
+      this.#stopPlaying();
+      $('outputs').replaceChildren();
+      $('files').replaceChildren();
+    });
+    this.#drawForm();
+    this.#fetch();
+  }
+
+  /** The panel is shown or not. */
+  set open(open) {
+    this.#open = open;
+    if (!open) return;
+    this.draw(this.#session.room);
+    this.#refresh();
+  }
+
+  /** Draws what runs in the room now. */
+  draw(room) {
+    const key = JSON.stringify([this.#session.location, (room.recordings ?? []).map((r) => [r.id, r.state, r.files, r.upload])]);
+    if (key !== this.#key) this.#refresh();
+    this.#key = key;
+    const list = KINDS.flatMap(([kind, name]) => (room[name] ?? []).map((output) => [kind, output]));
+    // What failed stays until the next thing is started: whoever started it must see why.
+    const shown = list.filter(([, output]) => isRunning(output) || output.state === 'failed');
+    $('on-air').hidden = !shown.length;
+    const keys = new Set();
+    shown.forEach(([kind, output], index) => {
+      const name = `${kind} ${output.id}`;
+      keys.add(name);
+      if (!this.#seen.has(output)) this.#seen.set(output, performance.now());
+      let row = this.#rows.get(name);
+      if (!row) this.#rows.set(name, (row = this.#row(kind, output)));
+      row.output = output;
+      if ($('outputs').children[index] !== row.node) $('outputs').insertBefore(row.node, $('outputs').children[index] ?? null);
+    });
+    for (const [name, row] of this.#rows) {
+      if (keys.has(name)) continue;
+      row.node.remove();
+      this.#rows.delete(name);
+    }
+    $('in-choice').hidden = room.inputs === undefined;
+    this.#tick();
+  }
+
+  #row(kind, output) {
+    const name = el('b');
+    const where = el('small', { class: 'where' });
+    const state = el('small', { class: 'state' });
+    const why = el('p', { class: 'why', role: 'status' });
+    const stop = el('button', { type: 'button', class: 'small stop' }, icon('stop'), 'Stop');
+    stop.onclick = () => this.#end(kind, output.id, stop);
+    const tools = el('span', { class: 'tools' });
+    if (output.kind === 'hls') {
+      const copy = el('button', { type: 'button', class: 'small' }, icon('link'), 'Copy link');
+      const watch = el('button', { type: 'button', class: 'small' }, icon('play'), 'Watch');
+      copy.onclick = () => this.#copy(new URL(output.url, this.#session.url('')).href);
+      watch.onclick = () => this.#play(output.url, 'The live page', (video, url) => play(video, url));
+      tools.append(watch, copy);
+    }
+    tools.append(stop);
+    const node = el('li', { class: `output ${kind}` }, el('i'), el('span', { class: 'who' }, name, where, state), tools, why);
+    return { node, name, where, state, why, stop, kind, output };
+  }
+
+  #tick() {
+    const now = performance.now();
+    for (const row of this.#rows.values()) {
+      const { output, kind, node } = row;
+      const set = (part, text) => part.textContent !== text && (part.textContent = text);
+      set(row.name, title(output, kind));
+      set(row.where, kind === 'recording' || output.kind === 'hls' ? '' : output.url ?? '');
+      row.where.hidden = !row.where.textContent;
+      set(row.state, facts(output, kind, this.#seen.get(output) ?? now, now).join(' · '));
+      set(row.why, output.reason ?? '');
+      row.why.hidden = !output.reason;
+      node.dataset.state = output.state;
+      row.stop.hidden = !isRunning(output);
+      row.stop.disabled ||= output.state === 'finishing';
+      row.stop.setAttribute('aria-label', `Stop: ${title(output, kind)}`);
+    }
+  }
+
+  // Starting and stopping -------------------------------------------------------------------------------------------
+
+  #drawForm() {
+    const { what, target } = Object.fromEntries(new FormData($('start-form')));
+    for (const part of $('start-form').querySelectorAll('[data-for]')) {
+      const hidden = part.dataset.for !== what;
+      part.hidden = part.disabled = hidden;
+    }
+    $('target-url').parentElement.hidden = target === 'hls';
+    $('format').hidden = $('tracks').checked; // tracks are Matroska
+    $('start').textContent = { recording: 'Start recording', broadcast: 'Go live', input: 'Bring in' }[what];
+    this.#complain('');
+  }
+
+  #complain(text) {
+    $('start-error').textContent = text;
+    $('start-error').hidden = !text;
+  }
+
+  async #start() {
+    const form = Object.fromEntries(new FormData($('start-form')));
+    const { what } = form;
+    let body;
+    let wrong = null;
+    let field = null;
+    if (what === 'recording') {
+      body = form.tracks ? { kind: 'tracks' } : { format: form.format };
+    } else if (what === 'broadcast') {
+      const url = (form.url ?? '').trim();
+      wrong = form.target === 'hls' ? null : wrongTarget(url);
+      field = $('target-url');
+      body = form.target === 'hls' ? { kind: 'hls' } : { url };
+    } else {
+      const url = (form.source ?? '').trim();
+      wrong = wrongSource(url);
+      field = $('source-url');
+      body = { url, ...(form.alias?.trim() && { name: form.alias.trim() }) };
+    }
+    field?.setAttribute('aria-invalid', String(Boolean(wrong)));
+    if (wrong) {
+      this.#complain(wrong);
+      field.focus();
+      return;
+    }
+    this.#complain('');
+    $('start').disabled = true;
+    try {
+      await this.#session.call(`/v1/rooms/{room}/${what}s`, { method: 'POST', body });
+      // An address holds a key: it stays nowhere.
+      if (field) field.value = '';
+      announce({ recording: 'The recording begins', broadcast: 'The broadcast begins', input: 'It is being brought in' }[what]);
+    } catch (error) {
+      if (!this.#signal.aborted) this.#complain(error.message);
+    } finally {
+      $('start').disabled = false;
+    }
+  }
+
+  async #end(kind, id, button) {
+    button.disabled = true;
+    try {
+      await this.#session.call(`/v1/rooms/{room}/${kind}s/${id}`, { method: 'DELETE' });
+    } catch (error) {
+      button.disabled = false;
+      toast(error.message);
+    }
+  }
+
+  // What was recorded -----------------------------------------------------------------------------------------------
+
+  #refresh() {
+    clearTimeout(this.#refreshing);
+    this.#refreshing = setTimeout(() => this.#fetch(), REFRESH);
+  }
+
+  async #fetch() {
+    try {
+      const list = await this.#session.call('/v1/recordings?room={room}');
+      if (this.#signal.aborted) return;
+      this.#files = list;
+      this.#allowed(true);
+      this.#drawFiles();
+      // What is on its way to a store says so only when it is asked.
+      if (this.#open && list.some((file) => file.upload?.state === 'uploading')) setTimeout(() => this.#refresh(), 2000);
+    } catch (error) {
+      if (this.#signal.aborted) return;
+      if (error.status === 401 || error.status === 403) this.#allowed(false);
+      else if (error.status && this.#open) toast(error.message);
+    }
+  }
+
+  #drawFiles() {
+    const node = $('files');
+    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    $('no-files').hidden = this.#files.length > 0;
+    node.replaceChildren(...this.#files.map((file) => this.#file(file)));
+    if (focused) node.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  #file(file) {
+    const began = file.started && new Date(file.started);
+    const when = began && !Number.isNaN(began.getTime()) ? began.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) : file.file;
+    const button = (name, label, glyph) => el('button', { type: 'button', class: 'quiet', title: label, 'aria-label': `${label}: ${when}`, 'data-focus': `${name} ${file.file}` }, icon(glyph));
+    const tools = el('span', { class: 'tools' });
+    if (playable(file)) {
+      const watch = button('play', 'Play', 'play');
+      watch.onclick = () => this.#play(this.#session.url(file.url), when);
+      tools.append(watch);
+    }
+    if (file.url) {
+      const link = this.#session.url(`${file.url}?download=1`);
+      const get = el('a', { class: 'quiet', href: link, download: file.file, title: 'Download', 'aria-label': `Download: ${when}`, 'data-focus': `get ${file.file}` }, icon('download'));
+      tools.append(get);
+    }
+    if (file.state !== 'recording') {
+      const bin = button('delete', 'Delete', 'bin');
+      bin.onclick = () => this.#delete(file, bin);
+      tools.append(bin);
+    }
+    const trouble = file.reason ?? file.upload?.error;
+    const why = trouble ? [el('p', { class: 'why' }, trouble)] : [];
+    const where = file.upload?.location && !file.url ? [el('small', { class: 'where' }, file.upload.location)] : [];
+    return el('li', { class: 'file', 'data-state': file.state, 'data-file': file.file }, el('span', { class: 'who' }, el('b', {}, when), el('small', {}, fileFacts(file).join(' · ')), ...where), tools, ...why);
+  }
+
+  async #delete(file, button) {
+    if (!button.classList.contains('sure')) {
+      button.classList.add('sure');
+      button.append('Delete?');
+      announce('Press again to delete the recording');
+      setTimeout(() => {
+        if (!button.isConnected || button.disabled) return;
+        button.classList.remove('sure');
+        button.lastChild.remove();
+      }, SURE);
+      return;
+    }
+    button.disabled = true;
+    try {
+      await this.#session.call(`/v1/recordings/${file.file}`, { method: 'DELETE' });
+      announce('The recording is deleted');
+      $('studio').focus();
+    } catch (error) {
+      toast(error.message);
+    }
+    this.#refresh();
+  }
+
+  /** Plays in the dialogue; the call is silent meanwhile. */
+  #play(url, name, start = (video, address) => { video.src = address; return () => {}; }) {
+    const video = $('player-video');
+    const mix = $('mix');
+    this.#stopPlaying();
+    $('player-title').textContent = name;
+    $('player-error').hidden = true;
+    $('player').showModal();
+    const unmute = !mix.muted;
+    mix.muted = true;
+    const failed = (text) => {
+      $('player-error').textContent = text;
+      $('player-error').hidden = false;
+    };
+    video.onerror = () => failed(video.error?.code === 4 ? 'This browser cannot play it. Download it instead.' : 'Playing it failed. Try again, or download it.');
+    const stop = start(video, url, failed);
+    video.play().catch(() => {}); // the controls are there
+    this.#stopPlaying = () => {
+      this.#stopPlaying = () => {};
+      video.onerror = null;
+      stop();
+      video.pause();
+      video.removeAttribute('src');
+      video.load();
+      if (unmute) mix.muted = false;
+    };
+  }
+
+  async #copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      toast('Link copied');
+    } catch {
+      toast(text);
+    }
+  }
+}
+
+/** How many things run, for the sign on the button. */
+export const count = (room) => running(room.recordings).length + running(room.broadcasts).length;
