@@ -324,3 +324,26 @@ fn tracks_are_what_participants_send() {
     assert_eq!(beside.participant, Some(ParticipantId(7)));
     assert!((beside.offset - 2.0).abs() < 0.01, "the screen begins at {}", beside.offset);
 }
+
+#[test]
+fn it_stops_with_its_file_whole_before_the_disk_is_full() {
+    // What others write meanwhile must not matter.
+    const ROOM: u64 = 400 << 20;
+    let reel = Reel::new(Some(Codec::H264));
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a place for files");
+    let disk = rustix::fs::statvfs(folder.path()).expect("there");
+    let floor_bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(ROOM);
+    let target = FileTarget { floor_bytes, ..target(folder.path(), FileFormat::Mp4) };
+    let mut rig = Rig::start(Target::File(target), &reel);
+    rig.play(&reel, 1.5, 1.0);
+    rig.wait_until("a file", |rig| !rig.files.is_empty());
+    let filling = File::create(folder.path().join("filling")).expect("writable");
+    rustix::fs::fallocate(&filling, rustix::fs::FallocateFlags::empty(), 0, 2 * ROOM).expect("so much is free");
+    let failure = rig.wait_for_end().expect("fails");
+    assert!(failure.contains("MB free") && failure.contains("recordings.floor_mb"), "{failure}");
+    let file = recordings(folder.path(), FileFormat::Mp4).remove(0);
+    decodes(&file);
+    assert!((Probe::of(&file).duration() - rig.sent()).abs() < 1.0, "what there was is kept");
+    let beside = sidecar(&file);
+    assert_eq!((beside.state, beside.reason), (FileState::Failed, Some(failure)));
+}
