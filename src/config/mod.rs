@@ -232,14 +232,18 @@ impl Outputs {
     }
 }
 
-/// Where inputs may be fetched from.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where inputs may be fetched from, and what may be pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inputs {
     /// Also private networks and this machine.
     pub allow_private: bool,
     /// Also these networks, whatever they are.
     pub allow: Vec<Network>,
+    /// The port that encoders push to by RTMP; 0 for none.
+    pub rtmp_port: u16,
+    /// The address it listens at.
+    pub rtmp_bind: IpAddr,
     /// Where files are played from; `media` in the data folder where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_dir: Option<PathBuf>,
@@ -311,6 +315,18 @@ impl Default for Data {
 impl Default for Recordings {
     fn default() -> Self {
         Self { floor_mb: 500 }
+    }
+}
+
+impl Default for Inputs {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            allow: Vec::new(),
+            rtmp_port: 0,
+            rtmp_bind: Ipv4Addr::LOCALHOST.into(),
+            media_dir: None,
+        }
     }
 }
 
@@ -458,6 +474,11 @@ impl Config {
                 self.http.bind.ip()
             );
             return wrong("http.bind", &why);
+        }
+        let Inputs { rtmp_port, rtmp_bind, .. } = self.inputs;
+        if rtmp_port != 0 && !rtmp_bind.to_canonical().is_loopback() && self.auth.key.is_none() && !self.auth.insecure {
+            let why = "without a key encoders are taken from this machine only: make a key, see http.bind, or give `--insecure`";
+            return wrong("inputs.rtmp_bind", why);
         }
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");

@@ -24,7 +24,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 26] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -42,6 +42,9 @@ pub const KINDS: [&str; 23] = [
     "no-output",
     "output",
     "too-many-outputs",
+    "no-input",
+    "input",
+    "too-many-inputs",
     "room-locked",
     "room-full",
     "too-many-joins",

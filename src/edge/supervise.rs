@@ -235,6 +235,18 @@ impl Drop for AbortOnDrop {
 /// # Errors
 /// Those of creating sockets and processes.
 pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) -> io::Result<Process<T>> {
+    start_with(command, Stdio::null(), listener)
+}
+
+/// The same, with something to be the standard output.
+///
+/// # Errors
+/// Those of creating sockets and processes.
+pub fn start_with<T: ToProcess>(
+    command: &ProcessCommand,
+    output: impl Into<Stdio>,
+    listener: impl Listener,
+) -> io::Result<Process<T>> {
     let (ours, theirs) = StdUnixStream::pair()?;
     for end in [&ours, &theirs] {
         // Smaller buffers only mean more wake-ups.
@@ -245,7 +257,7 @@ pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) ->
     let child = Command::new(&command.program)
         .args(&command.arguments)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
+        .stdout(output)
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();

@@ -261,7 +261,7 @@ mod tests {
             ((321, 181), (1, 1), (322, 182)),
             ((4000, 10), (1, 1), (1280, 16)),
             ((4, 4), (1, 1), (16, 16)),
-            ((640, 480), (0, 1), (64, 480)),
+            ((640, 480), (0, 1), (640, 480)),
         ];
         for ((width, height), pixel, (fitting_width, fitting_height)) in fits {
             let fitting = Size::new(fitting_width, fitting_height);

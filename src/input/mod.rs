@@ -14,6 +14,7 @@ mod outbox;
 mod play;
 mod playout;
 mod process;
+mod push;
 mod retry;
 mod rtmp;
 mod rtsp;

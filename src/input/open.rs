@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use super::http::Web;
 use super::media_file::MediaFile;
+use super::push::Encoder;
 use super::{rtmp, rtsp};
 use crate::codec::CodecError;
 use crate::codec::intake::{self, Intake, SrtCall, Way};
@@ -29,11 +31,23 @@ pub(super) struct Opened {
 }
 
 /// What a source needs besides its intake.
-#[expect(dead_code, reason = "they are only to be dropped")]
+#[expect(dead_code, reason = "most are only to be dropped")]
 enum Held {
     Nothing,
     File(MediaFile),
     Task(Task),
+    /// A runtime must not be waited for by whoever happens to drop it.
+    Pushed(Task, Option<Runtime>),
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Self::Pushed(_, runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What feeds a source; dropping it ends it.
@@ -71,9 +85,16 @@ impl OpenError {
 
 /// Opens one source, again and again.
 pub(super) struct Opener {
-    destination: Destination,
+    origin: Origin,
     settings: InputSettings,
-    network: Runtime,
+}
+
+/// Where a source is.
+enum Origin {
+    /// It is fetched.
+    Fetched(Destination, Runtime),
+    /// It is pushed, once.
+    Pushed(Mutex<Option<Encoder>>),
 }
 
 impl Opener {
@@ -81,8 +102,12 @@ impl Opener {
     ///
     /// # Errors
     /// Why the source can never be opened.
-    pub(super) fn new(settings: InputSettings) -> Result<(Self, Vec<String>), OpenError> {
-        let destination = settings.source.open().map_err(OpenError::lasting)?;
+    pub(super) fn new(settings: InputSettings, encoder: Option<Encoder>) -> Result<(Self, Vec<String>), OpenError> {
+        let Some(source) = &settings.source else {
+            let missing = intake::confine(Way::Fed).map_err(OpenError::lasting)?;
+            return Ok((Self { origin: Origin::Pushed(Mutex::new(encoder)), settings }, missing));
+        };
+        let destination = source.open().map_err(OpenError::lasting)?;
         let way = match destination.target() {
             Target::File(_) => Way::File,
             Target::Http(_) => Way::Http,
@@ -98,19 +123,32 @@ impl Opener {
         if way == Way::Http {
             intake::set_fetch(Arc::new(Web::new(settings.guard.clone(), network.handle().clone())));
         }
-        Ok((Self { destination, settings, network }, missing))
+        Ok((Self { origin: Origin::Fetched(destination, network), settings }, missing))
     }
 
     /// Whether the source is a file, which is as it is however often it is read.
     pub(super) fn is_file(&self) -> bool {
-        matches!(self.destination.target(), Target::File(_))
+        matches!(&self.origin, Origin::Fetched(destination, _) if matches!(destination.target(), Target::File(_)))
+    }
+
+    /// Whether the source is pushed: when it is gone, it is for others to come back.
+    pub(super) const fn is_pushed(&self) -> bool {
+        matches!(self.origin, Origin::Pushed(_))
     }
 
     /// Opens the source; `wake` is called whenever it has news. May take as long as a network lets it.
     pub(super) fn open(&self, wake: impl Fn() + Send + Sync + 'static) -> Result<Opened, OpenError> {
+        let (destination, network) = match &self.origin {
+            Origin::Fetched(destination, network) => (destination, network),
+            Origin::Pushed(encoder) => {
+                let encoder = encoder.lock().take().ok_or_else(|| OpenError::lasting("the encoder is gone"))?;
+                let (intake, task, runtime) = encoder.accept(wake)?;
+                return Ok(Opened { intake, live: true, patient: false, _held: Held::Pushed(task, Some(runtime)) });
+            }
+        };
         let guard = &self.settings.guard;
         let passing = |error: CodecError| OpenError::passing(error);
-        match self.destination.target() {
+        match destination.target() {
             Target::File(name) => {
                 let file = MediaFile::open(&self.settings.media_dir, name).map_err(OpenError::lasting)?;
                 let intake = Intake::file(&file.path(), wake).map_err(OpenError::lasting)?;
@@ -118,14 +156,14 @@ impl Opener {
             }
             Target::Http(web) => {
                 // Said here in words that name the address; what a playlist names is judged where it is fetched.
-                self.network.block_on(dial::resolve(&web.endpoint, guard)).map_err(|error| OpenError::dial(&error))?;
+                network.block_on(dial::resolve(&web.endpoint, guard)).map_err(|error| OpenError::dial(&error))?;
                 let intake = Intake::http(web.url.expose(), wake).map_err(passing)?;
                 Ok(Opened { intake, live: false, patient: false, _held: Held::Nothing })
             }
             Target::Srt(srt) => {
                 let (address, listens) = match &srt.mode {
                     SrtMode::Caller(endpoint) => {
-                        let resolved = self.network.block_on(dial::resolve(endpoint, guard));
+                        let resolved = network.block_on(dial::resolve(endpoint, guard));
                         (resolved.map_err(|error| OpenError::dial(&error))?, false)
                     }
                     SrtMode::Listener(address) => (*address, true),
@@ -142,11 +180,11 @@ impl Opener {
                 Ok(Opened { intake, live: true, patient: listens, _held: Held::Nothing })
             }
             Target::Rtmp(server) => {
-                let (intake, task) = rtmp::open(server, guard, &self.network, wake)?;
+                let (intake, task) = rtmp::open(server, guard, network, wake)?;
                 Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
             }
             Target::Rtsp(server) => {
-                let (intake, task) = rtsp::open(server, guard, &self.network, wake)?;
+                let (intake, task) = rtsp::open(server, guard, network, wake)?;
                 Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
             }
             _ => Err(OpenError::lasting("this kind of source cannot be taken in yet")),

@@ -17,9 +17,10 @@ use super::microphone::Microphone;
 use super::open::{OpenError, Opened, Opener};
 use super::outbox::Outbox;
 use super::play::{Outcome, Play};
+use super::push::Encoder;
 use super::retry::Retry;
-use crate::codec::H264Encoder;
-use crate::link::input::{FromInput, InputSettings, ToInput};
+use crate::codec::{H264Encoder, intake};
+use crate::link::input::{FromInput, Hidden, InputSettings, ToInput};
 use crate::room::document::InputState;
 use crate::room::inputs::InputReport;
 use crate::time::{self, Timestamp, now};
@@ -35,21 +36,38 @@ const RATE_REPORTS: u32 = 4;
 pub struct Input {
     outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
+    /// An encoder that waits to be let in.
+    encoder: Arc<Mutex<Option<Encoder>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Input {
-    /// An input that waits for its first message, [`ToInput::Configure`], and speaks through `outbox`.
+    /// An input that waits for its first message, [`ToInput::Configure`] or [`ToInput::Receive`], and speaks through
+    /// `outbox`.
     pub fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, inbox: Arc::default(), thread: None }
+        Self { outbox, inbox: Arc::default(), encoder: Arc::default(), thread: None }
     }
 
     /// Does what a message says.
     pub fn handle(&mut self, message: ToInput) {
         match message {
+            ToInput::Receive => {
+                let (outbox, encoder) = (self.outbox.clone(), self.encoder.clone());
+                let receive = move || receive(&outbox, &encoder);
+                thread::Builder::new().name("receive".into()).spawn(receive).expect("an input can have a thread");
+            }
+            ToInput::Refuse { why } => {
+                if let Some(encoder) = self.encoder.lock().take() {
+                    encoder.refuse(&why);
+                }
+                self.outbox.push(FromInput::Ended { reason: Some(why) });
+                self.outbox.close();
+            }
             ToInput::Configure(settings) if self.thread.is_none() => {
                 let (outbox, inbox) = (self.outbox.clone(), self.inbox.clone());
-                let play = thread::Builder::new().name("play".into()).spawn(move || begin(settings, &outbox, inbox));
+                let encoder = self.encoder.lock().take();
+                let begin = move || begin(settings, encoder, &outbox, inbox);
+                let play = thread::Builder::new().name("play".into()).spawn(begin);
                 self.thread = Some(play.expect("an input can have a thread"));
             }
             ToInput::Configure(_) => tracing::warn!("configured twice: the first settings stay"),
@@ -93,7 +111,26 @@ impl Inbox {
     }
 }
 
-fn begin(settings: InputSettings, outbox: &Arc<Outbox>, inbox: Arc<Inbox>) {
+/// Hears what an encoder wants, and tells it.
+fn receive(outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
+    // Now, because it takes a while, and the edge expects reports once it has heard what the encoder wants.
+    let received = match intake::confine(intake::Way::Fed) {
+        Ok(_) => Encoder::receive(),
+        Err(error) => Err(error.to_string()),
+    };
+    match received {
+        Ok((received, app, key)) => {
+            *encoder.lock() = Some(received);
+            outbox.push(FromInput::Publishing { app, key: Hidden(key.expose().to_owned()) });
+        }
+        Err(reason) => {
+            outbox.push(FromInput::Ended { reason: Some(reason) });
+            outbox.close();
+        }
+    }
+}
+
+fn begin(settings: InputSettings, encoder: Option<Encoder>, outbox: &Arc<Outbox>, inbox: Arc<Inbox>) {
     let options = CameraOptions {
         most: settings.picture,
         fps: settings.fps,
@@ -102,7 +139,7 @@ fn begin(settings: InputSettings, outbox: &Arc<Outbox>, inbox: Arc<Inbox>) {
     };
     let repeat = settings.repeat;
     tracing::info!(room = %settings.room, "an input begins");
-    match Opener::new(settings) {
+    match Opener::new(settings, encoder) {
         Ok((opener, missing)) => {
             outbox.push(FromInput::Ready { missing });
             Player::new(Arc::new(opener), repeat, options, outbox.clone(), inbox).run();
@@ -300,7 +337,7 @@ impl Player {
                     // It is being opened already; it begins a little later.
                     None if std::mem::take(&mut self.follows) => self.stage = Stage::Opening(at),
                     None if finite && self.repeat => self.stage = Stage::Waiting(at),
-                    None if finite => return Next::End(None),
+                    None if finite || self.opener.is_pushed() => return Next::End(None),
                     None => return self.broke("the source has ended".into(), at),
                 }
                 Next::Again
@@ -308,7 +345,7 @@ impl Player {
             Outcome::Failed(reason) => {
                 let begun = play.has_begun();
                 self.late += play.late();
-                if !begun && self.opener.is_file() {
+                if self.opener.is_pushed() || !begun && self.opener.is_file() {
                     return Next::End(Some(reason));
                 }
                 self.broke(reason, at)

@@ -2,6 +2,7 @@
 //!
 //! Owns: the messages. Does not know: processes, sockets, media. Framed as those of the mixer are ([`super::frame`]).
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,15 @@ use crate::room::inputs::InputReport;
 /// From the edge to an input process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToInput {
-    /// The first message: which source, and what becomes of it.
+    /// The first message to a process whose standard output is the connection of an encoder that wants to push: hear what
+    /// it wants. [`FromInput::Publishing`] follows, and [`ToInput::Configure`] or [`ToInput::Refuse`] after that.
+    Receive,
+    /// The encoder may not push.
+    Refuse {
+        /// Why, for its user.
+        why: String,
+    },
+    /// Which source, and what becomes of it. The first message, but for one that is pushed.
     Configure(InputSettings),
     /// Somebody cannot decode the picture without a keyframe. Any number may be sent.
     Keyframe,
@@ -27,8 +36,8 @@ pub enum ToInput {
 pub struct InputSettings {
     /// For logs.
     pub room: RoomName,
-    /// Where the source is.
-    pub source: SecretForm,
+    /// Where the source is; None for what the encoder pushes.
+    pub source: Option<SecretForm>,
     /// Begin again at its end, where it has one.
     pub repeat: bool,
     /// Where files are; nothing outside of it is read.
@@ -45,6 +54,17 @@ pub struct InputSettings {
     pub threads: u32,
 }
 
+/// A text that may be secret: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
 /// From an input process to the edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromInput {
@@ -52,6 +72,13 @@ pub enum FromInput {
     Ready {
         /// What this process cannot do, each with the package that mends it.
         missing: Vec<String>,
+    },
+    /// An encoder wants to push.
+    Publishing {
+        /// To which application.
+        app: String,
+        /// Under which stream key, with its query; it may be secret.
+        key: Hidden,
     },
     /// Packets of this kind follow, in this codec. Said again when the codec changes.
     Started {
@@ -82,9 +109,10 @@ mod tests {
     use crate::time::Timestamp;
 
     fn settings() -> InputSettings {
+        let source = Destination::input("srt://example.com:9000?passphrase=key-of-mine").expect("a URL");
         InputSettings {
             room: "demo".parse().expect("a name"),
-            source: Destination::input("srt://example.com:9000?passphrase=key-of-mine").expect("a URL").secret_form(),
+            source: Some(source.secret_form()),
             repeat: true,
             media_dir: "media".into(),
             guard: Guard { allow_private: false, allow: vec!["10.0.0.0/8".parse().expect("a network")] },
@@ -97,7 +125,13 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_link() {
-        let to = [ToInput::Configure(settings()), ToInput::Keyframe, ToInput::Stop];
+        let to = [
+            ToInput::Receive,
+            ToInput::Refuse { why: "no token".into() },
+            ToInput::Configure(settings()),
+            ToInput::Keyframe,
+            ToInput::Stop,
+        ];
         let packet = SourcePacket {
             sequence: 65_535,
             timestamp: 90_000,
@@ -121,6 +155,7 @@ mod tests {
         };
         let from = [
             FromInput::Ready { missing: vec!["apt-get install it".into()] },
+            FromInput::Publishing { app: "live".into(), key: Hidden("room?token=key-of-mine".into()) },
             FromInput::Started { kind: SourceKind::Camera, codec: Codec::H264 },
             FromInput::Packet(SourceKind::Microphone, packet),
             FromInput::Report(report),
@@ -145,5 +180,7 @@ mod tests {
     fn keys_do_not_reach_a_log() {
         let text = format!("{:?}", ToInput::Configure(settings()));
         assert!(!text.contains("key-of-mine") && !text.contains("example.com"), "{text}");
+        let text = format!("{:?}", Hidden("key-of-mine".into()));
+        assert!(!text.contains("key-of-mine"), "{text}");
     }
 }

@@ -36,6 +36,8 @@ pub struct InputWish {
     pub name: String,
     /// Begin again at its end.
     pub repeat: bool,
+    /// An encoder pushes it: it is for the encoder to come back when it broke off.
+    pub pushed: bool,
 }
 
 /// What happens to an input.
@@ -215,6 +217,9 @@ impl Room {
     fn input_lost(&mut self, now: Timestamp, id: InputId, why: &str) {
         let Some(input) = self.inputs.all.get_mut(&id) else { return };
         let Life::Running { since } = input.life else { return };
+        if input.wish.pushed {
+            return self.input_over(id, InputState::Failed, Some(format!("its process was lost: {why}")));
+        }
         input.early_deaths = if now.since(since) < SETTLED { input.early_deaths + 1 } else { 0 };
         if input.early_deaths >= EARLY_DEATHS_MAX {
             let reason = Some(format!("its process was lost again and again: {why}"));

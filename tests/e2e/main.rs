@@ -9,6 +9,7 @@ mod bots;
 mod contract;
 mod faults;
 mod http;
+mod inputs;
 mod network;
 mod outputs;
 mod peers;

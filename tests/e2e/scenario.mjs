@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
+import * as inputs from './scenarios/inputs.mjs';
 import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
@@ -20,7 +21,7 @@ import * as sound from './scenarios/sound.mjs';
 import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...network, ...outputs, ...peers, ...sound, ...uplink, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...sound, ...uplink, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -213,16 +214,106 @@ fn an_endless_stream_by_http_is_asked_for_again_when_it_breaks_off() {
     assert_eq!((report.reconnects, report.reason.as_deref()), (1, Some("the source has ended")));
 }
 
+/// A TCP port that is free now.
+fn free_tcp_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+/// Waits until somebody listens.
+fn until_open(port: u16) {
+    for _ in 0..200 {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(50));
+    }
+    panic!("nobody listens at port {port}");
+}
+
+fn live_claps() -> String {
+    format!(
+        "{} -c:v libx264 -preset fast -bf 2 -g 25 -pix_fmt yuv420p -c:a aac",
+        CLAPS.replace("-f lavfi", "-re -f lavfi")
+    )
+}
+
 #[test]
 fn an_rtmp_server_is_played_from() {
-    let (clips, port) =
-        (Clips::new(), TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port());
+    let (clips, port) = (Clips::new(), free_tcp_port());
+    let config = format!(
+        "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so; daemon off; master_process off; pid nginx.pid; error_log error.log; events {{}}\n\
+         rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
+    );
+    std::fs::write(clips.folder().join("nginx.conf"), config).expect("room for it");
+    let mut nginx = Command::new("nginx");
+    nginx.arg("-p").arg(clips.folder()).args(["-c", "nginx.conf"]).stderr(Stdio::null());
+    let _nginx = Running(nginx.spawn().expect("nginx is installed"));
+    until_open(port);
     let url = format!("rtmp://127.0.0.1:{port}/live/key");
-    let claps = CLAPS.replace("-f lavfi", "-re -f lavfi");
-    let server =
-        format!("{claps} -c:v libx264 -preset fast -bf 2 -g 25 -pix_fmt yuv420p -c:a aac -f flv -listen 1 {url}");
-    let _server = Running(ffmpeg(&server).spawn().expect("ffmpeg is installed"));
+    let publish = || Running(ffmpeg(&format!("{} -f flv {url}", live_claps())).spawn().expect("ffmpeg is installed"));
+    let publisher = publish();
     let mut rig = Rig::new(settings(&url, clips.folder()));
     rig.until("five seconds", |rig| rig.of(SourceKind::Microphone).len() > 250);
     crate::check_claps(&rig, 3);
+    drop(publisher);
+    rig.until("that it notices", |rig| rig.state() == Some(InputState::Reconnecting));
+    let before = rig.of(SourceKind::Camera).len();
+    let _publisher = publish();
+    rig.until("more pictures", |rig| rig.of(SourceKind::Camera).len() > before + 30);
+}
+
+/// A server of one RTSP stream, with a picture and a tone.
+const RTSP_SERVER: &str = r#"
+import sys
+import gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer()
+server.set_address("127.0.0.1")
+server.set_service(sys.argv[1])
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(
+    "( videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=25/1 "
+    "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96 "
+    "audiotestsrc is-live=true freq=600 ! audioconvert ! audio/x-raw,rate=48000,channels=1 ! avenc_aac ! rtpmp4gpay name=pay1 pt=97 )")
+auth = GstRtspServer.RTSPAuth()
+token = GstRtspServer.RTSPToken()
+token.set_string("media.factory.role", "user")
+auth.add_basic(GstRtspServer.RTSPAuth.make_basic("ann", "secret"), token)
+server.set_auth(auth)
+permissions = GstRtspServer.RTSPPermissions()
+permissions.add_permission_for_role("user", "media.factory.access", True)
+permissions.add_permission_for_role("user", "media.factory.construct", True)
+factory.set_permissions(permissions)
+server.get_mount_points().add_factory("/door", factory)
+server.attach(None)
+GLib.MainLoop().run()
+"#;
+
+#[test]
+fn a_camera_that_speaks_rtsp_is_watched() {
+    let (clips, port) = (Clips::new(), free_tcp_port());
+    let script = clips.folder().join("camera.py");
+    std::fs::write(&script, RTSP_SERVER).expect("room for it");
+    let camera =
+        || Running(Command::new("/usr/bin/python3").arg(&script).arg(port.to_string()).spawn().expect("starts"));
+    let running = camera();
+    until_open(port);
+    let mut rig = Rig::new(settings(&format!("rtsp://ann:secret@127.0.0.1:{port}/door"), clips.folder()));
+    rig.until("picture and sound", |rig| {
+        rig.of(SourceKind::Camera).len() > 50 && rig.of(SourceKind::Microphone).len() > 100
+    });
+    check_both(&rig);
+    drop(running);
+    rig.until("that it notices", |rig| rig.state() == Some(InputState::Reconnecting));
+    let before = rig.of(SourceKind::Camera).len();
+    let _running = camera();
+    rig.until("more pictures", |rig| rig.of(SourceKind::Camera).len() > before + 30);
+
+    let mut stranger = Rig::new(settings(&format!("rtsp://ann:wrong@127.0.0.1:{port}/door"), clips.folder()));
+    stranger.until("a refusal", |rig| rig.state() == Some(InputState::Reconnecting));
+    let (_, report) = stranger.reports.last().expect("reports");
+    assert_eq!(report.reason.as_deref(), Some("the server answered 401"));
 }

@@ -71,7 +71,7 @@ impl Drop for Running {
 pub fn settings(url: &str, media_dir: &Path) -> InputSettings {
     InputSettings {
         room: "test".parse().expect("a name"),
-        source: Destination::input(url).expect("a URL of an input").secret_form(),
+        source: Some(Destination::input(url).expect("a URL of an input").secret_form()),
         repeat: false,
         media_dir: media_dir.to_owned(),
         guard: Guard { allow_private: false, allow: vec!["127.0.0.1/32".parse().expect("a network")] },
@@ -140,6 +140,7 @@ impl Rig {
     fn hear(&mut self, message: FromInput) {
         match message {
             FromInput::Ready { missing } => assert!(missing.is_empty(), "{missing:?}"),
+            FromInput::Publishing { .. } => panic!("nobody pushes here"),
             FromInput::Started { kind, codec } => drop(self.codecs.insert(kind, codec)),
             FromInput::Packet(kind, packet) => self.packets.entry(kind).or_default().push(packet),
             FromInput::Report(report) => self.reports.push((now(), report)),

@@ -127,6 +127,11 @@ impl App {
         &self.0.library
     }
 
+    /// Who may do what.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.0.authority
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }

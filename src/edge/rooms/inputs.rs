@@ -5,11 +5,13 @@
 //! A process' packets go the way of a participant's, from its link's reader through an [`Uplink`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::ServerSettings;
@@ -17,7 +19,7 @@ use super::task::Command;
 use super::uplink::Uplink;
 use crate::destination::{Destination, Host, SecretForm, Target};
 use crate::edge::peer::SourceSink;
-use crate::edge::supervise::{self, InputProcess, Listener};
+use crate::edge::supervise::{self, InputProcess, Listener, ProcessCommand};
 use crate::id::{InputId, RoomName};
 use crate::link::input::{FromInput, InputSettings, ToInput};
 use crate::media::{Codec, SourceKind};
@@ -46,8 +48,22 @@ pub struct InputRequest {
 pub(super) struct PlannedInput {
     /// What the room is asked.
     pub(super) wish: InputWish,
-    /// Where it is from, with its secrets.
-    pub(super) source: SecretForm,
+    /// Where it is from.
+    pub(super) source: Source,
+}
+
+/// Where an input is from.
+pub(super) enum Source {
+    /// It is fetched from there; with its secrets.
+    Fetched(SecretForm),
+    /// This process has it already, from an encoder; None once it was begun.
+    Pushed(Option<Pushed>),
+}
+
+/// A process that has heard what an encoder wants to push. Dropping it ends the process.
+pub struct Pushed {
+    process: InputProcess,
+    attached: Arc<OnceLock<Attached>>,
 }
 
 impl InputRequest {
@@ -65,8 +81,8 @@ impl InputRequest {
             server.inputs.guard.check(*address).map_err(|refused| refused.to_string())?;
         }
         let name = self.name.clone().unwrap_or_else(|| usual_name(&source));
-        let wish = InputWish { url: source.redacted(), name, repeat: self.repeat };
-        Ok(PlannedInput { wish, source: source.secret_form() })
+        let wish = InputWish { url: source.redacted(), name, repeat: self.repeat, pushed: false };
+        Ok(PlannedInput { wish, source: Source::Fetched(source.secret_form()) })
     }
 }
 
@@ -86,7 +102,7 @@ pub(super) struct Inputs {
 }
 
 struct Seat {
-    source: SecretForm,
+    source: Source,
     repeat: bool,
     uplink: Arc<Uplink>,
     /// Counts its processes: what an older one says late is not heard.
@@ -118,20 +134,26 @@ impl Inputs {
     ) -> Result<(), String> {
         let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
         seat.generation += 1;
-        let listener = Ear {
-            id,
-            generation: seat.generation,
-            commands,
-            uplink: seat.uplink.clone(),
-            codecs: Vec::new(),
-            ended: false,
+        let attached = Attached { id, generation: seat.generation, commands, uplink: seat.uplink.clone() };
+        let (source, process) = match &mut seat.source {
+            Source::Fetched(source) => {
+                let listener = Ear { attached: Arc::new(OnceLock::from(attached)), ..Ear::default() };
+                let process: InputProcess = supervise::start(&server.inputs.command, listener)
+                    .map_err(|error| format!("cannot start {:?}: {error}", server.inputs.command))?;
+                (Some(source.clone()), process)
+            }
+            Source::Pushed(pushed) => {
+                let pushed = pushed.take().ok_or("its encoder is gone")?;
+                if pushed.attached.set(attached).is_err() {
+                    return Err("its encoder is in another room".to_owned());
+                }
+                (None, pushed.process)
+            }
         };
-        let process: InputProcess = supervise::start(&server.inputs.command, listener)
-            .map_err(|error| format!("cannot start {:?}: {error}", server.inputs.command))?;
         tracing::info!(input = %id, pid = process.pid, "input started");
         process.link.send(ToInput::Configure(InputSettings {
             room: room.clone(),
-            source: seat.source.clone(),
+            source,
             repeat: seat.repeat,
             media_dir: server.inputs.media_dir.clone(),
             guard: server.inputs.guard.clone(),
@@ -185,14 +207,63 @@ pub(super) enum Said {
     Lost(String),
 }
 
-/// Hears one process on its link's reader: media goes on at once, the rest to the room.
-struct Ear {
+/// What a process' messages are for.
+struct Attached {
     id: InputId,
     generation: u32,
     commands: mpsc::Sender<Command>,
     uplink: Arc<Uplink>,
+}
+
+impl Attached {
+    fn command(&self, said: Said) -> Command {
+        Command::Injected(self.id, self.generation, said)
+    }
+}
+
+/// Hears one process on its link's reader: media goes on at once, the rest to the room.
+#[derive(Default)]
+struct Ear {
+    /// Unset until the encoder of a pushed input was let in.
+    attached: Arc<OnceLock<Attached>>,
+    /// Who waits for what an encoder wants.
+    publishing: Option<oneshot::Sender<Publishing>>,
     codecs: Vec<(SourceKind, Codec)>,
     ended: bool,
+}
+
+/// What an encoder wants.
+pub struct Publishing {
+    /// The application.
+    pub app: String,
+    /// The stream key, with its query.
+    pub key: Secret,
+}
+
+impl Pushed {
+    /// Starts a process that reads what an encoder sends; gives what that wants, once it has said so.
+    ///
+    /// # Errors
+    /// Those of creating sockets and processes.
+    pub fn receive(command: &ProcessCommand, connection: OwnedFd) -> io::Result<(Self, oneshot::Receiver<Publishing>)> {
+        let (publishing, wish) = oneshot::channel();
+        let listener = Ear { publishing: Some(publishing), ..Ear::default() };
+        let attached = listener.attached.clone();
+        let process: InputProcess = supervise::start_with(command, connection, listener)?;
+        process.link.send(ToInput::Receive);
+        Ok((Self { process, attached }, wish))
+    }
+
+    /// Tells the encoder why it may not, and ends.
+    pub async fn refuse(self, why: String) {
+        self.process.finish(ToInput::Refuse { why }, PATIENCE).await;
+    }
+
+    /// What it is in a room.
+    pub(super) fn plan(self, room: &RoomName, name: String) -> PlannedInput {
+        let wish = InputWish { url: format!("rtmp://…/live/{room}"), name, repeat: false, pushed: true };
+        PlannedInput { wish, source: Source::Pushed(Some(self)) }
+    }
 }
 
 impl Listener for Ear {
@@ -205,42 +276,52 @@ impl Listener for Ear {
                     tracing::warn!(what, "an input lacks something");
                 }
             }
+            FromInput::Publishing { app, key } => {
+                if let Some(publishing) = self.publishing.take() {
+                    // Nobody waits any more for one that took too long.
+                    drop(publishing.send(Publishing { app, key: Secret::from(key.0) }));
+                }
+            }
             FromInput::Started { kind, codec } => {
                 self.codecs.retain(|(known, _)| *known != kind);
                 self.codecs.push((kind, codec));
             }
             FromInput::Packet(kind, packet) => {
-                if let Some((_, codec)) = self.codecs.iter().find(|(known, _)| *known == kind) {
-                    self.uplink.packet("", kind, *codec, packet);
+                let codec = self.codecs.iter().find(|(known, _)| *known == kind);
+                if let (Some((_, codec)), Some(attached)) = (codec, self.attached.get()) {
+                    attached.uplink.packet("", kind, *codec, packet);
                 }
             }
             // It comes again: a room too busy to hear it misses nothing that lasts.
             FromInput::Report(report) => {
-                let _ = self.commands.try_send(self.command(Said::News(InputNews::Report(report))));
+                if let Some(attached) = self.attached.get() {
+                    let _ = attached.commands.try_send(attached.command(Said::News(InputNews::Report(report))));
+                }
             }
             FromInput::Ended { reason } => {
                 self.ended = true;
-                send(self.commands.clone(), self.command(Said::News(InputNews::Ended(reason))));
+                self.publishing = None;
+                self.tell(Said::News(InputNews::Ended(reason)));
             }
         }
     }
 
     fn lost(&mut self, why: &str) {
+        self.publishing = None;
         if !self.ended {
-            send(self.commands.clone(), self.command(Said::Lost(why.to_owned())));
+            self.tell(Said::Lost(why.to_owned()));
         }
     }
 }
 
 impl Ear {
-    fn command(&self, said: Said) -> Command {
-        Command::Injected(self.id, self.generation, said)
-    }
-}
-
-/// Sends without waiting for it; fails only when the room itself is over.
-fn send(commands: mpsc::Sender<Command>, command: Command) {
-    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
-        tokio::spawn(async move { commands.send(command).await });
+    /// Tells what must be heard, without waiting for it; fails only when the room itself is over.
+    fn tell(&self, said: Said) {
+        let Some(attached) = self.attached.get() else { return };
+        let command = attached.command(said);
+        if let Err(mpsc::error::TrySendError::Full(command)) = attached.commands.try_send(command) {
+            let commands = attached.commands.clone();
+            tokio::spawn(async move { commands.send(command).await });
+        }
     }
 }

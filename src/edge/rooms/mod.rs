@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::error::RoomError;
-pub use self::inputs::InputRequest;
+pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
 use self::sessions::Session;
@@ -32,6 +32,7 @@ use self::task::{Command, RoomTask};
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
+use crate::edge::supervise::ProcessCommand;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::room::document::{
     BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
@@ -252,6 +253,24 @@ impl Rooms {
         let room = self.room_for_join(name)?;
         let id = ask(&room, |reply| Command::AddInput(planned, reply)).await??;
         self.input(name, id).await
+    }
+
+    /// Lets an encoder in that pushes; the room is made as for a join.
+    ///
+    /// # Errors
+    /// When the room cannot be made, or has as many inputs or people as it may; then the encoder has been hung up on.
+    pub async fn publish(&self, name: &RoomName, shown: String, pushed: Pushed) -> Result<InputId, RoomError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(RoomError::ShuttingDown);
+        }
+        let room = self.room_for_join(name)?;
+        let planned = pushed.plan(name, shown);
+        Ok(ask(&room, |reply| Command::AddInput(planned, reply)).await??)
+    }
+
+    /// How a process is started that takes a source in.
+    pub(in crate::edge) fn input_command(&self) -> &ProcessCommand {
+        &self.inner.settings.inputs.command
     }
 
     /// One input.

@@ -3,6 +3,7 @@
 
 mod contract;
 mod events;
+mod inputs;
 mod joining;
 mod recordings;
 
