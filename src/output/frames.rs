@@ -57,6 +57,8 @@ impl Unwrap {
 pub struct Frames {
     depayloader: Depayloader,
     unwrap: Unwrap,
+    /// How much older a picture is than its time, on average.
+    age: u64,
     /// The packets of the frame that is coming.
     packets: Vec<SourcePacket>,
     keyframe: bool,
@@ -66,11 +68,15 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// For a stream of a room with this epoch.
-    pub fn new(codec: Codec, epoch: Timestamp) -> Self {
+    /// For a stream of a room with this epoch, with so many frames a second.
+    ///
+    /// A frame has the time of the tick that it was composed at, and what it shows came at any moment since the tick before:
+    /// half a frame earlier on average. Sound does not wait so long, so pictures are told to be as much older here.
+    pub fn new(codec: Codec, fps: u32, epoch: Timestamp) -> Self {
         Self {
             depayloader: Depayloader::new(codec),
             unwrap: Unwrap::new(epoch, codec.clock_rate()),
+            age: u64::from(codec.clock_rate() / fps.max(1) / 2),
             packets: Vec::new(),
             keyframe: false,
             broken: true,
@@ -111,7 +117,8 @@ impl Frames {
             Ok(data) => {
                 self.broken = false;
                 self.asked = None;
-                Some(Frame { time: self.unwrap.time(timestamp, now), keyframe: self.keyframe, data })
+                let time = self.unwrap.time(timestamp, now).saturating_sub(self.age);
+                Some(Frame { time, keyframe: self.keyframe, data })
             }
             Err(error) => {
                 tracing::warn!(%error, "a frame of a stream of ours is broken");
@@ -170,7 +177,7 @@ mod tests {
             start in any::<u32>(),
         ) {
             let seconds = f64::from(start) / 90_000.0;
-            let mut reader = Frames::new(Codec::Vp8, EPOCH);
+            let mut reader = Frames::new(Codec::Vp8, 30, EPOCH);
             let mut begun = false;
             for (n, (keyframe, size)) in frames.into_iter().enumerate() {
                 begun |= keyframe;
@@ -180,6 +187,7 @@ mod tests {
                     prop_assert!(made.is_none());
                     made = reader.push(packet, at(seconds + n as f64 / 30.0 + 0.02));
                 }
+                let time = time.saturating_sub(1_500);
                 prop_assert_eq!(made, begun.then_some(Frame { time, keyframe, data: frame }));
             }
         }
@@ -194,7 +202,7 @@ mod tests {
 
     #[test]
     fn after_a_torn_frame_it_waits_for_a_keyframe_and_asks_for_it() {
-        let mut reader = Frames::new(Codec::Vp8, EPOCH);
+        let mut reader = Frames::new(Codec::Vp8, 30, EPOCH);
         assert!(reader.wants_keyframe(at(0.0)));
         assert!(!reader.wants_keyframe(at(0.5)));
         assert!(reader.wants_keyframe(at(1.0)));

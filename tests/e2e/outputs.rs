@@ -160,9 +160,12 @@ fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
 fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
     let _turn = turn();
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
-    let server =
-        Server::start_with(&Settings { arguments: &["--set", "outputs.allow_private=true"], ..Settings::default() });
-    let seconds = std::env::var("E2E_SECONDS").unwrap_or_else(|_| "16".to_owned());
+    let server = Server::start_with(&Settings {
+        arguments: &["--set", "outputs.allow_private=true"],
+        data: Some(folder.path()),
+        ..Settings::default()
+    });
+    let seconds = std::env::var("E2E_SECONDS").unwrap_or_else(|_| "12".to_owned());
     let rtmp = format!("rtmp://127.0.0.1:{}/live/key", free_port());
     let srt = format!("srt://127.0.0.1:{}", free_port());
     let hls = format!("{}/hls/clap/index.m3u8", server.url());
@@ -205,7 +208,7 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
         let name = file["file"].as_str().expect("a name");
         let told = file["duration"].as_f64().expect("a duration");
         assert_eq!(file["state"], "finished", "{file}");
-        files.push((server.data().join("recordings").join(name), Some(told)));
+        files.push((folder.path().join("recordings").join(name), Some(told)));
     }
     assert_eq!(files.len(), 3, "{listed}");
     files.extend(takers.into_iter().map(|taker| (taker.finish(), None)));

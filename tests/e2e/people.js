@@ -108,13 +108,13 @@
     const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
     tone.connect(gain).connect(out);
     tone.start();
-    const show = (now) => { white = now; draw(); };
+    // The beep begins when the flash has been drawn, so that a busy page is late with both.
     const clap = () => {
-      const soon = ctx.currentTime + 0.03;
-      gain.gain.setValueAtTime(0.3, soon);
-      gain.gain.setValueAtTime(0, soon + 0.1);
-      setTimeout(show, 30, true);
-      setTimeout(show, 130, false);
+      white = true;
+      draw();
+      gain.gain.setValueAtTime(0.3, ctx.currentTime);
+      gain.gain.setValueAtTime(0, ctx.currentTime + 0.1);
+      setTimeout(() => { white = false; draw(); }, 100);
     };
     const timers = [setInterval(draw, 1000 / fps), setInterval(clap, 2000)];
     const tracks = [canvas.captureStream(fps).getVideoTracks()[0], out.stream.getAudioTracks()[0]];

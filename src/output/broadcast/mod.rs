@@ -113,10 +113,9 @@ impl Broadcast {
             let why = sender.run();
             *gave_up.lock() = why;
         };
-        let codec = stream.key.codec;
         Ok(Self {
             desk: desk.clone(),
-            frames: Frames::new(codec, epoch),
+            frames: Frames::new(stream.key.codec, stream.fps, epoch),
             steady: Steady::new(epoch),
             sound,
             packets: (!whole).then(Vec::new),

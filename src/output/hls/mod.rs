@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 
 /// AAC frames on their way from the encoder's thread: five seconds.
 const FRAMES: usize = 256;
+/// Keyframes are asked for so much after a segment is to begin: a frame is told to be up to half a frame older than it is.
+const LATE: Duration = Duration::from_millis(40);
 /// The bitrate is measured over so long.
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -75,7 +77,7 @@ impl Hls {
         let mut steady = Steady::new(epoch);
         steady.begin(ticks(start, AUDIO_RATE));
         let picture = |spec: &StreamSpec| Picture {
-            frames: Frames::new(spec.key.codec, epoch),
+            frames: Frames::new(spec.key.codec, spec.fps, epoch),
             spec: spec.clone(),
             cutter: None,
         };
@@ -154,7 +156,7 @@ impl Hls {
     /// Asks for keyframes where a segment is to begin, and where one is needed.
     fn ask(&mut self, now: Timestamp) {
         let at = now.since(self.epoch);
-        let due = at >= self.next_keyframe;
+        let due = at >= self.next_keyframe + LATE;
         if due {
             self.next_keyframe = multiple_after(at, self.segment);
         }

@@ -101,7 +101,7 @@ impl Recording {
         let aac = target.format == FileFormat::Mp4 && !target.opus;
         let folder = Folder::open(target, room, output, epoch)?;
         let video = streams.into_iter().next().map(|spec| {
-            let frames = Frames::new(spec.key.codec, epoch);
+            let frames = Frames::new(spec.key.codec, spec.fps, epoch);
             Video { spec, frames, asked: None }
         });
         Ok(Self {
