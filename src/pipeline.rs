@@ -239,6 +239,7 @@ pub struct Pipeline {
     out: gst::Element,
     bindings: Vec<Binding>,
     file: &'static str,
+    ended: bool,
 }
 
 impl Pipeline {
@@ -257,7 +258,7 @@ impl Pipeline {
         let source = pipeline.by_name("in").and_then(|element| element.downcast().ok());
         let source = source.ok_or(PipelineError::End { file, end: "in", kind: "appsrc" })?;
         let out = pipeline.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "appsink or sink" })?;
-        Ok(Self { pipeline, source, out, bindings, file })
+        Ok(Self { pipeline, source, out, bindings, file, ended: false })
     }
 
     /// Where media goes in.
@@ -304,11 +305,20 @@ impl Pipeline {
         }
         found
     }
+
+    /// Ends it, and waits for that: for who ends its process next, whose libraries would be cleared away under a pipeline
+    /// that still ends. Never called by its own threads.
+    pub fn end(mut self) {
+        self.ended = true;
+        end(self.pipeline.clone());
+    }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        reap(self.pipeline.clone());
+        if !self.ended {
+            reap(self.pipeline.clone());
+        }
     }
 }
 

@@ -177,6 +177,7 @@ impl Running {
         if self.pipeline.source().end_of_stream().is_ok() && self.ended.recv_timeout(FINISH).is_err() {
             tracing::warn!("the end of a sound did not come out of its AAC encoder");
         }
+        self.pipeline.end();
     }
 }
 

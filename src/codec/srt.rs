@@ -87,6 +87,16 @@ impl SrtSender {
         }
     }
 
+    /// Whether everything has left for the network.
+    pub fn is_empty(&self) -> bool {
+        self.pipeline.waiting() == 0
+    }
+
+    /// Ends it, and waits for that.
+    pub fn end(self) {
+        self.pipeline.end();
+    }
+
     /// Why it is over, if it is.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().clone()

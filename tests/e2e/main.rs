@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
 
 mod bots;
+mod broadcast;
 mod contract;
 mod faults;
 mod http;

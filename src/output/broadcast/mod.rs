@@ -56,6 +56,8 @@ pub(super) struct Broadcast {
     packets: Option<Vec<EncodedPacket>>,
     /// When a keyframe was asked for that has not come.
     asked: Option<Timestamp>,
+    /// Nobody at the far end asks for keyframes, so they come by themselves.
+    in_groups: bool,
     /// When the last keyframe came.
     keyed: Timestamp,
     sender: Option<JoinHandle<()>>,
@@ -90,6 +92,7 @@ impl Broadcast {
         };
         let feed = Feed::default();
         let whole = takes_whole_frames(&destination);
+        let in_groups = !matches!(destination.target(), destination::Target::Whip(_));
         let sound = if whole {
             let to = feed.clone();
             let sink = move |frame: AacFrame| {
@@ -120,6 +123,7 @@ impl Broadcast {
             sound,
             packets: (!whole).then(Vec::new),
             asked: None,
+            in_groups,
             keyed: epoch,
             sender: Some(named("sender", run).map_err(|error| Failure(error.to_string()))?),
             feed,
@@ -147,7 +151,7 @@ impl Broadcast {
     /// Asks for a keyframe where nothing can go on without one, at once and again each second.
     fn ask(&mut self, now: Timestamp) {
         let (open, needed) = self.feed.with(|queue| (queue.is_open(), queue.needs_keyframe()));
-        let due = self.packets.is_none() && now.since(self.keyed) >= GROUP;
+        let due = self.in_groups && now.since(self.keyed) >= GROUP;
         if !open || !(needed || due) {
             self.asked = None;
         } else if self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN) {
@@ -222,6 +226,9 @@ impl Target for Broadcast {
         self.feed.finish();
         if let Some(sender) = self.sender.take() {
             sender.join().expect("a panic ends the process");
+        }
+        if let Sound::Aac(aac) = std::mem::replace(&mut self.sound, Sound::Opus) {
+            aac.finish();
         }
         Ok(())
     }

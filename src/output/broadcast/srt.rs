@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::progress::Progress;
 use super::queue::{Body, Piece};
 use super::sender::{Ended, Sender};
@@ -12,6 +14,8 @@ use crate::dial;
 
 /// How often it is looked whether the connection stands. Its errors come on other threads.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked at the end whether everything has left.
+const DRAIN_LOOKS: u32 = 10;
 
 /// Sends until it ends.
 pub(super) async fn send(srt: &Srt, sender: &Sender, progress: &mut Progress) -> Ended {
@@ -22,12 +26,19 @@ pub(super) async fn send(srt: &Srt, sender: &Sender, progress: &mut Progress) ->
 }
 
 async fn stream(srt: &Srt, sender: &Sender, progress: &mut Progress) -> Result<(), Ended> {
-    let feed = &sender.feed;
     let address = match &srt.mode {
         SrtMode::Listener(address) => *address,
         SrtMode::Caller(endpoint) => dial::resolve(endpoint, &sender.guard).await?,
     };
     let connection = SrtSender::new(srt, address).map_err(|error| Ended::Broken(error.to_string()))?;
+    let ended = feed(srt, &connection, sender, progress).await;
+    // libsrt is not to be at work when the process ends. Nothing else runs on this thread.
+    connection.end();
+    ended
+}
+
+async fn feed(srt: &Srt, connection: &SrtSender, sender: &Sender, progress: &mut Progress) -> Result<(), Ended> {
+    let feed = &sender.feed;
     let mut muxer = Muxer::default();
     feed.with(|queue| queue.set_open(true));
     if matches!(srt.mode, SrtMode::Listener(_)) {
@@ -48,7 +59,10 @@ async fn stream(srt: &Srt, sender: &Sender, progress: &mut Progress) -> Result<(
             }
             // What does not fit waits in the feed, which drops what is too old.
             piece = feed.next(), if connection.has_room() => {
-                let Some(piece) = piece else { return Ok(()) };
+                let Some(piece) = piece else {
+                    drain(srt, connection).await;
+                    return Ok(());
+                };
                 let Some(due) = progress.due(&piece) else { continue };
                 let packets = match &piece {
                     Piece::Video { keyframe, body: Body::Whole(access_unit), .. } => {
@@ -65,7 +79,19 @@ async fn stream(srt: &Srt, sender: &Sender, progress: &mut Progress) -> Result<(
                     progress.waits("nobody is connected any more");
                 }
             }
-            () = feed.finished() => return Ok(()),
+            // It takes no more, so what is left stays here.
+            () = feed.finished(), if !connection.has_room() => return Ok(()),
         }
     }
+}
+
+/// Lets the last of it arrive: what is lost of it is sent again within the latency.
+async fn drain(srt: &Srt, connection: &SrtSender) {
+    for _ in 0..DRAIN_LOOKS {
+        if connection.is_empty() {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    sleep(srt.latency).await;
 }

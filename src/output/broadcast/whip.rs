@@ -21,6 +21,8 @@ use crate::sdp::Direction;
 use crate::time::{self, Moment};
 use crate::transport::ice::Credentials;
 
+/// A server that has said nothing for so long is gone: it proves every few seconds that it still wants media.
+const SILENT: Duration = Duration::from_secs(10);
 /// Longest datagram taken, in bytes.
 const DATAGRAM_MAX: usize = 2048;
 
@@ -122,13 +124,16 @@ async fn run(
     // Media counts from here: what is older is of no use to somebody who has just connected.
     let begun = time::now();
     let mut datagram = vec![0; DATAGRAM_MAX];
-    let mut open = false;
+    let (mut open, mut heard) = (false, begun);
     loop {
         let moment = Moment::present();
         connection.tick(moment);
         flush(&mut connection, socket).await;
         if let Some(why) = connection.over() {
             return Err(Ended::Broken(why.to_owned()));
+        }
+        if open && moment.now.since(heard) > SILENT {
+            return Err(Ended::Broken("the server no longer answers".to_owned()));
         }
         if connection.connected().is_some() && !open {
             open = true;
@@ -142,6 +147,7 @@ async fn run(
             received = socket.recv_from(&mut datagram) => {
                 // An error belongs to a datagram before; the connection finds out by itself whether anybody is there.
                 if let Ok((length, from)) = received {
+                    heard = time::now();
                     connection.handle(Moment::present(), from, &datagram[..length]);
                 }
             }
