@@ -16,10 +16,11 @@ import * as network from './scenarios/network.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
+import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...network, ...peers, ...sound, ...uplink, ...web };
+const scenarios = { ...rooms, ...faults, ...figures, ...network, ...peers, ...sound, ...studio, ...uplink, ...web };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
