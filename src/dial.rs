@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::destination::{Endpoint, Guard, Host, Refused};
@@ -128,6 +128,24 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
+/// The cryptography of TLS, for who speaks TLS in a way of his own.
+pub fn crypto() -> Arc<CryptoProvider> {
+    static CRYPTO: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    CRYPTO.get_or_init(|| Arc::new(ring::default_provider())).clone()
+}
+
+/// The certificates that servers are known by, as DER; read once.
+pub fn certificates() -> &'static [CertificateDer<'static>] {
+    static FOUND: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "certificates cannot be read");
+        }
+        found.certs
+    })
+}
+
 /// How TLS is spoken; made once.
 ///
 /// # Errors
@@ -136,15 +154,11 @@ pub fn tls_config() -> Result<Arc<ClientConfig>, &'static String> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
     let config = CONFIG.get_or_init(|| {
         let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "certificates cannot be read");
-        }
-        roots.add_parsable_certificates(found.certs);
+        roots.add_parsable_certificates(certificates().iter().cloned());
         if roots.is_empty() {
             return Err("this machine has no certificates to know servers by: install ca-certificates".to_owned());
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = ClientConfig::builder_with_provider(crypto());
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
     });

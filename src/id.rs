@@ -127,6 +127,10 @@ macro_rules! number {
 }
 
 number! {
+    /// A source from elsewhere that takes part in a room.
+    InputId, 'i'
+}
+number! {
     /// A recording or broadcast in a room.
     OutputId, 'o'
 }

@@ -36,11 +36,13 @@ pub mod codec;
 pub mod pipeline;
 
 // network
+pub mod client;
 pub mod dial;
 pub mod rtmp;
 
 // processes
 pub mod edge;
+pub mod input;
 pub mod mixer;
 pub mod output;
 

@@ -3,7 +3,10 @@
 //! Owns: the files (gst-launch syntax with `#` comments and `{holes}`), what may fill a hole (numbers only, so nothing a
 //! stranger wrote can reach the parser), the wrapper [`Pipeline`], and the thread that ends pipelines.
 //! Does not know: what flows through. In: a [`Recipe`]. Out: a playing pipeline with its ends `in` (appsrc) and `out`
-//! (appsink); errors from its bus arrive by callback on the thread that met them.
+//! (appsink); errors from its bus arrive by callback on the thread that met them. Pipelines that grow while they play
+//! are [`graph`]s.
+
+pub mod graph;
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -282,21 +285,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Start`].
     pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
-        let failed = parking_lot::Mutex::new(Some(failed));
-        let bus = self.pipeline.bus().expect("every pipeline has a bus");
-        bus.set_sync_handler(move |_, message| {
-            if let gst::MessageView::Error(error) = message.view() {
-                let first = failed.lock().take();
-                if let Some(failed) = first {
-                    failed(error.error().to_string());
-                }
-            }
-            gst::BusSyncReply::Drop
-        });
-        self.pipeline
-            .set_state(gst::State::Playing)
-            .map(drop)
-            .map_err(|error| PipelineError::Start { file: self.file, reason: error.to_string() })
+        start(&self.pipeline, self.file, failed)
     }
 
     /// Buffers waiting before the first element.
@@ -321,6 +310,29 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         reap(self.pipeline.clone());
     }
+}
+
+/// Plays a pipeline; its first error goes to `failed`.
+fn start(
+    pipeline: &gst::Pipeline,
+    file: &'static str,
+    failed: impl FnOnce(String) + Send + 'static,
+) -> Result<(), PipelineError> {
+    let failed = parking_lot::Mutex::new(Some(failed));
+    let bus = pipeline.bus().expect("every pipeline has a bus");
+    bus.set_sync_handler(move |_, message| {
+        if let gst::MessageView::Error(error) = message.view() {
+            let first = failed.lock().take();
+            if let Some(failed) = first {
+                failed(error.error().to_string());
+            }
+        }
+        gst::BusSyncReply::Drop
+    });
+    pipeline
+        .set_state(gst::State::Playing)
+        .map(drop)
+        .map_err(|error| PipelineError::Start { file, reason: error.to_string() })
 }
 
 /// Ends a pipeline off the calling thread: setting Null waits for the streaming thread, which may be the caller.
@@ -408,6 +420,7 @@ mod tests {
             .expect("the folder is there")
             .map(|entry| entry.expect("readable").file_name().into_string().expect("plain name"))
             .collect();
+        used.extend(graph::tests::PIECES.map(|piece| piece.load().0.to_owned()));
         assert_eq!(used, there, "files used, and files there");
     }
 

@@ -157,7 +157,7 @@ export class Studio {
       const url = (form.source ?? '').trim();
       wrong = wrongSource(url);
       field = $('source-url');
-      body = { url, ...(form.alias?.trim() && { name: form.alias.trim() }) };
+      body = { url, ...(form.alias?.trim() && { name: form.alias.trim() }), ...(form.loop && { loop: true }) };
     }
     field?.setAttribute('aria-invalid', String(Boolean(wrong)));
     if (wrong) {

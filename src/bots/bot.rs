@@ -16,12 +16,12 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::api::{JoinError, Joined};
 use super::barcode::Place;
-use super::connection::{Connection, Setup};
-use super::description::{Answer, Offer};
 use super::eye::Eye;
 use super::footage::{Clock, Tone};
 use super::report::BotReport;
 use super::{Role, Task, World};
+use crate::client::connection::{Connection, Setup};
+use crate::client::description::{Answer, Offer};
 use crate::sdp::Direction;
 use crate::time::{self, Moment, Timestamp};
 use crate::transport::ice::Credentials;
@@ -337,7 +337,7 @@ impl Bot {
         while self.next_sound <= now {
             let level = if self.task.talks { LOUD } else { SILENT };
             let after = self.next_sound.since(self.epoch);
-            self.connection.send_sound(tone.packet(self.sounds), after, level);
+            self.connection.send_sound(tone.packet(self.sounds), after, Some(level));
             self.sounds += 1;
             self.next_sound = self.next_sound + SOUND_EVERY;
         }

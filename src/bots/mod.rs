@@ -12,12 +12,8 @@ mod api;
 mod barcode;
 pub mod bench;
 mod bot;
-mod connection;
-mod description;
 mod eye;
 mod footage;
-mod incoming;
-mod outgoing;
 mod report;
 
 use std::net::IpAddr;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::connection::Connection;
 use super::eye::Seen;
-use super::incoming::Incoming;
 use super::{Plan, Role, Task};
+use crate::client::connection::Connection;
+use crate::client::incoming::Incoming;
 use crate::time::Timestamp;
 
 fn millis(duration: Duration) -> f64 {

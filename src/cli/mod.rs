@@ -19,8 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, ConfigError, Override};
 use crate::link::child;
-use crate::mixer;
-use crate::output;
+use crate::{input, mixer, output};
 
 /// What is logged when nobody says otherwise. The WebRTC stack reports every bad packet as an error; what matters of
 /// that is counted by our own parts.
@@ -73,6 +72,9 @@ enum Command {
     /// Record or broadcast one room; `serve` starts it with the link to itself as standard input
     #[command(hide = true)]
     Output,
+    /// Take one source in; `serve` starts it with the link to itself as standard input
+    #[command(hide = true)]
+    Input,
 }
 
 #[derive(Debug, Subcommand)]
@@ -154,6 +156,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Bench(args) => bench::run(&args),
         Command::Mixer => mix(),
         Command::Output => put_out(),
+        Command::Input => take_in(),
     }
 }
 
@@ -167,6 +170,12 @@ fn put_out() -> Result<(), Failure> {
     start_logs()?;
     let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
     output::run_process(link).map_err(|error| Failure::Running(error.into()))
+}
+
+fn take_in() -> Result<(), Failure> {
+    start_logs()?;
+    let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
+    input::run_process(link).map_err(|error| Failure::Running(error.into()))
 }
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {

@@ -19,7 +19,8 @@ use crate::edge::api::{self, App};
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library, Uploads};
 use crate::edge::peer::PeerConfig;
-use crate::edge::rooms::{RecordingSettings, RoomCounters, Rooms, ServerSettings};
+use crate::edge::push;
+use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::metrics::Metrics;
@@ -49,6 +50,9 @@ pub(super) struct ServeArgs {
     /// Run no TURN server
     #[arg(long)]
     no_turn: bool,
+    /// The port that encoders may push to by RTMP [default: none]
+    #[arg(long, value_name = "PORT")]
+    rtmp_port: Option<String>,
     /// Where recordings go [default: data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -64,6 +68,7 @@ impl ServeArgs {
             ("media.port", "--media-port", &self.media_port),
             ("media.bind", "--media-bind", &self.media_bind),
             ("turn.port", "--turn-port", &self.turn_port),
+            ("inputs.rtmp_port", "--rtmp-port", &self.rtmp_port),
         ];
         let mut flags: Vec<_> =
             given.into_iter().filter_map(|(key, name, value)| Some(flag(key, name, value.as_ref()?))).collect();
@@ -122,6 +127,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(rooms.clone().follow(library.changes()));
     let app = App::new(&config, rooms.clone(), library.clone(), metrics, media.port());
     let server = tokio::spawn(api::serve(listener, app.clone()));
+    if config.inputs.rtmp_port != 0 {
+        let address = SocketAddr::new(config.inputs.rtmp_bind, config.inputs.rtmp_port);
+        let listener = TcpListener::bind(address).await;
+        let listener =
+            listener.with_context(|| format!("cannot bind {address} for RTMP; choose another by --rtmp-port"))?;
+        tracing::info!(%address, "encoders may push by RTMP");
+        tokio::spawn(push::serve(listener, app.clone()));
+    }
     announce(http, media, &config)?;
 
     signals.next().await;
@@ -158,6 +171,12 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         library,
         broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
+        inputs: InputServerSettings {
+            command: ProcessCommand::own("input").context(OWN_FILE)?,
+            guard: config.inputs.guard(),
+            media_dir: std::path::absolute(config.media_dir()).context("cannot tell where inputs.media_dir is")?,
+        },
+        max_inputs: config.rooms.max_inputs as usize,
         canvas: config.video.canvas,
         fps: config.video.fps,
         ladder: config.ladder(),

@@ -10,6 +10,7 @@ mod decode;
 mod depay;
 mod encode;
 mod header;
+pub mod intake;
 mod pay;
 mod picture;
 pub mod scale;
@@ -92,24 +93,29 @@ pub enum CodecError {
     /// Frames come faster than they are decoded; this one was not taken.
     #[error("the decoder is {0} frames behind: drop to the next keyframe")]
     Behind(u64),
+    /// A source cannot be taken in.
+    #[error("{0}")]
+    Source(String),
     /// The decoder has failed and takes nothing any more.
     #[error("the decoder has failed: make a new one")]
     Failed,
 }
 
-/// Starts GStreamer, once a process, and looks whether every element is there.
+/// Starts GStreamer, once a process, and looks, once, whether every element is there.
 ///
 /// # Errors
 /// [`CodecError::Missing`] names the package to install.
 pub fn init() -> Result<(), CodecError> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    STARTED.get_or_init(|| gst::init().map_err(|error| error.to_string())).clone().map_err(CodecError::Start)?;
-    for (element, package) in NEEDED {
-        if gst::ElementFactory::find(element).is_none() {
-            return Err(CodecError::Missing { element, package });
-        }
+    static STARTED: OnceLock<Result<Option<(&str, &str)>, String>> = OnceLock::new();
+    let start = || match gst::init() {
+        Ok(()) => Ok(NEEDED.into_iter().find(|(element, _)| gst::ElementFactory::find(element).is_none())),
+        Err(error) => Err(error.to_string()),
+    };
+    match STARTED.get_or_init(start).clone() {
+        Ok(None) => Ok(()),
+        Ok(Some((element, package))) => Err(CodecError::Missing { element, package }),
+        Err(reason) => Err(CodecError::Start(reason)),
     }
-    Ok(())
 }
 
 /// The versions of GStreamer and of the plugins that bring what is needed: `GStreamer 1.22.0 with app 1.22.0, vpx 1.22.0`.

@@ -136,6 +136,8 @@ pub struct Rooms {
     pub max_viewers: u32,
     /// The most recordings and broadcasts of one room that run at a time.
     pub max_outputs: u32,
+    /// The most inputs of one room at a time.
+    pub max_inputs: u32,
     /// The most rooms at a time.
     pub max_rooms: u32,
     /// How long an empty room and its mixer stay, in seconds.
@@ -230,14 +232,21 @@ impl Outputs {
     }
 }
 
-/// Where inputs may be fetched from.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// Where inputs may be fetched from, and what may be pushed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inputs {
     /// Also private networks and this machine.
     pub allow_private: bool,
     /// Also these networks, whatever they are.
     pub allow: Vec<Network>,
+    /// The port that encoders push to by RTMP; 0 for none.
+    pub rtmp_port: u16,
+    /// The address it listens at.
+    pub rtmp_bind: IpAddr,
+    /// Where files are played from; `media` in the data folder where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub media_dir: Option<PathBuf>,
 }
 
 impl Inputs {
@@ -309,6 +318,18 @@ impl Default for Recordings {
     }
 }
 
+impl Default for Inputs {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            allow: Vec::new(),
+            rtmp_port: 0,
+            rtmp_bind: Ipv4Addr::LOCALHOST.into(),
+            media_dir: None,
+        }
+    }
+}
+
 impl Default for Rooms {
     fn default() -> Self {
         Self {
@@ -316,6 +337,7 @@ impl Default for Rooms {
             max_participants: 64,
             max_viewers: 2000,
             max_outputs: 16,
+            max_inputs: 8,
             max_rooms: 32,
             linger_seconds: 10,
         }
@@ -384,6 +406,11 @@ struct Wrong {
 }
 
 impl Config {
+    /// Where inputs play files from.
+    pub fn media_dir(&self) -> PathBuf {
+        self.inputs.media_dir.clone().unwrap_or_else(|| self.data.dir.join("media"))
+    }
+
     /// The quality ladder of the canvas: no tier has more pixels or frames than that.
     pub fn ladder(&self) -> Ladder {
         let Video { canvas, fps: canvas_fps, .. } = self.video;
@@ -448,6 +475,11 @@ impl Config {
             );
             return wrong("http.bind", &why);
         }
+        let Inputs { rtmp_port, rtmp_bind, .. } = self.inputs;
+        if rtmp_port != 0 && !rtmp_bind.to_canonical().is_loopback() && self.auth.key.is_none() && !self.auth.insecure {
+            let why = "without a key encoders are taken from this machine only: make a key, see http.bind, or give `--insecure`";
+            return wrong("inputs.rtmp_bind", why);
+        }
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
         }
@@ -470,9 +502,10 @@ impl Config {
     /// No limit is zero: that would not mean "no limit" but "nobody".
     fn check_numbers(&self) -> Result<(), Wrong> {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 17] = [
+        let least: [(&'static str, usize, usize); 18] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_viewers", rooms.max_viewers as usize, 1),
+            ("rooms.max_inputs", rooms.max_inputs as usize, 1),
             ("rooms.max_outputs", rooms.max_outputs as usize, 1),
             ("rooms.max_rooms", rooms.max_rooms as usize, 1),
             ("limits.sdp_bytes", limits.sdp_bytes, 1024),
@@ -529,7 +562,7 @@ mod tests {
         }
         let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
         let upload = upload.map(|key| format!("\n# {key} = "));
-        let others = ["# key = ", "# key_file = ", "# port = 3478"].map(str::to_owned);
+        let others = ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = "].map(str::to_owned);
         for optional in upload.into_iter().chain(others) {
             assert!(SAMPLE.contains(&optional), "{optional}");
         }

@@ -242,6 +242,15 @@ fn web(text: &str, write: &'static str, login: bool) -> Result<Web> {
     Ok(Web { tls, endpoint, url: Secret::from(String::from(url)) })
 }
 
+/// A location that a server at `base` names.
+pub(super) fn location(base: &str, location: &str) -> Result<Web> {
+    let joined = Url::parse(base).and_then(|base| base.join(location)).map_err(|_| DestinationError::NotAUrl(HTTP))?;
+    if !matches!(joined.scheme(), "http" | "https") || joined.as_str().len() > URL_MAX {
+        return Err(DestinationError::NotAUrl(HTTP));
+    }
+    web(joined.as_str(), HTTP, false)
+}
+
 fn file(name: &str) -> Result<Target> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | '_' | '-');
     let fine = (1..=128).contains(&name.len())

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Endpoint, Host};
+use super::{DestinationError, Endpoint, Host, parse};
 use crate::secret::Secret;
 
 /// The kinds of destinations.
@@ -94,6 +94,14 @@ pub struct Web {
 }
 
 impl Web {
+    /// What a server's `Location` means that answered here: a URL, or one relative to this.
+    ///
+    /// # Errors
+    /// It is none of the web.
+    pub fn join(&self, location: &str) -> Result<Self, DestinationError> {
+        parse::location(self.url.expose(), location)
+    }
+
     /// The port where none is written.
     pub const fn default_port(tls: bool) -> u16 {
         if tls { 443 } else { 80 }

@@ -11,6 +11,7 @@ pub mod hls;
 pub mod library;
 pub mod peer;
 pub mod problem;
+pub mod push;
 pub mod rooms;
 pub mod supervise;
 pub mod udp;

@@ -24,7 +24,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 26] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -42,6 +42,9 @@ pub const KINDS: [&str; 23] = [
     "no-output",
     "output",
     "too-many-outputs",
+    "no-input",
+    "input",
+    "too-many-inputs",
     "room-locked",
     "room-full",
     "too-many-joins",
@@ -199,6 +202,11 @@ impl From<RoomError> for Problem {
             RoomError::Refused(Refusal::FullOfOutputs(_)) => {
                 Self::of_kind(StatusCode::CONFLICT, "too-many-outputs", detail)
             }
+            RoomError::Refused(Refusal::FullOfInputs(_)) => {
+                Self::of_kind(StatusCode::CONFLICT, "too-many-inputs", detail)
+            }
+            RoomError::NoInput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-input", detail),
+            RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),

@@ -1,4 +1,4 @@
-//! The edge's child processes (mixers, outputs): starting one, talking to it, seeing that it is gone.
+//! The edge's child processes (mixers, outputs, inputs): starting one, talking to it, seeing that it is gone.
 //!
 //! Owns: the process, both directions of its link, the watchdog. Does not know: what the messages mean, who is in the
 //! room. Messages for the process come in by [`Link::send`], which never waits; what it says leaves through the
@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::link::ToMixer;
 use crate::link::frame::{self, Decoder};
+use crate::link::input::ToInput;
 use crate::link::output::ToOutput;
 
 /// Media messages waiting for a mixer; about half a second of thirty participants. The oldest goes first.
@@ -52,7 +53,7 @@ pub struct ProcessCommand {
 }
 
 impl ProcessCommand {
-    /// This program, as a `role`: `mixer` or `output`.
+    /// This program, as a `role`: `mixer`, `output` or `input`.
     ///
     /// # Errors
     /// When the system does not say where our program is.
@@ -95,6 +96,15 @@ impl ToProcess for ToOutput {
     }
 }
 
+impl ToProcess for ToInput {
+    const OVERFLOW: Overflow = Overflow::DropOldest(0);
+
+    /// It is only given orders.
+    fn is_media(&self) -> bool {
+        false
+    }
+}
+
 /// Hears what a process says. Called from the link's reader: must not wait.
 pub trait Listener: Send + 'static {
     /// What it says.
@@ -114,6 +124,8 @@ pub type MixerProcess = Process<ToMixer>;
 pub type OutputLink = Link<ToOutput>;
 /// A running output.
 pub type OutputProcess = Process<ToOutput>;
+/// A running input.
+pub type InputProcess = Process<ToInput>;
 
 /// The queue towards a process.
 #[derive(Debug)]
@@ -223,6 +235,18 @@ impl Drop for AbortOnDrop {
 /// # Errors
 /// Those of creating sockets and processes.
 pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) -> io::Result<Process<T>> {
+    start_with(command, Stdio::null(), listener)
+}
+
+/// The same, with something to be the standard output.
+///
+/// # Errors
+/// Those of creating sockets and processes.
+pub fn start_with<T: ToProcess>(
+    command: &ProcessCommand,
+    output: impl Into<Stdio>,
+    listener: impl Listener,
+) -> io::Result<Process<T>> {
     let (ours, theirs) = StdUnixStream::pair()?;
     for end in [&ours, &theirs] {
         // Smaller buffers only mean more wake-ups.
@@ -233,7 +257,7 @@ pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) ->
     let child = Command::new(&command.program)
         .args(&command.arguments)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
+        .stdout(output)
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();

@@ -1,11 +1,12 @@
 //! The link: what the edge and its processes say to each other, and how it is framed on a socket pair.
 //!
-//! Owns: the messages to and from a mixer (here) and an [`output`], their version, [`frame`], and the end of the link that
-//! a [`child`] process has. Does not know: how processes are started, media.
+//! Owns: the messages to and from a mixer (here), an [`output`] and an [`input`], their version, [`frame`], and the end of
+//! the link that a [`child`] process has. Does not know: how processes are started, media.
 //! A message is postcard behind a 32-bit length; writers batch many messages into one write.
 
 pub mod child;
 pub mod frame;
+pub mod input;
 pub mod output;
 pub mod sidecar;
 

@@ -68,6 +68,10 @@ pub enum FileState {
     Recording,
     /// It is whole.
     Finished,
+    /// It is whole, but ended early.
+    Failed,
+    /// It is whole, but whoever wrote it was killed, and the server finished it.
+    Mended,
 }
 
 /// Somebody's presence.
@@ -136,17 +140,18 @@ const fn is_zero(number: &u64) -> bool {
 
 impl Sidecar {
     /// The file's chapters, in order: who joined, and whoever was the main speaker for ten seconds or more. None for a file
-    /// in which neither happened.
+    /// in which neither happened. How long a file is that still grows nobody knows.
     pub fn chapters(&self) -> Vec<Chapter> {
+        let end = if self.state == FileState::Recording { f64::INFINITY } else { self.duration };
         let joined = self.people.iter().filter(|stay| stay.from > 0.0);
         let mut places: Vec<(f64, String)> =
             joined.map(|stay| (stay.from, format!("{} joins", self.name(stay.participant)))).collect();
-        let ends = self.speakers.iter().skip(1).map(|speech| speech.at).chain([self.duration]);
+        let ends = self.speakers.iter().skip(1).map(|speech| speech.at).chain([end]);
         let long = self.speakers.iter().zip(ends).filter(|(speech, end)| end - speech.at >= SPEECH_MIN);
         places.extend(
             long.filter_map(|(speech, _)| Some((speech.at, format!("{} speaks", self.name(speech.participant?))))),
         );
-        places.retain(|(at, _)| *at < self.duration);
+        places.retain(|(at, _)| *at < end);
         places.sort_by(|a, b| a.0.total_cmp(&b.0));
         // A player shows nothing before the first chapter.
         if places.first().is_some_and(|(at, _)| *at > 0.0) {
@@ -178,7 +183,7 @@ mod tests {
             recording: OutputId(1),
             part: 0,
             format: FileFormat::Mp4,
-            state: FileState::Recording,
+            state: FileState::Finished,
             reason: None,
             started: "2026-11-25T18:42:31Z".into(),
             ended: None,
@@ -208,6 +213,8 @@ mod tests {
         assert_eq!(chapters(&sidecar), expected);
         let json = serde_json::to_string(&sidecar).expect("JSON");
         assert_eq!(serde_json::from_str::<Sidecar>(&json).expect("reads back"), sidecar);
+        (sidecar.state, sidecar.duration) = (FileState::Recording, 0.0);
+        assert_eq!(chapters(&sidecar), expected, "what was written down before the writer was killed");
         sidecar.speakers.clear();
         sidecar.people.truncate(1);
         assert_eq!(chapters(&sidecar), []);

@@ -54,6 +54,8 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
         report.state = if failure.is_some() { OutputState::Failed } else { OutputState::Finished };
         report.reason.clone_from(&failure);
     });
+    // What the end has added is told as well.
+    desk.say(FromOutput::Report(desk.current()));
     desk.say(FromOutput::Ended { failure });
     writer.join().expect("a panic ends the process");
     // The reader may wait for the edge for ever; that it found the link broken matters only when it is done by now.

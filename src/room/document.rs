@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{OutputId, ParticipantId, RoomName, ViewName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::Layout;
 use crate::media::{Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::tier::Limit;
@@ -64,6 +64,52 @@ pub struct RoomDocument {
     pub recordings: Vec<RecordingDocument>,
     /// The broadcasts that run, and the last ones that ran.
     pub broadcasts: Vec<BroadcastDocument>,
+    /// The inputs that run, and the last ones that ran.
+    pub inputs: Vec<InputDocument>,
+}
+
+/// What an input is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputState {
+    /// Nothing has come of it yet.
+    #[default]
+    Starting,
+    /// It is seen or heard.
+    Live,
+    /// The source, or the process of ours, is gone or does not answer; it is tried again.
+    Reconnecting,
+    /// Over: it came to its end, or somebody ended it.
+    Finished,
+    /// Over, because something went wrong that trying again does not mend.
+    Failed,
+}
+
+/// A source from elsewhere that takes part in a room.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InputDocument {
+    /// Its id.
+    pub id: InputId,
+    /// Where it is from, without what is secret of it.
+    pub url: String,
+    /// Shown on its tile.
+    pub name: String,
+    /// It begins again at its end.
+    #[serde(rename = "loop")]
+    pub repeat: bool,
+    /// What it is doing.
+    pub state: InputState,
+    /// What was wrong when it last broke off, for people to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who it is in the room; it is gone from there when it is over.
+    pub participant: ParticipantId,
+    /// Bits per second lately, as it is sent on to the room.
+    pub bitrate: u64,
+    /// How often it was connected to anew.
+    pub reconnects: u32,
+    /// Size of its picture as it comes, once it is known.
+    pub size: Option<Size>,
 }
 
 /// What a recording or broadcast is doing.
@@ -176,6 +222,9 @@ pub struct BroadcastDocument {
     pub reconnects: u32,
     /// Frames not sent because the far end was too slow.
     pub dropped: u64,
+    /// Of bare RTP: the SDP that a player opens it with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sdp: Option<String>,
 }
 
 /// A person or program in a room.
@@ -350,6 +399,11 @@ pub enum Event {
     Broadcast {
         /// As it is now.
         broadcast: BroadcastDocument,
+    },
+    /// An input began, ended, or does something else now.
+    Input {
+        /// As it is now.
+        input: InputDocument,
     },
     /// What the mixer process does.
     Mixer {

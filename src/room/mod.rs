@@ -8,6 +8,7 @@
 //! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
 
 pub mod document;
+pub mod inputs;
 mod levels;
 mod orders;
 pub mod outputs;
@@ -18,6 +19,7 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::inputs::Inputs;
 use self::levels::Levels;
 use self::outputs::Outputs;
 pub use self::traffic::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route};
@@ -112,6 +114,7 @@ pub struct Room {
     streams: StreamSet,
     routes: Vec<Route>,
     outputs: Outputs,
+    inputs: Inputs,
     effects: VecDeque<Effect>,
 }
 
@@ -142,6 +145,7 @@ impl Room {
             streams: StreamSet::default(),
             routes: Vec::new(),
             outputs: Outputs::default(),
+            inputs: Inputs::default(),
             effects: VecDeque::new(),
         }
     }
@@ -152,11 +156,16 @@ impl Room {
     /// See [`Refusal`].
     pub fn admit(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
         self.now = now;
+        if self.locked && !self.ended && who.role < Role::Moderator {
+            return Err(Refusal::Locked);
+        }
+        self.seat(now, who)
+    }
+
+    /// Lets somebody in where there is room.
+    fn seat(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
         if self.ended {
             return Err(Refusal::Ended);
-        }
-        if self.locked && who.role < Role::Moderator {
-            return Err(Refusal::Locked);
         }
         let watches = who.sends.is_empty();
         let alike = self.people.values().filter(|person| person.sources.is_empty() == watches).count();
@@ -255,6 +264,7 @@ impl Room {
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
             Input::Output(output, news) => self.output_news(now, output, news),
+            Input::Input(input, news) => self.input_news(now, input, news),
             Input::Update(participant, patch) => self.update(now, participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),
@@ -276,7 +286,7 @@ impl Room {
         let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
         let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
         let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
-        [linger, rested, self.asks, self.outputs.timeout()].into_iter().flatten().min()
+        [linger, rested, self.asks, self.outputs.timeout(), self.inputs.timeout()].into_iter().flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -295,6 +305,7 @@ impl Room {
             streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
             recordings: self.outputs.recordings(),
             broadcasts: self.outputs.broadcasts(),
+            inputs: self.inputs.documents(),
         }
     }
 
@@ -396,6 +407,7 @@ impl Room {
     }
 
     fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
+        self.input_left(participant);
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
@@ -514,6 +526,7 @@ impl Room {
             self.refresh();
         }
         self.output_timeout(now);
+        self.input_timeout(now);
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {
             return;
@@ -536,6 +549,7 @@ impl Room {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.stop_inputs();
         self.finish_outputs();
         self.stop_mixer();
         self.emit(|_| Event::Ended { reason });

@@ -94,6 +94,8 @@ pub struct OutputReport {
     pub reconnects: u32,
     /// Frames and packets not written or sent.
     pub dropped: u64,
+    /// What a player opens what is sent with, where it needs to be told (RFC 8866).
+    pub sdp: Option<String>,
 }
 
 /// The recordings and broadcasts of a room.
@@ -176,9 +178,9 @@ impl Output {
     }
 
     fn broadcast(&self, id: OutputId, kind: &str, url: &str) -> BroadcastDocument {
-        let OutputReport { state, reason, bytes, bitrate, duration, reconnects, dropped } = self.total();
+        let OutputReport { state, reason, bytes, bitrate, duration, reconnects, dropped, sdp } = self.total();
         let (kind, url, duration) = (kind.to_owned(), url.to_owned(), duration.as_secs_f64());
-        BroadcastDocument { id, kind, url, state, reason, bitrate, bytes, duration, reconnects, dropped }
+        BroadcastDocument { id, kind, url, state, reason, bitrate, bytes, duration, reconnects, dropped, sdp }
     }
 }
 

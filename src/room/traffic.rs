@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
+use super::inputs::InputNews;
 use super::outputs::OutputNews;
-use crate::id::{OutputId, ParticipantId, RoomName, SourceId};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId};
 use crate::layout::{Layout, Scene};
 use crate::media::{Codec, Size, SoundTaken, SourceKind};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
@@ -31,6 +32,8 @@ pub struct RoomSettings {
     pub max_viewers: usize,
     /// How many recordings and broadcasts may run.
     pub max_outputs: usize,
+    /// How many inputs may run.
+    pub max_inputs: usize,
     /// How long the mixer, and a room made by a join, outlive the last leave.
     pub linger: Duration,
     /// Stays when empty, until it is deleted.
@@ -78,6 +81,9 @@ pub enum Refusal {
     /// As many recordings and broadcasts as the configuration allows.
     #[error("{0} recordings and broadcasts of this room run already: stop one first, or raise rooms.max_outputs")]
     FullOfOutputs(usize),
+    /// As many inputs as the configuration allows.
+    #[error("{0} inputs take part in this room already: end one first, or raise rooms.max_inputs")]
+    FullOfInputs(usize),
     /// Being deleted.
     #[error("the room has just ended: join again to begin a new one")]
     Ended,
@@ -110,6 +116,8 @@ pub enum Input {
     MixerLost,
     /// News of a recording or broadcast.
     Output(OutputId, OutputNews),
+    /// News of an input.
+    Input(InputId, InputNews),
     /// Somebody changes a participant.
     Update(ParticipantId, ParticipantPatch),
     /// Somebody changes the room.
@@ -145,6 +153,10 @@ pub enum Effect {
     FinishOutput(OutputId),
     /// Which recordings and broadcasts get what from now on.
     OutputRoutes(Vec<OutputRoute>),
+    /// Start the process of an input.
+    StartInput(InputId),
+    /// End it.
+    StopInput(InputId),
     /// Close this connection.
     Close(ParticipantId),
     /// Tell everyone who listens to events.

@@ -12,6 +12,7 @@
   const TONES = [363, 451, 591, 788, 1067, 1450, 1876, 2416, 3081];
   const AMPLITUDE = 0.06;
   const BAR_TURN = 2400; // ms for the bar to go across
+  const BEEP = 2000; // Hz of the clapper
 
   const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
   const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
@@ -92,15 +93,45 @@
     return { track, stop: () => { tone.stop(); track.stop(); } };
   }
 
+  /** A dark picture that is white while a beep is heard: for a tenth of a second, every two seconds. */
+  function clapper({ width, height, fps }) {
+    const ctx = audio();
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    const pen = canvas.getContext('2d', { alpha: false });
+    let white = false;
+    const draw = () => {
+      pen.fillStyle = white ? 'rgb(255,255,255)' : `rgb(20,20,${20 + Math.round(4 * Math.random())})`;
+      pen.fillRect(0, 0, width, height);
+    };
+    const tone = new OscillatorNode(ctx, { frequency: BEEP });
+    const gain = new GainNode(ctx, { gain: 0 });
+    const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
+    tone.connect(gain).connect(out);
+    tone.start();
+    const show = (now) => { white = now; draw(); };
+    const clap = () => {
+      const soon = ctx.currentTime + 0.03;
+      gain.gain.setValueAtTime(0.3, soon);
+      gain.gain.setValueAtTime(0, soon + 0.1);
+      setTimeout(show, 30, true);
+      setTimeout(show, 130, false);
+    };
+    const timers = [setInterval(draw, 1000 / fps), setInterval(clap, 2000)];
+    const tracks = [canvas.captureStream(fps).getVideoTracks()[0], out.stream.getAudioTracks()[0]];
+    const stop = () => { timers.forEach(clearInterval); tracks.forEach((track) => track.stop()); };
+    return tracks.map((track) => ({ track, stop }));
+  }
+
   class Person {
     /**
      * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the received one
      * where the server encodes it, else VP8; path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of
-     * the URL's query; encodings: how to send the video (simulcast); speech: a sound file in base64, said instead of a tone.
+     * the URL's query; encodings: how to send the video (simulcast); speech: a sound file in base64, said instead of a tone;
+     * claps: flashes and beeps instead of colour and tone.
      */
-    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech,
+    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech, claps = false,
       picture = { width: 320, height: 180, fps: 15 } }) {
-      Object.assign(this, { k, room, name, codec, query, encodings, speech });
+      Object.assign(this, { k, room, name, codec, query, encodings, speech, claps });
       this.path = path ?? `/v1/rooms/${room}/participants`;
       this.send = { video: true, audio: true, ...send };
       this.receive = { video: true, audio: true, ...receive };
@@ -112,8 +143,11 @@
     }
 
     async join() {
-      if (this.send.video) this.camera = camera(this.k, this.picture);
-      if (this.send.audio) this.microphone = await microphone(this.k, this.speech);
+      if (this.claps) [this.camera, this.microphone] = clapper(this.picture);
+      else {
+        if (this.send.video) this.camera = camera(this.k, this.picture);
+        if (this.send.audio) this.microphone = await microphone(this.k, this.speech);
+      }
       const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
       pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
       pc.ontrack = ({ track }) => this.#take(track);

@@ -12,7 +12,9 @@ import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
+import * as inputs from './scenarios/inputs.mjs';
 import * as network from './scenarios/network.mjs';
+import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
@@ -20,7 +22,9 @@ import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...network, ...peers, ...sound, ...studio, ...uplink, ...web };
+const scenarios = {
+  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...sound, ...studio, ...uplink, ...web,
+};
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -93,6 +93,11 @@ impl Server {
         *self = Self::start_with(&Settings { http: Some(http), ..Settings::default() });
     }
 
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.http)
     }
@@ -103,11 +108,16 @@ impl Server {
 
     /// Processes of this server that are mixers.
     pub(crate) fn mixers(&self) -> Vec<Pid> {
+        self.processes("mixer")
+    }
+
+    /// Processes of this server in this role.
+    pub(crate) fn processes(&self, role: &str) -> Vec<Pid> {
         children_of(self.child.id())
             .into_iter()
             .filter(|pid| {
                 let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                line.split(|byte| *byte == 0).any(|argument| argument == b"mixer")
+                line.split(|byte| *byte == 0).any(|argument| argument == role.as_bytes())
             })
             .filter_map(|pid| Pid::from_raw(pid.cast_signed()))
             .collect()

@@ -4,4 +4,6 @@
 
 mod files;
 mod media;
+mod outputs;
 mod probe;
+mod rig;

@@ -49,6 +49,8 @@ test('an output says what it does', () => {
   assert.deepEqual(air.facts(live, 'broadcast', 0, 1000), ['1:02', '1.6 Mbit/s', '1 reconnect', '3 frames left out']);
   assert.deepEqual(air.facts({ state: 'failed', bytes: 0 }, 'recording', 0, 0), ['Failed']);
   assert.deepEqual(air.facts({ state: 'live', duration: 1, bytes: 2_000_000 }, 'recording', 0, 0), ['0:01', '2.0 MB']);
+  const input = { state: 'live', size: { width: 640, height: 360 }, bitrate: 500_000, reconnects: 0 };
+  assert.deepEqual(air.facts(input, 'input', 0, 9000), ['640×360', '500 kbit/s']);
   assert.equal(air.title({ format: 'ogg', kind: 'view' }, 'recording'), 'Recording, Sound only');
   assert.equal(air.title({ kind: 'tracks', format: 'mkv' }, 'recording'), 'Recording, a file for each person');
   assert.equal(air.title({ kind: 'srt' }, 'broadcast'), 'Live, SRT');

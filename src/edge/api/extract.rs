@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::App;
 use crate::edge::library::FileName;
 use crate::edge::problem::Problem;
-use crate::id::{OutputId, ParticipantId, RoomName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 
 /// How much of a body that is too large is still read and thrown away: a caller that is still sending when we hang up
 /// may never see our answer.
@@ -100,6 +100,8 @@ pub(super) struct Participant(pub(super) ParticipantId);
 pub(super) struct Output(pub(super) OutputId);
 /// The recording's file of the path.
 pub(super) struct Recording(pub(super) FileName);
+/// The input of the path.
+pub(super) struct Injected(pub(super) InputId);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
 
@@ -134,6 +136,14 @@ impl FromRequestParts<App> for Recording {
         // A text that is no name names nothing that is there.
         let name = param(parts, app, "file").await;
         name.map(Self).map_err(|wrong| Problem::of_kind(StatusCode::NOT_FOUND, "no-recording", wrong.detail()))
+    }
+}
+
+impl FromRequestParts<App> for Injected {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        param(parts, app, "id").await.map(Self)
     }
 }
 

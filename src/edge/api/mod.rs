@@ -7,6 +7,7 @@
 mod admission;
 mod extract;
 mod guard;
+mod inputs;
 mod library;
 mod outputs;
 mod participants;
@@ -124,6 +125,11 @@ impl App {
 
     pub(super) fn library(&self) -> &Library {
         &self.0.library
+    }
+
+    /// Who may do what.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.0.authority
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

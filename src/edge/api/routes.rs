@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, library, outputs, participants, rooms, service, sessions};
+use super::{App, guard, inputs, library, outputs, participants, rooms, service, sessions};
 use crate::edge::problem::Problem;
 use crate::edge::{events, hls, web};
 use crate::room::document::Role;
@@ -65,6 +65,8 @@ const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
 const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
 const FILE: &str = "/v1/recordings/{file}";
+const INPUTS: &str = "/v1/rooms/{room}/inputs";
+const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
 const SESSION: &str = "/v1/sessions/{secret}";
 
 /// All routes.
@@ -98,6 +100,10 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, BROADCASTS, Room(Moderator), outputs::begin_broadcast),
         route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
         route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
+        route(Method::GET, INPUTS, Room(Viewer), inputs::list),
+        route(Method::POST, INPUTS, Room(Moderator), inputs::begin),
+        route(Method::GET, INPUT, Room(Viewer), inputs::get),
+        route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
         route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),

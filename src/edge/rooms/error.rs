@@ -3,7 +3,7 @@
 //! Owns: [`RoomError`]. Does not know: HTTP statuses ([`crate::edge::problem`]).
 
 use crate::edge::peer::PeerError;
-use crate::id::{OutputId, ParticipantId, RoomName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::room::Refusal;
 use crate::sdp::{FragmentError, OfferError};
 
@@ -40,6 +40,12 @@ pub enum RoomError {
     /// What is to be recorded or broadcast makes no sense.
     #[error("{0}")]
     Output(String),
+    /// No such input.
+    #[error("there is no input `{0}` in this room")]
+    NoInput(InputId),
+    /// What is to be taken in makes no sense.
+    #[error("{0}")]
+    Input(String),
     /// No such session.
     #[error("there is no such session: it ended, or never was; join again")]
     NoSession,

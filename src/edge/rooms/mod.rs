@@ -5,6 +5,7 @@
 //! Every method sends one command to a room's task ([`task`]) or talks to a session's peer; none holds a lock meanwhile.
 
 mod error;
+mod inputs;
 mod outputs;
 mod routes;
 mod sessions;
@@ -21,19 +22,23 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::error::RoomError;
+pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
-pub use self::settings::{RecordingSettings, RoomCounters, ServerSettings};
+pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use self::task::{Command, RoomTask};
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
-use crate::id::{OutputId, ParticipantId, RoomName};
+use crate::edge::supervise::ProcessCommand;
+use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::room::document::{
-    BroadcastDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument, RoomDocument, RoomPatch,
+    BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
+    RoomDocument, RoomPatch,
 };
+use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
 use crate::room::{Input, Refusal};
 
@@ -234,6 +239,57 @@ impl Rooms {
         self.broadcast_of(name, id).await?;
         tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
         self.broadcast_of(name, id).await
+    }
+
+    /// Takes a source in, as a participant; makes the room where it is not there, as a join does.
+    ///
+    /// # Errors
+    /// When the room cannot be made, has as many inputs or people as it may, or the request makes no sense.
+    pub async fn add_input(&self, name: &RoomName, request: &InputRequest) -> Result<InputDocument, RoomError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(RoomError::ShuttingDown);
+        }
+        let planned = request.plan(&self.inner.settings).map_err(RoomError::Input)?;
+        let room = self.room_for_join(name)?;
+        let id = ask(&room, |reply| Command::AddInput(planned, reply)).await??;
+        self.input(name, id).await
+    }
+
+    /// Lets an encoder in that pushes; the room is made as for a join.
+    ///
+    /// # Errors
+    /// When the room cannot be made, or has as many inputs or people as it may; then the encoder has been hung up on.
+    pub async fn publish(&self, name: &RoomName, shown: String, pushed: Pushed) -> Result<InputId, RoomError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(RoomError::ShuttingDown);
+        }
+        let room = self.room_for_join(name)?;
+        let planned = pushed.plan(name, shown);
+        Ok(ask(&room, |reply| Command::AddInput(planned, reply)).await??)
+    }
+
+    /// How a process is started that takes a source in.
+    pub(in crate::edge) fn input_command(&self) -> &ProcessCommand {
+        &self.inner.settings.inputs.command
+    }
+
+    /// One input.
+    ///
+    /// # Errors
+    /// When room or input is not there.
+    pub async fn input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.inputs.into_iter().find(|known| known.id == id).ok_or(RoomError::NoInput(id))
+    }
+
+    /// Ends an input; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or input is not there.
+    pub async fn stop_input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
+        self.input(name, id).await?;
+        tell(&self.find(name)?, Input::Input(id, InputNews::Stop)).await?;
+        self.input(name, id).await
     }
 
     async fn add_output(&self, room: &mpsc::Sender<Command>, planned: Planned) -> Result<OutputId, RoomError> {

@@ -36,6 +36,10 @@ pub struct ServerSettings {
     pub library: Library,
     /// Which addresses broadcasts may go to.
     pub broadcasts: Guard,
+    /// How inputs are started, and where they may be from.
+    pub inputs: InputServerSettings,
+    /// How many inputs may run in one room.
+    pub max_inputs: usize,
     /// How many recordings and broadcasts may run in one room.
     pub max_outputs: usize,
     /// The picture everyone gets.
@@ -79,6 +83,17 @@ pub struct RecordingSettings {
     pub floor_bytes: u64,
 }
 
+/// How inputs are started, and where they may be from.
+#[derive(Debug, Clone)]
+pub struct InputServerSettings {
+    /// How to start one.
+    pub command: ProcessCommand,
+    /// Which addresses they may be fetched from.
+    pub guard: Guard,
+    /// Where files are played from.
+    pub media_dir: PathBuf,
+}
+
 impl ServerSettings {
     pub(super) fn mixer_settings(&self, room: &RoomName, epoch: Timestamp) -> MixerSettings {
         MixerSettings {
@@ -101,6 +116,7 @@ impl ServerSettings {
             max_participants: self.max_participants,
             max_viewers: self.max_viewers,
             max_outputs: self.max_outputs,
+            max_inputs: self.max_inputs,
             linger: self.linger,
             permanent,
         }

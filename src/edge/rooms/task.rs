@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::inputs::{self, Inputs, PlannedInput};
 use super::outputs::{self, Beginning, Outputs, Planned, Said};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
@@ -19,11 +20,12 @@ use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
 use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, Listener, MixerProcess};
-use crate::id::{OutputId, ParticipantId, SourceId};
+use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
 use crate::room::document::{Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
+use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
 use crate::room::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
@@ -53,6 +55,10 @@ pub(super) enum Command {
     AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
     /// The process of this generation of an output says something.
     Output(OutputId, u32, Said),
+    /// An input is wanted.
+    AddInput(PlannedInput, oneshot::Sender<Result<InputId, Refusal>>),
+    /// The process of this generation of an input says something.
+    Injected(InputId, u32, inputs::Said),
     /// Measured bits per second by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The room's document.
@@ -73,6 +79,7 @@ pub(super) struct RoomTask {
     link: CurrentLink,
     taps: Taps,
     outputs: Outputs,
+    inputs: Inputs,
     routes: Arc<ArcSwap<RouteTable>>,
     wanted: Vec<Route>,
     wanted_by_outputs: Vec<OutputRoute>,
@@ -103,6 +110,7 @@ impl RoomTask {
         let task = Self {
             room: Room::new(settings, now),
             outputs: Outputs::new(server.endings.clone()),
+            inputs: Inputs::new(server.endings.clone()),
             server,
             epoch: now,
             commands: commands.clone(),
@@ -203,6 +211,12 @@ impl RoomTask {
                     self.room.handle(now, Input::Output(id, news));
                 }
             }
+            Command::AddInput(planned, reply) => self.add_input(now, planned, reply),
+            Command::Injected(id, generation, said) => {
+                if let Some(news) = self.inputs.news(id, generation, said) {
+                    self.room.handle(now, Input::Input(id, news));
+                }
+            }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
             // Whoever asked may have gone away; then nobody needs the answer.
             Command::Document(reply) => drop(reply.send(self.room.document())),
@@ -212,6 +226,20 @@ impl RoomTask {
                 let first = event_text(document.version, &Event::Room(Box::new(document)));
                 drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
             }
+        }
+    }
+
+    fn add_input(&mut self, now: Timestamp, planned: PlannedInput, reply: oneshot::Sender<Result<InputId, Refusal>>) {
+        let added = self.room.add_input(now, planned.wish.clone()).map(|(id, admitted)| {
+            let (_, uplink) = self.admitted(admitted);
+            self.inputs.add(id, planned, uplink);
+            id
+        });
+        if reply.send(added).is_err()
+            && let Ok(id) = added
+        {
+            // Whoever asked has gone away meanwhile.
+            self.room.handle(now, Input::Input(id, InputNews::Stop));
         }
     }
 
@@ -302,6 +330,13 @@ impl RoomTask {
                 self.wanted_by_outputs = routes;
                 self.publish_routes();
             }
+            Effect::StartInput(id) => {
+                let started = self.inputs.start(id, self.room.name(), &self.server, self.commands.clone());
+                if let Err(why) = started {
+                    self.room.handle(time::now(), Input::Input(id, InputNews::Lost(why)));
+                }
+            }
+            Effect::StopInput(id) => self.inputs.stop(id),
             Effect::Close(participant) => {
                 if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
                     close(peer);
@@ -402,6 +437,7 @@ impl RoomTask {
 
     fn ask_keyframe(&self, participant: ParticipantId, source: SourceId) {
         let Some(member) = self.peers.get(&participant) else { return };
+        self.inputs.ask_keyframe(&member.uplink);
         let kind = member.sources.iter().find(|(_, id)| *id == source).map(|(kind, _)| *kind);
         let Some((joined, kind)) = member.peer.as_ref().zip(kind) else { return };
         let mid = joined.mids.iter().find(|(_, known)| *known == kind).map(|(mid, _)| mid.clone());

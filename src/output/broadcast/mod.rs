@@ -11,9 +11,11 @@ mod backoff;
 mod progress;
 mod queue;
 mod rtmp;
+mod rtp;
 mod sender;
 mod srt;
 mod ts;
+mod whip;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -102,6 +104,7 @@ impl Broadcast {
             destination,
             guard: target.guard.clone(),
             stream: stream.clone(),
+            epoch,
             feed: feed.clone(),
             desk: desk.clone(),
         };

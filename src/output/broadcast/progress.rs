@@ -93,7 +93,7 @@ impl Progress {
 }
 
 /// How long so many ticks are.
-fn ticks(count: u64, rate: u32) -> Duration {
+pub(super) fn ticks(count: u64, rate: u32) -> Duration {
     let rate = u64::from(rate);
     Duration::from_secs(count / rate) + Duration::from_nanos(count % rate * 1_000_000_000 / rate)
 }

@@ -78,7 +78,9 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                 let length = match length {
                     Ok(length) => length,
                     // Some servers refuse without a word.
-                    Err(_) if publisher.client.has_asked() && !ready => return Err(refused("it closed the connection")),
+                    Err(_) if publisher.client.has_asked() && !progress.is_live() => {
+                        return Err(refused("it closed the connection"));
+                    }
                     Err(error) => return Err(error.into()),
                 };
                 for event in publisher.client.input(&bytes[..length])? {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::progress::Progress;
 use super::queue::Feed;
-use super::{rtmp, srt};
+use super::{rtmp, rtp, srt, whip};
 use crate::destination::{Destination, Guard, Target};
 use crate::dial::DialError;
 use crate::output::Desk;
 use crate::plan::StreamSpec;
-use crate::time;
+use crate::time::{self, Timestamp};
 
 /// A far end that never took anything and refuses so often in a row is believed. One that did may only hold the
 /// connection before for alive.
@@ -40,6 +40,8 @@ pub(super) struct Sender {
     pub(super) destination: Destination,
     pub(super) guard: Guard,
     pub(super) stream: StreamSpec,
+    /// The room's epoch.
+    pub(super) epoch: Timestamp,
     pub(super) feed: Feed,
     pub(super) desk: Desk,
 }
@@ -90,6 +92,8 @@ impl Sender {
         match self.destination.target() {
             Target::Rtmp(server) => rtmp::send(server, self, progress).await,
             Target::Srt(srt) => srt::send(srt, self, progress).await,
+            Target::Whip(server) => whip::send(server, self, progress).await,
+            Target::Rtp(endpoint) => rtp::send(endpoint, self, progress).await,
             other => Ended::Final(format!("{other} is not sent to")),
         }
     }

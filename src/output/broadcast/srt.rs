@@ -38,9 +38,12 @@ async fn stream(srt: &Srt, sender: &Sender, progress: &mut Progress) -> Result<(
         tokio::select! {
             _ = look.tick() => {
                 if let Some(why) = connection.failure() {
-                    let hint = if srt.passphrase.is_some() { " (or another passphrase)" } else { "" };
-                    let far = if progress.is_live() { "the connection broke" } else { "nobody answers there" };
-                    return Err(Ended::Broken(format!("{far}{hint}: {why}")));
+                    let far = match (progress.is_live(), &srt.passphrase) {
+                        (true, _) => "the connection broke",
+                        (false, None) => "nobody answers there",
+                        (false, Some(_)) => "nobody answers there, or with another passphrase",
+                    };
+                    return Err(Ended::Broken(format!("{far}: {why}")));
                 }
             }
             // What does not fit waits in the feed, which drops what is too old.

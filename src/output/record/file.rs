@@ -23,8 +23,10 @@ use crate::time::{Timestamp, unix_seconds};
 
 /// A piece of a file. Half a second: with what is on its way no more than the last second is lost.
 const PIECE: Duration = Duration::from_millis(500);
-/// The JSON is written again this long after it changed, and longer the larger it is.
-const SIDECAR_EVERY: Duration = Duration::from_secs(2);
+/// The JSON is written again this long after it was written, and longer the larger it is: when it has changed, and when
+/// nothing but the file's length has.
+const SIDECAR_CHANGED: Duration = Duration::from_secs(2);
+const SIDECAR_SAME: Duration = Duration::from_secs(15);
 /// Numbers that are tried for a name that is not taken.
 const NAMES: u32 = 10_000;
 
@@ -248,7 +250,8 @@ impl Part {
         if links == 0 {
             return Err(Failure(format!("{} was deleted while it was being written", self.path.display())));
         }
-        if self.changed && self.written.is_none_or(|written| now.since(written) >= SIDECAR_EVERY) {
+        let every = if self.changed { SIDECAR_CHANGED } else { SIDECAR_SAME };
+        if self.written.is_none_or(|written| now.since(written) >= every) {
             self.write_sidecar(now);
         }
         Ok(())
@@ -280,13 +283,12 @@ impl Part {
             appended = appended.and_then(|()| self.append(&piece));
         }
         self.pages.fill(&mut self.sidecar);
+        self.sidecar.state = if reason.is_some() { FileState::Failed } else { FileState::Finished };
         let chapters = self.sidecar.chapters();
-        let finished = container::finish(self.sidecar.format, &mut self.file, &chapters);
-        let closed = match finished {
+        let closed = match container::finish(self.sidecar.format, &mut self.file, &chapters) {
             Ok(found) => {
                 self.sidecar.duration = found.duration.as_secs_f64();
                 self.sidecar.bytes = found.bytes;
-                self.sidecar.state = FileState::Finished;
                 Ok(())
             }
             // It was begun a moment ago: there is nothing to keep.
@@ -294,7 +296,11 @@ impl Part {
                 let removed = fs::remove_file(&self.path).and_then(|()| fs::remove_file(&self.beside));
                 return removed.map_err(|error| failed("remove", &self.path, &error));
             }
-            Err(error) => Err(Failure(format!("cannot finish {}: {error}", self.path.display()))),
+            // It plays as it is; the next server tries again.
+            Err(error) => {
+                self.sidecar.state = FileState::Recording;
+                Err(Failure(format!("cannot finish {}: {error}", self.path.display())))
+            }
         };
         self.sidecar.reason = reason.map(|Failure(reason)| reason.clone());
         self.sidecar.ended = Some(wall_clock());

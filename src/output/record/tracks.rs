@@ -330,7 +330,9 @@ impl Tracks {
     ) -> Result<(), Failure> {
         self.begin(participant, now)?;
         let files = self.people.remove(&participant).map(|person| person.files).unwrap_or_default();
-        files.into_iter().fold(Ok(()), |outcome, open| outcome.and(self.close(open, reason)))
+        // Each is closed, whatever becomes of the others.
+        let closed: Vec<Result<(), Failure>> = files.into_iter().map(|open| self.close(open, reason)).collect();
+        closed.into_iter().collect()
     }
 
     fn time_passes(&mut self, now: Timestamp) -> Result<(), Failure> {
@@ -340,11 +342,11 @@ impl Tracks {
         people.into_iter().try_for_each(|participant| self.begin_if_complete(participant, now))?;
         if self.checked.is_none_or(|checked| now.since(checked) >= CHECK) {
             self.checked = Some(now);
-            self.folder.check()?;
             for open in self.people.values_mut().flat_map(|person| &mut person.files) {
                 open.part.lasts(open.lasts());
                 open.part.tick(now)?;
             }
+            self.folder.check()?;
         }
         self.report();
         Ok(())

@@ -132,7 +132,7 @@ impl Recording {
         }
         let sound = tracks.len();
         tracks.extend(self.sound.as_ref().map(sound::Track::spec));
-        let video_start = first.map_or(start * u64::from(VIDEO_CLOCK) / u64::from(AUDIO_RATE), |frame| frame.time);
+        let video_start = first.map_or(0, |frame| frame.time);
         let at = self.epoch + duration(start);
         let part = self.folder.create(tracks, at, None, self.diary.open(at))?;
         self.tell(&part, false);
@@ -280,11 +280,11 @@ impl Recording {
         }
         if self.checked.is_none_or(|checked| now.since(checked) >= CHECK) {
             self.checked = Some(now);
-            self.folder.check()?;
             for open in self.closing.iter_mut().chain(&mut self.growing) {
                 open.part.lasts(open.lasts());
                 open.part.tick(now)?;
             }
+            self.folder.check()?;
         }
         self.ask(now);
         self.report(now);

@@ -3,6 +3,7 @@
 
 mod contract;
 mod events;
+mod inputs;
 mod joining;
 mod recordings;
 
@@ -23,7 +24,7 @@ use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library};
 use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
-use crate::edge::rooms::{RecordingSettings, RoomCounters, ServerSettings};
+use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::udp::Mux;
 use crate::room::document::Role;
@@ -91,12 +92,18 @@ impl Api {
         let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is mended here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
-            mixer,
+            mixer: mixer.clone(),
             recordings: RecordingSettings { folder: library.folder().to_owned(), floor_bytes: 0 },
             library: library.clone(),
             broadcasts: config.outputs.guard(),
             max_outputs: 2,
             hls: HlsBroadcasts::default(),
+            inputs: InputServerSettings {
+                command: mixer.clone(),
+                guard: config.inputs.guard(),
+                media_dir: "media".into(),
+            },
+            max_inputs: 2,
             endings: TaskTracker::new(),
             canvas: config.video.canvas,
             fps: config.video.fps,

@@ -25,49 +25,49 @@ const KEYFRAME_AGAIN: Duration = Duration::from_millis(500);
 /// Frames that may wait to be decoded.
 const FRAMES_MAX: usize = 60;
 /// So long without a new frame, people see a freeze.
-pub(super) const FREEZE: Duration = Duration::from_millis(200);
+pub(crate) const FREEZE: Duration = Duration::from_millis(200);
 
 /// An RTP packet in the clear.
 #[derive(Debug, Clone)]
-pub(super) struct Packet {
-    pub(super) sequence: u16,
-    pub(super) timestamp: u32,
-    pub(super) marker: bool,
-    pub(super) starts_keyframe: bool,
+pub(crate) struct Packet {
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) starts_keyframe: bool,
     /// Bytes on the wire, without UDP and IP.
-    pub(super) size: usize,
-    pub(super) payload: Bytes,
+    pub(crate) size: usize,
+    pub(crate) payload: Bytes,
 }
 
 /// What has been counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Packets that came, each once.
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
     /// Packets that never came.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Packets that came after they were missed.
-    pub(super) repaired: u64,
+    pub(crate) repaired: u64,
     /// Whole frames with nothing missing before them; for audio, packets.
-    pub(super) frames: u64,
+    pub(crate) frames: u64,
     /// Keyframes that came.
-    pub(super) keyframes: u64,
+    pub(crate) keyframes: u64,
     /// How often no frame came for longer than [`FREEZE`].
-    pub(super) freezes: u64,
+    pub(crate) freezes: u64,
     /// How long these were together.
-    pub(super) frozen: Duration,
+    pub(crate) frozen: Duration,
     /// The longest time between two frames.
-    pub(super) longest_gap: Duration,
+    pub(crate) longest_gap: Duration,
 }
 
 /// What is due.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Due {
+pub(crate) struct Due {
     /// Packets to ask for again.
-    pub(super) missing: Vec<u16>,
+    pub(crate) missing: Vec<u16>,
     /// A keyframe is needed.
-    pub(super) keyframe: bool,
+    pub(crate) keyframe: bool,
 }
 
 #[derive(Debug)]
@@ -78,16 +78,16 @@ struct Missing {
 
 /// Numbers for a receiver report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Reception {
-    pub(super) fraction_lost: u8,
-    pub(super) total_lost: u32,
-    pub(super) highest: u32,
-    pub(super) jitter: u32,
+pub(crate) struct Reception {
+    pub(crate) fraction_lost: u8,
+    pub(crate) total_lost: u32,
+    pub(crate) highest: u32,
+    pub(crate) jitter: u32,
 }
 
 /// One received stream.
 #[derive(Debug)]
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     kind: Kind,
     clock_rate: u32,
     first: i64,
@@ -119,7 +119,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     /// A stream that has not begun. `keep` collects the frames' packets for a decoder.
-    pub(super) fn new(kind: Kind, clock_rate: u32, keep: bool) -> Self {
+    pub(crate) fn new(kind: Kind, clock_rate: u32, keep: bool) -> Self {
         Self {
             kind,
             clock_rate,
@@ -146,29 +146,29 @@ impl Incoming {
     }
 
     /// What has been counted so far.
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// When the first frame was whole (video: the first keyframe).
-    pub(super) fn first_frame(&self) -> Option<Timestamp> {
+    pub(crate) fn first_frame(&self) -> Option<Timestamp> {
         self.first_frame
     }
 
     /// From the first frame, or from [`Incoming::begin`] on, until now.
-    pub(super) fn counted_for(&self, now: Timestamp) -> Duration {
+    pub(crate) fn counted_for(&self, now: Timestamp) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// Counts from now on: what was before belongs to joining.
-    pub(super) fn begin(&mut self, now: Timestamp) {
+    pub(crate) fn begin(&mut self, now: Timestamp) {
         self.counts = Counts::default();
         self.since = Some(now);
         self.last_frame = self.last_frame.map(|_| now);
     }
 
     /// Takes a packet.
-    pub(super) fn insert(&mut self, now: Timestamp, packet: Packet) {
+    pub(crate) fn insert(&mut self, now: Timestamp, packet: Packet) {
         let number = self.number(packet.sequence);
         if number < self.next || self.held.contains_key(&number) {
             return;
@@ -198,7 +198,7 @@ impl Incoming {
     }
 
     /// What is due now; call it after packets and at [`Incoming::deadline`].
-    pub(super) fn poll(&mut self, now: Timestamp) -> Due {
+    pub(crate) fn poll(&mut self, now: Timestamp) -> Due {
         let mut due = Due::default();
         let hold = if self.kind == Kind::Video { VIDEO_HOLD } else { AUDIO_HOLD };
         while let Some(oldest) = self.missing.first_entry().filter(|oldest| now.since(oldest.get().since) >= hold) {
@@ -228,7 +228,7 @@ impl Incoming {
     }
 
     /// When [`Incoming::poll`] next has something to say, unless packets come before.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let hold = if self.kind == Kind::Video { VIDEO_HOLD } else { AUDIO_HOLD };
         let waits = self.missing.values().map(|missing| match self.kind {
             Kind::Video => missing.ask.min(missing.since + hold),
@@ -239,12 +239,12 @@ impl Incoming {
     }
 
     /// The packets of the next whole frame, where they are kept.
-    pub(super) fn frame(&mut self) -> Option<Vec<SourcePacket>> {
+    pub(crate) fn frame(&mut self) -> Option<Vec<SourcePacket>> {
         self.frames.pop_front()
     }
 
     /// The numbers of a receiver report, which begins the next interval. None before the first packet.
-    pub(super) fn report(&mut self) -> Option<Reception> {
+    pub(crate) fn report(&mut self) -> Option<Reception> {
         let newest = self.newest?;
         let expected = (newest - self.first + 1).max(0) as u64;
         let (expected_before, received_before) = self.reported;
@@ -260,7 +260,7 @@ impl Incoming {
     }
 
     /// The time is over: what has been silent until now counts as a gap.
-    pub(super) fn finish(&mut self, now: Timestamp) {
+    pub(crate) fn finish(&mut self, now: Timestamp) {
         self.measure_gap(now);
     }
 

@@ -38,16 +38,16 @@ const HANDSHAKE_TICK: Duration = Duration::from_millis(100);
 const CONNECT_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a connection begins with.
-pub(super) struct Setup<'a> {
-    pub(super) identity: &'a Identity,
-    pub(super) ice: Credentials,
-    pub(super) answer: Answer,
-    pub(super) direction: Direction,
-    pub(super) codec: Codec,
-    pub(super) audio_ssrc: u32,
-    pub(super) video_ssrc: u32,
+pub(crate) struct Setup<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) ice: Credentials,
+    pub(crate) answer: Answer,
+    pub(crate) direction: Direction,
+    pub(crate) codec: Codec,
+    pub(crate) audio_ssrc: u32,
+    pub(crate) video_ssrc: u32,
     /// Frames are collected for a decoder.
-    pub(super) keeps_frames: bool,
+    pub(crate) keeps_frames: bool,
 }
 
 /// A received stream with what reports about it need.
@@ -76,7 +76,7 @@ impl Heard {
     }
 }
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     identity: Identity,
     fingerprint: String,
     agent: Agent,
@@ -98,7 +98,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(setup: Setup<'_>, now: Timestamp) -> Self {
+    pub(crate) fn new(setup: Setup<'_>, now: Timestamp) -> Self {
         let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, keeps_frames } = setup;
         let extensions = Extensions { levels: answer.takes_levels, numbers: answer.takes_numbers };
         let heard = |stream| Heard { stream, ssrc: None, reported: None };
@@ -124,45 +124,45 @@ impl Connection {
     }
 
     /// When the connection was up.
-    pub(super) fn connected(&self) -> Option<Timestamp> {
+    pub(crate) fn connected(&self) -> Option<Timestamp> {
         self.connected
     }
 
     /// Why it is over, if it is.
-    pub(super) fn over(&self) -> Option<&str> {
+    pub(crate) fn over(&self) -> Option<&str> {
         self.over.as_deref()
     }
 
-    pub(super) fn audio(&mut self) -> &mut Incoming {
+    pub(crate) fn audio(&mut self) -> &mut Incoming {
         &mut self.audio.stream
     }
 
-    pub(super) fn video(&mut self) -> &mut Incoming {
+    pub(crate) fn video(&mut self) -> &mut Incoming {
         &mut self.video.stream
     }
 
     /// Packets sent: sound, pictures.
-    pub(super) fn sent(&self) -> (u64, u64) {
+    pub(crate) fn sent(&self) -> (u64, u64) {
         (self.sound.packets(), self.picture.packets())
     }
 
     /// The server's address, once one has answered.
-    pub(super) fn server(&self) -> Option<SocketAddr> {
+    pub(crate) fn server(&self) -> Option<SocketAddr> {
         self.agent.selected()
     }
 
     /// Whether the server has asked for a keyframe since this was last asked.
-    pub(super) fn take_keyframe_wanted(&mut self) -> bool {
+    pub(crate) fn take_keyframe_wanted(&mut self) -> bool {
         std::mem::take(&mut self.keyframe_wanted)
     }
 
     /// The next datagram to send, and where to.
-    pub(super) fn poll(&mut self) -> Option<(SocketAddr, BytesMut)> {
+    pub(crate) fn poll(&mut self) -> Option<(SocketAddr, BytesMut)> {
         self.out.pop_front()
     }
 
     /// When [`Connection::tick`] is needed next.
-    pub(super) fn deadline(&self, now: Timestamp) -> Timestamp {
+    pub(crate) fn deadline(&self, now: Timestamp) -> Timestamp {
         let mut deadline = self.agent.deadline();
         if self.connected.is_none() {
             return deadline.min(now + HANDSHAKE_TICK);
@@ -173,7 +173,7 @@ impl Connection {
     }
 
     /// Takes a datagram.
-    pub(super) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: &[u8]) {
         if stun::is_stun(datagram) {
             if let Some(answer) = self.agent.handle(moment.now, from, datagram) {
                 self.out.push_back((from, BytesMut::from(&answer[..])));
@@ -192,7 +192,7 @@ impl Connection {
     }
 
     /// Does what is due.
-    pub(super) fn tick(&mut self, moment: Moment) {
+    pub(crate) fn tick(&mut self, moment: Moment) {
         let now = moment.now;
         for (to, check) in self.agent.poll(now) {
             self.out.push_back((to, BytesMut::from(&check[..])));
@@ -228,20 +228,20 @@ impl Connection {
     }
 
     /// Asks for a keyframe, whatever the packets say: a decoder cannot go on.
-    pub(super) fn ask_for_keyframe(&mut self) {
+    pub(crate) fn ask_for_keyframe(&mut self) {
         self.ask(&[], true);
     }
 
-    /// Sends 20 ms of sound.
-    pub(super) fn send_sound(&mut self, payload: Bytes, after: Duration, level: u8) {
-        let packet = self.sound.packet(payload, after, false, Some(level), &mut self.number);
+    /// Sends 20 ms of sound; `level` is how loud it is, where that is known.
+    pub(crate) fn send_sound(&mut self, payload: Bytes, after: Duration, level: Option<u8>) {
+        let packet = self.sound.packet(payload, after, false, level, &mut self.number);
         if let Ok(packet) = packet {
             self.encrypt(&packet);
         }
     }
 
     /// Sends a frame.
-    pub(super) fn send_frame(&mut self, packets: &[EncodedPacket], after: Duration) {
+    pub(crate) fn send_frame(&mut self, packets: &[EncodedPacket], after: Duration) {
         for packet in packets {
             let packet = self.picture.packet(packet.payload.clone(), after, packet.marker, None, &mut self.number);
             if let Ok(packet) = packet {
@@ -251,7 +251,7 @@ impl Connection {
     }
 
     /// Says goodbye to the server.
-    pub(super) fn close(&mut self, moment: Moment) {
+    pub(crate) fn close(&mut self, moment: Moment) {
         if let Some(secure) = &mut self.secure {
             secure.close(moment.instant);
         }
@@ -271,7 +271,7 @@ impl Connection {
         match secure.handshake(moment, datagram) {
             Ok(Progress::Connected) => {
                 self.connected = Some(moment.now);
-                // Reports of a thousand bots that came together are not to go out together.
+                // Reports of a thousand clients that came together are not to go out together.
                 self.next_report = moment.now + REPORT_EVERY.mul_f32(rand::random());
             }
             Ok(Progress::Closed) => self.over = Some("the server closed the connection".to_owned()),

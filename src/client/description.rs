@@ -1,7 +1,7 @@
-//! The offer a bot makes, and what it reads in the answer. Text in, text out.
+//! The offer a client makes, and what it reads in the answer. Text in, text out.
 //!
 //! Owns: payload types and header extensions, which are the offerer's to choose. Does not know: HTTP, ICE itself. The
-//! offer is what a browser would send, without what no bot uses.
+//! offer is what a browser would send, without what no client here uses.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,34 +11,34 @@ use crate::sdp::Direction;
 use crate::transport::ice::Credentials;
 
 /// Payload type of Opus.
-pub(super) const OPUS: u8 = 111;
+pub(crate) const OPUS: u8 = 111;
 /// Payload type of the video codec.
-pub(super) const VIDEO: u8 = 96;
+pub(crate) const VIDEO: u8 = 96;
 /// Payload type of repaired video (RFC 4588).
-pub(super) const REPAIR: u8 = 97;
+pub(crate) const REPAIR: u8 = 97;
 /// Header extension: how loud a packet is (RFC 6464).
-pub(super) const AUDIO_LEVEL: u8 = 1;
+pub(crate) const AUDIO_LEVEL: u8 = 1;
 /// Header extension: the packet's number on the transport, for feedback about arrival.
-pub(super) const TRANSPORT_NUMBER: u8 = 2;
+pub(crate) const TRANSPORT_NUMBER: u8 = 2;
 
 const AUDIO_LEVEL_URI: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const TRANSPORT_NUMBER_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// What an offer says.
 #[derive(Debug, Clone)]
-pub(super) struct Offer<'a> {
-    pub(super) direction: Direction,
-    pub(super) codec: Codec,
-    pub(super) ice: &'a Credentials,
-    pub(super) fingerprint: &'a str,
+pub(crate) struct Offer<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) codec: Codec,
+    pub(crate) ice: &'a Credentials,
+    pub(crate) fingerprint: &'a str,
     /// Where the bot receives; the server finds out by itself if it is somewhere else.
-    pub(super) addresses: &'a [SocketAddr],
-    pub(super) audio_ssrc: u32,
-    pub(super) video_ssrc: u32,
+    pub(crate) addresses: &'a [SocketAddr],
+    pub(crate) audio_ssrc: u32,
+    pub(crate) video_ssrc: u32,
 }
 
 impl Offer<'_> {
-    pub(super) fn sdp(&self) -> String {
+    pub(crate) fn sdp(&self) -> String {
         let mut sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n".to_owned();
         self.section(&mut sdp, Kind::Audio);
         self.section(&mut sdp, Kind::Video);
@@ -105,29 +105,29 @@ impl Offer<'_> {
                 line(format!("a=rtcp-fb:{VIDEO} transport-cc"));
             }
             line(format!("a=extmap:{TRANSPORT_NUMBER} {TRANSPORT_NUMBER_URI}"));
-            line(format!("a=msid:bot {name}"));
-            line(format!("a=ssrc:{ssrc} cname:bot"));
+            line(format!("a=msid:commingle {name}"));
+            line(format!("a=ssrc:{ssrc} cname:commingle"));
         }
     }
 }
 
 /// What the server answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) ice: Credentials,
+pub(crate) struct Answer {
+    pub(crate) ice: Credentials,
     /// SHA-256 of the server's certificate.
-    pub(super) fingerprint: String,
+    pub(crate) fingerprint: String,
     /// Where the server receives, as far as UDP and numbers go.
-    pub(super) candidates: Vec<SocketAddr>,
+    pub(crate) candidates: Vec<SocketAddr>,
     /// It wants to be told how loud packets are.
-    pub(super) takes_levels: bool,
+    pub(crate) takes_levels: bool,
     /// It tells how packets arrive.
-    pub(super) takes_numbers: bool,
+    pub(crate) takes_numbers: bool,
 }
 
 impl Answer {
     /// Reads an answer; what is missing is an error that says so.
-    pub(super) fn parse(sdp: &str) -> Result<Self, String> {
+    pub(crate) fn parse(sdp: &str) -> Result<Self, String> {
         let value = |prefix: &str| {
             let found = sdp.lines().find_map(|line| line.trim_end().strip_prefix(prefix));
             found.map(str::to_owned).ok_or_else(|| format!("the answer has no {}", prefix.trim_end_matches([':', ' '])))
@@ -135,7 +135,7 @@ impl Answer {
         let setup = value("a=setup:")?;
         if setup != "passive" {
             let mut text = "the answer has a=setup:".to_owned();
-            let _ = write!(text, "{setup}, but a bot begins the DTLS handshake itself");
+            let _ = write!(text, "{setup}, but we begin the DTLS handshake ourselves");
             return Err(text);
         }
         let candidates: Vec<SocketAddr> = sdp.lines().filter_map(candidate).collect();

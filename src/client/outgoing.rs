@@ -1,4 +1,4 @@
-//! What a bot sends: RTP headers around payloads made once for all bots, and packets kept to be sent again.
+//! What a client sends: RTP headers around payloads, and packets kept to be sent again.
 //!
 //! Owns: sequence numbers, timestamps and header extensions of one stream. Does not know: SRTP, sockets, codecs. Payloads
 //! go in, plain RTP packets come out.
@@ -22,14 +22,14 @@ const KEPT: usize = 512;
 
 /// Which header extensions the server takes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Extensions {
-    pub(super) levels: bool,
-    pub(super) numbers: bool,
+pub(crate) struct Extensions {
+    pub(crate) levels: bool,
+    pub(crate) numbers: bool,
 }
 
 /// One sent stream.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     payload_type: u8,
     ssrc: u32,
     clock_rate: u32,
@@ -44,7 +44,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(payload_type: u8, ssrc: u32, clock_rate: u32, extensions: Extensions, epoch: Timestamp) -> Self {
+    pub(crate) fn new(payload_type: u8, ssrc: u32, clock_rate: u32, extensions: Extensions, epoch: Timestamp) -> Self {
         Self {
             payload_type,
             ssrc,
@@ -59,12 +59,12 @@ impl Outgoing {
         }
     }
 
-    pub(super) fn ssrc(&self) -> u32 {
+    pub(crate) fn ssrc(&self) -> u32 {
         self.ssrc
     }
 
     /// Packets sent, without repetitions.
-    pub(super) fn packets(&self) -> u64 {
+    pub(crate) fn packets(&self) -> u64 {
         self.packets.into()
     }
 
@@ -74,7 +74,7 @@ impl Outgoing {
 
     /// The next packet. `after` is its time since the epoch; `level` how loud it is, where it is sound; `number` counts
     /// the packets of the whole connection.
-    pub(super) fn packet(
+    pub(crate) fn packet(
         &mut self,
         payload: Bytes,
         after: Duration,
@@ -107,7 +107,7 @@ impl Outgoing {
     }
 
     /// A packet that was sent before.
-    pub(super) fn again(&self, sequence: u16, number: &mut u16) -> Option<BytesMut> {
+    pub(crate) fn again(&self, sequence: u16, number: &mut u16) -> Option<BytesMut> {
         let kept = self.kept.iter().find(|packet| packet.header.sequence_number == sequence)?;
         self.finish(kept.clone(), number).ok()
     }
@@ -120,8 +120,8 @@ impl Outgoing {
         packet.marshal()
     }
 
-    /// Says how RTP time and the bot's clock belong together.
-    pub(super) fn report(&self, now: Timestamp) -> SenderReport {
+    /// Says how RTP time and our clock belong together.
+    pub(crate) fn report(&self, now: Timestamp) -> SenderReport {
         SenderReport {
             ssrc: self.ssrc,
             ntp_time: transport::ntp(now),

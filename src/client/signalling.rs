@@ -1,0 +1,256 @@
+//! WHIP (RFC 9725) and WHEP, the client's part: an offer is posted, the session is deleted in the end.
+//!
+//! Owns: requests, redirections, what a refusal means. Does not know: SDP. Each address is chosen by the guard, and exactly
+//! that one is connected to; a redirection is a new choice. Secrets (URLs, tokens) are in no error.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use ureq::config::Config;
+use ureq::http::{Request, Response, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body};
+
+use crate::destination::{Guard, Web};
+use crate::dial::{self, DialError};
+use crate::secret::Secret;
+
+/// Longest time a request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest answer in bytes.
+const ANSWER_MAX: u64 = 64 << 10;
+/// Redirections that are followed.
+const HOPS_MAX: usize = 3;
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SignallingError {
+    /// No connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// It does not want us.
+    #[error("the server refuses ({0}): are URL and token right?")]
+    Refused(u16),
+    /// Anything else.
+    #[error("the server cannot be asked: {0}")]
+    Failed(String),
+}
+
+/// A session that a server has granted.
+pub(crate) struct Session {
+    /// The SDP answer.
+    pub(crate) answer: String,
+    /// Where it is ended, and at which address that is.
+    resource: Web,
+    address: SocketAddr,
+    token: Option<Secret>,
+}
+
+/// Posts an offer.
+pub(crate) async fn begin(
+    server: &Web,
+    token: Option<&Secret>,
+    guard: &Guard,
+    offer: &str,
+) -> Result<Session, SignallingError> {
+    let mut to = server.clone();
+    for _ in 0..=HOPS_MAX {
+        let address = dial::resolve(&to.endpoint, guard).await?;
+        // Whoever the server redirects to elsewhere is not told its token.
+        let token = token.filter(|_| to.endpoint.host == server.endpoint.host && to.tls >= server.tls).cloned();
+        let (status, location, body) = request("POST", &to, address, token.as_ref(), Some(offer.to_owned())).await?;
+        let join = |location: &str| {
+            to.join(location).map_err(|_| SignallingError::Failed("it names no session that is a URL".to_owned()))
+        };
+        match status {
+            200 | 201 => {
+                let resource = join(&location)?;
+                // The session is where the offer was posted: anything else would need a choice of its own.
+                let address = if resource.endpoint == to.endpoint {
+                    address
+                } else {
+                    dial::resolve(&resource.endpoint, guard).await?
+                };
+                return Ok(Session { answer: body, resource, address, token });
+            }
+            307 | 308 => to = join(&location)?,
+            400..500 => return Err(SignallingError::Refused(status)),
+            _ => return Err(SignallingError::Failed(format!("it answers with {status}"))),
+        }
+    }
+    Err(SignallingError::Failed("it redirects again and again".to_owned()))
+}
+
+impl Session {
+    /// Ends it, where the server is still there.
+    pub(crate) async fn end(self) {
+        match request("DELETE", &self.resource, self.address, self.token.as_ref(), None).await {
+            Ok((200..300 | 404, ..)) => {}
+            Ok((status, ..)) => tracing::warn!(status, "a session at another server could not be ended"),
+            Err(error) => tracing::debug!(%error, "a session at another server could not be ended"),
+        }
+    }
+}
+
+/// Sends a request; gives status, location and body.
+async fn request(
+    method: &'static str,
+    to: &Web,
+    address: SocketAddr,
+    token: Option<&Secret>,
+    offer: Option<String>,
+) -> Result<(u16, String, String), SignallingError> {
+    let mut request = Request::builder().method(method).uri(to.url.expose());
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {}", token.expose()));
+    }
+    let tls = to.tls;
+    let blocking = move || {
+        let agent = agent(address, tls);
+        let response = match offer {
+            Some(offer) => agent.run(request.header("content-type", "application/sdp").body(offer)?)?,
+            None => agent.run(request.body(())?)?,
+        };
+        read(response)
+    };
+    let answered = spawn_blocking(blocking).await.map_err(|_| SignallingError::Failed("a bug in it".to_owned()))?;
+    answered.map_err(|error| SignallingError::Failed(words(&error)))
+}
+
+fn read(mut response: Response<Body>) -> Result<(u16, String, String), ureq::Error> {
+    let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+    let location = location.unwrap_or_default().to_owned();
+    let status = response.status().as_u16();
+    let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_string()?;
+    Ok((status, location, body))
+}
+
+/// What went wrong, without the URL.
+fn words(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Timeout(_) => "nobody answers".to_owned(),
+        ureq::Error::Rustls(error) => format!("no TLS: {error}"),
+        ureq::Error::BodyExceedsLimit(_) => "its answer is too long".to_owned(),
+        _ => "what it sends is not HTTP".to_owned(),
+    }
+}
+
+fn agent(address: SocketAddr, tls: bool) -> Agent {
+    let mut config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .timeout_global(Some(TIMEOUT));
+    if tls {
+        let certificates = dial::certificates();
+        let roots = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
+        let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(roots)));
+        config = config.tls_config(tls.unversioned_rustls_crypto_provider(dial::crypto()).build());
+    }
+    Agent::with_parts(config.build(), DefaultConnector::default(), Chosen(address))
+}
+
+/// Knows one address, whatever the name.
+#[derive(Debug)]
+struct Chosen(SocketAddr);
+
+impl Resolver for Chosen {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(self.0);
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::destination::{Destination, Target};
+
+    /// A server that gives these answers, one a connection; and the requests it got.
+    async fn server(answers: Vec<String>) -> (Web, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("whip+http://{}/whip/room?key=secret", listener.local_addr().expect("bound"));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let got = requests.clone();
+        tokio::spawn(async move {
+            let mut answers = VecDeque::from(answers);
+            while let Some(answer) = answers.pop_front() {
+                let (mut stream, _) = listener.accept().await.expect("connected");
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.expect("open");
+                got.lock().push(String::from_utf8_lossy(&request[..length]).into_owned());
+                stream.write_all(answer.as_bytes()).await.expect("open");
+            }
+        });
+        match Destination::output(&url).expect("a URL").target() {
+            Target::Whip(web) => (web.clone(), requests),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn answer(status: &str, location: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    }
+
+    fn open() -> Guard {
+        Guard { allow_private: true, ..Guard::default() }
+    }
+
+    #[tokio::test]
+    async fn a_session_begins_and_ends_where_the_server_says() {
+        let answers = vec![
+            answer("307 Temporary Redirect", "/elsewhere", ""),
+            answer("201 Created", "session/1", "v=0"),
+            answer("200 OK", "", ""),
+        ];
+        let (web, requests) = server(answers).await;
+        let token = Secret::from("token".to_owned());
+        let session = begin(&web, Some(&token), &open(), "v=0 offer").await.expect("granted");
+        assert_eq!(session.answer, "v=0");
+        session.end().await;
+        let requests = requests.lock().clone();
+        for (request, line) in
+            requests.iter().zip(["POST /whip/room?key=secret ", "POST /elsewhere ", "DELETE /session/1 "])
+        {
+            assert!(request.starts_with(line), "{request}");
+            assert!(request.to_lowercase().contains("authorization: bearer token"), "{request}");
+        }
+        assert!(requests[1].contains("application/sdp") && requests[1].ends_with("v=0 offer"));
+        assert_eq!(requests.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn refusals_and_tricks_are_errors_without_secrets() {
+        for (answers, expected) in [
+            (vec![answer("401 Unauthorized", "", "")], "refuses (401)"),
+            (vec![answer("307 Temporary Redirect", "http://169.254.169.254/latest", "")], "where clouds keep"),
+            (vec![answer("307 Temporary Redirect", "file:///etc/passwd", "")], "no session"),
+            (vec![answer("302 Found", "/x", "")], "answers with 302"),
+            (vec![answer("307 Temporary Redirect", "/x", ""); 9], "again and again"),
+            (vec!["hello\r\n\r\n".to_owned()], "cannot be asked"),
+        ] {
+            let (web, _requests) = server(answers).await;
+            let error = begin(&web, None, &open(), "v=0").await.err().expect("no session").to_string();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
+        }
+        let (web, requests) = server(vec![answer("201 Created", "/s", "v=0")]).await;
+        assert!(matches!(begin(&web, None, &Guard::default(), "v=0").await, Err(SignallingError::Dial(_))));
+        assert!(requests.lock().is_empty());
+    }
+}

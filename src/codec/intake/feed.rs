@@ -1,0 +1,90 @@
+//! Feeds: where a protocol that is spoken in Rust puts what it receives.
+//!
+//! Owns: what GStreamer is told of the bytes. Does not know: the protocol.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSrc;
+
+use crate::codec::CodecError;
+use crate::pipeline::PipelineError;
+use crate::pipeline::graph::Graph;
+
+/// What is fed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedFormat {
+    /// H.264 access units in Annex B, parameter sets included.
+    H264,
+    /// H.265 access units in Annex B, parameter sets included.
+    H265,
+    /// AAC frames without headers; the AudioSpecificConfig (ISO/IEC 14496-3).
+    Aac(Vec<u8>),
+    /// AAC frames with a header each (ADTS).
+    Adts,
+    /// G.711 mu-law or A-law, 8 kHz mono.
+    G711 {
+        /// A-law instead of mu-law.
+        a_law: bool,
+    },
+}
+
+impl FeedFormat {
+    fn caps(&self) -> gst::Caps {
+        match self {
+            Self::H264 => annex_b("video/x-h264"),
+            Self::H265 => annex_b("video/x-h265"),
+            Self::Aac(config) => gst::Caps::builder("audio/mpeg")
+                .field("mpegversion", 4)
+                .field("stream-format", "raw")
+                .field("framed", true)
+                .field("codec_data", gst::Buffer::from_slice(config.clone()))
+                .build(),
+            Self::Adts => gst::Caps::builder("audio/mpeg")
+                .field("mpegversion", 4)
+                .field("stream-format", "adts")
+                .field("framed", true)
+                .build(),
+            Self::G711 { a_law } => gst::Caps::builder(if *a_law { "audio/x-alaw" } else { "audio/x-mulaw" })
+                .field("rate", 8_000)
+                .field("channels", 1)
+                .build(),
+        }
+    }
+}
+
+fn annex_b(name: &str) -> gst::Caps {
+    gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build()
+}
+
+/// One way in. Dropping it ends what it feeds.
+#[derive(Debug)]
+pub struct Feed(AppSrc);
+
+impl Feed {
+    pub(super) fn new(graph: &Graph, format: &FeedFormat) -> Result<Self, CodecError> {
+        let source = graph.element("source")?.downcast::<AppSrc>();
+        let source =
+            source.map_err(|_| PipelineError::End { file: "input_feed.gst", end: "source", kind: "appsrc" })?;
+        source.set_caps(Some(&format.caps()));
+        source.set_format(gst::Format::Time);
+        Ok(Self(source))
+    }
+
+    /// Puts a frame in, with the time it is shown. Waits while much is waiting; false when nobody takes it any more.
+    pub fn push(&self, data: Bytes, pts: Duration) -> bool {
+        let mut buffer = gst::Buffer::from_slice(data);
+        let fields = buffer.get_mut().expect("just made");
+        fields.set_pts(gst::ClockTime::from_nseconds(pts.as_nanos() as u64));
+        self.0.push_buffer(buffer).is_ok()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Fails when what it feeds is over already.
+        let _ = self.0.end_of_stream();
+    }
+}

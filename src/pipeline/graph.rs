@@ -1,0 +1,164 @@
+//! Graphs: pipelines that find out while they run what flows through them, for sources of any container and codec.
+//!
+//! Owns: the files named `input_*`, and [`Graph`]. Does not know: what is made of the media. In: a [`Piece`] to begin with,
+//! and pieces attached to the pads that appear. The files have no holes: whatever differs is set as a property, so that
+//! nothing a stranger wrote can reach the parser.
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::{PipelineError, reap, start};
+
+/// A file of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// `input_file.gst`
+    File,
+    /// `input_http.gst`
+    Http,
+    /// `input_srt.gst`
+    Srt,
+    /// `input_feed.gst`
+    Feed,
+    /// `input_pictures.gst`
+    Pictures,
+    /// `input_sound.gst`
+    Sound,
+    /// `input_rest.gst`
+    Rest,
+}
+
+impl Piece {
+    /// The file's name and text.
+    pub(super) fn load(self) -> (&'static str, &'static str) {
+        macro_rules! file {
+            ($name:literal) => {
+                ($name, include_str!(concat!("../../pipelines/", $name)))
+            };
+        }
+        match self {
+            Self::File => file!("input_file.gst"),
+            Self::Http => file!("input_http.gst"),
+            Self::Srt => file!("input_srt.gst"),
+            Self::Feed => file!("input_feed.gst"),
+            Self::Pictures => file!("input_pictures.gst"),
+            Self::Sound => file!("input_sound.gst"),
+            Self::Rest => file!("input_rest.gst"),
+        }
+    }
+
+    fn description(self) -> (&'static str, String) {
+        let (file, text) = self.load();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        (file, lines.join(" "))
+    }
+}
+
+/// A pipeline that grows. Dropping it ends it on a thread of its own kind, so that it may be dropped anywhere.
+#[derive(Debug)]
+pub struct Graph {
+    pipeline: gst::Pipeline,
+    file: &'static str,
+}
+
+impl Graph {
+    /// The graph that begins with this piece, not yet playing.
+    ///
+    /// # Errors
+    /// [`PipelineError`] names the file and what is wrong with it. GStreamer must be initialised.
+    pub fn new(piece: Piece) -> Result<Self, PipelineError> {
+        let (file, description) = piece.description();
+        let parse = |reason: String| PipelineError::Parse { file, reason };
+        let pipeline = gst::parse::launch(&description)
+            .map_err(|error| parse(error.to_string()))?
+            .downcast()
+            .map_err(|_| parse("is one element, not a pipeline".into()))?;
+        Ok(Self { pipeline, file })
+    }
+
+    /// The element of this name.
+    ///
+    /// # Errors
+    /// [`PipelineError::End`] when there is none.
+    pub fn element(&self, name: &'static str) -> Result<gst::Element, PipelineError> {
+        self.pipeline.by_name(name).ok_or(PipelineError::End { file: self.file, end: name, kind: "element" })
+    }
+
+    /// What pieces are attached through, while it plays and from its own threads; it does not keep the graph.
+    pub fn branches(&self) -> Branches {
+        Branches(self.pipeline.downgrade())
+    }
+
+    /// Starts it. `failed` is told the first error on the bus, on the thread that met it.
+    ///
+    /// # Errors
+    /// [`PipelineError::Start`].
+    pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
+        start(&self.pipeline, self.file, failed)
+    }
+
+    /// How long the source is; None where it has no end, as far as can be told.
+    pub fn duration(&self) -> Option<gst::ClockTime> {
+        self.pipeline.query_duration()
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        reap(self.pipeline.clone());
+    }
+}
+
+/// Where pieces are attached.
+#[derive(Debug, Clone)]
+pub struct Branches(gst::glib::WeakRef<gst::Pipeline>);
+
+impl Branches {
+    /// Attaches a piece to a pad that has appeared; gives the element named `out` in it.
+    ///
+    /// # Errors
+    /// [`PipelineError`] when the piece does not parse, does not fit the pad or does not start.
+    pub fn attach(&self, pad: &gst::Pad, piece: Piece) -> Result<gst::Element, PipelineError> {
+        let (file, description) = piece.description();
+        let failed = |reason: String| PipelineError::Start { file, reason };
+        let pipeline = self.0.upgrade().ok_or_else(|| failed("its pipeline is over".into()))?;
+        let bin = gst::parse::bin_from_description(&description, true)
+            .map_err(|error| PipelineError::Parse { file, reason: error.to_string() })?;
+        let out = bin.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "element" })?;
+        pipeline.add(&bin).map_err(|error| failed(error.to_string()))?;
+        let sink = bin.static_pad("sink").ok_or(PipelineError::End { file, end: "sink", kind: "pad" })?;
+        bin.sync_state_with_parent().map_err(|error| failed(error.to_string()))?;
+        pad.link(&sink).map_err(|error| failed(error.to_string()))?;
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) const PIECES: [Piece; 7] =
+        [Piece::File, Piece::Http, Piece::Srt, Piece::Feed, Piece::Pictures, Piece::Sound, Piece::Rest];
+
+    #[test]
+    fn every_piece_parses_has_its_names_and_no_holes() {
+        crate::codec::intake::prepare().expect("GStreamer is installed");
+        for piece in PIECES {
+            let (file, text) = piece.load();
+            assert!(text.starts_with("# ") && !text.contains('{'), "{file}");
+            let (_, description) = piece.description();
+            match piece {
+                Piece::Pictures | Piece::Sound | Piece::Rest => {
+                    let bin = gst::parse::bin_from_description(&description, true).expect(file);
+                    assert!(bin.by_name("out").is_some() && bin.static_pad("sink").is_some(), "{file}");
+                }
+                _ => {
+                    let graph = Graph::new(piece).expect(file);
+                    graph.element("source").expect(file);
+                    graph.element("decode").expect(file);
+                    assert!(graph.element("nothing").is_err());
+                }
+            }
+        }
+    }
+}

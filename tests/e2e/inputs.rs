@@ -1,0 +1,197 @@
+//! Sources from elsewhere in a call: everyone sees and hears them like people, and what kills one leaves the others be.
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::http::request;
+use crate::rooms::assert_hears;
+use crate::scenario::{list, play_with};
+use crate::server::{Server, Settings, commingle};
+use crate::turn;
+
+/// Colours and tones of `people.js`.
+const COLOURS: [&str; 5] = ["", "0x1EA032", "0x283CD2", "0xDCC828", "0xBE28BE"];
+const TONES: [u32; 5] = [363, 451, 591, 788, 1067];
+const ENCODED: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -pix_fmt yuv420p -c:a aac";
+
+/// ffmpeg as person `k` of the browser tests: a colour, a bar that moves, a tone.
+fn person(k: usize, live: bool, seconds: &str) -> Command {
+    let bar = if k == 3 { "black" } else { "white" };
+    let picture = format!(
+        "color=c={}:s=640x360:r=25[b];color=c={bar}:s=64x360:r=25[k];[b][k]overlay=x='mod(t,2.4)/2.4*0.9*W'",
+        COLOURS[k]
+    );
+    let sound = format!("aevalsrc=0.06*sin(2*PI*{}*t):s=48000", TONES[k]);
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y"]);
+    for input in [picture, sound] {
+        command.args(live.then_some("-re")).args(["-f", "lavfi", "-i", &input]);
+    }
+    command.args(seconds.split_whitespace()).args(ENCODED.split(' ')).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// A child that is killed with the test.
+struct Running(Child);
+
+impl Running {
+    fn new(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn make(command: &mut Command, name: &str, folder: &Path) {
+    assert!(command.arg(name).current_dir(folder).status().is_ok_and(|status| status.success()), "no {name}");
+}
+
+/// Serves the files of a folder by HTTP until the test ends; gives the port.
+fn serve(folder: &Path) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let folder = folder.to_owned();
+    thread::spawn(move || {
+        for mut connection in listener.incoming().map_while(Result::ok) {
+            use std::io::{BufRead, BufReader, Write};
+            let mut lines = BufReader::new(connection.try_clone().expect("descriptors are left")).lines();
+            let first = lines.next().and_then(Result::ok).unwrap_or_default();
+            let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+            lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            let (status, body) = match fs::read(folder.join(path)) {
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            // A client that has gone away is no fault.
+            let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&body));
+        }
+    });
+    port
+}
+
+fn tcp_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+fn add(server: &Server, room: &str, body: &Value) -> Value {
+    let url = format!("{}/v1/rooms/{room}/inputs", server.url());
+    let reply = request("POST", &url, &[("content-type", "application/json")], &body.to_string());
+    assert_eq!(reply.status, 201, "{body}: {reply:?}");
+    reply.json()
+}
+
+#[test]
+fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
+    let _turn = turn();
+    let (rtmp, srt) = (tcp_port(), UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port").port());
+    let port = rtmp.to_string();
+    let server = Server::start_with(&Settings {
+        arguments: &["--rtmp-port", &port, "--set", "inputs.allow_private=true"],
+        ..Settings::default()
+    });
+    let media = server.data().join("media");
+    fs::create_dir_all(&media).expect("room for it");
+    make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
+    let web = tempfile::tempdir().expect("a folder");
+    make(
+        person(2, false, "-t 40").args(["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"]),
+        "list.m3u8",
+        web.path(),
+    );
+    let web = serve(web.path());
+    let _sender =
+        Running::new(person(3, true, "-t 90").args(["-f", "mpegts", &format!("srt://127.0.0.1:{srt}?mode=listener")]));
+    let mut encoder = None;
+
+    let measured = play_with(&server.url(), "inputs", &[], |what| match what.split_once(' ').expect("with the room") {
+        ("begin", room) => {
+            add(&server, room, &json!({"url": "file:film.mp4", "name": "Film 1", "loop": true}));
+            add(&server, room, &json!({"url": format!("http://127.0.0.1:{web}/list.m3u8"), "name": "HLS 2"}));
+            add(&server, room, &json!({"url": format!("srt://127.0.0.1:{srt}"), "name": "SRT 3"}));
+            let url = format!("rtmp://127.0.0.1:{rtmp}/live/{room}?name=RTMP%204");
+            encoder = Some(Running::new(person(4, true, "-t 90").args(["-f", "flv", &url])));
+            "begun".to_owned()
+        }
+        ("kill", _) => {
+            let inputs = server.processes("input");
+            assert_eq!(inputs.len(), 4, "a process for each");
+            kill_process(inputs[0], Signal::KILL).expect("it is ours and runs");
+            "killed".to_owned()
+        }
+        (other, _) => panic!("asked for {other}"),
+    });
+    for (when, seen) in [("before", &measured["before"]), ("after", &measured["after"])] {
+        assert_eq!(seen["ready"], true, "{when}: not all came within 20 s: {seen}");
+        assert_eq!(list(seen, "/tiles").len(), 5, "{when}");
+        assert_eq!(seen["wrong_tiles"], json!([]), "{when}: wrong colours");
+        assert_eq!(seen["still_tiles"], json!([]), "{when}: pictures that do not move");
+        assert_hears(&seen["sound"], when, 40.0);
+    }
+    assert_eq!(measured["before"]["participants"], measured["after"]["participants"], "the same people all along");
+    let restarted = list(&measured, "/inputs").iter().filter(|input| input["reconnects"] == 1).count();
+    assert_eq!(restarted, 1, "{}", measured["inputs"]);
+    drop(encoder);
+    server.stop();
+}
+
+#[test]
+fn an_encoder_needs_a_token_where_there_is_a_key() {
+    let key = "0123456789abcdef0123456789abcdef";
+    let port = tcp_port();
+    let rtmp = port.to_string();
+    let server = Server::start_with(&Settings {
+        arguments: &["--rtmp-port", &rtmp],
+        environment: &[("COMMINGLE_AUTH_KEY", key)],
+        ..Settings::default()
+    });
+    let token = |role: &str| {
+        let made = commingle().args(["token", "--room", "r", "--role", role]).env("COMMINGLE_AUTH_KEY", key).output();
+        String::from_utf8(made.expect("it was built").stdout).expect("text").trim().to_owned()
+    };
+    let moderator = format!("Bearer {}", token("moderator"));
+    let inputs = || {
+        let url = format!("{}/v1/rooms/r/inputs", server.url());
+        let reply = request("GET", &url, &[("authorization", &moderator)], "");
+        if reply.status == 404 { Vec::new() } else { reply.json().as_array().expect("a list").clone() }
+    };
+    let push = |stream: &str, seconds: &str| {
+        let url = format!("rtmp://127.0.0.1:{port}/{stream}");
+        let mut command = person(1, true, seconds);
+        command.args(["-f", "flv", &url]).stderr(Stdio::null()).status().expect("ffmpeg is installed").success()
+    };
+    let (viewer, good) = (token("viewer"), token("participant"));
+    for refused in
+        ["live/r", "live/r?token=nonsense", &format!("live/r?token={viewer}"), &format!("film/r?token={good}")]
+    {
+        assert!(!push(refused, "-t 3"), "{refused} was let in");
+        assert!(inputs().is_empty(), "{refused} was let in");
+    }
+    assert!(push(&format!("live/r?token={good}&name=Stage"), "-t 3"), "with a token it is let in");
+    let mut last = inputs();
+    for _ in 0..40 {
+        if last.first().is_some_and(|input| input["state"] == "finished") {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(100));
+        last = inputs();
+    }
+    assert_eq!(
+        (last.len(), last[0]["name"].as_str(), last[0]["state"].as_str()),
+        (1, Some("Stage"), Some("finished")),
+        "{last:?}"
+    );
+    server.stop();
+}

@@ -1,0 +1,243 @@
+//! What is recorded and broadcast of a call, read by programs that nobody here wrote.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http::{get, request};
+use crate::scenario::{list, number, pictures, play_with};
+use crate::server::{Server, Settings};
+use crate::turn;
+
+/// How far apart flash and beep of one clap may be, in seconds (ITU-R BT.1359: not noticed).
+const APART: f64 = 0.045;
+/// Where the clapper's tile lies in the middle of its picture: x, y, width, height.
+const TILE: &str = "crop=200:100:220:130";
+/// Frames a second of the canvas.
+const FPS: f64 = 30.0;
+
+/// A program that takes a broadcast into a file.
+struct Taker {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Taker {
+    fn start(file: PathBuf, input: &[&str]) -> Self {
+        let child = Command::new("ffmpeg")
+            .args(["-v", "error", "-nostdin"])
+            .args(input)
+            .args(["-map", "0:v:0", "-map", "0:a:0", "-c", "copy", "-y"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`make test` installs ffmpeg");
+        Self { child, file }
+    }
+
+    /// Waits until it has seen the end of what it takes.
+    fn finish(mut self) -> PathBuf {
+        for _ in 0..100 {
+            if self.child.try_wait().expect("it is ours").is_some() {
+                return self.file.clone();
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("{} has not come to its end", self.file.display());
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    socket.local_addr().expect("it is bound").port()
+}
+
+/// Runs a program of ffmpeg's; whatever it complains of fails the test.
+fn run(program: &str, arguments: &[&str], file: &Path) -> Vec<u8> {
+    let output = Command::new(program).args(["-v", "error"]).args(arguments).output().expect("installed");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaints.is_empty(), "{program} on {}: {complaints}", file.display());
+    output.stdout
+}
+
+/// What is in a file.
+struct Seen {
+    duration: f64,
+    frames: usize,
+    /// When it flashes, in seconds.
+    flashes: Vec<f64>,
+    /// When it beeps.
+    beeps: Vec<f64>,
+}
+
+impl Seen {
+    fn of(file: &Path) -> Self {
+        let path = file.to_str().expect("plain names");
+        let shown = run("ffprobe", &["-show_entries", "format=duration", "-of", "json", path], file);
+        let shown: Value = serde_json::from_slice(&shown).expect("JSON");
+        let duration = shown["format"]["duration"].as_str().and_then(|text| text.parse().ok()).expect("a duration");
+        let filter = format!("{TILE},signalstats,metadata=print:key=lavfi.signalstats.YAVG:file=-");
+        let arguments = ["-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", &filter, "-f", "null", "-"];
+        let luma = String::from_utf8(run("ffmpeg", &arguments, file)).expect("text");
+        let (mut frames, mut time, mut bright, mut flashes) = (0, 0.0, true, Vec::new());
+        for line in luma.lines() {
+            if let Some((_, at)) = line.split_once("pts_time:") {
+                time = at.trim().parse().expect("seconds");
+                frames += 1;
+            } else if let Some((_, value)) = line.split_once("YAVG=") {
+                let now = value.trim().parse::<f64>().expect("a level") > 120.0;
+                if now && !bright {
+                    flashes.push(time);
+                }
+                bright = now;
+            }
+        }
+        Self { duration, frames, flashes, beeps: beeps(file) }
+    }
+
+    /// The flashes, each with how much later its beep is heard.
+    fn claps(&self) -> Vec<(f64, f64)> {
+        let beep = |flash: f64| {
+            let apart = self.beeps.iter().map(|beep| beep - flash);
+            apart.min_by(|a, b| a.abs().total_cmp(&b.abs()))
+        };
+        self.flashes.iter().filter_map(|flash| Some((*flash, beep(*flash)?))).collect()
+    }
+}
+
+/// When something loud begins around the clapper's tone.
+fn beeps(file: &Path) -> Vec<f64> {
+    const RATE: usize = 48_000;
+    const BLOCK: usize = RATE / 500;
+    let path = file.to_str().expect("plain names");
+    let filter = "aresample=async=1:first_pts=0,bandpass=f=2000:width_type=h:w=400";
+    let arguments = ["-i", path, "-map", "0:a:0", "-af", filter, "-ar", "48000", "-ac", "1", "-f", "f32le", "-"];
+    let bytes = run("ffmpeg", &arguments, file);
+    let samples: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|sample| f32::from_le_bytes(*sample)).collect();
+    let (mut begins, mut quiet) = (Vec::new(), 0);
+    for (n, block) in samples.chunks(BLOCK).enumerate() {
+        let loud = block.iter().any(|sample| sample.abs() > 0.08);
+        // A beep is not over before a tenth of a second of quiet.
+        if loud && quiet > 50 {
+            begins.push((n * BLOCK) as f64 / RATE as f64);
+        }
+        quiet = if loud { 0 } else { quiet + 1 };
+    }
+    begins
+}
+
+fn begin(server: &Server, what: &str, body: &Value) -> String {
+    let url = format!("{}/v1/rooms/clap/{what}", server.url());
+    let reply = request("POST", &url, &[("content-type", "application/json")], &body.to_string());
+    assert_eq!(reply.status, 201, "{}", reply.body);
+    reply.json()["id"].as_str().expect("an id").to_owned()
+}
+
+fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
+    let mut room = Value::Null;
+    for _ in 0..150 {
+        room = get(&format!("{}/v1/rooms/clap", server.url())).json();
+        if done(&room) {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("{what}: {room}\n{}", server.log());
+}
+
+#[test]
+fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let server =
+        Server::start_with(&Settings { arguments: &["--set", "outputs.allow_private=true"], ..Settings::default() });
+    let seconds = std::env::var("E2E_SECONDS").unwrap_or_else(|_| "16".to_owned());
+    let rtmp = format!("rtmp://127.0.0.1:{}/live/key", free_port());
+    let srt = format!("srt://127.0.0.1:{}", free_port());
+    let hls = format!("{}/hls/clap/index.m3u8", server.url());
+    let (mut takers, mut recordings, mut broadcasts) = (Vec::new(), Vec::new(), Vec::new());
+    let measured = play_with(&server.url(), "clap", &["--room", "clap", "--seconds", &seconds], |what| {
+        if what == "begin" {
+            takers.push(Taker::start(folder.path().join("rtmp.mkv"), &["-listen", "1", "-i", &rtmp]));
+            takers.push(Taker::start(folder.path().join("srt.mkv"), &["-i", &format!("{srt}?mode=listener")]));
+            for format in ["mp4", "webm", "mkv"] {
+                recordings.push(begin(&server, "recordings", &json!({"format": format})));
+            }
+            for body in [json!({"kind": "hls"}), json!({"url": rtmp}), json!({"url": srt})] {
+                broadcasts.push(begin(&server, "broadcasts", &body));
+            }
+            let live =
+                |outputs: &Value| outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "live"));
+            wait_for(&server, "not all are live", |room| live(&room["recordings"]) && live(&room["broadcasts"]));
+            takers.push(Taker::start(folder.path().join("hls.mkv"), &["-i", &hls]));
+        } else {
+            let recordings = recordings.iter().map(|id| format!("recordings/{id}"));
+            for output in recordings.chain(broadcasts.iter().map(|id| format!("broadcasts/{id}"))) {
+                let url = format!("{}/v1/rooms/clap/{output}", server.url());
+                assert_eq!(request("DELETE", &url, &[], "").status, 200, "{output}");
+            }
+            let over = |outputs: &Value| {
+                outputs.as_array().is_some_and(|all| all.iter().all(|one| one["state"] == "finished"))
+            };
+            wait_for(&server, "not all are finished", |room| over(&room["recordings"]) && over(&room["broadcasts"]));
+        }
+        String::new()
+    });
+    assert_eq!(measured["ready"], true, "{measured}");
+    for freezes in list(&measured, "/freezes") {
+        assert!(number(freezes, "/max_gap_ms") < 500.0, "the call itself froze: {measured}");
+    }
+
+    let listed = get(&format!("{}/v1/recordings", server.url())).json();
+    let mut files: Vec<(PathBuf, Option<f64>)> = Vec::new();
+    for file in listed.as_array().expect("a list") {
+        let name = file["file"].as_str().expect("a name");
+        let told = file["duration"].as_f64().expect("a duration");
+        assert_eq!(file["state"], "finished", "{file}");
+        files.push((server.data().join("recordings").join(name), Some(told)));
+    }
+    assert_eq!(files.len(), 3, "{listed}");
+    files.extend(takers.into_iter().map(|taker| (taker.finish(), None)));
+    let least = seconds.parse::<f64>().expect("a number") / 2.0 - 2.0;
+    for (file, told) in &files {
+        let seen = Seen::of(file);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let claps = seen.claps();
+        println!("{name}: {:.2} s, {} frames, claps {claps:.3?}", seen.duration, seen.frames);
+        assert!(
+            claps.len() as f64 >= least && seen.beeps.len().abs_diff(seen.flashes.len()) <= 1,
+            "{name}: {:?}",
+            seen.beeps
+        );
+        for (at, apart) in &claps {
+            assert!(apart.abs() <= APART, "{name}: the clap at {at:.2} s is heard {apart:.3} s later than it is seen");
+        }
+        let missing = (seen.duration * FPS - seen.frames as f64).abs() / (seen.duration * FPS);
+        if let Some(told) = told {
+            assert!((told - seen.duration).abs() < 0.3, "{name} was told to last {told} s");
+            assert!(missing < 0.01, "{name} has {} frames", seen.frames);
+            assert!(
+                (seen.duration - seconds.parse::<f64>().expect("a number")).abs() < 3.0,
+                "{name}: {} s",
+                seen.duration
+            );
+        } else {
+            assert!(missing < 0.02, "{name} has {} frames", seen.frames);
+        }
+        let picture = pictures().join(format!("clap-{name}.png"));
+        let (path, picture) = (file.to_str().expect("plain"), picture.to_str().expect("plain"));
+        run("ffmpeg", &["-ss", "4", "-i", path, "-frames:v", "1", "-y", picture], file);
+    }
+    server.stop();
+}

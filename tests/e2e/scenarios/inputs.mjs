@@ -1,0 +1,45 @@
+// A person among sources from elsewhere, which look and sound like people 1 to 4.
+
+export async function inputs({ page: open, options, ask, keep }) {
+  const page = await open();
+  await page.evaluate(async (o) => {
+    globalThis.subject = await new people.Person({ k: 0, room: o.room }).join();
+  }, options);
+  await ask(`begin ${options.room}`);
+
+  const measure = () => page.evaluate(async ({ room }) => {
+    const { sleep, look, listen, roomDocument, program, until } = people;
+    const person = globalThis.subject;
+    const live = async () => {
+      const document = await roomDocument(room);
+      return document.inputs.filter((input) => input.state === 'live').length === 4
+        && document.participants.flatMap((p) => p.sends).filter((s) => s.kind === 'camera' && s.size).length === 5;
+    };
+    const ready = await until(live, 20_000, 200);
+    await sleep(3000);
+    const document = await roomDocument(room);
+    const owner = Object.fromEntries(document.inputs.map((input) => [input.participant, Number(input.name.at(-1))]));
+    owner[person.id] = 0;
+    const tiles = await look(person, program(document), 2500);
+    const easel = Object.assign(globalThis.document.createElement('canvas'), { width: person.video.videoWidth, height: person.video.videoHeight });
+    easel.getContext('2d').drawImage(person.video, 0, 0);
+    return {
+      ready,
+      participants: document.participants.map((p) => p.id),
+      inputs: document.inputs,
+      tiles,
+      wrong_tiles: tiles.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
+      still_tiles: tiles.filter((t) => t.bars < 4),
+      sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
+      picture: easel.toDataURL('image/png'),
+    };
+  }, { room: options.room });
+
+  const { picture, ...before } = await measure();
+  await keep('inputs', picture);
+  await ask(`kill ${options.room}`);
+  await page.evaluate(() => people.sleep(1500));
+  const { picture: later, inputs: told, ...after } = await measure();
+  await keep('inputs-after', later);
+  return { before, after, inputs: told };
+}

@@ -1,0 +1,239 @@
+//! An input process at the other end of a link, clips to feed it, and an eye and an ear for what it sends.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use commingle::codec::sound::SoundDecoder;
+use commingle::codec::{DecodeLimits, Decoded, Depayloader, Picture, VideoDecoder};
+use commingle::destination::{Destination, Guard};
+use commingle::link::frame::{Decoder, encode_into};
+use commingle::link::input::{FromInput, InputSettings, ToInput};
+use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket};
+use commingle::room::document::InputState;
+use commingle::room::inputs::InputReport;
+use commingle::time::{Timestamp, now};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A flash and a beep at each full second, for 120 ms.
+pub const CLAPS: &str = "-f lavfi -i color=c=black:s=320x180:r=25,drawbox=enable='lt(mod(t,1),0.12)':color=white:t=fill \
+                         -f lavfi -i aevalsrc='if(lt(mod(t\\,1)\\,0.12)\\,0.5*sin(2*PI*1000*t)\\,0)':s=44100";
+
+/// A folder with clips, deleted with it.
+pub struct Clips(TempDir);
+
+impl Clips {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder for clips"))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Makes a clip with ffmpeg.
+    pub fn make(&self, name: &str, arguments: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        let status = ffmpeg(arguments).arg(&path).status().expect("ffmpeg is installed");
+        assert!(status.success(), "ffmpeg made no {name}");
+        path
+    }
+}
+
+/// ffmpeg with these arguments, split at white space.
+pub fn ffmpeg(arguments: &str) -> Command {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y"]);
+    command.args(arguments.split_whitespace());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// A child that is killed with the test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Settings for a source that may come from this machine.
+pub fn settings(url: &str, media_dir: &Path) -> InputSettings {
+    InputSettings {
+        room: "test".parse().expect("a name"),
+        source: Some(Destination::input(url).expect("a URL of an input").secret_form()),
+        repeat: false,
+        media_dir: media_dir.to_owned(),
+        guard: Guard { allow_private: false, allow: vec!["127.0.0.1/32".parse().expect("a network")] },
+        picture: Size::new(1280, 720),
+        fps: 30,
+        openh264: false,
+        threads: 1,
+    }
+}
+
+/// An input process, and what it has said.
+pub struct Rig {
+    child: Running,
+    link: UnixStream,
+    decoder: Decoder,
+    pub codecs: BTreeMap<SourceKind, Codec>,
+    pub packets: BTreeMap<SourceKind, Vec<SourcePacket>>,
+    pub reports: Vec<(Timestamp, InputReport)>,
+    pub ended: Option<Option<String>>,
+}
+
+impl Rig {
+    pub fn new(settings: InputSettings) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let child = Command::new(env!("CARGO_BIN_EXE_commingle"))
+            .arg("input")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the process starts");
+        ours.set_read_timeout(Some(Duration::from_millis(2_000))).expect("a timeout");
+        let mut rig = Self {
+            child: Running(child),
+            link: ours,
+            decoder: Decoder::default(),
+            codecs: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            reports: Vec::new(),
+            ended: None,
+        };
+        rig.send(&ToInput::Configure(settings));
+        rig
+    }
+
+    pub fn send(&mut self, message: &ToInput) {
+        let mut bytes = Vec::new();
+        encode_into(message, &mut bytes).expect("short enough");
+        self.link.write_all(&bytes).expect("the input reads");
+    }
+
+    /// Listens until something holds; the process must speak all the while.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let begun = now();
+        let mut bytes = vec![0; 256 << 10];
+        while !holds(self) {
+            assert!(now().since(begun) < PATIENCE, "waited in vain for {what}; last {:?}", self.reports.last());
+            let length = self.link.read(&mut bytes).unwrap_or_else(|error| panic!("{error} while waiting for {what}"));
+            assert!(length > 0, "it ended before {what}; last {:?}", self.reports.last());
+            self.decoder.extend(&bytes[..length]);
+            while let Some(message) = self.decoder.next_message().expect("well formed") {
+                self.hear(message);
+            }
+        }
+    }
+
+    fn hear(&mut self, message: FromInput) {
+        match message {
+            FromInput::Ready { missing } => assert!(missing.is_empty(), "{missing:?}"),
+            FromInput::Publishing { .. } => panic!("nobody pushes here"),
+            FromInput::Started { kind, codec } => drop(self.codecs.insert(kind, codec)),
+            FromInput::Packet(kind, packet) => self.packets.entry(kind).or_default().push(packet),
+            FromInput::Report(report) => self.reports.push((now(), report)),
+            FromInput::Ended { reason } => self.ended = Some(reason),
+        }
+    }
+
+    pub fn until_ended(&mut self) -> Option<String> {
+        self.until("its end", |rig| rig.ended.is_some());
+        self.ended.clone().expect("just waited for")
+    }
+
+    pub fn state(&self) -> Option<InputState> {
+        Some(self.reports.last()?.1.state)
+    }
+
+    pub fn of(&self, kind: SourceKind) -> &[SourcePacket] {
+        self.packets.get(&kind).map_or(&[], Vec::as_slice)
+    }
+
+    /// Listens for a while.
+    pub fn listen(&mut self, time: Duration) {
+        let begun = now();
+        self.until("time to pass", |_| now().since(begun) >= time);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    pub fn into_parts(self) -> (Running, UnixStream) {
+        (self.child, self.link)
+    }
+
+    /// The frames of the camera that are whole: packets with the same timestamp.
+    pub fn frames(&self) -> Vec<&[SourcePacket]> {
+        let is_whole = |frame: &&[SourcePacket]| frame.last().is_some_and(|last| last.marker);
+        let all = self.of(SourceKind::Camera).chunk_by(|a, b| a.timestamp == b.timestamp);
+        let frames: Vec<_> = all.clone().filter(is_whole).collect();
+        assert!(frames.len() + 1 >= all.count(), "a frame without an end");
+        frames
+    }
+
+    /// All pictures, with the RTP timestamp and arrival of each.
+    pub fn pictures(&self) -> Vec<(u32, Timestamp, Picture)> {
+        let codec = self.codecs[&SourceKind::Camera];
+        let (to, from) = sync_channel(1024);
+        let limits = DecodeLimits { max: Size::new(1920, 1080) };
+        let mut decoder = VideoDecoder::new(codec, limits, move |decoded| match decoded {
+            Decoded::Picture { picture, .. } => to.send(picture).expect("the test waits"),
+            Decoded::Failed(reason) => panic!("{reason}"),
+        })
+        .expect("a decoder");
+        let mut depayloader = Depayloader::new(codec);
+        let mut pictures = Vec::new();
+        for (n, frame) in self.frames().into_iter().enumerate() {
+            let whole = depayloader.frame(frame).expect("a whole frame");
+            decoder.push(whole, Timestamp::from_micros(1 + n as u64)).expect("decodable");
+            let picture = from.recv_timeout(PATIENCE).expect("one frame in, one picture out");
+            pictures.push((frame[0].timestamp, frame[0].arrival, picture));
+        }
+        pictures
+    }
+
+    /// All sound, each tick with its RTP timestamp and arrival.
+    pub fn sound(&self) -> Vec<(u32, Timestamp, Vec<f32>)> {
+        let mut decoder = SoundDecoder::new(Codec::Opus).expect("opus");
+        let packets = self.of(SourceKind::Microphone).iter();
+        packets.map(|p| (p.timestamp, p.arrival, decoder.decode(&p.payload).expect("opus").to_vec())).collect()
+    }
+}
+
+/// Mean luma.
+pub fn luma(picture: &Picture) -> f32 {
+    let (plane, stride) = picture.plane(0);
+    let Size { width, height } = picture.size();
+    let rows = (0..height as usize).flat_map(|row| &plane[row * stride..][..width as usize]);
+    rows.map(|sample| f32::from(*sample)).sum::<f32>() / (width * height) as f32
+}
+
+/// Root mean square.
+pub fn loudness(samples: &[f32]) -> f32 {
+    (samples.iter().map(|s| s * s).sum::<f32>() / samples.len().max(1) as f32).sqrt()
+}
+
+/// How much of a tone of this frequency there is, 0 to 1.
+pub fn tone(samples: &[f32], hertz: f32) -> f32 {
+    let (mut real, mut imaginary, mut power) = (0.0, 0.0, 1e-9);
+    for (i, sample) in samples.iter().enumerate() {
+        let angle = std::f32::consts::TAU * hertz * i as f32 / AUDIO_RATE as f32;
+        real += sample * angle.cos();
+        imaginary += sample * angle.sin();
+        power += sample * sample;
+    }
+    (real * real + imaginary * imaginary) * 2.0 / (samples.len() as f32 * power)
+}

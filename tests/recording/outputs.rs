@@ -1,0 +1,349 @@
+//! The output process records: whole, killed, at length, and where it cannot.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use commingle::container::{Found, finish};
+use commingle::id::{ParticipantId, SourceId};
+use commingle::link::output::{FileTarget, Note, Target, ToOutput};
+use commingle::link::sidecar::{FileState, Sidecar};
+use commingle::media::{Codec, FileFormat, SourceKind, SourcePacket};
+use commingle::plan::SourceSpec;
+
+use crate::media::{FRAME, opus, video};
+use crate::probe::{Probe, decodes};
+use crate::rig::{Reel, Rig, recordings, target};
+
+fn sidecar(file: &Path) -> Sidecar {
+    let json = fs::read(file.with_extension("json")).expect("stands beside it");
+    serde_json::from_slice(&json).expect("as documented")
+}
+
+fn mend(file: &Path, format: FileFormat) -> Found {
+    let chapters = sidecar(file).chapters();
+    let mut file = File::options().read(true).write(true).open(file).expect("there");
+    file.try_lock().expect("nobody writes it any more");
+    finish(format, &mut file, &chapters).expect("holds something")
+}
+
+/// Seconds of sound in a file.
+fn sound(probe: &Probe) -> f64 {
+    probe.packets("audio") as f64 * if probe.codec("audio") == "aac" { 1_024.0 / 48_000.0 } else { 0.02 }
+}
+
+fn here(id: u32, name: &str) -> Note {
+    Note::Here { participant: ParticipantId(id), name: name.into() }
+}
+
+#[test]
+fn a_recording_begins_with_a_keyframe_has_no_gaps_and_ends_whole() {
+    for (format, codec) in [
+        (FileFormat::Mp4, Some(Codec::H264)),
+        (FileFormat::Webm, Some(Codec::Vp8)),
+        (FileFormat::Mkv, Some(Codec::H264)),
+        (FileFormat::Ogg, None),
+    ] {
+        let folder = tempfile::tempdir().expect("a place for files");
+        let reel = Reel::new(codec);
+        let mut rig = Rig::start(Target::File(target(folder.path(), format)), &reel);
+        let start = rig.epoch;
+        rig.send(&[ToOutput::Note(start, here(1, "Ann")), ToOutput::Note(start, Note::Speaker(None))]);
+        // The keyframes of the reel are 2 s apart: the first one is missed, the next begins the file. Then nobody speaks for
+        // a while, and the mixer is replaced.
+        rig.feed(&reel, 14.0, |at| at >= 0.5 && !(6.0..8.0).contains(&at), |at| at > 0.3 && !(9.5..11.9).contains(&at));
+        let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        rig.send(&[
+            ToOutput::Note(at(3.0), here(2, "Böb")),
+            ToOutput::Note(at(3.5), Note::Speaker(Some(ParticipantId(2)))),
+            ToOutput::Note(at(5.0), Note::Gone(ParticipantId(1))),
+        ]);
+        assert_eq!(rig.finish(), None, "{format:?}");
+        assert!(codec.is_none() || rig.keyframes_wanted > 0, "{format:?}: a keyframe is asked for");
+        let files = recordings(folder.path(), format);
+        assert_eq!(files.len(), 1, "{files:?}");
+        let name = format!("daily-20261125-184231-o1.{}", format.extension());
+        assert_eq!(files[0].file_name().expect("a name"), name.as_str());
+        decodes(&files[0]);
+        let probe = Probe::of(&files[0]);
+        let begins = if codec.is_some() { 2.0 } else { 0.5 };
+        let seconds = 14.0 - begins;
+        assert!((probe.duration() - seconds).abs() < 0.1, "{format:?} lasts {} s", probe.duration());
+        assert!((sound(&probe) - seconds).abs() < 0.06, "{format:?}: {} s of sound", sound(&probe));
+        if codec.is_some() {
+            assert!(probe.start("audio").abs() < 0.022 && probe.start("video").abs() < 0.001, "{format:?}");
+            // What is missing: from 9.5 on, and on to the keyframe at 12.
+            let expected = (seconds - 2.5) * 30.0;
+            let frames = probe.packets("video") as f64;
+            assert!((frames - expected).abs() < 5.0, "{format:?}: {frames} frames, not {expected}");
+        }
+        let sidecar = sidecar(&files[0]);
+        assert_eq!((sidecar.state, sidecar.reason.as_deref()), (FileState::Finished, None));
+        assert!((sidecar.duration - seconds).abs() < 0.1 && sidecar.ended.is_some());
+        assert!((sidecar.offset - begins).abs() < 0.001, "{format:?} begins at {}", sidecar.offset);
+        let people: Vec<(u32, f64)> = sidecar.people.iter().map(|stay| (stay.participant.0, stay.from)).collect();
+        assert_eq!(people[0], (1, 0.0));
+        assert!(people[1].0 == 2 && (people[1].1 - (3.0 - begins)).abs() < 0.001, "{people:?}");
+        if format != FileFormat::Ogg {
+            let titles: Vec<String> = probe.chapters().into_iter().map(|(title, _)| title).collect();
+            assert_eq!(titles, ["daily", "Böb joins", "Böb speaks"], "{format:?}");
+        }
+        assert!(rig.files.iter().any(|file| file.complete && file.name == name), "{:?}", rig.files);
+    }
+}
+
+/// A file for every three seconds, cut at keyframes: together they hold everything once.
+#[test]
+fn a_recording_is_cut_at_keyframes_and_loses_nothing() {
+    for (format, codec) in
+        [(FileFormat::Mp4, Some(Codec::H264)), (FileFormat::Webm, Some(Codec::Vp8)), (FileFormat::Ogg, None)]
+    {
+        let folder = tempfile::tempdir().expect("a place for files");
+        let reel = Reel::new(codec);
+        let cut = FileTarget { cut_after: Some(Duration::from_secs(3)), ..target(folder.path(), format) };
+        let mut rig = Rig::start(Target::File(cut), &reel);
+        rig.feed(&reel, 14.0, |_| true, |_| true);
+        assert_eq!(rig.finish(), None, "{format:?}");
+        let files = recordings(folder.path(), format);
+        assert!((3..=5).contains(&files.len()), "{files:?}");
+        let (mut frames, mut seconds, mut lasts) = (0, 0.0, 0.0);
+        for (file, number) in files.iter().zip(0..) {
+            decodes(file);
+            let probe = Probe::of(file);
+            frames += if codec.is_some() { probe.packets("video") } else { 0 };
+            seconds += sound(&probe);
+            let sidecar = sidecar(file);
+            assert_eq!(sidecar.part, number);
+            assert!((sidecar.offset - lasts).abs() < 0.03, "{format:?}: file {number} begins at {}", sidecar.offset);
+            lasts += sidecar.duration;
+        }
+        assert_eq!(frames, if codec.is_some() { 420 } else { 0 }, "{format:?}");
+        assert!((seconds - 14.0).abs() < 0.06, "{format:?}: {seconds} s of sound");
+    }
+}
+
+/// The process is killed at any moment: the file plays up to the last second, and is mended.
+#[test]
+fn killed_twenty_times_it_never_loses_more_than_the_last_second() {
+    /// Times real time at which media comes.
+    const SPEED: f64 = 2.0;
+    let kinds = [
+        (FileFormat::Mp4, false, Some(Codec::H264)),
+        (FileFormat::Mp4, true, Some(Codec::H264)),
+        (FileFormat::Webm, false, Some(Codec::Vp8)),
+        (FileFormat::Mkv, false, Some(Codec::H264)),
+        (FileFormat::Ogg, false, None),
+    ];
+    thread::scope(|scope| {
+        for (kind, (format, opus, codec)) in kinds.into_iter().enumerate() {
+            scope.spawn(move || {
+                let reel = Reel::new(codec);
+                for round in 0..4u32 {
+                    let folder = tempfile::tempdir().expect("a place for files");
+                    let target = FileTarget { opus, ..target(folder.path(), format) };
+                    let mut rig = Rig::start(Target::File(target), &reel);
+                    // The process takes a moment to start; then kill it at some odd time.
+                    rig.play(&reel, 0.1, 1.0);
+                    rig.wait_until("a file", |rig| !rig.files.is_empty());
+                    let after = 1.3 + f64::from((round * 5 + kind as u32) * 7 % 20) * 0.17;
+                    rig.play(&reel, after, SPEED);
+                    let sent = rig.sent();
+                    rig.kill();
+                    let what = format!("{format:?}, killed after {after} s");
+                    let file = recordings(folder.path(), format).remove(0);
+                    for mended in [false, true] {
+                        if mended {
+                            let found = mend(&file, format);
+                            assert!(sent - found.duration.as_secs_f64() <= 1.0, "{what}: {found:?}");
+                        }
+                        decodes(&file);
+                        let probe = Probe::of(&file);
+                        let lost = sent - sound(&probe);
+                        assert!(lost <= 1.0, "{what}: {lost} s of sound are lost");
+                        if codec.is_some() {
+                            let lost = sent - probe.packets("video") as f64 / 30.0;
+                            assert!(lost <= 1.0, "{what}: {lost} s of video are lost");
+                        }
+                    }
+                    let beside = sidecar(&file);
+                    assert_eq!(beside.state, FileState::Recording, "{what}: so it is known to be mended");
+                }
+            });
+        }
+    });
+}
+
+/// Half an hour, as fast as it is taken.
+#[test]
+fn half_an_hour_neither_drifts_nor_grows() {
+    for (format, codec) in [(FileFormat::Webm, Codec::Vp8), (FileFormat::Mp4, Codec::H264)] {
+        half_an_hour(format, codec);
+    }
+}
+
+fn half_an_hour(format: FileFormat, codec: Codec) {
+    const SECONDS: f64 = 1_800.0;
+    let folder = tempfile::tempdir().expect("a place for files");
+    let reel = Reel::new(Some(codec));
+    let mut rig = Rig::start(Target::File(target(folder.path(), format)), &reel);
+    let mut seen = Vec::new();
+    for part in 1..=6 {
+        // Nobody speaks for two of every twenty seconds.
+        rig.feed(&reel, SECONDS / 6.0 * f64::from(part), |at| at % 20.0 < 18.0, |_| true);
+        let whole = f64::from(part) * SECONDS / 6.0 - 2.0;
+        rig.wait_until("all is written", |rig| rig.report.duration.as_secs_f64() >= whole);
+        seen.push((rig.memory(), rig.report.bytes));
+    }
+    assert_eq!(rig.finish(), None);
+    let file = recordings(folder.path(), format).remove(0);
+    let probe = Probe::of(&file);
+    assert_eq!(probe.packets("video"), (SECONDS * 30.0) as u64);
+    let apart = sound(&probe) - SECONDS;
+    assert!(apart.abs() < 0.045, "sound and picture end {apart} s apart");
+    assert!((probe.duration() - SECONDS).abs() < 0.05, "it lasts {} s", probe.duration());
+    let (memory, bytes): (Vec<u64>, Vec<u64>) = seen.into_iter().unzip();
+    assert!(memory[5] < memory[1] + 4_096, "memory grows: {memory:?} KiB");
+    let each = |i: usize| bytes[i] - bytes[i - 1];
+    assert!(each(5).abs_diff(each(1)) * 50 < each(1), "it does not grow evenly: {bytes:?}");
+}
+
+#[test]
+fn where_it_cannot_write_it_says_what_to_do() {
+    let reel = Reel::new(Some(Codec::Vp8));
+    let folder = tempfile::tempdir().expect("a place for files");
+    let full = FileTarget { floor_bytes: u64::MAX / 2, ..target(folder.path(), FileFormat::Webm) };
+    let mut rig = Rig::start(Target::File(full), &reel);
+    let failure = rig.wait_for_end().expect("fails");
+    assert!(failure.contains("MB free") && failure.contains("recordings.floor_mb"), "{failure}");
+
+    let file = folder.path().join("file");
+    fs::write(&file, "no folder").expect("writable");
+    let mut rig = Rig::start(Target::File(target(&file.join("below"), FileFormat::Webm)), &reel);
+    let failure = rig.wait_for_end().expect("fails");
+    assert!(failure.contains("cannot make the folder"), "{failure}");
+
+    let gone = folder.path().join("gone");
+    let mut rig = Rig::start(Target::File(target(&gone, FileFormat::Webm)), &reel);
+    rig.play(&reel, 1.0, 2.0);
+    rig.wait_until("a file", |rig| !rig.files.is_empty());
+    fs::remove_dir_all(&gone).expect("there");
+    let failure = rig.wait_for_end().expect("fails");
+    assert!(failure.contains("was deleted while it was being written"), "{failure}");
+}
+
+#[test]
+fn a_name_that_is_taken_is_not_written_over() {
+    let reel = Reel::new(None);
+    let folder = tempfile::tempdir().expect("a place for files");
+    let taken = folder.path().join("daily-20261125-184231-o1.ogg");
+    fs::write(&taken, "somebody's").expect("writable");
+    let mut rig = Rig::start(Target::File(target(folder.path(), FileFormat::Ogg)), &reel);
+    rig.feed(&reel, 1.0, |_| true, |_| true);
+    assert_eq!(rig.finish(), None);
+    assert_eq!(fs::read(&taken).expect("there"), b"somebody's");
+    decodes(&folder.path().join("daily-20261125-184231-o1-001.ogg"));
+}
+
+/// Each participant's own packets: reordered ones are put in order, a screen that comes later has a file of its own.
+#[test]
+fn tracks_are_what_participants_send() {
+    let folder = tempfile::tempdir().expect("a place for files");
+    let reel = Reel::new(Some(Codec::Vp8));
+    let mut rig = Rig::start(Target::Tracks(target(folder.path(), FileFormat::Mkv)), &reel);
+    let spec =
+        |source, kind, codec| SourceSpec { source: SourceId(source), participant: ParticipantId(7), kind, codec };
+    let start = rig.epoch;
+    rig.send(&[
+        ToOutput::Note(start, here(7, "Ann")),
+        ToOutput::Source(spec(1, SourceKind::Camera, Codec::Vp8)),
+        ToOutput::Source(spec(2, SourceKind::Microphone, Codec::Opus)),
+    ]);
+    let (_, frames) = video(0, Codec::Vp8, 150);
+    let (_, packets) = opus(0, 250);
+    let source = |source: u32, sequence: u16, timestamp: u32, marker, at: f64, payload| {
+        let arrival = start + Duration::from_secs_f64(at);
+        ToOutput::Packet(
+            SourceId(source),
+            SourcePacket {
+                sequence,
+                timestamp,
+                marker,
+                arrival,
+                audio_level: None,
+                rotation: None,
+                colours: None,
+                payload,
+            },
+        )
+    };
+    let mut payloader = commingle::codec::Payloader::new(Codec::Vp8);
+    let mut messages: Vec<(f64, ToOutput)> = Vec::new();
+    let mut sequence = 65_500u16;
+    for (i, frame) in frames.iter().enumerate() {
+        let at = i as f64 / 30.0;
+        let frame =
+            commingle::codec::EncodedFrame { data: frame.data.clone(), keyframe: frame.keyframe, pts: Duration::ZERO };
+        for packet in payloader.packets(&frame, 4_294_960_000u32.wrapping_add(i as u32 * FRAME)) {
+            messages.push((at, source(1, sequence, packet.timestamp, packet.marker, at, packet.payload.clone())));
+            if i >= 60 {
+                messages.push((at, source(3, sequence, packet.timestamp, packet.marker, at, packet.payload)));
+            }
+            sequence = sequence.wrapping_add(1);
+        }
+    }
+    for (i, packet) in packets.iter().enumerate() {
+        // Every seventh comes 50 ms late.
+        let at = i as f64 * 0.02 + if i % 7 == 3 { 0.05 } else { 0.0 };
+        messages.push((at, source(2, i as u16, i as u32 * 960, false, i as f64 * 0.02, packet.data.clone())));
+    }
+    messages.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let screen = messages.iter().position(|(at, _)| *at >= 2.0).expect("long enough");
+    let screen_spec = ToOutput::Source(spec(3, SourceKind::Screen, Codec::Vp8));
+    messages.insert(screen, (2.0, screen_spec));
+    let messages: Vec<ToOutput> = messages.into_iter().map(|(_, message)| message).collect();
+    let (before, after) = messages.split_at(screen);
+    before.chunks(20).for_each(|messages| rig.send(messages));
+    rig.wait_until("a file", |rig| !rig.files.is_empty());
+    after.chunks(20).for_each(|messages| rig.send(messages));
+    assert_eq!(rig.finish(), None);
+    let files = recordings(folder.path(), FileFormat::Mkv);
+    let names: Vec<_> =
+        files.iter().map(|file| file.file_name().expect("a name").to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["daily-20261125-184231-o1-p7-000.mkv", "daily-20261125-184231-o1-p7-001.mkv"]);
+    for file in &files {
+        decodes(file);
+    }
+    let both = Probe::of(&files[0]);
+    assert_eq!((both.packets("video"), both.packets("audio")), (150, 250));
+    assert!((both.duration() - 5.0).abs() < 0.05, "{}", both.duration());
+    let screen = Probe::of(&files[1]);
+    assert!(!screen.has("audio"));
+    assert_eq!(screen.packets("video"), 90);
+    let beside = sidecar(&files[1]);
+    assert_eq!(beside.participant, Some(ParticipantId(7)));
+    assert!((beside.offset - 2.0).abs() < 0.01, "the screen begins at {}", beside.offset);
+}
+
+#[test]
+fn it_stops_with_its_file_whole_before_the_disk_is_full() {
+    // What others write meanwhile must not matter.
+    const ROOM: u64 = 400 << 20;
+    let reel = Reel::new(Some(Codec::H264));
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a place for files");
+    let disk = rustix::fs::statvfs(folder.path()).expect("there");
+    let floor_bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(ROOM);
+    let target = FileTarget { floor_bytes, ..target(folder.path(), FileFormat::Mp4) };
+    let mut rig = Rig::start(Target::File(target), &reel);
+    rig.play(&reel, 1.5, 1.0);
+    rig.wait_until("a file", |rig| !rig.files.is_empty());
+    let filling = File::create(folder.path().join("filling")).expect("writable");
+    rustix::fs::fallocate(&filling, rustix::fs::FallocateFlags::empty(), 0, 2 * ROOM).expect("so much is free");
+    let failure = rig.wait_for_end().expect("fails");
+    assert!(failure.contains("MB free") && failure.contains("recordings.floor_mb"), "{failure}");
+    let file = recordings(folder.path(), FileFormat::Mp4).remove(0);
+    decodes(&file);
+    assert!((Probe::of(&file).duration() - rig.sent()).abs() < 1.0, "what there was is kept");
+    let beside = sidecar(&file);
+    assert_eq!((beside.state, beside.reason), (FileState::Failed, Some(failure)));
+}
