@@ -79,8 +79,9 @@ const STATES = {
 export function facts(output, kind, seenAt, now) {
   const live = output.state === 'live';
   const list = [STATES[output.state]];
-  if (live || output.state === 'finished') list.push(clock(elapsed(output, seenAt, now)));
+  if (output.duration !== undefined && (live || output.state === 'finished')) list.push(clock(elapsed(output, seenAt, now)));
   if (kind === 'recording' && output.bytes) list.push(size(output.bytes));
+  if (output.size && live) list.push(`${output.size.width}×${output.size.height}`);
   if (kind !== 'recording' && live && output.bitrate) list.push(rate(output.bitrate));
   if (output.reconnects) list.push(`${output.reconnects} ${output.reconnects === 1 ? 'reconnect' : 'reconnects'}`);
   if (output.dropped) list.push(`${output.dropped} frames left out`);

@@ -1,7 +1,6 @@
 // hls.js: plays a live page of our own server, HLS with fragmented MP4 (RFC 8216), where the browser does not by itself.
 // One rendition, no switching: what anyone needs to see that a broadcast runs. Other players do more.
 
-const TYPES = ['application/vnd.apple.mpegurl', 'application/x-mpegurl'];
 const BEHIND = 6; // seconds behind the newest media before it jumps
 const KEEP = 30; // seconds of what was played
 
@@ -50,7 +49,8 @@ function findUri(lines, from) {
 
 /** Plays `url` in `video`; `failed(text)` is told why it cannot. Returns what ends it. */
 export function play(video, url, failed = () => {}) {
-  if (TYPES.some((type) => video.canPlayType(type))) {
+  // Browsers that have both say they play HLS, and some then do not.
+  if (!globalThis.MediaSource) {
     video.src = url;
     return () => {};
   }
@@ -71,10 +71,21 @@ async function feed(media, video, url, signal) {
     if (!response.ok) throw new Error(response.status === 404 ? 'It has not begun yet, or is over.' : `The server answered ${response.status}.`);
     return { body: await response.text(), at: response.url };
   };
-  const bytes = async (from) => (await fetch(from, { signal })).arrayBuffer();
-  const master = await text(new URL(url, location.href));
+  const bytes = async (from) => {
+    const response = await fetch(from, { signal });
+    if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+    return response.arrayBuffer();
+  };
+  const asked = new URL(url, location.href);
+  // What says who one is goes with every address.
+  const below = (uri, at) => {
+    const address = new URL(uri, at);
+    if (!address.search) address.search = asked.search;
+    return address;
+  };
+  const master = await text(asked);
   const chosen = best(master.body);
-  const playlist = chosen ? new URL(chosen.uri, master.at).href : master.at;
+  const playlist = chosen ? below(chosen.uri, master.at) : asked;
   const type = `video/mp4; codecs="${chosen?.codecs ?? 'avc1.42e01f,mp4a.40.2'}"`;
   if (!MediaSource.isTypeSupported(type)) throw new Error('This browser cannot play it.');
   const buffer = media.addSourceBuffer(type);
@@ -88,11 +99,11 @@ async function feed(media, video, url, signal) {
     const { body, at } = await text(playlist);
     const { head, list, over } = segments(body);
     if (next === null && head && list.length) {
-      await append(await bytes(new URL(head, at)));
+      await append(await bytes(below(head, at)));
       next = list.at(-Math.min(2, list.length)).number;
     }
     for (const segment of list.filter((one) => next !== null && one.number >= next)) {
-      await append(await bytes(new URL(segment.uri, at)));
+      await append(await bytes(below(segment.uri, at)));
       next = segment.number + 1;
     }
     const { buffered } = buffer;

@@ -91,16 +91,15 @@ export class Studio {
     const why = el('p', { class: 'why', role: 'status' });
     const stop = el('button', { type: 'button', class: 'small stop' }, icon('stop'), 'Stop');
     stop.onclick = () => this.#end(kind, output.id, stop);
-    const tools = el('span', { class: 'tools' });
+    const tools = el('span', { class: 'tools', hidden: output.kind === 'hls' ? null : '' });
     if (output.kind === 'hls') {
       const copy = el('button', { type: 'button', class: 'small' }, icon('link'), 'Copy link');
       const watch = el('button', { type: 'button', class: 'small' }, icon('play'), 'Watch');
-      copy.onclick = () => this.#copy(new URL(output.url, this.#session.url('')).href);
-      watch.onclick = () => this.#play(output.url, 'The live page', (video, url) => play(video, url));
+      copy.onclick = () => this.#copy(new URL(output.url, this.#session.url('/')).href);
+      watch.onclick = () => this.#play(this.#session.url(output.url), 'The live page', play);
       tools.append(watch, copy);
     }
-    tools.append(stop);
-    const node = el('li', { class: `output ${kind}` }, el('i'), el('span', { class: 'who' }, name, where, state), tools, why);
+    const node = el('li', { class: `output ${kind}` }, el('i'), el('span', { class: 'who' }, name, where, state), stop, tools, why);
     return { node, name, where, state, why, stop, kind, output };
   }
 
@@ -158,7 +157,7 @@ export class Studio {
       const url = (form.source ?? '').trim();
       wrong = wrongSource(url);
       field = $('source-url');
-      body = { url, ...(form.alias?.trim() && { name: form.alias.trim() }) };
+      body = { url, ...(form.alias?.trim() && { name: form.alias.trim() }), ...(form.loop && { loop: true }) };
     }
     field?.setAttribute('aria-invalid', String(Boolean(wrong)));
     if (wrong) {

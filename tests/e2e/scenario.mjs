@@ -18,10 +18,13 @@ import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
+import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
-const scenarios = { ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...sound, ...uplink, ...web };
+const scenarios = {
+  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...sound, ...studio, ...uplink, ...web,
+};
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -132,8 +132,7 @@ impl Server {
 
     /// CPU seconds used so far by the server and its mixers.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let own = self.child.id();
-        std::iter::once(own).chain(children_of(own)).map(cpu_seconds).sum()
+        tree_cpu_seconds(self.child.id())
     }
 
     /// The most memory that the server itself had resident so far, in MiB.
@@ -243,6 +242,11 @@ fn children_of(pid: u32) -> Vec<u32> {
         .flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>())
         .collect();
     direct.iter().copied().chain(direct.iter().flat_map(|child| children_of(*child))).collect()
+}
+
+/// User and system time of a process and every one below it, in seconds.
+pub(crate) fn tree_cpu_seconds(pid: u32) -> f64 {
+    std::iter::once(pid).chain(children_of(pid)).map(cpu_seconds).sum()
 }
 
 /// User and system time of a process, in seconds; zero when it is gone.

@@ -42,8 +42,8 @@ fn whoever_only_watches_sees_the_call() {
 
 #[test]
 fn the_modules_of_the_page_hold_what_they_say() {
-    let tests = repository().join("tests/web/modules.test.mjs");
-    let output = Command::new("node").arg("--test").arg(&tests).output().expect("`make test` installs Node.js");
+    let tests = ["modules", "air"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
+    let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(!told.contains("# pass 0"), "no test was found: {told}");
@@ -61,5 +61,44 @@ fn the_page_comes_back_when_the_server_does() {
     });
     assert_eq!(measured["again"], true, "the page did not join again");
     assert_eq!(measured["moves"], true, "the page joined again, but its picture stands still");
+    server.stop();
+}
+
+#[test]
+fn a_moderator_records_the_call_and_everyone_sees_it() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "page_records", &[]);
+    for step in [
+        "badge",
+        "aloud",
+        "badge_later",
+        "long",
+        "unbadged",
+        "over_aloud",
+        "listed",
+        "plays",
+        "seeks",
+        "closed",
+        "deleted",
+    ] {
+        assert_eq!(measured[step], true, "{step}: {measured}");
+    }
+    assert!(
+        measured["told"].as_str().is_some_and(|text| text.starts_with("This call is being recorded, ")),
+        "{measured}"
+    );
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    assert_eq!(number(&measured, "/overflow_px"), 0.0, "the page is wider than a phone");
+    let length = number(&measured, "/length_s");
+    assert!((5.0..30.0).contains(&length), "{length} s were recorded");
+    // What the page's link gives, as ffprobe reads it.
+    let probed = &measured["probed"];
+    assert_eq!(probed["errors"], "", "{probed}");
+    assert!((number(probed, "/duration_s") - length).abs() < 0.3, "{probed} and {length} s in the page");
+    assert_eq!(probed["kinds"], json!(["audio", "video"]), "{probed}");
+    assert!(measured["advised"].as_str().is_some_and(|text| text.contains("rtmp://")), "{measured}");
+    let refused = measured["refused"].as_str().unwrap_or_default();
+    assert!(!refused.is_empty() && !refused.contains("secret-key"), "{refused}");
     server.stop();
 }

@@ -123,3 +123,49 @@ export async function cost({ page: open, options, ask }) {
   const share = (name) => Number(((after[name] - before[name]) / seconds).toFixed(3));
   return { people: seen, sent, mixer_cores: share('mixer'), server_cores: share('server') };
 }
+
+/**
+ * What browser-based recorders do: a page of its own Chromium plays videos, composes them on a canvas with their sound, and records
+ * that. Asks for `films`, a JSON list of URLs, and while it records for `watch PID`, Chromium's process.
+ */
+export async function recorded_by_page({ chromium, options, ask }) {
+  const browser = await chromium();
+  const page = await browser.newPage();
+  await page.setViewport({ width: 1280, height: 720 });
+  await page.goto(`${options.url}/healthz`);
+  await page.evaluate(async (urls) => {
+    const [width, height, columns] = [1280, 720, Math.ceil(Math.sqrt(urls.length))];
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    document.body.replaceChildren(canvas);
+    const pen = canvas.getContext('2d', { alpha: false });
+    const sounds = new AudioContext();
+    const mix = sounds.createMediaStreamDestination();
+    const videos = await Promise.all(urls.map(async (url) => {
+      const video = Object.assign(document.createElement('video'), { src: url, loop: true });
+      sounds.createMediaElementSource(video).connect(mix);
+      await video.play();
+      return video;
+    }));
+    let drawn = 0;
+    const draw = () => {
+      videos.forEach((video, i) => {
+        const [w, h] = [width / columns, height / columns];
+        pen.drawImage(video, (i % columns) * w, Math.floor(i / columns) * h, w, h);
+      });
+      drawn += 1;
+    };
+    setInterval(draw, 1000 / 30);
+    const stream = new MediaStream([...canvas.captureStream(30).getVideoTracks(), ...mix.stream.getAudioTracks()]);
+    const recorder = new MediaRecorder(stream, { mimeType: 'video/webm;codecs=vp8,opus', videoBitsPerSecond: 1_500_000 });
+    let bytes = 0;
+    recorder.ondataavailable = ({ data }) => { bytes += data.size; };
+    recorder.start(1000);
+    window.sums = () => ({ drawn, bytes, at: performance.now(), playing: videos.filter((v) => !v.paused && v.readyState > 2).length });
+  }, JSON.parse(await ask('films')));
+  await new Promise((resolve) => { setTimeout(resolve, 3000); });
+  const before = await page.evaluate('sums()');
+  await ask(`watch ${browser.process().pid}`);
+  const after = await page.evaluate('sums()');
+  const seconds = (after.at - before.at) / 1000;
+  return { playing: after.playing, fps: (after.drawn - before.drawn) / seconds, kbps: ((after.bytes - before.bytes) * 8) / 1000 / seconds };
+}

@@ -1,0 +1,190 @@
+//! What recording a room of nine costs, beside what browser-based recorders do: a headless Chromium page that shows the same
+//! nine videos, composes them on a canvas and records that with its sound by `MediaRecorder`.
+//!
+//! All processes count: of ours the server, the mixer and the output, of Chromium's every one. Nine who only send give the
+//! videos, 640x360 at 30 a second; their packets are recorded as they are, and those files are what Chromium plays. Both
+//! record VP8 and Opus in WebM, 1280x720 at 30.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+#[path = "../tests/e2e/http.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod http;
+#[path = "../tests/e2e/scenario.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod scenario;
+#[path = "../tests/e2e/server.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod server;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use http::{get, request};
+use scenario::{list, number, play_with};
+use server::{Server, Settings, commingle, tree_cpu_seconds};
+
+const NINE: usize = 9;
+/// How long each is watched, and how long it settles before.
+const WATCHED: Duration = Duration::from_secs(10);
+const SETTLES: Duration = Duration::from_secs(3);
+/// How long the videos are that Chromium plays: longer than it is watched, so that none begins anew.
+const FILMED: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOKS: usize = 300;
+/// The aims: the whole of ours, and what a recording adds to a call that runs anyway.
+const WHOLE: f64 = 0.4;
+const ADDED: f64 = 0.15;
+
+fn main() {
+    let data = tempfile::tempdir().expect("the temporary folder can be written");
+    let server = Server::start_with(&Settings { data: Some(data.path()), ..Settings::default() });
+    let room = Room { server: &server, name: "sent" };
+    let senders = Bots::send(&room, "--publishers");
+    room.record(&json!({"kind": "tracks"}), || pause(FILMED));
+    let idle = room.cores();
+    let (mut webm, mut mp4) = (0.0, 0.0);
+    room.record(&json!({"format": "webm"}), || webm = room.cores());
+    room.record(&json!({"format": "mp4"}), || mp4 = room.cores());
+    drop(senders);
+
+    let call = Room { server: &server, name: "call" };
+    let talkers = Bots::send(&call, "--participants");
+    let before = call.cores();
+    let mut with = 0.0;
+    call.record(&json!({"format": "webm"}), || with = call.cores());
+    let after = call.cores();
+    drop(talkers);
+    let running = f64::midpoint(before, after);
+    let added = with - running;
+
+    let films = films(&data.path().join("recordings"));
+    assert_eq!(films.len(), NINE, "a film of each: {films:?}");
+    let chromium = chromium(&server, &films);
+    server.stop();
+
+    println!("nine who send, nobody who receives: {idle:.2} cores; recorded as WebM {webm:.2}, as MP4 {mp4:.2}");
+    println!("the page in Chromium: {chromium:.2} cores");
+    println!(
+        "ours to Chromium's, the whole: {:.2} as WebM, {:.2} as MP4 (aim: {WHOLE})",
+        webm / chromium,
+        mp4 / chromium
+    );
+    println!(
+        "a call of nine: {running:.2} cores, with a recording {with:.2}: adds {:.2} of Chromium's (aim: {ADDED})",
+        added / chromium
+    );
+}
+
+/// A room of a server.
+struct Room<'a> {
+    server: &'a Server,
+    name: &'a str,
+}
+
+impl Room<'_> {
+    fn path(&self, rest: &str) -> String {
+        format!("{}/v1/rooms/{}{rest}", self.server.url(), self.name)
+    }
+
+    /// Records while `then` runs, and until the files are whole.
+    fn record(&self, wanted: &Value, then: impl FnOnce()) {
+        let headers = [("content-type", "application/json")];
+        let begun = request("POST", &self.path("/recordings"), &headers, &wanted.to_string());
+        assert_eq!(begun.status, 201, "{begun:?}\n{}", self.server.log());
+        let path = self.path(&format!("/recordings/{}", begun.json()["id"].as_str().expect("an id")));
+        wait(|| get(&path).json()["state"] == "live", "it records");
+        then();
+        let stopped = request("DELETE", &path, &[], "");
+        assert_eq!(stopped.status, 200, "{stopped:?}");
+        wait(|| get(&path).json()["state"] == "finished", "the files are whole");
+    }
+
+    /// The cores that all processes of the server use.
+    fn cores(&self) -> f64 {
+        pause(SETTLES);
+        self.server.cpu_share(WATCHED)
+    }
+}
+
+/// Nine bots in a room; they leave when this is dropped.
+struct Bots(Child);
+
+impl Bots {
+    fn send(room: &Room<'_>, as_what: &str) -> Self {
+        let child = commingle()
+            .args(["bots", "--url", &room.server.url(), "--room", room.name, as_what, &NINE.to_string()])
+            .args(["--camera", "640x360@30", "--seconds", "600"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let bots = Self(child);
+        let people = || {
+            let room = get(&room.path(""));
+            if room.status == 404 { 0 } else { list(&room.json(), "/participants").len() }
+        };
+        wait(|| people() == NINE, "all are in");
+        bots
+    }
+}
+
+impl Drop for Bots {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.0), Signal::INT);
+        let _ = self.0.wait();
+    }
+}
+
+/// The recorded packets as Chromium plays them: WebM, nothing encoded anew.
+fn films(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).expect("recordings are there").flatten().map(|entry| entry.path());
+    let tracks = files.filter(|path| path.extension().is_some_and(|ending| ending == "mkv"));
+    let as_webm = |path: std::path::PathBuf| {
+        let name = format!("film-{}.webm", path.file_stem().expect("it has a name").to_string_lossy());
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-i"]).arg(&path).args(["-map", "0", "-c", "copy", "-y"]).arg(folder.join(&name));
+        assert!(ffmpeg.status().expect("`make bench` installs ffmpeg").success(), "{}", path.display());
+        name
+    };
+    tracks.map(as_webm).collect()
+}
+
+/// The cores that Chromium uses to compose and record the films.
+fn chromium(server: &Server, films: &[String]) -> f64 {
+    let urls: Vec<String> = films.iter().map(|name| format!("{}/v1/recordings/{name}", server.url())).collect();
+    let mut cores = 0.0;
+    let measured = play_with(&server.url(), "recorded_by_page", &[], |what| match what.strip_prefix("watch ") {
+        None => json!(urls).to_string(),
+        Some(pid) => {
+            let pid = pid.parse().expect("a process id");
+            let before = tree_cpu_seconds(pid);
+            pause(WATCHED);
+            cores = (tree_cpu_seconds(pid) - before) / WATCHED.as_secs_f64();
+            "done".to_owned()
+        }
+    });
+    assert_eq!(number(&measured, "/playing"), NINE as f64, "Chromium plays all: {measured}");
+    assert!(number(&measured, "/fps") > 25.0, "and composes in time: {measured}");
+    cores
+}
+
+fn pause(time: Duration) {
+    // Nobody sends: this only lets the time pass.
+    let (_open, never) = sync_channel::<()>(0);
+    let _ = never.recv_timeout(time);
+}
+
+fn wait(done: impl Fn() -> bool, what: &str) {
+    for _ in 0..LOOKS {
+        if done() {
+            return;
+        }
+        pause(LOOK_EVERY);
+    }
+    panic!("not in time: {what}");
+}
