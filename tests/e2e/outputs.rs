@@ -244,3 +244,38 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
     }
     server.stop();
 }
+
+#[test]
+fn hls_is_played_by_a_page_close_behind_the_call_and_after_its_process_was_killed() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play_with(&server.url(), "hls", &["--room", "clap", "--seconds", "8"], |what| {
+        match what {
+            "begin" => drop(begin(&server, "broadcasts", &json!({"kind": "hls"}))),
+            "kill" => {
+                for output in server.processes("output") {
+                    rustix::process::kill_process(output, rustix::process::Signal::KILL).expect("it is ours and runs");
+                }
+            }
+            _ => {
+                let url = format!("{}/v1/rooms/clap/broadcasts/o1", server.url());
+                assert_eq!(request("DELETE", &url, &[], "").status, 200);
+            }
+        }
+        String::new()
+    });
+    let steady = &measured["steady"];
+    assert!(list(steady, "/faults").iter().all(|fault| fault["fatal"] == false), "{measured}");
+    assert!(number(steady, "/first_ms") < 8_000.0, "{measured}");
+    assert!(number(steady, "/frames") > 8.0 * FPS * 0.8, "{measured}");
+    assert!(number(steady, "/longest_gap_ms") < 1_000.0, "{measured}");
+    assert!(number(steady, "/behind_s") < 5.0, "it is too far behind the call: {measured}");
+    assert!(number(steady, "/sound") > 10_000.0, "it has no sound: {measured}");
+    let heights: Vec<_> = list(steady, "/levels").iter().map(|level| level["height"].as_u64()).collect();
+    assert!([720, 360, 180].iter().all(|height| heights.contains(&Some(*height))), "{measured}");
+    let again = &measured["again"];
+    assert!(number(again, "/frames") > 3.0 * FPS * 0.6, "it does not go on after its process was killed: {measured}");
+    assert!(list(again, "/faults").iter().all(|fault| fault["fatal"] == false), "{measured}");
+    assert_eq!(measured["ended"], true, "the player was not told of the end: {measured}");
+    server.stop();
+}

@@ -1,5 +1,10 @@
 // Calls that are recorded and broadcast: the other side begins and ends outputs when it is asked to.
 
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+
+const HLS = createRequire(import.meta.url).resolve('hls.js/dist/hls.min.js');
+
 /** Three people, one of whom claps: everything is taken of it at once. */
 export async function clap({ page: open, options, ask }) {
   const page = await open();
@@ -22,33 +27,53 @@ export async function clap({ page: open, options, ask }) {
   return { ready, freezes };
 }
 
-/** Plays a room's HLS as people's pages do, with hls.js, until `seconds` of it have been seen. */
-export async function hls({ chromium, options, hlsScript }) {
+/** A call of two is broadcast by HLS and played by hls.js, in a browser of its own; `ask` has a process of it killed meanwhile. */
+export async function hls({ page: open, chromium, options, ask }) {
+  const call = await open();
+  await call.evaluate(async ({ room }) => {
+    const { Person, until } = people;
+    globalThis.all = [];
+    for (const k of [1, 2]) all.push(await new Person({ k, room, picture: { width: 640, height: 360, fps: 30 } }).join());
+    await until(() => all.every((p) => p.frames.length > 10), 15_000);
+  }, options);
+  await ask('begin');
   const page = await (await chromium()).newPage();
   await page.goto(`${options.url}/healthz`);
-  await page.evaluate(hlsScript);
-  return page.evaluate(async ({ room, seconds }) => {
+  await page.evaluate(await readFile(HLS, 'utf8'));
+  await page.evaluate(({ room }) => {
     const video = Object.assign(document.createElement('video'), { muted: true });
     document.body.append(video);
     const player = new Hls({ lowLatencyMode: true });
-    const [faults, frames, began] = [[], [], performance.now()];
+    Object.assign(globalThis, { video, player, faults: [], frames: [], began: performance.now() });
     player.on(Hls.Events.ERROR, (_, { type, details, fatal }) => faults.push({ type, details, fatal }));
     player.on(Hls.Events.MANIFEST_PARSED, () => video.play());
-    const seen = (now, { mediaTime }) => { frames.push({ now, mediaTime }); video.requestVideoFrameCallback(seen); };
+    const seen = (now) => { frames.push(now); video.requestVideoFrameCallback(seen); };
     video.requestVideoFrameCallback(seen);
     player.loadSource(`/hls/${room}/index.m3u8`);
     player.attachMedia(video);
-    const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-    while (performance.now() - began < 30_000 && !frames.length) await sleep(50);
-    const first = performance.now() - began;
-    await sleep(1000 * seconds);
-    const shown = frames.filter(({ now }) => now > began + first + 2000);
-    const gaps = shown.slice(1).map(({ now }, i) => now - shown[i].now);
-    const behind = player.playingDate ? (Date.now() - player.playingDate.getTime()) / 1000 : null;
-    return {
-      first_ms: first, frames: shown.length, longest_gap_ms: Math.max(0, ...gaps), behind_s: behind, latency_s: player.latency,
-      levels: player.levels.map(({ height, codecSet, bitrate }) => ({ height, codecSet, bitrate })), level: player.currentLevel,
-      size: [video.videoWidth, video.videoHeight], faults, sound: video.webkitAudioDecodedByteCount,
-    };
   }, options);
+  const watch = (ms) => page.evaluate(async (time) => {
+    const sleep = (t) => new Promise((resolve) => { setTimeout(resolve, t); });
+    while (performance.now() - began < 30_000 && !frames.length) await sleep(50);
+    const from = performance.now();
+    await sleep(time);
+    const shown = [from, ...frames.filter((now) => now > from), performance.now()];
+    return {
+      first_ms: (frames[0] ?? NaN) - began, frames: shown.length - 2,
+      longest_gap_ms: Math.max(...shown.slice(1).map((now, i) => now - shown[i])),
+      behind_s: player.playingDate ? (Date.now() - player.playingDate.getTime()) / 1000 : null,
+      levels: player.levels.map(({ height, codecSet }) => ({ height, codecSet })), size: [video.videoWidth, video.videoHeight],
+      faults: faults.splice(0), sound: video.webkitAudioDecodedByteCount,
+    };
+  }, ms);
+  await watch(3000);
+  const steady = await watch(1000 * options.seconds);
+  await ask('kill');
+  await watch(6000);
+  const again = await watch(3000);
+  await ask('end');
+  await watch(5000);
+  const ended = await page.evaluate(() => video.ended);
+  await call.evaluate(async () => { for (const p of all) await p.leave(); });
+  return { steady, again, ended };
 }
