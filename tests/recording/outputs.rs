@@ -245,6 +245,20 @@ fn a_name_that_is_taken_is_not_written_over() {
     decodes(&folder.path().join("daily-20261125-184231-o1-001.ogg"));
 }
 
+#[test]
+fn without_an_edge_a_recording_is_finished() {
+    let reel = Reel::new(Some(Codec::Vp8));
+    let folder = tempfile::tempdir().expect("a place for files");
+    let mut rig = Rig::start(Target::File(target(folder.path(), FileFormat::Mkv)), &reel);
+    rig.play(&reel, 1.0, 1.0);
+    rig.wait_until("a file", |rig| !rig.files.is_empty());
+    rig.hang_up();
+    let file = recordings(folder.path(), FileFormat::Mkv).remove(0);
+    assert_eq!(sidecar(&file).state, FileState::Finished);
+    decodes(&file);
+    assert!((Probe::of(&file).duration() - rig.sent()).abs() < 0.3);
+}
+
 /// Each participant's own packets: reordered ones are put in order, a screen that comes later has a file of its own.
 #[test]
 fn tracks_are_what_participants_send() {

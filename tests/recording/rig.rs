@@ -1,6 +1,7 @@
 //! An output process, and an edge that feeds it.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -233,6 +234,12 @@ impl Rig {
     pub fn finish(&mut self) -> Option<String> {
         self.send(&[ToOutput::Finish]);
         self.wait_for_end()
+    }
+
+    /// Ends the link without a word, as the death of the edge does, and waits for the process.
+    pub fn hang_up(&mut self) {
+        self.link.shutdown(Shutdown::Both).expect("ours");
+        self.child.wait().expect("ours");
     }
 
     /// Waits for its end.

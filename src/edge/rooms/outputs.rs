@@ -179,6 +179,9 @@ impl RecordingRequest {
         if tier == Tier::Audio {
             return Err("the tier `audio` has no picture: record as `ogg` for sound alone".to_owned());
         }
+        if tracks && (self.cut_seconds.is_some() || self.cut_mb.is_some()) {
+            return Err("tracks are not cut: leave out `cut_seconds` and `cut_mb`".to_owned());
+        }
         if self.cut_seconds.is_some_and(|seconds| seconds < CUT_SECONDS_MIN) {
             return Err(format!("`cut_seconds` must be at least {CUT_SECONDS_MIN}"));
         }
