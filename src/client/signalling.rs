@@ -78,6 +78,8 @@ pub(crate) async fn begin(
                 return Ok(Session { answer: body, resource, address, token });
             }
             307 | 308 => to = join(&location)?,
+            // Too many, or not now: that changes by itself.
+            408 | 409 | 425 | 429 => return Err(SignallingError::Failed(format!("it answers with {status}"))),
             400..500 => return Err(SignallingError::Refused(status)),
             _ => return Err(SignallingError::Failed(format!("it answers with {status}"))),
         }
@@ -189,9 +191,15 @@ mod tests {
             let mut answers = VecDeque::from(answers);
             while let Some(answer) = answers.pop_front() {
                 let (mut stream, _) = listener.accept().await.expect("connected");
-                let mut request = vec![0; 4096];
-                let length = stream.read(&mut request).await.expect("open");
-                got.lock().push(String::from_utf8_lossy(&request[..length]).into_owned());
+                // Head and body may come apart, and what is not read when a connection is closed makes it a broken one.
+                let mut request = String::new();
+                while !request.contains("\r\n\r\n") || (request.starts_with("POST") && request.ends_with("\r\n")) {
+                    let mut bytes = [0; 4096];
+                    let length = stream.read(&mut bytes).await.expect("open");
+                    assert!(length > 0, "a whole request: {request}");
+                    request.push_str(&String::from_utf8_lossy(&bytes[..length]));
+                }
+                got.lock().push(request);
                 stream.write_all(answer.as_bytes()).await.expect("open");
             }
         });
@@ -239,6 +247,7 @@ mod tests {
     async fn refusals_and_tricks_are_errors_without_secrets() {
         for (answers, expected) in [
             (vec![answer("401 Unauthorized", "", "")], "refuses (401)"),
+            (vec![answer("429 Too Many Requests", "", "")], "answers with 429"),
             (vec![answer("307 Temporary Redirect", "http://169.254.169.254/latest", "")], "where clouds keep"),
             (vec![answer("307 Temporary Redirect", "file:///etc/passwd", "")], "no session"),
             (vec![answer("302 Found", "/x", "")], "answers with 302"),
