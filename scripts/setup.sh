@@ -19,7 +19,10 @@ run_packages=(
     libyuv-dev
     fonts-noto-core fonts-noto-cjk
 )
-test_packages=(chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 espeak-ng)
+test_packages=(
+    chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 espeak-ng nginx-light
+    libnginx-mod-rtmp gir1.2-gst-rtsp-server-1.0 python3-gi
+)
 
 case "$1" in
 run) wanted=("${run_packages[@]}") ;;
