@@ -22,6 +22,7 @@ run_packages=(
 test_packages=(
     chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 espeak-ng
     nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools
+    gir1.2-gst-rtsp-server-1.0 python3-gi
 )
 
 case "$1" in

@@ -1,17 +1,20 @@
 //! Feeds: where a protocol that is spoken in Rust puts what it receives.
 //!
-//! Owns: what GStreamer is told of the bytes. Does not know: the protocol.
+//! Owns: what GStreamer is told of the bytes, and when a new stream begins. Does not know: the protocol.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
+use parking_lot::Mutex;
 
+use super::{Shared, begin};
 use crate::codec::CodecError;
 use crate::pipeline::PipelineError;
-use crate::pipeline::graph::Graph;
+use crate::pipeline::graph::{Graph, Piece};
 
 /// What is fed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,5 +89,45 @@ impl Drop for Feed {
     fn drop(&mut self) {
         // Fails when what it feeds is over already.
         let _ = self.0.end_of_stream();
+    }
+}
+
+/// Feeds an intake. Dropping it tells that there is nothing else to come than what its feeds still hold.
+pub struct Feeder {
+    shared: Arc<Shared>,
+    graphs: Arc<Mutex<Vec<Graph>>>,
+}
+
+impl Feeder {
+    pub(super) fn new(shared: Arc<Shared>, graphs: Arc<Mutex<Vec<Graph>>>) -> Self {
+        Self { shared, graphs }
+    }
+
+    /// Begins a stream of this format.
+    ///
+    /// # Errors
+    /// What is missing on this machine; the intake is over.
+    pub fn open(&self, format: &FeedFormat) -> Result<Feed, CodecError> {
+        self.shared.change(|state| state.unsettled += 1);
+        let graph = Graph::new(Piece::Feed)?;
+        let feed = Feed::new(&graph, format)?;
+        begin(&self.shared, &self.graphs, graph)?;
+        Ok(feed)
+    }
+
+    /// The source broke off.
+    pub fn fail(&self, reason: String) {
+        self.shared.fail(reason);
+    }
+
+    /// Nobody takes any more what is fed.
+    pub fn is_over(&self) -> bool {
+        self.shared.state.lock().closed
+    }
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.shared.change(|state| state.unsettled -= 1);
     }
 }

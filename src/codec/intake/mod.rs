@@ -21,7 +21,7 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use gstreamer_video as gst_video;
 use parking_lot::{Condvar, Mutex};
 
-pub use self::feed::{Feed, FeedFormat};
+pub use self::feed::{Feed, FeedFormat, Feeder};
 pub use self::web::{Exchange, Fetch, Fetched, set_fetch};
 use super::picture::Picture;
 use super::{CodecError, init};
@@ -122,42 +122,6 @@ pub struct Intake {
     graphs: Arc<Mutex<Vec<Graph>>>,
 }
 
-/// Feeds an intake. Dropping it tells that there is nothing else to come than what its feeds still hold.
-pub struct Feeder {
-    shared: Arc<Shared>,
-    graphs: Arc<Mutex<Vec<Graph>>>,
-}
-
-impl Feeder {
-    /// Begins a stream of this format.
-    ///
-    /// # Errors
-    /// What is missing on this machine; the intake is over.
-    pub fn open(&self, format: &FeedFormat) -> Result<Feed, CodecError> {
-        self.shared.change(|state| state.unsettled += 1);
-        let graph = Graph::new(Piece::Feed)?;
-        let feed = Feed::new(&graph, format)?;
-        begin(&self.shared, &self.graphs, graph)?;
-        Ok(feed)
-    }
-
-    /// The source broke off.
-    pub fn fail(&self, reason: String) {
-        self.shared.fail(reason);
-    }
-
-    /// Nobody takes any more what is fed.
-    pub fn is_over(&self) -> bool {
-        self.shared.state.lock().closed
-    }
-}
-
-impl Drop for Feeder {
-    fn drop(&mut self) {
-        self.shared.change(|state| state.unsettled -= 1);
-    }
-}
-
 type Wake = Box<dyn Fn() + Send + Sync>;
 
 struct Shared {
@@ -248,7 +212,7 @@ impl Intake {
     pub fn fed(wake: impl Fn() + Send + Sync + 'static) -> Result<(Self, Feeder), CodecError> {
         // The one is the feeder itself: it may still open a feed.
         let intake = Self::new(wake, 1)?;
-        let feeder = Feeder { shared: intake.shared.clone(), graphs: intake.graphs.clone() };
+        let feeder = Feeder::new(intake.shared.clone(), intake.graphs.clone());
         Ok((intake, feeder))
     }
 
@@ -372,7 +336,7 @@ impl Shared {
 
     fn fail(&self, reason: String) {
         self.change(|state| {
-            state.failed.get_or_insert(reason);
+            state.failed.get_or_insert_with(|| words(&reason).to_owned());
         });
     }
 
@@ -464,6 +428,12 @@ impl Shared {
         *last = pts;
         true
     }
+}
+
+/// What people are told of an error: without the place in the source code where some elements met it.
+fn words(reason: &str) -> &str {
+    let end = reason.find(": src/").or_else(|| reason.find(": ../")).or_else(|| reason.find('\n'));
+    reason[..end.unwrap_or(reason.len())].trim_end()
 }
 
 /// The size that caps announce, where it is not allowed.

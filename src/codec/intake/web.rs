@@ -104,7 +104,7 @@ mod imp {
 
     impl WebFetch {
         fn open(&self, transfer: &mut Transfer) -> Result<(), gst::ErrorMessage> {
-            let fail = |reason: &str| gst::error_msg!(gst::ResourceError::OpenRead, ["{}", reason]);
+            let fail = |reason: &str| gst::error_msg!(gst::ResourceError::OpenRead, ("{}", reason));
             let url = self.url.lock().clone().ok_or_else(|| fail("no URL was set"))?;
             let fetch = FETCH.get().ok_or_else(|| fail("nobody makes HTTP requests in this process"))?;
             let exchange: Arc<dyn Exchange> = fetch.begin().into();
@@ -233,7 +233,7 @@ mod imp {
                     Ok(CreateSuccess::NewBuffer(buffer))
                 }
                 Ok(0) | Err(_) => {
-                    gst::element_imp_error!(self, gst::ResourceError::Read, ["the connection broke off"]);
+                    gst::element_imp_error!(self, gst::ResourceError::Read, ("the connection broke off"));
                     Err(gst::FlowError::Error)
                 }
             }
