@@ -48,6 +48,7 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("ureq", &["bots", "client", "input"]),
     ("retina", &["input"]),
     ("axum", &["edge"]),
+    ("object_store", &["edge"]),
     ("rml_rtmp", &["rtmp"]),
     ("rustls", &["dial"]),
     ("tokio_rustls", &["dial"]),

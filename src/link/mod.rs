@@ -10,6 +10,8 @@ pub mod input;
 pub mod output;
 pub mod sidecar;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ParticipantId, RoomName, SourceId};
@@ -144,6 +146,8 @@ pub struct MixerReport {
     pub audio_encoded: u64,
     /// Audio packets concealed, all sources.
     pub concealed: u64,
+    /// How much longer than pictures what is heard waits in the mixer, lately: outputs shift pictures by it.
+    pub sound_lag: Duration,
     /// Video frames dropped before decoding: gaps, garbage, too large.
     pub source_frames_dropped: u64,
     /// Messages dropped because the link to the edge was full.

@@ -37,6 +37,8 @@ pub enum ToOutput {
     SourceGone(SourceId),
     /// One packet of a source, as its participant sent it.
     Packet(SourceId, SourcePacket),
+    /// How much longer than pictures sound waits in the mixer now: pictures are to be shown so much later.
+    SoundLag(Duration),
     /// Something worth remembering happened in the room at this time.
     Note(Timestamp, Note),
     /// Come to an end in order; [`FromOutput::Ended`] follows.

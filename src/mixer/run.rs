@@ -298,6 +298,9 @@ impl Reporter {
             audio_ticks: sound.ticks,
             audio_encoded: sound.encoded,
             concealed: sound.concealed,
+            // A picture waits for the next tick, half a frame on average. A packet of sound had to be collected before it
+            // was sent, for about as long.
+            sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: self.ingest.lock().dropped(),
             link_dropped: self.outbox.dropped(),
             cpu_ms: time::process_cpu().as_millis() as u64,

@@ -14,6 +14,11 @@ use crate::time::Timestamp;
 /// A keyframe that did not come is asked for again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Pictures are not shown later than so much, however long sound waits.
+const LAG_MAX: Duration = Duration::from_millis(400);
+/// From one frame to the next that changes by at most a second divided by this: 2 ms.
+const LAG_STEP: u64 = 500;
+
 /// One whole frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -57,8 +62,10 @@ impl Unwrap {
 pub struct Frames {
     depayloader: Depayloader,
     unwrap: Unwrap,
-    /// How much older a picture is than its time, on average.
-    age: u64,
+    /// How much later than their tick pictures are shown, in ticks of the clock; None before the first was.
+    lag: Option<u64>,
+    /// The same as it is to become.
+    wanted_lag: u64,
     /// The packets of the frame that is coming.
     packets: Vec<SourcePacket>,
     keyframe: bool,
@@ -68,15 +75,13 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// For a stream of a room with this epoch, with so many frames a second.
-    ///
-    /// A frame has the time of the tick that it was composed at, and what it shows came at any moment since the tick before:
-    /// half a frame earlier on average. Sound does not wait so long, so pictures are told to be as much older here.
-    pub fn new(codec: Codec, fps: u32, epoch: Timestamp) -> Self {
+    /// For a stream of a room with this epoch.
+    pub fn new(codec: Codec, epoch: Timestamp) -> Self {
         Self {
             depayloader: Depayloader::new(codec),
             unwrap: Unwrap::new(epoch, codec.clock_rate()),
-            age: u64::from(codec.clock_rate() / fps.max(1) / 2),
+            lag: None,
+            wanted_lag: 0,
             packets: Vec::new(),
             keyframe: false,
             broken: true,
@@ -117,7 +122,7 @@ impl Frames {
             Ok(data) => {
                 self.broken = false;
                 self.asked = None;
-                let time = self.unwrap.time(timestamp, now).saturating_sub(self.age);
+                let time = self.unwrap.time(timestamp, now) + self.next_lag();
                 Some(Frame { time, keyframe: self.keyframe, data })
             }
             Err(error) => {
@@ -126,6 +131,18 @@ impl Frames {
                 None
             }
         }
+    }
+
+    /// Sound waits so much longer than pictures: they are shown as much later, which changes little by little.
+    pub fn set_sound_lag(&mut self, lag: Duration) {
+        self.wanted_lag = (lag.min(LAG_MAX).as_micros() * u128::from(self.unwrap.rate) / 1_000_000) as u64;
+    }
+
+    fn next_lag(&mut self) -> u64 {
+        let step = u64::from(self.unwrap.rate) / LAG_STEP;
+        let lag = self.lag.map_or(self.wanted_lag, |lag| self.wanted_lag.clamp(lag.saturating_sub(step), lag + step));
+        self.lag = Some(lag);
+        lag
     }
 
     /// From now on a keyframe is needed: whatever took the frames begins anew.
@@ -177,7 +194,7 @@ mod tests {
             start in any::<u32>(),
         ) {
             let seconds = f64::from(start) / 90_000.0;
-            let mut reader = Frames::new(Codec::Vp8, 30, EPOCH);
+            let mut reader = Frames::new(Codec::Vp8, EPOCH);
             let mut begun = false;
             for (n, (keyframe, size)) in frames.into_iter().enumerate() {
                 begun |= keyframe;
@@ -187,7 +204,6 @@ mod tests {
                     prop_assert!(made.is_none());
                     made = reader.push(packet, at(seconds + n as f64 / 30.0 + 0.02));
                 }
-                let time = time.saturating_sub(1_500);
                 prop_assert_eq!(made, begun.then_some(Frame { time, keyframe, data: frame }));
             }
         }
@@ -202,7 +218,7 @@ mod tests {
 
     #[test]
     fn after_a_torn_frame_it_waits_for_a_keyframe_and_asks_for_it() {
-        let mut reader = Frames::new(Codec::Vp8, 30, EPOCH);
+        let mut reader = Frames::new(Codec::Vp8, EPOCH);
         assert!(reader.wants_keyframe(at(0.0)));
         assert!(!reader.wants_keyframe(at(0.5)));
         assert!(reader.wants_keyframe(at(1.0)));
@@ -217,5 +233,22 @@ mod tests {
         assert_eq!(push(&mut reader, packets(&vp8(false, 100), false, 96_000)), 0);
         assert!(reader.wants_keyframe(at(2.0)));
         assert_eq!(push(&mut reader, packets(&vp8(true, 100), true, 99_000)), 1);
+    }
+
+    #[test]
+    fn pictures_follow_the_lag_of_the_sound_little_by_little() {
+        let mut reader = Frames::new(Codec::Vp8, EPOCH);
+        reader.set_sound_lag(Duration::from_millis(40));
+        let mut times = Vec::new();
+        for n in 1..60_u32 {
+            if n == 10 {
+                reader.set_sound_lag(Duration::from_secs(9));
+            }
+            let made = packets(&vp8(n == 1, 100), n == 1, n * 3_000);
+            times.extend(made.into_iter().filter_map(|packet| reader.push(packet, at(0.0))).map(|frame| frame.time));
+        }
+        let later: Vec<u64> = (1..).zip(&times).map(|(n, time)| time - n * 3_000).collect();
+        assert_eq!(later[..10], [[3_600; 9].as_slice(), &[3_780]].concat(), "2 ms are 180 ticks");
+        assert_eq!(later.last(), Some(&(3_600 + 50 * 180)), "40 ms, and then 2 more with each frame");
     }
 }

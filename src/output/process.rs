@@ -101,6 +101,7 @@ fn feed(target: &mut dyn Target, orders: &Receiver<ToOutput>) -> Result<(), Fail
             Ok(ToOutput::Source(source)) => target.source(source, now)?,
             Ok(ToOutput::SourceGone(source)) => target.source_gone(source, now)?,
             Ok(ToOutput::Packet(source, packet)) => target.packet(source, packet, now)?,
+            Ok(ToOutput::SoundLag(lag)) => target.sound_lag(lag),
             Ok(ToOutput::Note(at, note)) => target.note(at, note)?,
             // Without an edge nobody wants it any more.
             Ok(ToOutput::Finish) | Err(RecvTimeoutError::Disconnected) => return Ok(()),

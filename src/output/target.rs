@@ -2,6 +2,8 @@
 //!
 //! Owns: [`Target`], and which one the settings mean. Does not know: the link.
 
+use std::time::Duration;
+
 use super::Desk;
 use super::broadcast::Broadcast;
 use super::hls::Hls;
@@ -54,6 +56,9 @@ pub trait Target: Send {
     fn packet(&mut self, _source: SourceId, _packet: SourcePacket, _now: Timestamp) -> Result<(), Failure> {
         Ok(())
     }
+
+    /// Pictures are to be shown so much later than they say, to be in step with the sound.
+    fn sound_lag(&mut self, lag: Duration);
 
     /// Something worth remembering happened at this time.
     ///

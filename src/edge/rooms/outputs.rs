@@ -216,6 +216,8 @@ fn stamp(unix_seconds: u64) -> String {
 pub(super) struct Outputs {
     all: BTreeMap<OutputId, Seat>,
     endings: TaskTracker,
+    /// How much longer than pictures sound waits in the mixer.
+    sound_lag: Duration,
 }
 
 struct Seat {
@@ -238,7 +240,7 @@ pub(super) struct Beginning {
 
 impl Outputs {
     pub(super) fn new(endings: TaskTracker) -> Self {
-        Self { all: BTreeMap::new(), endings }
+        Self { all: BTreeMap::new(), endings, sound_lag: Duration::ZERO }
     }
 
     /// Remembers what an output's processes are to be told.
@@ -278,6 +280,7 @@ impl Outputs {
         tracing::info!(output = %id, pid = process.pid, "output started");
         let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
         process.link.send(ToOutput::Configure(Box::new(settings)));
+        process.link.send(ToOutput::SoundLag(self.sound_lag));
         notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
         seat.process = Some(process);
         Ok(())
@@ -333,6 +336,14 @@ impl Outputs {
     /// The links of those that take participants' packets as they are.
     pub(super) fn taps(&self, routes: &[OutputRoute]) -> Vec<Arc<OutputLink>> {
         routes.iter().filter(|route| route.sources).filter_map(|route| self.link(route.output).cloned()).collect()
+    }
+
+    /// The mixer tells how much longer than pictures sound waits in it.
+    pub(super) fn set_sound_lag(&mut self, lag: Duration) {
+        self.sound_lag = lag;
+        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+            process.link.send(ToOutput::SoundLag(lag));
+        }
     }
 
     /// Tells all that run what is worth remembering.

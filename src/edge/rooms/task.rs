@@ -284,7 +284,8 @@ impl RoomTask {
         }
     }
 
-    fn report(&self, report: &MixerReport) {
+    fn report(&mut self, report: &MixerReport) {
+        self.outputs.set_sound_lag(report.sound_lag);
         let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
         let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
         tracing::debug!(?report, dropped, homeless, "mixer");

@@ -19,6 +19,7 @@ mod voice;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::audio::{SILENCE, minus, sum};
 use crate::id::{ParticipantId, SourceId};
@@ -52,6 +53,8 @@ pub struct SoundStats {
     pub concealed: u64,
     /// Packets that were not sound, all sources.
     pub broken: u64,
+    /// How long what is heard waited since it arrived, on average; of what was heard last while nothing is.
+    pub lag: Option<Duration>,
 }
 
 /// The sound of one room.
@@ -150,6 +153,10 @@ impl SoundMixer {
             if let Some(tick) = voice.tick(now) {
                 heard.push((voice.participant(), tick));
             }
+        }
+        let lags: Vec<Duration> = self.voices.values().filter_map(Voice::lag).collect();
+        if !lags.is_empty() {
+            self.gone.lag = Some(lags.iter().sum::<Duration>() / lags.len() as u32);
         }
         let total = added(heard.iter());
         let speaking: BTreeSet<ParticipantId> = heard.iter().map(|(participant, _)| *participant).collect();

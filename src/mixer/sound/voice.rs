@@ -1,6 +1,7 @@
 //! One microphone: packets in, a tick of samples out, faded in and out so that nothing it does is heard as a click.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::mix::Tick;
 use crate::audio::{Gate, GateState, SILENCE, db_to_factor, fade_in, fade_out, level_dbov, ramp};
@@ -15,6 +16,8 @@ use crate::time::Timestamp;
 const FADE: usize = AUDIO_RATE as usize / 200;
 /// Samples of one packet before the first packet told.
 const PACKET_SAMPLES: usize = AUDIO_TICK_SAMPLES;
+/// A packet's part in the lag that is told is one in so many: a second's.
+const LAG_WEIGHT: u32 = 50;
 /// Most that a plan may amplify: 20 dB.
 const GAIN_MAX: f32 = 10.0;
 
@@ -35,6 +38,8 @@ pub(super) struct Voice {
     leaving: bool,
     /// In -dBov, since it was last asked for.
     loudest: u8,
+    /// How long its packets waited before they were decoded, lately.
+    lag: Option<Duration>,
     broken: u64,
 }
 
@@ -52,6 +57,7 @@ impl Voice {
             wanted_gain: 0.0,
             leaving: false,
             loudest: SILENCE,
+            lag: None,
             broken: 0,
         })
     }
@@ -93,6 +99,11 @@ impl Voice {
     /// Packets that were not sound.
     pub(super) fn broken(&self) -> u64 {
         self.broken
+    }
+
+    /// How long what is heard of it waited here, lately; None while it is not heard.
+    pub(super) fn lag(&self) -> Option<Duration> {
+        self.lag.filter(|_| self.sounding)
     }
 
     /// The next 20 ms.
@@ -146,6 +157,8 @@ impl Voice {
                 AudioPull::Packet(packet) => match self.decoder.decode(&packet.payload) {
                     Ok(samples) => {
                         self.packet_samples = samples.len();
+                        let waited = now.since(packet.arrival);
+                        self.lag = Some(self.lag.map_or(waited, |lag| (lag * (LAG_WEIGHT - 1) + waited) / LAG_WEIGHT));
                         samples
                     }
                     Err(error) => {

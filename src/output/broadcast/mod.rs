@@ -118,7 +118,7 @@ impl Broadcast {
         };
         Ok(Self {
             desk: desk.clone(),
-            frames: Frames::new(stream.key.codec, stream.fps, epoch),
+            frames: Frames::new(stream.key.codec, epoch),
             steady: Steady::new(epoch),
             sound,
             packets: (!whole).then(Vec::new),
@@ -201,6 +201,10 @@ impl Target for Broadcast {
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let sounds = self.steady.push(packet, now);
         self.sounds(sounds)
+    }
+
+    fn sound_lag(&mut self, lag: Duration) {
+        self.frames.set_sound_lag(lag);
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {

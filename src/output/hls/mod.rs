@@ -23,8 +23,6 @@ use crate::time::Timestamp;
 
 /// AAC frames on their way from the encoder's thread: five seconds.
 const FRAMES: usize = 256;
-/// Keyframes are asked for so much after a segment is to begin: a frame is told to be up to half a frame older than it is.
-const LATE: Duration = Duration::from_millis(40);
 /// The bitrate is measured over so long.
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -77,7 +75,7 @@ impl Hls {
         let mut steady = Steady::new(epoch);
         steady.begin(ticks(start, AUDIO_RATE));
         let picture = |spec: &StreamSpec| Picture {
-            frames: Frames::new(spec.key.codec, spec.fps, epoch),
+            frames: Frames::new(spec.key.codec, epoch),
             spec: spec.clone(),
             cutter: None,
         };
@@ -156,7 +154,7 @@ impl Hls {
     /// Asks for keyframes where a segment is to begin, and where one is needed.
     fn ask(&mut self, now: Timestamp) {
         let at = now.since(self.epoch);
-        let due = at >= self.next_keyframe + LATE;
+        let due = at >= self.next_keyframe;
         if due {
             self.next_keyframe = multiple_after(at, self.segment);
         }
@@ -180,6 +178,10 @@ impl Target for Hls {
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let sounds = self.steady.push(packet, now);
         self.hear(sounds)
+    }
+
+    fn sound_lag(&mut self, lag: Duration) {
+        self.pictures.iter_mut().for_each(|picture| picture.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {

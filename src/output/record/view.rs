@@ -101,7 +101,7 @@ impl Recording {
         let aac = target.format == FileFormat::Mp4 && !target.opus;
         let folder = Folder::open(target, room, output, epoch)?;
         let video = streams.into_iter().next().map(|spec| {
-            let frames = Frames::new(spec.key.codec, spec.fps, epoch);
+            let frames = Frames::new(spec.key.codec, epoch);
             Video { spec, frames, asked: None }
         });
         Ok(Self {
@@ -317,6 +317,10 @@ impl Target for Recording {
             open.part.pages().note(at, &note);
         }
         Ok(())
+    }
+
+    fn sound_lag(&mut self, lag: Duration) {
+        self.video.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
