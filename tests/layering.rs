@@ -49,7 +49,7 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("retina", &["input"]),
     ("axum", &["edge"]),
     ("rml_rtmp", &["rtmp"]),
-    ("rustls", &["dial"]),
+    ("rustls", &["dial", "edge"]),
     ("tokio_rustls", &["dial"]),
     ("url", &["destination"]),
     ("ipnet", &["destination"]),
