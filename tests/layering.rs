@@ -50,7 +50,7 @@ const SOLE_IMPORTERS: &[(&str, &[&str])] = &[
     ("axum", &["edge"]),
     ("object_store", &["edge"]),
     ("rml_rtmp", &["rtmp"]),
-    ("rustls", &["dial"]),
+    ("rustls", &["dial", "edge"]),
     ("tokio_rustls", &["dial"]),
     ("url", &["destination"]),
     ("ipnet", &["destination"]),

@@ -256,7 +256,7 @@ mod tests {
         ] {
             let (web, _requests) = server(answers).await;
             let error = begin(&web, None, &open(), "v=0").await.err().expect("no session").to_string();
-            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
+            assert!(error.contains(expected) && !error.contains("key="), "{error}");
         }
         let (web, requests) = server(vec![answer("201 Created", "/s", "v=0")]).await;
         assert!(matches!(begin(&web, None, &Guard::default(), "v=0").await, Err(SignallingError::Dial(_))));
