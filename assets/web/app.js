@@ -421,8 +421,8 @@ $('leave').onclick = () => {
 };
 
 document.addEventListener('keydown', (event) => {
-  if ($('call').hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest('input, select, textarea')) return;
-  if (event.key === 'Escape' && $('call').dataset.studio === 'open' && !$('player').open) {
+  if ($('call').hidden || $('player').open || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest('input, select, textarea')) return;
+  if (event.key === 'Escape' && $('call').dataset.studio === 'open') {
     const inside = $('studio').contains(document.activeElement);
     showStudio(false);
     if (inside) $('studio-toggle').focus();

@@ -231,7 +231,7 @@ mod tests {
         let media: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
         let folder = data.join("recordings");
         fs::write(folder.join(format!("{stem}.mp4")), media).expect("it is writable");
-        let text = format!(r#"{{"room":"r","recording":"o1","state":"finished","people":["Ann"]}}"#);
+        let text = r#"{"room":"r","recording":"o1","state":"finished","people":["Ann"]}"#;
         fs::write(folder.join(format!("{stem}.json")), text).expect("it is writable");
     }
 
