@@ -91,7 +91,7 @@ fn judge(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName, Str
     if wish.app != APP {
         return Err(format!("push to rtmp://HOST:PORT/{APP}/ROOM"));
     }
-    let (room, query) = wish.key.expose().split_once('?').unwrap_or((wish.key.expose(), ""));
+    let (room, query) = wish.key.expose().split_once('?').unwrap_or_else(|| (wish.key.expose(), ""));
     let room: RoomName = room.parse().map_err(|_| "the stream key begins with the room's name")?;
     let uri = format!("/?{query}").parse::<Uri>().map_err(|_| "the query behind the room's name is wrong")?;
     let Query(shown) = Query::<Shown>::try_from_uri(&uri).map_err(|_| "the query behind the room's name is wrong")?;

@@ -289,7 +289,7 @@ mod tests {
             let fitting = fit(Size::new(width, height), (wide, high), CANVAS);
             prop_assert!(fitting.width <= CANVAS.width && fitting.height <= CANVAS.height);
             prop_assert!(fitting.width >= SIDE_MIN && fitting.height >= SIDE_MIN);
-            prop_assert!(fitting.width % 2 == 0 && fitting.height % 2 == 0);
+            prop_assert!(fitting.width.is_multiple_of(2) && fitting.height.is_multiple_of(2));
         }
     }
 }

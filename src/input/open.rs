@@ -92,9 +92,9 @@ pub(super) struct Opener {
 /// Where a source is.
 enum Origin {
     /// It is fetched.
-    Fetched(Destination, Runtime),
+    Fetched(Box<Destination>, Runtime),
     /// It is pushed, once.
-    Pushed(Mutex<Option<Encoder>>),
+    Pushed(Box<Mutex<Option<Encoder>>>),
 }
 
 impl Opener {
@@ -105,7 +105,7 @@ impl Opener {
     pub(super) fn new(settings: InputSettings, encoder: Option<Encoder>) -> Result<(Self, Vec<String>), OpenError> {
         let Some(source) = &settings.source else {
             let missing = intake::confine(Way::Fed).map_err(OpenError::lasting)?;
-            return Ok((Self { origin: Origin::Pushed(Mutex::new(encoder)), settings }, missing));
+            return Ok((Self { origin: Origin::Pushed(Box::new(Mutex::new(encoder))), settings }, missing));
         };
         let destination = source.open().map_err(OpenError::lasting)?;
         let way = match destination.target() {

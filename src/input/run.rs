@@ -154,7 +154,7 @@ enum Stage {
     /// It is being opened since then.
     Opening(Timestamp),
     /// It plays.
-    Playing(Play),
+    Playing(Box<Play>),
     /// It is tried again then.
     Waiting(Timestamp),
 }
@@ -294,7 +294,7 @@ impl Player {
     }
 
     fn play(&mut self, opened: Opened, after: Option<Timestamp>, at: Timestamp) {
-        self.stage = Stage::Playing(Play::new(opened, after, at));
+        self.stage = Stage::Playing(Box::new(Play::new(opened, after, at)));
     }
 
     fn step(&mut self, at: Timestamp) -> Next {
