@@ -65,7 +65,7 @@ impl Server {
         let http = settings.http.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
         let mut child = commingle()
             .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
-            .arg(settings.data.unwrap_or(data.path()))
+            .arg(settings.data.unwrap_or_else(|| data.path()))
             .args(settings.arguments)
             .envs(settings.environment.iter().copied())
             .current_dir(data.path())
