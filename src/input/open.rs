@@ -123,7 +123,7 @@ impl Opener {
         if way == Way::Http {
             intake::set_fetch(Arc::new(Web::new(settings.guard.clone(), network.handle().clone())));
         }
-        Ok((Self { origin: Origin::Fetched(destination, network), settings }, missing))
+        Ok((Self { origin: Origin::Fetched(Box::new(destination), network), settings }, missing))
     }
 
     /// Whether the source is a file, which is as it is however often it is read.
