@@ -43,7 +43,8 @@ impl Ticks {
 
     /// Takes a piece whose first sample is due then.
     pub(super) fn push(&mut self, due: Timestamp, samples: &[f32]) {
-        if self.samples.is_empty() {
+        // What would begin before the last tick ended goes on where that did.
+        if self.samples.is_empty() && due >= self.start {
             self.start = due;
             self.samples.extend(samples);
             return;
