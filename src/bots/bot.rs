@@ -131,6 +131,7 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         audio_ssrc,
         video_ssrc,
         keeps_frames: task.decodes,
+        keeps_sound: false,
     };
     Ok((Connection::new(setup, time::now()), socket, session))
 }

@@ -48,6 +48,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) video_ssrc: u32,
     /// Frames are collected for a decoder.
     pub(crate) keeps_frames: bool,
+    /// Packets of sound are collected likewise.
+    pub(crate) keeps_sound: bool,
 }
 
 /// A received stream with what reports about it need.
@@ -99,7 +101,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(setup: Setup<'_>, now: Timestamp) -> Self {
-        let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, keeps_frames } = setup;
+        let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, keeps_frames, keeps_sound } =
+            setup;
         let extensions = Extensions { levels: answer.takes_levels, numbers: answer.takes_numbers };
         let heard = |stream| Heard { stream, ssrc: None, reported: None };
         Self {
@@ -112,7 +115,7 @@ impl Connection {
             begun: now,
             connected: None,
             over: None,
-            audio: heard(Incoming::new(Kind::Audio, AUDIO_RATE, false)),
+            audio: heard(Incoming::new(Kind::Audio, AUDIO_RATE, keeps_sound)),
             video: heard(Incoming::new(Kind::Video, VIDEO_CLOCK, keeps_frames)),
             sound: Outgoing::new(OPUS, audio_ssrc, AUDIO_RATE, extensions, now),
             picture: Outgoing::new(VIDEO, video_ssrc, VIDEO_CLOCK, extensions, now),

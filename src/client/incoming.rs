@@ -118,7 +118,7 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// A stream that has not begun. `keep` collects the frames' packets for a decoder.
+    /// A stream that has not begun. `keep` collects the frames' packets for a decoder, of sound all packets.
     pub(crate) fn new(kind: Kind, clock_rate: u32, keep: bool) -> Self {
         Self {
             kind,
@@ -238,7 +238,7 @@ impl Incoming {
         waits.chain(again).min()
     }
 
-    /// The packets of the next whole frame, where they are kept.
+    /// The packets of the next whole frame, where they are kept; of sound, the next packet.
     pub(crate) fn frame(&mut self) -> Option<Vec<SourcePacket>> {
         self.frames.pop_front()
     }
@@ -294,6 +294,9 @@ impl Incoming {
     fn give(&mut self, now: Timestamp, packet: Packet) {
         if self.kind == Kind::Audio {
             self.shown(now);
+            if self.keep && self.frames.len() < FRAMES_MAX {
+                self.frames.push_back(vec![source_packet(now, packet)]);
+            }
             return;
         }
         if packet.starts_keyframe {
@@ -308,16 +311,7 @@ impl Incoming {
         }
         let marker = packet.marker;
         if self.keep {
-            self.open.push(SourcePacket {
-                sequence: packet.sequence,
-                timestamp: packet.timestamp,
-                marker,
-                arrival: now,
-                audio_level: None,
-                rotation: None,
-                colours: None,
-                payload: packet.payload,
-            });
+            self.open.push(source_packet(now, packet));
         }
         if marker {
             self.shown(now);
@@ -353,6 +347,11 @@ impl Incoming {
             self.jitter = self.jitter.saturating_add(difference).saturating_sub(sixteenth);
         }
     }
+}
+
+fn source_packet(arrival: Timestamp, packet: Packet) -> SourcePacket {
+    let Packet { sequence, timestamp, marker, payload, .. } = packet;
+    SourcePacket { sequence, timestamp, marker, arrival, audio_level: None, rotation: None, colours: None, payload }
 }
 
 #[cfg(test)]

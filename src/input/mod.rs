@@ -20,6 +20,7 @@ mod rtmp;
 mod rtsp;
 mod run;
 mod ticks;
+mod whep;
 
 pub use self::outbox::Outbox;
 pub use self::process::run_process;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::http::Web;
 use super::media_file::MediaFile;
 use super::push::Encoder;
-use super::{rtmp, rtsp};
+use super::{rtmp, rtsp, whep};
 use crate::codec::CodecError;
 use crate::codec::intake::{self, Intake, SrtCall, Way};
 use crate::destination::{Destination, SrtMode, Target};
@@ -187,7 +187,11 @@ impl Opener {
                 let (intake, task) = rtsp::open(server, guard, network, wake)?;
                 Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
             }
-            _ => Err(OpenError::lasting("this kind of source cannot be taken in yet")),
+            Target::Whep(server) => {
+                let (intake, task) = whep::open(server, destination, guard, network, wake)?;
+                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
+            }
+            Target::Whip(_) | Target::Rtp(_) => unreachable!("refused when this process was prepared"),
         }
     }
 }

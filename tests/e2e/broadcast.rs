@@ -159,7 +159,10 @@ fn take(from: &[&str], file: &Path) -> Value {
 
 fn decoded(file: &str) -> Value {
     let output = run("ffmpeg", &["-v", "error", "-i", file, "-f", "null", "-"]);
-    assert!(output.status.success() && output.stderr.is_empty(), "{file}: {output:?}");
+    // A receiver of RTP moves its times when the first sender report tells it how streams belong together.
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    let broken = complaints.lines().any(|line| !line.contains("non monotonically increasing dts"));
+    assert!(output.status.success() && !broken, "{file}: {output:?}");
     let output = run("ffprobe", &["-v", "error", "-of", "json", "-show_streams", "-show_format", file]);
     serde_json::from_slice(&output.stdout).expect("ffprobe prints JSON")
 }

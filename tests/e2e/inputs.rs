@@ -147,6 +147,70 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
     server.stop();
 }
 
+/// Waits until something is so, or shows what there is instead.
+fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
+    let mut seen = String::new();
+    for _ in 0..200 {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => seen = instead,
+        }
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    panic!("{what}: {seen}");
+}
+
+#[test]
+fn what_another_server_shows_is_watched_by_whep() {
+    let _turn = turn();
+    let allowed = ["--set", "inputs.allow_private=true"];
+    let there = Server::start();
+    let here = Server::start_with(&Settings { arguments: &allowed, ..Settings::default() });
+    let media = there.data().join("media");
+    fs::create_dir_all(&media).expect("room for it");
+    make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
+    add(&there, "a", &json!({"url": "file:film.mp4", "loop": true}));
+    let input = add(&here, "b", &json!({"url": format!("whep+{}/whep/a", there.url()), "name": "Elsewhere"}));
+    assert_eq!(input["url"].as_str().map(|url| url.starts_with("whep+http://")), Some(true), "{input}");
+    let room = format!("{}/v1/rooms/b", here.url());
+    until("the picture does not come", || {
+        let room = request("GET", &room, &[], "").json();
+        let (state, sends) = (&room["inputs"][0]["state"], &room["participants"][0]["sends"]);
+        let kinds =
+            sends.as_array().map_or(0, |sends| sends.iter().filter(|source| !source["codec"].is_null()).count());
+        if state == "live" && kinds == 2 { Ok(()) } else { Err(room.to_string()) }
+    });
+    let recordings = format!("{room}/recordings");
+    let begun = request("POST", &recordings, &[("content-type", "application/json")], "{}").json();
+    let recording = format!("{recordings}/{}", begun["id"].as_str().expect("an id"));
+    let lasts = |seconds: f64| {
+        let recording = request("GET", &recording, &[], "").json();
+        if recording["duration"].as_f64() >= Some(seconds) { Ok(recording) } else { Err(recording.to_string()) }
+    };
+    until("it is not recorded", || lasts(4.0));
+    request("DELETE", &recording, &[], "");
+    let finished = until("the recording does not end", || {
+        let recording = request("GET", &recording, &[], "").json();
+        if recording["state"] == "finished" { Ok(recording) } else { Err(recording.to_string()) }
+    });
+    let file = here.data().join("recordings").join(finished["files"][0].as_str().expect("a file"));
+    let read = |arguments: &[&str]| {
+        let mut command = Command::new("ffmpeg");
+        let output =
+            command.args(["-nostdin", "-ss", "2", "-i"]).arg(&file).args(arguments).output().expect("installed");
+        (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (pixel, _) = read(&["-frames:v", "1", "-vf", "scale=1:1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let [red, green, blue] = pixel[..] else { panic!("no picture: {pixel:?}") };
+    assert!(green > red.saturating_add(50) && green > blue.saturating_add(50), "not its colour: {pixel:?}");
+    let (_, loudness) = read(&["-af", "bandpass=f=451:width_type=h:w=40,volumedetect", "-f", "null", "-"]);
+    let mean = loudness.split("mean_volume: ").nth(1).and_then(|rest| rest.split(' ').next());
+    let mean: f64 = mean.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no sound: {loudness}"));
+    assert!(mean > -40.0, "its tone is at {mean} dB only");
+    here.stop();
+    there.stop();
+}
+
 #[test]
 fn an_encoder_needs_a_token_where_there_is_a_key() {
     let key = "0123456789abcdef0123456789abcdef";

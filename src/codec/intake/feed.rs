@@ -27,6 +27,8 @@ pub enum FeedFormat {
     Aac(Vec<u8>),
     /// AAC frames with a header each (ADTS).
     Adts,
+    /// Opus packets as RTP carries them, one or two channels.
+    Opus,
     /// G.711 mu-law or A-law, 8 kHz mono.
     G711 {
         /// A-law instead of mu-law.
@@ -49,6 +51,11 @@ impl FeedFormat {
                 .field("mpegversion", 4)
                 .field("stream-format", "adts")
                 .field("framed", true)
+                .build(),
+            Self::Opus => gst::Caps::builder("audio/x-opus")
+                .field("channel-mapping-family", 0)
+                .field("channels", 2)
+                .field("rate", 48_000)
                 .build(),
             Self::G711 { a_law } => gst::Caps::builder(if *a_law { "audio/x-alaw" } else { "audio/x-mulaw" })
                 .field("rate", 8_000)

@@ -73,9 +73,6 @@ impl InputRequest {
     /// Words that say what to change.
     pub(super) fn plan(&self, server: &ServerSettings) -> Result<PlannedInput, String> {
         let mut source = Destination::input(self.url.expose()).map_err(|error| error.to_string())?;
-        if matches!(source.target(), Target::Whep(_)) {
-            return Err("WHEP sources are not taken in yet: let them publish to /whip/{room}".to_owned());
-        }
         if let Some(token) = &self.token {
             source = source.with_token(token.clone()).map_err(|error| error.to_string())?;
         }

@@ -1,0 +1,155 @@
+//! Sources at other WebRTC servers, by WHEP: we watch as anybody would.
+//!
+//! Owns: the session, and the times of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`] does.
+
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::open::{OpenError, Task};
+use crate::client::call::{Call, Wish};
+use crate::client::signalling::SignallingError;
+use crate::codec::Depayloader;
+use crate::codec::intake::{Feed, FeedFormat, Feeder, Intake};
+use crate::destination::{Destination, Guard, Web};
+use crate::media::{AUDIO_RATE, Codec, SourcePacket, VIDEO_CLOCK};
+use crate::sdp::Direction;
+use crate::time::Timestamp;
+
+/// How long a server may take until its answer is here.
+const BEGINNING: Duration = Duration::from_secs(15);
+/// Times begin here: a stream may begin a little before the other.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Begins to watch.
+pub(super) fn open(
+    server: &Web,
+    destination: &Destination,
+    guard: &Guard,
+    network: &Runtime,
+    wake: impl Fn() + Send + Sync + 'static,
+) -> Result<(Intake, Task), OpenError> {
+    let (intake, feeder) = Intake::fed(wake).map_err(OpenError::passing)?;
+    let wish = Wish {
+        server,
+        token: destination.token(),
+        guard,
+        direction: Direction::RecvOnly,
+        codec: Codec::H264,
+        keeps_media: true,
+    };
+    let begun = network.block_on(async { timeout(BEGINNING, Call::begin(wish)).await });
+    let call = begun.map_err(|_| OpenError::passing("the server does not answer"))?;
+    let mut call = call.map_err(|error| match &error {
+        SignallingError::Dial(dial) => OpenError::dial(dial),
+        SignallingError::Refused(_) | SignallingError::Failed(_) => OpenError::passing(&error),
+    })?;
+    let task = network.spawn(async move {
+        let watched = watch(&mut call, &feeder).await;
+        call.end().await;
+        if let Err(reason) = watched {
+            feeder.fail(reason);
+        }
+    });
+    Ok((intake, Task(task)))
+}
+
+/// Feeds what comes until it ends.
+async fn watch(call: &mut Call, feeder: &Feeder) -> Result<(), String> {
+    let mut depayloader = Depayloader::new(Codec::H264);
+    let (mut picture, mut sound): (Option<Feed>, Option<Feed>) = (None, None);
+    let (mut begun, mut video, mut audio) = (None, Times::new(VIDEO_CLOCK), Times::new(AUDIO_RATE));
+    while !feeder.is_over() {
+        call.drive().await?;
+        while let Some(packets) = call.connection.video().frame() {
+            let Some(first) = packets.first() else { continue };
+            let pts = video.pts(first, *begun.get_or_insert(first.arrival));
+            match depayloader.frame(&packets) {
+                Ok(frame) => push(&mut picture, feeder, &FeedFormat::H264, frame, pts)?,
+                Err(error) => {
+                    tracing::debug!(%error, "a frame is left out");
+                    call.connection.ask_for_keyframe();
+                }
+            }
+        }
+        while let Some(packets) = call.connection.audio().frame() {
+            for packet in packets {
+                let pts = audio.pts(&packet, *begun.get_or_insert(packet.arrival));
+                push(&mut sound, feeder, &FeedFormat::Opus, packet.payload, pts)?;
+            }
+        }
+        call.wait().await;
+    }
+    Ok(())
+}
+
+fn push(
+    feed: &mut Option<Feed>,
+    feeder: &Feeder,
+    format: &FeedFormat,
+    data: bytes::Bytes,
+    pts: Duration,
+) -> Result<(), String> {
+    let feed = match feed {
+        Some(feed) => feed,
+        none => none.insert(feeder.open(format).map_err(|error| error.to_string())?),
+    };
+    // What is over is not fed: the loop sees that.
+    let _taken = feed.push(data, pts);
+    Ok(())
+}
+
+/// The times of one stream. Streams are put together by when their first packets came.
+struct Times {
+    rate: u32,
+    /// The last RTP timestamp, and its time.
+    last: Option<(u32, Duration)>,
+}
+
+impl Times {
+    const fn new(rate: u32) -> Self {
+        Self { rate, last: None }
+    }
+
+    /// When a packet is due, if the first of all came at `begun`.
+    fn pts(&mut self, packet: &SourcePacket, begun: Timestamp) -> Duration {
+        let pts = match self.last {
+            None => MARGIN + packet.arrival.since(begun),
+            Some((timestamp, time)) => {
+                let ticks = packet.timestamp.wrapping_sub(timestamp).cast_signed();
+                let step = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(self.rate));
+                if ticks < 0 { time.saturating_sub(step) } else { time + step }
+            }
+        };
+        self.last = Some((packet.timestamp, pts));
+        pts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn times_follow_the_timestamps_and_begin_when_the_first_packet_came() {
+        let begun = Timestamp::from_micros(1_000_000);
+        let packet = |timestamp, later| SourcePacket {
+            sequence: 0,
+            timestamp,
+            marker: false,
+            arrival: begun + Duration::from_millis(later),
+            audio_level: None,
+            rotation: None,
+            colours: None,
+            payload: Bytes::new(),
+        };
+        let mut times = Times::new(VIDEO_CLOCK);
+        let at = Duration::from_millis;
+        assert_eq!(times.pts(&packet(u32::MAX - 1_499, 40), begun), at(1_040));
+        assert_eq!(times.pts(&packet(1_500, 90), begun).as_micros(), 1_073_333, "the timestamp has wrapped");
+        assert_eq!(times.pts(&packet(1_500 + 9_000, 91), begun).as_millis(), 1_173);
+    }
+}
