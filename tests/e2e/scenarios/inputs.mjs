@@ -20,7 +20,8 @@ export async function inputs({ page: open, options, ask, keep }) {
     const document = await roomDocument(room);
     const owner = Object.fromEntries(document.inputs.map((input) => [input.participant, Number(input.name.at(-1))]));
     owner[person.id] = 0;
-    const tiles = await look(person, program(document), 2500);
+    // A page beside five decoders and encoders looks seldom: long enough for a few different places of each bar.
+    const tiles = await look(person, program(document), 6000);
     const easel = Object.assign(globalThis.document.createElement('canvas'), { width: person.video.videoWidth, height: person.video.videoHeight });
     easel.getContext('2d').drawImage(person.video, 0, 0);
     return {
@@ -29,7 +30,7 @@ export async function inputs({ page: open, options, ask, keep }) {
       inputs: document.inputs,
       tiles,
       wrong_tiles: tiles.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
-      still_tiles: tiles.filter((t) => t.bars < 4),
+      still_tiles: tiles.filter((t) => t.bars < 3),
       sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
       picture: easel.toDataURL('image/png'),
     };
