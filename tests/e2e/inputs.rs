@@ -107,13 +107,13 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
     make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
     let web = tempfile::tempdir().expect("a folder");
     make(
-        person(2, false, "-t 40").args(["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"]),
+        person(2, false, "-t 90").args(["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"]),
         "list.m3u8",
         web.path(),
     );
     let web = serve(web.path());
     let _sender =
-        Running::new(person(3, true, "-t 90").args(["-f", "mpegts", &format!("srt://127.0.0.1:{srt}?mode=listener")]));
+        Running::new(person(3, true, "-t 300").args(["-f", "mpegts", &format!("srt://127.0.0.1:{srt}?mode=listener")]));
     let mut encoder = None;
 
     let measured = play_with(&server.url(), "inputs", &[], |what| match what.split_once(' ').expect("with the room") {
@@ -122,13 +122,15 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
             add(&server, room, &json!({"url": format!("http://127.0.0.1:{web}/list.m3u8"), "name": "HLS 2"}));
             add(&server, room, &json!({"url": format!("srt://127.0.0.1:{srt}"), "name": "SRT 3"}));
             let url = format!("rtmp://127.0.0.1:{rtmp}/live/{room}?name=RTMP%204");
-            encoder = Some(Running::new(person(4, true, "-t 90").args(["-f", "flv", &url])));
+            encoder = Some(Running::new(person(4, true, "-t 300").args(["-f", "flv", &url])));
             "begun".to_owned()
         }
         ("kill", _) => {
             let inputs = server.processes("input");
             assert_eq!(inputs.len(), 4, "a process for each");
-            kill_process(inputs[0], Signal::KILL).expect("it is ours and runs");
+            // The first that was started plays the film; the one of an encoder would take its participant with it.
+            let first = inputs.into_iter().min_by_key(|pid| pid.as_raw_nonzero()).expect("there are four");
+            kill_process(first, Signal::KILL).expect("it is ours and runs");
             "killed".to_owned()
         }
         (other, _) => panic!("asked for {other}"),

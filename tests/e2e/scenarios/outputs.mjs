@@ -69,11 +69,9 @@ export async function hls({ page: open, chromium, options, ask }) {
   await watch(3000);
   const steady = await watch(1000 * options.seconds);
   await ask('kill');
-  await watch(6000);
-  const again = await watch(3000);
+  await watch(8000);
+  const again = await watch(4000);
   await ask('end');
-  await watch(5000);
-  const ended = await page.evaluate(() => video.ended);
   await call.evaluate(async () => { for (const p of all) await p.leave(); });
-  return { steady, again, ended };
+  return { steady, again };
 }
