@@ -348,12 +348,17 @@ impl Shared {
         taken
     }
 
-    /// Waits for room and puts something into a queue; false when nobody wants it any more.
-    fn put(&self, mut full: impl FnMut(&State) -> bool, put: impl FnOnce(&mut State)) -> bool {
+    /// Waits for room in a queue, or the end.
+    fn wait_for_room(&self, full: impl Fn(&State) -> bool) {
         let mut state = self.state.lock();
         while full(&state) && !state.closed {
             self.taken.wait(&mut state);
         }
+    }
+
+    /// Puts something into a queue; false when nobody wants it any more.
+    fn put(&self, put: impl FnOnce(&mut State)) -> bool {
+        let mut state = self.state.lock();
         if state.closed {
             return false;
         }
@@ -384,6 +389,15 @@ impl Shared {
         drop(state);
         let sink = branches.attach(pad, piece)?;
         let sink = sink.downcast::<AppSink>().expect("these pieces end in an appsink");
+        let waiter = self.clone();
+        // Not in `new_sample`: a sink holds its preroll lock meanwhile, and would keep its pipeline from ever being Playing.
+        sink.static_pad("sink").expect("a sink has a pad").add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            match piece {
+                Piece::Pictures => waiter.wait_for_room(State::is_full_of_pictures),
+                _ => waiter.wait_for_room(|state| state.sounds.len() >= SOUNDS_MAX),
+            }
+            gst::PadProbeReturn::Ok
+        });
         let (taker, ender) = (self.clone(), self.clone());
         let mut last = Duration::ZERO;
         sink.set_callbacks(
@@ -415,13 +429,13 @@ impl Shared {
             // What is no picture is left out; the next one may be.
             let Some(shot) = shot(sample, pts, arrival) else { return true };
             *last = pts;
-            return self.put(State::is_full_of_pictures, |state| state.pictures.push_back(shot));
+            return self.put(|state| state.pictures.push_back(shot));
         }
         let mut pts = pts;
         for part in samples(sample).chunks(SAMPLES_MAX) {
             let stretch = Stretch { samples: part.to_vec(), pts, arrival };
             pts += Duration::from_micros(part.len() as u64 * 1_000_000 / u64::from(AUDIO_RATE));
-            if !self.put(|state| state.sounds.len() >= SOUNDS_MAX, |state| state.sounds.push_back(stretch)) {
+            if !self.put(|state| state.sounds.push_back(stretch)) {
                 return false;
             }
         }

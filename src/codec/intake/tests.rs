@@ -192,3 +192,24 @@ fn a_source_that_nobody_takes_from_waits_and_can_be_dropped() {
     }
     panic!("its threads still hold it");
 }
+
+#[test]
+fn a_pipeline_whose_media_waits_still_changes_its_state() {
+    let (_folder, path) = clip("wait.mp4", "-f lavfi -i testsrc2=s=320x180:r=25:d=9 -f lavfi -i sine=d=9 -c:a aac");
+    let (wake, woken) = waker();
+    let intake = Intake::file(&path, wake).expect("opens");
+    let full = |state: &State| state.pictures.len() >= PICTURES_MAX && state.sounds.len() >= SOUNDS_MAX;
+    while !full(&intake.shared.state.lock()) {
+        woken.recv_timeout(PATIENCE).expect("media");
+    }
+    let decode = intake.graphs.lock()[0].element("decode").expect("its name");
+    let pipeline = decode.parent().and_downcast::<gst::Pipeline>().expect("it is in one");
+    let (say, said) = sync_channel(1);
+    std::thread::spawn(move || {
+        for state in [gst::State::Paused, gst::State::Playing] {
+            pipeline.set_state(state).expect("it can");
+        }
+        say.send(()).expect("it is waited for");
+    });
+    said.recv_timeout(PATIENCE).expect("it must not wait for its media to be taken");
+}
