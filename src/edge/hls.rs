@@ -15,6 +15,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::api::{App, RoomOf};
@@ -30,6 +31,9 @@ use crate::time::{self, Timestamp};
 const WAIT: Duration = Duration::from_secs(8);
 /// How long the last segments of a broadcast that has ended can be had.
 const AFTERWARDS: Duration = Duration::from_secs(60);
+/// Players are told of the end so much after the last part: some fetch no parts any more once they know, and would never
+/// see that one. A player that waits for a playlist gives up after three parts or so.
+const END_AFTER: Duration = Duration::from_secs(1);
 /// Room for headers of RTP and of fragments, and for what an encoder takes more than it is told, in percent.
 const HEADROOM: u32 = 30;
 /// Bits a second of the AAC that all renditions share, with its boxes.
@@ -108,16 +112,18 @@ impl HlsFeed {
         self.0.held.lock().broadcast.push(rendition.into(), piece);
         self.0.changed.send_modify(|pieces| *pieces += 1);
     }
-
-    /// Nothing follows.
-    pub fn end(&self) {
-        self.0.end();
-    }
 }
 
 impl Drop for HlsFeed {
     fn drop(&mut self) {
-        self.end();
+        let broadcast = self.0.clone();
+        // Without a runtime the server is ending, and players with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(END_AFTER).await;
+                broadcast.end();
+            });
+        }
     }
 }
 
@@ -270,6 +276,8 @@ mod tests {
         let (found, ()) = tokio::join!(broadcast.wait(look), pieces);
         assert!(matches!(found, Found::Playlist(_)));
         drop(feed);
+        assert!(matches!(broadcast.wait(look).await, Found::Playlist(_)), "players are given a moment");
+        tokio::time::sleep(2 * END_AFTER).await;
         assert!(matches!(broadcast.wait(look).await, Found::Nothing), "it ended without a part");
     }
 }

@@ -315,6 +315,7 @@ impl Outputs {
             // Its listener has passed it on.
             Said::Message(FromOutput::Hls { .. }) => return None,
             Said::Message(FromOutput::Ended { failure }) => {
+                seat.hls = None;
                 if let Some(reason) = &failure {
                     tracing::error!(output = %id, reason, "an output failed");
                 }
@@ -406,7 +407,7 @@ impl Listener for Ear {
         }
         if matches!(message, FromOutput::Ended { .. }) {
             self.ended = true;
-            self.hls.iter().for_each(|broadcast| broadcast.end());
+            self.hls = None;
         }
         if let FromOutput::File(report) = &message {
             self.file(report);

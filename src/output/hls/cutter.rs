@@ -1,8 +1,9 @@
 //! One rendition of HLS: samples become parts, and parts segments.
 //!
-//! Owns: [`Cutter`]: where parts and segments end. Pure. Does not know: what other renditions do.
+//! Owns: [`Cutter`]: where parts and segments end. Pure. Does not know: other renditions; it may be told where they cut.
 //! A sample's length is known when the next one comes; so each waits for that.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +14,24 @@ use crate::link::output::HlsPiece;
 /// The length of a sample that none follows, in parts of a second.
 const LAST: u32 = 30;
 
+/// Cut times that wait for samples: far more than sound is behind pictures.
+const CUTS_MAX: usize = 8;
+
+/// Where segments end.
+enum Cuts {
+    /// At the first keyframe at or after each multiple of so many ticks; the next of these.
+    Keyframes { segment: u64, next: u64 },
+    /// At the times that are told by [`Cutter::cut_at`].
+    Told(VecDeque<u64>),
+}
+
 /// Cuts one rendition.
 pub(super) struct Cutter {
     track: TrackSpec,
-    /// Ticks of a part, and of a segment.
+    /// Ticks of a part.
     part: u64,
-    segment: u64,
     begun: bool,
-    /// Segments end at the first keyframe from here on.
-    boundary: u64,
+    cuts: Cuts,
     /// The samples of the part that grows, each with its length.
     samples: Vec<Sample>,
     /// The sample whose length is not known yet.
@@ -32,17 +42,28 @@ pub(super) struct Cutter {
 impl Cutter {
     /// A rendition of this track. A segment begins at the first keyframe at or after each multiple of `segment`; its parts
     /// are at most `part` long.
-    pub(super) fn new(track: TrackSpec, segment: Duration, part: Duration) -> Self {
-        let ticks = |length: Duration| (length.as_micros() * u128::from(track.clock()) / 1_000_000) as u64;
-        Self {
-            part: ticks(part),
-            segment: ticks(segment).max(1),
-            track,
-            begun: false,
-            boundary: 0,
-            samples: Vec::new(),
-            last: None,
-            sequence: 0,
+    pub(super) fn at_keyframes(track: TrackSpec, segment: Duration, part: Duration) -> Self {
+        let segment = ticks(segment, track.clock()).max(1);
+        Self::new(track, Cuts::Keyframes { segment, next: 0 }, part)
+    }
+
+    /// A rendition of this track, all of whose samples are keyframes, that is cut where [`Cutter::cut_at`] says.
+    pub(super) fn as_told(track: TrackSpec, part: Duration) -> Self {
+        Self::new(track, Cuts::Told(VecDeque::new()), part)
+    }
+
+    fn new(track: TrackSpec, cuts: Cuts, part: Duration) -> Self {
+        let part = ticks(part, track.clock());
+        Self { track, part, begun: false, cuts, samples: Vec::new(), last: None, sequence: 0 }
+    }
+
+    /// A segment begins with the first sample from this time on, since the epoch. Of a rendition that is cut as told.
+    pub(super) fn cut_at(&mut self, at: Duration) {
+        let at = ticks(at, self.track.clock());
+        if let Cuts::Told(cuts) = &mut self.cuts
+            && cuts.len() < CUTS_MAX
+        {
+            cuts.push_back(at);
         }
     }
 
@@ -65,7 +86,7 @@ impl Cutter {
                 pieces.extend(self.flush(last.time)?);
             }
             self.samples.push(last);
-            let begins = keyframe && time >= self.boundary;
+            let begins = keyframe && self.is_due(time);
             // The one that comes now would make the part too long, if it lasts as long.
             let began = self.samples.first().map_or(time, |first| first.time);
             if begins || time.saturating_sub(began) + length > self.part {
@@ -91,8 +112,19 @@ impl Cutter {
         Ok(self.flush(end)?.into_iter().collect())
     }
 
+    /// Whether a segment is to begin with a sample of this time.
+    fn is_due(&self, time: u64) -> bool {
+        match &self.cuts {
+            Cuts::Keyframes { next, .. } => time >= *next,
+            Cuts::Told(cuts) => cuts.front().is_some_and(|cut| time >= *cut),
+        }
+    }
+
     fn cut(&mut self, time: u64) -> HlsPiece {
-        self.boundary = (time / self.segment + 1) * self.segment;
+        match &mut self.cuts {
+            Cuts::Keyframes { segment, next } => *next = (time / *segment + 1) * *segment,
+            Cuts::Told(cuts) => cuts.retain(|cut| *cut > time),
+        }
         HlsPiece::Cut { at: self.seconds(time) }
     }
 
@@ -111,6 +143,10 @@ impl Cutter {
     }
 }
 
+fn ticks(length: Duration, clock: u32) -> u64 {
+    (length.as_micros() * u128::from(clock) / 1_000_000) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -123,7 +159,7 @@ mod tests {
 
     fn cutter() -> Cutter {
         let track = TrackSpec::video(Codec::Vp8, Size::new(320, 180), &Bytes::new()).expect("VP8 needs no parameters");
-        Cutter::new(track, SEGMENT, PART)
+        Cutter::at_keyframes(track, SEGMENT, PART)
     }
 
     /// Everything that comes of frames with these times and keyframes.
@@ -153,6 +189,25 @@ mod tests {
             .collect();
         assert_eq!(told, "i|Pppp|Pppp|Pppp|-");
         assert_eq!(pieces[1], HlsPiece::Cut { at: SEGMENT });
+    }
+
+    #[test]
+    fn a_rendition_that_is_told_is_cut_there_and_nowhere_else() {
+        let track = TrackSpec::aac(1, Bytes::from_static(&[0x11, 0x88]));
+        let mut cutter = Cutter::as_told(track, PART);
+        cutter.cut_at(Duration::from_millis(2_170));
+        let mut cuts = Vec::new();
+        for n in 102..500_u64 {
+            if n == 190 {
+                cutter.cut_at(Duration::from_millis(4_170));
+            }
+            let pieces = cutter.push(n * 1_024, true, Bytes::from_static(b"sound")).expect("any bytes are AAC");
+            cuts.extend(pieces.into_iter().filter_map(|piece| match piece {
+                HlsPiece::Cut { at } => Some(at.as_micros()),
+                _ => None,
+            }));
+        }
+        assert_eq!(cuts, [2_176_000, 4_181_333], "where it began, and the first sample after what was told");
     }
 
     proptest! {

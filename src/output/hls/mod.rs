@@ -1,8 +1,9 @@
 //! HLS: parts and segments of every stream and of the mix, for the edge to serve.
 //!
 //! Owns: [`Hls`], the target: one [`cutter`] a rendition, and the AAC encoder. Does not know: playlists, who watches.
-//! All renditions begin at the same multiple of a segment's length since the epoch, and are cut at such multiples, so that
-//! their segments have the same numbers and other broadcasts' keyframes, asked for at the same moments, are the same.
+//! All streams begin at the same multiple of a segment's length since the epoch, and are cut at such multiples, so that
+//! their segments have the same numbers and other broadcasts' keyframes, asked for at the same moments, are the same. The
+//! sound begins and is cut where the first stream is: players put renditions together by where their segments begin.
 
 mod cutter;
 
@@ -37,8 +38,10 @@ pub(super) struct Hls {
     encoder: Option<OpusToAac>,
     encoded: Receiver<AacFrame>,
     sound: Cutter,
-    /// When all renditions begin, since the epoch.
+    /// When all streams begin, since the epoch.
     start: Duration,
+    /// When the first of them did, in samples of sound since the epoch: so does the sound.
+    sound_start: Option<u64>,
     /// The next moment at which keyframes are asked for, since the epoch.
     next_keyframe: Duration,
     /// Begin and bytes of the present measurement.
@@ -72,8 +75,6 @@ impl Hls {
         let epoch = settings.epoch;
         // One whole segment's time to have all streams flowing.
         let start = multiple_after(now.since(epoch) + segment / 2, segment);
-        let mut steady = Steady::new(epoch);
-        steady.begin(ticks(start, AUDIO_RATE));
         let picture = |spec: &StreamSpec| Picture {
             frames: Frames::new(spec.key.codec, epoch),
             spec: spec.clone(),
@@ -86,11 +87,12 @@ impl Hls {
             segment,
             part,
             pictures: settings.streams.iter().map(picture).collect(),
-            steady,
+            steady: Steady::new(epoch),
             encoder: Some(encoder),
             encoded,
-            sound: Cutter::new(track, segment, part),
+            sound: Cutter::as_told(track, part),
             start,
+            sound_start: None,
             next_keyframe: start,
             window: (now, 0),
         })
@@ -109,10 +111,9 @@ impl Hls {
 
     fn take_encoded(&mut self) -> Result<(), Failure> {
         let rendition = self.pictures.len();
-        let start = ticks(self.start, AUDIO_RATE);
         while let Ok(frame) = self.encoded.try_recv() {
             // The encoder's first frame lies before the beginning.
-            if frame.time + FRAME_SAMPLES > start {
+            if self.sound_start.is_some_and(|start| frame.time + FRAME_SAMPLES > start) {
                 let pieces = self.sound.push(frame.time, true, frame.data).map_err(failure)?;
                 self.say(rendition, pieces);
             }
@@ -127,7 +128,7 @@ impl Hls {
         }
         if picture.cutter.is_none() && frame.keyframe {
             let track = TrackSpec::video(picture.spec.key.codec, picture.spec.size, &frame.data).map_err(failure)?;
-            picture.cutter = Some(Cutter::new(track, self.segment, self.part));
+            picture.cutter = Some(Cutter::at_keyframes(track, self.segment, self.part));
         }
         let Some(cutter) = &mut picture.cutter else { return Ok(()) };
         let pieces = cutter.push(frame.time, frame.keyframe, frame.data).map_err(failure)?;
@@ -137,6 +138,16 @@ impl Hls {
 
     fn say(&mut self, rendition: usize, pieces: Vec<HlsPiece>) {
         for piece in pieces {
+            if let HlsPiece::Cut { at } = &piece
+                && rendition == 0
+            {
+                if self.sound_start.is_none() {
+                    let start = ticks(*at, AUDIO_RATE);
+                    self.sound_start = Some(start);
+                    self.steady.begin(start);
+                }
+                self.sound.cut_at(*at);
+            }
             if let HlsPiece::Part { duration, data, .. } = &piece {
                 self.window.1 += data.len() as u64;
                 self.desk.report(|report| {
