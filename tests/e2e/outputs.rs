@@ -255,7 +255,7 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
                 seen.duration
             );
         } else {
-            assert!(missing < 0.05, "{name} has {} frames", seen.frames);
+            assert!(missing < 0.02, "{name} has {} frames", seen.frames);
         }
         std::fs::create_dir_all(pictures()).expect("Cargo's target folder can be written");
         let picture = pictures().join(format!("clap-{name}.png"));
@@ -295,8 +295,9 @@ fn hls_is_played_by_a_page_close_behind_the_call_and_after_its_process_was_kille
     let heights: Vec<_> = list(steady, "/levels").iter().map(|level| level["height"].as_u64()).collect();
     assert!([720, 360, 180].iter().all(|height| heights.contains(&Some(*height))), "{measured}");
     let again = &measured["again"];
-    assert!(number(again, "/frames") > 4.0 * FPS * 0.5, "it does not go on after its process was killed: {measured}");
+    assert!(number(again, "/frames") > 4.0 * FPS * 0.8, "it does not go on after its process was killed: {measured}");
     assert!(list(again, "/faults").iter().all(|fault| fault["fatal"] == false), "{measured}");
+    assert_eq!(measured["ended"]["ended"], true, "the player does not come to the end: {measured}");
     let playlist = get(&format!("{}/hls/clap/high/index.m3u8", server.url())).body;
     assert!(playlist.trim_end().ends_with("#EXT-X-ENDLIST"), "players are not told of the end: {playlist}");
     server.stop();

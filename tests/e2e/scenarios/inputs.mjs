@@ -30,7 +30,7 @@ export async function inputs({ page: open, options, ask, keep }) {
       inputs: document.inputs,
       tiles,
       wrong_tiles: tiles.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
-      still_tiles: tiles.filter((t) => t.bars < 3),
+      still_tiles: tiles.filter((t) => t.bars < 4),
       sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
       picture: easel.toDataURL('image/png'),
     };

@@ -72,6 +72,12 @@ export async function hls({ page: open, chromium, options, ask }) {
   await watch(8000);
   const again = await watch(4000);
   await ask('end');
+  const ended = await page.evaluate(async () => {
+    const late = performance.now() + 15_000;
+    while (!video.ended && performance.now() < late) await new Promise((resolve) => { setTimeout(resolve, 100); });
+    const buffered = Array.from({ length: video.buffered.length }, (_, i) => [video.buffered.start(i), video.buffered.end(i)]);
+    return { ended: video.ended, at: video.currentTime, duration: video.duration, buffered, live: player.latestLevelDetails?.live, faults };
+  });
   await call.evaluate(async () => { for (const p of all) await p.leave(); });
-  return { steady, again };
+  return { steady, again, ended };
 }
