@@ -81,6 +81,11 @@ pub struct Media {
     pub bind: IpAddr,
     /// The addresses told to peers instead of the machine's own (NAT 1:1).
     pub public_ips: Vec<IpAddr>,
+    /// A STUN server that is asked at start for such addresses, as HOST:PORT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stun_server: Option<String>,
+    /// Serve ICE over TCP on the same number.
+    pub tcp: bool,
 }
 
 /// The TURN server.
@@ -296,7 +301,7 @@ impl Default for Http {
 
 impl Default for Media {
     fn default() -> Self {
-        Self { port: 8189, bind: Ipv4Addr::UNSPECIFIED.into(), public_ips: Vec::new() }
+        Self { port: 8189, bind: Ipv4Addr::UNSPECIFIED.into(), public_ips: Vec::new(), stun_server: None, tcp: true }
     }
 }
 
@@ -483,6 +488,16 @@ impl Config {
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
         }
+        if let Some(server) = &self.media.stun_server {
+            let port =
+                server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                return wrong("media.stun_server", "must be HOST:PORT, such as stun.example.org:3478");
+            }
+            if !self.media.public_ips.is_empty() {
+                return wrong("media.stun_server", "asks for what media.public_ips says already: give one of the two");
+            }
+        }
         self.upload.check()?;
         if !(16..=128).contains(&self.tiers.sound_kbps) {
             return wrong("tiers.sound_kbps", "must be 16 to 128");
@@ -562,7 +577,8 @@ mod tests {
         }
         let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
         let upload = upload.map(|key| format!("\n# {key} = "));
-        let others = ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = "].map(str::to_owned);
+        let others =
+            ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = ", "# stun_server = "].map(str::to_owned);
         for optional in upload.into_iter().chain(others) {
             assert!(SAMPLE.contains(&optional), "{optional}");
         }
