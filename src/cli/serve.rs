@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
@@ -101,6 +102,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
         tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
     }
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config)).map_err(Failure::Running)
 }
@@ -165,6 +167,13 @@ async fn media_port(config: &Config) -> anyhow::Result<(Arc<Mux>, TcpCounters)> 
         format!("cannot bind the media port {media}; choose another by --media-port, 0 takes a free one")
     })?;
     Ok((mux, tcp))
+}
+
+/// Every connection is a file: asks for as many as this process may have.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, `commingle doctor` says what to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The recordings on disk; what earlier servers left is mended and uploaded from now on.
