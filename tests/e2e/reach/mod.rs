@@ -89,20 +89,37 @@ fn a_client_that_has_ipv6_only() {
     visit(&net, server, &url, "udp");
 }
 
+/// 203.0.113.9 is the server's address for everybody else.
+const ONE_TO_ONE: &str = "add table ip nat
+add chain ip nat pre { type nat hook prerouting priority -100; }
+add rule ip nat pre ip daddr 203.0.113.9 dnat to 10.2.0.2
+add chain ip nat post { type nat hook postrouting priority 100; }
+add rule ip nat post ip saddr 10.2.0.2 snat to 203.0.113.9";
+
 #[test]
 fn a_server_behind_a_one_to_one_nat() {
     let _turn = turn();
     let net = Net::server_inside();
-    net.rules(
-        "add table ip nat
-add chain ip nat pre { type nat hook prerouting priority -100; }
-add rule ip nat pre ip daddr 203.0.113.9 dnat to 10.2.0.2
-add chain ip nat post { type nat hook postrouting priority 100; }
-add rule ip nat post ip saddr 10.2.0.2 snat to 203.0.113.9",
-    );
+    net.rules(ONE_TO_ONE);
     let server = server(&net, Net::http("10.2.0.2"), &["--public-ip", "203.0.113.9"]);
     let url = format!("http://{}", Net::http("203.0.113.9"));
     visit(&net, server, &url, "udp");
+}
+
+/// The media port of another server is the STUN server.
+#[test]
+fn a_server_that_asks_how_it_is_seen() {
+    let _turn = turn();
+    let net = Net::server_inside();
+    net.rules(ONE_TO_ONE);
+    let namespace = Some(net.client.as_str());
+    let arguments = &["--media-bind", "198.51.100.2"];
+    let stun = Server::start_with(&Settings { namespace, arguments, ..Settings::default() });
+    let asked = format!("media.stun_server={}", stun.media);
+    let server = server(&net, Net::http("10.2.0.2"), &["--set", &asked]);
+    let url = format!("http://{}", Net::http("203.0.113.9"));
+    visit(&net, server, &url, "udp");
+    stun.stop();
 }
 
 /// The router gets another address and forgets what it has translated, as when a phone goes from one network to another.
