@@ -27,7 +27,7 @@ pub(super) const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCAL
 /// The same, as a candidate in SDP without `a=`.
 pub(in crate::edge) const INSIDE_CANDIDATE: &str = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host";
 /// Nothing has come for so long: it may come back.
-const SILENT: Duration = Duration::from_secs(5);
+const SILENT: Duration = Duration::from_secs(9);
 /// Datagrams kept until `webrtc` can take them: the beginning of a handshake, media around an ICE restart.
 const HELD_MAX: usize = 64;
 /// From one look at whether the other side is there to the next.
@@ -397,7 +397,7 @@ mod tests {
     fn without_consent_nothing_is_sent_after_less_than_thirty_seconds() {
         let mut call = Call::new();
         call.talk(CLIENT);
-        call.later(7);
+        call.later(10);
         // Media that goes on coming is no consent to be sent to.
         assert_eq!(call.front.presence(call.now), Presence::Silent);
         call.front.heard(call.now, at(CLIENT), SRTP, &mut Vec::new());
