@@ -15,6 +15,7 @@ mod network;
 mod outputs;
 mod peers;
 mod relay;
+mod relayed;
 mod rooms;
 mod scenario;
 mod server;

@@ -36,6 +36,10 @@ pub(crate) fn commingle() -> Command {
 pub(crate) struct Settings<'a> {
     /// Where HTTP listens; None for a free port of loopback.
     pub(crate) http: Option<SocketAddr>,
+    /// Whether TURN is served, on a free port.
+    pub(crate) turn: bool,
+    /// Whether HTTP is served by TLS, with a certificate of its own.
+    pub(crate) https: bool,
     /// More arguments.
     pub(crate) arguments: &'a [&'a str],
     /// More environment.
@@ -50,6 +54,7 @@ pub(crate) struct Server {
     pub(crate) http: SocketAddr,
     /// The media port.
     pub(crate) media: SocketAddr,
+    https: bool,
     log: Arc<Mutex<VecDeque<String>>>,
     stopped: bool,
     data: tempfile::TempDir,
@@ -64,7 +69,10 @@ impl Server {
         let data = tempfile::tempdir().expect("the temporary folder can be written");
         let http = settings.http.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
         let mut child = commingle()
-            .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
+            .args(["serve", "--http", &http.to_string(), "--media-port", "0"])
+            .args(if settings.turn { &["--turn-port", "0"][..] } else { &["--no-turn"] })
+            .args(if settings.https { &["--tls", "self-signed"][..] } else { &[] })
+            .arg("--data-dir")
             .arg(settings.data.unwrap_or_else(|| data.path()))
             .args(settings.arguments)
             .envs(settings.environment.iter().copied())
@@ -81,7 +89,7 @@ impl Server {
             let status = child.wait();
             panic!("no `ready http=ADDR media=ADDR` within {READY_WITHIN:?} ({status:?}); log:\n{}", text_of(&log));
         };
-        Self { child, http, media, log, stopped: false, data }
+        Self { child, http, media, https: settings.https, log, stopped: false, data }
     }
 
     /// Kills this server as a crash would, and starts another at the same HTTP address.
@@ -99,7 +107,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.http)
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.http)
     }
 
     pub(crate) fn log(&self) -> String {
