@@ -23,10 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use self::credentials::Credentials;
@@ -35,6 +37,7 @@ use self::listen::Sockets;
 use self::message::{Method, Writer, kind, write_channel_data};
 use self::server::{Client, Effect, Flow, Limits, Now, Outcome, Path, Server};
 use super::rate::caller_of;
+use super::tcp::{KERNEL_UNSENT, Outbox};
 use super::tls::Tls;
 use super::udp::{Mux, Way};
 use crate::config;
@@ -108,15 +111,15 @@ struct Counters {
 #[derive(Debug, Clone)]
 enum Sink {
     Udp(Arc<UdpSocket>),
-    Stream(mpsc::Sender<Vec<u8>>),
+    Stream(Arc<Outbox>),
 }
 
 impl Sink {
-    /// Sends now or never.
-    fn send(&self, to: SocketAddr, bytes: Vec<u8>) -> bool {
+    /// Sends a datagram in its wrapping, now or never; what is late in a stream is judged by what the datagram is.
+    fn send(&self, to: SocketAddr, datagram: &[u8], wrapped: impl FnOnce() -> Vec<u8>) -> bool {
         match self {
-            Self::Udp(socket) => socket.try_send_to(&bytes, to).is_ok(),
-            Self::Stream(queue) => queue.try_send(bytes).is_ok(),
+            Self::Udp(socket) => socket.try_send_to(&wrapped(), to).is_ok(),
+            Self::Stream(outbox) => outbox.push(time::now(), datagram, || BytesMut::from(&wrapped()[..])),
         }
     }
 }
@@ -136,14 +139,14 @@ struct Outlet {
 impl Outlet {
     fn send(&self, datagram: &[u8]) -> bool {
         self.used.store(time::now().as_micros(), Ordering::Relaxed);
-        let bytes = match self.channel.load(Ordering::Relaxed) {
+        let wrapped = || match self.channel.load(Ordering::Relaxed) {
             0 => Writer::new(Method::DATA, Class::Indication, rand::random())
                 .address(kind::XOR_PEER_ADDRESS, self.peer)
                 .attribute(kind::DATA, datagram)
                 .finish(),
             number => write_channel_data(number, datagram, matches!(self.sink, Sink::Stream(_))),
         };
-        let sent = self.sink.send(self.client.address, bytes);
+        let sent = self.sink.send(self.client.address, datagram, wrapped);
         if sent {
             self.counters.to_clients.inc();
             self.counters.to_clients_bytes.inc_by(datagram.len() as u64);
@@ -315,7 +318,7 @@ impl Shared {
         };
         match outcome {
             Outcome::Answer(answer) => {
-                if !sink.send(client.address, answer) {
+                if !sink.send(client.address, &answer, || answer.clone()) {
                     self.counters.dropped_sent.inc();
                 }
             }
@@ -450,6 +453,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<Tls>) {
                 };
                 // Media is sent in pieces as it comes: none waits for the next.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
                 let (shared, tls) = (Arc::clone(&shared), tls.clone());
                 tokio::spawn(async move {
                     match &tls {

@@ -1,28 +1,27 @@
 //! TURN by TCP and TLS: messages one after the other on a connection (RFC 8656 section 3.1).
 //!
-//! Owns: taking the messages apart, the queue of what is to be written, and how long a connection may do nothing. Does not
-//! know: what a message means. A reader that is too slow loses whole messages, which are counted; it delays nobody.
+//! Owns: taking the messages apart, and how long a connection may do nothing. Does not know: what a message means. What waits for
+//! a reader that is too slow is for the [`Outbox`] to say, as with ICE over TCP.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::message::{Frame, frame};
 use super::server::{Client, Flow};
 use super::{Shared, Sink};
+use crate::edge::tcp::Outbox;
 use crate::time;
 
 /// Longest message taken, in bytes: a datagram with its wrapping.
 const MESSAGE_MAX: usize = 4096;
-/// Messages that wait to be written: a second of video at 3 Mbit/s. Then the newest are dropped.
-const QUEUE: usize = 256;
-/// Messages written at once.
-const BATCH: usize = 32;
+/// Bytes written at a time.
+const CHUNK: usize = 16 * 1024;
 /// How long a connection may be without an allocation.
 const IDLE: Duration = Duration::from_secs(15);
 /// How long the far end may take none of what is written.
@@ -45,12 +44,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: &Shared, str
     let Some(number) = shared.stream_opened(peer.ip()) else { return };
     let place = Place { shared, client: Client { flow: Flow::Stream(number), address: peer } };
     let (reader, writer) = tokio::io::split(stream);
-    let (sender, queue) = mpsc::channel(QUEUE);
-    let sink = Sink::Stream(sender);
+    let outbox = Arc::new(Outbox::default());
+    let sink = Sink::Stream(Arc::clone(&outbox));
     // How a connection ends is its own affair: both halves end with it.
     tokio::select! {
         _ = read(shared, place.client, &sink, reader) => {}
-        _ = write(writer, queue) => {}
+        _ = write(writer, &outbox) => {}
     }
 }
 
@@ -81,16 +80,18 @@ async fn read(shared: &Shared, client: Client, sink: &Sink, mut reader: impl Asy
     }
 }
 
-async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let bytes = batch.concat();
-        batch.clear();
+async fn write(mut writer: impl AsyncWrite + Unpin, outbox: &Outbox) -> io::Result<()> {
+    let mut stream = BytesMut::new();
+    loop {
+        outbox.fill(&mut stream, CHUNK);
+        if stream.is_empty() {
+            outbox.filled().await;
+            continue;
+        }
         timeout(STALL, async {
-            writer.write_all(&bytes).await?;
+            writer.write_all_buf(&mut stream).await?;
             writer.flush().await
         })
         .await??;
     }
-    Ok(())
 }

@@ -230,7 +230,7 @@ async fn media_goes_both_ways_by_tls() {
 async fn it_is_a_plain_stun_server_too() {
     let world = World::new(None).await;
     let mut client = world.udp().await;
-    client.wire.send(&stun::tests::plain_request([5; 12])).await;
+    client.wire.send(&stun::binding_request(&[5; 12])).await;
     let answer = client.wire.receive().await;
     let mapped = Message::parse(&answer).expect("well formed").addresses(kind::XOR_MAPPED_ADDRESS).next().flatten();
     assert_eq!(mapped, client.wire.0.local_addr().ok());
