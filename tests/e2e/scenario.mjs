@@ -17,6 +17,7 @@ import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as reach from './scenarios/reach.mjs';
+import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
@@ -24,7 +25,7 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...sound, ...studio, ...uplink, ...web,
+  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound, ...studio, ...uplink, ...web,
 };
 
 const { values, positionals } = parseArgs({
@@ -39,6 +40,8 @@ const { values, positionals } = parseArgs({
     relay: { type: 'string', default: '' },
     losses: { type: 'string', default: '0,5,10' },
     rates: { type: 'string', default: '2000,600,200,80,2000' },
+    transports: { type: 'string', default: 'udp' },
+    policy: { type: 'string', default: 'all' },
     out: { type: 'string', default: 'target/e2e' },
   },
 });
@@ -55,6 +58,7 @@ const options = {
   seed: Number(values.seed),
   losses: values.losses.split(',').map(Number),
   rates: values.rates.split(',').map(Number),
+  transports: values.transports.split(','),
   codecs: values.codecs ? values.codecs.split(',') : [],
 };
 
