@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
@@ -118,6 +119,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
         tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
     }
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config)).map_err(Failure::Running)
 }
@@ -197,6 +199,13 @@ async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
     addresses.push(config.http.bind.ip());
     addresses.retain(|ip| !ip.is_unspecified());
     Tls::new(&config.tls, &config.data.dir, &addresses).await.map_err(anyhow::Error::msg)
+}
+
+/// Every connection is a file: asks for as many as this process may have.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, `commingle doctor` says what to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The recordings on disk; what earlier servers left is mended and uploaded from now on.

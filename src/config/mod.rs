@@ -594,6 +594,25 @@ mod tests {
     }
 
     #[test]
+    fn a_stun_server_has_a_name_and_a_port_and_no_rival() {
+        let mut config = Config::default();
+        let servers = [
+            ("stun.example.org:3478", true),
+            ("[2001:db8::1]:3478", true),
+            ("stun.example.org", false),
+            (":3478", false),
+            ("stun.example.org:0", false),
+        ];
+        for (server, good) in servers {
+            config.media.stun_server = Some(server.to_owned());
+            assert_eq!(config.check().is_ok(), good, "{server}");
+        }
+        config.media.stun_server = Some("stun.example.org:3478".to_owned());
+        config.media.public_ips = vec![Ipv4Addr::LOCALHOST.into()];
+        assert!(config.check().is_err_and(|wrong| wrong.key == "media.stun_server"));
+    }
+
+    #[test]
     fn debug_and_toml_never_show_the_key() {
         let mut config = Config::default();
         config.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());

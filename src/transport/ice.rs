@@ -29,7 +29,7 @@ const CONSENT_EVERY: Duration = Duration::from_secs(4);
 /// And to the next try, where that was not answered: on a way that loses packets one answer in a while must come through.
 const CONSENT_AGAIN: Duration = Duration::from_secs(1);
 /// Without an answer for so long, the connection is gone; RFC 7675 section 5.1 allows 30 s.
-const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
+pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
 /// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
 /// Some choose once, and do not notice that a NAT has given them another address.
 const STALE: Duration = Duration::from_secs(6);

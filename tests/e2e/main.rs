@@ -14,6 +14,7 @@ mod inputs;
 mod network;
 mod outputs;
 mod peers;
+mod reach;
 mod relay;
 mod relayed;
 mod rooms;

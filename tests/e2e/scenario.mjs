@@ -16,6 +16,7 @@ import * as inputs from './scenarios/inputs.mjs';
 import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
+import * as reach from './scenarios/reach.mjs';
 import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
@@ -24,7 +25,8 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...relayed, ...sound, ...studio, ...uplink, ...web,
+  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound, ...studio, ...uplink,
+  ...web,
 };
 
 const { values, positionals } = parseArgs({

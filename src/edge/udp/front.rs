@@ -18,7 +18,7 @@ use rtc::crypto::RTCCryptoProvider;
 use crate::time::Timestamp;
 use crate::transport::check::{self, Check};
 use crate::transport::flight::Flight;
-use crate::transport::ice::{Agent, Credentials, Role};
+use crate::transport::ice::{Agent, CONSENT_EXPIRES, Credentials, Role};
 use crate::transport::secure;
 use crate::transport::stun::{Class, Message, Transaction, is_stun};
 
@@ -44,7 +44,7 @@ pub(super) enum Presence {
     Here,
     /// It has not been heard of for some seconds.
     Silent,
-    /// It has not consented to anything for so long that nothing may be sent (RFC 7675).
+    /// Nothing has come for so long that it will not, and nothing may be sent any more.
     Gone,
 }
 
@@ -215,18 +215,17 @@ impl Front {
     pub(super) fn tick(&mut self, now: Timestamp, out: &mut Out) {
         self.look = now + LOOK;
         let Some(agent) = &mut self.agent else { return };
-        let due = agent.poll(now);
-        if !agent.has_expired(now) {
-            out.extend(due);
-        }
+        out.extend(agent.poll(now));
     }
 
     /// How the other side is, once it has been there.
     pub(super) fn presence(&self, now: Timestamp) -> Presence {
         let Some(agent) = self.agent.as_ref().filter(|agent| agent.selected().is_some()) else { return Presence::Here };
-        if agent.has_expired(now) {
+        let silent = now.since(self.heard);
+        // Some that only send answer no checks once they do: they are sent nothing (RFC 7675), and heard.
+        if agent.has_expired(now) && silent > CONSENT_EXPIRES {
             Presence::Gone
-        } else if now.since(self.heard) > SILENT {
+        } else if silent > SILENT {
             Presence::Silent
         } else {
             Presence::Here
@@ -406,11 +405,10 @@ mod tests {
         assert_eq!(call.front.says(call.now, SRTP), Some(at(CLIENT)));
         call.later(22);
         call.front.heard(call.now, at(CLIENT), SRTP, &mut Vec::new());
-        assert_eq!(call.front.presence(call.now), Presence::Gone);
         assert_eq!(call.front.says(call.now, SRTP), None);
-        let mut out = Vec::new();
-        call.front.tick(call.now, &mut out);
-        assert!(out.is_empty());
+        assert_eq!(call.front.presence(call.now), Presence::Here, "it may go on sending");
+        call.later(26);
+        assert_eq!(call.front.presence(call.now), Presence::Gone);
     }
 
     #[test]

@@ -313,7 +313,7 @@ pub enum Fate {
     /// A DTLS alert left: the other side has said goodbye and got its reply, or failed our checks. `webrtc` itself tells
     /// of it only seconds later.
     Alerted,
-    /// The other side has not consented to be sent anything for so long that nothing is sent any more (RFC 7675).
+    /// Nothing has come from the other side for so long that it is gone.
     Expired,
     /// The driver has ended, by itself, by an error or by a panic.
     Ended,
