@@ -17,7 +17,7 @@ mod stream;
 mod tests;
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -25,8 +25,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -50,8 +51,6 @@ const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 /// Longest datagram taken, in bytes.
 const DATAGRAM_MAX: usize = 2048;
-/// Datagrams taken from a socket before others have a turn.
-const DATAGRAMS_AT_ONCE: usize = 64;
 /// TCP and TLS connections of all, and of one address.
 const STREAMS_MAX: usize = 2048;
 const STREAMS_PER_ADDRESS: usize = 256;
@@ -107,10 +106,25 @@ struct Counters {
     dropped_sent: Counter,
 }
 
+/// One UDP socket.
+#[derive(Debug)]
+struct Port {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+impl Port {
+    fn send(&self, from: Option<IpAddr>, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip: from };
+        self.socket.try_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.socket), &transmit))
+    }
+}
+
 /// By what a client is answered.
 #[derive(Debug, Clone)]
 enum Sink {
-    Udp(Arc<UdpSocket>),
+    /// From the address that the client sent to: from another one it would take nothing.
+    Udp(Arc<Port>, Option<IpAddr>),
     Stream(Arc<Outbox>),
 }
 
@@ -118,7 +132,7 @@ impl Sink {
     /// Sends a datagram in its wrapping, now or never; what is late in a stream is judged by what the datagram is.
     fn send(&self, to: SocketAddr, datagram: &[u8], wrapped: impl FnOnce() -> Vec<u8>) -> bool {
         match self {
-            Self::Udp(socket) => socket.try_send_to(&wrapped(), to).is_ok(),
+            Self::Udp(port, from) => port.send(*from, to, &wrapped()).is_ok(),
             Self::Stream(outbox) => outbox.push(time::now(), datagram, || BytesMut::from(&wrapped()[..])),
         }
     }
@@ -214,7 +228,9 @@ impl Turn {
         tasks.spawn(sweep(Arc::clone(&shared)));
         let (port, tls_port) = (plain.port, secure.as_ref().map(|sockets| sockets.port));
         for socket in plain.udp {
-            tasks.spawn(receive(Arc::clone(&shared), Arc::new(socket)));
+            let state = UdpSocketState::new(UdpSockRef::from(&socket));
+            let state = state.map_err(|error| format!("TURN cannot use its UDP socket: {error}"))?;
+            tasks.spawn(receive(Arc::clone(&shared), Arc::new(Port { socket, state })));
         }
         for listener in plain.tcp {
             tasks.spawn(accept(Arc::clone(&shared), listener, None));
@@ -420,25 +436,25 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-/// Receives on one UDP socket.
-async fn receive(shared: Arc<Shared>, socket: Arc<UdpSocket>) {
-    let sink = Sink::Udp(Arc::clone(&socket));
-    let mut buffer = vec![0; DATAGRAM_MAX];
+/// Receives on one UDP socket, many datagrams per system call.
+async fn receive(shared: Arc<Shared>, port: Arc<Port>) {
+    // With receive offload one buffer holds several datagrams of one sender.
+    let size = DATAGRAM_MAX * port.state.gro_segments().max(1);
+    let mut buffers = vec![vec![0; size]; BATCH_SIZE];
+    let mut metas = [RecvMeta::default(); BATCH_SIZE];
     loop {
-        // An error is one client's ICMP answer to something we sent; the port lives on.
-        if socket.readable().await.is_err() {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        for _ in 0..DATAGRAMS_AT_ONCE {
-            match socket.try_recv_from(&mut buffer) {
-                Ok((size, from)) => {
-                    shared.received(Client { flow: Flow::Udp, address: from }, &sink, &buffer[..size]);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {}
+        let received = {
+            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let receive = || port.state.recv(UdpSockRef::from(&port.socket), &mut slices, &mut metas);
+            port.socket.async_io(Interest::READABLE, receive).await
+        };
+        // An error of the socket is one client's ICMP answer to something we sent; the port lives on.
+        for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
+            let sink = Sink::Udp(Arc::clone(&port), meta.dst_ip);
+            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                shared.received(Client { flow: Flow::Udp, address: meta.addr }, &sink, datagram);
             }
         }
-        tokio::task::yield_now().await;
     }
 }
 

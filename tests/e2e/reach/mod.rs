@@ -146,3 +146,41 @@ fn a_client_whose_address_changes_stays_in_the_call() {
     }
     server.stop();
 }
+
+/// Nothing goes through but TCP to the port of HTTPS, which TURN is on too.
+#[test]
+fn a_client_that_may_use_https_only() {
+    let _turn = turn();
+    let net = Net::ipv4();
+    let bind = Net::http("203.0.113.2");
+    let filter = format!(
+        "add table inet filter
+add chain inet filter forward {{ type filter hook forward priority 0; policy drop; }}
+add rule inet filter forward ct state established,related accept
+add rule inet filter forward tcp dport {} accept",
+        bind.port()
+    );
+    net.rules(&format!("{CONE}\n{filter}"));
+    let namespace = Some(net.server.as_str());
+    let arguments = &["--insecure"];
+    let server = Server::start_with(&Settings {
+        http: Some(bind),
+        namespace,
+        arguments,
+        turn: true,
+        https: true,
+        ..Settings::default()
+    });
+    let measured =
+        play_in(&net.client, &server.url(), "relayed_module", &[], |what| panic!("nothing is asked for: {what}"));
+    assert_eq!((&measured["moving"], &measured["connections"]), (&json!(true), &json!(1)), "{measured}");
+    assert_eq!(
+        (&measured["way"]["kind"], &measured["way"]["protocol"]),
+        (&json!("relay"), &json!("tls")),
+        "{measured}"
+    );
+    let first = number(&measured, "/first_frame_ms");
+    println!("first picture after {first} ms, two seconds of which are for other ways");
+    assert!(first < 3_000.0 + FIRST_FRAME_MS, "{measured}");
+    server.stop();
+}
