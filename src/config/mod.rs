@@ -130,6 +130,8 @@ pub struct Recordings {
 pub struct Rooms {
     /// Make a room when its first participant joins.
     pub auto_create: bool,
+    /// Let players in by WHEP while nobody sends.
+    pub watch_empty: bool,
     /// The most people in one room who send.
     pub max_participants: u32,
     /// The most in one room who only watch.
@@ -334,6 +336,7 @@ impl Default for Rooms {
     fn default() -> Self {
         Self {
             auto_create: true,
+            watch_empty: true,
             max_participants: 64,
             max_viewers: 2000,
             max_outputs: 16,

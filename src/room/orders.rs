@@ -7,10 +7,19 @@ use crate::id::{ParticipantId, ViewName};
 use crate::layout::{Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
-use crate::room::document::{Event, TileDocument, ViewDocument};
+use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
 use crate::tier::uplink::{SOUND, deserved};
 
 impl Room {
+    /// Who sends and who watches, of those whose connection is up.
+    pub fn audience(&self) -> Audience {
+        let connected = || self.people.values().filter(|person| person.connected);
+        Audience {
+            publishing: connected().any(|person| person.sources.iter().any(|source| source.codec.is_some())),
+            viewers: connected().filter(|person| person.sources.is_empty()).count(),
+        }
+    }
+
     /// Derives everything anew and tells what differs.
     pub(super) fn refresh(&mut self) {
         if self.ended {

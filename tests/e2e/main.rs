@@ -7,6 +7,7 @@
 
 mod bots;
 mod broadcast;
+mod clients;
 mod contract;
 mod faults;
 mod http;

@@ -496,6 +496,6 @@
   }
 
   globalThis.people = {
-    COLOURS, TONES, Person, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
+    COLOURS, TONES, Person, camera, microphone, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
   };
 })();

@@ -7,6 +7,7 @@
 mod error;
 mod inputs;
 mod outputs;
+mod player;
 mod routes;
 mod sessions;
 mod settings;
@@ -19,12 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::error::RoomError;
 pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
+pub use self::player::{PlayerEvent, PlayerNews, PlayerStream};
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
@@ -35,7 +37,7 @@ use crate::edge::peer::PeerConfig;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::room::document::{
-    BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
+    Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
     RoomDocument, RoomPatch,
 };
 use crate::room::inputs::InputNews;
@@ -310,6 +312,14 @@ impl Rooms {
     /// [`RoomError::NoRoom`].
     pub async fn events(&self, name: &RoomName) -> Result<EventStream, RoomError> {
         ask(&self.find(name)?, Command::Events).await
+    }
+
+    /// Who sends and who watches in a room, now and from now on.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn audience(&self, name: &RoomName) -> Result<watch::Receiver<Audience>, RoomError> {
+        ask(&self.find(name)?, Command::Audience).await
     }
 
     /// What is broadcast by HLS.

@@ -2,10 +2,13 @@
 //! Whoever must be connected is a client of the crate `webrtc`.
 
 mod contract;
+mod corners;
 mod events;
 mod inputs;
 mod joining;
+mod player;
 mod recordings;
+mod whip;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
