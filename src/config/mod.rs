@@ -132,6 +132,8 @@ pub struct Rooms {
     pub auto_create: bool,
     /// Let players in by WHEP while nobody sends.
     pub watch_empty: bool,
+    /// Let two who are alone in a room send to each other directly, where both can.
+    pub direct_for_two: bool,
     /// The most people in one room who send.
     pub max_participants: u32,
     /// The most in one room who only watch.
@@ -337,6 +339,7 @@ impl Default for Rooms {
         Self {
             auto_create: true,
             watch_empty: true,
+            direct_for_two: false,
             max_participants: 64,
             max_viewers: 2000,
             max_outputs: 16,

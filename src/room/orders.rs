@@ -25,6 +25,7 @@ impl Room {
         if self.ended {
             return;
         }
+        self.follow_direct();
         let scene = self.derive_scene();
         if scene != self.scene {
             let moved = view_document(&scene) != view_document(&self.scene);
@@ -97,7 +98,7 @@ impl Room {
                 .collect(),
             listeners: here()
                 .filter_map(|(id, person)| {
-                    let quality = person.receives_audio?.with(person.tier());
+                    let quality = person.receives_audio.filter(|_| !person.direct)?.with(person.tier());
                     Some(Listener { participant: *id, quality })
                 })
                 .collect(),
@@ -139,7 +140,7 @@ impl Room {
                 participant: *participant,
                 video: person.stream().and_then(|key| self.serials.get(&key).copied()),
                 leaving: person.leaving.as_ref().and_then(|key| self.serials.get(key).copied()),
-                audio: person.receives_audio.is_some(),
+                audio: person.receives_audio.is_some() && !person.direct,
             })
             .collect();
         if routes == self.routes {
@@ -198,7 +199,7 @@ impl Person {
     }
 
     pub(super) fn stream(&self) -> Option<StreamKey> {
-        let codec = self.receives_video.filter(|_| self.connected && self.tier() != Tier::Audio)?;
+        let codec = self.receives_video.filter(|_| self.connected && !self.direct && self.tier() != Tier::Audio)?;
         Some(StreamKey { view: ViewName::program(), codec, tier: self.tier() })
     }
 }

@@ -9,6 +9,7 @@ mod bots;
 mod broadcast;
 mod clients;
 mod contract;
+mod direct;
 mod faults;
 mod http;
 mod inputs;

@@ -36,6 +36,7 @@ use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
+use crate::room::direct::DirectNews;
 use crate::room::document::{
     Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
     RoomDocument, RoomPatch,
@@ -65,6 +66,8 @@ pub struct EventStream {
 pub enum News {
     /// An event, as JSON.
     Event(Arc<str>),
+    /// For this participant alone, as JSON.
+    To(ParticipantId, Arc<str>),
     /// The session of this participant is over; its last event came before.
     Gone(ParticipantId),
 }
@@ -304,6 +307,14 @@ impl Rooms {
     /// [`RoomError::NoRoom`].
     pub async fn chat(&self, name: &RoomName, from: Option<ParticipantId>, text: String) -> Result<(), RoomError> {
         tell(&self.find(name)?, Input::Chat(from, text)).await
+    }
+
+    /// What a client says about going direct.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectNews) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Direct(from, news)).await
     }
 
     /// A room's events, beginning with the whole room.

@@ -24,6 +24,7 @@ use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
+use crate::room::direct::DirectEvent;
 use crate::room::document::{Audience, Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
@@ -349,6 +350,7 @@ impl RoomTask {
                 }
                 self.publish(News::Gone(participant));
             }
+            Effect::Tell(participant, event) => self.publish(News::To(participant, direct_text(&event))),
             Effect::Levels(levels) => {
                 if self.events.receiver_count() > 0 {
                     self.publish(News::Event(levels_text(&levels)));
@@ -495,6 +497,18 @@ fn event_text(version: u64, event: &Event) -> Arc<str> {
         Event::Room(_) => serde_json::to_string(event),
         _ => serde_json::to_string(&Numbered { event, version }),
     };
+    text.expect("events have string keys and no failing serializers").into()
+}
+
+fn direct_text(event: &DirectEvent) -> Arc<str> {
+    #[derive(serde::Serialize)]
+    struct Typed<'a> {
+        #[serde(rename = "type")]
+        typ: &'static str,
+        #[serde(flatten)]
+        event: &'a DirectEvent,
+    }
+    let text = serde_json::to_string(&Typed { typ: "direct", event });
     text.expect("events have string keys and no failing serializers").into()
 }
 

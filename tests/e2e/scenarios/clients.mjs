@@ -76,10 +76,10 @@ export async function third_party({ page: open, options }) {
     const events = viewer.eventSource?.readyState;
 
     // The publisher restarts ICE as its library does it.
-    const before = sending.getTransceivers()[0].sender.transport.iceTransport.getRemoteParameters?.().usernameFragment;
+    const server = () => sending.remoteDescription.sdp.match(/a=ice-ufrag:(.*)\r\n/)[1];
+    const before = server();
     await medooze.restart();
-    const restarted = await until(() => sending.iceConnectionState === 'connected'
-      && sending.getTransceivers()[0].sender.transport.iceTransport.getRemoteParameters?.().usernameFragment !== before, 10_000);
+    const restarted = await until(() => sending.iceConnectionState === 'connected' && server() !== before, 10_000);
     const frames = screen.getVideoPlaybackQuality().totalVideoFrames;
     const goesOn = await until(() => screen.getVideoPlaybackQuality().totalVideoFrames > frames + 10, 10_000);
 

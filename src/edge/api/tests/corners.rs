@@ -83,7 +83,7 @@ fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
         check(ours[3..].iter().all(|format| theirs[3..].contains(format)), format!("{ours:?} of {theirs:?}"));
         for needed in ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 "] {
             check(
-                value(answered, needed).or(value(session, needed)).is_some(),
+                value(answered, needed).is_some() || value(session, needed).is_some(),
                 format!("section {at} has no {needed}"),
             );
         }
@@ -103,7 +103,7 @@ fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
         Some(bundle) => check(*bundle == accepted, format!("bundled {bundle:?} of {accepted:?}")),
         None => check(accepted.len() < 2, "no bundle".into()),
     }
-    let tagged = bundle.as_ref().map_or(accepted.first(), |bundle| bundle.first());
+    let tagged = bundle.as_ref().unwrap_or(&accepted).first();
     for section in &answered[1..] {
         let is_tagged = tagged == value(section, "a=mid:").as_ref();
         let ends = section.contains(&"a=end-of-candidates");
