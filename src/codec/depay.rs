@@ -8,7 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::CodecError;
-use super::header::{OBU_TEMPORAL_DELIMITER, leb128};
+use crate::container::av1::{TEMPORAL_DELIMITER, leb128};
 use crate::media::{Codec, SourcePacket};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -244,7 +244,7 @@ fn join_h264<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
 }
 
 fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
-    let mut frame = BytesMut::from(&[OBU_TEMPORAL_DELIMITER << 3 | 2, 0][..]);
+    let mut frame = BytesMut::from(&[TEMPORAL_DELIMITER << 3 | 2, 0][..]);
     let mut open = BytesMut::new();
     let mut continues = false;
     for payload in payloads {
@@ -283,7 +283,7 @@ fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
 /// Appends an OBU, with the size in its header that RTP leaves out.
 fn put_obu(frame: &mut BytesMut, obu: &[u8]) -> Option<()> {
     let Some(header) = obu.first() else { return Some(()) };
-    if [OBU_TEMPORAL_DELIMITER, OBU_TILE_LIST].contains(&(header >> 3 & 15)) {
+    if [TEMPORAL_DELIMITER, OBU_TILE_LIST].contains(&(header >> 3 & 15)) {
         return Some(());
     }
     if header & 2 != 0 {

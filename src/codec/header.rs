@@ -6,6 +6,9 @@
 use bytes::Bytes;
 
 use super::CodecError;
+use crate::container::av1;
+use crate::container::avc::nal_units;
+use crate::container::bits::Bits;
 use crate::media::{Codec, Size};
 
 /// What a frame says of itself.
@@ -39,48 +42,6 @@ fn larger(a: Option<Size>, b: Option<Size>) -> Option<Size> {
     match (a, b) {
         (Some(a), Some(b)) => Some(Size::new(a.width.max(b.width), a.height.max(b.height))),
         (a, b) => a.or(b),
-    }
-}
-
-/// Bits from the most significant on; None past the end.
-struct Bits<'a> {
-    data: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Bits<'a> {
-    const fn new(data: &'a [u8]) -> Self {
-        Self { data, at: 0 }
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        let byte = self.data.get(self.at / 8)?;
-        let bit = byte >> (7 - self.at % 8) & 1;
-        self.at += 1;
-        Some(bit == 1)
-    }
-
-    /// At most 32 bits.
-    fn number(&mut self, bits: u32) -> Option<u32> {
-        (0..bits).try_fold(0u32, |number, _| Some(number << 1 | u32::from(self.flag()?)))
-    }
-
-    /// Exp-Golomb, unsigned: H.264 `ue(v)`, AV1 `uvlc()`.
-    fn golomb(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while !self.flag()? {
-            zeros += 1;
-        }
-        if zeros > 31 {
-            return None;
-        }
-        Some((1u32 << zeros) - 1 + self.number(zeros)?)
-    }
-
-    /// Exp-Golomb, signed: H.264 `se(v)`.
-    fn signed_golomb(&mut self) -> Option<i64> {
-        let code = i64::from(self.golomb()?);
-        Some(if code % 2 == 1 { (code + 1) / 2 } else { -code / 2 })
     }
 }
 
@@ -179,37 +140,6 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
     Some(Header { keyframe, size: Some(size(&mut bits)?) })
 }
 
-/// NAL units of an Annex B stream (ITU-T H.264 annex B), without start codes; none is empty.
-pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = start_code(stream).map(|(_, after)| &stream[after..]);
-    std::iter::from_fn(move || {
-        let unit = rest?;
-        let (end, next) = match start_code(unit) {
-            Some((before, after)) => (before, Some(&unit[after..])),
-            None => (unit.len(), None),
-        };
-        rest = next;
-        // Zeros before a start code belong to the stream, not to the unit.
-        let length = unit[..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        Some(&unit[..length])
-    })
-    .filter(|unit| !unit.is_empty())
-}
-
-/// Where the next `00 00 01` begins and ends.
-fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
-    let mut at = 2;
-    while let Some(byte) = stream.get(at) {
-        match byte {
-            1 if stream[at - 1] == 0 && stream[at - 2] == 0 => return Some((at - 2, at + 1)),
-            0 => at += 1,
-            // Neither 0 nor the end of a code: no code can end at the next two bytes either.
-            _ => at += 3,
-        }
-    }
-    None
-}
-
 fn h264(frame: &[u8]) -> Option<Header> {
     let mut header = Header::default();
     let mut units = 0;
@@ -301,96 +231,21 @@ fn h264_scaling_list(bits: &mut Bits<'_>, entries: u32) -> Option<()> {
     Some(())
 }
 
-/// The first OBU of a stream whose OBUs have sizes: its type, its payload, and what follows it.
-fn split_obu(stream: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let header = *stream.first()?;
-    if header & 0x80 != 0 {
-        return None; // forbidden bit
-    }
-    let mut at = 1 + usize::from(header & 4 != 0);
-    let length = if header & 2 != 0 {
-        let (length, bytes) = leb128(stream.get(at..)?)?;
-        at += bytes;
-        length
-    } else {
-        stream.len().checked_sub(at)?
-    };
-    let (payload, rest) = stream.get(at..)?.split_at_checked(length)?;
-    Some((header >> 3 & 15, payload, rest))
-}
-
-/// A number in AV1's `leb128()` and the bytes it takes; None when broken or above 32 bits.
-pub(super) fn leb128(data: &[u8]) -> Option<(usize, usize)> {
-    let mut number = 0u64;
-    for (i, byte) in data.iter().take(8).enumerate() {
-        number |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((usize::try_from(u32::try_from(number).ok()?).ok()?, i + 1));
-        }
-    }
-    None
-}
-
-/// OBU types (§6.2.2).
-const OBU_SEQUENCE_HEADER: u8 = 1;
-pub(super) const OBU_TEMPORAL_DELIMITER: u8 = 2;
-
 fn av1(frame: &[u8]) -> Option<Header> {
     let mut header = Header::default();
     let mut units = 0;
     let mut rest = frame;
     while !rest.is_empty() {
-        let (kind, payload);
-        (kind, payload, rest) = split_obu(rest)?;
+        let obu;
+        (obu, rest) = av1::split_obu(rest)?;
         units += 1;
-        if kind == OBU_SEQUENCE_HEADER {
+        if obu.kind == av1::SEQUENCE_HEADER {
             // Encoders send it with every keyframe and only there.
-            header = Header { keyframe: true, size: larger(header.size, Some(av1_sequence(payload)?)) };
+            let size = av1::Sequence::read(obu.payload)?.size;
+            header = Header { keyframe: true, size: larger(header.size, Some(size)) };
         }
     }
     (units > 0).then_some(header)
-}
-
-fn av1_sequence(payload: &[u8]) -> Option<Size> {
-    let mut bits = Bits::new(payload);
-    let profile = bits.number(3)?;
-    if profile != 0 {
-        return None; // only the main profile decodes to I420
-    }
-    let _still = bits.flag()?;
-    if bits.flag()? {
-        let _level = bits.number(5)?; // reduced header
-    } else {
-        let mut decoder_model = None;
-        if bits.flag()? {
-            let _ticks = (bits.number(32)?, bits.number(32)?);
-            if bits.flag()? {
-                let _ticks_per_picture = bits.golomb()?;
-            }
-            if bits.flag()? {
-                decoder_model = Some(bits.number(5)? + 1);
-                let _rest = (bits.number(32)?, bits.number(10)?);
-            }
-        }
-        let initial_delay = bits.flag()?;
-        for _ in 0..=bits.number(5)? {
-            let _idc = bits.number(12)?;
-            let level = bits.number(5)?;
-            if level > 7 {
-                let _tier = bits.flag()?;
-            }
-            if let Some(length) = decoder_model
-                && bits.flag()?
-            {
-                let _delays = (bits.number(length)?, bits.number(length)?, bits.flag()?);
-            }
-            if initial_delay && bits.flag()? {
-                let _delay = bits.number(4)?;
-            }
-        }
-    }
-    let (width_bits, height_bits) = (bits.number(4)? + 1, bits.number(4)? + 1);
-    Some(Size::new(bits.number(width_bits)? + 1, bits.number(height_bits)? + 1))
 }
 
 #[cfg(test)]
@@ -423,26 +278,12 @@ mod tests {
         assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 368)) });
     }
 
-    #[test]
-    fn nal_units_are_split_at_every_start_code() {
-        let stream = [0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 2, 0, 0, 0, 1, 0x65, 0, 3, 0];
-        let units: Vec<&[u8]> = nal_units(&stream).collect();
-        assert_eq!(units, [&[0x67, 1][..], &[0x68, 2], &[0x65, 0, 3]]);
-        assert_eq!(nal_units(&[1, 2, 3]).count(), 0);
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(data in proptest::collection::vec(any::<u8>(), 0..200)) {
             for codec in ALL {
                 let _ = read(codec, &data);
             }
-        }
-
-        #[test]
-        fn start_codes_are_found_like_the_slow_way(data in proptest::collection::vec(0u8..3, 0..60)) {
-            let slow = data.windows(3).position(|window| window == [0, 0, 1]).map(|at| (at, at + 3));
-            prop_assert_eq!(start_code(&data), slow);
         }
     }
 }

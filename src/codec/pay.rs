@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::encode::EncodedFrame;
-use super::header::nal_units;
+use crate::container::avc::nal_units;
 use crate::media::{Codec, EncodedPacket, Size};
 
 /// Largest payload, so that with RTP, SRTP, UDP and IPv6 headers no link splits it.

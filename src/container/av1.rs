@@ -1,40 +1,55 @@
 //! AV1 in files: the configuration record that a decoder gets first (AV1 Codec ISO Media File FileFormat Binding §2.3), and
-//! temporal units without the delimiter that only streams have.
+//! temporal units without the delimiter that only streams have; and what a sequence header says.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-const SEQUENCE_HEADER: u8 = 1;
+use super::bits::Bits;
+use crate::media::Size;
+
+/// OBU types (bitstream §6.2.2).
+pub const SEQUENCE_HEADER: u8 = 1;
+/// See [`SEQUENCE_HEADER`].
+pub const TEMPORAL_DELIMITER: u8 = 2;
 
 /// An open bitstream unit.
-struct Obu<'a> {
+#[derive(Debug)]
+pub struct Obu<'a> {
     /// With header and size.
-    whole: &'a [u8],
-    kind: u8,
-    payload: &'a [u8],
+    pub whole: &'a [u8],
+    /// Its type.
+    pub kind: u8,
+    /// What is in it.
+    pub payload: &'a [u8],
 }
 
-/// The OBU at the beginning of `data`, and what comes after it.
-fn split_obu(data: &[u8]) -> Option<(Obu<'_>, &[u8])> {
-    let header = *data.first()?;
+/// The first OBU of a stream, and what comes after it; one without a size takes the rest. None when it is broken.
+pub fn split_obu(stream: &[u8]) -> Option<(Obu<'_>, &[u8])> {
+    let header = *stream.first()?;
+    if header & 0x80 != 0 {
+        return None; // forbidden bit
+    }
     let mut at = 1 + usize::from(header & 4 != 0);
-    let mut length = 0usize;
-    if header & 2 == 0 {
-        length = data.len().checked_sub(at)?;
+    let length = if header & 2 != 0 {
+        let (length, bytes) = leb128(stream.get(at..)?)?;
+        at += bytes;
+        length
     } else {
-        for i in 0..5 {
-            let byte = *data.get(at)?;
-            at += 1;
-            length |= usize::from(byte & 0x7f) << (7 * i);
-            if byte & 0x80 == 0 {
-                break;
-            }
-            if i == 4 {
-                return None;
-            }
+        stream.len().checked_sub(at)?
+    };
+    let (whole, rest) = stream.split_at_checked(at.checked_add(length)?)?;
+    Some((Obu { whole, kind: header >> 3 & 15, payload: &whole[at..] }, rest))
+}
+
+/// A number in AV1's `leb128()` and the bytes it takes; None when broken or above 32 bits.
+pub fn leb128(data: &[u8]) -> Option<(usize, usize)> {
+    let mut number = 0u64;
+    for (i, byte) in data.iter().take(8).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((usize::try_from(u32::try_from(number).ok()?).ok()?, i + 1));
         }
     }
-    let (whole, rest) = data.split_at_checked(at.checked_add(length)?)?;
-    Some((Obu { whole, kind: header >> 3 & 15, payload: &whole[at..] }, rest))
+    None
 }
 
 /// The unit as files hold it.
@@ -50,7 +65,7 @@ pub(super) fn configuration(unit: &[u8]) -> Option<Bytes> {
         if obu.kind == SEQUENCE_HEADER {
             let mut out = BytesMut::new();
             out.put_u8(0x81);
-            out.put_slice(&sequence(obu.payload)?);
+            out.put_slice(&Sequence::read(obu.payload)?.bytes());
             out.put_u8(0);
             out.put_slice(obu.whole);
             return Some(out.freeze());
@@ -67,68 +82,58 @@ pub(super) fn codec_string(configuration: &[u8]) -> String {
     format!("av01.{}.{:02}{tier}.{depth:02}", first >> 5, first & 0x1f)
 }
 
-/// Bits from the most significant on; None past the end.
-struct Bits<'a> {
-    data: &'a [u8],
-    at: usize,
+/// What a sequence header says (bitstream §5.5), of the main profile: no other decodes to 4:2:0 with browsers' decoders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequence {
+    /// The largest picture.
+    pub size: Size,
+    /// Of the first operating point.
+    level: u8,
+    /// The high tier.
+    tier: bool,
+    /// 10 bits a sample.
+    deep: bool,
+    mono: bool,
+    /// Where chroma samples lie.
+    position: u8,
 }
 
-impl Bits<'_> {
-    fn flag(&mut self) -> Option<bool> {
-        self.number(1).map(|bit| bit == 1)
-    }
-
-    /// At most 32 bits.
-    fn number(&mut self, bits: u32) -> Option<u32> {
-        (0..bits).try_fold(0u32, |number, _| {
-            let bit = self.data.get(self.at / 8)? >> (7 - self.at % 8) & 1;
-            self.at += 1;
-            Some(number << 1 | u32::from(bit))
-        })
-    }
-
-    /// `uvlc()`.
-    fn variable(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while !self.flag()? {
-            zeros += 1;
-        }
-        if zeros > 31 {
+impl Sequence {
+    /// Reads the payload of a sequence header.
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let mut bits = Bits::new(payload);
+        let profile = bits.number(3)?;
+        if profile != 0 {
             return None;
         }
-        Some((1u32 << zeros) - 1 + self.number(zeros)?)
+        let _still = bits.flag()?;
+        let reduced = bits.flag()?;
+        let (level, tier) = if reduced { (bits.number(5)?, false) } else { operating_point(&mut bits)? };
+        let (width_bits, height_bits) = (bits.number(4)? + 1, bits.number(4)? + 1);
+        let size = Size::new(bits.number(width_bits)? + 1, bits.number(height_bits)? + 1);
+        if !reduced && bits.flag()? {
+            let _frame_id_lengths = bits.number(7)?;
+        }
+        let _superblock_and_intra = bits.number(3)?;
+        if !reduced {
+            tools(&mut bits)?;
+        }
+        let _superres_cdef_restoration = bits.number(3)?;
+        let deep = bits.flag()?;
+        let mono = bits.flag()?;
+        if bits.flag()? {
+            let _primaries_transfer_matrix = bits.number(24)?;
+        }
+        let _range = bits.flag()?;
+        let position = if mono { 0 } else { bits.number(2)? };
+        Some(Self { size, level: level as u8, tier, deep, mono, position: position as u8 })
     }
-}
 
-/// The second and third byte of the record, of a sequence header (AV1 bitstream §5.5).
-fn sequence(payload: &[u8]) -> Option<[u8; 2]> {
-    let mut bits = Bits { data: payload, at: 0 };
-    let profile = bits.number(3)?;
-    if profile != 0 {
-        return None; // browsers send the main profile only
+    /// The second and third byte of a configuration record.
+    fn bytes(&self) -> [u8; 2] {
+        let flags = [(self.tier, 7), (self.deep, 6), (self.mono, 4)].map(|(set, bit)| u8::from(set) << bit);
+        [self.level, flags.iter().sum::<u8>() | 0b1100 | self.position]
     }
-    let _still = bits.flag()?;
-    let reduced = bits.flag()?;
-    let (level, tier) = if reduced { (bits.number(5)?, false) } else { operating_point(&mut bits)? };
-    let (width_bits, height_bits) = (bits.number(4)? + 1, bits.number(4)? + 1);
-    let _size = (bits.number(width_bits)?, bits.number(height_bits)?);
-    if !reduced && bits.flag()? {
-        let _frame_id_lengths = bits.number(7)?;
-    }
-    let _superblock_and_intra = bits.number(3)?;
-    if !reduced {
-        tools(&mut bits)?;
-    }
-    let _superres_cdef_restoration = bits.number(3)?;
-    let deep = bits.flag()?;
-    let mono = bits.flag()?;
-    if bits.flag()? {
-        let _primaries_transfer_matrix = bits.number(24)?;
-    }
-    let _range = bits.flag()?;
-    let position = if mono { 0 } else { bits.number(2)? };
-    let flags = u8::from(tier) << 7 | u8::from(deep) << 6 | u8::from(mono) << 4 | 0b1100 | position as u8;
-    Some([level as u8, flags])
 }
 
 /// Level and tier of the first operating point, and the reader behind all of them.
@@ -137,7 +142,7 @@ fn operating_point(bits: &mut Bits<'_>) -> Option<(u32, bool)> {
     if bits.flag()? {
         let _ticks = (bits.number(32)?, bits.number(32)?);
         if bits.flag()? {
-            let _ticks_per_picture = bits.variable()?;
+            let _ticks_per_picture = bits.golomb()?;
         }
         if bits.flag()? {
             decoder_model = Some(bits.number(5)? + 1);
@@ -188,12 +193,13 @@ mod tests {
     use super::*;
 
     /// As libaom writes it for 640x360 with 8 bits.
-    const UNIT: [u8; 15] = [0x12, 0, 0x0a, 11, 0, 0, 0, 0x04, 0x3e, 0xa7, 0xf6, 0x7f, 0xf9, 0xb5, 0x7c];
+    const UNIT: [u8; 15] = [0x12, 0, 0x0a, 0x0b, 0, 0, 0, 0x0c, 0xc4, 0xff, 0x67, 0x36, 0xbe, 0x40, 0x10];
 
     #[test]
     fn the_record_says_what_the_sequence_header_says() {
         let record = configuration(&UNIT).expect("has a sequence header");
-        assert_eq!(record[0], 0x81);
+        let sequence = Sequence::read(&UNIT[4..]).expect("it is whole");
+        assert_eq!((record[0], sequence.size), (0x81, Size::new(640, 360)));
         assert_eq!(&record[4..], &UNIT[2..]);
         assert_eq!(without_delimiter(Bytes::from_static(&UNIT)), UNIT[2..]);
         assert_eq!(configuration(&UNIT[..2]), None);
@@ -203,7 +209,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = configuration(&bytes);
-            let _ = sequence(&bytes);
+            let _ = Sequence::read(&bytes);
         }
     }
 }

@@ -10,27 +10,35 @@ const ACCESS_UNIT_DELIMITER: u8 = 9;
 const SEQUENCE_PARAMETERS: u8 = 7;
 const PICTURE_PARAMETERS: u8 = 8;
 
-/// The NAL units of a byte stream (ITU-T H.264 Annex B), without start codes and the zeros after them.
-fn units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = after_start_code(stream);
+/// NAL units of an Annex B stream (ITU-T H.264 annex B), without start codes; none is empty.
+pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = start_code(stream).map(|(_, after)| &stream[after..]);
     std::iter::from_fn(move || {
-        let from = rest?;
-        let end = start_code(from).unwrap_or(from.len());
-        rest = after_start_code(&from[end..]);
-        let unit = &from[..end];
-        let trimmed = unit.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        Some(&unit[..trimmed])
+        let unit = rest?;
+        let (end, next) = match start_code(unit) {
+            Some((before, after)) => (before, Some(&unit[after..])),
+            None => (unit.len(), None),
+        };
+        rest = next;
+        // Zeros before a start code belong to the stream, not to the unit.
+        let length = unit[..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        Some(&unit[..length])
     })
     .filter(|unit| !unit.is_empty())
 }
 
-/// Where three bytes of a start code begin.
-fn start_code(stream: &[u8]) -> Option<usize> {
-    stream.windows(3).position(|window| window == [0, 0, 1])
-}
-
-fn after_start_code(stream: &[u8]) -> Option<&[u8]> {
-    start_code(stream).map(|at| &stream[at + 3..])
+/// Where the next `00 00 01` begins and ends.
+fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
+    let mut at = 2;
+    while let Some(byte) = stream.get(at) {
+        match byte {
+            1 if stream[at - 1] == 0 && stream[at - 2] == 0 => return Some((at - 2, at + 1)),
+            0 => at += 1,
+            // Neither 0 nor the end of a code: no code can end at the next two bytes either.
+            _ => at += 3,
+        }
+    }
+    None
 }
 
 const fn kind(unit: &[u8]) -> u8 {
@@ -40,7 +48,7 @@ const fn kind(unit: &[u8]) -> u8 {
 /// An access unit as files hold it: every unit behind its length in 32 bits.
 pub(super) fn length_prefixed(access_unit: &[u8]) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(access_unit.len() + 16);
-    for unit in units(access_unit).filter(|unit| kind(unit) != ACCESS_UNIT_DELIMITER) {
+    for unit in nal_units(access_unit).filter(|unit| kind(unit) != ACCESS_UNIT_DELIMITER) {
         out.put_u32(u32::try_from(unit.len()).ok()?);
         out.put_slice(unit);
     }
@@ -49,7 +57,7 @@ pub(super) fn length_prefixed(access_unit: &[u8]) -> Option<Bytes> {
 
 /// The AVCDecoderConfigurationRecord (§5.3.3.1) of a stream that begins with this access unit.
 pub(super) fn configuration(access_unit: &[u8]) -> Option<Bytes> {
-    let of = |wanted| units(access_unit).filter(move |unit| kind(unit) == wanted);
+    let of = |wanted| nal_units(access_unit).filter(move |unit| kind(unit) == wanted);
     let first = of(SEQUENCE_PARAMETERS).next().filter(|sps| sps.len() >= 4)?;
     of(PICTURE_PARAMETERS).next()?;
     let mut out = BytesMut::new();
@@ -103,6 +111,14 @@ mod tests {
         assert_eq!(length_prefixed(&[1, 2, 3]), None, "no start code");
     }
 
+    #[test]
+    fn nal_units_are_split_at_every_start_code() {
+        let stream = [0, 0, 0, 1, 0x67, 1, 0, 0, 1, 0x68, 2, 0, 0, 0, 1, 0x65, 0, 3, 0];
+        let units: Vec<&[u8]> = nal_units(&stream).collect();
+        assert_eq!(units, [&[0x67, 1][..], &[0x68, 2], &[0x65, 0, 3]]);
+        assert_eq!(nal_units(&[1, 2, 3]).count(), 0);
+    }
+
     proptest! {
         #[test]
         fn units_come_back(units in proptest::collection::vec(proptest::collection::vec(1u8..=255, 1..20), 1..6)) {
@@ -117,6 +133,12 @@ mod tests {
                 }
             }
             prop_assert_eq!(length_prefixed(&stream).unwrap_or_default(), expected);
+        }
+
+        #[test]
+        fn start_codes_are_found_like_the_slow_way(data in proptest::collection::vec(0u8..3, 0..60)) {
+            let slow = data.windows(3).position(|window| window == [0, 0, 1]).map(|at| (at, at + 3));
+            prop_assert_eq!(start_code(&data), slow);
         }
 
         #[test]

@@ -8,8 +8,9 @@
 //! limit of depth: a file of four kilobytes overflows the stack. `mkv-element` writes a body of 16,383 bytes as one of
 //! unknown size, and has no sizes of fixed width to fill in later. `ogg` cannot change a page that is written already.
 
-mod av1;
-mod avc;
+pub mod av1;
+pub mod avc;
+pub mod bits;
 mod finish;
 mod fragment;
 mod matroska;

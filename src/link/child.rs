@@ -1,18 +1,20 @@
 //! The child's end of a link: a process that was started with one end of a socket pair as its standard input.
 //!
-//! Owns: reading messages until the link ends, and what such a process denies itself. Does not know: what the messages mean.
+//! Owns: reading and writing messages until the link ends, and what such a process denies itself. Does not know: what the
+//! messages mean.
 //! The process lives as long as the link: when the edge dies or wants it no more the socket ends. A thread that panics
 //! ends it too, because the edge starts another one faster than anybody could mend this one.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::{process, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frame::{Decoder, FrameError};
+use super::frame::{Decoder, FrameError, encode_into};
 
 /// Bytes read at once.
 const READ: usize = 256 << 10;
@@ -87,5 +89,24 @@ pub fn read<M: DeserializeOwned>(mut link: UnixStream, to: &mut impl Hears<M>) -
             }
         }
         to.rest();
+    }
+}
+
+/// Writes what `take` moves into its argument, which waits for messages and says false when there are none to come; until
+/// then or until the link ends.
+pub fn write<M: Serialize>(link: &mut UnixStream, mut take: impl FnMut(&mut Vec<M>) -> bool) {
+    let (mut messages, mut bytes) = (Vec::new(), Vec::new());
+    while take(&mut messages) {
+        for message in messages.drain(..) {
+            if let Err(error) = encode_into::<M>(&message, &mut bytes) {
+                tracing::error!(%error, "a message to the edge is left out");
+            }
+        }
+        if let Err(error) = link.write_all(&bytes) {
+            // The reader sees the end of the link as well and ends the process.
+            tracing::debug!(%error, "the edge takes no more");
+            return;
+        }
+        bytes.clear();
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Owns: the link's two threads. Does not know: media, and what ends the process ([`child`]).
 
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,9 +9,8 @@ use std::thread;
 
 use super::outbox::Outbox;
 use super::run::Mixer;
+use crate::link::ToMixer;
 use crate::link::child::{self, ChildError, Hears};
-use crate::link::frame::encode_into;
-use crate::link::{FromMixer, ToMixer};
 
 /// Runs a mixer until the link ends.
 ///
@@ -22,8 +20,8 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     child::confine();
     let outbox = Arc::new(Outbox::default());
     let writer = thread::Builder::new().name("link-writer".into()).spawn({
-        let (outbox, link) = (outbox.clone(), link.try_clone()?);
-        move || write(&outbox, link)
+        let (outbox, mut link) = (outbox.clone(), link.try_clone()?);
+        move || child::write(&mut link, |messages| outbox.take(messages))
     })?;
     let reader = thread::Builder::new().name("link-reader".into()).spawn({
         let outbox = outbox.clone();
@@ -43,22 +41,5 @@ impl Hears<ToMixer> for Mixer {
 
     fn rest(&mut self) {
         Self::rest(self);
-    }
-}
-
-fn write(outbox: &Outbox, mut link: UnixStream) {
-    let (mut messages, mut bytes) = (Vec::new(), Vec::new());
-    while outbox.take(&mut messages) {
-        for message in messages.drain(..) {
-            if let Err(error) = encode_into::<FromMixer>(&message, &mut bytes) {
-                tracing::error!(%error, "a message to the edge is left out");
-            }
-        }
-        if let Err(error) = link.write_all(&bytes) {
-            // The reader sees the end of the link as well and ends the process.
-            tracing::debug!(%error, "the edge takes no more");
-            return;
-        }
-        bytes.clear();
     }
 }

@@ -6,7 +6,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::codec::nal_units;
+use crate::container::avc::nal_units;
 
 /// The tag's first byte for a keyframe, and for another frame, of AVC.
 const KEYFRAME_AVC: u8 = 0x17;

@@ -105,15 +105,19 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
     let media = server.data().join("media");
     fs::create_dir_all(&media).expect("room for it");
     make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
-    let web = tempfile::tempdir().expect("a folder");
-    make(
-        person(2, false, "-t 90").args(["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"]),
-        "list.m3u8",
-        web.path(),
-    );
-    let web = serve(web.path());
-    let _sender =
-        Running::new(person(3, true, "-t 300").args(["-f", "mpegts", &format!("srt://127.0.0.1:{srt}?mode=listener")]));
+    // Everything is encoded before the call: the machine has enough to do during it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let hls = ["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"];
+    make(person(2, false, "-t 90").args(hls), "list.m3u8", folder.path());
+    make(&mut person(3, false, "-t 90"), "srt.mp4", folder.path());
+    make(&mut person(4, false, "-t 90"), "rtmp.mp4", folder.path());
+    let web = serve(folder.path());
+    let send = |name: &str, format: &str, url: &str| {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-nostdin", "-v", "error", "-re", "-i", name, "-c", "copy", "-f", format, url]);
+        Running::new(command.current_dir(folder.path()).stdin(Stdio::null()))
+    };
+    let _sender = send("srt.mp4", "mpegts", &format!("srt://127.0.0.1:{srt}?mode=listener"));
     let mut encoder = None;
 
     let measured = play_with(&server.url(), "inputs", &[], |what| match what.split_once(' ').expect("with the room") {
@@ -122,7 +126,7 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
             add(&server, room, &json!({"url": format!("http://127.0.0.1:{web}/list.m3u8"), "name": "HLS 2"}));
             add(&server, room, &json!({"url": format!("srt://127.0.0.1:{srt}"), "name": "SRT 3"}));
             let url = format!("rtmp://127.0.0.1:{rtmp}/live/{room}?name=RTMP%204");
-            encoder = Some(Running::new(person(4, true, "-t 300").args(["-f", "flv", &url])));
+            encoder = Some(send("rtmp.mp4", "flv", &url));
             "begun".to_owned()
         }
         ("kill", _) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::aac::AUDIO_SPECIFIC_CONFIG;
-use crate::codec::nal_units;
+use crate::container::avc::nal_units;
 
 const PACKET: usize = 188;
 const PAT: u16 = 0;

@@ -22,6 +22,8 @@ export async function inputs({ page: open, options, ask, keep }) {
     owner[person.id] = 0;
     // A page beside five decoders and encoders looks seldom: long enough for a few different places of each bar.
     const tiles = await look(person, program(document), 6000);
+    // The page's own camera is no input: it may stand still while the page is busy looking.
+    const theirs = tiles.filter((t) => owner[t.participant] !== 0);
     const easel = Object.assign(globalThis.document.createElement('canvas'), { width: person.video.videoWidth, height: person.video.videoHeight });
     easel.getContext('2d').drawImage(person.video, 0, 0);
     return {
@@ -29,8 +31,8 @@ export async function inputs({ page: open, options, ask, keep }) {
       participants: document.participants.map((p) => p.id),
       inputs: document.inputs,
       tiles,
-      wrong_tiles: tiles.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
-      still_tiles: tiles.filter((t) => t.bars < 4),
+      wrong_tiles: theirs.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
+      still_tiles: theirs.filter((t) => t.bars < 4),
       sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
       picture: easel.toDataURL('image/png'),
     };
