@@ -1,7 +1,7 @@
 //! WHIP and WHEP clients of others, as they are on npm: they publish and watch with nothing changed for them.
 
 use crate::scenario::{list, number, play};
-use crate::server::{Server, Settings};
+use crate::server::Server;
 use crate::turn;
 
 /// Quietest that a tone of those who speak may be, in dB.
@@ -10,8 +10,7 @@ const HEARD_DB: f64 = -60.0;
 #[test]
 fn clients_of_others_publish_and_watch() {
     let _turn = turn();
-    // One address only: what whip-whep makes of the answer to an ICE restart is no SDP when there are several candidates.
-    let server = Server::start_with(&Settings { arguments: &["--set", "media.bind=127.0.0.1"], ..Settings::default() });
+    let server = Server::start();
     let measured = play(&server.url(), "third_party", &[]);
     let answered: Vec<&str> = list(&measured, "/answered").iter().filter_map(|line| line.as_str()).collect();
     assert_eq!(measured["published"], true, "both publishers should have a tile: {answered:?}");
