@@ -1,6 +1,6 @@
-//! One bot: a task with a socket of its own, from the offer to the end of the session.
+//! One bot: a task with a line of its own, from the offer to the end of the session.
 //!
-//! Owns: the socket, what is sent when, and when to give up. Does not know: other bots. It is told by a [`Role`] what to
+//! Owns: the line, what is sent when, and when to give up. Does not know: other bots. It is told by a [`Role`] what to
 //! do, says by [`World::settled`] when it is in (or will never be), and leaves a [`BotReport`] when it is told to go.
 
 use std::io;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::UdpSocket;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
@@ -18,6 +17,7 @@ use super::api::{JoinError, Joined};
 use super::barcode::Place;
 use super::eye::Eye;
 use super::footage::{Clock, Tone};
+use super::line::{DATAGRAM_MAX, Line};
 use super::report::BotReport;
 use super::{Role, Task, World};
 use crate::client::connection::{Connection, Setup};
@@ -28,10 +28,6 @@ use crate::transport::ice::Credentials;
 
 /// How often a server that is busy is asked again.
 const JOIN_TRIES: usize = 300;
-/// Longest datagram taken, in bytes.
-const DATAGRAM_MAX: usize = 2048;
-/// Receive buffer asked of the kernel, in bytes: a bot that waits for its turn is not to look like a network that loses.
-const SOCKET_BUFFER: usize = 1 << 20;
 /// Datagrams taken before anything else is looked at.
 const BATCH: usize = 64;
 /// One Opus packet.
@@ -58,8 +54,8 @@ pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
     };
     match joined {
         Err(reason) => report.failed = Some(reason),
-        Ok((connection, socket, session)) => {
-            Bot::new(task, Arc::clone(&world), presence, connection, socket).run(&mut report).await;
+        Ok((connection, line, session)) => {
+            Bot::new(task, Arc::clone(&world), presence, connection, line).run(&mut report).await;
             let _one_of_few = world.requests.acquire().await;
             let api = world.api.clone();
             let left = spawn_blocking(move || api.leave(&session)).await;
@@ -94,17 +90,15 @@ impl Drop for Presence {
 }
 
 /// Offers, posts, and begins to connect.
-async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Connection, UdpSocket, String), String> {
-    let any = if world.own_addresses.iter().any(IpAddr::is_ipv6) { "[::]:0" } else { "0.0.0.0:0" };
-    let bind = async || -> io::Result<(UdpSocket, u16)> {
-        let socket = UdpSocket::bind(any).await?;
-        // The kernel caps it silently; a smaller one works, it only drops sooner.
-        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
-        let port = socket.local_addr()?.port();
-        Ok((socket, port))
-    };
-    let (socket, port) = bind().await.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
-    let addresses: Vec<_> = world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Connection, Line, String), String> {
+    let mut line = None;
+    let mut addresses = Vec::new();
+    if !world.plan.tcp {
+        let bound = Line::bind(world.own_addresses.iter().any(IpAddr::is_ipv6)).await;
+        let (bound, port) = bound.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
+        line = Some(bound);
+        addresses.extend(world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
+    }
     let ice = Credentials::random();
     let (audio_ssrc, video_ssrc) = (rand::random(), rand::random());
     let (direction, codec) = (task.role.direction(), world.plan.codec);
@@ -121,7 +115,15 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
     if task.shows_time {
         world.clock.lock().replace(participant);
     }
-    let answer = Answer::parse(&answer)?;
+    let mut answer = Answer::parse(&answer)?;
+    let line = match line {
+        Some(line) => line,
+        None => {
+            let line = Line::connect(&answer.tcp).await?;
+            answer.candidates = answer.tcp.clone();
+            line
+        }
+    };
     let setup = Setup {
         identity: &world.identity,
         ice,
@@ -133,7 +135,7 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         keeps_frames: task.decodes,
         keeps_sound: false,
     };
-    Ok((Connection::new(setup, time::now()), socket, session))
+    Ok((Connection::new(setup, time::now()), line, session))
 }
 
 /// Posts the offer, and does so again when the server asks to come back later.
@@ -183,7 +185,7 @@ struct Bot {
     world: Arc<World>,
     presence: Presence,
     connection: Connection,
-    socket: UdpSocket,
+    line: Line,
     camera: Camera,
     tone: Option<Arc<Tone>>,
     eye: Option<Eye>,
@@ -200,14 +202,14 @@ struct Bot {
 }
 
 impl Bot {
-    fn new(task: Task, world: Arc<World>, presence: Presence, connection: Connection, socket: UdpSocket) -> Self {
+    fn new(task: Task, world: Arc<World>, presence: Presence, connection: Connection, line: Line) -> Self {
         let epoch = time::now();
         Self {
             task,
             world,
             presence,
             connection,
-            socket,
+            line,
             camera: Camera::None,
             tone: None,
             eye: None,
@@ -230,7 +232,7 @@ impl Bot {
             tokio::select! {
                 biased;
                 () = &mut leave => break,
-                _ = self.socket.readable() => {}
+                () = self.line.readable() => {}
                 frame = self.camera.frame() => match frame {
                     Some((packets, after)) => self.connection.send_frame(&packets, after),
                     None => {
@@ -274,7 +276,7 @@ impl Bot {
         let mut received = 0;
         let loss = if self.in_room { self.world.plan.loss } else { 0.0 };
         for _ in 0..BATCH {
-            match self.socket.try_recv_from(&mut datagram) {
+            match self.line.try_recv(&mut datagram) {
                 Ok((length, from)) => {
                     received += 1;
                     if loss > 0.0 && rand::random::<f64>() < loss {
@@ -384,14 +386,13 @@ impl Bot {
     /// Sends what the connection has to say; what the kernel does not take at once is lost, as on any network.
     async fn send(&mut self) {
         while let Some((to, datagram)) = self.connection.poll() {
-            let _ = self.socket.try_send_to(&datagram, to);
+            self.line.send(to, &datagram);
         }
         if self.bound_to.is_none()
             && let Some(server) = self.connection.server()
         {
-            // From here on the kernel drops what comes from elsewhere, and finds the way once.
             self.bound_to = Some(server);
-            let _ = self.socket.connect(server).await;
+            self.line.stay_with(server).await;
         }
     }
 

@@ -14,6 +14,7 @@ pub mod bench;
 mod bot;
 mod eye;
 mod footage;
+mod line;
 mod report;
 
 use std::net::IpAddr;
@@ -88,6 +89,8 @@ pub struct Plan {
     pub camera: Camera,
     /// Part of what comes in that is thrown away, 0 to 1, once a bot is in the room: a bad network.
     pub loss: f64,
+    /// By ICE over TCP instead of UDP.
+    pub tcp: bool,
     /// Joins a second.
     pub rate: f64,
     /// A bearer token.
@@ -319,6 +322,7 @@ mod tests {
             codec: Codec::Vp8,
             camera: Camera::default(),
             loss: 0.0,
+            tcp: false,
             rate: 10.0,
             token: None,
         };

@@ -438,6 +438,7 @@ mod tests {
             codec: crate::media::Codec::Vp8,
             camera: super::super::Camera::default(),
             loss: 0.0,
+            tcp: false,
             rate: 1.0,
             token: None,
         }

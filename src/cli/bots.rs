@@ -50,6 +50,9 @@ pub(super) struct BotsArgs {
     /// How much of what comes in bots throw away, in percent, as a bad network would
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
     loss: u8,
+    /// Come by ICE over TCP instead of UDP
+    #[arg(long)]
+    tcp: bool,
     /// How long to stay once everyone is in
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = positive)]
     seconds: f64,
@@ -112,6 +115,7 @@ impl BotsArgs {
             },
             camera: self.camera,
             loss: f64::from(self.loss) / 100.0,
+            tcp: self.tcp,
             rate: self.rate,
             token: self.token.clone(),
         }

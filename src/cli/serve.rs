@@ -9,6 +9,7 @@ use std::thread;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
@@ -22,7 +23,8 @@ use crate::edge::peer::PeerConfig;
 use crate::edge::push;
 use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
-use crate::edge::udp::Mux;
+use crate::edge::tcp::{self, TcpCounters};
+use crate::edge::udp::{self, Mux};
 use crate::metrics::Metrics;
 
 /// Why no child process could be started.
@@ -35,7 +37,7 @@ pub(super) struct ServeArgs {
     /// Where HTTP listens; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
-    /// The one port of all media, UDP; 0 takes a free one [default: 8189]
+    /// The one port of all media, UDP and ICE over TCP; 0 takes a free one [default: 8189]
     #[arg(long, value_name = "PORT")]
     media_port: Option<String>,
     /// The address the media port listens at [default: 0.0.0.0]
@@ -100,16 +102,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
         tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
     }
+    allow_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config)).map_err(Failure::Running)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let media = SocketAddr::new(config.media.bind, config.media.port);
-    let mux = Mux::bind(media, config.media.public_ips.clone()).with_context(|| {
-        format!("cannot bind the media port {media}; choose another by --media-port, 0 takes a free one")
-    })?;
+    let (mux, tcp) = media_port(&config).await?;
     let listener = TcpListener::bind(config.http.bind).await.with_context(|| {
         format!("cannot bind {} for HTTP; choose another by --http, port 0 takes a free one", config.http.bind)
     })?;
@@ -118,6 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let metrics = Arc::new(Metrics::default());
     register_udp(&metrics, &mux);
+    metrics.register(|registry| tcp.register(registry));
     let library = library(&config)?;
     metrics.register(|registry| library.counters().register(registry));
     let settings = settings(&config, library.clone())?;
@@ -150,6 +151,29 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ended = ending => ended.context("the HTTP server panicked"),
         () = signals.next() => anyhow::bail!("ended at once by a second signal"),
     }
+}
+
+/// Binds the media port, once it is known which addresses to tell of it.
+async fn media_port(config: &Config) -> anyhow::Result<(Arc<Mux>, TcpCounters)> {
+    let mut public = config.media.public_ips.clone();
+    if let Some(server) = &config.media.stun_server {
+        public = udp::public_addresses(server, config.media.bind).await?;
+        tracing::info!(?public, server, "the STUN server sees this machine at these addresses: browsers are told them");
+    }
+    let media = SocketAddr::new(config.media.bind, config.media.port);
+    let tcp = TcpCounters::default();
+    let bound = if config.media.tcp { tcp::bind(media, public, &tcp) } else { Mux::bind(media, public) };
+    let mux = bound.with_context(|| {
+        format!("cannot bind the media port {media}; choose another by --media-port, 0 takes a free one")
+    })?;
+    Ok((mux, tcp))
+}
+
+/// Every connection is a file: asks for as many as this process may have.
+fn allow_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is refused, `commingle doctor` says what to do.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The recordings on disk; what earlier servers left is mended and uploaded from now on.
@@ -216,6 +240,11 @@ fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
     read!("udp_dropped_unauthenticated", "STUN without a valid integrity", dropped_unauthenticated);
     read!("udp_dropped_unvalidated", "Datagrams from addresses no connection has validated", dropped_unvalidated);
     read!("udp_dropped_inbox", "Datagrams for connections that read too slowly", dropped_inbox);
+    read!("way_received", "Datagrams received by other ways than UDP: TCP, relays", way_received);
+    read!("way_sent", "Datagrams sent by other ways than UDP", way_sent);
+    read!("way_dropped", "Datagrams that such ways did not take: too slow, or gone", way_dropped);
+    read!("ways_opened", "Ways other than UDP opened", ways_opened);
+    read!("ways_closed", "Ways other than UDP closed", ways_closed);
 }
 
 /// Says on standard output that all is ready, and what to open.

@@ -119,6 +119,8 @@ pub(crate) struct Answer {
     pub(crate) fingerprint: String,
     /// Where the server receives, as far as UDP and numbers go.
     pub(crate) candidates: Vec<SocketAddr>,
+    /// Where it waits for TCP connections (RFC 6544).
+    pub(crate) tcp: Vec<SocketAddr>,
     /// It wants to be told how loud packets are.
     pub(crate) takes_levels: bool,
     /// It tells how packets arrive.
@@ -138,7 +140,7 @@ impl Answer {
             let _ = write!(text, "{setup}, but we begin the DTLS handshake ourselves");
             return Err(text);
         }
-        let candidates: Vec<SocketAddr> = sdp.lines().filter_map(candidate).collect();
+        let candidates: Vec<SocketAddr> = sdp.lines().filter_map(|line| candidate(line, "udp")).collect();
         if candidates.is_empty() {
             return Err("the answer has no candidate for UDP".to_owned());
         }
@@ -146,18 +148,23 @@ impl Answer {
             ice: Credentials { ufrag: value("a=ice-ufrag:")?, password: value("a=ice-pwd:")? },
             fingerprint: value("a=fingerprint:sha-256 ")?,
             candidates,
+            tcp: sdp
+                .lines()
+                .filter(|line| line.contains(" tcptype passive"))
+                .filter_map(|line| candidate(line, "tcp"))
+                .collect(),
             takes_levels: sdp.contains(AUDIO_LEVEL_URI),
             takes_numbers: sdp.contains(TRANSPORT_NUMBER_URI),
         })
     }
 }
 
-/// `a=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host`
-fn candidate(line: &str) -> Option<SocketAddr> {
+/// `a=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host`, of this transport.
+fn candidate(line: &str, wanted: &str) -> Option<SocketAddr> {
     let fields: Vec<&str> = line.trim_end().strip_prefix("a=candidate:")?.split(' ').collect();
     let [_, "1", transport, _, ip, port, ..] = fields.as_slice() else { return None };
-    let udp = transport.eq_ignore_ascii_case("udp");
-    udp.then(|| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))).flatten()
+    let fits = transport.eq_ignore_ascii_case(wanted);
+    fits.then(|| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))).flatten()
 }
 
 #[cfg(test)]
@@ -197,7 +204,8 @@ mod tests {
 
     const ANSWER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\n\
         a=fingerprint:sha-256 AB:CD\r\na=setup:passive\r\na=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host\r\n\
-        a=candidate:2 1 tcp 2130706431 192.0.2.1 9 typ host\r\na=candidate:3 1 UDP 1 2001:db8::1 8189 typ host\r\n\
+        a=candidate:2 1 tcp 2130706431 192.0.2.1 9 typ host tcptype active\r\n\
+        a=candidate:4 1 tcp 1520435199 192.0.2.1 8189 typ host tcptype passive\r\na=candidate:3 1 UDP 1 2001:db8::1 8189 typ host\r\n\
         a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n";
 
     #[test]
@@ -207,6 +215,7 @@ mod tests {
         assert_eq!(answer.fingerprint, "AB:CD");
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
         assert_eq!(answer.candidates, [at("192.0.2.1:8189"), at("[2001:db8::1]:8189")]);
+        assert_eq!(answer.tcp, [at("192.0.2.1:8189")]);
         assert!(answer.takes_levels && !answer.takes_numbers);
     }
 

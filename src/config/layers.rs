@@ -18,9 +18,10 @@ const FILE: &str = "commingle.toml";
 /// What our variables begin with.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
-const OPTIONAL: [(&str, Kind); 8] = [
+const OPTIONAL: [(&str, Kind); 9] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
+    ("media.stun_server", Kind::Text),
     ("turn.port", Kind::Integer),
     ("upload.bucket", Kind::Text),
     ("upload.endpoint", Kind::Text),

@@ -81,6 +81,11 @@ pub struct Media {
     pub bind: IpAddr,
     /// The addresses told to peers instead of the machine's own (NAT 1:1).
     pub public_ips: Vec<IpAddr>,
+    /// A STUN server that is asked at start for such addresses, as HOST:PORT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stun_server: Option<String>,
+    /// Serve ICE over TCP on the same number.
+    pub tcp: bool,
 }
 
 /// The TURN server.
@@ -300,7 +305,7 @@ impl Default for Http {
 
 impl Default for Media {
     fn default() -> Self {
-        Self { port: 8189, bind: Ipv4Addr::UNSPECIFIED.into(), public_ips: Vec::new() }
+        Self { port: 8189, bind: Ipv4Addr::UNSPECIFIED.into(), public_ips: Vec::new(), stun_server: None, tcp: true }
     }
 }
 
@@ -489,6 +494,16 @@ impl Config {
         if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
             return wrong("media.public_ips", "must be addresses that others can reach, not the unspecified address");
         }
+        if let Some(server) = &self.media.stun_server {
+            let port =
+                server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                return wrong("media.stun_server", "must be HOST:PORT, such as stun.example.org:3478");
+            }
+            if !self.media.public_ips.is_empty() {
+                return wrong("media.stun_server", "asks for what media.public_ips says already: give one of the two");
+            }
+        }
         self.upload.check()?;
         if !(16..=128).contains(&self.tiers.sound_kbps) {
             return wrong("tiers.sound_kbps", "must be 16 to 128");
@@ -568,7 +583,8 @@ mod tests {
         }
         let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
         let upload = upload.map(|key| format!("\n# {key} = "));
-        let others = ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = "].map(str::to_owned);
+        let others =
+            ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = ", "# stun_server = "].map(str::to_owned);
         for optional in upload.into_iter().chain(others) {
             assert!(SAMPLE.contains(&optional), "{optional}");
         }
@@ -588,6 +604,25 @@ mod tests {
         assert!(config.check().is_err_and(|wrong| wrong.key == "tiers" && wrong.why.contains("low")));
         config.tiers.thin_sound_ms = 50;
         assert!(config.check().is_err_and(|wrong| wrong.key == "tiers.thin_sound_ms"));
+    }
+
+    #[test]
+    fn a_stun_server_has_a_name_and_a_port_and_no_rival() {
+        let mut config = Config::default();
+        let servers = [
+            ("stun.example.org:3478", true),
+            ("[2001:db8::1]:3478", true),
+            ("stun.example.org", false),
+            (":3478", false),
+            ("stun.example.org:0", false),
+        ];
+        for (server, good) in servers {
+            config.media.stun_server = Some(server.to_owned());
+            assert_eq!(config.check().is_ok(), good, "{server}");
+        }
+        config.media.stun_server = Some("stun.example.org:3478".to_owned());
+        config.media.public_ips = vec![Ipv4Addr::LOCALHOST.into()];
+        assert!(config.check().is_err_and(|wrong| wrong.key == "media.stun_server"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The edge process: everything that meets the network, and the rooms' state.
 //!
 //! Owns: sockets, peers, mixer processes, HTTP. Does not know: how media is decoded, mixed or encoded; it never starts
-//! GStreamer. Offers come in by [`api`] and [`rooms`], media by [`udp`] and [`peer`]; packets leave through [`fanout`].
+//! GStreamer. Offers come in by [`api`] and [`rooms`], media by [`udp`], [`tcp`] and [`peer`]; packets leave through [`fanout`].
 
 pub mod api;
 pub mod auth;
@@ -14,5 +14,6 @@ pub mod problem;
 pub mod push;
 pub mod rooms;
 pub mod supervise;
+pub mod tcp;
 pub mod udp;
 pub mod web;

@@ -5,7 +5,7 @@
 //! Does not know: sockets, SDP. Time is an argument: [`Agent::poll`] says what to send, [`Agent::handle`] takes what came.
 //!
 //! Media goes only where one of our own checks was answered: a signed request alone may have a forged address, and would
-//! turn us on somebody else. A conflict of roles does not arise: the answerer takes the role that the offer leaves it.
+//! turn us on somebody else.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,15 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtc::crypto::RTCCryptoProvider;
-use rtc::stun::attributes::{
-    ATTR_ICE_CONTROLLED, ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, ATTR_XORMAPPED_ADDRESS,
-};
-use rtc::stun::fingerprint::FINGERPRINT;
-use rtc::stun::integrity::MessageIntegrity;
-use rtc::stun::message::{BINDING_REQUEST, BINDING_SUCCESS, Message, Setter, TransactionId};
-use rtc::stun::xoraddr::XorMappedAddress;
 
-use super::stun::{self, Class};
+use super::check::{self, Check};
+use super::stun::{self, Class, Transaction};
 use crate::time::Timestamp;
 
 /// From the first check of a way to the second; each later one takes twice as long (RFC 8445 section 14.3), up to the other.
@@ -32,8 +26,13 @@ const SEARCH_LAST: Duration = Duration::from_millis(1_600);
 const SEARCH_TRIES: u32 = 11;
 /// From one proof of consent to the next (RFC 7675 section 5.1 says 5 s; most others ping as well).
 const CONSENT_EVERY: Duration = Duration::from_secs(4);
+/// And to the next try, where that was not answered: on a way that loses packets one answer in a while must come through.
+const CONSENT_AGAIN: Duration = Duration::from_secs(1);
 /// Without an answer for so long, the connection is gone; RFC 7675 section 5.1 allows 30 s.
-const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
+pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
+/// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
+/// Some choose once, and do not notice that a NAT has given them another address.
+const STALE: Duration = Duration::from_secs(6);
 /// Ways known at a time; a browser has few addresses.
 const WAYS_MAX: usize = 16;
 /// Checks remembered: more than are on their way at once.
@@ -42,6 +41,8 @@ const CHECKS_MAX: usize = 2 * WAYS_MAX;
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// RFC 8445 section 5.1.2: a peer-reflexive candidate, first component.
 const PRIORITY: u32 = (110 << 24) + (65_535 << 8) + 255;
+/// RFC 8445 section 7.3.1.1.
+const ROLE_CONFLICT: u16 = 487;
 /// Letters of a made-up user fragment and password, from those that ICE allows.
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -93,10 +94,12 @@ pub(crate) struct Agent {
     ways: Vec<Way>,
     selected: Option<SocketAddr>,
     /// Checks on their way, and whether they nominate.
-    checks: VecDeque<(TransactionId, SocketAddr, bool)>,
+    checks: VecDeque<(Transaction, SocketAddr, bool)>,
     consent: Timestamp,
-    /// The last answer, at first the beginning.
+    /// The selected way's last answer, at first the beginning.
     heard: Timestamp,
+    /// That is too long ago.
+    stale: bool,
     tie_breaker: u64,
 }
 
@@ -120,6 +123,7 @@ impl Agent {
             checks: VecDeque::new(),
             consent: now,
             heard: now,
+            stale: false,
             tie_breaker: rand::random(),
         };
         candidates.into_iter().for_each(|to| agent.add_candidate(to, now));
@@ -174,6 +178,7 @@ impl Agent {
 
     /// The checks that are due.
     pub(crate) fn poll(&mut self, now: Timestamp) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.stale = self.selected.is_some() && now.since(self.heard) > STALE;
         let mut due = Vec::new();
         for at in 0..self.ways.len() {
             if self.ways[at].next <= now && self.is_searched(&self.ways[at]) {
@@ -184,7 +189,7 @@ impl Agent {
             }
         }
         if now >= self.consent {
-            self.consent = now + CONSENT_EVERY;
+            self.consent = now + CONSENT_AGAIN;
             due.extend(self.selected.filter(|selected| !due.contains(selected)));
         }
         due.into_iter().filter_map(|to| Some((to, self.check(to)?))).collect()
@@ -200,13 +205,17 @@ impl Agent {
             }
             return self.asked(now, from, &message);
         }
-        if message.class != Class::Success || !message.is_signed_with(&self.remote.password, &*self.crypto) {
+        if message.class == Class::Indication || !message.is_signed_with(&self.remote.password, &*self.crypto) {
             return None;
         }
-        let asked = TransactionId(message.transaction);
-        let at = self.checks.iter().position(|check| (check.0, check.1) == (asked, from))?;
+        let at = self.checks.iter().position(|check| (check.0, check.1) == (message.transaction, from))?;
         let (.., nominates) = self.checks.remove(at)?;
-        self.heard = now;
+        if message.class == Class::Error {
+            if message.error == Some(ROLE_CONFLICT) {
+                self.switch_role(now);
+            }
+            return None;
+        }
         let first = self.role == Role::Controlling && self.ways.iter().all(|way| way.nominated.is_none());
         if let Some(way) = self.ways.iter_mut().find(|way| way.to == from) {
             way.validated = true;
@@ -217,14 +226,33 @@ impl Agent {
             }
         }
         self.select(now);
+        if self.stale && self.role == Role::Controlled && self.selected != Some(from) {
+            // The old one was chosen for good, and is not to be.
+            self.ways.iter_mut().filter(|way| way.to != from).for_each(|way| way.nominated = None);
+            self.take(from, now);
+        } else if self.selected.is_none_or(|selected| selected == from) {
+            (self.heard, self.consent) = (now, now + CONSENT_EVERY);
+        }
         None
     }
 
     /// A signed request: answered, and followed by one of ours where it came from (RFC 8445 section 7.3.1.4).
     fn asked(&mut self, now: Timestamp, from: SocketAddr, request: &stun::Message<'_>) -> Option<Vec<u8>> {
+        // RFC 8445 section 7.3.1.1: of two in the same role one takes the other.
+        let conflict = match self.role {
+            Role::Controlling => request.controlling.map(|theirs| self.tie_breaker >= theirs),
+            Role::Controlled => request.controlled.map(|theirs| self.tie_breaker < theirs),
+        };
+        match conflict {
+            Some(true) => return check::role_conflict(request.transaction, &self.local.password, &*self.crypto),
+            Some(false) => self.switch_role(now),
+            None => {}
+        }
         let controlled = self.role == Role::Controlled;
+        let lost = self.stale && self.selected != Some(from);
         let way = self.way(from, now)?;
         way.validated = true;
+        way.answered &= !lost;
         if !way.answered {
             // One that is searched in vain is worth another look, since somebody is there.
             way.tries = way.tries.min(SEARCH_TRIES - 1);
@@ -234,7 +262,19 @@ impl Agent {
             way.nominated = Some((now, request.priority));
         }
         self.select(now);
-        self.answer(request.transaction, from)
+        check::success(request.transaction, from, &self.local.password, &*self.crypto)
+    }
+
+    /// Takes the other role; whatever was nominated in the old one was not meant.
+    fn switch_role(&mut self, now: Timestamp) {
+        self.role = match self.role {
+            Role::Controlling => Role::Controlled,
+            Role::Controlled => Role::Controlling,
+        };
+        for way in &mut self.ways {
+            (way.tries, way.next, way.answered, way.nominated) = (0, now, false, None);
+        }
+        self.checks.clear();
     }
 
     /// The way to this address; a new one takes the place of the oldest that is of no use when there are too many.
@@ -252,7 +292,7 @@ impl Agent {
 
     /// Whether a way is still looked for: until one is found, and then only if it is to take that one's place.
     fn is_searched(&self, way: &Way) -> bool {
-        let wanted = !self.is_established() || way.nominated.is_some();
+        let wanted = !self.is_established() || way.nominated.is_some() || self.stale;
         !way.answered && way.tries < SEARCH_TRIES && wanted
     }
 
@@ -264,50 +304,34 @@ impl Agent {
         let at_once = usable.filter_map(|way| Some((way.nominated?, way.to)));
         let best =
             at_once.filter(|((at, _), _)| last.since(*at) < AT_ONCE).max_by_key(|((at, priority), _)| (*priority, *at));
-        let Some((_, to)) = best else { return };
-        if self.selected.replace(to) != Some(to) {
-            self.consent = now + CONSENT_EVERY;
+        if let Some((_, to)) = best.filter(|(_, to)| self.selected != Some(*to)) {
+            self.take(to, now);
         }
+    }
+
+    /// Media goes there from now on.
+    fn take(&mut self, to: SocketAddr, now: Timestamp) {
+        self.selected = Some(to);
+        (self.heard, self.consent, self.stale) = (now, now + CONSENT_EVERY, false);
     }
 
     fn check(&mut self, to: SocketAddr) -> Option<Vec<u8>> {
-        let mut message = Message::new();
-        message.set_type(BINDING_REQUEST);
-        message.write_header();
-        message.new_transaction_id().ok()?;
-        message.add(ATTR_USERNAME, format!("{}:{}", self.remote.ufrag, self.local.ufrag).as_bytes());
-        message.add(ATTR_PRIORITY, &PRIORITY.to_be_bytes());
         let nominates =
             self.role == Role::Controlling && self.ways.iter().any(|way| way.to == to && way.nominated.is_some());
-        match self.role {
-            Role::Controlling => message.add(ATTR_ICE_CONTROLLING, &self.tie_breaker.to_be_bytes()),
-            Role::Controlled => message.add(ATTR_ICE_CONTROLLED, &self.tie_breaker.to_be_bytes()),
-        }
-        if nominates {
-            message.add(ATTR_USE_CANDIDATE, &[]);
-        }
-        self.sign(&mut message, &self.remote.password)?;
+        let check = Check {
+            role: self.role,
+            tie_breaker: self.tie_breaker,
+            priority: PRIORITY,
+            nominates,
+            from: &self.local,
+            to: &self.remote,
+        };
+        let (transaction, bytes) = check::request(&check, &*self.crypto)?;
         if self.checks.len() == CHECKS_MAX {
             self.checks.pop_front();
         }
-        self.checks.push_back((message.transaction_id, to, nominates));
-        Some(message.raw)
-    }
-
-    fn answer(&self, request: stun::Transaction, from: SocketAddr) -> Option<Vec<u8>> {
-        let mut message = Message::new();
-        message.set_type(BINDING_SUCCESS);
-        message.transaction_id = TransactionId(request);
-        message.write_header();
-        XorMappedAddress { ip: from.ip(), port: from.port() }.add_to_as(&mut message, ATTR_XORMAPPED_ADDRESS).ok()?;
-        self.sign(&mut message, &self.local.password)?;
-        Some(message.raw)
-    }
-
-    fn sign(&self, message: &mut Message, password: &str) -> Option<()> {
-        let crypto = self.crypto.crypto();
-        MessageIntegrity::new_short_term_integrity_with_provider(password.to_owned(), crypto).add_to(message).ok()?;
-        FINGERPRINT.add_to(message).ok()
+        self.checks.push_back((transaction, to, nominates));
+        Some(bytes)
     }
 }
 
@@ -435,6 +459,61 @@ mod tests {
         let mut bot = agent(Role::Controlling, "bot2", "server2", &[SERVER]);
         talk(now + Duration::from_secs(6), &mut bot, &mut server, "198.51.100.8:10");
         assert_eq!(server.selected(), Some(at("198.51.100.8:10")));
+    }
+
+    #[test]
+    fn of_two_in_the_same_role_one_takes_the_other() {
+        for role in [Role::Controlling, Role::Controlled] {
+            for (ours, theirs) in [(1, 2), (2, 1)] {
+                let mut bot = agent(role, "bot", "server", &[SERVER]);
+                let mut server = agent(role, "server", "bot", &[]);
+                (bot.tie_breaker, server.tie_breaker) = (ours, theirs);
+                let now = Timestamp::default();
+                for millis in [0, 50, 100, 200] {
+                    talk(now + Duration::from_millis(millis), &mut bot, &mut server, "198.51.100.7:9");
+                }
+                // The larger tie-breaker controls.
+                let expected = if ours > theirs { Role::Controlling } else { Role::Controlled };
+                assert_eq!((bot.role, server.role == bot.role), (expected, false), "{role:?} {ours} {theirs}");
+                assert_eq!(bot.selected(), Some(at(SERVER)), "{role:?} {ours} {theirs}");
+                assert_eq!(server.selected(), Some(at("198.51.100.7:9")), "{role:?} {ours} {theirs}");
+            }
+        }
+    }
+
+    #[test]
+    fn consent_that_is_not_answered_is_asked_for_more_often() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let now = Timestamp::default();
+        talk(now, &mut bot, &mut server, "198.51.100.7:9");
+        let asked = |bot: &mut Agent, millis: u64| bot.poll(now + Duration::from_millis(millis)).len();
+        assert_eq!([3_900, 4_000, 4_900, 5_000].map(|millis| asked(&mut bot, millis)), [0, 1, 0, 1]);
+        let later = now + Duration::from_millis(6_000);
+        talk(later, &mut bot, &mut server, "198.51.100.7:9");
+        assert_eq!([7_000, 9_900, 10_000].map(|millis| asked(&mut bot, millis)), [0, 0, 1]);
+    }
+
+    #[test]
+    fn who_has_chosen_once_and_gets_another_address_is_followed_when_the_old_one_falls_silent() {
+        let (mut bot, mut server) = (bot(&[SERVER]), server());
+        let mut now = Timestamp::default();
+        talk(now, &mut bot, &mut server, "198.51.100.7:9");
+        let moved = "198.51.100.8:9";
+        while server.selected() != Some(at(moved)) && now < Timestamp::from_micros(30_000_000) {
+            now = now + Duration::from_millis(250);
+            let (from, to) = (credentials("bot"), credentials("server"));
+            let consent =
+                Check { role: Role::Controlling, tie_breaker: 1, priority: 1, nominates: false, from: &from, to: &to };
+            let (_, consent) = check::request(&consent, &*bot.crypto).expect("can be signed");
+            server.handle(now, at(moved), &consent);
+            for (to, check) in server.poll(now) {
+                let answer = bot.handle(now, at(SERVER), &check).filter(|_| to == at(moved));
+                answer.and_then(|answer| server.handle(now, to, &answer));
+            }
+        }
+        assert_eq!(server.selected(), Some(at(moved)));
+        assert!(now.since(Timestamp::default()) < Duration::from_secs(10), "{now:?}");
+        assert!(!server.has_expired(now));
     }
 
     #[test]

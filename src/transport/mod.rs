@@ -1,10 +1,13 @@
 //! What carries media on a connection, for both of its ends: ICE, DTLS and SRTP. Sans-IO.
 //!
 //! Owns: the ICE agent in either role ([`ice`]), the handshake and the keys in either role ([`secure`]), what is sent again of
-//! it ([`flight`]), reading STUN ([`stun`]). Does not know: sockets, SDP, what is sent. Datagrams and time go in, datagrams come out. The server's viewers
-//! and the bots that load it stand on this; whoever needs a whole peer connection has the crate `webrtc`.
+//! it ([`flight`]), reading STUN ([`stun`]) and writing checks ([`check`]), datagrams on a stream ([`framing`]). Does not know: sockets, SDP, what is sent. Datagrams and time go in, datagrams come out. All of the
+//! server's connections and the bots that load it stand on this; whoever needs a whole peer connection has the crate `webrtc`
+//! behind it.
 
+pub(crate) mod check;
 pub(crate) mod flight;
+pub(crate) mod framing;
 pub(crate) mod ice;
 pub(crate) mod secure;
 pub(crate) mod stun;

@@ -17,6 +17,9 @@ const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
+const ERROR_CODE: u16 = 0x0009;
+const ICE_CONTROLLED: u16 = 0x8029;
+const ICE_CONTROLLING: u16 = 0x802A;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// Bytes of an HMAC-SHA1.
 const INTEGRITY_SIZE: usize = 20;
@@ -44,6 +47,14 @@ pub(crate) struct Message<'a> {
     pub(crate) priority: u32,
     /// The sender of a check takes this way (RFC 8445 section 7.1.2).
     pub(crate) nominates: bool,
+    /// The tie-breaker of a sender that says it controls (RFC 8445 section 7.1.3).
+    pub(crate) controlling: Option<u64>,
+    /// The tie-breaker of a sender that says it is controlled.
+    pub(crate) controlled: Option<u64>,
+    /// The code of an error answer.
+    pub(crate) error: Option<u16>,
+    /// The XOR-MAPPED-ADDRESS of an answer, as it stands there.
+    mapped: Option<&'a [u8]>,
     integrity_at: Option<usize>,
     bytes: &'a [u8],
 }
@@ -69,8 +80,19 @@ impl<'a> Message<'a> {
             return None;
         }
         let transaction = header.get(8..HEADER)?.try_into().ok()?;
-        let mut message =
-            Self { class, transaction, username: None, priority: 0, nominates: false, integrity_at: None, bytes };
+        let mut message = Self {
+            class,
+            transaction,
+            username: None,
+            priority: 0,
+            nominates: false,
+            controlling: None,
+            controlled: None,
+            error: None,
+            mapped: None,
+            integrity_at: None,
+            bytes,
+        };
         let mut at = HEADER;
         while at < bytes.len() {
             let (kind, size) = (u16_at(bytes, at)?, usize::from(u16_at(bytes, at + 2)?));
@@ -84,6 +106,17 @@ impl<'a> Message<'a> {
                     message.priority = u32::from_be_bytes(value.try_into().ok()?);
                 }
                 USE_CANDIDATE if message.integrity_at.is_none() => message.nominates = true,
+                ICE_CONTROLLING if message.integrity_at.is_none() => {
+                    message.controlling = Some(u64::from_be_bytes(value.try_into().ok()?));
+                }
+                ICE_CONTROLLED if message.integrity_at.is_none() => {
+                    message.controlled = Some(u64::from_be_bytes(value.try_into().ok()?));
+                }
+                XOR_MAPPED_ADDRESS if message.integrity_at.is_none() => message.mapped = Some(value),
+                ERROR_CODE if message.integrity_at.is_none() => {
+                    // RFC 8489 section 14.8: the hundreds, and the rest.
+                    message.error = Some(u16::from(*value.get(2)? & 7) * 100 + u16::from(*value.get(3)?));
+                }
                 MESSAGE_INTEGRITY if message.integrity_at.is_none() => {
                     if size != INTEGRITY_SIZE {
                         return None;
@@ -134,6 +167,31 @@ pub(crate) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8>
     answer
 }
 
+/// A request of a plain STUN client.
+pub(crate) fn binding_request(transaction: &Transaction) -> Vec<u8> {
+    let mut request = BINDING_REQUEST.to_be_bytes().to_vec();
+    request.extend([0, 0]);
+    request.extend(COOKIE);
+    request.extend(transaction);
+    request
+}
+
+/// The address in a plain STUN server's answer to this request; None when it is none.
+pub(crate) fn mapped_in(answer: &[u8], request: &Transaction) -> Option<SocketAddr> {
+    let message = Message::parse(answer).filter(|message| message.class == Class::Success)?;
+    let [_, family, port0, port1, ip @ ..] = message.mapped.filter(|_| message.transaction == *request)? else {
+        return None;
+    };
+    let port = u16::from_be_bytes([*port0, *port1]) ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]]);
+    let ip: Vec<u8> = ip.iter().zip(COOKIE.iter().chain(request)).map(|(a, b)| a ^ b).collect();
+    let ip = match family {
+        1 => IpAddr::from(<[u8; 4]>::try_from(ip).ok()?),
+        2 => IpAddr::from(<[u8; 16]>::try_from(ip).ok()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
@@ -171,15 +229,6 @@ pub(crate) mod tests {
         bytes.extend(MESSAGE_INTEGRITY.to_be_bytes());
         bytes.extend((INTEGRITY_SIZE as u16).to_be_bytes());
         bytes.extend(tag);
-        bytes
-    }
-
-    /// A binding request without any attribute, as a STUN client sends it.
-    pub(crate) fn plain_request(transaction: Transaction) -> Vec<u8> {
-        let mut bytes = BINDING_REQUEST.to_be_bytes().to_vec();
-        bytes.extend([0, 0]);
-        bytes.extend(COOKIE);
-        bytes.extend(transaction);
         bytes
     }
 
@@ -231,6 +280,7 @@ pub(crate) mod tests {
             let mut mapped = rtc::stun::xoraddr::XorMappedAddress::default();
             read.parse(std::slice::from_mut(&mut mapped)).expect("it has the address");
             assert_eq!(SocketAddr::new(mapped.ip, mapped.port), from);
+            assert_eq!((mapped_in(&answer, &[7; 12]), mapped_in(&answer, &[8; 12])), (Some(from), None));
         }
     }
 

@@ -92,6 +92,27 @@ fn bots_ask_again_for_what_is_lost() {
 }
 
 #[test]
+fn bots_come_by_tcp_as_well() {
+    let _turn = turn();
+    let server = Server::start();
+    let output = bots(&server, &["--participants", "2", "--viewers", "3", "--tcp", "--seconds", "4", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}\n{}", String::from_utf8_lossy(&output.stderr), server.log());
+    let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+    println!("{}", report["groups"]);
+    for bot in list(&report, "/bots") {
+        assert!(number(bot, "/video/frames") > 4.0 * 15.0 && number(bot, "/video/lost") == 0.0, "{bot}");
+    }
+    let metrics = get(&format!("{}/metrics", server.url())).body;
+    let count = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")).map(str::to_owned));
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+    };
+    assert_eq!((count("udp_received_total"), count("tcp_accepted_total")), (0, 5));
+    assert!(count("way_received_total") > 1_000 && count("way_dropped_total") == 0, "{metrics}");
+    server.stop();
+}
+
+#[test]
 fn bots_that_cannot_join_say_why() {
     let _turn = turn();
     let server = Server::start();

@@ -16,6 +16,7 @@ mod inputs;
 mod network;
 mod outputs;
 mod peers;
+mod reach;
 mod relay;
 mod rooms;
 mod scenario;

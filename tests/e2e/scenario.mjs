@@ -18,6 +18,7 @@ import * as inputs from './scenarios/inputs.mjs';
 import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
+import * as reach from './scenarios/reach.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
@@ -25,7 +26,7 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...sound, ...studio, ...uplink, ...web,
+  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...sound, ...studio, ...uplink, ...web,
 };
 
 const { values, positionals } = parseArgs({

@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::server::command_in;
+
 /// Longest time between two lines of a scenario.
 const LINE_WITHIN: Duration = Duration::from_secs(180);
 
@@ -35,8 +37,28 @@ pub(crate) fn play(url: &str, name: &str, arguments: &[&str]) -> Value {
 
 /// Plays a scenario; `answer` does what it asks for and returns one line for it.
 pub(crate) fn play_with(url: &str, name: &str, arguments: &[&str], answer: impl FnMut(&str) -> String) -> Value {
+    play_by(Command::new("node"), url, name, arguments, answer)
+}
+
+/// Plays a scenario in a network namespace.
+pub(crate) fn play_in(
+    namespace: &str,
+    url: &str,
+    name: &str,
+    arguments: &[&str],
+    answer: impl FnMut(&str) -> String,
+) -> Value {
+    play_by(command_in(namespace, "node"), url, name, arguments, answer)
+}
+
+fn play_by(
+    mut command: Command,
+    url: &str,
+    name: &str,
+    arguments: &[&str],
+    answer: impl FnMut(&str) -> String,
+) -> Value {
     require(&repository().join("tests/e2e/node_modules/.installed"));
-    let mut command = Command::new("node");
     command
         .arg(repository().join("tests/e2e/scenario.mjs"))
         .args([name, "--url", url, "--out"])

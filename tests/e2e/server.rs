@@ -24,7 +24,22 @@ const LOG_LINES: usize = 400;
 
 /// The binary with a clean environment: nobody's own `COMMINGLE_…` settings decide a test.
 pub(crate) fn commingle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_commingle"));
+    cleaned(Command::new(env!("CARGO_BIN_EXE_commingle")))
+}
+
+/// The same in a network namespace.
+fn commingle_in(namespace: &str) -> Command {
+    cleaned(command_in(namespace, env!("CARGO_BIN_EXE_commingle")))
+}
+
+/// A program in a network namespace. The process is the program's own.
+pub(crate) fn command_in(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COMMINGLE_")) {
         command.env_remove(name);
     }
@@ -36,6 +51,8 @@ pub(crate) fn commingle() -> Command {
 pub(crate) struct Settings<'a> {
     /// Where HTTP listens; None for a free port of loopback.
     pub(crate) http: Option<SocketAddr>,
+    /// The network namespace it runs in; None for the tests' own.
+    pub(crate) namespace: Option<&'a str>,
     /// More arguments.
     pub(crate) arguments: &'a [&'a str],
     /// More environment.
@@ -63,7 +80,9 @@ impl Server {
     pub(crate) fn start_with(settings: &Settings<'_>) -> Self {
         let data = tempfile::tempdir().expect("the temporary folder can be written");
         let http = settings.http.unwrap_or_else(|| "127.0.0.1:0".parse().expect("an address"));
-        let mut child = commingle()
+        let mut child = settings
+            .namespace
+            .map_or_else(commingle, commingle_in)
             .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
             .arg(settings.data.unwrap_or_else(|| data.path()))
             .args(settings.arguments)

@@ -149,6 +149,7 @@ pub async fn run(
             codec: Codec::Vp8,
             camera: Camera::default(),
             loss: 0.0,
+            tcp: false,
             rate: JOINS_PER_SECOND,
             token: settings.token.clone(),
         };

@@ -1,6 +1,6 @@
 //! How `webrtc` is set up for one peer.
 //!
-//! Owns: the codecs and header extensions it knows (those taken of the offer), its chain of interceptors, its timeouts.
+//! Owns: the codecs and header extensions it knows (those taken of the offer), its chain of interceptors.
 //! Does not know: sockets, rooms. Two chains: who sends to us also gets arrival feedback and retransmission requests;
 //! who only receives does with retransmissions, sender reports and our tap.
 
@@ -44,10 +44,6 @@ pub(super) const COLOUR_SPACE: &str = "http://www.webrtc.org/experiments/rtp-hdr
 pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 pub(super) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 
-/// Silence after which a peer is called disconnected, and after that, failed. Together under the 30 s of RFC 7675.
-const DISCONNECTED: Duration = Duration::from_secs(5);
-const FAILED: Duration = Duration::from_secs(20);
-const KEEPALIVE: Duration = Duration::from_secs(2);
 /// The tap stands nearest to the wire, ahead of everything the crate has; the associator keeps from that what is too early.
 const TAP_SLOT: usize = 100;
 const ASSOCIATOR_SLOT: usize = 200;
@@ -186,7 +182,7 @@ pub(super) fn interceptors(
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
 }
 
-/// Roles, ciphers and timeouts.
+/// Roles and ciphers.
 pub(super) fn settings(role: DtlsRole, provider: Arc<dyn RTCCryptoProvider>) -> SettingEngine {
     let role = match role {
         DtlsRole::Server => RTCDtlsRole::Server,
@@ -196,7 +192,8 @@ pub(super) fn settings(role: DtlsRole, provider: Arc<dyn RTCCryptoProvider>) -> 
         .with_crypto_provider(provider)
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_answering_dtls_role(role)
-        .with_ice_timeouts(Some(DISCONNECTED), Some(FAILED), Some(KEEPALIVE))
+        // ICE is dealt with ahead of it (`edge::udp`): what it sees of the other side is always there.
+        .with_ice_timeouts(Some(Duration::ZERO), Some(Duration::ZERO), Some(Duration::ZERO))
         .with_srtp_protection_profiles(vec![
             SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
             SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,

@@ -13,7 +13,6 @@ use rtc::peer_connection::configuration::interceptor_registry::Registry;
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::sdp::{RTCSdpType, RTCSessionDescription};
 use rtc::peer_connection::state::RTCPeerConnectionState;
-use rtc::peer_connection::transport::RTCIceCandidateInit;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
@@ -31,12 +30,12 @@ use super::repairs::{Beginning, Repairs};
 use super::tap::{self, Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
-use crate::edge::udp::{Connection, Fate, Mux};
+use crate::edge::udp::{Connection, Fate, INSIDE_CANDIDATE, Mux};
 use crate::media::{Kind, SourceKind};
-use crate::sdp::{Facts, Fragment, Offer};
+use crate::sdp::{Facts, Fragment, Offer, replace_candidates};
 use crate::tier::{Pacer, Reception};
 use crate::time::{self, Timestamp};
-use crate::transport::ice::Credentials;
+use crate::transport::ice::{Credentials, Role};
 
 /// A peer that has not connected by then never will.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -130,7 +129,7 @@ impl Task {
         let reported = if facts.receives_video.is_some() { ssrcs.video } else { ssrcs.audio };
         let (callbacks, notes, overflow) = Callbacks::new();
         let connection = config.mux.connect();
-        connection.set_remote_password(&taken.ice.password);
+        connection.set_remote(&taken.ice);
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
         let (estimator, arrivals) = Arrivals::new();
@@ -202,16 +201,17 @@ impl Task {
     ) -> Result<(String, Credentials), PeerError> {
         self.add_outputs(&taken).await?;
         // Answers to our checks may come before ours is known to be an agreement.
-        self.connection.set_remote_password(&taken.ice.password);
+        self.connection.set_remote(&taken.ice);
         let described = self.describe(&taken.text).await;
         let (made, ice) = match described {
             Ok(described) => described,
             Err(error) => {
-                self.connection.set_remote_password(&self.taken.ice.password);
+                self.connection.set_remote(&self.taken.ice);
                 return Err(error);
             }
         };
-        self.connection.set_local_credentials(&ice.ufrag, &ice.password);
+        let role = if taken.is_lite() { Role::Controlling } else { Role::Controlled };
+        self.connection.begin_ice(role, &ice, &taken.ice, taken.addresses());
         self.agreed.store(Arc::new(Agreed::new(&taken, sources)));
         self.wanted.store(Arc::new(Wanted::new(&taken)));
         self.learned.retain(|learned| sources.iter().any(|(mid, _)| *mid == learned.mid));
@@ -224,7 +224,9 @@ impl Task {
     }
 
     async fn describe(&self, offer: &str) -> Result<(String, Credentials), PeerError> {
-        self.pc.set_remote_description(RTCSessionDescription::offer(offer.to_owned())?).await?;
+        // Where the client really is, is for our own agent.
+        let offer = replace_candidates(offer, &[INSIDE_CANDIDATE.to_owned()]);
+        self.pc.set_remote_description(RTCSessionDescription::offer(offer)?).await?;
         let made = async {
             let answer = self.pc.create_answer(None).await?;
             let text = answer.sdp.clone();
@@ -276,6 +278,9 @@ impl Task {
     /// Lives until the connection ends or somebody ends it.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut limits: watch::Receiver<Option<u64>>) {
         let mut fate = self.connection.fate();
+        // It may have ended already.
+        fate.mark_changed();
+        let mut silent = false;
         let mut reception = self.seen.reception.subscribe();
         let mut arrivals = self.arrivals.clone();
         let mut quiet: Option<Pin<Box<Sleep>>> = None;
@@ -319,7 +324,10 @@ impl Task {
                     self.begins = None;
                     if subscriber.flowing().is_none() { self.tell(PeerEvent::KeyframeWanted) } else { Ok(()) }
                 }
-                end = over(&mut fate) => Err(end),
+                Ok(()) = fate.changed() => {
+                    let now = *fate.borrow_and_update();
+                    self.fares(now, &mut silent)
+                }
                 () = overflow.notified() => Err(End::Lost("its notes were not read in time")),
                 () = elapsed(&mut quiet) => { quiet = None; Ok(()) }
                 () = elapsed(&mut deadline) => Err(End::Lost("it never connected")),
@@ -404,13 +412,9 @@ impl Task {
         match note {
             Note::State(RTCPeerConnectionState::Connected) => {
                 self.connected = true;
-                // What was sent around an ICE restart is lost and not repaired: begin again with a keyframe.
-                self.subscriber.resume();
-                self.begins = self.taken.video_out.is_some().then(|| Box::pin(sleep(BEGIN_TIMEOUT)));
-                self.tell(PeerEvent::Connected)
+                self.begin()
             }
-            Note::State(RTCPeerConnectionState::Disconnected) => self.tell(PeerEvent::Disconnected),
-            Note::State(RTCPeerConnectionState::Failed) => Err(End::Lost("it fell silent")),
+            Note::State(RTCPeerConnectionState::Failed) => Err(End::Lost("the connection failed")),
             // We close only at the end: it was the other side.
             Note::State(RTCPeerConnectionState::Closed) => Err(End::Goodbye),
             Note::State(_) => Ok(()),
@@ -418,6 +422,26 @@ impl Task {
                 self.start_reader(track).await;
                 Ok(())
             }
+        }
+    }
+
+    /// Media can flow, or can flow again: what was lost on the way before is not repaired, so it begins with a keyframe.
+    fn begin(&mut self) -> Result<(), End> {
+        self.subscriber.resume();
+        self.begins = self.taken.video_out.is_some().then(|| Box::pin(sleep(BEGIN_TIMEOUT)));
+        self.tell(PeerEvent::Connected)
+    }
+
+    /// The connection's socket has seen how it fares.
+    fn fares(&mut self, fate: Fate, silent: &mut bool) -> Result<(), End> {
+        let before = std::mem::replace(silent, fate == Fate::Silent);
+        match fate {
+            Fate::Silent if self.connected => self.tell(PeerEvent::Disconnected),
+            Fate::Alive if self.connected && before => self.begin(),
+            Fate::Silent | Fate::Alive => Ok(()),
+            Fate::Alerted => Err(End::Goodbye),
+            Fate::Expired => Err(End::Lost("it fell silent")),
+            Fate::Ended => Err(End::Lost("the connection's driver ended")),
         }
     }
 
@@ -461,20 +485,14 @@ impl Task {
             ));
         }
         for candidate in &fragment.candidates {
+            // RFC 9725 section 4.3.2: a candidate that cannot be used is dropped in silence.
             let fields = candidate.candidate.trim_start_matches("candidate:");
-            if !description::is_reachable(fields) {
-                continue;
-            }
+            let Some(address) = description::address(fields) else { continue };
             self.candidates += 1;
             if self.candidates > CANDIDATES_MAX {
                 return Err(PeerError::Fragment(format!("more than {CANDIDATES_MAX} candidates; send fewer")));
             }
-            let candidate =
-                RTCIceCandidateInit { candidate: format!("candidate:{fields}"), ..RTCIceCandidateInit::default() };
-            if let Err(error) = self.pc.add_ice_candidate(candidate).await {
-                // RFC 9725 section 4.3.2: a candidate that cannot be used is dropped in silence.
-                tracing::debug!(%error, "a candidate was passed over");
-            }
+            self.connection.add_candidate(address);
         }
         Ok(())
     }
@@ -549,18 +567,10 @@ async fn build(
         .with_setting_engine(engine::settings(taken.dtls_role, crypto::provider()?))
         .with_runtime(connection.runtime())
         .with_handler(Arc::new(callbacks))
-        .with_udp_addrs(connection.bind_addresses())
+        .with_udp_addrs(vec![Connection::BIND])
         .build()
         .await?;
     Ok(Arc::new(pc))
-}
-
-/// Waits until the connection is over, and says how.
-async fn over(fate: &mut watch::Receiver<Fate>) -> End {
-    match fate.wait_for(|fate| *fate != Fate::Alive).await.map(|fate| *fate) {
-        Ok(Fate::Alerted) => End::Goodbye,
-        _ => End::Lost("the connection's driver ended"),
-    }
 }
 
 /// Waits for the timer, for ever when there is none.

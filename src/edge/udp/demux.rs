@@ -2,7 +2,8 @@
 //!
 //! Owns: the rule that only STUN names a connection, and that everything else (DTLS, SRTP, RTCP) reaches one only from
 //! an address that connection has validated: by a check signed with its own ICE password, or by a signed answer to a
-//! check it sent there. Does not know: sockets, wakers. Datagrams come in by [`Table::classify`], verdicts leave.
+//! check it sent there. An address counts only together with how it is reached ([`Via`]). Does not know: sockets, wakers.
+//! Datagrams come in by [`Table::classify`], verdicts leave.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use rtc::crypto::RTCCryptoProvider;
 
 use super::Key;
 use super::inbox::Inbox;
+use super::ways::{Exit, Outbound, Routes, Via, WayId};
 use crate::transport::stun::{Class, Message, Transaction, is_stun};
 
 /// Validated addresses kept per connection; the one not seen for longest leaves first. A browser has few interfaces.
@@ -24,6 +26,8 @@ const CHECKS_MAX: usize = 256;
 pub(super) enum Verdict {
     /// It belongs to this connection.
     Deliver(Arc<Inbox>, Key),
+    /// It is a check that came by UDP, of this connection; its answer goes back the same way.
+    Check(Arc<Inbox>, Key, Arc<Routes>),
     /// A plain STUN request: answer where it came from.
     AnswerStun(Transaction),
     /// Nobody's.
@@ -41,8 +45,8 @@ pub(super) enum Reason {
     Unauthenticated,
     /// Not STUN, from an address no connection has validated.
     Unvalidated,
-    /// The connection has no socket of this address family (any more).
-    NoSocket,
+    /// The connection has nowhere to receive.
+    NoInbox,
 }
 
 #[derive(Debug, Default)]
@@ -52,10 +56,18 @@ struct Connection {
     /// The other side's ICE password: it signs the answers to our checks.
     remote_password: Option<String>,
     /// Validated addresses, the latest last.
-    addresses: VecDeque<SocketAddr>,
-    checks: VecDeque<(Transaction, SocketAddr)>,
-    inbox_v4: Option<Arc<Inbox>>,
-    inbox_v6: Option<Arc<Inbox>>,
+    addresses: VecDeque<(Via, SocketAddr)>,
+    checks: VecDeque<(Transaction, Via, SocketAddr)>,
+    inbox: Option<Arc<Inbox>>,
+    routes: Arc<Routes>,
+}
+
+impl Connection {
+    /// An address is none of this connection's any more.
+    fn forget(&mut self, via: Via, address: SocketAddr) {
+        self.addresses.retain(|known| *known != (via, address));
+        self.routes.clear(address, via);
+    }
 }
 
 /// All connections on one port.
@@ -64,8 +76,10 @@ pub(super) struct Table {
     next: Key,
     connections: HashMap<Key, Connection>,
     by_ufrag: HashMap<String, Key>,
-    by_address: HashMap<SocketAddr, Key>,
+    by_address: HashMap<(Via, SocketAddr), Key>,
     by_check: HashMap<Transaction, Key>,
+    next_way: WayId,
+    ways: HashMap<WayId, Outbound>,
 }
 
 impl Table {
@@ -77,14 +91,36 @@ impl Table {
             by_ufrag: HashMap::new(),
             by_address: HashMap::new(),
             by_check: HashMap::new(),
+            next_way: 0,
+            ways: HashMap::new(),
         }
     }
 
-    /// Adds a connection that nothing reaches yet.
-    pub(super) fn add(&mut self) -> Key {
+    /// Adds a connection that nothing reaches yet; gives the ways it will be reached by.
+    pub(super) fn add(&mut self) -> (Key, Arc<Routes>) {
         self.next += 1;
-        self.connections.insert(self.next, Connection::default());
-        self.next
+        let connection = Connection::default();
+        let routes = Arc::clone(&connection.routes);
+        self.connections.insert(self.next, connection);
+        (self.next, routes)
+    }
+
+    /// Adds a way that leads to nobody yet.
+    pub(super) fn open_way(&mut self, outbound: Outbound) -> WayId {
+        self.next_way += 1;
+        self.ways.insert(self.next_way, outbound);
+        self.next_way
+    }
+
+    /// Forgets a way, and that its far end was validated by it.
+    pub(super) fn close_way(&mut self, way: WayId, remote: SocketAddr) {
+        self.ways.remove(&way);
+        let via = Via::Way(way);
+        if let Some(key) = self.by_address.remove(&(via, remote))
+            && let Some(connection) = self.connections.get_mut(&key)
+        {
+            connection.forget(via, remote);
+        }
     }
 
     /// Forgets a connection and everything that led to it.
@@ -96,7 +132,7 @@ impl Table {
         for address in &connection.addresses {
             self.by_address.remove(address);
         }
-        for (transaction, _) in &connection.checks {
+        for (transaction, ..) in &connection.checks {
             self.by_check.remove(transaction);
         }
     }
@@ -117,10 +153,10 @@ impl Table {
         }
     }
 
-    /// Gives the connection somewhere to receive what comes by one address family.
-    pub(super) fn set_inbox(&mut self, key: Key, ipv4: bool, inbox: Option<Arc<Inbox>>) {
+    /// Gives the connection somewhere to receive.
+    pub(super) fn set_inbox(&mut self, key: Key, inbox: Arc<Inbox>) {
         if let Some(connection) = self.connections.get_mut(&key) {
-            *(if ipv4 { &mut connection.inbox_v4 } else { &mut connection.inbox_v6 }) = inbox;
+            connection.inbox = Some(inbox);
         }
     }
 
@@ -129,27 +165,29 @@ impl Table {
         let Some(message) = Message::parse(datagram).filter(|message| message.class == Class::Request) else { return };
         let Some(connection) = self.connections.get_mut(&key) else { return };
         if connection.checks.len() == CHECKS_MAX
-            && let Some((oldest, _)) = connection.checks.pop_front()
+            && let Some((oldest, ..)) = connection.checks.pop_front()
         {
             self.by_check.remove(&oldest);
         }
-        connection.checks.push_back((message.transaction, to));
+        connection.checks.push_back((message.transaction, connection.routes.via(to), to));
         self.by_check.insert(message.transaction, key);
     }
 
     /// Decides about one received datagram.
-    pub(super) fn classify(&mut self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+    pub(super) fn classify(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Verdict {
         if !is_stun(datagram) {
-            return match self.by_address.get(&from) {
-                Some(key) => self.deliver(*key, from),
+            return match self.by_address.get(&(via, from)) {
+                Some(key) => self.deliver(*key),
                 None => Verdict::Drop(Reason::Unvalidated),
             };
         }
         let Some(message) = Message::parse(datagram) else { return Verdict::Drop(Reason::Malformed) };
         let owner = match message.class {
-            Class::Request if message.username.is_none() => return Verdict::AnswerStun(message.transaction),
+            Class::Request if message.username.is_none() && via == Via::Udp => {
+                return Verdict::AnswerStun(message.transaction);
+            }
             Class::Request => self.owner_of_check(&message),
-            Class::Success | Class::Error => self.owner_of_answer(&message, from),
+            Class::Success | Class::Error => self.owner_of_answer(&message, via, from),
             // An indication is a keepalive: it says nothing and proves nothing.
             Class::Indication => Err(Reason::Unauthenticated),
         };
@@ -158,9 +196,15 @@ impl Table {
             Ok(key) => {
                 // An error answer may be unsigned (RFC 8489 section 9.1.4), so it reaches its connection but proves nothing.
                 if message.class != Class::Error {
-                    self.validate(key, from);
+                    self.validate(key, via, from);
                 }
-                self.deliver(key, from)
+                let is_check = via == Via::Udp && message.class == Class::Request;
+                match (self.deliver(key), self.connections.get(&key)) {
+                    (Verdict::Deliver(inbox, key), Some(connection)) if is_check => {
+                        Verdict::Check(inbox, key, Arc::clone(&connection.routes))
+                    }
+                    (verdict, _) => verdict,
+                }
             }
         }
     }
@@ -174,10 +218,10 @@ impl Table {
     }
 
     /// The connection whose check this answers. It must come from where the check went (RFC 8445 section 7.2.5.2.1).
-    fn owner_of_answer(&mut self, message: &Message<'_>, from: SocketAddr) -> Result<Key, Reason> {
+    fn owner_of_answer(&mut self, message: &Message<'_>, via: Via, from: SocketAddr) -> Result<Key, Reason> {
         let key = *self.by_check.get(&message.transaction).ok_or(Reason::Unauthenticated)?;
         let connection = self.connections.get_mut(&key).ok_or(Reason::Unauthenticated)?;
-        let at = connection.checks.iter().position(|check| *check == (message.transaction, from));
+        let at = connection.checks.iter().position(|check| *check == (message.transaction, via, from));
         let at = at.ok_or(Reason::Unauthenticated)?;
         let signed = |password: &String| message.is_signed_with(password, &*self.crypto);
         if message.class == Class::Success && !connection.remote_password.as_ref().is_some_and(signed) {
@@ -188,26 +232,42 @@ impl Table {
         Ok(key)
     }
 
-    /// The address belongs to this connection from now on, whoever had it before.
-    fn validate(&mut self, key: Key, address: SocketAddr) {
-        if let Some(before) = self.by_address.insert(address, key)
+    /// The address belongs to this connection from now on, whoever had it before, and is answered the way it came.
+    fn validate(&mut self, key: Key, via: Via, address: SocketAddr) {
+        let exit = match via {
+            Via::Udp => None,
+            // One that was closed meanwhile validates nothing any more.
+            Via::Way(id) => match self.ways.get(&id) {
+                Some(outbound) => Some(Exit { via, outbound: Arc::clone(outbound) }),
+                None => return,
+            },
+        };
+        if let Some(before) = self.by_address.insert((via, address), key)
             && let Some(connection) = self.connections.get_mut(&before)
         {
-            connection.addresses.retain(|known| *known != address);
+            if before == key {
+                connection.addresses.retain(|known| *known != (via, address));
+            } else {
+                connection.forget(via, address);
+            }
         }
         let Some(connection) = self.connections.get_mut(&key) else { return };
-        connection.addresses.push_back(address);
+        connection.addresses.push_back((via, address));
+        match exit {
+            Some(exit) => connection.routes.set(address, exit),
+            None => connection.routes.leave_way(address),
+        }
         if connection.addresses.len() > ADDRESSES_MAX
-            && let Some(oldest) = connection.addresses.pop_front()
+            && let Some((via, oldest)) = connection.addresses.front().copied()
         {
-            self.by_address.remove(&oldest);
+            connection.forget(via, oldest);
+            self.by_address.remove(&(via, oldest));
         }
     }
 
-    fn deliver(&self, key: Key, from: SocketAddr) -> Verdict {
-        let connection = self.connections.get(&key);
-        let inbox = connection.and_then(|c| if from.is_ipv4() { c.inbox_v4.as_ref() } else { c.inbox_v6.as_ref() });
-        inbox.map_or(Verdict::Drop(Reason::NoSocket), |inbox| Verdict::Deliver(Arc::clone(inbox), key))
+    fn deliver(&self, key: Key) -> Verdict {
+        let inbox = self.connections.get(&key).and_then(|connection| connection.inbox.as_ref());
+        inbox.map_or(Verdict::Drop(Reason::NoInbox), |inbox| Verdict::Deliver(Arc::clone(inbox), key))
     }
 }
 
@@ -216,7 +276,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transport::stun::tests::{plain_request, signed};
+    use crate::transport::stun::binding_request;
+    use crate::transport::stun::tests::signed;
 
     const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
@@ -230,12 +291,12 @@ mod tests {
     /// Two connections, `one` and `two`, with passwords `one-password` and `two-password`; theirs sign with `theirs`.
     fn pair() -> Pair {
         let mut table = Table::new(rtc::crypto::default_provider().expect("ring is built in"));
-        let keys = [table.add(), table.add()];
+        let keys = [table.add().0, table.add().0];
         let inboxes = [Arc::new(Inbox::default()), Arc::new(Inbox::default())];
         for (at, name) in ["one", "two"].iter().enumerate() {
             table.set_local(keys[at], name, &format!("{name}-password"));
             table.set_remote(keys[at], "theirs");
-            table.set_inbox(keys[at], true, Some(Arc::clone(&inboxes[at])));
+            table.set_inbox(keys[at], Arc::clone(&inboxes[at]));
         }
         Pair { table, keys, inboxes }
     }
@@ -247,8 +308,12 @@ mod tests {
     impl Pair {
         /// Which connection gets the datagram.
         fn goes_to(&mut self, from: SocketAddr, datagram: &[u8]) -> Result<usize, Reason> {
-            match self.table.classify(from, datagram) {
-                Verdict::Deliver(inbox, _) => {
+            self.comes_by(Via::Udp, from, datagram)
+        }
+
+        fn comes_by(&mut self, via: Via, from: SocketAddr, datagram: &[u8]) -> Result<usize, Reason> {
+            match self.table.classify(via, from, datagram) {
+                Verdict::Deliver(inbox, _) | Verdict::Check(inbox, ..) => {
                     Ok(self.inboxes.iter().position(|known| Arc::ptr_eq(known, &inbox)).expect("one of ours"))
                 }
                 Verdict::Drop(reason) => Err(reason),
@@ -366,16 +431,76 @@ mod tests {
     #[test]
     fn a_plain_request_is_answered() {
         let mut pair = pair();
-        let verdict = pair.table.classify(address(1), &plain_request([5; 12]));
+        let verdict = pair.table.classify(Via::Udp, address(1), &binding_request(&[5; 12]));
         assert!(matches!(verdict, Verdict::AnswerStun(transaction) if transaction == [5; 12]));
+    }
+
+    /// A way that takes everything.
+    fn way(pair: &mut Pair) -> WayId {
+        pair.table.open_way(Arc::new(|_| true))
+    }
+
+    #[test]
+    fn an_address_by_a_way_and_the_same_by_udp_are_two() {
+        let mut pair = pair();
+        let way = way(&mut pair);
+        let check = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), SRTP), Err(Reason::Unvalidated));
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), &check), Ok(0));
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), SRTP), Ok(0));
+        assert_eq!(pair.goes_to(address(1), SRTP), Err(Reason::Unvalidated));
+        let other = signed(Class::Request, [2; 12], Some("two:b"), "two-password");
+        assert_eq!(pair.goes_to(address(1), &other), Ok(1));
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), SRTP), Ok(0), "each keeps its own");
+        let routes = pair.keys.map(|key| Arc::clone(&pair.table.connections[&key].routes));
+        assert_eq!(routes.each_ref().map(|routes| routes.via(address(1))), [Via::Way(way), Via::Udp]);
+    }
+
+    #[test]
+    fn a_closed_way_leaves_nothing_behind_and_validates_nothing() {
+        let mut pair = pair();
+        let way = way(&mut pair);
+        let check = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), &check), Ok(0));
+        pair.table.close_way(way, address(1));
+        let connection = &pair.table.connections[&pair.keys[0]];
+        assert_eq!((connection.routes.via(address(1)), connection.addresses.len()), (Via::Udp, 0));
+        assert!(pair.table.by_address.is_empty() && pair.table.ways.is_empty());
+        let late = signed(Class::Request, [2; 12], Some("one:a"), "one-password");
+        pair.comes_by(Via::Way(way), address(1), &late).expect("it was on its way");
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), SRTP), Err(Reason::Unvalidated));
+    }
+
+    #[test]
+    fn an_answer_counts_only_by_the_way_its_check_took() {
+        let mut pair = pair();
+        let way = way(&mut pair);
+        let theirs = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+        pair.comes_by(Via::Way(way), address(1), &theirs).expect("genuine");
+        pair.table.sent_check(pair.keys[0], address(1), &signed(Class::Request, [9; 12], Some("a:one"), "theirs"));
+        let answer = signed(Class::Success, [9; 12], None, "theirs");
+        assert_eq!(pair.goes_to(address(1), &answer), Err(Reason::Unauthenticated));
+        assert_eq!(pair.comes_by(Via::Way(way), address(1), &answer), Ok(0));
+    }
+
+    #[test]
+    fn whoever_moves_from_a_way_to_udp_is_answered_there() {
+        let mut pair = pair();
+        let way = way(&mut pair);
+        let check = signed(Class::Request, [1; 12], Some("one:a"), "one-password");
+        pair.comes_by(Via::Way(way), address(1), &check).expect("genuine");
+        pair.goes_to(address(1), &check).expect("genuine");
+        assert_eq!(pair.table.connections[&pair.keys[0]].routes.via(address(1)), Via::Udp);
+        pair.table.close_way(way, address(1));
+        assert_eq!(pair.goes_to(address(1), SRTP), Ok(0), "what came by UDP stays valid");
     }
 
     proptest! {
         #[test]
         fn random_datagrams_reach_nobody(bytes in proptest::collection::vec(any::<u8>(), 0..300), last: u8) {
             let mut pair = pair();
-            let verdict = pair.table.classify(address(last), &bytes);
-            prop_assert!(!matches!(verdict, Verdict::Deliver(..)));
+            let verdict = pair.table.classify(Via::Udp, address(last), &bytes);
+            prop_assert!(!matches!(verdict, Verdict::Deliver(..) | Verdict::Check(..)));
         }
     }
 }

@@ -1,52 +1,60 @@
-//! One UDP port for all peers.
+//! One port for all peers.
 //!
-//! Owns: the media sockets (one per address family, the same port), the demultiplexing of what they receive, and the
+//! Owns: the UDP sockets (one per address family, the same port), the demultiplexing of what they receive, and the
 //! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`], told its ICE
 //! credentials, and given to `webrtc` as a `Runtime`; datagrams flow between its virtual socket and the port.
 //!
 //! A connection of our own has an [`Inbox`] it may share with others instead, and sends by a [`Batch`].
 //!
+//! What comes by something else than UDP, a TCP connection or a relay of ours, comes by a [`Way`].
+//!
 //! A datagram that is not STUN reaches a connection only from an address that connection has validated (`demux`). The
 //! port is also a plain STUN server. Virtual sockets never wait to send: what the kernel does not take at once is lost and
 //! counted; a batch waits for it.
-//! On a machine with several addresses the kernel picks the source of what we send; bind one of them where that matters.
+//! On a machine with several addresses an answer leaves from the one that was asked (`source`).
 
 mod batch;
+mod bind;
+mod candidates;
 mod demux;
+mod front;
 mod inbox;
+mod public;
 mod socket;
+mod source;
+mod stun_limit;
+mod ways;
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
+use rtc::crypto::RTCCryptoProvider;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use webrtc::runtime::Runtime;
 
 pub(in crate::edge) use self::batch::Batch;
 use self::demux::{Reason, Table, Verdict};
+use self::front::Front;
+pub(in crate::edge) use self::front::INSIDE_CANDIDATE;
 pub(in crate::edge) use self::inbox::{Inbox, Received};
-use self::socket::MuxRuntime;
+pub use self::public::public_addresses;
+use self::socket::{Inside, MuxRuntime};
+use self::source::PortSocket;
+use self::stun_limit::StunLimit;
+pub(in crate::edge) use self::ways::Way;
+use self::ways::{Exit, Routes, Via, WayId};
 use crate::time;
+use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun;
 
-/// Socket buffers asked of the kernel, in bytes; it may give less (`net.core.rmem_max`).
-const SOCKET_BUFFER: usize = 8 << 20;
 /// Longest datagram we take, in bytes: an Ethernet frame's worth and some.
-const DATAGRAM_MAX: usize = 2048;
-/// Plain STUN answers per second and address bucket.
-const STUN_ANSWERS_PER_SECOND: u32 = 20;
-/// Buckets of the plain STUN limit; addresses share them by hash.
-const STUN_BUCKETS: usize = 512;
-/// How often a free port is looked for that both address families can have.
-const PORT_TRIES: usize = 16;
+pub(in crate::edge) const DATAGRAM_MAX: usize = 2048;
 
 /// Names a connection on the port.
 pub(in crate::edge) type Key = u64;
@@ -78,6 +86,16 @@ pub struct UdpStats {
     pub dropped_unvalidated: AtomicU64,
     /// Datagrams for a connection that did not read fast enough, or whose driver has ended.
     pub dropped_inbox: AtomicU64,
+    /// Datagrams received by ways other than UDP.
+    pub way_received: AtomicU64,
+    /// Datagrams sent by ways other than UDP.
+    pub way_sent: AtomicU64,
+    /// Datagrams that such a way did not take: its far end is too slow, or gone.
+    pub way_dropped: AtomicU64,
+    /// Such ways opened.
+    pub ways_opened: AtomicU64,
+    /// Such ways closed.
+    pub ways_closed: AtomicU64,
 }
 
 /// The media port. Ends with its last `Arc`; connections hold one each.
@@ -85,15 +103,13 @@ pub struct Mux {
     v4: Option<PortSocket>,
     v6: Option<PortSocket>,
     public: Vec<IpAddr>,
+    /// The same number is served by TCP.
+    tcp: AtomicBool,
+    crypto: Arc<dyn RTCCryptoProvider>,
     table: Mutex<Table>,
     stun_limit: StunLimit,
     stats: UdpStats,
-    readers: Mutex<Vec<AbortHandle>>,
-}
-
-struct PortSocket {
-    socket: Arc<UdpSocket>,
-    local: SocketAddr,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Mux {
@@ -105,27 +121,28 @@ impl Mux {
     /// # Errors
     /// When the address cannot be bound.
     pub fn bind(address: SocketAddr, public: Vec<IpAddr>) -> io::Result<Arc<Self>> {
-        let (first, second) = bind_families(address)?;
+        let (first, second) = bind::bind_families(address)?;
         let (mut v4, mut v6) = (None, None);
         for socket in [Some(first), second].into_iter().flatten() {
-            let local = socket.local_addr()?;
-            let socket = PortSocket { socket: Arc::new(UdpSocket::from_std(socket)?), local };
-            *(if local.is_ipv4() { &mut v4 } else { &mut v6 }) = Some(socket);
+            let port = PortSocket::new(socket)?;
+            let family = if port.local.is_ipv4() { &mut v4 } else { &mut v6 };
+            *family = Some(port);
         }
         let crypto = rtc::crypto::default_provider().map_err(io::Error::other)?;
         let mux = Arc::new(Self {
             v4,
             v6,
             public,
-            table: Mutex::new(Table::new(crypto)),
+            tcp: AtomicBool::new(false),
+            table: Mutex::new(Table::new(Arc::clone(&crypto))),
+            crypto,
             stun_limit: StunLimit::default(),
             stats: UdpStats::default(),
-            readers: Mutex::default(),
+            tasks: Mutex::default(),
         });
         for port in [&mux.v4, &mux.v6].into_iter().flatten() {
-            let state = UdpSocketState::new(UdpSockRef::from(&*port.socket))?;
-            let reader = Reader { mux: Arc::downgrade(&mux), socket: Arc::clone(&port.socket), state };
-            mux.readers.lock().push(tokio::spawn(reader.run()).abort_handle());
+            let reader = Reader { mux: Arc::downgrade(&mux), port: port.clone() };
+            mux.tasks.lock().push(tokio::spawn(reader.run()).abort_handle());
         }
         Ok(mux)
     }
@@ -141,50 +158,104 @@ impl Mux {
         &self.stats
     }
 
+    /// All addresses bound, with their port.
+    pub(in crate::edge) fn local_addrs(&self) -> Vec<SocketAddr> {
+        [&self.v4, &self.v6].into_iter().flatten().map(|port| port.local).collect()
+    }
+
     /// Our candidates as SDP writes them, without `a=` (RFC 8839): the public addresses if given, else those bound.
     pub fn candidates(&self) -> Vec<String> {
-        let port = self.local_addr().port();
-        let mut addresses = self.public.clone();
-        if addresses.is_empty() {
-            let bound: Vec<IpAddr> = [&self.v4, &self.v6].into_iter().flatten().map(|port| port.local.ip()).collect();
-            addresses = if bound.iter().any(IpAddr::is_unspecified) { interface_addresses(&bound) } else { bound };
-        }
-        let line = |(at, ip): (usize, IpAddr)| {
-            // RFC 8445 section 5.1.2.1: type preference 126 for host candidates, then ours in order, then component 1.
-            let priority = (126 << 24) + ((65_535 - at as u32) << 8) + 255;
-            format!("candidate:{} 1 udp {priority} {ip} {port} typ host", at + 1)
-        };
-        addresses.into_iter().enumerate().map(line).collect()
+        let bound: Vec<IpAddr> = self.local_addrs().iter().map(SocketAddr::ip).collect();
+        candidates::candidates(&bound, &self.public, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
+    }
+
+    /// The port is served by TCP too, by this task, which ends with the port.
+    pub(in crate::edge) fn serve_tcp(&self, task: AbortHandle) {
+        self.tasks.lock().push(task);
+        self.tcp.store(true, Ordering::Relaxed);
     }
 
     /// Adds a connection; datagrams reach it once its credentials are set.
     pub fn connect(self: &Arc<Self>) -> Connection {
-        let key = self.table.lock().add();
-        Connection { mux: Arc::clone(self), key, fate: watch::Sender::new(Fate::Alive) }
+        let (key, routes) = self.table.lock().add();
+        Connection { mux: Arc::clone(self), key, routes, inside: OnceLock::new() }
     }
 
-    /// Sends one datagram now or never.
-    fn send(&self, to: SocketAddr, datagram: &[u8]) {
-        let port = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        let sent = port.as_ref().is_some_and(|port| port.socket.try_send_to(datagram, to).is_ok());
+    /// Opens a way other than UDP. `remote` is its far end as ICE is to see it; what is sent there leaves by `outbound`, which
+    /// must not wait and says whether it took the datagram. Datagrams from there come in by [`Way::received`], under the
+    /// rules of those that come by UDP.
+    pub(in crate::edge) fn open_way(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        outbound: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Way {
+        self.stats.ways_opened.fetch_add(1, Ordering::Relaxed);
+        let id = self.table.lock().open_way(Arc::new(outbound));
+        Way { mux: Arc::downgrade(self), id, remote }
+    }
+
+    fn close_way(&self, id: WayId, remote: SocketAddr) {
+        self.stats.ways_closed.fetch_add(1, Ordering::Relaxed);
+        self.table.lock().close_way(id, remote);
+    }
+
+    /// Sends one datagram of a connection now or never.
+    fn send(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) {
+        if !self.send_by_way(routes, to, datagram) {
+            self.send_by_udp(to, datagram);
+        }
+    }
+
+    /// Sends a datagram if a way leads there; false when none does.
+    fn send_by_way(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
+        match routes.send(to, datagram) {
+            None => return false,
+            Some((Via::Udp, sent)) => self.sent(sent, datagram.len()),
+            Some((Via::Way(_), taken)) => {
+                let counter = if taken { &self.stats.way_sent } else { &self.stats.way_dropped };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    fn port(&self, ipv4: bool) -> Option<&PortSocket> {
+        if ipv4 { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+
+    fn send_by_udp(&self, to: SocketAddr, datagram: &[u8]) {
+        let sent = self.port(to.is_ipv4()).is_some_and(|port| port.send(to, datagram));
+        self.sent(sent, datagram.len());
+    }
+
+    fn sent(&self, sent: bool, length: usize) {
         if sent {
             self.stats.sent.fetch_add(1, Ordering::Relaxed);
-            self.stats.sent_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+            self.stats.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
         } else {
             self.stats.send_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn receive(&self, from: SocketAddr, datagram: &[u8]) {
-        self.stats.received.fetch_add(1, Ordering::Relaxed);
-        self.stats.received_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
-        let verdict = self.table.lock().classify(from, datagram);
+    /// Takes a datagram, which came to the address `local` of ours, if that is known; false when it reached no connection.
+    fn receive(&self, via: Via, from: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> bool {
+        if via == Via::Udp {
+            self.stats.received.fetch_add(1, Ordering::Relaxed);
+            self.stats.received_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+        } else {
+            self.stats.way_received.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut verdict = self.table.lock().classify(via, from, datagram);
+        if let Verdict::Check(inbox, key, routes) = verdict {
+            self.answer_from(local, from, &routes);
+            verdict = Verdict::Deliver(inbox, key);
+        }
         let dropped = match verdict {
-            Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return,
-            Verdict::Deliver(..) | Verdict::Drop(Reason::NoSocket) => &self.stats.dropped_inbox,
+            Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return true,
+            Verdict::Deliver(..) | Verdict::Check(..) | Verdict::Drop(Reason::NoInbox) => &self.stats.dropped_inbox,
             Verdict::AnswerStun(transaction) => {
                 if self.stun_limit.allows(from.ip(), time::unix_seconds()) {
-                    self.send(from, &stun::mapped_address(&transaction, from));
+                    self.answer_plainly(local, from, &stun::mapped_address(&transaction, from));
                     &self.stats.stun_answered
                 } else {
                     &self.stats.stun_limited
@@ -196,25 +267,54 @@ impl Mux {
             Verdict::Drop(Reason::Unvalidated) => &self.stats.dropped_unvalidated,
         };
         dropped.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Mux {
+    /// What goes to this address leaves from `local` from now on.
+    fn answer_from(&self, local: Option<IpAddr>, to: SocketAddr, routes: &Routes) {
+        let Some(port) = self.port(to.is_ipv4()) else { return };
+        match port.source(local, to) {
+            None => routes.clear(to, Via::Udp),
+            Some(source) => {
+                let port = port.clone();
+                let outbound = Arc::new(move |datagram: &[u8]| port.send_from(source, to, datagram));
+                routes.set(to, Exit { via: Via::Udp, outbound });
+            }
+        }
+    }
+
+    fn answer_plainly(&self, local: Option<IpAddr>, to: SocketAddr, datagram: &[u8]) {
+        let Some(port) = self.port(to.is_ipv4()) else { return };
+        let sent = match port.source(local, to) {
+            None => port.send(to, datagram),
+            Some(source) => port.send_from(source, to, datagram),
+        };
+        self.sent(sent, datagram.len());
     }
 }
 
 impl Drop for Mux {
     fn drop(&mut self) {
-        for reader in self.readers.get_mut() {
-            reader.abort();
+        for task in self.tasks.get_mut() {
+            task.abort();
         }
     }
 }
 
-/// How a connection fares, as far as its sockets show.
+/// How a connection of `webrtc` fares, as far as its socket shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// Nothing bad has been seen.
     Alive,
+    /// The other side has not been heard of for some seconds; it may come back.
+    Silent,
     /// A DTLS alert left: the other side has said goodbye and got its reply, or failed our checks. `webrtc` itself tells
-    /// of it only seconds later, when ICE falls silent.
+    /// of it only seconds later.
     Alerted,
+    /// Nothing has come from the other side for so long that it is gone.
+    Expired,
     /// The driver has ended, by itself, by an error or by a panic.
     Ended,
 }
@@ -223,19 +323,64 @@ pub enum Fate {
 pub struct Connection {
     mux: Arc<Mux>,
     key: Key,
-    fate: watch::Sender<Fate>,
+    routes: Arc<Routes>,
+    inside: OnceLock<Arc<Inside>>,
 }
 
 impl Connection {
-    /// The runtime to build the peer connection with.
+    /// The runtime to build a peer connection of `webrtc` with, on the address [`Connection::BIND`]. Its ICE is dealt with by
+    /// our own agent, which [`Connection::begin_ice`] tells of the other side; for `webrtc` that has one candidate,
+    /// [`INSIDE_CANDIDATE`].
     pub fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::new(MuxRuntime { mux: Arc::clone(&self.mux), key: self.key, fate: self.fate.clone() })
+        Arc::new(MuxRuntime(Arc::clone(self.inside())))
     }
 
-    /// The loopback addresses the connection's driver is to bind, one for each address family of the port.
-    pub fn bind_addresses(&self) -> Vec<&'static str> {
-        let families = [(&self.mux.v4, "127.0.0.1:0"), (&self.mux.v6, "[::1]:0")];
-        families.into_iter().filter(|(port, _)| port.is_some()).map(|(_, address)| address).collect()
+    /// Where `webrtc` binds its socket.
+    pub(in crate::edge) const BIND: &str = "127.0.0.1:0";
+
+    fn inside(&self) -> &Arc<Inside> {
+        self.inside.get_or_init(|| {
+            let inbox = Arc::new(Inbox::default());
+            self.deliver_to(&inbox);
+            Arc::new(Inside {
+                mux: Arc::clone(&self.mux),
+                key: self.key,
+                routes: Arc::clone(&self.routes),
+                inbox,
+                front: Mutex::new(Front::new(Arc::clone(&self.mux.crypto), time::now())),
+                fate: watch::Sender::new(Fate::Alive),
+            })
+        })
+    }
+
+    /// Who the other side is, for a `webrtc` that is about to learn it.
+    pub(in crate::edge) fn set_remote(&self, remote: &Credentials) {
+        self.set_remote_password(&remote.password);
+        self.inside().front.lock().set_remote(remote.clone());
+    }
+
+    /// Begins ICE for a connection of `webrtc`, or begins it anew where the credentials are others; else only `candidates` are
+    /// added.
+    pub(in crate::edge) fn begin_ice(
+        &self,
+        role: Role,
+        local: &Credentials,
+        remote: &Credentials,
+        candidates: Vec<SocketAddr>,
+    ) {
+        self.set_local_credentials(&local.ufrag, &local.password);
+        self.set_remote_password(&remote.password);
+        self.inside().begin(role, local.clone(), remote.clone(), candidates);
+    }
+
+    /// Another address of the other side, for a connection of `webrtc`.
+    pub(in crate::edge) fn add_candidate(&self, to: SocketAddr) {
+        self.inside().add_candidate(to);
+    }
+
+    /// How a connection of `webrtc` fares.
+    pub fn fate(&self) -> watch::Receiver<Fate> {
+        self.inside().fate.subscribe()
     }
 
     /// Its name.
@@ -243,15 +388,17 @@ impl Connection {
         self.key
     }
 
-    /// What comes for this connection goes there; it has no virtual socket then.
+    /// What comes for this connection goes there.
     pub(in crate::edge) fn deliver_to(&self, inbox: &Arc<Inbox>) {
-        let mut table = self.mux.table.lock();
-        for ipv4 in [true, false] {
-            table.set_inbox(self.key, ipv4, Some(Arc::clone(inbox)));
-        }
+        self.mux.table.lock().set_inbox(self.key, Arc::clone(inbox));
     }
 
-    /// Remembers a check of ours that leaves by a [`Batch`], so that its answer is known.
+    /// Sends a datagram if a way other than UDP leads there; false when it is to leave by a [`Batch`].
+    pub(in crate::edge) fn send_by_way(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.mux.send_by_way(&self.routes, to, datagram)
+    }
+
+    /// Remembers a check of ours that leaves, so that its answer is known.
     pub(in crate::edge) fn sent_check(&self, to: SocketAddr, datagram: &[u8]) {
         self.mux.table.lock().sent_check(self.key, to, datagram);
     }
@@ -265,11 +412,6 @@ impl Connection {
     pub fn set_remote_password(&self, password: &str) {
         self.mux.table.lock().set_remote(self.key, password);
     }
-
-    /// How the connection fares.
-    pub fn fate(&self) -> watch::Receiver<Fate> {
-        self.fate.subscribe()
-    }
 }
 
 impl Drop for Connection {
@@ -281,115 +423,32 @@ impl Drop for Connection {
 /// Receives on one socket, many datagrams per system call.
 struct Reader {
     mux: std::sync::Weak<Mux>,
-    socket: Arc<UdpSocket>,
-    state: UdpSocketState,
+    port: PortSocket,
 }
 
 impl Reader {
     async fn run(self) {
+        let PortSocket { socket, state, .. } = &self.port;
         // With receive offload one buffer holds several datagrams of one sender.
-        let size = DATAGRAM_MAX * self.state.gro_segments().max(1);
+        let size = DATAGRAM_MAX * state.gro_segments().max(1);
         let mut buffers = vec![vec![0; size]; BATCH_SIZE];
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         loop {
             let received = {
                 let mut slices: Vec<IoSliceMut<'_>> =
                     buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-                let receive = || self.state.recv(UdpSockRef::from(&*self.socket), &mut slices, &mut metas);
-                self.socket.async_io(Interest::READABLE, receive).await
+                let receive = || state.recv(UdpSockRef::from(&**socket), &mut slices, &mut metas);
+                socket.async_io(Interest::READABLE, receive).await
             };
             let Some(mux) = self.mux.upgrade() else { return };
             // An error of the socket is one peer's ICMP answer to something we sent; the port lives on.
             for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    mux.receive(meta.addr, datagram);
+                    mux.receive(Via::Udp, meta.addr, meta.dst_ip, datagram);
                 }
             }
         }
     }
-}
-
-/// Counts plain STUN answers per second and address bucket, without locks; wrong by a few under a race, which is fine.
-struct StunLimit(Vec<AtomicU64>);
-
-impl Default for StunLimit {
-    fn default() -> Self {
-        Self((0..STUN_BUCKETS).map(|_| AtomicU64::new(0)).collect())
-    }
-}
-
-impl StunLimit {
-    /// Whether this address may be answered in this second.
-    fn allows(&self, ip: IpAddr, second: u64) -> bool {
-        // An IPv6 host has a whole /64 to ask from.
-        let host = match ip {
-            IpAddr::V4(ip) => u64::from(u32::from(ip)),
-            IpAddr::V6(ip) => (u128::from(ip) >> 64) as u64,
-        };
-        let bucket = &self.0[(host.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize % STUN_BUCKETS];
-        // The second stands in the upper half, the count in the lower.
-        let (then, count) = {
-            let value = bucket.load(Ordering::Relaxed);
-            (value >> 32, value as u32)
-        };
-        let count = if then == second & 0xffff_ffff { count } else { 0 };
-        bucket.store((second << 32) | u64::from(count.saturating_add(1)), Ordering::Relaxed);
-        count < STUN_ANSWERS_PER_SECOND
-    }
-}
-
-/// The socket for the address, and where it is unspecified one of the other family on the same port.
-fn bind_families(address: SocketAddr) -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)> {
-    if !address.ip().is_unspecified() {
-        return Ok((bind_socket(address)?, None));
-    }
-    let mut first = bind_socket(SocketAddr::from(([0, 0, 0, 0], address.port())))?;
-    for _ in 0..PORT_TRIES {
-        let port = first.local_addr()?.port();
-        match bind_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
-            Ok(second) => return Ok((first, Some(second))),
-            // Somebody has this port on IPv6: with a free choice, choose another.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 => {
-                first = bind_socket(SocketAddr::from(([0, 0, 0, 0], 0)))?;
-            }
-            Err(error) => {
-                tracing::info!(%error, port, "no IPv6 on the media port");
-                break;
-            }
-        }
-    }
-    Ok((first, None))
-}
-
-fn bind_socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // So that an IPv4 peer has one address only, not also ::ffff:a.b.c.d.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // The kernel caps these silently; a smaller buffer works, it only drops sooner.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-/// Addresses of this machine's interfaces, of the families bound; loopback only when there is nothing else.
-fn interface_addresses(bound: &[IpAddr]) -> Vec<IpAddr> {
-    let interfaces = rtc::shared::ifaces::ifaces().unwrap_or_default();
-    let mut addresses: Vec<IpAddr> = interfaces.iter().filter_map(|interface| Some(interface.addr?.ip())).collect();
-    let link_local = |ip: &IpAddr| match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    addresses.retain(|ip| bound.iter().any(|b| b.is_ipv4() == ip.is_ipv4()) && !link_local(ip) && !ip.is_unspecified());
-    addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6(), *ip));
-    addresses.dedup();
-    if addresses.iter().any(|ip| !ip.is_loopback()) {
-        addresses.retain(|ip| !ip.is_loopback());
-    }
-    addresses
 }
 
 #[cfg(test)]

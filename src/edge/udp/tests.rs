@@ -1,14 +1,18 @@
 //! The port with real sockets on loopback.
 
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::net::UdpSocket;
 use webrtc::runtime::AsyncUdpSocket;
 
+use super::front::INSIDE;
 use super::*;
+use crate::transport::ice::Agent;
 use crate::transport::stun::Class;
-use crate::transport::stun::tests::{plain_request, signed};
+use crate::transport::stun::tests::signed;
 
 const SRTP: &[u8] = &[0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9];
 const CLIENT_HELLO: &[u8] = &[22, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
@@ -18,16 +22,21 @@ fn loopback() -> SocketAddr {
 }
 
 fn virtual_socket(connection: &Connection) -> Arc<dyn AsyncUdpSocket> {
-    let socket = std::net::UdpSocket::bind(connection.bind_addresses()[0]).expect("loopback");
+    let socket = std::net::UdpSocket::bind(Connection::BIND).expect("loopback");
     connection.runtime().wrap_udp_socket(socket).expect("wraps")
 }
 
+fn inbox(connection: &Connection) -> Arc<Inbox> {
+    let inbox = Arc::new(Inbox::default());
+    connection.deliver_to(&inbox);
+    inbox
+}
+
 /// The next datagram, which must come.
-async fn next(socket: &Arc<dyn AsyncUdpSocket>) -> (Vec<u8>, SocketAddr) {
-    let mut buffer = vec![0; DATAGRAM_MAX];
-    let received = tokio::time::timeout(Duration::from_secs(5), socket.recv_from(&mut buffer));
-    let (len, from) = received.await.expect("it comes").expect("it is received");
-    (buffer[..len].to_vec(), from)
+async fn next(inbox: &Inbox) -> (Vec<u8>, SocketAddr) {
+    let received = tokio::time::timeout(Duration::from_secs(5), poll_fn(|cx| inbox.poll(cx)));
+    let received = received.await.expect("it comes");
+    (received.datagram.to_vec(), received.from)
 }
 
 /// Waits until the port has received so many datagrams in all.
@@ -44,21 +53,21 @@ async fn received(mux: &Mux, count: u64) {
 async fn two_clients_share_the_port_and_get_only_their_own() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connections = [mux.connect(), mux.connect()];
-    let sockets = [virtual_socket(&connections[0]), virtual_socket(&connections[1])];
+    let inboxes = [inbox(&connections[0]), inbox(&connections[1])];
     let clients =
         [UdpSocket::bind(loopback()).await.expect("binds"), UdpSocket::bind(loopback()).await.expect("binds")];
     for at in 0..2 {
         connections[at].set_local_credentials(&format!("ufrag{at}"), "password");
         let check = signed(Class::Request, [at as u8; 12], Some(&format!("ufrag{at}:theirs")), "password");
         clients[at].send_to(&check, mux.local_addr()).await.expect("sends");
-        let (datagram, from) = next(&sockets[at]).await;
+        let (datagram, from) = next(&inboxes[at]).await;
         assert_eq!((datagram, from), (check, clients[at].local_addr().expect("bound")));
     }
     for at in 0..2 {
         clients[at].send_to(&[SRTP, &[at as u8]].concat(), mux.local_addr()).await.expect("sends");
-        let (datagram, from) = next(&sockets[at]).await;
+        let (datagram, from) = next(&inboxes[at]).await;
         assert_eq!((*datagram.last().expect("not empty"), from), (at as u8, clients[at].local_addr().expect("bound")));
-        sockets[at].send_to(b"back", from).await.expect("sends");
+        mux.send(&connections[at].routes, from, b"back");
         let mut buffer = [0; 16];
         let (len, from) = clients[at].recv_from(&mut buffer).await.expect("comes back");
         assert_eq!((&buffer[..len], from), (&b"back"[..], mux.local_addr()));
@@ -69,20 +78,20 @@ async fn two_clients_share_the_port_and_get_only_their_own() {
 async fn spoofed_datagrams_reach_nobody_and_are_counted() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connection = mux.connect();
-    let socket = virtual_socket(&connection);
+    let inbox = inbox(&connection);
     connection.set_local_credentials("ufrag", "password");
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let stranger = UdpSocket::bind(loopback()).await.expect("binds");
     let check = signed(Class::Request, [1; 12], Some("ufrag:theirs"), "password");
     client.send_to(&check, mux.local_addr()).await.expect("sends");
-    next(&socket).await;
+    next(&inbox).await;
     let forged = signed(Class::Request, [2; 12], Some("ufrag:theirs"), "guess");
     for datagram in [CLIENT_HELLO, SRTP, &forged, b"\x00junk"] {
         stranger.send_to(datagram, mux.local_addr()).await.expect("sends");
     }
     received(&mux, 5).await;
     client.send_to(SRTP, mux.local_addr()).await.expect("sends");
-    let (datagram, from) = next(&socket).await;
+    let (datagram, from) = next(&inbox).await;
     assert_eq!((&*datagram, from), (SRTP, client.local_addr().expect("bound")), "only the client's came through");
     let stats = mux.stats();
     assert_eq!(stats.dropped_unvalidated.load(Ordering::Relaxed), 2);
@@ -94,31 +103,25 @@ async fn spoofed_datagrams_reach_nobody_and_are_counted() {
 async fn an_answered_check_opens_the_way_too() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connection = mux.connect();
-    let socket = virtual_socket(&connection);
+    let inbox = inbox(&connection);
     connection.set_remote_password("theirs");
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let check = signed(Class::Request, [7; 12], Some("theirs:ufrag"), "theirs");
-    socket.send_to(&check, client.local_addr().expect("bound")).await.expect("sends");
+    connection.sent_check(client.local_addr().expect("bound"), &check);
     client.send_to(&signed(Class::Success, [7; 12], None, "theirs"), mux.local_addr()).await.expect("sends");
     client.send_to(CLIENT_HELLO, mux.local_addr()).await.expect("sends");
-    next(&socket).await;
-    assert_eq!(next(&socket).await.0, CLIENT_HELLO);
+    next(&inbox).await;
+    assert_eq!(next(&inbox).await.0, CLIENT_HELLO);
 }
 
 #[tokio::test]
-async fn the_port_is_a_stun_server_within_limits() {
+async fn the_port_is_a_stun_server() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let client = UdpSocket::bind(loopback()).await.expect("binds");
-    client.send_to(&plain_request([3; 12]), mux.local_addr()).await.expect("sends");
+    client.send_to(&stun::binding_request(&[3; 12]), mux.local_addr()).await.expect("sends");
     let mut buffer = [0; 64];
     let (len, _) = client.recv_from(&mut buffer).await.expect("answered");
     assert_eq!(buffer[..len], stun::mapped_address(&[3; 12], client.local_addr().expect("bound")));
-
-    let limit = StunLimit::default();
-    let ip = IpAddr::from([192, 0, 2, 1]);
-    let allowed = (0..100).filter(|_| limit.allows(ip, 1_000)).count();
-    assert_eq!(allowed, STUN_ANSWERS_PER_SECOND as usize);
-    assert!(limit.allows(ip, 1_001), "the next second is another");
 }
 
 #[tokio::test]
@@ -140,9 +143,76 @@ async fn a_dropped_connection_is_reached_no_more_and_an_ended_driver_is_told() {
     let mut buffer = [0; 64];
     let mut slices = [IoSliceMut::new(&mut buffer)];
     let mut metas = [RecvMeta::default()];
-    let pending =
-        poll_fn(|cx| std::task::Poll::Ready(socket.poll_recv(cx, &mut slices, &mut metas).is_pending())).await;
+    let pending = poll_fn(|cx| Poll::Ready(socket.poll_recv(cx, &mut slices, &mut metas).is_pending())).await;
     assert!(pending);
+}
+
+/// The socket that `webrtc` has: real addresses are dealt with before it.
+#[tokio::test]
+async fn behind_the_virtual_socket_the_other_side_is_at_one_address_wherever_it_is() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let connection = mux.connect();
+    let socket = virtual_socket(&connection);
+    let (ours, theirs) = (credentials("ours"), credentials("theirs"));
+    connection.set_remote(&theirs);
+    connection.begin_ice(Role::Controlled, &ours, &theirs, Vec::new());
+    let crypto = Arc::clone(&mux.crypto);
+    let inside =
+        Agent::new(Arc::clone(&crypto), Role::Controlled, ours.clone(), theirs.clone(), vec![INSIDE], time::now());
+    let reader = tokio::spawn(read(Arc::clone(&socket), inside));
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let mut agent = Agent::new(crypto, Role::Controlling, theirs, ours, vec![mux.local_addr()], time::now());
+    let mut buffer = [0; DATAGRAM_MAX];
+    let called = async {
+        loop {
+            for (to, check) in agent.poll(time::now()) {
+                client.send_to(&check, to).await.expect("sends");
+            }
+            if agent.is_established() {
+                client.send_to(SRTP, mux.local_addr()).await.expect("sends");
+            }
+            let Ok(received) = tokio::time::timeout(Duration::from_millis(20), client.recv_from(&mut buffer)).await
+            else {
+                continue;
+            };
+            let (length, from) = received.expect("it is open");
+            if buffer[..length] == *b"back" {
+                return;
+            }
+            if let Some(answer) = agent.handle(time::now(), from, &buffer[..length]) {
+                client.send_to(&answer, from).await.expect("sends");
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), called).await.expect("there and back");
+    assert_eq!(*connection.fate().borrow(), Fate::Alive);
+    reader.abort();
+}
+
+fn credentials(name: &str) -> Credentials {
+    Credentials { ufrag: name.to_owned(), password: format!("{name}-password-of-24-letters") }
+}
+
+/// Does what the driver of `webrtc` does with its socket; answers media with `back`.
+async fn read(socket: Arc<dyn AsyncUdpSocket>, mut inside: Agent) {
+    let mut buffer = [0; DATAGRAM_MAX];
+    loop {
+        for (to, check) in inside.poll(time::now()) {
+            socket.send_to(&check, to).await.expect("sends");
+        }
+        let received = tokio::time::timeout(Duration::from_millis(20), socket.recv_from(&mut buffer));
+        let Ok(received) = received.await else { continue };
+        let (length, from) = received.expect("it never fails");
+        assert_eq!(from, INSIDE);
+        if stun::is_stun(&buffer[..length]) {
+            if let Some(answer) = inside.handle(time::now(), from, &buffer[..length]) {
+                socket.send_to(&answer, from).await.expect("sends");
+            }
+        } else {
+            assert_eq!(buffer[..length], *SRTP);
+            socket.send_to(b"back", INSIDE).await.expect("sends");
+        }
+    }
 }
 
 #[tokio::test]
@@ -189,4 +259,27 @@ async fn a_batch_leaves_in_order_and_what_cannot_be_sent_is_counted() {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let stats = mux.stats();
     assert_eq!((count(&stats.sent), count(&stats.sent_bytes), count(&stats.send_dropped)), (150, 3_000, 1));
+}
+
+/// A machine with several addresses: on loopback each of 127.0.0.0/8 is one.
+#[tokio::test]
+async fn answers_leave_from_the_address_that_was_asked() {
+    let mux = Mux::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Vec::new()).expect("binds");
+    let port = mux.local_addr().port();
+    let connection = mux.connect();
+    let inbox = inbox(&connection);
+    connection.set_local_credentials("ufrag", "password");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let address = client.local_addr().expect("bound");
+    let mut buffer = [0; 64];
+    for (number, asked) in [(1, [127, 0, 0, 1]), (2, [127, 0, 0, 2]), (3, [127, 0, 0, 1]), (4, [127, 0, 0, 3])] {
+        let asked = SocketAddr::from((asked, port));
+        client.send_to(&stun::binding_request(&[number; 12]), asked).await.expect("sends");
+        assert_eq!(client.recv_from(&mut buffer).await.expect("answered").1, asked);
+        let check = signed(Class::Request, [number; 12], Some("ufrag:theirs"), "password");
+        client.send_to(&check, asked).await.expect("sends");
+        next(&inbox).await;
+        mux.send(&connection.routes, address, b"back");
+        assert_eq!(client.recv_from(&mut buffer).await.expect("comes back"), (4, asked));
+    }
 }

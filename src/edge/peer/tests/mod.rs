@@ -1,6 +1,7 @@
 //! A client of the same crate in the same process, over loopback.
 
 pub(in crate::edge) mod client;
+mod moving;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

@@ -422,7 +422,9 @@ impl Shard {
             if stun::is_stun(&datagram) {
                 viewer.on_port.sent_check(to, &datagram);
             }
-            self.batch.push(to, datagram);
+            if !viewer.on_port.send_by_way(to, &datagram) {
+                self.batch.push(to, datagram);
+            }
         }
         match lives {
             Ok((true, due)) if due == viewer.due => {}

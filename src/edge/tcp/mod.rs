@@ -1,0 +1,286 @@
+//! ICE over TCP: the number of the media port, for those whom UDP does not reach (RFC 6544, passive).
+//!
+//! Owns: the listeners, how many connections there may be, and the frames on them (RFC 4571). Does not know: ICE, peers.
+//! Each connection is a [`Way`] of the [`Mux`]: whose it is, its first datagram says, which must be a check that a connection
+//! recognises. One that brings nothing to a connection for a while is closed; a slow one drops its own packets (`outbox`).
+
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::outbox::Outbox;
+use super::udp::{DATAGRAM_MAX, Mux, Way};
+use crate::metrics::{Counter, Gauge, Registry};
+use crate::time;
+use crate::transport::framing;
+
+/// How often a number is looked for that is free for UDP and for TCP.
+const PORT_TRIES: usize = 16;
+/// Connections that the kernel may hold until they are accepted.
+const BACKLOG: i32 = 256;
+/// A connection whose first check has not come by then is closed.
+const FIRST: Duration = Duration::from_secs(5);
+/// A connection that brings nothing to anybody for so long is closed; ICE asks for consent more often.
+const IDLE: Duration = Duration::from_secs(30);
+/// Connections from one address: a company may have one.
+const PER_ADDRESS: usize = 256;
+/// Connections that nobody has been recognised on yet.
+const PENDING: usize = 512;
+/// Connections in all.
+const TOTAL: usize = 4_096;
+/// Bytes written at a time.
+const CHUNK: usize = 16 * 1024;
+/// Bytes that the kernel keeps unsent: what it has, nothing can overtake or take back.
+const KERNEL_UNSENT: u32 = 16 * 1024;
+/// How long nothing is accepted after that has failed: there are no descriptors left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What has become of TCP connections.
+#[derive(Debug, Clone, Default)]
+pub struct TcpCounters {
+    open: Gauge,
+    accepted: Counter,
+    refused: Counter,
+    strange: Counter,
+    silent: Counter,
+}
+
+impl TcpCounters {
+    /// Adds the counters to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("tcp_connections", "Connections of ICE over TCP that are open", self.open.clone());
+        registry.register("tcp_accepted", "Connections of ICE over TCP accepted", self.accepted.clone());
+        registry.register("tcp_refused", "Connections of ICE over TCP closed at once: too many", self.refused.clone());
+        let help = "Connections of ICE over TCP closed because they did not begin with a check of somebody here, or broke the framing";
+        registry.register("tcp_strange", help, self.strange.clone());
+        registry.register("tcp_silent", "Connections of ICE over TCP closed because nothing came", self.silent.clone());
+    }
+}
+
+/// Binds the media port, for UDP and, on the same number, for TCP; must be called within a tokio runtime. See [`Mux::bind`].
+///
+/// # Errors
+/// When the address cannot be bound for both.
+pub fn bind(address: SocketAddr, public: Vec<IpAddr>, counters: &TcpCounters) -> io::Result<Arc<Mux>> {
+    for _ in 0..PORT_TRIES {
+        let mux = Mux::bind(address, public.clone())?;
+        let listeners: io::Result<Vec<_>> = mux.local_addrs().into_iter().map(listen).collect();
+        match listeners {
+            // Somebody has this number for TCP: with a free choice, choose another.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 => {}
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("for TCP: {error} (media.tcp = false does without)")));
+            }
+            Ok(listeners) => {
+                serve(&mux, listeners, counters);
+                return Ok(mux);
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no number is free for UDP and TCP"))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a server that has just ended do not keep the number.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn serve(mux: &Arc<Mux>, listeners: Vec<TcpListener>, counters: &TcpCounters) {
+    let places = Arc::new(Places { counters: counters.clone(), taken: Mutex::default() });
+    for listener in listeners {
+        let accepting = accept(Arc::downgrade(mux), listener, Arc::clone(&places));
+        mux.serve_tcp(tokio::spawn(accepting).abort_handle());
+    }
+}
+
+/// Accepts until the port is gone. The connections end with this task.
+async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        let Some(mux) = mux.upgrade() else { return };
+        match accepted {
+            Ok((stream, remote)) => {
+                if let Some(place) = places.take(remote.ip()) {
+                    connections.spawn(connection(mux, stream, remote, place));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a TCP connection could not be accepted");
+                drop(mux);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The other side has closed it, or it broke.
+    Closed,
+    /// It is none of anybody's here.
+    Strange,
+    /// Nothing came.
+    Silent,
+}
+
+async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut place: Place) {
+    // Without them it works as well, only later.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
+    let outbox = Arc::new(Outbox::default());
+    let queue = Arc::clone(&outbox);
+    let way = mux.open_way(remote, move |datagram| queue.push(time::now(), datagram));
+    drop(mux);
+    let (read, write) = stream.into_split();
+    let end = tokio::select! {
+        end = receive(read, &way, &mut place) => end,
+        end = send(write, &outbox) => end,
+    };
+    match end {
+        End::Closed => {}
+        End::Strange => {
+            place.places.counters.strange.inc();
+        }
+        End::Silent => {
+            place.places.counters.silent.inc();
+        }
+    }
+}
+
+async fn receive(mut read: OwnedReadHalf, way: &Way, place: &mut Place) -> End {
+    let mut stream = BytesMut::new();
+    let (mut since, mut limit) = (time::now(), FIRST);
+    loop {
+        match framing::take(&mut stream, DATAGRAM_MAX) {
+            Ok(Some(datagram)) => {
+                if way.received(&datagram) {
+                    place.settle();
+                    (since, limit) = (time::now(), IDLE);
+                } else if place.pending {
+                    return End::Strange;
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(framing::TooLong) => return End::Strange,
+        }
+        let left = limit.saturating_sub(time::now().since(since));
+        stream.reserve(DATAGRAM_MAX);
+        match timeout(left, read.read_buf(&mut stream)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return End::Closed,
+            Err(_) => return End::Silent,
+        }
+    }
+}
+
+async fn send(mut write: OwnedWriteHalf, outbox: &Outbox) -> End {
+    let mut stream = BytesMut::new();
+    loop {
+        outbox.fill(&mut stream, CHUNK);
+        if stream.is_empty() {
+            outbox.filled().await;
+        } else if write.write_all_buf(&mut stream).await.is_err() {
+            return End::Closed;
+        }
+    }
+}
+
+/// How many connections there are, and whose.
+#[derive(Debug)]
+struct Places {
+    counters: TcpCounters,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    pending: usize,
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Places {
+    /// A place for a connection from this address; None when there are too many.
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+        let ip = host(ip);
+        let mut taken = self.taken.lock();
+        let here = taken.by_address.get(&ip).copied().unwrap_or_default();
+        if here >= PER_ADDRESS || taken.pending >= PENDING || taken.total >= TOTAL {
+            self.counters.refused.inc();
+            return None;
+        }
+        taken.by_address.insert(ip, here + 1);
+        taken.pending += 1;
+        taken.total += 1;
+        self.counters.accepted.inc();
+        self.counters.open.inc();
+        Some(Place { places: Arc::clone(self), ip, pending: true })
+    }
+}
+
+/// A host has one IPv4 address, and of IPv6 a whole /64.
+fn host(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+/// One connection's place among all.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    ip: IpAddr,
+    /// Nobody has been recognised on it yet.
+    pending: bool,
+}
+
+impl Place {
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.pending) {
+            self.places.taken.lock().pending -= 1;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.settle();
+        let mut taken = self.places.taken.lock();
+        taken.total -= 1;
+        if let Some(here) = taken.by_address.get_mut(&self.ip) {
+            *here -= 1;
+            if *here == 0 {
+                taken.by_address.remove(&self.ip);
+            }
+        }
+        self.places.counters.open.dec();
+    }
+}

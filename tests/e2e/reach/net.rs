@@ -1,0 +1,143 @@
+//! Three network namespaces in a row: client, router, server. Needs root and nftables; gone when it is dropped.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::server::command_in;
+
+/// Where HTTP listens; each server has a namespace of its own.
+const HTTP_PORT: u16 = 8080;
+
+/// The namespaces, and in each an interface: `c0` of the client and of the router, `s0` of the router and of the server.
+pub(crate) struct Net {
+    pub(crate) client: String,
+    pub(crate) router: String,
+    pub(crate) server: String,
+}
+
+impl Net {
+    /// The client in a private network whose router has 203.0.113.1; the server at 203.0.113.2 knows no way there.
+    pub(crate) fn ipv4() -> Self {
+        let net = Self::new();
+        net.address(&net.client, "c0", "10.1.0.2/24");
+        net.address(&net.router, "c0", "10.1.0.1/24");
+        net.address(&net.router, "s0", "203.0.113.1/24");
+        net.address(&net.server, "s0", "203.0.113.2/24");
+        net.ip(&net.client, "route add default via 10.1.0.1");
+        net
+    }
+
+    /// Client and server in two networks of IPv6, the server at 2001:db8:2::2.
+    pub(crate) fn ipv6() -> Self {
+        let net = Self::new();
+        net.address(&net.client, "c0", "2001:db8:1::2/64");
+        net.address(&net.router, "c0", "2001:db8:1::1/64");
+        net.address(&net.router, "s0", "2001:db8:2::1/64");
+        net.address(&net.server, "s0", "2001:db8:2::2/64");
+        net.ip(&net.client, "-6 route add default via 2001:db8:1::1");
+        net.ip(&net.server, "-6 route add default via 2001:db8:2::1");
+        net
+    }
+
+    /// The client at a public address, the server in a private network at 10.2.0.2; 203.0.113.9 leads to the router.
+    pub(crate) fn server_inside() -> Self {
+        let net = Self::new();
+        net.address(&net.client, "c0", "198.51.100.2/24");
+        net.address(&net.router, "c0", "198.51.100.1/24");
+        net.address(&net.router, "s0", "10.2.0.1/24");
+        net.address(&net.server, "s0", "10.2.0.2/24");
+        net.ip(&net.client, "route add default via 198.51.100.1");
+        net.ip(&net.server, "route add default via 10.2.0.1");
+        net
+    }
+
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        assert!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        let name = format!("reach-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let net = Self { client: format!("{name}-c"), router: format!("{name}-r"), server: format!("{name}-s") };
+        for namespace in [&net.client, &net.router, &net.server] {
+            run(Command::new("ip").args(["netns", "add", namespace]), "");
+            net.ip(namespace, "link set lo up");
+            // Addresses that change a second after they are there make Chromium give up what it loads.
+            for what in ["accept_dad", "dad_transmits"] {
+                net.set(namespace, &format!("ipv6.conf.default.{what}=0"));
+            }
+        }
+        for (outer, link) in [(&net.client, "c0"), (&net.server, "s0")] {
+            let pair =
+                ["link", "add", link, "netns", outer, "type", "veth", "peer", "name", link, "netns", &net.router];
+            run(Command::new("ip").args(pair), "");
+            net.ip(outer, &format!("link set {link} up"));
+            net.ip(&net.router, &format!("link set {link} up"));
+        }
+        for forwarding in ["ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1"] {
+            net.set(&net.router, forwarding);
+        }
+        net
+    }
+
+    /// Where HTTP of a server at this address is.
+    pub(crate) fn http(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), HTTP_PORT)
+    }
+
+    /// Has the router do this, in the words of nft(8).
+    pub(crate) fn rules(&self, rules: &str) {
+        run(command_in(&self.router, "nft").args(["-f", "-"]), rules);
+    }
+
+    /// Gives the router another address towards the server; what it has translated to the old one is forgotten.
+    pub(crate) fn readdress(&self) {
+        self.rules(
+            "add table ip seen
+add chain ip seen post { type filter hook postrouting priority 200; }
+add rule ip seen post ip saddr 203.0.113.3 meta l4proto udp counter",
+        );
+        self.ip(&self.router, "address delete 203.0.113.1/24 dev s0");
+        self.address(&self.router, "s0", "203.0.113.3/24");
+    }
+
+    /// Datagrams that the server got from the router's other address.
+    pub(crate) fn came_from_elsewhere(&self) -> u64 {
+        let told = command_in(&self.router, "nft").args(["list", "chain", "ip", "seen", "post"]).output();
+        let told = String::from_utf8(told.expect("nft runs").stdout).expect("it writes text");
+        let count = told.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
+        count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no counter in {told}"))
+    }
+
+    /// A setting of the namespace's kernel, below `net`.
+    fn set(&self, namespace: &str, what: &str) {
+        run(command_in(namespace, "sysctl").args(["-q", "-w", &format!("net.{what}")]), "");
+    }
+
+    fn address(&self, namespace: &str, link: &str, address: &str) {
+        // Nobody else can have it, so it is usable at once.
+        let now = if address.contains(':') { " nodad" } else { "" };
+        self.ip(namespace, &format!("address add {address} dev {link}{now}"));
+    }
+
+    fn ip(&self, namespace: &str, words: &str) {
+        run(Command::new("ip").args(["-n", namespace]).args(words.split(' ')), "");
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for namespace in [&self.client, &self.router, &self.server] {
+            // One that could not be made cannot be deleted.
+            let _ = Command::new("ip").args(["netns", "delete", namespace]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// Runs a command that must succeed, with this as its standard input.
+fn run(command: &mut Command, input: &str) {
+    let spawned = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` installs it"));
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it is ours");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
