@@ -67,6 +67,8 @@ pub enum OfferError {
     Setup(String),
     #[error("the offer has {sections} m-lines and no a=group:BUNDLE of all of them: set bundlePolicy to `max-bundle`")]
     NoBundle { sections: usize },
+    #[error("m-section `{mid}` is not encrypted: media is taken over DTLS-SRTP only, as UDP/TLS/RTP/SAVPF")]
+    Insecure { mid: String },
     #[error("m-section `{mid}` has no a=rtcp-mux: set rtcpMuxPolicy to `require`")]
     NoRtcpMux { mid: String },
     #[error("two m-sections have the mid `{mid}`: each a=mid must be given once")]

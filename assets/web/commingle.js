@@ -9,6 +9,7 @@
 // Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
+import { Direct } from './direct.js';
 import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, scaleFor, summarise, trickleFragment } from './wire.js';
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
@@ -39,6 +40,12 @@ export class JoinError extends Error {
 
 const isTurn = ({ urls }) => /^turns?:/.test(urls);
 
+/** Where oneself stands while the picture is the other person's alone. */
+const corner = (canvas) => {
+  const [width, height] = [canvas.width * 0.24, canvas.height * 0.24];
+  return { x: canvas.width - width * 1.1, y: canvas.height - height * 1.1, width, height, source: 'camera', canvas };
+};
+
 async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
@@ -62,6 +69,7 @@ async function refusal(response) {
  * @param {string} [options.selfView]     `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  besides those the server names
  * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
+ * @param {boolean} [options.direct]      false: never send to another person directly, also where the server lets two do so
  * @param {'fit'|'full'} [options.uplink] `fit` (default) sends the camera no larger than its tile
  * @param {(track: MediaStreamTrack, stream: MediaStream) => void} [options.onTrack]
  * @param {AbortSignal} [options.signal]  aborting it leaves
@@ -101,6 +109,7 @@ export class Session extends EventTarget {
   #senders = {};
   #screen = null;
   #screenSender = null; // its transceiver
+  #direct;
   #turn = Promise.resolve(); // offers go one after the other
   #wants;
   #answer = '';
@@ -134,6 +143,12 @@ export class Session extends EventTarget {
       audio: options.send?.audio ?? this.local.getAudioTracks().length > 0,
       video: options.send?.video ?? this.local.getVideoTracks().length > 0,
     };
+    this.#direct = new Direct({
+      tell: (message) => this.#send(message),
+      tracks: () => this.local.getTracks(),
+      iceServers: () => this.#iceServers,
+      changed: (stream, done) => this.#directChanged(stream, done),
+    });
     const { signal } = this.#gone;
     globalThis.addEventListener?.('pagehide', () => this.leave('page closed'), { signal });
     globalThis.addEventListener?.('online', () => this.#wake(), { signal });
@@ -181,7 +196,7 @@ export class Session extends EventTarget {
     else if (!on && track) {
       this.local.removeTrack(track);
       track.stop();
-      await this.#senders.video?.replaceTrack(null);
+      await this.#sendInstead('video', null);
     }
     this.#localChanged();
   }
@@ -228,12 +243,42 @@ export class Session extends EventTarget {
     }
     this.#adopt(track);
     if (this.#wants[track.kind]) {
-      await this.#senders[track.kind]?.replaceTrack(track);
+      await this.#sendInstead(track.kind, track);
     } else {
       this.#wants[track.kind] = true; // it was joined without: only a new connection can send it
       this.#rejoin(true);
     }
     this.#localChanged();
+  }
+
+  /** What is sent of a kind goes where media goes now: over the mixer, directly, or both while they look for a way. */
+  async #sendInstead(kind, track) {
+    if (!this.direct) await this.#senders[kind]?.replaceTrack(track);
+    await this.#direct.replace(kind, track);
+  }
+
+  /** Media goes to the other person directly (`stream`), or over the mixer again (null): then `done` ends the direct way. */
+  async #directChanged(stream, done) {
+    const [peer, senders] = [this.#peer, this.#senders];
+    for (const kind of ['audio', 'video']) {
+      const track = stream ? null : this.local.getTracks().find((t) => t.kind === kind) ?? null;
+      senders[kind]?.replaceTrack(track).catch(() => {}); // the connection is gone: the next one sends it
+    }
+    this.#emit('layout', this.view());
+    if (!stream) {
+      await this.#mixMoves(peer); // until then the other is still seen
+      done();
+    }
+    const received = stream?.getTracks() ?? peer?.getReceivers().map((r) => r.track).filter((t) => this.#senders[t.kind]) ?? [];
+    if (peer === this.#peer && this.direct === Boolean(stream)) for (const track of received) this.#receive(track);
+    this.#emit('local', { microphone: this.microphone, camera: this.camera, screen: this.screen });
+  }
+
+  /** Waits until the mixed picture moves again, a second and a half at most. */
+  async #mixMoves(peer) {
+    const frames = async () => [...(await peer.getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
+    const before = peer ? await frames() : 0;
+    for (let n = 0; n < 30 && peer === this.#peer && (await frames()) <= before; n += 1) await new Promise((resolve) => { setTimeout(resolve, 50); });
   }
 
   /** Say something to everyone in the room. False when there is no connection to say it on. */
@@ -260,9 +305,15 @@ export class Session extends EventTarget {
     return url.href;
   }
 
+  /** Media goes straight to the other person and back, not over the server. */
+  get direct() {
+    return this.#direct.on;
+  }
+
   /** One's own tile in the view one watches, in pixels of `canvas`: `{ x, y, width, height, canvas }`, or null. */
   tile(source = 'camera') {
     const view = this.view();
+    if (this.direct) return source === 'camera' ? corner(view?.canvas ?? { width: 1280, height: 720 }) : null;
     const tile = view?.tiles.find((t) => t.participant === this.id && (t.source ?? 'camera') === source);
     return tile ? { ...tile, canvas: view.canvas } : null;
   }
@@ -563,6 +614,7 @@ export class Session extends EventTarget {
   #hangUp() {
     for (const name of ['disconnected', 'connect', 'relay', 'events']) clearTimeout(this.#timers[name]);
     clearTimeout(this.#batch);
+    this.#direct.end();
     const [peer, socket] = [this.#peer, this.#socket];
     this.#peer = this.#socket = null;
     this.#senders = {};
@@ -641,7 +693,11 @@ export class Session extends EventTarget {
       if (detail.reason === 'empty') return this.#rejoin(); // it took us for gone
       return this.#dismissed('The room was ended.');
     }
-    if (type === 'room') this.#recognise();
+    if (type === 'direct') return this.#direct.handle(detail);
+    if (type === 'room') {
+      this.#recognise();
+      if (this.#options.direct !== false && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
+    }
     if (type === 'room' || type === 'layout') this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
     if (type === 'updated' && detail.participant?.id === this.id) this.#obey(detail.participant);
@@ -727,7 +783,7 @@ export class Session extends EventTarget {
 
   #lost(track) {
     this.local.removeTrack(track);
-    this.#senders[track.kind]?.replaceTrack(null).catch(() => {});
+    this.#sendInstead(track.kind, null).catch(() => {});
     this.#localChanged();
   }
 

@@ -243,6 +243,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         auto_create: config.rooms.auto_create,
         max_participants: config.rooms.max_participants as usize,
         max_viewers: config.rooms.max_viewers as usize,
+        direct_for_two: config.rooms.direct_for_two,
         max_rooms: config.rooms.max_rooms as usize,
         linger: config.rooms.linger(),
         counters: RoomCounters::default(),

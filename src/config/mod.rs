@@ -130,6 +130,10 @@ pub struct Recordings {
 pub struct Rooms {
     /// Make a room when its first participant joins.
     pub auto_create: bool,
+    /// Let players in by WHEP while nobody sends.
+    pub watch_empty: bool,
+    /// Let two who are alone in a room send to each other directly, where both can.
+    pub direct_for_two: bool,
     /// The most people in one room who send.
     pub max_participants: u32,
     /// The most in one room who only watch.
@@ -328,6 +332,8 @@ impl Default for Rooms {
     fn default() -> Self {
         Self {
             auto_create: true,
+            watch_empty: true,
+            direct_for_two: false,
             max_participants: 64,
             max_viewers: 2000,
             max_outputs: 16,

@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::rooms::{EventStream, News};
 use crate::id::{ParticipantId, RoomName};
 use crate::room::CHAT_MAX;
+use crate::room::direct::DirectNews;
 use crate::room::document::{ParticipantPatch, Role, RoomPatch};
 use crate::time::{self, Timestamp};
 
@@ -29,6 +30,8 @@ use crate::time::{self, Timestamp};
 const PING: Duration = Duration::from_secs(15);
 /// How long one message may take to leave: a reader slower than that is gone or hostile.
 const SEND: Duration = Duration::from_secs(10);
+/// Largest signal that is passed on to the other one of two: a description has some kilobytes.
+const SIGNAL_BYTES: usize = 32 * 1024;
 /// Messages a client may send at once, and a second in the long run.
 const MESSAGES_BURST: f64 = 40.0;
 const MESSAGES_PER_SECOND: f64 = 10.0;
@@ -87,6 +90,11 @@ impl Stream {
             tokio::select! {
                 event = events.rest.recv() => match event {
                     Ok(News::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
+                    Ok(News::To(id, text)) => {
+                        if self.caller.participant == Some(id) {
+                            self.send(socket, Message::text(text.as_ref())).await?;
+                        }
+                    }
                     // Whoever opened them by a session has no right to them without it.
                     Ok(News::Gone(id)) if self.caller.participant == Some(id) => {
                         return goodbye(close_code::NORMAL, "your session has ended");
@@ -148,7 +156,8 @@ impl Stream {
             Some("update") => self.update(message).await,
             Some("layout") => self.layout(message).await,
             Some("chat") => self.chat(message).await,
-            _ => Err("`type` must be `update`, `layout` or `chat`".to_owned()),
+            Some("direct") => self.direct(message).await,
+            _ => Err("`type` must be `update`, `layout`, `chat` or `direct`".to_owned()),
         }
     }
 
@@ -183,6 +192,19 @@ impl Stream {
             return Err(format!("`text` must have 1 to {CHAT_MAX} characters"));
         }
         self.app.rooms().chat(&self.room, self.caller.participant, text).await.map_err(|error| error.to_string())
+    }
+
+    async fn direct(&self, mut message: Map<String, Value>) -> Result<(), String> {
+        let me = self.caller.participant.ok_or("open the events with `?session=` to go direct")?;
+        let news = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
+            (Some(signal), _) if signal.to_string().len() <= SIGNAL_BYTES => DirectNews::Signal(signal),
+            (Some(_), _) => return Err(format!("a `signal` has at most {SIGNAL_BYTES} bytes")),
+            (None, Some("able")) => DirectNews::Able,
+            (None, Some("connected")) => DirectNews::Connected,
+            (None, Some("failed")) => DirectNews::Failed,
+            _ => return Err("say a `signal`, or a `state`: `able`, `connected` or `failed`".to_owned()),
+        };
+        self.app.rooms().direct(&self.room, me, news).await.map_err(|error| error.to_string())
     }
 
     /// Whether the caller has this role: by what it showed at first, or by now as the participant it is.

@@ -24,7 +24,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may tell apart; each has a heading in the docs.
-pub const KINDS: [&str; 26] = [
+pub const KINDS: [&str; 28] = [
     "unauthorized",
     "forbidden",
     "offer",
@@ -32,7 +32,9 @@ pub const KINDS: [&str; 26] = [
     "fragment",
     "entity-tag",
     "no-session",
+    "event-streams",
     "no-room",
+    "no-publisher",
     "no-participant",
     "no-view",
     "no-recording",
@@ -214,6 +216,9 @@ impl From<RoomError> for Problem {
             RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),
             RoomError::NoParticipant(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-participant", detail),
             RoomError::NoSession => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
+            RoomError::NoStream => Self::of_kind(StatusCode::NOT_FOUND, "event-streams", detail),
+            RoomError::TooManyStreams => Self::of_kind(StatusCode::CONFLICT, "event-streams", detail),
+            RoomError::NoPublisher(_) => Self::of_kind(StatusCode::CONFLICT, "no-publisher", detail).retry_after(busy),
             RoomError::NoIfMatch => Self::of_kind(StatusCode::PRECONDITION_REQUIRED, "entity-tag", detail),
             RoomError::StaleTag => Self::of_kind(StatusCode::PRECONDITION_FAILED, "entity-tag", detail),
             RoomError::TooManyRooms(_) => Self::overloaded(detail).retry_after(Duration::from_secs(10)),

@@ -107,6 +107,10 @@ pub struct AudioTick {
     /// The minus-one of those who talk, instead of both and as good as they get it; None while nobody else does: send
     /// them nothing. In order.
     pub own: Vec<(ParticipantId, Option<EncodedPacket>)>,
+    /// Who is heard in this tick, in order, each with its level in -dBov; of a crowd the loudest.
+    pub heard: Vec<(ParticipantId, u8)>,
+    /// The same of all ticks of the thin packet that ends with this tick.
+    pub heard_thin: Vec<(ParticipantId, u8)>,
 }
 
 impl AudioTick {
@@ -118,6 +122,14 @@ impl AudioTick {
         match self.thin_listeners.binary_search(&listener) {
             Ok(_) => self.thin.as_ref(),
             Err(_) => self.everyone.as_ref(),
+        }
+    }
+
+    /// Who is heard in what this listener is sent, itself included.
+    pub fn heard_by(&self, listener: ParticipantId) -> &[(ParticipantId, u8)] {
+        match self.thin_listeners.binary_search(&listener) {
+            Ok(_) => &self.heard_thin,
+            Err(_) => &self.heard,
         }
     }
 

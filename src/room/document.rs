@@ -332,6 +332,15 @@ pub struct StreamDocument {
     pub subscribers: usize,
 }
 
+/// Who is on the two sides of a room's streams: as much as those are told who only watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audience {
+    /// Something is sent that can be seen or heard.
+    pub publishing: bool,
+    /// How many only receive.
+    pub viewers: usize,
+}
+
 /// Changes to a room; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]

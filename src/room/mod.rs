@@ -7,6 +7,7 @@
 //! [`Room::poll_timeout`] or the next input. What the mixer is to do is derived anew from the people after each input
 //! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
 
+pub mod direct;
 pub mod document;
 pub mod inputs;
 mod levels;
@@ -19,6 +20,7 @@ mod traffic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::direct::Direct;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::outputs::Outputs;
@@ -62,6 +64,8 @@ struct Person {
     leaving: Option<StreamKey>,
     /// What it is asked to send.
     ask: Ask,
+    /// It gets from the other one what it would get from the mixer.
+    direct: bool,
 }
 
 /// One thing a participant sends.
@@ -115,6 +119,7 @@ pub struct Room {
     routes: Vec<Route>,
     outputs: Outputs,
     inputs: Inputs,
+    direct: Direct,
     effects: VecDeque<Effect>,
 }
 
@@ -146,6 +151,7 @@ impl Room {
             routes: Vec::new(),
             outputs: Outputs::default(),
             inputs: Inputs::default(),
+            direct: Direct::default(),
             effects: VecDeque::new(),
         }
     }
@@ -195,10 +201,15 @@ impl Room {
                 chooser: Chooser::new(self.settings.ladder.costs(), now),
                 leaving: None,
                 ask: Ask::default(),
+                direct: false,
             },
         );
         self.empty_since = None;
         self.need_mixer(now);
+        if self.direct.is_wanted() {
+            // Those who were alone are not to be so when the one who comes is connected.
+            self.refresh();
+        }
         Ok(Admitted { participant, sources: admitted })
     }
 
@@ -265,6 +276,7 @@ impl Room {
             Input::MixerLost => self.mixer_lost(now),
             Input::Output(output, news) => self.output_news(now, output, news),
             Input::Input(input, news) => self.input_news(now, input, news),
+            Input::Direct(participant, news) => self.direct_news(participant, news),
             Input::Update(participant, patch) => self.update(now, participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),
@@ -286,7 +298,10 @@ impl Room {
         let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
         let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
         let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
-        [linger, rested, self.asks, self.outputs.timeout(), self.inputs.timeout()].into_iter().flatten().min()
+        [linger, rested, self.asks, self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The room as the outside sees it.
@@ -408,6 +423,7 @@ impl Room {
 
     fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
         self.input_left(participant);
+        self.direct.forget(participant);
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
@@ -527,6 +543,7 @@ impl Room {
         }
         self.output_timeout(now);
         self.input_timeout(now);
+        self.direct_timeout(now);
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {
             return;

@@ -7,15 +7,25 @@ use crate::id::{ParticipantId, ViewName};
 use crate::layout::{Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
-use crate::room::document::{Event, TileDocument, ViewDocument};
+use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
 use crate::tier::uplink::{SOUND, deserved};
 
 impl Room {
+    /// Who sends and who watches, of those whose connection is up.
+    pub fn audience(&self) -> Audience {
+        let connected = || self.people.values().filter(|person| person.connected);
+        Audience {
+            publishing: connected().any(|person| person.sources.iter().any(|source| source.codec.is_some())),
+            viewers: connected().filter(|person| person.sources.is_empty()).count(),
+        }
+    }
+
     /// Derives everything anew and tells what differs.
     pub(super) fn refresh(&mut self) {
         if self.ended {
             return;
         }
+        self.follow_direct();
         let scene = self.derive_scene();
         if scene != self.scene {
             let moved = view_document(&scene) != view_document(&self.scene);
@@ -88,7 +98,7 @@ impl Room {
                 .collect(),
             listeners: here()
                 .filter_map(|(id, person)| {
-                    let quality = person.receives_audio?.with(person.tier());
+                    let quality = person.receives_audio.filter(|_| !person.direct)?.with(person.tier());
                     Some(Listener { participant: *id, quality })
                 })
                 .collect(),
@@ -130,7 +140,7 @@ impl Room {
                 participant: *participant,
                 video: person.stream().and_then(|key| self.serials.get(&key).copied()),
                 leaving: person.leaving.as_ref().and_then(|key| self.serials.get(key).copied()),
-                audio: person.receives_audio.is_some(),
+                audio: person.receives_audio.is_some() && !person.direct,
             })
             .collect();
         if routes == self.routes {
@@ -189,7 +199,7 @@ impl Person {
     }
 
     pub(super) fn stream(&self) -> Option<StreamKey> {
-        let codec = self.receives_video.filter(|_| self.connected && self.tier() != Tier::Audio)?;
+        let codec = self.receives_video.filter(|_| self.connected && !self.direct && self.tier() != Tier::Audio)?;
         Some(StreamKey { view: ViewName::program(), codec, tier: self.tier() })
     }
 }

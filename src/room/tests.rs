@@ -29,6 +29,7 @@ fn settings(max: usize) -> RoomSettings {
         max_viewers: max,
         max_outputs: 3,
         max_inputs: 2,
+        direct_for_two: false,
         linger: LINGER,
         permanent: false,
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::direct::{DirectEvent, DirectNews};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::inputs::InputNews;
 use super::outputs::OutputNews;
@@ -34,6 +35,8 @@ pub struct RoomSettings {
     pub max_outputs: usize,
     /// How many inputs may run.
     pub max_inputs: usize,
+    /// Whether two who are alone may send to each other directly.
+    pub direct_for_two: bool,
     /// How long the mixer, and a room made by a join, outlive the last leave.
     pub linger: Duration,
     /// Stays when empty, until it is deleted.
@@ -118,6 +121,8 @@ pub enum Input {
     Output(OutputId, OutputNews),
     /// News of an input.
     Input(InputId, InputNews),
+    /// What a client says about going direct.
+    Direct(ParticipantId, DirectNews),
     /// Somebody changes a participant.
     Update(ParticipantId, ParticipantPatch),
     /// Somebody changes the room.
@@ -161,6 +166,8 @@ pub enum Effect {
     Close(ParticipantId),
     /// Tell everyone who listens to events.
     Event(u64, Event),
+    /// Tell one participant about going direct, and nobody else.
+    Tell(ParticipantId, DirectEvent),
     /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
     Levels(Vec<LevelDocument>),
     /// The room is over: forget it.

@@ -125,6 +125,8 @@ pub struct Section {
     pub kind: SectionKind,
     /// The m-line's port: 0 is rejected, unless `bundle_only`.
     pub port: u16,
+    /// RTP that DTLS keys (RFC 5764); RFC 8829 section 5.1.2 wants all its names to be taken.
+    pub secure: bool,
     /// Which way media goes.
     pub direction: Direction,
     /// Only there inside the bundle (RFC 9143).
@@ -259,8 +261,10 @@ impl Offer {
         if drafts.is_empty() {
             return Err(OfferError::NoMedia);
         }
-        // The transport is that of the first section that is not rejected: all are bundled to it.
-        let tagged = drafts.iter().find(|draft| !draft.section.is_rejected()).unwrap_or(&drafts[0]);
+        // All are bundled to the transport of the group's first section (RFC 9143 section 7.2).
+        let alive = || drafts.iter().filter(|draft| !draft.section.is_rejected());
+        let first = bundle.first().and_then(|mid| alive().find(|draft| draft.section.mid == *mid));
+        let tagged = first.or_else(|| alive().next()).unwrap_or(&drafts[0]);
         let of = |pick: fn(&Transport) -> &Option<String>| {
             pick(&tagged.transport).clone().or_else(|| pick(&session).clone())
         };
@@ -290,6 +294,9 @@ impl Offer {
                 return Err(OfferError::SameMid { mid: section.mid.clone() });
             }
             let media = matches!(section.kind, SectionKind::Audio | SectionKind::Video);
+            if media && section.is_active() && !section.secure {
+                return Err(OfferError::Insecure { mid: section.mid.clone() });
+            }
             if media && section.is_active() && !section.rtcp_mux {
                 return Err(OfferError::NoRtcpMux { mid: section.mid.clone() });
             }
@@ -327,7 +334,7 @@ impl Draft {
         };
         // The port may be followed by a number of ports: `9/2`.
         let port = words.next()?.split('/').next()?.parse().ok()?;
-        words.next()?;
+        let protocol = words.next()?;
         let mut formats = Vec::new();
         for format in words.filter_map(|word| word.parse().ok()).filter(|format| *format <= 127_u8) {
             if !formats.contains(&format) {
@@ -338,6 +345,7 @@ impl Draft {
             mid: index.to_string(),
             kind,
             port,
+            secure: protocol.ends_with("RTP/SAVPF") || protocol.ends_with("RTP/SAVP"),
             direction: Direction::SendRecv,
             bundle_only: false,
             codecs: Vec::new(),

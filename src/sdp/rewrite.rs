@@ -43,11 +43,21 @@ fn is_candidate(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates"
 }
 
-/// Takes the fingerprints out of an offer that are not sha-256: the DTLS library gives up at the first other one.
+/// Takes the fingerprints out of an offer that are not sha-256, for the DTLS library gives up at the first other one, and
+/// writes the others as it knows them: RFC 8122 section 5 lets names and digits be in capitals or not.
 pub fn keep_sha256(offer: &str) -> String {
-    let foreign = |line: &str| {
-        let value = line.strip_prefix("a=fingerprint:");
-        value.is_some_and(|v| !v.trim_start().get(..8).is_some_and(|hash| hash.eq_ignore_ascii_case("sha-256 ")))
-    };
-    lines(offer).filter(|(_, line)| !foreign(line)).flat_map(|(_, line)| [line, "\r\n"]).collect()
+    let mut out = String::with_capacity(offer.len());
+    for (_, line) in lines(offer) {
+        let Some(fingerprint) = line.strip_prefix("a=fingerprint:") else {
+            out.extend([line, "\r\n"]);
+            continue;
+        };
+        let mut words = fingerprint.split_whitespace();
+        if let (Some(hash), Some(digits)) = (words.next(), words.next())
+            && hash.eq_ignore_ascii_case("sha-256")
+        {
+            out.extend(["a=fingerprint:sha-256 ", &digits.to_ascii_uppercase(), "\r\n"]);
+        }
+    }
+    out
 }

@@ -211,6 +211,7 @@ fn what_is_wrong_is_said_with_what_to_do() {
         (CHROMIUM.replace("actpass", "holdconn"), "a=setup:holdconn"),
         (without("a=group"), "max-bundle"),
         (CHROMIUM.replace("BUNDLE 0 1", "BUNDLE 0"), "max-bundle"),
+        (CHROMIUM.replace("UDP/TLS/RTP/SAVPF", "RTP/AVPF"), "`0` is not encrypted"),
         (without("a=rtcp-mux"), "`0` has no a=rtcp-mux"),
         (CHROMIUM.replace("a=mid:1", "a=mid:0"), "two m-sections have the mid `0`"),
         (CHROMIUM.replace("a=sendrecv", "a=inactive"), "neither sends nor receives"),
@@ -296,6 +297,8 @@ fn only_sha_256_is_kept() {
     assert!(AIORTC.contains("sha-384") && !kept.contains("sha-384"));
     assert_eq!(kept.matches("sha-256").count(), 2);
     assert_eq!(Offer::parse(&kept).expect("still good").fingerprints.len(), 1);
+    let written = keep_sha256("v=0\na=fingerprint: SHA-256  ab:CD \na=fingerprint:sha-2567 00\na=fingerprint:\n");
+    assert_eq!(written, "v=0\r\na=fingerprint:sha-256 AB:CD\r\n");
 }
 
 fn read_everything(text: &str) {

@@ -7,7 +7,9 @@
 
 mod bots;
 mod broadcast;
+mod clients;
 mod contract;
+mod direct;
 mod faults;
 mod http;
 mod inputs;

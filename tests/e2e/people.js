@@ -511,6 +511,7 @@
   }
 
   globalThis.people = {
-    COLOURS, TONES, Person, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round, wayOf,
+    COLOURS, TONES, Person, camera, microphone, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
+    wayOf,
   };
 })();

@@ -10,6 +10,8 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
+import * as clients from './scenarios/clients.mjs';
+import * as direct from './scenarios/direct.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
 import * as inputs from './scenarios/inputs.mjs';
@@ -25,7 +27,8 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound, ...studio, ...uplink, ...web,
+  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound,
+  ...studio, ...uplink, ...web,
 };
 
 const { values, positionals } = parseArgs({

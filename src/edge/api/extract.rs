@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::App;
 use crate::edge::library::FileName;
 use crate::edge::problem::Problem;
+use crate::edge::rooms::RoomError;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 
 /// How much of a body that is too large is still read and thrown away: a caller that is still sending when we hang up
@@ -104,6 +105,8 @@ pub(super) struct Recording(pub(super) FileName);
 pub(super) struct Injected(pub(super) InputId);
 /// The session's secret of the path.
 pub(super) struct Secret(pub(super) String);
+/// The event stream of the path.
+pub(super) struct Stream(pub(super) u32);
 
 impl FromRequestParts<App> for RoomOf {
     type Rejection = Problem;
@@ -152,6 +155,15 @@ impl FromRequestParts<App> for Secret {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         param(parts, app, "secret").await.map(Self)
+    }
+}
+
+impl FromRequestParts<App> for Stream {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        // A text that is no number names nothing that is there.
+        param(parts, app, "stream").await.map(Self).map_err(|_| RoomError::NoStream.into())
     }
 }
 

@@ -11,6 +11,7 @@ mod inputs;
 mod library;
 mod outputs;
 mod participants;
+mod player;
 mod ranges;
 mod rooms;
 mod routes;
@@ -22,7 +23,6 @@ mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -66,7 +66,9 @@ struct Shared {
     admission: Mutex<Admission>,
     session_requests: Mutex<Rate>,
     ice_servers: IceServers,
-    draining: AtomicBool,
+    /// Whether players are let in while nobody sends.
+    watch_empty: bool,
+    draining: CancellationToken,
     closing: CancellationToken,
 }
 
@@ -91,14 +93,15 @@ impl App {
                 config.limits.session_requests_burst,
             )),
             ice_servers,
-            draining: AtomicBool::new(false),
+            watch_empty: config.rooms.watch_empty,
+            draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         }))
     }
 
     /// Takes no more joins: they are answered 503, and so is `/readyz`.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
+        self.0.draining.cancel();
     }
 
     /// Closes what is still open: WebSockets say goodbye, [`serve`] returns when its connections are done.
@@ -108,7 +111,7 @@ impl App {
     }
 
     fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::Relaxed)
+        self.0.draining.is_cancelled()
     }
 
     fn request_time(&self) -> Duration {
@@ -149,7 +152,7 @@ pub fn router(app: &App) -> Router {
         router = router.route(path, handler);
     }
     router
-        .fallback(super::web::asset)
+        .fallback(routes::elsewhere)
         .layer(middleware::from_fn_with_state(app.clone(), around))
         .with_state(app.clone())
 }

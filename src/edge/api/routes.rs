@@ -9,20 +9,20 @@ use axum::handler::Handler;
 use axum::http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderName,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, inputs, library, outputs, participants, rooms, service, sessions};
+use super::{App, guard, inputs, library, outputs, participants, player, rooms, service, sessions};
 use crate::edge::problem::Problem;
 use crate::edge::{events, hls, web};
 use crate::room::document::Role;
 
-/// What pages of other origins may send.
-const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, If-Range, Link, Range";
+/// What pages of other origins may send. Some WHIP clients send the entity tag as `ETag`: they are to get an answer to it.
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, ETag, If-Match, If-None-Match, If-Range, Link, Range";
 /// What a WHIP or WHEP POST takes (RFC 9725 §4.2).
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 /// Who may call a route.
@@ -68,6 +68,8 @@ const FILE: &str = "/v1/recordings/{file}";
 const INPUTS: &str = "/v1/rooms/{room}/inputs";
 const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
 const SESSION: &str = "/v1/sessions/{secret}";
+const PLAYER: &str = "/v1/sessions/{secret}/events";
+const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
 
 /// All routes.
 pub(super) fn table() -> Vec<Route> {
@@ -82,6 +84,9 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, SESSION, Secret, sessions::get),
         route(Method::PATCH, SESSION, Secret, sessions::patch),
         route(Method::DELETE, SESSION, Secret, sessions::delete),
+        route(Method::POST, PLAYER, Secret, player::open),
+        route(Method::GET, PLAYER_STREAM, Secret, player::listen),
+        route(Method::DELETE, PLAYER_STREAM, Secret, player::close),
         route(Method::GET, "/v1/rooms", Server(Operator), rooms::list),
         route(Method::POST, "/v1/rooms", Server(Operator), rooms::create),
         route(Method::GET, ROOM, Room(Viewer), rooms::get),
@@ -119,6 +124,19 @@ pub(super) fn table() -> Vec<Route> {
     ]
 }
 
+/// Every path that is no route: one with a slash too many is told where to go, with 307, so that a POST stays one (RFC 9725
+/// section 4.5); else it is a file of the page, or nothing.
+pub(super) async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let path = uri.path().trim_end_matches('/');
+    // Only below paths of ours: `//host/` would be another server.
+    let ours = ["/whip/", "/whep/", "/v1/"].iter().any(|prefix| path.starts_with(prefix));
+    if ours && path.len() < uri.path().len() {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Redirect::temporary(&format!("{path}{query}")).into_response();
+    }
+    web::asset(method, uri, headers).await
+}
+
 /// The table as axum takes it: one method router a path, each handler behind its guard, with OPTIONS and 405.
 pub(super) fn by_path(app: &App) -> BTreeMap<&'static str, MethodRouter<App>> {
     let mut paths: BTreeMap<&'static str, (Vec<Method>, MethodRouter<App>)> = BTreeMap::new();
@@ -152,7 +170,9 @@ fn options(path: &str, allow: &str) -> HeaderMap {
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allow);
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-    if path == SESSION {
+    if path == PLAYER {
+        headers.insert(ACCEPT_POST, HeaderValue::from_static("application/json"));
+    } else if path == SESSION {
         headers.insert(ACCEPT_PATCH, HeaderValue::from_static(sessions::ACCEPTED_PATCHES));
     } else if [PARTICIPANTS, "/whip/{room}", "/whep/{room}"].contains(&path) {
         headers.insert(ACCEPT_POST, HeaderValue::from_static(sessions::SDP));

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::extract::{self, RoomOf, Secret};
-use super::{App, Caller, admission, guard};
+use super::routes::ACCEPT_POST;
+use super::{App, Caller, admission, guard, player};
 use crate::edge::peer::Answer;
 use crate::edge::problem::Problem;
 use crate::edge::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
@@ -87,7 +88,7 @@ pub(super) async fn whep(
 
 /// `GET` and `HEAD` of /whip and /whep: nothing but what they take. WHEP players ask so whether there is one.
 pub(super) async fn endpoint() -> impl IntoResponse {
-    (StatusCode::OK, [(CONTENT_TYPE, SDP), (ACCEPT, SDP)])
+    (StatusCode::OK, [(CONTENT_TYPE, SDP), (ACCEPT, SDP), (ACCEPT_POST, SDP)])
 }
 
 async fn enter(
@@ -122,17 +123,20 @@ async fn try_enter(
         return Err(Problem::draining());
     }
     if extract::media_type(&parts.headers) != SDP {
-        return Err(Problem::unsupported_media_type(SDP));
+        return Err(Problem::unsupported_media_type(SDP).with(ACCEPT_POST, HeaderValue::from_static(SDP)));
     }
     let options = options(caller, door, extract::query(&parts)?)?;
     let receives_only = options.door == Door::Whep && door != Door::Whep;
     let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, app).await?;
     let ticket = admit(app, caller).await?;
+    if door == Door::Whep && !app.0.watch_empty && !is_publishing(app, room).await {
+        return Err(RoomError::NoPublisher(room.clone()).into());
+    }
     match app.rooms().join(room, &offer, options).await {
         Ok(joined) => {
             ticket.answered(&joined.secret);
             tracing::info!(%room, participant = %joined.participant, "joined");
-            Ok(created(app, &parts, joined))
+            Ok(created(app, &parts, door, joined))
         }
         Err(RoomError::Door(_)) if receives_only => Err(Problem::of_kind(
             StatusCode::FORBIDDEN,
@@ -141,6 +145,11 @@ async fn try_enter(
         )),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether something is sent in a room, which may not be there.
+async fn is_publishing(app: &App, room: &RoomName) -> bool {
+    app.rooms().audience(room).await.is_ok_and(|audience| audience.borrow().publishing)
 }
 
 fn options(caller: &Caller, door: Door, query: JoinQuery) -> Result<JoinOptions, Problem> {
@@ -217,7 +226,7 @@ async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<Ticket<'a>, Problem>
     Ok(Ticket { app, ticket: Some(ticket) })
 }
 
-fn created(app: &App, parts: &Parts, joined: Joined) -> Response {
+fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     let mut response = (StatusCode::CREATED, joined.answer).into_response();
     let headers = response.headers_mut();
     let text = |text: String| HeaderValue::from_str(&text).expect("secrets, ids and entity tags are header text");
@@ -228,6 +237,9 @@ fn created(app: &App, parts: &Parts, joined: Joined) -> Response {
     headers.insert(PARTICIPANT, text(joined.participant.to_string()));
     for link in app.0.ice_servers.links(host(&parts.headers).as_deref(), time::unix_seconds()) {
         headers.append(LINK, HeaderValue::from_str(&link).expect("hosts, addresses and URIs are header text"));
+    }
+    if door == Door::Whep {
+        headers.append(LINK, text(player::link(&joined.secret)));
     }
     response
 }
@@ -288,13 +300,14 @@ pub(super) async fn delete(
 }
 
 /// Whether the caller does not ask too often (RFC 9725 section 5 wants a limit on what follows a join, too).
-fn unhurried(app: &App, parts: &Parts) -> Result<(), Problem> {
+pub(super) fn unhurried(app: &App, parts: &Parts) -> Result<(), Problem> {
     let taken = app.0.session_requests.lock().take(guard::address(parts), time::now());
     taken.map_err(|wait| {
         Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-requests",
-            "too many requests to sessions from your address in a short time; wait as long as Retry-After says, and send              candidates together",
+            "too many requests to sessions from your address in a short time; wait as long as Retry-After says, and send \
+             candidates together",
         )
         .retry_after(wait)
     })

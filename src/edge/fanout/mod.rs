@@ -6,6 +6,7 @@
 //! The fan-out pushes and never waits. Either a writer waits for one subscriber's packets with [`Subscriber::next`], or whoever
 //! serves many is told by a [`Bell`] and takes them with [`Subscriber::pop`].
 
+mod contributors;
 mod queue;
 mod recent;
 mod rewrite;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub use self::contributors::{Contributor, Contributors};
 use self::queue::{Pushed, Queue};
 pub use self::recent::Recent;
 pub use self::rewrite::{Header, Rewriter};
@@ -27,8 +29,8 @@ use crate::time::Timestamp;
 /// What a subscriber's writer sends next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outgoing {
-    /// A packet of sound.
-    Audio(EncodedPacket),
+    /// A packet of sound, and who is heard in it.
+    Audio(EncodedPacket, Contributors),
     /// A packet of video.
     Video {
         /// The packet.
@@ -129,8 +131,8 @@ impl Subscriber {
     }
 
     /// Queues a packet of sound; the oldest leaves when there are too many.
-    pub fn push_audio(&self, packet: &EncodedPacket) {
-        let pushed = self.queue.lock().push_audio(packet);
+    pub fn push_audio(&self, packet: &EncodedPacket, heard: &Contributors) {
+        let pushed = self.queue.lock().push_audio(packet, heard);
         if pushed.dropped > 0 {
             self.audio_dropped.fetch_add(pushed.dropped, Ordering::Relaxed);
         }
@@ -151,7 +153,7 @@ impl Subscriber {
 
     /// The next packet of sound to send, if there is one; video waits.
     pub fn pop_audio(&self) -> Option<Outgoing> {
-        self.queue.lock().pop_audio().map(Outgoing::Audio)
+        self.queue.lock().pop_audio()
     }
 
     /// Waits for the next packet to send; sound goes first. For one writer.
@@ -233,7 +235,7 @@ mod tests {
         recent.push(&packet(0, true));
         subscriber.push_video(1, &packet(0, true), &recent, now);
         subscriber.switched().await;
-        subscriber.push_audio(&packet(0, true));
+        subscriber.push_audio(&packet(0, true), &Contributors::none());
         subscriber.resume();
         let old = Recent::default();
         subscriber.push_video(1, &packet(3_000, false), &old, now);

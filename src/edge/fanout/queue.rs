@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Outgoing, Recent};
+use super::{Contributors, Outgoing, Recent};
 use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
@@ -22,7 +22,7 @@ const ASK_AGAIN: u32 = VIDEO_CLOCK;
 pub(super) struct Queue {
     open: bool,
     video: VecDeque<Waiting>,
-    audio: VecDeque<EncodedPacket>,
+    audio: VecDeque<(EncodedPacket, Contributors)>,
     /// The stream that is to flow.
     wanted: Option<u32>,
     /// The stream whose packets are taken; None while a keyframe is waited for.
@@ -116,31 +116,33 @@ impl Queue {
         pushed
     }
 
-    pub(super) fn push_audio(&mut self, packet: &EncodedPacket) -> Pushed {
+    pub(super) fn push_audio(&mut self, packet: &EncodedPacket, heard: &Contributors) -> Pushed {
         let mut pushed = Pushed::default();
         if !self.open {
             return pushed;
         }
-        let is_old = |waiting: &EncodedPacket| packet.timestamp.wrapping_sub(waiting.timestamp) > AUDIO_AGE_MAX;
+        let is_old = |(waiting, _): &(EncodedPacket, Contributors)| {
+            packet.timestamp.wrapping_sub(waiting.timestamp) > AUDIO_AGE_MAX
+        };
         while self.audio.len() == AUDIO_MAX || self.audio.front().is_some_and(is_old) {
             self.audio.pop_front();
             pushed.dropped += 1;
         }
-        self.audio.push_back(packet.clone());
+        self.audio.push_back((packet.clone(), heard.clone()));
         pushed.queued = true;
         pushed
     }
 
     pub(super) fn pop(&mut self) -> Option<Outgoing> {
-        self.pop_audio().map(Outgoing::Audio).or_else(|| {
+        self.pop_audio().or_else(|| {
             let Waiting { packet, resumes, .. } = self.video.pop_front()?;
             self.within_frame = !packet.marker;
             Some(Outgoing::Video { packet, resumes })
         })
     }
 
-    pub(super) fn pop_audio(&mut self) -> Option<EncodedPacket> {
-        self.audio.pop_front()
+    pub(super) fn pop_audio(&mut self) -> Option<Outgoing> {
+        self.audio.pop_front().map(|(packet, heard)| Outgoing::Audio(packet, heard))
     }
 
     pub(super) fn has_video(&self) -> bool {
@@ -210,7 +212,7 @@ mod tests {
         fn pop(&mut self) -> Option<(u32, bool)> {
             match self.queue.pop()? {
                 Outgoing::Video { packet, resumes } => Some((packet.timestamp, resumes)),
-                Outgoing::Audio(_) => panic!("no sound was pushed"),
+                Outgoing::Audio(..) => panic!("no sound was pushed"),
             }
         }
     }
@@ -225,7 +227,7 @@ mod tests {
         let mut fan_out = FanOut::default();
         fan_out.queue.want(Some(1));
         assert_eq!(fan_out.push(1, 0, true), NOTHING);
-        assert_eq!(fan_out.queue.push_audio(&packet(0, true)), NOTHING);
+        assert_eq!(fan_out.queue.push_audio(&packet(0, true), &Contributors::none()), NOTHING);
         assert_eq!(fan_out.pop(), None);
     }
 
@@ -317,10 +319,10 @@ mod tests {
         let mut fan_out = FanOut::open(1);
         fan_out.push(1, 0, true);
         for tick in 0..AUDIO_MAX as u32 + 3 {
-            let pushed = fan_out.queue.push_audio(&packet(tick, true));
+            let pushed = fan_out.queue.push_audio(&packet(tick, true), &Contributors::none());
             assert_eq!(pushed.dropped, u64::from(tick >= AUDIO_MAX as u32));
         }
-        assert_eq!(fan_out.queue.pop(), Some(Outgoing::Audio(packet(3, true))));
+        assert_eq!(fan_out.queue.pop(), Some(Outgoing::Audio(packet(3, true), Contributors::none())));
     }
 
     #[derive(Debug, Clone)]

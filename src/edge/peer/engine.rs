@@ -36,6 +36,8 @@ pub(super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub(super) const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 pub(super) const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 pub(super) const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+/// How loud those are who are heard in a mix (RFC 6465).
+pub(super) const HEARD_LEVELS: &str = "urn:ietf:params:rtp-hdrext:csrc-audio-level";
 pub(super) const ORIENTATION: &str = "urn:3gpp:video-orientation";
 /// See libwebrtc's docs/native-code/rtp-hdrext/color-space.
 pub(super) const COLOUR_SPACE: &str = "http://www.webrtc.org/experiments/rtp-hdrext/color-space";
@@ -138,6 +140,7 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
             (RID, &[Kind::Video]),
             (REPAIRED_RID, &[Kind::Video]),
             (AUDIO_LEVEL, &[Kind::Audio]),
+            (HEARD_LEVELS, &[Kind::Audio]),
             (ORIENTATION, &[Kind::Video]),
             (COLOUR_SPACE, &[Kind::Video]),
             (TRANSPORT_CC, &[Kind::Audio, Kind::Video]),

@@ -48,11 +48,14 @@ impl Ssrcs {
 pub(super) struct Output {
     track: Arc<TrackLocalStaticRTP>,
     rewriter: Rewriter,
+    /// Id of the extension that tells how loud those are who are heard.
+    levels: Option<u8>,
     pub(super) format: Format,
 }
 
 impl Output {
-    pub(super) fn new(format: Format, ssrcs: Ssrcs, sends: bool) -> Self {
+    /// `levels` is the id of the extension that tells how loud those are who are heard.
+    pub(super) fn new(format: Format, levels: Option<u8>, ssrcs: Ssrcs, sends: bool) -> Self {
         let ssrc = if format.codec.kind() == Kind::Audio { ssrcs.audio } else { ssrcs.video };
         let header = Header {
             ssrc,
@@ -63,6 +66,7 @@ impl Output {
         Self {
             track: Arc::new(TrackLocalStaticRTP::new(engine::track_out(&format, ssrc, sends))),
             rewriter: Rewriter::new(header, format.codec),
+            levels,
             format,
         }
     }
@@ -102,15 +106,20 @@ pub(super) async fn write(
         };
         let ready = {
             let mut outputs = outputs.lock();
-            let (output, packet, resumes) = match &outgoing {
-                Outgoing::Audio(packet) => (outputs.audio.as_mut(), packet, false),
-                Outgoing::Video { packet, resumes } => (outputs.video.as_mut(), packet, *resumes),
-            };
-            output.map(|output| (output.track(), output.rewriter.rewrite(packet, resumes)))
+            match &outgoing {
+                Outgoing::Audio(packet, heard) => outputs.audio.as_mut().map(|output| {
+                    let mut packet = output.rewriter.rewrite(packet, false);
+                    heard.write(&mut packet.header, output.levels);
+                    (output.track(), packet)
+                }),
+                Outgoing::Video { packet, resumes } => {
+                    outputs.video.as_mut().map(|output| (output.track(), output.rewriter.rewrite(packet, *resumes)))
+                }
+            }
         };
         let Some((track, packet)) = ready else { continue };
         match outgoing {
-            Outgoing::Audio(_) => pacer.lock().sound(packet.payload.len(), time::now()),
+            Outgoing::Audio(..) => pacer.lock().sound(packet.payload.len(), time::now()),
             Outgoing::Video { resumes, .. } => {
                 if resumes {
                     beginning.set(packet.header.sequence_number);

@@ -259,12 +259,12 @@ impl Task {
         let audio = taken.audio_out.clone().filter(|_| !has_audio);
         let video = taken.video_out.clone().filter(|_| !has_video);
         if let Some(format) = audio {
-            let output = Output::new(format, self.ssrcs, self.sends);
+            let output = Output::new(format, taken.extension(engine::HEARD_LEVELS), self.ssrcs, self.sends);
             self.pc.add_track(output.track() as Arc<dyn TrackLocal>).await?;
             self.outputs.lock().audio = Some(output);
         }
         if let Some(format) = video {
-            let output = Output::new(format, self.ssrcs, self.sends);
+            let output = Output::new(format, taken.extension(engine::HEARD_LEVELS), self.ssrcs, self.sends);
             self.pc.add_track(output.track() as Arc<dyn TrackLocal>).await?;
             self.outputs.lock().video = Some(output);
         }

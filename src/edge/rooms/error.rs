@@ -55,6 +55,15 @@ pub enum RoomError {
     /// The entity tag is of an older ICE session.
     #[error("the entity tag is not that of the current ICE session: use the newest, or restart ICE with `If-Match: *`")]
     StaleTag,
+    /// A player that is not to wait in a room where nobody sends.
+    #[error("nobody sends in the room `{0}` yet: try again in a moment")]
+    NoPublisher(RoomName),
+    /// No such event stream.
+    #[error("there is no such event stream: it ended, or never was; POST to the session's events for a new one")]
+    NoStream,
+    /// As many event streams as a session may have.
+    #[error("this session has as many event streams as it may: DELETE one first")]
+    TooManyStreams,
     /// As many rooms as the configuration allows.
     #[error("this server has as many rooms as it may ({0}): try again later")]
     TooManyRooms(usize),

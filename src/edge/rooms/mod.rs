@@ -7,6 +7,7 @@
 mod error;
 mod inputs;
 mod outputs;
+mod player;
 mod routes;
 mod sessions;
 mod settings;
@@ -19,12 +20,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use self::error::RoomError;
 pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
+pub use self::player::{PlayerEvent, PlayerNews, PlayerStream};
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
@@ -34,8 +36,9 @@ use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
+use crate::room::direct::DirectNews;
 use crate::room::document::{
-    BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
+    Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
     RoomDocument, RoomPatch,
 };
 use crate::room::inputs::InputNews;
@@ -63,6 +66,8 @@ pub struct EventStream {
 pub enum News {
     /// An event, as JSON.
     Event(Arc<str>),
+    /// For this participant alone, as JSON.
+    To(ParticipantId, Arc<str>),
     /// The session of this participant is over; its last event came before.
     Gone(ParticipantId),
 }
@@ -304,12 +309,28 @@ impl Rooms {
         tell(&self.find(name)?, Input::Chat(from, text)).await
     }
 
+    /// What a client says about going direct.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectNews) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Direct(from, news)).await
+    }
+
     /// A room's events, beginning with the whole room.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
     pub async fn events(&self, name: &RoomName) -> Result<EventStream, RoomError> {
         ask(&self.find(name)?, Command::Events).await
+    }
+
+    /// Who sends and who watches in a room, now and from now on.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn audience(&self, name: &RoomName) -> Result<watch::Receiver<Audience>, RoomError> {
+        ask(&self.find(name)?, Command::Audience).await
     }
 
     /// What is broadcast by HLS.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::edge::fanout::{Recent, Subscriber};
+use crate::edge::fanout::{Contributors, Recent, Subscriber};
 use crate::edge::supervise::OutputLink;
 use crate::id::ParticipantId;
 use crate::link::AudioTick;
@@ -78,9 +78,15 @@ impl FanOut {
 
     pub(super) fn audio(&self, tick: &AudioTick) {
         let routes = self.routes.load();
+        let shared = [&tick.heard, &tick.heard_thin].map(|heard| Contributors::of(heard, None));
         for (participant, subscriber) in &routes.audio {
-            if let Some(packet) = tick.packet_for(*participant) {
-                subscriber.push_audio(packet);
+            let Some(packet) = tick.packet_for(*participant) else { continue };
+            let heard = tick.heard_by(*participant);
+            // Who is silent is named to nobody: all of them get the same list.
+            if heard.iter().any(|(talker, _)| talker == participant) {
+                subscriber.push_audio(packet, &Contributors::of(heard, Some(*participant)));
+            } else {
+                subscriber.push_audio(packet, &shared[usize::from(std::ptr::eq(heard, tick.heard_thin.as_slice()))]);
             }
         }
         if let Some(packet) = &tick.everyone {

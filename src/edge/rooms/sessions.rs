@@ -3,6 +3,7 @@
 //! Owns: which secret is whose session, the entity tag of its ICE session, one PATCH at a time. Does not know: HTTP, roles
 //! and tokens (callers have checked them), what the room does about it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
 use super::task::{self, Command};
 use super::uplink::Uplink;
 use super::{RoomError, Rooms, ask};
@@ -114,10 +116,12 @@ struct Asked<'a> {
 struct SessionGuard {
     secret: String,
     rooms: Rooms,
+    streams: Arc<PlayerStreams>,
 }
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
+        self.streams.end();
         if self.rooms.inner.sessions.lock().remove(&self.secret).is_some() {
             self.rooms.inner.settings.counters.sessions.dec();
         }
@@ -135,6 +139,8 @@ pub(super) struct Session {
     etag: Arc<Mutex<String>>,
     /// One PATCH at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The event streams of its player.
+    streams: Arc<PlayerStreams>,
 }
 
 impl Rooms {
@@ -222,10 +228,12 @@ impl Rooms {
             peer: peer.clone(),
             etag: Arc::new(Mutex::new(answer.etag.clone())),
             turn: Arc::default(),
+            streams: Arc::default(),
         };
+        let streams = session.streams.clone();
         self.inner.sessions.lock().insert(secret.clone(), session);
         self.inner.settings.counters.sessions.inc();
-        let guard = SessionGuard { secret: secret.clone(), rooms: self.clone() };
+        let guard = SessionGuard { secret: secret.clone(), rooms: self.clone(), streams };
         let joined = JoinedPeer { peer, mids: facts.sends.clone(), _session: guard };
         if let Err(unsent) = room.send(Command::Attach(participant, joined)).await {
             if let Command::Attach(_, joined) = unsent.0 {
@@ -307,6 +315,32 @@ impl Rooms {
         let participant = ask(&session.commands, |reply| Command::Participant(session.participant, reply)).await?;
         let etag = session.etag.lock().clone();
         Ok(SessionDocument { room: session.room, etag, participant })
+    }
+
+    /// Opens an event stream of these events to a session's player; gives its number.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSession`] and [`RoomError::TooManyStreams`].
+    pub fn open_player_stream(&self, secret: &str, wanted: BTreeSet<PlayerEvent>) -> Result<u32, RoomError> {
+        self.session_of(secret)?.streams.open(wanted).ok_or(RoomError::TooManyStreams)
+    }
+
+    /// An event stream that a session's player opened.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSession`] and [`RoomError::NoStream`].
+    pub async fn player_stream(&self, secret: &str, number: u32) -> Result<PlayerStream, RoomError> {
+        let session = self.session_of(secret)?;
+        let audience = ask(&session.commands, Command::Audience).await?;
+        session.streams.find(number, audience).ok_or(RoomError::NoStream)
+    }
+
+    /// Ends an event stream.
+    ///
+    /// # Errors
+    /// [`RoomError::NoSession`] and [`RoomError::NoStream`].
+    pub fn close_player_stream(&self, secret: &str, number: u32) -> Result<(), RoomError> {
+        if self.session_of(secret)?.streams.close(number) { Ok(()) } else { Err(RoomError::NoStream) }
     }
 
     /// Which room a session is in, and as whom.

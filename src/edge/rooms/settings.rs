@@ -62,6 +62,8 @@ pub struct ServerSettings {
     pub max_participants: usize,
     /// How many may be in one room who only receive.
     pub max_viewers: usize,
+    /// Whether two who are alone in a room may send to each other directly.
+    pub direct_for_two: bool,
     /// How many rooms may run.
     pub max_rooms: usize,
     /// How long an empty room's mixer stays.
@@ -117,6 +119,7 @@ impl ServerSettings {
             max_viewers: self.max_viewers,
             max_outputs: self.max_outputs,
             max_inputs: self.max_inputs,
+            direct_for_two: self.direct_for_two,
             linger: self.linger,
             permanent,
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::inputs::{self, Inputs, PlannedInput};
 use super::outputs::{self, Beginning, Outputs, Planned, Said};
@@ -24,7 +24,8 @@ use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::SourceKind;
-use crate::room::document::{Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
+use crate::room::direct::DirectEvent;
+use crate::room::document::{Audience, Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
 use crate::room::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
@@ -67,6 +68,8 @@ pub(super) enum Command {
     Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
     /// The room and what follows.
     Events(oneshot::Sender<EventStream>),
+    /// Who sends and who watches, now and from now on.
+    Audience(oneshot::Sender<watch::Receiver<Audience>>),
 }
 
 pub(super) struct RoomTask {
@@ -85,6 +88,7 @@ pub(super) struct RoomTask {
     wanted_by_outputs: Vec<OutputRoute>,
     peers: BTreeMap<ParticipantId, Member>,
     events: broadcast::Sender<News>,
+    audience: watch::Sender<Audience>,
     ended: bool,
 }
 
@@ -123,6 +127,7 @@ impl RoomTask {
             wanted_by_outputs: Vec::new(),
             peers: BTreeMap::new(),
             events: broadcast::channel(EVENTS).0,
+            audience: watch::Sender::default(),
             ended: false,
         };
         tokio::spawn(async move {
@@ -226,6 +231,7 @@ impl RoomTask {
                 let first = event_text(document.version, &Event::Room(Box::new(document)));
                 drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
             }
+            Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
         }
     }
 
@@ -344,6 +350,7 @@ impl RoomTask {
                 }
                 self.publish(News::Gone(participant));
             }
+            Effect::Tell(participant, event) => self.publish(News::To(participant, direct_text(&event))),
             Effect::Levels(levels) => {
                 if self.events.receiver_count() > 0 {
                     self.publish(News::Event(levels_text(&levels)));
@@ -354,6 +361,8 @@ impl RoomTask {
                     self.outputs.note(time::now(), &note);
                 }
                 self.publish(News::Event(event_text(version, &event)));
+                let audience = self.room.audience();
+                self.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
             }
             Effect::Ended => {
                 self.outputs.finish_all();
@@ -488,6 +497,18 @@ fn event_text(version: u64, event: &Event) -> Arc<str> {
         Event::Room(_) => serde_json::to_string(event),
         _ => serde_json::to_string(&Numbered { event, version }),
     };
+    text.expect("events have string keys and no failing serializers").into()
+}
+
+fn direct_text(event: &DirectEvent) -> Arc<str> {
+    #[derive(serde::Serialize)]
+    struct Typed<'a> {
+        #[serde(rename = "type")]
+        typ: &'static str,
+        #[serde(flatten)]
+        event: &'a DirectEvent,
+    }
+    let text = serde_json::to_string(&Typed { typ: "direct", event });
     text.expect("events have string keys and no failing serializers").into()
 }
 

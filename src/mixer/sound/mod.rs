@@ -21,7 +21,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::audio::{SILENCE, minus, sum};
+use crate::audio::{SILENCE, level_dbov, minus, sum};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
 use crate::media::{AUDIO_TICK_SAMPLES, SoundQuality, Sounds, SourcePacket};
@@ -38,6 +38,9 @@ const LEVEL_TICKS: u64 = 5;
 
 /// Ticks that go on after the last source has left, so that all are told of the pause (1 s).
 const IDLE_TICKS: u64 = 50;
+
+/// Most who are named as heard in a packet: as many as RTP can name, and the listener itself.
+const HEARD_MAX: usize = 16;
 
 /// Who is how loud: -dBov, 127 for silence.
 pub type Levels = Vec<(ParticipantId, u8)>;
@@ -73,6 +76,8 @@ pub struct SoundMixer {
     packet: u64,
     everyone: Mix,
     own: BTreeMap<ParticipantId, Own>,
+    /// Who was heard since the thin packet began that the last tick is in, at their loudest.
+    heard: BTreeMap<ParticipantId, u8>,
     /// Ticks since anybody was heard.
     silent: u64,
     /// The last levels told were not all silence.
@@ -102,6 +107,7 @@ impl SoundMixer {
             packet: 0,
             everyone: Mix::new(sounds),
             own: BTreeMap::new(),
+            heard: BTreeMap::new(),
             silent: u64::MAX,
             told_levels: false,
             gone: SoundStats::default(),
@@ -168,6 +174,7 @@ impl SoundMixer {
 
         let thin = self.hearing.iter().filter(|(_, quality)| **quality == SoundQuality::Thin);
         let mut out = AudioTick { thin_listeners: thin.map(|(listener, _)| *listener).collect(), ..Default::default() };
+        (out.heard, out.heard_thin) = self.name(n, &heard);
         for (&participant, own) in &mut self.own {
             let his = added(heard.iter().filter(|(speaker, _)| *speaker == participant));
             let mut others = [0.0; AUDIO_TICK_SAMPLES];
@@ -284,6 +291,23 @@ impl SoundMixer {
         }
     }
 
+    /// Who is heard in tick `n`, and in the thin packet that ends with it.
+    fn name(&mut self, n: u64, heard: &[(ParticipantId, Box<Tick>)]) -> (Levels, Levels) {
+        let ticks = u64::from(self.sounds.thin.ticks());
+        if n.is_multiple_of(ticks) {
+            self.heard.clear();
+        }
+        let mut now = BTreeMap::new();
+        for (participant, tick) in heard {
+            let level = level_dbov(&tick[..]);
+            for named in [&mut now, &mut self.heard] {
+                named.entry(*participant).and_modify(|loudest| *loudest = level.min(*loudest)).or_insert(level);
+            }
+        }
+        let thin = if (n + 1).is_multiple_of(ticks) { loudest(&self.heard) } else { Levels::new() };
+        (loudest(&now), thin)
+    }
+
     /// The loudest of each participant's sources since the last time; None while there is nothing new to tell.
     fn levels(&mut self) -> Option<Levels> {
         let mut levels: BTreeMap<ParticipantId, u8> = BTreeMap::new();
@@ -301,6 +325,17 @@ impl SoundMixer {
         self.gone.concealed += voice.concealed();
         self.gone.broken += voice.broken();
     }
+}
+
+/// As many as may be named, in order of their ids.
+fn loudest(heard: &BTreeMap<ParticipantId, u8>) -> Levels {
+    let mut named: Levels = heard.iter().map(|(participant, level)| (*participant, *level)).collect();
+    if named.len() > HEARD_MAX {
+        named.sort_by_key(|(_, level)| *level);
+        named.truncate(HEARD_MAX);
+        named.sort_by_key(|(participant, _)| *participant);
+    }
+    named
 }
 
 fn added<'a>(heard: impl Iterator<Item = &'a (ParticipantId, Box<Tick>)>) -> Tick {

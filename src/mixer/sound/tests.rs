@@ -192,6 +192,8 @@ struct Room {
     people: Vec<Person>,
     n: u64,
     levels: BTreeMap<ParticipantId, u8>,
+    /// Who was named as heard with the last full and the last thin packet.
+    named: [Levels; 2],
     /// Takes (person, tick) and says whether the packet is lost.
     loses: fn(usize, u64) -> bool,
 }
@@ -203,6 +205,7 @@ impl Room {
             people,
             n: 10_000,
             levels: BTreeMap::new(),
+            named: [Levels::new(), Levels::new()],
             loses: |_, _| false,
         };
         for person in &room.people {
@@ -239,6 +242,10 @@ impl Room {
                 person.hear(n, &sound);
             }
             self.levels.extend(levels.unwrap_or_default());
+            if (n + 1).is_multiple_of(3) {
+                self.named[1].clone_from(&sound.heard_thin);
+            }
+            self.named[0] = sound.heard;
             self.n += 1;
         }
     }
@@ -269,6 +276,29 @@ fn everyone_hears_all_but_himself() {
     let levels: Vec<u8> = room.levels.values().copied().collect();
     assert!(levels[..4].iter().all(|level| (18..=22).contains(level)), "{levels:?}");
     assert_eq!(levels[4], 127);
+}
+
+#[test]
+fn packets_name_who_is_heard_in_them_and_how_loud() {
+    let mut people: Vec<Person> = (1..=20).map(|id| Person::new(id, 200.0 + 40.0 * id as f32, 0.0)).collect();
+    (people[2].loud, people[6].loud) = (0.15, 0.05);
+    people[9].quality = Thin;
+    let mut room = Room::new(people);
+    room.run(100);
+    for named in &room.named {
+        let [(first, loud), (second, soft)] = named[..] else { panic!("{named:?}") };
+        assert_eq!((first, second), (ParticipantId(3), ParticipantId(7)));
+        assert!((17..=22).contains(&loud) && (27..=32).contains(&soft), "{named:?}");
+    }
+    for person in &mut room.people {
+        person.loud = 0.02 + 0.005 * person.participant.0 as f32;
+    }
+    room.run(60);
+    let crowd: Vec<u32> = room.named[0].iter().map(|(participant, _)| participant.0).collect();
+    assert_eq!(crowd, (5..=20).collect::<Vec<_>>(), "of a crowd the loudest");
+    room.people.iter_mut().for_each(|person| person.loud = 0.0);
+    room.run(100);
+    assert_eq!(room.named, [Levels::new(), Levels::new()], "nobody is heard in silence");
 }
 
 #[test]

@@ -12,7 +12,13 @@ use super::super::{around, service};
 use super::*;
 
 fn path_of(route: &Route) -> String {
-    route.path.replace("{room}", "r").replace("{id}", "p1").replace("{secret}", "nobody").replace("{file}", "r-x.mp4")
+    route
+        .path
+        .replace("{room}", "r")
+        .replace("{id}", "p1")
+        .replace("{secret}", "nobody")
+        .replace("{file}", "r-x.mp4")
+        .replace("{stream}", "1")
 }
 
 #[tokio::test]

@@ -201,3 +201,46 @@ async fn a_reader_that_is_too_slow_is_told_to_come_back() {
         "the room as it is now"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_say_to_each_other_is_for_them_alone() {
+    let api = Api::with(|config| config.rooms.direct_for_two = true);
+    let address = api.listen().await;
+    let mut two = Vec::new();
+    for _ in 0..2 {
+        let (client, session) = api.call("r").await;
+        let secret = session.rsplit('/').next().expect("a path");
+        let socket = open(address, &format!("/v1/rooms/r/events?session={secret}")).await.expect("it opens");
+        two.push((client, socket));
+    }
+    let mut stranger = open(address, "/v1/rooms/r/events").await.expect("it opens");
+    say(&mut stranger, &json!({"type": "direct", "state": "able"})).await;
+    assert!(next_of(&mut stranger, "error").await["detail"].as_str().is_some_and(|why| why.contains("?session=")));
+    for (_, socket) in &mut two {
+        say(socket, &json!({"type": "direct", "state": "able"})).await;
+    }
+    let [(_first, one), (_second, other)] = two.as_mut_slice() else { unreachable!("two") };
+    let begins = json!({"type": "direct", "state": "begin", "peer": "p2", "offers": true});
+    assert_eq!(next_of(one, "direct").await, begins);
+    assert_eq!(next_of(other, "direct").await["offers"], false);
+    let signal = json!({"description": {"type": "offer", "sdp": "v=0"}});
+    say(one, &json!({"type": "direct", "signal": signal})).await;
+    let heard = next_of(other, "direct").await;
+    assert_eq!(heard, json!({"type": "direct", "state": "signal", "from": "p1", "signal": signal}));
+    for (message, names) in
+        [(json!({"type": "direct"}), "`able`"), (json!({"type": "direct", "signal": "x".repeat(40_000)}), "32768")]
+    {
+        say(one, &message).await;
+        assert!(next_of(one, "error").await["detail"].as_str().is_some_and(|why| why.contains(names)));
+    }
+    say(other, &json!({"type": "direct", "state": "failed"})).await;
+    assert_eq!(next_of(one, "direct").await["reason"], "failed");
+    say(&mut stranger, &json!({"type": "chat", "text": "done"})).await;
+    loop {
+        let event = next(&mut stranger).await;
+        assert_ne!(event["type"], "direct", "nobody else gets addresses: {event}");
+        if event["type"] == "chat" {
+            break;
+        }
+    }
+}

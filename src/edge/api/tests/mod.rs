@@ -2,10 +2,13 @@
 //! Whoever must be connected is a client of the crate `webrtc`.
 
 mod contract;
+mod corners;
 mod events;
 mod inputs;
 mod joining;
+mod player;
 mod recordings;
+mod whip;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -116,6 +119,7 @@ impl Api {
             auto_create: config.rooms.auto_create,
             max_participants: config.rooms.max_participants as usize,
             max_viewers: config.rooms.max_viewers as usize,
+            direct_for_two: config.rooms.direct_for_two,
             max_rooms: config.rooms.max_rooms as usize,
             linger: config.rooms.linger(),
             counters: RoomCounters::default(),

@@ -2,9 +2,10 @@
 //!
 //! Owns: the words of answers and fragments. Does not know: how `webrtc` came to its own answer. Text in, text out.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
-use super::{STREAM_ID, Section, Taken, parse, write};
+use super::super::engine::HEARD_LEVELS;
+use super::{MUX_ONLY, STREAM_ID, Section, Taken, parse, write};
 use crate::sdp::replace_candidates;
 use crate::transport::ice::Credentials;
 
@@ -19,6 +20,10 @@ pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[Str
     let (mut session, made) = parse(made);
     let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
     session.lines.insert(at, "a=ice-options:trickle".to_owned());
+    if taken.alone {
+        session.lines.retain(|line| !line.starts_with("a=group:BUNDLE"));
+    }
+    let (_, offered) = parse(&taken.text);
     let mut made = made.into_iter();
     let mut sections = Vec::new();
     loop {
@@ -28,6 +33,11 @@ pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[Str
             for line in &mut section.lines {
                 *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
             }
+            // RFC 9725 section 4.4.1 wants it of both sides.
+            if offered.iter().any(|offered| offered.mid() == section.mid() && offered.has(MUX_ONLY)) {
+                section.lines.push(MUX_ONLY.to_owned());
+            }
+            towards_the_client(&mut section);
             if let Some(rid) = taken.layers.get(section.mid()) {
                 // RFC 8853 section 5.3: the layers that are not in the answer are not sent.
                 section.lines.extend([format!("a=rid:{rid} recv"), format!("a=simulcast:recv {rid}")]);
@@ -38,6 +48,23 @@ pub(in crate::edge::peer) fn answer(made: &str, taken: &Taken, candidates: &[Str
         }
     }
     replace_candidates(&write(&session, &sections), candidates)
+}
+
+/// Only mixes have this extension, and only clients get mixes: where we send none it is not agreed upon.
+fn towards_the_client(section: &mut Section) {
+    let sends = section.has("a=sendrecv") || section.has("a=sendonly");
+    section.lines.retain_mut(|line| {
+        let id =
+            line.strip_prefix("a=extmap:").and_then(|map| map.strip_suffix(HEARD_LEVELS)?.split(['/', ' ']).next());
+        let Some(agreed) = id.map(levels_towards_the_client) else { return true };
+        *line = agreed;
+        sends
+    });
+}
+
+/// The extension of RFC 6465 in one direction, as RFC 8285 section 5 writes it.
+pub(super) fn levels_towards_the_client(id: impl Display) -> String {
+    format!("a=extmap:{id}/sendonly {HEARD_LEVELS}")
 }
 
 pub(super) fn refusal(offered: &Section) -> Section {

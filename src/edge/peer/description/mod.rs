@@ -31,11 +31,15 @@ pub(super) const STREAM_ID: &str = "commingle";
 /// Prefix of the track ids that received tracks get; the mid follows.
 pub(super) const TRACK_PREFIX: &str = "in-";
 
-const EXTENSIONS: [&str; 8] = [
+/// RTCP shares RTP's port, and has none of its own (RFC 8858).
+const MUX_ONLY: &str = "a=rtcp-mux-only";
+
+const EXTENSIONS: [&str; 9] = [
     super::engine::MID,
     super::engine::RID,
     super::engine::REPAIRED_RID,
     super::engine::AUDIO_LEVEL,
+    super::engine::HEARD_LEVELS,
     super::engine::ORIENTATION,
     super::engine::COLOUR_SPACE,
     super::engine::TRANSPORT_CC,
@@ -87,6 +91,8 @@ pub(super) struct Taken {
     pub(super) unannounced: Vec<Unannounced>,
     /// The simulcast layers taken, by mid.
     layers: BTreeMap<String, String>,
+    /// The offer has no bundle: there is only one section to take.
+    alone: bool,
     /// Sections that `webrtc` does not see and the answer refuses, by position.
     refused: BTreeMap<usize, Section>,
 }
@@ -260,10 +266,40 @@ fn parse(text: &str) -> (Section, Vec<Section>) {
         if line.starts_with("m=") {
             sections.push(Section::default());
         }
-        sections.last_mut().unwrap_or(&mut session).lines.push(line.to_owned());
+        sections.last_mut().unwrap_or(&mut session).lines.push(plain(line));
     }
     sections.iter_mut().for_each(Section::take_shared_transport);
     (session, sections)
+}
+
+/// An m-line or attribute with single spaces, and none behind the attribute's name, where some put them.
+fn plain(line: &str) -> String {
+    if !line.starts_with("m=") && !line.starts_with("a=") {
+        return line.to_owned();
+    }
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.split_once(':') {
+        Some((name, value)) if !name.contains(' ') => format!("{name}:{}", value.trim_start()),
+        _ => line,
+    }
+}
+
+/// Gives sections what they leave to the session part (RFC 8866 section 5.13), and the name that they leave out: it is their
+/// place, as in [`Offer`].
+fn complete(session: &Section, sections: &mut [Section]) {
+    const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
+    let direction = session.lines.iter().rev().find(|line| DIRECTIONS.contains(&line.as_str()));
+    for (place, section) in sections.iter_mut().enumerate() {
+        if section.mid().is_empty() {
+            section.lines.retain(|line| line != "a=mid:");
+            section.lines.push(format!("a=mid:{place}"));
+        }
+        if !DIRECTIONS.iter().any(|known| section.has(known)) {
+            section.lines.extend(direction.cloned());
+        }
+        let inherited: Vec<String> = session.values("a=extmap:").map(|map| format!("a=extmap:{map}")).collect();
+        section.lines.extend(inherited);
+    }
 }
 
 fn write(session: &Section, sections: &[Section]) -> String {
@@ -283,7 +319,8 @@ fn write(session: &Section, sections: &[Section]) -> String {
 /// # Errors
 /// [`PeerError::Offer`], when something is missing that the rest cannot do without.
 pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Learned]) -> Result<Taken, PeerError> {
-    let (session, offered) = parse(&keep_sha256(text));
+    let (session, mut offered) = parse(&keep_sha256(text));
+    complete(&session, &mut offered);
     let mut taken = Taken {
         text: String::new(),
         dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
@@ -295,6 +332,7 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Lea
         extensions: BTreeMap::new(),
         unannounced: Vec::new(),
         layers: BTreeMap::new(),
+        alone: session.value("a=group:BUNDLE").is_none(),
         refused: BTreeMap::new(),
     };
     let mut candidates = 0;
@@ -347,7 +385,12 @@ pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Lea
         return Err(PeerError::Offer("no audio section can take Opus; offer opus/48000/2".into()));
     }
     let mids: Vec<&str> = sections.iter().map(Section::mid).collect();
-    let session = taken_session(&session, &mids);
+    let mut session = taken_session(&session, &mids);
+    if taken.alone {
+        // What is in no bundle `webrtc` refuses.
+        let one = sections.iter().find(|section| section.port() != "0").map(Section::mid);
+        session.lines.extend(one.map(|mid| format!("a=group:BUNDLE {mid}")));
+    }
     taken.text = write(&session, &sections);
     Ok(taken)
 }
@@ -380,7 +423,7 @@ fn is_common(line: &str) -> bool {
     ];
     match line.strip_prefix("a=") {
         Some(attribute) => taken.iter().any(|name| attribute.starts_with(name)),
-        None => !line.starts_with("b="),
+        None => ["v=", "o=", "s=", "t=", "c="].iter().any(|kind| line.starts_with(kind)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::engine;
 use super::*;
 
 const CHROMIUM: &str = include_str!("chromium.sdp");
@@ -66,8 +67,8 @@ fn static_audio_types_need_no_map_and_their_tracks_are_named_by_section() {
 #[test]
 fn extension_ids_are_the_offers() {
     let taken = taken(CHROMIUM, BOTH);
-    assert_eq!(taken.extension(super::super::engine::AUDIO_LEVEL), Some(1));
-    assert_eq!(taken.extension(super::super::engine::ORIENTATION), Some(13));
+    assert_eq!(taken.extension(engine::AUDIO_LEVEL), Some(1));
+    assert_eq!(taken.extension(engine::ORIENTATION), Some(13));
     assert!(!taken.text.contains("toffset"));
 }
 
@@ -185,6 +186,39 @@ fn sections_that_are_no_media_of_ours_are_refused_in_their_place() {
 }
 
 #[test]
+fn sections_have_what_the_session_part_says_and_are_named() {
+    let offered = CHROMIUM
+        .replace("a=sendrecv\n", "")
+        .replace("t=0 0\n", "t=0 0\na=sendonly\na=extmap:9 urn:3gpp:video-orientation\n");
+    let offered = offered.replace("m=video 9", "m=video  9").replace("a=mid:1", "a=mid: 1");
+    let sends = taken(&offered, Receives { audio: false, video: None });
+    assert_eq!(sends.text.matches("a=sendonly\r\n").count(), 2, "{}", sends.text);
+    assert!(sends.text.contains("m=video 9 ") && sends.text.contains("a=mid:1\r\n"), "{}", sends.text);
+    assert_eq!(sends.extension(engine::ORIENTATION), Some(9));
+    let nameless = CHROMIUM[..CHROMIUM.find("m=video").expect("has one")]
+        .replace("a=mid:0\n", "")
+        .replace("a=group:BUNDLE 0 1\n", "");
+    let alone = taken(&nameless, Receives { audio: true, video: None });
+    assert!(alone.text.contains("a=mid:0\r\n"), "{}", alone.text);
+}
+
+#[test]
+fn levels_of_who_is_heard_go_to_those_who_get_a_mix() {
+    let offered = CHROMIUM.replace("a=mid:0\n", &format!("a=mid:0\na=extmap:12/recvonly {}\n", engine::HEARD_LEVELS));
+    let both = taken(&offered, BOTH);
+    assert_eq!(both.extension(engine::HEARD_LEVELS), Some(12));
+    let made = |direction: &str| {
+        format!(
+            "v=0\r\na=group:BUNDLE 0\r\nm=audio 9 X 111\r\na=mid:0\r\na={direction}\r\na=extmap:12 {}\r\n",
+            engine::HEARD_LEVELS
+        )
+    };
+    let mixed = answer(&made("sendrecv"), &both, &[], "cname");
+    assert!(mixed.contains(&format!("a=extmap:12/sendonly {}\r\n", engine::HEARD_LEVELS)), "{mixed}");
+    assert!(!answer(&made("recvonly"), &both, &[], "cname").contains("extmap"));
+}
+
+#[test]
 fn what_cannot_be_sent_is_said_with_the_way_out() {
     let text = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0");
     let offer = Offer::parse(&text).expect("an offer");
@@ -194,7 +228,10 @@ fn what_cannot_be_sent_is_said_with_the_way_out() {
 
 #[test]
 fn a_restart_is_the_same_offer_with_other_credentials() {
-    let text = with_credentials(CHROMIUM, "new1", "newpasswordnewpassword");
+    let first = CHROMIUM.replace("a=mid:0", "a=mid:0\na=candidate:1 1 udp 1 10.0.0.1 5 typ host");
+    assert_eq!(taken(&first, BOTH).addresses().len(), 1);
+    let text = with_credentials(&first, "new1", "newpasswordnewpassword");
+    assert!(taken(&text, BOTH).addresses().is_empty(), "old candidates belong to the old session");
     let offer = Offer::parse(&text).expect("an offer");
     assert_eq!((&*offer.ufrag, &*offer.pwd), ("new1", "newpasswordnewpassword"));
     assert_eq!(media_lines(&text), media_lines(CHROMIUM));

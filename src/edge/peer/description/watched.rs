@@ -5,8 +5,9 @@
 
 use std::fmt::Write as _;
 
-use super::answer::refusal;
-use super::{DtlsRole, FLEXFEC, Format, STREAM_ID, Section, Taken, parse, write};
+use super::super::engine::HEARD_LEVELS;
+use super::answer::{levels_towards_the_client, refusal};
+use super::{DtlsRole, FLEXFEC, Format, MUX_ONLY, STREAM_ID, Section, Taken, parse, write};
 use crate::edge::peer::outgoing::Ssrcs;
 use crate::media::{Kind, VIDEO_CLOCK};
 use crate::sdp::replace_candidates;
@@ -45,7 +46,7 @@ pub(in crate::edge::peer) fn watched(taken: &Taken, own: &Own<'_>) -> String {
                     let out = if section.kind() == Some(Kind::Video) { &mut video } else { &mut audio };
                     let out = if section.receives() { out.take() } else { None };
                     let _ = write!(bundle, " {}", section.mid());
-                    accepted(&section, out, taken.flexfec, own)
+                    accepted(&section, out, taken, own)
                 }
                 None => break,
             },
@@ -55,7 +56,7 @@ pub(in crate::edge::peer) fn watched(taken: &Taken, own: &Own<'_>) -> String {
     let Own { session, version, .. } = own;
     let mut lines = vec!["v=0".to_owned(), format!("o=- {session} {version} IN IP4 127.0.0.1")];
     lines.extend(["s=-".to_owned(), "t=0 0".to_owned()]);
-    if offered.value("a=group:BUNDLE").is_some() {
+    if !taken.alone {
         lines.push(format!("a=group:BUNDLE{bundle}"));
     }
     lines.push("a=ice-options:trickle".to_owned());
@@ -65,9 +66,9 @@ pub(in crate::edge::peer) fn watched(taken: &Taken, own: &Own<'_>) -> String {
     replace_candidates(&write(&Section { lines }, &sections), own.candidates)
 }
 
-/// A section that stays; `out` is what is sent in it, and if that is video, `flexfec` what protects it.
-fn accepted(offered: &Section, out: Option<&Format>, flexfec: Option<u8>, own: &Own<'_>) -> Section {
-    let flexfec = flexfec.filter(|_| out.is_some_and(|format| format.codec.kind() == Kind::Video));
+/// A section that stays; `out` is what is sent in it.
+fn accepted(offered: &Section, out: Option<&Format>, taken: &Taken, own: &Own<'_>) -> Section {
+    let flexfec = taken.flexfec.filter(|_| out.is_some_and(|format| format.codec.kind() == Kind::Video));
     let media_line = offered.lines.first().map(String::as_str).unwrap_or_default();
     let fields: Vec<&str> = media_line.split(' ').collect();
     let (media, protocol) = (fields.first().copied().unwrap_or_default(), fields.get(2).copied().unwrap_or_default());
@@ -92,6 +93,10 @@ fn accepted(offered: &Section, out: Option<&Format>, flexfec: Option<u8>, own: &
     if offered.has("a=rtcp-rsize") {
         lines.push("a=rtcp-rsize".to_owned());
     }
+    // RFC 9725 section 4.4.1 wants it of both sides.
+    if offered.has(MUX_ONLY) {
+        lines.push(MUX_ONLY.to_owned());
+    }
     for number in &numbers {
         let own = |name: &str| format!("a={name}:{number} ");
         let described = [own("rtpmap"), own("fmtp"), own("rtcp-fb")];
@@ -105,6 +110,8 @@ fn accepted(offered: &Section, out: Option<&Format>, flexfec: Option<u8>, own: &
     }
     let Some(format) = out else { return Section { lines } };
     let is_video = format.codec.kind() == Kind::Video;
+    let levels = taken.extension(HEARD_LEVELS).filter(|_| !is_video);
+    lines.extend(levels.map(levels_towards_the_client));
     let (track, ssrc) = if is_video { ("out-video", own.ssrcs.video) } else { ("out-audio", own.ssrcs.audio) };
     lines.push(format!("a=msid:{STREAM_ID} {track}"));
     let repair = format.rtx.map(|_| Ssrcs::repair(ssrc));

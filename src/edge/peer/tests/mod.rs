@@ -18,7 +18,8 @@ use webrtc::media_stream::track_local::TrackLocal;
 
 use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
-use crate::edge::fanout::Recent;
+use crate::edge::fanout::{Contributors, Recent};
+use crate::id::ParticipantId;
 use crate::media::{EncodedPacket, Sounds};
 use crate::time::now;
 
@@ -94,9 +95,9 @@ impl Server {
                 recent.push(&frame(time));
                 self.peer.subscriber().want(Some(1));
                 self.peer.subscriber().push_video(1, &frame(time), &recent, now());
-                self.peer
-                    .subscriber()
-                    .push_audio(&EncodedPacket { payload: Bytes::from_static(b"mix"), ..frame(time) });
+                let mix = EncodedPacket { payload: Bytes::from_static(b"mix"), ..frame(time) };
+                let heard = Contributors::of(&[(ParticipantId(1), 40), (ParticipantId(7), 20)], Some(ParticipantId(1)));
+                self.peer.subscriber().push_audio(&mix, &heard);
                 while let Ok(Some(seen)) = timeout(Duration::from_millis(20), client.seen.recv()).await {
                     match seen {
                         Seen::Rtp(packet) if packet.payload[..] == *b"mix" => audio = Some(packet),
@@ -140,6 +141,7 @@ async fn media_flows_both_ways() {
     assert_eq!((video.header.payload_type, audio.header.payload_type), (96, 111));
     assert_eq!(&video.payload[..], PAYLOAD);
     assert_ne!(video.header.ssrc, audio.header.ssrc);
+    assert_eq!((audio.header.csrc, video.header.csrc), (vec![7], vec![]), "who is heard is named, but for oneself");
     let stats = server.peer.stats();
     assert!(stats.packets_in >= 2 && stats.packets_out >= 2 && stats.strange_in == 0, "{stats:?}");
     server.peer.close().await;

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rtc::rtcp;
+use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::source_description::{SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use rtc::rtp;
 use rtc::shared::error::Error;
 
 use super::super::description::{DtlsRole, Taken};
+use super::super::engine;
 use super::super::outgoing::Ssrcs;
 use super::super::tap::{self, Reports};
 use super::super::task::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, KEYFRAME_INTERVAL, RECEPTION_INTERVAL};
@@ -146,10 +148,11 @@ impl Connection {
 
     /// What the viewer gets from now on; a stream that goes on keeps its numbers.
     pub(super) fn set_formats(&mut self, taken: &Taken) {
+        let levels = taken.extension(engine::HEARD_LEVELS);
         for (stream, format) in [(&mut self.audio, &taken.audio_out), (&mut self.video, &taken.video_out)] {
             match (stream.as_ref(), format) {
                 (Some(known), Some(format)) if known.format() == format => {}
-                (_, Some(format)) => *stream = Some(Stream::new(format, taken.flexfec, self.ssrcs)),
+                (_, Some(format)) => *stream = Some(Stream::new(format, taken.flexfec, levels, self.ssrcs)),
                 (_, None) => *stream = None,
             }
         }
@@ -267,7 +270,7 @@ impl Connection {
         }
         if self.next_report <= now {
             self.next_report = now + REPORT_EVERY;
-            self.report(moment, out);
+            self.report(moment, false, out);
         }
         if self.paced.is_some_and(|paced| paced <= now) {
             self.pump(now, out);
@@ -286,16 +289,16 @@ impl Connection {
                 self.paced = wait.filter(|_| self.subscriber.has_video()).map(|wait| now + wait);
                 return;
             };
-            let (stream, packet, resumes) = match &outgoing {
-                Outgoing::Audio(packet) => (self.audio.as_mut(), packet, false),
-                Outgoing::Video { packet, resumes } => (self.video.as_mut(), packet, *resumes),
+            let (stream, packet, resumes, heard) = match &outgoing {
+                Outgoing::Audio(packet, heard) => (self.audio.as_mut(), packet, false, Some(heard)),
+                Outgoing::Video { packet, resumes } => (self.video.as_mut(), packet, *resumes, None),
             };
             let Some(stream) = stream else { continue };
             match stream.format().codec.kind() {
                 Kind::Audio => self.pacer.sound(packet.payload.len(), now),
                 Kind::Video => self.pacer.sent(packet.payload.len()),
             }
-            let header = stream.packet(now, packet, resumes, &mut self.clear);
+            let header = stream.packet(now, packet, resumes, heard, &mut self.clear);
             self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
             self.protect(to, &header, out);
@@ -307,8 +310,9 @@ impl Connection {
         }
     }
 
-    /// Says goodbye to the viewer; nothing is told of it.
+    /// Says goodbye to the viewer, in RTCP and in DTLS; nothing is told of it.
     pub(super) fn close(&mut self, moment: Moment, out: &mut Out) {
+        self.report(moment, true, out);
         if let Some(secure) = &mut self.secure {
             secure.close(moment.instant);
         }
@@ -423,7 +427,8 @@ impl Connection {
         }
     }
 
-    fn report(&mut self, moment: Moment, out: &mut Out) {
+    /// Sends reports; `last` says goodbye behind them (RFC 3550 section 6.3.7).
+    fn report(&mut self, moment: Moment, last: bool, out: &mut Out) {
         let streams = self.audio.iter().chain(&self.video);
         let reports: Vec<_> = streams.filter_map(|stream| stream.report(moment.now)).collect();
         let Some(to) = self.agent.selected().filter(|_| !reports.is_empty()) else { return };
@@ -433,12 +438,16 @@ impl Connection {
             items: vec![item.clone()],
         };
         let description = SourceDescription { chunks: reports.iter().map(chunk).collect() };
+        let goodbye = Goodbye { sources: reports.iter().map(|report| report.ssrc).collect(), ..Goodbye::default() };
         let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
         for report in reports {
             self.reports.sent(&report, moment.instant);
             packets.push(Box::new(report));
         }
         packets.push(Box::new(description));
+        if last {
+            packets.push(Box::new(goodbye));
+        }
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         if let Ok(encrypted) = rtcp::packet::marshal(&packets).and_then(|plain| keys.out.encrypt_rtcp(&plain)) {
             out.push((to, encrypted));

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use rtc::interceptor::FlexFec03Encoder;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp;
-use rtc::shared::marshal::Marshal;
+use rtc::shared::marshal::{Marshal, MarshalSize};
 
 use super::super::description::Format;
 use super::super::outgoing::Ssrcs;
-use crate::edge::fanout::{Header, Rewriter};
+use crate::edge::fanout::{Contributors, Header, Rewriter};
 use crate::media::{EncodedPacket, Kind};
 use crate::time::Timestamp;
 use crate::transport;
@@ -65,6 +65,8 @@ pub(super) struct Stream {
     rewriter: Rewriter,
     repair: Option<Repair>,
     protected: Option<Protected>,
+    /// Id of the extension that tells how loud those are who are heard.
+    levels: Option<u8>,
     packets: u32,
     octets: u32,
     /// RTP time of the last packet, and when it left.
@@ -73,7 +75,8 @@ pub(super) struct Stream {
 
 impl Stream {
     /// `flexfec` is the payload type of repair packets that nobody asks for, where the viewer takes them.
-    pub(super) fn new(format: &Format, flexfec: Option<u8>, ssrcs: Ssrcs) -> Self {
+    /// `levels` is the id of the extension that tells how loud those are who are heard.
+    pub(super) fn new(format: &Format, flexfec: Option<u8>, levels: Option<u8>, ssrcs: Ssrcs) -> Self {
         let is_video = format.codec.kind() == Kind::Video;
         let ssrc = if is_video { ssrcs.video } else { ssrcs.audio };
         let header = Header {
@@ -95,6 +98,7 @@ impl Stream {
             rewriter: Rewriter::new(header, format.codec),
             repair: is_video.then(|| Repair { kept: vec![None; KEPT], credit: CREDIT_MAX, separate }),
             protected,
+            levels,
             packets: 0,
             octets: 0,
             last: None,
@@ -109,15 +113,19 @@ impl Stream {
         self.ssrc
     }
 
-    /// The next packet, written into the buffer. `resumes`: it does not continue the one before.
+    /// The next packet, written into the buffer. `resumes`: it does not continue the one before. `heard` are in it.
     pub(super) fn packet(
         &mut self,
         now: Timestamp,
         packet: &EncodedPacket,
         resumes: bool,
+        heard: Option<&Contributors>,
         clear: &mut Vec<u8>,
     ) -> rtp::Header {
-        let rtp::Packet { header, payload } = self.rewriter.rewrite(packet, resumes);
+        let rtp::Packet { mut header, payload } = self.rewriter.rewrite(packet, resumes);
+        if let Some(heard) = heard {
+            heard.write(&mut header, self.levels);
+        }
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
         self.last = Some((header.timestamp, now));
@@ -207,11 +215,9 @@ impl Stream {
 
 /// Puts a packet together in the buffer, in place of what was there.
 fn write(header: &rtp::Header, payload: &[&[u8]], clear: &mut Vec<u8>) {
-    /// Bytes of a header without extensions and contributors, as all of ours are (RFC 3550 section 5.1).
-    const PLAIN: usize = 12;
     clear.clear();
-    clear.resize(PLAIN, 0);
-    header.marshal_to(clear).expect("a plain header has twelve bytes");
+    clear.resize(header.marshal_size(), 0);
+    header.marshal_to(clear).expect("the buffer has its size");
     payload.iter().for_each(|part| clear.extend_from_slice(part));
 }
 
@@ -225,7 +231,7 @@ mod tests {
 
     fn stream(rtx: Option<u8>) -> Stream {
         let format = Format { codec: Codec::Vp8, payload_type: 96, channels: 0, parameters: String::new(), rtx };
-        Stream::new(&format, Some(49), Ssrcs { audio: 10, video: 20 })
+        Stream::new(&format, Some(49), None, Ssrcs { audio: 10, video: 20 })
     }
 
     fn packet(timestamp: u32) -> EncodedPacket {
@@ -247,7 +253,7 @@ mod tests {
             let (mut stream, mut clear) = (stream(rtx), Vec::new());
             let sent: Vec<rtp::Packet> = (0..10)
                 .map(|n| {
-                    stream.packet(at(n), &packet(n as u32), false, &mut clear);
+                    stream.packet(at(n), &packet(n as u32), false, None, &mut clear);
                     read(&clear)
                 })
                 .collect();
@@ -271,14 +277,14 @@ mod tests {
         for lost in 0..4 {
             let (mut stream, mut clear) = (stream(None), Vec::new());
             let mut decoder = FlexFec03Decoder::new(22, 20);
-            stream.packet(at(0), &packet(0), false, &mut clear);
+            stream.packet(at(0), &packet(0), false, None, &mut clear);
             assert_eq!(stream.repair(&mut clear), None, "not wanted yet");
             stream.protect(Some(4));
             let mut sent = Vec::new();
             let mut back = Vec::new();
             for n in 0..4 {
                 assert_eq!(stream.repair(&mut clear), None, "the group is not complete");
-                stream.packet(at(n), &packet(n as u32 * 3_000), false, &mut clear);
+                stream.packet(at(n), &packet(n as u32 * 3_000), false, None, &mut clear);
                 sent.push(read(&clear));
                 if n != lost {
                     back.extend(decoder.decode(read(&clear)));
@@ -295,12 +301,12 @@ mod tests {
     #[test]
     fn repeats_are_bounded() {
         let (mut stream, mut clear) = (stream(Some(97)), Vec::new());
-        let first = stream.packet(at(0), &packet(0), false, &mut clear).sequence_number;
+        let first = stream.packet(at(0), &packet(0), false, None, &mut clear).sequence_number;
         assert!(stream.again(at(1), first, &mut clear).is_some());
         assert!(stream.again(at(2), first, &mut clear).is_none(), "it is still on its way");
         assert!(stream.again(at(100), first.wrapping_add(1), &mut clear).is_none(), "never sent");
         for n in 1..=KEPT as u32 {
-            stream.packet(at(100), &packet(n), false, &mut clear);
+            stream.packet(at(100), &packet(n), false, None, &mut clear);
         }
         assert!(stream.again(at(200), first, &mut clear).is_none(), "too long ago");
         // The one before has been earned again.
@@ -313,7 +319,7 @@ mod tests {
     fn a_report_goes_on_from_the_last_packet() {
         let (mut stream, mut clear) = (stream(None), Vec::new());
         assert!(stream.report(at(0)).is_none());
-        let last = stream.packet(at(500), &packet(7), false, &mut clear).timestamp;
+        let last = stream.packet(at(500), &packet(7), false, None, &mut clear).timestamp;
         let report = stream.report(at(1_500)).expect("begun");
         assert_eq!(report.rtp_time.wrapping_sub(last), 90_000);
         assert_eq!((report.ssrc, report.packet_count, report.octet_count), (20, 1, 4));

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rtc::rtcp;
+use rtc::rtcp::goodbye::Goodbye;
+use rtc::rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
@@ -21,7 +23,8 @@ use rtc::shared::marshal::Unmarshal;
 use super::super::{Counters, PeerEvent};
 use super::connection::{Connection, Out};
 use super::negotiation::Negotiation;
-use crate::edge::fanout::{Bell, News, Recent, Subscriber};
+use crate::edge::fanout::{Bell, Contributors, News, Recent, Subscriber};
+use crate::id::ParticipantId;
 use crate::media::{Codec, EncodedPacket, Sounds};
 use crate::sdp::{Fragment, Offer};
 use crate::time::{Moment, Timestamp};
@@ -66,6 +69,8 @@ struct Client {
     repaired: usize,
     reports: Vec<SenderReport>,
     described: bool,
+    /// Streams that are over, as RTCP says.
+    over: Vec<u32>,
     asked: Timestamp,
 }
 
@@ -91,6 +96,7 @@ impl Client {
             let clear = keys.inn.decrypt_rtcp(datagram).expect("ours");
             for packet in rtcp::packet::unmarshal(&mut clear.freeze()).expect("RTCP") {
                 self.described |= packet.as_any().is::<SourceDescription>();
+                self.over.extend(packet.as_any().downcast_ref::<Goodbye>().into_iter().flat_map(|bye| &bye.sources));
                 self.reports.extend(packet.as_any().downcast_ref::<SenderReport>().cloned());
             }
             return;
@@ -245,6 +251,7 @@ impl World {
             repaired: 0,
             reports: Vec::new(),
             described: false,
+            over: Vec::new(),
             asked: now,
         };
         let subscriber = Arc::new(Subscriber::with_bell(Arc::new(Silent)));
@@ -347,12 +354,8 @@ impl World {
         }
         while u64::from(self.tick) * 20_000 < micros {
             let payload = Bytes::from_static(b"a mix of everyone");
-            self.subscriber.push_audio(&EncodedPacket {
-                timestamp: self.tick * 960,
-                marker: false,
-                starts_keyframe: true,
-                payload,
-            });
+            let packet = EncodedPacket { timestamp: self.tick * 960, marker: false, starts_keyframe: true, payload };
+            self.subscriber.push_audio(&packet, &Contributors::of(&[(ParticipantId(3), 30)], None));
             self.tick += 1;
         }
     }
@@ -385,6 +388,7 @@ fn a_viewer_joins_in_either_role_and_gets_everything() {
         let [audio, video, ..] = client.reports.as_slice() else { panic!("{:?}", client.reports) };
         assert_eq!((audio.ssrc, video.ssrc), (client.audio[0].header.ssrc, client.video[0].header.ssrc));
         assert_eq!(audio.ntp_time, video.ntp_time);
+        assert!(client.audio.iter().all(|packet| packet.header.csrc == [3]), "who is heard is named");
         assert!(client.described, "a report without the name that ties sound and pictures together");
     }
 }
@@ -451,6 +455,8 @@ fn goodbyes_are_heard_both_ways() {
     world.post(false, at(SERVER), out);
     world.run(SECOND / 5);
     assert!(world.client.closed && world.server.is_over());
+    let client = &world.client;
+    assert_eq!(client.over, [client.audio[0].header.ssrc, client.video[0].header.ssrc], "RTCP says so too");
     assert_eq!(world.count(PeerEvent::Goodbye) + world.count(PeerEvent::Lost), 0, "it was us");
 }
 
@@ -520,8 +526,14 @@ fn what_the_viewer_tells_reaches_its_room() {
     world.run(SECOND);
     let media_ssrc = world.client.video[0].header.ssrc;
     world.events.clear();
-    for _ in 0..10 {
-        world.say(&[Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc })]);
+    for n in 0..10 {
+        // Each alone, without a report before it: reduced-size RTCP (RFC 5506).
+        if n % 2 == 0 {
+            world.say(&[Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc })]);
+        } else {
+            let entry = FirEntry { ssrc: media_ssrc, sequence_number: n };
+            world.say(&[Box::new(FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![entry] })]);
+        }
         world.run(SECOND / 10);
     }
     let asked = world.count(PeerEvent::KeyframeWanted);

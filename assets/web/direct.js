@@ -1,0 +1,121 @@
+// direct.js: a call of exactly two, from browser to browser, while the room says so (docs/api.md, "Two people, directly").
+// Owns: the second RTCPeerConnection and what is said over it. Told: the room's `direct` events. Knows nothing of any page.
+
+const LOST_AFTER = 1000; // ms of silence before the mixer takes over again
+
+/**
+ * `tell(message)` says something to the room; `tracks()` are those to send; `iceServers()` those the server named;
+ * `changed(stream)` is called with the other's stream when media goes direct, and with null when it is the mixer's again.
+ */
+export class Direct {
+  #tell;
+  #tracks;
+  #iceServers;
+  #changed;
+  #peer = null;
+  #stream = null;
+  #on = false;
+  #early = []; // candidates that came before their description
+  #turn = Promise.resolve(); // what the other says is taken in order
+  #timer = 0;
+
+  constructor({ tell, tracks, iceServers, changed }) {
+    this.#tell = tell;
+    this.#tracks = tracks;
+    this.#iceServers = iceServers;
+    this.#changed = changed;
+  }
+
+  /** Media goes from one to the other now. */
+  get on() {
+    return this.#on;
+  }
+
+  /** The connection between the two, while there is one. */
+  get peer() {
+    return this.#peer;
+  }
+
+  /** Take a `direct` event of the room. */
+  handle(event) {
+    this.#turn = this.#turn.then(() => this.#take(event)).catch(() => this.#fail());
+  }
+
+  /** Send `track` (or nothing) of this kind from now on. */
+  async replace(kind, track) {
+    const transceiver = this.#peer?.getTransceivers().find((t) => t.receiver.track.kind === kind);
+    await transceiver?.sender.replaceTrack(track);
+  }
+
+  /** Over, without a word to the other. */
+  end() {
+    clearTimeout(this.#timer);
+    const [peer, on] = [this.#peer, this.#on];
+    this.#peer = this.#stream = null;
+    this.#on = false;
+    if (on) this.#changed(null, () => peer?.close());
+    else peer?.close();
+  }
+
+  async #take({ state, offers, signal }) {
+    if (state === 'begin') await this.#begin(offers);
+    else if (state === 'end') this.end();
+    else if (state === 'on' && this.#peer) {
+      this.#on = true;
+      this.#changed(this.#stream);
+    } else if (state === 'signal' && this.#peer) await this.#hear(signal);
+  }
+
+  async #begin(offers) {
+    this.end();
+    const peer = (this.#peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers: this.#iceServers() }));
+    this.#stream = new MediaStream();
+    this.#early = [];
+    peer.onicecandidate = ({ candidate }) => peer === this.#peer && candidate && this.#say({ candidate: candidate.toJSON() });
+    peer.ontrack = ({ track }) => peer === this.#peer && this.#stream.addTrack(track);
+    peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
+    if (!offers) return;
+    for (const kind of ['audio', 'video']) peer.addTransceiver(this.#track(kind) ?? kind, { direction: 'sendrecv' });
+    await peer.setLocalDescription();
+    this.#say({ description: peer.localDescription.toJSON() });
+  }
+
+  async #hear({ description, candidate }) {
+    const peer = this.#peer;
+    if (candidate && !peer.remoteDescription) this.#early.push(candidate);
+    else if (candidate) await peer.addIceCandidate(candidate).catch(() => {}); // one of several ways
+    if (!description) return;
+    await peer.setRemoteDescription(description);
+    for (const early of this.#early.splice(0)) await peer.addIceCandidate(early).catch(() => {});
+    if (description.type !== 'offer') return;
+    for (const transceiver of peer.getTransceivers()) {
+      transceiver.direction = 'sendrecv';
+      await transceiver.sender.replaceTrack(this.#track(transceiver.receiver.track.kind) ?? null);
+    }
+    await peer.setLocalDescription();
+    this.#say({ description: peer.localDescription.toJSON() });
+  }
+
+  #peerChanged() {
+    const { connectionState } = this.#peer;
+    clearTimeout(this.#timer);
+    if (connectionState === 'connected' && !this.#on) this.#tell({ type: 'direct', state: 'connected' });
+    if (connectionState === 'disconnected') this.#timer = setTimeout(() => this.#fail(), LOST_AFTER);
+    if (connectionState === 'failed' || connectionState === 'closed') this.#fail();
+  }
+
+  /** The mixer takes over at once, whether the room hears of it now or only later. */
+  #fail() {
+    if (!this.#peer) return;
+    this.#tell({ type: 'direct', state: 'failed' });
+    this.end();
+  }
+
+  #track(kind) {
+    return this.#tracks().find((track) => track.kind === kind);
+  }
+
+  #say(signal) {
+    this.#tell({ type: 'direct', signal });
+  }
+}

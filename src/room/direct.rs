@@ -1,0 +1,398 @@
+//! Two people, directly: media of a room of exactly two goes from one to the other, without the mixer.
+//!
+//! Owns: who may and who does, what each is told of it, how long a try may take. Does not know: how clients connect; what they
+//! say to each other is passed on as it is. Until both say that the other's media arrives, it goes over the mixer; as soon as
+//! somebody else comes, something is recorded, or there is no way any more, it does so again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Effect, Room};
+use crate::id::ParticipantId;
+use crate::media::SourceKind;
+use crate::time::Timestamp;
+
+/// How long two may look for a way to each other.
+const TRY: Duration = Duration::from_secs(10);
+
+type Pair = [ParticipantId; 2];
+
+/// What a client says about going direct.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DirectNews {
+    /// It can.
+    Able,
+    /// For the other one.
+    Signal(Value),
+    /// What the other one sends arrives.
+    Connected,
+    /// There is no way, or no way any more.
+    Failed,
+}
+
+/// What a client is told about going direct.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DirectEvent {
+    /// Connect to the other one; media goes on as before meanwhile.
+    Begin {
+        /// The other one.
+        peer: ParticipantId,
+        /// Whether it is the one that makes the offer.
+        offers: bool,
+    },
+    /// From the other one.
+    Signal {
+        /// The other one.
+        from: ParticipantId,
+        /// As it said it.
+        signal: Value,
+    },
+    /// Both are connected: send nothing to the mixer any more.
+    On,
+    /// Send to the mixer again, at once.
+    End {
+        /// Why.
+        reason: DirectEnd,
+    },
+}
+
+/// Why two do not go direct any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectEnd {
+    /// Somebody else is here, one of them is gone, or something is recorded.
+    Company,
+    /// They cannot reach each other.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// They look for one.
+    Sought { pair: Pair, until: Timestamp, arrived: [bool; 2] },
+    /// They have one.
+    Found { pair: Pair },
+}
+
+impl Way {
+    const fn pair(self) -> Pair {
+        match self {
+            Self::Sought { pair, .. } | Self::Found { pair } => pair,
+        }
+    }
+}
+
+/// What a room knows about it.
+#[derive(Debug, Default)]
+pub(super) struct Direct {
+    able: BTreeSet<ParticipantId>,
+    way: Option<Way>,
+    /// Those who had no way: they do not try again while they are the same two.
+    failed: Option<Pair>,
+}
+
+impl Direct {
+    /// When a try is over.
+    pub(super) fn timeout(&self) -> Option<Timestamp> {
+        match self.way? {
+            Way::Sought { until, .. } => Some(until),
+            Way::Found { .. } => None,
+        }
+    }
+
+    /// Whether this participant's media goes to the other one directly.
+    pub(super) fn has(&self, participant: ParticipantId) -> bool {
+        matches!(self.way, Some(Way::Found { pair }) if pair.contains(&participant))
+    }
+
+    /// Whether two look for a way, or have one.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.way.is_some()
+    }
+
+    /// Somebody is gone.
+    pub(super) fn forget(&mut self, participant: ParticipantId) {
+        self.able.remove(&participant);
+    }
+}
+
+impl Room {
+    /// Takes in what a client says about going direct.
+    pub(super) fn direct_news(&mut self, participant: ParticipantId, news: DirectNews) {
+        let way = self.direct.way.filter(|way| way.pair().contains(&participant));
+        match (news, way) {
+            (DirectNews::Able, _) => {
+                if self.people.contains_key(&participant) {
+                    self.direct.able.insert(participant);
+                }
+            }
+            (DirectNews::Signal(signal), Some(way)) => {
+                let event = DirectEvent::Signal { from: participant, signal };
+                self.effects.push_back(Effect::Tell(other(way.pair(), participant), event));
+            }
+            (DirectNews::Connected, Some(Way::Sought { pair, until, mut arrived })) => {
+                arrived[usize::from(pair[1] == participant)] = true;
+                self.direct.way = Some(Way::Sought { pair, until, arrived });
+                if arrived == [true, true] {
+                    self.direct.way = Some(Way::Found { pair });
+                    self.effects.extend(pair.map(|one| Effect::Tell(one, DirectEvent::On)));
+                }
+            }
+            (DirectNews::Failed, Some(way)) => {
+                self.direct.failed = Some(way.pair());
+                self.end_direct(DirectEnd::Failed);
+            }
+            // What was said of a way that is over by now.
+            (DirectNews::Signal(_) | DirectNews::Connected | DirectNews::Failed, _) => {}
+        }
+        self.refresh();
+    }
+
+    /// A try that took too long is over.
+    pub(super) fn direct_timeout(&mut self, now: Timestamp) {
+        if let Some(Way::Sought { pair, until, .. }) = self.direct.way
+            && now >= until
+        {
+            self.direct.failed = Some(pair);
+            self.end_direct(DirectEnd::Failed);
+            self.refresh();
+        }
+    }
+
+    /// Begins and ends the way of two as the room is now.
+    pub(super) fn follow_direct(&mut self) {
+        let pair = self.pair();
+        if self.direct.way.is_some_and(|way| Some(way.pair()) != pair) {
+            self.end_direct(DirectEnd::Company);
+        }
+        if self.direct.failed != pair {
+            self.direct.failed = None;
+        }
+        if let Some([first, second]) = pair.filter(|_| self.direct.way.is_none() && self.direct.failed.is_none()) {
+            let until = self.now + TRY;
+            self.direct.way = Some(Way::Sought { pair: [first, second], until, arrived: [false; 2] });
+            let begin = |peer, offers| DirectEvent::Begin { peer, offers };
+            self.effects.push_back(Effect::Tell(first, begin(second, true)));
+            self.effects.push_back(Effect::Tell(second, begin(first, false)));
+        }
+        for (participant, person) in &mut self.people {
+            person.direct = self.direct.has(*participant);
+            person.leaving.take_if(|_| person.direct);
+        }
+    }
+
+    fn end_direct(&mut self, reason: DirectEnd) {
+        let Some(way) = self.direct.way.take() else { return };
+        let here = way.pair().into_iter().filter(|one| self.people.contains_key(one));
+        self.effects.extend(here.map(|one| Effect::Tell(one, DirectEvent::End { reason })));
+    }
+
+    /// The two who could go direct: nobody else is here, or on the way in, and nothing takes what they say.
+    fn pair(&self) -> Option<Pair> {
+        let mut people = self.people.iter();
+        let (Some((first, one)), Some((second, two)), None) = (people.next(), people.next(), people.next()) else {
+            return None;
+        };
+        let talks = |person: &super::Person| {
+            let kinds = || person.sources.iter().map(|source| source.kind);
+            person.connected
+                && kinds().count() > 0
+                && kinds().all(|kind| kind != SourceKind::Screen)
+                && (person.receives_audio.is_some() || person.receives_video.is_some())
+        };
+        let able = [*first, *second].iter().all(|one| self.direct.able.contains(one));
+        let free = self.settings.direct_for_two && !self.outputs.are_running();
+        (free && able && talks(one) && talks(two)).then_some([*first, *second])
+    }
+}
+
+fn other(pair: Pair, one: ParticipantId) -> ParticipantId {
+    if pair[0] == one { pair[1] } else { pair[0] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::OutputId;
+    use crate::layout::Layout;
+    use crate::media::{Codec, FileFormat, Size, SoundTaken};
+    use crate::room::document::{LeaveReason, RecordingKind, Role, TierChoice};
+    use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+    use crate::room::{Admission, Input, Order, RoomSettings, Route};
+    use crate::tier::Ladder;
+
+    struct Two {
+        room: Room,
+        now: Timestamp,
+        told: Vec<(u32, DirectEvent)>,
+        routes: Vec<Route>,
+        streams: usize,
+    }
+
+    impl Two {
+        /// Two who can, in a room that lets them.
+        fn new() -> Self {
+            let settings = RoomSettings {
+                name: "test".parse().expect("a name"),
+                layout: Layout::default(),
+                canvas: Size::new(1280, 720),
+                fps: 30,
+                ladder: Ladder::default(),
+                max_participants: 9,
+                max_viewers: 9,
+                max_outputs: 9,
+                max_inputs: 9,
+                direct_for_two: true,
+                linger: Duration::from_secs(5),
+                permanent: false,
+            };
+            let now = Timestamp::from_micros(1_000_000);
+            let mut two =
+                Self { room: Room::new(settings, now), now, told: Vec::new(), routes: Vec::new(), streams: 0 };
+            for _ in 0..2 {
+                let participant = two.join();
+                two.handle(Input::Direct(participant, DirectNews::Able));
+            }
+            two
+        }
+
+        fn join(&mut self) -> ParticipantId {
+            let participant = self.admit();
+            self.handle(Input::Connected(participant));
+            participant
+        }
+
+        fn admit(&mut self) -> ParticipantId {
+            let who = Admission {
+                name: String::new(),
+                role: Role::Participant,
+                sends: vec![SourceKind::Microphone, SourceKind::Camera],
+                receives_audio: Some(SoundTaken::Any),
+                receives_video: Some(Codec::Vp8),
+                tier: TierChoice::Auto,
+            };
+            let admitted = self.room.admit(self.now, who).expect("let in");
+            self.drain();
+            admitted.participant
+        }
+
+        fn say(&mut self, participant: u32, news: DirectNews) {
+            self.handle(Input::Direct(ParticipantId(participant), news));
+        }
+
+        fn handle(&mut self, input: Input) {
+            self.room.handle(self.now, input);
+            self.drain();
+        }
+
+        fn drain(&mut self) {
+            while let Some(effect) = self.room.poll_effect() {
+                match effect {
+                    Effect::Tell(participant, event) => self.told.push((participant.0, event)),
+                    Effect::Routes(routes) => self.routes = routes,
+                    Effect::Order(Order::Streams(set)) => self.streams = set.streams.len(),
+                    _ => {}
+                }
+            }
+        }
+
+        fn is_mixed(&self) -> bool {
+            self.streams > 0 && self.routes.iter().all(|route| route.audio && route.video.is_some())
+        }
+
+        fn direct() -> Self {
+            let mut two = Self::new();
+            two.say(1, DirectNews::Connected);
+            two.say(2, DirectNews::Connected);
+            two.told.clear();
+            two
+        }
+    }
+
+    const COMPANY: DirectEvent = DirectEvent::End { reason: DirectEnd::Company };
+    const FAILED: DirectEvent = DirectEvent::End { reason: DirectEnd::Failed };
+
+    #[test]
+    fn two_are_introduced_and_leave_the_mixer_when_both_are_connected() {
+        let mut two = Two::new();
+        let begin = |peer, offers| DirectEvent::Begin { peer: ParticipantId(peer), offers };
+        assert_eq!(two.told, [(1, begin(2, true)), (2, begin(1, false))]);
+        two.told.clear();
+        two.say(1, DirectNews::Signal("offer".into()));
+        assert_eq!(two.told, [(2, DirectEvent::Signal { from: ParticipantId(1), signal: "offer".into() })]);
+        two.say(1, DirectNews::Connected);
+        assert!(two.is_mixed(), "one of them hears nothing yet");
+        two.say(2, DirectNews::Connected);
+        assert_eq!(two.told[1..], [(1, DirectEvent::On), (2, DirectEvent::On)]);
+        assert!(two.streams == 0 && two.routes.iter().all(|route| !route.audio && route.video.is_none()));
+    }
+
+    #[test]
+    fn a_third_brings_them_back_as_soon_as_it_is_let_in() {
+        let mut two = Two::direct();
+        two.admit();
+        assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
+        assert!(two.is_mixed());
+        two.told.clear();
+        two.handle(Input::Left(ParticipantId(3), LeaveReason::Left));
+        assert_eq!(two.told.len(), 2, "alone again, they begin again");
+        two.told.clear();
+        two.handle(Input::Left(ParticipantId(2), LeaveReason::Lost));
+        assert_eq!(two.told, [(1, COMPANY)], "who is gone is told nothing");
+    }
+
+    #[test]
+    fn a_recording_needs_the_mixer() {
+        let mut two = Two::direct();
+        let wish = OutputWish {
+            kind: OutputKind::Recording { kind: RecordingKind::View, format: FileFormat::Mp4 },
+            streams: Vec::new(),
+            sound: true,
+        };
+        let id: OutputId = two.room.add_output(two.now, wish).expect("room for one");
+        two.drain();
+        assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
+        assert!(two.is_mixed());
+        two.told.clear();
+        two.handle(Input::Output(id, OutputNews::Stop));
+        two.handle(Input::Output(id, OutputNews::Ended(None)));
+        assert_eq!(two.told.len(), 2, "they begin again when it is over");
+    }
+
+    #[test]
+    fn who_has_no_way_stays_with_the_mixer() {
+        let mut two = Two::direct();
+        two.say(2, DirectNews::Failed);
+        assert_eq!(two.told, [(1, FAILED), (2, FAILED)]);
+        assert!(two.is_mixed());
+        two.say(1, DirectNews::Failed);
+        two.say(1, DirectNews::Able);
+        assert_eq!(two.told.len(), 2, "the same two do not try again");
+        let mut slow = Two::new();
+        slow.say(1, DirectNews::Connected);
+        slow.told.clear();
+        slow.now = slow.room.poll_timeout().expect("a try is over at some time");
+        slow.handle(Input::Timeout);
+        assert_eq!(slow.told, [(1, FAILED), (2, FAILED)]);
+    }
+
+    #[test]
+    fn nobody_goes_direct_who_cannot_or_may_not() {
+        let mut two = Two::new();
+        two.told.clear();
+        let stranger = two.join();
+        two.handle(Input::Left(ParticipantId(1), LeaveReason::Left));
+        two.told.clear();
+        two.say(stranger.0, DirectNews::Signal("x".into()));
+        two.say(stranger.0, DirectNews::Connected);
+        two.say(99, DirectNews::Able);
+        assert_eq!(two.told, [], "one of the two has not said that it can");
+        two.room.settings.direct_for_two = false;
+        two.say(stranger.0, DirectNews::Able);
+        assert_eq!(two.told, []);
+    }
+}
