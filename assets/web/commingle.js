@@ -14,6 +14,8 @@ import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, 
 
 const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
+const RELAY_AFTER = 2000; // ms a connection may take before the server's TURN servers are tried as well
+const CREDENTIALS_FOR = 240_000; // ms that what the server gave for its TURN servers is used again
 const BACKOFF = { first: 500, last: 10_000 }; // ms
 const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
 const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // what is read gains nothing from more
@@ -42,6 +44,8 @@ const corner = (canvas) => {
   return { x: canvas.width - width * 1.1, y: canvas.height - height * 1.1, width, height, source: 'camera', canvas };
 };
 
+const isTurn = ({ urls }) => /^turns?:/.test(urls);
+
 async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
@@ -64,6 +68,7 @@ async function refusal(response) {
  * @param {string} [options.view]         default `program`
  * @param {string} [options.selfView]     `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  besides those the server names
+ * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
  * @param {boolean} [options.direct]      false: never send to another person directly, also where the server lets two do so
  * @param {'fit'|'full'} [options.uplink] `fit` (default) sends the camera no larger than its tile
  * @param {(track: MediaStreamTrack, stream: MediaStream) => void} [options.onTrack]
@@ -113,7 +118,8 @@ export class Session extends EventTarget {
   #mayTrickle = false;
   #gathered = false;
   #batch = 0;
-  #iceServers;
+  #servers = []; // the ICE servers that the server named
+  #serversAt = -Infinity;
   #socket = null;
   #serverAway = false;
   #deaf = 0;
@@ -121,7 +127,7 @@ export class Session extends EventTarget {
   #attempt = 0;
   #rejoining = false;
   #restarting = false;
-  #timers = { disconnected: 0, connect: 0, events: 0, stats: 0 };
+  #timers = { disconnected: 0, connect: 0, relay: 0, events: 0, stats: 0 };
   #wake = () => {};
   #lastStats = null;
   #updateSentAt = -Infinity;
@@ -132,7 +138,6 @@ export class Session extends EventTarget {
     super();
     this.#options = options;
     this.#base = new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href.replace(/\/$/, '');
-    this.#iceServers = options.iceServers ?? [];
     for (const track of options.stream?.getTracks() ?? []) this.#adopt(track);
     this.#wants = {
       audio: options.send?.audio ?? this.local.getAudioTracks().length > 0,
@@ -357,7 +362,10 @@ export class Session extends EventTarget {
 
   /** One attempt: a fresh peer connection, one POST, the answer. */
   async #connect() {
-    const peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers: this.#iceServers });
+    if (performance.now() - this.#serversAt > CREDENTIALS_FOR) this.#servers = [];
+    const { iceServers: own = [], iceTransportPolicy = 'all' } = this.#options;
+    const relayed = this.#servers.some(isTurn); // it is gathered from the beginning
+    const peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceTransportPolicy, iceServers: [...own, ...this.#servers] });
     this.#peer = peer;
     this.#mayTrickle = this.#gathered = false;
     this.#candidates = [];
@@ -393,14 +401,16 @@ export class Session extends EventTarget {
     this.id = response.headers.get('Commingle-Participant');
     const servers = iceServersOf(response.headers.get('Link'));
     if (servers.length) {
-      this.#iceServers = [...(this.#options.iceServers ?? []), ...servers];
-      peer.setConfiguration({ ...peer.getConfiguration(), iceServers: this.#iceServers });
+      [this.#servers, this.#serversAt] = [servers, performance.now()];
+      peer.setConfiguration({ ...peer.getConfiguration(), iceServers: [...own, ...servers] });
     }
     this.#answer = answer;
     this.#openEvents();
     await peer.setRemoteDescription({ type: 'answer', sdp: answer });
     this.#mayTrickle = true;
     this.#trickle();
+    // Most networks need no relay: joining does not wait for one, and where nothing connects it is asked for by an ICE restart.
+    if (!relayed && servers.some(isTurn)) this.#arm('relay', iceTransportPolicy === 'relay' ? 0 : RELAY_AFTER, () => this.#restartIce());
     if (!this.id) this.#whoAmI();
     this.#fitUplink();
   }
@@ -498,6 +508,7 @@ export class Session extends EventTarget {
     clearTimeout(this.#timers.disconnected);
     if (connectionState === 'connected') {
       clearTimeout(this.#timers.connect);
+      clearTimeout(this.#timers.relay);
       this.#everConnected = true;
       this.#attempt = 0;
       this.#tick();
@@ -601,7 +612,7 @@ export class Session extends EventTarget {
   }
 
   #hangUp() {
-    for (const name of ['disconnected', 'connect', 'events']) clearTimeout(this.#timers[name]);
+    for (const name of ['disconnected', 'connect', 'relay', 'events']) clearTimeout(this.#timers[name]);
     clearTimeout(this.#batch);
     this.#direct.end();
     const [peer, socket] = [this.#peer, this.#socket];

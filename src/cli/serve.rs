@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
-use crate::config::{self, Config, H264Encoder};
+use crate::config::{self, Config, H264Encoder, TlsMode};
 use crate::edge::api::{self, App};
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::{Finish, Library, Uploads};
@@ -24,6 +24,8 @@ use crate::edge::push;
 use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
 use crate::edge::tcp::{self, TcpCounters};
+use crate::edge::tls::Tls;
+use crate::edge::turn;
 use crate::edge::udp::{self, Mux};
 use crate::metrics::Metrics;
 
@@ -46,12 +48,22 @@ pub(super) struct ServeArgs {
     /// An address that others reach this machine by, when it stands behind NAT; may be given several times
     #[arg(long, value_name = "IP")]
     public_ip: Vec<String>,
-    /// The port of the TURN server
+    /// The port of the TURN server, UDP and TCP; 0 takes a free one [default: 3478, or a free one where that is taken]
     #[arg(long, value_name = "PORT", conflicts_with = "no_turn")]
     turn_port: Option<String>,
     /// Run no TURN server
     #[arg(long)]
     no_turn: bool,
+    /// Serve HTTPS: `self-signed` makes a certificate at the first start, `acme` fetches one (see tls.names), `files` reads the
+    /// two that follow, `off` is HTTP [default: off]
+    #[arg(long, value_name = "MODE")]
+    tls: Option<String>,
+    /// The file of the certificate and its chain, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The file of the certificate's key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// The port that encoders may push to by RTMP [default: none]
     #[arg(long, value_name = "PORT")]
     rtmp_port: Option<String>,
@@ -69,6 +81,7 @@ impl ServeArgs {
             ("http.bind", "--http", &self.http),
             ("media.port", "--media-port", &self.media_port),
             ("media.bind", "--media-bind", &self.media_bind),
+            ("tls.mode", "--tls", &self.tls),
             ("turn.port", "--turn-port", &self.turn_port),
             ("inputs.rtmp_port", "--rtmp-port", &self.rtmp_port),
         ];
@@ -76,6 +89,13 @@ impl ServeArgs {
             given.into_iter().filter_map(|(key, name, value)| Some(flag(key, name, value.as_ref()?))).collect();
         if !self.public_ip.is_empty() {
             flags.push(flag("media.public_ips", "--public-ip", self.public_ip.join(",")));
+        }
+        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            flags.push(flag("tls.cert", "--tls-cert", cert.display()));
+            flags.push(flag("tls.key", "--tls-key", key.display()));
+            if self.tls.is_none() {
+                flags.push(flag("tls.mode", "--tls-cert:", "files"));
+            }
         }
         if let Some(dir) = &self.data_dir {
             flags.push(flag("data.dir", "--data-dir", dir.display()));
@@ -95,9 +115,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     start_logs()?;
     for name in config::unknown_variables(environment()) {
         tracing::warn!("environment {name} sets nothing; is it meant to?");
-    }
-    if config.turn.port.is_some() {
-        tracing::warn!("turn.port is set, but no TURN server is built in yet: it is ignored");
     }
     if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
         tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
@@ -123,11 +140,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     metrics.register(|registry| library.counters().register(registry));
     let settings = settings(&config, library.clone())?;
     metrics.register(|registry| settings.counters.register(registry));
+    let tls = tls(&config, &mux).await?;
+    let https_port = tls.as_ref().map(|_| http.port());
+    let (ice_servers, turn) = turn::start(&config, &mux, tls.as_ref(), https_port).map_err(anyhow::Error::msg)?;
+    if let Some(turn) = &turn {
+        turn.register(&metrics);
+    }
     let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
     let rooms = Rooms::new(settings, peers);
     tokio::spawn(rooms.clone().follow(library.changes()));
-    let app = App::new(&config, rooms.clone(), library.clone(), metrics, media.port());
-    let server = tokio::spawn(api::serve(listener, app.clone()));
+    let app = App::new(&config, rooms.clone(), library.clone(), metrics, ice_servers);
+    let fingerprint = tls.as_ref().and_then(Tls::fingerprint).map(str::to_owned);
+    let server = tokio::spawn(api::serve(listener, app.clone(), tls, turn));
     if config.inputs.rtmp_port != 0 {
         let address = SocketAddr::new(config.inputs.rtmp_bind, config.inputs.rtmp_port);
         let listener = TcpListener::bind(address).await;
@@ -136,7 +160,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::info!(%address, "encoders may push by RTMP");
         tokio::spawn(push::serve(listener, app.clone()));
     }
-    announce(http, media, &config)?;
+    announce(http, media, &config, fingerprint.as_deref())?;
 
     signals.next().await;
     tracing::info!("stopping: no more joins; a second signal ends at once");
@@ -174,6 +198,14 @@ fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
     // Where it is refused, `commingle doctor` says what to do.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// TLS, where it is configured.
+async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
+    let mut addresses: Vec<IpAddr> = turn::media_addresses(mux).iter().map(SocketAddr::ip).collect();
+    addresses.push(config.http.bind.ip());
+    addresses.retain(|ip| !ip.is_unspecified());
+    Tls::new(&config.tls, &config.data.dir, &addresses).await.map_err(anyhow::Error::msg)
 }
 
 /// The recordings on disk; what earlier servers left is mended and uploaded from now on.
@@ -248,13 +280,17 @@ fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
 }
 
 /// Says on standard output that all is ready, and what to open.
-fn announce(http: SocketAddr, media: SocketAddr, config: &Config) -> io::Result<()> {
-    let url = page(http, &config.media.public_ips);
+fn announce(http: SocketAddr, media: SocketAddr, config: &Config, fingerprint: Option<&str>) -> io::Result<()> {
+    let url = page(http, config);
     let mut out = io::stdout().lock();
     writeln!(out, "ready http={http} media={media} open={url}")?;
     writeln!(out, "  a call    {url}?room=demo")?;
     writeln!(out, "  publish   {url}whip/demo")?;
     writeln!(out, "  watch     {url}whep/demo")?;
+    if config.tls.mode == TlsMode::SelfSigned {
+        writeln!(out, "  the certificate is self-signed: browsers ask once whether to trust it. Its SHA-256:")?;
+        writeln!(out, "  {}", fingerprint.unwrap_or_default())?;
+    }
     if config.auth.key.is_some() {
         writeln!(out, "  tokens    commingle token --room demo --role participant")?;
     }
@@ -262,13 +298,18 @@ fn announce(http: SocketAddr, media: SocketAddr, config: &Config) -> io::Result<
 }
 
 /// What to type into a browser to get to `http`.
-fn page(http: SocketAddr, public: &[IpAddr]) -> String {
-    let ip = match (http.ip().is_unspecified(), public.first()) {
+fn page(http: SocketAddr, config: &Config) -> String {
+    let scheme = if config.tls.mode == TlsMode::Off { "http" } else { "https" };
+    // A certificate is for the name it was given for.
+    if let (TlsMode::Files | TlsMode::Acme, Some(name)) = (config.tls.mode, config.tls.names.first()) {
+        return format!("{scheme}://{name}:{}/", http.port());
+    }
+    let ip = match (http.ip().is_unspecified(), config.media.public_ips.first()) {
         (false, _) => http.ip(),
         (true, Some(public)) => *public,
         (true, None) => Ipv4Addr::LOCALHOST.into(),
     };
-    format!("http://{}/", SocketAddr::new(ip, http.port()))
+    format!("{scheme}://{}/", SocketAddr::new(ip, http.port()))
 }
 
 /// SIGTERM and SIGINT.
@@ -296,12 +337,19 @@ mod tests {
 
     #[test]
     fn the_page_can_be_opened() {
-        let at = |address: &str, public: &[&str]| {
-            let public: Vec<_> = public.iter().map(|ip| ip.parse().expect("an address")).collect();
-            page(address.parse().expect("an address"), &public)
+        let at = |address: &str, public: &[&str], tls: config::Tls| {
+            let mut config = Config { tls, ..Config::default() };
+            config.media.public_ips = public.iter().map(|ip| ip.parse().expect("an address")).collect();
+            page(address.parse().expect("an address"), &config)
         };
-        assert_eq!(at("127.0.0.1:8080", &["203.0.113.7"]), "http://127.0.0.1:8080/");
-        assert_eq!(at("0.0.0.0:80", &[]), "http://127.0.0.1:80/");
-        assert_eq!(at("[::]:80", &["2001:db8::1"]), "http://[2001:db8::1]:80/");
+        let off = config::Tls::default;
+        assert_eq!(at("127.0.0.1:8080", &["203.0.113.7"], off()), "http://127.0.0.1:8080/");
+        assert_eq!(at("0.0.0.0:80", &[], off()), "http://127.0.0.1:80/");
+        assert_eq!(at("[::]:80", &["2001:db8::1"], off()), "http://[2001:db8::1]:80/");
+        let names = vec!["call.example.org".to_owned()];
+        let acme = config::Tls { mode: TlsMode::Acme, names: names.clone(), ..off() };
+        assert_eq!(at("0.0.0.0:443", &["203.0.113.7"], acme), "https://call.example.org:443/");
+        let own = config::Tls { mode: TlsMode::SelfSigned, names, ..off() };
+        assert_eq!(at("0.0.0.0:443", &["203.0.113.7"], own), "https://203.0.113.7:443/");
     }
 }

@@ -18,11 +18,17 @@ const FILE: &str = "commingle.toml";
 /// What our variables begin with.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
-const OPTIONAL: [(&str, Kind); 9] = [
+const OPTIONAL: [(&str, Kind); 15] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
     ("media.stun_server", Kind::Text),
+    ("tls.cert", Kind::Text),
+    ("tls.key", Kind::Text),
+    ("tls.acme_email", Kind::Text),
     ("turn.port", Kind::Integer),
+    ("turn.tls_port", Kind::Integer),
+    ("turn.secret", Kind::Text),
+    ("turn.secret_file", Kind::Text),
     ("upload.bucket", Kind::Text),
     ("upload.endpoint", Kind::Text),
     ("upload.access_key_id", Kind::Text),
@@ -30,8 +36,9 @@ const OPTIONAL: [(&str, Kind); 9] = [
     ("upload.secret_access_key_file", Kind::Text),
 ];
 /// Variables named like the flag that does the same.
-const SHORT_NAMES: [(&str, &str); 6] = [
+const SHORT_NAMES: [(&str, &str); 7] = [
     ("HTTP", "http.bind"),
+    ("TLS", "tls.mode"),
     ("PUBLIC_IP", "media.public_ips"),
     ("DATA_DIR", "data.dir"),
     ("KEY", "auth.key"),
@@ -244,6 +251,8 @@ impl Layers {
         })?;
         let auth = &mut config.auth;
         let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref())?;
+        let turn = &mut config.turn;
+        self.secret("turn.secret", "turn.secret_file", &mut turn.secret, turn.secret_file.as_deref())?;
         let upload = &mut config.upload;
         let (value, file) = (&mut upload.secret_access_key, upload.secret_access_key_file.as_deref());
         self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file)?;
@@ -391,6 +400,14 @@ mod tests {
             ("[http]\nbind = \"0.0.0.0:80\"\n", 2, &["http.bind", "--insecure", "key"]),
             ("[upload]\nendpoint = \"http://s3.example.org\"\n", 2, &["upload.endpoint", "allow_http"]),
             ("[upload]\nendpoint = \"https://me:secret@s3.example.org\"\n", 2, &["upload.endpoint", "without user"]),
+            ("[tls]\nmode = \"files\"\n", 2, &["tls.mode", "tls.cert"]),
+            ("[tls]\ncert = \"x\"\n", 2, &["tls.cert", "tls.key"]),
+            ("[tls]\ncert = \"x\"\nkey = \"y\"\n", 2, &["tls.cert", "files"]),
+            ("[tls]\nmode = \"acme\"\n", 2, &["tls.mode", "tls.names", "call.example.org"]),
+            ("[tls]\nmode = \"on\"\n", 2, &["tls.mode", "self-signed"]),
+            ("[turn]\nexternal = [\"http://x\"]\n", 2, &["turn.external", "turn:"]),
+            ("[turn]\nexternal = [\"turn:x\"]\n", 2, &["turn.external", "turn.secret"]),
+            ("[turn]\nsecret = \"short\"\n", 2, &["turn.secret", "openssl"]),
             ("[upload]\nprefix = \"/calls\"\n", 2, &["upload.prefix", "calls/"]),
             ("[upload]\naccess_key_id = \"AKIA\"\n", 2, &["upload.access_key_id", "secret_access_key"]),
             ("[upload]\npart_mib = 4\n", 2, &["upload.part_mib", "5 to 512"]),

@@ -5,6 +5,8 @@
 //! The documented sample is `assets/commingle.toml`; a test holds it equal to the defaults here.
 
 mod layers;
+mod tls;
+mod turn;
 mod upload;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
+pub use self::tls::{Tls, TlsMode};
+pub use self::turn::Turn;
 pub use self::upload::Upload;
 use crate::destination::{Guard, Network};
 use crate::media::{Codec, Kind, Size, Sounds};
@@ -37,6 +41,8 @@ const CANVAS_MIN: Size = Size::new(160, 90);
 pub struct Config {
     /// The HTTP server.
     pub http: Http,
+    /// TLS of the HTTP server and of TURN.
+    pub tls: Tls,
     /// The media port.
     pub media: Media,
     /// The TURN server.
@@ -86,17 +92,6 @@ pub struct Media {
     pub stun_server: Option<String>,
     /// Serve ICE over TCP on the same number.
     pub tcp: bool,
-}
-
-/// The TURN server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Turn {
-    /// Whether it is wanted.
-    pub enabled: bool,
-    /// Its port, where one was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
 }
 
 /// Who may do what.
@@ -309,12 +304,6 @@ impl Default for Media {
     }
 }
 
-impl Default for Turn {
-    fn default() -> Self {
-        Self { enabled: true, port: None }
-    }
-}
-
 impl Default for Data {
     fn default() -> Self {
         Self { dir: "data".into() }
@@ -504,6 +493,8 @@ impl Config {
                 return wrong("media.stun_server", "asks for what media.public_ips says already: give one of the two");
             }
         }
+        self.tls.check()?;
+        self.turn.check()?;
         self.upload.check()?;
         if !(16..=128).contains(&self.tiers.sound_kbps) {
             return wrong("tiers.sound_kbps", "must be 16 to 128");
@@ -583,8 +574,10 @@ mod tests {
         }
         let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
         let upload = upload.map(|key| format!("\n# {key} = "));
-        let others =
-            ["# key = ", "# key_file = ", "# port = 3478", "# media_dir = ", "# stun_server = "].map(str::to_owned);
+        let tls = ["# cert = ", "# acme_email = "];
+        let turn = ["# port = 3478", "# tls_port = 5349", "# secret = ", "# secret_file = "];
+        let others = ["# key = ", "# key_file = ", "# media_dir = ", "# stun_server = "];
+        let others = others.into_iter().chain(tls).chain(turn).map(|key| format!("\n{key}"));
         for optional in upload.into_iter().chain(others) {
             assert!(SAMPLE.contains(&optional), "{optional}");
         }

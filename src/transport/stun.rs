@@ -7,22 +7,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use rtc::crypto::{HmacAlgorithm, RTCCryptoProvider};
 
-const HEADER: usize = 20;
-const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+pub(crate) const HEADER: usize = 20;
+pub(crate) const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_INDICATION: u16 = 0x0011;
 const BINDING_SUCCESS: u16 = 0x0101;
 const BINDING_ERROR: u16 = 0x0111;
-const USERNAME: u16 = 0x0006;
-const MESSAGE_INTEGRITY: u16 = 0x0008;
+pub(crate) const USERNAME: u16 = 0x0006;
+pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
 const ERROR_CODE: u16 = 0x0009;
 const ICE_CONTROLLED: u16 = 0x8029;
 const ICE_CONTROLLING: u16 = 0x802A;
-const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// Bytes of an HMAC-SHA1.
-const INTEGRITY_SIZE: usize = 20;
+pub(crate) const INTEGRITY_SIZE: usize = 20;
 
 /// A STUN transaction id (96 random bits).
 pub(crate) type Transaction = [u8; 12];
@@ -149,13 +149,7 @@ impl<'a> Message<'a> {
 
 /// The answer of a plain STUN server: where the request came from, as XOR-MAPPED-ADDRESS.
 pub(crate) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8> {
-    let mut value = vec![0, if from.is_ipv4() { 1 } else { 2 }];
-    value.extend((from.port() ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]])).to_be_bytes());
-    let mask = COOKIE.iter().chain(request);
-    match from.ip() {
-        IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
-        IpAddr::V6(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
-    }
+    let value = xor_address(request, from);
     let mut answer = Vec::with_capacity(HEADER + 4 + value.len());
     answer.extend(BINDING_SUCCESS.to_be_bytes());
     answer.extend((4 + value.len() as u16).to_be_bytes());
@@ -179,20 +173,39 @@ pub(crate) fn binding_request(transaction: &Transaction) -> Vec<u8> {
 /// The address in a plain STUN server's answer to this request; None when it is none.
 pub(crate) fn mapped_in(answer: &[u8], request: &Transaction) -> Option<SocketAddr> {
     let message = Message::parse(answer).filter(|message| message.class == Class::Success)?;
-    let [_, family, port0, port1, ip @ ..] = message.mapped.filter(|_| message.transaction == *request)? else {
-        return None;
-    };
+    let value = message.mapped.filter(|_| message.transaction == *request)?;
+    unmask_address(request, value)
+}
+
+/// The address in such a value as [`xor_address`] makes; None when it is none.
+pub(crate) fn unmask_address(transaction: &Transaction, value: &[u8]) -> Option<SocketAddr> {
+    let [_, family, port0, port1, ip @ ..] = value else { return None };
     let port = u16::from_be_bytes([*port0, *port1]) ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]]);
-    let ip: Vec<u8> = ip.iter().zip(COOKIE.iter().chain(request)).map(|(a, b)| a ^ b).collect();
-    let ip = match family {
-        1 => IpAddr::from(<[u8; 4]>::try_from(ip).ok()?),
-        2 => IpAddr::from(<[u8; 16]>::try_from(ip).ok()?),
+    let mut octets = [0; 16];
+    let masked = octets.get_mut(..ip.len())?;
+    let mask = COOKIE.iter().chain(transaction);
+    masked.iter_mut().zip(ip.iter().zip(mask)).for_each(|(octet, (a, b))| *octet = a ^ b);
+    let ip: IpAddr = match (family, ip.len()) {
+        (1, 4) => <[u8; 4]>::try_from(&octets[..4]).ok()?.into(),
+        (2, 16) => octets.into(),
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// The value of an attribute that holds an address, masked so that no NAT rewrites it (RFC 8489 section 14.2).
+pub(crate) fn xor_address(transaction: &Transaction, address: SocketAddr) -> Vec<u8> {
+    let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
+    value.extend((address.port() ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]])).to_be_bytes());
+    let mask = COOKIE.iter().chain(transaction);
+    match address.ip() {
+        IpAddr::V4(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
+        IpAddr::V6(ip) => value.extend(ip.octets().iter().zip(mask).map(|(a, b)| a ^ b)),
+    }
+    value
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 

@@ -18,6 +18,7 @@ mod outputs;
 mod peers;
 mod reach;
 mod relay;
+mod relayed;
 mod rooms;
 mod scenario;
 mod server;

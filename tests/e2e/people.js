@@ -122,16 +122,25 @@
     return tracks.map((track) => ({ track, stop }));
   }
 
+  /** The kind of our end of the way that a connection's media goes, its address, and of a relay the transport to it. */
+  async function wayOf(pc) {
+    const stats = await pc.getStats();
+    const transport = [...stats.values()].find(({ type }) => type === 'transport');
+    const pair = stats.get(transport?.selectedCandidatePairId);
+    const ours = stats.get(pair?.localCandidateId);
+    return ours ? { kind: ours.candidateType, protocol: ours.relayProtocol ?? ours.protocol, address: ours.address } : null;
+  }
+
   class Person {
     /**
      * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the received one
      * where the server encodes it, else VP8; path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of
      * the URL's query; encodings: how to send the video (simulcast); speech: a sound file in base64, said instead of a tone;
-     * claps: flashes and beeps instead of colour and tone.
+     * claps: flashes and beeps instead of colour and tone; connection: more of the peer connection's configuration.
      */
-    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech, claps = false,
+    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech, claps = false, connection = {},
       picture = { width: 320, height: 180, fps: 15 } }) {
-      Object.assign(this, { k, room, name, codec, query, encodings, speech, claps });
+      Object.assign(this, { k, room, name, codec, query, encodings, speech, claps, connection });
       this.path = path ?? `/v1/rooms/${room}/participants`;
       this.send = { video: true, audio: true, ...send };
       this.receive = { video: true, audio: true, ...receive };
@@ -148,7 +157,7 @@
         if (this.send.video) this.camera = camera(this.k, this.picture);
         if (this.send.audio) this.microphone = await microphone(this.k, this.speech);
       }
-      const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }));
+      const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...this.connection }));
       pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
       pc.ontrack = ({ track }) => this.#take(track);
       const named = (codec) => RTCRtpReceiver.getCapabilities('video').codecs
@@ -177,6 +186,7 @@
       this.answeredAfter = performance.now() - this.posted;
       this.location = response.headers.get('location');
       this.id = response.headers.get('commingle-participant');
+      this.links = response.headers.get('link');
       await pc.setRemoteDescription({ type: 'answer', sdp: answer });
       this.lines = answer.split(/\r?\n/).filter((line) => line.startsWith('m='));
       return this;
@@ -204,6 +214,11 @@
         this.video.requestVideoFrameCallback(each);
       };
       this.video.requestVideoFrameCallback(each);
+    }
+
+    /** How its media goes; see `wayOf`. */
+    async way() {
+      return wayOf(this.pc);
     }
 
     async leave() {
@@ -496,6 +511,6 @@
   }
 
   globalThis.people = {
-    COLOURS, TONES, Person, camera, microphone, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
+    COLOURS, TONES, Person, camera, microphone, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round, wayOf,
   };
 })();

@@ -19,6 +19,7 @@ import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
 import * as reach from './scenarios/reach.mjs';
+import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
@@ -26,7 +27,7 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...sound, ...studio, ...uplink, ...web,
+  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound, ...studio, ...uplink, ...web,
 };
 
 const { values, positionals } = parseArgs({
@@ -41,6 +42,8 @@ const { values, positionals } = parseArgs({
     relay: { type: 'string', default: '' },
     losses: { type: 'string', default: '0,5,10' },
     rates: { type: 'string', default: '2000,600,200,80,2000' },
+    transports: { type: 'string', default: 'udp' },
+    policy: { type: 'string', default: 'all' },
     out: { type: 'string', default: 'target/e2e' },
   },
 });
@@ -57,6 +60,7 @@ const options = {
   seed: Number(values.seed),
   losses: values.losses.split(',').map(Number),
   rates: values.rates.split(',').map(Number),
+  transports: values.transports.split(','),
   codecs: values.codecs ? values.codecs.split(',') : [],
 };
 

@@ -53,6 +53,10 @@ pub(crate) struct Settings<'a> {
     pub(crate) http: Option<SocketAddr>,
     /// The network namespace it runs in; None for the tests' own.
     pub(crate) namespace: Option<&'a str>,
+    /// Whether TURN is served, on a free port.
+    pub(crate) turn: bool,
+    /// Whether HTTP is served by TLS, with a certificate of its own.
+    pub(crate) https: bool,
     /// More arguments.
     pub(crate) arguments: &'a [&'a str],
     /// More environment.
@@ -67,6 +71,7 @@ pub(crate) struct Server {
     pub(crate) http: SocketAddr,
     /// The media port.
     pub(crate) media: SocketAddr,
+    https: bool,
     log: Arc<Mutex<VecDeque<String>>>,
     stopped: bool,
     data: tempfile::TempDir,
@@ -83,7 +88,10 @@ impl Server {
         let mut child = settings
             .namespace
             .map_or_else(commingle, commingle_in)
-            .args(["serve", "--http", &http.to_string(), "--media-port", "0", "--no-turn", "--data-dir"])
+            .args(["serve", "--http", &http.to_string(), "--media-port", "0"])
+            .args(if settings.turn { &["--turn-port", "0"][..] } else { &["--no-turn"] })
+            .args(if settings.https { &["--tls", "self-signed"][..] } else { &[] })
+            .arg("--data-dir")
             .arg(settings.data.unwrap_or_else(|| data.path()))
             .args(settings.arguments)
             .envs(settings.environment.iter().copied())
@@ -100,7 +108,7 @@ impl Server {
             let status = child.wait();
             panic!("no `ready http=ADDR media=ADDR` within {READY_WITHIN:?} ({status:?}); log:\n{}", text_of(&log));
         };
-        Self { child, http, media, log, stopped: false, data }
+        Self { child, http, media, https: settings.https, log, stopped: false, data }
     }
 
     /// Kills this server as a crash would, and starts another at the same HTTP address.
@@ -118,7 +126,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.http)
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.http)
     }
 
     pub(crate) fn log(&self) -> String {

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::rate::{Rate, caller_of};
 use crate::config::Limits;
+use crate::edge::rate::{Rate, caller_of};
 use crate::time::Timestamp;
 
 /// When to come back if the joins before one's own have to connect first.

@@ -13,7 +13,6 @@ mod outputs;
 mod participants;
 mod player;
 mod ranges;
-mod rate;
 mod rooms;
 mod routes;
 mod server;
@@ -22,7 +21,6 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +38,14 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Admission;
 pub use self::extract::RoomOf;
 pub use self::guard::Caller;
-use self::rate::Rate;
+
 pub use self::server::serve;
 use super::auth::Authority;
 use super::library::Library;
 use super::problem::Problem;
+use super::rate::Rate;
 use super::rooms::Rooms;
+use super::turn::IceServers;
 use crate::config::{Config, Limits};
 use crate::metrics::{Metrics, RequestLabels};
 
@@ -65,26 +65,22 @@ struct Shared {
     limits: Limits,
     admission: Mutex<Admission>,
     session_requests: Mutex<Rate>,
-    media: MediaAddress,
+    ice_servers: IceServers,
     /// Whether players are let in while nobody sends.
     watch_empty: bool,
     draining: CancellationToken,
     closing: CancellationToken,
 }
 
-/// Where peers find the media port, which also answers STUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MediaAddress {
-    /// The port really bound.
-    pub port: u16,
-    /// The address; None is the host that the caller reached us by.
-    pub ip: Option<IpAddr>,
-}
-
 impl App {
-    /// The API in front of `rooms` and what they recorded. `config` was checked; `media_port` is the port really bound.
-    pub fn new(config: &Config, rooms: Rooms, library: Library, metrics: Arc<Metrics>, media_port: u16) -> Self {
-        let media = MediaAddress { port: media_port, ip: config.media.public_ips.first().copied() };
+    /// The API in front of `rooms` and what they recorded. `config` was checked; joiners are told of `ice_servers`.
+    pub fn new(
+        config: &Config,
+        rooms: Rooms,
+        library: Library,
+        metrics: Arc<Metrics>,
+        ice_servers: IceServers,
+    ) -> Self {
         Self(Arc::new(Shared {
             rooms,
             library,
@@ -96,7 +92,7 @@ impl App {
                 config.limits.session_requests_per_second,
                 config.limits.session_requests_burst,
             )),
-            media,
+            ice_servers,
             watch_empty: config.rooms.watch_empty,
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),

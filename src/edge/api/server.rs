@@ -1,7 +1,7 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
-//! Owns: connections, how many there may be, how long a request's head may take, and their end. HTTP/1.1 without TLS: a
-//! proxy in front adds what is missing. Does not know: routes.
+//! Owns: connections, how many there may be, how long a request's head may take, and their end; inside TLS, also which of
+//! them are TURN's. HTTP/1.1: a proxy in front adds what is missing. Does not know: routes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{App, router};
+use crate::edge::tls::{ALPN_TURN, Tls};
+use crate::edge::turn::Turn;
+use crate::transport::stun;
 
 /// Largest head of a request: what a long token and a browser's usual headers need, several times over.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -30,9 +34,19 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The pause after an error to accept: out of file descriptors it would otherwise spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `app` on `listener` until [`App::close`], then lets what is under way finish, within a bound.
-pub async fn serve(listener: TcpListener, app: App) {
-    let router = router(&app);
+/// What each connection is served with.
+#[derive(Clone)]
+struct Service {
+    router: Router,
+    app: App,
+    tls: Option<Tls>,
+    turn: Option<Turn>,
+}
+
+/// Serves `app` on `listener` until [`App::close`], then lets what is under way finish, within a bound. With `tls` it is HTTPS, and
+/// `turn` is on the same port: its clients say so (RFC 7443), or begin with STUN.
+pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Option<Turn>) {
+    let service = Service { router: router(&app), app: app.clone(), tls, turn };
     let closing = app.closing();
     let places = Arc::new(Semaphore::new(app.limits().connections));
     let connections = TaskTracker::new();
@@ -47,9 +61,9 @@ pub async fn serve(listener: TcpListener, app: App) {
                     app.metrics().http_connections_refused.inc();
                     continue;
                 };
-                let connection = drive(stream, peer, router.clone(), app.clone(), closing.clone());
+                let (service, closing) = (service.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection.await;
+                    service.connection(stream, peer, closing).await;
                     drop(place);
                 });
             }
@@ -65,30 +79,77 @@ pub async fn serve(listener: TcpListener, app: App) {
     }
 }
 
-async fn drive(stream: TcpStream, peer: SocketAddr, router: Router, app: App, closing: CancellationToken) {
-    // Answers are small and whole: waiting for more to send only delays them. Failing to say so changes nothing else.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(app.limits().header_seconds.into()))
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+impl Service {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
+        // Answers are small and whole: waiting for more to send only delays them. Failing to say so changes nothing else.
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = &self.tls else { return self.http(stream, peer, closing).await };
+        let shaken = tokio::select! {
+            shaken = tls.accept(stream) => shaken,
+            () = closing.cancelled() => return,
+        };
+        let mut stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => return tracing::debug!(%peer, %error, "no TLS handshake"),
+        };
+        let says_turn = stream.get_ref().1.alpn_protocol().map(|protocol| protocol == ALPN_TURN);
+        match (&self.turn, says_turn) {
+            (None, _) => self.http(stream, peer, closing).await,
+            (Some(turn), Some(true)) => until(&closing, turn.serve(stream, peer)).await,
+            (Some(_), Some(false)) => self.http(stream, peer, closing).await,
+            (Some(turn), None) => {
+                // Browsers do not say it of TURN: the first byte tells a method's name from a STUN message.
+                let patience = Duration::from_secs(self.app.limits().header_seconds.into());
+                let first = tokio::select! {
+                    first = tokio::time::timeout(patience, stream.read_u8()) => first,
+                    () = closing.cancelled() => return,
+                };
+                let Ok(Ok(first)) = first else { return };
+                let (reader, writer) = tokio::io::split(stream);
+                let whole = tokio::io::join(std::io::Cursor::new([first]).chain(reader), writer);
+                if stun::is_stun(&[first]) {
+                    until(&closing, turn.serve(whole, peer)).await;
+                } else {
+                    self.http(whole, peer, closing).await;
+                }
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "an HTTP connection broke");
+    }
+
+    async fn http<S>(&self, stream: S, peer: SocketAddr, closing: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let router = self.router.clone();
+            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(self.app.limits().header_seconds.into()))
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "an HTTP connection broke");
+        }
+    }
+}
+
+/// What is done until the server ends.
+async fn until(closing: &CancellationToken, done: impl Future<Output = ()>) {
+    tokio::select! {
+        () = done => {}
+        () = closing.cancelled() => {}
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::extract::{self, RoomOf, Secret};
 use super::routes::ACCEPT_POST;
-use super::{App, Caller, MediaAddress, admission, guard, player};
+use super::{App, Caller, admission, guard, player};
 use crate::edge::peer::Answer;
 use crate::edge::problem::Problem;
 use crate::edge::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
@@ -235,8 +235,8 @@ fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     headers.insert(ETAG, text(quoted(&joined.etag)));
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(ACCEPTED_PATCHES));
     headers.insert(PARTICIPANT, text(joined.participant.to_string()));
-    if let Some(link) = ice_server(app.0.media, &parts.headers) {
-        headers.append(LINK, link);
+    for link in app.0.ice_servers.links(host(&parts.headers).as_deref(), time::unix_seconds()) {
+        headers.append(LINK, HeaderValue::from_str(&link).expect("hosts, addresses and URIs are header text"));
     }
     if door == Door::Whep {
         headers.append(LINK, text(player::link(&joined.secret)));
@@ -244,17 +244,10 @@ fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     response
 }
 
-/// Our media port answers STUN: the caller learns its own address from it. None when the caller's `Host` is no host.
-fn ice_server(media: MediaAddress, headers: &HeaderMap) -> Option<HeaderValue> {
-    let host = match media.ip {
-        Some(ip) if ip.is_ipv6() => format!("[{ip}]"),
-        Some(ip) => ip.to_string(),
-        None => {
-            let host = headers.get(HOST)?.to_str().ok()?.parse::<axum::http::uri::Authority>().ok()?;
-            host.host().to_owned()
-        }
-    };
-    HeaderValue::from_str(&format!("<stun:{host}:{}>; rel=\"ice-server\"", media.port)).ok()
+/// The host that the caller reached us by; None when its `Host` is no host.
+fn host(headers: &HeaderMap) -> Option<String> {
+    let authority = headers.get(HOST)?.to_str().ok()?.parse::<axum::http::uri::Authority>().ok()?;
+    Some(authority.host().to_owned())
 }
 
 /// `GET /v1/sessions/{secret}`.
@@ -360,15 +353,11 @@ mod tests {
     }
 
     #[test]
-    fn the_media_port_is_named_as_stun_server() {
-        let host = |value: &'static str| HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]);
-        let by_host = MediaAddress { port: 8189, ip: None };
-        let link = |media, headers| ice_server(media, &headers).map(|value| value.to_str().expect("text").to_owned());
-        assert_eq!(link(by_host, host("localhost:8080")).as_deref(), Some("<stun:localhost:8189>; rel=\"ice-server\""));
-        assert_eq!(link(by_host, host("[::1]:8080")).as_deref(), Some("<stun:[::1]:8189>; rel=\"ice-server\""));
-        assert_eq!(link(by_host, host("a>;b\"")), None);
-        assert_eq!(link(by_host, HeaderMap::new()), None);
-        let by_ip = MediaAddress { port: 9, ip: Some("2001:db8::1".parse().expect("an address")) };
-        assert_eq!(link(by_ip, host("x")).as_deref(), Some("<stun:[2001:db8::1]:9>; rel=\"ice-server\""));
+    fn a_host_is_one_that_can_stand_in_an_uri() {
+        let host = |value: &'static str| host(&HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]));
+        assert_eq!(host("localhost:8080").as_deref(), Some("localhost"));
+        assert_eq!(host("[::1]:8080").as_deref(), Some("[::1]"));
+        assert_eq!(host("a>;b\""), None);
+        assert_eq!(super::host(&HeaderMap::new()), None);
     }
 }

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use self::outbox::Outbox;
+pub(in crate::edge) use self::outbox::Outbox;
 use super::udp::{DATAGRAM_MAX, Mux, Way};
 use crate::metrics::{Counter, Gauge, Registry};
 use crate::time;
@@ -46,7 +46,7 @@ const TOTAL: usize = 4_096;
 /// Bytes written at a time.
 const CHUNK: usize = 16 * 1024;
 /// Bytes that the kernel keeps unsent: what it has, nothing can overtake or take back.
-const KERNEL_UNSENT: u32 = 16 * 1024;
+pub(in crate::edge) const KERNEL_UNSENT: u32 = 16 * 1024;
 /// How long nothing is accepted after that has failed: there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -155,7 +155,7 @@ async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut pl
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
     let outbox = Arc::new(Outbox::default());
     let queue = Arc::clone(&outbox);
-    let way = mux.open_way(remote, move |datagram| queue.push(time::now(), datagram));
+    let way = mux.open_way(remote, move |datagram| queue.push(time::now(), datagram, || framed(datagram)));
     drop(mux);
     let (read, write) = stream.into_split();
     let end = tokio::select! {
@@ -210,6 +210,13 @@ async fn send(mut write: OwnedWriteHalf, outbox: &Outbox) -> End {
             return End::Closed;
         }
     }
+}
+
+/// A datagram as it stands in the stream.
+fn framed(datagram: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::new();
+    framing::put(datagram, &mut frame);
+    frame
 }
 
 /// How many connections there are, and whose.

@@ -1,7 +1,7 @@
 //! What waits to be written to a TCP connection.
 //!
 //! Owns: the bounds, and what is dropped where the other side is too slow. Does not know: sockets. Datagrams go in by
-//! [`Outbox::push`] and leave as frames of a stream. Pure but for the wake-up: time is an argument.
+//! [`Outbox::push`], each with the frame that it is written as, and leave as a stream. Pure but for the wake-up: time is an argument.
 //!
 //! TCP loses nothing, it gets late: what is late is dropped here, ahead of the stream, and of video a whole frame at a time,
 //! since the rest of one is of no use. Payloads are encrypted; that a stream is video is told by the size of its packets.
@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::time::Timestamp;
-use crate::transport::framing;
 
 /// Bytes that wait at most, whatever they are: a large keyframe and some.
 const FULL: usize = 256 * 1024;
@@ -28,14 +27,14 @@ const VIDEO_PACKET: usize = 600;
 const STREAMS: usize = 8;
 
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(in crate::edge) struct Outbox {
     state: Mutex<State>,
     filled: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(Timestamp, Box<[u8]>)>,
+    waiting: VecDeque<(Timestamp, BytesMut)>,
     bytes: usize,
     streams: VecDeque<Stream>,
 }
@@ -50,9 +49,9 @@ struct Stream {
 }
 
 impl Outbox {
-    /// Queues a datagram; false when it was dropped.
-    pub(super) fn push(&self, now: Timestamp, datagram: &[u8]) -> bool {
-        let taken = self.state.lock().push(now, datagram);
+    /// Queues a datagram, to be written as `frame`; false when it was dropped.
+    pub(in crate::edge) fn push(&self, now: Timestamp, datagram: &[u8], frame: impl FnOnce() -> BytesMut) -> bool {
+        let taken = self.state.lock().push(now, datagram, frame);
         if taken {
             self.filled.notify_one();
         }
@@ -60,31 +59,32 @@ impl Outbox {
     }
 
     /// Moves what has waited longest to `stream`, as frames, until that has at least `enough` bytes.
-    pub(super) fn fill(&self, stream: &mut BytesMut, enough: usize) {
+    pub(in crate::edge) fn fill(&self, stream: &mut BytesMut, enough: usize) {
         let mut state = self.state.lock();
         while stream.len() < enough
-            && let Some((_, datagram)) = state.waiting.pop_front()
+            && let Some((_, frame)) = state.waiting.pop_front()
         {
-            state.bytes -= datagram.len();
-            framing::put(&datagram, stream);
+            state.bytes -= frame.len();
+            stream.extend_from_slice(&frame);
         }
     }
 
     /// Waits until something may wait.
-    pub(super) async fn filled(&self) {
+    pub(in crate::edge) async fn filled(&self) {
         self.filled.notified().await;
     }
 }
 
 impl State {
-    fn push(&mut self, now: Timestamp, datagram: &[u8]) -> bool {
+    fn push(&mut self, now: Timestamp, datagram: &[u8], frame: impl FnOnce() -> BytesMut) -> bool {
         let wanted = match rtp(datagram) {
             Some((ssrc, timestamp)) => self.wants(now, ssrc, timestamp, datagram.len()),
             None => self.has_room(datagram.len()),
         };
         if wanted {
-            self.bytes += datagram.len();
-            self.waiting.push_back((now, datagram.into()));
+            let frame = frame();
+            self.bytes += frame.len();
+            self.waiting.push_back((now, frame));
         }
         wanted
     }
@@ -128,6 +128,8 @@ fn rtp(datagram: &[u8]) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::tcp::framed;
+    use crate::transport::framing;
 
     const VIDEO: u32 = 1;
     const SOUND: u32 = 2;
@@ -144,6 +146,10 @@ mod tests {
         packet
     }
 
+    fn push(outbox: &Outbox, now: Timestamp, datagram: &[u8]) -> bool {
+        outbox.push(now, datagram, || framed(datagram))
+    }
+
     fn drained(outbox: &Outbox) -> usize {
         let mut stream = BytesMut::new();
         outbox.fill(&mut stream, usize::MAX);
@@ -153,24 +159,24 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_taken_whole_and_one_that_is_late_not_at_all() {
         let outbox = Outbox::default();
-        assert!(outbox.push(at(0), &packet(VIDEO, 10, 1_000)));
-        assert!(outbox.push(at(400), &packet(VIDEO, 10, 50)), "the rest of it");
-        assert!(!outbox.push(at(400), &packet(VIDEO, 20, 1_000)));
-        assert!(outbox.push(at(400), &packet(SOUND, 5, 120)), "sound may be later than pictures");
+        assert!(push(&outbox, at(0), &packet(VIDEO, 10, 1_000)));
+        assert!(push(&outbox, at(400), &packet(VIDEO, 10, 50)), "the rest of it");
+        assert!(!push(&outbox, at(400), &packet(VIDEO, 20, 1_000)));
+        assert!(push(&outbox, at(400), &packet(SOUND, 5, 120)), "sound may be later than pictures");
         assert_eq!(drained(&outbox), 1_002 + 52 + 122);
-        assert!(!outbox.push(at(401), &packet(VIDEO, 20, 50)), "of a frame without a beginning");
-        assert!(outbox.push(at(402), &packet(VIDEO, 30, 1_000)));
+        assert!(!push(&outbox, at(401), &packet(VIDEO, 20, 50)), "of a frame without a beginning");
+        assert!(push(&outbox, at(402), &packet(VIDEO, 30, 1_000)));
     }
 
     #[test]
     fn what_does_not_drain_is_bounded_and_ice_still_has_a_chance() {
         let outbox = Outbox::default();
         for timestamp in 0..2_000 {
-            outbox.push(at(0), &packet(VIDEO, timestamp, 1_200));
+            push(&outbox, at(0), &packet(VIDEO, timestamp, 1_200));
         }
-        assert!(!outbox.push(at(0), &packet(VIDEO, 3_000, 1_200)));
-        assert!(!outbox.push(at(2_000), &packet(SOUND, 1, 100)), "sound that would be two seconds late");
-        assert!(outbox.push(at(2_000), &[0, 1, 0, 0]), "STUN");
+        assert!(!push(&outbox, at(0), &packet(VIDEO, 3_000, 1_200)));
+        assert!(!push(&outbox, at(2_000), &packet(SOUND, 1, 100)), "sound that would be two seconds late");
+        assert!(push(&outbox, at(2_000), &[0, 1, 0, 0]), "STUN");
         let waiting = drained(&outbox);
         assert!((FULL - 1_200..FULL + FULL / 500).contains(&waiting), "{waiting}");
     }
@@ -179,7 +185,7 @@ mod tests {
     fn a_chunk_is_as_long_as_asked_and_no_frame_is_cut() {
         let outbox = Outbox::default();
         for timestamp in 0..10 {
-            outbox.push(at(0), &packet(SOUND, timestamp, 100));
+            push(&outbox, at(0), &packet(SOUND, timestamp, 100));
         }
         let mut stream = BytesMut::new();
         outbox.fill(&mut stream, 250);

@@ -20,7 +20,7 @@ async fn a_join_is_answered_with_all_that_whip_wants() {
     assert!(reply.header("etag").starts_with('"') && reply.header("etag").ends_with('"'), "{reply:?}");
     assert_eq!(reply.header("commingle-participant"), "p1");
     assert_eq!(reply.header("accept-patch"), "application/trickle-ice-sdpfrag, application/sdp");
-    let link = format!("<stun:localhost:{}>; rel=\"ice-server\"", api.app.0.media.port);
+    let link = format!("<stun:localhost:{}>; rel=\"ice-server\"", api.media_port);
     assert_eq!(reply.header("link"), link);
     assert_eq!(reply.header("access-control-allow-origin"), "*");
     let secret = session.strip_prefix("/v1/sessions/").expect("a session");

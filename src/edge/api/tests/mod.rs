@@ -42,6 +42,7 @@ struct Api {
     app: App,
     router: Router,
     data: TempDir,
+    media_port: u16,
 }
 
 /// What a request was answered with.
@@ -124,8 +125,8 @@ impl Api {
             counters: RoomCounters::default(),
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
-        let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), port);
-        Self { router: router(&app), app, data }
+        let app = App::new(&config, rooms, library, Arc::new(Metrics::default()), IceServers::stun(None, port));
+        Self { router: router(&app), app, data, media_port: port }
     }
 
     async fn send(
@@ -186,7 +187,7 @@ impl Api {
     async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
-        tokio::spawn(serve(listener, self.app.clone()));
+        tokio::spawn(serve(listener, self.app.clone(), None, None));
         address
     }
 }

@@ -16,7 +16,7 @@ const CROWDED: Duration = Duration::from_secs(1);
 
 /// So many a second in the long run, so many at once.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(in crate::edge) struct Rate {
     per_second: f64,
     burst: f64,
     buckets: HashMap<IpAddr, Bucket>,
@@ -30,7 +30,7 @@ struct Bucket {
 }
 
 /// Whoever owns an address owns all it can reach by choosing: an IPv6 network of 64 bits counts as one caller.
-pub(super) fn caller_of(address: IpAddr) -> IpAddr {
+pub(in crate::edge) fn caller_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -38,12 +38,12 @@ pub(super) fn caller_of(address: IpAddr) -> IpAddr {
 }
 
 impl Rate {
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(in crate::edge) fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second: per_second.into(), burst: burst.into(), buckets: HashMap::new() }
     }
 
     /// Counts one; the error says how long to wait before the next.
-    pub(super) fn take(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Duration> {
+    pub(in crate::edge) fn take(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Duration> {
         let caller = caller_of(address);
         let (rate, burst) = (self.per_second, self.burst);
         let refilled = move |bucket: &Bucket| (bucket.left + now.since(bucket.at).as_secs_f64() * rate).min(burst);

@@ -1,0 +1,165 @@
+//! Who may use a TURN server, without a list of users: the name says until when, the password proves that we made it.
+//!
+//! Owns: names and passwords from a shared secret ("TURN REST API", as other TURN servers know it too), the keys that sign
+//! messages, and nonces that need no memory. Does not know: allocations. Time is an argument.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rtc::crypto::{HashAlgorithm, HmacAlgorithm, RTCCryptoProvider};
+
+use crate::config::Secret;
+
+/// The realm of our users (RFC 8489 section 14.9).
+pub(super) const REALM: &str = "commingle";
+/// How long a nonce is good for, in seconds (RFC 8656 section 5 recommends at least an hour).
+const NONCE_SECONDS: u64 = 3600;
+/// Longest name taken, in bytes.
+const NAME_MAX: usize = 128;
+/// How much of a nonce proves that it is ours, in bytes.
+const NONCE_TAG: usize = 8;
+
+/// The key that signs messages of long-term credentials (RFC 8489 section 9.2.2).
+pub(super) type Key = [u8; 16];
+
+/// A name and its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Credential {
+    /// `expiry:name`, the expiry in seconds since 1970.
+    pub(super) username: String,
+    /// The base64 of the HMAC-SHA1 of the name.
+    pub(super) password: String,
+}
+
+/// What makes and checks credentials.
+pub(super) struct Credentials {
+    crypto: Arc<dyn RTCCryptoProvider>,
+    secret: Secret,
+    nonce_key: [u8; 32],
+    seconds: u64,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("seconds", &self.seconds).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Credentials of this secret that are good for `seconds`.
+    pub(super) fn new(secret: Secret, seconds: u64) -> Self {
+        let crypto = rtc::crypto::default_provider().expect("ring is built in");
+        Self { crypto, secret, nonce_key: rand::random(), seconds }
+    }
+
+    pub(super) fn crypto(&self) -> &dyn RTCCryptoProvider {
+        &*self.crypto
+    }
+
+    /// New ones, for one joiner; `now` in seconds since 1970.
+    pub(super) fn make(&self, now: u64) -> Credential {
+        let username = format!("{}:{:016x}", now + self.seconds, rand::random::<u64>());
+        let password = self.password(&username);
+        Credential { username, password }
+    }
+
+    fn password(&self, username: &str) -> String {
+        BASE64_STANDARD.encode(self.hmac(HmacAlgorithm::Sha1, self.secret.expose().as_bytes(), &[username.as_bytes()]))
+    }
+
+    /// The key of this name.
+    pub(super) fn key(&self, username: &str) -> Key {
+        key(username, REALM, &self.password(username))
+    }
+
+    /// A nonce for whoever asks from this address.
+    pub(super) fn nonce(&self, address: IpAddr, now: u64) -> String {
+        format!("{now:x}-{}", self.nonce_tag(address, now))
+    }
+
+    /// Whether this is a nonce of ours, for this address, and not too old.
+    pub(super) fn is_fresh(&self, nonce: &str, address: IpAddr, now: u64) -> bool {
+        let Some((then, tag)) = nonce.split_once('-') else { return false };
+        let Ok(then) = u64::from_str_radix(then, 16) else { return false };
+        let same = rtc::crypto::constant_time_eq(tag.as_bytes(), self.nonce_tag(address, then).as_bytes());
+        same && then <= now && now - then <= NONCE_SECONDS
+    }
+
+    fn nonce_tag(&self, address: IpAddr, then: u64) -> String {
+        let address = match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let tag = self.hmac(HmacAlgorithm::Sha256, &self.nonce_key, &[&then.to_be_bytes(), &address]);
+        tag[..NONCE_TAG].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn hmac(&self, algorithm: HmacAlgorithm, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+        let mut tag = vec![0; algorithm.output_len()];
+        let mut mac = self.crypto.crypto().new_hmac(algorithm, key).expect("the provider has SHA-1 and SHA-256");
+        mac.sign(parts, &mut tag).expect("the tag has its size");
+        tag
+    }
+}
+
+/// Until when a name is good, in seconds since 1970; None when it does not say so.
+pub(super) fn expiry(username: &str) -> Option<u64> {
+    if username.len() > NAME_MAX {
+        return None;
+    }
+    username.split(':').next()?.parse().ok()
+}
+
+/// The key of long-term credentials.
+pub(super) fn key(username: &str, realm: &str, password: &str) -> Key {
+    let crypto = rtc::crypto::default_provider().expect("ring is built in");
+    let hash = crypto.crypto().hash(HashAlgorithm::Md5, format!("{username}:{realm}:{password}").as_bytes());
+    hash.expect("the provider has MD5 for STUN").try_into().expect("MD5 has 16 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn credentials() -> Credentials {
+        Credentials::new("north".to_owned().into(), 600)
+    }
+
+    #[test]
+    fn a_password_is_what_other_turn_servers_make_of_the_secret() {
+        // printf 1700000000:ann | openssl dgst -sha1 -hmac north -binary | base64
+        assert_eq!(credentials().password("1700000000:ann"), "jeamH6dA5l2I9g3jmieza7CzEDo=");
+        // printf user:realm:pass | md5sum: RFC 5389 section 15.4
+        assert_eq!(key("user", "realm", "pass")[..4], [0x84, 0x93, 0xfb, 0xc5]);
+    }
+
+    #[test]
+    fn a_name_says_until_when_and_is_new_each_time() {
+        let (one, two) = (credentials().make(1000), credentials().make(1000));
+        assert_eq!((expiry(&one.username), expiry(&two.username)), (Some(1600), Some(1600)));
+        assert_ne!(one.username, two.username);
+        assert_eq!(expiry("12345"), Some(12345));
+        for wrong in ["", "ann", ":5", "-5:ann", &format!("5:{}", "x".repeat(200))] {
+            assert_eq!(expiry(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_nonce_is_for_one_address_and_an_hour() {
+        let credentials = credentials();
+        let nonce = credentials.nonce(HERE, 5000);
+        assert!(credentials.is_fresh(&nonce, HERE, 5000));
+        assert!(credentials.is_fresh(&nonce, HERE, 5000 + NONCE_SECONDS));
+        assert!(!credentials.is_fresh(&nonce, HERE, 5001 + NONCE_SECONDS));
+        assert!(!credentials.is_fresh(&nonce, HERE, 4999));
+        assert!(!credentials.is_fresh(&nonce, [127, 0, 0, 2].into(), 5000));
+        assert!(!Credentials::new("north".to_owned().into(), 600).is_fresh(&nonce, HERE, 5000), "another server's");
+        for wrong in ["", "-", "1388-", "zz-00", &nonce.replacen("1388", "1389", 1), &format!("{nonce}0")] {
+            assert!(!credentials.is_fresh(wrong, HERE, 5001), "{wrong}");
+        }
+    }
+}

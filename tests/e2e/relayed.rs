@@ -1,0 +1,193 @@
+//! TURN and TLS: coturn's own clients against our server, and calls by nothing but TURN.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::http::{Offer, get, post_offer};
+use crate::scenario::{list, number, play};
+use crate::server::{Server, Settings};
+use crate::turn;
+
+/// What a joiner is told of our TURN server.
+struct Relay {
+    port: String,
+    username: String,
+    password: String,
+}
+
+/// A server with TURN on a free port, and a joiner's way to it.
+fn serve(arguments: &[&str]) -> (Server, Relay) {
+    let server = Server::start_with(&Settings { arguments, turn: true, ..Settings::default() });
+    let joined = post_offer(&format!("{}/v1/rooms/relayed/participants", server.url()), &Offer::default().sdp());
+    assert_eq!(joined.status, 201, "{joined:?}");
+    let links = joined.headers.get_all("link").iter().map(|link| link.to_str().expect("text").to_owned());
+    let link = links.into_iter().find(|link| link.starts_with("<turn:127.0.0.1:") && link.contains("transport=udp"));
+    let link = link.unwrap_or_else(|| panic!("no TURN server is named: {joined:?}"));
+    let part = |before: &str, after: &str| {
+        let (_, rest) = link.split_once(before).unwrap_or_else(|| panic!("no {before} in {link}"));
+        rest.split(after).next().expect("it ends").to_owned()
+    };
+    let relay = Relay {
+        port: part("<turn:127.0.0.1:", "?"),
+        username: part("username=\"", "\""),
+        password: part("credential=\"", "\""),
+    };
+    (server, relay)
+}
+
+/// Where the media of a server is found.
+fn peer(server: &Server) -> SocketAddr {
+    let joined = post_offer(&format!("{}/v1/rooms/relayed/participants", server.url()), &Offer::default().sdp());
+    let candidate = joined.body.lines().find_map(|line| line.strip_prefix("a=candidate:")).expect("a candidate");
+    let fields: Vec<&str> = candidate.split(' ').collect();
+    SocketAddr::new(fields[4].parse().expect("an address"), fields[5].parse().expect("a port"))
+}
+
+impl Relay {
+    fn copy(&self) -> Self {
+        Self { port: self.port.clone(), username: self.username.clone(), password: self.password.clone() }
+    }
+
+    /// What `turnutils_uclient` says of itself until it would begin to send to a peer, or gives up.
+    fn uclient(&self, peer: SocketAddr, more: &[&str]) -> String {
+        // Its output has no lines of its own accord when it goes into a pipe.
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "turnutils_uclient",
+                "-v",
+                "-c",
+                "-p",
+                &self.port,
+                "-u",
+                &self.username,
+                "-w",
+                &self.password,
+            ])
+            .args(["-e", &peer.ip().to_string(), "-r", &peer.port().to_string()])
+            .args(more)
+            .arg("127.0.0.1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`make test` installs coturn");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let mut told = String::new();
+        for line in lines {
+            told += &line;
+            told.push('\n');
+            if line.contains("Total connect time") {
+                break;
+            }
+        }
+        let _ = child.kill();
+        child.wait().expect("it is ours");
+        println!("uclient {more:?} {peer}:\n{told}");
+        told
+    }
+}
+
+/// A counter of the server's metrics.
+fn counted(server: &Server, name: &str) -> u64 {
+    let text = get(&format!("{}/metrics", server.url())).body;
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[test]
+fn coturns_clients_are_served() {
+    let _turn = turn();
+    let (server, relay) = serve(&[]);
+    let reflexive = Command::new("turnutils_stunclient").args(["-p", &relay.port, "127.0.0.1"]).output();
+    let reflexive = reflexive.expect("`make test` installs coturn");
+    let told = String::from_utf8_lossy(&reflexive.stdout);
+    assert!(told.contains("UDP reflexive addr: 127.0.0.1:"), "{told}");
+
+    // By indications: two allocations, each refreshed, with a permission.
+    let media = peer(&server);
+    for transport in [&["-s"][..], &["-s", "-t"]] {
+        let told = relay.uclient(media, transport);
+        for step in
+            ["Received relay addr", "refresh response received: \n0: : success", "cp response received: \n0: : success"]
+        {
+            assert!(told.contains(step), "no `{step}`");
+        }
+        assert!(told.contains("Total connect time") && !told.contains("error"));
+    }
+    // By channels: it binds one to the port above the one that it is told first, then one to that. Ours is one port.
+    let told = relay.uclient(SocketAddr::new(media.ip(), media.port() - 1), &[]);
+    assert!(told.contains("cb response received: \n0: : success"));
+    assert!(told.contains("channel bind: error 403"));
+    assert!(counted(&server, "turn_allocated_total") >= 6);
+    server.stop();
+}
+
+#[test]
+fn who_has_no_good_credential_gets_no_relay() {
+    let _turn = turn();
+    let (server, relay) = serve(&["--set", "turn.secret=0123456789abcdef", "--set", "turn.max_per_credential=3"]);
+    let media = peer(&server);
+    // It takes each 401 for a challenge, and gives up in the end.
+    let wrong = Relay { password: "wrong".into(), ..relay.copy() };
+    assert!(wrong.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
+    let refused = counted(&server, "turn_unauthorized_total");
+    assert!(refused > 0);
+    // A name of the past, with its genuine password.
+    let expired =
+        Relay { username: "1700000000:ann".into(), password: "QdOgEOT2pYSZ9A8u47sWHH0ObZM=".into(), ..relay.copy() };
+    assert!(expired.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
+    assert!(counted(&server, "turn_unauthorized_total") > refused);
+    assert_eq!(counted(&server, "turn_allocated_total"), 0);
+
+    assert!(relay.uclient(media, &["-s", "-m", "2"]).contains("error 486 (Allocation Quota Reached)"));
+    assert_eq!(counted(&server, "turn_allocated_total"), 3);
+    server.stop();
+}
+
+#[test]
+fn nothing_but_the_media_port_is_reached() {
+    let _turn = turn();
+    let (server, relay) = serve(&[]);
+    let media = peer(&server).port();
+    let mapped = format!("[::ffff:127.0.0.1]:{media}");
+    let others = ["127.0.0.1", "10.0.0.1", "192.168.0.1", "169.254.169.254"].map(|ip| format!("{ip}:{media}"));
+    for forbidden in others.iter().chain([&mapped]) {
+        let told = relay.uclient(forbidden.parse().expect("an address"), &["-s"]);
+        // Asked for an address of the other family, it wants a relayed address of that family too, and gets 443.
+        assert!(told.contains("error 403") || forbidden == &mapped && told.contains("error 443"), "{forbidden}");
+    }
+    assert!(counted(&server, "turn_forbidden_total") >= 4);
+    server.stop();
+}
+
+#[test]
+fn three_meet_by_turn_alone() {
+    let _turn = turn();
+    let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
+    let measured = play(&server.url(), "relayed_call", &["--transports", "udp,tcp,tls", "--seconds", "4"]);
+    assert_eq!(measured["ready"], true, "{measured}");
+    for person in list(&measured, "/people") {
+        assert_eq!(person["way"]["kind"], "relay", "{person}");
+        assert_eq!(person["way"]["protocol"], person["transport"], "{person}");
+        assert_eq!(person["tiles"], 3, "{person}");
+        assert_eq!((&person["wrong_tiles"], &person["still_tiles"]), (&json!([]), &json!([])), "{person}");
+        assert!(number(person, "/first_frame_ms") < 6_000.0, "{person}");
+    }
+    server.stop();
+}
+
+#[test]
+fn the_client_module_gets_in_by_a_relay_and_needs_none() {
+    let _turn = turn();
+    let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
+    let relayed = play(&server.url(), "relayed_module", &["--policy", "relay"]);
+    assert_eq!((&relayed["moving"], &relayed["secure"]), (&json!(true), &json!(true)), "{relayed}");
+    assert_eq!((&relayed["way"]["kind"], &relayed["connections"]), (&json!("relay"), &json!(1)), "{relayed}");
+    let direct = play(&server.url(), "relayed_module", &["--policy", "all"]);
+    assert_eq!(direct["moving"], true, "{direct}");
+    assert_ne!(direct["way"]["kind"], "relay", "{direct}");
+    server.stop();
+}
