@@ -146,7 +146,7 @@ export class Session extends EventTarget {
     this.#direct = new Direct({
       tell: (message) => this.#send(message),
       tracks: () => this.local.getTracks(),
-      iceServers: () => this.#iceServers,
+      iceServers: () => [...(options.iceServers ?? []), ...this.#servers],
       changed: (stream, done) => this.#directChanged(stream, done),
     });
     const { signal } = this.#gone;
