@@ -51,8 +51,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Check this machine: one line for each thing, with what to do
-    Doctor(ConfigArgs),
+    /// Check this machine and the reach of a server: one line for each thing, with what to do
+    Doctor(doctor::DoctorArgs),
     /// Send bots into a room, as people would join it, and measure what they get
     ///
     /// Each bot is a WebRTC client of its own: ICE, DTLS, SRTP, lost packets asked for again, reports. Participants send

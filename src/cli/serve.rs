@@ -298,7 +298,7 @@ fn announce(http: SocketAddr, media: SocketAddr, config: &Config, fingerprint: O
 }
 
 /// What to type into a browser to get to `http`.
-fn page(http: SocketAddr, config: &Config) -> String {
+pub(super) fn page(http: SocketAddr, config: &Config) -> String {
     let scheme = if config.tls.mode == TlsMode::Off { "http" } else { "https" };
     // A certificate is for the name it was given for.
     if let (TlsMode::Files | TlsMode::Acme, Some(name)) = (config.tls.mode, config.tls.names.first()) {

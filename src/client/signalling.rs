@@ -44,6 +44,8 @@ pub(crate) enum SignallingError {
 pub(crate) struct Session {
     /// The SDP answer.
     pub(crate) answer: String,
+    /// The values of its `Link` headers: the ICE servers among them.
+    pub(crate) links: Vec<String>,
     /// Where it is ended, and at which address that is.
     resource: Web,
     address: SocketAddr,
@@ -62,7 +64,8 @@ pub(crate) async fn begin(
         let address = dial::resolve(&to.endpoint, guard).await?;
         // Whoever the server redirects to elsewhere is not told its token.
         let token = token.filter(|_| to.endpoint.host == server.endpoint.host && to.tls >= server.tls).cloned();
-        let (status, location, body) = request("POST", &to, address, token.as_ref(), Some(offer.to_owned())).await?;
+        let reply = request("POST", &to, address, token.as_ref(), Some(offer.to_owned())).await?;
+        let Reply { status, location, links, body } = reply;
         let join = |location: &str| {
             to.join(location).map_err(|_| SignallingError::Failed("it names no session that is a URL".to_owned()))
         };
@@ -75,7 +78,7 @@ pub(crate) async fn begin(
                 } else {
                     dial::resolve(&resource.endpoint, guard).await?
                 };
-                return Ok(Session { answer: body, resource, address, token });
+                return Ok(Session { answer: body, links, resource, address, token });
             }
             307 | 308 => to = join(&location)?,
             // Too many, or not now: that changes by itself.
@@ -91,21 +94,29 @@ impl Session {
     /// Ends it, where the server is still there.
     pub(crate) async fn end(self) {
         match request("DELETE", &self.resource, self.address, self.token.as_ref(), None).await {
-            Ok((200..300 | 404, ..)) => {}
-            Ok((status, ..)) => tracing::warn!(status, "a session at another server could not be ended"),
+            Ok(Reply { status: 200..300 | 404, .. }) => {}
+            Ok(Reply { status, .. }) => tracing::warn!(status, "a session at another server could not be ended"),
             Err(error) => tracing::debug!(%error, "a session at another server could not be ended"),
         }
     }
 }
 
-/// Sends a request; gives status, location and body.
+/// What a server says.
+struct Reply {
+    status: u16,
+    location: String,
+    links: Vec<String>,
+    body: String,
+}
+
+/// Sends a request.
 async fn request(
     method: &'static str,
     to: &Web,
     address: SocketAddr,
     token: Option<&Secret>,
     offer: Option<String>,
-) -> Result<(u16, String, String), SignallingError> {
+) -> Result<Reply, SignallingError> {
     let mut request = Request::builder().method(method).uri(to.url.expose());
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {}", token.expose()));
@@ -123,12 +134,15 @@ async fn request(
     answered.map_err(|error| SignallingError::Failed(words(&error)))
 }
 
-fn read(mut response: Response<Body>) -> Result<(u16, String, String), ureq::Error> {
-    let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-    let location = location.unwrap_or_default().to_owned();
+fn read(mut response: Response<Body>) -> Result<Reply, ureq::Error> {
+    let headers = response.headers();
+    let texts = |name: &str| -> Vec<String> {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    };
+    let (links, location) = (texts("link"), texts("location").pop().unwrap_or_default());
     let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_string()?;
-    Ok((status, location, body))
+    Ok(Reply { status, location, links, body })
 }
 
 /// What went wrong, without the URL.
@@ -224,13 +238,16 @@ mod tests {
     async fn a_session_begins_and_ends_where_the_server_says() {
         let answers = vec![
             answer("307 Temporary Redirect", "/elsewhere", ""),
-            answer("201 Created", "session/1", "v=0"),
+            answer("201 Created", "session/1\r\nlink: <stun:a>\r\nlink: <turn:b>", "v=0"),
             answer("200 OK", "", ""),
         ];
         let (web, requests) = server(answers).await;
         let token = Secret::from("token".to_owned());
         let session = begin(&web, Some(&token), &open(), "v=0 offer").await.expect("granted");
-        assert_eq!(session.answer, "v=0");
+        assert_eq!(
+            (session.answer.as_str(), &session.links[..]),
+            ("v=0", &["<stun:a>".to_owned(), "<turn:b>".to_owned()][..])
+        );
         session.end().await;
         let requests = requests.lock().clone();
         for (request, line) in

@@ -1,4 +1,4 @@
-//! TURN and TLS: coturn's own clients against our server, and calls by nothing but TURN.
+//! TURN and TLS: coturn's own clients against our server, and calls by nothing but TURN; the doctor tries all ways.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::http::{Offer, get, post_offer};
 use crate::scenario::{list, number, play};
-use crate::server::{Server, Settings};
+use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
 /// What a joiner is told of our TURN server.
@@ -189,5 +189,30 @@ fn the_client_module_gets_in_by_a_relay_and_needs_none() {
     let direct = play(&server.url(), "relayed_module", &["--policy", "all"]);
     assert_eq!(direct["moving"], true, "{direct}");
     assert_ne!(direct["way"]["kind"], "relay", "{direct}");
+    server.stop();
+}
+
+#[test]
+fn the_doctor_tries_every_way_that_a_joiner_is_told_of() {
+    let _turn = turn();
+    let key = "0123456789abcdef0123456789abcdef";
+    let environment = [("COMMINGLE_AUTH_KEY", key)];
+    let server = Server::start_with(&Settings { turn: true, environment: &environment, ..Settings::default() });
+    let doctor = |key: &str| {
+        let mut command = commingle();
+        let output = command.args(["doctor", "--url", &server.url()]).env("COMMINGLE_AUTH_KEY", key).output();
+        let output = output.expect("it was built");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, said) = doctor(key);
+    assert_eq!(code, Some(0), "{said}");
+    for way in ["  UDP ", "  TCP ", "  TURN by UDP at ", "  TURN by TCP at "] {
+        let ways: Vec<&str> = said.lines().filter(|line| line.contains(way)).collect();
+        let all = ways.iter().all(|line| line.starts_with("ok ") && line.contains(": answers after "));
+        assert!(!ways.is_empty() && all, "{way}:\n{said}");
+    }
+    assert!(said.contains(&format!(":{}: answers after", server.media.port())), "{said}");
+    let (code, said) = doctor(&key.replace('0', "x"));
+    assert!(code == Some(1) && said.contains("refuses (401)"), "{code:?}: {said}");
     server.stop();
 }

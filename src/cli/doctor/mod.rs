@@ -1,21 +1,42 @@
-//! `commingle doctor`: looks at the machine and says in one line each what is right, and what to do where it is not.
+//! `commingle doctor`: looks at the machine, and at the server that runs on it or elsewhere, and says in one line each what
+//! is right, and what to do where it is not.
+
+mod reach;
 
 use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
+use clap::Args;
 use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 
-use super::{ConfigArgs, Failure};
+use self::reach::Look;
+use super::{ConfigArgs, Failure, serve};
 use crate::codec;
-use crate::config::Config;
+use crate::config::{Config, TlsMode};
+use crate::id::RoomName;
 
 /// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
 const SOCKET_BUFFER: u64 = 4 << 20;
 /// Open files a full server needs: connections, mixers, WebSockets.
 const OPEN_FILES: u64 = 4096;
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Look from here at a server that runs elsewhere, as somebody who joins it would
+    ///
+    /// Its HTTP, and each way to its media: UDP, TCP, TURN. Without it the machine itself is looked at, and the server on
+    /// it, where one runs. Where the server has a key, give it as for `serve`.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The room that is joined for a moment
+    #[arg(long, value_name = "ROOM", default_value = "doctor")]
+    room: RoomName,
+}
 
 /// How one thing is.
 enum Finding {
@@ -27,11 +48,16 @@ enum Finding {
     Bad(String),
 }
 
-pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let config = args.load(Vec::new())?;
+pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let config = args.config.load(Vec::new())?;
+    let key = config.auth.key.as_ref();
+    let found = match &args.url {
+        Some(url) => reach::findings(&Look { url, room: &args.room, key }),
+        None => findings(&config, &args.room),
+    };
     let mut out = io::stdout().lock();
     let mut bad = 0;
-    for (what, finding) in findings(&config) {
+    for (what, finding) in found {
         let (mark, text) = match finding {
             Finding::Good(text) => ("ok    ", text),
             Finding::Advice(text) => ("advice", text),
@@ -48,20 +74,40 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn findings(config: &Config) -> Vec<(&'static str, Finding)> {
-    vec![
+/// The machine, and the server on it where one runs.
+fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
+    let mut found = vec![
         ("GStreamer", gstreamer()),
-        ("HTTP", port(config.http.bind, "--http", |address| TcpListener::bind(address).map(drop))),
-        ("media", {
-            let media = SocketAddr::new(config.media.bind, config.media.port);
-            port(media, "--media-port", |address| UdpSocket::bind(address).map(drop))
-        }),
         ("receive buffer", socket_buffer("net.core.rmem_max")),
         ("send buffer", socket_buffer("net.core.wmem_max")),
         ("open files", open_files()),
         ("recordings", folder(&config.data.dir)),
         ("tokens", key(config)),
-    ]
+    ];
+    let http = port(config.http.bind, "--http", |address| TcpListener::bind(address).map(drop));
+    let mut reached = Vec::new();
+    if matches!(http, Finding::Bad(_)) {
+        let url = serve::page(config.http.bind, config);
+        reached = reach::findings(&Look { url: &url, room, key: config.auth.key.as_ref() });
+        if config.tls.mode == TlsMode::SelfSigned && reached.len() == 1 {
+            let trust = format!(
+                "its certificate is self-signed: SSL_CERT_FILE={}/tls/certificate.pem commingle doctor",
+                config.data.dir.display()
+            );
+            reached = vec![("join".to_owned(), Finding::Advice(trust))];
+        }
+    }
+    if matches!(reached[..], [] | [(_, Finding::Bad(_))]) {
+        // No server of ours has the ports: they must be free for one.
+        let media = SocketAddr::new(config.media.bind, config.media.port);
+        found.push(("HTTP", http));
+        found.push(("media", port(media, "--media-port", |address| UdpSocket::bind(address).map(drop))));
+        if config.media.tcp {
+            let bind = |address| TcpListener::bind(address).map(drop);
+            found.push(("media by TCP", port(media, "--media-port", bind)));
+        }
+    }
+    found.into_iter().map(|(what, finding)| (what.to_owned(), finding)).chain(reached).collect()
 }
 
 fn gstreamer() -> Finding {
