@@ -1,5 +1,5 @@
 // hls.js: plays a live page of our own server, HLS with fragmented MP4 (RFC 8216), where the browser does not by itself.
-// One rendition, no switching: what anyone needs to see that a broadcast runs. Other players do more.
+// The best picture and its sound, no switching: what anyone needs to see that a broadcast runs. Other players do more.
 
 const BEHIND = 6; // seconds behind the newest media before it jumps
 const KEEP = 30; // seconds of what was played
@@ -22,11 +22,19 @@ function attributes(text) {
   return all;
 }
 
-/** The best rendition of a master playlist: `{ uri, codecs }`; itself when it is no master. */
-export function best(text) {
-  const variants = parse(text).filter((line) => line.tag === 'EXT-X-STREAM-INF' && line.uri);
+/** The best picture of a master playlist and the sound that goes with it, as `{ uri, codecs }` each; none when it is no master. */
+export function renditions(text) {
+  const lines = parse(text);
+  const variants = lines.filter((line) => line.tag === 'EXT-X-STREAM-INF' && line.uri);
   const most = variants.toSorted((a, b) => Number(b.attributes.BANDWIDTH) - Number(a.attributes.BANDWIDTH))[0];
-  return most ? { uri: most.uri, codecs: most.attributes.CODECS } : null;
+  if (!most) return [];
+  const { CODECS: codecs = '', AUDIO: group } = most.attributes;
+  const beside = lines.find(({ tag, attributes: a }) => tag === 'EXT-X-MEDIA' && a.TYPE === 'AUDIO' && a['GROUP-ID'] === group && a.URI);
+  if (!beside || beside.attributes.URI === most.uri) return [{ uri: most.uri, codecs }];
+  // The variant names both codecs, and each is in a file of its own.
+  const isSound = (codec) => /^(mp4a|opus)/i.test(codec);
+  const those = (wanted) => codecs.split(',').map((codec) => codec.trim()).filter((codec) => isSound(codec) === wanted).join(',');
+  return [{ uri: most.uri, codecs: those(false) }, { uri: beside.attributes.URI, codecs: those(true) }];
 }
 
 /** The head and the whole segments of a media playlist, in order, with their numbers. */
@@ -84,42 +92,50 @@ async function feed(media, video, url, signal) {
     return address;
   };
   const master = await text(asked);
-  const chosen = best(master.body);
-  const playlist = chosen ? below(chosen.uri, master.at) : asked;
-  const type = `video/mp4; codecs="${chosen?.codecs ?? 'avc1.42e01f,mp4a.40.2'}"`;
-  if (!MediaSource.isTypeSupported(type)) throw new Error('This browser cannot play it.');
-  const buffer = media.addSourceBuffer(type);
-  const ready = () => buffer.updating && new Promise((resolve) => { buffer.addEventListener('updateend', resolve, { once: true }); });
-  const append = async (piece) => {
+  const named = renditions(master.body).map(({ uri, codecs }) => ({ playlist: below(uri, master.at), codecs }));
+  const tracks = named.length ? named : [{ playlist: asked, codecs: 'avc1.42e01f,mp4a.40.2' }];
+  const types = tracks.map(({ codecs }) => `video/mp4; codecs="${codecs}"`);
+  if (!types.every((type) => MediaSource.isTypeSupported(type))) throw new Error('This browser cannot play it.');
+  // All of them before the first byte: what is added later is refused.
+  tracks.forEach((track, at) => Object.assign(track, { buffer: media.addSourceBuffer(types[at]), next: null, over: false }));
+  const ready = (buffer) => buffer.updating && new Promise((resolve) => { buffer.addEventListener('updateend', resolve, { once: true }); });
+  const append = async (buffer, piece) => {
     buffer.appendBuffer(piece);
-    await ready();
+    await ready(buffer);
   };
-  let next = null;
-  while (!signal.aborted) {
-    const { body, at } = await text(playlist);
+  /** Takes what is new of a track; gives how long its segments are, in seconds. */
+  const follow = async (track) => {
+    const { body, at } = await text(track.playlist);
     const { head, list, over } = segments(body);
-    if (next === null && head && list.length) {
-      await append(await bytes(below(head, at)));
-      next = list.at(-Math.min(2, list.length)).number;
+    if (track.next === null && head && list.length) {
+      await append(track.buffer, await bytes(below(head, at)));
+      track.next = list.at(-Math.min(2, list.length)).number;
     }
-    for (const segment of list.filter((one) => next !== null && one.number >= next)) {
-      await append(await bytes(below(segment.uri, at)));
-      next = segment.number + 1;
+    for (const segment of list.filter((one) => track.next !== null && one.number >= track.next)) {
+      await append(track.buffer, await bytes(below(segment.uri, at)));
+      track.next = segment.number + 1;
     }
-    const { buffered } = buffer;
+    track.over = over;
+    return list.at(-1)?.seconds ?? 1;
+  };
+  while (!signal.aborted) {
+    const seconds = await Promise.all(tracks.map(follow));
+    const { buffered } = video;
     if (buffered.length) {
       const [start, end] = [buffered.start(0), buffered.end(buffered.length - 1)];
       if (video.currentTime < start || end - video.currentTime > BEHIND) video.currentTime = Math.max(start, end - BEHIND / 2);
       if (video.currentTime - start > 2 * KEEP) {
-        buffer.remove(start, video.currentTime - KEEP);
-        await ready();
+        for (const { buffer } of tracks) {
+          buffer.remove(0, video.currentTime - KEEP);
+          await ready(buffer);
+        }
       }
     }
-    if (over) {
+    if (tracks.every(({ over }) => over)) {
       media.endOfStream();
       return;
     }
-    const wait = Math.max(250, ((list.at(-1)?.seconds ?? 1) * 1000) / 2);
+    const wait = Math.max(250, (Math.min(...seconds) * 1000) / 2);
     await new Promise((resolve) => { setTimeout(resolve, wait); });
   }
 }

@@ -80,13 +80,15 @@ test('events change what runs in the room', () => {
   assert.equal(room.recordings[0].state, 'live', 'documents are never changed in place');
 });
 
-test('a live page is read: the best rendition, its head, its segments', () => {
+test('a live page is read: the best picture and its sound, their heads, their segments', () => {
   const master = '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",URI="audio/index.m3u8"\n#EXT-X-STREAM-INF:BANDWIDTH=500000,CODECS="avc1.42e01f,mp4a.40.2"\nlow/index.m3u8\n'
     + '#EXT-X-STREAM-INF:BANDWIDTH=1600000,CODECS="avc1.42e020,mp4a.40.2",RESOLUTION=1280x720\nhigh/index.m3u8\n';
-  assert.deepEqual(hls.best(master), { uri: 'high/index.m3u8', codecs: 'avc1.42e020,mp4a.40.2' });
+  assert.deepEqual(hls.renditions(master), [{ uri: 'high/index.m3u8', codecs: 'avc1.42e020,mp4a.40.2' }], 'sound in the same file');
+  const apart = [{ uri: 'high/index.m3u8', codecs: 'avc1.42e020' }, { uri: 'audio/index.m3u8', codecs: 'mp4a.40.2' }];
+  assert.deepEqual(hls.renditions(master.replace('RESOLUTION', 'AUDIO="a",RESOLUTION')), apart, 'sound in a file of its own');
   const media = '#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-MAP:URI="init.mp4"\n#EXT-X-PART:DURATION=0.5,URI="7.0.m4s"\n#EXTINF:2.000,\n#EXT-X-PROGRAM-DATE-TIME:2026-11-25T10:00:00Z\n7.m4s\n'
     + '#EXTINF:1.5,\r\n8.m4s\n#EXT-X-PART:DURATION=0.5,URI="9.0.m4s"\n#EXT-X-PRELOAD-HINT:TYPE=PART,URI="9.1.m4s"\n';
   assert.deepEqual(hls.segments(media), { head: 'init.mp4', over: false, list: [{ uri: '7.m4s', seconds: 2, number: 7 }, { uri: '8.m4s', seconds: 1.5, number: 8 }] });
-  assert.equal(hls.best(media), null);
+  assert.deepEqual(hls.renditions(media), []);
   assert.equal(hls.segments(`${media}#EXT-X-ENDLIST\n`).over, true);
 });
