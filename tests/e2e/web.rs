@@ -81,6 +81,7 @@ fn a_moderator_records_the_call_and_everyone_sees_it() {
         "seeks",
         "closed",
         "deleted",
+        "watched",
     ] {
         assert_eq!(measured[step], true, "{step}: {measured}");
     }

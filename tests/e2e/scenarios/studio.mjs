@@ -100,8 +100,20 @@ export async function page_records({ chromium, options, keep }) {
   await ann.click('#files [aria-label^="Delete"]');
   await ann.click('#files [aria-label^="Delete"]');
   const deleted = await until(async () => !(await ann.$(`[data-file="${file}"]`)), 5000);
+
+  await ann.click('input[value="hls"]');
+  await ann.click('#start');
+  // It begins to play as soon as there is something.
+  await until(() => shown(ann, '#outputs .tools button'), 5000);
+  const watched = await until(async () => {
+    if (!(await shown(ann, '#player'))) await ann.evaluate(() => [...document.querySelectorAll('#outputs button')].find((button) => button.textContent.trim() === 'Watch')?.click());
+    const plays = await ann.$eval('#player-video', (video) => video.currentTime > 1 && video.videoWidth > 0 && video.webkitAudioDecodedByteCount > 0);
+    if (!plays && (await text(ann, '#player .error'))) await ann.click('#player-close');
+    return plays;
+  }, 20_000);
+  await keep('live-1440', await ann.screenshot());
   return {
-    badge, aloud, badge_later, told, long, overflow_px, unbadged, over_aloud, listed, file, plays, seeks, length_s, closed, probed, advised,
+    badge, aloud, badge_later, watched, told, long, overflow_px, unbadged, over_aloud, listed, file, plays, seeks, length_s, closed, probed, advised,
     refused, deleted, faults,
   };
 }
