@@ -124,9 +124,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     runtime.block_on(serve(config)).map_err(Failure::Running)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let (mux, tcp) = media_port(&config).await?;
+    ask_for_addresses(&mut config.media).await?;
+    let (mux, tcp) = media_port(&config)?;
     let listener = TcpListener::bind(config.http.bind).await.with_context(|| {
         format!("cannot bind {} for HTTP; choose another by --http, port 0 takes a free one", config.http.bind)
     })?;
@@ -177,13 +178,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// Binds the media port, once it is known which addresses to tell of it.
-async fn media_port(config: &Config) -> anyhow::Result<(Arc<Mux>, TcpCounters)> {
-    let mut public = config.media.public_ips.clone();
-    if let Some(server) = &config.media.stun_server {
-        public = udp::public_addresses(server, config.media.bind).await?;
+/// Asks which addresses others reach this machine by, where that is wanted.
+async fn ask_for_addresses(media: &mut config::Media) -> anyhow::Result<()> {
+    if let Some(server) = &media.stun_server {
+        let public = udp::public_addresses(server, media.bind).await?;
         tracing::info!(?public, server, "the STUN server sees this machine at these addresses: browsers are told them");
+        media.public_ips = public;
     }
+    Ok(())
+}
+
+/// Binds the media port.
+fn media_port(config: &Config) -> anyhow::Result<(Arc<Mux>, TcpCounters)> {
+    let public = config.media.public_ips.clone();
     let media = SocketAddr::new(config.media.bind, config.media.port);
     let tcp = TcpCounters::default();
     let bound = if config.media.tcp { tcp::bind(media, public, &tcp) } else { Mux::bind(media, public) };
@@ -202,7 +209,7 @@ fn allow_files() {
 
 /// TLS, where it is configured.
 async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
-    let mut addresses: Vec<IpAddr> = turn::media_addresses(mux).iter().map(SocketAddr::ip).collect();
+    let mut addresses: Vec<IpAddr> = mux.told_addresses().iter().map(SocketAddr::ip).collect();
     addresses.push(config.http.bind.ip());
     addresses.retain(|ip| !ip.is_unspecified());
     Tls::new(&config.tls, &config.data.dir, &addresses).await.map_err(anyhow::Error::msg)

@@ -9,6 +9,7 @@ pub mod events;
 pub mod fanout;
 pub mod hls;
 pub mod library;
+mod listener;
 pub mod peer;
 pub mod problem;
 pub mod push;

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::api::App;
+use super::listener;
 use super::rooms::{Publishing, Pushed};
 use crate::id::RoomName;
 use crate::room::document::Role;
@@ -27,8 +28,6 @@ const APP: &str = "live";
 const PENDING: usize = 8;
 /// How long an encoder may take to say what it wants.
 const BEGINNING: Duration = Duration::from_secs(10);
-/// After an error of the listener that may last, as too many open files do.
-const REST: Duration = Duration::from_millis(100);
 
 /// What stands behind the room's name.
 #[derive(Debug, Default, Deserialize)]
@@ -42,17 +41,9 @@ pub async fn serve(listener: TcpListener, app: App) {
     let pending = Arc::new(Semaphore::new(PENDING));
     let closing = app.closing();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, address) = tokio::select! {
+            accepted = listener::accept(&listener) => accepted,
             () = closing.cancelled() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::debug!(%error, "an encoder's connection is not accepted");
-                tokio::time::sleep(REST).await;
-                continue;
-            }
         };
         let Ok(place) = pending.clone().try_acquire_owned() else {
             tracing::warn!(%address, "an encoder is hung up on: too many are on their way in");

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 
 /// Most callers remembered at a time.
 const CALLERS_MAX: usize = 16_384;
-/// When to come back if too many others have to be remembered.
+/// When to come back if too many others have to be remembered; they are looked through no more often.
 const CROWDED: Duration = Duration::from_secs(1);
 
 /// So many a second in the long run, so many at once.
@@ -20,6 +20,8 @@ pub(in crate::edge) struct Rate {
     per_second: f64,
     burst: f64,
     buckets: HashMap<IpAddr, Bucket>,
+    /// When those who may be forgotten were last looked for.
+    looked: Option<Timestamp>,
 }
 
 /// What a caller may still do at once, at a time.
@@ -39,7 +41,7 @@ pub(in crate::edge) fn caller_of(address: IpAddr) -> IpAddr {
 
 impl Rate {
     pub(in crate::edge) fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second: per_second.into(), burst: burst.into(), buckets: HashMap::new() }
+        Self { per_second: per_second.into(), burst: burst.into(), buckets: HashMap::new(), looked: None }
     }
 
     /// Counts one; the error says how long to wait before the next.
@@ -48,7 +50,11 @@ impl Rate {
         let (rate, burst) = (self.per_second, self.burst);
         let refilled = move |bucket: &Bucket| (bucket.left + now.since(bucket.at).as_secs_f64() * rate).min(burst);
         if self.buckets.len() >= CALLERS_MAX && !self.buckets.contains_key(&caller) {
-            self.buckets.retain(|_, bucket| refilled(bucket) < burst);
+            // Forged addresses come as fast as datagrams do.
+            if self.looked.is_none_or(|at| now.since(at) >= CROWDED) {
+                self.buckets.retain(|_, bucket| refilled(bucket) < burst);
+                self.looked = Some(now);
+            }
             if self.buckets.len() >= CALLERS_MAX {
                 return Err(CROWDED);
             }

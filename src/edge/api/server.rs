@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{App, router};
+use crate::edge::listener;
 use crate::edge::tls::{ALPN_TURN, Tls};
 use crate::edge::turn::Turn;
 use crate::transport::stun;
@@ -31,8 +32,6 @@ use crate::transport::stun;
 const HEAD_BYTES: usize = 32 * 1024;
 /// How long connections may take to finish when the server ends.
 const GRACE: Duration = Duration::from_secs(2);
-/// The pause after an error to accept: out of file descriptors it would otherwise spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What each connection is served with.
 #[derive(Clone)]
@@ -51,27 +50,19 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Opti
     let places = Arc::new(Semaphore::new(app.limits().connections));
     let connections = TaskTracker::new();
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = closing.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener::accept(&listener) => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
-                    app.metrics().http_connections_refused.inc();
-                    continue;
-                };
-                let (service, closing) = (service.clone(), closing.clone());
-                connections.spawn(async move {
-                    service.connection(stream, peer, closing).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            app.metrics().http_connections_refused.inc();
+            continue;
+        };
+        let (service, closing) = (service.clone(), closing.clone());
+        connections.spawn(async move {
+            service.connection(stream, peer, closing).await;
+            drop(place);
+        });
     }
     connections.close();
     if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {

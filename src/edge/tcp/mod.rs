@@ -16,14 +16,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 pub(in crate::edge) use self::outbox::Outbox;
+use super::listener::{self, listen};
+use super::rate::caller_of;
 use super::udp::{DATAGRAM_MAX, Mux, Way};
 use crate::metrics::{Counter, Gauge, Registry};
 use crate::time;
@@ -31,8 +33,6 @@ use crate::transport::framing;
 
 /// How often a number is looked for that is free for UDP and for TCP.
 const PORT_TRIES: usize = 16;
-/// Connections that the kernel may hold until they are accepted.
-const BACKLOG: i32 = 256;
 /// A connection whose first check has not come by then is closed.
 const FIRST: Duration = Duration::from_secs(5);
 /// A connection that brings nothing to anybody for so long is closed; ICE asks for consent more often.
@@ -47,8 +47,6 @@ const TOTAL: usize = 4_096;
 const CHUNK: usize = 16 * 1024;
 /// Bytes that the kernel keeps unsent: what it has, nothing can overtake or take back.
 pub(in crate::edge) const KERNEL_UNSENT: u32 = 16 * 1024;
-/// How long nothing is accepted after that has failed: there are no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What has become of TCP connections.
 #[derive(Debug, Clone, Default)]
@@ -95,19 +93,6 @@ pub fn bind(address: SocketAddr, public: Vec<IpAddr>, counters: &TcpCounters) ->
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no number is free for UDP and TCP"))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // Connections of a server that has just ended do not keep the number.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 fn serve(mux: &Arc<Mux>, listeners: Vec<TcpListener>, counters: &TcpCounters) {
     let places = Arc::new(Places { counters: counters.clone(), taken: Mutex::default() });
     for listener in listeners {
@@ -120,20 +105,11 @@ fn serve(mux: &Arc<Mux>, listeners: Vec<TcpListener>, counters: &TcpCounters) {
 async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>) {
     let mut connections = JoinSet::new();
     loop {
-        let accepted = listener.accept().await;
+        let (stream, remote) = listener::accept(&listener).await;
         while connections.try_join_next().is_some() {}
         let Some(mux) = mux.upgrade() else { return };
-        match accepted {
-            Ok((stream, remote)) => {
-                if let Some(place) = places.take(remote.ip()) {
-                    connections.spawn(connection(mux, stream, remote, place));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a TCP connection could not be accepted");
-                drop(mux);
-                sleep(PAUSE).await;
-            }
+        if let Some(place) = places.take(remote.ip()) {
+            connections.spawn(connection(mux, stream, remote, place));
         }
     }
 }
@@ -236,7 +212,7 @@ struct Taken {
 impl Places {
     /// A place for a connection from this address; None when there are too many.
     fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let ip = host(ip);
+        let ip = caller_of(ip);
         let mut taken = self.taken.lock();
         let here = taken.by_address.get(&ip).copied().unwrap_or_default();
         if here >= PER_ADDRESS || taken.pending >= PENDING || taken.total >= TOTAL {
@@ -249,14 +225,6 @@ impl Places {
         self.counters.accepted.inc();
         self.counters.open.inc();
         Some(Place { places: Arc::clone(self), ip, pending: true })
-    }
-}
-
-/// A host has one IPv4 address, and of IPv6 a whole /64.
-fn host(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
     }
 }
 

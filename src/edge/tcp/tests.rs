@@ -5,6 +5,8 @@ use std::task::{Poll, Waker};
 
 use tokio::net::UdpSocket;
 
+use tokio::time::sleep;
+
 use super::*;
 use crate::edge::udp::{Connection, Inbox};
 use crate::transport::stun::Class;

@@ -1,17 +1,17 @@
 //! The sockets of one TURN port.
 //!
-//! Owns: how they are made: UDP and TCP, IPv4 and IPv6, all on one number. Does not know: what goes through them.
+//! Owns: which they are: UDP and TCP, IPv4 and IPv6, all on one number. Does not know: what goes through them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use tokio::net::{TcpListener, UdpSocket};
+
+use crate::edge::listener;
 
 /// How often a free number is looked for that all sockets can have.
 const PORT_TRIES: usize = 16;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
 /// Socket buffers asked of the kernel, in bytes; it may give less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -56,11 +56,9 @@ fn bind_once(ip: IpAddr, port: u16, udp: bool) -> io::Result<Sockets> {
 
 impl Sockets {
     fn add(&mut self, address: SocketAddr, udp: bool) -> io::Result<()> {
-        let listener = socket(address, Type::STREAM)?;
-        listener.listen(BACKLOG)?;
-        let listener = TcpListener::from_std(listener.into())?;
+        let listener = listener::listen(address)?;
         if udp {
-            let datagrams = socket(SocketAddr::new(address.ip(), listener.local_addr()?.port()), Type::DGRAM)?;
+            let datagrams = listener::bind(SocketAddr::new(address.ip(), listener.local_addr()?.port()), Type::DGRAM)?;
             // The kernel caps these silently; a smaller buffer works, it only drops sooner.
             let _ = datagrams.set_recv_buffer_size(SOCKET_BUFFER);
             let _ = datagrams.set_send_buffer_size(SOCKET_BUFFER);
@@ -69,19 +67,4 @@ impl Sockets {
         self.tcp.push(listener);
         Ok(())
     }
-}
-
-fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, None)?;
-    if address.is_ipv6() {
-        // So that an IPv4 client has one address only, not also ::ffff:a.b.c.d.
-        socket.set_only_v6(true)?;
-    }
-    if kind == Type::STREAM {
-        // A server that starts again finds connections of the former one in TIME_WAIT.
-        socket.set_reuse_address(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }

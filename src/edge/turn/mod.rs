@@ -37,6 +37,7 @@ pub use self::links::IceServers;
 use self::listen::Sockets;
 use self::message::{Method, Writer, kind, write_channel_data};
 use self::server::{Client, Effect, Flow, Limits, Now, Outcome, Path, Server};
+use super::listener;
 use super::rate::caller_of;
 use super::tcp::{KERNEL_UNSENT, Outbox};
 use super::tls::Tls;
@@ -58,8 +59,6 @@ const STREAMS_PER_ADDRESS: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often our media addresses are looked up, in sweeps: interfaces come and go.
 const SWEEPS_PER_LOOK: u32 = 10;
-/// The pause after an error to accept: out of file descriptors it would otherwise spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A TURN server that runs; it ends with its last clone.
 #[derive(Clone)]
@@ -216,7 +215,7 @@ impl Turn {
         let shared = Arc::new(Shared {
             mux: Arc::clone(mux),
             state: Mutex::new(State {
-                server: Server::new(credentials, limits, media_addresses(mux)),
+                server: Server::new(credentials, limits, mux.told_addresses()),
                 paths: HashMap::new(),
                 streams: HashMap::new(),
                 next_stream: 0,
@@ -306,16 +305,6 @@ fn bind_or_free(ip: IpAddr, asked: Option<u16>, usual: u16, udp: bool, flag: &st
         }
         bound => bound.map_err(|error| failed(wanted, error)),
     }
-}
-
-/// Where clients find the media port by UDP: what its candidates say.
-pub fn media_addresses(mux: &Mux) -> Vec<SocketAddr> {
-    let address = |line: &String| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let ["udp", _, ip, port] = fields.get(2..6)? else { return None };
-        Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
-    };
-    mux.candidates().iter().filter_map(address).collect()
 }
 
 impl Shared {
@@ -431,7 +420,7 @@ async fn sweep(shared: Arc<Shared>) {
             ticks.tick().await;
             shared.sweep();
         }
-        let media = media_addresses(&shared.mux);
+        let media = shared.mux.told_addresses();
         shared.state.lock().server.set_media(media);
     }
 }
@@ -461,33 +450,26 @@ async fn receive(shared: Arc<Shared>, port: Arc<Port>) {
 /// Accepts connections on one listener.
 async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<Tls>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-                    shared.counters.streams_refused.inc();
-                    continue;
-                };
-                // Media is sent in pieces as it comes: none waits for the next.
-                let _ = stream.set_nodelay(true);
-                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
-                let (shared, tls) = (Arc::clone(&shared), tls.clone());
-                tokio::spawn(async move {
-                    match &tls {
-                        None => stream::serve(&shared, stream, peer).await,
-                        // Who cannot speak TLS is no affair of ours.
-                        Some(tls) => {
-                            if let Ok(stream) = tls.accept(stream).await {
-                                stream::serve(&shared, stream, peer).await;
-                            }
-                        }
+        let (stream, peer) = listener::accept(&listener).await;
+        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
+            shared.counters.streams_refused.inc();
+            continue;
+        };
+        // Media is sent in pieces as it comes: none waits for the next.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
+        let (shared, tls) = (Arc::clone(&shared), tls.clone());
+        tokio::spawn(async move {
+            match &tls {
+                None => stream::serve(&shared, stream, peer).await,
+                // Who cannot speak TLS is no affair of ours.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        stream::serve(&shared, stream, peer).await;
                     }
-                    drop(place);
-                });
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a TURN connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+            drop(place);
+        });
     }
 }

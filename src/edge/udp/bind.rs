@@ -1,11 +1,13 @@
 //! The sockets of the media port.
 //!
-//! Owns: how they are made: both address families on one number, large buffers. Does not know: what goes through them.
+//! Owns: which they are: both address families on one number, with large buffers. Does not know: what goes through them.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Type;
+
+use crate::edge::listener;
 
 /// Socket buffers asked of the kernel, in bytes; it may give less (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 8 << 20;
@@ -36,15 +38,9 @@ pub(super) fn bind_families(address: SocketAddr) -> io::Result<(UdpSocket, Optio
 }
 
 fn bind_socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // So that an IPv4 peer has one address only, not also ::ffff:a.b.c.d.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
+    let socket = listener::bind(address, Type::DGRAM)?;
     // The kernel caps these silently; a smaller buffer works, it only drops sooner.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
     Ok(socket.into())
 }

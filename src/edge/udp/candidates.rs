@@ -1,7 +1,7 @@
 //! What peers are told of our addresses.
 //!
 //! Owns: which addresses are told, and how candidates are written (RFC 8839) and weighed (RFC 8445, RFC 6544). Does not know:
-//! sockets. Bound and public addresses come in, lines for SDP leave.
+//! sockets. Bound and public addresses come in, those to tell and lines for SDP leave.
 
 use std::net::IpAddr;
 
@@ -14,14 +14,19 @@ const HOST_TCP: u32 = 90;
 /// Direction preference of passive host candidates (RFC 6544 section 4.2), which stands above the other preference.
 const PASSIVE: u32 = 4 << 13;
 
-/// Our candidates without `a=`: UDP first, then, where that is served, TCP. `public` takes the place of what is bound.
-pub(super) fn candidates(bound: &[IpAddr], public: &[IpAddr], port: u16, tcp: bool) -> Vec<String> {
+/// The addresses that are told. `public` takes the place of what is bound.
+pub(super) fn addresses(bound: &[IpAddr], public: &[IpAddr]) -> Vec<IpAddr> {
     let mut addresses = public.to_vec();
     if addresses.is_empty() {
         let any = bound.iter().any(IpAddr::is_unspecified);
         addresses = if any { told(&interface_addresses(), bound) } else { bound.to_vec() };
     }
     addresses.truncate(ADDRESSES_MAX);
+    addresses
+}
+
+/// Candidates of these addresses without `a=`: UDP first, then, where that is served, TCP.
+pub(super) fn candidates(addresses: &[IpAddr], port: u16, tcp: bool) -> Vec<String> {
     let count = addresses.len();
     let udp = addresses.iter().enumerate().map(|(at, ip)| {
         let priority = priority(HOST, 65_535 - at as u32);
@@ -79,7 +84,8 @@ mod tests {
 
     #[test]
     fn each_address_is_told_by_udp_and_after_all_of_them_by_tcp() {
-        let lines = candidates(&ips(&["192.0.2.1"]), &ips(&["203.0.113.5", "2001:db8::5"]), 8189, true);
+        let public = ips(&["203.0.113.5", "2001:db8::5"]);
+        let lines = candidates(&addresses(&ips(&["192.0.2.1"]), &public), 8189, true);
         let expected = [
             "candidate:1 1 udp 2130706431 203.0.113.5 8189 typ host",
             "candidate:2 1 udp 2130706175 2001:db8::5 8189 typ host",
@@ -88,7 +94,7 @@ mod tests {
         ];
         assert_eq!(lines, expected);
         assert_eq!(
-            candidates(&ips(&["192.0.2.1"]), &[], 9, false),
+            candidates(&addresses(&ips(&["192.0.2.1"]), &[]), 9, false),
             ["candidate:1 1 udp 2130706431 192.0.2.1 9 typ host"]
         );
     }

@@ -238,7 +238,8 @@ impl Front {
         match message.class {
             Class::Request => {
                 let answer = check::success(message.transaction, INSIDE, &self.remote.password, &*self.crypto);
-                self.inward.extend(answer);
+                // Whoever asks also takes: more than a few answers wait only for a driver that is gone.
+                self.inward.extend(answer.filter(|_| self.inward.len() < HELD_MAX));
                 if message.nominates {
                     self.chosen();
                 } else if !self.nominated {

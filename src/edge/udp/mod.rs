@@ -163,10 +163,17 @@ impl Mux {
         [&self.v4, &self.v6].into_iter().flatten().map(|port| port.local).collect()
     }
 
-    /// Our candidates as SDP writes them, without `a=` (RFC 8839): the public addresses if given, else those bound.
-    pub fn candidates(&self) -> Vec<String> {
+    /// Where clients find the port: the public addresses if given, else those bound.
+    pub fn told_addresses(&self) -> Vec<SocketAddr> {
         let bound: Vec<IpAddr> = self.local_addrs().iter().map(SocketAddr::ip).collect();
-        candidates::candidates(&bound, &self.public, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
+        let port = self.local_addr().port();
+        candidates::addresses(&bound, &self.public).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
+    /// The same as candidates, as SDP writes them, without `a=` (RFC 8839).
+    pub fn candidates(&self) -> Vec<String> {
+        let told: Vec<IpAddr> = self.told_addresses().iter().map(SocketAddr::ip).collect();
+        candidates::candidates(&told, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
     }
 
     /// The port is served by TCP too, by this task, which ends with the port.
@@ -287,7 +294,8 @@ impl Mux {
 
     fn answer_plainly(&self, local: Option<IpAddr>, to: SocketAddr, datagram: &[u8]) {
         let Some(port) = self.port(to.is_ipv4()) else { return };
-        let sent = match port.source(local, to) {
+        // Whoever asks is a stranger: the kernel is not asked first which address it would take.
+        let sent = match local.filter(|_| port.local.ip().is_unspecified()) {
             None => port.send(to, datagram),
             Some(source) => port.send_from(source, to, datagram),
         };
