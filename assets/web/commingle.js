@@ -696,7 +696,9 @@ export class Session extends EventTarget {
     if (type === 'direct') return this.#direct.handle(detail);
     if (type === 'room') {
       this.#recognise();
-      if (this.#options.direct !== false && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
+      // Whoever wants a relay does not want to be seen by the other; ours relays to the server only.
+      const { direct = true, iceTransportPolicy } = this.#options;
+      if (direct && iceTransportPolicy !== 'relay' && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
     }
     if (type === 'room' || type === 'layout') this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
