@@ -51,19 +51,22 @@ pub(super) fn start(
     let config = server_config(Arc::new(shown), &[ALPN_ACME])?;
     let (names, directory) = (settings.names.join(", "), settings.acme_directory.clone());
     let task = tokio::spawn(async move {
+        let mut meanwhile = "a self-signed one is shown meanwhile";
         while let Some(event) = state.next().await {
             match event {
                 Ok(EventOk::DeployedNewCert) => {
                     tracing::info!(names, directory, "a certificate is shown that the authority has given");
+                    meanwhile = "the former is shown meanwhile";
                 }
                 Ok(EventOk::DeployedCachedCert) => {
                     tracing::info!(names, "a certificate is shown that the authority gave before");
+                    meanwhile = "the former is shown meanwhile";
                 }
                 Ok(EventOk::CertCacheStore | EventOk::AccountCacheStore) => {}
                 Err(error) => {
+                    let why = words(&error, &directory);
                     tracing::warn!(
-                        "no certificate by ACME: {}; it is tried again, less and less often",
-                        words(&error, &directory)
+                        "no certificate by ACME: {why} ({meanwhile}; it is tried again, less and less often)"
                     );
                 }
             }
@@ -99,12 +102,13 @@ fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
         EventError::Order(OrderError::Acme(AcmeError::HttpRequest(error))) => {
             let error = error.to_string();
             match error.strip_prefix("non 2xx http status: ") {
-                Some(refusal) => {
-                    format!("the authority at {directory} refuses: {refusal}; are tls.names and tls.acme_email right?")
-                }
+                Some(refusal) => format!(
+                    "the authority at {directory} refuses: {}; see that tls.names and tls.acme_email are right",
+                    detail(refusal).as_deref().unwrap_or(refusal)
+                ),
                 None => format!(
-                    "the authority at {directory} cannot be asked: {error}; is tls.acme_directory right, and does a private \
-                     authority's tls.acme_root name what its server is known by?"
+                    "the authority at {directory} cannot be asked: {error}; see that tls.acme_directory is right, and \
+                     tls.acme_root where it is a private authority's"
                 ),
             }
         }
@@ -117,10 +121,31 @@ fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
         EventError::Order(OrderError::BadOrder(order)) => {
             let why = order.error.as_ref().and_then(|problem| problem.detail.as_deref());
             format!(
-                "the authority at {directory} gives none: {}; are tls.names right?",
+                "the authority at {directory} gives none: {}; see that tls.names are right",
                 why.unwrap_or("it does not say why")
             )
         }
         error => error.to_string(),
+    }
+}
+
+/// What a refusal says for people (RFC 7807), as the crate tells it: a status and the quoted body.
+fn detail(refusal: &str) -> Option<String> {
+    let body: String = serde_json::from_str(refusal.split_once(' ')?.1).ok()?;
+    let problem: serde_json::Value = serde_json::from_str(&body).ok()?;
+    problem["detail"].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_authority() {
+        let body = "{\n \"type\": \"urn:ietf:params:acme:error:rateLimited\",\n \"detail\": \"too many\" }";
+        assert_eq!(detail(&format!("429 {body:?}")).as_deref(), Some("too many"));
+        for wrong in ["", "429", "502 \"<html>\"", "400 \"{}\"", "400 {}"] {
+            assert_eq!(detail(wrong), None, "{wrong}");
+        }
     }
 }
