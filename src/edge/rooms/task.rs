@@ -79,6 +79,8 @@ pub(super) struct RoomTask {
     commands: mpsc::Sender<Command>,
     mixer: Option<MixerProcess>,
     generation: u64,
+    /// What the mixer that runs said last that it did.
+    mixed: MixerReport,
     link: CurrentLink,
     taps: Taps,
     outputs: Outputs,
@@ -120,6 +122,7 @@ impl RoomTask {
             commands: commands.clone(),
             mixer: None,
             generation: 0,
+            mixed: MixerReport::default(),
             link: CurrentLink::default(),
             taps: Taps::default(),
             routes: Arc::default(),
@@ -292,6 +295,8 @@ impl RoomTask {
 
     fn report(&mut self, report: &MixerReport) {
         self.outputs.set_sound_lag(report.sound_lag);
+        self.server.counters.mixers.add(&self.mixed, report);
+        self.mixed = *report;
         let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
         let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
         tracing::debug!(?report, dropped, homeless, "mixer");
@@ -378,6 +383,7 @@ impl RoomTask {
 
     fn start_mixer(&mut self) {
         self.generation += 1;
+        self.mixed = MixerReport::default();
         let listener = MixerEar {
             generation: self.generation,
             room: self.commands.clone(),
