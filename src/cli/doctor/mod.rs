@@ -53,7 +53,7 @@ enum Finding {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let config = args.config.load(Vec::new())?;
     let key = config.auth.key.as_ref();
-    let mut found = own_certificate(&config);
+    let mut found: Vec<_> = own_certificate(&config).into_iter().collect();
     match &args.url {
         Some(url) => found.extend(reach::findings(&Look { url, room: &args.room, key })),
         None => found.extend(findings(&config, &args.room)),
@@ -77,27 +77,26 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The certificate that the server on this machine has made itself: who reads its data folder may trust it, and does from now on.
-fn own_certificate(config: &Config) -> Vec<(String, Finding)> {
-    // By ACME it is what is shown until the authority has given another.
-    if !matches!(config.tls.mode, TlsMode::SelfSigned | TlsMode::Acme) {
-        return Vec::new();
-    }
-    let file = tls::self_signed_certificate(&config.data.dir);
-    let finding = match (dial::certificates_of(&file), config.tls.mode) {
-        (Ok(certificates), mode) => {
+/// The certificate that the server on this machine has made itself, or a private authority's: who reads its files may trust
+/// them, and does from now on.
+fn own_certificate(config: &Config) -> Option<(String, Finding)> {
+    let file = match (config.tls.mode, &config.tls.acme_root) {
+        (TlsMode::SelfSigned, _) => tls::self_signed_certificate(&config.data.dir),
+        (TlsMode::Acme, Some(root)) => root.clone(),
+        _ => return None,
+    };
+    let finding = match dial::certificates_of(&file) {
+        Ok(certificates) => {
             dial::trust(certificates);
-            if mode == TlsMode::Acme {
-                return Vec::new();
-            }
-            Finding::Good(format!("{} is self-signed; trusted here, and browsers ask once", file.display()))
+            let whose = if config.tls.mode == TlsMode::Acme { "the authority's" } else { "self-signed" };
+            Finding::Good(format!("{} is {whose}: trusted here, while browsers ask", file.display()))
         }
-        (Err(_), _) if !file.exists() => {
+        Err(_) if config.tls.mode == TlsMode::SelfSigned && !file.exists() => {
             Finding::Good(format!("{} is made at the first start that has this data.dir", file.display()))
         }
-        (Err(why), _) => Finding::Advice(format!("{why}; what only it proves is not trusted here")),
+        Err(why) => Finding::Advice(format!("{why}; what only it proves is not trusted here")),
     };
-    vec![("certificate".to_owned(), finding)]
+    Some(("certificate".to_owned(), finding))
 }
 
 /// The machine, and the server on it where one runs.
