@@ -9,12 +9,9 @@ export async function relayed_call({ chromium, peoplePage, options, keep }) {
   const { picture, ...measured } = await page.evaluate(async (o) => {
     const { Person, sleep, look, roomDocument, program, until } = people;
     const { iceServersOf } = await import('/wire.js');
-    const named = async () => {
-      const probe = await new Person({ room: `${o.room}-probe`, send: { video: false, audio: false } }).join();
-      await probe.leave();
-      return iceServersOf(probe.links);
-    };
-    const servers = await named();
+    // Who is told first stays: what it is told is good as long as its session lives.
+    const told = await new Person({ room: `${o.room}-probe`, send: { video: false, audio: false } }).join();
+    const servers = iceServersOf(told.links);
     const wanted = { udp: /^turn:.*=udp/, tcp: /^turn:.*=tcp/, tls: /^turns:/ };
     const all = [];
     for (let k = 0; k < o.transports.length; k += 1) {
@@ -42,7 +39,7 @@ export async function relayed_call({ chromium, peoplePage, options, keep }) {
     })));
     const easel = Object.assign(globalThis.document.createElement('canvas'), { width: all[0].video.videoWidth, height: all[0].video.videoHeight });
     easel.getContext('2d').drawImage(all[0].video, 0, 0);
-    for (const p of all) await p.leave();
+    for (const p of [...all, told]) await p.leave();
     return { ready, servers: servers.map(({ urls }) => urls), people: each, picture: easel.toDataURL('image/png') };
   }, options);
   await keep('relayed-call', picture);
