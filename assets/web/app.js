@@ -3,7 +3,7 @@
 import { Badges } from './badges.js';
 import { join } from './commingle.js';
 import { Devices, Meter } from './devices.js';
-import { drawPeople, nameOf } from './people.js';
+import { drawOther, drawPeople, nameOf } from './people.js';
 import { Stage } from './stage.js';
 import { count, Studio } from './studio.js';
 import { $, announce, el, freshRoomName, hueOf, memory, roomName, setIcon, setLabel, toast } from './ui.js';
@@ -219,6 +219,8 @@ function bind(session, signal) {
   const drawRoom = () => {
     stage.setTile(session.room.views?.length ? session.tile() : undefined);
     drawPeople($('people'), session.room, session.id, session);
+    $('direct').hidden = !session.direct;
+    drawOther($('other'), session.direct ? session.room.participants.find((p) => p.id !== session.id) : null);
     const { length } = session.room.participants;
     $('panel-count').textContent = length || '';
     $('badge').textContent = length || '';
