@@ -42,8 +42,8 @@ const isTurn = ({ urls }) => /^turns?:/.test(urls);
 
 /** Where oneself stands while the picture is the other person's alone. */
 const corner = (canvas) => {
-  const [width, height] = [canvas.width * 0.24, canvas.height * 0.24];
-  return { x: canvas.width - width * 1.1, y: canvas.height - height * 1.1, width, height, source: 'camera', canvas };
+  const [width, height, margin] = [canvas.width * 0.26, canvas.height * 0.26, canvas.height * 0.03];
+  return { x: canvas.width - width - margin, y: canvas.height - height - margin, width, height, source: 'camera', canvas };
 };
 
 async function refusal(response) {

@@ -70,6 +70,7 @@ export async function direct_for_two({ page: open, options }) {
   const both = (each) => Promise.all(two.map(each));
   await both((page, k) => page.evaluate(joining, options, k));
   const went = await both((page) => direct(page, true));
+  await new Promise((resolve) => { setTimeout(resolve, 300); }); // what is on its way still leaves
   const [atServer, between] = await Promise.all([during(first, 0, 1000), during(second, 1, 1000)]);
   const alone = await both((page) => sees(page, options.room));
 
