@@ -18,12 +18,13 @@ use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
+use crate::edge::fanout::Names;
 use crate::edge::peer::PeerEvent;
 use crate::edge::supervise::{self, MixerProcess};
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
-use crate::media::SourceKind;
+use crate::media::{Kind, SourceKind};
 use crate::room::direct::DirectEvent;
 use crate::room::document::{Audience, Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::inputs::InputNews;
@@ -35,6 +36,8 @@ use crate::time::{self, Timestamp};
 pub(super) const COMMANDS: usize = 1_024;
 /// Events a WebSocket may lag behind before it must fetch the room again.
 const EVENTS: usize = 256;
+/// Asks a client to restart ICE: WHIP and WHEP have no words for a server that wants it.
+const ICE_RESTART: &str = r#"{"type":"ice_restart"}"#;
 
 /// What a room is asked, from outside and by its own peers and mixer.
 pub(super) enum Command {
@@ -86,6 +89,7 @@ pub(super) struct RoomTask {
     outputs: Outputs,
     inputs: Inputs,
     routes: Arc<ArcSwap<RouteTable>>,
+    names: Names,
     wanted: Vec<Route>,
     wanted_by_outputs: Vec<OutputRoute>,
     peers: BTreeMap<ParticipantId, Member>,
@@ -126,6 +130,7 @@ impl RoomTask {
             link: CurrentLink::default(),
             taps: Taps::default(),
             routes: Arc::default(),
+            names: Names::random(),
             wanted: Vec::new(),
             wanted_by_outputs: Vec::new(),
             peers: BTreeMap::new(),
@@ -273,8 +278,8 @@ impl RoomTask {
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             PeerEvent::Reception(reception) => self.room.handle(now, Input::Reception(participant, reception)),
             PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
-            // The connection may come back; until then its tile shows that it is stale.
-            PeerEvent::Disconnected => {}
+            // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
+            PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
         }
     }
 
@@ -350,8 +355,12 @@ impl RoomTask {
             }
             Effect::StopInput(id) => self.inputs.stop(id),
             Effect::Close(participant) => {
-                if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
-                    close(peer);
+                if let Some(member) = self.peers.remove(&participant) {
+                    if member.sources.iter().any(|(kind, _)| kind.kind() == Kind::Audio) {
+                        let others = self.peers.values().filter_map(|member| member.peer.as_ref());
+                        others.for_each(|joined| joined.peer.subscriber().left(participant.0));
+                    }
+                    member.peer.into_iter().for_each(close);
                 }
                 self.publish(News::Gone(participant));
             }
@@ -384,7 +393,7 @@ impl RoomTask {
     fn start_mixer(&mut self) {
         self.generation += 1;
         self.mixed = MixerReport::default();
-        let fan_out = FanOut::new(self.routes.clone());
+        let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
         let listener = MixerEar::new(self.generation, self.commands.clone(), fan_out);
         match supervise::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
