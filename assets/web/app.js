@@ -3,7 +3,7 @@
 import { Badges } from './badges.js';
 import { join } from './commingle.js';
 import { Devices, Meter } from './devices.js';
-import { drawPeople, nameOf } from './people.js';
+import { drawOther, drawPeople, nameOf } from './people.js';
 import { Stage } from './stage.js';
 import { count, Studio } from './studio.js';
 import { $, announce, el, freshRoomName, hueOf, memory, roomName, setIcon, setLabel, toast } from './ui.js';
@@ -218,12 +218,16 @@ function bind(session, signal) {
 
   const drawRoom = () => {
     stage.setTile(session.room.views?.length ? session.tile() : undefined);
-    drawPeople($('people'), session.room, session.id, session);
+    const speaking = session.direct ? [] : session.room.speaking ?? []; // in a direct call the server hears nobody
+    drawPeople($('people'), { ...session.room, speaking }, session.id, session);
+    $('direct').hidden = !session.direct;
+    $('stage').classList.toggle('direct', session.direct);
+    drawOther($('other'), session.direct ? session.room.participants.find((p) => p.id !== session.id) : null);
     const { length } = session.room.participants;
     $('panel-count').textContent = length || '';
     $('badge').textContent = length || '';
     $('alone').hidden = session.state !== 'connected' || session.room.participants.some((p) => p.id !== session.id);
-    stage.setSpeaking(session.microphone && (session.room.speaking ?? []).includes(session.id));
+    stage.setSpeaking(session.microphone && speaking.includes(session.id));
     drawStats(session);
   };
   for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);

@@ -42,8 +42,8 @@ const isTurn = ({ urls }) => /^turns?:/.test(urls);
 
 /** Where oneself stands while the picture is the other person's alone. */
 const corner = (canvas) => {
-  const [width, height] = [canvas.width * 0.24, canvas.height * 0.24];
-  return { x: canvas.width - width * 1.1, y: canvas.height - height * 1.1, width, height, source: 'camera', canvas };
+  const [width, height, margin] = [canvas.width * 0.26, canvas.height * 0.26, canvas.height * 0.03];
+  return { x: canvas.width - width - margin, y: canvas.height - height - margin, width, height, source: 'camera', canvas };
 };
 
 async function refusal(response) {
@@ -130,6 +130,7 @@ export class Session extends EventTarget {
   #timers = { disconnected: 0, connect: 0, relay: 0, events: 0, stats: 0 };
   #wake = () => {};
   #lastStats = null;
+  #statsOf = null; // the connection
   #updateSentAt = -Infinity;
   #constraints = {};
   #gone = new AbortController();
@@ -257,6 +258,11 @@ export class Session extends EventTarget {
     await this.#direct.replace(kind, track);
   }
 
+  /** The connection that media goes over now. */
+  get #way() {
+    return this.direct ? this.#direct.peer : this.#peer;
+  }
+
   /** Media goes to the other person directly (`stream`), or over the mixer again (null): then `done` ends the direct way. */
   async #directChanged(stream, done) {
     const [peer, senders] = [this.#peer, this.#senders];
@@ -332,8 +338,9 @@ export class Session extends EventTarget {
 
   /** `{ streams, kbpsDown, kbpsUp, fps, width, height, codec, audioCodec, packetsLost, freezes, rtt, … }` since the last second. */
   async stats() {
-    const now = await this.#peer?.getStats();
-    return now ? summarise(now, this.#lastStats) : null;
+    const peer = this.#way;
+    const now = await peer?.getStats();
+    return now ? summarise(now, this.#statsOf === peer ? this.#lastStats : null) : null;
   }
 
   /** Leave the room; stops the tracks that were sent. Safe to call twice. */
@@ -410,7 +417,7 @@ export class Session extends EventTarget {
     this.#mayTrickle = true;
     this.#trickle();
     // Most networks need no relay: joining does not wait for one, and where nothing connects it is asked for by an ICE restart.
-    if (!relayed && servers.some(isTurn)) this.#arm('relay', iceTransportPolicy === 'relay' ? 0 : RELAY_AFTER, () => this.#restartIce());
+    if (!relayed && servers.some(isTurn)) this.#arm('relay', iceTransportPolicy === 'relay' ? 0 : RELAY_AFTER, () => this.#restartIce('connected'));
     if (!this.id) this.#whoAmI();
     this.#fitUplink();
   }
@@ -513,7 +520,7 @@ export class Session extends EventTarget {
       this.#attempt = 0;
       this.#tick();
     }
-    if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce());
+    if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce('connected'));
     if (connectionState === 'failed' || connectionState === 'closed') this.#rejoin();
     this.#refreshState();
   }
@@ -530,17 +537,18 @@ export class Session extends EventTarget {
     this.#emit('state', { state, reason });
   }
 
-  #restartIce() {
-    return this.#inTurn(() => this.#restartIceNow());
+  /** Look for another way, unless the connection is in the state `unless` by then. */
+  #restartIce(unless) {
+    return this.#inTurn(() => this.#restartIceNow(unless));
   }
 
-  async #restartIceNow() {
+  async #restartIceNow(unless) {
     const peer = this.#peer;
-    if (!peer || this.#restarting || this.#rejoining || peer.connectionState === 'connected') return;
+    if (!peer || this.#restarting || this.#rejoining || peer.connectionState === unless) return;
     this.#restarting = true;
     this.#mayTrickle = this.#gathered = false;
     this.#candidates = [];
-    this.#arm('connect', CONNECT_WITHIN, () => this.#rejoin());
+    this.#arm('connect', CONNECT_WITHIN, () => peer.connectionState !== 'connected' && this.#rejoin());
     try {
       await peer.setLocalDescription(await peer.createOffer({ iceRestart: true }));
       const body = trickleFragment(peer.localDescription.sdp, []);
@@ -694,6 +702,7 @@ export class Session extends EventTarget {
       return this.#dismissed('The room was ended.');
     }
     if (type === 'direct') return this.#direct.handle(detail);
+    if (type === 'ice_restart') return this.#restartIce(); // the server does not hear us, whatever we think
     if (type === 'room') {
       this.#recognise();
       // Whoever wants a relay does not want to be seen by the other; ours relays to the server only.
@@ -813,12 +822,12 @@ export class Session extends EventTarget {
   }
 
   async #tick() {
-    const peer = this.#peer;
+    const peer = this.#way;
     if (peer?.connectionState !== 'connected') return;
     const now = await peer.getStats();
-    if (peer !== this.#peer) return;
-    const before = this.#lastStats;
-    this.#lastStats = now;
+    if (peer !== this.#way) return;
+    const before = this.#statsOf === peer ? this.#lastStats : null;
+    [this.#lastStats, this.#statsOf] = [now, peer];
     if (before) this.#emit('stats', summarise(now, before));
   }
 

@@ -1,7 +1,15 @@
 // direct.js: a call of exactly two, from browser to browser, while the room says so (docs/api.md, "Two people, directly").
 // Owns: the second RTCPeerConnection and what is said over it. Told: the room's `direct` events. Knows nothing of any page.
 
-const LOST_AFTER = 1000; // ms of silence before the mixer takes over again
+const LOST_AFTER = 1000; // ms without a way before the mixer takes over again
+const SILENT_AFTER = 1000; // ms without a packet of sound, where the other sends sound: a browser notices only after seconds
+const LOOK = 200; // ms from one look at that to the next
+
+/** Packets of sound that have come. */
+async function heard(peer) {
+  const streams = [...(await peer.getStats()).values()].filter((s) => s.type === 'inbound-rtp' && s.kind === 'audio');
+  return streams.reduce((sum, s) => sum + s.packetsReceived, 0);
+}
 
 /**
  * `tell(message)` says something to the room; `tracks()` are those to send; `iceServers()` those the server named;
@@ -15,6 +23,7 @@ export class Direct {
   #peer = null;
   #stream = null;
   #on = false;
+  #theirs = []; // the kinds that the other says it sends
   #early = []; // candidates that came before their description
   #turn = Promise.resolve(); // what the other says is taken in order
   #timer = 0;
@@ -45,6 +54,7 @@ export class Direct {
   async replace(kind, track) {
     const transceiver = this.#peer?.getTransceivers().find((t) => t.receiver.track.kind === kind);
     await transceiver?.sender.replaceTrack(track);
+    if (this.#peer) this.#sayKinds();
   }
 
   /** Over, without a word to the other. */
@@ -63,6 +73,7 @@ export class Direct {
     else if (state === 'on' && this.#peer) {
       this.#on = true;
       this.#changed(this.#stream);
+      this.#watch(this.#peer);
     } else if (state === 'signal' && this.#peer) await this.#hear(signal);
   }
 
@@ -71,6 +82,8 @@ export class Direct {
     const peer = (this.#peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers: this.#iceServers() }));
     this.#stream = new MediaStream();
     this.#early = [];
+    this.#theirs = [];
+    this.#sayKinds();
     peer.onicecandidate = ({ candidate }) => peer === this.#peer && candidate && this.#say({ candidate: candidate.toJSON() });
     peer.ontrack = ({ track }) => peer === this.#peer && this.#stream.addTrack(track);
     peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
@@ -80,8 +93,9 @@ export class Direct {
     this.#say({ description: peer.localDescription.toJSON() });
   }
 
-  async #hear({ description, candidate }) {
+  async #hear({ description, candidate, sends }) {
     const peer = this.#peer;
+    if (sends) this.#theirs = sends;
     if (candidate && !peer.remoteDescription) this.#early.push(candidate);
     else if (candidate) await peer.addIceCandidate(candidate).catch(() => {}); // one of several ways
     if (!description) return;
@@ -104,11 +118,26 @@ export class Direct {
     if (connectionState === 'failed' || connectionState === 'closed') this.#fail();
   }
 
+  /** A way may break without a word. */
+  async #watch(peer) {
+    let [packets, at] = [await heard(peer), performance.now()];
+    while (peer === this.#peer && this.#on) {
+      await new Promise((resolve) => { setTimeout(resolve, LOOK); });
+      const now = await heard(peer);
+      if (now !== packets || !this.#theirs.includes('audio')) [packets, at] = [now, performance.now()];
+      else if (performance.now() - at > SILENT_AFTER) return peer === this.#peer && this.#fail();
+    }
+  }
+
   /** The mixer takes over at once, whether the room hears of it now or only later. */
   #fail() {
     if (!this.#peer) return;
     this.#tell({ type: 'direct', state: 'failed' });
     this.end();
+  }
+
+  #sayKinds() {
+    this.#say({ sends: this.#tracks().map((track) => track.kind) });
   }
 
   #track(kind) {

@@ -21,6 +21,20 @@ export const nameOf = (participant) => participant.name?.trim() || 'Guest';
 // Where a document does not say what is sent, it is taken to be everything.
 const sends = (person, kind) => !Array.isArray(person.sends) || person.sends.some((source) => source.kind === kind);
 
+/** What the mixer would draw on the picture of a person that comes without it: its name, and an avatar while there is no camera. */
+export function drawOther(node, person) {
+  node.hidden = !person;
+  if (!person) return;
+  const name = nameOf(person);
+  const muted = person.audio_muted === true || !sends(person, 'microphone');
+  const dark = person.video_muted === true || !sends(person, 'camera');
+  const [avatar, label] = node.children;
+  node.classList.toggle('dark', dark);
+  avatar.style.setProperty('--hue', hueOf(person.id));
+  avatar.textContent = initials(name);
+  label.replaceChildren(...(muted ? [icon('mic-off')] : []), el('span', {}, name));
+}
+
 /** Everyone counts who is in the room, also who only watches. */
 export function drawPeople(list, room, selfId, local) {
   const speaking = new Set(room.speaking ?? []);

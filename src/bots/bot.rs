@@ -24,6 +24,7 @@ use crate::client::connection::{Connection, Setup};
 use crate::client::description::{Answer, Offer};
 use crate::sdp::Direction;
 use crate::time::{self, Moment, Timestamp};
+use crate::transport;
 use crate::transport::ice::Credentials;
 
 /// How often a server that is busy is asked again.
@@ -100,13 +101,14 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         addresses.extend(world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
     let ice = Credentials::random();
-    let (audio_ssrc, video_ssrc) = (rand::random(), rand::random());
+    let (audio_ssrc, video_ssrc, cname) = (rand::random(), rand::random(), transport::cname());
     let (direction, codec) = (task.role.direction(), world.plan.codec);
     let offer = Offer {
         direction,
         codec,
         ice: &ice,
         fingerprint: &world.identity.fingerprint,
+        cname: &cname,
         addresses: &addresses,
         audio_ssrc,
         video_ssrc,
@@ -132,6 +134,7 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         codec,
         audio_ssrc,
         video_ssrc,
+        cname,
         keeps_frames: task.decodes,
         keeps_sound: false,
     };

@@ -1,7 +1,7 @@
 //! A session at another WebRTC server with the socket it goes over: what begins and drives a [`Connection`].
 //!
-//! Owns: the socket, the order of offer, POST and answer, and that media goes only where the guard lets it. Does not know:
-//! what is sent or shown.
+//! Owns: the socket, the order of offer, POST and answer, that media goes only where the guard lets it, and that ICE begins
+//! anew, from an address that we have now, before a server that fell silent is given up. Does not know: what is sent or shown.
 
 use std::fmt::Display;
 use std::io;
@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::connection::{Connection, Setup};
-use super::description::{Answer, Offer};
+use super::description::{self, Answer, Offer};
 use super::identity;
 use super::signalling::{self, Session, SignallingError};
 use crate::destination::{Guard, Web};
@@ -21,10 +22,15 @@ use crate::media::Codec;
 use crate::sdp::Direction;
 use crate::secret::Secret;
 use crate::time::{self, Moment, Timestamp};
+use crate::transport;
 use crate::transport::ice::Credentials;
 
-/// A server that has said nothing for so long is gone: it proves every few seconds that it still wants us.
-const SILENT: Duration = Duration::from_secs(10);
+/// A server that has said nothing for so long may be elsewhere now, or we: it proves every few seconds that it still wants us.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+/// And for so long, it is gone.
+const SILENT: Duration = Duration::from_secs(12);
+/// While a restart is being answered, that is looked for so often.
+const LOOK: Duration = Duration::from_millis(20);
 /// Longest datagram taken, in bytes.
 const DATAGRAM_MAX: usize = 2048;
 
@@ -45,9 +51,28 @@ pub(crate) struct Call {
     pub(crate) connection: Connection,
     socket: UdpSocket,
     session: Session,
+    guard: Guard,
     datagram: Vec<u8>,
     heard: Timestamp,
     open: bool,
+    restart: Restart,
+}
+
+/// Where ICE is to begin anew.
+struct Anew {
+    ice: Credentials,
+    socket: UdpSocket,
+    answer: JoinHandle<Result<String, SignallingError>>,
+}
+
+/// What was tried since the server was last heard.
+enum Restart {
+    /// Nothing.
+    Untried,
+    /// It was asked for.
+    Asked(Anew),
+    /// It is as it is.
+    Tried,
 }
 
 impl Call {
@@ -61,12 +86,13 @@ impl Call {
         let address = socket.local_addr().map_err(|error| failed("no socket", &error))?;
         let identity = identity().map_err(|error| failed("no certificate", &error))?;
         let ice = Credentials::random();
-        let (audio_ssrc, video_ssrc) = (rand::random(), rand::random());
+        let (audio_ssrc, video_ssrc, cname) = (rand::random(), rand::random(), transport::cname());
         let offer = Offer {
             direction,
             codec,
             ice: &ice,
             fingerprint: &identity.fingerprint,
+            cname: &cname,
             addresses: &[address],
             audio_ssrc,
             video_ssrc,
@@ -88,11 +114,13 @@ impl Call {
             codec,
             audio_ssrc,
             video_ssrc,
+            cname,
             keeps_frames,
             keeps_sound,
         };
         let (connection, datagram, heard) = (Connection::new(setup, time::now()), vec![0; DATAGRAM_MAX], time::now());
-        Ok(Self { connection, socket, session, datagram, heard, open: false })
+        let (guard, restart) = (guard.clone(), Restart::Untried);
+        Ok(Self { connection, socket, session, guard, datagram, heard, open: false, restart })
     }
 
     /// Whether the connection is up.
@@ -111,20 +139,70 @@ impl Call {
         if let Some(why) = self.connection.over() {
             return Err(why.to_owned());
         }
-        if self.open && moment.now.since(self.heard) > SILENT {
+        let silent = moment.now.since(self.heard);
+        if self.open && silent > SILENT {
             return Err("the server no longer answers".to_owned());
         }
+        // What was asked for is taken up, though the server may have been heard meanwhile: it knows us by that now.
+        if self.open && silent > RESTART_AFTER || matches!(self.restart, Restart::Asked(_)) {
+            self.begin_anew(moment.now).await?;
+        }
         self.open = self.connection.connected().is_some();
+        Ok(())
+    }
+
+    /// Asks the server for another ICE session, once, and takes it up when it has agreed.
+    ///
+    /// # Errors
+    /// In words: it has none for us any more.
+    async fn begin_anew(&mut self, now: Timestamp) -> Result<(), String> {
+        self.restart = match std::mem::replace(&mut self.restart, Restart::Tried) {
+            Restart::Untried => {
+                // Where there is no way at all there may be one later; until then the old one is as good.
+                let own = own_address(self.session.address()).await.ok();
+                let Some(socket) = bind(own).await else { return Ok(()) };
+                let Ok(address) = socket.local_addr() else { return Ok(()) };
+                tracing::debug!("the server is silent: ICE is to begin anew");
+                let (session, ice) = (self.session.clone(), Credentials::random());
+                let fragment = description::restart(&ice, &[address]);
+                let answer = tokio::spawn(async move { session.restart(fragment).await });
+                Restart::Asked(Anew { ice, socket, answer })
+            }
+            Restart::Asked(Anew { ice, socket, answer }) if answer.is_finished() => {
+                match answer.await {
+                    Ok(Ok(fragment)) => {
+                        let (remote, mut candidates) = description::restarted(&fragment)?;
+                        candidates.retain(|to| self.guard.check(to.ip()).is_ok());
+                        self.connection.restart_ice(ice, remote, candidates, now);
+                        self.socket = socket;
+                    }
+                    // Such sessions are over, or the server is.
+                    Ok(Err(SignallingError::Refused(404 | 410) | SignallingError::Failed(_))) => {
+                        return Err("the server no longer answers".to_owned());
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "ICE cannot begin anew"),
+                    Err(error) => tracing::debug!(%error, "ICE cannot begin anew"),
+                }
+                Restart::Tried
+            }
+            as_it_is => as_it_is,
+        };
         Ok(())
     }
 
     /// Waits until a datagram has come or something is due.
     pub(crate) async fn wait(&mut self) {
         let now = time::now();
-        let pause = self.connection.deadline(now).since(now).max(Duration::from_millis(1));
+        let mut pause = self.connection.deadline(now).since(now).max(Duration::from_millis(1));
+        if matches!(self.restart, Restart::Asked(_)) {
+            pause = pause.min(LOOK);
+        }
         // An error belongs to a datagram before; the connection finds out by itself whether anybody is there.
         if let Ok(Ok((length, from))) = timeout(pause, self.socket.recv_from(&mut self.datagram)).await {
             self.heard = time::now();
+            if let Restart::Tried = self.restart {
+                self.restart = Restart::Untried;
+            }
             self.connection.handle(Moment::present(), from, &self.datagram[..length]);
         }
     }
@@ -157,6 +235,11 @@ fn allowed(answer: &str, guard: &Guard) -> Result<Answer, String> {
         Some(refused) => Err(format!("the server's media is where nothing may be sent: {refused}")),
         None => Ok(answer),
     }
+}
+
+/// A socket at an address of ours; None where there is none.
+async fn bind(own: Option<IpAddr>) -> Option<UdpSocket> {
+    UdpSocket::bind((own?, 0)).await.ok()
 }
 
 /// The address of ours that faces another one. Nothing is sent: the system only looks for the way.

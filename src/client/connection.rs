@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rtc::rtcp;
+use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::source_description::{SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::rtp;
 use rtc::shared::marshal::{MarshalSize, Unmarshal};
@@ -46,6 +48,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) codec: Codec,
     pub(crate) audio_ssrc: u32,
     pub(crate) video_ssrc: u32,
+    /// What we are called in RTCP.
+    pub(crate) cname: String,
     /// Frames are collected for a decoder.
     pub(crate) keeps_frames: bool,
     /// Packets of sound are collected likewise.
@@ -85,6 +89,7 @@ pub(crate) struct Connection {
     secure: Option<Secure>,
     direction: Direction,
     codec: Codec,
+    cname: String,
     begun: Timestamp,
     connected: Option<Timestamp>,
     over: Option<String>,
@@ -101,7 +106,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(setup: Setup<'_>, now: Timestamp) -> Self {
-        let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, keeps_frames, keeps_sound } =
+        let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, cname, keeps_frames, keeps_sound } =
             setup;
         let extensions = Extensions { levels: answer.takes_levels, numbers: answer.takes_numbers };
         let heard = |stream| Heard { stream, ssrc: None, reported: None };
@@ -112,6 +117,7 @@ impl Connection {
             secure: None,
             direction,
             codec,
+            cname,
             begun: now,
             connected: None,
             over: None,
@@ -253,8 +259,27 @@ impl Connection {
         }
     }
 
-    /// Says goodbye to the server.
+    /// ICE begins anew with these credentials, and the server at these addresses; media goes on where it goes until another
+    /// way is found.
+    pub(crate) fn restart_ice(
+        &mut self,
+        local: Credentials,
+        remote: Credentials,
+        candidates: Vec<SocketAddr>,
+        now: Timestamp,
+    ) {
+        self.agent.restart(local, remote, now);
+        candidates.into_iter().for_each(|to| self.agent.add_candidate(to, now));
+    }
+
+    /// Says goodbye to the server, in RTCP and in DTLS.
     pub(crate) fn close(&mut self, moment: Moment) {
+        if self.direction.sends() {
+            let mut packets = self.reports(moment.now);
+            let sources = vec![self.sound.ssrc(), self.picture.ssrc()];
+            packets.push(Box::new(Goodbye { sources, ..Goodbye::default() }));
+            self.send_rtcp(&packets);
+        }
         if let Some(secure) = &mut self.secure {
             secure.close(moment.instant);
         }
@@ -360,15 +385,26 @@ impl Connection {
     }
 
     fn report(&mut self, now: Timestamp) {
-        let reports: Vec<_> = [self.audio.report(now), self.video.report(now)].into_iter().flatten().collect();
-        let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
-        if self.direction.sends() {
-            packets.push(Box::new(SenderReport { reports, ..self.sound.report(now) }));
-            packets.push(Box::new(self.picture.report(now)));
-        } else if !reports.is_empty() {
-            packets.push(Box::new(ReceiverReport { ssrc: self.picture.ssrc(), reports, ..ReceiverReport::default() }));
-        }
+        let packets = self.reports(now);
         self.send_rtcp(&packets);
+    }
+
+    /// What there is to report, and who does (RFC 3550 section 6.1).
+    fn reports(&mut self, now: Timestamp) -> Vec<Box<dyn rtcp::Packet>> {
+        let reports: Vec<_> = [self.audio.report(now), self.video.report(now)].into_iter().flatten().collect();
+        let (sound, picture) = (self.sound.ssrc(), self.picture.ssrc());
+        let (mut packets, sources): (Vec<Box<dyn rtcp::Packet>>, _) = if self.direction.sends() {
+            let sound_report = SenderReport { reports, ..self.sound.report(now) };
+            (vec![Box::new(sound_report), Box::new(self.picture.report(now))], vec![sound, picture])
+        } else if reports.is_empty() {
+            return Vec::new();
+        } else {
+            (vec![Box::new(ReceiverReport { ssrc: picture, reports, ..ReceiverReport::default() })], vec![picture])
+        };
+        let item = SourceDescriptionItem { sdes_type: SdesType::SdesCname, text: self.cname.clone().into() };
+        let chunk = |source| SourceDescriptionChunk { source, items: vec![item.clone()] };
+        packets.push(Box::new(SourceDescription { chunks: sources.into_iter().map(chunk).collect() }));
+        packets
     }
 
     fn ask(&mut self, missing: &[u16], keyframe: bool) {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use crate::media::{Codec, Kind};
-use crate::sdp::Direction;
+use crate::sdp::{Direction, Fragment};
 use crate::transport::ice::Credentials;
 
 /// Payload type of Opus.
@@ -31,6 +31,8 @@ pub(crate) struct Offer<'a> {
     pub(crate) codec: Codec,
     pub(crate) ice: &'a Credentials,
     pub(crate) fingerprint: &'a str,
+    /// What we are called in RTCP.
+    pub(crate) cname: &'a str,
     /// Where the bot receives; the server finds out by itself if it is somewhere else.
     pub(crate) addresses: &'a [SocketAddr],
     pub(crate) audio_ssrc: u32,
@@ -72,12 +74,7 @@ impl Offer<'_> {
         line("a=rtcp-mux".to_owned());
         line("a=rtcp-rsize".to_owned());
         if mid == 0 {
-            for (at, address) in self.addresses.iter().enumerate() {
-                // RFC 8445 section 5.1.2.1: type preference 126 for host candidates, then ours in order, then component 1.
-                let priority = (126 << 24) + ((65_535 - at as u32) << 8) + 255;
-                line(format!("a=candidate:{} 1 udp {priority} {} {} typ host", at + 1, address.ip(), address.port()));
-            }
-            line("a=end-of-candidates".to_owned());
+            candidates(self.addresses).for_each(&mut line);
         }
         match kind {
             Kind::Audio => {
@@ -106,9 +103,35 @@ impl Offer<'_> {
             }
             line(format!("a=extmap:{TRANSPORT_NUMBER} {TRANSPORT_NUMBER_URI}"));
             line(format!("a=msid:commingle {name}"));
-            line(format!("a=ssrc:{ssrc} cname:commingle"));
+            line(format!("a=ssrc:{ssrc} cname:{}", self.cname));
         }
     }
+}
+
+/// Our addresses, and that they are all.
+fn candidates(addresses: &[SocketAddr]) -> impl Iterator<Item = String> {
+    let candidates = addresses.iter().enumerate().map(|(at, address)| {
+        // RFC 8445 section 5.1.2.1: type preference 126 for host candidates, then ours in order, then component 1.
+        let priority = (126 << 24) + ((65_535 - at as u32) << 8) + 255;
+        format!("a=candidate:{} 1 udp {priority} {} {} typ host", at + 1, address.ip(), address.port())
+    });
+    candidates.chain(["a=end-of-candidates".to_owned()])
+}
+
+/// What begins ICE anew (RFC 9725 section 4.3.3), as a fragment (RFC 8840 section 9).
+pub(crate) fn restart(ice: &Credentials, addresses: &[SocketAddr]) -> String {
+    let Credentials { ufrag, password } = ice;
+    let mut fragment =
+        format!("a=ice-ufrag:{ufrag}\r\na=ice-pwd:{password}\r\nm=audio 9 UDP/TLS/RTP/SAVPF {OPUS}\r\na=mid:0\r\n");
+    candidates(addresses).for_each(|line| fragment += &format!("{line}\r\n"));
+    fragment
+}
+
+/// The server's side of that: its new credentials, and where it receives.
+pub(crate) fn restarted(fragment: &str) -> Result<(Credentials, Vec<SocketAddr>), String> {
+    let Fragment { ufrag, pwd, candidates, .. } = Fragment::parse(fragment).map_err(|error| error.to_string())?;
+    let addresses = candidates.iter().filter_map(|line| candidate(&format!("a={}", line.candidate), "udp")).collect();
+    Ok((Credentials { ufrag, password: pwd }, addresses))
 }
 
 /// What the server answered.
@@ -182,6 +205,7 @@ mod tests {
             codec,
             ice: &ice,
             fingerprint: &fingerprint,
+            cname: "we",
             addresses: &addresses,
             audio_ssrc: 1,
             video_ssrc: 2,
@@ -217,6 +241,14 @@ mod tests {
         assert_eq!(answer.candidates, [at("192.0.2.1:8189"), at("[2001:db8::1]:8189")]);
         assert_eq!(answer.tcp, [at("192.0.2.1:8189")]);
         assert!(answer.takes_levels && !answer.takes_numbers);
+    }
+
+    #[test]
+    fn ice_begins_anew_by_fragments_that_are_understood() {
+        let (ours, address) = (Credentials::random(), "192.0.2.7:40000".parse().expect("an address"));
+        let fragment = restart(&ours, &[address]);
+        assert_eq!(restarted(&fragment), Ok((ours, vec![address])), "it is a fragment like the server's");
+        assert!(restarted("a=ice-ufrag:abcd\r\n").is_err_and(|error| error.contains("a=ice-pwd")));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::media::Codec;
 use crate::sdp::Direction;
 use crate::secret::Secret;
 use crate::time;
+use crate::transport;
 use crate::transport::check::{self, Check};
 use crate::transport::framing;
 use crate::transport::ice::{Credentials, Role};
@@ -102,6 +103,7 @@ pub(crate) async fn look(server: &Web, token: Option<&Secret>, guard: &Guard) ->
         codec: Codec::Vp8,
         ice: &ice,
         fingerprint: &identity.fingerprint,
+        cname: &transport::cname(),
         addresses: &[],
         audio_ssrc: rand::random(),
         video_ssrc: rand::random(),

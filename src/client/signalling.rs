@@ -1,4 +1,4 @@
-//! WHIP (RFC 9725) and WHEP, the client's part: an offer is posted, the session is deleted in the end.
+//! WHIP (RFC 9725) and WHEP, the client's part: an offer is posted, ICE may be restarted, the session is deleted in the end.
 //!
 //! Owns: requests, redirections, what a refusal means. Does not know: SDP. Each address is chosen by the guard, and exactly
 //! that one is connected to; a redirection is a new choice. Secrets (URLs, tokens) are in no error.
@@ -40,7 +40,16 @@ pub(crate) enum SignallingError {
     Failed(String),
 }
 
+/// What is sent with a request.
+enum Sent {
+    /// An offer.
+    Offer(String),
+    /// What restarts ICE (RFC 9725 section 4.3.3).
+    Restart(String),
+}
+
 /// A session that a server has granted.
+#[derive(Clone)]
 pub(crate) struct Session {
     /// The SDP answer.
     pub(crate) answer: String,
@@ -64,7 +73,7 @@ pub(crate) async fn begin(
         let address = dial::resolve(&to.endpoint, guard).await?;
         // Whoever the server redirects to elsewhere is not told its token.
         let token = token.filter(|_| to.endpoint.host == server.endpoint.host && to.tls >= server.tls).cloned();
-        let reply = request("POST", &to, address, token.as_ref(), Some(offer.to_owned())).await?;
+        let reply = request("POST", &to, address, token.as_ref(), Some(Sent::Offer(offer.to_owned()))).await?;
         let Reply { status, location, links, body } = reply;
         let join = |location: &str| {
             to.join(location).map_err(|_| SignallingError::Failed("it names no session that is a URL".to_owned()))
@@ -91,6 +100,23 @@ pub(crate) async fn begin(
 }
 
 impl Session {
+    /// Which address the server has.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Restarts ICE with this fragment; gives the server's.
+    pub(crate) async fn restart(&self, fragment: String) -> Result<String, SignallingError> {
+        let sent = Some(Sent::Restart(fragment));
+        let Reply { status, body, .. } =
+            request("PATCH", &self.resource, self.address, self.token.as_ref(), sent).await?;
+        match status {
+            200 => Ok(body),
+            400..500 => Err(SignallingError::Refused(status)),
+            _ => Err(SignallingError::Failed(format!("it answers with {status}"))),
+        }
+    }
+
     /// Ends it, where the server is still there.
     pub(crate) async fn end(self) {
         match request("DELETE", &self.resource, self.address, self.token.as_ref(), None).await {
@@ -115,7 +141,7 @@ async fn request(
     to: &Web,
     address: SocketAddr,
     token: Option<&Secret>,
-    offer: Option<String>,
+    sent: Option<Sent>,
 ) -> Result<Reply, SignallingError> {
     let mut request = Request::builder().method(method).uri(to.url.expose());
     if let Some(token) = token {
@@ -124,8 +150,12 @@ async fn request(
     let tls = to.tls;
     let blocking = move || {
         let agent = agent(address, tls);
-        let response = match offer {
-            Some(offer) => agent.run(request.header("content-type", "application/sdp").body(offer)?)?,
+        let response = match sent {
+            Some(Sent::Offer(offer)) => agent.run(request.header("content-type", "application/sdp").body(offer)?)?,
+            Some(Sent::Restart(fragment)) => {
+                let request = request.header("content-type", "application/trickle-ice-sdpfrag").header("if-match", "*");
+                agent.run(request.body(fragment)?)?
+            }
             None => agent.run(request.body(())?)?,
         };
         read(response)
@@ -207,7 +237,7 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.expect("connected");
                 // Head and body may come apart, and what is not read when a connection is closed makes it a broken one.
                 let mut request = String::new();
-                while !request.contains("\r\n\r\n") || (request.starts_with("POST") && request.ends_with("\r\n")) {
+                while !request.contains("\r\n\r\n") || (request.starts_with('P') && request.ends_with("\r\n")) {
                     let mut bytes = [0; 4096];
                     let length = stream.read(&mut bytes).await.expect("open");
                     assert!(length > 0, "a whole request: {request}");
@@ -239,6 +269,8 @@ mod tests {
         let answers = vec![
             answer("307 Temporary Redirect", "/elsewhere", ""),
             answer("201 Created", "session/1\r\nlink: <stun:a>\r\nlink: <turn:b>", "v=0"),
+            answer("200 OK", "", "a=ice-ufrag:new"),
+            answer("412 Precondition Failed", "", ""),
             answer("200 OK", "", ""),
         ];
         let (web, requests) = server(answers).await;
@@ -248,16 +280,21 @@ mod tests {
             (session.answer.as_str(), &session.links[..]),
             ("v=0", &["<stun:a>".to_owned(), "<turn:b>".to_owned()][..])
         );
+        assert_eq!(session.restart("a=fragment".to_owned()).await.expect("restarts"), "a=ice-ufrag:new");
+        assert!(matches!(session.restart("a=fragment".to_owned()).await, Err(SignallingError::Refused(412))));
         session.end().await;
         let requests = requests.lock().clone();
-        for (request, line) in
-            requests.iter().zip(["POST /whip/room?key=secret ", "POST /elsewhere ", "DELETE /session/1 "])
-        {
+        let lines =
+            ["POST /whip/room?key=secret ", "POST /elsewhere ", "PATCH /session/1 ", "PATCH ", "DELETE /session/1 "];
+        for (request, line) in requests.iter().zip(lines) {
             assert!(request.starts_with(line), "{request}");
             assert!(request.to_lowercase().contains("authorization: bearer token"), "{request}");
         }
         assert!(requests[1].contains("application/sdp") && requests[1].ends_with("v=0 offer"));
-        assert_eq!(requests.len(), 3);
+        let restart = requests[2].to_lowercase();
+        assert!(restart.contains("if-match: *\r\n") && restart.contains("application/trickle-ice-sdpfrag"));
+        assert!(restart.ends_with("a=fragment"), "{restart}");
+        assert_eq!(requests.len(), 5);
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ const CONSENT_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
 /// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
 /// Some choose once, and do not notice that a NAT has given them another address.
-const STALE: Duration = Duration::from_secs(6);
+pub(crate) const STALE: Duration = Duration::from_secs(6);
 /// Ways known at a time; a browser has few addresses.
 const WAYS_MAX: usize = 16;
 /// Checks remembered: more than are on their way at once.

@@ -14,6 +14,11 @@ pub(crate) mod stun;
 
 use crate::time::Timestamp;
 
+/// A name for RTCP (CNAME) that nobody else has and that tells nothing: 96 random bits (RFC 7022 section 4.2).
+pub(crate) fn cname() -> String {
+    format!("{:024x}", rand::random::<u128>() >> 32)
+}
+
 /// NTP's format of seconds: any clock will do, as long as all streams of a sender are on the same (RFC 3550 section 4).
 pub(crate) fn ntp(now: Timestamp) -> u64 {
     let (seconds, micros) = (now.as_micros() / 1_000_000, now.as_micros() % 1_000_000);

@@ -30,6 +30,13 @@ const FLIGHT_INTERVAL: Duration = Duration::from_secs(60);
 /// Packets remembered to tell a repeated one: more than a second of video, so that a late repair is no repetition.
 const REPLAY_WINDOW: usize = 512;
 
+/// What SRTP may be protected by, the best first (RFC 5764, RFC 7714); a client's own order goes before it.
+pub(crate) const PROFILES: [SrtpProtectionProfile; 3] = [
+    SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+    SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+    SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+];
+
 /// Whether this is DTLS, by its first byte (RFC 7983).
 pub(crate) fn is_dtls(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| (20..=63).contains(first))
@@ -187,10 +194,7 @@ fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result
     let config = ConfigBuilder::default()
         .with_crypto_provider(identity.crypto())
         .with_certificates(vec![identity.certificate.clone()])
-        .with_srtp_protection_profiles(vec![
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-        ])
+        .with_srtp_protection_profiles(PROFILES.to_vec())
         .with_client_auth(ClientAuthType::RequireAnyClientCert)
         // There is no authority above the certificate: the description's fingerprint vouches for it.
         .with_insecure_skip_verify(true)
@@ -205,6 +209,7 @@ fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result
 fn keys(state: &State, is_client: bool, crypto: &dyn RTCCryptoProvider) -> Result<Keys, Error> {
     let profile = match state.srtp_protection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
+        SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm => ProtectionProfile::AeadAes256Gcm,
         SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80 => ProtectionProfile::Aes128CmHmacSha1_80,
         _ => return Err(Error::ErrNoSuchSrtpProfile),
     };

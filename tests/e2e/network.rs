@@ -142,6 +142,26 @@ fn the_page_says_which_quality_one_gets_and_why() {
     server.stop();
 }
 
+/// A client may not have noticed yet that it is not heard: the server asks it to look for another way.
+#[test]
+fn who_falls_silent_is_asked_to_restart_ice_and_does() {
+    let _turn = turn();
+    let server = Server::start();
+    let relay = relay(&server);
+    let port = relay.port.to_string();
+    let measured = play_with(&server.url(), "way_breaks", &["--room", "breaks", "--relay", &port], |what| {
+        relay.lose(what);
+        String::new()
+    });
+    println!("{measured}");
+    assert_eq!((&measured["ready"], &measured["told"]), (&json!(true), &json!(true)), "{measured}");
+    let (asked, restarted) = (number(&measured, "/asked_ms"), number(&measured, "/restarted_ms"));
+    assert!((5_000.0..8_000.0).contains(&asked) && restarted < asked + 1_000.0, "{measured}");
+    assert!(measured["again"] == true && number(&measured, "/back_ms") < 3_000.0, "{measured}");
+    assert_eq!(measured["stays"], true, "nobody had to join anew");
+    server.stop();
+}
+
 /// Asking again takes too long there: repair packets come without asking.
 #[test]
 fn a_viewer_far_away_is_protected() {

@@ -5,13 +5,14 @@
 mod process;
 mod rig;
 
+use commingle::codec::{Picture, PictureMut};
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::{FromMixer, ToMixer};
-use commingle::media::{Codec, Rotation, Size, SoundQuality, SourcePacket};
+use commingle::media::{Codec, Rect, Rotation, Size, SoundQuality, SourcePacket};
 use commingle::plan::{Listener, MixInput, MixPlan, StreamSet};
 use commingle::time::now;
 
-use rig::{Camera, Colour, Rig, alike, colour, decode, encode, scene, stream, streams};
+use rig::{Camera, Colour, Rig, alike, colour, decode, encode, encode_pictures, scene, stream, streams};
 
 const COLOURS: [Colour; 4] = [(80, 90, 220), (150, 50, 40), (50, 220, 110), (190, 128, 128)];
 const SMALL: Size = Size::new(320, 180);
@@ -73,6 +74,58 @@ fn four_cameras_become_one_picture_in_every_codec_and_tier() {
     assert!(last <= epoch_ticks && last + 45 > epoch_ticks, "timestamps count from the epoch");
 }
 
+/// A picture of two halves: side by side, or one above the other.
+fn halves(first: Colour, second: Colour, beside: bool, breath: u8) -> Picture {
+    let mut picture = PictureMut::new(SMALL);
+    let (planes, strides) = picture.planes();
+    for (i, (plane, stride)) in planes.into_iter().zip(strides).enumerate() {
+        let pick = |(y, u, v): Colour| [y + breath, u, v][i];
+        let shrunk = usize::from(i > 0);
+        let (width, height) = (SMALL.width as usize >> shrunk, SMALL.height as usize >> shrunk);
+        for (row, line) in plane.chunks_mut(stride).take(height).enumerate() {
+            for (column, sample) in line.iter_mut().take(width).enumerate() {
+                let is_second = if beside { column >= width / 2 } else { row >= height / 2 };
+                *sample = pick(if is_second { second } else { first });
+            }
+        }
+    }
+    picture.freeze()
+}
+
+/// Coordination of video orientation (3GPP TS 26.114): the picture says how it is to be turned, and is before it is composed.
+#[test]
+fn cameras_that_are_held_askew_are_shown_upright() {
+    let mut rig = Rig::new();
+    let (above, below) = (COLOURS[0], COLOURS[2]);
+    let held = [
+        (None, above, below, false),
+        (Some(Rotation::Right), above, below, true),
+        (Some(Rotation::Half), below, above, false),
+        (Some(Rotation::Left), below, above, true),
+    ];
+    for (i, (rotation, first, second, beside)) in (1..).zip(held) {
+        let picture = |n: u32| halves(first, second, beside, (n % 2) as u8);
+        let mut camera = Camera::new(SourceId(i), encode_pictures(Codec::Vp8, SMALL, picture, 30));
+        camera.rotation = rotation;
+        rig.add_camera(camera, Codec::Vp8);
+    }
+    rig.send(ToMixer::Scene(scene(sources())));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.run_until("all sizes", |rig| rig.sizes.len() == 4);
+    rig.run(30);
+    let pictures = decode(Codec::Vp8, &rig.frames(1));
+    let last = pictures.last().expect("frames came");
+    for (tile, (rotation, ..)) in scene(sources()).tiles.iter().zip(held) {
+        let half = Rect { height: tile.rect.height / 2, ..tile.rect };
+        let got = [half, Rect { y: half.y + half.height, ..half }].map(|half| colour(last, half));
+        assert!(alike(got[0], above) && alike(got[1], below), "{rotation:?}: {got:?}, not {above:?} above {below:?}");
+        // What was on its side is narrower now: beside it there is none of it.
+        let edge = colour(last, Rect { width: 40, ..half });
+        let is_turned = matches!(rotation, Some(Rotation::Right | Rotation::Left));
+        assert_eq!(!alike(edge, above), is_turned, "{rotation:?}: {edge:?} at the edge");
+    }
+}
+
 #[test]
 fn a_keyframe_comes_when_it_is_asked_for_and_once_for_many_who_ask() {
     let mut rig = Rig::new();
@@ -117,6 +170,29 @@ fn nothing_runs_that_nobody_watches() {
     let (ticks, frames) = (rig.report.video_ticks, rig.frames(1).len());
     rig.run(20);
     assert!(rig.report.video_ticks <= ticks + 10 && rig.frames(1).len() == frames, "the last viewer has left");
+}
+
+/// A camera says goodbye (RTCP), and comes back: what it showed goes at once, and then it begins anew.
+#[test]
+fn a_source_that_ends_leaves_no_picture_and_may_begin_again() {
+    let mut rig = Rig::new();
+    let frames = encode(Codec::Vp8, SMALL, COLOURS[1], 30);
+    rig.add_camera(Camera::new(SourceId(1), frames.clone()), Codec::Vp8);
+    let tile = scene([None; 4]).tiles[0].rect;
+    let shown =
+        |rig: &Rig| decode(Codec::Vp8, &rig.frames(1)).last().is_some_and(|last| alike(colour(last, tile), COLOURS[1]));
+    rig.send(ToMixer::Scene(scene([Some(SourceId(1)), None, None, None])));
+    rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
+    rig.run_until("a size", |rig| rig.sizes.len() == 1);
+    rig.run(10);
+    assert!(shown(&rig));
+    rig.cameras.clear();
+    rig.send(ToMixer::SourceGone(SourceId(1)));
+    rig.run(8);
+    assert!(!shown(&rig), "its last picture has gone within a quarter of a second");
+    rig.add_camera(Camera::new(SourceId(1), frames), Codec::Vp8);
+    rig.run(20);
+    assert!(shown(&rig), "it has begun again");
 }
 
 #[test]

@@ -26,18 +26,26 @@ pub type Colour = (u8, u8, u8);
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Frames of one encoder for a source.
-pub fn encode(codec: Codec, size: Size, colour: Colour, frames: u32) -> Vec<Vec<EncodedPacket>> {
+/// Frames of one encoder for a source that shows a colour.
+pub fn encode(codec: Codec, size: Size, (y, u, v): Colour, frames: u32) -> Vec<Vec<EncodedPacket>> {
+    // The luma breathes, so that no two frames are the same.
+    encode_pictures(codec, size, |n| Picture::filled(size, y + (n % 2) as u8, u, v), frames)
+}
+
+/// Frames of one encoder for a source that shows these pictures.
+pub fn encode_pictures(
+    codec: Codec,
+    size: Size,
+    picture: impl Fn(u32) -> Picture,
+    frames: u32,
+) -> Vec<Vec<EncodedPacket>> {
     let spec = EncodeSpec { codec, size, fps: 30, bitrate_kbps: 400, h264: H264Encoder::X264, threads: 1 };
     let (to, from) = sync_channel::<EncodedFrame>(64);
     let mut encoder = VideoEncoder::new(spec, move |frame| to.send(frame).expect("the test waits")).expect("starts");
     let mut payloader = Payloader::new(codec);
     (0..frames)
         .map(|n| {
-            let (y, u, v) = colour;
-            // The luma breathes, so that no two frames are the same.
-            let picture = Picture::filled(size, y + (n % 2) as u8, u, v);
-            assert!(encoder.push(&picture, Duration::from_millis(33 * u64::from(n)), n == 0), "one at a time");
+            assert!(encoder.push(&picture(n), Duration::from_millis(33 * u64::from(n)), n == 0), "one at a time");
             let frame = from.recv_timeout(PATIENCE).expect("one frame in, one frame out");
             payloader.packets(&frame, n * 3000)
         })

@@ -49,7 +49,7 @@ pub(super) async fn answer(stream: TcpStream, patience: Duration) {
 fn elsewhere<B>(request: &Request<B>) -> Response<Body> {
     let location = (matches!(*request.method(), Method::GET | Method::HEAD)).then(|| location(request)).flatten();
     let mut response = match location {
-        Some(location) => (StatusCode::PERMANENT_REDIRECT, [(LOCATION, location)]).into_response(),
+        Some(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
         None => Problem::bad_request("this port speaks HTTPS: write https:// in place of http://").into_response(),
     };
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -84,7 +84,7 @@ mod tests {
         ] {
             for method in [Method::GET, Method::HEAD] {
                 let response = asked(method, uri, Some(host));
-                assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+                assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
                 assert_eq!(response.headers()[LOCATION], there);
                 assert_eq!(response.headers()[CONNECTION], "close");
             }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub use self::contributors::{Contributor, Contributors};
+pub use self::contributors::{Contributor, Contributors, Names};
 use self::queue::{Pushed, Queue};
 pub use self::recent::Recent;
 pub use self::rewrite::{Header, Rewriter};
@@ -38,6 +38,8 @@ pub enum Outgoing {
         /// It does not continue what was sent before it: another stream begins, or packets were dropped.
         resumes: bool,
     },
+    /// Who has this number will not be heard any more (RFC 3550 section 6.6).
+    Left(u32),
 }
 
 /// Counters of one subscriber.
@@ -141,6 +143,13 @@ impl Subscriber {
         }
     }
 
+    /// Whoever has this number as a contributing source will not be heard any more; told after what waits of its sound.
+    pub fn left(&self, csrc: u32) {
+        if self.queue.lock().left(csrc) {
+            self.told.tell(News::Packets);
+        }
+    }
+
     /// Opens the queue, or empties it after an interruption: what is sent next begins with a keyframe.
     pub fn resume(&self) {
         self.queue.lock().resume();
@@ -151,7 +160,7 @@ impl Subscriber {
         self.queue.lock().pop()
     }
 
-    /// The next packet of sound to send, if there is one; video waits.
+    /// The next packet of sound to send, if there is one, or who has left it; video waits.
     pub fn pop_audio(&self) -> Option<Outgoing> {
         self.queue.lock().pop_audio()
     }
@@ -166,7 +175,7 @@ impl Subscriber {
         }
     }
 
-    /// Waits for the next packet of sound to send; video waits. For the same writer.
+    /// Waits for the next packet of sound to send, or for who has left it; video waits. For the same writer.
     pub async fn next_audio(&self) -> Outgoing {
         loop {
             if let Some(outgoing) = self.pop_audio() {

@@ -17,12 +17,16 @@ pub(super) const AUDIO_MAX: usize = 25;
 const AUDIO_AGE_MAX: u32 = AUDIO_RATE / 2;
 /// A keyframe that did not come is asked for again after so much of the stream, in ticks of the video clock.
 const ASK_AGAIN: u32 = VIDEO_CLOCK;
+/// Those who have left and of whom the subscriber is not told yet; of more the first are forgotten: a goodbye is a courtesy.
+const LEFT_MAX: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     open: bool,
     video: VecDeque<Waiting>,
     audio: VecDeque<(EncodedPacket, Contributors)>,
+    /// Contributors who have left.
+    left: VecDeque<u32>,
     /// The stream that is to flow.
     wanted: Option<u32>,
     /// The stream whose packets are taken; None while a keyframe is waited for.
@@ -70,7 +74,7 @@ impl Queue {
     }
 
     pub(super) fn resume(&mut self) {
-        *self = Self { open: true, wanted: self.wanted, ..Self::default() };
+        *self = Self { open: true, wanted: self.wanted, left: std::mem::take(&mut self.left), ..Self::default() };
     }
 
     pub(super) fn push_video(
@@ -133,6 +137,17 @@ impl Queue {
         pushed
     }
 
+    /// A contributor has left; whether that is to be told.
+    pub(super) fn left(&mut self, csrc: u32) -> bool {
+        if self.open {
+            if self.left.len() == LEFT_MAX {
+                self.left.pop_front();
+            }
+            self.left.push_back(csrc);
+        }
+        self.open
+    }
+
     pub(super) fn pop(&mut self) -> Option<Outgoing> {
         self.pop_audio().or_else(|| {
             let Waiting { packet, resumes, .. } = self.video.pop_front()?;
@@ -142,7 +157,9 @@ impl Queue {
     }
 
     pub(super) fn pop_audio(&mut self) -> Option<Outgoing> {
-        self.audio.pop_front().map(|(packet, heard)| Outgoing::Audio(packet, heard))
+        let sound = self.audio.pop_front().map(|(packet, heard)| Outgoing::Audio(packet, heard));
+        // They are still heard in what waits.
+        sound.or_else(|| self.left.pop_front().map(Outgoing::Left))
     }
 
     pub(super) fn has_video(&self) -> bool {
@@ -212,7 +229,7 @@ mod tests {
         fn pop(&mut self) -> Option<(u32, bool)> {
             match self.queue.pop()? {
                 Outgoing::Video { packet, resumes } => Some((packet.timestamp, resumes)),
-                Outgoing::Audio(..) => panic!("no sound was pushed"),
+                other => panic!("no sound was pushed: {other:?}"),
             }
         }
     }
@@ -253,6 +270,24 @@ mod tests {
         assert_eq!(fan_out.push(1, 12_000, false), BEGUN);
         let sent: Vec<_> = std::iter::from_fn(|| fan_out.pop()).collect();
         assert_eq!(sent, [(11_640, true), (11_730, false), (11_820, false), (11_910, false), (12_000, false)]);
+    }
+
+    #[test]
+    fn who_has_left_is_told_after_the_last_sound_of_it_and_only_to_those_who_listen() {
+        let mut fan_out = FanOut::default();
+        assert!(!fan_out.queue.left(3));
+        fan_out.queue.resume();
+        assert_eq!(fan_out.queue.pop(), None);
+        fan_out.queue.push_audio(&packet(1, true), &Contributors::none());
+        for csrc in 0..=LEFT_MAX as u32 {
+            assert!(fan_out.queue.left(csrc));
+        }
+        fan_out.queue.push_audio(&packet(2, true), &Contributors::none());
+        for time in [1, 2] {
+            assert_eq!(fan_out.queue.pop_audio(), Some(Outgoing::Audio(packet(time, true), Contributors::none())));
+        }
+        let left: Vec<_> = std::iter::from_fn(|| fan_out.queue.pop_audio()).collect();
+        assert!(left.into_iter().eq((1..=LEFT_MAX as u32).map(Outgoing::Left)), "the last ones");
     }
 
     #[test]

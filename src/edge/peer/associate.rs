@@ -4,7 +4,8 @@
 //! simulcast offer, by their RID; else by their payload type. It tells the peer's task, and keeps the stream's packets
 //! until the connection knows the SSRC too: the first ones are a keyframe. Does not know: descriptions.
 //!
-//! Packets of any other SSRC go on unchanged. They are authentic here: only the peer itself can make us learn.
+//! Packets of any other SSRC go on unchanged, but for our own that come back: whoever mirrors us would fill the mix with itself
+//! (RFC 3550 section 8.2). They are authentic here: only the peer itself can make us learn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rtc::shared::error::Error;
 use tokio::sync::mpsc;
 
 use super::description::{Learned, Taken, Unannounced};
+use super::outgoing::Ssrcs;
 use super::{Counters, engine};
 
 /// Packets kept until their stream is known: as many as a track's queue holds.
@@ -64,6 +66,8 @@ pub(super) struct Associator {
     wanted: Arc<ArcSwap<Wanted>>,
     learned: mpsc::Sender<Learned>,
     counters: Arc<Counters>,
+    /// Of what we send.
+    ours: Ssrcs,
     /// What was told and not taken up yet.
     told: Vec<u32>,
     /// SSRCs the connection knows.
@@ -75,11 +79,17 @@ pub(super) struct Associator {
 
 impl Associator {
     /// Looks for the `wanted` streams; `learned` gets each one once. A full queue is tried again with the next packet.
-    pub(super) fn new(wanted: Arc<ArcSwap<Wanted>>, learned: mpsc::Sender<Learned>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        wanted: Arc<ArcSwap<Wanted>>,
+        learned: mpsc::Sender<Learned>,
+        counters: Arc<Counters>,
+        ours: Ssrcs,
+    ) -> Self {
         Self {
             wanted,
             learned,
             counters,
+            ours,
             told: Vec::new(),
             known: Vec::new(),
             held: VecDeque::new(),
@@ -114,6 +124,9 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Associator {
 
     fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
         match &message.message.packet {
+            Packet::Rtp(packet) if self.ours.has(packet.header.ssrc) => {
+                self.counters.strange_in.fetch_add(1, Ordering::Relaxed);
+            }
             Packet::Rtp(packet) if self.is_early(&packet.header) => {
                 if self.held.len() < HELD_MAX {
                     self.held.push_back(message);
@@ -181,7 +194,8 @@ mod tests {
     fn associator(streams: Vec<Unannounced>) -> (Associator, mpsc::Receiver<Learned>) {
         let wanted = Wanted { streams, mid: Some(MID), rid: Some(RID) };
         let (sender, learned) = mpsc::channel(4);
-        (Associator::new(Arc::new(ArcSwap::from_pointee(wanted)), sender, Arc::default()), learned)
+        let ours = Ssrcs { audio: 1_000, video: 2_000 };
+        (Associator::new(Arc::new(ArcSwap::from_pointee(wanted)), sender, Arc::default(), ours), learned)
     }
 
     fn packet(ssrc: u32, payload_type: u8, sequence_number: u16, says: &[(u8, &'static str)]) -> TaggedPacket {
@@ -245,6 +259,19 @@ mod tests {
         let (mut associator, mut learned) = associator(vec![stream("1", None, &[96]), stream("2", None, &[96])]);
         associator.handle_read(packet(7, 96, 1, &[])).expect("takes it");
         assert_eq!((learned.try_recv().ok(), passed(&mut associator).len()), (None, 1));
+    }
+
+    #[test]
+    fn what_we_sent_does_not_come_in_again() {
+        let (mut associator, mut learned) = associator(vec![stream("0", None, &[111]), stream("1", None, &[96])]);
+        for ssrc in [1_000, 2_000, 2_001] {
+            associator.handle_read(packet(ssrc, 96, 1, &[(MID, "1")])).expect("takes it");
+        }
+        assert_eq!((learned.try_recv().ok(), passed(&mut associator)), (None, Vec::new()));
+        assert_eq!(associator.counters.strange_in.load(Ordering::Relaxed), 3);
+        for _ in 0..100 {
+            assert!(!Ssrcs::apart_from("a=ssrc:7 cname:x\r\na=ssrc:9 cname:x\r\n").has(7));
+        }
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtc::crypto::RTCCryptoProvider;
-use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
     CongestionControlBuilder, ReceiverReportBuilder, SenderReportBuilder, TwccReceiverBuilder, TwccSenderBuilder,
@@ -26,11 +25,13 @@ use rtc::rtp_transceiver::rtp_sender::{
 use super::arrivals::Arrivals;
 use super::associate::Associator;
 use super::description::{DtlsRole, Format, STREAM_ID, Taken};
+use super::introductions::Introducer;
 use super::outgoing::Ssrcs;
 use super::repairs::{Repairs, WithRepairs};
 use super::requests::Requests;
 use super::tap::Tap;
 use crate::media::{Codec, Kind};
+use crate::transport::secure::PROFILES;
 
 pub(super) const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 pub(super) const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
@@ -44,8 +45,10 @@ pub(super) const COLOUR_SPACE: &str = "http://www.webrtc.org/experiments/rtp-hdr
 pub(super) const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 pub(super) const SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 
-/// The tap stands nearest to the wire, ahead of everything the crate has; the associator keeps from that what is too early.
+/// The tap stands nearest to the wire, ahead of everything the crate has; reports are introduced before they come there; the
+/// associator keeps from the crate what is too early.
 const TAP_SLOT: usize = 100;
+const INTRODUCER_SLOT: usize = 150;
 const ASSOCIATOR_SLOT: usize = 200;
 
 fn kind_of(kind: Kind) -> RtpCodecKind {
@@ -160,7 +163,7 @@ pub(super) fn media_engine(taken: &Taken, sends: bool) -> Result<MediaEngine, rt
 
 /// The interceptors of a peer that sends to us, or only receives. Who sends also tells when each of our packets arrives.
 pub(super) fn interceptors(
-    tap: Tap,
+    (tap, introducer): (Tap, Introducer),
     associator: Associator,
     repairs: Repairs,
     arrivals: Arrivals,
@@ -168,6 +171,7 @@ pub(super) fn interceptors(
 ) -> Registry {
     let registry = Registry::new()
         .with(Slot::from(TAP_SLOT), tap)
+        .with(Slot::from(INTRODUCER_SLOT), introducer)
         .with(Slot::from(ASSOCIATOR_SLOT), associator)
         .with(Slot::NackResponder, repairs)
         .with(Slot::SenderReport, SenderReportBuilder::new().build());
@@ -194,10 +198,7 @@ pub(super) fn settings(role: DtlsRole, provider: Arc<dyn RTCCryptoProvider>) -> 
         .with_answering_dtls_role(role)
         // ICE is dealt with ahead of it (`edge::udp`): what it sees of the other side is always there.
         .with_ice_timeouts(Some(Duration::ZERO), Some(Duration::ZERO), Some(Duration::ZERO))
-        .with_srtp_protection_profiles(vec![
-            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-        ])
+        .with_srtp_protection_profiles(PROFILES.to_vec())
         .build()
 }
 

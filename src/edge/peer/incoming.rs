@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rtc::rtcp;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtp;
@@ -111,27 +112,36 @@ impl Incoming {
         Self { mid, track, ssrc, asked: None, reader }
     }
 
+    /// That of what has come last.
+    pub(super) fn ssrc(&self) -> Option<u32> {
+        u32::try_from(self.ssrc.load(Ordering::Relaxed)).ok()
+    }
+
     /// Asks for a keyframe, unless that was done just now or nothing has come yet (then a keyframe comes first anyway).
     pub(super) async fn request_keyframe(&mut self, now: Timestamp) {
-        let Ok(media_ssrc) = u32::try_from(self.ssrc.load(Ordering::Relaxed)) else { return };
+        let Some(media_ssrc) = self.ssrc() else { return };
         if self.asked.is_some_and(|asked| now.since(asked) < KEYFRAME_INTERVAL) {
             return;
         }
         self.asked = Some(now);
-        let request = PictureLossIndication { sender_ssrc: 0, media_ssrc };
-        if let Err(error) = self.track.write_rtcp(vec![Box::new(request)]).await {
-            tracing::debug!(%error, mid = self.mid, "a keyframe could not be asked for");
-        }
+        self.say(vec![Box::new(PictureLossIndication { sender_ssrc: 0, media_ssrc })]).await;
     }
 
     /// Tells the sender how much it may send, all its streams together; once something has come of this one.
     pub(super) async fn limit(&self, bits_per_second: u64) {
-        let Ok(ssrc) = u32::try_from(self.ssrc.load(Ordering::Relaxed)) else { return };
+        let Some(ssrc) = self.ssrc() else { return };
         let limit =
             ReceiverEstimatedMaximumBitrate { sender_ssrc: 0, bitrate: bits_per_second as f32, ssrcs: vec![ssrc] };
-        if let Err(error) = self.track.write_rtcp(vec![Box::new(limit)]).await {
-            tracing::debug!(%error, mid = self.mid, "a sender could not be asked for less");
+        self.say(vec![Box::new(limit)]).await;
+    }
+
+    /// Says something in RTCP; whether the connection took it.
+    pub(super) async fn say(&self, packets: Vec<Box<dyn rtcp::Packet>>) -> bool {
+        let said = self.track.write_rtcp(packets).await;
+        if let Err(error) = &said {
+            tracing::debug!(%error, mid = self.mid, "a sender could not be told something");
         }
+        said.is_ok()
     }
 }
 

@@ -14,6 +14,7 @@ mod crypto;
 mod description;
 mod engine;
 mod incoming;
+mod introductions;
 mod notes;
 mod outgoing;
 mod repairs;
@@ -104,6 +105,9 @@ pub enum PeerError {
 pub trait SourceSink: Send + Sync {
     /// A packet of the media section `mid`, which carries this kind of source in this codec now.
     fn packet(&self, mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket);
+
+    /// The source of this kind has said goodbye (RFC 3550 section 6.6); what comes of it later begins anew.
+    fn ended(&self, kind: SourceKind);
 }
 
 /// The answer to an offer.

@@ -12,6 +12,7 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use super::description::Format;
+use super::introductions::Introductions;
 use super::repairs::Beginning;
 use super::{Counters, engine};
 use crate::edge::fanout::{Header, Outgoing, Rewriter, Subscriber};
@@ -33,6 +34,23 @@ impl Ssrcs {
         Self { audio, video: audio ^ 0x8000_0004 }
     }
 
+    /// None of those that an offer names (RFC 3550 section 8.1).
+    pub(super) fn apart_from(offer: &str) -> Self {
+        let numbers = offer.lines().filter_map(|line| line.strip_prefix("a=ssrc:")?.split(' ').next()?.parse().ok());
+        let theirs: Vec<u32> = numbers.collect();
+        loop {
+            let ours = Self::random();
+            if !theirs.iter().any(|ssrc| ours.has(*ssrc)) {
+                return ours;
+            }
+        }
+    }
+
+    /// Whether it is one of them, or of what repairs them.
+    pub(super) fn has(self, ssrc: u32) -> bool {
+        [self.audio, self.video].iter().any(|ours| ssrc.wrapping_sub(*ours) <= 2)
+    }
+
     /// That of the repair packets of a stream which nobody asks for.
     pub(super) const fn protection(ssrc: u32) -> u32 {
         ssrc.wrapping_add(2)
@@ -46,6 +64,7 @@ impl Ssrcs {
 
 /// One track to a peer.
 pub(super) struct Output {
+    ssrc: u32,
     track: Arc<TrackLocalStaticRTP>,
     rewriter: Rewriter,
     /// Id of the extension that tells how loud those are who are heard.
@@ -64,11 +83,16 @@ impl Output {
             timestamp_offset: rand::random(),
         };
         Self {
+            ssrc,
             track: Arc::new(TrackLocalStaticRTP::new(engine::track_out(&format, ssrc, sends))),
             rewriter: Rewriter::new(header, format.codec),
             levels,
             format,
         }
+    }
+
+    pub(super) fn ssrc(&self) -> u32 {
+        self.ssrc
     }
 
     pub(super) fn track(&self) -> Arc<TrackLocalStaticRTP> {
@@ -93,6 +117,7 @@ pub(super) async fn write(
     counters: Arc<Counters>,
     pacer: Arc<Mutex<Pacer>>,
     beginning: Arc<Beginning>,
+    introductions: Arc<Mutex<Introductions>>,
 ) {
     loop {
         let wait = pacer.lock().wait(time::now());
@@ -110,22 +135,27 @@ pub(super) async fn write(
                 Outgoing::Audio(packet, heard) => outputs.audio.as_mut().map(|output| {
                     let mut packet = output.rewriter.rewrite(packet, false);
                     heard.write(&mut packet.header, output.levels);
+                    introductions.lock().heard(heard);
                     (output.track(), packet)
                 }),
                 Outgoing::Video { packet, resumes } => {
                     outputs.video.as_mut().map(|output| (output.track(), output.rewriter.rewrite(packet, *resumes)))
                 }
+                Outgoing::Left(csrc) => {
+                    // Told with the next report: there is one a second.
+                    introductions.lock().left(*csrc);
+                    None
+                }
             }
         };
         let Some((track, packet)) = ready else { continue };
-        match outgoing {
-            Outgoing::Audio(..) => pacer.lock().sound(packet.payload.len(), time::now()),
-            Outgoing::Video { resumes, .. } => {
-                if resumes {
-                    beginning.set(packet.header.sequence_number);
-                }
-                pacer.lock().sent(packet.payload.len());
+        if let Outgoing::Video { resumes, .. } = outgoing {
+            if resumes {
+                beginning.set(packet.header.sequence_number);
             }
+            pacer.lock().sent(packet.payload.len());
+        } else {
+            pacer.lock().sound(packet.payload.len(), time::now());
         }
         counters.packets_out.fetch_add(1, Ordering::Relaxed);
         counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! What passes between a peer and us in RTCP, read where it passes.
 //!
 //! Owns: [`Reports`], which reads what a receiver tells: keyframe requests, and how our packets arrive; and [`Tap`], an
-//! interceptor next to the wire that passes it on, and reads from our own reports how theirs arrive. Does not know: rooms,
-//! what is done about it. Packets go on unchanged.
+//! interceptor next to the wire that passes it on, with which of its streams are over, and reads from our own reports how
+//! theirs arrive. Does not know: rooms, what is done about it. Packets go on unchanged.
 //!
 //! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
 
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
@@ -26,6 +28,8 @@ use crate::tier;
 
 /// Sender reports remembered to measure the round trip by.
 const REPORTS_MAX: usize = 8;
+/// Streams remembered that are over, until somebody looks: a peer has three.
+const OVER_MAX: usize = 8;
 
 /// How what we send arrives, by the peer's latest report.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -59,6 +63,12 @@ pub(super) struct Seen {
     pub(super) lost: AtomicU64,
     /// Latest interarrival jitter of a stream of theirs, in its clock's ticks.
     pub(super) jitter: AtomicU32,
+    /// Streams of theirs that are over, by their own word.
+    pub(super) over: Mutex<Vec<u32>>,
+    /// There are such.
+    pub(super) ended: Notify,
+    /// The goodbye of our streams leaves.
+    pub(super) goodbye_left: Notify,
 }
 
 impl Default for Seen {
@@ -68,6 +78,9 @@ impl Default for Seen {
             reception: watch::Sender::new(Reception::default()),
             lost: AtomicU64::new(0),
             jitter: AtomicU32::new(0),
+            over: Mutex::default(),
+            ended: Notify::new(),
+            goodbye_left: Notify::new(),
         }
     }
 }
@@ -133,6 +146,11 @@ impl Reports {
         true
     }
 
+    /// Whether a packet of ours says goodbye for our streams.
+    fn ends(&self, packet: &dyn rtc::rtcp::Packet) -> bool {
+        packet.as_any().downcast_ref::<Goodbye>().is_some_and(|goodbye| goodbye.sources.contains(&self.reported))
+    }
+
     /// A report of ours has left.
     pub(super) fn sent(&mut self, report: &SenderReport, now: Instant) {
         if report.ssrc == self.reported {
@@ -166,6 +184,12 @@ impl Tap {
         }
         if told.reception {
             self.seen.reception.send_replace(self.reports.latest());
+        }
+        if let Some(goodbye) = packet.as_any().downcast_ref::<Goodbye>() {
+            let mut over = self.seen.over.lock();
+            let room = OVER_MAX - over.len();
+            over.extend(goodbye.sources.iter().take(room));
+            self.seen.ended.notify_one();
         }
     }
 
@@ -213,7 +237,13 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
     }
 
     fn poll_write(&mut self) -> Option<TaggedPacket> {
-        self.outward.pop_front()
+        let message = self.outward.pop_front()?;
+        if let Packet::Rtcp(packets) = &message.message.packet
+            && packets.iter().any(|packet| self.reports.ends(&**packet))
+        {
+            self.seen.goodbye_left.notify_one();
+        }
+        Some(message)
     }
 }
 

@@ -13,6 +13,8 @@ use rtc::peer_connection::configuration::interceptor_registry::Registry;
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::sdp::{RTCSdpType, RTCSessionDescription};
 use rtc::peer_connection::state::RTCPeerConnectionState;
+use rtc::rtcp;
+use rtc::rtcp::receiver_report::ReceiverReport;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, Sleep, interval, sleep};
@@ -24,6 +26,7 @@ use super::arrivals::Arrivals;
 use super::associate::{Associator, Wanted};
 use super::description::{self, CANDIDATES_MAX, Learned, Receives, TRACK_PREFIX, Taken};
 use super::incoming::{Agreed, Incoming};
+use super::introductions::{Introducer, Introductions};
 use super::notes::{Callbacks, Note};
 use super::outgoing::{self, Output, Outputs, Ssrcs};
 use super::repairs::{Beginning, Repairs};
@@ -35,6 +38,7 @@ use crate::media::{Kind, SourceKind};
 use crate::sdp::{Facts, Fragment, Offer, replace_candidates};
 use crate::tier::{Pacer, Reception};
 use crate::time::{self, Timestamp};
+use crate::transport;
 use crate::transport::ice::{Credentials, Role};
 
 /// A peer that has not connected by then never will.
@@ -51,6 +55,8 @@ const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
 pub(super) const BEGIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the last event may take to be taken.
 pub(super) const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long our goodbye in RTCP may take to leave, ahead of the one in DTLS.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(100);
 /// Streams seen that the offer did not name, which may wait.
 const LEARNED: usize = 8;
 
@@ -107,6 +113,7 @@ pub(super) struct Task {
     sources: Vec<(String, SourceKind)>,
     ssrcs: Ssrcs,
     cname: String,
+    introductions: Arc<Mutex<Introductions>>,
     sends: bool,
     candidates: usize,
     connected: bool,
@@ -124,7 +131,7 @@ impl Task {
     ) -> Result<(Self, Answer), PeerError> {
         let taken = description::take(offer, text, receives(facts), &[])?;
         let sends = !facts.sends.is_empty();
-        let ssrcs = Ssrcs::random();
+        let ssrcs = Ssrcs::apart_from(text);
         let seen = Arc::new(Seen::default());
         let reported = if facts.receives_video.is_some() { ssrcs.video } else { ssrcs.audio };
         let (callbacks, notes, overflow) = Callbacks::new();
@@ -132,20 +139,23 @@ impl Task {
         connection.set_remote(&taken.ice);
         let media = engine::media_engine(&taken, sends)?;
         let tap = Tap::new(Arc::clone(&seen), ssrcs.video, reported);
+        let cname = transport::cname();
+        let introductions = Arc::new(Mutex::new(Introductions::new(cname.clone())));
+        let introducer = Introducer::new(Arc::clone(&introductions), ssrcs);
         let (estimator, arrivals) = Arrivals::new();
         let wanted = Arc::new(ArcSwap::from_pointee(Wanted::new(&taken)));
         let (learned, found) = mpsc::channel(LEARNED);
         let counters = Arc::new(Counters::default());
-        let associator = Associator::new(Arc::clone(&wanted), learned, Arc::clone(&counters));
+        let associator = Associator::new(Arc::clone(&wanted), learned, Arc::clone(&counters), ssrcs);
         let pacer = Arc::new(Mutex::new(Pacer::new(time::now())));
         let beginning = Arc::new(Beginning::default());
         let repairs = Repairs::new(Arc::clone(&pacer), Arc::clone(&beginning));
-        let interceptors = engine::interceptors(tap, associator, repairs, estimator, sends);
+        let interceptors = engine::interceptors((tap, introducer), associator, repairs, estimator, sends);
         let pc = build(&connection, media, interceptors, &taken, callbacks).await?;
         let subscriber = Arc::new(Subscriber::default());
         let outputs = Arc::new(Mutex::new(Outputs::default()));
         let (queue, output, counts) = (Arc::clone(&subscriber), Arc::clone(&outputs), Arc::clone(&counters));
-        let writer = outgoing::write(queue, output, counts, Arc::clone(&pacer), beginning);
+        let writer = outgoing::write(queue, output, counts, Arc::clone(&pacer), beginning, Arc::clone(&introductions));
         let mut task = Self {
             pc,
             connection,
@@ -174,7 +184,8 @@ impl Task {
             taken: taken.clone(),
             sources: facts.sends.clone(),
             ssrcs,
-            cname: format!("{:016x}", rand::random::<u64>()),
+            cname,
+            introductions,
             sends,
             candidates: 0,
             connected: false,
@@ -320,6 +331,7 @@ impl Task {
                     Ok(())
                 }
                 () = subscriber.switched() => self.tell(PeerEvent::Switched),
+                () = seen.ended.notified() => { self.ended(); Ok(()) }
                 () = elapsed(&mut self.begins) => {
                     self.begins = None;
                     if subscriber.flowing().is_none() { self.tell(PeerEvent::KeyframeWanted) } else { Ok(()) }
@@ -362,8 +374,45 @@ impl Task {
     /// Ends the connection and everything that belongs to it.
     async fn release(self) {
         self.writer.abort();
+        if self.connected {
+            // A driver that is gone says nothing more; a busy one is not waited for.
+            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, self.say_goodbye()).await;
+        }
         if let Err(error) = self.pc.close().await {
             tracing::debug!(%error, "a connection did not close cleanly");
+        }
+    }
+
+    /// Says that our streams end, and waits until that has left (RFC 3550 section 6.3.7).
+    async fn say_goodbye(&self) {
+        let tracks: Vec<_> = {
+            let outputs = self.outputs.lock();
+            outputs.audio.iter().chain(&outputs.video).map(|output| (output.ssrc(), output.track())).collect()
+        };
+        // Who is sent nothing knows us by our reports.
+        let streams: Vec<u32> = tracks.iter().map(|(ssrc, _)| *ssrc).collect();
+        let streams = if streams.is_empty() { vec![self.ssrcs.audio] } else { streams };
+        let goodbye = self.introductions.lock().goodbye(&streams);
+        let packets: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(ReceiverReport::default()), Box::new(goodbye)];
+        let said = match (tracks.first(), self.incoming.first()) {
+            (Some((_, track)), _) => track.write_rtcp(packets).await.is_ok(),
+            (None, Some(incoming)) => incoming.say(packets).await,
+            (None, None) => false,
+        };
+        if said {
+            self.seen.goodbye_left.notified().await;
+        }
+    }
+
+    /// Streams of the peer have said goodbye: nobody waits for more of them.
+    fn ended(&self) {
+        let ended = std::mem::take(&mut *self.seen.over.lock());
+        for incoming in
+            self.incoming.iter().filter(|incoming| incoming.ssrc().is_some_and(|ssrc| ended.contains(&ssrc)))
+        {
+            if let Some((_, kind)) = self.sources.iter().find(|(mid, _)| *mid == incoming.mid) {
+                self.sink.ended(*kind);
+            }
         }
     }
 

@@ -1,10 +1,20 @@
-//! What all mixers did, for the metrics.
+//! What is heard of mixers.
 //!
-//! Owns: the counters of [`MixerCounters`]. Does not know: rooms, processes. In: each mixer's reports, which count from its own
-//! start; out: counts that go on over all mixers.
+//! Owns: [`MixerEar`], where each message of a mixer goes, on the thread that reads its link; [`MixerCounters`], what all mixers
+//! did, for the metrics. Does not know: what a room does with it. In: a mixer's messages, and its reports, which count from its
+//! own start; out: media to the fan-out, the rest to the room, counts that go on over all mixers.
 
-use crate::link::MixerReport;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::routes::FanOut;
+use super::task::Command;
+use crate::edge::supervise::Listener;
+use crate::link::{FromMixer, MixerReport};
 use crate::metrics::{Counter, Registry};
+use crate::time::{self, Timestamp};
 
 /// A count of a report: its metric's name, its help, where it stands.
 type Count = (&'static str, &'static str, fn(&MixerReport) -> u64);
@@ -44,6 +54,81 @@ impl MixerCounters {
         for (counter, (name, help, _)) in self.0.iter().zip(COUNTS) {
             registry.register(name, help, counter.clone());
         }
+    }
+}
+
+/// Hears the mixer on the link's reader: media goes out at once, the rest to the room.
+pub(super) struct MixerEar {
+    generation: u64,
+    room: mpsc::Sender<Command>,
+    fan_out: FanOut,
+    meter: Meter,
+}
+
+impl Listener for MixerEar {
+    type Message = FromMixer;
+
+    fn message(&mut self, message: FromMixer) {
+        match message {
+            FromMixer::Video { serial, packet } => {
+                let now = time::now();
+                self.fan_out.video(serial, &packet, now);
+                self.meter.add(serial, packet.payload.len());
+                if let Some(bitrates) = self.meter.read(now) {
+                    self.tell(Command::Bitrates(bitrates));
+                }
+            }
+            FromMixer::Audio(tick) => self.fan_out.audio(&tick),
+            other => self.tell(Command::Mixer(self.generation, other)),
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, why.to_owned()));
+        tokio::spawn(async move {
+            // Fails only when the room itself is over.
+            let _ = room.send(lost).await;
+        });
+    }
+}
+
+impl MixerEar {
+    /// Hears the mixer of this generation.
+    pub(super) fn new(generation: u64, room: mpsc::Sender<Command>, fan_out: FanOut) -> Self {
+        Self { generation, room, fan_out, meter: Meter::default() }
+    }
+
+    /// A room that cannot keep up misses levels and sizes; both come again.
+    fn tell(&self, command: Command) {
+        if self.room.try_send(command).is_err() {
+            tracing::warn!("a room is too busy to hear its mixer");
+        }
+    }
+}
+
+/// Bytes by stream since the last reading.
+#[derive(Default)]
+struct Meter {
+    since: Timestamp,
+    bytes: BTreeMap<u32, u64>,
+}
+
+impl Meter {
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    fn add(&mut self, serial: u32, bytes: usize) {
+        *self.bytes.entry(serial).or_default() += bytes as u64;
+    }
+
+    /// Bits per second of each stream, once a second.
+    fn read(&mut self, now: Timestamp) -> Option<Vec<(u32, u64)>> {
+        let elapsed = now.since(self.since);
+        if elapsed < Self::PERIOD {
+            return None;
+        }
+        self.since = now;
+        let rate = |bytes: u64| bytes * 8_000 / elapsed.as_millis() as u64;
+        Some(std::mem::take(&mut self.bytes).into_iter().map(|(serial, bytes)| (serial, rate(bytes))).collect())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::edge::fanout::{Contributors, Recent, Subscriber};
+use crate::edge::fanout::{Contributors, Names, Recent, Subscriber};
 use crate::edge::supervise::OutputLink;
 use crate::id::ParticipantId;
 use crate::link::AudioTick;
@@ -53,12 +53,14 @@ impl RouteTable {
 /// The mixer's media on their way to the subscribers.
 pub(super) struct FanOut {
     routes: Arc<ArcSwap<RouteTable>>,
+    /// What those who are heard are called.
+    names: Names,
     recent: BTreeMap<u32, Recent>,
 }
 
 impl FanOut {
-    pub(super) fn new(routes: Arc<ArcSwap<RouteTable>>) -> Self {
-        Self { routes, recent: BTreeMap::new() }
+    pub(super) fn new(routes: Arc<ArcSwap<RouteTable>>, names: Names) -> Self {
+        Self { routes, names, recent: BTreeMap::new() }
     }
 
     pub(super) fn video(&mut self, serial: u32, packet: &EncodedPacket, now: Timestamp) {
@@ -78,13 +80,13 @@ impl FanOut {
 
     pub(super) fn audio(&self, tick: &AudioTick) {
         let routes = self.routes.load();
-        let shared = [&tick.heard, &tick.heard_thin].map(|heard| Contributors::of(heard, None));
+        let shared = [&tick.heard, &tick.heard_thin].map(|heard| Contributors::of(heard, None, &self.names));
         for (participant, subscriber) in &routes.audio {
             let Some(packet) = tick.packet_for(*participant) else { continue };
             let heard = tick.heard_by(*participant);
             // Who is silent is named to nobody: all of them get the same list.
             if heard.iter().any(|(talker, _)| talker == participant) {
-                subscriber.push_audio(packet, &Contributors::of(heard, Some(*participant)));
+                subscriber.push_audio(packet, &Contributors::of(heard, Some(*participant), &self.names));
             } else {
                 subscriber.push_audio(packet, &shared[usize::from(std::ptr::eq(heard, tick.heard_thin.as_slice()))]);
             }

@@ -16,6 +16,8 @@ use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
 use super::task::{self, Command};
 use super::uplink::Uplink;
 use super::{RoomError, Rooms, ask};
+#[cfg(test)]
+use crate::edge::peer::PeerEvent;
 use crate::edge::peer::{Answer, Peer};
 use crate::id::{ParticipantId, RoomName};
 use crate::media::SourceKind;
@@ -348,6 +350,13 @@ impl Rooms {
     /// Which room a session is in, and as whom.
     pub fn session_identity(&self, secret: &str) -> Option<(RoomName, ParticipantId)> {
         self.session_of(secret).ok().map(|session| (session.room, session.participant))
+    }
+
+    /// As if the peer of a session had this to tell.
+    #[cfg(test)]
+    pub(in crate::edge) async fn peer_says(&self, secret: &str, event: PeerEvent) {
+        let session = self.session_of(secret).expect("it is there");
+        session.commands.send(Command::Peer(session.participant, event)).await.expect("its room is there");
     }
 
     fn session_of(&self, secret: &str) -> Result<Session, RoomError> {

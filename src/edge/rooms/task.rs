@@ -7,23 +7,24 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::inputs::{self, Inputs, PlannedInput};
+use super::mixing::MixerEar;
 use super::outputs::{self, Beginning, Outputs, Planned, Said};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
+use crate::edge::fanout::Names;
 use crate::edge::peer::PeerEvent;
-use crate::edge::supervise::{self, Listener, MixerProcess};
+use crate::edge::supervise::{self, MixerProcess};
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
-use crate::media::SourceKind;
+use crate::media::{Kind, SourceKind};
 use crate::room::direct::DirectEvent;
 use crate::room::document::{Audience, Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
 use crate::room::inputs::InputNews;
@@ -35,6 +36,8 @@ use crate::time::{self, Timestamp};
 pub(super) const COMMANDS: usize = 1_024;
 /// Events a WebSocket may lag behind before it must fetch the room again.
 const EVENTS: usize = 256;
+/// Asks a client to restart ICE: WHIP and WHEP have no words for a server that wants it.
+const ICE_RESTART: &str = r#"{"type":"ice_restart"}"#;
 
 /// What a room is asked, from outside and by its own peers and mixer.
 pub(super) enum Command {
@@ -86,6 +89,7 @@ pub(super) struct RoomTask {
     outputs: Outputs,
     inputs: Inputs,
     routes: Arc<ArcSwap<RouteTable>>,
+    names: Names,
     wanted: Vec<Route>,
     wanted_by_outputs: Vec<OutputRoute>,
     peers: BTreeMap<ParticipantId, Member>,
@@ -126,6 +130,7 @@ impl RoomTask {
             link: CurrentLink::default(),
             taps: Taps::default(),
             routes: Arc::default(),
+            names: Names::random(),
             wanted: Vec::new(),
             wanted_by_outputs: Vec::new(),
             peers: BTreeMap::new(),
@@ -273,8 +278,8 @@ impl RoomTask {
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             PeerEvent::Reception(reception) => self.room.handle(now, Input::Reception(participant, reception)),
             PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
-            // The connection may come back; until then its tile shows that it is stale.
-            PeerEvent::Disconnected => {}
+            // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
+            PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
         }
     }
 
@@ -350,8 +355,12 @@ impl RoomTask {
             }
             Effect::StopInput(id) => self.inputs.stop(id),
             Effect::Close(participant) => {
-                if let Some(peer) = self.peers.remove(&participant).and_then(|member| member.peer) {
-                    close(peer);
+                if let Some(member) = self.peers.remove(&participant) {
+                    if member.sources.iter().any(|(kind, _)| kind.kind() == Kind::Audio) {
+                        let others = self.peers.values().filter_map(|member| member.peer.as_ref());
+                        others.for_each(|joined| joined.peer.subscriber().left(participant.0));
+                    }
+                    member.peer.into_iter().for_each(close);
                 }
                 self.publish(News::Gone(participant));
             }
@@ -384,12 +393,8 @@ impl RoomTask {
     fn start_mixer(&mut self) {
         self.generation += 1;
         self.mixed = MixerReport::default();
-        let listener = MixerEar {
-            generation: self.generation,
-            room: self.commands.clone(),
-            fan_out: FanOut::new(self.routes.clone()),
-            meter: Meter::default(),
-        };
+        let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
+        let listener = MixerEar::new(self.generation, self.commands.clone(), fan_out);
         match supervise::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
                 tracing::info!(pid = mixer.pid, "mixer started");
@@ -526,75 +531,5 @@ async fn sleep_until(at: Option<Timestamp>) {
     match at {
         Some(at) => tokio::time::sleep(at.since(time::now())).await,
         None => pending().await,
-    }
-}
-
-/// Hears the mixer on the link's reader: media goes out at once, the rest to the room.
-struct MixerEar {
-    generation: u64,
-    room: mpsc::Sender<Command>,
-    fan_out: FanOut,
-    meter: Meter,
-}
-
-impl Listener for MixerEar {
-    type Message = FromMixer;
-
-    fn message(&mut self, message: FromMixer) {
-        match message {
-            FromMixer::Video { serial, packet } => {
-                let now = time::now();
-                self.fan_out.video(serial, &packet, now);
-                self.meter.add(serial, packet.payload.len());
-                if let Some(bitrates) = self.meter.read(now) {
-                    self.tell(Command::Bitrates(bitrates));
-                }
-            }
-            FromMixer::Audio(tick) => self.fan_out.audio(&tick),
-            other => self.tell(Command::Mixer(self.generation, other)),
-        }
-    }
-
-    fn lost(&mut self, why: &str) {
-        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, why.to_owned()));
-        tokio::spawn(async move {
-            // Fails only when the room itself is over.
-            let _ = room.send(lost).await;
-        });
-    }
-}
-
-impl MixerEar {
-    /// A room that cannot keep up misses levels and sizes; both come again.
-    fn tell(&self, command: Command) {
-        if self.room.try_send(command).is_err() {
-            tracing::warn!("a room is too busy to hear its mixer");
-        }
-    }
-}
-
-/// Bytes by stream since the last reading.
-#[derive(Default)]
-struct Meter {
-    since: Timestamp,
-    bytes: BTreeMap<u32, u64>,
-}
-
-impl Meter {
-    const PERIOD: Duration = Duration::from_secs(1);
-
-    fn add(&mut self, serial: u32, bytes: usize) {
-        *self.bytes.entry(serial).or_default() += bytes as u64;
-    }
-
-    /// Bits per second of each stream, once a second.
-    fn read(&mut self, now: Timestamp) -> Option<Vec<(u32, u64)>> {
-        let elapsed = now.since(self.since);
-        if elapsed < Self::PERIOD {
-            return None;
-        }
-        self.since = now;
-        let rate = |bytes: u64| bytes * 8_000 / elapsed.as_millis() as u64;
-        Some(std::mem::take(&mut self.bytes).into_iter().map(|(serial, bytes)| (serial, rate(bytes))).collect())
     }
 }

@@ -98,4 +98,13 @@ impl SourceSink for Uplink {
         }
         link.send(ToMixer::Packet(source, packet));
     }
+
+    /// Its last picture goes at once; recordings of it go on, since it may come back.
+    fn ended(&self, kind: SourceKind) {
+        let source = self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id);
+        let link = self.link.load();
+        let (Some(source), Some(link)) = (source, link.as_ref()) else { return };
+        self.announced.lock().retain(|(announced, _)| *announced != source);
+        link.send(ToMixer::SourceGone(source));
+    }
 }

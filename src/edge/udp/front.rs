@@ -18,7 +18,7 @@ use rtc::crypto::RTCCryptoProvider;
 use crate::time::Timestamp;
 use crate::transport::check::{self, Check};
 use crate::transport::flight::Flight;
-use crate::transport::ice::{Agent, CONSENT_EXPIRES, Credentials, Role};
+use crate::transport::ice::{Agent, CONSENT_EXPIRES, Credentials, Role, STALE};
 use crate::transport::secure;
 use crate::transport::stun::{Class, Message, Transaction, is_stun};
 
@@ -26,8 +26,6 @@ use crate::transport::stun::{Class, Message, Transaction, is_stun};
 pub(super) const INSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 /// The same, as a candidate in SDP without `a=`.
 pub(in crate::edge) const INSIDE_CANDIDATE: &str = "candidate:1 1 udp 2130706431 127.0.0.1 9 typ host";
-/// Nothing has come for so long: it may come back.
-const SILENT: Duration = Duration::from_secs(9);
 /// Datagrams kept until `webrtc` can take them: the beginning of a handshake, media around an ICE restart.
 const HELD_MAX: usize = 64;
 /// From one look at whether the other side is there to the next.
@@ -42,7 +40,7 @@ pub(super) type Out = Vec<(SocketAddr, Vec<u8>)>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     Here,
-    /// It has not been heard of for some seconds.
+    /// It has not been heard of for some seconds: it may come back, the sooner if it restarts ICE.
     Silent,
     /// Nothing has come for so long that it will not, and nothing may be sent any more.
     Gone,
@@ -225,7 +223,7 @@ impl Front {
         // Some that only send answer no checks once they do: they are sent nothing (RFC 7675), and heard.
         if agent.has_expired(now) && silent > CONSENT_EXPIRES {
             Presence::Gone
-        } else if silent > SILENT {
+        } else if silent > STALE {
             Presence::Silent
         } else {
             Presence::Here

@@ -1,5 +1,7 @@
 // Two people, directly: media from browser to browser, and back to the mixer when somebody comes.
 
+import { joinByForm, moving, until, visit } from '../page.mjs';
+
 /** Joins by commingle.js as the web page does, with a picture and a tone; notes every peer connection that is made. */
 const joining = async ({ room }, k) => {
   const Straight = globalThis.RTCPeerConnection;
@@ -41,41 +43,93 @@ const sees = (page, room) => page.evaluate(async (name) => {
   const watcher = Object.assign(Object.create(people.Person.prototype), { video });
   const canvas = { width: 1280, height: 720 };
   const view = session.direct ? { canvas, tiles: [{ x: 0, y: 0, ...canvas }] } : people.program(document);
-  return (await people.look(watcher, view, 600)).map((tile) => tile.seen).sort();
+  return (await people.look(watcher, view, 400)).map((tile) => tile.seen).sort();
 }, room);
 
-export async function direct_for_two({ page: open, options }) {
-  const [first, second] = [await open(), await open()];
-  await first.evaluate(joining, options, 0);
-  await second.evaluate(joining, options, 1);
-  const went = [await direct(first, true), await direct(second, true)];
-  await new Promise((resolve) => { setTimeout(resolve, 500); });
-  const [atServer, between] = await Promise.all([during(first, 0, 2000), during(second, 1, 2000)]);
-  const alone = [await sees(first, options.room), await sees(second, options.room)];
+/** Looks until the picture shows these, or for five seconds. */
+async function seesAll(page, room, wanted) {
+  const end = Date.now() + 5_000;
+  for (;;) {
+    const seen = await sees(page, room);
+    if (seen.join() === wanted.join() || Date.now() > end) return seen;
+  }
+}
 
-  const third = await open();
+/** Ms from a time of the clock until the mix moves in a page that was direct. */
+const backInTheMix = (page, from) => page.evaluate(async (from_) => {
+  const frames = async () => [...(await pcs[0].getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
+  await people.until(() => !session.direct, 10_000, 10);
+  const before = await frames();
+  await people.until(async () => (await frames()) > before, 10_000, 10);
+  return Date.now() - from_;
+}, from);
+
+export async function direct_for_two({ page: open, options }) {
+  const [first, second, third] = await Promise.all([open(), open(), open()]);
+  const two = [first, second];
+  const both = (each) => Promise.all(two.map(each));
+  await both((page, k) => page.evaluate(joining, options, k));
+  const went = await both((page) => direct(page, true));
+  await new Promise((resolve) => { setTimeout(resolve, 300); }); // what is on its way still leaves
+  const [atServer, between] = await Promise.all([during(first, 0, 1000), during(second, 1, 1000)]);
+  const alone = await both((page) => sees(page, options.room));
+
   await third.evaluate(async ({ room }) => {
     globalThis.me = new people.Person({ k: 2, room });
     await me.join();
   }, options);
   const came = Date.now();
-  const back = await Promise.all([first, second].map((page) => page.evaluate(async (from) => {
-    const frames = async () => [...(await pcs[0].getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
-    await people.until(() => !session.direct, 10_000, 10);
-    const before = await frames();
-    await people.until(async () => (await frames()) > before, 10_000, 10);
-    return Date.now() - from;
-  }, came)));
-  await new Promise((resolve) => { setTimeout(resolve, 2000); });
-  const together = [await sees(first, options.room), await sees(second, options.room)];
+  const back = await both((page) => backInTheMix(page, came));
+  const together = await both((page) => seesAll(page, options.room, [0, 1, 2]));
   const stays = await first.evaluate(() => session.state);
 
   await third.evaluate(() => me.leave());
-  const again = await direct(first, true) && await direct(second, true);
-  // The way between the two breaks without a word.
-  await first.evaluate(() => pcs.at(-1).close());
-  await second.evaluate(() => pcs.at(-1).dispatchEvent(new Event('x')));
-  const mixed = await direct(second, false);
-  const after = await during(second, 0, 1500);
-  return { went, at_server: atServer, between, alone, back_ms: back, together, stays, again, mixed, after };
+  const again = (await both((page) => direct(page, true))).every(Boolean);
+  // Nothing comes from the first any more, though their connection stands.
+  const broke = await first.evaluate(async () => {
+    const at = Date.now();
+    for (const sender of pcs.at(-1).getSenders()) await sender.replaceTrack(null);
+    return at;
+  });
+  const mixed = await both((page) => backInTheMix(page, broke));
+  const after = await both((page) => seesAll(page, options.room, [0, 1]));
+  return { went, at_server: atServer, between, alone, back_ms: back, together, stays, again, mixed_ms: mixed, after };
+}
+
+/** The page in a direct call: what it shows of the other and of oneself, a camera off, and the moment a third comes. */
+export async function page_direct({ chromium, options, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const shot = async (page, name) => keep(name, await page.screenshot());
+  const ann = await visit(browser, options, 'Ann', 'wide', faults);
+  const bob = await visit(browser, options, 'Bob', 'phone', faults);
+  for (const [page, name] of [[ann, 'Ann'], [bob, 'Bob']]) await joinByForm(page, name, options.room);
+  const shows = (page) => page.evaluate(() => {
+    const shown = (id) => document.getElementById(id).getClientRects().length > 0;
+    return { direct: shown('direct'), other: shown('other') && document.querySelector('#other .tile-label').textContent, self: shown('self-tile') };
+  });
+  const direct_ = async (page, on) => until(async () => (await shows(page)).direct === on, 10_000);
+  const went = await direct_(ann, true) && await direct_(bob, true);
+  await moving(ann, 5_000);
+  await new Promise((resolve) => { setTimeout(resolve, 1500); });
+  const shown = [await shows(ann), await shows(bob)];
+  const stats = await ann.$eval('#stats', (line) => line.textContent);
+  await shot(ann, 'page-direct-1440');
+  await shot(bob, 'page-direct-390');
+  const overflow_px = await bob.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+
+  await bob.click('#cam');
+  const dark = await until(() => ann.$eval('#other', (other) => other.classList.contains('dark')), 3_000);
+  await shot(ann, 'page-direct-camera-off-1440');
+  await bob.click('#cam');
+  const lit = await until(() => ann.$eval('#other', (other) => !other.classList.contains('dark')), 3_000);
+
+  const eve = await visit(browser, options, 'Eve', 'wide', faults);
+  await joinByForm(eve, 'Eve', options.room);
+  await shot(ann, 'page-direct-third-1440');
+  const mixed = await direct_(ann, false) && await direct_(bob, false);
+  await new Promise((resolve) => { setTimeout(resolve, 700); });
+  await shot(ann, 'page-direct-mixed-1440');
+  await shot(bob, 'page-direct-mixed-390');
+  return { went, shown, stats, overflow_px, dark, lit, mixed, then: [await shows(ann), await shows(bob)], faults };
 }

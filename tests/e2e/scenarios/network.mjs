@@ -95,6 +95,51 @@ export async function far_viewer({ page: open, options }) {
   }, options);
 }
 
+/** Somebody by commingle.js whose way breaks without a word: what the server asks for, and when there are pictures again. */
+export async function way_breaks({ page: open, options, ask }) {
+  const page = await open();
+  await page.evaluate(async ({ room }) => {
+    const Straight = globalThis.WebSocket;
+    globalThis.asked = [];
+    globalThis.WebSocket = class extends Straight {
+      constructor(...more) {
+        super(...more);
+        this.addEventListener('message', ({ data }) => JSON.parse(data).type === 'ice_restart' && asked.push(performance.now()));
+      }
+    };
+    const straight = globalThis.fetch;
+    globalThis.restarts = [];
+    globalThis.fetch = (resource, init = {}) => {
+      if (init.method === 'PATCH' && new Headers(init.headers).get('if-match') === '*') restarts.push(performance.now());
+      return straight(resource, init);
+    };
+    const { join } = await import('/commingle.js');
+    const camera = people.camera(0, { width: 320, height: 180, fps: 15 });
+    globalThis.session = await join({ room, name: 'Ann', stream: new MediaStream([camera.track]) });
+    globalThis.video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: session.stream });
+    document.body.append(video);
+  }, options);
+  const frames = () => page.evaluate(() => video.getVideoPlaybackQuality().totalVideoFrames);
+  const moves = async (ms) => {
+    const [before, from] = [await frames(), Date.now()];
+    while ((await frames()) <= before + 3 && Date.now() - from < ms) await new Promise((resolve) => { setTimeout(resolve, 50); });
+    return (await frames()) > before + 3;
+  };
+  const ready = await moves(10_000);
+  const id = await page.evaluate(() => session.id);
+  await ask('loss 100');
+  const from = await page.evaluate(() => performance.now());
+  const told = await page.evaluate(() => people.until(() => asked.length > 0 && restarts.length > 0, 10_000, 20));
+  const [asked_ms, restarted_ms] = await page.evaluate((at) => [asked[0] - at, restarts[0] - at].map(Math.round), from);
+  await ask('loss 0');
+  const since = Date.now();
+  const again = await moves(8_000);
+  const back_ms = Date.now() - since;
+  const stays = (await page.evaluate(() => session.id)) === id;
+  await page.evaluate(() => session.leave());
+  return { ready, told, asked_ms, restarted_ms, again, back_ms, stays };
+}
+
 /** Samples at 48 kHz, as a file of 32-bit floats. */
 async function keepSound(options, name, base64) {
   const file = path.join(options.out, `${name}.f32`);

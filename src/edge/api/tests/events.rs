@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
+use crate::edge::peer::PeerEvent;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -200,6 +201,33 @@ async fn a_reader_that_is_too_slow_is_told_to_come_back() {
         next(&mut again).await["version"].as_u64().is_some_and(|version| version > 10_000),
         "the room as it is now"
     );
+}
+
+#[tokio::test]
+async fn who_has_fallen_silent_is_asked_to_restart_ice_and_nobody_else_is() {
+    let api = Api::new();
+    let address = api.listen().await;
+    let mut sockets = Vec::new();
+    for _ in 0..2 {
+        let (session, _) = api.join("r").await;
+        let secret = session.rsplit('/').next().expect("a path").to_owned();
+        let socket = open(address, &format!("/v1/rooms/r/events?session={secret}")).await.expect("it opens");
+        sockets.push((secret, socket));
+    }
+    let mut stranger = open(address, "/v1/rooms/r/events").await.expect("it opens");
+    let room = "r".parse().expect("a name");
+    api.app.rooms().peer_says(&sockets[0].0, PeerEvent::Disconnected).await;
+    assert_eq!(next_of(&mut sockets[0].1, "ice_restart").await, json!({"type": "ice_restart"}));
+    api.app.rooms().chat(&room, None, "done".to_owned()).await.expect("the room is there");
+    for socket in [&mut sockets[1].1, &mut stranger] {
+        loop {
+            let event = next(socket).await;
+            assert_ne!(event["type"], "ice_restart", "{event}");
+            if event["type"] == "chat" {
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,7 +50,7 @@ async fn plain_http_at_the_port_of_https_is_told_where_to_go() {
     let https = Https::new().await;
     let text = async |say: String| String::from_utf8(https.plainly(say.as_bytes()).await).expect("text");
     let page = text(format!("GET /?room=demo HTTP/1.1\r\nHost: {}\r\n\r\n", https.address)).await;
-    assert!(page.starts_with("HTTP/1.1 308 "), "{page}");
+    assert!(page.starts_with("HTTP/1.1 307 "), "{page}");
     assert!(page.contains(&format!("\r\nlocation: https://{}/?room=demo\r\n", https.address)), "{page}");
     let post = text("POST /whip/demo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nv=0".to_owned()).await;
     assert!(post.starts_with("HTTP/1.1 400 ") && post.contains("write https://"), "{post}");
@@ -58,7 +58,7 @@ async fn plain_http_at_the_port_of_https_is_told_where_to_go() {
     let two = text("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()).await;
     assert_eq!(two.matches("HTTP/1.1").count(), 1, "{two}");
     let endless = text(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(20_000))).await;
-    assert!(!endless.contains("308"), "{endless}");
+    assert!(!endless.contains("307"), "{endless}");
     assert!(https.api.app.rooms().list().await.is_empty(), "nothing came of it");
 }
 

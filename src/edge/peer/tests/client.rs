@@ -1,10 +1,13 @@
 //! A WebRTC client for tests: what a browser does, with every packet known.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot, register_default_interceptors};
@@ -12,11 +15,14 @@ use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::{RTCIceGatheringState, RTCPeerConnectionState};
+use rtc::rtcp;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodingParameters, RTCRtpEncodingParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::sansio::Protocol;
+use rtc::shared::error::Error;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use webrtc::media_stream::track_local::TrackLocal;
@@ -25,6 +31,7 @@ use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
 use crate::edge::peer::{engine, tap};
+use crate::transport::secure::PROFILES;
 
 /// How long anything may take before a test has failed.
 pub(in crate::edge) const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +76,55 @@ impl PeerConnectionEventHandler for Callbacks {
     }
 }
 
+/// Packets of RTCP, in the order they came.
+pub(in crate::edge::peer) type Told = Arc<Mutex<Vec<Box<dyn rtcp::Packet>>>>;
+
+/// Keeps all RTCP that comes, and passes it on.
+struct Ear {
+    told: Told,
+    inward: VecDeque<TaggedPacket>,
+    outward: VecDeque<TaggedPacket>,
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for Ear {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(packets) = &message.message.packet {
+            self.told.lock().extend(packets.iter().map(|packet| packet.cloned()));
+        }
+        self.inward.push_back(message);
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.inward.pop_front()
+    }
+
+    fn handle_write(&mut self, message: TaggedPacket) -> Result<(), Error> {
+        self.outward.push_back(message);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.outward.pop_front()
+    }
+}
+
+impl Interceptor for Ear {
+    fn bind_local_stream(&mut self, _: &StreamInfo) {}
+
+    fn unbind_local_stream(&mut self, _: &StreamInfo) {}
+
+    fn bind_remote_stream(&mut self, _: &StreamInfo) {}
+
+    fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
+}
+
 pub(in crate::edge) struct Client {
     pub(in crate::edge) pc: Arc<dyn PeerConnection>,
     pub(in crate::edge) seen: mpsc::Receiver<Seen>,
@@ -77,6 +133,9 @@ pub(in crate::edge) struct Client {
     /// Keyframe requests for the client's video.
     pub(in crate::edge::peer) asked: Arc<tap::Seen>,
     pub(in crate::edge) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
+    pub(in crate::edge::peer) told: Told,
+    /// How its camera is held, as the extension of 3GPP TS 26.114 says it.
+    pub(in crate::edge::peer) orientation: u8,
     sequence: u16,
 }
 
@@ -106,17 +165,32 @@ pub(in crate::edge) fn track(kind: RtpCodecKind, ssrc: u32) -> Arc<TrackLocalSta
 impl Client {
     /// A client that sends and receives audio and video, or only receives.
     pub(in crate::edge) async fn new(direction: RTCRtpTransceiverDirection) -> Self {
+        Self::with_profiles(direction, &PROFILES).await
+    }
+
+    /// The same with these ways to protect SRTP.
+    pub(in crate::edge::peer) async fn with_profiles(
+        direction: RTCRtpTransceiverDirection,
+        profiles: &[SrtpProtectionProfile],
+    ) -> Self {
         let (sender, seen) = mpsc::channel(4096);
         let remote = Arc::new(Mutex::new(Vec::new()));
         let mut engine = MediaEngine::default();
         engine.register_default_codecs().expect("codecs");
         let level = RTCRtpHeaderExtensionCapability { uri: engine::AUDIO_LEVEL.into() };
         engine.register_header_extension(level, RtpCodecKind::Audio, None).expect("extension");
+        let orientation = RTCRtpHeaderExtensionCapability { uri: engine::ORIENTATION.into() };
+        engine.register_header_extension(orientation, RtpCodecKind::Video, None).expect("extension");
         let asked = Arc::new(tap::Seen::default());
         let registry = register_default_interceptors(Registry::new(), &mut engine).expect("interceptors");
-        let registry = registry.with(Slot::from(100), tap::Tap::new(Arc::clone(&asked), VIDEO, VIDEO));
-        let settings =
-            SettingEngineBuilder::new().with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled).build();
+        let told = Told::default();
+        let ear = Ear { told: Arc::clone(&told), inward: VecDeque::new(), outward: VecDeque::new() };
+        let registry =
+            registry.with(Slot::from(90), ear).with(Slot::from(100), tap::Tap::new(Arc::clone(&asked), VIDEO, VIDEO));
+        let settings = SettingEngineBuilder::new()
+            .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
+            .with_srtp_protection_profiles(profiles.to_vec())
+            .build();
         let pc = PeerConnectionBuilder::new()
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
@@ -137,7 +211,7 @@ impl Client {
                 pc.add_track(Arc::clone(track) as Arc<dyn TrackLocal>).await.expect("adds");
             }
         }
-        Self { pc: Arc::new(pc), seen, video, audio, asked, remote, sequence: 0 }
+        Self { pc: Arc::new(pc), seen, video, audio, asked, remote, told, orientation: 0, sequence: 0 }
     }
 
     /// The offer with the client's candidates in it.
@@ -187,14 +261,17 @@ impl Client {
             ssrc,
             ..rtp::Header::default()
         };
-        if ssrc == AUDIO {
-            for sender in self.pc.get_senders().await {
-                // A stopped one has none.
-                let Ok(parameters) = sender.get_parameters().await else { continue };
-                let parameters = parameters.rtp_parameters;
-                if let Some(level) = parameters.header_extensions.iter().find(|e| e.uri == engine::AUDIO_LEVEL) {
-                    header.set_extension(level.id as u8, Bytes::from_static(&[0x80 | 42])).expect("fits");
-                }
+        let said = match ssrc {
+            AUDIO => Some((engine::AUDIO_LEVEL, 0x80 | 42)),
+            VIDEO => Some((engine::ORIENTATION, self.orientation)),
+            _ => None,
+        };
+        for sender in self.pc.get_senders().await {
+            // A stopped one has none.
+            let (Some((uri, byte)), Ok(parameters)) = (said, sender.get_parameters().await) else { continue };
+            let parameters = parameters.rtp_parameters;
+            if let Some(extension) = parameters.header_extensions.iter().find(|extension| extension.uri == uri) {
+                header.set_extension(extension.id as u8, Bytes::copy_from_slice(&[byte])).expect("fits");
             }
         }
         track.write_rtp(rtp::Packet { header, payload: Bytes::from_static(payload) }).await.expect("writes");

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rtc::rtcp;
-use rtc::rtcp::goodbye::Goodbye;
-use rtc::rtcp::source_description::{SdesType, SourceDescription, SourceDescriptionChunk, SourceDescriptionItem};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
 use rtc::rtp;
 use rtc::shared::error::Error;
 
 use super::super::description::{DtlsRole, Taken};
 use super::super::engine;
+use super::super::introductions::Introductions;
 use super::super::outgoing::Ssrcs;
 use super::super::tap::{self, Reports};
 use super::super::task::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, KEYFRAME_INTERVAL, RECEPTION_INTERVAL};
@@ -31,7 +30,7 @@ use crate::edge::fanout::{News, Outgoing, Subscriber};
 use crate::media::Kind;
 use crate::tier::{self, Pacer, Protection};
 use crate::time::{Moment, Timestamp};
-use crate::transport::ice::{Agent, Credentials, Role};
+use crate::transport::ice::{Agent, Credentials, Role, STALE};
 use crate::transport::secure::{self, Identity, Progress, Secure};
 use crate::transport::stun;
 
@@ -41,8 +40,6 @@ const REPORT_FIRST: Duration = Duration::from_millis(300);
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// How often the handshake looks whether something must be sent again.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(100);
-/// Neither an answer to a check nor a report for so long: it may come back.
-const SILENT: Duration = Duration::from_secs(9);
 
 /// Datagrams to be sent, and where to.
 pub(super) type Out = Vec<(SocketAddr, BytesMut)>;
@@ -69,7 +66,7 @@ pub(super) struct Connection {
     /// None until a client of ours may begin.
     secure: Option<Secure>,
     ssrcs: Ssrcs,
-    cname: String,
+    introductions: Introductions,
     audio: Option<Stream>,
     video: Option<Stream>,
     subscriber: Arc<Subscriber>,
@@ -120,7 +117,7 @@ impl Connection {
             fingerprints,
             secure,
             ssrcs,
-            cname,
+            introductions: Introductions::new(cname),
             audio: None,
             video: None,
             subscriber,
@@ -255,7 +252,7 @@ impl Connection {
         if self.agent.has_expired(now) {
             return self.end(PeerEvent::Lost, "it fell silent");
         }
-        if !self.silent && now.since(self.heard_of()) > SILENT {
+        if !self.silent && now.since(self.heard_of()) > STALE {
             self.silent = true;
             self.events.push_back(PeerEvent::Disconnected);
         }
@@ -292,8 +289,15 @@ impl Connection {
             let (stream, packet, resumes, heard) = match &outgoing {
                 Outgoing::Audio(packet, heard) => (self.audio.as_mut(), packet, false, Some(heard)),
                 Outgoing::Video { packet, resumes } => (self.video.as_mut(), packet, *resumes, None),
+                Outgoing::Left(csrc) => {
+                    if self.introductions.left(*csrc) {
+                        self.next_report = now;
+                    }
+                    continue;
+                }
             };
             let Some(stream) = stream else { continue };
+            heard.into_iter().for_each(|heard| self.introductions.heard(heard));
             match stream.format().codec.kind() {
                 Kind::Audio => self.pacer.sound(packet.payload.len(), now),
                 Kind::Video => self.pacer.sent(packet.payload.len()),
@@ -349,7 +353,7 @@ impl Connection {
             }
         }
         self.flush_handshake(out);
-        let heard_again = self.silent && moment.now.since(self.heard_of()) < SILENT;
+        let heard_again = self.silent && moment.now.since(self.heard_of()) < STALE;
         if heard_again || self.restarting && self.agent.is_established() {
             (self.silent, self.restarting) = (false, false);
             self.begin(moment.now);
@@ -432,21 +436,15 @@ impl Connection {
         let streams = self.audio.iter().chain(&self.video);
         let reports: Vec<_> = streams.filter_map(|stream| stream.report(moment.now)).collect();
         let Some(to) = self.agent.selected().filter(|_| !reports.is_empty()) else { return };
-        let item = SourceDescriptionItem { sdes_type: SdesType::SdesCname, text: self.cname.clone().into() };
-        let chunk = |report: &rtcp::sender_report::SenderReport| SourceDescriptionChunk {
-            source: report.ssrc,
-            items: vec![item.clone()],
-        };
-        let description = SourceDescription { chunks: reports.iter().map(chunk).collect() };
-        let goodbye = Goodbye { sources: reports.iter().map(|report| report.ssrc).collect(), ..Goodbye::default() };
+        let streams: Vec<u32> = reports.iter().map(|report| report.ssrc).collect();
         let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
         for report in reports {
             self.reports.sent(&report, moment.instant);
             packets.push(Box::new(report));
         }
-        packets.push(Box::new(description));
+        packets.extend(self.introductions.behind(&streams, true));
         if last {
-            packets.push(Box::new(goodbye));
+            packets.push(Box::new(self.introductions.goodbye(&streams)));
         }
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         if let Ok(encrypted) = rtcp::packet::marshal(&packets).and_then(|plain| keys.out.encrypt_rtcp(&plain)) {

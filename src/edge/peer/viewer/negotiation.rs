@@ -12,6 +12,7 @@ use super::super::task::receives;
 use super::super::{Answer, PeerError};
 use super::connection::Setup;
 use crate::sdp::{Facts, Fragment, Offer};
+use crate::transport;
 use crate::transport::ice::{Credentials, Role};
 use crate::transport::secure::Identity;
 
@@ -51,8 +52,8 @@ impl Negotiation {
             role: taken.dtls_role,
             taken,
             local: Credentials::random(),
-            ssrcs: Ssrcs::random(),
-            cname: format!("{:016x}", rand::random::<u64>()),
+            ssrcs: Ssrcs::apart_from(text),
+            cname: transport::cname(),
             // Numeric strings of SDP are read into 63 bits by some.
             session: rand::random::<u64>() >> 1,
             version: 0,

@@ -23,7 +23,7 @@ use rtc::shared::marshal::Unmarshal;
 use super::super::{Counters, PeerEvent};
 use super::connection::{Connection, Out};
 use super::negotiation::Negotiation;
-use crate::edge::fanout::{Bell, Contributors, News, Recent, Subscriber};
+use crate::edge::fanout::{Bell, Contributors, Names, News, Recent, Subscriber};
 use crate::id::ParticipantId;
 use crate::media::{Codec, EncodedPacket, Sounds};
 use crate::sdp::{Fragment, Offer};
@@ -355,7 +355,7 @@ impl World {
         while u64::from(self.tick) * 20_000 < micros {
             let payload = Bytes::from_static(b"a mix of everyone");
             let packet = EncodedPacket { timestamp: self.tick * 960, marker: false, starts_keyframe: true, payload };
-            self.subscriber.push_audio(&packet, &Contributors::of(&[(ParticipantId(3), 30)], None));
+            self.subscriber.push_audio(&packet, &Contributors::of(&[(ParticipantId(3), 30)], None, &Names::default()));
             self.tick += 1;
         }
     }
@@ -456,7 +456,7 @@ fn goodbyes_are_heard_both_ways() {
     world.run(SECOND / 5);
     assert!(world.client.closed && world.server.is_over());
     let client = &world.client;
-    assert_eq!(client.over, [client.audio[0].header.ssrc, client.video[0].header.ssrc], "RTCP says so too");
+    assert_eq!(client.over, [client.audio[0].header.ssrc, client.video[0].header.ssrc, 3], "RTCP says so too");
     assert_eq!(world.count(PeerEvent::Goodbye) + world.count(PeerEvent::Lost), 0, "it was us");
 }
 
@@ -465,7 +465,9 @@ fn who_vanishes_is_sent_nothing_after_half_a_minute() {
     let mut world = World::new(USUAL);
     world.run(5 * SECOND);
     world.there = false;
-    world.run(13 * SECOND);
+    world.run(8 * SECOND);
+    assert_eq!(world.count(PeerEvent::Disconnected), 1, "soon enough to ask for another way");
+    world.run(5 * SECOND);
     assert_eq!(world.count(PeerEvent::Disconnected), 1);
     world.there = true;
     world.run(5 * SECOND);
