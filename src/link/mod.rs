@@ -146,6 +146,8 @@ pub struct MixerReport {
     pub video_ticks: u64,
     /// Video ticks that began more than half a frame late.
     pub video_late: u64,
+    /// Video ticks left out because those before them were late.
+    pub video_left_out: u64,
     /// Frames not encoded because the encoder was busy.
     pub encoder_skipped: u64,
     /// Frames not encoded because nothing had changed.

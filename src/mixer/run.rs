@@ -292,6 +292,7 @@ impl Reporter {
         MixerReport {
             video_ticks: count(&self.counts.ticks),
             video_late: count(&self.counts.late),
+            video_left_out: count(&self.counts.left_out),
             encoder_skipped: count(&self.counts.skipped),
             unchanged: count(&self.counts.unchanged),
             encoded: count(&self.counts.encoded),

@@ -61,6 +61,7 @@ impl VideoInbox {
 pub(super) struct VideoCounts {
     pub(super) ticks: AtomicU64,
     pub(super) late: AtomicU64,
+    pub(super) left_out: AtomicU64,
     pub(super) skipped: AtomicU64,
     pub(super) unchanged: AtomicU64,
     pub(super) encoded: Arc<AtomicU64>,
@@ -204,9 +205,10 @@ impl VideoLoop {
         view.last = Some(due.n);
         self.counts.ticks.fetch_add(1, Ordering::Relaxed);
         let begun = now();
-        if due.skipped > 0 || begun.since(due.at) > tick_time(1, fps) / 2 {
-            self.counts.late.fetch_add(1 + due.skipped, Ordering::Relaxed);
+        if begun.since(due.at) > tick_time(1, fps) / 2 {
+            self.counts.late.fetch_add(1, Ordering::Relaxed);
         }
+        self.counts.left_out.fetch_add(due.skipped, Ordering::Relaxed);
         let mut streams: Vec<&mut Stream> = streams.values_mut().filter(|s| s.spec().key.view == *name).collect();
         if !streams.iter().any(|stream| stream.takes(due.n, fps)) {
             return;

@@ -13,6 +13,7 @@ pub mod inputs;
 mod levels;
 mod orders;
 pub mod outputs;
+mod person;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -24,59 +25,26 @@ use self::direct::Direct;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::outputs::Outputs;
+pub use self::person::DISPLAY_NAME_MAX;
+use self::person::{Person, Source, display_name};
 pub use self::traffic::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route};
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Scene};
-use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::media::{Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, ReceivesDocument, Role, RoomDocument,
-    RoomPatch, SourceDocument, StreamDocument, TierChoice, ViewDocument,
+    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch,
+    StreamDocument, ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::Ask;
 use crate::tier::{Chooser, Reception};
 use crate::time::Timestamp;
 
-/// Longest name of a participant, in characters; the rest is cut off.
-pub const DISPLAY_NAME_MAX: usize = 64;
 /// Longest chat text, in characters.
 pub const CHAT_MAX: usize = 2_000;
 /// A mixer that lived shorter than this is started again only after as long: one that dies at birth must not spin.
 const MIXER_SETTLED: Duration = Duration::from_millis(500);
-
-/// One participant.
-#[derive(Debug)]
-struct Person {
-    name: String,
-    role: Role,
-    connected: bool,
-    sources: Vec<Source>,
-    receives_audio: Option<SoundTaken>,
-    receives_video: Option<Codec>,
-    audio_muted: bool,
-    video_muted: bool,
-    gain_db: f32,
-    tier: TierChoice,
-    /// Chooses while `tier` is `auto`.
-    chooser: Chooser,
-    /// The stream that flows until the one it is to get now can begin.
-    leaving: Option<StreamKey>,
-    /// What it is asked to send.
-    ask: Ask,
-    /// It gets from the other one what it would get from the mixer.
-    direct: bool,
-}
-
-/// One thing a participant sends.
-#[derive(Debug)]
-struct Source {
-    id: SourceId,
-    kind: SourceKind,
-    /// Known from the first packet on; a source without one is not there yet.
-    codec: Option<Codec>,
-    size: Option<Size>,
-}
 
 /// The mixer, as far as the room knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,28 +294,7 @@ impl Room {
 
     /// A participant as the outside sees it; None for one that is not there or whose connection is not up yet.
     pub fn participant(&self, id: ParticipantId) -> Option<ParticipantDocument> {
-        let person = self.people.get(&id).filter(|person| person.connected)?;
-        Some(ParticipantDocument {
-            id,
-            name: person.name.clone(),
-            role: person.role,
-            audio_muted: person.audio_muted,
-            video_muted: person.video_muted,
-            gain_db: person.gain_db,
-            tier: person.tier,
-            view: ViewName::program(),
-            sends: person
-                .sources
-                .iter()
-                .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
-                .collect(),
-            receives: ReceivesDocument {
-                audio: person.receives_audio.is_some(),
-                video: person.receives_video,
-                tier: person.tier(),
-                limit: person.adapts().then(|| person.chooser.limit()).flatten(),
-            },
-        })
+        self.people.get(&id).filter(|person| person.connected).map(|person| person.document(id))
     }
 
     /// Every source that has begun.
@@ -574,33 +521,5 @@ impl Room {
             self.effects.push_back(Effect::Close(participant));
         }
         self.effects.push_back(Effect::Ended);
-    }
-}
-
-fn display_name(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_MAX).collect::<String>();
-    plain.trim().to_owned()
-}
-
-impl Person {
-    /// The tier it gets.
-    fn tier(&self) -> Tier {
-        match self.tier {
-            TierChoice::Auto => self.chooser.tier(),
-            TierChoice::Pinned(tier) => tier,
-        }
-    }
-
-    /// Whether its link chooses its tier.
-    fn adapts(&self) -> bool {
-        self.connected && self.tier == TierChoice::Auto && self.receives_video.is_some()
-    }
-
-    /// It is to get another stream than this one, which flows until the new one can begin.
-    fn leave(&mut self, before: Option<StreamKey>) {
-        let after = self.stream();
-        // What has not begun yet is not left: what flows is what was left before.
-        let flowing = self.leaving.take().or(before);
-        self.leaving = flowing.filter(|_| after.is_some()).filter(|flowing| after.as_ref() != Some(flowing));
     }
 }

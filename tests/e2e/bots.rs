@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::http::{get, request};
+use crate::http::{counted, get, request};
 use crate::scenario::{list, number};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
@@ -102,13 +102,9 @@ fn bots_come_by_tcp_as_well() {
     for bot in list(&report, "/bots") {
         assert!(number(bot, "/video/frames") > 4.0 * 15.0 && number(bot, "/video/lost") == 0.0, "{bot}");
     }
-    let metrics = get(&format!("{}/metrics", server.url())).body;
-    let count = |name: &str| {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")).map(str::to_owned));
-        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
-    };
-    assert_eq!((count("udp_received_total"), count("tcp_accepted_total")), (0, 5));
-    assert!(count("way_received_total") > 1_000 && count("way_dropped_total") == 0, "{metrics}");
+    assert_eq!((counted(&server.url(), "udp_received_total"), counted(&server.url(), "tcp_accepted_total")), (0, 5));
+    assert!(counted(&server.url(), "way_received_total") > 1_000);
+    assert_eq!(counted(&server.url(), "way_dropped_total"), 0);
     server.stop();
 }
 

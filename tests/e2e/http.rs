@@ -66,6 +66,13 @@ pub(crate) fn get(url: &str) -> Reply {
     request("GET", url, &[], "")
 }
 
+/// A count of a server's metrics, by the name without `commingle_`.
+pub(crate) fn counted(url: &str, name: &str) -> u64 {
+    let text = get(&format!("{url}/metrics")).body;
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
 pub(crate) fn post_offer(url: &str, offer: &str) -> Reply {
     request("POST", url, &[("content-type", SDP)], offer)
 }

@@ -30,8 +30,24 @@ mod web;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use commingle::time::{self, Timestamp};
+
+/// No other test of this binary runs as long as this is held; says how long that was.
+struct Turn {
+    began: Timestamp,
+    _held: MutexGuard<'static, ()>,
+}
+
 /// Waits until no other test of this binary runs.
-fn turn() -> MutexGuard<'static, ()> {
+fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let held = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Turn { began: time::now(), _held: held }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        println!("{test} took {:.1} s", time::now().since(self.began).as_secs_f64());
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::http::{get, request};
+use crate::http::{counted, get, request};
 use crate::scenario::{list, number, pictures, play_with};
 use crate::server::{Server, Settings};
 use crate::turn;
@@ -77,6 +77,8 @@ struct Seen {
     /// How long there are pictures, in seconds.
     shown: f64,
     frames: usize,
+    /// Where pictures are missing: when it goes on, after how many seconds.
+    gaps: Vec<(f64, f64)>,
     /// When it flashes, in seconds.
     flashes: Vec<f64>,
     /// When it beeps.
@@ -107,9 +109,13 @@ impl Seen {
         ];
         let luma = String::from_utf8(run("ffmpeg", &arguments, file)).expect("text");
         let (mut frames, mut first, mut time, mut bright, mut flashes) = (0, None, 0.0, true, Vec::new());
+        let mut gaps = Vec::new();
         for line in luma.lines() {
             if let Some((_, at)) = line.split_once("pts_time:") {
-                time = at.trim().parse().expect("seconds");
+                let last = std::mem::replace(&mut time, at.trim().parse().expect("seconds"));
+                if first.is_some() && time - last > 1.5 / FPS {
+                    gaps.push((time, time - last));
+                }
                 first.get_or_insert(time);
                 frames += 1;
             } else if let Some((_, value)) = line.split_once("YAVG=") {
@@ -121,7 +127,7 @@ impl Seen {
             }
         }
         let shown = first.map_or(0.0, |first| time - first + 1.0 / FPS);
-        Self { duration, shown, frames, flashes, beeps: beeps(file) }
+        Self { duration, shown, frames, gaps, flashes, beeps: beeps(file) }
     }
 
     /// The flashes, each with how much later its beep is heard.
@@ -132,6 +138,13 @@ impl Seen {
         };
         self.flashes.iter().filter_map(|flash| Some((*flash, beep(*flash)?))).collect()
     }
+}
+
+/// The middle one of some values.
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// When something loud begins around the clapper's tone.
@@ -230,36 +243,53 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
     }
     assert_eq!(files.len(), 3, "{listed}");
     files.extend(takers.into_iter().map(|taker| (taker.finish(), None)));
+    // Pictures that a busy machine's mixer did not come to, or that showed nothing new because no camera did.
+    let left_out = ["video_left_out", "frames_busy", "frames_unchanged"];
+    let left_out: u64 = left_out.iter().map(|what| counted(&server.url(), &format!("mixer_{what}_total"))).sum();
+    let left_out = left_out as f64;
+    println!("{left_out} pictures were left out");
     let least = seconds.parse::<f64>().expect("a number") / 2.0 - 2.0;
     for (file, told) in &files {
         let seen = Seen::of(file);
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let claps = seen.claps();
-        println!("{name}: {:.2} s, {} frames, claps {claps:.3?}", seen.duration, seen.frames);
+        println!("{name}: {:.2} s, {} frames, gaps {:.3?}, claps {claps:.3?}", seen.duration, seen.frames, seen.gaps);
         assert!(
             claps.len() as f64 >= least && seen.beeps.len().abs_diff(seen.flashes.len()) <= 1,
             "{name}: {:?}",
             seen.beeps
         );
-        // A single flash may be caught a frame late by its camera and another by the mixer's tick: the middle one of three
-        // counts, at the beginning and at the end.
-        for three in [&claps[..3], &claps[claps.len() - 3..]] {
-            let mut apart = [three[0].1, three[1].1, three[2].1];
-            apart.sort_by(f64::total_cmp);
-            let at = three[1].0;
-            assert!(apart[1].abs() <= APART, "{name}: claps at {at:.2} s are heard {:.3} s later than seen", apart[1]);
+        // Cameras of a busy browser are late now and then, alike in all that is taken: the middle one of each half counts.
+        let half = claps.len().div_ceil(2);
+        for some in [&claps[..half], &claps[claps.len() - half..]] {
+            let (apart, at) = (middle(some.iter().map(|clap| clap.1)), some[0].0);
+            assert!(
+                apart.abs() <= APART,
+                "{name}: from {at:.2} s on claps are heard {apart:.3} s later than seen: {claps:?}"
+            );
         }
-        let missing = |of: f64| (of * FPS - seen.frames as f64).abs() / (of * FPS);
+        // Pictures that the mixer has made are there, all but one of a hundred.
+        let missing = |of: f64| ((of * FPS - seen.frames as f64).abs() - left_out).max(0.0) / (of * FPS);
         if let Some(told) = told {
             assert!((told - seen.duration).abs() < 0.3, "{name} was told to last {told} s");
-            assert!(missing(seen.duration) < 0.01, "{name} has {} frames", seen.frames);
+            assert!(
+                missing(seen.duration) < 0.01,
+                "{name} has {} frames in {} s, {left_out} were left out",
+                seen.frames,
+                seen.duration
+            );
             assert!(
                 (seen.duration - seconds.parse::<f64>().expect("a number")).abs() < 3.0,
                 "{name}: {} s",
                 seen.duration
             );
         } else {
-            assert!(missing(seen.shown) < 0.01, "{name} has {} frames in {} s", seen.frames, seen.shown);
+            assert!(
+                missing(seen.shown) < 0.01,
+                "{name} has {} frames in {} s, {left_out} were left out",
+                seen.frames,
+                seen.shown
+            );
             // Who takes a stream that runs may hear it a moment before it has a picture to begin with.
             assert!(seen.duration - seen.shown < 1.0, "{name}: pictures for {} of {} s", seen.shown, seen.duration);
         }

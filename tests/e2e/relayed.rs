@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::http::{Offer, get, post_offer};
+use crate::http::{Offer, counted, post_offer};
 use crate::scenario::{list, number, play};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
@@ -90,13 +90,6 @@ impl Relay {
     }
 }
 
-/// A counter of the server's metrics.
-fn counted(server: &Server, name: &str) -> u64 {
-    let text = get(&format!("{}/metrics", server.url())).body;
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")));
-    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
-}
-
 #[test]
 fn coturns_clients_are_served() {
     let _turn = turn();
@@ -121,7 +114,7 @@ fn coturns_clients_are_served() {
     let told = relay.uclient(SocketAddr::new(media.ip(), media.port() - 1), &[]);
     assert!(told.contains("cb response received: \n0: : success"));
     assert!(told.contains("channel bind: error 403"));
-    assert!(counted(&server, "turn_allocated_total") >= 6);
+    assert!(counted(&server.url(), "turn_allocated_total") >= 6);
     server.stop();
 }
 
@@ -133,17 +126,17 @@ fn who_has_no_good_credential_gets_no_relay() {
     // It takes each 401 for a challenge, and gives up in the end.
     let wrong = Relay { password: "wrong".into(), ..relay.copy() };
     assert!(wrong.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
-    let refused = counted(&server, "turn_unauthorized_total");
+    let refused = counted(&server.url(), "turn_unauthorized_total");
     assert!(refused > 0);
     // A name of the past, with its genuine password.
     let expired =
         Relay { username: "1700000000:ann".into(), password: "QdOgEOT2pYSZ9A8u47sWHH0ObZM=".into(), ..relay.copy() };
     assert!(expired.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
-    assert!(counted(&server, "turn_unauthorized_total") > refused);
-    assert_eq!(counted(&server, "turn_allocated_total"), 0);
+    assert!(counted(&server.url(), "turn_unauthorized_total") > refused);
+    assert_eq!(counted(&server.url(), "turn_allocated_total"), 0);
 
     assert!(relay.uclient(media, &["-s", "-m", "2"]).contains("error 486 (Allocation Quota Reached)"));
-    assert_eq!(counted(&server, "turn_allocated_total"), 3);
+    assert_eq!(counted(&server.url(), "turn_allocated_total"), 3);
     server.stop();
 }
 
@@ -159,7 +152,7 @@ fn nothing_but_the_media_port_is_reached() {
         // Asked for an address of the other family, it wants a relayed address of that family too, and gets 443.
         assert!(told.contains("error 403") || forbidden == &mapped && told.contains("error 443"), "{forbidden}");
     }
-    assert!(counted(&server, "turn_forbidden_total") >= 4);
+    assert!(counted(&server.url(), "turn_forbidden_total") >= 4);
     server.stop();
 }
 

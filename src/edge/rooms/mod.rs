@@ -6,6 +6,7 @@
 
 mod error;
 mod inputs;
+mod mixing;
 mod outputs;
 mod player;
 mod routes;

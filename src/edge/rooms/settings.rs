@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::destination::Guard;
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::Library;
+use crate::edge::rooms::mixing::MixerCounters;
 use crate::edge::supervise::ProcessCommand;
 use crate::id::RoomName;
 use crate::layout::Layout;
@@ -133,6 +134,8 @@ pub struct RoomCounters {
     pub joins: Counter,
     /// Mixers that died or hung.
     pub mixer_restarts: Counter,
+    /// What mixers did.
+    pub mixers: MixerCounters,
     /// Rooms that run.
     pub rooms: Gauge,
     /// Sessions that are open.
@@ -144,6 +147,7 @@ impl RoomCounters {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("joins", "People let into rooms", self.joins.clone());
         registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
+        self.mixers.register(registry);
         registry.register("rooms", "Rooms that run", self.rooms.clone());
         registry.register("sessions", "Sessions that are open", self.sessions.clone());
     }

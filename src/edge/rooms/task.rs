@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::inputs::{self, Inputs, PlannedInput};
+use super::mixing::MixerEar;
 use super::outputs::{self, Beginning, Outputs, Planned, Said};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
@@ -20,7 +20,7 @@ use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
 use crate::edge::fanout::Names;
 use crate::edge::peer::PeerEvent;
-use crate::edge::supervise::{self, Listener, MixerProcess};
+use crate::edge::supervise::{self, MixerProcess};
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
@@ -82,6 +82,8 @@ pub(super) struct RoomTask {
     commands: mpsc::Sender<Command>,
     mixer: Option<MixerProcess>,
     generation: u64,
+    /// What the mixer that runs said last that it did.
+    mixed: MixerReport,
     link: CurrentLink,
     taps: Taps,
     outputs: Outputs,
@@ -124,6 +126,7 @@ impl RoomTask {
             commands: commands.clone(),
             mixer: None,
             generation: 0,
+            mixed: MixerReport::default(),
             link: CurrentLink::default(),
             taps: Taps::default(),
             routes: Arc::default(),
@@ -297,6 +300,8 @@ impl RoomTask {
 
     fn report(&mut self, report: &MixerReport) {
         self.outputs.set_sound_lag(report.sound_lag);
+        self.server.counters.mixers.add(&self.mixed, report);
+        self.mixed = *report;
         let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
         let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
         tracing::debug!(?report, dropped, homeless, "mixer");
@@ -387,12 +392,9 @@ impl RoomTask {
 
     fn start_mixer(&mut self) {
         self.generation += 1;
-        let listener = MixerEar {
-            generation: self.generation,
-            room: self.commands.clone(),
-            fan_out: FanOut::new(self.routes.clone(), self.names.clone()),
-            meter: Meter::default(),
-        };
+        self.mixed = MixerReport::default();
+        let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
+        let listener = MixerEar::new(self.generation, self.commands.clone(), fan_out);
         match supervise::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
                 tracing::info!(pid = mixer.pid, "mixer started");
@@ -529,75 +531,5 @@ async fn sleep_until(at: Option<Timestamp>) {
     match at {
         Some(at) => tokio::time::sleep(at.since(time::now())).await,
         None => pending().await,
-    }
-}
-
-/// Hears the mixer on the link's reader: media goes out at once, the rest to the room.
-struct MixerEar {
-    generation: u64,
-    room: mpsc::Sender<Command>,
-    fan_out: FanOut,
-    meter: Meter,
-}
-
-impl Listener for MixerEar {
-    type Message = FromMixer;
-
-    fn message(&mut self, message: FromMixer) {
-        match message {
-            FromMixer::Video { serial, packet } => {
-                let now = time::now();
-                self.fan_out.video(serial, &packet, now);
-                self.meter.add(serial, packet.payload.len());
-                if let Some(bitrates) = self.meter.read(now) {
-                    self.tell(Command::Bitrates(bitrates));
-                }
-            }
-            FromMixer::Audio(tick) => self.fan_out.audio(&tick),
-            other => self.tell(Command::Mixer(self.generation, other)),
-        }
-    }
-
-    fn lost(&mut self, why: &str) {
-        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, why.to_owned()));
-        tokio::spawn(async move {
-            // Fails only when the room itself is over.
-            let _ = room.send(lost).await;
-        });
-    }
-}
-
-impl MixerEar {
-    /// A room that cannot keep up misses levels and sizes; both come again.
-    fn tell(&self, command: Command) {
-        if self.room.try_send(command).is_err() {
-            tracing::warn!("a room is too busy to hear its mixer");
-        }
-    }
-}
-
-/// Bytes by stream since the last reading.
-#[derive(Default)]
-struct Meter {
-    since: Timestamp,
-    bytes: BTreeMap<u32, u64>,
-}
-
-impl Meter {
-    const PERIOD: Duration = Duration::from_secs(1);
-
-    fn add(&mut self, serial: u32, bytes: usize) {
-        *self.bytes.entry(serial).or_default() += bytes as u64;
-    }
-
-    /// Bits per second of each stream, once a second.
-    fn read(&mut self, now: Timestamp) -> Option<Vec<(u32, u64)>> {
-        let elapsed = now.since(self.since);
-        if elapsed < Self::PERIOD {
-            return None;
-        }
-        self.since = now;
-        let rate = |bytes: u64| bytes * 8_000 / elapsed.as_millis() as u64;
-        Some(std::mem::take(&mut self.bytes).into_iter().map(|(serial, bytes)| (serial, rate(bytes))).collect())
     }
 }

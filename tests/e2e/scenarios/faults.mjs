@@ -23,10 +23,9 @@ async function judgeCall(page, from, to) {
     const { all, room, events } = globalThis.call;
     const view = program(await roomDocument(room));
     const owner = Object.fromEntries(all.map((p) => [p.id, p.k]));
-    const each = [];
-    for (const p of all) {
+    const each = await Promise.all(all.map(async (p) => {
       const seen = await look(p, view, 2000);
-      each.push({
+      return {
         k: p.k,
         freeze_ms: p.freezes(start, end).max_gap_ms,
         silence_ms: p.silence(start, end),
@@ -37,8 +36,8 @@ async function judgeCall(page, from, to) {
         tiles: seen.length,
         sound: await listen(p, { expected: all.map((q) => q.k).filter((k) => k !== p.k), strangers: [p.k] }),
         stats: await p.stats(),
-      });
-    }
+      };
+    }));
     const told = events.log.filter((e) => e.at >= start).map(({ at, type, state }) => ({
       after_ms: people.round(at - start), type, state,
     }));

@@ -80,12 +80,10 @@ export async function together(stage) {
       },
     };
   };
-  const measured = {
-    chromium: await browser(chromium, 0),
-    firefox: await browser(firefox, 1),
-    aiortc: await python(aiortc, 2),
-    viewer: await python(viewer, 4),
-  };
+  const [ofChromium, ofFirefox, ofAiortc, ofViewer] = await Promise.all([
+    browser(chromium, 0), browser(firefox, 1), python(aiortc, 2), python(viewer, 4),
+  ]);
+  const measured = { chromium: ofChromium, firefox: ofFirefox, aiortc: ofAiortc, viewer: ofViewer };
   const roles = Object.fromEntries(room.participants.map((p) => [p.name, p.role]));
   const still_sending = (await ffmpeg.measure({})).sending;
   const exits = [await viewer.leave(), await aiortc.leave(), await ffmpeg.leave()];

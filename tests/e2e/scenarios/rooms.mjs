@@ -136,8 +136,8 @@ export async function kinds({ page: open, options }) {
     });
     const tracks = Object.fromEntries(Object.entries(all).map(([name, p]) => [name, p.tracks]));
     const seen = { full: await tilesOf(full), viewer: await tilesOf(viewer) };
-    const sound = {};
-    for (const [name, p] of receivers) if (p !== soundless) sound[name] = await hear(p);
+    const ears = receivers.filter(([, p]) => p !== soundless);
+    const sound = Object.fromEntries(await Promise.all(ears.map(async ([name, p]) => [name, await hear(p)])));
 
     // What stands in somebody's tile right now.
     const tile = async (watcher, whose) => {
@@ -187,11 +187,10 @@ export async function apart({ page: open, options }) {
       return documents.every((d) => program(d).tiles.length === 2) && all.every((p) => p.frames.length > 5);
     }, 15_000, 200);
     await sleep(2000);
-    const each = [];
-    for (const p of all) {
+    const each = await Promise.all(all.map(async (p) => {
       const mine = all.filter((other) => other.room === p.room);
       const document = await roomDocument(p.room);
-      each.push({
+      return {
         k: p.k,
         id: p.id,
         roommates: mine.map((other) => other.k),
@@ -201,8 +200,8 @@ export async function apart({ page: open, options }) {
           expected: mine.filter((other) => other !== p).map((other) => other.k),
           strangers: [0, 1, 2, 3].filter((k) => k === p.k || !mine.some((other) => other.k === k)),
         }),
-      });
-    }
+      };
+    }));
     for (const p of all) await p.leave();
     return { ready, people: each };
   }, options);
@@ -269,10 +268,9 @@ export async function churn({ page: open, options }) {
     const settled_ms = people.round(performance.now() - from);
     await sleep(2500);
     const owner = Object.fromEntries(present.map((p) => [p.id, p]));
-    const each = [];
-    for (const p of present) {
+    const each = await Promise.all(present.map(async (p) => {
       const seen = await look(p, program(document), 1000);
-      each.push({
+      return {
         k: p.k,
         id: p.id,
         codec: p.codec,
@@ -286,8 +284,8 @@ export async function churn({ page: open, options }) {
           strangers: [...Array(7).keys()].filter((k) => k === p.k || !present.some((other) => other.k === k && other.send.audio)),
         }),
         states: p.states,
-      });
-    }
+      };
+    }));
     const sizes = { participants: document.participants.map((p) => p.id), present: present.map((p) => p.id) };
     for (const p of present) await p.leave();
     return { counts, settled, settled_ms, ...sizes, wrong_tracks, people: each };

@@ -1,0 +1,99 @@
+//! A participant and what it sends, as the room knows them.
+//!
+//! Owns: [`Person`] and [`Source`]. Does not know: the others, what is shown of them.
+
+use crate::id::{ParticipantId, SourceId, ViewName};
+use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
+use crate::tier::Chooser;
+use crate::tier::uplink::Ask;
+
+/// Longest name of a participant, in characters; the rest is cut off.
+pub const DISPLAY_NAME_MAX: usize = 64;
+
+/// One participant.
+#[derive(Debug)]
+pub(super) struct Person {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) connected: bool,
+    pub(super) sources: Vec<Source>,
+    pub(super) receives_audio: Option<SoundTaken>,
+    pub(super) receives_video: Option<Codec>,
+    pub(super) audio_muted: bool,
+    pub(super) video_muted: bool,
+    pub(super) gain_db: f32,
+    pub(super) tier: TierChoice,
+    /// Chooses while `tier` is `auto`.
+    pub(super) chooser: Chooser,
+    /// The stream that flows until the one it is to get now can begin.
+    pub(super) leaving: Option<StreamKey>,
+    /// What it is asked to send.
+    pub(super) ask: Ask,
+    /// It gets from the other one what it would get from the mixer.
+    pub(super) direct: bool,
+}
+
+/// One thing a participant sends.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) id: SourceId,
+    pub(super) kind: SourceKind,
+    /// Known from the first packet on; a source without one is not there yet.
+    pub(super) codec: Option<Codec>,
+    pub(super) size: Option<Size>,
+}
+
+/// A name as it is shown: one line, not too long.
+pub(super) fn display_name(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_MAX).collect::<String>();
+    plain.trim().to_owned()
+}
+
+impl Person {
+    /// It, as the outside sees it.
+    pub(super) fn document(&self, id: ParticipantId) -> ParticipantDocument {
+        ParticipantDocument {
+            id,
+            name: self.name.clone(),
+            role: self.role,
+            audio_muted: self.audio_muted,
+            video_muted: self.video_muted,
+            gain_db: self.gain_db,
+            tier: self.tier,
+            view: ViewName::program(),
+            sends: self
+                .sources
+                .iter()
+                .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
+                .collect(),
+            receives: ReceivesDocument {
+                audio: self.receives_audio.is_some(),
+                video: self.receives_video,
+                tier: self.tier(),
+                limit: self.adapts().then(|| self.chooser.limit()).flatten(),
+            },
+        }
+    }
+
+    /// The tier it gets.
+    pub(super) fn tier(&self) -> Tier {
+        match self.tier {
+            TierChoice::Auto => self.chooser.tier(),
+            TierChoice::Pinned(tier) => tier,
+        }
+    }
+
+    /// Whether its link chooses its tier.
+    pub(super) fn adapts(&self) -> bool {
+        self.connected && self.tier == TierChoice::Auto && self.receives_video.is_some()
+    }
+
+    /// It is to get another stream than this one, which flows until the new one can begin.
+    pub(super) fn leave(&mut self, before: Option<StreamKey>) {
+        let after = self.stream();
+        // What has not begun yet is not left: what flows is what was left before.
+        let flowing = self.leaving.take().or(before);
+        self.leaving = flowing.filter(|_| after.is_some()).filter(|flowing| after.as_ref() != Some(flowing));
+    }
+}

@@ -1,0 +1,333 @@
+//! The room alone: what it orders. Here: people; beside: what is taken of it and brought in, and random lives.
+
+mod inputs;
+mod lives;
+mod outputs;
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::layout::Layout;
+use crate::media::{Kind, Size, SoundTaken, Tier};
+use crate::room::document::{LevelDocument, TierChoice};
+use crate::tier::uplink::{SOUND, deserved};
+use crate::tier::{Ladder, Limit};
+
+const LINGER: Duration = Duration::from_secs(5);
+
+fn settings(max: usize) -> RoomSettings {
+    RoomSettings {
+        name: "test".parse().expect("a name"),
+        layout: Layout::default(),
+        canvas: Size::new(1280, 720),
+        fps: 30,
+        ladder: Ladder::default(),
+        max_participants: max,
+        max_viewers: max,
+        max_outputs: 3,
+        max_inputs: 2,
+        direct_for_two: false,
+        linger: LINGER,
+        permanent: false,
+    }
+}
+
+fn person(name: &str) -> Admission {
+    Admission {
+        name: name.to_owned(),
+        role: Role::Participant,
+        sends: vec![SourceKind::Microphone, SourceKind::Camera],
+        receives_audio: Some(SoundTaken::Any),
+        receives_video: Some(Codec::Vp8),
+        tier: TierChoice::Auto,
+    }
+}
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_micros(1_000_000_000 + millis * 1_000)
+}
+
+/// A room with what it has asked for.
+struct Driven {
+    room: Room,
+    now: u64,
+    effects: Vec<Effect>,
+}
+
+impl Driven {
+    fn new(max: usize) -> Self {
+        Self { room: Room::new(settings(max), at(0)), now: 0, effects: Vec::new() }
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.room.poll_effect() {
+            self.effects.push(effect);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.room.handle(at(self.now), input);
+        self.drain();
+    }
+
+    fn join(&mut self, who: Admission) -> Admitted {
+        let sends = who.sends.clone();
+        let admitted = self.room.admit(at(self.now), who).expect("let in");
+        self.handle(Input::Connected(admitted.participant));
+        for ((_, source), kind) in admitted.sources.iter().zip(sends) {
+            let codec = if kind.kind() == Kind::Audio { Codec::Opus } else { Codec::Vp8 };
+            self.handle(Input::SourceStarted(*source, codec));
+        }
+        admitted
+    }
+
+    fn last<T>(&self, pick: impl Fn(&Effect) -> Option<T>) -> Option<T> {
+        self.effects.iter().rev().find_map(pick)
+    }
+
+    fn scene(&self) -> Scene {
+        self.last(|e| if let Effect::Order(Order::Scene(scene)) = e { Some(scene.clone()) } else { None })
+            .expect("a scene was ordered")
+    }
+
+    fn events(&self) -> Vec<&Event> {
+        self.effects.iter().filter_map(|e| if let Effect::Event(_, event) = e { Some(event) } else { None }).collect()
+    }
+}
+
+#[test]
+fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
+    assert_eq!(driven.room.poll_timeout(), None);
+    driven.now = 1_000;
+    driven.handle(Input::Left(ann.participant, LeaveReason::Left));
+    assert!(!driven.effects.contains(&Effect::StopMixer));
+    assert_eq!(driven.room.poll_timeout(), Some(at(1_000) + LINGER));
+    driven.now = 6_000;
+    driven.handle(Input::Timeout);
+    assert!(driven.effects.contains(&Effect::StopMixer));
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
+    assert_eq!(driven.room.admit(at(6_000), person("Bob")), Err(Refusal::Ended));
+}
+
+#[test]
+fn whoever_is_gone_is_told_why_before_its_connection_is_closed() {
+    let mut driven = Driven::new(9);
+    for reason in [LeaveReason::Left, LeaveReason::Removed, LeaveReason::Lost] {
+        let participant = driven.join(person("Ann")).participant;
+        driven.effects.clear();
+        driven.handle(Input::Left(participant, reason));
+        let told = |e: &Effect| matches!(e, Effect::Event(_, Event::Left { participant: p, reason: r }) if (*p, *r) == (participant, reason));
+        let told = driven.effects.iter().position(told).expect("everybody is told");
+        let closed = driven.effects.iter().position(|e| *e == Effect::Close(participant)).expect("it is closed");
+        assert!(told < closed, "{:?}", driven.effects);
+    }
+}
+
+#[test]
+fn the_end_is_told_before_connections_are_closed() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    driven.effects.clear();
+    driven.handle(Input::Delete);
+    let ended = |e: &Effect| matches!(e, Effect::Event(_, Event::Ended { reason: "deleted" }));
+    let ended = driven.effects.iter().position(ended).expect("everybody is told");
+    let closed = driven.effects.iter().position(|e| *e == Effect::Close(ann)).expect("it is closed");
+    assert!(ended < closed, "{:?}", driven.effects);
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
+}
+
+#[test]
+fn one_encode_per_codec_however_many_watch() {
+    let mut driven = Driven::new(9);
+    for codec in [Codec::Vp8, Codec::H264, Codec::Vp8, Codec::H264, Codec::Vp8] {
+        driven.join(Admission { receives_video: Some(codec), ..person("x") });
+    }
+    let streams = driven
+        .last(|e| if let Effect::Order(Order::Streams(set)) = e { Some(set.clone()) } else { None })
+        .expect("streams");
+    let codecs: Vec<_> = streams.streams.iter().map(|s| s.key.codec).collect();
+    assert_eq!(codecs, [Codec::Vp8, Codec::H264]);
+    let routes = driven.last(|e| if let Effect::Routes(r) = e { Some(r.clone()) } else { None }).expect("routes");
+    assert_eq!(routes.len(), 5);
+    assert!(routes.iter().all(|route| route.audio && route.video.is_some()));
+    let counts: Vec<_> = driven.room.document().streams.iter().map(|s| s.subscribers).collect();
+    assert_eq!(counts, [3, 2]);
+}
+
+#[test]
+fn a_thin_link_gets_another_stream_which_takes_over_when_it_flows() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    driven.join(person("Bob"));
+    let streams = |driven: &Driven| driven.room.streams.streams.iter().map(|s| s.key.tier).collect::<BTreeSet<_>>();
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::High]));
+    driven.effects.clear();
+    let congested =
+        Reception { queue: Some(Duration::from_millis(500)), capacity: Some(250_000), ..Reception::default() };
+    driven.now += 5_000;
+    driven.handle(Input::Reception(ann, congested));
+    assert!(driven.effects.iter().any(|e| matches!(e, Effect::Pause(who, pause) if *who == ann && !pause.is_zero())));
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::Low, Tier::High]));
+    let route = driven.room.route(ann).expect("is here");
+    assert!(route.leaving.is_some() && route.leaving != route.video);
+    let document = driven.room.participant(ann).expect("is here");
+    assert_eq!((document.receives.tier, document.receives.limit), (Tier::Low, Some(Limit::Delay)));
+    assert_eq!(document.tier, TierChoice::Auto);
+    driven.handle(Input::Switched(ann));
+    assert_eq!(driven.room.route(ann).expect("is here").leaving, None);
+    // Whoever pins a tier is not moved from it.
+    let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
+    driven.handle(Input::Update(ann, patch));
+    driven.handle(Input::Switched(ann));
+    driven.now += 5_000;
+    driven.handle(Input::Reception(ann, congested));
+    assert_eq!(streams(&driven), BTreeSet::from([Tier::Medium, Tier::High]));
+}
+
+#[test]
+fn senders_are_asked_for_what_their_tiles_show() {
+    let mut driven = Driven::new(9);
+    let asked = |driven: &Driven, who: ParticipantId| {
+        driven.last(|e| if let Effect::Ask(to, bits) = e { (*to == who).then_some(bits / 1_000) } else { None })
+    };
+    let kbps = |size: Size| (deserved(size, 30) + SOUND) / 1_000;
+    let ann = driven.join(person("Ann")).participant;
+    assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
+    let bob = driven.join(person("Bob"));
+    let tile = driven.scene().tiles[0].rect.size();
+    assert_eq!(asked(&driven, ann), Some(kbps(tile)), "less at once");
+    assert_eq!(asked(&driven, bob.participant), Some(kbps(tile)));
+    // A viewer sends nothing and is asked nothing.
+    let viewer = driven.join(Admission { sends: vec![], ..person("watcher") }).participant;
+    assert_eq!(asked(&driven, viewer), None);
+
+    let patch = ParticipantPatch { video_muted: Some(true), ..Default::default() };
+    driven.handle(Input::Update(ann, patch));
+    assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "nobody sees it");
+    driven.handle(Input::Left(bob.participant, LeaveReason::Left));
+    driven.handle(Input::Update(ann, ParticipantPatch { video_muted: Some(false), ..Default::default() }));
+    assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "more only when it lasts");
+    let due = driven.room.poll_timeout().expect("until then");
+    driven.now += due.since(at(driven.now)).as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
+    assert_eq!(driven.room.poll_timeout(), None);
+
+    // Whoever is watched only on thin links need not send more than those show.
+    for who in [ann, viewer] {
+        let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
+        driven.handle(Input::Update(who, patch));
+        driven.handle(Input::Switched(who));
+    }
+    assert_eq!(asked(&driven, ann), Some((deserved(Size::new(320, 180), 15) + SOUND) / 1_000));
+}
+
+#[test]
+fn muting_leaves_mix_and_picture() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    let patch = ParticipantPatch { audio_muted: Some(true), video_muted: Some(true), ..Default::default() };
+    driven.handle(Input::Update(ann.participant, patch));
+    let mix = driven.last(|e| if let Effect::Order(Order::Mix(mix)) = e { Some(mix.clone()) } else { None });
+    assert!(mix.expect("a mix").sources.is_empty());
+    let tile = &driven.scene().tiles[0];
+    assert_eq!((tile.source, tile.muted), (None, true));
+}
+
+#[test]
+fn a_viewer_has_no_tile_and_an_audio_only_participant_has_an_avatar() {
+    let mut driven = Driven::new(9);
+    driven.join(Admission { sends: vec![], ..person("watcher") });
+    let ann = driven.join(Admission { sends: vec![SourceKind::Microphone], ..person("Ann") });
+    let tiles = driven.scene().tiles;
+    assert_eq!(tiles.len(), 1);
+    assert_eq!((tiles[0].participant, tiles[0].source), (ann.participant, None));
+}
+
+#[test]
+fn a_lost_mixer_is_replaced_and_told_everything() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann"));
+    let bob = driven.join(person("Bob"));
+    driven.effects.clear();
+    driven.now = 60_000;
+    driven.handle(Input::MixerLost);
+    assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
+    let told: BTreeSet<_> = driven
+        .effects
+        .iter()
+        .filter_map(|e| if let Effect::Order(Order::Source(spec)) = e { Some(spec.source) } else { None })
+        .collect();
+    assert_eq!(told, ann.sources.iter().chain(&bob.sources).map(|(_, id)| *id).collect());
+    assert_eq!(driven.scene().tiles.len(), 2);
+    assert!(driven.events().contains(&&Event::Mixer { state: MixerEvent::Restarted }));
+}
+
+#[test]
+fn a_mixer_that_dies_at_birth_is_not_started_in_a_spin() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    driven.effects.clear();
+    driven.handle(Input::MixerLost);
+    assert!(!driven.effects.contains(&Effect::StartMixer));
+    let due = driven.room.poll_timeout().expect("tries again");
+    driven.now = due.since(at(0)).as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert!(driven.effects.contains(&Effect::StartMixer));
+}
+
+#[test]
+fn locked_and_full_rooms_refuse() {
+    let mut driven = Driven::new(2);
+    driven.handle(Input::Patch(RoomPatch { locked: Some(true), ..Default::default() }));
+    assert_eq!(driven.room.admit(at(0), person("Ann")), Err(Refusal::Locked));
+    driven.join(Admission { role: Role::Moderator, ..person("Mod") });
+    driven.handle(Input::Patch(RoomPatch { locked: Some(false), ..Default::default() }));
+    driven.join(person("Ann"));
+    assert_eq!(driven.room.admit(at(0), person("Bob")), Err(Refusal::Full(2)));
+    let viewer = || Admission { role: Role::Viewer, sends: Vec::new(), ..person("Eve") };
+    driven.join(viewer());
+    driven.join(viewer());
+    assert_eq!(driven.room.admit(at(0), viewer()), Err(Refusal::FullOfViewers(2)));
+}
+
+#[test]
+fn levels_are_of_those_who_are_here_and_have_no_version() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    let version = driven.room.document().version;
+    driven.effects.clear();
+    driven.handle(Input::Levels(vec![(ann, 126), (ParticipantId(99), 20)]));
+    let levels = |e: &Effect| if let Effect::Levels(levels) = e { Some(levels.clone()) } else { None };
+    assert_eq!(driven.last(levels), Some(vec![LevelDocument { participant: ann, dbov: -126 }]));
+    assert_eq!(driven.room.document().version, version);
+}
+
+#[test]
+fn half_open_joins_disturb_nobody() {
+    let mut driven = Driven::new(500);
+    driven.join(person("Ann"));
+    driven.effects.clear();
+    for _ in 0..200 {
+        driven.room.admit(at(0), person("ghost")).expect("let in");
+    }
+    driven.drain();
+    assert_eq!(driven.effects, [], "a half-open join reached the room");
+    assert_eq!(driven.room.document().participants.len(), 1);
+}
+
+#[test]
+fn a_stopped_screen_ends_its_source_and_keeps_the_camera() {
+    let mut driven = Driven::new(9);
+    let kinds = [SourceKind::Microphone, SourceKind::Camera, SourceKind::Screen];
+    let ann = driven.join(Admission { sends: kinds.to_vec(), ..person("Ann") });
+    assert_eq!(driven.scene().tiles.len(), 2);
+    let kept = driven.room.resend(ann.participant, &kinds[..2]).expect("is here");
+    driven.drain();
+    assert_eq!(kept, ann.sources[..2]);
+    assert_eq!(driven.scene().tiles.len(), 1);
+    assert!(driven.effects.contains(&Effect::Order(Order::SourceGone(ann.sources[2].1))));
+}
