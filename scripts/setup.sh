@@ -20,7 +20,7 @@ run_packages=(
     fonts-noto-core fonts-noto-cjk
 )
 test_packages=(
-    chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 nftables procps espeak-ng coturn
+    chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 nftables procps espeak-ng coturn pebble
     nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools
     gir1.2-gst-rtsp-server-1.0 python3-gi
 )

@@ -2,10 +2,12 @@
 //!
 //! Owns: that a name is looked up once, that every address it has is judged before any is used, and that exactly the one
 //! that was chosen is connected to; TLS with the system's certificates. Does not know: what is spoken then. Everything has
-//! a time limit. The certificates are those of the system, or of the file that `SSL_CERT_FILE` names.
+//! a time limit. The certificates are those of the system, or of the file that `SSL_CERT_FILE` names, and those that this
+//! process was told to [`trust`].
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
@@ -134,16 +137,42 @@ pub fn crypto() -> Arc<CryptoProvider> {
     CRYPTO.get_or_init(|| Arc::new(ring::default_provider())).clone()
 }
 
+/// What else this process knows servers by; see [`trust`].
+static TRUSTED: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+
+/// From now on servers are known by these too. Told once, by a program's beginning: after a first connection it is too late.
+///
+/// # Panics
+/// When it is told again.
+pub fn trust(certificates: Vec<CertificateDer<'static>>) {
+    TRUSTED.set(certificates).expect("a program says once what it trusts");
+}
+
 /// The certificates that servers are known by, as DER; read once.
 pub fn certificates() -> &'static [CertificateDer<'static>] {
     static FOUND: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let found = rustls_native_certs::load_native_certs();
+        let mut found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
             tracing::warn!(%error, "certificates cannot be read");
         }
+        found.certs.extend(TRUSTED.get().into_iter().flatten().cloned());
         found.certs
     })
+}
+
+/// The certificates of a file, PEM.
+///
+/// # Errors
+/// In words, with the file: it cannot be read, or has none.
+pub fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
+    let text = std::fs::read(file).map_err(|error| failed(&error))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(failed(&"there is no CERTIFICATE in it; it must be PEM")),
+        found => found.map_err(|error| failed(&error)),
+    }
 }
 
 /// How TLS is spoken; made once.
@@ -152,17 +181,26 @@ pub fn certificates() -> &'static [CertificateDer<'static>] {
 /// In words: the system has no certificates.
 pub fn tls_config() -> Result<Arc<ClientConfig>, &'static String> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates().iter().cloned());
-        if roots.is_empty() {
-            return Err("this machine has no certificates to know servers by: install ca-certificates".to_owned());
-        }
-        let builder = ClientConfig::builder_with_provider(crypto());
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let config = CONFIG.get_or_init(|| match tls_config_for(certificates()) {
+        Err(_) => Err("this machine has no certificates to know servers by: install ca-certificates".to_owned()),
+        config => config,
     });
     config.as_ref().map(Arc::clone)
+}
+
+/// How TLS is spoken with whoever is known by one of these certificates.
+///
+/// # Errors
+/// In words: none of them can be used.
+pub fn tls_config_for(certificates: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    if roots.is_empty() {
+        return Err("none of the certificates can be used to know servers by".to_owned());
+    }
+    let builder = ClientConfig::builder_with_provider(crypto());
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 #[cfg(test)]

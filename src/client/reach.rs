@@ -23,6 +23,7 @@ use super::description::{Answer, Offer};
 use super::identity;
 use super::signalling::{self, SignallingError};
 use crate::destination::{Guard, Web};
+use crate::dial::DialError;
 use crate::media::Codec;
 use crate::sdp::Direction;
 use crate::secret::Secret;
@@ -48,7 +49,44 @@ pub(crate) struct Way {
     /// By which protocol and where to.
     pub(crate) name: String,
     /// How long an answer took, or why there is none.
-    pub(crate) led: Result<Duration, String>,
+    pub(crate) led: Result<Duration, Obstacle>,
+}
+
+/// Why a way does not lead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Obstacle {
+    /// Nobody is reached, or nobody who speaks what is spoken here.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A TURN server does not take the credential that we were given for it.
+    #[error("it refuses the credential (401)")]
+    Credential,
+    /// A TURN server relays nothing to the media port.
+    #[error("it does not relay to {to}: {why}")]
+    Forbidden {
+        /// The media port.
+        to: SocketAddr,
+        /// What it says.
+        why: String,
+    },
+    /// A TURN server gives no relay, for another reason.
+    #[error("it gives no relay: {0}")]
+    Refused(String),
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Self {
+        Self::Unreachable(match error.kind() {
+            io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
+            _ => error.to_string(),
+        })
+    }
+}
+
+impl From<DialError> for Obstacle {
+    fn from(error: DialError) -> Self {
+        Self::Unreachable(error.to_string())
+    }
 }
 
 /// Joins as somebody who only watches, tries all ways at once, and leaves.
@@ -86,7 +124,8 @@ async fn try_all(
     guard: &Guard,
     crypto: &Arc<dyn RTCCryptoProvider>,
 ) -> Vec<Way> {
-    let probe = || Probe::new(ours, &answer.ice, crypto.clone()).ok_or_else(|| "a check cannot be signed".to_owned());
+    let unsigned = || Obstacle::Unreachable("a check cannot be signed".to_owned());
+    let probe = || Probe::new(ours, &answer.ice, crypto.clone()).ok_or_else(unsigned);
     let udp = answer.candidates.iter().map(|to| {
         let probe = probe();
         timed(format!("UDP {to}"), async move { by_udp(*to, &probe?).await })
@@ -105,11 +144,11 @@ async fn try_all(
     [udp, tcp, turn].concat()
 }
 
-async fn timed(name: String, tried: impl Future<Output = Result<(), String>>) -> Way {
+async fn timed(name: String, tried: impl Future<Output = Result<(), Obstacle>>) -> Way {
     let began = time::now();
     let led = match timeout(PATIENCE, tried).await {
         Ok(led) => led.map(|()| time::now().since(began)),
-        Err(_) => Err("nobody answers".to_owned()),
+        Err(_) => Err(Obstacle::Unreachable("nobody answers".to_owned())),
     };
     Way { name, led }
 }
@@ -155,14 +194,14 @@ async fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn by_udp(to: SocketAddr, probe: &Probe) -> Result<(), String> {
-    let socket = socket_to(to).await.map_err(words)?;
+async fn by_udp(to: SocketAddr, probe: &Probe) -> Result<(), Obstacle> {
+    let socket = socket_to(to).await?;
     let (mut again, mut datagram) = (interval(AGAIN), [0; MESSAGE_MAX]);
     loop {
         tokio::select! {
-            _ = again.tick() => socket.send(&probe.bytes).await.map(drop).map_err(words)?,
+            _ = again.tick() => socket.send(&probe.bytes).await.map(drop)?,
             received = socket.recv(&mut datagram) => {
-                let length = received.map_err(words)?;
+                let length = received?;
                 // The server checks us as well: those are none of the answer.
                 if probe.is_answered_by(&datagram[..length]) {
                     return Ok(());
@@ -172,27 +211,21 @@ async fn by_udp(to: SocketAddr, probe: &Probe) -> Result<(), String> {
     }
 }
 
-async fn by_tcp(to: SocketAddr, probe: &Probe) -> Result<(), String> {
-    let mut stream = TcpStream::connect(to).await.map_err(words)?;
+async fn by_tcp(to: SocketAddr, probe: &Probe) -> Result<(), Obstacle> {
+    let failed = |why: &str| Obstacle::Unreachable(why.to_owned());
+    let mut stream = TcpStream::connect(to).await?;
     let mut bytes = BytesMut::new();
     framing::put(&probe.bytes, &mut bytes);
-    stream.write_all(&bytes).await.map_err(words)?;
+    stream.write_all(&bytes).await?;
     bytes.clear();
-    while stream.read_buf(&mut bytes).await.map_err(words)? > 0 {
-        while let Some(message) = framing::take(&mut bytes, MESSAGE_MAX).map_err(|_| "it sends no ICE".to_owned())? {
+    while stream.read_buf(&mut bytes).await? > 0 {
+        while let Some(message) = framing::take(&mut bytes, MESSAGE_MAX).map_err(|_| failed("it sends no ICE"))? {
             if probe.is_answered_by(&message) {
                 return Ok(());
             }
         }
     }
-    Err("it hangs up".to_owned())
-}
-
-fn words(error: io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
-        _ => error.to_string(),
-    }
+    Err(failed("it hangs up"))
 }
 
 #[cfg(test)]
@@ -252,6 +285,9 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let to = silent.local_addr().expect("bound");
         let way = timed("nobody".to_owned(), async { by_udp(to, &probe()).await }).await;
-        assert_eq!(way, Way { name: "nobody".to_owned(), led: Err("nobody answers".to_owned()) });
+        assert_eq!(
+            way,
+            Way { name: "nobody".to_owned(), led: Err(Obstacle::Unreachable("nobody answers".to_owned())) }
+        );
     }
 }

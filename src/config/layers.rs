@@ -18,12 +18,13 @@ const FILE: &str = "commingle.toml";
 /// What our variables begin with.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
-const OPTIONAL: [(&str, Kind); 15] = [
+const OPTIONAL: [(&str, Kind); 16] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
     ("media.stun_server", Kind::Text),
     ("tls.cert", Kind::Text),
     ("tls.key", Kind::Text),
+    ("tls.acme_root", Kind::Text),
     ("tls.acme_email", Kind::Text),
     ("turn.port", Kind::Integer),
     ("turn.tls_port", Kind::Integer),
@@ -404,6 +405,7 @@ mod tests {
             ("[tls]\ncert = \"x\"\n", 2, &["tls.cert", "tls.key"]),
             ("[tls]\ncert = \"x\"\nkey = \"y\"\n", 2, &["tls.cert", "files"]),
             ("[tls]\nmode = \"acme\"\n", 2, &["tls.mode", "tls.names", "call.example.org"]),
+            ("[tls]\nmode = \"acme\"\nnames = [\"*.example.org\"]\n", 3, &["tls.names", "TLS-ALPN-01"]),
             ("[tls]\nmode = \"on\"\n", 2, &["tls.mode", "self-signed"]),
             ("[turn]\nexternal = [\"http://x\"]\n", 2, &["turn.external", "turn:"]),
             ("[turn]\nexternal = [\"turn:x\"]\n", 2, &["turn.external", "turn.secret"]),

@@ -450,7 +450,7 @@ mod tests {
         }
         let upload = ["bucket", "endpoint", "access_key_id", "secret_access_key", "secret_access_key_file"];
         let upload = upload.map(|key| format!("\n# {key} = "));
-        let tls = ["# cert = ", "# acme_email = "];
+        let tls = ["# cert = ", "# acme_root = ", "# acme_email = "];
         let turn = ["# port = 3478", "# tls_port = 5349", "# secret = ", "# secret_file = "];
         let others = ["# key = ", "# key_file = ", "# media_dir = ", "# stun_server = "];
         let others = others.into_iter().chain(tls).chain(turn).map(|key| format!("\n{key}"));

@@ -22,6 +22,9 @@ pub struct Tls {
     pub names: Vec<String>,
     /// Where ACME is spoken.
     pub acme_directory: String,
+    /// A file of the certificates, PEM, that the authority's own server is known by; the system's where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme_root: Option<PathBuf>,
     /// Whom the authority writes to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme_email: Option<String>,
@@ -50,6 +53,7 @@ impl Default for Tls {
             key: None,
             names: Vec::new(),
             acme_directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            acme_root: None,
             acme_email: None,
         }
     }
@@ -81,6 +85,9 @@ impl Tls {
         }
         if !self.acme_directory.starts_with("https://") {
             return wrong("tls.acme_directory", "must be an https:// URL");
+        }
+        if self.mode == TlsMode::Acme && self.names.iter().any(|name| name.contains('*')) {
+            return wrong("tls.names", "an authority gives no certificate for `*` by TLS-ALPN-01: name each host");
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub struct Turn {
     pub secret_file: Option<PathBuf>,
     /// URIs of TURN servers of elsewhere that share the secret.
     pub external: Vec<String>,
-    /// How long a credential is good for coming in, in seconds.
+    /// How long a credential is good at servers of elsewhere, in seconds; ours takes it as long as its session lives.
     pub credential_seconds: u32,
     /// The most allocations at a time.
     pub max_allocations: u32,

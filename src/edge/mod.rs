@@ -11,6 +11,7 @@ pub mod hls;
 pub mod library;
 mod listener;
 pub mod peer;
+mod places;
 pub mod problem;
 pub mod push;
 mod rate;

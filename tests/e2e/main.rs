@@ -5,11 +5,13 @@
 
 #![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
 
+mod authority;
 mod bots;
 mod broadcast;
 mod clients;
 mod contract;
 mod direct;
+mod elsewhere;
 mod faults;
 mod http;
 mod inputs;

@@ -21,6 +21,12 @@ struct Relay {
 /// A server with TURN on a free port, and a joiner's way to it.
 fn serve(arguments: &[&str]) -> (Server, Relay) {
     let server = Server::start_with(&Settings { arguments, turn: true, ..Settings::default() });
+    let relay = join(&server);
+    (server, relay)
+}
+
+/// What somebody is told who joins now. It is good as long as the session lives: some seconds, as nobody connects.
+fn join(server: &Server) -> Relay {
     let joined = post_offer(&format!("{}/v1/rooms/relayed/participants", server.url()), &Offer::default().sdp());
     assert_eq!(joined.status, 201, "{joined:?}");
     let links = joined.headers.get_all("link").iter().map(|link| link.to_str().expect("text").to_owned());
@@ -30,12 +36,11 @@ fn serve(arguments: &[&str]) -> (Server, Relay) {
         let (_, rest) = link.split_once(before).unwrap_or_else(|| panic!("no {before} in {link}"));
         rest.split(after).next().expect("it ends").to_owned()
     };
-    let relay = Relay {
+    Relay {
         port: part("<turn:127.0.0.1:", "?"),
         username: part("username=\"", "\""),
         password: part("credential=\"", "\""),
-    };
-    (server, relay)
+    }
 }
 
 /// Where the media of a server is found.
@@ -135,7 +140,7 @@ fn who_has_no_good_credential_gets_no_relay() {
     assert!(counted(&server.url(), "turn_unauthorized_total") > refused);
     assert_eq!(counted(&server.url(), "turn_allocated_total"), 0);
 
-    assert!(relay.uclient(media, &["-s", "-m", "2"]).contains("error 486 (Allocation Quota Reached)"));
+    assert!(join(&server).uclient(media, &["-s", "-m", "2"]).contains("error 486 (Allocation Quota Reached)"));
     assert_eq!(counted(&server.url(), "turn_allocated_total"), 3);
     server.stop();
 }
@@ -207,5 +212,31 @@ fn the_doctor_tries_every_way_that_a_joiner_is_told_of() {
     assert!(said.contains(&format!(":{}: answers after", server.media.port())), "{said}");
     let (code, said) = doctor(&key.replace('0', "x"));
     assert!(code == Some(1) && said.contains("refuses (401)"), "{code:?}: {said}");
+    server.stop();
+}
+
+#[test]
+fn the_doctor_trusts_the_certificate_that_this_machine_has_made() {
+    let _turn = turn();
+    let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
+    let doctor = |data: &std::path::Path| {
+        let (bind, data) = (format!("http.bind={}", server.http), format!("data.dir={}", data.display()));
+        let mut command = commingle();
+        command.args(["doctor", "--set", "tls.mode=self-signed", "--set", &bind, "--set", &data]);
+        let output = command.output().expect("it was built");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let (code, said) = doctor(server.data());
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "ok      certificate: ".to_owned(),
+        format!("ok      join: {}/ lets people in", server.url()),
+        format!("ok      TURN by TLS at {}: answers after ", server.http),
+    ] {
+        assert!(said.contains(&line), "no `{line}` in {said}");
+    }
+    let elsewhere = tempfile::tempdir().expect("the temporary folder can be written");
+    let (code, said) = doctor(elsewhere.path());
+    assert!(code == Some(1) && said.contains("UnknownIssuer"), "{code:?}: {said}");
     server.stop();
 }

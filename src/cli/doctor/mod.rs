@@ -16,6 +16,8 @@ use self::reach::Look;
 use super::{ConfigArgs, Failure, serve};
 use crate::codec;
 use crate::config::{Config, TlsMode};
+use crate::dial;
+use crate::edge::tls;
 use crate::id::RoomName;
 
 /// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
@@ -51,10 +53,11 @@ enum Finding {
 pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let config = args.config.load(Vec::new())?;
     let key = config.auth.key.as_ref();
-    let found = match &args.url {
-        Some(url) => reach::findings(&Look { url, room: &args.room, key }),
-        None => findings(&config, &args.room),
-    };
+    let mut found = own_certificate(&config);
+    match &args.url {
+        Some(url) => found.extend(reach::findings(&Look { url, room: &args.room, key })),
+        None => found.extend(findings(&config, &args.room)),
+    }
     let mut out = io::stdout().lock();
     let mut bad = 0;
     for (what, finding) in found {
@@ -74,6 +77,29 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The certificate that the server on this machine has made itself: who reads its data folder may trust it, and does from now on.
+fn own_certificate(config: &Config) -> Vec<(String, Finding)> {
+    // By ACME it is what is shown until the authority has given another.
+    if !matches!(config.tls.mode, TlsMode::SelfSigned | TlsMode::Acme) {
+        return Vec::new();
+    }
+    let file = tls::self_signed_certificate(&config.data.dir);
+    let finding = match (dial::certificates_of(&file), config.tls.mode) {
+        (Ok(certificates), mode) => {
+            dial::trust(certificates);
+            if mode == TlsMode::Acme {
+                return Vec::new();
+            }
+            Finding::Good(format!("{} is self-signed; trusted here, and browsers ask once", file.display()))
+        }
+        (Err(_), _) if !file.exists() => {
+            Finding::Good(format!("{} is made at the first start that has this data.dir", file.display()))
+        }
+        (Err(why), _) => Finding::Advice(format!("{why}; what only it proves is not trusted here")),
+    };
+    vec![("certificate".to_owned(), finding)]
+}
+
 /// The machine, and the server on it where one runs.
 fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     let mut found = vec![
@@ -89,13 +115,6 @@ fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     if matches!(http, Finding::Bad(_)) {
         let url = serve::page(config.http.bind, config);
         reached = reach::findings(&Look { url: &url, room, key: config.auth.key.as_ref() });
-        if config.tls.mode == TlsMode::SelfSigned && reached.len() == 1 {
-            let trust = format!(
-                "its certificate is self-signed: SSL_CERT_FILE={}/tls/certificate.pem commingle doctor",
-                config.data.dir.display()
-            );
-            reached = vec![("join".to_owned(), Finding::Advice(trust))];
-        }
     }
     if matches!(reached[..], [] | [(_, Finding::Bad(_))]) {
         // No server of ours has the ports: they must be free for one.

@@ -1,6 +1,6 @@
 //! The reach of a server that runs: joined as somebody who only watches would, and each way to its media tried.
 
-use crate::client::reach::{self, Way};
+use crate::client::reach::{self, Obstacle, Way};
 use crate::destination::{Destination, Guard, Target, Web};
 use crate::edge::auth::{self, Claims};
 use crate::id::RoomName;
@@ -73,7 +73,7 @@ fn judged(url: &str, ways: &[Way]) -> Vec<(String, Finding)> {
     let each = ways.iter().map(|way| {
         let finding = match &way.led {
             Ok(took) => Finding::Good(format!("answers after {:.1} ms", took.as_secs_f64() * 1000.0)),
-            Err(why) => Finding::Advice(format!("{why}; {}", advice(&way.name))),
+            Err(why) => Finding::Advice(format!("{why}; {}", advice(&way.name, why))),
         };
         (way.name.clone(), finding)
     });
@@ -81,13 +81,26 @@ fn judged(url: &str, ways: &[Way]) -> Vec<(String, Finding)> {
 }
 
 /// What opens a way.
-fn advice(way: &str) -> &'static str {
-    match way.split(' ').next() {
-        Some("UDP") => {
+fn advice(way: &str, why: &Obstacle) -> &'static str {
+    match (why, way.split(' ').next()) {
+        (Obstacle::Unreachable(_), Some("UDP")) => {
             "let UDP to this port through the firewall, and behind NAT give the address that others use by --public-ip"
         }
-        Some("TCP") => "let TCP to this port through the firewall: it serves who has no UDP",
-        _ => "let this port through the firewall: it serves who reaches nothing else",
+        (Obstacle::Unreachable(_), Some("TCP")) => {
+            "let TCP to this port through the firewall: it serves who has no UDP"
+        }
+        (Obstacle::Unreachable(_), _) => {
+            "let this port through the firewall, and if it is one of turn.external see that it runs: it serves who reaches \
+             nothing else"
+        }
+        (Obstacle::Credential, _) => {
+            "turn.secret must be the secret of that server (coturn: use-auth-secret, static-auth-secret), and the clocks of \
+             both must be right"
+        }
+        (Obstacle::Forbidden { .. }, _) => {
+            "that server must be allowed to reach the media port (coturn: allowed-peer-ip, allow-loopback-peers)"
+        }
+        (Obstacle::Refused(_), _) => "the log of that server says more",
     }
 }
 
@@ -101,7 +114,11 @@ mod tests {
     fn it_is_wrong_only_where_no_way_leads() {
         let way = |name: &str, led: bool| Way {
             name: name.to_owned(),
-            led: if led { Ok(Duration::from_micros(1_530)) } else { Err("nobody answers".to_owned()) },
+            led: if led {
+                Ok(Duration::from_micros(1_530))
+            } else {
+                Err(Obstacle::Unreachable("nobody answers".to_owned()))
+            },
         };
         let some = judged("http://x/", &[way("UDP 192.0.2.1:8189", false), way("TCP 192.0.2.1:8189", true)]);
         assert!(matches!(&some[0], (name, Finding::Good(_)) if name == "join"));
@@ -109,6 +126,23 @@ mod tests {
         assert!(matches!(&some[2].1, Finding::Good(text) if text == "answers after 1.5 ms"));
         let none = judged("http://x/", &[way("UDP 192.0.2.1:8189", false)]);
         assert!(matches!(&none[0].1, Finding::Bad(_)));
+    }
+
+    #[test]
+    fn each_obstacle_has_an_advice_of_its_own() {
+        let said = |obstacle: Obstacle| {
+            let way = Way { name: "TURN by UDP at 192.0.2.1:3478".to_owned(), led: Err(obstacle) };
+            match judged("http://x/", &[way]).pop() {
+                Some((_, Finding::Advice(text))) => text,
+                _ => panic!("one way"),
+            }
+        };
+        assert!(said(Obstacle::Unreachable("nothing listens there".to_owned())).contains("see that it runs"));
+        assert!(said(Obstacle::Credential).contains("turn.secret"));
+        let to = "192.0.2.9:8189".parse().expect("an address");
+        let forbidden = said(Obstacle::Forbidden { to, why: "error 403".to_owned() });
+        assert!(forbidden.contains("192.0.2.9:8189") && forbidden.contains("allowed-peer-ip"), "{forbidden}");
+        assert!(said(Obstacle::Refused("error 486".to_owned())).contains("486"));
     }
 
     #[test]

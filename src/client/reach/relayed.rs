@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{AGAIN, MESSAGE_MAX, Probe, socket_to, words};
+use super::{AGAIN, MESSAGE_MAX, Obstacle, Probe, socket_to};
 use crate::destination::{Endpoint, Guard, Host};
 use crate::dial::{self, Stream};
 use crate::secret::Secret;
@@ -84,13 +84,12 @@ impl TurnServer {
     }
 
     /// Whether a check that is sent through it to a server's media is answered.
-    pub(super) async fn reaches(&self, media: SocketAddr, probe: &Probe, guard: &Guard) -> Result<(), String> {
-        let at = dial::resolve(&self.endpoint, guard).await.map_err(|error| error.to_string())?;
+    pub(super) async fn reaches(&self, media: SocketAddr, probe: &Probe, guard: &Guard) -> Result<(), Obstacle> {
+        let at = dial::resolve(&self.endpoint, guard).await?;
         let mut pipe = if self.tcp {
-            let stream = dial::connect(&self.endpoint, self.tls, guard).await.map_err(|error| error.to_string())?;
-            Pipe::Stream(stream, BytesMut::new())
+            Pipe::Stream(dial::connect(&self.endpoint, self.tls, guard).await?, BytesMut::new())
         } else {
-            Pipe::Datagrams(socket_to(at).await.map_err(words)?)
+            Pipe::Datagrams(socket_to(at).await?)
         };
         let local: SocketAddr =
             if at.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -104,7 +103,7 @@ impl TurnServer {
             password: self.credential.expose().to_owned(),
             ..ClientConfig::default()
         };
-        let failed = |error: rtc::shared::error::Error| error.to_string();
+        let failed = |error: rtc::shared::error::Error| Obstacle::Unreachable(error.to_string());
         let mut client = Client::new(config, probe.crypto.clone()).map_err(failed)?;
         client.allocate(Moment::present().instant).map_err(failed)?;
         let (mut relay, mut permitted) = (None, false);
@@ -120,11 +119,11 @@ impl TurnServer {
                     Event::DataIndicationOrChannelData(_, _, data) if probe.is_answered_by(&data) => {
                         return self.leave(client, relay, &mut pipe).await;
                     }
-                    Event::AllocateError(_, error) => return Err(format!("it gives no relay: {error}")),
+                    Event::AllocateError(_, error) => return Err(refused(&error.to_string())),
                     Event::CreatePermissionError(_, error) => {
-                        return Err(format!("it does not relay to {media}: {error}"));
+                        return Err(Obstacle::Forbidden { to: media, why: error.to_string() });
                     }
-                    Event::TransactionTimeout(_) => return Err("nobody answers".to_owned()),
+                    Event::TransactionTimeout(_) => return Err(Obstacle::Unreachable("nobody answers".to_owned())),
                     _ => {}
                 }
             }
@@ -133,12 +132,12 @@ impl TurnServer {
                 client.relay(address).map_err(failed)?.send_to(now, &probe.bytes, media).map_err(failed)?;
             }
             while let Some(out) = client.poll_write() {
-                pipe.send(&out.message).await.map_err(words)?;
+                pipe.send(&out.message).await?;
             }
             let now = Moment::present().instant;
             match timeout(AGAIN, pipe.receive()).await {
                 Ok(received) => {
-                    let message = received.map_err(words)?;
+                    let message = received?;
                     client.handle_read(TransportMessage { now, transport: context, message }).map_err(failed)?;
                 }
                 Err(_) => client.handle_timeout(Moment::present().instant).map_err(failed)?,
@@ -147,7 +146,7 @@ impl TurnServer {
     }
 
     /// Gives the relay back.
-    async fn leave(&self, mut client: Client, relay: Option<SocketAddr>, pipe: &mut Pipe) -> Result<(), String> {
+    async fn leave(&self, mut client: Client, relay: Option<SocketAddr>, pipe: &mut Pipe) -> Result<(), Obstacle> {
         if let Some(address) = relay
             && let Ok(mut relay) = client.relay(address)
             && let Err(error) = relay.close(Moment::present().instant)
@@ -155,10 +154,15 @@ impl TurnServer {
             tracing::debug!(%error, "a relay is left to expire");
         }
         while let Some(out) = client.poll_write() {
-            pipe.send(&out.message).await.map_err(words)?;
+            pipe.send(&out.message).await?;
         }
         Ok(())
     }
+}
+
+/// Why an allocation is refused; the crate tells the code only in words.
+fn refused(why: &str) -> Obstacle {
+    if why.contains("401") { Obstacle::Credential } else { Obstacle::Refused(why.to_owned()) }
 }
 
 /// What TURN is spoken over.

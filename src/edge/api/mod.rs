@@ -11,6 +11,7 @@ mod inputs;
 mod library;
 mod outputs;
 mod participants;
+mod plain;
 mod player;
 mod ranges;
 mod rooms;

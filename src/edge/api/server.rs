@@ -1,7 +1,7 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
-//! Owns: connections, how many there may be, how long a request's head may take, and their end; inside TLS, also which of
-//! them are TURN's. HTTP/1.1: a proxy in front adds what is missing. Does not know: routes.
+//! Owns: connections, how many there may be, how long a request's head may take, and their end; where there is TLS, also which of
+//! them are TURN's, the authority's or [`plain`]. HTTP/1.1: a proxy in front adds what is missing. Does not know: routes.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::{App, router};
+use super::{App, plain, router};
 use crate::edge::listener;
-use crate::edge::tls::{ALPN_TURN, Tls};
+use crate::edge::tls::{ALPN_ACME, ALPN_TURN, Tls};
 use crate::edge::turn::Turn;
 use crate::transport::stun;
 
@@ -75,6 +75,16 @@ impl Service {
         // Answers are small and whole: waiting for more to send only delays them. Failing to say so changes nothing else.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.http(stream, peer, closing).await };
+        let patience = Duration::from_secs(self.app.limits().header_seconds.into());
+        let is_plain = tokio::select! {
+            is_plain = tokio::time::timeout(patience, plain::is_http(&stream)) => is_plain,
+            () = closing.cancelled() => return,
+        };
+        match is_plain {
+            Ok(true) => return until(&closing, plain::answer(stream, patience)).await,
+            Ok(false) => {}
+            Err(_) => return tracing::debug!(%peer, "a connection says nothing"),
+        }
         let shaken = tokio::select! {
             shaken = tls.accept(stream) => shaken,
             () = closing.cancelled() => return,
@@ -83,14 +93,13 @@ impl Service {
             Ok(stream) => stream,
             Err(error) => return tracing::debug!(%peer, %error, "no TLS handshake"),
         };
-        let says_turn = stream.get_ref().1.alpn_protocol().map(|protocol| protocol == ALPN_TURN);
-        match (&self.turn, says_turn) {
-            (None, _) => self.http(stream, peer, closing).await,
-            (Some(turn), Some(true)) => until(&closing, turn.serve(stream, peer)).await,
-            (Some(_), Some(false)) => self.http(stream, peer, closing).await,
+        match (&self.turn, stream.get_ref().1.alpn_protocol()) {
+            // The handshake was all it wanted (RFC 8737 section 3).
+            (_, Some(ALPN_ACME)) => {}
+            (Some(turn), Some(ALPN_TURN)) => until(&closing, turn.serve(stream, peer)).await,
+            (None, _) | (Some(_), Some(_)) => self.http(stream, peer, closing).await,
             (Some(turn), None) => {
                 // Browsers do not say it of TURN: the first byte tells a method's name from a STUN message.
-                let patience = Duration::from_secs(self.app.limits().header_seconds.into());
                 let first = tokio::select! {
                     first = tokio::time::timeout(patience, stream.read_u8()) => first,
                     () = closing.cancelled() => return,

@@ -235,7 +235,7 @@ fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     headers.insert(ETAG, text(quoted(&joined.etag)));
     headers.insert(ACCEPT_PATCH, HeaderValue::from_static(ACCEPTED_PATCHES));
     headers.insert(PARTICIPANT, text(joined.participant.to_string()));
-    for link in app.0.ice_servers.links(host(&parts.headers).as_deref(), time::unix_seconds()) {
+    for link in app.0.ice_servers.links(host(&parts.headers).as_deref(), time::unix_seconds(), &joined.over) {
         headers.append(LINK, HeaderValue::from_str(&link).expect("hosts, addresses and URIs are header text"));
     }
     if door == Door::Whep {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
 use super::task::{self, Command};
@@ -62,6 +63,8 @@ pub struct Joined {
     pub answer: String,
     /// The ICE session's entity tag, unquoted.
     pub etag: String,
+    /// Done when the session is over.
+    pub over: CancellationToken,
 }
 
 /// What became of a fragment.
@@ -143,6 +146,8 @@ pub(super) struct Session {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The event streams of its player.
     streams: Arc<PlayerStreams>,
+    /// What is for this session alone ends with it.
+    _over: Arc<DropGuard>,
 }
 
 impl Rooms {
@@ -172,18 +177,14 @@ impl Rooms {
         let (room, (admitted, uplink)) = self.admit(name, who).await?;
         let participant = admitted.participant;
         let asked = Asked { offer, text: offer_text, facts };
-        let answered = self.connect(&room, name, (participant, role), &asked, uplink).await;
-        match answered {
-            Ok((secret, Answer { sdp, etag })) => {
-                self.inner.settings.counters.joins.inc();
-                Ok(Joined { secret, participant, answer: sdp, etag })
-            }
-            Err(error) => {
-                // Fails only when the room is over, and the participant with it.
-                let _ = room.send(Command::Input(Input::Left(participant, LeaveReason::Lost))).await;
-                Err(error)
-            }
+        let joined = self.connect(&room, name, (participant, role), &asked, uplink).await;
+        if joined.is_ok() {
+            self.inner.settings.counters.joins.inc();
+        } else {
+            // Fails only when the room is over, and the participant with it.
+            let _ = room.send(Command::Input(Input::Left(participant, LeaveReason::Lost))).await;
         }
+        joined
     }
 
     fn facts(&self, offer: &Offer) -> Result<Facts, OfferError> {
@@ -216,12 +217,12 @@ impl Rooms {
         (participant, role): (ParticipantId, Role),
         asked: &Asked<'_>,
         uplink: Arc<Uplink>,
-    ) -> Result<(String, Answer), RoomError> {
+    ) -> Result<Joined, RoomError> {
         let (events, news) = mpsc::channel(PEER_EVENTS);
         let Asked { offer, text, facts } = asked;
         let (peer, answer) = Peer::answer(&self.inner.peers, offer, text, facts, uplink, events).await?;
         let peer = Arc::new(peer);
-        let secret = new_secret();
+        let (secret, over) = (new_secret(), CancellationToken::new());
         let session = Session {
             room: name.clone(),
             commands: room.clone(),
@@ -231,6 +232,7 @@ impl Rooms {
             etag: Arc::new(Mutex::new(answer.etag.clone())),
             turn: Arc::default(),
             streams: Arc::default(),
+            _over: Arc::new(over.clone().drop_guard()),
         };
         let streams = session.streams.clone();
         self.inner.sessions.lock().insert(secret.clone(), session);
@@ -244,7 +246,7 @@ impl Rooms {
             return Err(Refusal::Ended.into());
         }
         task::relay(participant, news, room.clone());
-        Ok((secret, answer))
+        Ok(Joined { secret, participant, answer: answer.sdp, etag: answer.etag, over })
     }
 
     /// Takes a trickle ICE fragment (RFC 8840): candidates, or new credentials that restart ICE.

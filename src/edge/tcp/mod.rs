@@ -2,30 +2,29 @@
 //!
 //! Owns: the listeners, how many connections there may be, and the frames on them (RFC 4571). Does not know: ICE, peers.
 //! Each connection is a [`Way`] of the [`Mux`]: whose it is, its first datagram says, which must be a check that a connection
-//! recognises. One that brings nothing to a connection for a while is closed; a slow one drops its own packets (`outbox`).
+//! recognises. One that brings nothing to a connection for a while is closed, and so is one whose session is over; a slow one
+//! drops its own packets (`outbox`).
 
 mod outbox;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub(in crate::edge) use self::outbox::Outbox;
 use super::listener::{self, listen};
-use super::rate::caller_of;
+use super::places::{Limits, Place, Places};
 use super::udp::{DATAGRAM_MAX, Mux, Way};
 use crate::metrics::{Counter, Gauge, Registry};
 use crate::time;
@@ -37,12 +36,10 @@ const PORT_TRIES: usize = 16;
 const FIRST: Duration = Duration::from_secs(5);
 /// A connection that brings nothing to anybody for so long is closed; ICE asks for consent more often.
 const IDLE: Duration = Duration::from_secs(30);
-/// Connections from one address: a company may have one.
-const PER_ADDRESS: usize = 256;
-/// Connections that nobody has been recognised on yet.
-const PENDING: usize = 512;
-/// Connections in all.
-const TOTAL: usize = 4_096;
+/// How long a connection may stay whose session is over: what is on its way, a goodbye, still arrives.
+const GRACE: Duration = Duration::from_secs(1);
+/// The most connections, in all and until somebody is recognised on them. One address may be a company's.
+const LIMITS: Limits = Limits { per_address: 256, pending: 512, total: 4_096 };
 /// Bytes written at a time.
 const CHUNK: usize = 16 * 1024;
 /// Bytes that the kernel keeps unsent: what it has, nothing can overtake or take back.
@@ -94,22 +91,23 @@ pub fn bind(address: SocketAddr, public: Vec<IpAddr>, counters: &TcpCounters) ->
 }
 
 fn serve(mux: &Arc<Mux>, listeners: Vec<TcpListener>, counters: &TcpCounters) {
-    let places = Arc::new(Places { counters: counters.clone(), taken: Mutex::default() });
+    let places = Places::new(LIMITS, counters.open.clone(), counters.refused.clone());
     for listener in listeners {
-        let accepting = accept(Arc::downgrade(mux), listener, Arc::clone(&places));
+        let accepting = accept(Arc::downgrade(mux), listener, Arc::clone(&places), counters.clone());
         mux.serve_tcp(tokio::spawn(accepting).abort_handle());
     }
 }
 
 /// Accepts until the port is gone. The connections end with this task.
-async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>) {
+async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>, counters: TcpCounters) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, remote) = listener::accept(&listener).await;
         while connections.try_join_next().is_some() {}
         let Some(mux) = mux.upgrade() else { return };
         if let Some(place) = places.take(remote.ip()) {
-            connections.spawn(connection(mux, stream, remote, place));
+            counters.accepted.inc();
+            connections.spawn(connection(mux, stream, remote, place, counters.clone()));
         }
     }
 }
@@ -123,9 +121,11 @@ enum End {
     Strange,
     /// Nothing came.
     Silent,
+    /// Whose it was is gone.
+    Over,
 }
 
-async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut place: Place) {
+async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut place: Place, counters: TcpCounters) {
     // Without them it works as well, only later.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
@@ -137,14 +137,26 @@ async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut pl
     let end = tokio::select! {
         end = receive(read, &way, &mut place) => end,
         end = send(write, &outbox) => end,
+        () = over(&way) => End::Over,
     };
     match end {
-        End::Closed => {}
+        End::Closed | End::Over => {}
         End::Strange => {
-            place.places.counters.strange.inc();
+            counters.strange.inc();
         }
         End::Silent => {
-            place.places.counters.silent.inc();
+            counters.silent.inc();
+        }
+    }
+}
+
+/// Waits until the session is over that the way led to, and no other has begun by it.
+async fn over(way: &Way) {
+    loop {
+        way.left().await;
+        sleep(GRACE).await;
+        if !way.leads() {
+            return;
         }
     }
 }
@@ -158,7 +170,7 @@ async fn receive(mut read: OwnedReadHalf, way: &Way, place: &mut Place) -> End {
                 if way.received(&datagram) {
                     place.settle();
                     (since, limit) = (time::now(), IDLE);
-                } else if place.pending {
+                } else if place.is_pending() {
                     return End::Strange;
                 }
                 continue;
@@ -193,69 +205,4 @@ fn framed(datagram: &[u8]) -> BytesMut {
     let mut frame = BytesMut::new();
     framing::put(datagram, &mut frame);
     frame
-}
-
-/// How many connections there are, and whose.
-#[derive(Debug)]
-struct Places {
-    counters: TcpCounters,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    pending: usize,
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-impl Places {
-    /// A place for a connection from this address; None when there are too many.
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let ip = caller_of(ip);
-        let mut taken = self.taken.lock();
-        let here = taken.by_address.get(&ip).copied().unwrap_or_default();
-        if here >= PER_ADDRESS || taken.pending >= PENDING || taken.total >= TOTAL {
-            self.counters.refused.inc();
-            return None;
-        }
-        taken.by_address.insert(ip, here + 1);
-        taken.pending += 1;
-        taken.total += 1;
-        self.counters.accepted.inc();
-        self.counters.open.inc();
-        Some(Place { places: Arc::clone(self), ip, pending: true })
-    }
-}
-
-/// One connection's place among all.
-#[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
-    ip: IpAddr,
-    /// Nobody has been recognised on it yet.
-    pending: bool,
-}
-
-impl Place {
-    fn settle(&mut self) {
-        if std::mem::take(&mut self.pending) {
-            self.places.taken.lock().pending -= 1;
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.settle();
-        let mut taken = self.places.taken.lock();
-        taken.total -= 1;
-        if let Some(here) = taken.by_address.get_mut(&self.ip) {
-            *here -= 1;
-            if *here == 0 {
-                taken.by_address.remove(&self.ip);
-            }
-        }
-        self.places.counters.open.dec();
-    }
 }

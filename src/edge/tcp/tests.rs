@@ -5,8 +5,6 @@ use std::task::{Poll, Waker};
 
 use tokio::net::UdpSocket;
 
-use tokio::time::sleep;
-
 use super::*;
 use crate::edge::udp::{Connection, Inbox};
 use crate::transport::stun::Class;
@@ -178,23 +176,52 @@ async fn a_slow_reader_loses_packets_and_nobody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn connections_of_one_address_are_limited_and_their_places_come_back() {
-    let counters = TcpCounters::default();
-    let places = Arc::new(Places { counters: counters.clone(), taken: Mutex::default() });
-    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-    let mut taken: Vec<_> = (0..PER_ADDRESS).filter_map(|_| places.take(ip("2001:db8::1"))).collect();
-    assert_eq!(taken.len(), PER_ADDRESS);
-    assert!(places.take(ip("2001:db8::2")).is_none(), "of the same /64");
-    assert!(places.take(ip("2001:db8:1::1")).is_some());
-    taken.iter_mut().for_each(Place::settle);
-    assert_eq!(places.taken.lock().pending, 0);
-    drop(taken);
-    let pending: Vec<_> = (0..=PENDING as u32).filter_map(|n| places.take(IpAddr::from(n.to_be_bytes()))).collect();
-    assert_eq!(pending.len(), PENDING);
-    drop(pending);
-    let state = places.taken.lock();
-    assert_eq!((state.total, state.pending, state.by_address.len()), (0, 0, 0));
-    assert_eq!((counters.open.get(), counters.refused.get()), (0, 2));
+async fn a_connection_is_closed_soon_after_its_session() {
+    let server = Server::start();
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    say(&mut one, &check(1)).await;
+    server.next().await;
+    // Another session goes on.
+    let goes_on = server.mux.connect();
+    let inbox = Arc::new(Inbox::default());
+    goes_on.deliver_to(&inbox);
+    goes_on.set_local_credentials("mine", "password");
+    say(&mut other, &signed(Class::Request, [2; 12], Some("mine:theirs"), "password")).await;
+    until(|| !inbox.is_empty()).await;
+    let address = one.local_addr().expect("bound");
+    assert!(server.connection.send_by_way(address, b"goodbye"));
+    let Server { mux, connection, .. } = server;
+    let from = time::now();
+    drop(connection);
+    assert_eq!(hear(&mut one).await, b"goodbye");
+    is_closed(&mut one).await;
+    let took = time::now().since(from);
+    assert!(took >= GRACE && took < GRACE * 3, "{took:?}");
+    assert!(goes_on.send_by_way(other.local_addr().expect("bound"), b"on"));
+    assert_eq!(hear(&mut other).await, b"on");
+    drop(mux);
+}
+
+#[tokio::test]
+async fn a_connection_that_serves_another_session_by_then_stays() {
+    let server = Server::start();
+    let mut client = server.client().await;
+    say(&mut client, &check(1)).await;
+    server.next().await;
+    let next = server.mux.connect();
+    let inbox = Arc::new(Inbox::default());
+    next.deliver_to(&inbox);
+    next.set_local_credentials("next", "password");
+    let Server { mux, connection, .. } = server;
+    drop(connection);
+    say(&mut client, &signed(Class::Request, [2; 12], Some("next:theirs"), "password")).await;
+    until(|| !inbox.is_empty()).await;
+    sleep(GRACE * 2).await;
+    assert!(next.send_by_way(client.local_addr().expect("bound"), b"on"));
+    assert_eq!(hear(&mut client).await, b"on");
+    drop(next);
+    is_closed(&mut client).await;
+    drop(mux);
 }
 
 #[tokio::test]

@@ -1,47 +1,151 @@
 //! A certificate from an authority that speaks ACME (RFC 8555), proven at our own TLS port (RFC 8737), renewed in time.
 //!
-//! Owns: the task that asks for it, and where its account and certificates are kept. Does not know: the protocol; that is the
-//! crate's. Until there is a certificate, handshakes fail.
+//! Owns: the task that asks for it, where its account and certificates are kept, and what is shown meanwhile. Does not know:
+//! the protocol; that is the crate's. Until there is a certificate, one of our own making is shown: who knows no better is
+//! asked by the browser, as on a network without names, and nobody is turned away.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use rustls::ServerConfig;
-use rustls_acme::AcmeConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_acme::acme::{AcmeError, Identifier};
 use rustls_acme::caches::DirCache;
+use rustls_acme::{AcmeConfig, EventError, EventOk, OrderError, ResolvesServerCertAcme, is_tls_alpn_challenge};
 use tokio::task::AbortHandle;
 
-use super::server_config;
+use super::{ALPN_ACME, server_config};
 use crate::{config, dial};
 
-/// The protocol by which the authority asks (RFC 8737 section 3).
-const ALPN_ACME: &[u8] = b"acme-tls/1";
-
-/// Begins to ask; what it gets is kept in `folder`.
+/// Begins to ask; what it gets is kept in `folder`. `interim` is shown until then.
 ///
 /// # Errors
-/// When the folder cannot be made, or this machine knows no authorities at all.
-pub(super) fn start(settings: &config::Tls, folder: &Path) -> Result<(ServerConfig, AbortHandle), String> {
+/// When the folder cannot be made, or it is not known whom to trust as the authority.
+pub(super) fn start(
+    settings: &config::Tls,
+    folder: &Path,
+    interim: CertifiedKey,
+) -> Result<(ServerConfig, AbortHandle), String> {
     // Private keys are kept there.
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|error| format!("{}: {error}; choose another folder by --data-dir", folder.display()))?;
-    let client = dial::tls_config().map_err(String::clone)?;
+    let client = match &settings.acme_root {
+        None => dial::tls_config().map_err(String::clone)?,
+        Some(file) => {
+            let known = dial::certificates_of(file).and_then(|roots| dial::tls_config_for(&roots));
+            known.map_err(|why| format!("{why}; name the authority's certificate by tls.acme_root"))?
+        }
+    };
     let contacts = settings.acme_email.iter().map(|email| format!("mailto:{email}"));
     let mut state = AcmeConfig::new_with_client_config(&settings.names, client)
         .contact(contacts)
         .directory(&settings.acme_directory)
         .cache(DirCache::new(folder.to_owned()))
         .state();
-    let config = server_config(state.resolver(), &[ALPN_ACME])?;
+    let shown = Shown { given: state.resolver(), interim: Arc::new(interim) };
+    let config = server_config(Arc::new(shown), &[ALPN_ACME])?;
+    let (names, directory) = (settings.names.join(", "), settings.acme_directory.clone());
     let task = tokio::spawn(async move {
+        let mut meanwhile = "a self-signed one is shown meanwhile";
         while let Some(event) = state.next().await {
             match event {
-                Ok(done) => tracing::info!(?done, "certificate by ACME"),
-                Err(error) => tracing::warn!(%error, "no certificate by ACME; it is tried again"),
+                Ok(EventOk::DeployedNewCert) => {
+                    tracing::info!(names, directory, "a certificate is shown that the authority has given");
+                    meanwhile = "the former is shown meanwhile";
+                }
+                Ok(EventOk::DeployedCachedCert) => {
+                    tracing::info!(names, "a certificate is shown that the authority gave before");
+                    meanwhile = "the former is shown meanwhile";
+                }
+                Ok(EventOk::CertCacheStore | EventOk::AccountCacheStore) => {}
+                Err(error) => {
+                    let why = words(&error, &directory);
+                    tracing::warn!(
+                        "no certificate by ACME: {why} ({meanwhile}; it is tried again, less and less often)"
+                    );
+                }
             }
         }
     });
     Ok((config, task.abort_handle()))
+}
+
+/// What is shown: what the authority has given, or asks for, and before that a certificate of our own.
+#[derive(Debug)]
+struct Shown {
+    given: Arc<ResolvesServerCertAcme>,
+    interim: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // To the authority's question there is one answer.
+        let is_question = is_tls_alpn_challenge(&hello);
+        self.given.resolve(hello).or_else(|| (!is_question).then(|| Arc::clone(&self.interim)))
+    }
+}
+
+/// What is wrong, and what to do.
+fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
+    let unproven = |name: &str, why: &str| {
+        format!(
+            "the authority cannot see that {name} is this server ({why}); its DNS, firewall and forwarded ports must lead \
+             port 443 of that name to the port of HTTPS here"
+        )
+    };
+    match error {
+        EventError::Order(OrderError::Acme(AcmeError::HttpRequest(error))) => {
+            let error = error.to_string();
+            match error.strip_prefix("non 2xx http status: ") {
+                Some(refusal) => format!(
+                    "the authority at {directory} refuses: {}; see that tls.names and tls.acme_email are right",
+                    detail(refusal).as_deref().unwrap_or(refusal)
+                ),
+                None => format!(
+                    "the authority at {directory} cannot be asked: {error}; see that tls.acme_directory is right, and \
+                     tls.acme_root where it is a private authority's"
+                ),
+            }
+        }
+        EventError::Order(OrderError::BadAuth(auth)) => {
+            let Identifier::Dns(name) = &auth.identifier;
+            let why = auth.challenges.iter().find_map(|challenge| challenge.error.as_ref()?.detail.as_deref());
+            unproven(name, why.unwrap_or("it does not say why"))
+        }
+        EventError::Order(OrderError::TooManyAttemptsAuth(name)) => unproven(name, "it tried for long"),
+        EventError::Order(OrderError::BadOrder(order)) => {
+            let why = order.error.as_ref().and_then(|problem| problem.detail.as_deref());
+            format!(
+                "the authority at {directory} gives none: {}; see that tls.names are right",
+                why.unwrap_or("it does not say why")
+            )
+        }
+        error => error.to_string(),
+    }
+}
+
+/// What a refusal says for people (RFC 7807), as the crate tells it: a status and the quoted body.
+fn detail(refusal: &str) -> Option<String> {
+    let body: String = serde_json::from_str(refusal.split_once(' ')?.1).ok()?;
+    let problem: serde_json::Value = serde_json::from_str(&body).ok()?;
+    problem["detail"].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_the_authority() {
+        let body = "{\n \"type\": \"urn:ietf:params:acme:error:rateLimited\",\n \"detail\": \"too many\" }";
+        assert_eq!(detail(&format!("429 {body:?}")).as_deref(), Some("too many"));
+        for wrong in ["", "429", "502 \"<html>\"", "400 \"{}\"", "400 {}"] {
+            assert_eq!(detail(wrong), None, "{wrong}");
+        }
+    }
 }

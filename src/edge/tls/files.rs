@@ -40,6 +40,14 @@ impl ResolvesServerCert for Current {
 /// The texts of both files.
 type Pair = (Vec<u8>, Vec<u8>);
 
+/// Reads the certificate once.
+///
+/// # Errors
+/// When it cannot be used.
+pub(super) async fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, String> {
+    certified(&read(cert, key).await?, cert, key)
+}
+
 /// Reads the certificate, and follows its files.
 ///
 /// # Errors

@@ -26,6 +26,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use self::self_signed::certificate as self_signed_certificate;
 use crate::config::{self, TlsMode};
 use crate::dial;
 
@@ -35,6 +36,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES_MAX: usize = 256;
 /// TURN inside TLS (RFC 7443).
 pub(in crate::edge) const ALPN_TURN: &[u8] = b"stun.turn";
+/// By what an authority asks whether a name is ours (RFC 8737 section 3).
+pub(in crate::edge) const ALPN_ACME: &[u8] = b"acme-tls/1";
 const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// Makes TLS of connections. Clones are the same.
@@ -76,11 +79,13 @@ impl Tls {
                 Self::following(cert, key).await?
             }
             TlsMode::SelfSigned => {
-                let (cert, key) = self_signed::files(&data.join("tls"), &settings.names, addresses)?;
+                let (cert, key) = self_signed::files(data, &settings.names, addresses)?;
                 Self::following(cert, key).await?
             }
             TlsMode::Acme => {
-                let (config, task) = acme::start(settings, &data.join("acme"))?;
+                let (cert, key) = self_signed::files(data, &settings.names, addresses)?;
+                let interim = files::load(&cert, &key).await?;
+                let (config, task) = acme::start(settings, &data.join("acme"), interim)?;
                 Self::with(config, Some(task), None)
             }
         };
@@ -102,7 +107,7 @@ impl Tls {
         }
     }
 
-    /// The SHA-256 of the certificate that was there at the start, as browsers show it; None while ACME fetches one.
+    /// The SHA-256 of the certificate that was there at the start, as browsers show it; None where ACME fetches one.
     pub fn fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
     }
@@ -130,6 +135,9 @@ fn server_config(resolver: Arc<dyn ResolvesServerCert>, more: &[&[u8]]) -> Resul
 
 /// The SHA-256 of a certificate, as browsers show it.
 fn fingerprint(key: &CertifiedKey) -> String {
-    let digest = Sha256::digest(key.cert.first().map_or(&[][..], |cert| cert.as_ref()));
-    digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    sha256(key.cert.first().map_or(&[][..], |cert| cert.as_ref()))
+}
+
+fn sha256(certificate: &[u8]) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }

@@ -19,13 +19,20 @@ const RENEWAL: Duration = Duration::from_secs(700 * 24 * 3600);
 /// Clocks differ.
 const BACKDATED: Duration = Duration::from_secs(24 * 3600);
 
-/// The files of certificate and key in `folder`, made now unless they are there. It is for `names`, this machine's name and
-/// its addresses.
+/// Where the certificate is in a data folder.
+pub fn certificate(data: &Path) -> PathBuf {
+    data.join("tls/certificate.pem")
+}
+
+/// The files of certificate and key in the folder `data`, made now unless they are there. It is for `names`, this machine's name
+/// and its addresses.
 ///
 /// # Errors
 /// In words.
-pub(super) fn files(folder: &Path, names: &[String], addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), String> {
-    let (cert, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+pub(super) fn files(data: &Path, names: &[String], addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), String> {
+    let cert = certificate(data);
+    let folder = cert.parent().expect("it is in a folder");
+    let key = cert.with_file_name("key.pem");
     let now = Duration::from_secs(crate::time::unix_seconds());
     let made = |path: &Path| fs::metadata(path)?.modified();
     let age = made(&cert).map(|at| now.saturating_sub(at.duration_since(UNIX_EPOCH).unwrap_or_default()));

@@ -71,8 +71,8 @@ pub(in crate::edge) async fn connect(
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("call.example.org").expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-    let digest = Sha256::digest(&*witness.0.lock().expect("nobody panics with it"));
-    Ok((stream, digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")))
+    let shown = sha256(&witness.0.lock().expect("nobody panics with it"));
+    Ok((stream, shown))
 }
 
 /// TLS with a certificate of its own, in a folder that must be kept.
@@ -219,16 +219,47 @@ async fn what_acme_brought_is_shown_after_a_restart_without_asking_again() {
     kept.store_cert(&settings.names, &settings.acme_directory, text.as_bytes()).await.expect("it can be written");
     let tls = Tls::new(&settings, folder.path(), &[]).await.expect("it can be made").expect("it is on");
     let address = echo(tls).await;
+    let cert = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(cert.as_bytes());
+    let wanted = sha256(&cert.expect("it is PEM"));
     let shown = tokio::time::timeout(Duration::from_secs(5), async {
-        loop {
-            if let Ok((_, shown)) = connect(address, &[]).await {
-                return shown;
-            }
+        while connect(address, &[]).await.expect("it speaks TLS").1 != wanted {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    let shown = shown.await.expect("it is shown");
-    let cert = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(cert.as_bytes());
-    let digest = Sha256::digest(cert.expect("it is PEM"));
-    assert_eq!(shown, digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"));
+    shown.await.expect("it is shown");
+}
+
+#[tokio::test]
+async fn until_acme_brings_one_a_certificate_of_our_own_is_shown() {
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let settings = config::Tls {
+        mode: TlsMode::Acme,
+        names: vec!["call.example.org".into()],
+        acme_directory: "https://127.0.0.1:9/directory".into(),
+        ..config::Tls::default()
+    };
+    let tls = Tls::new(&settings, folder.path(), &[]).await.expect("it can be made").expect("it is on");
+    let address = echo(tls).await;
+    let (mut stream, shown) = connect(address, &[b"http/1.1"]).await.expect("it speaks TLS");
+    assert!(says(&mut stream).await);
+    let own = dial::certificates_of(&self_signed_certificate(folder.path())).expect("it was made");
+    assert_eq!(shown, sha256(&own[0]));
+    assert!(connect(address, &[b"acme-tls/1"]).await.is_err(), "nobody has asked for a proof");
+}
+
+#[tokio::test]
+async fn an_authoritys_root_must_be_a_certificate() {
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let root = folder.path().join("root.pem");
+    let settings = config::Tls {
+        mode: TlsMode::Acme,
+        names: vec!["call.example.org".into()],
+        acme_root: Some(root.clone()),
+        ..config::Tls::default()
+    };
+    let error = async || Tls::new(&settings, folder.path(), &[]).await.expect_err("it is wrong");
+    assert!(error().await.contains("tls.acme_root"));
+    fs::write(&root, "hello").expect("it can be written");
+    let said = error().await;
+    assert!(said.contains("CERTIFICATE") && said.contains("root.pem"), "{said}");
 }

@@ -1,16 +1,22 @@
 //! Who may use a TURN server, without a list of users: the name says until when, the password proves that we made it.
 //!
-//! Owns: names and passwords from a shared secret ("TURN REST API", as other TURN servers know it too), the keys that sign
-//! messages, and nonces that need no memory. Does not know: allocations. Time is an argument.
+//! Owns: names and passwords from a shared secret ("TURN REST API", as other TURN servers know it too), which of them are
+//! for a session and whether that lives, the keys that sign messages, and nonces that need no memory. Does not know:
+//! allocations. Time is an argument.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use parking_lot::Mutex;
 use rtc::crypto::{HashAlgorithm, HmacAlgorithm, RTCCryptoProvider};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
+use crate::time::Timestamp;
 
 /// The realm of our users (RFC 8489 section 14.9).
 pub(super) const REALM: &str = "commingle";
@@ -20,6 +26,11 @@ const NONCE_SECONDS: u64 = 3600;
 const NAME_MAX: usize = 128;
 /// How much of a nonce proves that it is ours, in bytes.
 const NONCE_TAG: usize = 8;
+
+/// What names of sessions begin with, after the expiry.
+const SESSION: &str = "session-";
+/// How long a session's relay stays when it is over: what is on its way, a goodbye, still arrives.
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// The key that signs messages of long-term credentials (RFC 8489 section 9.2.2).
 pub(super) type Key = [u8; 16];
@@ -39,6 +50,26 @@ pub(super) struct Credentials {
     secret: Secret,
     nonce_key: [u8; 32],
     seconds: u64,
+    sessions: Mutex<HashMap<String, Session>>,
+}
+
+/// A session that a name is for.
+struct Session {
+    /// Done when it is over.
+    over: CancellationToken,
+    /// When that was noticed.
+    since: Option<Timestamp>,
+}
+
+/// What somebody of a name may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Come in.
+    Welcome,
+    /// Go on with what there is, for a moment: the session is over.
+    Leaving,
+    /// Nothing: it is too late, or never was.
+    Gone,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -51,22 +82,51 @@ impl Credentials {
     /// Credentials of this secret that are good for `seconds`.
     pub(super) fn new(secret: Secret, seconds: u64) -> Self {
         let crypto = rtc::crypto::default_provider().expect("ring is built in");
-        Self { crypto, secret, nonce_key: rand::random(), seconds }
+        Self { crypto, secret, nonce_key: rand::random(), seconds, sessions: Mutex::default() }
     }
 
     pub(super) fn crypto(&self) -> &dyn RTCCryptoProvider {
         &*self.crypto
     }
 
-    /// New ones, for one joiner; `now` in seconds since 1970.
+    /// New ones, for one session; `now` in seconds since 1970. Another server that knows the secret takes them until they
+    /// expire; we do once we are [told](Self::belongs_to) of the session.
     pub(super) fn make(&self, now: u64) -> Credential {
-        let username = format!("{}:{:016x}", now + self.seconds, rand::random::<u64>());
+        let username = format!("{}:{SESSION}{:016x}", now + self.seconds, rand::random::<u64>());
         let password = self.password(&username);
         Credential { username, password }
     }
 
-    fn password(&self, username: &str) -> String {
+    pub(super) fn password(&self, username: &str) -> String {
         BASE64_STANDARD.encode(self.hmac(HmacAlgorithm::Sha1, self.secret.expose().as_bytes(), &[username.as_bytes()]))
+    }
+
+    /// This name is good until `over`, however long that takes, and no longer.
+    pub(super) fn belongs_to(&self, username: String, over: CancellationToken) {
+        self.sessions.lock().insert(username, Session { over, since: None });
+    }
+
+    /// What somebody of this name may do now; `now` in seconds since 1970. Names that others made by the secret are good until
+    /// they expire.
+    pub(super) fn standing(&self, username: &str, now: u64) -> Standing {
+        let Some((expiry, name)) = parse(username) else { return Standing::Gone };
+        if name.starts_with(SESSION) {
+            return match self.sessions.lock().get(username) {
+                Some(session) if session.over.is_cancelled() => Standing::Leaving,
+                Some(_) => Standing::Welcome,
+                None => Standing::Gone,
+            };
+        }
+        if expiry >= now { Standing::Welcome } else { Standing::Gone }
+    }
+
+    /// Forgets the names whose sessions have been over for [`GRACE`], and tells them.
+    pub(super) fn sweep(&self, at: Timestamp) -> Vec<String> {
+        let mut sessions = self.sessions.lock();
+        let over = sessions.extract_if(|_, session| {
+            session.over.is_cancelled() && at.since(*session.since.get_or_insert(at)) >= GRACE
+        });
+        over.map(|(username, _)| username).collect()
     }
 
     /// The key of this name.
@@ -104,12 +164,13 @@ impl Credentials {
     }
 }
 
-/// Until when a name is good, in seconds since 1970; None when it does not say so.
-pub(super) fn expiry(username: &str) -> Option<u64> {
+/// Until when a name is good, in seconds since 1970, and what stands behind that; None when it does not say so.
+fn parse(username: &str) -> Option<(u64, &str)> {
     if username.len() > NAME_MAX {
         return None;
     }
-    username.split(':').next()?.parse().ok()
+    let (expiry, name) = username.split_once(':').unwrap_or((username, ""));
+    Some((expiry.parse().ok()?, name))
 }
 
 /// The key of long-term credentials.
@@ -140,12 +201,42 @@ mod tests {
     #[test]
     fn a_name_says_until_when_and_is_new_each_time() {
         let (one, two) = (credentials().make(1000), credentials().make(1000));
-        assert_eq!((expiry(&one.username), expiry(&two.username)), (Some(1600), Some(1600)));
-        assert_ne!(one.username, two.username);
-        assert_eq!(expiry("12345"), Some(12345));
-        for wrong in ["", "ann", ":5", "-5:ann", &format!("5:{}", "x".repeat(200))] {
-            assert_eq!(expiry(wrong), None, "{wrong}");
+        for name in [&one.username, &two.username] {
+            assert!(name.starts_with("1600:session-"), "{name}");
         }
+        assert_ne!(one.username, two.username);
+        assert_eq!((parse("12345"), parse("12345:a:b")), (Some((12345, "")), Some((12345, "a:b"))));
+        for wrong in ["", "ann", ":5", "-5:ann", &format!("5:{}", "x".repeat(200))] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+            assert_eq!(credentials().standing(wrong, 0), Standing::Gone, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_somebody_else_is_good_until_it_expires() {
+        let credentials = credentials();
+        assert_eq!(credentials.standing("5000:ann", 5000), Standing::Welcome);
+        assert_eq!(credentials.standing("5000:ann", 5001), Standing::Gone);
+        assert_eq!(credentials.standing("5000", 5000), Standing::Welcome);
+    }
+
+    #[test]
+    fn a_sessions_name_is_good_as_long_as_the_session_lives() {
+        let (credentials, over) = (credentials(), CancellationToken::new());
+        let at = |seconds: u64| Timestamp::from_micros(seconds * 1_000_000);
+        let name = credentials.make(1000).username;
+        assert_eq!(credentials.standing(&name, 1000), Standing::Gone, "nobody has told of its session");
+        credentials.belongs_to(name.clone(), over.clone());
+        assert_eq!(credentials.standing(&name, 1000), Standing::Welcome);
+        assert_eq!(credentials.standing(&name, 1_000_000), Standing::Welcome, "a long call");
+        assert!(credentials.sweep(at(500)).is_empty());
+        over.cancel();
+        assert_eq!(credentials.standing(&name, 1000), Standing::Leaving);
+        assert!(credentials.sweep(at(1000)).is_empty());
+        assert!(credentials.sweep(at(1002)).is_empty());
+        assert_eq!(credentials.sweep(at(1003)), std::slice::from_ref(&name));
+        assert_eq!(credentials.standing(&name, 1000), Standing::Gone);
+        assert!(credentials.sessions.lock().is_empty());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::credentials::{Credential, Credentials};
 use crate::config;
 
@@ -41,9 +43,9 @@ impl IceServers {
         self
     }
 
-    /// The values of `Link` headers, with a credential made for one joiner. `host` is the host that the caller reached us by;
-    /// `now` in seconds since 1970.
-    pub(in crate::edge) fn links(&self, host: Option<&str>, now: u64) -> Vec<String> {
+    /// The values of `Link` headers, with a credential made for one session, whose end `over` is. `host` is the host that the
+    /// caller reached us by; `now` in seconds since 1970.
+    pub(in crate::edge) fn links(&self, host: Option<&str>, now: u64, over: &CancellationToken) -> Vec<String> {
         let ours = self.ip.map(bracketed).or_else(|| host.map(str::to_owned));
         let mut links = Vec::new();
         if let Some(ours) = &ours {
@@ -60,6 +62,9 @@ impl IceServers {
         }
         uris.extend(self.external.iter().cloned());
         let Credential { username, password } = credentials.make(now);
+        if self.turn_port.is_some() {
+            credentials.belongs_to(username.clone(), over.clone());
+        }
         links.extend(uris.into_iter().map(|uri| {
             format!(
                 "<{uri}>; rel=\"ice-server\"; username=\"{username}\"; credential=\"{password}\"; \
@@ -81,6 +86,10 @@ fn bracketed(ip: IpAddr) -> String {
 mod tests {
     use super::*;
 
+    fn told(servers: &IceServers, host: Option<&str>, now: u64) -> Vec<String> {
+        servers.links(host, now, &CancellationToken::new())
+    }
+
     fn uris(links: &[String]) -> Vec<&str> {
         links.iter().map(|link| &link[1..link.find('>').expect("an URI")]).collect()
     }
@@ -88,22 +97,22 @@ mod tests {
     #[test]
     fn the_media_port_is_a_stun_server() {
         let by_host = IceServers::stun(None, 8189);
-        assert_eq!(by_host.links(Some("localhost"), 0), ["<stun:localhost:8189>; rel=\"ice-server\""]);
-        assert_eq!(by_host.links(Some("[::1]"), 0), ["<stun:[::1]:8189>; rel=\"ice-server\""]);
-        assert!(by_host.links(None, 0).is_empty());
+        assert_eq!(told(&by_host, Some("localhost"), 0), ["<stun:localhost:8189>; rel=\"ice-server\""]);
+        assert_eq!(told(&by_host, Some("[::1]"), 0), ["<stun:[::1]:8189>; rel=\"ice-server\""]);
+        assert!(told(&by_host, None, 0).is_empty());
         let by_ip = IceServers::stun(Some("2001:db8::1".parse().expect("an address")), 9);
-        assert_eq!(by_ip.links(Some("x"), 0), ["<stun:[2001:db8::1]:9>; rel=\"ice-server\""]);
+        assert_eq!(told(&by_ip, Some("x"), 0), ["<stun:[2001:db8::1]:9>; rel=\"ice-server\""]);
     }
 
     #[test]
     fn turn_servers_come_with_a_credential_of_the_joiners_own() {
         let turn = config::Turn { external: vec!["turn:t.example.org".into()], ..config::Turn::default() };
         let credentials = Arc::new(Credentials::new("north".to_owned().into(), 60));
-        let servers = IceServers::stun(Some([203, 0, 113, 7].into()), 8189).with_turn(&turn, credentials);
-        let elsewhere = servers.links(None, 100);
+        let servers = IceServers::stun(Some([203, 0, 113, 7].into()), 8189).with_turn(&turn, Arc::clone(&credentials));
+        let elsewhere = told(&servers, None, 100);
         assert_eq!(uris(&elsewhere), ["stun:203.0.113.7:8189", "turn:t.example.org"]);
         let servers = servers.with_ports(3478, vec![443]);
-        let links = servers.links(Some("call.example.org"), 100);
+        let links = told(&servers, Some("call.example.org"), 100);
         assert_eq!(
             uris(&links),
             [
@@ -118,6 +127,6 @@ mod tests {
         for link in &links[1..] {
             assert!(link.contains("; username=\"160:") && link.contains("; credential-type=\"password\""), "{link}");
         }
-        assert_ne!(links[1], servers.links(Some("call.example.org"), 100)[1]);
+        assert_ne!(links[1], told(&servers, Some("call.example.org"), 100)[1]);
     }
 }

@@ -5,7 +5,7 @@
 //! [way](super::udp::Way) like a TCP connection.
 //!
 //! It relays to our own media port only and has no relay sockets: what a client sends is handed to [`Mux`], what a
-//! connection sends back is handed to us. Somebody else's address cannot be reached.
+//! connection sends back is handed to us. Somebody else's address cannot be reached. What a session has here ends with it.
 
 mod credentials;
 mod links;
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,8 +29,8 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use self::credentials::Credentials;
 pub use self::links::IceServers;
@@ -38,13 +38,13 @@ use self::listen::Sockets;
 use self::message::{Method, Writer, kind, write_channel_data};
 use self::server::{Client, Effect, Flow, Limits, Now, Outcome, Path, Server};
 use super::listener;
-use super::rate::caller_of;
+use super::places::{self, Place, Places};
 use super::tcp::{KERNEL_UNSENT, Outbox};
 use super::tls::Tls;
 use super::udp::{Mux, Way};
 use crate::config;
 use crate::metrics::{Counter, Gauge, Metrics};
-use crate::time::{self, Timestamp};
+use crate::time;
 use crate::transport::stun::Class;
 
 /// The usual ports (RFC 8656 section 5).
@@ -52,9 +52,8 @@ const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 /// Longest datagram taken, in bytes.
 const DATAGRAM_MAX: usize = 2048;
-/// TCP and TLS connections of all, and of one address.
-const STREAMS_MAX: usize = 2048;
-const STREAMS_PER_ADDRESS: usize = 256;
+/// The most TCP and TLS connections, in all and until they have an allocation. One address may be a company's.
+const STREAMS: places::Limits = places::Limits { per_address: 256, pending: 512, total: 2048 };
 /// How often what is too old is ended.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often our media addresses are looked up, in sweeps: interfaces come and go.
@@ -76,13 +75,14 @@ struct Shared {
     mux: Arc<Mux>,
     state: Mutex<State>,
     counters: Counters,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 struct State {
     server: Server,
     paths: HashMap<Path, Open>,
-    streams: HashMap<IpAddr, usize>,
+    /// Connections by TCP and TLS, and what ends them.
+    streams: HashMap<u64, CancellationToken>,
     next_stream: u64,
 }
 
@@ -143,15 +143,12 @@ struct Outlet {
     peer: SocketAddr,
     /// The channel that the client has bound; 0 for none.
     channel: AtomicU16,
-    /// When something was last sent, in microseconds of [`Timestamp`].
-    used: AtomicU64,
     sink: Sink,
     counters: Counters,
 }
 
 impl Outlet {
     fn send(&self, datagram: &[u8]) -> bool {
-        self.used.store(time::now().as_micros(), Ordering::Relaxed);
         let wrapped = || match self.channel.load(Ordering::Relaxed) {
             0 => Writer::new(Method::DATA, Class::Indication, rand::random())
                 .address(kind::XOR_PEER_ADDRESS, self.peer)
@@ -187,12 +184,12 @@ pub fn start(
         return Ok((servers, None));
     }
     let secret = settings.secret.clone().unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()).into());
-    let credentials = || Credentials::new(secret.clone(), settings.credential_seconds.into());
-    let servers = servers.with_turn(settings, Arc::new(credentials()));
+    let credentials = Arc::new(Credentials::new(secret, settings.credential_seconds.into()));
+    let servers = servers.with_turn(settings, Arc::clone(&credentials));
     if !settings.enabled {
         return Ok((servers, None));
     }
-    let turn = Turn::bind(config.media.bind, settings, credentials(), mux, tls)?;
+    let turn = Turn::bind(config.media.bind, settings, credentials, mux, tls)?;
     let tls_ports = https_port.or(turn.tls_port).into_iter().collect();
     Ok((servers.with_ports(turn.port, tls_ports), Some(turn)))
 }
@@ -201,7 +198,7 @@ impl Turn {
     fn bind(
         ip: IpAddr,
         settings: &config::Turn,
-        credentials: Credentials,
+        credentials: Arc<Credentials>,
         mux: &Arc<Mux>,
         tls: Option<&Tls>,
     ) -> Result<Self, String> {
@@ -212,6 +209,7 @@ impl Turn {
             per_user: settings.max_per_credential as usize,
             per_address: settings.max_per_address as usize,
         };
+        let counters = Counters::default();
         let shared = Arc::new(Shared {
             mux: Arc::clone(mux),
             state: Mutex::new(State {
@@ -220,8 +218,8 @@ impl Turn {
                 streams: HashMap::new(),
                 next_stream: 0,
             }),
-            counters: Counters::default(),
-            places: Arc::new(Semaphore::new(STREAMS_MAX)),
+            places: Places::new(STREAMS, counters.streams.clone(), counters.streams_refused.clone()),
+            counters,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(sweep(Arc::clone(&shared)));
@@ -243,11 +241,9 @@ impl Turn {
 
     /// Serves a connection that others have accepted to its end.
     pub(in crate::edge) async fn serve<S: AsyncRead + AsyncWrite + Send>(&self, stream: S, peer: SocketAddr) {
-        let Ok(_place) = Arc::clone(&self.shared.places).try_acquire_owned() else {
-            self.shared.counters.streams_refused.inc();
-            return;
-        };
-        stream::serve(&self.shared, stream, peer).await;
+        if let Some(place) = self.shared.places.take(peer.ip()) {
+            stream::serve(&self.shared, stream, peer, place).await;
+        }
     }
 
     /// Lets the metrics read what is counted here.
@@ -349,7 +345,6 @@ impl Shared {
                         client,
                         peer,
                         channel: AtomicU16::new(0),
-                        used: AtomicU64::new(0),
                         sink,
                         counters: self.counters.clone(),
                     });
@@ -365,6 +360,13 @@ impl Shared {
                 Effect::Closed { path } => {
                     state.paths.remove(&path);
                 }
+                Effect::Over { client } => {
+                    if let Flow::Stream(number) = client.flow
+                        && let Some(end) = state.streams.get(&number)
+                    {
+                        end.cancel();
+                    }
+                }
             }
         }
         self.counters.allocations.set(state.server.allocations() as i64);
@@ -372,11 +374,7 @@ impl Shared {
 
     fn sweep(&self) {
         let mut state = self.state.lock();
-        let State { server, paths, .. } = &mut *state;
-        for open in paths.values() {
-            server.used(&open.outlet.client, Timestamp::from_micros(open.outlet.used.load(Ordering::Relaxed)));
-        }
-        server.sweep(time::now());
+        state.server.sweep(time::now());
         self.settle(&mut state, None);
     }
 
@@ -384,32 +382,20 @@ impl Shared {
         self.state.lock().server.has_allocation(client)
     }
 
-    /// A number for a new connection; None when its address has too many.
-    fn stream_opened(&self, ip: IpAddr) -> Option<u64> {
+    /// A number for a new connection, and what is done when it is to end.
+    fn stream_opened(&self) -> (u64, CancellationToken) {
         let mut state = self.state.lock();
-        let count = state.streams.entry(caller_of(ip)).or_default();
-        if *count >= STREAMS_PER_ADDRESS {
-            self.counters.streams_refused.inc();
-            return None;
-        }
-        *count += 1;
-        self.counters.streams.inc();
         state.next_stream += 1;
-        Some(state.next_stream)
+        let (number, end) = (state.next_stream, CancellationToken::new());
+        state.streams.insert(number, end.clone());
+        (number, end)
     }
 
-    fn stream_closed(&self, client: &Client) {
+    fn stream_closed(&self, client: &Client, number: u64) {
         let mut state = self.state.lock();
+        state.streams.remove(&number);
         state.server.closed(client);
         self.settle(&mut state, None);
-        let caller = caller_of(client.address.ip());
-        if let Some(count) = state.streams.get_mut(&caller) {
-            *count -= 1;
-            if *count == 0 {
-                state.streams.remove(&caller);
-            }
-        }
-        self.counters.streams.dec();
     }
 }
 
@@ -451,25 +437,21 @@ async fn receive(shared: Arc<Shared>, port: Arc<Port>) {
 async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<Tls>) {
     loop {
         let (stream, peer) = listener::accept(&listener).await;
-        let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-            shared.counters.streams_refused.inc();
-            continue;
-        };
+        let Some(place) = shared.places.take(peer.ip()) else { continue };
         // Media is sent in pieces as it comes: none waits for the next.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         tokio::spawn(async move {
             match &tls {
-                None => stream::serve(&shared, stream, peer).await,
+                None => stream::serve(&shared, stream, peer, place).await,
                 // Who cannot speak TLS is no affair of ours.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        stream::serve(&shared, stream, peer).await;
+                        stream::serve(&shared, stream, peer, place).await;
                     }
                 }
             }
-            drop(place);
         });
     }
 }

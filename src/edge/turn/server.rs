@@ -14,13 +14,14 @@ mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::answers::{
     BAD_REQUEST, FORBIDDEN, FULL, MISMATCH, Refusal, WRONG_FAMILY, allocated, lifetime, refuse_unknown,
 };
 pub(super) use self::terms::{Client, Counts, Effect, Flow, Limits, Now, Outcome, Path, Reason};
-use super::credentials::{self, Credentials, Key, REALM};
+use super::credentials::{Credentials, Key, REALM, Standing};
 use super::message::{Message, Method, Writer, channel_data, kind};
 use crate::edge::rate::{Rate, caller_of};
 use crate::time::Timestamp;
@@ -30,8 +31,6 @@ use crate::transport::stun::{Class, Transaction};
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// RFC 8656 section 12.
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// An allocation whose credentials are over is refreshed only if our side sent something so recently: then its call goes on.
-const IN_USE: Duration = Duration::from_secs(60);
 /// Media addresses that one allocation may talk to.
 const PEERS_MAX: usize = 16;
 /// The numbers of relayed addresses: the dynamic ports.
@@ -51,8 +50,6 @@ struct Allocation {
     transaction: Transaction,
     relayed: SocketAddr,
     expires: Timestamp,
-    /// When our side last sent something by one of its paths.
-    used: Timestamp,
     permissions: HashMap<IpAddr, Timestamp>,
     peers: HashMap<SocketAddr, Peer>,
 }
@@ -66,7 +63,7 @@ struct Peer {
 
 /// All allocations.
 pub(super) struct Server {
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     limits: Limits,
     media: Vec<SocketAddr>,
     allocations: HashMap<Client, Allocation>,
@@ -82,7 +79,7 @@ pub(super) struct Server {
 
 impl Server {
     /// A server of these users, in front of these media addresses.
-    pub(super) fn new(credentials: Credentials, limits: Limits, media: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(credentials: Arc<Credentials>, limits: Limits, media: Vec<SocketAddr>) -> Self {
         Self {
             credentials,
             limits,
@@ -135,13 +132,6 @@ impl Server {
         self.effects.pop_front()
     }
 
-    /// Our side has sent something to the client by this path.
-    pub(super) fn used(&mut self, client: &Client, at: Timestamp) {
-        if let Some(allocation) = self.allocations.get_mut(client) {
-            allocation.used = allocation.used.max(at);
-        }
-    }
-
     /// The client's connection is over, and so is what it had.
     pub(super) fn closed(&mut self, client: &Client) {
         let Some(allocation) = self.allocations.remove(client) else { return };
@@ -154,8 +144,14 @@ impl Server {
         uncount(&mut self.addresses, &caller_of(client.address.ip()));
     }
 
-    /// Ends what is too old: allocations, permissions, channels.
+    /// Ends what is too old: allocations, permissions, channels; and what belongs to sessions that are over.
     pub(super) fn sweep(&mut self, at: Timestamp) {
+        let users: HashSet<String> = self.credentials.sweep(at).into_iter().collect();
+        let over = self.allocations.iter().filter(|(_, allocation)| users.contains(&allocation.user));
+        for client in over.map(|(client, _)| *client).collect::<Vec<_>>() {
+            self.closed(&client);
+            self.effects.push_back(Effect::Over { client });
+        }
         let over = self.allocations.iter().filter(|(_, allocation)| allocation.expires <= at);
         for client in over.map(|(client, _)| *client).collect::<Vec<_>>() {
             self.closed(&client);
@@ -242,7 +238,10 @@ impl Server {
         if !self.credentials.is_fresh(nonce, client.address.ip(), now.unix) {
             return Err(Refusal(438, "Stale Nonce"));
         }
-        let expiry = credentials::expiry(user).filter(|_| realm == REALM).ok_or(UNAUTHORIZED)?;
+        let standing = self.credentials.standing(user, now.unix);
+        if realm != REALM || standing == Standing::Gone {
+            return Err(UNAUTHORIZED);
+        }
         let allocation = self.allocations.get(&client);
         let known = allocation.filter(|allocation| allocation.user == user);
         let key = known.map_or_else(|| self.credentials.key(user), |allocation| allocation.key);
@@ -252,9 +251,7 @@ impl Server {
         if message.method != Method::ALLOCATE && allocation.is_some() && known.is_none() {
             return Err(Refusal(441, "Wrong Credentials"));
         }
-        // A call outlives the credentials it began with: they are for coming in.
-        let goes_on = known.is_some_and(|allocation| now.at.since(allocation.used) <= IN_USE);
-        if expiry < now.unix && !goes_on {
+        if standing == Standing::Leaving && known.is_none() {
             return Err(UNAUTHORIZED);
         }
         Ok((user.to_owned(), key))
@@ -326,7 +323,6 @@ impl Server {
             transaction: message.transaction,
             relayed: SocketAddr::new(ip, port),
             expires: now.at + lifetime(message),
-            used: now.at,
             permissions: HashMap::new(),
             peers: HashMap::new(),
         };

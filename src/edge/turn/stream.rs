@@ -1,7 +1,7 @@
 //! TURN by TCP and TLS: messages one after the other on a connection (RFC 8656 section 3.1).
 //!
 //! Owns: taking the messages apart, and how long a connection may do nothing. Does not know: what a message means. What waits for
-//! a reader that is too slow is for the [`Outbox`] to say, as with ICE over TCP.
+//! a reader that is too slow is for the [`Outbox`] to say, as with ICE over TCP. It ends with the session it was for.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::message::{Frame, frame};
 use super::server::{Client, Flow};
-use super::{Shared, Sink};
+use super::{Place, Shared, Sink};
 use crate::edge::tcp::Outbox;
 use crate::time;
 
@@ -27,33 +27,46 @@ const IDLE: Duration = Duration::from_secs(15);
 /// How long the far end may take none of what is written.
 const STALL: Duration = Duration::from_secs(15);
 
-/// A connection's place among those that are counted; gives back what it had when it is over.
-struct Place<'a> {
+/// Gives back what a connection had when it is over, however it ends.
+struct Open<'a> {
     shared: &'a Shared,
     client: Client,
+    number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.shared.stream_closed(&self.client);
+        self.shared.stream_closed(&self.client, self.number);
     }
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: &Shared, stream: S, peer: SocketAddr) {
-    let Some(number) = shared.stream_opened(peer.ip()) else { return };
-    let place = Place { shared, client: Client { flow: Flow::Stream(number), address: peer } };
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(
+    shared: &Shared,
+    stream: S,
+    peer: SocketAddr,
+    mut place: Place,
+) {
+    let (number, end) = shared.stream_opened();
+    let open = Open { shared, client: Client { flow: Flow::Stream(number), address: peer }, number };
     let (reader, writer) = tokio::io::split(stream);
     let outbox = Arc::new(Outbox::default());
     let sink = Sink::Stream(Arc::clone(&outbox));
     // How a connection ends is its own affair: both halves end with it.
     tokio::select! {
-        _ = read(shared, place.client, &sink, reader) => {}
+        _ = read(shared, open.client, &sink, reader, &mut place) => {}
         _ = write(writer, &outbox) => {}
+        () = end.cancelled() => {}
     }
 }
 
-async fn read(shared: &Shared, client: Client, sink: &Sink, mut reader: impl AsyncRead + Unpin) -> io::Result<()> {
+async fn read(
+    shared: &Shared,
+    client: Client,
+    sink: &Sink,
+    mut reader: impl AsyncRead + Unpin,
+    place: &mut Place,
+) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(2 * MESSAGE_MAX);
     let mut since = time::now();
     loop {
@@ -62,6 +75,9 @@ async fn read(shared: &Shared, client: Client, sink: &Sink, mut reader: impl Asy
             Frame::Whole(size) if buffer.len() >= size => {
                 shared.received(client, sink, &buffer[..size]);
                 buffer.advance(size);
+                if place.is_pending() && shared.has_allocation(&client) {
+                    place.settle();
+                }
                 continue;
             }
             Frame::Whole(_) | Frame::Incomplete => {}

@@ -23,6 +23,8 @@ struct World {
     mux: Arc<Mux>,
     turn: Turn,
     servers: IceServers,
+    /// Ends the session that all credentials are for.
+    over: CancellationToken,
 }
 
 impl World {
@@ -32,12 +34,12 @@ impl World {
         config.media.bind = Ipv4Addr::LOCALHOST.into();
         (config.turn.port, config.turn.tls_port) = (Some(0), Some(0));
         let (servers, turn) = start(&config, &mux, tls, None).expect("loopback has free ports");
-        Self { mux, turn: turn.expect("it is on"), servers }
+        Self { mux, turn: turn.expect("it is on"), servers, over: CancellationToken::new() }
     }
 
     /// A credential as a joiner gets it.
     fn credential(&self) -> Credential {
-        let links = self.servers.links(Some("localhost"), time::unix_seconds());
+        let links = self.servers.links(Some("localhost"), time::unix_seconds(), &self.over);
         let of = |name: &str| {
             let (_, rest) = links[1].split_once(&format!("; {name}=\"")).expect("it is there");
             rest.split('"').next().expect("it ends").to_owned()
@@ -252,6 +254,23 @@ async fn an_allocation_ends_with_its_connection() {
 }
 
 #[tokio::test]
+async fn what_a_session_has_ends_soon_after_it() {
+    let world = World::new(None).await;
+    let (mut udp, mut tcp) = (world.udp().await, world.tcp().await);
+    udp.allocate().await;
+    tcp.allocate().await;
+    udp.permit(world.mux.local_addr()).await;
+    udp.indicate(world.mux.local_addr(), SRTP).await;
+    let from = time::now();
+    world.over.cancel();
+    assert!(tokio::time::timeout(PATIENCE, tcp.wire.0.read_u8()).await.expect("it is hung up").is_err());
+    let took = time::now().since(from);
+    assert!(took + SWEEP >= credentials::GRACE && took <= credentials::GRACE + 3 * SWEEP, "{took:?}");
+    assert_eq!(world.turn.shared.counters.allocations.get(), 0);
+    assert!(world.turn.shared.state.lock().paths.is_empty());
+}
+
+#[tokio::test]
 async fn who_does_not_speak_turn_is_hung_up_on() {
     let world = World::new(None).await;
     for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 1, 0xff, 0xfc], &[0x16, 3, 1, 2]] {
@@ -266,11 +285,11 @@ async fn who_does_not_speak_turn_is_hung_up_on() {
 async fn one_address_has_a_bounded_number_of_connections() {
     let world = World::new(None).await;
     let mut open = Vec::new();
-    for _ in 0..STREAMS_PER_ADDRESS {
+    for _ in 0..STREAMS.per_address {
         open.push(world.tcp().await);
     }
     let full = async {
-        while world.turn.shared.counters.streams.get() < STREAMS_PER_ADDRESS as i64 {
+        while world.turn.shared.counters.streams.get() < STREAMS.per_address as i64 {
             tokio::task::yield_now().await;
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! Owns: the rule that only STUN names a connection, and that everything else (DTLS, SRTP, RTCP) reaches one only from
 //! an address that connection has validated: by a check signed with its own ICE password, or by a signed answer to a
-//! check it sent there. An address counts only together with how it is reached ([`Via`]). Does not know: sockets, wakers.
+//! check it sent there. An address counts only together with how it is reached ([`Via`]). Does not know: sockets.
 //! Datagrams come in by [`Table::classify`], verdicts leave.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rtc::crypto::RTCCryptoProvider;
+use tokio::sync::Notify;
 
 use super::Key;
 use super::inbox::Inbox;
@@ -79,7 +80,14 @@ pub(super) struct Table {
     by_address: HashMap<(Via, SocketAddr), Key>,
     by_check: HashMap<Transaction, Key>,
     next_way: WayId,
-    ways: HashMap<WayId, Outbound>,
+    ways: HashMap<WayId, Carrier>,
+}
+
+/// A way as its carrier opened it.
+struct Carrier {
+    outbound: Outbound,
+    /// Told when a connection goes that the way led to.
+    left: Arc<Notify>,
 }
 
 impl Table {
@@ -105,11 +113,16 @@ impl Table {
         (self.next, routes)
     }
 
-    /// Adds a way that leads to nobody yet.
-    pub(super) fn open_way(&mut self, outbound: Outbound) -> WayId {
+    /// Adds a way that leads to nobody yet; `left` is told whenever a connection goes that it led to.
+    pub(super) fn open_way(&mut self, outbound: Outbound, left: Arc<Notify>) -> WayId {
         self.next_way += 1;
-        self.ways.insert(self.next_way, outbound);
+        self.ways.insert(self.next_way, Carrier { outbound, left });
         self.next_way
+    }
+
+    /// Whether a way leads to a connection.
+    pub(super) fn leads(&self, way: WayId, remote: SocketAddr) -> bool {
+        self.by_address.contains_key(&(Via::Way(way), remote))
     }
 
     /// Forgets a way, and that its far end was validated by it.
@@ -131,6 +144,11 @@ impl Table {
         }
         for address in &connection.addresses {
             self.by_address.remove(address);
+            if let (Via::Way(way), _) = address
+                && let Some(carrier) = self.ways.get(way)
+            {
+                carrier.left.notify_one();
+            }
         }
         for (transaction, ..) in &connection.checks {
             self.by_check.remove(transaction);
@@ -238,7 +256,7 @@ impl Table {
             Via::Udp => None,
             // One that was closed meanwhile validates nothing any more.
             Via::Way(id) => match self.ways.get(&id) {
-                Some(outbound) => Some(Exit { via, outbound: Arc::clone(outbound) }),
+                Some(carrier) => Some(Exit { via, outbound: Arc::clone(&carrier.outbound) }),
                 None => return,
             },
         };

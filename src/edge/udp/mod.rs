@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
 use rtc::crypto::RTCCryptoProvider;
 use tokio::io::Interest;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use webrtc::runtime::Runtime;
 
@@ -197,8 +197,9 @@ impl Mux {
         outbound: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
     ) -> Way {
         self.stats.ways_opened.fetch_add(1, Ordering::Relaxed);
-        let id = self.table.lock().open_way(Arc::new(outbound));
-        Way { mux: Arc::downgrade(self), id, remote }
+        let left = Arc::new(Notify::new());
+        let id = self.table.lock().open_way(Arc::new(outbound), Arc::clone(&left));
+        Way { mux: Arc::downgrade(self), id, remote, left }
     }
 
     fn close_way(&self, id: WayId, remote: SocketAddr) {

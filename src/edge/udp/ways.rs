@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::Mux;
 
@@ -101,12 +102,23 @@ pub(in crate::edge) struct Way {
     pub(super) mux: Weak<Mux>,
     pub(super) id: WayId,
     pub(super) remote: SocketAddr,
+    pub(super) left: Arc<Notify>,
 }
 
 impl Way {
     /// Takes a datagram that came from the far end; false when it reached no connection.
     pub(in crate::edge) fn received(&self, datagram: &[u8]) -> bool {
         self.mux.upgrade().is_some_and(|mux| mux.receive(Via::Way(self.id), self.remote, None, datagram))
+    }
+
+    /// Waits until a connection is gone that it led to.
+    pub(in crate::edge) async fn left(&self) {
+        self.left.notified().await;
+    }
+
+    /// Whether it leads to a connection now.
+    pub(in crate::edge) fn leads(&self) -> bool {
+        self.mux.upgrade().is_some_and(|mux| mux.table.lock().leads(self.id, self.remote))
     }
 }
 

@@ -1,6 +1,16 @@
 //! Joining, and the session that follows: WHIP and WHEP as their standards want them, and who is not let in.
 
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
 use super::*;
+use crate::transport::framing;
+use crate::transport::stun::Class;
+use crate::transport::stun::tests::signed;
 
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
@@ -33,6 +43,26 @@ async fn a_join_is_answered_with_all_that_whip_wants() {
     assert_eq!(api.send("DELETE", &session, &[("if-match", "\"any\"")], "").await.status, 200);
     api.send("DELETE", &session, &[], "").await.problem(404);
     api.get(&session).await.problem(404);
+}
+
+#[tokio::test]
+async fn a_connection_by_tcp_ends_soon_after_its_session() {
+    let api = Api::new();
+    for direction in ["sendrecv", "recvonly"] {
+        let joined = api.post_offer("/v1/rooms/r/participants", &offer(direction)).await;
+        let field = |name: &str| joined.body.lines().find_map(|line| line.strip_prefix(name)).expect("in the answer");
+        let name = format!("{}:Rst4", field("a=ice-ufrag:"));
+        let mut frame = BytesMut::new();
+        framing::put(&signed(Class::Request, [1; 12], Some(&name), field("a=ice-pwd:")), &mut frame);
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, api.media_port)).await.expect("it listens");
+        stream.write_all(&frame).await.expect("it is open");
+        let answered = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("in time");
+        assert!(answered.expect("it is open") > 0, "its session knows it");
+        assert_eq!(api.send("DELETE", joined.header("location"), &[], "").await.status, 200);
+        let ended =
+            timeout(Duration::from_secs(4), async { while matches!(stream.read(&mut [0; 512]).await, Ok(1..)) {} });
+        ended.await.unwrap_or_else(|_| panic!("{direction}: it is still open"));
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod contract;
 mod corners;
 mod events;
+mod https;
 mod inputs;
 mod joining;
 mod player;
@@ -29,7 +30,7 @@ use crate::edge::peer::PeerConfig;
 use crate::edge::peer::tests::client::{Client, PATIENCE};
 use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use crate::edge::supervise::ProcessCommand;
-use crate::edge::udp::Mux;
+use crate::edge::tcp::{self, TcpCounters};
 use crate::room::document::Role;
 use crate::time;
 
@@ -88,7 +89,8 @@ impl Api {
     fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         change(&mut config);
-        let mux = Mux::bind((Ipv4Addr::LOCALHOST, 0).into(), Vec::new()).expect("loopback has free ports");
+        let mux = tcp::bind((Ipv4Addr::LOCALHOST, 0).into(), Vec::new(), &TcpCounters::default());
+        let mux = mux.expect("loopback has free ports");
         let port = mux.local_addr().port();
         // It reads nothing and says nothing: these tests end before anybody misses it.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };

@@ -65,7 +65,7 @@ pub(in crate::edge::turn) enum Reason {
     NotAllowed,
 }
 
-/// What became of a path.
+/// What became of a path, or of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::edge::turn) enum Effect {
     /// The client at `client` begins to talk to `peer`, and seems to be at `relayed`.
@@ -74,6 +74,8 @@ pub(in crate::edge::turn) enum Effect {
     Channel { path: Path, number: Option<u16> },
     /// It is over.
     Closed { path: Path },
+    /// The session is over that the client's allocation was for, and with it that.
+    Over { client: Client },
 }
 
 /// What the server has counted since the start.

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
-use super::super::credentials::Credential;
+use super::super::credentials::{self, Credential};
 use super::*;
 
 const MEDIA: &str = "203.0.113.7:8189";
@@ -27,7 +28,16 @@ fn client(host: u8, port: u16) -> Client {
 struct World {
     server: Server,
     credential: Credential,
+    /// Ends the session that the credential is for.
+    over: CancellationToken,
     transaction: u8,
+}
+
+/// A credential of a session, and what ends that.
+fn session(credentials: &Credentials) -> (Credential, CancellationToken) {
+    let (credential, over) = (credentials.make(UNIX), CancellationToken::new());
+    credentials.belongs_to(credential.username.clone(), over.clone());
+    (credential, over)
 }
 
 /// What a request was answered with.
@@ -60,14 +70,14 @@ impl World {
     }
 
     fn at(media: &[&str]) -> Self {
-        let credentials = Credentials::new("north".to_owned().into(), 600);
-        let credential = credentials.make(UNIX);
+        let credentials = Arc::new(Credentials::new("north".to_owned().into(), 600));
         let media = media.iter().map(|text| address(text)).collect();
-        Self { server: Server::new(credentials, LIMITS, media), credential, transaction: 0 }
+        let (credential, over) = session(&credentials);
+        Self { server: Server::new(credentials, LIMITS, media), credential, over, transaction: 0 }
     }
 
     fn another_user(&mut self) {
-        self.credential = self.server.credentials.make(UNIX);
+        (self.credential, self.over) = session(&self.server.credentials);
     }
 
     fn key(&self) -> Key {
@@ -177,12 +187,13 @@ fn who_does_not_know_the_password_gets_nothing() {
     let genuine = world.credential.clone();
     world.credential.password.push('x');
     assert_eq!(world.allocate(at(0), ann).code(), 401);
-    world.credential = genuine.clone();
-    world.credential.username = genuine.username.replacen("1000600", "9000600", 1);
+    let password = world.server.credentials.password("1000600:ann");
+    world.credential = Credential { username: "9000600:ann".to_owned(), password };
     assert_eq!(world.allocate(at(0), ann).code(), 401, "the expiry is signed");
-    world.credential = genuine;
-    assert_eq!(world.allocate(at(601), ann).code(), 401, "expired");
+    world.credential = world.server.credentials.make(UNIX);
+    assert_eq!(world.allocate(at(0), ann).code(), 401, "of a session that is nobody's");
     assert_eq!(world.server.counts().unauthorized, 3);
+    world.credential = genuine;
 
     let stale = {
         let nonce = world.server.credentials.nonce([198, 51, 100, 2].into(), UNIX);
@@ -388,16 +399,54 @@ fn an_allocation_lives_as_long_as_it_is_refreshed() {
 }
 
 #[test]
-fn a_call_outlives_the_credentials_it_began_with() {
+fn a_relay_lives_no_shorter_and_no_longer_than_its_session() {
     let mut world = World::new();
-    let (ann, ben) = (client(1, 1), client(1, 2));
-    world.allocate(at(599), ann);
-    world.allocate(at(599), ben);
-    world.server.used(&ann, at(1000).at);
-    assert_eq!(world.request(at(1050), ann, Method::REFRESH, &[], &[]).code(), 0, "media goes by it");
-    assert_eq!(world.permit(at(1050), ann, &[MEDIA]), 0);
-    assert_eq!(world.request(at(1050), ben, Method::REFRESH, &[], &[]).code(), 401, "nothing goes by it");
-    assert_eq!(world.request(at(1061), ann, Method::REFRESH, &[], &[]).code(), 401);
+    let (ann, elsewhere, ben) = (client(1, 1), client(2, 1), client(1, 2));
+    world.allocate(at(0), ann);
+    let two_hours = 7200;
+    for second in (500..two_hours).step_by(500) {
+        assert_eq!(world.request(at(second), ann, Method::REFRESH, &[], &[]).code(), 0, "after {second} s");
+        world.server.sweep(at(second).at);
+    }
+    assert_eq!(world.bind(at(two_hours), ann, 0x4001, MEDIA), 0);
+    let path = world.by_channel(at(two_hours), ann, 0x4001).expect("bound");
+    assert_eq!(world.allocate(at(two_hours), elsewhere).code(), 0, "its client has another network now");
+    let (of_ann, over) = (world.credential.clone(), world.over.clone());
+    world.another_user();
+    assert_eq!(world.allocate(at(two_hours), ben).code(), 0);
+    let of_ben = std::mem::replace(&mut world.credential, of_ann);
+    world.effects();
+
+    over.cancel();
+    assert_eq!(world.allocate(at(two_hours), client(3, 1)).code(), 401, "too late to come in");
+    assert_eq!(world.request(at(two_hours), ann, Method::REFRESH, &[], &[]).code(), 0, "its goodbye is on the way");
+    world.server.sweep(at(two_hours).at);
+    world.server.sweep(at(two_hours + 2).at);
+    assert_eq!((world.by_channel(at(two_hours + 2), ann, 0x4001), world.effects()), (Ok(path), Vec::new()));
+    world.server.sweep(at(two_hours + 3).at);
+    let effects = world.effects();
+    for effect in [Effect::Closed { path }, Effect::Over { client: ann }, Effect::Over { client: elsewhere }] {
+        assert!(effects.contains(&effect), "no {effect:?} in {effects:?}");
+    }
+    assert_eq!(effects.len(), 3);
+    assert_eq!(world.request(at(two_hours + 3), ann, Method::REFRESH, &[], &[]).code(), 401);
+    assert_eq!(world.allocate(at(two_hours + 3), ann).code(), 401);
+
+    world.credential = of_ben;
+    assert_eq!(world.request(at(two_hours + 3), ben, Method::REFRESH, &[], &[]).code(), 0, "another's session");
+    assert_eq!(world.server.allocations(), 1);
+}
+
+#[test]
+fn a_credential_that_is_no_sessions_is_good_until_it_expires() {
+    let mut world = World::new();
+    let username = format!("{}:ann", UNIX + 600);
+    let password = world.server.credentials.password(&username);
+    world.credential = Credential { username, password };
+    let ann = client(1, 1);
+    assert_eq!(world.allocate(at(600), ann).code(), 0);
+    assert_eq!(world.request(at(601), ann, Method::REFRESH, &[], &[]).code(), 401);
+    assert_eq!(world.allocate(at(601), client(1, 2)).code(), 401);
 }
 
 #[test]
@@ -424,6 +473,7 @@ enum Act {
     Send(usize),
     Channel(u16),
     Close,
+    End,
     Wait(u64),
     Junk(Vec<u8>),
 }
@@ -439,6 +489,7 @@ fn act() -> impl Strategy<Value = Act> {
         (0..PEERS.len()).prop_map(Act::Send),
         (0x3ffe_u16..0x4003).prop_map(Act::Channel),
         Just(Act::Close),
+        Just(Act::End),
         (0..400_u64).prop_map(Act::Wait),
         proptest::collection::vec(any::<u8>(), 0..64).prop_map(Act::Junk),
     ]
@@ -459,6 +510,10 @@ proptest! {
                 Act::Send(peer) => { let _ = world.send(now, client, PEERS[peer]); }
                 Act::Channel(number) => { let _ = world.by_channel(now, client, number); }
                 Act::Close => world.server.closed(&client),
+                Act::End => {
+                    world.over.cancel();
+                    world.another_user();
+                }
                 Act::Wait(seconds) => {
                     second += seconds;
                     world.server.sweep(at(second).at);
@@ -473,6 +528,7 @@ proptest! {
                     }
                     Effect::Channel { path, .. } => prop_assert!(open.contains(&path)),
                     Effect::Closed { path } => prop_assert!(open.remove(&path), "closed twice"),
+                    Effect::Over { .. } => {}
                 }
             }
             let server = &world.server;

@@ -164,7 +164,7 @@ fn a_plain_request_is_answered() {
 
 /// A way that takes everything.
 fn way(pair: &mut Pair) -> WayId {
-    pair.table.open_way(Arc::new(|_| true))
+    pair.table.open_way(Arc::new(|_| true), Arc::default())
 }
 
 #[test]
