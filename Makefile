@@ -21,7 +21,9 @@ test: ## install what the tests need, and run all of them, browsers included
 lint: ## format, clippy, dependency rules, layers, the web page's syntax
 	@scripts/setup.sh run
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/webrtchttp/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
+	cd tests/webrtchttp && cargo clippy --locked --target-dir ../../target -- -D warnings
 	scripts/deny.sh
 	cargo test --quiet --test layering
 	scripts/check-js.sh
@@ -32,6 +34,7 @@ bench: ## measure; each benchmark prints its figures as ratios of one run
 
 fmt: ## format all Rust sources
 	cargo fmt
+	cargo fmt --manifest-path tests/webrtchttp/Cargo.toml
 
 ci: ## exactly what CI runs
 	.ci/run

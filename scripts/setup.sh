@@ -21,7 +21,7 @@ run_packages=(
 )
 test_packages=(
     chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 nftables procps espeak-ng coturn pebble
-    nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools
+    nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools gstreamer1.0-nice
     gir1.2-gst-rtsp-server-1.0 python3-gi
 )
 
@@ -102,3 +102,7 @@ if ! done_for "$python_stamp" "$python_digest"; then
     tests/peers/.venv/bin/pip install --quiet --requirement tests/peers/requirements.txt
     echo "$python_digest" >"$python_stamp"
 fi
+
+# GStreamer's WHIP and WHEP elements are no part of the server: a crate of its own, built beside it.
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+(cd tests/webrtchttp && cargo build --locked --quiet --target-dir "$target")

@@ -10,9 +10,11 @@
 // then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
 
 import { Direct } from './direct.js';
-import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, scaleFor, summarise, trickleFragment } from './wire.js';
+import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, scaleFor, sentFrom, summarise, trickleFragment } from './wire.js';
 
-const ICE_RESTART_AFTER = 2000; // ms of silence before an ICE restart
+const ICE_RESTART_AFTER = 1000; // ms of a connection that is silent, before ICE restarts
+const RESTART_ANSWERED = 3000; // ms that the answer to an ICE restart may take: by a network that is gone it never comes
+const RESTARTS_FOR = 20_000; // ms in which ICE restarts are tried: the server keeps a silent session a little longer
 const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
 const RELAY_AFTER = 2000; // ms a connection may take before the server's TURN servers are tried as well
 const CREDENTIALS_FOR = 240_000; // ms that what the server gave for its TURN servers is used again
@@ -126,7 +128,8 @@ export class Session extends EventTarget {
   #everConnected = false;
   #attempt = 0;
   #rejoining = false;
-  #restarting = false;
+  #restarting = null; // the connection whose ICE restarts
+  #carried = false; // the connection was one once
   #timers = { disconnected: 0, connect: 0, relay: 0, events: 0, stats: 0 };
   #wake = () => {};
   #lastStats = null;
@@ -152,7 +155,10 @@ export class Session extends EventTarget {
     });
     const { signal } = this.#gone;
     globalThis.addEventListener?.('pagehide', () => this.leave('page closed'), { signal });
-    globalThis.addEventListener?.('online', () => this.#wake(), { signal });
+    globalThis.addEventListener?.('online', () => this.#networkChanged(), { signal });
+    const network = globalThis.navigator?.connection;
+    let kind = network?.type; // only phones tell it, and of other changes too
+    network?.addEventListener('change', () => network.type !== kind && this.#networkChanged((kind = network.type)), { signal });
     options.signal?.addEventListener('abort', () => this.leave('aborted'), { signal });
   }
 
@@ -374,7 +380,7 @@ export class Session extends EventTarget {
     const relayed = this.#servers.some(isTurn); // it is gathered from the beginning
     const peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceTransportPolicy, iceServers: [...own, ...this.#servers] });
     this.#peer = peer;
-    this.#mayTrickle = this.#gathered = false;
+    this.#mayTrickle = this.#gathered = this.#carried = false;
     this.#candidates = [];
     this.#lastStats = null;
     peer.onicecandidate = ({ candidate }) => peer === this.#peer && this.#gather(candidate);
@@ -511,17 +517,22 @@ export class Session extends EventTarget {
   // Coming back -----------------------------------------------------------------------------------------------------
 
   #peerChanged() {
-    const { connectionState } = this.#peer;
+    const { connectionState, iceConnectionState } = this.#peer;
     clearTimeout(this.#timers.disconnected);
     if (connectionState === 'connected') {
       clearTimeout(this.#timers.connect);
       clearTimeout(this.#timers.relay);
-      this.#everConnected = true;
+      this.#everConnected = this.#carried = true;
       this.#attempt = 0;
       this.#tick();
     }
     if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce('connected'));
-    if (connectionState === 'failed' || connectionState === 'closed') this.#rejoin();
+    if (connectionState === 'failed' && iceConnectionState === 'failed' && this.#carried) {
+      this.#carried = false;
+      this.#restartIce('connected'); // its network is gone: by another one the session goes on
+    } else if (connectionState === 'failed' || connectionState === 'closed') {
+      this.#rejoin();
+    }
     this.#refreshState();
   }
 
@@ -537,36 +548,60 @@ export class Session extends EventTarget {
     this.#emit('state', { state, reason });
   }
 
-  /** Look for another way, unless the connection is in the state `unless` by then. */
-  #restartIce(unless) {
-    return this.#inTurn(() => this.#restartIceNow(unless));
+  /** The network is another one: what connections are bound to may be gone without a word. */
+  #networkChanged() {
+    this.#wake();
+    if (this.#everConnected && this.#mayTrickle) this.#restartIce();
   }
 
-  async #restartIceNow(unless) {
+  /** Look for another way, as often as it takes to reach the server, unless the connection is in the state `unless` by then. */
+  async #restartIce(unless) {
     const peer = this.#peer;
-    if (!peer || this.#restarting || this.#rejoining || peer.connectionState === unless) return;
-    this.#restarting = true;
-    this.#mayTrickle = this.#gathered = false;
-    this.#candidates = [];
-    this.#arm('connect', CONNECT_WITHIN, () => peer.connectionState !== 'connected' && this.#rejoin());
+    if (!peer || this.#restarting === peer || this.#rejoining) return;
+    this.#restarting = peer;
+    const end = performance.now() + RESTARTS_FOR;
     try {
-      await peer.setLocalDescription(await peer.createOffer({ iceRestart: true }));
-      const body = trickleFragment(peer.localDescription.sdp, []);
-      const response = await this.#fetch(this.location, { method: 'PATCH', headers: { 'Content-Type': FRAGMENT, 'If-Match': '*' }, body });
-      if (!response.ok) throw await refusal(response);
-      const fragment = await response.text();
-      if (!iceCredentials(fragment).ufrag) throw new JoinError('No ICE credentials in the answer to an ICE restart.', 502, {});
-      if (peer !== this.#peer) return;
-      this.#answer = restartedAnswer(this.#answer, fragment);
-      this.#etag = response.headers.get('ETag') ?? this.#etag;
-      await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
-      this.#mayTrickle = true;
-      this.#trickle();
+      await this.#inTurn(async () => {
+        while (peer === this.#peer && peer.connectionState !== unless && !(await this.#offerIce(peer))) {
+          if (performance.now() > end) throw new JoinError('The server cannot be reached. Check the network.', 0, {});
+          await this.#pause();
+        }
+      });
     } catch (error) {
       if (peer === this.#peer) this.#rejoin(false, error.retryAfter);
     } finally {
-      this.#restarting = false;
+      if (this.#restarting === peer) this.#restarting = null;
     }
+  }
+
+  /** One try of it; false when the server was not reached, or not in time. */
+  async #offerIce(peer) {
+    this.#mayTrickle = this.#gathered = false;
+    this.#candidates = [];
+    clearTimeout(this.#timers.connect);
+    await peer.setLocalDescription(await peer.createOffer({ iceRestart: true }));
+    const body = trickleFragment(peer.localDescription.sdp, []);
+    const headers = { 'Content-Type': FRAGMENT, 'If-Match': '*' };
+    let response;
+    let fragment;
+    try {
+      response = await this.#fetch(this.location, { method: 'PATCH', headers, body, signal: AbortSignal.timeout(RESTART_ANSWERED) });
+      if (response.ok) fragment = await response.text();
+    } catch {
+      return false;
+    }
+    if (!response.ok) throw await refusal(response);
+    if (!iceCredentials(fragment).ufrag) throw new JoinError('No ICE credentials in the answer to an ICE restart.', 502, {});
+    if (peer !== this.#peer) return true;
+    this.#answer = restartedAnswer(this.#answer, fragment);
+    this.#etag = response.headers.get('ETag') ?? this.#etag;
+    await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
+    this.#mayTrickle = true;
+    this.#attempt = 0;
+    this.#arm('connect', CONNECT_WITHIN, () => peer.connectionState !== 'connected' && this.#rejoin());
+    if (this.#everConnected) this.#openEvents(); // the old socket may hang on a network that is gone
+    this.#trickle();
+    return true;
   }
 
   /** Give this connection up and join again, as often as it takes, unless the server says no. */
@@ -650,6 +685,7 @@ export class Session extends EventTarget {
     const secret = this.location.split('/').pop();
     const url = `${this.#base.replace(/^http/, 'ws')}/v1/rooms/${encodeURIComponent(this.#options.room)}/events?session=${secret}`;
     const socket = new WebSocket(url);
+    this.#socket?.close();
     this.#socket = socket;
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
@@ -828,7 +864,10 @@ export class Session extends EventTarget {
     if (peer !== this.#way) return;
     const before = this.#statsOf === peer ? this.#lastStats : null;
     [this.#lastStats, this.#statsOf] = [now, peer];
-    if (before) this.#emit('stats', summarise(now, before));
+    if (!before) return;
+    const [was, is] = [sentFrom(before), sentFrom(now)];
+    if (was && is && was !== is && this.location) this.#openEvents(); // ICE has changed networks by itself: a socket cannot
+    this.#emit('stats', summarise(now, before));
   }
 
   #arm(name, delay, then) {

@@ -63,6 +63,13 @@ export function restartedAnswer(sdp, fragment) {
   return `${out.join('\r\n')}\r\n`;
 }
 
+/** The address that media leaves from, of a connection's statistics; null where they do not tell. */
+export function sentFrom(stats) {
+  const transport = [...stats.values()].find((s) => s.type === 'transport');
+  const pair = stats.get(transport?.selectedCandidatePairId);
+  return stats.get(pair?.localCandidateId)?.address ?? null;
+}
+
 /** The offer `sdp` in which the section `mid` says that it is a screen (RFC 4796): browsers do not. */
 export function markScreen(sdp, mid) {
   return sdp.replace(new RegExp(`^a=mid:${mid}(?=\\r?$)`, 'm'), '$&\r\na=content:slides');

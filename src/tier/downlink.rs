@@ -48,6 +48,8 @@ const BURSTS_MIN: usize = 4;
 /// A burst measures a link only if what follows its first packet takes this many bits: a single small packet's spacing is
 /// mostly jitter.
 const BURST_BITS: u64 = 3_200;
+/// Where nothing arrives for so long, and then something, the way was gone: what comes then has come by another.
+const GONE: Duration = Duration::from_millis(800);
 /// Fewer packets than this say nothing about losses.
 const PACKETS_MIN: usize = 8;
 /// Spacing below this cannot be told from none (feedback counts in quarters of a millisecond).
@@ -71,6 +73,8 @@ pub struct Downlink {
     /// Least delays by second, newest last: departure's second and the delay in microseconds of two unrelated clocks.
     base: VecDeque<(u64, i64)>,
     burst: Option<Burst>,
+    /// When the latest packet left that arrived.
+    reached: Option<Timestamp>,
     /// The least delay of the packets told of last.
     latest: Option<i64>,
     /// Bits per second of the latest bursts, and when they left.
@@ -90,14 +94,21 @@ struct Burst {
 impl Downlink {
     /// Takes in what one feedback tells.
     pub fn report(&mut self, arrivals: &[Arrival]) {
-        self.latest = arrivals.iter().filter_map(delay).min().or(self.latest);
+        let latest = arrivals.iter().filter_map(delay).min();
         for arrival in arrivals {
+            if arrival.arrival.is_some() {
+                if self.was_gone(arrival.departure) {
+                    *self = Self::default();
+                }
+                self.reached = Some(arrival.departure);
+            }
             self.window.push_back(*arrival);
             if let Some(delay) = delay(arrival) {
                 self.note_delay(arrival.departure, delay);
             }
             self.note_burst(arrival);
         }
+        self.latest = latest.or(self.latest);
         let Some(newest) = self.window.back().map(|arrival| arrival.departure) else { return };
         while self.window.front().is_some_and(|oldest| newest.since(oldest.departure) > WINDOW) {
             self.window.pop_front();
@@ -138,6 +149,12 @@ impl Downlink {
         let mut rates: Vec<u64> = self.rates.iter().map(|(_, rate)| *rate).collect();
         rates.sort_unstable();
         Some(rates[rates.len() / 2])
+    }
+
+    /// Whether nothing arrived of what left in a long time before now. Receivers tell of the latest of what was lost only.
+    fn was_gone(&self, now: Timestamp) -> bool {
+        let lost = self.window.iter().rev().take_while(|packet| packet.arrival.is_none()).count();
+        lost >= PACKETS_MIN && self.reached.is_some_and(|reached| now.since(reached) > GONE)
     }
 
     fn note_delay(&mut self, departure: Timestamp, delay: i64) {
@@ -296,6 +313,25 @@ mod tests {
         assert!((285_000..=315_000).contains(&capacity), "{capacity}");
         assert!(reception.queue_now.is_some_and(|queue| queue < Duration::from_millis(40)), "the first had none");
         assert_eq!(reception.lost, 0.0);
+    }
+
+    #[test]
+    fn what_was_lost_while_there_was_no_way_says_nothing_of_the_next_one() {
+        // Two seconds, and little more than half a one.
+        for (gone, lost) in [(100, 0.0), (30, 0.6)] {
+            let mut downlink = Downlink::default();
+            for second in 1..9 {
+                downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
+            }
+            downlink.report(&carried(2_000_000, 9_000_000, 20_000, 30));
+            let nothing = carried(2_000_000, 9_600_000, 20_000, gone).into_iter();
+            let nothing: Vec<Arrival> = nothing.map(|packet| Arrival { arrival: None, ..packet }).collect();
+            let then = carried(2_000_000, 9_600_000 + 20_000 * gone, 20_000, 10);
+            downlink.report(&[nothing, then].concat());
+            let reception = downlink.reception().expect("ten packets");
+            assert!((reception.lost - lost).abs() < 0.05, "{gone} lost: {reception:?}");
+            assert_eq!(reception.capacity.is_none(), lost == 0.0, "{reception:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
 /// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
 /// Some choose once, and do not notice that a NAT has given them another address.
 pub(crate) const STALE: Duration = Duration::from_secs(6);
+/// Where media comes by another way that has answered, and nothing by the selected one for so long, the other side has changed its
+/// mind: some nominate a way seconds after they have begun to use it.
+const FOLLOWED: Duration = Duration::from_millis(250);
 /// Ways known at a time; a browser has few addresses.
 const WAYS_MAX: usize = 16;
 /// Checks remembered: more than are on their way at once.
@@ -98,6 +101,8 @@ pub(crate) struct Agent {
     consent: Timestamp,
     /// The selected way's last answer, at first the beginning.
     heard: Timestamp,
+    /// The selected way's last media.
+    arrived: Timestamp,
     /// That is too long ago.
     stale: bool,
     tie_breaker: u64,
@@ -123,6 +128,7 @@ impl Agent {
             checks: VecDeque::new(),
             consent: now,
             heard: now,
+            arrived: now,
             stale: false,
             tie_breaker: rand::random(),
         };
@@ -158,6 +164,19 @@ impl Agent {
     /// Whether something signed has come from there: then what else comes from there may be its owner's.
     pub(crate) fn has_validated(&self, from: SocketAddr) -> bool {
         self.selected == Some(from) || self.ways.iter().any(|way| way.to == from && way.validated)
+    }
+
+    /// Something that is no check has come from there.
+    pub(crate) fn arrived(&mut self, now: Timestamp, from: SocketAddr) {
+        if self.selected == Some(from) {
+            self.arrived = now;
+        } else if self.selected.is_some()
+            && self.role == Role::Controlled
+            && now.since(self.arrived) > FOLLOWED
+            && self.ways.iter().any(|way| way.to == from && way.answered)
+        {
+            self.take_alone(from, now);
+        }
     }
 
     /// When [`Agent::poll`] next has something to send.
@@ -227,9 +246,7 @@ impl Agent {
         }
         self.select(now);
         if self.stale && self.role == Role::Controlled && self.selected != Some(from) {
-            // The old one was chosen for good, and is not to be.
-            self.ways.iter_mut().filter(|way| way.to != from).for_each(|way| way.nominated = None);
-            self.take(from, now);
+            self.take_alone(from, now);
         } else if self.selected.is_none_or(|selected| selected == from) {
             (self.heard, self.consent) = (now, now + CONSENT_EVERY);
         }
@@ -312,7 +329,13 @@ impl Agent {
     /// Media goes there from now on.
     fn take(&mut self, to: SocketAddr, now: Timestamp) {
         self.selected = Some(to);
-        (self.heard, self.consent, self.stale) = (now, now + CONSENT_EVERY, false);
+        (self.heard, self.arrived, self.consent, self.stale) = (now, now, now + CONSENT_EVERY, false);
+    }
+
+    /// The same where it was not nominated: the old one was chosen for good, and is not to be.
+    fn take_alone(&mut self, to: SocketAddr, now: Timestamp) {
+        self.ways.iter_mut().filter(|way| way.to != to).for_each(|way| way.nominated = None);
+        self.take(to, now);
     }
 
     fn check(&mut self, to: SocketAddr) -> Option<Vec<u8>> {

@@ -1,7 +1,15 @@
-//! WHIP and WHEP clients of others, as they are on npm: they publish and watch with nothing changed for them.
+//! WHIP and WHEP clients of others, of npm and of GStreamer: they publish and watch with nothing changed for them.
 
-use crate::scenario::{list, number, play};
-use crate::server::Server;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http::get;
+use crate::scenario::{converse, list, number, play, require};
+use crate::server::{Server, Settings};
 use crate::turn;
 
 /// Quietest that a tone of those who speak may be, in dB.
@@ -35,5 +43,65 @@ fn clients_of_others_publish_and_watch() {
     // Some hang up first, by which the session is over already.
     let gone = ["DELETE /v1/sessions/SECRET 200", "DELETE /v1/sessions/SECRET 404"];
     assert_eq!(answered.iter().filter(|line| gone.contains(line)).count(), 4, "{answered:?}");
+    server.stop();
+}
+
+/// The room as it is when it is so, within ten seconds.
+fn room_when(server: &Server, room: &str, so: impl Fn(&Value) -> bool) -> Value {
+    let mut seen = Value::Null;
+    for _ in 0..100 {
+        let reply = get(&format!("{}/v1/rooms/{room}", server.url()));
+        seen = if reply.status == 200 { reply.json() } else { Value::Null };
+        if so(&seen) {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    seen
+}
+
+/// By libnice and webrtcbin: H.264 with port 0 in the bundle to us, whatever whepsrc offers back.
+#[test]
+fn gstreamers_whipsink_publishes_and_whepsrc_watches() {
+    let _turn = turn();
+    let program = Path::new(env!("CARGO_BIN_EXE_commingle")).with_file_name("webrtchttp");
+    require(&program);
+    // With the TURN servers of our links: both read them.
+    let server = Server::start_with(&Settings { turn: true, ..Settings::default() });
+    let url = |door: &str, name: &str| format!("{}/{door}/gstreamer?name={name}", server.url());
+    let (colour, tone) = ([30, 160, 50], "591");
+    let mut command = Command::new(program);
+    command.args([&url("whip", "whipsink"), &url("whep", "whepsrc")]).args(["1ea032", tone, "3"]);
+    let mut met = Value::Null;
+    let seconds = converse(command, "webrtchttp", |what| {
+        let so = |room: &Value| match what {
+            "published" => {
+                room.pointer("/views/0/tiles").is_some_and(|tiles| tiles.as_array().is_some_and(|t| t.len() == 1))
+            }
+            _ => room["participants"].as_array().is_some_and(|people| people.len() == 2),
+        };
+        met = room_when(&server, "gstreamer", so);
+        assert!(so(&met), "{what}: {met}\n{}", server.log());
+        String::new()
+    });
+    println!("webrtchttp: {seconds}");
+    let roles: Vec<_> = list(&met, "/participants").iter().map(|one| (&one["name"], &one["role"])).collect();
+    assert_eq!(roles, [(&json!("whipsink"), &json!("participant")), (&json!("whepsrc"), &json!("viewer"))], "{met}");
+    for second in list(&seconds, "") {
+        assert!(
+            number(second, "/frames") >= 10.0 && number(second, "/places") >= 4.0,
+            "whepsrc sees it stand still: {second}"
+        );
+        assert_eq!((&second["width"], &second["height"]), (&json!(1280), &json!(720)), "{second}");
+        for (channel, expected) in colour.iter().enumerate() {
+            let away = number(second, &format!("/colour/{channel}")) - f64::from(*expected);
+            assert!(away.abs() < 14.0, "whepsrc sees another colour than whipsink's {colour:?}: {second}");
+        }
+        assert!(number(second, "/tone_db") > HEARD_DB, "whepsrc does not hear whipsink: {second}");
+        let beside = number(second, "/tone_db") - number(second, "/beside_db");
+        assert!(beside > 30.0, "whepsrc hears noise: {second}");
+    }
+    let left = room_when(&server, "gstreamer", |room| room["participants"].as_array().is_none_or(Vec::is_empty));
+    assert!(left["participants"].as_array().is_none_or(Vec::is_empty), "both said goodbye: {left}");
     server.stop();
 }

@@ -125,8 +125,10 @@
   /** The kind of our end of the way that a connection's media goes, its address, and of a relay the transport to it. */
   async function wayOf(pc) {
     const stats = await pc.getStats();
-    const transport = [...stats.values()].find(({ type }) => type === 'transport');
-    const pair = stats.get(transport?.selectedCandidatePairId);
+    const all = [...stats.values()];
+    const transport = all.find(({ type }) => type === 'transport');
+    // Firefox tells of no transport, and marks the pair.
+    const pair = stats.get(transport?.selectedCandidatePairId) ?? all.find(({ type, selected }) => type === 'candidate-pair' && selected);
     const ours = stats.get(pair?.localCandidateId);
     return ours ? { kind: ours.candidateType, protocol: ours.relayProtocol ?? ours.protocol, address: ours.address } : null;
   }

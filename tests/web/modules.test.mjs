@@ -37,6 +37,17 @@ test('a fragment has the credentials and each candidate in its section', () => {
   );
 });
 
+test('where media leaves from is told by the selected pair', () => {
+  const stats = new Map([
+    ['t', { id: 't', type: 'transport', selectedCandidatePairId: 'p' }],
+    ['p', { id: 'p', type: 'candidate-pair', localCandidateId: 'l' }],
+    ['l', { id: 'l', type: 'local-candidate', address: '10.0.0.1' }],
+  ]);
+  assert.equal(wire.sentFrom(stats), '10.0.0.1');
+  stats.delete('t'); // as in Firefox
+  assert.equal(wire.sentFrom(stats), null);
+});
+
 test('a screen is marked in its own section only', () => {
   const marked = wire.markScreen(SDP, '1');
   assert.equal(marked, SDP.replace('a=mid:1\r\n', 'a=mid:1\r\na=content:slides\r\n'));

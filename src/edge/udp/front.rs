@@ -158,6 +158,9 @@ impl Front {
             self.checked(now, from, datagram, out);
             return Heard::Taken;
         }
+        if let Some(agent) = &mut self.agent {
+            agent.arrived(now, from);
+        }
         if secure::is_dtls(datagram) && self.flight.heard(datagram) {
             // Whoever repeats itself has not heard our answer, and the crate may have stopped to repeat it; see `Flight`.
             self.repeat(now, out);

@@ -157,6 +157,32 @@ fn consent_that_is_not_answered_is_asked_for_more_often() {
 }
 
 #[test]
+fn who_sends_by_another_way_that_answers_is_followed_once_the_old_one_is_silent() {
+    let (mut bot, mut server) = (bot(&[SERVER]), server());
+    let [first, other, strange] = ["198.51.100.7:9", "198.51.100.8:9", "198.51.100.9:9"];
+    let after = |millis| Timestamp::default() + Duration::from_millis(millis);
+    let (from, to) = (credentials("bot"), credentials("server"));
+    let unchosen =
+        Check { role: Role::Controlling, tie_breaker: 1, priority: 1, nominates: false, from: &from, to: &to };
+    let (_, unchosen) = check::request(&unchosen, &*bot.crypto).expect("can be signed");
+    server.handle(after(0), at(other), &unchosen);
+    for (to, check) in server.poll(after(0)) {
+        let answer = bot.handle(after(0), at(SERVER), &check);
+        answer.and_then(|answer| server.handle(after(0), to, &answer));
+    }
+    talk(after(10), &mut bot, &mut server, first);
+    assert_eq!(server.selected(), Some(at(first)));
+    server.arrived(after(1_000), at(first));
+    server.arrived(after(1_200), at(other));
+    server.arrived(after(1_300), at(strange));
+    assert_eq!(server.selected(), Some(at(first)), "the old one is not silent yet, and a stranger is nobody");
+    server.arrived(after(1_300), at(other));
+    assert_eq!(server.selected(), Some(at(other)));
+    server.handle(after(1_400), at(strange), &unchosen);
+    assert_eq!(server.selected(), Some(at(other)), "what was nominated before is over");
+}
+
+#[test]
 fn who_has_chosen_once_and_gets_another_address_is_followed_when_the_old_one_falls_silent() {
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let mut now = Timestamp::default();

@@ -4,6 +4,7 @@
 mod net;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,13 @@ use crate::turn;
 const FIRST_FRAME_MS: f64 = 5_000.0;
 /// Longest time without a new picture when the client's address changes: until its next check comes from the new one.
 const MOVED_GAP_MS: f64 = 6_000.0;
+
+/// Longest time without a picture when the interface in use goes down and another is up.
+const LOST_GAP_MS: f64 = 8_000.0;
+/// How long a client that changes networks has none.
+const WITHOUT_NETWORK: Duration = Duration::from_millis(700);
+/// Longest time without a picture when it does.
+const SWITCHED_GAP_MS: f64 = 7_500.0;
 
 /// A server in a network, reached at `http`.
 fn server(net: &Net, bind: SocketAddr, arguments: &[&str]) -> Server {
@@ -72,12 +80,50 @@ fn a_client_behind_a_symmetric_nat() {
     behind(&CONE.replace("masquerade", "masquerade fully-random"), "udp");
 }
 
-#[test]
-fn a_client_whose_udp_is_blocked_comes_by_tcp() {
-    let blocked = "add table inet filter
+/// No UDP goes through.
+const BLOCKED: &str = "add table inet filter
 add chain inet filter forward { type filter hook forward priority 0; }
 add rule inet filter forward meta l4proto udp drop";
-    behind(&format!("{CONE}\n{blocked}"), "tcp");
+
+#[test]
+fn a_client_whose_udp_is_blocked_comes_by_tcp() {
+    behind(&format!("{CONE}\n{BLOCKED}"), "tcp");
+}
+
+/// By ICE over TCP, and by TURN over TCP.
+#[test]
+fn firefox_comes_by_tcp_where_udp_is_blocked() {
+    let _turn = turn();
+    let net = Net::ipv4();
+    net.rules(&format!("{CONE}\n{BLOCKED}"));
+    let server = Server::start_with(&Settings {
+        http: Some(Net::http("203.0.113.2")),
+        namespace: Some(net.server.as_str()),
+        arguments: &["--insecure"],
+        turn: true,
+        ..Settings::default()
+    });
+    let measured =
+        play_in(&net.client, &server.url(), "reach_firefox", &[], |what| panic!("nothing is asked for: {what}"));
+    assert_eq!(measured["ready"], true, "not both saw pictures within 20 s: {measured}");
+    for (who, relayed) in [("found", false), ("relayed", true)] {
+        let one = &measured["seen"][who];
+        assert_eq!(
+            (&one["way"]["protocol"], one["way"]["kind"] == "relay"),
+            (&json!("tcp"), relayed),
+            "{who}: {measured}"
+        );
+        let tiles = list(one, "/tiles");
+        assert_eq!(tiles.len(), 2, "{who}: {measured}");
+        for tile in tiles {
+            assert_eq!(tile["seen"], tile["owner"], "{who}: {measured}");
+            assert!(number(tile, "/bars") >= 4.0, "{who} sees it standing still: {measured}");
+        }
+        let first = number(one, "/first_frame_ms");
+        println!("{who}: first picture after {first} ms");
+        assert!(first < FIRST_FRAME_MS, "{who} waited {first} ms for a picture");
+    }
+    server.stop();
 }
 
 #[test]
@@ -143,6 +189,37 @@ fn a_client_whose_address_changes_stays_in_the_call() {
         let gap = number(moved, &format!("/longest_gap_ms/{who}"));
         println!("{who}: no picture for {gap} ms");
         assert!(gap < MOVED_GAP_MS, "{who}: {measured}");
+    }
+    server.stop();
+}
+
+/// Wi-Fi to cellular: the interface in use goes down while another is up, and then that one before the first is back.
+#[test]
+fn a_client_that_changes_networks_stays_in_its_session() {
+    let _turn = turn();
+    let net = Net::two_ways();
+    let server = server(&net, Net::http("203.0.113.2"), &[]);
+    let measured = play_in(&net.client, &server.url(), "roam", &[], |what| {
+        match what {
+            "lose" => net.lose_first(),
+            "switch" => net.switch_to_first(WITHOUT_NETWORK),
+            other => panic!("not asked for: {other}"),
+        }
+        String::new()
+    });
+    assert_eq!(measured["ready"], true, "no pictures within 20 s: {measured}");
+    for (change, limit) in [("lose", LOST_GAP_MS), ("switch", SWITCHED_GAP_MS)] {
+        let seen = &measured[change];
+        assert_eq!(
+            (&seen["again"], &seen["same_session"], &seen["connections"]),
+            (&json!(true), &json!(true), &json!(1))
+        );
+        assert_eq!(seen["told_again"], true, "events stopped: {measured}");
+        for gap in ["picture_gap_ms", "tile_gap_ms"] {
+            let ms = number(seen, &format!("/{gap}"));
+            println!("{change}: {gap} {ms}");
+            assert!(ms < limit, "{change}: {gap}: {measured}");
+        }
     }
     server.stop();
 }

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::server::command_in;
 
@@ -27,6 +29,44 @@ impl Net {
         net.address(&net.server, "s0", "203.0.113.2/24");
         net.ip(&net.client, "route add default via 10.1.0.1");
         net
+    }
+
+    /// As [`Self::ipv4`], and a second network, `c1`, by which the client comes from 203.0.113.3. As on a phone, what is sent from
+    /// an address goes by its network, and all else by the first.
+    pub(crate) fn two_ways() -> Self {
+        let net = Self::ipv4();
+        net.link(&net.client, "c1");
+        net.address(&net.client, "c1", "10.3.0.2/24");
+        net.address(&net.router, "c1", "10.3.0.1/24");
+        net.address(&net.router, "s0", "203.0.113.3/24");
+        net.ip(&net.client, "route add default via 10.3.0.1 metric 600");
+        net.ip(&net.client, "route add default via 10.3.0.1 table 3");
+        net.ip(&net.client, "rule add from 10.3.0.2 lookup 3");
+        net.rules(
+            "add table ip nat
+add chain ip nat post { type nat hook postrouting priority 100; }
+add rule ip nat post oifname s0 ip saddr 10.1.0.0/24 snat to 203.0.113.1
+add rule ip nat post oifname s0 ip saddr 10.3.0.0/24 snat to 203.0.113.3
+add chain ip nat strays { type filter hook forward priority 0; }
+add rule ip nat strays iifname c0 ip saddr != 10.1.0.0/24 drop
+add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
+        );
+        net
+    }
+
+    /// The client loses its first network: the second one is there already.
+    pub(crate) fn lose_first(&self) {
+        self.ip(&self.client, "link set c0 down");
+    }
+
+    /// The client loses its second network, has none for a moment, and then the first again, at another address.
+    pub(crate) fn switch_to_first(&self, moment: Duration) {
+        self.ip(&self.client, "link set c1 down");
+        thread::park_timeout(moment);
+        self.ip(&self.client, "address delete 10.1.0.2/24 dev c0");
+        self.address(&self.client, "c0", "10.1.0.7/24");
+        self.ip(&self.client, "link set c0 up");
+        self.ip(&self.client, "route add default via 10.1.0.1");
     }
 
     /// Client and server in two networks of IPv6, the server at 2001:db8:2::2.
@@ -66,17 +106,20 @@ impl Net {
                 net.set(namespace, &format!("ipv6.conf.default.{what}=0"));
             }
         }
-        for (outer, link) in [(&net.client, "c0"), (&net.server, "s0")] {
-            let pair =
-                ["link", "add", link, "netns", outer, "type", "veth", "peer", "name", link, "netns", &net.router];
-            run(Command::new("ip").args(pair), "");
-            net.ip(outer, &format!("link set {link} up"));
-            net.ip(&net.router, &format!("link set {link} up"));
-        }
+        net.link(&net.client, "c0");
+        net.link(&net.server, "s0");
         for forwarding in ["ipv4.ip_forward=1", "ipv6.conf.all.forwarding=1"] {
             net.set(&net.router, forwarding);
         }
         net
+    }
+
+    /// Joins a namespace to the router, by an interface that has this name in both.
+    fn link(&self, outer: &str, link: &str) {
+        let pair = ["link", "add", link, "netns", outer, "type", "veth", "peer", "name", link, "netns", &self.router];
+        run(Command::new("ip").args(pair), "");
+        self.ip(outer, &format!("link set {link} up"));
+        self.ip(&self.router, &format!("link set {link} up"));
     }
 
     /// Where HTTP of a server at this address is.

@@ -54,3 +54,94 @@ async function visit({ chromium, peoplePage, options, ask }, moves) {
 
 export const reach = (stage) => visit(stage, false);
 export const move = (stage) => visit(stage, true);
+
+/** In Firefox: somebody whose connection finds its way, and somebody who takes a relay by TCP and nothing else. */
+export async function reach_firefox({ firefox, peoplePage, options }) {
+  const page = await peoplePage(await firefox());
+  return page.evaluate(async (o) => {
+    const { Person, look, roomDocument, program, until } = people;
+    const { iceServersOf } = await import('/wire.js');
+    const found = await new Person({ k: 0, room: o.room }).join();
+    const iceServers = iceServersOf(found.links).filter(({ urls }) => /^turn:.*=tcp/.test(urls));
+    const relayed = await new Person({ k: 1, room: o.room, connection: { iceServers, iceTransportPolicy: 'relay' } }).join();
+    const all = { found, relayed };
+    const ready = await until(async () => (
+      program(await roomDocument(o.room)).tiles.length === 2 && Object.values(all).every((p) => p.frames.length > 5)
+    ), 20_000, 100);
+    const view = program(await roomDocument(o.room));
+    const owner = Object.fromEntries(Object.values(all).map((p) => [p.id, p.k]));
+    const each = Object.entries(all).map(async ([name, p]) => [name, {
+      way: await p.way(),
+      first_frame_ms: people.round(p.firstFrame),
+      tiles: (await look(p, view)).map(({ participant, seen, bars }) => ({ owner: owner[participant], seen, bars })),
+      states: p.states,
+    }]);
+    const seen = Object.fromEntries(await Promise.all(each));
+    for (const p of Object.values(all)) await p.leave();
+    return { ready, servers: iceServers.map(({ urls }) => urls), seen };
+  }, options);
+}
+
+/**
+ * Somebody who joins by the client module and goes from network to network: what each change cost, in ms without a new picture,
+ * and without seeing oneself move in it.
+ */
+export async function roam({ chromium, peoplePage, options, ask }) {
+  const page = await peoplePage(await chromium([`--unsafely-treat-insecure-origin-as-secure=${options.url}`]));
+  const joined = await page.evaluate(async (o) => {
+    const { Person, camera, microphone, program, until } = people;
+    await navigator.mediaDevices.getUserMedia({ audio: true });
+    const peers = [];
+    globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+      constructor(...given) {
+        super(...given);
+        peers.push(this);
+      }
+    };
+    const { join } = await import('/commingle.js');
+    const tracks = [camera(0, { width: 320, height: 180, fps: 15 }), await microphone(0)].map(({ track }) => track);
+    const log = [];
+    const note = (what) => log.push(`${Math.round(performance.now())} ${what}`);
+    const session = await join({ room: o.room, name: 'Ann', stream: new MediaStream(tracks) });
+    session.addEventListener('state', ({ detail }) => note(detail.state));
+    session.addEventListener('levels', () => { me.toldAt = performance.now(); });
+    peers[0].addEventListener('iceconnectionstatechange', () => note(`ice ${peers[0].iceConnectionState}`));
+    for (const what of ['online', 'offline']) addEventListener(what, () => note(what));
+    const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, srcObject: session.stream });
+    document.body.append(video);
+    const me = Object.assign(Object.create(Person.prototype), { video, stream: session.stream, frames: [] });
+    const each = (now, frame) => {
+      me.frames.push({ shown: frame.presentationTime, received: frame.receiveTime ?? frame.presentationTime });
+      video.requestVideoFrameCallback(each);
+    };
+    video.requestVideoFrameCallback(each);
+    const ready = await until(() => me.frames.length > 15 && session.view()?.tiles.length === 1, 20_000);
+    if (ready) me.watchTile(session.view().tiles[0], program(session.room).canvas);
+    const first = session.location;
+    globalThis.roamer = {
+      /** Waits until there are pictures again for a second and a half, and tells how long there were none. */
+      after: async (from) => {
+        const lately = (times) => times.filter((t) => t > performance.now() - 1500).length > 15;
+        const again = await until(() => performance.now() > from + 3500 && lately(me.moved), 20_000);
+        const now = performance.now();
+        const toldAgain = await until(() => me.toldAt > now, 3000);
+        return {
+          again, told_again: toldAgain, picture_gap_ms: me.freezes(from, now).max_gap_ms, tile_gap_ms: me.stillness(from, now),
+          same_session: session.location === first, connections: peers.length, way: await people.wayOf(peers.at(-1)),
+          log: log.splice(0).map((line) => line.replace(/^\d+/, (at) => Math.round(at - from))),
+        };
+      },
+      leave: () => session.leave(),
+    };
+    await people.sleep(1000);
+    return { ready, way: await people.wayOf(peers[0]) };
+  }, options);
+  const changes = {};
+  for (const change of joined.ready ? ['lose', 'switch'] : []) {
+    const from = await page.evaluate(() => performance.now());
+    await ask(change);
+    changes[change] = await page.evaluate((since) => roamer.after(since), from);
+  }
+  await page.evaluate(() => roamer.leave());
+  return { ...joined, ...changes };
+}

@@ -223,8 +223,10 @@ impl Connection {
         } else if !self.agent.has_validated(from) {
             self.counters.strange_in.fetch_add(1, Ordering::Relaxed);
         } else if secure::is_dtls(datagram) {
+            self.agent.arrived(moment.now, from);
             self.handshake(moment, datagram, out);
         } else if datagram.get(1).is_some_and(|second| (192..224).contains(second)) {
+            self.agent.arrived(moment.now, from);
             self.rtcp(moment, datagram, out);
         } else {
             self.counters.strange_in.fetch_add(1, Ordering::Relaxed);
