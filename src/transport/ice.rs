@@ -33,8 +33,8 @@ pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
 /// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
 /// Some choose once, and do not notice that a NAT has given them another address.
 pub(crate) const STALE: Duration = Duration::from_secs(6);
-/// Where media comes by another way that has answered, and nothing by the selected one for so long, the other side has changed its
-/// mind: some nominate a way seconds after they have begun to use it.
+/// Where media comes by another way, and nothing by the selected one for so long, the other side has changed its mind: some
+/// nominate a way seconds after they have begun to use it. Whether it is wanted there is asked first.
 const FOLLOWED: Duration = Duration::from_millis(250);
 /// Ways known at a time; a browser has few addresses.
 const WAYS_MAX: usize = 16;
@@ -87,6 +87,8 @@ struct Way {
     answered: bool,
     /// When the controlling side last chose it, and how much it thinks of it.
     nominated: Option<(Timestamp, u32)>,
+    /// Media comes from there, and none by the selected way: it is that one's heir when it answers now.
+    followed: bool,
 }
 
 pub(crate) struct Agent {
@@ -146,7 +148,7 @@ impl Agent {
         (self.local, self.remote) = (local, remote);
         self.ways.retain(|way| Some(way.to) == self.selected);
         for way in &mut self.ways {
-            (way.tries, way.next, way.answered, way.nominated) = (0, now, false, None);
+            (way.tries, way.next, way.answered, way.nominated, way.followed) = (0, now, false, None, false);
         }
         self.checks.clear();
     }
@@ -170,13 +172,19 @@ impl Agent {
     pub(crate) fn arrived(&mut self, now: Timestamp, from: SocketAddr) {
         if self.selected == Some(from) {
             self.arrived = now;
-        } else if self.selected.is_some()
-            && self.role == Role::Controlled
-            && now.since(self.arrived) > FOLLOWED
-            && self.ways.iter().any(|way| way.to == from && way.answered)
+        } else if self.role == Role::Controlled
+            && self.selected.is_some()
+            && self.is_silent(now)
+            && let Some(way) = self.ways.iter_mut().find(|way| way.to == from && way.validated && !way.followed)
         {
-            self.take_alone(from, now);
+            // What it answered long ago tells nothing: addresses can be forged.
+            (way.followed, way.answered, way.tries, way.next) = (true, false, 0, now);
         }
+    }
+
+    /// Whether the selected way brings no media any more.
+    fn is_silent(&self, now: Timestamp) -> bool {
+        now.since(self.arrived) > FOLLOWED
     }
 
     /// When [`Agent::poll`] next has something to send.
@@ -236,16 +244,19 @@ impl Agent {
             return None;
         }
         let first = self.role == Role::Controlling && self.ways.iter().all(|way| way.nominated.is_none());
+        let silent = self.is_silent(now);
+        let mut heir = false;
         if let Some(way) = self.ways.iter_mut().find(|way| way.to == from) {
             way.validated = true;
             way.answered = self.role == Role::Controlled || nominates;
+            heir = std::mem::take(&mut way.followed) && silent;
             if first {
                 // What is nominated is checked once more, at once.
                 (way.nominated, way.tries, way.next) = (Some((now, PRIORITY)), 0, now);
             }
         }
         self.select(now);
-        if self.stale && self.role == Role::Controlled && self.selected != Some(from) {
+        if (self.stale || heir) && self.role == Role::Controlled && self.selected != Some(from) {
             self.take_alone(from, now);
         } else if self.selected.is_none_or(|selected| selected == from) {
             (self.heard, self.consent) = (now, now + CONSENT_EVERY);
@@ -289,7 +300,7 @@ impl Agent {
             Role::Controlled => Role::Controlling,
         };
         for way in &mut self.ways {
-            (way.tries, way.next, way.answered, way.nominated) = (0, now, false, None);
+            (way.tries, way.next, way.answered, way.nominated, way.followed) = (0, now, false, None, false);
         }
         self.checks.clear();
     }
@@ -303,13 +314,21 @@ impl Agent {
             let at = self.ways.iter().position(|way| Some(way.to) != self.selected)?;
             self.ways.remove(at);
         }
-        self.ways.push(Way { to, tries: 0, next: now, validated: false, answered: false, nominated: None });
+        self.ways.push(Way {
+            to,
+            tries: 0,
+            next: now,
+            validated: false,
+            answered: false,
+            nominated: None,
+            followed: false,
+        });
         self.ways.last_mut()
     }
 
     /// Whether a way is still looked for: until one is found, and then only if it is to take that one's place.
     fn is_searched(&self, way: &Way) -> bool {
-        let wanted = !self.is_established() || way.nominated.is_some() || self.stale;
+        let wanted = !self.is_established() || way.nominated.is_some() || way.followed || self.stale;
         !way.answered && way.tries < SEARCH_TRIES && wanted
     }
 

@@ -29,8 +29,10 @@ use crate::edge::fanout::{Contributors, Names};
 const KNOWN_MAX: usize = 20;
 /// Those remembered who have left: the mixer may still send some sound of them.
 const LEFT_MAX: usize = 32;
-/// Names in one packet.
-const NAMES_MAX: usize = 24;
+/// Contributors named behind one report, and reports until one is named again: a thin link has few bits for names.
+const NAMED_AT_ONCE: usize = 4;
+/// See [`NAMED_AT_ONCE`].
+const NAMED_EVERY: u32 = 10;
 
 /// Those who are heard in what one peer gets.
 #[derive(Debug)]
@@ -38,8 +40,10 @@ pub(super) struct Introductions {
     /// What we are called.
     cname: String,
     names: Names,
-    /// In the order they were first heard.
-    known: VecDeque<u32>,
+    /// In the order they were first heard, each with the number of the report that names it next.
+    known: VecDeque<(u32, u32)>,
+    /// Reports so far.
+    reports: u32,
     /// Those who have left, and whether the peer is still to be told.
     left: VecDeque<(u32, bool)>,
 }
@@ -47,26 +51,26 @@ pub(super) struct Introductions {
 impl Introductions {
     /// Of a peer to which we have this name.
     pub(super) fn new(cname: String) -> Self {
-        Self { cname, names: Names::default(), known: VecDeque::new(), left: VecDeque::new() }
+        Self { cname, names: Names::default(), known: VecDeque::new(), reports: 0, left: VecDeque::new() }
     }
 
     /// They are in a packet that is sent.
     pub(super) fn heard(&mut self, heard: &Contributors) {
         for csrc in heard.csrcs() {
-            if self.known.contains(&csrc) || self.left.iter().any(|(left, _)| *left == csrc) {
+            if self.known.iter().any(|(known, _)| *known == csrc) || self.left.iter().any(|(left, _)| *left == csrc) {
                 continue;
             }
             if self.known.len() == KNOWN_MAX {
                 self.known.pop_front();
             }
-            self.known.push_back(csrc);
+            self.known.push_back((csrc, self.reports));
             self.names = heard.names().clone();
         }
     }
 
     /// A contributor has left; whether the peer is to be told, for it has heard it.
     pub(super) fn left(&mut self, csrc: u32) -> bool {
-        let at = self.known.iter().position(|known| *known == csrc);
+        let at = self.known.iter().position(|(known, _)| *known == csrc);
         at.map(|at| self.known.remove(at));
         if self.left.len() == LEFT_MAX {
             self.left.pop_front();
@@ -75,21 +79,28 @@ impl Introductions {
         at.is_some()
     }
 
-    /// What follows a report on these streams of ours: our name, and where they are `mixed`, the names of those who are heard
-    /// in them, and goodbyes of those who have left since the report before.
+    /// What follows a report on these streams of ours: our name, and where they are `mixed`, in turn the names of those who are
+    /// heard in them, and goodbyes of those who have left since the report before.
     pub(super) fn behind(&mut self, streams: &[u32], mixed: bool) -> Vec<Box<dyn rtcp::Packet>> {
         let chunk = |source: u32, name: String| SourceDescriptionChunk {
             source,
             items: vec![SourceDescriptionItem { sdes_type: SdesType::SdesCname, text: name.into() }],
         };
         let ours = streams.iter().map(|ssrc| chunk(*ssrc, self.cname.clone()));
-        let mut gone = Vec::new();
+        let (mut gone, mut named) = (Vec::new(), Vec::new());
         if mixed {
+            let now = self.reports;
+            let due = self.known.iter_mut().filter(|(_, next)| *next <= now).take(NAMED_AT_ONCE);
+            named.extend(due.map(|(csrc, next)| {
+                *next = now + NAMED_EVERY;
+                *csrc
+            }));
+            self.reports += 1;
             gone.extend(self.left.iter().filter(|(_, untold)| *untold).map(|(csrc, _)| *csrc));
             self.left.iter_mut().for_each(|(_, untold)| *untold = false);
         }
-        let theirs = gone.iter().chain(self.known.iter().filter(|_| mixed));
-        let chunks = ours.chain(theirs.map(|csrc| chunk(*csrc, self.names.of(*csrc)))).take(NAMES_MAX).collect();
+        let theirs = gone.iter().chain(&named).map(|csrc| chunk(*csrc, self.names.of(*csrc)));
+        let chunks = ours.chain(theirs).collect();
         let mut packets: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(SourceDescription { chunks })];
         if !gone.is_empty() {
             packets.push(Box::new(Goodbye { sources: gone, ..Goodbye::default() }));
@@ -99,7 +110,10 @@ impl Introductions {
 
     /// The end of these streams of ours, and so of all who are heard in them (RFC 3550 section 7.1).
     pub(super) fn goodbye(&self, streams: &[u32]) -> Goodbye {
-        Goodbye { sources: streams.iter().chain(&self.known).copied().collect(), ..Goodbye::default() }
+        Goodbye {
+            sources: streams.iter().copied().chain(self.known.iter().map(|(csrc, _)| *csrc)).collect(),
+            ..Goodbye::default()
+        }
     }
 }
 
@@ -121,16 +135,16 @@ impl Introducer {
     fn introduce(&self, packets: &mut Vec<Box<dyn rtcp::Packet>>) {
         let Some(first) = packets.first_mut() else { return };
         let any = first.as_any();
-        let stream = if let Some(report) = any.downcast_ref::<SenderReport>() {
-            report.ssrc
+        let (stream, mixed) = if let Some(report) = any.downcast_ref::<SenderReport>() {
+            (report.ssrc, report.ssrc == self.ssrcs.audio)
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
             *first = Box::new(ReceiverReport { ssrc: self.ssrcs.audio, ..report.clone() });
-            self.ssrcs.audio
+            (self.ssrcs.audio, false)
         } else {
             return;
         };
         // A goodbye of ours comes last.
-        let behind = self.introductions.lock().behind(&[stream], stream == self.ssrcs.audio);
+        let behind = self.introductions.lock().behind(&[stream], mixed);
         packets.splice(1..1, behind);
     }
 }
@@ -230,7 +244,7 @@ mod tests {
         // What the mixer had of it already.
         introductions.heard(&heard(&[3, 7], &room));
         let (names, gone) = told(&introductions.behind(&OURS, true));
-        assert_eq!((gone, names.contains_key(&3), names.contains_key(&7)), (Vec::new(), false, true));
+        assert_eq!((gone, names.contains_key(&3)), (Vec::new(), false));
         assert_eq!(introductions.goodbye(&OURS).sources, [OURS[0], OURS[1], 7], "all end with us");
     }
 
@@ -252,7 +266,19 @@ mod tests {
         assert!(bytes.len() <= 1_200, "{} bytes", bytes.len());
         let read = rtcp::packet::unmarshal(&mut bytes.freeze()).expect("RTCP");
         let (names, gone) = told(&read);
-        assert_eq!((names.len(), gone.len()), (2 + KNOWN_MAX, 10 + 2 + 10));
+        assert_eq!((names.len(), gone.len()), (2 + 10 + NAMED_AT_ONCE, 10 + 2 + 10));
+    }
+
+    #[test]
+    fn names_come_a_few_at_a_time_and_again_after_a_while() {
+        let room = Names::random();
+        let mut introductions = Introductions::new("we".into());
+        introductions.heard(&heard(&[1, 2, 3, 4, 5, 6], &room));
+        let mut named =
+            || told(&introductions.behind(&OURS, true)).0.into_keys().filter(|n| *n < 10).collect::<Vec<_>>();
+        assert_eq!((named(), named(), named()), (vec![1, 2, 3, 4], vec![5, 6], vec![]));
+        let later: Vec<_> = (0..9).map(|_| named()).collect();
+        assert_eq!(later.concat(), [1, 2, 3, 4, 5, 6], "{later:?}");
     }
 
     #[test]
@@ -271,7 +297,7 @@ mod tests {
         assert_eq!(introduced(sender(OURS[0])), (2, vec![3, OURS[0]], None));
         assert_eq!(introduced(sender(OURS[1])), (2, vec![OURS[1]], None));
         let receiver = Box::new(ReceiverReport { ssrc: 77, ..ReceiverReport::default() });
-        assert_eq!(introduced(receiver), (2, vec![3, OURS[0]], Some(OURS[0])));
+        assert_eq!(introduced(receiver), (2, vec![OURS[0]], Some(OURS[0])));
         let alone = rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication::default();
         assert_eq!(introduced(Box::new(alone)), (1, Vec::new(), None));
     }

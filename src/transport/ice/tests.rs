@@ -161,24 +161,32 @@ fn who_sends_by_another_way_that_answers_is_followed_once_the_old_one_is_silent(
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let [first, other, strange] = ["198.51.100.7:9", "198.51.100.8:9", "198.51.100.9:9"];
     let after = |millis| Timestamp::default() + Duration::from_millis(millis);
+    talk(after(10), &mut bot, &mut server, first);
+    assert_eq!(server.selected(), Some(at(first)));
     let (from, to) = (credentials("bot"), credentials("server"));
     let unchosen =
         Check { role: Role::Controlling, tie_breaker: 1, priority: 1, nominates: false, from: &from, to: &to };
     let (_, unchosen) = check::request(&unchosen, &*bot.crypto).expect("can be signed");
-    server.handle(after(0), at(other), &unchosen);
-    for (to, check) in server.poll(after(0)) {
-        let answer = bot.handle(after(0), at(SERVER), &check);
-        answer.and_then(|answer| server.handle(after(0), to, &answer));
-    }
-    talk(after(10), &mut bot, &mut server, first);
-    assert_eq!(server.selected(), Some(at(first)));
+    server.handle(after(20), at(other), &unchosen);
     server.arrived(after(1_000), at(first));
-    server.arrived(after(1_200), at(other));
-    server.arrived(after(1_300), at(strange));
-    assert_eq!(server.selected(), Some(at(first)), "the old one is not silent yet, and a stranger is nobody");
-    server.arrived(after(1_300), at(other));
+    let asked = |server: &mut Agent, millis, from: &str| {
+        server.arrived(after(millis), at(from));
+        server.poll(after(millis)).into_iter().find(|(to, _)| *to == at(from))
+    };
+    assert!(asked(&mut server, 1_200, other).is_none(), "the old one is not silent yet");
+    assert!(asked(&mut server, 1_300, strange).is_none(), "a stranger is nobody");
+    let (_, check) = asked(&mut server, 1_300, other).expect("whether it is wanted there");
+    assert_eq!(server.selected(), Some(at(first)), "it has not answered");
+    let answer = bot.handle(after(1_310), at(SERVER), &check).expect("one of ours");
+    server.arrived(after(1_305), at(first));
+    server.handle(after(1_310), at(other), &answer);
+    assert_eq!(server.selected(), Some(at(first)), "the old one is back");
+    let (_, check) = asked(&mut server, 1_600, other).expect("again");
+    assert!(server.deadline() > after(1_600), "it waits for the answer");
+    let answer = bot.handle(after(1_610), at(SERVER), &check).expect("one of ours");
+    server.handle(after(1_610), at(other), &answer);
     assert_eq!(server.selected(), Some(at(other)));
-    server.handle(after(1_400), at(strange), &unchosen);
+    server.handle(after(1_700), at(strange), &unchosen);
     assert_eq!(server.selected(), Some(at(other)), "what was nominated before is over");
 }
 
