@@ -50,6 +50,8 @@ const BURSTS_MIN: usize = 4;
 const BURST_BITS: u64 = 3_200;
 /// Where nothing arrives for so long, and then something, the way was gone: what comes then has come by another.
 const GONE: Duration = Duration::from_millis(800);
+/// What left so shortly after that, or before, and was lost, was still sent by the old way: it says nothing of the new one.
+const SETTLES: Duration = Duration::from_millis(500);
 /// Fewer packets than this say nothing about losses.
 const PACKETS_MIN: usize = 8;
 /// Spacing below this cannot be told from none (feedback counts in quarters of a millisecond).
@@ -75,6 +77,8 @@ pub struct Downlink {
     burst: Option<Burst>,
     /// When the latest packet left that arrived.
     reached: Option<Timestamp>,
+    /// What left before and was lost does not count.
+    settles: Option<Timestamp>,
     /// The least delay of the packets told of last.
     latest: Option<i64>,
     /// Bits per second of the latest bursts, and when they left.
@@ -98,9 +102,11 @@ impl Downlink {
         for arrival in arrivals {
             if arrival.arrival.is_some() {
                 if self.was_gone(arrival.departure) {
-                    *self = Self::default();
+                    *self = Self { settles: Some(arrival.departure + SETTLES), ..Self::default() };
                 }
                 self.reached = Some(arrival.departure);
+            } else if self.settles.is_some_and(|settles| arrival.departure < settles) {
+                continue;
             }
             self.window.push_back(*arrival);
             if let Some(delay) = delay(arrival) {
@@ -328,6 +334,11 @@ mod tests {
             let nothing: Vec<Arrival> = nothing.map(|packet| Arrival { arrival: None, ..packet }).collect();
             let then = carried(2_000_000, 9_600_000 + 20_000 * gone, 20_000, 10);
             downlink.report(&[nothing, then].concat());
+            let late = carried(2_000_000, 9_800_000 + 20_000 * gone, 1_000, 30).into_iter();
+            let late: Vec<Arrival> = late.map(|packet| Arrival { arrival: None, ..packet }).collect();
+            if lost == 0.0 {
+                downlink.report(&late);
+            }
             let reception = downlink.reception().expect("ten packets");
             assert!((reception.lost - lost).abs() < 0.05, "{gone} lost: {reception:?}");
             assert_eq!(reception.capacity.is_none(), lost == 0.0, "{reception:?}");
