@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::relay::{Conditions, Counts, Relay};
 use crate::scenario::{list, number, play, play_with};
 use crate::server::{Server, commingle};
-use crate::turn;
+use crate::{patiently, turn};
 
 /// Participants beside the one on the thin link.
 const BOTS: usize = 8;
@@ -62,17 +62,6 @@ fn told(before: Counts, now: Counts) -> Value {
         "lost": now.lost - before.lost,
         "overflowed": now.overflowed - before.overflowed,
     })
-}
-
-/// Plays a call up to three times and takes the first in which all is well: see `rooms::grid`.
-fn patiently(call: impl Fn() + std::panic::RefUnwindSafe) {
-    let _turn = turn();
-    for _ in 0..2 {
-        if std::panic::catch_unwind(&call).is_ok() {
-            return;
-        }
-    }
-    call();
 }
 
 #[test]

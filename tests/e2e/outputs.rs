@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{counted, get, request};
+use crate::patiently;
 use crate::scenario::{list, number, pictures, play_with};
 use crate::server::{Server, Settings};
-use crate::turn;
 
 /// How far apart flash and beep of one clap may be, in seconds (ITU-R BT.1359: not noticed).
 const APART: f64 = 0.045;
@@ -189,7 +189,10 @@ fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
 
 #[test]
 fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
-    let _turn = turn();
+    patiently(clap);
+}
+
+fn clap() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     let server = Server::start_with(&Settings {
         arguments: &["--set", "outputs.allow_private=true"],
@@ -303,7 +306,10 @@ fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
 
 #[test]
 fn hls_is_played_by_a_page_close_behind_the_call_and_after_its_process_was_killed() {
-    let _turn = turn();
+    patiently(hls);
+}
+
+fn hls() {
     let server = Server::start();
     let measured = play_with(&server.url(), "hls", &["--room", "clap", "--seconds", "8"], |what| {
         match what {

@@ -21,9 +21,7 @@ export async function inputs({ page: open, options, ask, keep }) {
     const owner = Object.fromEntries(document.inputs.map((input) => [input.participant, Number(input.name.at(-1))]));
     owner[person.id] = 0;
     // A page beside five decoders and encoders looks seldom: long enough for a few different places of each bar.
-    const [tiles, sound] = await Promise.all([
-      look(person, program(document), 6000), listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
-    ]);
+    const tiles = await look(person, program(document), 6000);
     // The page's own camera is no input: it may stand still while the page is busy looking.
     const theirs = tiles.filter((t) => owner[t.participant] !== 0);
     const easel = Object.assign(globalThis.document.createElement('canvas'), { width: person.video.videoWidth, height: person.video.videoHeight });
@@ -35,7 +33,7 @@ export async function inputs({ page: open, options, ask, keep }) {
       tiles,
       wrong_tiles: theirs.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
       still_tiles: theirs.filter((t) => t.bars < 4),
-      sound,
+      sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
       picture: easel.toDataURL('image/png'),
     };
   }, { room: options.room });
