@@ -14,7 +14,7 @@ use crate::http::request;
 use crate::rooms::assert_hears;
 use crate::scenario::{list, play_with};
 use crate::server::{Server, Settings, commingle};
-use crate::{patiently, turn};
+use crate::turn;
 
 /// Colours and tones of `people.js`.
 const COLOURS: [&str; 5] = ["", "0x1EA032", "0x283CD2", "0xDCC828", "0xBE28BE"];
@@ -95,10 +95,7 @@ fn add(server: &Server, room: &str, body: &Value) -> Value {
 
 #[test]
 fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
-    patiently(everything);
-}
-
-fn everything() {
+    let _turn = turn();
     let (rtmp, srt) = (tcp_port(), UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port").port());
     let port = rtmp.to_string();
     let server = Server::start_with(&Settings {

@@ -203,16 +203,20 @@ async fn who_says_nothing_is_not_waited_for_by_others() {
     served.await.expect("those who are gone take no place");
 }
 
+/// By an authority that is not there: nothing is fetched.
+fn by_acme() -> config::Tls {
+    config::Tls {
+        mode: TlsMode::Acme,
+        names: vec!["call.example.org".into()],
+        acme_directory: "https://127.0.0.1:9/directory".into(),
+        ..config::Tls::default()
+    }
+}
+
 #[tokio::test]
 async fn what_acme_brought_is_shown_after_a_restart_without_asking_again() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
-    let settings = config::Tls {
-        mode: TlsMode::Acme,
-        names: vec!["call.example.org".into()],
-        // Nobody is there: nothing is fetched in this test.
-        acme_directory: "https://127.0.0.1:9/directory".into(),
-        ..config::Tls::default()
-    };
+    let settings = by_acme();
     let (cert, key) = pair("call.example.org");
     let kept = DirCache::new(folder.path().join("acme"));
     let text = format!("{key}\n{cert}");
@@ -232,12 +236,7 @@ async fn what_acme_brought_is_shown_after_a_restart_without_asking_again() {
 #[tokio::test]
 async fn until_acme_brings_one_a_certificate_of_our_own_is_shown() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
-    let settings = config::Tls {
-        mode: TlsMode::Acme,
-        names: vec!["call.example.org".into()],
-        acme_directory: "https://127.0.0.1:9/directory".into(),
-        ..config::Tls::default()
-    };
+    let settings = by_acme();
     let tls = Tls::new(&settings, folder.path(), &[]).await.expect("it can be made").expect("it is on");
     let address = echo(tls).await;
     let (mut stream, shown) = connect(address, &[b"http/1.1"]).await.expect("it speaks TLS");
@@ -251,12 +250,7 @@ async fn until_acme_brings_one_a_certificate_of_our_own_is_shown() {
 async fn an_authoritys_root_must_be_a_certificate() {
     let folder = tempfile::tempdir().expect("the temporary folder can be written");
     let root = folder.path().join("root.pem");
-    let settings = config::Tls {
-        mode: TlsMode::Acme,
-        names: vec!["call.example.org".into()],
-        acme_root: Some(root.clone()),
-        ..config::Tls::default()
-    };
+    let settings = config::Tls { acme_root: Some(root.clone()), ..by_acme() };
     let error = async || Tls::new(&settings, folder.path(), &[]).await.expect_err("it is wrong");
     assert!(error().await.contains("tls.acme_root"));
     fs::write(&root, "hello").expect("it can be written");

@@ -19,11 +19,11 @@ const FIRST_FRAME_MS: f64 = 5_000.0;
 const MOVED_GAP_MS: f64 = 6_000.0;
 
 /// Longest time without a picture when the interface in use goes down and another is up.
-const LOST_GAP_MS: f64 = 8_000.0;
+const LOST_GAP_MS: f64 = 6_000.0;
 /// How long a client that changes networks has none.
 const WITHOUT_NETWORK: Duration = Duration::from_millis(700);
 /// Longest time without a picture when it does.
-const SWITCHED_GAP_MS: f64 = 7_500.0;
+const SWITCHED_GAP_MS: f64 = 6_000.0;
 
 /// A server in a network, reached at `http`.
 fn server(net: &Net, bind: SocketAddr, arguments: &[&str]) -> Server {
