@@ -96,12 +96,15 @@ struct Burst {
 }
 
 impl Downlink {
-    /// Takes in what one feedback tells.
-    pub fn report(&mut self, arrivals: &[Arrival]) {
+    /// Takes in what one feedback tells; whether the way is back, after it was gone for so long that what was sent meanwhile is
+    /// of no use any more.
+    pub fn report(&mut self, arrivals: &[Arrival]) -> bool {
+        let mut is_back = false;
         let latest = arrivals.iter().filter_map(delay).min();
         for arrival in arrivals {
             if arrival.arrival.is_some() {
                 if self.was_gone(arrival.departure) {
+                    is_back = true;
                     *self = Self { settles: Some(arrival.departure + SETTLES), ..Self::default() };
                 }
                 self.reached = Some(arrival.departure);
@@ -115,7 +118,7 @@ impl Downlink {
             self.note_burst(arrival);
         }
         self.latest = latest.or(self.latest);
-        let Some(newest) = self.window.back().map(|arrival| arrival.departure) else { return };
+        let Some(newest) = self.window.back().map(|arrival| arrival.departure) else { return is_back };
         while self.window.front().is_some_and(|oldest| newest.since(oldest.departure) > WINDOW) {
             self.window.pop_front();
         }
@@ -128,6 +131,7 @@ impl Downlink {
             self.rates.clear();
             self.rates.extend(std::iter::repeat_n((newest, rate), BURSTS_MIN));
         }
+        is_back
     }
 
     /// What can be said now.
@@ -333,11 +337,11 @@ mod tests {
             let nothing = carried(2_000_000, 9_600_000, 20_000, gone).into_iter();
             let nothing: Vec<Arrival> = nothing.map(|packet| Arrival { arrival: None, ..packet }).collect();
             let then = carried(2_000_000, 9_600_000 + 20_000 * gone, 20_000, 10);
-            downlink.report(&[nothing, then].concat());
+            assert_eq!(downlink.report(&[nothing, then].concat()), lost == 0.0, "{gone} lost");
             let late = carried(2_000_000, 9_800_000 + 20_000 * gone, 1_000, 30).into_iter();
             let late: Vec<Arrival> = late.map(|packet| Arrival { arrival: None, ..packet }).collect();
             if lost == 0.0 {
-                downlink.report(&late);
+                assert!(!downlink.report(&late), "told once");
             }
             let reception = downlink.reception().expect("ten packets");
             assert!((reception.lost - lost).abs() < 0.05, "{gone} lost: {reception:?}");

@@ -1,14 +1,16 @@
 //! How what we send arrives, packet by packet, by the peer's transport-wide feedback.
 //!
 //! Owns: [`Arrivals`], which stands where the crate's congestion control wants an estimator, and hands everything to
-//! [`Downlink`]. Does not know: tiers. The crate's own estimator (GCC) is not used: it grows by eight percent a second whether
+//! [`Downlink`]; a way that is back after it was gone begins with a keyframe. Does not know: tiers. The crate's own estimator (GCC) is not used: it grows by eight percent a second whether
 //! or not the link is tried, so from 80 kbit/s to 1.5 Mbit/s it takes 38 s, and it cannot say what a link would carry.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rtc::interceptor::{BandwidthEstimator, PacketReport};
 use tokio::sync::watch;
 
+use super::tap::Seen;
 use crate::tier::{Arrival, Downlink, Reception};
 use crate::time::Timestamp;
 
@@ -21,13 +23,14 @@ pub(super) struct Arrivals {
     /// Departures count from here: only differences between them mean something.
     zero: Option<Instant>,
     latest: watch::Sender<Option<Reception>>,
+    seen: Arc<Seen>,
 }
 
 impl Arrivals {
     /// An estimator, and where its latest finding can be read.
-    pub(super) fn new() -> (Self, watch::Receiver<Option<Reception>>) {
+    pub(super) fn new(seen: Arc<Seen>) -> (Self, watch::Receiver<Option<Reception>>) {
         let (latest, reader) = watch::channel(None);
-        (Self { downlink: Downlink::default(), zero: None, latest }, reader)
+        (Self { downlink: Downlink::default(), zero: None, latest, seen }, reader)
     }
 }
 
@@ -48,7 +51,10 @@ impl BandwidthEstimator for Arrivals {
                 size: report.size + AROUND,
             })
             .collect();
-        self.downlink.report(&arrivals);
+        if self.downlink.report(&arrivals) {
+            // Who gets pictures that nothing leads to asks for another only after seconds.
+            self.seen.keyframe_wanted.notify_one();
+        }
         self.latest.send_replace(self.downlink.reception());
     }
 

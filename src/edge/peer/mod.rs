@@ -18,6 +18,7 @@ mod introductions;
 mod notes;
 mod outgoing;
 mod repairs;
+mod reports;
 mod requests;
 mod tap;
 mod task;

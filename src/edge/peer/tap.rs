@@ -1,56 +1,29 @@
 //! What passes between a peer and us in RTCP, read where it passes.
 //!
-//! Owns: [`Reports`], which reads what a receiver tells: keyframe requests, and how our packets arrive; and [`Tap`], an
-//! interceptor next to the wire that passes it on, with which of its streams are over, and reads from our own reports how
-//! theirs arrive. Does not know: rooms, what is done about it. Packets go on unchanged.
+//! Owns: [`Tap`], an interceptor next to the wire that passes on what [`Reports`] reads, with which of the peer's streams are
+//! over, and reads from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on
+//! unchanged.
 //!
 //! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::goodbye::Goodbye;
-use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
-use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::receiver_report::ReceiverReport;
-use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use tokio::sync::{Notify, watch};
 
-use crate::tier;
+use super::reports::{Reception, Reports};
 
-/// Sender reports remembered to measure the round trip by.
-const REPORTS_MAX: usize = 8;
 /// Streams remembered that are over, until somebody looks: a peer has three.
 const OVER_MAX: usize = 8;
-
-/// How what we send arrives, by the peer's latest report.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Reception {
-    /// Share of our packets lost since the report before, 0 to 1.
-    pub(super) fraction_lost: f32,
-    /// Round trip, where the report allows to tell.
-    pub(super) rtt: Option<Duration>,
-    /// The shortest round trip seen.
-    pub(super) shortest: Option<Duration>,
-    /// What the peer thinks that it can receive, in bits per second, where it says so (REMB).
-    pub(super) estimate: Option<u64>,
-}
-
-impl Reception {
-    /// The same for whoever chooses tiers: a round trip longer than the shortest is a queue.
-    pub(super) fn told(&self) -> tier::Reception {
-        let queue = self.rtt.zip(self.shortest).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
-        tier::Reception { lost: self.fraction_lost, queue, estimate: self.estimate, ..tier::Reception::default() }
-    }
-}
 
 /// What the tap has seen, shared with the peer's task.
 #[derive(Debug)]
@@ -81,81 +54,6 @@ impl Default for Seen {
             over: Mutex::default(),
             ended: Notify::new(),
             goodbye_left: Notify::new(),
-        }
-    }
-}
-
-/// What a receiver tells of one video and one audio stream of ours.
-pub(super) struct Reports {
-    /// SSRC of our video.
-    video: u32,
-    /// The SSRC whose reports count: our video, else our audio.
-    reported: u32,
-    /// Middle 32 bits of our sender reports' NTP time, and when they left.
-    sent: VecDeque<(u32, Instant)>,
-    latest: Reception,
-}
-
-/// What one packet of RTCP said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Told {
-    /// A keyframe of our video is wanted.
-    pub(super) keyframe_wanted: bool,
-    /// There is a new report.
-    pub(super) reception: bool,
-}
-
-impl Reports {
-    /// `video` is the SSRC of our video; `reported` that of the stream whose reception is told.
-    pub(super) fn new(video: u32, reported: u32) -> Self {
-        Self { video, reported, sent: VecDeque::new(), latest: Reception::default() }
-    }
-
-    /// How things arrive, by the latest report.
-    pub(super) fn latest(&self) -> Reception {
-        self.latest
-    }
-
-    pub(super) fn read(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) -> Told {
-        let any = packet.as_any();
-        let mut told = Told::default();
-        if let Some(request) = any.downcast_ref::<PictureLossIndication>() {
-            told.keyframe_wanted = request.media_ssrc == self.video;
-        } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
-            told.keyframe_wanted = request.fir.iter().any(|entry| entry.ssrc == self.video);
-        } else if let Some(estimate) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
-            // Told with the next report: one alone says nothing of losses.
-            self.latest.estimate = Some(estimate.bitrate as u64);
-        } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            told.reception = self.reported(&report.reports, now);
-        } else if let Some(report) = any.downcast_ref::<SenderReport>() {
-            told.reception = self.reported(&report.reports, now);
-        }
-        told
-    }
-
-    fn reported(&mut self, reports: &[ReceptionReport], now: Instant) -> bool {
-        let Some(report) = reports.iter().find(|report| report.ssrc == self.reported) else { return false };
-        let sent = self.sent.iter().find(|(ntp, _)| *ntp == report.last_sender_report);
-        let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
-        // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
-        let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
-        self.latest.fraction_lost = f32::from(report.fraction_lost) / 256.0;
-        self.latest.rtt = rtt;
-        self.latest.shortest = [self.latest.shortest, rtt].into_iter().flatten().min();
-        true
-    }
-
-    /// Whether a packet of ours says goodbye for our streams.
-    fn ends(&self, packet: &dyn rtc::rtcp::Packet) -> bool {
-        packet.as_any().downcast_ref::<Goodbye>().is_some_and(|goodbye| goodbye.sources.contains(&self.reported))
-    }
-
-    /// A report of ours has left.
-    pub(super) fn sent(&mut self, report: &SenderReport, now: Instant) {
-        if report.ssrc == self.reported {
-            self.sent.truncate(REPORTS_MAX - 1);
-            self.sent.push_front(((report.ntp_time >> 16) as u32, now));
         }
     }
 }

@@ -31,7 +31,8 @@ use super::introductions::{Introducer, Introductions};
 use super::notes::{Callbacks, Note};
 use super::outgoing::{self, Outputs, Ssrcs};
 use super::repairs::{Beginning, Repairs};
-use super::tap::{self, Seen, Tap};
+use super::reports;
+use super::tap::{Seen, Tap};
 use super::{Answer, Counters, PeerConfig, PeerError, PeerEvent, Reply, SourceSink, crypto, engine};
 use crate::edge::fanout::Subscriber;
 use crate::edge::udp::{Connection, Fate, Mux};
@@ -142,7 +143,7 @@ impl Task {
         let cname = transport::cname();
         let introductions = Arc::new(Mutex::new(Introductions::new(cname.clone())));
         let introducer = Introducer::new(Arc::clone(&introductions), ssrcs);
-        let (estimator, arrivals) = Arrivals::new();
+        let (estimator, arrivals) = Arrivals::new(Arc::clone(&seen));
         let wanted = Arc::new(ArcSwap::from_pointee(Wanted::new(&taken)));
         let (learned, found) = mpsc::channel(LEARNED);
         let counters = Arc::new(Counters::default());
@@ -351,7 +352,7 @@ impl Task {
     }
 
     /// The peer's report (RFC 3550) has come: all there is of those who do not tell of single packets.
-    fn reported(&self, seen: &tap::Reception) -> Result<(), End> {
+    fn reported(&self, seen: &reports::Reception) -> Result<(), End> {
         if self.fed_back.is_some_and(|at| time::now().since(at) < FEEDBACK_SILENCE) {
             return Ok(());
         }

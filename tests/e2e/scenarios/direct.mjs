@@ -113,7 +113,10 @@ export async function page_direct({ chromium, options, keep }) {
   await moving(ann, 5_000);
   await new Promise((resolve) => { setTimeout(resolve, 1500); });
   const shown = [await shows(ann), await shows(bob)];
-  const stats = await ann.$eval('#stats', (line) => line.textContent);
+  const told = () => ann.$eval('#stats', (line) => line.textContent);
+  // The line tells of the second before: the one in which the way changed may have had nothing to tell.
+  await until(async () => / [1-9]\d* fps/.test(await told()), 5_000);
+  const stats = await told();
   await shot(ann, 'page-direct-1440');
   await shot(bob, 'page-direct-390');
   const overflow_px = await bob.evaluate(() => document.documentElement.scrollWidth - innerWidth);

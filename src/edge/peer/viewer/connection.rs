@@ -22,7 +22,7 @@ use super::super::description::{DtlsRole, Taken};
 use super::super::engine;
 use super::super::introductions::Introductions;
 use super::super::outgoing::Ssrcs;
-use super::super::tap::{self, Reports};
+use super::super::reports::{Reception, Reports};
 use super::super::task::{BEGIN_TIMEOUT, CONNECT_TIMEOUT, KEYFRAME_INTERVAL, RECEPTION_INTERVAL};
 use super::super::{Counters, PeerEvent};
 use super::stream::Stream;
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     /// How what we send arrives, by the latest report.
-    pub(super) fn reception(&self) -> tap::Reception {
+    pub(super) fn reception(&self) -> Reception {
         self.reports.latest()
     }
 
