@@ -6,54 +6,25 @@
 //     session.addEventListener('layout', () => console.log(session.tile()));
 //     await session.leave();
 //
-// Owns: one RTCPeerConnection, one events WebSocket, and coming back by itself when either is lost (ICE restart first,
-// then a new join with back-off; `stream` stays the same object). Knows nothing of any page. See docs/client.md.
+// Owns: one stay in a room: what one sends, the room document, and a new connection (connection.js) and events (events.js) when the
+// session is lost; `stream` stays the same object. Does not know: SDP, any page. See docs/client.md.
 
+import { Connection } from './connection.js';
 import { Direct } from './direct.js';
-import { applyEvent, iceCredentials, iceServersOf, markScreen, restartedAnswer, retryAfter, scaleFor, sentFrom, summarise, trickleFragment } from './wire.js';
+import { Events } from './events.js';
+import { JoinError, Patience, refusal, Server } from './server.js';
+import { applyEvent, sentFrom, summarise } from './wire.js';
 
-const ICE_RESTART_AFTER = 1000; // ms of a connection that is silent, before ICE restarts
-const RESTART_ANSWERED = 3000; // ms that the answer to an ICE restart may take: by a network that is gone it never comes
-const RESTARTS_FOR = 20_000; // ms in which ICE restarts are tried: the server keeps a silent session a little longer
-const CONNECT_WITHIN = 10_000; // ms a connection may take before we join anew
-const RELAY_AFTER = 2000; // ms a connection may take before the server's TURN servers are tried as well
+export { JoinError };
+
 const CREDENTIALS_FOR = 240_000; // ms that what the server gave for its TURN servers is used again
-const BACKOFF = { first: 500, last: 10_000 }; // ms
-const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
 const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // what is read gains nothing from more
-const CANDIDATE_BATCH = 30; // ms to collect candidates into one PATCH
-const FRAGMENT = 'application/trickle-ice-sdpfrag';
-
-/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached; `retryAfter` ms it asks to wait. */
-export class JoinError extends Error {
-  constructor(message, status, problem, wait = 0) {
-    super(message);
-    this.name = 'JoinError';
-    this.status = status;
-    this.problem = problem;
-    this.retryAfter = wait;
-  }
-
-  /** Worth trying again later: the server was out of reach, busy or restarting. */
-  get passing() {
-    return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
-  }
-}
-
-const isTurn = ({ urls }) => /^turns?:/.test(urls);
 
 /** Where oneself stands while the picture is the other person's alone. */
 const corner = (canvas) => {
   const [width, height, margin] = [canvas.width * 0.26, canvas.height * 0.26, canvas.height * 0.03];
   return { x: canvas.width - width - margin, y: canvas.height - height - margin, width, height, source: 'camera', canvas };
 };
-
-async function refusal(response) {
-  const problem = await response.json().catch(() => ({}));
-  const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
-  const wait = [429, 503].includes(response.status) ? retryAfter(response.headers.get('Retry-After'), Date.now()) : 0;
-  return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
-}
 
 /**
  * Join a room. Resolves when the server has answered; rejects with a JoinError when it refuses.
@@ -106,34 +77,21 @@ export class Session extends EventTarget {
   location = null;
 
   #options;
-  #base;
-  #peer = null;
-  #senders = {};
-  #screen = null;
-  #screenSender = null; // its transceiver
+  #server;
+  #connection = null;
+  #events = null;
   #direct;
-  #turn = Promise.resolve(); // offers go one after the other
+  #patience = new Patience();
+  #screen = null;
   #wants;
-  #answer = '';
-  #etag = null;
-  #candidates = [];
-  #mayTrickle = false;
-  #gathered = false;
-  #batch = 0;
   #servers = []; // the ICE servers that the server named
   #serversAt = -Infinity;
-  #socket = null;
   #serverAway = false;
-  #deaf = 0;
   #everConnected = false;
-  #attempt = 0;
   #rejoining = false;
-  #restarting = null; // the connection whose ICE restarts
-  #carried = false; // the connection was one once
-  #timers = { disconnected: 0, connect: 0, relay: 0, events: 0, stats: 0 };
-  #wake = () => {};
+  #ticks = 0;
   #lastStats = null;
-  #statsOf = null; // the connection
+  #statsOf = null; // the RTCPeerConnection
   #updateSentAt = -Infinity;
   #constraints = {};
   #gone = new AbortController();
@@ -141,7 +99,7 @@ export class Session extends EventTarget {
   constructor(options) {
     super();
     this.#options = options;
-    this.#base = new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href.replace(/\/$/, '');
+    this.#server = new Server(new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href, options.token);
     for (const track of options.stream?.getTracks() ?? []) this.#adopt(track);
     this.#wants = {
       audio: options.send?.audio ?? this.local.getAudioTracks().length > 0,
@@ -171,7 +129,7 @@ export class Session extends EventTarget {
       this.#close('refused');
       throw error;
     }
-    this.#timers.stats = setInterval(() => this.#tick(), 1000);
+    this.#ticks = setInterval(() => this.#tick(), 1000);
   }
 
   // What one does ---------------------------------------------------------------------------------------------------
@@ -228,8 +186,7 @@ export class Session extends EventTarget {
     this.#screen = track;
     this.#emitLocal();
     try {
-      if (before && track && this.#screenSender) await this.#screenSender.sender.replaceTrack(track);
-      else await this.#renegotiate();
+      await this.#connection?.setScreen(track);
       before?.stop();
     } catch (error) {
       track?.stop();
@@ -260,37 +217,30 @@ export class Session extends EventTarget {
 
   /** What is sent of a kind goes where media goes now: over the mixer, directly, or both while they look for a way. */
   async #sendInstead(kind, track) {
-    if (!this.direct) await this.#senders[kind]?.replaceTrack(track);
+    if (!this.direct) await this.#connection?.send(kind, track);
     await this.#direct.replace(kind, track);
   }
 
-  /** The connection that media goes over now. */
+  /** The RTCPeerConnection that media goes over now. */
   get #way() {
-    return this.direct ? this.#direct.peer : this.#peer;
+    return this.direct ? this.#direct.peer : this.#connection?.peer;
   }
 
   /** Media goes to the other person directly (`stream`), or over the mixer again (null): then `done` ends the direct way. */
   async #directChanged(stream, done) {
-    const [peer, senders] = [this.#peer, this.#senders];
+    const connection = this.#connection;
     for (const kind of ['audio', 'video']) {
       const track = stream ? null : this.local.getTracks().find((t) => t.kind === kind) ?? null;
-      senders[kind]?.replaceTrack(track).catch(() => {}); // the connection is gone: the next one sends it
+      connection?.send(kind, track).catch(() => {}); // the connection is gone: the next one sends it
     }
     this.#emit('layout', this.view());
     if (!stream) {
-      await this.#mixMoves(peer); // until then the other is still seen
+      await connection?.moves(); // until then the other is still seen
       done();
     }
-    const received = stream?.getTracks() ?? peer?.getReceivers().map((r) => r.track).filter((t) => this.#senders[t.kind]) ?? [];
-    if (peer === this.#peer && this.direct === Boolean(stream)) for (const track of received) this.#receive(track);
-    this.#emit('local', { microphone: this.microphone, camera: this.camera, screen: this.screen });
-  }
-
-  /** Waits until the mixed picture moves again, a second and a half at most. */
-  async #mixMoves(peer) {
-    const frames = async () => [...(await peer.getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
-    const before = peer ? await frames() : 0;
-    for (let n = 0; n < 30 && peer === this.#peer && (await frames()) <= before; n += 1) await new Promise((resolve) => { setTimeout(resolve, 50); });
+    const received = stream?.getTracks() ?? connection?.received ?? [];
+    if (connection === this.#connection && this.direct === Boolean(stream)) for (const track of received) this.#receive(track);
+    this.#emitLocal();
   }
 
   /** Say something to everyone in the room. False when there is no connection to say it on. */
@@ -304,14 +254,14 @@ export class Session extends EventTarget {
    */
   async call(path, { method = 'GET', body } = {}) {
     const headers = body === undefined ? {} : { 'Content-Type': 'application/json' };
-    const response = await this.#fetch(this.url(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    const response = await this.#server.fetch(this.url(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     if (!response.ok) throw await refusal(response);
     return response.status === 204 ? null : response.json();
   }
 
   /** The URL of a path of the API that says who one is: for a `<video>` or a link, which can send no headers. */
   url(path) {
-    const url = new URL(this.#base + path.replace('{room}', encodeURIComponent(this.#options.room)));
+    const url = this.#server.at(path.replace('{room}', encodeURIComponent(this.#options.room)));
     const session = this.location?.split('/').pop();
     if (session) url.searchParams.set('session', session);
     return url.href;
@@ -359,133 +309,61 @@ export class Session extends EventTarget {
 
   // Joining ---------------------------------------------------------------------------------------------------------
 
-  #headers(more = {}) {
-    const { token } = this.#options;
-    return token ? { Authorization: `Bearer ${token}`, ...more } : more;
-  }
-
-  /** fetch that turns "no network" into a JoinError. */
-  async #fetch(url, init) {
-    try {
-      return await fetch(url, { ...init, headers: this.#headers(init?.headers), credentials: 'omit', cache: 'no-store' });
-    } catch {
-      throw new JoinError('The server cannot be reached. Check the network.', 0, {});
-    }
-  }
-
-  /** One attempt: a fresh peer connection, one POST, the answer. */
+  /** One attempt: a connection, its answer, and the events. */
   async #connect() {
     if (performance.now() - this.#serversAt > CREDENTIALS_FOR) this.#servers = [];
-    const { iceServers: own = [], iceTransportPolicy = 'all' } = this.#options;
-    const relayed = this.#servers.some(isTurn); // it is gathered from the beginning
-    const peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceTransportPolicy, iceServers: [...own, ...this.#servers] });
-    this.#peer = peer;
-    this.#mayTrickle = this.#gathered = this.#carried = false;
-    this.#candidates = [];
+    const { room, name, tier, view, selfView, iceServers: own = [], iceTransportPolicy: policy = 'all' } = this.#options;
+    const connection = new Connection({
+      server: this.#server,
+      patience: this.#patience,
+      ice: { own, named: this.#servers, policy },
+      stream: this.local,
+      wants: this.#wants,
+      screen: this.#screen,
+      told: {
+        track: (track) => this.#receive(track),
+        changed: () => this.#connectionChanged(),
+        restarted: () => this.#everConnected && this.#events?.open(), // the old socket may hang on a network that is gone
+        lost: (error) => this.#rejoin(false, error?.retryAfter),
+      },
+    });
+    this.#connection = connection;
     this.#lastStats = null;
-    peer.onicecandidate = ({ candidate }) => peer === this.#peer && this.#gather(candidate);
-    peer.ontrack = ({ track }) => peer === this.#peer && this.#receive(track);
-    peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
-    for (const kind of ['audio', 'video']) this.#transceiver(peer, kind);
-    this.#fitScreen(peer);
-    this.#arm('connect', CONNECT_WITHIN, () => this.#rejoin());
     this.#refreshState();
 
-    await peer.setLocalDescription(await peer.createOffer());
-    const { room, name, tier, view, selfView } = this.#options;
-    const query = new URLSearchParams();
-    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView })) if (value) query.set(key, value);
-    const path = `${this.#base}/v1/rooms/${encodeURIComponent(room)}/participants?${query}`;
-    const response = await this.#fetch(path, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },
-      body: this.#offer(peer),
-      signal: this.#gone.signal,
-    });
-    if (!response.ok) throw await refusal(response);
-    const answer = await response.text();
-    const location = new URL(response.headers.get('Location'), response.url).href;
+    const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
+    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView })) if (value) url.searchParams.set(key, value);
+    await connection.offer(url, this.#gone.signal);
     if (this.state === 'left') {
-      fetch(location, { method: 'DELETE', headers: this.#headers(), keepalive: true }).catch(() => {});
+      this.#server.end(connection.location);
       throw new JoinError('Left while joining.', 0, {});
     }
-    this.location = location;
-    this.#etag = response.headers.get('ETag');
-    this.id = response.headers.get('Commingle-Participant');
-    const servers = iceServersOf(response.headers.get('Link'));
-    if (servers.length) {
-      [this.#servers, this.#serversAt] = [servers, performance.now()];
-      peer.setConfiguration({ ...peer.getConfiguration(), iceServers: [...own, ...servers] });
-    }
-    this.#answer = answer;
-    this.#openEvents();
-    await peer.setRemoteDescription({ type: 'answer', sdp: answer });
-    this.#mayTrickle = true;
-    this.#trickle();
-    // Most networks need no relay: joining does not wait for one, and where nothing connects it is asked for by an ICE restart.
-    if (!relayed && servers.some(isTurn)) this.#arm('relay', iceTransportPolicy === 'relay' ? 0 : RELAY_AFTER, () => this.#restartIce('connected'));
+    this.location = connection.location;
+    this.id = connection.participant;
+    if (connection.named.length) [this.#servers, this.#serversAt] = [connection.named, performance.now()];
+    this.#events = new Events(this.#server, room, this.location, {
+      heard: (event) => {
+        this.#serverAway = false;
+        this.#handle(event);
+        this.#refreshState();
+      },
+      away: () => {
+        this.#serverAway = true;
+        this.#refreshState();
+      },
+      gone: () => {
+        this.location = null; // nothing there to say goodbye to
+        this.#rejoin();
+      },
+    });
+    await connection.accept();
     if (!this.id) this.#whoAmI();
     this.#fitUplink();
   }
 
-  #transceiver(peer, kind) {
-    const track = this.local.getTracks().find((t) => t.kind === kind);
-    const direction = this.#wants[kind] ? 'sendrecv' : 'recvonly';
-    const { sender } = peer.addTransceiver(track ?? kind, { direction, streams: direction === 'sendrecv' ? [this.local] : [] });
-    this.#senders[kind] = sender;
-  }
-
-  /** Brings the screen's transceiver to whether there is one to send. */
-  #fitScreen(peer) {
-    if (this.#screen && !this.#screenSender) {
-      this.#screenSender = peer.addTransceiver(this.#screen, { direction: 'sendonly', streams: [new MediaStream([this.#screen])] });
-    } else if (!this.#screen && this.#screenSender) {
-      this.#screenSender.stop();
-      this.#screenSender = null;
-    }
-  }
-
-  /** The offer as the server gets it. */
-  #offer(peer) {
-    const { sdp } = peer.localDescription;
-    return this.#screenSender ? markScreen(sdp, this.#screenSender.mid) : sdp;
-  }
-
-  /** A new offer on the same connection, as often as the screen comes or goes. */
-  #renegotiate() {
-    return this.#inTurn(async () => {
-      const peer = this.#peer;
-      if (!peer || !this.#mayTrickle) return; // not joined at present: the next join offers it
-      this.#fitScreen(peer);
-      try {
-        await peer.setLocalDescription();
-        const headers = { 'Content-Type': 'application/sdp' };
-        const response = await this.#fetch(this.location, { method: 'PATCH', headers, body: this.#offer(peer) });
-        if (!response.ok) throw await refusal(response);
-        const answer = await response.text();
-        if (peer !== this.#peer) return;
-        this.#answer = answer;
-        this.#etag = response.headers.get('ETag') ?? this.#etag;
-        await peer.setRemoteDescription({ type: 'answer', sdp: answer });
-      } catch (error) {
-        if (peer !== this.#peer) return; // overtaken by a new connection, which has offered it
-        if (peer.signalingState === 'have-local-offer') await peer.setLocalDescription({ type: 'rollback' });
-        this.#screenSender = null; // a rollback takes back a transceiver that only its offer had
-        throw error;
-      }
-    });
-  }
-
-  /** One exchange of offer and answer at a time. */
-  #inTurn(exchange) {
-    const turn = this.#turn.then(exchange);
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
   async #whoAmI() {
     const { location } = this;
-    const response = await this.#fetch(location).catch(() => null);
+    const response = await this.#server.fetch(location).catch(() => null);
     if (!response?.ok || location !== this.location) return;
     this.id ??= (await response.json()).id ?? null;
     this.#emit('room', this.room);
@@ -497,48 +375,19 @@ export class Session extends EventTarget {
     this.#options.onTrack?.(track, this.stream);
   }
 
-  #gather(candidate) {
-    if (candidate?.candidate) this.#candidates.push(candidate);
-    else if (!candidate) this.#gathered = true;
-    clearTimeout(this.#batch);
-    if (this.#mayTrickle) this.#batch = setTimeout(() => this.#trickle(), CANDIDATE_BATCH);
-  }
-
-  async #trickle() {
-    const done = this.#gathered;
-    const candidates = this.#candidates.splice(0);
-    if (!this.#mayTrickle || (!candidates.length && !done)) return;
-    this.#gathered = false;
-    const body = trickleFragment(this.#peer.localDescription.sdp, candidates, done);
-    const headers = { 'Content-Type': FRAGMENT, ...(this.#etag && { 'If-Match': this.#etag }) };
-    await this.#fetch(this.location, { method: 'PATCH', headers, body }).catch(() => {}); // ICE itself tells whether it mattered
-  }
-
   // Coming back -----------------------------------------------------------------------------------------------------
 
-  #peerChanged() {
-    const { connectionState, iceConnectionState } = this.#peer;
-    clearTimeout(this.#timers.disconnected);
-    if (connectionState === 'connected') {
-      clearTimeout(this.#timers.connect);
-      clearTimeout(this.#timers.relay);
-      this.#everConnected = this.#carried = true;
-      this.#attempt = 0;
+  #connectionChanged() {
+    if (this.#connection?.connected) {
+      this.#everConnected = true;
       this.#tick();
-    }
-    if (connectionState === 'disconnected') this.#arm('disconnected', ICE_RESTART_AFTER, () => this.#restartIce('connected'));
-    if (connectionState === 'failed' && iceConnectionState === 'failed' && this.#carried) {
-      this.#carried = false;
-      this.#restartIce('connected'); // its network is gone: by another one the session goes on
-    } else if (connectionState === 'failed' || connectionState === 'closed') {
-      this.#rejoin();
     }
     this.#refreshState();
   }
 
   #refreshState() {
     if (this.state === 'left') return;
-    const connected = this.#peer?.connectionState === 'connected' && !this.#rejoining && !this.#serverAway;
+    const connected = this.#connection?.connected && !this.#rejoining && !this.#serverAway;
     this.#setState(connected ? 'connected' : this.#everConnected || this.#rejoining ? 'reconnecting' : 'connecting');
   }
 
@@ -550,58 +399,8 @@ export class Session extends EventTarget {
 
   /** The network is another one: what connections are bound to may be gone without a word. */
   #networkChanged() {
-    this.#wake();
-    if (this.#everConnected && this.#mayTrickle) this.#restartIce();
-  }
-
-  /** Look for another way, as often as it takes to reach the server, unless the connection is in the state `unless` by then. */
-  async #restartIce(unless) {
-    const peer = this.#peer;
-    if (!peer || this.#restarting === peer || this.#rejoining) return;
-    this.#restarting = peer;
-    const end = performance.now() + RESTARTS_FOR;
-    try {
-      await this.#inTurn(async () => {
-        while (peer === this.#peer && peer.connectionState !== unless && !(await this.#offerIce(peer))) {
-          if (performance.now() > end) throw new JoinError('The server cannot be reached. Check the network.', 0, {});
-          await this.#pause();
-        }
-      });
-    } catch (error) {
-      if (peer === this.#peer) this.#rejoin(false, error.retryAfter);
-    } finally {
-      if (this.#restarting === peer) this.#restarting = null;
-    }
-  }
-
-  /** One try of it; false when the server was not reached, or not in time. */
-  async #offerIce(peer) {
-    this.#mayTrickle = this.#gathered = false;
-    this.#candidates = [];
-    clearTimeout(this.#timers.connect);
-    await peer.setLocalDescription(await peer.createOffer({ iceRestart: true }));
-    const body = trickleFragment(peer.localDescription.sdp, []);
-    const headers = { 'Content-Type': FRAGMENT, 'If-Match': '*' };
-    let response;
-    let fragment;
-    try {
-      response = await this.#fetch(this.location, { method: 'PATCH', headers, body, signal: AbortSignal.timeout(RESTART_ANSWERED) });
-      if (response.ok) fragment = await response.text();
-    } catch {
-      return false;
-    }
-    if (!response.ok) throw await refusal(response);
-    if (!iceCredentials(fragment).ufrag) throw new JoinError('No ICE credentials in the answer to an ICE restart.', 502, {});
-    if (peer !== this.#peer) return true;
-    this.#answer = restartedAnswer(this.#answer, fragment);
-    this.#etag = response.headers.get('ETag') ?? this.#etag;
-    await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
-    this.#mayTrickle = true;
-    this.#attempt = 0;
-    this.#arm('connect', CONNECT_WITHIN, () => peer.connectionState !== 'connected' && this.#rejoin());
-    if (this.#everConnected) this.#openEvents(); // the old socket may hang on a network that is gone
-    this.#trickle();
-    return true;
+    this.#patience.wake();
+    if (this.#everConnected) this.#connection?.restartIce();
   }
 
   /** Give this connection up and join again, as often as it takes, unless the server says no. */
@@ -612,7 +411,7 @@ export class Session extends EventTarget {
     for (;;) {
       this.#goodbye();
       this.#hangUp();
-      if (!now) await this.#pause(least);
+      if (!now) await this.#patience.pause(least);
       if (this.state === 'left') return;
       now = false;
       try {
@@ -629,50 +428,27 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Longer each time, at least as long as the server asked for, and never for all at the same time. */
-  #pause(least = 0) {
-    const whole = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#attempt);
-    const wait = Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF.first) / 2);
-    this.#attempt += 1;
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, wait);
-      this.#wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
-  }
-
-  /** Tell the server, even from a page that closes, that this session is over. */
-  #goodbye() {
+  /** Tell the server that this session is over. */
+  async #goodbye() {
     const { location } = this;
     this.location = null;
-    if (!location) return Promise.resolve();
-    return fetch(location, { method: 'DELETE', headers: this.#headers(), keepalive: true, credentials: 'omit' }).then(
-      () => {},
-      () => {}, // it notices by itself within seconds
-    );
+    if (location) await this.#server.end(location);
   }
 
   #hangUp() {
-    for (const name of ['disconnected', 'connect', 'relay', 'events']) clearTimeout(this.#timers[name]);
-    clearTimeout(this.#batch);
     this.#direct.end();
-    const [peer, socket] = [this.#peer, this.#socket];
-    this.#peer = this.#socket = null;
-    this.#senders = {};
-    this.#screenSender = null;
-    this.#mayTrickle = false;
-    peer?.close();
-    socket?.close();
+    const [connection, events] = [this.#connection, this.#events];
+    this.#connection = this.#events = null;
+    connection?.close();
+    events?.close();
   }
 
   #close(reason) {
     this.#setState('left', reason);
     this.#gone.abort();
-    clearInterval(this.#timers.stats);
+    clearInterval(this.#ticks);
     this.#hangUp();
-    this.#wake();
+    this.#patience.wake();
     for (const track of this.local.getTracks()) track.stop();
     this.#screen?.stop();
     this.#screen = null;
@@ -680,44 +456,6 @@ export class Session extends EventTarget {
   }
 
   // Events ----------------------------------------------------------------------------------------------------------
-
-  #openEvents() {
-    const secret = this.location.split('/').pop();
-    const url = `${this.#base.replace(/^http/, 'ws')}/v1/rooms/${encodeURIComponent(this.#options.room)}/events?session=${secret}`;
-    const socket = new WebSocket(url);
-    this.#socket?.close();
-    this.#socket = socket;
-    socket.onmessage = ({ data }) => {
-      if (socket !== this.#socket) return;
-      this.#serverAway = false;
-      this.#deaf = 0;
-      this.#handle(JSON.parse(data));
-      this.#refreshState();
-    };
-    socket.onclose = () => socket === this.#socket && again();
-    const again = () => {
-      const wait = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#deaf) * (0.5 + Math.random() / 2);
-      this.#deaf += 1;
-      this.#arm('events', wait, ask);
-    };
-    // Whether the session still lives decides what to do: listen again, or join again.
-    const ask = async () => {
-      try {
-        const response = await this.#fetch(this.location);
-        if (socket !== this.#socket) return;
-        if (response.status === 404 || response.status === 410) {
-          this.location = null; // nothing there to say goodbye to
-          return this.#rejoin();
-        }
-        this.#openEvents();
-      } catch {
-        if (socket !== this.#socket) return;
-        this.#serverAway = true;
-        this.#refreshState();
-        again();
-      }
-    };
-  }
 
   #handle(event) {
     if (event.type !== 'room' && event.version !== undefined && this.room.version !== undefined) {
@@ -738,7 +476,7 @@ export class Session extends EventTarget {
       return this.#dismissed('The room was ended.');
     }
     if (type === 'direct') return this.#direct.handle(detail);
-    if (type === 'ice_restart') return this.#restartIce(); // the server does not hear us, whatever we think
+    if (type === 'ice_restart') return this.#connection?.restartIce(); // the server does not hear us, whatever we think
     if (type === 'room') {
       this.#recognise();
       // Whoever wants a relay does not want to be seen by the other; ours relays to the server only.
@@ -752,10 +490,8 @@ export class Session extends EventTarget {
   }
 
   async #fetchRoom() {
-    const session = this.location?.split('/').pop();
-    if (!session) return;
-    const url = `${this.#base}/v1/rooms/${encodeURIComponent(this.#options.room)}?session=${session}`;
-    const response = await this.#fetch(url).catch(() => null);
+    if (!this.location) return;
+    const response = await this.#server.fetch(this.url('/v1/rooms/{room}')).catch(() => null);
     if (!response?.ok || this.state === 'left') return;
     const room = await response.json();
     if (room.version < this.room.version) return;
@@ -778,8 +514,8 @@ export class Session extends EventTarget {
   /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
   async #dismissed(message) {
     this.location = null;
-    this.#socket = null; // the server closes it: no reason to ask it why
-    const ready = await this.#fetch(`${this.#base}/readyz`).catch(() => null);
+    this.#events.close(); // the server does too: no reason to ask it why
+    const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
     if (ready?.ok) this.#close(message);
     else this.#rejoin();
   }
@@ -813,9 +549,7 @@ export class Session extends EventTarget {
   }
 
   #send(message) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify(message));
-    return true;
+    return this.#events?.send(message) ?? false;
   }
 
   // Small things ----------------------------------------------------------------------------------------------------
@@ -841,20 +575,10 @@ export class Session extends EventTarget {
   }
 
   /** Send the camera no larger than the largest tile it has in any view. */
-  async #fitUplink() {
-    const sender = this.#senders.video;
-    const track = sender?.track;
-    if (!track || this.#options.uplink === 'full') return;
+  #fitUplink() {
+    if (this.#options.uplink === 'full') return;
     const mine = (this.room.views ?? []).flatMap((v) => v.tiles).filter((t) => t.participant === this.id && t.source !== 'screen');
-    const tile = mine.sort((a, b) => b.width * b.height - a.width * a.height)[0];
-    const { width, height } = track.getSettings();
-    const parameters = sender.getParameters();
-    if (!parameters.encodings?.length) return;
-    const scaleResolutionDownBy = scaleFor(width ?? 0, height ?? 0, tile);
-    const now = parameters.encodings[0];
-    if (Math.abs((now.scaleResolutionDownBy ?? 1) - scaleResolutionDownBy) < 0.02) return;
-    Object.assign(now, { scaleResolutionDownBy });
-    await sender.setParameters(parameters).catch(() => {}); // overtaken by a newer layout: the next call sets it
+    this.#connection?.fitCamera(mine.sort((a, b) => b.width * b.height - a.width * a.height)[0]);
   }
 
   async #tick() {
@@ -866,13 +590,8 @@ export class Session extends EventTarget {
     [this.#lastStats, this.#statsOf] = [now, peer];
     if (!before) return;
     const [was, is] = [sentFrom(before), sentFrom(now)];
-    if (was && is && was !== is && this.location) this.#openEvents(); // ICE has changed networks by itself: a socket cannot
+    if (was && is && was !== is) this.#events?.open(); // ICE has changed networks by itself: a socket cannot
     this.#emit('stats', summarise(now, before));
-  }
-
-  #arm(name, delay, then) {
-    clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(then, delay);
   }
 
   #emit(type, detail) {

@@ -128,6 +128,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     ask_for_addresses(&mut config.media).await?;
     let (mux, tcp) = media_port(&config)?;
+    watch_addresses(&config.media, &mux);
     let listener = TcpListener::bind(config.http.bind).await.with_context(|| {
         format!("cannot bind {} for HTTP; choose another by --http, port 0 takes a free one", config.http.bind)
     })?;
@@ -186,6 +187,13 @@ async fn ask_for_addresses(media: &mut config::Media) -> anyhow::Result<()> {
         media.public_ips = public;
     }
     Ok(())
+}
+
+/// Asks again all the time, where it was asked.
+fn watch_addresses(media: &config::Media, mux: &Arc<Mux>) {
+    if let Some(server) = &media.stun_server {
+        tokio::spawn(udp::watch_public_addresses(Arc::downgrade(mux), server.clone(), media.bind));
+    }
 }
 
 /// Binds the media port.

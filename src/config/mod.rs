@@ -82,7 +82,7 @@ pub struct Media {
     pub bind: IpAddr,
     /// The addresses told to peers instead of the machine's own (NAT 1:1).
     pub public_ips: Vec<IpAddr>,
-    /// A STUN server that is asked at start for such addresses, as HOST:PORT.
+    /// A STUN server that is asked for such addresses at start, and every minute, as HOST:PORT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stun_server: Option<String>,
     /// Serve ICE over TCP on the same number.

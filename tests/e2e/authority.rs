@@ -20,6 +20,10 @@ use crate::turn;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// For how long a certificate is good that is soon renewed: when two thirds of that are over.
+const SHORT: Duration = Duration::from_secs(9);
+/// And one that is not.
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// An authority on loopback, and the folder of its files.
 struct Pebble {
@@ -50,8 +54,9 @@ impl Pebble {
         format!("https://localhost:{}/dir", self.ports[0])
     }
 
-    /// Begins, or begins anew without a memory; it looks for whoever asks at this port.
-    fn start(&mut self, tls_port: u16) {
+    /// Begins, or begins anew with another root and without a memory; it looks for whoever asks at this port, and gives
+    /// certificates that are good for so long.
+    fn start(&mut self, tls_port: u16, good_for: Duration) {
         self.stop();
         let file = |name: &str| self.folder.path().join(name).display().to_string();
         let listens = self.ports.map(|port| format!("127.0.0.1:{port}"));
@@ -62,6 +67,7 @@ impl Pebble {
             "privateKey": file("own.key"),
             "httpPort": 9,
             "tlsPort": tls_port,
+            "certificateValidityPeriod": good_for.as_secs(),
         }});
         fs::write(file("pebble.json"), config.to_string()).expect("just made");
         let child = Command::new("pebble")
@@ -145,14 +151,21 @@ fn an_authority_gives_a_certificate_which_is_kept() {
     fetch(&health, &data.path().join("tls/certificate.pem")).expect("a certificate of its own is shown");
 
     // An authority that looks elsewhere for us.
-    pebble.start(free_port());
+    pebble.start(free_port(), SHORT);
     until("the refusal", &server, || server.log().contains("cannot see that localhost is this server"));
 
-    pebble.start(server.http.port());
+    pebble.start(server.http.port(), SHORT);
     until("the authority's start", &server, || fetch(&pebble.directory(), &pebble.own()).is_ok());
     let root = pebble.root();
     let took = until("the certificate", &server, || fetch(&health, &root).is_ok());
     println!("a certificate {took:?} after the authority was there");
+
+    // Before it ends there is another, without anybody's doing.
+    pebble.start(server.http.port(), LONG);
+    until("the authority's start", &server, || fetch(&pebble.directory(), &pebble.own()).is_ok());
+    let root = pebble.root();
+    let took = until("the next certificate", &server, || fetch(&health, &root).is_ok());
+    println!("the next certificate {took:?} later");
 
     // TURN shares the port, with the same certificate.
     let doctor = |server: &Server| {

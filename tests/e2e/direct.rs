@@ -1,5 +1,8 @@
 //! Two people in two pages, whose media goes from one to the other: the server sees none of it until somebody comes.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::scenario::{number, play};
@@ -10,6 +13,20 @@ use crate::turn;
 const BACK_WITHIN_MS: f64 = 1_000.0;
 /// From the last packet between the two to that: a second in which nothing comes is waited for.
 const MIXED_WITHIN_MS: f64 = 2_000.0;
+
+/// A second after the beginning there is the first person's colour on one side, and the second one's on the other.
+fn shows_both(file: &Path) {
+    let mut command = Command::new("ffmpeg");
+    let read = command.args(["-nostdin", "-v", "error", "-ss", "1", "-i"]).arg(file);
+    let read = read.args(["-frames:v", "1", "-vf", "scale=2:1:flags=area", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let output = read.output().expect("installed");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let pixels: Vec<[u8; 3]> = output.stdout.as_chunks().0.to_vec();
+    let strongest = |pixel: &[u8; 3]| (0..3).max_by_key(|channel| pixel[*channel]);
+    let mut colours: Vec<_> = pixels.iter().filter_map(strongest).collect();
+    colours.sort_unstable();
+    assert_eq!(colours, [0, 1], "red and green: {pixels:?}");
+}
 
 #[test]
 fn two_talk_directly_until_a_third_comes() {
@@ -28,6 +45,16 @@ fn two_talk_directly_until_a_third_comes() {
     assert_eq!(measured["together"], json!([[0, 1, 2], [0, 1, 2]]), "all three are in the mix");
     assert_eq!(measured["stays"], "connected", "nobody had to leave for it");
     assert_eq!(measured["again"], true, "alone again, they are direct again");
+    let recorded = &measured["recorded"];
+    for back in 0..2 {
+        let took = number(recorded, &format!("/back_ms/{back}"));
+        assert!(took < BACK_WITHIN_MS, "back in the mix {took} ms after a recording was asked for");
+    }
+    assert_eq!((&recorded["lasts"], &recorded["over"]), (&json!(true), &json!(true)), "{recorded}");
+    assert_eq!(recorded["seen"], json!([[0, 1], [0, 1]]), "both are in the mix while it is recorded");
+    let file = server.data().join("recordings").join(recorded["file"].as_str().expect("a file"));
+    shows_both(&file);
+    assert_eq!(measured["afterwards"], true, "when it is over they are direct again");
     for one in 0..2 {
         let took = number(&measured, &format!("/mixed_ms/{one}"));
         assert!(took < MIXED_WITHIN_MS, "a way that breaks without a word is the mixer's after {took} ms");

@@ -14,6 +14,8 @@ await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { re
 await writeFile(path.join(copy, 'package.json'), '{"type":"module"}');
 const load = (name) => import(pathToFileURL(path.join(copy, name)));
 
+const events = await load('events.js');
+const server = await load('server.js');
 const wire = await load('wire.js');
 const stage = await load('stage.js');
 const ui = await load('ui.js');
@@ -141,4 +143,89 @@ test('names of people and rooms', () => {
   assert.equal(ui.roomName('x'.repeat(80)).length, 64);
   for (let i = 0; i < 50; i += 1) assert.match(ui.freshRoomName(), /^[a-z]+-[a-z]+-\d\d$/);
   assert.equal(ui.hueOf('p1'), ui.hueOf('p13'), 'there are twelve colours');
+});
+
+test('a refusal says why, and for how long', async () => {
+  const answer = (status, body, headers) => new Response(JSON.stringify(body), { status, headers });
+  const full = await server.refusal(answer(503, { title: 'Busy', detail: 'The room is full.' }, { 'Retry-After': '7' }));
+  assert.deepEqual([full.message, full.status, full.retryAfter, full.passing], ['The room is full.', 503, 7000, true]);
+  const wrong = await server.refusal(answer(403, { title: 'Forbidden' }, { 'Retry-After': '7' }));
+  assert.deepEqual([wrong.message, wrong.retryAfter, wrong.passing], ['Forbidden', 0, false]);
+  assert.equal((await server.refusal(answer(429, {}, { 'Retry-After': '86400' }))).retryAfter, 60_000, 'nobody waits for a day');
+  assert.match((await server.refusal(new Response('<html>', { status: 502 }))).message, /^The server answered 502/);
+  assert.equal(server.unreachable().passing, true);
+});
+
+test('tries become rarer, are never at the same time, and as late as the server asks', () => {
+  const patience = new server.Patience();
+  for (const whole of [500, 1000, 2000, 4000, 8000, 10_000, 10_000]) {
+    const wait = patience.next();
+    assert.ok(wait >= whole / 2 && wait <= whole, `${wait} of ${whole}`);
+  }
+  assert.ok(patience.next(30_000) >= 30_000);
+  patience.reset();
+  assert.ok(patience.next() <= 500);
+});
+
+test('events that are lost come back while the session lives', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const sockets = [];
+  globalThis.WebSocket = class {
+    static OPEN = 1;
+
+    constructor(url) {
+      Object.assign(this, { url, readyState: 1, said: [] });
+      sockets.push(this);
+    }
+
+    send(text) {
+      this.said.push(text);
+    }
+
+    close() {
+      this.readyState = 3;
+      this.onclose?.();
+    }
+  };
+  const told = [];
+  let answer;
+  const asked = {
+    at: (path) => new URL(`https://server.example${path}`),
+    fetch: async () => answer ?? Promise.reject(server.unreachable()),
+  };
+  const listening = new events.Events(asked, 'a b', 'https://server.example/v1/sessions/secret', {
+    heard: (event) => told.push(event.type),
+    away: () => told.push('away'),
+    gone: () => told.push('gone'),
+  });
+  const later = async () => {
+    t.mock.timers.tick(10_000);
+    await new Promise(setImmediate);
+  };
+  assert.equal(String(sockets[0].url), 'wss://server.example/v1/rooms/a%20b/events?session=secret');
+  sockets[0].onmessage({ data: '{"type":"room"}' });
+  assert.equal(listening.send({ type: 'chat' }), true);
+  assert.deepEqual([told, sockets[0].said], [['room'], ['{"type":"chat"}']]);
+
+  sockets[0].close(); // the server is out of reach, and then back
+  assert.equal(listening.send({ type: 'chat' }), false);
+  await later();
+  assert.deepEqual([told.splice(0), sockets.length], [['room', 'away'], 1]);
+  answer = { status: 200 };
+  await later();
+  assert.equal(sockets.length, 2);
+  sockets[0].onmessage({ data: '{"type":"late"}' });
+  listening.open(); // on another network
+  assert.deepEqual([sockets.length, sockets[1].readyState, told], [3, 3, []]);
+  await later();
+  assert.equal(sockets.length, 3, 'a socket that was given up is not missed');
+
+  sockets[2].close();
+  answer = { status: 404 };
+  await later();
+  assert.deepEqual(told.splice(0), ['gone']);
+  listening.open();
+  listening.close();
+  await later();
+  assert.deepEqual([told, sockets.length], [[], 4], 'closed for good');
 });

@@ -30,6 +30,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
 use rtc::crypto::RTCCryptoProvider;
@@ -43,7 +44,7 @@ use self::demux::{Reason, Table, Verdict};
 use self::front::Front;
 pub(in crate::edge) use self::front::INSIDE_CANDIDATE;
 pub(in crate::edge) use self::inbox::{Inbox, Received};
-pub use self::public::public_addresses;
+pub use self::public::{public_addresses, watch_public_addresses};
 use self::socket::{Inside, MuxRuntime};
 use self::source::PortSocket;
 use self::stun_limit::StunLimit;
@@ -102,7 +103,7 @@ pub struct UdpStats {
 pub struct Mux {
     v4: Option<PortSocket>,
     v6: Option<PortSocket>,
-    public: Vec<IpAddr>,
+    public: ArcSwap<Vec<IpAddr>>,
     /// The same number is served by TCP.
     tcp: AtomicBool,
     crypto: Arc<dyn RTCCryptoProvider>,
@@ -132,7 +133,7 @@ impl Mux {
         let mux = Arc::new(Self {
             v4,
             v6,
-            public,
+            public: ArcSwap::from_pointee(public),
             tcp: AtomicBool::new(false),
             table: Mutex::new(Table::new(Arc::clone(&crypto))),
             crypto,
@@ -167,7 +168,12 @@ impl Mux {
     pub fn told_addresses(&self) -> Vec<SocketAddr> {
         let bound: Vec<IpAddr> = self.local_addrs().iter().map(SocketAddr::ip).collect();
         let port = self.local_addr().port();
-        candidates::addresses(&bound, &self.public).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+        candidates::addresses(&bound, &self.public.load()).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
+    /// Peers reach us by these addresses from now on.
+    fn set_public(&self, public: Vec<IpAddr>) {
+        self.public.store(Arc::new(public));
     }
 
     /// The same as candidates, as SDP writes them, without `a=` (RFC 8839).

@@ -1,20 +1,25 @@
 //! The address that others see us at, by asking a STUN server.
 //!
-//! Owns: the question, asked again while nothing is answered. Does not know: what is done with the answer. A socket of its own
-//! asks: a NAT that maps one address to one leaves ports alone.
+//! Owns: the question, asked again while nothing is answered, and now and then all the time: some networks get another address
+//! every night. Does not know: what is done with the answer. A socket of its own asks: a NAT that maps one address to one
+//! leaves ports alone.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::{UdpSocket, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::Mux;
 use crate::transport::stun::{self, Transaction};
 
 /// How long each try waits for its answer (RFC 8489 section 6.2.1, with less patience).
 const TRIES: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
+/// How often it is asked again: whoever is lost by another address asks for an ICE restart until then.
+const AGAIN: Duration = Duration::from_secs(60);
 /// How long the server's name may take to be looked up.
 const LOOKUP: Duration = Duration::from_secs(5);
 
@@ -52,6 +57,31 @@ pub async fn public_addresses(server: &str, bind: IpAddr) -> io::Result<Vec<IpAd
     Ok(addresses)
 }
 
+/// Asks again and again, until the port is gone, and tells peers of the port another address when there is one.
+pub async fn watch_public_addresses(mux: Weak<Mux>, server: String, bind: IpAddr) {
+    loop {
+        sleep(AGAIN).await;
+        // What cannot be asked now can be later; nothing is worse than before.
+        let seen = public_addresses(&server, bind).await;
+        let Some(mux) = mux.upgrade() else { return };
+        match seen {
+            Ok(seen) => renew(&mux, &server, &seen),
+            Err(error) => tracing::debug!(%error, "it is not known whether others see this machine where they did"),
+        }
+    }
+}
+
+/// Peers of the port are told what is seen; an address of a family by which nothing is seen stays.
+fn renew(mux: &Arc<Mux>, server: &str, seen: &[IpAddr]) {
+    let before = mux.public.load_full();
+    let mut now = seen.to_vec();
+    now.extend(before.iter().filter(|known| !seen.iter().any(|seen| seen.is_ipv4() == known.is_ipv4())));
+    if now != *before {
+        tracing::warn!(?before, ?now, server, "this machine is seen at other addresses: browsers are told those");
+        mux.set_public(now);
+    }
+}
+
 /// Where the server sees us.
 async fn ask(server: SocketAddr, from: IpAddr) -> io::Result<SocketAddr> {
     let socket = UdpSocket::bind((from, 0)).await?;
@@ -79,7 +109,6 @@ async fn ask(server: SocketAddr, from: IpAddr) -> io::Result<SocketAddr> {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::Mux;
     use super::*;
 
     #[tokio::test]
@@ -92,5 +121,35 @@ mod tests {
         let server = deaf.local_addr().expect("bound").to_string();
         let error = public_addresses(&server, Ipv4Addr::UNSPECIFIED.into()).await.expect_err("nobody answers");
         assert!(error.to_string().contains("--public-ip"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn who_is_seen_elsewhere_tells_that_and_keeps_what_is_not_seen() {
+        let [old, other, new] = ["198.51.100.1", "2001:db8::1", "198.51.100.2"].map(|ip| ip.parse().expect("an address"));
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![old, other]).expect("binds");
+        let told = || mux.told_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
+        renew(&mux, "stun", &[old]);
+        assert_eq!(told(), [old, other]);
+        renew(&mux, "stun", &[new]);
+        assert_eq!(told(), [new, other]);
+        assert!(mux.candidates().iter().any(|line| line.contains("198.51.100.2")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_asked_again_until_the_port_is_gone() {
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        let server = Mux::bind(SocketAddr::new(loopback, 0), Vec::new()).expect("binds");
+        let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![IpAddr::from([198, 51, 100, 1])]).expect("binds");
+        let watched =
+            tokio::spawn(watch_public_addresses(Arc::downgrade(&mux), server.local_addr().to_string(), loopback));
+        // Time stands still while this yields, so the answer is in time.
+        tokio::task::yield_now().await;
+        tokio::time::advance(AGAIN).await;
+        while mux.told_addresses() != [mux.local_addr()] {
+            tokio::task::yield_now().await;
+        }
+        drop(mux);
+        watched.await.expect("it ends by itself");
     }
 }

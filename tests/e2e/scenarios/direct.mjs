@@ -64,6 +64,20 @@ const backInTheMix = (page, from) => page.evaluate(async (from_) => {
   return Date.now() - from_;
 }, from);
 
+/** A recording of a second and more, begun while two are direct. */
+async function recording(two, { url, room }) {
+  const recordings = `${url}/v1/rooms/${room}/recordings`;
+  const asked = Date.now();
+  const begun = await (await fetch(recordings, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' })).json();
+  const told = async () => (await fetch(`${recordings}/${begun.id}`)).json();
+  const back = await Promise.all(two.map((page) => backInTheMix(page, asked)));
+  const lasts = await until(async () => (await told()).duration > 2, 10_000);
+  const seen = await Promise.all(two.map((page) => sees(page, room)));
+  await fetch(`${recordings}/${begun.id}`, { method: 'DELETE' });
+  const over = await until(async () => (await told()).state === 'finished', 10_000);
+  return { back_ms: back, lasts, seen, over, file: (await told()).files[0] };
+}
+
 export async function direct_for_two({ page: open, options }) {
   const [first, second, third] = await Promise.all([open(), open(), open()]);
   const two = [first, second];
@@ -85,6 +99,8 @@ export async function direct_for_two({ page: open, options }) {
 
   await third.evaluate(() => me.leave());
   const again = (await both((page) => direct(page, true))).every(Boolean);
+  const recorded = await recording(two, options);
+  const afterwards = (await both((page) => direct(page, true))).every(Boolean);
   // Nothing comes from the first any more, though their connection stands.
   const broke = await first.evaluate(async () => {
     const at = Date.now();
@@ -93,7 +109,7 @@ export async function direct_for_two({ page: open, options }) {
   });
   const mixed = await both((page) => backInTheMix(page, broke));
   const after = await both((page) => seesAll(page, options.room, [0, 1]));
-  return { went, at_server: atServer, between, alone, back_ms: back, together, stays, again, mixed_ms: mixed, after };
+  return { went, at_server: atServer, between, alone, back_ms: back, together, stays, again, recorded, afterwards, mixed_ms: mixed, after };
 }
 
 /** The page in a direct call: what it shows of the other and of oneself, a camera off, and the moment a third comes. */
