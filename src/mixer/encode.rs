@@ -1,6 +1,7 @@
 //! Encode: canvases become the packets of one video stream.
 //!
-//! Owns: one encoder and payloader per stream; which ticks are encoded, and which of them as keyframes.
+//! Owns: one encoder and payloader per stream; which ticks are encoded, and which of them as keyframes: fewer of slides where
+//! these become larger than the encoder was told, since a thin link carries no more.
 //! Does not know: who watches, what is on the canvas. In: the canvas of a tick and keyframe requests. Out: packets in the
 //! [`Outbox`], from the encoder's thread.
 
@@ -24,6 +25,11 @@ const REFINE_FOR: Duration = Duration::from_secs(2);
 /// After that: so that a receiver sees that the stream lives.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Streams of so few frames a second are slides: one that is as coarse as it may be can be larger than a second's worth of bits,
+/// and need not come every second. Of other streams every frame counts.
+const SLIDES_FPS: u32 = 2;
+/// No slide is made while those before it take longer than this to send, at the rate that the encoder was told.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
 /// From one replacement of a broken encoder to the next.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest picture in pixels that one thread encodes in time with ease. libvpx' threads wait for each other in a busy loop:
@@ -52,6 +58,8 @@ pub struct Pace {
     encoded_at: Option<Duration>,
     keyframe_at: Option<Duration>,
     keyframe_wanted: bool,
+    /// When everything made so far is sent, at the rate that the encoder was told.
+    sent_at: Duration,
 }
 
 impl Pace {
@@ -64,7 +72,14 @@ impl Pace {
             encoded_at: None,
             keyframe_at: None,
             keyframe_wanted: true,
+            sent_at: Duration::ZERO,
         }
+    }
+
+    /// The encoder has made so many bytes until tick `n`, at so many kbit/s.
+    pub fn made(&mut self, bytes: u64, kbps: u32, n: u64, scene_fps: u32) {
+        let takes = Duration::from_micros(bytes * 8 * 1_000 / u64::from(kbps.max(1)));
+        self.sent_at = self.sent_at.max(tick_time(n, scene_fps)) + takes;
     }
 
     /// Somebody needs a keyframe.
@@ -92,11 +107,10 @@ impl Pace {
         let keyframe = self.keyframe_wanted && since(self.keyframe_at).is_none_or(|past| past >= KEYFRAME_INTERVAL);
         let settled = at.saturating_sub(self.changed_at) > REFINE_FOR;
         let repeat = if settled { REPEAT_INTERVAL } else { REFINE_INTERVAL };
-        if keyframe || self.changed || since(self.encoded_at).is_none_or(|past| past >= repeat) {
-            Turn::Encode { keyframe }
-        } else {
-            Turn::Unchanged
-        }
+        let due = self.changed || since(self.encoded_at).is_none_or(|past| past >= repeat);
+        // Somebody sees nothing without a keyframe.
+        let ahead = self.fps <= SLIDES_FPS && self.sent_at.saturating_sub(at) > AHEAD_MAX;
+        if keyframe || due && !ahead { Turn::Encode { keyframe } } else { Turn::Unchanged }
     }
 
     /// The encoder has taken tick `n`.
@@ -138,6 +152,8 @@ pub struct Stream {
     options: EncodeOptions,
     outbox: Arc<Outbox>,
     frames: Arc<AtomicU64>,
+    /// Bytes made that the pace has not been told of.
+    made: Arc<AtomicU64>,
     pace: Pace,
     encoder: VideoEncoder,
     /// Skipped by encoders that were replaced, and while there was none.
@@ -157,9 +173,10 @@ impl Stream {
         outbox: Arc<Outbox>,
         frames: Arc<AtomicU64>,
     ) -> Result<Self, CodecError> {
-        let encoder = start(&spec, options, &outbox, &frames)?;
+        let made = Arc::new(AtomicU64::new(0));
+        let encoder = start(&spec, options, &outbox, [&frames, &made])?;
         let pace = Pace::new(spec.fps);
-        Ok(Self { spec, options, outbox, frames, pace, encoder, skipped: 0, replace_at: Duration::ZERO })
+        Ok(Self { spec, options, outbox, frames, made, pace, encoder, skipped: 0, replace_at: Duration::ZERO })
     }
 
     /// What it makes.
@@ -194,7 +211,8 @@ impl Stream {
     }
 
     /// What to do with tick `n`, which it takes.
-    pub fn turn(&self, n: u64, scene_fps: u32) -> Turn {
+    pub fn turn(&mut self, n: u64, scene_fps: u32) -> Turn {
+        self.pace.made(self.made.swap(0, Ordering::Relaxed), self.spec.bitrate_kbps, n, scene_fps);
         self.pace.turn(n, scene_fps)
     }
 
@@ -211,7 +229,7 @@ impl Stream {
                 return Ok(());
             }
             self.replace_at = at + REPLACE_INTERVAL;
-            let encoder = start(&self.spec, self.options, &self.outbox, &self.frames)?;
+            let encoder = start(&self.spec, self.options, &self.outbox, [&self.frames, &self.made])?;
             self.skipped += std::mem::replace(&mut self.encoder, encoder).skipped();
             self.pace = Pace::new(self.spec.fps);
         }
@@ -231,7 +249,7 @@ fn start(
     spec: &StreamSpec,
     options: EncodeOptions,
     outbox: &Arc<Outbox>,
-    frames: &Arc<AtomicU64>,
+    counters: [&Arc<AtomicU64>; 2],
 ) -> Result<VideoEncoder, CodecError> {
     let encode = EncodeSpec {
         codec: spec.key.codec,
@@ -241,10 +259,11 @@ fn start(
         h264: options.h264,
         threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
     };
-    let (serial, outbox, frames) = (spec.serial, outbox.clone(), frames.clone());
+    let (serial, outbox, [frames, made]) = (spec.serial, outbox.clone(), counters.map(Arc::clone));
     let mut payloader = Payloader::new(spec.key.codec).with_largest(packet_bytes(spec.bitrate_kbps));
     VideoEncoder::new(encode, move |frame| {
         frames.fetch_add(1, Ordering::Relaxed);
+        made.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
         let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));
         outbox.push_all(packets.into_iter().map(|packet| FromMixer::Video { serial, packet }));
     })
@@ -319,7 +338,61 @@ mod tests {
         assert_eq!(pace.turn(1, 30), Turn::Encode { keyframe: true });
     }
 
+    #[test]
+    fn frames_that_are_too_large_come_seldom_and_keyframes_come_all_the_same() {
+        let mut pace = Pace::new(1);
+        let mut encoded = Vec::new();
+        for n in 0..60 * 30 {
+            pace.changed(n, 30);
+            if n == 45 * 30 {
+                pace.want_keyframe();
+            }
+            if pace.takes(n, 30)
+                && let Turn::Encode { keyframe } = pace.turn(n, 30)
+            {
+                pace.encoded(n, 30, keyframe);
+                // A frame takes a second and a half, a keyframe eight.
+                pace.made(if keyframe { 32_000 } else { 6_000 }, 32, n, 30);
+                encoded.push((n / 30, keyframe));
+            }
+        }
+        assert_eq!(encoded[..4], [(0, true), (7, false), (9, false), (10, false)]);
+        let between = encoded.iter().filter(|(at, _)| (15..45).contains(at)).count();
+        assert_eq!(between, 20, "two in three seconds");
+        assert_eq!(encoded.iter().filter(|(_, keyframe)| *keyframe).map(|(at, _)| *at).collect::<Vec<_>>(), [0, 45]);
+    }
+
     proptest! {
+        /// However large slides become, no more is made than is sent but a second's worth and a slide; and an encoder that
+        /// keeps its rate is never waited for.
+        #[test]
+        fn what_is_made_is_what_is_sent(kbps in 20..2_000_u32, sizes in prop::collection::vec(0.1..3.0_f64, 300)) {
+            let (mut pace, mut bytes) = (Pace::new(1), 0);
+            pace.keyframe_wanted = false;
+            let share = u64::from(kbps) * 1_000 / 8;
+            let mut kept = Pace { ..pace.clone() };
+            let frames = sizes.len();
+            let mut taken = 0;
+            for (n, size) in (0..).zip(sizes) {
+                pace.changed(n, 1);
+                kept.changed(n, 1);
+                if pace.turn(n, 1) != Turn::Unchanged {
+                    let size = (share as f64 * size) as u64;
+                    pace.encoded(n, 1, false);
+                    pace.made(size, kbps, n, 1);
+                    bytes += size;
+                }
+                if kept.turn(n, 1) != Turn::Unchanged {
+                    kept.encoded(n, 1, false);
+                    kept.made(share, kbps, n, 1);
+                    taken += 1;
+                }
+            }
+            prop_assert_eq!(taken, frames);
+            let seconds = frames as f64 + AHEAD_MAX.as_secs_f64() + 3.0;
+            prop_assert!((bytes * 8) as f64 <= f64::from(kbps) * 1_000.0 * seconds + 1.0, "{bytes} in {seconds} s");
+        }
+
         /// However many ask, and whenever: one keyframe serves all who asked since the last, within 300 ms of the first.
         #[test]
         fn a_storm_of_requests_costs_three_keyframes_a_second(asked in prop::collection::vec(0..8_u8, 300)) {

@@ -32,7 +32,7 @@ const GROWN: i64 = 20_000;
 const FULL_MAX: Duration = Duration::from_millis(500);
 /// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
 /// this part of that.
-const SLOWER: f64 = 0.7;
+const SLOWER: f64 = 0.6;
 /// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
 const DRAINED: i64 = 5_000;
 /// Little is less than this part of what the way carries.

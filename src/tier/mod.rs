@@ -86,7 +86,7 @@ impl Default for Ladder {
             high: rung(1280, 720, 30, 1_500),
             medium: rung(640, 360, 30, 500),
             low: rung(320, 180, 15, 150),
-            slides: rung(640, 360, 1, 40),
+            slides: rung(640, 360, 1, 32),
             sounds: Sounds::default(),
         }
     }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_tiers_headers_are_part_of_its_bitrate() {
-        for (bitrate_kbps, fps) in [(1_500, 30), (500, 30), (150, 15), (40, 1), (30, 30)] {
+        for (bitrate_kbps, fps) in [(1_500, 30), (500, 30), (150, 15), (32, 1), (30, 30)] {
             let spec = TierSpec { size: Size::new(320, 180), fps, bitrate_kbps };
             let payload = u64::from(spec.payload_kbps(fps));
             assert!(payload >= u64::from(bitrate_kbps) / 2);

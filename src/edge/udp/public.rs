@@ -125,7 +125,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_seen_elsewhere_tells_that_and_keeps_what_is_not_seen() {
-        let [old, other, new] = ["198.51.100.1", "2001:db8::1", "198.51.100.2"].map(|ip| ip.parse().expect("an address"));
+        let [old, other, new] =
+            ["198.51.100.1", "2001:db8::1", "198.51.100.2"].map(|ip| ip.parse().expect("an address"));
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![old, other]).expect("binds");
         let told = || mux.told_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
