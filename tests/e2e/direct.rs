@@ -18,7 +18,17 @@ const MIXED_WITHIN_MS: f64 = 2_000.0;
 fn shows_both(file: &Path) {
     let mut command = Command::new("ffmpeg");
     let read = command.args(["-nostdin", "-v", "error", "-ss", "1", "-i"]).arg(file);
-    let read = read.args(["-frames:v", "1", "-vf", "scale=2:1:flags=area", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let read = read.args([
+        "-frames:v",
+        "1",
+        "-vf",
+        "format=rgb24,scale=2:1:flags=area",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-",
+    ]);
     let output = read.output().expect("installed");
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let pixels: Vec<[u8; 3]> = output.stdout.as_chunks().0.to_vec();
