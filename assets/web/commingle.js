@@ -479,9 +479,7 @@ export class Session extends EventTarget {
     if (type === 'ice_restart') return this.#connection?.restartIce(); // the server does not hear us, whatever we think
     if (type === 'room') {
       this.#recognise();
-      // Whoever wants a relay does not want to be seen by the other; ours relays to the server only.
-      const { direct = true, iceTransportPolicy } = this.#options;
-      if (direct && iceTransportPolicy !== 'relay' && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
+      this.#sayAble();
     }
     if (type === 'room' || type === 'layout') this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
@@ -527,7 +525,14 @@ export class Session extends EventTarget {
     if (videoMuted === true && this.camera) this.setCamera(false);
   }
 
+  /** Says that media may go to another person directly, once there is some. Whoever wants a relay does not want to be seen. */
+  #sayAble() {
+    const { direct = true, iceTransportPolicy } = this.#options;
+    if (direct && iceTransportPolicy !== 'relay' && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
+  }
+
   #localChanged() {
+    this.#sayAble(); // the first track may have come only now
     this.#tellMuted();
     this.#emitLocal();
   }

@@ -3,6 +3,7 @@
 
 const LOST_AFTER = 1000; // ms without a way before the mixer takes over again
 const SILENT_AFTER = 1000; // ms without a packet of sound, where the other sends sound: a browser notices only after seconds
+const BEGINS_WITHIN = 3000; // ms until the first of them: a busy machine takes its time to begin
 const LOOK = 200; // ms from one look at that to the next
 
 /** Packets of sound that have come. */
@@ -125,7 +126,7 @@ export class Direct {
       await new Promise((resolve) => { setTimeout(resolve, LOOK); });
       const now = await heard(peer);
       if (now !== packets || !this.#theirs.includes('audio')) [packets, at] = [now, performance.now()];
-      else if (performance.now() - at > SILENT_AFTER) return peer === this.#peer && this.#fail();
+      else if (performance.now() - at > (packets ? SILENT_AFTER : BEGINS_WITHIN)) return peer === this.#peer && this.#fail();
     }
   }
 
