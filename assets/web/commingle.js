@@ -512,7 +512,7 @@ export class Session extends EventTarget {
   /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
   async #dismissed(message) {
     this.location = null;
-    this.#events.close(); // the server does too: no reason to ask it why
+    this.#events?.close(); // the server does too: no reason to ask it why
     const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
     if (ready?.ok) this.#close(message);
     else this.#rejoin();

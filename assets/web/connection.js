@@ -90,6 +90,7 @@ export class Connection {
     signal.addEventListener('abort', () => giveUp.abort(), { once: true });
     this.#arm('connect', CONNECT_WITHIN, () => giveUp.abort());
     await peer.setLocalDescription(await peer.createOffer());
+    if (!this.#peer) throw new JoinError('Left while joining.', 0, {});
     const response = await this.#server.fetch(url, {
       method: 'POST',
       headers: { 'Content-Type': 'application/sdp', Accept: 'application/sdp' },

@@ -39,7 +39,7 @@ const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
 /// What a tick is to one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing has changed: not encoded.
+    /// Nothing has changed, or slides that were made before are still being sent: not encoded.
     Unchanged,
     /// Encode it.
     Encode {

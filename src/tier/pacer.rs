@@ -210,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn what_one_packet_takes_on_a_thin_way_is_no_queue() {
+        let now = Timestamp::from_micros(0);
+        let mut pacer = Pacer::new(now);
+        pacer.follow(Some(80_000), Duration::from_millis(120), now);
+        assert_eq!(pacer.wait(now), None);
+        pacer.follow(Some(80_000), Duration::from_millis(130), now);
+        assert_eq!(pacer.wait(now), Some(Duration::from_millis(130)));
+    }
+
+    #[test]
     fn a_queue_on_the_way_holds_video_and_nothing_else_does() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);

@@ -153,7 +153,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
             });
             let due = due.count();
             let arrivals: Vec<Arrival> = on_the_way.drain(..due).collect();
-            let _ = downlink.report(&arrivals);
+            downlink.report(&arrivals);
             let Some(mut reception) = downlink.reception() else { continue };
             reception.backlog = camera.backlog(now);
             if measured {

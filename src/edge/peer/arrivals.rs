@@ -1,8 +1,9 @@
 //! How what we send arrives, packet by packet, by the peer's transport-wide feedback.
 //!
 //! Owns: [`Arrivals`], which stands where the crate's congestion control wants an estimator, and hands everything to
-//! [`Downlink`]; a way that is back after it was gone begins with a keyframe. Does not know: tiers. The crate's own estimator (GCC) is not used: it grows by eight percent a second whether
-//! or not the link is tried, so from 80 kbit/s to 1.5 Mbit/s it takes 38 s, and it cannot say what a link would carry.
+//! [`Downlink`]; a way that is back after it was gone begins with a keyframe. Does not know: tiers. The crate's own estimator
+//! (GCC) is not used: it grows by eight percent a second whether or not the link is tried, so from 80 kbit/s to 1.5 Mbit/s it
+//! takes 38 s, and it cannot say what a link would carry.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

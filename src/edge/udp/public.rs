@@ -29,13 +29,22 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the server cannot be found, or answers by no family.
 pub async fn public_addresses(server: &str, bind: IpAddr) -> io::Result<Vec<IpAddr>> {
+    let (addresses, unanswered) = seen(server, bind).await?;
+    for (to, error) in unanswered {
+        tracing::warn!(%to, %error, "the STUN server does not answer by this address family");
+    }
+    Ok(addresses)
+}
+
+/// The same, and which of the server's addresses did not answer.
+async fn seen(server: &str, bind: IpAddr) -> io::Result<(Vec<IpAddr>, Vec<(SocketAddr, io::Error)>)> {
     let advice = "check media.stun_server, or name the address by --public-ip";
     let found = timeout(LOOKUP, lookup_host(server)).await.map_err(io::Error::from).flatten();
     let found = found.map_err(|error| {
         io::Error::new(error.kind(), format!("the STUN server {server} cannot be found: {error}; {advice}"))
     })?;
     let found: Vec<SocketAddr> = found.collect();
-    let mut addresses = Vec::new();
+    let (mut addresses, mut unanswered) = (Vec::new(), Vec::new());
     for is_ipv4 in [true, false] {
         let from = match bind {
             IpAddr::V4(ip) if ip.is_unspecified() && !is_ipv4 => Ipv6Addr::UNSPECIFIED.into(),
@@ -45,7 +54,7 @@ pub async fn public_addresses(server: &str, bind: IpAddr) -> io::Result<Vec<IpAd
         let Some(to) = found.iter().find(|to| to.is_ipv4() == is_ipv4 && from.is_ipv4() == is_ipv4) else { continue };
         match ask(*to, from).await {
             Ok(seen) => addresses.push(seen.ip()),
-            Err(error) => tracing::warn!(%to, %error, "the STUN server does not answer by this address family"),
+            Err(error) => unanswered.push((*to, error)),
         }
     }
     if addresses.is_empty() {
@@ -54,18 +63,18 @@ pub async fn public_addresses(server: &str, bind: IpAddr) -> io::Result<Vec<IpAd
             format!("the STUN server {server} does not answer; {advice}"),
         ));
     }
-    Ok(addresses)
+    Ok((addresses, unanswered))
 }
 
 /// Asks again and again, until the port is gone, and tells peers of the port another address when there is one.
 pub async fn watch_public_addresses(mux: Weak<Mux>, server: String, bind: IpAddr) {
     loop {
         sleep(AGAIN).await;
-        // What cannot be asked now can be later; nothing is worse than before.
-        let seen = public_addresses(&server, bind).await;
+        // What cannot be asked now can be later; nothing is worse than before. What was told at start is not told every minute.
+        let seen = seen(&server, bind).await;
         let Some(mux) = mux.upgrade() else { return };
         match seen {
-            Ok(seen) => renew(&mux, &server, &seen),
+            Ok((seen, _)) => renew(&mux, &server, &seen),
             Err(error) => tracing::debug!(%error, "it is not known whether others see this machine where they did"),
         }
     }

@@ -2,7 +2,10 @@
 
 import { joinByForm, moving, until, visit } from '../page.mjs';
 
-/** Joins by commingle.js as the web page does, with a picture and a tone; notes every peer connection that is made. */
+/**
+ * Joins by commingle.js as the web page does, with a picture and a tone, which the second person turns on only in the room; notes
+ * every peer connection that is made.
+ */
 const joining = async ({ room }, k) => {
   const Straight = globalThis.RTCPeerConnection;
   globalThis.pcs = [];
@@ -15,7 +18,12 @@ const joining = async ({ room }, k) => {
   const { join } = await import('/commingle.js');
   const { camera, microphone } = people;
   const stream = new MediaStream([camera(k, { width: 320, height: 180, fps: 15 }).track, (await microphone(k)).track]);
-  const session = await join({ room, name: `person ${k}`, stream });
+  const late = k === 1;
+  const session = await join({ room, name: `person ${k}`, stream: late ? new MediaStream() : stream, send: { audio: true, video: true } });
+  if (late) {
+    await people.until(() => session.room.participants.length > 0, 10_000);
+    for (const track of stream.getTracks()) await session.replaceTrack(track);
+  }
   const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, playsInline: true, srcObject: session.stream });
   document.body.append(video);
   Object.assign(globalThis, { session, video });
