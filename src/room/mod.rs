@@ -30,7 +30,7 @@ use self::person::{Person, Source, display_name};
 pub use self::traffic::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route};
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Scene};
-use crate::media::{Codec, SourceKind, StreamKey};
+use crate::media::{Codec, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch,
@@ -295,6 +295,11 @@ impl Room {
     /// A participant as the outside sees it; None for one that is not there or whose connection is not up yet.
     pub fn participant(&self, id: ParticipantId) -> Option<ParticipantDocument> {
         self.people.get(&id).filter(|person| person.connected).map(|person| person.document(id))
+    }
+
+    /// The tier that a participant gets; None for one that is not there.
+    pub fn tier(&self, id: ParticipantId) -> Option<Tier> {
+        self.people.get(&id).map(Person::tier)
     }
 
     /// Every source that has begun.

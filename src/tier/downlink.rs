@@ -50,7 +50,8 @@ const BURSTS_MIN: usize = 4;
 const BURST_BITS: u64 = 3_200;
 /// Where nothing arrives for so long, and then something, the way was gone: what comes then has come by another.
 const GONE: Duration = Duration::from_millis(800);
-/// What left so shortly after that, or before, and was lost, was still sent by the old way: it says nothing of the new one.
+/// What left so shortly after that, or before, and was lost, was still sent by the old way: it says nothing of the new one. Nor
+/// does what a receiver lost that was busy with the beginning: it can take sound earlier than pictures.
 const SETTLES: Duration = Duration::from_millis(500);
 /// Fewer packets than this say nothing about losses.
 const PACKETS_MIN: usize = 8;
@@ -96,15 +97,15 @@ struct Burst {
 }
 
 impl Downlink {
-    /// Takes in what one feedback tells; whether the way is back, after it was gone for so long that what was sent meanwhile is
-    /// of no use any more.
+    /// Takes in what one feedback tells; whether the way is there now, after it was gone for so long that what was sent meanwhile
+    /// is of no use any more.
     pub fn report(&mut self, arrivals: &[Arrival]) -> bool {
         let mut is_back = false;
         let latest = arrivals.iter().filter_map(delay).min();
         for arrival in arrivals {
             if arrival.arrival.is_some() {
-                if self.was_gone(arrival.departure) {
-                    is_back = true;
+                if self.begins(arrival.departure) {
+                    is_back |= self.window.iter().any(|packet| packet.arrival.is_none());
                     *self = Self { settles: Some(arrival.departure + SETTLES), ..Self::default() };
                 }
                 self.reached = Some(arrival.departure);
@@ -136,9 +137,8 @@ impl Downlink {
 
     /// What can be said now.
     pub fn reception(&self) -> Option<Reception> {
-        if self.window.is_empty() {
-            return None;
-        }
+        // A receiver that is not ready yet loses what it gets; that is no link which carries nothing.
+        self.reached?;
         let lost = self.window.iter().filter(|packet| packet.arrival.is_none()).count();
         let few = self.window.len() < PACKETS_MIN;
         Some(Reception {
@@ -161,10 +161,11 @@ impl Downlink {
         Some(rates[rates.len() / 2])
     }
 
-    /// Whether nothing arrived of what left in a long time before now. Receivers tell of the latest of what was lost only.
-    fn was_gone(&self, now: Timestamp) -> bool {
+    /// Whether nothing arrived of what left in a long time before now, or ever. Receivers tell of the latest of what was lost only.
+    fn begins(&self, now: Timestamp) -> bool {
+        let Some(reached) = self.reached else { return true };
         let lost = self.window.iter().rev().take_while(|packet| packet.arrival.is_none()).count();
-        lost >= PACKETS_MIN && self.reached.is_some_and(|reached| now.since(reached) > GONE)
+        lost >= PACKETS_MIN && now.since(reached) > GONE
     }
 
     fn note_delay(&mut self, departure: Timestamp, delay: i64) {
@@ -347,6 +348,29 @@ mod tests {
             assert!((reception.lost - lost).abs() < 0.05, "{gone} lost: {reception:?}");
             assert_eq!(reception.capacity.is_none(), lost == 0.0, "{reception:?}");
         }
+    }
+
+    #[test]
+    fn what_a_receiver_lost_before_it_was_ready_says_nothing_of_the_way() {
+        let lost = |from, count| carried(2_000_000, from, 3_000, count).into_iter();
+        let lost =
+            |from, count| lost(from, count).map(|packet| Arrival { arrival: None, ..packet }).collect::<Vec<_>>();
+        let mut downlink = Downlink::default();
+        assert!(!downlink.report(&lost(1_000_000, 14)), "the way is not there yet");
+        assert_eq!(downlink.reception(), None);
+        assert!(downlink.report(&carried(2_000_000, 1_050_000, 20_000, 4)), "the first keyframe was lost");
+        assert!(!downlink.report(&lost(1_200_000, 14)), "told once");
+        assert!(!downlink.report(&carried(2_000_000, 1_250_000, 20_000, 8)));
+        assert_eq!(downlink.reception().map(|reception| reception.lost), Some(0.0), "its pictures come later");
+        downlink.report(&lost(1_600_000, 14));
+        downlink.report(&carried(2_000_000, 1_650_000, 20_000, 4));
+        let lost = downlink.reception().expect("packets have arrived").lost;
+        assert!(lost > 0.4, "but that is no beginning any more: {lost}");
+    }
+
+    #[test]
+    fn whose_first_packets_arrive_needs_nothing_anew() {
+        assert!(!Downlink::default().report(&carried(2_000_000, 1_000_000, 3_000, 14)));
     }
 
     #[test]

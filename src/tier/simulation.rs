@@ -29,6 +29,8 @@ struct Link {
     jitter: u64,
     /// From when on in microseconds, and by how many, the way behind it is longer.
     longer: (u64, u64),
+    /// Every so many microseconds nothing passes for so many: a radio looks around, a receiver's process waits its turn.
+    stalls: Option<(u64, u64)>,
     /// When the link is free again.
     free: u64,
     seed: u64,
@@ -41,7 +43,12 @@ impl Link {
     }
 
     fn send(&mut self, at: u64, size: usize) -> Arrival {
-        let starts = self.free.max(at);
+        let mut starts = self.free.max(at);
+        if let Some((every, long)) = self.stalls
+            && starts % every >= every - long
+        {
+            starts = starts.next_multiple_of(every);
+        }
         let lost = self.chance() < self.loss || starts - at > self.queue;
         let mut arrival = None;
         if !lost {
@@ -175,7 +182,7 @@ fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Ru
 }
 
 fn link(seed: u64) -> Link {
-    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, longer: (u64::MAX, 0), free: 0, seed }
+    Link { rate: 0, queue: 400_000, loss: 0.0, jitter: 3_000, longer: (u64::MAX, 0), stalls: None, free: 0, seed }
 }
 
 #[test]
@@ -205,6 +212,18 @@ fn a_longer_way_is_no_queue() {
         for rate in [2_000_000, 20_000_000] {
             let run = run(Link { longer: (15_000_000, 140_000), ..link(seed) }, &[(0, rate)], 40, true);
             assert_eq!(run.changes, [], "seed {seed}, {rate} bit/s");
+        }
+    }
+}
+
+#[test]
+fn a_way_that_stalls_for_moments_keeps_its_tier() {
+    for seed in 0..20 {
+        for (rate, long) in [(3_000_000, 150_000), (5_000_000, 250_000), (20_000_000, 350_000), (50_000_000, 380_000)] {
+            for every in [730_000, 2_050_000, 3_110_000] {
+                let run = run(Link { stalls: Some((every, long)), ..link(seed) }, &[(0, rate)], 40, true);
+                assert_eq!(run.changes, [], "seed {seed}, {rate} bit/s, nothing for {long} of {every}");
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ const USER_HZ: f64 = 100.0;
 /// Lines of the log that are kept.
 const LOG_LINES: usize = 400;
 
+/// What servers log, shown where a test fails: also which tier a link gets, and why.
+const LOG: &str = "info,rtc=error,webrtc=error,commingle::tier=debug";
+
 /// The binary with a clean environment: nobody's own `COMMINGLE_…` settings decide a test.
 pub(crate) fn commingle() -> Command {
     cleaned(Command::new(env!("CARGO_BIN_EXE_commingle")))
@@ -43,6 +46,7 @@ fn cleaned(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("COMMINGLE_")) {
         command.env_remove(name);
     }
+    command.env("COMMINGLE_LOG", LOG);
     command
 }
 

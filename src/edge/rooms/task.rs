@@ -276,7 +276,13 @@ impl RoomTask {
             PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
             PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
-            PeerEvent::Reception(reception) => self.room.handle(now, Input::Reception(participant, reception)),
+            PeerEvent::Reception(reception) => {
+                let before = self.room.tier(participant);
+                self.room.handle(now, Input::Reception(participant, reception));
+                if let Some((from, to)) = before.zip(self.room.tier(participant)).filter(|(from, to)| from != to) {
+                    tracing::debug!(target: "commingle::tier", %participant, ?from, ?to, ?reception, "another tier");
+                }
+            }
             PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
             // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
             PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
