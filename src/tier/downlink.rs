@@ -264,8 +264,12 @@ impl Downlink {
         }
     }
 
-    /// Bits per second that arrived in the window, by the receiver's clock.
+    /// Bits per second that arrived in the window, by the receiver's clock; None at the beginning, when little has been sent.
     fn delivered(&self) -> Option<u64> {
+        let sent = self.window.back()?.departure.since(self.window.front()?.departure);
+        if sent < WINDOW / 2 {
+            return None;
+        }
         let arrived = || self.window.iter().filter_map(|packet| Some((packet.arrival?, packet.size)));
         let (first, last) = (arrived().map(|(at, _)| at).min()?, arrived().map(|(at, _)| at).max()?);
         let span = (last - first).max(WINDOW / 4);
@@ -366,6 +370,16 @@ mod tests {
         downlink.report(&carried(2_000_000, 1_650_000, 20_000, 4));
         let lost = downlink.reception().expect("packets have arrived").lost;
         assert!(lost > 0.4, "but that is no beginning any more: {lost}");
+    }
+
+    #[test]
+    fn the_first_packets_do_not_tell_how_much_arrives() {
+        let mut downlink = Downlink::default();
+        downlink.report(&carried(2_000_000, 1_000_000, 20_000, 20));
+        assert_eq!(downlink.reception().and_then(|reception| reception.delivered), None);
+        downlink.report(&carried(2_000_000, 1_400_000, 20_000, 40));
+        let delivered = downlink.reception().and_then(|reception| reception.delivered).expect("a second");
+        assert!((470_000..=500_000).contains(&delivered), "480 kbit/s: {delivered}");
     }
 
     #[test]
