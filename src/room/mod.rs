@@ -11,6 +11,7 @@ pub mod direct;
 pub mod document;
 pub mod inputs;
 mod levels;
+mod mixer;
 mod orders;
 pub mod outputs;
 mod person;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use self::direct::Direct;
 use self::inputs::Inputs;
 use self::levels::Levels;
+use self::mixer::Mixer;
 use self::outputs::Outputs;
 pub use self::person::DISPLAY_NAME_MAX;
 use self::person::{Person, Source, display_name};
@@ -33,8 +35,8 @@ use crate::layout::{Grid, Scene};
 use crate::media::{Codec, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, LeaveReason, MixerEvent, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch,
-    StreamDocument, ViewDocument,
+    Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
+    ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::Ask;
@@ -43,22 +45,6 @@ use crate::time::Timestamp;
 
 /// Longest chat text, in characters.
 pub const CHAT_MAX: usize = 2_000;
-/// A mixer that lived shorter than this is started again only after as long: one that dies at birth must not spin.
-const MIXER_SETTLED: Duration = Duration::from_millis(500);
-
-/// The mixer, as far as the room knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mixer {
-    Off,
-    On {
-        since: Timestamp,
-    },
-    /// Died too young; started again at this time.
-    Resting {
-        until: Timestamp,
-    },
-}
-
 /// A room. See the module's first lines for how to drive it.
 #[derive(Debug)]
 pub struct Room {
@@ -265,8 +251,7 @@ impl Room {
         }
         let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
         let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
-        let rested = if let Mixer::Resting { until } = self.mixer { Some(until) } else { None };
-        [linger, rested, self.asks, self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()]
+        [linger, self.mixer.timeout(), self.asks, self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()]
             .into_iter()
             .flatten()
             .min()
@@ -461,35 +446,8 @@ impl Room {
         self.emit(|_| Event::Chat { participant: from, name, text });
     }
 
-    fn need_mixer(&mut self, now: Timestamp) {
-        if self.mixer == Mixer::Off {
-            self.start_mixer(now);
-        }
-    }
-
-    fn start_mixer(&mut self, now: Timestamp) {
-        self.mixer = Mixer::On { since: now };
-        self.effects.push_back(Effect::StartMixer);
-        self.replay();
-    }
-
-    fn mixer_lost(&mut self, now: Timestamp) {
-        let Mixer::On { since } = self.mixer else { return };
-        if now.since(since) < MIXER_SETTLED {
-            self.mixer = Mixer::Resting { until: now + MIXER_SETTLED };
-            return;
-        }
-        self.start_mixer(now);
-        self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
-    }
-
     fn timeout(&mut self, now: Timestamp) {
-        if let Mixer::Resting { until } = self.mixer
-            && now >= until
-        {
-            self.start_mixer(now);
-            self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
-        }
+        self.mixer_timeout(now);
         if self.asks.is_some_and(|at| now >= at) {
             self.refresh();
         }
@@ -504,13 +462,6 @@ impl Room {
             false => self.end("empty"),
             true if self.outputs.are_running() => {}
             true => self.stop_mixer(),
-        }
-    }
-
-    fn stop_mixer(&mut self) {
-        if self.mixer != Mixer::Off {
-            self.mixer = Mixer::Off;
-            self.effects.push_back(Effect::StopMixer);
         }
     }
 

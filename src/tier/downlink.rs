@@ -63,8 +63,10 @@ const SPACING_MIN: Duration = Duration::from_micros(250);
 pub struct Arrival {
     /// When it left.
     pub departure: Timestamp,
-    /// When it arrived, by the receiver's clock (which has any zero); None when it was lost.
+    /// When it arrived, by the receiver's clock (which has any zero); None when it was lost, or nothing is told of it.
     pub arrival: Option<Duration>,
+    /// Whether the receiver tells of it: what it tells nothing of may have arrived.
+    pub told: bool,
     /// Bytes on the wire.
     pub size: usize,
 }
@@ -78,6 +80,8 @@ pub struct Downlink {
     burst: Option<Burst>,
     /// When the latest packet left that arrived.
     reached: Option<Timestamp>,
+    /// How many left after it, or at all, of which no arrival is told.
+    missing: usize,
     /// What left before and was lost does not count.
     settles: Option<Timestamp>,
     /// The least delay of the packets told of last.
@@ -105,12 +109,18 @@ impl Downlink {
         for arrival in arrivals {
             if arrival.arrival.is_some() {
                 if self.begins(arrival.departure) {
-                    is_back |= self.window.iter().any(|packet| packet.arrival.is_none());
+                    is_back |= self.missing > 0;
                     *self = Self { settles: Some(arrival.departure + SETTLES), ..Self::default() };
                 }
                 self.reached = Some(arrival.departure);
-            } else if self.settles.is_some_and(|settles| arrival.departure < settles) {
-                continue;
+                self.missing = 0;
+            } else {
+                self.missing += 1;
+                // A receiver that is not ready yet loses what it gets; that is no link which carries nothing.
+                let begun = self.reached.is_some() && self.settles.is_none_or(|settles| arrival.departure >= settles);
+                if !arrival.told || !begun {
+                    continue;
+                }
             }
             self.window.push_back(*arrival);
             if let Some(delay) = delay(arrival) {
@@ -137,8 +147,9 @@ impl Downlink {
 
     /// What can be said now.
     pub fn reception(&self) -> Option<Reception> {
-        // A receiver that is not ready yet loses what it gets; that is no link which carries nothing.
-        self.reached?;
+        if self.window.is_empty() {
+            return None;
+        }
         let lost = self.window.iter().filter(|packet| packet.arrival.is_none()).count();
         let few = self.window.len() < PACKETS_MIN;
         Some(Reception {
@@ -163,9 +174,7 @@ impl Downlink {
 
     /// Whether nothing arrived of what left in a long time before now, or ever. Receivers tell of the latest of what was lost only.
     fn begins(&self, now: Timestamp) -> bool {
-        let Some(reached) = self.reached else { return true };
-        let lost = self.window.iter().rev().take_while(|packet| packet.arrival.is_none()).count();
-        lost >= PACKETS_MIN && now.since(reached) > GONE
+        self.reached.is_none_or(|reached| self.missing >= PACKETS_MIN && now.since(reached) > GONE)
     }
 
     fn note_delay(&mut self, departure: Timestamp, delay: i64) {
@@ -297,7 +306,7 @@ mod tests {
                 let departs = from + n * every;
                 free = departs.max(free) + takes;
                 let arrival = Some(Duration::from_micros(free + 5_000_000));
-                Arrival { departure: Timestamp::from_micros(departs), arrival, size: 1_200 }
+                Arrival { departure: Timestamp::from_micros(departs), arrival, told: true, size: 1_200 }
             })
             .collect()
     }
@@ -370,6 +379,19 @@ mod tests {
         downlink.report(&carried(2_000_000, 1_650_000, 20_000, 4));
         let lost = downlink.reception().expect("packets have arrived").lost;
         assert!(lost > 0.4, "but that is no beginning any more: {lost}");
+    }
+
+    #[test]
+    fn what_nobody_tells_of_is_not_lost() {
+        let mut downlink = Downlink::default();
+        downlink.report(&carried(2_000_000, 1_000_000, 20_000, 50));
+        for (told, lost) in [(false, 0.0), (true, 10.0 / 51.0)] {
+            let untold = carried(2_000_000, 2_000_000, 20_000, 10).into_iter();
+            downlink.report(&untold.map(|packet| Arrival { arrival: None, told, ..packet }).collect::<Vec<_>>());
+            downlink.report(&carried(2_000_000, 2_200_000, 20_000, 1));
+            let reception = downlink.reception().expect("packets have arrived");
+            assert!((reception.lost - lost).abs() < 0.02, "{reception:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What passes between a peer and us in RTCP, read where it passes.
 //!
 //! Owns: [`Tap`], an interceptor next to the wire that passes on what [`Reports`] reads, with which of the peer's streams are
-//! over, and reads from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on
+//! over and which packets its feedbacks tell of, and reads from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on
 //! unchanged.
 //!
 //! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
@@ -16,10 +16,12 @@ use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket};
 use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use tokio::sync::{Notify, watch};
 
+use super::arrivals::Covered;
 use super::reports::{Reception, Reports};
 
 /// Streams remembered that are over, until somebody looks: a peer has three.
@@ -32,6 +34,8 @@ pub(super) struct Seen {
     pub(super) keyframe_wanted: Notify,
     /// The latest report about our video (or audio, where there is no video).
     pub(super) reception: watch::Sender<Reception>,
+    /// What the latest transport-wide feedbacks tell of.
+    pub(super) covered: Mutex<Covered>,
     /// Packets of theirs that never arrived, all streams.
     pub(super) lost: AtomicU64,
     /// Latest interarrival jitter of a stream of theirs, in its clock's ticks.
@@ -49,6 +53,7 @@ impl Default for Seen {
         Self {
             keyframe_wanted: Notify::new(),
             reception: watch::Sender::new(Reception::default()),
+            covered: Mutex::default(),
             lost: AtomicU64::new(0),
             jitter: AtomicU32::new(0),
             over: Mutex::default(),
@@ -82,6 +87,9 @@ impl Tap {
         }
         if told.reception {
             self.seen.reception.send_replace(self.reports.latest());
+        }
+        if let Some(feedback) = packet.as_any().downcast_ref::<TransportLayerCc>() {
+            self.seen.covered.lock().add(feedback.base_sequence_number, feedback.packet_status_count);
         }
         if let Some(goodbye) = packet.as_any().downcast_ref::<Goodbye>() {
             let mut over = self.seen.over.lock();

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::ServerSettings;
-use super::task::Command;
+use super::command::Command;
 use super::uplink::Uplink;
 use crate::destination::{Destination, Host, SecretForm, Target};
 use crate::edge::peer::SourceSink;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::command::Command;
 use super::routes::FanOut;
-use super::task::Command;
 use crate::edge::supervise::Listener;
 use crate::link::{FromMixer, MixerReport};
 use crate::metrics::{Counter, Registry};

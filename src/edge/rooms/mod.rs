@@ -4,6 +4,7 @@
 //! (callers have checked them), what happens inside a room ([`crate::room`]).
 //! Every method sends one command to a room's task ([`task`]) or talks to a session's peer; none holds a lock meanwhile.
 
+mod command;
 mod error;
 mod inputs;
 mod mixing;
@@ -13,6 +14,7 @@ mod routes;
 mod sessions;
 mod settings;
 mod task;
+mod texts;
 mod uplink;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use self::command::Command;
 pub use self::error::RoomError;
 pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
@@ -31,7 +34,7 @@ pub use self::player::{PlayerEvent, PlayerNews, PlayerStream};
 use self::sessions::Session;
 pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
-use self::task::{Command, RoomTask};
+use self::task::RoomTask;
 use crate::edge::hls::HlsBroadcasts;
 use crate::edge::library::RecordingFile;
 use crate::edge::peer::PeerConfig;

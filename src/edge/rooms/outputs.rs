@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::ServerSettings;
-use super::task::Command;
+use super::command::Command;
 use crate::destination::{Destination, Host};
 use crate::edge::hls::HlsFeed;
 use crate::edge::library::{self, FileName, Library, RecordingFile};

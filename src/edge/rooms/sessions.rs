@@ -12,8 +12,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::command::{self, Command};
 use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
-use super::task::{self, Command};
 use super::uplink::Uplink;
 use super::{RoomError, Rooms, ask};
 #[cfg(test)]
@@ -245,7 +245,7 @@ impl Rooms {
             }
             return Err(Refusal::Ended.into());
         }
-        task::relay(participant, news, room.clone());
+        command::relay(participant, news, room.clone());
         Ok(Joined { secret, participant, answer: answer.sdp, etag: answer.etag, over })
     }
 

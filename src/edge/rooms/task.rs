@@ -11,11 +11,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::inputs::{self, Inputs, PlannedInput};
+use super::command::{COMMANDS, Command};
+use super::inputs::{Inputs, PlannedInput};
 use super::mixing::MixerEar;
-use super::outputs::{self, Beginning, Outputs, Planned, Said};
+use super::outputs::{self, Beginning, Outputs, Planned};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
+use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
 use crate::edge::fanout::Names;
@@ -25,55 +27,14 @@ use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::{Kind, SourceKind};
-use crate::room::direct::DirectEvent;
-use crate::room::document::{Audience, Event, LeaveReason, LevelDocument, ParticipantDocument, RoomDocument};
+use crate::room::document::{Audience, Event, LeaveReason};
 use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
-use crate::room::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
+use crate::room::{Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
 use crate::time::{self, Timestamp};
 
-/// Commands waiting for a room.
-pub(super) const COMMANDS: usize = 1_024;
 /// Events a WebSocket may lag behind before it must fetch the room again.
 const EVENTS: usize = 256;
-/// Asks a client to restart ICE: WHIP and WHEP have no words for a server that wants it.
-const ICE_RESTART: &str = r#"{"type":"ice_restart"}"#;
-
-/// What a room is asked, from outside and by its own peers and mixer.
-pub(super) enum Command {
-    /// Something happened.
-    Input(Input),
-    /// Somebody wants in.
-    Admit(Admission, oneshot::Sender<Result<(Admitted, Arc<Uplink>), Refusal>>),
-    /// Its connection has been set up.
-    Attach(ParticipantId, JoinedPeer),
-    /// Its new offer sends these.
-    Resend(ParticipantId, Vec<(String, SourceKind)>, oneshot::Sender<bool>),
-    /// A peer's news.
-    Peer(ParticipantId, PeerEvent),
-    /// The mixer of this generation says something.
-    Mixer(u64, FromMixer),
-    /// The mixer of this generation is gone.
-    MixerLost(u64, String),
-    /// A recording or broadcast is wanted.
-    AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
-    /// The process of this generation of an output says something.
-    Output(OutputId, u32, Said),
-    /// An input is wanted.
-    AddInput(PlannedInput, oneshot::Sender<Result<InputId, Refusal>>),
-    /// The process of this generation of an input says something.
-    Injected(InputId, u32, inputs::Said),
-    /// Measured bits per second by stream serial.
-    Bitrates(Vec<(u32, u64)>),
-    /// The room's document.
-    Document(oneshot::Sender<RoomDocument>),
-    /// A participant's document.
-    Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
-    /// The room and what follows.
-    Events(oneshot::Sender<EventStream>),
-    /// Who sends and who watches, now and from now on.
-    Audience(oneshot::Sender<watch::Receiver<Audience>>),
-}
 
 pub(super) struct RoomTask {
     room: Room,
@@ -480,17 +441,6 @@ fn close(joined: JoinedPeer) {
     tokio::spawn(async move { joined.peer.close().await });
 }
 
-/// Passes a peer's news on to its room, named.
-pub(super) fn relay(participant: ParticipantId, mut news: mpsc::Receiver<PeerEvent>, room: mpsc::Sender<Command>) {
-    tokio::spawn(async move {
-        while let Some(event) = news.recv().await {
-            if room.send(Command::Peer(participant, event)).await.is_err() {
-                break;
-            }
-        }
-    });
-}
-
 fn message(order: Order) -> ToMixer {
     match order {
         Order::Source(spec) => ToMixer::Source(spec),
@@ -500,37 +450,6 @@ fn message(order: Order) -> ToMixer {
         Order::Streams(set) => ToMixer::Streams(set),
         Order::Keyframe(serial) => ToMixer::Keyframe { serial },
     }
-}
-
-fn event_text(version: u64, event: &Event) -> Arc<str> {
-    #[derive(serde::Serialize)]
-    struct Numbered<'a> {
-        #[serde(flatten)]
-        event: &'a Event,
-        version: u64,
-    }
-    // The room document carries its own version: the same number.
-    let text = match event {
-        Event::Room(_) => serde_json::to_string(event),
-        _ => serde_json::to_string(&Numbered { event, version }),
-    };
-    text.expect("events have string keys and no failing serializers").into()
-}
-
-fn direct_text(event: &DirectEvent) -> Arc<str> {
-    #[derive(serde::Serialize)]
-    struct Typed<'a> {
-        #[serde(rename = "type")]
-        typ: &'static str,
-        #[serde(flatten)]
-        event: &'a DirectEvent,
-    }
-    let text = serde_json::to_string(&Typed { typ: "direct", event });
-    text.expect("events have string keys and no failing serializers").into()
-}
-
-fn levels_text(levels: &[LevelDocument]) -> Arc<str> {
-    serde_json::json!({"type": "levels", "levels": levels}).to_string().into()
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

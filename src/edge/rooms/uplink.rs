@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::task::Command;
+use super::command::Command;
 use crate::edge::peer::SourceSink;
 use crate::edge::supervise::{MixerLink, OutputLink};
 use crate::id::{ParticipantId, SourceId};

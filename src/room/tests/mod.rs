@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::layout::Layout;
-use crate::media::{Kind, Size, SoundTaken, Tier};
-use crate::room::document::{LevelDocument, TierChoice};
+use crate::media::{Kind, Size, SoundTaken};
+use crate::room::document::{LevelDocument, MixerEvent, TierChoice};
 use crate::tier::uplink::{SOUND, deserved};
 use crate::tier::{Ladder, Limit};
 
