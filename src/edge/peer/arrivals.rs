@@ -18,7 +18,8 @@ use crate::time::Timestamp;
 
 /// Bytes on the wire around an RTP packet: IP, UDP and the tag of SRTP.
 const AROUND: usize = 28 + 16;
-/// Feedbacks whose range is remembered: they come every 50 to 250 ms, and what one says is lost is passed on with the next arrival.
+/// Feedbacks whose range is remembered: they come every 50 to 250 ms, and what one says is lost is passed on with the next
+/// arrival.
 const COVERED_MAX: usize = 32;
 
 /// Which packets the latest feedbacks tell of, by first number and count. The crate calls lost whatever it was told nothing of,
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn what_a_lost_feedback_would_have_told_of_is_not_lost() {
         let (mut arrivals, latest) = Arrivals::new(Arc::default());
-        let start = Instant::now();
+        let start = tokio::time::Instant::now().into_std();
         let report = |n: u16| {
             let arrived = !(55..65).contains(&n) && !(75..85).contains(&n);
             PacketReport {

@@ -1,8 +1,8 @@
 //! What passes between a peer and us in RTCP, read where it passes.
 //!
 //! Owns: [`Tap`], an interceptor next to the wire that passes on what [`Reports`] reads, with which of the peer's streams are
-//! over and which packets its feedbacks tell of, and reads from our own reports how theirs arrive. Does not know: rooms, what is done about it. Packets go on
-//! unchanged.
+//! over and which packets its feedbacks tell of, and reads from our own reports how theirs arrive. Does not know: rooms, what is
+//! done about it. Packets go on unchanged.
 //!
 //! The crate routes RTCP by the first packet's first SSRC and ends it before the application; here nothing is missed.
 
