@@ -21,7 +21,7 @@ fn main() {
     let server = Server::start();
     let relay = Relay::start(server.media, Conditions::default(), Conditions::default(), 7);
     let port = relay.port.to_string();
-    let arguments = ["--room", "loss", "--relay", &port, "--seconds", "17", "--losses", "0,2,5,10,20"];
+    let arguments = ["--room", "loss", "--relay", &port, "--seconds", "16", "--losses", "0,2,5,10,20"];
     let measured = play_with(&server.url(), "loss", &arguments, |what| {
         relay.lose(what);
         "{}".to_owned()

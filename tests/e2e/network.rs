@@ -180,7 +180,7 @@ fn lossy() {
     let relay = relay(&server);
     let port = relay.port.to_string();
     let mut before = relay.counts();
-    let arguments = ["--room", "loss", "--relay", &port, "--seconds", "17", "--losses", "0,5,10,20"];
+    let arguments = ["--room", "loss", "--relay", &port, "--seconds", "12", "--losses", "0,5,10,20"];
     let measured = play_with(&server.url(), "loss", &arguments, |what| {
         relay.lose(what);
         let now = relay.counts();
@@ -192,7 +192,7 @@ fn lossy() {
     rounds.iter().for_each(|round| println!("{round}"));
     // At 10 % only bounds that tell a call from none: what two losses in a row do is chance.
     for (round, freeze_ms, pesq, stoi) in [(&rounds[1], FREEZE_MS, 2.5, 0.9), (&rounds[2], 1_000.0, 1.8, 0.85)] {
-        assert!(number(round, "/relay/down/lost") > 100.0 && number(round, "/relay/up/lost") > 100.0, "{round}");
+        assert!(number(round, "/relay/down/lost") > 70.0 && number(round, "/relay/up/lost") > 70.0, "{round}");
         for freeze in ["/lossy/max_gap_ms", "/clean/tile_still_ms"] {
             assert!(number(round, freeze) < freeze_ms, "{freeze}: {round}");
         }
@@ -203,6 +203,6 @@ fn lossy() {
     }
     // Where every fifth packet is lost, of the feedback too, there are pictures all the same.
     let seen = &rounds[3]["lossy"];
-    assert!(number(seen, "/frames") > 100.0 && number(seen, "/max_gap_ms") < 2_000.0, "{}", rounds[3]);
+    assert!(number(seen, "/frames") > 70.0 && number(seen, "/max_gap_ms") < 2_000.0, "{}", rounds[3]);
     server.stop();
 }

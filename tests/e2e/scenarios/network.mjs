@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { program, python } from '../python.mjs';
 
 const run = promisify(execFile);
-const SPEECH = 'The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell the depth of a well.'; // Harvard sentences, IEEE 1969
+const SPEECH = 'The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background.'; // Harvard sentences, IEEE 1969
 
 /** Somebody on a link whose rate changes, in a call with bots; `link KBPS` has the relay changed, `counts` is what it did since. */
 export async function thin_link({ page: open, options, ask }) {
