@@ -1,4 +1,4 @@
-//! What a room is asked, by whom it may be, in one bounded queue.
+//! What a room is asked, by whomever, in one bounded queue.
 //!
 //! Owns: [`Command`], and how a peer's news become one. Does not know: what a room does with it ([`super::task`]).
 
@@ -20,6 +20,7 @@ use crate::room::{Admission, Admitted, Input, Refusal};
 
 /// Commands waiting for a room.
 pub(super) const COMMANDS: usize = 1_024;
+
 /// What a room is asked, from outside and by its own peers and mixer.
 pub(super) enum Command {
     /// Something happened.
