@@ -40,11 +40,19 @@ pub mod client;
 pub mod dial;
 pub mod rtmp;
 
-// processes
-pub mod edge;
+// media processes
 pub mod input;
 pub mod mixer;
 pub mod output;
+
+// serving process
+pub mod fanout;
+pub mod http;
+pub mod net;
+pub mod peer;
+pub mod process;
+pub mod recordings;
+pub mod rooms;
 
 // clients
 pub mod bots;

@@ -226,7 +226,7 @@ fn start_logs() -> Result<(), Failure> {
     let filter = std::env::var("COMMINGLE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         Failure::Usage(anyhow::anyhow!(
-            "environment COMMINGLE_LOG: `{filter}`: {error}; write it like `info,commingle::edge=debug`"
+            "environment COMMINGLE_LOG: `{filter}`: {error}; write it like `info,commingle::peer=debug`"
         ))
     })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

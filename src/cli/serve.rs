@@ -16,18 +16,18 @@ use tokio_util::task::TaskTracker;
 
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
 use crate::config::{self, Config, H264Encoder, TlsMode};
-use crate::edge::api::{self, App};
-use crate::edge::hls::HlsBroadcasts;
-use crate::edge::library::{Finish, Library, Uploads};
-use crate::edge::peer::PeerConfig;
-use crate::edge::push;
-use crate::edge::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
-use crate::edge::supervise::ProcessCommand;
-use crate::edge::tcp::{self, TcpCounters};
-use crate::edge::tls::Tls;
-use crate::edge::turn;
-use crate::edge::udp::{self, Mux};
+use crate::http::api::{self, App};
+use crate::http::rtmp_ingest;
 use crate::metrics::Metrics;
+use crate::net::tcp::{self, TcpCounters};
+use crate::net::tls::Tls;
+use crate::net::turn;
+use crate::net::udp::{self, Mux};
+use crate::peer::PeerConfig;
+use crate::process::ProcessCommand;
+use crate::recordings::{Finish, Library, Uploads};
+use crate::rooms::HlsBroadcasts;
+use crate::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 
 /// Why no child process could be started.
 const OWN_FILE: &str = "cannot find this program's own file, which mixers and outputs are started from";
@@ -160,7 +160,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
         let listener =
             listener.with_context(|| format!("cannot bind {address} for RTMP; choose another by --rtmp-port"))?;
         tracing::info!(%address, "encoders may push by RTMP");
-        tokio::spawn(push::serve(listener, app.clone()));
+        tokio::spawn(rtmp_ingest::serve(listener, app.clone()));
     }
     announce(http, media, &config, fingerprint.as_deref())?;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, ValueEnum};
 
 use super::{ConfigArgs, Failure};
-use crate::edge::auth::{self, Claims};
+use crate::http::auth::{self, Claims};
 use crate::id::RoomName;
 use crate::room::document::Role;
 use crate::time;

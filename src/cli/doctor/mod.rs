@@ -17,8 +17,8 @@ use super::{ConfigArgs, Failure, serve};
 use crate::codec;
 use crate::config::{Config, TlsMode};
 use crate::dial;
-use crate::edge::tls;
 use crate::id::RoomName;
+use crate::net::tls;
 
 /// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
 const SOCKET_BUFFER: u64 = 4 << 20;

@@ -2,7 +2,7 @@
 
 use crate::client::reach::{self, Obstacle, Way};
 use crate::destination::{Destination, Guard, Target, Web};
-use crate::edge::auth::{self, Claims};
+use crate::http::auth::{self, Claims};
 use crate::id::RoomName;
 use crate::room::document::Role;
 use crate::secret::Secret;

@@ -1,0 +1,134 @@
+//! Recordings on disk: list, download, delete. The operator's, and of each room its moderators'.
+//!
+//! Owns: what a caller may see, and the headers of a download. Does not know: the disk ([`Library`](crate::recordings)).
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    LAST_MODIFIED, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
+use tokio_util::io::ReaderStream;
+
+use super::extract::{self, Recording};
+use super::ranges::{Part, Validators, choose};
+use super::{App, Caller};
+use crate::http::problem::Problem;
+use crate::id::RoomName;
+use crate::recordings::{FileName, LibraryError, Opened, RecordingFile};
+use crate::room::document::Role;
+
+/// How much of a file is read at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// Which recordings are wanted.
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    room: Option<RoomName>,
+}
+
+/// How a recording is wanted.
+#[derive(Debug, Default, Deserialize)]
+struct How {
+    /// `1`: to be kept as a file, not shown.
+    #[serde(default)]
+    download: Option<u8>,
+}
+
+/// `GET /v1/recordings`.
+pub(super) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    parts: Parts,
+) -> Result<Json<Vec<RecordingFile>>, Problem> {
+    let Wanted { room } = extract::query(&parts)?;
+    // Whose role is bound to a room sees that room's.
+    let room = room.or_else(|| caller.identity.room.clone());
+    caller.identity.may(Role::Moderator, room.as_ref())?;
+    Ok(Json(app.library().list(room).await?))
+}
+
+/// `GET /v1/recordings/{file}`, and HEAD.
+pub(super) async fn download(
+    State(app): State<App>,
+    Recording(name): Recording,
+    caller: Caller,
+    parts: Parts,
+) -> Result<Response, Problem> {
+    let How { download } = extract::query(&parts)?;
+    check(&app, &caller, &name).await?;
+    let Opened { file, here, running } = app.library().open_file(&name).await?;
+    // What grows has no state that could be named.
+    let validators = (!running).then(|| Validators::new(here.bytes, here.modified));
+    let part = choose(&parts.headers, here.bytes, validators.as_ref());
+    let (status, range) = match part {
+        Part::NotModified => (StatusCode::NOT_MODIFIED, None),
+        Part::Whole => (StatusCode::OK, (here.bytes > 0).then(|| 0..=here.bytes - 1)),
+        Part::Range(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
+        Part::Unsatisfiable => {
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the file has {} bytes", here.bytes));
+            return Err(problem.with(CONTENT_RANGE, text(format!("bytes */{}", here.bytes))));
+        }
+    };
+    let length = range.as_ref().map_or(0, |range| range.end() - range.start() + 1);
+    let body = match &range {
+        Some(range) if parts.method != Method::HEAD => {
+            let mut file = tokio::fs::File::from_std(file);
+            file.seek(SeekFrom::Start(*range.start())).await.map_err(LibraryError::Disk)?;
+            Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK))
+        }
+        _ => Body::empty(),
+    };
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(Validators { etag, .. }) = &validators {
+        headers.insert(ETAG, text(etag.clone()));
+    }
+    headers.extend(validators.map(|validators| (LAST_MODIFIED, text(validators.last_modified()))));
+    // A recording that grows is another one the next time; one that is whole may be kept, but not by caches for everybody.
+    let cache = if running { "no-store" } else { "private, no-cache" };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    if let (StatusCode::PARTIAL_CONTENT, Some(range)) = (status, range) {
+        headers.insert(CONTENT_RANGE, text(format!("bytes {}-{}/{}", range.start(), range.end(), here.bytes)));
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(name.content().media_type()));
+    let disposition = if download == Some(1) { "attachment" } else { "inline" };
+    headers.insert(CONTENT_DISPOSITION, text(format!("{disposition}; filename=\"{name}\"")));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The address may hold a token.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}
+
+/// `DELETE /v1/recordings/{file}`: with its JSON.
+pub(super) async fn delete(
+    State(app): State<App>,
+    Recording(name): Recording,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    check(&app, &caller, &name).await?;
+    app.library().delete(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether the caller moderates the room that was recorded. What tells of no room is the operator's.
+async fn check(app: &App, caller: &Caller, name: &FileName) -> Result<(), Problem> {
+    let room = app.library().room_of(name).await?;
+    let needed = if room.is_some() { Role::Moderator } else { Role::Operator };
+    Ok(caller.identity.may(needed, room.as_ref())?)
+}
+
+fn text(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("names, dates and numbers are header text")
+}

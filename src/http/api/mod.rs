@@ -1,0 +1,200 @@
+//! The HTTP API of `docs/api.md`: routes, handlers, and the server that runs them.
+//!
+//! Owns: the [`App`] that handlers share, the router made from the one table in [`routes`], what every answer has in
+//! common (problems for errors, CORS, time limits, counting). Does not know: rooms, media; it asks [`Rooms`].
+//! In: HTTP requests; out: calls on [`Rooms`] by callers whose role was checked before a handler saw them.
+
+mod admission;
+mod extract;
+mod guard;
+mod inputs;
+mod library;
+mod outputs;
+mod participants;
+mod plain;
+mod player;
+mod ranges;
+mod rooms;
+mod routes;
+mod server;
+mod service;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::admission::Admission;
+pub use self::extract::RoomOf;
+pub use self::guard::Caller;
+
+pub use self::server::serve;
+use crate::config::{Config, Limits};
+use crate::http::auth::Authority;
+use crate::http::problem::Problem;
+use crate::metrics::{Metrics, RequestLabels};
+use crate::net::rate_limit::Rate;
+use crate::net::turn::IceServers;
+use crate::recordings::Library;
+use crate::rooms::Rooms;
+
+/// What pages of other origins may read of our answers.
+const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After, \
+    Accept-Ranges, Content-Disposition, Content-Range";
+
+/// What all handlers share; clones are the same.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    rooms: Rooms,
+    library: Library,
+    authority: Authority,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    admission: Mutex<Admission>,
+    session_requests: Mutex<Rate>,
+    ice_servers: IceServers,
+    /// Whether players are let in while nobody sends.
+    watch_empty: bool,
+    draining: CancellationToken,
+    closing: CancellationToken,
+}
+
+impl App {
+    /// The API in front of `rooms` and what they recorded. `config` was checked; joiners are told of `ice_servers`.
+    pub fn new(
+        config: &Config,
+        rooms: Rooms,
+        library: Library,
+        metrics: Arc<Metrics>,
+        ice_servers: IceServers,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            rooms,
+            library,
+            authority: Authority::new(&config.auth),
+            metrics,
+            limits: config.limits.clone(),
+            admission: Mutex::new(Admission::new(config.limits.clone())),
+            session_requests: Mutex::new(Rate::new(
+                config.limits.session_requests_per_second,
+                config.limits.session_requests_burst,
+            )),
+            ice_servers,
+            watch_empty: config.rooms.watch_empty,
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// Takes no more joins: they are answered 503, and so is `/readyz`.
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+    }
+
+    /// Closes what is still open: WebSockets say goodbye, [`serve`] returns when its connections are done.
+    pub fn close(&self) {
+        self.drain();
+        self.0.closing.cancel();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled()
+    }
+
+    fn request_time(&self) -> Duration {
+        Duration::from_secs(self.0.limits.request_seconds.into())
+    }
+
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
+    }
+
+    pub(super) fn library(&self) -> &Library {
+        &self.0.library
+    }
+
+    /// Who may do what.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.0.authority
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Done when the server is about to end.
+    pub(super) fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+}
+
+/// All routes, as a service.
+pub fn router(app: &App) -> Router {
+    let mut router = Router::new();
+    for (path, handler) in routes::by_path(app) {
+        router = router.route(path, handler);
+    }
+    router
+        .fallback(routes::elsewhere)
+        .layer(middleware::from_fn_with_state(app.clone(), around))
+        .with_state(app.clone())
+}
+
+/// Around every request: a time limit, a net under panics, CORS, counting.
+async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+    let method = counted_method(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    // A handler first reads its body, which may take the time allowed too, and says so itself when it does not come.
+    let answer = tokio::time::timeout(app.request_time() * 2, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let mut response = match answer.await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_panic)) => {
+            tracing::error!(route, method, "a handler panicked");
+            Problem::internal().into_response()
+        }
+        Err(_elapsed) => {
+            tracing::error!(route, method, "a handler took too long");
+            Problem::overloaded("the answer took too long; try again").into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
+    app.metrics()
+        .http_requests
+        .get_or_create(&RequestLabels { method, route, status: response.status().as_u16() })
+        .inc();
+    response
+}
+
+/// The method as a metric's label: a caller must not be able to invent new ones.
+fn counted_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

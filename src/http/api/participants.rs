@@ -1,0 +1,70 @@
+//! The participants of a room: see, change, remove. A participant may change and remove itself, a moderator anyone.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, StatusCode};
+
+use super::extract::{self, Participant, RoomOf};
+use super::{App, Caller};
+use crate::http::problem::Problem;
+use crate::id::ParticipantId;
+use crate::room::document::{LeaveReason, ParticipantDocument, Role};
+
+/// `GET /v1/rooms/{room}/participants`.
+pub(super) async fn list(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+) -> Result<Json<Vec<ParticipantDocument>>, Problem> {
+    Ok(Json(app.rooms().room(&room).await?.participants))
+}
+
+/// `GET /v1/rooms/{room}/participants/{id}`.
+pub(super) async fn get(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    Participant(id): Participant,
+) -> Result<Json<ParticipantDocument>, Problem> {
+    Ok(Json(app.rooms().participant(&room, id).await?))
+}
+
+/// `PATCH /v1/rooms/{room}/participants/{id}`.
+pub(super) async fn patch(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    Participant(id): Participant,
+    caller: Caller,
+    request: Request<Body>,
+) -> Result<Json<ParticipantDocument>, Problem> {
+    caller.may_change(id)?;
+    let (parts, body) = request.into_parts();
+    let patch = extract::json(&parts.headers, body, &app).await?;
+    Ok(Json(app.rooms().update(&room, id, patch).await?))
+}
+
+/// `DELETE /v1/rooms/{room}/participants/{id}`.
+pub(super) async fn delete(
+    State(app): State<App>,
+    RoomOf(room): RoomOf,
+    Participant(id): Participant,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    caller.may_change(id)?;
+    let reason = if caller.participant == Some(id) { LeaveReason::Left } else { LeaveReason::Removed };
+    app.rooms().remove(&room, id, reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Caller {
+    /// Whether the caller is this participant, or a moderator.
+    pub(crate) fn may_change(&self, id: ParticipantId) -> Result<(), Problem> {
+        if self.participant == Some(id) || self.identity.role >= Role::Moderator {
+            return Ok(());
+        }
+        Err(Problem::of_kind(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "only a moderator may change somebody else; to change yourself, show who you are by `?session={secret}`",
+        ))
+    }
+}

@@ -1,0 +1,107 @@
+//! Plain HTTP where HTTPS is spoken: whoever types `http://` is told where to go.
+//!
+//! Owns: telling it from TLS, and the one answer. Does not know: routes. Nothing that is sent so is acted on: everybody on the way
+//! has read it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONNECTION, HOST, LOCATION};
+use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Method, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::http::problem::Problem;
+
+/// Largest head of a request that is read.
+const HEAD_BYTES: usize = 8 * 1024;
+
+/// Whether a connection begins with the name of a method, where a TLS record would begin with its type. Waits for the first byte.
+pub(super) async fn is_http(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+}
+
+/// Reads one request, answers it, and closes; all within `patience`.
+pub(super) async fn answer(stream: TcpStream, patience: Duration) {
+    let service = service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(elsewhere(&request)) });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(patience, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "plain HTTP at the port of HTTPS broke"),
+        Err(_) => tracing::debug!("plain HTTP at the port of HTTPS took too long"),
+    }
+}
+
+/// A page is found by HTTPS. What changes something is not sent on: its sender shall notice that it shows its token to everybody.
+fn elsewhere<B>(request: &Request<B>) -> Response<Body> {
+    let location = (matches!(*request.method(), Method::GET | Method::HEAD)).then(|| location(request)).flatten();
+    let mut response = match location {
+        Some(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
+        None => Problem::bad_request("this port speaks HTTPS: write https:// in place of http://").into_response(),
+    };
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The same by HTTPS; the port is the one that was typed. None where the request does not tell its host.
+fn location<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let host: Authority = request.headers().get(HOST)?.to_str().ok()?.parse().ok()?;
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    HeaderValue::from_str(&format!("https://{host}{path}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: Method, uri: &str, host: Option<&str>) -> Response<Body> {
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        elsewhere(&request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn pages_are_found_by_https_at_the_same_host_and_port() {
+        for (uri, host, there) in [
+            ("/?room=demo", "call.example.org:8443", "https://call.example.org:8443/?room=demo"),
+            ("/whip/demo", "[2001:db8::1]", "https://[2001:db8::1]/whip/demo"),
+            ("http://call.example.org/a", "call.example.org", "https://call.example.org/a"),
+        ] {
+            for method in [Method::GET, Method::HEAD] {
+                let response = asked(method, uri, Some(host));
+                assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+                assert_eq!(response.headers()[LOCATION], there);
+                assert_eq!(response.headers()[CONNECTION], "close");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_something_and_what_names_no_host_is_refused() {
+        for (method, host) in [
+            (Method::POST, Some("call.example.org")),
+            (Method::OPTIONS, Some("call.example.org")),
+            (Method::GET, None),
+            (Method::GET, Some("a b")),
+        ] {
+            let response = asked(method.clone(), "/", host);
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{method} {host:?}");
+            assert!(!response.headers().contains_key(LOCATION));
+        }
+    }
+}

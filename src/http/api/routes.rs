@@ -1,0 +1,182 @@
+//! The table of routes: method, path, who may, handler. The router has nothing that does not stand here.
+//!
+//! Owns: [`table`], from which both the router and the test of its scopes are made, and the OPTIONS and 405 answers that
+//! follow from it. A route cannot be added without naming its scope.
+
+use std::collections::BTreeMap;
+
+use axum::handler::Handler;
+use axum::http::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderName,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{self, MethodFilter, MethodRouter};
+
+use super::{App, guard, inputs, library, outputs, participants, player, rooms, service, sessions};
+use crate::http::problem::Problem;
+use crate::http::{events, hls, web};
+use crate::room::document::Role;
+
+/// What pages of other origins may send. Some WHIP clients send the entity tag as `ETag`: they are to get an answer to it.
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, ETag, If-Match, If-None-Match, If-Range, Link, Range";
+/// What a WHIP or WHEP POST takes (RFC 9725 §4.2).
+pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everybody.
+    Public,
+    /// Whoever knows the secret in the path: it was given to one caller, and cannot be guessed.
+    Secret,
+    /// At least this role in the room of the path.
+    Room(Role),
+    /// At least this role in some room; the handler asks for the room that is concerned.
+    Somewhere(Role),
+    /// At least this role in all rooms.
+    Server(Role),
+}
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) scope: Scope,
+    handler: MethodRouter<App>,
+}
+
+fn route<H, T>(method: Method, path: &'static str, scope: Scope, handler: H) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    let filter = MethodFilter::try_from(method.clone()).expect("the table has only standard methods");
+    Route { method, path, scope, handler: routing::on(filter, handler) }
+}
+
+const ROOM: &str = "/v1/rooms/{room}";
+const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
+const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
+const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
+const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
+const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
+const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
+const FILE: &str = "/v1/recordings/{file}";
+const INPUTS: &str = "/v1/rooms/{room}/inputs";
+const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
+const SESSION: &str = "/v1/sessions/{secret}";
+const PLAYER: &str = "/v1/sessions/{secret}/events";
+const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
+
+/// All routes.
+pub(super) fn table() -> Vec<Route> {
+    use Role::{Moderator, Operator, Participant, Viewer};
+    use Scope::{Public, Room, Secret, Server, Somewhere};
+    vec![
+        route(Method::POST, PARTICIPANTS, Room(Viewer), sessions::join),
+        route(Method::POST, "/whip/{room}", Room(Participant), sessions::whip),
+        route(Method::GET, "/whip/{room}", Public, sessions::endpoint),
+        route(Method::POST, "/whep/{room}", Room(Viewer), sessions::whep),
+        route(Method::GET, "/whep/{room}", Public, sessions::endpoint),
+        route(Method::GET, SESSION, Secret, sessions::get),
+        route(Method::PATCH, SESSION, Secret, sessions::patch),
+        route(Method::DELETE, SESSION, Secret, sessions::delete),
+        route(Method::POST, PLAYER, Secret, player::open),
+        route(Method::GET, PLAYER_STREAM, Secret, player::listen),
+        route(Method::DELETE, PLAYER_STREAM, Secret, player::close),
+        route(Method::GET, "/v1/rooms", Server(Operator), rooms::list),
+        route(Method::POST, "/v1/rooms", Server(Operator), rooms::create),
+        route(Method::GET, ROOM, Room(Viewer), rooms::get),
+        route(Method::PATCH, ROOM, Room(Moderator), rooms::patch),
+        route(Method::DELETE, ROOM, Room(Moderator), rooms::delete),
+        route(Method::GET, PARTICIPANTS, Room(Viewer), participants::list),
+        route(Method::GET, PARTICIPANT, Room(Viewer), participants::get),
+        // Their handlers let a participant change and remove itself, and nobody else below a moderator.
+        route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
+        route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
+        route(Method::GET, RECORDINGS, Room(Viewer), outputs::recordings),
+        route(Method::POST, RECORDINGS, Room(Moderator), outputs::record),
+        route(Method::GET, RECORDING, Room(Viewer), outputs::recording),
+        route(Method::DELETE, RECORDING, Room(Moderator), outputs::stop_recording),
+        route(Method::GET, BROADCASTS, Room(Viewer), outputs::broadcasts),
+        route(Method::POST, BROADCASTS, Room(Moderator), outputs::begin_broadcast),
+        route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
+        route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
+        route(Method::GET, INPUTS, Room(Viewer), inputs::list),
+        route(Method::POST, INPUTS, Room(Moderator), inputs::begin),
+        route(Method::GET, INPUT, Room(Viewer), inputs::get),
+        route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
+        route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
+        route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
+        route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
+        route(Method::GET, "/v1/recordings", Somewhere(Moderator), library::list),
+        route(Method::GET, FILE, Somewhere(Moderator), library::download),
+        route(Method::DELETE, FILE, Somewhere(Moderator), library::delete),
+        route(Method::GET, "/metrics", Server(Operator), service::metrics),
+        route(Method::GET, "/healthz", Public, service::healthz),
+        route(Method::GET, "/readyz", Public, service::readyz),
+        route(Method::GET, "/openapi.json", Public, service::openapi),
+        route(Method::GET, "/docs/api.md", Public, service::docs),
+        route(Method::GET, "/", Public, web::index),
+    ]
+}
+
+/// Every path that is no route: one with a slash too many is told where to go, with 307, so that a POST stays one (RFC 9725
+/// section 4.5); else it is a file of the page, or nothing.
+pub(super) async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let path = uri.path().trim_end_matches('/');
+    // Only below paths of ours: `//host/` would be another server.
+    let ours = ["/whip/", "/whep/", "/v1/"].iter().any(|prefix| path.starts_with(prefix));
+    if ours && path.len() < uri.path().len() {
+        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Redirect::temporary(&format!("{path}{query}")).into_response();
+    }
+    web::asset(method, uri, headers).await
+}
+
+/// The table as axum takes it: one method router a path, each handler behind its guard, with OPTIONS and 405.
+pub(super) fn by_path(app: &App) -> BTreeMap<&'static str, MethodRouter<App>> {
+    let mut paths: BTreeMap<&'static str, (Vec<Method>, MethodRouter<App>)> = BTreeMap::new();
+    for Route { method, path, scope, handler } in table() {
+        let guarded = handler.layer(middleware::from_fn_with_state((app.clone(), scope), guard::check));
+        let (methods, all) = paths.entry(path).or_insert_with(|| (Vec::new(), MethodRouter::new()));
+        methods.push(method);
+        *all = std::mem::take(all).merge(guarded);
+    }
+    paths.into_iter().map(|(path, (methods, handlers))| (path, with_options(path, &methods, handlers))).collect()
+}
+
+fn with_options(path: &'static str, methods: &[Method], handlers: MethodRouter<App>) -> MethodRouter<App> {
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if methods.contains(&Method::GET) {
+        names.push("HEAD");
+    }
+    names.push("OPTIONS");
+    let allow = names.join(", ");
+    let options = options(path, &allow);
+    handlers
+        .options(move || async move { (StatusCode::OK, options) })
+        .fallback(move || async move { Problem::method_not_allowed(&allow).into_response() })
+}
+
+/// The answer to OPTIONS, CORS preflights among them: no token is needed, none could be sent.
+fn options(path: &str, allow: &str) -> HeaderMap {
+    let allow = HeaderValue::from_str(allow).expect("method names are header text");
+    let mut headers = HeaderMap::new();
+    headers.insert(ALLOW, allow.clone());
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allow);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    if path == PLAYER {
+        headers.insert(ACCEPT_POST, HeaderValue::from_static("application/json"));
+    } else if path == SESSION {
+        headers.insert(ACCEPT_PATCH, HeaderValue::from_static(sessions::ACCEPTED_PATCHES));
+    } else if [PARTICIPANTS, "/whip/{room}", "/whep/{room}"].contains(&path) {
+        headers.insert(ACCEPT_POST, HeaderValue::from_static(sessions::SDP));
+        headers.insert(ACCEPT, HeaderValue::from_static(sessions::SDP));
+    }
+    headers
+}

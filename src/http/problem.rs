@@ -1,0 +1,266 @@
+//! Errors as callers see them: `application/problem+json` (RFC 9457).
+//!
+//! Owns: [`Problem`], and which status, type and advice each error of the edge becomes. Does not know: how the errors
+//! come about. Every error answer of this server is one of these.
+
+use std::time::Duration;
+
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::auth::AuthError;
+use crate::peer::PeerError;
+use crate::recordings::LibraryError;
+use crate::room::Refusal;
+use crate::rooms::RoomError;
+use crate::sdp::{FragmentError, OfferError};
+
+/// The content type of every error.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Where the kinds are explained: served from `docs/api.md`.
+const DOCS: &str = "/docs/api.md#";
+
+/// The kinds that programs may tell apart; each has a heading in the docs.
+pub const KINDS: [&str; 28] = [
+    "unauthorized",
+    "forbidden",
+    "offer",
+    "direction",
+    "fragment",
+    "entity-tag",
+    "no-session",
+    "event-streams",
+    "no-room",
+    "no-publisher",
+    "no-participant",
+    "no-view",
+    "no-recording",
+    "recording-runs",
+    "self-view",
+    "room-exists",
+    "no-output",
+    "output",
+    "too-many-outputs",
+    "no-input",
+    "input",
+    "too-many-inputs",
+    "room-locked",
+    "room-full",
+    "too-many-joins",
+    "too-many-requests",
+    "overloaded",
+    "draining",
+];
+
+/// An error answer.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    /// Names the kind, and its paragraph in the docs; None is `about:blank`: the status says it all.
+    kind: Option<&'static str>,
+    detail: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem that its status names; `detail` says what to do.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, kind: None, detail: detail.into(), headers: Vec::new() }
+    }
+
+    /// A problem of a kind that programs may tell apart.
+    pub fn of_kind(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
+        debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
+        Self { kind: Some(kind), ..Self::new(status, detail) }
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With the time after which it makes sense to try again, rounded up to whole seconds.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.with(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+    }
+
+    /// The answer's status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What to do.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// There is nothing at this path.
+    pub fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is nothing at this path; /openapi.json lists what there is")
+    }
+
+    /// The path does not know the method; `allow` lists those it knows.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {allow}"));
+        problem.with(ALLOW, HeaderValue::from_str(allow).expect("method names are header text"))
+    }
+
+    /// The body has the wrong type; `wanted` is right.
+    pub fn unsupported_media_type(wanted: &str) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("send the body with `Content-Type: {wanted}`"))
+    }
+
+    /// The body has more than `limit` bytes.
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {limit} bytes, the most that is taken"),
+        )
+    }
+
+    /// The request makes no sense.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// A fault of ours.
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this server's, not yours; its log says more")
+    }
+
+    /// Too much to do; `detail` says what.
+    pub fn overloaded(detail: impl Into<String>) -> Self {
+        Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(Duration::from_secs(2))
+    }
+
+    /// No longer able to take joins.
+    pub fn draining() -> Self {
+        Self::of_kind(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "draining",
+            "this server is shutting down and takes no joins; try again",
+        )
+        .retry_after(Duration::from_secs(5))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let kind = self.kind.map_or_else(|| "about:blank".to_owned(), |kind| format!("{DOCS}{kind}"));
+        let body = json!({
+            "type": kind,
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = (self.status, body.to_string()).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let challenge = |value: &'static str| (WWW_AUTHENTICATE, HeaderValue::from_static(value));
+        let detail = error.to_string();
+        match error {
+            AuthError::Missing => {
+                let (name, value) = challenge("Bearer realm=\"commingle\"");
+                Self::of_kind(StatusCode::UNAUTHORIZED, "unauthorized", detail).with(name, value)
+            }
+            AuthError::Invalid(_) => {
+                let (name, value) = challenge("Bearer realm=\"commingle\", error=\"invalid_token\"");
+                Self::of_kind(StatusCode::UNAUTHORIZED, "unauthorized", detail).with(name, value)
+            }
+            AuthError::Role { .. } | AuthError::Room(_) | AuthError::AllRooms(_) => {
+                Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail)
+            }
+        }
+    }
+}
+
+impl From<RoomError> for Problem {
+    fn from(error: RoomError) -> Self {
+        let detail = error.to_string();
+        let busy = Duration::from_secs(2);
+        match error {
+            RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
+            RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
+            RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
+            RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
+            RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
+            RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {
+                Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
+            }
+            RoomError::Refused(Refusal::FullOfOutputs(_)) => {
+                Self::of_kind(StatusCode::CONFLICT, "too-many-outputs", detail)
+            }
+            RoomError::Refused(Refusal::FullOfInputs(_)) => {
+                Self::of_kind(StatusCode::CONFLICT, "too-many-inputs", detail)
+            }
+            RoomError::NoInput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-input", detail),
+            RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
+            RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
+            RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
+            RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
+            RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
+            RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),
+            RoomError::NoParticipant(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-participant", detail),
+            RoomError::NoSession => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
+            RoomError::NoStream => Self::of_kind(StatusCode::NOT_FOUND, "event-streams", detail),
+            RoomError::TooManyStreams => Self::of_kind(StatusCode::CONFLICT, "event-streams", detail),
+            RoomError::NoPublisher(_) => Self::of_kind(StatusCode::CONFLICT, "no-publisher", detail).retry_after(busy),
+            RoomError::NoIfMatch => Self::of_kind(StatusCode::PRECONDITION_REQUIRED, "entity-tag", detail),
+            RoomError::StaleTag => Self::of_kind(StatusCode::PRECONDITION_FAILED, "entity-tag", detail),
+            RoomError::TooManyRooms(_) => Self::overloaded(detail).retry_after(Duration::from_secs(10)),
+            RoomError::ShuttingDown => Self::draining(),
+            RoomError::Peer(PeerError::Offer(_) | PeerError::Connection(_)) => {
+                Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "offer", detail)
+            }
+            RoomError::Peer(PeerError::Fragment(_)) => Self::of_kind(StatusCode::BAD_REQUEST, "fragment", detail),
+            RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
+            RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
+        }
+    }
+}
+
+impl From<LibraryError> for Problem {
+    fn from(error: LibraryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LibraryError::NotFound(_) | LibraryError::Moved(..) => {
+                Self::of_kind(StatusCode::NOT_FOUND, "no-recording", detail)
+            }
+            LibraryError::Running(_) => Self::of_kind(StatusCode::CONFLICT, "recording-runs", detail),
+            LibraryError::Disk(_) => {
+                tracing::error!("{detail}");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
+        }
+    }
+}
+
+/// What is no SDP at all is a bad request; what is SDP and cannot be served is unprocessable (RFC 9725 §4.2).
+fn offer_status(error: &OfferError) -> StatusCode {
+    match error {
+        OfferError::Empty | OfferError::NotSdp | OfferError::MediaLine { .. } => StatusCode::BAD_REQUEST,
+        OfferError::TooLarge | OfferError::TooManyLines => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+fn fragment_status(error: &FragmentError) -> StatusCode {
+    match error {
+        FragmentError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}

@@ -1,0 +1,464 @@
+//! One port for all peers.
+//!
+//! Owns: the UDP sockets (one per address family, the same port), the demultiplexing of what they receive, and the
+//! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`], told its ICE
+//! credentials, and given to `webrtc` as a `Runtime`; datagrams flow between its virtual socket and the port.
+//!
+//! A connection of our own has an [`Inbox`] it may share with others instead, and sends by a [`Batch`].
+//!
+//! What comes by something else than UDP, a TCP connection or a relay of ours, comes by a [`Way`].
+//!
+//! A datagram that is not STUN reaches a connection only from an address that connection has validated (`demux`). The
+//! port is also a plain STUN server. Virtual sockets never wait to send: what the kernel does not take at once is lost and
+//! counted; a batch waits for it.
+//! On a machine with several addresses an answer leaves from the one that was asked (`source`).
+
+mod batch;
+mod bind;
+mod candidates;
+mod demux;
+mod front;
+mod inbox;
+mod public;
+mod socket;
+mod source;
+mod stun_limit;
+mod ways;
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
+use rtc::crypto::RTCCryptoProvider;
+use tokio::io::Interest;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use webrtc::runtime::Runtime;
+
+pub(crate) use self::batch::Batch;
+use self::demux::{Reason, Table, Verdict};
+use self::front::Front;
+pub(crate) use self::front::INSIDE_CANDIDATE;
+pub(crate) use self::inbox::{Inbox, Received};
+pub use self::public::{public_addresses, watch_public_addresses};
+use self::socket::{Inside, MuxRuntime};
+use self::source::PortSocket;
+use self::stun_limit::StunLimit;
+pub(crate) use self::ways::Way;
+use self::ways::{Exit, Routes, Via, WayId};
+use crate::time;
+use crate::transport::ice::{Credentials, Role};
+use crate::transport::stun;
+
+/// Longest datagram we take, in bytes: an Ethernet frame's worth and some.
+pub(crate) const DATAGRAM_MAX: usize = 2048;
+
+/// Names a connection on the port.
+pub(crate) type Key = u64;
+
+/// What the media port has seen. Counters since the start.
+#[derive(Debug, Default)]
+pub struct UdpStats {
+    /// Datagrams received.
+    pub received: AtomicU64,
+    /// Bytes received, without IP and UDP headers.
+    pub received_bytes: AtomicU64,
+    /// Datagrams sent.
+    pub sent: AtomicU64,
+    /// Bytes sent, without IP and UDP headers.
+    pub sent_bytes: AtomicU64,
+    /// Datagrams the kernel did not take: its buffer was full, or the address cannot be reached.
+    pub send_dropped: AtomicU64,
+    /// Plain STUN requests answered.
+    pub stun_answered: AtomicU64,
+    /// Plain STUN requests not answered because their address asked too often.
+    pub stun_limited: AtomicU64,
+    /// STUN that cannot be read.
+    pub dropped_malformed: AtomicU64,
+    /// ICE checks for a user fragment nobody has (any more).
+    pub dropped_unknown_ufrag: AtomicU64,
+    /// STUN without a valid MESSAGE-INTEGRITY.
+    pub dropped_unauthenticated: AtomicU64,
+    /// DTLS, SRTP or junk from an address no connection has validated.
+    pub dropped_unvalidated: AtomicU64,
+    /// Datagrams for a connection that did not read fast enough, or whose driver has ended.
+    pub dropped_inbox: AtomicU64,
+    /// Datagrams received by ways other than UDP.
+    pub way_received: AtomicU64,
+    /// Datagrams sent by ways other than UDP.
+    pub way_sent: AtomicU64,
+    /// Datagrams that such a way did not take: its far end is too slow, or gone.
+    pub way_dropped: AtomicU64,
+    /// Such ways opened.
+    pub ways_opened: AtomicU64,
+    /// Such ways closed.
+    pub ways_closed: AtomicU64,
+}
+
+/// The media port. Ends with its last `Arc`; connections hold one each.
+pub struct Mux {
+    v4: Option<PortSocket>,
+    v6: Option<PortSocket>,
+    public: ArcSwap<Vec<IpAddr>>,
+    /// The same number is served by TCP.
+    tcp: AtomicBool,
+    crypto: Arc<dyn RTCCryptoProvider>,
+    table: Mutex<Table>,
+    stun_limit: StunLimit,
+    stats: UdpStats,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Mux {
+    /// Binds the port and begins to receive; must be called within a tokio runtime.
+    ///
+    /// An unspecified address binds both families where the machine has IPv6. `public` are the addresses peers reach us
+    /// by, where they differ from the bound ones (NAT 1:1).
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn bind(address: SocketAddr, public: Vec<IpAddr>) -> io::Result<Arc<Self>> {
+        let (first, second) = bind::bind_families(address)?;
+        let (mut v4, mut v6) = (None, None);
+        for socket in [Some(first), second].into_iter().flatten() {
+            let port = PortSocket::new(socket)?;
+            let family = if port.local.is_ipv4() { &mut v4 } else { &mut v6 };
+            *family = Some(port);
+        }
+        let crypto = rtc::crypto::default_provider().map_err(io::Error::other)?;
+        let mux = Arc::new(Self {
+            v4,
+            v6,
+            public: ArcSwap::from_pointee(public),
+            tcp: AtomicBool::new(false),
+            table: Mutex::new(Table::new(Arc::clone(&crypto))),
+            crypto,
+            stun_limit: StunLimit::default(),
+            stats: UdpStats::default(),
+            tasks: Mutex::default(),
+        });
+        for port in [&mux.v4, &mux.v6].into_iter().flatten() {
+            let reader = Reader { mux: Arc::downgrade(&mux), port: port.clone() };
+            mux.tasks.lock().push(tokio::spawn(reader.run()).abort_handle());
+        }
+        Ok(mux)
+    }
+
+    /// The address bound, with its port; the IPv4 one where there are both.
+    pub fn local_addr(&self) -> SocketAddr {
+        let port = self.v4.as_ref().or(self.v6.as_ref());
+        port.expect("bind made at least one socket").local
+    }
+
+    /// Counters of the port.
+    pub fn stats(&self) -> &UdpStats {
+        &self.stats
+    }
+
+    /// All addresses bound, with their port.
+    pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
+        [&self.v4, &self.v6].into_iter().flatten().map(|port| port.local).collect()
+    }
+
+    /// Where clients find the port: the public addresses if given, else those bound.
+    pub fn told_addresses(&self) -> Vec<SocketAddr> {
+        let bound: Vec<IpAddr> = self.local_addrs().iter().map(SocketAddr::ip).collect();
+        let port = self.local_addr().port();
+        candidates::addresses(&bound, &self.public.load()).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
+    /// Peers reach us by these addresses from now on.
+    fn set_public(&self, public: Vec<IpAddr>) {
+        self.public.store(Arc::new(public));
+    }
+
+    /// The same as candidates, as SDP writes them, without `a=` (RFC 8839).
+    pub fn candidates(&self) -> Vec<String> {
+        let told: Vec<IpAddr> = self.told_addresses().iter().map(SocketAddr::ip).collect();
+        candidates::candidates(&told, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
+    }
+
+    /// The port is served by TCP too, by this task, which ends with the port.
+    pub(crate) fn serve_tcp(&self, task: AbortHandle) {
+        self.tasks.lock().push(task);
+        self.tcp.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds a connection; datagrams reach it once its credentials are set.
+    pub fn connect(self: &Arc<Self>) -> Connection {
+        let (key, routes) = self.table.lock().add();
+        Connection { mux: Arc::clone(self), key, routes, inside: OnceLock::new() }
+    }
+
+    /// Opens a way other than UDP. `remote` is its far end as ICE is to see it; what is sent there leaves by `outbound`, which
+    /// must not wait and says whether it took the datagram. Datagrams from there come in by [`Way::received`], under the
+    /// rules of those that come by UDP.
+    pub(crate) fn open_way(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        outbound: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Way {
+        self.stats.ways_opened.fetch_add(1, Ordering::Relaxed);
+        let left = Arc::new(Notify::new());
+        let id = self.table.lock().open_way(Arc::new(outbound), Arc::clone(&left));
+        Way { mux: Arc::downgrade(self), id, remote, left }
+    }
+
+    fn close_way(&self, id: WayId, remote: SocketAddr) {
+        self.stats.ways_closed.fetch_add(1, Ordering::Relaxed);
+        self.table.lock().close_way(id, remote);
+    }
+
+    /// Sends one datagram of a connection now or never.
+    fn send(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) {
+        if !self.send_by_way(routes, to, datagram) {
+            self.send_by_udp(to, datagram);
+        }
+    }
+
+    /// Sends a datagram if a way leads there; false when none does.
+    fn send_by_way(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
+        match routes.send(to, datagram) {
+            None => return false,
+            Some((Via::Udp, sent)) => self.sent(sent, datagram.len()),
+            Some((Via::Way(_), taken)) => {
+                let counter = if taken { &self.stats.way_sent } else { &self.stats.way_dropped };
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    fn port(&self, ipv4: bool) -> Option<&PortSocket> {
+        if ipv4 { self.v4.as_ref() } else { self.v6.as_ref() }
+    }
+
+    fn send_by_udp(&self, to: SocketAddr, datagram: &[u8]) {
+        let sent = self.port(to.is_ipv4()).is_some_and(|port| port.send(to, datagram));
+        self.sent(sent, datagram.len());
+    }
+
+    fn sent(&self, sent: bool, length: usize) {
+        if sent {
+            self.stats.sent.fetch_add(1, Ordering::Relaxed);
+            self.stats.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
+        } else {
+            self.stats.send_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a datagram, which came to the address `local` of ours, if that is known; false when it reached no connection.
+    fn receive(&self, via: Via, from: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> bool {
+        if via == Via::Udp {
+            self.stats.received.fetch_add(1, Ordering::Relaxed);
+            self.stats.received_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+        } else {
+            self.stats.way_received.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut verdict = self.table.lock().classify(via, from, datagram);
+        if let Verdict::Check(inbox, key, routes) = verdict {
+            self.answer_from(local, from, &routes);
+            verdict = Verdict::Deliver(inbox, key);
+        }
+        let dropped = match verdict {
+            Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return true,
+            Verdict::Deliver(..) | Verdict::Check(..) | Verdict::Drop(Reason::NoInbox) => &self.stats.dropped_inbox,
+            Verdict::AnswerStun(transaction) => {
+                if self.stun_limit.allows(from.ip(), time::unix_seconds()) {
+                    self.answer_plainly(local, from, &stun::mapped_address(&transaction, from));
+                    &self.stats.stun_answered
+                } else {
+                    &self.stats.stun_limited
+                }
+            }
+            Verdict::Drop(Reason::Malformed) => &self.stats.dropped_malformed,
+            Verdict::Drop(Reason::UnknownUfrag) => &self.stats.dropped_unknown_ufrag,
+            Verdict::Drop(Reason::Unauthenticated) => &self.stats.dropped_unauthenticated,
+            Verdict::Drop(Reason::Unvalidated) => &self.stats.dropped_unvalidated,
+        };
+        dropped.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Mux {
+    /// What goes to this address leaves from `local` from now on.
+    fn answer_from(&self, local: Option<IpAddr>, to: SocketAddr, routes: &Routes) {
+        let Some(port) = self.port(to.is_ipv4()) else { return };
+        match port.source(local, to) {
+            None => routes.clear(to, Via::Udp),
+            Some(source) => {
+                let port = port.clone();
+                let outbound = Arc::new(move |datagram: &[u8]| port.send_from(source, to, datagram));
+                routes.set(to, Exit { via: Via::Udp, outbound });
+            }
+        }
+    }
+
+    fn answer_plainly(&self, local: Option<IpAddr>, to: SocketAddr, datagram: &[u8]) {
+        let Some(port) = self.port(to.is_ipv4()) else { return };
+        // Whoever asks is a stranger: the kernel is not asked first which address it would take.
+        let sent = match local.filter(|_| port.local.ip().is_unspecified()) {
+            None => port.send(to, datagram),
+            Some(source) => port.send_from(source, to, datagram),
+        };
+        self.sent(sent, datagram.len());
+    }
+}
+
+impl Drop for Mux {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+/// How a connection of `webrtc` fares, as far as its socket shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Nothing bad has been seen.
+    Alive,
+    /// The other side has not been heard of for some seconds; it may come back.
+    Silent,
+    /// A DTLS alert left: the other side has said goodbye and got its reply, or failed our checks. `webrtc` itself tells
+    /// of it only seconds later.
+    Alerted,
+    /// Nothing has come from the other side for so long that it is gone.
+    Expired,
+    /// The driver has ended, by itself, by an error or by a panic.
+    Ended,
+}
+
+/// One peer connection's place on the port. Dropping it ends what reaches the connection.
+pub struct Connection {
+    mux: Arc<Mux>,
+    key: Key,
+    routes: Arc<Routes>,
+    inside: OnceLock<Arc<Inside>>,
+}
+
+impl Connection {
+    /// The runtime to build a peer connection of `webrtc` with, on the address [`Connection::BIND`]. Its ICE is dealt with by
+    /// our own agent, which [`Connection::begin_ice`] tells of the other side; for `webrtc` that has one candidate,
+    /// [`INSIDE_CANDIDATE`].
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(MuxRuntime(Arc::clone(self.inside())))
+    }
+
+    /// Where `webrtc` binds its socket.
+    pub(crate) const BIND: &str = "127.0.0.1:0";
+
+    fn inside(&self) -> &Arc<Inside> {
+        self.inside.get_or_init(|| {
+            let inbox = Arc::new(Inbox::default());
+            self.deliver_to(&inbox);
+            Arc::new(Inside {
+                mux: Arc::clone(&self.mux),
+                key: self.key,
+                routes: Arc::clone(&self.routes),
+                inbox,
+                front: Mutex::new(Front::new(Arc::clone(&self.mux.crypto), time::now())),
+                fate: watch::Sender::new(Fate::Alive),
+            })
+        })
+    }
+
+    /// Who the other side is, for a `webrtc` that is about to learn it.
+    pub(crate) fn set_remote(&self, remote: &Credentials) {
+        self.set_remote_password(&remote.password);
+        self.inside().front.lock().set_remote(remote.clone());
+    }
+
+    /// Begins ICE for a connection of `webrtc`, or begins it anew where the credentials are others; else only `candidates` are
+    /// added.
+    pub(crate) fn begin_ice(&self, role: Role, local: &Credentials, remote: &Credentials, candidates: Vec<SocketAddr>) {
+        self.set_local_credentials(&local.ufrag, &local.password);
+        self.set_remote_password(&remote.password);
+        self.inside().begin(role, local.clone(), remote.clone(), candidates);
+    }
+
+    /// Another address of the other side, for a connection of `webrtc`.
+    pub(crate) fn add_candidate(&self, to: SocketAddr) {
+        self.inside().add_candidate(to);
+    }
+
+    /// How a connection of `webrtc` fares.
+    pub fn fate(&self) -> watch::Receiver<Fate> {
+        self.inside().fate.subscribe()
+    }
+
+    /// Its name.
+    pub(crate) const fn key(&self) -> Key {
+        self.key
+    }
+
+    /// What comes for this connection goes there.
+    pub(crate) fn deliver_to(&self, inbox: &Arc<Inbox>) {
+        self.mux.table.lock().set_inbox(self.key, Arc::clone(inbox));
+    }
+
+    /// Sends a datagram if a way other than UDP leads there; false when it is to leave by a [`Batch`].
+    pub(crate) fn send_by_way(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.mux.send_by_way(&self.routes, to, datagram)
+    }
+
+    /// Remembers a check of ours that leaves, so that its answer is known.
+    pub(crate) fn sent_check(&self, to: SocketAddr, datagram: &[u8]) {
+        self.mux.table.lock().sent_check(self.key, to, datagram);
+    }
+
+    /// Sets the user fragment checks are addressed to and the password that signs them; replaces the former ones.
+    pub fn set_local_credentials(&self, ufrag: &str, password: &str) {
+        self.mux.table.lock().set_local(self.key, ufrag, password);
+    }
+
+    /// Sets the other side's ICE password, which signs the answers to our checks.
+    pub fn set_remote_password(&self, password: &str) {
+        self.mux.table.lock().set_remote(self.key, password);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.mux.table.lock().remove(self.key);
+    }
+}
+
+/// Receives on one socket, many datagrams per system call.
+struct Reader {
+    mux: std::sync::Weak<Mux>,
+    port: PortSocket,
+}
+
+impl Reader {
+    async fn run(self) {
+        let PortSocket { socket, state, .. } = &self.port;
+        // With receive offload one buffer holds several datagrams of one sender.
+        let size = DATAGRAM_MAX * state.gro_segments().max(1);
+        let mut buffers = vec![vec![0; size]; BATCH_SIZE];
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        loop {
+            let received = {
+                let mut slices: Vec<IoSliceMut<'_>> =
+                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                let receive = || state.recv(UdpSockRef::from(&**socket), &mut slices, &mut metas);
+                socket.async_io(Interest::READABLE, receive).await
+            };
+            let Some(mux) = self.mux.upgrade() else { return };
+            // An error of the socket is one peer's ICMP answer to something we sent; the port lives on.
+            for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
+                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    mux.receive(Via::Udp, meta.addr, meta.dst_ip, datagram);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

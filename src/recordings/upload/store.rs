@@ -1,0 +1,235 @@
+//! An S3-compatible store: one file goes there in parts, and is verified.
+//!
+//! Owns: the client, requests and their short-term retries, parts, checksums. Does not know: which file, and what follows.
+//! Memory is one part, whatever the file's size.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, BackoffConfig, ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, RetryConfig,
+};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Upload;
+use crate::recordings::FileName;
+use crate::recordings::sidecar::Uploaded;
+
+/// Most parts of an object (S3's limit is 10,000).
+const PARTS_MAX: u64 = 9_000;
+/// How long one request, which may carry a part over a thin line, may take.
+const REQUEST: Duration = Duration::from_secs(300);
+const CONNECT: Duration = Duration::from_secs(10);
+/// A request that fails is tried again so often before the whole upload waits.
+const TRIES: usize = 3;
+/// How much of a store's answer is passed on.
+const ANSWER_MAX: usize = 300;
+
+/// Why a file is not in the store.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// The store, or the way there.
+    #[error("{0}")]
+    Store(String),
+    /// The file.
+    #[error("the file cannot be read: {0}")]
+    File(#[from] io::Error),
+    /// What is in the store is not what was sent.
+    #[error("the store has {0}, and {1} was sent")]
+    Differs(String, String),
+    /// The server ends.
+    #[error("the server is ending")]
+    Closing,
+}
+
+/// A bucket.
+pub(super) struct Store {
+    client: Arc<dyn ObjectStore>,
+    bucket: String,
+    prefix: String,
+    part: u64,
+    /// What must not be in an error.
+    key_id: Option<String>,
+}
+
+impl Store {
+    /// The bucket that the configuration names; None when it names none.
+    ///
+    /// # Errors
+    /// When the client cannot be made of it.
+    pub(super) fn new(config: &Upload) -> Result<Option<Self>, StoreError> {
+        let Some(bucket) = config.bucket.clone() else { return Ok(None) };
+        // Fails when there is one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: TRIES, retry_timeout: REQUEST };
+        let client =
+            ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT).with_allow_http(config.allow_http);
+        let builder = match (&config.access_key_id, &config.secret_access_key) {
+            (Some(id), Some(secret)) => {
+                AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret.expose())
+            }
+            _ => AmazonS3Builder::from_env(),
+        };
+        let mut builder =
+            builder.with_bucket_name(&bucket).with_region(&config.region).with_retry(retry).with_client_options(client);
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if config.checksum {
+            builder = builder.with_checksum_algorithm(Checksum::SHA256);
+        }
+        let client = builder.build().map_err(|error| StoreError::Store(error.to_string()))?;
+        let part = u64::from(config.part_mib) * 1024 * 1024;
+        let key_id = config.access_key_id.clone();
+        Ok(Some(Self { client: Arc::new(client), bucket, prefix: config.prefix.clone(), part, key_id }))
+    }
+
+    /// A store in memory.
+    #[cfg(test)]
+    pub(super) fn in_memory(client: Arc<dyn ObjectStore>, part: u64) -> Self {
+        Self { client, bucket: "bucket".into(), prefix: "calls/".into(), part, key_id: None }
+    }
+
+    fn key(&self, name: &FileName) -> Path {
+        Path::from(format!("{}{name}", self.prefix))
+    }
+
+    /// Sends a file of `bytes`, and verifies what has arrived; `progress` is told how much has been sent.
+    ///
+    /// # Errors
+    /// When it is not there, whole, afterwards. What was sent of it then is removed, if the store can be reached.
+    pub(super) async fn put_file(
+        &self,
+        name: &FileName,
+        file: File,
+        bytes: u64,
+        progress: impl Fn(u64),
+        closing: &CancellationToken,
+    ) -> Result<Uploaded, StoreError> {
+        let key = self.key(name);
+        let part = self.part.max(bytes.div_ceil(PARTS_MAX));
+        let mut source = Source { file, left: bytes, digest: Sha256::new() };
+        let etag = if bytes <= part {
+            let (whole, read) = source.read(part).await?;
+            source = whole;
+            self.put(&key, name, read.into()).await?
+        } else {
+            let options = PutMultipartOptions { attributes: attributes(name), ..PutMultipartOptions::default() };
+            let mut upload =
+                self.client.put_multipart_opts(&key, options).await.map_err(|error| self.refused(&error))?;
+            match self.put_parts(upload.as_mut(), source, part, progress, closing).await {
+                Ok((whole, etag)) => {
+                    source = whole;
+                    etag
+                }
+                Err(error) => {
+                    // The store may be what is away.
+                    if let Err(error) = upload.abort().await {
+                        tracing::debug!(file = %name, %error, "an incomplete upload stays in the store");
+                    }
+                    return Err(error);
+                }
+            }
+        };
+        let arrived = self.client.head(&key).await.map_err(|error| self.refused(&error))?;
+        if arrived.size != bytes {
+            return Err(StoreError::Differs(format!("{} bytes", arrived.size), format!("{bytes} bytes")));
+        }
+        if let (Some(sent), Some(there)) = (&etag, &arrived.e_tag)
+            && sent != there
+        {
+            return Err(StoreError::Differs(format!("the entity tag {there}"), sent.clone()));
+        }
+        let sha256 = source.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Uploaded { location: format!("s3://{}/{key}", self.bucket), etag: arrived.e_tag, sha256, bytes })
+    }
+
+    async fn put_parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        mut source: Source,
+        part: u64,
+        progress: impl Fn(u64),
+        closing: &CancellationToken,
+    ) -> Result<(Source, Option<String>), StoreError> {
+        let mut sent = 0;
+        loop {
+            let (next, read) = source.read(part).await?;
+            source = next;
+            if read.is_empty() {
+                break;
+            }
+            let length = read.len() as u64;
+            tokio::select! {
+                put = upload.put_part(read.into()) => put.map_err(|error| self.refused(&error))?,
+                () = closing.cancelled() => return Err(StoreError::Closing),
+            }
+            sent += length;
+            progress(sent);
+        }
+        let put = upload.complete().await.map_err(|error| self.refused(&error))?;
+        Ok((source, put.e_tag))
+    }
+
+    /// Sends the JSON beside a file.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub(super) async fn put_sidecar(&self, name: &FileName, text: String) -> Result<(), StoreError> {
+        let sidecar = name.sidecar();
+        self.put(&self.key(&sidecar), &sidecar, text.into()).await.map(drop)
+    }
+
+    async fn put(&self, key: &Path, name: &FileName, payload: PutPayload) -> Result<Option<String>, StoreError> {
+        let options = PutOptions { attributes: attributes(name), ..PutOptions::default() };
+        let put = self.client.put_opts(key, payload, options).await;
+        put.map(|put| put.e_tag).map_err(|error| self.refused(&error))
+    }
+
+    /// The error in one short line: it is shown to moderators.
+    fn refused(&self, error: &object_store::Error) -> StoreError {
+        tracing::debug!(%error, "the store refuses");
+        let mut text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some(key_id) = &self.key_id {
+            text = text.replace(key_id, "…");
+        }
+        if let Some((at, _)) = text.char_indices().nth(ANSWER_MAX) {
+            text.truncate(at);
+            text.push('…');
+        }
+        StoreError::Store(text)
+    }
+}
+
+fn attributes(name: &FileName) -> Attributes {
+    Attributes::from_iter([(Attribute::ContentType, name.content().media_type())])
+}
+
+/// A file that is read once, and hashed on the way.
+struct Source {
+    file: File,
+    /// What of it is still to be read.
+    left: u64,
+    digest: Sha256,
+}
+
+impl Source {
+    /// The next `most` bytes, fewer only at the end.
+    async fn read(mut self, most: u64) -> Result<(Self, Vec<u8>), StoreError> {
+        let read = tokio::task::spawn_blocking(move || {
+            // As large as it gets: a growing buffer takes twice the memory.
+            let mut part = Vec::with_capacity(most.min(self.left) as usize);
+            (&self.file).take(most).read_to_end(&mut part)?;
+            self.left = self.left.saturating_sub(part.len() as u64);
+            self.digest.update(&part);
+            Ok((self, part))
+        });
+        read.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(StoreError::File)
+    }
+}

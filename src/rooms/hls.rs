@@ -1,0 +1,179 @@
+//! The broadcasts of this node's rooms by HLS, held in memory.
+//!
+//! Owns: [`HlsBroadcasts`], one broadcast a room. Does not know: HTTP, what is in the pieces, playlists ([`crate::hls`]).
+//! Pieces come in from the listener of an output's process; a request for a piece that does not exist yet waits for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::hls::{Broadcast, Found, Piece, Rendition};
+use crate::id::RoomName;
+use crate::link::output::{HlsPiece, HlsTarget};
+use crate::media::StreamKey;
+use crate::plan::StreamSpec;
+use crate::time::{self, Timestamp};
+
+/// How long a request waits for what is not there yet: three segments and a little.
+const WAIT: Duration = Duration::from_secs(8);
+/// How long the last segments of a broadcast that has ended can be had.
+const AFTERWARDS: Duration = Duration::from_secs(60);
+/// Players are told of the end so much after the last part: some fetch no parts any more once they know, and would never
+/// see that one. A player that waits for a playlist gives up after three parts or so.
+const END_AFTER: Duration = Duration::from_secs(1);
+/// Room for headers of RTP and of fragments, and for what an encoder takes more than it is told, in percent.
+const HEADROOM: u32 = 30;
+/// Bits a second of the AAC that all renditions share, with its boxes.
+const SOUND: u32 = 140_000;
+
+/// The broadcasts of this node by HLS; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct HlsBroadcasts(Arc<Mutex<HashMap<RoomName, Arc<HlsBroadcast>>>>);
+
+/// Whoever may still push pieces of a broadcast holds this; without any it ends.
+#[derive(Debug)]
+pub struct HlsFeed(Arc<HlsBroadcast>);
+
+/// One room's broadcast.
+#[derive(Debug)]
+pub struct HlsBroadcast {
+    held: Mutex<Held>,
+    /// Counts pieces.
+    changed: watch::Sender<u64>,
+    /// What the room's epoch was on the wall clock, in microseconds since 1970.
+    epoch_wall: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    broadcast: Broadcast,
+    ended: Option<Timestamp>,
+}
+
+impl HlsBroadcasts {
+    /// A room's broadcast begins; whatever was before it is forgotten.
+    pub fn begin(&self, room: &RoomName, streams: &[StreamSpec], target: HlsTarget, epoch: Timestamp) -> Arc<HlsFeed> {
+        let tag = format!("{:08x}", rand::random::<u32>());
+        let mut renditions: Vec<Rendition> = streams.iter().map(rendition).collect();
+        renditions.push(Rendition::Sound { bandwidth: SOUND });
+        let broadcast = Arc::new(HlsBroadcast {
+            held: Mutex::new(Held {
+                broadcast: Broadcast::new(tag, renditions, target.segment, target.part),
+                ended: None,
+            }),
+            changed: watch::Sender::new(0),
+            epoch_wall: time::unix_micros().saturating_sub(time::now().since(epoch).as_micros() as u64),
+        });
+        let mut all = self.0.lock();
+        let now = time::now();
+        all.retain(|_, old| !old.is_stale(now));
+        all.insert(room.clone(), broadcast.clone());
+        Arc::new(HlsFeed(broadcast))
+    }
+
+    /// The broadcast of this room, which runs or ended less than [`AFTERWARDS`] ago.
+    pub fn find(&self, room: &RoomName) -> Option<Arc<HlsBroadcast>> {
+        let now = time::now();
+        self.0.lock().get(room).filter(|broadcast| !broadcast.is_stale(now)).cloned()
+    }
+}
+
+fn rendition(spec: &StreamSpec) -> Rendition {
+    let StreamSpec { key: StreamKey { tier, .. }, size, fps, bitrate_kbps, .. } = spec;
+    let bandwidth = bitrate_kbps * 1_000 / 100 * (100 + HEADROOM);
+    Rendition::Video { tier: *tier, size: *size, fps: *fps, bandwidth }
+}
+
+impl HlsFeed {
+    /// Another process goes on with it.
+    pub fn begin_again(&self) {
+        self.0.held.lock().broadcast.begin_again();
+    }
+
+    /// A piece of a rendition.
+    pub fn push(&self, rendition: u8, piece: HlsPiece) {
+        let piece = match piece {
+            HlsPiece::Init { codec, data } => Piece::Init { codec, data },
+            HlsPiece::Part { duration, independent, data } => Piece::Part { duration, independent, data },
+            HlsPiece::Cut { at } => Piece::Cut { wall_micros: self.0.epoch_wall + at.as_micros() as u64 },
+        };
+        self.0.held.lock().broadcast.push(rendition.into(), piece);
+        self.0.changed.send_modify(|pieces| *pieces += 1);
+    }
+}
+
+impl Drop for HlsFeed {
+    fn drop(&mut self) {
+        let broadcast = self.0.clone();
+        // Without a runtime the server is ending, and players with it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(END_AFTER).await;
+                broadcast.end();
+            });
+        }
+    }
+}
+
+impl HlsBroadcast {
+    fn end(&self) {
+        {
+            let mut held = self.held.lock();
+            held.broadcast.end();
+            held.ended.get_or_insert_with(time::now);
+        }
+        self.changed.send_modify(|pieces| *pieces += 1);
+    }
+
+    fn is_stale(&self, now: Timestamp) -> bool {
+        self.held.lock().ended.is_some_and(|ended| now.since(ended) > AFTERWARDS)
+    }
+
+    /// Looks until it is there, or will never be.
+    pub async fn wait(&self, look: impl Fn(&Broadcast) -> Found) -> Found {
+        let mut changed = self.changed.subscribe();
+        let found = async {
+            loop {
+                let found = look(&self.held.lock().broadcast);
+                if found != Found::Later {
+                    return found;
+                }
+                // The sender lives as long as this broadcast.
+                let _ = changed.changed().await;
+            }
+        };
+        tokio::time::timeout(WAIT, found).await.unwrap_or(Found::Later)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hls::Query;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_early_waits_for_the_next_piece_and_not_for_ever() {
+        let room: RoomName = "r".parse().expect("a name");
+        let all = HlsBroadcasts::default();
+        let target = HlsTarget { segment: Duration::from_secs(2), part: Duration::from_millis(500) };
+        let feed = all.begin(&room, &[], target, time::now());
+        let broadcast = all.find(&room).expect("it has just begun");
+        let look = |broadcast: &Broadcast| broadcast.playlist("audio", Query::default(), "");
+        assert_eq!(broadcast.wait(look).await, Found::Later, "after a while");
+        let pieces = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            feed.push(0, HlsPiece::Init { codec: "mp4a.40.2".to_owned(), data: "init".into() });
+            feed.push(0, HlsPiece::Cut { at: Duration::ZERO });
+        };
+        let (found, ()) = tokio::join!(broadcast.wait(look), pieces);
+        assert!(matches!(found, Found::Playlist(_)));
+        drop(feed);
+        assert!(matches!(broadcast.wait(look).await, Found::Playlist(_)), "players are given a moment");
+        tokio::time::sleep(2 * END_AFTER).await;
+        assert!(matches!(broadcast.wait(look).await, Found::Nothing), "it ended without a part");
+    }
+}

@@ -1,0 +1,444 @@
+//! The rooms of this node: what the HTTP API and the events call.
+//!
+//! Owns: which rooms run, and who is in them by which session ([`sessions`]). Does not know: HTTP, roles and tokens
+//! (callers have checked them), what happens inside a room ([`crate::room`]).
+//! Every method sends one command to a room's task ([`task`]) or talks to a session's peer; none holds a lock meanwhile.
+
+mod command;
+mod error;
+mod hls;
+mod inputs;
+mod mixing;
+mod outputs;
+mod player;
+mod routes;
+mod sessions;
+mod settings;
+mod task;
+mod texts;
+mod uplink;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use self::command::Command;
+pub use self::error::RoomError;
+pub use self::hls::{HlsBroadcast, HlsBroadcasts};
+pub use self::inputs::{InputRequest, Publishing, Pushed};
+use self::outputs::Planned;
+pub use self::outputs::{BroadcastRequest, RecordingRequest};
+pub use self::player::{PlayerEvent, PlayerNews, PlayerStream};
+use self::sessions::Session;
+pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
+pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
+use self::task::RoomTask;
+use crate::id::{InputId, OutputId, ParticipantId, RoomName};
+use crate::peer::PeerConfig;
+use crate::process::ProcessCommand;
+use crate::recordings::RecordingFile;
+use crate::room::direct::DirectNews;
+use crate::room::document::{
+    Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
+    RoomDocument, RoomPatch,
+};
+use crate::room::inputs::InputNews;
+use crate::room::outputs::OutputNews;
+use crate::room::{Input, Refusal};
+
+/// A room's task answers in microseconds; one that takes this long is stuck.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long the goodbye to everyone may take when the server stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long recordings may take to write their ends when the server stops.
+const LAST_WRITES: Duration = Duration::from_secs(8);
+
+/// A room's events.
+#[derive(Debug)]
+pub struct EventStream {
+    /// The whole room, to be sent first.
+    pub first: Arc<str>,
+    /// What happens after it.
+    pub rest: broadcast::Receiver<News>,
+}
+
+/// What those who have a room's events open get.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// An event, as JSON.
+    Event(Arc<str>),
+    /// For this participant alone, as JSON.
+    To(ParticipantId, Arc<str>),
+    /// The session of this participant is over; its last event came before.
+    Gone(ParticipantId),
+}
+
+/// The rooms of this node; clones are the same rooms.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Arc<ServerSettings>,
+    peers: PeerConfig,
+    rooms: Mutex<HashMap<RoomName, mpsc::Sender<Command>>>,
+    sessions: Mutex<HashMap<String, Session>>,
+    stopping: AtomicBool,
+}
+
+impl Rooms {
+    /// No rooms yet.
+    pub fn new(settings: ServerSettings, peers: PeerConfig) -> Self {
+        let inner = Inner {
+            settings: Arc::new(settings),
+            peers,
+            rooms: Mutex::default(),
+            sessions: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Every room.
+    pub async fn list(&self) -> Vec<RoomDocument> {
+        let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
+        let mut documents = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            // A room that ended meanwhile is no error.
+            documents.extend(ask(&room, Command::Document).await.ok());
+        }
+        documents.sort_by(|a, b| a.name.cmp(&b.name));
+        documents
+    }
+
+    /// A room.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn room(&self, name: &RoomName) -> Result<RoomDocument, RoomError> {
+        ask(&self.find(name)?, Command::Document).await
+    }
+
+    /// Makes a room that stays until it is deleted.
+    ///
+    /// # Errors
+    /// When it exists, or there are too many.
+    pub async fn create(&self, name: &RoomName, patch: RoomPatch) -> Result<RoomDocument, RoomError> {
+        let room = {
+            let mut rooms = self.inner.rooms.lock();
+            if rooms.contains_key(name) {
+                return Err(RoomError::RoomExists(name.clone()));
+            }
+            self.spawn(&mut rooms, name, true)?
+        };
+        tell(&room, Input::Patch(patch)).await?;
+        ask(&room, Command::Document).await
+    }
+
+    /// Changes a room.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn patch(&self, name: &RoomName, patch: RoomPatch) -> Result<RoomDocument, RoomError> {
+        let room = self.find(name)?;
+        tell(&room, Input::Patch(patch)).await?;
+        ask(&room, Command::Document).await
+    }
+
+    /// Ends a room for everyone in it.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn delete(&self, name: &RoomName) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Delete).await
+    }
+
+    /// One participant.
+    ///
+    /// # Errors
+    /// When room or participant is not there.
+    pub async fn participant(&self, name: &RoomName, id: ParticipantId) -> Result<ParticipantDocument, RoomError> {
+        let found = ask(&self.find(name)?, |reply| Command::Participant(id, reply)).await?;
+        found.ok_or(RoomError::NoParticipant(id))
+    }
+
+    /// Changes a participant.
+    ///
+    /// # Errors
+    /// When room or participant is not there.
+    pub async fn update(
+        &self,
+        name: &RoomName,
+        id: ParticipantId,
+        patch: ParticipantPatch,
+    ) -> Result<ParticipantDocument, RoomError> {
+        let room = self.find(name)?;
+        tell(&room, Input::Update(id, patch)).await?;
+        self.participant(name, id).await
+    }
+
+    /// Puts a participant out; the others are told the reason.
+    ///
+    /// # Errors
+    /// When room or participant is not there.
+    pub async fn remove(&self, name: &RoomName, id: ParticipantId, reason: LeaveReason) -> Result<(), RoomError> {
+        self.participant(name, id).await?;
+        tell(&self.find(name)?, Input::Left(id, reason)).await
+    }
+
+    /// Begins a recording.
+    ///
+    /// # Errors
+    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    pub async fn record(&self, name: &RoomName, request: &RecordingRequest) -> Result<RecordingDocument, RoomError> {
+        let room = self.find(name)?;
+        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let id = self.add_output(&room, planned).await?;
+        self.recording(name, id).await
+    }
+
+    /// One recording.
+    ///
+    /// # Errors
+    /// When room or recording is not there.
+    pub async fn recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.recordings.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
+    }
+
+    /// Ends a recording in order; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or recording is not there.
+    pub async fn stop_recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
+        self.recording(name, id).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        self.recording(name, id).await
+    }
+
+    /// Begins a broadcast.
+    ///
+    /// # Errors
+    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    pub async fn broadcast(&self, name: &RoomName, request: &BroadcastRequest) -> Result<BroadcastDocument, RoomError> {
+        let room = self.find(name)?;
+        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let id = self.add_output(&room, planned).await?;
+        self.broadcast_of(name, id).await
+    }
+
+    /// One broadcast.
+    ///
+    /// # Errors
+    /// When room or broadcast is not there.
+    pub async fn broadcast_of(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.broadcasts.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
+    }
+
+    /// Ends a broadcast; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or broadcast is not there.
+    pub async fn stop_broadcast(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
+        self.broadcast_of(name, id).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        self.broadcast_of(name, id).await
+    }
+
+    /// Takes a source in, as a participant; makes the room where it is not there, as a join does.
+    ///
+    /// # Errors
+    /// When the room cannot be made, has as many inputs or people as it may, or the request makes no sense.
+    pub async fn add_input(&self, name: &RoomName, request: &InputRequest) -> Result<InputDocument, RoomError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(RoomError::ShuttingDown);
+        }
+        let planned = request.plan(&self.inner.settings).map_err(RoomError::Input)?;
+        let room = self.room_for_join(name)?;
+        let id = ask(&room, |reply| Command::AddInput(planned, reply)).await??;
+        self.input(name, id).await
+    }
+
+    /// Lets an encoder in that pushes; the room is made as for a join.
+    ///
+    /// # Errors
+    /// When the room cannot be made, or has as many inputs or people as it may; then the encoder has been hung up on.
+    pub async fn publish(&self, name: &RoomName, shown: String, pushed: Pushed) -> Result<InputId, RoomError> {
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(RoomError::ShuttingDown);
+        }
+        let room = self.room_for_join(name)?;
+        let planned = pushed.plan(name, shown);
+        Ok(ask(&room, |reply| Command::AddInput(planned, reply)).await??)
+    }
+
+    /// How a process is started that takes a source in.
+    pub(crate) fn input_command(&self) -> &ProcessCommand {
+        &self.inner.settings.inputs.command
+    }
+
+    /// One input.
+    ///
+    /// # Errors
+    /// When room or input is not there.
+    pub async fn input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
+        let room = self.room(name).await?;
+        room.inputs.into_iter().find(|known| known.id == id).ok_or(RoomError::NoInput(id))
+    }
+
+    /// Ends an input; gives it as it is then.
+    ///
+    /// # Errors
+    /// When room or input is not there.
+    pub async fn stop_input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
+        self.input(name, id).await?;
+        tell(&self.find(name)?, Input::Input(id, InputNews::Stop)).await?;
+        self.input(name, id).await
+    }
+
+    async fn add_output(&self, room: &mpsc::Sender<Command>, planned: Planned) -> Result<OutputId, RoomError> {
+        Ok(ask(room, |reply| Command::AddOutput(Box::new(planned), reply)).await??)
+    }
+
+    /// Words from one to all.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn chat(&self, name: &RoomName, from: Option<ParticipantId>, text: String) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Chat(from, text)).await
+    }
+
+    /// What a client says about going direct.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectNews) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Direct(from, news)).await
+    }
+
+    /// A room's events, beginning with the whole room.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn events(&self, name: &RoomName) -> Result<EventStream, RoomError> {
+        ask(&self.find(name)?, Command::Events).await
+    }
+
+    /// Who sends and who watches in a room, now and from now on.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn audience(&self, name: &RoomName) -> Result<watch::Receiver<Audience>, RoomError> {
+        ask(&self.find(name)?, Command::Audience).await
+    }
+
+    /// What is broadcast by HLS.
+    pub fn hls(&self) -> &HlsBroadcasts {
+        &self.inner.settings.hls
+    }
+
+    /// Takes no more joins, says goodbye to everyone, ends every room.
+    pub async fn shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
+        let peers: Vec<_> = self.inner.sessions.lock().values().map(|session| session.peer.clone()).collect();
+        for room in rooms {
+            // A room that is over needs no goodbye.
+            let _ = tell(&room, Input::Delete).await;
+        }
+        let goodbyes = futures::future::join_all(peers.iter().map(|peer| peer.close()));
+        if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
+            tracing::warn!("some peers did not take the goodbye in time");
+        }
+        // Each room has said so to its outputs; they go on by themselves.
+        let endings = &self.inner.settings.endings;
+        endings.close();
+        if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
+            tracing::warn!("some recordings did not come to an end in time; they are mended at the next start");
+        }
+    }
+
+    /// Tells the rooms how far their recordings' files are on their way to a store, until the library is gone.
+    pub async fn follow(self, mut changes: broadcast::Receiver<RecordingFile>) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => {
+                    // A room that is over has nobody to tell.
+                    if let Some((room, input)) = outputs::uploaded(change)
+                        && let Ok(room) = self.find(&room)
+                    {
+                        let _ = tell(&room, input).await;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn find(&self, name: &RoomName) -> Result<mpsc::Sender<Command>, RoomError> {
+        self.inner.rooms.lock().get(name).cloned().ok_or_else(|| RoomError::NoRoom(name.clone()))
+    }
+
+    fn room_for_join(&self, name: &RoomName) -> Result<mpsc::Sender<Command>, RoomError> {
+        let mut rooms = self.inner.rooms.lock();
+        match rooms.get(name) {
+            Some(room) if !room.is_closed() => Ok(room.clone()),
+            _ if !self.inner.settings.auto_create => Err(RoomError::NoRoom(name.clone())),
+            _ => self.spawn(&mut rooms, name, false),
+        }
+    }
+
+    fn spawn(
+        &self,
+        rooms: &mut HashMap<RoomName, mpsc::Sender<Command>>,
+        name: &RoomName,
+        permanent: bool,
+    ) -> Result<mpsc::Sender<Command>, RoomError> {
+        let settings = &self.inner.settings;
+        if rooms.len() >= settings.max_rooms {
+            return Err(RoomError::TooManyRooms(settings.max_rooms));
+        }
+        let (this, ended) = (self.clone(), name.clone());
+        let done = move || this.forget(&ended);
+        let room = RoomTask::spawn(settings.room_settings(name.clone(), permanent), settings.clone(), done);
+        rooms.insert(name.clone(), room.clone());
+        settings.counters.rooms.set(rooms.len() as i64);
+        Ok(room)
+    }
+
+    /// A room is over; another of its name may have begun meanwhile.
+    fn forget(&self, name: &RoomName) {
+        let mut rooms = self.inner.rooms.lock();
+        if rooms.get(name).is_some_and(mpsc::Sender::is_closed) {
+            rooms.remove(name);
+        }
+        self.inner.settings.counters.rooms.set(rooms.len() as i64);
+    }
+}
+
+async fn ask<T>(
+    room: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, RoomError> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        room.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match tokio::time::timeout(ANSWER, asked).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Refusal::Ended.into()),
+        Err(_) => Err(RoomError::Stuck),
+    }
+}
+
+async fn tell(room: &mpsc::Sender<Command>, input: Input) -> Result<(), RoomError> {
+    room.send(Command::Input(input)).await.map_err(|_| Refusal::Ended.into())
+}

@@ -1,0 +1,494 @@
+//! The outputs of a room in the edge: what is asked for, and the processes that do it.
+//!
+//! Owns: [`RecordingRequest`], [`BroadcastRequest`], and [`Outputs`]: each output's target with what is secret of it, and its process. Does not
+//! know: when an output begins, ends or begins again ([`crate::room::outputs`] does), what its process does.
+//! A process outlives its room until it has written its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::ServerSettings;
+use super::command::Command;
+use super::hls::HlsFeed;
+use crate::destination::{Destination, Host};
+use crate::id::{OutputId, RoomName, ViewName};
+use crate::link::output::{
+    FileReport, FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput,
+};
+use crate::media::{Codec, FileFormat, Tier};
+use crate::plan::StreamSpec;
+use crate::process::{self, Listener, OutputLink, OutputProcess};
+use crate::recordings::{self, FileName, Library, RecordingFile};
+use crate::room::document::{Event, RecordingKind, RoomDocument, UploadDocument, UploadState, ViewDocument};
+use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+use crate::room::{Input, OutputRoute};
+use crate::secret::Secret;
+use crate::time::{Timestamp, unix_seconds};
+
+/// How long a process may take to write its end: hours of recording are a few megabytes of tables.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Shortest and smallest file that a recording may be cut into.
+const CUT_SECONDS_MIN: u32 = 2;
+/// See [`CUT_SECONDS_MIN`].
+const CUT_MB_MIN: u32 = 1;
+
+/// What the body of `POST /v1/rooms/{room}/recordings` says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RecordingRequest {
+    /// What is recorded.
+    pub kind: RecordingKind,
+    /// The file format; MP4, or Matroska for tracks.
+    pub format: Option<FileFormat>,
+    /// The view; there is only `program`.
+    pub view: Option<ViewName>,
+    /// The video codec, where the format leaves a choice.
+    pub video: Option<Codec>,
+    /// The quality of the picture.
+    pub tier: Option<Tier>,
+    /// Keep the sound as Opus, where MP4 would get AAC.
+    pub opus: bool,
+    /// Begin another file after so many seconds.
+    pub cut_seconds: Option<u32>,
+    /// Begin another file after so many megabytes.
+    pub cut_mb: Option<u32>,
+}
+
+/// What the body of `POST /v1/rooms/{room}/broadcasts` says.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BroadcastRequest {
+    /// Where to; absent for HLS, which this server serves itself.
+    pub url: Option<Secret>,
+    /// `hls`; otherwise the URL says it.
+    pub kind: Option<BroadcastKind>,
+    /// What a WHIP server wants as bearer token.
+    pub token: Option<Secret>,
+    /// The quality of the picture; of HLS the best one.
+    pub tier: Option<Tier>,
+}
+
+/// Broadcasts that need no URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BroadcastKind {
+    /// HLS, with its parts, at `/hls/{room}/index.m3u8`.
+    Hls,
+}
+
+impl BroadcastRequest {
+    /// What it means.
+    ///
+    /// # Errors
+    /// Words that say what to change, without secrets.
+    pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
+        let tier = self.tier.unwrap_or(Tier::High);
+        if [Tier::Audio, Tier::Slides].contains(&tier) {
+            return Err("a broadcast is of the tier `high`, `medium` or `low`".to_owned());
+        }
+        match (&self.url, self.kind) {
+            (Some(_), Some(_)) => Err("give either a `url`, or `\"kind\":\"hls\"` without one".to_owned()),
+            (None, None) => Err("say where to: `{\"url\":\"rtmp://…\"}`, or `{\"kind\":\"hls\"}`".to_owned()),
+            (None, Some(BroadcastKind::Hls)) => {
+                if self.token.is_some() {
+                    return Err("HLS takes no `token`: viewers show theirs as `?token=`".to_owned());
+                }
+                let tiers = [Tier::High, Tier::Medium, Tier::Low].into_iter().filter(|rung| *rung <= tier);
+                Ok(Planned {
+                    wish: OutputWish {
+                        kind: OutputKind::Broadcast { kind: "hls".to_owned(), url: format!("/hls/{room}/index.m3u8") },
+                        streams: tiers.map(|tier| (Codec::H264, tier)).collect(),
+                        sound: true,
+                    },
+                    target: Target::Hls(HlsTarget { segment: SEGMENT, part: PART }),
+                })
+            }
+            (Some(url), None) => {
+                let mut destination = Destination::output(url.expose()).map_err(|error| error.to_string())?;
+                if let Some(token) = &self.token {
+                    destination = destination.with_token(token.clone()).map_err(|error| error.to_string())?;
+                }
+                if let Some(Host::Address(address)) = destination.endpoint().map(|endpoint| &endpoint.host) {
+                    // A name is looked up, and its addresses are looked at, by the output itself.
+                    let why = |error| format!("{destination}: {error}");
+                    server.broadcasts.check(*address).map_err(why)?;
+                }
+                Ok(Planned {
+                    wish: OutputWish {
+                        kind: OutputKind::Broadcast {
+                            kind: destination.kind().to_owned(),
+                            url: destination.redacted(),
+                        },
+                        streams: vec![(Codec::H264, tier)],
+                        sound: true,
+                    },
+                    target: Target::Send(SendTarget {
+                        destination: destination.secret_form(),
+                        guard: server.broadcasts.clone(),
+                    }),
+                })
+            }
+        }
+    }
+}
+
+/// A segment of HLS: what the common servers for broadcasts want between two keyframes.
+const SEGMENT: Duration = Duration::from_secs(2);
+/// A part of one: a player is at best three of them behind.
+const PART: Duration = Duration::from_millis(500);
+
+/// An output that is about to be asked of a room.
+pub(super) struct Planned {
+    /// What the room is asked.
+    pub(super) wish: OutputWish,
+    /// What the process is told.
+    pub(super) target: Target,
+}
+
+impl RecordingRequest {
+    /// What it means.
+    ///
+    /// # Errors
+    /// Words that say what to change.
+    pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
+        if let Some(view) = self.view.as_ref().filter(|view| **view != ViewName::program()) {
+            return Err(format!("there is no view `{view}`: record `program`"));
+        }
+        let tracks = self.kind == RecordingKind::Tracks;
+        let format = self.format.unwrap_or(if tracks { FileFormat::Mkv } else { FileFormat::Mp4 });
+        if tracks && format != FileFormat::Mkv {
+            return Err("tracks are recorded as `mkv` only, which holds every codec that people send".to_owned());
+        }
+        let codec = match (self.video, format.video()) {
+            (Some(codec), held) if !held.contains(&codec) => {
+                let held: Vec<_> = held.iter().map(|codec| codec.to_string().to_lowercase()).collect();
+                let held = if held.is_empty() { "no video".to_owned() } else { held.join(", ") };
+                return Err(format!("a recording as `{}` holds {held}", format.extension()));
+            }
+            (Some(codec), _) => Some(codec),
+            (None, held) => held.first().copied(),
+        };
+        let tier = self.tier.unwrap_or(Tier::High);
+        if tier == Tier::Audio {
+            return Err("the tier `audio` has no picture: record as `ogg` for sound alone".to_owned());
+        }
+        if tracks && (self.cut_seconds.is_some() || self.cut_mb.is_some()) {
+            return Err("tracks are not cut: leave out `cut_seconds` and `cut_mb`".to_owned());
+        }
+        if self.cut_seconds.is_some_and(|seconds| seconds < CUT_SECONDS_MIN) {
+            return Err(format!("`cut_seconds` must be at least {CUT_SECONDS_MIN}"));
+        }
+        if self.cut_mb.is_some_and(|megabytes| megabytes < CUT_MB_MIN) {
+            return Err(format!("`cut_mb` must be at least {CUT_MB_MIN}"));
+        }
+        let streams = codec.filter(|_| !tracks).map(|codec| (codec, tier)).into_iter().collect();
+        let wish = OutputWish { kind: OutputKind::Recording { kind: self.kind, format }, streams, sound: !tracks };
+        let file = FileTarget {
+            folder: server.recordings.folder.clone(),
+            stem: format!("{room}-{}", stamp(unix_seconds())),
+            part: 0,
+            format,
+            opus: self.opus,
+            cut_after: self.cut_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            cut_bytes: self.cut_mb.map(|megabytes| u64::from(megabytes) * 1_000_000),
+            floor_bytes: server.recordings.floor_bytes,
+        };
+        Ok(Planned { wish, target: if tracks { Target::Tracks(file) } else { Target::File(file) } })
+    }
+}
+
+/// A moment as it stands in names: `20261125-184231`, UTC.
+fn stamp(unix_seconds: u64) -> String {
+    let moment = i64::try_from(unix_seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let format = format_description!("[year][month][day]-[hour][minute][second]");
+    moment.format(&format).expect("a date has all of its parts")
+}
+
+/// The outputs of one room.
+pub(super) struct Outputs {
+    all: BTreeMap<OutputId, Seat>,
+    endings: TaskTracker,
+    /// How much longer than pictures sound waits in the mixer.
+    sound_lag: Duration,
+}
+
+struct Seat {
+    target: Target,
+    /// Counts its processes: what an older one says late is not heard.
+    generation: u32,
+    process: Option<OutputProcess>,
+    /// Where its pieces go, if it is HLS.
+    hls: Option<Arc<HlsFeed>>,
+}
+
+/// What a new process is told first.
+pub(super) struct Beginning {
+    pub(super) room: RoomName,
+    pub(super) epoch: Timestamp,
+    pub(super) streams: Vec<StreamSpec>,
+    pub(super) notes: Vec<Note>,
+    pub(super) now: Timestamp,
+}
+
+impl Outputs {
+    pub(super) fn new(endings: TaskTracker) -> Self {
+        Self { all: BTreeMap::new(), endings, sound_lag: Duration::ZERO }
+    }
+
+    /// Remembers what an output's processes are to be told.
+    pub(super) fn add(&mut self, id: OutputId, mut target: Target) {
+        match &mut target {
+            Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
+            Target::Send(_) | Target::Hls(_) => {}
+        }
+        self.all.insert(id, Seat { target, generation: 0, process: None, hls: None });
+    }
+
+    /// Starts an output's process.
+    ///
+    /// # Errors
+    /// Words for people: the system does not let it.
+    pub(super) fn start(
+        &mut self,
+        id: OutputId,
+        server: &ServerSettings,
+        beginning: Beginning,
+        commands: mpsc::Sender<Command>,
+    ) -> Result<(), String> {
+        let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
+        seat.generation += 1;
+        let Beginning { room, epoch, streams, notes, now } = beginning;
+        if let Target::Hls(target) = &seat.target {
+            match &seat.hls {
+                Some(broadcast) => broadcast.begin_again(),
+                None => seat.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
+            }
+        }
+        let hls = seat.hls.clone();
+        let (generation, library) = (seat.generation, server.library.clone());
+        let ear = Ear { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
+        let process: OutputProcess = process::start(&server.output, ear)
+            .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
+        tracing::info!(output = %id, pid = process.pid, "output started");
+        let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
+        process.link.send(ToOutput::Configure(Box::new(settings)));
+        process.link.send(ToOutput::SoundLag(self.sound_lag));
+        notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
+        seat.process = Some(process);
+        Ok(())
+    }
+
+    /// Lets an output come to an end in order; its process is waited for in the background.
+    pub(super) fn finish(&mut self, id: OutputId) {
+        if let Some(process) = self.all.get_mut(&id).and_then(|seat| seat.process.take()) {
+            self.endings.spawn(process.finish(ToOutput::Finish, PATIENCE));
+        }
+    }
+
+    /// Lets all of them come to an end.
+    pub(super) fn finish_all(&mut self) {
+        let ids: Vec<OutputId> = self.all.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.finish(id));
+    }
+
+    /// What a process of this generation says about its output; None when there is a newer one.
+    pub(super) fn news(&mut self, id: OutputId, generation: u32, said: Said) -> Option<OutputNews> {
+        let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
+        Some(match said {
+            Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
+            Said::Message(FromOutput::SourceKeyframeWanted(source)) => OutputNews::SourceKeyframeWanted(source),
+            Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
+            Said::Message(FromOutput::File(file)) => {
+                if let Target::File(target) | Target::Tracks(target) = &mut seat.target {
+                    target.part = target.part.max(file.part + 1);
+                }
+                OutputNews::File(file.name)
+            }
+            // Its listener has passed it on.
+            Said::Message(FromOutput::Hls { .. }) => return None,
+            Said::Message(FromOutput::Ended { failure }) => {
+                seat.hls = None;
+                if let Some(reason) = &failure {
+                    tracing::error!(output = %id, reason, "an output failed");
+                }
+                OutputNews::Ended(failure)
+            }
+            Said::Lost(why) => {
+                tracing::error!(output = %id, why, "an output was lost");
+                seat.process = None;
+                OutputNews::Lost(why)
+            }
+        })
+    }
+
+    /// The link of an output that runs.
+    pub(super) fn link(&self, id: OutputId) -> Option<&Arc<OutputLink>> {
+        self.all.get(&id)?.process.as_ref().map(|process| &process.link)
+    }
+
+    /// The links of those that take participants' packets as they are.
+    pub(super) fn taps(&self, routes: &[OutputRoute]) -> Vec<Arc<OutputLink>> {
+        routes.iter().filter(|route| route.sources).filter_map(|route| self.link(route.output).cloned()).collect()
+    }
+
+    /// The mixer tells how much longer than pictures sound waits in it.
+    pub(super) fn set_sound_lag(&mut self, lag: Duration) {
+        self.sound_lag = lag;
+        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+            process.link.send(ToOutput::SoundLag(lag));
+        }
+    }
+
+    /// Tells all that run what is worth remembering.
+    pub(super) fn note(&self, now: Timestamp, note: &Note) {
+        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+            process.link.send(ToOutput::Note(now, note.clone()));
+        }
+    }
+}
+
+/// What is heard of a process.
+pub(super) enum Said {
+    Message(FromOutput),
+    Lost(String),
+}
+
+/// Hears one process on its link's reader.
+struct Ear {
+    id: OutputId,
+    generation: u32,
+    commands: mpsc::Sender<Command>,
+    ended: bool,
+    hls: Option<Arc<HlsFeed>>,
+    library: Library,
+    /// The files it has begun and not completed.
+    growing: BTreeSet<FileName>,
+}
+
+impl Ear {
+    /// Keeps account of the process's files: whatever is no longer written goes on its way, also when the room is over.
+    fn file(&mut self, report: &FileReport) {
+        let Ok(name) = report.name.parse::<FileName>() else {
+            tracing::error!(output = %self.id, name = report.name, "an output writes a file whose name is none");
+            return;
+        };
+        if report.complete {
+            self.growing.remove(&name);
+            self.library.finished(name);
+        } else {
+            self.growing.insert(name);
+        }
+    }
+
+    /// Nothing follows: what it has left is nobody's.
+    fn over(&mut self) {
+        std::mem::take(&mut self.growing).into_iter().for_each(|name| self.library.finished(name));
+    }
+
+    fn command(&self, said: Said) -> Command {
+        Command::Output(self.id, self.generation, said)
+    }
+}
+
+impl Listener for Ear {
+    type Message = FromOutput;
+
+    fn message(&mut self, message: FromOutput) {
+        if let FromOutput::Hls { rendition, piece } = message {
+            return self.hls.iter().for_each(|broadcast| broadcast.push(rendition, piece.clone()));
+        }
+        if matches!(message, FromOutput::Ended { .. }) {
+            self.ended = true;
+            self.hls = None;
+        }
+        if let FromOutput::File(report) = &message {
+            self.file(report);
+        }
+        // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
+        let comes_again = matches!(
+            message,
+            FromOutput::Report(_) | FromOutput::KeyframeWanted { .. } | FromOutput::SourceKeyframeWanted(_)
+        );
+        let command = self.command(Said::Message(message));
+        if comes_again {
+            let _ = self.commands.try_send(command);
+        } else {
+            send(self.commands.clone(), command);
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        self.over();
+        if !self.ended {
+            send(self.commands.clone(), self.command(Said::Lost(why.to_owned())));
+        }
+    }
+}
+
+/// Sends without waiting for it; fails only when the room itself is over.
+fn send(commands: mpsc::Sender<Command>, command: Command) {
+    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
+        tokio::spawn(async move { commands.send(command).await });
+    }
+}
+
+/// What a room is told of a change in the library; None when it does not concern one.
+pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
+    let upload = match change.upload? {
+        recordings::UploadState::Waiting { error, .. } => UploadDocument { state: UploadState::Waiting, error },
+        recordings::UploadState::Uploading { .. } => UploadDocument { state: UploadState::Uploading, error: None },
+        recordings::UploadState::Done { .. } => UploadDocument { state: UploadState::Done, error: None },
+    };
+    let news = OutputNews::Upload(change.file.as_str().to_owned(), upload);
+    Some((change.room?, Input::Output(change.recording?, news)))
+}
+
+/// What of an event is worth remembering with a recording.
+pub(super) fn note(event: &Event) -> Option<Note> {
+    Some(match event {
+        Event::Joined { participant } | Event::Updated { participant } => {
+            Note::Here { participant: participant.id, name: participant.name.clone() }
+        }
+        Event::Left { participant, .. } => Note::Gone(*participant),
+        Event::Speaker { participant, .. } => Note::Speaker(*participant),
+        Event::Layout(view) => layout(view),
+        Event::Chat { participant, name, text } => {
+            Note::Chat { participant: *participant, name: name.clone(), text: text.clone() }
+        }
+        _ => return None,
+    })
+}
+
+/// How a room is now, for a recording that begins.
+pub(super) fn notes(room: &RoomDocument) -> Vec<Note> {
+    let people = room.participants.iter();
+    let mut notes: Vec<Note> =
+        people.map(|person| Note::Here { participant: person.id, name: person.name.clone() }).collect();
+    notes.extend(room.views.iter().map(layout));
+    notes.push(Note::Speaker(room.speaker));
+    notes
+}
+
+fn layout(view: &ViewDocument) -> Note {
+    let tiles = view.tiles.iter().map(|tile| (tile.participant, tile.source, tile.rect()));
+    Note::Layout { canvas: view.canvas, tiles: tiles.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_is_the_date_in_utc() {
+        assert_eq!(stamp(0), "19700101-000000");
+        assert_eq!(stamp(1_795_632_151), "20261125-184231");
+    }
+}

@@ -1,0 +1,460 @@
+//! One room's task: the shell around the sans-IO [`Room`].
+//!
+//! Owns: the room's state, its mixer process, its peers' handles, its events. Does not know: HTTP, SDP, codecs.
+//! Commands come in by one bounded queue; what the room asks for is done in [`RoomTask::perform`]. Media never passes
+//! through here: the link's reader walks the route table, track readers write to the link.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::command::{COMMANDS, Command};
+use super::inputs::{Inputs, PlannedInput};
+use super::mixing::MixerEar;
+use super::outputs::{self, Beginning, Outputs, Planned};
+use super::routes::{FanOut, RouteTable};
+use super::sessions::JoinedPeer;
+use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
+use super::uplink::{CurrentLink, Taps, Uplink};
+use super::{EventStream, News, ServerSettings};
+use crate::fanout::Names;
+use crate::id::{InputId, OutputId, ParticipantId, SourceId};
+use crate::link::output::ToOutput;
+use crate::link::{FromMixer, MixerReport, ToMixer};
+use crate::media::{Kind, SourceKind};
+use crate::peer::PeerEvent;
+use crate::process::{self, MixerProcess};
+use crate::room::document::{Audience, Event, LeaveReason};
+use crate::room::inputs::InputNews;
+use crate::room::outputs::OutputNews;
+use crate::room::{Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
+use crate::time::{self, Timestamp};
+
+/// Events a WebSocket may lag behind before it must fetch the room again.
+const EVENTS: usize = 256;
+
+pub(super) struct RoomTask {
+    room: Room,
+    server: Arc<ServerSettings>,
+    epoch: Timestamp,
+    commands: mpsc::Sender<Command>,
+    mixer: Option<MixerProcess>,
+    generation: u64,
+    /// What the mixer that runs said last that it did.
+    mixed: MixerReport,
+    link: CurrentLink,
+    taps: Taps,
+    outputs: Outputs,
+    inputs: Inputs,
+    routes: Arc<ArcSwap<RouteTable>>,
+    names: Names,
+    wanted: Vec<Route>,
+    wanted_by_outputs: Vec<OutputRoute>,
+    peers: BTreeMap<ParticipantId, Member>,
+    events: broadcast::Sender<News>,
+    audience: watch::Sender<Audience>,
+    ended: bool,
+}
+
+struct Member {
+    uplink: Arc<Uplink>,
+    sources: Vec<(SourceKind, SourceId)>,
+    /// None until its answer is made.
+    peer: Option<JoinedPeer>,
+    /// What it is asked to send, in bits per second.
+    asked: Option<u64>,
+}
+
+impl RoomTask {
+    /// Starts a room; `done` is called when it is over.
+    pub(super) fn spawn(
+        settings: RoomSettings,
+        server: Arc<ServerSettings>,
+        done: impl FnOnce() + Send + 'static,
+    ) -> mpsc::Sender<Command> {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let now = time::now();
+        let name = settings.name.clone();
+        let task = Self {
+            room: Room::new(settings, now),
+            outputs: Outputs::new(server.endings.clone()),
+            inputs: Inputs::new(server.endings.clone()),
+            server,
+            epoch: now,
+            commands: commands.clone(),
+            mixer: None,
+            generation: 0,
+            mixed: MixerReport::default(),
+            link: CurrentLink::default(),
+            taps: Taps::default(),
+            routes: Arc::default(),
+            names: Names::random(),
+            wanted: Vec::new(),
+            wanted_by_outputs: Vec::new(),
+            peers: BTreeMap::new(),
+            events: broadcast::channel(EVENTS).0,
+            audience: watch::Sender::default(),
+            ended: false,
+        };
+        tokio::spawn(async move {
+            // A bug in one room ends that room: its peers close when their handles drop.
+            if let Err(error) = tokio::spawn(task.drive(inbox)).await {
+                tracing::error!(room = %name, %error, "a room ended by a bug");
+            }
+            done();
+        });
+        commands
+    }
+
+    async fn drive(mut self, mut inbox: mpsc::Receiver<Command>) {
+        while !self.ended {
+            let timeout = sleep_until(self.room.poll_timeout());
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => break,
+                },
+                () = timeout => self.room.handle(time::now(), Input::Timeout),
+            }
+            while let Some(effect) = self.room.poll_effect() {
+                self.perform(effect);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = time::now();
+        match command {
+            Command::Input(input) => self.room.handle(now, input),
+            Command::Admit(who, reply) => {
+                let answer = self.room.admit(now, who).map(|admitted| self.admitted(admitted));
+                if let Err(Ok((admitted, _))) = reply.send(answer) {
+                    // Whoever asked has gone away meanwhile.
+                    self.room.handle(now, Input::Left(admitted.participant, LeaveReason::Lost));
+                }
+            }
+            Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
+                Some(member) => {
+                    peer.peer.limit(member.asked);
+                    member.peer = Some(peer);
+                    self.publish_routes();
+                }
+                None => close(peer),
+            },
+            Command::Resend(participant, mids, reply) => {
+                let kinds: Vec<_> = mids.iter().map(|(_, kind)| *kind).collect();
+                let sources = self.room.resend(participant, &kinds);
+                if let (Some(sources), Some(member)) = (&sources, self.peers.get_mut(&participant)) {
+                    member.sources.clone_from(sources);
+                    member.uplink.set_sources(sources.clone());
+                    if let Some(joined) = &mut member.peer {
+                        joined.mids = mids;
+                    }
+                }
+                // Whoever asked may have gone away.
+                let _ = reply.send(sources.is_some());
+            }
+            Command::Peer(participant, event) => self.peer_event(now, participant, event),
+            Command::Mixer(generation, message) if generation == self.generation => self.mixer_says(now, message),
+            Command::MixerLost(generation, why) if generation == self.generation => {
+                tracing::error!(why, "a mixer was lost");
+                self.server.counters.mixer_restarts.inc();
+                self.mixer = None;
+                self.link.store(None);
+                self.room.handle(now, Input::MixerLost);
+            }
+            Command::Mixer(..) | Command::MixerLost(..) => {}
+            Command::AddOutput(planned, reply) => {
+                let Planned { wish, target } = *planned;
+                let added = self.room.add_output(now, wish);
+                if let Ok(id) = added {
+                    self.outputs.add(id, target);
+                }
+                if reply.send(added).is_err()
+                    && let Ok(id) = added
+                {
+                    // Whoever asked has gone away meanwhile.
+                    self.room.handle(now, Input::Output(id, OutputNews::Stop));
+                }
+            }
+            Command::Output(id, generation, said) => {
+                if let Some(news) = self.outputs.news(id, generation, said) {
+                    self.room.handle(now, Input::Output(id, news));
+                }
+            }
+            Command::AddInput(planned, reply) => self.add_input(now, planned, reply),
+            Command::Injected(id, generation, said) => {
+                if let Some(news) = self.inputs.news(id, generation, said) {
+                    self.room.handle(now, Input::Input(id, news));
+                }
+            }
+            Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
+            // Whoever asked may have gone away; then nobody needs the answer.
+            Command::Document(reply) => drop(reply.send(self.room.document())),
+            Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
+            Command::Events(reply) => {
+                let document = self.room.document();
+                let first = event_text(document.version, &Event::Room(Box::new(document)));
+                drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
+            }
+            Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
+        }
+    }
+
+    fn add_input(&mut self, now: Timestamp, planned: PlannedInput, reply: oneshot::Sender<Result<InputId, Refusal>>) {
+        let added = self.room.add_input(now, planned.wish.clone()).map(|(id, admitted)| {
+            let (_, uplink) = self.admitted(admitted);
+            self.inputs.add(id, planned, uplink);
+            id
+        });
+        if reply.send(added).is_err()
+            && let Ok(id) = added
+        {
+            // Whoever asked has gone away meanwhile.
+            self.room.handle(now, Input::Input(id, InputNews::Stop));
+        }
+    }
+
+    fn admitted(&mut self, admitted: Admitted) -> (Admitted, Arc<Uplink>) {
+        let uplink = Arc::new(Uplink::new(
+            admitted.participant,
+            admitted.sources.clone(),
+            self.link.clone(),
+            self.taps.clone(),
+            self.commands.clone(),
+        ));
+        let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None, asked: None };
+        self.peers.insert(admitted.participant, member);
+        (admitted, uplink)
+    }
+
+    fn peer_event(&mut self, now: Timestamp, participant: ParticipantId, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
+            PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
+            PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
+            PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
+            PeerEvent::Reception(reception) => {
+                let before = self.room.tier(participant);
+                self.room.handle(now, Input::Reception(participant, reception));
+                if let Some((from, to)) = before.zip(self.room.tier(participant)).filter(|(from, to)| from != to) {
+                    tracing::debug!(target: "commingle::tier", %participant, ?from, ?to, ?reception, "another tier");
+                }
+            }
+            PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
+            // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
+            PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
+        }
+    }
+
+    fn mixer_says(&mut self, now: Timestamp, message: FromMixer) {
+        match message {
+            FromMixer::Ready { missing } => {
+                for what in missing {
+                    tracing::warn!(what, "the mixer lacks something");
+                }
+            }
+            FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
+            FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
+            FromMixer::Report(report) => self.report(&report),
+            FromMixer::Video { .. } | FromMixer::Audio(_) => unreachable!("the link's reader fans media out itself"),
+        }
+    }
+
+    fn report(&mut self, report: &MixerReport) {
+        self.outputs.set_sound_lag(report.sound_lag);
+        self.server.counters.mixers.add(&self.mixed, report);
+        self.mixed = *report;
+        let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
+        let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
+        tracing::debug!(?report, dropped, homeless, "mixer");
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::StartMixer => self.start_mixer(),
+            Effect::StopMixer => {
+                self.mixer = None;
+                self.link.store(None);
+            }
+            Effect::Order(order) => {
+                if let Order::SourceGone(source) = order {
+                    self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
+                }
+                if let Some(mixer) = &self.mixer {
+                    mixer.link.send(message(order));
+                }
+            }
+            Effect::Routes(routes) => {
+                self.wanted = routes;
+                self.publish_routes();
+            }
+            Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
+            Effect::Ask(participant, bits_per_second) => {
+                if let Some(member) = self.peers.get_mut(&participant) {
+                    member.asked = Some(bits_per_second);
+                    if let Some(joined) = &member.peer {
+                        joined.peer.limit(member.asked);
+                    }
+                }
+            }
+            Effect::Pause(participant, pause) => {
+                if let Some(joined) = self.peers.get(&participant).and_then(|member| member.peer.as_ref()) {
+                    let peer = joined.peer.clone();
+                    tokio::spawn(async move { peer.pause(pause).await });
+                }
+            }
+            Effect::StartOutput(id) => self.start_output(id),
+            Effect::FinishOutput(id) => self.outputs.finish(id),
+            Effect::OutputRoutes(routes) => {
+                self.wanted_by_outputs = routes;
+                self.publish_routes();
+            }
+            Effect::StartInput(id) => {
+                let started = self.inputs.start(id, self.room.name(), &self.server, self.commands.clone());
+                if let Err(why) = started {
+                    self.room.handle(time::now(), Input::Input(id, InputNews::Lost(why)));
+                }
+            }
+            Effect::StopInput(id) => self.inputs.stop(id),
+            Effect::Close(participant) => {
+                if let Some(member) = self.peers.remove(&participant) {
+                    if member.sources.iter().any(|(kind, _)| kind.kind() == Kind::Audio) {
+                        let others = self.peers.values().filter_map(|member| member.peer.as_ref());
+                        others.for_each(|joined| joined.peer.subscriber().left(participant.0));
+                    }
+                    member.peer.into_iter().for_each(close);
+                }
+                self.publish(News::Gone(participant));
+            }
+            Effect::Tell(participant, event) => self.publish(News::To(participant, direct_text(&event))),
+            Effect::Levels(levels) => {
+                if self.events.receiver_count() > 0 {
+                    self.publish(News::Event(levels_text(&levels)));
+                }
+            }
+            Effect::Event(version, event) => {
+                if let Some(note) = outputs::note(&event) {
+                    self.outputs.note(time::now(), &note);
+                }
+                self.publish(News::Event(event_text(version, &event)));
+                let audience = self.room.audience();
+                self.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
+            }
+            Effect::Ended => {
+                self.outputs.finish_all();
+                self.ended = true;
+            }
+        }
+    }
+
+    /// Tells those who have the events open; without any nobody misses it.
+    fn publish(&self, news: News) {
+        drop(self.events.send(news));
+    }
+
+    fn start_mixer(&mut self) {
+        self.generation += 1;
+        self.mixed = MixerReport::default();
+        let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
+        let listener = MixerEar::new(self.generation, self.commands.clone(), fan_out);
+        match process::start::<ToMixer>(&self.server.mixer, listener) {
+            Ok(mixer) => {
+                tracing::info!(pid = mixer.pid, "mixer started");
+                mixer.link.send(ToMixer::Configure(self.server.mixer_settings(self.room.name(), self.epoch)));
+                self.link.store(Some(mixer.link.clone()));
+                self.mixer = Some(mixer);
+            }
+            Err(error) => {
+                // Reported like one that died at once, so that the room tries again at its own pace.
+                let lost =
+                    Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
+                if self.commands.try_send(lost).is_err() {
+                    tracing::error!("a room with a full queue cannot start its mixer");
+                }
+            }
+        }
+    }
+
+    fn start_output(&mut self, id: OutputId) {
+        let beginning = Beginning {
+            room: self.room.name().clone(),
+            epoch: self.epoch,
+            streams: self.room.output_streams(id),
+            notes: outputs::notes(&self.room.document()),
+            now: time::now(),
+        };
+        let started = self.outputs.start(id, &self.server, beginning, self.commands.clone());
+        if let Err(why) = started {
+            // Reported like one that died at once, so that the room tries again at its own pace.
+            self.room.handle(time::now(), Input::Output(id, OutputNews::Lost(why)));
+        }
+        self.publish_routes();
+    }
+
+    fn publish_routes(&self) {
+        let mut table = RouteTable::default();
+        for route in &self.wanted {
+            let Some(peer) = self.peers.get(&route.participant).and_then(|member| member.peer.as_ref()) else {
+                continue;
+            };
+            table.add(route, &peer.peer.subscriber());
+        }
+        for route in &self.wanted_by_outputs {
+            if let Some(link) = self.outputs.link(route.output) {
+                table.add_output(route, link);
+            }
+        }
+        self.routes.store(Arc::new(table));
+        self.announce_to_taps();
+    }
+
+    /// Gives the outputs that take participants' packets as they are the sources that have begun already.
+    fn announce_to_taps(&self) {
+        let taps = self.outputs.taps(&self.wanted_by_outputs);
+        let before = self.taps.load_full();
+        for new in taps.iter().filter(|tap| !before.iter().any(|known| Arc::ptr_eq(known, tap))) {
+            self.room.sources().for_each(|spec| new.send(ToOutput::Source(spec)));
+        }
+        self.taps.store(Arc::new(taps));
+    }
+
+    fn ask_keyframe(&self, participant: ParticipantId, source: SourceId) {
+        let Some(member) = self.peers.get(&participant) else { return };
+        self.inputs.ask_keyframe(&member.uplink);
+        let kind = member.sources.iter().find(|(_, id)| *id == source).map(|(kind, _)| *kind);
+        let Some((joined, kind)) = member.peer.as_ref().zip(kind) else { return };
+        let mid = joined.mids.iter().find(|(_, known)| *known == kind).map(|(mid, _)| mid.clone());
+        if let Some(mid) = mid {
+            let peer = joined.peer.clone();
+            tokio::spawn(async move { peer.request_keyframe(&mid).await });
+        }
+    }
+}
+
+/// Closes a connection without waiting for it.
+fn close(joined: JoinedPeer) {
+    tokio::spawn(async move { joined.peer.close().await });
+}
+
+fn message(order: Order) -> ToMixer {
+    match order {
+        Order::Source(spec) => ToMixer::Source(spec),
+        Order::SourceGone(source) => ToMixer::SourceGone(source),
+        Order::Scene(scene) => ToMixer::Scene(scene),
+        Order::Mix(plan) => ToMixer::Mix(plan),
+        Order::Streams(set) => ToMixer::Streams(set),
+        Order::Keyframe(serial) => ToMixer::Keyframe { serial },
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(time::now())).await,
+        None => pending().await,
+    }
+}
