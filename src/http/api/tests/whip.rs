@@ -1,4 +1,4 @@
-//! WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep-04), line by line; the table of `docs/whip-whep.md` names these tests.
+//! WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep-04), line by line; `docs/whip-whep.md` names these tests.
 
 use std::collections::HashSet;
 use std::fs;
@@ -357,9 +357,9 @@ async fn a_player_waits_in_an_empty_room_unless_it_is_not_to() {
     assert_eq!(enter(&Api::new(), DOORS[1]).await.1.status, 201, "by default players wait in the room");
 }
 
-/// All Rust sources below a folder.
+/// Collects all Rust sources below a folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of ours") {
+    for entry in fs::read_dir(folder).expect("a folder of the repository") {
         let path = entry.expect("can be read").path();
         if path.is_dir() && path.file_name().is_none_or(|name| name != "node_modules" && name != ".venv") {
             sources(&path, found);
@@ -370,22 +370,22 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn the_table_of_the_standards_names_tests_that_exist() {
+fn the_list_of_requirements_names_existing_tests() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for folder in ["src", "tests"] {
         sources(&root.join(folder), &mut files);
     }
     let all: String = files.iter().map(|file| fs::read_to_string(file).expect("is text")).collect();
-    let table = fs::read_to_string(root.join("docs/whip-whep.md")).expect("the table is there");
-    let (mut rows, mut missing) = (0, Vec::new());
-    for row in table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| What")) {
-        let columns: Vec<&str> = row.trim_matches('|').split(" | ").collect();
-        let tests: Vec<&str> = columns[1].split('`').skip(1).step_by(2).collect();
-        assert!(columns.len() == 3 && !tests.is_empty(), "a row has a line, its tests and our choice: {row}");
-        missing.extend(tests.into_iter().filter(|test| !all.contains(&format!("fn {test}("))));
-        rows += 1;
+    let list = fs::read_to_string(root.join("docs/whip-whep.md")).expect("the list exists");
+    let (_, list) = list.split_once("\n- ").expect("the list has an entry");
+    let (mut entries, mut missing) = (0, Vec::new());
+    for entry in list.split("\n- ") {
+        let tests: Vec<&str> = entry.lines().filter_map(|line| line.strip_prefix("  - Test: ")).collect();
+        assert!(!tests.is_empty(), "a requirement names no test: {entry}");
+        missing.extend(tests.into_iter().filter(|test| !all.contains(&format!("fn {}(", test.trim_matches('`')))));
+        entries += 1;
     }
-    assert!(rows > 40, "the table has only {rows} rows");
-    assert!(missing.is_empty(), "docs/whip-whep.md names tests that are not there: {missing:?}");
+    assert!(entries > 40, "the list has only {entries} entries");
+    assert!(missing.is_empty(), "docs/whip-whep.md names tests that do not exist: {missing:?}");
 }
