@@ -241,7 +241,7 @@ fn av1(frame: &[u8]) -> Option<Header> {
         units += 1;
         if obu.kind == av1::SEQUENCE_HEADER {
             // Encoders send it with every keyframe and only there.
-            let size = av1::Sequence::read(obu.payload)?.size;
+            let size = av1::SequenceHeader::read(obu.payload)?.size;
             header = Header { keyframe: true, size: larger(header.size, Some(size)) };
         }
     }

@@ -1,28 +1,31 @@
-//! AV1 in files: the configuration record that a decoder gets first (AV1 Codec ISO Media File FileFormat Binding §2.3), and
-//! temporal units without the delimiter that only streams have; and what a sequence header says.
+//! AV1 in files (AV1 Codec ISO Media File Format Binding): the AV1CodecConfigurationRecord (§2.3) and samples without
+//! temporal delimiters (§2.4).
+//!
+//! Owns: OBU framing and the parser of sequence headers. Does not know: containers. In: temporal units. Out: stored
+//! samples, configuration records, picture sizes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::Bits;
 use crate::media::Size;
 
-/// OBU types (bitstream §6.2.2).
+/// OBU type of a sequence header (AV1 bitstream §6.2.2).
 pub const SEQUENCE_HEADER: u8 = 1;
-/// See [`SEQUENCE_HEADER`].
+/// OBU type of a temporal delimiter.
 pub const TEMPORAL_DELIMITER: u8 = 2;
 
-/// An open bitstream unit.
+/// An open bitstream unit (OBU).
 #[derive(Debug)]
 pub struct Obu<'a> {
-    /// With header and size.
+    /// The OBU with its header and size field.
     pub whole: &'a [u8],
-    /// Its type.
+    /// `obu_type`.
     pub kind: u8,
-    /// What is in it.
+    /// The bytes after header and size field.
     pub payload: &'a [u8],
 }
 
-/// The first OBU of a stream, and what comes after it; one without a size takes the rest. None when it is broken.
+/// Splits the first OBU off a stream; an OBU without a size field extends to the end. None when it is malformed.
 pub fn split_obu(stream: &[u8]) -> Option<(Obu<'_>, &[u8])> {
     let header = *stream.first()?;
     if header & 0x80 != 0 {
@@ -40,7 +43,7 @@ pub fn split_obu(stream: &[u8]) -> Option<(Obu<'_>, &[u8])> {
     Some((Obu { whole, kind: header >> 3 & 15, payload: &whole[at..] }, rest))
 }
 
-/// A number in AV1's `leb128()` and the bytes it takes; None when broken or above 32 bits.
+/// Decodes a `leb128()` value (AV1 bitstream §4.10.5) and its length in bytes. None when truncated or above 32 bits.
 pub fn leb128(data: &[u8]) -> Option<(usize, usize)> {
     let mut number = 0u64;
     for (i, byte) in data.iter().take(8).enumerate() {
@@ -52,12 +55,12 @@ pub fn leb128(data: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// The unit as files hold it.
-pub(super) fn without_delimiter(unit: Bytes) -> Bytes {
+/// The temporal unit without a leading temporal delimiter, as files store it.
+pub(super) fn without_temporal_delimiter(unit: Bytes) -> Bytes {
     if unit.starts_with(&[0x12, 0]) { unit.slice(2..) } else { unit }
 }
 
-/// The AV1CodecConfigurationRecord of a stream that begins with this temporal unit.
+/// The AV1CodecConfigurationRecord of a stream whose first temporal unit is `unit`. None without a sequence header.
 pub(super) fn configuration(unit: &[u8]) -> Option<Bytes> {
     let mut rest = unit;
     loop {
@@ -65,7 +68,7 @@ pub(super) fn configuration(unit: &[u8]) -> Option<Bytes> {
         if obu.kind == SEQUENCE_HEADER {
             let mut out = BytesMut::new();
             out.put_u8(0x81);
-            out.put_slice(&Sequence::read(obu.payload)?.bytes());
+            out.put_slice(&SequenceHeader::read(obu.payload)?.bytes());
             out.put_u8(0);
             out.put_slice(obu.whole);
             return Some(out.freeze());
@@ -74,7 +77,7 @@ pub(super) fn configuration(unit: &[u8]) -> Option<Bytes> {
     }
 }
 
-/// The codec's name with profile, level, tier and depth, of a configuration record.
+/// The RFC 6381 codec string (profile, level, tier, bit depth) of a configuration record.
 pub(super) fn codec_string(configuration: &[u8]) -> String {
     let Some([_, first, second]) = configuration.first_chunk().copied() else { return "av01".into() };
     let tier = if second & 0x80 == 0 { 'M' } else { 'H' };
@@ -82,24 +85,24 @@ pub(super) fn codec_string(configuration: &[u8]) -> String {
     format!("av01.{}.{:02}{tier}.{depth:02}", first >> 5, first & 0x1f)
 }
 
-/// What a sequence header says (bitstream §5.5), of the main profile: no other decodes to 4:2:0 with browsers' decoders.
+/// A sequence header (AV1 bitstream §5.5) of the main profile; browsers decode no other profile to 4:2:0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sequence {
-    /// The largest picture.
+pub struct SequenceHeader {
+    /// Maximum frame size.
     pub size: Size,
-    /// Of the first operating point.
+    /// `seq_level_idx` of the first operating point.
     level: u8,
-    /// The high tier.
-    tier: bool,
-    /// 10 bits a sample.
-    deep: bool,
-    mono: bool,
-    /// Where chroma samples lie.
-    position: u8,
+    /// `seq_tier` of the first operating point.
+    high_tier: bool,
+    /// 10 bits per sample instead of 8.
+    high_bit_depth: bool,
+    monochrome: bool,
+    /// `chroma_sample_position`.
+    chroma_position: u8,
 }
 
-impl Sequence {
-    /// Reads the payload of a sequence header.
+impl SequenceHeader {
+    /// Parses the payload of a sequence header OBU. None when it is truncated or not of the main profile.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let mut bits = Bits::new(payload);
         let profile = bits.number(3)?;
@@ -108,7 +111,7 @@ impl Sequence {
         }
         let _still = bits.flag()?;
         let reduced = bits.flag()?;
-        let (level, tier) = if reduced { (bits.number(5)?, false) } else { operating_point(&mut bits)? };
+        let (level, high_tier) = if reduced { (bits.number(5)?, false) } else { operating_point(&mut bits)? };
         let (width_bits, height_bits) = (bits.number(4)? + 1, bits.number(4)? + 1);
         let size = Size::new(bits.number(width_bits)? + 1, bits.number(height_bits)? + 1);
         if !reduced && bits.flag()? {
@@ -116,27 +119,35 @@ impl Sequence {
         }
         let _superblock_and_intra = bits.number(3)?;
         if !reduced {
-            tools(&mut bits)?;
+            skip_coding_tools(&mut bits)?;
         }
         let _superres_cdef_restoration = bits.number(3)?;
-        let deep = bits.flag()?;
-        let mono = bits.flag()?;
+        let high_bit_depth = bits.flag()?;
+        let monochrome = bits.flag()?;
         if bits.flag()? {
             let _primaries_transfer_matrix = bits.number(24)?;
         }
         let _range = bits.flag()?;
-        let position = if mono { 0 } else { bits.number(2)? };
-        Some(Self { size, level: level as u8, tier, deep, mono, position: position as u8 })
+        let chroma_position = if monochrome { 0 } else { bits.number(2)? };
+        Some(Self {
+            size,
+            level: level as u8,
+            high_tier,
+            high_bit_depth,
+            monochrome,
+            chroma_position: chroma_position as u8,
+        })
     }
 
-    /// The second and third byte of a configuration record.
+    /// Bytes 1 and 2 of a configuration record.
     fn bytes(&self) -> [u8; 2] {
-        let flags = [(self.tier, 7), (self.deep, 6), (self.mono, 4)].map(|(set, bit)| u8::from(set) << bit);
-        [self.level, flags.iter().sum::<u8>() | 0b1100 | self.position]
+        let flags = [(self.high_tier, 7), (self.high_bit_depth, 6), (self.monochrome, 4)]
+            .map(|(set, bit)| u8::from(set) << bit);
+        [self.level, flags.iter().sum::<u8>() | 0b1100 | self.chroma_position]
     }
 }
 
-/// Level and tier of the first operating point, and the reader behind all of them.
+/// Reads all operating points; returns level and tier of the first.
 fn operating_point(bits: &mut Bits<'_>) -> Option<(u32, bool)> {
     let mut decoder_model = None;
     if bits.flag()? {
@@ -168,8 +179,8 @@ fn operating_point(bits: &mut Bits<'_>) -> Option<(u32, bool)> {
     first
 }
 
-/// Steps over the coding tools that a whole sequence header lists between the frame's size and its colours.
-fn tools(bits: &mut Bits<'_>) -> Option<()> {
+/// Skips the coding tool flags between frame size and colour configuration.
+fn skip_coding_tools(bits: &mut Bits<'_>) -> Option<()> {
     let _interintra_masked_warped_dual = bits.number(4)?;
     let order_hint = bits.flag()?;
     if order_hint {
@@ -192,24 +203,24 @@ mod tests {
 
     use super::*;
 
-    /// As libaom writes it for 640x360 with 8 bits.
+    /// Written by libaom for 640x360, 8 bits per sample.
     const UNIT: [u8; 15] = [0x12, 0, 0x0a, 0x0b, 0, 0, 0, 0x0c, 0xc4, 0xff, 0x67, 0x36, 0xbe, 0x40, 0x10];
 
     #[test]
-    fn the_record_says_what_the_sequence_header_says() {
+    fn configuration_record_repeats_the_sequence_header() {
         let record = configuration(&UNIT).expect("has a sequence header");
-        let sequence = Sequence::read(&UNIT[4..]).expect("it is whole");
+        let sequence = SequenceHeader::read(&UNIT[4..]).expect("it is complete");
         assert_eq!((record[0], sequence.size), (0x81, Size::new(640, 360)));
         assert_eq!(&record[4..], &UNIT[2..]);
-        assert_eq!(without_delimiter(Bytes::from_static(&UNIT)), UNIT[2..]);
+        assert_eq!(without_temporal_delimiter(Bytes::from_static(&UNIT)), UNIT[2..]);
         assert_eq!(configuration(&UNIT[..2]), None);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = configuration(&bytes);
-            let _ = Sequence::read(&bytes);
+            let _ = SequenceHeader::read(&bytes);
         }
     }
 }

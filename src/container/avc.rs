@@ -1,16 +1,17 @@
-//! H.264 in files (ISO/IEC 14496-15): units behind their lengths instead of start codes, and the parameter sets that a
-//! decoder gets first.
+//! H.264 in files (ISO/IEC 14496-15): length-prefixed NAL units and the AVCDecoderConfigurationRecord.
 //!
-//! The parameter sets also stay in the samples, before each keyframe: a mixer that was restarted with other ones goes on in
-//! the same file, and decoders take the newer.
+//! Owns: conversion from Annex B. Does not know: containers. In: access units. Out: stored samples and records.
+//!
+//! The parameter sets also stay in the samples, before each keyframe: after a mixer restart they may differ, the same
+//! file is continued, and decoders use the newer ones.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 const ACCESS_UNIT_DELIMITER: u8 = 9;
-const SEQUENCE_PARAMETERS: u8 = 7;
-const PICTURE_PARAMETERS: u8 = 8;
+const SPS: u8 = 7;
+const PPS: u8 = 8;
 
-/// NAL units of an Annex B stream (ITU-T H.264 annex B), without start codes; none is empty.
+/// The non-empty NAL units of an Annex B byte stream (ITU-T H.264 annex B), without start codes.
 pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = start_code(stream).map(|(_, after)| &stream[after..]);
     std::iter::from_fn(move || {
@@ -20,21 +21,21 @@ pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
             None => (unit.len(), None),
         };
         rest = next;
-        // Zeros before a start code belong to the stream, not to the unit.
+        // Trailing zeros are `trailing_zero_8bits` of the byte stream, not part of the NAL unit.
         let length = unit[..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         Some(&unit[..length])
     })
     .filter(|unit| !unit.is_empty())
 }
 
-/// Where the next `00 00 01` begins and ends.
+/// Start and end offset of the next `00 00 01`.
 fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
     let mut at = 2;
     while let Some(byte) = stream.get(at) {
         match byte {
             1 if stream[at - 1] == 0 && stream[at - 2] == 0 => return Some((at - 2, at + 1)),
             0 => at += 1,
-            // Neither 0 nor the end of a code: no code can end at the next two bytes either.
+            // Neither 0 nor the end of a start code: none can end at the next two bytes either.
             _ => at += 3,
         }
     }
@@ -45,7 +46,7 @@ const fn kind(unit: &[u8]) -> u8 {
     unit[0] & 0x1f
 }
 
-/// An access unit as files hold it: every unit behind its length in 32 bits.
+/// The access unit as files store it: each NAL unit prefixed with its 32-bit length, without access unit delimiters.
 pub(super) fn length_prefixed(access_unit: &[u8]) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(access_unit.len() + 16);
     for unit in nal_units(access_unit).filter(|unit| kind(unit) != ACCESS_UNIT_DELIMITER) {
@@ -55,17 +56,18 @@ pub(super) fn length_prefixed(access_unit: &[u8]) -> Option<Bytes> {
     (!out.is_empty()).then(|| out.freeze())
 }
 
-/// The AVCDecoderConfigurationRecord (§5.3.3.1) of a stream that begins with this access unit.
+/// The AVCDecoderConfigurationRecord (§5.3.3.1) of a stream whose first access unit is `access_unit`. None without SPS
+/// and PPS.
 pub(super) fn configuration(access_unit: &[u8]) -> Option<Bytes> {
     let of = |wanted| nal_units(access_unit).filter(move |unit| kind(unit) == wanted);
-    let first = of(SEQUENCE_PARAMETERS).next().filter(|sps| sps.len() >= 4)?;
-    of(PICTURE_PARAMETERS).next()?;
+    let first = of(SPS).next().filter(|sps| sps.len() >= 4)?;
+    of(PPS).next()?;
     let mut out = BytesMut::new();
     out.put_u8(1);
     out.put_slice(&first[1..4]);
-    // Lengths of four bytes.
+    // lengthSizeMinusOne: 3.
     out.put_u8(0xff);
-    for (wanted, mask, most) in [(SEQUENCE_PARAMETERS, 0xe0u8, 31), (PICTURE_PARAMETERS, 0, 255)] {
+    for (wanted, mask, most) in [(SPS, 0xe0u8, 31), (PPS, 0, 255)] {
         let count = of(wanted).take(most).count();
         out.put_u8(mask | count as u8);
         for set in of(wanted).take(most) {
@@ -74,13 +76,13 @@ pub(super) fn configuration(access_unit: &[u8]) -> Option<Bytes> {
         }
     }
     if matches!(first[1], 100 | 110 | 122 | 144) {
-        // 4:2:0 with 8 bits, which is all that browsers and our encoders make; no extensions.
+        // 4:2:0 with 8 bits, the only format that browsers and our encoders produce; no SPS extensions.
         out.put_slice(&[0xfc | 1, 0xf8, 0xf8, 0]);
     }
     Some(out.freeze())
 }
 
-/// The codec's name with profile, constraints and level, of a configuration record.
+/// The RFC 6381 codec string (profile, constraint flags, level) of a configuration record.
 pub(super) fn codec_string(configuration: &[u8]) -> String {
     match configuration.get(1..4) {
         Some([profile, constraints, level]) => format!("avc1.{profile:02X}{constraints:02X}{level:02X}"),
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_codes_become_lengths() {
+    fn annex_b_is_converted_to_length_prefixes() {
         let stream =
             [0, 0, 0, 1, 9, 0xf0, 0, 0, 1, 0x67, 0x42, 0xe0, 0x1f, 0xaa, 0, 0, 0, 1, 0x68, 1, 0, 0, 1, 0x65, 7, 0];
         let stored = length_prefixed(&stream).expect("three units");
@@ -121,7 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn units_come_back(units in proptest::collection::vec(proptest::collection::vec(1u8..=255, 1..20), 1..6)) {
+        fn every_nal_unit_but_delimiters_is_stored(
+            units in proptest::collection::vec(proptest::collection::vec(1u8..=255, 1..20), 1..6),
+        ) {
             let mut stream = Vec::new();
             let mut expected = Vec::new();
             for (i, unit) in units.iter().enumerate() {
@@ -136,13 +140,15 @@ mod tests {
         }
 
         #[test]
-        fn start_codes_are_found_like_the_slow_way(data in proptest::collection::vec(0u8..3, 0..60)) {
-            let slow = data.windows(3).position(|window| window == [0, 0, 1]).map(|at| (at, at + 3));
-            prop_assert_eq!(start_code(&data), slow);
+        fn start_code_search_equals_a_naive_search(data in proptest::collection::vec(0u8..3, 0..60)) {
+            let naive = data.windows(3).position(|window| window == [0, 0, 1]).map(|at| (at, at + 3));
+            prop_assert_eq!(start_code(&data), naive);
         }
 
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..60)) {
+        fn arbitrary_bytes_do_not_panic(
+            bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 0..60),
+        ) {
             let _ = length_prefixed(&bytes);
             let _ = configuration(&bytes);
         }

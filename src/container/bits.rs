@@ -1,8 +1,9 @@
-//! Bits: the numbers that codecs' headers are made of.
+//! Bit reader for codec headers.
 //!
-//! Owns: reading them one after another, never past the end. Does not know: what they mean.
+//! Owns: the read position, never past the end. Does not know: any codec's syntax. In: a slice. Out: flags and
+//! integers.
 
-/// Bits from the most significant on; None past the end.
+/// Reads bits, most significant first. Every method returns None past the end.
 #[derive(Debug)]
 pub struct Bits<'a> {
     data: &'a [u8],
@@ -10,12 +11,12 @@ pub struct Bits<'a> {
 }
 
 impl<'a> Bits<'a> {
-    /// From the first bit of `data`.
+    /// Starts at the first bit of `data`.
     pub const fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0 }
     }
 
-    /// One bit.
+    /// Reads one bit.
     pub fn flag(&mut self) -> Option<bool> {
         let byte = self.data.get(self.at / 8)?;
         let bit = byte >> (7 - self.at % 8) & 1;
@@ -23,12 +24,12 @@ impl<'a> Bits<'a> {
         Some(bit == 1)
     }
 
-    /// At most 32 bits.
+    /// Reads an unsigned integer of `bits` bits, at most 32.
     pub fn number(&mut self, bits: u32) -> Option<u32> {
         (0..bits).try_fold(0u32, |number, _| Some(number << 1 | u32::from(self.flag()?)))
     }
 
-    /// Exp-Golomb, unsigned: H.264 `ue(v)`, AV1 `uvlc()`.
+    /// Reads an unsigned Exp-Golomb code: H.264 `ue(v)`, AV1 `uvlc()`.
     pub fn golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
@@ -40,7 +41,7 @@ impl<'a> Bits<'a> {
         Some((1u32 << zeros) - 1 + self.number(zeros)?)
     }
 
-    /// Exp-Golomb, signed: H.264 `se(v)`.
+    /// Reads a signed Exp-Golomb code: H.264 `se(v)`.
     pub fn signed_golomb(&mut self) -> Option<i64> {
         let code = i64::from(self.golomb()?);
         Some(if code % 2 == 1 { (code + 1) / 2 } else { -code / 2 })

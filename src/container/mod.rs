@@ -1,12 +1,13 @@
-//! File formats: encoded media in, the bytes of files out; and files whose writer was killed, mended in place.
+//! Container formats: muxes encoded samples into files, and finalizes or repairs files in place.
 //!
-//! Owns: MP4 in fragments (ISO/IEC 14496-12, -14, -15), Matroska and WebM (RFC 9559), Opus in Ogg (RFC 7845), and what a
-//! finished file has that a growing one cannot have. Does not know: sockets, threads, clocks, folders. [`Writer`] takes
-//! [`Sample`]s and gives bytes to append; [`finish`] works on whatever reads, writes and seeks.
+//! Owns: fragmented MP4 (ISO/IEC 14496-12, -14, -15), Matroska and WebM (RFC 9559), Opus in Ogg (RFC 7845), and the
+//! index, duration and chapters that are added when a file is finished. Does not know: sockets, threads, clocks,
+//! folders. In: [`Sample`]s, through [`Writer`]. Out: bytes to append to the file. [`finish`] works on any [`Storage`].
 //!
-//! The boxes, elements and pages are written here and not by a crate. `mp4-atom` decodes any box inside any other without a
-//! limit of depth: a file of four kilobytes overflows the stack. `mkv-element` writes a body of 16,383 bytes as one of
-//! unknown size, and has no sizes of fixed width to fill in later. `ogg` cannot change a page that is written already.
+//! The boxes, elements and pages are written here and not by a crate. `mp4-atom` decodes nested boxes without a depth
+//! limit: a file of 4 kB overflows the stack. `mkv-element` writes a body of 16,383 bytes with the reserved "unknown
+//! size", and cannot write sizes of fixed width that are filled in later. `ogg` cannot change a page that is already
+//! written.
 
 pub mod av1;
 pub mod avc;
@@ -27,16 +28,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::finish::{Chapter, Found, finish};
+pub use self::finish::{Chapter, FileSummary, finish};
 pub use self::fragment::Writer;
 pub use self::track::{TrackCodec, TrackSpec};
 use crate::media::FileFormat;
 
-/// Units a second in which the clocks of all tracks are whole numbers: 8 of them are a tick of video, 15 one of sound.
+/// Common time units per second: a multiple of every track clock (8 units per 90 kHz tick, 15 per 48 kHz tick).
 const UNITS: u64 = 720_000;
 
-/// Whether a file of this format may hold a track of this codec.
-pub const fn holds(format: FileFormat, codec: TrackCodec) -> bool {
+/// Whether a file of this format may contain a track of this codec.
+pub const fn supports(format: FileFormat, codec: TrackCodec) -> bool {
     match format {
         FileFormat::Mp4 => matches!(codec, TrackCodec::H264 | TrackCodec::Aac | TrackCodec::Opus),
         FileFormat::Webm => matches!(codec, TrackCodec::Vp8 | TrackCodec::Vp9 | TrackCodec::Av1 | TrackCodec::Opus),
@@ -45,33 +46,33 @@ pub const fn holds(format: FileFormat, codec: TrackCodec) -> bool {
     }
 }
 
-/// One frame of video, or one packet of sound.
+/// One encoded video frame or audio packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Its track, counted from zero.
+    /// Index of its track, from 0.
     pub track: usize,
-    /// When it begins, in ticks of its track's clock (90 kHz for video, 48 kHz for sound), from the file's beginning.
+    /// Presentation time since the start of the file, in ticks of the track's clock (90 kHz video, 48 kHz audio).
     pub time: u64,
-    /// How long it lasts, in the same ticks. That the next one comes later or sooner than it says does no harm.
+    /// Duration in the same ticks. It is corrected when the next sample begins earlier or later.
     pub duration: u32,
-    /// Decoding may begin here; always so for sound.
+    /// Decoding may begin here; always true for audio.
     pub keyframe: bool,
-    /// A VP8 or VP9 frame, an H.264 access unit in Annex B, an AV1 temporal unit, or a packet of sound.
+    /// A VP8 or VP9 frame, an H.264 access unit (Annex B), an AV1 temporal unit, or an audio packet.
     pub data: Bytes,
 }
 
-/// What can be read, written, sought, cut and made safe: a file, or memory.
+/// A file, or memory that behaves like one.
 pub trait Storage: Read + Write + Seek {
-    /// Cuts or extends it.
+    /// Truncates it, or extends it with zeros.
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors of the operating system.
     fn set_len(&mut self, length: u64) -> io::Result<()>;
 
-    /// Returns when what was written survives a loss of power.
+    /// Flushes written data to the device (`fdatasync`).
     ///
     /// # Errors
-    /// The system's.
+    /// I/O errors of the operating system.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -97,64 +98,64 @@ impl Storage for Cursor<Vec<u8>> {
     }
 }
 
-/// Why media could not be written, or a file not be finished.
+/// Why a sample could not be written or a file not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
-    /// The tracks do not fit the format.
-    #[error("a {} file holds {what}", .format.extension())]
+    /// The format does not support these tracks.
+    #[error("a {} file supports only {supported}", .format.extension())]
     Tracks {
-        /// The format.
+        /// The requested format.
         format: FileFormat,
-        /// What it holds instead.
-        what: &'static str,
+        /// What the format supports.
+        supported: &'static str,
     },
-    /// No such track.
+    /// A sample names a track that does not exist.
     #[error("there is no track {0}")]
     NoTrack(usize),
-    /// A sample that does not come after the one before it.
-    #[error("track {track}: a sample at tick {time} does not come after the one before it")]
+    /// A sample is not later than the previous sample of its track.
+    #[error("track {track}: timestamp {time} is not later than that of the previous sample")]
     Unordered {
-        /// The track.
+        /// Index of the track.
         track: usize,
-        /// The sample's time.
+        /// The sample's time in ticks.
         time: u64,
     },
-    /// A sample that is not what its codec says.
-    #[error("a broken {codec}: {reason}")]
+    /// A sample is not valid for its codec.
+    #[error("malformed {codec}: {reason}")]
     Malformed {
-        /// The codec.
+        /// Codec of the track.
         codec: TrackCodec,
         /// What is wrong.
         reason: &'static str,
     },
-    /// Not a file that was written here.
-    #[error("not a {} file of this server: {reason}", .format.extension())]
+    /// The file was not written by this module.
+    #[error("not a {} file written by this server: {reason}", .format.extension())]
     Foreign {
-        /// The format.
+        /// The expected format.
         format: FileFormat,
         /// What is wrong.
         reason: &'static str,
     },
-    /// Nothing to play in it.
-    #[error("nothing was recorded: the file holds no whole fragment")]
+    /// The file contains no media.
+    #[error("nothing was recorded: the file contains no complete fragment")]
     Empty,
-    /// Broken in the middle.
-    #[error("damaged at byte {at} of {length}, too far from its end to cut it there: it is left as it is")]
+    /// The file is corrupt, and not only in the fragment that was being written.
+    #[error("corrupt at byte {at} of {length}: too much data follows to truncate the file there; it is left unchanged")]
     Damaged {
-        /// Where the first broken byte is.
+        /// Offset of the first invalid byte.
         at: u64,
-        /// The file's length.
+        /// Length of the file in bytes.
         length: u64,
     },
-    /// More samples than tables can tell of.
+    /// The index exceeds the 32-bit size of its box.
     #[error("the file is too large for an index")]
     TooLarge,
-    /// Reading or writing fails.
+    /// An I/O operation failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Units of time as a duration.
+/// Converts [`UNITS`] to a duration.
 const fn duration_of(units: u64) -> Duration {
     Duration::new(units / UNITS, ((units % UNITS) * 1_000_000_000 / UNITS) as u32)
 }

@@ -1,27 +1,31 @@
-//! Opus in Ogg (RFC 3533, 7845): pages of whole packets.
+//! Opus in Ogg (RFC 3533, 7845): pages of complete packets.
 //!
-//! A growing file is an ordinary one that has no end yet. To finish it, its last whole page is marked as the last one.
+//! A growing file is an ordinary one without an end-of-stream page. To finish it, its last complete page gets that
+//! flag.
+//!
+//! Owns: page layout, checksums and the muxer. Does not know: files.
 
 use std::io::SeekFrom;
 
 use bytes::Bytes;
 
-use super::finish::{Walk, damaged};
-use super::{ContainerError, Found, Sample, Storage, TrackSpec, UNITS, duration_of};
+use super::finish::{FileReader, check_tail};
+use super::{ContainerError, FileSummary, Sample, Storage, TrackSpec, UNITS, duration_of};
 use crate::media::{AUDIO_RATE, FileFormat};
 
-/// A page's head without its table of segments.
+/// Length of a page header without its segment table.
 const HEAD: usize = 27;
-/// Flags of a page: the first one, the last one.
+/// Page flag: beginning of stream.
 const FIRST: u8 = 2;
+/// Page flag: end of stream.
 const LAST: u8 = 4;
-/// Names the stream in the file. The only one may have any.
+/// Serial number of the file's only logical stream.
 const SERIAL: u32 = 1;
-/// Segments of one page.
-const MOST_SEGMENTS: usize = 255;
+/// Most segments of one page.
+const MAX_SEGMENTS: usize = 255;
 
-/// What a growing file begins with: the OpusHead and the OpusTags, each a page.
-pub(super) fn beginning(track: &TrackSpec) -> Bytes {
+/// Header of a growing file: OpusHead and OpusTags, a page each.
+pub(super) fn header(track: &TrackSpec) -> Bytes {
     let mut tags = b"OpusTags".to_vec();
     let put = |tags: &mut Vec<u8>, text: &str| {
         tags.extend((text.len() as u32).to_le_bytes());
@@ -38,7 +42,7 @@ pub(super) fn beginning(track: &TrackSpec) -> Bytes {
     out.into()
 }
 
-/// Makes the pages of a file.
+/// Muxes the pages of a file.
 #[derive(Debug)]
 pub(super) struct Muxer {
     number: u32,
@@ -49,7 +53,7 @@ impl Muxer {
         Self { number: 2 }
     }
 
-    /// One fragment as pages: their position (§4 of RFC 7845) counts what a decoder gives, the delay included.
+    /// Muxes one fragment as pages. Granule positions (RFC 7845 §4) count decoded samples including the pre-skip.
     pub(super) fn fragment(&mut self, samples: &[Sample]) -> Bytes {
         let mut out = Vec::new();
         let mut rest = samples;
@@ -57,7 +61,7 @@ impl Muxer {
             let mut segments = 0;
             let fits = rest.iter().take_while(|sample| {
                 segments += sample.data.len() / 255 + 1;
-                segments <= MOST_SEGMENTS
+                segments <= MAX_SEGMENTS
             });
             let count = fits.count().max(1);
             let (page, after) = rest.split_at(count);
@@ -71,7 +75,7 @@ impl Muxer {
     }
 }
 
-/// Appends a page of whole packets.
+/// Appends a page of complete packets.
 fn put_page(out: &mut Vec<u8>, flags: u8, position: u64, number: u32, packets: &[&[u8]]) {
     let start = out.len();
     out.extend(b"OggS\0");
@@ -90,7 +94,7 @@ fn put_page(out: &mut Vec<u8>, flags: u8, position: u64, number: u32, packets: &
     seal(&mut out[start..]);
 }
 
-/// Fills in a page's checksum, and gives it.
+/// Writes a page's checksum into it, and returns it.
 fn seal(page: &mut [u8]) -> [u8; 4] {
     page[22..26].fill(0);
     let sum = checksum(page).to_le_bytes();
@@ -118,11 +122,11 @@ fn checksum(page: &[u8]) -> u32 {
     page.iter().fold(0, |sum, byte| sum << 8 ^ TABLE[(sum >> 24) as usize ^ usize::from(*byte)])
 }
 
-/// A page that is whole and not damaged.
+/// A complete page.
 struct Page {
     bytes: Vec<u8>,
     packets: u64,
-    /// Its checksum is that of its flags.
+    /// The checksum is valid for the flags as stored. It is not after an interrupted [`finish`].
     sealed: bool,
 }
 
@@ -140,13 +144,13 @@ impl Page {
     }
 }
 
-fn page_at(walk: &mut Walk<'_>, at: u64) -> Result<Option<Page>, ContainerError> {
-    let Some(head) = walk.bytes(at, HEAD as u64)?.filter(|head| head.starts_with(b"OggS\0")) else { return Ok(None) };
+fn page_at(reader: &mut FileReader<'_>, at: u64) -> Result<Option<Page>, ContainerError> {
+    let Some(head) = reader.bytes(at, HEAD as u64)?.filter(|head| head.starts_with(b"OggS\0")) else { return Ok(None) };
     let segments = u64::from(head[HEAD - 1]);
-    let Some(table) = walk.bytes(at + HEAD as u64, segments)? else { return Ok(None) };
+    let Some(table) = reader.bytes(at + HEAD as u64, segments)? else { return Ok(None) };
     let length = HEAD as u64 + segments + table.iter().map(|segment| u64::from(*segment)).sum::<u64>();
-    let Some(bytes) = walk.bytes(at, length)? else { return Ok(None) };
-    // Whoever marked it as the last one may have been killed between the mark and the end of the checksum.
+    let Some(bytes) = reader.bytes(at, length)? else { return Ok(None) };
+    // `finish` may have been interrupted after it set the end-of-stream flag and before it wrote all of the checksum.
     let sums = [bytes[5] & !LAST, bytes[5] | LAST].map(|flags| {
         let mut page = bytes.clone();
         page[5] = flags;
@@ -160,21 +164,21 @@ fn page_at(walk: &mut Walk<'_>, at: u64) -> Result<Option<Page>, ContainerError>
 }
 
 /// See [`crate::container::finish`].
-pub(super) fn finish(file: &mut dyn Storage) -> Result<Found, ContainerError> {
+pub(super) fn finish(file: &mut dyn Storage) -> Result<FileSummary, ContainerError> {
     let foreign = |reason| ContainerError::Foreign { format: FileFormat::Ogg, reason };
-    let mut walk = Walk::new(file)?;
-    let length = walk.length;
-    let Some(first) = page_at(&mut walk, 0)? else {
-        return Err(if length < 64 { ContainerError::Empty } else { foreign("it does not begin with a page") });
+    let mut reader = FileReader::new(file)?;
+    let length = reader.length;
+    let Some(first) = page_at(&mut reader, 0)? else {
+        return Err(if length < 64 { ContainerError::Empty } else { foreign("it does not begin with an Ogg page") });
     };
     let head = first.bytes.get(HEAD + 1..).filter(|head| head.starts_with(b"OpusHead") && head.len() == 19);
     let head =
-        head.filter(|_| first.flags() == FIRST && first.number() == 0).ok_or_else(|| foreign("it holds no Opus"))?;
+        head.filter(|_| first.flags() == FIRST && first.number() == 0).ok_or_else(|| foreign("it contains no Opus"))?;
     let delay = u64::from(u16::from_le_bytes([head[10], head[11]]));
     let mut at = first.bytes.len() as u64;
     let (mut number, mut packets, mut position) = (1, 0, 0);
     let mut last = None;
-    while let Some(page) = page_at(&mut walk, at)? {
+    while let Some(page) = page_at(&mut reader, at)? {
         if page.number() != number
             || page.flags() & !LAST != 0
             || page.position() < position
@@ -183,7 +187,7 @@ pub(super) fn finish(file: &mut dyn Storage) -> Result<Found, ContainerError> {
             break;
         }
         (number, position) = (number.wrapping_add(1), page.position());
-        // The first page after the head holds the tags.
+        // Page 1 holds the OpusTags.
         if number > 2 {
             packets += page.packets;
             last = Some((at, page.sealed && page.flags() & LAST != 0));
@@ -192,20 +196,20 @@ pub(super) fn finish(file: &mut dyn Storage) -> Result<Found, ContainerError> {
     }
     let Some((last_at, marked)) = last else { return Err(ContainerError::Empty) };
     let units = position.saturating_sub(delay).saturating_mul(UNITS / u64::from(AUDIO_RATE));
-    let found = Found { duration: duration_of(units), samples: vec![packets], bytes: at, cut: length - at };
+    let summary = FileSummary { duration: duration_of(units), samples: vec![packets], bytes: at, cut: length - at };
     if marked && at == length {
-        return Ok(found);
+        return Ok(summary);
     }
-    damaged(at, length)?;
-    let mut page = walk.bytes(last_at, at - last_at)?.unwrap_or_default();
+    check_tail(at, length)?;
+    let mut page = reader.bytes(last_at, at - last_at)?.unwrap_or_default();
     page[5] |= LAST;
     seal(&mut page);
     file.set_len(at)?;
-    // Only flags and checksum change.
+    // Only the header changes: flags and checksum.
     file.seek(SeekFrom::Start(last_at))?;
     file.write_all(&page[..HEAD])?;
     file.sync()?;
-    Ok(found)
+    Ok(summary)
 }
 
 #[cfg(test)]
@@ -213,22 +217,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_one_of_ogg() {
-        // CRC-32 as POSIX cksum has it, without its inversion.
+    fn checksum_is_the_crc_of_rfc_3533() {
+        // CRC-32 of POSIX cksum without the final inversion.
         assert_eq!(checksum(b"123456789"), 0x89a1_897f);
     }
 
     #[test]
-    fn pages_hold_whole_packets() {
+    fn a_written_page_is_read_back_and_a_corrupt_one_is_not() {
         let packet = vec![7; 510];
         let mut out = Vec::new();
         put_page(&mut out, FIRST, 960, 3, &[&packet, b"ab"]);
         assert_eq!(out[HEAD - 1..HEAD + 4], [4, 255, 255, 0, 2]);
         let mut file = std::io::Cursor::new(out.clone());
-        let page = page_at(&mut Walk::new(&mut file).expect("memory"), 0).expect("memory").expect("whole");
+        let page = page_at(&mut FileReader::new(&mut file).expect("memory"), 0).expect("memory").expect("complete");
         assert_eq!((page.flags(), page.position(), page.number(), page.packets), (FIRST, 960, 3, 2));
         out[40] ^= 1;
-        let damaged = page_at(&mut Walk::new(&mut std::io::Cursor::new(out)).expect("memory"), 0);
+        let damaged = page_at(&mut FileReader::new(&mut std::io::Cursor::new(out)).expect("memory"), 0);
         assert!(damaged.expect("memory").is_none());
     }
 }

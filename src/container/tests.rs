@@ -1,4 +1,4 @@
-//! Files of every format: written, killed at any byte, broken, finished, finished twice.
+//! Files of every format: written, truncated at any byte, corrupted, finished, finished twice.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::time::Duration;
@@ -10,8 +10,9 @@ use super::*;
 use crate::media::{Codec, Size};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Ticks of a frame at 30 a second, and of 20 ms of sound.
+/// Ticks of a video frame at 30 frames per second.
 const FRAME: u32 = 3_000;
+/// Ticks of an audio packet of 20 ms.
 const PACKET: u32 = 960;
 
 fn access_unit(keyframe: bool, filling: u8) -> Bytes {
@@ -32,7 +33,7 @@ fn tracks(format: FileFormat) -> Vec<TrackSpec> {
     }
 }
 
-/// So many milliseconds of every track, in the order in which they would come.
+/// Samples of every track for `milliseconds`, in order of time.
 fn samples(tracks: &[TrackSpec], milliseconds: u64) -> Vec<Sample> {
     let mut all = Vec::new();
     for (track, spec) in tracks.iter().enumerate() {
@@ -49,7 +50,7 @@ fn samples(tracks: &[TrackSpec], milliseconds: u64) -> Vec<Sample> {
     all
 }
 
-/// The pieces that a writer gives for these samples, the last one included.
+/// All buffers that a writer returns for these samples, the last one included.
 fn pieces(format: FileFormat, tracks: &[TrackSpec], samples: &[Sample]) -> Vec<Bytes> {
     let mut writer = Writer::new(format, tracks.to_vec(), SECOND).expect("fits the format");
     let mut pieces = Vec::new();
@@ -68,33 +69,33 @@ fn chapters() -> Vec<Chapter> {
 }
 
 #[test]
-fn a_finished_file_knows_its_length_and_stays_as_it_is() {
+fn a_finished_file_has_its_duration_and_is_not_changed_again() {
     for format in FileFormat::ALL {
         let tracks = tracks(format);
         let samples = samples(&tracks, 3_500);
         let mut file = Cursor::new(pieces(format, &tracks, &samples).concat());
-        let found = finish(format, &mut file, &chapters()).expect("whole");
+        let summary = finish(format, &mut file, &chapters()).expect("complete");
         let counts: Vec<u64> = (0..tracks.len())
             .map(|track| samples.iter().filter(|sample| sample.track == track).count() as u64)
             .collect();
         assert_eq!(
-            (found.samples.clone(), found.cut, found.bytes),
+            (summary.samples.clone(), summary.cut, summary.bytes),
             (counts, 0, file.get_ref().len() as u64),
             "{format:?}"
         );
-        assert!(found.duration.abs_diff(Duration::from_millis(3_500)) <= Duration::from_millis(12), "{found:?}");
+        assert!(summary.duration.abs_diff(Duration::from_millis(3_500)) <= Duration::from_millis(12), "{summary:?}");
         let once = file.clone().into_inner();
-        assert_eq!(finish(format, &mut file, &[]).expect("finished"), found);
+        assert_eq!(finish(format, &mut file, &[]).expect("finished"), summary);
         assert_eq!(file.into_inner(), once, "{format:?}: finishing again changes something");
     }
 }
 
 #[test]
-fn every_piece_is_a_second_of_all_tracks() {
+fn every_fragment_has_one_second_of_all_tracks() {
     for format in FileFormat::ALL {
         let tracks = tracks(format);
         let mut writer = Writer::new(format, tracks.clone(), SECOND).expect("fits the format");
-        let header = writer.poll().expect("the beginning comes first");
+        let header = writer.poll().expect("the header comes first");
         let mut file = Cursor::new(header.to_vec());
         let mut seconds = 0;
         for sample in samples(&tracks, 5_000) {
@@ -106,21 +107,21 @@ fn every_piece_is_a_second_of_all_tracks() {
                 let lateness = now as i64 - (seconds * UNITS) as i64;
                 assert!(
                     (-36_000..36_000).contains(&lateness),
-                    "{format:?}: piece {seconds} comes {lateness} units late"
+                    "{format:?}: fragment {seconds} comes {lateness} units late"
                 );
                 let mut copy = file.clone();
-                let found = finish(format, &mut copy, &[]).expect("plays");
-                for (spec, count) in tracks.iter().zip(found.samples) {
+                let summary = finish(format, &mut copy, &[]).expect("plays");
+                for (spec, count) in tracks.iter().zip(summary.samples) {
                     assert_eq!(count, seconds * if spec.codec.is_video() { 30 } else { 50 }, "{format:?}");
                 }
             }
         }
-        assert!(seconds >= 4, "{format:?}: {seconds} pieces in 5 s");
+        assert!(seconds >= 4, "{format:?}: {seconds} fragments in 5 s");
     }
 }
 
 #[test]
-fn a_track_that_is_silent_holds_nobody_up() {
+fn a_stalled_track_does_not_delay_the_others() {
     let tracks = tracks(FileFormat::Webm);
     let mut writer = Writer::new(FileFormat::Webm, tracks.clone(), SECOND).expect("fits the format");
     let _beginning = writer.poll();
@@ -130,7 +131,7 @@ fn a_track_that_is_silent_holds_nobody_up() {
         writer.push(sample.clone()).expect("in order");
         pieces += std::iter::from_fn(|| writer.poll()).count();
     }
-    assert_eq!(pieces, 3, "the sound alone goes on");
+    assert_eq!(pieces, 3, "audio alone continues");
     for sample in all.iter().filter(|sample| sample.track == 0 && sample.time >= 180_000) {
         writer.push(sample.clone()).expect("late is not out of order");
         late += 1;
@@ -139,7 +140,7 @@ fn a_track_that_is_silent_holds_nobody_up() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn unsupported_tracks_and_malformed_samples_are_refused() {
     let opus = TrackSpec::opus(2);
     for (format, tracks) in [
         (FileFormat::Mp4, vec![TrackSpec::g711(true)]),
@@ -163,15 +164,15 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn codecs_have_names() {
+fn codec_strings_follow_rfc_6381() {
     let names: Vec<String> = tracks(FileFormat::Mp4).iter().map(TrackSpec::codec_string).collect();
     assert_eq!(names, ["avc1.42E01F", "mp4a.40.2"]);
     assert_eq!(TrackSpec::opus(2).codec_string(), "opus");
 }
 
-/// Three hours: what waits is bounded, and the tracks end together to the tick.
+/// Three hours: pending samples are bounded, and the tracks end at the same tick.
 #[test]
-fn hours_neither_drift_nor_grow() {
+fn long_recordings_have_no_drift_and_bounded_fragments() {
     const HOURS: u64 = 3;
     for format in [FileFormat::Mp4, FileFormat::Mkv] {
         let tracks = vec![tracks(format).remove(0), TrackSpec::opus(2)];
@@ -197,13 +198,13 @@ fn hours_neither_drift_nor_grow() {
         }
         file.get_mut().extend(std::iter::from_fn(|| writer.end()).flatten());
         let growing = file.get_ref().len();
-        let found = finish(format, &mut file, &[]).expect("whole");
-        assert_eq!(found.samples, [frame, packet]);
+        let summary = finish(format, &mut file, &[]).expect("complete");
+        assert_eq!(summary.samples, [frame, packet]);
         let expected = Duration::from_secs(HOURS * 3_600);
         assert!(
-            found.duration.abs_diff(expected) <= Duration::from_millis(10),
+            summary.duration.abs_diff(expected) <= Duration::from_millis(10),
             "{format:?} lasts {:?}",
-            found.duration
+            summary.duration
         );
         let index = file.get_ref().len() - growing;
         assert!(index < 5 * (frame + packet) as usize, "{format:?}: an index of {index} bytes");
@@ -211,7 +212,7 @@ fn hours_neither_drift_nor_grow() {
 }
 
 #[test]
-fn what_is_broken_far_from_the_end_is_left_alone() {
+fn corruption_far_from_the_end_leaves_the_file_unchanged() {
     for format in FileFormat::ALL {
         let tracks = tracks(format);
         let mut bytes = pieces(format, &tracks, &samples(&tracks, 2_000)).concat();
@@ -223,7 +224,7 @@ fn what_is_broken_far_from_the_end_is_left_alone() {
     }
 }
 
-/// Storage that fails when so many bytes are written.
+/// Storage that fails after `left` bytes were written.
 struct Failing {
     file: Cursor<Vec<u8>>,
     left: usize,
@@ -263,28 +264,28 @@ impl Storage for Failing {
     }
 }
 
-/// Killed while it finishes, at every byte, a file is finished by the next try just the same.
+/// Interrupted after any number of bytes, `finish` gives the same file when it is repeated.
 #[test]
-fn finishing_may_be_interrupted_anywhere() {
+fn finish_may_be_interrupted_at_any_byte() {
     for format in FileFormat::ALL {
         let tracks = tracks(format);
         let bytes = pieces(format, &tracks, &samples(&tracks, 1_200)).concat();
         let mut whole = Cursor::new(bytes.clone());
-        let expected = finish(format, &mut whole, &chapters()).expect("whole");
+        let expected = finish(format, &mut whole, &chapters()).expect("complete");
         for left in 0..=whole.get_ref().len() + 200 - bytes.len() {
             let mut failing = Failing { file: Cursor::new(bytes.clone()), left };
             if finish(format, &mut failing, &chapters()).is_ok() {
                 break;
             }
-            let found = finish(format, &mut failing.file, &chapters()).expect("mended");
+            let summary = finish(format, &mut failing.file, &chapters()).expect("repaired");
             assert_eq!(
-                (&found.samples, found.duration),
+                (&summary.samples, summary.duration),
                 (&expected.samples, expected.duration),
                 "{format:?} at {left}"
             );
             assert!(
                 failing.file.get_ref() == whole.get_ref(),
-                "{format:?}: interrupted after {left} bytes it ends up other"
+                "{format:?}: interrupted after {left} bytes, the repeated finish gives another file"
             );
         }
     }
@@ -297,9 +298,9 @@ fn formats() -> impl Strategy<Value = FileFormat> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Cut anywhere, a file is mended to what its whole pieces hold.
+    /// A file truncated at any byte is repaired to its complete fragments.
     #[test]
-    fn cut_anywhere(format in formats(), at in 0.0..1.0f64, then in 0.0..1.0f64) {
+    fn a_truncated_file_keeps_its_complete_fragments(format in formats(), at in 0.0..1.0f64, then in 0.0..1.0f64) {
         let tracks = tracks(format);
         let pieces = pieces(format, &tracks, &samples(&tracks, 3_300));
         let bytes = pieces.concat();
@@ -307,55 +308,59 @@ proptest! {
         let mut whole = 0;
         let complete = pieces.iter().take_while(|piece| { whole += piece.len(); whole <= cut }).count();
         let mut file = Cursor::new(bytes[..cut].to_vec());
-        let found = match finish(format, &mut file, &chapters()) {
-            Ok(found) => found,
+        let summary = match finish(format, &mut file, &chapters()) {
+            Ok(summary) => summary,
             Err(ContainerError::Empty | ContainerError::Foreign { .. }) => {
                 prop_assert!(complete < 2, "{} pieces are there", complete);
                 return Ok(());
             }
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
-        // Matroska clusters and Ogg pages are whole on their own.
+        // Of Matroska and Ogg, complete clusters and pages of an incomplete fragment are kept too.
         let mut intact = Cursor::new(pieces[..complete].concat());
         if complete >= 2 {
-            let expected = finish(format, &mut intact, &chapters()).expect("whole pieces");
-            for (found, expected) in found.samples.iter().zip(&expected.samples) {
-                prop_assert!(found >= expected);
+            let expected = finish(format, &mut intact, &chapters()).expect("complete fragments");
+            for (summary, expected) in summary.samples.iter().zip(&expected.samples) {
+                prop_assert!(summary >= expected);
             }
             if format == FileFormat::Mp4 {
-                prop_assert_eq!(&found.samples, &expected.samples);
+                prop_assert_eq!(&summary.samples, &expected.samples);
             }
         }
         let once = file.get_ref().clone();
-        prop_assert_eq!(&finish(format, &mut file, &[]).expect("finished"), &Found { cut: 0, ..found });
+        prop_assert_eq!(&finish(format, &mut file, &[]).expect("finished"), &FileSummary { cut: 0, ..summary });
         prop_assert_eq!(file.get_ref(), &once);
-        // A finished file that is cut again is mended again.
+        // A finished file that is truncated again does not panic.
         let again = (once.len() as f64 * then) as usize;
         let mut file = Cursor::new(once[..again].to_vec());
         let _ = finish(format, &mut file, &[]);
     }
 
-    /// With bytes turned over, a file is refused or becomes one that is whole.
+    /// A file with flipped bits is refused, or finished so that it is not changed again.
     #[test]
-    fn bytes_turned_over(format in formats(), flips in prop::collection::vec((0.0..1.0f64, 1u8..), 1..6), done in any::<bool>()) {
+    fn a_corrupted_file_is_refused_or_finished(
+        format in formats(),
+        flips in prop::collection::vec((0.0..1.0f64, 1u8..), 1..6),
+        done in any::<bool>(),
+    ) {
         let tracks = tracks(format);
         let mut file = Cursor::new(pieces(format, &tracks, &samples(&tracks, 2_200)).concat());
         if done {
-            finish(format, &mut file, &chapters()).expect("whole");
+            finish(format, &mut file, &chapters()).expect("complete");
         }
         for (at, with) in flips {
             let at = (file.get_ref().len() as f64 * at * at) as usize;
             file.get_mut()[at] ^= with;
         }
-        if let Ok(found) = finish(format, &mut file, &chapters()) {
+        if let Ok(summary) = finish(format, &mut file, &chapters()) {
             let once = file.get_ref().clone();
-            prop_assert_eq!(finish(format, &mut file, &[]).expect("finished"), Found { cut: 0, ..found });
+            prop_assert_eq!(finish(format, &mut file, &[]).expect("finished"), FileSummary { cut: 0, ..summary });
             prop_assert_eq!(file.get_ref(), &once);
         }
     }
 
     #[test]
-    fn any_bytes(format in formats(), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn arbitrary_bytes_do_not_panic(format in formats(), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = finish(format, &mut Cursor::new(bytes), &[]);
     }
 }

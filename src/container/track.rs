@@ -1,4 +1,6 @@
-//! What a track is: its codec, and what a decoder must know before the first sample.
+//! Track descriptions: codec, dimensions, and the codec configuration that a decoder needs before the first sample.
+//!
+//! Owns: [`TrackSpec`] and the stored form of samples. Does not know: the containers' own structures.
 
 use std::fmt;
 
@@ -7,10 +9,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{ContainerError, UNITS, av1, avc};
 use crate::media::{AUDIO_RATE, Codec, Size, VIDEO_CLOCK};
 
-/// What an Opus decoder gives first and a player leaves out, in samples: libopus' own delay (RFC 7845 §4.2 calls it pre-skip).
+/// Opus pre-skip in samples (RFC 7845 §4.2): the algorithmic delay of libopus.
 const OPUS_DELAY: u32 = 312;
 
-/// What a track may be encoded with. Not [`Codec`], which has the words of RTP.
+/// Codec of a track. Unlike [`Codec`], which lists RTP encodings, it has AAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TrackCodec {
     /// VP8.
@@ -32,7 +34,7 @@ pub enum TrackCodec {
 }
 
 impl TrackCodec {
-    /// Whether it is pictures.
+    /// Whether it is a video codec.
     pub const fn is_video(self) -> bool {
         matches!(self, Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1)
     }
@@ -71,36 +73,37 @@ impl fmt::Display for TrackCodec {
 pub struct TrackSpec {
     pub(super) name: String,
     pub(super) codec: TrackCodec,
-    /// Zero for sound.
+    /// Zero for audio.
     pub(super) size: Size,
     /// Zero for video.
     pub(super) channels: u8,
-    /// Ticks of what a decoder gives at first that are not played.
+    /// Decoder delay in ticks: decoded at the start of the track but not played.
     pub(super) delay: u32,
-    /// What the format's description of the codec holds: an avcC or av1C record, an AudioSpecificConfig, an OpusHead.
+    /// Codec configuration: an avcC or av1C record, an AudioSpecificConfig, an OpusHead, a WAVEFORMATEX.
     pub(super) private: Bytes,
 }
 
 impl TrackSpec {
-    /// A track of video that begins with this keyframe: of H.264 with its parameter sets, of AV1 with its sequence header.
+    /// A video track that begins with `keyframe`, which contains the parameter sets (H.264) or sequence header (AV1).
     ///
     /// # Errors
-    /// [`ContainerError::Malformed`] when they are missing or broken, or the codec is one of sound.
+    /// [`ContainerError::Malformed`] when these are missing or malformed, or the codec is an audio codec.
     pub fn video(codec: Codec, size: Size, keyframe: &Bytes) -> Result<Self, ContainerError> {
         let codec = TrackCodec::from(codec);
         let malformed = |reason| ContainerError::Malformed { codec, reason };
         let private = match codec {
             TrackCodec::H264 => avc::configuration(keyframe)
-                .ok_or_else(|| malformed("a stream begins with a keyframe that has its parameter sets"))?,
-            TrackCodec::Av1 => av1::configuration(keyframe)
-                .ok_or_else(|| malformed("a stream begins with a keyframe that has its sequence header"))?,
+                .ok_or_else(|| malformed("the first keyframe has no parameter sets (SPS, PPS)"))?,
+            TrackCodec::Av1 => {
+                av1::configuration(keyframe).ok_or_else(|| malformed("the first keyframe has no sequence header"))?
+            }
             TrackCodec::Vp8 | TrackCodec::Vp9 => Bytes::new(),
-            _ => return Err(malformed("it is no video")),
+            _ => return Err(malformed("it is not a video codec")),
         };
         Ok(Self { name: String::new(), codec, size, channels: 0, delay: 0, private })
     }
 
-    /// A track of Opus, with so many channels.
+    /// An Opus track at 48 kHz with `channels` 1 or 2 (RFC 7845 §5.1).
     pub fn opus(channels: u8) -> Self {
         let mut head = BytesMut::with_capacity(19);
         head.put_slice(b"OpusHead");
@@ -110,19 +113,19 @@ impl TrackSpec {
         head.put_u32_le(AUDIO_RATE);
         head.put_i16_le(0);
         head.put_u8(0);
-        Self::sound(TrackCodec::Opus, channels, OPUS_DELAY, head.freeze())
+        Self::audio(TrackCodec::Opus, channels, OPUS_DELAY, head.freeze())
     }
 
-    /// A track of AAC at 48 kHz, with its AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1). A sample's time is when what a
-    /// decoder gives for it is heard: the encoder's delay is taken off already.
+    /// An AAC track at 48 kHz with its AudioSpecificConfig (ISO/IEC 14496-3 §1.6.2.1). Sample times are presentation
+    /// times: the encoder delay is already subtracted.
     pub fn aac(channels: u8, config: Bytes) -> Self {
-        Self::sound(TrackCodec::Aac, channels, 0, config)
+        Self::audio(TrackCodec::Aac, channels, 0, config)
     }
 
-    /// A track of G.711: one channel, 8 kHz, though its times count in 48 kHz as those of all sound.
+    /// A G.711 track: mono, 8 kHz. Its sample times still use the 48 kHz clock of all audio tracks.
     pub fn g711(a_law: bool) -> Self {
         let mut format = BytesMut::with_capacity(18);
-        // WAVEFORMATEX: tag, channels, samples and bytes a second, bytes a sample, bits a sample, no more.
+        // WAVEFORMATEX: tag, channels, samples per second, bytes per second, block align, bits per sample, extra size.
         format.put_u16_le(if a_law { 6 } else { 7 });
         format.put_u16_le(1);
         format.put_u32_le(8_000);
@@ -130,30 +133,30 @@ impl TrackSpec {
         format.put_u16_le(1);
         format.put_u16_le(8);
         format.put_u16_le(0);
-        Self::sound(if a_law { TrackCodec::Pcma } else { TrackCodec::Pcmu }, 1, 0, format.freeze())
+        Self::audio(if a_law { TrackCodec::Pcma } else { TrackCodec::Pcmu }, 1, 0, format.freeze())
     }
 
-    const fn sound(codec: TrackCodec, channels: u8, delay: u32, private: Bytes) -> Self {
+    const fn audio(codec: TrackCodec, channels: u8, delay: u32, private: Bytes) -> Self {
         Self { name: String::new(), codec, size: Size::new(0, 0), channels, delay, private }
     }
 
-    /// The same track with a name that players show.
+    /// The track with a name that players show.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Its codec.
+    /// The track's codec.
     pub const fn codec(&self) -> TrackCodec {
         self.codec
     }
 
-    /// Ticks of its clock a second.
+    /// Clock rate of sample times in Hz: 90,000 for video, 48,000 for audio.
     pub const fn clock(&self) -> u32 {
         if self.codec.is_video() { VIDEO_CLOCK } else { AUDIO_RATE }
     }
 
-    /// Its name in playlists and media types (RFC 6381): `avc1.42e01f`, `mp4a.40.2`, `opus`.
+    /// The codec string of RFC 6381, for playlists and media types: `avc1.42e01f`, `mp4a.40.2`, `opus`.
     pub fn codec_string(&self) -> String {
         match self.codec {
             TrackCodec::H264 => avc::codec_string(&self.private),
@@ -170,22 +173,22 @@ impl TrackSpec {
         }
     }
 
-    /// Ticks as units of time that are the same for every track.
+    /// Converts ticks of this track to [`UNITS`].
     pub(super) const fn units(&self, ticks: u64) -> u64 {
         ticks.saturating_mul(UNITS / self.clock() as u64)
     }
 
-    /// The sample as it lies in files.
+    /// The sample data as files store it.
     pub(super) fn stored(&self, data: Bytes) -> Result<Bytes, ContainerError> {
         let malformed = |reason| ContainerError::Malformed { codec: self.codec, reason };
         let data = match self.codec {
             TrackCodec::H264 => avc::length_prefixed(&data).ok_or_else(|| malformed("no NAL unit in it"))?,
-            TrackCodec::Av1 => av1::without_delimiter(data),
+            TrackCodec::Av1 => av1::without_temporal_delimiter(data),
             _ => data,
         };
-        // A length is told in 32 bits, and what is so long is none of ours.
+        // MP4 stores sizes in 32 bits; no encoder here produces a sample near this limit.
         if data.is_empty() || data.len() > 1 << 28 {
-            return Err(malformed("it is empty, or longer than anything encoded"));
+            return Err(malformed("it is empty or longer than 256 MiB"));
         }
         Ok(data)
     }

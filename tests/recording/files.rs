@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use commingle::container::{Chapter, Found, Sample, TrackSpec, Writer, finish, mp4};
+use commingle::container::{Chapter, FileSummary, Sample, TrackSpec, Writer, finish, mp4};
 use commingle::media::{Codec, FileFormat};
 
 use crate::media::{KEYFRAMES, aac, opus, video};
@@ -62,7 +62,7 @@ fn all() -> Vec<Made> {
     ]
 }
 
-fn finished(path: &Path, format: FileFormat, chapters: &[Chapter]) -> Found {
+fn finished(path: &Path, format: FileFormat, chapters: &[Chapter]) -> FileSummary {
     let mut file = File::options().read(true).write(true).open(path).expect("just written");
     finish(format, &mut file, chapters).expect("holds something")
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use commingle::container::{Found, finish};
+use commingle::container::{FileSummary, finish};
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::output::{FileTarget, Note, Target, ToOutput};
 use commingle::link::sidecar::{FileState, Sidecar};
@@ -21,7 +21,7 @@ fn sidecar(file: &Path) -> Sidecar {
     serde_json::from_slice(&json).expect("as documented")
 }
 
-fn mend(file: &Path, format: FileFormat) -> Found {
+fn mend(file: &Path, format: FileFormat) -> FileSummary {
     let chapters = sidecar(file).chapters();
     let mut file = File::options().read(true).write(true).open(file).expect("there");
     file.try_lock().expect("nobody writes it any more");

@@ -1,42 +1,44 @@
-//! Finishing a Matroska or WebM file: the clusters that are whole are read, what is torn after them is cut off, and an index
-//! is appended.
+//! Finishes a Matroska or WebM file: reads the complete clusters, truncates an incomplete one, and appends Cues and
+//! Chapters.
 
 use std::io::SeekFrom;
 use std::time::Duration;
 
-use super::ebml::{Head, binary, children, element, float, put_wide_size, uint, void};
+use super::ebml::{ElementHeader, binary, children, element, float, put_wide_size, uint, void};
 use super::{
-    APP, CHAPTERS, CLUSTER, CODEC_DELAY, CUES, DURATION, DURATION_ROOM, EBML, INFO, SEEK_HEAD, SEEK_ROOM, SEGMENT,
-    SIMPLE_BLOCK, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, TRACKS,
+    CHAPTERS, CLUSTER, CODEC_DELAY, CUES, DURATION, DURATION_RESERVED, EBML, INFO, SEEK_HEAD, SEEK_HEAD_RESERVED,
+    SEGMENT, SIMPLE_BLOCK, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, TRACKS, WRITING_APP,
 };
-use crate::container::finish::{Walk, damaged};
-use crate::container::{Chapter, ContainerError, Found, Storage};
+use crate::container::finish::{FileReader, check_tail};
+use crate::container::{Chapter, ContainerError, FileSummary, Storage};
 use crate::media::FileFormat;
 
-/// The largest EBML head, Info and Tracks, in bytes.
-const MOST_HEAD: u64 = 1 << 16;
+/// Largest EBML header, Info and Tracks, in bytes.
+const MAX_HEADER: u64 = 1 << 16;
 
-/// A cluster where playing may begin: its time, and where it lies in the Segment.
+/// A seek point.
 struct Cue {
+    /// Milliseconds.
     time: u64,
     track: u64,
+    /// Offset of the cluster within the Segment.
     position: u64,
 }
 
-/// What is known of a track so far.
+/// What was read of a track so far. Times are in milliseconds.
 #[derive(Default)]
 struct Track {
     number: u64,
     video: bool,
-    /// Ticks at its beginning that are not played.
+    /// Decoder delay.
     delay: u64,
     samples: u64,
-    /// The newest two times.
+    /// Times of the last two blocks.
     newest: Option<(u64, u64)>,
 }
 
 impl Track {
-    /// When it ends: the last block lasts as long as the one before it, as far as is known.
+    /// End of the last block, which is assumed to last as long as the one before, but at most 1 s.
     fn end(&self) -> u64 {
         self.newest.map_or(0, |(before, newest)| (newest + (newest - before).min(1_000)).saturating_sub(self.delay))
     }
@@ -47,39 +49,41 @@ pub(in crate::container) fn finish(
     format: FileFormat,
     file: &mut dyn Storage,
     chapters: &[Chapter],
-) -> Result<Found, ContainerError> {
+) -> Result<FileSummary, ContainerError> {
     let foreign = |reason| ContainerError::Foreign { format, reason };
-    let mut walk = Walk::new(file)?;
-    let length = walk.length;
+    let mut reader = FileReader::new(file)?;
+    let length = reader.length;
     let ebml =
-        element_at(&mut walk, 0)?.filter(|head| head.id == EBML).ok_or_else(|| foreign("it has no EBML head"))?;
+        element_at(&mut reader, 0)?.filter(|head| head.id == EBML).ok_or_else(|| foreign("it has no EBML header"))?;
     let segment_at = ebml.end;
-    let Some(head) = walk.bytes(segment_at, 12)? else { return Err(ContainerError::Empty) };
-    let segment = Head::read(&head).filter(|head| head.id == SEGMENT && head.length == 12);
-    let segment = segment.ok_or_else(|| foreign("its Segment is another's"))?;
+    let Some(head) = reader.bytes(segment_at, 12)? else { return Err(ContainerError::Empty) };
+    let segment = ElementHeader::read(&head).filter(|head| head.id == SEGMENT && head.length == 12);
+    let segment = segment.ok_or_else(|| foreign("its Segment was written by another program"))?;
     let start = segment_at + 12;
-    // In their order, as they are written here; what fills the reserved rooms may be torn.
-    let mut at = start + SEEK_ROOM as u64;
-    let Some(info) = element_at(&mut walk, at)? else { return Err(ContainerError::Empty) };
+    // The elements have the order in which the writer puts them; the reserved areas may be partly overwritten.
+    let mut at = start + SEEK_HEAD_RESERVED as u64;
+    let Some(info) = element_at(&mut reader, at)? else { return Err(ContainerError::Empty) };
     let duration_at = info.body;
-    let info_length = (info.end - info.body).min(MOST_HEAD);
-    let rest = walk.bytes(info.body, info_length)?.unwrap_or_default();
-    let ours = rest.get(DURATION_ROOM..).is_some_and(|rest| rest.windows(APP.len()).any(|window| window == APP));
+    let info_length = (info.end - info.body).min(MAX_HEADER);
+    let rest = reader.bytes(info.body, info_length)?.unwrap_or_default();
+    let ours = rest
+        .get(DURATION_RESERVED..)
+        .is_some_and(|rest| rest.windows(WRITING_APP.len()).any(|window| window == WRITING_APP));
     if info.id != INFO || !ours {
         return Err(foreign("another program wrote it"));
     }
     let info_at = std::mem::replace(&mut at, info.end);
-    let Some(entries) = element_at(&mut walk, at)? else { return Err(ContainerError::Empty) };
-    if entries.id != TRACKS || entries.end - at > MOST_HEAD {
-        return Err(foreign("its tracks are not where they should be"));
+    let Some(entries) = element_at(&mut reader, at)? else { return Err(ContainerError::Empty) };
+    if entries.id != TRACKS || entries.end - at > MAX_HEADER {
+        return Err(foreign("there is no Tracks element after Info"));
     }
-    let Some(body) = walk.bytes(entries.body, entries.end - entries.body)? else { return Err(ContainerError::Empty) };
-    let mut tracks = tracks(&body).ok_or_else(|| foreign("its tracks are another's"))?;
+    let Some(body) = reader.bytes(entries.body, entries.end - entries.body)? else { return Err(ContainerError::Empty) };
+    let mut tracks = tracks(&body).ok_or_else(|| foreign("its Tracks were written by another program"))?;
     let tracks_at = std::mem::replace(&mut at, entries.end);
 
     let mut cues = Vec::new();
-    while let Some(cluster) = element_at(&mut walk, at)?.filter(|head| head.id == CLUSTER) {
-        let Some(cue) = cluster_in(&mut walk, &cluster, at - start, &mut tracks)? else { break };
+    while let Some(cluster) = element_at(&mut reader, at)?.filter(|head| head.id == CLUSTER) {
+        let Some(cue) = cluster_in(&mut reader, &cluster, at - start, &mut tracks)? else { break };
         cues.extend(cue);
         at = cluster.end;
     }
@@ -87,25 +91,25 @@ pub(in crate::container) fn finish(
         return Err(ContainerError::Empty);
     }
     let end = at;
-    let lasts = tracks.iter().map(Track::end).max().unwrap_or(0);
-    let mut found = Found {
-        duration: Duration::from_millis(lasts),
+    let duration = tracks.iter().map(Track::end).max().unwrap_or(0);
+    let mut summary = FileSummary {
+        duration: Duration::from_millis(duration),
         samples: tracks.iter().map(|track| track.samples).collect(),
         bytes: length,
         cut: 0,
     };
-    // What comes after the clusters: the index, if this was done before.
-    let mut index_there = None;
-    while let Some(head) = element_at(&mut walk, at)?.filter(|head| head.id == CUES || head.id == CHAPTERS) {
+    // An index after the clusters means that the file was finished before, perhaps not completely.
+    let mut index_end = None;
+    while let Some(head) = element_at(&mut reader, at)?.filter(|head| head.id == CUES || head.id == CHAPTERS) {
         at = head.end;
-        index_there = Some(at);
+        index_end = Some(at);
     }
-    if index_there == Some(length) && segment.size == Some(length - start) {
-        return Ok(found);
+    if index_end == Some(length) && segment.size == Some(length - start) {
+        return Ok(summary);
     }
-    damaged(end, length)?;
-    if index_there.is_none() {
-        found.cut = length - end;
+    check_tail(end, length)?;
+    if index_end.is_none() {
+        summary.cut = length - end;
     }
     let mut index = Vec::new();
     element(&mut index, CUES, |out| cues.iter().for_each(|cue| put_cue(out, cue)));
@@ -117,42 +121,44 @@ pub(in crate::container) fn finish(
     if !chapters.is_empty() {
         places.push((CHAPTERS, chapters_at));
     }
-    found.bytes = end + index.len() as u64;
+    summary.bytes = end + index.len() as u64;
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
     file.write_all(&index)?;
     file.seek(SeekFrom::Start(start))?;
     file.write_all(&seek_head(&places, start))?;
     file.seek(SeekFrom::Start(duration_at))?;
-    let mut duration = Vec::new();
-    float(&mut duration, DURATION, lasts as f64);
-    file.write_all(&duration)?;
-    // The Segment's size says that all the rest is there.
+    let mut element = Vec::new();
+    float(&mut element, DURATION, duration as f64);
+    file.write_all(&element)?;
+    // The Segment's size is written last: it marks the file as finished.
     file.sync()?;
     file.seek(SeekFrom::Start(segment_at + 4))?;
     let mut size = Vec::new();
-    put_wide_size(&mut size, Some(found.bytes - start));
+    put_wide_size(&mut size, Some(summary.bytes - start));
     file.write_all(&size)?;
     file.sync()?;
-    Ok(found)
+    Ok(summary)
 }
 
-/// An element in the file, all of whose bytes are there.
+/// An element that lies completely within the file.
 struct Element {
     id: u32,
     body: u64,
     end: u64,
 }
 
-fn element_at(walk: &mut Walk<'_>, at: u64) -> Result<Option<Element>, ContainerError> {
-    let available = walk.length.saturating_sub(at).min(Head::MOST);
-    let Some(head) = walk.bytes(at, available)?.and_then(|bytes| Head::read(&bytes)) else { return Ok(None) };
+fn element_at(reader: &mut FileReader<'_>, at: u64) -> Result<Option<Element>, ContainerError> {
+    let available = reader.length.saturating_sub(at).min(ElementHeader::MAX_LENGTH);
+    let Some(head) = reader.bytes(at, available)?.and_then(|bytes| ElementHeader::read(&bytes)) else {
+        return Ok(None);
+    };
     let body = at + head.length as u64;
-    let end = head.size.and_then(|size| body.checked_add(size)).filter(|end| *end <= walk.length);
+    let end = head.size.and_then(|size| body.checked_add(size)).filter(|end| *end <= reader.length);
     Ok(end.map(|end| Element { id: head.id, body, end }))
 }
 
-/// What a Tracks element says, as far as it matters here.
+/// Parses a Tracks element. None when its tracks are not numbered from 1, or not 1 to 16.
 fn tracks(body: &[u8]) -> Option<Vec<Track>> {
     let entries = children(body).filter(|(id, ..)| *id == TRACK_ENTRY);
     let tracks = entries.map(|(.., entry)| {
@@ -168,21 +174,22 @@ fn tracks(body: &[u8]) -> Option<Vec<Track>> {
     (numbered && (1..=16).contains(&tracks.len())).then_some(tracks)
 }
 
-/// Counts a cluster's blocks; None when it is broken. Its cue, if playing may begin there: with a keyframe of the first track
-/// of video, or anywhere where there is none.
+/// Counts a cluster's blocks; None when it is invalid. Returns a cue if the cluster has a keyframe of the first video
+/// track, or in a file without video for every cluster.
 fn cluster_in(
-    walk: &mut Walk<'_>,
+    reader: &mut FileReader<'_>,
     cluster: &Element,
     position: u64,
     tracks: &mut [Track],
 ) -> Result<Option<Option<Cue>>, ContainerError> {
-    let Some(first) = element_at(walk, cluster.body)?.filter(|head| head.id == TIMESTAMP && head.end - head.body <= 8)
+    let Some(first) =
+        element_at(reader, cluster.body)?.filter(|head| head.id == TIMESTAMP && head.end - head.body <= 8)
     else {
         return Ok(None);
     };
-    let bytes = walk.bytes(first.body, first.end - first.body)?.unwrap_or_default();
+    let bytes = reader.bytes(first.body, first.end - first.body)?.unwrap_or_default();
     let start = bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-    // A hundred years: nothing recorded is so long.
+    // Longer than a hundred years: not a valid time.
     if start > 100 * 366 * 86_400_000 {
         return Ok(None);
     }
@@ -191,11 +198,11 @@ fn cluster_in(
     let mut at = first.end;
     let mut seen: Vec<(usize, u64)> = Vec::new();
     while at < cluster.end {
-        let Some(block) = element_at(walk, at)?.filter(|head| head.id == SIMPLE_BLOCK && head.end <= cluster.end)
+        let Some(block) = element_at(reader, at)?.filter(|head| head.id == SIMPLE_BLOCK && head.end <= cluster.end)
         else {
             return Ok(None);
         };
-        let head = if block.end - block.body > 4 { walk.bytes(block.body, 4)? } else { None };
+        let head = if block.end - block.body > 4 { reader.bytes(block.body, 4)? } else { None };
         let Some([number, high, low, flags]) = head.as_deref().and_then(|head| head.first_chunk().copied()) else {
             return Ok(None);
         };
@@ -204,7 +211,7 @@ fn cluster_in(
         let (Some(time), Some(of)) = (time, tracks.get(track)) else { return Ok(None) };
         let before = seen.iter().rev().find(|(other, _)| *other == track).map(|(_, time)| *time);
         let before = before.or_else(|| of.newest.map(|(_, newest)| newest));
-        // Rounded, two times may be the same; none is before the other.
+        // Rounding to milliseconds may make two times equal, but never reorders them.
         if number & 0x80 == 0 || before.is_some_and(|before| time < before) {
             return Ok(None);
         }
@@ -247,9 +254,9 @@ fn put_chapters(out: &mut Vec<u8>, chapters: &[Chapter]) {
     });
 }
 
-/// The SeekHead, which fills the room reserved for it.
+/// The SeekHead, padded to the space reserved for it.
 fn seek_head(places: &[(u32, u64)], start: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(SEEK_ROOM);
+    let mut out = Vec::with_capacity(SEEK_HEAD_RESERVED);
     element(&mut out, SEEK_HEAD, |out| {
         for (id, at) in places {
             element(out, 0x4dbb, |out| {
@@ -258,7 +265,7 @@ fn seek_head(places: &[(u32, u64)], start: u64) -> Vec<u8> {
             });
         }
     });
-    let left = SEEK_ROOM - out.len();
+    let left = SEEK_HEAD_RESERVED - out.len();
     void(&mut out, left);
     out
 }

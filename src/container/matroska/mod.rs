@@ -1,7 +1,9 @@
-//! Matroska and WebM (RFC 9559): what the tracks are first, then clusters.
+//! Matroska and WebM (RFC 9559): live while it grows, seekable when it is finished.
 //!
-//! A growing file is an ordinary live one: its Segment has no known size, and room is reserved for a SeekHead and for the
-//! Duration. To finish it, Cues and Chapters are appended, the reserved room is filled, and the Segment gets its size.
+//! A growing file is an ordinary live one: its Segment has unknown size, and space is reserved for SeekHead and
+//! Duration. To finish it, Cues and Chapters are appended, the reserved space is filled, and the Segment's size is set.
+//!
+//! Owns: the element IDs and the muxer. Does not know: files.
 
 mod ebml;
 mod finish;
@@ -30,39 +32,39 @@ const SIMPLE_BLOCK: u32 = 0xa3;
 const CUES: u32 = 0x1c53_bb6b;
 const CHAPTERS: u32 = 0x1043_a770;
 
-/// Who writes these files.
-const APP: &[u8] = b"commingle";
-/// Bytes reserved for the SeekHead, which is the first in the Segment.
-const SEEK_ROOM: usize = 96;
-/// Bytes reserved for the Duration, which is the first in the Info: ID, size, and a float of eight bytes.
-const DURATION_ROOM: usize = 11;
-/// Nanoseconds of a tick of the Segment: WebM has no others.
+/// MuxingApp and WritingApp: identifies files of this server.
+const WRITING_APP: &[u8] = b"commingle";
+/// Bytes reserved for the SeekHead, the first element of the Segment.
+const SEEK_HEAD_RESERVED: usize = 96;
+/// Bytes reserved for the Duration, the first element of Info: ID, size, and a float of eight bytes.
+const DURATION_RESERVED: usize = 11;
+/// TimestampScale in nanoseconds: WebM requires 1 ms.
 const TICK: u64 = 1_000_000;
-/// What is between a block's time and its cluster's fits 16 bits with a sign.
-const CLUSTER_SPAN: u64 = 30_000;
-/// A keyframe this soon after a cluster's beginning does not begin another.
-const CLUSTER_LEAST: u64 = 100;
+/// Longest cluster in milliseconds: a block's time relative to its cluster is a signed 16-bit integer.
+const MAX_CLUSTER_SPAN: u64 = 30_000;
+/// Shortest cluster in milliseconds: an earlier keyframe does not start another cluster.
+const MIN_CLUSTER_SPAN: u64 = 100;
 
-/// What a growing file begins with.
-pub(super) fn beginning(format: FileFormat, tracks: &[TrackSpec]) -> Bytes {
+/// Header of a growing file.
+pub(super) fn header(format: FileFormat, tracks: &[TrackSpec]) -> Bytes {
     let mut out = Vec::new();
     element(&mut out, EBML, |out| {
         for (id, number) in [(0x4286, 1), (0x42f7, 1), (0x42f2, 4), (0x42f3, 8)] {
             uint(out, id, number);
         }
         binary(out, 0x4282, if format == FileFormat::Webm { b"webm" } else { b"matroska" });
-        // Version 4 of the format, readable by who knows version 2.
+        // DocTypeVersion 4, DocTypeReadVersion 2.
         uint(out, 0x4287, 4);
         uint(out, 0x4285, 2);
     });
     put_id(&mut out, SEGMENT);
     put_wide_size(&mut out, None);
-    void(&mut out, SEEK_ROOM);
+    void(&mut out, SEEK_HEAD_RESERVED);
     element(&mut out, INFO, |out| {
-        void(out, DURATION_ROOM);
+        void(out, DURATION_RESERVED);
         uint(out, 0x2a_d7b1, TICK);
-        binary(out, 0x4d80, APP);
-        binary(out, 0x5741, APP);
+        binary(out, 0x4d80, WRITING_APP);
+        binary(out, 0x5741, WRITING_APP);
     });
     element(&mut out, TRACKS, |out| {
         tracks.iter().zip(1..).for_each(|(track, number)| element(out, TRACK_ENTRY, |out| entry(out, number, track)));
@@ -73,10 +75,10 @@ pub(super) fn beginning(format: FileFormat, tracks: &[TrackSpec]) -> Bytes {
 /// The body of a TrackEntry.
 fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
     uint(out, TRACK_NUMBER, number);
-    // Unique within the file.
+    // TrackUID.
     uint(out, 0x73c5, number);
     uint(out, TRACK_TYPE, if track.codec.is_video() { 1 } else { 2 });
-    // No lacing, no statement of the language.
+    // No lacing; language undetermined.
     uint(out, 0x9c, 0);
     binary(out, 0x22_b59c, b"und");
     if !track.name.is_empty() {
@@ -99,7 +101,7 @@ fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
         uint(out, CODEC_DELAY, nanoseconds(track.units(u64::from(track.delay))));
     }
     if track.codec == TrackCodec::Opus {
-        // What a decoder needs before a place that is jumped to (RFC 9559 §5.1.4.1.26, RFC 7845 §4.6).
+        // SeekPreRoll of 80 ms (RFC 9559 §5.1.4.1.26, RFC 7845 §4.6).
         uint(out, 0x56bb, 80_000_000);
     }
     if track.codec.is_video() {
@@ -117,29 +119,29 @@ fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
     }
 }
 
-/// 720,000 units are 1,000,000,000 ns.
+/// Converts [`UNITS`] to nanoseconds.
 const fn nanoseconds(units: u64) -> u64 {
     units / 9 * 12_500 + units % 9 * 12_500 / 9
 }
 
-/// The Segment's ticks, which are rounded: each on its own, so that they never drift.
+/// Converts [`UNITS`] to Segment ticks. Each time is rounded by itself, so that rounding errors do not add up.
 const fn ticks(units: u64) -> u64 {
     const EACH: u64 = UNITS * TICK / 1_000_000_000;
     (units + EACH / 2) / EACH
 }
 
-/// One fragment as one or more clusters, each of which begins with a keyframe if it can.
+/// Muxes one fragment as one or more clusters, each beginning with a keyframe if possible.
 pub(super) fn fragment(tracks: &[TrackSpec], fragment: Vec<Vec<Sample>>) -> Bytes {
     let timed = |sample: Sample| (ticks(tracks[sample.track].units(sample.time)), sample);
     let mut blocks: Vec<(u64, Sample)> = fragment.into_iter().flatten().map(timed).collect();
-    // Video first: of a keyframe and the sound of the same instant, the keyframe begins the cluster.
+    // Video first: a keyframe precedes audio of the same time, so that it begins the cluster.
     blocks.sort_by_key(|(time, sample)| (*time, !tracks[sample.track].codec.is_video()));
     let mut out = Vec::new();
     let mut rest = blocks.as_slice();
     while let Some((start, _)) = rest.first() {
         let begins = |(time, sample): &(u64, Sample)| {
             let keyframe = sample.keyframe && tracks[sample.track].codec.is_video();
-            time - start > CLUSTER_SPAN || keyframe && time - start >= CLUSTER_LEAST
+            time - start > MAX_CLUSTER_SPAN || keyframe && time - start >= MIN_CLUSTER_SPAN
         };
         let count = rest.iter().skip(1).position(begins).map_or(rest.len(), |at| at + 1);
         let (cluster, after) = rest.split_at(count);
@@ -148,7 +150,7 @@ pub(super) fn fragment(tracks: &[TrackSpec], fragment: Vec<Vec<Sample>>) -> Byte
             uint(out, TIMESTAMP, *start);
             for (time, sample) in cluster {
                 ebml::put_head(out, SIMPLE_BLOCK, 4 + sample.data.len() as u64);
-                // At most 16 tracks: their numbers are one byte.
+                // There are at most 16 tracks, so a track number takes one byte.
                 out.push(0x80 | (sample.track as u8 + 1));
                 out.extend(((time - start) as i16).to_be_bytes());
                 out.push(if sample.keyframe { 0x80 } else { 0 });

@@ -1,6 +1,8 @@
-//! Boxes (ISO/IEC 14496-12 §4.2): how they are written, and how they are found in bytes that nobody vouches for.
+//! Boxes (ISO/IEC 14496-12 §4.2): writing them, and reading them from untrusted bytes.
+//!
+//! Owns: box headers and lookup by path. Does not know: what any box means.
 
-/// Appends a box.
+/// Appends a box whose body is written by `body`.
 pub(super) fn boxed(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend([0; 4]);
@@ -10,7 +12,7 @@ pub(super) fn boxed(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Ve
     out[start..start + 4].copy_from_slice(&size.to_be_bytes());
 }
 
-/// Appends a box with a version and flags.
+/// Appends a FullBox: a box with version and flags.
 pub(super) fn full_box(out: &mut Vec<u8>, kind: &[u8; 4], version: u8, flags: u32, body: impl FnOnce(&mut Vec<u8>)) {
     boxed(out, kind, |out| {
         out.extend((u32::from(version) << 24 | flags).to_be_bytes());
@@ -18,7 +20,7 @@ pub(super) fn full_box(out: &mut Vec<u8>, kind: &[u8; 4], version: u8, flags: u3
     });
 }
 
-/// The boxes in `bytes`, one after another: type, whole, body. Ends before the first that is not whole.
+/// Iterates over the boxes in `bytes`: type, whole box, body. Ends before the first incomplete box.
 pub(super) fn children(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8], &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -30,19 +32,19 @@ pub(super) fn children(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8], &[
     })
 }
 
-/// The body of the box at the end of this path.
+/// The body of the box at `path`.
 pub(super) fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     find_whole(bytes, path).map(|whole| &whole[8..])
 }
 
-/// The box at the end of this path, with its header.
+/// The box at `path`, with its header.
 pub(super) fn find_whole<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     let (first, rest) = path.split_first()?;
     let (_, whole, body) = children(bytes).find(|(kind, ..)| kind == *first)?;
     if rest.is_empty() { Some(whole) } else { find_whole(body, rest) }
 }
 
-/// Reads numbers from the front of a body.
+/// Reads big-endian integers from the front of a slice.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 

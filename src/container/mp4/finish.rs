@@ -1,118 +1,122 @@
-//! Finishing an MP4: the fragments that are whole are read, what is torn after them is cut off, and tables of all samples
-//! are appended.
+//! Finishes an MP4: reads the complete fragments, truncates an incomplete one, and appends a `moov` with all sample
+//! tables.
 
 use std::io::SeekFrom;
 
 use super::boxes::{Reader, children, find};
-use super::movie::{Movie, Tables, Track};
+use super::movie::{Movie, SampleTables, Track};
 use super::{RESERVED, SYNC};
-use crate::container::finish::{Walk, damaged};
-use crate::container::{Chapter, ContainerError, Found, Storage, duration_of};
+use crate::container::finish::{FileReader, check_tail};
+use crate::container::{Chapter, ContainerError, FileSummary, Storage, duration_of};
 use crate::media::FileFormat;
 
-/// The largest `ftyp` and `moov` of a growing file, in bytes.
-const MOST_HEAD: u64 = 1 << 16;
-/// The largest `moof`.
-const MOST_MOOF: u64 = 16 << 20;
+/// Largest `ftyp`, and largest `moov` of a growing file, in bytes.
+const MAX_HEADER: u64 = 1 << 16;
+/// Largest `moof` in bytes.
+const MAX_MOOF: u64 = 16 << 20;
 
 /// See [`crate::container::finish`].
-pub(in crate::container) fn finish(file: &mut dyn Storage, chapters: &[Chapter]) -> Result<Found, ContainerError> {
+pub(in crate::container) fn finish(
+    file: &mut dyn Storage,
+    chapters: &[Chapter],
+) -> Result<FileSummary, ContainerError> {
     let foreign = |reason| ContainerError::Foreign { format: FileFormat::Mp4, reason };
-    let mut walk = Walk::new(file)?;
-    let length = walk.length;
-    let file_type = box_at(&mut walk, 0)?.filter(|head| &head.kind == b"ftyp" && head.size <= MOST_HEAD);
+    let mut reader = FileReader::new(file)?;
+    let length = reader.length;
+    let file_type = box_at(&mut reader, 0)?.filter(|head| &head.kind == b"ftyp" && head.size <= MAX_HEADER);
     let reserved = file_type.ok_or_else(|| foreign("it does not begin with ftyp"))?.size;
-    // A box of its own, or the head of one around the fragments, or a torn mixture of both: what counts is what follows.
-    let head = walk.bytes(reserved, RESERVED)?.ok_or(ContainerError::Empty)?;
+    // The reserved box is a `free` box, the header of the `mdat` around all fragments, or partly overwritten: only what
+    // follows it identifies the file.
+    let head = reader.bytes(reserved, RESERVED)?.ok_or(ContainerError::Empty)?;
     let moov = reserved + RESERVED;
-    let Some(moov_head) = box_at(&mut walk, moov)? else { return Err(ContainerError::Empty) };
-    if &moov_head.kind != b"moov" || moov_head.size > MOST_HEAD {
-        return Err(foreign("the fragments' moov is not where it should be"));
+    let Some(moov_head) = box_at(&mut reader, moov)? else { return Err(ContainerError::Empty) };
+    if &moov_head.kind != b"moov" || moov_head.size > MAX_HEADER {
+        return Err(foreign("there is no moov after ftyp"));
     }
-    let Some(body) = walk.bytes(moov + 8, moov_head.size - 8)? else { return Err(ContainerError::Empty) };
-    let movie = Movie::read(&body).ok_or_else(|| foreign("its moov is another's"))?;
-    let mut state: Vec<State> = movie.tracks.iter().map(|_| State::default()).collect();
+    let Some(body) = reader.bytes(moov + 8, moov_head.size - 8)? else { return Err(ContainerError::Empty) };
+    let movie = Movie::read(&body).ok_or_else(|| foreign("its moov was written by another program"))?;
+    let mut states: Vec<TrackState> = movie.tracks.iter().map(|_| TrackState::default()).collect();
     let mut end = moov + moov_head.size;
-    while let Some(size) = fragment_at(&mut walk, end, &movie, &mut state)? {
+    while let Some(size) = fragment_at(&mut reader, end, &movie, &mut states)? {
         end += size;
     }
-    let tables: Vec<Tables> = state.into_iter().map(State::finish).collect();
+    let tables: Vec<SampleTables> = states.into_iter().map(TrackState::finish).collect();
     if tables.iter().all(|tables| tables.sizes.is_empty()) {
         return Err(ContainerError::Empty);
     }
     let mut index = Vec::new();
     movie.write(&mut index, Some((&tables, chapters)))?;
-    let lasts = movie
+    let duration = movie
         .tracks
         .iter()
         .zip(&tables)
         .map(|(track, tables)| track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay))));
-    let mut found = Found {
-        duration: duration_of(lasts.max().unwrap_or(0)),
+    let mut summary = FileSummary {
+        duration: duration_of(duration.max().unwrap_or(0)),
         samples: tables.iter().map(|tables| tables.sizes.len() as u64).collect(),
         bytes: end + index.len() as u64,
         cut: 0,
     };
-    let around = around(end - reserved);
-    let index_there = box_at(&mut walk, end)?.filter(|after| &after.kind == b"moov").map(|after| end + after.size);
-    if head == around && index_there == Some(length) {
-        // Finished already; with other chapters perhaps, which then stay.
-        return Ok(Found { bytes: length, ..found });
+    let mdat_header = mdat_header(end - reserved);
+    let index_end = box_at(&mut reader, end)?.filter(|after| &after.kind == b"moov").map(|after| end + after.size);
+    if head == mdat_header && index_end == Some(length) {
+        // Already finished; existing chapters are kept even if others were passed.
+        return Ok(FileSummary { bytes: length, ..summary });
     }
-    damaged(end, length)?;
-    if index_there.is_none() {
-        found.cut = length - end;
+    check_tail(end, length)?;
+    if index_end.is_none() {
+        summary.cut = length - end;
     }
     file.set_len(end)?;
     file.seek(SeekFrom::Start(end))?;
     file.write_all(&index)?;
     file.sync()?;
     file.seek(SeekFrom::Start(reserved))?;
-    file.write_all(&around)?;
+    file.write_all(&mdat_header)?;
     file.sync()?;
-    Ok(found)
+    Ok(summary)
 }
 
-/// The head of an `mdat` of so many bytes.
-fn around(size: u64) -> [u8; RESERVED as usize] {
+/// The header of an `mdat` of `size` bytes, as a 64-bit size.
+fn mdat_header(size: u64) -> [u8; RESERVED as usize] {
     let mut head = [0; RESERVED as usize];
     head[..8].copy_from_slice(b"\0\0\0\x01mdat");
     head[8..].copy_from_slice(&size.to_be_bytes());
     head
 }
 
-/// A box in the file, all of whose bytes are there.
-struct Head {
+/// Header of a box that lies completely within the file.
+struct BoxHeader {
     kind: [u8; 4],
     size: u64,
 }
 
-fn box_at(walk: &mut Walk<'_>, at: u64) -> Result<Option<Head>, ContainerError> {
-    let Some(bytes) = walk.bytes(at, 8)? else { return Ok(None) };
-    let mut reader = Reader(&bytes);
-    let size = u64::from(reader.u32().unwrap_or(0));
-    let kind = *reader.0.first_chunk().expect("eight were read");
-    Ok((size >= 8 && at + size <= walk.length).then_some(Head { kind, size }))
+fn box_at(reader: &mut FileReader<'_>, at: u64) -> Result<Option<BoxHeader>, ContainerError> {
+    let Some(bytes) = reader.bytes(at, 8)? else { return Ok(None) };
+    let mut header = Reader(&bytes);
+    let size = u64::from(header.u32().unwrap_or(0));
+    let kind = *header.0.first_chunk().expect("eight bytes were read");
+    Ok((size >= 8 && at + size <= reader.length).then_some(BoxHeader { kind, size }))
 }
 
-/// What is known of a track so far.
+/// What was read of a track so far.
 #[derive(Debug, Default)]
-struct State {
-    tables: Tables,
-    /// When the newest sample is decoded, and how long it says it lasts.
+struct TrackState {
+    tables: SampleTables,
+    /// Decode time and declared duration of the newest sample, in ticks.
     newest: Option<(u64, u32)>,
 }
 
-/// Samples of one fragment that lie side by side.
+/// A track run (`trun`): samples of one fragment that lie side by side.
 struct Run {
     track: usize,
     at: u64,
-    /// Of each: when it is decoded, how long it lasts, its size, whether decoding may begin there.
+    /// Of each sample: decode time, duration, size, whether it is a sync sample.
     samples: Vec<(u64, u32, u32, bool)>,
 }
 
-impl State {
-    /// Whether the tables can go on with a sample at this time.
+impl TrackState {
+    /// Whether a sample at this time is later than the newest, by a duration of 32 bits.
     fn follows(&self, time: u64) -> bool {
         self.newest.is_none_or(|(newest, _)| time > newest && time - newest <= u64::from(u32::MAX))
     }
@@ -122,8 +126,8 @@ impl State {
         for (time, duration, size, sync) in &run.samples {
             match self.newest {
                 None => self.tables.first = *time,
-                // A sample lasts until the next one begins, whatever was written when that was not known yet.
-                Some((newest, _)) => self.lasts((time - newest) as u32),
+                // A sample lasts until the next one begins; its declared duration was written before that was known.
+                Some((newest, _)) => self.push_duration((time - newest) as u32),
             }
             self.newest = Some((*time, *duration));
             self.tables.sizes.push(*size);
@@ -133,53 +137,53 @@ impl State {
         }
     }
 
-    fn lasts(&mut self, ticks: u32) {
+    fn push_duration(&mut self, ticks: u32) {
         match self.tables.durations.last_mut() {
             Some((count, last)) if *last == ticks => *count += 1,
             _ => self.tables.durations.push((1, ticks)),
         }
     }
 
-    fn finish(mut self) -> Tables {
+    fn finish(mut self) -> SampleTables {
         if let Some((_, duration)) = self.newest {
-            self.lasts(duration);
+            self.push_duration(duration);
         }
         self.tables
     }
 }
 
-/// Reads the fragment at `at` into the tables; its size, or None when there is no whole one.
+/// Adds the fragment at `at` to the tables and returns its size; None when there is no complete, valid fragment.
 fn fragment_at(
-    walk: &mut Walk<'_>,
+    reader: &mut FileReader<'_>,
     at: u64,
     movie: &Movie,
-    state: &mut [State],
+    states: &mut [TrackState],
 ) -> Result<Option<u64>, ContainerError> {
-    let Some(moof) = box_at(walk, at)?.filter(|head| &head.kind == b"moof" && head.size <= MOST_MOOF) else {
+    let Some(moof) = box_at(reader, at)?.filter(|head| &head.kind == b"moof" && head.size <= MAX_MOOF) else {
         return Ok(None);
     };
-    let Some(mdat) = box_at(walk, at + moof.size)?.filter(|head| &head.kind == b"mdat") else { return Ok(None) };
-    let Some(body) = walk.bytes(at + 8, moof.size - 8)? else { return Ok(None) };
+    let Some(mdat) = box_at(reader, at + moof.size)?.filter(|head| &head.kind == b"mdat") else { return Ok(None) };
+    let Some(body) = reader.bytes(at + 8, moof.size - 8)? else { return Ok(None) };
     let data = at + moof.size + 8..at + moof.size + mdat.size;
     let Some(runs) = runs(&body, at, &movie.tracks) else { return Ok(None) };
-    let mut newest: Vec<bool> = state.iter().map(|_| false).collect();
+    let mut newest: Vec<bool> = states.iter().map(|_| false).collect();
     for run in &runs {
         let end = run.samples.iter().try_fold(run.at, |end, sample| end.checked_add(u64::from(sample.2)));
         let inside = run.at >= data.start && end.is_some_and(|end| end <= data.end);
         let ordered = run.samples.windows(2).all(|pair| pair[1].0 > pair[0].0);
-        let follows = run.samples.first().is_none_or(|first| state[run.track].follows(first.0));
-        // One run a track, as they are written here.
+        let follows = run.samples.first().is_none_or(|first| states[run.track].follows(first.0));
+        // The writer makes one run per track.
         if !inside || !ordered || !follows || std::mem::replace(&mut newest[run.track], true) {
             return Ok(None);
         }
     }
     for run in runs.iter().filter(|run| !run.samples.is_empty()) {
-        state[run.track].take(run, movie.tracks[run.track].is_video());
+        states[run.track].take(run, movie.tracks[run.track].is_video());
     }
     Ok(Some(moof.size + mdat.size))
 }
 
-/// The runs of a `moof` at `at`; None when it is not as it is written here.
+/// The runs of a `moof` at offset `at`; None when it differs from what the writer makes.
 fn runs(moof: &[u8], at: u64, tracks: &[Track]) -> Option<Vec<Run>> {
     let mut runs = Vec::new();
     for (_, _, traf) in children(moof).filter(|(kind, ..)| kind == b"traf") {

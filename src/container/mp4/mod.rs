@@ -1,8 +1,10 @@
-//! MP4 (ISO/IEC 14496-12): a movie without samples first, then fragments.
+//! MP4 (ISO/IEC 14496-12): fragmented while it grows, progressive when it is finished.
 //!
-//! A growing file is an ordinary fragmented one: `ftyp`, a reserved box of 16 bytes, `moov`, and then `moof` and `mdat` for
-//! each second. To finish it, a whole `moov` is appended that knows all samples, and the reserved box becomes the head of an
-//! `mdat` around everything between: what was a fragment is now nothing but the data it holds. So no sample is ever moved.
+//! A growing file is an ordinary fragmented MP4: `ftyp`, a reserved `free` box of 16 bytes, `moov`, then one `moof` and
+//! `mdat` per second. To finish it, a `moov` with all sample tables is appended, and the reserved box becomes the
+//! header of an `mdat` that spans all fragments. No sample is moved.
+//!
+//! Owns: the MP4 muxer, and initialization sections and parts for HLS. Does not know: files, playlists.
 
 mod boxes;
 mod finish;
@@ -15,33 +17,33 @@ pub(super) use self::finish::finish;
 use self::movie::Movie;
 use super::{ContainerError, Sample, TrackSpec};
 
-/// Bytes between `ftyp` and `moov` that become the head of one `mdat` with a 64-bit size.
+/// Bytes between `ftyp` and `moov` that become the header of one `mdat` with a 64-bit size.
 const RESERVED: u64 = 16;
-/// Sample flags (§8.8.3.1): depends on no other.
+/// Sample flags (§8.8.3.1): `sample_depends_on` 2, a sync sample.
 const SYNC: u32 = 0x0200_0000;
-/// Sample flags: depends on others, and is no sync sample.
+/// Sample flags: `sample_depends_on` 1 and `sample_is_non_sync_sample`.
 const NOT_SYNC: u32 = 0x0101_0000;
 
-/// What a growing file begins with.
-pub(super) fn beginning(tracks: &[TrackSpec]) -> Bytes {
+/// Header of a growing file.
+pub(super) fn header(tracks: &[TrackSpec]) -> Bytes {
     let mut out = file_type(*b"isom");
     boxed(&mut out, b"free", |out| out.extend([0; RESERVED as usize - 8]));
     Movie::of(tracks).write(&mut out, None).expect("a movie without samples is small");
     out.into()
 }
 
-/// The initialization section of a stream in parts (HLS, RFC 8216 §3.3): `ftyp` and `moov`.
+/// The media initialization section of an HLS rendition (RFC 8216 §3.3): `ftyp` and `moov`.
 pub fn initialization(tracks: &[TrackSpec]) -> Bytes {
     let mut out = file_type(*b"iso6");
     Movie::of(tracks).write(&mut out, None).expect("a movie without samples is small");
     out.into()
 }
 
-/// One part of a stream of one track: `moof` and `mdat`. Parts are numbered from 1; `base` is when the first of these
-/// samples is decoded, in ticks of the track's clock, instead of its own time.
+/// One HLS part of one track: `moof` and `mdat`. `sequence` counts parts from 1. `base` is the decode time of the first
+/// sample in ticks of the track's clock, and replaces the sample's own time.
 ///
 /// # Errors
-/// [`ContainerError::Malformed`] when a sample is not what its codec says.
+/// [`ContainerError::Malformed`] when a sample is not valid for its codec.
 pub fn part(track: &TrackSpec, sequence: u32, base: u64, samples: &[Sample]) -> Result<Bytes, ContainerError> {
     let stored = samples.iter().map(|sample| {
         let data = track.stored(sample.data.clone())?;
@@ -51,14 +53,14 @@ pub fn part(track: &TrackSpec, sequence: u32, base: u64, samples: &[Sample]) -> 
     Ok(fragment(sequence, &[(1, base, &stored)]))
 }
 
-/// Makes the fragments of a file.
+/// Muxes the fragments of a file.
 #[derive(Debug, Default)]
 pub(super) struct Muxer {
     sequence: u32,
 }
 
 impl Muxer {
-    /// One fragment: what it has of each track.
+    /// One fragment with the samples of each track.
     pub(super) fn fragment(&mut self, tracks: &[Vec<Sample>]) -> Bytes {
         self.sequence = self.sequence.wrapping_add(1);
         let runs = tracks.iter().zip(1u32..);
@@ -77,17 +79,17 @@ fn file_type(major: [u8; 4]) -> Vec<u8> {
     out
 }
 
-/// `moof` and `mdat` of runs of samples: their track's number, when the first is decoded, and they themselves.
+/// `moof` and `mdat` of runs, each with its track ID, the decode time of the first sample, and the samples.
 fn fragment(sequence: u32, runs: &[(u32, u64, &[Sample])]) -> Bytes {
     let mut out = Vec::new();
-    // Where each run's distance to its data stands, and how far into the data it begins.
+    // Of each run: position of its data offset field in `out`, and offset of its samples in `mdat`.
     let mut offsets = Vec::new();
     let mut length = 0;
     boxed(&mut out, b"moof", |out| {
         full_box(out, b"mfhd", 0, 0, |out| out.extend(sequence.to_be_bytes()));
         for (id, base, samples) in runs {
             boxed(out, b"traf", |out| {
-                // Offsets count from this moof.
+                // default-base-is-moof: offsets are relative to this moof.
                 full_box(out, b"tfhd", 0, 0x02_0000, |out| out.extend(id.to_be_bytes()));
                 full_box(out, b"tfdt", 1, 0, |out| out.extend(base.to_be_bytes()));
                 // Data offset; duration, size and flags of each sample.

@@ -1,51 +1,52 @@
-//! The `moov` box: of a growing file, which has no samples; and of a finished one, which knows where each of them lies.
+//! The `moov` box: without samples for a growing file, with sample tables and chapters for a finished one.
 
 use super::boxes::{Reader, boxed, children, find, find_whole, full_box};
 use crate::container::{Chapter, ContainerError, TrackCodec, TrackSpec, UNITS};
 use crate::media::VIDEO_CLOCK;
 
-/// Chapters that a Nero chapter list holds, and bytes of a title.
-const MOST_CHAPTERS: usize = 255;
-const MOST_TITLE: usize = 255;
-/// A matrix that turns nothing.
-const UPRIGHT: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
+/// Most chapters of a Nero chapter list, and most bytes of a title.
+const MAX_CHAPTERS: usize = 255;
+const MAX_TITLE: usize = 255;
+/// The unity transformation matrix.
+const IDENTITY_MATRIX: [u32; 9] = [0x1_0000, 0, 0, 0, 0x1_0000, 0, 0, 0, 0x4000_0000];
 
-/// A movie's tracks, with what is the same in a growing file and in a finished one.
+/// The tracks: all that a growing and a finished file have in common.
 #[derive(Debug)]
 pub(super) struct Movie {
     pub(super) tracks: Vec<Track>,
 }
 
-/// A track, as far as its samples do not matter. Its number is its place, counted from 1.
+/// A track without its samples. Its track ID is its index plus 1.
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) timescale: u32,
-    /// Ticks at its beginning that are not played.
+    /// Decoder delay in ticks, skipped by the edit list.
     pub(super) delay: u32,
     video: bool,
     width: u16,
     height: u16,
-    /// Its `hdlr` and `stsd`, whole.
+    /// The complete `hdlr` box.
     handler: Vec<u8>,
+    /// The complete `stsd` box.
     description: Vec<u8>,
 }
 
-/// Where a track's samples lie and when they are decoded.
+/// Sample tables of a track (§8.6, §8.7).
 #[derive(Debug, Default)]
-pub(super) struct Tables {
-    /// When the first one is decoded.
+pub(super) struct SampleTables {
+    /// Decode time of the first sample in ticks.
     pub(super) first: u64,
-    /// How long they last, in runs: count and ticks.
+    /// `stts`: runs of sample count and duration in ticks.
     pub(super) durations: Vec<(u32, u32)>,
     pub(super) sizes: Vec<u32>,
-    /// Numbers, from 1, of those where decoding may begin; filled for video only.
+    /// `stss`: numbers, from 1, of the sync samples; video only.
     pub(super) syncs: Vec<u32>,
-    /// Chunks of samples that lie side by side: where, and how many.
+    /// Chunks: file offset and number of samples.
     pub(super) chunks: Vec<(u64, u32)>,
 }
 
-impl Tables {
-    /// Ticks from the first sample's beginning to the last one's end.
+impl SampleTables {
+    /// Total duration of the samples in ticks.
     pub(super) fn length(&self) -> u64 {
         self.durations.iter().map(|(count, ticks)| u64::from(*count) * u64::from(*ticks)).sum()
     }
@@ -84,7 +85,7 @@ impl Track {
         let timescale = Reader(find(media, &[b"mdhd"])?.get(20..)?).u32()?;
         let handler = find_whole(media, &[b"hdlr"])?;
         let video = handler.get(16..20)? == b"vide";
-        // The tables' own clocks: whoever else wrote this, its times are not ours.
+        // Another timescale means that another program wrote the file.
         if timescale != if video { VIDEO_CLOCK } else { crate::media::AUDIO_RATE } {
             return None;
         }
@@ -102,7 +103,7 @@ impl Track {
         self.video
     }
 
-    /// Ticks in the movie's own units.
+    /// Converts ticks of this track to [`UNITS`], the movie timescale.
     pub(super) const fn units(&self, ticks: u64) -> u64 {
         ticks.saturating_mul(UNITS / self.timescale as u64)
     }
@@ -113,20 +114,24 @@ impl Movie {
         Self { tracks: tracks.iter().map(Track::of).collect() }
     }
 
-    /// Reads the body of the `moov` of a growing file.
+    /// Parses the body of the `moov` of a growing file. None when this module did not write it.
     pub(super) fn read(moov: &[u8]) -> Option<Self> {
         let tracks = children(moov).filter(|(kind, ..)| kind == b"trak").map(|(.., body)| Track::read(body));
         let tracks: Vec<Track> = tracks.collect::<Option<_>>()?;
         (1..=16).contains(&tracks.len()).then_some(Self { tracks })
     }
 
-    /// Appends the `moov`: that of a growing file, or with its samples and chapters that of a finished one.
+    /// Appends the `moov`: of a growing file, or with `done` of a finished one.
     ///
     /// # Errors
-    /// [`ContainerError::TooLarge`] when it does not fit the 32 bits of its size.
-    pub(super) fn write(&self, out: &mut Vec<u8>, done: Option<(&[Tables], &[Chapter])>) -> Result<(), ContainerError> {
+    /// [`ContainerError::TooLarge`] when its size exceeds 32 bits.
+    pub(super) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        done: Option<(&[SampleTables], &[Chapter])>,
+    ) -> Result<(), ContainerError> {
         let start = out.len();
-        let lasts = |track: &Track, tables: &Tables| {
+        let lasts = |track: &Track, tables: &SampleTables| {
             track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay)))
         };
         let duration = done.map_or(0, |(tables, _)| {
@@ -139,7 +144,7 @@ impl Movie {
                 put_u64s(out, &[duration]);
                 // Rate and volume 1, reserved.
                 put_u32s(out, &[0x1_0000, 0x0100_0000, 0, 0]);
-                put_u32s(out, &UPRIGHT);
+                put_u32s(out, &IDENTITY_MATRIX);
                 put_u32s(out, &[0; 6]);
                 put_u32s(out, &[self.tracks.len() as u32 + 1]);
             });
@@ -163,15 +168,15 @@ impl Movie {
 }
 
 impl Track {
-    fn write(&self, out: &mut Vec<u8>, id: u32, lasts: u64, tables: Option<&Tables>) {
-        // Enabled, in the movie, in its preview.
+    fn write(&self, out: &mut Vec<u8>, id: u32, lasts: u64, tables: Option<&SampleTables>) {
+        // Flags: enabled, in movie, in preview.
         full_box(out, b"tkhd", 1, 7, |out| {
             put_u64s(out, &[0, 0]);
             put_u32s(out, &[id, 0]);
             put_u64s(out, &[lasts, 0]);
             // Layer and group, volume.
             put_u32s(out, &[0, if self.video { 0 } else { 0x0100_0000 }]);
-            put_u32s(out, &UPRIGHT);
+            put_u32s(out, &IDENTITY_MATRIX);
             put_u32s(out, &[u32::from(self.width) << 16, u32::from(self.height) << 16]);
         });
         boxed(out, b"edts", |out| {
@@ -191,7 +196,7 @@ impl Track {
             full_box(out, b"mdhd", 1, 0, |out| {
                 put_u64s(out, &[0, 0]);
                 put_u32s(out, &[self.timescale]);
-                put_u64s(out, &[tables.map_or(0, Tables::length)]);
+                put_u64s(out, &[tables.map_or(0, SampleTables::length)]);
                 // Language: undetermined.
                 put_u32s(out, &[0x55c4_0000]);
             });
@@ -205,7 +210,7 @@ impl Track {
                 boxed(out, b"dinf", |out| {
                     full_box(out, b"dref", 0, 0, |out| {
                         put_u32s(out, &[1]);
-                        // The data is in this file.
+                        // Flag: media data is in this file.
                         full_box(out, b"url ", 0, 1, |_| {});
                     });
                 });
@@ -217,8 +222,8 @@ impl Track {
         });
     }
 
-    fn sample_tables(&self, out: &mut Vec<u8>, tables: Option<&Tables>) {
-        let none = Tables::default();
+    fn sample_tables(&self, out: &mut Vec<u8>, tables: Option<&SampleTables>) {
+        let none = SampleTables::default();
         let done = tables.is_some();
         let tables = tables.unwrap_or(&none);
         full_box(out, b"stts", 0, 0, |out| {
@@ -264,13 +269,13 @@ fn put_u64s(out: &mut Vec<u8>, numbers: &[u64]) {
     numbers.iter().for_each(|number| out.extend(number.to_be_bytes()));
 }
 
-/// A sample entry of video (§12.1.3) with the codec's own box.
+/// A VisualSampleEntry (§12.1.3) with the codec configuration box.
 fn visual_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
     boxed(out, b"avc1", |out| {
         // Data reference 1.
         put_u32s(out, &[0, 1, 0, 0, 0, 0]);
         put_u32s(out, &[spec.size.width.min(0xffff) << 16 | spec.size.height.min(0xffff)]);
-        // 72 dpi, one frame a sample, no name of the compressor.
+        // 72 dpi, one frame per sample, empty compressor name.
         put_u32s(out, &[0x48_0000, 0x48_0000, 0]);
         out.extend([0, 1]);
         out.extend([0; 32]);
@@ -279,7 +284,7 @@ fn visual_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
     });
 }
 
-/// A sample entry of sound (§12.2.3) with the codec's own box.
+/// An AudioSampleEntry (§12.2.3) with the codec configuration box.
 fn audio_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
     let opus = spec.codec == TrackCodec::Opus;
     boxed(out, if opus { b"Opus" } else { b"mp4a" }, |out| {
@@ -288,7 +293,7 @@ fn audio_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
         put_u32s(out, &[u32::from(spec.channels) << 16 | 16, 0]);
         put_u32s(out, &[spec.clock() << 16]);
         if opus {
-            // Opus in ISOBMFF §4.3.2: as the OpusHead, but with the bytes the other way around.
+            // Opus in ISOBMFF §4.3.2: the fields of OpusHead, but big-endian.
             boxed(out, b"dOps", |out| {
                 out.extend([0, spec.channels]);
                 out.extend((spec.delay as u16).to_be_bytes());
@@ -301,28 +306,28 @@ fn audio_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
     });
 }
 
-/// An ES_Descriptor of AAC (ISO/IEC 14496-1 §7.2.6.5). Its lengths are short: one byte each.
+/// The ES_Descriptor of AAC (ISO/IEC 14496-1 §7.2.6.5), with lengths of one byte.
 fn elementary_stream(out: &mut Vec<u8>, config: &[u8]) {
     let config = &config[..config.len().min(64)];
     let length = config.len() as u8;
     out.extend([3, 23 + length, 0, 0, 0]);
-    // DecoderConfigDescriptor: MPEG-4 audio, an audio stream, no statement of buffers and bitrates.
+    // DecoderConfigDescriptor: MPEG-4 audio, audio stream, buffer size and bitrates unspecified.
     out.extend([4, 15 + length, 0x40, 0x15]);
     out.extend([0; 11]);
     out.extend([5, length]);
     out.extend(config);
-    // SLConfigDescriptor, as MP4 demands it.
+    // SLConfigDescriptor, predefined 2: required in MP4.
     out.extend([6, 1, 2]);
 }
 
-/// The chapter list that Nero's programs invented: most players read it.
+/// The chapter list in Nero's format (`chpl`), which most players read.
 fn chapter_list(out: &mut Vec<u8>, chapters: &[Chapter]) {
     full_box(out, b"chpl", 1, 0, |out| {
-        let chapters = &chapters[..chapters.len().min(MOST_CHAPTERS)];
+        let chapters = &chapters[..chapters.len().min(MAX_CHAPTERS)];
         out.extend([0; 4]);
         out.push(chapters.len() as u8);
         for chapter in chapters {
-            let title = &chapter.title[..chapter.title.floor_char_boundary(MOST_TITLE)];
+            let title = &chapter.title[..chapter.title.floor_char_boundary(MAX_TITLE)];
             // In units of 100 ns.
             put_u64s(out, &[(chapter.time.as_nanos() / 100) as u64]);
             out.push(title.len() as u8);
