@@ -20,7 +20,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::destination::{Endpoint, Guard, Host, Refused};
+use crate::destination::{Endpoint, Guard, GuardError, Host};
 
 /// How long a name may take to be looked up, a connection to be made, and TLS to be agreed upon.
 const STEP: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub enum DialError {
         /// The host.
         host: Host,
         /// Why.
-        refused: Refused,
+        refused: GuardError,
     },
     /// Nobody there.
     #[error("no connection to {endpoint}: {reason}")]
@@ -65,7 +65,7 @@ pub enum DialError {
 impl DialError {
     /// Whether the operator must change something before it is worth another try.
     pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { refused: Refused::Address { .. }, .. })
+        matches!(self, Self::Refused { refused: GuardError::Address { .. }, .. })
     }
 }
 

@@ -1,7 +1,7 @@
-//! Metrics: counts and gauges in Prometheus' text format.
+//! Metrics in the OpenMetrics text format.
 //!
-//! Owns: [`Metrics`], the registry every part adds its own numbers to, and the numbers of the HTTP side. Does not know:
-//! what a number means to its part. In: increments on cheap handles; out: [`Metrics::text`].
+//! Owns: [`Metrics`], the registry to which every module adds its metrics, and the metrics of the HTTP server. Does not
+//! know: what the metrics of other modules mean. In: increments on cloneable handles. Out: [`Metrics::text`].
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -17,40 +17,40 @@ pub use prometheus_client::registry::Registry;
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What every name begins with.
+/// Prefix of all metric names.
 const PREFIX: &str = "commingle";
 
-/// The process' numbers.
+/// The metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    /// WebSockets that receive events.
+    /// Open WebSockets that receive events.
     pub event_streams: Gauge,
-    /// WebSockets closed because their reader was too slow.
+    /// WebSockets closed because the client read too slowly.
     pub event_streams_too_slow: Counter,
-    /// Joins that were refused, by the problem's status.
+    /// Refused joins by HTTP status.
     pub joins_refused: Family<RefusalLabels, Counter>,
     /// HTTP requests answered.
     pub http_requests: Family<RequestLabels, Counter>,
-    /// HTTP connections closed on arrival because there are too many.
+    /// HTTP connections closed on accept because the connection limit was reached.
     pub http_connections_refused: Counter,
 }
 
-/// Why a join was refused.
+/// Labels of refused joins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RefusalLabels {
-    /// HTTP status code.
+    /// HTTP status code of the response.
     pub status: u16,
 }
 
-/// One kind of HTTP request.
+/// Labels of HTTP requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// The method; `other` for an unknown one.
+    /// HTTP method; `other` for an unknown one.
     pub method: &'static str,
-    /// The route's pattern, never the path itself: that may hold a secret.
+    /// Pattern of the route; never the path, which may contain a secret.
     pub route: String,
-    /// HTTP status code.
+    /// HTTP status code of the response.
     pub status: u16,
 }
 
@@ -65,17 +65,17 @@ impl Default for Metrics {
             http_connections_refused: Counter::default(),
         };
         metrics.register(|registry| {
-            registry.register("event_streams", "WebSockets that receive events", metrics.event_streams.clone());
+            registry.register("event_streams", "Open WebSockets that receive events", metrics.event_streams.clone());
             registry.register(
                 "event_streams_too_slow",
-                "WebSockets closed because their reader was too slow",
+                "WebSockets closed because the client read too slowly",
                 metrics.event_streams_too_slow.clone(),
             );
-            registry.register("joins_refused", "Joins that were refused", metrics.joins_refused.clone());
+            registry.register("joins_refused", "Refused joins by HTTP status", metrics.joins_refused.clone());
             registry.register("http_requests", "HTTP requests answered", metrics.http_requests.clone());
             registry.register(
                 "http_connections_refused",
-                "HTTP connections closed on arrival because there are too many",
+                "HTTP connections closed on accept because the connection limit was reached",
                 metrics.http_connections_refused.clone(),
             );
         });
@@ -84,12 +84,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Lets a part add its own numbers; names get the prefix `commingle_`.
+    /// Lets a module register its metrics; names get the prefix `commingle_`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Adds a counter that its owner counts for itself: `read` is called for each text.
+    /// Registers a counter whose value `read` returns; it is called for each scrape.
     pub fn register_count(
         &self,
         name: &'static str,
@@ -100,7 +100,7 @@ impl Metrics {
         self.register(|registry| registry.register_collector(Box::new(count)));
     }
 
-    /// All numbers, in the format of [`CONTENT_TYPE`].
+    /// All metrics, in the format of [`CONTENT_TYPE`].
     pub fn text(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))
@@ -109,7 +109,7 @@ impl Metrics {
     }
 }
 
-/// A counter that is read when it is asked for.
+/// A counter whose value is read on each scrape.
 struct Count {
     name: &'static str,
     help: &'static str,
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_all_parts_stand_in_one_text() {
+    fn metrics_of_all_modules_are_in_one_text() {
         let metrics = Metrics::default();
         let drops: Counter = Counter::default();
         metrics.register(|registry| registry.register("udp_drops", "Datagrams dropped", drops.clone()));

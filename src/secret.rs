@@ -1,6 +1,6 @@
-//! A text that must not reach a log, an event or an answer.
+//! Secret texts: keys, tokens and passphrases that must not reach a log, an event or a response.
 //!
-//! Owns: that only who asks for it by [`Secret::expose`] sees it. Does not know: what it opens.
+//! Owns: the rule that only [`Secret::expose`] returns the text. Does not know: what the secret is for.
 
 use std::fmt;
 

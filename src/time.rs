@@ -1,7 +1,7 @@
-//! Time: the only module that reads a clock.
+//! Time: the only module that reads clocks.
 //!
-//! Owns: [`Timestamp`], a point on this machine's monotonic clock. The kernel's clock is the same in every process of
-//! the machine, so a timestamp taken in the edge can be compared in the mixer. Everything else is told the time.
+//! Owns: [`Timestamp`], a point on this machine's monotonic clock, which is the same in all processes, so that the
+//! mixer can compare timestamps of the edge. Out: [`now`] and CPU times. All other code takes the time as an argument.
 
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant};
@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// A timestamp of so many microseconds; for tests and for arithmetic on epochs.
+    /// A timestamp from microseconds of `CLOCK_MONOTONIC`; for tests and for arithmetic on epochs.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the clock's own zero.
+    /// Microseconds of `CLOCK_MONOTONIC`.
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// How long ago `earlier` was; zero when it lies in the future.
+    /// The duration since `earlier`; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -45,12 +45,12 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// A point in time on both of the clocks that are in use: the crate `rtc` counts in the second.
+/// A point in time as [`Timestamp`] and as [`Instant`], which the `rtc` crates use.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// Ours.
+    /// The time as this crate counts it.
     pub now: Timestamp,
-    /// The standard library's.
+    /// The same time for the `rtc` crates.
     pub instant: Instant,
 }
 
@@ -62,30 +62,30 @@ impl Moment {
     }
 }
 
-/// Reads the clock.
+/// Reads `CLOCK_MONOTONIC`.
 pub fn now() -> Timestamp {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     Timestamp(t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000)
 }
 
-/// CPU time this process has used, all threads.
+/// CPU time used by all threads of this process.
 pub fn process_cpu() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
-/// CPU time this thread has used.
+/// CPU time used by this thread.
 pub fn thread_cpu() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
-/// Seconds since 1970 on the wall clock; for token lifetimes and file names only, never for media.
+/// Wall clock in seconds since 1970; for token lifetimes and file names only, never for media.
 pub fn unix_seconds() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64
 }
 
-/// Microseconds since 1970 on the wall clock; for dates that others read only, never for media.
+/// Wall clock in microseconds since 1970; for published dates only, never for media.
 pub fn unix_micros() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000

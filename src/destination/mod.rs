@@ -1,12 +1,12 @@
-//! Destinations: where an output may send to, and where an input may come from.
+//! Destinations: URLs of outputs and inputs, and the guard of the addresses behind them.
 //!
-//! Owns: which URLs are taken for what, what is in them, how one looks to people, and the guard of addresses.
-//! Does not know: how names become addresses, how anything is sent. In: what somebody wrote, by
-//! [`Destination::output`] and [`Destination::input`]. Out: a [`Destination`] of typed parts. Its `Display`, `Debug` and
-//! `Serialize` show no secret: user names, stream keys, passphrases, stream ids, paths and queries stay inside. Only
-//! [`SecretForm`] has everything; it exists for the link between our own processes.
+//! Owns: the URL syntax of outputs and inputs, redaction, and the destination guard. Does not know: name resolution,
+//! protocols. In: URLs, through [`Destination::output`] and [`Destination::input`]. Out: a [`Destination`] of typed
+//! parts. Its `Display`, `Debug` and `Serialize` contain no secret: no user names, stream keys, passphrases, stream
+//! ids, paths or queries. Only [`SecretForm`], for the link between our own processes, contains the complete URL.
 //!
-//! Whoever connects resolves the name once, lets [`Guard::choose`] pick one of the addresses, and connects to just that.
+//! To connect, a caller resolves the name once, passes the addresses to [`Guard::choose`], and connects to the result
+//! only. A second resolution could return other addresses (DNS rebinding).
 
 mod guard;
 mod parse;
@@ -20,14 +20,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use self::guard::{Guard, Network, NetworkError, Refused, Why};
+pub use self::guard::{AddressKind, Guard, GuardError, Network, NetworkError};
 pub use self::target::{Rtmp, Rtsp, Srt, SrtMode, Target, Web};
 use crate::secret::Secret;
 
-/// Longest URL, in bytes.
+/// Maximum length of a URL in bytes.
 pub const URL_MAX: usize = 2048;
 
-/// Why a text is no destination. Each message says what to write, and repeats nothing of what was written.
+/// Why a URL is refused. Each message names the fix, and quotes nothing of the URL, which may contain secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum DestinationError {
@@ -35,15 +35,15 @@ pub enum DestinationError {
     TooLong,
     #[error("the URL has white space or control characters: remove them, or write them as %20")]
     Blank,
-    #[error("this is no URL: write {0}")]
+    #[error("this is not a URL: write {0}")]
     NotAUrl(&'static str),
-    #[error("this kind of URL is not taken here: write {0}")]
+    #[error("this URL scheme is not supported here: write {0}")]
     Scheme(&'static str),
     #[error("the URL has no host, or one that is neither a name nor an address: write {0}")]
     Host(&'static str),
     #[error("the URL has no port, or port 0: write {0}")]
     Port(&'static str),
-    #[error("port {0} is too high: the sound goes to the port two above, so use an even one up to 65532")]
+    #[error("port {0} is too high: audio is sent to the port two above, so use an even one up to 65532")]
     RtpPort(u16),
     #[error("the URL has a user name or password before the host: leave them out; {0}")]
     UserInfo(&'static str),
@@ -52,34 +52,35 @@ pub enum DestinationError {
     #[error("the URL lacks the application or the stream key: write rtmp://HOST/APP/KEY")]
     StreamKey,
     #[error(
-        "srt URLs take the parameters mode, latency, passphrase, pbkeylen and streamid, each once: leave out others"
+        "srt URLs support the parameters mode, latency, passphrase, pbkeylen and streamid, each once: leave out others"
     )]
     SrtParameter,
-    #[error("mode is `caller` (we connect to them) or `listener` (they connect to us)")]
+    #[error("mode must be `caller` (this server connects) or `listener` (the other side connects)")]
     SrtMode,
-    #[error("latency is in milliseconds, 20 to 8000")]
+    #[error("latency must be 20 to 8000 milliseconds")]
     SrtLatency,
-    #[error("passphrase has 10 to 79 characters, and pbkeylen, which needs one, is 16, 24 or 32")]
+    #[error("passphrase must have 10 to 79 characters; pbkeylen needs a passphrase and must be 16, 24 or 32")]
     SrtPassphrase,
-    #[error("streamid has at most 512 bytes")]
+    #[error("streamid must have at most 512 bytes")]
     SrtStreamId,
     #[error(
-        "a token goes only with whip+https, whip+http, whep+https and whep+http, and is 1 to 4096 visible characters"
+        "a token is used with whip+https, whip+http, whep+https and whep+http only, and has 1 to 4096 visible ASCII \
+         characters"
     )]
     Token,
     #[error(
-        "this is no file name of the media folder: write file:NAME, with up to 128 letters, digits, spaces, `.`, `_` and \
-         `-`, beginning with a letter or digit"
+        "this is not a file name of the media folder: write file:NAME, with up to 128 letters, digits, spaces, `.`, \
+         `_` and `-`, beginning with a letter or digit"
     )]
     FileName,
 }
 
-/// A host as it was written.
+/// The host of a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A name that must be resolved.
+    /// A DNS name.
     Name(String),
-    /// An address.
+    /// A literal address.
     Address(IpAddr),
 }
 
@@ -96,9 +97,9 @@ impl fmt::Display for Host {
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The host.
+    /// DNS name or literal address.
     pub host: Host,
-    /// The port, never 0.
+    /// TCP or UDP port, never 0.
     pub port: u16,
 }
 
@@ -108,29 +109,30 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Where an output sends to, or an input comes from.
+/// The URL of an output or input, parsed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Destination {
     target: Target,
-    /// What was written, with every secret.
+    /// The URL as given.
     text: Secret,
     token: Option<Secret>,
+    /// Parsed with the schemes of outputs, not of inputs.
     output: bool,
 }
 
 impl Destination {
-    /// Reads where a broadcast is to go.
+    /// Parses the URL of an output (broadcast).
     ///
     /// # Errors
-    /// What to write instead.
+    /// The URL is invalid or its scheme is not one of outputs.
     pub fn output(text: &str) -> Result<Self, DestinationError> {
         Self::new(text, true)
     }
 
-    /// Reads where an input is to come from.
+    /// Parses the URL of an input.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The URL is invalid or its scheme is not one of inputs.
     pub fn input(text: &str) -> Result<Self, DestinationError> {
         Self::new(text, false)
     }
@@ -140,10 +142,10 @@ impl Destination {
         Ok(Self { target, text: Secret::from(text.to_owned()), token: None, output })
     }
 
-    /// The same, with the bearer token that a WHIP or WHEP server wants.
+    /// Adds the bearer token of a WHIP or WHEP server.
     ///
     /// # Errors
-    /// It is not sent to such a server, or no header can carry the token.
+    /// [`DestinationError::Token`] for other schemes, and for a token that does not fit an `Authorization` header.
     pub fn with_token(mut self, token: Secret) -> Result<Self, DestinationError> {
         let visible =
             (1..=4096).contains(&token.expose().len()) && token.expose().bytes().all(|b| b.is_ascii_graphic());
@@ -154,17 +156,17 @@ impl Destination {
         Ok(self)
     }
 
-    /// What is there, in typed parts.
+    /// The typed parts of the URL.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The bearer token.
+    /// The bearer token for WHIP or WHEP.
     pub fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
     }
 
-    /// What is connected to; None for a file, and where others connect to us.
+    /// The endpoint to connect to; None for a file and for an SRT listener.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.target {
             Target::Rtmp(rtmp) => Some(&rtmp.endpoint),
@@ -176,7 +178,7 @@ impl Destination {
         }
     }
 
-    /// How it is spoken to, in one word: `rtmp`, `srt`, `whip`.
+    /// The protocol in one word: `rtmp`, `srt`, `whip`.
     pub fn kind(&self) -> &'static str {
         match &self.target {
             Target::Rtmp(Rtmp { tls: false, .. }) => "rtmp",
@@ -191,12 +193,12 @@ impl Destination {
         }
     }
 
-    /// What people may see: `rtmp://live.example/app/…`.
+    /// The URL without secrets: `rtmp://live.example/app/…`.
     pub fn redacted(&self) -> String {
         self.target.to_string()
     }
 
-    /// Everything, for the link.
+    /// The complete URL and token, for the link to a child process.
     pub fn secret_form(&self) -> SecretForm {
         SecretForm {
             url: self.text.expose().to_owned(),
@@ -224,7 +226,7 @@ impl Serialize for Destination {
     }
 }
 
-/// A destination with its secrets, for messages between our own processes. It goes into nothing that others see.
+/// A destination with its secrets, for messages between our own processes only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretForm {
     url: String,
@@ -233,10 +235,10 @@ pub struct SecretForm {
 }
 
 impl SecretForm {
-    /// The destination again.
+    /// Restores the destination.
     ///
     /// # Errors
-    /// It was not made by [`Destination::secret_form`].
+    /// The form was not made by [`Destination::secret_form`].
     pub fn open(&self) -> Result<Destination, DestinationError> {
         let destination = Destination::new(&self.url, self.output)?;
         match &self.token {

@@ -1,8 +1,9 @@
-//! URLs into targets.
+//! Parses URLs into [`Target`]s.
 //!
-//! The crate `url` reads hosts of the web's own schemes as browsers do (decimal, octal and hexadecimal IPv4 addresses
-//! become addresses, names are made plain), and leaves those of other schemes as they are. So each host is read once more
-//! here, as one of the web's.
+//! Owns: the syntax and limits of each scheme. Does not know: the guard. In: text. Out: a [`Target`] or an error.
+//!
+//! The crate `url` normalizes hosts of `http` and similar schemes as browsers do (decimal, octal and hexadecimal IPv4
+//! addresses, IDNA), but leaves hosts of other schemes unchanged. So each host is parsed once more as one of `http`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,7 +27,7 @@ const OUTPUTS: &str = "one of rtmp://HOST/APP/KEY, rtmps://…, srt://HOST:PORT,
 const INPUTS: &str = "one of rtmp://HOST/APP/KEY, rtmps://…, srt://HOST:PORT, rtsp://HOST/PATH, https://HOST/PATH, \
                       whep+https://HOST/PATH, file:NAME";
 
-/// What lost packets may take where nobody says it, as libsrt has it, for links that are not bad.
+/// Default SRT latency, the same as in libsrt.
 const SRT_LATENCY: Duration = Duration::from_millis(120);
 
 pub(super) fn output(text: &str) -> Result<Target> {
@@ -51,7 +52,7 @@ pub(super) fn input(text: &str) -> Result<Target> {
     }
 }
 
-/// The scheme in small letters, of a text that is worth a closer look.
+/// The scheme in lower case. Refuses texts that are too long or have white space.
 fn scheme(text: &str, write: &'static str) -> Result<String> {
     if text.len() > URL_MAX {
         return Err(DestinationError::TooLong);
@@ -110,7 +111,7 @@ fn rtmp(text: &str, tls: bool) -> Result<Target> {
 }
 
 fn srt(text: &str) -> Result<Target> {
-    // `srt://:PORT` is how everybody writes a listener, and no URL by the standard.
+    // `srt://:PORT` is the usual notation for a listener, but not a valid URL.
     let unspecified = text["srt:".len()..].strip_prefix("//:");
     let text = unspecified.map_or_else(|| text.to_owned(), |rest| format!("srt://{}:{rest}", Ipv4Addr::UNSPECIFIED));
     let url = url(&text, SRT)?;
@@ -190,12 +191,12 @@ impl SrtParameters {
 
 fn rtp(text: &str) -> Result<Target> {
     let url = url(text, RTP)?;
-    no_login(&url, "bare RTP has none")?;
+    no_login(&url, "RTP has no login")?;
     if !matches!(url.path(), "" | "/") || url.query().is_some() {
         return Err(DestinationError::NotAUrl(RTP));
     }
     let endpoint = endpoint(&url, None, RTP)?;
-    // Sound is two above, and its reports one more.
+    // Audio uses the port two above, and its RTCP the next one.
     if endpoint.port > u16::MAX - 3 {
         return Err(DestinationError::RtpPort(endpoint.port));
     }
@@ -235,14 +236,14 @@ fn percent_decoded(text: &str) -> impl Iterator<Item = u8> {
 fn web(text: &str, write: &'static str, login: bool) -> Result<Web> {
     let url = url(text, write)?;
     if !login {
-        no_login(&url, "give a `token` beside the URL where the server wants one")?;
+        no_login(&url, "set `token` if the server requires one")?;
     }
     let tls = url.scheme() == "https";
     let endpoint = endpoint(&url, Some(Web::default_port(tls)), write)?;
     Ok(Web { tls, endpoint, url: Secret::from(String::from(url)) })
 }
 
-/// A location that a server at `base` names.
+/// Resolves a `Location` header that the server at `base` sent.
 pub(super) fn location(base: &str, location: &str) -> Result<Web> {
     let joined = Url::parse(base).and_then(|base| base.join(location)).map_err(|_| DestinationError::NotAUrl(HTTP))?;
     if !matches!(joined.scheme(), "http" | "https") || joined.as_str().len() > URL_MAX {

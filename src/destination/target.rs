@@ -1,4 +1,6 @@
-//! What a destination is made of. `Display` shows what people may see.
+//! The typed parts of a destination.
+//!
+//! Owns: one struct per protocol, default ports, and `Display` without secrets. Does not know: URL syntax.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -7,37 +9,37 @@ use std::time::Duration;
 use super::{DestinationError, Endpoint, Host, parse};
 use crate::secret::Secret;
 
-/// The kinds of destinations.
+/// A destination by protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// RTMP or RTMPS, either way.
+    /// RTMP or RTMPS: publish (output) or play (input).
     Rtmp(Rtmp),
-    /// MPEG-TS over SRT, either way.
+    /// MPEG-TS over SRT, output or input.
     Srt(Srt),
-    /// To another WebRTC server, RFC 9725.
+    /// Output to another WebRTC server (WHIP, RFC 9725).
     Whip(Web),
-    /// From another WebRTC server.
+    /// Input from another WebRTC server (WHEP).
     Whep(Web),
-    /// From a web server: HLS or a file.
+    /// Input from a web server: HLS or a media file.
     Http(Web),
-    /// From a camera or server that speaks RTSP.
+    /// Input from an RTSP camera or server.
     Rtsp(Rtsp),
-    /// Bare RTP to this port; sound to the port two above.
+    /// Output as plain RTP: video to this port, audio to the port two above.
     Rtp(Endpoint),
-    /// From a file of the media folder.
+    /// Input from a file of the media folder, by name.
     File(String),
 }
 
-/// An RTMP server, an application there and a stream of it.
+/// A stream of an application of an RTMP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rtmp {
-    /// Over TLS.
+    /// RTMPS.
     pub tls: bool,
-    /// The server.
+    /// Host and port of the server.
     pub endpoint: Endpoint,
     /// The application: every segment of the path but the last.
     pub app: String,
-    /// The stream's name with its query: whoever has it can send in our name.
+    /// The stream name with its query. It authorizes publishing.
     pub key: Secret,
 }
 
@@ -45,12 +47,12 @@ impl Rtmp {
     const PORT: u16 = 1935;
     const TLS_PORT: u16 = 443;
 
-    /// The port where none is written.
+    /// The port of a URL without one.
     pub const fn default_port(tls: bool) -> u16 {
         if tls { Self::TLS_PORT } else { Self::PORT }
     }
 
-    /// The `tcUrl` of the command `connect`: server and application.
+    /// `tcUrl` of the command `connect`: scheme, server and application.
     pub fn tc_url(&self) -> String {
         let scheme = if self.tls { "rtmps" } else { "rtmp" };
         let authority = authority(&self.endpoint, Self::default_port(self.tls));
@@ -61,48 +63,48 @@ impl Rtmp {
 /// An SRT connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Srt {
-    /// Who connects.
+    /// Caller or listener.
     pub mode: SrtMode,
-    /// How long lost packets may take to be sent again.
+    /// Receiver latency: the time available for retransmissions, 20 ms to 8 s.
     pub latency: Duration,
-    /// What the stream is encrypted with.
+    /// Passphrase of the encryption; None sends in the clear.
     pub passphrase: Option<Secret>,
-    /// Length of the key made of it, in bytes.
+    /// Length of the encryption key in bytes: 16, 24 or 32.
     pub key_length: u8,
-    /// What the caller wants of the listener; often a secret of its own.
+    /// SRT stream id. It often contains credentials.
     pub stream_id: Option<Secret>,
 }
 
-/// Who connects.
+/// Which side opens an SRT connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SrtMode {
-    /// We connect to them.
+    /// This server connects to the endpoint.
     Caller(Endpoint),
-    /// They connect to this port of ours, at this address of ours.
+    /// This server listens at the local address.
     Listener(SocketAddr),
 }
 
-/// A resource of a web server.
+/// An HTTP resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Web {
-    /// Over TLS.
+    /// HTTPS.
     pub tls: bool,
-    /// The server.
+    /// Host and port of the server.
     pub endpoint: Endpoint,
-    /// The whole URL, beginning with `http`.
+    /// The complete URL, with scheme `http` or `https`.
     pub url: Secret,
 }
 
 impl Web {
-    /// What a server's `Location` means that answered here: a URL, or one relative to this.
+    /// Resolves a `Location` header, absolute or relative to this URL.
     ///
     /// # Errors
-    /// It is none of the web.
+    /// The result is not an `http` or `https` URL.
     pub fn join(&self, location: &str) -> Result<Self, DestinationError> {
         parse::location(self.url.expose(), location)
     }
 
-    /// The port where none is written.
+    /// The port of a URL without one.
     pub const fn default_port(tls: bool) -> u16 {
         if tls { 443 } else { 80 }
     }
@@ -111,29 +113,28 @@ impl Web {
 /// A stream of an RTSP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rtsp {
-    /// The server.
+    /// Host and port of the server.
     pub endpoint: Endpoint,
     /// Path and query.
     pub path: Secret,
-    /// User name and password.
+    /// User name and password, percent-decoded.
     pub login: Option<(Secret, Secret)>,
 }
 
 impl Rtsp {
-    /// The port where none is written.
+    /// The port of a URL without one.
     pub const PORT: u16 = 554;
 
-    /// The URL with this address in place of the host, for who must not resolve it again; user name and password are left
-    /// out.
+    /// The URL with `address` in place of the host, so that it is not resolved again; without user name and password.
     pub fn url_at(&self, address: IpAddr) -> Secret {
         let endpoint = Endpoint { host: Host::Address(address), port: self.endpoint.port };
         Secret::from(format!("rtsp://{endpoint}{}", self.path.expose()))
     }
 }
 
-/// The host, and the port where it is not the usual one.
-fn authority(endpoint: &Endpoint, usual: u16) -> String {
-    if endpoint.port == usual { endpoint.host.to_string() } else { endpoint.to_string() }
+/// The host, and the port unless it is the default.
+fn authority(endpoint: &Endpoint, default: u16) -> String {
+    if endpoint.port == default { endpoint.host.to_string() } else { endpoint.to_string() }
 }
 
 impl fmt::Display for Target {

@@ -1,4 +1,4 @@
-//! Tricks, and what holds for every URL and address.
+//! URLs of every scheme, disguised hosts, redaction, and the guard.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn srt(text: &str) -> Srt {
 }
 
 #[test]
-fn rtmp_servers_as_the_platforms_write_them() {
+fn rtmp_urls_of_the_platforms_are_parsed() {
     for (text, tc_url, port, key) in [
         ("rtmp://a.rtmp.youtube.com/live2/abcd-efgh", "rtmp://a.rtmp.youtube.com/live2", 1935, "abcd-efgh"),
         ("rtmps://a.rtmps.youtube.com:443/live2/k", "rtmps://a.rtmps.youtube.com/live2", 443, "k"),
@@ -58,7 +58,7 @@ fn rtmp_servers_as_the_platforms_write_them() {
 }
 
 #[test]
-fn srt_says_who_connects() {
+fn srt_urls_give_mode_and_parameters() {
     let caller =
         srt("srt://live.example:9000?streamid=%23!::r=a,m=publish&latency=300&passphrase=0123456789&pbkeylen=32");
     assert_eq!(caller.mode, SrtMode::Caller(Endpoint { host: Host::Name("live.example".into()), port: 9000 }));
@@ -88,13 +88,13 @@ fn srt_says_who_connects() {
         ("srt://h:1?linger=1", DestinationError::SrtParameter),
         ("srt://h:1/path", DestinationError::NotAUrl("")),
     ] {
-        let found = Destination::output(text).expect_err(text);
-        assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&error), "{text}: {found}");
+        let actual = Destination::output(text).expect_err(text);
+        assert_eq!(std::mem::discriminant(&actual), std::mem::discriminant(&error), "{text}: {actual}");
     }
 }
 
 #[test]
-fn each_use_has_its_schemes() {
+fn outputs_and_inputs_support_different_schemes() {
     let host = "h.example";
     for (text, out, inn) in [
         (format!("rtmp://{host}/a/k"), true, true),
@@ -133,7 +133,7 @@ fn each_use_has_its_schemes() {
 }
 
 #[test]
-fn tricks_with_hosts_and_ports() {
+fn disguised_hosts_are_normalized_and_malformed_urls_are_refused() {
     let loopback = Host::Address(Ipv4Addr::LOCALHOST.into());
     for host in
         ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "127.0.0.1.", "0x7f.1", "%31%32%37.0.0.1"]
@@ -145,7 +145,7 @@ fn tricks_with_hosts_and_ports() {
     }
     let mapped = output("whip+http://[::ffff:169.254.169.254]/");
     let Some(Endpoint { host: Host::Address(address), .. }) = mapped.endpoint() else { panic!("an address") };
-    assert!(matches!(Guard::default().check(*address), Err(Refused::Address { why: Why::Metadata, .. })));
+    assert!(matches!(Guard::default().check(*address), Err(GuardError::Address { kind: AddressKind::Metadata, .. })));
     for text in [
         "rtmp:///app/key",
         "rtmp://:1935/app/key",
@@ -178,7 +178,7 @@ fn tricks_with_hosts_and_ports() {
 }
 
 #[test]
-fn files_are_names_and_no_paths() {
+fn file_inputs_are_names_without_a_path() {
     assert_eq!(input("file:Clip 1_a-b.mp4").target(), &Target::File("Clip 1_a-b.mp4".into()));
     for name in [
         "",
@@ -201,7 +201,7 @@ fn files_are_names_and_no_paths() {
 }
 
 #[test]
-fn rtsp_is_fetched_from_the_address_that_was_checked() {
+fn rtsp_urls_can_be_pinned_to_the_checked_address() {
     let Target::Rtsp(rtsp) = input("rtsp://us%40er:p%3ass@cam.example/a?b=c").target().clone() else { panic!("rtsp") };
     let (user, password) = rtsp.login.as_ref().expect("written");
     assert_eq!((user.expose(), password.expose()), ("us@er", "p:ss"));
@@ -209,7 +209,7 @@ fn rtsp_is_fetched_from_the_address_that_was_checked() {
 }
 
 #[test]
-fn nothing_but_the_secret_form_shows_a_secret() {
+fn only_the_secret_form_contains_secrets() {
     let token = || Secret::from(SECRET.to_owned());
     for destination in [
         output(&format!("rtmp://host/app/{SECRET}?a={SECRET}")),
@@ -236,16 +236,16 @@ fn nothing_but_the_secret_form_shows_a_secret() {
     }
 }
 
-fn why(address: &str) -> Option<Why> {
+fn refused_kind(address: &str) -> Option<AddressKind> {
     match Guard::default().check(address.parse().expect("an address")) {
         Ok(()) => None,
-        Err(Refused::Address { why, .. }) => Some(why),
-        Err(Refused::None) => panic!("an address was given"),
+        Err(GuardError::Address { kind, .. }) => Some(kind),
+        Err(GuardError::NoAddress) => panic!("an address was given"),
     }
 }
 
 #[test]
-fn addresses_are_what_they_are() {
+fn special_addresses_are_refused_by_kind() {
     for (address, kind) in [
         ("1.1.1.1", None),
         ("172.32.0.1", None),
@@ -253,48 +253,48 @@ fn addresses_are_what_they_are() {
         ("2606:4700::1111", None),
         ("64:ff9b::101:101", None),
         ("::ffff:1.1.1.1", None),
-        ("127.0.0.1", Some(Why::Loopback)),
-        ("127.255.0.9", Some(Why::Loopback)),
-        ("::1", Some(Why::Loopback)),
-        ("::ffff:127.0.0.1", Some(Why::Loopback)),
-        ("64:ff9b::7f00:1", Some(Why::Loopback)),
-        ("2002:7f00:1::", Some(Why::Loopback)),
-        ("::127.0.0.1", Some(Why::Loopback)),
-        ("10.0.0.1", Some(Why::Private)),
-        ("172.16.0.1", Some(Why::Private)),
-        ("192.168.1.1", Some(Why::Private)),
-        ("100.64.0.1", Some(Why::Private)),
-        ("fd12::1", Some(Why::Private)),
-        ("fec0::1", Some(Why::Private)),
-        ("64:ff9b:1::1", Some(Why::Private)),
-        ("169.254.1.1", Some(Why::LinkLocal)),
-        ("fe80::1", Some(Why::LinkLocal)),
-        ("169.254.169.254", Some(Why::Metadata)),
-        ("::ffff:169.254.169.254", Some(Why::Metadata)),
-        ("64:ff9b::a9fe:a9fe", Some(Why::Metadata)),
-        ("fd00:ec2::254", Some(Why::Metadata)),
-        ("100.100.100.200", Some(Why::Metadata)),
-        ("168.63.129.16", Some(Why::Metadata)),
-        ("224.0.0.1", Some(Why::Multicast)),
-        ("ff02::1", Some(Why::Multicast)),
-        ("0.0.0.0", Some(Why::Unspecified)),
-        ("::", Some(Why::Unspecified)),
-        ("0.1.2.3", Some(Why::Reserved)),
-        ("192.0.2.1", Some(Why::Reserved)),
-        ("198.18.0.1", Some(Why::Reserved)),
-        ("203.0.113.1", Some(Why::Reserved)),
-        ("255.255.255.255", Some(Why::Reserved)),
-        ("2001:db8::1", Some(Why::Reserved)),
-        ("2001::1", Some(Why::Reserved)),
-        ("3fff::1", Some(Why::Reserved)),
-        ("4000::1", Some(Why::Reserved)),
+        ("127.0.0.1", Some(AddressKind::Loopback)),
+        ("127.255.0.9", Some(AddressKind::Loopback)),
+        ("::1", Some(AddressKind::Loopback)),
+        ("::ffff:127.0.0.1", Some(AddressKind::Loopback)),
+        ("64:ff9b::7f00:1", Some(AddressKind::Loopback)),
+        ("2002:7f00:1::", Some(AddressKind::Loopback)),
+        ("::127.0.0.1", Some(AddressKind::Loopback)),
+        ("10.0.0.1", Some(AddressKind::Private)),
+        ("172.16.0.1", Some(AddressKind::Private)),
+        ("192.168.1.1", Some(AddressKind::Private)),
+        ("100.64.0.1", Some(AddressKind::Private)),
+        ("fd12::1", Some(AddressKind::Private)),
+        ("fec0::1", Some(AddressKind::Private)),
+        ("64:ff9b:1::1", Some(AddressKind::Private)),
+        ("169.254.1.1", Some(AddressKind::LinkLocal)),
+        ("fe80::1", Some(AddressKind::LinkLocal)),
+        ("169.254.169.254", Some(AddressKind::Metadata)),
+        ("::ffff:169.254.169.254", Some(AddressKind::Metadata)),
+        ("64:ff9b::a9fe:a9fe", Some(AddressKind::Metadata)),
+        ("fd00:ec2::254", Some(AddressKind::Metadata)),
+        ("100.100.100.200", Some(AddressKind::Metadata)),
+        ("168.63.129.16", Some(AddressKind::Metadata)),
+        ("224.0.0.1", Some(AddressKind::Multicast)),
+        ("ff02::1", Some(AddressKind::Multicast)),
+        ("0.0.0.0", Some(AddressKind::Unspecified)),
+        ("::", Some(AddressKind::Unspecified)),
+        ("0.1.2.3", Some(AddressKind::Reserved)),
+        ("192.0.2.1", Some(AddressKind::Reserved)),
+        ("198.18.0.1", Some(AddressKind::Reserved)),
+        ("203.0.113.1", Some(AddressKind::Reserved)),
+        ("255.255.255.255", Some(AddressKind::Reserved)),
+        ("2001:db8::1", Some(AddressKind::Reserved)),
+        ("2001::1", Some(AddressKind::Reserved)),
+        ("3fff::1", Some(AddressKind::Reserved)),
+        ("4000::1", Some(AddressKind::Reserved)),
     ] {
-        assert_eq!(why(address), kind, "{address}");
+        assert_eq!(refused_kind(address), kind, "{address}");
     }
 }
 
 #[test]
-fn the_configuration_opens_what_it_names() {
+fn the_configuration_allows_private_and_listed_networks() {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     let open = Guard { allow_private: true, allow: Vec::new() };
     for (text, allowed) in [
@@ -329,16 +329,18 @@ fn the_configuration_opens_what_it_names() {
     let text = refused.to_string();
     assert!(text.contains("127.0.0.1/32") && text.contains("allow_private") && text.contains("[outputs]"), "{text}");
     assert_eq!(listed.choose(&[address("::ffff:1.1.1.1"), address("10.1.0.1")]), Ok(address("1.1.1.1")));
-    assert_eq!(listed.choose(&[]), Err(Refused::None));
+    assert_eq!(listed.choose(&[]), Err(GuardError::NoAddress));
     for text in ["10.1.0.0", "10.1.0.0/33", "name/8", ""] {
         assert!(text.parse::<Network>().is_err(), "{text}");
     }
 }
 
 proptest! {
-    /// Nothing that can be written makes it panic, and what is taken survives the link.
+    /// No text panics, and an accepted URL is restored from its secret form.
     #[test]
-    fn any_text(text in "(rtmp|rtmps|srt|rtp|rtsp|http|whip\\+https|whep\\+http|file|x)?:?(//)?\\PC{0,40}") {
+    fn arbitrary_text_is_refused_or_restored(
+        text in "(rtmp|rtmps|srt|rtp|rtsp|http|whip\\+https|whep\\+http|file|x)?:?(//)?\\PC{0,40}",
+    ) {
         for destination in [Destination::output(&text), Destination::input(&text)].into_iter().flatten() {
             prop_assert_eq!(destination.secret_form().open(), Ok(destination.clone()));
             if let Some(endpoint) = destination.endpoint() {
@@ -347,9 +349,13 @@ proptest! {
         }
     }
 
-    /// An IPv4 address in any wrapping is judged as it is alone.
+    /// An IPv4 address embedded in IPv6 is judged like the IPv4 address.
     #[test]
-    fn wrapping_changes_nothing(bits in any::<u32>(), special in any::<bool>(), allow_private in any::<bool>()) {
+    fn embedded_ipv4_is_judged_like_ipv4(
+        bits in any::<u32>(),
+        special in any::<bool>(),
+        allow_private in any::<bool>(),
+    ) {
         let address = Ipv4Addr::from(if special { 0xa9fe_0000 | (bits & 0xffff) } else { bits });
         let guard = Guard { allow_private, allow: Vec::new() };
         let alone = guard.check(address.into());
@@ -367,9 +373,9 @@ proptest! {
         }
     }
 
-    /// What is chosen is one of the addresses, and may be connected to; where one may not, none is chosen.
+    /// The chosen address is one of the given ones; if one of them is refused, none is chosen.
     #[test]
-    fn what_is_chosen_is_allowed(bits in prop::collection::vec((any::<u128>(), any::<bool>()), 0..6)) {
+    fn one_refused_address_refuses_the_name(bits in prop::collection::vec((any::<u128>(), any::<bool>()), 0..6)) {
         let addresses: Vec<IpAddr> = bits.into_iter().map(|(bits, v6)| {
             if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
         }).collect();

@@ -1,9 +1,10 @@
-//! HLS: which parts and segments there are, and the playlists that tell of them (RFC 8216bis, its low-latency mode).
+//! HLS store: the last segments and parts of a broadcast, and its playlists (RFC 8216bis, low-latency mode).
 //!
-//! Owns: [`Broadcast`], bounded in memory: renditions of one broadcast with their last segments, and its playlists. Does
-//! not know: HTTP, who watches, what is in a part. Pure: pieces are pushed, playlists and files are asked for.
+//! Owns: [`Broadcast`], bounded in memory: the renditions of one broadcast with their last segments, and the playlists.
+//! Does not know: HTTP, players, codecs. In: [`Piece`]s. Out: playlists and files, as [`Lookup`].
 //!
-//! A segment's name holds the broadcast's own tag, so that no cache takes it for one of an earlier broadcast of the room.
+//! File names contain the broadcast's tag, so that no cache confuses them with files of an earlier broadcast of the
+//! room.
 
 mod playlist;
 #[cfg(test)]
@@ -17,57 +18,57 @@ use bytes::Bytes;
 pub use self::playlist::Query;
 use crate::media::{Size, Tier};
 
-/// Whole segments that a playlist lists.
-const LISTED: usize = 7;
-/// Whole segments that can still be had; a slow player is behind the playlist.
-const KEPT: usize = 10;
-/// Of so many of the last whole segments the parts are listed: three target durations.
-const WITH_PARTS: usize = 4;
-/// Parts of one segment, all that a broken keyframe rhythm may make of it; the oldest are not dropped, it is cut.
+/// Complete segments in a playlist.
+const LISTED_SEGMENTS: usize = 7;
+/// Complete segments that are stored: more than listed, for players that lag behind the playlist.
+const STORED_SEGMENTS: usize = 10;
+/// Segments at the end of a playlist whose parts are listed: at least three target durations.
+const SEGMENTS_WITH_PARTS: usize = 4;
+/// Most parts of a segment; further parts are dropped. Reached only if keyframes stay away.
 const PARTS_MAX: usize = 40;
 
-/// What one rendition shows or plays.
+/// One rendition of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rendition {
-    /// A tier of the picture.
+    /// Video at one tier.
     Video {
-        /// Which.
+        /// Quality tier.
         tier: Tier,
-        /// Pixels.
+        /// Frame size in pixels.
         size: Size,
-        /// Frames a second.
+        /// Frames per second.
         fps: u32,
-        /// Bits a second at most, without sound.
+        /// Peak bits per second, without audio.
         bandwidth: u32,
     },
-    /// Everyone's mix, which all pictures share, and which stands alone as well.
-    Sound {
-        /// Bits a second at most.
+    /// The audio mix: shared by all video renditions, and offered alone.
+    Audio {
+        /// Peak bits per second.
         bandwidth: u32,
     },
 }
 
 impl Rendition {
-    /// Its folder's name.
+    /// Its folder in the URL.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Video { tier: Tier::High, .. } => "high",
             Self::Video { tier: Tier::Medium, .. } => "medium",
             Self::Video { tier: Tier::Low, .. } => "low",
             Self::Video { .. } => "slides",
-            Self::Sound { .. } => "audio",
+            Self::Audio { .. } => "audio",
         }
     }
 }
 
-/// A broadcast: everything that its players may ask for.
+/// The stored renditions of a broadcast.
 #[derive(Debug)]
 pub struct Broadcast {
     tag: String,
     part_target: Duration,
     segment_target: Duration,
     renditions: Vec<Track>,
-    /// Counts every process that made pieces: each has initialization sections of its own.
+    /// Counts the processes that produced pieces: each has its own initialization sections.
     generation: u32,
     ended: bool,
 }
@@ -76,25 +77,25 @@ pub struct Broadcast {
 #[derive(Debug)]
 struct Track {
     rendition: Rendition,
-    /// Initialization sections by generation; as many as the kept segments need.
+    /// Initialization sections by generation, of stored segments only.
     inits: VecDeque<(u32, Bytes)>,
     codec: Option<String>,
     segments: VecDeque<Segment>,
-    /// The number of the first segment kept.
+    /// Media sequence number of the first stored segment.
     first: u64,
-    /// How many discontinuities went before the first segment kept.
+    /// Discontinuities before the first stored segment.
     discontinuities: u64,
 }
 
 #[derive(Debug)]
 struct Segment {
     generation: u32,
-    /// Media of another process came before it.
+    /// The segment before it has another generation.
     discontinuity: bool,
-    /// When it begins, in microseconds since 1970.
+    /// Start in microseconds since 1970.
     wall_micros: u64,
     parts: Vec<Part>,
-    whole: bool,
+    complete: bool,
 }
 
 #[derive(Debug)]
@@ -110,49 +111,49 @@ impl Segment {
     }
 }
 
-/// A piece of a rendition.
+/// Output of the packager for one rendition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Its initialization section, and its codec as playlists name it (RFC 6381).
+    /// Media initialization section.
     Init {
-        /// The codec.
+        /// Codec string (RFC 6381).
         codec: String,
-        /// The section.
+        /// `ftyp` and `moov`.
         data: Bytes,
     },
-    /// A part of the segment that grows.
+    /// A part of the current segment.
     Part {
-        /// How long it is.
+        /// Media duration.
         duration: Duration,
-        /// A player may begin with it.
+        /// It begins with a keyframe.
         independent: bool,
-        /// Its bytes.
+        /// `moof` and `mdat`.
         data: Bytes,
     },
-    /// The next part begins another segment, at this time on the wall clock in microseconds since 1970.
+    /// Ends the current segment; the next part begins another.
     Cut {
-        /// When.
+        /// Start of the new segment, in microseconds since 1970.
         wall_micros: u64,
     },
 }
 
-/// What a request for a playlist or file is answered with.
+/// Result of a request for a playlist or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// This.
+pub enum Lookup {
+    /// A playlist.
     Playlist(String),
-    /// This, which never changes.
+    /// A file, which never changes.
     File(Bytes),
-    /// Nothing yet: ask again when another piece has come.
-    Later,
-    /// There is no such thing (any more).
-    Nothing,
-    /// It asks for something too far in the future (RFC 8216bis section 6.2.5.2).
+    /// Not available yet: retry after the next [`Broadcast::push`].
+    Pending,
+    /// It does not exist, or not any more.
+    NotFound,
+    /// The requested segment is too far in the future (RFC 8216bis section 6.2.5.2).
     TooFar,
 }
 
 impl Broadcast {
-    /// A broadcast with these renditions, and nothing of them yet. `tag` is in the names of its files.
+    /// An empty broadcast with these renditions. `tag` is part of its file names.
     pub fn new(tag: String, renditions: Vec<Rendition>, segment_target: Duration, part_target: Duration) -> Self {
         let track = |rendition| Track {
             rendition,
@@ -166,24 +167,25 @@ impl Broadcast {
         Self { tag, part_target, segment_target, renditions, generation: 0, ended: false }
     }
 
-    /// The next pieces come from another process than those before.
-    pub fn begin_again(&mut self) {
+    /// Announces that the next pieces come from another process.
+    pub fn begin_generation(&mut self) {
         self.generation += 1;
         self.renditions.iter_mut().for_each(Track::close);
     }
 
-    /// Nothing follows.
+    /// Ends the broadcast.
     pub fn end(&mut self) {
         self.ended = true;
         self.renditions.iter_mut().for_each(Track::close);
     }
 
-    /// Whether nothing follows.
+    /// Whether [`Broadcast::end`] was called.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Takes in a piece of a rendition; what belongs to none is dropped.
+    /// Adds a piece of the rendition with index `rendition`. Unknown renditions, and parts before the first cut, are
+    /// dropped.
     pub fn push(&mut self, rendition: usize, piece: Piece) {
         let generation = self.generation;
         let Some(track) = self.renditions.get_mut(rendition) else { return };
@@ -196,7 +198,7 @@ impl Broadcast {
                 track.inits.push_back((generation, data));
             }
             Piece::Part { duration, independent, data } => {
-                let Some(last) = track.segments.back_mut().filter(|last| !last.whole) else { return };
+                let Some(last) = track.segments.back_mut().filter(|last| !last.complete) else { return };
                 if last.parts.len() < PARTS_MAX {
                     last.parts.push(Part { duration, independent, data });
                 }
@@ -210,52 +212,52 @@ impl Broadcast {
                     discontinuity,
                     wall_micros,
                     parts: Vec::new(),
-                    whole: false,
+                    complete: false,
                 });
-                track.forget();
+                track.evict();
             }
         }
     }
 
-    /// What stands at `{rendition}/{file}`.
-    pub fn file(&self, rendition: &str, file: &str) -> Found {
+    /// The file at `{rendition}/{file}`.
+    pub fn file(&self, rendition: &str, file: &str) -> Lookup {
         let Some(track) = self.renditions.iter().find(|track| track.rendition.name() == rendition) else {
-            return Found::Nothing;
+            return Lookup::NotFound;
         };
         let Some(rest) = file.strip_prefix(&self.tag).and_then(|rest| rest.strip_prefix('-')) else {
-            return Found::Nothing;
+            return Lookup::NotFound;
         };
-        let Some((name, "mp4" | "m4s")) = rest.split_once('.') else { return Found::Nothing };
+        let Some((name, "mp4" | "m4s")) = rest.split_once('.') else { return Lookup::NotFound };
         if let Some(generation) = name.strip_prefix("init").and_then(|digits| digits.parse::<u32>().ok()) {
             let init = track.inits.iter().find(|(of, _)| *of == generation);
-            return init.map_or(Found::Nothing, |(_, data)| Found::File(data.clone()));
+            return init.map_or(Lookup::NotFound, |(_, data)| Lookup::File(data.clone()));
         }
         let (segment, part) = match name.split_once('-') {
             Some((segment, part)) => (segment, part.parse::<usize>().ok()),
             None => (name, None),
         };
-        let Ok(number) = segment.parse::<u64>() else { return Found::Nothing };
+        let Ok(number) = segment.parse::<u64>() else { return Lookup::NotFound };
         let wants_part = name.contains('-');
         if wants_part && part.is_none() {
-            return Found::Nothing;
+            return Lookup::NotFound;
         }
         track.media(number, part, self.ended)
     }
 }
 
 impl Track {
-    /// The segment that grew is whole; one without parts never was.
+    /// Completes the current segment, or removes it when it has no parts.
     fn close(&mut self) {
         match self.segments.back_mut() {
             Some(last) if last.parts.is_empty() => drop(self.segments.pop_back()),
-            Some(last) => last.whole = true,
+            Some(last) => last.complete = true,
             None => {}
         }
     }
 
-    /// Forgets the oldest segments, and the initialization sections that only they needed.
-    fn forget(&mut self) {
-        while self.segments.len() > KEPT + 1 {
+    /// Removes the oldest segments, and the initialization sections that no stored segment uses.
+    fn evict(&mut self) {
+        while self.segments.len() > STORED_SEGMENTS + 1 {
             self.segments.pop_front();
             self.first += 1;
             if self.segments.front().is_some_and(|now_first| now_first.discontinuity) {
@@ -267,7 +269,7 @@ impl Track {
         }
     }
 
-    /// The number of the segment after the last, whole or growing.
+    /// Media sequence number of the segment after the last one.
     fn next(&self) -> u64 {
         self.first + self.segments.len() as u64
     }
@@ -276,23 +278,23 @@ impl Track {
         self.segments.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    fn media(&self, number: u64, part: Option<usize>, ended: bool) -> Found {
+    fn media(&self, number: u64, part: Option<usize>, ended: bool) -> Lookup {
         let Some(segment) = self.segment(number) else {
-            // The one that is hinted at may be asked for before it is there.
+            // A player may request the hinted part before it exists.
             let hinted = number == self.next() && part.is_none_or(|part| part == 0) && !ended;
-            return if hinted { Found::Later } else { Found::Nothing };
+            return if hinted { Lookup::Pending } else { Lookup::NotFound };
         };
         match part {
             Some(part) => match segment.parts.get(part) {
-                Some(part) => Found::File(part.data.clone()),
-                None if !segment.whole && part == segment.parts.len() => Found::Later,
-                None => Found::Nothing,
+                Some(part) => Lookup::File(part.data.clone()),
+                None if !segment.complete && part == segment.parts.len() => Lookup::Pending,
+                None => Lookup::NotFound,
             },
-            None if segment.whole => {
+            None if segment.complete => {
                 let data: Vec<u8> = segment.parts.iter().flat_map(|part| part.data.iter().copied()).collect();
-                Found::File(data.into())
+                Lookup::File(data.into())
             }
-            None => Found::Later,
+            None => Lookup::Pending,
         }
     }
 }

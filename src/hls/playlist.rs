@@ -1,6 +1,6 @@
-//! The text of playlists.
+//! Playlists.
 //!
-//! Owns: what of a [`Broadcast`] is listed, and what a request waits for. Does not know: HTTP.
+//! Owns: which parts of a [`Broadcast`] are listed, and blocking reload. Does not know: HTTP.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Broadcast, Found, LISTED, Rendition, Segment, Track, WITH_PARTS};
+use super::{Broadcast, LISTED_SEGMENTS, Lookup, Rendition, SEGMENTS_WITH_PARTS, Segment, Track};
 
-/// What a request for a playlist says (RFC 8216bis section 6.2.5).
+/// Delivery directives of a playlist request (RFC 8216bis section 6.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Query {
-    /// `_HLS_msn`: wait until this segment is listed.
+    /// `_HLS_msn`: block until this media sequence number is listed.
     pub segment: Option<u64>,
-    /// `_HLS_part`: or until this part of it is.
+    /// `_HLS_part`: block only until this part of it is listed.
     pub part: Option<u64>,
 }
 
 impl Broadcast {
-    /// The playlist of all renditions. `suffix` is put behind each address in it, as `?token=…`.
-    pub fn master(&self, suffix: &str) -> Found {
+    /// The multivariant playlist. `suffix` is appended to each URI in it, for example `?token=…`.
+    pub fn master(&self, suffix: &str) -> Lookup {
         let codecs: Option<Vec<&str>> = self.renditions.iter().map(|track| track.codec.as_deref()).collect();
-        let listed = self.renditions.iter().all(|track| track.segments.iter().any(|segment| segment.whole));
+        let listed = self.renditions.iter().all(|track| track.segments.iter().any(|segment| segment.complete));
         let Some(codecs) = codecs.filter(|_| listed) else {
-            return if self.ended { Found::Nothing } else { Found::Later };
+            return if self.ended { Lookup::NotFound } else { Lookup::Pending };
         };
         let sound = self.renditions.iter().zip(&codecs).find_map(|(track, codec)| match track.rendition {
-            Rendition::Sound { bandwidth } => Some((track, *codec, bandwidth)),
+            Rendition::Audio { bandwidth } => Some((track, *codec, bandwidth)),
             Rendition::Video { .. } => None,
         });
         let mut out = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
@@ -36,7 +36,8 @@ impl Broadcast {
         if let Some((track, ..)) = sound {
             let name = track.rendition.name();
             line(format_args!(
-                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"sound\",NAME=\"Everyone\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"1\",URI=\"{name}/index.m3u8{suffix}\""
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"sound\",NAME=\"Everyone\",DEFAULT=YES,AUTOSELECT=YES,\
+                 CHANNELS=\"1\",URI=\"{name}/index.m3u8{suffix}\""
             ));
         }
         for (track, codec) in self.renditions.iter().zip(&codecs) {
@@ -54,24 +55,24 @@ impl Broadcast {
             line(format_args!("#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},CODECS=\"{codec}\",AUDIO=\"sound\""));
             line(format_args!("{}/index.m3u8{suffix}", track.rendition.name()));
         }
-        Found::Playlist(out)
+        Lookup::Playlist(out)
     }
 
-    /// The playlist of one rendition.
-    pub fn playlist(&self, rendition: &str, query: Query, suffix: &str) -> Found {
+    /// The media playlist of one rendition.
+    pub fn playlist(&self, rendition: &str, query: Query, suffix: &str) -> Lookup {
         let Some(track) = self.renditions.iter().find(|track| track.rendition.name() == rendition) else {
-            return Found::Nothing;
+            return Lookup::NotFound;
         };
         match track.wait(query, self.ended) {
             Wait::Ready => {}
-            Wait::Later => return Found::Later,
-            Wait::TooFar => return Found::TooFar,
+            Wait::Pending => return Lookup::Pending,
+            Wait::TooFar => return Lookup::TooFar,
         }
         let listed = track.listed();
         if listed.is_empty() {
-            return if self.ended { Found::Nothing } else { Found::Later };
+            return if self.ended { Lookup::NotFound } else { Lookup::Pending };
         }
-        Found::Playlist(self.text(track, &listed, suffix))
+        Lookup::Playlist(self.text(track, &listed, suffix))
     }
 
     fn text(&self, track: &Track, listed: &[(u64, &Segment)], suffix: &str) -> String {
@@ -99,7 +100,7 @@ impl Broadcast {
                 line(format_args!("#EXT-X-MAP:URI=\"{tag}-init{}.mp4{suffix}\"", segment.generation));
             }
             line(format_args!("#EXT-X-PROGRAM-DATE-TIME:{}", date(segment.wall_micros)));
-            if place + WITH_PARTS >= listed.len() {
+            if place + SEGMENTS_WITH_PARTS >= listed.len() {
                 for (n, part) in segment.parts.iter().enumerate() {
                     let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
                     let duration = part.duration.as_secs_f64();
@@ -108,7 +109,7 @@ impl Broadcast {
                     ));
                 }
             }
-            if segment.whole {
+            if segment.complete {
                 line(format_args!("#EXTINF:{:.5},", segment.duration().as_secs_f64()));
                 line(format_args!("{tag}-{number}.m4s{suffix}"));
             } else {
@@ -131,19 +132,19 @@ impl Broadcast {
     }
 }
 
-/// What a playlist waits for.
+/// Whether a blocking playlist request can be answered.
 enum Wait {
     Ready,
-    Later,
+    Pending,
     TooFar,
 }
 
 impl Track {
-    /// The segments that a playlist has, with their numbers: the last whole ones, and the one that grows.
+    /// The listed segments with their sequence numbers: the last complete ones, and the current one.
     fn listed(&self) -> Vec<(u64, &Segment)> {
         let all: Vec<(u64, &Segment)> = (self.first..).zip(&self.segments).collect();
-        let whole = all.iter().filter(|(_, segment)| segment.whole).count();
-        all.into_iter().skip(whole.saturating_sub(LISTED)).collect()
+        let whole = all.iter().filter(|(_, segment)| segment.complete).count();
+        all.into_iter().skip(whole.saturating_sub(LISTED_SEGMENTS)).collect()
     }
 
     fn wait(&self, query: Query, ended: bool) -> Wait {
@@ -153,16 +154,16 @@ impl Track {
             return Wait::TooFar;
         }
         let there = match (self.segment(wanted), query.part) {
-            (Some(segment), _) if segment.whole => true,
+            (Some(segment), _) if segment.complete => true,
             (Some(segment), Some(part)) => (part as usize) < segment.parts.len(),
             (None, _) => wanted < self.first,
             (Some(_), None) => false,
         };
-        if there { Wait::Ready } else { Wait::Later }
+        if there { Wait::Ready } else { Wait::Pending }
     }
 }
 
 fn date(wall_micros: u64) -> String {
     let at = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(wall_micros / 1_000);
-    at.format(&Rfc3339).expect("a date of our days has all of its parts")
+    at.format(&Rfc3339).expect("years up to 9999 can be formatted")
 }

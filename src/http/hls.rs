@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::api::{App, RoomOf};
 use super::problem::Problem;
-use crate::hls::{Found, Query};
+use crate::hls::{Lookup, Query};
 use crate::id::RoomName;
 use crate::rooms::HlsBroadcast;
 
@@ -89,21 +89,21 @@ fn plain(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
 }
 
-fn answer(found: Found) -> Result<Response, Problem> {
+fn answer(found: Lookup) -> Result<Response, Problem> {
     let response = |kind: &'static str, caching: &'static str, body: Body| {
         let headers =
             [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, HeaderValue::from_static(caching))];
         (headers, body).into_response()
     };
     match found {
-        Found::Playlist(text) => Ok(response("application/vnd.apple.mpegurl", "no-cache", text.into())),
-        Found::File(data) => Ok(response("video/mp4", "public, max-age=3600, immutable", data.into())),
-        Found::Nothing => Err(Problem::new(
+        Lookup::Playlist(text) => Ok(response("application/vnd.apple.mpegurl", "no-cache", text.into())),
+        Lookup::File(data) => Ok(response("video/mp4", "public, max-age=3600, immutable", data.into())),
+        Lookup::NotFound => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "there is no such part of the broadcast (any more): read the playlist again",
         )),
-        Found::TooFar => Err(Problem::bad_request("`_HLS_msn` is too far in the future: read the playlist again")),
-        Found::Later => Err(Problem::overloaded("the broadcast has not got that far yet; try again")
+        Lookup::TooFar => Err(Problem::bad_request("`_HLS_msn` is too far in the future: read the playlist again")),
+        Lookup::Pending => Err(Problem::overloaded("the broadcast has not got that far yet; try again")
             .retry_after(Duration::from_secs(1))),
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::hls::{Broadcast, Found, Piece, Rendition};
+use crate::hls::{Broadcast, Lookup, Piece, Rendition};
 use crate::id::RoomName;
 use crate::link::output::{HlsPiece, HlsTarget};
 use crate::media::StreamKey;
@@ -59,7 +59,7 @@ impl HlsBroadcasts {
     pub fn begin(&self, room: &RoomName, streams: &[StreamSpec], target: HlsTarget, epoch: Timestamp) -> Arc<HlsFeed> {
         let tag = format!("{:08x}", rand::random::<u32>());
         let mut renditions: Vec<Rendition> = streams.iter().map(rendition).collect();
-        renditions.push(Rendition::Sound { bandwidth: SOUND });
+        renditions.push(Rendition::Audio { bandwidth: SOUND });
         let broadcast = Arc::new(HlsBroadcast {
             held: Mutex::new(Held {
                 broadcast: Broadcast::new(tag, renditions, target.segment, target.part),
@@ -90,8 +90,8 @@ fn rendition(spec: &StreamSpec) -> Rendition {
 
 impl HlsFeed {
     /// Another process goes on with it.
-    pub fn begin_again(&self) {
-        self.0.held.lock().broadcast.begin_again();
+    pub fn begin_generation(&self) {
+        self.0.held.lock().broadcast.begin_generation();
     }
 
     /// A piece of a rendition.
@@ -134,19 +134,19 @@ impl HlsBroadcast {
     }
 
     /// Looks until it is there, or will never be.
-    pub async fn wait(&self, look: impl Fn(&Broadcast) -> Found) -> Found {
+    pub async fn wait(&self, look: impl Fn(&Broadcast) -> Lookup) -> Lookup {
         let mut changed = self.changed.subscribe();
         let found = async {
             loop {
                 let found = look(&self.held.lock().broadcast);
-                if found != Found::Later {
+                if found != Lookup::Pending {
                     return found;
                 }
                 // The sender lives as long as this broadcast.
                 let _ = changed.changed().await;
             }
         };
-        tokio::time::timeout(WAIT, found).await.unwrap_or(Found::Later)
+        tokio::time::timeout(WAIT, found).await.unwrap_or(Lookup::Pending)
     }
 }
 
@@ -163,17 +163,17 @@ mod tests {
         let feed = all.begin(&room, &[], target, time::now());
         let broadcast = all.find(&room).expect("it has just begun");
         let look = |broadcast: &Broadcast| broadcast.playlist("audio", Query::default(), "");
-        assert_eq!(broadcast.wait(look).await, Found::Later, "after a while");
+        assert_eq!(broadcast.wait(look).await, Lookup::Pending, "after a while");
         let pieces = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             feed.push(0, HlsPiece::Init { codec: "mp4a.40.2".to_owned(), data: "init".into() });
             feed.push(0, HlsPiece::Cut { at: Duration::ZERO });
         };
         let (found, ()) = tokio::join!(broadcast.wait(look), pieces);
-        assert!(matches!(found, Found::Playlist(_)));
+        assert!(matches!(found, Lookup::Playlist(_)));
         drop(feed);
-        assert!(matches!(broadcast.wait(look).await, Found::Playlist(_)), "players are given a moment");
+        assert!(matches!(broadcast.wait(look).await, Lookup::Playlist(_)), "players are given a moment");
         tokio::time::sleep(2 * END_AFTER).await;
-        assert!(matches!(broadcast.wait(look).await, Found::Nothing), "it ended without a part");
+        assert!(matches!(broadcast.wait(look).await, Lookup::NotFound), "it ended without a part");
     }
 }

@@ -268,7 +268,7 @@ impl Outputs {
         let Beginning { room, epoch, streams, notes, now } = beginning;
         if let Target::Hls(target) = &seat.target {
             match &seat.hls {
-                Some(broadcast) => broadcast.begin_again(),
+                Some(broadcast) => broadcast.begin_generation(),
                 None => seat.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
             }
         }
