@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn every_file_is_used_states_its_purpose_and_parses() {
-        crate::codec::init().expect("GStreamer is installed");
+        gst::init().expect("GStreamer is installed");
         let ends = ["appsrc", "appsink", "srtsink"];
         let codecs =
             ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc", "avenc_aac"];
@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn bitrate_changes_while_it_plays() {
-        crate::codec::init().expect("GStreamer is installed");
+        gst::init().expect("GStreamer is installed");
         for recipe in every_recipe() {
             let Recipe::EncodeVp8(_) = recipe else { continue };
             let pipeline = Pipeline::new(recipe).expect("parses");

@@ -29,8 +29,8 @@ use crate::sdp::Direction;
 use crate::secret::Secret;
 use crate::time;
 use crate::transport;
-use crate::transport::check::{self, Check};
 use crate::transport::framing;
+use crate::transport::ice::check::{self, Check};
 use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun::{Class, Message, Transaction};
 

@@ -4,9 +4,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
 
 use super::*;
 use crate::media::{EncodedPacket, SourcePacket};
+use crate::pipeline::graph::tests::PIECES;
+use crate::pipeline::graph::{Graph, Piece};
 use crate::time::Timestamp;
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -194,4 +198,26 @@ fn a_busy_encoder_skips_and_keeps_the_keyframe_wish() {
     }
     assert!(encoder.push(&picture, Duration::from_secs(6), false));
     assert!(frames.recv_timeout(WAIT).expect("comes out").keyframe, "the wish was kept");
+}
+
+#[test]
+fn every_piece_of_a_graph_parses_has_its_names_and_no_holes() {
+    intake::prepare().expect("GStreamer is installed");
+    for piece in PIECES {
+        let (file, text) = piece.load();
+        assert!(text.starts_with("# ") && !text.contains('{'), "{file}");
+        let (_, description) = piece.description();
+        match piece {
+            Piece::Pictures | Piece::Sound | Piece::Rest => {
+                let bin = gst::parse::bin_from_description(&description, true).expect(file);
+                assert!(bin.by_name("out").is_some() && bin.static_pad("sink").is_some(), "{file}");
+            }
+            _ => {
+                let graph = Graph::new(piece).expect(file);
+                graph.element("source").expect(file);
+                graph.element("decode").expect(file);
+                assert!(graph.element("nothing").is_err());
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod fragment;
 mod matroska;
 pub mod mp4;
 mod ogg;
+mod reader;
 mod track;
 
 #[cfg(test)]
@@ -28,8 +29,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::finish::{Chapter, FileSummary, finish};
+pub use self::finish::finish;
 pub use self::fragment::Writer;
+pub use self::reader::{Chapter, FileSummary};
 pub use self::track::{TrackCodec, TrackSpec};
 use crate::media::FileFormat;
 

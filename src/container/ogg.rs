@@ -9,7 +9,7 @@ use std::io::SeekFrom;
 
 use bytes::Bytes;
 
-use super::finish::{FileReader, check_tail};
+use super::reader::{FileReader, check_tail};
 use super::{ContainerError, FileSummary, Sample, Storage, TrackSpec, UNITS, duration_of};
 use crate::media::{AUDIO_RATE, FileFormat};
 

@@ -15,6 +15,7 @@ mod process;
 mod record;
 pub mod steady;
 mod target;
+mod thread;
 
 pub use self::desk::Desk;
 pub use self::process::run_process;

@@ -6,14 +6,17 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use super::Desk;
-use super::target::{Failure, Target, open};
+use super::broadcast::Broadcast;
+use super::hls::Hls;
+use super::record::{Recording, Tracks};
+use super::target::{Failure, Target};
+use super::thread::spawn;
 use crate::link::child::{self, ChildError, Hears};
 use crate::link::frame::encode_into;
-use crate::link::output::{FromOutput, ToOutput};
+use crate::link::output::{self, FromOutput, OutputSettings, ToOutput};
 use crate::room::document::OutputState;
 use crate::time;
 
@@ -31,12 +34,12 @@ const REPORT: Duration = Duration::from_millis(250);
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     child::confine();
     let (desk, messages) = Desk::new();
-    let writer = named("link-writer", {
+    let writer = spawn("link-writer", {
         let link = link.try_clone()?;
         move || write(&messages, link)
     })?;
     let (_over, over) = sync_channel::<()>(0);
-    named("timer", {
+    spawn("timer", {
         let desk = desk.clone();
         move || {
             while over.recv_timeout(REPORT) == Err(RecvTimeoutError::Timeout) {
@@ -45,7 +48,7 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
         }
     })?;
     let (orders, taken) = sync_channel(WAITING);
-    let reader = named("link-reader", {
+    let reader = spawn("link-reader", {
         let link = link.try_clone()?;
         move || child::read(link, &mut Reader(orders))
     })?;
@@ -60,14 +63,6 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     writer.join().expect("a panic ends the process");
     // The reader may wait for the edge for ever; that it found the link broken matters only when it is done by now.
     if reader.is_finished() { reader.join().expect("a panic ends the process") } else { Ok(()) }
-}
-
-/// Starts a thread with a name.
-pub(super) fn named<T: Send + 'static>(
-    name: &str,
-    run: impl FnOnce() -> T + Send + 'static,
-) -> Result<thread::JoinHandle<T>, ChildError> {
-    Ok(thread::Builder::new().name(name.into()).spawn(run)?)
 }
 
 struct Reader(SyncSender<ToOutput>);
@@ -88,6 +83,21 @@ fn work(orders: &Receiver<ToOutput>, desk: &Desk) -> Result<(), Failure> {
     let finished = target.finish(time::now());
     // What went wrong first is what counts.
     fed.and(finished)
+}
+
+/// Makes the target that the settings mean.
+///
+/// # Errors
+/// [`Failure`]: it cannot even begin.
+fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+    match settings.target.clone() {
+        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, desk)?)),
+        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, desk)?)),
+        output::Target::Send(target) => {
+            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, desk)?))
+        }
+        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, target, time::now(), desk)?)),
+    }
 }
 
 fn feed(target: &mut dyn Target, orders: &Receiver<ToOutput>) -> Result<(), Failure> {

@@ -1,18 +1,14 @@
 //! What an output feeds: the seam between the process and each kind of recording or broadcast.
 //!
-//! Owns: [`Target`], and which one the settings mean. Does not know: the link.
+//! Owns: [`Target`]. Does not know: the link, nor who implements it.
 
 use std::time::Duration;
 
-use super::Desk;
-use super::broadcast::Broadcast;
-use super::hls::Hls;
-use super::record::{Recording, Tracks};
 use crate::id::SourceId;
-use crate::link::output::{self, Note, OutputSettings};
+use crate::link::output::Note;
 use crate::media::{EncodedPacket, SourcePacket};
 use crate::plan::SourceSpec;
-use crate::time::{self, Timestamp};
+use crate::time::Timestamp;
 
 /// Why an output cannot go on, in words that say what to do. It ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,19 +77,4 @@ pub trait Target: Send {
     /// # Errors
     /// What could not be brought to an end.
     fn finish(&mut self, now: Timestamp) -> Result<(), Failure>;
-}
-
-/// Makes the target that the settings mean.
-///
-/// # Errors
-/// [`Failure`]: it cannot even begin.
-pub(super) fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
-    match settings.target.clone() {
-        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, desk)?)),
-        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, desk)?)),
-        output::Target::Send(target) => {
-            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, desk)?))
-        }
-        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, target, time::now(), desk)?)),
-    }
 }

@@ -7,6 +7,8 @@
 //! Media goes only where one of our own checks was answered: a signed request alone may have a forged address, and would
 //! turn us on somebody else.
 
+pub(crate) mod check;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use rtc::crypto::RTCCryptoProvider;
 
-use super::check::{self, Check};
+use self::check::Check;
 use super::stun::{self, Class, Transaction};
 use crate::time::Timestamp;
 

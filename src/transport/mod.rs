@@ -5,7 +5,6 @@
 //! server's connections and the bots that load it stand on this; whoever needs a whole peer connection has the crate `webrtc`
 //! behind it.
 
-pub(crate) mod check;
 pub(crate) mod flight;
 pub(crate) mod framing;
 pub(crate) mod ice;

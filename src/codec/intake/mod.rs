@@ -67,7 +67,7 @@ pub fn confine(way: Way) -> Result<Vec<String>, CodecError> {
 }
 
 /// Starts GStreamer and makes our own element known.
-pub(crate) fn prepare() -> Result<(), CodecError> {
+pub(super) fn prepare() -> Result<(), CodecError> {
     init()?;
     web::register();
     Ok(())

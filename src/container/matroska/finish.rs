@@ -9,7 +9,7 @@ use super::{
     CHAPTERS, CLUSTER, CODEC_DELAY, CUES, DURATION, DURATION_RESERVED, EBML, INFO, SEEK_HEAD, SEEK_HEAD_RESERVED,
     SEGMENT, SIMPLE_BLOCK, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, TRACKS, WRITING_APP,
 };
-use crate::container::finish::{FileReader, check_tail};
+use crate::container::reader::{FileReader, check_tail};
 use crate::container::{Chapter, ContainerError, FileSummary, Storage};
 use crate::media::FileFormat;
 

@@ -6,7 +6,7 @@ use std::io::SeekFrom;
 use super::boxes::{Reader, children, find};
 use super::movie::{Movie, SampleTables, Track};
 use super::{RESERVED, SYNC};
-use crate::container::finish::{FileReader, check_tail};
+use crate::container::reader::{FileReader, check_tail};
 use crate::container::{Chapter, ContainerError, FileSummary, Storage, duration_of};
 use crate::media::FileFormat;
 

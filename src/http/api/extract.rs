@@ -94,7 +94,7 @@ pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
 }
 
 /// The room of the path, as an argument of handlers.
-pub struct RoomOf(pub RoomName);
+pub(super) struct RoomOf(pub(super) RoomName);
 /// The participant of the path.
 pub(super) struct Participant(pub(super) ParticipantId);
 /// The recording or broadcast of the path.

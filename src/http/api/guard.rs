@@ -24,7 +24,7 @@ use crate::time;
 
 /// Who asks, as handlers see it.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(super) struct Caller {
     /// Role, room and name.
     pub identity: auth::Caller,
     /// Who they are in the room of the path, when they showed a session.

@@ -5,8 +5,10 @@
 //! In: HTTP requests; out: calls on [`Rooms`] by callers whose role was checked before a handler saw them.
 
 mod admission;
+mod events;
 mod extract;
 mod guard;
+mod hls;
 mod inputs;
 mod library;
 mod outputs;
@@ -37,8 +39,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::admission::Admission;
-pub use self::extract::RoomOf;
-pub use self::guard::Caller;
+use self::extract::RoomOf;
+use self::guard::Caller;
 
 pub use self::server::serve;
 use crate::config::{Config, Limits};

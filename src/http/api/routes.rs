@@ -14,9 +14,9 @@ use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, guard, inputs, library, outputs, participants, player, rooms, service, sessions};
+use super::{App, events, guard, hls, inputs, library, outputs, participants, player, rooms, service, sessions};
 use crate::http::problem::Problem;
-use crate::http::{events, hls, web};
+use crate::http::web;
 use crate::room::document::Role;
 
 /// What pages of other origins may send. Some WHIP clients send the entity tag as `ETag`: they are to get an answer to it.

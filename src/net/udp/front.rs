@@ -16,8 +16,8 @@ use std::time::Duration;
 use rtc::crypto::RTCCryptoProvider;
 
 use crate::time::Timestamp;
-use crate::transport::check::{self, Check};
 use crate::transport::flight::Flight;
+use crate::transport::ice::check::{self, Check};
 use crate::transport::ice::{Agent, CONSENT_EXPIRES, Credentials, Role, STALE};
 use crate::transport::secure;
 use crate::transport::stun::{Class, Message, Transaction, is_stun};

@@ -27,9 +27,9 @@ use parking_lot::Mutex;
 use self::queue::{Body, Feed, Piece};
 use super::Desk;
 use super::frames::Frames;
-use super::process::named;
 use super::steady::Steady;
 use super::target::{Failure, Target};
+use super::thread::spawn;
 use crate::codec::CodecError;
 use crate::codec::aac::{AacFrame, DEFAULT_BITRATE, OpusToAac};
 use crate::destination::{self, Destination};
@@ -125,7 +125,7 @@ impl Broadcast {
             asked: None,
             in_groups,
             keyed: epoch,
-            sender: Some(named("sender", run).map_err(|error| Failure(error.to_string()))?),
+            sender: Some(spawn("sender", run).map_err(|error| Failure(error.to_string()))?),
             feed,
             failure,
             samples: VecDeque::new(),

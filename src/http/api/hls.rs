@@ -12,9 +12,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::api::{App, RoomOf};
-use super::problem::Problem;
+use super::{App, RoomOf};
 use crate::hls::{Lookup, Query};
+use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::rooms::HlsBroadcast;
 

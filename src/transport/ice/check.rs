@@ -16,8 +16,8 @@ use rtc::stun::message::{
 };
 use rtc::stun::xoraddr::XorMappedAddress;
 
-use super::ice::{Credentials, Role};
-use super::stun::Transaction;
+use super::{Credentials, Role};
+use crate::transport::stun::Transaction;
 
 /// A check, before it is written.
 pub(crate) struct Check<'a> {

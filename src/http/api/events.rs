@@ -1,7 +1,7 @@
 //! A room's events on a WebSocket (RFC 6455).
 //!
 //! Owns: the socket's life: first the whole room, then each event, pings, the end; and what clients may say. Does not
-//! know: what events mean; they come as text from [`Rooms`](super::rooms::Rooms), the same for every reader.
+//! know: what events mean; they come as text from [`Rooms`](crate::rooms::Rooms), the same for every reader.
 //! A reader that is too slow is closed with a reason: it comes back and takes the room again. One that only reads is
 //! nobody in the room.
 
@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::api::{App, Caller, RoomOf};
-use super::problem::Problem;
+use super::{App, Caller, RoomOf};
+use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName};
 use crate::room::CHAT_MAX;
 use crate::room::direct::DirectNews;
