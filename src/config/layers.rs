@@ -1,7 +1,8 @@
-//! The layers of a configuration: default, file, environment, command line; the later wins.
+//! The layers of the configuration: defaults, file, environment, command line. Later layers override earlier ones.
 //!
-//! Owns: how a key is written in each layer, and where each value came from, so that an error names the file, line and
-//! key. Does not know: which values make sense (that is [`Config::check`]). In: a path, the environment, the flags' values.
+//! Owns: the notation of keys in each layer, and the origin of each value, so that an error names file, line and key.
+//! Does not know: valid ranges, which [`Config::check`] owns. In: a path, the environment, the values of flags. Out: a
+//! [`Config`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +14,11 @@ use toml::{Table, Value};
 
 use super::{Config, Secret};
 
-/// The file that is read when none is named.
+/// The file that is read if none is named.
 const FILE: &str = "commingle.toml";
-/// What our variables begin with.
+/// Prefix of our environment variables.
 const ENV_PREFIX: &str = "COMMINGLE_";
-/// Keys without a default value; all of these are text or a port, and a flag of that name may also be a variable.
+/// Keys without a default value, which are not in [`defaults`].
 const OPTIONAL: [(&str, Kind); 16] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
@@ -36,7 +37,7 @@ const OPTIONAL: [(&str, Kind); 16] = [
     ("upload.secret_access_key", Kind::Text),
     ("upload.secret_access_key_file", Kind::Text),
 ];
-/// Variables named like the flag that does the same.
+/// Environment variables named like the corresponding flag, without the prefix.
 const SHORT_NAMES: [(&str, &str); 7] = [
     ("HTTP", "http.bind"),
     ("TLS", "tls.mode"),
@@ -46,7 +47,7 @@ const SHORT_NAMES: [(&str, &str); 7] = [
     ("KEY_FILE", "auth.key_file"),
     ("INSECURE", "auth.insecure"),
 ];
-/// Variables that are read elsewhere: by the command line itself.
+/// Variables that the command line reads itself.
 const NOT_KEYS: [&str; 2] = ["COMMINGLE_CONFIG", "COMMINGLE_LOG"];
 
 /// One value from the command line.
@@ -56,45 +57,45 @@ pub struct Override {
     pub key: String,
     /// The value as text; lists are separated by commas.
     pub value: String,
-    /// The flag as the user wrote it, for errors.
+    /// The flag as written, for errors.
     pub flag: String,
 }
 
-/// What is wrong with the configuration, and where.
+/// An error in the configuration, with its origin.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
     #[error("{}: {error}; {hint}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: std::io::Error,
-        /// What to do.
+        /// How to fix it.
         hint: &'static str,
     },
-    /// The file is not TOML, or has a key that does not exist, or a value of the wrong type or sense.
-    #[error("{origin}: {key}: {why}")]
+    /// The file is not TOML, a key does not exist, or a value is invalid.
+    #[error("{origin}: {key}: {reason}")]
     Value {
-        /// Where the value stands.
+        /// Where the value was set.
         origin: Origin,
         /// The key, `section.key`.
         key: String,
-        /// What is wrong and what would be right.
-        why: String,
+        /// What is wrong and how to fix it.
+        reason: String,
     },
 }
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The built-in default.
     Default,
-    /// A line of a file.
+    /// A file and its line, from 1.
     File(PathBuf, usize),
     /// An environment variable.
     Env(String),
-    /// A flag.
+    /// A command line flag.
     Flag(String),
 }
 
@@ -109,7 +110,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// How a value is written as text.
+/// Notation of a value as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
@@ -118,11 +119,11 @@ enum Kind {
     List,
 }
 
-/// Reads the configuration. `file` None means `./commingle.toml` where it exists. Variables of `env` that do not begin
-/// with `COMMINGLE_` are none of ours, nor are those of no known section (Kubernetes makes `COMMINGLE_SERVICE_HOST`).
+/// Loads the configuration. `file` None means `./commingle.toml` if it exists. Variables of `env` are ignored unless
+/// they begin with `COMMINGLE_` and a known section; Kubernetes sets others, for example `COMMINGLE_SERVICE_HOST`.
 ///
 /// # Errors
-/// The first thing that is wrong, with its file and line, variable or flag.
+/// The first error, with its file and line, variable or flag.
 pub fn load(
     file: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
@@ -147,7 +148,7 @@ pub fn load(
     layers.finish()
 }
 
-/// The key that a variable sets; None when it is not ours.
+/// The key that a variable sets; None for a variable that is not ours.
 fn env_key(name: &str) -> Option<String> {
     let name = name.strip_prefix(ENV_PREFIX)?;
     if let Some((_, key)) = SHORT_NAMES.iter().find(|(short, _)| *short == name) {
@@ -158,7 +159,7 @@ fn env_key(name: &str) -> Option<String> {
     defaults().contains_key(&section).then(|| format!("{section}.{}", key.to_ascii_lowercase()))
 }
 
-/// The variables that look like ours and set nothing: worth a word, because one may be a slip of the pen.
+/// Variables with our prefix that set no key. The caller warns of them, because one may be a typing error.
 pub fn unknown_variables(env: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
     let ours = env.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(ENV_PREFIX));
     ours.filter(|name| env_key(name).is_none() && !NOT_KEYS.contains(&name.as_str())).collect()
@@ -168,7 +169,7 @@ fn defaults() -> Table {
     Table::try_from(Config::default()).expect("the default configuration is plain data")
 }
 
-/// How the value of `key` is written; None when there is no such key.
+/// The notation of the value of `key`; None for an unknown key.
 fn kind_of(key: &str) -> Option<Kind> {
     if let Some((_, kind)) = OPTIONAL.iter().find(|(name, _)| *name == key) {
         return Some(*kind);
@@ -182,7 +183,7 @@ fn kind_of(key: &str) -> Option<Kind> {
     }
 }
 
-/// The values set so far, and where each came from.
+/// The values set so far and their origins.
 #[derive(Default)]
 struct Layers {
     values: Table,
@@ -197,36 +198,36 @@ impl Layers {
             hint: "name a readable file with --config, or start from `commingle config print-default`",
         })?;
         let keys = keys_by_line(&text);
-        let wrong = |error: &toml::de::Error| {
+        let invalid = |error: &toml::de::Error| {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
             let above = keys.iter().filter(|(_, at)| **at <= line);
             let key = above.max_by_key(|(key, at)| (**at, key.len())).map_or("?", |(key, _)| key.as_str());
             ConfigError::Value {
                 origin: Origin::File(path.into(), line),
                 key: key.to_owned(),
-                why: error.message().to_owned(),
+                reason: error.message().to_owned(),
             }
         };
-        // Types and names are checked here, where the error still knows its place in the text.
-        toml::from_str::<Config>(&text).map_err(|error| wrong(&error))?;
-        self.values = toml::from_str(&text).map_err(|error| wrong(&error))?;
+        // Types and names are checked here, because this error has a position in the text.
+        toml::from_str::<Config>(&text).map_err(|error| invalid(&error))?;
+        self.values = toml::from_str(&text).map_err(|error| invalid(&error))?;
         self.origins.extend(keys.into_iter().map(|(key, line)| (key, Origin::File(path.into(), line))));
         Ok(())
     }
 
     fn set(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
-        let wrong = |why: String| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), why };
+        let invalid = |reason: String| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), reason };
         let kind = kind_of(key).ok_or_else(|| {
-            wrong("there is no such key; `commingle config print-default` shows all of them".to_owned())
+            invalid("there is no such key; `commingle config print-default` shows all of them".to_owned())
         })?;
         let value = match kind {
             Kind::Text => Value::String(text.to_owned()),
             Kind::Integer => {
-                text.trim().parse().map(Value::Integer).map_err(|_| wrong(format!("`{text}` is not a number")))?
+                text.trim().parse().map(Value::Integer).map_err(|_| invalid(format!("`{text}` is not a number")))?
             }
-            Kind::Boolean => {
-                boolean(text).map(Value::Boolean).ok_or_else(|| wrong(format!("`{text}` is neither true nor false")))?
-            }
+            Kind::Boolean => boolean(text)
+                .map(Value::Boolean)
+                .ok_or_else(|| invalid(format!("`{text}` is neither true nor false")))?,
             Kind::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
@@ -235,7 +236,7 @@ impl Layers {
         let (section, name) = key.split_once('.').expect("kind_of knows only section.key");
         let section = self.values.entry(section).or_insert_with(|| Value::Table(Table::new()));
         section.as_table_mut().expect("sections are tables").insert(name.to_owned(), value);
-        Config::deserialize_from(&self.values).map_err(|error| wrong(error.message().to_owned()))?;
+        Config::deserialize_from(&self.values).map_err(|error| invalid(error.message().to_owned()))?;
         self.origins.insert(key.to_owned(), origin);
         Ok(())
     }
@@ -248,7 +249,7 @@ impl Layers {
         let mut config = Config::deserialize_from(&self.values).map_err(|error| ConfigError::Value {
             origin: Origin::Default,
             key: "?".to_owned(),
-            why: error.message().to_owned(),
+            reason: error.message().to_owned(),
         })?;
         let auth = &mut config.auth;
         let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref())?;
@@ -257,14 +258,14 @@ impl Layers {
         let upload = &mut config.upload;
         let (value, file) = (&mut upload.secret_access_key, upload.secret_access_key_file.as_deref());
         self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file)?;
-        config.check().map_err(|wrong| {
-            let key = if wrong.key == "auth.key" { key_from } else { wrong.key };
-            ConfigError::Value { origin: self.origin(key), key: key.to_owned(), why: wrong.why }
+        config.check().map_err(|invalid| {
+            let key = if invalid.key == "auth.key" { key_from } else { invalid.key };
+            ConfigError::Value { origin: self.origin(key), key: key.to_owned(), reason: invalid.reason }
         })?;
         Ok(config)
     }
 
-    /// Reads a secret from its file, where one is named; returns the key that it came from.
+    /// Reads a secret from its file if one is named; returns the key that set the secret.
     fn secret(
         &self,
         key: &'static str,
@@ -277,13 +278,13 @@ impl Layers {
             return Err(ConfigError::Value {
                 origin: self.origin(file_key),
                 key: file_key.to_owned(),
-                why: format!("{key} is set too ({}): keep one of the two", self.origin(key)),
+                reason: format!("{key} is set too ({}): keep one of the two", self.origin(key)),
             });
         }
         let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
             path: path.to_owned(),
             error,
-            hint: "the configuration names it as a file that holds a secret: make it readable, or name another",
+            hint: "the configuration names it as the file of a secret: make it readable, or name another file",
         })?;
         *value = Some(Secret::from(text.trim().to_owned()));
         Ok(file_key)
@@ -304,12 +305,12 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
-/// The line of a byte offset, counted from 1.
+/// The line of a byte offset, from 1.
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-/// The line on which each key of the text stands; empty when the text is not TOML.
+/// The line of each key in the text; empty if the text is not TOML.
 fn keys_by_line(text: &str) -> KeyLines {
     let mut lines = KeyLines::default();
     let (table, _) = DeTable::parse_recoverable(text);
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_layer_wins() {
+    fn later_layers_override_earlier_ones() {
         let text = "[rooms]\nmax_rooms = 3\nmax_participants = 4\nlinger_seconds = 5\n[video]\nfps = 20";
         let pairs =
             [("COMMINGLE_ROOMS_MAX_PARTICIPANTS", "40"), ("COMMINGLE_ROOMS_LINGER_SECONDS", "50"), ("HOME", "/")];
@@ -365,7 +366,7 @@ mod tests {
         assert_eq!(config.rooms.max_rooms, 3, "from the file");
         assert_eq!(config.rooms.max_participants, 40, "the environment over the file");
         assert_eq!(config.rooms.linger_seconds, 500, "the flag over the environment");
-        assert!(config.rooms.auto_create, "nobody set it");
+        assert!(config.rooms.auto_create, "the default");
     }
 
     #[test]
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_names_line_and_key() {
+    fn an_error_in_a_file_names_line_and_key() {
         for (text, line, parts) in [
             ("\n[rooms]\nmax_rooms = \"many\"\n", 3, &["rooms.max_rooms", "expected u32"][..]),
             ("[rooms]\nmax_romms = 3\n", 2, &["rooms.max_romms", "unknown field", "max_rooms"]),
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_variable_or_flag_is_named() {
+    fn an_error_names_the_variable_or_flag() {
         let message = error("", &[("COMMINGLE_VIDEO_FPS", "fast")], &[]);
         assert_eq!(message, "environment COMMINGLE_VIDEO_FPS: video.fps: `fast` is not a number");
         let message = error("", &[("COMMINGLE_VIDEO_FSP", "30")], &[]);
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_no_section_are_not_ours() {
+    fn variables_of_unknown_sections_are_ignored() {
         let pairs = env(&[
             ("COMMINGLE_SERVICE_HOST", "10.0.0.1"),
             ("COMMINGLE_PORT", "tcp://10.0.0.1:80"),
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_from_its_file_and_opens_other_addresses() {
+    fn a_key_is_read_from_its_file_and_permits_other_addresses() {
         let key = file("0123456789abcdef0123456789abcdef\n");
         let text = format!("[http]\nbind = \"0.0.0.0:80\"\n[auth]\nkey_file = \"{}\"\n", key.path().display());
         let config = load(Some(file(&text).path()), env(&[]), &[]).expect("valid");
@@ -464,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_gets_its_secret_from_a_file_or_the_environment() {
+    fn the_secret_of_the_store_is_read_from_a_file_or_the_environment() {
         let secret = file("shhh\n");
         let path = secret.path().display().to_string();
         let text = "[upload]\nbucket = \"b\"\naccess_key_id = \"AKIA\"\n";
@@ -482,10 +483,10 @@ mod tests {
     }
 
     #[test]
-    fn insecure_opens_other_addresses() {
+    fn insecure_permits_other_addresses() {
         let config =
             load(Some(file("").path()), env(&[("COMMINGLE_INSECURE", "1")]), &[flag("http.bind", "0.0.0.0:1")]);
-        assert!(config.expect("asked for").auth.insecure);
+        assert!(config.expect("valid").auth.insecure);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Configuration: what can be set, what it is when nobody sets it, and what is wrong with it.
+//! Configuration: keys, defaults and validation.
 //!
-//! Owns: [`Config`] and the check that its values make sense. [`load`] (in `layers`) reads it from defaults, file,
-//! environment and command line, and names the origin of every wrong value. Does not know: who uses a value for what.
-//! The documented sample is `assets/commingle.toml`; a test holds it equal to the defaults here.
+//! Owns: [`Config`] and its validation. Does not know: what the values are used for. In: defaults, file, environment
+//! and command line, read by [`load`]. Out: a valid [`Config`], or an error that names the origin of the invalid value.
+//! `assets/commingle.toml` is the documented sample; a test keeps it equal to the defaults here.
 
 mod check;
 mod layers;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::check::KEY_MIN_BYTES;
-use self::check::Wrong;
+use self::check::{Invalid, invalid};
 pub use self::layers::{ConfigError, Override, load, unknown_variables};
 pub use self::tls::{Tls, TlsMode};
 pub use self::turn::Turn;
@@ -27,263 +27,263 @@ use crate::media::{Codec, Size, Sounds};
 pub use crate::secret::Secret;
 use crate::tier::{Ladder, TierSpec};
 
-/// Every key with its default and a comment: what `commingle config print-default` prints.
+/// The sample file with all keys, defaults and comments, printed by `commingle config print-default`.
 pub const SAMPLE: &str = include_str!("../../assets/commingle.toml");
 
-/// Everything that can be set.
+/// The complete configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The HTTP server.
+    /// Section `[http]`: the HTTP server.
     pub http: Http,
-    /// TLS of the HTTP server and of TURN.
+    /// Section `[tls]`: TLS of the HTTP and TURN servers.
     pub tls: Tls,
-    /// The media port.
+    /// Section `[media]`: the media port.
     pub media: Media,
-    /// The TURN server.
+    /// Section `[turn]`: the TURN server.
     pub turn: Turn,
-    /// Who may do what.
+    /// Section `[auth]`: authentication of API requests.
     pub auth: Auth,
-    /// What is kept on disk.
+    /// Section `[data]`: the data folder.
     pub data: Data,
-    /// Recordings.
+    /// Section `[recordings]`.
     pub recordings: Recordings,
-    /// Where recordings are uploaded to.
+    /// Section `[upload]`: the object store for recordings.
     pub upload: Upload,
-    /// Rooms.
+    /// Section `[rooms]`: creation and limits of rooms.
     pub rooms: Rooms,
-    /// The picture.
+    /// Section `[video]`: canvas and encoders.
     pub video: Video,
-    /// The quality ladder.
+    /// Section `[tiers]`: the quality ladder.
     pub tiers: Tiers,
-    /// Broadcasts.
+    /// Section `[outputs]`: allowed destinations of broadcasts.
     pub outputs: Outputs,
-    /// Sources from elsewhere.
+    /// Section `[inputs]`: allowed sources of inputs, and the RTMP listener.
     pub inputs: Inputs,
-    /// What one caller may take.
+    /// Section `[limits]`: sizes, rates and timeouts of requests.
     pub limits: Limits,
 }
 
-/// The HTTP server.
+/// Section `[http]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Where it listens; port 0 takes a free one.
+    /// Listen address; port 0 selects a free port.
     pub bind: SocketAddr,
 }
 
-/// The media port: UDP, and the same number for ICE over TCP.
+/// Section `[media]`: the UDP port for media, also used for ICE over TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Media {
-    /// The port; 0 takes a free one.
+    /// Port; 0 selects a free one.
     pub port: u16,
-    /// The address it listens at.
+    /// Listen address.
     pub bind: IpAddr,
-    /// The addresses told to peers instead of the machine's own (NAT 1:1).
+    /// Addresses announced as ICE candidates instead of the machine's own (1:1 NAT).
     pub public_ips: Vec<IpAddr>,
-    /// A STUN server that is asked for such addresses at start, and every minute, as HOST:PORT.
+    /// STUN server (HOST:PORT) that is asked for the public address at start and every minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stun_server: Option<String>,
-    /// Serve ICE over TCP on the same number.
+    /// Also accept ICE over TCP (RFC 6544) on the same port number.
     pub tcp: bool,
 }
 
-/// Who may do what.
+/// Section `[auth]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
-    /// The HS256 key; after [`load`] also the one read from `key_file`.
+    /// HS256 key of tokens; after [`load`] also a key read from `key_file`.
     #[serde(skip_serializing)]
     pub key: Option<Secret>,
-    /// A file that holds the key.
+    /// File that contains the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// Serve other addresses than loopback without a key.
+    /// Serve non-loopback addresses without a key.
     pub insecure: bool,
 }
 
-/// What is kept on disk.
+/// Section `[data]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Where recordings go.
+    /// The data folder; recordings are in its subfolder `recordings`.
     pub dir: PathBuf,
 }
 
-/// Recordings.
+/// Section `[recordings]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recordings {
-    /// A recording stops when less is free on its disk, in megabytes.
+    /// Recordings stop when less disk space is free, in megabytes.
     pub floor_mb: u32,
 }
 
-/// Rooms.
+/// Section `[rooms]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rooms {
-    /// Make a room when its first participant joins.
+    /// Create a room when its first participant joins.
     pub auto_create: bool,
-    /// Let players in by WHEP while nobody sends.
+    /// Accept WHEP viewers while no participant sends.
     pub watch_empty: bool,
-    /// Let two who are alone in a room send to each other directly, where both can.
+    /// Let the only two participants of a room exchange media directly if both support it.
     pub direct_for_two: bool,
-    /// The most people in one room who send.
+    /// Most participants and publishers of a room.
     pub max_participants: u32,
-    /// The most in one room who only watch.
+    /// Most viewers of a room.
     pub max_viewers: u32,
-    /// The most recordings and broadcasts of one room that run at a time.
+    /// Most concurrent recordings and broadcasts of a room.
     pub max_outputs: u32,
-    /// The most inputs of one room at a time.
+    /// Most concurrent inputs of a room.
     pub max_inputs: u32,
-    /// The most rooms at a time.
+    /// Most concurrent rooms.
     pub max_rooms: u32,
-    /// How long an empty room and its mixer stay, in seconds.
+    /// Seconds for which an empty room and its mixer are kept.
     pub linger_seconds: u32,
 }
 
 impl Rooms {
-    /// How long an empty room stays.
+    /// The time for which an empty room is kept.
     pub fn linger(&self) -> Duration {
         Duration::from_secs(self.linger_seconds.into())
     }
 }
 
-/// The picture.
+/// Section `[video]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Video {
-    /// The picture everybody gets.
+    /// Size of the composed video at the tier `high`, in pixels; even.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub canvas: Size,
-    /// Frames a second.
+    /// Frame rate of the composed video, 1 to 60 frames per second.
     pub fps: u32,
-    /// The codecs to encode with.
+    /// Codecs that may be encoded, in order of preference.
     pub codecs: Vec<Codec>,
-    /// The H.264 encoder.
+    /// The H.264 encoder implementation.
     pub h264_encoder: H264Encoder,
-    /// The largest picture taken from a sender.
+    /// Largest frame size that is decoded from a source, in pixels.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub max_source: Size,
 }
 
-/// The quality ladder below and beside the canvas.
+/// Section `[tiers]`: the quality ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tiers {
-    /// Bitrate of the tier `high`, which has the canvas' size and rate, in kbit/s.
+    /// Bitrate of the tier `high` in kbit/s; its size and frame rate are those of the canvas.
     pub high_kbps: u32,
-    /// Size of the tier `medium`.
+    /// Frame size of the tier `medium`.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub medium_size: Size,
-    /// Frames a second of the tier `medium`.
+    /// Frame rate of the tier `medium`, in frames per second.
     pub medium_fps: u32,
-    /// Bitrate of the tier `medium`, in kbit/s.
+    /// Bitrate of the tier `medium` in kbit/s.
     pub medium_kbps: u32,
-    /// Size of the tier `low`.
+    /// Frame size of the tier `low`.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub low_size: Size,
-    /// Frames a second of the tier `low`.
+    /// Frame rate of the tier `low`, in frames per second.
     pub low_fps: u32,
-    /// Bitrate of the tier `low`, in kbit/s.
+    /// Bitrate of the tier `low` in kbit/s.
     pub low_kbps: u32,
-    /// Size of the tier `slides`, whose pictures are seldom but sharp.
+    /// Frame size of the tier `slides`, which has a low frame rate and high sharpness.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub slides_size: Size,
-    /// Frames a second of the tier `slides`.
+    /// Frame rate of the tier `slides`, in frames per second.
     pub slides_fps: u32,
-    /// Bitrate of the tier `slides`, in kbit/s.
+    /// Bitrate of the tier `slides` in kbit/s.
     pub slides_kbps: u32,
-    /// Bitrate of the sound that goes with `high` and `medium`, in kbit/s.
+    /// Audio bitrate of the tiers `high` and `medium` in kbit/s.
     pub sound_kbps: u32,
-    /// Bitrate of the sound that goes with the tiers below, in kbit/s.
+    /// Audio bitrate of the lower tiers in kbit/s.
     pub thin_sound_kbps: u32,
-    /// How much of that sound is in one packet, in milliseconds.
+    /// Audio packet duration of the lower tiers in milliseconds: 20, 40 or 60.
     pub thin_sound_ms: u32,
 }
 
-/// Which H.264 encoder is used.
+/// H.264 encoder implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum H264Encoder {
-    /// x264: cheaper at the same quality.
+    /// x264: less CPU at the same quality.
     #[default]
     X264,
-    /// Cisco's openh264.
+    /// Cisco OpenH264.
     OpenH264,
 }
 
-/// Where broadcasts may go.
+/// Section `[outputs]`: addresses to which broadcasts may connect.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Outputs {
-    /// Also private networks and this machine.
+    /// Also allow private networks and this machine.
     pub allow_private: bool,
-    /// Also these networks, whatever they are.
+    /// Also allow these networks, of any kind.
     pub allow: Vec<Network>,
 }
 
 impl Outputs {
-    /// What says whether a broadcast may go to an address.
+    /// The destination guard of broadcasts.
     pub fn guard(&self) -> Guard {
         Guard { allow_private: self.allow_private, allow: self.allow.clone() }
     }
 }
 
-/// Where inputs may be fetched from, and what may be pushed.
+/// Section `[inputs]`: addresses to which inputs may connect, and the RTMP listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Inputs {
-    /// Also private networks and this machine.
+    /// Also allow private networks and this machine.
     pub allow_private: bool,
-    /// Also these networks, whatever they are.
+    /// Also allow these networks, of any kind.
     pub allow: Vec<Network>,
-    /// The port that encoders push to by RTMP; 0 for none.
+    /// Port to which encoders publish by RTMP; 0 disables it.
     pub rtmp_port: u16,
-    /// The address it listens at.
+    /// Listen address of the RTMP port.
     pub rtmp_bind: IpAddr,
-    /// Where files are played from; `media` in the data folder where it is absent.
+    /// Folder of `file:` inputs; `media` in the data folder if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_dir: Option<PathBuf>,
 }
 
 impl Inputs {
-    /// What says whether an input may be fetched from an address.
+    /// The destination guard of inputs.
     pub fn guard(&self) -> Guard {
         Guard { allow_private: self.allow_private, allow: self.allow.clone() }
     }
 }
 
-/// What one caller may take.
+/// Section `[limits]`: sizes, rates and timeouts of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest SDP offer, in bytes.
+    /// Largest SDP offer in bytes.
     pub sdp_bytes: usize,
-    /// The largest trickle fragment or JSON document, in bytes.
+    /// Largest trickle ICE fragment or JSON document in bytes.
     pub patch_bytes: usize,
-    /// The largest WebSocket message, in bytes.
+    /// Largest WebSocket message in bytes.
     pub message_bytes: usize,
-    /// Joins a second from one address in the long run.
+    /// Sustained joins per second and address.
     pub joins_per_second: u32,
-    /// Joins at once from one address.
+    /// Burst of joins per address.
     pub joins_burst: u32,
-    /// Joins from one address that have not connected yet.
+    /// Most joins of one address that are not connected yet.
     pub pending_per_address: usize,
-    /// Joins from anywhere that have not connected yet.
+    /// Most joins of all addresses that are not connected yet.
     pub pending_total: usize,
-    /// After how many seconds such a join no longer counts.
+    /// Seconds after which an unconnected join no longer counts.
     pub pending_seconds: u32,
-    /// PATCH and DELETE of sessions a second from one address in the long run.
+    /// Sustained session requests (PATCH, DELETE) per second and address.
     pub session_requests_per_second: u32,
-    /// PATCH and DELETE of sessions at once from one address.
+    /// Burst of session requests per address.
     pub session_requests_burst: u32,
-    /// How long the head of a request may take, in seconds.
+    /// Timeout of a request's header in seconds.
     pub header_seconds: u32,
-    /// How long a whole request may take, in seconds.
+    /// Timeout of a complete request in seconds.
     pub request_seconds: u32,
-    /// The most HTTP connections at a time.
+    /// Most concurrent HTTP connections.
     pub connections: usize,
 }
 
@@ -393,12 +393,12 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Where inputs play files from.
+    /// The folder of `file:` inputs.
     pub fn media_dir(&self) -> PathBuf {
         self.inputs.media_dir.clone().unwrap_or_else(|| self.data.dir.join("media"))
     }
 
-    /// The quality ladder of the canvas: no tier has more pixels or frames than that.
+    /// The quality ladder; no tier exceeds size and frame rate of the canvas.
     pub fn ladder(&self) -> Ladder {
         let Video { canvas, fps: canvas_fps, .. } = self.video;
         let rung = |size: Size, fps: u32, bitrate_kbps| TierSpec {
@@ -433,14 +433,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sample_is_the_default() {
+    fn the_sample_equals_the_defaults() {
         let sample: Config = toml::from_str(SAMPLE).expect("the sample is valid");
         assert_eq!(sample, Config::default());
         assert!(sample.check().is_ok());
     }
 
     #[test]
-    fn the_sample_explains_every_key() {
+    fn the_sample_contains_every_key() {
         let table = toml::Table::try_from(Config::default()).expect("plain data");
         for (section, keys) in &table {
             let (_, rest) = SAMPLE.split_once(&format!("[{section}]\n")).expect("each section is in the sample");
@@ -470,13 +470,13 @@ mod tests {
         assert_eq!((ladder.medium.fps, ladder.low.fps), (10, 10));
         assert!(config.check().is_ok());
         config.tiers.low_kbps = 501;
-        assert!(config.check().is_err_and(|wrong| wrong.key == "tiers" && wrong.why.contains("low")));
+        assert!(config.check().is_err_and(|invalid| invalid.key == "tiers" && invalid.reason.contains("low")));
         config.tiers.thin_sound_ms = 50;
-        assert!(config.check().is_err_and(|wrong| wrong.key == "tiers.thin_sound_ms"));
+        assert!(config.check().is_err_and(|invalid| invalid.key == "tiers.thin_sound_ms"));
     }
 
     #[test]
-    fn debug_and_toml_never_show_the_key() {
+    fn debug_and_toml_output_contain_no_secrets() {
         let mut config = Config::default();
         config.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());
         config.upload.secret_access_key = Some("0123".to_owned().into());

@@ -1,47 +1,49 @@
-//! TLS of the HTTP server and of TURN.
+//! Section `[tls]`: TLS of the HTTP server and of TURN.
+//!
+//! Owns: its keys and their validation. Does not know: certificates.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Wrong;
+use super::{Invalid, invalid};
 
-/// TLS of the HTTP server and of TURN.
+/// Section `[tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
-    /// Where the certificate comes from.
+    /// Source of the certificate.
     pub mode: TlsMode,
-    /// The file of the certificate and its chain, PEM.
+    /// PEM file of the certificate chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert: Option<PathBuf>,
-    /// The file of its key, PEM.
+    /// PEM file of the private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
-    /// What others call this machine.
+    /// DNS names and addresses of the certificate.
     pub names: Vec<String>,
-    /// Where ACME is spoken.
+    /// Directory URL of the ACME server.
     pub acme_directory: String,
-    /// A file of the certificates, PEM, that the authority's own server is known by; the system's where it is absent.
+    /// PEM file of root certificates for the ACME server; the system's roots if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme_root: Option<PathBuf>,
-    /// Whom the authority writes to.
+    /// Contact address of the ACME account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme_email: Option<String>,
 }
 
-/// Where a certificate comes from.
+/// Source of the certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
-    /// There is no TLS.
+    /// TLS is disabled.
     #[default]
     Off,
-    /// From files.
+    /// `cert` and `key`.
     Files,
-    /// Made here.
+    /// A self-signed certificate, generated at start.
     SelfSigned,
-    /// From an authority that speaks ACME (RFC 8555).
+    /// An ACME server (RFC 8555).
     Acme,
 }
 
@@ -60,34 +62,33 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// The first value that makes no sense.
-    pub(super) fn check(&self) -> Result<(), Wrong> {
-        let wrong = |key, why: &str| Err(Wrong { key, why: why.to_owned() });
+    /// Validates the section; the error is the first invalid value.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
         match (self.mode, &self.cert, &self.key) {
             (TlsMode::Files, Some(_), Some(_)) => {}
-            (TlsMode::Files, None, _) => return wrong("tls.mode", "`files` needs tls.cert and tls.key too"),
-            (_, Some(_), None) => return wrong("tls.cert", "needs tls.key too: the file of its key"),
-            (_, None, Some(_)) => return wrong("tls.key", "needs tls.cert too: the file of its certificate"),
+            (TlsMode::Files, None, _) => return invalid("tls.mode", "`files` needs tls.cert and tls.key too"),
+            (_, Some(_), None) => return invalid("tls.cert", "needs tls.key too: the file of its private key"),
+            (_, None, Some(_)) => return invalid("tls.key", "needs tls.cert too: the file of its certificate"),
             (_, Some(_), Some(_)) => {
-                return wrong("tls.cert", "is for tls.mode = \"files\": set that, or leave it out");
+                return invalid("tls.cert", "is used with tls.mode = \"files\" only: set that, or remove tls.cert");
             }
             (_, None, None) => {}
         }
         if self.mode == TlsMode::Acme && self.names.is_empty() {
-            return wrong(
+            return invalid(
                 "tls.mode",
-                "`acme` needs tls.names: the names the certificate is for, [\"call.example.org\"]",
+                "`acme` needs tls.names: the names of the certificate, such as [\"call.example.org\"]",
             );
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-.:*".contains(c);
         if self.names.iter().any(|name| name.is_empty() || !name.chars().all(allowed)) {
-            return wrong("tls.names", "must be names or addresses without scheme and port: call.example.org");
+            return invalid("tls.names", "must be names or addresses without scheme and port: call.example.org");
         }
         if !self.acme_directory.starts_with("https://") {
-            return wrong("tls.acme_directory", "must be an https:// URL");
+            return invalid("tls.acme_directory", "must be an https:// URL");
         }
         if self.mode == TlsMode::Acme && self.names.iter().any(|name| name.contains('*')) {
-            return wrong("tls.names", "an authority gives no certificate for `*` by TLS-ALPN-01: name each host");
+            return invalid("tls.names", "TLS-ALPN-01 does not support wildcard certificates: list each host");
         }
         Ok(())
     }

@@ -1,41 +1,43 @@
-//! Where recordings are uploaded to.
+//! Section `[upload]`: the object store for recordings.
+//!
+//! Owns: its keys and their validation. Does not know: the store's protocol.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, Wrong};
+use super::{Invalid, Secret, invalid};
 
-/// Where recordings are uploaded to: a bucket of an S3-compatible store.
+/// Section `[upload]`: a bucket of an S3-compatible object store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upload {
-    /// The bucket; without one nothing is uploaded.
+    /// Bucket; without one nothing is uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
-    /// The store's URL; None is AWS.
+    /// URL of the store; None means AWS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// The store's region.
+    /// Region of the bucket.
     pub region: String,
-    /// What the objects' names begin with.
+    /// Prefix of object keys.
     pub prefix: String,
-    /// The access key; None looks for one as AWS tools do.
+    /// Access key id; None uses the environment as AWS tools do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<String>,
-    /// The access key's secret; after [`load`](super::load) also the one read from `secret_access_key_file`.
+    /// Secret access key; after [`load`](super::load) also a key read from `secret_access_key_file`.
     #[serde(skip_serializing)]
     pub secret_access_key: Option<Secret>,
-    /// A file that holds the secret.
+    /// File that contains the secret access key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_access_key_file: Option<PathBuf>,
-    /// Let the endpoint be without TLS.
+    /// Permit an endpoint without TLS.
     pub allow_http: bool,
-    /// Send a SHA-256 with each part.
+    /// Send a SHA-256 checksum with each part.
     pub checksum: bool,
-    /// Keep what was uploaded here too.
+    /// Keep local files after their upload.
     pub keep_local: bool,
-    /// How much is sent at a time, in MiB.
+    /// Size of a part in MiB, 5 to 512; a part is held in memory.
     pub part_mib: u32,
 }
 
@@ -58,36 +60,37 @@ impl Default for Upload {
 }
 
 impl Upload {
-    /// The first value that makes no sense.
-    pub(super) fn check(&self) -> Result<(), Wrong> {
-        let wrong = |key, why: &str| Err(Wrong { key, why: why.to_owned() });
+    /// Validates the section; the error is the first invalid value.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
         if self.bucket.as_ref().is_some_and(String::is_empty) {
-            return wrong("upload.bucket", "must name a bucket, or be left out");
+            return invalid("upload.bucket", "must name a bucket or be absent");
         }
         match self.endpoint.as_deref().map(|endpoint| endpoint.split_once("://")) {
             Some(Some(("http", _))) if !self.allow_http => {
-                return wrong(
+                return invalid(
                     "upload.endpoint",
-                    "must be https://, or upload.allow_http = true lets everybody on the way read along",
+                    "must be https://; upload.allow_http = true permits http://, which is not encrypted",
                 );
             }
             Some(Some(("http" | "https", host))) if !host.is_empty() && !host.contains('@') => {}
             None => {}
             Some(_) => {
-                return wrong("upload.endpoint", "must be a URL without user or password: https://s3.example.org");
+                return invalid("upload.endpoint", "must be a URL without user or password: https://s3.example.org");
             }
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "/-_.=".contains(c);
         if self.prefix.starts_with('/') || self.prefix.contains("//") || !self.prefix.chars().all(allowed) {
-            return wrong("upload.prefix", "takes letters, digits and -_.=/, and does not begin with /: calls/");
+            return invalid("upload.prefix", "must consist of letters, digits and -_.=/ and not begin with /: calls/");
         }
         match (&self.access_key_id, &self.secret_access_key) {
-            (Some(_), None) => return wrong("upload.access_key_id", "needs upload.secret_access_key or its file too"),
-            (None, Some(_)) => return wrong("upload.secret_access_key", "needs upload.access_key_id too"),
+            (Some(_), None) => {
+                return invalid("upload.access_key_id", "needs upload.secret_access_key or its file too");
+            }
+            (None, Some(_)) => return invalid("upload.secret_access_key", "needs upload.access_key_id too"),
             _ => {}
         }
         if !(5..=512).contains(&self.part_mib) {
-            return wrong("upload.part_mib", "must be 5 to 512: what S3 takes as a part");
+            return invalid("upload.part_mib", "must be 5 to 512, the limits of S3");
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! The folder of recordings: what stands in it, and how its files are opened, told about and removed.
+//! The folder of recordings: scan, open, edit sidecars, delete.
 //!
-//! Owns: every call on the disk for recordings; all of them block. Symbolic links are refused, and so is whatever is not a
-//! plain file. A JSON is replaced as a whole, so that no reader sees half of one. Does not know: who asks, and why.
+//! Owns: all file operations on recordings; every call blocks. Symbolic links and other files that are not regular
+//! files are refused. A sidecar is replaced atomically, so that readers never see a partial one. Does not know: repair,
+//! upload, HTTP.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,72 +20,69 @@ use super::sidecar::{Document, Sidecar};
 use crate::container::Chapter;
 use crate::link;
 
-/// The largest JSON that is read: chat of days is a few MiB.
+/// Largest sidecar that is read, in bytes: chat of several days is a few MiB.
 const SIDECAR_MAX: u64 = 32 * 1024 * 1024;
 
-/// The folder.
+/// The folder of recordings.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Held while a JSON is read, changed and written.
+    /// Held during a read-modify-write of a sidecar.
     editing: Mutex<()>,
 }
 
-/// One recording's file, or what is told of one that was uploaded and is no longer here.
+/// A recording: a file with its sidecar, or the sidecar of a file that was uploaded and removed.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
-    /// Its name.
     pub(super) name: FileName,
-    /// Size and time of the last change; None when the file is no longer here.
-    pub(super) here: Option<Here>,
-    /// What its JSON says, or why there is nothing to read.
-    pub(super) told: Result<Sidecar, String>,
+    /// The file; None after it was uploaded and removed.
+    pub(super) local: Option<LocalFile>,
+    /// The sidecar, or why it cannot be read.
+    pub(super) sidecar: Result<Sidecar, String>,
 }
 
-/// A file that is here.
+/// Metadata of a file on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Here {
-    /// Its size.
+pub struct LocalFile {
+    /// Size in bytes.
     pub bytes: u64,
-    /// When it was changed last.
+    /// Time of the last modification.
     pub modified: SystemTime,
 }
 
 impl Folder {
-    /// The folder at `path`, which need not exist.
+    /// A folder at `path`, which need not exist.
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, editing: Mutex::new(()) }
     }
 
-    /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where a file of it is.
     pub(super) fn path_of(&self, name: &FileName) -> PathBuf {
         self.path.join(name.as_str())
     }
 
-    /// Every recording; a folder that does not exist has none.
+    /// All recordings; empty when the folder does not exist.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// The folder cannot be read.
     pub(super) fn scan(&self) -> io::Result<Vec<Entry>> {
         let names = self.names()?;
         let (sidecars, media): (BTreeSet<_>, BTreeSet<_>) =
             names.into_iter().partition(|name| name.content() == Content::Sidecar);
         let accompanied: BTreeSet<FileName> = media.iter().map(FileName::sidecar).collect();
-        // One that was removed meanwhile is no error.
-        let here = media.iter().filter_map(|name| self.entry(name).ok());
-        let gone = sidecars.difference(&accompanied).filter_map(|sidecar| self.moved(sidecar));
-        Ok(here.chain(gone).collect())
+        // A file may have been deleted since the listing.
+        let local = media.iter().filter_map(|name| self.entry(name).ok());
+        let gone = sidecars.difference(&accompanied).filter_map(|sidecar| self.uploaded_entry(sidecar));
+        Ok(local.chain(gone).collect())
     }
 
-    /// The names of recordings and of the JSON beside them.
+    /// The names of all recordings and sidecars.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// The folder cannot be read.
     pub(super) fn names(&self) -> io::Result<BTreeSet<FileName>> {
         let listing = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
@@ -92,7 +90,7 @@ impl Folder {
         };
         let mut names = BTreeSet::new();
         for entry in listing {
-            // What has no proper name is none of ours.
+            // Files with other names do not belong to the library.
             names.extend(entry?.file_name().to_str().and_then(|text| text.parse::<FileName>().ok()));
         }
         Ok(names)
@@ -101,46 +99,46 @@ impl Folder {
     /// One recording.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], also for what is no plain file; or what the disk says.
+    /// [`ErrorKind::NotFound`], also if it is not a regular file, and other I/O errors.
     pub(super) fn entry(&self, name: &FileName) -> io::Result<Entry> {
         match self.open(name) {
-            Ok((_, here)) => Ok(Entry { name: name.clone(), here: Some(here), told: self.told(name) }),
+            Ok((_, local)) => Ok(Entry { name: name.clone(), local: Some(local), sidecar: self.sidecar(name) }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.moved(&name.sidecar()).filter(|moved| moved.name == *name).ok_or(error)
+                self.uploaded_entry(&name.sidecar()).filter(|entry| entry.name == *name).ok_or(error)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The recording that a JSON tells of, if it was uploaded and removed here.
-    fn moved(&self, sidecar: &FileName) -> Option<Entry> {
-        let told = self.told(sidecar).ok()?;
-        let name = told.upload.as_ref()?.location.rsplit('/').next()?.parse::<FileName>().ok()?;
-        Some(Entry { name, here: None, told: Ok(told) })
+    /// The recording of a sidecar, if its file was uploaded and removed.
+    fn uploaded_entry(&self, sidecar: &FileName) -> Option<Entry> {
+        let sidecar = self.sidecar(sidecar).ok()?;
+        let name = sidecar.upload.as_ref()?.location.rsplit('/').next()?.parse::<FileName>().ok()?;
+        Some(Entry { name, local: None, sidecar: Ok(sidecar) })
     }
 
-    /// What the JSON of a recording says, or why there is nothing to read.
-    pub(super) fn told(&self, name: &FileName) -> Result<Sidecar, String> {
+    /// The sidecar of a recording, or why it cannot be read.
+    pub(super) fn sidecar(&self, name: &FileName) -> Result<Sidecar, String> {
         let sidecar = name.sidecar();
         let bytes = self.read(&sidecar).map_err(|error| format!("{sidecar} cannot be read: {error}"))?;
-        serde_json::from_slice(&bytes).map_err(|error| format!("{sidecar} does not tell what it must: {error}"))
+        serde_json::from_slice(&bytes).map_err(|error| format!("{sidecar} is malformed: {error}"))
     }
 
-    /// The chapters that a recording is to have; none when nothing tells.
+    /// The chapters of a recording from its sidecar; empty without one.
     pub(super) fn chapters(&self, name: &FileName) -> Vec<Chapter> {
-        let told = self
+        let sidecar = self
             .read(&name.sidecar())
             .ok()
             .and_then(|bytes| serde_json::from_slice::<link::sidecar::Sidecar>(&bytes).ok());
-        told.map(|told| told.chapters()).unwrap_or_default()
+        sidecar.map(|sidecar| sidecar.chapters()).unwrap_or_default()
     }
 
     fn read(&self, name: &FileName) -> io::Result<Vec<u8>> {
-        let (file, here) = self.open(name)?;
-        if here.bytes > SIDECAR_MAX {
+        let (file, local) = self.open(name)?;
+        if local.bytes > SIDECAR_MAX {
             return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {SIDECAR_MAX} bytes")));
         }
-        let mut bytes = Vec::with_capacity(here.bytes as usize);
+        let mut bytes = Vec::with_capacity(local.bytes as usize);
         file.take(SIDECAR_MAX).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
@@ -148,25 +146,25 @@ impl Folder {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], also for what is no plain file; or what the disk says.
-    pub(super) fn open(&self, name: &FileName) -> io::Result<(File, Here)> {
+    /// [`ErrorKind::NotFound`], also if it is not a regular file, and other I/O errors.
+    pub(super) fn open(&self, name: &FileName) -> io::Result<(File, LocalFile)> {
         self.open_with(name, OpenOptions::new().read(true))
     }
 
-    /// Opens a file for finishing it, if nobody else holds its lock.
+    /// Opens a file for repair and locks it.
     ///
     /// # Errors
-    /// [`ErrorKind::WouldBlock`] when somebody does; those of [`Folder::open`].
+    /// [`ErrorKind::WouldBlock`] when it is locked by another process, and the errors of [`Folder::open`].
     pub(super) fn open_locked(&self, name: &FileName) -> io::Result<File> {
         let (file, _) = self.open_with(name, OpenOptions::new().read(true).write(true))?;
         file.try_lock()?;
         Ok(file)
     }
 
-    fn open_with(&self, name: &FileName, options: &mut OpenOptions) -> io::Result<(File, Here)> {
-        // A pipe must not make us wait for its other end.
+    fn open_with(&self, name: &FileName, options: &mut OpenOptions) -> io::Result<(File, LocalFile)> {
+        // NONBLOCK: opening a named pipe must not wait for its other end.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-        let no_file = || io::Error::new(ErrorKind::NotFound, "it is no plain file");
+        let no_file = || io::Error::new(ErrorKind::NotFound, "not a regular file");
         let opened = options.custom_flags(flags.cast_signed()).open(self.path_of(name));
         let file = opened.map_err(|error| match (error.kind(), error.raw_os_error()) {
             (ErrorKind::IsADirectory, _) => no_file(),
@@ -177,13 +175,13 @@ impl Folder {
         if !metadata.is_file() {
             return Err(no_file());
         }
-        Ok((file, Here { bytes: metadata.len(), modified: metadata.modified()? }))
+        Ok((file, LocalFile { bytes: metadata.len(), modified: metadata.modified()? }))
     }
 
-    /// Changes what is told of a recording.
+    /// Edits the sidecar of a recording.
     ///
     /// # Errors
-    /// When the JSON cannot be read or written; the old one then stays.
+    /// The sidecar cannot be read or written; it is unchanged then.
     pub(super) fn edit(&self, name: &FileName, change: impl FnOnce(&mut Document)) -> io::Result<()> {
         let _one_at_a_time = self.editing.lock();
         let sidecar = name.sidecar();
@@ -193,32 +191,32 @@ impl Folder {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(new, self.path_of(&sidecar))?;
-        // The rename is lasting only with its folder.
+        // A rename is durable only after its folder is synced.
         File::open(&self.path)?.sync_all()
     }
 
-    /// What a change would make of what is told of a recording.
+    /// The text of the sidecar after an edit, which is not written.
     ///
     /// # Errors
-    /// When the JSON cannot be read.
+    /// The sidecar cannot be read.
     pub(super) fn preview(&self, name: &FileName, change: impl FnOnce(&mut Document)) -> io::Result<String> {
         let mut document = Document::parse(&self.read(&name.sidecar())?)?;
         change(&mut document);
         Ok(document.to_text())
     }
 
-    /// Removes the file, and keeps what is told of it.
+    /// Deletes the file and keeps its sidecar.
     ///
     /// # Errors
-    /// What the disk says; that it is gone already is no error.
+    /// I/O errors, except that the file does not exist.
     pub(super) fn remove_media(&self, name: &FileName) -> io::Result<()> {
         remove(&self.path_of(name))
     }
 
-    /// Removes a recording with its JSON.
+    /// Deletes a recording and its sidecar.
     ///
     /// # Errors
-    /// What the disk says; that one of both is gone already is no error.
+    /// I/O errors, except that a file does not exist.
     pub(super) fn remove(&self, name: &FileName) -> io::Result<()> {
         self.remove_media(name)?;
         let _no_edit = self.editing.lock();
@@ -240,7 +238,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::recordings::sidecar::{Uploaded, Written};
+    use crate::recordings::sidecar::{SidecarState, Uploaded};
 
     fn folder(files: &[(&str, &str)]) -> (TempDir, Folder) {
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -258,7 +256,7 @@ mod tests {
     const FINISHED: &str = r#"{"room":"r","recording":"o1","state":"finished","chat":["hi"]}"#;
 
     #[test]
-    fn only_recordings_are_found() {
+    fn a_scan_finds_only_recordings() {
         let (dir, folder) = folder(&[
             ("a.mp4", "12345"),
             ("a.json", FINISHED),
@@ -273,35 +271,35 @@ mod tests {
         let found = folder.scan().expect("readable");
         let names: Vec<_> = found.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["a.mp4", "b.webm"]);
-        assert_eq!(found[0].here.expect("here").bytes, 5);
-        assert_eq!(found[0].told.as_ref().expect("readable").state, Written::Finished);
-        assert!(found[1].told.as_ref().is_err_and(|why| why.contains("b.json")), "its JSON is a link: {found:?}");
+        assert_eq!(found[0].local.expect("here").bytes, 5);
+        assert_eq!(found[0].sidecar.as_ref().expect("readable").state, SidecarState::Finished);
+        assert!(found[1].sidecar.as_ref().is_err_and(|why| why.contains("b.json")), "its JSON is a link: {found:?}");
         assert_eq!(folder.entry(&name("e.mp4")).expect_err("a link").kind(), ErrorKind::NotFound);
         assert_eq!(folder.entry(&name("d.mp4")).expect_err("a folder").kind(), ErrorKind::NotFound);
         assert!(Folder::new(dir.path().join("nowhere")).scan().expect("empty").is_empty());
     }
 
     #[test]
-    fn a_recording_that_was_moved_away_is_still_told_of() {
+    fn an_uploaded_and_removed_recording_is_still_listed() {
         let (dir, folder) = folder(&[("a.mp4", "12345"), ("a.json", FINISHED)]);
         let to = Uploaded { location: "s3://bucket/calls/a.mp4".into(), etag: None, sha256: "0".into(), bytes: 5 };
-        folder.edit(&name("a.mp4"), |document| document.uploaded(&to)).expect("writable");
+        folder.edit(&name("a.mp4"), |document| document.mark_uploaded(&to)).expect("writable");
         assert!(fs::read_to_string(dir.path().join("a.json")).expect("there").contains("\"hi\""));
         folder.remove_media(&name("a.mp4")).expect("writable");
-        let entry = folder.entry(&name("a.mp4")).expect("told of");
-        assert_eq!((entry.here, entry.told.expect("readable").upload), (None, Some(to)));
+        let entry = folder.entry(&name("a.mp4")).expect("the sidecar is there");
+        assert_eq!((entry.local, entry.sidecar.expect("readable").upload), (None, Some(to)));
         assert_eq!(folder.scan().expect("readable").len(), 1);
         assert!(folder.entry(&name("a.webm")).is_err(), "that is another file");
         folder.remove(&name("a.mp4")).expect("writable");
         assert!(folder.scan().expect("readable").is_empty());
-        assert!(folder.edit(&name("a.mp4"), |_| {}).is_err(), "what is gone is not made anew");
+        assert!(folder.edit(&name("a.mp4"), |_| {}).is_err(), "a deleted sidecar is not created again");
     }
 
     #[test]
-    fn a_file_somebody_writes_is_not_to_be_had() {
+    fn a_locked_file_cannot_be_opened_for_repair() {
         let (dir, folder) = folder(&[("a.mp4", "12345")]);
         let writer = File::options().write(true).open(dir.path().join("a.mp4")).expect("there");
-        writer.lock().expect("nobody else has it");
+        writer.lock().expect("it is not locked");
         assert_eq!(folder.open_locked(&name("a.mp4")).expect_err("locked").kind(), ErrorKind::WouldBlock);
         assert!(folder.open(&name("a.mp4")).is_ok(), "reading is free");
         drop(writer);

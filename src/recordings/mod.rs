@@ -1,14 +1,16 @@
-//! The recordings on disk: listed, opened, removed, and finished when whoever wrote them was killed.
+//! The library of recordings on disk: list, download, delete, repair after a crash, upload.
 //!
-//! Owns: [`Library`], the folder `recordings` of the data folder, and what is known of each file beyond its JSON: why it cannot
-//! be mended, how far its upload is. Does not know: how a recording is made, HTTP, who may see what.
-//! In: the files that output processes write, each with a JSON beside it, and [`Library::finished`]; out: [`RecordingFile`]
-//! documents, on demand and, when one changes, by [`Library::changes`].
-//! A writer holds its file's lock (`flock`): what says "recording" and is not locked is nobody's any more.
+//! Owns: [`Library`], the folder `recordings` of the data folder, and the state of each file that its sidecar (a JSON
+//! file beside it) does not contain: repair errors and upload progress. Does not know: how a recording is made, HTTP,
+//! permissions. In: files and sidecars written by output processes, and [`Library::finished`]. Out: [`RecordingFile`]
+//! documents, on request, and through [`Library::changes`] when one changes.
+//!
+//! A writer holds its file's lock (`flock`). A file in state `recording` without a lock was left by a writer that was
+//! killed.
 
 mod folder;
-mod mend;
 mod name;
+mod repair;
 mod sidecar;
 #[cfg(test)]
 mod tests;
@@ -32,129 +34,133 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::folder::Here;
+pub use self::folder::LocalFile;
 use self::folder::{Entry, Folder};
-pub use self::mend::Finish;
-pub use self::name::{Content, FileName, NotAName};
-use self::sidecar::Written;
-pub use self::upload::{NoStore, UploadState, Uploads};
+pub use self::name::{Content, FileName, FileNameError};
+pub use self::repair::Finish;
+use self::sidecar::SidecarState;
+pub use self::upload::{UploadConfigError, UploadState, Uploads};
 use crate::id::{OutputId, RoomName};
 
-/// Changes that a reader may lag behind.
-const CHANGES: usize = 64;
-/// How long an upload may take to say goodbye to its store.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Capacity of the channel of changes; a receiver that lags further misses the oldest.
+const CHANGES_CAPACITY: usize = 64;
+/// Time that running repairs and uploads have to stop on shutdown.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What has become of a recording's file.
+/// State of a recording's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileState {
     /// It is being written.
     Recording,
-    /// It ended as it should.
+    /// It ended regularly.
     Finished,
-    /// It ended early, and what is there is whole.
+    /// It ended early because of an error; the file is complete up to then.
     Failed,
-    /// Whoever wrote it was killed, and the server finished it.
+    /// Its writer was killed, and the server repaired the file.
     Mended,
-    /// It was left unfinished, and the server cannot finish it; or nothing is told of it.
+    /// It is incomplete and cannot be repaired, or its sidecar is missing or unreadable.
     Broken,
 }
 
-impl From<Written> for FileState {
-    fn from(written: Written) -> Self {
+impl From<SidecarState> for FileState {
+    fn from(written: SidecarState) -> Self {
         match written {
-            Written::Recording => Self::Recording,
-            Written::Finished => Self::Finished,
-            Written::Failed => Self::Failed,
-            Written::Mended => Self::Mended,
+            SidecarState::Recording => Self::Recording,
+            SidecarState::Finished => Self::Finished,
+            SidecarState::Failed => Self::Failed,
+            SidecarState::Mended => Self::Mended,
         }
     }
 }
 
-/// A recording's file as a document.
+/// API document of a recording's file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RecordingFile {
-    /// Its name.
+    /// Name in the folder of recordings.
     pub file: FileName,
-    /// The room; None when nothing is told of it.
+    /// The recorded room; None without a sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
     /// The recording's id in that room.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recording: Option<OutputId>,
-    /// What has become of it.
+    /// State of the file.
     pub state: FileState,
-    /// Why it failed or is broken.
+    /// Reason for the states failed and broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When it began, RFC 3339.
+    /// Start, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
-    /// When it ended, RFC 3339.
+    /// End, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-    /// Its length in seconds.
+    /// Duration in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration: Option<f64>,
-    /// Its size; while it is being written, so far.
+    /// Size in bytes; the current size while it is being written.
     pub bytes: u64,
-    /// Where to download it; None when it was moved to the store.
+    /// Download URL; None when the local file was removed after its upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// How far it is on its way to the store; None when it does not go there.
+    /// Upload state; None when it is not uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadState>,
 }
 
-/// Why a recording is not to be had.
+/// Why a request for a recording failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// There is none.
+    /// There is no recording of this name.
     #[error("there is no recording `{0}`: GET /v1/recordings lists them")]
     NotFound(FileName),
-    /// It is elsewhere.
-    #[error("the recording `{0}` was uploaded to {1}, and is no longer here")]
+    /// The file was uploaded and removed locally.
+    #[error("the recording `{0}` was uploaded to {1} and removed from this server")]
     Moved(FileName, String),
-    /// It is still being written.
-    #[error("the recording `{0}` is still being made: stop it first")]
+    /// The recording is still running.
+    #[error("the recording `{0}` is still running: stop it first")]
     Running(FileName),
-    /// The disk says no.
+    /// A file operation failed.
     #[error("the recordings cannot be read or changed: {0}")]
     Disk(#[from] io::Error),
 }
 
-/// What happened to recordings after they were made.
+/// Counters of repairs and uploads.
 #[derive(Debug, Default, Clone)]
 pub struct LibraryCounters {
-    /// Files finished in place of a writer that was killed.
+    /// Files repaired after their writer was killed.
     pub mended: Counter,
-    /// Files that could not be finished.
+    /// Files that could not be repaired.
     pub broken: Counter,
-    /// Files that are in the store, and verified.
+    /// Files uploaded and verified.
     pub uploaded: Counter,
-    /// Their bytes.
+    /// Bytes of the uploaded files.
     pub uploaded_bytes: Counter,
-    /// Uploads that failed, to be tried again.
+    /// Failed upload attempts, which are retried.
     pub upload_failures: Counter,
 }
 
 impl LibraryCounters {
-    /// Puts them into a registry.
+    /// Registers the counters.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("recordings_mended", "Recordings finished after a crash", self.mended.clone());
+        registry.register("recordings_mended", "Recordings repaired after a crash", self.mended.clone());
         registry.register(
             "recordings_broken",
-            "Recordings that could not be finished after a crash",
+            "Recordings that could not be repaired after a crash",
             self.broken.clone(),
         );
         registry.register("recordings_uploaded", "Recordings uploaded", self.uploaded.clone());
         registry.register("recordings_uploaded_bytes", "Bytes of recordings uploaded", self.uploaded_bytes.clone());
-        registry.register("recordings_upload_failures", "Uploads that failed", self.upload_failures.clone());
+        registry.register(
+            "recordings_upload_failures",
+            "Failed upload attempts of recordings",
+            self.upload_failures.clone(),
+        );
     }
 }
 
-/// The recordings of this server; clones are the same.
+/// Handle of the recordings of this server; clones share it.
 #[derive(Clone)]
 pub struct Library {
     inner: Arc<Inner>,
@@ -163,48 +169,48 @@ pub struct Library {
 struct Inner {
     folder: Folder,
     finish: Finish,
-    /// Why a file cannot be mended: found out anew by the next server.
+    /// Files that cannot be repaired, and why. Not stored: the next start tries again.
     broken: Mutex<BTreeMap<FileName, String>>,
     uploads: Option<Uploads>,
     changed: broadcast::Sender<RecordingFile>,
     closing: CancellationToken,
     tasks: TaskTracker,
     counters: LibraryCounters,
-    /// Held as long as this server runs; None when another server has this folder.
+    /// Lock of the data folder, held while this server runs; None when another server holds it.
     _lock: Option<File>,
 }
 
-/// A file that can be read from.
+/// A file opened for download.
 #[derive(Debug)]
 pub struct Opened {
-    /// The file.
+    /// The open file.
     pub file: File,
-    /// Its size and age when it was opened.
-    pub here: Here,
-    /// Whether it grows.
+    /// Size and modification time when it was opened.
+    pub local: LocalFile,
+    /// Whether the recording is still running, so that the file grows.
     pub running: bool,
 }
 
 impl Library {
-    /// The recordings below `data_dir`; `finish` mends a file. What was left unfinished is mended, and what is not yet uploaded
-    /// is uploaded, from now on and in the background.
+    /// Opens the recordings below `data_dir`. Starts background tasks that repair incomplete files with `finish`, and
+    /// upload files that are not uploaded yet.
     ///
-    /// A folder that cannot be used is no reason not to serve calls: it is logged. Of two servers with one folder, only the
-    /// first mends and uploads.
+    /// An unusable folder is logged and does not prevent the start. Of two servers with the same folder, only the first
+    /// repairs and uploads.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn open(data_dir: &Path, finish: Finish, uploads: Option<Uploads>) -> Self {
         let folder = Folder::new(data_dir.join("recordings"));
         let lock = lock(data_dir, &folder).map_err(|error| tracing::warn!("{error}")).ok();
-        // Now, before there are new ones, whose outputs may not hold their locks yet.
+        // Listed before new recordings start, whose outputs may not hold their locks yet.
         let found = folder.names().unwrap_or_default();
         let inner = Arc::new(Inner {
             folder,
             finish,
             broken: Mutex::default(),
             uploads: uploads.filter(|_| lock.is_some()),
-            changed: broadcast::Sender::new(CHANGES),
+            changed: broadcast::Sender::new(CHANGES_CAPACITY),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             counters: LibraryCounters::default(),
@@ -212,65 +218,68 @@ impl Library {
         });
         let library = Self { inner };
         if library.inner._lock.is_some() {
-            library.inner.tasks.spawn(library.clone().take_stock(found));
+            library.inner.tasks.spawn(library.clone().recover(found));
             library.inner.tasks.spawn(library.clone().upload_all());
         }
         library.inner.tasks.close();
         library
     }
 
-    /// Ends what goes on in the background, within a bound; the next server goes on with it.
+    /// Stops the background tasks, waiting at most 2 s. The next start resumes them.
     pub async fn close(&self) {
         self.inner.closing.cancel();
-        if tokio::time::timeout(GOODBYE, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("recordings were still being mended or uploaded; the next start goes on with it");
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("repair or upload of recordings interrupted by shutdown; the next start resumes it");
         }
     }
 
-    /// Counted here, read by the metrics.
+    /// Counters for the metrics.
     pub fn counters(&self) -> &LibraryCounters {
         &self.inner.counters
     }
 
-    /// Where output processes write.
+    /// The folder into which output processes write.
     pub fn folder(&self) -> &Path {
         self.inner.folder.path()
     }
 
-    /// Every recording that was finished, mended, found broken, or got further on its way to the store, from now on.
+    /// Receives the document of each recording whose file or upload state changes from now on.
     pub fn changes(&self) -> broadcast::Receiver<RecordingFile> {
         self.inner.changed.subscribe()
     }
 
-    /// All recordings, or those of one room; the newest first.
+    /// All recordings, or those of one room, newest first.
     ///
     /// # Errors
-    /// [`LibraryError::Disk`].
+    /// [`LibraryError::Disk`] when the folder cannot be read.
     pub async fn list(&self, room: Option<RoomName>) -> Result<Vec<RecordingFile>, LibraryError> {
         self.blocking(move |inner| {
             let mut entries = inner.folder.scan()?;
-            entries.retain(|entry| room.is_none() || entry.told.as_ref().ok().map(|told| &told.room) == room.as_ref());
-            let mut dated: Vec<_> = entries.into_iter().map(|entry| (begun(&entry), inner.document(entry))).collect();
+            entries.retain(|entry| {
+                room.is_none() || entry.sidecar.as_ref().ok().map(|sidecar| &sidecar.room) == room.as_ref()
+            });
+            let mut dated: Vec<_> =
+                entries.into_iter().map(|entry| (start_time(&entry), inner.document(entry))).collect();
             dated.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.file.cmp(&y.file)));
             Ok(dated.into_iter().map(|(_, document)| document).collect())
         })
         .await
     }
 
-    /// Which room a recording, or the JSON beside one, is of; None when nothing tells.
+    /// The room of a recording or sidecar; None when the sidecar is missing or unreadable.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Disk`].
     pub async fn room_of(&self, name: &FileName) -> Result<Option<RoomName>, LibraryError> {
         let name = name.clone();
         self.blocking(move |inner| {
-            let told = if name.content() == Content::Sidecar {
-                inner.folder.open(&name).map(|_| inner.folder.told(&name))
+            let sidecar = if name.content() == Content::Sidecar {
+                inner.folder.open(&name).map(|_| inner.folder.sidecar(&name))
             } else {
-                inner.folder.entry(&name).map(|entry| entry.told)
+                inner.folder.entry(&name).map(|entry| entry.sidecar)
             };
-            match told {
-                Ok(told) => Ok(told.ok().map(|told| told.room)),
+            match sidecar {
+                Ok(sidecar) => Ok(sidecar.ok().map(|sidecar| sidecar.room)),
                 Err(error) if error.kind() == ErrorKind::NotFound => Err(LibraryError::NotFound(name)),
                 Err(error) => Err(error.into()),
             }
@@ -278,7 +287,7 @@ impl Library {
         .await
     }
 
-    /// One recording.
+    /// The document of one recording.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Disk`].
@@ -287,16 +296,16 @@ impl Library {
         self.blocking(move |inner| inner.find(&name)).await
     }
 
-    /// Opens a recording, or the JSON beside one.
+    /// Opens a recording or sidecar for download.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`], [`LibraryError::Moved`] or [`LibraryError::Disk`].
     pub async fn open_file(&self, name: &FileName) -> Result<Opened, LibraryError> {
         let name = name.clone();
         self.blocking(move |inner| match inner.folder.open(&name) {
-            Ok((file, here)) => Ok(Opened { file, here, running: inner.is_running(&name) }),
+            Ok((file, local)) => Ok(Opened { file, local, running: inner.is_running(&name) }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let moved = inner.folder.entry(&name).ok().and_then(|entry| entry.told.ok()?.upload);
+                let moved = inner.folder.entry(&name).ok().and_then(|entry| entry.sidecar.ok()?.upload);
                 Err(match moved {
                     Some(uploaded) => LibraryError::Moved(name, uploaded.location),
                     None => LibraryError::NotFound(name),
@@ -307,7 +316,7 @@ impl Library {
         .await
     }
 
-    /// Removes a recording that is not being made, and its JSON.
+    /// Deletes a recording and its sidecar.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`], [`LibraryError::Running`] or [`LibraryError::Disk`].
@@ -327,7 +336,8 @@ impl Library {
         .await
     }
 
-    /// Whoever wrote this file is done or dead: what it left is mended if it needs to be, and goes on its way, in the background.
+    /// Reports that the writer of this file has exited. In the background the file is repaired if necessary and
+    /// uploaded.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -337,8 +347,8 @@ impl Library {
     }
 
     async fn conclude(&self, name: &FileName) {
-        self.settle(name).await;
-        self.send_off(name).await;
+        self.repair(name).await;
+        self.enqueue_upload(name).await;
     }
 
     async fn blocking<T: Send + 'static>(
@@ -370,14 +380,14 @@ impl Inner {
         }
     }
 
-    /// Whether the file grows, or its JSON is written anew.
+    /// Whether the recording is still being written.
     fn is_running(&self, name: &FileName) -> bool {
-        let told = self.folder.told(name);
-        told.is_ok_and(|told| told.state == Written::Recording) && !self.broken.lock().contains_key(name)
+        let sidecar = self.folder.sidecar(name);
+        sidecar.is_ok_and(|sidecar| sidecar.state == SidecarState::Recording) && !self.broken.lock().contains_key(name)
     }
 
-    fn document(&self, Entry { name, here, told }: Entry) -> RecordingFile {
-        let url = here.map(|_| format!("/v1/recordings/{name}"));
+    fn document(&self, Entry { name, local, sidecar }: Entry) -> RecordingFile {
+        let url = local.map(|_| format!("/v1/recordings/{name}"));
         let broken = self.broken.lock().get(&name).cloned();
         let document = RecordingFile {
             file: name,
@@ -388,30 +398,30 @@ impl Inner {
             started: None,
             ended: None,
             duration: None,
-            bytes: here.map_or(0, |here| here.bytes),
+            bytes: local.map_or(0, |local| local.bytes),
             url,
             upload: None,
         };
-        let told = match told {
-            Ok(told) => told,
+        let sidecar = match sidecar {
+            Ok(sidecar) => sidecar,
             Err(why) => return RecordingFile { reason: Some(why), ..document },
         };
-        let bytes = here.map(|here| here.bytes).or_else(|| told.upload.as_ref().map(|upload| upload.bytes));
+        let bytes = local.map(|local| local.bytes).or_else(|| sidecar.upload.as_ref().map(|upload| upload.bytes));
         let waiting = || self.uploads.as_ref().and_then(|uploads| uploads.state(&document.file));
-        let upload = told.upload.map(UploadState::from).or_else(waiting);
-        let state = match told.state {
+        let upload = sidecar.upload.map(UploadState::from).or_else(waiting);
+        let state = match sidecar.state {
             _ if broken.is_some() => FileState::Broken,
-            Written::Finished if told.reason.is_some() => FileState::Failed,
+            SidecarState::Finished if sidecar.reason.is_some() => FileState::Failed,
             written => written.into(),
         };
         RecordingFile {
-            room: Some(told.room),
-            recording: Some(told.recording),
+            room: Some(sidecar.room),
+            recording: Some(sidecar.recording),
             state,
-            reason: broken.or(told.reason),
-            started: told.started,
-            ended: told.ended,
-            duration: told.duration,
+            reason: broken.or(sidecar.reason),
+            started: sidecar.started,
+            ended: sidecar.ended,
+            duration: sidecar.duration,
             bytes: bytes.unwrap_or(0),
             upload,
             ..document
@@ -419,21 +429,21 @@ impl Inner {
     }
 }
 
-/// When a recording began, as text that sorts by time; when nothing is told of that, when its file was changed last.
-fn begun(entry: &Entry) -> String {
-    let started = entry.told.as_ref().ok().and_then(|told| told.started.clone());
-    let changed = || entry.here.and_then(|here| OffsetDateTime::from(here.modified).format(&Rfc3339).ok());
+/// Start of a recording in RFC 3339, which sorts by time; without a sidecar the modification time of its file.
+fn start_time(entry: &Entry) -> String {
+    let started = entry.sidecar.as_ref().ok().and_then(|sidecar| sidecar.started.clone());
+    let changed = || entry.local.and_then(|local| OffsetDateTime::from(local.modified).format(&Rfc3339).ok());
     started.or_else(changed).unwrap_or_default()
 }
 
-/// Why the data folder is not this server's.
+/// Why the data folder cannot be locked.
 #[derive(Debug, thiserror::Error)]
 enum LockError {
-    #[error("{0} cannot be used for recordings ({1}): choose another folder by --data-dir, or change its owner")]
+    #[error("{0} cannot be used for recordings ({1}): choose another folder with --data-dir, or change its owner")]
     Unusable(String, io::Error),
     #[error(
-        "another server uses {0}: it mends and uploads the recordings there, this one does not; give each server a folder of its own \
-         by --data-dir"
+        "the data folder {0} is locked by another server, which repairs and uploads its recordings; give each server \
+         its own folder with --data-dir"
     )]
     Taken(String),
 }

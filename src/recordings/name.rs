@@ -1,6 +1,7 @@
-//! Names of recordings' files: what a caller may ask for by name.
+//! File names of recordings in requests.
 //!
-//! Owns: [`FileName`], a name that stays inside its folder, and what is in a file by its ending. Does not know: the folder.
+//! Owns: [`FileName`], a validated name that cannot leave its folder, and the content type by extension. Does not know:
+//! the folder. In: untrusted text. Out: a [`FileName`] or [`FileNameError`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,34 +11,34 @@ use serde::{Serialize, Serializer};
 
 use crate::media::FileFormat;
 
-/// Longest name, in characters: a room's name, a time, an id and an ending fit twice.
+/// Maximum length of a name in bytes: twice a room name, a time, an id and an extension.
 const NAME_MAX: usize = 200;
-/// The ending of the file that tells about a recording.
+/// Extension of a sidecar.
 const SIDECAR: &str = "json";
 
-/// A text that is no name of a recording.
+/// A text that is not the file name of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a recording's name is made of letters, digits, `_`, `.` and `-`, and ends in .mp4, .webm, .mkv, .ogg, or .json for what is \
-     told about it: GET /v1/recordings lists them"
+    "a recording's name consists of letters, digits, `_`, `.` and `-`, and ends in .mp4, .webm, .mkv or .ogg, or in \
+     .json for its metadata: GET /v1/recordings lists them"
 )]
-pub struct NotAName;
+pub struct FileNameError;
 
-/// What a file holds.
+/// Content of a file, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Content {
-    /// Media.
+    /// A recording.
     Media(FileFormat),
-    /// The JSON beside a recording.
+    /// The JSON metadata beside a recording.
     Sidecar,
 }
 
 impl Content {
-    fn of(ending: &str) -> Option<Self> {
-        if ending == SIDECAR { Some(Self::Sidecar) } else { FileFormat::from_extension(ending).map(Self::Media) }
+    fn of(extension: &str) -> Option<Self> {
+        if extension == SIDECAR { Some(Self::Sidecar) } else { FileFormat::from_extension(extension).map(Self::Media) }
     }
 
-    /// The media type.
+    /// The value of `Content-Type`.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Media(format) => format.content_type(),
@@ -46,7 +47,7 @@ impl Content {
     }
 }
 
-/// The name of a file in the folder of recordings: no separators, nothing hidden, an ending that is known.
+/// A file name in the folder of recordings: no path separators, not hidden, with a known extension.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName {
     text: Arc<str>,
@@ -59,17 +60,17 @@ impl FileName {
         &self.text
     }
 
-    /// What the file holds.
+    /// The content by extension.
     pub fn content(&self) -> Content {
         self.content
     }
 
-    /// The name without its ending: what a recording and its JSON share.
+    /// The name without its extension; a recording and its sidecar have the same stem.
     pub fn stem(&self) -> &str {
         self.text.rsplit_once('.').map_or(&*self.text, |(stem, _)| stem)
     }
 
-    /// The name of the JSON beside this file.
+    /// The name of this recording's sidecar.
     #[must_use]
     pub fn sidecar(&self) -> Self {
         Self { text: format!("{}.{SIDECAR}", self.stem()).into(), content: Content::Sidecar }
@@ -77,14 +78,14 @@ impl FileName {
 }
 
 impl FromStr for FileName {
-    type Err = NotAName;
+    type Err = FileNameError;
 
-    fn from_str(text: &str) -> Result<Self, NotAName> {
+    fn from_str(text: &str) -> Result<Self, FileNameError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let (stem, ending) = text.rsplit_once('.').ok_or(NotAName)?;
-        let content = Content::of(ending).ok_or(NotAName)?;
+        let (stem, extension) = text.rsplit_once('.').ok_or(FileNameError)?;
+        let content = Content::of(extension).ok_or(FileNameError)?;
         if stem.is_empty() || stem.starts_with('.') || text.len() > NAME_MAX || !text.chars().all(allowed) {
-            return Err(NotAName);
+            return Err(FileNameError);
         }
         Ok(Self { text: text.into(), content })
     }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_outputs_write_is_a_name() {
+    fn names_of_output_files_are_accepted() {
         for (text, kind, sidecar) in [
             ("daily-20261125-101500-k3f9.mp4", "video/mp4", "daily-20261125-101500-k3f9.json"),
             ("a_b-20261125-101500-k3f9-002.webm", "video/webm", "a_b-20261125-101500-k3f9-002.json"),
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_is_not() {
+    fn paths_hidden_files_and_unknown_extensions_are_refused() {
         let long = format!("{}.mp4", "x".repeat(200));
         for text in [
             "",
@@ -147,13 +148,13 @@ mod tests {
             "x",
             &long,
         ] {
-            assert_eq!(text.parse::<FileName>(), Err(NotAName), "{text:?}");
+            assert_eq!(text.parse::<FileName>(), Err(FileNameError), "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn every_name_is_one_component(text in "[a./\\\\%\0-]{0,12}(mp4|json)?") {
+        fn every_name_is_one_path_component(text in "[a./\\\\%\0-]{0,12}(mp4|json)?") {
             if let Ok(name) = text.parse::<FileName>() {
                 let components: Vec<_> = Path::new(name.as_str()).components().collect();
                 prop_assert!(matches!(components.as_slice(), [Component::Normal(one)] if *one == name.as_str()));

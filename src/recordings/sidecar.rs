@@ -1,6 +1,7 @@
-//! The JSON beside a recording: what of it the server reads, and how it is changed.
+//! Sidecars: the JSON metadata beside each recording.
 //!
-//! Owns: [`Sidecar`], and edits that keep everything that other programs wrote into it. Does not know: files.
+//! Owns: [`Sidecar`], the fields that the library reads, and edits through [`Document`], which keep unknown fields.
+//! Does not know: files. In and out: JSON.
 
 use std::time::Duration;
 
@@ -11,76 +12,73 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::id::{OutputId, RoomName};
 
-/// What has become of a recording, as its JSON says.
+/// State of a recording as its sidecar contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Written {
-    /// It is being written, or whoever wrote it was killed.
+pub(super) enum SidecarState {
+    /// It is being written, or its writer was killed.
     Recording,
-    /// It ended as it should.
+    /// It ended regularly.
     Finished,
-    /// It ended early, and what is there is whole.
+    /// It ended early because of an error.
     Failed,
-    /// Whoever wrote it was killed, and the server finished it.
+    /// Its writer was killed, and the server repaired the file.
     Mended,
 }
 
-/// Where a recording was uploaded to, once that is verified.
+/// A verified upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Uploaded {
     /// `s3://bucket/key`.
     pub(super) location: String,
-    /// The entity tag that the store gave it.
+    /// Entity tag of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) etag: Option<String>,
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the file in hexadecimal.
     pub(super) sha256: String,
-    /// Its size.
+    /// Size of the file.
     pub(super) bytes: u64,
 }
 
-/// What a list needs of the JSON ([`crate::link::sidecar`]): people, layouts and chat, which are long, are passed over.
+/// The fields of a sidecar that the library needs. [`crate::link::sidecar`] has all of them; participants, layouts and
+/// chat can be large and are skipped here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Sidecar {
-    /// Which room was recorded.
     pub(super) room: RoomName,
-    /// The recording's id in that room.
     pub(super) recording: OutputId,
-    /// What has become of it.
-    pub(super) state: Written,
-    /// When its first frame was, RFC 3339.
+    pub(super) state: SidecarState,
+    /// Time of the first frame, RFC 3339.
     #[serde(default)]
     pub(super) started: Option<String>,
-    /// When its last frame was, RFC 3339.
+    /// Time of the last frame, RFC 3339.
     #[serde(default)]
     pub(super) ended: Option<String>,
-    /// Its length in seconds.
+    /// Duration in seconds.
     #[serde(default)]
     pub(super) duration: Option<f64>,
-    /// Why it ended, where nobody asked for that.
+    /// Why it ended, unless it was stopped by a request.
     #[serde(default)]
     pub(super) reason: Option<String>,
-    /// Where it was uploaded to.
     #[serde(default)]
     pub(super) upload: Option<Uploaded>,
 }
 
-/// The whole JSON, so that an edit loses nothing.
+/// The complete JSON of a sidecar, so that an edit keeps unknown fields.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Document(Map<String, Value>);
 
 impl Document {
-    /// Reads the JSON of a sidecar.
+    /// Parses the JSON of a sidecar.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The text is not a JSON object.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes).map(Self)
     }
 
-    /// Says that the server finished the file: it lasts `duration` and has `bytes`.
-    pub(super) fn mended(&mut self, duration: Duration, bytes: u64) {
-        self.set("state", json!(Written::Mended));
+    /// Records a repair: sets state, duration, size and end.
+    pub(super) fn mark_mended(&mut self, duration: Duration, bytes: u64) {
+        self.set("state", json!(SidecarState::Mended));
         self.set("duration", json!(duration.as_secs_f64()));
         self.set("bytes", json!(bytes));
         let started = self.0.get("started").and_then(Value::as_str);
@@ -90,8 +88,8 @@ impl Document {
         }
     }
 
-    /// Says where the file was uploaded to.
-    pub(super) fn uploaded(&mut self, to: &Uploaded) {
+    /// Records an upload.
+    pub(super) fn mark_uploaded(&mut self, to: &Uploaded) {
         self.set("upload", json!(to));
     }
 
@@ -99,7 +97,7 @@ impl Document {
         self.0.insert(key.to_owned(), value);
     }
 
-    /// The JSON as text.
+    /// Serializes the JSON.
     pub(super) fn to_text(&self) -> String {
         serde_json::to_string_pretty(&self.0).expect("maps of JSON have text keys")
     }
@@ -109,26 +107,26 @@ impl Document {
 mod tests {
     use super::*;
 
-    const TEXT: &str = r#"{"room":"r","recording":"o3","format":"mp4","state":"recording","started":"2026-11-25T10:15:00.250Z",
-        "people":[{"id":"p1","name":"Ann"}],"chat":[],"later":{"deep":[1,2.5]}}"#;
+    const TEXT: &str = r#"{"room":"r","recording":"o3","format":"mp4","state":"recording",
+        "started":"2026-11-25T10:15:00.250Z","people":[{"id":"p1","name":"Ann"}],"chat":[],"later":{"deep":[1,2.5]}}"#;
 
     #[test]
-    fn an_edit_keeps_what_it_does_not_know() {
+    fn an_edit_keeps_unknown_fields() {
         let mut document = Document::parse(TEXT.as_bytes()).expect("valid");
-        document.mended(Duration::from_millis(61_500), 7_000);
+        document.mark_mended(Duration::from_millis(61_500), 7_000);
         let to = Uploaded { location: "s3://b/k".into(), etag: None, sha256: "00".into(), bytes: 7_000 };
-        document.uploaded(&to);
+        document.mark_uploaded(&to);
         let text = document.to_text();
         let all: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!((&all["later"]["deep"], &all["people"][0]["name"]), (&json!([1, 2.5]), &json!("Ann")));
         assert_eq!((&all["state"], &all["bytes"]), (&json!("mended"), &json!(7_000)));
         assert_eq!(all["ended"], "2026-11-25T10:16:01.75Z");
-        let read: Sidecar = serde_json::from_str(&text).expect("what is read of it");
-        assert_eq!((read.state, read.duration, read.upload), (Written::Mended, Some(61.5), Some(to)));
+        let read: Sidecar = serde_json::from_str(&text).expect("has the fields that are read");
+        assert_eq!((read.state, read.duration, read.upload), (SidecarState::Mended, Some(61.5), Some(to)));
     }
 
     #[test]
-    fn what_is_no_sidecar_is_an_error() {
+    fn malformed_sidecars_are_errors() {
         for text in ["", "{", "[]", "\u{1}"] {
             assert!(Document::parse(text.as_bytes()).is_err(), "{text:?}");
         }

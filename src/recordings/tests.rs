@@ -1,4 +1,4 @@
-//! Mending, with a `finish` that appends: no real media is needed to see when it is called.
+//! Repair, mostly with a `finish` that appends a marker instead of real media.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,15 +12,15 @@ use super::*;
 use crate::container::{Sample, TrackSpec, Writer};
 use crate::media::FileFormat;
 
-/// Longer than any step of these tests.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A hanging test fails after this time.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn appending() -> Finish {
     Finish::by(|name, file, _| {
         if name.as_str().contains("hopeless") {
             return Err("there is not one whole frame in it".to_owned());
         }
-        assert!(!name.as_str().contains("bug"), "a bug in the mender");
+        assert!(!name.as_str().contains("bug"), "a bug in the repair");
         io::Seek::seek(file, io::SeekFrom::End(0)).map_err(|error| error.to_string())?;
         file.write_all(b" mended").map_err(|error| error.to_string())?;
         Ok(Duration::from_secs(61))
@@ -51,17 +51,17 @@ impl Disk {
         fs::read_to_string(self.path(&format!("{stem}.mp4"))).expect("it is there")
     }
 
-    fn told(&self, stem: &str) -> Value {
+    fn sidecar(&self, stem: &str) -> Value {
         serde_json::from_slice(&fs::read(self.path(&format!("{stem}.json"))).expect("it is there")).expect("JSON")
     }
 }
 
 async fn next(changes: &mut broadcast::Receiver<RecordingFile>) -> RecordingFile {
-    tokio::time::timeout(PATIENCE, changes.recv()).await.expect("in time").expect("the library lives")
+    tokio::time::timeout(TEST_TIMEOUT, changes.recv()).await.expect("in time").expect("the library lives")
 }
 
 #[tokio::test]
-async fn what_a_killed_server_left_is_mended() {
+async fn files_of_a_killed_server_are_repaired_at_start() {
     let disk = Disk::new(&[
         ("a", "recording"),
         ("b", "finished"),
@@ -77,18 +77,18 @@ async fn what_a_killed_server_left_is_mended() {
         ("a.mp4", FileState::Mended, Some(61.0), 12)
     );
     assert_eq!(disk.media("a"), "media mended");
-    let told = disk.told("a");
+    let sidecar = disk.sidecar("a");
     assert_eq!(
-        (&told["state"], &told["ended"], &told["more"][0]),
+        (&sidecar["state"], &sidecar["ended"], &sidecar["more"][0]),
         (&"mended".into(), &"2026-11-25T10:01:01Z".into(), &1.into())
     );
     assert_eq!((second.file.as_str(), second.state), ("c-hopeless.mp4", FileState::Broken));
     assert!(second.reason.expect("it says why").contains("not one whole frame"));
-    assert_eq!((third.file.as_str(), third.state), ("d-bug.mp4", FileState::Broken), "a panic harms nobody");
+    assert_eq!((third.file.as_str(), third.state), ("d-bug.mp4", FileState::Broken), "a panic ends one repair only");
     for stem in ["b", "c-hopeless", "d-bug", "e"] {
-        assert_eq!(disk.media(stem), "media", "{stem} stays as it is");
+        assert_eq!(disk.media(stem), "media", "{stem} is unchanged");
     }
-    assert_eq!(disk.told("c-hopeless")["state"], "recording", "the next server tries again");
+    assert_eq!(disk.sidecar("c-hopeless")["state"], "recording", "the next server tries again");
     assert_eq!((library.counters().mended.get(), library.counters().broken.get()), (1, 2));
     let name = "c-hopeless.mp4".parse().expect("a name");
     assert!(!library.open_file(&name).await.expect("it can be downloaded").running);
@@ -96,29 +96,29 @@ async fn what_a_killed_server_left_is_mended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_still_written_is_waited_for() {
+async fn a_locked_file_is_not_repaired_until_it_is_unlocked() {
     let disk = Disk::new(&[("a", "recording"), ("b", "recording")]);
     let writers: Vec<File> =
         ["a.mp4", "b.mp4"].map(|name| File::options().append(true).open(disk.path(name)).expect("there")).into();
-    writers.iter().for_each(|writer| writer.lock().expect("nobody else has it"));
+    writers.iter().for_each(|writer| writer.lock().expect("it is not locked"));
     let library = Library::open(disk.0.path(), appending(), None);
     let mut changes = library.changes();
     let tried = tokio::time::timeout(Duration::from_secs(3), changes.recv()).await;
     assert!(tried.is_err(), "a locked file was touched: {tried:?}");
-    // Its output finishes it after all.
+    // The output of `a` finishes the file itself.
     fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"finished"}"#).expect("it is writable");
     let [a, b] = <[File; 2]>::try_from(writers).expect("two");
     drop(a);
     let first = next(&mut changes).await;
     assert_eq!((first.file.as_str(), first.state), ("a.mp4", FileState::Finished));
-    assert_eq!(disk.media("a"), "media", "what its output finished needs no mending");
+    assert_eq!(disk.media("a"), "media", "a finished file needs no repair");
     let never = tokio::time::timeout(Duration::from_secs(60), changes.recv()).await;
-    assert!(never.is_err(), "the other is left alone: {never:?}");
+    assert!(never.is_err(), "the locked file was touched: {never:?}");
     drop(b);
 }
 
 #[tokio::test]
-async fn what_an_output_left_is_mended_when_it_is_gone() {
+async fn files_are_repaired_when_their_output_exits() {
     let disk = Disk::new(&[]);
     let library = Library::open(disk.0.path(), appending(), None);
     let mut changes = library.changes();
@@ -131,14 +131,14 @@ async fn what_an_output_left_is_mended_when_it_is_gone() {
     }
     library.finished("gone.mp4".parse().expect("a name"));
     library.close().await;
-    assert!(changes.try_recv().is_err(), "of what is gone there is nothing to tell");
+    assert!(changes.try_recv().is_err(), "a deleted file was reported");
 }
 
 #[tokio::test]
-async fn of_two_servers_only_the_first_mends() {
+async fn of_two_servers_with_one_folder_only_the_first_repairs() {
     let disk = Disk::new(&[]);
     let first = Library::open(disk.0.path(), appending(), None);
-    // It is new: the first server has an output that writes it.
+    // A new file, which an output of the first server writes.
     fs::write(disk.path("a.mp4"), "media").expect("it is writable");
     fs::write(disk.path("a.json"), r#"{"room":"r","recording":"o1","state":"recording"}"#).expect("it is writable");
     let second = Library::open(disk.0.path(), appending(), None);
@@ -150,18 +150,18 @@ async fn of_two_servers_only_the_first_mends() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_used_stops_nobody() {
+async fn an_unusable_folder_does_not_prevent_the_start() {
     let disk = Disk::new(&[]);
     let file = disk.path("file");
     fs::write(&file, "").expect("it is writable");
     let library = Library::open(&file, appending(), None);
-    assert!(matches!(library.list(None).await, Err(LibraryError::Disk(_))), "it says so when it is asked");
+    assert!(matches!(library.list(None).await, Err(LibraryError::Disk(_))), "a request reports the error");
     let library = Library::open(&disk.path("new/er"), appending(), None);
-    assert_eq!(library.list(None).await.expect("it was made"), []);
+    assert_eq!(library.list(None).await.expect("the folder was created"), []);
 }
 
 #[tokio::test]
-async fn real_files_that_were_broken_off_are_mended() {
+async fn incomplete_files_of_every_format_are_repaired() {
     let disk = Disk::new(&[]);
     for (format, tracks) in [
         (FileFormat::Ogg, vec![TrackSpec::opus(1)]),
@@ -180,12 +180,12 @@ async fn real_files_that_were_broken_off_are_mended() {
                 bytes.extend_from_slice(&piece);
             }
         }
-        let ending = format.extension();
-        // In the middle of a piece that was being written.
+        let extension = format.extension();
+        // Within the fragment that was being written.
         bytes.truncate(bytes.len() - 100);
-        fs::write(disk.path(&format!("{ending}.{ending}")), &bytes).expect("it is writable");
-        let told = r#"{"room":"r","recording":"o1","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
-        fs::write(disk.path(&format!("{ending}.json")), told).expect("it is writable");
+        fs::write(disk.path(&format!("{extension}.{extension}")), &bytes).expect("it is writable");
+        let sidecar = r#"{"room":"r","recording":"o1","state":"recording","started":"2026-11-25T10:00:00Z"}"#;
+        fs::write(disk.path(&format!("{extension}.json")), sidecar).expect("it is writable");
     }
     let library = Library::open(disk.0.path(), Finish::in_place(), None);
     let mut changes = library.changes();

@@ -1,8 +1,9 @@
-//! What RTMP carries in its audio and video messages: FLV tags (Adobe's FLV specification 10.1, annex E) of H.264 and AAC.
+//! What RTMP carries in its audio and video messages: FLV tags (Adobe's FLV specification 10.1, annex E) of H.264 and
+//! AAC.
 //!
-//! Owns: the tags, the AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1), and H.264 between Annex B, which
-//! we use inside, and units with their lengths before them. Does not know: connections. Pure; what strangers wrote is read
-//! without panic, and what is broken is None.
+//! Owns: the tags, the AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1), and H.264 between Annex B,
+//! which we use inside, and units with their lengths before them. Does not know: connections. Pure; what strangers
+//! wrote is read without panic, and what is broken is None.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -86,8 +87,8 @@ pub fn video_config(config: &AvcConfig) -> Bytes {
     tag(&[KEYFRAME_AVC, 0, 0, 0, 0], record.len(), |tag| tag.put_slice(&record))
 }
 
-/// The tag of an access unit in Annex B, shown `composition_ms` after its time. Parameter sets are left out: they are in
-/// [`video_config`].
+/// The tag of an access unit in Annex B, shown `composition_ms` after its time. Parameter sets are left out: they are
+/// in [`video_config`].
 pub fn video_frame(access_unit: &[u8], keyframe: bool, composition_ms: i32) -> Bytes {
     let composition = composition_ms.clamp(-COMPOSITION_MAX - 1, COMPOSITION_MAX).to_be_bytes();
     let begin = [if keyframe { KEYFRAME_AVC } else { INTER_AVC }, 1, composition[1], composition[2], composition[3]];

@@ -2,8 +2,8 @@
 //! hurt.
 //!
 //! Owns: the chunk stream of one direction (Adobe's RTMP specification 1.0, section 5.3), limits of every size, which
-//! messages go on, and when to acknowledge. Does not know: what commands mean. In: bytes. Out: the same messages, each in
-//! one chunk, for a session that was told of a huge chunk size; see the module's doc for why.
+//! messages go on, and when to acknowledge. Does not know: what commands mean. In: bytes. Out: the same messages, each
+//! in one chunk, for a session that was told of a huge chunk size; see the module's doc for why.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! RTMP: what encoders, platforms and servers speak since Flash (Adobe's specification 1.0).
 //!
-//! Owns: both sides of a connection as state machines without sockets ([`Client`] publishes or plays, [`Server`] takes what
-//! an encoder publishes), and the FLV tags in it ([`flv`]). Does not know: sockets, rooms, who may publish. In: bytes that
-//! came. Out: bytes to send, and events. The only importer of `rml_rtmp`.
+//! Owns: both sides of a connection as state machines without sockets ([`Client`] publishes or plays, [`Server`] takes
+//! what an encoder publishes), and the FLV tags in it ([`flv`]). Does not know: sockets, rooms, who may publish. In:
+//! bytes that came. Out: bytes to send, and events. The only importer of `rml_rtmp`.
 //!
 //! What reading the crate (0.8.0) showed, and why a gate of ours stands before its sessions:
 //! - One message at a time: chunks of another message in between, which the standard allows, make a length negative: a

@@ -63,17 +63,18 @@ pub(super) async fn download(
 ) -> Result<Response, Problem> {
     let How { download } = extract::query(&parts)?;
     check(&app, &caller, &name).await?;
-    let Opened { file, here, running } = app.library().open_file(&name).await?;
+    let Opened { file, local, running } = app.library().open_file(&name).await?;
     // What grows has no state that could be named.
-    let validators = (!running).then(|| Validators::new(here.bytes, here.modified));
-    let part = choose(&parts.headers, here.bytes, validators.as_ref());
+    let validators = (!running).then(|| Validators::new(local.bytes, local.modified));
+    let part = choose(&parts.headers, local.bytes, validators.as_ref());
     let (status, range) = match part {
         Part::NotModified => (StatusCode::NOT_MODIFIED, None),
-        Part::Whole => (StatusCode::OK, (here.bytes > 0).then(|| 0..=here.bytes - 1)),
+        Part::Whole => (StatusCode::OK, (local.bytes > 0).then(|| 0..=local.bytes - 1)),
         Part::Range(range) => (StatusCode::PARTIAL_CONTENT, Some(range)),
         Part::Unsatisfiable => {
-            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the file has {} bytes", here.bytes));
-            return Err(problem.with(CONTENT_RANGE, text(format!("bytes */{}", here.bytes))));
+            let problem =
+                Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("the file has {} bytes", local.bytes));
+            return Err(problem.with(CONTENT_RANGE, text(format!("bytes */{}", local.bytes))));
         }
     };
     let length = range.as_ref().map_or(0, |range| range.end() - range.start() + 1);
@@ -99,7 +100,7 @@ pub(super) async fn download(
         return Ok(response);
     }
     if let (StatusCode::PARTIAL_CONTENT, Some(range)) = (status, range) {
-        headers.insert(CONTENT_RANGE, text(format!("bytes {}-{}/{}", range.start(), range.end(), here.bytes)));
+        headers.insert(CONTENT_RANGE, text(format!("bytes {}-{}/{}", range.start(), range.end(), local.bytes)));
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(name.content().media_type()));

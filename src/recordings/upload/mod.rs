@@ -1,8 +1,9 @@
-//! Uploads: finished recordings go into a store, one after the other.
+//! Uploads of finished recordings to an object store, one at a time.
 //!
-//! Owns: which file is on its way and how far, what is told of it, and whether it stays here afterwards. Does not know: how a
-//! store is talked to ([`store`]), when one that failed is tried again ([`queue`]).
-//! What is uploaded says so in its JSON: a server that starts finds the rest. A copy here is removed only after that.
+//! Owns: upload progress, the update of sidecars, and the removal of local files. Does not know: the protocol of the
+//! store ([`store`]), the order and retries ([`queue`]). In: names of finished files. Out: objects, and
+//! [`Library::changes`]. The sidecar records a completed upload, so that a restarted server finds the remaining files.
+//! A local file is removed only after that.
 
 mod queue;
 mod store;
@@ -18,28 +19,28 @@ use super::{FileName, FileState, Library, LibraryError, Opened};
 use crate::config::Upload;
 use crate::time;
 
-/// How far a recording is on its way to the store.
+/// State of a recording's upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum UploadState {
-    /// It has its turn later.
+    /// Queued, perhaps after failures.
     Waiting {
-        /// How often it failed so far.
+        /// Failed attempts so far.
         failures: u32,
-        /// Why it failed last.
+        /// Error of the last attempt.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// It is being sent.
+    /// Being sent.
     Uploading {
-        /// How much of it is there.
+        /// Bytes sent so far.
         sent_bytes: u64,
     },
-    /// It is there, and verified.
+    /// Uploaded and verified.
     Done {
         /// `s3://bucket/key`.
         location: String,
-        /// SHA-256 of the file, in hexadecimal digits.
+        /// SHA-256 of the file in hexadecimal.
         sha256: String,
     },
 }
@@ -50,30 +51,30 @@ impl From<Uploaded> for UploadState {
     }
 }
 
-/// The configuration names no store that can be used.
+/// The section `[upload]` of the configuration is unusable.
 #[derive(Debug, thiserror::Error)]
 #[error("section [upload] of the configuration: {0}")]
-pub struct NoStore(String);
+pub struct UploadConfigError(String);
 
 /// The uploads of this server.
 pub struct Uploads {
     store: Store,
     keep_local: bool,
     queue: Mutex<Queue>,
-    /// What is being sent, and how much of it is there.
+    /// The current upload and its sent bytes.
     sending: Mutex<Option<(FileName, u64)>>,
     added: Notify,
 }
 
-/// What became of one upload.
+/// Result of an upload.
 enum Outcome {
     Done,
-    /// The recording was removed meanwhile.
-    Gone,
+    /// The recording was deleted meanwhile.
+    Deleted,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum UploadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -81,12 +82,12 @@ enum Failed {
 }
 
 impl Uploads {
-    /// Uploads to the bucket that the configuration names; None when it names none.
+    /// Uploads to the configured bucket; None when no bucket is configured.
     ///
     /// # Errors
-    /// When it cannot be used.
-    pub fn new(config: &Upload) -> Result<Option<Self>, NoStore> {
-        let store = Store::new(config).map_err(|error| NoStore(error.to_string()))?;
+    /// The configuration is unusable.
+    pub fn new(config: &Upload) -> Result<Option<Self>, UploadConfigError> {
+        let store = Store::new(config).map_err(|error| UploadConfigError(error.to_string()))?;
         Ok(store.map(|store| Self::to(store, config.keep_local)))
     }
 
@@ -103,7 +104,7 @@ impl Uploads {
         self.queue.lock().done(name);
     }
 
-    /// How far a recording is that is not yet uploaded; None when it has nothing to do here.
+    /// State of a recording that is queued or being uploaded; None otherwise.
     pub(super) fn state(&self, name: &FileName) -> Option<UploadState> {
         if let Some((_, sent)) = self.sending.lock().as_ref().filter(|(sending, _)| sending == name) {
             return Some(UploadState::Uploading { sent_bytes: *sent });
@@ -115,13 +116,13 @@ impl Uploads {
 }
 
 impl Library {
-    /// Uploads what there is to upload, until the library closes.
+    /// Processes the queue until the library closes.
     pub(super) async fn upload_all(self) {
         let Some(uploads) = &self.inner.uploads else { return };
         while !self.inner.closing.is_cancelled() {
             let next = uploads.queue.lock().next(time::now());
             match next {
-                Next::Go(name) => self.upload_next(uploads, &name).await,
+                Next::Upload(name) => self.upload_next(uploads, &name).await,
                 Next::Wait(until) => {
                     tokio::select! {
                         () = tokio::time::sleep(until.since(time::now())) => {}
@@ -141,52 +142,53 @@ impl Library {
 
     async fn upload_next(&self, uploads: &Uploads, name: &FileName) {
         *uploads.sending.lock() = Some((name.clone(), 0));
-        self.tell(name).await;
+        self.notify(name).await;
         let outcome = self.upload(uploads, name).await;
         *uploads.sending.lock() = None;
         let counters = self.counters();
         match outcome {
             Ok(Outcome::Done) => {
                 counters.uploaded.inc();
-                tracing::info!(file = %name, "a recording is uploaded");
+                tracing::info!(file = %name, "recording uploaded");
                 uploads.forget(name);
             }
-            Ok(Outcome::Gone) => uploads.forget(name),
-            Err(Failed::Store(StoreError::Closing)) => {}
+            Ok(Outcome::Deleted) => uploads.forget(name),
+            Err(UploadError::Store(StoreError::Closing)) => {}
             Err(error) => {
                 counters.upload_failures.inc();
-                tracing::warn!(file = %name, %error, "a recording is not uploaded yet");
+                tracing::warn!(file = %name, %error, "upload of a recording failed, will be retried");
                 uploads.queue.lock().failed(name, error.to_string(), time::now(), rand::random());
             }
         }
-        self.tell(name).await;
+        self.notify(name).await;
     }
 
-    async fn upload(&self, uploads: &Uploads, name: &FileName) -> Result<Outcome, Failed> {
-        let Opened { file, here, .. } = match self.open_file(name).await {
-            Err(LibraryError::NotFound(_) | LibraryError::Moved(..)) => return Ok(Outcome::Gone),
+    async fn upload(&self, uploads: &Uploads, name: &FileName) -> Result<Outcome, UploadError> {
+        let Opened { file, local, .. } = match self.open_file(name).await {
+            Err(LibraryError::NotFound(_) | LibraryError::Moved(..)) => return Ok(Outcome::Deleted),
             opened => opened?,
         };
         let progress = |sent| *uploads.sending.lock() = Some((name.clone(), sent));
         let store = &uploads.store;
-        let uploaded = store.put_file(name, file, here.bytes, progress, &self.inner.closing).await?;
-        self.counters().uploaded_bytes.inc_by(here.bytes);
-        // The copy of the JSON in the store tells of the upload as well, and is there before the one here does.
-        let (asked, to) = (name.clone(), uploaded.clone());
-        let text =
-            self.blocking(move |inner| Ok(inner.folder.preview(&asked, |document| document.uploaded(&to))?)).await?;
+        let uploaded = store.put_file(name, file, local.bytes, progress, &self.inner.closing).await?;
+        self.counters().uploaded_bytes.inc_by(local.bytes);
+        // The sidecar in the store records the upload too, and is written before the local one.
+        let (file_name, to) = (name.clone(), uploaded.clone());
+        let text = self
+            .blocking(move |inner| Ok(inner.folder.preview(&file_name, |document| document.mark_uploaded(&to))?))
+            .await?;
         store.put_sidecar(name, text).await?;
-        let (asked, keep) = (name.clone(), uploads.keep_local);
+        let (file_name, keep) = (name.clone(), uploads.keep_local);
         self.blocking(move |inner| {
-            inner.folder.edit(&asked, |document| document.uploaded(&uploaded))?;
-            if keep { Ok(()) } else { Ok(inner.folder.remove_media(&asked)?) }
+            inner.folder.edit(&file_name, |document| document.mark_uploaded(&uploaded))?;
+            if keep { Ok(()) } else { Ok(inner.folder.remove_media(&file_name)?) }
         })
         .await?;
         Ok(Outcome::Done)
     }
 
-    /// Lets a recording that has ended go on its way to the store, if there is one.
-    pub(super) async fn send_off(&self, name: &FileName) {
+    /// Queues the upload of an ended recording, if a store is configured and it is not uploaded yet.
+    pub(super) async fn enqueue_upload(&self, name: &FileName) {
         let Some(uploads) = &self.inner.uploads else { return };
         let ended = [FileState::Finished, FileState::Failed, FileState::Mended];
         match self.find(name).await {
@@ -213,8 +215,8 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
-    /// Small, so that a small file has many.
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+    /// Small, so that a small file has several parts.
     const PART: u64 = 1000;
     const SHA256: &str = "26d74f1c97896238c0e5738b429bc98c30f2f270dc416089bbf40ed1b13737a7";
 
@@ -236,14 +238,14 @@ mod tests {
     }
 
     fn open(data: &TempDir, uploads: Uploads) -> Library {
-        Library::open(data.path(), Finish::by(|_, _, _| Err("nothing to mend".into())), Some(uploads))
+        Library::open(data.path(), Finish::by(|_, _, _| Err("nothing to repair".into())), Some(uploads))
     }
 
     /// Waits until a recording is in the store.
     async fn done(changes: &mut broadcast::Receiver<RecordingFile>) -> RecordingFile {
         loop {
             let change =
-                tokio::time::timeout(PATIENCE, changes.recv()).await.expect("in time").expect("the library lives");
+                tokio::time::timeout(TEST_TIMEOUT, changes.recv()).await.expect("in time").expect("the library lives");
             if matches!(change.upload, Some(UploadState::Done { .. })) {
                 return change;
             }
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_finished_is_uploaded_also_from_before() {
+    async fn finished_recordings_are_uploaded_once_including_those_of_an_earlier_server() {
         let data = disk(&[("a", 3 * PART as usize + 7), ("b", 10), ("empty", 0)]);
         let store = Arc::new(InMemory::new());
         let library = open(&data, Uploads::to(Store::in_memory(store.clone(), PART), true));
@@ -263,18 +265,18 @@ mod tests {
         for stem in ["a", "b", "empty"] {
             let change = done(&mut changes).await;
             assert_eq!(change.file.as_str(), format!("{stem}.mp4"));
-            let here = fs::read(data.path().join("recordings").join(change.file.as_str())).expect("it stays");
-            assert_eq!(object(&store, &format!("calls/{stem}.mp4")).await, here);
+            let local = fs::read(data.path().join("recordings").join(change.file.as_str())).expect("it stays");
+            assert_eq!(object(&store, &format!("calls/{stem}.mp4")).await, local);
         }
-        let told: serde_json::Value =
+        let sidecar: serde_json::Value =
             serde_json::from_slice(&object(&store, "calls/a.json").await).expect("the JSON is there too");
         assert_eq!(
-            (&told["people"][0], &told["upload"]["location"]),
+            (&sidecar["people"][0], &sidecar["upload"]["location"]),
             (&"Ann".into(), &"s3://bucket/calls/a.mp4".into())
         );
-        assert_eq!(told["upload"]["bytes"], 3007);
-        // By sha256sum of the same bytes.
-        assert_eq!(told["upload"]["sha256"], SHA256);
+        assert_eq!(sidecar["upload"]["bytes"], 3007);
+        // From `sha256sum` of the same bytes.
+        assert_eq!(sidecar["upload"]["sha256"], SHA256);
         record(data.path(), "c", 5 * PART as usize);
         library.finished("c.mp4".parse().expect("a name"));
         assert_eq!(done(&mut changes).await.bytes, 5 * PART);
@@ -284,11 +286,11 @@ mod tests {
         store.put(&Path::from("calls/a.mp4"), PutPayload::from_static(b"theirs")).await.expect("it takes it");
         let again = open(&data, Uploads::to(Store::in_memory(store.clone(), PART), true));
         assert!(tokio::time::timeout(Duration::from_millis(300), done(&mut again.changes())).await.is_err());
-        assert_eq!(object(&store, "calls/a.mp4").await, b"theirs", "what was uploaded is not uploaded again");
+        assert_eq!(object(&store, "calls/a.mp4").await, b"theirs", "it was uploaded again");
     }
 
     #[tokio::test]
-    async fn the_copy_here_goes_only_after_the_upload() {
+    async fn the_local_file_is_removed_only_after_the_upload() {
         let data = disk(&[("a", 3000)]);
         let store = Arc::new(InMemory::new());
         let library = open(&data, Uploads::to(Store::in_memory(store.clone(), PART), false));
@@ -297,19 +299,19 @@ mod tests {
         assert!(!data.path().join("recordings/a.mp4").exists());
         assert_eq!(object(&store, "calls/a.mp4").await.len(), 3000);
         let name = "a.mp4".parse().expect("a name");
-        let moved = library.open_file(&name).await.expect_err("it is elsewhere").to_string();
+        let moved = library.open_file(&name).await.expect_err("it was removed").to_string();
         assert!(moved.contains("s3://bucket/calls/a.mp4"), "{moved}");
-        assert_eq!(library.list(None).await.expect("readable").len(), 1, "it is still told of");
-        library.delete(&name).await.expect("it can be forgotten");
+        assert_eq!(library.list(None).await.expect("readable").len(), 1, "it is still listed");
+        library.delete(&name).await.expect("it can be deleted");
         assert_eq!(library.list(None).await.expect("readable"), []);
     }
 
     #[tokio::test]
-    async fn a_store_that_is_away_is_told_and_tried_again() {
+    async fn an_unreachable_store_is_reported_and_retried() {
         let data = disk(&[("a", 10)]);
         let config = Upload {
             bucket: Some("bucket".into()),
-            // Nobody listens at port 9 of loopback.
+            // Nothing listens on port 9 of loopback.
             endpoint: Some("http://127.0.0.1:9".into()),
             access_key_id: Some("AKIAEXAMPLE".into()),
             secret_access_key: Some(Secret::from("shhh".to_owned())),
@@ -320,7 +322,7 @@ mod tests {
         let mut changes = library.changes();
         let waiting = loop {
             let change =
-                tokio::time::timeout(PATIENCE, changes.recv()).await.expect("in time").expect("the library lives");
+                tokio::time::timeout(TEST_TIMEOUT, changes.recv()).await.expect("in time").expect("the library lives");
             if let Some(UploadState::Waiting { failures: 1.., error }) = change.upload {
                 break error.expect("it says why");
             }

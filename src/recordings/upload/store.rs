@@ -1,7 +1,7 @@
-//! An S3-compatible store: one file goes there in parts, and is verified.
+//! The client of an S3-compatible object store: multipart upload of one file, and its verification.
 //!
-//! Owns: the client, requests and their short-term retries, parts, checksums. Does not know: which file, and what follows.
-//! Memory is one part, whatever the file's size.
+//! Owns: requests, their short-term retries, parts and checksums. Does not know: the queue, sidecar contents. In: a
+//! file. Out: [`Uploaded`]. Memory use is one part, whatever the size of the file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,55 +21,58 @@ use crate::config::Upload;
 use crate::recordings::FileName;
 use crate::recordings::sidecar::Uploaded;
 
-/// Most parts of an object (S3's limit is 10,000).
+/// Most parts of an object (the limit of S3 is 10,000).
 const PARTS_MAX: u64 = 9_000;
-/// How long one request, which may carry a part over a thin line, may take.
-const REQUEST: Duration = Duration::from_secs(300);
-const CONNECT: Duration = Duration::from_secs(10);
-/// A request that fails is tried again so often before the whole upload waits.
-const TRIES: usize = 3;
-/// How much of a store's answer is passed on.
-const ANSWER_MAX: usize = 300;
+/// Timeout of one request, which may send a part over a slow link.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Retries of a request before the upload fails.
+const MAX_RETRIES: usize = 3;
+/// Most characters of a store's error that are shown.
+const ERROR_MAX: usize = 300;
 
-/// Why a file is not in the store.
+/// Why an upload failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
-    /// The store, or the way there.
+    /// The store refused a request or cannot be reached.
     #[error("{0}")]
     Store(String),
-    /// The file.
+    /// The local file cannot be read.
     #[error("the file cannot be read: {0}")]
     File(#[from] io::Error),
-    /// What is in the store is not what was sent.
-    #[error("the store has {0}, and {1} was sent")]
+    /// Verification failed: the object differs from the file.
+    #[error("the store has {0}, but {1} was sent")]
     Differs(String, String),
-    /// The server ends.
-    #[error("the server is ending")]
+    /// The server shuts down.
+    #[error("the server is shutting down")]
     Closing,
 }
 
-/// A bucket.
+/// A bucket and its client.
 pub(super) struct Store {
     client: Arc<dyn ObjectStore>,
     bucket: String,
     prefix: String,
     part: u64,
-    /// What must not be in an error.
+    /// Access key id, removed from errors.
     key_id: Option<String>,
 }
 
 impl Store {
-    /// The bucket that the configuration names; None when it names none.
+    /// The configured bucket; None when none is configured.
     ///
     /// # Errors
-    /// When the client cannot be made of it.
+    /// The client cannot be built from the configuration.
     pub(super) fn new(config: &Upload) -> Result<Option<Self>, StoreError> {
         let Some(bucket) = config.bucket.clone() else { return Ok(None) };
-        // Fails when there is one already, which is as good.
+        // Fails when a default provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: TRIES, retry_timeout: REQUEST };
-        let client =
-            ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT).with_allow_http(config.allow_http);
+        let retry =
+            RetryConfig { backoff: BackoffConfig::default(), max_retries: MAX_RETRIES, retry_timeout: REQUEST_TIMEOUT };
+        let client = ClientOptions::new()
+            .with_timeout(REQUEST_TIMEOUT)
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_allow_http(config.allow_http);
         let builder = match (&config.access_key_id, &config.secret_access_key) {
             (Some(id), Some(secret)) => {
                 AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret.expose())
@@ -100,10 +103,10 @@ impl Store {
         Path::from(format!("{}{name}", self.prefix))
     }
 
-    /// Sends a file of `bytes`, and verifies what has arrived; `progress` is told how much has been sent.
+    /// Uploads a file of `bytes` and verifies size and entity tag; calls `progress` with the bytes sent so far.
     ///
     /// # Errors
-    /// When it is not there, whole, afterwards. What was sent of it then is removed, if the store can be reached.
+    /// The upload or its verification failed. An incomplete multipart upload is aborted, if the store can be reached.
     pub(super) async fn put_file(
         &self,
         name: &FileName,
@@ -122,22 +125,21 @@ impl Store {
         } else {
             let options = PutMultipartOptions { attributes: attributes(name), ..PutMultipartOptions::default() };
             let mut upload =
-                self.client.put_multipart_opts(&key, options).await.map_err(|error| self.refused(&error))?;
+                self.client.put_multipart_opts(&key, options).await.map_err(|error| self.store_error(&error))?;
             match self.put_parts(upload.as_mut(), source, part, progress, closing).await {
                 Ok((whole, etag)) => {
                     source = whole;
                     etag
                 }
                 Err(error) => {
-                    // The store may be what is away.
                     if let Err(error) = upload.abort().await {
-                        tracing::debug!(file = %name, %error, "an incomplete upload stays in the store");
+                        tracing::debug!(file = %name, %error, "incomplete multipart upload could not be aborted");
                     }
                     return Err(error);
                 }
             }
         };
-        let arrived = self.client.head(&key).await.map_err(|error| self.refused(&error))?;
+        let arrived = self.client.head(&key).await.map_err(|error| self.store_error(&error))?;
         if arrived.size != bytes {
             return Err(StoreError::Differs(format!("{} bytes", arrived.size), format!("{bytes} bytes")));
         }
@@ -167,20 +169,20 @@ impl Store {
             }
             let length = read.len() as u64;
             tokio::select! {
-                put = upload.put_part(read.into()) => put.map_err(|error| self.refused(&error))?,
+                put = upload.put_part(read.into()) => put.map_err(|error| self.store_error(&error))?,
                 () = closing.cancelled() => return Err(StoreError::Closing),
             }
             sent += length;
             progress(sent);
         }
-        let put = upload.complete().await.map_err(|error| self.refused(&error))?;
+        let put = upload.complete().await.map_err(|error| self.store_error(&error))?;
         Ok((source, put.e_tag))
     }
 
-    /// Sends the JSON beside a file.
+    /// Uploads the sidecar of a file.
     ///
     /// # Errors
-    /// When the store does not take it.
+    /// The store refused it or cannot be reached.
     pub(super) async fn put_sidecar(&self, name: &FileName, text: String) -> Result<(), StoreError> {
         let sidecar = name.sidecar();
         self.put(&self.key(&sidecar), &sidecar, text.into()).await.map(drop)
@@ -189,17 +191,17 @@ impl Store {
     async fn put(&self, key: &Path, name: &FileName, payload: PutPayload) -> Result<Option<String>, StoreError> {
         let options = PutOptions { attributes: attributes(name), ..PutOptions::default() };
         let put = self.client.put_opts(key, payload, options).await;
-        put.map(|put| put.e_tag).map_err(|error| self.refused(&error))
+        put.map(|put| put.e_tag).map_err(|error| self.store_error(&error))
     }
 
-    /// The error in one short line: it is shown to moderators.
-    fn refused(&self, error: &object_store::Error) -> StoreError {
-        tracing::debug!(%error, "the store refuses");
+    /// The error as one short line without the access key id: moderators see it.
+    fn store_error(&self, error: &object_store::Error) -> StoreError {
+        tracing::debug!(%error, "object store request failed");
         let mut text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some(key_id) = &self.key_id {
             text = text.replace(key_id, "…");
         }
-        if let Some((at, _)) = text.char_indices().nth(ANSWER_MAX) {
+        if let Some((at, _)) = text.char_indices().nth(ERROR_MAX) {
             text.truncate(at);
             text.push('…');
         }
@@ -211,19 +213,19 @@ fn attributes(name: &FileName) -> Attributes {
     Attributes::from_iter([(Attribute::ContentType, name.content().media_type())])
 }
 
-/// A file that is read once, and hashed on the way.
+/// A file that is hashed while it is read.
 struct Source {
     file: File,
-    /// What of it is still to be read.
+    /// Bytes not yet read.
     left: u64,
     digest: Sha256,
 }
 
 impl Source {
-    /// The next `most` bytes, fewer only at the end.
+    /// Reads the next `most` bytes; fewer only at the end.
     async fn read(mut self, most: u64) -> Result<(Self, Vec<u8>), StoreError> {
         let read = tokio::task::spawn_blocking(move || {
-            // As large as it gets: a growing buffer takes twice the memory.
+            // Allocated at full size: growing a buffer takes twice the memory.
             let mut part = Vec::with_capacity(most.min(self.left) as usize);
             (&self.file).take(most).read_to_end(&mut part)?;
             self.left = self.left.saturating_sub(part.len() as u64);
