@@ -1,7 +1,7 @@
-//! Who a caller is and what that lets them do.
+//! Authentication by tokens, and the permissions of roles.
 //!
-//! Owns: tokens (JWT, HS256 only: RFC 7519, 8725), roles, and [`Caller::may`], the one question every route asks. Does
-//! not know: routes and HTTP answers. In: a token's text and the time; out: a [`Caller`] or why not.
+//! Owns: tokens (JWT, HS256 only: RFC 7519, RFC 8725), and [`Caller::may`], the check that every route uses. Does not
+//! know: routes and HTTP responses. In: the text of a token and the time; out: a [`Caller`] or an error.
 
 use std::net::IpAddr;
 
@@ -13,64 +13,64 @@ use crate::config::Auth;
 use crate::id::RoomName;
 use crate::room::document::Role;
 
-/// How far a token's issuer may be ahead of our clock, in seconds: for `nbf` only, `exp` is exact.
+/// How far the clock of a token's issuer may be ahead, in seconds; for `nbf` only, `exp` is exact.
 const SKEW_SECONDS: u64 = 30;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The room it is good for; an operator's is good for all.
+    /// The room it is valid for; an operator's token is valid for all rooms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomName>,
-    /// What it allows there.
+    /// The role in that room.
     pub role: Role,
     /// The bearer's name, shown in the room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Seconds since 1970 after which it is worth nothing.
+    /// Expiry, in seconds since 1970.
     pub exp: f64,
-    /// Seconds since 1970 before which it is worth nothing.
+    /// Start of validity, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<f64>,
 }
 
-/// Who asks.
+/// An authenticated client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// What they may do.
+    /// Its role.
     pub role: Role,
-    /// Where; None is everywhere.
+    /// The room of its role; None is all rooms.
     pub room: Option<RoomName>,
-    /// Their name, where a token gives one.
+    /// The name in its token.
     pub name: Option<String>,
 }
 
-/// Why a caller is not let in.
+/// Why a request is not authorized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// No token where one is needed.
-    #[error("this needs a token: send `Authorization: Bearer TOKEN`, made by `commingle token`")]
+    /// A required token is missing.
+    #[error("this request needs a token: send `Authorization: Bearer TOKEN`, made by `commingle token`")]
     Missing,
-    /// A token that is worth nothing.
+    /// The token is expired, forged or malformed.
     #[error("the token is not valid: {0}")]
     Invalid(String),
-    /// A valid token that does not allow this.
-    #[error("this needs the role {}, and the token's is {}", role_name(*needed), role_name(*has))]
+    /// The role of the token is insufficient.
+    #[error("this request needs the role {}, but the token has the role {}", role_name(*needed), role_name(*has))]
     Role {
-        /// The least role that may.
+        /// The least sufficient role.
         needed: Role,
-        /// The caller's.
+        /// The role of the caller.
         has: Role,
     },
-    /// A valid token for another room.
+    /// The token is for another room.
     #[error("the token is for room `{0}`, not for this one")]
     Room(RoomName),
-    /// A valid token for one room where all are concerned.
-    #[error("this concerns all rooms, and the token is for room `{0}` only")]
+    /// The token is for one room, but the request concerns all rooms.
+    #[error("this request concerns all rooms, but the token is for room `{0}` only")]
     AllRooms(RoomName),
 }
 
-/// The role as tokens and errors write it.
+/// The role as written in tokens and errors.
 const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Viewer => "viewer",
@@ -81,7 +81,7 @@ const fn role_name(role: Role) -> &'static str {
 }
 
 impl Caller {
-    /// Whether the caller has at least the role `needed` in `room`, or in all rooms when that is None.
+    /// Checks that the caller has at least the role `needed` in `room`, or in all rooms if that is None.
     ///
     /// # Errors
     /// [`AuthError::Role`], [`AuthError::Room`] or [`AuthError::AllRooms`].
@@ -97,16 +97,16 @@ impl Caller {
     }
 }
 
-/// Decides who a caller is: by a token when there is a key, by the address when there is none.
+/// Authenticates callers: by tokens if there is a key, else by address.
 pub enum Authority {
-    /// There is no key: callers from this machine are operators, others (only `--insecure` lets them in) moderators.
+    /// There is no key: callers on this machine are operators; others, which only `--insecure` allows, are moderators.
     Open,
-    /// Tokens signed with this key.
+    /// Tokens must be signed with this key.
     Key(Box<DecodingKey>),
 }
 
 impl Authority {
-    /// The authority that the configuration asks for.
+    /// The authority for this configuration.
     pub fn new(config: &Auth) -> Self {
         match &config.key {
             Some(key) => Self::Key(Box::new(DecodingKey::from_secret(key.expose().as_bytes()))),
@@ -114,7 +114,7 @@ impl Authority {
         }
     }
 
-    /// Who sent `token` from `address`; `now` is in seconds since 1970.
+    /// The caller that sent `token` from `address`; `now` is in seconds since 1970.
     ///
     /// # Errors
     /// [`AuthError::Missing`] or [`AuthError::Invalid`].
@@ -123,7 +123,7 @@ impl Authority {
             Self::Open if address.to_canonical().is_loopback() => {
                 return Ok(Caller { role: Role::Operator, room: None, name: None });
             }
-            // Operators make the server open URLs and write files: not for everybody on the network.
+            // Operators make the server open URLs and write files, so remote callers are not operators.
             Self::Open => return Ok(Caller { role: Role::Moderator, room: None, name: None }),
             Self::Key(key) => key,
         };
@@ -132,12 +132,12 @@ impl Authority {
             return Err(AuthError::Invalid("it has expired; get a new one".to_owned()));
         }
         if nbf.is_some_and(|nbf| nbf > (now + SKEW_SECONDS) as f64) {
-            return Err(AuthError::Invalid("its time (`nbf`) has not come yet".to_owned()));
+            return Err(AuthError::Invalid("it is not valid yet (`nbf`)".to_owned()));
         }
         if room.is_none() && role != Role::Operator {
             return Err(AuthError::Invalid(format!("the role {} needs the claim `room`", role_name(role))));
         }
-        // Whose role concerns all rooms is not bound to one.
+        // An operator's token is valid for all rooms, also if it names one.
         let room = room.filter(|_| role != Role::Operator);
         Ok(Caller { role, room, name })
     }
@@ -145,17 +145,17 @@ impl Authority {
 
 fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
     let mut validation = Validation::new(Algorithm::HS256);
-    // The times are checked by `caller`, which is told the time.
+    // `caller` checks the times, because the library reads the clock itself.
     validation.validate_exp = false;
     validation.validate_nbf = false;
     jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|error| {
         AuthError::Invalid(match error.kind() {
-            ErrorKind::InvalidSignature => "its signature does not fit this server's key".to_owned(),
+            ErrorKind::InvalidSignature => "its signature does not match the key of this server".to_owned(),
             ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
-                "only the algorithm HS256 is taken".to_owned()
+                "only the algorithm HS256 is accepted".to_owned()
             }
             ErrorKind::MissingRequiredClaim(claim) => format!("the claim `{claim}` is missing"),
-            ErrorKind::Json(error) => format!("its claims are wrong: {error}"),
+            ErrorKind::Json(error) => format!("its claims are invalid: {error}"),
             _ => "it is not a signed JWT".to_owned(),
         })
     })
@@ -164,7 +164,7 @@ fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
 /// Signs a token with `key`.
 pub fn sign(claims: &Claims, key: &str) -> String {
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(key.as_bytes()))
-        .expect("claims are plain data and HS256 takes any key")
+        .expect("claims are plain data and HS256 accepts any key")
 }
 
 #[cfg(test)]
@@ -176,8 +176,8 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
     const NOW: u64 = 1_700_000_000;
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     fn keyed() -> Authority {
         Authority::new(&Auth { key: Some(Secret::from(KEY.to_owned())), ..Auth::default() })
@@ -189,16 +189,16 @@ mod tests {
     }
 
     fn invalid(token: &str) -> String {
-        match keyed().caller(Some(token), HERE, NOW) {
+        match keyed().caller(Some(token), LOCAL, NOW) {
             Err(AuthError::Invalid(why)) => why,
             other => panic!("{token} gave {other:?}"),
         }
     }
 
     #[test]
-    fn a_token_says_who_and_where() {
+    fn a_token_gives_a_role_a_room_and_a_name() {
         let token = sign(&claims(Some("r1"), Role::Participant), KEY);
-        let caller = keyed().caller(Some(&token), AWAY, NOW).expect("valid");
+        let caller = keyed().caller(Some(&token), REMOTE, NOW).expect("valid");
         assert_eq!((caller.role, caller.name.as_deref()), (Role::Participant, Some("Ann")));
         let (here, other) = ("r1".parse().expect("a name"), "r2".parse().expect("a name"));
         assert!(caller.may(Role::Viewer, Some(&here)).is_ok());
@@ -209,29 +209,33 @@ mod tests {
     }
 
     #[test]
-    fn roles_include_each_other() {
+    fn each_role_includes_the_lower_ones() {
         assert!(
             Role::Viewer < Role::Participant && Role::Participant < Role::Moderator && Role::Moderator < Role::Operator
         );
     }
 
     #[test]
-    fn an_operator_needs_no_room() {
+    fn an_operator_token_is_valid_for_all_rooms() {
         let token = sign(&claims(None, Role::Operator), KEY);
-        let caller = keyed().caller(Some(&token), AWAY, NOW).expect("valid");
+        let caller = keyed().caller(Some(&token), REMOTE, NOW).expect("valid");
         assert!(caller.may(Role::Operator, None).is_ok());
         let token = sign(&claims(Some("r"), Role::Operator), KEY);
-        assert_eq!(keyed().caller(Some(&token), AWAY, NOW).expect("valid").room, None, "nor is bound to one");
+        assert_eq!(
+            keyed().caller(Some(&token), REMOTE, NOW).expect("valid").room,
+            None,
+            "the room of an operator's token is ignored"
+        );
         assert!(invalid(&sign(&claims(None, Role::Moderator), KEY)).contains("room"));
     }
 
     #[test]
-    fn a_key_makes_even_this_machine_show_a_token() {
-        assert_eq!(keyed().caller(None, HERE, NOW), Err(AuthError::Missing));
+    fn with_a_key_local_callers_need_a_token_too() {
+        assert_eq!(keyed().caller(None, LOCAL, NOW), Err(AuthError::Missing));
     }
 
     #[test]
-    fn worthless_tokens_are_refused() {
+    fn invalid_tokens_are_refused() {
         assert!(
             invalid(&sign(&claims(Some("r"), Role::Viewer), "ffffffffffffffffffffffffffffffff")).contains("signature")
         );
@@ -247,7 +251,7 @@ mod tests {
         };
         let good = serde_json::json!({"room": "r", "role": "viewer", "exp": NOW + 60});
         assert!(invalid(&sign_as(Algorithm::HS512, &good)).contains("HS256"));
-        assert!(keyed().caller(Some(&sign_as(Algorithm::HS256, &good)), HERE, NOW).is_ok());
+        assert!(keyed().caller(Some(&sign_as(Algorithm::HS256, &good)), LOCAL, NOW).is_ok());
         for (bad, names) in [
             (serde_json::json!({"room": "r", "role": "viewer"}), "exp"),
             (serde_json::json!({"room": "r", "exp": NOW + 60}), "role"),
@@ -260,22 +264,22 @@ mod tests {
     }
 
     #[test]
-    fn a_token_without_signature_is_refused() {
+    fn a_token_without_a_signature_is_refused() {
         let token = sign(&claims(Some("r"), Role::Operator), KEY);
         let payload = token.split('.').nth(1).expect("three parts");
         // {"alg":"none","typ":"JWT"}
         let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
-        assert!(keyed().caller(Some(&none), HERE, NOW).is_err());
+        assert!(keyed().caller(Some(&none), LOCAL, NOW).is_err());
         let (signed, _) = token.rsplit_once('.').expect("three parts");
-        assert!(keyed().caller(Some(&format!("{signed}.")), HERE, NOW).is_err());
+        assert!(keyed().caller(Some(&format!("{signed}.")), LOCAL, NOW).is_err());
     }
 
     #[test]
-    fn without_a_key_only_this_machine_operates() {
+    fn without_a_key_only_local_callers_are_operators() {
         let open = Authority::new(&Auth::default());
-        assert_eq!(open.caller(None, HERE, NOW).expect("open").role, Role::Operator);
+        assert_eq!(open.caller(None, LOCAL, NOW).expect("open").role, Role::Operator);
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
         assert_eq!(open.caller(None, mapped, NOW).expect("open").role, Role::Operator);
-        assert_eq!(open.caller(None, AWAY, NOW).expect("open").role, Role::Moderator);
+        assert_eq!(open.caller(None, REMOTE, NOW).expect("open").role, Role::Moderator);
     }
 }

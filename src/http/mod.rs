@@ -1,7 +1,7 @@
-//! HTTP, WebSocket and RTMP requests of clients, and what they are answered.
+//! The HTTP, WebSocket and RTMP interfaces of the server.
 //!
-//! Owns: routes, authorization, problem documents, the event sockets, the web page, the RTMP listener. Does not know: the
-//! state of rooms ([`crate::rooms`]), media. Requests come in by [`api`]; answers and events leave by it.
+//! Owns: routes, authorization, problem documents, the event WebSockets, the web page, the RTMP listener. Does not know:
+//! the state of rooms ([`crate::rooms`]) and media. Requests enter, and answers and events leave through [`api`].
 
 pub mod api;
 pub mod auth;

@@ -1,7 +1,7 @@
-//! Errors as callers see them: `application/problem+json` (RFC 9457).
+//! Error responses: `application/problem+json` (RFC 9457).
 //!
-//! Owns: [`Problem`], and which status, type and advice each error of the edge becomes. Does not know: how the errors
-//! come about. Every error answer of this server is one of these.
+//! Owns: [`Problem`], and the status, type and advice for each error. Does not know: the causes of errors. In: errors of
+//! the other modules; out: responses. Every error response of this server is a [`Problem`].
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::sdp::{FragmentError, OfferError};
 /// The content type of every error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Where the kinds are explained: served from `docs/api.md`.
+/// The URL at which `docs/api.md` explains the kinds.
 const DOCS: &str = "/docs/api.md#";
 
-/// The kinds that programs may tell apart; each has a heading in the docs.
+/// The kinds that programs may distinguish; each has a heading in `docs/api.md`.
 pub const KINDS: [&str; 28] = [
     "unauthorized",
     "forbidden",
@@ -55,29 +55,29 @@ pub const KINDS: [&str; 28] = [
     "draining",
 ];
 
-/// An error answer.
+/// An error response.
 #[derive(Debug)]
 pub struct Problem {
     status: StatusCode,
-    /// Names the kind, and its paragraph in the docs; None is `about:blank`: the status says it all.
+    /// The kind, which is also its heading in `docs/api.md`; None is `about:blank`: the status explains the error.
     kind: Option<&'static str>,
     detail: String,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
-    /// A problem that its status names; `detail` says what to do.
+    /// A problem that its status explains; `detail` says what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, kind: None, detail: detail.into(), headers: Vec::new() }
     }
 
-    /// A problem of a kind that programs may tell apart.
+    /// A problem of a kind that programs may distinguish.
     pub fn of_kind(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
         Self { kind: Some(kind), ..Self::new(status, detail) }
     }
 
-    /// With one more header.
+    /// Adds or replaces a header.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.retain(|(other, _)| *other != name);
@@ -85,68 +85,68 @@ impl Problem {
         self
     }
 
-    /// With the time after which it makes sense to try again, rounded up to whole seconds.
+    /// Sets `Retry-After`, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.with(RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
-    /// The answer's status.
+    /// The status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What to do.
+    /// What the client should do.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// There is nothing at this path.
+    /// 404: the path does not exist.
     pub fn no_such_path() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "there is nothing at this path; /openapi.json lists what there is")
+        Self::new(StatusCode::NOT_FOUND, "this path does not exist; /openapi.json lists all paths")
     }
 
-    /// The path does not know the method; `allow` lists those it knows.
+    /// 405; `allow` lists the methods of the path.
     pub fn method_not_allowed(allow: &str) -> Self {
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {allow}"));
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("this path supports {allow}"));
         problem.with(ALLOW, HeaderValue::from_str(allow).expect("method names are header text"))
     }
 
-    /// The body has the wrong type; `wanted` is right.
+    /// 415; `wanted` is the supported content type.
     pub fn unsupported_media_type(wanted: &str) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("send the body with `Content-Type: {wanted}`"))
     }
 
-    /// The body has more than `limit` bytes.
+    /// 413: the body has more than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than {limit} bytes, the most that is taken"),
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {limit} bytes, which is the limit"))
     }
 
-    /// The request makes no sense.
+    /// 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// A fault of ours.
+    /// 500: a bug of the server.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault of this server's, not yours; its log says more")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "an internal error of this server, not of your request; see its log",
+        )
     }
 
-    /// Too much to do; `detail` says what.
+    /// 503 because of overload.
     pub fn overloaded(detail: impl Into<String>) -> Self {
         Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).retry_after(Duration::from_secs(2))
     }
 
-    /// No longer able to take joins.
+    /// 503 because the server is shutting down.
     pub fn draining() -> Self {
         Self::of_kind(
             StatusCode::SERVICE_UNAVAILABLE,
             "draining",
-            "this server is shutting down and takes no joins; try again",
+            "this server is shutting down and accepts no joins; try again",
         )
         .retry_after(Duration::from_secs(5))
     }
@@ -249,7 +249,7 @@ impl From<LibraryError> for Problem {
     }
 }
 
-/// What is no SDP at all is a bad request; what is SDP and cannot be served is unprocessable (RFC 9725 §4.2).
+/// 400 for a body that is not SDP, 422 for SDP that cannot be served (RFC 9725 section 4.2).
 fn offer_status(error: &OfferError) -> StatusCode {
     match error {
         OfferError::Empty | OfferError::NotSdp | OfferError::MediaLine { .. } => StatusCode::BAD_REQUEST,

@@ -1,8 +1,8 @@
-//! Encoders that push by RTMP: they connect to a port of ours.
+//! The listener for encoders that push by RTMP to `rtmp://host:port/live/{room}?token=…&name=…`.
 //!
-//! Owns: the listener, how many may be on their way in, and who is let in: to `rtmp://host:port/live/{room}?token=…&name=…`.
-//! Does not know: RTMP. A connection goes to a process of its own before a byte of it is read; that says what the encoder
-//! wants, and reads on when it is let in.
+//! Owns: the listener, the number of pending connections, and the authorization of encoders. Does not know: RTMP. Each
+//! connection is passed to an input process before its first byte is read. The process reports the encoder's request and
+//! continues once it is accepted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -22,21 +22,21 @@ use crate::room::document::Role;
 use crate::rooms::{Publishing, Pushed};
 use crate::time;
 
-/// The application that encoders push to.
+/// The RTMP application name that encoders must use.
 const APP: &str = "live";
-/// Connections that have not been let in yet: each has a process.
+/// Most connections that are not accepted yet; each has a process.
 const PENDING: usize = 8;
-/// How long an encoder may take to say what it wants.
-const BEGINNING: Duration = Duration::from_secs(10);
+/// Time limit for an encoder's publish request.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What stands behind the room's name.
+/// The query after the room's name.
 #[derive(Debug, Default, Deserialize)]
-struct Shown {
+struct KeyQuery {
     token: Option<String>,
     name: Option<String>,
 }
 
-/// Takes encoders until the server ends.
+/// Accepts encoders until the server stops.
 pub async fn serve(listener: TcpListener, app: App) {
     let pending = Arc::new(Semaphore::new(PENDING));
     let closing = app.closing();
@@ -46,29 +46,33 @@ pub async fn serve(listener: TcpListener, app: App) {
             () = closing.cancelled() => return,
         };
         let Ok(place) = pending.clone().try_acquire_owned() else {
-            tracing::warn!(%address, "an encoder is hung up on: too many are on their way in");
+            tracing::warn!(%address, "RTMP connection closed: too many encoders are not accepted yet");
             continue;
         };
         let app = app.clone();
         tokio::spawn(async move {
             if let Err(why) = receive(&app, stream, address).await {
-                tracing::info!(%address, why, "an encoder was not let in");
+                tracing::info!(%address, why, "RTMP encoder refused");
             }
             drop(place);
         });
     }
 }
 
-/// Hears what one encoder wants, and lets it in or not.
+/// Reads an encoder's publish request, and accepts or refuses it.
+///
+/// # Errors
+/// The reason for the refusal.
 async fn receive(app: &App, stream: TcpStream, address: SocketAddr) -> Result<(), String> {
-    // Media is sent as it comes. Fails only when the connection is gone.
+    // An error means that the connection is gone.
     let _ = stream.set_nodelay(true);
     let stream = stream.into_std().map_err(|error| error.to_string())?;
     let (pushed, wish) =
         Pushed::receive(app.rooms().input_command(), OwnedFd::from(stream)).map_err(|error| error.to_string())?;
-    let wish = tokio::time::timeout(BEGINNING, wish).await.map_err(|_| "it does not say what it wants")?;
-    let wish = wish.map_err(|_| "it does not speak RTMP, or hung up")?;
-    match judge(app, &wish, address.ip().to_canonical()) {
+    let wish =
+        tokio::time::timeout(PUBLISH_TIMEOUT, wish).await.map_err(|_| "the encoder sent no publish request in time")?;
+    let wish = wish.map_err(|_| "the connection is not RTMP or was closed")?;
+    match authorize(app, &wish, address.ip().to_canonical()) {
         Ok((room, name)) => app.rooms().publish(&room, name, pushed).await.map(drop).map_err(|error| error.to_string()),
         Err(why) => {
             pushed.refuse(why.clone()).await;
@@ -77,17 +81,21 @@ async fn receive(app: &App, stream: TcpStream, address: SocketAddr) -> Result<()
     }
 }
 
-/// Which room an encoder may push to, and under which name.
-fn judge(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName, String), String> {
+/// The room that an encoder may push to, and its name there.
+///
+/// # Errors
+/// The reason for a refusal.
+fn authorize(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName, String), String> {
     if wish.app != APP {
         return Err(format!("push to rtmp://HOST:PORT/{APP}/ROOM"));
     }
     let (room, query) = wish.key.expose().split_once('?').unwrap_or_else(|| (wish.key.expose(), ""));
-    let room: RoomName = room.parse().map_err(|_| "the stream key begins with the room's name")?;
-    let uri = format!("/?{query}").parse::<Uri>().map_err(|_| "the query behind the room's name is wrong")?;
-    let Query(shown) = Query::<Shown>::try_from_uri(&uri).map_err(|_| "the query behind the room's name is wrong")?;
-    let caller = app.authority().caller(shown.token.as_deref(), address, time::unix_seconds());
+    let room: RoomName = room.parse().map_err(|_| "the stream key must begin with the name of the room")?;
+    let uri = format!("/?{query}").parse::<Uri>().map_err(|_| "the query after the name of the room is invalid")?;
+    let Query(query) =
+        Query::<KeyQuery>::try_from_uri(&uri).map_err(|_| "the query after the name of the room is invalid")?;
+    let caller = app.authority().caller(query.token.as_deref(), address, time::unix_seconds());
     let caller = caller.map_err(|error| error.to_string())?;
     caller.may(Role::Participant, Some(&room)).map_err(|error| error.to_string())?;
-    Ok((room, caller.name.or(shown.name).unwrap_or_default()))
+    Ok((room, caller.name.or(query.name).unwrap_or_default()))
 }

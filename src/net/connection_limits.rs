@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::rate_limit::caller_of;
+use super::rate_limit::source_network;
 use crate::metrics::{Counter, Gauge};
 
 /// The most connections.
@@ -47,7 +47,7 @@ impl Places {
     /// A place for a connection from this address; None when there are too many.
     pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
         let Limits { per_address, pending, total } = self.limits;
-        let ip = caller_of(ip);
+        let ip = source_network(ip);
         let mut taken = self.taken.lock();
         let here = taken.by_address.get(&ip).copied().unwrap_or_default();
         if here >= per_address || taken.pending >= pending || taken.total >= total {

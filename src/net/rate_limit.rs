@@ -1,7 +1,8 @@
-//! How much one caller may do in a time: a token bucket for each. Pure: time is an argument.
+//! Rate limits with token buckets. Pure: time is an argument.
 //!
-//! Owns: who counts as one caller, and the buckets. Does not know: what is counted. Bounded: buckets that are full again
-//! are forgotten, and at the bound the newcomer waits.
+//! Owns: [`TokenBucket`], and [`RateLimiter`], which has one bucket per source. Does not know: what is counted. Data
+//! enters as one call per request and leaves as permission or the time to wait. Memory is bounded: buckets that are full
+//! again are removed, and at the bound new sources have to wait.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,64 +10,94 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Most callers remembered at a time.
-const CALLERS_MAX: usize = 16_384;
-/// When to come back if too many others have to be remembered; they are looked through no more often.
-const CROWDED: Duration = Duration::from_secs(1);
+/// Most sources remembered at a time.
+const SOURCES_MAX: usize = 16_384;
+/// Time between two removals of full buckets, and the wait of a new source when the table is full.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many a second in the long run, so many at once.
-#[derive(Debug)]
-pub(crate) struct Rate {
-    per_second: f64,
-    burst: f64,
-    buckets: HashMap<IpAddr, Bucket>,
-    /// When those who may be forgotten were last looked for.
-    looked: Option<Timestamp>,
+/// A sustained rate and a burst.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RateLimit {
+    /// Tokens per second.
+    pub(crate) per_second: f64,
+    /// Size of the bucket, in tokens.
+    pub(crate) burst: f64,
 }
 
-/// What a caller may still do at once, at a time.
+/// The token bucket of one source.
 #[derive(Debug)]
-struct Bucket {
-    left: f64,
-    at: Timestamp,
+pub(crate) struct TokenBucket {
+    tokens: f64,
+    updated: Timestamp,
 }
 
-/// Whoever owns an address owns all it can reach by choosing: an IPv6 network of 64 bits counts as one caller.
-pub(crate) fn caller_of(address: IpAddr) -> IpAddr {
+impl TokenBucket {
+    /// A full bucket.
+    pub(crate) fn full(limit: RateLimit, now: Timestamp) -> Self {
+        Self { tokens: limit.burst, updated: now }
+    }
+
+    /// Takes one token.
+    ///
+    /// # Errors
+    /// The time until the next token is available.
+    pub(crate) fn take(&mut self, limit: RateLimit, now: Timestamp) -> Result<(), Duration> {
+        self.tokens = self.tokens_at(limit, now);
+        self.updated = now;
+        if self.tokens < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.tokens) / limit.per_second));
+        }
+        self.tokens -= 1.0;
+        Ok(())
+    }
+
+    fn tokens_at(&self, limit: RateLimit, now: Timestamp) -> f64 {
+        (self.tokens + now.since(self.updated).as_secs_f64() * limit.per_second).min(limit.burst)
+    }
+}
+
+/// One token bucket per source network.
+#[derive(Debug)]
+pub(crate) struct RateLimiter {
+    limit: RateLimit,
+    buckets: HashMap<IpAddr, TokenBucket>,
+    /// When full buckets were last removed.
+    cleaned: Option<Timestamp>,
+}
+
+/// The network that counts as one source: an IPv4 address, or the /64 of an IPv6 address, because one host can use all
+/// addresses of its /64.
+pub(crate) fn source_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
-impl Rate {
+impl RateLimiter {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        Self { per_second: per_second.into(), burst: burst.into(), buckets: HashMap::new(), looked: None }
+        let limit = RateLimit { per_second: per_second.into(), burst: burst.into() };
+        Self { limit, buckets: HashMap::new(), cleaned: None }
     }
 
-    /// Counts one; the error says how long to wait before the next.
+    /// Counts one request from `address`.
+    ///
+    /// # Errors
+    /// The time to wait before the next request.
     pub(crate) fn take(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Duration> {
-        let caller = caller_of(address);
-        let (rate, burst) = (self.per_second, self.burst);
-        let refilled = move |bucket: &Bucket| (bucket.left + now.since(bucket.at).as_secs_f64() * rate).min(burst);
-        if self.buckets.len() >= CALLERS_MAX && !self.buckets.contains_key(&caller) {
-            // Forged addresses come as fast as datagrams do.
-            if self.looked.is_none_or(|at| now.since(at) >= CROWDED) {
-                self.buckets.retain(|_, bucket| refilled(bucket) < burst);
-                self.looked = Some(now);
+        let source = source_network(address);
+        let limit = self.limit;
+        if self.buckets.len() >= SOURCES_MAX && !self.buckets.contains_key(&source) {
+            // Spoofed addresses arrive at the rate of datagrams, so the table is not searched for each of them.
+            if self.cleaned.is_none_or(|at| now.since(at) >= CLEANUP_INTERVAL) {
+                self.buckets.retain(|_, bucket| bucket.tokens_at(limit, now) < limit.burst);
+                self.cleaned = Some(now);
             }
-            if self.buckets.len() >= CALLERS_MAX {
-                return Err(CROWDED);
+            if self.buckets.len() >= SOURCES_MAX {
+                return Err(CLEANUP_INTERVAL);
             }
         }
-        let bucket = self.buckets.entry(caller).or_insert(Bucket { left: burst, at: now });
-        bucket.left = refilled(bucket);
-        bucket.at = now;
-        if bucket.left < 1.0 {
-            return Err(Duration::from_secs_f64((1.0 - bucket.left) / rate));
-        }
-        bucket.left -= 1.0;
-        Ok(())
+        self.buckets.entry(source).or_insert_with(|| TokenBucket::full(limit, now)).take(limit, now)
     }
 }
 
@@ -86,45 +117,45 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_allowed_and_then_the_rate() {
-        let mut rate = Rate::new(2, 4);
+    fn a_source_may_send_a_burst_and_then_the_sustained_rate() {
+        let mut limiter = RateLimiter::new(2, 4);
         for _ in 0..4 {
-            assert_eq!(rate.take(ANN, at(0)), Ok(()));
+            assert_eq!(limiter.take(ANN, at(0)), Ok(()));
         }
-        assert_eq!(rate.take(ANN, at(0)), Err(Duration::from_millis(500)));
-        assert_eq!(rate.take(BEN, at(0)), Ok(()), "another caller is not concerned");
-        assert!(rate.take(ANN, at(499)).is_err());
-        assert_eq!(rate.take(ANN, at(1000)), Ok(()));
+        assert_eq!(limiter.take(ANN, at(0)), Err(Duration::from_millis(500)));
+        assert_eq!(limiter.take(BEN, at(0)), Ok(()), "another source has its own bucket");
+        assert!(limiter.take(ANN, at(499)).is_err());
+        assert_eq!(limiter.take(ANN, at(1000)), Ok(()));
     }
 
     #[test]
-    fn an_ipv6_network_and_a_mapped_address_are_one_caller() {
+    fn an_ipv6_network_and_an_ipv4_mapped_address_are_one_source() {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(caller_of(address("2001:db8::1")), caller_of(address("2001:db8::9")));
-        assert_ne!(caller_of(address("2001:db8::1")), caller_of(address("2001:db8:0:1::1")));
-        assert_eq!(caller_of(address("::ffff:192.0.2.1")), ANN);
+        assert_eq!(source_network(address("2001:db8::1")), source_network(address("2001:db8::9")));
+        assert_ne!(source_network(address("2001:db8::1")), source_network(address("2001:db8:0:1::1")));
+        assert_eq!(source_network(address("::ffff:192.0.2.1")), ANN);
     }
 
     #[test]
-    fn at_the_bound_only_newcomers_wait_and_full_buckets_are_forgotten() {
-        let mut rate = Rate::new(1, 2);
-        for host in 0..CALLERS_MAX as u32 {
-            assert_eq!(rate.take(Ipv4Addr::from(0x0a00_0000 + host).into(), at(0)), Ok(()));
+    fn in_a_full_table_only_new_sources_wait_and_full_buckets_are_removed() {
+        let mut limiter = RateLimiter::new(1, 2);
+        for host in 0..SOURCES_MAX as u32 {
+            assert_eq!(limiter.take(Ipv4Addr::from(0x0a00_0000 + host).into(), at(0)), Ok(()));
         }
-        assert_eq!(rate.take(ANN, at(0)), Err(CROWDED));
-        assert_eq!(rate.take(Ipv4Addr::from(0x0a00_0000).into(), at(0)), Ok(()));
-        assert_eq!(rate.take(ANN, at(1000)), Ok(()), "the others have not asked again");
-        assert!(rate.buckets.len() < 3);
+        assert_eq!(limiter.take(ANN, at(0)), Err(CLEANUP_INTERVAL));
+        assert_eq!(limiter.take(Ipv4Addr::from(0x0a00_0000).into(), at(0)), Ok(()));
+        assert_eq!(limiter.take(ANN, at(1000)), Ok(()), "the other sources have sent nothing more");
+        assert!(limiter.buckets.len() < 3);
     }
 
     proptest! {
         #[test]
-        fn never_more_than_burst_plus_rate(steps in proptest::collection::vec(0u64..400, 1..200)) {
-            let mut rate = Rate::new(2, 4);
+        fn a_source_never_gets_more_than_the_burst_plus_the_rate(steps in proptest::collection::vec(0u64..400, 1..200)) {
+            let mut limiter = RateLimiter::new(2, 4);
             let (mut now, mut taken) = (0, 0u64);
             for step in steps {
                 now += step;
-                taken += u64::from(rate.take(ANN, at(now)).is_ok());
+                taken += u64::from(limiter.take(ANN, at(now)).is_ok());
                 prop_assert!(taken <= 4 + 2 * now / 1000 + 1);
             }
         }

@@ -1,6 +1,7 @@
-//! Bodies, paths and queries, with a problem for each way they can be wrong.
+//! Typed request bodies, path parameters and queries. Each way in which they can be invalid is a problem.
 //!
-//! Owns: reading a body within its limit and time. Does not know: what bodies mean.
+//! Owns: reading a body within its size and time limits. Does not know: what bodies mean. In: requests; out: typed
+//! values, or the problem to answer with.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode, Uri};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
@@ -20,16 +21,16 @@ use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::recordings::FileName;
 use crate::rooms::RoomError;
 
-/// How much of a body that is too large is still read and thrown away: a caller that is still sending when we hang up
-/// may never see our answer.
+/// Bytes of a body that are read and discarded after its limit: a client that is still sending when the connection closes
+/// may never read the answer.
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reads a body of at most `limit` bytes.
 ///
 /// # Errors
-/// 413 when it is larger, 408 when it does not come in time, 400 when the connection breaks.
+/// 413 if it is larger, 408 if it does not arrive in time, 400 if the connection breaks.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize, time: Duration) -> Result<Vec<u8>, Problem> {
-    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time; send it again");
+    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time; send it again");
     tokio::time::timeout(time, collect(headers, body, limit)).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -42,7 +43,7 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8
     let mut bytes = Vec::with_capacity(announced.min(limit));
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| Problem::bad_request(format!("the body broke off: {error}")))?;
+        let chunk = chunk.map_err(|error| Problem::bad_request(format!("the body is incomplete: {error}")))?;
         read += chunk.len();
         if read <= limit {
             bytes.extend_from_slice(&chunk);
@@ -53,127 +54,129 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8
     if read > limit { Err(Problem::too_large(limit)) } else { Ok(bytes) }
 }
 
-/// Reads a body of text.
+/// Reads a text body of at most `limit` bytes.
 ///
 /// # Errors
-/// Those of [`read`], and 400 when it is not UTF-8.
+/// Those of [`read`], and 400 if the body is not UTF-8.
 pub(super) async fn text(headers: &HeaderMap, body: Body, limit: usize, app: &App) -> Result<String, Problem> {
     let bytes = read(headers, body, limit, app.request_time()).await?;
     String::from_utf8(bytes).map_err(|_| Problem::bad_request("the body is not UTF-8 text"))
 }
 
-/// Reads a JSON document.
+/// Reads a JSON body.
 ///
 /// # Errors
-/// Those of [`read`], 415 without a JSON content type, 400 when it is not JSON, 422 when it is not what is wanted here.
-pub(super) async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, app: &App) -> Result<T, Problem> {
-    if !["application/json", "application/merge-patch+json"].contains(&media_type(headers).as_str()) {
+/// Those of [`read`], 415 without a JSON content type, 400 if the body is not JSON, 422 if it is not a valid `T`.
+pub(super) async fn json<T: DeserializeOwned>(request: Request<Body>, app: &App) -> Result<T, Problem> {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    if !["application/json", "application/merge-patch+json"].contains(&media_type(&headers).as_str()) {
         return Err(Problem::unsupported_media_type("application/json"));
     }
-    let bytes = read(headers, body, app.limits().patch_bytes, app.request_time()).await?;
+    let bytes = read(&headers, body, app.limits().patch_bytes, app.request_time()).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-        Problem::new(status, format!("the JSON is not what is wanted here: {error}"))
+        Problem::new(status, format!("the JSON body is invalid: {error}"))
     })
 }
 
-/// The body's media type in lower case, without parameters; empty when there is none.
+/// The body's media type in lower case, without parameters; empty if there is none.
 pub(super) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// The query, read into `T`; unknown keys are ignored.
+/// The query of `uri` as a `T`; unknown keys are ignored.
 ///
 /// # Errors
-/// 400 naming the key that is wrong.
-pub(super) fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Problem> {
-    Query::<T>::try_from_uri(&parts.uri)
+/// 400 that names the invalid key.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    Query::<T>::try_from_uri(uri)
         .map(|Query(query)| query)
-        .map_err(|error| Problem::bad_request(format!("the query is wrong: {}", error.body_text())))
+        .map_err(|error| Problem::bad_request(format!("the query is invalid: {}", error.body_text())))
 }
 
-/// The room of the path, as an argument of handlers.
-pub(super) struct RoomOf(pub(super) RoomName);
-/// The participant of the path.
-pub(super) struct Participant(pub(super) ParticipantId);
-/// The recording or broadcast of the path.
-pub(super) struct Output(pub(super) OutputId);
-/// The recording's file of the path.
-pub(super) struct Recording(pub(super) FileName);
-/// The input of the path.
-pub(super) struct Injected(pub(super) InputId);
-/// The session's secret of the path.
-pub(super) struct Secret(pub(super) String);
-/// The event stream of the path.
-pub(super) struct Stream(pub(super) u32);
+/// A parameter of the path, as an argument of handlers.
+pub(super) struct InPath<T>(pub(super) T);
 
-impl FromRequestParts<App> for RoomOf {
-    type Rejection = Problem;
+/// A type that some paths have as a parameter.
+pub(super) trait PathParameter: FromStr<Err: Display> {
+    /// The name of the parameter in the route table.
+    const NAME: &'static str;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        param(parts, app, "room").await.map(Self)
+    /// The problem with an invalid parameter; `error` says what is wrong with it.
+    fn invalid(error: &Self::Err) -> Problem {
+        Problem::bad_request(error.to_string())
     }
 }
 
-impl FromRequestParts<App> for Participant {
-    type Rejection = Problem;
+impl PathParameter for RoomName {
+    const NAME: &'static str = "room";
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        param(parts, app, "id").await.map(Self)
+impl PathParameter for ParticipantId {
+    const NAME: &'static str = "id";
+}
+
+impl PathParameter for OutputId {
+    const NAME: &'static str = "id";
+}
+
+impl PathParameter for InputId {
+    const NAME: &'static str = "id";
+}
+
+impl PathParameter for FileName {
+    const NAME: &'static str = "file";
+
+    // There is no file with an invalid name.
+    fn invalid(error: &Self::Err) -> Problem {
+        Problem::of_kind(StatusCode::NOT_FOUND, "no-recording", error.to_string())
     }
 }
 
-impl FromRequestParts<App> for Output {
-    type Rejection = Problem;
+/// The secret that identifies a session.
+pub(super) struct SessionSecret(pub(super) String);
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        param(parts, app, "id").await.map(Self)
+impl FromStr for SessionSecret {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
     }
 }
 
-impl FromRequestParts<App> for Recording {
-    type Rejection = Problem;
+impl PathParameter for SessionSecret {
+    const NAME: &'static str = "secret";
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        // A text that is no name names nothing that is there.
-        let name = param(parts, app, "file").await;
-        name.map(Self).map_err(|wrong| Problem::of_kind(StatusCode::NOT_FOUND, "no-recording", wrong.detail()))
+/// The number of a player's event stream.
+pub(super) struct StreamNumber(pub(super) u32);
+
+impl FromStr for StreamNumber {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 
-impl FromRequestParts<App> for Injected {
-    type Rejection = Problem;
+impl PathParameter for StreamNumber {
+    const NAME: &'static str = "stream";
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        param(parts, app, "id").await.map(Self)
+    // There is no stream with an invalid number.
+    fn invalid(_: &Self::Err) -> Problem {
+        RoomError::NoStream.into()
     }
 }
 
-impl FromRequestParts<App> for Secret {
+impl<T: PathParameter> FromRequestParts<App> for InPath<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        param(parts, app, "secret").await.map(Self)
+        let params = RawPathParams::from_request_parts(parts, app).await;
+        let params = params.map_err(|_| Problem::bad_request("the path is not UTF-8 text"))?;
+        let value = params.iter().find(|(key, _)| *key == T::NAME).map(|(_, value)| value);
+        let value = value.expect("handlers use only the parameters of their own path");
+        value.parse().map(Self).map_err(|error| T::invalid(&error))
     }
-}
-
-impl FromRequestParts<App> for Stream {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        // A text that is no number names nothing that is there.
-        param(parts, app, "stream").await.map(Self).map_err(|_| RoomError::NoStream.into())
-    }
-}
-
-async fn param<T>(parts: &mut Parts, app: &App, name: &'static str) -> Result<T, Problem>
-where
-    T: FromStr<Err: Display>,
-{
-    let params = RawPathParams::from_request_parts(parts, app).await;
-    let params = params.map_err(|_| Problem::bad_request("the path is not UTF-8 text"))?;
-    let value = params.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
-    let value = value.expect("handlers ask only for parameters of their own path");
-    value.parse().map_err(|error: T::Err| Problem::bad_request(error.to_string()))
 }

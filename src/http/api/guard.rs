@@ -1,15 +1,15 @@
-//! Before every handler: who is it, and may they?
+//! Authorization before every handler.
 //!
-//! Owns: where a token or session may stand in a request, and the check of a route's [`Scope`]. Does not know: handlers.
-//! A handler takes [`Caller`] as an argument and can be sure that its role was checked for the room of the path.
+//! Owns: the places of tokens and sessions in a request, and the check of a route's [`Scope`]. Does not know: handlers.
+//! In: requests; out: requests with a [`Caller`], whose role is sufficient for the room of the path.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -22,16 +22,16 @@ use crate::id::{ParticipantId, RoomName};
 use crate::room::document::Role;
 use crate::time;
 
-/// Who asks, as handlers see it.
+/// The client that sent a request.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    /// Role, room and name.
+    /// Its role, room and name.
     pub identity: auth::Caller,
-    /// Who they are in the room of the path, when they showed a session.
+    /// Its participant in the room of the path, if the request names a session.
     pub participant: Option<ParticipantId>,
-    /// Where they call from.
+    /// Its IP address.
     pub address: IpAddr,
-    /// Whether a token said who they are.
+    /// Whether the request has a token.
     pub has_token: bool,
 }
 
@@ -39,18 +39,18 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        Ok(parts.extensions.get::<Self>().expect("every route with a Caller has a scope that makes one").clone())
+        Ok(parts.extensions.get::<Self>().expect("the scope of every route with a Caller sets one").clone())
     }
 }
 
-/// Credentials in the query: a browser's WebSocket cannot send headers.
+/// Credentials in the query, because a browser's WebSocket cannot send headers.
 #[derive(Debug, Default, Deserialize)]
-struct Shown {
+struct QueryCredentials {
     token: Option<String>,
     session: Option<String>,
 }
 
-/// Lets the request through to its handler if the route's scope allows.
+/// Passes the request to its handler if the route's scope allows it.
 pub(super) async fn check(
     State((app, scope)): State<(App, Scope)>,
     params: Result<RawPathParams, RawPathParamsRejection>,
@@ -65,16 +65,16 @@ pub(super) async fn check(
         Ok(room) => room,
         Err(error) => return Problem::bad_request(error.to_string()).into_response(),
     };
-    let (needed, everywhere) = match scope {
+    let (needed, all_rooms) = match scope {
         Scope::Public | Scope::Secret => return next.run(request).await,
-        Scope::Room(role) | Scope::Somewhere(role) => (role, false),
+        Scope::Room(role) | Scope::AnyRoom(role) => (role, false),
         Scope::Server(role) => (role, true),
     };
     let (mut parts, body) = request.into_parts();
-    match identify(&app, &parts, room.as_ref(), everywhere).await {
+    match identify(&app, &parts, room.as_ref(), all_rooms).await {
         Ok(caller) => {
-            // Without a room in the path it is the caller's own that counts, unless all are concerned.
-            let concerned = room.or_else(|| caller.identity.room.clone().filter(|_| !everywhere));
+            // A path without a room means the caller's own room, unless the route concerns all rooms.
+            let concerned = room.or_else(|| caller.identity.room.clone().filter(|_| !all_rooms));
             if let Err(error) = caller.identity.may(needed, concerned.as_ref()) {
                 return Problem::from(error).into_response();
             }
@@ -85,23 +85,23 @@ pub(super) async fn check(
     }
 }
 
-/// Who asks; what concerns everything is for tokens only, because a session is of one room.
-async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, everywhere: bool) -> Result<Caller, AuthError> {
-    let shown = Query::<Shown>::try_from_uri(&parts.uri).map(|Query(shown)| shown).unwrap_or_default();
-    let token = bearer(&parts.headers)?.map(str::to_owned).or(shown.token);
-    let address = address(parts);
+/// Identifies the caller. Routes that concern all rooms require a token, because a session belongs to one room.
+async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, all_rooms: bool) -> Result<Caller, AuthError> {
+    let query = Query::<QueryCredentials>::try_from_uri(&parts.uri).map(|Query(query)| query).unwrap_or_default();
+    let token = bearer(&parts.headers)?.map(str::to_owned).or(query.token);
+    let address = address(&parts.extensions);
     let has_token = token.is_some();
     let by_token = app.0.authority.caller(token.as_deref(), address, time::unix_seconds());
-    let Some(secret) = shown.session.filter(|_| !everywhere) else {
+    let Some(secret) = query.session.filter(|_| !all_rooms) else {
         return Ok(Caller { identity: by_token?, participant: None, address, has_token });
     };
-    let ended = || AuthError::Invalid("its session has ended, or never was; join again".to_owned());
+    let ended = || AuthError::Invalid("its session has ended or never existed; join again".to_owned());
     let (session_room, participant) = app.rooms().session_identity(&secret).ok_or_else(ended)?;
     if room.is_some_and(|room| *room != session_room) {
         return Err(AuthError::Room(session_room));
     }
     let identity = match by_token {
-        // The session says who; its role is that of its join, known once it is connected.
+        // The session identifies the participant. Its role is known once it is connected.
         Err(AuthError::Missing) => {
             let document = app.rooms().session(&secret).await.map_err(|_| ended())?;
             let role = document.participant.map_or(Role::Viewer, |participant| participant.role);
@@ -112,7 +112,7 @@ async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, everywhere:
     Ok(Caller { identity, participant: Some(participant), address, has_token })
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750 §2.1; the scheme's case does not matter).
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1; the scheme is case-insensitive).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let (scheme, token) = value.to_str().unwrap_or_default().split_once(' ').unwrap_or_default();
@@ -122,8 +122,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     Err(AuthError::Invalid("the header must be `Authorization: Bearer TOKEN`".to_owned()))
 }
 
-/// Where a request comes from. Without a connection it is from nowhere, not from this machine, which may do everything.
-pub(super) fn address(parts: &Parts) -> IpAddr {
-    let connection = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+/// The source address of a request. Without a connection it is unspecified and not loopback, which has all permissions.
+pub(super) fn address(extensions: &Extensions) -> IpAddr {
+    let connection = extensions.get::<ConnectInfo<SocketAddr>>();
     connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

@@ -1,26 +1,28 @@
 //! The HLS routes: playlists, parts and segments of a room's broadcast.
 //!
-//! Owns: what is read from a request and how a result is answered. Does not know: the broadcasts ([`crate::rooms::HlsBroadcasts`]).
+//! Owns: the queries and headers of these routes. Does not know: the broadcasts ([`crate::rooms::HlsBroadcasts`]). In:
+//! requests; out: playlists and media.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{RawPathParams, RawQuery, State};
+use axum::extract::{RawPathParams, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::{App, RoomOf};
+use super::App;
+use super::extract::{InPath, query};
 use crate::hls::{Lookup, Query};
 use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::rooms::HlsBroadcast;
 
-/// What of a request's query is passed on in playlists, and what it waits for.
+/// The query of a playlist: the segment and part that a blocking reload waits for.
 #[derive(Debug, Default, Deserialize)]
-struct Asked {
+struct PlaylistQuery {
     #[serde(rename = "_HLS_msn")]
     segment: Option<u64>,
     #[serde(rename = "_HLS_part")]
@@ -30,20 +32,20 @@ struct Asked {
 /// `GET /hls/{room}/index.m3u8`.
 pub(super) async fn master(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
-    RawQuery(query): RawQuery,
+    InPath(room): InPath<RoomName>,
+    uri: Uri,
 ) -> Result<Response, Problem> {
     let broadcast = find(&app, &room)?;
-    let suffix = credentials(query.as_deref());
+    let suffix = credentials(uri.query());
     answer(broadcast.wait(|broadcast| broadcast.master(&suffix)).await)
 }
 
 /// `GET /hls/{room}/{rendition}/{file}`: a playlist, a part or a segment.
 pub(super) async fn file(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
     params: RawPathParams,
-    RawQuery(query): RawQuery,
+    uri: Uri,
 ) -> Result<Response, Problem> {
     let broadcast = find(&app, &room)?;
     let param = |name: &str| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
@@ -51,41 +53,35 @@ pub(super) async fn file(
     if file != "index.m3u8" {
         return answer(broadcast.wait(|broadcast| broadcast.file(rendition, file)).await);
     }
-    let asked: Asked = axum::extract::Query::try_from_uri(&uri(query.as_deref()))
-        .map(|axum::extract::Query(asked)| asked)
-        .map_err(|error| Problem::bad_request(format!("the query is wrong: {}", error.body_text())))?;
-    if asked.part.is_some() && asked.segment.is_none() {
-        return Err(Problem::bad_request("`_HLS_part` needs `_HLS_msn`"));
+    let PlaylistQuery { segment, part } = query(&uri)?;
+    if part.is_some() && segment.is_none() {
+        return Err(Problem::bad_request("`_HLS_part` requires `_HLS_msn`"));
     }
-    let query_of = Query { segment: asked.segment, part: asked.part };
-    let suffix = credentials(query.as_deref());
-    answer(broadcast.wait(|broadcast| broadcast.playlist(rendition, query_of, &suffix)).await)
+    let reload = Query { segment, part };
+    let suffix = credentials(uri.query());
+    answer(broadcast.wait(|broadcast| broadcast.playlist(rendition, reload, &suffix)).await)
 }
 
 fn find(app: &App, room: &RoomName) -> Result<Arc<HlsBroadcast>, Problem> {
     app.rooms().hls().find(room).ok_or_else(|| {
-        let detail =
-            format!("the room `{room}` is not broadcast by HLS: begin it with POST /v1/rooms/{room}/broadcasts");
+        let detail = format!("the room `{room}` has no HLS broadcast: start one with POST /v1/rooms/{room}/broadcasts");
         Problem::of_kind(StatusCode::NOT_FOUND, "no-output", detail)
     })
 }
 
-fn uri(query: Option<&str>) -> axum::http::Uri {
-    format!("/?{}", query.unwrap_or_default()).parse().unwrap_or_default()
-}
-
-/// The part of a query that players must show again with each address of a playlist.
+/// The credentials in a query, as a suffix for the URLs in playlists.
 fn credentials(query: Option<&str>) -> String {
-    let shown = query.unwrap_or_default().split('&');
-    let shown: Vec<&str> = shown
+    let pairs: Vec<&str> = query
+        .unwrap_or_default()
+        .split('&')
         .filter(|pair| pair.starts_with("token=") || pair.starts_with("session="))
-        .filter(|pair| plain(pair))
+        .filter(|pair| is_safe_in_playlist(pair))
         .collect();
-    if shown.is_empty() { String::new() } else { format!("?{}", shown.join("&")) }
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-/// Nothing that would end an attribute of a playlist.
-fn plain(text: &str) -> bool {
+/// Whether the text cannot end an attribute or a line of a playlist.
+fn is_safe_in_playlist(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
 }
 
@@ -100,10 +96,10 @@ fn answer(found: Lookup) -> Result<Response, Problem> {
         Lookup::File(data) => Ok(response("video/mp4", "public, max-age=3600, immutable", data.into())),
         Lookup::NotFound => Err(Problem::new(
             StatusCode::NOT_FOUND,
-            "there is no such part of the broadcast (any more): read the playlist again",
+            "the broadcast does not have this segment or part: load the playlist again",
         )),
-        Lookup::TooFar => Err(Problem::bad_request("`_HLS_msn` is too far in the future: read the playlist again")),
-        Lookup::Pending => Err(Problem::overloaded("the broadcast has not got that far yet; try again")
+        Lookup::TooFar => Err(Problem::bad_request("`_HLS_msn` is too far in the future: load the playlist again")),
+        Lookup::Pending => Err(Problem::overloaded("the segment is not available yet; try again after Retry-After")
             .retry_after(Duration::from_secs(1))),
     }
 }
@@ -113,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_credentials_are_passed_on() {
+    fn playlists_repeat_only_the_credentials_of_a_query() {
         assert_eq!(credentials(None), "");
         assert_eq!(credentials(Some("_HLS_msn=4&token=a.b-c&x=1")), "?token=a.b-c");
         assert_eq!(credentials(Some("token=a\"b")), "");

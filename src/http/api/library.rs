@@ -1,6 +1,7 @@
-//! Recordings on disk: list, download, delete. The operator's, and of each room its moderators'.
+//! Recordings on disk: list, download, delete. An operator may access all of them, a moderator those of its room.
 //!
-//! Owns: what a caller may see, and the headers of a download. Does not know: the disk ([`Library`](crate::recordings)).
+//! Owns: the permissions for recordings, and the headers of a download. Does not know: the disk
+//! ([`Library`](crate::recordings)). In: requests; out: lists and files.
 
 use axum::Json;
 use axum::body::Body;
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio_util::io::ReaderStream;
 
-use super::extract::{self, Recording};
+use super::extract::{self, InPath};
 use super::ranges::{Part, Validators, choose};
 use super::{App, Caller};
 use crate::http::problem::Problem;
@@ -24,19 +25,19 @@ use crate::id::RoomName;
 use crate::recordings::{FileName, LibraryError, Opened, RecordingFile};
 use crate::room::document::Role;
 
-/// How much of a file is read at a time.
+/// Bytes of a file that are read at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// Which recordings are wanted.
+/// The query of a list.
 #[derive(Debug, Default, Deserialize)]
-struct Wanted {
+struct ListQuery {
     room: Option<RoomName>,
 }
 
-/// How a recording is wanted.
+/// The query of a download.
 #[derive(Debug, Default, Deserialize)]
-struct How {
-    /// `1`: to be kept as a file, not shown.
+struct DownloadQuery {
+    /// `1`: the browser saves the file instead of showing it.
     #[serde(default)]
     download: Option<u8>,
 }
@@ -47,8 +48,8 @@ pub(super) async fn list(
     caller: Caller,
     parts: Parts,
 ) -> Result<Json<Vec<RecordingFile>>, Problem> {
-    let Wanted { room } = extract::query(&parts)?;
-    // Whose role is bound to a room sees that room's.
+    let ListQuery { room } = extract::query(&parts.uri)?;
+    // A token for one room lists the recordings of that room.
     let room = room.or_else(|| caller.identity.room.clone());
     caller.identity.may(Role::Moderator, room.as_ref())?;
     Ok(Json(app.library().list(room).await?))
@@ -57,14 +58,14 @@ pub(super) async fn list(
 /// `GET /v1/recordings/{file}`, and HEAD.
 pub(super) async fn download(
     State(app): State<App>,
-    Recording(name): Recording,
+    InPath(name): InPath<FileName>,
     caller: Caller,
     parts: Parts,
 ) -> Result<Response, Problem> {
-    let How { download } = extract::query(&parts)?;
-    check(&app, &caller, &name).await?;
+    let DownloadQuery { download } = extract::query(&parts.uri)?;
+    check_permission(&app, &caller, &name).await?;
     let Opened { file, local, running } = app.library().open_file(&name).await?;
-    // What grows has no state that could be named.
+    // A growing file has no stable state for validators.
     let validators = (!running).then(|| Validators::new(local.bytes, local.modified));
     let part = choose(&parts.headers, local.bytes, validators.as_ref());
     let (status, range) = match part {
@@ -93,7 +94,7 @@ pub(super) async fn download(
         headers.insert(ETAG, text(etag.clone()));
     }
     headers.extend(validators.map(|validators| (LAST_MODIFIED, text(validators.last_modified()))));
-    // A recording that grows is another one the next time; one that is whole may be kept, but not by caches for everybody.
+    // A growing file changes; a finished one may be cached by browsers, but not by shared caches.
     let cache = if running { "no-store" } else { "private, no-cache" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     if status == StatusCode::NOT_MODIFIED {
@@ -107,24 +108,24 @@ pub(super) async fn download(
     let disposition = if download == Some(1) { "attachment" } else { "inline" };
     headers.insert(CONTENT_DISPOSITION, text(format!("{disposition}; filename=\"{name}\"")));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // The address may hold a token.
+    // The URL may contain a token.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
 }
 
-/// `DELETE /v1/recordings/{file}`: with its JSON.
+/// `DELETE /v1/recordings/{file}`: deletes the file and its JSON.
 pub(super) async fn delete(
     State(app): State<App>,
-    Recording(name): Recording,
+    InPath(name): InPath<FileName>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    check(&app, &caller, &name).await?;
+    check_permission(&app, &caller, &name).await?;
     app.library().delete(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whether the caller moderates the room that was recorded. What tells of no room is the operator's.
-async fn check(app: &App, caller: &Caller, name: &FileName) -> Result<(), Problem> {
+/// Requires a moderator of the recorded room. A file without a known room requires an operator.
+async fn check_permission(app: &App, caller: &Caller, name: &FileName) -> Result<(), Problem> {
     let room = app.library().room_of(name).await?;
     let needed = if room.is_some() { Role::Moderator } else { Role::Operator };
     Ok(caller.identity.may(needed, room.as_ref())?)

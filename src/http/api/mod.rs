@@ -1,8 +1,8 @@
 //! The HTTP API of `docs/api.md`: routes, handlers, and the server that runs them.
 //!
-//! Owns: the [`App`] that handlers share, the router made from the one table in [`routes`], what every answer has in
-//! common (problems for errors, CORS, time limits, counting). Does not know: rooms, media; it asks [`Rooms`].
-//! In: HTTP requests; out: calls on [`Rooms`] by callers whose role was checked before a handler saw them.
+//! Owns: the [`App`] that handlers share, the router built from the table in [`routes`], and what all answers have in
+//! common (problems for errors, CORS, time limits, metrics). Does not know: rooms and media; it calls [`Rooms`].
+//! In: HTTP requests; out: calls on [`Rooms`]. The role of a caller is checked before a handler runs.
 
 mod admission;
 mod events;
@@ -28,18 +28,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS};
-use axum::http::{HeaderValue, Method};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, LOCATION};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use futures::FutureExt;
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::admission::Admission;
-use self::extract::RoomOf;
 use self::guard::Caller;
 
 pub use self::server::serve;
@@ -47,16 +47,16 @@ use crate::config::{Config, Limits};
 use crate::http::auth::Authority;
 use crate::http::problem::Problem;
 use crate::metrics::{Metrics, RequestLabels};
-use crate::net::rate_limit::Rate;
+use crate::net::rate_limit::RateLimiter;
 use crate::net::turn::IceServers;
 use crate::recordings::Library;
 use crate::rooms::Rooms;
 
-/// What pages of other origins may read of our answers.
+/// The response headers that pages of other origins may read.
 const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After, \
     Accept-Ranges, Content-Disposition, Content-Range";
 
-/// What all handlers share; clones are the same.
+/// The state that all handlers share; clones share it too.
 #[derive(Clone)]
 pub struct App(Arc<Shared>);
 
@@ -67,16 +67,16 @@ struct Shared {
     metrics: Arc<Metrics>,
     limits: Limits,
     admission: Mutex<Admission>,
-    session_requests: Mutex<Rate>,
+    session_requests: Mutex<RateLimiter>,
     ice_servers: IceServers,
-    /// Whether players are let in while nobody sends.
+    /// Whether WHEP players may join a room in which nothing is published.
     watch_empty: bool,
     draining: CancellationToken,
     closing: CancellationToken,
 }
 
 impl App {
-    /// The API in front of `rooms` and what they recorded. `config` was checked; joiners are told of `ice_servers`.
+    /// The API of `rooms` and `library`. `config` is valid; the answers to joins list `ice_servers`.
     pub fn new(
         config: &Config,
         rooms: Rooms,
@@ -91,7 +91,7 @@ impl App {
             metrics,
             limits: config.limits.clone(),
             admission: Mutex::new(Admission::new(config.limits.clone())),
-            session_requests: Mutex::new(Rate::new(
+            session_requests: Mutex::new(RateLimiter::new(
                 config.limits.session_requests_per_second,
                 config.limits.session_requests_burst,
             )),
@@ -102,19 +102,21 @@ impl App {
         }))
     }
 
-    /// Takes no more joins: they are answered 503, and so is `/readyz`.
+    /// Accepts no more joins: they are answered with 503, and so is `/readyz`.
     pub fn drain(&self) {
         self.0.draining.cancel();
     }
 
-    /// Closes what is still open: WebSockets say goodbye, [`serve`] returns when its connections are done.
+    /// Closes all WebSockets; [`serve`] returns when its connections have ended.
     pub fn close(&self) {
         self.drain();
         self.0.closing.cancel();
     }
 
-    fn is_draining(&self) -> bool {
-        self.0.draining.is_cancelled()
+    /// # Errors
+    /// 503 after [`App::drain`].
+    fn refuse_if_draining(&self) -> Result<(), Problem> {
+        if self.0.draining.is_cancelled() { Err(Problem::draining()) } else { Ok(()) }
     }
 
     fn request_time(&self) -> Duration {
@@ -129,7 +131,7 @@ impl App {
         &self.0.library
     }
 
-    /// Who may do what.
+    /// Checks tokens.
     pub(super) fn authority(&self) -> &Authority {
         &self.0.authority
     }
@@ -142,7 +144,7 @@ impl App {
         &self.0.limits
     }
 
-    /// Done when the server is about to end.
+    /// Cancelled when the server closes its connections.
     pub(super) fn closing(&self) -> CancellationToken {
         self.0.closing.clone()
     }
@@ -154,26 +156,28 @@ pub fn router(app: &App) -> Router {
     for (path, handler) in routes::by_path(app) {
         router = router.route(path, handler);
     }
-    router
-        .fallback(routes::elsewhere)
-        .layer(middleware::from_fn_with_state(app.clone(), around))
-        .with_state(app.clone())
+    router.fallback(routes::fallback).layer(middleware::from_fn_with_state(app.clone(), common)).with_state(app.clone())
 }
 
-/// Around every request: a time limit, a net under panics, CORS, counting.
-async fn around(State(app): State<App>, request: Request, next: Next) -> Response {
+/// 201 with the URL of what was created.
+fn created(location: String, document: impl Serialize) -> Response {
+    (StatusCode::CREATED, [(LOCATION, location)], Json(document)).into_response()
+}
+
+/// Wraps every request: a time limit, a handler for panics, CORS headers, metrics.
+async fn common(State(app): State<App>, request: Request, next: Next) -> Response {
     let method = counted_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    // A handler first reads its body, which may take the time allowed too, and says so itself when it does not come.
+    // A handler first reads its body, which has the same time limit and an error of its own.
     let answer = tokio::time::timeout(app.request_time() * 2, AssertUnwindSafe(next.run(request)).catch_unwind());
     let mut response = match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
-            tracing::error!(route, method, "a handler panicked");
+            tracing::error!(route, method, "HTTP handler panicked");
             Problem::internal().into_response()
         }
         Err(_elapsed) => {
-            tracing::error!(route, method, "a handler took too long");
+            tracing::error!(route, method, "HTTP handler timed out");
             Problem::overloaded("the answer took too long; try again").into_response()
         }
     };
@@ -187,7 +191,7 @@ async fn around(State(app): State<App>, request: Request, next: Next) -> Respons
     response
 }
 
-/// The method as a metric's label: a caller must not be able to invent new ones.
+/// The method as the label of a metric: a client must not be able to create new labels.
 fn counted_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

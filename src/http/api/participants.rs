@@ -1,20 +1,21 @@
-//! The participants of a room: see, change, remove. A participant may change and remove itself, a moderator anyone.
+//! The participants of a room: list, read, change, remove. A participant may change and remove itself; a moderator may
+//! change and remove every participant.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
 
-use super::extract::{self, Participant, RoomOf};
+use super::extract::{self, InPath};
 use super::{App, Caller};
 use crate::http::problem::Problem;
-use crate::id::ParticipantId;
+use crate::id::{ParticipantId, RoomName};
 use crate::room::document::{LeaveReason, ParticipantDocument, Role};
 
 /// `GET /v1/rooms/{room}/participants`.
 pub(super) async fn list(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
 ) -> Result<Json<Vec<ParticipantDocument>>, Problem> {
     Ok(Json(app.rooms().room(&room).await?.participants))
 }
@@ -22,8 +23,8 @@ pub(super) async fn list(
 /// `GET /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn get(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
-    Participant(id): Participant,
+    InPath(room): InPath<RoomName>,
+    InPath(id): InPath<ParticipantId>,
 ) -> Result<Json<ParticipantDocument>, Problem> {
     Ok(Json(app.rooms().participant(&room, id).await?))
 }
@@ -31,22 +32,21 @@ pub(super) async fn get(
 /// `PATCH /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn patch(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
-    Participant(id): Participant,
+    InPath(room): InPath<RoomName>,
+    InPath(id): InPath<ParticipantId>,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Json<ParticipantDocument>, Problem> {
     caller.may_change(id)?;
-    let (parts, body) = request.into_parts();
-    let patch = extract::json(&parts.headers, body, &app).await?;
+    let patch = extract::json(request, &app).await?;
     Ok(Json(app.rooms().update(&room, id, patch).await?))
 }
 
 /// `DELETE /v1/rooms/{room}/participants/{id}`.
 pub(super) async fn delete(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
-    Participant(id): Participant,
+    InPath(room): InPath<RoomName>,
+    InPath(id): InPath<ParticipantId>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     caller.may_change(id)?;
@@ -56,7 +56,10 @@ pub(super) async fn delete(
 }
 
 impl Caller {
-    /// Whether the caller is this participant, or a moderator.
+    /// Checks that the caller is this participant or a moderator.
+    ///
+    /// # Errors
+    /// 403 otherwise.
     pub(crate) fn may_change(&self, id: ParticipantId) -> Result<(), Problem> {
         if self.participant == Some(id) || self.identity.role >= Role::Moderator {
             return Ok(());
@@ -64,7 +67,7 @@ impl Caller {
         Err(Problem::of_kind(
             StatusCode::FORBIDDEN,
             "forbidden",
-            "only a moderator may change somebody else; to change yourself, show who you are by `?session={secret}`",
+            "only a moderator may change another participant; to change yourself, add `?session={secret}`",
         ))
     }
 }

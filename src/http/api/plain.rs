@@ -1,7 +1,7 @@
-//! Plain HTTP where HTTPS is spoken: whoever types `http://` is told where to go.
+//! Plain HTTP on the HTTPS port: redirects browsers to `https://`.
 //!
-//! Owns: telling it from TLS, and the one answer. Does not know: routes. Nothing that is sent so is acted on: everybody on the way
-//! has read it.
+//! Owns: the detection of plain HTTP, and its answer. Does not know: routes. No request is executed, because it was sent
+//! unencrypted. In: a TCP connection; out: one answer.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -20,43 +20,43 @@ use tokio::time::timeout;
 
 use crate::http::problem::Problem;
 
-/// Largest head of a request that is read.
+/// Largest request head, in bytes.
 const HEAD_BYTES: usize = 8 * 1024;
 
-/// Whether a connection begins with the name of a method, where a TLS record would begin with its type. Waits for the first byte.
+/// Whether a connection begins with an HTTP method, where TLS would begin with a record type. Waits for the first byte.
 pub(super) async fn is_http(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
 }
 
-/// Reads one request, answers it, and closes; all within `patience`.
-pub(super) async fn answer(stream: TcpStream, patience: Duration) {
-    let service = service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(elsewhere(&request)) });
+/// Reads one request, answers it, and closes, all within `limit`.
+pub(super) async fn answer(stream: TcpStream, limit: Duration) {
+    let service = service_fn(|request: Request<Incoming>| async move { Ok::<_, Infallible>(redirect(&request)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience)
+        .header_read_timeout(limit)
         .keep_alive(false)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(patience, connection).await {
+    match timeout(limit, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "plain HTTP at the port of HTTPS broke"),
-        Err(_) => tracing::debug!("plain HTTP at the port of HTTPS took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "plain HTTP connection on the HTTPS port failed"),
+        Err(_) => tracing::debug!("plain HTTP connection on the HTTPS port timed out"),
     }
 }
 
-/// A page is found by HTTPS. What changes something is not sent on: its sender shall notice that it shows its token to everybody.
-fn elsewhere<B>(request: &Request<B>) -> Response<Body> {
+/// Redirects GET and HEAD. Other methods get an error, so that their sender notices that its token was unencrypted.
+fn redirect<B>(request: &Request<B>) -> Response<Body> {
     let location = (matches!(*request.method(), Method::GET | Method::HEAD)).then(|| location(request)).flatten();
     let mut response = match location {
         Some(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
-        None => Problem::bad_request("this port speaks HTTPS: write https:// in place of http://").into_response(),
+        None => Problem::bad_request("this port speaks HTTPS: use https:// instead of http://").into_response(),
     };
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// The same by HTTPS; the port is the one that was typed. None where the request does not tell its host.
+/// The same URL with https and the port of the request; None if the request names no host.
 fn location<B>(request: &Request<B>) -> Option<HeaderValue> {
     let host: Authority = request.headers().get(HOST)?.to_str().ok()?.parse().ok()?;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -67,23 +67,23 @@ fn location<B>(request: &Request<B>) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, uri: &str, host: Option<&str>) -> Response<Body> {
+    fn response_to(method: Method, uri: &str, host: Option<&str>) -> Response<Body> {
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        elsewhere(&request.body(()).expect("a request"))
+        redirect(&request.body(()).expect("a request"))
     }
 
     #[test]
-    fn pages_are_found_by_https_at_the_same_host_and_port() {
+    fn a_get_is_redirected_to_https_with_the_same_host_and_port() {
         for (uri, host, there) in [
             ("/?room=demo", "call.example.org:8443", "https://call.example.org:8443/?room=demo"),
             ("/whip/demo", "[2001:db8::1]", "https://[2001:db8::1]/whip/demo"),
             ("http://call.example.org/a", "call.example.org", "https://call.example.org/a"),
         ] {
             for method in [Method::GET, Method::HEAD] {
-                let response = asked(method, uri, Some(host));
+                let response = response_to(method, uri, Some(host));
                 assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
                 assert_eq!(response.headers()[LOCATION], there);
                 assert_eq!(response.headers()[CONNECTION], "close");
@@ -92,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_something_and_what_names_no_host_is_refused() {
+    fn other_methods_and_requests_without_a_host_are_refused() {
         for (method, host) in [
             (Method::POST, Some("call.example.org")),
             (Method::OPTIONS, Some("call.example.org")),
             (Method::GET, None),
             (Method::GET, Some("a b")),
         ] {
-            let response = asked(method.clone(), "/", host);
+            let response = response_to(method.clone(), "/", host);
             assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{method} {host:?}");
             assert!(!response.headers().contains_key(LOCATION));
         }

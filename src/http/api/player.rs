@@ -1,8 +1,8 @@
-//! The event streams of players: WHEP's extension for server-sent events (draft-ietf-wish-whep section 4.9.1).
+//! Server-sent events for WHEP players (draft-ietf-wish-whep section 4.9.1).
 //!
-//! Owns: its requests, and how events look on the wire. Does not know: when one is due
-//! ([`PlayerStream`](crate::rooms::PlayerStream)).
-//! A stream ends when the player says so, with its session, with its room, or behind a `reconnect` with the server.
+//! Owns: the requests of this extension, and the wire format of events. Does not know: when an event is due
+//! ([`PlayerStream`](crate::rooms::PlayerStream)). A stream ends by DELETE, with its session, with its room, or after a
+//! `reconnect` when the server stops.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -18,12 +18,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
-use super::extract::{self, Secret, Stream};
-use super::sessions::unhurried;
+use super::extract::{self, InPath, SessionSecret, StreamNumber};
+use super::sessions::limit_rate;
 use crate::http::problem::Problem;
 use crate::rooms::{PlayerEvent, PlayerNews, PlayerStream};
 
-/// The `Link` of the answer that tells a player where it may ask for events.
+/// The `Link` header with the URL at which a player subscribes to events.
 pub(super) fn link(secret: &str) -> String {
     let events = PlayerEvent::ALL.map(PlayerEvent::name).join(",");
     format!(
@@ -34,45 +34,44 @@ pub(super) fn link(secret: &str) -> String {
 /// `POST /v1/sessions/{secret}/events`: a stream of the events in the body's array, or of all without a body.
 pub(super) async fn open(
     State(app): State<App>,
-    Secret(secret): Secret,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    unhurried(&app, &parts)?;
-    let wanted = if extract::media_type(&parts.headers).is_empty() {
+    limit_rate(&app, request.extensions())?;
+    let wanted = if extract::media_type(request.headers()).is_empty() {
         PlayerEvent::ALL.into()
     } else {
-        wanted(&extract::json::<Vec<String>>(&parts.headers, body, &app).await?)?
+        wanted(&extract::json::<Vec<String>>(request, &app).await?)?
     };
     let stream = app.rooms().open_player_stream(&secret, wanted)?;
     Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/sessions/{secret}/events/{stream}"))]).into_response())
 }
 
-/// The events of these names. Those that others have and we do not (`layers`, `scte35`) are passed over.
+/// The events with these names. Unknown events (`layers`, `scte35`) are ignored.
 fn wanted(names: &[String]) -> Result<BTreeSet<PlayerEvent>, Problem> {
     let known: BTreeSet<PlayerEvent> = names.iter().filter_map(|name| PlayerEvent::from_name(name)).collect();
     if known.is_empty() {
         let all = PlayerEvent::ALL.map(PlayerEvent::name).join(", ");
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            format!("none of these events is sent here; the body is an array of {all}"),
+            format!("none of these events is supported; the body is an array of {all}"),
         ));
     }
     Ok(known)
 }
 
-/// `GET /v1/sessions/{secret}/events/{stream}`: the events, until somebody ends them.
+/// `GET /v1/sessions/{secret}/events/{stream}`: the events, until the stream ends.
 pub(super) async fn listen(
     State(app): State<App>,
-    Secret(secret): Secret,
-    Stream(number): Stream,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
+    InPath(StreamNumber(number)): InPath<StreamNumber>,
 ) -> Result<Response, Problem> {
     let mut stream = app.rooms().player_stream(&secret, number).await?;
     let due = stream.news().into();
-    let telling = Telling { stream, draining: app.0.draining.clone(), due, over: false };
-    let events = stream::unfold(telling, |mut telling| async {
-        let news = telling.next().await?;
-        Some((Ok::<_, Infallible>(event(news)), telling))
+    let stream = EventStream { stream, draining: app.0.draining.clone(), due, last: false };
+    let events = stream::unfold(stream, |mut stream| async {
+        let news = stream.next().await?;
+        Some((Ok::<_, Infallible>(event(news)), stream))
     });
     Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events).keep_alive(KeepAlive::default())).into_response())
 }
@@ -80,39 +79,39 @@ pub(super) async fn listen(
 /// `DELETE /v1/sessions/{secret}/events/{stream}`.
 pub(super) async fn close(
     State(app): State<App>,
-    Secret(secret): Secret,
-    Stream(number): Stream,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
+    InPath(StreamNumber(number)): InPath<StreamNumber>,
     request: Request<Body>,
 ) -> Result<StatusCode, Problem> {
-    unhurried(&app, &request.into_parts().0)?;
+    limit_rate(&app, request.extensions())?;
     app.rooms().close_player_stream(&secret, number)?;
     Ok(StatusCode::OK)
 }
 
-/// One stream while it is listened to.
-struct Telling {
+/// A stream of events to one player.
+struct EventStream {
     stream: PlayerStream,
     draining: CancellationToken,
-    /// What is told next: never more than one change of each kind.
+    /// The next events: at most one of each kind.
     due: VecDeque<PlayerNews>,
-    /// Nothing follows what is due.
-    over: bool,
+    /// The stream ends after the events in `due`.
+    last: bool,
 }
 
-impl Telling {
+impl EventStream {
     async fn next(&mut self) -> Option<PlayerNews> {
         loop {
             if let Some(news) = self.due.pop_front() {
                 return Some(news);
             }
-            if self.over {
+            if self.last {
                 return None;
             }
             tokio::select! {
                 biased;
-                // Sessions end next; whoever wants to know where to go must be told before.
+                // First, because sessions end after draining and `reconnect` must be sent before that.
                 () = self.draining.cancelled() => {
-                    self.over = true;
+                    self.last = true;
                     self.due.extend(Some(PlayerNews::Reconnect).filter(|news| self.stream.wants(news.kind())));
                 }
                 () = self.stream.ended.cancelled() => return None,
@@ -125,7 +124,7 @@ impl Telling {
     }
 }
 
-/// The event as the draft writes it: its data is one line of JSON.
+/// The event in the format of the draft: its data is one line of JSON.
 fn event(news: PlayerNews) -> sse::Event {
     let data = match news {
         PlayerNews::ViewerCount(viewers) => json!({"viewercount": viewers}),

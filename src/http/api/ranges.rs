@@ -1,6 +1,6 @@
-//! Which part of a file a request gets: ranges and conditions (RFC 9110 §13, §14). Pure.
+//! Range and conditional requests for a file (RFC 9110 sections 13 and 14). Pure.
 //!
-//! Owns: [`Validators`] of a file, and [`choose`]. Does not know: files.
+//! Owns: [`Validators`] of a file, and [`choose`]. Does not know: files. In: request headers; out: the part to send.
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -10,20 +10,20 @@ use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header_with_max_ranges};
 
-/// More ranges than one are answered with the whole file; so many are still read before that is said.
+/// Ranges that are parsed; a request for more than one range gets the whole file.
 const RANGES_MAX: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not zero");
 
-/// What tells one state of a file from another.
+/// The validators of a file: they change when the file changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validators {
-    /// A strong entity tag, in its quotes.
+    /// A strong entity tag, in quotes.
     pub(super) etag: String,
-    /// When it was changed last, to the second.
+    /// The time of the last change, to the second.
     pub(super) modified: SystemTime,
 }
 
 impl Validators {
-    /// Those of a file of this size that was changed last at that time.
+    /// The validators of a file with this size in bytes and this time of its last change.
     pub(super) fn new(bytes: u64, modified: SystemTime) -> Self {
         let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -32,36 +32,36 @@ impl Validators {
         }
     }
 
-    /// The time as headers write it.
+    /// The value of the `Last-Modified` header.
     pub(super) fn last_modified(&self) -> String {
         httpdate::fmt_http_date(self.modified)
     }
 }
 
-/// What a request gets.
+/// The part of a file that answers a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Everything.
+    /// The whole file.
     Whole,
     /// These bytes.
     Range(RangeInclusive<u64>),
-    /// Nothing: it has that already.
+    /// Nothing: the client has the current state.
     NotModified,
-    /// Nothing: there are no such bytes.
+    /// Nothing: the file does not have these bytes.
     Unsatisfiable,
 }
 
-/// What a GET with these headers gets of a file of `bytes`. A file without validators grows: it is what it is at this moment.
+/// The answer to a GET with these headers for a file of `bytes`. A growing file has no validators.
 pub(super) fn choose(headers: &HeaderMap, bytes: u64, validators: Option<&Validators>) -> Part {
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if validators.is_some_and(|current| is_known(header(IF_NONE_MATCH), header(IF_MODIFIED_SINCE), current)) {
+    if validators.is_some_and(|current| is_not_modified(header(IF_NONE_MATCH), header(IF_MODIFIED_SINCE), current)) {
         return Part::NotModified;
     }
     let Some(range) = header(RANGE) else { return Part::Whole };
-    if header(IF_RANGE).is_some_and(|wanted| !validators.is_some_and(|current| is_same(wanted, current))) {
+    if header(IF_RANGE).is_some_and(|wanted| !validators.is_some_and(|current| if_range_matches(wanted, current))) {
         return Part::Whole;
     }
-    // A range that makes no sense is as good as none (RFC 9110 §14.2).
+    // An invalid range is ignored (RFC 9110 section 14.2).
     let Ok(ranges) = parse_range_header_with_max_ranges(range.trim(), RANGES_MAX) else { return Part::Whole };
     match ranges.validate(bytes).as_deref() {
         Ok([range]) => Part::Range(range.clone()),
@@ -71,15 +71,15 @@ pub(super) fn choose(headers: &HeaderMap, bytes: u64, validators: Option<&Valida
     }
 }
 
-fn is_known(none_match: Option<&str>, modified_since: Option<&str>, current: &Validators) -> bool {
+fn is_not_modified(none_match: Option<&str>, modified_since: Option<&str>, current: &Validators) -> bool {
     if let Some(tags) = none_match {
         return tags.split(',').any(|tag| [current.etag.as_str(), "*"].contains(&tag.trim().trim_start_matches("W/")));
     }
     modified_since.and_then(|date| httpdate::parse_http_date(date).ok()).is_some_and(|date| current.modified <= date)
 }
 
-/// Whether `If-Range` names the file as it is, by its entity tag or its date.
-fn is_same(wanted: &str, current: &Validators) -> bool {
+/// Whether `If-Range` names the current state of the file, by entity tag or date.
+fn if_range_matches(wanted: &str, current: &Validators) -> bool {
     wanted == current.etag || httpdate::parse_http_date(wanted).is_ok_and(|date| date == current.modified)
 }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_cut_out() {
+    fn a_valid_range_is_selected() {
         for (range, expected) in [
             ("bytes=0-", Part::Range(0..=999)),
             ("bytes=0-0", Part::Range(0..=0)),
@@ -125,11 +125,11 @@ mod tests {
             assert_eq!(part(&[(RANGE, range)]), expected, "{range}");
         }
         assert_eq!(part(&[]), Part::Whole);
-        assert_eq!(part_of(&[(RANGE, "bytes=0-")], 0), Part::Unsatisfiable, "there is no first byte");
+        assert_eq!(part_of(&[(RANGE, "bytes=0-")], 0), Part::Unsatisfiable, "an empty file has no first byte");
     }
 
     #[test]
-    fn a_range_of_another_state_is_the_whole() {
+    fn a_range_of_an_earlier_state_gets_the_whole_file() {
         let now = validators();
         let range = (RANGE, "bytes=10-19");
         for (condition, expected) in [
@@ -146,12 +146,12 @@ mod tests {
         assert_eq!(
             choose(&headers.into_iter().collect(), BYTES, None),
             Part::Whole,
-            "what grows has no states to compare"
+            "a growing file has no validators"
         );
     }
 
     #[test]
-    fn what_is_known_is_not_sent_again() {
+    fn an_unchanged_file_is_not_sent_again() {
         let now = validators();
         let before = httpdate::fmt_http_date(now.modified - Duration::from_secs(1));
         for (name, value, expected) in [
@@ -169,7 +169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_range_leaves_the_file(range in "bytes=[0-9,-]{0,40}", bytes in 0u64..5000) {
+        fn a_selected_range_is_inside_the_file(range in "bytes=[0-9,-]{0,40}", bytes in 0u64..5000) {
             let headers = [(RANGE, range.parse().expect("header text"))].into_iter().collect();
             if let Part::Range(range) = choose(&headers, bytes, None) {
                 prop_assert!(range.start() <= range.end() && *range.end() < bytes);
@@ -177,9 +177,12 @@ mod tests {
         }
 
         #[test]
-        fn every_proper_range_is_obeyed(start in 0u64..2000, length in 1u64..2000, bytes in 1u64..2000) {
-            let headers = [(RANGE, format!("bytes={start}-{}", start + length - 1).parse().expect("header text"))].into_iter().collect();
-            let expected = if start < bytes { Part::Range(start..=(start + length - 1).min(bytes - 1)) } else { Part::Unsatisfiable };
+        fn every_valid_range_is_honoured(start in 0u64..2000, length in 1u64..2000, bytes in 1u64..2000) {
+            let last = start + length - 1;
+            let range = format!("bytes={start}-{last}").parse().expect("header text");
+            let headers = [(RANGE, range)].into_iter().collect();
+            let expected =
+                if start < bytes { Part::Range(start..=last.min(bytes - 1)) } else { Part::Unsatisfiable };
             prop_assert_eq!(choose(&headers, bytes, None), expected);
         }
     }

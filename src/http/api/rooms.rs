@@ -1,15 +1,14 @@
-//! Rooms: list, make, see, change, end.
+//! Rooms: list, create, read, change, delete.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::LOCATION;
 use axum::http::{Request, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::App;
-use super::extract::{self, RoomOf};
+use super::extract::{self, InPath};
+use super::{App, created};
 use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::room::document::{RoomDocument, RoomPatch};
@@ -19,40 +18,36 @@ pub(super) async fn list(State(app): State<App>) -> Json<Vec<RoomDocument>> {
     Json(app.rooms().list().await)
 }
 
-/// `POST /v1/rooms`: `name`, and what a PATCH takes.
+/// `POST /v1/rooms`: `name`, and the fields of a PATCH.
 pub(super) async fn create(State(app): State<App>, request: Request<Body>) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut document: Map<String, Value> = extract::json(&parts.headers, body, &app).await?;
+    let mut document: Map<String, Value> = extract::json(request, &app).await?;
     let invalid = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why);
     let name = document.remove("name").ok_or_else(|| invalid("the room needs a `name`".to_owned()))?;
     let name: RoomName = serde_json::from_value(name).map_err(|error| invalid(format!("`name`: {error}")))?;
     let patch: RoomPatch =
         serde_json::from_value(Value::Object(document)).map_err(|error| invalid(error.to_string()))?;
-    if app.is_draining() {
-        return Err(Problem::draining());
-    }
+    app.refuse_if_draining()?;
     let room = app.rooms().create(&name, patch).await?;
-    Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/rooms/{name}"))], Json(room)).into_response())
+    Ok(created(format!("/v1/rooms/{name}"), room))
 }
 
 /// `GET /v1/rooms/{room}`.
-pub(super) async fn get(State(app): State<App>, RoomOf(room): RoomOf) -> Result<Json<RoomDocument>, Problem> {
+pub(super) async fn get(State(app): State<App>, InPath(room): InPath<RoomName>) -> Result<Json<RoomDocument>, Problem> {
     Ok(Json(app.rooms().room(&room).await?))
 }
 
 /// `PATCH /v1/rooms/{room}`.
 pub(super) async fn patch(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
     request: Request<Body>,
 ) -> Result<Json<RoomDocument>, Problem> {
-    let (parts, body) = request.into_parts();
-    let patch = extract::json(&parts.headers, body, &app).await?;
+    let patch = extract::json(request, &app).await?;
     Ok(Json(app.rooms().patch(&room, patch).await?))
 }
 
-/// `DELETE /v1/rooms/{room}`: ends it for everybody.
-pub(super) async fn delete(State(app): State<App>, RoomOf(room): RoomOf) -> Result<StatusCode, Problem> {
+/// `DELETE /v1/rooms/{room}`: ends the room for all participants.
+pub(super) async fn delete(State(app): State<App>, InPath(room): InPath<RoomName>) -> Result<StatusCode, Problem> {
     app.rooms().delete(&room).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,7 +1,7 @@
-//! The table of routes: method, path, who may, handler. The router has nothing that does not stand here.
+//! The table of routes: method, path, scope, handler. The router has no other routes.
 //!
-//! Owns: [`table`], from which both the router and the test of its scopes are made, and the OPTIONS and 405 answers that
-//! follow from it. A route cannot be added without naming its scope.
+//! Owns: [`table`], from which the router and the test of the scopes are built, and the OPTIONS and 405 answers that follow
+//! from it. Does not know: what handlers do. A route cannot be added without a scope.
 
 use std::collections::BTreeMap;
 
@@ -19,23 +19,23 @@ use crate::http::problem::Problem;
 use crate::http::web;
 use crate::room::document::Role;
 
-/// What pages of other origins may send. Some WHIP clients send the entity tag as `ETag`: they are to get an answer to it.
+/// The request headers that pages of other origins may send. `ETag` is among them because some WHIP clients send it.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, ETag, If-Match, If-None-Match, If-Range, Link, Range";
-/// What a WHIP or WHEP POST takes (RFC 9725 §4.2).
+/// The content types of a WHIP or WHEP POST (RFC 9725 section 4.2).
 pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
-/// Who may call a route.
+/// The permission that a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Everybody.
+    /// None.
     Public,
-    /// Whoever knows the secret in the path: it was given to one caller, and cannot be guessed.
+    /// The secret in the path, which was given to one client and cannot be guessed.
     Secret,
     /// At least this role in the room of the path.
     Room(Role),
-    /// At least this role in some room; the handler asks for the room that is concerned.
-    Somewhere(Role),
+    /// At least this role in any room; the handler checks the room that is concerned.
+    AnyRoom(Role),
     /// At least this role in all rooms.
     Server(Role),
 }
@@ -53,7 +53,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    let filter = MethodFilter::try_from(method.clone()).expect("the table has only standard methods");
+    let filter = MethodFilter::try_from(method.clone()).expect("the table contains only standard methods");
     Route { method, path, scope, handler: routing::on(filter, handler) }
 }
 
@@ -74,7 +74,7 @@ const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
 /// All routes.
 pub(super) fn table() -> Vec<Route> {
     use Role::{Moderator, Operator, Participant, Viewer};
-    use Scope::{Public, Room, Secret, Server, Somewhere};
+    use Scope::{AnyRoom, Public, Room, Secret, Server};
     vec![
         route(Method::POST, PARTICIPANTS, Room(Viewer), sessions::join),
         route(Method::POST, "/whip/{room}", Room(Participant), sessions::whip),
@@ -94,27 +94,27 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::DELETE, ROOM, Room(Moderator), rooms::delete),
         route(Method::GET, PARTICIPANTS, Room(Viewer), participants::list),
         route(Method::GET, PARTICIPANT, Room(Viewer), participants::get),
-        // Their handlers let a participant change and remove itself, and nobody else below a moderator.
+        // The two handlers below require a moderator or the participant itself.
         route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
         route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
-        route(Method::GET, RECORDINGS, Room(Viewer), outputs::recordings),
-        route(Method::POST, RECORDINGS, Room(Moderator), outputs::record),
-        route(Method::GET, RECORDING, Room(Viewer), outputs::recording),
+        route(Method::GET, RECORDINGS, Room(Viewer), outputs::list_recordings),
+        route(Method::POST, RECORDINGS, Room(Moderator), outputs::start_recording),
+        route(Method::GET, RECORDING, Room(Viewer), outputs::get_recording),
         route(Method::DELETE, RECORDING, Room(Moderator), outputs::stop_recording),
-        route(Method::GET, BROADCASTS, Room(Viewer), outputs::broadcasts),
-        route(Method::POST, BROADCASTS, Room(Moderator), outputs::begin_broadcast),
-        route(Method::GET, BROADCAST, Room(Viewer), outputs::broadcast),
+        route(Method::GET, BROADCASTS, Room(Viewer), outputs::list_broadcasts),
+        route(Method::POST, BROADCASTS, Room(Moderator), outputs::start_broadcast),
+        route(Method::GET, BROADCAST, Room(Viewer), outputs::get_broadcast),
         route(Method::DELETE, BROADCAST, Room(Moderator), outputs::stop_broadcast),
         route(Method::GET, INPUTS, Room(Viewer), inputs::list),
-        route(Method::POST, INPUTS, Room(Moderator), inputs::begin),
+        route(Method::POST, INPUTS, Room(Moderator), inputs::start),
         route(Method::GET, INPUT, Room(Viewer), inputs::get),
         route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
         route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
-        route(Method::GET, "/v1/recordings", Somewhere(Moderator), library::list),
-        route(Method::GET, FILE, Somewhere(Moderator), library::download),
-        route(Method::DELETE, FILE, Somewhere(Moderator), library::delete),
+        route(Method::GET, "/v1/recordings", AnyRoom(Moderator), library::list),
+        route(Method::GET, FILE, AnyRoom(Moderator), library::download),
+        route(Method::DELETE, FILE, AnyRoom(Moderator), library::delete),
         route(Method::GET, "/metrics", Server(Operator), service::metrics),
         route(Method::GET, "/healthz", Public, service::healthz),
         route(Method::GET, "/readyz", Public, service::readyz),
@@ -124,20 +124,20 @@ pub(super) fn table() -> Vec<Route> {
     ]
 }
 
-/// Every path that is no route: one with a slash too many is told where to go, with 307, so that a POST stays one (RFC 9725
-/// section 4.5); else it is a file of the page, or nothing.
-pub(super) async fn elsewhere(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+/// Handles every path that is not a route. A trailing slash is redirected with 307, which keeps the method (RFC 9725
+/// section 4.5). Other paths are files of the web page, or 404.
+pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_end_matches('/');
-    // Only below paths of ours: `//host/` would be another server.
-    let ours = ["/whip/", "/whep/", "/v1/"].iter().any(|prefix| path.starts_with(prefix));
-    if ours && path.len() < uri.path().len() {
+    // Only below known paths: a redirect to `//host` would lead to another server.
+    let known = ["/whip/", "/whep/", "/v1/"].iter().any(|prefix| path.starts_with(prefix));
+    if known && path.len() < uri.path().len() {
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         return Redirect::temporary(&format!("{path}{query}")).into_response();
     }
     web::asset(method, uri, headers).await
 }
 
-/// The table as axum takes it: one method router a path, each handler behind its guard, with OPTIONS and 405.
+/// The table in axum's form: one method router per path, each handler behind its guard, with OPTIONS and 405.
 pub(super) fn by_path(app: &App) -> BTreeMap<&'static str, MethodRouter<App>> {
     let mut paths: BTreeMap<&'static str, (Vec<Method>, MethodRouter<App>)> = BTreeMap::new();
     for Route { method, path, scope, handler } in table() {
@@ -162,7 +162,7 @@ fn with_options(path: &'static str, methods: &[Method], handlers: MethodRouter<A
         .fallback(move || async move { Problem::method_not_allowed(&allow).into_response() })
 }
 
-/// The answer to OPTIONS, CORS preflights among them: no token is needed, none could be sent.
+/// The answer to OPTIONS, including CORS preflights. It requires no token, because a preflight cannot send one.
 fn options(path: &str, allow: &str) -> HeaderMap {
     let allow = HeaderValue::from_str(allow).expect("method names are header text");
     let mut headers = HeaderMap::new();

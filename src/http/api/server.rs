@@ -1,7 +1,8 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
-//! Owns: connections, how many there may be, how long a request's head may take, and their end; where there is TLS, also which of
-//! them are TURN's, the authority's or [`plain`]. HTTP/1.1: a proxy in front adds what is missing. Does not know: routes.
+//! Owns: the connections, their number, the time limit of a request head, and their shutdown. With TLS it also separates
+//! HTTPS from TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add HTTP/2. Does not
+//! know: routes. In: TCP connections; out: responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,12 +29,12 @@ use crate::net::tls::{ALPN_ACME, ALPN_TURN, Tls};
 use crate::net::turn::Turn;
 use crate::transport::stun;
 
-/// Largest head of a request: what a long token and a browser's usual headers need, several times over.
+/// Largest request head, in bytes: several times a browser's usual headers with a long token.
 const HEAD_BYTES: usize = 32 * 1024;
-/// How long connections may take to finish when the server ends.
+/// How long connections may take to finish when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What each connection is served with.
+/// The state that serves a connection.
 #[derive(Clone)]
 struct Service {
     router: Router,
@@ -42,8 +43,8 @@ struct Service {
     turn: Option<Turn>,
 }
 
-/// Serves `app` on `listener` until [`App::close`], then lets what is under way finish, within a bound. With `tls` it is HTTPS, and
-/// `turn` is on the same port: its clients say so (RFC 7443), or begin with STUN.
+/// Serves `app` on `listener` until [`App::close`], then waits a limited time for running requests. With `tls` it serves
+/// HTTPS, and `turn` on the same port: TURN clients use ALPN (RFC 7443) or start with a STUN message.
 pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Option<Turn>) {
     let service = Service { router: router(&app), app: app.clone(), tls, turn };
     let closing = app.closing();
@@ -66,42 +67,42 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Opti
     }
     connections.close();
     if tokio::time::timeout(GRACE, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "some connections did not end in time");
+        tracing::warn!(left = connections.len(), "HTTP connections still open at shutdown");
     }
 }
 
 impl Service {
     async fn connection(self, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
-        // Answers are small and whole: waiting for more to send only delays them. Failing to say so changes nothing else.
+        // Answers are small, so Nagle's algorithm would only delay them. An error is harmless.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else { return self.http(stream, peer, closing).await };
-        let patience = Duration::from_secs(self.app.limits().header_seconds.into());
+        let limit = Duration::from_secs(self.app.limits().header_seconds.into());
         let is_plain = tokio::select! {
-            is_plain = tokio::time::timeout(patience, plain::is_http(&stream)) => is_plain,
+            is_plain = tokio::time::timeout(limit, plain::is_http(&stream)) => is_plain,
             () = closing.cancelled() => return,
         };
         match is_plain {
-            Ok(true) => return until(&closing, plain::answer(stream, patience)).await,
+            Ok(true) => return until(&closing, plain::answer(stream, limit)).await,
             Ok(false) => {}
-            Err(_) => return tracing::debug!(%peer, "a connection says nothing"),
+            Err(_) => return tracing::debug!(%peer, "connection sent nothing in time"),
         }
-        let shaken = tokio::select! {
-            shaken = tls.accept(stream) => shaken,
+        let handshake = tokio::select! {
+            handshake = tls.accept(stream) => handshake,
             () = closing.cancelled() => return,
         };
-        let mut stream = match shaken {
+        let mut stream = match handshake {
             Ok(stream) => stream,
-            Err(error) => return tracing::debug!(%peer, %error, "no TLS handshake"),
+            Err(error) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
         };
         match (&self.turn, stream.get_ref().1.alpn_protocol()) {
-            // The handshake was all it wanted (RFC 8737 section 3).
+            // ACME validation ends with the handshake (RFC 8737 section 3).
             (_, Some(ALPN_ACME)) => {}
             (Some(turn), Some(ALPN_TURN)) => until(&closing, turn.serve(stream, peer)).await,
             (None, _) | (Some(_), Some(_)) => self.http(stream, peer, closing).await,
             (Some(turn), None) => {
-                // Browsers do not say it of TURN: the first byte tells a method's name from a STUN message.
+                // Browsers send no ALPN for TURN: the first byte distinguishes an HTTP method from a STUN message.
                 let first = tokio::select! {
-                    first = tokio::time::timeout(patience, stream.read_u8()) => first,
+                    first = tokio::time::timeout(limit, stream.read_u8()) => first,
                     () = closing.cancelled() => return,
                 };
                 let Ok(Ok(first)) = first else { return };
@@ -141,15 +142,15 @@ impl Service {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "an HTTP connection broke");
+            tracing::debug!(%peer, %error, "HTTP connection failed");
         }
     }
 }
 
-/// What is done until the server ends.
-async fn until(closing: &CancellationToken, done: impl Future<Output = ()>) {
+/// Runs `task` until it ends or the server closes.
+async fn until(closing: &CancellationToken, task: impl Future<Output = ()>) {
     tokio::select! {
-        () = done => {}
+        () = task => {}
         () = closing.cancelled() => {}
     }
 }

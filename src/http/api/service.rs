@@ -1,4 +1,4 @@
-//! The server about itself: alive, ready, numbers, description.
+//! Health, readiness, metrics and documentation of the server.
 
 use axum::Json;
 use axum::extract::State;
@@ -10,9 +10,9 @@ use super::App;
 use crate::http::problem::Problem;
 use crate::metrics;
 
-/// The description of this API, by hand; a test compares it with the routes.
+/// The OpenAPI description, written by hand; a test compares it with the routes.
 pub(super) const OPENAPI: &str = include_str!("../../../assets/openapi.json");
-/// The documentation, which problems' types point into.
+/// The documentation that the types of problems link to.
 pub(super) const DOCS: &str = include_str!("../../../docs/api.md");
 
 /// `GET /healthz`: the process is alive.
@@ -20,9 +20,10 @@ pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: it takes joins.
+/// `GET /readyz`: the server accepts joins.
 pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Value>, Problem> {
-    if app.is_draining() { Err(Problem::draining()) } else { Ok(Json(json!({"status": "ready"}))) }
+    app.refuse_if_draining()?;
+    Ok(Json(json!({"status": "ready"})))
 }
 
 /// `GET /metrics`.

@@ -1,18 +1,18 @@
-//! Joining and what follows: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep) and our own door, which are one handler.
+//! Sessions: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep) and `POST …/participants`, which share one handler.
 //!
 //! Owns: the HTTP side of a session: content types, entity tags, `Location` and `Link`, admission. Does not know: SDP and
-//! ICE; texts go to [`Rooms`](crate::rooms::Rooms) and come back.
+//! ICE. In: offers and fragments, which go to [`Rooms`](crate::rooms::Rooms) as text; out: the answers.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, HeaderName, IF_MATCH, LINK, LOCATION};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::extract::{self, RoomOf, Secret};
+use super::extract::{self, InPath, SessionSecret};
 use super::routes::ACCEPT_POST;
 use super::{App, Caller, admission, guard, player};
 use crate::http::problem::Problem;
@@ -24,17 +24,17 @@ use crate::room::document::{Role, TierChoice};
 use crate::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
 use crate::time;
 
-/// The type of offers and answers.
+/// The content type of offers and answers.
 pub(super) const SDP: &str = "application/sdp";
-/// The type of trickle ICE fragments (RFC 8840).
+/// The content type of trickle ICE fragments (RFC 8840).
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-/// What a session's PATCH takes.
+/// The content types of a session's PATCH.
 pub(super) const ACCEPTED_PATCHES: &str = "application/trickle-ice-sdpfrag, application/sdp";
-/// Who one is in the room.
+/// The header with the participant's id.
 const PARTICIPANT: HeaderName = HeaderName::from_static("commingle-participant");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
-/// What a joiner may say in the query.
+/// The query of a join.
 #[derive(Debug, Deserialize)]
 struct JoinQuery {
     #[serde(default)]
@@ -47,7 +47,7 @@ struct JoinQuery {
     self_view: SelfView,
 }
 
-/// Whether one sees oneself in the picture one gets.
+/// Whether the received video shows the participant itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum SelfView {
@@ -59,59 +59,59 @@ enum SelfView {
 /// `POST /v1/rooms/{room}/participants`.
 pub(super) async fn join(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    enter(&app, &room, &caller, Door::Participants, request).await
+    join_by(&app, &room, &caller, Door::Participants, request).await
 }
 
 /// `POST /whip/{room}`.
 pub(super) async fn whip(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    enter(&app, &room, &caller, Door::Whip, request).await
+    join_by(&app, &room, &caller, Door::Whip, request).await
 }
 
 /// `POST /whep/{room}`.
 pub(super) async fn whep(
     State(app): State<App>,
-    RoomOf(room): RoomOf,
+    InPath(room): InPath<RoomName>,
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    enter(&app, &room, &caller, Door::Whep, request).await
+    join_by(&app, &room, &caller, Door::Whep, request).await
 }
 
-/// `GET` and `HEAD` of /whip and /whep: nothing but what they take. WHEP players ask so whether there is one.
+/// `GET` and `HEAD` of /whip and /whep: only the accepted content types. WHEP players use this to detect an endpoint.
 pub(super) async fn endpoint() -> impl IntoResponse {
     (StatusCode::OK, [(CONTENT_TYPE, SDP), (ACCEPT, SDP), (ACCEPT_POST, SDP)])
 }
 
-async fn enter(
+async fn join_by(
     app: &App,
     room: &RoomName,
     caller: &Caller,
     door: Door,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let entered = try_enter(app, room, caller, door, request).await;
-    if let Err(problem) = &entered {
+    let joined = try_join(app, room, caller, door, request).await;
+    if let Err(problem) = &joined {
         let labels = RefusalLabels { status: problem.status().as_u16() };
         app.metrics().joins_refused.get_or_create(&labels).inc();
-        // What the number of joins bounds is told; what anybody can send without end is only counted.
+        // Requests that a client can repeat without limit are logged at the level debug only.
         match labels.status {
             408 | 413 | 415 | 429 => tracing::debug!(%room, status = labels.status, "join refused"),
             status => tracing::info!(%room, status, detail = problem.detail(), "join refused"),
         }
     }
-    entered
+    joined
 }
 
-async fn try_enter(
+async fn try_join(
     app: &App,
     room: &RoomName,
     caller: &Caller,
@@ -119,13 +119,11 @@ async fn try_enter(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    if app.is_draining() {
-        return Err(Problem::draining());
-    }
+    app.refuse_if_draining()?;
     if extract::media_type(&parts.headers) != SDP {
         return Err(Problem::unsupported_media_type(SDP).with(ACCEPT_POST, HeaderValue::from_static(SDP)));
     }
-    let options = options(caller, door, extract::query(&parts)?)?;
+    let options = options(caller, door, extract::query(&parts.uri)?)?;
     let receives_only = options.door == Door::Whep && door != Door::Whep;
     let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, app).await?;
     let ticket = admit(app, caller).await?;
@@ -135,19 +133,19 @@ async fn try_enter(
     match app.rooms().join(room, &offer, options).await {
         Ok(joined) => {
             ticket.answered(&joined.secret);
-            tracing::info!(%room, participant = %joined.participant, "joined");
+            tracing::info!(%room, participant = %joined.participant, "participant joined");
             Ok(created(app, &parts, door, joined))
         }
         Err(RoomError::Door(_)) if receives_only => Err(Problem::of_kind(
             StatusCode::FORBIDDEN,
             "forbidden",
-            "a viewer only receives, and this offer sends: make it recvonly, or get a token with the role participant",
+            "a viewer only receives, but this offer sends: make it recvonly, or get a token with the role participant",
         )),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether something is sent in a room, which may not be there.
+/// Whether anything is published in `room`; false if the room does not exist.
 async fn is_publishing(app: &App, room: &RoomName) -> bool {
     app.rooms().audience(room).await.is_ok_and(|audience| audience.borrow().publishing)
 }
@@ -161,28 +159,28 @@ fn options(caller: &Caller, door: Door, query: JoinQuery) -> Result<JoinOptions,
         return Err(Problem::of_kind(
             StatusCode::UNPROCESSABLE_ENTITY,
             "self-view",
-            "`self_view=hidden` is not available yet: everybody gets the same picture; leave it out, or say `shown`",
+            "`self_view=hidden` is not available yet: leave it out, or use `shown`",
         ));
     }
-    // A token's name cannot be changed by whoever holds it.
+    // The name in a token takes precedence over the query.
     let name = caller.identity.name.clone().unwrap_or(query.name);
     if name.chars().count() > DISPLAY_NAME_MAX {
         return Err(Problem::bad_request(format!("the name is too long: at most {DISPLAY_NAME_MAX} characters")));
     }
-    // Without tokens everybody may do everything by HTTP, but in the room nobody stands above the others.
+    // Without tokens all callers have all permissions in the API, but all participants of a room have the same role.
     let role = if caller.has_token { caller.identity.role } else { Role::Participant };
     let door = if role == Role::Viewer { Door::Whep } else { door };
     let role = if door == Door::Whep { role.min(Role::Viewer) } else { role };
     Ok(JoinOptions { name, role, tier: query.tier, door })
 }
 
-/// A place among the joins that are not connected yet; given back unless the join is answered.
-struct Ticket<'a> {
+/// A place among the pending joins; released when dropped, unless the join was answered.
+struct PendingJoin<'a> {
     app: &'a App,
     ticket: Option<admission::Ticket>,
 }
 
-impl Ticket<'_> {
+impl PendingJoin<'_> {
     fn answered(mut self, secret: &str) {
         if let Some(ticket) = self.ticket.take() {
             self.app.0.admission.lock().answered(ticket, secret);
@@ -190,7 +188,7 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for PendingJoin<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.app.0.admission.lock().settle(ticket);
@@ -198,10 +196,10 @@ impl Drop for Ticket<'_> {
     }
 }
 
-async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<Ticket<'a>, Problem> {
-    // Joins count as pending until somebody looks: only then is it worth asking whether they have connected.
-    let in_the_way = app.0.admission.lock().in_the_way(caller.address);
-    for (ticket, secret) in in_the_way {
+async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<PendingJoin<'a>, Problem> {
+    // A join is settled lazily: its session is only looked up when it would prevent another join.
+    let blocking = app.0.admission.lock().blocking(caller.address);
+    for (ticket, secret) in blocking {
         if !matches!(app.rooms().session(&secret).await, Ok(session) if session.participant.is_none()) {
             app.0.admission.lock().settle(ticket);
         }
@@ -210,20 +208,20 @@ async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<Ticket<'a>, Problem>
         admission::Refusal::Rate(wait) => Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-joins",
-            "too many joins from your address in a short time; wait as long as Retry-After says",
+            "too many joins from your address; try again after Retry-After",
         )
         .retry_after(wait),
-        admission::Refusal::PendingHere(wait) => Problem::of_kind(
+        admission::Refusal::PendingOfSource(wait) => Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-joins",
-            "too many joins from your address have not connected yet; connect them, delete them, or wait",
+            "too many joins from your address are not connected yet; connect or delete them, or try again after Retry-After",
         )
         .retry_after(wait),
-        admission::Refusal::PendingAll(wait) => {
-            Problem::overloaded("too many joins have not connected yet; try again in a moment").retry_after(wait)
+        admission::Refusal::PendingTotal(wait) => {
+            Problem::overloaded("too many joins are not connected yet; try again after Retry-After").retry_after(wait)
         }
     })?;
-    Ok(Ticket { app, ticket: Some(ticket) })
+    Ok(PendingJoin { app, ticket: Some(ticket) })
 }
 
 fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
@@ -244,14 +242,17 @@ fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     response
 }
 
-/// The host that the caller reached us by; None when its `Host` is no host.
+/// The host in the `Host` header; None if it is missing or invalid.
 fn host(headers: &HeaderMap) -> Option<String> {
     let authority = headers.get(HOST)?.to_str().ok()?.parse::<axum::http::uri::Authority>().ok()?;
     Some(authority.host().to_owned())
 }
 
 /// `GET /v1/sessions/{secret}`.
-pub(super) async fn get(State(app): State<App>, Secret(secret): Secret) -> Result<Response, Problem> {
+pub(super) async fn get(
+    State(app): State<App>,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
+) -> Result<Response, Problem> {
     let session = app.rooms().session(&secret).await?;
     let etag = quoted(&session.etag);
     Ok(([(ETAG, etag)], Json(session)).into_response())
@@ -260,14 +261,14 @@ pub(super) async fn get(State(app): State<App>, Secret(secret): Secret) -> Resul
 /// `PATCH /v1/sessions/{secret}`: candidates, an ICE restart, or a new offer.
 pub(super) async fn patch(
     State(app): State<App>,
-    Secret(secret): Secret,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    unhurried(&app, &parts)?;
+    limit_rate(&app, &parts.extensions)?;
     match extract::media_type(&parts.headers).as_str() {
         FRAGMENT => {
-            // A missing entity tag is the first thing to say, even of an empty fragment.
+            // A missing entity tag is reported before an invalid fragment.
             let if_match = if_match(&parts.headers)?;
             let fragment = extract::text(&parts.headers, body, app.limits().patch_bytes, &app).await?;
             match app.rooms().trickle(&secret, if_match.as_ref(), &fragment).await? {
@@ -288,37 +289,39 @@ pub(super) async fn patch(
     }
 }
 
-/// `DELETE /v1/sessions/{secret}`: an entity tag is of no interest here (RFC 9725 §4.2).
+/// `DELETE /v1/sessions/{secret}`; entity tags are ignored (RFC 9725 section 4.2).
 pub(super) async fn delete(
     State(app): State<App>,
-    Secret(secret): Secret,
+    InPath(SessionSecret(secret)): InPath<SessionSecret>,
     request: Request<Body>,
 ) -> Result<StatusCode, Problem> {
-    unhurried(&app, &request.into_parts().0)?;
+    limit_rate(&app, request.extensions())?;
     app.rooms().leave(&secret).await?;
     Ok(StatusCode::OK)
 }
 
-/// Whether the caller does not ask too often (RFC 9725 section 5 wants a limit on what follows a join, too).
-pub(super) fn unhurried(app: &App, parts: &Parts) -> Result<(), Problem> {
-    let taken = app.0.session_requests.lock().take(guard::address(parts), time::now());
+/// Limits the rate of requests to sessions per source (RFC 9725 section 5).
+///
+/// # Errors
+/// 429 with the time to wait.
+pub(super) fn limit_rate(app: &App, extensions: &Extensions) -> Result<(), Problem> {
+    let taken = app.0.session_requests.lock().take(guard::address(extensions), time::now());
     taken.map_err(|wait| {
         Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-requests",
-            "too many requests to sessions from your address in a short time; wait as long as Retry-After says, and send \
-             candidates together",
+            "too many requests to sessions from your address; try again after Retry-After, and send candidates together",
         )
         .retry_after(wait)
     })
 }
 
-/// Strong entity tags stand in double quotes (RFC 9110 §8.8.3).
+/// A strong entity tag in double quotes (RFC 9110 section 8.8.3).
 fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
 }
 
-/// What `If-Match` says. A weak tag stays as it is and matches nothing, as RFC 9110 §13.1.1 wants.
+/// The value of `If-Match`. A weak tag is kept and never matches (RFC 9110 section 13.1.1).
 fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Problem> {
     let Some(value) = headers.get(IF_MATCH) else { return Ok(None) };
     let value = value.to_str().unwrap_or_default().trim();
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn if_match_is_a_star_or_one_tag() {
+    fn if_match_is_a_star_or_one_entity_tag() {
         assert_eq!(if_match(&HeaderMap::new()).expect("absent"), None);
         assert_eq!(tag("*"), Ok(Some(IfMatch::Any)));
         assert_eq!(tag("\"abc\""), Ok(Some(IfMatch::Tag("abc".into()))));
@@ -353,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_one_that_can_stand_in_an_uri() {
+    fn an_invalid_host_header_is_ignored() {
         let host = |value: &'static str| host(&HeaderMap::from_iter([(HOST, HeaderValue::from_static(value))]));
         assert_eq!(host("localhost:8080").as_deref(), Some("localhost"));
         assert_eq!(host("[::1]:8080").as_deref(), Some("[::1]"));

@@ -23,7 +23,7 @@ use self::answers::{
 pub(super) use self::terms::{Client, Counts, Effect, Flow, Limits, Now, Outcome, Path, Reason};
 use super::credentials::{Credentials, Key, REALM, Standing};
 use super::message::{Message, Method, Writer, channel_data, kind};
-use crate::net::rate_limit::{Rate, caller_of};
+use crate::net::rate_limit::{RateLimiter, source_network};
 use crate::time::Timestamp;
 use crate::transport::stun::{Class, Transaction};
 
@@ -72,7 +72,7 @@ pub(super) struct Server {
     next_port: u16,
     users: HashMap<String, usize>,
     addresses: HashMap<IpAddr, usize>,
-    unsigned: Rate,
+    unsigned: RateLimiter,
     effects: VecDeque<Effect>,
     counts: Counts,
 }
@@ -89,7 +89,7 @@ impl Server {
             next_port: FIRST_PORT,
             users: HashMap::new(),
             addresses: HashMap::new(),
-            unsigned: Rate::new(UNSIGNED_PER_SECOND, UNSIGNED_BURST),
+            unsigned: RateLimiter::new(UNSIGNED_PER_SECOND, UNSIGNED_BURST),
             effects: VecDeque::new(),
             counts: Counts::default(),
         }
@@ -141,7 +141,7 @@ impl Server {
             self.effects.push_back(Effect::Closed { path: peer.path });
         }
         uncount(&mut self.users, &allocation.user);
-        uncount(&mut self.addresses, &caller_of(client.address.ip()));
+        uncount(&mut self.addresses, &source_network(client.address.ip()));
     }
 
     /// Ends what is too old: allocations, permissions, channels; and what belongs to sessions that are over.
@@ -309,7 +309,7 @@ impl Server {
         let ip = self.relayed_ip(family)?;
         let count = |counted: Option<&usize>| counted.copied().unwrap_or(0);
         if count(self.users.get(&user)) >= self.limits.per_user
-            || count(self.addresses.get(&caller_of(client.address.ip()))) >= self.limits.per_address
+            || count(self.addresses.get(&source_network(client.address.ip()))) >= self.limits.per_address
         {
             return Err(Refusal(486, "Allocation Quota Reached"));
         }
@@ -329,7 +329,7 @@ impl Server {
         let answer = allocated(message, client, &allocation, now.at);
         self.allocations.insert(client, allocation);
         *self.users.entry(user).or_default() += 1;
-        *self.addresses.entry(caller_of(client.address.ip())).or_default() += 1;
+        *self.addresses.entry(source_network(client.address.ip())).or_default() += 1;
         self.counts.allocated += 1;
         Ok(answer)
     }

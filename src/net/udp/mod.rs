@@ -22,7 +22,6 @@ mod inbox;
 mod public;
 mod socket;
 mod source;
-mod stun_limit;
 mod ways;
 
 use std::io::{self, IoSliceMut};
@@ -47,15 +46,18 @@ pub(crate) use self::inbox::{Inbox, Received};
 pub use self::public::{public_addresses, watch_public_addresses};
 use self::socket::{Inside, MuxRuntime};
 use self::source::PortSocket;
-use self::stun_limit::StunLimit;
 pub(crate) use self::ways::Way;
 use self::ways::{Exit, Routes, Via, WayId};
+use crate::net::rate_limit::RateLimiter;
 use crate::time;
 use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun;
 
 /// Longest datagram we take, in bytes: an Ethernet frame's worth and some.
 pub(crate) const DATAGRAM_MAX: usize = 2048;
+
+/// Plain STUN requests answered per second and source, so that spoofed requests cannot use the port as a reflector.
+const STUN_ANSWERS_PER_SECOND: u32 = 20;
 
 /// Names a connection on the port.
 pub(crate) type Key = u64;
@@ -108,7 +110,7 @@ pub struct Mux {
     tcp: AtomicBool,
     crypto: Arc<dyn RTCCryptoProvider>,
     table: Mutex<Table>,
-    stun_limit: StunLimit,
+    stun_limiter: Mutex<RateLimiter>,
     stats: UdpStats,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -137,7 +139,7 @@ impl Mux {
             tcp: AtomicBool::new(false),
             table: Mutex::new(Table::new(Arc::clone(&crypto))),
             crypto,
-            stun_limit: StunLimit::default(),
+            stun_limiter: Mutex::new(RateLimiter::new(STUN_ANSWERS_PER_SECOND, STUN_ANSWERS_PER_SECOND)),
             stats: UdpStats::default(),
             tasks: Mutex::default(),
         });
@@ -268,7 +270,7 @@ impl Mux {
             Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return true,
             Verdict::Deliver(..) | Verdict::Check(..) | Verdict::Drop(Reason::NoInbox) => &self.stats.dropped_inbox,
             Verdict::AnswerStun(transaction) => {
-                if self.stun_limit.allows(from.ip(), time::unix_seconds()) {
+                if self.stun_limiter.lock().take(from.ip(), time::now()).is_ok() {
                     self.answer_plainly(local, from, &stun::mapped_address(&transaction, from));
                     &self.stats.stun_answered
                 } else {

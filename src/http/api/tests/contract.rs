@@ -1,4 +1,4 @@
-//! What holds for every route: its scope, its place in the description and the docs, its errors, the server below it.
+//! Rules for all routes: scopes, the OpenAPI description, the documentation, errors, and the HTTP server.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::routes::{Route, Scope, table};
-use super::super::{around, service};
+use super::super::{common, service};
 use super::*;
 
 fn path_of(route: &Route) -> String {
@@ -22,7 +22,7 @@ fn path_of(route: &Route) -> String {
 }
 
 #[tokio::test]
-async fn every_route_demands_its_scope() {
+async fn every_route_enforces_its_scope() {
     let api = Api::keyed();
     let roles = [Role::Viewer, Role::Participant, Role::Moderator, Role::Operator];
     for route in table() {
@@ -33,13 +33,13 @@ async fn every_route_demands_its_scope() {
             let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
             api.send(method, &path, &headers, "").await
         };
-        let (needed, everywhere) = match route.scope {
+        let (needed, all_rooms) = match route.scope {
             Scope::Public | Scope::Secret => {
                 let reply = status(None).await;
                 assert!(![401, 403].contains(&reply.status), "{what} needs no token: {reply:?}");
                 continue;
             }
-            Scope::Room(role) | Scope::Somewhere(role) => (role, false),
+            Scope::Room(role) | Scope::AnyRoom(role) => (role, false),
             Scope::Server(role) => (role, true),
         };
         let bare = status(None).await;
@@ -48,9 +48,9 @@ async fn every_route_demands_its_scope() {
         status(Some("nonsense".into())).await.problem(401);
         for role in roles {
             let reply = status(Some(token(Some("r"), role))).await;
-            if role < needed || everywhere && role != Role::Operator {
+            if role < needed || all_rooms && role != Role::Operator {
                 reply.problem(403);
-            } else if role >= Role::Moderator && !everywhere {
+            } else if role >= Role::Moderator && !all_rooms {
                 assert!(![401, 403].contains(&reply.status), "{what} as {role:?}: {reply:?}");
             }
         }
@@ -63,7 +63,7 @@ async fn every_route_demands_its_scope() {
 }
 
 #[tokio::test]
-async fn only_oneself_or_a_moderator_changes_a_participant() {
+async fn only_the_participant_itself_or_a_moderator_changes_it() {
     let api = Api::keyed();
     let bearer = format!("Bearer {}", token(Some("r"), Role::Participant));
     let headers = [("authorization", bearer.as_str()), ("content-type", SDP)];
@@ -75,11 +75,11 @@ async fn only_oneself_or_a_moderator_changes_a_participant() {
     let mute = r#"{"audio_muted":true}"#;
     let path = format!("/v1/rooms/r/participants/{id}");
     assert!(api.send("PATCH", &path, &headers, mute).await.problem(403).contains("session="));
-    // It is let through, and is not connected yet.
+    // Authorized, but the participant is not connected yet.
     api.send("PATCH", &format!("{path}?session={secret}"), &headers, mute).await.problem(404);
     let other = format!("/v1/rooms/r/participants/p99?session={secret}");
     api.send("PATCH", &other, &headers, mute).await.problem(403);
-    // Without a token the session is enough to read its own room, and no other.
+    // Without a token, a session gives read access to its own room only.
     assert_eq!(api.get(&format!("/v1/rooms/r?session={secret}")).await.status, 200);
     api.get(&format!("/v1/rooms/another?session={secret}")).await.problem(403);
     api.get("/v1/rooms/r?session=nobody").await.problem(401);
@@ -87,7 +87,7 @@ async fn only_oneself_or_a_moderator_changes_a_participant() {
 }
 
 #[tokio::test]
-async fn the_description_lists_exactly_the_routes() {
+async fn openapi_lists_exactly_the_routes() {
     let described: Value = serde_json::from_str(service::OPENAPI).expect("openapi.json is JSON");
     let methods = ["get", "put", "post", "patch", "delete"];
     let mut listed = BTreeSet::new();
@@ -103,7 +103,7 @@ async fn the_description_lists_exactly_the_routes() {
 }
 
 #[tokio::test]
-async fn every_reference_of_the_description_resolves() {
+async fn every_openapi_reference_resolves() {
     let described: Value = serde_json::from_str(service::OPENAPI).expect("openapi.json is JSON");
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
@@ -132,7 +132,7 @@ fn the_docs_explain_every_kind_of_problem() {
 }
 
 #[tokio::test]
-async fn rooms_live_as_documents() {
+async fn rooms_are_created_changed_and_deleted() {
     let api = Api::new();
     api.get("/v1/rooms/r").await.problem(404);
     assert_eq!(api.get("/v1/rooms").await.json(), json!([]));
@@ -140,7 +140,7 @@ async fn rooms_live_as_documents() {
     assert_eq!((made.status, made.header("location")), (201, "/v1/rooms/r"), "{made:?}");
     assert_eq!(made.json()["locked"], true);
     api.send_json("POST", "/v1/rooms", r#"{"name":"r"}"#).await.problem(409);
-    // Without tokens nobody stands above the lock.
+    // Without tokens no participant may enter a locked room.
     api.post_offer("/v1/rooms/r/participants", &offer("sendrecv")).await.problem(403);
     let open = api.send_json("PATCH", "/v1/rooms/r", r#"{"locked":false}"#).await;
     assert_eq!((open.status, &open.json()["locked"]), (200, &json!(false)), "{open:?}");
@@ -180,11 +180,11 @@ async fn unknown_paths_and_methods_are_problems() {
     api.send("BREW", "/healthz", &[], "").await.problem(405);
     let text = api.app.metrics().text();
     assert!(text.contains("method=\"other\",route=\"/healthz\",status=\"405\""), "{text}");
-    assert!(!text.contains("Cargo"), "paths of callers are no labels: {text}");
+    assert!(!text.contains("Cargo"), "request paths must not become labels: {text}");
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_ask() {
+async fn cors_preflights_are_answered() {
     let api = Api::keyed();
     for (path, accept) in
         [("/whip/r", "accept-post"), ("/v1/rooms/r/participants", "accept-post"), ("/v1/sessions/x", "accept-patch")]
@@ -198,7 +198,7 @@ async fn pages_of_other_origins_may_ask() {
         assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, "*"), "{path}: {reply:?}");
         assert!(reply.header("access-control-allow-headers").contains("Authorization"), "{reply:?}");
         assert!(!reply.header(accept).is_empty(), "{path}: {reply:?}");
-        assert_eq!(reply.header("link"), "", "a preflight gets no credentials");
+        assert_eq!(reply.header("link"), "", "a preflight gets no TURN credentials");
     }
     let exposed = api.get("/v1/rooms/r").await.header("access-control-expose-headers").to_owned();
     for header in ["Location", "ETag", "Link", "Accept-Patch", "Commingle-Participant"] {
@@ -207,7 +207,7 @@ async fn pages_of_other_origins_may_ask() {
 }
 
 #[tokio::test]
-async fn the_page_is_cached_by_its_entity_tag_and_runs_only_our_files() {
+async fn the_page_has_an_entity_tag_and_a_content_security_policy() {
     let api = Api::keyed();
     let page = api.get("/").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
@@ -218,7 +218,7 @@ async fn the_page_is_cached_by_its_entity_tag_and_runs_only_our_files() {
     assert_eq!((known.status, known.body.as_str()), (304, ""));
     let module = api.get("/commingle.js").await;
     assert_eq!((module.status, module.header("content-type")), (200, "text/javascript; charset=utf-8"));
-    assert_eq!(module.header("access-control-allow-origin"), "*", "other pages may import it");
+    assert_eq!(module.header("access-control-allow-origin"), "*", "pages of other origins may import it");
     assert_eq!(api.get("/docs/api.md").await.status, 200);
 }
 
@@ -227,7 +227,7 @@ async fn a_panic_in_a_handler_is_a_problem() {
     let api = Api::new();
     let router = Router::new()
         .route("/bug", axum::routing::get(|| async { if true { panic!("a bug") } else { StatusCode::OK } }))
-        .layer(middleware::from_fn_with_state(api.app.clone(), around));
+        .layer(middleware::from_fn_with_state(api.app.clone(), common));
     let response = router
         .oneshot(Request::get("/bug").body(axum::body::Body::empty()).expect("valid"))
         .await
@@ -237,26 +237,26 @@ async fn a_panic_in_a_handler_is_a_problem() {
 }
 
 #[tokio::test]
-async fn a_slow_head_is_cut_off_and_a_slow_body_told() {
+async fn a_slow_request_head_is_closed_and_a_slow_body_gets_408() {
     let api = Api::with(|config| (config.limits.header_seconds, config.limits.request_seconds) = (1, 1));
     let address = api.listen().await;
-    let talk = async |text: &str| {
+    let exchange = async |text: &str| {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         stream.write_all(text.as_bytes()).await.expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("it ends the connection");
         answer
     };
-    let head = talk("POST /whip/r HTTP/1.1\r\nhost: x\r\n").await;
+    let head = exchange("POST /whip/r HTTP/1.1\r\nhost: x\r\n").await;
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
     let body =
-        talk("POST /whip/r HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\ncontent-length: 100\r\n\r\nv=0")
+        exchange("POST /whip/r HTTP/1.1\r\nhost: x\r\ncontent-type: application/sdp\r\ncontent-length: 100\r\n\r\nv=0")
             .await;
     assert!(body.starts_with("HTTP/1.1 408") && body.contains("application/problem+json"), "{body}");
 }
 
 #[tokio::test]
-async fn connections_are_bounded() {
+async fn http_connections_are_bounded() {
     let api = Api::with(|config| config.limits.connections = 1);
     let address = api.listen().await;
     let mut first = TcpStream::connect(address).await.expect("it listens");

@@ -1,4 +1,4 @@
-//! Corners of SDP: offers as strange as they may be, and those that are no offers, through the whole way to the answer.
+//! Unusual and invalid SDP offers, from the request to the answer.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
@@ -17,8 +17,8 @@ const KNOWN: [(&str, &str); 7] = [
     ("GStreamer", include_str!("../../../sdp/fixtures/gstreamer.sdp")),
 ];
 
-/// As many joins as these tests make are allowed.
-fn patient() -> Api {
+/// An API whose limits allow the many joins of these tests.
+fn without_limits() -> Api {
     Api::with(|config| {
         let limits = &mut config.limits;
         (limits.joins_burst, limits.pending_per_address, limits.pending_total) = (100_000, 100_000, 100_000);
@@ -26,7 +26,7 @@ fn patient() -> Api {
     })
 }
 
-/// A session or media section of an SDP.
+/// The session section and the media sections of an SDP.
 fn sections(sdp: &str) -> Vec<Vec<&str>> {
     let mut sections = vec![Vec::new()];
     for line in sdp.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -46,8 +46,8 @@ fn words<'a>(section: &[&'a str]) -> Vec<&'a str> {
     section[0].split_whitespace().collect()
 }
 
-/// What is wrong with an answer (RFC 3264, 8829, 8839, 8842, 9143), whatever was offered; `refused` are the sections that
-/// must be rejected, by their place.
+/// The violations in an answer (RFC 3264, 8829, 8839, 8842, 9143) to any offer; `refused` are the indexes of the sections
+/// that must be rejected.
 fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |good: bool, what: String| {
@@ -59,28 +59,34 @@ fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
         answer.ends_with("\r\n") && answer.matches('\n').count() == answer.matches("\r\n").count(),
         "line ends".into(),
     );
-    check(answer.starts_with("v=0\r\no="), "it does not begin as SDP does".into());
+    check(answer.starts_with("v=0\r\no="), "it does not start with v=0 and o=".into());
     let (offered, answered) = (sections(offer), sections(answer));
     check(offered.len() == answered.len(), format!("{} sections for {}", answered.len() - 1, offered.len() - 1));
     let session = &answered[0];
-    check(session.contains(&"a=ice-options:trickle"), "no trickle".into());
-    check(!answer.contains("a=ice-lite"), "we are no lite agent".into());
+    check(session.contains(&"a=ice-options:trickle"), "no ice-options:trickle".into());
+    check(!answer.contains("a=ice-lite"), "the server is not an ICE lite agent".into());
     let bundle = value(session, "a=group:BUNDLE ").map(|mids| mids.split(' ').collect::<Vec<_>>());
     let mut accepted = Vec::new();
     for (at, (offered, answered)) in offered.iter().zip(&answered).skip(1).enumerate() {
-        let (ours, theirs) = (words(answered), words(offered));
-        check((ours[0], ours[2]) == (theirs[0], theirs[2]), format!("{ours:?} for {theirs:?}"));
+        let (answer_line, offer_line) = (words(answered), words(offered));
+        check(
+            (answer_line[0], answer_line[2]) == (offer_line[0], offer_line[2]),
+            format!("{answer_line:?} for {offer_line:?}"),
+        );
         let mid = value(answered, "a=mid:").unwrap_or_default();
         if let Some(known) = value(offered, "a=mid:") {
             check(mid == known.trim(), format!("mid {mid} for {known}"));
         }
         if refused.contains(&at) {
-            check(ours[1] == "0", format!("section {at} is not refused: {ours:?}"));
+            check(answer_line[1] == "0", format!("section {at} is not rejected: {answer_line:?}"));
             continue;
         }
         accepted.push(mid);
-        check(ours[1] == "9", format!("section {at} has another port than 9: {ours:?}"));
-        check(ours[3..].iter().all(|format| theirs[3..].contains(format)), format!("{ours:?} of {theirs:?}"));
+        check(answer_line[1] == "9", format!("section {at} has another port than 9: {answer_line:?}"));
+        check(
+            answer_line[3..].iter().all(|format| offer_line[3..].contains(format)),
+            format!("{answer_line:?} of {offer_line:?}"),
+        );
         for needed in ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:sha-256 "] {
             check(
                 value(answered, needed).is_some() || value(session, needed).is_some(),
@@ -91,13 +97,16 @@ fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
         check(matches!(setups[..], ["passive" | "active"]), format!("section {at} has setup {setups:?}"));
         check(answered.contains(&"a=rtcp-mux"), format!("section {at} is not muxed"));
         let has = |section: &[&str], names: &[&str]| names.iter().any(|name| section.contains(name));
-        let we_send = has(answered, &["a=sendrecv", "a=sendonly"]);
-        let we_receive = has(answered, &["a=sendrecv", "a=recvonly"]);
+        let sends = has(answered, &["a=sendrecv", "a=sendonly"]);
+        let receives = has(answered, &["a=sendrecv", "a=recvonly"]);
         check(
-            !(we_send && has(offered, &["a=sendonly", "a=inactive"])),
+            !(sends && has(offered, &["a=sendonly", "a=inactive"])),
             format!("section {at} sends to one that only sends"),
         );
-        check(!(we_receive && has(offered, &["a=recvonly", "a=inactive"])), format!("section {at} waits for nothing"));
+        check(
+            !(receives && has(offered, &["a=recvonly", "a=inactive"])),
+            format!("section {at} receives from a section that does not send"),
+        );
     }
     match &bundle {
         Some(bundle) => check(*bundle == accepted, format!("bundled {bundle:?} of {accepted:?}")),
@@ -124,7 +133,7 @@ async fn answers(api: &Api, what: &str, offer: &str, refused: &[usize]) -> Strin
     reply.body
 }
 
-/// An offer's attributes that may stand in its session part as well, there.
+/// Moves attributes of an offer to the session section.
 fn at_session_level(offer: &str, prefixes: &[&str]) -> String {
     let moved = |line: &&str| prefixes.iter().any(|prefix| line.starts_with(prefix));
     let first = |prefix: &&str| offer.lines().find(|line| line.starts_with(*prefix));
@@ -135,7 +144,7 @@ fn at_session_level(offer: &str, prefixes: &[&str]) -> String {
 
 #[tokio::test]
 async fn the_offers_of_known_clients_are_answered_section_by_section() {
-    let api = patient();
+    let api = without_limits();
     for (name, offer) in KNOWN {
         let refused: &[usize] = if offer.contains("m=application") { &[2] } else { &[] };
         for offer in [offer.to_owned(), offer.replace('\n', "\r\n"), offer.trim_end().to_owned()] {
@@ -145,8 +154,8 @@ async fn the_offers_of_known_clients_are_answered_section_by_section() {
 }
 
 #[tokio::test]
-async fn what_may_be_written_in_several_ways_is_understood_in_all() {
-    let api = patient();
+async fn all_valid_spellings_of_an_offer_are_understood() {
+    let api = without_limits();
     let base = offer("sendrecv");
     let fingerprint = base.lines().find(|line| line.starts_with("a=fingerprint")).expect("has one");
     let other_hashes = format!(
@@ -155,52 +164,52 @@ async fn what_may_be_written_in_several_ways_is_understood_in_all() {
     );
     let transport = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:", "a=ice-options:"];
     let video = base.find("m=video").expect("has one");
-    let strange = "i=a title\r\nb=AS:500\r\nb=TIAS:500000\r\nk=clear:x\r\na=x-google-flag:conference\r\na=rtcp:9 IN IP4 0.0.0.0\r\n\
+    let unknown = "i=a title\r\nb=AS:500\r\nb=TIAS:500000\r\nk=clear:x\r\na=x-google-flag:conference\r\na=rtcp:9 IN IP4 0.0.0.0\r\n\
         a=ptime:20\r\na=rtcp-fb:* ccm tmmbr\r\na=framerate:30\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\na=\r\na=:\r\n";
     for (what, offer) in [
         ("LF alone", base.replace("\r\n", "\n")),
         ("mixed line ends", base.replacen("\r\n", "\n", 5)),
         ("no last line end", base.trim_end().to_owned()),
         ("empty lines at the end", format!("{base}\r\n\r\n")),
-        ("a section that is there in the bundle only", {
+        ("a bundle-only section", {
             let (head, tail) = base.split_at(video);
             format!("{head}{}", tail.replace("m=video 9", "m=video 0").replace("a=mid:1", "a=bundle-only\r\na=mid:1"))
         }),
-        ("the bundle's attribute on both", base.replace("a=mid:", "a=bundle-only\r\na=mid:")),
+        ("bundle-only on both sections", base.replace("a=mid:", "a=bundle-only\r\na=mid:")),
         ("real ports", base.replace("m=audio 9", "m=audio 54321").replace("m=video 9", "m=video 54321")),
         ("the client opens DTLS", base.replace("actpass", "active")),
         ("the client waits for DTLS", base.replace("actpass", "passive")),
         ("no setup", base.replace("a=setup:actpass\r\n", "")),
-        ("the transport in the session part", at_session_level(&base, &transport)),
+        ("transport attributes at session level", at_session_level(&base, &transport)),
         ("fingerprints of several hashes", base.replace(&format!("{fingerprint}\r\n"), &other_hashes)),
-        ("capitals and small letters", {
+        ("upper and lower case", {
             base.replace("opus/48000", "OPUS/48000").replace("VP8", "vp8").replace("sha-256", "SHA-256")
         }),
-        ("a small fingerprint", base.replace(fingerprint, &fingerprint.to_lowercase())),
-        ("an agent that is lite", base.replace("t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n")),
-        ("attributes nobody knows", base.replace("a=rtcp-mux\r\n", &format!("a=rtcp-mux\r\n{strange}"))),
-        ("groups besides the bundle", base.replace("a=group:BUNDLE", "a=group:LS 0 1\r\na=group:BUNDLE")),
+        ("a lower-case fingerprint", base.replace(fingerprint, &fingerprint.to_lowercase())),
+        ("an ICE lite client", base.replace("t=0 0\r\n", "t=0 0\r\na=ice-lite\r\n")),
+        ("unknown attributes", base.replace("a=rtcp-mux\r\n", &format!("a=rtcp-mux\r\n{unknown}"))),
+        ("other groups", base.replace("a=group:BUNDLE", "a=group:LS 0 1\r\na=group:BUNDLE")),
         ("extensions in one direction, with large numbers", {
             base.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=extmap:14/sendonly urn:x\r\na=extmap:300 urn:y a=b\r\n")
         }),
-        ("candidates that lead nowhere", {
+        ("unusable candidates", {
             base.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active\r\n\
                 a=candidate:2 1 udp 1 0b1c.local 5000 typ host\r\na=candidate:3 1 udp 1 :: 0 typ host\r\na=candidate:\r\n")
         }),
         (
-            "names that are not numbers",
+            "mids that are not numbers",
             base.replace("a=mid:0", "a=mid:mic").replace("a=mid:1", "a=mid:cam").replace("0 1\r\n", "mic cam\r\n"),
         ),
-        ("the direction left out", base.replace("a=sendrecv\r\n", "")),
-        ("the direction in the session part", at_session_level(&offer("sendonly"), &["a=sendonly"])),
+        ("no direction", base.replace("a=sendrecv\r\n", "")),
+        ("the direction at session level", at_session_level(&offer("sendonly"), &["a=sendonly"])),
     ] {
         answers(&api, what, &offer, &[]).await;
     }
 }
 
 #[tokio::test]
-async fn sections_that_are_not_for_us_are_refused_in_their_place() {
-    let api = patient();
+async fn unsupported_sections_are_rejected_in_place() {
+    let api = without_limits();
     let base = offer("sendrecv");
     let data =
         "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:data\r\na=sctp-port:5000\r\n";
@@ -226,19 +235,19 @@ async fn sections_that_are_not_for_us_are_refused_in_their_place() {
 }
 
 #[tokio::test]
-async fn one_section_alone_needs_no_bundle_and_no_name() {
-    let api = patient();
+async fn a_single_section_needs_no_bundle_group_and_no_mid() {
+    let api = without_limits();
     for direction in ["sendrecv", "sendonly", "recvonly"] {
         let both = offer(direction);
         let alone = both[..both.find("m=video").expect("has one")].replace("a=group:BUNDLE 0 1\r\n", "");
-        answers(&api, "one that has a name", &alone, &[]).await;
-        answers(&api, "one without a name", &alone.replace("a=mid:0\r\n", ""), &[]).await;
+        answers(&api, "with a mid", &alone, &[]).await;
+        answers(&api, "without a mid", &alone.replace("a=mid:0\r\n", ""), &[]).await;
     }
 }
 
 #[tokio::test]
-async fn offers_without_what_is_needed_say_what_it_is() {
-    let api = patient();
+async fn the_error_names_what_an_offer_lacks() {
+    let api = without_limits();
     let base = offer("sendrecv");
     let without = |prefix: &str| -> String {
         base.lines().filter(|line| !line.starts_with(prefix)).flat_map(|line| [line, "\r\n"]).collect()
@@ -260,11 +269,11 @@ async fn offers_without_what_is_needed_say_what_it_is() {
     }
 }
 
-/// Real offers with lines dropped, doubled, cut, swapped and spoiled are refused as their senders' fault or answered whole.
+/// Offers of real clients with lines removed, repeated, truncated, swapped and changed are answered, or refused with 4xx.
 #[test]
-fn no_mangled_offer_is_a_fault_of_ours() {
+fn mangled_offers_are_answered_or_refused_as_client_errors() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
-    let api = runtime.block_on(async { patient() });
+    let api = runtime.block_on(async { without_limits() });
     let edit = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..7_u8, any::<char>());
     let offers = (0..KNOWN.len(), prop::collection::vec(edit, 1..10));
     let mut runner = TestRunner::new(Runs { cases: 150, failure_persistence: None, ..Runs::default() });

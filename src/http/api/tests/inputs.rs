@@ -1,4 +1,4 @@
-//! Inputs by REST: what is taken, what is refused and how, and that secrets do not come back.
+//! Inputs by HTTP: accepted and refused URLs, the limit, and that secrets are not returned.
 
 use super::*;
 
@@ -7,10 +7,10 @@ async fn post(api: &Api, body: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn an_input_is_begun_seen_and_ended() {
+async fn an_input_is_started_read_and_stopped() {
     let api = Api::new();
     let reply = post(&api, r#"{"url":"srt://203.0.113.1:9000?passphrase=0123456789&streamid=mine","loop":true}"#).await;
-    // The documentation network is nobody's.
+    // 203.0.113.0/24 is reserved for documentation.
     assert!(reply.problem(422).contains("reserved"));
     let reply = post(&api, r#"{"url":"srt://8.8.8.8:9000?passphrase=0123456789&streamid=mine","loop":true}"#).await;
     assert_eq!((reply.status, reply.header("location")), (201, "/v1/rooms/r/inputs/i1"), "{reply:?}");
@@ -20,7 +20,7 @@ async fn an_input_is_begun_seen_and_ended() {
     for path in ["/v1/rooms/r", "/v1/rooms/r/inputs", "/v1/rooms/r/inputs/i1"] {
         let text = api.get(path).await.body;
         assert!(text.contains("srt://8.8.8.8:9000"), "{text}");
-        assert!(!text.contains("0123456789") && !text.contains("mine"), "{path} tells secrets: {text}");
+        assert!(!text.contains("0123456789") && !text.contains("mine"), "{path} returns secrets: {text}");
     }
     assert_eq!(api.get("/v1/rooms/r/participants/p1").await.json()["name"], "8.8.8.8");
     let ended = api.send("DELETE", "/v1/rooms/r/inputs/i1", &[], "").await;
@@ -30,7 +30,7 @@ async fn an_input_is_begun_seen_and_ended() {
 }
 
 #[tokio::test]
-async fn what_leads_inside_or_nowhere_is_refused_with_advice() {
+async fn private_addresses_and_invalid_urls_are_refused() {
     let api = Api::new();
     for url in [
         "http://127.0.0.1:8080/x",
@@ -52,7 +52,7 @@ async fn what_leads_inside_or_nowhere_is_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn there_are_as_many_as_the_configuration_allows() {
+async fn the_number_of_inputs_is_limited() {
     let api = Api::new();
     for _ in 0..2 {
         assert_eq!(post(&api, r#"{"url":"file:clip.mp4","name":"Clip"}"#).await.status, 201);

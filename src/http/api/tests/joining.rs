@@ -1,4 +1,4 @@
-//! Joining, and the session that follows: WHIP and WHEP as their standards want them, and who is not let in.
+//! Joins and sessions by WHIP and WHEP, and refused joins.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn fragment(ufrag: &str, password: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_join_is_answered_with_all_that_whip_wants() {
+async fn the_answer_to_a_join_has_all_headers_that_whip_requires() {
     let api = Api::new();
     let (session, reply) = api.join("r").await;
     assert_eq!(reply.header("content-type"), SDP);
@@ -46,7 +46,7 @@ async fn a_join_is_answered_with_all_that_whip_wants() {
 }
 
 #[tokio::test]
-async fn a_connection_by_tcp_ends_soon_after_its_session() {
+async fn an_ice_tcp_connection_ends_soon_after_its_session() {
     let api = Api::new();
     for direction in ["sendrecv", "recvonly"] {
         let joined = api.post_offer("/v1/rooms/r/participants", &offer(direction)).await;
@@ -57,12 +57,12 @@ async fn a_connection_by_tcp_ends_soon_after_its_session() {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, api.media_port)).await.expect("it listens");
         stream.write_all(&frame).await.expect("it is open");
         let answered = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("in time");
-        assert!(answered.expect("it is open") > 0, "its session knows it");
+        assert!(answered.expect("it is open") > 0, "the session answers the check");
         assert_eq!(api.send("DELETE", joined.header("location"), &[], "").await.status, 200);
+        // An idle connection would be closed only after half a minute.
         let ended =
-        // Whoever only says nothing is closed after half a minute.
             timeout(Duration::from_secs(10), async { while matches!(stream.read(&mut [0; 512]).await, Ok(1..)) {} });
-        ended.await.unwrap_or_else(|_| panic!("{direction}: it is still open"));
+        ended.await.unwrap_or_else(|_| panic!("{direction}: the connection is still open"));
     }
 }
 
@@ -83,7 +83,7 @@ async fn whip_publishes_and_whep_watches() {
 }
 
 #[tokio::test]
-async fn wrong_joins_are_refused_with_advice() {
+async fn invalid_joins_are_refused_with_advice() {
     let api = Api::new();
     let path = "/v1/rooms/r/participants";
     for kind in ["text/plain", "application/json", ""] {
@@ -115,7 +115,7 @@ async fn wrong_joins_are_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn the_one_view_that_exists_may_be_asked_for() {
+async fn only_the_view_program_exists() {
     let api = Api::new();
     let ask = async |query: &str| api.post_offer(&format!("/whep/r?{query}"), &offer("recvonly")).await;
     assert_eq!(ask("view=program&self_view=shown").await.status, 201);
@@ -138,17 +138,17 @@ async fn a_viewer_only_receives() {
 }
 
 #[tokio::test]
-async fn a_viewer_cannot_begin_to_send_by_a_new_offer() {
+async fn a_viewer_cannot_start_to_send_with_a_new_offer() {
     let api = Api::new();
     for path in ["/whep/r", "/v1/rooms/r/participants"] {
         let joined = api.post_offer(path, &offer("recvonly")).await;
         assert_eq!(joined.status, 201, "{joined:?}");
         let session = joined.header("location").to_owned();
         let patch = async |direction| api.send("PATCH", &session, &[("content-type", SDP)], offer(direction)).await;
-        // It is not connected: nobody in the room knows its role yet.
+        // The participant is not connected, so the room does not know its role yet.
         assert!(patch("sendrecv").await.problem(403).contains("recvonly"));
         patch("sendonly").await.problem(403);
-        assert_eq!(patch("recvonly").await.status, 200, "it may offer anew what it has");
+        assert_eq!(patch("recvonly").await.status, 200, "it may offer the same again");
     }
     for (path, direction) in [("/whip/r", "sendonly"), ("/v1/rooms/r/participants", "sendrecv")] {
         let joined = api.post_offer(path, &offer(direction)).await;
@@ -176,7 +176,7 @@ async fn a_new_offer_with_new_credentials_has_a_new_entity_tag() {
 }
 
 #[tokio::test]
-async fn fragments_need_the_entity_tag() {
+async fn fragments_require_the_entity_tag() {
     let api = Api::new();
     let (session, reply) = api.join("r").await;
     let tag = reply.header("etag").to_owned();
@@ -209,7 +209,7 @@ async fn fragments_need_the_entity_tag() {
 }
 
 #[tokio::test]
-async fn half_open_joins_from_one_address_are_bounded() {
+async fn pending_joins_of_one_address_are_limited() {
     let api = Api::with(|config| config.limits.pending_per_address = 3);
     let mut sessions = Vec::new();
     for _ in 0..3 {
@@ -221,13 +221,13 @@ async fn half_open_joins_from_one_address_are_bounded() {
         refused.problem(429);
         assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{refused:?}");
     }
-    assert_eq!(api.get(&sessions[0]).await.status, 200, "those who are in are not harmed");
+    assert_eq!(api.get(&sessions[0]).await.status, 200, "existing sessions are not affected");
     assert_eq!(api.send("DELETE", &sessions[0], &[], "").await.status, 200);
-    assert_eq!(api.post_offer(path, &offer("sendrecv")).await.status, 201, "there is a place again");
+    assert_eq!(api.post_offer(path, &offer("sendrecv")).await.status, 201, "the limit is not reached any more");
 }
 
 #[tokio::test]
-async fn a_refused_join_takes_no_place() {
+async fn a_refused_join_is_not_pending() {
     let api = Api::with(|config| config.limits.pending_per_address = 1);
     for _ in 0..5 {
         api.post_offer("/v1/rooms/r/participants", "v=0\r\nhello").await.problem(422);
@@ -236,7 +236,7 @@ async fn a_refused_join_takes_no_place() {
 }
 
 #[tokio::test]
-async fn too_many_joins_in_a_short_time_wait() {
+async fn the_rate_of_joins_is_limited() {
     let api = Api::with(|config| (config.limits.joins_burst, config.limits.joins_per_second) = (2, 1));
     for _ in 0..2 {
         api.post_offer("/whip/r", "hello").await.problem(400);
@@ -247,7 +247,7 @@ async fn too_many_joins_in_a_short_time_wait() {
 }
 
 #[tokio::test]
-async fn too_many_requests_to_sessions_wait() {
+async fn the_rate_of_session_requests_is_limited() {
     let api = Api::with(|config| {
         (config.limits.session_requests_burst, config.limits.session_requests_per_second) = (3, 1);
     });
@@ -257,18 +257,18 @@ async fn too_many_requests_to_sessions_wait() {
     for _ in 0..2 {
         assert_eq!(api.send("PATCH", &session, &headers, candidate.clone()).await.status, 204);
     }
-    // Guesses count as well.
+    // Requests with a wrong secret count as well.
     api.send("DELETE", "/v1/sessions/nobody", &[], "").await.problem(404);
     for method in ["PATCH", "DELETE"] {
         let refused = api.send(method, &session, &headers, candidate.clone()).await;
         refused.problem(429);
         assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
     }
-    assert_eq!(api.get(&session).await.status, 200, "the session is not harmed");
+    assert_eq!(api.get(&session).await.status, 200, "the session is not affected");
 }
 
 #[tokio::test]
-async fn draining_takes_no_joins() {
+async fn a_draining_server_refuses_joins() {
     let api = Api::new();
     let (session, _) = api.join("r").await;
     assert_eq!(api.get("/readyz").await.status, 200);
@@ -283,7 +283,7 @@ async fn draining_takes_no_joins() {
 }
 
 #[tokio::test]
-async fn a_room_is_not_made_by_a_join_when_so_configured() {
+async fn without_auto_create_a_join_creates_no_room() {
     let api = Api::with(|config| config.rooms.auto_create = false);
     api.post_offer("/whip/r", &offer("sendonly")).await.problem(404);
     assert_eq!(api.send_json("POST", "/v1/rooms", r#"{"name":"r"}"#).await.status, 201);
@@ -291,15 +291,15 @@ async fn a_room_is_not_made_by_a_join_when_so_configured() {
 }
 
 #[tokio::test]
-async fn full_rooms_and_full_servers_say_when_to_come_back() {
+async fn full_rooms_and_servers_send_retry_after() {
     let api = Api::with(|config| {
         let rooms = &mut config.rooms;
         (rooms.max_participants, rooms.max_viewers, rooms.max_rooms) = (1, 1, 1);
     });
     api.join("r").await;
-    assert_eq!(api.post_offer("/whep/r", &offer("recvonly")).await.status, 201, "there is room for one who watches");
-    for (door, direction) in [("whip/r", "sendonly"), ("whep/r", "recvonly"), ("whip/another", "sendonly")] {
-        let refused = api.post_offer(&format!("/{door}"), &offer(direction)).await;
+    assert_eq!(api.post_offer("/whep/r", &offer("recvonly")).await.status, 201, "the limit of viewers is separate");
+    for (endpoint, direction) in [("whip/r", "sendonly"), ("whep/r", "recvonly"), ("whip/another", "sendonly")] {
+        let refused = api.post_offer(&format!("/{endpoint}"), &offer(direction)).await;
         refused.problem(503);
         assert!(!refused.header("retry-after").is_empty(), "{refused:?}");
     }

@@ -1,5 +1,5 @@
-//! The API by its router, with the real rooms and a media port of their own on loopback, but no mixer and no browsers.
-//! Whoever must be connected is a client of the crate `webrtc`.
+//! Tests of the API through its router, with real rooms and a media port on loopback, but without mixer and browsers.
+//! Connected participants are clients of the crate `webrtc`.
 
 mod contract;
 mod corners;
@@ -46,7 +46,7 @@ struct Api {
     media_port: u16,
 }
 
-/// What a request was answered with.
+/// The response to a request.
 #[derive(Debug)]
 struct Reply {
     status: u16,
@@ -63,7 +63,7 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Fails unless this is a whole problem with this status; returns its detail.
+    /// Asserts a complete problem document with this status; returns its detail.
     #[track_caller]
     fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
@@ -92,10 +92,10 @@ impl Api {
         let mux = tcp::bind((Ipv4Addr::LOCALHOST, 0).into(), Vec::new(), &TcpCounters::default());
         let mux = mux.expect("loopback has free ports");
         let port = mux.local_addr().port();
-        // It reads nothing and says nothing: these tests end before anybody misses it.
+        // It sends no reports; these tests end before it is considered hung.
         let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
-        let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is mended here".into())), None);
+        let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is repaired here".into())), None);
         let settings = ServerSettings {
             output: mixer.clone(),
             mixer: mixer.clone(),
@@ -143,12 +143,12 @@ impl Api {
             request = request.header(*name, *value);
         }
         let mut request = request.body(body.into()).expect("a valid request");
-        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        request.extensions_mut().insert(axum::extract::ConnectInfo(here));
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+        request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
         let response = self.router.clone().oneshot(request).await.expect("the router never fails");
         let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.expect("bodies are whole");
-        let body = String::from_utf8(body.to_vec()).expect("everything we answer is text");
+        let body = to_bytes(body, usize::MAX).await.expect("the body is complete");
+        let body = String::from_utf8(body.to_vec()).expect("all responses are text");
         Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
@@ -164,14 +164,14 @@ impl Api {
         self.send(method, path, &[("content-type", JSON)], body.to_owned()).await
     }
 
-    /// Joins, and returns the session's path with the answer.
+    /// Joins; returns the path of the session and the response.
     async fn join(&self, room: &str) -> (String, Reply) {
         let reply = self.post_offer(&format!("/v1/rooms/{room}/participants"), &offer("sendrecv")).await;
         assert_eq!(reply.status, 201, "{reply:?}");
         (reply.header("location").to_owned(), reply)
     }
 
-    /// Joins with a real connection; returns it with the session's path when the room shows the participant.
+    /// Joins with a real connection; returns the client and the path of the session once the participant is connected.
     async fn call(&self, room: &str) -> (Client, String) {
         let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
         let offer = client.offer(None).await;
@@ -181,11 +181,11 @@ impl Api {
         client.connected().await;
         let session = joined.header("location").to_owned();
         let shown = async { while self.get(&session).await.json()["id"].is_null() {} };
-        tokio::time::timeout(PATIENCE, shown).await.expect("it is shown");
+        tokio::time::timeout(PATIENCE, shown).await.expect("it is connected in time");
         (client, session)
     }
 
-    /// Serves on a port of its own.
+    /// Starts a server on a free port of loopback.
     async fn listen(&self) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");

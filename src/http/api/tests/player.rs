@@ -1,18 +1,18 @@
-//! What players are told beside the media: WHEP's server-sent events, over a real connection.
+//! WHEP's server-sent events, over a real connection.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
 
-/// Watches; the path where event streams are opened.
-async fn watching(api: &Api, room: &str) -> String {
+/// Joins as a viewer; returns the path at which event streams are opened.
+async fn join_viewer(api: &Api, room: &str) -> String {
     let joined = api.post_offer(&format!("/whep/{room}"), &offer("recvonly")).await;
     assert_eq!(joined.status, 201, "{joined:?}");
     format!("{}/events", joined.header("location"))
 }
 
-/// An event stream while it is read.
+/// An open event stream.
 struct Events {
     stream: TcpStream,
     text: String,
@@ -31,14 +31,16 @@ impl Events {
         events
     }
 
-    /// Reads on until this text has come.
+    /// Reads until this text has arrived.
     async fn until(&mut self, text: &str) {
-        let comes = async {
+        let arrives = async {
             while !self.text.contains(text) {
                 assert!(self.more().await, "the stream ended without `{text}`: {}", self.text);
             }
         };
-        tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("`{text}` does not come: {}", self.text));
+        tokio::time::timeout(PATIENCE, arrives)
+            .await
+            .unwrap_or_else(|_| panic!("`{text}` does not arrive: {}", self.text));
     }
 
     /// Reads to the end.
@@ -57,14 +59,14 @@ impl Events {
 }
 
 #[tokio::test]
-async fn a_player_is_told_when_somebody_sends_and_how_many_watch() {
+async fn a_player_receives_active_inactive_and_viewercount() {
     let api = Api::new();
     let server = api.listen().await;
-    let opened = api.send("POST", &watching(&api, "r").await, &[], "").await;
+    let opened = api.send("POST", &join_viewer(&api, "r").await, &[], "").await;
     assert_eq!((opened.status, opened.body.as_str()), (201, ""), "{opened:?}");
     let mut events = Events::open(server, opened.header("location")).await;
     events.until("event: viewercount\ndata: {\"viewercount\":0}\n\n").await;
-    assert!(!events.text.contains("active"), "nothing has begun or ended: {}", events.text);
+    assert!(!events.text.contains("active"), "no media has started or stopped: {}", events.text);
     let (mut client, session) = api.call("r").await;
     let active = async {
         while !events.text.contains("event: active\ndata: {}\n\n") {
@@ -72,22 +74,22 @@ async fn a_player_is_told_when_somebody_sends_and_how_many_watch() {
             let _ = tokio::time::timeout(Duration::from_millis(50), events.more()).await;
         }
     };
-    tokio::time::timeout(PATIENCE, active).await.expect("it is told");
+    tokio::time::timeout(PATIENCE, active).await.expect("the event arrives");
     assert_eq!(api.send("DELETE", &session, &[], "").await.status, 200);
     events.until("event: inactive\ndata: {}\n\n").await;
 }
 
 #[tokio::test]
-async fn only_the_events_that_were_asked_for_come() {
+async fn a_player_receives_only_the_events_it_subscribed_to() {
     let api = Api::new();
     let server = api.listen().await;
-    let path = watching(&api, "r").await;
+    let path = join_viewer(&api, "r").await;
     let some = api.send_json("POST", &path, r#"["reconnect","layers"]"#).await;
-    assert_eq!(some.status, 201, "what is not known is passed over: {some:?}");
+    assert_eq!(some.status, 201, "unknown events are ignored: {some:?}");
     let mut events = Events::open(server, some.header("location")).await;
     api.app.drain();
-    let told = events.rest().await;
-    assert!(told.contains("event: reconnect\ndata: {}\n\n") && !told.contains("viewercount"), "{told}");
+    let received = events.rest().await;
+    assert!(received.contains("event: reconnect\ndata: {}\n\n") && !received.contains("viewercount"), "{received}");
     api.send_json("POST", &path, r#"["layers"]"#).await.problem(422);
     api.send_json("POST", &path, r#"{"active":true}"#).await.problem(422);
     api.send("POST", &path, &[("content-type", SDP)], "v=0").await.problem(415);
@@ -97,7 +99,7 @@ async fn only_the_events_that_were_asked_for_come() {
 async fn an_event_stream_ends_when_it_is_deleted_and_with_its_session() {
     let api = Api::new();
     let server = api.listen().await;
-    let path = watching(&api, "r").await;
+    let path = join_viewer(&api, "r").await;
     let opened = api.send("POST", &path, &[], "").await.header("location").to_owned();
     let mut events = Events::open(server, &opened).await;
     assert_eq!(api.send("DELETE", &opened, &[], "").await.status, 200);
@@ -116,9 +118,9 @@ async fn an_event_stream_ends_when_it_is_deleted_and_with_its_session() {
 }
 
 #[tokio::test]
-async fn a_session_has_only_so_many_event_streams() {
+async fn the_event_streams_of_a_session_are_limited() {
     let api = Api::new();
-    let path = watching(&api, "r").await;
+    let path = join_viewer(&api, "r").await;
     for _ in 0..4 {
         assert_eq!(api.send("POST", &path, &[], "").await.status, 201);
     }

@@ -1,4 +1,4 @@
-//! Recordings on disk: who sees them, how they are downloaded, how they are removed.
+//! Recordings on disk: permissions, downloads, deletion.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,11 @@ const ANN: &str = "ann-20261125-101500-k1.mp4";
 const BEN: &str = "ben-20261125-111500-k2.webm";
 
 fn sidecar(room: &str, state: &str, started: &str) -> String {
-    json!({"room": room, "recording": "o1", "format": "mp4", "state": state, "started": started, "duration": 1.5, "chat": ["hi"]}).to_string()
+    json!({
+        "room": room, "recording": "o1", "format": "mp4", "state": state, "started": started, "duration": 1.5,
+        "chat": ["hi"],
+    })
+    .to_string()
 }
 
 impl Api {
@@ -19,7 +23,7 @@ impl Api {
         fs::write(self.data.path().join("recordings").join(name), bytes).expect("the temporary folder can be written");
     }
 
-    /// Two rooms' recordings, and one that nothing tells of.
+    /// Adds recordings of two rooms, and a file without a JSON.
     fn recorded(self) -> Self {
         self.write(ANN, "0123456789");
         self.write("ann-20261125-101500-k1.json", sidecar("ann", "finished", "2026-11-25T10:15:00Z"));
@@ -50,8 +54,8 @@ async fn recordings_are_listed_newest_first() {
     assert_eq!((&list[0]["state"], &list[0]["room"]), (&json!("broken"), &Value::Null), "{list}");
     assert!(list[0]["reason"].as_str().is_some_and(|why| why.contains("stray.json")), "{list}");
     let ann = json!({
-        "file": ANN, "room": "ann", "recording": "o1", "state": "finished", "started": "2026-11-25T10:15:00Z", "duration": 1.5,
-        "bytes": 10, "url": format!("/v1/recordings/{ANN}"),
+        "file": ANN, "room": "ann", "recording": "o1", "state": "finished", "started": "2026-11-25T10:15:00Z",
+        "duration": 1.5, "bytes": 10, "url": format!("/v1/recordings/{ANN}"),
     });
     assert_eq!((&list[1]["state"], &list[2]), (&json!("recording"), &ann));
     assert_eq!(names(&api.get("/v1/recordings?room=ann").await), [ANN]);
@@ -60,7 +64,7 @@ async fn recordings_are_listed_newest_first() {
 }
 
 #[tokio::test]
-async fn a_moderator_has_the_recordings_of_its_own_room() {
+async fn a_moderator_accesses_only_the_recordings_of_its_room() {
     let api = Api::keyed().recorded();
     let (ann, ben) = (format!("/v1/recordings/{ANN}"), format!("/v1/recordings/{BEN}"));
     assert_eq!(names(&api.as_role("GET", "/v1/recordings", Some("ann"), Role::Moderator).await), [ANN]);
@@ -72,17 +76,17 @@ async fn a_moderator_has_the_recordings_of_its_own_room() {
     let json = "/v1/recordings/ann-20261125-101500-k1.json";
     api.as_role("GET", json, Some("ben"), Role::Moderator).await.problem(403);
     assert_eq!(api.as_role("GET", json, Some("ann"), Role::Moderator).await.json()["chat"], json!(["hi"]));
-    // Whose room is not told is the operator's.
+    // A file whose room is unknown requires an operator.
     api.as_role("GET", "/v1/recordings/stray.mkv", Some("ann"), Role::Moderator).await.problem(403);
     assert_eq!(api.as_role("GET", "/v1/recordings/stray.mkv", None, Role::Operator).await.status, 200);
     assert_eq!(names(&api.as_role("GET", "/v1/recordings", None, Role::Operator).await).len(), 3);
     api.get(&ann).await.problem(401);
     let token = token(Some("ann"), Role::Moderator);
-    assert_eq!(api.get(&format!("{ann}?token={token}")).await.status, 200, "a video element sends no headers");
+    assert_eq!(api.get(&format!("{ann}?token={token}")).await.status, 200, "a video element cannot send headers");
 }
 
 #[tokio::test]
-async fn a_session_of_a_moderator_is_as_good_as_its_token() {
+async fn the_session_of_a_moderator_gives_access_to_recordings() {
     let api = Api::keyed().recorded();
     let path = format!("/v1/recordings/{ANN}");
     for (room, role, status) in
@@ -98,7 +102,7 @@ async fn a_session_of_a_moderator_is_as_good_as_its_token() {
         client.answered(&joined.body).await;
         client.connected().await;
         let shown = async { while api.get(&session).await.json()["id"].is_null() {} };
-        tokio::time::timeout(PATIENCE, shown).await.expect("it is shown");
+        tokio::time::timeout(PATIENCE, shown).await.expect("it is connected in time");
         let secret = session.rsplit('/').next().expect("a path");
         assert_eq!(api.get(&format!("{path}?session={secret}")).await.status, status, "{role:?} of {room}");
     }
@@ -143,7 +147,7 @@ async fn a_recording_is_downloaded_whole_or_in_part() {
 }
 
 #[tokio::test]
-async fn a_running_recording_is_downloaded_as_far_as_it_is() {
+async fn the_written_part_of_a_running_recording_is_downloaded() {
     let api = Api::new().recorded();
     let path = format!("/v1/recordings/{BEN}");
     let first = api.get(&path).await;
@@ -155,7 +159,7 @@ async fn a_running_recording_is_downloaded_as_far_as_it_is() {
 }
 
 #[tokio::test]
-async fn names_lead_nowhere_else() {
+async fn file_names_cannot_leave_the_recordings_folder() {
     let api = Api::new().recorded();
     fs::write(api.data.path().join("secret.mp4"), "secret").expect("the temporary folder can be written");
     let link = api.data.path().join("recordings/link.mp4");
@@ -182,7 +186,7 @@ async fn names_lead_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_recording_is_removed_with_its_json() {
+async fn a_recording_is_deleted_with_its_json() {
     let api = Api::new().recorded();
     api.send("DELETE", "/v1/recordings/ann-20261125-101500-k1.json", &[], "").await.problem(404);
     assert_eq!(api.send("DELETE", &format!("/v1/recordings/{ANN}"), &[], "").await.status, 204);

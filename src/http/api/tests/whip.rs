@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
-/// Both doors, and what an offer to them does.
-const DOORS: [(&str, &str); 2] = [("/whip/r", "sendonly"), ("/whep/r", "recvonly")];
+/// Both endpoints, and the direction of offers to them.
+const ENDPOINTS: [(&str, &str); 2] = [("/whip/r", "sendonly"), ("/whep/r", "recvonly")];
 
 fn fragment(ufrag: &str, candidates: &str) -> String {
     format!(
@@ -17,8 +17,8 @@ fn fragment(ufrag: &str, candidates: &str) -> String {
     )
 }
 
-/// Comes in by a door; the session's path and the whole answer.
-async fn enter(api: &Api, (path, direction): (&str, &str)) -> (String, Reply) {
+/// Joins at an endpoint; returns the path of the session and the response.
+async fn join(api: &Api, (path, direction): (&str, &str)) -> (String, Reply) {
     let reply = api.post_offer(path, &offer(direction)).await;
     assert_eq!(reply.status, 201, "{direction} at {path}: {reply:?}");
     (reply.header("location").to_owned(), reply)
@@ -37,13 +37,13 @@ fn attributes<'a>(sdp: &'a str, prefix: &'a str) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_whip_answer_only_receives_and_a_whep_answer_only_sends() {
     let api = Api::new();
-    for (door, expected) in DOORS.into_iter().zip(["recvonly", "sendonly"]) {
-        let (_, reply) = enter(&api, door).await;
+    for (endpoint, expected) in ENDPOINTS.into_iter().zip(["recvonly", "sendonly"]) {
+        let (_, reply) = join(&api, endpoint).await;
         assert_eq!(reply.header("content-type"), SDP);
         assert_eq!(reply.body.matches(&format!("a={expected}\r\n")).count(), 2, "{}", reply.body);
         assert!(!reply.body.contains("a=sendrecv") && !reply.body.contains("a=inactive"), "{}", reply.body);
         for refused in ["inactive", if expected == "recvonly" { "recvonly" } else { "sendonly" }] {
-            api.post_offer(door.0, &offer(refused)).await.problem(422);
+            api.post_offer(endpoint.0, &offer(refused)).await.problem(422);
         }
     }
 }
@@ -51,7 +51,7 @@ async fn a_whip_answer_only_receives_and_a_whep_answer_only_sends() {
 #[tokio::test]
 async fn a_whep_answer_is_one_stream_with_one_track_of_each_kind() {
     let api = Api::new();
-    let (_, reply) = enter(&api, DOORS[1]).await;
+    let (_, reply) = join(&api, ENDPOINTS[1]).await;
     let streams: Vec<&str> =
         attributes(&reply.body, "a=msid:").iter().filter_map(|msid| msid.split(' ').next()).collect();
     assert_eq!(streams, ["commingle", "commingle"], "{}", reply.body);
@@ -62,7 +62,7 @@ async fn a_whep_answer_is_one_stream_with_one_track_of_each_kind() {
 }
 
 #[tokio::test]
-async fn an_offer_is_taken_whole_or_not_at_all() {
+async fn an_offer_is_accepted_or_refused_as_a_whole() {
     let api = Api::new();
     let publishes = offer("sendonly");
     let (head, video) = publishes.split_at(publishes.find("m=video").expect("has one"));
@@ -70,56 +70,56 @@ async fn an_offer_is_taken_whole_or_not_at_all() {
     let with = |more: &str| format!("{}{more}", publishes.replace("BUNDLE 0 1", "BUNDLE 0 1 2 3"));
     let two_microphones = with(&audio.replace("a=mid:0", "a=mid:2"));
     let three_cameras = with(&[video.replace("a=mid:1", "a=mid:2"), video.replace("a=mid:1", "a=mid:3")].concat());
-    let strange_video = publishes.replace("VP8/90000", "H263/90000");
-    for refused in [two_microphones, three_cameras, strange_video] {
+    let unknown_video = publishes.replace("VP8/90000", "H263/90000");
+    for refused in [two_microphones, three_cameras, unknown_video] {
         let detail = api.post_offer("/whip/r", &refused).await.problem(422);
-        assert!(detail.contains("remove") || detail.contains("use "), "it says what to do: {detail}");
+        assert!(detail.contains("remove") || detail.contains("use "), "the detail gives advice: {detail}");
     }
     api.get("/v1/rooms/r/participants/p1").await.problem(404);
 }
 
 #[tokio::test]
-async fn media_is_bundled_and_muxed_or_refused() {
+async fn offers_without_bundle_or_rtcp_mux_are_refused() {
     let api = Api::new();
-    for door in DOORS {
-        let strict = offer(door.1).replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n");
-        let answer = api.post_offer(door.0, &strict).await.body;
+    for endpoint in ENDPOINTS {
+        let strict = offer(endpoint.1).replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=rtcp-mux-only\r\n");
+        let answer = api.post_offer(endpoint.0, &strict).await.body;
         assert_eq!(answer.matches("a=rtcp-mux-only\r\n").count(), 2, "{answer}");
         assert_eq!(answer.matches("a=rtcp-mux\r\n").count(), 2, "{answer}");
         assert_eq!(attributes(&answer, "a=group:"), ["BUNDLE 0 1"], "{answer}");
-        let plain = enter(&api, door).await.1.body;
-        assert!(!plain.contains("rtcp-mux-only"), "what was not offered is not answered: {plain}");
+        let plain = join(&api, endpoint).await.1.body;
+        assert!(!plain.contains("rtcp-mux-only"), "rtcp-mux-only was not offered: {plain}");
         assert!(
-            api.post_offer(door.0, &offer(door.1).replace("a=rtcp-mux\r\n", ""))
+            api.post_offer(endpoint.0, &offer(endpoint.1).replace("a=rtcp-mux\r\n", ""))
                 .await
                 .problem(422)
                 .contains("rtcp-mux")
         );
-        let apart = offer(door.1).replace("a=group:BUNDLE 0 1\r\n", "");
-        assert!(api.post_offer(door.0, &apart).await.problem(422).contains("max-bundle"));
+        let apart = offer(endpoint.1).replace("a=group:BUNDLE 0 1\r\n", "");
+        assert!(api.post_offer(endpoint.0, &apart).await.problem(422).contains("max-bundle"));
     }
 }
 
 #[tokio::test]
-async fn every_setup_that_may_be_offered_is_answered() {
+async fn every_valid_dtls_setup_is_answered() {
     let api = Api::new();
-    for door in DOORS {
+    for endpoint in ENDPOINTS {
         for (offered, answered) in [("actpass", "passive"), ("active", "passive"), ("passive", "active")] {
-            let offer = offer(door.1).replace("actpass", offered);
-            let reply = api.post_offer(door.0, &offer).await;
+            let offer = offer(endpoint.1).replace("actpass", offered);
+            let reply = api.post_offer(endpoint.0, &offer).await;
             assert_eq!(reply.status, 201, "{reply:?}");
-            assert_eq!(attributes(&reply.body, "a=setup:"), [answered; 2], "{offered} at {}", door.0);
+            assert_eq!(attributes(&reply.body, "a=setup:"), [answered; 2], "{offered} at {}", endpoint.0);
         }
-        api.post_offer(door.0, &offer(door.1).replace("actpass", "holdconn")).await.problem(422);
+        api.post_offer(endpoint.0, &offer(endpoint.1).replace("actpass", "holdconn")).await.problem(422);
     }
 }
 
 #[tokio::test]
-async fn the_answer_has_all_candidates_and_says_that_they_are_all() {
+async fn the_answer_has_all_candidates_and_end_of_candidates() {
     let api = Api::new();
-    for door in DOORS {
-        let (_, reply) = enter(&api, door).await;
-        // The media port answers STUN too: its `Link` names it.
+    for endpoint in ENDPOINTS {
+        let (_, reply) = join(&api, endpoint).await;
+        // `Link` names the media port, which is also a STUN server.
         let stun = reply.header("link").split(['<', '>']).nth(1).expect("a link").rsplit(':').next().expect("a port");
         let port = format!(" {stun} typ host");
         assert!(attributes(&reply.body, "a=candidate:").iter().any(|line| line.contains(&port)), "{}", reply.body);
@@ -134,22 +134,22 @@ async fn the_answer_has_all_candidates_and_says_that_they_are_all() {
 }
 
 #[tokio::test]
-async fn the_endpoints_and_sessions_may_be_looked_at() {
+async fn get_and_head_of_endpoints_and_sessions_are_answered() {
     let api = Api::new();
-    for door in DOORS {
+    for endpoint in ENDPOINTS {
         for method in ["GET", "HEAD"] {
-            let reply = api.send(method, door.0, &[], "").await;
+            let reply = api.send(method, endpoint.0, &[], "").await;
             assert_eq!((reply.status, reply.body.as_str(), reply.header("content-type")), (200, "", SDP), "{reply:?}");
             assert_eq!(reply.header("accept-post"), SDP, "{reply:?}");
         }
-        let (session, joined) = enter(&api, door).await;
+        let (session, joined) = join(&api, endpoint).await;
         let head = api.send("HEAD", &session, &[], "").await;
         assert_eq!((head.status, head.body.as_str()), (200, ""), "{head:?}");
         assert_eq!(head.header("etag"), joined.header("etag"));
     }
     let wrong = api.send("POST", "/whip/r", &[("content-type", JSON)], "{}").await;
     wrong.problem(415);
-    assert_eq!(wrong.header("accept-post"), SDP, "the answer says what is taken");
+    assert_eq!(wrong.header("accept-post"), SDP, "the answer lists the accepted type");
     for method in ["PUT", "PATCH", "DELETE"] {
         let refused = api.send(method, "/whip/r", &[], "").await;
         refused.problem(405);
@@ -158,10 +158,10 @@ async fn the_endpoints_and_sessions_may_be_looked_at() {
 }
 
 #[tokio::test]
-async fn candidates_come_later_by_both_doors() {
+async fn candidates_are_trickled_by_whip_and_whep() {
     let api = Api::new();
-    for door in DOORS {
-        let (session, reply) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (session, reply) = join(&api, endpoint).await;
         let tag = Some(reply.header("etag"));
         let candidate = "a=candidate:1 1 udp 2122260223 127.0.0.1 9 typ host generation 0 ufrag Rst4 network-id 1\r\n";
         let taken = patch(&api, &session, tag, &fragment("Rst4", candidate)).await;
@@ -177,15 +177,15 @@ async fn candidates_come_later_by_both_doors() {
 }
 
 #[tokio::test]
-async fn candidates_that_cannot_be_used_are_dropped_in_silence() {
+async fn unusable_candidates_are_ignored() {
     let api = Api::new();
     let useless = "a=candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active\r\n\
         a=candidate:2 1 udp 2122260223 0b1c8f5e-1234.local 5000 typ host\r\n\
         a=candidate:3 1 sctp 2122260223 192.0.2.1 5000 typ host\r\n\
         a=candidate:4 2 udp 2122260223 192.0.2.1 5001 typ host\r\n\
         a=candidate:5 1 udp 2122260223 192.0.2.1 5002 typ quantum\r\n";
-    for door in DOORS {
-        let (session, reply) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (session, reply) = join(&api, endpoint).await;
         let taken = patch(&api, &session, Some(reply.header("etag")), &fragment("Rst4", useless)).await;
         assert_eq!(taken.status, 204, "{taken:?}");
         let broken = fragment("Rst4", "a=candidate:1 1 udp 1 192.0.2.1 70000 typ host\r\n");
@@ -194,10 +194,10 @@ async fn candidates_that_cannot_be_used_are_dropped_in_silence() {
 }
 
 #[tokio::test]
-async fn ice_is_restarted_by_both_doors() {
+async fn ice_is_restarted_by_whip_and_whep() {
     let api = Api::new();
-    for door in DOORS {
-        let (session, joined) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (session, joined) = join(&api, endpoint).await;
         let restarted = patch(&api, &session, Some("*"), &fragment("New5", "")).await;
         assert_eq!((restarted.status, restarted.header("content-type")), (200, FRAGMENT), "{restarted:?}");
         let tag = restarted.header("etag");
@@ -215,10 +215,10 @@ async fn ice_is_restarted_by_both_doors() {
 }
 
 #[tokio::test]
-async fn a_restart_that_fails_leaves_the_session_as_it_was() {
+async fn a_failed_ice_restart_leaves_the_session_unchanged() {
     let api = Api::new();
-    for door in DOORS {
-        let (session, joined) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (session, joined) = join(&api, endpoint).await;
         for body in [fragment("Rst4", ""), fragment("?", ""), "a=mid:0\r\n".to_owned(), String::new()] {
             patch(&api, &session, Some("*"), &body).await.problem(400);
         }
@@ -228,10 +228,10 @@ async fn a_restart_that_fails_leaves_the_session_as_it_was() {
 }
 
 #[tokio::test]
-async fn leaving_ends_the_session_whatever_the_entity_tag() {
+async fn delete_ends_the_session_whatever_the_entity_tag() {
     let api = Api::new();
-    for door in DOORS {
-        let (session, _) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (session, _) = join(&api, endpoint).await;
         let left = api.send("DELETE", &session, &[("if-match", "\"any\"")], "").await;
         assert_eq!((left.status, left.body.as_str()), (200, ""), "{left:?}");
         for method in ["DELETE", "GET"] {
@@ -242,7 +242,7 @@ async fn leaving_ends_the_session_whatever_the_entity_tag() {
 }
 
 #[tokio::test]
-async fn a_slash_too_many_is_redirected_so_that_a_post_stays_one() {
+async fn a_trailing_slash_is_redirected_with_307() {
     let api = Api::new();
     for (path, to) in [
         ("/whip/r/", "/whip/r"),
@@ -259,7 +259,7 @@ async fn a_slash_too_many_is_redirected_so_that_a_post_stays_one() {
 }
 
 #[tokio::test]
-async fn a_token_may_come_with_every_request_of_a_session() {
+async fn tokens_are_accepted_on_all_requests_of_a_session() {
     let api = Api::keyed();
     let bearer = format!("Bearer {}", token(Some("r"), Role::Participant));
     let with = |kind| [("authorization", bearer.as_str()), ("content-type", kind)];
@@ -288,29 +288,29 @@ async fn session_urls_cannot_be_guessed() {
         bits.iter_mut().enumerate().for_each(|(at, ones)| *ones += u32::from(number >> at & 1 == 1));
         assert!(seen.insert(secret));
     }
-    // A bit that never changes comes once in 10^10 runs.
+    // The probability that some random bit never changes is 10^-10.
     assert!(bits.iter().all(|ones| (1..40).contains(ones)), "{bits:?}");
 }
 
 #[tokio::test]
-async fn ice_servers_come_with_the_answer_and_not_with_a_preflight() {
+async fn ice_servers_are_listed_in_the_answer_but_not_in_a_preflight() {
     let api = Api::new();
-    for door in DOORS {
-        let (_, reply) = enter(&api, door).await;
+    for endpoint in ENDPOINTS {
+        let (_, reply) = join(&api, endpoint).await;
         let links: Vec<_> = reply.headers.get_all("link").iter().filter_map(|link| link.to_str().ok()).collect();
         assert!(links.iter().any(|link| link.ends_with("; rel=\"ice-server\"")), "{links:?}");
-        assert_eq!(api.send("OPTIONS", door.0, &[], "").await.header("link"), "");
+        assert_eq!(api.send("OPTIONS", endpoint.0, &[], "").await.header("link"), "");
     }
 }
 
 #[tokio::test]
-async fn extensions_are_offered_by_links_and_needed_by_nobody() {
+async fn extensions_are_announced_by_link() {
     let api = Api::new();
     let extensions = |reply: &Reply| -> Vec<String> {
         let links = reply.headers.get_all("link").iter().filter_map(|link| link.to_str().ok());
         links.filter(|link| link.contains(":ext:")).map(str::to_owned).collect()
     };
-    let (session, watches) = enter(&api, DOORS[1]).await;
+    let (session, watches) = join(&api, ENDPOINTS[1]).await;
     assert_eq!(
         extensions(&watches),
         [format!(
@@ -318,11 +318,11 @@ async fn extensions_are_offered_by_links_and_needed_by_nobody() {
              events=\"active,inactive,reconnect,viewercount\""
         )]
     );
-    assert_eq!(extensions(&enter(&api, DOORS[0]).await.1), [] as [&str; 0], "there is none for WHIP");
+    assert_eq!(extensions(&join(&api, ENDPOINTS[0]).await.1), [] as [&str; 0], "WHIP has no extension");
 }
 
 #[tokio::test]
-async fn whep_always_answers_and_never_offers_itself() {
+async fn whep_answers_and_never_sends_a_counter_offer() {
     let api = Api::new();
     for accept in ["application/sdp", "text/html", "*/*;q=0.1"] {
         let headers = [("content-type", SDP), ("accept", accept)];
@@ -333,28 +333,29 @@ async fn whep_always_answers_and_never_offers_itself() {
 }
 
 #[tokio::test]
-async fn a_player_waits_in_an_empty_room_unless_it_is_not_to() {
+async fn without_watch_empty_a_player_gets_409_in_an_empty_room() {
     let api = Api::with(|config| config.rooms.watch_empty = false);
     let watch = async || api.post_offer("/whep/r", &offer("recvonly")).await;
     let refused = watch().await;
-    assert!(refused.problem(409).contains("nobody sends"), "{refused:?}");
+    refused.problem(409);
+    assert_eq!(refused.json()["type"], "/docs/api.md#no-publisher");
     assert_eq!(refused.header("retry-after"), "2");
     api.get("/v1/rooms/r").await.problem(404);
-    let own_door = api.post_offer("/v1/rooms/r/participants", &offer("recvonly")).await;
-    assert_eq!(own_door.status, 201, "only WHEP's door is concerned: people come before the first one speaks");
+    let participants = api.post_offer("/v1/rooms/r/participants", &offer("recvonly")).await;
+    assert_eq!(participants.status, 201, "`watch_empty` concerns /whep only");
     watch().await.problem(409);
     let (mut client, session) = api.call("r").await;
-    let heard = async {
+    let joins = async {
         while watch().await.status != 201 {
             client.send_both().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, heard).await.expect("somebody sends now");
+    tokio::time::timeout(PATIENCE, joins).await.expect("media is published now");
     assert_eq!(api.send("DELETE", &session, &[], "").await.status, 200);
     let gone = async { while watch().await.status != 409 {} };
-    tokio::time::timeout(PATIENCE, gone).await.expect("nobody sends any more");
-    assert_eq!(enter(&Api::new(), DOORS[1]).await.1.status, 201, "by default players wait in the room");
+    tokio::time::timeout(PATIENCE, gone).await.expect("nothing is published any more");
+    assert_eq!(join(&Api::new(), ENDPOINTS[1]).await.1.status, 201, "by default a player may wait in the room");
 }
 
 /// Collects all Rust sources below a folder.
