@@ -1,4 +1,4 @@
-//! The binary: everything is in the library's `cli`.
+//! The binary. All code is in the library; [`commingle::cli`] is its entry point.
 
 use std::process::ExitCode;
 

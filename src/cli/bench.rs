@@ -1,4 +1,6 @@
-//! `commingle bench`: tries a few rooms and writes a page about them.
+//! `commingle bench`: measures a server with several rooms of bots and writes a page about them.
+//!
+//! Owns: the flags, and progress on standard error. Does not know: how rooms are measured. In: arguments; out: a page.
 
 use std::fs;
 use std::io::{self, Write};
@@ -16,16 +18,16 @@ use crate::time;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// The server; without it one is started from this program, on free ports of loopback, and its CPU is measured
+    /// The server; by default this program starts one on free ports of loopback and measures its CPU use
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Where the page goes
+    /// The page to write
     #[arg(long, value_name = "FILE", default_value = "commingle-bench.html")]
     out: PathBuf,
-    /// How long each of the seven rooms is watched
+    /// Measuring time for each of the seven rooms
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// A token for the server at --url, good for all rooms
+    /// An operator's token for the server at --url
     #[arg(long, env = "COMMINGLE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Print all figures as JSON
@@ -35,7 +37,7 @@ pub(super) struct BenchArgs {
 
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     start_logs()?;
-    // So that no bench is run whose page has no place.
+    // Fails before the measurement if the page cannot be written.
     fs::write(&args.out, "")
         .with_context(|| format!("{} cannot be written", args.out.display()))
         .map_err(Failure::Usage)?;
@@ -48,7 +50,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     };
     let found = runtime(1)?.block_on(async {
         let leave = leave_on_signal()?;
-        Ok::<_, Failure>(bench::run(settings, &leave, tell).await?)
+        Ok::<_, Failure>(bench::run(settings, &leave, report_progress).await?)
     })?;
     let circumstances = Circumstances {
         server: args.url.clone().unwrap_or_else(|| format!("commingle {}", env!("CARGO_PKG_VERSION"))),
@@ -67,26 +69,26 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
             let ratio = packet.ratio();
             writeln!(
                 out,
-                "a packet to a viewer: {micros:.1} µs; encrypting and sending alone {floor_micros:.1} µs ({ratio:.1}x)"
+                "CPU per packet to a viewer: {micros:.1} µs; encryption and sending only: {floor_micros:.1} µs ({ratio:.1}x)"
             )?;
         }
         writeln!(out, "{}", args.out.display())?;
     }
     match found.rooms.iter().filter(|trial| !trial.report.passed).count() {
         0 => Ok(()),
-        failed => {
-            Err(Failure::Running(anyhow::anyhow!("in {failed} of the rooms some could not join or were dropped")))
-        }
+        failed => Err(Failure::Running(anyhow::anyhow!(
+            "in {failed} of the rooms, bots could not join or lost their session"
+        ))),
     }
 }
 
-/// One line a room, while the others are still to come.
-fn tell(trial: &Trial) {
+/// Prints one line per finished room.
+fn report_progress(trial: &Trial) {
     let delay = trial.report.delay.map_or_else(String::new, |delay| format!(", delay {:.0} ms", delay.median_ms));
     let cpu =
         trial.cpu.map_or_else(String::new, |cpu| format!(", server {:.0} % of a core", (cpu.edge + cpu.mixer) * 100.0));
     let freezes: u64 = trial.report.groups.iter().map(|group| group.freezes).sum();
-    // With nowhere to print to, the page still tells.
+    // If nothing can be printed, the page still has the figures.
     let _ = writeln!(
         io::stderr(),
         "{:>3} participants, {:>4} viewers: {freezes} freezes{delay}{cpu}",
@@ -95,7 +97,7 @@ fn tell(trial: &Trial) {
     );
 }
 
-/// The processor, its cores and the system, as far as they can be told.
+/// The processor, its cores and the kernel, as far as known.
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

@@ -1,4 +1,6 @@
-//! `commingle bots`: sends a crowd into a room and prints what it met with.
+//! `commingle bots`: loads a room with bots and prints what they measured.
+//!
+//! Owns: the flags, and the end by a signal. Does not know: what bots do. In: arguments; out: a table or JSON.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -14,58 +16,58 @@ use crate::media::Codec;
 
 #[derive(Debug, Args)]
 pub(super) struct BotsArgs {
-    /// The server
+    /// The URL of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The room; it is made if need be
+    /// The room; created if it does not exist
     #[arg(long, value_name = "ROOM")]
     room: RoomName,
-    /// How many send a camera and a microphone, and get the mix back
+    /// Bots that send a camera and a microphone, and receive the mix
     #[arg(long, value_name = "N", default_value_t = 0)]
     participants: usize,
-    /// How many only watch
+    /// Bots that only receive
     #[arg(long, value_name = "N", default_value_t = 0)]
     viewers: usize,
-    /// How many only send
+    /// Bots that only send
     #[arg(long, value_name = "N", default_value_t = 0)]
     publishers: usize,
-    /// Whether the first who sends shows the time: what decodes then knows how old its picture is
+    /// Whether the first sender shows the time, from which bots that decode compute the delay
     #[arg(long, value_name = "0|1", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]
     clock: u8,
-    /// How many decode what they get, the clock's sender last; each costs about a twentieth of a core
+    /// Bots that decode what they receive, the sender of the clock last; each costs about a twentieth of a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     decode: usize,
-    /// How many of those who send make a sound; who makes the only one hears nothing
+    /// Senders that send a tone instead of silence
     #[arg(long, value_name = "N", default_value_t = 2)]
     talkers: usize,
-    /// Quality asked for
+    /// The requested tier
     #[arg(long, default_value = "auto")]
     tier: TierArg,
-    /// Video codec, both ways
+    /// The video codec, in both directions
     #[arg(long, default_value = "vp8")]
     codec: CodecArg,
-    /// What senders film: width, height and frames a second
+    /// The video of senders: width, height and frames per second
     #[arg(long, value_name = "WxH@FPS", default_value = "640x360@30")]
     camera: Camera,
-    /// How much of what comes in bots throw away, in percent, as a bad network would
+    /// Received packets that bots discard, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
     loss: u8,
-    /// Come by ICE over TCP instead of UDP
+    /// Connect by ICE over TCP instead of UDP
     #[arg(long)]
     tcp: bool,
-    /// How long to stay once everyone is in
+    /// Time in the room after all bots have joined
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = positive)]
     seconds: f64,
-    /// Joins a second; a server that says it is too fast is obeyed
+    /// Joins per second; bots also wait as long as the server's Retry-After says
     #[arg(long, value_name = "JOINS", default_value_t = 10.0, value_parser = positive)]
     rate: f64,
-    /// A token for the room, if the server has a key: `commingle token` makes one
+    /// A token for the room, if the server has a key (see `commingle token`)
     #[arg(long, env = "COMMINGLE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Threads; decoders and encoders have their own
+    /// Network threads; decoders and encoders have threads of their own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
-    /// Print everything about every bot as JSON instead of the table
+    /// Print the figures of every bot as JSON instead of the table
     #[arg(long)]
     json: bool,
 }
@@ -87,7 +89,7 @@ pub(super) enum CodecArg {
 
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
-    number.ok_or_else(|| format!("`{text}` is not a number above zero"))
+    number.ok_or_else(|| format!("`{text}` is not a positive number"))
 }
 
 impl BotsArgs {
@@ -124,9 +126,7 @@ impl BotsArgs {
 
 pub(super) fn run(args: &BotsArgs) -> Result<(), Failure> {
     if args.participants + args.viewers + args.publishers == 0 {
-        return Err(Failure::Usage(anyhow::anyhow!(
-            "nobody is to join: give --participants, --viewers or --publishers"
-        )));
+        return Err(Failure::Usage(anyhow::anyhow!("no bots: use --participants, --viewers or --publishers")));
     }
     start_logs()?;
     let runtime = runtime(args.threads)?;
@@ -142,7 +142,7 @@ pub(super) fn run(args: &BotsArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let failed: usize = report.failures.values().sum();
-    Err(Failure::Running(anyhow::anyhow!("{failed} of the bots could not join or were dropped")))
+    Err(Failure::Running(anyhow::anyhow!("{failed} bots could not join or lost their session")))
 }
 
 async fn stay(plan: Plan, duration: Duration) -> Result<Report, Failure> {
@@ -152,12 +152,12 @@ async fn stay(plan: Plan, duration: Duration) -> Result<Report, Failure> {
     Ok(crowd.leave().await)
 }
 
-/// A runtime for a crowd.
+/// A runtime for bots.
 pub(super) fn runtime(threads: u8) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads.into()).enable_all().build()
 }
 
-/// Cancelled by SIGINT or SIGTERM: bots then end their sessions before they go.
+/// A token that SIGINT or SIGTERM cancels; bots then end their sessions first.
 pub(super) fn leave_on_signal() -> io::Result<CancellationToken> {
     let leave = CancellationToken::new();
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

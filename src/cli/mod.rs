@@ -1,7 +1,7 @@
-//! The command line: arguments, exit codes, and which part each command calls.
+//! The command line: arguments, exit codes, and the entry point of each command.
 //!
-//! Owns: flags and their help, logs, what goes to standard output. Does not know: how anything is done.
-//! Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.
+//! Owns: flags and their help, log setup, standard output. Does not know: how commands do their work. In: arguments and
+//! environment; out: text and an exit code: 0 success, 1 failure while running, 2 invalid usage or configuration.
 
 mod bench;
 mod bots;
@@ -11,6 +11,7 @@ mod token;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,11 +19,10 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, ConfigError, Override};
-use crate::link::child;
+use crate::link::child::{self, ChildError};
 use crate::{input, mixer, output};
 
-/// What is logged when nobody says otherwise. The WebRTC stack reports every bad packet as an error; what matters of
-/// that is counted by our own parts.
+/// The default log filter. The WebRTC crates log every malformed packet as an error; this crate counts them in metrics.
 const LOG_DEFAULT: &str = "info,rtc=error,webrtc=error";
 
 #[derive(Debug, Parser)]
@@ -41,72 +41,71 @@ struct Cli {
 enum Command {
     /// Run the server
     ///
-    /// When it is ready it prints a line that begins with `ready` and names the addresses really bound. Without a key it
-    /// serves this machine only. SIGTERM or Ctrl-C ends it in order, a second one at once.
+    /// When it is ready, it prints a line that begins with `ready` and names the bound addresses. Without a key it serves
+    /// this machine only. SIGTERM or Ctrl-C stops it gracefully, a second one at once.
     Serve(serve::ServeArgs),
-    /// Make a token that lets somebody into a room
+    /// Make a token for a room
     Token(token::TokenArgs),
     /// Check a configuration, or print the default one
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Check this machine and the reach of a server: one line for each thing, with what to do
+    /// Check this machine and the network paths to a server: one line of advice per problem
     Doctor(doctor::DoctorArgs),
-    /// Send bots into a room, as people would join it, and measure what they get
+    /// Load a server with bots in one room, and measure what they receive
     ///
-    /// Each bot is a WebRTC client of its own: ICE, DTLS, SRTP, lost packets asked for again, reports. Participants send
-    /// a film and a tone. The table at the end says how fast everyone was in, what was lost, where pictures froze and
-    /// sound was missing, and, with --clock 1 --decode 1, how old pictures were. Ctrl-C ends all sessions first. The exit
-    /// code is 1 when a bot could not join or was dropped.
+    /// Each bot is a WebRTC client with ICE, DTLS, SRTP, NACK and reports. Participants send a test video and a tone. The
+    /// table at the end shows the time to join, losses, freezes, audio gaps and, with --clock 1 --decode 1, the delay of
+    /// the video. Ctrl-C ends all sessions first. The exit code is 1 if a bot could not join or lost its session.
     Bots(bots::BotsArgs),
-    /// Measure a server in six rooms of bots, and write a page with plots
+    /// Measure a server with seven rooms of bots, and write a page with plots
     ///
-    /// Two, four and nine participants, then two with 1, 10 and 100 viewers: how fast one joins, how old pictures are,
-    /// what is lost, where it freezes, and what it costs the server. The bots take CPU as well: on the machine of the
-    /// server they take it from it. Takes about a minute and a half.
+    /// Rooms of two, four and nine participants, then two participants with 1, 10, 100 and 1,000 viewers. Measures the time
+    /// to join, the delay of the video, losses, freezes and the server's CPU use. Bots on the same machine compete with
+    /// the server for the CPU. Takes about two minutes.
     Bench(bench::BenchArgs),
-    /// Mix one room; `serve` starts it with the link to itself as standard input
+    /// Mix one room; started by `serve` with the link as standard input
     #[command(hide = true)]
     Mixer,
-    /// Record or broadcast one room; `serve` starts it with the link to itself as standard input
+    /// Record or broadcast one room; started by `serve` with the link as standard input
     #[command(hide = true)]
     Output,
-    /// Take one source in; `serve` starts it with the link to itself as standard input
+    /// Run one input; started by `serve` with the link as standard input
     #[command(hide = true)]
     Input,
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Read all layers and say what is wrong, with file, line and key
+    /// Read all layers and report errors with file, line and key
     Check(ConfigArgs),
-    /// Print every key with its default and its meaning: a file to start from
+    /// Print every key with its default and meaning, as a file to start from
     PrintDefault,
 }
 
-/// Where the configuration comes from: for every command that needs it.
+/// The sources of the configuration, for every command that needs it.
 #[derive(Debug, Default, Args)]
 struct ConfigArgs {
-    /// The configuration file [default: ./commingle.toml, where there is one]
+    /// The configuration file [default: ./commingle.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "COMMINGLE_CONFIG")]
     config: Option<PathBuf>,
     /// Set any key of the configuration; may be given several times
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// The key that tokens are signed with, at least 32 bytes. Others can see it in the list of processes: better put it
-    /// into COMMINGLE_AUTH_KEY or a file
+    /// The key that signs tokens, at least 32 bytes. Other users can see it in the list of processes: prefer
+    /// COMMINGLE_AUTH_KEY or --key-file
     #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
     key: Option<String>,
-    /// A file that holds the key
+    /// A file that contains the key
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 
-/// Why a command failed: decides the exit code.
+/// Why a command failed; determines the exit code.
 #[derive(Debug)]
 enum Failure {
-    /// Wrong usage or configuration.
+    /// Invalid usage or configuration.
     Usage(anyhow::Error),
     /// Something failed while running.
     Running(anyhow::Error),
@@ -124,17 +123,17 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Runs the command that the arguments name; the first is the program itself.
+/// Runs the command that the arguments name; the first argument is the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // With nowhere to print to, the exit code still tells.
+            // If nothing can be printed, the exit code still reports the error.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let (code, error) = match perform(cli.command) {
+    let (code, error) = match execute(cli.command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Running(error)) => (1, error),
         Err(Failure::Usage(error)) => (2, error),
@@ -143,7 +142,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn perform(command: Command) -> Result<(), Failure> {
+fn execute(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(&args),
         Command::Token(args) => token::run(&args),
@@ -154,40 +153,29 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Bots(args) => bots::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Mixer => mix(),
-        Command::Output => put_out(),
-        Command::Input => take_in(),
+        Command::Mixer => run_child(mixer::run_process),
+        Command::Output => run_child(output::run_process),
+        Command::Input => run_child(input::run_process),
     }
 }
 
-fn mix() -> Result<(), Failure> {
+/// Runs the child process at the other end of the link on standard input.
+fn run_child(run: impl FnOnce(UnixStream) -> Result<(), ChildError>) -> Result<(), Failure> {
     start_logs()?;
     let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
-    mixer::run_process(link).map_err(|error| Failure::Running(error.into()))
-}
-
-fn put_out() -> Result<(), Failure> {
-    start_logs()?;
-    let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
-    output::run_process(link).map_err(|error| Failure::Running(error.into()))
-}
-
-fn take_in() -> Result<(), Failure> {
-    start_logs()?;
-    let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
-    input::run_process(link).map_err(|error| Failure::Running(error.into()))
+    run(link).map_err(|error| Failure::Running(error.into()))
 }
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {
     args.load(Vec::new())?;
     for name in config::unknown_variables(environment()) {
-        writeln!(io::stderr(), "commingle: environment {name} sets nothing; is it meant to?")?;
+        writeln!(io::stderr(), "commingle: the environment variable {name} is not a setting; check its spelling")?;
     }
     Ok(writeln!(io::stdout(), "the configuration is valid")?)
 }
 
 impl ConfigArgs {
-    /// Reads all layers; `flags` are those of the command itself, which win.
+    /// Reads all layers; `flags` are those of the command, which take precedence.
     fn load(&self, flags: Vec<Override>) -> Result<Config, Failure> {
         let mut all = Vec::new();
         for text in &self.set {
@@ -208,25 +196,25 @@ impl ConfigArgs {
     }
 }
 
-/// One flag's value, for the last layer of the configuration.
+/// The value of a flag, for the last layer of the configuration.
 fn flag(key: &str, name: &str, value: impl ToString) -> Override {
     let value = value.to_string();
     Override { key: key.to_owned(), flag: format!("{name} {value}"), value }
 }
 
-/// The environment, as far as it is text: no setting of ours is anything else.
+/// The environment variables that are text, as all settings are.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Sends logs to standard error, by the filter `COMMINGLE_LOG`.
+/// Logs to standard error with the filter in `COMMINGLE_LOG`.
 fn start_logs() -> Result<(), Failure> {
     let filter = std::env::var("COMMINGLE_LOG").unwrap_or_else(|_| LOG_DEFAULT.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         Failure::Usage(anyhow::anyhow!(
-            "environment COMMINGLE_LOG: `{filter}`: {error}; write it like `info,commingle::peer=debug`"
+            "the environment variable COMMINGLE_LOG: `{filter}`: {error}; use for example `info,commingle::peer=debug`"
         ))
     })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
@@ -241,12 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn the_command_line_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn wrong_usage_is_2_and_help_is_0() {
+    fn the_exit_code_is_2_for_invalid_usage_and_0_for_help() {
         let run = |arguments: &[&str]| {
             format!("{:?}", run(["commingle"].iter().chain(arguments).map(|argument| OsString::from(*argument))))
         };

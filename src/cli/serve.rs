@@ -1,4 +1,7 @@
-//! `commingle serve`: wires the parts of the edge together, and ends them in order.
+//! `commingle serve`: connects the modules of the serving process, and stops them in order.
+//!
+//! Owns: the flags, startup and shutdown, signals. Does not know: what the modules do. In: configuration and signals; out: a
+//! running server, and a `ready` line on standard output.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,48 +32,48 @@ use crate::recordings::{Finish, Library, Uploads};
 use crate::rooms::HlsBroadcasts;
 use crate::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
 
-/// Why no child process could be started.
-const OWN_FILE: &str = "cannot find this program's own file, which mixers and outputs are started from";
+/// The error if the executable, which also runs the child processes, is not found.
+const OWN_FILE: &str = "cannot find the executable of this program, which is needed to start child processes";
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Where HTTP listens; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// The address of HTTP; port 0 selects a free port [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<String>,
-    /// The one port of all media, UDP and ICE over TCP; 0 takes a free one [default: 8189]
+    /// The port for all media, UDP and ICE over TCP; 0 selects a free port [default: 8189]
     #[arg(long, value_name = "PORT")]
     media_port: Option<String>,
-    /// The address the media port listens at [default: 0.0.0.0]
+    /// The address of the media port [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
     media_bind: Option<String>,
-    /// An address that others reach this machine by, when it stands behind NAT; may be given several times
+    /// The public address of this machine, if it is behind NAT; may be given several times
     #[arg(long, value_name = "IP")]
     public_ip: Vec<String>,
-    /// The port of the TURN server, UDP and TCP; 0 takes a free one [default: 3478, or a free one where that is taken]
+    /// The port of the TURN server, UDP and TCP; 0 selects a free port [default: 3478, or a free port if it is in use]
     #[arg(long, value_name = "PORT", conflicts_with = "no_turn")]
     turn_port: Option<String>,
     /// Run no TURN server
     #[arg(long)]
     no_turn: bool,
-    /// Serve HTTPS: `self-signed` makes a certificate at the first start, `acme` fetches one (see tls.names), `files` reads the
-    /// two that follow, `off` is HTTP [default: off]
+    /// Serve HTTPS: `self-signed` creates a certificate at the first start, `acme` obtains one (see tls.names), `files` reads
+    /// --tls-cert and --tls-key, `off` is HTTP [default: off]
     #[arg(long, value_name = "MODE")]
     tls: Option<String>,
-    /// The file of the certificate and its chain, PEM; read again when it changes
+    /// The certificate and its chain, a PEM file; reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// The file of the certificate's key, PEM
+    /// The private key of the certificate, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The port that encoders may push to by RTMP [default: none]
+    /// The port for encoders that push by RTMP [default: none]
     #[arg(long, value_name = "PORT")]
     rtmp_port: Option<String>,
-    /// Where recordings go [default: data]
+    /// The data folder, which contains the recordings [default: data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Serve other addresses than this machine's own without a key: everybody who reaches it may join and moderate
+    /// Serve other machines without a key: every client may join and moderate all rooms
     #[arg(long)]
     insecure: bool,
 }
@@ -114,23 +117,23 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.load()?;
     start_logs()?;
     for name in config::unknown_variables(environment()) {
-        tracing::warn!("environment {name} sets nothing; is it meant to?");
+        tracing::warn!("the environment variable {name} is not a setting; check its spelling");
     }
     if config.auth.key.is_none() && config.auth.insecure && !config.http.bind.ip().is_loopback() {
-        tracing::warn!("there is no key: everybody who reaches {} may join any room and moderate it", config.http.bind);
+        tracing::warn!("no key is set: every client that reaches {} may join and moderate all rooms", config.http.bind);
     }
-    allow_files();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config)).map_err(Failure::Running)
 }
 
 async fn serve(mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    ask_for_addresses(&mut config.media).await?;
+    discover_addresses(&mut config.media).await?;
     let (mux, tcp) = media_port(&config)?;
     watch_addresses(&config.media, &mux);
     let listener = TcpListener::bind(config.http.bind).await.with_context(|| {
-        format!("cannot bind {} for HTTP; choose another by --http, port 0 takes a free one", config.http.bind)
+        format!("cannot bind {} for HTTP; choose another with --http, port 0 selects a free port", config.http.bind)
     })?;
     let http = listener.local_addr()?;
     let media = mux.local_addr();
@@ -148,7 +151,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(turn) = &turn {
         turn.register(&metrics);
     }
-    let peers = PeerConfig::new(mux).context("cannot prepare for viewers")?;
+    let peers = PeerConfig::new(mux).context("cannot start the threads for viewers")?;
     let rooms = Rooms::new(settings, peers);
     tokio::spawn(rooms.clone().follow(library.changes()));
     let app = App::new(&config, rooms.clone(), library.clone(), metrics, ice_servers);
@@ -157,15 +160,15 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if config.inputs.rtmp_port != 0 {
         let address = SocketAddr::new(config.inputs.rtmp_bind, config.inputs.rtmp_port);
         let listener = TcpListener::bind(address).await;
-        let listener =
-            listener.with_context(|| format!("cannot bind {address} for RTMP; choose another by --rtmp-port"))?;
-        tracing::info!(%address, "encoders may push by RTMP");
+        let listener = listener
+            .with_context(|| format!("cannot bind {address} for RTMP; choose another port with --rtmp-port"))?;
+        tracing::info!(%address, "listening for RTMP encoders");
         tokio::spawn(rtmp_ingest::serve(listener, app.clone()));
     }
     announce(http, media, &config, fingerprint.as_deref())?;
 
     signals.next().await;
-    tracing::info!("stopping: no more joins; a second signal ends at once");
+    tracing::info!("shutting down: no more joins; a second signal stops at once");
     app.drain();
     let ending = async {
         rooms.shutdown().await;
@@ -175,21 +178,21 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     };
     tokio::select! {
         ended = ending => ended.context("the HTTP server panicked"),
-        () = signals.next() => anyhow::bail!("ended at once by a second signal"),
+        () = signals.next() => anyhow::bail!("stopped at once by a second signal"),
     }
 }
 
-/// Asks which addresses others reach this machine by, where that is wanted.
-async fn ask_for_addresses(media: &mut config::Media) -> anyhow::Result<()> {
+/// Asks the configured STUN server for the public addresses of this machine.
+async fn discover_addresses(media: &mut config::Media) -> anyhow::Result<()> {
     if let Some(server) = &media.stun_server {
         let public = udp::public_addresses(server, media.bind).await?;
-        tracing::info!(?public, server, "the STUN server sees this machine at these addresses: browsers are told them");
+        tracing::info!(?public, server, "public addresses from the STUN server; candidates use them");
         media.public_ips = public;
     }
     Ok(())
 }
 
-/// Asks again all the time, where it was asked.
+/// Repeats this regularly, because the public address may change.
 fn watch_addresses(media: &config::Media, mux: &Arc<Mux>) {
     if let Some(server) = &media.stun_server {
         tokio::spawn(udp::watch_public_addresses(Arc::downgrade(mux), server.clone(), media.bind));
@@ -203,19 +206,19 @@ fn media_port(config: &Config) -> anyhow::Result<(Arc<Mux>, TcpCounters)> {
     let tcp = TcpCounters::default();
     let bound = if config.media.tcp { tcp::bind(media, public, &tcp) } else { Mux::bind(media, public) };
     let mux = bound.with_context(|| {
-        format!("cannot bind the media port {media}; choose another by --media-port, 0 takes a free one")
+        format!("cannot bind the media port {media}; choose another with --media-port, 0 selects a free port")
     })?;
     Ok((mux, tcp))
 }
 
-/// Every connection is a file: asks for as many as this process may have.
-fn allow_files() {
+/// Raises the limit of open files to its maximum: every connection is one.
+fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it is refused, `commingle doctor` says what to do.
+    // On an error, `commingle doctor` gives advice.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// TLS, where it is configured.
+/// TLS, if it is configured.
 async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
     let mut addresses: Vec<IpAddr> = mux.told_addresses().iter().map(SocketAddr::ip).collect();
     addresses.push(config.http.bind.ip());
@@ -223,14 +226,14 @@ async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
     Tls::new(&config.tls, &config.data.dir, &addresses).await.map_err(anyhow::Error::msg)
 }
 
-/// The recordings on disk; what earlier servers left is mended and uploaded from now on.
+/// Opens the recordings on disk, and repairs and uploads what earlier servers left.
 fn library(config: &Config) -> anyhow::Result<Library> {
-    // Outputs are told where to write, and may run elsewhere.
-    let data = std::path::absolute(&config.data.dir).context("cannot tell where data.dir is")?;
+    // Output processes get an absolute path, because their working folder may differ.
+    let data = std::path::absolute(&config.data.dir).context("cannot resolve data.dir")?;
     Ok(Library::open(&data, Finish::in_place(), Uploads::new(&config.upload)?))
 }
 
-/// What the rooms are made with, from what is configured.
+/// The settings of rooms, from the configuration.
 fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings> {
     Ok(ServerSettings {
         mixer: ProcessCommand::own("mixer").context(OWN_FILE)?,
@@ -245,7 +248,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         inputs: InputServerSettings {
             command: ProcessCommand::own("input").context(OWN_FILE)?,
             guard: config.inputs.guard(),
-            media_dir: std::path::absolute(config.media_dir()).context("cannot tell where inputs.media_dir is")?,
+            media_dir: std::path::absolute(config.media_dir()).context("cannot resolve inputs.media_dir")?,
         },
         max_inputs: config.rooms.max_inputs as usize,
         canvas: config.video.canvas,
@@ -267,7 +270,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
     })
 }
 
-/// The media port counts for itself; the metrics read it.
+/// Registers the counters of the media port.
 fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
     macro_rules! read {
         ($name:literal, $help:literal, $field:ident) => {
@@ -281,12 +284,16 @@ fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
     read!("udp_sent_bytes", "Bytes sent from the media port", sent_bytes);
     read!("udp_send_dropped", "Datagrams that the kernel did not take", send_dropped);
     read!("udp_stun_answered", "Plain STUN requests answered", stun_answered);
-    read!("udp_stun_limited", "Plain STUN requests not answered: too many", stun_limited);
-    read!("udp_dropped_malformed", "STUN that cannot be read", dropped_malformed);
-    read!("udp_dropped_unknown_ufrag", "ICE checks for nobody here", dropped_unknown_ufrag);
-    read!("udp_dropped_unauthenticated", "STUN without a valid integrity", dropped_unauthenticated);
-    read!("udp_dropped_unvalidated", "Datagrams from addresses no connection has validated", dropped_unvalidated);
-    read!("udp_dropped_inbox", "Datagrams for connections that read too slowly", dropped_inbox);
+    read!("udp_stun_limited", "Plain STUN requests not answered because of the rate limit", stun_limited);
+    read!("udp_dropped_malformed", "Malformed STUN messages", dropped_malformed);
+    read!("udp_dropped_unknown_ufrag", "ICE checks with an unknown username fragment", dropped_unknown_ufrag);
+    read!("udp_dropped_unauthenticated", "STUN messages without valid MESSAGE-INTEGRITY", dropped_unauthenticated);
+    read!(
+        "udp_dropped_unvalidated",
+        "DTLS, SRTP or other datagrams from addresses that no connection has validated",
+        dropped_unvalidated
+    );
+    read!("udp_dropped_inbox", "Datagrams dropped because the queue of their connection was full", dropped_inbox);
     read!("way_received", "Datagrams received by other ways than UDP: TCP, relays", way_received);
     read!("way_sent", "Datagrams sent by other ways than UDP", way_sent);
     read!("way_dropped", "Datagrams that such ways did not take: too slow, or gone", way_dropped);
@@ -294,7 +301,7 @@ fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
     read!("ways_closed", "Ways other than UDP closed", ways_closed);
 }
 
-/// Says on standard output that all is ready, and what to open.
+/// Prints on standard output that the server is ready, and the URLs to open.
 fn announce(http: SocketAddr, media: SocketAddr, config: &Config, fingerprint: Option<&str>) -> io::Result<()> {
     let url = page(http, config);
     let mut out = io::stdout().lock();
@@ -303,7 +310,7 @@ fn announce(http: SocketAddr, media: SocketAddr, config: &Config, fingerprint: O
     writeln!(out, "  publish   {url}whip/demo")?;
     writeln!(out, "  watch     {url}whep/demo")?;
     if config.tls.mode == TlsMode::SelfSigned {
-        writeln!(out, "  the certificate is self-signed: browsers ask once whether to trust it. Its SHA-256:")?;
+        writeln!(out, "  the certificate is self-signed; browsers show a warning once. Its SHA-256:")?;
         writeln!(out, "  {}", fingerprint.unwrap_or_default())?;
     }
     if config.auth.key.is_some() {
@@ -312,10 +319,10 @@ fn announce(http: SocketAddr, media: SocketAddr, config: &Config, fingerprint: O
     out.flush()
 }
 
-/// What to type into a browser to get to `http`.
+/// The URL of the page for `http`.
 pub(super) fn page(http: SocketAddr, config: &Config) -> String {
     let scheme = if config.tls.mode == TlsMode::Off { "http" } else { "https" };
-    // A certificate is for the name it was given for.
+    // The certificate is valid only for its names.
     if let (TlsMode::Files | TlsMode::Acme, Some(name)) = (config.tls.mode, config.tls.names.first()) {
         return format!("{scheme}://{name}:{}/", http.port());
     }
@@ -351,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_can_be_opened() {
+    fn the_printed_url_can_be_opened() {
         let at = |address: &str, public: &[&str], tls: config::Tls| {
             let mut config = Config { tls, ..Config::default() };
             config.media.public_ips = public.iter().map(|ip| ip.parse().expect("an address")).collect();

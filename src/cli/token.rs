@@ -1,4 +1,6 @@
 //! `commingle token`: signs a token with the configured key and prints it.
+//!
+//! Owns: the flags. Does not know: the format of tokens ([`auth`]). In: arguments and configuration; out: a token.
 
 use std::io::{self, Write};
 
@@ -12,10 +14,10 @@ use crate::time;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
-    /// The room it is good for; an operator's is good for all
+    /// The room it is valid for; an operator's token is valid for all rooms
     #[arg(long, required_if_eq_any([("role", "viewer"), ("role", "participant"), ("role", "moderator")]))]
     room: Option<RoomName>,
-    /// What it allows; each includes those before it
+    /// Its role; each role includes the ones before it
     #[arg(long)]
     role: RoleArg,
     /// The name shown in the room
@@ -30,13 +32,13 @@ pub(super) struct TokenArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum RoleArg {
-    /// Receives
+    /// Receive
     Viewer,
-    /// Sends and receives
+    /// Send and receive
     Participant,
-    /// Changes the room and whoever is in it
+    /// Change the room and its participants
     Moderator,
-    /// All rooms, and the server itself
+    /// All rooms and the server
     Operator,
 }
 
@@ -55,8 +57,8 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), Failure> {
     let config = args.config.load(Vec::new())?;
     let Some(key) = &config.auth.key else {
         return Err(Failure::Usage(anyhow::anyhow!(
-            "there is no key to sign with: give the server's by COMMINGLE_AUTH_KEY, --key-file or auth.key_file; make one with \
-             `openssl rand -base64 32`"
+            "there is no key to sign with: set the server's key by COMMINGLE_AUTH_KEY, --key-file or auth.key_file; \
+             `openssl rand -base64 32` makes one"
         )));
     };
     let exp = time::unix_seconds().saturating_add(args.ttl) as f64;
@@ -71,7 +73,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         "m" => 60,
         "h" => 3_600,
         "d" => 86_400,
-        other => return Err(format!("`{other}` is no unit: s, m, h or d")),
+        other => return Err(format!("`{other}` is not a unit: use s, m, h or d")),
     };
     match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)) {
         None | Some(0) => Err("a time is a number and a unit, like 90s, 15m, 8h or 30d".to_owned()),
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_units() {
+    fn a_duration_has_a_unit() {
         assert_eq!(seconds("90s"), Ok(90));
         assert_eq!(seconds("15m"), Ok(900));
         assert_eq!(seconds("1h"), Ok(3_600));
