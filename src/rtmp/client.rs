@@ -1,4 +1,7 @@
-//! Our side of a connection to an RTMP server: publishing, or playing.
+//! Our side of a connection to an RTMP server, to publish or to play.
+//!
+//! Owns: handshake, commands and media messages of a client. Does not know: sockets. In: received bytes and media. Out:
+//! bytes to send, and [`ClientEvent`]s.
 
 use bytes::Bytes;
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -7,78 +10,78 @@ use rml_rtmp::sessions::{
 };
 use rml_rtmp::time::RtmpTimestamp;
 
-use super::gate::Gate;
-use super::{Media, Metadata, RtmpError, guarded};
+use super::filter::MessageFilter;
+use super::{Media, Metadata, RtmpError, catch_panics};
 use crate::destination::Rtmp;
 
-/// What we want of a server.
+/// Purpose of a connection to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To send a stream.
+    /// Send a stream.
     Publish,
-    /// To receive one.
+    /// Receive a stream.
     Play,
 }
 
-/// What a server did.
+/// An event from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// It lets us publish, or plays.
+    /// The server accepted the request to publish or play.
     Ready,
-    /// It refuses, or ends what it granted, with its own code or words.
+    /// The server refused the request or ended the stream; its status code or description.
     Refused(String),
-    /// It sent sound or a picture.
+    /// An audio or video message.
     Media(Media),
 }
 
-/// One connection to a server, without its socket. Whatever was called, [`Client::output`] is sent after it.
+/// One connection to a server, without its socket. Send [`Client::output`] after every call.
 pub struct Client {
     handshake: Option<Handshake>,
     session: ClientSession,
-    gate: Gate,
+    filter: MessageFilter,
     purpose: Purpose,
     app: String,
     key: String,
     output: Vec<u8>,
-    asked: bool,
+    requested: bool,
     ready: bool,
 }
 
 impl Client {
-    /// Begins: what is to be sent first is in [`Client::output`].
+    /// Starts the handshake.
     ///
     /// # Errors
-    /// A bug in the crate.
+    /// [`RtmpError::Bug`].
     pub fn new(server: &Rtmp, purpose: Purpose) -> Result<Self, RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let mut handshake = Handshake::new(PeerType::Client);
             let output = handshake.generate_outbound_p0_and_p1()?;
             let mut config = ClientSessionConfig::new();
             config.flash_version = "FMLE/3.0 (compatible; commingle)".to_owned();
             config.tc_url = Some(server.tc_url());
             let (mut session, results) = ClientSession::new(config)?;
-            debug_assert!(results.is_empty(), "the crate says nothing before it is asked");
-            session.handle_input(&Gate::preamble())?;
+            debug_assert!(results.is_empty(), "a new client session has no output");
+            session.handle_input(&MessageFilter::preamble())?;
             Ok(Self {
                 handshake: Some(handshake),
                 session,
-                gate: Gate::new(),
+                filter: MessageFilter::new(),
                 purpose,
                 app: server.app.clone(),
                 key: server.key.expose().to_owned(),
                 output,
-                asked: false,
+                requested: false,
                 ready: false,
             })
         })
     }
 
-    /// Takes what the server sent.
+    /// Processes bytes from the server.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection must be closed.
     pub fn input(&mut self, bytes: &[u8]) -> Result<Vec<ClientEvent>, RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let Some(handshake) = &mut self.handshake else { return self.chunks(bytes) };
             match handshake.process_bytes(bytes)? {
                 HandshakeProcessResult::InProgress { response_bytes } => {
@@ -97,24 +100,24 @@ impl Client {
     }
 
     fn chunks(&mut self, bytes: &[u8]) -> Result<Vec<ClientEvent>, RtmpError> {
-        let passed = self.gate.push(bytes)?;
-        self.output.extend(passed.reply);
-        let results = self.session.handle_input(&passed.session)?;
+        let filtered = self.filter.push(bytes)?;
+        self.output.extend(filtered.reply);
+        let results = self.session.handle_input(&filtered.session)?;
         self.results(results)
     }
 
     fn results(&mut self, results: Vec<ClientSessionResult>) -> Result<Vec<ClientEvent>, RtmpError> {
         let mut events = Vec::new();
-        // What an event makes us ask goes behind everything the crate says by itself.
-        let mut asked = Vec::new();
+        // Requests caused by events are sent after the other responses of the session.
+        let mut requested = Vec::new();
         for result in results {
             match result {
                 ClientSessionResult::OutboundResponse(packet) => self.output.extend(packet.bytes),
-                ClientSessionResult::RaisedEvent(event) => self.event(event, &mut events, &mut asked)?,
+                ClientSessionResult::RaisedEvent(event) => self.event(event, &mut events, &mut requested)?,
                 ClientSessionResult::UnhandleableMessageReceived(_) => {}
             }
         }
-        for result in asked {
+        for result in requested {
             if let ClientSessionResult::OutboundResponse(packet) = result {
                 self.output.extend(packet.bytes);
             }
@@ -126,34 +129,34 @@ impl Client {
         &mut self,
         event: ClientSessionEvent,
         events: &mut Vec<ClientEvent>,
-        asked: &mut Vec<ClientSessionResult>,
+        requested: &mut Vec<ClientSessionResult>,
     ) -> Result<(), RtmpError> {
         match event {
             ClientSessionEvent::ConnectionRequestAccepted => {
-                self.asked = true;
-                asked.push(match self.purpose {
+                self.requested = true;
+                requested.push(match self.purpose {
                     Purpose::Publish => self.session.request_publishing(self.key.clone(), PublishRequestType::Live)?,
                     Purpose::Play => self.session.request_playback(self.key.clone())?,
                 });
             }
             ClientSessionEvent::ConnectionRequestRejected { description } => {
-                events.push(ClientEvent::Refused(self.hidden(description)));
+                events.push(ClientEvent::Refused(self.redacted(description)));
             }
             ClientSessionEvent::PublishRequestAccepted | ClientSessionEvent::PlaybackRequestAccepted => {
                 self.ready = true;
                 events.push(ClientEvent::Ready);
             }
-            ClientSessionEvent::UnhandleableOnStatusCode { code } if refuses(&code) => {
-                events.push(ClientEvent::Refused(self.hidden(code)));
+            ClientSessionEvent::UnhandleableOnStatusCode { code } if is_rejection(&code) => {
+                events.push(ClientEvent::Refused(self.redacted(code)));
             }
-            // Some servers refuse by a result of no transaction that we know.
+            // Some servers refuse with a result of an unknown transaction.
             ClientSessionEvent::UnknownTransactionResultReceived { additional_values, .. } if !self.ready => {
                 let objects = additional_values.into_iter().filter_map(|value| value.get_object_properties());
                 for mut object in objects {
                     let mut text = |name| object.remove(name).and_then(|value| value.get_string());
                     let (level, code) = (text("level"), text("code").unwrap_or_default());
-                    if level.is_some_and(|level| level.ends_with("error")) || refuses(&code) {
-                        events.push(ClientEvent::Refused(self.hidden(code)));
+                    if level.is_some_and(|level| level.ends_with("error")) || is_rejection(&code) {
+                        events.push(ClientEvent::Refused(self.redacted(code)));
                     }
                 }
             }
@@ -168,27 +171,27 @@ impl Client {
         Ok(())
     }
 
-    /// A server's words without our stream key, which some repeat.
-    fn hidden(&self, words: String) -> String {
+    /// A server's message without our stream key, which some servers repeat.
+    fn redacted(&self, words: String) -> String {
         let (name, _) = self.key.split_once('?').unwrap_or((&self.key, ""));
         let words = words.replace(&self.key, "…").replace(name, "…");
         words.chars().filter(|c| !c.is_control()).take(200).collect()
     }
 
-    /// Whether the server was asked to let us publish or play. One that then closes the connection means no.
-    pub fn has_asked(&self) -> bool {
-        self.asked
+    /// Whether the request to publish or play was sent. A server that then closes the connection refuses it.
+    pub fn has_requested(&self) -> bool {
+        self.requested
     }
 
-    /// Whether media may be sent.
+    /// Whether the server accepted the request.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// Says what is coming.
+    /// Sends `onMetaData`.
     ///
     /// # Errors
-    /// The server has not let us publish.
+    /// [`RtmpError::Client`] unless the client is ready.
     pub fn metadata(&mut self, metadata: &Metadata) -> Result<(), RtmpError> {
         let mut all = StreamMetadata::new();
         all.encoder = Some(concat!("commingle/", env!("CARGO_PKG_VERSION")).to_owned());
@@ -197,7 +200,7 @@ impl Client {
             all.video_height = Some(video.size.height);
             all.video_frame_rate = Some(video.fps as f32);
             all.video_bitrate_kbps = Some(video.kbps);
-            // AVC in FLV.
+            // FLV codec id of AVC.
             all.video_codec_id = Some(7);
         }
         if let Some(kbps) = metadata.audio_kbps {
@@ -205,21 +208,21 @@ impl Client {
             all.audio_sample_rate = Some(crate::media::AUDIO_RATE);
             all.audio_channels = Some(1);
             all.audio_is_stereo = Some(false);
-            // AAC in FLV.
+            // FLV codec id of AAC.
             all.audio_codec_id = Some(10);
         }
-        guarded(|| {
+        catch_panics(|| {
             let result = self.session.publish_metadata(&all)?;
             self.results(vec![result]).map(drop)
         })
     }
 
-    /// Sends a tag of the module [`flv`](super::flv).
+    /// Sends an audio or video tag, made by [`flv`](super::flv).
     ///
     /// # Errors
-    /// The server has not let us publish.
+    /// [`RtmpError::Client`] unless the client is ready.
     pub fn send(&mut self, media: Media) -> Result<(), RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let result = match media {
                 Media::Video { time_ms, tag } => {
                     self.session.publish_video_data(tag, RtmpTimestamp::new(time_ms), false)?
@@ -232,12 +235,12 @@ impl Client {
         })
     }
 
-    /// Says goodbye.
+    /// Sends the commands that end the stream.
     ///
     /// # Errors
-    /// A bug in the crate.
+    /// [`RtmpError::Client`] or [`RtmpError::Bug`].
     pub fn stop(&mut self) -> Result<(), RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let results = match self.purpose {
                 Purpose::Publish => self.session.stop_publishing()?,
                 Purpose::Play => self.session.stop_playback()?,
@@ -246,20 +249,20 @@ impl Client {
         })
     }
 
-    /// What is to be sent now.
+    /// Takes the bytes to send.
     pub fn output(&mut self) -> Bytes {
         std::mem::take(&mut self.output).into()
     }
 }
 
-/// Whether a status code says no, or that what was granted is over. Others are only news.
-fn refuses(code: &str) -> bool {
+/// Whether a status code means that the request is refused or the stream has ended. Other codes are informational.
+fn is_rejection(code: &str) -> bool {
     let ends = ["BadName", "Failed", "Rejected", "Denied", "StreamNotFound", "InvalidApp", "Unauthorized", "Closed"];
-    let over = [
+    let ended = [
         "NetStream.Play.Stop",
         "NetStream.Play.Complete",
         "NetStream.Play.UnpublishNotify",
         "NetStream.Unpublish.Success",
     ];
-    ends.iter().any(|end| code.ends_with(end)) || over.contains(&code)
+    ends.iter().any(|end| code.ends_with(end)) || ended.contains(&code)
 }

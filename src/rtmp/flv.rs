@@ -1,26 +1,26 @@
-//! What RTMP carries in its audio and video messages: FLV tags (Adobe's FLV specification 10.1, annex E) of H.264 and
-//! AAC.
+//! FLV tags (Adobe's FLV specification 10.1, annex E) of H.264 and AAC: the payload of RTMP audio and video messages.
 //!
-//! Owns: the tags, the AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1), and H.264 between Annex B,
-//! which we use inside, and units with their lengths before them. Does not know: connections. Pure; what strangers
-//! wrote is read without panic, and what is broken is None.
+//! Owns: tag layout, the AVCDecoderConfigurationRecord (ISO/IEC 14496-15 section 5.3.3.1), and conversion between Annex
+//! B, which this crate uses, and length-prefixed NAL units. Does not know: connections. In and out: messages; parsing
+//! untrusted ones returns errors and never panics.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::container::avc::nal_units;
 
-/// The tag's first byte for a keyframe, and for another frame, of AVC.
+/// First byte of a tag: AVC keyframe.
 const KEYFRAME_AVC: u8 = 0x17;
+/// First byte of a tag: AVC inter frame.
 const INTER_AVC: u8 = 0x27;
-/// The tag's first byte for AAC; its other fields mean nothing then.
+/// First byte of a tag: AAC. Its other fields (44 kHz, 16 bits, stereo) are fixed by the specification.
 const AAC: u8 = 0xaf;
-/// Largest difference between the time of a frame and the time it is shown at, in milliseconds: 24 bits with sign.
+/// Largest composition time offset in milliseconds: 24 bits, signed.
 const COMPOSITION_MAX: i32 = 0x7f_ffff;
 
 const IDR: u8 = 5;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
-const DELIMITER: u8 = 9;
+const ACCESS_UNIT_DELIMITER: u8 = 9;
 
 /// The parameter sets of an H.264 stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +29,12 @@ pub struct AvcConfig {
     pub sps: Vec<Bytes>,
     /// Picture parameter sets.
     pub pps: Vec<Bytes>,
-    /// Bytes of each unit's length, 1 to 4.
+    /// Size of a NAL unit's length field, 1 to 4 bytes.
     length_size: usize,
 }
 
 impl AvcConfig {
-    /// The parameter sets in an access unit; None when it lacks them.
+    /// The parameter sets of an access unit; None without SPS and PPS.
     pub fn of(access_unit: &[u8]) -> Option<Self> {
         let sets = |kind| -> Vec<Bytes> {
             nal_units(access_unit).filter(|unit| unit[0] & 0x1f == kind).map(Bytes::copy_from_slice).collect()
@@ -59,48 +59,49 @@ impl AvcConfig {
     }
 
     fn parse(mut record: Bytes) -> Option<Self> {
-        let mut begin = [0; 5];
-        record.try_copy_to_slice(&mut begin).ok()?;
-        if begin[0] != 1 {
+        let mut header_bytes = [0; 5];
+        record.try_copy_to_slice(&mut header_bytes).ok()?;
+        if header_bytes[0] != 1 {
             return None;
         }
         let sets = |record: &mut Bytes, mask: u8| -> Option<Vec<Bytes>> {
             let count = record.try_get_u8().ok()? & mask;
-            (0..count).map(|_| split(record, 2).filter(|set| !set.is_empty())).collect()
+            (0..count).map(|_| split_prefixed(record, 2).filter(|set| !set.is_empty())).collect()
         };
         let sps = sets(&mut record, 0x1f)?;
         let pps = sets(&mut record, 0xff)?;
-        let fine = sps.first().is_some_and(|sps| sps.len() >= 4) && !pps.is_empty();
-        fine.then_some(Self { sps, pps, length_size: usize::from(begin[4] & 3) + 1 })
+        let valid = sps.first().is_some_and(|sps| sps.len() >= 4) && !pps.is_empty();
+        valid.then_some(Self { sps, pps, length_size: usize::from(header_bytes[4] & 3) + 1 })
     }
 }
 
-/// Takes off what has its length in so many bytes before it.
-fn split(bytes: &mut Bytes, length_size: usize) -> Option<Bytes> {
+/// Splits off an item that is prefixed with its length in `length_size` bytes.
+fn split_prefixed(bytes: &mut Bytes, length_size: usize) -> Option<Bytes> {
     let length = bytes.try_get_uint(length_size).ok()? as usize;
     (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
-/// The tag that goes before the first frame, and before each with other parameter sets.
+/// The AVC sequence header: sent before the first frame, and again when the parameter sets change.
 pub fn video_config(config: &AvcConfig) -> Bytes {
     let record = config.record();
     tag(&[KEYFRAME_AVC, 0, 0, 0, 0], record.len(), |tag| tag.put_slice(&record))
 }
 
-/// The tag of an access unit in Annex B, shown `composition_ms` after its time. Parameter sets are left out: they are
-/// in [`video_config`].
+/// The tag of an access unit in Annex B, presented `composition_ms` after its timestamp. Parameter sets are omitted,
+/// because [`video_config`] contains them.
 pub fn video_frame(access_unit: &[u8], keyframe: bool, composition_ms: i32) -> Bytes {
     let composition = composition_ms.clamp(-COMPOSITION_MAX - 1, COMPOSITION_MAX).to_be_bytes();
-    let begin = [if keyframe { KEYFRAME_AVC } else { INTER_AVC }, 1, composition[1], composition[2], composition[3]];
-    tag(&begin, access_unit.len() + 64, |tag| {
-        for unit in nal_units(access_unit).filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | DELIMITER)) {
+    let header_bytes =
+        [if keyframe { KEYFRAME_AVC } else { INTER_AVC }, 1, composition[1], composition[2], composition[3]];
+    tag(&header_bytes, access_unit.len() + 64, |tag| {
+        for unit in nal_units(access_unit).filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | ACCESS_UNIT_DELIMITER)) {
             tag.put_u32(unit.len() as u32);
             tag.put_slice(unit);
         }
     })
 }
 
-/// The tag that goes before the first sound.
+/// The AAC sequence header: sent before the first audio frame.
 pub fn audio_config(audio_specific_config: &[u8]) -> Bytes {
     tag(&[AAC, 0], audio_specific_config.len(), |tag| tag.put_slice(audio_specific_config))
 }
@@ -110,129 +111,129 @@ pub fn audio_frame(frame: &[u8]) -> Bytes {
     tag(&[AAC, 1], frame.len(), |tag| tag.put_slice(frame))
 }
 
-fn tag(begin: &[u8], room: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let mut tag = BytesMut::with_capacity(begin.len() + room);
-    tag.put_slice(begin);
+fn tag(header_bytes: &[u8], capacity: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut tag = BytesMut::with_capacity(header_bytes.len() + capacity);
+    tag.put_slice(header_bytes);
     write(&mut tag);
     tag.freeze()
 }
 
-/// What a video message holds.
+/// A parsed video message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VideoTag {
-    /// Parameter sets for what follows.
+    /// A sequence header with parameter sets.
     Config,
     /// A frame.
     Frame(VideoFrame),
-    /// No frame: the end of a sequence, or a hint for players.
+    /// No frame: an end of sequence or a command frame.
     Other,
 }
 
-/// A frame of H.264.
+/// An H.264 frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VideoFrame {
-    /// The access unit in Annex B, with the parameter sets before a keyframe.
+    /// The access unit in Annex B; keyframes begin with the parameter sets.
     pub access_unit: Bytes,
-    /// Decoding may begin here.
+    /// It contains an IDR picture.
     pub keyframe: bool,
-    /// How much later than the message's time it is shown, in milliseconds.
+    /// Presentation time minus timestamp of the message, in milliseconds.
     pub composition_ms: i32,
 }
 
-/// Reads the video messages of one stream.
+/// Parser of the video messages of one stream.
 #[derive(Debug, Default)]
 pub struct VideoReader {
     config: Option<AvcConfig>,
 }
 
 impl VideoReader {
-    /// Reads one message.
+    /// Parses one message.
     ///
     /// # Errors
-    /// What is wrong, in words that say what to send.
+    /// The message is malformed, or not H.264.
     pub fn read(&mut self, mut message: Bytes) -> Result<VideoTag, FlvError> {
-        let first = message.try_get_u8().map_err(|_| FlvError::Broken("video"))?;
-        // The high bit says: one of the codecs of enhanced RTMP.
+        let first = message.try_get_u8().map_err(|_| FlvError::Malformed("video"))?;
+        // The high bit marks a codec of enhanced RTMP.
         if first & 0x80 != 0 || first & 0x0f != 7 {
             return Err(FlvError::VideoCodec);
         }
-        // Command frames are for players.
+        // Frame type 5: a command frame for players.
         if first >> 4 == 5 {
             return Ok(VideoTag::Other);
         }
-        let kind = message.try_get_u8().map_err(|_| FlvError::Broken("video"))?;
-        let composition = message.try_get_int(3).map_err(|_| FlvError::Broken("video"))? as i32;
+        let kind = message.try_get_u8().map_err(|_| FlvError::Malformed("video"))?;
+        let composition = message.try_get_int(3).map_err(|_| FlvError::Malformed("video"))? as i32;
         match kind {
             0 => {
-                self.config = Some(AvcConfig::parse(message).ok_or(FlvError::Broken("video"))?);
+                self.config = Some(AvcConfig::parse(message).ok_or(FlvError::Malformed("video"))?);
                 Ok(VideoTag::Config)
             }
             1 => {
                 let config = self.config.as_ref().ok_or(FlvError::NoConfig)?;
-                frame(config, message, composition).map(VideoTag::Frame).ok_or(FlvError::Broken("video"))
+                frame(config, message, composition).map(VideoTag::Frame).ok_or(FlvError::Malformed("video"))
             }
             _ => Ok(VideoTag::Other),
         }
     }
 }
 
-/// A frame begins a group when it has an IDR unit, whatever its tag says: some encoders call each I-frame a keyframe.
+/// Converts a frame to Annex B. It is a keyframe if it has an IDR unit: some encoders mark every I-frame as a keyframe.
 fn frame(config: &AvcConfig, mut message: Bytes, composition_ms: i32) -> Option<VideoFrame> {
     let mut units = Vec::new();
     let length = message.len();
     while !message.is_empty() {
-        units.push(split(&mut message, config.length_size)?);
+        units.push(split_prefixed(&mut message, config.length_size)?);
     }
     units.retain(|unit| !unit.is_empty());
     let keyframe = units.iter().any(|unit| unit[0] & 0x1f == IDR);
     let mut access_unit = BytesMut::with_capacity(length + 256);
     let sets = config.sps.iter().chain(&config.pps).filter(|_| keyframe);
-    let brought = units.iter().filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | DELIMITER));
-    for unit in sets.chain(brought) {
+    let stored = units.iter().filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | ACCESS_UNIT_DELIMITER));
+    for unit in sets.chain(stored) {
         access_unit.put_slice(&[0, 0, 0, 1]);
         access_unit.put_slice(unit);
     }
     (!access_unit.is_empty()).then(|| VideoFrame { access_unit: access_unit.freeze(), keyframe, composition_ms })
 }
 
-/// What an audio message holds.
+/// A parsed audio message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AudioTag {
-    /// The AudioSpecificConfig of what follows (ISO/IEC 14496-3 section 1.6.2.1).
+    /// A sequence header: the AudioSpecificConfig (ISO/IEC 14496-3 section 1.6.2.1).
     Config(Bytes),
     /// A raw AAC frame.
     Frame(Bytes),
 }
 
-/// Reads an audio message.
+/// Parses an audio message.
 ///
 /// # Errors
-/// What is wrong, in words that say what to send.
+/// The message is malformed, or not AAC.
 pub fn read_audio(mut message: Bytes) -> Result<AudioTag, FlvError> {
-    let first = message.try_get_u8().map_err(|_| FlvError::Broken("audio"))?;
+    let first = message.try_get_u8().map_err(|_| FlvError::Malformed("audio"))?;
     if first >> 4 != 10 {
         return Err(FlvError::AudioCodec);
     }
-    match message.try_get_u8().map_err(|_| FlvError::Broken("audio"))? {
+    match message.try_get_u8().map_err(|_| FlvError::Malformed("audio"))? {
         0 if message.len() >= 2 => Ok(AudioTag::Config(message)),
         1 if !message.is_empty() => Ok(AudioTag::Frame(message)),
-        _ => Err(FlvError::Broken("audio")),
+        _ => Err(FlvError::Malformed("audio")),
     }
 }
 
-/// Why a message cannot be played.
+/// Why a message cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlvError {
-    /// Not what its type says.
-    #[error("a broken {0} message")]
-    Broken(&'static str),
-    /// A frame without parameter sets before it.
-    #[error("video without its parameter sets: the encoder must send the AVC sequence header first")]
+    /// A malformed message of this media type.
+    #[error("malformed RTMP {0} message")]
+    Malformed(&'static str),
+    /// A frame before the first sequence header.
+    #[error("RTMP video without parameter sets: the encoder must send the AVC sequence header first")]
     NoConfig,
-    /// Another codec.
+    /// A video codec other than H.264.
     #[error("video over RTMP must be H.264: change the encoder's setting")]
     VideoCodec,
-    /// Another codec.
+    /// An audio codec other than AAC.
     #[error("audio over RTMP must be AAC: change the encoder's setting")]
     AudioCodec,
 }
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn h264_goes_through() {
+    fn h264_is_read_as_it_was_written() {
         let config = AvcConfig::of(&key_unit()).expect("has sets");
         assert_eq!((config.sps.len(), config.pps.len()), (1, 1));
         let mut reader = VideoReader::default();
@@ -275,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn aac_goes_through_and_other_codecs_are_named() {
+    fn aac_is_read_as_it_was_written_and_other_codecs_are_refused() {
         let config = audio_config(&[0x11, 0x88]);
         assert_eq!(read_audio(config), Ok(AudioTag::Config(Bytes::from_static(&[0x11, 0x88]))));
         assert_eq!(read_audio(audio_frame(&[1, 2])), Ok(AudioTag::Frame(Bytes::from_static(&[1, 2]))));
         assert_eq!(read_audio(Bytes::from_static(&[0x2f, 1])), Err(FlvError::AudioCodec));
-        assert_eq!(read_audio(Bytes::new()), Err(FlvError::Broken("audio")));
+        assert_eq!(read_audio(Bytes::new()), Err(FlvError::Malformed("audio")));
         let mut reader = VideoReader::default();
         assert_eq!(reader.read(Bytes::from_static(&[0x12, 1])), Err(FlvError::VideoCodec));
         assert_eq!(reader.read(Bytes::from_static(b"\x90hvc1")), Err(FlvError::VideoCodec));
@@ -289,9 +290,12 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is read, nothing panics.
         #[test]
-        fn any_message(first in any::<u8>(), kind in 0u8..3, rest in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_messages_do_not_panic(
+            first in any::<u8>(),
+            kind in 0u8..3,
+            rest in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
             let message = |body: &[u8]| Bytes::from([&[first, kind], body].concat());
             let mut reader = VideoReader::default();
             let _ = reader.read(Bytes::from([&[0x17, 0, 0, 0, 0, 1], &rest[..]].concat()));
@@ -300,9 +304,8 @@ mod tests {
             let _ = read_audio(message(&rest));
         }
 
-        /// Units of any content come back in their order.
         #[test]
-        fn units_survive(units in prop::collection::vec(prop::collection::vec(1u8..=255, 1..50), 1..6)) {
+        fn nal_units_are_kept_in_order(units in prop::collection::vec(prop::collection::vec(1u8..=255, 1..50), 1..6)) {
             let mut access_unit = Vec::new();
             for unit in &units {
                 access_unit.extend([0, 0, 0, 1, 0x41]);

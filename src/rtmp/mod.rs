@@ -1,23 +1,24 @@
-//! RTMP: what encoders, platforms and servers speak since Flash (Adobe's specification 1.0).
+//! RTMP (Adobe's specification 1.0), the ingest protocol of encoders, streaming platforms and media servers.
 //!
-//! Owns: both sides of a connection as state machines without sockets ([`Client`] publishes or plays, [`Server`] takes
-//! what an encoder publishes), and the FLV tags in it ([`flv`]). Does not know: sockets, rooms, who may publish. In:
-//! bytes that came. Out: bytes to send, and events. The only importer of `rml_rtmp`.
+//! Owns: both sides of a connection as state machines without sockets ([`Client`] publishes or plays, [`Server`]
+//! accepts a stream that an encoder publishes), and the FLV tags inside ([`flv`]). Does not know: sockets, rooms,
+//! permissions. In: received bytes. Out: bytes to send, and events. The only importer of `rml_rtmp`.
 //!
-//! What reading the crate (0.8.0) showed, and why a gate of ours stands before its sessions:
-//! - One message at a time: chunks of another message in between, which the standard allows, make a length negative: a
-//!   panic, here or in the allocation that follows. The gate puts messages together, any number at a time.
-//! - A command with less than three values is a panic, an object nested deep enough the end of the stack, and so of the
-//!   process. The gate counts values and depth, and lets only what the crate can read go on.
-//! - A message may have 16 MiB, and a command of that size makes values of a GiB. The gate limits both kinds.
-//! - It acknowledges the bytes since the last time instead of all of them, so the gate does it.
-//! - Each `createStream` and unanswered request is kept for good: [`Server`] counts them.
-//! - Whatever is left: a panic inside ends that connection only ([`RtmpError::Bug`]).
-//! - Its client lacks `FCPublish` and `releaseStream`; servers of today do without.
+//! `rml_rtmp` 0.8.0 has faults that a peer can trigger, so the module `filter` stands in front of its sessions:
+//! - It supports one message at a time. Interleaved chunks of several messages, which the standard permits, make a
+//!   length negative and cause a panic. The filter reassembles any number of messages.
+//! - A command with less than three values panics, and a deeply nested object overflows the stack and ends the
+//!   process. The filter counts values and depth, and forwards only messages that the crate can parse.
+//! - A message may have 16 MiB, and a command of that size allocates a GiB. The filter limits both.
+//! - It acknowledges the bytes since the last acknowledgement instead of the total, so the filter sends these.
+//! - It never frees a `createStream` or an unanswered request: [`Server`] counts them.
+//! - Any other panic ends that connection only ([`RtmpError::Bug`]).
+//! - Its client lacks `FCPublish` and `releaseStream`, which current servers do not need.
 
+mod amf;
 mod client;
+mod filter;
 pub mod flv;
-mod gate;
 mod server;
 
 #[cfg(test)]
@@ -33,75 +34,75 @@ pub use self::client::{Client, ClientEvent, Purpose};
 pub use self::server::{Server, ServerEvent};
 use crate::media::Size;
 
-/// Sound or a picture on its way.
+/// An audio or video message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Media {
-    /// A picture.
+    /// A video message.
     Video {
-        /// Milliseconds, from an epoch that the sender chose; they wrap after 49 days.
+        /// Timestamp in milliseconds from an epoch of the sender; wraps after 49 days.
         time_ms: u32,
-        /// An FLV tag.
+        /// The FLV tag body.
         tag: Bytes,
     },
-    /// Sound.
+    /// An audio message.
     Audio {
-        /// Like that of a picture.
+        /// Timestamp like that of a video message.
         time_ms: u32,
-        /// An FLV tag.
+        /// The FLV tag body.
         tag: Bytes,
     },
 }
 
-/// What a stream is, for `onMetaData`.
+/// Properties of a stream, sent as `onMetaData`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Metadata {
-    /// Its pictures, if any.
+    /// Video properties; None without video.
     pub video: Option<VideoMetadata>,
-    /// Bitrate of its sound, if any, in kbit/s.
+    /// Audio bitrate in kbit/s; None without audio.
     pub audio_kbps: Option<u32>,
 }
 
-/// What a stream's pictures are.
+/// Video properties of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VideoMetadata {
-    /// Pixels.
+    /// Frame size in pixels.
     pub size: Size,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
     /// Bitrate in kbit/s.
     pub kbps: u32,
 }
 
-/// Why a connection is over.
+/// Why a connection must be closed.
 #[derive(Debug, thiserror::Error)]
 pub enum RtmpError {
-    /// No RTMP.
-    #[error("the other side does not speak RTMP: {0}")]
+    /// The handshake failed.
+    #[error("RTMP handshake failed: {0}")]
     Handshake(#[from] HandshakeError),
-    /// Broken chunks.
-    #[error("the other side sends broken RTMP: {0}")]
+    /// Malformed chunks.
+    #[error("malformed RTMP from the peer: {0}")]
     Chunk(&'static str),
-    /// A message, or all unfinished ones, in bytes.
-    #[error("the other side sends a message of {0} bytes")]
+    /// A message, or all incomplete messages together, exceed the limit; in bytes.
+    #[error("RTMP message of {0} bytes exceeds the limit")]
     TooLarge(usize),
-    /// More commands than anybody needs.
-    #[error("the other side sends commands without end")]
+    /// The peer exceeded the limit of commands.
+    #[error("too many RTMP commands from the peer")]
     Commands,
-    /// Nothing to accept or refuse.
-    #[error("the other side did not ask to publish")]
-    NotAsked,
-    /// Broken or senseless messages to a client.
-    #[error("the server sends what cannot be understood: {0}")]
+    /// There is no publish request to accept or refuse.
+    #[error("the peer did not request to publish")]
+    NoRequest,
+    /// Malformed or unexpected messages from a server.
+    #[error("malformed or unexpected RTMP message from the server: {0}")]
     Client(#[from] ClientSessionError),
-    /// Broken or senseless messages to a server.
-    #[error("the encoder sends what cannot be understood: {0}")]
+    /// Malformed or unexpected messages from an encoder.
+    #[error("malformed or unexpected RTMP message from the encoder: {0}")]
     Server(#[from] ServerSessionError),
-    /// A panic.
-    #[error("a bug in the RTMP library")]
+    /// A panic in `rml_rtmp`.
+    #[error("internal error of the RTMP library")]
     Bug,
 }
 
-/// Runs what calls the crate: a panic is an error, after which the connection is not used any more.
-fn guarded<T>(run: impl FnOnce() -> Result<T, RtmpError>) -> Result<T, RtmpError> {
+/// Runs calls of `rml_rtmp`, and turns a panic into an error. The session must not be used after that.
+fn catch_panics<T>(run: impl FnOnce() -> Result<T, RtmpError>) -> Result<T, RtmpError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(RtmpError::Bug))
 }

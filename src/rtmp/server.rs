@@ -1,79 +1,82 @@
-//! Our side of a connection that an encoder made to us, to publish.
+//! Our side of a connection from an encoder that publishes.
+//!
+//! Owns: handshake, commands and media messages of a server. Does not know: sockets, stream keys. In: received bytes.
+//! Out: bytes to send, and [`ServerEvent`]s.
 
 use bytes::Bytes;
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
 use rml_rtmp::sessions::{ServerSession, ServerSessionConfig, ServerSessionEvent, ServerSessionResult};
 
-use super::gate::{self, Gate};
-use super::{Media, RtmpError, guarded};
+use super::filter::{self, MessageFilter};
+use super::{Media, RtmpError, catch_panics};
 use crate::secret::Secret;
 
-/// Commands that one connection may send before it publishes; encoders send less than ten.
+/// Most commands of one connection; encoders send less than ten.
 const COMMANDS_MAX: u32 = 50;
 
-/// What an encoder did.
+/// An event from an encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEvent {
-    /// It wants to publish: [`Server::accept`] or [`Server::refuse`] it.
+    /// A request to publish: call [`Server::accept`] or [`Server::refuse`].
     Publish {
-        /// Which application.
+        /// Application name.
         app: String,
-        /// Under which stream key, with its query.
+        /// Stream key with its query.
         key: Secret,
     },
-    /// It sent sound or a picture.
+    /// An audio or video message.
     Media(Media),
-    /// It is done.
+    /// The encoder ended the stream.
     Finished,
 }
 
-/// One connection of an encoder, without its socket. Whatever was called, [`Server::output`] is sent after it.
+/// One connection from an encoder, without its socket. Send [`Server::output`] after every call.
 pub struct Server {
     handshake: Option<Handshake>,
     session: ServerSession,
-    gate: Gate,
+    filter: MessageFilter,
     output: Vec<u8>,
-    /// What the session says first, to be sent behind the handshake.
-    greeting: Vec<u8>,
-    /// The request to publish that nobody answered yet.
+    /// First messages of the session, sent after the handshake.
+    initial_output: Vec<u8>,
+    /// Id of the unanswered request to publish.
     request: Option<u32>,
     commands: u32,
 }
 
 impl Server {
-    /// A connection that was just made.
+    /// A new connection, before the handshake.
     ///
     /// # Errors
-    /// A bug in the crate.
+    /// [`RtmpError::Bug`].
     pub fn new() -> Result<Self, RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let mut config = ServerSessionConfig::new();
-            // Encoders acknowledge so often, and ask for nothing else that depends on it.
+            // Only determines how often encoders acknowledge.
             config.window_ack_size = 2_500_000;
             let (mut session, results) = ServerSession::new(config)?;
-            session.handle_input(&Gate::preamble())?;
-            let greeting = results.into_iter().filter_map(|result| match result {
+            session.handle_input(&MessageFilter::preamble())?;
+            let initial_output = results.into_iter().filter_map(|result| match result {
                 ServerSessionResult::OutboundResponse(packet) => Some(packet.bytes),
                 _ => None,
             });
             Ok(Self {
                 handshake: Some(Handshake::new(PeerType::Server)),
                 session,
-                gate: Gate::new(),
+                filter: MessageFilter::new(),
                 output: Vec::new(),
-                greeting: greeting.flatten().collect(),
+                initial_output: initial_output.flatten().collect(),
                 request: None,
                 commands: 0,
             })
         })
     }
 
-    /// Takes what the encoder sent.
+    /// Processes bytes from the encoder.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection must be closed.
     pub fn input(&mut self, bytes: &[u8]) -> Result<Vec<ServerEvent>, RtmpError> {
-        guarded(|| {
+        catch_panics(|| {
             let Some(handshake) = &mut self.handshake else { return self.chunks(bytes) };
             match handshake.process_bytes(bytes)? {
                 HandshakeProcessResult::InProgress { response_bytes } => {
@@ -83,7 +86,7 @@ impl Server {
                 HandshakeProcessResult::Completed { response_bytes, remaining_bytes } => {
                     self.handshake = None;
                     self.output.extend(response_bytes);
-                    self.output.append(&mut self.greeting);
+                    self.output.append(&mut self.initial_output);
                     self.chunks(&remaining_bytes)
                 }
             }
@@ -91,9 +94,9 @@ impl Server {
     }
 
     fn chunks(&mut self, bytes: &[u8]) -> Result<Vec<ServerEvent>, RtmpError> {
-        let passed = self.gate.push(bytes)?;
-        self.output.extend(passed.reply);
-        let results = self.session.handle_input(&passed.session)?;
+        let filtered = self.filter.push(bytes)?;
+        self.output.extend(filtered.reply);
+        let results = self.session.handle_input(&filtered.session)?;
         self.results(results)
     }
 
@@ -102,7 +105,7 @@ impl Server {
         for result in results {
             match result {
                 ServerSessionResult::OutboundResponse(packet) => {
-                    self.answered()?;
+                    self.count_command()?;
                     self.output.extend(packet.bytes);
                 }
                 ServerSessionResult::RaisedEvent(event) => self.event(event, &mut events)?,
@@ -112,8 +115,8 @@ impl Server {
         Ok(events)
     }
 
-    /// Each answer keeps something in the session for good, so there is an end to them.
-    fn answered(&mut self) -> Result<(), RtmpError> {
+    /// Counts a command and enforces the limit: the session keeps state for each answered command.
+    fn count_command(&mut self) -> Result<(), RtmpError> {
         self.commands += 1;
         if self.commands > COMMANDS_MAX { Err(RtmpError::Commands) } else { Ok(()) }
     }
@@ -125,13 +128,13 @@ impl Server {
                 events.extend(self.results(results)?);
             }
             ServerSessionEvent::PublishStreamRequested { request_id, app_name, stream_key, .. } => {
-                self.answered()?;
+                self.count_command()?;
                 self.request = Some(request_id);
                 events.push(ServerEvent::Publish { app: app_name, key: Secret::from(stream_key) });
             }
             ServerSessionEvent::PlayStreamRequested { request_id, .. } => {
                 let results =
-                    self.session.reject_request(request_id, "NetStream.Play.Failed", "nothing is played here")?;
+                    self.session.reject_request(request_id, "NetStream.Play.Failed", "playing is not supported")?;
                 events.extend(self.results(results)?);
             }
             ServerSessionEvent::VideoDataReceived { timestamp, data, .. } => {
@@ -141,42 +144,42 @@ impl Server {
                 events.push(ServerEvent::Media(Media::Audio { time_ms: timestamp.value, tag: data }));
             }
             ServerSessionEvent::PublishStreamFinished { .. } => events.push(ServerEvent::Finished),
-            ServerSessionEvent::UnhandleableAmf0Command { .. } => self.answered()?,
+            ServerSessionEvent::UnhandleableAmf0Command { .. } => self.count_command()?,
             _ => {}
         }
         Ok(())
     }
 
-    /// Lets the encoder publish.
+    /// Accepts the request to publish.
     ///
     /// # Errors
-    /// It did not ask.
+    /// [`RtmpError::NoRequest`].
     pub fn accept(&mut self) -> Result<(), RtmpError> {
-        let request = self.request.take().ok_or(RtmpError::NotAsked)?;
-        guarded(|| {
+        let request = self.request.take().ok_or(RtmpError::NoRequest)?;
+        catch_panics(|| {
             let results = self.session.accept_request(request)?;
             self.results(results).map(drop)
         })
     }
 
-    /// Refuses it, in words for its user. The connection is closed after that.
+    /// Refuses the request to publish with a description that encoders show. Close the connection after that.
     ///
     /// # Errors
-    /// It did not ask.
+    /// [`RtmpError::NoRequest`].
     pub fn refuse(&mut self, why: &str) -> Result<(), RtmpError> {
-        // The crate would answer a call that the encoder did not make; encoders wait for a status.
-        self.request.take().ok_or(RtmpError::NotAsked)?;
+        // The crate would answer with `_error`, but encoders wait for `onStatus`.
+        self.request.take().ok_or(RtmpError::NoRequest)?;
         self.output.extend(status("error", "NetStream.Publish.BadName", why));
         Ok(())
     }
 
-    /// What is to be sent now.
+    /// Takes the bytes to send.
     pub fn output(&mut self) -> Bytes {
         std::mem::take(&mut self.output).into()
     }
 }
 
-/// The command `onStatus` (section 7.2.2), as one chunk on the stream that encoders make first.
+/// The command `onStatus` (section 7.2.2), as one chunk on message stream 1, the first that encoders create.
 fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
     let mut command = Vec::new();
     let text = |command: &mut Vec<u8>, text: &str| {
@@ -186,7 +189,7 @@ fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
     };
     command.push(2);
     text(&mut command, "onStatus");
-    // Of no transaction; no object; then an object of texts.
+    // Transaction 0; a null command object; an information object with three strings.
     command.extend([0; 9]);
     command.extend([5, 3]);
     for (name, value) in [("level", level), ("code", code), ("description", description)] {
@@ -196,6 +199,6 @@ fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
     }
     command.extend([0, 0, 9]);
     let mut chunk = Vec::new();
-    gate::put_message(&mut chunk, gate::OWN_STREAM, gate::COMMAND, 0, 1, &command);
+    filter::put_message(&mut chunk, filter::REPLY_CHUNK_STREAM, filter::COMMAND, 0, 1, &command);
     chunk
 }

@@ -1,4 +1,4 @@
-//! Both sides against each other, and strangers against either.
+//! Client and server against each other, and untrusted bytes against either.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn server_of(text: &str) -> Rtmp {
     }
 }
 
-/// A client and a server, joined.
+/// A client and a server, connected.
 struct Pair {
     client: Client,
     server: Server,
@@ -23,12 +23,12 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let client = Client::new(&server_of("rtmp://host/app/inst/name?auth=1"), Purpose::Publish).expect("begins");
-        let server = Server::new().expect("begins");
+        let client = Client::new(&server_of("rtmp://host/app/inst/name?auth=1"), Purpose::Publish).expect("starts");
+        let server = Server::new().expect("starts");
         Self { client, server, at_client: Vec::new(), at_server: Vec::new() }
     }
 
-    /// Carries bytes, in pieces of so many, until nobody says anything.
+    /// Exchanges output in pieces of at most `piece` bytes until both sides are idle.
     fn run(&mut self, piece: usize) {
         loop {
             let (up, down) = (self.client.output(), self.server.output());
@@ -36,10 +36,10 @@ impl Pair {
                 return;
             }
             for piece in up.chunks(piece) {
-                self.at_server.extend(self.server.input(piece).expect("whole"));
+                self.at_server.extend(self.server.input(piece).expect("well-formed"));
             }
             for piece in down.chunks(piece) {
-                self.at_client.extend(self.client.input(piece).expect("whole"));
+                self.at_client.extend(self.client.input(piece).expect("well-formed"));
             }
         }
     }
@@ -54,8 +54,8 @@ fn a_stream_is_published() {
     for piece in [1, 1000, 100_000] {
         let mut pair = Pair::new();
         pair.run(piece);
-        let asked = ServerEvent::Publish { app: "app/inst".into(), key: "name?auth=1".to_owned().into() };
-        assert_eq!(pair.at_server, [asked]);
+        let requested = ServerEvent::Publish { app: "app/inst".into(), key: "name?auth=1".to_owned().into() };
+        assert_eq!(pair.at_server, [requested]);
         assert!(!pair.client.is_ready());
         pair.server.accept().expect("it asked");
         pair.run(piece);
@@ -70,7 +70,7 @@ fn a_stream_is_published() {
             video(0, 50_000),
             Media::Audio { time_ms: 21, tag: Bytes::from_static(&[0xaf, 1, 2]) },
             video(33, 100),
-            // Beyond what three bytes hold, and back over the wrap.
+            // Extended timestamps, and the wrap.
             video(20_000_000, 9_000),
             video(u32::MAX, 10),
             video(32, 10),
@@ -89,7 +89,7 @@ fn a_stream_is_published() {
 }
 
 #[test]
-fn a_refused_key_is_said_and_not_repeated() {
+fn a_refusal_is_reported_without_the_stream_key() {
     let mut pair = Pair::new();
     pair.run(5000);
     pair.server.refuse("no such key: name?auth=1").expect("it asked");
@@ -99,11 +99,11 @@ fn a_refused_key_is_said_and_not_repeated() {
     assert_eq!(refused.len(), 1, "{:?}", pair.at_client);
     assert!(!format!("{refused:?}").contains("name"), "{refused:?}");
     assert!(matches!(pair.client.send(video(0, 10)), Err(RtmpError::Client(_))));
-    assert!(matches!(pair.server.accept(), Err(RtmpError::NotAsked)));
+    assert!(matches!(pair.server.accept(), Err(RtmpError::NoRequest)));
 }
 
 #[test]
-fn commands_without_end_are_too_many() {
+fn the_number_of_commands_is_limited() {
     let mut pair = Pair::new();
     pair.run(5000);
     let create_stream = [&[2, 0, 12][..], b"createStream", &[0; 9], &[5]].concat();
@@ -114,19 +114,25 @@ fn commands_without_end_are_too_many() {
 }
 
 #[test]
-fn who_does_not_speak_rtmp_is_told_so() {
-    let mut server = Server::new().expect("begins");
+fn other_protocols_fail_the_handshake() {
+    let mut server = Server::new().expect("starts");
     assert!(matches!(server.input(b"GET / HTTP/1.1\r\n\r\n"), Err(RtmpError::Handshake(_))));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// After a proper handshake, bytes of any kind, some of them proper messages: no panic leaves, nothing hangs.
+    /// After a valid handshake, arbitrary messages do not panic.
     #[test]
-    fn strangers(
-        messages in prop::collection::vec((0u8..64, prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 8, 9, 15, 17, 18, 20, 22]),
-            prop::collection::vec(any::<u8>(), 0..40)), 0..20),
+    fn arbitrary_messages_do_not_panic(
+        messages in prop::collection::vec(
+            (
+                0u8..64,
+                prop::sample::select(vec![1u8, 2, 3, 4, 5, 6, 8, 9, 15, 17, 18, 20, 22]),
+                prop::collection::vec(any::<u8>(), 0..40),
+            ),
+            0..20,
+        ),
         at_client in any::<bool>(),
     ) {
         let mut pair = Pair::new();

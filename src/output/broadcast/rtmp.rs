@@ -24,13 +24,13 @@ const READ: usize = 16 << 10;
 
 impl From<RtmpError> for Ended {
     fn from(error: RtmpError) -> Self {
-        Self::Broken(error.to_string())
+        Self::Malformed(error.to_string())
     }
 }
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
-        Self::Broken(match error.kind() {
+        Self::Malformed(match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 "the server closed the connection".to_owned()
             }
@@ -78,7 +78,7 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                 let length = match length {
                     Ok(length) => length,
                     // Some servers refuse without a word.
-                    Err(_) if publisher.client.has_asked() && !progress.is_live() => {
+                    Err(_) if publisher.client.has_requested() && !progress.is_live() => {
                         return Err(refused("it closed the connection"));
                     }
                     Err(error) => return Err(error.into()),

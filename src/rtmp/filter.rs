@@ -1,35 +1,33 @@
-//! The gate before the crate's sessions: chunks come in as strangers send them, and leave as whole messages that cannot
-//! hurt.
+//! The filter in front of the sessions of `rml_rtmp`: reassembles chunks, and forwards only messages that are safe to
+//! parse.
 //!
-//! Owns: the chunk stream of one direction (Adobe's RTMP specification 1.0, section 5.3), limits of every size, which
-//! messages go on, and when to acknowledge. Does not know: what commands mean. In: bytes. Out: the same messages, each
-//! in one chunk, for a session that was told of a huge chunk size; see the module's doc for why.
+//! Owns: the chunk stream of one direction (section 5.3), size limits, the selection of messages, and acknowledgements.
+//! Does not know: the meaning of commands. In: received bytes. Out: the same messages, each as one chunk, for a session
+//! with a huge chunk size; and acknowledgements. The reasons are in the documentation of the module `rtmp`.
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::RtmpError;
+use super::amf::count_values;
 
-/// Most chunk streams that one side may use; everybody uses less than ten.
+/// Most chunk streams of a peer; usual peers use less than ten.
 const STREAMS_MAX: usize = 64;
-/// Largest audio or video message: a keyframe of 1080p has a tenth of it.
+/// Largest audio or video message in bytes, ten times a keyframe of 1080p.
 const MEDIA_MAX: usize = 4 << 20;
-/// Largest other message.
+/// Largest other message in bytes.
 const CONTROL_MAX: usize = 64 << 10;
-/// Most bytes of unfinished messages.
-const UNFINISHED_MAX: usize = 8 << 20;
-/// Deepest nesting of values in a command; players and encoders nest twice.
-const DEPTH_MAX: usize = 8;
-/// Most values in a command.
-const VALUES_MAX: usize = 1024;
-/// A timestamp field that means: the timestamp stands behind the header.
+/// Most bytes of incomplete messages.
+const INCOMPLETE_MAX: usize = 8 << 20;
+/// Value of the timestamp field that announces an extended timestamp.
 const EXTENDED: u32 = 0xff_ffff;
-/// Chunk stream of what we say beside the crate's sessions, which use 2 to 6.
-pub(super) const OWN_STREAM: u8 = 7;
+/// Chunk stream of our own messages; the sessions of the crate use 2 to 6.
+pub(super) const REPLY_CHUNK_STREAM: u8 = 7;
 /// Type of a command in AMF0.
 pub(super) const COMMAND: u8 = kind::COMMAND;
 
+/// Message types (sections 5.4 and 7.1).
 mod kind {
     pub(super) const SET_CHUNK_SIZE: u8 = 1;
     pub(super) const ABORT: u8 = 2;
@@ -43,13 +41,14 @@ mod kind {
     pub(super) const COMMAND: u8 = 20;
 }
 
-/// What the other side sends, one direction of one connection.
-pub(super) struct Gate {
+/// Filter of the bytes that one peer sends.
+pub(super) struct MessageFilter {
     buffer: BytesMut,
     chunk_size: usize,
     streams: BTreeMap<u32, ChunkStream>,
-    unfinished: usize,
-    /// After how many bytes the other side wants to hear of them.
+    /// Bytes of incomplete messages.
+    incomplete: usize,
+    /// Window acknowledgement size of the peer in bytes.
     window: Option<u32>,
     received: u64,
     acknowledged: u64,
@@ -60,7 +59,7 @@ struct ChunkStream {
     timestamp: u32,
     /// Timestamp field of the last header.
     field: u32,
-    /// Timestamp or difference that the field stood for.
+    /// The timestamp or delta of the last header, extended if announced.
     delta: u32,
     length: usize,
     kind: u8,
@@ -68,63 +67,66 @@ struct ChunkStream {
     payload: BytesMut,
 }
 
-/// What goes on.
+/// Output of the filter.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Passed {
-    /// For the session.
+pub(super) struct Filtered {
+    /// Bytes for the session.
     pub(super) session: Vec<u8>,
-    /// For the other side.
+    /// Bytes for the peer.
     pub(super) reply: Vec<u8>,
 }
 
-/// The header of a chunk, as far as it was written.
+/// A chunk header; fields that its format omits are None.
 struct Header {
     stream: u32,
-    /// Timestamp field, and the timestamp or difference it stands for.
+    /// Timestamp field, and the timestamp or delta, extended if announced.
     time: Option<(u32, u32)>,
     /// Length and type of the message.
     message: Option<(usize, u8)>,
     message_stream: Option<u32>,
-    /// Bytes of it.
+    /// Length of the header in bytes.
     length: usize,
 }
 
-impl Gate {
+impl MessageFilter {
     pub(super) fn new() -> Self {
         Self {
             buffer: BytesMut::new(),
             chunk_size: 128,
             streams: BTreeMap::new(),
-            unfinished: 0,
+            incomplete: 0,
             window: None,
             received: 0,
             acknowledged: 0,
         }
     }
 
-    /// The first bytes for the session: from now on every message is one chunk.
+    /// First bytes for the session: sets the largest chunk size, so that every message is one chunk.
     pub(super) fn preamble() -> Vec<u8> {
         let mut bytes = Vec::new();
         put_message(&mut bytes, 2, kind::SET_CHUNK_SIZE, 0, 0, &0x7fff_ffffu32.to_be_bytes());
         bytes
     }
 
-    /// Takes what came.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Passed, RtmpError> {
-        let mut passed = Passed::default();
+    /// Processes received bytes.
+    ///
+    /// # Errors
+    /// The bytes are malformed or exceed a limit; the connection must be closed.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Filtered, RtmpError> {
+        let mut filtered = Filtered::default();
         self.buffer.extend_from_slice(bytes);
         self.received += bytes.len() as u64;
-        while self.chunk(&mut passed.session)? {}
+        while self.chunk(&mut filtered.session)? {}
         if let Some(window) = self.window
             && self.received - self.acknowledged >= u64::from(window)
         {
             self.acknowledged = self.received;
-            put_message(&mut passed.reply, OWN_STREAM, 3, 0, 0, &(self.received as u32).to_be_bytes());
+            put_message(&mut filtered.reply, REPLY_CHUNK_STREAM, 3, 0, 0, &(self.received as u32).to_be_bytes());
         }
-        Ok(passed)
+        Ok(filtered)
     }
 
-    /// Takes one chunk off the buffer; false when it is not whole yet.
+    /// Takes one chunk off the buffer; false if it is incomplete.
     fn chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, RtmpError> {
         let field_of = |id: u32| self.streams.get(&id).map(|stream| stream.field);
         let Some(header) = header(&self.buffer, field_of) else { return Ok(false) };
@@ -149,7 +151,7 @@ impl Gate {
 
         let stream = self.streams.entry(header.stream).or_default();
         if so_far == 0 {
-            self.unfinished -= stream.payload.len();
+            self.incomplete -= stream.payload.len();
             stream.payload.clear();
             if let Some((field, value)) = header.time {
                 (stream.field, stream.delta) = (field, value);
@@ -162,12 +164,12 @@ impl Gate {
         stream.message_stream = header.message_stream.unwrap_or(stream.message_stream);
         (stream.length, stream.kind) = (length, kind);
         stream.payload.extend_from_slice(&data);
-        self.unfinished += data.len();
-        if self.unfinished > UNFINISHED_MAX {
-            return Err(RtmpError::TooLarge(self.unfinished));
+        self.incomplete += data.len();
+        if self.incomplete > INCOMPLETE_MAX {
+            return Err(RtmpError::TooLarge(self.incomplete));
         }
         if stream.payload.len() == length {
-            self.unfinished -= length;
+            self.incomplete -= length;
             let payload = stream.payload.split();
             let (timestamp, message_stream) = (stream.timestamp, stream.message_stream);
             self.message(kind, timestamp, message_stream, &payload, out)?;
@@ -184,7 +186,7 @@ impl Gate {
         out: &mut Vec<u8>,
     ) -> Result<(), RtmpError> {
         let number = || payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-        let goes_on = match kind {
+        let forward = match kind {
             kind::SET_CHUNK_SIZE => {
                 let size = number().filter(|size| (1..=0x7fff_ffff).contains(size));
                 self.chunk_size = size.ok_or(RtmpError::Chunk("it sets a chunk size of nothing"))? as usize;
@@ -192,7 +194,7 @@ impl Gate {
             }
             kind::ABORT => {
                 if let Some(stream) = number().and_then(|id| self.streams.get_mut(&id)) {
-                    self.unfinished -= stream.payload.len();
+                    self.incomplete -= stream.payload.len();
                     stream.payload.clear();
                 }
                 false
@@ -201,29 +203,29 @@ impl Gate {
                 self.window = number().filter(|size| *size > 0);
                 false
             }
-            // What the session knows, and long enough for it; anything else is for players.
+            // Event types that the session parses, if long enough; others concern players.
             kind::USER_CONTROL => match payload {
                 [0, 3, rest @ ..] => rest.len() >= 8,
                 [0, 0..=2 | 4 | 6 | 7, rest @ ..] => rest.len() >= 4,
                 _ => false,
             },
             kind::AUDIO | kind::VIDEO => true,
-            kind::DATA | kind::DATA_AMF3 => values(payload).is_some_and(|values| values >= 1),
-            kind::COMMAND => values(payload).is_some_and(|values| values >= 3),
+            kind::DATA | kind::DATA_AMF3 => count_values(payload).is_some_and(|count| count >= 1),
+            kind::COMMAND => count_values(payload).is_some_and(|count| count >= 3),
             kind::COMMAND_AMF3 => {
-                values(payload.strip_prefix(&[0]).unwrap_or(payload)).is_some_and(|values| values >= 3)
+                count_values(payload.strip_prefix(&[0]).unwrap_or(payload)).is_some_and(|count| count >= 3)
             }
             _ => false,
         };
-        if goes_on {
+        if forward {
             put_message(out, 3, kind, timestamp, message_stream, payload);
         }
         Ok(())
     }
 }
 
-/// Reads a chunk's header (section 5.3.1); None while it is not whole. `field_of` is the timestamp field that a chunk
-/// stream's last header had.
+/// Parses a chunk header (section 5.3.1); None if it is incomplete. `field_of` returns the timestamp field of a chunk
+/// stream's last header.
 fn header(bytes: &[u8], field_of: impl Fn(u32) -> Option<u32>) -> Option<Header> {
     let mut rest = bytes;
     let first = rest.try_get_u8().ok()?;
@@ -272,66 +274,14 @@ pub(super) fn put_message(
     out.put_slice(payload);
 }
 
-/// How many values an AMF0 document (Adobe's specification of AMF0) has; None where it is broken, deeper or larger than
-/// anybody needs, or has types that the crate does not read.
-fn values(document: &[u8]) -> Option<usize> {
-    let mut rest = document;
-    let mut budget = VALUES_MAX;
-    let mut count = 0;
-    while !rest.is_empty() {
-        value(&mut rest, DEPTH_MAX, &mut budget)?;
-        count += 1;
-    }
-    Some(count)
-}
-
-fn value(rest: &mut &[u8], depth: usize, budget: &mut usize) -> Option<()> {
-    let depth = depth.checked_sub(1)?;
-    *budget = budget.checked_sub(1)?;
-    match rest.try_get_u8().ok()? {
-        // Number, boolean, string.
-        0 => skip(rest, 8),
-        1 => skip(rest, 1),
-        2 => name(rest).map(drop),
-        3 => object(rest, depth, budget),
-        // Null, undefined.
-        5 | 6 => Some(()),
-        // An array with names: an object behind a count that means nothing.
-        8 => skip(rest, 4).and_then(|()| object(rest, depth, budget)),
-        // An array.
-        10 => (0..rest.try_get_u32().ok()?).try_for_each(|_| value(rest, depth, budget)),
-        _ => None,
-    }
-}
-
-fn object(rest: &mut &[u8], depth: usize, budget: &mut usize) -> Option<()> {
-    while !name(rest)?.is_empty() {
-        value(rest, depth, budget)?;
-    }
-    // The marker of an object's end.
-    (rest.try_get_u8().ok()? == 9).then_some(())
-}
-
-fn name<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let length = usize::from(rest.try_get_u16().ok()?);
-    let (name, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    std::str::from_utf8(name).ok()
-}
-
-fn skip(rest: &mut &[u8], bytes: usize) -> Option<()> {
-    *rest = rest.get(bytes..)?;
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Messages as bytes in chunks of a size, chunk streams taking turns.
-    fn interleaved(messages: &[(u8, u8, u32, Vec<u8>)], size: usize) -> Vec<u8> {
+    /// Messages cut into chunks of `size` bytes, interleaved.
+    fn interleaved_chunks(messages: &[(u8, u8, u32, Vec<u8>)], size: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rests: Vec<&[u8]> = messages.iter().map(|message| &message.3[..]).collect();
         let mut begun = vec![false; messages.len()];
@@ -368,72 +318,72 @@ mod tests {
     }
 
     #[test]
-    fn interleaved_messages_come_out_whole() {
+    fn interleaved_messages_are_reassembled() {
         let (video, audio) = (vec![1; 1000], vec![2; 150]);
         let messages = [(4, kind::VIDEO, 0x0100_0000, video.clone()), (5, kind::AUDIO, 20, audio.clone())];
-        let mut gate = Gate::new();
-        let mut passed = Vec::new();
-        for byte in interleaved(&messages, 128) {
-            passed.extend(gate.push(&[byte]).expect("fine").session);
+        let mut filter = MessageFilter::new();
+        let mut filtered = Vec::new();
+        for byte in interleaved_chunks(&messages, 128) {
+            filtered.extend(filter.push(&[byte]).expect("fine").session);
         }
         let whole = [(kind::AUDIO, 20, &audio[..]), (kind::VIDEO, 0x0100_0000, &video[..])];
-        assert_eq!(passed, session_bytes(&whole));
-        assert_eq!(gate.unfinished, 0);
+        assert_eq!(filtered, session_bytes(&whole));
+        assert_eq!(filter.incomplete, 0);
     }
 
     #[test]
-    fn headers_are_shortened_in_every_way() {
+    fn all_four_header_formats_are_parsed() {
         let mut bytes = Vec::new();
         put_message(&mut bytes, 4, kind::VIDEO, 1000, 1, &[1, 2]);
-        // A difference, length and type; then only a difference; then nothing.
+        // Format 1: delta, length and type; format 2: delta; format 3: nothing.
         bytes.extend([0x44, 0, 0, 40, 0, 0, 1, kind::VIDEO, 3]);
         bytes.extend([0x84, 0, 0, 33, 4]);
         bytes.extend([0xc4, 5]);
-        let passed = Gate::new().push(&bytes).expect("fine");
+        let filtered = MessageFilter::new().push(&bytes).expect("fine");
         let times = [(1000, &[1, 2][..]), (1040, &[3]), (1073, &[4]), (1106, &[5])];
-        assert_eq!(passed.session, session_bytes(&times.map(|(time, payload)| (kind::VIDEO, time, payload))));
+        assert_eq!(filtered.session, session_bytes(&times.map(|(time, payload)| (kind::VIDEO, time, payload))));
     }
 
     #[test]
-    fn chunk_sizes_aborts_and_acknowledgements_are_dealt_with_here() {
+    fn chunk_sizes_aborts_and_acknowledgements_are_handled_by_the_filter() {
         let mut bytes = Vec::new();
         put_message(&mut bytes, 2, kind::WINDOW_SIZE, 0, 0, &300u32.to_be_bytes());
         put_message(&mut bytes, 2, kind::SET_CHUNK_SIZE, 0, 0, &4096u32.to_be_bytes());
         put_message(&mut bytes, 4, kind::VIDEO, 7, 1, &[9; 300]);
-        let mut gate = Gate::new();
-        let passed = gate.push(&bytes).expect("fine");
-        assert_eq!(passed.session, session_bytes(&[(kind::VIDEO, 7, &[9; 300])]));
+        let mut filter = MessageFilter::new();
+        let filtered = filter.push(&bytes).expect("fine");
+        assert_eq!(filtered.session, session_bytes(&[(kind::VIDEO, 7, &[9; 300])]));
         let mut ack = Vec::new();
-        put_message(&mut ack, OWN_STREAM, 3, 0, 0, &(bytes.len() as u32).to_be_bytes());
-        assert_eq!(passed.reply, ack);
+        put_message(&mut ack, REPLY_CHUNK_STREAM, 3, 0, 0, &(bytes.len() as u32).to_be_bytes());
+        assert_eq!(filtered.reply, ack);
 
-        let mut half = interleaved(&[(4, kind::VIDEO, 8, vec![1; 5000])], 4096);
+        let mut half = interleaved_chunks(&[(4, kind::VIDEO, 8, vec![1; 5000])], 4096);
         half.truncate(4096 + 12);
         put_message(&mut half, 2, kind::ABORT, 0, 0, &4u32.to_be_bytes());
         put_message(&mut half, 4, kind::VIDEO, 9, 1, &[2]);
-        assert_eq!(gate.push(&half).expect("fine").session, session_bytes(&[(kind::VIDEO, 9, &[2])]));
-        assert_eq!(gate.unfinished, 0);
+        assert_eq!(filter.push(&half).expect("fine").session, session_bytes(&[(kind::VIDEO, 9, &[2])]));
+        assert_eq!(filter.incomplete, 0);
     }
 
     fn passes(kind: u8, payload: &[u8]) -> bool {
         let mut bytes = Vec::new();
         put_message(&mut bytes, 2, kind::SET_CHUNK_SIZE, 0, 0, &100_000u32.to_be_bytes());
         put_message(&mut bytes, 3, kind, 0, 0, payload);
-        !Gate::new().push(&bytes).expect("in bounds").session.is_empty()
+        !MessageFilter::new().push(&bytes).expect("in bounds").session.is_empty()
     }
 
     #[test]
-    fn what_would_hurt_the_session_stays_outside() {
+    fn messages_that_the_session_cannot_parse_are_not_forwarded() {
         let connect = [2, 0, 7, b'c', b'o', b'n', b'n', b'e', b'c', b't', 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
         assert!(passes(kind::COMMAND, &connect));
-        assert!(!passes(kind::COMMAND, &connect[..19]), "two values only: the crate takes three without looking");
+        assert!(!passes(kind::COMMAND, &connect[..19]), "two values: the crate assumes three");
         assert!(!passes(kind::COMMAND, &[]), "none");
         let deep: Vec<u8> = connect.iter().copied().chain([3, 0, 1, b'a'].repeat(16_000)).collect();
-        assert!(!passes(kind::COMMAND, &deep), "nested until the stack ends");
+        assert!(!passes(kind::COMMAND, &deep), "nested too deeply");
         let wide: Vec<u8> = connect.iter().copied().chain([5; 60_000]).collect();
-        assert!(!passes(kind::COMMAND, &wide), "more values than anybody has");
+        assert!(!passes(kind::COMMAND, &wide), "too many values");
         let long: Vec<u8> = connect.iter().copied().chain([10, 255, 255, 255, 255]).collect();
-        assert!(!passes(kind::COMMAND, &long), "an array without end");
+        assert!(!passes(kind::COMMAND, &long), "an array longer than the message");
         assert!(!passes(kind::COMMAND, &[2, 255, 255, b'a', 5, 5]), "a string longer than the message");
         assert!(!passes(kind::USER_CONTROL, &[0, 3, 0, 0]), "too short");
         assert!(!passes(kind::USER_CONTROL, &[0, 32, 0, 0, 0, 1]), "unknown");
@@ -449,43 +399,48 @@ mod tests {
             bytes.extend([kind, 0, 0, 0, 0]);
             bytes
         };
-        assert!(matches!(Gate::new().push(&header(kind::COMMAND, 65_537)), Err(RtmpError::TooLarge(65_537))));
-        assert!(matches!(Gate::new().push(&header(kind::VIDEO, 5 << 20)), Err(RtmpError::TooLarge(_))));
-        assert!(matches!(Gate::new().push(&[0xc4, 0]), Err(RtmpError::Chunk(_))), "a chunk of nothing");
-        // Many messages that never end.
-        let mut gate = Gate::new();
+        assert!(matches!(MessageFilter::new().push(&header(kind::COMMAND, 65_537)), Err(RtmpError::TooLarge(65_537))));
+        assert!(matches!(MessageFilter::new().push(&header(kind::VIDEO, 5 << 20)), Err(RtmpError::TooLarge(_))));
+        assert!(
+            matches!(MessageFilter::new().push(&[0xc4, 0]), Err(RtmpError::Chunk(_))),
+            "the first chunk of a stream must have a full header"
+        );
+        // Many incomplete messages.
+        let mut filter = MessageFilter::new();
         let mut bytes = Vec::new();
         put_message(&mut bytes, 2, kind::SET_CHUNK_SIZE, 0, 0, &(3u32 << 20).to_be_bytes());
-        gate.push(&bytes).expect("fine");
+        filter.push(&bytes).expect("fine");
         let failed = (3..20).any(|stream| {
             let mut bytes = header(kind::VIDEO, 4 << 20);
             bytes[0] = stream;
             bytes.resize(12 + (3 << 20), 0);
-            gate.push(&bytes).is_err()
+            filter.push(&bytes).is_err()
         });
-        assert!(failed && gate.unfinished <= UNFINISHED_MAX + (3 << 20));
-        let mut gate = Gate::new();
-        let failed = (0..=255).any(|id| gate.push(&[0, id, 0, 0, 0, 0, 0, 2, 8, 0, 0, 0, 0, 1, 1]).is_err());
-        assert!(failed, "as many chunk streams as there are");
+        assert!(failed && filter.incomplete <= INCOMPLETE_MAX + (3 << 20));
+        let mut filter = MessageFilter::new();
+        let failed = (0..=255).any(|id| filter.push(&[0, id, 0, 0, 0, 0, 0, 2, 8, 0, 0, 0, 0, 1, 1]).is_err());
+        assert!(failed, "the number of chunk streams is limited");
     }
 
     proptest! {
-        /// Whatever comes, in whatever pieces: no panic, and what is kept is bounded.
+        /// Arbitrary bytes do not panic, and incomplete messages are counted correctly.
         #[test]
-        fn any_bytes(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20)) {
-            let mut gate = Gate::new();
+        fn arbitrary_bytes_do_not_panic(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..20),
+        ) {
+            let mut filter = MessageFilter::new();
             for piece in pieces {
-                if gate.push(&piece).is_err() {
+                if filter.push(&piece).is_err() {
                     break;
                 }
-                let kept: usize = gate.streams.values().map(|stream| stream.payload.len()).sum();
-                prop_assert_eq!(kept, gate.unfinished);
+                let kept: usize = filter.streams.values().map(|stream| stream.payload.len()).sum();
+                prop_assert_eq!(kept, filter.incomplete);
             }
         }
 
-        /// Chunks of any size, in pieces of any size, carry the messages unchanged.
+        /// Messages in chunks of any size, received in pieces of any size, are forwarded unchanged.
         #[test]
-        fn messages_survive(
+        fn messages_are_forwarded_unchanged(
             lengths in prop::collection::vec(1usize..600, 1..5),
             times in prop::collection::vec(prop_oneof![0u32..1000, 0xff_fff0u32..0x100_0010], 5),
             size in 1usize..300,
@@ -495,16 +450,19 @@ mod tests {
                 .map(|(n, length)| (4 + n as u8, kind::VIDEO, times[n], vec![n as u8; *length])).collect();
             let mut bytes = Vec::new();
             put_message(&mut bytes, 2, kind::SET_CHUNK_SIZE, 0, 0, &(size as u32).to_be_bytes());
-            bytes.extend(interleaved(&messages, size));
-            let (mut gate, mut passed) = (Gate::new(), Vec::new());
+            bytes.extend(interleaved_chunks(&messages, size));
+            let (mut filter, mut filtered) = (MessageFilter::new(), Vec::new());
             for piece in bytes.chunks(piece) {
-                passed.extend(gate.push(piece).expect("fine").session);
+                filtered.extend(filter.push(piece).expect("fine").session);
             }
             let mut expected: Vec<Vec<u8>> =
                 messages.iter().map(|(_, kind, time, payload)| session_bytes(&[(*kind, *time, payload)])).collect();
-            // Those that end first come first.
-            expected.sort_by_key(|message| (message.len().saturating_sub(12 + 4 * usize::from(message[1..4] == [255; 3]))).div_ceil(size));
-            prop_assert_eq!(passed, expected.concat());
+            // Messages are forwarded in the order in which they are complete.
+            expected.sort_by_key(|message| {
+                let header = 12 + 4 * usize::from(message[1..4] == [255; 3]);
+                message.len().saturating_sub(header).div_ceil(size)
+            });
+            prop_assert_eq!(filtered, expected.concat());
         }
     }
 }
