@@ -24,13 +24,13 @@ const READ: usize = 16 << 10;
 
 impl From<RtmpError> for Ended {
     fn from(error: RtmpError) -> Self {
-        Self::Malformed(error.to_string())
+        Self::Broken(error.to_string())
     }
 }
 
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
-        Self::Malformed(match error.kind() {
+        Self::Broken(match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 "the server closed the connection".to_owned()
             }
