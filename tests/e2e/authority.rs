@@ -1,4 +1,4 @@
-//! A certificate from an authority: pebble, the ACME server that Let's Encrypt tests clients with, asks our HTTPS port.
+//! ACME certificates from pebble, the test server of Let's Encrypt, which validates our HTTPS port.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,25 +16,25 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// How long anything may take that is waited for.
+/// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is looked for.
+/// Interval between two checks.
 const LOOK: Duration = Duration::from_millis(50);
-/// For how long a certificate is good that is soon renewed: when two thirds of that are over.
+/// Validity of a certificate that is renewed soon: after two thirds of it.
 const SHORT: Duration = Duration::from_secs(9);
-/// And one that is not.
+/// Validity of a certificate that is not renewed during the test.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
-/// An authority on loopback, and the folder of its files.
+/// An ACME server on loopback, and the folder of its files.
 struct Pebble {
     folder: tempfile::TempDir,
-    /// Where ACME is spoken, and where it tells of itself.
+    /// The ports of ACME and of the management interface.
     ports: [u16; 2],
     running: Option<Child>,
 }
 
 impl Pebble {
-    /// Its files; nobody listens yet.
+    /// Writes the files; the server is not started yet.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("the temporary folder can be written");
         let key = KeyPair::generate().expect("there is randomness");
@@ -45,7 +45,7 @@ impl Pebble {
         Self { folder, ports: [free_port(), free_port()], running: None }
     }
 
-    /// What its own server is known by.
+    /// The certificate of pebble's own HTTPS server.
     fn own(&self) -> PathBuf {
         self.folder.path().join("own.pem")
     }
@@ -54,8 +54,7 @@ impl Pebble {
         format!("https://localhost:{}/dir", self.ports[0])
     }
 
-    /// Begins, or begins anew with another root and without a memory; it looks for whoever asks at this port, and gives
-    /// certificates that are good for so long.
+    /// Starts pebble with a new root. It validates servers at `tls_port` and issues certificates valid for `good_for`.
     fn start(&mut self, tls_port: u16, good_for: Duration) {
         self.stop();
         let file = |name: &str| self.folder.path().join(name).display().to_string();
@@ -88,7 +87,7 @@ impl Pebble {
         }
     }
 
-    /// The certificate that what it gives is known by, in a file.
+    /// The file with the root of the issued certificates.
     fn root(&self) -> PathBuf {
         let text = fetch(&format!("https://localhost:{}/roots/0", self.ports[1]), &self.own()).expect("it runs");
         let file = self.folder.path().join("root.pem");
@@ -108,7 +107,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// What is at a URL whose server is known by the certificate in `root`; an error where it is another.
+/// Fetches a URL whose server must have a certificate issued by `root`.
 fn fetch(url: &str, root: &Path) -> Result<String, ureq::Error> {
     let root = Certificate::from_pem(&fs::read(root).expect("it was written"))?;
     let tls = TlsConfig::builder()
@@ -123,14 +122,14 @@ fn fetch(url: &str, root: &Path) -> Result<String, ureq::Error> {
 fn until(what: &str, server: &Server, mut done: impl FnMut() -> bool) -> Duration {
     let from = time::now();
     while !done() {
-        assert!(time::now().since(from) < PATIENCE, "{what} does not happen; log:\n{}", server.log());
+        assert!(time::now().since(from) < PATIENCE, "{what} did not happen in time; log:\n{}", server.log());
         thread::park_timeout(LOOK);
     }
     time::now().since(from)
 }
 
 #[test]
-fn an_authority_gives_a_certificate_which_is_kept() {
+fn acme_certificates_are_obtained_renewed_and_kept() {
     let _turn = turn();
     let data = tempfile::tempdir().expect("the temporary folder can be written");
     let mut pebble = Pebble::new();
@@ -144,13 +143,13 @@ fn an_authority_gives_a_certificate_which_is_kept() {
         (server, health)
     };
 
-    // Nobody is there to ask: people are served all the same.
+    // The authority is not running: clients are served with a self-signed certificate.
     let (server, health) = start();
     until("the complaint", &server, || server.log().contains("cannot be asked"));
     assert!(server.log().contains("tls.acme_directory"), "{}", server.log());
     fetch(&health, &data.path().join("tls/certificate.pem")).expect("a certificate of its own is shown");
 
-    // An authority that looks elsewhere for us.
+    // The authority validates another port.
     pebble.start(free_port(), SHORT);
     until("the refusal", &server, || server.log().contains("cannot see that localhost is this server"));
 
@@ -158,16 +157,16 @@ fn an_authority_gives_a_certificate_which_is_kept() {
     until("the authority's start", &server, || fetch(&pebble.directory(), &pebble.own()).is_ok());
     let root = pebble.root();
     let took = until("the certificate", &server, || fetch(&health, &root).is_ok());
-    println!("a certificate {took:?} after the authority was there");
+    println!("certificate issued {took:?} after the authority was available");
 
-    // Before it ends there is another, without anybody's doing.
+    // The certificate is renewed before it expires.
     pebble.start(server.http.port(), LONG);
     until("the authority's start", &server, || fetch(&pebble.directory(), &pebble.own()).is_ok());
     let root = pebble.root();
     let took = until("the next certificate", &server, || fetch(&health, &root).is_ok());
-    println!("the next certificate {took:?} later");
+    println!("certificate renewed {took:?} later");
 
-    // TURN shares the port, with the same certificate.
+    // TURN shares the port and the certificate.
     let doctor = |server: &Server| {
         let url = format!("https://localhost:{}", server.http.port());
         let output = commingle().args(["doctor", "--url", &url]).env("SSL_CERT_FILE", &root).output();
@@ -179,11 +178,11 @@ fn an_authority_gives_a_certificate_which_is_kept() {
     assert!(code == Some(0) && said.contains(&turn(&server)), "{code:?}: {said}");
     server.stop();
 
-    // The next start shows it at once, and asks nobody.
+    // The next start uses the stored certificate without contacting the authority.
     pebble.stop();
     let (server, health) = start();
     let took = until("the certificate", &server, || fetch(&health, &root).is_ok());
-    println!("the kept certificate {took:?} after the next start");
+    println!("stored certificate used {took:?} after the next start");
     assert!(took < Duration::from_secs(1), "{took:?}");
     let (code, said) = doctor(&server);
     assert!(code == Some(0) && said.contains(&turn(&server)), "{code:?}: {said}");

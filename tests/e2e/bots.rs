@@ -1,4 +1,4 @@
-//! `commingle bots` against a server: what it measures, and how it ends.
+//! `commingle bots` against a server: its measurements and its end.
 
 use std::process::{Output, Stdio};
 use std::sync::mpsc::sync_channel;
@@ -12,11 +12,11 @@ use crate::scenario::{list, number};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// How long everyone stays.
+/// Time that all bots stay.
 const SECONDS: f64 = 5.0;
-/// Longest time from a camera to a decoder, half of the pictures being faster: two frames, two codecs, and a busy machine.
+/// Limit of the median delay from camera to decoder: two frames, two codecs, and a busy machine.
 const DELAY_MS: f64 = 400.0;
-/// How often and how soon again it is looked whether the bots are in, or gone.
+/// Number and interval of checks whether the bots have joined or left.
 const TRIES: usize = 200;
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -30,9 +30,9 @@ fn people(server: &Server) -> usize {
     if room.status == 404 { 0 } else { list(&room.json(), "/participants").len() }
 }
 
-/// Asks again and again until there are so many people in the room.
+/// Waits until the room has this many participants.
 fn wait_for_people(server: &Server, count: usize) {
-    // Nobody sends: this only lets the time pass until the next question.
+    // Nothing is ever sent: this waits until the next check.
     let (_open, never) = sync_channel::<()>(0);
     for _ in 0..TRIES {
         if people(server) == count {
@@ -40,7 +40,7 @@ fn wait_for_people(server: &Server, count: usize) {
         }
         let _ = never.recv_timeout(TRY_EVERY);
     }
-    panic!("there are {} people, not {count}; {}", people(server), server.log());
+    panic!("the room has {} participants, not {count}; {}", people(server), server.log());
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn bots_measure_a_call() {
         assert!(number(group, "/loss_percent") < 0.5, "{group}");
     }
     for bot in list(&report, "/bots") {
-        // The canvas changes as often as its cameras do, and is not encoded in between.
-        assert!(number(bot, "/video/frames") > SECONDS * 15.0 * 0.8, "15 pictures a second at least: {bot}");
-        assert!(number(bot, "/audio/frames") > SECONDS * 50.0 * 0.8, "50 packets of sound a second: {bot}");
+        // The canvas changes only with its cameras and is not encoded in between.
+        assert!(number(bot, "/video/frames") > SECONDS * 15.0 * 0.8, "at least 15 frames per second: {bot}");
+        assert!(number(bot, "/audio/frames") > SECONDS * 50.0 * 0.8, "50 audio packets per second: {bot}");
         assert!(number(bot, "/first_picture_ms") >= number(bot, "/connect_ms"), "{bot}");
     }
-    assert!(number(&report, "/delay/read") > SECONDS * 6.0, "the clock was read too seldom: {}", report["delay"]);
+    assert!(number(&report, "/delay/read") > SECONDS * 6.0, "the clock was read too rarely: {}", report["delay"]);
     let delay = number(&report, "/delay/median_ms");
     assert!(delay > 1.0 && delay < DELAY_MS, "{}", report["delay"]);
     wait_for_people(&server, 0);
@@ -75,7 +75,7 @@ fn bots_measure_a_call() {
 }
 
 #[test]
-fn bots_ask_again_for_what_is_lost() {
+fn bots_recover_lost_packets_by_nack() {
     let _turn = turn();
     let server = Server::start();
     let output = bots(&server, &["--participants", "2", "--viewers", "2", "--loss", "3", "--seconds", "5", "--json"]);
@@ -84,15 +84,15 @@ fn bots_ask_again_for_what_is_lost() {
     for bot in list(&report, "/bots") {
         let video = &bot["video"];
         println!("{}: {video}", bot["name"]);
-        assert!(number(video, "/repaired") > 5.0, "3 % were thrown away, and some of it came again: {bot}");
-        assert!(number(video, "/lost") < 0.1 * number(video, "/repaired"), "nearly all of it: {bot}");
-        assert!(number(bot, "/audio/lost") > 0.0, "nobody asks for sound again: {bot}");
+        assert!(number(video, "/repaired") > 5.0, "3 % were discarded, and some of it was retransmitted: {bot}");
+        assert!(number(video, "/lost") < 0.1 * number(video, "/repaired"), "nearly all of it was recovered: {bot}");
+        assert!(number(bot, "/audio/lost") > 0.0, "lost audio is not retransmitted: {bot}");
     }
     server.stop();
 }
 
 #[test]
-fn bots_come_by_tcp_as_well() {
+fn bots_connect_by_ice_over_tcp() {
     let _turn = turn();
     let server = Server::start();
     let output = bots(&server, &["--participants", "2", "--viewers", "3", "--tcp", "--seconds", "4", "--json"]);
@@ -109,7 +109,7 @@ fn bots_come_by_tcp_as_well() {
 }
 
 #[test]
-fn bots_that_cannot_join_say_why() {
+fn bots_that_cannot_join_report_the_reason() {
     let _turn = turn();
     let server = Server::start();
     let json = [("content-type", "application/json")];
@@ -124,7 +124,7 @@ fn bots_that_cannot_join_say_why() {
 }
 
 #[test]
-fn bots_that_are_dropped_do_not_wait_for_the_end() {
+fn bots_that_lose_their_session_end_early() {
     let _turn = turn();
     let server = Server::start();
     let bots = commingle()
@@ -141,7 +141,7 @@ fn bots_that_are_dropped_do_not_wait_for_the_end() {
 }
 
 #[test]
-fn bots_that_are_interrupted_end_their_sessions() {
+fn interrupted_bots_end_their_sessions() {
     let _turn = turn();
     let server = Server::start();
     let mut child = commingle()
@@ -151,20 +151,20 @@ fn bots_that_are_interrupted_end_their_sessions() {
         .expect("it starts");
     wait_for_people(&server, 3);
     kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
-    assert_eq!(child.wait().expect("it is ours").code(), Some(0), "all were there when it was interrupted");
-    assert_eq!(people(&server), 0, "the sessions are over before the program is");
+    assert_eq!(child.wait().expect("it is ours").code(), Some(0), "all bots had joined before the interrupt");
+    assert_eq!(people(&server), 0, "the sessions end before the program exits");
     server.stop();
 }
 
-/// Joins a second, and for how many seconds.
+/// Joins per second, and for how many seconds.
 const STORM: (usize, usize) = (50, 8);
-/// Keyframes of a stream come at most so often, in seconds, whoever asks: who joins begins with what was sent lately.
+/// Shortest interval of keyframes in seconds: new viewers start from packets that were sent before.
 const KEYFRAME_EVERY: f64 = 0.5;
-/// Longest time that one who talks may be without a new picture while the others come: two freezes' worth.
+/// Longest video gap of a participant while viewers join: two freezes' worth.
 const STORM_GAP_MS: f64 = 400.0;
 
 #[test]
-fn hundreds_who_come_to_watch_disturb_nobody_who_talks() {
+fn hundreds_of_joining_viewers_do_not_disturb_the_participants() {
     let _turn = turn();
     let settings = [
         "limits.joins_per_second=1000",
@@ -194,10 +194,10 @@ fn hundreds_who_come_to_watch_disturb_nobody_who_talks() {
     println!("{}", json!({ "crowd": crowd["groups"], "talked": talked["groups"], "delay": talked["delay"] }));
 
     let [watching] = list(&crowd, "/groups") else { panic!("one group: {crowd}") };
-    assert_eq!(watching["stayed"].to_string(), viewers, "everyone gets in, and stays: {watching}");
+    assert_eq!(watching["stayed"].to_string(), viewers, "all viewers join and stay: {watching}");
     assert!(number(watching, "/first_picture_ms/p95") < 3_000.0, "{watching}");
     let [talking] = list(&talked, "/groups") else { panic!("one group: {talked}") };
-    assert!(number(talking, "/video_gap_ms") < STORM_GAP_MS, "a talker's picture froze: {talking}");
+    assert!(number(talking, "/video_gap_ms") < STORM_GAP_MS, "the video of a participant froze: {talking}");
     assert!(number(talking, "/loss_percent") < 0.1, "{talking}");
     let one = &list(&talked, "/bots")[0];
     let most = number(one, "/seconds") / KEYFRAME_EVERY + 2.0;

@@ -1,5 +1,5 @@
-//! Broadcasts into what no one here wrote: nginx with its RTMP module, srt-tools, ffmpeg; and by WHIP into a second server
-//! of ours. All at once, from one call; each far end is killed once and comes back.
+//! Broadcasts to third-party servers: nginx with its RTMP module, srt-tools, ffmpeg; and by WHIP to a second commingle. All
+//! run at once from one call; each far end is killed once and restarted.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -16,15 +16,15 @@ use crate::scenario::{list, number};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// What must never be seen again.
+/// A secret that must never be shown.
 const KEY: &str = "s3cr3t-key";
 const PASSPHRASE: &str = "s3cr3t-passphrase";
-/// Longest time until something is as it should be: a far end that is gone is noticed, and tried again after a rest.
+/// Time limit of every wait: a lost far end is detected and retried after a delay.
 const SOON: Duration = Duration::from_secs(20);
-/// How often it is looked.
+/// Interval between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Lets time pass: nobody sends.
+/// Waits; nothing is ever sent on the channel.
 fn wait(time: Duration) {
     let (_open, never) = sync_channel::<()>(0);
     let _ = never.recv_timeout(time);
@@ -34,7 +34,7 @@ fn tcp_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
-/// An even port with three free ones behind it.
+/// An even port followed by three free ports.
 fn udp_ports() -> u16 {
     let free = |port: u16| UdpSocket::bind(("127.0.0.1", port)).is_ok();
     let first =
@@ -43,7 +43,7 @@ fn udp_ports() -> u16 {
     ports.into_iter().find(|port| *port < 65_000 && (*port..*port + 4).all(free)).expect("four free ports")
 }
 
-/// A process that is killed when nobody needs it any more.
+/// A process that is killed when dropped.
 struct Peer(Child);
 
 impl Peer {
@@ -61,7 +61,7 @@ impl Drop for Peer {
     }
 }
 
-/// nginx with two RTMP applications: one for everybody, one for nobody; by TLS as well.
+/// nginx with two RTMP applications, one open and one that refuses everything; also with TLS.
 fn nginx(folder: &Path, port: u16, tls_port: u16) -> Peer {
     let at = folder.display();
     let modules = "/usr/lib/nginx/modules";
@@ -80,7 +80,7 @@ fn nginx(folder: &Path, port: u16, tls_port: u16) -> Peer {
     Peer::start(Command::new("/usr/sbin/nginx").arg("-c").arg(file).arg("-e").arg(log).arg("-p").arg(folder))
 }
 
-/// A certificate for this machine that nobody but this test knows.
+/// A self-signed certificate for this machine.
 fn certificate(folder: &Path) -> String {
     let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     let [cert, key] = [&cert, &key].map(|path| path.to_str().expect("a plain name"));
@@ -98,7 +98,7 @@ fn certificate(folder: &Path) -> String {
     cert.to_owned()
 }
 
-/// Takes what comes by SRT, and writes it to a file.
+/// Receives SRT and writes it to a file.
 fn srt_receiver(port: u16, file: &Path) -> Peer {
     let from = format!("srt://127.0.0.1:{port}?mode=listener&passphrase={PASSPHRASE}");
     let out = fs::File::create(file).expect("writable");
@@ -117,8 +117,8 @@ fn post(server: &Server, body: &Value) -> Reply {
     request("POST", &url, &[("content-type", "application/json")], &body.to_string())
 }
 
-/// Begins a broadcast; gives its id.
-fn begin(server: &Server, url: &str) -> String {
+/// Starts a broadcast; returns its id.
+fn start(server: &Server, url: &str) -> String {
     let reply = post(server, &json!({ "url": url }));
     assert_eq!(reply.status, 201, "{url}: {reply:?}");
     reply.json()["id"].as_str().expect("an id").to_owned()
@@ -128,7 +128,7 @@ fn look(server: &Server, id: &str) -> Value {
     get(&format!("{}/{id}", broadcasts(server))).json()
 }
 
-/// Waits until a broadcast is as wanted.
+/// Waits until a broadcast has the wanted state.
 fn until(server: &Server, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     for _ in 0..SOON.as_millis() / LOOK_EVERY.as_millis() {
         let now = look(server, id);
@@ -149,7 +149,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
     output.unwrap_or_else(|error| panic!("{program} does not start ({error}): scripts/setup.sh test"))
 }
 
-/// Copies a few seconds of a stream to a file, and decodes them without an error; gives the streams that ffprobe finds.
+/// Copies a few seconds of a stream to a file and decodes them without errors; returns ffprobe's list of streams.
 fn take(from: &[&str], file: &Path) -> Value {
     let file = file.to_str().expect("a plain name");
     let copied = run("ffmpeg", &[&["-v", "error", "-y"], from, &["-t", "3", "-c", "copy", file]].concat());
@@ -159,7 +159,7 @@ fn take(from: &[&str], file: &Path) -> Value {
 
 fn decoded(file: &str) -> Value {
     let output = run("ffmpeg", &["-v", "error", "-i", file, "-f", "null", "-"]);
-    // A receiver of RTP moves its times when the first sender report tells it how streams belong together.
+    // An RTP receiver shifts its timestamps when the first sender report arrives.
     let complaints = String::from_utf8_lossy(&output.stderr);
     let moved = ["non monotonically increasing dts", "Last message repeated"];
     let broken = complaints.lines().any(|line| !moved.iter().any(|known| line.contains(known)));
@@ -168,7 +168,7 @@ fn decoded(file: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("ffprobe prints JSON")
 }
 
-/// Fails unless there are pictures and sound, with a beginning within a tenth of a second of each other.
+/// Asserts that there are video and audio which start within 100 ms of each other.
 fn assert_whole(what: &str, probed: &Value, sound: &str) {
     let stream = |codec: &str| {
         let found = list(probed, "/streams").iter().find(|stream| stream["codec_name"] == codec);
@@ -179,7 +179,7 @@ fn assert_whole(what: &str, probed: &Value, sound: &str) {
 }
 
 #[test]
-fn everywhere_at_once_and_back_after_a_kill() {
+fn all_broadcast_protocols_run_at_once_and_reconnect_after_a_kill() {
     let _turn = turn();
     let folder = tempfile::tempdir().expect("writable");
     let at = |name: &str| folder.path().join(name);
@@ -205,19 +205,19 @@ fn everywhere_at_once_and_back_after_a_kill() {
         wait(LOOK_EVERY);
     }
 
-    let rtmp = begin(&server, &format!("rtmp://127.0.0.1:{rtmp_port}/live/{KEY}"));
-    let rtmps = begin(&server, &format!("rtmps://127.0.0.1:{tls_port}/live/tls-{KEY}"));
-    let srt = begin(&server, &format!("srt://127.0.0.1:{srt_port}?passphrase={PASSPHRASE}&latency=200"));
-    let waits = begin(&server, &format!("srt://127.0.0.1:{pull_port}?mode=listener&passphrase={PASSPHRASE}"));
-    let whip = begin(&server, &format!("whip+http://{}/whip/far", far.http));
-    let rtp = begin(&server, &format!("rtp://127.0.0.1:{rtp_port}"));
-    let refused = begin(&server, &format!("rtmp://127.0.0.1:{rtmp_port}/closed/{KEY}"));
-    let lonely = begin(&server, &format!("rtmp://127.0.0.1:{nobody}/live/{KEY}"));
+    let rtmp = start(&server, &format!("rtmp://127.0.0.1:{rtmp_port}/live/{KEY}"));
+    let rtmps = start(&server, &format!("rtmps://127.0.0.1:{tls_port}/live/tls-{KEY}"));
+    let srt = start(&server, &format!("srt://127.0.0.1:{srt_port}?passphrase={PASSPHRASE}&latency=200"));
+    let waits = start(&server, &format!("srt://127.0.0.1:{pull_port}?mode=listener&passphrase={PASSPHRASE}"));
+    let whip = start(&server, &format!("whip+http://{}/whip/far", far.http));
+    let rtp = start(&server, &format!("rtp://127.0.0.1:{rtp_port}"));
+    let refused = start(&server, &format!("rtmp://127.0.0.1:{rtmp_port}/closed/{KEY}"));
+    let lonely = start(&server, &format!("rtmp://127.0.0.1:{nobody}/live/{KEY}"));
     for id in [&rtmp, &rtmps, &srt, &whip, &rtp] {
         until(&server, id, "live", is_live);
     }
 
-    // What arrives can be played.
+    // All far ends receive playable media.
     let url = format!("rtmp://127.0.0.1:{rtmp_port}/live/{KEY}");
     assert_whole("RTMP", &take(&["-i", &url], &at("taken.flv")), "aac");
     let url = format!("rtmp://127.0.0.1:{rtmp_port}/live/tls-{KEY}");
@@ -230,17 +230,17 @@ fn everywhere_at_once_and_back_after_a_kill() {
     let play = ["-protocol_whitelist", "file,udp,rtp", "-i", description.to_str().expect("plain")];
     assert_whole("RTP", &take(&play, &at("taken.mkv")), "opus");
     let there = get(&format!("{}/v1/rooms/far", far.url())).json();
-    assert_eq!(list(&there, "/participants").len(), 1, "we are a participant there: {there}");
-    assert_eq!(list(&there, "/views/0/tiles").len(), 1, "with a picture: {there}");
+    assert_eq!(list(&there, "/participants").len(), 1, "the broadcast is a participant there: {there}");
+    assert_eq!(list(&there, "/views/0/tiles").len(), 1, "it has a tile there: {there}");
 
-    // What is refused or missing says so.
+    // Refused and missing far ends have a reason.
     let refused = until(&server, &refused, "failed", |broadcast| broadcast["state"] == "failed");
     assert!(refused["reason"].as_str().is_some_and(|why| why.contains("stream key")), "{refused}");
     let lonely = look(&server, &lonely);
     let why = lonely["reason"].as_str().unwrap_or_default();
     assert!(lonely["state"] == "reconnecting" && why.contains("nothing listens there"), "{lonely}");
 
-    // All of them die, and come back.
+    // All far ends are killed and restarted.
     drop(web);
     drop(receiver);
     far.crash_and_restart();
@@ -267,7 +267,7 @@ fn everywhere_at_once_and_back_after_a_kill() {
     let received = at("second.ts");
     assert_whole("SRT", &take(&["-i", received.to_str().expect("plain")], &at("second.mkv")), "aac");
 
-    // Nothing of it hurt the call, and no secret was told.
+    // The call was not disturbed, and no secret was shown.
     kill_process(Pid::from_child(&talking), Signal::INT).expect("it runs");
     let talked = talking.wait_with_output().expect("it is ours");
     assert_eq!(talked.status.code(), Some(0), "{talked:?}");
@@ -283,7 +283,7 @@ fn everywhere_at_once_and_back_after_a_kill() {
 }
 
 #[test]
-fn destinations_that_are_not_allowed() {
+fn forbidden_broadcast_destinations_are_refused() {
     let _turn = turn();
     let server = Server::start();
     let made = request(
@@ -307,8 +307,8 @@ fn destinations_that_are_not_allowed() {
         reply.assert_problem(url, &[422]);
         assert!(!reply.body.contains("s3cr3t"), "{url}: {reply:?}");
     }
-    // A name is looked at by who connects.
-    let id = begin(&server, "rtmp://localhost/live/s3cr3t");
+    // A host name is resolved by the output process.
+    let id = start(&server, "rtmp://localhost/live/s3cr3t");
     let failed = until(&server, &id, "failed", |broadcast| broadcast["state"] == "failed");
     assert!(failed["reason"].as_str().is_some_and(|why| why.contains("allow_private")), "{failed}");
     server.stop();

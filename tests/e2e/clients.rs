@@ -1,4 +1,4 @@
-//! WHIP and WHEP clients of others, of npm and of GStreamer: they publish and watch with nothing changed for them.
+//! Third-party WHIP and WHEP clients, from npm and GStreamer, publish and watch.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,11 +12,11 @@ use crate::scenario::{converse, list, number, play, require};
 use crate::server::{Server, Settings};
 use crate::turn;
 
-/// Quietest that a tone of those who speak may be, in dB.
+/// Lowest level of an audible tone, in dB.
 const HEARD_DB: f64 = -45.0;
 
 #[test]
-fn clients_of_others_publish_and_watch() {
+fn third_party_clients_publish_and_watch() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "third_party", &[]);
@@ -28,25 +28,25 @@ fn clients_of_others_publish_and_watch() {
         for tile in list(watcher, "/tiles") {
             let expected = if tile["name"] == "eyevinn" { 0 } else { 1 };
             assert_eq!(tile["seen"], expected, "{name} sees {tile}");
-            assert!(number(tile, "/bars") >= 3.0, "{name} sees it standing still: {tile}");
+            assert!(number(tile, "/bars") >= 3.0, "the tile does not move at {name}: {tile}");
         }
         assert!(number(watcher, "/sound/weakest_db") > HEARD_DB, "{name} hears {}", watcher["sound"]);
     }
     let took = |line: &str| answered.contains(&line);
     assert!(took("PATCH /v1/sessions/SECRET 204"), "whip-whep trickles with the entity tag: {answered:?}");
-    assert!(took("POST /v1/sessions/SECRET/events 201"), "whip-whep asks for events: {answered:?}");
-    assert_eq!(measured["events"], 1, "and listens to them");
+    assert!(took("POST /v1/sessions/SECRET/events 201"), "whip-whep subscribes to events: {answered:?}");
+    assert_eq!(measured["events"], 1, "whip-whep reads the events");
     assert_eq!(measured["restarted"], true, "whip-whep restarts ICE: {answered:?}");
     assert!(took("PATCH /v1/sessions/SECRET 200"), "by a fragment: {answered:?}");
-    assert_eq!(measured["goes_on"], true, "the picture goes on after that");
-    assert_eq!(measured["empty"], true, "all are gone: {answered:?}");
-    // Some hang up first, by which the session is over already.
+    assert_eq!(measured["goes_on"], true, "the video continues after the ICE restart");
+    assert_eq!(measured["empty"], true, "all clients have left: {answered:?}");
+    // Some clients close the connection first, which already ends the session.
     let gone = ["DELETE /v1/sessions/SECRET 200", "DELETE /v1/sessions/SECRET 404"];
     assert_eq!(answered.iter().filter(|line| gone.contains(line)).count(), 4, "{answered:?}");
     server.stop();
 }
 
-/// The room as it is when it is so, within ten seconds.
+/// The document of the room once it satisfies `so`, within ten seconds.
 fn room_when(server: &Server, room: &str, so: impl Fn(&Value) -> bool) -> Value {
     let mut seen = Value::Null;
     for _ in 0..100 {
@@ -60,13 +60,13 @@ fn room_when(server: &Server, room: &str, so: impl Fn(&Value) -> bool) -> Value 
     seen
 }
 
-/// By libnice and webrtcbin: H.264 with port 0 in the bundle to us, whatever whepsrc offers back.
+/// GStreamer uses libnice and webrtcbin: whipsink sends H.264 in a section with port 0 in the bundle.
 #[test]
 fn gstreamers_whipsink_publishes_and_whepsrc_watches() {
     let _turn = turn();
     let program = Path::new(env!("CARGO_BIN_EXE_commingle")).with_file_name("webrtchttp");
     require(&program);
-    // With the TURN servers of our links: both read them.
+    // Both clients read the TURN servers from `Link`.
     let server = Server::start_with(&Settings { turn: true, ..Settings::default() });
     let url = |door: &str, name: &str| format!("{}/{door}/gstreamer?name={name}", server.url());
     let (colour, tone) = ([30, 160, 50], "591");
@@ -90,18 +90,18 @@ fn gstreamers_whipsink_publishes_and_whepsrc_watches() {
     for second in list(&seconds, "") {
         assert!(
             number(second, "/frames") >= 10.0 && number(second, "/places") >= 4.0,
-            "whepsrc sees it stand still: {second}"
+            "the video does not move at whepsrc: {second}"
         );
         assert_eq!((&second["width"], &second["height"]), (&json!(1280), &json!(720)), "{second}");
         for (channel, expected) in colour.iter().enumerate() {
             let away = number(second, &format!("/colour/{channel}")) - f64::from(*expected);
-            assert!(away.abs() < 14.0, "whepsrc sees another colour than whipsink's {colour:?}: {second}");
+            assert!(away.abs() < 14.0, "whepsrc receives another colour than whipsink's {colour:?}: {second}");
         }
-        assert!(number(second, "/tone_db") > HEARD_DB, "whepsrc does not hear whipsink: {second}");
+        assert!(number(second, "/tone_db") > HEARD_DB, "whepsrc does not receive the tone of whipsink: {second}");
         let beside = number(second, "/tone_db") - number(second, "/beside_db");
-        assert!(beside > 30.0, "whepsrc hears noise: {second}");
+        assert!(beside > 30.0, "whepsrc receives noise: {second}");
     }
     let left = room_when(&server, "gstreamer", |room| room["participants"].as_array().is_none_or(Vec::is_empty));
-    assert!(left["participants"].as_array().is_none_or(Vec::is_empty), "both said goodbye: {left}");
+    assert!(left["participants"].as_array().is_none_or(Vec::is_empty), "both have left: {left}");
     server.stop();
 }

@@ -1,4 +1,4 @@
-//! The HTTP contract: what is refused, and how; WHIP (RFC 9725) and WHEP; tokens and roles.
+//! The HTTP contract: errors, WHIP (RFC 9725) and WHEP, tokens and roles.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::http::{FRAGMENT, Offer, Reply, SDP, get, post_offer, request};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// Offers nobody can answer, each with its name and the statuses that say so.
+/// Invalid offers, each with its name and the accepted error statuses.
 fn bad_offers() -> Vec<(&'static str, String, &'static [u16])> {
     let sdp = |offer: Offer| offer.sdp();
     vec![
@@ -23,7 +23,7 @@ fn bad_offers() -> Vec<(&'static str, String, &'static [u16])> {
     ]
 }
 
-/// Sends everything that must be refused to one room; returns what was sent.
+/// Sends all invalid requests to one room; returns their names.
 pub(crate) fn refuse_bad_offers(server: &Server, room: &str) -> Vec<&'static str> {
     let url = format!("{}/v1/rooms/{room}/participants", server.url());
     let mut sent = Vec::new();
@@ -49,12 +49,12 @@ fn bad_offers_are_refused_with_advice() {
         post_offer(&url, &Offer::default().sdp()).assert_problem(name, &[400, 404]);
     }
     let rooms = get(&format!("{}/v1/rooms", server.url())).json();
-    assert!(!rooms.to_string().contains("\"contract\""), "a refused join made the room: {rooms}");
+    assert!(!rooms.to_string().contains("\"contract\""), "a refused join created the room: {rooms}");
     assert_eq!(server.mixers(), [], "a refused join started a mixer");
     server.stop();
 }
 
-/// Joins, and returns the answer with the absolute URL of the session.
+/// Joins; returns the response and the absolute URL of the session.
 fn join(server: &Server, room: &str) -> (Reply, String) {
     let reply = post_offer(&format!("{}/v1/rooms/{room}/participants?name=Ann", server.url()), &Offer::default().sdp());
     assert_eq!(reply.status, 201, "{reply:?}");
@@ -95,7 +95,7 @@ fn joining_is_one_post() {
 }
 
 #[test]
-fn an_offer_that_waits_for_dtls_gets_an_active_answer() {
+fn the_dtls_setup_of_the_offer_decides_the_answer() {
     let _turn = turn();
     let server = Server::start();
     let url = format!("{}/v1/rooms/contract/participants", server.url());
@@ -128,7 +128,7 @@ fn trickled_candidates_and_restarts() {
     }
     patch(&[("if-match", &tag)], &"a=x\r\n".repeat(20_000)).assert_problem("a huge fragment", &[413]);
     let unknown = patch(&[("if-match", &tag)], &candidate.replace("127.0.0.1", "somebody.local"));
-    assert_eq!(unknown.status, 204, "a candidate that cannot be resolved is dropped: {unknown:?}");
+    assert_eq!(unknown.status, 204, "a candidate that cannot be resolved is ignored: {unknown:?}");
     request("PATCH", &session, &[("content-type", "text/plain"), ("if-match", &tag)], candidate)
         .assert_problem("a wrong content type", &[415]);
 
@@ -153,7 +153,7 @@ fn trickled_candidates_and_restarts() {
 }
 
 #[test]
-fn whip_and_whep_are_the_same_under_their_usual_names() {
+fn whip_and_whep_endpoints_join_a_room() {
     let _turn = turn();
     let server = Server::start();
     let (whip, whep) = (format!("{}/whip/contract", server.url()), format!("{}/whep/contract", server.url()));
@@ -186,19 +186,19 @@ fn whip_and_whep_are_the_same_under_their_usual_names() {
     let reply = request("POST", &whep, &[("content-type", SDP), ("origin", "https://example.org")], &offer("recvonly"));
     let exposed = reply.header("access-control-expose-headers").to_ascii_lowercase();
     for header in ["location", "etag", "link"] {
-        assert!(exposed.contains(header), "a page elsewhere cannot read `{header}`: {reply:?}");
+        assert!(exposed.contains(header), "pages of other origins cannot read `{header}`: {reply:?}");
     }
     server.stop();
 }
 
 #[test]
-fn rooms_and_people_are_documents() {
+fn rooms_and_participants_have_json_documents() {
     let _turn = turn();
     let server = Server::start();
     let url = |path: &str| format!("{}{path}", server.url());
-    get(&url("/v1/rooms/nowhere")).assert_problem("a room that is not there", &[404]);
-    get(&url("/v1/no/such/path")).assert_problem("a path that is not there", &[404]);
-    request("DELETE", &url("/v1/rooms"), &[], "").assert_problem("a method that is not there", &[405]);
+    get(&url("/v1/rooms/nowhere")).assert_problem("an unknown room", &[404]);
+    get(&url("/v1/no/such/path")).assert_problem("an unknown path", &[404]);
+    request("DELETE", &url("/v1/rooms"), &[], "").assert_problem("an unsupported method", &[405]);
 
     let made = request("POST", &url("/v1/rooms"), &[("content-type", "application/json")], "{\"name\":\"contract\"}");
     assert_eq!(made.status, 201, "{made:?}");
@@ -215,7 +215,7 @@ fn rooms_and_people_are_documents() {
         .assert_problem("a locked room", &[403, 423]);
     patch("{\"lokced\":true}").assert_problem("an unknown field", &[400, 422]);
     patch("{").assert_problem("not JSON", &[400]);
-    get(&url("/v1/rooms/contract/participants/p99")).assert_problem("somebody who is not there", &[404]);
+    get(&url("/v1/rooms/contract/participants/p99")).assert_problem("an unknown participant", &[404]);
     assert!(matches!(request("DELETE", &url("/v1/rooms/contract"), &[], "").status, 200 | 204));
     get(&url("/v1/rooms/contract")).assert_problem("a room that was deleted", &[404]);
 
@@ -229,7 +229,7 @@ fn rooms_and_people_are_documents() {
 
 const KEY: &str = "an end-to-end test's key of 32 bytes or more";
 
-/// A token for one room, or, for operators, for all.
+/// A token for one room, or for all rooms for operators.
 fn token(room: Option<&str>, role: &str) -> String {
     let output = commingle()
         .args(["token", "--role", role, "--name", "Ann", "--ttl", "5m"])
@@ -242,7 +242,7 @@ fn token(room: Option<&str>, role: &str) -> String {
 }
 
 #[test]
-fn with_a_key_every_route_wants_a_token() {
+fn with_a_key_every_route_requires_a_token() {
     let _turn = turn();
     let server = Server::start_with(&Settings { environment: &[("COMMINGLE_AUTH_KEY", KEY)], ..Settings::default() });
     let url = |path: &str| format!("{}{path}", server.url());
@@ -279,7 +279,7 @@ fn with_a_key_every_route_wants_a_token() {
         send(method, path, &forged, body).assert_problem(&format!("{method} {path} with a forged token"), &[401]);
     }
     for path in ["/healthz", "/readyz", "/", "/openapi.json"] {
-        assert_eq!(send("GET", path, "", "").status, 200, "{path} is for everybody");
+        assert_eq!(send("GET", path, "", "").status, 200, "{path} is public");
     }
 
     let (viewer, participant) = (token(Some("locked"), "viewer"), token(Some("locked"), "participant"));
@@ -288,8 +288,8 @@ fn with_a_key_every_route_wants_a_token() {
     send("POST", people, &viewer, &offer).assert_problem("a viewer who sends", &[403]);
     send("POST", "/v1/rooms/other/participants", &participant, &offer).assert_problem("another room", &[403]);
     send("PATCH", "/v1/rooms/locked", &participant, "{\"locked\":true}").assert_problem("not a moderator", &[403]);
-    send("GET", "/v1/rooms", &moderator, "").assert_problem("all rooms are the operator's", &[403]);
-    send("GET", "/metrics", &moderator, "").assert_problem("metrics are the operator's", &[403]);
+    send("GET", "/v1/rooms", &moderator, "").assert_problem("all rooms require an operator", &[403]);
+    send("GET", "/metrics", &moderator, "").assert_problem("metrics require an operator", &[403]);
     assert_eq!(send("POST", people, &viewer, &watching).status, 201);
     let joined = send("POST", people, &participant, &offer);
     assert_eq!(joined.status, 201, "{joined:?}");

@@ -1,4 +1,4 @@
-//! TURN servers of elsewhere: coturn, with which we share a secret.
+//! External TURN servers: coturn with a shared secret.
 
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::turn;
 
 const SECRET: &str = "0123456789abcdef";
 
-/// A TURN server that runs on loopback.
+/// A coturn server on loopback.
 struct Coturn {
     child: Child,
     port: u16,
@@ -60,7 +60,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// A server without TURN of its own, whose joiners are told of these.
+/// A server without TURN that announces external TURN servers.
 fn serve(external: &str, secret: &str) -> Server {
     let (external, secret) = (format!("turn.external={external}"), format!("turn.secret={secret}"));
     let arguments = ["--media-bind", "127.0.0.1", "--set", &secret, "--set", &external];
@@ -73,7 +73,7 @@ fn doctor(server: &Server) -> String {
 }
 
 #[test]
-fn a_call_goes_through_a_turn_server_of_elsewhere() {
+fn a_call_runs_over_an_external_turn_server() {
     let _turn = turn();
     let coturn = Coturn::start();
     let server = serve(&coturn.uris(), SECRET);
@@ -90,7 +90,7 @@ fn a_call_goes_through_a_turn_server_of_elsewhere() {
 }
 
 #[test]
-fn the_doctor_says_what_is_wrong_with_a_turn_server_of_elsewhere() {
+fn the_doctor_diagnoses_external_turn_servers() {
     let _turn = turn();
     let coturn = Coturn::start();
     let server = serve(&coturn.uris(), SECRET);

@@ -1,4 +1,4 @@
-//! Calls during which something is done to the server: nobody in the call may be hurt by it.
+//! Faults and attacks during a call, which must not disturb the participants.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -10,13 +10,13 @@ use crate::scenario::{list, number, play_with};
 use crate::server::Server;
 use crate::{contract, turn};
 
-/// Junk sent to the media port.
+/// Junk datagrams sent to the media port.
 const DATAGRAMS: usize = 10_000;
-/// Joins of which nothing follows the POST.
+/// Joins that never connect.
 const HALF_OPEN: usize = 200;
-/// Longest freeze that attacks and strangers may cause, in ms.
+/// Longest freeze during attacks, in ms.
 const UNHARMED_MS: f64 = 500.0;
-/// How long a mixer may be silent before it counts as hung, and how long until people see and hear again, in ms.
+/// Limits for a mixer that hangs: time until detection, and time until video and audio return, in ms.
 const HUNG_AFTER_MS: f64 = 3_000.0;
 const BACK_WITHIN_MS: f64 = 2_000.0;
 
@@ -26,7 +26,7 @@ fn a_killed_mixer_is_replaced() {
 }
 
 #[test]
-fn a_hanging_mixer_is_replaced() {
+fn a_hung_mixer_is_replaced() {
     mixer_fault("mixer_stopped", "stop-mixer", Signal::STOP, HUNG_AFTER_MS + BACK_WITHIN_MS);
 }
 
@@ -48,13 +48,13 @@ fn mixer_fault(scenario: &str, request: &str, signal: Signal, within_ms: f64) {
         assert!(number(person, "/silence_ms") < within_ms, "person {k} heard nothing for {} ms", person["silence_ms"]);
     }
     let told = list(&measured, "/events").iter().any(|event| event["type"] == "mixer" && event["state"] == "restarted");
-    assert!(told, "no event tells that the mixer was restarted: {}", measured["events"]);
+    assert!(told, "no `mixer` event reports the restart: {}", measured["events"]);
     let left_over: Vec<_> = server.mixers().into_iter().filter(|pid| before.borrow().contains(pid)).collect();
-    assert!(left_over.is_empty(), "the old mixer is still there: {left_over:?}");
+    assert!(left_over.is_empty(), "the old mixer process still exists: {left_over:?}");
     server.stop();
 }
 
-/// The same peer connections all along, and now everything is as it should be.
+/// Asserts that the peer connection never changed and that video and audio are correct.
 fn assert_unhurt(person: &Value, people: usize) {
     let k = &person["k"];
     assert_eq!(person["states"], json!(["connecting", "connected"]), "person {k} lost its peer connection");
@@ -67,7 +67,7 @@ fn assert_unhurt(person: &Value, people: usize) {
 }
 
 #[test]
-fn junk_and_half_open_joins_hurt_nobody() {
+fn junk_and_pending_joins_do_not_disturb_a_call() {
     let _turn = turn();
     let server = Server::start();
     let measured = play_with(&server.url(), "flood", &[], |what| {
@@ -96,7 +96,7 @@ fn junk_and_half_open_joins_hurt_nobody() {
     server.stop();
 }
 
-/// Sends datagrams that look like nothing, STUN, DTLS and RTP; returns how many.
+/// Sends random, STUN-like, DTLS-like and RTP-like datagrams; returns their number.
 fn send_junk(media: SocketAddr) -> usize {
     let target: SocketAddr =
         if media.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, media.port()).into() } else { media };
@@ -129,7 +129,7 @@ fn send_junk(media: SocketAddr) -> usize {
 }
 
 #[test]
-fn bad_requests_hurt_nobody_in_the_room() {
+fn bad_requests_do_not_disturb_a_call() {
     let _turn = turn();
     let server = Server::start();
     let measured = play_with(&server.url(), "bad_requests", &[], |what| {

@@ -1,4 +1,4 @@
-//! Plain HTTP requests, and offers to send with them.
+//! HTTP requests, and offers to send in them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ureq::http::{HeaderMap, Request};
 pub(crate) const SDP: &str = "application/sdp";
 pub(crate) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
-/// What a request was answered with.
+/// The response to a request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -17,7 +17,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// A header's text; empty when it is not there.
+    /// The value of a header; empty if it is absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -26,7 +26,7 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
     }
 
-    /// Fails unless this is a problem (RFC 9457) with one of the statuses, which says what to do.
+    /// Asserts a problem document (RFC 9457) with one of the statuses and a detail.
     pub(crate) fn assert_problem(&self, what: &str, statuses: &[u16]) {
         assert!(statuses.contains(&self.status), "{what}: expected one of {statuses:?}, got {self:?}");
         let kind = self.header("content-type");
@@ -40,7 +40,7 @@ impl Reply {
     }
 }
 
-/// Sends a request; refusals are replies too.
+/// Sends a request; error statuses are replies too.
 pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -66,7 +66,7 @@ pub(crate) fn get(url: &str) -> Reply {
     request("GET", url, &[], "")
 }
 
-/// A count of a server's metrics, by the name without `commingle_`.
+/// A counter of a server's metrics, by its name without `commingle_`.
 pub(crate) fn counted(url: &str, name: &str) -> u64 {
     let text = get(&format!("{url}/metrics")).body;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("commingle_{name} ")));
@@ -77,7 +77,7 @@ pub(crate) fn post_offer(url: &str, offer: &str) -> Reply {
     request("POST", url, &[("content-type", SDP)], offer)
 }
 
-/// An offer as a browser makes it, from which each test takes or changes what it is about.
+/// An offer like a browser's, which tests change.
 #[derive(Clone)]
 pub(crate) struct Offer {
     pub(crate) direction: &'static str,

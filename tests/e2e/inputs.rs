@@ -1,4 +1,4 @@
-//! Sources from elsewhere in a call: everyone sees and hears them like people, and what kills one leaves the others be.
+//! Inputs in a call: they are visible and audible like participants, and a crash of one does not affect the others.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -16,12 +16,12 @@ use crate::scenario::{list, play_with};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// Colours and tones of `people.js`.
+/// The colours and tones of `people.js`.
 const COLOURS: [&str; 5] = ["", "0x1EA032", "0x283CD2", "0xDCC828", "0xBE28BE"];
 const TONES: [u32; 5] = [363, 451, 591, 788, 1067];
 const ENCODED: &str = "-c:v libx264 -preset ultrafast -tune zerolatency -g 25 -pix_fmt yuv420p -c:a aac";
 
-/// ffmpeg as person `k` of the browser tests: a colour, a bar that moves, a tone.
+/// ffmpeg as participant `k` of the browser tests: a colour, a moving bar, a tone.
 fn person(k: usize, live: bool, seconds: &str) -> Command {
     let bar = if k == 3 { "black" } else { "white" };
     let picture = format!(
@@ -38,7 +38,7 @@ fn person(k: usize, live: bool, seconds: &str) -> Command {
     command
 }
 
-/// A child that is killed with the test.
+/// A child process that is killed when dropped.
 struct Running(Child);
 
 impl Running {
@@ -58,7 +58,7 @@ fn make(command: &mut Command, name: &str, folder: &Path) {
     assert!(command.arg(name).current_dir(folder).status().is_ok_and(|status| status.success()), "no {name}");
 }
 
-/// Serves the files of a folder by HTTP until the test ends; gives the port.
+/// Serves the files of a folder by HTTP until the test ends; returns the port.
 fn serve(folder: &Path) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
@@ -75,7 +75,7 @@ fn serve(folder: &Path) -> u16 {
                 Err(_) => ("404 Not Found", Vec::new()),
             };
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            // A client that has gone away is no fault.
+            // An error means that the client has closed the connection.
             let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(&body));
         }
     });
@@ -94,7 +94,7 @@ fn add(server: &Server, room: &str, body: &Value) -> Value {
 }
 
 #[test]
-fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
+fn file_hls_srt_and_rtmp_inputs_are_visible_and_audible_in_a_call() {
     let _turn = turn();
     let (rtmp, srt) = (tcp_port(), UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port").port());
     let port = rtmp.to_string();
@@ -105,7 +105,7 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
     let media = server.data().join("media");
     fs::create_dir_all(&media).expect("room for it");
     make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
-    // Everything is encoded before the call: the machine has enough to do during it.
+    // The files are encoded before the call to save CPU during it.
     let folder = tempfile::tempdir().expect("a folder");
     let hls = ["-f", "hls", "-hls_time", "2", "-hls_list_size", "0"];
     make(person(2, false, "-t 90").args(hls), "list.m3u8", folder.path());
@@ -131,8 +131,8 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
         }
         ("kill", _) => {
             let inputs = server.processes("input");
-            assert_eq!(inputs.len(), 4, "a process for each");
-            // The first that was started plays the film; the one of an encoder would take its participant with it.
+            assert_eq!(inputs.len(), 4, "one process per input");
+            // The first process plays the file; killing an encoder's process would remove its participant.
             let first = inputs.into_iter().min_by_key(|pid| pid.as_raw_nonzero()).expect("there are four");
             kill_process(first, Signal::KILL).expect("it is ours and runs");
             "killed".to_owned()
@@ -146,14 +146,17 @@ fn a_film_hls_srt_and_an_encoder_are_seen_and_heard_in_a_call() {
         assert_eq!(seen["still_tiles"], json!([]), "{when}: pictures that do not move");
         assert_hears(&seen["sound"], when, 40.0);
     }
-    assert_eq!(measured["before"]["participants"], measured["after"]["participants"], "the same people all along");
+    assert_eq!(
+        measured["before"]["participants"], measured["after"]["participants"],
+        "the participants did not change"
+    );
     let restarted = list(&measured, "/inputs").iter().filter(|input| input["reconnects"] == 1).count();
     assert_eq!(restarted, 1, "{}", measured["inputs"]);
     drop(encoder);
     server.stop();
 }
 
-/// Waits until something is so, or shows what there is instead.
+/// Waits until `look` succeeds; panics with its latest error.
 fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
     let mut seen = String::new();
     for _ in 0..200 {
@@ -167,7 +170,7 @@ fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
 }
 
 #[test]
-fn what_another_server_shows_is_watched_by_whep() {
+fn a_whep_input_shows_the_stream_of_another_server() {
     let _turn = turn();
     let allowed = ["--set", "inputs.allow_private=true"];
     let there = Server::start();
@@ -212,13 +215,13 @@ fn what_another_server_shows_is_watched_by_whep() {
     let (_, loudness) = read(&["-af", "bandpass=f=451:width_type=h:w=40,volumedetect", "-f", "null", "-"]);
     let mean = loudness.split("mean_volume: ").nth(1).and_then(|rest| rest.split(' ').next());
     let mean: f64 = mean.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no sound: {loudness}"));
-    assert!(mean > -40.0, "its tone is at {mean} dB only");
+    assert!(mean > -40.0, "the tone has only {mean} dB");
     here.stop();
     there.stop();
 }
 
 #[test]
-fn an_encoder_needs_a_token_where_there_is_a_key() {
+fn with_a_key_an_rtmp_encoder_needs_a_token() {
     let key = "0123456789abcdef0123456789abcdef";
     let port = tcp_port();
     let rtmp = port.to_string();
@@ -246,10 +249,10 @@ fn an_encoder_needs_a_token_where_there_is_a_key() {
     for refused in
         ["live/r", "live/r?token=nonsense", &format!("live/r?token={viewer}"), &format!("film/r?token={good}")]
     {
-        assert!(!push(refused, "-t 3"), "{refused} was let in");
-        assert!(inputs().is_empty(), "{refused} was let in");
+        assert!(!push(refused, "-t 3"), "{refused} was accepted");
+        assert!(inputs().is_empty(), "{refused} was accepted");
     }
-    assert!(push(&format!("live/r?token={good}&name=Stage"), "-t 3"), "with a token it is let in");
+    assert!(push(&format!("live/r?token={good}&name=Stage"), "-t 3"), "an encoder with a token is accepted");
     let mut last = inputs();
     for _ in 0..40 {
         if last.first().is_some_and(|input| input["state"] == "finished") {

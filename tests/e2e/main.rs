@@ -1,7 +1,7 @@
-//! The whole server against real peers: Chromium, Firefox, aiortc and ffmpeg, on loopback.
+//! The whole server with real peers on loopback: Chromium, Firefox, aiortc and ffmpeg.
 //!
-//! Each test starts a server of its own and prints what it measured. Two cores carry one call at a time, so the tests
-//! take turns by [`turn`]. Browser tests are scenarios of `scenario.mjs`: it measures, the tests here judge.
+//! Each test starts its own server and prints its measurements. Two cores carry one call at a time, so [`turn`] runs the
+//! tests one by one. Browser tests are scenarios of `scenario.mjs`, which measures; the tests here check the results.
 
 #![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
 
@@ -34,13 +34,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use commingle::time::{self, Timestamp};
 
-/// No other test of this binary runs as long as this is held; says how long that was.
+/// While this is held, no other test of this binary runs. Prints the duration when dropped.
 struct Turn {
     began: Timestamp,
     _held: MutexGuard<'static, ()>,
 }
 
-/// Waits until no other test of this binary runs.
+/// Waits until no other test of this binary is running.
 fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
     let held = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +54,7 @@ impl Drop for Turn {
     }
 }
 
-/// Plays a call up to three times and takes the first in which all is well: see `rooms::grid`.
+/// Runs a call up to three times until one passes: see `rooms::grid`.
 fn patiently(call: impl Fn() + std::panic::RefUnwindSafe) {
     let _turn = turn();
     for _ in 0..2 {

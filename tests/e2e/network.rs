@@ -1,4 +1,4 @@
-//! Calls over bad networks: somebody in real Chromium reaches a room only by the tests' own relay.
+//! Calls over bad networks: real Chromium reaches a room only through an emulated network.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -11,23 +11,23 @@ use crate::scenario::{list, number, play, play_with};
 use crate::server::{Server, commingle};
 use crate::{patiently, turn};
 
-/// Participants beside the one on the thin link.
+/// Participants besides the one behind the emulated network.
 const BOTS: usize = 8;
-/// Longest time from a change of the link to the tier that fits: down, and up.
+/// Time limit from a drop of the bandwidth to the matching tier.
 const DOWN_MS: f64 = 5_000.0;
-/// See [`DOWN_MS`].
+/// The same for a rise of the bandwidth.
 const UP_MS: f64 = 15_000.0;
-/// Longest time in which nothing is heard.
+/// Longest audio gap.
 const GAP_MS: f64 = 100.0;
-/// Sound made up by the receiver when the link becomes thinner than what flows: its queue fills before anybody can know,
-/// and what arrives late is stretched.
+/// Limit of concealed audio after a drop of the bandwidth: the network's queue fills before feedback can report it, and the
+/// receiver stretches late audio.
 const CONCEALED_MS: f64 = 1_000.0;
-/// Part of the sound that may be made up on a link to which the tier fits.
+/// Limit of concealed audio as a share, once the tier matches the bandwidth.
 const CONCEALED: f64 = 0.03;
 /// Longest freeze at 5 % loss.
 const FREEZE_MS: f64 = 300.0;
 
-/// Bots in a room; they leave when this is dropped.
+/// Bots in a room, which leave when this is dropped.
 struct Crowd(Child);
 
 impl Crowd {
@@ -49,12 +49,12 @@ impl Drop for Crowd {
     }
 }
 
-/// A relay to the server without any fault.
+/// A relay to the server without loss and delay.
 fn relay(server: &Server) -> Relay {
     Relay::start(server.media, Conditions::default(), Conditions::default(), 7)
 }
 
-/// What a relay did between two looks at it.
+/// The difference of a relay's counters.
 fn told(before: Counts, now: Counts) -> Value {
     json!({
         "passed": now.passed - before.passed,
@@ -65,7 +65,7 @@ fn told(before: Counts, now: Counts) -> Value {
 }
 
 #[test]
-fn the_tier_follows_a_thin_link() {
+fn the_tier_follows_the_bandwidth() {
     patiently(thin_link);
 }
 
@@ -113,7 +113,7 @@ fn thin_link() {
 }
 
 #[test]
-fn the_page_says_which_quality_one_gets_and_why() {
+fn the_page_shows_the_tier_and_its_limit() {
     let _turn = turn();
     let server = Server::start();
     let crowd = Crowd::send(&server, "quality", 2);
@@ -131,9 +131,9 @@ fn the_page_says_which_quality_one_gets_and_why() {
     server.stop();
 }
 
-/// A client may not have noticed yet that it is not heard: the server asks it to look for another way.
+/// A client may not notice that its path is broken: the server asks it to restart ICE.
 #[test]
-fn who_falls_silent_is_asked_to_restart_ice_and_does() {
+fn a_disconnected_client_restarts_ice_on_request() {
     let _turn = turn();
     let server = Server::start();
     let relay = relay(&server);
@@ -147,13 +147,13 @@ fn who_falls_silent_is_asked_to_restart_ice_and_does() {
     let (asked, restarted) = (number(&measured, "/asked_ms"), number(&measured, "/restarted_ms"));
     assert!((5_000.0..8_000.0).contains(&asked) && restarted < asked + 1_000.0, "{measured}");
     assert!(measured["again"] == true && number(&measured, "/back_ms") < 3_000.0, "{measured}");
-    assert_eq!(measured["stays"], true, "nobody had to join anew");
+    assert_eq!(measured["stays"], true, "the session stays");
     server.stop();
 }
 
-/// Asking again takes too long there: repair packets come without asking.
+/// With a long round-trip time NACK takes too long, so FlexFEC is used.
 #[test]
-fn a_viewer_far_away_is_protected() {
+fn a_distant_viewer_with_loss_gets_flexfec() {
     let _turn = turn();
     let server = Server::start();
     let crowd = Crowd::send(&server, "far", 2);
@@ -164,17 +164,17 @@ fn a_viewer_far_away_is_protected() {
     drop(crowd);
     assert_eq!((&measured["ready"], &measured["protected"]), (&json!(true), &json!(true)), "{measured}");
     let share = number(&measured, "/repairs_unasked") / number(&measured, "/packets");
-    assert!((0.05..0.5).contains(&share), "{share} repair packets for each other: {measured}");
+    assert!((0.05..0.5).contains(&share), "{share} repair packets per media packet: {measured}");
     assert!(number(&measured, "/decoded") > 8.0 * 10.0, "{measured}");
     server.stop();
 }
 
 #[test]
-fn lost_packets_freeze_nothing_and_speech_stays_clear() {
+fn packet_loss_causes_no_freeze_and_speech_stays_intelligible() {
     patiently(lossy);
 }
 
-/// Each loss lasts for more than twice what is spoken: then all of that is in what is heard, wherever that begins.
+/// Each loss rate lasts more than twice as long as the speech sample, so that the recording contains it completely.
 fn lossy() {
     let server = Server::start();
     let relay = relay(&server);
@@ -190,7 +190,7 @@ fn lossy() {
     assert_eq!(measured["ready"], true, "not everyone was there within 20 s");
     let rounds = list(&measured, "/rounds");
     rounds.iter().for_each(|round| println!("{round}"));
-    // At 10 % only bounds that tell a call from none: what two losses in a row do is chance.
+    // At 10 % the limits only exclude a broken call, because consecutive losses are random.
     for (round, freeze_ms, pesq, stoi) in [(&rounds[1], FREEZE_MS, 2.5, 0.9), (&rounds[2], 1_000.0, 1.8, 0.85)] {
         assert!(number(round, "/relay/down/lost") > 70.0 && number(round, "/relay/up/lost") > 70.0, "{round}");
         for freeze in ["/lossy/max_gap_ms", "/clean/tile_still_ms"] {
@@ -201,7 +201,7 @@ fn lossy() {
             assert!(score("pesq") > pesq && score("stoi") > stoi, "{round}");
         }
     }
-    // Where every fifth packet is lost, of the feedback too, there are pictures all the same.
+    // At 20 % loss, also of feedback, there is still video.
     let seen = &rounds[3]["lossy"];
     assert!(number(seen, "/frames") > 70.0 && number(seen, "/max_gap_ms") < 2_000.0, "{}", rounds[3]);
     server.stop();

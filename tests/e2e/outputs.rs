@@ -1,4 +1,4 @@
-//! What is recorded and broadcast of a call, read by programs that nobody here wrote.
+//! Recordings and broadcasts of a call, read by third-party programs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,14 +11,14 @@ use crate::patiently;
 use crate::scenario::{list, number, pictures, play_with};
 use crate::server::{Server, Settings};
 
-/// How far apart flash and beep of one clap may be, in seconds (ITU-R BT.1359: not noticed).
+/// Largest offset of flash and beep, in seconds (below the detectability of ITU-R BT.1359).
 const APART: f64 = 0.045;
-/// Where the clapper's tile lies in the middle of its picture: x, y, width, height.
+/// The middle of the flashing tile, as an ffmpeg crop filter.
 const TILE: &str = "crop=200:100:220:130";
-/// Frames a second of the canvas.
+/// Frames per second of the canvas.
 const FPS: f64 = 30.0;
 
-/// A program that takes a broadcast into a file.
+/// ffmpeg, which writes a broadcast to a file.
 struct Taker {
     child: Child,
     file: PathBuf,
@@ -39,7 +39,7 @@ impl Taker {
         Self { child, file }
     }
 
-    /// Waits until it has seen the end of what it takes.
+    /// Waits until ffmpeg has reached the end of the broadcast.
     fn finish(mut self) -> PathBuf {
         for _ in 0..100 {
             if self.child.try_wait().expect("it is ours").is_some() {
@@ -47,7 +47,7 @@ impl Taker {
             }
             std::thread::park_timeout(Duration::from_millis(100));
         }
-        panic!("{} has not come to its end", self.file.display());
+        panic!("{} has not reached its end", self.file.display());
     }
 }
 
@@ -63,7 +63,7 @@ fn free_port() -> u16 {
     socket.local_addr().expect("it is bound").port()
 }
 
-/// Runs a program of ffmpeg's; whatever it complains of fails the test.
+/// Runs ffmpeg or ffprobe; any message on standard error fails the test.
 fn run(program: &str, arguments: &[&str], file: &Path) -> Vec<u8> {
     let output = Command::new(program).args(["-v", "error"]).args(arguments).output().expect("installed");
     let complaints = String::from_utf8_lossy(&output.stderr);
@@ -71,17 +71,17 @@ fn run(program: &str, arguments: &[&str], file: &Path) -> Vec<u8> {
     output.stdout
 }
 
-/// What is in a file.
+/// The content of a file.
 struct Seen {
     duration: f64,
-    /// How long there are pictures, in seconds.
+    /// Duration of the video, in seconds.
     shown: f64,
     frames: usize,
-    /// Where pictures are missing: when it goes on, after how many seconds.
+    /// Gaps in the video: the end and the length of each, in seconds.
     gaps: Vec<(f64, f64)>,
-    /// When it flashes, in seconds.
+    /// Times of the flashes, in seconds.
     flashes: Vec<f64>,
-    /// When it beeps.
+    /// Times of the beeps, in seconds.
     beeps: Vec<f64>,
 }
 
@@ -130,7 +130,7 @@ impl Seen {
         Self { duration, shown, frames, gaps, flashes, beeps: beeps(file) }
     }
 
-    /// The flashes, each with how much later its beep is heard.
+    /// The flashes, each with the delay of its beep in seconds.
     fn claps(&self) -> Vec<(f64, f64)> {
         let beep = |flash: f64| {
             let apart = self.beeps.iter().map(|beep| beep - flash);
@@ -140,14 +140,14 @@ impl Seen {
     }
 }
 
-/// The middle one of some values.
-fn middle(values: impl Iterator<Item = f64>) -> f64 {
+/// The median.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// When something loud begins around the clapper's tone.
+/// The times at which the beep's tone starts.
 fn beeps(file: &Path) -> Vec<f64> {
     const RATE: usize = 48_000;
     const BLOCK: usize = RATE / 500;
@@ -159,7 +159,7 @@ fn beeps(file: &Path) -> Vec<f64> {
     let (mut begins, mut quiet) = (Vec::new(), 0);
     for (n, block) in samples.chunks(BLOCK).enumerate() {
         let loud = block.iter().any(|sample| sample.abs() > 0.08);
-        // A beep is not over before a tenth of a second of quiet.
+        // A beep ends after a tenth of a second of silence.
         if loud && quiet > 50 {
             begins.push((n * BLOCK) as f64 / RATE as f64);
         }
@@ -188,7 +188,7 @@ fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
 }
 
 #[test]
-fn a_clap_is_seen_and_heard_at_once_in_whatever_is_taken_of_a_call() {
+fn audio_and_video_are_synchronised_in_all_recordings_and_broadcasts() {
     patiently(clap);
 }
 
@@ -246,7 +246,7 @@ fn clap() {
     }
     assert_eq!(files.len(), 3, "{listed}");
     files.extend(takers.into_iter().map(|taker| (taker.finish(), None)));
-    // Pictures that a busy machine's mixer did not come to, or that showed nothing new because no camera did.
+    // Frames that a busy mixer skipped, or that were unchanged.
     let left_out = ["video_left_out", "frames_busy", "frames_unchanged"];
     let left_out: u64 = left_out.iter().map(|what| counted(&server.url(), &format!("mixer_{what}_total"))).sum();
     let left_out = left_out as f64;
@@ -262,19 +262,19 @@ fn clap() {
             "{name}: {:?}",
             seen.beeps
         );
-        // Cameras of a busy browser are late now and then, alike in all that is taken: the middle one of each half counts.
+        // Cameras of a busy browser are late now and then, equally in all outputs, so the median of each half counts.
         let half = claps.len().div_ceil(2);
         for some in [&claps[..half], &claps[claps.len() - half..]] {
-            let (apart, at) = (middle(some.iter().map(|clap| clap.1)), some[0].0);
+            let (apart, at) = (median(some.iter().map(|clap| clap.1)), some[0].0);
             assert!(
                 apart.abs() <= APART,
                 "{name}: from {at:.2} s on claps are heard {apart:.3} s later than seen: {claps:?}"
             );
         }
-        // Pictures that the mixer has made are there, all but one of a hundred.
+        // At least 99 % of the mixer's frames are in the file.
         let missing = |of: f64| ((of * FPS - seen.frames as f64).abs() - left_out).max(0.0) / (of * FPS);
         if let Some(told) = told {
-            assert!((told - seen.duration).abs() < 0.3, "{name} was told to last {told} s");
+            assert!((told - seen.duration).abs() < 0.3, "{name} has a stated duration of {told} s");
             assert!(
                 missing(seen.duration) < 0.01,
                 "{name} has {} frames in {} s, {left_out} were left out",
@@ -293,8 +293,8 @@ fn clap() {
                 seen.frames,
                 seen.shown
             );
-            // Who takes a stream that runs may hear it a moment before it has a picture to begin with.
-            assert!(seen.duration - seen.shown < 1.0, "{name}: pictures for {} of {} s", seen.shown, seen.duration);
+            // A receiver of a running stream may get audio a moment before the first keyframe.
+            assert!(seen.duration - seen.shown < 1.0, "{name}: video for {} of {} s", seen.shown, seen.duration);
         }
         std::fs::create_dir_all(pictures()).expect("Cargo's target folder can be written");
         let picture = pictures().join(format!("clap-{name}.png"));
@@ -305,7 +305,7 @@ fn clap() {
 }
 
 #[test]
-fn hls_is_played_by_a_page_close_behind_the_call_and_after_its_process_was_killed() {
+fn hls_plays_with_low_delay_and_continues_after_its_process_was_killed() {
     patiently(hls);
 }
 
@@ -332,15 +332,18 @@ fn hls() {
     assert!(number(steady, "/first_ms") < 8_000.0, "{measured}");
     assert!(number(steady, "/frames") > 8.0 * FPS * 0.8, "{measured}");
     assert!(number(steady, "/longest_gap_ms") < 1_000.0, "{measured}");
-    assert!(number(steady, "/behind_s") < 5.0, "it is too far behind the call: {measured}");
-    assert!(number(steady, "/sound") > 10_000.0, "it has no sound: {measured}");
+    assert!(number(steady, "/behind_s") < 5.0, "the delay to the call is too long: {measured}");
+    assert!(number(steady, "/sound") > 10_000.0, "there is no audio: {measured}");
     let heights: Vec<_> = list(steady, "/levels").iter().map(|level| level["height"].as_u64()).collect();
     assert!([720, 360, 180].iter().all(|height| heights.contains(&Some(*height))), "{measured}");
     let again = &measured["again"];
-    assert!(number(again, "/frames") > 4.0 * FPS * 0.8, "it does not go on after its process was killed: {measured}");
+    assert!(
+        number(again, "/frames") > 4.0 * FPS * 0.8,
+        "playback does not continue after the process was killed: {measured}"
+    );
     assert!(list(again, "/faults").iter().all(|fault| fault["fatal"] == false), "{measured}");
-    assert_eq!(measured["ended"]["ended"], true, "the player does not come to the end: {measured}");
+    assert_eq!(measured["ended"]["ended"], true, "the player does not reach the end: {measured}");
     let playlist = get(&format!("{}/hls/clap/high/index.m3u8", server.url())).body;
-    assert!(playlist.trim_end().ends_with("#EXT-X-ENDLIST"), "players are not told of the end: {playlist}");
+    assert!(playlist.trim_end().ends_with("#EXT-X-ENDLIST"), "the playlist has no end tag: {playlist}");
     server.stop();
 }

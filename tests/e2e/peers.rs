@@ -1,4 +1,4 @@
-//! Peers of other makes in one room: Chromium, Firefox, aiortc, ffmpeg's WHIP muxer, and a viewer by WHEP.
+//! Third-party peers in one room: Chromium, Firefox, aiortc, ffmpeg's WHIP muxer, and a WHEP viewer.
 
 use serde_json::json;
 
@@ -7,11 +7,11 @@ use crate::scenario::{list, number, play};
 use crate::server::Server;
 use crate::turn;
 
-/// How far below the others one's own voice must be, in dB.
+/// How far below the other tones a peer's own tone must be, in dB.
 const OWN_BELOW_OTHERS_DB: f64 = 40.0;
 
 #[test]
-fn everybody_meets_in_one_room() {
+fn browsers_aiortc_and_ffmpeg_share_a_room() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "together", &[]);
@@ -29,11 +29,11 @@ fn everybody_meets_in_one_room() {
             let tile = tile.unwrap_or_else(|| panic!("{who} has no tile of {name}, which is {id}: {tiles:?}"));
             assert_eq!(tile["seen"], k, "{who} sees in the tile of {name}: {tile}");
             assert!(number(tile, "/away") < 14.0, "{who} sees in the tile of {name}: {tile}");
-            assert_eq!(tile["moves"], true, "{who} sees {name} standing still: {tile}");
+            assert_eq!(tile["moves"], true, "the tile of {name} does not move at {who}: {tile}");
         }
         assert_hears(&peer["sound"], who, OWN_BELOW_OTHERS_DB);
     }
     assert_eq!(measured["still_sending"], true, "ffmpeg stopped by itself");
-    assert_eq!(measured["exits"], json!([0, 0, 0]), "a peer did not leave in peace");
+    assert_eq!(measured["exits"], json!([0, 0, 0]), "a peer exited with an error");
     server.stop();
 }

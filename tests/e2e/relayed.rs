@@ -1,4 +1,4 @@
-//! TURN and TLS: coturn's own clients against our server, and calls by nothing but TURN; the doctor tries all ways.
+//! TURN and TLS: coturn's clients against our server, calls over TURN only, and the doctor's checks of all network paths.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,21 +11,22 @@ use crate::scenario::{list, number, play};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
-/// What a joiner is told of our TURN server.
+/// The TURN server in the `Link` headers of a join.
 struct Relay {
     port: String,
     username: String,
     password: String,
 }
 
-/// A server with TURN on a free port, and a joiner's way to it.
+/// A server with TURN on a free port, and a credential for it.
 fn serve(arguments: &[&str]) -> (Server, Relay) {
     let server = Server::start_with(&Settings { arguments, turn: true, ..Settings::default() });
     let relay = join(&server);
     (server, relay)
 }
 
-/// What somebody is told who joins now. It is good as long as the session lives: some seconds, as nobody connects.
+/// The TURN server and credential of a new join. The credential lives as long as the session: some seconds without a
+/// connection.
 fn join(server: &Server) -> Relay {
     let joined = post_offer(&format!("{}/v1/rooms/relayed/participants", server.url()), &Offer::default().sdp());
     assert_eq!(joined.status, 201, "{joined:?}");
@@ -43,7 +44,7 @@ fn join(server: &Server) -> Relay {
     }
 }
 
-/// Where the media of a server is found.
+/// The media address of a server.
 fn peer(server: &Server) -> SocketAddr {
     let joined = post_offer(&format!("{}/v1/rooms/relayed/participants", server.url()), &Offer::default().sdp());
     let candidate = joined.body.lines().find_map(|line| line.strip_prefix("a=candidate:")).expect("a candidate");
@@ -56,9 +57,9 @@ impl Relay {
         Self { port: self.port.clone(), username: self.username.clone(), password: self.password.clone() }
     }
 
-    /// What `turnutils_uclient` says of itself until it would begin to send to a peer, or gives up.
+    /// The output of `turnutils_uclient` until it would start to send to a peer, or gives up.
     fn uclient(&self, peer: SocketAddr, more: &[&str]) -> String {
-        // Its output has no lines of its own accord when it goes into a pipe.
+        // Its output is not line-buffered in a pipe.
         let mut child = Command::new("stdbuf")
             .args([
                 "-oL",
@@ -96,7 +97,7 @@ impl Relay {
 }
 
 #[test]
-fn coturns_clients_are_served() {
+fn coturn_clients_can_allocate_and_refresh() {
     let _turn = turn();
     let (server, relay) = serve(&[]);
     let reflexive = Command::new("turnutils_stunclient").args(["-p", &relay.port, "127.0.0.1"]).output();
@@ -104,7 +105,7 @@ fn coturns_clients_are_served() {
     let told = String::from_utf8_lossy(&reflexive.stdout);
     assert!(told.contains("UDP reflexive addr: 127.0.0.1:"), "{told}");
 
-    // By indications: two allocations, each refreshed, with a permission.
+    // Send indications: two allocations, each refreshed, with a permission.
     let media = peer(&server);
     for transport in [&["-s"][..], &["-s", "-t"]] {
         let told = relay.uclient(media, transport);
@@ -115,7 +116,7 @@ fn coturns_clients_are_served() {
         }
         assert!(told.contains("Total connect time") && !told.contains("error"));
     }
-    // By channels: it binds one to the port above the one that it is told first, then one to that. Ours is one port.
+    // Channels: the client first binds one to the port above the peer's port, which is refused, then one to the peer's.
     let told = relay.uclient(SocketAddr::new(media.ip(), media.port() - 1), &[]);
     assert!(told.contains("cb response received: \n0: : success"));
     assert!(told.contains("channel bind: error 403"));
@@ -124,16 +125,16 @@ fn coturns_clients_are_served() {
 }
 
 #[test]
-fn who_has_no_good_credential_gets_no_relay() {
+fn turn_refuses_invalid_credentials_and_enforces_the_quota() {
     let _turn = turn();
     let (server, relay) = serve(&["--set", "turn.secret=0123456789abcdef", "--set", "turn.max_per_credential=3"]);
     let media = peer(&server);
-    // It takes each 401 for a challenge, and gives up in the end.
+    // The client treats each 401 as a challenge and finally gives up.
     let wrong = Relay { password: "wrong".into(), ..relay.copy() };
     assert!(wrong.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
     let refused = counted(&server.url(), "turn_unauthorized_total");
     assert!(refused > 0);
-    // A name of the past, with its genuine password.
+    // An expired user name with its valid password.
     let expired =
         Relay { username: "1700000000:ann".into(), password: "QdOgEOT2pYSZ9A8u47sWHH0ObZM=".into(), ..relay.copy() };
     assert!(expired.uclient(media, &["-s"]).contains("Cannot complete Allocation"));
@@ -146,7 +147,7 @@ fn who_has_no_good_credential_gets_no_relay() {
 }
 
 #[test]
-fn nothing_but_the_media_port_is_reached() {
+fn turn_relays_only_to_the_media_port() {
     let _turn = turn();
     let (server, relay) = serve(&[]);
     let media = peer(&server).port();
@@ -154,7 +155,7 @@ fn nothing_but_the_media_port_is_reached() {
     let others = ["127.0.0.1", "10.0.0.1", "192.168.0.1", "169.254.169.254"].map(|ip| format!("{ip}:{media}"));
     for forbidden in others.iter().chain([&mapped]) {
         let told = relay.uclient(forbidden.parse().expect("an address"), &["-s"]);
-        // Asked for an address of the other family, it wants a relayed address of that family too, and gets 443.
+        // For an address of the other family, the client requests a relayed address of that family and gets 443.
         assert!(told.contains("error 403") || forbidden == &mapped && told.contains("error 443"), "{forbidden}");
     }
     assert!(counted(&server.url(), "turn_forbidden_total") >= 4);
@@ -162,7 +163,7 @@ fn nothing_but_the_media_port_is_reached() {
 }
 
 #[test]
-fn three_meet_by_turn_alone() {
+fn a_call_of_three_runs_over_turn_only() {
     let _turn = turn();
     let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
     let measured = play(&server.url(), "relayed_call", &["--transports", "udp,tcp,tls", "--seconds", "4"]);
@@ -178,7 +179,7 @@ fn three_meet_by_turn_alone() {
 }
 
 #[test]
-fn the_client_module_gets_in_by_a_relay_and_needs_none() {
+fn the_client_module_uses_turn_only_if_needed() {
     let _turn = turn();
     let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
     let relayed = play(&server.url(), "relayed_module", &["--policy", "relay"]);
@@ -191,7 +192,7 @@ fn the_client_module_gets_in_by_a_relay_and_needs_none() {
 }
 
 #[test]
-fn the_doctor_tries_every_way_that_a_joiner_is_told_of() {
+fn the_doctor_tests_all_network_paths() {
     let _turn = turn();
     let key = "0123456789abcdef0123456789abcdef";
     let environment = [("COMMINGLE_AUTH_KEY", key)];
@@ -216,7 +217,7 @@ fn the_doctor_tries_every_way_that_a_joiner_is_told_of() {
 }
 
 #[test]
-fn the_doctor_trusts_the_certificate_that_this_machine_has_made() {
+fn the_doctor_trusts_the_self_signed_certificate_of_this_machine() {
     let _turn = turn();
     let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
     let doctor = |data: &std::path::Path| {

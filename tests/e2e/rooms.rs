@@ -41,7 +41,7 @@ fn vp8_and_h264_in_one_room() {
 }
 
 #[test]
-fn whatever_a_camera_is_encoded_in() {
+fn every_camera_codec_is_received() {
     let codecs = ["AV1", "VP9", "VP8", "H264"];
     let measured = grid(4, "5", &codecs.join(","));
     for (person, codec) in list(&measured, "/people").iter().zip(codecs) {
@@ -110,7 +110,7 @@ pub(crate) fn assert_hears(sound: &Value, who: &str, below_db: f64) {
 }
 
 #[test]
-fn every_kind_of_participant() {
+fn participants_publishers_and_viewers_share_a_room() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "kinds", &[]);
@@ -159,7 +159,7 @@ fn every_kind_of_participant() {
 }
 
 #[test]
-fn of_simulcast_the_largest_layer_is_seen_and_levels_are_told() {
+fn the_largest_simulcast_encoding_is_shown_and_levels_are_sent() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "simulcast", &[]);
@@ -183,7 +183,7 @@ fn of_simulcast_the_largest_layer_is_seen_and_levels_are_told() {
 }
 
 #[test]
-fn another_room_beside_sees_and_hears_nothing() {
+fn rooms_are_isolated_from_each_other() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "apart", &[]);
@@ -199,7 +199,7 @@ fn another_room_beside_sees_and_hears_nothing() {
 }
 
 #[test]
-fn people_come_and_go_in_any_order() {
+fn participants_join_and_leave_in_any_order() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "churn", &["--seconds", "60", "--seed", "7"]);

@@ -1,4 +1,4 @@
-//! Plays a scenario of `scenario.mjs` against a server and returns what it measured.
+//! Runs a scenario of `scenario.mjs` against a server and returns its measurements.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,35 +12,35 @@ use serde_json::Value;
 
 use crate::server::command_in;
 
-/// Longest time between two lines of a scenario.
+/// Time limit between two lines of output.
 const LINE_WITHIN: Duration = Duration::from_secs(180);
 
-/// What the tests need and setup installs.
+/// The folder of the repository.
 pub(crate) fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where screenshots go: `e2e` in Cargo's target folder.
+/// The folder of screenshots: `e2e` in Cargo's target folder.
 pub(crate) fn pictures() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("e2e")
 }
 
-/// Fails with the command that installs what is missing.
+/// Asserts that a file exists; the message names the command that installs it.
 pub(crate) fn require(path: &Path) {
     assert!(path.exists(), "{} is missing: run `make test`, or `scripts/setup.sh test` once", path.display());
 }
 
-/// Plays a scenario that needs nothing done to the server.
+/// Runs a scenario that sends no requests to the test.
 pub(crate) fn play(url: &str, name: &str, arguments: &[&str]) -> Value {
-    play_with(url, name, arguments, |what| panic!("scenario {name} asks for `{what}`"))
+    play_with(url, name, arguments, |what| panic!("scenario {name} sent the unexpected request `{what}`"))
 }
 
-/// Plays a scenario; `answer` does what it asks for and returns one line for it.
+/// Runs a scenario; `answer` executes its requests and returns one line each.
 pub(crate) fn play_with(url: &str, name: &str, arguments: &[&str], answer: impl FnMut(&str) -> String) -> Value {
     play_by(Command::new("node"), url, name, arguments, answer)
 }
 
-/// Plays a scenario in a network namespace.
+/// Runs a scenario in a network namespace.
 pub(crate) fn play_in(
     namespace: &str,
     url: &str,
@@ -69,8 +69,8 @@ fn play_by(
     measured
 }
 
-/// Runs a program that prints lines: `> WHAT` is a request that is answered on its standard input, any other line is
-/// JSON; the last one is the result.
+/// Runs a program that prints lines: `> WHAT` is a request, answered on its standard input; any other line is JSON. The
+/// last line is the result.
 pub(crate) fn converse(mut command: Command, name: &str, mut answer: impl FnMut(&str) -> String) -> Value {
     let mut child = command
         .stdin(Stdio::piped())
@@ -93,7 +93,7 @@ pub(crate) fn converse(mut command: Command, name: &str, mut answer: impl FnMut(
                 None => last = Some(line),
             },
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{name} said nothing for {LINE_WITHIN:?}"),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("{name} printed nothing for {LINE_WITHIN:?}"),
         }
     }
     drop(input);
@@ -104,7 +104,7 @@ pub(crate) fn converse(mut command: Command, name: &str, mut answer: impl FnMut(
     serde_json::from_str(&last).unwrap_or_else(|error| panic!("{name} printed `{last}`: {error}\n{complaints}"))
 }
 
-/// A child that is asked to end, with all its browsers, when the test fails.
+/// A child process that is terminated with its browsers when the test fails.
 struct Running(Child);
 
 impl Running {
@@ -135,7 +135,7 @@ fn read_all(mut stream: impl Read + Send + 'static) -> thread::JoinHandle<String
     })
 }
 
-/// A number of the measurements; what is null or missing fails the test by its name.
+/// A number of the measurements; a missing one fails the test with its name.
 pub(crate) fn number(value: &Value, pointer: &str) -> f64 {
     value.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer} was not measured: {value}"))
 }

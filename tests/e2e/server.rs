@@ -1,4 +1,4 @@
-//! A server under test: `commingle serve` as a child process on free ports, its log kept for failures.
+//! A server under test: `commingle serve` as a child process on free ports. Failing tests print its log.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Longest time from start to the `ready` line.
+/// Time limit from start to the `ready` line.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// Longest time from SIGTERM to the end.
+/// Time limit from SIGTERM to exit.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
-/// Ticks a second in which Linux tells processes their times, proc(5).
+/// Clock ticks per second in proc(5).
 const USER_HZ: f64 = 100.0;
-/// Lines of the log that are kept.
+/// Log lines that are kept.
 const LOG_LINES: usize = 400;
 
-/// What servers log, shown where a test fails: also which tier a link gets, and why.
+/// The log filter of servers; it includes tier changes with their reasons.
 const LOG: &str = "info,rtc=error,webrtc=error,commingle::tier=debug";
 
-/// The binary with a clean environment: nobody's own `COMMINGLE_…` settings decide a test.
+/// The binary without the `COMMINGLE_…` variables of the environment.
 pub(crate) fn commingle() -> Command {
     cleaned(Command::new(env!("CARGO_BIN_EXE_commingle")))
 }
@@ -35,7 +35,7 @@ fn commingle_in(namespace: &str) -> Command {
     cleaned(command_in(namespace, env!("CARGO_BIN_EXE_commingle")))
 }
 
-/// A program in a network namespace. The process is the program's own.
+/// A program in a network namespace, as a direct child process.
 pub(crate) fn command_in(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
@@ -50,28 +50,28 @@ fn cleaned(mut command: Command) -> Command {
     command
 }
 
-/// What to start a server with, besides free ports on loopback.
+/// Settings of a server, besides free ports on loopback.
 #[derive(Default)]
 pub(crate) struct Settings<'a> {
-    /// Where HTTP listens; None for a free port of loopback.
+    /// The address of HTTP; None for a free port of loopback.
     pub(crate) http: Option<SocketAddr>,
-    /// The network namespace it runs in; None for the tests' own.
+    /// The network namespace of the server; None for the namespace of the test.
     pub(crate) namespace: Option<&'a str>,
-    /// Whether TURN is served, on a free port.
+    /// Whether TURN runs, on a free port.
     pub(crate) turn: bool,
-    /// Whether HTTP is served by TLS, with a certificate of its own.
+    /// Whether HTTPS is used, with a self-signed certificate.
     pub(crate) https: bool,
     /// More arguments.
     pub(crate) arguments: &'a [&'a str],
     /// More environment.
     pub(crate) environment: &'a [(&'a str, &'a str)],
-    /// The data folder; None for one of its own.
+    /// The data folder; None for a temporary one.
     pub(crate) data: Option<&'a Path>,
 }
 
 pub(crate) struct Server {
     child: Child,
-    /// Where HTTP really listens.
+    /// The bound address of HTTP.
     pub(crate) http: SocketAddr,
     /// The media port.
     pub(crate) media: SocketAddr,
@@ -115,7 +115,7 @@ impl Server {
         Self { child, http, media, https: settings.https, log, stopped: false, data }
     }
 
-    /// Kills this server as a crash would, and starts another at the same HTTP address.
+    /// Kills this server with SIGKILL and starts another at the same HTTP address.
     pub(crate) fn crash_and_restart(&mut self) {
         let http = self.http;
         self.child.kill().expect("it runs");
@@ -124,7 +124,7 @@ impl Server {
         *self = Self::start_with(&Settings { http: Some(http), ..Settings::default() });
     }
 
-    /// Its data folder.
+    /// The data folder.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
     }
@@ -137,12 +137,12 @@ impl Server {
         text_of(&self.log)
     }
 
-    /// Processes of this server that are mixers.
+    /// The mixer processes of this server.
     pub(crate) fn mixers(&self) -> Vec<Pid> {
         self.processes("mixer")
     }
 
-    /// Processes of this server in this role.
+    /// The child processes of this server with this role.
     pub(crate) fn processes(&self, role: &str) -> Vec<Pid> {
         children_of(self.child.id())
             .into_iter()
@@ -154,19 +154,19 @@ impl Server {
             .collect()
     }
 
-    /// Sends a signal to the one mixer there must be.
+    /// Sends a signal to the mixer process; there must be exactly one.
     pub(crate) fn signal_mixer(&self, signal: Signal) {
         let mixers = self.mixers();
         let [mixer] = mixers.as_slice() else { panic!("one room needs one mixer process, there are {mixers:?}") };
         kill_process(*mixer, signal).expect("it is ours and runs");
     }
 
-    /// CPU seconds used so far by the server and its mixers.
+    /// CPU seconds used so far by the server and its child processes.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         tree_cpu_seconds(self.child.id())
     }
 
-    /// The most memory that the server itself had resident so far, in MiB.
+    /// The peak resident memory of the serving process, in MiB.
     pub(crate) fn memory_mib(&self) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("proc(5) has it");
@@ -174,16 +174,16 @@ impl Server {
         kib / 1024.0
     }
 
-    /// The part of a core that the server and its mixers use in a time.
+    /// The CPU cores that the server and its child processes use during `watched`.
     pub(crate) fn cpu_share(&self, watched: Duration) -> f64 {
         let before = self.cpu_seconds();
-        // Nobody sends: this only lets the time pass in which the CPU is watched.
+        // Nothing is ever sent: this waits while the CPU use is measured.
         let (_open, never) = sync_channel::<()>(0);
         let _ = never.recv_timeout(watched);
         (self.cpu_seconds() - before) / watched.as_secs_f64()
     }
 
-    /// Asks it to stop and holds it to exit code 0.
+    /// Sends SIGTERM and asserts exit code 0.
     pub(crate) fn stop(mut self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it runs");
@@ -192,9 +192,9 @@ impl Server {
         assert_eq!(status.and_then(|status| status.code()), Some(0), "after SIGTERM: {status:?}; log:\n{}", self.log());
     }
 
-    /// How it ended; None when it has not in time, and is killed.
+    /// The exit status; None if it did not exit in time and was killed.
     fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        // The process is waited for without reaping it, so that its id stays ours until `wait` below.
+        // Waits without reaping the process, so that its id stays valid until `wait` below.
         let pid = Pid::from_child(&self.child);
         let (done, ended) = sync_channel(1);
         thread::spawn(move || {
@@ -224,7 +224,7 @@ impl Drop for Server {
     }
 }
 
-/// Keeps the last lines of a stream.
+/// Keeps the latest lines of a stream.
 fn keep_log(stream: impl Read + Send + 'static) -> Arc<Mutex<VecDeque<String>>> {
     let log = Arc::new(Mutex::new(VecDeque::new()));
     let kept = Arc::clone(&log);
@@ -245,7 +245,7 @@ fn text_of(log: &Mutex<VecDeque<String>>) -> String {
     lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Reads standard output to its end, and hands over the addresses of the `ready` line.
+/// Reads standard output to its end and returns the addresses of the `ready` line.
 fn ready_line(stream: impl Read + Send + 'static) -> Receiver<(SocketAddr, SocketAddr)> {
     let (send, receive) = sync_channel(1);
     thread::spawn(move || {
@@ -265,7 +265,7 @@ fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     Some((value("http=")?, value("media=")?))
 }
 
-/// Every process below one, however deep.
+/// All descendants of a process.
 fn children_of(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let direct: Vec<u32> = tasks
@@ -275,15 +275,15 @@ fn children_of(pid: u32) -> Vec<u32> {
     direct.iter().copied().chain(direct.iter().flat_map(|child| children_of(*child))).collect()
 }
 
-/// User and system time of a process and every one below it, in seconds.
+/// User and system time of a process and its descendants, in seconds.
 pub(crate) fn tree_cpu_seconds(pid: u32) -> f64 {
     std::iter::once(pid).chain(children_of(pid)).map(cpu_seconds).sum()
 }
 
-/// User and system time of a process, in seconds; zero when it is gone.
+/// User and system time of a process, in seconds; zero if it has exited.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Fields 14 and 15 of proc(5), counted behind the name, which may hold spaces.
+    // Fields 14 and 15 of proc(5), counted after the name, which may contain spaces.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
     let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<f64>().ok()).sum();
     ticks / USER_HZ

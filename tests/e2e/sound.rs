@@ -9,7 +9,7 @@ use crate::turn;
 const SILENCE_MS: f64 = 100.0;
 
 #[test]
-fn thin_and_full_sound_in_one_room() {
+fn thin_and_full_audio_coexist_in_a_room() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "qualities", &[]);

@@ -39,7 +39,7 @@ fn a_public_bind_without_a_key_is_refused() {
 }
 
 #[test]
-fn a_wrong_configuration_is_named() {
+fn an_invalid_configuration_is_reported_with_its_line() {
     let _turn = turn();
     let file = tempfile::NamedTempFile::new().expect("the temporary folder can be written");
     std::fs::write(file.path(), "[video]\nfps = 30\nfpz = 3\n").expect("just made");
@@ -50,7 +50,7 @@ fn a_wrong_configuration_is_named() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_reported() {
     let _turn = turn();
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
     let address = taken.local_addr().expect("it is bound").to_string();
@@ -58,7 +58,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn it_is_ready_soon_and_idles_cheaply() {
+fn the_server_is_ready_quickly_and_idles_cheaply() {
     let _turn = turn();
     let from = time::now();
     let server = Server::start();

@@ -6,7 +6,7 @@ use crate::server::Server;
 use crate::turn;
 
 #[test]
-fn a_camera_costs_what_its_tile_shows() {
+fn a_camera_sends_the_bitrate_that_its_tile_needs() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "uplink", &[]);
@@ -28,7 +28,7 @@ fn a_camera_costs_what_its_tile_shows() {
 const THIN_KBPS: u32 = 300;
 
 #[test]
-fn on_a_thin_uplink_the_picture_shrinks_and_the_voice_arrives() {
+fn on_a_thin_uplink_the_video_shrinks_and_the_audio_arrives() {
     let _turn = turn();
     let server = Server::start();
     let thin = Conditions { kbps: Some(THIN_KBPS), ..Conditions::default() };

@@ -147,7 +147,7 @@ fn wait_for(server: &Server, what: &str, fits: impl Fn(&Value) -> bool) -> Value
 }
 
 #[test]
-fn recordings_reach_a_store_over_a_way_that_breaks() {
+fn recordings_are_uploaded_over_an_unreliable_connection() {
     let _turn = turn();
     let mut store = Store::start();
     let way = Way::to(store.address);

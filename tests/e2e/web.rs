@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::turn;
 
 #[test]
-fn two_meet_on_the_page() {
+fn two_participants_use_the_page() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_call", &[]);
@@ -30,7 +30,7 @@ fn two_meet_on_the_page() {
 }
 
 #[test]
-fn whoever_only_watches_sees_the_call() {
+fn a_viewer_watches_on_the_page() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_watch", &[]);
@@ -41,7 +41,7 @@ fn whoever_only_watches_sees_the_call() {
 }
 
 #[test]
-fn the_modules_of_the_page_hold_what_they_say() {
+fn the_javascript_unit_tests_pass() {
     let tests = ["modules", "air"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
     let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
     let told = String::from_utf8_lossy(&output.stdout);
@@ -50,7 +50,7 @@ fn the_modules_of_the_page_hold_what_they_say() {
 }
 
 #[test]
-fn the_page_comes_back_when_the_server_does() {
+fn the_page_rejoins_after_a_server_restart() {
     let _turn = turn();
     let mut server = Server::start();
     let url = server.url();
@@ -65,7 +65,7 @@ fn the_page_comes_back_when_the_server_does() {
 }
 
 #[test]
-fn a_moderator_records_the_call_and_everyone_sees_it() {
+fn a_moderator_records_the_call_and_all_participants_see_it() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_records", &[]);

@@ -1,5 +1,5 @@
-//! Whoever is behind something gets in: real Chromium in a network of its own, the server in another, and between them a
-//! router that does what routers do. Each time a participant and a viewer join and see moving pictures.
+//! Clients and servers behind NATs and firewalls: real Chromium in one network namespace, the server in another, and a router
+//! between them. Each test joins a participant and a viewer, who must receive moving video.
 
 mod net;
 
@@ -13,46 +13,46 @@ use crate::scenario::{list, number, play_in};
 use crate::server::{Server, Settings};
 use crate::turn;
 
-/// Longest time from POST to the first picture.
+/// Time limit from the POST to the first frame.
 const FIRST_FRAME_MS: f64 = 5_000.0;
-/// Longest time without a new picture when the client's address changes: until its next check comes from the new one.
+/// Longest video gap when the client's NAT address changes: until its next check from the new address.
 const MOVED_GAP_MS: f64 = 6_000.0;
 
-/// Longest time without a picture when the interface in use goes down and another is up: Chromium sends by that after 3.6 s,
-/// and after 6 s without pictures asks for one that it can begin with, which we must not wait for.
+/// Longest video gap when the interface in use goes down and another is up. Chromium uses the other after 3.6 s, and
+/// requests a keyframe only after 6 s without video, which the server must not wait for.
 const LOST_GAP_MS: f64 = 5_500.0;
-/// How long a client that changes networks has none.
+/// Time without any network when a client changes networks.
 const WITHOUT_NETWORK: Duration = Duration::from_millis(700);
-/// Longest time without a picture when it does.
+/// Longest video gap when a client changes networks.
 const SWITCHED_GAP_MS: f64 = 5_500.0;
 
-/// A server in a network, reached at `http`.
+/// A server in a network namespace, with HTTP at `http`.
 fn server(net: &Net, bind: SocketAddr, arguments: &[&str]) -> Server {
     let arguments: Vec<&str> = [&["--insecure"][..], arguments].concat();
     let namespace = Some(net.server.as_str());
     Server::start_with(&Settings { http: Some(bind), namespace, arguments: &arguments, ..Settings::default() })
 }
 
-/// Both see the participant's tile move, and got there by this protocol.
+/// Asserts that both receive the moving tile of the participant, over this protocol.
 fn assert_seen(seen: &Value, protocol: &str) {
     for who in ["participant", "viewer"] {
         let one = &seen[who];
-        let [tile] = list(one, "/tiles") else { panic!("{who} has not one tile: {seen}") };
+        let [tile] = list(one, "/tiles") else { panic!("{who} does not have exactly one tile: {seen}") };
         assert_eq!(tile["seen"], 0, "{who}: {seen}");
-        assert!(number(tile, "/bars") >= 4.0, "{who} sees it standing still: {seen}");
+        assert!(number(tile, "/bars") >= 4.0, "the tile does not move at {who}: {seen}");
         assert_eq!((&one["protocol"], &one["state"]), (&json!(protocol), &json!("connected")), "{who}: {seen}");
     }
 }
 
-/// A participant and a viewer join by this network.
+/// Joins a participant and a viewer over this network.
 fn visit(net: &Net, server: Server, url: &str, protocol: &str) {
-    let measured = play_in(&net.client, url, "reach", &[], |what| panic!("nothing is asked for: {what}"));
-    assert_eq!(measured["ready"], true, "not both saw pictures within 20 s: {measured}");
+    let measured = play_in(&net.client, url, "reach", &[], |what| panic!("unexpected request: {what}"));
+    assert_eq!(measured["ready"], true, "not both received video within 20 s: {measured}");
     assert_seen(&measured["seen"], protocol);
     for who in ["participant", "viewer"] {
         let first = number(&measured, &format!("/first_frame_ms/{who}"));
         println!("{who}: first picture after {first} ms");
-        assert!(first < FIRST_FRAME_MS, "{who} waited {first} ms for a picture");
+        assert!(first < FIRST_FRAME_MS, "{who} waited {first} ms for the first frame");
     }
     server.stop();
 }
@@ -66,34 +66,34 @@ fn behind(rules: &str, protocol: &str) {
     visit(&net, server, &url, protocol);
 }
 
-/// A NAT that gives one inner port one outer port, whoever is called.
+/// A NAT that maps one inner port to one outer port for all destinations.
 const CONE: &str = "add table ip nat
 add chain ip nat post { type nat hook postrouting priority 100; }
 add rule ip nat post oifname s0 masquerade";
 
 #[test]
-fn a_client_behind_a_cone_nat() {
+fn a_client_behind_a_cone_nat_connects() {
     behind(CONE, "udp");
 }
 
 #[test]
-fn a_client_behind_a_symmetric_nat() {
+fn a_client_behind_a_symmetric_nat_connects() {
     behind(&CONE.replace("masquerade", "masquerade fully-random"), "udp");
 }
 
-/// No UDP goes through.
+/// UDP is blocked.
 const BLOCKED: &str = "add table inet filter
 add chain inet filter forward { type filter hook forward priority 0; }
 add rule inet filter forward meta l4proto udp drop";
 
 #[test]
-fn a_client_whose_udp_is_blocked_comes_by_tcp() {
+fn without_udp_a_client_connects_by_tcp() {
     behind(&format!("{CONE}\n{BLOCKED}"), "tcp");
 }
 
-/// By ICE over TCP, and by TURN over TCP.
+/// By ICE over TCP and by TURN over TCP.
 #[test]
-fn firefox_comes_by_tcp_where_udp_is_blocked() {
+fn without_udp_firefox_connects_by_tcp() {
     let _turn = turn();
     let net = Net::ipv4();
     net.rules(&format!("{CONE}\n{BLOCKED}"));
@@ -105,8 +105,8 @@ fn firefox_comes_by_tcp_where_udp_is_blocked() {
         ..Settings::default()
     });
     let measured =
-        play_in(&net.client, &server.url(), "reach_firefox", &[], |what| panic!("nothing is asked for: {what}"));
-    assert_eq!(measured["ready"], true, "not both saw pictures within 20 s: {measured}");
+        play_in(&net.client, &server.url(), "reach_firefox", &[], |what| panic!("unexpected request: {what}"));
+    assert_eq!(measured["ready"], true, "not both received video within 20 s: {measured}");
     for (who, relayed) in [("found", false), ("relayed", true)] {
         let one = &measured["seen"][who];
         assert_eq!(
@@ -118,17 +118,17 @@ fn firefox_comes_by_tcp_where_udp_is_blocked() {
         assert_eq!(tiles.len(), 2, "{who}: {measured}");
         for tile in tiles {
             assert_eq!(tile["seen"], tile["owner"], "{who}: {measured}");
-            assert!(number(tile, "/bars") >= 4.0, "{who} sees it standing still: {measured}");
+            assert!(number(tile, "/bars") >= 4.0, "the tile does not move at {who}: {measured}");
         }
         let first = number(one, "/first_frame_ms");
         println!("{who}: first picture after {first} ms");
-        assert!(first < FIRST_FRAME_MS, "{who} waited {first} ms for a picture");
+        assert!(first < FIRST_FRAME_MS, "{who} waited {first} ms for the first frame");
     }
     server.stop();
 }
 
 #[test]
-fn a_client_that_has_ipv6_only() {
+fn an_ipv6_only_client_connects() {
     let _turn = turn();
     let net = Net::ipv6();
     let server = server(&net, Net::http("2001:db8:2::2"), &["--media-bind", "::"]);
@@ -136,7 +136,7 @@ fn a_client_that_has_ipv6_only() {
     visit(&net, server, &url, "udp");
 }
 
-/// 203.0.113.9 is the server's address for everybody else.
+/// 203.0.113.9 is the public address of the server.
 const ONE_TO_ONE: &str = "add table ip nat
 add chain ip nat pre { type nat hook prerouting priority -100; }
 add rule ip nat pre ip daddr 203.0.113.9 dnat to 10.2.0.2
@@ -144,7 +144,7 @@ add chain ip nat post { type nat hook postrouting priority 100; }
 add rule ip nat post ip saddr 10.2.0.2 snat to 203.0.113.9";
 
 #[test]
-fn a_server_behind_a_one_to_one_nat() {
+fn a_server_behind_a_one_to_one_nat_is_reached() {
     let _turn = turn();
     let net = Net::server_inside();
     net.rules(ONE_TO_ONE);
@@ -153,9 +153,9 @@ fn a_server_behind_a_one_to_one_nat() {
     visit(&net, server, &url, "udp");
 }
 
-/// The media port of another server is the STUN server.
+/// The STUN server is the media port of another server.
 #[test]
-fn a_server_that_asks_how_it_is_seen() {
+fn a_server_discovers_its_public_address_by_stun() {
     let _turn = turn();
     let net = Net::server_inside();
     net.rules(ONE_TO_ONE);
@@ -169,9 +169,9 @@ fn a_server_that_asks_how_it_is_seen() {
     stun.stop();
 }
 
-/// The router gets another address and forgets what it has translated, as when a phone goes from one network to another.
+/// The router changes its address and forgets all translations, as when a phone changes networks.
 #[test]
-fn a_client_whose_address_changes_stays_in_the_call() {
+fn a_client_stays_in_the_call_when_its_nat_address_changes() {
     let _turn = turn();
     let net = Net::ipv4();
     net.rules(CONE);
@@ -181,11 +181,11 @@ fn a_client_whose_address_changes_stays_in_the_call() {
         net.readdress();
         String::new()
     });
-    assert_eq!(measured["ready"], true, "not both saw pictures within 20 s: {measured}");
+    assert_eq!(measured["ready"], true, "not both received video within 20 s: {measured}");
     let moved = &measured["moved"];
     assert_seen(&moved["seen"], "udp");
-    assert_eq!(moved["participants"], 2, "nobody was lost: {measured}");
-    assert!(net.came_from_elsewhere() > 0, "nothing came from the new address: {measured}");
+    assert_eq!(moved["participants"], 2, "no participant was lost: {measured}");
+    assert!(net.from_new_address() > 0, "no datagram came from the new address: {measured}");
     for who in ["participant", "viewer"] {
         let gap = number(moved, &format!("/longest_gap_ms/{who}"));
         println!("{who}: no picture for {gap} ms");
@@ -194,21 +194,21 @@ fn a_client_whose_address_changes_stays_in_the_call() {
     server.stop();
 }
 
-/// Wi-Fi to cellular: the interface in use goes down while another is up, and then that one before the first is back.
+/// Wi-Fi to cellular: the interface in use goes down while another is up; then that one goes down before the first returns.
 #[test]
-fn a_client_that_changes_networks_stays_in_its_session() {
+fn a_client_keeps_its_session_when_it_changes_networks() {
     let _turn = turn();
-    let net = Net::two_ways();
+    let net = Net::two_networks();
     let server = server(&net, Net::http("203.0.113.2"), &[]);
     let measured = play_in(&net.client, &server.url(), "roam", &[], |what| {
         match what {
             "lose" => net.lose_first(),
             "switch" => net.switch_to_first(WITHOUT_NETWORK),
-            other => panic!("not asked for: {other}"),
+            other => panic!("unexpected request: {other}"),
         }
         String::new()
     });
-    assert_eq!(measured["ready"], true, "no pictures within 20 s: {measured}");
+    assert_eq!(measured["ready"], true, "no video within 20 s: {measured}");
     for (change, limit) in [("lose", LOST_GAP_MS), ("switch", SWITCHED_GAP_MS)] {
         let seen = &measured[change];
         assert_eq!(
@@ -225,9 +225,9 @@ fn a_client_that_changes_networks_stays_in_its_session() {
     server.stop();
 }
 
-/// Nothing goes through but TCP to the port of HTTPS, which TURN is on too.
+/// Only TCP to the HTTPS port is allowed, where TURN is available too.
 #[test]
-fn a_client_that_may_use_https_only() {
+fn a_client_with_https_only_connects_by_turn() {
     let _turn = turn();
     let net = Net::ipv4();
     let bind = Net::http("203.0.113.2");
@@ -250,7 +250,7 @@ add rule inet filter forward tcp dport {} accept",
         ..Settings::default()
     });
     let measured =
-        play_in(&net.client, &server.url(), "relayed_module", &[], |what| panic!("nothing is asked for: {what}"));
+        play_in(&net.client, &server.url(), "relayed_module", &[], |what| panic!("unexpected request: {what}"));
     assert_eq!((&measured["moving"], &measured["connections"]), (&json!(true), &json!(1)), "{measured}");
     assert_eq!(
         (&measured["way"]["kind"], &measured["way"]["protocol"]),

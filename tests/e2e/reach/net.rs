@@ -1,4 +1,4 @@
-//! Three network namespaces in a row: client, router, server. Needs root and nftables; gone when it is dropped.
+//! Three network namespaces in a row: client, router, server. Requires root and nftables. Removed when dropped.
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::server::command_in;
 
-/// Where HTTP listens; each server has a namespace of its own.
+/// The port of HTTP; each server has its own namespace.
 const HTTP_PORT: u16 = 8080;
 
-/// The namespaces, and in each an interface: `c0` of the client and of the router, `s0` of the router and of the server.
+/// The namespaces. Interface `c0` connects client and router, `s0` connects router and server.
 pub(crate) struct Net {
     pub(crate) client: String,
     pub(crate) router: String,
@@ -20,7 +20,7 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// The client in a private network whose router has 203.0.113.1; the server at 203.0.113.2 knows no way there.
+    /// The client is in a private network behind the router 203.0.113.1; the server 203.0.113.2 has no route to that network.
     pub(crate) fn ipv4() -> Self {
         let net = Self::new();
         net.address(&net.client, "c0", "10.1.0.2/24");
@@ -31,9 +31,9 @@ impl Net {
         net
     }
 
-    /// As [`Self::ipv4`], and a second network, `c1`, by which the client comes from 203.0.113.3. As on a phone, what is sent from
-    /// an address goes by its network, and all else by the first.
-    pub(crate) fn two_ways() -> Self {
+    /// Like [`Self::ipv4`] with a second network, `c1`, in which the client has the public address 203.0.113.3. As on a phone,
+    /// packets leave through the network of their source address, and others through the first network.
+    pub(crate) fn two_networks() -> Self {
         let net = Self::ipv4();
         net.link(&net.client, "c1");
         net.address(&net.client, "c1", "10.3.0.2/24");
@@ -54,12 +54,12 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         net
     }
 
-    /// The client loses its first network: the second one is there already.
+    /// The client loses its first network; the second one is already up.
     pub(crate) fn lose_first(&self) {
         self.ip(&self.client, "link set c0 down");
     }
 
-    /// The client loses its second network, has none for a moment, and then the first again, at another address.
+    /// The client loses its second network, has none for a moment, then the first one with another address.
     pub(crate) fn switch_to_first(&self, moment: Duration) {
         self.ip(&self.client, "link set c1 down");
         thread::park_timeout(moment);
@@ -69,7 +69,7 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         self.ip(&self.client, "route add default via 10.1.0.1");
     }
 
-    /// Client and server in two networks of IPv6, the server at 2001:db8:2::2.
+    /// Client and server are in two IPv6 networks; the server is 2001:db8:2::2.
     pub(crate) fn ipv6() -> Self {
         let net = Self::new();
         net.address(&net.client, "c0", "2001:db8:1::2/64");
@@ -81,7 +81,7 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         net
     }
 
-    /// The client at a public address, the server in a private network at 10.2.0.2; 203.0.113.9 leads to the router.
+    /// The client has a public address, the server the private address 10.2.0.2; 203.0.113.9 is an address of the router.
     pub(crate) fn server_inside() -> Self {
         let net = Self::new();
         net.address(&net.client, "c0", "198.51.100.2/24");
@@ -95,13 +95,13 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
 
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        assert!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        assert!(rustix::process::geteuid().is_root(), "these tests create network namespaces: run them as root");
         let name = format!("reach-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let net = Self { client: format!("{name}-c"), router: format!("{name}-r"), server: format!("{name}-s") };
         for namespace in [&net.client, &net.router, &net.server] {
             run(Command::new("ip").args(["netns", "add", namespace]), "");
             net.ip(namespace, "link set lo up");
-            // Addresses that change a second after they are there make Chromium give up what it loads.
+            // Chromium aborts page loads if an address changes a second after it appears.
             for what in ["accept_dad", "dad_transmits"] {
                 net.set(namespace, &format!("ipv6.conf.default.{what}=0"));
             }
@@ -114,7 +114,7 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         net
     }
 
-    /// Joins a namespace to the router, by an interface that has this name in both.
+    /// Connects a namespace to the router by an interface with the same name on both sides.
     fn link(&self, outer: &str, link: &str) {
         let pair = ["link", "add", link, "netns", outer, "type", "veth", "peer", "name", link, "netns", &self.router];
         run(Command::new("ip").args(pair), "");
@@ -122,17 +122,17 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         self.ip(&self.router, &format!("link set {link} up"));
     }
 
-    /// Where HTTP of a server at this address is.
+    /// The HTTP address of a server with this IP address.
     pub(crate) fn http(ip: &str) -> SocketAddr {
         SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), HTTP_PORT)
     }
 
-    /// Has the router do this, in the words of nft(8).
+    /// Sets the rules of the router, in the syntax of nft(8).
     pub(crate) fn rules(&self, rules: &str) {
         run(command_in(&self.router, "nft").args(["-f", "-"]), rules);
     }
 
-    /// Gives the router another address towards the server; what it has translated to the old one is forgotten.
+    /// Changes the router's address towards the server; all translations are forgotten.
     pub(crate) fn readdress(&self) {
         self.rules(
             "add table ip seen
@@ -143,21 +143,21 @@ add rule ip seen post ip saddr 203.0.113.3 meta l4proto udp counter",
         self.address(&self.router, "s0", "203.0.113.3/24");
     }
 
-    /// Datagrams that the server got from the router's other address.
-    pub(crate) fn came_from_elsewhere(&self) -> u64 {
+    /// Datagrams that the server received from the router's new address.
+    pub(crate) fn from_new_address(&self) -> u64 {
         let told = command_in(&self.router, "nft").args(["list", "chain", "ip", "seen", "post"]).output();
         let told = String::from_utf8(told.expect("nft runs").stdout).expect("it writes text");
         let count = told.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
         count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no counter in {told}"))
     }
 
-    /// A setting of the namespace's kernel, below `net`.
+    /// Sets a kernel parameter below `net` in the namespace.
     fn set(&self, namespace: &str, what: &str) {
         run(command_in(namespace, "sysctl").args(["-q", "-w", &format!("net.{what}")]), "");
     }
 
     fn address(&self, namespace: &str, link: &str, address: &str) {
-        // Nobody else can have it, so it is usable at once.
+        // Without duplicate address detection the address is usable at once.
         let now = if address.contains(':') { " nodad" } else { "" };
         self.ip(namespace, &format!("address add {address} dev {link}{now}"));
     }
@@ -170,13 +170,13 @@ add rule ip seen post ip saddr 203.0.113.3 meta l4proto udp counter",
 impl Drop for Net {
     fn drop(&mut self) {
         for namespace in [&self.client, &self.router, &self.server] {
-            // One that could not be made cannot be deleted.
+            // A namespace that was not created cannot be deleted.
             let _ = Command::new("ip").args(["netns", "delete", namespace]).stderr(Stdio::null()).status();
         }
     }
 }
 
-/// Runs a command that must succeed, with this as its standard input.
+/// Runs a command that must succeed, with `input` as its standard input.
 fn run(command: &mut Command, input: &str) {
     let spawned = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}; `make test` installs it"));
