@@ -1,8 +1,7 @@
-//! The picture of a source, as a participant's camera would send it.
+//! The video of a source, sent like a participant's camera.
 //!
-//! Owns: which pictures are sent, at which size and bitrate, in which codec; the packets' numbers. Does not know: where
-//! pictures come from, what time it is. In: a picture when it is due. Out: packets into the [`Outbox`], from the encoder's
-//! thread.
+//! Owns: frame selection, size, bitrate, codec and packet numbers. Does not know: where pictures come from, or the
+//! time. In: a picture when it is due. Out: packets into the [`Outbox`], from the encoder's thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,50 +16,50 @@ use crate::link::input::FromInput;
 use crate::media::{Codec, Colours, Size, SourceKind, SourcePacket};
 use crate::time::{Timestamp, now};
 
-/// From one keyframe to the next when nobody asks for one.
+/// Keyframe interval without requests.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
-/// What is too late by this is left out, unless nothing else was sent for as long.
-const STALE: Duration = Duration::from_millis(200);
-/// Bits a pixel: more than a mix gets, since this is decoded and encoded once more.
+/// A picture that is later than this is skipped, unless none was sent for as long.
+const MAX_LATENESS: Duration = Duration::from_millis(200);
+/// Bits per pixel: more than for a mix, because the mixer decodes and encodes it again.
 const BITS_PER_PIXEL: f64 = 0.1;
-/// Least and most kbit/s.
-const KBPS: (u32, u32) = (200, 4_000);
-/// Smallest side of a picture that a mixer takes.
-const SIDE_MIN: u32 = 16;
+/// Minimum and maximum bitrate in kbit/s.
+const BITRATE_KBPS_RANGE: (u32, u32) = (200, 4_000);
+/// Smallest width and height that the mixer accepts.
+const MIN_SIDE: u32 = 16;
 
-/// What pictures are made into.
+/// Encoding options.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CameraOptions {
-    /// The largest picture.
-    pub(super) most: Size,
-    /// Most pictures a second.
+    /// Largest frame size.
+    pub(super) max_size: Size,
+    /// Maximum frames per second.
     pub(super) fps: u32,
-    /// Which encoder makes H.264.
+    /// H.264 encoder implementation.
     pub(super) h264: H264Encoder,
-    /// Threads it may use.
+    /// Threads of the encoder.
     pub(super) threads: u32,
 }
 
-/// Sends a source's pictures.
+/// Encodes and sends the pictures of a source.
 pub(super) struct Camera {
     options: CameraOptions,
     rate: Rate,
     encoder: Option<(Size, VideoEncoder)>,
     pool: PicturePool,
     halves: Halves,
-    wire: Arc<Mutex<Wire>>,
-    /// Encoder times count from here.
+    sender: Arc<Mutex<PacketSender>>,
+    /// Zero of the encoder's timestamps.
     epoch: Timestamp,
     keyframe: Option<Timestamp>,
-    keyframe_wanted: bool,
+    keyframe_requested: bool,
     last: Option<Timestamp>,
-    /// Size as it came.
+    /// Frame size of the source.
     size: Option<Size>,
     skipped: u64,
 }
 
-/// What encoders of one source share, so that packets go on where another encoder stopped.
-struct Wire {
+/// Shared by successive encoders of one source, so that sequence numbers continue.
+struct PacketSender {
     outbox: Arc<Outbox>,
     payloader: Payloader,
     codec: Option<Codec>,
@@ -68,7 +67,7 @@ struct Wire {
     colours: Colours,
 }
 
-impl Wire {
+impl PacketSender {
     fn send(&mut self, codec: Codec, frame: &EncodedFrame) {
         if self.codec != Some(codec) {
             self.codec = Some(codec);
@@ -95,7 +94,7 @@ impl Wire {
 
 impl Camera {
     pub(super) fn new(options: CameraOptions, outbox: Arc<Outbox>, epoch: Timestamp) -> Self {
-        let wire = Wire {
+        let sender = PacketSender {
             outbox,
             payloader: Payloader::new(Codec::H264),
             codec: None,
@@ -108,68 +107,68 @@ impl Camera {
             encoder: None,
             pool: PicturePool::default(),
             halves: Halves::default(),
-            wire: Arc::new(Mutex::new(wire)),
+            sender: Arc::new(Mutex::new(sender)),
             epoch,
             keyframe: None,
-            keyframe_wanted: false,
+            keyframe_requested: false,
             last: None,
             size: None,
             skipped: 0,
         }
     }
 
-    /// The next picture becomes a keyframe.
-    pub(super) const fn want_keyframe(&mut self) {
-        self.keyframe_wanted = true;
+    /// Encodes the next picture as a keyframe.
+    pub(super) const fn request_keyframe(&mut self) {
+        self.keyframe_requested = true;
     }
 
     /// Sends a picture that is due at `due`.
-    pub(super) fn show(&mut self, shot: &Shot, due: Timestamp, now: Timestamp) {
+    pub(super) fn send(&mut self, shot: &Shot, due: Timestamp, now: Timestamp) {
         self.size = Some(shot.picture.size());
-        let stale = now.since(due) > STALE && self.last.is_some_and(|last| now.since(last) < STALE);
+        let stale = now.since(due) > MAX_LATENESS && self.last.is_some_and(|last| now.since(last) < MAX_LATENESS);
         if stale || !self.rate.allow(due) {
             self.skipped += 1;
             return;
         }
-        let size = fit(shot.picture.size(), shot.pixel, self.options.most);
+        let size = fit(shot.picture.size(), shot.pixel, self.options.max_size);
         let Some(picture) = self.sized(&shot.picture, size) else { return };
         if self.encoder.as_ref().is_none_or(|(made_for, encoder)| *made_for != size || encoder.failed()) {
             self.encoder = None;
             match self.encoder_for(size) {
                 Ok(encoder) => self.encoder = Some((size, encoder)),
                 Err(error) => {
-                    tracing::error!(%error, "the picture of a source cannot be encoded");
+                    tracing::error!(%error, "no video encoder for the input");
                     return;
                 }
             }
             self.keyframe = None;
         }
         let Some((_, encoder)) = &mut self.encoder else { return };
-        self.wire.lock().colours = shot.colours;
-        // The line of times moves back where a source was caught up with; an encoder's never does.
+        self.sender.lock().colours = shot.colours;
+        // Due times may go back when the playout removes a backlog; the encoder's timestamps must not.
         let due = self.last.map_or(due, |last| due.max(last + Duration::from_millis(1)));
-        let key = self.keyframe_wanted || self.keyframe.is_none_or(|at| due.since(at) >= KEYFRAME_INTERVAL);
+        let key = self.keyframe_requested || self.keyframe.is_none_or(|at| due.since(at) >= KEYFRAME_INTERVAL);
         if encoder.push(&picture, due.since(self.epoch), key) {
             self.last = Some(due);
             if key {
-                (self.keyframe, self.keyframe_wanted) = (Some(due), false);
+                (self.keyframe, self.keyframe_requested) = (Some(due), false);
             }
         } else {
             self.skipped += 1;
         }
     }
 
-    /// Size of the picture as it came.
+    /// Frame size of the source.
     pub(super) const fn size(&self) -> Option<Size> {
         self.size
     }
 
-    /// Pictures left out.
+    /// Number of skipped pictures.
     pub(super) const fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// The picture at this size; None when it has no pixels.
+    /// The picture scaled to `size`; None for an empty picture.
     fn sized(&mut self, picture: &Picture, size: Size) -> Option<Picture> {
         let from = picture.size();
         if from == size {
@@ -187,16 +186,16 @@ impl Camera {
         Some(self.pool.lend(drawn))
     }
 
-    /// H.264, which costs the least; VP8 where there is none.
+    /// An H.264 encoder, which needs the least CPU; VP8 if there is none.
     fn encoder_for(&self, size: Size) -> Result<VideoEncoder, CodecError> {
         let CameraOptions { fps, h264, threads, .. } = self.options;
         let make = |codec: Codec| {
-            let wire = self.wire.clone();
+            let sender = self.sender.clone();
             let spec = EncodeSpec { codec, size, fps, bitrate_kbps: bitrate(size, fps), h264, threads };
-            VideoEncoder::new(spec, move |frame| wire.lock().send(codec, &frame))
+            VideoEncoder::new(spec, move |frame| sender.lock().send(codec, &frame))
         };
         make(Codec::H264).or_else(|error| {
-            tracing::warn!(%error, "there is no H.264 encoder: a source is sent as VP8");
+            tracing::warn!(%error, "no H.264 encoder: input is sent as VP8");
             make(Codec::Vp8)
         })
     }
@@ -204,22 +203,23 @@ impl Camera {
 
 fn bitrate(size: Size, fps: u32) -> u32 {
     let pixels = f64::from(size.width) * f64::from(size.height) * f64::from(fps);
-    ((pixels * BITS_PER_PIXEL / 1000.0) as u32).clamp(KBPS.0, KBPS.1)
+    ((pixels * BITS_PER_PIXEL / 1000.0) as u32).clamp(BITRATE_KBPS_RANGE.0, BITRATE_KBPS_RANGE.1)
 }
 
-/// The size at which a picture is sent: its shape with square pixels, within `most`, never enlarged but for the shape,
-/// even on both sides.
-fn fit(size: Size, pixel: (u32, u32), most: Size) -> Size {
+/// The size at which a picture is sent: with square pixels, within `most`, enlarged only to correct the aspect ratio,
+/// with even width and height.
+fn fit(size: Size, pixel: (u32, u32), max_size: Size) -> Size {
     let (wide, high) = (f64::from(pixel.0.max(1)), f64::from(pixel.1.max(1)));
     let ratio = (wide / high).clamp(0.1, 10.0);
     let (width, height) = (f64::from(size.width) * ratio, f64::from(size.height));
-    let factor = (f64::from(most.width) / width).min(f64::from(most.height) / height).min(1.0);
-    let even =
-        |side: f64, most: u32| (((side * factor / 2.0).round() as u32) * 2).clamp(SIDE_MIN, most.max(SIDE_MIN) & !1);
-    Size::new(even(width, most.width), even(height, most.height))
+    let factor = (f64::from(max_size.width) / width).min(f64::from(max_size.height) / height).min(1.0);
+    let even = |side: f64, max_size: u32| {
+        (((side * factor / 2.0).round() as u32) * 2).clamp(MIN_SIDE, max_size.max(MIN_SIDE) & !1)
+    };
+    Size::new(even(width, max_size.width), even(height, max_size.height))
 }
 
-/// Leaves out what is more than so many a second.
+/// Limits the frame rate.
 #[derive(Debug)]
 struct Rate {
     period: Duration,
@@ -232,7 +232,7 @@ impl Rate {
     }
 
     fn allow(&mut self, due: Timestamp) -> bool {
-        // A quarter of a period is rounding, not another rate.
+        // A deviation up to a quarter of a period is rounding.
         if due + self.period / 4 < self.next && self.next.since(due) < self.period * 4 {
             return false;
         }
@@ -251,7 +251,7 @@ mod tests {
     const CANVAS: Size = Size::new(1280, 720);
 
     #[test]
-    fn pictures_keep_their_shape_and_fit_the_canvas() {
+    fn sizes_keep_the_aspect_ratio_and_fit_the_canvas() {
         let fits = [
             ((1920, 1080), (1, 1), (1280, 720)),
             ((640, 360), (1, 1), (640, 360)),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_beyond_the_rate_are_left_out_evenly() {
+    fn frames_beyond_the_rate_are_skipped_evenly() {
         for (sent, expected) in [(25, 25), (30, 30), (50, 30), (60, 30), (120, 30), (5, 5)] {
             let mut rate = Rate::new(30);
             let due = |i: u64| Timestamp::from_micros(9_000_000 + i * 1_000_000 / sent);
@@ -280,15 +280,15 @@ mod tests {
         }
         let mut rate = Rate::new(30);
         assert!(rate.allow(Timestamp::from_micros(50_000_000)));
-        assert!(rate.allow(Timestamp::from_micros(10_000_000)), "the line has moved far back");
+        assert!(rate.allow(Timestamp::from_micros(10_000_000)), "due times went far back");
     }
 
     proptest! {
         #[test]
-        fn any_size_fits(width in 1..8192_u32, height in 1..8192_u32, wide in 0..200_u32, high in 0..200_u32) {
+        fn every_size_fits(width in 1..8192_u32, height in 1..8192_u32, wide in 0..200_u32, high in 0..200_u32) {
             let fitting = fit(Size::new(width, height), (wide, high), CANVAS);
             prop_assert!(fitting.width <= CANVAS.width && fitting.height <= CANVAS.height);
-            prop_assert!(fitting.width >= SIDE_MIN && fitting.height >= SIDE_MIN);
+            prop_assert!(fitting.width >= MIN_SIDE && fitting.height >= MIN_SIDE);
             prop_assert!(fitting.width.is_multiple_of(2) && fitting.height.is_multiple_of(2));
         }
     }

@@ -1,7 +1,8 @@
-//! HTTP, for GStreamer: the only requests this process makes.
+//! HTTP requests for GStreamer: the only HTTP client of this process.
 //!
-//! Owns: [`Web`], which makes them. Does not know: what is fetched, or who named it: a moderator, a redirection, a playlist.
-//! Every one of them has its name resolved once, judged by the guard, and is connected to the address that was judged.
+//! Owns: [`HttpFetcher`]. Does not know: the origin of a URL: a moderator, a redirect or a playlist. In: URLs. Out:
+//! response bodies. Each name is resolved once and checked by the guard, and the connection goes to the checked
+//! address.
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -20,32 +21,32 @@ use crate::codec::intake::{Exchange, Fetch, Fetched};
 use crate::destination::{Endpoint, Guard, Host};
 use crate::dial;
 
-/// How long a server may take to answer at all. Its body may take as long as it likes: whoever waits for it cancels.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Most redirections of one request.
-const REDIRECTIONS: u32 = 5;
+/// Timeout of resolution, connection and response header. The body has no timeout: the reader may cancel the request.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most redirects of one request.
+const MAX_REDIRECTS: u32 = 5;
 
-/// Makes HTTP requests to where the guard allows.
+/// Makes HTTP requests to addresses that the guard allows.
 #[derive(Debug)]
-pub(super) struct Web {
+pub(super) struct HttpFetcher {
     guard: Arc<Guard>,
     network: Handle,
 }
 
-impl Web {
-    /// Names are looked up on this runtime.
+impl HttpFetcher {
+    /// `network` is the runtime for name resolution.
     pub(super) fn new(guard: Guard, network: Handle) -> Self {
         Self { guard: Arc::new(guard), network }
     }
 }
 
-impl Fetch for Web {
+impl Fetch for HttpFetcher {
     fn begin(&self) -> Box<dyn Exchange> {
         Box::new(Request { agent: Mutex::new(Some(agent(&self.guard, &self.network))) })
     }
 }
 
-/// The system's certificates; made once.
+/// The system's root certificates, loaded once.
 fn roots() -> Arc<Vec<Certificate<'static>>> {
     static ROOTS: OnceLock<Arc<Vec<Certificate<'static>>>> = OnceLock::new();
     let own = |der: &[u8]| Certificate::from_der(der).to_owned();
@@ -55,10 +56,10 @@ fn roots() -> Arc<Vec<Certificate<'static>>> {
 fn agent(guard: &Arc<Guard>, network: &Handle) -> Agent {
     let config = Agent::config_builder()
         .proxy(None)
-        .max_redirects(REDIRECTIONS)
-        .timeout_resolve(Some(ANSWER))
-        .timeout_connect(Some(ANSWER))
-        .timeout_recv_response(Some(ANSWER))
+        .max_redirects(MAX_REDIRECTS)
+        .timeout_resolve(Some(RESPONSE_TIMEOUT))
+        .timeout_connect(Some(RESPONSE_TIMEOUT))
+        .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .user_agent(concat!("commingle/", env!("CARGO_PKG_VERSION")))
         .tls_config(
             TlsConfig::builder()
@@ -67,53 +68,57 @@ fn agent(guard: &Arc<Guard>, network: &Handle) -> Agent {
                 .build(),
         )
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), Guarded { guard: guard.clone(), network: network.clone() })
+    Agent::with_parts(
+        config,
+        DefaultConnector::default(),
+        GuardedResolver { guard: guard.clone(), network: network.clone() },
+    )
 }
 
-/// Resolves names to what the guard allows.
+/// Resolves names to addresses that the guard allows.
 #[derive(Debug)]
-struct Guarded {
+struct GuardedResolver {
     guard: Arc<Guard>,
     network: Handle,
 }
 
-impl Resolver for Guarded {
+impl Resolver for GuardedResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let refuse = |reason: String| Error::Other(Box::new(Refused(reason)));
-        let host = uri.host().ok_or_else(|| refuse("the URL has no host".into()))?;
+        let error_of = |reason: String| Error::Other(Box::new(ResolveError(reason)));
+        let host = uri.host().ok_or_else(|| error_of("the URL has no host".into()))?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let host = bare.parse().map_or_else(|_| Host::Name(bare.to_owned()), Host::Address);
         let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let endpoint = Endpoint { host, port: uri.port_u16().unwrap_or(usual) };
         let resolved = self.network.block_on(dial::resolve(&endpoint, &self.guard));
-        let address = resolved.map_err(|error| refuse(error.to_string()))?;
+        let address = resolved.map_err(|error| error_of(error.to_string()))?;
         let mut addresses = self.empty();
         addresses.push(address);
         Ok(addresses)
     }
 }
 
-/// Why an address is not connected to.
+/// Why a name has no usable address.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Refused(String);
+struct ResolveError(String);
 
 struct Request {
-    /// None once it is cancelled.
+    /// None after cancellation.
     agent: Mutex<Option<Agent>>,
 }
 
 impl Exchange for Request {
     fn get(&self, url: &str, from: u64) -> Result<Fetched, String> {
-        let agent = self.agent.lock().clone().ok_or("it was cancelled")?;
+        let agent = self.agent.lock().clone().ok_or("the request was cancelled")?;
         let mut request = agent.get(url);
         if from > 0 {
             request = request.header("range", format!("bytes={from}-"));
         }
-        let response = request.call().map_err(|error| words(&error))?;
+        let response = request.call().map_err(|error| describe(&error))?;
         let partial = response.status().as_u16() == 206;
         if from > 0 && !partial {
-            return Err("the server does not send parts of a file".into());
+            return Err("the server does not support range requests".into());
         }
         let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let length = match header("content-range") {
@@ -133,15 +138,15 @@ impl Exchange for Request {
     }
 }
 
-/// What went wrong, without the URL.
-fn words(error: &Error) -> String {
+/// The error as text without the URL, which may contain secrets.
+fn describe(error: &Error) -> String {
     match error {
         Error::StatusCode(code) => format!("the server answered {code}"),
         Error::TooManyRedirects | Error::RedirectFailed => "the server redirects too often".into(),
-        Error::Timeout(_) => format!("the server did not answer within {} s", ANSWER.as_secs()),
-        Error::Io(error) => format!("no connection: {}", error.kind()),
+        Error::Timeout(_) => format!("the server did not answer within {} s", RESPONSE_TIMEOUT.as_secs()),
+        Error::Io(error) => format!("connection failed: {}", error.kind()),
         Error::Other(error) => error.to_string(),
-        Error::Tls(_) | Error::Rustls(_) => "the server's certificate or its TLS is not accepted".into(),
-        _ => "the answer is not understood".into(),
+        Error::Tls(_) | Error::Rustls(_) => "TLS handshake failed: certificate or protocol not accepted".into(),
+        _ => "malformed HTTP response".into(),
     }
 }

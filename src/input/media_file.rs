@@ -1,6 +1,7 @@
 //! Files of the media folder.
 //!
-//! Owns: how one is opened so that no path and no link leads out of the folder. Does not know: what is in it.
+//! Owns: opening them so that neither a path nor a link leads out of the folder. Does not know: their contents. In: a
+//! name. Out: an open file.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,16 +9,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 
-/// A file of the media folder, open.
+/// An open file of the media folder.
 #[derive(Debug)]
 pub(super) struct MediaFile(OwnedFd);
 
 impl MediaFile {
-    /// Opens a file below the folder: neither `..` nor a symbolic link leads out of it, and what is no plain file is not
-    /// read.
+    /// Opens a file below the folder. `..` and symbolic links must not lead out of it, and it must be a regular file.
     ///
     /// # Errors
-    /// In words.
+    /// A text for moderators.
     pub(super) fn open(folder: &Path, name: &str) -> Result<Self, String> {
         let folder = open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| format!("the media folder cannot be opened: {error}"))?;
@@ -30,12 +30,12 @@ impl MediaFile {
         })?;
         let status = fstat(&file).map_err(|error| format!("{name} cannot be opened: {error}"))?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err(format!("{name} is no file"));
+            return Err(format!("{name} is not a regular file"));
         }
         Ok(Self(file))
     }
 
-    /// A path to this very file, for who opens files by path; good while this is kept.
+    /// A path to the open file, for APIs that open files by path; valid while `self` exists.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_outside_the_folder_is_opened() {
+    fn files_outside_the_folder_are_not_opened() {
         let outside = tempfile::tempdir().expect("a folder");
         fs::write(outside.path().join("secret"), "secret").expect("room for it");
         let media = outside.path().join("media");
@@ -67,7 +67,7 @@ mod tests {
             let error = MediaFile::open(&media, name).expect_err(name);
             assert!(error.contains("leads out"), "{name}: {error}");
         }
-        assert!(MediaFile::open(&media, "inner").expect_err("a folder").contains("is no file"));
+        assert!(MediaFile::open(&media, "inner").expect_err("a folder").contains("is not a regular file"));
         assert!(MediaFile::open(&media, "nothing").expect_err("not there").contains("no file nothing"));
         assert!(MediaFile::open(&outside.path().join("nowhere"), "x").expect_err("no folder").contains("media folder"));
     }

@@ -1,6 +1,7 @@
-//! The sound of a source, as a participant's microphone would send it: Opus, 20 ms a packet.
+//! The audio of a source, sent like a participant's microphone: Opus packets of 20 ms.
 //!
-//! Owns: the encoder and the packets' numbers. Does not know: where sound comes from, what time it is.
+//! Owns: the encoder and packet numbers. Does not know: where audio comes from, or the time. In: ticks. Out: packets
+//! into the [`Outbox`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +14,21 @@ use crate::link::input::FromInput;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Codec, SourceKind, SourcePacket};
 use crate::time::{Timestamp, now};
 
-/// What is too late by this is left out.
-const STALE: Duration = Duration::from_millis(200);
-/// A tick that begins no further than this from where the last one ended follows it.
-const FOLLOWS: Duration = Duration::from_millis(10);
-/// Nothing is lost on the way to the mixer, and it is encoded once more there.
+/// A tick that is later than this is skipped.
+const MAX_LATENESS: Duration = Duration::from_millis(200);
+/// A tick that is due at most this long after the end of the previous one follows it without a gap.
+const TOLERANCE: Duration = Duration::from_millis(10);
+/// No loss between here and the mixer, which decodes and encodes it again.
 const SETTINGS: OpusSettings =
     OpusSettings { purpose: Purpose::Music, bitrate: 96_000, complexity: 5, expected_loss: 0 };
 
-/// Sends a source's sound.
+/// Encodes and sends the audio of a source.
 pub(super) struct Microphone {
     outbox: Arc<Outbox>,
     encoder: OpusEncoder,
     announced: bool,
     sequence: u16,
-    /// RTP timestamp of the last tick, and when that was due.
+    /// RTP timestamp and due time of the last tick.
     last: Option<(u32, Timestamp)>,
 }
 
@@ -37,9 +38,9 @@ impl Microphone {
         Self { outbox, encoder, announced: false, sequence, last: None }
     }
 
-    /// Sends a tick.
-    pub(super) fn say(&mut self, tick: &Tick, at: Timestamp) {
-        if at.since(tick.due) > STALE {
+    /// Encodes and sends a tick.
+    pub(super) fn send(&mut self, tick: &Tick, at: Timestamp) {
+        if at.since(tick.due) > MAX_LATENESS {
             return;
         }
         let timestamp = match self.last {
@@ -66,11 +67,11 @@ impl Microphone {
     }
 }
 
-/// How far the RTP timestamp goes from one tick to the next: one tick where they follow each other, so that sound has no
-/// seams; never less, since no receiver takes sound twice.
+/// RTP timestamp increment between two ticks: one tick if they follow each other, so that audio is continuous; never
+/// less, because receivers discard timestamps that were already played.
 fn advance(last: Timestamp, due: Timestamp) -> u32 {
     let expected = last + TICK;
-    if due <= expected + FOLLOWS {
+    if due <= expected + TOLERANCE {
         return AUDIO_TICK_SAMPLES as u32;
     }
     (due.since(last).as_micros() as u64 * u64::from(AUDIO_RATE) / 1_000_000) as u32
@@ -81,23 +82,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_follow_each_other_and_jump_over_gaps() {
+    fn timestamps_are_continuous_and_skip_gaps() {
         let at = |millis: u64| Timestamp::from_micros(millis * 1000);
         assert_eq!(advance(at(100), at(120)), 960);
         assert_eq!(advance(at(100), at(129)), 960, "rounding");
-        assert_eq!(advance(at(100), at(90)), 960, "the line moved back");
+        assert_eq!(advance(at(100), at(90)), 960, "due times went back");
         assert_eq!(advance(at(100), at(1_100)), 48_000);
     }
 
     #[test]
-    fn a_tick_becomes_a_packet_and_a_stale_one_none() {
+    fn a_tick_becomes_a_packet_and_a_late_one_is_skipped() {
         let outbox = Arc::new(Outbox::default());
         let mut microphone = Microphone::new(outbox.clone());
         let tick = |due| Tick { due, samples: [0.1; AUDIO_TICK_SAMPLES] };
         let start = Timestamp::from_micros(7_000_000);
-        microphone.say(&tick(start), start);
-        microphone.say(&tick(start + TICK), start + TICK * 20);
-        microphone.say(&tick(start + TICK * 2), start + TICK * 2);
+        microphone.send(&tick(start), start);
+        microphone.send(&tick(start + TICK), start + TICK * 20);
+        microphone.send(&tick(start + TICK * 2), start + TICK * 2);
         let mut all = Vec::new();
         outbox.take(&mut all);
         let [FromInput::Started { .. }, FromInput::Packet(_, first), FromInput::Packet(_, second)] = &all[..] else {

@@ -1,9 +1,9 @@
-//! Inputs: a source from elsewhere joins a room as a participant would: a file, a camera, another server.
+//! Inputs: a media source outside of the room (a file, camera, encoder or server) that joins like a participant.
 //!
-//! Owns: a source from its address to packets of H.264 and Opus, in real time, and what is done when it breaks off.
-//! Does not know: rooms, and what becomes of the packets. In: the messages of [`crate::link::input`] that order one
-//! source. Out: those that carry its packets and how it is doing. Everything a source sends is demuxed, decoded and encoded
-//! anew here, in a process of its own ([`run_process`]) that may fail with it.
+//! Owns: one source from its URL to packets of H.264 and Opus in real time, including reconnects. Does not know: rooms,
+//! and the receivers of the packets. In: the messages of [`crate::link::input`] that configure one source. Out: its
+//! packets and reports, through the [`Outbox`]. Everything is demuxed, decoded and encoded again in a process of its
+//! own ([`run_process`]), which a malicious source may crash without harm to others.
 
 mod camera;
 mod http;

@@ -1,7 +1,7 @@
-//! Opening a source: from what a moderator wrote to media that comes in.
+//! Opens a source: from its URL to received media.
 //!
-//! Owns: how each kind of source is connected to. Does not know: when it is played, or what follows its end. Opening waits
-//! for the network: it has a thread of its own.
+//! Owns: how each kind of source is connected. Does not know: playout and reconnects. In: [`InputSettings`]. Out:
+//! [`Opened`]. Opening blocks on the network, so the caller uses a separate thread.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-use super::http::Web;
+use super::http::HttpFetcher;
 use super::media_file::MediaFile;
 use super::push::Encoder;
 use super::{rtmp, rtsp, whep};
@@ -19,30 +19,30 @@ use crate::destination::{Destination, SrtMode, Target};
 use crate::dial::{self, DialError};
 use crate::link::input::InputSettings;
 
-/// A source that media comes from.
+/// An open source.
 pub(super) struct Opened {
     pub(super) intake: Intake,
-    /// It comes at its own pace, and is caught up with.
+    /// It arrives in real time, and playout follows its pace.
     pub(super) live: bool,
-    /// It is somebody else's turn: that nothing comes is no fault.
-    pub(super) patient: bool,
-    /// What must not end before the source does, and ends with it.
-    _held: Held,
+    /// It may send nothing at first without being considered broken: a listener waits for the other side.
+    pub(super) may_be_silent: bool,
+    /// Dropped together with the source.
+    _resources: Resources,
 }
 
-/// What a source needs besides its intake.
-#[expect(dead_code, reason = "most are only to be dropped")]
-enum Held {
-    Nothing,
+/// Resources that a source needs besides its intake.
+#[expect(dead_code, reason = "most are only held until they are dropped")]
+enum Resources {
+    None,
     File(MediaFile),
     Task(Task),
-    /// A runtime must not be waited for by whoever happens to drop it.
-    Pushed(Task, Option<Runtime>),
+    /// The runtime is shut down without waiting, because the drop may happen on any thread.
+    Push(Task, Option<Runtime>),
 }
 
-impl Drop for Held {
+impl Drop for Resources {
     fn drop(&mut self) {
-        if let Self::Pushed(_, runtime) = self
+        if let Self::Push(_, runtime) = self
             && let Some(runtime) = runtime.take()
         {
             runtime.shutdown_background();
@@ -50,7 +50,7 @@ impl Drop for Held {
     }
 }
 
-/// What feeds a source; dropping it ends it.
+/// A task that feeds an intake; aborted on drop.
 pub(super) struct Task(pub(super) JoinHandle<()>);
 
 impl Drop for Task {
@@ -62,103 +62,110 @@ impl Drop for Task {
 /// Why a source cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenError {
-    /// In words, without secrets.
+    /// Text for moderators, without secrets.
     pub(super) reason: String,
-    /// Trying again is of no use.
-    pub(super) lasting: bool,
+    /// A retry cannot succeed.
+    pub(super) permanent: bool,
 }
 
 impl OpenError {
-    pub(super) fn passing(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string(), lasting: false }
+    pub(super) fn transient(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), permanent: false }
     }
 
-    /// What is refused stays refused; a name may be known again.
+    /// A refused address is permanent; a failed resolution or connection is transient.
     pub(super) fn dial(error: &DialError) -> Self {
-        Self { reason: error.to_string(), lasting: error.is_final() }
+        Self { reason: error.to_string(), permanent: error.is_final() }
     }
 
-    pub(super) fn lasting(reason: impl ToString) -> Self {
-        Self { reason: reason.to_string(), lasting: true }
+    pub(super) fn permanent(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), permanent: true }
     }
 }
 
-/// Opens one source, again and again.
+/// Opens one source, for each attempt anew.
 pub(super) struct Opener {
     origin: Origin,
     settings: InputSettings,
 }
 
-/// Where a source is.
+/// Origin of a source.
 enum Origin {
-    /// It is fetched.
-    Fetched(Box<Destination>, Runtime),
-    /// It is pushed, once.
-    Pushed(Box<Mutex<Option<Encoder>>>),
+    /// We connect to it.
+    Pull(Box<Destination>, Runtime),
+    /// An encoder has connected to us; it can be taken once.
+    Push(Box<Mutex<Option<Encoder>>>),
 }
 
 impl Opener {
-    /// Prepares this process for one source, for good; also says what is missing on this machine.
+    /// Prepares and confines this process for one source. Also returns the GStreamer elements missing on this machine.
     ///
     /// # Errors
-    /// Why the source can never be opened.
+    /// A permanent error.
     pub(super) fn new(settings: InputSettings, encoder: Option<Encoder>) -> Result<(Self, Vec<String>), OpenError> {
         let Some(source) = &settings.source else {
-            let missing = intake::confine(Way::Fed).map_err(OpenError::lasting)?;
-            return Ok((Self { origin: Origin::Pushed(Box::new(Mutex::new(encoder))), settings }, missing));
+            let missing = intake::confine(Way::Fed).map_err(OpenError::permanent)?;
+            return Ok((Self { origin: Origin::Push(Box::new(Mutex::new(encoder))), settings }, missing));
         };
-        let destination = source.open().map_err(OpenError::lasting)?;
+        let destination = source.open().map_err(OpenError::permanent)?;
         let way = match destination.target() {
             Target::File(_) => Way::File,
             Target::Http(_) => Way::Http,
             Target::Srt(_) => Way::Srt,
             Target::Rtsp(_) | Target::Rtmp(_) | Target::Whep(_) => Way::Fed,
             Target::Whip(_) | Target::Rtp(_) => {
-                return Err(OpenError::lasting("this kind of URL is something to send to, not to fetch from"));
+                return Err(OpenError::permanent("this URL scheme is for outputs, not for inputs"));
             }
         };
-        let missing = intake::confine(way).map_err(OpenError::lasting)?;
-        // What feeds a source may wait for it; the other thread is for all else.
-        let network = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(OpenError::lasting)?;
+        let missing = intake::confine(way).map_err(OpenError::permanent)?;
+        // Two threads: the task that feeds a source may block one of them.
+        let network =
+            Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(OpenError::permanent)?;
         if way == Way::Http {
-            intake::set_fetch(Arc::new(Web::new(settings.guard.clone(), network.handle().clone())));
+            intake::set_fetch(Arc::new(HttpFetcher::new(settings.guard.clone(), network.handle().clone())));
         }
-        Ok((Self { origin: Origin::Fetched(Box::new(destination), network), settings }, missing))
+        Ok((Self { origin: Origin::Pull(Box::new(destination), network), settings }, missing))
     }
 
-    /// Whether the source is a file, which is as it is however often it is read.
+    /// Whether the source is a file: if it cannot be decoded, a retry cannot succeed.
     pub(super) fn is_file(&self) -> bool {
-        matches!(&self.origin, Origin::Fetched(destination, _) if matches!(destination.target(), Target::File(_)))
+        matches!(&self.origin, Origin::Pull(destination, _) if matches!(destination.target(), Target::File(_)))
     }
 
-    /// Whether the source is pushed: when it is gone, it is for others to come back.
+    /// Whether the source is pushed: a reconnect is up to the encoder.
     pub(super) const fn is_pushed(&self) -> bool {
-        matches!(self.origin, Origin::Pushed(_))
+        matches!(self.origin, Origin::Push(_))
     }
 
-    /// Opens the source; `wake` is called whenever it has news. May take as long as a network lets it.
+    /// Opens the source; `wake` is called whenever media or a state change is available. May block on the network.
     pub(super) fn open(&self, wake: impl Fn() + Send + Sync + 'static) -> Result<Opened, OpenError> {
         let (destination, network) = match &self.origin {
-            Origin::Fetched(destination, network) => (destination, network),
-            Origin::Pushed(encoder) => {
-                let encoder = encoder.lock().take().ok_or_else(|| OpenError::lasting("the encoder is gone"))?;
+            Origin::Pull(destination, network) => (destination, network),
+            Origin::Push(encoder) => {
+                let encoder =
+                    encoder.lock().take().ok_or_else(|| OpenError::permanent("the encoder has disconnected"))?;
                 let (intake, task, runtime) = encoder.accept(wake)?;
-                return Ok(Opened { intake, live: true, patient: false, _held: Held::Pushed(task, Some(runtime)) });
+                return Ok(Opened {
+                    intake,
+                    live: true,
+                    may_be_silent: false,
+                    _resources: Resources::Push(task, Some(runtime)),
+                });
             }
         };
         let guard = &self.settings.guard;
-        let passing = |error: CodecError| OpenError::passing(error);
+        let transient = |error: CodecError| OpenError::transient(error);
         match destination.target() {
             Target::File(name) => {
-                let file = MediaFile::open(&self.settings.media_dir, name).map_err(OpenError::lasting)?;
-                let intake = Intake::file(&file.path(), wake).map_err(OpenError::lasting)?;
-                Ok(Opened { intake, live: false, patient: false, _held: Held::File(file) })
+                let file = MediaFile::open(&self.settings.media_dir, name).map_err(OpenError::permanent)?;
+                let intake = Intake::file(&file.path(), wake).map_err(OpenError::permanent)?;
+                Ok(Opened { intake, live: false, may_be_silent: false, _resources: Resources::File(file) })
             }
             Target::Http(web) => {
-                // Said here in words that name the address; what a playlist names is judged where it is fetched.
+                // Checked here for an error that names the address; `HttpFetcher` checks each URL of a playlist.
                 network.block_on(dial::resolve(&web.endpoint, guard)).map_err(|error| OpenError::dial(&error))?;
-                let intake = Intake::http(web.url.expose(), wake).map_err(passing)?;
-                Ok(Opened { intake, live: false, patient: false, _held: Held::Nothing })
+                let intake = Intake::http(web.url.expose(), wake).map_err(transient)?;
+                Ok(Opened { intake, live: false, may_be_silent: false, _resources: Resources::None })
             }
             Target::Srt(srt) => {
                 let (address, listens) = match &srt.mode {
@@ -176,22 +183,22 @@ impl Opener {
                     key_length: srt.key_length,
                     stream: srt.stream_id.as_ref().map(|secret| secret.expose()),
                 };
-                let intake = Intake::srt(&call, wake).map_err(passing)?;
-                Ok(Opened { intake, live: true, patient: listens, _held: Held::Nothing })
+                let intake = Intake::srt(&call, wake).map_err(transient)?;
+                Ok(Opened { intake, live: true, may_be_silent: listens, _resources: Resources::None })
             }
             Target::Rtmp(server) => {
                 let (intake, task) = rtmp::open(server, guard, network, wake)?;
-                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
+                Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
             Target::Rtsp(server) => {
                 let (intake, task) = rtsp::open(server, guard, network, wake)?;
-                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
+                Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
             Target::Whep(server) => {
                 let (intake, task) = whep::open(server, destination, guard, network, wake)?;
-                Ok(Opened { intake, live: true, patient: false, _held: Held::Task(task) })
+                Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
-            Target::Whip(_) | Target::Rtp(_) => unreachable!("refused when this process was prepared"),
+            Target::Whip(_) | Target::Rtp(_) => unreachable!("refused by Opener::new"),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The outbox: what an input has to say, until the link takes it.
+//! The outbox of an input: messages and packets for the edge, until the link sends them.
 //!
-//! Owns: the bounded queue towards the edge. Does not know: sockets. In by [`Outbox::push`] from any thread, out by
-//! [`Outbox::take`] on one. When the edge is slow the oldest packets go first; whoever decodes them asks for a keyframe.
+//! Owns: the bounded queue. Does not know: sockets. In: [`Outbox::push`], from any thread. Out: [`Outbox::take`], on
+//! one thread. When the queue is full, the oldest packets are dropped; the decoder in the mixer then requests a
+//! keyframe.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::link::input::FromInput;
 
-/// Messages held: about two seconds of one source.
+/// Capacity of the queue: about two seconds of one source.
 const MESSAGES_MAX: usize = 1024;
 
 /// The queue towards the edge.
@@ -22,15 +23,15 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<FromInput>,
-    /// Payload bytes taken in, for the bitrate.
+    /// Payload bytes pushed, for the bitrate.
     bytes: u64,
     dropped: u64,
     closed: bool,
 }
 
 impl Outbox {
-    /// Adds a message; drops the oldest packet when the queue is full, or the oldest message where there is none: a newer
-    /// report says the same.
+    /// Adds a message. When the queue is full, drops the oldest packet, or without packets the oldest message, which is
+    /// a report that a newer one replaces.
     pub fn push(&self, message: FromInput) {
         let mut state = self.state.lock();
         if let FromInput::Packet(_, packet) = &message {
@@ -59,7 +60,7 @@ impl Outbox {
         true
     }
 
-    /// Lets the reader end once it has taken what is there.
+    /// Closes the queue; the reader ends after taking the remaining messages.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_all();
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_edge_loses_the_oldest_packets_and_no_words() {
+    fn a_full_queue_drops_the_oldest_packets_and_no_control_messages() {
         let outbox = Outbox::default();
         outbox.push(FromInput::Ready { missing: Vec::new() });
         (0..MESSAGES_MAX as u16 + 2).for_each(|sequence| outbox.push(packet(sequence)));

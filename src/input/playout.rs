@@ -1,56 +1,56 @@
-//! When what a source sent is due: its own times, laid onto our clock.
+//! Playout timing: maps the timestamps of a source to our clock.
 //!
-//! Owns: [`Playout`], a pure state machine. Does not know: what is shown or heard. Picture and sound share one line, so they
-//! stay together as the source's times say.
+//! Owns: [`Playout`], a pure state machine. Does not know: media. In: timestamps and arrival times. Out: due times.
+//! Audio and video share one offset, so they stay synchronized as the source's timestamps say.
 //!
-//! A live source is held for a little while, because what it sends comes unevenly. What comes after it was due moves the
-//! line: everything is later from then on, once, instead of too late again and again. A live source of which everything
-//! comes far too early, as after a burst or where its clock is faster than ours, is caught up with.
+//! A live source is delayed a little, because it arrives with jitter. Media that arrives after its due time increases
+//! the offset once, so that what follows is in time again. If all media of a live source arrives much too early, after
+//! a burst or because its clock is faster than ours, the offset decreases.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// How long a live source is held at first.
-const HELD: Duration = Duration::from_millis(120);
-/// From opening to the first picture of what is not live: decoders fill up meanwhile.
-const PREPARED: Duration = Duration::from_millis(80);
-/// What is no later than this is not late: it is sent at once, and the mixer evens it out.
-const TOLERATED: Duration = Duration::from_millis(40);
-/// Added to a delay when it proved too short.
-const SPARE: Duration = Duration::from_millis(20);
-/// More than this too early, for as long as [`BURST_WINDOW`]: what is left of a burst is skipped.
-const BURST: Duration = Duration::from_millis(300);
-/// See [`BURST`].
+/// Initial delay of a live source.
+const LIVE_DELAY: Duration = Duration::from_millis(120);
+/// Initial delay of other sources, while decoders fill up.
+const FILE_DELAY: Duration = Duration::from_millis(80);
+/// Media that is later by at most this is sent at once; the mixer's jitter buffer absorbs it.
+const MAX_LATENESS: Duration = Duration::from_millis(40);
+/// Added to the delay when media was late.
+const DELAY_MARGIN: Duration = Duration::from_millis(20);
+/// A lead that exceeds the initial delay by more than this during [`BURST_WINDOW`] is the backlog of a burst, and
+/// removed.
+const BURST_EXCESS: Duration = Duration::from_millis(300);
+/// Window over which a burst is measured.
 const BURST_WINDOW: Duration = Duration::from_secs(1);
-/// For so long everything must have been early before the line moves back by [`STEP`].
+/// Window in which all media must have been early before the offset decreases by [`DRIFT_STEP`].
 const DRIFT_WINDOW: Duration = Duration::from_secs(10);
-/// A step that a mixer takes for jitter; much more in ten seconds than clocks drift.
-const STEP: Duration = Duration::from_millis(20);
-/// A jump of all times by more than this is none of the source's pauses.
-const JUMP: Duration = Duration::from_secs(10);
+/// Step of the offset: small enough to be absorbed as jitter, and more than clocks drift in [`DRIFT_WINDOW`].
+const DRIFT_STEP: Duration = Duration::from_millis(20);
+/// A larger jump of all timestamps is a restart of the source, not a pause.
+const MAX_JUMP: Duration = Duration::from_secs(10);
 
-/// Lays a source's times onto our clock.
+/// Maps the timestamps of a source to our clock.
 #[derive(Debug)]
 pub(super) struct Playout {
     live: bool,
-    /// What is to be added to a time of the source, in microseconds. None before the first.
-    line: Option<i64>,
-    /// How much too early what came least early was, of two windows.
-    burst: Least,
-    drift: Least,
+    /// Due time minus timestamp, in microseconds. None before the start.
+    offset: Option<i64>,
+    burst: WindowMin,
+    drift: WindowMin,
     late: u64,
 }
 
-/// The least lead within a window.
+/// The smallest lead (due time minus arrival) within a window.
 #[derive(Debug, Default)]
-struct Least {
+struct WindowMin {
     since: Option<Timestamp>,
     lead: Duration,
 }
 
-impl Least {
-    /// Takes a lead in; gives the least of a window that is over.
+impl WindowMin {
+    /// Adds a lead; returns the minimum when the window is complete, and starts another.
     fn take(&mut self, lead: Duration, window: Duration, now: Timestamp) -> Option<Duration> {
         match self.since {
             None => (self.since, self.lead) = (Some(now), lead),
@@ -68,38 +68,38 @@ impl Least {
 }
 
 impl Playout {
-    /// A line for a source that is live, or that can be read as fast as we like.
+    /// A playout for a live source, or for one that can be read at any speed.
     pub(super) fn new(live: bool) -> Self {
-        Self { live, line: None, burst: Least::default(), drift: Least::default(), late: 0 }
+        Self { live, offset: None, burst: WindowMin::default(), drift: WindowMin::default(), late: 0 }
     }
 
-    /// Begins with what has this time and is the first to be shown. `after` is where the line of what was before ended,
-    /// for a source that follows without a gap.
-    pub(super) fn begin(&mut self, first: Duration, after: Option<Timestamp>, now: Timestamp) {
-        let delay = if self.live { HELD } else { PREPARED };
-        let at = after.map_or(now + delay, |after| after.max(now));
-        self.line = Some(at.as_micros() as i64 - first.as_micros() as i64);
-        (self.burst, self.drift) = (Least::default(), Least::default());
+    /// Starts with the timestamp `first`. `previous_end` is the end of the source played before, for a repetition
+    /// without a gap.
+    pub(super) fn begin(&mut self, first: Duration, previous_end: Option<Timestamp>, now: Timestamp) {
+        let delay = if self.live { LIVE_DELAY } else { FILE_DELAY };
+        let at = previous_end.map_or(now + delay, |previous_end| previous_end.max(now));
+        self.offset = Some(at.as_micros() as i64 - first.as_micros() as i64);
+        (self.burst, self.drift) = (WindowMin::default(), WindowMin::default());
     }
 
-    /// Whether it has begun.
+    /// Whether [`Playout::begin`] was called.
     pub(super) const fn has_begun(&self) -> bool {
-        self.line.is_some()
+        self.offset.is_some()
     }
 
-    /// When a time of the source is due.
+    /// Due time of a timestamp.
     pub(super) fn due(&self, pts: Duration) -> Timestamp {
-        let at = self.line.unwrap_or_default() + pts.as_micros() as i64;
+        let at = self.offset.unwrap_or_default() + pts.as_micros() as i64;
         Timestamp::from_micros(at.max(0) as u64)
     }
 
-    /// Something with this time came at `arrival`. Moves the line where that is needed.
+    /// Adjusts the offset after the arrival of media with this timestamp.
     pub(super) fn arrived(&mut self, pts: Duration, arrival: Timestamp) {
         let due = self.due(pts);
         let lateness = arrival.since(due);
-        if lateness > TOLERATED {
+        if lateness > MAX_LATENESS {
             self.late += 1;
-            self.shift((lateness + SPARE).as_micros() as i64);
+            self.shift((lateness + DELAY_MARGIN).as_micros() as i64);
             return;
         }
         if !self.live {
@@ -107,33 +107,34 @@ impl Playout {
         }
         let lead = due.since(arrival);
         let burst = self.burst.take(lead, BURST_WINDOW, arrival);
-        if let Some(early) = burst.filter(|least| *least > HELD + BURST) {
-            self.shift(-((early - HELD).as_micros() as i64));
+        if let Some(early) = burst.filter(|least| *least > LIVE_DELAY + BURST_EXCESS) {
+            self.shift(-((early - LIVE_DELAY).as_micros() as i64));
             return;
         }
         let drift = self.drift.take(lead, DRIFT_WINDOW, arrival);
-        if drift.is_some_and(|least| least > HELD + STEP * 2) {
-            self.shift(-(STEP.as_micros() as i64));
+        if drift.is_some_and(|least| least > LIVE_DELAY + DRIFT_STEP * 2) {
+            self.shift(-(DRIFT_STEP.as_micros() as i64));
         }
     }
 
-    /// All that waits is due far in the future, the first of it with this time: the source's times have jumped.
-    pub(super) fn jumped(&mut self, pts: Duration, now: Timestamp) -> bool {
-        let jumped = self.has_begun() && self.due(pts).since(now) > JUMP;
-        if jumped {
+    /// Starts again if `pts`, the earliest timestamp of all held media, is due too far in the future: the timestamps
+    /// jumped.
+    pub(super) fn resync_after_jump(&mut self, pts: Duration, now: Timestamp) -> bool {
+        let resync_after_jump = self.has_begun() && self.due(pts).since(now) > MAX_JUMP;
+        if resync_after_jump {
             self.begin(pts, None, now);
         }
-        jumped
+        resync_after_jump
     }
 
-    /// How often the line moved because something was late.
+    /// How often the offset grew because media was late.
     pub(super) const fn late(&self) -> u64 {
         self.late
     }
 
     fn shift(&mut self, micros: i64) {
-        self.line = self.line.map(|line| line + micros);
-        (self.burst, self.drift) = (Least::default(), Least::default());
+        self.offset = self.offset.map(|offset| offset + micros);
+        (self.burst, self.drift) = (WindowMin::default(), WindowMin::default());
     }
 }
 
@@ -156,40 +157,44 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_source_is_due_a_little_after_it_came() {
+    fn a_steady_live_source_has_the_initial_delay() {
         let mut playout = live();
         for i in 0..1_000 {
             let pts = Duration::from_secs(7) + FRAME * i;
             playout.arrived(pts, at(40 * u64::from(i)));
-            assert_eq!(playout.due(pts), at(40 * u64::from(i)) + HELD);
+            assert_eq!(playout.due(pts), at(40 * u64::from(i)) + LIVE_DELAY);
         }
         assert_eq!(playout.late(), 0);
     }
 
     #[test]
-    fn what_comes_late_delays_the_rest_once() {
+    fn late_media_increases_the_delay_once() {
         let mut playout = live();
         let stall = |i: u32| if i >= 100 { 300 } else { 0 };
         for i in 0..400 {
             let (pts, arrival) = (Duration::from_secs(7) + FRAME * i, at(40 * u64::from(i) + stall(i)));
             playout.arrived(pts, arrival);
-            assert!(playout.due(pts) + TOLERATED >= arrival, "due before it was there");
+            assert!(playout.due(pts) + MAX_LATENESS >= arrival, "due before it arrived");
         }
         assert_eq!(playout.late(), 1);
     }
 
     #[test]
-    fn a_backlog_is_caught_up_with_and_a_fast_clock_is_followed() {
+    fn a_backlog_is_removed_and_a_fast_clock_is_followed() {
         let mut playout = live();
-        // Two seconds of silence, then everything at once, then as before.
+        // A stall of two seconds, then a burst, then steady.
         let arrival = |i: u32| at(if (50..100).contains(&i) { 4_000 } else { 40 * u64::from(i) });
         for i in 0..300 {
             playout.arrived(Duration::from_secs(7) + FRAME * i, arrival(i));
         }
         let pts = Duration::from_secs(7) + FRAME * 300;
-        assert!(playout.due(pts).since(at(12_000)) < HELD + BURST, "{:?}", playout.due(pts).since(at(12_000)));
+        assert!(
+            playout.due(pts).since(at(12_000)) < LIVE_DELAY + BURST_EXCESS,
+            "{:?}",
+            playout.due(pts).since(at(12_000))
+        );
 
-        // One frame in a thousand too much.
+        // A clock that is 0.1 % fast.
         let mut playout = live();
         let mut least = Duration::MAX;
         for i in 0..60_000_u32 {
@@ -198,39 +203,39 @@ mod tests {
             least = least.min(playout.due(pts).since(arrival));
         }
         let lead = playout.due(Duration::from_secs(7) + FRAME * 60_000).since(at(60_000 * 3_996 / 100));
-        assert!(lead < HELD + BURST && least + TOLERATED > HELD, "{lead:?}, at least {least:?}");
+        assert!(lead < LIVE_DELAY + BURST_EXCESS && least + MAX_LATENESS > LIVE_DELAY, "{lead:?}, at least {least:?}");
     }
 
     #[test]
-    fn a_file_is_never_hurried_and_its_repetition_follows_at_once() {
+    fn a_file_plays_at_its_own_rate_and_repeats_without_a_gap() {
         let mut playout = Playout::new(false);
         playout.begin(Duration::ZERO, None, at(0));
         for i in 0..500 {
-            // All that is read lies ready at once.
+            // Everything is available at once.
             playout.arrived(FRAME * i, at(1));
         }
         let end = playout.due(FRAME * 500);
-        assert_eq!(end, at(20_000) + PREPARED);
+        assert_eq!(end, at(20_000) + FILE_DELAY);
         let mut again = Playout::new(false);
         again.begin(Duration::from_millis(5), Some(end), at(19_500));
         assert_eq!(again.due(Duration::from_millis(5)), end);
         again.begin(Duration::from_millis(5), Some(end), at(25_000));
-        assert_eq!(again.due(Duration::from_millis(5)), at(25_000), "the end is long past");
+        assert_eq!(again.due(Duration::from_millis(5)), at(25_000), "the end has passed");
     }
 
     #[test]
-    fn a_jump_of_the_sources_times_begins_anew() {
+    fn a_jump_of_the_timestamps_restarts_the_playout() {
         let mut playout = live();
-        assert!(!playout.jumped(Duration::from_secs(16), at(0)), "a pause of nine seconds");
-        assert!(playout.jumped(Duration::from_secs(3_607), at(0)));
-        assert_eq!(playout.due(Duration::from_secs(3_607)), at(0) + HELD);
+        assert!(!playout.resync_after_jump(Duration::from_secs(16), at(0)), "a pause of nine seconds");
+        assert!(playout.resync_after_jump(Duration::from_secs(3_607), at(0)));
+        assert_eq!(playout.due(Duration::from_secs(3_607)), at(0) + LIVE_DELAY);
         let mut fresh = Playout::new(true);
-        assert!(!fresh.jumped(Duration::from_secs(3_600), at(0)), "it has not begun");
+        assert!(!fresh.resync_after_jump(Duration::from_secs(3_600), at(0)), "it has not begun");
     }
 
     proptest! {
         #[test]
-        fn whatever_comes_picture_and_sound_stay_together(
+        fn audio_and_video_stay_synchronized(
             steps in proptest::collection::vec((0..10_000_000_u64, 0..100_000_u64), 1..300),
             is_live: bool,
         ) {
@@ -241,7 +246,7 @@ mod tests {
                 now = now + Duration::from_micros(passed);
                 let pts = Duration::from_micros(pts);
                 playout.arrived(pts, now);
-                prop_assert!(playout.due(pts) + TOLERATED >= now, "late, and nothing was done");
+                prop_assert!(playout.due(pts) + MAX_LATENESS >= now, "late, but the offset did not grow");
                 let apart = playout.due(pts + FRAME).since(playout.due(pts));
                 prop_assert!(apart <= FRAME);
             }

@@ -1,6 +1,7 @@
-//! An input as a process of its own, at one end of a socket pair.
+//! The input process: the link's two threads around an [`Input`].
 //!
-//! Owns: the link's two threads. Does not know: media. The process lives as long as the link or its source.
+//! Owns: the link. Does not know: media. In and out: messages on a socket pair. The process ends with the link or the
+//! source.
 
 use std::net::Shutdown;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use crate::link::input::ToInput;
 /// Runs an input until the link or its source ends.
 ///
 /// # Errors
-/// The link is broken or speaks another version.
+/// The link failed, or its protocol version differs.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     child::confine();
     let outbox = Arc::new(Outbox::default());
@@ -24,8 +25,8 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
         let (outbox, mut link) = (outbox.clone(), link.try_clone()?);
         move || {
             child::write(&mut link, |messages| outbox.take(messages));
-            // The source is over, and the edge has heard why. The reader waits for orders that do not come any more.
-            // Fails when the link is gone already.
+            // The input has ended and its last message is sent. The shutdown ends the reader, which waits for messages;
+            // it fails if the link is already closed.
             let _ = link.shutdown(Shutdown::Both);
         }
     })?;

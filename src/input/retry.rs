@@ -1,19 +1,19 @@
-//! When to try again: after a second, then after twice as long each time, up to half a minute.
+//! Delays between reconnects: 1 s, doubling up to 30 s.
 //!
-//! Owns: [`Retry`], a pure state machine. Does not know: what is tried.
+//! Owns: [`Retry`], a pure state machine. Does not know: what is retried.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// The first wait.
-const FIRST: Duration = Duration::from_secs(1);
-/// The longest wait.
-const LONGEST: Duration = Duration::from_secs(30);
-/// What went well for so long begins with the first wait again.
-const WELL: Duration = Duration::from_secs(10);
+/// Delay after the first failure.
+const MIN_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay.
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// After success for this time the delays start with [`MIN_DELAY`] again.
+const RESET_AFTER: Duration = Duration::from_secs(10);
 
-/// Counts attempts.
+/// Counts failures.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     failures: u32,
@@ -21,19 +21,19 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    /// Media comes.
+    /// Media is flowing.
     pub(super) fn succeeded(&mut self, now: Timestamp) {
         self.began.get_or_insert(now);
     }
 
-    /// It broke off, or did not begin; when to try again.
+    /// An attempt failed or the source was lost; returns the time of the next attempt.
     pub(super) fn failed(&mut self, now: Timestamp) -> Timestamp {
-        if self.began.take().is_some_and(|began| now.since(began) >= WELL) {
+        if self.began.take().is_some_and(|began| now.since(began) >= RESET_AFTER) {
             self.failures = 0;
         }
-        let wait = FIRST * 2_u32.pow(self.failures.min(5));
+        let wait = MIN_DELAY * 2_u32.pow(self.failures.min(5));
         self.failures += 1;
-        now + wait.min(LONGEST)
+        now + wait.min(MAX_DELAY)
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_and_are_short_again_after_it_went_well() {
+    fn delays_double_and_are_reset_after_success() {
         let mut retry = Retry::default();
         let mut now = Timestamp::from_micros(1);
         let mut waits = Vec::new();
@@ -54,9 +54,9 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         retry.succeeded(now);
         let short = now + Duration::from_secs(3);
-        assert_eq!(retry.failed(short).since(short).as_secs(), 30, "three seconds are not well");
+        assert_eq!(retry.failed(short).since(short).as_secs(), 30, "three seconds are too short for a reset");
         retry.succeeded(short);
-        let long = short + WELL;
+        let long = short + RESET_AFTER;
         assert_eq!(retry.failed(long).since(long).as_secs(), 1);
     }
 }

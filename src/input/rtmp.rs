@@ -1,6 +1,7 @@
-//! Sources that speak RTMP: we play what a server has.
+//! Sources on RTMP servers: we play a stream.
 //!
-//! Owns: the connection, and how its tags become frames with times. Does not know: RTMP's messages ([`crate::rtmp`]).
+//! Owns: the connection, and the conversion of FLV tags to frames with timestamps. Does not know: RTMP messages
+//! ([`crate::rtmp`]). In: a socket. Out: an [`Intake`].
 
 use std::time::Duration;
 
@@ -15,27 +16,27 @@ use crate::dial::{self, Stream};
 use crate::rtmp::flv::{AudioTag, VideoReader, VideoTag, read_audio};
 use crate::rtmp::{Client, ClientEvent, Media, Purpose};
 
-/// How long a server may take until it plays.
-const BEGINNING: Duration = Duration::from_secs(10);
-/// Bytes read at once.
-const READ: usize = 32 << 10;
-/// Times begin here, so that a picture which is shown before the first one has one too.
-const MARGIN: i64 = 1_000;
+/// Timeout until the server starts to play.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Size of a read in bytes.
+const READ_BUFFER: usize = 32 << 10;
+/// First timestamp in milliseconds: not 0, so that pictures presented before the first one have a timestamp too.
+const START_OFFSET: i64 = 1_000;
 
-/// Connects to a server and plays from it.
+/// Connects to a server and starts to play.
 pub(super) fn open(
     rtmp: &Rtmp,
     guard: &Guard,
     network: &Runtime,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
-    let (intake, feeder) = Intake::fed(wake).map_err(OpenError::passing)?;
+    let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
     let connecting = async {
         let stream = dial::connect(&rtmp.endpoint, rtmp.tls, guard).await.map_err(|error| OpenError::dial(&error))?;
-        let client = Client::new(rtmp, Purpose::Play).map_err(OpenError::passing)?;
+        let client = Client::new(rtmp, Purpose::Play).map_err(OpenError::transient)?;
         let mut connection = Connection { stream, client };
-        let events = timeout(BEGINNING, connection.begin()).await;
-        let events = events.map_err(|_| OpenError::passing("the server does not answer"))??;
+        let events = timeout(START_TIMEOUT, connection.begin()).await;
+        let events = events.map_err(|_| OpenError::transient("the server did not respond in time"))??;
         Ok((connection, events))
     };
     let (connection, events) = network.block_on(connecting)?;
@@ -53,25 +54,25 @@ struct Connection {
 }
 
 impl Connection {
-    /// Sends what is to be sent and reads what comes; nothing once the server has hung up.
-    async fn turn(&mut self) -> Result<Option<Vec<ClientEvent>>, String> {
+    /// Sends pending output and reads once; None when the server closed the connection.
+    async fn exchange(&mut self) -> Result<Option<Vec<ClientEvent>>, String> {
         let output = self.client.output();
-        self.stream.write_all(&output).await.map_err(|_| "the connection broke off")?;
-        let mut bytes = vec![0; READ];
+        self.stream.write_all(&output).await.map_err(|_| "connection lost")?;
+        let mut bytes = vec![0; READ_BUFFER];
         match self.stream.read(&mut bytes).await {
             Ok(0) => Ok(None),
             Ok(length) => self.client.input(&bytes[..length]).map(Some).map_err(|error| error.to_string()),
-            Err(_) => Err("the connection broke off".to_owned()),
+            Err(_) => Err("connection lost".to_owned()),
         }
     }
 
-    /// Talks until the server plays; gives what it has sent with that.
+    /// Exchanges messages until the server plays; returns the first media events.
     async fn begin(&mut self) -> Result<Vec<ClientEvent>, OpenError> {
         loop {
-            let events = self.turn().await.map_err(OpenError::passing)?;
-            let mut events = events.ok_or_else(|| OpenError::passing("the server hung up"))?;
+            let events = self.exchange().await.map_err(OpenError::transient)?;
+            let mut events = events.ok_or_else(|| OpenError::transient("the server closed the connection"))?;
             if let Some(ClientEvent::Refused(why)) = events.iter().find(|e| matches!(e, ClientEvent::Refused(_))) {
-                return Err(OpenError::passing(format!("the server refuses: {why}")));
+                return Err(OpenError::transient(format!("the server refuses: {why}")));
             }
             let begins = |event: &ClientEvent| matches!(event, ClientEvent::Ready | ClientEvent::Media(_));
             if let Some(at) = events.iter().position(begins) {
@@ -80,40 +81,40 @@ impl Connection {
         }
     }
 
-    /// Feeds what the server plays until it ends.
+    /// Feeds the server's media until the stream ends.
     async fn play(mut self, mut events: Vec<ClientEvent>, feeder: &Feeder) -> Result<(), String> {
         let mut tags = Tags::default();
         while !feeder.is_over() {
             for event in events {
                 match event {
                     ClientEvent::Ready => {}
-                    ClientEvent::Refused(why) => return Err(format!("the server ends it: {why}")),
+                    ClientEvent::Refused(why) => return Err(format!("the server ended the stream: {why}")),
                     ClientEvent::Media(media) => tags.take(media, feeder)?,
                 }
             }
-            let Some(next) = self.turn().await? else { return Ok(()) };
+            let Some(next) = self.exchange().await? else { return Ok(()) };
             events = next;
         }
         Ok(())
     }
 }
 
-/// Turns tags into frames with times.
+/// Converts FLV tags to frames with timestamps.
 #[derive(Default)]
 pub(super) struct Tags {
     reader: VideoReader,
     video: Option<Feed>,
     audio: Option<(Feed, Vec<u8>)>,
-    clock: Clock,
-    /// A keyframe has come.
-    keyed: bool,
+    unwrapper: TimestampUnwrapper,
+    /// A keyframe was received.
+    has_keyframe: bool,
 }
 
 impl Tags {
-    /// Takes what was sent.
+    /// Feeds an audio or video message.
     ///
     /// # Errors
-    /// In words: it cannot be played.
+    /// A text: the media cannot be decoded.
     pub(super) fn take(&mut self, media: Media, feeder: &Feeder) -> Result<(), String> {
         match media {
             Media::Video { time_ms, tag } => self.picture(time_ms, tag, feeder),
@@ -122,26 +123,28 @@ impl Tags {
     }
 
     fn picture(&mut self, time_ms: u32, tag: bytes::Bytes, feeder: &Feeder) -> Result<(), String> {
-        let time = self.clock.unwrap(time_ms);
+        let time = self.unwrapper.unwrap(time_ms);
         let VideoTag::Frame(frame) = self.reader.read(tag).map_err(|error| error.to_string())? else { return Ok(()) };
-        self.keyed |= frame.keyframe;
-        if !self.keyed {
+        self.has_keyframe |= frame.keyframe;
+        if !self.has_keyframe {
             return Ok(());
         }
         let feed = match &self.video {
             Some(feed) => feed,
             None => self.video.insert(feeder.open(&FeedFormat::H264).map_err(|error| error.to_string())?),
         };
-        // What is over is not fed: the loop around sees that.
+        // A push after the end is ignored: the caller's loop checks `is_over`.
         let _taken = feed.push(frame.access_unit, millis(time + i64::from(frame.composition_ms)));
         Ok(())
     }
 
     fn sound(&mut self, time_ms: u32, tag: bytes::Bytes, feeder: &Feeder) -> Result<(), String> {
-        let time = self.clock.unwrap(time_ms);
+        let time = self.unwrapper.unwrap(time_ms);
         match read_audio(tag).map_err(|error| error.to_string())? {
             AudioTag::Config(config) => match &self.audio {
-                Some((_, known)) if known[..] != config[..] => return Err("the sound has changed its format".into()),
+                Some((_, known)) if known[..] != config[..] => {
+                    return Err("the audio format changed during the stream".into());
+                }
                 Some(_) => {}
                 None => {
                     let config = config.to_vec();
@@ -159,14 +162,14 @@ impl Tags {
     }
 }
 
-/// Unwraps times of 32 bits, and counts from the first.
+/// Unwraps 32-bit timestamps, relative to the first one.
 #[derive(Debug, Default)]
-struct Clock(Option<(i64, u32)>);
+struct TimestampUnwrapper(Option<(i64, u32)>);
 
-impl Clock {
+impl TimestampUnwrapper {
     fn unwrap(&mut self, time_ms: u32) -> i64 {
         let unwrapped = match self.0 {
-            None => MARGIN,
+            None => START_OFFSET,
             Some((before, raw)) => before + i64::from(time_ms.wrapping_sub(raw) as i32),
         };
         self.0 = Some((unwrapped, time_ms));
@@ -183,11 +186,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_begin_anywhere_and_wrap() {
-        let mut clock = Clock::default();
-        assert_eq!(clock.unwrap(u32::MAX - 10), MARGIN);
-        assert_eq!(clock.unwrap(29), MARGIN + 40);
-        assert_eq!(clock.unwrap(9), MARGIN + 20, "sound and pictures take turns");
+    fn timestamps_are_relative_to_the_first_and_unwrapped() {
+        let mut unwrapper = TimestampUnwrapper::default();
+        assert_eq!(unwrapper.unwrap(u32::MAX - 10), START_OFFSET);
+        assert_eq!(unwrapper.unwrap(29), START_OFFSET + 40);
+        assert_eq!(unwrapper.unwrap(9), START_OFFSET + 20, "audio and video are interleaved");
         assert_eq!(millis(-5), Duration::ZERO);
     }
 }

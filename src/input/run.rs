@@ -1,10 +1,9 @@
-//! A running input: messages in, packets out, and the thread between.
+//! A running input: the state machine of one source, and its thread.
 //!
-//! Owns: one source from the first attempt to its end: opening, playing, trying again, beginning again; the reports.
-//! Does not know: where messages come from: a socket ([`super::process`]) or a test. In by [`Input::handle`], out through
-//! the [`Outbox`].
+//! Owns: opening, playback, reconnects, repetition, and the reports. Does not know: where messages come from, a socket
+//! ([`super::process`]) or a test. In: [`Input::handle`]. Out: the [`Outbox`].
 //!
-//! The thread that plays never waits for the network: a source is opened on a thread of its own, which hands it over.
+//! The playback thread never waits for the network: each attempt to open the source has a thread of its own.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -16,7 +15,7 @@ use super::camera::{Camera, CameraOptions};
 use super::microphone::Microphone;
 use super::open::{OpenError, Opened, Opener};
 use super::outbox::Outbox;
-use super::play::{Outcome, Play};
+use super::play::{Outcome, Playback};
 use super::push::Encoder;
 use super::retry::Retry;
 use crate::codec::{H264Encoder, intake};
@@ -25,30 +24,29 @@ use crate::room::document::InputState;
 use crate::room::inputs::InputReport;
 use crate::time::{self, Timestamp, now};
 
-/// From one report to the next, also when idle: the edge takes an input that is silent for much longer for hung.
+/// Report interval, also when idle: the edge kills an input as hung if reports stay away.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
-/// A source that is not open after so long is given up; its thread may still wait.
-const OPENING: Duration = Duration::from_secs(20);
-/// The bitrate is that of so many reports.
-const RATE_REPORTS: u32 = 4;
+/// Timeout of an attempt to open the source. Its thread may continue to wait; its result is ignored.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Number of report intervals over which the bitrate is averaged.
+const BITRATE_REPORTS: u32 = 4;
 
 /// An input in this process. Dropping it ends its thread.
 pub struct Input {
     outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
-    /// An encoder that waits to be let in.
+    /// An encoder that waits for [`ToInput::Configure`] or [`ToInput::Refuse`].
     encoder: Arc<Mutex<Option<Encoder>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Input {
-    /// An input that waits for its first message, [`ToInput::Configure`] or [`ToInput::Receive`], and speaks through
-    /// `outbox`.
+    /// An idle input that sends through `outbox`. Its first message is [`ToInput::Configure`] or [`ToInput::Receive`].
     pub fn new(outbox: Arc<Outbox>) -> Self {
         Self { outbox, inbox: Arc::default(), encoder: Arc::default(), thread: None }
     }
 
-    /// Does what a message says.
+    /// Executes a message from the edge.
     pub fn handle(&mut self, message: ToInput) {
         match message {
             ToInput::Receive => {
@@ -66,11 +64,11 @@ impl Input {
             ToInput::Configure(settings) if self.thread.is_none() => {
                 let (outbox, inbox) = (self.outbox.clone(), self.inbox.clone());
                 let encoder = self.encoder.lock().take();
-                let begin = move || begin(settings, encoder, &outbox, inbox);
-                let play = thread::Builder::new().name("play".into()).spawn(begin);
+                let start = move || start(settings, encoder, &outbox, inbox);
+                let play = thread::Builder::new().name("play".into()).spawn(start);
                 self.thread = Some(play.expect("an input can have a thread"));
             }
-            ToInput::Configure(_) => tracing::warn!("configured twice: the first settings stay"),
+            ToInput::Configure(_) => tracing::warn!("input configured twice: second settings ignored"),
             ToInput::Keyframe => self.inbox.change(|inbox| inbox.keyframe = true),
             ToInput::Stop => self.inbox.change(|inbox| inbox.stop = true),
         }
@@ -81,39 +79,39 @@ impl Drop for Input {
     fn drop(&mut self) {
         self.inbox.change(|inbox| inbox.stop = true);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so already.
+            // A panic was already logged.
             let _ended = thread.join();
         }
     }
 }
 
-/// What the playing thread is told, latest values only.
+/// Requests for the playback thread.
 #[derive(Default)]
 struct Inbox {
     state: Mutex<InboxState>,
-    woken: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct InboxState {
     keyframe: bool,
     stop: bool,
-    /// A source has news.
-    stirred: bool,
-    /// What became of the newest attempt to open the source, by its number.
+    /// The source has media or a state change.
+    source_ready: bool,
+    /// Result of the newest finished attempt to open the source, with the attempt's number.
     opened: Option<(u64, Result<Opened, OpenError>)>,
 }
 
 impl Inbox {
     fn change(&self, change: impl FnOnce(&mut InboxState)) {
         change(&mut self.state.lock());
-        self.woken.notify_one();
+        self.changed.notify_one();
     }
 }
 
-/// Hears what an encoder wants, and tells it.
+/// Waits for an encoder's request to publish, and reports it.
 fn receive(outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
-    // Now, because it takes a while, and the edge expects reports once it has heard what the encoder wants.
+    // Confined now, because it takes a while, and the edge expects reports after `Publishing`.
     let received = match intake::confine(intake::Way::Fed) {
         Ok(_) => Encoder::receive(),
         Err(error) => Err(error.to_string()),
@@ -130,15 +128,15 @@ fn receive(outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
     }
 }
 
-fn begin(settings: InputSettings, encoder: Option<Encoder>, outbox: &Arc<Outbox>, inbox: Arc<Inbox>) {
+fn start(settings: InputSettings, encoder: Option<Encoder>, outbox: &Arc<Outbox>, inbox: Arc<Inbox>) {
     let options = CameraOptions {
-        most: settings.picture,
+        max_size: settings.picture,
         fps: settings.fps,
         h264: if settings.openh264 { H264Encoder::OpenH264 } else { H264Encoder::X264 },
         threads: settings.threads.max(1),
     };
     let repeat = settings.repeat;
-    tracing::info!(room = %settings.room, "an input begins");
+    tracing::info!(room = %settings.room, "input starting");
     match Opener::new(settings, encoder) {
         Ok((opener, missing)) => {
             outbox.push(FromInput::Ready { missing });
@@ -149,23 +147,23 @@ fn begin(settings: InputSettings, encoder: Option<Encoder>, outbox: &Arc<Outbox>
     outbox.close();
 }
 
-/// Where the source stands.
+/// State of the source.
 enum Stage {
-    /// It is being opened since then.
+    /// Being opened since this time.
     Opening(Timestamp),
-    /// It plays.
-    Playing(Box<Play>),
-    /// It is tried again then.
+    /// Playing.
+    Playing(Box<Playback>),
+    /// Waiting until this time for the next attempt.
     Waiting(Timestamp),
 }
 
-/// What to do next.
+/// What the thread does next.
 enum Next {
-    /// Nothing before that time, unless something happens.
+    /// Wait for a request or media, at most until this time.
     Wait(Option<Timestamp>),
-    /// Look again at once.
-    Again,
-    /// All is over, well or not.
+    /// Run another step at once.
+    Continue,
+    /// End the input: finished (None) or failed.
     End(Option<String>),
 }
 
@@ -177,16 +175,17 @@ struct Player {
     camera: Camera,
     microphone: Microphone,
     stage: Stage,
+    /// Number of the newest attempt to open the source.
     attempt: u64,
-    /// The source once more, opened while its first time comes to an end.
-    following: Option<Opened>,
-    /// That is being opened.
-    follows: bool,
+    /// The source opened again for a gapless repetition.
+    next_source: Option<Opened>,
+    /// `next_source` is being opened.
+    opening_next: bool,
     retry: Retry,
     reason: Option<String>,
     reconnects: u32,
     late: u64,
-    /// Payload bytes at the last reports, the oldest first.
+    /// Payload bytes at the last reports, oldest first.
     bytes: Vec<(Timestamp, u64)>,
 }
 
@@ -202,8 +201,8 @@ impl Player {
             inbox,
             stage: Stage::Waiting(now),
             attempt: 0,
-            following: None,
-            follows: false,
+            next_source: None,
+            opening_next: false,
             retry: Retry::default(),
             reason: None,
             reconnects: 0,
@@ -222,11 +221,11 @@ impl Player {
             }
             let (keyframe, stop, opened) = {
                 let mut inbox = self.inbox.state.lock();
-                inbox.stirred = false;
+                inbox.source_ready = false;
                 (std::mem::take(&mut inbox.keyframe), inbox.stop, inbox.opened.take())
             };
             if keyframe {
-                self.camera.want_keyframe();
+                self.camera.request_keyframe();
             }
             let next = match opened {
                 _ if stop => Next::End(None),
@@ -234,7 +233,7 @@ impl Player {
                 _ => self.step(at),
             };
             let wake = match next {
-                Next::Again => continue,
+                Next::Continue => continue,
                 Next::Wait(wake) => wake.map_or(report, |wake| wake.min(report)),
                 Next::End(reason) => {
                     self.reason = reason.clone().or(self.reason);
@@ -250,23 +249,23 @@ impl Player {
 
     fn wait(&self, until: Timestamp) {
         let mut inbox = self.inbox.state.lock();
-        while !(inbox.stirred || inbox.stop || inbox.keyframe || inbox.opened.is_some()) {
+        while !(inbox.source_ready || inbox.stop || inbox.keyframe || inbox.opened.is_some()) {
             let left = until.since(now());
-            if left.is_zero() || self.inbox.woken.wait_for(&mut inbox, left).timed_out() {
+            if left.is_zero() || self.inbox.changed.wait_for(&mut inbox, left).timed_out() {
                 return;
             }
         }
     }
 
-    /// Opens the source on a thread of its own.
+    /// Starts an attempt to open the source, on a separate thread.
     fn open(&mut self) -> Result<(), String> {
         self.attempt += 1;
         let (attempt, opener, inbox) = (self.attempt, self.opener.clone(), self.inbox.clone());
         let waking = inbox.clone();
         let body = move || {
-            let opened = opener.open(move || waking.change(|inbox| inbox.stirred = true));
+            let opened = opener.open(move || waking.change(|inbox| inbox.source_ready = true));
             inbox.change(|inbox| {
-                // An attempt that was given up may come back late: it must not take a newer one's place.
+                // An abandoned attempt may finish late: it must not replace the result of a newer one.
                 if inbox.opened.as_ref().is_none_or(|(newest, _)| *newest < attempt) {
                     inbox.opened = Some((attempt, opened));
                 }
@@ -276,25 +275,25 @@ impl Player {
     }
 
     fn opened(&mut self, opened: Result<Opened, OpenError>, at: Timestamp) -> Next {
-        if std::mem::take(&mut self.follows) {
+        if std::mem::take(&mut self.opening_next) {
             match opened {
-                Ok(opened) => self.following = Some(opened),
-                Err(error) => tracing::debug!(reason = error.reason, "a source cannot be opened once more"),
+                Ok(opened) => self.next_source = Some(opened),
+                Err(error) => tracing::debug!(reason = error.reason, "source cannot be opened for repetition"),
             }
-            return Next::Again;
+            return Next::Continue;
         }
         match opened {
             Ok(opened) => {
                 self.play(opened, None, at);
-                Next::Again
+                Next::Continue
             }
-            Err(OpenError { reason, lasting: true }) => Next::End(Some(reason)),
-            Err(OpenError { reason, lasting: false }) => self.broke(reason, at),
+            Err(OpenError { reason, permanent: true }) => Next::End(Some(reason)),
+            Err(OpenError { reason, permanent: false }) => self.reconnect(reason, at),
         }
     }
 
     fn play(&mut self, opened: Opened, after: Option<Timestamp>, at: Timestamp) {
-        self.stage = Stage::Playing(Box::new(Play::new(opened, after, at)));
+        self.stage = Stage::Playing(Box::new(Playback::new(opened, after, at)));
     }
 
     fn step(&mut self, at: Timestamp) -> Next {
@@ -304,11 +303,11 @@ impl Player {
                 self.stage = Stage::Opening(at);
                 match self.open() {
                     Ok(()) => Next::Wait(None),
-                    Err(reason) => self.broke(reason, at),
+                    Err(reason) => self.reconnect(reason, at),
                 }
             }
-            Stage::Opening(since) if at.since(*since) < OPENING => Next::Wait(Some(*since + OPENING)),
-            Stage::Opening(_) => self.broke(format!("no answer within {} s", OPENING.as_secs()), at),
+            Stage::Opening(since) if at.since(*since) < OPEN_TIMEOUT => Next::Wait(Some(*since + OPEN_TIMEOUT)),
+            Stage::Opening(_) => self.reconnect(format!("no answer within {} s", OPEN_TIMEOUT.as_secs()), at),
             Stage::Playing(play) => {
                 let outcome = play.step(&mut self.camera, &mut self.microphone, at);
                 self.played(outcome, at)
@@ -317,30 +316,30 @@ impl Player {
     }
 
     fn played(&mut self, outcome: Outcome, at: Timestamp) -> Next {
-        let Stage::Playing(play) = &self.stage else { return Next::Again };
+        let Stage::Playing(play) = &self.stage else { return Next::Continue };
         if play.has_begun() {
             self.retry.succeeded(at);
         }
         match outcome {
-            Outcome::Next(wake) => {
+            Outcome::Continue(wake) => {
                 let ends = play.has_ended() && play.is_finite();
-                if self.repeat && ends && self.following.is_none() && !self.follows {
-                    self.follows = self.open().is_ok();
+                if self.repeat && ends && self.next_source.is_none() && !self.opening_next {
+                    self.opening_next = self.open().is_ok();
                 }
                 Next::Wait(wake)
             }
-            Outcome::Over(end) => {
+            Outcome::Ended(end) => {
                 self.late += play.late();
                 let finite = play.is_finite();
-                match self.following.take() {
-                    Some(following) => self.play(following, Some(end), at),
-                    // It is being opened already; it begins a little later.
-                    None if std::mem::take(&mut self.follows) => self.stage = Stage::Opening(at),
+                match self.next_source.take() {
+                    Some(next_source) => self.play(next_source, Some(end), at),
+                    // The repetition is being opened already and starts a little late.
+                    None if std::mem::take(&mut self.opening_next) => self.stage = Stage::Opening(at),
                     None if finite && self.repeat => self.stage = Stage::Waiting(at),
                     None if finite || self.opener.is_pushed() => return Next::End(None),
-                    None => return self.broke("the source has ended".into(), at),
+                    None => return self.reconnect("the source has ended".into(), at),
                 }
-                Next::Again
+                Next::Continue
             }
             Outcome::Failed(reason) => {
                 let begun = play.has_begun();
@@ -348,19 +347,19 @@ impl Player {
                 if self.opener.is_pushed() || !begun && self.opener.is_file() {
                     return Next::End(Some(reason));
                 }
-                self.broke(reason, at)
+                self.reconnect(reason, at)
             }
         }
     }
 
-    /// Waits, and then begins anew.
-    fn broke(&mut self, reason: String, at: Timestamp) -> Next {
+    /// Schedules the next attempt.
+    fn reconnect(&mut self, reason: String, at: Timestamp) -> Next {
         let again = self.retry.failed(at);
-        tracing::info!(reason, wait = ?again.since(at), "a source broke off");
+        tracing::info!(reason, wait = ?again.since(at), "input source failed, reconnecting");
         self.reason = Some(reason);
         self.reconnects += 1;
-        (self.following, self.follows) = (None, false);
-        // Whatever is still being opened comes too late.
+        (self.next_source, self.opening_next) = (None, false);
+        // Invalidates an attempt that is still running.
         self.attempt += 1;
         self.stage = Stage::Waiting(again);
         Next::Wait(Some(again))
@@ -369,7 +368,7 @@ impl Player {
     fn report(&mut self, at: Timestamp, state: Option<InputState>) {
         let (bytes, link_dropped) = self.outbox.counts();
         self.bytes.push((at, bytes));
-        if self.bytes.len() > RATE_REPORTS as usize + 1 {
+        if self.bytes.len() > BITRATE_REPORTS as usize + 1 {
             self.bytes.remove(0);
         }
         let (since, before) = self.bytes[0];

@@ -1,6 +1,7 @@
 //! Sources at other WebRTC servers, by WHEP: we watch as anybody would.
 //!
-//! Owns: the session, and the times of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`] does.
+//! Owns: the session, and the times of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`]
+//! does.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::sdp::Direction;
 use crate::time::Timestamp;
 
 /// How long a server may take until its answer is here.
-const BEGINNING: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Times begin here: a stream may begin a little before the other.
 const MARGIN: Duration = Duration::from_secs(1);
 
@@ -30,7 +31,7 @@ pub(super) fn open(
     network: &Runtime,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
-    let (intake, feeder) = Intake::fed(wake).map_err(OpenError::passing)?;
+    let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
     let wish = Wish {
         server,
         token: destination.token(),
@@ -39,11 +40,11 @@ pub(super) fn open(
         codec: Codec::H264,
         keeps_media: true,
     };
-    let begun = network.block_on(async { timeout(BEGINNING, Call::begin(wish)).await });
-    let call = begun.map_err(|_| OpenError::passing("the server does not answer"))?;
+    let begun = network.block_on(async { timeout(START_TIMEOUT, Call::begin(wish)).await });
+    let call = begun.map_err(|_| OpenError::transient("the server does not answer"))?;
     let mut call = call.map_err(|error| match &error {
         SignallingError::Dial(dial) => OpenError::dial(dial),
-        SignallingError::Refused(_) | SignallingError::Failed(_) => OpenError::passing(&error),
+        SignallingError::Refused(_) | SignallingError::Failed(_) => OpenError::transient(&error),
     })?;
     let task = network.spawn(async move {
         let watched = watch(&mut call, &feeder).await;
