@@ -41,13 +41,15 @@ function drawLobby() {
   const card = $('preview-card');
   const track = devices.track('video');
   card.dataset.state = watching ? 'watch' : video;
-  if (track && $('preview').srcObject?.getVideoTracks()[0] !== track) $('preview').srcObject = new MediaStream([track]);
+  if (track && /** @type {MediaStream} */ ($('preview').srcObject)?.getVideoTracks()[0] !== track) $('preview').srcObject = new MediaStream([track]);
   if (!track) $('preview').srcObject = null;
   const advice = watching ? '' : devices.advice;
   const inCard = video !== 'on' && advice !== ''; // where the camera is missing there is room to say why
   $('preview-text').textContent = watching ? 'You will see and hear everyone. Nobody sees or hears you.' : inCard ? advice : messages[video] ?? '';
   $('preview-icon').setAttribute('href', watching ? '#i-eye' : video === 'asking' ? '#i-cam' : '#i-cam-off');
-  for (const [kind, button, name] of [['audio', $('lobby-mic'), 'mic'], ['video', $('lobby-cam'), 'cam']]) {
+  /** @type {[string, HTMLElement, string][]} */
+  const switches = [['audio', $('lobby-mic'), 'mic'], ['video', $('lobby-cam'), 'cam']];
+  for (const [kind, button, name] of switches) {
     const on = devices.status[kind] === 'on';
     button.classList.toggle('off', !on && devices.status[kind] !== 'asking');
     button.setAttribute('aria-pressed', String(on));
@@ -98,8 +100,8 @@ function drawName() {
 devices.addEventListener('change', () => !page.session && !$('lobby').hidden && drawLobby());
 $('lobby-mic').onclick = () => devices.toggle('audio');
 $('lobby-cam').onclick = () => devices.toggle('video');
-$('mic-select').onchange = (e) => devices.choose('audio', e.target.value);
-$('cam-select').onchange = (e) => devices.choose('video', e.target.value);
+$('mic-select').onchange = () => devices.choose('audio', $('mic-select').value);
+$('cam-select').onchange = () => devices.choose('video', $('cam-select').value);
 $('name').oninput = () => {
   memory.set('name', $('name').value.trim());
   drawName();
@@ -425,7 +427,7 @@ $('leave').onclick = () => {
 };
 
 document.addEventListener('keydown', (event) => {
-  if ($('call').hidden || $('player').open || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest('input, select, textarea')) return;
+  if ($('call').hidden || $('player').open || event.ctrlKey || event.metaKey || event.altKey || event.repeat || /** @type {Element} */ (event.target).closest('input, select, textarea')) return;
   if (event.key === 'Escape' && $('call').dataset.studio === 'open') {
     const inside = $('studio').contains(document.activeElement);
     showStudio(false);
@@ -450,6 +452,7 @@ document.addEventListener('fullscreenchange', () => {
   stir();
 });
 
+/** @type {ReturnType<typeof setTimeout> | number} */
 let resting = 0;
 function stir() {
   $('call').classList.remove('idle');

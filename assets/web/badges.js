@@ -8,6 +8,7 @@ export class Badges {
   #box;
   #shown = []; // { badge, seenAt, time, sign }
   #before = null;
+  /** @type {ReturnType<typeof setInterval> | number} */
   #ticking = 0;
 
   constructor(box, signal) {

@@ -89,6 +89,7 @@ export class Session extends EventTarget {
   #serverAway = false;
   #everConnected = false;
   #rejoining = false;
+  /** @type {ReturnType<typeof setInterval> | number} */
   #ticks = 0;
   #lastStats = null;
   #statsOf = null; // the RTCPeerConnection
@@ -116,7 +117,11 @@ export class Session extends EventTarget {
     globalThis.addEventListener?.('online', () => this.#networkChanged(), { signal });
     const network = globalThis.navigator?.connection;
     let kind = network?.type; // only phones tell it, and of other changes too
-    network?.addEventListener('change', () => network.type !== kind && this.#networkChanged((kind = network.type)), { signal });
+    network?.addEventListener('change', () => {
+      if (network.type === kind) return;
+      kind = network.type;
+      this.#networkChanged();
+    }, { signal });
     options.signal?.addEventListener('abort', () => this.leave('aborted'), { signal });
   }
 
@@ -251,6 +256,8 @@ export class Session extends EventTarget {
   /**
    * Ask the server's API (docs/api.md) as who one is here; `{room}` in `path` is this room. Resolves with the JSON it answers, or
    * null; rejects with a JoinError. A moderator starts a recording by `call('/v1/rooms/{room}/recordings', { method: 'POST', body: {} })`.
+   * @param {string} path
+   * @param {{ method?: string, body?: unknown }} request
    */
   async call(path, { method = 'GET', body } = {}) {
     const headers = body === undefined ? {} : { 'Content-Type': 'application/json' };

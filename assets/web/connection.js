@@ -63,6 +63,7 @@ export class Connection {
     peer.onconnectionstatechange = () => this.#changed();
     for (const kind of ['audio', 'video']) {
       const track = stream.getTracks().find((t) => t.kind === kind);
+      /** @type {RTCRtpTransceiverInit} */
       const sends = { direction: 'sendrecv', streams: [stream] };
       this.#transceivers[kind] = peer.addTransceiver(track ?? kind, wants[kind] ? sends : { direction: 'recvonly' });
     }

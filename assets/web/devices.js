@@ -149,6 +149,7 @@ export class Devices extends EventTarget {
 /** Calls `show(level)` with the loudness of an audio track, 0 to 1, until stopped. */
 export class Meter {
   #context = null;
+  /** @type {ReturnType<typeof setInterval> | number} */
   #timer = 0;
 
   constructor(track, show) {

@@ -27,6 +27,7 @@ export class Direct {
   #theirs = []; // the kinds that the other says it sends
   #early = []; // candidates that came before their description
   #turn = Promise.resolve(); // what the other says is taken in order
+  /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
   constructor({ tell, tracks, iceServers, changed }) {

@@ -14,6 +14,7 @@ export class Events {
   #told;
   #socket = null;
   #patience = new Patience();
+  /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
   /** Of `room`, for the session at `location`. */

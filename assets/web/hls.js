@@ -6,6 +6,7 @@ const KEEP = 30; // seconds of what was played
 
 /** The lines of a playlist that name something: `{ tag, attributes, uri }`, where a tag with a URI below it has both. */
 export function parse(text) {
+  /** @type {{ tag: string, attributes: Record<string, string>, value: string, uri?: string }[]} */
   const found = [];
   for (const line of text.split(/\r?\n/)) {
     if (!line) continue;
@@ -17,6 +18,7 @@ export function parse(text) {
 }
 
 function attributes(text) {
+  /** @type {Record<string, string>} */
   const all = {};
   for (const [, name, quoted, plain] of text.matchAll(/([A-Z0-9-]+)=(?:"([^"]*)"|([^,]*))/g)) all[name] = quoted ?? plain;
   return all;
@@ -55,7 +57,13 @@ function findUri(lines, from) {
   return null;
 }
 
-/** Plays `url` in `video`; `failed(text)` is told why it cannot. Returns what ends it. */
+/**
+ * Plays `url` in `video`; `failed(text)` is told why it cannot. Returns what ends it.
+ * @param {HTMLVideoElement} video
+ * @param {string} url
+ * @param {(text: string) => void} failed
+ * @returns {() => void}
+ */
 export function play(video, url, failed = () => {}) {
   // Browsers that have both say they play HLS, and some then do not.
   if (!globalThis.MediaSource) {
@@ -93,6 +101,7 @@ async function feed(media, video, url, signal) {
   };
   const master = await text(asked);
   const named = renditions(master.body).map(({ uri, codecs }) => ({ playlist: below(uri, master.at), codecs }));
+  /** @type {{ playlist: URL, codecs: string, buffer?: SourceBuffer, next?: number | null, over?: boolean }[]} */
   const tracks = named.length ? named : [{ playlist: asked, codecs: 'avc1.42e01f,mp4a.40.2' }];
   const types = tracks.map(({ codecs }) => `video/mp4; codecs="${codecs}"`);
   if (!types.every((type) => MediaSource.isTypeSupported(type))) throw new Error('This browser cannot play it.');

@@ -38,7 +38,7 @@ export function drawOther(node, person) {
 /** Everyone counts who is in the room, also who only watches. */
 export function drawPeople(list, room, selfId, local) {
   const speaking = new Set(room.speaking ?? []);
-  const people = [...room.participants].sort((a, b) => (b.id === selfId) - (a.id === selfId));
+  const people = [...room.participants].sort((a, b) => Number(b.id === selfId) - Number(a.id === selfId));
   const seen = new Set();
   people.forEach((person, index) => {
     const self = person.id === selfId;

@@ -17,6 +17,7 @@ export class Studio {
   #rows = new Map(); // `recording o1` → { node, texts }
   #seen = new WeakMap(); // when a document came
   #files = [];
+  /** @type {ReturnType<typeof setTimeout> | number} */
   #refreshing = 0;
   #key = '';
   #stopPlaying = () => {};
@@ -125,7 +126,9 @@ export class Studio {
 
   #drawForm() {
     const { what, target } = Object.fromEntries(new FormData($('start-form')));
-    for (const part of $('start-form').querySelectorAll('[data-for]')) {
+    /** @type {NodeListOf<HTMLFieldSetElement>} */
+    const parts = $('start-form').querySelectorAll('[data-for]');
+    for (const part of parts) {
       const hidden = part.dataset.for !== what;
       part.hidden = part.disabled = hidden;
     }
@@ -141,6 +144,7 @@ export class Studio {
   }
 
   async #start() {
+    /** @type {Record<string, any>} */
     const form = Object.fromEntries(new FormData($('start-form')));
     const { what } = form;
     let body;
@@ -214,10 +218,11 @@ export class Studio {
 
   #drawFiles() {
     const node = $('files');
-    const focused = node.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+    const active = /** @type {HTMLElement | null} */ (document.activeElement);
+    const focused = node.contains(active) ? active.dataset.focus : null;
     $('no-files').hidden = this.#files.length > 0;
     node.replaceChildren(...this.#files.map((file) => this.#file(file)));
-    if (focused) node.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) /** @type {HTMLElement | null} */ (node.querySelector(`[data-focus="${CSS.escape(focused)}"]`))?.focus();
   }
 
   #file(file) {
@@ -269,7 +274,12 @@ export class Studio {
     this.#refresh();
   }
 
-  /** Plays in the dialogue; the call is silent meanwhile. */
+  /**
+   * Plays in the dialogue; the call is silent meanwhile.
+   * @param {string} url
+   * @param {string} name
+   * @param {typeof play} start
+   */
   #play(url, name, start = (video, address) => { video.src = address; return () => {}; }) {
     const video = $('player-video');
     const mix = $('mix');

@@ -1,7 +1,13 @@
 // ui.js: small helpers of the page: elements, what is remembered, toasts, announcements, colours and initials of people.
 // Knows nothing of calls.
 
-export const $ = (id) => document.getElementById(id);
+/**
+ * The element of index.html with this id.
+ * @template {string} Id
+ * @param {Id} id
+ * @returns {Id extends keyof PageElements ? PageElements[Id] : HTMLElement}
+ */
+export const $ = (id) => /** @type {any} */ (document.getElementById(id));
 
 /** An element: `el('p', { class: 'note' }, 'text', child)`. */
 export function el(name, attributes = {}, ...children) {
@@ -53,6 +59,7 @@ export const memory = {
   },
 };
 
+/** @type {ReturnType<typeof setTimeout> | number} */
 let announcing = 0;
 /** Tell those who listen to the page. */
 export function announce(text) {

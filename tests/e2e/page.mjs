@@ -4,8 +4,12 @@ import { throughRelay } from './browser.mjs';
 
 const SIZES = { wide: { width: 1440, height: 900 }, phone: { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true } };
 
-/** Opens the page. `faults` collects what went wrong in it; its media goes by `relay`, a port, where one is given. */
-export async function visit(browser, options, name, size, faults, { relay, query = '' } = {}) {
+/**
+ * Opens the page. `faults` collects what went wrong in it; its media goes by `relay`, a port, where one is given.
+ * @param {{ relay?: string, query?: string }} [more]
+ */
+export async function visit(browser, options, name, size, faults, more = {}) {
+  const { relay, query = '' } = more;
   const context = await browser.createBrowserContext();
   await context.overridePermissions(options.url, ['camera', 'microphone']);
   const page = await context.newPage();

@@ -49,7 +49,7 @@
   }
 
   /** `busy` fills the lower half with what is new in every picture, so that a frame takes many packets. */
-  function camera(k, { width, height, fps, busy }) {
+  function camera(k, { width, height, fps, busy = false }) {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
     const pen = canvas.getContext('2d', { alpha: false });
@@ -134,6 +134,24 @@
   }
 
   class Person {
+    // Set by the constructor: see there.
+    k;
+    room;
+    name;
+    codec;
+    query;
+    /** @type {RTCRtpEncodingParameters[] | undefined} */
+    encodings;
+    speech;
+    claps;
+    connection;
+    /** @type {MediaStream | undefined} What is received. */
+    stream;
+    /** @type {number | undefined} When the first picture was there. */
+    firstFrame;
+    /** @type {HTMLCanvasElement | undefined} */
+    easel;
+
     /**
      * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the received one
      * where the server encodes it, else VP8; path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of
@@ -168,6 +186,7 @@
       const transceiver = (kind, source) => {
         const direction = this.send[kind] ? (this.receive[kind] ? 'sendrecv' : 'sendonly') : 'recvonly';
         // What a browser sends is the first codec of the answer, which is the one that it gets, unless told otherwise.
+        /** @type {(RTCRtpEncodingParameters & { codec?: RTCRtpCodec })[] | undefined} */
         const encodings = this.encodings ?? (encoded ? undefined : [{ codec: named(this.codec)[0] }]);
         const sendEncodings = kind === 'video' ? encodings : undefined;
         if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction, sendEncodings });

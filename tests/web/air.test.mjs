@@ -12,7 +12,7 @@ const copy = await mkdtemp(path.join(tmpdir(), 'commingle-air-'));
 after(() => rm(copy, { recursive: true }));
 await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { recursive: true });
 await writeFile(path.join(copy, 'package.json'), '{"type":"module"}');
-const load = (name) => import(pathToFileURL(path.join(copy, name)));
+const load = (name) => import(pathToFileURL(path.join(copy, name)).href);
 
 const air = await load('air.js');
 const hls = await load('hls.js');

@@ -12,7 +12,7 @@ const copy = await mkdtemp(path.join(tmpdir(), 'commingle-web-'));
 after(() => rm(copy, { recursive: true }));
 await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { recursive: true });
 await writeFile(path.join(copy, 'package.json'), '{"type":"module"}');
-const load = (name) => import(pathToFileURL(path.join(copy, name)));
+const load = (name) => import(pathToFileURL(path.join(copy, name)).href);
 
 const events = await load('events.js');
 const server = await load('server.js');
@@ -170,11 +170,16 @@ test('tries become rarer, are never at the same time, and as late as the server 
 test('events that are lost come back while the session lives', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const sockets = [];
-  globalThis.WebSocket = class {
+  class FakeSocket {
     static OPEN = 1;
 
+    readyState = 1;
+    said = [];
+    /** @type {(() => void) | undefined} */
+    onclose;
+
     constructor(url) {
-      Object.assign(this, { url, readyState: 1, said: [] });
+      this.url = url;
       sockets.push(this);
     }
 
@@ -186,7 +191,8 @@ test('events that are lost come back while the session lives', async (t) => {
       this.readyState = 3;
       this.onclose?.();
     }
-  };
+  }
+  globalThis.WebSocket = /** @type {any} */ (FakeSocket);
   const told = [];
   let answer;
   const asked = {

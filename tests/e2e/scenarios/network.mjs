@@ -102,8 +102,8 @@ export async function way_breaks({ page: open, options, ask }) {
     const Straight = globalThis.WebSocket;
     globalThis.asked = [];
     globalThis.WebSocket = class extends Straight {
-      constructor(...more) {
-        super(...more);
+      constructor(url, protocols) {
+        super(url, protocols);
         this.addEventListener('message', ({ data }) => JSON.parse(data).type === 'ice_restart' && asked.push(performance.now()));
       }
     };

@@ -44,22 +44,22 @@ export async function hls({ page: open, chromium, options, ask }) {
     const video = Object.assign(document.createElement('video'), { muted: true });
     document.body.append(video);
     const player = new Hls({ lowLatencyMode: true });
-    Object.assign(globalThis, { video, player, faults: [], frames: [], began: performance.now() });
+    Object.assign(globalThis, { video, player, faults: [], shownAt: [], began: performance.now() });
     player.on(Hls.Events.ERROR, (_, { type, details, fatal }) => faults.push({ type, details, fatal }));
     player.on(Hls.Events.MANIFEST_PARSED, () => video.play());
-    const seen = (now) => { frames.push(now); video.requestVideoFrameCallback(seen); };
+    const seen = (now) => { shownAt.push(now); video.requestVideoFrameCallback(seen); };
     video.requestVideoFrameCallback(seen);
     player.loadSource(`/hls/${room}/index.m3u8`);
     player.attachMedia(video);
   }, options);
   const watch = (ms) => page.evaluate(async (time) => {
     const sleep = (t) => new Promise((resolve) => { setTimeout(resolve, t); });
-    while (performance.now() - began < 30_000 && !frames.length) await sleep(50);
+    while (performance.now() - began < 30_000 && !shownAt.length) await sleep(50);
     const from = performance.now();
     await sleep(time);
-    const shown = [from, ...frames.filter((now) => now > from), performance.now()];
+    const shown = [from, ...shownAt.filter((now) => now > from), performance.now()];
     return {
-      first_ms: (frames[0] ?? NaN) - began, frames: shown.length - 2,
+      first_ms: (shownAt[0] ?? NaN) - began, frames: shown.length - 2,
       longest_gap_ms: Math.max(...shown.slice(1).map((now, i) => now - shown[i])),
       behind_s: player.playingDate ? (Date.now() - player.playingDate.getTime()) / 1000 : null,
       levels: player.levels.map(({ height, codecSet }) => ({ height, codecSet })), size: [video.videoWidth, video.videoHeight],

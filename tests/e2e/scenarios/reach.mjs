@@ -103,7 +103,7 @@ export async function roam({ chromium, peoplePage, options, ask }) {
     const log = [];
     const note = (what) => log.push(`${Math.round(performance.now())} ${what}`);
     const session = await join({ room: o.room, name: 'Ann', stream: new MediaStream(tracks) });
-    session.addEventListener('state', ({ detail }) => note(detail.state));
+    session.addEventListener('state', (event) => note(/** @type {CustomEvent} */ (event).detail.state));
     session.addEventListener('levels', () => { me.toldAt = performance.now(); });
     peers[0].addEventListener('iceconnectionstatechange', () => note(`ice ${peers[0].iceConnectionState}`));
     for (const what of ['online', 'offline']) addEventListener(what, () => note(what));

@@ -257,6 +257,7 @@ export async function churn({ page: open, options }) {
 
     const ids = () => present.map((p) => p.id).sort().join();
     const tiled = () => present.filter((p) => p.send.video || p.send.audio).map((p) => p.id).sort().join();
+    /** @type {any} */
     let document = null;
     const from = performance.now();
     const settled = await until(async () => {

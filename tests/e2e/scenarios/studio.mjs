@@ -106,7 +106,7 @@ export async function page_records({ chromium, options, keep }) {
   // It begins to play as soon as there is something.
   await until(() => shown(ann, '#outputs .tools button'), 5000);
   const watched = await until(async () => {
-    if (!(await shown(ann, '#player'))) await ann.evaluate(() => [...document.querySelectorAll('#outputs button')].find((button) => button.textContent.trim() === 'Watch')?.click());
+    if (!(await shown(ann, '#player'))) await ann.evaluate(() => [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('#outputs button'))].find((button) => button.textContent.trim() === 'Watch')?.click());
     const plays = await ann.$eval('#player-video', (video) => video.currentTime > 1 && video.videoWidth > 0 && video.webkitAudioDecodedByteCount > 0);
     if (!plays && (await text(ann, '#player .error'))) await ann.click('#player-close');
     return plays;

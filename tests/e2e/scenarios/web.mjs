@@ -149,7 +149,9 @@ export async function page_tells_quality({ chromium, options, ask }) {
     return names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent;
   });
   const said = [];
-  for (const [kbps, wanted] of [[2000, /^high$/], [200, /^(low|slides): your link (is slow|loses packets)$/], [2000, /^high$/]]) {
+  /** @type {[number, RegExp][]} */
+  const links = [[2000, /^high$/], [200, /^(low|slides): your link (is slow|loses packets)$/], [2000, /^high$/]];
+  for (const [kbps, wanted] of links) {
     await ask(`link ${kbps}`);
     const from = performance.now();
     const in_time = await until(async () => wanted.test(await quality()), 20_000);

@@ -1,0 +1,50 @@
+// Types of globals for `npm run types`: those of pages that scenarios set, and APIs that TypeScript's DOM library lacks.
+
+declare global {
+  // Set by people.js and by scenarios, in pages.
+  var all: any;
+  var asked: any;
+  var began: any;
+  var clients: any;
+  var faults: any;
+  var Hls: any;
+  var looks: any;
+  var me: any;
+  var pcs: any;
+  var people: any;
+  var player: any;
+  var restarts: any;
+  var roamer: any;
+  var session: any;
+  var shownAt: any;
+  var video: any;
+  var visitors: any;
+
+  interface Window {
+    commingle: any;
+    heard: any;
+    sums: any;
+  }
+
+  // https://wicg.github.io/netinfo/
+  interface Navigator {
+    readonly connection?: EventTarget & { readonly type?: string };
+  }
+
+  interface FocusOptions {
+    focusVisible?: boolean;
+  }
+
+  // Scenarios look for elements of the page by id.
+  interface ParentNode {
+    querySelector(selectors: '#mix' | '#preview'): HTMLVideoElement | null;
+    querySelector(selectors: `#${string}`): HTMLElement | null;
+  }
+
+  // Of Safari on iPhone.
+  interface HTMLVideoElement {
+    webkitEnterFullscreen?(): void;
+  }
+}
+
+export {};

@@ -1,0 +1,22 @@
+// The elements of index.html that are more than an HTMLElement, by id.
+
+interface PageElements {
+  'cam-select': HTMLSelectElement;
+  join: HTMLButtonElement;
+  'join-form': HTMLFormElement;
+  'mic-select': HTMLSelectElement;
+  mix: HTMLVideoElement;
+  name: HTMLInputElement;
+  other: HTMLVideoElement;
+  player: HTMLDialogElement;
+  'player-video': HTMLVideoElement;
+  preview: HTMLVideoElement;
+  room: HTMLInputElement;
+  screen: HTMLButtonElement;
+  self: HTMLVideoElement;
+  'source-url': HTMLInputElement;
+  start: HTMLButtonElement;
+  'start-form': HTMLFormElement;
+  'target-url': HTMLInputElement;
+  tracks: HTMLInputElement;
+}
