@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Checks the syntax of every JavaScript file of the repository as an ES module.
+# Checks the JavaScript of the web page and of the tests: types by TypeScript over JSDoc, and lint by ESLint.
+# `scripts/setup.sh lint` installs both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v node >/dev/null; then
-    echo "Node.js is missing: run scripts/setup.sh test" >&2
+tools=tests/e2e/node_modules/.bin
+if [ ! -x "$tools/tsc" ] || [ ! -x "$tools/eslint" ]; then
+    echo "TypeScript and ESLint are missing: run scripts/setup.sh lint" >&2
     exit 1
 fi
-while IFS= read -r file; do
-    node --check --input-type=module - <"$file" || { echo "syntax error in $file" >&2; exit 1; }
-done < <(git ls-files '*.js' '*.mjs')
+"$tools/tsc" --project tests/e2e
+"$tools/eslint" --config tests/e2e/eslint.config.mjs --max-warnings 0 assets tests/e2e tests/web

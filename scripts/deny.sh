@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Checks licences, bans and sources of all dependencies by deny.toml. Advisories need a fetched database: run
-# `cargo deny check advisories` where there is a network.
+# Checks licences, bans and sources of all dependencies by deny.toml. Advisories need a database from the network: run
+# `cargo deny check advisories` where there is one. `scripts/setup.sh lint` installs cargo-deny.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if ! cargo deny --version >/dev/null 2>&1; then
-    echo "Installing cargo-deny (once, some minutes)"
-    cargo install cargo-deny --locked --quiet
+    echo "cargo-deny is missing: run scripts/setup.sh lint" >&2
+    exit 1
 fi
-cargo deny --log-level error check licenses bans sources
+cargo deny --locked --log-level error check licenses bans sources

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian-like machine. Running it again does nothing.
 #   scripts/setup.sh run    what building and serving need
-#   scripts/setup.sh test   that, and what the tests need: browsers, Node.js and Python peers
+#   scripts/setup.sh lint   that, and what checks without tests need: Node.js packages, cargo-deny
+#   scripts/setup.sh test   what building and the tests need: browsers, Node.js and Python peers
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-    echo "usage: scripts/setup.sh run|test" >&2
+    echo "usage: scripts/setup.sh run|lint|test" >&2
     exit 2
 }
 [ $# -eq 1 ] || usage
@@ -27,15 +28,18 @@ test_packages=(
 
 case "$1" in
 run) wanted=("${run_packages[@]}") ;;
-test)
-    wanted=("${run_packages[@]}" "${test_packages[@]}")
-    # Node.js and Python often come from elsewhere than Debian: what counts is that they are there.
-    command -v node >/dev/null || wanted+=(nodejs)
-    command -v npm >/dev/null || wanted+=(npm)
-    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3 python3-venv)
-    ;;
+lint) wanted=("${run_packages[@]}") ;;
+test) wanted=("${run_packages[@]}" "${test_packages[@]}") ;;
 *) usage ;;
 esac
+# Node.js and Python often come from elsewhere than Debian: any that is there will do.
+if [ "$1" != run ]; then
+    command -v node >/dev/null || wanted+=(nodejs)
+    command -v npm >/dev/null || wanted+=(npm)
+fi
+if [ "$1" = test ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3 python3-venv)
+fi
 
 installed() {
     dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
@@ -80,7 +84,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-[ "$1" = test ] || exit 0
+[ "$1" != run ] || exit 0
 
 # Prints a digest of the files it is given; a stamp holding it says that the step is done for these very files.
 digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
@@ -89,9 +93,18 @@ done_for() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 node_stamp=tests/e2e/node_modules/.installed
 node_digest=$(digest tests/e2e/package-lock.json)
 if ! done_for "$node_stamp" "$node_digest"; then
-    echo "Installing the browser tests' Node.js packages into tests/e2e/node_modules"
+    echo "Installing Node.js packages of the browser tests and of the checks into tests/e2e/node_modules"
     (cd tests/e2e && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
     echo "$node_digest" >"$node_stamp"
+fi
+
+if [ "$1" = lint ]; then
+    # Built without optimisation: that takes a third of the time, and it runs for seconds. It stays in Cargo's home, which CI caches.
+    cargo deny --version >/dev/null 2>&1 || {
+        echo "Installing cargo-deny (once, some minutes)"
+        cargo install cargo-deny --version 0.20.2 --locked --quiet --debug
+    }
+    exit 0
 fi
 
 python_stamp=tests/peers/.venv/.installed

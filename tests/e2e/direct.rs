@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::scenario::{number, play};
 use crate::server::{Server, Settings};
-use crate::{patiently, turn};
+use crate::{turn, with_retries};
 
 /// Limit from the third participant's answer to moving mixed video.
 const BACK_WITHIN_MS: f64 = 1_000.0;
@@ -77,7 +77,7 @@ fn two_participants_send_directly_until_a_third_joins() {
 #[test]
 fn the_page_shows_that_a_call_is_direct() {
     // A second without packets ends a direct call, which may happen to browsers that start on a busy machine.
-    patiently(page_shows);
+    with_retries(page_shows);
 }
 
 fn page_shows() {

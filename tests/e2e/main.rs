@@ -26,41 +26,9 @@ mod scenario;
 mod server;
 mod sound;
 mod startup;
+mod turns;
 mod uplink;
 mod upload;
 mod web;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use commingle::time::{self, Timestamp};
-
-/// While this is held, no other test of this binary runs. Prints the duration when dropped.
-struct Turn {
-    began: Timestamp,
-    _held: MutexGuard<'static, ()>,
-}
-
-/// Waits until no other test of this binary is running.
-fn turn() -> Turn {
-    static TURN: Mutex<()> = Mutex::new(());
-    let held = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    Turn { began: time::now(), _held: held }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        println!("{test} took {:.1} s", time::now().since(self.began).as_secs_f64());
-    }
-}
-
-/// Runs a call up to three times until one passes: see `rooms::grid`.
-fn patiently(call: impl Fn() + std::panic::RefUnwindSafe) {
-    let _turn = turn();
-    for _ in 0..2 {
-        if std::panic::catch_unwind(&call).is_ok() {
-            return;
-        }
-    }
-    call();
-}
+use self::turns::{turn, with_retries};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::relay::{Conditions, Counts, Relay};
 use crate::scenario::{list, number, play, play_with};
 use crate::server::{Server, commingle};
-use crate::{patiently, turn};
+use crate::{turn, with_retries};
 
 /// Participants besides the one behind the emulated network.
 const BOTS: usize = 8;
@@ -66,7 +66,7 @@ fn told(before: Counts, now: Counts) -> Value {
 
 #[test]
 fn the_tier_follows_the_bandwidth() {
-    patiently(thin_link);
+    with_retries(thin_link);
 }
 
 fn thin_link() {
@@ -171,7 +171,7 @@ fn a_distant_viewer_with_loss_gets_flexfec() {
 
 #[test]
 fn packet_loss_causes_no_freeze_and_speech_stays_intelligible() {
-    patiently(lossy);
+    with_retries(lossy);
 }
 
 /// Each loss rate lasts more than twice as long as the speech sample, so that the recording contains it completely.

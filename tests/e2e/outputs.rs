@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::http::{counted, get, request};
-use crate::patiently;
 use crate::scenario::{list, number, pictures, play_with};
 use crate::server::{Server, Settings};
+use crate::with_retries;
 
 /// Largest offset of flash and beep, in seconds (below the detectability of ITU-R BT.1359).
 const APART: f64 = 0.045;
@@ -189,7 +189,7 @@ fn wait_for(server: &Server, what: &str, done: impl Fn(&Value) -> bool) {
 
 #[test]
 fn audio_and_video_are_synchronised_in_all_recordings_and_broadcasts() {
-    patiently(clap);
+    with_retries(clap);
 }
 
 fn clap() {
@@ -306,7 +306,7 @@ fn clap() {
 
 #[test]
 fn hls_plays_with_low_delay_and_continues_after_its_process_was_killed() {
-    patiently(hls);
+    with_retries(hls);
 }
 
 fn hls() {

@@ -14,7 +14,7 @@
   const BAR_TURN = 2400; // ms for the bar to go across
   const BEEP = 2000; // Hz of the clapper
 
-  const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+  const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
   const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
   const round = (x, digits = 1) => (Number.isFinite(x) ? Number(x.toFixed(digits)) : null);
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::scenario::{list, number, play};
 use crate::server::Server;
-use crate::turn;
+use crate::{turn, with_retries};
 
 /// How far below the softest of the others one's own voice must be, in dB.
 const OWN_BELOW_OTHERS_DB: f64 = 40.0;
@@ -49,16 +49,8 @@ fn every_camera_codec_is_received() {
     }
 }
 
-/// Plays the call up to three times and takes the first in which all is well: browsers, server and whatever else this
-/// machine does share its cores, and a machine that stalls does not do so three times in a row. A fault of ours does.
 fn grid(people: usize, seconds: &str, codecs: &str) -> Value {
-    let _turn = turn();
-    for _ in 0..2 {
-        if let Ok(measured) = std::panic::catch_unwind(|| call(people, seconds, codecs)) {
-            return measured;
-        }
-    }
-    call(people, seconds, codecs)
+    with_retries(|| call(people, seconds, codecs))
 }
 
 fn call(people: usize, seconds: &str, codecs: &str) -> Value {

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Every check that needs no test: format, clippy, dependency rules, JavaScript. `scripts/setup.sh lint` installs the tools.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+cargo fmt --check
+cargo fmt --check --manifest-path tests/webrtchttp/Cargo.toml
+scripts/check-js.sh
+scripts/deny.sh
+cargo clippy --locked --all-targets -- -D warnings
+(cd tests/webrtchttp && cargo clippy --locked --target-dir "$target" -- -D warnings)
