@@ -1,6 +1,7 @@
 //! commingle: an MCU media server for WebRTC.
 //!
-//! Read `ARCHITECTURE.md` first. The modules below are in the order of the layers: each imports only from those above it.
+//! Read `ARCHITECTURE.md` first. The modules below are in the order of the layers: each imports only from those above
+//! it.
 
 // words
 pub mod id;

@@ -1,12 +1,12 @@
-// air.js: what is recorded and broadcast, in words and numbers, as pure functions of the room document.
-// No network, no clock, no DOM: the time is an argument.
+// air.js: texts about recordings and broadcasts, as pure functions of the room document.
+// No network, no clock, no DOM: time is an argument.
 
 const RUNNING = ['starting', 'live', 'reconnecting', 'finishing'];
 
-/** Whether something more comes of a recording, broadcast or input. */
+/** Whether a recording, broadcast or input is running. */
 export const isRunning = (output) => RUNNING.includes(output.state);
 
-/** Those of a list that run. */
+/** The running ones of a list. */
 export const running = (list) => (list ?? []).filter(isRunning);
 
 /** `0:07`, `12:34`, `1:02:03`. */
@@ -17,7 +17,7 @@ export function clock(seconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-/** The same for ears: `1 hour 2 minutes`, `12 minutes`, `7 seconds`. */
+/** The same for screen readers: `1 hour 2 minutes`, `12 minutes`, `7 seconds`. */
 export function spoken(seconds) {
   const whole = Math.max(0, Math.floor(Number.isFinite(seconds) ? seconds : 0));
   const many = (n, one) => n > 0 && `${n} ${one}${n === 1 ? '' : 's'}`;
@@ -37,14 +37,15 @@ export function size(bytes) {
 }
 
 /** `480 kbit/s`, `1.5 Mbit/s`. */
-export const rate = (bits) => (bits >= 999_500 ? `${(bits / 1e6).toFixed(1)} Mbit/s` : `${Math.round(bits / 1000)} kbit/s`);
+export const rate = (bits) =>
+  bits >= 999_500 ? `${(bits / 1e6).toFixed(1)} Mbit/s` : `${Math.round(bits / 1000)} kbit/s`;
 
-/** Seconds an output has by now, when its document said `duration` at `seenAt`; both times in ms. */
+/** The duration of an output in seconds, if its document had `duration` at `seenAt`; `seenAt` and `now` in ms. */
 export function elapsed(output, seenAt, now) {
   return (output.duration ?? 0) + (output.state === 'live' ? Math.max(0, now - seenAt) / 1000 : 0);
 }
 
-/** What everyone must know: the badges to show, each with the output that has run longest. */
+/** The badges to show, each with the output that has run longest. */
 export function badges(room) {
   const longest = (list) => running(list).toSorted((a, b) => (b.duration ?? 0) - (a.duration ?? 0))[0];
   const [recording, broadcast] = [longest(room.recordings), longest(room.broadcasts)];
@@ -54,7 +55,7 @@ export function badges(room) {
   ];
 }
 
-/** What to say aloud when the kinds of badges change; `before` null is whoever has just come. */
+/** The announcements when badges change; `before` is null after a join. */
 export function changes(before, now) {
   const [had, has] = [before ?? [], now].map((list) => list.map((badge) => badge.kind));
   const begun = now.filter((badge) => !had.includes(badge.kind)).map((badge) => badge.says);
@@ -62,59 +63,75 @@ export function changes(before, now) {
   return [...begun, ...had.filter((kind) => !has.includes(kind)).map((kind) => over[kind])];
 }
 
-const FORMATS = { mp4: 'MP4', webm: 'WebM', mkv: 'Matroska', ogg: 'Sound only' };
+const FORMATS = { mp4: 'MP4', webm: 'WebM', mkv: 'Matroska', ogg: 'Audio only' };
 
-/** What an output is called. */
+/** The title of an output. */
 export function title(output, kind) {
-  if (kind === 'recording') return output.kind === 'tracks' ? 'Recording, a file for each person' : `Recording, ${FORMATS[output.format] ?? output.format}`;
+  if (kind === 'recording')
+    return output.kind === 'tracks'
+      ? 'Recording, one file per person'
+      : `Recording, ${FORMATS[output.format] ?? output.format}`;
   if (kind === 'input') return output.name || output.url;
-  return output.kind === 'hls' ? 'Live page (HLS)' : `Live, ${(output.kind ?? '').toUpperCase()}`;
+  return output.kind === 'hls' ? 'Live on this server (HLS)' : `Live, ${(output.kind ?? '').toUpperCase()}`;
 }
 
 const STATES = {
-  starting: 'Starting…', reconnecting: 'Connecting again…', finishing: 'Finishing…', finished: 'Ended', failed: 'Failed',
+  starting: 'Starting…',
+  reconnecting: 'Reconnecting…',
+  finishing: 'Finishing…',
+  finished: 'Ended',
+  failed: 'Failed',
 };
 
-/** What an output does, as short facts; `now` and `seenAt` as for `elapsed`. */
+/** The state of an output, as short facts; `now` and `seenAt` as for `elapsed`. */
 export function facts(output, kind, seenAt, now) {
   const live = output.state === 'live';
   const list = [STATES[output.state]];
-  if (output.duration !== undefined && (live || output.state === 'finished')) list.push(clock(elapsed(output, seenAt, now)));
+  if (output.duration !== undefined && (live || output.state === 'finished'))
+    list.push(clock(elapsed(output, seenAt, now)));
   if (kind === 'recording' && output.bytes) list.push(size(output.bytes));
   if (output.size && live) list.push(`${output.size.width}×${output.size.height}`);
   if (kind !== 'recording' && live && output.bitrate) list.push(rate(output.bitrate));
   if (output.reconnects) list.push(`${output.reconnects} ${output.reconnects === 1 ? 'reconnect' : 'reconnects'}`);
-  if (output.dropped) list.push(`${output.dropped} frames left out`);
+  if (output.dropped) list.push(`${output.dropped} frames dropped`);
   return list.filter(Boolean);
 }
 
-/** What a file on disk is, as short facts. */
+/** A recorded file, as short facts. */
 export function fileFacts(file) {
-  const sent = file.upload?.sent_bytes && file.bytes ? ` ${Math.floor((100 * file.upload.sent_bytes) / file.bytes)} %` : '';
+  const sent =
+    file.upload?.sent_bytes && file.bytes ? ` ${Math.floor((100 * file.upload.sent_bytes) / file.bytes)} %` : '';
   const upload = {
-    waiting: file.upload?.failures ? 'Upload is tried again' : 'Waits for its upload', uploading: `Uploading${sent}`, done: 'Uploaded',
+    waiting: file.upload?.failures ? 'Upload will be retried' : 'Waiting for upload',
+    uploading: `Uploading${sent}`,
+    done: 'Uploaded',
   };
   const state = { recording: 'Recording now', failed: 'Ended early', mended: 'Repaired', broken: 'Broken' };
   return [
     file.duration !== undefined && file.state !== 'recording' && clock(file.duration),
-    size(file.bytes), FORMATS[file.file.split('.').at(-1)], state[file.state], upload[file.upload?.state],
+    size(file.bytes),
+    FORMATS[file.file.split('.').at(-1)],
+    state[file.state],
+    upload[file.upload?.state],
   ].filter(Boolean);
 }
 
-/** Whether a browser's video element is likely to play the file. */
+/** Whether a video element can probably play the file. */
 export const playable = (file) => Boolean(file.url) && file.state !== 'broken' && /\.(mp4|webm|ogg)$/.test(file.file);
 
 const SCHEMES = /^(rtmps?|srt|whip\+https?|rtp):\/\/./i;
 
-/** What is wrong with where a broadcast is to go; null when nothing is. */
+/** What is wrong with the destination of a broadcast; null if it is valid. */
 export function wrongTarget(url) {
-  if (!url) return 'Paste the address your streaming service gave you, with its key.';
+  if (!url) return 'Paste the address from your streaming service, with the stream key.';
   return SCHEMES.test(url) ? null : 'The address must begin with rtmp://, rtmps://, srt://, whip+https:// or rtp://.';
 }
 
-/** What is wrong with where an input is to come from; null when nothing is. */
+/** What is wrong with the source of an input; null if it is valid. */
 export function wrongSource(url) {
-  if (!url) return 'Paste an address, or file: and the name of a file in the media folder.';
+  if (!url) return 'Paste an address, or type file: and the name of a file in the media folder.';
   const known = /^((rtmps?|srt|rtsps?|https?|whep\+https?):\/\/.|file:[^/])/i;
-  return known.test(url) ? null : 'The address must begin with rtmp://, srt://, rtsp://, https://, whep+https:// or file:.';
+  return known.test(url)
+    ? null
+    : 'The address must begin with rtmp://, srt://, rtsp://, https://, whep+https:// or file:.';
 }

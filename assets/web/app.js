@@ -1,4 +1,4 @@
-// app.js: the page. Two screens, the lobby and the call, and the wires between them and the session.
+// app.js: the page. It has two screens, the lobby and the call, and connects them with the session.
 
 import { Badges } from './badges.js';
 import { join } from './commingle.js';
@@ -12,19 +12,27 @@ const query = new URLSearchParams(location.search);
 const watching = query.has('watch');
 const portrait = matchMedia('(max-width: 760px) and (orientation: portrait)');
 const devices = new Devices();
-const stage = new Stage({ stage: $('stage'), mix: $('mix'), tile: $('self-tile'), self: $('self'), label: $('self-label') });
+const stage = new Stage({
+  stage: $('stage'),
+  mix: $('mix'),
+  tile: $('self-tile'),
+  self: $('self'),
+  label: $('self-label'),
+});
 const page = (window.commingle = { session: null });
 let meter = null;
 let studio = null;
-let stay = null; // ends with the call: removes its listeners
-let asked = null; // until the browser has said which devices we may use
-const DEVICES_WITHIN = 1500; // ms that joining waits for them: where they are allowed already they take less
+let stay = null; // aborted at the end of the call, which removes its listeners
+let asked = null; // settles when the browser has answered the permission request
+const DEVICES_WITHIN = 1500; // ms that a join waits for camera and microphone; if already allowed, they take less
 
 // The lobby -----------------------------------------------------------------------------------------------------------
 
 $('name').value = query.get('name') || memory.get('name');
 $('room').value = roomName(query.get('room') ?? '') || memory.get('room') || freshRoomName();
-$('hint').textContent = query.get('room') ? 'The link of this page brings anyone to the same call.' : 'Share the room’s name, and whoever opens it is in the same call.';
+$('hint').textContent = query.get('room')
+  ? 'Share the link of this page. Everyone who opens it joins the same call.'
+  : 'Share the name of the room. Everyone who opens it joins the same call.';
 if (watching) {
   $('eyebrow').textContent = 'Watching only';
   $('eyebrow').hidden = false;
@@ -33,7 +41,7 @@ if (watching) {
 const messages = {
   asking: 'Allow your camera and microphone, or join without them.',
   off: 'Your camera is off.',
-  none: 'No camera found. People will see your name.',
+  none: 'No camera found. Others will see your name.',
 };
 
 function drawLobby() {
@@ -41,14 +49,22 @@ function drawLobby() {
   const card = $('preview-card');
   const track = devices.track('video');
   card.dataset.state = watching ? 'watch' : video;
-  if (track && /** @type {MediaStream} */ ($('preview').srcObject)?.getVideoTracks()[0] !== track) $('preview').srcObject = new MediaStream([track]);
+  if (track && /** @type {MediaStream} */ ($('preview').srcObject)?.getVideoTracks()[0] !== track)
+    $('preview').srcObject = new MediaStream([track]);
   if (!track) $('preview').srcObject = null;
   const advice = watching ? '' : devices.advice;
-  const inCard = video !== 'on' && advice !== ''; // where the camera is missing there is room to say why
-  $('preview-text').textContent = watching ? 'You will see and hear everyone. Nobody sees or hears you.' : inCard ? advice : messages[video] ?? '';
+  const inCard = video !== 'on' && advice !== ''; // the space of the missing camera shows the advice
+  $('preview-text').textContent = watching
+    ? 'You will see and hear everyone. Nobody will see or hear you.'
+    : inCard
+      ? advice
+      : (messages[video] ?? '');
   $('preview-icon').setAttribute('href', watching ? '#i-eye' : video === 'asking' ? '#i-cam' : '#i-cam-off');
   /** @type {[string, HTMLElement, string][]} */
-  const switches = [['audio', $('lobby-mic'), 'mic'], ['video', $('lobby-cam'), 'cam']];
+  const switches = [
+    ['audio', $('lobby-mic'), 'mic'],
+    ['video', $('lobby-cam'), 'cam'],
+  ];
   for (const [kind, button, name] of switches) {
     const on = devices.status[kind] === 'on';
     button.classList.toggle('off', !on && devices.status[kind] !== 'asking');
@@ -72,8 +88,17 @@ function drawLobby() {
 function drawChoices(kind, select) {
   const list = devices.available[kind].filter((d) => d.deviceId);
   const current = devices.track(kind)?.getSettings().deviceId ?? memory.get(`${kind}-device`);
-  const empty = { asking: 'Waiting for permission', denied: 'Blocked', none: 'None found', insecure: 'Needs https', busy: 'In use' };
-  const labels = list.map((d, i) => [d.deviceId, d.label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${kind === 'audio' ? 'Microphone' : 'Camera'} ${i + 1}`]);
+  const empty = {
+    asking: 'Waiting for permission',
+    denied: 'Blocked',
+    none: 'None found',
+    insecure: 'Needs https',
+    busy: 'In use',
+  };
+  const labels = list.map((d, i) => [
+    d.deviceId,
+    d.label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${kind === 'audio' ? 'Microphone' : 'Camera'} ${i + 1}`,
+  ]);
   if (!labels.length) labels.push(['', empty[devices.status[kind]] ?? (kind === 'audio' ? 'Microphone' : 'Camera')]);
   const key = JSON.stringify([labels, current]);
   if (select.dataset.key === key) return;
@@ -133,8 +158,8 @@ function showLobby() {
 async function enter() {
   const name = $('name').value.trim();
   const room = ($('room').value = roomName($('room').value));
-  if (!name && !watching) return lobbyError('Tell the others your name.', 'name');
-  if (!room) return lobbyError('Give the room a name: letters, digits, - and _.', 'room');
+  if (!name && !watching) return lobbyError('Enter your name.', 'name');
+  if (!room) return lobbyError('Enter a room name: letters, digits, - and _.', 'room');
   lobbyError('');
   memory.set('name', name);
   memory.set('room', room);
@@ -142,7 +167,12 @@ async function enter() {
   history.replaceState(null, '', `?${query}`);
 
   $('join').disabled = true;
-  await Promise.race([asked, new Promise((resolve) => { setTimeout(resolve, DEVICES_WITHIN); })]);
+  await Promise.race([
+    asked,
+    new Promise((resolve) => {
+      setTimeout(resolve, DEVICES_WITHIN);
+    }),
+  ]);
   $('join').disabled = false;
   const send = { audio: !watching && devices.may('audio'), video: !watching && devices.may('video') };
   const stream = devices.take();
@@ -220,7 +250,8 @@ function bind(session, signal) {
 
   const drawRoom = () => {
     stage.setTile(session.room.views?.length ? session.tile() : undefined);
-    const speaking = session.direct ? [] : session.room.speaking ?? []; // in a direct call the server hears nobody
+    // In a direct call the server receives no audio.
+    const speaking = session.direct ? [] : (session.room.speaking ?? []);
     drawPeople($('people'), { ...session.room, speaking }, session.id, session);
     $('direct').hidden = !session.direct;
     $('stage').classList.toggle('direct', session.direct);
@@ -233,9 +264,14 @@ function bind(session, signal) {
     drawStats(session);
   };
   for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
-  on('joined', ({ participant }) => participant.id !== session.id && toast(`${nameOf(participant)} joined`, hueOf(participant.id)));
-  on('left', ({ participant, reason }) => toast(`${nameOf(participant)} ${departures[reason] ?? 'left'}`, hueOf(participant.id)));
-  on('mixer', ({ state }) => state === 'restarted' && toast('The picture was interrupted for a moment'));
+  on(
+    'joined',
+    ({ participant }) => participant.id !== session.id && toast(`${nameOf(participant)} joined`, hueOf(participant.id)),
+  );
+  on('left', ({ participant, reason }) =>
+    toast(`${nameOf(participant)} ${departures[reason] ?? 'left'}`, hueOf(participant.id)),
+  );
+  on('mixer', ({ state }) => state === 'restarted' && toast('The call was interrupted for a moment'));
   on('local', () => {
     stage.setLocal(session.local);
     stage.setLabel(nameOf(session.self ?? { name: $('name').value }), !session.microphone);
@@ -290,9 +326,12 @@ function away(session, reason) {
 
 const rate = (kbps) => (kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
 const LIMITS = {
-  loss: 'your link loses packets', delay: 'your link is slow', receiver: 'your browser cannot take more',
+  loss: 'packet loss',
+  delay: 'slow connection',
+  receiver: 'limited by your browser',
 };
-const quality = (receives) => receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
+const quality = (receives) =>
+  receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
 let lastStats = null;
 
 function drawStats(session, stats) {
@@ -300,20 +339,26 @@ function drawStats(session, stats) {
   const people = session.room.participants.length;
   const crowd = people && `${people} ${people === 1 ? 'person' : 'people'}`;
   const s = session.state === 'connected' ? lastStats : null;
-  const seen = s?.streams && [`${s.streams} ${s.streams === 1 ? 'stream' : 'streams'}`, rate(s.kbpsDown), `${s.fps} fps`];
+  const seen = s?.streams && [
+    `${s.streams} ${s.streams === 1 ? 'stream' : 'streams'}`,
+    rate(s.kbpsDown),
+    `${s.fps} fps`,
+  ];
   $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
   if (!stats) return;
   const facts = [
-    ['Receiving', `${s?.streams || 0} video, 1 sound`],
+    ['Receiving', `${s?.streams || 0} video, 1 audio`],
     ['Down', rate(stats.kbpsDown)],
     ['Up', rate(stats.kbpsUp)],
-    ['Picture', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
+    ['Video', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
     ['Quality', quality(session.self?.receives)],
     ['Camera sent', stats.sentWidth && `${stats.sentWidth}×${stats.sentHeight}`],
     ['Round trip', stats.rtt !== null && `${stats.rtt} ms`],
     ['Lost · freezes', `${stats.packetsLost} · ${stats.freezes}`],
   ];
-  $('received').replaceChildren(...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]));
+  $('received').replaceChildren(
+    ...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
+  );
 }
 
 function drawControls({ microphone, camera, screen = false }) {
@@ -354,8 +399,8 @@ async function toggleScreen() {
   try {
     await page.session.setScreen(!page.session.screen);
   } catch (error) {
-    // Whoever closes the browser's dialogue knows it.
-    if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'This screen cannot be shared');
+    // NotAllowedError: the user closed the browser's dialogue.
+    if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'The screen cannot be shared');
   } finally {
     $('screen').disabled = false;
   }
@@ -369,7 +414,7 @@ function showPeople(open, remember = true) {
   if (remember && !portrait.matches) memory.set('people', open ? 'open' : 'closed');
 }
 
-/** The panel to record and broadcast takes the place of the people. */
+/** Shows the recording panel in place of the list of people. */
 function showStudio(open) {
   $('call').dataset.studio = open ? 'open' : 'closed';
   $('studio-toggle').setAttribute('aria-expanded', String(open));
@@ -406,7 +451,8 @@ $('cam').onclick = toggleCam;
 $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('stage').ondblclick = toggleFull;
-$('people-toggle').onclick = () => showPeople($('call').dataset.people === 'closed' || $('call').dataset.studio === 'open');
+$('people-toggle').onclick = () =>
+  showPeople($('call').dataset.people === 'closed' || $('call').dataset.studio === 'open');
 $('panel-close').onclick = () => {
   showPeople(false);
   $('people-toggle').focus();
@@ -427,7 +473,16 @@ $('leave').onclick = () => {
 };
 
 document.addEventListener('keydown', (event) => {
-  if ($('call').hidden || $('player').open || event.ctrlKey || event.metaKey || event.altKey || event.repeat || /** @type {Element} */ (event.target).closest('input, select, textarea')) return;
+  if (
+    $('call').hidden ||
+    $('player').open ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey ||
+    event.repeat ||
+    /** @type {Element} */ (event.target).closest('input, select, textarea')
+  )
+    return;
   if (event.key === 'Escape' && $('call').dataset.studio === 'open') {
     const inside = $('studio').contains(document.activeElement);
     showStudio(false);
@@ -440,7 +495,14 @@ document.addEventListener('keydown', (event) => {
     if (inside) $('people-toggle').focus();
     return;
   }
-  const action = { m: $('mic'), v: $('cam'), s: $('screen'), f: $('fullscreen'), p: $('people-toggle'), r: $('studio-toggle') }[event.key.toLowerCase()];
+  const action = {
+    m: $('mic'),
+    v: $('cam'),
+    s: $('screen'),
+    f: $('fullscreen'),
+    p: $('people-toggle'),
+    r: $('studio-toggle'),
+  }[event.key.toLowerCase()];
   if (action && !action.hidden && !action.disabled) action.click();
 });
 
@@ -461,7 +523,7 @@ function stir() {
 }
 for (const type of ['pointermove', 'pointerdown', 'keydown']) document.addEventListener(type, stir, { passive: true });
 
-/** A phone must not sleep in the middle of a call. */
+/** Prevents a phone from sleeping during a call. */
 function keepAwake(signal) {
   let lock = null;
   const hold = async () => {
@@ -472,5 +534,6 @@ function keepAwake(signal) {
   signal.addEventListener('abort', () => lock?.release());
 }
 
-addEventListener('pageshow', (event) => event.persisted && $('lobby').hidden && showLobby()); // back from the browser's page cache
+// Restored from the back-forward cache.
+addEventListener('pageshow', (event) => event.persisted && $('lobby').hidden && showLobby());
 showLobby();

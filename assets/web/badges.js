@@ -1,5 +1,5 @@
-// badges.js: the signs on the picture that say that the call is recorded or broadcast; everyone sees and hears of them,
-// also whoever comes later. Told: the room document. Knows nothing of the network.
+// badges.js: the badges on the video that show a running recording or broadcast. All participants see them, and screen
+// readers announce them, also after a late join. Input: the room document. Does not know the network.
 
 import { badges, changes, clock, elapsed, spoken } from './air.js';
 import { announce, el } from './ui.js';
@@ -21,7 +21,7 @@ export class Badges {
     });
   }
 
-  /** Draws what the room is now, and says aloud what has changed. */
+  /** Draws the badges of the room and announces changes. */
   draw(room) {
     const now = badges(room);
     for (const text of changes(this.#before, now)) announce(text);

@@ -1,13 +1,15 @@
 // commingle.js: join a commingle room from any web page.
 //
 //     import { join } from 'https://your.server/commingle.js';
-//     const session = await join({ room: 'standup', name: 'Ann', stream: await navigator.mediaDevices.getUserMedia({ audio: true, video: true }) });
-//     video.srcObject = session.stream;          // everyone, as one picture and one sound
+//     const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+//     const session = await join({ room: 'standup', name: 'Ann', stream });
+//     video.srcObject = session.stream;          // one video, one audio
 //     session.addEventListener('layout', () => console.log(session.tile()));
 //     await session.leave();
 //
-// Owns: one stay in a room: what one sends, the room document, and a new connection (connection.js) and events (events.js) when the
-// session is lost; `stream` stays the same object. Does not know: SDP, any page. See docs/client.md.
+// Owns: the sent tracks, the room document, the connection (connection.js) and the events (events.js). The latter two
+// are replaced when the session is lost; `stream` stays the same object. Does not know: SDP, any page. See
+// docs/client.md.
 
 import { Connection } from './connection.js';
 import { Direct } from './direct.js';
@@ -17,35 +19,43 @@ import { applyEvent, sentFrom, summarise } from './wire.js';
 
 export { JoinError };
 
-const CREDENTIALS_FOR = 240_000; // ms that what the server gave for its TURN servers is used again
-const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // what is read gains nothing from more
+const CREDENTIALS_FOR = 240_000; // ms during which TURN credentials are reused
+const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // text does not need a higher frame rate
 
-/** Where oneself stands while the picture is the other person's alone. */
+/** The rectangle of the own camera in a direct call. */
 const corner = (canvas) => {
   const [width, height, margin] = [canvas.width * 0.26, canvas.height * 0.26, canvas.height * 0.03];
-  return { x: canvas.width - width - margin, y: canvas.height - height - margin, width, height, source: 'camera', canvas };
+  return {
+    x: canvas.width - width - margin,
+    y: canvas.height - height - margin,
+    width,
+    height,
+    source: 'camera',
+    canvas,
+  };
 };
 
 /**
- * Join a room. Resolves when the server has answered; rejects with a JoinError when it refuses.
+ * Joins a room. Resolves after the server's answer; rejects with a JoinError if the server refuses.
  *
  * @param {object} options
  * @param {string} options.room           `[A-Za-z0-9_-]{1,64}`
- * @param {string} [options.name]         written on the tile
+ * @param {string} [options.name]         shown on the tile
  * @param {MediaStream} [options.stream]  at most one audio and one video track; the session stops them on leave()
- * @param {{audio?: boolean, video?: boolean}} [options.send]  kinds to negotiate for sending even though `stream` has no such
+ * @param {{audio?: boolean, video?: boolean}} [options.send]
+ *                                        kinds to negotiate for sending although `stream` has no such
  *                                        track yet, so that turning them on later needs no new connection
  * @param {string} [options.url]          the server; default: where this module was loaded from
- * @param {string} [options.token]        bearer token, where the server wants one
+ * @param {string} [options.token]        bearer token, if the server requires one
  * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
  * @param {string} [options.view]         default `program`
  * @param {string} [options.selfView]     `shown` or `hidden`
- * @param {RTCIceServer[]} [options.iceServers]  besides those the server names
+ * @param {RTCIceServer[]} [options.iceServers]  in addition to those of the server
  * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
- * @param {boolean} [options.direct]      false: never send to another person directly, also where the server lets two do so
+ * @param {boolean} [options.direct]      false: never send directly to another participant (`rooms.direct_for_two`)
  * @param {'fit'|'full'} [options.uplink] `fit` (default) sends the camera no larger than its tile
  * @param {(track: MediaStreamTrack, stream: MediaStream) => void} [options.onTrack]
- * @param {AbortSignal} [options.signal]  aborting it leaves
+ * @param {AbortSignal} [options.signal]  leaves the room when aborted
  * @returns {Promise<Session>}
  */
 export async function join(options) {
@@ -55,25 +65,25 @@ export async function join(options) {
 }
 
 /**
- * One stay in a room. An EventTarget; the payload of each event is in `detail`:
- * `state` (connecting, connected, reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated`
- * (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker`
- * (`{ participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `recording`
- * (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`), `ended`, `stats` (each second,
- * see `stats()`), `local` (one's own microphone, camera or screen changed).
+ * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
+ * reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated` (`{ participant }`), `left`
+ * (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker` (`{
+ * participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `recording` (`{
+ * recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`), `ended`, `stats` (every second, see
+ * `stats()`), `local` (the own microphone, camera or screen changed).
  */
 export class Session extends EventTarget {
-  /** The one received MediaStream: the same object for the whole stay. */
+  /** The received MediaStream: the same object until the session ends. */
   stream = new MediaStream();
-  /** What one sends now. */
+  /** The sent MediaStream. */
   local = new MediaStream();
   /** The latest room document. */
   room = { participants: [], views: [] };
   /** `connecting`, `connected`, `reconnecting` or `left`. */
   state = 'connecting';
-  /** One's own participant id, e.g. `p3`; null until the server has answered. */
+  /** The own participant id, for example `p3`; null before the answer. */
   id = null;
-  /** The session URL (a secret: whoever has it can end this stay). */
+  /** The session URL, a secret that allows to end the session. */
   location = null;
 
   #options;
@@ -84,7 +94,7 @@ export class Session extends EventTarget {
   #patience = new Patience();
   #screen = null;
   #wants;
-  #servers = []; // the ICE servers that the server named
+  #servers = []; // the ICE servers announced by the server
   #serversAt = -Infinity;
   #serverAway = false;
   #everConnected = false;
@@ -100,7 +110,10 @@ export class Session extends EventTarget {
   constructor(options) {
     super();
     this.#options = options;
-    this.#server = new Server(new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href, options.token);
+    this.#server = new Server(
+      new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href,
+      options.token,
+    );
     for (const track of options.stream?.getTracks() ?? []) this.#adopt(track);
     this.#wants = {
       audio: options.send?.audio ?? this.local.getAudioTracks().length > 0,
@@ -116,12 +129,16 @@ export class Session extends EventTarget {
     globalThis.addEventListener?.('pagehide', () => this.leave('page closed'), { signal });
     globalThis.addEventListener?.('online', () => this.#networkChanged(), { signal });
     const network = globalThis.navigator?.connection;
-    let kind = network?.type; // only phones tell it, and of other changes too
-    network?.addEventListener('change', () => {
-      if (network.type === kind) return;
-      kind = network.type;
-      this.#networkChanged();
-    }, { signal });
+    let kind = network?.type; // only on phones; `change` fires for other changes too
+    network?.addEventListener(
+      'change',
+      () => {
+        if (network.type === kind) return;
+        kind = network.type;
+        this.#networkChanged();
+      },
+      { signal },
+    );
     options.signal?.addEventListener('abort', () => this.leave('aborted'), { signal });
   }
 
@@ -137,19 +154,19 @@ export class Session extends EventTarget {
     this.#ticks = setInterval(() => this.#tick(), 1000);
   }
 
-  // What one does ---------------------------------------------------------------------------------------------------
+  // Sending ---------------------------------------------------------------------------------------------------------
 
-  /** The microphone is on and heard. */
+  /** Whether the microphone is on. */
   get microphone() {
     return this.local.getAudioTracks().some((t) => t.enabled && t.readyState === 'live');
   }
 
-  /** The camera is on and seen. */
+  /** Whether the camera is on. */
   get camera() {
     return this.local.getVideoTracks().some((t) => t.enabled && t.readyState === 'live');
   }
 
-  /** Mute (false), unmute (true; asks for a microphone if there is none yet), or speak through another track. */
+  /** Mutes (false), unmutes (true; requests a microphone if there is none), or uses another track. */
   async setMicrophone(on) {
     const track = this.local.getAudioTracks()[0];
     if (typeof on === 'object') await this.replaceTrack(on);
@@ -158,7 +175,7 @@ export class Session extends EventTarget {
     this.#localChanged();
   }
 
-  /** Camera off (false: the device is released, its light goes out), on again (true), or another camera track. */
+  /** Turns the camera off (false; releases the device) or on (true), or uses another track. */
   async setCamera(on) {
     const track = this.local.getVideoTracks()[0];
     if (typeof on === 'object') await this.replaceTrack(on);
@@ -171,18 +188,20 @@ export class Session extends EventTarget {
     this.#localChanged();
   }
 
-  /** The screen is shared. */
+  /** Whether a screen is shared. */
   get screen() {
     return this.#screen !== null;
   }
 
-  /** Share the screen (true: asks which; or a track of one's own), or stop sharing (false). */
+  /** Shares a screen (true: the browser asks which; or a track), or stops sharing (false). */
   async setScreen(on) {
     if (!on) return this.#screen && this.#showScreen(null);
-    const track = on === true ? (await navigator.mediaDevices.getDisplayMedia({ video: SCREEN })).getVideoTracks()[0] : on;
+    const track =
+      on === true ? (await navigator.mediaDevices.getDisplayMedia({ video: SCREEN })).getVideoTracks()[0] : on;
     if (this.state === 'left') return track.stop();
     track.contentHint ||= 'detail';
-    track.addEventListener('ended', () => this.#screen === track && this.#showScreen(null).catch(() => {})); // by the browser's own button
+    // The browser's own stop button ends the track.
+    track.addEventListener('ended', () => this.#screen === track && this.#showScreen(null).catch(() => {}));
     await this.#showScreen(track);
   }
 
@@ -201,7 +220,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Send `track` instead of the one of its kind sent so far (which is stopped). Needs no negotiation if the kind was negotiated. */
+  /** Replaces the track of the same kind, which is stopped. Needs no renegotiation if the kind was negotiated. */
   async replaceTrack(track) {
     const old = this.local.getTracks().find((t) => t.kind === track.kind);
     if (this.state === 'left') return track.stop();
@@ -214,59 +233,65 @@ export class Session extends EventTarget {
     if (this.#wants[track.kind]) {
       await this.#sendInstead(track.kind, track);
     } else {
-      this.#wants[track.kind] = true; // it was joined without: only a new connection can send it
+      this.#wants[track.kind] = true; // not negotiated: only a new connection can send it
       this.#rejoin(true);
     }
     this.#localChanged();
   }
 
-  /** What is sent of a kind goes where media goes now: over the mixer, directly, or both while they look for a way. */
+  /** Replaces a track on the connection to the server, on the direct one, or on both while the latter is set up. */
   async #sendInstead(kind, track) {
     if (!this.direct) await this.#connection?.send(kind, track);
     await this.#direct.replace(kind, track);
   }
 
-  /** The RTCPeerConnection that media goes over now. */
-  get #way() {
+  /** The RTCPeerConnection that carries media now. */
+  get #mediaConnection() {
     return this.direct ? this.#direct.peer : this.#connection?.peer;
   }
 
-  /** Media goes to the other person directly (`stream`), or over the mixer again (null): then `done` ends the direct way. */
+  /** Switches to the direct `stream`, or back to the mix (null); `done` then closes the direct connection. */
   async #directChanged(stream, done) {
     const connection = this.#connection;
     for (const kind of ['audio', 'video']) {
-      const track = stream ? null : this.local.getTracks().find((t) => t.kind === kind) ?? null;
-      connection?.send(kind, track).catch(() => {}); // the connection is gone: the next one sends it
+      const track = stream ? null : (this.local.getTracks().find((t) => t.kind === kind) ?? null);
+      connection?.send(kind, track).catch(() => {}); // the connection is closed; the next one sends the track
     }
     this.#emit('layout', this.view());
     if (!stream) {
-      await connection?.moves(); // until then the other is still seen
+      await connection?.moves(); // until then the direct video stays visible
       done();
     }
     const received = stream?.getTracks() ?? connection?.received ?? [];
-    if (connection === this.#connection && this.direct === Boolean(stream)) for (const track of received) this.#receive(track);
+    if (connection === this.#connection && this.direct === Boolean(stream))
+      for (const track of received) this.#receive(track);
     this.#emitLocal();
   }
 
-  /** Say something to everyone in the room. False when there is no connection to say it on. */
+  /** Sends a chat message to the room; false without a connection. */
   sendChat(text) {
     return this.#send({ type: 'chat', text });
   }
 
   /**
-   * Ask the server's API (docs/api.md) as who one is here; `{room}` in `path` is this room. Resolves with the JSON it answers, or
-   * null; rejects with a JoinError. A moderator starts a recording by `call('/v1/rooms/{room}/recordings', { method: 'POST', body: {} })`.
+   * Calls the server's API (docs/api.md) as this participant; `{room}` in `path` is this room. Resolves with the JSON
+   * response or null; rejects with a JoinError. A moderator starts a recording with
+   * `call('/v1/rooms/{room}/recordings', { method: 'POST', body: {} })`.
    * @param {string} path
    * @param {{ method?: string, body?: unknown }} request
    */
   async call(path, { method = 'GET', body } = {}) {
     const headers = body === undefined ? {} : { 'Content-Type': 'application/json' };
-    const response = await this.#server.fetch(this.url(path), { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    const response = await this.#server.fetch(this.url(path), {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
     if (!response.ok) throw await refusal(response);
     return response.status === 204 ? null : response.json();
   }
 
-  /** The URL of a path of the API that says who one is: for a `<video>` or a link, which can send no headers. */
+  /** The URL of an API path with the session as credential, for a `<video>` or a link, which cannot send headers. */
   url(path) {
     const url = this.#server.at(path.replace('{room}', encodeURIComponent(this.#options.room)));
     const session = this.location?.split('/').pop();
@@ -274,12 +299,12 @@ export class Session extends EventTarget {
     return url.href;
   }
 
-  /** Media goes straight to the other person and back, not over the server. */
+  /** Whether media goes directly to the other participant. */
   get direct() {
     return this.#direct.on;
   }
 
-  /** One's own tile in the view one watches, in pixels of `canvas`: `{ x, y, width, height, canvas }`, or null. */
+  /** The own tile in the watched view, in pixels of `canvas`: `{ x, y, width, height, canvas }`, or null. */
   tile(source = 'camera') {
     const view = this.view();
     if (this.direct) return source === 'camera' ? corner(view?.canvas ?? { width: 1280, height: 720 }) : null;
@@ -287,39 +312,50 @@ export class Session extends EventTarget {
     return tile ? { ...tile, canvas: view.canvas } : null;
   }
 
-  /** The view one watches: `{ view, canvas, tiles }`, or null before the first layout. */
+  /** The watched view: `{ view, canvas, tiles }`, or null before the first layout. */
   view() {
     const views = this.room.views ?? [];
     const name = this.self?.view ?? this.#options.view ?? 'program';
     return views.find((v) => v.view === name) ?? (views.length === 1 ? views[0] : null);
   }
 
-  /** One's own participant document, or null. */
+  /** The own participant document, or null. */
   get self() {
     return this.room.participants.find((p) => p.id === this.id) ?? null;
   }
 
-  /** `{ streams, kbpsDown, kbpsUp, fps, width, height, codec, audioCodec, packetsLost, freezes, rtt, … }` since the last second. */
+  /**
+   * `{ streams, kbpsDown, kbpsUp, fps, width, height, codec, audioCodec, packetsLost, freezes, rtt, … }` since the
+   * last second.
+   */
   async stats() {
-    const peer = this.#way;
+    const peer = this.#mediaConnection;
     const now = await peer?.getStats();
     return now ? summarise(now, this.#statsOf === peer ? this.#lastStats : null) : null;
   }
 
-  /** Leave the room; stops the tracks that were sent. Safe to call twice. */
+  /** Leaves the room and stops the sent tracks. Safe to call twice. */
   async leave(reason = 'left') {
     if (this.state === 'left') return;
-    const goodbye = this.#goodbye();
+    const ended = this.#endSession();
     this.#close(reason);
-    await goodbye;
+    await ended;
   }
 
   // Joining ---------------------------------------------------------------------------------------------------------
 
-  /** One attempt: a connection, its answer, and the events. */
+  /** One attempt to join: connection, answer and events. */
   async #connect() {
     if (performance.now() - this.#serversAt > CREDENTIALS_FOR) this.#servers = [];
-    const { room, name, tier, view, selfView, iceServers: own = [], iceTransportPolicy: policy = 'all' } = this.#options;
+    const {
+      room,
+      name,
+      tier,
+      view,
+      selfView,
+      iceServers: own = [],
+      iceTransportPolicy: policy = 'all',
+    } = this.#options;
     const connection = new Connection({
       server: this.#server,
       patience: this.#patience,
@@ -330,7 +366,7 @@ export class Session extends EventTarget {
       told: {
         track: (track) => this.#receive(track),
         changed: () => this.#connectionChanged(),
-        restarted: () => this.#everConnected && this.#events?.open(), // the old socket may hang on a network that is gone
+        restarted: () => this.#everConnected && this.#events?.open(), // the old WebSocket may hang on a lost network
         lost: (error) => this.#rejoin(false, error?.retryAfter),
       },
     });
@@ -339,7 +375,8 @@ export class Session extends EventTarget {
     this.#refreshState();
 
     const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
-    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView })) if (value) url.searchParams.set(key, value);
+    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView }))
+      if (value) url.searchParams.set(key, value);
     await connection.offer(url, this.#gone.signal);
     if (this.state === 'left') {
       this.#server.end(connection.location);
@@ -359,7 +396,7 @@ export class Session extends EventTarget {
         this.#refreshState();
       },
       gone: () => {
-        this.location = null; // nothing there to say goodbye to
+        this.location = null; // there is no session to end
         this.#rejoin();
       },
     });
@@ -382,7 +419,7 @@ export class Session extends EventTarget {
     this.#options.onTrack?.(track, this.stream);
   }
 
-  // Coming back -----------------------------------------------------------------------------------------------------
+  // Reconnecting ----------------------------------------------------------------------------------------------------
 
   #connectionChanged() {
     if (this.#connection?.connected) {
@@ -404,19 +441,19 @@ export class Session extends EventTarget {
     this.#emit('state', { state, reason });
   }
 
-  /** The network is another one: what connections are bound to may be gone without a word. */
+  /** The network has changed: existing connections may be broken without an error. */
   #networkChanged() {
     this.#patience.wake();
     if (this.#everConnected) this.#connection?.restartIce();
   }
 
-  /** Give this connection up and join again, as often as it takes, unless the server says no. */
+  /** Joins again, with retries until the server accepts or refuses. */
   async #rejoin(now = false, least = 0) {
     if (this.#rejoining || this.state === 'left') return;
     this.#rejoining = true;
     this.#refreshState();
     for (;;) {
-      this.#goodbye();
+      this.#endSession();
       this.#hangUp();
       if (!now) await this.#patience.pause(least);
       if (this.state === 'left') return;
@@ -435,8 +472,8 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Tell the server that this session is over. */
-  async #goodbye() {
+  /** Ends the session at the server. */
+  async #endSession() {
     const { location } = this;
     this.location = null;
     if (location) await this.#server.end(location);
@@ -479,14 +516,14 @@ export class Session extends EventTarget {
     }
     if (type === 'ended') {
       this.#emit('ended', detail);
-      if (detail.reason === 'empty') return this.#rejoin(); // it took us for gone
+      if (detail.reason === 'empty') return this.#rejoin(); // the server considered this session lost
       return this.#dismissed('The room was ended.');
     }
     if (type === 'direct') return this.#direct.handle(detail);
-    if (type === 'ice_restart') return this.#connection?.restartIce(); // the server does not hear us, whatever we think
+    if (type === 'ice_restart') return this.#connection?.restartIce(); // the server receives nothing from this client
     if (type === 'room') {
       this.#recognise();
-      this.#sayAble();
+      this.#announceDirect();
     }
     if (type === 'room' || type === 'layout') this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
@@ -509,37 +546,38 @@ export class Session extends EventTarget {
     this.id ??= this.room.participants.find((p) => p.self)?.id ?? null;
   }
 
-  /** The server says we are gone: put out, or because our media did not arrive. */
+  /** The server has removed this participant, by a moderator or because no media arrived. */
   #left(reason) {
-    this.location = null; // nothing there to say goodbye to
+    this.location = null; // there is no session to end
     if (reason === 'removed') this.#close('You were removed from the room.');
     else this.#rejoin();
   }
 
-  /** Sent away: for good, unless the server is only shutting down, when we come back to the next one. */
+  /** The room has ended. If the server is only shutting down, joins the next one. */
   async #dismissed(message) {
     this.location = null;
-    this.#events?.close(); // the server does too: no reason to ask it why
+    this.#events?.close(); // the server closes them too
     const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
     if (ready?.ok) this.#close(message);
     else this.#rejoin();
   }
 
-  /** A moderator may mute us; nobody but us unmutes. */
+  /** Applies a mute by a moderator; only this client unmutes. */
   #obey({ audio_muted: audioMuted, video_muted: videoMuted }) {
     if (performance.now() - this.#updateSentAt < 1500) return;
     if (audioMuted === true && this.microphone) this.setMicrophone(false);
     if (videoMuted === true && this.camera) this.setCamera(false);
   }
 
-  /** Says that media may go to another person directly, once there is some. Whoever wants a relay does not want to be seen. */
-  #sayAble() {
+  /** Announces support for direct media once there is a track; not with `relay`, which hides the client's address. */
+  #announceDirect() {
     const { direct = true, iceTransportPolicy } = this.#options;
-    if (direct && iceTransportPolicy !== 'relay' && this.local.getTracks().length) this.#send({ type: 'direct', state: 'able' });
+    if (direct && iceTransportPolicy !== 'relay' && this.local.getTracks().length)
+      this.#send({ type: 'direct', state: 'able' });
   }
 
   #localChanged() {
-    this.#sayAble(); // the first track may have come only now
+    this.#announceDirect(); // this may be the first track
     this.#tellMuted();
     this.#emitLocal();
   }
@@ -550,7 +588,7 @@ export class Session extends EventTarget {
 
   #tellMuted() {
     const self = this.self;
-    if (!self) return; // not connected yet: told as soon as the room shows us
+    if (!self) return; // not connected yet: sent when the room lists this participant
     const update = {};
     if (this.#wants.audio && self.audio_muted !== !this.microphone) update.audio_muted = !this.microphone;
     if (this.#wants.video && self.video_muted !== !this.camera) update.video_muted = !this.camera;
@@ -564,7 +602,7 @@ export class Session extends EventTarget {
     return this.#events?.send(message) ?? false;
   }
 
-  // Small things ----------------------------------------------------------------------------------------------------
+  // Helpers ---------------------------------------------------------------------------------------------------------
 
   #adopt(track) {
     if (this.local.getTracks().includes(track)) return;
@@ -586,23 +624,25 @@ export class Session extends EventTarget {
     return stream.getTracks()[0];
   }
 
-  /** Send the camera no larger than the largest tile it has in any view. */
+  /** Sends the camera no larger than its largest tile in any view. */
   #fitUplink() {
     if (this.#options.uplink === 'full') return;
-    const mine = (this.room.views ?? []).flatMap((v) => v.tiles).filter((t) => t.participant === this.id && t.source !== 'screen');
+    const mine = (this.room.views ?? [])
+      .flatMap((v) => v.tiles)
+      .filter((t) => t.participant === this.id && t.source !== 'screen');
     this.#connection?.fitCamera(mine.sort((a, b) => b.width * b.height - a.width * a.height)[0]);
   }
 
   async #tick() {
-    const peer = this.#way;
+    const peer = this.#mediaConnection;
     if (peer?.connectionState !== 'connected') return;
     const now = await peer.getStats();
-    if (peer !== this.#way) return;
+    if (peer !== this.#mediaConnection) return;
     const before = this.#statsOf === peer ? this.#lastStats : null;
     [this.#lastStats, this.#statsOf] = [now, peer];
     if (!before) return;
     const [was, is] = [sentFrom(before), sentFrom(now)];
-    if (was && is && was !== is) this.#events?.open(); // ICE has changed networks by itself: a socket cannot
+    if (was && is && was !== is) this.#events?.open(); // ICE has switched networks by itself, which a WebSocket cannot
     this.#emit('stats', summarise(now, before));
   }
 

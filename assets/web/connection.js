@@ -1,30 +1,30 @@
 // connection.js: one RTCPeerConnection, and its session at the server (docs/api.md). Used by commingle.js.
 //
-// Owns: joining by one offer, candidates that trickle, ICE restarts for as long as it may take to reach the server, and offers when
-// a screen comes or goes. Does not know: the room, and what is to be done when it is lost.
+// Owns: the join by one offer, trickle ICE, ICE restarts with retries, and renegotiation for a screen. Does not know:
+// the room, and what follows after a lost connection.
 
 import { JoinError, refusal, unreachable } from './server.js';
 import { iceCredentials, iceServersOf, markScreen, restartedAnswer, scaleFor, trickleFragment } from './wire.js';
 
-const RESTART_AFTER = 1000; // ms of a connection that is silent, before ICE restarts
-const RESTART_ANSWERED = 3000; // ms that the answer to an ICE restart may take: by a network that is gone it never comes
-const RESTARTS_FOR = 20_000; // ms in which ICE restarts are tried: the server keeps a silent session a little longer
-const CONNECT_WITHIN = 10_000; // ms that an answer may take, and then a connection
-const RELAY_AFTER = 2000; // ms until it is connected, before the server's TURN servers are tried as well
-const CANDIDATE_BATCH = 30; // ms to collect candidates into one PATCH
+const RESTART_AFTER = 1000; // ms in the state `disconnected` before an ICE restart
+const RESTART_ANSWERED = 3000; // ms, time limit of the response to an ICE restart; a lost network never delivers it
+const RESTARTS_FOR = 20_000; // ms during which ICE restarts are retried; the server keeps the session a little longer
+const CONNECT_WITHIN = 10_000; // ms, time limit of the answer, and then of the connection
+const RELAY_AFTER = 2000; // ms without a connection before the server's TURN servers are used
+const CANDIDATE_BATCH = 30; // ms during which candidates are collected for one PATCH
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
 const isTurn = ({ urls }) => /^turns?:/.test(urls);
 
 /**
- * Told: `track(track)` for each track that comes, `changed()` when its state does, `restarted()` when ICE has found the server
- * again, `lost(error)` when it is of no use any more.
+ * Callbacks: `track(track)` for each received track, `changed()` after a state change, `restarted()` after an ICE
+ * restart, `lost(error)` if the connection cannot be used any more.
  */
 export class Connection {
-  /** The session URL, and one's participant id where the server tells it; null before it has answered. */
+  /** The session URL and the own participant id; null before the answer. */
   location = null;
   participant = null;
-  /** The ICE servers that the server has named. */
+  /** The ICE servers announced by the server. */
   named = [];
 
   #server;
@@ -35,19 +35,19 @@ export class Connection {
   #transceivers = {};
   #screen;
   #screenTransceiver = null;
-  #turn = Promise.resolve(); // offers go one after the other
+  #turn = Promise.resolve(); // offers are sent one after the other
   #answer = '';
   #etag = null;
   #candidates = [];
   #mayTrickle = false;
   #gathered = false;
   #restarting = false;
-  #carried = false; // it was connected once
+  #carried = false; // the connection was established once
   #timers = { silent: 0, connect: 0, relay: 0, batch: 0 };
 
   /**
-   * `ice`: `{ own, named, policy }`, the ICE servers given and those that the server named before. `stream` has the tracks that are
-   * sent at first, `wants` says of which kinds there may be some later; `screen` is a track or null.
+   * `ice` is `{ own, named, policy }`: the configured ICE servers and those that the server announced before. `stream`
+   * has the first tracks to send, `wants` the kinds to negotiate; `screen` is a track or null.
    */
   constructor({ server, patience, told, ice, stream, wants, screen }) {
     this.#server = server;
@@ -70,7 +70,7 @@ export class Connection {
     this.#fitScreen();
   }
 
-  /** The RTCPeerConnection; null when it is over. */
+  /** The RTCPeerConnection; null after close(). */
   get peer() {
     return this.#peer;
   }
@@ -84,7 +84,7 @@ export class Connection {
     return this.#peer ? Object.values(this.#transceivers).map(({ receiver }) => receiver.track) : [];
   }
 
-  /** Joins at this URL; `signal` gives up. Then there is a session, whose answer `accept()` takes. */
+  /** Joins at this URL; `signal` aborts. Afterwards there is a session, and `accept()` applies its answer. */
   async offer(url, signal) {
     const peer = this.#peer;
     const giveUp = new AbortController();
@@ -109,21 +109,22 @@ export class Connection {
 
   async accept() {
     const { own, named: before, policy } = this.#ice;
-    if (this.named.length) this.#peer.setConfiguration({ ...this.#peer.getConfiguration(), iceServers: [...own, ...this.named] });
+    if (this.named.length)
+      this.#peer.setConfiguration({ ...this.#peer.getConfiguration(), iceServers: [...own, ...this.named] });
     await this.#inTurn(() => this.#peer.setRemoteDescription({ type: 'answer', sdp: this.#answer }));
     this.#mayTrickle = true;
     this.#trickle();
-    // Most networks need no relay: joining does not wait for one, and where nothing connects it is asked for by an ICE restart.
+    // Most networks need no relay, so the join does not wait for one. If nothing connects, an ICE restart uses TURN.
     if (before.some(isTurn) || !this.named.some(isTurn)) return;
     this.#arm('relay', policy === 'relay' ? 0 : RELAY_AFTER, () => this.restartIce('connected'));
   }
 
-  /** Sends this track of its kind, or none. */
+  /** Sends this track, or nothing, of a kind. */
   async send(kind, track) {
     if (this.#peer) await this.#transceivers[kind].sender.replaceTrack(track);
   }
 
-  /** Sends the camera no larger than the tile it has. */
+  /** Sends the camera no larger than its tile. */
   async fitCamera(tile) {
     if (!this.#peer) return;
     const { sender } = this.#transceivers.video;
@@ -135,7 +136,7 @@ export class Connection {
     const now = parameters.encodings[0];
     if (Math.abs((now.scaleResolutionDownBy ?? 1) - scaleResolutionDownBy) < 0.02) return;
     Object.assign(now, { scaleResolutionDownBy });
-    await sender.setParameters(parameters).catch(() => {}); // overtaken by a newer layout: the next call sets it
+    await sender.setParameters(parameters).catch(() => {}); // a newer layout sets it again
   }
 
   /** Sends this screen, or none. */
@@ -150,14 +151,19 @@ export class Connection {
     }
   }
 
-  /** Waits until the picture moves again, a second and a half at most. */
+  /** Waits until a new frame is decoded, at most 1.5 seconds. */
   async moves() {
-    const frames = async () => [...((await this.#peer?.getStats())?.values() ?? [])].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
+    const frames = async () =>
+      [...((await this.#peer?.getStats())?.values() ?? [])].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')
+        ?.framesDecoded ?? 0;
     const before = await frames();
-    for (let n = 0; n < 30 && this.#peer && (await frames()) <= before; n += 1) await new Promise((resolve) => { setTimeout(resolve, 50); });
+    for (let n = 0; n < 30 && this.#peer && (await frames()) <= before; n += 1)
+      await new Promise((resolve) => {
+        setTimeout(resolve, 50);
+      });
   }
 
-  /** Looks for another way, as often as it takes to reach the server, unless it is in the state `unless` by then. */
+  /** Restarts ICE, with retries until the server is reached, unless the connection enters the state `unless` before. */
   async restartIce(unless) {
     if (!this.location || !this.#peer || this.#restarting) return;
     this.#restarting = true;
@@ -176,7 +182,7 @@ export class Connection {
     }
   }
 
-  /** Over, without a word to the server. */
+  /** Closes the connection without a request to the server. */
   close() {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
     const peer = this.#peer;
@@ -202,14 +208,14 @@ export class Connection {
     if (connectionState === 'disconnected') this.#arm('silent', RESTART_AFTER, () => this.restartIce('connected'));
     if (connectionState === 'failed' && iceConnectionState === 'failed' && this.#carried) {
       this.#carried = false;
-      this.restartIce('connected'); // its network is gone: by another one the session goes on
+      this.restartIce('connected'); // the network is lost; the session may continue on another one
     } else if (connectionState === 'failed' || connectionState === 'closed') {
       this.#told.lost();
     }
     this.#told.changed();
   }
 
-  /** One try of an ICE restart; false when the server was not reached, or not in time. */
+  /** One attempt of an ICE restart; false if the server did not answer in time. */
   async #offerIce(peer) {
     this.#mayTrickle = this.#gathered = false;
     this.#candidates = [];
@@ -220,13 +226,19 @@ export class Connection {
     let response;
     let fragment;
     try {
-      response = await this.#server.fetch(this.location, { method: 'PATCH', headers, body, signal: AbortSignal.timeout(RESTART_ANSWERED) });
+      response = await this.#server.fetch(this.location, {
+        method: 'PATCH',
+        headers,
+        body,
+        signal: AbortSignal.timeout(RESTART_ANSWERED),
+      });
       if (response.ok) fragment = await response.text();
     } catch {
       return false;
     }
     if (!response.ok) throw await refusal(response);
-    if (!iceCredentials(fragment).ufrag) throw new JoinError('No ICE credentials in the answer to an ICE restart.', 502, {});
+    if (!iceCredentials(fragment).ufrag)
+      throw new JoinError('No ICE credentials in the answer to an ICE restart.', 502, {});
     if (!this.#peer) return true;
     this.#answer = restartedAnswer(this.#answer, fragment);
     this.#etag = response.headers.get('ETag') ?? this.#etag;
@@ -239,27 +251,30 @@ export class Connection {
     return true;
   }
 
-  /** Brings the screen's transceiver to whether there is one to send. */
+  /** Adds or removes the transceiver of the screen. */
   #fitScreen() {
     if (this.#screen && !this.#screenTransceiver) {
-      this.#screenTransceiver = this.#peer.addTransceiver(this.#screen, { direction: 'sendonly', streams: [new MediaStream([this.#screen])] });
+      this.#screenTransceiver = this.#peer.addTransceiver(this.#screen, {
+        direction: 'sendonly',
+        streams: [new MediaStream([this.#screen])],
+      });
     } else if (!this.#screen && this.#screenTransceiver) {
       this.#screenTransceiver.stop();
       this.#screenTransceiver = null;
     }
   }
 
-  /** The offer as the server gets it. */
+  /** The offer for the server. */
   #offered() {
     const { sdp } = this.#peer.localDescription;
     return this.#screenTransceiver ? markScreen(sdp, this.#screenTransceiver.mid) : sdp;
   }
 
-  /** A new offer on the same connection, as often as the screen comes or goes. */
+  /** Renegotiates after the screen was added or removed. */
   #renegotiate() {
     return this.#inTurn(async () => {
       const peer = this.#peer;
-      if (!peer || !this.#mayTrickle) return; // not joined at present: the next join offers it
+      if (!peer || !this.#mayTrickle) return; // not joined now: the next join includes the screen
       this.#fitScreen();
       try {
         await peer.setLocalDescription();
@@ -272,15 +287,15 @@ export class Connection {
         this.#etag = response.headers.get('ETag') ?? this.#etag;
         await peer.setRemoteDescription({ type: 'answer', sdp: answer });
       } catch (error) {
-        if (!this.#peer) return; // overtaken by a new connection, which has offered it
+        if (!this.#peer) return; // replaced by a new connection, which includes the screen
         if (peer.signalingState === 'have-local-offer') await peer.setLocalDescription({ type: 'rollback' });
-        this.#screenTransceiver = null; // a rollback takes back a transceiver that only its offer had
+        this.#screenTransceiver = null; // a rollback removes the transceiver of its offer
         throw error;
       }
     });
   }
 
-  /** One exchange of offer and answer at a time. */
+  /** Runs one offer/answer exchange at a time. */
   #inTurn(exchange) {
     const turn = this.#turn.then(exchange);
     this.#turn = turn.catch(() => {});
@@ -301,7 +316,8 @@ export class Connection {
     this.#gathered = false;
     const body = trickleFragment(this.#peer.localDescription.sdp, candidates, done);
     const headers = { 'Content-Type': FRAGMENT, ...(this.#etag && { 'If-Match': this.#etag }) };
-    await this.#server.fetch(this.location, { method: 'PATCH', headers, body }).catch(() => {}); // ICE itself tells whether it mattered
+    // ICE fails later if the candidates were needed.
+    await this.#server.fetch(this.location, { method: 'PATCH', headers, body }).catch(() => {});
   }
 
   #arm(name, delay, then) {

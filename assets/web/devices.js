@@ -1,5 +1,5 @@
-// devices.js: the camera and the microphone before the call: permission, choice, preview, level.
-// Owns the tracks until take() hands them over. Never throws: what is missing is a state to show.
+// devices.js: camera and microphone before the call: permission, selection, preview, level.
+// Owns the tracks until take(). Never throws: a missing device is a state to display.
 
 import { memory } from './ui.js';
 
@@ -11,7 +11,7 @@ const REASONS = { NotAllowedError: 'denied', SecurityError: 'denied', NotReadabl
 const other = { audio: 'video', video: 'audio' };
 
 /**
- * Emits `change` when anything is different. `status[kind]` is `asking`, `on`, `off` (switched off by choice),
+ * Emits `change` after every change. `status[kind]` is `asking`, `on`, `off` (switched off by choice),
  * `none` (no such device), `denied`, `busy` or `insecure` (page not served over https or localhost).
  */
 export class Devices extends EventTarget {
@@ -21,7 +21,7 @@ export class Devices extends EventTarget {
   #wanted = { audio: memory.get('mic') !== 'off', video: memory.get('camera') !== 'off' };
   #active = false;
 
-  /** Ask for what was on last time. */
+  /** Requests the devices that were on in the last call. */
   async start() {
     this.#active = true;
     if (!navigator.mediaDevices?.getUserMedia) {
@@ -35,7 +35,7 @@ export class Devices extends EventTarget {
     this.#changed();
     const here = kinds.filter((kind) => this.available[kind].length);
     for (const kind of kinds) if (!here.includes(kind)) this.status[kind] = 'none';
-    // Both in one question to the user; one by one only when that fails.
+    // One permission request for both; one by one only if that fails.
     if (here.length && !(await this.#open(here)) && here.length > 1) for (const kind of here) await this.#open([kind]);
     await this.#list();
   }
@@ -44,7 +44,7 @@ export class Devices extends EventTarget {
     return this.stream.getTracks().find((t) => t.kind === kind && t.readyState === 'live');
   }
 
-  /** Could be turned on during the call without asking anything of the server again. */
+  /** Whether the kind can be turned on during the call without renegotiation. */
   may(kind) {
     return ['on', 'off'].includes(this.status[kind]) && (this.available[kind].length > 0 || Boolean(this.track(kind)));
   }
@@ -64,7 +64,7 @@ export class Devices extends EventTarget {
     await this.#reopen(kind);
   }
 
-  /** Hand the tracks over to a call. */
+  /** Hands the tracks over to a call. */
   take() {
     const { stream } = this;
     this.stream = new MediaStream();
@@ -121,7 +121,7 @@ export class Devices extends EventTarget {
   }
 
   async #list() {
-    const all = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
+    const all = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
     for (const kind of ['audio', 'video']) this.available[kind] = all.filter((d) => d.kind === `${kind}input`);
     this.#changed();
   }
@@ -130,17 +130,22 @@ export class Devices extends EventTarget {
     this.dispatchEvent(new Event('change'));
   }
 
-  /** One sentence about what is missing, or an empty string. */
+  /** A sentence about a missing device, or an empty string. */
   get advice() {
     const { audio, video } = this.status;
-    if (audio === 'insecure') return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
+    if (audio === 'insecure')
+      return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
     const names = { audio: 'microphone', video: 'camera' };
-    if (audio === 'denied' && video === 'denied') return 'Camera and microphone are blocked for this page. Allow them in the address bar, or join to watch and listen.';
-    if (audio === 'none' && video === 'none') return 'No camera and no microphone found. You can still join to watch and listen.';
+    if (audio === 'denied' && video === 'denied')
+      return 'Camera and microphone are blocked. Allow them in the address bar, or join to watch and listen.';
+    if (audio === 'none' && video === 'none')
+      return 'No camera and no microphone found. You can still join to watch and listen.';
     for (const kind of ['audio', 'video']) {
       const rest = this.status[other[kind]] === 'on' ? ` You can join with your ${names[other[kind]]}.` : '';
-      if (this.status[kind] === 'denied') return `Your ${names[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
-      if (this.status[kind] === 'busy') return `Another program is using your ${names[kind]}. Close it, then switch it on here.${rest}`;
+      if (this.status[kind] === 'denied')
+        return `Your ${names[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
+      if (this.status[kind] === 'busy')
+        return `Another program is using your ${names[kind]}. Close it, then switch it on here.${rest}`;
     }
     return '';
   }

@@ -1,20 +1,20 @@
-// direct.js: a call of exactly two, from browser to browser, while the room says so (docs/api.md, "Two people, directly").
-// Owns: the second RTCPeerConnection and what is said over it. Told: the room's `direct` events. Knows nothing of any page.
+// direct.js: a direct connection between two participants (docs/api.md, "Two participants, directly").
+// Owns: the second RTCPeerConnection and its signalling. Input: the room's `direct` events. Does not know any page.
 
-const LOST_AFTER = 1000; // ms without a way before the mixer takes over again
-const SILENT_AFTER = 1000; // ms without a packet of sound, where the other sends sound: a browser notices only after seconds
-const BEGINS_WITHIN = 3000; // ms until the first of them: a busy machine takes its time to begin
-const LOOK = 200; // ms from one look at that to the next
+const LOST_AFTER = 1000; // ms in the state `disconnected` before the mixer takes over
+const SILENT_AFTER = 1000; // ms without audio from a peer that sends it; browsers need seconds to detect this
+const BEGINS_WITHIN = 3000; // ms until the first audio packet, which is late on a busy machine
+const LOOK = 200; // ms between two checks
 
-/** Packets of sound that have come. */
+/** The number of received audio packets. */
 async function heard(peer) {
   const streams = [...(await peer.getStats()).values()].filter((s) => s.type === 'inbound-rtp' && s.kind === 'audio');
   return streams.reduce((sum, s) => sum + s.packetsReceived, 0);
 }
 
 /**
- * `tell(message)` says something to the room; `tracks()` are those to send; `iceServers()` those the server named;
- * `changed(stream)` is called with the other's stream when media goes direct, and with null when it is the mixer's again.
+ * `tell(message)` sends a message to the room; `tracks()` returns the tracks to send, `iceServers()` the ICE servers.
+ * `changed(stream)` is called with the peer's stream when media is direct, and with null when it is mixed again.
  */
 export class Direct {
   #tell;
@@ -24,9 +24,9 @@ export class Direct {
   #peer = null;
   #stream = null;
   #on = false;
-  #theirs = []; // the kinds that the other says it sends
-  #early = []; // candidates that came before their description
-  #turn = Promise.resolve(); // what the other says is taken in order
+  #theirs = []; // the kinds that the peer sends
+  #early = []; // candidates received before their description
+  #turn = Promise.resolve(); // signals are handled in order
   /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
@@ -37,29 +37,29 @@ export class Direct {
     this.#changed = changed;
   }
 
-  /** Media goes from one to the other now. */
+  /** Whether media is sent directly. */
   get on() {
     return this.#on;
   }
 
-  /** The connection between the two, while there is one. */
+  /** The direct connection, if there is one. */
   get peer() {
     return this.#peer;
   }
 
-  /** Take a `direct` event of the room. */
+  /** Handles a `direct` event of the room. */
   handle(event) {
     this.#turn = this.#turn.then(() => this.#take(event)).catch(() => this.#fail());
   }
 
-  /** Send `track` (or nothing) of this kind from now on. */
+  /** Sends `track` or nothing of this kind. */
   async replace(kind, track) {
     const transceiver = this.#peer?.getTransceivers().find((t) => t.receiver.track.kind === kind);
     await transceiver?.sender.replaceTrack(track);
     if (this.#peer) this.#sayKinds();
   }
 
-  /** Over, without a word to the other. */
+  /** Closes the connection without a message to the peer. */
   end() {
     clearTimeout(this.#timer);
     const [peer, on] = [this.#peer, this.#on];
@@ -86,7 +86,8 @@ export class Direct {
     this.#early = [];
     this.#theirs = [];
     this.#sayKinds();
-    peer.onicecandidate = ({ candidate }) => peer === this.#peer && candidate && this.#say({ candidate: candidate.toJSON() });
+    peer.onicecandidate = ({ candidate }) =>
+      peer === this.#peer && candidate && this.#say({ candidate: candidate.toJSON() });
     peer.ontrack = ({ track }) => peer === this.#peer && this.#stream.addTrack(track);
     peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
     if (!offers) return;
@@ -99,7 +100,7 @@ export class Direct {
     const peer = this.#peer;
     if (sends) this.#theirs = sends;
     if (candidate && !peer.remoteDescription) this.#early.push(candidate);
-    else if (candidate) await peer.addIceCandidate(candidate).catch(() => {}); // one of several ways
+    else if (candidate) await peer.addIceCandidate(candidate).catch(() => {}); // other candidates may work
     if (!description) return;
     await peer.setRemoteDescription(description);
     for (const early of this.#early.splice(0)) await peer.addIceCandidate(early).catch(() => {});
@@ -120,18 +121,21 @@ export class Direct {
     if (connectionState === 'failed' || connectionState === 'closed') this.#fail();
   }
 
-  /** A way may break without a word. */
+  /** Detects a broken path by missing packets. */
   async #watch(peer) {
     let [packets, at] = [await heard(peer), performance.now()];
     while (peer === this.#peer && this.#on) {
-      await new Promise((resolve) => { setTimeout(resolve, LOOK); });
+      await new Promise((resolve) => {
+        setTimeout(resolve, LOOK);
+      });
       const now = await heard(peer);
       if (now !== packets || !this.#theirs.includes('audio')) [packets, at] = [now, performance.now()];
-      else if (performance.now() - at > (packets ? SILENT_AFTER : BEGINS_WITHIN)) return peer === this.#peer && this.#fail();
+      else if (performance.now() - at > (packets ? SILENT_AFTER : BEGINS_WITHIN))
+        return peer === this.#peer && this.#fail();
     }
   }
 
-  /** The mixer takes over at once, whether the room hears of it now or only later. */
+  /** Returns to the mixer at once, also if the message to the room is delayed. */
   #fail() {
     if (!this.#peer) return;
     this.#tell({ type: 'direct', state: 'failed' });

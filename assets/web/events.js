@@ -1,11 +1,12 @@
-// events.js: the events of a room as one session hears them, over a WebSocket that comes back by itself (docs/api.md).
+// events.js: the events of a room for one session, over a WebSocket that reconnects by itself (docs/api.md).
 //
-// Owns: the socket, and looking whether the session still lives when it closes. Does not know: what events mean. Used by commingle.js.
+// Owns: the WebSocket, and the check whether the session still exists after it closes. Does not know: the meaning of
+// events. Used by commingle.js.
 
 import { Patience } from './server.js';
 
 /**
- * Told: `heard(event)` for each event, `away()` when the server cannot be reached, `gone()` when the session is over.
+ * Callbacks: `heard(event)` for each event, `away()` if the server is not reached, `gone()` if the session has ended.
  */
 export class Events {
   #server;
@@ -17,7 +18,7 @@ export class Events {
   /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
-  /** Of `room`, for the session at `location`. */
+  /** The events of `room` for the session at `location`. */
   constructor(server, room, location, told) {
     this.#server = server;
     this.#location = location;
@@ -27,7 +28,7 @@ export class Events {
     this.open();
   }
 
-  /** Listens, anew where it did: the old socket may hang on a network that is gone. */
+  /** Opens the WebSocket, also in place of an open one, which may hang on a lost network. */
   open() {
     clearTimeout(this.#timer);
     const [before, socket] = [this.#socket, new WebSocket(this.#url)];
@@ -41,7 +42,7 @@ export class Events {
     socket.onclose = () => socket === this.#socket && this.#again();
   }
 
-  /** Says something to the room; false when there is no socket to say it on. */
+  /** Sends a message; false if no WebSocket is open. */
   send(message) {
     if (this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
@@ -60,7 +61,7 @@ export class Events {
     this.#timer = setTimeout(() => this.#ask(), this.#patience.next());
   }
 
-  /** Whether the session still lives decides what to do: listen again, or nothing more. */
+  /** Reopens the WebSocket if the session still exists. */
   async #ask() {
     const socket = this.#socket;
     const response = await this.#server.fetch(this.#location).catch(() => null);

@@ -1,10 +1,10 @@
-// hls.js: plays a live page of our own server, HLS with fragmented MP4 (RFC 8216), where the browser does not by itself.
-// The best picture and its sound, no switching: what anyone needs to see that a broadcast runs. Other players do more.
+// hls.js: plays this server's HLS with fragmented MP4 (RFC 8216) in browsers without native HLS. It plays the best
+// variant and does not switch; this is enough to check a broadcast.
 
-const BEHIND = 6; // seconds behind the newest media before it jumps
-const KEEP = 30; // seconds of what was played
+const BEHIND = 6; // seconds behind the newest media that cause a seek
+const KEEP = 30; // seconds of played media that are kept
 
-/** The lines of a playlist that name something: `{ tag, attributes, uri }`, where a tag with a URI below it has both. */
+/** The tags of a playlist: `{ tag, attributes, uri }`, with the URI on the line below a tag. */
 export function parse(text) {
   /** @type {{ tag: string, attributes: Record<string, string>, value: string, uri?: string }[]} */
   const found = [];
@@ -20,35 +20,52 @@ export function parse(text) {
 function attributes(text) {
   /** @type {Record<string, string>} */
   const all = {};
-  for (const [, name, quoted, plain] of text.matchAll(/([A-Z0-9-]+)=(?:"([^"]*)"|([^,]*))/g)) all[name] = quoted ?? plain;
+  for (const [, name, quoted, plain] of text.matchAll(/([A-Z0-9-]+)=(?:"([^"]*)"|([^,]*))/g))
+    all[name] = quoted ?? plain;
   return all;
 }
 
-/** The best picture of a master playlist and the sound that goes with it, as `{ uri, codecs }` each; none when it is no master. */
+/** The best video of a multivariant playlist and its audio, as `{ uri, codecs }` each; empty for other playlists. */
 export function renditions(text) {
   const lines = parse(text);
   const variants = lines.filter((line) => line.tag === 'EXT-X-STREAM-INF' && line.uri);
   const most = variants.toSorted((a, b) => Number(b.attributes.BANDWIDTH) - Number(a.attributes.BANDWIDTH))[0];
   if (!most) return [];
   const { CODECS: codecs = '', AUDIO: group } = most.attributes;
-  const beside = lines.find(({ tag, attributes: a }) => tag === 'EXT-X-MEDIA' && a.TYPE === 'AUDIO' && a['GROUP-ID'] === group && a.URI);
+  const beside = lines.find(
+    ({ tag, attributes: a }) => tag === 'EXT-X-MEDIA' && a.TYPE === 'AUDIO' && a['GROUP-ID'] === group && a.URI,
+  );
   if (!beside || beside.attributes.URI === most.uri) return [{ uri: most.uri, codecs }];
-  // The variant names both codecs, and each is in a file of its own.
+  // The variant lists both codecs; each is in its own rendition.
   const isSound = (codec) => /^(mp4a|opus)/i.test(codec);
-  const those = (wanted) => codecs.split(',').map((codec) => codec.trim()).filter((codec) => isSound(codec) === wanted).join(',');
-  return [{ uri: most.uri, codecs: those(false) }, { uri: beside.attributes.URI, codecs: those(true) }];
+  const those = (wanted) =>
+    codecs
+      .split(',')
+      .map((codec) => codec.trim())
+      .filter((codec) => isSound(codec) === wanted)
+      .join(',');
+  return [
+    { uri: most.uri, codecs: those(false) },
+    { uri: beside.attributes.URI, codecs: those(true) },
+  ];
 }
 
-/** The head and the whole segments of a media playlist, in order, with their numbers. */
+/** The initialization segment and the complete segments of a media playlist, with their numbers. */
 export function segments(text) {
   const lines = parse(text);
   const first = Number(lines.find((line) => line.tag === 'EXT-X-MEDIA-SEQUENCE')?.value ?? 0);
-  const list = lines.filter((line) => line.tag === 'EXTINF').map((line) => ({ uri: findUri(lines, line), seconds: parseFloat(line.value) }));
+  const list = lines
+    .filter((line) => line.tag === 'EXTINF')
+    .map((line) => ({ uri: findUri(lines, line), seconds: parseFloat(line.value) }));
   const named = list.filter((segment) => segment.uri).map((segment, at) => ({ ...segment, number: first + at }));
-  return { head: lines.find((line) => line.tag === 'EXT-X-MAP')?.attributes.URI ?? null, list: named, over: lines.some((line) => line.tag === 'EXT-X-ENDLIST') };
+  return {
+    head: lines.find((line) => line.tag === 'EXT-X-MAP')?.attributes.URI ?? null,
+    list: named,
+    over: lines.some((line) => line.tag === 'EXT-X-ENDLIST'),
+  };
 }
 
-/** The URI of a segment stands below its EXTINF, with other tags between. */
+/** The URI of a segment follows its EXTINF, possibly after other tags. */
 function findUri(lines, from) {
   for (const line of lines.slice(lines.indexOf(from))) {
     if (line !== from && line.tag === 'EXTINF') return null;
@@ -58,14 +75,14 @@ function findUri(lines, from) {
 }
 
 /**
- * Plays `url` in `video`; `failed(text)` is told why it cannot. Returns what ends it.
+ * Plays `url` in `video`; calls `failed(text)` on an error. Returns a function that stops it.
  * @param {HTMLVideoElement} video
  * @param {string} url
  * @param {(text: string) => void} failed
  * @returns {() => void}
  */
 export function play(video, url, failed = () => {}) {
-  // Browsers that have both say they play HLS, and some then do not.
+  // Media Source comes first: some browsers claim native HLS and cannot play it.
   if (!globalThis.MediaSource) {
     video.src = url;
     return () => {};
@@ -74,7 +91,11 @@ export function play(video, url, failed = () => {}) {
   const media = new MediaSource();
   const address = URL.createObjectURL(media);
   video.src = address;
-  media.addEventListener('sourceopen', () => feed(media, video, url, gone.signal).catch((error) => !gone.signal.aborted && failed(error.message)), { once: true });
+  media.addEventListener(
+    'sourceopen',
+    () => feed(media, video, url, gone.signal).catch((error) => !gone.signal.aborted && failed(error.message)),
+    { once: true },
+  );
   return () => {
     gone.abort();
     URL.revokeObjectURL(address);
@@ -84,7 +105,12 @@ export function play(video, url, failed = () => {}) {
 async function feed(media, video, url, signal) {
   const text = async (from) => {
     const response = await fetch(from, { signal, cache: 'no-store' });
-    if (!response.ok) throw new Error(response.status === 404 ? 'It has not begun yet, or is over.' : `The server answered ${response.status}.`);
+    if (!response.ok)
+      throw new Error(
+        response.status === 404
+          ? 'The broadcast has not started yet or has ended.'
+          : `The server answered ${response.status}.`,
+      );
     return { body: await response.text(), at: response.url };
   };
   const bytes = async (from) => {
@@ -93,7 +119,7 @@ async function feed(media, video, url, signal) {
     return response.arrayBuffer();
   };
   const asked = new URL(url, location.href);
-  // What says who one is goes with every address.
+  // The credentials are added to every URL.
   const below = (uri, at) => {
     const address = new URL(uri, at);
     if (!address.search) address.search = asked.search;
@@ -104,15 +130,22 @@ async function feed(media, video, url, signal) {
   /** @type {{ playlist: URL, codecs: string, buffer?: SourceBuffer, next?: number | null, over?: boolean }[]} */
   const tracks = named.length ? named : [{ playlist: asked, codecs: 'avc1.42e01f,mp4a.40.2' }];
   const types = tracks.map(({ codecs }) => `video/mp4; codecs="${codecs}"`);
-  if (!types.every((type) => MediaSource.isTypeSupported(type))) throw new Error('This browser cannot play it.');
-  // All of them before the first byte: what is added later is refused.
-  tracks.forEach((track, at) => Object.assign(track, { buffer: media.addSourceBuffer(types[at]), next: null, over: false }));
-  const ready = (buffer) => buffer.updating && new Promise((resolve) => { buffer.addEventListener('updateend', resolve, { once: true }); });
+  if (!types.every((type) => MediaSource.isTypeSupported(type)))
+    throw new Error('This browser cannot play the broadcast.');
+  // All source buffers are added before the first byte; later ones are refused.
+  tracks.forEach((track, at) =>
+    Object.assign(track, { buffer: media.addSourceBuffer(types[at]), next: null, over: false }),
+  );
+  const ready = (buffer) =>
+    buffer.updating &&
+    new Promise((resolve) => {
+      buffer.addEventListener('updateend', resolve, { once: true });
+    });
   const append = async (buffer, piece) => {
     buffer.appendBuffer(piece);
     await ready(buffer);
   };
-  /** Takes what is new of a track; gives how long its segments are, in seconds. */
+  /** Appends new segments of a track; returns the segment duration in seconds. */
   const follow = async (track) => {
     const { body, at } = await text(track.playlist);
     const { head, list, over } = segments(body);
@@ -132,7 +165,8 @@ async function feed(media, video, url, signal) {
     const { buffered } = video;
     if (buffered.length) {
       const [start, end] = [buffered.start(0), buffered.end(buffered.length - 1)];
-      if (video.currentTime < start || end - video.currentTime > BEHIND) video.currentTime = Math.max(start, end - BEHIND / 2);
+      if (video.currentTime < start || end - video.currentTime > BEHIND)
+        video.currentTime = Math.max(start, end - BEHIND / 2);
       if (video.currentTime - start > 2 * KEEP) {
         for (const { buffer } of tracks) {
           buffer.remove(0, video.currentTime - KEEP);
@@ -145,6 +179,8 @@ async function feed(media, video, url, signal) {
       return;
     }
     const wait = Math.max(250, (Math.min(...seconds) * 1000) / 2);
-    await new Promise((resolve) => { setTimeout(resolve, wait); });
+    await new Promise((resolve) => {
+      setTimeout(resolve, wait);
+    });
   }
 }

@@ -1,4 +1,4 @@
-// people.js: who is here, who speaks, who is muted. Draws a list from the room document; keeps rows in place.
+// people.js: the list of participants with speaking and muted state, drawn from the room document. Rows are reused.
 
 import { el, hueOf, icon, initials } from './ui.js';
 
@@ -18,10 +18,10 @@ function row(id) {
 /** The name to show for a participant. */
 export const nameOf = (participant) => participant.name?.trim() || 'Guest';
 
-// Where a document does not say what is sent, it is taken to be everything.
+// Without the field `sends`, all kinds count as sent.
 const sends = (person, kind) => !Array.isArray(person.sends) || person.sends.some((source) => source.kind === kind);
 
-/** What the mixer would draw on the picture of a person that comes without it: its name, and an avatar while there is no camera. */
+/** Draws the name and, without a camera, the avatar over the video of a direct call, which the mixer does not draw. */
 export function drawOther(node, person) {
   node.hidden = !person;
   if (!person) return;
@@ -35,7 +35,7 @@ export function drawOther(node, person) {
   label.replaceChildren(...(muted ? [icon('mic-off')] : []), el('span', {}, name));
 }
 
-/** Everyone counts who is in the room, also who only watches. */
+/** Draws all participants, including viewers. */
 export function drawPeople(list, room, selfId, local) {
   const speaking = new Set(room.speaking ?? []);
   const people = [...room.participants].sort((a, b) => Number(b.id === selfId) - Number(a.id === selfId));
@@ -44,9 +44,19 @@ export function drawPeople(list, room, selfId, local) {
     const self = person.id === selfId;
     const viewer = person.role === 'viewer';
     const muted = self ? !local.microphone : person.audio_muted === true || !sends(person, 'microphone');
-    const dark = self ? !local.camera : person.video_muted === true || !(sends(person, 'camera') || sends(person, 'screen'));
+    const dark = self
+      ? !local.camera
+      : person.video_muted === true || !(sends(person, 'camera') || sends(person, 'screen'));
     const speaks = speaking.has(person.id) && !muted;
-    const note = viewer ? (self ? 'You, watching' : 'Watching') : self ? 'You' : person.role === 'moderator' ? 'Moderator' : '';
+    const note = viewer
+      ? self
+        ? 'You, watching'
+        : 'Watching'
+      : self
+        ? 'You'
+        : person.role === 'moderator'
+          ? 'Moderator'
+          : '';
     const name = nameOf(person);
     let entry = rows.get(person.id);
     if (!entry) rows.set(person.id, (entry = row(person.id)));
@@ -59,9 +69,13 @@ export function drawPeople(list, room, selfId, local) {
       entry.note.textContent = note;
       entry.note.hidden = !note;
       entry.node.classList.toggle('speaking', speaks);
-      const signs = viewer ? [icon('eye')] : [...(dark ? [icon('cam-off')] : []), ...(muted ? [icon('mic-off', 'muted')] : [])];
+      const signs = viewer
+        ? [icon('eye')]
+        : [...(dark ? [icon('cam-off')] : []), ...(muted ? [icon('mic-off', 'muted')] : [])];
       entry.signs.replaceChildren(entry.bars, ...signs);
-      const states = [note, speaks && 'speaking', !viewer && muted && 'muted', !viewer && dark && 'camera off'].filter(Boolean);
+      const states = [note, speaks && 'speaking', !viewer && muted && 'muted', !viewer && dark && 'camera off'].filter(
+        Boolean,
+      );
       entry.node.setAttribute('aria-label', [name, ...states].join(', '));
     }
     if (list.children[index] !== entry.node) list.insertBefore(entry.node, list.children[index] ?? null);

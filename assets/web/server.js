@@ -1,13 +1,16 @@
-// server.js: asking the server, and what it refuses. Used by commingle.js.
+// server.js: requests to the server and their errors. Used by commingle.js.
 //
-// Owns: who one is to it (the token), and how long to wait before the next try. Does not know: what is asked for.
+// Owns: the token, and the waiting time before retries. Does not know: the purpose of requests.
 
 import { retryAfter } from './wire.js';
 
 const BACKOFF = { first: 500, last: 10_000 }; // ms
-const RETRY_AT_MOST = 60_000; // ms that a server may ask us to wait
+const RETRY_AT_MOST = 60_000; // ms, the longest Retry-After that is honoured
 
-/** Why a join was refused. `message` is the server's own advice (problem+json `detail`); `status` the HTTP status, 0 when the server was not reached; `retryAfter` ms it asks to wait. */
+/**
+ * Why a request failed. `message` is the server's advice (problem+json `detail`), `status` the HTTP status or 0 if the
+ * server was not reached, `retryAfter` the requested delay in ms.
+ */
 export class JoinError extends Error {
   constructor(message, status, problem, wait = 0) {
     super(message);
@@ -17,16 +20,16 @@ export class JoinError extends Error {
     this.retryAfter = wait;
   }
 
-  /** Worth trying again later: the server was out of reach, busy or restarting. */
+  /** Whether a later retry may succeed: the server was not reached, busy or restarting. */
   get passing() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
 
-/** Nothing came back. */
-export const unreachable = () => new JoinError('The server cannot be reached. Check the network.', 0, {});
+/** The error without a response. */
+export const unreachable = () => new JoinError('The server cannot be reached. Check your network.', 0, {});
 
-/** What an answer refuses, and why. */
+/** The error of a response. */
 export async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
@@ -34,7 +37,7 @@ export async function refusal(response) {
   return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
 }
 
-/** The server at `base`, asked with `token` where there is one. */
+/** The server at `base`, with the token `token` if there is one. */
 export class Server {
   #base;
   #token;
@@ -52,16 +55,23 @@ export class Server {
   /** fetch that turns "no network" into a JoinError. */
   async fetch(url, init) {
     try {
-      return await fetch(url, { ...init, headers: this.#headers(init?.headers), credentials: 'omit', cache: 'no-store' });
+      return await fetch(url, {
+        ...init,
+        headers: this.#headers(init?.headers),
+        credentials: 'omit',
+        cache: 'no-store',
+      });
     } catch {
       throw unreachable();
     }
   }
 
-  /** The session at `location` is over: it is told so even from a page that closes. */
+  /** Ends the session at `location`, also from a page that is closing. */
   async end(location) {
-    // It notices by itself within seconds.
-    await fetch(location, { method: 'DELETE', headers: this.#headers(), keepalive: true, credentials: 'omit' }).catch(() => {});
+    // If this fails, the server detects the end within seconds.
+    await fetch(location, { method: 'DELETE', headers: this.#headers(), keepalive: true, credentials: 'omit' }).catch(
+      () => {},
+    );
   }
 
   #headers(more = {}) {
@@ -69,19 +79,19 @@ export class Server {
   }
 }
 
-/** Waits between tries: longer each time, and never for all at the same time. */
+/** Delays between retries: increasing, with jitter. */
 export class Patience {
   #tries = 0;
   #wake = () => {};
 
-  /** How many ms to wait before the next try, no less than the server asked for. */
+  /** The delay before the next retry in ms, at least `least`. */
   next(least = 0) {
     const whole = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#tries);
     this.#tries += 1;
     return Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF.first) / 2);
   }
 
-  /** Waits so long, or until `wake()`. */
+  /** Waits for the delay or until `wake()`. */
   pause(least) {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, this.next(least));
@@ -92,12 +102,12 @@ export class Patience {
     });
   }
 
-  /** The next try is worth its while now. */
+  /** Ends the current delay. */
   wake() {
     this.#wake();
   }
 
-  /** A try has succeeded. */
+  /** Resets the delay after a success. */
   reset() {
     this.#tries = 0;
   }

@@ -1,11 +1,11 @@
-// stage.js: the mixed picture, and one's own camera laid exactly over one's own tile of it.
-// Told: the tile, the canvas, the local stream. Knows nothing of the network.
+// stage.js: the mixed video, with the local camera drawn exactly over the own tile.
+// Input: the tile, the canvas, the local stream. Does not know the network.
 
 import { icon } from './ui.js';
 
-const CROP_AT_MOST = 0.3; // of a picture's area; more than that and it is fitted with bars, as the mixer does
+const CROP_AT_MOST = 0.3; // share of the area; above this, bars are added instead, as in the mixer
 
-/** How a picture of `width` x `height` fills a tile: `cover` unless cropping would lose more than 30 % of it. */
+/** How video of `width` x `height` fills a tile: `cover`, unless this crops more than 30 % of it. */
 export function fit(width, height, tile) {
   if (!width || !height || !tile.width || !tile.height) return 'cover';
   const picture = width / height;
@@ -14,7 +14,7 @@ export function fit(width, height, tile) {
   return kept >= 1 - CROP_AT_MOST ? 'cover' : 'contain';
 }
 
-/** Where an `object-fit: contain` picture of `ratio` stands in a box. */
+/** The rectangle of `object-fit: contain` video with aspect ratio `ratio` in a box. */
 export function contentBox(boxWidth, boxHeight, ratio) {
   const width = Math.min(boxWidth, boxHeight * ratio);
   const height = width / ratio;
@@ -24,7 +24,7 @@ export function contentBox(boxWidth, boxHeight, ratio) {
 const even = (value) => Math.round(value / 2) * 2;
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
-/** How the mixer draws a tile of this size, in canvas pixels: what lies over it must look the same. */
+/** The mixer's drawing of a tile of this size, in canvas pixels, which the overlay must match. */
 export function look({ width, height }) {
   const side = Math.min(width, height);
   const letters = clamp(8 + side * 0.023, 10, 30);
@@ -38,7 +38,7 @@ export class Stage {
   #tile;
   #self;
   #label;
-  #place = null; // { x, y, width, height, canvas }, null when one has no tile
+  #place = null; // { x, y, width, height, canvas }, null without a tile
   #shown = false;
 
   constructor({ stage, mix, tile, self, label }) {
@@ -52,21 +52,21 @@ export class Stage {
     self.addEventListener('resize', () => this.#lay(true));
   }
 
-  /** One's own camera, or null while it is off: then the mix's own avatar shows. */
+  /** Sets the local camera; null while it is off, which shows the avatar of the mix. */
   setLocal(stream) {
     const track = stream?.getVideoTracks()[0];
     if (!track) {
       this.#self.srcObject = null;
     } else if (this.#self.srcObject?.getVideoTracks()[0] !== track) {
       this.#self.srcObject = new MediaStream([track]);
-      this.#self.play().catch(() => {}); // muted: only refused when replaced at once
+      this.#self.play().catch(() => {}); // muted video is refused only if it is replaced at once
     }
-    // A camera that looks at others (a phone's back) is not a mirror.
+    // The rear camera of a phone is not mirrored.
     this.#self.style.transform = track?.getSettings().facingMode === 'environment' ? 'none' : '';
     this.#lay();
   }
 
-  /** The own tile in canvas pixels; undefined before the first layout (then the camera fills the stage). */
+  /** Sets the own tile in canvas pixels; undefined before the first layout, when the camera fills the stage. */
   setTile(place) {
     this.#place = place;
     this.#lay();
@@ -97,8 +97,8 @@ export class Stage {
     const box = contentBox(bounds.width, bounds.height, ratio);
     const place = this.#place ?? { x: 0, y: 0, ...canvas };
     const [sx, sy] = [box.width / canvas.width, box.height / canvas.height];
-    // Outward to whole device pixels, and half a canvas pixel more, which is what scaling smears over a tile's edge:
-    // nothing of the delayed self below may show.
+    // Rounded outward to device pixels, plus half a canvas pixel that scaling blurs over the edge, so that the delayed
+    // tile below is never visible.
     const grid = globalThis.devicePixelRatio || 1;
     const down = (v, least, origin) => Math.floor((origin + Math.max(v, least)) * grid + 0.01) / grid - origin;
     const up = (v, most, origin) => Math.ceil((origin + Math.min(v, most)) * grid - 0.01) / grid - origin;
@@ -117,7 +117,7 @@ export class Stage {
     const unit = this.#place ? sx : box.width / 1280;
     const drawn = look(this.#place ?? { width: 1280, height: 720 });
     for (const [name, pixels] of Object.entries(drawn)) style.setProperty(`--${name}`, `${pixels * unit}px`);
-    this.#tile.classList.toggle('whole', whole); // alone: no round corners
+    this.#tile.classList.toggle('whole', whole); // a single tile has no round corners
     this.#tile.classList.toggle('contain', fit(this.#self.videoWidth, this.#self.videoHeight, place) === 'contain');
   }
 }

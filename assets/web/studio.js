@@ -1,13 +1,17 @@
-// studio.js: the panel in which a moderator records the call, broadcasts it, brings things in, and finds what was recorded.
-// Told: a session of commingle.js. Owns the panel's elements and the dialogue in which recordings play.
+// studio.js: the panel for moderators: recordings, broadcasts, inputs, and the recorded files.
+// Owns the elements of the panel and the player. Input: a session of commingle.js.
 
 import { facts, fileFacts, isRunning, playable, running, title, wrongSource, wrongTarget } from './air.js';
 import { play } from './hls.js';
 import { $, announce, el, icon, toast } from './ui.js';
 
-const REFRESH = 400; // ms in which several reasons to fetch the list are one
-const SURE = 4000; // ms in which the second press deletes
-const KINDS = [['recording', 'recordings'], ['broadcast', 'broadcasts'], ['input', 'inputs']];
+const REFRESH = 400; // ms during which several refreshes of the list are combined
+const SURE = 4000; // ms during which a second press deletes
+const KINDS = [
+  ['recording', 'recordings'],
+  ['broadcast', 'broadcasts'],
+  ['input', 'inputs'],
+];
 
 export class Studio {
   #session;
@@ -15,14 +19,14 @@ export class Studio {
   #allowed;
   #open = false;
   #rows = new Map(); // `recording o1` → { node, texts }
-  #seen = new WeakMap(); // when a document came
+  #seen = new WeakMap(); // when a document was received
   #files = [];
   /** @type {ReturnType<typeof setTimeout> | number} */
   #refreshing = 0;
   #key = '';
   #stopPlaying = () => {};
 
-  /** `allowed(yes)` is called when it is known whether this person may use it. */
+  /** Calls `allowed(yes)` when it is known whether the user may use the panel. */
   constructor(session, signal, allowed) {
     this.#session = session;
     this.#signal = signal;
@@ -34,7 +38,8 @@ export class Studio {
     });
     listen($('start-form'), 'change', () => this.#drawForm());
     listen($('player'), 'close', () => this.#stopPlaying());
-    listen($('player'), 'click', (event) => event.target === $('player') && $('player').close()); // beside the picture
+    // A click outside the dialogue.
+    listen($('player'), 'click', (event) => event.target === $('player') && $('player').close());
     listen($('player-close'), 'click', () => $('player').close());
     const ticking = setInterval(() => this.#open && this.#tick(), 1000);
     signal.addEventListener('abort', () => {
@@ -49,7 +54,7 @@ export class Studio {
     this.#fetch();
   }
 
-  /** The panel is shown or not. */
+  /** Sets whether the panel is open. */
   set open(open) {
     this.#open = open;
     if (!open) return;
@@ -57,13 +62,16 @@ export class Studio {
     this.#refresh();
   }
 
-  /** Draws what runs in the room now. */
+  /** Draws the running outputs and inputs of the room. */
   draw(room) {
-    const key = JSON.stringify([this.#session.location, (room.recordings ?? []).map((r) => [r.id, r.state, r.files, r.upload])]);
+    const key = JSON.stringify([
+      this.#session.location,
+      (room.recordings ?? []).map((r) => [r.id, r.state, r.files, r.upload]),
+    ]);
     if (key !== this.#key) this.#refresh();
     this.#key = key;
     const list = KINDS.flatMap(([kind, name]) => (room[name] ?? []).map((output) => [kind, output]));
-    // What failed stays until the next thing is started: whoever started it must see why.
+    // Failed ones stay visible with their reason until the next start.
     const shown = list.filter(([, output]) => isRunning(output) || output.state === 'failed');
     $('on-air').hidden = !shown.length;
     const keys = new Set();
@@ -74,7 +82,8 @@ export class Studio {
       let row = this.#rows.get(name);
       if (!row) this.#rows.set(name, (row = this.#row(kind, output)));
       row.output = output;
-      if ($('outputs').children[index] !== row.node) $('outputs').insertBefore(row.node, $('outputs').children[index] ?? null);
+      if ($('outputs').children[index] !== row.node)
+        $('outputs').insertBefore(row.node, $('outputs').children[index] ?? null);
     });
     for (const [name, row] of this.#rows) {
       if (keys.has(name)) continue;
@@ -97,10 +106,18 @@ export class Studio {
       const copy = el('button', { type: 'button', class: 'small' }, icon('link'), 'Copy link');
       const watch = el('button', { type: 'button', class: 'small' }, icon('play'), 'Watch');
       copy.onclick = () => this.#copy(new URL(output.url, this.#session.url('/')).href);
-      watch.onclick = () => this.#play(this.#session.url(output.url), 'The live page', play);
+      watch.onclick = () => this.#play(this.#session.url(output.url), 'Live', play);
       tools.append(watch, copy);
     }
-    const node = el('li', { class: `output ${kind}` }, el('i'), el('span', { class: 'who' }, name, where, state), stop, tools, why);
+    const node = el(
+      'li',
+      { class: `output ${kind}` },
+      el('i'),
+      el('span', { class: 'who' }, name, where, state),
+      stop,
+      tools,
+      why,
+    );
     return { node, name, where, state, why, stop, kind, output };
   }
 
@@ -110,7 +127,7 @@ export class Studio {
       const { output, kind, node } = row;
       const set = (part, text) => part.textContent !== text && (part.textContent = text);
       set(row.name, title(output, kind));
-      set(row.where, kind === 'recording' || output.kind === 'hls' ? '' : output.url ?? '');
+      set(row.where, kind === 'recording' || output.kind === 'hls' ? '' : (output.url ?? ''));
       row.where.hidden = !row.where.textContent;
       set(row.state, facts(output, kind, this.#seen.get(output) ?? now, now).join(' · '));
       set(row.why, output.reason ?? '');
@@ -133,8 +150,8 @@ export class Studio {
       part.hidden = part.disabled = hidden;
     }
     $('target-url').parentElement.hidden = target === 'hls';
-    $('format').hidden = $('tracks').checked; // tracks are Matroska
-    $('start').textContent = { recording: 'Start recording', broadcast: 'Go live', input: 'Bring in' }[what];
+    $('format').hidden = $('tracks').checked; // separate tracks are always Matroska
+    $('start').textContent = { recording: 'Start recording', broadcast: 'Go live', input: 'Add source' }[what];
     this.#complain('');
   }
 
@@ -173,9 +190,15 @@ export class Studio {
     $('start').disabled = true;
     try {
       await this.#session.call(`/v1/rooms/{room}/${what}s`, { method: 'POST', body });
-      // An address holds a key: it stays nowhere.
+      // The address contains a stream key, so it is cleared.
       if (field) field.value = '';
-      announce({ recording: 'The recording begins', broadcast: 'The broadcast begins', input: 'It is being brought in' }[what]);
+      announce(
+        {
+          recording: 'The recording is starting',
+          broadcast: 'The broadcast is starting',
+          input: 'The source is being added',
+        }[what],
+      );
     } catch (error) {
       if (!this.#signal.aborted) this.#complain(error.message);
     } finally {
@@ -193,7 +216,7 @@ export class Studio {
     }
   }
 
-  // What was recorded -----------------------------------------------------------------------------------------------
+  // Recorded files --------------------------------------------------------------------------------------------------
 
   #refresh() {
     clearTimeout(this.#refreshing);
@@ -207,8 +230,9 @@ export class Studio {
       this.#files = list;
       this.#allowed(true);
       this.#drawFiles();
-      // What is on its way to a store says so only when it is asked.
-      if (this.#open && list.some((file) => file.upload?.state === 'uploading')) setTimeout(() => this.#refresh(), 2000);
+      // Upload progress has no events.
+      if (this.#open && list.some((file) => file.upload?.state === 'uploading'))
+        setTimeout(() => this.#refresh(), 2000);
     } catch (error) {
       if (this.#signal.aborted) return;
       if (error.status === 401 || error.status === 403) this.#allowed(false);
@@ -222,13 +246,28 @@ export class Studio {
     const focused = node.contains(active) ? active.dataset.focus : null;
     $('no-files').hidden = this.#files.length > 0;
     node.replaceChildren(...this.#files.map((file) => this.#file(file)));
-    if (focused) /** @type {HTMLElement | null} */ (node.querySelector(`[data-focus="${CSS.escape(focused)}"]`))?.focus();
+    if (focused)
+      /** @type {HTMLElement | null} */ (node.querySelector(`[data-focus="${CSS.escape(focused)}"]`))?.focus();
   }
 
   #file(file) {
     const began = file.started && new Date(file.started);
-    const when = began && !Number.isNaN(began.getTime()) ? began.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' }) : file.file;
-    const button = (name, label, glyph) => el('button', { type: 'button', class: 'quiet', title: label, 'aria-label': `${label}: ${when}`, 'data-focus': `${name} ${file.file}` }, icon(glyph));
+    const when =
+      began && !Number.isNaN(began.getTime())
+        ? began.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
+        : file.file;
+    const button = (name, label, glyph) =>
+      el(
+        'button',
+        {
+          type: 'button',
+          class: 'quiet',
+          title: label,
+          'aria-label': `${label}: ${when}`,
+          'data-focus': `${name} ${file.file}`,
+        },
+        icon(glyph),
+      );
     const tools = el('span', { class: 'tools' });
     if (playable(file)) {
       const watch = button('play', 'Play', 'play');
@@ -237,7 +276,18 @@ export class Studio {
     }
     if (file.url) {
       const link = this.#session.url(`${file.url}?download=1`);
-      const get = el('a', { class: 'quiet', href: link, download: file.file, title: 'Download', 'aria-label': `Download: ${when}`, 'data-focus': `get ${file.file}` }, icon('download'));
+      const get = el(
+        'a',
+        {
+          class: 'quiet',
+          href: link,
+          download: file.file,
+          title: 'Download',
+          'aria-label': `Download: ${when}`,
+          'data-focus': `get ${file.file}`,
+        },
+        icon('download'),
+      );
       tools.append(get);
     }
     if (file.state !== 'recording') {
@@ -248,7 +298,13 @@ export class Studio {
     const trouble = file.reason ?? file.upload?.error;
     const why = trouble ? [el('p', { class: 'why' }, trouble)] : [];
     const where = file.upload?.location && !file.url ? [el('small', { class: 'where' }, file.upload.location)] : [];
-    return el('li', { class: 'file', 'data-state': file.state, 'data-file': file.file }, el('span', { class: 'who' }, el('b', {}, when), el('small', {}, fileFacts(file).join(' · ')), ...where), tools, ...why);
+    return el(
+      'li',
+      { class: 'file', 'data-state': file.state, 'data-file': file.file },
+      el('span', { class: 'who' }, el('b', {}, when), el('small', {}, fileFacts(file).join(' · ')), ...where),
+      tools,
+      ...why,
+    );
   }
 
   async #delete(file, button) {
@@ -266,7 +322,7 @@ export class Studio {
     button.disabled = true;
     try {
       await this.#session.call(`/v1/recordings/${file.file}`, { method: 'DELETE' });
-      announce('The recording is deleted');
+      announce('The recording was deleted');
       $('studio').focus();
     } catch (error) {
       toast(error.message);
@@ -275,12 +331,19 @@ export class Studio {
   }
 
   /**
-   * Plays in the dialogue; the call is silent meanwhile.
+   * Plays in the dialogue; the call is muted meanwhile.
    * @param {string} url
    * @param {string} name
    * @param {typeof play} start
    */
-  #play(url, name, start = (video, address) => { video.src = address; return () => {}; }) {
+  #play(
+    url,
+    name,
+    start = (video, address) => {
+      video.src = address;
+      return () => {};
+    },
+  ) {
     const video = $('player-video');
     const mix = $('mix');
     this.#stopPlaying();
@@ -293,9 +356,14 @@ export class Studio {
       $('player-error').textContent = text;
       $('player-error').hidden = false;
     };
-    video.onerror = () => failed(video.error?.code === 4 ? 'This browser cannot play it. Download it instead.' : 'Playing it failed. Try again, or download it.');
+    video.onerror = () =>
+      failed(
+        video.error?.code === 4
+          ? 'This browser cannot play the recording. Download it instead.'
+          : 'Playback failed. Try again, or download the recording.',
+      );
     const stop = start(video, url, failed);
-    video.play().catch(() => {}); // the controls are there
+    video.play().catch(() => {}); // the user can use the controls
     this.#stopPlaying = () => {
       this.#stopPlaying = () => {};
       video.onerror = null;
@@ -317,5 +385,5 @@ export class Studio {
   }
 }
 
-/** How many things run, for the sign on the button. */
+/** The number of running recordings and broadcasts, for the button. */
 export const count = (room) => running(room.recordings).length + running(room.broadcasts).length;

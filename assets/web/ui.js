@@ -1,5 +1,5 @@
-// ui.js: small helpers of the page: elements, what is remembered, toasts, announcements, colours and initials of people.
-// Knows nothing of calls.
+// ui.js: small helpers of the page: elements, stored settings, toasts, announcements, colours and initials.
+// Does not know calls.
 
 /**
  * The element of index.html with this id.
@@ -12,14 +12,15 @@ export const $ = (id) => /** @type {any} */ (document.getElementById(id));
 /** An element: `el('p', { class: 'note' }, 'text', child)`. */
 export function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) node.setAttribute(key, value);
+  for (const [key, value] of Object.entries(attributes))
+    if (value !== null && value !== undefined) node.setAttribute(key, value);
   node.append(...children);
   return node;
 }
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** One of the icons drawn in index.html. */
+/** An icon of index.html. */
 export function icon(name, className = '') {
   const svg = document.createElementNS(SVG, 'svg');
   svg.setAttribute('class', `icon ${className}`);
@@ -30,18 +31,18 @@ export function icon(name, className = '') {
   return svg;
 }
 
-/** Show another icon in a button that has one. */
+/** Changes the icon of a button. */
 export function setIcon(button, name) {
   button.querySelector('use').setAttribute('href', `#i-${name}`);
 }
 
-/** Say what a button does now: its label for screen readers, its tip for mice. */
+/** Sets the label and the tooltip of a button. */
 export function setLabel(button, label, key) {
   button.setAttribute('aria-label', label);
   button.dataset.tip = key ? `${label} (${key})` : label;
 }
 
-/** What this browser remembers; works, forgetfully, where storage is blocked. */
+/** Settings stored in this browser; they are lost if storage is blocked. */
 export const memory = {
   get(key, fallback = '') {
     try {
@@ -54,14 +55,14 @@ export const memory = {
     try {
       localStorage.setItem(`commingle.${key}`, value);
     } catch {
-      // Private windows may refuse: then it is asked again next time.
+      // Private windows may block storage; the setting is then lost.
     }
   },
 };
 
 /** @type {ReturnType<typeof setTimeout> | number} */
 let announcing = 0;
-/** Tell those who listen to the page. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   const node = $('announcer');
   clearTimeout(announcing);
@@ -69,7 +70,7 @@ export function announce(text) {
   announcing = setTimeout(() => node.replaceChildren(), 4000);
 }
 
-/** A line that comes and goes at the top of the picture; at most three at a time. */
+/** Shows a short message on the video; at most three at a time. */
 export function toast(text, hue) {
   const dot = el('i');
   if (hue) dot.style.setProperty('--hue', hue);
@@ -82,22 +83,38 @@ export function toast(text, hue) {
   announce(text);
 }
 
-// The colours of the mixer's avatars, in its order.
-const HUES = ['#4f6ec4', '#b05470', '#3a8476', '#a06a38', '#7c58b2', '#46804a', '#bc564a', '#327c9e', '#944c96', '#7a7a3a', '#606880', '#b45c32'];
+// The colours of the mixer's avatars, in the mixer's order.
+const HUES = [
+  '#4f6ec4',
+  '#b05470',
+  '#3a8476',
+  '#a06a38',
+  '#7c58b2',
+  '#46804a',
+  '#bc564a',
+  '#327c9e',
+  '#944c96',
+  '#7a7a3a',
+  '#606880',
+  '#b45c32',
+];
 
-/** The colour of a person, from the number in the id: the same as on the avatar in the mix. */
+/** The colour of a participant, from the number in its id: the same as the avatar in the mix. */
 export function hueOf(id = '') {
   return HUES[(Number(id.match(/\d+$/)?.[0] ?? 0) * 5) % HUES.length];
 }
 
-/** One or two letters that stand for a name, in any script. */
+/** One or two initials of a name, in any script. */
 export function initials(name = '') {
-  const words = name.trim().split(/[\s._-]+/).filter(Boolean);
+  const words = name
+    .trim()
+    .split(/[\s._-]+/)
+    .filter(Boolean);
   const first = (word) => [...(word ?? '')][0] ?? '';
   return (first(words[0]) + (words.length > 1 ? first(words.at(-1)) : '')).toUpperCase() || '?';
 }
 
-/** A room name as the server takes it, from whatever was typed or pasted (also a whole link). */
+/** A valid room name from typed or pasted text, which may be a whole link. */
 export function roomName(text) {
   const link = text.match(/[?&]room=([^&#]+)/);
   return (link ? decodeURIComponent(link[1]) : text)
@@ -109,9 +126,35 @@ export function roomName(text) {
 }
 
 const pick = (list) => list[Math.floor(Math.random() * list.length)];
-/** A name for a room nobody has named. */
+/** A random room name. */
 export function freshRoomName() {
-  const first = ['amber', 'brisk', 'calm', 'coral', 'dusky', 'gentle', 'golden', 'lunar', 'mellow', 'north', 'quiet', 'sunny'];
-  const second = ['bay', 'brook', 'delta', 'garden', 'harbor', 'island', 'lagoon', 'meadow', 'orchard', 'river', 'valley', 'willow'];
+  const first = [
+    'amber',
+    'brisk',
+    'calm',
+    'coral',
+    'dusky',
+    'gentle',
+    'golden',
+    'lunar',
+    'mellow',
+    'north',
+    'quiet',
+    'sunny',
+  ];
+  const second = [
+    'bay',
+    'brook',
+    'delta',
+    'garden',
+    'harbor',
+    'island',
+    'lagoon',
+    'meadow',
+    'orchard',
+    'river',
+    'valley',
+    'willow',
+  ];
   return `${pick(first)}-${pick(second)}-${10 + Math.floor(Math.random() * 90)}`;
 }

@@ -1,10 +1,9 @@
-// wire.js: the texts commingle.js exchanges with the server, as pure functions.
-// No network, no clock, no DOM: everything comes in as arguments and leaves as a value.
+// wire.js: the texts that commingle.js exchanges with the server, as pure functions without network, clock and DOM.
 
 const lines = (sdp) => sdp.split(/\r?\n/).filter((line) => line !== '');
 const valueOf = (all, prefix) => all.find((line) => line.startsWith(prefix))?.slice(prefix.length);
 
-/** ICE user name fragment and password of an SDP or of an SDP fragment (the first m-line's: we bundle). */
+/** ICE username fragment and password of an SDP or SDP fragment (of its first section, because media is bundled). */
 export function iceCredentials(sdp) {
   const all = lines(sdp);
   return { ufrag: valueOf(all, 'a=ice-ufrag:'), pwd: valueOf(all, 'a=ice-pwd:') };
@@ -22,7 +21,7 @@ function sections(sdp) {
 
 /**
  * A trickle-ice fragment (RFC 8840) for `candidates` gathered for the local description `sdp`.
- * With no candidates and `done` false it is the fragment of an ICE restart: only the new user name and password.
+ * Without candidates and with `done` false it is the fragment of an ICE restart: only the new credentials.
  */
 export function trickleFragment(sdp, candidates, done = false) {
   const { ufrag, pwd } = iceCredentials(sdp);
@@ -43,7 +42,7 @@ export function trickleFragment(sdp, candidates, done = false) {
   return `${out.join('\r\n')}\r\n`;
 }
 
-/** The answer `sdp` with the ICE user name, password and candidates of `fragment` in place of its own (RFC 9725, 4.3.3). */
+/** The answer `sdp` with the ICE credentials and candidates of `fragment` (RFC 9725 section 4.3.3). */
 export function restartedAnswer(sdp, fragment) {
   const { ufrag, pwd } = iceCredentials(fragment);
   const candidates = lines(fragment).filter((l) => l.startsWith('a=candidate:') || l === 'a=end-of-candidates');
@@ -63,19 +62,19 @@ export function restartedAnswer(sdp, fragment) {
   return `${out.join('\r\n')}\r\n`;
 }
 
-/** The address that media leaves from, of a connection's statistics; null where they do not tell. */
+/** The local address of the selected candidate pair, from a connection's statistics; null if unknown. */
 export function sentFrom(stats) {
   const transport = [...stats.values()].find((s) => s.type === 'transport');
   const pair = stats.get(transport?.selectedCandidatePairId);
   return stats.get(pair?.localCandidateId)?.address ?? null;
 }
 
-/** The offer `sdp` in which the section `mid` says that it is a screen (RFC 4796): browsers do not. */
+/** The offer `sdp` with section `mid` marked as a screen (RFC 4796), which browsers do not do. */
 export function markScreen(sdp, mid) {
   return sdp.replace(new RegExp(`^a=mid:${mid}(?=\\r?$)`, 'm'), '$&\r\na=content:slides');
 }
 
-/** The ICE servers a `Link` header names: `<turn:host>; rel="ice-server"; username="u"; credential="c"` (RFC 9725, 4.6). */
+/** The ICE servers of a `Link` header: `<turn:host>; rel="ice-server"; username="u"; credential="c"` (RFC 9725). */
 export function iceServersOf(header) {
   if (!header) return [];
   const servers = [];
@@ -92,7 +91,7 @@ export function iceServersOf(header) {
   return servers;
 }
 
-/** How long a `Retry-After` header asks to wait, in ms from `now`: it has seconds or a date (RFC 9110, 10.2.3). 0 for none. */
+/** The delay of a `Retry-After` header in ms from `now`: seconds or a date (RFC 9110, 10.2.3). 0 without one. */
 export function retryAfter(header, now) {
   const text = header?.trim();
   if (!text) return 0;
@@ -102,7 +101,7 @@ export function retryAfter(header, now) {
 
 const idOf = (participant) => (typeof participant === 'object' ? participant?.id : participant);
 
-/** The room document after one event of the events WebSocket. Returns a new document; unknown events change only the version. */
+/** The room document after an event, as a new object; unknown events change only the version. */
 export function applyEvent(room, event) {
   const next = { participants: [], views: [], ...room };
   if (event.version !== undefined) next.version = event.version;
@@ -147,8 +146,8 @@ export function applyEvent(room, event) {
 }
 
 /**
- * What one second of connection looked like, from two maps of `RTCPeerConnection.getStats()`.
- * Rates in kbit/s, `rtt` in milliseconds, `freezes` and `packetsLost` since the connection began.
+ * Statistics of one second, from two results of `RTCPeerConnection.getStats()`. Rates in kbit/s, `rtt` in milliseconds,
+ * `freezes` and `packetsLost` since the start of the connection.
  */
 export function summarise(now, before) {
   const all = [...now.values()];
@@ -186,8 +185,8 @@ export function summarise(now, before) {
 }
 
 /**
- * By how much to scale down a camera of `width` x `height` that is shown in a tile of at most `tile` pixels: it is sent no
- * larger than its tile needs. The server itself asks for the bit rate that such a picture deserves.
+ * The factor by which a camera of `width` x `height` is scaled down for a tile of `tile` pixels. The server limits the
+ * bitrate itself.
  */
 export function scaleFor(width, height, tile) {
   return tile?.width && width ? Math.max(1, Math.min(width / tile.width, height / tile.height)) : 1;

@@ -41,8 +41,8 @@ struct Cli {
 enum Command {
     /// Run the server
     ///
-    /// When it is ready, it prints a line that begins with `ready` and names the bound addresses. Without a key it serves
-    /// this machine only. SIGTERM or Ctrl-C stops it gracefully, a second one at once.
+    /// When it is ready, it prints a line that begins with `ready` and names the bound addresses. Without a key it
+    /// serves this machine only. SIGTERM or Ctrl-C stops it gracefully, a second one at once.
     Serve(serve::ServeArgs),
     /// Make a token for a room
     Token(token::TokenArgs),
@@ -55,15 +55,16 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Load a server with bots in one room, and measure what they receive
     ///
-    /// Each bot is a WebRTC client with ICE, DTLS, SRTP, NACK and reports. Participants send a test video and a tone. The
-    /// table at the end shows the time to join, losses, freezes, audio gaps and, with --clock 1 --decode 1, the delay of
-    /// the video. Ctrl-C ends all sessions first. The exit code is 1 if a bot could not join or lost its session.
+    /// Each bot is a WebRTC client with ICE, DTLS, SRTP, NACK and reports. Participants send a test video and a tone.
+    /// The table at the end shows the time to join, losses, freezes, audio gaps and, with --clock 1 --decode 1, the
+    /// delay of the video. Ctrl-C ends all sessions first. The exit code is 1 if a bot could not join or lost its
+    /// session.
     Bots(bots::BotsArgs),
     /// Measure a server with seven rooms of bots, and write a page with plots
     ///
-    /// Rooms of two, four and nine participants, then two participants with 1, 10, 100 and 1,000 viewers. Measures the time
-    /// to join, the delay of the video, losses, freezes and the server's CPU use. Bots on the same machine compete with
-    /// the server for the CPU. Takes about two minutes.
+    /// Rooms of two, four and nine participants, then two participants with 1, 10, 100 and 1,000 viewers. Measures
+    /// the time to join, the delay of the video, losses, freezes and the server's CPU use. Bots on the same machine
+    /// compete with the server for the CPU. Takes about two minutes.
     Bench(bench::BenchArgs),
     /// Mix one room; started by `serve` with the link as standard input
     #[command(hide = true)]

@@ -1,7 +1,7 @@
 //! `commingle serve`: connects the modules of the serving process, and stops them in order.
 //!
-//! Owns: the flags, startup and shutdown, signals. Does not know: what the modules do. In: configuration and signals; out: a
-//! running server, and a `ready` line on standard output.
+//! Owns: the flags, startup and shutdown, signals. Does not know: what the modules do. In: configuration and signals;
+//! out: a running server, and a `ready` line on standard output.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,8 +57,8 @@ pub(super) struct ServeArgs {
     /// Run no TURN server
     #[arg(long)]
     no_turn: bool,
-    /// Serve HTTPS: `self-signed` creates a certificate at the first start, `acme` obtains one (see tls.names), `files` reads
-    /// --tls-cert and --tls-key, `off` is HTTP [default: off]
+    /// Serve HTTPS: `self-signed` creates a certificate at the first start, `acme` obtains one (see tls.names),
+    /// `files` reads --tls-cert and --tls-key, `off` is HTTP [default: off]
     #[arg(long, value_name = "MODE")]
     tls: Option<String>,
     /// The certificate and its chain, a PEM file; reloaded when it changes

@@ -1,8 +1,8 @@
 //! The listener for encoders that push by RTMP to `rtmp://host:port/live/{room}?token=…&name=…`.
 //!
-//! Owns: the listener, the number of pending connections, and the authorization of encoders. Does not know: RTMP. Each
-//! connection is passed to an input process before its first byte is read. The process reports the encoder's request and
-//! continues once it is accepted.
+//! Owns: the listener, the number of pending connections, and the authorization of encoders. Does not know: RTMP.
+//! Each connection is passed to an input process before its first byte is read. The process reports the encoder's
+//! request and continues once it is accepted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;

@@ -1,6 +1,7 @@
 //! The web page: the files of `assets/web`, embedded in the binary.
 //!
-//! Owns: their content types, caching and content security policy. Does not know: what they do. In: requests; out: files.
+//! Owns: their content types, caching and content security policy. Does not know: what they do. In: requests; out:
+//! files.
 
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,

@@ -1,5 +1,5 @@
-//! Broadcasts to third-party servers: nginx with its RTMP module, srt-tools, ffmpeg; and by WHIP to a second commingle. All
-//! run at once from one call; each far end is killed once and restarted.
+//! Broadcasts to third-party servers: nginx with its RTMP module, srt-tools, ffmpeg; and by WHIP to a second
+//! commingle. All run at once from one call; each far end is killed once and restarted.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};

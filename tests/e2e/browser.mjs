@@ -1,4 +1,4 @@
-// Starts Debian's browsers without a screen, each with a profile of its own, and gives pages that hold people.
+// Starts headless browsers, each with its own profile, and creates pages with simulated participants.
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -18,7 +18,7 @@ const CHROMIUM_FLAGS = [
   '--disable-component-update',
   '--disable-sync',
   '--autoplay-policy=no-user-gesture-required',
-  // A page nobody looks at must keep its timers and its drawing.
+  // Pages in the background must keep their timers and rendering.
   '--disable-background-timer-throttling',
   '--disable-renderer-backgrounding',
   '--disable-backgrounding-occluded-windows',
@@ -30,7 +30,7 @@ const FIREFOX_PREFERENCES = {
   'media.navigator.permission.disabled': true,
   'media.autoplay.default': 0,
   'media.autoplay.blocking_policy': 0,
-  // Loopback candidates are what the server listens on.
+  // The server listens on loopback.
   'media.peerconnection.ice.loopback': true,
   'media.peerconnection.ice.obfuscate_host_addresses': false,
   'network.captive-portal-service.enabled': false,
@@ -42,7 +42,9 @@ const FIREFOX_PREFERENCES = {
 function found(variable, usual, name) {
   const path = process.env[variable] || usual;
   if (existsSync(path)) return path;
-  throw new Error(`${name} is not at ${path}. Run \`make test\` or \`scripts/setup.sh test\`, which install it, or set ${variable}.`);
+  throw new Error(
+    `${name} is not at ${path}. Run \`make test\` or \`scripts/setup.sh test\`, which install it, or set ${variable}.`,
+  );
 }
 
 export function launchChromium(more = []) {
@@ -56,23 +58,36 @@ export function launchChromium(more = []) {
 }
 
 /**
- * A sound server that plays to nowhere, in real time. Without any sound device Firefox's Web Audio never starts.
- * Resolves to where it listens and how to end it.
+ * A sound server with a null sink. Without a sound device Firefox's Web Audio never starts. Resolves with its address
+ * and a function that stops it.
  */
 async function startSoundServer() {
   const program = found('PULSEAUDIO', '/usr/bin/pulseaudio', 'PulseAudio');
   const home = await mkdtemp(path.join(tmpdir(), 'commingle-sound-'));
   const socket = path.join(home, 'native');
-  const child = spawn(program, [
-    '-n', '--daemonize=no', '--exit-idle-time=-1', '--use-pid-file=no', '--realtime=no', '--high-priority=no',
-    '--load=module-null-sink sink_name=nowhere', `--load=module-native-protocol-unix auth-anonymous=1 socket=${socket}`,
-  ], { stdio: 'ignore', env: { ...process.env, HOME: home, XDG_RUNTIME_DIR: home } });
+  const child = spawn(
+    program,
+    [
+      '-n',
+      '--daemonize=no',
+      '--exit-idle-time=-1',
+      '--use-pid-file=no',
+      '--realtime=no',
+      '--high-priority=no',
+      '--load=module-null-sink sink_name=nowhere',
+      `--load=module-native-protocol-unix auth-anonymous=1 socket=${socket}`,
+    ],
+    { stdio: 'ignore', env: { ...process.env, HOME: home, XDG_RUNTIME_DIR: home } },
+  );
   const stop = async () => {
     child.kill();
     await rm(home, { recursive: true, force: true });
   };
   process.on('exit', () => child.kill());
-  for (let i = 0; i < 100 && !existsSync(socket); i += 1) await new Promise((resolve) => { setTimeout(resolve, 50); });
+  for (let i = 0; i < 100 && !existsSync(socket); i += 1)
+    await new Promise((resolve) => {
+      setTimeout(resolve, 50);
+    });
   if (existsSync(socket)) return { address: `unix:${socket}`, stop };
   await stop();
   throw new Error(`${program} did not open ${socket} within 5 s`);
@@ -92,7 +107,7 @@ export async function launchFirefox() {
   return browser;
 }
 
-/** From its next document on, a page's media reaches the server only by this port: neither side learns another address. */
+/** From its next document on, a page's media reaches the server only through this port. */
 export async function throughRelay(page, port) {
   await page.evaluateOnNewDocument((relay) => {
     const straight = globalThis.fetch;
@@ -103,7 +118,10 @@ export async function throughRelay(page, port) {
       const response = await straight(resource, { ...init, body: withoutCandidates(init.body) });
       if (!response.ok || response.status === 204) return response;
       const [answer, candidates] = [await response.text(), []];
-      const rest = answer.replace(/^a=candidate:.*\r\n/gm, (line) => (candidates.push(line.trim().split(' ')), candidates.length === 1 ? '@' : ''));
+      const rest = answer.replace(
+        /^a=candidate:.*\r\n/gm,
+        (line) => (candidates.push(line.trim().split(' ')), candidates.length === 1 ? '@' : ''),
+      );
       candidates[0][5] = relay;
       const { status, headers } = response;
       const relayed = new Response(rest.replace('@', `${candidates[0].join(' ')}\r\n`), { status, headers });
@@ -113,7 +131,7 @@ export async function throughRelay(page, port) {
   }, port);
 }
 
-/** A page of the server's own origin in which `people` lives; its media goes by `relay`, a port, where one is given. */
+/** A page of the server's origin with `people.js`; its media goes through the port `relay`, if given. */
 export async function peoplePage(browser, url, relay) {
   const page = await browser.newPage();
   page.on('pageerror', (error) => process.stderr.write(`page: ${error.stack ?? error}\n`));

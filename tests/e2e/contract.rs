@@ -118,7 +118,8 @@ fn trickled_candidates_and_restarts() {
         let headers: Vec<_> = [("content-type", FRAGMENT)].into_iter().chain(headers.iter().copied()).collect();
         request("PATCH", &session, &headers, body)
     };
-    let candidate = "a=ice-ufrag:Rst4\r\na=ice-pwd:aaaabbbbccccddddeeeeffff\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+    let candidate = "a=ice-ufrag:Rst4\r\na=ice-pwd:aaaabbbbccccddddeeeeffff\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
                      a=candidate:1 1 udp 2122260223 127.0.0.1 9 typ host\r\na=end-of-candidates\r\n";
     let taken = patch(&[("if-match", &tag)], candidate);
     assert_eq!((taken.status, taken.body.as_str(), taken.header("etag")), (204, "", ""), "{taken:?}");

@@ -9,7 +9,7 @@ export default [
     rules: {
       'array-callback-return': 'error',
       'consistent-return': 'off',
-      'eqeqeq': 'error',
+      eqeqeq: 'error',
       'no-await-in-loop': 'off',
       'no-constant-binary-expression': 'error',
       'no-constructor-return': 'error',

@@ -1,7 +1,8 @@
 //! The whole server with real peers on loopback: Chromium, Firefox, aiortc and ffmpeg.
 //!
-//! Each test starts its own server and prints its measurements. Two cores carry one call at a time, so [`turn`] runs the
-//! tests one by one. Browser tests are scenarios of `scenario.mjs`, which measures; the tests here check the results.
+//! Each test starts its own server and prints its measurements. Two cores carry one call at a time, so [`turn`] runs
+//! the tests one by one. Browser tests are scenarios of `scenario.mjs`, which measures; the tests here check the
+//! results.
 
 #![expect(clippy::print_stdout, reason = "the measurements are what these tests are read for")]
 

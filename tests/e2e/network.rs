@@ -19,8 +19,8 @@ const DOWN_MS: f64 = 5_000.0;
 const UP_MS: f64 = 15_000.0;
 /// Longest audio gap.
 const GAP_MS: f64 = 100.0;
-/// Limit of concealed audio after a drop of the bandwidth: the network's queue fills before feedback can report it, and the
-/// receiver stretches late audio.
+/// Limit of concealed audio after a drop of the bandwidth: the network's queue fills before feedback can report it,
+/// and the receiver stretches late audio.
 const CONCEALED_MS: f64 = 1_000.0;
 /// Limit of concealed audio as a share, once the tier matches the bandwidth.
 const CONCEALED: f64 = 0.03;

@@ -1,18 +1,25 @@
-// People made of one colour and one tone: runs inside a page of the server's own origin, as `globalThis.people`.
-// Each holds one peer connection, sends a coloured picture with a moving bar and a sine, and measures what comes back.
-// Nothing here decides whether a call is good: it measures, and the Rust tests judge.
+// Simulated participants with one colour and one tone each. Runs in a page of the server's origin, as
+// `globalThis.people`. Each has one peer connection, sends coloured video with a moving bar and a sine tone, and
+// measures what it receives. This file only measures; the Rust tests check the results.
 
 (() => {
-  // Far apart from each other also after the way through I420.
+  // Colours that stay distinct after conversion to I420.
   const COLOURS = [
-    [200, 30, 30], [30, 160, 50], [40, 60, 210], [220, 200, 40], [190, 40, 190],
-    [40, 190, 210], [235, 125, 20], [250, 175, 205], [90, 60, 30],
+    [200, 30, 30],
+    [30, 160, 50],
+    [40, 60, 210],
+    [220, 200, 40],
+    [190, 40, 190],
+    [40, 190, 210],
+    [235, 125, 20],
+    [250, 175, 205],
+    [90, 60, 30],
   ];
-  // No tone is a harmonic of another, nor where two others meet when something distorts (2a-b, a+b, a-b).
+  // No tone is a harmonic or an intermodulation product (2a-b, a+b, a-b) of others.
   const TONES = [363, 451, 591, 788, 1067, 1450, 1876, 2416, 3081];
   const AMPLITUDE = 0.06;
-  const BAR_TURN = 2400; // ms for the bar to go across
-  const BEEP = 2000; // Hz of the clapper
+  const BAR_TURN = 2400; // ms for the bar to cross the tile
+  const BEEP = 2000; // Hz, the tone of a beep
 
   const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
   const distance = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
@@ -48,7 +55,7 @@
     return context;
   }
 
-  /** `busy` fills the lower half with what is new in every picture, so that a frame takes many packets. */
+  /** `busy` fills the lower half with noise that changes in every frame, so that a frame takes many packets. */
   function camera(k, { width, height, fps, busy = false }) {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
@@ -69,10 +76,16 @@
     draw();
     const timer = setInterval(draw, 1000 / fps);
     const track = canvas.captureStream(fps).getVideoTracks()[0];
-    return { track, stop: () => { clearInterval(timer); track.stop(); } };
+    return {
+      track,
+      stop: () => {
+        clearInterval(timer);
+        track.stop();
+      },
+    };
   }
 
-  /** A tone, or `speech`, a sound file in base64, over and over. */
+  /** A tone, or `speech`, an audio file in base64, in a loop. */
   async function microphone(k, speech) {
     const ctx = audio();
     if (speech) {
@@ -82,7 +95,13 @@
       voice.connect(out);
       voice.start();
       const track = out.stream.getAudioTracks()[0];
-      return { track, stop: () => { voice.stop(); track.stop(); } };
+      return {
+        track,
+        stop: () => {
+          voice.stop();
+          track.stop();
+        },
+      };
     }
     const tone = new OscillatorNode(ctx, { frequency: TONES[k] });
     const gain = new GainNode(ctx, { gain: AMPLITUDE });
@@ -90,10 +109,16 @@
     tone.connect(gain).connect(out);
     tone.start();
     const track = out.stream.getAudioTracks()[0];
-    return { track, stop: () => { tone.stop(); track.stop(); } };
+    return {
+      track,
+      stop: () => {
+        tone.stop();
+        track.stop();
+      },
+    };
   }
 
-  /** A dark picture that is white while a beep is heard: for a tenth of a second, every two seconds. */
+  /** Dark video with a white flash and a beep of 100 ms every two seconds. */
   function clapper({ width, height, fps }) {
     const ctx = audio();
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
@@ -108,33 +133,43 @@
     const out = new MediaStreamAudioDestinationNode(ctx, { channelCount: 1 });
     tone.connect(gain).connect(out);
     tone.start();
-    // The beep begins when the flash has been drawn, so that a busy page is late with both.
+    // The beep starts after the flash was drawn, so that a busy page delays both.
     const clap = () => {
       white = true;
       draw();
       gain.gain.setValueAtTime(0.3, ctx.currentTime);
       gain.gain.setValueAtTime(0, ctx.currentTime + 0.1);
-      setTimeout(() => { white = false; draw(); }, 100);
+      setTimeout(() => {
+        white = false;
+        draw();
+      }, 100);
     };
     const timers = [setInterval(draw, 1000 / fps), setInterval(clap, 2000)];
     const tracks = [canvas.captureStream(fps).getVideoTracks()[0], out.stream.getAudioTracks()[0]];
-    const stop = () => { timers.forEach(clearInterval); tracks.forEach((track) => track.stop()); };
+    const stop = () => {
+      timers.forEach(clearInterval);
+      tracks.forEach((track) => track.stop());
+    };
     return tracks.map((track) => ({ track, stop }));
   }
 
-  /** The kind of our end of the way that a connection's media goes, its address, and of a relay the transport to it. */
+  /** The type and address of the local candidate of the selected pair, and the transport to a relay. */
   async function wayOf(pc) {
     const stats = await pc.getStats();
     const all = [...stats.values()];
     const transport = all.find(({ type }) => type === 'transport');
-    // Firefox tells of no transport, and marks the pair.
-    const pair = stats.get(transport?.selectedCandidatePairId) ?? all.find(({ type, selected }) => type === 'candidate-pair' && selected);
+    // Firefox has no transport statistics; it marks the selected pair.
+    const pair =
+      stats.get(transport?.selectedCandidatePairId) ??
+      all.find(({ type, selected }) => type === 'candidate-pair' && selected);
     const ours = stats.get(pair?.localCandidateId);
-    return ours ? { kind: ours.candidateType, protocol: ours.relayProtocol ?? ours.protocol, address: ours.address } : null;
+    return ours
+      ? { kind: ours.candidateType, protocol: ours.relayProtocol ?? ours.protocol, address: ours.address }
+      : null;
   }
 
   class Person {
-    // Set by the constructor: see there.
+    // Set by the constructor.
     k;
     room;
     name;
@@ -145,21 +180,35 @@
     speech;
     claps;
     connection;
-    /** @type {MediaStream | undefined} What is received. */
+    /** @type {MediaStream | undefined} The received stream. */
     stream;
-    /** @type {number | undefined} When the first picture was there. */
+    /** @type {number | undefined} The time of the first frame. */
     firstFrame;
     /** @type {HTMLCanvasElement | undefined} */
     easel;
 
     /**
-     * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the received one
-     * where the server encodes it, else VP8; path: where to POST, `/v1/rooms/ROOM/participants` unless told; query: more of
-     * the URL's query; encodings: how to send the video (simulcast); speech: a sound file in base64, said instead of a tone;
-     * claps: flashes and beeps instead of colour and tone; connection: more of the peer connection's configuration.
+     * k: colour and tone. send: {video, audio}; receive: {video, audio}; codec: of the sent video, and of the
+     * received video if the server encodes it, else VP8; path: the URL path of the POST, by default
+     * `/v1/rooms/ROOM/participants`; query: additional query parameters; encodings: simulcast encodings; speech: an
+     * audio file in base64 instead of the tone; claps: flashes and beeps instead of colour and tone; connection:
+     * additional configuration of the peer connection.
      */
-    constructor({ k = 0, room, name = `tone${TONES[k]}`, send = {}, receive = {}, codec = null, path = null, query = '', encodings, speech, claps = false, connection = {},
-      picture = { width: 320, height: 180, fps: 15 } }) {
+    constructor({
+      k = 0,
+      room,
+      name = `tone${TONES[k]}`,
+      send = {},
+      receive = {},
+      codec = null,
+      path = null,
+      query = '',
+      encodings,
+      speech,
+      claps = false,
+      connection = {},
+      picture = { width: 320, height: 180, fps: 15 },
+    }) {
       Object.assign(this, { k, room, name, codec, query, encodings, speech, claps, connection });
       this.path = path ?? `/v1/rooms/${room}/participants`;
       this.send = { video: true, audio: true, ...send };
@@ -180,16 +229,19 @@
       const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle', ...this.connection }));
       pc.onconnectionstatechange = () => this.states.push(pc.connectionState);
       pc.ontrack = ({ track }) => this.#take(track);
-      const named = (codec) => RTCRtpReceiver.getCapabilities('video').codecs
-        .filter((c) => c.mimeType.toLowerCase() === `video/${codec.toLowerCase()}`);
+      const named = (codec) =>
+        RTCRtpReceiver.getCapabilities('video').codecs.filter(
+          (c) => c.mimeType.toLowerCase() === `video/${codec.toLowerCase()}`,
+        );
       const encoded = !this.codec || ['VP8', 'H264'].includes(this.codec);
       const transceiver = (kind, source) => {
         const direction = this.send[kind] ? (this.receive[kind] ? 'sendrecv' : 'sendonly') : 'recvonly';
-        // What a browser sends is the first codec of the answer, which is the one that it gets, unless told otherwise.
+        // By default a browser sends the first codec of the answer, which is the codec that it receives.
         /** @type {(RTCRtpEncodingParameters & { codec?: RTCRtpCodec })[] | undefined} */
         const encodings = this.encodings ?? (encoded ? undefined : [{ codec: named(this.codec)[0] }]);
         const sendEncodings = kind === 'video' ? encodings : undefined;
-        if (this.send[kind] || this.receive[kind]) return pc.addTransceiver(source?.track ?? kind, { direction, sendEncodings });
+        if (this.send[kind] || this.receive[kind])
+          return pc.addTransceiver(source?.track ?? kind, { direction, sendEncodings });
       };
       transceiver('audio', this.microphone);
       this.videoTransceiver = transceiver('video', this.camera);
@@ -200,7 +252,9 @@
       await pc.setLocalDescription();
       this.posted = performance.now();
       const response = await fetch(`${this.path}?name=${encodeURIComponent(this.name)}${this.query}`, {
-        method: 'POST', headers: { 'content-type': 'application/sdp' }, body: pc.localDescription.sdp,
+        method: 'POST',
+        headers: { 'content-type': 'application/sdp' },
+        body: pc.localDescription.sdp,
       });
       const answer = await response.text();
       if (response.status !== 201) throw new Error(`joining ${this.path} was answered ${response.status}: ${answer}`);
@@ -219,7 +273,7 @@
       this.stream ??= new MediaStream();
       this.stream.addTrack(track);
       if (!this.video) {
-        // In the page and playing: browsers hand sound to Web Audio only from a stream that some element plays.
+        // Browsers pass a stream to Web Audio only if an element plays it.
         this.video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, playsInline: true });
         this.video.style.cssText = 'width:160px;height:90px;display:inline-block';
         document.body.append(this.video);
@@ -237,7 +291,7 @@
       this.video.requestVideoFrameCallback(each);
     }
 
-    /** How its media goes; see `wayOf`. */
+    /** The path of its media; see `wayOf`. */
     async way() {
       return wayOf(this.pc);
     }
@@ -250,7 +304,7 @@
       this.hangUp();
     }
 
-    /** Gone without a word. */
+    /** Closes the connection without ending the session. */
     hangUp() {
       this.pc?.close();
       this.camera?.stop();
@@ -266,13 +320,13 @@
       await this.videoTransceiver.sender.replaceTrack(this.camera.track);
     }
 
-    /** The longest time, in ms, in which the watched tile stood still. */
+    /** The longest time in ms in which the watched tile did not move. */
     stillness(from, to) {
       const times = [from, ...this.moved.filter((t) => t >= from && t <= to), to];
       return round(Math.max(...times.slice(1).map((t, i) => t - times[i])));
     }
 
-    /** Sizes and gaps, in ms, of the frames shown in a time: what a person would call a freeze. */
+    /** Sizes and gaps in ms of the frames shown between two times. */
     freezes(from, to) {
       const inside = this.frames.filter((f) => f.shown >= from && f.shown <= to);
       const gaps = (of) => {
@@ -289,7 +343,7 @@
       };
     }
 
-    /** From now on notes every 20 ms whether anything is heard. */
+    /** Records every 20 ms whether there is any audio. */
     watchSound() {
       const ear = new AnalyserNode(audio(), { fftSize: 1024 });
       audio().createMediaStreamSource(new MediaStream(this.stream.getAudioTracks())).connect(ear);
@@ -304,8 +358,8 @@
     }
 
     /**
-     * From now on notes every time in which nothing at all is heard, in blocks of 2.7 ms: `gaps` holds the page's time and
-     * the length in ms. It listens in the sound's own thread, so that a busy page hears no gaps of its own making.
+     * Records every silence in blocks of 2.7 ms: `gaps` has the page's time and the length in ms. It runs in the audio
+     * thread, so that a busy page causes no gaps.
      */
     async watchGaps() {
       const ctx = audio();
@@ -323,7 +377,7 @@
       return round(Math.max(...times.slice(1).map((t, i) => t - times[i])));
     }
 
-    /** What is heard in a time, as samples at 48 kHz; null when no sound is received. */
+    /** The audio received in a time, as samples at 48 kHz; null without audio. */
     async record(ms) {
       const tracks = this.stream?.getAudioTracks() ?? [];
       if (!tracks.length) return null;
@@ -334,17 +388,20 @@
       const node = new AudioWorkletNode(ctx, 'recorder');
       const chunks = [];
       node.port.onmessage = ({ data }) => chunks.push(data);
-      // Only what leads to the destination is played; the recorder passes on silence.
+      // Only nodes connected to the destination run; the recorder outputs silence.
       source.connect(node).connect(ctx.destination);
       await sleep(ms);
       source.disconnect();
       node.disconnect();
       const samples = new Float32Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-      chunks.reduce((at, chunk) => { samples.set(chunk, at); return at + chunk.length; }, 0);
+      chunks.reduce((at, chunk) => {
+        samples.set(chunk, at);
+        return at + chunk.length;
+      }, 0);
       return samples;
     }
 
-    /** From now on notes when the bar of this tile of a view moves: `moved` holds the page's times. */
+    /** Records when the bar of this tile moves: `moved` has the page's times. */
     watchTile(tile, canvas) {
       this.moved = [];
       let last = null;
@@ -358,7 +415,7 @@
       this.video.requestVideoFrameCallback(each);
     }
 
-    /** The picture received now as pixels, at a size that is quick to read. */
+    /** The current frame as pixels, at a small size. */
     pixels() {
       const { video } = this;
       if (!video?.videoWidth) return null;
@@ -375,14 +432,31 @@
         if (s.type === 'outbound-rtp' && s.kind === 'video') out.sent_codec = stats.get(s.codecId)?.mimeType;
         if (s.type === 'inbound-rtp') {
           out[s.kind] = {
-            packets: s.packetsReceived, lost: s.packetsLost, jitter_ms: round(1000 * s.jitter),
+            packets: s.packetsReceived,
+            lost: s.packetsLost,
+            jitter_ms: round(1000 * s.jitter),
             ...(s.kind === 'video'
-              ? { decoded: s.framesDecoded, dropped: s.framesDropped, freezes: s.freezeCount,
-                  frozen_ms: round(1000 * s.totalFreezesDuration), bytes: s.bytesReceived + s.headerBytesReceived, width: s.frameWidth,
-                  height: s.frameHeight, keyframes: s.keyFramesDecoded, plis: s.pliCount, nacks: s.nackCount,
-                  repairs_unasked: s.fecPacketsReceived ?? 0 }
-              : { concealed: s.concealedSamples, silent: s.silentConcealedSamples, samples: s.totalSamplesReceived,
-                  bytes: s.bytesReceived + s.headerBytesReceived, waited_ms: 1000 * s.jitterBufferDelay, emitted: s.jitterBufferEmittedCount }),
+              ? {
+                  decoded: s.framesDecoded,
+                  dropped: s.framesDropped,
+                  freezes: s.freezeCount,
+                  frozen_ms: round(1000 * s.totalFreezesDuration),
+                  bytes: s.bytesReceived + s.headerBytesReceived,
+                  width: s.frameWidth,
+                  height: s.frameHeight,
+                  keyframes: s.keyFramesDecoded,
+                  plis: s.pliCount,
+                  nacks: s.nackCount,
+                  repairs_unasked: s.fecPacketsReceived ?? 0,
+                }
+              : {
+                  concealed: s.concealedSamples,
+                  silent: s.silentConcealedSamples,
+                  samples: s.totalSamplesReceived,
+                  bytes: s.bytesReceived + s.headerBytesReceived,
+                  waited_ms: 1000 * s.jitterBufferDelay,
+                  emitted: s.jitterBufferEmittedCount,
+                }),
           };
         }
       }
@@ -390,7 +464,7 @@
     }
   }
 
-  /** The middle value of each channel over a grid of points inside a tile: the bar and the name do not count. */
+  /** The median of each channel over a grid inside a tile, which ignores the bar and the name. */
   function tileColour(image, tile, canvas) {
     const points = [];
     for (let row = 0; row < 5; row += 1) {
@@ -404,7 +478,7 @@
     return [0, 1, 2].map((c) => points.map((p) => p[c]).sort((a, b) => a - b)[points.length >> 1]);
   }
 
-  /** Where the bar stands in a tile, in hundredths of its width; null when no bar is seen. */
+  /** The position of the bar in a tile, in hundredths of its width; null without a bar. */
   function barPosition(image, tile, canvas, colour) {
     const y = Math.floor(((tile.y + tile.height * 0.4) / canvas.height) * image.height);
     let sum = 0;
@@ -425,7 +499,7 @@
     return { k, away: round(distance(COLOURS[k], colour)) };
   }
 
-  /** What stands in each tile of a view as this person sees it, looked at for `ms`. */
+  /** The content of each tile of a view as received, sampled for `ms`. */
   async function look(person, view, ms = 1500) {
     const bars = view.tiles.map(() => new Set());
     let colours = view.tiles.map(() => null);
@@ -447,22 +521,25 @@
     });
   }
 
-  const SEGMENT = 32768; // 0.7 s: longer ones lose tones to the stretching of a receiver that catches up
+  const SEGMENT = 32768; // 0.7 s; a longer one loses tones when the receiver stretches audio
   const WINDOW = Float32Array.from({ length: SEGMENT }, (_, i) => {
     const turn = (2 * Math.PI * i) / SEGMENT;
-    return (0.42 - 0.5 * Math.cos(turn) + 0.08 * Math.cos(2 * turn)) / SEGMENT; // Blackman, counted as AnalyserNode counts
+    // Blackman window, scaled like AnalyserNode.
+    return (0.42 - 0.5 * Math.cos(turn) + 0.08 * Math.cos(2 * turn)) / SEGMENT;
   });
 
   /**
-   * Powers at one frequency in half overlapping segments, Goertzel's way, weakest first. A receiver that stretches or
-   * conceals on a busy machine smears some of them: a voice that leaks is in the middle one, one that is heard in the best.
+   * Powers at one frequency in half-overlapping segments (Goertzel), weakest first. A receiver that stretches or
+   * conceals audio smears some of them, so an unwanted tone is measured in the median and a wanted one in the best
+   * segment.
    */
   function powers(samples, hz) {
     const turn = 2 * Math.cos((2 * Math.PI * hz) / 48000);
     const segments = [];
     for (let start = 0; start + SEGMENT <= samples.length; start += SEGMENT / 2) {
       let [last, before] = [0, 0];
-      for (let i = 0; i < SEGMENT; i += 1) [last, before] = [samples[start + i] * WINDOW[i] + turn * last - before, last];
+      for (let i = 0; i < SEGMENT; i += 1)
+        [last, before] = [samples[start + i] * WINDOW[i] + turn * last - before, last];
       segments.push(last * last + before * before - turn * last * before);
     }
     return segments.sort((a, b) => a - b);
@@ -476,14 +553,14 @@
 
   const decibels = (watts) => round(10 * Math.log10(Math.max(1e-20, watts)));
 
-  /** Level of a tone that should be heard; clocks differ, so it may stand a little beside its place. */
+  /** The level of a wanted tone; its frequency may be slightly off because clocks differ. */
   function heardLevel(samples, hz) {
     return decibels(Math.max(...[-1.5, 0, 1.5].map((off) => best(samples, hz + off))));
   }
 
   /**
-   * Level of a tone that should not be heard: what stands out of the noise around it, which is the encoder's. How far below
-   * that noise it lies cannot be told beyond 10 dB.
+   * The level of an unwanted tone above the encoder's noise around it. Levels of more than 10 dB below that noise
+   * cannot be measured.
    */
   function leakLevel(samples, hz) {
     const around = [-12, -9, -6, 6, 9, 12].map((off) => middle(samples, hz + off));
@@ -491,7 +568,7 @@
     return decibels(Math.max(middle(samples, hz) - noise, noise / 10));
   }
 
-  /** Levels in dB, over eight seconds (fewer leave the noise around a tone to chance), of the tones that should and should not be heard. */
+  /** Levels in dB of wanted and unwanted tones, over eight seconds, because the noise around a tone is random. */
   async function listen(person, { expected, strangers }) {
     const samples = await person.record(8000);
     if (!samples || samples.length < SEGMENT) return null;
@@ -513,7 +590,7 @@
 
   const program = (document) => document.views.find((view) => view.view === 'program');
 
-  /** Waits until `test()` is true; false when it was not in time. */
+  /** Waits until `test()` is true; resolves with false after the time limit. */
   async function until(test, ms, every = 50) {
     const end = performance.now() + ms;
     for (;;) {
@@ -523,7 +600,7 @@
     }
   }
 
-  /** Listens to a room's events; `log` holds each with the time it came. */
+  /** Opens the events of a room; `log` has each event with its time. */
   function events(room) {
     const log = [];
     const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/rooms/${room}/events`);
@@ -532,7 +609,21 @@
   }
 
   globalThis.people = {
-    COLOURS, TONES, Person, camera, microphone, sleep, look, listen, roomDocument, program, until, events, nearest, tileColour, round,
+    COLOURS,
+    TONES,
+    Person,
+    camera,
+    microphone,
+    sleep,
+    look,
+    listen,
+    roomDocument,
+    program,
+    until,
+    events,
+    nearest,
+    tileColour,
+    round,
     wayOf,
   };
 })();

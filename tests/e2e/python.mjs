@@ -1,4 +1,4 @@
-// The tests' own Python, and the programs of tests/peers.
+// The Python environment of the tests, and the programs of tests/peers.
 
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,4 +1,5 @@
-//! TURN and TLS: coturn's clients against our server, calls over TURN only, and the doctor's checks of all network paths.
+//! TURN and TLS: coturn's clients against our server, calls over TURN only, and the doctor's checks of all network
+//! paths.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
-// Plays one scenario against a running server and prints its measurements as one line of JSON.
+// Runs one scenario against a running server and prints its measurements as one line of JSON.
 //
 //     node tests/e2e/scenario.mjs NAME --url http://127.0.0.1:8080 [--people 3] [--seconds 20] …
 //
-// A scenario that needs something done to the server prints `> WHAT` and waits for a line on standard input: the Rust
-// tests do it; by hand, do it and press Enter.
+// A scenario that needs an action on the server prints `> WHAT` and waits for a line on standard input. The Rust tests
+// perform the action; by hand, perform it and press Enter.
 
 import { createInterface } from 'node:readline/promises';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -27,8 +27,21 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
-  ...rooms, ...clients, ...direct, ...faults, ...figures, ...inputs, ...network, ...outputs, ...peers, ...reach, ...relayed, ...sound,
-  ...studio, ...uplink, ...web,
+  ...rooms,
+  ...clients,
+  ...direct,
+  ...faults,
+  ...figures,
+  ...inputs,
+  ...network,
+  ...outputs,
+  ...peers,
+  ...reach,
+  ...relayed,
+  ...sound,
+  ...studio,
+  ...uplink,
+  ...web,
 };
 
 const { values, positionals } = parseArgs({
@@ -50,7 +63,9 @@ const { values, positionals } = parseArgs({
 });
 const play = scenarios[positionals[0]];
 if (!play || positionals.length !== 1) {
-  process.stderr.write(`usage: scenario.mjs NAME --url URL …, where NAME is one of: ${Object.keys(scenarios).join(', ')}\n`);
+  process.stderr.write(
+    `usage: scenario.mjs NAME --url URL …, where NAME is one of: ${Object.keys(scenarios).join(', ')}\n`,
+  );
   process.exit(2);
 }
 
@@ -78,17 +93,17 @@ const stage = {
   options,
   chromium: (more) => opened(launchChromium(more)),
   firefox: () => opened(launchFirefox()),
-  /** A page with `people` in a Chromium of its own. */
+  /** A page with `people.js` in its own Chromium. */
   page: async () => peoplePage(await opened(launchChromium()), options.url, options.relay),
   peoplePage: (browser, relay) => peoplePage(browser, options.url, relay),
-  /** Has something done to the server; resolves when it is done, with what the other side said. */
+  /** Requests an action; resolves with the reply when it is done. */
   ask: async (what) => {
     process.stdout.write(`> ${what}\n`);
     const { value, done } = await answers.next();
     if (done) throw new Error(`nobody answered "${what}"`);
     return value;
   },
-  /** Keeps a picture, given as a data URL or as bytes. */
+  /** Stores a picture, given as a data URL or as bytes. */
   keep: async (name, picture) => {
     await mkdir(options.out, { recursive: true });
     const bytes = typeof picture === 'string' ? Buffer.from(picture.split(',')[1], 'base64') : picture;

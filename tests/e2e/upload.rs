@@ -21,7 +21,8 @@ use crate::turn;
 const SECRET: &str = "a-secret-that-nobody-may-see";
 /// The large recording: many parts, and far more than what an upload may take of memory.
 const LARGE: usize = 48 * 1024 * 1024 + 12_345;
-/// How much more memory the server may need while it sends that: some parts, of 5 MiB here, and what the allocator keeps.
+/// How much more memory the server may need while it sends that: some parts, of 5 MiB here, and what the allocator
+/// keeps.
 const GROWTH_MIB: f64 = 32.0;
 /// How often, and how many times, the recordings are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -127,8 +128,11 @@ fn record(data: &Path, name: &str, ending: &str, bytes: usize) {
     fs::create_dir_all(&folder).expect("the temporary folder can be written");
     let media: Vec<u8> = (0..bytes).map(|at| (at * 7 + at / 4096) as u8).collect();
     fs::write(folder.join(format!("{name}.{ending}")), media).expect("it is writable");
-    let told = json!({"room": "daily", "recording": "o3", "state": "finished", "started": "2026-11-25T10:15:00Z", "people": [{"name": "Ann"}]});
-    fs::write(folder.join(format!("{name}.json")), told.to_string()).expect("it is writable");
+    let sidecar = json!({
+        "room": "daily", "recording": "o3", "state": "finished", "started": "2026-11-25T10:15:00Z",
+        "people": [{"name": "Ann"}],
+    });
+    fs::write(folder.join(format!("{name}.json")), sidecar.to_string()).expect("it is writable");
 }
 
 /// Looks at the recordings until all of them are as they should be.

@@ -1,4 +1,4 @@
-// The page's pure functions, without a browser: `node --test tests/web/modules.test.mjs`.
+// The pure functions of the page, without a browser: `node --test tests/web/modules.test.mjs`.
 
 import assert from 'node:assert/strict';
 import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
-// The server says by content type that they are modules; Node.js wants a package to say it.
+// The server marks the files as modules by content type; Node.js needs a package.json.
 const copy = await mkdtemp(path.join(tmpdir(), 'commingle-web-'));
 after(() => rm(copy, { recursive: true }));
 await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { recursive: true });
@@ -21,25 +21,39 @@ const stage = await load('stage.js');
 const ui = await load('ui.js');
 
 const SDP = [
-  'v=0', 'a=group:BUNDLE 0 1', 'm=audio 5004 UDP/TLS/RTP/SAVPF 111', 'a=ice-ufrag:old1', 'a=ice-pwd:oldpassword', 'a=mid:0',
-  'a=candidate:1 1 udp 1 10.0.0.1 1 typ host', 'a=end-of-candidates', 'm=video 9 UDP/TLS/RTP/SAVPF 96', 'a=ice-ufrag:old1',
-  'a=ice-pwd:oldpassword', 'a=mid:1', '',
+  'v=0',
+  'a=group:BUNDLE 0 1',
+  'm=audio 5004 UDP/TLS/RTP/SAVPF 111',
+  'a=ice-ufrag:old1',
+  'a=ice-pwd:oldpassword',
+  'a=mid:0',
+  'a=candidate:1 1 udp 1 10.0.0.1 1 typ host',
+  'a=end-of-candidates',
+  'm=video 9 UDP/TLS/RTP/SAVPF 96',
+  'a=ice-ufrag:old1',
+  'a=ice-pwd:oldpassword',
+  'a=mid:1',
+  '',
 ].join('\r\n');
 const candidate = (text, more) => ({ candidate: `candidate:${text}`, ...more });
 
-test('a fragment has the credentials and each candidate in its section', () => {
+test('a trickle fragment has the credentials and each candidate in its section', () => {
   assert.deepEqual(wire.iceCredentials(SDP), { ufrag: 'old1', pwd: 'oldpassword' });
   const head = 'a=ice-ufrag:old1\r\na=ice-pwd:oldpassword\r\n';
   const audio = 'm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n';
   const video = 'm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n';
   assert.equal(wire.trickleFragment(SDP, []), head + audio);
   assert.equal(
-    wire.trickleFragment(SDP, [candidate('b', { sdpMid: '1' }), candidate('a', { sdpMid: null, sdpMLineIndex: 0 })], true),
+    wire.trickleFragment(
+      SDP,
+      [candidate('b', { sdpMid: '1' }), candidate('a', { sdpMid: null, sdpMLineIndex: 0 })],
+      true,
+    ),
     `${head}${audio}a=candidate:a\r\n${video}a=candidate:b\r\na=end-of-candidates\r\n`,
   );
 });
 
-test('where media leaves from is told by the selected pair', () => {
+test('the local address is that of the selected candidate pair', () => {
   const stats = new Map([
     ['t', { id: 't', type: 'transport', selectedCandidatePairId: 'p' }],
     ['p', { id: 'p', type: 'candidate-pair', localCandidateId: 'l' }],
@@ -57,20 +71,23 @@ test('a screen is marked in its own section only', () => {
 });
 
 test('a restarted answer has the new credentials everywhere and the new candidates once', () => {
-  const fragment = 'a=ice-ufrag:new2\r\na=ice-pwd:newpassword\r\na=candidate:9 1 udp 1 10.0.0.9 9 typ host\r\na=end-of-candidates\r\n';
+  const fragment =
+    'a=ice-ufrag:new2\r\na=ice-pwd:newpassword\r\na=candidate:9 1 udp 1 10.0.0.9 9 typ host\r\na=end-of-candidates\r\n';
   const answer = wire.restartedAnswer(SDP, fragment);
   assert.equal(answer.match(/a=ice-ufrag:new2\r\n/g).length, 2);
   assert.doesNotMatch(answer, /old|10\.0\.0\.1 /);
   assert.match(answer, /a=mid:0\r\na=candidate:9 .*\r\na=end-of-candidates\r\nm=video/);
   assert.equal(answer.match(/a=candidate/g).length, 1);
-  assert.equal(wire.restartedAnswer(answer, fragment), answer, 'twice is once');
+  assert.equal(wire.restartedAnswer(answer, fragment), answer, 'applying a fragment twice changes nothing');
 });
 
 test('ICE servers are read from Link headers', () => {
-  const header = '<stun:a:1>; rel="ice-server", <https://b>; rel="next", <turn:c:3?transport=udp>; rel="ice-server"; '
-    + 'username="u, \\"x\\""; credential="p"; credential-type="password"';
+  const header =
+    '<stun:a:1>; rel="ice-server", <https://b>; rel="next", <turn:c:3?transport=udp>; rel="ice-server"; ' +
+    'username="u, \\"x\\""; credential="p"; credential-type="password"';
   assert.deepEqual(wire.iceServersOf(header), [
-    { urls: 'stun:a:1' }, { urls: 'turn:c:3?transport=udp', username: 'u, "x"', credential: 'p' },
+    { urls: 'stun:a:1' },
+    { urls: 'turn:c:3?transport=udp', username: 'u, "x"', credential: 'p' },
   ]);
   assert.deepEqual(wire.iceServersOf(null), []);
 });
@@ -78,20 +95,35 @@ test('ICE servers are read from Link headers', () => {
 test('Retry-After is seconds or a date', () => {
   const now = Date.parse('Wed, 21 Oct 2026 07:28:00 GMT');
   for (const [header, wait] of [
-    ['2', 2000], [' 10 ', 10_000], ['0', 0], ['Wed, 21 Oct 2026 07:28:30 GMT', 30_000], ['Wed, 21 Oct 2026 07:27:00 GMT', 0],
-    ['soon', 0], ['-5', 0], ['', 0], [null, 0], [undefined, 0], ['9'.repeat(400), 0],
-  ]) assert.equal(wire.retryAfter(header, now), wait, String(header));
+    ['2', 2000],
+    [' 10 ', 10_000],
+    ['0', 0],
+    ['Wed, 21 Oct 2026 07:28:30 GMT', 30_000],
+    ['Wed, 21 Oct 2026 07:27:00 GMT', 0],
+    ['soon', 0],
+    ['-5', 0],
+    ['', 0],
+    [null, 0],
+    [undefined, 0],
+    ['9'.repeat(400), 0],
+  ])
+    assert.equal(wire.retryAfter(header, now), wait, String(header));
 });
 
-test('events change the room and nothing else', () => {
+test('events return a new room document', () => {
   const before = { type: 'room', version: 3, name: 'r', participants: [{ id: 'p1', name: 'Ann' }], views: [] };
   const room = wire.applyEvent({}, before);
   const frozen = JSON.stringify(room);
   let now = room;
-  const apply = (event) => { now = wire.applyEvent(now, event); };
+  const apply = (event) => {
+    now = wire.applyEvent(now, event);
+  };
   apply({ type: 'joined', version: 4, participant: { id: 'p2', name: 'Bob' } });
   apply({ type: 'updated', version: 5, participant: { id: 'p1', audio_muted: true } });
-  assert.deepEqual(now.participants, [{ id: 'p1', name: 'Ann', audio_muted: true }, { id: 'p2', name: 'Bob' }]);
+  assert.deepEqual(now.participants, [
+    { id: 'p1', name: 'Ann', audio_muted: true },
+    { id: 'p2', name: 'Bob' },
+  ]);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
   apply({ type: 'layout', version: 7, view: 'program', canvas: { width: 4, height: 2 }, tiles: [] });
   apply({ type: 'layout', version: 8, view: 'program', canvas: { width: 8, height: 4 }, tiles: [] });
@@ -100,12 +132,20 @@ test('events change the room and nothing else', () => {
   assert.deepEqual([now.participants.map((p) => p.id), now.speaker, now.version], [['p1'], 'p2', 9]);
   apply({ type: 'levels', levels: [{ participant: 'p1', dbov: -30 }] });
   assert.equal(now.version, 9, 'levels have no version');
-  assert.equal(JSON.stringify(room), frozen, 'documents are never changed in place');
+  assert.equal(JSON.stringify(room), frozen, 'documents are immutable');
 });
 
-test('a second of a connection is summed up', () => {
+test('the statistics of a second are summarised', () => {
   const report = (entries) => new Map(entries.map((entry) => [entry.id, entry]));
-  const video = { id: 'v', type: 'inbound-rtp', kind: 'video', codecId: 'c', framesReceived: 9, framesPerSecond: 29.6, packetsLost: 2 };
+  const video = {
+    id: 'v',
+    type: 'inbound-rtp',
+    kind: 'video',
+    codecId: 'c',
+    framesReceived: 9,
+    framesPerSecond: 29.6,
+    packetsLost: 2,
+  };
   const before = report([{ ...video, timestamp: 1000, bytesReceived: 0 }]);
   const now = report([
     { ...video, timestamp: 2000, bytesReceived: 125_000 },
@@ -114,30 +154,36 @@ test('a second of a connection is summed up', () => {
     { id: 'p', type: 'candidate-pair', nominated: true, state: 'succeeded', currentRoundTripTime: 0.0123 },
   ]);
   const { kbpsDown, fps, codec, packetsLost, rtt, streams } = wire.summarise(now, before);
-  assert.deepEqual({ kbpsDown, fps, codec, packetsLost, rtt, streams }, { kbpsDown: 1000, fps: 30, codec: 'VP8', packetsLost: 2, rtt: 12, streams: 1 });
+  assert.deepEqual(
+    { kbpsDown, fps, codec, packetsLost, rtt, streams },
+    { kbpsDown: 1000, fps: 30, codec: 'VP8', packetsLost: 2, rtt: 12, streams: 1 },
+  );
   assert.equal(wire.summarise(now, null).kbpsDown, 0);
   assert.equal(wire.summarise(new Map(), null).rtt, null);
 });
 
-test('the camera is sent no larger than its tile, and never enlarged', () => {
+test('the camera is scaled down to its tile and never enlarged', () => {
   assert.equal(wire.scaleFor(1280, 720, { width: 640, height: 360 }), 2);
   assert.equal(wire.scaleFor(640, 360, { width: 1280, height: 720 }), 1);
-  assert.equal(wire.scaleFor(1280, 720, { width: 640, height: 180 }), 2, 'as large as the larger side needs');
+  assert.equal(wire.scaleFor(1280, 720, { width: 640, height: 180 }), 2, 'the larger side decides');
   assert.equal(wire.scaleFor(1280, 720, undefined), 1);
 });
 
-test('a picture is cropped unless that would lose too much of it', () => {
+test('video is cropped unless this loses more than 30 percent', () => {
   const tile = { width: 640, height: 360 };
   assert.equal(stage.fit(1280, 720, tile), 'cover');
   assert.equal(stage.fit(640, 480, tile), 'cover', 'a quarter is lost');
   assert.equal(stage.fit(480, 640, tile), 'contain');
-  assert.equal(stage.fit(0, 0, tile), 'cover', 'not known yet');
+  assert.equal(stage.fit(0, 0, tile), 'cover', 'the size is not known yet');
   assert.deepEqual(stage.contentBox(100, 100, 2), { x: 0, y: 25, width: 100, height: 50 });
   assert.deepEqual(stage.contentBox(400, 100, 1), { x: 150, y: 0, width: 100, height: 100 });
 });
 
-test('names of people and rooms', () => {
-  assert.deepEqual(['Ann', 'ann b. clark', ' 李 明', '', '_'].map((name) => ui.initials(name)), ['A', 'AC', '李明', '?', '?']);
+test('initials, room names and colours', () => {
+  assert.deepEqual(
+    ['Ann', 'ann b. clark', ' 李 明', '', '_'].map((name) => ui.initials(name)),
+    ['A', 'AC', '李明', '?', '?'],
+  );
   assert.equal(ui.roomName('https://x.example/?room=daily%20stand-up&name=A'), 'daily-stand-up');
   assert.equal(ui.roomName('Café Zürich/../etc'), 'Cafe-Zurichetc');
   assert.equal(ui.roomName('x'.repeat(80)).length, 64);
@@ -145,18 +191,24 @@ test('names of people and rooms', () => {
   assert.equal(ui.hueOf('p1'), ui.hueOf('p13'), 'there are twelve colours');
 });
 
-test('a refusal says why, and for how long', async () => {
+test('an error has the advice and the delay of the server', async () => {
   const answer = (status, body, headers) => new Response(JSON.stringify(body), { status, headers });
-  const full = await server.refusal(answer(503, { title: 'Busy', detail: 'The room is full.' }, { 'Retry-After': '7' }));
+  const full = await server.refusal(
+    answer(503, { title: 'Busy', detail: 'The room is full.' }, { 'Retry-After': '7' }),
+  );
   assert.deepEqual([full.message, full.status, full.retryAfter, full.passing], ['The room is full.', 503, 7000, true]);
   const wrong = await server.refusal(answer(403, { title: 'Forbidden' }, { 'Retry-After': '7' }));
   assert.deepEqual([wrong.message, wrong.retryAfter, wrong.passing], ['Forbidden', 0, false]);
-  assert.equal((await server.refusal(answer(429, {}, { 'Retry-After': '86400' }))).retryAfter, 60_000, 'nobody waits for a day');
+  assert.equal(
+    (await server.refusal(answer(429, {}, { 'Retry-After': '86400' }))).retryAfter,
+    60_000,
+    'the delay is limited',
+  );
   assert.match((await server.refusal(new Response('<html>', { status: 502 }))).message, /^The server answered 502/);
   assert.equal(server.unreachable().passing, true);
 });
 
-test('tries become rarer, are never at the same time, and as late as the server asks', () => {
+test('retry delays increase, have jitter and honour the server', () => {
   const patience = new server.Patience();
   for (const whole of [500, 1000, 2000, 4000, 8000, 10_000, 10_000]) {
     const wait = patience.next();
@@ -167,7 +219,7 @@ test('tries become rarer, are never at the same time, and as late as the server 
   assert.ok(patience.next() <= 500);
 });
 
-test('events that are lost come back while the session lives', async (t) => {
+test('the events reconnect while the session exists', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   const sockets = [];
   class FakeSocket {
@@ -213,7 +265,7 @@ test('events that are lost come back while the session lives', async (t) => {
   assert.equal(listening.send({ type: 'chat' }), true);
   assert.deepEqual([told, sockets[0].said], [['room'], ['{"type":"chat"}']]);
 
-  sockets[0].close(); // the server is out of reach, and then back
+  sockets[0].close(); // the server is unreachable, then reachable
   assert.equal(listening.send({ type: 'chat' }), false);
   await later();
   assert.deepEqual([told.splice(0), sockets.length], [['room', 'away'], 1]);
@@ -221,10 +273,10 @@ test('events that are lost come back while the session lives', async (t) => {
   await later();
   assert.equal(sockets.length, 2);
   sockets[0].onmessage({ data: '{"type":"late"}' });
-  listening.open(); // on another network
+  listening.open(); // after a network change
   assert.deepEqual([sockets.length, sockets[1].readyState, told], [3, 3, []]);
   await later();
-  assert.equal(sockets.length, 3, 'a socket that was given up is not missed');
+  assert.equal(sockets.length, 3, 'a replaced WebSocket is not reopened');
 
   sockets[2].close();
   answer = { status: 404 };
@@ -233,5 +285,5 @@ test('events that are lost come back while the session lives', async (t) => {
   listening.open();
   listening.close();
   await later();
-  assert.deepEqual([told, sockets.length], [[], 4], 'closed for good');
+  assert.deepEqual([told, sockets.length], [[], 4], 'closed permanently');
 });

@@ -1,9 +1,9 @@
 //! A room's events on a WebSocket (RFC 6455).
 //!
-//! Owns: the WebSocket: first the whole room, then each event, pings, the close; and the messages of clients. Does not
-//! know: the meaning of events. In: text from [`Rooms`](crate::rooms::Rooms), the same for all readers, and messages of
-//! clients; out: WebSocket messages, and calls on `Rooms`. A reader that is too slow is closed with code 1013; it opens the
-//! events again and receives the whole room. A reader is not a participant of the room.
+//! Owns: the WebSocket: first the whole room, then each event, pings, the close; and the messages of clients. Does
+//! not know: the meaning of events. In: text from [`Rooms`](crate::rooms::Rooms), the same for all readers, and
+//! messages of clients; out: WebSocket messages, and calls on `Rooms`. A reader that is too slow is closed with code
+//! 1013; it opens the events again and receives the whole room. A reader is not a participant of the room.
 
 use std::time::Duration;
 

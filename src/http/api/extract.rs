@@ -21,8 +21,8 @@ use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::recordings::FileName;
 use crate::rooms::RoomError;
 
-/// Bytes of a body that are read and discarded after its limit: a client that is still sending when the connection closes
-/// may never read the answer.
+/// Bytes of a body that are read and discarded after its limit: a client that is still sending when the connection
+/// closes may never read the answer.
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 
 /// Reads a body of at most `limit` bytes.

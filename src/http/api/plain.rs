@@ -1,7 +1,7 @@
 //! Plain HTTP on the HTTPS port: redirects browsers to `https://`.
 //!
-//! Owns: the detection of plain HTTP, and its answer. Does not know: routes. No request is executed, because it was sent
-//! unencrypted. In: a TCP connection; out: one answer.
+//! Owns: the detection of plain HTTP, and its answer. Does not know: routes. No request is executed, because it was
+//! sent unencrypted. In: a TCP connection; out: one answer.
 
 use std::convert::Infallible;
 use std::time::Duration;

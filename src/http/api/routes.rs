@@ -1,7 +1,7 @@
 //! The table of routes: method, path, scope, handler. The router has no other routes.
 //!
-//! Owns: [`table`], from which the router and the test of the scopes are built, and the OPTIONS and 405 answers that follow
-//! from it. Does not know: what handlers do. A route cannot be added without a scope.
+//! Owns: [`table`], from which the router and the test of the scopes are built, and the OPTIONS and 405 answers that
+//! follow from it. Does not know: what handlers do. A route cannot be added without a scope.
 
 use std::collections::BTreeMap;
 

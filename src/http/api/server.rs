@@ -1,8 +1,8 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
-//! Owns: the connections, their number, the time limit of a request head, and their shutdown. With TLS it also separates
-//! HTTPS from TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add HTTP/2. Does not
-//! know: routes. In: TCP connections; out: responses.
+//! Owns: the connections, their number, the time limit of a request head, and their shutdown. With TLS it also
+//! separates HTTPS from TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add
+//! HTTP/2. Does not know: routes. In: TCP connections; out: responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -43,8 +43,8 @@ struct Service {
     turn: Option<Turn>,
 }
 
-/// Serves `app` on `listener` until [`App::close`], then waits a limited time for running requests. With `tls` it serves
-/// HTTPS, and `turn` on the same port: TURN clients use ALPN (RFC 7443) or start with a STUN message.
+/// Serves `app` on `listener` until [`App::close`], then waits a limited time for running requests. With `tls` it
+/// serves HTTPS, and `turn` on the same port: TURN clients use ALPN (RFC 7443) or start with a STUN message.
 pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Option<Turn>) {
     let service = Service { router: router(&app), app: app.clone(), tls, turn };
     let closing = app.closing();

@@ -1,7 +1,7 @@
 //! Sessions: WHIP (RFC 9725), WHEP (draft-ietf-wish-whep) and `POST …/participants`, which share one handler.
 //!
-//! Owns: the HTTP side of a session: content types, entity tags, `Location` and `Link`, admission. Does not know: SDP and
-//! ICE. In: offers and fragments, which go to [`Rooms`](crate::rooms::Rooms) as text; out: the answers.
+//! Owns: the HTTP side of a session: content types, entity tags, `Location` and `Link`, admission. Does not know: SDP
+//! and ICE. In: offers and fragments, which go to [`Rooms`](crate::rooms::Rooms) as text; out: the answers.
 
 use axum::Json;
 use axum::body::Body;

@@ -1,5 +1,5 @@
-//! Clients and servers behind NATs and firewalls: real Chromium in one network namespace, the server in another, and a router
-//! between them. Each test joins a participant and a viewer, who must receive moving video.
+//! Clients and servers behind NATs and firewalls: real Chromium in one network namespace, the server in another, and
+//! a router between them. Each test joins a participant and a viewer, who must receive moving video.
 
 mod net;
 
@@ -194,7 +194,8 @@ fn a_client_stays_in_the_call_when_its_nat_address_changes() {
     server.stop();
 }
 
-/// Wi-Fi to cellular: the interface in use goes down while another is up; then that one goes down before the first returns.
+/// Wi-Fi to cellular: the interface in use goes down while another is up; then that one goes down before the first
+/// returns.
 #[test]
 fn a_client_keeps_its_session_when_it_changes_networks() {
     let _turn = turn();

@@ -20,7 +20,8 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// The client is in a private network behind the router 203.0.113.1; the server 203.0.113.2 has no route to that network.
+    /// The client is in a private network behind the router 203.0.113.1; the server 203.0.113.2 has no route to that
+    /// network.
     pub(crate) fn ipv4() -> Self {
         let net = Self::new();
         net.address(&net.client, "c0", "10.1.0.2/24");
@@ -31,8 +32,8 @@ impl Net {
         net
     }
 
-    /// Like [`Self::ipv4`] with a second network, `c1`, in which the client has the public address 203.0.113.3. As on a phone,
-    /// packets leave through the network of their source address, and others through the first network.
+    /// Like [`Self::ipv4`] with a second network, `c1`, in which the client has the public address 203.0.113.3. As on
+    /// a phone, packets leave through the network of their source address, and others through the first network.
     pub(crate) fn two_networks() -> Self {
         let net = Self::ipv4();
         net.link(&net.client, "c1");
@@ -81,7 +82,8 @@ add rule ip nat strays iifname c1 ip saddr != 10.3.0.0/24 drop",
         net
     }
 
-    /// The client has a public address, the server the private address 10.2.0.2; 203.0.113.9 is an address of the router.
+    /// The client has a public address, the server the private address 10.2.0.2; 203.0.113.9 is an address of the
+    /// router.
     pub(crate) fn server_inside() -> Self {
         let net = Self::new();
         net.address(&net.client, "c0", "198.51.100.2/24");

@@ -1,8 +1,9 @@
 //! One direction of an emulated network. Packets go in and come out later, or are lost.
 //!
-//! Owns: the queue, the packets in transit, the counters. Does not know: sockets, the content of packets. Pure: time is an
-//! argument and randomness is seeded, so a run can be repeated. A link sends one packet after the other at its rate. A
-//! packet that would wait too long is dropped. In transit, packets have a delay with jitter and keep their order.
+//! Owns: the queue, the packets in transit, the counters. Does not know: sockets, the content of packets. Pure: time
+//! is an argument and randomness is seeded, so a run can be repeated. A link sends one packet after the other at its
+//! rate. A packet that would wait too long is dropped. In transit, packets have a delay with jitter and keep their
+//! order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -222,7 +223,8 @@ mod tests {
     }
 
     proptest! {
-        /// Packets come out in order, not faster than the rate, not later than queue and delay allow, and each is counted once.
+        /// Packets come out in order, not faster than the rate, not later than queue and delay allow, and each is
+        /// counted once.
         #[test]
         fn all_packets_respect_the_rate_and_are_counted_once(
             kbps in 50_u32..5_000,

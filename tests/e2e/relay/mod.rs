@@ -1,8 +1,8 @@
 //! An emulated bad network: clients reach the media port of a server only through this relay.
 //!
-//! Owns: the sockets, one towards the server per client address, and the threads that read them. Does not know: the content
-//! of packets; [`link`] decides their delay and loss. All clients of a relay share its two directions, like a home
-//! connection. The relay ends when it is dropped.
+//! Owns: the sockets, one towards the server per client address, and the threads that read them. Does not know: the
+//! content of packets; [`link`] decides their delay and loss. All clients of a relay share its two directions, like a
+//! home connection. The relay ends when it is dropped.
 
 mod link;
 

@@ -1,9 +1,9 @@
-// WHIP and WHEP clients that others have made, as they are on npm, in one page of Chromium.
+// Third-party WHIP and WHEP clients from npm, unmodified, in one page of Chromium.
 
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
-/** The clients as one script, which puts them into `globalThis.clients`. */
+/** The clients bundled as one script, which sets `globalThis.clients`. */
 async function bundled() {
   const contents = `
     import { WHIPClient as EyevinnWhip } from '@eyevinn/whip-web-client';
@@ -12,11 +12,17 @@ async function bundled() {
     import { WHEPClient } from 'whip-whep/whep.js';
     globalThis.clients = { EyevinnWhip, WebRTCPlayer, WHIPClient, WHEPClient };`;
   const resolveDir = fileURLToPath(new URL('..', import.meta.url));
-  const { outputFiles } = await build({ stdin: { contents, resolveDir }, bundle: true, format: 'iife', write: false, logLevel: 'error' });
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir },
+    bundle: true,
+    format: 'iife',
+    write: false,
+    logLevel: 'error',
+  });
   return outputFiles[0].text;
 }
 
-/** Two publish, two watch; what the two see and hear, and what is left when all have gone. */
+/** Two clients publish and two watch. Measures what the two receive, and what is left after all have ended. */
 export async function third_party({ page: open, options }) {
   const page = await open();
   await page.evaluate(await bundled());
@@ -29,17 +35,27 @@ export async function third_party({ page: open, options }) {
     globalThis.fetch = async (resource, init = {}) => {
       const response = await straight(resource, init);
       const { pathname } = new URL(resource, location.href);
-      answered.push(`${init.method ?? 'GET'} ${pathname.replace(/[0-9a-f]{32}/, 'SECRET').replace(room, 'ROOM')} ${response.status}`);
+      answered.push(
+        [init.method ?? 'GET', pathname.replace(/[0-9a-f]{32}/, 'SECRET').replace(room, 'ROOM'), response.status].join(' '),
+      );
       if (init.method !== 'PATCH' || response.status !== 200) return response;
-      // What whip-whep makes of several candidates in the answer to an ICE restart is no SDP: it gets the first.
+      // whip-whep builds invalid SDP from several candidates in the answer to an ICE restart, so it gets only the
+      // first.
       let candidates = 0;
-      const fragment = (await response.text()).replace(/^a=candidate:.*\r\n/gm, (line) => ((candidates += 1) === 1 ? line : ''));
+      const fragment = (await response.text()).replace(/^a=candidate:.*\r\n/gm, (line) =>
+        (candidates += 1) === 1 ? line : '',
+      );
       return new Response(fragment, { status: 200, headers: response.headers });
     };
-    const seen = async (names) => until(async () => {
-      const document = await roomDocument(room).catch(() => null);
-      return document && names.every((name) => document.participants.some((p) => p.name === name)) && program(document).tiles.length === 2;
-    }, 20_000);
+    const seen = async (names) =>
+      until(async () => {
+        const document = await roomDocument(room).catch(() => null);
+        return (
+          document &&
+          names.every((name) => document.participants.some((p) => p.name === name)) &&
+          program(document).tiles.length === 2
+        );
+      }, 20_000);
     const sources = async (k) => [camera(k, { width: 320, height: 180, fps: 15 }).track, (await microphone(k)).track];
 
     const eyevinn = new EyevinnWhip({ endpoint: url('whip', 'eyevinn'), opts: { iceServers: [] } });
@@ -52,7 +68,11 @@ export async function third_party({ page: open, options }) {
     const published = await seen(['eyevinn', 'medooze']);
 
     const video = () => {
-      const element = Object.assign(document.createElement('video'), { muted: true, autoplay: true, playsInline: true });
+      const element = Object.assign(document.createElement('video'), {
+        muted: true,
+        autoplay: true,
+        playsInline: true,
+      });
       element.style.cssText = 'width:160px;height:90px';
       document.body.append(element);
       return element;
@@ -62,7 +82,10 @@ export async function third_party({ page: open, options }) {
     const receiving = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     const screen = video();
     const stream = new MediaStream();
-    receiving.ontrack = ({ track }) => { stream.addTrack(track); screen.srcObject = stream; };
+    receiving.ontrack = ({ track }) => {
+      stream.addTrack(track);
+      screen.srcObject = stream;
+    };
     for (const kind of ['audio', 'video']) receiving.addTransceiver(kind, { direction: 'recvonly' });
     const viewer = new WHEPClient();
     await viewer.view(receiving, url('whep', 'viewer'));
@@ -73,13 +96,16 @@ export async function third_party({ page: open, options }) {
       const { participants, ...document } = await roomDocument(room);
       const tiles = await look(watcher, program(document));
       const names = Object.fromEntries(participants.map((p) => [p.id, p.name]));
-      const sound = await listen(Object.assign(watcher, { stream: element.srcObject }), { expected: [0, 1], strangers: [2] });
+      const sound = await listen(Object.assign(watcher, { stream: element.srcObject }), {
+        expected: [0, 1],
+        strangers: [2],
+      });
       return { playing, tiles: tiles.map((t) => ({ name: names[t.participant], ...t })), sound };
     };
     const [byPlayer, byViewer] = await Promise.all([watches(document.querySelectorAll('video')[0]), watches(screen)]);
     const events = viewer.eventSource?.readyState;
 
-    // The publisher restarts ICE as its library does it.
+    // The publisher restarts ICE with its library.
     const server = () => sending.remoteDescription.sdp.match(/a=ice-ufrag:(.*)\r\n/)[1];
     const before = server();
     await medooze.restart();
@@ -91,7 +117,7 @@ export async function third_party({ page: open, options }) {
     await medooze.stop();
     await player.unload();
     await viewer.stop();
-    const empty = await until(async () => !((await roomDocument(room).catch(() => null))?.participants.length), 10_000);
+    const empty = await until(async () => !(await roomDocument(room).catch(() => null))?.participants.length, 10_000);
     return { published, player: byPlayer, viewer: byViewer, events, restarted, goes_on: goesOn, empty, answered };
   }, options);
 }

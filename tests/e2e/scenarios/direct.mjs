@@ -1,10 +1,10 @@
-// Two people, directly: media from browser to browser, and back to the mixer when somebody comes.
+// Direct media between two participants, and the return to the mixer when a third joins.
 
 import { joinByForm, moving, until, visit } from '../page.mjs';
 
 /**
- * Joins by commingle.js as the web page does, with a picture and a tone, which the second person turns on only in the room; notes
- * every peer connection that is made.
+ * Joins with commingle.js like the web page, with video and a tone, which the second participant turns on only after
+ * the join. Records all peer connections.
  */
 const joining = async ({ room }, k) => {
   const Straight = globalThis.RTCPeerConnection;
@@ -19,17 +19,27 @@ const joining = async ({ room }, k) => {
   const { camera, microphone } = people;
   const stream = new MediaStream([camera(k, { width: 320, height: 180, fps: 15 }).track, (await microphone(k)).track]);
   const late = k === 1;
-  const session = await join({ room, name: `person ${k}`, stream: late ? new MediaStream() : stream, send: { audio: true, video: true } });
+  const session = await join({
+    room,
+    name: `person ${k}`,
+    stream: late ? new MediaStream() : stream,
+    send: { audio: true, video: true },
+  });
   if (late) {
     await people.until(() => session.room.participants.length > 0, 10_000);
     for (const track of stream.getTracks()) await session.replaceTrack(track);
   }
-  const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true, playsInline: true, srcObject: session.stream });
+  const video = Object.assign(document.createElement('video'), {
+    muted: true,
+    autoplay: true,
+    playsInline: true,
+    srcObject: session.stream,
+  });
   document.body.append(video);
   Object.assign(globalThis, { session, video });
 };
 
-/** Packets of media that went each way over a connection so far. */
+/** The media packets sent and received over a connection so far. */
 const packets = async (n) => {
   const stats = [...(await globalThis.pcs[n].getStats()).values()];
   const sum = (type, field) => stats.filter((s) => s.type === type).reduce((all, s) => all + s[field], 0);
@@ -38,23 +48,26 @@ const packets = async (n) => {
 
 const during = async (page, n, ms) => {
   const before = await page.evaluate(packets, n);
-  await new Promise((resolve) => { setTimeout(resolve, ms); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
   const after = await page.evaluate(packets, n);
   return { out: after.out - before.out, in: after.in - before.in };
 };
 
 const direct = (page, on) => page.evaluate((wanted) => people.until(() => session.direct === wanted, 15_000), on);
 
-/** What the picture shows: the nearest colour in the middle of each tile, or of the whole. */
-const sees = (page, room) => page.evaluate(async (name) => {
-  const document = await people.roomDocument(name);
-  const watcher = Object.assign(Object.create(people.Person.prototype), { video });
-  const canvas = { width: 1280, height: 720 };
-  const view = session.direct ? { canvas, tiles: [{ x: 0, y: 0, ...canvas }] } : people.program(document);
-  return (await people.look(watcher, view, 400)).map((tile) => tile.seen).sort();
-}, room);
+/** The nearest colour in the middle of each tile, or of the whole picture. */
+const sees = (page, room) =>
+  page.evaluate(async (name) => {
+    const document = await people.roomDocument(name);
+    const watcher = Object.assign(Object.create(people.Person.prototype), { video });
+    const canvas = { width: 1280, height: 720 };
+    const view = session.direct ? { canvas, tiles: [{ x: 0, y: 0, ...canvas }] } : people.program(document);
+    return (await people.look(watcher, view, 400)).map((tile) => tile.seen).sort();
+  }, room);
 
-/** Looks until the picture shows these, or for five seconds. */
+/** Waits until the picture shows these colours, at most five seconds. */
 async function seesAll(page, room, wanted) {
   const end = Date.now() + 5_000;
   for (;;) {
@@ -63,20 +76,25 @@ async function seesAll(page, room, wanted) {
   }
 }
 
-/** Ms from a time of the clock until the mix moves in a page that was direct. */
-const backInTheMix = (page, from) => page.evaluate(async (from_) => {
-  const frames = async () => [...(await pcs[0].getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')?.framesDecoded ?? 0;
-  await people.until(() => !session.direct, 10_000, 10);
-  const before = await frames();
-  await people.until(async () => (await frames()) > before, 10_000, 10);
-  return Date.now() - from_;
-}, from);
+/** The ms from a time until the mixed video moves in a page that was direct. */
+const backInTheMix = (page, from) =>
+  page.evaluate(async (from_) => {
+    const frames = async () =>
+      [...(await pcs[0].getStats()).values()].find((s) => s.type === 'inbound-rtp' && s.kind === 'video')
+        ?.framesDecoded ?? 0;
+    await people.until(() => !session.direct, 10_000, 10);
+    const before = await frames();
+    await people.until(async () => (await frames()) > before, 10_000, 10);
+    return Date.now() - from_;
+  }, from);
 
-/** A recording of a second and more, begun while two are direct. */
+/** A recording of at least a second, started during direct media. */
 async function recording(two, { url, room }) {
   const recordings = `${url}/v1/rooms/${room}/recordings`;
   const asked = Date.now();
-  const begun = await (await fetch(recordings, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' })).json();
+  const begun = await (
+    await fetch(recordings, { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{}' })
+  ).json();
   const told = async () => (await fetch(`${recordings}/${begun.id}`)).json();
   const back = await Promise.all(two.map((page) => backInTheMix(page, asked)));
   const lasts = await until(async () => (await told()).duration > 2, 10_000);
@@ -92,7 +110,9 @@ export async function direct_for_two({ page: open, options }) {
   const both = (each) => Promise.all(two.map(each));
   await both((page, k) => page.evaluate(joining, options, k));
   const went = await both((page) => direct(page, true));
-  await new Promise((resolve) => { setTimeout(resolve, 300); }); // what is on its way still leaves
+  await new Promise((resolve) => {
+    setTimeout(resolve, 300);
+  }); // queued packets are still sent
   const [atServer, between] = await Promise.all([during(first, 0, 1000), during(second, 1, 1000)]);
   const alone = await both((page) => sees(page, options.room));
 
@@ -109,7 +129,7 @@ export async function direct_for_two({ page: open, options }) {
   const again = (await both((page) => direct(page, true))).every(Boolean);
   const recorded = await recording(two, options);
   const afterwards = (await both((page) => direct(page, true))).every(Boolean);
-  // Nothing comes from the first any more, though their connection stands.
+  // The first participant sends nothing more, although the connection stays up.
   const broke = await first.evaluate(async () => {
     const at = Date.now();
     for (const sender of pcs.at(-1).getSenders()) await sender.replaceTrack(null);
@@ -117,28 +137,52 @@ export async function direct_for_two({ page: open, options }) {
   });
   const mixed = await both((page) => backInTheMix(page, broke));
   const after = await both((page) => seesAll(page, options.room, [0, 1]));
-  return { went, at_server: atServer, between, alone, back_ms: back, together, stays, again, recorded, afterwards, mixed_ms: mixed, after };
+  return {
+    went,
+    at_server: atServer,
+    between,
+    alone,
+    back_ms: back,
+    together,
+    stays,
+    again,
+    recorded,
+    afterwards,
+    mixed_ms: mixed,
+    after,
+  };
 }
 
-/** The page in a direct call: what it shows of the other and of oneself, a camera off, and the moment a third comes. */
+/** The page in a direct call: the other participant, the own preview, a camera that is off, and a third participant. */
 export async function page_direct({ chromium, options, keep }) {
   const browser = await chromium();
   const faults = [];
   const shot = async (page, name) => keep(name, await page.screenshot());
   const ann = await visit(browser, options, 'Ann', 'wide', faults);
   const bob = await visit(browser, options, 'Bob', 'phone', faults);
-  for (const [page, name] of [[ann, 'Ann'], [bob, 'Bob']]) await joinByForm(page, name, options.room);
-  const shows = (page) => page.evaluate(() => {
-    const shown = (id) => document.getElementById(id).getClientRects().length > 0;
-    return { direct: shown('direct'), other: shown('other') && document.querySelector('#other .tile-label').textContent, self: shown('self-tile') };
-  });
+  for (const [page, name] of [
+    [ann, 'Ann'],
+    [bob, 'Bob'],
+  ])
+    await joinByForm(page, name, options.room);
+  const shows = (page) =>
+    page.evaluate(() => {
+      const shown = (id) => document.getElementById(id).getClientRects().length > 0;
+      return {
+        direct: shown('direct'),
+        other: shown('other') && document.querySelector('#other .tile-label').textContent,
+        self: shown('self-tile'),
+      };
+    });
   const direct_ = async (page, on) => until(async () => (await shows(page)).direct === on, 10_000);
-  const went = await direct_(ann, true) && await direct_(bob, true);
+  const went = (await direct_(ann, true)) && (await direct_(bob, true));
   await moving(ann, 5_000);
-  await new Promise((resolve) => { setTimeout(resolve, 1500); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, 1500);
+  });
   const shown = [await shows(ann), await shows(bob)];
   const told = () => ann.$eval('#stats', (line) => line.textContent);
-  // The line tells of the second before: the one in which the way changed may have had nothing to tell.
+  // The line shows the previous second, which is empty if the path changed in it.
   await until(async () => / [1-9]\d* fps/.test(await told()), 5_000);
   const stats = await told();
   await shot(ann, 'page-direct-1440');
@@ -154,8 +198,10 @@ export async function page_direct({ chromium, options, keep }) {
   const eve = await visit(browser, options, 'Eve', 'wide', faults);
   await joinByForm(eve, 'Eve', options.room);
   await shot(ann, 'page-direct-third-1440');
-  const mixed = await direct_(ann, false) && await direct_(bob, false);
-  await new Promise((resolve) => { setTimeout(resolve, 700); });
+  const mixed = (await direct_(ann, false)) && (await direct_(bob, false));
+  await new Promise((resolve) => {
+    setTimeout(resolve, 700);
+  });
   await shot(ann, 'page-direct-mixed-1440');
   await shot(bob, 'page-direct-mixed-390');
   return { went, shown, stats, overflow_px, dark, lit, mixed, then: [await shows(ann), await shows(bob)], faults };

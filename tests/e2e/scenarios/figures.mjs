@@ -1,16 +1,16 @@
-// What `make bench` asks of a whole call: delays and what it costs.
+// Delay and cost of a whole call, for `make bench`.
 
-/** Added glass-to-glass delay: the time drawn in a picture, read where it is shown, through the mix and directly. */
+/** Glass-to-glass delay, measured by a clock in the video, through the mix and directly. */
 export async function delay({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
     const { Person, sleep, roomDocument, program, until, round } = people;
     const [width, height] = [640, 360];
     const COLUMNS = 8;
-    const ROWS = [0.25, 0.45]; // upper edges of two rows of bits, as parts of the height
+    const ROWS = [0.25, 0.45]; // upper edges of the two rows of bits, as shares of the height
     const CELL = { width: 1 / COLUMNS, height: 0.2 };
 
-    // The picture: 16 bits of the page's clock in ms, as black and white cells, and a parity stripe above.
+    // The picture has 16 bits of the page's clock in ms as black and white cells, and a parity stripe above.
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
     const pen = canvas.getContext('2d', { alpha: false });
     const draw = () => {
@@ -19,7 +19,12 @@ export async function delay({ page: open, options }) {
       pen.fillRect(0, 0, width, height);
       for (let bit = 0; bit < 16; bit += 1) {
         pen.fillStyle = (now >> bit) & 1 ? '#fff' : '#000';
-        pen.fillRect((bit % COLUMNS) * CELL.width * width, ROWS[bit >> 3] * height, CELL.width * width, CELL.height * height);
+        pen.fillRect(
+          (bit % COLUMNS) * CELL.width * width,
+          ROWS[bit >> 3] * height,
+          CELL.width * width,
+          CELL.height * height,
+        );
       }
     };
     const timer = setInterval(draw, 1000 / 30);
@@ -27,7 +32,7 @@ export async function delay({ page: open, options }) {
 
     const easel = Object.assign(document.createElement('canvas'), { width: 160, height: 90 });
     const reader = easel.getContext('2d', { willReadFrequently: true });
-    /** Delays of the frames a video element shows for a time; `part` tells where in the frame the picture stands. */
+    /** The delays of the frames that a video element shows; `part` is the rectangle of the clock in the frame. */
     const measure = async (video, part, ms) => {
       const delays = [];
       let running = true;
@@ -52,34 +57,47 @@ export async function delay({ page: open, options }) {
       await sleep(ms);
       running = false;
       delays.sort((a, b) => a - b);
-      return { frames: delays.length, median_ms: delays[delays.length >> 1] ?? null, p95_ms: delays[Math.floor(delays.length * 0.95)] ?? null };
+      return {
+        frames: delays.length,
+        median_ms: delays[delays.length >> 1] ?? null,
+        p95_ms: delays[Math.floor(delays.length * 0.95)] ?? null,
+      };
     };
 
-    // Through the mix: one sends the clock, the other sends a colour and watches.
+    // Through the mix: one participant sends the clock, the other sends a colour and watches.
     const sender = new Person({ k: 0, room: o.room, picture: { width, height, fps: 1 } });
     const watcher = new Person({ k: 1, room: o.room });
     await sender.join();
     await sender.videoTransceiver.sender.replaceTrack(track);
     await watcher.join();
-    await until(async () => program(await roomDocument(o.room)).tiles.length === 2 && watcher.frames.length > 30, 15_000, 200);
+    await until(
+      async () => program(await roomDocument(o.room)).tiles.length === 2 && watcher.frames.length > 30,
+      15_000,
+      200,
+    );
     await sleep(4000);
     const view = program(await roomDocument(o.room));
     const tile = view.tiles.find((t) => t.participant === sender.id);
     const part = {
-      x: tile.x / view.canvas.width, y: tile.y / view.canvas.height, width: tile.width / view.canvas.width, height: tile.height / view.canvas.height,
+      x: tile.x / view.canvas.width,
+      y: tile.y / view.canvas.height,
+      width: tile.width / view.canvas.width,
+      height: tile.height / view.canvas.height,
     };
     const mixed = await measure(watcher.video, part, o.seconds * 1000);
     const first_frame_ms = [sender, watcher].map((p) => round(p.firstFrame));
     await sender.leave();
     await watcher.leave();
 
-    // Directly: the same picture from one peer connection of this page to another.
+    // Directly: the same video from one peer connection of this page to another.
     const [a, b] = [new RTCPeerConnection(), new RTCPeerConnection()];
     a.onicecandidate = ({ candidate }) => candidate && b.addIceCandidate(candidate);
     b.onicecandidate = ({ candidate }) => candidate && a.addIceCandidate(candidate);
     const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
     document.body.append(video);
-    b.ontrack = ({ streams: [stream] }) => { video.srcObject = stream; };
+    b.ontrack = ({ streams: [stream] }) => {
+      video.srcObject = stream;
+    };
     a.addTrack(track, new MediaStream([track]));
     await a.setLocalDescription();
     await b.setRemoteDescription(a.localDescription);
@@ -95,7 +113,7 @@ export async function delay({ page: open, options }) {
   }, options);
 }
 
-/** CPU that a room takes in a steady call; `cpu` asks the other side for the seconds used so far. */
+/** CPU use of a room in a steady call; the request `cpu` returns the CPU seconds so far. */
 export async function cost({ page: open, options, ask }) {
   const page = await open();
   const seen = await page.evaluate(async (o) => {
@@ -108,13 +126,16 @@ export async function cost({ page: open, options, ask }) {
     return (await people.roomDocument(o.room)).participants.length;
   }, options);
   const [before, from] = [JSON.parse(await ask('cpu')), performance.now()];
-  await new Promise((resolve) => { setTimeout(resolve, options.seconds * 1000); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, options.seconds * 1000);
+  });
   const [after, seconds] = [JSON.parse(await ask('cpu')), (performance.now() - from) / 1000];
   const sent = await page.evaluate(async () => {
     const rates = [];
     for (const p of globalThis.all) {
       for (const s of (await p.pc.getStats()).values()) {
-        if (s.type === 'outbound-rtp' && s.kind === 'video') rates.push([s.frameWidth, s.frameHeight, s.framesPerSecond].join('x'));
+        if (s.type === 'outbound-rtp' && s.kind === 'video')
+          rates.push([s.frameWidth, s.frameHeight, s.framesPerSecond].join('x'));
       }
     }
     for (const p of globalThis.all) await p.leave();
@@ -125,47 +146,68 @@ export async function cost({ page: open, options, ask }) {
 }
 
 /**
- * What browser-based recorders do: a page of its own Chromium plays videos, composes them on a canvas with their sound, and records
- * that. Asks for `films`, a JSON list of URLs, and while it records for `watch PID`, Chromium's process.
+ * A browser-based recorder: a page in its own Chromium plays videos, composes them on a canvas and records the result.
+ * Requests `films`, a JSON list of URLs, and `watch PID`, Chromium's process, while it records.
  */
 export async function recorded_by_page({ chromium, options, ask }) {
   const browser = await chromium();
   const page = await browser.newPage();
   await page.setViewport({ width: 1280, height: 720 });
   await page.goto(`${options.url}/healthz`);
-  await page.evaluate(async (urls) => {
-    const [width, height, columns] = [1280, 720, Math.ceil(Math.sqrt(urls.length))];
-    const canvas = Object.assign(document.createElement('canvas'), { width, height });
-    document.body.replaceChildren(canvas);
-    const pen = canvas.getContext('2d', { alpha: false });
-    const sounds = new AudioContext();
-    const mix = sounds.createMediaStreamDestination();
-    const videos = await Promise.all(urls.map(async (url) => {
-      const video = Object.assign(document.createElement('video'), { src: url, loop: true });
-      sounds.createMediaElementSource(video).connect(mix);
-      await video.play();
-      return video;
-    }));
-    let drawn = 0;
-    const draw = () => {
-      videos.forEach((video, i) => {
-        const [w, h] = [width / columns, height / columns];
-        pen.drawImage(video, (i % columns) * w, Math.floor(i / columns) * h, w, h);
+  await page.evaluate(
+    async (urls) => {
+      const [width, height, columns] = [1280, 720, Math.ceil(Math.sqrt(urls.length))];
+      const canvas = Object.assign(document.createElement('canvas'), { width, height });
+      document.body.replaceChildren(canvas);
+      const pen = canvas.getContext('2d', { alpha: false });
+      const sounds = new AudioContext();
+      const mix = sounds.createMediaStreamDestination();
+      const videos = await Promise.all(
+        urls.map(async (url) => {
+          const video = Object.assign(document.createElement('video'), { src: url, loop: true });
+          sounds.createMediaElementSource(video).connect(mix);
+          await video.play();
+          return video;
+        }),
+      );
+      let drawn = 0;
+      const draw = () => {
+        videos.forEach((video, i) => {
+          const [w, h] = [width / columns, height / columns];
+          pen.drawImage(video, (i % columns) * w, Math.floor(i / columns) * h, w, h);
+        });
+        drawn += 1;
+      };
+      setInterval(draw, 1000 / 30);
+      const stream = new MediaStream([...canvas.captureStream(30).getVideoTracks(), ...mix.stream.getAudioTracks()]);
+      const recorder = new MediaRecorder(stream, {
+        mimeType: 'video/webm;codecs=vp8,opus',
+        videoBitsPerSecond: 1_500_000,
       });
-      drawn += 1;
-    };
-    setInterval(draw, 1000 / 30);
-    const stream = new MediaStream([...canvas.captureStream(30).getVideoTracks(), ...mix.stream.getAudioTracks()]);
-    const recorder = new MediaRecorder(stream, { mimeType: 'video/webm;codecs=vp8,opus', videoBitsPerSecond: 1_500_000 });
-    let bytes = 0;
-    recorder.ondataavailable = ({ data }) => { bytes += data.size; };
-    recorder.start(1000);
-    window.sums = () => ({ drawn, bytes, at: performance.now(), playing: videos.filter((v) => !v.paused && v.readyState > 2).length });
-  }, JSON.parse(await ask('films')));
-  await new Promise((resolve) => { setTimeout(resolve, 3000); });
+      let bytes = 0;
+      recorder.ondataavailable = ({ data }) => {
+        bytes += data.size;
+      };
+      recorder.start(1000);
+      window.sums = () => ({
+        drawn,
+        bytes,
+        at: performance.now(),
+        playing: videos.filter((v) => !v.paused && v.readyState > 2).length,
+      });
+    },
+    JSON.parse(await ask('films')),
+  );
+  await new Promise((resolve) => {
+    setTimeout(resolve, 3000);
+  });
   const before = await page.evaluate('sums()');
   await ask(`watch ${browser.process().pid}`);
   const after = await page.evaluate('sums()');
   const seconds = (after.at - before.at) / 1000;
-  return { playing: after.playing, fps: (after.drawn - before.drawn) / seconds, kbps: ((after.bytes - before.bytes) * 8) / 1000 / seconds };
+  return {
+    playing: after.playing,
+    fps: (after.drawn - before.drawn) / seconds,
+    kbps: ((after.bytes - before.bytes) * 8) / 1000 / seconds,
+  };
 }

@@ -1,4 +1,4 @@
-// A person among sources from elsewhere, which look and sound like people 1 to 4.
+// A participant in a room with inputs, which look and sound like participants 1 to 4.
 
 export async function inputs({ page: open, options, ask, keep }) {
   const page = await open();
@@ -7,36 +7,47 @@ export async function inputs({ page: open, options, ask, keep }) {
   }, options);
   await ask(`begin ${options.room}`);
 
-  const measure = () => page.evaluate(async ({ room }) => {
-    const { sleep, look, listen, roomDocument, program, until } = people;
-    const person = globalThis.subject;
-    const live = async () => {
-      const document = await roomDocument(room);
-      return document.inputs.filter((input) => input.state === 'live').length === 4
-        && document.participants.flatMap((p) => p.sends).filter((s) => s.kind === 'camera' && s.size).length === 5;
-    };
-    const ready = await until(live, 20_000, 200);
-    await sleep(3000);
-    const document = await roomDocument(room);
-    const owner = Object.fromEntries(document.inputs.map((input) => [input.participant, Number(input.name.at(-1))]));
-    owner[person.id] = 0;
-    // A page beside five decoders and encoders looks seldom: long enough for a few different places of each bar.
-    const tiles = await look(person, program(document), 6000);
-    // The page's own camera is no input: it may stand still while the page is busy looking.
-    const theirs = tiles.filter((t) => owner[t.participant] !== 0);
-    const easel = Object.assign(globalThis.document.createElement('canvas'), { width: person.video.videoWidth, height: person.video.videoHeight });
-    easel.getContext('2d').drawImage(person.video, 0, 0);
-    return {
-      ready,
-      participants: document.participants.map((p) => p.id),
-      inputs: document.inputs,
-      tiles,
-      wrong_tiles: theirs.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
-      still_tiles: theirs.filter((t) => t.bars < 4),
-      sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
-      picture: easel.toDataURL('image/png'),
-    };
-  }, { room: options.room });
+  const measure = () =>
+    page.evaluate(
+      async ({ room }) => {
+        const { sleep, look, listen, roomDocument, program, until } = people;
+        const person = globalThis.subject;
+        const live = async () => {
+          const document = await roomDocument(room);
+          return (
+            document.inputs.filter((input) => input.state === 'live').length === 4 &&
+            document.participants.flatMap((p) => p.sends).filter((s) => s.kind === 'camera' && s.size).length === 5
+          );
+        };
+        const ready = await until(live, 20_000, 200);
+        await sleep(3000);
+        const document = await roomDocument(room);
+        const owner = Object.fromEntries(
+          document.inputs.map((input) => [input.participant, Number(input.name.at(-1))]),
+        );
+        owner[person.id] = 0;
+        // On a busy machine the page samples rarely, so it needs time to see several positions of each bar.
+        const tiles = await look(person, program(document), 6000);
+        // The page's own camera is not an input and may freeze while the page is busy.
+        const theirs = tiles.filter((t) => owner[t.participant] !== 0);
+        const easel = Object.assign(globalThis.document.createElement('canvas'), {
+          width: person.video.videoWidth,
+          height: person.video.videoHeight,
+        });
+        easel.getContext('2d').drawImage(person.video, 0, 0);
+        return {
+          ready,
+          participants: document.participants.map((p) => p.id),
+          inputs: document.inputs,
+          tiles,
+          wrong_tiles: theirs.filter((t) => t.seen !== owner[t.participant] || t.away > 14),
+          still_tiles: theirs.filter((t) => t.bars < 4),
+          sound: await listen(person, { expected: [1, 2, 3, 4], strangers: [0] }),
+          picture: easel.toDataURL('image/png'),
+        };
+      },
+      { room: options.room },
+    );
 
   const { picture, ...before } = await measure();
   await keep('inputs', picture);

@@ -1,6 +1,6 @@
-// Calls that go well: who sees and hears whom.
+// Calls without faults: which video and audio each participant receives.
 
-/** People in one room, each a colour and a tone; `codecs` gives each in turn its video codec. */
+/** Participants in one room, each with a colour and a tone; `codecs` has their video codecs in turn. */
 export async function grid({ page: open, options, keep }) {
   const page = await open();
   const { picture, ...measured } = await page.evaluate(async (o) => {
@@ -26,27 +26,37 @@ export async function grid({ page: open, options, keep }) {
     const view = program(document);
     const owner = Object.fromEntries(all.map((p) => [p.id, p.k]));
     const seen = await Promise.all(all.map((p) => look(p, view)));
-    const heard = await Promise.all(all.map((p) => listen(p, {
-      expected: all.map((other) => other.k).filter((k) => k !== p.k), strangers: [p.k],
-    })));
-    const each = await Promise.all(all.map(async (p, i) => ({
-      k: p.k,
-      id: p.id,
-      codec: p.codec,
-      tracks: p.tracks,
-      lines: p.lines.length,
-      answered_ms: people.round(p.answeredAfter),
-      first_frame_ms: people.round(p.firstFrame),
-      tiles: seen[i].length,
-      wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 14),
-      still_tiles: seen[i].filter((t) => t.bars < 4),
-      furthest_colour: Math.max(...seen[i].map((t) => t.away)),
-      sound: heard[i],
-      freezes: freezes[i],
-      stats: await p.stats(),
-      states: p.states,
-    })));
-    const easel = Object.assign(globalThis.document.createElement('canvas'), { width: all[0].video.videoWidth, height: all[0].video.videoHeight });
+    const heard = await Promise.all(
+      all.map((p) =>
+        listen(p, {
+          expected: all.map((other) => other.k).filter((k) => k !== p.k),
+          strangers: [p.k],
+        }),
+      ),
+    );
+    const each = await Promise.all(
+      all.map(async (p, i) => ({
+        k: p.k,
+        id: p.id,
+        codec: p.codec,
+        tracks: p.tracks,
+        lines: p.lines.length,
+        answered_ms: people.round(p.answeredAfter),
+        first_frame_ms: people.round(p.firstFrame),
+        tiles: seen[i].length,
+        wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 14),
+        still_tiles: seen[i].filter((t) => t.bars < 4),
+        furthest_colour: Math.max(...seen[i].map((t) => t.away)),
+        sound: heard[i],
+        freezes: freezes[i],
+        stats: await p.stats(),
+        states: p.states,
+      })),
+    );
+    const easel = Object.assign(globalThis.document.createElement('canvas'), {
+      width: all[0].video.videoWidth,
+      height: all[0].video.videoHeight,
+    });
     easel.getContext('2d').drawImage(all[0].video, 0, 0);
     const left = [];
     for (const p of all) {
@@ -54,7 +64,11 @@ export async function grid({ page: open, options, keep }) {
       left.push(p.leftWith);
     }
     return {
-      ready, participants: document.participants.length, streams: document.streams, people: each, left,
+      ready,
+      participants: document.participants.length,
+      streams: document.streams,
+      people: each,
+      left,
       picture: easel.toDataURL('image/png'),
     };
   }, options);
@@ -62,7 +76,7 @@ export async function grid({ page: open, options, keep }) {
   return measured;
 }
 
-/** One who sends simulcast, and one who watches; and what the events tell of their levels. */
+/** A simulcast sender and a viewer, and the `levels` events. */
 export async function simulcast({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
@@ -70,7 +84,12 @@ export async function simulcast({ page: open, options }) {
     const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: 4 / 2 ** i }));
     const sender = new Person({ k: 0, room: o.room, encodings, picture: { width: 960, height: 540, fps: 15 } });
     await sender.join();
-    const viewer = await new Person({ k: 1, room: o.room, send: { video: false, audio: false }, path: `/whep/${o.room}` }).join();
+    const viewer = await new Person({
+      k: 1,
+      room: o.room,
+      send: { video: false, audio: false },
+      path: `/whep/${o.room}`,
+    }).join();
     const source = async () => {
       const { participants } = await roomDocument(o.room);
       return participants.find((p) => p.id === sender.id)?.sends.find((s) => s.kind === 'camera');
@@ -88,10 +107,17 @@ export async function simulcast({ page: open, options }) {
     await sleep(5000);
     const view = program(await roomDocument(o.room));
     const seen = await look(viewer, view);
-    const sent = [...(await sender.pc.getStats()).values()].filter((s) => s.type === 'outbound-rtp' && s.kind === 'video');
+    const sent = [...(await sender.pc.getStats()).values()].filter(
+      (s) => s.type === 'outbound-rtp' && s.kind === 'video',
+    );
     socket.close();
     const measured = {
-      ready, offered, answered, source: await source(), seen, ids: { sender: sender.id },
+      ready,
+      offered,
+      answered,
+      source: await source(),
+      seen,
+      ids: { sender: sender.id },
       layers: sent.map(({ rid, active, packetsSent }) => ({ rid, active, packetsSent })),
       levels: { events: levels.length, versions: levels.filter((e) => 'version' in e).length, last: levels.at(-1) },
     };
@@ -101,7 +127,9 @@ export async function simulcast({ page: open, options }) {
   }, options);
 }
 
-/** Everyone who is not simply sending and receiving both, in one room; then a camera off and on, and the server's mutes. */
+/**
+ * Participants with other combinations of directions in one room; then a camera off and on, and mutes by the server.
+ */
 export async function kinds({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
@@ -114,32 +142,45 @@ export async function kinds({ page: open, options }) {
     await silent.join();
     silent.microphone.track.enabled = false;
     const viewer = await new Person({ k: 4, room, send: { video: false, audio: false }, path: `/whep/${room}` }).join();
-    const publisher = await new Person({ k: 5, room, receive: { video: false, audio: false }, path: `/whip/${room}` }).join();
+    const publisher = await new Person({
+      k: 5,
+      room,
+      receive: { video: false, audio: false },
+      path: `/whip/${room}`,
+    }).join();
     const soundless = await new Person({ k: 6, room, receive: { audio: false } }).join();
     const all = { full, audioOnly, videoOnly, silent, viewer, publisher, soundless };
     const receivers = Object.entries(all).filter(([name]) => name !== 'publisher');
-    const ready = await until(async () => {
-      const tiles = program(await roomDocument(room)).tiles;
-      return tiles.length >= 6 && receivers.every(([, p]) => p.frames.length > 5);
-    }, 15_000, 200);
+    const ready = await until(
+      async () => {
+        const tiles = program(await roomDocument(room)).tiles;
+        return tiles.length >= 6 && receivers.every(([, p]) => p.frames.length > 5);
+      },
+      15_000,
+      200,
+    );
     await sleep(2000);
 
     const ids = Object.fromEntries(Object.entries(all).map(([name, p]) => [p.id, name]));
     const view = async () => program(await roomDocument(room));
     const tilesOf = async (person) => {
       const seen = await look(person, await view());
-      return Object.fromEntries(seen.map((t) => [ids[t.participant] ?? t.participant, { seen: t.seen, away: t.away, bars: t.bars }]));
+      return Object.fromEntries(
+        seen.map((t) => [ids[t.participant] ?? t.participant, { seen: t.seen, away: t.away, bars: t.bars }]),
+      );
     };
     const sounding = [0, 1, 5, 6];
-    const hear = (p) => listen(p, {
-      expected: sounding.filter((k) => k !== p.k), strangers: [0, 1, 2, 3, 4, 5, 6].filter((k) => !sounding.includes(k) || k === p.k),
-    });
+    const hear = (p) =>
+      listen(p, {
+        expected: sounding.filter((k) => k !== p.k),
+        strangers: [0, 1, 2, 3, 4, 5, 6].filter((k) => !sounding.includes(k) || k === p.k),
+      });
     const tracks = Object.fromEntries(Object.entries(all).map(([name, p]) => [name, p.tracks]));
     const seen = { full: await tilesOf(full), viewer: await tilesOf(viewer) };
     const ears = receivers.filter(([, p]) => p !== soundless);
     const sound = Object.fromEntries(await Promise.all(ears.map(async ([name, p]) => [name, await hear(p)])));
 
-    // What stands in somebody's tile right now.
+    // The current content of a tile.
     const tile = async (watcher, whose) => {
       const now = await view();
       const one = now.tiles.find((t) => t.participant === whose.id);
@@ -160,11 +201,18 @@ export async function kinds({ page: open, options }) {
     await full.cameraOn();
     const camera_on_ms = await timed(shows(full), 10_000);
 
-    const patch = (person, change) => fetch(`/v1/rooms/${room}/participants/${person.id}`, {
-      method: 'PATCH', headers: { 'content-type': 'application/json' }, body: JSON.stringify(change),
-    }).then((response) => response.status);
-    const video_muted = { status: await patch(publisher, { video_muted: true }), hidden_ms: await timed(hides(publisher), 5_000) };
-    video_muted.shown_ms = (await patch(publisher, { video_muted: false })) === 200 ? await timed(shows(publisher), 5_000) : null;
+    const patch = (person, change) =>
+      fetch(`/v1/rooms/${room}/participants/${person.id}`, {
+        method: 'PATCH',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(change),
+      }).then((response) => response.status);
+    const video_muted = {
+      status: await patch(publisher, { video_muted: true }),
+      hidden_ms: await timed(hides(publisher), 5_000),
+    };
+    video_muted.shown_ms =
+      (await patch(publisher, { video_muted: false })) === 200 ? await timed(shows(publisher), 5_000) : null;
     const audio_muted = { status: await patch(audioOnly, { audio_muted: true }) };
     await sleep(1500);
     audio_muted.sound = await listen(viewer, { expected: [0, 5, 6], strangers: [1] });
@@ -174,7 +222,7 @@ export async function kinds({ page: open, options }) {
   }, options);
 }
 
-/** Two rooms side by side. */
+/** Two rooms at the same time. */
 export async function apart({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
@@ -182,32 +230,38 @@ export async function apart({ page: open, options }) {
     const rooms = [`${o.room}-a`, `${o.room}-b`];
     const all = [];
     for (let k = 0; k < 4; k += 1) all.push(await new Person({ k, room: rooms[k >> 1] }).join());
-    const ready = await until(async () => {
-      const documents = await Promise.all(rooms.map(roomDocument));
-      return documents.every((d) => program(d).tiles.length === 2) && all.every((p) => p.frames.length > 5);
-    }, 15_000, 200);
+    const ready = await until(
+      async () => {
+        const documents = await Promise.all(rooms.map(roomDocument));
+        return documents.every((d) => program(d).tiles.length === 2) && all.every((p) => p.frames.length > 5);
+      },
+      15_000,
+      200,
+    );
     await sleep(2000);
-    const each = await Promise.all(all.map(async (p) => {
-      const mine = all.filter((other) => other.room === p.room);
-      const document = await roomDocument(p.room);
-      return {
-        k: p.k,
-        id: p.id,
-        roommates: mine.map((other) => other.k),
-        seen: (await look(p, program(document), 800)).map((t) => t.seen),
-        participants: document.participants.length,
-        sound: await listen(p, {
-          expected: mine.filter((other) => other !== p).map((other) => other.k),
-          strangers: [0, 1, 2, 3].filter((k) => k === p.k || !mine.some((other) => other.k === k)),
-        }),
-      };
-    }));
+    const each = await Promise.all(
+      all.map(async (p) => {
+        const mine = all.filter((other) => other.room === p.room);
+        const document = await roomDocument(p.room);
+        return {
+          k: p.k,
+          id: p.id,
+          roommates: mine.map((other) => other.k),
+          seen: (await look(p, program(document), 800)).map((t) => t.seen),
+          participants: document.participants.length,
+          sound: await listen(p, {
+            expected: mine.filter((other) => other !== p).map((other) => other.k),
+            strangers: [0, 1, 2, 3].filter((k) => k === p.k || !mine.some((other) => other.k === k)),
+          }),
+        };
+      }),
+    );
     for (const p of all) await p.leave();
     return { ready, people: each };
   }, options);
 }
 
-/** People of all kinds come and go in an order drawn from `seed`; then the room must show just those who are left. */
+/** Participants of all kinds join and leave in an order derived from `seed`; then the room shows the remaining ones. */
 export async function churn({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
@@ -255,38 +309,63 @@ export async function churn({ page: open, options }) {
     while (present.length > 4) await go('leave');
     while (present.length < 3) await join();
 
-    const ids = () => present.map((p) => p.id).sort().join();
-    const tiled = () => present.filter((p) => p.send.video || p.send.audio).map((p) => p.id).sort().join();
+    const ids = () =>
+      present
+        .map((p) => p.id)
+        .sort()
+        .join();
+    const tiled = () =>
+      present
+        .filter((p) => p.send.video || p.send.audio)
+        .map((p) => p.id)
+        .sort()
+        .join();
     /** @type {any} */
     let document = null;
     const from = performance.now();
-    const settled = await until(async () => {
-      document = await roomDocument(room);
-      return document.participants.map((p) => p.id).sort().join() === ids()
-        && program(document).tiles.map((t) => t.participant).sort().join() === tiled()
-        && present.every((p) => p.frames.length > 5);
-    }, 40_000, 300);
+    const settled = await until(
+      async () => {
+        document = await roomDocument(room);
+        return (
+          document.participants
+            .map((p) => p.id)
+            .sort()
+            .join() === ids() &&
+          program(document)
+            .tiles.map((t) => t.participant)
+            .sort()
+            .join() === tiled() &&
+          present.every((p) => p.frames.length > 5)
+        );
+      },
+      40_000,
+      300,
+    );
     const settled_ms = people.round(performance.now() - from);
     await sleep(2500);
     const owner = Object.fromEntries(present.map((p) => [p.id, p]));
-    const each = await Promise.all(present.map(async (p) => {
-      const seen = await look(p, program(document), 1000);
-      return {
-        k: p.k,
-        id: p.id,
-        codec: p.codec,
-        tracks: p.tracks,
-        wrong_tiles: seen.filter((t) => {
-          const shown = t.seen === owner[t.participant]?.k && t.away < 14 && t.bars >= 3;
-          return owner[t.participant]?.send.video ? !shown : shown;
-        }),
-        sound: await listen(p, {
-          expected: present.filter((other) => other !== p && other.send.audio).map((other) => other.k),
-          strangers: [...Array(7).keys()].filter((k) => k === p.k || !present.some((other) => other.k === k && other.send.audio)),
-        }),
-        states: p.states,
-      };
-    }));
+    const each = await Promise.all(
+      present.map(async (p) => {
+        const seen = await look(p, program(document), 1000);
+        return {
+          k: p.k,
+          id: p.id,
+          codec: p.codec,
+          tracks: p.tracks,
+          wrong_tiles: seen.filter((t) => {
+            const shown = t.seen === owner[t.participant]?.k && t.away < 14 && t.bars >= 3;
+            return owner[t.participant]?.send.video ? !shown : shown;
+          }),
+          sound: await listen(p, {
+            expected: present.filter((other) => other !== p && other.send.audio).map((other) => other.k),
+            strangers: [...Array(7).keys()].filter(
+              (k) => k === p.k || !present.some((other) => other.k === k && other.send.audio),
+            ),
+          }),
+          states: p.states,
+        };
+      }),
+    );
     const sizes = { participants: document.participants.map((p) => p.id), present: present.map((p) => p.id) };
     for (const p of present) await p.leave();
     return { counts, settled, settled_ms, ...sizes, wrong_tracks, people: each };

@@ -1,18 +1,20 @@
-// What senders send: as much as their tiles show.
+// The bitrate of senders follows the size of their tiles.
 
-/** One whose camera shows much, alone with another, then in a room of nine, then alone with the other again. */
+/** A sender with detailed video in a room of two, then of nine, then of two again. */
 export async function uplink({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
     const { Person, sleep, roomDocument, program, until, round } = people;
     const { room } = o;
-    // What changes everywhere in every picture takes whatever bits it gets.
+    // Noise that changes in every frame uses any bitrate.
     const sender = await new Person({ k: 0, room, picture: { width: 640, height: 360, fps: 15, busy: true } }).join();
     const all = [sender];
     const small = { width: 160, height: 90, fps: 5 };
     const join = async (n) => {
       while (all.length < n) {
-        all.push(await new Person({ k: all.length, room, picture: small, receive: { video: all.length === 1 } }).join());
+        all.push(
+          await new Person({ k: all.length, room, picture: small, receive: { video: all.length === 1 } }).join(),
+        );
       }
     };
     const shown = (n) => until(async () => program(await roomDocument(room)).tiles.length === n, 15_000, 200);
@@ -21,17 +23,24 @@ export async function uplink({ page: open, options }) {
       const outbound = (kind) => stats.find((s) => s.type === 'outbound-rtp' && s.kind === kind);
       const pair = stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate);
       return {
-        at: performance.now(), video: outbound('video').bytesSent, audio: outbound('audio').packetsSent,
-        target: outbound('video').targetBitrate, available: pair.availableOutgoingBitrate,
+        at: performance.now(),
+        video: outbound('video').bytesSent,
+        audio: outbound('audio').packetsSent,
+        target: outbound('video').targetBitrate,
+        available: pair.availableOutgoingBitrate,
       };
     };
-    /** How long until the target is within `kbps`, then what is sent for some seconds. */
+    /** The time until the target is within `kbps`, then the bitrate of some seconds. */
     const settle = async (people, [from, to], within) => {
       const began = performance.now();
-      const settled = await until(async () => {
-        const kbps = (await sent()).target / 1000;
-        return kbps >= from && kbps <= to;
-      }, within, 100);
+      const settled = await until(
+        async () => {
+          const kbps = (await sent()).target / 1000;
+          return kbps >= from && kbps <= to;
+        },
+        within,
+        100,
+      );
       const took = performance.now() - began;
       await sleep(1000);
       const before = await sent();
@@ -39,8 +48,12 @@ export async function uplink({ page: open, options }) {
       const after = await sent();
       const tile = program(await roomDocument(room)).tiles.find((t) => t.participant === sender.id);
       return {
-        people, settled, took_ms: round(took, 0), tile: [tile.width, tile.height],
-        target_kbps: round(after.target / 1000), available_kbps: round(after.available / 1000),
+        people,
+        settled,
+        took_ms: round(took, 0),
+        tile: [tile.width, tile.height],
+        target_kbps: round(after.target / 1000),
+        available_kbps: round(after.available / 1000),
         sent_kbps: round(((after.video - before.video) * 8) / (after.at - before.at)),
         audio_packets: round(((after.audio - before.audio) * 1000) / (after.at - before.at)),
       };
@@ -58,33 +71,55 @@ export async function uplink({ page: open, options }) {
   }, options);
 }
 
-/** One whose way to the server is thin, and one who watches and listens: what of it arrives. */
+/** A sender with a thin uplink, and a receiver: the video and audio that arrive. */
 export async function thin_uplink(stage) {
   const { options } = stage;
-  const [thin, clean] = await Promise.all([options.relay, ''].map(async (relay) => stage.peoplePage(await stage.chromium(), relay)));
-  const join = (page, k, busy) => page.evaluate(async (o, k_, busy_) => {
-    const picture = busy_ ? { width: 640, height: 360, fps: 15, busy: true } : { width: 160, height: 90, fps: 5 };
-    globalThis.me = await new people.Person({ k: k_, room: o.room, picture }).join();
-  }, options, k, busy);
+  const [thin, clean] = await Promise.all(
+    [options.relay, ''].map(async (relay) => stage.peoplePage(await stage.chromium(), relay)),
+  );
+  const join = (page, k, busy) =>
+    page.evaluate(
+      async (o, k_, busy_) => {
+        const picture = busy_ ? { width: 640, height: 360, fps: 15, busy: true } : { width: 160, height: 90, fps: 5 };
+        globalThis.me = await new people.Person({ k: k_, room: o.room, picture }).join();
+      },
+      options,
+      k,
+      busy,
+    );
   await join(thin, 0, true);
   await join(clean, 1, false);
-  const ready = await clean.evaluate((o) => people.until(
-    async () => people.program(await people.roomDocument(o.room)).tiles.length === 2 && globalThis.me.frames.length > 30, 20_000, 200,
-  ), options);
+  const ready = await clean.evaluate(
+    (o) =>
+      people.until(
+        async () =>
+          people.program(await people.roomDocument(o.room)).tiles.length === 2 && globalThis.me.frames.length > 30,
+        20_000,
+        200,
+      ),
+    options,
+  );
   await clean.evaluate(async () => {
     await globalThis.me.watchGaps();
     await people.sleep(15_000);
   });
-  const sent = () => thin.evaluate(async () => {
-    const stats = [...(await globalThis.me.pc.getStats()).values()];
-    const of = (type, kind) => stats.find((s) => s.type === type && s.kind === kind);
-    const [video, audio] = [of('outbound-rtp', 'video'), of('outbound-rtp', 'audio')];
-    return {
-      at: performance.now(), video: video.bytesSent, frames: video.framesEncoded, audio: audio.packetsSent,
-      audio_lost: of('remote-inbound-rtp', 'audio')?.packetsLost ?? null, target_kbps: people.round(video.targetBitrate / 1000),
-      available_kbps: people.round(stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate).availableOutgoingBitrate / 1000),
-    };
-  });
+  const sent = () =>
+    thin.evaluate(async () => {
+      const stats = [...(await globalThis.me.pc.getStats()).values()];
+      const of = (type, kind) => stats.find((s) => s.type === type && s.kind === kind);
+      const [video, audio] = [of('outbound-rtp', 'video'), of('outbound-rtp', 'audio')];
+      return {
+        at: performance.now(),
+        video: video.bytesSent,
+        frames: video.framesEncoded,
+        audio: audio.packetsSent,
+        audio_lost: of('remote-inbound-rtp', 'audio')?.packetsLost ?? null,
+        target_kbps: people.round(video.targetBitrate / 1000),
+        available_kbps: people.round(
+          stats.find((s) => s.type === 'candidate-pair' && s.availableOutgoingBitrate).availableOutgoingBitrate / 1000,
+        ),
+      };
+    });
   const before = await sent();
   const heard = await clean.evaluate(async (seconds) => {
     const { me } = globalThis;
@@ -92,7 +127,10 @@ export async function thin_uplink(stage) {
     const hears = (await people.listen(me, { expected: [0], strangers: [1] })).weakest_db;
     await people.sleep(seconds * 1000 - 8000);
     const to = performance.now();
-    return { hears_db: hears, gap_ms: Math.max(0, ...me.gaps.filter((g) => g.at >= from && g.at < to).map((g) => g.ms)) };
+    return {
+      hears_db: hears,
+      gap_ms: Math.max(0, ...me.gaps.filter((g) => g.at >= from && g.at < to).map((g) => g.ms)),
+    };
   }, options.seconds);
   const after = await sent();
   const seconds = (after.at - before.at) / 1000;
@@ -100,7 +138,10 @@ export async function thin_uplink(stage) {
   await clean.evaluate(() => globalThis.me.leave());
   const { audio_lost, target_kbps, available_kbps } = after;
   return {
-    ready, ...heard, target_kbps, available_kbps,
+    ready,
+    ...heard,
+    target_kbps,
+    available_kbps,
     video_kbps: Math.round(((after.video - before.video) * 8) / seconds / 1000),
     fps: Math.round((after.frames - before.frames) / seconds),
     audio_packets: Math.round((after.audio - before.audio) / seconds),

@@ -1,31 +1,37 @@
-// The server's own web page, used as people use it.
+// The server's web page in real use.
 
 import { joinByForm, moving, roomDocument, until, visit } from '../page.mjs';
 
-/** How far the preview of oneself lies from one's own tile in the mixed picture, in CSS pixels; null when it is not shown. */
+/** The distance of the local preview from the own tile in the mixed video, in CSS pixels; null if it is hidden. */
 async function selfTileError(page, document_, name) {
   const person = document_.participants.find((p) => p.name === name);
   const view = document_.views.find((v) => v.view === 'program');
   const tile = view.tiles.find((t) => t.participant === person?.id);
   if (!tile) return null;
-  return page.evaluate((t, canvas) => {
-    const overlay = document.querySelector('#self-tile');
-    if (!overlay || overlay.hidden) return null;
-    const mix = document.querySelector('#mix');
-    const box = mix.getBoundingClientRect();
-    // The picture inside its element, as object-fit: contain puts it.
-    const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
-    const left = box.left + (box.width - canvas.width * scale) / 2;
-    const top = box.top + (box.height - canvas.height * scale) / 2;
-    const real = overlay.getBoundingClientRect();
-    return Math.max(
-      Math.abs(real.left - (left + t.x * scale)), Math.abs(real.top - (top + t.y * scale)),
-      Math.abs(real.right - (left + (t.x + t.width) * scale)), Math.abs(real.bottom - (top + (t.y + t.height) * scale)),
-    );
-  }, tile, view.canvas);
+  return page.evaluate(
+    (t, canvas) => {
+      const overlay = document.querySelector('#self-tile');
+      if (!overlay || overlay.hidden) return null;
+      const mix = document.querySelector('#mix');
+      const box = mix.getBoundingClientRect();
+      // The rectangle of the video in its element (object-fit: contain).
+      const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+      const left = box.left + (box.width - canvas.width * scale) / 2;
+      const top = box.top + (box.height - canvas.height * scale) / 2;
+      const real = overlay.getBoundingClientRect();
+      return Math.max(
+        Math.abs(real.left - (left + t.x * scale)),
+        Math.abs(real.top - (top + t.y * scale)),
+        Math.abs(real.right - (left + (t.x + t.width) * scale)),
+        Math.abs(real.bottom - (top + (t.y + t.height) * scale)),
+      );
+    },
+    tile,
+    view.canvas,
+  );
 }
 
-/** Two people meet on the page, one of them on a phone; mute, camera off and on, leave, be put out. */
+/** Two participants use the page, one on a phone: mute, camera off and on, leave, removal. */
 export async function page_call({ chromium, options, keep }) {
   const browser = await chromium();
   const faults = [];
@@ -39,7 +45,9 @@ export async function page_call({ chromium, options, keep }) {
 
   const both = await until(async () => (await roomDocument(options)).participants.length === 2, 10_000);
   const listed = await until(async () => (await ann.$$('#people li')).length === 2, 5_000);
-  await new Promise((resolve) => { setTimeout(resolve, 2500); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, 2500);
+  });
   await shot(ann, 'page-call-1440');
   await shot(bob, 'page-call-390');
   const document_ = await roomDocument(options);
@@ -47,19 +55,22 @@ export async function page_call({ chromium, options, keep }) {
   const overflow_px = await bob.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   const stats = await ann.$eval('#stats', (line) => line.textContent);
 
-  const sees = (test) => until(async () => test((await roomDocument(options)).participants.find((p) => p.name === 'Ann')), 5_000);
+  const sees = (test) =>
+    until(async () => test((await roomDocument(options)).participants.find((p) => p.name === 'Ann')), 5_000);
   await ann.click('#mic');
   const muted = await sees((p) => p.audio_muted);
   await ann.click('#mic');
   const unmuted = await sees((p) => !p.audio_muted);
   await ann.click('#cam');
   const camera_off = await sees((p) => p.video_muted);
-  await new Promise((resolve) => { setTimeout(resolve, 1500); });
+  await new Promise((resolve) => {
+    setTimeout(resolve, 1500);
+  });
   await shot(bob, 'page-camera-off-390');
   await ann.click('#cam');
   const camera_on = await sees((p) => !p.video_muted);
 
-  // What there is to choose in a browser's dialogue differs: the page gets a screen drawn here.
+  // Browsers differ in the choices of their dialogue, so the page gets a screen drawn here.
   await ann.evaluate(() => {
     const screen = Object.assign(document.createElement('canvas'), { width: 1280, height: 720 });
     const pen = screen.getContext('2d', { alpha: false });
@@ -80,14 +91,18 @@ export async function page_call({ chromium, options, keep }) {
     const view = document_.views.find((v) => v.view === 'program');
     return { canvas: view.canvas, ...view.tiles.find((t) => t.participant === person?.id && t.source === source) };
   };
-  // The middle of a tile's lower half, as Bob sees it.
-  const colour = ({ canvas, x, y, width, height }) => bob.evaluate((at) => {
-    const easel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
-    const pen = easel.getContext('2d');
-    const mix = document.querySelector('#mix');
-    pen.drawImage(mix, at.x * mix.videoWidth, at.y * mix.videoHeight, 1, 1, 0, 0, 1, 1);
-    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  }, { x: (x + width / 2) / canvas.width, y: (y + height * 0.75) / canvas.height });
+  // The middle of the lower half of a tile, as Bob receives it.
+  const colour = ({ canvas, x, y, width, height }) =>
+    bob.evaluate(
+      (at) => {
+        const easel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 });
+        const pen = easel.getContext('2d');
+        const mix = document.querySelector('#mix');
+        pen.drawImage(mix, at.x * mix.videoWidth, at.y * mix.videoHeight, 1, 1, 0, 0, 1, 1);
+        return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+      },
+      { x: (x + width / 2) / canvas.width, y: (y + height * 0.75) / canvas.height },
+    );
   const green = ([r, g, b]) => Math.hypot(r - 0x1e, g - 0x7a, b - 0x3c) < 30;
   const screens = [];
   for (let time = 0; time < 2; time += 1) {
@@ -112,16 +127,33 @@ export async function page_call({ chromium, options, keep }) {
   const [last] = (await roomDocument(options)).participants;
   await fetch(`${options.url}/v1/rooms/${options.room}/participants/${last.id}`, { method: 'DELETE' });
   const told = await until(() => bob.$eval('#error', (error) => /removed/.test(error.textContent)), 5_000);
-  // Whoever takes it for a lost connection comes back within a second.
-  await new Promise((resolve) => { setTimeout(resolve, 2000); });
-  const stays_away = (await fetch(`${options.url}/v1/rooms/${options.room}`).then((room) => room.json())).participants?.length === 0;
+  // After a lost connection the page would rejoin within a second.
+  await new Promise((resolve) => {
+    setTimeout(resolve, 2000);
+  });
+  const stays_away =
+    (await fetch(`${options.url}/v1/rooms/${options.room}`).then((room) => room.json())).participants?.length === 0;
   return {
-    joined_ms: [annJoined, bobJoined], both, listed, self_tile_error_px, overflow_px, stats, muted, unmuted, camera_off, camera_on, screens,
-    left, lobby, told, stays_away, faults,
+    joined_ms: [annJoined, bobJoined],
+    both,
+    listed,
+    self_tile_error_px,
+    overflow_px,
+    stats,
+    muted,
+    unmuted,
+    camera_off,
+    camera_on,
+    screens,
+    left,
+    lobby,
+    told,
+    stays_away,
+    faults,
   };
 }
 
-/** The page comes back by itself after its server has died and another one listens at the same address. */
+/** The page rejoins after its server was killed and another one started at the same address. */
 export async function page_reconnects({ chromium, options, ask, keep }) {
   const browser = await chromium();
   const ann = await visit(browser, options, 'Ann', 'wide', []);
@@ -133,24 +165,32 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
     const response = await fetch(`${options.url}/v1/rooms/${options.room}`).catch(() => null);
     return response?.ok && (await response.json()).participants.some((p) => p.name === 'Ann');
   }, 40_000);
-  const moves = await moving(ann, 15_000).then(() => true, () => false);
+  const moves = await moving(ann, 15_000).then(
+    () => true,
+    () => false,
+  );
   const back_ms = Math.round(performance.now() - from);
   await keep('page-reconnected-1440', await ann.screenshot());
   return { restarted_ms, again, moves, back_ms };
 }
 
-/** What the page says of the quality one gets and why, over a link that becomes thin and good again; `link KBPS` changes it. */
+/** The tier and limit on the page while the bandwidth drops and rises; the request `link KBPS` sets it. */
 export async function page_tells_quality({ chromium, options, ask }) {
   const faults = [];
   const ann = await visit(await chromium(), options, 'Ann', 'wide', faults, { relay: options.relay });
   await joinByForm(ann, 'Ann', options.room);
-  const quality = () => ann.evaluate(() => {
-    const names = [...document.querySelectorAll('#received dt')];
-    return names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent;
-  });
+  const quality = () =>
+    ann.evaluate(() => {
+      const names = [...document.querySelectorAll('#received dt')];
+      return names.find((dt) => dt.textContent === 'Quality')?.nextElementSibling.textContent;
+    });
   const said = [];
   /** @type {[number, RegExp][]} */
-  const links = [[2000, /^high$/], [200, /^(low|slides): your link (is slow|loses packets)$/], [2000, /^high$/]];
+  const links = [
+    [2000, /^high$/],
+    [200, /^(low|slides): (slow connection|packet loss)$/],
+    [2000, /^high$/],
+  ];
   for (const [kbps, wanted] of links) {
     await ask(`link ${kbps}`);
     const from = performance.now();
@@ -161,7 +201,7 @@ export async function page_tells_quality({ chromium, options, ask }) {
   return { said, faults };
 }
 
-/** Somebody opens the page only to watch: sees the call move, sends nothing, is listed, and leaves. */
+/** A viewer opens the page: receives moving video, sends nothing, is listed, and leaves. */
 export async function page_watch({ chromium, options, keep }) {
   const browser = await chromium();
   const faults = [];

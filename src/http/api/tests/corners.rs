@@ -46,8 +46,8 @@ fn words<'a>(section: &[&'a str]) -> Vec<&'a str> {
     section[0].split_whitespace().collect()
 }
 
-/// The violations in an answer (RFC 3264, 8829, 8839, 8842, 9143) to any offer; `refused` are the indexes of the sections
-/// that must be rejected.
+/// The violations in an answer (RFC 3264, 8829, 8839, 8842, 9143) to any offer; `refused` are the indexes of the
+/// sections that must be rejected.
 fn faults(offer: &str, answer: &str, refused: &[usize]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut check = |good: bool, what: String| {
@@ -269,7 +269,8 @@ async fn the_error_names_what_an_offer_lacks() {
     }
 }
 
-/// Offers of real clients with lines removed, repeated, truncated, swapped and changed are answered, or refused with 4xx.
+/// Offers of real clients with lines removed, repeated, truncated, swapped and changed are answered, or refused with
+/// 4xx.
 #[test]
 fn mangled_offers_are_answered_or_refused_as_client_errors() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
