@@ -35,9 +35,8 @@ export async function third_party({ page: open, options }) {
     globalThis.fetch = async (resource, init = {}) => {
       const response = await straight(resource, init);
       const { pathname } = new URL(resource, location.href);
-      answered.push(
-        [init.method ?? 'GET', pathname.replace(/[0-9a-f]{32}/, 'SECRET').replace(room, 'ROOM'), response.status].join(' '),
-      );
+      const shownPath = pathname.replace(/[0-9a-f]{32}/, 'SECRET').replace(room, 'ROOM');
+      answered.push(`${init.method ?? 'GET'} ${shownPath} ${response.status}`);
       if (init.method !== 'PATCH' || response.status !== 200) return response;
       // whip-whep builds invalid SDP from several candidates in the answer to an ICE restart, so it gets only the
       // first.
