@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check that needs no test: format, clippy, dependency rules, JavaScript. `scripts/setup.sh lint` installs the tools.
+# Every check that needs no test: format, clippy, dependency rules, JavaScript.
+# `scripts/setup.sh lint` installs the tools.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs cargo-mutants on the pure modules, and lists mutants that no unit test notices in the folder mutants.out of Cargo's target
-# folder. Arguments go to cargo-mutants; `--file` replaces the list of modules:
+# Runs cargo-mutants on the pure modules, and lists mutants that no unit test notices in the folder mutants.out of
+# Cargo's target folder. Arguments go to cargo-mutants; `--file` replaces the list of modules:
 #   scripts/mutants.sh --file 'src/layout/**'
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,7 +18,8 @@ case " $* " in
 *) for module in "${modules[@]}"; do files+=(--file "src/$module.rs" --file "src/$module/**/*.rs"); done ;;
 esac
 
-# It works on a copy of the sources. Only unit tests of these modules run: they take seconds. A mutant that hangs is ended.
+# It works on a copy of the sources. Only unit tests of these modules run: they take seconds. A mutant that hangs is
+# ended.
 output=${CARGO_TARGET_DIR:-target}
 mkdir -p "$output"
 filters=()

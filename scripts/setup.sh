@@ -99,7 +99,8 @@ if ! done_for "$node_stamp" "$node_digest"; then
 fi
 
 if [ "$1" = lint ]; then
-    # Built without optimisation: that takes a third of the time, and it runs for seconds. It stays in Cargo's home, which CI caches.
+    # Built without optimisation: that takes a third of the time, and it runs for seconds. It stays in Cargo's home,
+    # which CI caches.
     cargo deny --version >/dev/null 2>&1 || {
         echo "Installing cargo-deny (once, some minutes)"
         cargo install cargo-deny --version 0.20.2 --locked --quiet --debug

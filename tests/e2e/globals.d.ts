@@ -1,4 +1,5 @@
-// Types of globals for `npm run types`: those of pages that scenarios set, and APIs that TypeScript's DOM library lacks.
+// Types of globals for `scripts/check-js.sh`: those of pages that scenarios set, and APIs that TypeScript's DOM library
+// lacks.
 
 declare global {
   // Set by people.js and by scenarios, in pages.

@@ -1,7 +1,8 @@
 //! Turns and retries: two cores carry one call at a time.
 //!
-//! Owns: the lock that tests take, and the tally of tests that needed a retry. The tally is written to `e2e/retries.txt` in Cargo's
-//! target folder after each test, because a test program cannot run code at its end; `make test` prints it.
+//! Owns: the lock that tests take, and the tally of tests that needed a retry. The tally is written to
+//! `e2e/retries.txt` in Cargo's target folder after each test, because a test program cannot run code at its end;
+//! `make test` prints it.
 
 use std::collections::BTreeSet;
 use std::panic::{RefUnwindSafe, catch_unwind};
@@ -12,8 +13,8 @@ use commingle::time::{self, Timestamp};
 
 use crate::scenario::pictures;
 
-/// Attempts of [`with_retries`]. The machine is shared with browsers, and a machine that stalls does not do so three times in a row;
-/// a fault of the server does.
+/// Attempts of [`with_retries`]. The machine is shared with browsers, and a machine that stalls does not do so three
+/// times in a row; a fault of the server does.
 const ATTEMPTS: usize = 3;
 
 static TALLY: Mutex<Tally> = Mutex::new(Tally { tests: BTreeSet::new(), retried: BTreeSet::new() });

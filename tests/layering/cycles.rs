@@ -1,9 +1,10 @@
 //! Finds import cycles between the modules of one folder, at every depth.
 //!
-//! Owns: the graph of imports. A cycle counts when a folder takes part in it, or modules of the crate root; files of one folder may
-//! use each other both ways. Does not know: layers. Files with their text go in; a cycle comes out as the imports it is made of.
-//! A module and its own children are one node: that a child uses its parent's types, and the parent the child, is no cycle. An
-//! import of `super::Name` counts as one of the sibling from which the parent has `Name`.
+//! Owns: the graph of imports. A cycle counts when a folder takes part in it, or modules of the crate root; files of
+//! one folder may use each other both ways. Does not know: layers. Files with their text go in; a cycle comes out as
+//! the imports it is made of. A module and its own children are one node: that a child uses its parent's types, and
+//! the parent the child, is no cycle. An import of `super::Name` counts as one of the sibling from which the parent
+//! has `Name`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter::successors;

@@ -1,7 +1,8 @@
 //! Reads the tables of ARCHITECTURE.md that state which module may import what.
 //!
-//! Owns: the form of these tables. They are the only source of the rules, so the document cannot differ from what is checked. Does
-//! not know: source files. The document's text goes in, [`Rules`] come out; a table that cannot be read is an error.
+//! Owns: the form of these tables. They are the only source of the rules, so the document cannot differ from what is
+//! checked. Does not know: source files. The document's text goes in, [`Rules`] come out; a table that cannot be read
+//! is an error.
 
 /// The heading of the layer table.
 const LAYERS: &str = "## The layers";
@@ -140,7 +141,8 @@ fn names(heading: &str, cell: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    const DOCUMENT: &str = "# A\n\n## The layers\n\nText.\n\n| row | modules | among themselves | owns |\n|---|---|---|---|\n\
+    const DOCUMENT: &str = "# A\n\n## The layers\n\nText.\n\n\
+        | row | modules | among themselves | owns |\n|---|---|---|---|\n\
         | words | `id` `time` | yes | names |\n| top | `main` | | |\n\nMore.\n\n### Modules that never meet\n\n\
         | modules | never import |\n|---|---|\n| `main` | `id` |\n\n### Crates with few importers\n\n\
         | crates | only importers |\n|---|---|\n| `cosmic-text` `url` | `time` |\n";

@@ -1,5 +1,6 @@
-//! Reads the paths in `src` and prints every one that breaks the rules of ARCHITECTURE.md: a module imports only from rows above its
-//! own, some modules never meet, some crates have few importers, and no import cycle passes through a folder.
+//! Reads the paths in `src` and prints every one that breaks the rules of ARCHITECTURE.md: a module imports only from
+//! rows above its own, some modules never meet, some crates have few importers, and no import cycle passes through a
+//! folder.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Reads Rust source text: which paths a file names, and where each begins.
 //!
-//! Owns: a tokenizer and the resolution of `crate`, `self`, `super` and groups. Does not know: layers or modules' rules. Text goes in,
-//! paths with line numbers come out.
+//! Owns: a tokenizer and the resolution of `crate`, `self`, `super` and groups. Does not know: layers or modules'
+//! rules. Text goes in, paths with line numbers come out.
 
 use std::path::Path;
 

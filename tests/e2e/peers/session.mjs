@@ -2,8 +2,8 @@
 //
 //     node tests/e2e/peers/NAME.mjs --url URL --room ROOM --name NAME --colour 30,160,50 --tone 451
 //
-// A peer prints `{"joined": ID}`. Each line on standard input asks for one line of JSON: what is received now. The end of
-// standard input ends the session by DELETE.
+// A peer prints `{"joined": ID}`. Each line on standard input asks for one line of JSON: what is received now. The end
+// of standard input ends the session by DELETE.
 
 import { createInterface } from 'node:readline/promises';
 import { parseArgs } from 'node:util';

@@ -1,5 +1,6 @@
-// A peer of werift, a WebRTC stack in TypeScript without codecs: ffmpeg encodes the colour, the moving bar and the tone, and
-// werift sends its packets. Received packets are checked as RTP and depacketised. See session.mjs for its arguments.
+// A peer of werift, a WebRTC stack in TypeScript without codecs: ffmpeg encodes the colour, the moving bar and the
+// tone, and werift sends its packets. Received packets are checked as RTP and depacketised. See session.mjs for its
+// arguments.
 
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
@@ -34,8 +35,11 @@ const ffmpeg = spawn(
     '-f',
     'lavfi',
     '-i',
-    `color=${hex(peer.colour)}:s=${width}x${height}:r=${fps}[ground];color=${hex(barColour(peer.colour))}:s=${width / 10}x${height}:r=${fps}[bar];` +
+    [
+      `color=${hex(peer.colour)}:s=${width}x${height}:r=${fps}[ground]`,
+      `color=${hex(barColour(peer.colour))}:s=${width / 10}x${height}:r=${fps}[bar]`,
       `[ground][bar]overlay=x='mod(t,${barTurn})/${barTurn}*${width * 0.9}',format=yuv420p`,
+    ].join(';'),
     '-re',
     '-f',
     'lavfi',

@@ -105,8 +105,8 @@ const ofPage = (page, { room }, k, sending) =>
   );
 
 /**
- * What a peer without a browser decodes of the numbers in `sending`. `page` knows the colours; `silent` has numbers of more tones
- * that must not be audible.
+ * What a peer without a browser decodes of the numbers in `sending`. `page` knows the colours; `silent` has numbers of
+ * more tones that must not be audible.
  */
 async function ofPeer(peer, page, tones, k, sending, silent = []) {
   const { levels, tiles, ...rest } = await peer.measure({ tones });
