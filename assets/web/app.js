@@ -282,7 +282,7 @@ function bind(session, signal) {
   on('state', ({ state, reason }) => {
     drawState(session);
     drawRoom();
-    if (state === 'left') away(session, reason);
+    if (state === 'left') showEnded(session, reason);
   });
   measure(session.local.getAudioTracks()[0], showLevel);
   keepAwake(signal);
@@ -310,7 +310,7 @@ function drawState(session) {
   $('stage').dataset.state = lost ? 'reconnecting' : pictured ? 'live' : 'connecting';
 }
 
-function away(session, reason) {
+function showEnded(session, reason) {
   stay?.abort();
   page.session = null;
   $('mix').srcObject = null;

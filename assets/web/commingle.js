@@ -96,7 +96,7 @@ export class Session extends EventTarget {
   #wants;
   #servers = []; // the ICE servers announced by the server
   #serversAt = -Infinity;
-  #serverAway = false;
+  #serverUnreachable = false;
   #everConnected = false;
   #rejoining = false;
   /** @type {ReturnType<typeof setInterval> | number} */
@@ -120,7 +120,7 @@ export class Session extends EventTarget {
       video: options.send?.video ?? this.local.getVideoTracks().length > 0,
     };
     this.#direct = new Direct({
-      tell: (message) => this.#send(message),
+      send: (message) => this.#send(message),
       tracks: () => this.local.getTracks(),
       iceServers: () => [...(options.iceServers ?? []), ...this.#servers],
       changed: (stream, done) => this.#directChanged(stream, done),
@@ -363,7 +363,7 @@ export class Session extends EventTarget {
       stream: this.local,
       wants: this.#wants,
       screen: this.#screen,
-      told: {
+      callbacks: {
         track: (track) => this.#receive(track),
         changed: () => this.#connectionChanged(),
         restarted: () => this.#everConnected && this.#events?.open(), // the old WebSocket may hang on a lost network
@@ -386,16 +386,16 @@ export class Session extends EventTarget {
     this.id = connection.participant;
     if (connection.named.length) [this.#servers, this.#serversAt] = [connection.named, performance.now()];
     this.#events = new Events(this.#server, room, this.location, {
-      heard: (event) => {
-        this.#serverAway = false;
+      received: (event) => {
+        this.#serverUnreachable = false;
         this.#handle(event);
         this.#refreshState();
       },
-      away: () => {
-        this.#serverAway = true;
+      unreachable: () => {
+        this.#serverUnreachable = true;
         this.#refreshState();
       },
-      gone: () => {
+      ended: () => {
         this.location = null; // there is no session to end
         this.#rejoin();
       },
@@ -431,7 +431,7 @@ export class Session extends EventTarget {
 
   #refreshState() {
     if (this.state === 'left') return;
-    const connected = this.#connection?.connected && !this.#rejoining && !this.#serverAway;
+    const connected = this.#connection?.connected && !this.#rejoining && !this.#serverUnreachable;
     this.#setState(connected ? 'connected' : this.#everConnected || this.#rejoining ? 'reconnecting' : 'connecting');
   }
 
@@ -461,7 +461,7 @@ export class Session extends EventTarget {
       try {
         this.#rejoining = false;
         await this.#connect();
-        this.#serverAway = false;
+        this.#serverUnreachable = false;
         return;
       } catch (error) {
         if (this.state === 'left') return;

@@ -29,7 +29,7 @@ export class Connection {
 
   #server;
   #patience;
-  #told;
+  #callbacks;
   #ice;
   #peer;
   #transceivers = {};
@@ -49,17 +49,17 @@ export class Connection {
    * `ice` is `{ own, named, policy }`: the configured ICE servers and those that the server announced before. `stream`
    * has the first tracks to send, `wants` the kinds to negotiate; `screen` is a track or null.
    */
-  constructor({ server, patience, told, ice, stream, wants, screen }) {
+  constructor({ server, patience, callbacks, ice, stream, wants, screen }) {
     this.#server = server;
     this.#patience = patience;
-    this.#told = told;
+    this.#callbacks = callbacks;
     this.#ice = ice;
     this.#screen = screen;
     const iceServers = [...ice.own, ...ice.named];
     const peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceTransportPolicy: ice.policy, iceServers });
     this.#peer = peer;
     peer.onicecandidate = ({ candidate }) => this.#gather(candidate);
-    peer.ontrack = ({ track }) => told.track(track);
+    peer.ontrack = ({ track }) => callbacks.track(track);
     peer.onconnectionstatechange = () => this.#changed();
     for (const kind of ['audio', 'video']) {
       const track = stream.getTracks().find((t) => t.kind === kind);
@@ -176,7 +176,7 @@ export class Connection {
         }
       });
     } catch (error) {
-      if (this.#peer) this.#told.lost(error);
+      if (this.#peer) this.#callbacks.lost(error);
     } finally {
       this.#restarting = false;
     }
@@ -193,7 +193,7 @@ export class Connection {
   }
 
   #connectsSoon() {
-    this.#arm('connect', CONNECT_WITHIN, () => !this.connected && this.#told.lost());
+    this.#arm('connect', CONNECT_WITHIN, () => !this.connected && this.#callbacks.lost());
   }
 
   #changed() {
@@ -210,9 +210,9 @@ export class Connection {
       this.#carried = false;
       this.restartIce('connected'); // the network is lost; the session may continue on another one
     } else if (connectionState === 'failed' || connectionState === 'closed') {
-      this.#told.lost();
+      this.#callbacks.lost();
     }
-    this.#told.changed();
+    this.#callbacks.changed();
   }
 
   /** One attempt of an ICE restart; false if the server did not answer in time. */
@@ -246,7 +246,7 @@ export class Connection {
     this.#mayTrickle = true;
     this.#patience.reset();
     this.#connectsSoon();
-    this.#told.restarted();
+    this.#callbacks.restarted();
     this.#trickle();
     return true;
   }

@@ -7,31 +7,31 @@ const BEGINS_WITHIN = 3000; // ms until the first audio packet, which is late on
 const LOOK = 200; // ms between two checks
 
 /** The number of received audio packets. */
-async function heard(peer) {
+async function audioPackets(peer) {
   const streams = [...(await peer.getStats()).values()].filter((s) => s.type === 'inbound-rtp' && s.kind === 'audio');
   return streams.reduce((sum, s) => sum + s.packetsReceived, 0);
 }
 
 /**
- * `tell(message)` sends a message to the room; `tracks()` returns the tracks to send, `iceServers()` the ICE servers.
+ * `send(message)` sends a message to the room; `tracks()` returns the tracks to send, `iceServers()` the ICE servers.
  * `changed(stream)` is called with the peer's stream when media is direct, and with null when it is mixed again.
  */
 export class Direct {
-  #tell;
+  #send;
   #tracks;
   #iceServers;
   #changed;
   #peer = null;
   #stream = null;
   #on = false;
-  #theirs = []; // the kinds that the peer sends
+  #peerKinds = []; // the kinds that the peer sends
   #early = []; // candidates received before their description
   #turn = Promise.resolve(); // signals are handled in order
   /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
-  constructor({ tell, tracks, iceServers, changed }) {
-    this.#tell = tell;
+  constructor({ send, tracks, iceServers, changed }) {
+    this.#send = send;
     this.#tracks = tracks;
     this.#iceServers = iceServers;
     this.#changed = changed;
@@ -56,7 +56,7 @@ export class Direct {
   async replace(kind, track) {
     const transceiver = this.#peer?.getTransceivers().find((t) => t.receiver.track.kind === kind);
     await transceiver?.sender.replaceTrack(track);
-    if (this.#peer) this.#sayKinds();
+    if (this.#peer) this.#announceKinds();
   }
 
   /** Closes the connection without a message to the peer. */
@@ -76,7 +76,7 @@ export class Direct {
       this.#on = true;
       this.#changed(this.#stream);
       this.#watch(this.#peer);
-    } else if (state === 'signal' && this.#peer) await this.#hear(signal);
+    } else if (state === 'signal' && this.#peer) await this.#handleSignal(signal);
   }
 
   async #begin(offers) {
@@ -84,21 +84,21 @@ export class Direct {
     const peer = (this.#peer = new RTCPeerConnection({ bundlePolicy: 'max-bundle', iceServers: this.#iceServers() }));
     this.#stream = new MediaStream();
     this.#early = [];
-    this.#theirs = [];
-    this.#sayKinds();
+    this.#peerKinds = [];
+    this.#announceKinds();
     peer.onicecandidate = ({ candidate }) =>
-      peer === this.#peer && candidate && this.#say({ candidate: candidate.toJSON() });
+      peer === this.#peer && candidate && this.#signal({ candidate: candidate.toJSON() });
     peer.ontrack = ({ track }) => peer === this.#peer && this.#stream.addTrack(track);
     peer.onconnectionstatechange = () => peer === this.#peer && this.#peerChanged();
     if (!offers) return;
     for (const kind of ['audio', 'video']) peer.addTransceiver(this.#track(kind) ?? kind, { direction: 'sendrecv' });
     await peer.setLocalDescription();
-    this.#say({ description: peer.localDescription.toJSON() });
+    this.#signal({ description: peer.localDescription.toJSON() });
   }
 
-  async #hear({ description, candidate, sends }) {
+  async #handleSignal({ description, candidate, sends }) {
     const peer = this.#peer;
-    if (sends) this.#theirs = sends;
+    if (sends) this.#peerKinds = sends;
     if (candidate && !peer.remoteDescription) this.#early.push(candidate);
     else if (candidate) await peer.addIceCandidate(candidate).catch(() => {}); // other candidates may work
     if (!description) return;
@@ -110,26 +110,26 @@ export class Direct {
       await transceiver.sender.replaceTrack(this.#track(transceiver.receiver.track.kind) ?? null);
     }
     await peer.setLocalDescription();
-    this.#say({ description: peer.localDescription.toJSON() });
+    this.#signal({ description: peer.localDescription.toJSON() });
   }
 
   #peerChanged() {
     const { connectionState } = this.#peer;
     clearTimeout(this.#timer);
-    if (connectionState === 'connected' && !this.#on) this.#tell({ type: 'direct', state: 'connected' });
+    if (connectionState === 'connected' && !this.#on) this.#send({ type: 'direct', state: 'connected' });
     if (connectionState === 'disconnected') this.#timer = setTimeout(() => this.#fail(), LOST_AFTER);
     if (connectionState === 'failed' || connectionState === 'closed') this.#fail();
   }
 
   /** Detects a broken path by missing packets. */
   async #watch(peer) {
-    let [packets, at] = [await heard(peer), performance.now()];
+    let [packets, at] = [await audioPackets(peer), performance.now()];
     while (peer === this.#peer && this.#on) {
       await new Promise((resolve) => {
         setTimeout(resolve, LOOK);
       });
-      const now = await heard(peer);
-      if (now !== packets || !this.#theirs.includes('audio')) [packets, at] = [now, performance.now()];
+      const now = await audioPackets(peer);
+      if (now !== packets || !this.#peerKinds.includes('audio')) [packets, at] = [now, performance.now()];
       else if (performance.now() - at > (packets ? SILENT_AFTER : BEGINS_WITHIN))
         return peer === this.#peer && this.#fail();
     }
@@ -138,19 +138,19 @@ export class Direct {
   /** Returns to the mixer at once, also if the message to the room is delayed. */
   #fail() {
     if (!this.#peer) return;
-    this.#tell({ type: 'direct', state: 'failed' });
+    this.#send({ type: 'direct', state: 'failed' });
     this.end();
   }
 
-  #sayKinds() {
-    this.#say({ sends: this.#tracks().map((track) => track.kind) });
+  #announceKinds() {
+    this.#signal({ sends: this.#tracks().map((track) => track.kind) });
   }
 
   #track(kind) {
     return this.#tracks().find((track) => track.kind === kind);
   }
 
-  #say(signal) {
-    this.#tell({ type: 'direct', signal });
+  #signal(signal) {
+    this.#send({ type: 'direct', signal });
   }
 }

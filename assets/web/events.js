@@ -6,23 +6,24 @@
 import { Patience } from './server.js';
 
 /**
- * Callbacks: `heard(event)` for each event, `away()` if the server is not reached, `gone()` if the session has ended.
+ * Callbacks: `received(event)` for each event, `unreachable()` if the server is not reached, `ended()` if the session
+ * has ended.
  */
 export class Events {
   #server;
   #url;
   #location;
-  #told;
+  #callbacks;
   #socket = null;
   #patience = new Patience();
   /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
   /** The events of `room` for the session at `location`. */
-  constructor(server, room, location, told) {
+  constructor(server, room, location, callbacks) {
     this.#server = server;
     this.#location = location;
-    this.#told = told;
+    this.#callbacks = callbacks;
     this.#url = server.at(`/v1/rooms/${encodeURIComponent(room)}/events?session=${location.split('/').pop()}`);
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
     this.open();
@@ -37,9 +38,9 @@ export class Events {
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
       this.#patience.reset();
-      this.#told.heard(JSON.parse(data));
+      this.#callbacks.received(JSON.parse(data));
     };
-    socket.onclose = () => socket === this.#socket && this.#again();
+    socket.onclose = () => socket === this.#socket && this.#retry();
   }
 
   /** Sends a message; false if no WebSocket is open. */
@@ -56,23 +57,23 @@ export class Events {
     socket?.close();
   }
 
-  #again() {
+  #retry() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#ask(), this.#patience.next());
+    this.#timer = setTimeout(() => this.#checkSession(), this.#patience.next());
   }
 
   /** Reopens the WebSocket if the session still exists. */
-  async #ask() {
+  async #checkSession() {
     const socket = this.#socket;
     const response = await this.#server.fetch(this.#location).catch(() => null);
     if (!socket || socket !== this.#socket) return;
     if (response?.status === 404 || response?.status === 410) {
-      this.#told.gone();
+      this.#callbacks.ended();
     } else if (response) {
       this.open();
     } else {
-      this.#told.away();
-      this.#again();
+      this.#callbacks.unreachable();
+      this.#retry();
     }
   }
 }

@@ -69,7 +69,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
             let ratio = packet.ratio();
             writeln!(
                 out,
-                "CPU per packet to a viewer: {micros:.1} µs; encryption and sending only: {floor_micros:.1} µs ({ratio:.1}x)"
+                "CPU per packet to a viewer: {micros:.1} µs; encryption and sending: {floor_micros:.1} µs ({ratio:.1}x)"
             )?;
         }
         writeln!(out, "{}", args.out.display())?;

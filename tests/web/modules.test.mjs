@@ -252,9 +252,9 @@ test('the events reconnect while the session exists', async (t) => {
     fetch: async () => answer ?? Promise.reject(server.unreachable()),
   };
   const listening = new events.Events(asked, 'a b', 'https://server.example/v1/sessions/secret', {
-    heard: (event) => told.push(event.type),
-    away: () => told.push('away'),
-    gone: () => told.push('gone'),
+    received: (event) => told.push(event.type),
+    unreachable: () => told.push('away'),
+    ended: () => told.push('gone'),
   });
   const later = async () => {
     t.mock.timers.tick(10_000);

@@ -214,7 +214,7 @@ async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<PendingJoin<'a>, Pro
         admission::Refusal::PendingOfSource(wait) => Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-joins",
-            "too many joins from your address are not connected yet; connect or delete them, or try again after Retry-After",
+            "too many joins from your address are not connected yet; delete them, or try again after Retry-After",
         )
         .retry_after(wait),
         admission::Refusal::PendingTotal(wait) => {
@@ -310,7 +310,7 @@ pub(super) fn limit_rate(app: &App, extensions: &Extensions) -> Result<(), Probl
         Problem::of_kind(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-requests",
-            "too many requests to sessions from your address; try again after Retry-After, and send candidates together",
+            "too many session requests from your address; try again after Retry-After, and send candidates together",
         )
         .retry_after(wait)
     })

@@ -164,8 +164,10 @@ async fn all_valid_spellings_of_an_offer_are_understood() {
     );
     let transport = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:", "a=ice-options:"];
     let video = base.find("m=video").expect("has one");
-    let unknown = "i=a title\r\nb=AS:500\r\nb=TIAS:500000\r\nk=clear:x\r\na=x-google-flag:conference\r\na=rtcp:9 IN IP4 0.0.0.0\r\n\
-        a=ptime:20\r\na=rtcp-fb:* ccm tmmbr\r\na=framerate:30\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\na=\r\na=:\r\n";
+    let unknown = "i=a title\r\nb=AS:500\r\nb=TIAS:500000\r\nk=clear:x\r\na=x-google-flag:conference\r\n\
+        a=rtcp:9 IN IP4 0.0.0.0\r\n\
+        a=ptime:20\r\na=rtcp-fb:* ccm tmmbr\r\na=framerate:30\r\n\
+        a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\na=\r\na=:\r\n";
     for (what, offer) in [
         ("LF alone", base.replace("\r\n", "\n")),
         ("mixed line ends", base.replacen("\r\n", "\n", 5)),
@@ -193,8 +195,12 @@ async fn all_valid_spellings_of_an_offer_are_understood() {
             base.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=extmap:14/sendonly urn:x\r\na=extmap:300 urn:y a=b\r\n")
         }),
         ("unusable candidates", {
-            base.replace("a=rtcp-mux\r\n", "a=rtcp-mux\r\na=candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active\r\n\
-                a=candidate:2 1 udp 1 0b1c.local 5000 typ host\r\na=candidate:3 1 udp 1 :: 0 typ host\r\na=candidate:\r\n")
+            base.replace(
+                "a=rtcp-mux\r\n",
+                "a=rtcp-mux\r\na=candidate:1 1 tcp 1 192.0.2.1 9 typ host tcptype active\r\n\
+                a=candidate:2 1 udp 1 0b1c.local 5000 typ host\r\n\
+                a=candidate:3 1 udp 1 :: 0 typ host\r\na=candidate:\r\n",
+            )
         }),
         (
             "mids that are not numbers",
