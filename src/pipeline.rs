@@ -6,6 +6,7 @@
 //! (appsink); errors from its bus arrive by callback on the thread that met them. Pipelines that grow while they play
 //! are [`graph`]s.
 
+pub mod elements;
 pub mod graph;
 
 use std::fmt::Write as _;
@@ -32,6 +33,16 @@ pub enum PipelineError {
         file: &'static str,
         /// The hole's name.
         hole: String,
+    },
+    /// An element of the file is not installed.
+    #[error("GStreamer element `{element}` (pipelines/{file}) is not installed: apt-get install {package}")]
+    Missing {
+        /// The file's name.
+        file: &'static str,
+        /// The element's name.
+        element: String,
+        /// The Debian package that contains it.
+        package: &'static str,
     },
     /// GStreamer does not take the description.
     #[error("pipelines/{file}: {reason}")]
@@ -148,6 +159,15 @@ impl Recipe {
         }
     }
 
+    /// Whether every element of the file is installed. GStreamer must be initialised.
+    ///
+    /// # Errors
+    /// [`PipelineError::Missing`] names the element and its Debian package.
+    pub fn check(self) -> Result<(), PipelineError> {
+        let (file, _) = self.load();
+        elements::check(file, &fill(self)?.description)
+    }
+
     fn hole(self, hole: &str) -> Option<u64> {
         let number = match self {
             Self::DecodeVp8(holes) | Self::DecodeVp9(holes) | Self::DecodeH264(holes) | Self::DecodeAv1(holes) => {
@@ -250,6 +270,7 @@ impl Pipeline {
     pub fn new(recipe: Recipe) -> Result<Self, PipelineError> {
         let (file, _) = recipe.load();
         let Filled { description, bindings } = fill(recipe)?;
+        elements::check(file, &description)?;
         let parse = |reason: String| PipelineError::Parse { file, reason };
         let pipeline = gst::parse::launch(&description)
             .map_err(|error| parse(error.to_string()))?
@@ -438,6 +459,9 @@ mod tests {
     fn holes_are_filled_and_comments_are_gone() {
         for recipe in every_recipe() {
             let filled = fill(recipe).expect("every hole is known");
+            for element in elements::named(&filled.description) {
+                assert!(elements::package(element).is_some(), "{element} is in no package of pipeline/elements.rs");
+            }
             assert!(!filled.description.contains(['{', '}', '#']), "{}", filled.description);
         }
     }

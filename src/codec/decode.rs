@@ -85,17 +85,7 @@ impl VideoDecoder {
         sink: impl FnMut(Decoded) + Send + 'static,
     ) -> Result<Self, CodecError> {
         init()?;
-        let holes = DecodeHoles { queue: QUEUE };
-        let recipe = match codec {
-            Codec::Vp8 => Recipe::DecodeVp8(holes),
-            Codec::Vp9 => Recipe::DecodeVp9(holes),
-            Codec::H264 => Recipe::DecodeH264(holes),
-            Codec::Av1 => Recipe::DecodeAv1(holes),
-            Codec::Opus | Codec::Pcmu | Codec::Pcma => {
-                return Err(CodecError::Unsupported(codec, "decoded to pictures"));
-            }
-        };
-        let pipeline = Pipeline::new(recipe)?;
+        let pipeline = Pipeline::new(recipe(codec)?)?;
         let over = Arc::new(AtomicBool::new(false));
         let sink: Arc<Sink> = Arc::new(Mutex::new(Box::new(sink)));
 
@@ -162,6 +152,21 @@ impl VideoDecoder {
 impl Drop for VideoDecoder {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
+    }
+}
+
+/// The file for a codec.
+///
+/// # Errors
+/// [`CodecError::Unsupported`] for audio codecs.
+pub(super) fn recipe(codec: Codec) -> Result<Recipe, CodecError> {
+    let holes = DecodeHoles { queue: QUEUE };
+    match codec {
+        Codec::Vp8 => Ok(Recipe::DecodeVp8(holes)),
+        Codec::Vp9 => Ok(Recipe::DecodeVp9(holes)),
+        Codec::H264 => Ok(Recipe::DecodeH264(holes)),
+        Codec::Av1 => Ok(Recipe::DecodeAv1(holes)),
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "decoded to pictures")),
     }
 }
 

@@ -78,24 +78,7 @@ impl VideoEncoder {
     /// [`CodecError::Unsupported`] for codecs that are not encoded here; what is missing on this machine.
     pub fn new(spec: EncodeSpec, sink: impl FnMut(EncodedFrame) + Send + 'static) -> Result<Self, CodecError> {
         init()?;
-        let holes = EncodeHoles {
-            size: spec.size,
-            fps: spec.fps,
-            bitrate_kbps: spec.bitrate_kbps,
-            threads: spec.threads,
-            keyframe_distance: spec.fps * KEYFRAME_SECONDS,
-            queue: QUEUE,
-        };
-        let recipe = match (spec.codec, spec.h264) {
-            (Codec::Vp8, _) => Recipe::EncodeVp8(holes),
-            (Codec::Vp9, _) => Recipe::EncodeVp9(holes),
-            (Codec::H264, H264Encoder::X264) => Recipe::EncodeH264(holes),
-            (Codec::H264, H264Encoder::OpenH264) => Recipe::EncodeH264OpenH264(holes),
-            // libaom 3.6 (Debian 12) in its realtime mode takes three times VP8's CPU, and with constant bitrate ends the
-            // process on an assertion in its rate control.
-            (codec, _) => return Err(CodecError::Unsupported(codec, "encoded")),
-        };
-        let pipeline = Pipeline::new(recipe)?;
+        let pipeline = Pipeline::new(recipe(&spec)?)?;
         let over = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(AtomicBool::new(false));
         let (ended, mut sink) = (over.clone(), sink);
@@ -173,6 +156,30 @@ impl VideoEncoder {
 impl Drop for VideoEncoder {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
+    }
+}
+
+/// The file for a codec and its encoder.
+///
+/// # Errors
+/// [`CodecError::Unsupported`] for codecs that are not encoded here.
+pub(super) fn recipe(spec: &EncodeSpec) -> Result<Recipe, CodecError> {
+    let holes = EncodeHoles {
+        size: spec.size,
+        fps: spec.fps,
+        bitrate_kbps: spec.bitrate_kbps,
+        threads: spec.threads,
+        keyframe_distance: spec.fps * KEYFRAME_SECONDS,
+        queue: QUEUE,
+    };
+    match (spec.codec, spec.h264) {
+        (Codec::Vp8, _) => Ok(Recipe::EncodeVp8(holes)),
+        (Codec::Vp9, _) => Ok(Recipe::EncodeVp9(holes)),
+        (Codec::H264, H264Encoder::X264) => Ok(Recipe::EncodeH264(holes)),
+        (Codec::H264, H264Encoder::OpenH264) => Ok(Recipe::EncodeH264OpenH264(holes)),
+        // libaom 3.6 (Debian 12) in its realtime mode takes three times VP8's CPU, and with constant bitrate ends the
+        // process on an assertion in its rate control.
+        (codec, _) => Err(CodecError::Unsupported(codec, "encoded")),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod srt;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::OnceLock;
 
 use gstreamer as gst;
@@ -33,23 +34,7 @@ pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
 
 use crate::media::{Codec, Size};
-use crate::pipeline::PipelineError;
-
-/// Elements the pipelines need, and the Debian package that brings each.
-const NEEDED: [(&str, &str); 12] = [
-    ("appsrc", "gstreamer1.0-plugins-base"),
-    ("appsink", "gstreamer1.0-plugins-base"),
-    ("vp8dec", "gstreamer1.0-plugins-good"),
-    ("vp9dec", "gstreamer1.0-plugins-good"),
-    ("openh264dec", "gstreamer1.0-plugins-bad"),
-    ("av1dec", "gstreamer1.0-plugins-bad"),
-    ("vp8enc", "gstreamer1.0-plugins-good"),
-    ("vp9enc", "gstreamer1.0-plugins-good"),
-    ("x264enc", "gstreamer1.0-plugins-ugly"),
-    ("openh264enc", "gstreamer1.0-plugins-bad"),
-    ("avenc_aac", "gstreamer1.0-libav"),
-    ("srtsink", "gstreamer1.0-plugins-bad"),
-];
+use crate::pipeline::{AacHoles, PipelineError, Recipe, SendHoles};
 
 /// Why media could not be decoded, encoded or packed.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +42,6 @@ pub enum CodecError {
     /// GStreamer does not start.
     #[error("GStreamer does not start: {0}")]
     Start(String),
-    /// An element is not installed.
-    #[error("GStreamer's element `{element}` is missing: apt-get install {package}")]
-    Missing {
-        /// The element.
-        element: &'static str,
-        /// The Debian package that brings it.
-        package: &'static str,
-    },
     /// No pipeline for this codec in this direction.
     #[error("{0} is not {1} here")]
     Unsupported(Codec, &'static str),
@@ -101,28 +78,105 @@ pub enum CodecError {
     Failed,
 }
 
-/// Starts GStreamer, once a process, and looks, once, whether every element is there.
-///
-/// # Errors
-/// [`CodecError::Missing`] names the package to install.
-pub fn init() -> Result<(), CodecError> {
-    static STARTED: OnceLock<Result<Option<(&str, &str)>, String>> = OnceLock::new();
-    let start = || match gst::init() {
-        Ok(()) => Ok(NEEDED.into_iter().find(|(element, _)| gst::ElementFactory::find(element).is_none())),
-        Err(error) => Err(error.to_string()),
-    };
-    match STARTED.get_or_init(start).clone() {
-        Ok(None) => Ok(()),
-        Ok(Some((element, package))) => Err(CodecError::Missing { element, package }),
-        Err(reason) => Err(CodecError::Start(reason)),
+impl CodecError {
+    /// Whether the same attempt fails again for as long as this process runs: the codec is not supported, or an element
+    /// is not installed.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Unsupported(..) | Self::Start(_) | Self::Pipeline(PipelineError::Missing { .. }))
     }
 }
 
-/// The versions of GStreamer and of the plugins that bring what is needed: `GStreamer 1.22.0 with app 1.22.0, vpx 1.22.0`.
-/// Those of elements that are missing are left out. [`init`] was called before.
+/// Starts GStreamer, once a process. Elements are checked for each pipeline, see [`missing`].
+///
+/// # Errors
+/// [`CodecError::Start`].
+pub fn init() -> Result<(), CodecError> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED.get_or_init(|| gst::init().map_err(|error| error.to_string())).clone().map_err(CodecError::Start)
+}
+
+/// Something that GStreamer does for this program, and that needs elements of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// Decoding a video codec.
+    Decode(Codec),
+    /// Encoding a video codec.
+    Encode(Codec, H264Encoder),
+    /// Encoding AAC, for MP4 files and for broadcasts.
+    Aac,
+    /// Sending by SRT.
+    SendSrt,
+}
+
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 10] = [
+        Self::Decode(Codec::Vp8),
+        Self::Decode(Codec::Vp9),
+        Self::Decode(Codec::H264),
+        Self::Decode(Codec::Av1),
+        Self::Encode(Codec::Vp8, H264Encoder::X264),
+        Self::Encode(Codec::Vp9, H264Encoder::X264),
+        Self::Encode(Codec::H264, H264Encoder::X264),
+        Self::Encode(Codec::H264, H264Encoder::OpenH264),
+        Self::Aac,
+        Self::SendSrt,
+    ];
+
+    /// What a mixer does.
+    pub fn of_mixer(h264: H264Encoder) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |feature| match feature {
+            Self::Decode(_) => true,
+            Self::Encode(codec, encoder) => *codec != Codec::H264 || *encoder == h264,
+            Self::Aac | Self::SendSrt => false,
+        })
+    }
+
+    /// Whether its elements are installed. [`init`] was called before.
+    ///
+    /// # Errors
+    /// [`PipelineError::Missing`] names the element and its Debian package.
+    pub fn check(self) -> Result<(), CodecError> {
+        let recipe = match self {
+            Self::Decode(codec) => decode::recipe(codec)?,
+            Self::Encode(codec, h264) => {
+                let size = Size::new(320, 180);
+                encode::recipe(&EncodeSpec { codec, size, fps: 30, bitrate_kbps: 300, h264, threads: 1 })?
+            }
+            Self::Aac => Recipe::EncodeAac(AacHoles { bitrate_bps: 128_000, queue: 1 }),
+            Self::SendSrt => Recipe::SendSrt(SendHoles { queue: 1 }),
+        };
+        Ok(recipe.check()?)
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decode(codec) => write!(f, "decoding {codec}"),
+            Self::Encode(Codec::H264, H264Encoder::OpenH264) => f.write_str("encoding h264 with openh264"),
+            Self::Encode(codec, _) => write!(f, "encoding {codec}"),
+            Self::Aac => f.write_str("encoding aac"),
+            Self::SendSrt => f.write_str("sending by SRT"),
+        }
+    }
+}
+
+/// The features that are not available on this machine, each as a text that names the element and its Debian package.
+pub fn missing(features: impl IntoIterator<Item = Feature>) -> Vec<String> {
+    if let Err(error) = init() {
+        return vec![error.to_string()];
+    }
+    let checked = features.into_iter().map(|feature| (feature, feature.check()));
+    checked.filter_map(|(feature, found)| Some(format!("{feature} is not available: {}", found.err()?))).collect()
+}
+
+/// The versions of GStreamer and of the plugins with the codecs: `GStreamer 1.22.0 with app 1.22.0, vpx 1.22.0`.
+/// Plugins that are not installed are left out. [`init`] was called before.
 pub fn versions() -> String {
+    const ELEMENTS: [&str; 7] = ["appsrc", "vp8dec", "openh264dec", "av1dec", "x264enc", "avenc_aac", "srtsink"];
     let mut plugins: Vec<String> = Vec::new();
-    for plugin in NEEDED.iter().filter_map(|(element, _)| gst::ElementFactory::find(element)?.plugin()) {
+    for plugin in ELEMENTS.iter().filter_map(|element| gst::ElementFactory::find(element)?.plugin()) {
         let named = format!("{} {}", plugin.plugin_name(), plugin.version());
         if !plugins.contains(&named) {
             plugins.push(named);

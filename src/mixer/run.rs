@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
 use super::ticks::Watched;
 use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
-use crate::codec::{self, DecodeLimits, H264Encoder};
+use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
@@ -76,11 +76,8 @@ struct Room {
 
 impl Room {
     fn new(settings: &MixerSettings, outbox: &Arc<Outbox>) -> Self {
-        let missing = match codec::init() {
-            Ok(()) => Vec::new(),
-            Err(error) => vec![error.to_string()],
-        };
-        outbox.push(FromMixer::Ready { missing });
+        let h264 = if settings.openh264 { H264Encoder::OpenH264 } else { H264Encoder::X264 };
+        outbox.push(FromMixer::Ready { missing: codec::missing(Feature::of_mixer(h264)) });
         tracing::info!(room = %settings.room, "a mixer begins");
 
         let limits = DecodeLimits { max: settings.max_source };
@@ -92,10 +89,7 @@ impl Room {
 
         let video_loop = VideoLoop {
             epoch: settings.epoch,
-            options: EncodeOptions {
-                h264: if settings.openh264 { H264Encoder::OpenH264 } else { H264Encoder::X264 },
-                threads: settings.threads.max(1),
-            },
+            options: EncodeOptions { h264, threads: settings.threads.max(1) },
             threads: drawing_threads(settings.threads),
             slots: slots.clone(),
             outbox: outbox.clone(),

@@ -7,7 +7,7 @@
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{PipelineError, reap, start};
+use super::{PipelineError, elements, reap, start};
 
 /// A file of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,7 @@ impl Graph {
     /// [`PipelineError`] names the file and what is wrong with it. GStreamer must be initialised.
     pub fn new(piece: Piece) -> Result<Self, PipelineError> {
         let (file, description) = piece.description();
+        elements::check(file, &description)?;
         let parse = |reason: String| PipelineError::Parse { file, reason };
         let pipeline = gst::parse::launch(&description)
             .map_err(|error| parse(error.to_string()))?
@@ -121,6 +122,7 @@ impl Branches {
     /// [`PipelineError`] when the piece does not parse, does not fit the pad or does not start.
     pub fn attach(&self, pad: &gst::Pad, piece: Piece) -> Result<gst::Element, PipelineError> {
         let (file, description) = piece.description();
+        elements::check(file, &description)?;
         let failed = |reason: String| PipelineError::Start { file, reason };
         let pipeline = self.0.upgrade().ok_or_else(|| failed("its pipeline is over".into()))?;
         let bin = gst::parse::bin_from_description(&description, true)
@@ -140,4 +142,14 @@ pub(crate) mod tests {
 
     pub(crate) const PIECES: [Piece; 7] =
         [Piece::File, Piece::Http, Piece::Srt, Piece::Feed, Piece::Pictures, Piece::Sound, Piece::Rest];
+
+    #[test]
+    fn every_element_of_a_piece_is_in_the_table_of_packages() {
+        for piece in PIECES {
+            let (file, description) = piece.description();
+            for element in elements::named(&description).filter(|element| *element != "webfetch") {
+                assert!(elements::package(element).is_some(), "{file}: {element} is in no package of elements.rs");
+            }
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! room. Messages for the process come in by [`Link::send`], which never waits; what it says leaves through the
 //! [`Listener`], and its end is told there once.
 
+mod environment;
+
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
@@ -258,6 +260,8 @@ pub fn start_with<T: ToProcess>(
         .args(&command.arguments)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(output)
+        .env_clear()
+        .envs(environment::inherited(std::env::vars_os()))
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();
@@ -334,7 +338,7 @@ mod tests {
     use crate::media::{EncodedPacket, SourcePacket};
     use crate::time::Timestamp;
 
-    struct Recorder(mpsc::Sender<Result<FromMixer, String>>);
+    pub(super) struct Recorder(pub(super) mpsc::Sender<Result<FromMixer, String>>);
 
     impl Listener for Recorder {
         type Message = FromMixer;

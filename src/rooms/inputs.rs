@@ -272,8 +272,8 @@ impl Listener for Ear {
     fn message(&mut self, message: FromInput) {
         match message {
             FromInput::Ready { missing } => {
-                for what in missing {
-                    tracing::warn!(what, "an input lacks something");
+                for missing in missing {
+                    tracing::warn!(missing, "codec not available in input");
                 }
             }
             FromInput::Publishing { app, key } => {

@@ -253,8 +253,8 @@ impl RoomTask {
     fn mixer_says(&mut self, now: Timestamp, message: FromMixer) {
         match message {
             FromMixer::Ready { missing } => {
-                for what in missing {
-                    tracing::warn!(what, "the mixer lacks something");
+                for missing in missing {
+                    tracing::warn!(room = %self.room.name(), missing, "codec not available in mixer");
                 }
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),

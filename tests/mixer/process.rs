@@ -1,10 +1,12 @@
 //! The mixer as a process of its own.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use commingle::codec;
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::child::link_on_stdin;
 use commingle::link::frame::{Decoder, encode_into};
@@ -14,22 +16,42 @@ use commingle::mixer::run_process;
 use commingle::plan::SourceSpec;
 use commingle::time::now;
 
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, scene, stream, streams};
 
 /// Set for a process that is to be the mixer.
 const ROLE: &str = "COMMINGLE_TEST_MIXER";
+
+/// GStreamer elements that this process is to do without, separated by commas.
+const WITHOUT: &str = "COMMINGLE_TEST_WITHOUT";
 
 /// Does nothing in the tests' own process; in a child started by [`start`] it is the mixer.
 #[test]
 fn child() {
     if std::env::var_os(ROLE).is_some() {
+        if let Ok(elements) = std::env::var(WITHOUT) {
+            codec::init().expect("GStreamer is installed");
+            let registry = gstreamer::Registry::get();
+            for element in elements.split(',') {
+                let feature = gstreamer::ElementFactory::find(element).expect("it is installed");
+                registry.remove_feature(&feature);
+            }
+        }
         run_process(link_on_stdin().expect("a socket")).expect("the link ends well");
     }
 }
 
 fn start() -> (Child, UnixStream) {
+    start_without("")
+}
+
+/// A mixer on a machine where these elements are not installed.
+fn start_without(elements: &str) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let child = Command::new(std::env::current_exe().expect("our path"))
+    let mut command = Command::new(std::env::current_exe().expect("our path"));
+    if !elements.is_empty() {
+        command.env(WITHOUT, elements);
+    }
+    let child = command
         .args(["--exact", "process::child", "--nocapture"])
         .env(ROLE, "1")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -89,6 +111,55 @@ fn it_is_ready_reports_while_idle_and_ends_with_its_link() {
     assert!(last.rss_kib > 1_000 && (last.video_ticks, last.audio_ticks) == (0, 0), "{last:?}");
     drop(link);
     assert!(child.wait().expect("it ends").success());
+}
+
+/// The texts of `Ready` of a mixer without these elements, and the streams of which packets came within a few seconds: 1
+/// is VP8 and 2 is H.264.
+fn ready_and_streams(elements: &str) -> (Vec<String>, BTreeSet<u32>) {
+    let (mut child, mut link) = start_without(elements);
+    let mut decoder = Decoder::default();
+    let size = Size::new(640, 360);
+    let orders = [
+        configure(),
+        ToMixer::Scene(scene([None; 4])),
+        streams([stream(1, Codec::Vp8, size, 30), stream(2, Codec::H264, size, 30)]),
+    ];
+    send(&mut link, &orders);
+    let FromMixer::Ready { missing } = hear(&mut link, &mut decoder) else { panic!("it is ready first") };
+    let (mut received, mut reports) = (BTreeSet::new(), 0);
+    while reports < 12 && received.len() < 2 {
+        match hear(&mut link, &mut decoder) {
+            FromMixer::Video { serial, .. } => drop(received.insert(serial)),
+            FromMixer::Report(_) => reports += 1,
+            _ => {}
+        }
+    }
+    drop(link);
+    assert!(child.wait().expect("it ends").success());
+    (missing, received)
+}
+
+#[test]
+fn a_missing_element_disables_only_what_needs_it_and_is_reported_with_its_package() {
+    let nothing = ready_and_streams("srtsink,avenc_aac,openh264enc");
+    assert_eq!(nothing, (Vec::new(), BTreeSet::from([1, 2])), "a mixer needs none of these elements");
+
+    let (missing, received) = ready_and_streams("x264enc");
+    assert_eq!(received, BTreeSet::from([1]), "VP8 is encoded without x264enc");
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    for part in ["encoding h264", "`x264enc`", "apt-get install gstreamer1.0-plugins-ugly"] {
+        assert!(missing[0].contains(part), "{part} is not in {missing:?}");
+    }
+
+    let (missing, received) = ready_and_streams("av1dec,vp9dec");
+    assert_eq!(received, BTreeSet::from([1, 2]), "encoding needs no decoder");
+    assert!(
+        missing.len() == 2 && missing[0].contains("decoding vp9") && missing[1].contains("`av1dec`"),
+        "{missing:?}"
+    );
+
+    let (missing, received) = ready_and_streams("vp8enc,x264enc");
+    assert!(missing.len() == 2 && received.is_empty(), "{missing:?}, {received:?}");
 }
 
 #[test]

@@ -14,10 +14,11 @@ use rustix::process::{Resource, getrlimit};
 
 use self::reach::Look;
 use super::{ConfigArgs, Failure, serve};
-use crate::codec;
-use crate::config::{Config, TlsMode};
+use crate::codec::{self, Feature, H264Encoder};
+use crate::config::{self, Config, TlsMode};
 use crate::dial;
 use crate::id::RoomName;
+use crate::media::Codec;
 use crate::net::tls;
 
 /// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
@@ -102,7 +103,7 @@ fn own_certificate(config: &Config) -> Option<(String, Finding)> {
 /// The machine, and the server on it where one runs.
 fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     let mut found = vec![
-        ("GStreamer", gstreamer()),
+        ("GStreamer", gstreamer(&config.video)),
         ("receive buffer", socket_buffer("net.core.rmem_max")),
         ("send buffer", socket_buffer("net.core.wmem_max")),
         ("open files", open_files()),
@@ -128,10 +129,28 @@ fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     found.into_iter().map(|(what, finding)| (what.to_owned(), finding)).chain(reached).collect()
 }
 
-fn gstreamer() -> Finding {
-    match codec::init() {
-        Ok(()) => Finding::Good(format!("every element that is needed is installed: {}", codec::versions())),
-        Err(error) => Finding::Bad(error.to_string()),
+/// Missing elements are wrong where the configuration uses them, and advice otherwise.
+fn gstreamer(video: &config::Video) -> Finding {
+    if let Err(error) = codec::init() {
+        return Finding::Bad(error.to_string());
+    }
+    let h264 = match video.h264_encoder {
+        config::H264Encoder::X264 => H264Encoder::X264,
+        config::H264Encoder::OpenH264 => H264Encoder::OpenH264,
+    };
+    let configured = |feature: &Feature| match feature {
+        Feature::Decode(codec) => video.codecs.contains(codec),
+        Feature::Encode(codec, encoder) => video.codecs.contains(codec) && (*codec != Codec::H264 || *encoder == h264),
+        Feature::Aac | Feature::SendSrt => false,
+    };
+    let (needed, optional): (Vec<_>, Vec<_>) = Feature::ALL.into_iter().partition(configured);
+    let (needed, optional) = (codec::missing(needed), codec::missing(optional));
+    if !needed.is_empty() {
+        Finding::Bad(needed.join("; "))
+    } else if !optional.is_empty() {
+        Finding::Advice(optional.join("; "))
+    } else {
+        Finding::Good(format!("every element that is needed is installed: {}", codec::versions()))
     }
 }
 
@@ -209,7 +228,9 @@ mod tests {
 
     #[test]
     fn gstreamer_and_its_plugins_are_named_with_their_versions() {
-        let Finding::Good(text) = gstreamer() else { panic!("these tests need GStreamer: scripts/setup.sh") };
+        let Finding::Good(text) = gstreamer(&config::Video::default()) else {
+            panic!("these tests need GStreamer: scripts/setup.sh")
+        };
         for name in ["GStreamer", "app", "vpx", "x264", "openh264"] {
             let (_, version) = text.split_once(&format!(" {name} ")).unwrap_or_else(|| panic!("no {name} in {text}"));
             assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{name} has no version in {text}");

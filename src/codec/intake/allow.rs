@@ -10,6 +10,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::Way;
+use crate::pipeline::elements;
 
 /// What every source needs: plumbing, and what `codec` encodes with afterwards.
 const COMMON: &[&str] = &[
@@ -116,6 +117,11 @@ pub(super) fn confine(way: Way) -> Vec<String> {
     let there: BTreeSet<String> = elements().iter().map(|element| element.name().to_string()).collect();
     let all = COMMON.iter().chain(MEDIA).chain(of(way));
     all.filter(|element| !there.contains(**element))
-        .map(|element| format!("GStreamer's element `{element}` is missing: some sources cannot be taken in"))
+        .map(|element| {
+            let package = elements::package(element).unwrap_or("the package that contains it");
+            format!(
+                "GStreamer element `{element}` is not installed, so that some inputs fail: apt-get install {package}"
+            )
+        })
         .collect()
 }
