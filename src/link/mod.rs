@@ -166,6 +166,8 @@ pub struct MixerReport {
     pub source_frames_dropped: u64,
     /// Messages dropped because the link to the edge was full.
     pub link_dropped: u64,
+    /// For how long the video or the audio loop has been busy with one tick; zero while both wait for the next.
+    pub stalled: Duration,
     /// CPU time of the process in milliseconds.
     pub cpu_ms: u64,
     /// Resident memory in KiB.

@@ -15,7 +15,7 @@ use super::encode::EncodeOptions;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
-use super::ticks::Watched;
+use super::ticks::{Busy, Watched};
 use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
 use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
 use crate::id::{SourceId, ViewName};
@@ -84,6 +84,8 @@ impl Room {
         let ingest = Arc::new(Mutex::new(Ingest::new(limits, outbox.clone())));
         let counts = Arc::new(VideoCounts::default());
         let slots = Arc::new(Slots::default());
+        // Of the video and of the audio loop.
+        let busy: [Arc<Busy>; 2] = Default::default();
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
 
@@ -94,8 +96,15 @@ impl Room {
             slots: slots.clone(),
             outbox: outbox.clone(),
             counts: counts.clone(),
+            busy: busy[0].clone(),
         };
-        let reporter = Reporter { sound: sound.clone(), ingest: ingest.clone(), counts, outbox: outbox.clone() };
+        let reporter = Reporter {
+            sound: sound.clone(),
+            ingest: ingest.clone(),
+            counts,
+            busy: busy.clone(),
+            outbox: outbox.clone(),
+        };
         let (epoch, sounds) = (settings.epoch, settings.sounds);
         let threads = vec![
             spawn("video-tick", {
@@ -103,8 +112,8 @@ impl Room {
                 move || video_loop.run(&inbox)
             }),
             spawn("audio-tick", {
-                let (inbox, outbox) = (sound.clone(), outbox.clone());
-                move || audio_loop::run(epoch, sounds, &inbox, &outbox)
+                let (inbox, outbox, [_, busy]) = (sound.clone(), outbox.clone(), busy);
+                move || audio_loop::run(epoch, sounds, &inbox, &outbox, &busy)
             }),
             spawn("timer", {
                 let timer = timer.clone();
@@ -253,6 +262,7 @@ struct Reporter {
     sound: Arc<Watched<SoundInbox>>,
     ingest: Arc<Mutex<Ingest>>,
     counts: Arc<VideoCounts>,
+    busy: [Arc<Busy>; 2],
     outbox: Arc<Outbox>,
 }
 
@@ -298,6 +308,7 @@ impl Reporter {
             sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: self.ingest.lock().dropped(),
             link_dropped: self.outbox.dropped(),
+            stalled: self.busy.iter().map(|busy| busy.for_how_long(now())).max().unwrap_or_default(),
             cpu_ms: time::process_cpu().as_millis() as u64,
             rss_kib: rss_kib(),
         }

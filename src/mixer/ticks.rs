@@ -3,6 +3,7 @@
 //! A tick is a number on the grid of the room's epoch. A late loop catches up a little and then leaves ticks out, because
 //! a burst of old ticks helps nobody; their timestamps are simply missing.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -34,6 +35,30 @@ pub(super) fn due(grid: &impl Grid, epoch: Timestamp, last: Option<u64>, catch_u
     let next = last.map_or(current + 1, |last| last + 1);
     let n = if current > next + catch_up { current } else { next };
     Due { n, at: epoch + grid.start(n), skipped: n - next }
+}
+
+/// Since when a loop has been busy with one tick; what the watchdog of the serving process judges by.
+#[derive(Debug, Default)]
+pub(super) struct Busy(AtomicU64);
+
+impl Busy {
+    /// A tick begins.
+    pub(super) fn begin(&self, now: Timestamp) {
+        self.0.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// The tick is over; the loop waits.
+    pub(super) fn end(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the tick has taken so far; zero between ticks.
+    pub(super) fn for_how_long(&self, now: Timestamp) -> Duration {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            begun => now.since(Timestamp::from_micros(begun)),
+        }
+    }
 }
 
 /// A value that threads share, and a bell that rings when it changes.
@@ -85,6 +110,16 @@ mod tests {
 
     fn at(ms: u64) -> Timestamp {
         EPOCH + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_loop_is_busy_from_the_beginning_of_a_tick_to_its_end() {
+        let busy = Busy::default();
+        assert_eq!(busy.for_how_long(at(50)), Duration::ZERO);
+        busy.begin(at(100));
+        assert_eq!(busy.for_how_long(at(5_100)), Duration::from_secs(5));
+        busy.end();
+        assert_eq!(busy.for_how_long(at(9_000)), Duration::ZERO);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::compose::{Compositor, FrameSlot};
 use super::encode::{EncodeOptions, Stream, Turn, tick_time};
 use super::outbox::Outbox;
-use super::ticks::{Due, Grid, Watched, due};
+use super::ticks::{Busy, Due, Grid, Watched, due};
 use crate::codec::{Picture, PicturePool, scale};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
@@ -112,6 +112,7 @@ pub(super) struct VideoLoop {
     pub(super) slots: Arc<Slots>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) counts: Arc<VideoCounts>,
+    pub(super) busy: Arc<Busy>,
 }
 
 /// One composition.
@@ -136,7 +137,9 @@ impl VideoLoop {
         let mut state = State::default();
         loop {
             let next = state.next_tick(self.epoch, now());
+            self.busy.end();
             let Some(orders) = wait(inbox, next.as_ref().map(|(_, due)| due.at)) else { return };
+            self.busy.begin(now());
             self.follow(&mut state, orders);
             if let Some((view, due)) = next {
                 self.tick(&mut state, &view, due);

@@ -1,10 +1,11 @@
-//! The edge's child processes (mixers, outputs, inputs): starting one, talking to it, seeing that it is gone.
+//! The child processes of the serving process (mixers, outputs, inputs): start, link, watchdog, end.
 //!
-//! Owns: the process, both directions of its link, the watchdog. Does not know: what the messages mean, who is in the
-//! room. Messages for the process come in by [`Link::send`], which never waits; what it says leaves through the
-//! [`Listener`], and its end is told there once.
+//! Owns: the process, both directions of its link, the [`watchdog`], and which part of the [`environment`] is inherited.
+//! Does not know: what the messages mean, who is in the room. In: messages for the process, by [`Link::send`], which never
+//! waits. Out: messages of the process and its end, once, by the [`Listener`].
 
 mod environment;
+mod watchdog;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -27,10 +28,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::link::ToMixer;
+use self::watchdog::{Verdict, Watchdog};
 use crate::link::frame::{self, Decoder};
-use crate::link::input::ToInput;
-use crate::link::output::ToOutput;
+use crate::link::input::{FromInput, ToInput};
+use crate::link::output::{FromOutput, ToOutput};
+use crate::link::{FromMixer, ToMixer};
+use crate::time::now;
 
 /// Media messages waiting for a mixer; about half a second of thirty participants. The oldest goes first.
 const MIXER_MEDIA_MAX: usize = 4_096;
@@ -40,10 +43,6 @@ const OUTPUT_MEDIA_MAX: usize = 8_192;
 const BATCH_BYTES: usize = 256 * 1024;
 /// Socket buffer of the link in each direction, in bytes.
 const SOCKET_BUFFER: usize = 1 << 20;
-/// A process speaks four times a second even when idle; silent for this long, it hangs.
-pub const HANG: Duration = Duration::from_millis(1_200);
-/// Loading codecs may take longer on a cold disk.
-const START: Duration = Duration::from_secs(10);
 
 /// How to start a process.
 #[derive(Debug, Clone)]
@@ -107,14 +106,41 @@ impl ToProcess for ToInput {
     }
 }
 
-/// Hears what a process says. Called from the link's reader: must not wait.
-pub trait Listener: Send + 'static {
-    /// What it says.
-    type Message: DeserializeOwned + Send;
+/// A message from a process.
+pub trait FromProcess: DeserializeOwned + Send {
+    /// What the process is, for logs.
+    const ROLE: &'static str;
 
-    /// A message.
+    /// How long one of its loops has been busy with one tick, where the message is a report that says so.
+    fn stalled(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl FromProcess for FromMixer {
+    const ROLE: &'static str = "mixer";
+
+    fn stalled(&self) -> Duration {
+        if let Self::Report(report) = self { report.stalled } else { Duration::ZERO }
+    }
+}
+
+impl FromProcess for FromOutput {
+    const ROLE: &'static str = "output";
+}
+
+impl FromProcess for FromInput {
+    const ROLE: &'static str = "input";
+}
+
+/// Receives the messages of a process. Called by the task that reads the link: must not block.
+pub trait Listener: Send + 'static {
+    /// A message from the process.
+    type Message: FromProcess;
+
+    /// A message came.
     fn message(&mut self, message: Self::Message);
-    /// The process is gone; nothing follows.
+    /// The process is gone, for this reason; no call follows.
     fn lost(&mut self, why: &str);
 }
 
@@ -284,45 +310,54 @@ async fn drive<T: ToProcess>(
             out.clear();
             link.next_batch(&mut out).await;
             if let Err(error) = write.write_all(&out).await {
-                return format!("its link cannot be written: {error}");
+                return format!("cannot write its link: {error}");
             }
         }
     };
+    let pid = child.id().unwrap_or_default();
     let why = tokio::select! {
-        // What it said last is heard before its end is seen.
+        // The last messages are read before the end of the process is reported.
         biased;
-        why = listen(&mut read, &mut listener) => why,
+        why = listen(pid, &mut read, &mut listener) => why,
         why = writer => why,
-        () = link.stuck.notified() => HUNG.to_owned(),
+        () = link.stuck.notified() => LINK_FULL.to_owned(),
     };
-    // A hung process does not read signals; only this one ends it.
+    // A hung process handles no signal but this one.
     let _ = child.kill().await;
     listener.lost(&why);
 }
 
 /// Why a process that does not read its link is ended.
-const HUNG: &str = "it does not take what it is sent";
+const LINK_FULL: &str = "link queue full: process does not read its link";
 
-/// Reads until the process is gone or silent for too long; says why.
-async fn listen(read: &mut OwnedReadHalf, listener: &mut impl Listener) -> String {
+/// Reads messages until the process is gone or hangs; returns the reason.
+async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut L) -> String {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; BATCH_BYTES];
-    let mut patience = START;
+    let mut watchdog = Watchdog::new(now());
     loop {
-        let length = match tokio::time::timeout(patience, read.read(&mut buffer)).await {
-            Err(_) => return format!("it said nothing for {patience:?}"),
-            Ok(Err(error)) => return format!("its link cannot be read: {error}"),
+        let check_at = match watchdog.judge(now(), || watchdog::threads(pid)) {
+            Verdict::Alive(check_at) => check_at,
+            Verdict::Hung(why) => return why,
+        };
+        let length = match tokio::time::timeout(check_at.since(now()), read.read(&mut buffer)).await {
+            Err(_) => continue,
+            Ok(Err(error)) => return format!("cannot read its link: {error}"),
             Ok(Ok(0)) => return "it closed its link".to_owned(),
             Ok(Ok(length)) => length,
         };
-        patience = HANG;
+        watchdog.message(now());
         decoder.extend(&buffer[..length]);
         loop {
-            match decoder.next_message() {
-                Ok(Some(message)) => listener.message(message),
+            let message: L::Message = match decoder.next_message() {
+                Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(error) => return format!("it spoke nonsense: {error}"),
+                Err(error) => return format!("malformed message from {}: {error}", L::Message::ROLE),
+            };
+            if let Some(why) = Watchdog::stalled(message.stalled()) {
+                return why;
             }
+            listener.message(message);
         }
     }
 }
@@ -390,7 +425,7 @@ mod tests {
         for _ in 0..2 * OUTPUT_MEDIA_MAX {
             output.link.send(ToOutput::Sound(packet.clone()));
         }
-        assert_eq!(told.recv().await.expect("told").expect_err("lost"), HUNG);
+        assert_eq!(told.recv().await.expect("told").expect_err("lost"), LINK_FULL);
     }
 
     #[tokio::test]
@@ -427,7 +462,7 @@ mod tests {
         };
         let mixer = start::<ToMixer>(&command, Recorder(heard)).expect("starts");
         let why = told.recv().await.expect("told").expect_err("lost");
-        assert!(why.contains("nonsense"), "{why}");
+        assert!(why.contains("malformed message from mixer"), "{why}");
         let pid = rustix::process::Pid::from_raw(mixer.pid as i32).expect("a pid");
         assert!(rustix::process::test_kill_process(pid).is_err(), "it still runs");
     }

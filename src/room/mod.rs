@@ -58,6 +58,7 @@ pub struct Room {
     speaker: Speaker,
     levels: Levels,
     mixer: Mixer,
+    mixer_backoff: mixer::Backoff,
     empty_since: Option<Timestamp>,
     ended: bool,
     /// When the latest input came.
@@ -92,6 +93,7 @@ impl Room {
             speaker: Speaker::default(),
             levels: Levels::default(),
             mixer: Mixer::Off,
+            mixer_backoff: mixer::Backoff::default(),
             empty_since: Some(now),
             ended: false,
             now,

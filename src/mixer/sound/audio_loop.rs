@@ -8,7 +8,7 @@ use crate::id::SourceId;
 use crate::link::FromMixer;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Sounds, SourcePacket};
 use crate::mixer::outbox::Outbox;
-use crate::mixer::ticks::{Grid, Watched, due};
+use crate::mixer::ticks::{Busy, Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
 use crate::time::{Timestamp, now};
 
@@ -81,7 +81,13 @@ impl Grid for AudioGrid {
 }
 
 /// Runs until the inbox is closed.
-pub(in crate::mixer) fn run(epoch: Timestamp, sounds: Sounds, inbox: &Watched<SoundInbox>, outbox: &Arc<Outbox>) {
+pub(in crate::mixer) fn run(
+    epoch: Timestamp,
+    sounds: Sounds,
+    inbox: &Watched<SoundInbox>,
+    outbox: &Arc<Outbox>,
+    busy: &Busy,
+) {
     let mut mixer = SoundMixer::new(sounds);
     let mut last = None;
     loop {
@@ -91,7 +97,9 @@ pub(in crate::mixer) fn run(epoch: Timestamp, sounds: Sounds, inbox: &Watched<So
         } else {
             Some(due(&AudioGrid, epoch, last, CATCH_UP, now()))
         };
+        busy.end();
         let Some(inputs) = wait(inbox, tick.map(|tick| tick.at)) else { return };
+        busy.begin(now());
         for input in inputs {
             match input {
                 SoundInput::Source(spec) => mixer.set_source(spec),

@@ -280,6 +280,26 @@ fn a_mixer_that_dies_at_birth_is_not_started_in_a_spin() {
 }
 
 #[test]
+fn a_mixer_that_is_lost_again_and_again_rests_longer_each_time() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let mut rests = Vec::new();
+    for _ in 0..4 {
+        driven.now += 2_000;
+        let lost = driven.now;
+        driven.effects.clear();
+        driven.handle(Input::MixerLost);
+        if !driven.effects.contains(&Effect::StartMixer) {
+            driven.now = driven.room.poll_timeout().expect("tries again").since(at(0)).as_millis() as u64;
+            driven.handle(Input::Timeout);
+        }
+        assert!(driven.effects.contains(&Effect::StartMixer));
+        rests.push(driven.now - lost);
+    }
+    assert_eq!(rests, [0, 500, 1_000, 2_000]);
+}
+
+#[test]
 fn locked_and_full_rooms_refuse() {
     let mut driven = Driven::new(2);
     driven.handle(Input::Patch(RoomPatch { locked: Some(true), ..Default::default() }));
