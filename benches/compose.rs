@@ -85,7 +85,7 @@ fn ours(side: u32, pictures: &[Picture], decorated: bool) -> f64 {
     let mut tick = |frame: u64| {
         let now = Timestamp::from_micros(frame * 33_333);
         for (i, slot) in slots.values().enumerate() {
-            slot.put(pictures[(frame as usize + i) % pictures.len()].clone(), Look::default(), now);
+            slot.writer().put(pictures[(frame as usize + i) % pictures.len()].clone(), Look::default(), now);
         }
         assert!(compositor.compose(now, &slots).changed);
     };

@@ -70,6 +70,9 @@ pub enum CodecError {
     /// Frames come faster than they are decoded; this one was not taken.
     #[error("the decoder is {0} frames behind: drop to the next keyframe")]
     Behind(u64),
+    /// Too many decoders or encoders wait to be made.
+    #[error("too many decoders or encoders wait to be made: try again")]
+    BuilderFull,
     /// A source cannot be taken in.
     #[error("{0}")]
     Source(String),

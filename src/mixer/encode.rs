@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::builder::{Builder, Building};
 use super::outbox::Outbox;
-use crate::codec::{CodecError, EncodeSpec, H264Encoder, Payloader, Picture, VideoEncoder};
+use crate::codec::{CodecError, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoEncoder};
 use crate::link::FromMixer;
 use crate::media::VIDEO_CLOCK;
 use crate::plan::StreamSpec;
@@ -152,34 +153,43 @@ pub struct Stream {
     options: EncodeOptions,
     outbox: Arc<Outbox>,
     frames: Arc<AtomicU64>,
-    /// Bytes made that the pace has not been told of.
+    /// Bytes encoded that the pace does not know yet.
     made: Arc<AtomicU64>,
     pace: Pace,
-    encoder: VideoEncoder,
+    encoder: Encoder,
     /// Skipped by encoders that were replaced, and while there was none.
     skipped: u64,
-    /// A broken encoder is replaced no sooner than this.
+    /// No further encoder is made before this time.
     replace_at: Duration,
 }
 
+enum Encoder {
+    /// It is being made.
+    Building(Building<VideoEncoder>),
+    Ready(VideoEncoder),
+    /// It has failed, or could not be made.
+    Broken,
+    /// It cannot be made on this machine.
+    Unavailable,
+}
+
 impl Stream {
-    /// Starts the stream; every encoded frame is counted in `frames`.
-    ///
-    /// # Errors
-    /// The codec is not encoded on this machine.
+    /// A stream whose encoder `builder` makes; every encoded frame is counted in `frames`.
     pub fn new(
         spec: StreamSpec,
         options: EncodeOptions,
         outbox: Arc<Outbox>,
         frames: Arc<AtomicU64>,
-    ) -> Result<Self, CodecError> {
-        let made = Arc::new(AtomicU64::new(0));
-        let encoder = start(&spec, options, &outbox, [&frames, &made])?;
-        let pace = Pace::new(spec.fps);
-        Ok(Self { spec, options, outbox, frames, made, pace, encoder, skipped: 0, replace_at: Duration::ZERO })
+        builder: &Builder,
+    ) -> Self {
+        let (pace, made) = (Pace::new(spec.fps), Arc::default());
+        let (encoder, replace_at) = (Encoder::Broken, Duration::ZERO);
+        let mut stream = Self { spec, options, outbox, frames, made, pace, encoder, skipped: 0, replace_at };
+        stream.build(builder, Duration::ZERO);
+        stream
     }
 
-    /// What it makes.
+    /// What it encodes.
     pub fn spec(&self) -> &StreamSpec {
         &self.spec
     }
@@ -189,20 +199,22 @@ impl Stream {
         let bitrate_kbps = spec.bitrate_kbps;
         if self.spec == (StreamSpec { bitrate_kbps: self.spec.bitrate_kbps, ..spec.clone() }) {
             self.spec.bitrate_kbps = bitrate_kbps;
-            self.encoder.set_bitrate(bitrate_kbps);
+            if let Encoder::Ready(encoder) = &mut self.encoder {
+                encoder.set_bitrate(bitrate_kbps);
+            }
             return true;
         }
         false
     }
 
-    /// Somebody needs a keyframe.
+    /// A receiver needs a keyframe.
     pub fn want_keyframe(&mut self) {
         self.pace.want_keyframe();
     }
 
-    /// Whether tick `n` is one of this stream's.
+    /// Whether tick `n` is one of this stream's; none is when its codec cannot be encoded.
     pub fn takes(&self, n: u64, scene_fps: u32) -> bool {
-        self.pace.takes(n, scene_fps)
+        !matches!(self.encoder, Encoder::Unavailable) && self.pace.takes(n, scene_fps)
     }
 
     /// The canvas of tick `n` is new, whether the stream takes that tick or not.
@@ -216,57 +228,80 @@ impl Stream {
         self.pace.turn(n, scene_fps)
     }
 
-    /// Encodes tick `n`, of the stream's own size. When the encoder is busy the picture is skipped and counted; when it
-    /// has failed it is replaced, with a keyframe, at most once a second.
-    ///
-    /// # Errors
-    /// A broken encoder cannot be replaced at present.
-    pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool) -> Result<(), CodecError> {
-        if self.encoder.failed() {
-            let at = tick_time(n, scene_fps);
-            if at < self.replace_at {
-                self.skipped += 1;
-                return Ok(());
+    /// Encodes tick `n`, of the stream's own size. A picture is skipped and counted while the encoder is busy or is being
+    /// made. An encoder that has failed is replaced, with a keyframe, at most once a second.
+    pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool, builder: &Builder) {
+        let at = tick_time(n, scene_fps);
+        self.follow_encoder(at, builder);
+        match &mut self.encoder {
+            Encoder::Ready(encoder) => {
+                if encoder.push(picture, at, keyframe) {
+                    self.pace.encoded(n, scene_fps, keyframe);
+                }
             }
-            self.replace_at = at + REPLACE_INTERVAL;
-            let encoder = start(&self.spec, self.options, &self.outbox, [&self.frames, &self.made])?;
-            self.skipped += std::mem::replace(&mut self.encoder, encoder).skipped();
-            self.pace = Pace::new(self.spec.fps);
+            _ => self.skipped += 1,
         }
-        if self.encoder.push(picture, tick_time(n, scene_fps), keyframe) {
-            self.pace.encoded(n, scene_fps, keyframe);
-        }
-        Ok(())
     }
 
-    /// Pictures skipped because the encoder was busy.
+    /// Pictures skipped because the encoder was busy or was being made.
     pub fn skipped(&self) -> u64 {
-        self.skipped + self.encoder.skipped()
+        self.skipped + if let Encoder::Ready(encoder) = &self.encoder { encoder.skipped() } else { 0 }
     }
-}
 
-fn start(
-    spec: &StreamSpec,
-    options: EncodeOptions,
-    outbox: &Arc<Outbox>,
-    counters: [&Arc<AtomicU64>; 2],
-) -> Result<VideoEncoder, CodecError> {
-    let encode = EncodeSpec {
-        codec: spec.key.codec,
-        size: spec.size,
-        fps: spec.fps,
-        bitrate_kbps: spec.bitrate_kbps,
-        h264: options.h264,
-        threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
-    };
-    let (serial, outbox, [frames, made]) = (spec.serial, outbox.clone(), counters.map(Arc::clone));
-    let mut payloader = Payloader::new(spec.key.codec).with_largest(packet_bytes(spec.bitrate_kbps));
-    VideoEncoder::new(encode, move |frame| {
-        frames.fetch_add(1, Ordering::Relaxed);
-        made.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
-        let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));
-        outbox.push_all(packets.into_iter().map(|packet| FromMixer::Video { serial, packet }));
-    })
+    /// Takes an encoder that was made, notices one that has failed, and has another one made when it is time.
+    fn follow_encoder(&mut self, at: Duration, builder: &Builder) {
+        match &mut self.encoder {
+            Encoder::Building(building) => match building.take() {
+                None => {}
+                Some(Ok(mut encoder)) => {
+                    encoder.set_bitrate(self.spec.bitrate_kbps);
+                    // The first frame of an encoder is a keyframe.
+                    self.pace = Pace::new(self.spec.fps);
+                    self.encoder = Encoder::Ready(encoder);
+                }
+                Some(Err(error)) => self.fail(&error),
+            },
+            Encoder::Ready(encoder) if encoder.failed() => {
+                self.skipped += encoder.skipped();
+                self.encoder = Encoder::Broken;
+            }
+            Encoder::Ready(_) | Encoder::Broken | Encoder::Unavailable => {}
+        }
+        if matches!(self.encoder, Encoder::Broken) && at >= self.replace_at {
+            self.build(builder, at);
+        }
+    }
+
+    fn fail(&mut self, error: &CodecError) {
+        tracing::error!(stream = %self.spec.key, %error, "stream cannot be encoded");
+        self.encoder = if error.is_permanent() { Encoder::Unavailable } else { Encoder::Broken };
+    }
+
+    fn build(&mut self, builder: &Builder, at: Duration) {
+        let (spec, options) = (&self.spec, self.options);
+        let encode = EncodeSpec {
+            codec: spec.key.codec,
+            size: spec.size,
+            fps: spec.fps,
+            bitrate_kbps: spec.bitrate_kbps,
+            h264: options.h264,
+            threads: if spec.size.width * spec.size.height > ONE_THREAD_PIXELS { options.threads } else { 1 },
+        };
+        let (serial, outbox) = (spec.serial, self.outbox.clone());
+        let (frames, made) = (self.frames.clone(), self.made.clone());
+        let mut payloader = Payloader::new(spec.key.codec).with_largest(packet_bytes(spec.bitrate_kbps));
+        let sink = move |frame: EncodedFrame| {
+            frames.fetch_add(1, Ordering::Relaxed);
+            made.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
+            let packets = payloader.packets(&frame, rtp_timestamp(frame.pts));
+            outbox.push_all(packets.into_iter().map(|packet| FromMixer::Video { serial, packet }));
+        };
+        self.replace_at = at + REPLACE_INTERVAL;
+        match builder.build(move || VideoEncoder::new(encode, sink), || {}) {
+            Ok(building) => self.encoder = Encoder::Building(building),
+            Err(error) => self.fail(&error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +309,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::ViewName;
+    use crate::media::{Codec, Size, StreamKey, Tier};
+    use crate::mixer::builder::tests::{PATIENCE, block};
 
     /// Runs a pace and gives the ticks that were encoded, and which of them as keyframes.
     fn run(pace: &mut Pace, ticks: std::ops::Range<u64>, fps: u32, changed: impl Fn(u64) -> bool) -> Vec<(u64, bool)> {
@@ -360,6 +398,52 @@ mod tests {
         let between = encoded.iter().filter(|(at, _)| (15..45).contains(at)).count();
         assert_eq!(between, 20, "two in three seconds");
         assert_eq!(encoded.iter().filter(|(_, keyframe)| *keyframe).map(|(at, _)| *at).collect::<Vec<_>>(), [0, 45]);
+    }
+
+    #[test]
+    fn a_stream_goes_on_without_a_picture_while_its_encoder_is_built_and_begins_with_a_keyframe() {
+        let size = Size::new(64, 48);
+        let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
+        let spec = StreamSpec { serial: 5, key, size, fps: 30, bitrate_kbps: 200 };
+        let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
+        let (outbox, builder) = (Arc::new(Outbox::default()), Builder::new("test"));
+        let gate = block(&builder);
+        let mut stream = Stream::new(spec.clone(), options, outbox.clone(), Arc::default(), &builder);
+        let picture = Picture::filled(size, 90, 128, 128);
+        for n in 0..4 {
+            assert_eq!(stream.turn(n, 30), Turn::Encode { keyframe: true });
+            stream.encode(&picture, n, 30, true, &builder);
+        }
+        assert_eq!(stream.skipped(), 4, "counted");
+        assert!(stream.follow(&StreamSpec { bitrate_kbps: 300, ..spec }), "another bitrate needs no other encoder");
+        let (told, built) = std::sync::mpsc::sync_channel(1);
+        let behind = builder.build(|| Ok(()), move || told.send(()).expect("the test waits")).expect("room");
+        drop(gate);
+        built.recv_timeout(PATIENCE).expect("built after the encoder");
+        drop(behind);
+        assert_eq!(stream.turn(4, 30), Turn::Encode { keyframe: true });
+        stream.encode(&picture, 4, 30, true, &builder);
+        let mut messages = Vec::new();
+        assert!(outbox.take(&mut messages));
+        let FromMixer::Video { serial, packet } = &messages[0] else { panic!("{messages:?}") };
+        assert_eq!((*serial, packet.starts_keyframe, packet.timestamp), (5, true, 4 * 3_000));
+        assert_eq!((stream.skipped(), stream.spec().bitrate_kbps), (4, 300));
+    }
+
+    #[test]
+    fn a_codec_that_cannot_be_encoded_takes_no_ticks() {
+        let key = StreamKey { view: ViewName::program(), codec: Codec::Av1, tier: Tier::High };
+        let spec = StreamSpec { serial: 5, key, size: Size::new(64, 48), fps: 30, bitrate_kbps: 200 };
+        let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
+        let builder = Builder::new("test");
+        let mut stream = Stream::new(spec, options, Arc::default(), Arc::default(), &builder);
+        let (told, built) = std::sync::mpsc::sync_channel(1);
+        let behind = builder.build(|| Ok(()), move || told.send(()).expect("the test waits")).expect("room");
+        built.recv_timeout(PATIENCE).expect("built after the encoder");
+        drop(behind);
+        assert!(stream.takes(0, 30), "not known yet");
+        stream.encode(&Picture::filled(Size::new(64, 48), 90, 128, 128), 0, 30, true, &builder);
+        assert!(!stream.takes(1, 30));
     }
 
     proptest! {

@@ -8,6 +8,7 @@
 //! the encoders; `audio-tick` mixes; `timer` reports, also when idle, and ends waits for lost packets; `link-writer` sends.
 //! GStreamer's own threads decode and encode. Orders are whole values, the newest wins; packets are bounded and counted.
 
+pub mod builder;
 pub mod compose;
 pub mod encode;
 pub mod ingest;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::builder::Builder;
 use super::encode::EncodeOptions;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
@@ -81,7 +82,6 @@ impl Room {
         tracing::info!(room = %settings.room, "a mixer begins");
 
         let limits = DecodeLimits { max: settings.max_source };
-        let ingest = Arc::new(Mutex::new(Ingest::new(limits, outbox.clone())));
         let counts = Arc::new(VideoCounts::default());
         let slots = Arc::new(Slots::default());
         // Of the video and of the audio loop.
@@ -89,6 +89,11 @@ impl Room {
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
 
+        let ingest = Ingest::new(limits, outbox.clone(), Builder::new("build-decoders"), {
+            let timer = timer.clone();
+            move || Timer::set(&timer, Some(now()))
+        });
+        let ingest = Arc::new(Mutex::new(ingest));
         let video_loop = VideoLoop {
             epoch: settings.epoch,
             options: EncodeOptions { h264, threads: settings.threads.max(1) },
@@ -97,6 +102,7 @@ impl Room {
             outbox: outbox.clone(),
             counts: counts.clone(),
             busy: busy[0].clone(),
+            builder: Builder::new("build-encoders"),
         };
         let reporter = Reporter {
             sound: sound.clone(),
@@ -242,18 +248,26 @@ fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
 /// What the timer waits for.
 #[derive(Debug, Default)]
 struct Timer {
-    /// When a wait for a lost packet is over.
+    /// When the ingest is to be polled: a wait for a lost packet is over, or a decoder is there.
     wake: Option<Timestamp>,
     closed: bool,
 }
 
 impl Timer {
-    /// Sets the alarm; a later one is found out when the earlier one rings.
+    /// Sets the alarm, unless an earlier one is set.
     fn set(timer: &Watched<Self>, wake: Option<Timestamp>) {
-        let earlier = |timer: &Self| wake.is_some_and(|wake| timer.wake.is_none_or(|at| wake < at));
-        if earlier(&timer.lock()) {
-            timer.change(|timer| timer.wake = wake);
+        if wake.is_some() {
+            timer.change(|timer| timer.advance(wake));
         }
+    }
+
+    fn advance(&mut self, wake: Option<Timestamp>) {
+        self.wake = self.wake.into_iter().chain(wake).min();
+    }
+
+    /// Whether the alarm is due; then it is off, so that one set from now on is not lost.
+    fn ring(&mut self, now: Timestamp) -> bool {
+        self.wake.take_if(|wake| *wake <= now).is_some()
     }
 }
 
@@ -276,11 +290,11 @@ impl Reporter {
                 self.outbox.push(FromMixer::Report(self.report()));
             }
             let mut state = timer.lock();
-            if state.wake.is_some_and(|wake| wake <= at) {
+            if state.ring(at) {
                 drop(state);
                 let wake = self.ingest.lock().poll(at);
                 state = timer.lock();
-                state.wake = wake;
+                state.advance(wake);
             }
             if state.closed {
                 return;
@@ -320,4 +334,48 @@ fn rss_kib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
     pages * rustix::param::page_size() as u64 / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_micros(ms * 1_000)
+    }
+
+    #[test]
+    fn an_alarm_that_is_set_while_another_rings_is_kept() {
+        let mut timer = Timer::default();
+        timer.advance(Some(at(100)));
+        assert!(!timer.ring(at(99)) && timer.ring(at(100)));
+        // The link's reader sets an alarm while the timer polls the ingest, which has a later one.
+        timer.advance(Some(at(120)));
+        timer.advance(Some(at(400)));
+        assert_eq!(timer.wake, Some(at(120)));
+        timer.advance(None);
+        assert_eq!(timer.wake, Some(at(120)));
+    }
+
+    proptest! {
+        /// Whatever is set, and by whom: the alarm is the earliest that has not rung.
+        #[test]
+        fn the_earliest_alarm_is_kept(steps in prop::collection::vec((any::<bool>(), 0..100_u64), 1..50)) {
+            let (mut timer, mut set) = (Timer::default(), Vec::new());
+            for (rings, ms) in steps {
+                if rings {
+                    prop_assert_eq!(timer.ring(at(ms)), set.iter().any(|&alarm| alarm <= ms));
+                    if set.iter().any(|&alarm| alarm <= ms) {
+                        set.clear();
+                    }
+                } else {
+                    timer.advance(Some(at(ms)));
+                    set.push(ms);
+                }
+                prop_assert_eq!(timer.wake, set.iter().min().map(|&ms| at(ms)));
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::builder::Builder;
 use super::compose::{Compositor, FrameSlot};
 use super::encode::{EncodeOptions, Stream, Turn, tick_time};
 use super::outbox::Outbox;
@@ -18,7 +19,7 @@ use crate::codec::{Picture, PicturePool, scale};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{Size, SourceKind};
-use crate::plan::{StreamSet, StreamSpec};
+use crate::plan::StreamSet;
 use crate::time::{Timestamp, now};
 
 /// Late ticks that are caught up with; more are left out.
@@ -113,6 +114,7 @@ pub(super) struct VideoLoop {
     pub(super) outbox: Arc<Outbox>,
     pub(super) counts: Arc<VideoCounts>,
     pub(super) busy: Arc<Busy>,
+    pub(super) builder: Builder,
 }
 
 /// One composition.
@@ -178,7 +180,9 @@ impl VideoLoop {
         self.outbox.keep(&serials);
         for spec in set.streams {
             if !state.streams.get_mut(&spec.serial).is_some_and(|stream| stream.follow(&spec)) {
-                self.start(state, spec);
+                let (serial, frames) = (spec.serial, self.counts.encoded.clone());
+                let stream = Stream::new(spec, self.options, self.outbox.clone(), frames, &self.builder);
+                state.streams.insert(serial, stream);
             }
         }
         let State { views, streams, .. } = state;
@@ -186,17 +190,6 @@ impl VideoLoop {
             if !streams.values().any(|stream| stream.spec().key.view == *name) {
                 view.compositor = None;
                 view.last = None;
-            }
-        }
-    }
-
-    fn start(&self, state: &mut State, spec: StreamSpec) {
-        let (serial, key) = (spec.serial, spec.key.clone());
-        match Stream::new(spec, self.options, self.outbox.clone(), self.counts.encoded.clone()) {
-            Ok(stream) => drop(state.streams.insert(serial, stream)),
-            Err(error) => {
-                tracing::error!(stream = %key, %error, "a stream cannot be encoded");
-                state.streams.remove(&serial);
             }
         }
     }
@@ -247,9 +240,7 @@ impl VideoLoop {
                 })
             };
             let skipped = stream.skipped();
-            if let Err(error) = stream.encode(picture, due.n, fps, keyframe) {
-                tracing::error!(stream = %stream.spec().key, %error, "a stream cannot go on");
-            }
+            stream.encode(picture, due.n, fps, keyframe, &self.builder);
             self.counts.skipped.fetch_add(stream.skipped() - skipped, Ordering::Relaxed);
         }
     }

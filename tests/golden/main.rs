@@ -56,9 +56,9 @@ impl Stage {
     ) -> &mut Tile {
         let number = self.scene.tiles.len() as u32 + 1;
         let source = picture.map(|picture| {
-            let slot = FrameSlot::new(kind);
-            slot.put(picture, Look { rotation, ..Look::default() }, NOW);
-            self.slots.insert(SourceId(number), Arc::new(slot));
+            let slot = Arc::new(FrameSlot::new(kind));
+            slot.writer().put(picture, Look { rotation, ..Look::default() }, NOW);
+            self.slots.insert(SourceId(number), slot);
             SourceId(number)
         });
         let participant = ParticipantId(number);
@@ -177,10 +177,10 @@ fn nothing_new_is_not_a_change() {
     compositor.set_scene(&stage.scene);
     assert!(!compositor.compose(at(1), &stage.slots).changed, "the same scene again");
 
-    stage.slots[&SourceId(2)].put(people::person(5), Look::default(), at(2));
+    stage.slots[&SourceId(2)].writer().put(people::person(5), Look::default(), at(2));
     let second = compositor.compose(at(2), &stage.slots);
     assert!(second.changed);
-    stage.slots[&SourceId(2)].put(people::person(6), Look::default(), at(3));
+    stage.slots[&SourceId(2)].writer().put(people::person(6), Look::default(), at(3));
     let third = compositor.compose(at(4), &stage.slots);
     assert!(third.changed, "one has a new frame, the other's camera is silent for more than two seconds");
 

@@ -15,4 +15,4 @@ mod slot;
 mod sprite;
 
 pub use self::canvas::{Composed, Compositor};
-pub use self::slot::{Fitted, FrameSlot};
+pub use self::slot::{Fitted, FrameSlot, FrameWriter};

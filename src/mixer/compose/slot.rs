@@ -1,7 +1,10 @@
-//! Frame slots: the newest picture of one source, ready in every size somebody shows.
+//! Frame slots: the newest picture of one source, ready in every size that is shown.
 //!
-//! Owns: turning, cropping, scaling and the conversion of colours, once per tile size. Does not know: scenes. In: [`FrameSlot::put`] from a decoder's
-//! thread. Out: [`FrameSlot::get`] from compositors, which thereby say the sizes they want from then on.
+//! Owns: rotation, cropping, scaling and conversion of colours, once per tile size. Does not know: scenes. In: pictures by the
+//! [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was fetched is kept
+//! ready from then on.
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -28,6 +31,8 @@ struct State {
     turned: PicturePool,
     number: u64,
     replaced: u64,
+    /// The writer whose frames are taken; any earlier one is void.
+    writer: u64,
 }
 
 struct Latest {
@@ -72,40 +77,11 @@ impl FrameSlot {
         Self { kind, state: Mutex::default() }
     }
 
-    /// Takes the newest frame: turns it upright and makes it fit every tile somebody shows it in.
-    pub fn put(&self, picture: Picture, look: Look, now: Timestamp) {
+    /// The writer of a new decoder. Frames of earlier writers are not taken any more.
+    pub fn writer(self: &Arc<Self>) -> FrameWriter {
         let mut state = self.state.lock();
-        state.number += 1;
-        let number = state.number;
-        state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
-        let mut turned = std::mem::take(&mut state.turned);
-        let mut wanted: Vec<(Size, Scaler)> =
-            state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.scaler))).collect();
-        // Scaling takes long: compositors go on with the frame before meanwhile.
-        drop(state);
-
-        let picture = upright(picture, look.rotation, &mut turned);
-        let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
-        let mut fitted: Vec<(Size, Fitted, Scaler)> = wanted
-            .drain(..)
-            .map(|(tile, mut scaler)| (tile, make(&latest, tile, self.kind, &mut scaler), scaler))
-            .collect();
-
-        let mut state = self.state.lock();
-        state.turned = turned;
-        if state.latest.as_ref().is_some_and(|latest| latest.number > number) {
-            return;
-        }
-        if state.latest.as_ref().is_some_and(|latest| !latest.fetched) {
-            state.replaced += 1;
-        }
-        state.latest = Some(latest);
-        for (tile, made, scaler) in fitted.drain(..) {
-            if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
-                wanted.fitted = Some(made);
-                wanted.scaler = scaler;
-            }
-        }
+        state.writer += 1;
+        FrameWriter { slot: self.clone(), id: state.writer }
     }
 
     /// The newest frame, made to fit a tile; None before the first.
@@ -144,9 +120,11 @@ impl FrameSlot {
         fitted.is_none_or(|fitted| fitted.number != latest.number)
     }
 
-    /// Forgets the picture: the camera was switched off, so its last frame must not be seen when it comes back.
+    /// Forgets the picture and makes all writers void: a camera that was hidden must not be seen, also when a decoder has
+    /// yet to store a frame.
     pub fn clear(&self) {
         let mut state = self.state.lock();
+        state.writer += 1;
         state.latest = None;
         state.wanted.clear();
     }
@@ -169,6 +147,70 @@ impl FrameSlot {
     /// Camera or screen.
     pub const fn kind(&self) -> SourceKind {
         self.kind
+    }
+}
+
+/// What one decoder stores its frames with; void as soon as its slot was cleared or has another writer.
+pub struct FrameWriter {
+    slot: Arc<FrameSlot>,
+    id: u64,
+}
+
+/// A frame for which a writer has begun to scale.
+struct Storing {
+    number: u64,
+    turned: PicturePool,
+    wanted: Vec<(Size, Scaler)>,
+}
+
+impl FrameWriter {
+    /// Stores the newest frame: turns it upright and fits it to every tile in which it is shown. Does nothing when the
+    /// writer is void.
+    pub fn put(&self, picture: Picture, look: Look, now: Timestamp) {
+        let Some(storing) = self.begin() else { return };
+        self.finish(storing, picture, look, now);
+    }
+
+    fn begin(&self) -> Option<Storing> {
+        let mut state = self.slot.state.lock();
+        if state.writer != self.id {
+            return None;
+        }
+        state.number += 1;
+        let number = state.number;
+        state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
+        let turned = std::mem::take(&mut state.turned);
+        let wanted = state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.scaler))).collect();
+        Some(Storing { number, turned, wanted })
+    }
+
+    /// Scales without the lock, because that takes long: compositors go on with the frame before.
+    fn finish(&self, storing: Storing, picture: Picture, look: Look, now: Timestamp) {
+        let Storing { number, mut turned, wanted } = storing;
+        let picture = upright(picture, look.rotation, &mut turned);
+        let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
+        let kind = self.slot.kind;
+        let fitted: Vec<(Size, Fitted, Scaler)> = wanted
+            .into_iter()
+            .map(|(tile, mut scaler)| (tile, make(&latest, tile, kind, &mut scaler), scaler))
+            .collect();
+
+        let mut state = self.slot.state.lock();
+        state.turned = turned;
+        // The slot may have been cleared meanwhile.
+        if state.writer != self.id || state.latest.as_ref().is_some_and(|latest| latest.number > number) {
+            return;
+        }
+        if state.latest.as_ref().is_some_and(|latest| !latest.fetched) {
+            state.replaced += 1;
+        }
+        state.latest = Some(latest);
+        for (tile, made, scaler) in fitted {
+            if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
+                wanted.fitted = Some(made);
+                wanted.scaler = scaler;
+            }
+        }
     }
 }
 
@@ -216,10 +258,11 @@ mod tests {
 
     #[test]
     fn the_newest_frame_wins_and_losses_are_counted() {
-        let slot = FrameSlot::new(SourceKind::Camera);
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        let writer = slot.writer();
         assert!(slot.get(TILE).is_none());
         for (i, luma) in [50, 60, 70].into_iter().enumerate() {
-            slot.put(grey(Size::new(640, 360), luma), Look::default(), at(i as u64));
+            writer.put(grey(Size::new(640, 360), luma), Look::default(), at(i as u64));
         }
         let fitted = slot.get(TILE).expect("three frames came");
         assert_eq!((fitted.picture.size(), fitted.arrival), (TILE, at(2)));
@@ -232,31 +275,56 @@ mod tests {
 
     #[test]
     fn sizes_that_are_shown_are_ready_and_others_forgotten() {
-        let slot = FrameSlot::new(SourceKind::Camera);
-        slot.put(grey(Size::new(640, 360), 50), Look::default(), at(0));
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        let writer = slot.writer();
+        writer.put(grey(Size::new(640, 360), 50), Look::default(), at(0));
         assert!(slot.needs_fitting(TILE));
         slot.get(TILE);
-        slot.put(grey(Size::new(640, 360), 60), Look::default(), at(1));
+        writer.put(grey(Size::new(640, 360), 60), Look::default(), at(1));
         assert!(!slot.needs_fitting(TILE), "scaled on arrival");
         for i in 0..=WANTED_FRAMES {
-            slot.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
+            writer.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
         }
         assert!(slot.needs_fitting(TILE), "nobody shows it any more");
     }
 
     #[test]
     fn a_picture_of_the_right_size_is_not_copied() {
-        let slot = FrameSlot::new(SourceKind::Camera);
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        let writer = slot.writer();
         let picture = grey(TILE, 50);
-        slot.put(picture.clone(), Look::default(), at(0));
+        writer.put(picture.clone(), Look::default(), at(0));
         assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0.as_ptr(), picture.plane(0).0.as_ptr());
     }
 
     #[test]
     fn pictures_are_turned_upright_first() {
-        let slot = FrameSlot::new(SourceKind::Screen);
-        slot.put(grey(Size::new(180, 320), 50), Look { rotation: Rotation::Right, ..Look::default() }, at(0));
+        let slot = Arc::new(FrameSlot::new(SourceKind::Screen));
+        slot.writer().put(grey(Size::new(180, 320), 50), Look { rotation: Rotation::Right, ..Look::default() }, at(0));
         assert_eq!(slot.size(), Some(TILE));
         assert_eq!(slot.get(TILE).expect("came").dest.size(), TILE);
+    }
+
+    #[test]
+    fn a_frame_that_is_being_stored_does_not_restore_a_hidden_camera() {
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        let writer = slot.writer();
+        let storing = writer.begin().expect("not void");
+        slot.clear();
+        writer.finish(storing, grey(TILE, 50), Look::default(), at(0));
+        assert!(slot.get(TILE).is_none(), "cleared while the frame was being scaled");
+        writer.put(grey(TILE, 50), Look::default(), at(1));
+        assert!(slot.get(TILE).is_none(), "cleared before the decoder had stored it");
+        slot.writer().put(grey(TILE, 60), Look::default(), at(2));
+        assert_eq!(slot.get(TILE).expect("shown again").picture.plane(0).0[0], 60);
+    }
+
+    #[test]
+    fn a_decoder_that_was_replaced_stores_no_frame() {
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        let (old, new) = (slot.writer(), slot.writer());
+        new.put(grey(TILE, 60), Look::default(), at(0));
+        old.put(grey(TILE, 50), Look::default(), at(1));
+        assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0[0], 60);
     }
 }
