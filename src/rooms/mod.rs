@@ -348,10 +348,8 @@ impl Rooms {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
         let peers: Vec<_> = self.inner.sessions.lock().values().map(|session| session.peer.clone()).collect();
-        for room in rooms {
-            // A room that is over needs no goodbye.
-            let _ = tell(&room, Input::Delete).await;
-        }
+        // A room that has ended needs no order to end. One that is stuck delays no other, and not the end of the server.
+        futures::future::join_all(rooms.iter().map(|room| tell(room, Input::Delete))).await;
         let goodbyes = futures::future::join_all(peers.iter().map(|peer| peer.close()));
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::warn!("some peers did not take the goodbye in time");
@@ -440,5 +438,38 @@ async fn ask<T>(
 }
 
 async fn tell(room: &mpsc::Sender<Command>, input: Input) -> Result<(), RoomError> {
-    room.send(Command::Input(input)).await.map_err(|_| Refusal::Ended.into())
+    match tokio::time::timeout(ANSWER, room.send(Command::Input(input))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(Refusal::Ended.into()),
+        Err(_) => Err(RoomError::Stuck),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_room_that_reads_no_command_is_reported_as_stuck() {
+        let (room, mut inbox) = mpsc::channel(1);
+        tell(&room, Input::Timeout).await.expect("room in the queue");
+        assert!(matches!(tell(&room, Input::Delete).await, Err(RoomError::Stuck)));
+        assert!(matches!(ask(&room, Command::Document).await, Err(RoomError::Stuck)));
+        inbox.recv().await.expect("the first command");
+        tell(&room, Input::Delete).await.expect("room in the queue again");
+        drop(inbox);
+        assert!(matches!(tell(&room, Input::Delete).await, Err(RoomError::Refused(Refusal::Ended))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_stuck_rooms_delay_each_other_by_nothing() {
+        let rooms: Vec<_> = (0..100).map(|_| mpsc::channel(1)).collect();
+        for (room, _) in &rooms {
+            tell(room, Input::Timeout).await.expect("room in the queue");
+        }
+        let begun = tokio::time::Instant::now();
+        let told = futures::future::join_all(rooms.iter().map(|(room, _)| tell(room, Input::Delete))).await;
+        assert!(told.iter().all(|told| matches!(told, Err(RoomError::Stuck))));
+        assert!(begun.elapsed() < ANSWER * 2);
+    }
 }
