@@ -1,9 +1,8 @@
-//! AAC-LC for what does not take Opus: MP4 players, HLS, RTMP, MPEG-TS.
+//! AAC-LC, for formats and protocols without Opus: MP4 players, HLS, RTMP, MPEG-TS.
 //!
-//! Owns: one encoder pipeline each, and the time line: frames follow each other without a gap, whatever came in, and each
-//! says when it is heard. Does not know: who sends the sound, what the frames are put into. In: samples or Opus packets
-//! with their times. Out: frames, by callback on the encoder's thread. Times are samples at 48 kHz since the owner's
-//! epoch.
+//! Owns: one encoder pipeline each, and the timeline: frames follow each other without a gap for any input. Does not know:
+//! sources, container formats. In: samples or Opus packets with their times. Out: frames with their times, by callback on
+//! the encoder's thread. Times are in samples at 48 kHz since the epoch of the owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,78 +15,79 @@ use gstreamer_app::AppSinkCallbacks;
 use parking_lot::Mutex;
 
 use super::sound::SoundDecoder;
-use super::{CodecError, init};
+use super::{CodecError, Feature, init};
 use crate::media::{AUDIO_RATE, Codec};
 use crate::pipeline::{AacHoles, Pipeline, Recipe};
 
-/// Samples in every frame.
+/// Samples per frame.
 pub const FRAME_SAMPLES: u64 = 1024;
-/// The AudioSpecificConfig of every stream made here (ISO/IEC 14496-3 section 1.6.2.1): AAC-LC, 48 kHz, one channel.
+/// The AudioSpecificConfig of every stream (ISO/IEC 14496-3 section 1.6.2.1): AAC-LC, 48 kHz, one channel.
 pub const AUDIO_SPECIFIC_CONFIG: [u8; 2] = [0x11, 0x88];
-/// A good bitrate for speech and music, in bit/s.
+/// The default bitrate in bit/s, for speech and music.
 pub const DEFAULT_BITRATE: u32 = 128_000;
 
-/// How much later than it went in the encoder's sound comes out: one frame, since neighbours overlap.
+/// Delay of the encoder in samples: one frame, because neighbouring frames overlap.
 const ENCODER_DELAY: u64 = FRAME_SAMPLES;
-/// How much later than it went in libopus' sound comes out, in samples at 48 kHz: 6.5 ms (RFC 7845 calls it pre-skip).
+/// Delay of libopus in samples at 48 kHz: 6.5 ms (the pre-skip of RFC 7845).
 const OPUS_DELAY: u64 = 312;
-/// Pieces of sound that may wait before the encoder: four seconds of ticks.
+/// Most buffers in the queue of the encoder: 4 s of ticks.
 const QUEUE: u32 = 200;
-/// The longest gap that is filled with silence. After a longer one a new encoder begins.
+/// Longest gap that is filled with silence. After a longer one another encoder begins.
 const GAP_MAX: u64 = 10 * AUDIO_RATE as u64;
-/// The longest gap between two packets that the Opus decoder conceals; a longer one is silence.
+/// Longest gap between packets that the Opus decoder conceals; a longer one becomes silence.
 const CONCEAL_MAX: u64 = AUDIO_RATE as u64 * 120 / 1000;
-/// How long the last frames may take to come out.
+/// Longest wait for the last frames.
 const FINISH: Duration = Duration::from_secs(2);
 
 /// One AAC frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AacFrame {
-    /// The frame, without a header.
+    /// The frame without an ADTS header.
     pub data: Bytes,
-    /// When its first sample is heard. What a decoder gives for this frame belongs to [`FRAME_SAMPLES`] from here on.
+    /// The time of its first sample. The decoder output for this frame covers [`FRAME_SAMPLES`] from here.
     pub time: u64,
 }
 
 type Sink = Arc<Mutex<Box<dyn FnMut(AacFrame) + Send>>>;
 
-/// Turns samples into AAC frames.
+/// Encodes samples as AAC frames.
 ///
-/// The first frame begins [`FRAME_SAMPLES`] before the first sample and is silent; a decoder needs it to give the second
-/// one whole. It is left out where that would be before the epoch.
+/// The first frame begins [`FRAME_SAMPLES`] before the first sample and is silent; a decoder needs it to decode the second
+/// one completely. It is omitted if it would begin before the epoch.
 pub struct AacEncoder {
     bitrate: u32,
     sink: Sink,
     running: Option<Running>,
-    /// When the next sample is due.
+    /// The time of the next sample.
     next: u64,
 }
 
-/// An encoder from its first sample on.
+/// The pipeline of an encoder, from its first sample on.
 struct Running {
     pipeline: Pipeline,
-    /// Samples that went in.
+    /// Samples pushed.
     taken: u64,
     failed: Arc<AtomicBool>,
     ended: Receiver<()>,
 }
 
 impl AacEncoder {
-    /// An encoder of so many bit/s. `sink` is called on the encoder's thread.
+    /// An encoder with this bitrate in bit/s. `sink` is called on the encoder's thread.
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// GStreamer does not start, or the encoder is not installed.
     pub fn new(bitrate: u32, sink: impl FnMut(AacFrame) + Send + 'static) -> Result<Self, CodecError> {
         init()?;
+        Feature::Aac.check()?;
         Ok(Self { bitrate, sink: Arc::new(Mutex::new(Box::new(sink))), running: None, next: 0 })
     }
 
-    /// Encodes mono samples at 48 kHz, heard from `time` on. A gap since the last ones is filled with silence up to ten
-    /// seconds, and skipped when it is longer; what was there already is left out.
+    /// Encodes mono samples at 48 kHz that begin at `time`. A gap before them of up to 10 s is filled with silence, and a
+    /// longer one is skipped; samples before the end of the earlier ones are dropped.
     ///
     /// # Errors
-    /// [`CodecError::Behind`]: nothing of this was taken, and it can be offered again. [`CodecError::Failed`]: this encoder
-    /// is over.
+    /// [`CodecError::Behind`]: nothing was taken; push the samples again later. [`CodecError::Failed`]: the encoder has
+    /// failed.
     pub fn push(&mut self, time: u64, samples: &[f32]) -> Result<(), CodecError> {
         let running = match self.running.take() {
             Some(running) if time <= self.next + GAP_MAX => self.running.insert(running),
@@ -109,12 +109,12 @@ impl AacEncoder {
         Ok(())
     }
 
-    /// Whether so much waits before the encoder that [`AacEncoder::push`] may not take more.
+    /// Whether the queue is so full that [`AacEncoder::push`] may fail.
     pub fn is_behind(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.pipeline.waiting() >= u64::from(QUEUE / 2))
     }
 
-    /// Ends the stream: waits until the last frames, filled up with silence, have come out.
+    /// Ends the stream: pads the last frame with silence, and waits until all frames are encoded.
     pub fn finish(mut self) {
         if let Some(running) = self.running.take() {
             running.finish();
@@ -133,7 +133,7 @@ impl Running {
                 .new_sample(move |appsink| {
                     let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                     let data = take(&sample).ok_or(gst::FlowError::Error)?;
-                    // Counted, not read from the buffer: GStreamer does not know of the encoder's delay.
+                    // Counted, because the timestamps of GStreamer do not include the delay of the encoder.
                     if let Some(time) = end.checked_sub(ENCODER_DELAY) {
                         (sink.lock())(AacFrame { data, time });
                     }
@@ -147,7 +147,7 @@ impl Running {
         );
         let fault = failed.clone();
         pipeline.play(move |reason| {
-            tracing::error!(reason, "an AAC encoder has failed");
+            tracing::error!(reason, "AAC encoder failed");
             fault.store(true, Ordering::Release);
         })?;
         Ok(Self { pipeline, taken: 0, failed, ended })
@@ -175,13 +175,13 @@ impl Running {
 
     fn finish(self) {
         if self.pipeline.source().end_of_stream().is_ok() && self.ended.recv_timeout(FINISH).is_err() {
-            tracing::warn!("the end of a sound did not come out of its AAC encoder");
+            tracing::warn!("AAC encoder did not return its last frames in time");
         }
         self.pipeline.end();
     }
 }
 
-/// When a sample is, for GStreamer.
+/// The time of a sample as a GStreamer time.
 fn at(samples: u64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds((u128::from(samples) * 1_000_000_000 / u128::from(AUDIO_RATE)) as u64)
 }
@@ -190,11 +190,11 @@ fn take(sample: &gst::Sample) -> Option<Bytes> {
     Some(Bytes::from_owner(sample.buffer_owned()?.into_mapped_buffer_readable().ok()?))
 }
 
-/// Turns Opus packets into AAC frames.
+/// Transcodes Opus packets to AAC frames.
 pub struct OpusToAac {
     decoder: SoundDecoder,
     encoder: AacEncoder,
-    /// When the next packet is due; None before the first.
+    /// The time of the next packet; None before the first.
     next: Option<u64>,
 }
 
@@ -202,31 +202,31 @@ impl OpusToAac {
     /// Like [`AacEncoder::new`].
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// GStreamer does not start, or the encoder is not installed.
     pub fn new(bitrate: u32, sink: impl FnMut(AacFrame) + Send + 'static) -> Result<Self, CodecError> {
         let decoder = SoundDecoder::new(Codec::Opus).map_err(|error| CodecError::Start(error.to_string()))?;
         Ok(Self { decoder, encoder: AacEncoder::new(bitrate, sink)?, next: None })
     }
 
-    /// Takes the Opus packet whose sound went into its encoder at `time`. Lost ones before it are concealed, or silent
-    /// where that is more than 120 ms.
+    /// Transcodes the Opus packet whose samples were pushed to its encoder at `time`. Lost packets before it are concealed;
+    /// a gap of more than 120 ms becomes silence.
     ///
     /// # Errors
-    /// [`CodecError::Malformed`] for what is not Opus, [`CodecError::Behind`]: this packet is left out, the stream goes on
-    /// with the next. [`CodecError::Failed`]: this encoder is over.
+    /// [`CodecError::Malformed`]: not an Opus packet. [`CodecError::Behind`]: the packet is dropped, and the stream continues
+    /// with the next one. [`CodecError::Failed`]: the encoder has failed.
     pub fn push(&mut self, time: u64, packet: &[u8]) -> Result<(), CodecError> {
         if let Some(lost) = self.next.and_then(|next| time.checked_sub(next)).filter(|lost| *lost > 0)
             && lost <= CONCEAL_MAX
         {
             let concealed = self.decoder.conceal(lost as usize, Some(packet));
-            heard(&mut self.encoder, time - lost, concealed)?;
+            push_decoded(&mut self.encoder, time - lost, concealed)?;
         }
         let samples = self.decoder.decode(packet).map_err(|error| {
-            tracing::debug!(%error, "a packet of sound is left out");
+            tracing::debug!(%error, "audio packet dropped");
             CodecError::Malformed { codec: Codec::Opus, reason: "not a packet of sound" }
         })?;
         self.next = Some(time + samples.len() as u64);
-        heard(&mut self.encoder, time, samples)
+        push_decoded(&mut self.encoder, time, samples)
     }
 
     /// Like [`AacEncoder::is_behind`].
@@ -240,9 +240,9 @@ impl OpusToAac {
     }
 }
 
-/// Encodes decoded samples of a packet: they are a little older than the packet's time. At the epoch itself what is older
-/// is left out.
-fn heard(encoder: &mut AacEncoder, time: u64, samples: &[f32]) -> Result<(), CodecError> {
+/// Encodes the decoded samples of a packet, which are older than its time by the delay of libopus. Samples before the epoch
+/// are dropped.
+fn push_decoded(encoder: &mut AacEncoder, time: u64, samples: &[f32]) -> Result<(), CodecError> {
     let early = OPUS_DELAY.saturating_sub(time) as usize;
     encoder.push(time.saturating_sub(OPUS_DELAY), samples.get(early..).unwrap_or_default())
 }
@@ -261,14 +261,14 @@ mod tests {
 
     const TICK: u64 = AUDIO_TICK_SAMPLES as u64;
 
-    /// A sink that keeps frames, and what it has kept.
+    /// A sink that keeps frames, and the frames.
     fn keeper() -> (impl FnMut(AacFrame) + Send + 'static, Arc<Mutex<Vec<AacFrame>>>) {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let keeping = kept.clone();
         (move |frame| keeping.lock().push(frame), kept)
     }
 
-    /// What a player hears: one piece of [`FRAME_SAMPLES`] for each frame.
+    /// The output of a decoder: [`FRAME_SAMPLES`] samples per frame.
     fn decoded(frames: &[AacFrame]) -> Vec<Vec<f32>> {
         let [a, b] = AUDIO_SPECIFIC_CONFIG;
         let text = format!(
@@ -294,7 +294,7 @@ mod tests {
         pieces
     }
 
-    /// When the loudest sample is heard.
+    /// The time of the loudest sample.
     fn click_at(frames: &[AacFrame]) -> u64 {
         let pieces = decoded(frames);
         assert_eq!(pieces.len(), frames.len(), "one piece a frame");
@@ -309,7 +309,7 @@ mod tests {
         frames.windows(2).all(|pair| pair[1].time == pair[0].time + FRAME_SAMPLES)
     }
 
-    /// One tick with a click of a millisecond where `at` falls into it.
+    /// One tick, with a click of 1 ms at `at` if that is within the tick.
     fn tick_with_click(time: u64, at: u64) -> [f32; AUDIO_TICK_SAMPLES] {
         std::array::from_fn(|i| {
             let distance = (time + i as u64) as f32 - at as f32;
@@ -350,7 +350,7 @@ mod tests {
                 (OpusEncoder::new(settings), OpusToAac::new(DEFAULT_BITRATE, sink).expect("installed"));
             for n in 0..50 {
                 let packet = opus.encode(&tick_with_click(n * TICK, 25_000)).expect("samples are fine");
-                // One is lost, long before the click.
+                // One packet is lost, long before the click.
                 if n != 5 {
                     aac.push(n * TICK, &packet).expect("taken");
                 }
@@ -404,7 +404,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
-        /// Gaps, overlaps and pieces of any length give one time line, as long as what was pushed.
+        /// Gaps, overlaps and buffers of any length give one timeline without gaps, as long as the input.
         #[test]
         fn the_time_line_has_no_seam(steps in prop::collection::vec((-2_000i64..4_000, 1usize..3_000), 1..20)) {
             let (sink, kept) = keeper();

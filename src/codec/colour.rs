@@ -1,16 +1,16 @@
-//! Colours: pictures whose samples mean something else than ours do.
+//! Conversion of colours: pictures with another matrix or range than the canvas.
 //!
-//! Owns: the conversion to [`Colours::default`], in place. Does not know: who says what a picture's samples mean.
-//! Canvases captured by a browser, for one, come as full-range BT.709, and cameras as what we use ourselves.
+//! Owns: the conversion to [`Colours::default`], in place. Does not know: how the colours of a picture were signalled. In and
+//! out: a picture. A browser sends a captured HTML canvas as full-range BT.709, and a camera as limited-range BT.601.
 
 use super::picture::PictureMut;
 use crate::media::{Colours, Matrix};
 
-/// Fixed-point one: products of two samples' worth stay far inside 32 bits.
+/// The number 1 in fixed point: products with samples fit into 32 bits.
 const ONE: f64 = 65_536.0;
 const SHIFT: u32 = 16;
 
-/// Converts a picture with these colours into one with the default ones.
+/// Converts a picture with these colours to the default colours.
 pub fn to_default(picture: &mut PictureMut, from: Colours) {
     if from == Colours::default() {
         return;
@@ -40,7 +40,7 @@ pub fn to_default(picture: &mut PictureMut, from: Colours) {
     }
 }
 
-/// The affine map from one meaning of samples to ours; grey stays grey, so luma never reaches chroma.
+/// The affine map from these colours to the default ones. Grey stays grey, so luma has no influence on chroma.
 struct Conversion {
     luma_gain: i32,
     luma_offset: i32,
@@ -52,7 +52,7 @@ struct Conversion {
 impl Conversion {
     fn new(from: Colours) -> Self {
         let to = weights(Colours::default().matrix);
-        // What one unit of normalized Cb, and of Cr, adds to our normalized Y, Cb and Cr.
+        // The columns of the map for normalized Cb and Cr.
         let [by_blue, by_red] =
             [(1.0, 0.0), (0.0, 1.0)].map(|(cb, cr)| encode(to, decode(weights(from.matrix), cb, cr)));
         let (luma_gain, luma_zero, chroma_gain) =
@@ -68,7 +68,7 @@ impl Conversion {
         }
     }
 
-    /// What chroma and offset add to a luma sample, in fixed point.
+    /// The part of chroma and offset in a luma sample, in fixed point.
     fn luma(&self, cb: i32, cr: i32) -> i32 {
         self.luma_offset + self.luma_of[0] * cb + self.luma_of[1] * cr
     }
@@ -111,7 +111,7 @@ mod tests {
     use crate::codec::Picture;
     use crate::media::Size;
 
-    /// Samples of a colour, as a sender with these colours makes them.
+    /// The samples of a colour from a sender with these colours.
     fn samples(rgb: [f64; 3], colours: Colours) -> [f64; 3] {
         let [y, cb, cr] = encode(weights(colours.matrix), rgb.map(|value| value / 255.0));
         if colours.full_range {
@@ -141,7 +141,7 @@ mod tests {
                 let by = if i == 0 { 1 } else { 2 };
                 for row in 0..height.div_ceil(by) {
                     for sample in &plane[row * stride..][..width.div_ceil(by)] {
-                        // Rounded twice, and red and blue weigh chroma's rounding differently.
+                        // Rounded twice; rounding errors of chroma have different weights for red and blue.
                         prop_assert!((f64::from(*sample) - expected).abs() < 2.0, "plane {}: {} for {}", i, sample, expected);
                     }
                 }

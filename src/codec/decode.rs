@@ -1,7 +1,7 @@
 //! Decoders: whole frames in, pictures out.
 //!
-//! Owns: one decoder pipeline each, and the gate before it: what does not begin with a keyframe of an agreed size never
-//! reaches the C code. Does not know: RTP, loss, who sends. Pictures leave by callback on the decoder's thread.
+//! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a keyframe
+//! first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +19,15 @@ use crate::media::{Codec, Size};
 use crate::pipeline::{DecodeHoles, Pipeline, Recipe};
 use crate::time::Timestamp;
 
-/// Frames that may wait before a decoder: half a second at 30 a second. More waiting helps nobody.
+/// Most frames that wait for a decoder: 0.5 s at 30 frames a second.
 const QUEUE: u32 = 15;
-/// Smallest picture in either direction.
+/// Smallest width and height in pixels.
 const MIN_SIDE: u32 = 16;
 
-/// What a decoder accepts.
+/// Limits of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// The largest picture, upright or lying.
+    /// The largest picture, in landscape or portrait.
     pub max: Size,
 }
 
@@ -38,7 +38,7 @@ impl Default for DecodeLimits {
 }
 
 impl DecodeLimits {
-    /// Whether a picture may be decoded. Encoders round up to whole blocks, hence the 16 pixels.
+    /// Whether a picture of this size is decoded. Sides are rounded up to 16 pixels, because encoders code whole blocks.
     pub fn allow(&self, size: Size) -> bool {
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         let (max_long, max_short) = (self.max.width.max(self.max.height), self.max.width.min(self.max.height));
@@ -48,17 +48,17 @@ impl DecodeLimits {
     }
 }
 
-/// What a decoder tells its owner.
+/// Output of a decoder.
 #[derive(Debug)]
 pub enum Decoded {
     /// A picture.
     Picture {
         /// The picture.
         picture: Picture,
-        /// The time its frame was pushed with.
+        /// The time that was passed with its frame.
         pts: Timestamp,
     },
-    /// The stream is broken. The owner drops this decoder, makes a new one and asks for a keyframe.
+    /// The decoder has failed. Its owner makes another one and requests a keyframe.
     Failed(String),
 }
 
@@ -69,7 +69,7 @@ pub struct VideoDecoder {
     codec: Codec,
     limits: DecodeLimits,
     pipeline: Pipeline,
-    /// No callback after this.
+    /// Set when no callback may follow.
     over: Arc<AtomicBool>,
     keyed: bool,
 }
@@ -78,7 +78,7 @@ impl VideoDecoder {
     /// Starts a decoder. `sink` is called on the decoder's thread; it may drop the decoder.
     ///
     /// # Errors
-    /// [`CodecError::Unsupported`] for audio codecs; what is missing on this machine.
+    /// [`CodecError::Unsupported`] for audio codecs; [`CodecError::Pipeline`] if an element is not installed.
     pub fn new(
         codec: Codec,
         limits: DecodeLimits,
@@ -112,12 +112,12 @@ impl VideoDecoder {
         Ok(Self { codec, limits, pipeline, over, keyed: false })
     }
 
-    /// Decodes one whole frame; see [`Depayloader::frame`](super::Depayloader::frame) for what whole means.
+    /// Decodes one whole frame, as [`Depayloader::frame`](super::Depayloader::frame) returns it.
     ///
     /// # Errors
-    /// The frame was not taken: it is malformed, of a forbidden size, no keyframe where one is needed, or the decoder is
-    /// behind. After any error decoding goes on with the next keyframe, so the owner asks for one; only after
-    /// [`CodecError::Failed`] it also needs a new decoder.
+    /// The frame was dropped: it is malformed or of a forbidden size, a keyframe is needed first, or too many frames wait.
+    /// After any error decoding continues with the next keyframe, which the owner requests; after [`CodecError::Failed`]
+    /// it also needs another decoder.
     pub fn push(&mut self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
         if self.over.load(Ordering::Acquire) {
             return Err(CodecError::Failed);
@@ -155,7 +155,7 @@ impl Drop for VideoDecoder {
     }
 }
 
-/// The file for a codec.
+/// The pipeline of a codec.
 ///
 /// # Errors
 /// [`CodecError::Unsupported`] for audio codecs.

@@ -1,9 +1,10 @@
-//! Depayloading: the RTP payloads of one frame become the frame.
+//! Depacketization: the RTP payloads of one frame become the frame.
 //!
-//! Owns: the payload formats of VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, modes 0 and 1) and AV1 as they come in.
-//! Does not know: order and loss; it is given every packet of one frame, in order, and keeps nothing between frames.
-//! Written here and not taken from `rtc-rtp`: its VP8 packet keeps bits of the packet before and refuses payloads under
-//! four bytes, its H.264 STAP-A reads past the end, and its FU-A joins fragments of different frames after a loss.
+//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, modes 0 and 1) and AV1 (AOM) of received
+//! packets. Does not know: order and loss. In: all packets of one frame, in order. Out: the frame; no state is kept
+//! between frames.
+//! The parsers of `rtc-rtp` are not used: VP8 keeps bits of the packet before and refuses payloads under four bytes, STAP-A
+//! of H.264 reads past the end, and FU-A joins fragments of different frames after a loss.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -12,12 +13,12 @@ use crate::container::av1::{TEMPORAL_DELIMITER, leb128};
 use crate::media::{Codec, SourcePacket};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
-/// AV1 OBU types that mean nothing outside a file (RTP payload specification §5).
+/// AV1 OBU types that are not sent by RTP (AV1 RTP payload specification section 5).
 const OBU_TILE_LIST: u8 = 8;
-/// Layers of one VP9 picture; more do not fit a superframe's index.
+/// Most layers of one VP9 picture: the size of the index of a superframe.
 const VP9_LAYERS: usize = 8;
 
-/// Makes frames of packets.
+/// Joins packets to frames.
 #[derive(Debug)]
 pub struct Depayloader {
     codec: Codec,
@@ -29,7 +30,7 @@ impl Depayloader {
         Self { codec }
     }
 
-    /// Whether a frame that begins with this payload is one decoding may begin with.
+    /// Whether a frame that begins with this payload is a keyframe.
     pub fn starts_keyframe(codec: Codec, payload: &Bytes) -> bool {
         match codec {
             Codec::Vp8 => vp8(payload).is_some_and(|(start, data)| start && data.first().is_some_and(|b| b & 1 == 0)),
@@ -40,11 +41,11 @@ impl Depayloader {
         }
     }
 
-    /// Joins all packets of one frame. Whole means: a VP8 or VP9 frame, an H.264 access unit in Annex B, an AV1 temporal
-    /// unit whose OBUs have sizes.
+    /// Joins all packets of one frame to a VP8 or VP9 frame, an H.264 access unit in Annex B, or an AV1 temporal unit whose
+    /// OBUs have sizes.
     ///
     /// # Errors
-    /// [`CodecError::Malformed`] when the packets are no whole frame of this codec.
+    /// [`CodecError::Malformed`] if the packets are not a whole frame of this codec.
     pub fn frame(&mut self, packets: &[SourcePacket]) -> Result<Bytes, CodecError> {
         let codec = self.codec;
         let malformed = |reason| CodecError::Malformed { codec, reason };
@@ -62,7 +63,7 @@ impl Depayloader {
     }
 }
 
-/// Whether a VP8 frame starts here, and the data behind the descriptor.
+/// Whether a VP8 frame starts in this payload, and the data after the descriptor.
 fn vp8(payload: &Bytes) -> Option<(bool, Bytes)> {
     let first = *payload.first()?;
     let mut at = 1;
@@ -161,7 +162,7 @@ fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
         return None;
     }
     if layers.len() > 1 {
-        // Spatial layers of one picture travel to the decoder as a superframe (bitstream Annex B).
+        // The decoder gets the spatial layers of one picture as a superframe (VP9 bitstream Annex B).
         let marker = 0xc0 | 3 << 3 | (layers.len() - 1) as u8;
         let mut index = vec![marker];
         layers.iter().for_each(|length| index.extend((*length as u32).to_le_bytes()));
@@ -184,7 +185,7 @@ fn h264_starts_keyframe(payload: &Bytes) -> bool {
     }
 }
 
-/// The units of an aggregation packet, none of them empty; None for a broken one, and then no more.
+/// The non-empty units of an aggregation packet; None for a malformed one, which is the last item.
 fn stap_a(payload: &Bytes) -> impl Iterator<Item = Option<Bytes>> {
     let mut rest = payload.slice(1..);
     std::iter::from_fn(move || {
@@ -280,7 +281,7 @@ fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
     (!continues && frame.len() > 2).then(|| frame.freeze())
 }
 
-/// Appends an OBU, with the size in its header that RTP leaves out.
+/// Appends an OBU with the size field that RTP omits.
 fn put_obu(frame: &mut BytesMut, obu: &[u8]) -> Option<()> {
     let Some(header) = obu.first() else { return Some(()) };
     if [TEMPORAL_DELIMITER, OBU_TILE_LIST].contains(&(header >> 3 & 15)) {
@@ -306,7 +307,7 @@ fn put_leb128(frame: &mut BytesMut, mut number: usize) {
     frame.put_u8(number as u8);
 }
 
-/// Joins the parts; a single one is not copied.
+/// Joins the parts; a single part is not copied.
 fn concat(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
         return parts.remove(0);

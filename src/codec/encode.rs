@@ -1,7 +1,7 @@
 //! Encoders: pictures in, frames out.
 //!
-//! Owns: one encoder pipeline each, and the choice to skip a picture rather than to queue it.
-//! Does not know: what is on the pictures, who watches. Frames leave by callback on the encoder's thread.
+//! Owns: one encoder pipeline each, and the policy to skip a picture rather than to queue it. Does not know: the contents of
+//! pictures, subscribers. In: pictures with their times. Out: frames, by callback on the encoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,35 +18,35 @@ use super::{CodecError, init};
 use crate::media::{Codec, Size};
 use crate::pipeline::{EncodeHoles, Pipeline, Recipe};
 
-/// Pictures that may wait before an encoder. One, so that a short stall costs no frame, and a long one no delay.
+/// Most pictures in the queue of an encoder: a short stall costs no frame, and a long one adds no delay.
 const QUEUE: u32 = 2;
-/// Seconds from one keyframe to the next when nobody asks for one.
+/// Longest time between keyframes without requests, in seconds.
 const KEYFRAME_SECONDS: u32 = 10;
 
-/// Which encoder makes H.264.
+/// The H.264 encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum H264Encoder {
-    /// x264 (GPL), the faster one.
+    /// x264 (GPL), the faster encoder.
     #[default]
     X264,
     /// Cisco's OpenH264 (BSD).
     OpenH264,
 }
 
-/// What an encoder is to make.
+/// Parameters of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeSpec {
     /// VP8, VP9 or H.264.
     pub codec: Codec,
-    /// The pictures' size; even in both directions.
+    /// Size of the pictures, with even sides.
     pub size: Size,
     /// Frames a second, for rate control; pictures may come slower.
     pub fps: u32,
     /// Target bitrate in kbit/s.
     pub bitrate_kbps: u32,
-    /// Which encoder, where the codec is H.264.
+    /// The encoder for H.264.
     pub h264: H264Encoder,
-    /// Threads the encoder may use.
+    /// Threads of the encoder.
     pub threads: u32,
 }
 
@@ -55,9 +55,9 @@ pub struct EncodeSpec {
 pub struct EncodedFrame {
     /// The encoder's memory, not copied.
     pub data: Bytes,
-    /// Decoding may begin here.
+    /// It is a keyframe.
     pub keyframe: bool,
-    /// The time its picture was pushed with.
+    /// The time that was passed with its picture.
     pub pts: Duration,
 }
 
@@ -75,7 +75,7 @@ impl VideoEncoder {
     /// Starts an encoder. `sink` is called on the encoder's thread; it may drop the encoder.
     ///
     /// # Errors
-    /// [`CodecError::Unsupported`] for codecs that are not encoded here; what is missing on this machine.
+    /// [`CodecError::Unsupported`] for codecs that are not encoded; [`CodecError::Pipeline`] if an element is not installed.
     pub fn new(spec: EncodeSpec, sink: impl FnMut(EncodedFrame) + Send + 'static) -> Result<Self, CodecError> {
         init()?;
         let pipeline = Pipeline::new(recipe(&spec)?)?;
@@ -96,17 +96,17 @@ impl VideoEncoder {
         );
         let (fault, codec) = (failed.clone(), spec.codec);
         pipeline.play(move |reason| {
-            tracing::error!(%codec, reason, "an encoder has failed");
+            tracing::error!(%codec, reason, "video encoder failed");
             fault.store(true, Ordering::Release);
         })?;
         Ok(Self { spec, pipeline, over, failed, keyframe_wanted: false, skipped: 0 })
     }
 
-    /// Encodes one picture, `pts` after the room's epoch. False when the encoder is busy: the picture is skipped and
-    /// counted, and a wanted keyframe is made of the next picture instead.
+    /// Encodes one picture, `pts` after the epoch of the room. False if the encoder is busy: the picture is skipped and
+    /// counted, and a requested keyframe is made of the next picture.
     ///
     /// # Panics
-    /// When the picture is not of the size the encoder was made for.
+    /// If the picture has another size than the encoder.
     pub fn push(&mut self, picture: &Picture, pts: Duration, keyframe: bool) -> bool {
         assert_eq!(picture.size(), self.spec.size, "size of the canvas");
         self.keyframe_wanted |= keyframe;
@@ -116,7 +116,7 @@ impl VideoEncoder {
         }
         let source = self.pipeline.source();
         if self.keyframe_wanted {
-            // Serialized: it stays right before the picture in the queue.
+            // A serialized event: it stays directly before the picture in the queue.
             let event = gst_video::DownstreamForceKeyUnitEvent::builder().all_headers(true).build();
             source.send_event(event);
         }
@@ -147,7 +147,7 @@ impl VideoEncoder {
         self.skipped
     }
 
-    /// Whether the encoder is broken for good; its owner makes a new one.
+    /// Whether the encoder has failed; its owner makes another one.
     pub fn failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -159,10 +159,10 @@ impl Drop for VideoEncoder {
     }
 }
 
-/// The file for a codec and its encoder.
+/// The pipeline of a codec.
 ///
 /// # Errors
-/// [`CodecError::Unsupported`] for codecs that are not encoded here.
+/// [`CodecError::Unsupported`] for codecs that are not encoded.
 pub(super) fn recipe(spec: &EncodeSpec) -> Result<Recipe, CodecError> {
     let holes = EncodeHoles {
         size: spec.size,
@@ -177,15 +177,15 @@ pub(super) fn recipe(spec: &EncodeSpec) -> Result<Recipe, CodecError> {
         (Codec::Vp9, _) => Ok(Recipe::EncodeVp9(holes)),
         (Codec::H264, H264Encoder::X264) => Ok(Recipe::EncodeH264(holes)),
         (Codec::H264, H264Encoder::OpenH264) => Ok(Recipe::EncodeH264OpenH264(holes)),
-        // libaom 3.6 (Debian 12) in its realtime mode takes three times VP8's CPU, and with constant bitrate ends the
-        // process on an assertion in its rate control.
+        // libaom 3.6 (Debian 12) in real-time mode needs three times the CPU time of VP8, and aborts the process by an
+        // assertion in its rate control at constant bitrate.
         (codec, _) => Err(CodecError::Unsupported(codec, "encoded")),
     }
 }
 
 fn take(sample: &gst::Sample) -> Option<EncodedFrame> {
     let buffer = sample.buffer_owned()?;
-    // x264enc shifts its timestamps and says so in the segment.
+    // x264enc shifts its timestamps; the segment contains the offset.
     let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
     let pts = segment.to_running_time(buffer.pts()?)?;
     let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);

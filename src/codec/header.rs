@@ -1,7 +1,8 @@
-//! Frame headers: what a coded frame says of itself, read before any decoder sees it.
+//! Frame headers, parsed before a frame is decoded.
 //!
-//! Owns: just enough of VP8 (RFC 6386 §9.1), VP9 (bitstream §6.2), H.264 (§7.3.2.1) and AV1 (§5.5) to tell a keyframe and
-//! the size of what a decoder would allocate. Does not know: which sizes are welcome. In: one whole frame.
+//! Owns: the parts of VP8 (RFC 6386 section 9.1), VP9 (bitstream section 6.2), H.264 (section 7.3.2.1) and AV1 (section 5.5)
+//! that contain the frame type and the size that a decoder would allocate. Does not know: which sizes are allowed. In: one
+//! whole frame. Out: [`Header`].
 
 use bytes::Bytes;
 
@@ -11,21 +12,21 @@ use crate::container::avc::nal_units;
 use crate::container::bits::Bits;
 use crate::media::{Codec, Size};
 
-/// What a frame says of itself.
+/// Type and size of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Header {
     /// Decoding may begin here.
     pub(super) keyframe: bool,
-    /// The largest size the frame announces; None when it keeps the size of those before it.
+    /// The largest size in the header; None if the frame has the size of the frames before it.
     pub(super) size: Option<Size>,
 }
 
-/// The picture size a frame announces: of every keyframe, and of other frames that change it.
+/// The picture size in the header of a frame: of each keyframe, and of other frames that change the size.
 pub fn coded_size(codec: Codec, frame: &Bytes) -> Option<Size> {
     read(codec, frame).ok()?.size
 }
 
-/// Reads a frame's header.
+/// Parses the header of a frame.
 pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
     let malformed = |reason| CodecError::Malformed { codec, reason };
     match codec {
@@ -37,7 +38,7 @@ pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
     }
 }
 
-/// The larger of two sizes in each direction, since a decoder may meet both.
+/// The larger width and the larger height of two sizes: a decoder may allocate both.
 fn larger(a: Option<Size>, b: Option<Size>) -> Option<Size> {
     match (a, b) {
         (Some(a), Some(b)) => Some(Size::new(a.width.max(b.width), a.height.max(b.height))),
@@ -64,7 +65,7 @@ fn vp9(frame: &[u8]) -> Option<Header> {
     for (i, length) in vp9_superframe(frame)?.into_iter().enumerate() {
         let one;
         (one, rest) = rest.split_at_checked(length)?;
-        // A superframe may hold empty frames: encoders use them to say "skip".
+        // A superframe may contain empty frames, which encoders use for skipped layers.
         if one.is_empty() {
             continue;
         }
@@ -98,7 +99,7 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
         return None;
     }
     let profile = bits.number(1)? | bits.number(1)? << 1;
-    // Only profile 0 decodes to I420 of 8 bits.
+    // Only profile 0 is 4:2:0 with 8 bits.
     if profile != 0 {
         return None;
     }
@@ -154,12 +155,12 @@ fn h264(frame: &[u8]) -> Option<Header> {
     (units > 0).then_some(header)
 }
 
-/// The size in a sequence parameter set, without cropping: what a decoder allocates.
+/// The size in a sequence parameter set before cropping: the size that a decoder allocates.
 fn h264_sps(coded: &[u8]) -> Option<Size> {
     let mut raw = Vec::with_capacity(coded.len());
     let mut zeros = 0;
     for byte in coded {
-        // Emulation prevention (§7.4.1): the 3 of 00 00 03 is no data, and ends the run of zeros.
+        // Emulation prevention (section 7.4.1): the 3 of 00 00 03 is not data, and ends the run of zeros.
         let prevention = *byte == 3 && zeros >= 2;
         zeros = if *byte == 0 { zeros + 1 } else { 0 };
         if !prevention {
@@ -240,7 +241,7 @@ fn av1(frame: &[u8]) -> Option<Header> {
         (obu, rest) = av1::split_obu(rest)?;
         units += 1;
         if obu.kind == av1::SEQUENCE_HEADER {
-            // Encoders send it with every keyframe and only there.
+            // Encoders send it with keyframes only.
             let size = av1::SequenceHeader::read(obu.payload)?.size;
             header = Header { keyframe: true, size: larger(header.size, Some(size)) };
         }
@@ -269,7 +270,7 @@ mod tests {
 
     #[test]
     fn h264_sizes_count_blocks() {
-        // x264's 640x360: 23 block rows, cropped to 22.5.
+        // 640x360 by x264: 23 rows of blocks, cropped to 22.5.
         let sps = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01];
         let mut frame = vec![0, 0, 0, 1];
         frame.extend(sps);

@@ -1,8 +1,8 @@
-//! Codecs: decoders, encoders, payload formats.
+//! Codecs: decoders, encoders, RTP payload formats.
 //!
-//! Owns: pictures in memory, how frames become pictures and pictures frames, how frames travel in RTP payloads, and what a
-//! frame's own header says. Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and payloads,
-//! by callback from the codec's own thread.
+//! Owns: pictures in memory, decoding and encoding, RTP payload formats, frame headers, and the check of which GStreamer
+//! elements are installed ([`Feature`]). Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and
+//! payloads, by callback from the codec's thread.
 
 pub mod aac;
 pub mod colour;
@@ -36,47 +36,47 @@ pub use self::picture::{Picture, PictureMut, PicturePool};
 use crate::media::{Codec, Size};
 use crate::pipeline::{AacHoles, PipelineError, Recipe, SendHoles};
 
-/// Why media could not be decoded, encoded or packed.
+/// Why media was not decoded, encoded or packetized.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// GStreamer does not start.
     #[error("GStreamer does not start: {0}")]
     Start(String),
     /// No pipeline for this codec in this direction.
-    #[error("{0} is not {1} here")]
+    #[error("{0} cannot be {1} by this server")]
     Unsupported(Codec, &'static str),
-    /// A pipeline file is wrong.
+    /// A pipeline cannot be made.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// A payload or frame that is not what its codec says.
-    #[error("bad {codec}: {reason}")]
+    /// A payload or frame violates its format.
+    #[error("malformed {codec}: {reason}")]
     Malformed {
         /// The codec.
         codec: Codec,
         /// What is wrong.
         reason: &'static str,
     },
-    /// A frame of a size nobody agreed to.
-    #[error("a picture of {size} is outside 16x16 to {max}: send a smaller one")]
+    /// A frame has a size that is not allowed.
+    #[error("picture size {size} is outside 16x16 to {max}: send a smaller one")]
     Size {
         /// The frame's size.
         size: Size,
         /// The largest allowed.
         max: Size,
     },
-    /// The first frame is no keyframe.
+    /// The first frame is not a keyframe.
     #[error("decoding begins with a keyframe: ask for one")]
     KeyframeNeeded,
-    /// Frames come faster than they are decoded; this one was not taken.
+    /// Frames come faster than they are decoded; this one was dropped.
     #[error("the decoder is {0} frames behind: drop to the next keyframe")]
     Behind(u64),
     /// Too many decoders or encoders wait to be made.
     #[error("too many decoders or encoders wait to be made: try again")]
     BuilderFull,
-    /// A source cannot be taken in.
+    /// An intake failed.
     #[error("{0}")]
     Source(String),
-    /// The decoder has failed and takes nothing any more.
+    /// The decoder has failed; its owner makes another one.
     #[error("the decoder has failed: make a new one")]
     Failed,
 }
@@ -98,7 +98,7 @@ pub fn init() -> Result<(), CodecError> {
     STARTED.get_or_init(|| gst::init().map_err(|error| error.to_string())).clone().map_err(CodecError::Start)
 }
 
-/// Something that GStreamer does for this program, and that needs elements of its own.
+/// A feature that needs GStreamer elements of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Feature {
     /// Decoding a video codec.
@@ -126,7 +126,7 @@ impl Feature {
         Self::SendSrt,
     ];
 
-    /// What a mixer does.
+    /// The features of a mixer with this H.264 encoder.
     pub fn of_mixer(h264: H264Encoder) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |feature| match feature {
             Self::Decode(_) => true,

@@ -1,8 +1,9 @@
-//! Payloading: encoded frames become RTP payloads, once a stream, whoever watches.
+//! Packetization: encoded frames become RTP payloads, once per stream.
 //!
-//! Owns: the payload formats of VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184, mode 1) as they go out.
-//! Does not know: RTP headers, which are each subscriber's. Written here because `rtc-rtp` marks every VP9 picture as one
-//! that predicts from none, which browsers take for a keyframe, and overflows its VP8 picture id between one and two bytes.
+//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184, mode 1) of sent packets. Does not know: RTP
+//! headers, which differ by subscriber. In: encoded frames. Out: payloads.
+//! The packetizers of `rtc-rtp` are not used: every VP9 picture is marked as not inter-picture predicted, which browsers take
+//! for a keyframe, and the VP8 picture id overflows between one and two bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -10,27 +11,27 @@ use super::encode::EncodedFrame;
 use crate::container::avc::nal_units;
 use crate::media::{Codec, EncodedPacket, Size};
 
-/// Largest payload, so that with RTP, SRTP, UDP and IPv6 headers no link splits it.
+/// Largest payload in bytes: with RTP, SRTP, UDP and IPv6 headers a packet is not fragmented.
 const MTU: usize = 1200;
 
-/// Makes packets of frames.
+/// Splits frames into packets.
 #[derive(Debug)]
 pub struct Payloader {
     codec: Codec,
     /// Largest payload in bytes.
     largest: usize,
-    /// 15 bits, one a frame, never skipping: receivers tell losses by it.
+    /// Picture id of 15 bits, increased by one per frame: receivers detect losses by it.
     picture_id: u16,
 }
 
 impl Payloader {
-    /// A payloader for a video codec that is encoded here.
+    /// A payloader for a video codec.
     pub const fn new(codec: Codec) -> Self {
         Self { codec, largest: MTU, picture_id: 0 }
     }
 
-    /// The same with payloads of at most so many bytes (and never more than 1200): on a thin link a large packet makes the
-    /// voice behind it wait.
+    /// The same with payloads of at most so many bytes, and never more than 1200: on a narrow path a large packet delays the
+    /// audio packet after it.
     pub fn with_largest(self, bytes: usize) -> Self {
         Self { largest: bytes.clamp(100, MTU), ..self }
     }
@@ -41,7 +42,7 @@ impl Payloader {
             Codec::Vp8 => self.vp8(frame),
             Codec::Vp9 => self.vp9(frame),
             Codec::H264 => h264(&frame.data, self.largest),
-            // No encoder makes any other, so no frame of them reaches a payloader.
+            // There are no encoders for other codecs.
             Codec::Av1 | Codec::Opus | Codec::Pcmu | Codec::Pcma => Vec::new(),
         };
         self.picture_id = (self.picture_id + 1) & 0x7fff;
@@ -65,7 +66,7 @@ impl Payloader {
         })
     }
 
-    /// Flexible mode: every picture but a keyframe refers to the one before it.
+    /// Flexible mode: each picture except a keyframe references the one before it.
     fn vp9(&self, frame: &EncodedFrame) -> Vec<Bytes> {
         let [high, low] = self.picture_id.to_be_bytes();
         let size = super::coded_size(Codec::Vp9, &frame.data).filter(|_| frame.keyframe);
@@ -107,7 +108,7 @@ impl Descriptor {
     }
 }
 
-/// Cuts a frame into parts of nearly equal size, each behind a descriptor made for (first, last).
+/// Splits a frame into parts of nearly equal size, each after a descriptor that depends on (first, last).
 fn split(data: &[u8], most: usize, descriptor: impl Fn(bool, bool) -> Descriptor) -> Vec<Bytes> {
     let parts = data.len().div_ceil(most).max(1);
     let each = data.len().div_ceil(parts).max(1);
@@ -125,13 +126,13 @@ fn split(data: &[u8], most: usize, descriptor: impl Fn(bool, bool) -> Descriptor
         .collect()
 }
 
-/// Parameter sets go before their IDR in one aggregate; big units are fragmented.
+/// Parameter sets are aggregated before their IDR; large units are fragmented.
 fn h264(access_unit: &Bytes, largest: usize) -> Vec<Bytes> {
     let mut payloads = Vec::new();
     let mut sets: Vec<&[u8]> = Vec::new();
     for unit in nal_units(access_unit) {
         match unit[0] & 0x1f {
-            // Delimiters and filler say nothing to a receiver of RTP.
+            // Access unit delimiters and filler data are not sent by RTP.
             9 | 12 => {}
             7 | 8 => sets.push(unit),
             _ => {

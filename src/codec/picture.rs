@@ -1,8 +1,8 @@
 //! Pictures: I420 in memory, cheap to clone.
 //!
 //! Owns: [`Picture`] (shared, read only), [`PictureMut`] (one owner, writable) and the pool they come from.
-//! Does not know: what is on them. A picture is either a buffer a decoder made, mapped and not copied, or memory of ours
-//! laid out as GStreamer's default I420, so that an encoder takes it without a copy too.
+//! Does not know: the contents. A picture is either the buffer of a decoder, mapped without a copy, or memory in GStreamer's
+//! default layout of I420, which an encoder takes without a copy.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use gstreamer_video::prelude::*;
 
 use crate::media::{Rect, Size};
 
-/// An I420 picture. Cloning counts a reference.
+/// An I420 picture. A clone shares the memory.
 #[derive(Clone)]
 pub struct Picture(Content);
 
@@ -20,11 +20,11 @@ pub struct Picture(Content);
 enum Content {
     Mapped(Arc<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
     Owned(Arc<Pixels>),
-    /// A part of another picture; the rectangle's edges are even.
+    /// A part of another picture, with even edges.
     Part(Arc<Picture>, Rect),
 }
 
-/// Memory of one I420 picture in GStreamer's default layout: planes behind each other, rows padded to four bytes.
+/// Memory of one I420 picture in GStreamer's default layout: one plane after the other, rows padded to four bytes.
 struct Pixels {
     size: Size,
     data: Vec<u8>,
@@ -71,7 +71,7 @@ impl Picture {
         picture.freeze()
     }
 
-    /// The picture in a decoder's buffer; None when it is not 8 bit I420.
+    /// The picture in the buffer of a decoder; None if it is not I420 with 8 bits.
     pub(super) fn mapped(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Option<Self> {
         if info.format() != gst_video::VideoFormat::I420 {
             return None;
@@ -89,10 +89,10 @@ impl Picture {
         }
     }
 
-    /// Plane 0 (Y), 1 (U) or 2 (V) from its first pixel on, and the bytes from one row to the next.
+    /// Plane 0 (Y), 1 (U) or 2 (V) from its first pixel on, and its stride in bytes.
     ///
     /// # Panics
-    /// When `i` is above 2.
+    /// If `i` is above 2.
     pub fn plane(&self, i: usize) -> (&[u8], usize) {
         match &self.0 {
             Content::Mapped(frame) => {
@@ -108,8 +108,8 @@ impl Picture {
         }
     }
 
-    /// The part within `rect`, without a copy. Left and top are rounded down to even; what lies outside is cut off.
-    /// None when nothing is left.
+    /// The part within `rect`, without a copy. Left and top are rounded down to even numbers, and `rect` is clipped to the
+    /// picture. None if nothing is left.
     pub fn part(&self, rect: Rect) -> Option<Self> {
         let size = self.size();
         let (x, y) = (rect.x & !1, rect.y & !1);
@@ -128,7 +128,7 @@ impl Picture {
         Some(Self(Content::Part(whole, Rect { x, y, width, height })))
     }
 
-    /// A buffer for an encoder: our own memory is lent, anything else copied.
+    /// A buffer for an encoder: shares owned memory, and copies a mapped picture.
     pub(super) fn to_buffer(&self) -> gst::Buffer {
         struct Lent(Arc<Pixels>);
         impl AsRef<[u8]> for Lent {
@@ -168,15 +168,15 @@ impl std::fmt::Debug for Picture {
 pub struct PictureMut(Arc<Pixels>);
 
 impl PictureMut {
-    /// A picture with undefined content (black-green zeros).
+    /// A picture with undefined contents (zeros).
     pub fn new(size: Size) -> Self {
         Self(Arc::new(Pixels::new(size)))
     }
 
-    /// Takes a picture back for drawing, its content kept; gives it back when somebody else still looks at it.
+    /// Makes a picture writable and keeps its contents.
     ///
     /// # Errors
-    /// The picture itself.
+    /// Returns the picture if it is shared or mapped.
     pub fn reclaim(picture: Picture) -> Result<Self, Picture> {
         let Content::Owned(mut pixels) = picture.0 else { return Err(picture) };
         if Arc::get_mut(&mut pixels).is_some() { Ok(Self(pixels)) } else { Err(Picture(Content::Owned(pixels))) }
@@ -187,7 +187,7 @@ impl PictureMut {
         self.0.size
     }
 
-    /// The planes Y, U, V and the bytes from one row to the next in each.
+    /// The planes Y, U, V and their strides in bytes.
     pub fn planes(&mut self) -> ([&mut [u8]; 3], [usize; 3]) {
         let pixels = Arc::get_mut(&mut self.0).expect("a PictureMut is the only reference");
         let (strides, rows) = (strides(pixels.size), rows(pixels.size));
@@ -196,23 +196,23 @@ impl PictureMut {
         ([y, u, v], strides)
     }
 
-    /// Ends drawing.
+    /// Makes the picture read only.
     pub fn freeze(self) -> Picture {
         Picture(Content::Owned(self.0))
     }
 }
 
-/// Pictures of one size, used again once nobody looks at them any more.
+/// A pool of pictures of one size: memory is reused when its picture is not shared any more.
 #[derive(Default)]
 pub struct PicturePool {
     lent: Vec<Picture>,
 }
 
 impl PicturePool {
-    /// Most pictures remembered; more are made when all are in use, and forgotten.
+    /// Most pictures in the pool; further ones are not reused.
     const KEPT: usize = 4;
 
-    /// A picture to draw on, with undefined content.
+    /// A writable picture with undefined contents.
     pub fn take(&mut self, size: Size) -> PictureMut {
         self.lent.retain(|picture| picture.size() == size);
         for i in 0..self.lent.len() {
@@ -228,7 +228,7 @@ impl PicturePool {
         PictureMut::new(size)
     }
 
-    /// Ends drawing, and remembers the memory for later.
+    /// Makes the picture read only, and keeps its memory in the pool.
     pub fn lend(&mut self, picture: PictureMut) -> Picture {
         let picture = picture.freeze();
         if self.lent.len() < Self::KEPT {

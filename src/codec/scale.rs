@@ -1,7 +1,7 @@
-//! Scaling and turning of I420 pictures, through libyuv; bilinear factors through `bilinear` below, which is faster.
+//! Scaling and rotation of I420 pictures by libyuv; bilinear scaling by `bilinear` below, which is faster.
 //!
-//! Owns: the only `unsafe` code of the crate: the calls to libyuv, the SIMD loads, and the checks that make them sound.
-//! Does not know: why. In: a picture and a picture to draw on. Why libyuv, and where not: docs/scaling.md.
+//! Owns: the only `unsafe` code of the crate: the calls of libyuv, the SIMD loads, and the checks that make them sound.
+//! Does not know: tiles. In: a picture. Out: another picture. docs/scaling.md has the measurements behind the choice.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -9,7 +9,7 @@ use std::ffi::c_int;
 use super::picture::{Picture, PictureMut};
 use crate::media::{Rect, Rotation, Size};
 
-/// libyuv's `kFilterBox`: averages all source pixels under a target pixel; bilinear where that is fewer than two by two.
+/// `kFilterBox` of libyuv: the average of all source pixels under a target pixel; bilinear below two by two pixels.
 const FILTER_BOX: c_int = 3;
 
 #[link(name = "yuv")]
@@ -53,7 +53,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Panics unless the plane holds every row libyuv will touch: a safe caller must not be able to reach past its end.
+/// Panics unless the plane contains every row that libyuv accesses: safe code must not cause an access past its end.
 fn check(plane: &[u8], stride: usize, size: Size, i: usize) {
     let half = usize::from(i > 0);
     let (width, height) = (size.width as usize, size.height as usize);
@@ -62,10 +62,10 @@ fn check(plane: &[u8], stride: usize, size: Size, i: usize) {
     assert!((height - 1) * stride + width <= plane.len(), "plane {i} of {size}: {} bytes", plane.len());
 }
 
-/// Draws `from` onto the whole of `to`.
+/// Scales `from` to the size of `to`.
 ///
 /// # Panics
-/// When a picture has no pixels.
+/// If a picture has no pixels.
 pub fn scale(from: &Picture, to: &mut PictureMut) {
     #[cfg(target_arch = "x86_64")]
     if bilinear::scale(from, to) {
@@ -108,15 +108,15 @@ fn scale_libyuv(from: &Picture, to: &mut PictureMut) {
     assert_eq!(failed, 0, "libyuv scales {src} to {dst}");
 }
 
-/// Pictures on the way to a much smaller one, kept to be drawn on again.
+/// Memory of the intermediate pictures of [`shrink`], reused.
 #[derive(Default)]
 pub struct Halves(Vec<PictureMut>);
 
-/// Draws `from` onto the whole of `to` like [`scale`], but halves it first as often as it can: libyuv halves nearly for
-/// free and averages exactly, while its filter for any other factor above two takes three times bilinear's time.
+/// Scales `from` to the size of `to`, and halves it first as often as possible: libyuv halves fast and exactly, while its
+/// filter for other factors above two takes three times as long as bilinear scaling.
 ///
 /// # Panics
-/// When a picture has no pixels.
+/// If a picture has no pixels.
 pub fn shrink(from: &Picture, to: &mut PictureMut, halves: &mut Halves) {
     let target = to.size();
     let mut from = from.clone();
@@ -140,13 +140,13 @@ pub fn shrink(from: &Picture, to: &mut PictureMut, halves: &mut Halves) {
 }
 
 fn keep(halves: &mut Halves, picture: Picture) {
-    // The first is the caller's and stays so: somebody else looks at it.
+    // The first picture belongs to the caller and may be shared.
     if let Ok(half) = PictureMut::reclaim(picture) {
         halves.0.push(half);
     }
 }
 
-/// The size of a picture after turning it.
+/// The size of a picture after rotation.
 pub const fn rotated_size(size: Size, rotation: Rotation) -> Size {
     match rotation {
         Rotation::None | Rotation::Half => size,
@@ -154,10 +154,10 @@ pub const fn rotated_size(size: Size, rotation: Rotation) -> Size {
     }
 }
 
-/// Draws `from`, turned, onto `to`.
+/// Rotates `from` into `to`.
 ///
 /// # Panics
-/// When `to` is not of [`rotated_size`], or has no pixels.
+/// If `to` has another size than [`rotated_size`], or no pixels.
 pub fn rotate(from: &Picture, rotation: Rotation, to: &mut PictureMut) {
     let src = from.size();
     assert_eq!(to.size(), rotated_size(src, rotation), "size of the turned picture");
@@ -174,7 +174,7 @@ pub fn rotate(from: &Picture, rotation: Rotation, to: &mut PictureMut) {
         check(source[i].0, source[i].1, src, i);
         check(planes[i], strides[i], dst, i);
     }
-    // SAFETY: as in `scale`; the target's size was compared with the turned source's.
+    // SAFETY: as in `scale`; the size of the target was compared with that of the rotated source.
     let failed = unsafe {
         I420Rotate(
             source[0].0.as_ptr(),
@@ -197,7 +197,8 @@ pub fn rotate(from: &Picture, rotation: Rotation, to: &mut PictureMut) {
     assert_eq!(failed, 0, "libyuv turns {src}");
 }
 
-/// Bilinear scaling by factors that libyuv has no fast path for: it makes two pixels at a time, this eight (SSSE3).
+/// Bilinear scaling by factors without a fast path in libyuv, which computes two pixels at a time; this code computes
+/// eight (SSSE3).
 #[cfg(target_arch = "x86_64")]
 mod bilinear {
     use std::arch::x86_64::*;
@@ -207,7 +208,7 @@ mod bilinear {
     /// Weights are 64ths: the largest that fit the signed bytes of `pmaddubsw`.
     const ONE: u32 = 64;
 
-    /// Which two source pixels a target pixel lies between, and how far from the first.
+    /// The two source pixels next to a target pixel, and the distance from the first.
     fn between(at: usize, from: usize, to: usize) -> (usize, usize, u32) {
         let center = (2 * at + 1) * from * ONE as usize;
         let position = (center / (2 * to)).saturating_sub(ONE as usize / 2);
@@ -215,17 +216,17 @@ mod bilinear {
         (first, (first + 1).min(from - 1), position as u32 % ONE)
     }
 
-    /// Where eight target pixels in a row come from.
+    /// The sources of eight target pixels in a row.
     struct Eight {
-        /// First of the eight in the target.
+        /// Index of the first target pixel.
         target: usize,
-        /// First of the sixteen source bytes they lie in.
+        /// Index of the first of sixteen source bytes.
         source: usize,
         pick: [u8; 16],
         weigh: [u8; 16],
     }
 
-    /// None when eight target pixels need more than sixteen source pixels, or a side is too short.
+    /// None if eight target pixels need more than sixteen source pixels, or a side is too short.
     fn plan(from: usize, to: usize) -> Option<Vec<Eight>> {
         let last_source = from.checked_sub(16)?;
         let last_target = to.checked_sub(8)?;
@@ -245,7 +246,7 @@ mod bilinear {
             .collect()
     }
 
-    /// Scales where this is the fastest way; false where it is not, and nothing is drawn.
+    /// Scales if this is the fastest method; otherwise returns false and draws nothing.
     pub(super) fn scale(from: &Picture, to: &mut PictureMut) -> bool {
         let (src, dst) = (from.size(), to.size());
         // Below one half two taps skip pixels; at whole factors libyuv only averages or doubles.
@@ -274,7 +275,7 @@ mod bilinear {
             for (row, target) in target.chunks_mut(strides[i]).take(target_rows).enumerate() {
                 let (first, second, weight) = between(row, rows, target_rows);
                 let (first, second) = (&source[first * stride..][..width], &source[second * stride..][..width]);
-                // SAFETY: the processor has SSSE3, asked above.
+                // SAFETY: the processor has SSSE3, checked above.
                 unsafe {
                     if weight == 0 {
                         row_across(first, target, across);
@@ -434,7 +435,7 @@ mod tests {
             let mut to = PictureMut::new(Size::new(tw, th));
             scale(&Picture::filled(Size::new(w, h), grey, 90, 200), &mut to);
             let to = to.freeze();
-            // libyuv's box rounds down where it averages many pixels.
+            // The box filter of libyuv rounds down when it averages many pixels.
             let near = |value: u8, expected: u8| value.abs_diff(expected) <= 4;
             prop_assert!(corners(&to).into_iter().all(|value| near(value, grey)));
             prop_assert!(near(to.plane(1).0[0], 90) && near(to.plane(2).0[0], 200));

@@ -1,44 +1,44 @@
-//! Sound codecs: Opus both ways, G.711 coming in. Everything inside is mono `f32` at 48 kHz.
+//! Audio codecs: decoders for Opus and G.711, an encoder for Opus. Samples are mono `f32` at 48 kHz.
 //!
-//! Owns: what a packet's payload sounds like, and what a lost one sounds like.
-//! Does not know: which packet is due (the jitter buffer), who hears it (the mix). One decoder per source, one encoder
-//! per mix; each belongs to one thread. This is the only importer of `opus`.
+//! Owns: decoding, concealment of lost packets, encoding. Does not know: which packet is due (the jitter buffer), listeners
+//! (the mix). In and out: payloads and samples. One decoder per source, one encoder per mix; each belongs to one thread.
+//! This module is the only importer of `opus`.
 
 use bytes::Bytes;
 
 use crate::audio::{Upsampler, decode_alaw, decode_ulaw, fade_in};
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Codec};
 
-/// Longest packet Opus allows, 120 ms, in samples (RFC 6716 section 2.1.4).
+/// Longest Opus packet in samples: 120 ms (RFC 6716 section 2.1.4).
 const PACKET_MAX: usize = AUDIO_RATE as usize * 120 / 1000;
 
-/// The decoders' smallest step, 2.5 ms; concealment comes in whole steps.
+/// Shortest Opus frame in samples: 2.5 ms. Concealment is a multiple of it.
 const STEP: usize = AUDIO_RATE as usize / 400;
 
-/// Largest frame the encoder may write. 20 ms at 510 kbit/s is 1275 bytes, which is also RFC 6716's limit.
+/// Largest encoded frame in bytes: 20 ms at 510 kbit/s, the limit of RFC 6716.
 const FRAME_MAX: usize = 1275;
 
-/// Largest packet that others are joined to: what fits into a datagram with its headers.
+/// Largest joined packet in bytes: it must fit into a datagram with its headers.
 const JOINED_MAX: usize = 1200;
 
-/// Why a payload is not sound.
+/// Why a payload was not decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum SoundError {
-    /// A codec that carries no sound.
-    #[error("{0} is not a sound codec: send opus, PCMU or PCMA")]
+    /// Not an audio codec.
+    #[error("{0} is not an audio codec: send opus, PCMU or PCMA")]
     NotSound(Codec),
-    /// Nothing in the packet.
-    #[error("an empty payload")]
+    /// The payload is empty.
+    #[error("empty payload")]
     Empty,
-    /// More than 120 ms of sound in one packet.
-    #[error("a packet of {0} bytes holds more than 120 ms of sound")]
+    /// More than 120 ms in one packet.
+    #[error("packet of {0} bytes contains more than 120 ms")]
     TooLong(usize),
-    /// Not Opus.
-    #[error("not an opus packet: {0}")]
+    /// A malformed Opus packet.
+    #[error("malformed opus packet: {0}")]
     Opus(#[from] opus::Error),
 }
 
-/// Turns the payloads of one source into samples.
+/// Decodes the payloads of one source.
 #[derive(Debug)]
 pub enum SoundDecoder {
     /// Opus, RFC 6716.
@@ -48,7 +48,7 @@ pub enum SoundDecoder {
 }
 
 impl SoundDecoder {
-    /// A decoder of the codec.
+    /// A decoder for the codec.
     ///
     /// # Errors
     /// [`SoundError::NotSound`] for a video codec.
@@ -64,7 +64,7 @@ impl SoundDecoder {
     /// Decodes one payload.
     ///
     /// # Errors
-    /// The payload is not of this codec; the decoder goes on with the next one.
+    /// The payload is malformed; the decoder continues with the next one.
     pub fn decode(&mut self, payload: &[u8]) -> Result<&[f32], SoundError> {
         match self {
             Self::Opus(decoder) => decoder.decode(payload),
@@ -72,8 +72,8 @@ impl SoundDecoder {
         }
     }
 
-    /// Makes up `samples` samples (at most 120 ms, in steps of 2.5 ms) in place of a lost packet. `next` is the payload
-    /// that follows the lost one, where it has come already: Opus may carry a copy of the lost sound in it.
+    /// Conceals `samples` samples of a lost packet: at most 120 ms, in steps of 2.5 ms. `next` is the payload after the lost
+    /// one, if it is there: it may contain in-band FEC for the lost packet.
     pub fn conceal(&mut self, samples: usize, next: Option<&[u8]>) -> &[f32] {
         let samples = (samples.min(PACKET_MAX) / STEP).max(1) * STEP;
         match self {
@@ -92,7 +92,7 @@ pub struct OpusDecoder {
 
 impl OpusDecoder {
     fn new() -> Result<Self, SoundError> {
-        // Mono also for stereo packets: libopus mixes them down while it decodes.
+        // One channel for stereo packets too: libopus mixes them down.
         let decoder = opus::Decoder::new(AUDIO_RATE, opus::Channels::Mono)?;
         Ok(Self { decoder, samples: vec![0.0; PACKET_MAX] })
     }
@@ -106,7 +106,7 @@ impl OpusDecoder {
     }
 
     fn conceal(&mut self, samples: usize, next: &[u8]) -> &[f32] {
-        // With `fec` libopus itself falls back to concealment where `next` holds no copy of the lost sound.
+        // With `fec` libopus conceals if `next` contains no FEC data.
         let out = &mut self.samples[..samples];
         let fec = !next.is_empty();
         if self.decoder.decode_float(next, out, fec).is_err() && self.decoder.decode_float(&[], out, false).is_err() {
@@ -116,7 +116,7 @@ impl OpusDecoder {
     }
 }
 
-/// A G.711 decoder with concealment in the manner of a fading echo.
+/// A G.711 decoder that conceals with a fading echo.
 #[derive(Debug)]
 pub struct G711Decoder {
     expand: fn(&[u8], &mut Vec<f32>),
@@ -128,9 +128,9 @@ pub struct G711Decoder {
 }
 
 impl G711Decoder {
-    /// How long a lost packet's echo takes to fade to nothing.
+    /// Time in which the echo of a lost packet fades to silence.
     const FADE_OUT: usize = AUDIO_TICK_SAMPLES;
-    /// How long the first packet after a loss takes to fade in.
+    /// Time in which the first packet after a loss fades in.
     const FADE_IN: usize = STEP;
 
     fn new(expand: fn(&[u8], &mut Vec<f32>)) -> Self {
@@ -155,7 +155,7 @@ impl G711Decoder {
         Ok(&self.samples)
     }
 
-    /// The last sound played backwards while it fades: no step where it begins, and no buzz as from a repeated piece.
+    /// The last samples in reverse, with a fade: no step at the begin, and no buzz of a repeated period.
     fn conceal(&mut self, samples: usize) -> &[f32] {
         let already = self.concealed;
         let echo = std::mem::take(&mut self.samples);
@@ -169,26 +169,26 @@ impl G711Decoder {
     }
 }
 
-/// What a mix is encoded for.
+/// The Opus application of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Purpose {
-    /// Talking people: intelligible at low rates.
+    /// `VOIP`: speech, intelligible at low bitrates.
     #[default]
     Voice,
-    /// Anything: true to the input.
+    /// `AUDIO`: any signal.
     Music,
 }
 
-/// How a mix is encoded.
+/// Parameters of an Opus encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpusSettings {
-    /// What for.
+    /// The Opus application.
     pub purpose: Purpose,
-    /// Target in bit/s, without RTP.
+    /// Target bitrate in bit/s, without RTP headers.
     pub bitrate: u32,
-    /// 0 (cheap) to 10.
+    /// Complexity, 0 (fast) to 10.
     pub complexity: u8,
-    /// Loss to protect against by in-band FEC, in percent; 0 for none.
+    /// Expected packet loss in percent for in-band FEC; 0 for no FEC.
     pub expected_loss: u8,
 }
 
@@ -198,10 +198,10 @@ impl Default for OpusSettings {
     }
 }
 
-/// Turns one mix into Opus packets of 20 ms.
+/// Encodes one mix as Opus packets of 20 ms.
 ///
-/// Its owner knows better than libopus when nothing is to be heard, so libopus' discontinuous transmission is off: its
-/// voice detection takes a held note for noise, and stops sending it.
+/// DTX of libopus is off, because its voice detection takes a held note for noise and stops sending it. The mix decides
+/// about pauses.
 #[derive(Debug)]
 pub struct OpusEncoder {
     encoder: opus::Encoder,
@@ -227,36 +227,36 @@ impl OpusEncoder {
         Self { encoder, frame: [0; FRAME_MAX] }
     }
 
-    /// Encodes one tick. None where libopus refuses the samples: the receiver conceals one frame.
+    /// Encodes one tick. None if libopus returns an error: the receiver conceals one frame.
     pub fn encode(&mut self, samples: &[f32; AUDIO_TICK_SAMPLES]) -> Option<Bytes> {
         match self.encoder.encode_float(samples, &mut self.frame) {
             Ok(length) => Some(Bytes::copy_from_slice(&self.frame[..length])),
             Err(error) => {
-                tracing::warn!(%error, "a tick of sound could not be encoded");
+                tracing::warn!(%error, "audio tick not encoded");
                 None
             }
         }
     }
 
-    /// Takes in what a listener has heard until now from another encoder, oldest first, so that the next frame goes on
-    /// where he is.
+    /// Encodes ticks that a listener got from another encoder, oldest first, and drops the packets: the next packet
+    /// continues these ticks.
     pub fn prime<'a>(&mut self, heard: impl IntoIterator<Item = &'a [f32; AUDIO_TICK_SAMPLES]>) {
         for samples in heard {
             let _unheard = self.encode(samples);
         }
     }
 
-    /// Makes frames from now on independent of those before (`false` goes back to normal): for the frame with which
-    /// a receiver is switched over to this encoder, since its decoder has not seen the earlier ones.
+    /// Makes the following frames independent of the frames before them, or dependent again: for the first frame of a
+    /// receiver that is switched to this encoder, whose decoder has not got the earlier frames.
     pub fn set_independent(&mut self, independent: bool) {
         self.encoder.set_prediction_disabled(independent).expect("a switch that takes both values");
     }
 }
 
-/// One packet of several that follow each other, 120 ms at most. None where they do not fit together.
+/// Joins consecutive packets to one of at most 120 ms. None if they cannot be joined.
 ///
-/// libopus would encode so much at once too, in a mode of its own at low rates, and into frames of which either all or
-/// none are independent. So there would be a seam between packets of different length, and much too few bits for it.
+/// libopus can encode long packets itself, but in another mode at low bitrates, and with either all or no frames
+/// independent. A change of the packet length would be audible.
 pub fn joined(packets: &[Bytes]) -> Option<Bytes> {
     if let [packet] = packets {
         return Some(packet.clone());
@@ -266,14 +266,14 @@ pub fn joined(packets: &[Bytes]) -> Option<Bytes> {
     match opus::Repacketizer::new().and_then(|mut repacketizer| repacketizer.combine(&packets, &mut joined)) {
         Ok(length) => Some(Bytes::copy_from_slice(&joined[..length])),
         Err(error) => {
-            tracing::warn!(%error, "packets of sound could not be joined");
+            tracing::warn!(%error, "audio packets not joined");
             None
         }
     }
 }
 
-/// A frame of discontinuous transmission (RFC 7587 section 3.1.3): a table of contents without content, for 20 ms of
-/// mono. It tells a receiver that a pause begins, so that it does not take the missing packets for lost ones.
+/// A DTX frame (RFC 7587 section 3.1.3): a table of contents without data, for 20 ms of mono. A receiver takes missing
+/// packets after it for a pause, not for loss.
 pub fn pause_frame() -> Bytes {
     const CELT_FULLBAND_20_MS_MONO: u8 = 31 << 3;
     Bytes::from_static(&[CELT_FULLBAND_20_MS_MONO])
@@ -308,7 +308,7 @@ mod tests {
         let mut encoder = OpusEncoder::new(OpusSettings { expected_loss: 20, ..OpusSettings::default() });
         let decoder = || SoundDecoder::new(Codec::Opus).expect("opus is sound");
         let (mut repaired, mut concealed) = (decoder(), decoder());
-        // Noise that changes every tick: what is lost cannot be guessed from what was before.
+        // Noise that changes every tick: a lost tick cannot be predicted from the ticks before.
         let mut seed = 1u32;
         let mut speech = |n: usize| -> [f32; AUDIO_TICK_SAMPLES] {
             let pitch = 110.0 + 40.0 * ((n * 7) % 5) as f32;

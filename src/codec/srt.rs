@@ -1,7 +1,7 @@
-//! SRT, as far as sending goes: GStreamer's sink around libsrt.
+//! Sending by SRT: GStreamer's `srtsink`, which uses libsrt.
 //!
-//! Owns: one connection, or one port that others connect to. Does not know: what is in the bytes, when to try again: after
-//! a failure its owner makes another. In: MPEG-TS. Out: datagrams.
+//! Owns: one connection as a caller, or one port as a listener. Does not know: the contents, when to reconnect: its owner
+//! makes another one after a failure. In: MPEG-TS. Out: datagrams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use super::{CodecError, init};
 use crate::destination::{Srt, SrtMode};
 use crate::pipeline::{Pipeline, Recipe, SendHoles};
 
-/// Pieces that may wait for the network: a second of frames and sound. More wait where they can be dropped well.
+/// Most buffers that wait for the network: 1 s of video and audio. The queue before them has a policy for drops.
 const QUEUE: u32 = 80;
 
-/// An SRT connection to send by.
+/// An SRT sender.
 pub struct SrtSender {
     pipeline: Pipeline,
-    /// Others connect to us.
+    /// It is a listener.
     listens: bool,
     callers: Arc<AtomicUsize>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl SrtSender {
-    /// Begins to connect to `address`, which `srt` names, or to listen there.
+    /// Begins to connect to `address`, or to listen there, as `srt` says.
     ///
     /// # Errors
-    /// What is missing on this machine, or the port is taken.
+    /// The element is not installed, or the port is in use.
     pub fn new(srt: &Srt, address: SocketAddr) -> Result<Self, CodecError> {
         init()?;
         let pipeline = Pipeline::new(Recipe::SendSrt(SendHoles { queue: QUEUE }))?;
@@ -52,7 +52,7 @@ impl SrtSender {
         for (signal, change) in [("caller-added", 1), ("caller-removed", -1)] {
             let count = callers.clone();
             sink.connect(signal, false, move |_| {
-                // The signals come in pairs; one that did not is not to wrap the count.
+                // A signal without its counterpart must not wrap the count.
                 let _ =
                     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_add_signed(change));
                 None
@@ -64,7 +64,7 @@ impl SrtSender {
         Ok(Self { pipeline, listens, callers, failure })
     }
 
-    /// Whether somebody gets what is sent.
+    /// Whether a receiver is connected.
     pub fn is_connected(&self) -> bool {
         if self.listens { self.callers.load(Ordering::Acquire) > 0 } else { self.bytes_sent() > 0 }
     }
@@ -74,30 +74,30 @@ impl SrtSender {
         statistics.get("bytes-sent-total").or_else(|_| statistics.get("bytes-sent")).unwrap_or(0)
     }
 
-    /// Whether it can take another piece.
+    /// Whether the queue has room for another buffer.
     pub fn has_room(&self) -> bool {
         self.pipeline.waiting() < u64::from(QUEUE)
     }
 
-    /// Sends a piece.
+    /// Sends a buffer.
     pub fn push(&self, data: Bytes) {
-        // Fails only after an error, which `failure` tells.
+        // Fails only after an error, which `failure` returns.
         if self.pipeline.source().push_buffer(gst::Buffer::from_slice(data)).is_err() {
-            tracing::debug!("an SRT connection is over");
+            tracing::debug!("SRT connection has ended");
         }
     }
 
-    /// Whether everything has left for the network.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.pipeline.waiting() == 0
     }
 
-    /// Ends it, and waits for that.
+    /// Ends the connection, and waits for it.
     pub fn end(self) {
         self.pipeline.end();
     }
 
-    /// Why it is over, if it is.
+    /// Why the connection ended, if it has.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
     }

@@ -1,4 +1,4 @@
-//! Encoders, payloaders, depayloaders and decoders together: what is drawn arrives.
+//! Encoders, payloaders, depayloaders and decoders in sequence: pictures arrive unchanged.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
@@ -54,7 +54,7 @@ fn through_rtp(codec: Codec, packets: Vec<EncodedPacket>) -> Bytes {
     Depayloader::new(codec).frame(&packets).expect("whole")
 }
 
-/// Every picture comes out before the next goes in, with its own time, and looks as it went in.
+/// Each picture is returned before the next is pushed, with its time and its contents.
 fn one_in_one_out(codec: Codec, h264: H264Encoder) {
     let (mut encoder, frames) = encoder(spec(codec, h264));
     let (mut decoder, pictures) = decoder(codec);
@@ -124,13 +124,13 @@ fn the_size_may_change_at_a_keyframe() {
 }
 
 #[test]
-fn what_nobody_agreed_to_does_not_reach_the_decoder() {
+fn oversized_and_malformed_frames_do_not_reach_the_decoder() {
     for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {
         let (mut decoder, _pictures) = decoder(codec);
         let big = keyframe(codec, Size::new(2560, 1440));
         assert!(matches!(decoder.push(big, Timestamp::default()), Err(CodecError::Size { .. })), "{codec}");
-        let lying = DecodeLimits::default().allow(Size::new(1080, 1920));
-        assert!(lying, "upright 1080p is as good as lying");
+        let portrait = DecodeLimits::default().allow(Size::new(1080, 1920));
+        assert!(portrait, "1080p is allowed in portrait too");
         assert!(!DecodeLimits::default().allow(Size::new(1920, 1200)));
         let garbage = Bytes::from_static(&[0x10, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert!(decoder.push(garbage, Timestamp::default()).is_err(), "{codec}");
@@ -143,10 +143,10 @@ fn what_nobody_agreed_to_does_not_reach_the_decoder() {
 }
 
 #[test]
-fn a_broken_stream_is_reported_once_and_harms_nobody() {
+fn a_malformed_frame_is_reported_once_and_ends_the_decoder() {
     let (mut broken, pictures) = decoder(Codec::Vp8);
     let mut data = keyframe(Codec::Vp8, SIZE).to_vec();
-    // A first partition longer than the frame: the header is fine, the frame is not.
+    // A first partition longer than the frame: the header is valid, the frame is not.
     data.truncate(12);
     broken.push(data.into(), Timestamp::default()).expect("its header is fine");
     assert!(matches!(pictures.recv_timeout(WAIT), Ok(Decoded::Failed(_))));
@@ -173,7 +173,7 @@ fn a_decoder_may_be_dropped_by_its_own_callback() {
 }
 
 #[test]
-fn a_busy_encoder_skips_and_keeps_the_keyframe_wish() {
+fn a_busy_encoder_skips_pictures_and_keeps_the_keyframe_request() {
     let (gate_sender, gate) = sync_channel::<()>(64);
     let (sender, frames) = sync_channel(64);
     let mut encoder = VideoEncoder::new(spec(Codec::Vp8, H264Encoder::X264), move |frame| {
@@ -197,7 +197,7 @@ fn a_busy_encoder_skips_and_keeps_the_keyframe_wish() {
         frames.recv_timeout(WAIT).expect("each taken picture comes out");
     }
     assert!(encoder.push(&picture, Duration::from_secs(6), false));
-    assert!(frames.recv_timeout(WAIT).expect("comes out").keyframe, "the wish was kept");
+    assert!(frames.recv_timeout(WAIT).expect("comes out").keyframe, "the request was kept");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::thread;
 
 use super::outbox::Outbox;
 use super::run::Input;
-use crate::link::child::{self, ChildError, Hears};
+use crate::link::child::{self, ChildError, MessageHandler};
 use crate::link::input::ToInput;
 
 /// Runs an input until the link or its source ends.
@@ -38,7 +38,7 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
 
 struct Reader(Input);
 
-impl Hears<ToInput> for Reader {
+impl MessageHandler<ToInput> for Reader {
     fn message(&mut self, message: ToInput) -> ControlFlow<()> {
         self.0.handle(message);
         ControlFlow::Continue(())

@@ -1,30 +1,30 @@
 //! Framing: a little-endian `u32` length, then the message in postcard.
 //!
-//! Owns: [`encode_into`] and the incremental [`Decoder`]. Does not know: where the bytes come from.
+//! Owns: [`encode_into`] and the incremental [`Decoder`]. Does not know: sockets. In and out: bytes and messages.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Longest message in bytes; a longer length on the wire means that the other side is broken.
+/// Longest message in bytes; a longer one is an error of the other process.
 pub const MESSAGE_MAX: usize = 1 << 20;
 
 const HEADER: usize = 4;
 
-/// Why bytes on the link are not messages. The link cannot go on after one.
+/// Why bytes cannot be decoded, or a message not encoded. The stream cannot continue after a decoding error.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// Over [`MESSAGE_MAX`].
-    #[error("a message of {0} bytes is longer than the link takes ({MESSAGE_MAX})")]
+    #[error("message of {0} bytes exceeds the limit of {MESSAGE_MAX}")]
     TooLong(usize),
-    /// Not a message of this version.
-    #[error("not a link message: {0}")]
+    /// The bytes are no message of this version.
+    #[error("malformed message: {0}")]
     Malformed(#[from] postcard::Error),
 }
 
-/// Appends one framed message to `out`, which is left as it was on an error.
+/// Appends one framed message to `out`; on an error `out` is unchanged.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when the message does not fit.
+/// [`FrameError::TooLong`] if the message exceeds [`MESSAGE_MAX`].
 pub fn encode_into<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER]);
@@ -41,7 +41,7 @@ pub fn encode_into<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), F
     Ok(())
 }
 
-/// Turns a stream of bytes into messages.
+/// Decodes messages from a stream of bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -49,7 +49,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes in what was read.
+    /// Appends bytes that were read.
     pub fn extend(&mut self, bytes: &[u8]) {
         if self.consumed > 0 {
             self.buffer.drain(..self.consumed);
@@ -61,7 +61,7 @@ impl Decoder {
     /// The next whole message, or None until more bytes come.
     ///
     /// # Errors
-    /// Any: the stream cannot go on.
+    /// Any; the stream cannot continue.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let rest = &self.buffer[self.consumed..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };

@@ -1,6 +1,6 @@
-//! What edge and input process say to each other: the edge orders one source, the process sends what a participant would.
+//! The messages between the edge and an input process, which fetches one source and sends it as a participant would.
 //!
-//! Owns: the messages. Does not know: processes, sockets, media. Framed as those of the mixer are ([`super::frame`]).
+//! Owns: the messages. Does not know: processes, sockets, media. Framed as the mixer's ([`super::frame`]).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,38 +15,38 @@ use crate::room::inputs::InputReport;
 /// From the edge to an input process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToInput {
-    /// The first message to a process whose standard output is the connection of an encoder that wants to push: hear what
-    /// it wants. [`FromInput::Publishing`] follows, and [`ToInput::Configure`] or [`ToInput::Refuse`] after that.
+    /// The first message to a process whose standard output is the connection of an RTMP publisher: read its request.
+    /// [`FromInput::Publishing`] follows, then [`ToInput::Configure`] or [`ToInput::Refuse`].
     Receive,
-    /// The encoder may not push.
+    /// The publisher is refused.
     Refuse {
-        /// Why, for its user.
+        /// The reason, for its user.
         why: String,
     },
-    /// Which source, and what becomes of it. The first message, but for one that is pushed.
+    /// The settings. The first message unless the source is pushed.
     Configure(InputSettings),
-    /// Somebody cannot decode the picture without a keyframe. Any number may be sent.
+    /// A receiver needs a keyframe. Requests are coalesced.
     Keyframe,
-    /// The source is wanted no more: say goodbye to it and end.
+    /// Close the connection to the source and end.
     Stop,
 }
 
-/// What an input process must know before anything else.
+/// The settings of an input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InputSettings {
-    /// For logs.
+    /// The name of the room, for logs.
     pub room: RoomName,
-    /// Where the source is; None for what the encoder pushes.
+    /// The address of the source; None for a pushed source.
     pub source: Option<SecretForm>,
-    /// Begin again at its end, where it has one.
+    /// Begin again at its end, if it has one.
     pub repeat: bool,
-    /// Where files are; nothing outside of it is read.
+    /// The folder of files; no file outside is read.
     pub media_dir: PathBuf,
-    /// Which addresses it may be fetched from.
+    /// The addresses that are allowed.
     pub guard: Guard,
-    /// Largest picture sent on; a larger one is scaled down. The room's canvas.
+    /// Largest picture that is sent; a larger one is scaled down. The canvas of the room.
     pub picture: Size,
-    /// Most frames a second sent on.
+    /// Most frames a second that are sent.
     pub fps: u32,
     /// Encode H.264 with openh264 instead of x264.
     pub openh264: bool,
@@ -54,7 +54,7 @@ pub struct InputSettings {
     pub threads: u32,
 }
 
-/// A text that may be secret: `Debug` hides it.
+/// A text that may be secret: `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Hidden(pub String);
@@ -68,32 +68,32 @@ impl fmt::Debug for Hidden {
 /// From an input process to the edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromInput {
-    /// Codecs are loaded; says which of them are missing on this machine, in words.
+    /// The input has started.
     Ready {
-        /// What this process cannot do, each with the package that mends it.
+        /// Elements that are not installed, as texts that name the Debian package.
         missing: Vec<String>,
     },
-    /// An encoder wants to push.
+    /// A publisher requests to push.
     Publishing {
-        /// To which application.
+        /// The application (RTMP).
         app: String,
-        /// Under which stream key, with its query; it may be secret.
+        /// The stream key with its query; may be secret.
         key: Hidden,
     },
-    /// Packets of this kind follow, in this codec. Said again when the codec changes.
+    /// Packets of this kind and codec follow. Repeated when the codec changes.
     Started {
         /// Camera or microphone.
         kind: SourceKind,
         /// Its codec.
         codec: Codec,
     },
-    /// One packet, as a participant would send it.
+    /// One packet.
     Packet(SourceKind, SourcePacket),
-    /// Sent four times a second, also when nothing comes: the edge takes an input without any message for hung.
+    /// Sent four times a second, also when idle: an input without messages is killed as hung.
     Report(InputReport),
-    /// The source is over for good; the process ends.
+    /// The source has ended; the process ends next.
     Ended {
-        /// What was wrong; None when it came to its end or was told to stop.
+        /// What was wrong; None at the end of the source, and after [`ToInput::Stop`].
         reason: Option<String>,
     },
 }

@@ -1,8 +1,8 @@
-//! The link: what the edge and its processes say to each other, and how it is framed on a socket pair.
+//! The link: the messages between the edge and its child processes, and their framing on a socket pair.
 //!
-//! Owns: the messages to and from a mixer (here), an [`output`] and an [`input`], their version, [`frame`], and the end of
-//! the link that a [`child`] process has. Does not know: how processes are started, media.
-//! A message is postcard behind a 32-bit length; writers batch many messages into one write.
+//! Owns: the messages to and from a mixer (here), an [`output`] and an [`input`]; [`frame`]; the [`child`]'s end of the
+//! link; the JSON document of a recorded file ([`sidecar`]). Does not know: how processes are started, media.
+//! In and out: a message is encoded with postcard behind a 32-bit length; writers put many messages into one write.
 
 pub mod child;
 pub mod frame;
@@ -25,19 +25,19 @@ use crate::time::Timestamp;
 pub enum ToMixer {
     /// The first message.
     Configure(MixerSettings),
-    /// A source begins, or goes on after a restart of the mixer, or has changed its codec.
+    /// A source begins, continues after a restart of the mixer, or has changed its codec.
     Source(SourceSpec),
-    /// A source ended; its packets stop.
+    /// A source ended; no packets follow.
     SourceGone(SourceId),
     /// One packet of a source.
     Packet(SourceId, SourcePacket),
-    /// What a view shows now; replaces the scene of the same view.
+    /// The scene of a view; replaces the one before.
     Scene(Scene),
-    /// Who is heard by whom now.
+    /// Which sources are mixed for which listeners; replaces the plan before.
     Mix(MixPlan),
-    /// Which video streams are wanted now.
+    /// The video streams to encode; replaces the set before.
     Streams(StreamSet),
-    /// Somebody cannot decode this stream without a keyframe. Any number may be sent: the mixer coalesces them.
+    /// A receiver needs a keyframe of this stream. The mixer coalesces requests.
     Keyframe {
         /// The stream.
         serial: u32,
@@ -45,35 +45,35 @@ pub enum ToMixer {
 }
 
 impl ToMixer {
-    /// Whether it is media, of which there is much, rather than an order.
+    /// Whether it is media, rather than an order.
     pub fn is_media(&self) -> bool {
         matches!(self, Self::Packet(..))
     }
 }
 
-/// What a mixer must know before anything else.
+/// The settings of a mixer; its first message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MixerSettings {
-    /// For logs and the process title.
+    /// The name of the room, for logs.
     pub room: RoomName,
-    /// The room's epoch: RTP timestamps count from here, also after a restart.
+    /// The epoch of the room, from which RTP timestamps count, also after a restart.
     pub epoch: Timestamp,
-    /// Largest picture taken from a source; a larger one is refused before its decoder sees it.
+    /// Largest picture of a source; a larger one is refused before it is decoded.
     pub max_source: Size,
     /// Encode H.264 with openh264 instead of x264.
     pub openh264: bool,
     /// Threads for composing and for each encoder.
     pub threads: u32,
-    /// How mixes are encoded.
+    /// Encoder settings of the mixes.
     pub sounds: Sounds,
 }
 
 /// From the mixer to the edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromMixer {
-    /// Codecs are loaded; says which of them are missing on this machine, in words.
+    /// The mixer has started.
     Ready {
-        /// What this mixer cannot do, each with the package that mends it.
+        /// Features that are not available, as texts that name the GStreamer element and its Debian package.
         missing: Vec<String>,
     },
     /// One packet of a video stream.
@@ -83,41 +83,41 @@ pub enum FromMixer {
         /// The packet.
         packet: EncodedPacket,
     },
-    /// The sound of one tick.
+    /// The audio of one tick.
     Audio(AudioTick),
     /// A source cannot be decoded without a keyframe.
     KeyframeWanted(SourceId),
-    /// A source's picture has this size now, before rotation is undone.
+    /// The pictures of a source have this size, before rotation.
     SourceSize(SourceId, Size),
-    /// How loud everyone who can be heard is: -dBov, 0 loudest, 127 silence (RFC 6464). About ten times a second.
+    /// Levels of the participants in -dBov: 0 is loudest, 127 is silence (RFC 6464). About ten times a second.
     Levels(Vec<(ParticipantId, u8)>),
-    /// Sent four times a second, also when idle: the edge takes a mixer without any message for hung.
+    /// Sent four times a second, also when idle: a mixer without messages is killed as hung.
     Report(MixerReport),
 }
 
-/// One 20 ms tick of sound.
+/// One 20 ms tick of audio.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AudioTick {
-    /// What everyone hears who is in neither list; None while there is nothing to send (silence).
+    /// The full mix, for every listener in neither list; None in silence.
     pub everyone: Option<EncodedPacket>,
-    /// The same, thin: one packet for this tick and those before it; None within a packet, and in silence.
+    /// The same mix in thin quality: one packet for this tick and the ticks before it; None within a packet, and in silence.
     pub thin: Option<EncodedPacket>,
-    /// Who gets `thin` instead of `everyone`; in order.
+    /// Listeners that get `thin` instead of `everyone`, sorted.
     pub thin_listeners: Vec<ParticipantId>,
-    /// The minus-one of those who talk, instead of both and as good as they get it; None while nobody else does: send
-    /// them nothing. In order.
-    pub own: Vec<(ParticipantId, Option<EncodedPacket>)>,
-    /// Who is heard in this tick, in order, each with its level in -dBov; of a crowd the loudest.
+    /// The mix-minus of each talker, sent to it instead of `everyone` and `thin`, in the talker's quality; None while no
+    /// other participant talks. Sorted by talker.
+    pub mix_minus: Vec<(ParticipantId, Option<EncodedPacket>)>,
+    /// Audible participants of this tick with their levels in -dBov, sorted by id; the loudest if there are many.
     pub heard: Vec<(ParticipantId, u8)>,
-    /// The same of all ticks of the thin packet that ends with this tick.
+    /// The same for all ticks of the thin packet that ends with this tick.
     pub heard_thin: Vec<(ParticipantId, u8)>,
 }
 
 impl AudioTick {
-    /// What this listener is sent.
+    /// The packet for this listener.
     pub fn packet_for(&self, listener: ParticipantId) -> Option<&EncodedPacket> {
-        if let Ok(at) = self.own.binary_search_by_key(&listener, |(talker, _)| *talker) {
-            return self.own[at].1.as_ref();
+        if let Ok(at) = self.mix_minus.binary_search_by_key(&listener, |(talker, _)| *talker) {
+            return self.mix_minus[at].1.as_ref();
         }
         match self.thin_listeners.binary_search(&listener) {
             Ok(_) => self.thin.as_ref(),
@@ -125,7 +125,7 @@ impl AudioTick {
         }
     }
 
-    /// Who is heard in what this listener is sent, itself included.
+    /// The audible participants in the packet for this listener, including itself.
     pub fn heard_by(&self, listener: ParticipantId) -> &[(ParticipantId, u8)] {
         match self.thin_listeners.binary_search(&listener) {
             Ok(_) => &self.heard_thin,
@@ -133,24 +133,24 @@ impl AudioTick {
         }
     }
 
-    /// Whether anybody is sent anything.
+    /// Whether no listener gets a packet.
     pub fn is_empty(&self) -> bool {
-        self.everyone.is_none() && self.thin.is_none() && self.own.iter().all(|(_, own)| own.is_none())
+        self.everyone.is_none() && self.thin.is_none() && self.mix_minus.iter().all(|(_, packet)| packet.is_none())
     }
 }
 
-/// What a mixer has done since it started.
+/// Counters of a mixer since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct MixerReport {
     /// Video ticks run.
     pub video_ticks: u64,
     /// Video ticks that began more than half a frame late.
     pub video_late: u64,
-    /// Video ticks left out because those before them were late.
+    /// Video ticks skipped because the loop was late.
     pub video_left_out: u64,
-    /// Frames not encoded because the encoder was busy.
+    /// Frames not encoded because the encoder was busy or was being made.
     pub encoder_skipped: u64,
-    /// Frames not encoded because nothing had changed.
+    /// Frames not encoded because the canvas was unchanged.
     pub unchanged: u64,
     /// Video frames encoded, all streams.
     pub encoded: u64,
@@ -158,11 +158,11 @@ pub struct MixerReport {
     pub audio_ticks: u64,
     /// Audio packets encoded, all mixes.
     pub audio_encoded: u64,
-    /// Audio packets concealed, all sources.
+    /// Audio packets concealed, of all sources.
     pub concealed: u64,
-    /// How much longer than pictures what is heard waits in the mixer, lately: outputs shift pictures by it.
+    /// How much longer audio waits in the mixer than video: outputs delay video by it.
     pub sound_lag: Duration,
-    /// Video frames dropped before decoding: gaps, garbage, too large.
+    /// Video frames dropped before decoding: incomplete, malformed or too large.
     pub source_frames_dropped: u64,
     /// Messages dropped because the link to the edge was full.
     pub link_dropped: u64,

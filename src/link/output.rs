@@ -1,8 +1,7 @@
-//! What the edge and an output process (a recording, a broadcast) say to each other.
+//! The messages between the edge and an output process (a recording or a broadcast).
 //!
-//! Owns: the messages. Does not know: files, networks, who asked for the output.
-//! An output is a subscriber: it gets the packets of the streams it was started for, as they leave the mixer. It waits for
-//! a keyframe itself, and asks for one.
+//! Owns: the messages. Does not know: files, networks, who requested the output. Framed as the mixer's ([`super::frame`]).
+//! An output is a subscriber: it gets the packets of its streams as they leave the mixer, and requests keyframes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,155 +23,155 @@ pub enum ToOutput {
     Configure(Box<OutputSettings>),
     /// One packet of a video stream.
     Video {
-        /// Which of [`OutputSettings::streams`].
+        /// Index in [`OutputSettings::streams`].
         stream: u8,
         /// The packet.
         packet: EncodedPacket,
     },
-    /// One packet of everyone's mix; none comes while nobody is to be heard.
+    /// One packet of the full mix; none in silence.
     Sound(EncodedPacket),
     /// A participant's source begins, or has another codec; only for separate tracks.
     Source(SourceSpec),
-    /// A source ended.
+    /// A source has ended.
     SourceGone(SourceId),
-    /// One packet of a source, as its participant sent it.
+    /// One packet of a source, unchanged.
     Packet(SourceId, SourcePacket),
-    /// How much longer than pictures sound waits in the mixer now: pictures are to be shown so much later.
+    /// How much longer audio waits in the mixer than video: video is to be shown so much later.
     SoundLag(Duration),
-    /// Something worth remembering happened in the room at this time.
+    /// An event of the room for the sidecar, with its time.
     Note(Timestamp, Note),
-    /// Come to an end in order; [`FromOutput::Ended`] follows.
+    /// Finish files and connections; [`FromOutput::Ended`] follows.
     Finish,
 }
 
 impl ToOutput {
-    /// Whether it is media, of which there is much, rather than an order.
+    /// Whether it is media, rather than an order.
     pub fn is_media(&self) -> bool {
         matches!(self, Self::Video { .. } | Self::Sound(_) | Self::Packet(..))
     }
 }
 
-/// What an output must know before anything else.
+/// The settings of an output; its first message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputSettings {
-    /// For logs, the sidecar and titles.
+    /// The name of the room, for logs, the sidecar and titles.
     pub room: RoomName,
-    /// Which output of the room.
+    /// The id of the output.
     pub output: OutputId,
-    /// The room's epoch: RTP timestamps count from here.
+    /// The epoch of the room, from which RTP timestamps count.
     pub epoch: Timestamp,
-    /// The video streams it gets, in the order in which packets name them.
+    /// Its video streams; packets refer to them by index.
     pub streams: Vec<StreamSpec>,
-    /// What becomes of them.
+    /// Where the media goes.
     pub target: Target,
 }
 
-/// What becomes of what an output gets.
+/// Where the media of an output goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Target {
-    /// A file of the composition and everyone's mix.
+    /// A file of the composition and the full mix.
     File(FileTarget),
-    /// A file for each participant, of what it sent.
+    /// One file per participant, of the packets that it sent.
     Tracks(FileTarget),
-    /// The composition and everyone's mix, sent to somebody else's server.
+    /// The composition and the full mix, sent to another server.
     Send(SendTarget),
-    /// Parts and segments for HLS, which the edge serves: what every stream shows, and everyone's mix.
+    /// Parts and segments of HLS, served by the edge: every stream, and the full mix.
     Hls(HlsTarget),
 }
 
-/// Where a broadcast goes.
+/// The destination of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendTarget {
-    /// The far end, with its secrets.
+    /// The destination, with its secrets.
     pub destination: SecretForm,
-    /// Which addresses it may have.
+    /// The addresses that are allowed.
     pub guard: Guard,
 }
 
-/// How HLS is cut.
+/// Durations of HLS segments and parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HlsTarget {
-    /// A segment begins at the first keyframe after so much.
+    /// Target duration of a segment; the next one begins at the first keyframe after it.
     pub segment: Duration,
-    /// Parts of a segment are as long, but for the last.
+    /// Duration of a part; the last part of a segment may be shorter.
     pub part: Duration,
 }
 
-/// A piece of HLS. Renditions are the streams, in their order, and behind them the sound.
+/// A piece of an HLS rendition. Renditions are the streams in their order, and then the audio.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HlsPiece {
-    /// A rendition begins: what its players need first.
+    /// The media initialization section of a rendition (RFC 8216 section 3).
     Init {
         /// The codec as in playlists (RFC 6381).
         codec: String,
         /// `ftyp` and `moov`.
         data: Bytes,
     },
-    /// A part of the segment that grows.
+    /// A part of the current segment.
     Part {
-        /// How long it is.
+        /// Its duration.
         duration: Duration,
-        /// A player may begin with it.
+        /// It begins with a keyframe.
         independent: bool,
         /// `moof` and `mdat`.
         data: Bytes,
     },
-    /// The segment that grew is whole; the next part begins another, at this time since the epoch.
+    /// The current segment is complete; the next one begins at this time since the epoch.
     Cut {
-        /// When.
+        /// Since the epoch of the room.
         at: Duration,
     },
 }
 
-/// Where and how a recording is written.
+/// Where and how a recording is written to disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileTarget {
     /// The folder.
     pub folder: PathBuf,
-    /// Every file's name begins with this: letters, digits, `_` and `-`.
+    /// The beginning of every file name: letters, digits, `_` and `-`.
     pub stem: String,
-    /// The number of the first file: a recording whose process died goes on in another file.
+    /// The number of the first file: a recording continues in another file after its process died.
     pub part: u32,
     /// The file format.
     pub format: FileFormat,
-    /// Sound is kept as it is (Opus) where the format allows AAC as well.
+    /// Keep Opus where the format allows AAC as well.
     pub opus: bool,
-    /// Begin another file after so much time.
+    /// Duration after which another file begins.
     pub cut_after: Option<Duration>,
-    /// Begin another file after so many bytes.
+    /// Size in bytes after which another file begins.
     pub cut_bytes: Option<u64>,
-    /// Stop when less than so many bytes are free on the disk.
+    /// Stop when fewer bytes than this are free on the disk.
     pub floor_bytes: u64,
 }
 
-/// Something worth remembering with a recording.
+/// An event of the room that a recording keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Note {
-    /// Somebody is here, by this name.
+    /// A participant is present.
     Here {
-        /// Who.
+        /// The participant.
         participant: ParticipantId,
         /// Its name; may be empty.
         name: String,
     },
-    /// Somebody has left.
+    /// A participant has left.
     Gone(ParticipantId),
-    /// Somebody else is the one who speaks.
+    /// Another participant is the main speaker, or none is.
     Speaker(Option<ParticipantId>),
-    /// Tiles moved.
+    /// The layout has changed.
     Layout {
         /// The canvas in pixels.
         canvas: Size,
-        /// Who stands where.
+        /// The tiles: participant, source, rectangle on the canvas.
         tiles: Vec<(ParticipantId, SourceKind, Rect)>,
     },
-    /// Words from one to all.
+    /// A chat message.
     Chat {
-        /// From whom.
+        /// The sender; None for the API.
         participant: Option<ParticipantId>,
         /// The sender's name.
         name: String,
-        /// The words.
+        /// The text.
         text: String,
     },
 }
@@ -180,27 +179,27 @@ pub enum Note {
 /// From an output to the edge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromOutput {
-    /// This stream cannot go on without a keyframe.
+    /// A stream cannot continue without a keyframe.
     KeyframeWanted {
-        /// Which of [`OutputSettings::streams`].
+        /// Index in [`OutputSettings::streams`].
         stream: u8,
     },
-    /// A participant's source cannot go on, or begin, without a keyframe; only for separate tracks.
+    /// A source cannot begin or continue without a keyframe; only for separate tracks.
     SourceKeyframeWanted(SourceId),
-    /// Sent four times a second, also when idle: the edge takes an output without any message for hung.
+    /// Sent four times a second, also when idle: an output without messages is killed as hung.
     Report(OutputReport),
     /// A file was begun, or is complete.
     File(FileReport),
     /// A piece of HLS.
     Hls {
-        /// Which rendition.
+        /// Index of the rendition.
         rendition: u8,
         /// The piece.
         piece: HlsPiece,
     },
-    /// It has come to an end; the link ends next. With a reason where nobody asked for the end.
+    /// The output has ended; the link ends next.
     Ended {
-        /// What went wrong, and what to do.
+        /// The reason and its remedy, if the end was not requested.
         failure: Option<String>,
     },
 }
@@ -212,6 +211,6 @@ pub struct FileReport {
     pub name: String,
     /// Its number within the recording, from 0.
     pub part: u32,
-    /// It is complete and will not change any more.
+    /// It is complete and does not change any more.
     pub complete: bool,
 }

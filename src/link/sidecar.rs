@@ -1,8 +1,8 @@
-//! What stands beside each file of a recording, as JSON: who was there when, what was shown, who spoke, what was written.
+//! The sidecar of a recorded file, as JSON: participants, layouts, main speakers and chat with their times.
 //!
-//! Owns: the document, and which places of a file are worth a chapter. Does not know: files; who writes and who reads it:
-//! an output writes it while it records, the edge reads it to list recordings, and to mend what an output left behind.
-//! Times are seconds from the file's beginning.
+//! Owns: the document, and the chapters that follow from it. Does not know: files. An output writes a sidecar while it
+//! records; the edge reads it to list recordings, and to repair files whose output died.
+//! Times are in seconds since the beginning of the file.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::container::Chapter;
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::media::{FileFormat, Rect, Size, SourceKind};
 
-/// Somebody who is the main speaker for less is no chapter.
+/// Shortest time as main speaker for a chapter, in seconds.
 const SPEECH_MIN: f64 = 10.0;
 
-/// What is known of a file.
+/// The document of one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sidecar {
-    /// The file's name.
+    /// The name of the file.
     pub file: String,
-    /// The room.
+    /// The name of the room.
     pub room: RoomName,
-    /// The recording.
+    /// The id of the recording.
     pub recording: OutputId,
     /// Its number within the recording, from 0.
     pub part: u32,
     /// Its format.
     pub format: FileFormat,
-    /// Where it is in its life.
+    /// Whether it is complete.
     pub state: FileState,
-    /// Why it ended, where nobody asked for that.
+    /// Why it ended, if the end was not requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it began on the wall clock (RFC 3339).
@@ -38,98 +38,98 @@ pub struct Sidecar {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-    /// When it began, in seconds since the room's epoch: files of one recording are laid side by side by it.
+    /// When it began, in seconds since the epoch of the room: aligns the files of one recording.
     pub offset: f64,
-    /// How long it is, in seconds.
+    /// Its duration in seconds.
     pub duration: f64,
-    /// How long it is, in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Whose packets it holds, where it is a file of separate tracks.
+    /// The participant, if it is a file of separate tracks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub participant: Option<ParticipantId>,
-    /// Who was there.
+    /// The participants that were present.
     pub people: Vec<Stay>,
-    /// What was shown.
+    /// The layouts.
     pub layouts: Vec<Shown>,
-    /// Who was the one who spoke.
+    /// The main speakers.
     pub speakers: Vec<Speech>,
-    /// What was written.
+    /// The chat messages.
     pub chat: Vec<Words>,
-    /// So much more happened that the lists above leave out.
+    /// Number of entries that the lists above omit because they are full.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
 }
 
-/// Where a file is in its life.
+/// The state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
-    /// It grows, or whoever wrote it was killed.
+    /// It grows, or its output was killed.
     Recording,
-    /// It is whole.
+    /// It is complete.
     Finished,
-    /// It is whole, but ended early.
+    /// It is complete, but ended early.
     Failed,
-    /// It is whole, but whoever wrote it was killed, and the server finished it.
+    /// It is complete: its output was killed, and the server repaired it.
     Mended,
 }
 
-/// Somebody's presence.
+/// The presence of a participant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stay {
-    /// Who.
+    /// The participant.
     pub participant: ParticipantId,
-    /// By which name, at last.
+    /// Its last name.
     pub name: String,
-    /// Since when; 0 for who was there before.
+    /// When it joined; 0 if before the beginning.
     pub from: f64,
-    /// Until when; absent for who stayed to the end.
+    /// When it left; absent if after the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<f64>,
 }
 
-/// What was shown from a time on.
+/// A layout from a time on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
-    /// From when on.
+    /// The time.
     pub at: f64,
     /// The canvas in pixels.
     pub canvas: Size,
-    /// Who stood where on it.
+    /// The tiles on it.
     pub tiles: Vec<Tile>,
 }
 
 /// A tile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tile {
-    /// Whose it is.
+    /// The participant.
     pub participant: ParticipantId,
     /// Camera or screen.
     pub source: SourceKind,
-    /// Where it is, in pixels of the canvas.
+    /// Its rectangle in pixels of the canvas.
     #[serde(flatten)]
     pub rect: Rect,
 }
 
-/// Who spoke from a time on.
+/// The main speaker from a time on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speech {
-    /// From when on.
+    /// The time.
     pub at: f64,
-    /// Who; null for nobody.
+    /// The participant; null for none.
     pub participant: Option<ParticipantId>,
 }
 
-/// A message of the chat.
+/// A chat message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Words {
-    /// When.
+    /// The time.
     pub at: f64,
-    /// From whom.
+    /// The sender.
     pub participant: Option<ParticipantId>,
-    /// By which name.
+    /// The name of the sender.
     pub name: String,
-    /// The words.
+    /// The text.
     pub text: String,
 }
 
@@ -139,8 +139,8 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Sidecar {
-    /// The file's chapters, in order: who joined, and whoever was the main speaker for ten seconds or more. None for a file
-    /// in which neither happened. How long a file is that still grows nobody knows.
+    /// The chapters in order: joins, and main speakers of ten seconds or more. Empty for a file without these. A file that
+    /// still grows has no known end.
     pub fn chapters(&self) -> Vec<Chapter> {
         let end = if self.state == FileState::Recording { f64::INFINITY } else { self.duration };
         let joined = self.people.iter().filter(|stay| stay.from > 0.0);
@@ -153,7 +153,7 @@ impl Sidecar {
         );
         places.retain(|(at, _)| *at < end);
         places.sort_by(|a, b| a.0.total_cmp(&b.0));
-        // A player shows nothing before the first chapter.
+        // Players need a chapter at the beginning.
         if places.first().is_some_and(|(at, _)| *at > 0.0) {
             places.insert(0, (0.0, self.room.to_string()));
         }

@@ -1,9 +1,10 @@
-//! Encode: canvases become the packets of one video stream.
+//! The encoder of one video stream: canvases become packets.
 //!
-//! Owns: one encoder and payloader per stream; which ticks are encoded, and which of them as keyframes: fewer of slides where
-//! these become larger than the encoder was told, since a thin link carries no more.
-//! Does not know: who watches, what is on the canvas. In: the canvas of a tick and keyframe requests. Out: packets in the
-//! [`Outbox`], from the encoder's thread.
+//! Owns: one encoder and payloader per stream; the choice of the ticks that are encoded, and of those that become keyframes.
+//! Does not know: subscribers, the contents of the canvas. In: the canvas of a tick, and keyframe requests. Out: packets in
+//! the [`Outbox`], from the encoder's thread.
+//!
+//! A slide stream on a narrow path skips ticks while its earlier frames, which may exceed the bitrate, are being sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,39 +18,39 @@ use crate::media::VIDEO_CLOCK;
 use crate::plan::StreamSpec;
 use crate::tier::packet_bytes;
 
-/// Shortest time from one keyframe to the next, however many ask.
+/// Shortest time between two keyframes, whatever the number of requests.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
-/// An unchanged canvas is repeated so often for a while: the encoder makes it sharper.
+/// Interval of repeated frames soon after a change of the canvas: each makes the picture sharper.
 const REFINE_INTERVAL: Duration = Duration::from_millis(200);
-/// For how long after a change.
+/// Time after a change in which [`REFINE_INTERVAL`] applies.
 const REFINE_FOR: Duration = Duration::from_secs(2);
-/// After that: so that a receiver sees that the stream lives.
+/// Interval of repeated frames later: receivers take a stream without frames for broken.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Streams of so few frames a second are slides: one that is as coarse as it may be can be larger than a second's worth of bits,
-/// and need not come every second. Of other streams every frame counts.
+/// A stream with so few frames a second or fewer is a slide stream: at the coarsest quantizer a frame may still exceed the
+/// bits of one second, and a frame may be skipped. In other streams no frame is skipped.
 const SLIDES_FPS: u32 = 2;
-/// No slide is made while those before it take longer than this to send, at the rate that the encoder was told.
+/// No slide is encoded while the earlier ones take longer than this to send at the target bitrate.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
-/// From one replacement of a broken encoder to the next.
+/// Shortest time between two attempts to make an encoder for a stream.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
-/// Largest picture in pixels that one thread encodes in time with ease. libvpx' threads wait for each other in a busy loop:
-/// two of them take a seventh more CPU than one on a quiet machine, and without bound on a busy one.
+/// Largest picture, in pixels, that is encoded by one thread. Threads of libvpx wait for each other in a busy loop: two of
+/// them take 14 % more CPU time than one on an idle machine, and far more on a busy one.
 const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
 
-/// What a tick is to one stream.
+/// What a stream does with a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Nothing has changed, or slides that were made before are still being sent: not encoded.
+    /// Skip: the canvas is unchanged, or earlier slides are still being sent.
     Unchanged,
-    /// Encode it.
+    /// Encode the canvas.
     Encode {
         /// As a keyframe.
         keyframe: bool,
     },
 }
 
-/// Decides which ticks are encoded. Times count from the room's epoch.
+/// Decides which ticks are encoded. Times are since the epoch of the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pace {
     fps: u32,
@@ -59,12 +60,12 @@ pub struct Pace {
     encoded_at: Option<Duration>,
     keyframe_at: Option<Duration>,
     keyframe_wanted: bool,
-    /// When everything made so far is sent, at the rate that the encoder was told.
+    /// When all frames so far are sent, at the target bitrate.
     sent_at: Duration,
 }
 
 impl Pace {
-    /// The pace of a stream with so many frames a second; its first frame is a keyframe.
+    /// The pace of a stream with `fps` frames a second; its first frame is a keyframe.
     pub fn new(fps: u32) -> Self {
         Self {
             fps: fps.max(1),
@@ -77,21 +78,21 @@ impl Pace {
         }
     }
 
-    /// The encoder has made so many bytes until tick `n`, at so many kbit/s.
+    /// The encoder has output `bytes` until tick `n`, with a target bitrate of `kbps` kbit/s.
     pub fn made(&mut self, bytes: u64, kbps: u32, n: u64, scene_fps: u32) {
         let takes = Duration::from_micros(bytes * 8 * 1_000 / u64::from(kbps.max(1)));
         self.sent_at = self.sent_at.max(tick_time(n, scene_fps)) + takes;
     }
 
-    /// Somebody needs a keyframe.
+    /// A receiver needs a keyframe.
     pub fn want_keyframe(&mut self) {
         self.keyframe_wanted = true;
     }
 
-    /// Whether tick `n` of a scene with `scene_fps` is one of this stream, which may have fewer frames a second.
+    /// Whether tick `n` of a scene with `scene_fps` frames a second belongs to this stream, which may have fewer.
     pub fn takes(&self, n: u64, scene_fps: u32) -> bool {
         let (fps, scene_fps) = (u64::from(self.fps), u64::from(scene_fps.max(1)));
-        // The tick in which the stream's own count of frames goes on.
+        // The ticks at which the frame number of the stream increases.
         fps >= scene_fps || n * fps % scene_fps < fps
     }
 
@@ -109,7 +110,7 @@ impl Pace {
         let settled = at.saturating_sub(self.changed_at) > REFINE_FOR;
         let repeat = if settled { REPEAT_INTERVAL } else { REFINE_INTERVAL };
         let due = self.changed || since(self.encoded_at).is_none_or(|past| past >= repeat);
-        // Somebody sees nothing without a keyframe.
+        // A requested keyframe is never skipped: its receiver shows nothing.
         let ahead = self.fps <= SLIDES_FPS && self.sent_at.saturating_sub(at) > AHEAD_MAX;
         if keyframe || due && !ahead { Turn::Encode { keyframe } } else { Turn::Unchanged }
     }
@@ -126,28 +127,28 @@ impl Pace {
     }
 }
 
-/// When tick `n` of so many frames a second is, from the room's epoch.
+/// The time of tick `n` at `fps` ticks a second, since the epoch of the room.
 pub fn tick_time(n: u64, fps: u32) -> Duration {
     let fps = u64::from(fps.max(1));
     Duration::from_secs(n / fps) + Duration::from_nanos(n % fps * 1_000_000_000 / fps)
 }
 
-/// The RTP timestamp of a time from the room's epoch.
+/// The RTP timestamp of a time since the epoch of the room.
 pub fn rtp_timestamp(at: Duration) -> u32 {
     let fraction = (u64::from(at.subsec_nanos()) * u64::from(VIDEO_CLOCK) + 500_000_000) / 1_000_000_000;
     at.as_secs().wrapping_mul(u64::from(VIDEO_CLOCK)).wrapping_add(fraction) as u32
 }
 
-/// How encoders are made.
+/// Options of all encoders of a mixer.
 #[derive(Debug, Clone, Copy)]
 pub struct EncodeOptions {
-    /// Which encoder makes H.264.
+    /// The H.264 encoder.
     pub h264: H264Encoder,
-    /// Threads for an encoder of very large pictures.
+    /// Threads of an encoder for pictures of more than [`ONE_THREAD_PIXELS`].
     pub threads: u32,
 }
 
-/// One stream.
+/// The encoder of one stream.
 pub struct Stream {
     spec: StreamSpec,
     options: EncodeOptions,
@@ -164,7 +165,7 @@ pub struct Stream {
 }
 
 enum Encoder {
-    /// It is being made.
+    /// The builder makes it.
     Building(Building<VideoEncoder>),
     Ready(VideoEncoder),
     /// It has failed, or could not be made.
@@ -189,12 +190,12 @@ impl Stream {
         stream
     }
 
-    /// What it encodes.
+    /// The order for this stream.
     pub fn spec(&self) -> &StreamSpec {
         &self.spec
     }
 
-    /// Follows a changed order. False when that takes another encoder.
+    /// Applies a changed order. False if that needs another encoder.
     pub fn follow(&mut self, spec: &StreamSpec) -> bool {
         let bitrate_kbps = spec.bitrate_kbps;
         if self.spec == (StreamSpec { bitrate_kbps: self.spec.bitrate_kbps, ..spec.clone() }) {
@@ -248,7 +249,7 @@ impl Stream {
         self.skipped + if let Encoder::Ready(encoder) = &self.encoder { encoder.skipped() } else { 0 }
     }
 
-    /// Takes an encoder that was made, notices one that has failed, and has another one made when it is time.
+    /// Takes a finished encoder from the builder, detects a failed one, and orders another one when it may.
     fn follow_encoder(&mut self, at: Duration, builder: &Builder) {
         match &mut self.encoder {
             Encoder::Building(building) => match building.take() {
@@ -313,7 +314,7 @@ mod tests {
     use crate::media::{Codec, Size, StreamKey, Tier};
     use crate::mixer::builder::tests::{PATIENCE, block};
 
-    /// Runs a pace and gives the ticks that were encoded, and which of them as keyframes.
+    /// Runs a pace; returns the ticks that were encoded, each with whether it is a keyframe.
     fn run(pace: &mut Pace, ticks: std::ops::Range<u64>, fps: u32, changed: impl Fn(u64) -> bool) -> Vec<(u64, bool)> {
         let mut encoded = Vec::new();
         for n in ticks {
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_canvas_is_repeated_seldom() {
+    fn an_unchanged_canvas_is_repeated_every_200_ms_and_later_every_500_ms() {
         let mut pace = Pace::new(30);
         let encoded = run(&mut pace, 0..331, 30, |n| n == 0);
         let refined = encoded.iter().filter(|(n, _)| *n <= 60).count();
@@ -370,14 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_encoder_keeps_the_wish_and_the_change() {
+    fn a_keyframe_request_and_a_change_are_kept_until_a_frame_is_encoded() {
         let pace = Pace::new(30);
         assert_eq!(pace.turn(0, 30), Turn::Encode { keyframe: true });
         assert_eq!(pace.turn(1, 30), Turn::Encode { keyframe: true });
     }
 
     #[test]
-    fn frames_that_are_too_large_come_seldom_and_keyframes_come_all_the_same() {
+    fn slides_larger_than_the_bitrate_are_skipped_and_requested_keyframes_are_not() {
         let mut pace = Pace::new(1);
         let mut encoded = Vec::new();
         for n in 0..60 * 30 {
@@ -389,7 +390,7 @@ mod tests {
                 && let Turn::Encode { keyframe } = pace.turn(n, 30)
             {
                 pace.encoded(n, 30, keyframe);
-                // A frame takes a second and a half, a keyframe eight.
+                // A frame takes 1.5 s to send, a keyframe 8 s.
                 pace.made(if keyframe { 32_000 } else { 6_000 }, 32, n, 30);
                 encoded.push((n / 30, keyframe));
             }
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_goes_on_without_a_picture_while_its_encoder_is_built_and_begins_with_a_keyframe() {
+    fn pictures_are_skipped_while_an_encoder_is_made_and_the_first_frame_is_a_keyframe() {
         let size = Size::new(64, 48);
         let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
         let spec = StreamSpec { serial: 5, key, size, fps: 30, bitrate_kbps: 200 };
@@ -447,10 +448,10 @@ mod tests {
     }
 
     proptest! {
-        /// However large slides become, no more is made than is sent but a second's worth and a slide; and an encoder that
-        /// keeps its rate is never waited for.
+        /// Slides of any size exceed the bits that can be sent by at most one second and one slide; and an encoder that keeps
+        /// its bitrate has no tick skipped.
         #[test]
-        fn what_is_made_is_what_is_sent(kbps in 20..2_000_u32, sizes in prop::collection::vec(0.1..3.0_f64, 300)) {
+        fn slides_do_not_exceed_the_bitrate(kbps in 20..2_000_u32, sizes in prop::collection::vec(0.1..3.0_f64, 300)) {
             let (mut pace, mut bytes) = (Pace::new(1), 0);
             pace.keyframe_wanted = false;
             let share = u64::from(kbps) * 1_000 / 8;
@@ -477,7 +478,7 @@ mod tests {
             prop_assert!((bytes * 8) as f64 <= f64::from(kbps) * 1_000.0 * seconds + 1.0, "{bytes} in {seconds} s");
         }
 
-        /// However many ask, and whenever: one keyframe serves all who asked since the last, within 300 ms of the first.
+        /// One keyframe answers all requests since the last keyframe, at most 300 ms after the first of them.
         #[test]
         fn a_storm_of_requests_costs_three_keyframes_a_second(asked in prop::collection::vec(0..8_u8, 300)) {
             let mut pace = Pace::new(30);

@@ -28,16 +28,16 @@ use crate::time::Timestamp;
 
 /// Shortest time from one keyframe request to the next, per source.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
-/// The same for a source that only sends what is not taken: asking more often would not make its pictures smaller.
+/// The same for a source whose frames are refused: more requests would not change what it sends.
 const ASK_REFUSED_INTERVAL: Duration = Duration::from_secs(3);
-/// A sender may change its picture's size so often within [`SIZE_CHANGES_WITHIN`]; each makes decoder and scaler anew.
+/// Most changes of the picture size within [`SIZE_CHANGES_WITHIN`]: each rebuilds the scalers.
 const SIZE_CHANGES_MAX: usize = 4;
 /// See [`SIZE_CHANGES_MAX`].
 const SIZE_CHANGES_WITHIN: Duration = Duration::from_secs(10);
-/// Frames that wait for a decoder that is being built, from its keyframe on; half a second at 30 a second, and no more than
-/// a decoder takes at once.
+/// Most frames that wait while a decoder is made, from a keyframe on: 0.5 s at 30 frames a second, and as many as a new
+/// decoder takes at once.
 const PENDING_MAX: usize = 15;
-/// A decoder that fails is replaced so often within [`FAILURES_WITHIN`]; then its source waits.
+/// Failed decoders within [`FAILURES_WITHIN`] after which keyframes are requested less often.
 const FAILURES_MAX: usize = 5;
 /// See [`FAILURES_MAX`].
 const FAILURES_WITHIN: Duration = Duration::from_secs(10);
@@ -47,11 +47,11 @@ pub struct Ingest {
     shared: Shared,
     sources: BTreeMap<SourceId, VideoSource>,
     shown: BTreeSet<SourceId>,
-    /// Frames dropped before decoding by sources that are gone or hidden.
+    /// Frames dropped before decoding by sources that have ended or are hidden.
     dropped: u64,
 }
 
-/// What all sources use.
+/// What all sources share.
 struct Shared {
     limits: DecodeLimits,
     outbox: Arc<Outbox>,
@@ -60,8 +60,8 @@ struct Shared {
 }
 
 impl Ingest {
-    /// An ingest without sources. `built` is called on the builder's thread when a decoder is there: it makes somebody
-    /// call [`poll`](Self::poll) soon.
+    /// An ingest without sources. `built` is called on the builder's thread when a decoder is ready; it must cause a call
+    /// of [`poll`](Self::poll).
     pub fn new(
         limits: DecodeLimits,
         outbox: Arc<Outbox>,
@@ -72,7 +72,7 @@ impl Ingest {
         Self { shared, sources: BTreeMap::new(), shown: BTreeSet::new(), dropped: 0 }
     }
 
-    /// Makes a source known, or that it has changed its codec; its pictures go to `slot`.
+    /// Adds a source, or changes its codec; its pictures go to `slot`.
     pub fn set_source(&mut self, spec: SourceSpec, slot: Arc<FrameSlot>) {
         if self.sources.get(&spec.source).is_some_and(|known| known.codec == spec.codec) {
             return;
@@ -85,14 +85,14 @@ impl Ingest {
         self.sources.insert(spec.source, source);
     }
 
-    /// The source is gone.
+    /// Removes a source that has ended.
     pub fn remove_source(&mut self, source: SourceId) {
         if let Some(gone) = self.sources.remove(&source) {
             self.dropped += gone.dropped();
         }
     }
 
-    /// These sources are seen by somebody; the others are not decoded.
+    /// Sets the sources that are shown; the others are not decoded.
     pub fn set_shown(&mut self, shown: BTreeSet<SourceId>, now: Timestamp) {
         for &hidden in self.shown.difference(&shown) {
             if let Some(source) = self.sources.get_mut(&hidden) {
@@ -105,19 +105,19 @@ impl Ingest {
         for source in entering {
             if let Some(entering) = self.sources.get_mut(&source) {
                 entering.show();
-                self.tell(source, now);
+                self.request_keyframe(source, now);
             }
         }
     }
 
-    /// Takes in a packet; one of a source that is not shown is dropped.
+    /// Handles a packet; drops it if its source is not shown.
     pub fn insert(&mut self, source: SourceId, packet: SourcePacket, now: Timestamp) {
         let Some(known) = self.sources.get_mut(&source) else { return };
         known.insert(packet, &self.shared, now);
-        self.tell(source, now);
+        self.request_keyframe(source, now);
     }
 
-    /// Does what has become due; tells when to call again although no packet came.
+    /// Handles what is due; returns when to call again if no packet comes before.
     pub fn poll(&mut self, now: Timestamp) -> Option<Timestamp> {
         let due: Vec<SourceId> =
             self.sources.iter().filter(|(_, source)| source.is_due(now)).map(|(&id, _)| id).collect();
@@ -125,17 +125,17 @@ impl Ingest {
             if let Some(source) = self.sources.get_mut(&id) {
                 source.run(&self.shared, now);
             }
-            self.tell(id, now);
+            self.request_keyframe(id, now);
         }
         self.sources.values().filter_map(|source| source.wake).min()
     }
 
-    /// Frames dropped before decoding: gaps, garbage, too large.
+    /// Frames dropped before decoding: incomplete, malformed, too large, or too many for the decoder.
     pub fn dropped(&self) -> u64 {
         self.dropped + self.sources.values().map(VideoSource::dropped).sum::<u64>()
     }
 
-    fn tell(&mut self, id: SourceId, now: Timestamp) {
+    fn request_keyframe(&mut self, id: SourceId, now: Timestamp) {
         let Some(source) = self.sources.get_mut(&id) else { return };
         if source.asks(now) {
             self.shared.outbox.push(FromMixer::KeyframeWanted(id));
@@ -150,24 +150,24 @@ struct VideoSource {
     slot: Arc<FrameSlot>,
     /// Its codec cannot be decoded on this machine: nothing is decoded, and no keyframe is requested.
     undecodable: bool,
-    /// The size of its pictures that the edge knows.
-    told: Arc<Mutex<Option<Size>>>,
-    /// None while nobody sees it.
+    /// The picture size that was reported to the edge.
+    reported: Arc<Mutex<Option<Size>>>,
+    /// None while it is hidden.
     shown: Option<Shown>,
-    /// It has sent something.
-    heard: bool,
+    /// It has sent a packet.
+    has_sent: bool,
     wake: Option<Timestamp>,
     /// Frames dropped after the jitter buffer.
     refused: u64,
-    /// It cannot be decoded without a keyframe; when it was last asked for one.
+    /// Whether it needs a keyframe, and when one was requested last.
     keyframe: KeyframeNeed,
-    /// What its frames announce, which may be rounded up to whole blocks.
+    /// The size in the headers of its frames, which may be rounded up to whole blocks.
     size: Option<Size>,
-    size_changes: Recent,
-    failures: Recent,
+    size_changes: RateLimit,
+    failures: RateLimit,
 }
 
-/// What a source needs while it is seen.
+/// State of a source while it is shown.
 struct Shown {
     jitter: VideoJitter,
     depayloader: Depayloader,
@@ -194,7 +194,7 @@ enum Decoder {
 struct KeyframeNeed {
     needed: bool,
     asked: Option<Timestamp>,
-    /// What it sends is not taken.
+    /// Its frames are refused.
     refused: bool,
 }
 
@@ -208,7 +208,7 @@ struct Looks {
 }
 
 impl Looks {
-    /// A frame begins; it says what of its look has changed.
+    /// A frame begins; its packets carry the changes of its look.
     fn begin(&mut self, pts: Timestamp, frame: &VideoFrame) {
         let mut newest = frame.packets.iter().rev();
         let look = Look {
@@ -232,12 +232,12 @@ impl Looks {
     }
 }
 
-/// When something happened, as far back as a limit asks.
+/// Limits how often something happens: the times of the events within the limit's window.
 #[derive(Debug, Default)]
-struct Recent(VecDeque<Timestamp>);
+struct RateLimit(VecDeque<Timestamp>);
 
-impl Recent {
-    /// Whether it may happen once more; if so it is counted.
+impl RateLimit {
+    /// Whether another event is within `max` events in the last `within`; if so it is counted.
     fn allow(&mut self, max: usize, within: Duration, now: Timestamp) -> bool {
         while self.0.front().is_some_and(|&at| now.since(at) > within) {
             self.0.pop_front();
@@ -257,15 +257,15 @@ impl VideoSource {
             id: spec.source,
             slot,
             undecodable: false,
-            told: Arc::default(),
+            reported: Arc::default(),
             shown: None,
-            heard: false,
+            has_sent: false,
             wake: None,
             refused: 0,
             keyframe: KeyframeNeed::default(),
             size: None,
-            size_changes: Recent::default(),
-            failures: Recent::default(),
+            size_changes: RateLimit::default(),
+            failures: RateLimit::default(),
         }
     }
 
@@ -279,13 +279,13 @@ impl VideoSource {
             skipping: true,
             last_pts: Timestamp::default(),
         });
-        // A source that has sent nothing yet begins with a keyframe by itself.
-        self.keyframe.needed = self.heard && !self.undecodable;
+        // The first packet of a source begins a keyframe.
+        self.keyframe.needed = self.has_sent && !self.undecodable;
     }
 
     fn hide(&mut self) {
         self.shown = None;
-        // What it shows when it comes back must not begin with how it looked when it went.
+        // A source that is shown again must not begin with its last picture.
         self.slot.clear();
         self.wake = None;
         self.refused = 0;
@@ -297,7 +297,7 @@ impl VideoSource {
     }
 
     fn insert(&mut self, packet: SourcePacket, shared: &Shared, now: Timestamp) {
-        self.heard = true;
+        self.has_sent = true;
         let Some(shown) = &mut self.shown else { return };
         let starts_keyframe = Depayloader::starts_keyframe(self.codec, &packet.payload);
         shown.jitter.insert(packet, starts_keyframe, now);
@@ -380,7 +380,7 @@ impl VideoSource {
     fn push(&mut self, whole: Bytes, frame: &VideoFrame, shared: &Shared) -> Result<(), CodecError> {
         let shown = self.shown.as_mut().expect("frames come from a source that is shown");
         let last = frame.packets.last().expect("a frame has packets");
-        // The decoder's clock: when the frame was here; never the same twice, since it names the frame.
+        // The arrival of the frame, made unique because it identifies the frame.
         let pts = last.arrival.max(shown.last_pts + Duration::from_micros(1));
         shown.last_pts = pts;
         match &mut shown.decoder {
@@ -419,11 +419,11 @@ impl VideoSource {
         // A decoder that was replaced may still report its end.
         shown.broken = Arc::default();
         let (writer, looks, broken) = (self.slot.writer(), shown.looks.clone(), shown.broken.clone());
-        let (id, outbox, told) = (self.id, shared.outbox.clone(), self.told.clone());
+        let (id, outbox, reported) = (self.id, shared.outbox.clone(), self.reported.clone());
         let sink = move |decoded| match decoded {
             Decoded::Picture { picture, pts } => {
                 let size = picture.size();
-                if told.lock().replace(size) != Some(size) {
+                if reported.lock().replace(size) != Some(size) {
                     outbox.push(FromMixer::SourceSize(id, size));
                 }
                 let look = looks.lock().at(pts);
@@ -448,7 +448,7 @@ impl VideoSource {
             return false;
         }
         if self.size.is_some() && !self.size_changes.allow(SIZE_CHANGES_MAX, SIZE_CHANGES_WITHIN, now) {
-            tracing::debug!(source = %self.id, %size, "the picture's size changes too often");
+            tracing::debug!(source = %self.id, %size, "picture size changes too often");
             self.keyframe.refused = true;
             self.refuse();
             return false;
@@ -483,7 +483,7 @@ impl VideoSource {
         }
     }
 
-    /// Whether to ask for a keyframe now.
+    /// Whether to request a keyframe now; counts as a request.
     fn asks(&mut self, now: Timestamp) -> bool {
         if !self.keyframe.needed {
             return false;

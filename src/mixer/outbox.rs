@@ -1,8 +1,8 @@
-//! The outbox: what the mixer's threads have to say, until the link takes it.
+//! The outbox: the queue of messages from the mixer's threads to the link.
 //!
-//! Owns: the bounded queue towards the edge, and what happens when the edge is slow: the oldest media goes first, and a
-//! video stream that lost a packet stays silent until its next keyframe, because its decoder could not use the rest.
-//! Does not know: sockets. In by [`Outbox::push`] from any thread, out by [`Outbox::take`] on one.
+//! Owns: the bounded queue, and the policy for a slow reader: the oldest media message is dropped, and a video stream that
+//! lost a packet is dropped until its next keyframe, because no decoder could use the rest.
+//! Does not know: sockets. In: [`Outbox::push`], from any thread. Out: [`Outbox::take`], on one thread.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -11,12 +11,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::link::FromMixer;
 use crate::media::EncodedPacket;
 
-/// Messages held; about two seconds of a room with a handful of streams.
+/// Most messages in the queue: about 2 s of a room with five streams.
 const MESSAGES_MAX: usize = 4096;
-/// Payload bytes held, so that large keyframes cannot fill the memory.
+/// Most payload bytes in the queue: bounds the memory of large keyframes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The queue towards the edge.
+/// The queue of messages to the edge.
 #[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -28,7 +28,7 @@ struct State {
     queue: VecDeque<FromMixer>,
     bytes: usize,
     dropped: u64,
-    /// Streams of which a packet was dropped: nothing of them goes out before a keyframe.
+    /// Streams that lost a packet: their packets are dropped until a keyframe.
     broken: BTreeSet<u32>,
     closed: bool,
 }
@@ -39,7 +39,7 @@ impl Outbox {
         self.push_all(std::iter::once(message));
     }
 
-    /// Adds messages that belong together with one wake-up of the reader.
+    /// Adds several messages and wakes the reader once.
     pub fn push_all(&self, messages: impl IntoIterator<Item = FromMixer>) {
         let mut state = self.state.lock();
         for message in messages {
@@ -80,7 +80,7 @@ impl Outbox {
         self.state.lock().broken.iter().copied().collect()
     }
 
-    /// Streams that are still encoded; what is known of any other is forgotten.
+    /// Forgets all streams but these, which are still encoded.
     pub fn keep(&self, serials: &BTreeSet<u32>) {
         self.state.lock().broken.retain(|serial| serials.contains(serial));
     }
@@ -104,7 +104,7 @@ impl State {
         }
     }
 
-    /// Drops the oldest message that carries media, or else the oldest one: a newer report says the same.
+    /// Drops the oldest media message, or the oldest message if there is no media: a newer report replaces an older one.
     fn drop_oldest(&mut self) {
         let media = |m: &FromMixer| matches!(m, FromMixer::Video { .. } | FromMixer::Audio(_));
         let oldest = self.queue.iter().position(media).unwrap_or_default();
@@ -113,7 +113,7 @@ impl State {
         self.dropped += 1;
         let FromMixer::Video { serial, .. } = message else { return };
         self.broken.insert(serial);
-        // What follows of this stream, up to its next keyframe, has become useless.
+        // Packets of this stream up to its next keyframe cannot be decoded any more.
         let (mut whole, mut dropped, mut bytes) = (false, 0, 0);
         self.queue.retain(|m| match m {
             FromMixer::Video { serial: other, packet } if *other == serial && !whole => {
@@ -137,8 +137,8 @@ fn size(message: &FromMixer) -> usize {
     match message {
         FromMixer::Video { packet, .. } => of(packet),
         FromMixer::Audio(tick) => {
-            let own = tick.own.iter().filter_map(|(_, packet)| packet.as_ref());
-            tick.everyone.iter().chain(own).map(of).sum()
+            let mix_minus = tick.mix_minus.iter().filter_map(|(_, packet)| packet.as_ref());
+            tick.everyone.iter().chain(mix_minus).map(of).sum()
         }
         _ => 0,
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_lost_a_packet_is_silent_until_its_keyframe() {
+    fn a_stream_that_lost_a_packet_is_dropped_until_its_keyframe() {
         let outbox = Outbox::default();
         outbox.push(video(1, true));
         outbox.push(FromMixer::Ready { missing: Vec::new() });
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!((outbox.dropped(), outbox.broken()), (1, vec![1]));
         outbox.push(video(1, false));
         outbox.push(video(2, false));
-        assert_eq!(outbox.dropped(), 3, "the useless packet, and the oldest sound for stream 2");
+        assert_eq!(outbox.dropped(), 3, "the packet that cannot be decoded, and the oldest audio message");
         let all = taken(&outbox);
         assert_eq!(all.len(), MESSAGES_MAX);
         assert!(matches!(all[0], FromMixer::Ready { .. }), "what is not media is kept");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_bounded_and_a_keyframe_that_is_queued_mends_the_stream() {
+    fn bytes_are_bounded_and_a_stream_continues_with_a_queued_keyframe() {
         const PAYLOAD: usize = 4_000;
         const { assert!(BYTES_MAX / PAYLOAD < MESSAGES_MAX, "the bytes must fill it first") };
         let outbox = Outbox::default();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_outbox_gives_out_the_rest_and_ends() {
+    fn a_closed_outbox_returns_the_queued_messages_and_then_ends() {
         let outbox = Outbox::default();
         outbox.push(video(1, true));
         outbox.close();

@@ -1,6 +1,7 @@
-//! The mixer as a process of its own, at one end of a socket pair.
+//! The mixer as a process: a mixer connected to a link.
 //!
-//! Owns: the link's two threads. Does not know: media, and what ends the process ([`child`]).
+//! Owns: the two threads of the link. Does not know: media, limits of the process ([`child`]). In and out: messages on the
+//! socket that the process inherited.
 
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
@@ -10,12 +11,12 @@ use std::thread;
 use super::outbox::Outbox;
 use super::run::Mixer;
 use crate::link::ToMixer;
-use crate::link::child::{self, ChildError, Hears};
+use crate::link::child::{self, ChildError, MessageHandler};
 
 /// Runs a mixer until the link ends.
 ///
 /// # Errors
-/// The link is broken or speaks another version.
+/// The link cannot be read, or a message is malformed.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     child::confine();
     let outbox = Arc::new(Outbox::default());
@@ -33,13 +34,13 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     ended
 }
 
-impl Hears<ToMixer> for Mixer {
+impl MessageHandler<ToMixer> for Mixer {
     fn message(&mut self, message: ToMixer) -> ControlFlow<()> {
         self.handle(message);
         ControlFlow::Continue(())
     }
 
-    fn rest(&mut self) {
-        Self::rest(self);
+    fn batch_handled(&mut self) {
+        Self::batch_handled(self);
     }
 }

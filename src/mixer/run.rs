@@ -1,7 +1,7 @@
-//! A running mixer: messages in, messages out, and the threads between.
+//! A running mixer: its threads, and the dispatch of messages to them.
 //!
-//! Owns: the threads, and which message goes to which of them. Does not know: where messages come from: a socket
-//! ([`super::process`]) or a test. In by [`Mixer::handle`], out through the [`Outbox`].
+//! Owns: the threads, and which message goes to which of them. Does not know: where messages come from, a socket
+//! ([`super::process`]) or a test. In: [`Mixer::handle`]. Out: the [`Outbox`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::media::{Kind, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
-/// From one report to the next, also when idle: the edge takes a mixer that is silent for much longer for hung.
+/// Interval of reports, also when idle: the edge takes a mixer without messages for hung.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A mixer in this process. Dropping it ends its threads.
@@ -36,42 +36,42 @@ pub struct Mixer {
 }
 
 impl Mixer {
-    /// A mixer that waits for its first message, [`ToMixer::Configure`], and speaks through `outbox`.
+    /// A mixer that waits for its first message, [`ToMixer::Configure`], and sends messages by `outbox`.
     pub fn new(outbox: Arc<Outbox>) -> Self {
         Self { outbox, room: None }
     }
 
-    /// Does what a message says.
+    /// Handles a message.
     pub fn handle(&mut self, message: ToMixer) {
         match (message, &mut self.room) {
             (ToMixer::Configure(settings), None) => self.room = Some(Room::new(&settings, &self.outbox)),
-            (ToMixer::Configure(_), Some(_)) => tracing::warn!("configured twice: the first settings stay"),
+            (ToMixer::Configure(_), Some(_)) => tracing::warn!("mixer configured twice: second settings ignored"),
             (message, Some(room)) => room.handle(message),
-            (_, None) => tracing::warn!("a message before the settings: ignored"),
+            (_, None) => tracing::warn!("message before the settings ignored"),
         }
     }
 
-    /// Tells that no message follows at present: waits for lost packets are looked after.
-    pub fn rest(&mut self) {
+    /// All messages of one read were handled: updates the alarm of the timer.
+    pub fn batch_handled(&mut self) {
         if let Some(room) = &mut self.room {
-            room.rest();
+            room.batch_handled();
         }
     }
 }
 
-/// What there is once the settings are known.
+/// The mixer of one room, once its settings are known.
 struct Room {
     sound: Arc<Watched<SoundInbox>>,
     video: Arc<Watched<VideoInbox>>,
     timer: Arc<Watched<Timer>>,
     ingest: Arc<Mutex<Ingest>>,
     slots: Arc<Slots>,
-    /// What each view shows, and which views somebody watches: together, which sources are seen.
+    /// The sources in each view, and the views that have streams: a source in one of these is shown.
     scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
     watched: BTreeSet<ViewName>,
     kinds: BTreeMap<SourceId, Kind>,
-    /// Packets came since the last [`Room::rest`].
-    stirred: bool,
+    /// Packets came since the last [`Room::batch_handled`].
+    has_packets: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -79,7 +79,7 @@ impl Room {
     fn new(settings: &MixerSettings, outbox: &Arc<Outbox>) -> Self {
         let h264 = if settings.openh264 { H264Encoder::OpenH264 } else { H264Encoder::X264 };
         outbox.push(FromMixer::Ready { missing: codec::missing(Feature::of_mixer(h264)) });
-        tracing::info!(room = %settings.room, "a mixer begins");
+        tracing::info!(room = %settings.room, "mixer configured");
 
         let limits = DecodeLimits { max: settings.max_source };
         let counts = Arc::new(VideoCounts::default());
@@ -135,7 +135,7 @@ impl Room {
             scenes: BTreeMap::new(),
             watched: BTreeSet::new(),
             kinds: BTreeMap::new(),
-            stirred: false,
+            has_packets: false,
             threads,
         }
     }
@@ -181,7 +181,7 @@ impl Room {
             Some(Kind::Audio) => SoundInbox::push(&self.sound, SoundInput::Packet(source, packet, now())),
             Some(Kind::Video) => {
                 self.ingest.lock().insert(source, packet, now());
-                self.stirred = true;
+                self.has_packets = true;
             }
             None => {}
         }
@@ -206,8 +206,8 @@ impl Room {
         self.ingest.lock().set_shown(shown, now());
     }
 
-    fn rest(&mut self) {
-        if std::mem::take(&mut self.stirred) {
+    fn batch_handled(&mut self) {
+        if std::mem::take(&mut self.has_packets) {
             let wake = self.ingest.lock().poll(now());
             Timer::set(&self.timer, wake);
         }
@@ -220,7 +220,7 @@ impl Drop for Room {
         VideoInbox::close(&self.video);
         self.timer.change(|timer| timer.closed = true);
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so already.
+            // The panic of a thread was logged by the panic hook.
             let _ended = thread.join();
         }
     }
@@ -230,7 +230,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new().name(name.into()).spawn(body).expect("a mixer can have three threads")
 }
 
-/// Threads for drawing; the machine's other cores have encoders to run, and one core needs none.
+/// Threads that share the drawing of large canvases; None on one core.
 fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
     if threads < 2 {
         return None;
@@ -239,7 +239,7 @@ fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
     match pool.build() {
         Ok(pool) => Some(Arc::new(pool)),
         Err(error) => {
-            tracing::warn!(%error, "no threads for drawing: the tick draws alone");
+            tracing::warn!(%error, "cannot start drawing threads: the video loop draws alone");
             None
         }
     }
@@ -271,7 +271,7 @@ impl Timer {
     }
 }
 
-/// Reports at its interval and ends waits for lost packets of sources that send nothing more.
+/// Sends reports, and polls the ingest when an alarm is due although no packet comes.
 struct Reporter {
     sound: Arc<Watched<SoundInbox>>,
     ingest: Arc<Mutex<Ingest>>,
@@ -317,8 +317,8 @@ impl Reporter {
             audio_ticks: sound.ticks,
             audio_encoded: sound.encoded,
             concealed: sound.concealed,
-            // A picture waits for the next tick, half a frame on average. A packet of sound had to be collected before it
-            // was sent, for about as long.
+            // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its sender
+            // until it was full: the two cancel out.
             sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: self.ingest.lock().dropped(),
             link_dropped: self.outbox.dropped(),
@@ -329,7 +329,7 @@ impl Reporter {
     }
 }
 
-/// Resident memory, as the kernel's `statm` says; 0 where there is none.
+/// Resident memory in KiB from `/proc/self/statm`; 0 if it cannot be read.
 fn rss_kib() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
@@ -347,11 +347,11 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_that_is_set_while_another_rings_is_kept() {
+    fn an_alarm_set_while_another_rings_is_kept() {
         let mut timer = Timer::default();
         timer.advance(Some(at(100)));
         assert!(!timer.ring(at(99)) && timer.ring(at(100)));
-        // The link's reader sets an alarm while the timer polls the ingest, which has a later one.
+        // The link reader sets an alarm while the timer thread polls the ingest, whose alarm is later.
         timer.advance(Some(at(120)));
         timer.advance(Some(at(400)));
         assert_eq!(timer.wake, Some(at(120)));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is set, and by whom: the alarm is the earliest that has not rung.
+        /// The alarm is the earliest one that has not rung.
         #[test]
         fn the_earliest_alarm_is_kept(steps in prop::collection::vec((any::<bool>(), 0..100_u64), 1..50)) {
             let (mut timer, mut set) = (Timer::default(), Vec::new());

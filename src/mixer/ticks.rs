@@ -1,7 +1,8 @@
-//! Ticks: which one is due, and waiting for it.
+//! Ticks: which tick is due, waiting for it, and how long it takes.
 //!
-//! A tick is a number on the grid of the room's epoch. A late loop catches up a little and then leaves ticks out, because
-//! a burst of old ticks helps nobody; their timestamps are simply missing.
+//! Owns: the arithmetic of ticks, [`Watched`] (a mutex with a condition variable), [`Busy`]. Does not know: what a tick does.
+//! A tick is a number counted from the epoch of the room. A loop that is late runs a few late ticks and skips the others:
+//! receivers discard media that is too late. The timestamps of skipped ticks are missing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,26 +11,26 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::time::{Timestamp, now};
 
-/// The tick that is running at `at`, and when tick `n` begins.
+/// Converts between times and tick numbers.
 pub(super) trait Grid {
-    /// The number of the tick in which `since` the epoch lies.
+    /// The tick that contains the time `since` the epoch.
     fn index(&self, since: Duration) -> u64;
-    /// When tick `n` begins, from the epoch.
+    /// When tick `n` begins, since the epoch.
     fn start(&self, n: u64) -> Duration;
 }
 
-/// What to do next on a grid.
+/// The next tick to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
-    /// The tick to run.
+    /// Its number.
     pub(super) n: u64,
-    /// When.
+    /// When it begins.
     pub(super) at: Timestamp,
-    /// Ticks left out before it.
+    /// Ticks skipped before it.
     pub(super) skipped: u64,
 }
 
-/// The tick after `last`, or a later one when more than `catch_up` ticks lie in the past.
+/// The tick after `last`, or the current one if more than `catch_up` ticks are late.
 pub(super) fn due(grid: &impl Grid, epoch: Timestamp, last: Option<u64>, catch_up: u64, now: Timestamp) -> Due {
     let current = grid.index(now.since(epoch));
     let next = last.map_or(current + 1, |last| last + 1);
@@ -37,7 +38,7 @@ pub(super) fn due(grid: &impl Grid, epoch: Timestamp, last: Option<u64>, catch_u
     Due { n, at: epoch + grid.start(n), skipped: n - next }
 }
 
-/// Since when a loop has been busy with one tick; what the watchdog of the serving process judges by.
+/// Since when a loop has been busy with one tick: reported to the watchdog of the serving process.
 #[derive(Debug, Default)]
 pub(super) struct Busy(AtomicU64);
 
@@ -61,7 +62,7 @@ impl Busy {
     }
 }
 
-/// A value that threads share, and a bell that rings when it changes.
+/// A value shared by threads, with a condition variable for its changes.
 #[derive(Debug, Default)]
 pub(super) struct Watched<T> {
     value: Mutex<T>,
@@ -73,13 +74,13 @@ impl<T> Watched<T> {
         self.value.lock()
     }
 
-    /// Changes the value and wakes who waits for it.
+    /// Changes the value and wakes the threads in [`wait`](Self::wait).
     pub(super) fn change(&self, change: impl FnOnce(&mut T)) {
         change(&mut self.value.lock());
         self.changed.notify_all();
     }
 
-    /// Waits for a change; until a deadline where there is one.
+    /// Waits for a change, at most until the deadline if there is one.
     pub(super) fn wait(&self, guard: &mut MutexGuard<'_, T>, until: Option<Timestamp>) {
         match until {
             None => self.changed.wait(guard),
@@ -123,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn ticks_stand_on_the_grid_and_begin_with_the_next() {
+    fn the_first_tick_is_the_next_on_the_grid() {
         assert_eq!(due(&Every20, EPOCH, None, 3, at(30)), Due { n: 2, at: at(40), skipped: 0 });
         assert_eq!(due(&Every20, EPOCH, Some(2), 3, at(45)), Due { n: 3, at: at(60), skipped: 0 });
     }
 
     #[test]
-    fn a_late_loop_catches_up_a_little_and_skips_the_rest() {
+    fn a_loop_runs_three_late_ticks_and_skips_more() {
         assert_eq!(due(&Every20, EPOCH, Some(2), 3, at(120)), Due { n: 3, at: at(60), skipped: 0 });
         assert_eq!(due(&Every20, EPOCH, Some(2), 3, at(145)), Due { n: 7, at: at(140), skipped: 4 });
     }

@@ -1,7 +1,8 @@
-//! The video tick: composes each view that somebody watches and hands its canvas to the view's streams.
+//! The video loop: composes each view that has streams, and passes its canvas to the encoders of these streams.
 //!
-//! Owns: the compositors, the streams, the loop that runs their ticks. Does not know: how a canvas is drawn or encoded.
-//! A view without streams is not composed; a loop without streams stands still.
+//! Owns: the compositors, the stream encoders, the loop that runs their ticks. Does not know: how a canvas is drawn or
+//! encoded. In: scenes, the stream set and keyframe requests by the [`VideoInbox`]; frames in [`Slots`]. Out: packets in the
+//! [`Outbox`]. A view without streams is not composed; a loop without streams waits for an order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,10 +23,10 @@ use crate::media::{Size, SourceKind};
 use crate::plan::StreamSet;
 use crate::time::{Timestamp, now};
 
-/// Late ticks that are caught up with; more are left out.
+/// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
 
-/// What the loop is told; whole values, the newest wins.
+/// Orders for the loop: whole values, the newest replaces the one before.
 #[derive(Debug, Default)]
 pub(super) struct VideoInbox {
     scenes: BTreeMap<ViewName, Scene>,
@@ -44,7 +45,7 @@ impl VideoInbox {
     }
 
     pub(super) fn keyframe(inbox: &Watched<Self>, serial: u32) {
-        // Read with the next tick; there is nothing to wake up for.
+        // The next tick reads it; the loop need not wake up.
         inbox.lock().keyframes.insert(serial);
     }
 
@@ -57,7 +58,7 @@ impl VideoInbox {
     }
 }
 
-/// What the loop has done since it began.
+/// Counters of the loop since its start.
 #[derive(Debug, Default)]
 pub(super) struct VideoCounts {
     pub(super) ticks: AtomicU64,
@@ -73,14 +74,14 @@ pub(super) struct VideoCounts {
 pub(super) struct Slots(Mutex<Arc<HashMap<SourceId, Arc<FrameSlot>>>>);
 
 impl Slots {
-    /// The slot of a source; made when it is new.
+    /// The slot of a source; creates it for a new source.
     pub(super) fn slot(&self, source: SourceId, kind: SourceKind) -> Arc<FrameSlot> {
         let mut slots = self.0.lock();
         let slots = Arc::make_mut(&mut slots);
         slots.entry(source).or_insert_with(|| Arc::new(FrameSlot::new(kind))).clone()
     }
 
-    /// The source is gone.
+    /// Removes the slot of a source that has ended.
     pub(super) fn remove(&self, source: SourceId) {
         Arc::make_mut(&mut self.0.lock()).remove(&source);
     }
@@ -90,12 +91,12 @@ impl Slots {
     }
 }
 
-/// Ticks of a scene.
+/// The ticks of a scene with so many frames a second.
 struct FrameGrid(u32);
 
 impl Grid for FrameGrid {
     fn index(&self, since: Duration) -> u64 {
-        // A microsecond of grace: ticks begin at fractions of it.
+        // One microsecond of tolerance: ticks begin at fractions of a microsecond.
         (since.as_micros() as u64 + 1) * u64::from(self.0) / 1_000_000
     }
 
@@ -104,11 +105,11 @@ impl Grid for FrameGrid {
     }
 }
 
-/// The loop.
+/// The loop and what it shares with the other threads.
 pub(super) struct VideoLoop {
     pub(super) epoch: Timestamp,
     pub(super) options: EncodeOptions,
-    /// Share the drawing of large canvases; None on one core.
+    /// Threads that share the drawing of large canvases; None on one core.
     pub(super) threads: Option<Arc<rayon::ThreadPool>>,
     pub(super) slots: Arc<Slots>,
     pub(super) outbox: Arc<Outbox>,
@@ -117,14 +118,14 @@ pub(super) struct VideoLoop {
     pub(super) builder: Builder,
 }
 
-/// One composition.
+/// One view: its scene, and its compositor while it has streams.
 struct View {
     scene: Scene,
     compositor: Option<Compositor>,
     last: Option<u64>,
 }
 
-/// What the loop owns while it runs.
+/// State of the running loop.
 #[derive(Default)]
 struct State {
     views: BTreeMap<ViewName, View>,
@@ -247,7 +248,7 @@ impl VideoLoop {
 }
 
 impl State {
-    /// The view whose tick is due first, of those that somebody watches.
+    /// The view whose tick is due first, among the views that have streams.
     fn next_tick(&self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
         let watched: BTreeSet<&ViewName> = self.streams.values().map(|stream| &stream.spec().key.view).collect();
         let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).map(|(name, view)| {
@@ -258,7 +259,7 @@ impl State {
     }
 }
 
-/// Waits until the time of the tick, or for an order where no tick is due; None when the inbox was closed.
+/// Waits until the time of the tick, or for an order if no tick is due; None when the inbox was closed.
 fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>) -> Option<VideoInbox> {
     let mut state = inbox.lock();
     loop {

@@ -14,7 +14,7 @@ use super::hls::Hls;
 use super::record::{Recording, Tracks};
 use super::target::{Failure, Target};
 use super::thread::spawn;
-use crate::link::child::{self, ChildError, Hears};
+use crate::link::child::{self, ChildError, MessageHandler};
 use crate::link::frame::encode_into;
 use crate::link::output::{self, FromOutput, OutputSettings, ToOutput};
 use crate::room::document::OutputState;
@@ -67,7 +67,7 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
 
 struct Reader(SyncSender<ToOutput>);
 
-impl Hears<ToOutput> for Reader {
+impl MessageHandler<ToOutput> for Reader {
     fn message(&mut self, message: ToOutput) -> ControlFlow<()> {
         // The worker is gone: so is the output.
         self.0.send(message).map_or(ControlFlow::Break(()), ControlFlow::Continue)

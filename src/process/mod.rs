@@ -35,11 +35,11 @@ use crate::link::output::{FromOutput, ToOutput};
 use crate::link::{FromMixer, ToMixer};
 use crate::time::now;
 
-/// Media messages waiting for a mixer; about half a second of thirty participants. The oldest goes first.
+/// Most media messages that wait for a mixer: about 0.5 s of thirty participants. The oldest is dropped first.
 const MIXER_MEDIA_MAX: usize = 4_096;
-/// Media messages waiting for an output; some twenty seconds of one stream with sound. Then the output hangs.
+/// Most media messages that wait for an output: about 20 s of one stream with audio. More mean that the output hangs.
 const OUTPUT_MEDIA_MAX: usize = 8_192;
-/// Most bytes of one write to the link.
+/// Most bytes of one write to the link, and of one read.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Socket buffer of the link in each direction, in bytes.
 const SOCKET_BUFFER: usize = 1 << 20;
@@ -47,9 +47,9 @@ const SOCKET_BUFFER: usize = 1 << 20;
 /// How to start a process.
 #[derive(Debug, Clone)]
 pub struct ProcessCommand {
-    /// The program, normally ourselves.
+    /// The program, normally the running executable.
     pub program: PathBuf,
-    /// Its arguments, normally one: what it is to be.
+    /// Its arguments, normally one: the role.
     pub arguments: Vec<String>,
 }
 
@@ -57,27 +57,27 @@ impl ProcessCommand {
     /// This program, as a `role`: `mixer`, `output` or `input`.
     ///
     /// # Errors
-    /// When the system does not say where our program is.
+    /// The path of the running executable cannot be read.
     pub fn own(role: &str) -> io::Result<Self> {
         Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()] })
     }
 }
 
-/// What a process is told.
+/// A message to a process.
 pub trait ToProcess: Serialize + Debug + Send + 'static {
-    /// What happens when more media waits than the process takes.
+    /// The policy for a full queue.
     const OVERFLOW: Overflow;
 
-    /// Whether it is media, which is bounded, or an order: a whole value sent when something changed, one of few.
+    /// Whether it is media, whose queue is bounded, or an order, of which there are few.
     fn is_media(&self) -> bool;
 }
 
-/// What happens when more media waits for a process than it takes.
+/// The policy when the queue of media messages is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// Over so many messages the oldest is dropped and counted.
+    /// Above so many messages the oldest is dropped and counted.
     DropOldest(usize),
-    /// Over so many messages the process is taken for hung: what it makes must have no holes.
+    /// Above so many messages the process is ended as hung: a recording must have no gaps.
     Hung(usize),
 }
 
@@ -100,7 +100,7 @@ impl ToProcess for ToOutput {
 impl ToProcess for ToInput {
     const OVERFLOW: Overflow = Overflow::DropOldest(0);
 
-    /// It is only given orders.
+    /// An input gets orders only.
     fn is_media(&self) -> bool {
         false
     }
@@ -111,7 +111,7 @@ pub trait FromProcess: DeserializeOwned + Send {
     /// What the process is, for logs.
     const ROLE: &'static str;
 
-    /// How long one of its loops has been busy with one tick, where the message is a report that says so.
+    /// How long one of its loops has been busy with one tick, if the message is a report that contains this.
     fn stalled(&self) -> Duration {
         Duration::ZERO
     }
@@ -160,7 +160,7 @@ pub type InputProcess = Process<ToInput>;
 pub struct Link<T> {
     queue: Mutex<Queue<T>>,
     filled: Notify,
-    /// More media came than may wait, and none may be dropped.
+    /// The queue of an output was full.
     stuck: Notify,
     dropped: AtomicU64,
 }
@@ -201,7 +201,7 @@ impl<T: ToProcess> Link<T> {
         self.filled.notify_one();
     }
 
-    /// Packets dropped because the process did not keep up.
+    /// Media messages dropped because the queue was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -214,7 +214,7 @@ impl<T: ToProcess> Link<T> {
                     let Some(message) = queue.messages.pop_front() else { break };
                     queue.media -= usize::from(message.is_media());
                     if let Err(error) = frame::encode_into(&message, out) {
-                        tracing::error!(%error, "a message does not fit the link");
+                        tracing::error!(%error, "message to process not sent");
                     }
                 }
             }
@@ -226,10 +226,10 @@ impl<T: ToProcess> Link<T> {
     }
 }
 
-/// A running process. Dropping it ends it at once.
+/// A running process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Process<T> {
-    /// Where its messages go.
+    /// The queue of messages to it.
     pub link: Arc<Link<T>>,
     /// Its process id.
     pub pid: u32,
@@ -237,13 +237,13 @@ pub struct Process<T> {
 }
 
 impl<T: ToProcess> Process<T> {
-    /// Tells it to come to an end and leaves it to itself: it is killed if it takes longer than `patience`. The listener
-    /// hears of its end as ever.
-    pub async fn finish(mut self, farewell: T, patience: Duration) {
-        self.link.send(farewell);
-        // The listener was told when the task ends; what is left are bugs, which the runtime reports.
+    /// Sends a last message and waits until the process ends; kills it after `patience`. The listener is notified of the
+    /// end as usual.
+    pub async fn finish(mut self, last: T, patience: Duration) {
+        self.link.send(last);
+        // The listener was notified when the task ends. An error is a panic, which the runtime reports.
         if tokio::time::timeout(patience, &mut self.task.0).await.is_err() {
-            tracing::error!(pid = self.pid, "a process did not come to an end and is killed");
+            tracing::error!(pid = self.pid, "process did not end in time and is killed");
         }
     }
 }
@@ -261,15 +261,15 @@ impl Drop for AbortOnDrop {
 /// Starts a process with one end of a socket pair as its standard input.
 ///
 /// # Errors
-/// Those of creating sockets and processes.
+/// The sockets or the process cannot be created.
 pub fn start<T: ToProcess>(command: &ProcessCommand, listener: impl Listener) -> io::Result<Process<T>> {
     start_with(command, Stdio::null(), listener)
 }
 
-/// The same, with something to be the standard output.
+/// Starts a process as [`start`] does, with this standard output.
 ///
 /// # Errors
-/// Those of creating sockets and processes.
+/// The sockets or the process cannot be created.
 pub fn start_with<T: ToProcess>(
     command: &ProcessCommand,
     output: impl Into<Stdio>,
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_mixer_loses_the_oldest_packets_and_no_orders() {
+    fn a_full_queue_of_a_mixer_drops_the_oldest_packets_and_no_orders() {
         let link = MixerLink::default();
         link.send(ToMixer::SourceGone(SourceId(9)));
         for sequence in 0..MIXER_MEDIA_MAX as u16 + 3 {
@@ -415,53 +415,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_output_that_takes_nothing_is_ended_rather_than_given_holes() {
-        let (heard, mut told) = mpsc::channel(4);
+    async fn an_output_that_reads_nothing_is_ended() {
+        let (events, mut received) = mpsc::channel(4);
         let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
-        let output = start::<ToOutput>(&command, Recorder(heard)).expect("starts");
+        let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         let payload = Bytes::from(vec![0; 1_000]);
         let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
         // Some go into the socket's buffers before the queue is full.
         for _ in 0..2 * OUTPUT_MEDIA_MAX {
             output.link.send(ToOutput::Sound(packet.clone()));
         }
-        assert_eq!(told.recv().await.expect("told").expect_err("lost"), LINK_FULL);
+        assert_eq!(received.recv().await.expect("reported").expect_err("lost"), LINK_FULL);
     }
 
     #[tokio::test]
-    async fn a_finished_process_is_waited_for_and_then_killed() {
-        let (heard, mut told) = mpsc::channel(4);
+    async fn a_process_that_ignores_its_last_message_is_killed() {
+        let (events, mut received) = mpsc::channel(4);
         let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
-        let output = start::<ToOutput>(&command, Recorder(heard.clone())).expect("starts");
+        let output = start::<ToOutput>(&command, Recorder(events.clone())).expect("starts");
         let pid = rustix::process::Pid::from_raw(output.pid as i32).expect("a pid");
         output.finish(ToOutput::Finish, Duration::from_millis(50)).await;
         while rustix::process::test_kill_process(pid).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
-        let output = start::<ToOutput>(&command, Recorder(heard)).expect("starts");
+        let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         output.finish(ToOutput::Finish, Duration::from_secs(60)).await;
-        assert!(told.try_recv().expect("told before it returns").is_err());
+        assert!(received.try_recv().expect("reported before it returns").is_err());
     }
 
     #[tokio::test]
     async fn a_mixer_that_ends_is_reported_lost_once() {
-        let (heard, mut told) = mpsc::channel(4);
+        let (events, mut received) = mpsc::channel(4);
         let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
-        let _mixer = start::<ToMixer>(&command, Recorder(heard)).expect("starts");
-        assert!(told.recv().await.expect("told").is_err());
-        assert!(told.recv().await.is_none(), "told twice");
+        let _mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
+        assert!(received.recv().await.expect("reported").is_err());
+        assert!(received.recv().await.is_none(), "reported twice");
     }
 
     #[tokio::test]
-    async fn a_mixer_that_speaks_nonsense_is_ended() {
-        let (heard, mut told) = mpsc::channel(4);
+    async fn a_mixer_that_sends_a_malformed_message_is_ended() {
+        let (events, mut received) = mpsc::channel(4);
         let command = ProcessCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "printf '\\377\\377\\377\\377' >&0; sleep 60".into()],
         };
-        let mixer = start::<ToMixer>(&command, Recorder(heard)).expect("starts");
-        let why = told.recv().await.expect("told").expect_err("lost");
+        let mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
+        let why = received.recv().await.expect("reported").expect_err("lost");
         assert!(why.contains("malformed message from mixer"), "{why}");
         let pid = rustix::process::Pid::from_raw(mixer.pid as i32).expect("a pid");
         assert!(rustix::process::test_kill_process(pid).is_err(), "it still runs");

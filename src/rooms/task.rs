@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::command::{COMMANDS, Command};
 use super::inputs::{Inputs, PlannedInput};
-use super::mixing::MixerEar;
+use super::mixing::MixerListener;
 use super::outputs::{self, Beginning, Outputs, Planned};
 use super::routes::{FanOut, RouteTable};
 use super::sessions::JoinedPeer;
@@ -43,7 +43,7 @@ pub(super) struct RoomTask {
     commands: mpsc::Sender<Command>,
     mixer: Option<MixerProcess>,
     generation: u64,
-    /// What the mixer that runs said last that it did.
+    /// The last report of the running mixer.
     mixed: MixerReport,
     link: CurrentLink,
     taps: Taps,
@@ -160,7 +160,7 @@ impl RoomTask {
             Command::Peer(participant, event) => self.peer_event(now, participant, event),
             Command::Mixer(generation, message) if generation == self.generation => self.mixer_says(now, message),
             Command::MixerLost(generation, why) if generation == self.generation => {
-                tracing::error!(why, "a mixer was lost");
+                tracing::error!(room = %self.room.name(), why, "mixer lost");
                 self.server.counters.mixer_restarts.inc();
                 self.mixer = None;
                 self.link.store(None);
@@ -361,7 +361,7 @@ impl RoomTask {
         self.generation += 1;
         self.mixed = MixerReport::default();
         let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
-        let listener = MixerEar::new(self.generation, self.commands.clone(), fan_out);
+        let listener = MixerListener::new(self.generation, self.commands.clone(), fan_out);
         match process::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
                 tracing::info!(pid = mixer.pid, "mixer started");
@@ -374,7 +374,7 @@ impl RoomTask {
                 let lost =
                     Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
                 if self.commands.try_send(lost).is_err() {
-                    tracing::error!("a room with a full queue cannot start its mixer");
+                    tracing::error!("room queue full: cannot start mixer");
                 }
             }
         }

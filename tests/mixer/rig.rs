@@ -152,7 +152,7 @@ impl Rig {
 
     pub fn send(&mut self, message: ToMixer) {
         self.mixer.handle(message);
-        self.mixer.rest();
+        self.mixer.batch_handled();
     }
 
     pub fn add_camera(&mut self, camera: Camera, codec: Codec) {
@@ -175,7 +175,7 @@ impl Rig {
                     self.mixer.handle(ToMixer::Packet(source, packet));
                 }
             }
-            self.mixer.rest();
+            self.mixer.batch_handled();
             self.ticks += 1;
             self.listen_until(self.began + Duration::from_micros(u64::from(self.ticks) * 33_333));
         }

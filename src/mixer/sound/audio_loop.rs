@@ -1,4 +1,7 @@
-//! The audio tick's loop: waits for the next tick, mixes it, sends it off; stands still while nobody listens or sends.
+//! The audio loop: waits for the next tick, mixes it, puts it into the outbox. It stops while there are no listeners or
+//! sources.
+//!
+//! Owns: the [`SoundMixer`] and the loop's inbox. Does not know: what is mixed. In: [`SoundInput`]. Out: the [`Outbox`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,36 +15,36 @@ use crate::mixer::ticks::{Busy, Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
 use crate::time::{Timestamp, now};
 
-/// Packets that may wait for the next tick: ten seconds of ten microphones.
+/// Most inputs that wait for the next tick: 10 s of ten microphones.
 const PACKETS_MAX: usize = 5_000;
-/// Late ticks that are caught up with (100 ms, as much as receivers buffer); more are left out.
+/// Late ticks that are run one after the other (100 ms, as much as receivers buffer); if more are late, they are skipped.
 const CATCH_UP: u64 = 5;
 
-/// What the loop is told.
+/// An input of the loop.
 #[derive(Debug)]
 pub(in crate::mixer) enum SoundInput {
-    /// A microphone begins or changes.
+    /// A microphone begins, or changes its codec.
     Source(SourceSpec),
-    /// A source is gone.
+    /// A microphone has ended.
     Gone(SourceId),
-    /// Who is heard by whom.
+    /// Which sources are mixed for which listeners.
     Plan(MixPlan),
-    /// A packet, and when it came.
+    /// A packet, and its arrival.
     Packet(SourceId, SourcePacket, Timestamp),
 }
 
-/// The loop's inbox, and what it has counted.
+/// The inbox of the loop, and its counters.
 #[derive(Debug, Default)]
 pub(in crate::mixer) struct SoundInbox {
     inputs: Vec<SoundInput>,
-    /// The loop stands still; packets would only grow old.
+    /// The loop is stopped: packets would be stale when it continues.
     idle: bool,
     closed: bool,
     stats: SoundStats,
 }
 
 impl SoundInbox {
-    /// Adds what the loop takes in with its next tick; packets are dropped while it stands still or hangs.
+    /// Adds an input for the next tick; packets are dropped while the loop is stopped or too many wait.
     pub(in crate::mixer) fn push(inbox: &Watched<Self>, input: SoundInput) {
         if let SoundInput::Packet(..) = input {
             let mut inbox = inbox.lock();
@@ -61,7 +64,7 @@ impl SoundInbox {
         inbox.change(|inbox| inbox.closed = true);
     }
 
-    /// What the mixer has done since it was made.
+    /// The counters of the audio mixer.
     pub(in crate::mixer) fn stats(&self) -> SoundStats {
         self.stats
     }
@@ -110,7 +113,7 @@ pub(in crate::mixer) fn run(
         }
         let Some(tick) = tick else { continue };
         if tick.skipped > 0 {
-            tracing::debug!(skipped = tick.skipped, "audio ticks are late");
+            tracing::debug!(skipped = tick.skipped, "audio ticks skipped");
         }
         last = Some(tick.n);
         let (sound, levels) = mixer.tick(tick.n, now());
@@ -120,7 +123,7 @@ pub(in crate::mixer) fn run(
     }
 }
 
-/// Waits until the time of the tick, or for any input where no tick is due; None when the inbox was closed.
+/// Waits until the time of the tick, or for any input if no tick is due; None when the inbox was closed.
 fn wait(inbox: &Watched<SoundInbox>, until: Option<Timestamp>) -> Option<Vec<SoundInput>> {
     let mut state = inbox.lock();
     state.idle = until.is_none() && state.inputs.is_empty();

@@ -1,11 +1,13 @@
-//! One mix on its way to its listeners: limited, encoded, and not even encoded while nothing is to be heard.
+//! One mix: limiter, encoders of both qualities, discontinuous transmission (DTX).
 //!
-//! A receiver has one decoder, and may be switched from one mix to another, or to another quality of the same, between
-//! two packets. So that it hears no seam, a mix remembers the last ticks its listeners heard; an encoder that begins is
-//! fed with them first, and its first frame does not build upon frames the receiver never got.
+//! Owns: the limiter, the encoders, the last ticks. Does not know: sources, listeners. In: the sum of each tick. Out: packets.
 //!
-//! A packet of several ticks ends at ticks that are one less than a multiple of their number, in all mixes alike: so
-//! whoever comes from another mix within such a packet gets the whole of it from the new one, and nothing twice.
+//! A receiver has one decoder and may be switched between mixes or qualities between two packets. To avoid an audible
+//! discontinuity a mix keeps its last ticks: a new encoder encodes them first, and its first packet does not depend on
+//! packets that the receiver has not got.
+//!
+//! A packet of `k` ticks ends at a tick with (n + 1) mod k = 0 in all mixes. A receiver that is switched within a packet
+//! gets the whole packet from the new mix, without a gap or a repetition.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,32 +21,31 @@ use crate::media::{AUDIO_TICK_SAMPLES, EncodedPacket, SoundQuality, SoundSpec, S
 /// Samples of one tick.
 pub(super) type Tick = [f32; AUDIO_TICK_SAMPLES];
 
-/// Loss that is protected against, in percent. Above 5, libopus gives up the upper octaves before it gives up FEC: too
-/// much where bits are few, and heard as a click by whoever comes from a mix that has them.
+/// Expected packet loss in percent, which sets the strength of in-band FEC. Above 5 % libopus reduces the audio bandwidth
+/// before FEC; at low bitrates that is too much, and audible as a click when a receiver changes its mix.
 const LOSS: u8 = 8;
-/// See [`LOSS`].
+/// The same for thin packets, see [`LOSS`].
 const LOSS_THIN: u8 = 5;
 /// Most ticks in a packet: 60 ms.
 const PACKET_TICKS: usize = 3;
-/// Ticks a new encoder is fed with: past its look-ahead (6.5 ms) and the memory of its predictors.
+/// Ticks that a new encoder encodes first: more than its look-ahead (6.5 ms) and the memory of its predictors.
 const PRIME_TICKS: usize = 3;
-/// Silent ticks that are still encoded, until a receiver's decoder has come to rest.
+/// Silent ticks that are encoded at the begin of a pause, until the decoder outputs silence.
 const TAIL_TICKS: u32 = 5;
-/// After those the pause is told, and so often again in case that a packet is lost.
+/// Packets without sound that follow; more than one, because packets get lost.
 const PAUSE_PACKETS: u32 = 3;
-/// Later in the pause every so many ticks it is told again (400 ms, as often as libopus would): a receiver that came
-/// meanwhile has something to begin with.
+/// Interval of such packets later in the pause, in ticks (400 ms, as libopus in DTX): a new receiver needs a first packet.
 const REFRESH_TICKS: u64 = 20;
-/// Below this a sample is silence: half a step of 24-bit sound, above what subtracting one's own voice leaves behind.
+/// Samples below this are silence: half a step of 24-bit samples, more than the rounding errors of a mix-minus.
 const SILENCE: f32 = 6.0e-8;
 
 /// A mix, its limiter and its encoders.
 #[derive(Debug)]
 pub(super) struct Mix {
     limiter: Limiter,
-    /// What its listeners heard last, oldest first.
-    heard: VecDeque<Tick>,
-    /// The ticks that were limited without a gap between them: the first, and the one after the last.
+    /// The last ticks, oldest first.
+    last: VecDeque<Tick>,
+    /// The first tick since the last gap, and the tick after the last.
     since: u64,
     next: u64,
     /// Ticks of silence in a row.
@@ -60,18 +61,18 @@ struct Encoding {
     /// Ticks in a packet.
     ticks: u32,
     encoder: Option<OpusEncoder>,
-    /// The last packet was sent; the next one after a pause carries the RTP marker (RFC 7587 section 4.1).
+    /// The last packet was sent. The first packet after a pause has the RTP marker (RFC 7587 section 4.1).
     sending: bool,
-    /// A receiver is switched over to this encoding with the next packet.
+    /// A receiver is switched to this encoding with the next packet.
     joined: bool,
 }
 
 impl Mix {
-    /// A mix whose listeners have heard nothing yet.
+    /// A mix without earlier ticks.
     pub(super) fn new(sounds: Sounds) -> Self {
         Self {
             limiter: Limiter::default(),
-            heard: VecDeque::new(),
+            last: VecDeque::new(),
             since: 0,
             next: 0,
             silent: 0,
@@ -80,24 +81,24 @@ impl Mix {
         }
     }
 
-    /// A mix for somebody who has heard this one until now.
+    /// A mix for a listener of this one: it begins with the same last ticks.
     pub(super) fn branch(&self) -> Self {
         Self {
             limiter: self.limiter.clone(),
-            heard: self.heard.clone(),
+            last: self.last.clone(),
             full: self.full.branch(),
             thin: self.thin.branch(),
             ..*self
         }
     }
 
-    /// Makes the next packets fit for a listener who comes from another mix, or quality.
+    /// Prepares the next packets for a listener of another mix or quality.
     pub(super) fn join(&mut self) {
         self.full.joined = true;
         self.thin.joined = true;
     }
 
-    /// Limits tick `n` and remembers it as heard. Call once a tick, before [`Self::encode`].
+    /// Limits tick `n` and keeps it. Call once a tick, before [`Self::encode`].
     pub(super) fn limit(&mut self, n: u64, mut tick: Tick) {
         if n != self.next {
             self.since = n;
@@ -106,24 +107,24 @@ impl Mix {
         self.limiter.process(&mut tick);
         let silent = tick.iter().all(|sample| sample.abs() < SILENCE);
         self.silent = if silent { self.silent.saturating_add(1) } else { 0 };
-        if self.heard.len() == PRIME_TICKS + PACKET_TICKS {
-            self.heard.pop_front();
+        if self.last.len() == PRIME_TICKS + PACKET_TICKS {
+            self.last.pop_front();
         }
-        self.heard.push_back(tick);
+        self.last.push_back(tick);
     }
 
-    /// The packet that ends with the tick that was limited last. None within a packet, and where nothing need be sent.
+    /// The packet that ends with the last tick. None within a packet, and in a pause.
     pub(super) fn encode(&mut self, quality: SoundQuality, encoded: &mut u64) -> Option<EncodedPacket> {
         let end = self.next;
         let ticks = u64::from(self.encoding(quality).ticks);
         if !end.is_multiple_of(ticks) {
             return None;
         }
-        // Ticks that were left out for their lateness are in no packet.
+        // Skipped ticks are in no packet.
         let first = (end - ticks).max(self.since);
-        let before = self.heard.len() - (end - first) as usize;
-        let heard = self.heard.make_contiguous();
-        let (before, sound) = heard.split_at(before);
+        let before = self.last.len() - (end - first) as usize;
+        let last = self.last.make_contiguous();
+        let (before, sound) = last.split_at(before);
         let before = &before[before.len().saturating_sub(PRIME_TICKS)..];
         let silent = self.silent;
         let encoding = match quality {
@@ -133,7 +134,7 @@ impl Mix {
         encoding.encode(first..end, silent, before, sound, encoded)
     }
 
-    /// Nobody hears this quality at present: its encoder goes. What would have been heard is still remembered.
+    /// This quality has no listeners: drops its encoder. The last ticks are kept.
     pub(super) fn rest(&mut self, quality: SoundQuality) {
         let encoding = self.encoding(quality);
         encoding.encoder = None;
@@ -158,8 +159,7 @@ impl Encoding {
         Self { encoder: None, joined: false, ..*self }
     }
 
-    /// Encodes the sound of these ticks. `silent`: ticks of silence in a row at their end; `before`: what was heard
-    /// before them.
+    /// Encodes these ticks. `silent`: silent ticks in a row at their end; `before`: the ticks before them.
     fn encode(
         &mut self,
         ticks: Range<u64>,
@@ -168,13 +168,13 @@ impl Encoding {
         sound: &[Tick],
         encoded: &mut u64,
     ) -> Option<EncodedPacket> {
-        // What counts is the first of its ticks: one that is heard is reason enough.
+        // One audible tick is enough to send the packet, so the first tick decides.
         let silent = silent.saturating_sub((ticks.end - ticks.start) as u32 - 1);
         let payload = if silent <= TAIL_TICKS {
             *encoded += 1;
             self.encode_heard(before, sound)
         } else {
-            // What the receivers have decoded so far matters no more after a pause.
+            // After a pause a packet need not match what receivers have decoded before.
             self.joined = true;
             let told = silent > TAIL_TICKS + PAUSE_PACKETS * self.ticks;
             let again = ticks.clone().any(|n| n.is_multiple_of(REFRESH_TICKS));

@@ -1,17 +1,16 @@
-//! The sound of a room: every 20 ms the sum of those who speak for everyone, and without oneself for those who speak.
+//! The audio mixer of a room: every 20 ms the full mix for all silent listeners, and a mix-minus for each talker.
 //!
 //! Owns: the microphones' jitter buffers and decoders, the mixes and their encoders. Does not know: threads, clocks,
-//! sockets: [`SoundMixer::tick`] is told which tick it is and what time. In: packets and the [`MixPlan`]. Out: one
-//! [`AudioTick`] each tick.
+//! sockets. In: packets, the [`MixPlan`], and the number and time of each tick. Out: one [`AudioTick`] per tick.
 //!
 //! Rules
-//! 1. Tick `n` stands for the 20 ms from epoch + n * 20 ms and has the RTP timestamp n * 960 (mod 2^32), late or not.
-//! 2. A source is in the sum only while its gate is open. So whoever is silent hears the same: one encode for them all.
-//! 3. Whoever speaks gets the sum without any source of his. While nobody else speaks this is silence, told to him as
-//!    every pause is, by a few frames; afterwards it costs no encode and he is sent nothing. He does not go back to the
-//!    shared mix before a hangover is over, because each going to and fro costs bits and a new encoder.
-//! 4. A mix that nobody hears is not encoded, nor is a quality of it. Whoever hears it thin gets packets of several ticks;
-//!    he goes to and fro between the qualities where such a packet begins, so that he misses nothing and hears nothing twice.
+//! 1. Tick `n` covers the 20 ms from epoch + n * 20 ms and has the RTP timestamp n * 960 (mod 2^32), late or not.
+//! 2. A source is in the sum only while its gate is open. All listeners without an open gate share one encode.
+//! 3. A talker gets the sum without its own sources (mix-minus). While no other participant talks, this mix is silence: a
+//!    few frames begin the pause, then the talker is sent nothing, and nothing is encoded. The talker returns to the full
+//!    mix only after a hangover, because each switch costs bits and a new encoder.
+//! 4. A mix without listeners is not encoded, and neither is a quality without listeners. A thin listener gets packets of
+//!    several ticks, and changes its quality only where such a packet begins, so that no tick is missing or repeated.
 
 pub(super) mod audio_loop;
 mod mix;
@@ -31,66 +30,66 @@ use crate::time::Timestamp;
 use self::mix::{Mix, Tick};
 use self::voice::Voice;
 
-/// Ticks for which one's own mix goes on after one's last word (500 ms).
+/// Ticks for which a mix-minus continues after its talker's gate has closed (500 ms).
 const HANGOVER_TICKS: u32 = 25;
-/// Ticks from one report of levels to the next (100 ms).
+/// Interval of level reports, in ticks (100 ms).
 const LEVEL_TICKS: u64 = 5;
 
-/// Ticks that go on after the last source has left, so that all are told of the pause (1 s).
+/// Ticks that continue after the last source has left, so that every receiver gets the begin of the pause (1 s).
 const IDLE_TICKS: u64 = 50;
 
-/// Most who are named as heard in a packet: as many as RTP can name, and the listener itself.
+/// Most participants named in the contributing sources of a packet: 15 (RFC 3550 section 5.1), and the listener itself.
 const HEARD_MAX: usize = 16;
 
-/// Who is how loud: -dBov, 127 for silence.
+/// Participants with their levels in -dBov; 127 is silence.
 pub type Levels = Vec<(ParticipantId, u8)>;
 
-/// What a sound mixer has done since it was made.
+/// Counters of an audio mixer since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SoundStats {
     /// Ticks run.
     pub ticks: u64,
-    /// Frames encoded, all mixes.
+    /// Frames encoded in all mixes.
     pub encoded: u64,
-    /// Packet durations concealed, all sources.
+    /// Packets concealed, of all sources.
     pub concealed: u64,
-    /// Packets that were not sound, all sources.
+    /// Malformed packets of all sources.
     pub broken: u64,
-    /// How long what is heard waited since it arrived, on average; of what was heard last while nothing is.
+    /// Time from arrival to mixing, average of the audible sources; the last value while no source is audible.
     pub lag: Option<Duration>,
 }
 
-/// The sound of one room.
+/// The audio mixer of one room.
 #[derive(Debug)]
 pub struct SoundMixer {
     sounds: Sounds,
     specs: BTreeMap<SourceId, SourceSpec>,
-    /// The sources of the plan, and those that are just fading out of it.
+    /// The sources of the plan, and those that fade out.
     voices: BTreeMap<SourceId, Voice>,
     plan: MixPlan,
-    /// Who listens by the plan, and the quality that he is to hear.
+    /// Listeners and their qualities as planned.
     listeners: BTreeMap<ParticipantId, SoundQuality>,
-    /// Who listens now, and the quality that he hears.
+    /// Listeners and their present qualities, which change only where a thin packet begins.
     hearing: BTreeMap<ParticipantId, SoundQuality>,
-    /// The thin packet that the last tick is in, counted from tick 0.
+    /// The number of the thin packet that contains the last tick.
     packet: u64,
     everyone: Mix,
-    own: BTreeMap<ParticipantId, Own>,
-    /// Who was heard since the thin packet began that the last tick is in, at their loudest.
+    mix_minus: BTreeMap<ParticipantId, MixMinus>,
+    /// Loudest levels of the participants that were audible since the current thin packet began.
     heard: BTreeMap<ParticipantId, u8>,
-    /// Ticks since anybody was heard.
+    /// Ticks since a source was audible.
     silent: u64,
-    /// The last levels told were not all silence.
-    told_levels: bool,
-    /// Counted for the whole mixer, and for the voices that are gone.
+    /// The last reported levels were not all silence.
+    reported_levels: bool,
+    /// Counters of the mixer itself and of the voices that have ended.
     gone: SoundStats,
 }
 
-/// The mix of one who speaks.
+/// The mix for one talker.
 #[derive(Debug)]
-struct Own {
+struct MixMinus {
     mix: Mix,
-    /// Ticks since the last word.
+    /// Ticks since the gate closed.
     silent: u32,
 }
 
@@ -106,15 +105,15 @@ impl SoundMixer {
             hearing: BTreeMap::new(),
             packet: 0,
             everyone: Mix::new(sounds),
-            own: BTreeMap::new(),
+            mix_minus: BTreeMap::new(),
             heard: BTreeMap::new(),
             silent: u64::MAX,
-            told_levels: false,
+            reported_levels: false,
             gone: SoundStats::default(),
         }
     }
 
-    /// Makes a microphone known, or that it has changed its codec.
+    /// Adds a microphone, or changes its codec.
     pub fn set_source(&mut self, spec: SourceSpec) {
         if self.specs.insert(spec.source, spec).is_some_and(|known| known != spec)
             && let Some(voice) = self.voices.remove(&spec.source)
@@ -124,34 +123,34 @@ impl SoundMixer {
         self.follow_plan();
     }
 
-    /// A microphone is gone: it fades out.
+    /// Removes a microphone: it fades out.
     pub fn remove_source(&mut self, source: SourceId) {
         self.specs.remove(&source);
         self.follow_plan();
     }
 
-    /// Who is heard by whom from now on.
+    /// Sets which sources are mixed for which listeners.
     pub fn set_plan(&mut self, plan: MixPlan) {
         self.listeners = plan.listeners.iter().map(|listener| (listener.participant, listener.quality)).collect();
         self.hearing.retain(|participant, _| self.listeners.contains_key(participant));
-        self.own.retain(|participant, _| self.listeners.contains_key(participant));
+        self.mix_minus.retain(|participant, _| self.listeners.contains_key(participant));
         self.plan = plan;
         self.follow_plan();
     }
 
-    /// Takes in a packet. One of a source that nobody hears is dropped.
+    /// Handles a packet; drops it if its source is not in the plan.
     pub fn insert(&mut self, source: SourceId, packet: SourcePacket, now: Timestamp) {
         if let Some(voice) = self.voices.get_mut(&source) {
             voice.insert(packet, now);
         }
     }
 
-    /// Nothing will be heard until a plan brings listeners and sources: ticks may stop.
+    /// Whether ticks may stop until the next plan: there are no listeners, or no sources.
     pub fn is_idle(&self) -> bool {
-        !self.is_heard() || self.voices.is_empty() && self.silent > IDLE_TICKS
+        !self.has_listeners() || self.voices.is_empty() && self.silent > IDLE_TICKS
     }
 
-    /// Mixes tick `n`; `now` is when. Every so many ticks it also tells the levels.
+    /// Mixes tick `n` at `now`; returns the levels too if a report of them is due.
     pub fn tick(&mut self, n: u64, now: Timestamp) -> (AudioTick, Option<Levels>) {
         self.gone.ticks += 1;
         let mut heard: Vec<(ParticipantId, Box<Tick>)> = Vec::new();
@@ -175,24 +174,24 @@ impl SoundMixer {
         let thin = self.hearing.iter().filter(|(_, quality)| **quality == SoundQuality::Thin);
         let mut out = AudioTick { thin_listeners: thin.map(|(listener, _)| *listener).collect(), ..Default::default() };
         (out.heard, out.heard_thin) = self.name(n, &heard);
-        for (&participant, own) in &mut self.own {
-            let his = added(heard.iter().filter(|(speaker, _)| *speaker == participant));
+        for (&participant, mix_minus) in &mut self.mix_minus {
+            let own = added(heard.iter().filter(|(speaker, _)| *speaker == participant));
             let mut others = [0.0; AUDIO_TICK_SAMPLES];
-            minus(&total, &his, &mut others);
-            own.mix.limit(n, others);
+            minus(&total, &own, &mut others);
+            mix_minus.mix.limit(n, others);
             let mut packet = None;
             for quality in SoundQuality::ALL {
                 if self.hearing.get(&participant) == Some(&quality) {
-                    packet = own.mix.encode(quality, &mut self.gone.encoded);
+                    packet = mix_minus.mix.encode(quality, &mut self.gone.encoded);
                 } else {
-                    own.mix.rest(quality);
+                    mix_minus.mix.rest(quality);
                 }
             }
-            out.own.push((participant, packet));
+            out.mix_minus.push((participant, packet));
         }
         self.everyone.limit(n, total);
         for (quality, packet) in [(SoundQuality::Full, &mut out.everyone), (SoundQuality::Thin, &mut out.thin)] {
-            let mut shared = self.hearing.iter().filter(|(listener, _)| !self.own.contains_key(listener));
+            let mut shared = self.hearing.iter().filter(|(listener, _)| !self.mix_minus.contains_key(listener));
             let recorded = self.plan.outputs && quality == SoundQuality::Full;
             if recorded || shared.any(|(_, hears)| *hears == quality) {
                 *packet = self.everyone.encode(quality, &mut self.gone.encoded);
@@ -203,7 +202,7 @@ impl SoundMixer {
         (out, levels)
     }
 
-    /// What has been done so far.
+    /// The counters.
     pub fn stats(&self) -> SoundStats {
         let mut stats = self.gone;
         for voice in self.voices.values() {
@@ -213,14 +212,14 @@ impl SoundMixer {
         stats
     }
 
-    /// Whether anybody, or an output, listens.
-    fn is_heard(&self) -> bool {
+    /// Whether there is a listener or an output.
+    fn has_listeners(&self) -> bool {
         self.plan.outputs || !self.listeners.is_empty()
     }
 
-    /// Brings the voices in line with the plan.
+    /// Creates and removes voices as the plan says.
     fn follow_plan(&mut self) {
-        if !self.is_heard() {
+        if !self.has_listeners() {
             for voice in std::mem::take(&mut self.voices).values() {
                 self.count(voice);
             }
@@ -236,7 +235,7 @@ impl SoundMixer {
                 Entry::Vacant(new) => match Voice::new(spec) {
                     Ok(voice) => new.insert(voice),
                     Err(error) => {
-                        tracing::warn!(source = %input.source, %error, "a source cannot be heard");
+                        tracing::warn!(source = %input.source, %error, "audio source cannot be decoded");
                         continue;
                     }
                 },
@@ -257,7 +256,7 @@ impl SoundMixer {
         }
     }
 
-    /// Gives listeners the quality of the plan where a thin packet begins; who is new waits for that only to hear thin.
+    /// Applies planned qualities where a thin packet begins. A new listener waits for that only if it is thin.
     fn follow_listeners(&mut self, n: u64) {
         let packet = n / u64::from(self.sounds.thin.ticks());
         let begins = std::mem::replace(&mut self.packet, packet) != packet;
@@ -275,23 +274,23 @@ impl SoundMixer {
         }
     }
 
-    /// Gives a mix of their own to those who begin to speak, and takes it from those who ended long enough ago.
+    /// Creates a mix-minus for each new talker, and removes it after the hangover.
     fn follow_speakers(&mut self, speaking: &BTreeSet<ParticipantId>) {
         for &participant in speaking.iter().filter(|participant| self.hearing.contains_key(participant)) {
-            let own = self.own.entry(participant);
-            own.or_insert_with(|| Own { mix: self.everyone.branch(), silent: 0 }).silent = 0;
+            let mix_minus = self.mix_minus.entry(participant);
+            mix_minus.or_insert_with(|| MixMinus { mix: self.everyone.branch(), silent: 0 }).silent = 0;
         }
-        let before = self.own.len();
-        self.own.retain(|participant, own| {
-            own.silent += u32::from(!speaking.contains(participant));
-            own.silent <= HANGOVER_TICKS
+        let before = self.mix_minus.len();
+        self.mix_minus.retain(|participant, mix_minus| {
+            mix_minus.silent += u32::from(!speaking.contains(participant));
+            mix_minus.silent <= HANGOVER_TICKS
         });
-        if self.own.len() < before {
+        if self.mix_minus.len() < before {
             self.everyone.join();
         }
     }
 
-    /// Who is heard in tick `n`, and in the thin packet that ends with it.
+    /// The audible participants of tick `n`, and those of the thin packet that ends with it.
     fn name(&mut self, n: u64, heard: &[(ParticipantId, Box<Tick>)]) -> (Levels, Levels) {
         let ticks = u64::from(self.sounds.thin.ticks());
         if n.is_multiple_of(ticks) {
@@ -308,7 +307,7 @@ impl SoundMixer {
         (loudest(&now), thin)
     }
 
-    /// The loudest of each participant's sources since the last time; None while there is nothing new to tell.
+    /// The loudest level of each participant since the last report; None if all are silent and were so before.
     fn levels(&mut self) -> Option<Levels> {
         let mut levels: BTreeMap<ParticipantId, u8> = BTreeMap::new();
         for voice in self.voices.values_mut() {
@@ -316,9 +315,9 @@ impl SoundMixer {
             *loudest = voice.take_level().min(*loudest);
         }
         let anyone = levels.values().any(|&level| level < SILENCE);
-        let tell = anyone || self.told_levels;
-        self.told_levels = anyone;
-        tell.then(|| levels.into_iter().collect())
+        let report = anyone || self.reported_levels;
+        self.reported_levels = anyone;
+        report.then(|| levels.into_iter().collect())
     }
 
     fn count(&mut self, voice: &Voice) {
@@ -327,7 +326,7 @@ impl SoundMixer {
     }
 }
 
-/// As many as may be named, in order of their ids.
+/// The loudest [`HEARD_MAX`] participants, in order of their ids.
 fn loudest(heard: &BTreeMap<ParticipantId, u8>) -> Levels {
     let mut named: Levels = heard.iter().map(|(participant, level)| (*participant, *level)).collect();
     if named.len() > HEARD_MAX {

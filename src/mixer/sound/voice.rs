@@ -1,4 +1,7 @@
-//! One microphone: packets in, a tick of samples out, faded in and out so that nothing it does is heard as a click.
+//! One microphone: packets in, 20 ms of samples out.
+//!
+//! Owns: its jitter buffer, decoder, gate, gain and fades. Does not know: other sources, listeners. In: packets, the gain of
+//! the plan. Out: a tick of samples while its gate is open. Begin, end and gain changes are faded, so that none clicks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,13 +15,13 @@ use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
-/// Fade at the beginning and the end of what a source sends: 5 ms.
+/// Samples of a fade: 5 ms.
 const FADE: usize = AUDIO_RATE as usize / 200;
-/// Samples of one packet before the first packet told.
+/// Samples of one packet, until a packet has been decoded.
 const PACKET_SAMPLES: usize = AUDIO_TICK_SAMPLES;
-/// A packet's part in the lag that is told is one in so many: a second's.
+/// Number of packets that the average of the lag covers: about 1 s.
 const LAG_WEIGHT: u32 = 50;
-/// Most that a plan may amplify: 20 dB.
+/// Largest gain of a plan, as a factor: 20 dB.
 const GAIN_MAX: f32 = 10.0;
 
 /// One microphone.
@@ -29,16 +32,16 @@ pub(super) struct Voice {
     decoder: SoundDecoder,
     ring: VecDeque<f32>,
     packet_samples: usize,
-    /// The last tick was filled with sound: what follows a silence is faded in.
+    /// The last tick had samples; otherwise the next samples are faded in.
     sounding: bool,
     gate: Gate,
     gain: f32,
     wanted_gain: f32,
-    /// The plan no longer wants it: one more tick, fading out.
+    /// It is no longer in the plan: one more tick, which fades out.
     leaving: bool,
-    /// In -dBov, since it was last asked for.
+    /// Loudest level in -dBov since [`take_level`](Self::take_level).
     loudest: u8,
-    /// How long its packets waited before they were decoded, lately.
+    /// Average time of its packets in the jitter buffer.
     lag: Option<Duration>,
     broken: u64,
 }
@@ -66,14 +69,14 @@ impl Voice {
         self.jitter.insert(packet, now);
     }
 
-    /// Sets how loud the plan wants it; the change is spread over the next tick.
+    /// Sets the gain of the plan; the change is spread over the next tick.
     pub(super) fn set_gain(&mut self, gain_db: f32) {
         let gain = db_to_factor(gain_db);
         self.wanted_gain = if gain.is_finite() { gain.min(GAIN_MAX) } else { 1.0 };
         self.leaving = false;
     }
 
-    /// The plan does not want it any more: the next tick fades out and is the last.
+    /// It is no longer in the plan: the next tick fades out and is the last.
     pub(super) fn leave(&mut self) {
         self.leaving = true;
     }
@@ -82,7 +85,7 @@ impl Voice {
         self.leaving
     }
 
-    /// How loud it was at its loudest since the last call, in -dBov; 127 when it was not heard.
+    /// The loudest level since the last call, in -dBov; 127 if it was silent.
     pub(super) fn take_level(&mut self) -> u8 {
         std::mem::replace(&mut self.loudest, SILENCE)
     }
@@ -91,17 +94,17 @@ impl Voice {
         self.participant
     }
 
-    /// Packet durations concealed.
+    /// Packets concealed.
     pub(super) fn concealed(&self) -> u64 {
         self.jitter.stats().concealed
     }
 
-    /// Packets that were not sound.
+    /// Malformed packets.
     pub(super) fn broken(&self) -> u64 {
         self.broken
     }
 
-    /// How long what is heard of it waited here, lately; None while it is not heard.
+    /// Average time of its packets in the jitter buffer; None while it has no samples.
     pub(super) fn lag(&self) -> Option<Duration> {
         self.lag.filter(|_| self.sounding)
     }
@@ -112,7 +115,7 @@ impl Voice {
         let mut tick = [0.0; AUDIO_TICK_SAMPLES];
         let had = self.ring.len().min(AUDIO_TICK_SAMPLES);
         for (to, from) in tick.iter_mut().zip(self.ring.drain(..had)) {
-            // One voice alone is at most at full scale; a stranger's decoder may say anything.
+            // A decoder may output any value for a hostile packet.
             *to = if from.is_nan() { 0.0 } else { from.clamp(-1.0, 1.0) };
         }
         let whole = had == AUDIO_TICK_SAMPLES;
@@ -123,7 +126,7 @@ impl Voice {
             fade_in(&mut tick[..FADE]);
         }
         if !whole {
-            // It has fallen silent in the middle of a wave: what the decoder would go on with fades away.
+            // The packets end within a wave: the concealment of the decoder fades out.
             let missing = AUDIO_TICK_SAMPLES - had;
             let made_up = self.decoder.conceal(missing, None);
             for (to, from) in tick[had..].iter_mut().zip(made_up) {
@@ -163,7 +166,7 @@ impl Voice {
                     }
                     Err(error) => {
                         self.broken += 1;
-                        tracing::debug!(participant = %self.participant, %error, "a packet is not sound");
+                        tracing::debug!(participant = %self.participant, %error, "malformed audio packet");
                         self.decoder.conceal(self.packet_samples, None)
                     }
                 },
