@@ -1,9 +1,9 @@
-//! Pipelines: the one place that reads `pipelines/*` and makes GStreamer pipelines of them.
+//! Pipelines: makes GStreamer pipelines of the files in `pipelines/`.
 //!
-//! Owns: the files (gst-launch syntax with `#` comments and `{holes}`), what may fill a hole (numbers only, so nothing a
-//! stranger wrote can reach the parser), the wrapper [`Pipeline`], and the thread that ends pipelines.
-//! Does not know: what flows through. In: a [`Recipe`]. Out: a playing pipeline with its ends `in` (appsrc) and `out`
-//! (appsink); errors from its bus arrive by callback on the thread that met them. Pipelines that grow while they play
+//! Owns: the files (gst-launch syntax with `#` comments and `{holes}`), the values of holes (numbers only, so that no
+//! text from the network reaches the parser), the check of their [`elements`], the wrapper [`Pipeline`], and the thread
+//! that ends pipelines. Does not know: media. In: a [`Recipe`]. Out: a playing pipeline with its ends `in` (appsrc) and
+//! `out` (appsink); errors of its bus by callback, on the thread that posts them. Pipelines that grow while they play
 //! are [`graph`]s.
 
 pub mod elements;
@@ -20,66 +20,66 @@ use gstreamer_app::{AppSink, AppSrc};
 
 use crate::media::Size;
 
-/// Pipelines waiting to be ended before ending one takes a thread of its own.
+/// Most pipelines that wait for the thread that ends them; further ones are ended by a thread of their own.
 const REAPER_QUEUE: usize = 64;
 
 /// Why a pipeline could not be made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// A `{hole}` the recipe has no value for.
-    #[error("pipelines/{file}: nothing fills the hole `{{{hole}}}`")]
+    /// The recipe has no value for a `{hole}`.
+    #[error("pipelines/{file}: no value for the hole `{{{hole}}}`")]
     Hole {
-        /// The file's name.
+        /// The name of the file.
         file: &'static str,
-        /// The hole's name.
+        /// The name of the hole.
         hole: String,
     },
     /// An element of the file is not installed.
     #[error("GStreamer element `{element}` (pipelines/{file}) is not installed: apt-get install {package}")]
     Missing {
-        /// The file's name.
+        /// The name of the file.
         file: &'static str,
-        /// The element's name.
+        /// The name of the element.
         element: String,
         /// The Debian package that contains it.
         package: &'static str,
     },
-    /// GStreamer does not take the description.
+    /// GStreamer cannot parse the description.
     #[error("pipelines/{file}: {reason}")]
     Parse {
-        /// The file's name.
+        /// The name of the file.
         file: &'static str,
-        /// GStreamer's words.
+        /// The message of GStreamer.
         reason: String,
     },
-    /// The description lacks `name=in`, `name=out` or their kinds.
+    /// The description has no element with this name and type.
     #[error("pipelines/{file}: needs an {kind} with `name={end}`")]
     End {
-        /// The file's name.
+        /// The name of the file.
         file: &'static str,
-        /// The end's name.
+        /// The name of the element.
         end: &'static str,
-        /// The element's kind.
+        /// The type of the element.
         kind: &'static str,
     },
     /// The pipeline does not start.
     #[error("pipelines/{file}: does not start: {reason}")]
     Start {
-        /// The file's name.
+        /// The name of the file.
         file: &'static str,
-        /// GStreamer's words.
+        /// The message of GStreamer.
         reason: String,
     },
 }
 
-/// What fills the holes of the decoder files.
+/// Values for the holes of the decoder files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeHoles {
-    /// Frames that may wait before the decoder; the owner looks before it pushes.
+    /// Most frames in the queue of the decoder; checked by its owner.
     pub queue: u32,
 }
 
-/// What fills the holes of the encoder files.
+/// Values for the holes of the encoder files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeHoles {
     /// The canvas in pixels.
@@ -88,31 +88,31 @@ pub struct EncodeHoles {
     pub fps: u32,
     /// Target bitrate in kbit/s.
     pub bitrate_kbps: u32,
-    /// Threads the encoder may use.
+    /// Threads of the encoder.
     pub threads: u32,
     /// Most frames from one keyframe to the next.
     pub keyframe_distance: u32,
-    /// Pictures that may wait before the encoder; the owner looks before it pushes.
+    /// Most pictures in the queue of the encoder; checked by its owner.
     pub queue: u32,
 }
 
-/// What fills the holes of the AAC encoder's file.
+/// Values for the holes of the AAC encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AacHoles {
     /// Target bitrate in bit/s.
     pub bitrate_bps: u32,
-    /// Pieces of sound that may wait before the encoder; the owner looks before it pushes.
+    /// Most buffers in the queue of the encoder; checked by its owner.
     pub queue: u32,
 }
 
-/// What fills the holes of the SRT sender's file.
+/// Values for the holes of the SRT sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendHoles {
-    /// Pieces that may wait for the network; the owner looks before it pushes.
+    /// Most buffers that wait for the network; checked by their owner.
     pub queue: u32,
 }
 
-/// Which file, and what fills its holes.
+/// A file with the values for its holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
     /// `decode_vp8.gst`
@@ -138,7 +138,7 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// The file's name and text.
+    /// The name and the text of the file.
     fn load(self) -> (&'static str, &'static str) {
         macro_rules! file {
             ($name:literal) => {
@@ -204,7 +204,7 @@ impl Recipe {
     }
 }
 
-/// A property whose value in the file is one hole, so that it can be changed while the pipeline plays.
+/// A property whose value in the file is a hole: it can be changed while the pipeline plays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Binding {
     hole: String,
@@ -250,8 +250,8 @@ fn fill(recipe: Recipe) -> Result<Filled, PipelineError> {
     Ok(Filled { description, bindings })
 }
 
-/// A pipeline with one way in and one way out, or one to the network. Dropping it ends it on a thread of its own kind, so that it may be dropped
-/// anywhere, its own callbacks included.
+/// A pipeline with an appsrc, and an appsink or a network sink. When it is dropped a thread ends it, so that it may be
+/// dropped anywhere, also in its callbacks.
 #[derive(Debug)]
 pub struct Pipeline {
     pipeline: gst::Pipeline,
@@ -263,10 +263,10 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Makes the pipeline of a recipe, not yet playing.
+    /// Makes the pipeline of a recipe in state Null.
     ///
     /// # Errors
-    /// [`PipelineError`] names the file and what is wrong with it. GStreamer must be initialised.
+    /// [`PipelineError`] names the file and the fault. GStreamer must be initialised.
     pub fn new(recipe: Recipe) -> Result<Self, PipelineError> {
         let (file, _) = recipe.load();
         let Filled { description, bindings } = fill(recipe)?;
@@ -275,34 +275,34 @@ impl Pipeline {
         let pipeline = gst::parse::launch(&description)
             .map_err(|error| parse(error.to_string()))?
             .downcast::<gst::Pipeline>()
-            .map_err(|_| parse("is one element, not a pipeline".into()))?;
+            .map_err(|_| parse("is a single element, not a pipeline".into()))?;
         let source = pipeline.by_name("in").and_then(|element| element.downcast().ok());
         let source = source.ok_or(PipelineError::End { file, end: "in", kind: "appsrc" })?;
         let out = pipeline.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "appsink or sink" })?;
         Ok(Self { pipeline, source, out, bindings, file, ended: false })
     }
 
-    /// Where media goes in.
+    /// The appsrc.
     pub fn source(&self) -> &AppSrc {
         &self.source
     }
 
-    /// Where media comes out.
+    /// The appsink.
     ///
     /// # Panics
-    /// When the file's `out` is none: a test looks at every file.
+    /// If the `out` of the file is not an appsink; a test checks all files.
     pub fn sink(&self) -> &AppSink {
         self.out.downcast_ref().expect("only the senders' files end with something else")
     }
 
-    /// The last element, where media leaves this process instead of coming out: its properties are what a file has no
-    /// holes for, texts that strangers wrote.
+    /// The element named `out`, for pipelines with a network sink. Texts from users are set as its properties, because
+    /// holes take numbers only.
     pub fn outlet(&self) -> &gst::Element {
         &self.out
     }
 
-    /// Starts it. `failed` is told the first error on the bus, on the thread that met it; everything else on the bus is
-    /// dropped at once, since nobody empties it.
+    /// Starts the pipeline. `failed` gets the first error on the bus, on the thread that posts it; all other messages
+    /// are dropped at once.
     ///
     /// # Errors
     /// [`PipelineError::Start`].
@@ -310,12 +310,12 @@ impl Pipeline {
         start(&self.pipeline, self.file, failed)
     }
 
-    /// Buffers waiting before the first element.
+    /// Buffers in the queue of the appsrc.
     pub fn waiting(&self) -> u64 {
         self.source.property("current-level-buffers")
     }
 
-    /// Changes every property whose value in the file was `{hole}`; false when there is none.
+    /// Sets each property whose value in the file is `{hole}`; false if there is none.
     pub fn set(&self, hole: &str, value: u64) -> bool {
         let mut found = false;
         for binding in self.bindings.iter().filter(|binding| binding.hole == hole) {
@@ -327,8 +327,8 @@ impl Pipeline {
         found
     }
 
-    /// Ends it, and waits for that: for who ends its process next, whose libraries would be cleared away under a pipeline
-    /// that still ends. Never called by its own threads.
+    /// Ends the pipeline and waits for it: a process must not exit while a pipeline ends. Must not be called by its own
+    /// threads.
     pub fn end(mut self) {
         self.ended = true;
         end(self.pipeline.clone());
@@ -343,7 +343,7 @@ impl Drop for Pipeline {
     }
 }
 
-/// Plays a pipeline; its first error goes to `failed`.
+/// Starts a pipeline; passes its first error to `failed`.
 fn start(
     pipeline: &gst::Pipeline,
     file: &'static str,
@@ -366,7 +366,7 @@ fn start(
         .map_err(|error| PipelineError::Start { file, reason: error.to_string() })
 }
 
-/// Ends a pipeline off the calling thread: setting Null waits for the streaming thread, which may be the caller.
+/// Ends a pipeline on another thread: setting state Null waits for the streaming thread, which may be the caller.
 fn reap(pipeline: gst::Pipeline) {
     static REAPER: OnceLock<SyncSender<gst::Pipeline>> = OnceLock::new();
     let reaper = REAPER.get_or_init(|| {
@@ -387,9 +387,9 @@ fn reap(pipeline: gst::Pipeline) {
 
 fn end(pipeline: gst::Pipeline) {
     if let Err(error) = pipeline.set_state(gst::State::Null) {
-        tracing::warn!(%error, "a pipeline does not end");
+        tracing::warn!(%error, "pipeline does not change to state Null");
     }
-    // The bus handler holds what its owner gave it: without this it lives until the last reference to the bus goes.
+    // The handler keeps the callback of the owner alive until the last reference to the bus is dropped.
     if let Some(bus) = pipeline.bus() {
         bus.unset_sync_handler();
     }
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_is_used_states_its_purpose_and_parses() {
+    fn every_file_is_used_has_a_comment_and_parses() {
         gst::init().expect("GStreamer is installed");
         let ends = ["appsrc", "appsink", "srtsink"];
         let codecs =
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_filled_and_comments_are_gone() {
+    fn holes_are_filled_and_comments_are_removed() {
         for recipe in every_recipe() {
             let filled = fill(recipe).expect("every hole is known");
             for element in elements::named(&filled.description) {
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn bitrate_changes_while_it_plays() {
+    fn the_bitrate_of_an_encoder_can_be_changed() {
         gst::init().expect("GStreamer is installed");
         for recipe in every_recipe() {
             let Recipe::EncodeVp8(_) = recipe else { continue };
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_hole_is_named() {
+    fn an_unknown_hole_has_no_value() {
         let error = DecodeHoles { queue: 1 };
         assert_eq!(Recipe::DecodeVp8(error).hole("width"), None);
     }

@@ -1,12 +1,12 @@
-//! Who speaks: a state machine over levels, with hysteresis. Pure.
+//! Detection of the active speaker: a state machine over levels, with hysteresis.
 //!
-//! Owns: who the active speaker is ([`Speaker::current`]: one, kept through silence) and who is talking right now
-//! ([`Speaker::speaking`]: any number). Does not know: layouts, events, where levels come from. Levels come in by
-//! [`Speaker::update`], a few to fifty times a second.
+//! Owns: the active speaker ([`Speaker::current`]: one participant, kept in silence) and the talkers
+//! ([`Speaker::speaking`]). Does not know: layouts, events, the source of levels. In: levels, 5 to 50 times a second,
+//! by [`Speaker::update`]. Out: whether the active speaker or the talkers have changed.
 //!
-//! A challenger becomes the active speaker after having been clearly louder for [`TAKEOVER`] in all, where time in which
-//! it is not clearly louder counts back at half speed: pauses between syllables do not matter, a cough is soon forgotten.
-//! A speaker stays for [`HOLD`] at least, unless it leaves.
+//! A challenger becomes the active speaker after it was louder by a margin for [`TAKEOVER`] in total. Time in which it
+//! is not subtracts at half speed, so that pauses between syllables have little effect and a cough has none later. An
+//! active speaker stays for at least [`HOLD`], unless it leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,33 +14,33 @@ use std::time::Duration;
 use crate::id::ParticipantId;
 use crate::time::Timestamp;
 
-/// How long a challenger must be clearly louder.
+/// Time for which a challenger must be louder.
 pub const TAKEOVER: Duration = Duration::from_millis(250);
-/// The same when the active speaker has left or fallen silent: longer than a cough.
+/// The same if the active speaker has left or is silent: longer than a cough.
 pub const TAKEOVER_FAST: Duration = Duration::from_millis(200);
-/// How long an active speaker stays at least.
+/// Shortest time as active speaker.
 pub const HOLD: Duration = Duration::from_millis(1_500);
-/// How long an active speaker must have been silent to be taken over fast.
+/// Silence of the active speaker after which [`TAKEOVER_FAST`] applies.
 const FALLEN_SILENT: Duration = Duration::from_secs(2);
-/// How long somebody is still speaking after the last sound.
+/// Time for which a talker counts as speaking after its level has dropped.
 const HANGOVER: Duration = Duration::from_millis(400);
-/// Louder than this, in -dBov, is speech.
+/// Levels above this (fewer -dBov) are speech.
 const SPEECH: u8 = 50;
-/// By how many decibels a challenger must be louder than the active speaker.
+/// Margin of a challenger above the active speaker, in dB.
 const CLEARLY: f32 = 6.0;
-/// How fast a level is forgotten, in decibels a second: the active speaker's pauses are not a challenger's chance.
+/// Decay of the level maximum in dB/s: covers the pauses of the active speaker.
 const DECAY: f32 = 40.0;
-/// A longer time between two updates counts as this long: nobody knows what was in between.
+/// Longest time between two updates that counts.
 const STEP_MAX: Duration = Duration::from_millis(200);
-/// Who has been silent for so long is forgotten until heard again.
+/// Silence after which the state of a participant is dropped.
 const FORGET: Duration = Duration::from_secs(10);
 
-/// What an update changed; the values are with [`Speaker::current`] and [`Speaker::speaking`].
+/// The changes by an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Change {
-    /// Another active speaker, or none any more.
+    /// The active speaker has changed, or there is none any more.
     pub current: bool,
-    /// Somebody began or ended speaking.
+    /// The set of talkers has changed.
     pub speaking: bool,
 }
 
@@ -52,15 +52,15 @@ impl Change {
 
 #[derive(Debug, Clone)]
 struct Voice {
-    /// Decaying maximum of the level, in dB below overload.
+    /// Decaying maximum of the level in -dBov.
     level: f32,
     last_heard: Timestamp,
     leading: bool,
-    /// Time for which it has been clearly louder than the active speaker.
+    /// Time for which it has been louder than the active speaker by the margin.
     lead: Duration,
 }
 
-/// The speakers of one room.
+/// The speaker detection of one room.
 #[derive(Debug, Clone, Default)]
 pub struct Speaker {
     voices: BTreeMap<ParticipantId, Voice>,
@@ -71,18 +71,18 @@ pub struct Speaker {
 }
 
 impl Speaker {
-    /// The active speaker: who spoke last.
+    /// The active speaker.
     pub fn current(&self) -> Option<ParticipantId> {
         self.current
     }
 
-    /// Who is talking right now, or was 400 ms ago.
+    /// The participants that are talking, or were within the last 400 ms.
     pub fn speaking(&self) -> &BTreeSet<ParticipantId> {
         &self.speaking
     }
 
-    /// Takes the levels of this moment in -dBov (0 loudest, 127 silence) and says whether something changed. Who is not
-    /// in the list is silent. Levels of people who have left must not be given.
+    /// Handles the present levels in -dBov (0 loudest, 127 silence). A participant without a level is silent. Levels of
+    /// participants that have left must not be passed.
     pub fn update(&mut self, now: Timestamp, levels: &[(ParticipantId, u8)]) -> Option<Change> {
         let step = self.updated.map_or(Duration::ZERO, |before| now.since(before));
         self.updated = Some(now);
@@ -105,7 +105,7 @@ impl Speaker {
         change.some()
     }
 
-    /// Forgets who has left.
+    /// Removes a participant that has left.
     pub fn remove(&mut self, id: ParticipantId) -> Option<Change> {
         self.voices.remove(&id);
         let current = self.current == Some(id);
@@ -117,11 +117,11 @@ impl Speaker {
 
     fn count_leads(&mut self, step: Duration, loud: &BTreeMap<ParticipantId, u8>) {
         let to_beat = self.current.and_then(|id| self.voices.get(&id)).map_or(f32::INFINITY, |v| v.level - CLEARLY);
-        // Who has fallen below speech need not be beaten by a margin.
+        // A silent active speaker needs no margin.
         let to_beat = if to_beat + CLEARLY > f32::from(SPEECH) { f32::INFINITY } else { to_beat };
         for (id, voice) in &mut self.voices {
             let leads = Some(*id) != self.current && loud.get(id).is_some_and(|level| f32::from(*level) <= to_beat);
-            // Only what lies between two leading moments was led.
+            // Time counts only between two updates in which it is louder.
             if leads && voice.leading {
                 voice.lead = (voice.lead + step).min(TAKEOVER * 2);
             } else if !leads {
@@ -141,7 +141,7 @@ impl Speaker {
         }
         let needed = if silent { TAKEOVER_FAST } else { TAKEOVER };
         let able = self.voices.iter().filter(|(_, voice)| voice.leading && voice.lead >= needed);
-        // The one who has led for longest, of equals the louder one.
+        // The challenger with the longest time, and the louder one if equal.
         let best = able.max_by(|(_, a), (_, b)| a.lead.cmp(&b.lead).then(b.level.total_cmp(&a.level)));
         let Some((&id, _)) = best else { return false };
         self.current = Some(id);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_who_speaks_is_the_speaker_and_stays_in_silence() {
+    fn the_first_talker_becomes_the_active_speaker_and_stays_in_silence() {
         let mut room = Room::default();
         assert_eq!(room.hear(140, &[(ANN, 30)]).current(), None);
         assert_eq!(room.hear(140, &[(ANN, 30)]).current(), Some(ANN));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_challenger_must_be_clearly_louder_for_a_while() {
+    fn a_challenger_must_be_louder_by_the_margin_for_a_while() {
         let mut room = Room::default();
         room.hear(3_000, &[(ANN, 30)]);
         assert_eq!(room.hear(5_000, &[(ANN, 30), (BEN, 26)]).current(), Some(ANN), "4 dB are not clear");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn who_just_began_is_not_interrupted() {
+    fn a_new_active_speaker_is_not_replaced_at_once() {
         let mut room = Room::default();
         room.hear(400, &[(ANN, 30)]);
         assert_eq!(room.hear(1_000, &[(ANN, 30), (BEN, 10)]).current(), Some(ANN));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cough_changes_nothing() {
+    fn a_cough_does_not_change_the_active_speaker() {
         let mut room = Room::default();
         room.hear(3_000, &[(ANN, 30)]);
         for _ in 0..20 {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_between_words_do_not_help_a_quiet_challenger() {
+    fn pauses_of_the_active_speaker_do_not_help_a_quiet_challenger() {
         let mut room = Room::default();
         room.hear(2_000, &[(ANN, 25)]);
         for _ in 0..40 {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_speaker_has_left_the_next_one_comes_fast() {
+    fn the_active_speaker_is_replaced_fast_after_it_has_left() {
         let mut room = Room::default();
         room.hear(500, &[(ANN, 30)]);
         assert_eq!(room.speaker.remove(ANN), Some(Change { current: true, speaking: true }));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_kept_for_ever() {
+    fn silent_participants_are_removed() {
         let mut room = Room::default();
         for id in 0..500 {
             room.hear(20, &[(ParticipantId(id), 30)]);
@@ -278,7 +278,8 @@ mod tests {
         #[test]
         fn it_never_flips_faster_than_the_hold(ops in prop::collection::vec(
             prop_oneof![
-                20 => (prop::collection::vec((0_u32..5, 0_u8..=127), 0..5), 1_u64..300).prop_map(|(l, ms)| Op::Levels(l, ms)),
+                20 => (prop::collection::vec((0_u32..5, 0_u8..=127), 0..5), 1_u64..300)
+                    .prop_map(|(l, ms)| Op::Levels(l, ms)),
                 1 => (0_u32..5).prop_map(Op::Remove),
             ],
             1..400,

@@ -1,4 +1,4 @@
-//! G.711: the two companding laws of telephony (ITU-T G.711), as tables.
+//! G.711 decoding: mu-law and A-law (ITU-T G.711), as tables.
 
 const ULAW: [i16; 256] = {
     let mut table = [0; 256];
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_are_those_of_the_standard() {
+    fn the_tables_match_the_standard() {
         // Values of the ITU-T tables: both ends, both zeros, and one of the middle.
         let ulaw =
             [(0x00, -32_124), (0x80, 32_124), (0x7f, 0), (0xff, 0), (0xfe, 8), (0x7e, -8), (0xef, 132), (0x8f, 16_764)];

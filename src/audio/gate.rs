@@ -1,33 +1,36 @@
-//! The gate: who does not talk adds nothing to the mix, not even noise, and costs nothing.
+//! The noise gate: keeps the noise of silent microphones out of the mix.
+//!
+//! Owns: the noise floor and the state of one source. Does not know: samples. In: levels, once a tick. Out:
+//! [`GateState`].
 
 use std::time::Duration;
 
 use super::SILENCE;
 use crate::time::Timestamp;
 
-/// Louder than this in -dBov is always open, whatever the noise: a steady tone is not noise.
+/// Levels above this (fewer -dBov) always open the gate: a steady tone is not noise.
 const ALWAYS_OPEN: f32 = 45.0;
-/// Quieter than this in -dBov is never open.
+/// Levels below this (more -dBov) never open the gate.
 const NEVER_OPEN: f32 = 60.0;
-/// How far above the noise floor a voice is, in dB.
+/// Threshold above the noise floor, in dB.
 const ABOVE_NOISE: f32 = 8.0;
-/// An open gate stays open for levels this much below the threshold, in dB.
+/// Hysteresis: an open gate closes so many dB below the threshold.
 const HYSTERESIS: f32 = 3.0;
-/// How fast the noise floor rises, in dB a second. It falls at once.
+/// Rise of the noise floor in dB/s. It falls at once.
 const RISE: f32 = 1.0;
-/// How long it stays open after the last sound: the pauses within a sentence.
+/// Hangover: the time for which it stays open below the threshold, for pauses within a sentence.
 const HANGOVER: Duration = Duration::from_millis(300);
 
-/// What to do with this tick's samples.
+/// What to do with the samples of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateState {
-    /// Nothing is added to the mix.
+    /// Closed: do not mix.
     Closed,
-    /// First tick of sound: fade in, then add.
+    /// It opens: fade in and mix.
     Opening,
-    /// Add.
+    /// Open: mix.
     Open,
-    /// Last tick of sound: fade out, then add.
+    /// It closes: fade out and mix.
     Closing,
 }
 
@@ -38,14 +41,14 @@ impl GateState {
     }
 }
 
-/// The gate of one source, told its level once a tick.
+/// The gate of one source.
 #[derive(Debug, Clone)]
 pub struct Gate {
     hangover: Duration,
     /// The noise floor in -dBov: larger is quieter.
     floor: f32,
     updated: Option<Timestamp>,
-    /// When it was last loud; None while closed.
+    /// When the level was last above the threshold; None while closed.
     loud: Option<Timestamp>,
 }
 
@@ -56,12 +59,12 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A closed gate that stays open for `hangover` after the last sound (the default is 300 ms).
+    /// A closed gate with this hangover (the default is 300 ms).
     pub fn new(hangover: Duration) -> Self {
         Self { hangover, floor: f32::from(SILENCE), updated: None, loud: None }
     }
 
-    /// Takes the level of the tick's samples in -dBov and says what to do with them.
+    /// Handles the level of a tick in -dBov; returns what to do with its samples.
     pub fn update(&mut self, level: u8, now: Timestamp) -> GateState {
         let level = f32::from(level);
         let passed = self.updated.map_or(Duration::ZERO, |before| now.since(before));
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_tone_stays_open_for_ever_and_steady_noise_does_not() {
+    fn a_steady_tone_keeps_it_open_and_steady_noise_does_not() {
         let (mut tone, mut noise) = (Gate::default(), Gate::default());
         let mut closed = false;
         for tick in 0..180_000 {
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_voice_in_a_quiet_room_is_heard() {
+    fn a_low_voice_in_a_quiet_room_opens_it() {
         let mut gate = Gate::default();
         for tick in 0..500 {
             assert!(!gate.update(75, at(tick)).contributes());

@@ -1,17 +1,19 @@
-//! The limiter: several people at once are turned down, not clipped.
+//! The limiter: reduces the gain of a loud mix instead of clipping it.
+//!
+//! Owns: the gain. Does not know: sources. In and out: samples, in place, without delay.
 
 use crate::media::AUDIO_RATE;
 
-/// -1 dBFS: below it nothing is touched.
+/// Threshold: -1 dBFS.
 const THRESHOLD: f32 = 0.891_250_9;
-/// How fast the gain follows a peak, and how fast it comes back, in milliseconds.
+/// Time constants of attack and release in milliseconds.
 const ATTACK_MS: f32 = 1.0;
 const RELEASE_MS: f32 = 120.0;
-/// A gain this near to one (0.01 dB) is one: quiet samples pass bit for bit.
+/// A gain so close to 1 (0.01 dB) is set to 1: quiet samples are unchanged.
 const UNITY: f32 = 0.999;
 
-/// Keeps one output within full scale. It looks at nothing ahead and adds no delay: a smoothed gain brings peaks down to
-/// -1 dBFS, and what is louder before the gain has followed bends softly towards 1.0 and never over it.
+/// The limiter of one mix. A smoothed gain reduces peaks to -1 dBFS; a soft knee limits samples to 1.0 before the gain
+/// has followed. There is no look-ahead and no delay.
 #[derive(Debug, Clone)]
 pub struct Limiter {
     gain: f32,
@@ -32,10 +34,10 @@ impl Limiter {
         Self { gain: 1.0, attack: follow(attack_ms), release: follow(release_ms) }
     }
 
-    /// Limits the samples in place; the state goes on from one tick to the next.
+    /// Limits the samples in place; the state continues from tick to tick.
     pub fn process(&mut self, samples: &mut [f32]) {
         for sample in samples {
-            // A decoder fed by a stranger may say anything; it must not stay in the gain.
+            // A decoder may output any value for a hostile packet; it must not stay in the gain.
             let dry = if sample.is_finite() { *sample } else { 0.0 };
             let peak = dry.abs();
             let wanted = if peak > THRESHOLD { THRESHOLD / peak } else { 1.0 };
@@ -49,7 +51,7 @@ impl Limiter {
     }
 }
 
-/// The soft knee: straight up to the threshold, then towards 1.0.
+/// The soft knee: linear up to the threshold, then towards 1.0.
 fn bend(sample: f32) -> f32 {
     let peak = sample.abs();
     if peak <= THRESHOLD {
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loud_voices_are_turned_down_not_squared() {
+    fn loud_input_is_reduced_and_not_clipped() {
         let mut limiter = Limiter::default();
         let mut out = Vec::new();
         for tick in 0..50 {
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn afterwards_the_gain_comes_back() {
+    fn the_gain_recovers_after_a_peak() {
         let mut limiter = Limiter::default();
         limiter.process(&mut [3.0; 960]);
         for tick in 0..100 {
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_silence_and_is_forgotten() {
+    fn values_that_are_not_finite_become_silence_and_leave_no_trace() {
         let mut limiter = Limiter::default();
         let mut samples = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.5];
         limiter.process(&mut samples);

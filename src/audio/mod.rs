@@ -1,9 +1,8 @@
-//! Audio arithmetic: sums, everyone minus one, gain and fades, levels; the gate and the limiter; G.711 and its rate.
+//! Audio arithmetic: sums, mix-minus, gain, fades, levels; the gate and the limiter; G.711 and its sample rate.
 //!
-//! Owns: what is done to samples. Does not know: where they come from, which codec will carry them, who hears whom.
-//! Everything inside is mono `f32` at 48 kHz, full scale at 1.0, in slices of one tick
-//! ([`crate::media::AUDIO_TICK_SAMPLES`]). All functions work on slices the caller owns; nothing allocates but
-//! [`Upsampler`]'s output.
+//! Owns: operations on samples. Does not know: sources, codecs, listeners. In and out: slices of the caller; only
+//! [`Upsampler`] allocates. Samples are mono `f32` at 48 kHz with full scale at 1.0, in slices of one tick
+//! ([`crate::media::AUDIO_TICK_SAMPLES`]).
 
 mod g711;
 mod gate;
@@ -15,19 +14,20 @@ pub use gate::{Gate, GateState};
 pub use limiter::Limiter;
 pub use upsample::Upsampler;
 
-/// The level of digital silence, in -dBov (RFC 6464 §3).
+/// The level of digital silence in -dBov (RFC 6464 section 3).
 pub const SILENCE: u8 = 127;
 
-/// Adds the contributions up into `out`, without limiting. All slices are of one length; no contribution is silence.
+/// Writes the sum of the contributions to `out`, without limiting. All slices have one length; without contributions
+/// `out` is silence.
 pub fn sum(contributions: &[&[f32]], out: &mut [f32]) {
     assert!(contributions.iter().all(|c| c.len() == out.len()), "contributions of one tick are of one length");
     for (i, out) in out.iter_mut().enumerate() {
-        // Summed wide and rounded once, so that taking one away again leaves the sum of the others.
+        // Summed in f64 and rounded once, so that a difference is the sum of the others.
         *out = contributions.iter().map(|c| f64::from(c[i])).sum::<f64>() as f32;
     }
 }
 
-/// Writes `total` without `own` into `out`: what everyone but one says, exact to a rounding of the total.
+/// Writes `total` minus `own` to `out`: the mix-minus, exact to the rounding of the total.
 pub fn minus(total: &[f32], own: &[f32], out: &mut [f32]) {
     assert!(total.len() == out.len() && own.len() == out.len(), "slices of one tick are of one length");
     for ((out, total), own) in out.iter_mut().zip(total).zip(own) {
@@ -45,8 +45,8 @@ pub fn scale(samples: &mut [f32], factor: f32) {
     samples.iter_mut().for_each(|sample| *sample *= factor);
 }
 
-/// Moves the factor evenly from one value to another over the slice, so that a changed gain does not click. The first
-/// sample is still near `from`, the last one has `to`.
+/// Multiplies by a factor that changes linearly from `from` to `to` over the slice, so that a changed gain does not
+/// click. The last sample is multiplied by `to`.
 pub fn ramp(samples: &mut [f32], from: f32, to: f32) {
     let step = (to - from) / samples.len().max(1) as f32;
     for (i, sample) in samples.iter_mut().enumerate() {
@@ -54,21 +54,21 @@ pub fn ramp(samples: &mut [f32], from: f32, to: f32) {
     }
 }
 
-/// From silence to full over the slice.
+/// Fades in over the slice.
 pub fn fade_in(samples: &mut [f32]) {
     ramp(samples, 0.0, 1.0);
 }
 
-/// From full to silence over the slice.
+/// Fades out over the slice.
 pub fn fade_out(samples: &mut [f32]) {
     ramp(samples, 1.0, 0.0);
 }
 
-/// The level in -dBov as RFC 6464 counts it: 0 is a square wave at full scale, a sine at full scale is 3, 127 silence.
+/// The level in -dBov (RFC 6464): 0 for a square wave at full scale, 3 for a sine at full scale, 127 for silence.
 pub fn level_dbov(samples: &[f32]) -> u8 {
     let energy: f64 = samples.iter().map(|s| f64::from(*s) * f64::from(*s)).sum();
     let mean = energy / samples.len().max(1) as f64;
-    // `as` saturates: no energy is minus infinity, so 127; too much is 0.
+    // `as` saturates: 127 for no energy, 0 for samples above full scale.
     (-10.0 * mean.log10()).round().clamp(0.0, f64::from(SILENCE)) as u8
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_silence() {
+    fn a_sum_without_contributions_is_silence() {
         let mut out = [1.0; 4];
         sum(&[], &mut out);
         assert_eq!(out, [0.0; 4]);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn six_decibels_are_twice_as_much() {
+    fn six_decibels_double_the_amplitude() {
         assert!((db_to_factor(6.0206) - 2.0).abs() < 1e-4);
         assert_eq!(db_to_factor(0.0), 1.0);
     }
@@ -124,7 +124,8 @@ mod tests {
     proptest! {
         #[test]
         fn everyone_minus_one_is_the_others(
-            voices in prop::collection::vec(prop::collection::vec(-1.0_f32..1.0, 64), 1..8), pick in any::<prop::sample::Index>(),
+            voices in prop::collection::vec(prop::collection::vec(-1.0_f32..1.0, 64), 1..8),
+            pick in any::<prop::sample::Index>(),
         ) {
             let all: Vec<&[f32]> = voices.iter().map(Vec::as_slice).collect();
             let one = pick.index(all.len());
@@ -139,8 +140,10 @@ mod tests {
         }
 
         #[test]
-        fn decoded_g711_is_taken_away_exactly(voices in prop::collection::vec(prop::collection::vec(any::<u8>(), 64), 2..20)) {
-            // 16-bit samples add up without rounding, so nothing of oneself is left, however many talk.
+        fn a_mix_minus_of_g711_is_exact(
+            voices in prop::collection::vec(prop::collection::vec(any::<u8>(), 64), 2..20),
+        ) {
+            // Sums of 16-bit samples are exact, so that nothing of the own samples is left.
             let voices: Vec<Vec<f32>> =
                 voices.iter().map(|v| v.iter().map(|b| f32::from(ulaw_to_linear(*b)) / 32_768.0).collect()).collect();
             let all: Vec<&[f32]> = voices.iter().map(Vec::as_slice).collect();

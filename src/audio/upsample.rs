@@ -1,17 +1,17 @@
-//! From the 8 kHz of G.711 to the 48 kHz of everything else.
+//! Upsampling from 8 kHz (G.711) to 48 kHz.
 
 use std::f64::consts::PI;
 
 /// 48 kHz from 8 kHz.
 const FACTOR: usize = 6;
-/// Input samples each output sample is made of; the delay is half of them, 1.5 ms.
+/// Taps per output sample; the delay is half of them, 1.5 ms.
 const TAPS: usize = 24;
-/// Where the filter halves the amplitude, in Hz: telephony ends at 3.4 kHz, images begin at 4.6.
+/// Cut-off frequency (-6 dB) in Hz: telephony ends at 3.4 kHz, images begin at 4.6 kHz.
 const CUTOFF: f64 = 3_800.0;
-/// Kaiser window parameter: 70 dB in the stop band.
+/// Kaiser window parameter: 70 dB of stop band attenuation.
 const BETA: f64 = 7.0;
 
-/// A polyphase FIR filter with the last samples of what came before, so packets join without a click.
+/// A polyphase FIR filter; it keeps the last samples, so that packets join without a click.
 #[derive(Debug, Clone)]
 pub struct Upsampler {
     phases: [[f32; TAPS]; FACTOR],
@@ -31,7 +31,7 @@ impl Default for Upsampler {
                 let edge = x / (length as f64 / 2.0);
                 sinc * bessel(BETA * (1.0 - edge * edge).sqrt())
             };
-            // Each phase has a gain of exactly one at 0 Hz: a constant stays one, without a ripple of 8 kHz.
+            // Each phase has a gain of exactly 1 at 0 Hz: a constant has no ripple of 8 kHz.
             let gain: f64 = (0..TAPS).map(tap).sum();
             for (i, out) in taps.iter_mut().enumerate() {
                 *out = (tap(i) / gain) as f32;
@@ -42,7 +42,7 @@ impl Default for Upsampler {
 }
 
 impl Upsampler {
-    /// Appends six samples at 48 kHz to `out` for each one at 8 kHz.
+    /// Appends six samples at 48 kHz to `out` for each sample at 8 kHz.
     pub fn process(&mut self, input: &[f32], out: &mut Vec<f32>) {
         out.reserve(input.len() * FACTOR);
         for &sample in input {
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn speech_passes_and_images_do_not() {
+    fn the_speech_band_passes_and_images_do_not() {
         for hz in [100.0, 300.0, 1_000.0, 2_000.0, 3_000.0, 3_400.0] {
             let mut out = Vec::new();
             Upsampler::default().process(&tone(hz, 8_000.0, 1_000), &mut out);
             assert_eq!(out.len(), 6_000);
-            // The last tenth of a second or so: settled, and whole periods of all these.
+            // The last 100 ms: settled, and whole periods of all frequencies.
             let settled = &out[1_200..];
             let through = amplitude(settled, hz);
             assert!((0.9..1.05).contains(&through), "{hz} Hz came out at {through}");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_stays_one() {
+    fn a_constant_has_no_ripple() {
         let mut out = Vec::new();
         Upsampler::default().process(&[0.25; 100], &mut out);
         assert!(out[TAPS * FACTOR..].iter().all(|s| (s - 0.25).abs() < 1e-6));
@@ -113,7 +113,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_it_is_cut(samples in prop::collection::vec(-1.0_f32..1.0, 2..400), cut in any::<prop::sample::Index>()) {
+        fn packets_of_any_length_give_the_same_samples(
+            samples in prop::collection::vec(-1.0_f32..1.0, 2..400),
+            cut in any::<prop::sample::Index>(),
+        ) {
             let cut = cut.index(samples.len());
             let (mut whole, mut parts, mut upsampler) = (Vec::new(), Vec::new(), Upsampler::default());
             Upsampler::default().process(&samples, &mut whole);

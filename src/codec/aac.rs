@@ -1,8 +1,8 @@
 //! AAC-LC, for formats and protocols without Opus: MP4 players, HLS, RTMP, MPEG-TS.
 //!
-//! Owns: one encoder pipeline each, and the timeline: frames follow each other without a gap for any input. Does not know:
-//! sources, container formats. In: samples or Opus packets with their times. Out: frames with their times, by callback on
-//! the encoder's thread. Times are in samples at 48 kHz since the epoch of the owner.
+//! Owns: one encoder pipeline each, and the timeline: frames follow each other without a gap for any input. Does not
+//! know: sources, container formats. In: samples or Opus packets with their times. Out: frames with their times, by
+//! callback on the encoder's thread. Times are in samples at 48 kHz since the epoch of the owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,8 +52,8 @@ type Sink = Arc<Mutex<Box<dyn FnMut(AacFrame) + Send>>>;
 
 /// Encodes samples as AAC frames.
 ///
-/// The first frame begins [`FRAME_SAMPLES`] before the first sample and is silent; a decoder needs it to decode the second
-/// one completely. It is omitted if it would begin before the epoch.
+/// The first frame begins [`FRAME_SAMPLES`] before the first sample and is silent; a decoder needs it to decode the
+/// second one completely. It is omitted if it would begin before the epoch.
 pub struct AacEncoder {
     bitrate: u32,
     sink: Sink,
@@ -82,8 +82,8 @@ impl AacEncoder {
         Ok(Self { bitrate, sink: Arc::new(Mutex::new(Box::new(sink))), running: None, next: 0 })
     }
 
-    /// Encodes mono samples at 48 kHz that begin at `time`. A gap before them of up to 10 s is filled with silence, and a
-    /// longer one is skipped; samples before the end of the earlier ones are dropped.
+    /// Encodes mono samples at 48 kHz that begin at `time`. A gap before them of up to 10 s is filled with silence, and
+    /// a longer one is skipped; samples before the end of the earlier ones are dropped.
     ///
     /// # Errors
     /// [`CodecError::Behind`]: nothing was taken; push the samples again later. [`CodecError::Failed`]: the encoder has
@@ -208,12 +208,12 @@ impl OpusToAac {
         Ok(Self { decoder, encoder: AacEncoder::new(bitrate, sink)?, next: None })
     }
 
-    /// Transcodes the Opus packet whose samples were pushed to its encoder at `time`. Lost packets before it are concealed;
-    /// a gap of more than 120 ms becomes silence.
+    /// Transcodes the Opus packet whose samples were pushed to its encoder at `time`. Lost packets before it are
+    /// concealed; a gap of more than 120 ms becomes silence.
     ///
     /// # Errors
-    /// [`CodecError::Malformed`]: not an Opus packet. [`CodecError::Behind`]: the packet is dropped, and the stream continues
-    /// with the next one. [`CodecError::Failed`]: the encoder has failed.
+    /// [`CodecError::Malformed`]: not an Opus packet. [`CodecError::Behind`]: the packet is dropped, and the stream
+    /// continues with the next one. [`CodecError::Failed`]: the encoder has failed.
     pub fn push(&mut self, time: u64, packet: &[u8]) -> Result<(), CodecError> {
         if let Some(lost) = self.next.and_then(|next| time.checked_sub(next)).filter(|lost| *lost > 0)
             && lost <= CONCEAL_MAX
@@ -240,8 +240,8 @@ impl OpusToAac {
     }
 }
 
-/// Encodes the decoded samples of a packet, which are older than its time by the delay of libopus. Samples before the epoch
-/// are dropped.
+/// Encodes the decoded samples of a packet, which are older than its time by the delay of libopus. Samples before the
+/// epoch are dropped.
 fn push_decoded(encoder: &mut AacEncoder, time: u64, samples: &[f32]) -> Result<(), CodecError> {
     let early = OPUS_DELAY.saturating_sub(time) as usize;
     encoder.push(time.saturating_sub(OPUS_DELAY), samples.get(early..).unwrap_or_default())
@@ -272,8 +272,8 @@ mod tests {
     fn decoded(frames: &[AacFrame]) -> Vec<Vec<f32>> {
         let [a, b] = AUDIO_SPECIFIC_CONFIG;
         let text = format!(
-            "appsrc name=in format=time caps=audio/mpeg,mpegversion=4,stream-format=raw,framed=true,rate=48000,channels=1,\
-             codec_data=(buffer){a:02x}{b:02x} ! avdec_aac max-errors=0 ! appsink name=out sync=false"
+            "appsrc name=in format=time \
+             caps=audio/mpeg,mpegversion=4,stream-format=raw,framed=true,rate=48000,channels=1,codec_data=(buffer){a:02x}{b:02x} ! avdec_aac max-errors=0 ! appsink name=out sync=false"
         );
         let pipeline = gst::parse::launch(&text).expect("installed").downcast::<gst::Pipeline>().expect("a pipeline");
         let source: AppSrc = pipeline.by_name("in").expect("named").downcast().expect("appsrc");

@@ -1,7 +1,8 @@
 //! Conversion of colours: pictures with another matrix or range than the canvas.
 //!
-//! Owns: the conversion to [`Colours::default`], in place. Does not know: how the colours of a picture were signalled. In and
-//! out: a picture. A browser sends a captured HTML canvas as full-range BT.709, and a camera as limited-range BT.601.
+//! Owns: the conversion to [`Colours::default`], in place. Does not know: how the colours of a picture were signalled.
+//! In and out: a picture. A browser sends a captured HTML canvas as full-range BT.709, and a camera as limited-range
+//! BT.601.
 
 use super::picture::PictureMut;
 use crate::media::{Colours, Matrix};
@@ -128,7 +129,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_colour_keeps_its_look(rgb in prop::array::uniform3(0.0..=255.0_f64), colours in any_colours(), odd in any::<bool>()) {
+        fn every_colour_is_preserved(
+            rgb in prop::array::uniform3(0.0..=255.0_f64),
+            colours in any_colours(),
+            odd in any::<bool>(),
+        ) {
             let [y, u, v] = samples(rgb, colours).map(|value| value.round().clamp(0.0, 255.0) as u8);
             let size = if odd { Size::new(5, 3) } else { Size::new(6, 4) };
             let mut picture = PictureMut::reclaim(Picture::filled(size, y, u, v)).expect("nobody else looks");
@@ -142,7 +147,8 @@ mod tests {
                 for row in 0..height.div_ceil(by) {
                     for sample in &plane[row * stride..][..width.div_ceil(by)] {
                         // Rounded twice; rounding errors of chroma have different weights for red and blue.
-                        prop_assert!((f64::from(*sample) - expected).abs() < 2.0, "plane {}: {} for {}", i, sample, expected);
+                        let error = (f64::from(*sample) - expected).abs();
+                        prop_assert!(error < 2.0, "plane {}: {} for {}", i, sample, expected);
                     }
                 }
             }

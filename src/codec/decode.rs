@@ -1,7 +1,8 @@
 //! Decoders: whole frames in, pictures out.
 //!
-//! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a keyframe
-//! first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's thread.
+//! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a
+//! keyframe first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's
+//! thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +39,8 @@ impl Default for DecodeLimits {
 }
 
 impl DecodeLimits {
-    /// Whether a picture of this size is decoded. Sides are rounded up to 16 pixels, because encoders code whole blocks.
+    /// Whether a picture of this size is decoded. Sides are rounded up to 16 pixels, because encoders code whole
+    /// blocks.
     pub fn allow(&self, size: Size) -> bool {
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         let (max_long, max_short) = (self.max.width.max(self.max.height), self.max.width.min(self.max.height));
@@ -115,9 +117,9 @@ impl VideoDecoder {
     /// Decodes one whole frame, as [`Depayloader::frame`](super::Depayloader::frame) returns it.
     ///
     /// # Errors
-    /// The frame was dropped: it is malformed or of a forbidden size, a keyframe is needed first, or too many frames wait.
-    /// After any error decoding continues with the next keyframe, which the owner requests; after [`CodecError::Failed`]
-    /// it also needs another decoder.
+    /// The frame was dropped: it is malformed or of a forbidden size, a keyframe is needed first, or too many frames
+    /// wait. After any error decoding continues with the next keyframe, which the owner requests; after
+    /// [`CodecError::Failed`] it also needs another decoder.
     pub fn push(&mut self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
         if self.over.load(Ordering::Acquire) {
             return Err(CodecError::Failed);

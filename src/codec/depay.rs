@@ -2,9 +2,8 @@
 //!
 //! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, modes 0 and 1) and AV1 (AOM) of received
 //! packets. Does not know: order and loss. In: all packets of one frame, in order. Out: the frame; no state is kept
-//! between frames.
-//! The parsers of `rtc-rtp` are not used: VP8 keeps bits of the packet before and refuses payloads under four bytes, STAP-A
-//! of H.264 reads past the end, and FU-A joins fragments of different frames after a loss.
+//! between frames. The parsers of `rtc-rtp` are not used: VP8 keeps bits of the packet before and refuses payloads
+//! under four bytes, STAP-A of H.264 reads past the end, and FU-A joins fragments of different frames after a loss.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -41,8 +40,8 @@ impl Depayloader {
         }
     }
 
-    /// Joins all packets of one frame to a VP8 or VP9 frame, an H.264 access unit in Annex B, or an AV1 temporal unit whose
-    /// OBUs have sizes.
+    /// Joins all packets of one frame to a VP8 or VP9 frame, an H.264 access unit in Annex B, or an AV1 temporal unit
+    /// whose OBUs have sizes.
     ///
     /// # Errors
     /// [`CodecError::Malformed`] if the packets are not a whole frame of this codec.

@@ -1,7 +1,7 @@
 //! Encoders: pictures in, frames out.
 //!
-//! Owns: one encoder pipeline each, and the policy to skip a picture rather than to queue it. Does not know: the contents of
-//! pictures, subscribers. In: pictures with their times. Out: frames, by callback on the encoder's thread.
+//! Owns: one encoder pipeline each, and the policy to skip a picture rather than to queue it. Does not know: the
+//! contents of pictures, subscribers. In: pictures with their times. Out: frames, by callback on the encoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,7 +75,8 @@ impl VideoEncoder {
     /// Starts an encoder. `sink` is called on the encoder's thread; it may drop the encoder.
     ///
     /// # Errors
-    /// [`CodecError::Unsupported`] for codecs that are not encoded; [`CodecError::Pipeline`] if an element is not installed.
+    /// [`CodecError::Unsupported`] for codecs that are not encoded; [`CodecError::Pipeline`] if an element is not
+    /// installed.
     pub fn new(spec: EncodeSpec, sink: impl FnMut(EncodedFrame) + Send + 'static) -> Result<Self, CodecError> {
         init()?;
         let pipeline = Pipeline::new(recipe(&spec)?)?;

@@ -1,8 +1,8 @@
 //! Frame headers, parsed before a frame is decoded.
 //!
-//! Owns: the parts of VP8 (RFC 6386 section 9.1), VP9 (bitstream section 6.2), H.264 (section 7.3.2.1) and AV1 (section 5.5)
-//! that contain the frame type and the size that a decoder would allocate. Does not know: which sizes are allowed. In: one
-//! whole frame. Out: [`Header`].
+//! Owns: the parts of VP8 (RFC 6386 section 9.1), VP9 (bitstream section 6.2), H.264 (section 7.3.2.1) and AV1 (section
+//! 5.5) that contain the frame type and the size that a decoder would allocate. Does not know: which sizes are allowed.
+//! In: one whole frame. Out: [`Header`].
 
 use bytes::Bytes;
 

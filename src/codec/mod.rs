@@ -1,8 +1,8 @@
 //! Codecs: decoders, encoders, RTP payload formats.
 //!
-//! Owns: pictures in memory, decoding and encoding, RTP payload formats, frame headers, and the check of which GStreamer
-//! elements are installed ([`Feature`]). Does not know: rooms, tiles, networks. In: payloads and pictures. Out: pictures and
-//! payloads, by callback from the codec's thread.
+//! Owns: pictures in memory, decoding and encoding, RTP payload formats, frame headers, and the check of which
+//! GStreamer elements are installed ([`Feature`]). Does not know: rooms, tiles, networks. In: payloads and pictures.
+//! Out: pictures and payloads, by callback from the codec's thread.
 
 pub mod aac;
 pub mod colour;

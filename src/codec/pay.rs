@@ -1,9 +1,9 @@
 //! Packetization: encoded frames become RTP payloads, once per stream.
 //!
-//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184, mode 1) of sent packets. Does not know: RTP
-//! headers, which differ by subscriber. In: encoded frames. Out: payloads.
-//! The packetizers of `rtc-rtp` are not used: every VP9 picture is marked as not inter-picture predicted, which browsers take
-//! for a keyframe, and the VP8 picture id overflows between one and two bytes.
+//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184, mode 1) of sent packets. Does not
+//! know: RTP headers, which differ by subscriber. In: encoded frames. Out: payloads. The packetizers of `rtc-rtp` are
+//! not used: every VP9 picture is marked as not inter-picture predicted, which browsers take for a keyframe, and the
+//! VP8 picture id overflows between one and two bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -30,8 +30,8 @@ impl Payloader {
         Self { codec, largest: MTU, picture_id: 0 }
     }
 
-    /// The same with payloads of at most so many bytes, and never more than 1200: on a narrow path a large packet delays the
-    /// audio packet after it.
+    /// The same with payloads of at most so many bytes, and never more than 1200: on a narrow path a large packet
+    /// delays the audio packet after it.
     pub fn with_largest(self, bytes: usize) -> Self {
         Self { largest: bytes.clamp(100, MTU), ..self }
     }

@@ -1,7 +1,7 @@
 //! Pictures: I420 in memory, cheap to clone.
 //!
-//! Owns: [`Picture`] (shared, read only), [`PictureMut`] (one owner, writable) and the pool they come from.
-//! Does not know: the contents. A picture is either the buffer of a decoder, mapped without a copy, or memory in GStreamer's
+//! Owns: [`Picture`] (shared, read only), [`PictureMut`] (one owner, writable) and the pool they come from. Does not
+//! know: the contents. A picture is either the buffer of a decoder, mapped without a copy, or memory in GStreamer's
 //! default layout of I420, which an encoder takes without a copy.
 
 use std::sync::Arc;
@@ -108,8 +108,8 @@ impl Picture {
         }
     }
 
-    /// The part within `rect`, without a copy. Left and top are rounded down to even numbers, and `rect` is clipped to the
-    /// picture. None if nothing is left.
+    /// The part within `rect`, without a copy. Left and top are rounded down to even numbers, and `rect` is clipped to
+    /// the picture. None if nothing is left.
     pub fn part(&self, rect: Rect) -> Option<Self> {
         let size = self.size();
         let (x, y) = (rect.x & !1, rect.y & !1);

@@ -112,8 +112,8 @@ fn scale_libyuv(from: &Picture, to: &mut PictureMut) {
 #[derive(Default)]
 pub struct Halves(Vec<PictureMut>);
 
-/// Scales `from` to the size of `to`, and halves it first as often as possible: libyuv halves fast and exactly, while its
-/// filter for other factors above two takes three times as long as bilinear scaling.
+/// Scales `from` to the size of `to`, and halves it first as often as possible: libyuv halves fast and exactly, while
+/// its filter for other factors above two takes three times as long as bilinear scaling.
 ///
 /// # Panics
 /// If a picture has no pixels.
@@ -368,7 +368,8 @@ mod bilinear {
                     let ((source, stride), (target, target_stride)) = (from.plane(i), to.plane(i));
                     let at = |x: usize, y: usize| f64::from(source[y * stride + x]);
                     let place = |at: usize, from: usize, to: usize| {
-                        let position = ((at as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
+                        let position = (at as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+                        let position = position.clamp(0.0, from as f64 - 1.0);
                         (position as usize, (position as usize + 1).min(from - 1), position.fract())
                     };
                     for (x, y) in (0..th).flat_map(|y| (0..tw).map(move |x| (x, y))) {
@@ -442,7 +443,11 @@ mod tests {
         }
 
         #[test]
-        fn shrinks_like_it_scales((w, h) in (1u32..200, 1u32..200), (tw, th) in (1u32..60, 1u32..60), grey in 0u8..=255) {
+        fn shrinks_like_it_scales(
+            (w, h) in (1u32..200, 1u32..200),
+            (tw, th) in (1u32..60, 1u32..60),
+            grey in 0u8..=255,
+        ) {
             let from = Picture::filled(Size::new(w, h), grey, 90, 200);
             let mut halves = Halves::default();
             for _ in 0..2 {

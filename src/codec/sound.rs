@@ -1,8 +1,8 @@
 //! Audio codecs: decoders for Opus and G.711, an encoder for Opus. Samples are mono `f32` at 48 kHz.
 //!
-//! Owns: decoding, concealment of lost packets, encoding. Does not know: which packet is due (the jitter buffer), listeners
-//! (the mix). In and out: payloads and samples. One decoder per source, one encoder per mix; each belongs to one thread.
-//! This module is the only importer of `opus`.
+//! Owns: decoding, concealment of lost packets, encoding. Does not know: which packet is due (the jitter buffer),
+//! listeners (the mix). In and out: payloads and samples. One decoder per source, one encoder per mix; each belongs to
+//! one thread. This module is the only importer of `opus`.
 
 use bytes::Bytes;
 
@@ -72,8 +72,8 @@ impl SoundDecoder {
         }
     }
 
-    /// Conceals `samples` samples of a lost packet: at most 120 ms, in steps of 2.5 ms. `next` is the payload after the lost
-    /// one, if it is there: it may contain in-band FEC for the lost packet.
+    /// Conceals `samples` samples of a lost packet: at most 120 ms, in steps of 2.5 ms. `next` is the payload after the
+    /// lost one, if it is there: it may contain in-band FEC for the lost packet.
     pub fn conceal(&mut self, samples: usize, next: Option<&[u8]>) -> &[f32] {
         let samples = (samples.min(PACKET_MAX) / STEP).max(1) * STEP;
         match self {

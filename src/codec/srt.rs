@@ -1,7 +1,7 @@
 //! Sending by SRT: GStreamer's `srtsink`, which uses libsrt.
 //!
-//! Owns: one connection as a caller, or one port as a listener. Does not know: the contents, when to reconnect: its owner
-//! makes another one after a failure. In: MPEG-TS. Out: datagrams.
+//! Owns: one connection as a caller, or one port as a listener. Does not know: the contents, when to reconnect: its
+//! owner makes another one after a failure. In: MPEG-TS. Out: datagrams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

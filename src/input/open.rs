@@ -14,7 +14,7 @@ use super::media_file::MediaFile;
 use super::push::Encoder;
 use super::{rtmp, rtsp, whep};
 use crate::codec::CodecError;
-use crate::codec::intake::{self, Intake, SrtCall, Way};
+use crate::codec::intake::{self, Intake, Protocol, SrtCall};
 use crate::destination::{Destination, SrtMode, Target};
 use crate::dial::{self, DialError};
 use crate::link::input::InputSettings;
@@ -104,24 +104,24 @@ impl Opener {
     /// A permanent error.
     pub(super) fn new(settings: InputSettings, encoder: Option<Encoder>) -> Result<(Self, Vec<String>), OpenError> {
         let Some(source) = &settings.source else {
-            let missing = intake::confine(Way::Fed).map_err(OpenError::permanent)?;
+            let missing = intake::confine(Protocol::Pushed).map_err(OpenError::permanent)?;
             return Ok((Self { origin: Origin::Push(Box::new(Mutex::new(encoder))), settings }, missing));
         };
         let destination = source.open().map_err(OpenError::permanent)?;
-        let way = match destination.target() {
-            Target::File(_) => Way::File,
-            Target::Http(_) => Way::Http,
-            Target::Srt(_) => Way::Srt,
-            Target::Rtsp(_) | Target::Rtmp(_) | Target::Whep(_) => Way::Fed,
+        let protocol = match destination.target() {
+            Target::File(_) => Protocol::File,
+            Target::Http(_) => Protocol::Http,
+            Target::Srt(_) => Protocol::Srt,
+            Target::Rtsp(_) | Target::Rtmp(_) | Target::Whep(_) => Protocol::Pushed,
             Target::Whip(_) | Target::Rtp(_) => {
                 return Err(OpenError::permanent("this URL scheme is for outputs, not for inputs"));
             }
         };
-        let missing = intake::confine(way).map_err(OpenError::permanent)?;
+        let missing = intake::confine(protocol).map_err(OpenError::permanent)?;
         // Two threads: the task that feeds a source may block one of them.
         let network =
             Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(OpenError::permanent)?;
-        if way == Way::Http {
+        if protocol == Protocol::Http {
             intake::set_fetch(Arc::new(HttpFetcher::new(settings.guard.clone(), network.handle().clone())));
         }
         Ok((Self { origin: Origin::Pull(Box::new(destination), network), settings }, missing))

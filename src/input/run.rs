@@ -112,7 +112,7 @@ impl Inbox {
 /// Waits for an encoder's request to publish, and reports it.
 fn receive(outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
     // Confined now, because it takes a while, and the edge expects reports after `Publishing`.
-    let received = match intake::confine(intake::Way::Fed) {
+    let received = match intake::confine(intake::Protocol::Pushed) {
         Ok(_) => Encoder::receive(),
         Err(error) => Err(error.to_string()),
     };

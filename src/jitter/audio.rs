@@ -1,10 +1,16 @@
-//! Audio: adaptive playout of one source. The mixer pulls whenever the source's sample ring lacks a tick.
+//! The jitter buffer for audio: adaptive playout of one source.
 //!
-//! The buffer begins to play when it holds the target delay. A packet that is missing while later ones are here is lost:
-//! its time is concealed. If less than the target is held it may come yet: then the time is concealed and it is still
-//! played. An empty buffer is concealed for 100 ms at most, and what comes then is still played, later;
-//! so the delay grows by itself. It shrinks by leaving out a packet, a quiet one if there is one soon. Audio is never
-//! waited for: browsers do not repeat it.
+//! Owns: the packets, the target delay, the playout position. Does not know: samples. In: packets. Out: [`AudioPull`],
+//! pulled by the mixer whenever the source has less than a tick of samples.
+//!
+//! Rules
+//! 1. Playout begins when the buffer holds the target delay.
+//! 2. A packet that is missing while later ones are held is lost and concealed. If the buffer holds less than the
+//!    target, the packet is concealed too, but played if it comes.
+//! 3. An empty buffer is concealed for at most 100 ms. Packets that come then are played later, so that the delay
+//!    grows.
+//! 4. The delay shrinks by dropping a packet, preferably a quiet one.
+//! 5. Playout never waits for a lost packet: browsers do not retransmit audio.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,57 +20,57 @@ use super::{Number, Numbers};
 use crate::media::SourcePacket;
 use crate::time::Timestamp;
 
-/// Duration of a packet before two packets have told it.
+/// Duration of a packet until it was measured.
 const PACKET: Duration = Duration::from_millis(20);
-/// Shortest and longest Opus packet (RFC 6716 §2.1.4 and §3.2.5).
+/// Shortest and longest Opus packet (RFC 6716 sections 2.1.4 and 3.2.5).
 const PACKET_MIN: Duration = Duration::from_micros(2_500);
 const PACKET_MAX: Duration = Duration::from_millis(120);
-/// Most that is concealed in a row: after that a decoder only hums.
+/// Longest concealment in a row.
 const CONCEAL_MAX: Duration = Duration::from_millis(100);
-/// Most audio held.
+/// Most audio in the buffer.
 const HELD_MAX: Duration = Duration::from_secs(1);
-/// Too much must have been held for so long before a packet is left out; twice as long before one that is not quiet is.
+/// Time above the target after which a quiet packet is dropped; after twice as long any packet is.
 const SHED_AFTER: Duration = Duration::from_secs(1);
-/// The same when far too much is held.
+/// The same if the buffer holds [`FAR`] more than the target.
 const SHED_FAST: Duration = Duration::from_millis(200);
-/// How much is far too much, above the target.
+/// See [`SHED_FAST`].
 const FAR: Duration = Duration::from_millis(120);
-/// A packet whose RFC 6464 level is at or below this, in -dBov, may be left out unheard.
+/// A packet with a level (RFC 6464) of this many -dBov or more is quiet.
 const QUIET: u8 = 50;
 
-/// What [`AudioJitter::pull`] gives.
+/// The result of [`AudioJitter::pull`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AudioPull {
-    /// Decode this.
+    /// Decode this packet.
     Packet(SourcePacket),
     /// One packet is missing: conceal one packet's duration.
     Lost {
-        /// The packet after the missing one, if it is here: its in-band FEC may hold the missing one. It comes again
-        /// with the next pull.
+        /// The packet after the missing one, if it is held: it may contain FEC for the missing one. The next pull
+        /// returns it.
         next: Option<SourcePacket>,
     },
-    /// The sender is silent or not there, or its first packets are being collected: nothing to conceal.
+    /// The sender is silent or absent, or the buffer is being filled: nothing is to be concealed.
     Idle,
 }
 
-/// What an [`AudioJitter`] has counted since it was made.
+/// Counters of an [`AudioJitter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AudioStats {
-    /// Packets inserted, good or not.
+    /// Packets inserted.
     pub received: u64,
-    /// Packets that were there already.
+    /// Duplicate packets.
     pub duplicate: u64,
-    /// Packets that came after their time was concealed, and strays from another numbering.
+    /// Packets that came after they were concealed, and stray packets.
     pub late: u64,
-    /// Packets that never came in time.
+    /// Packets that did not come in time.
     pub lost: u64,
-    /// Packets given out.
+    /// Packets played.
     pub played: u64,
-    /// Packet durations concealed, for loss or because nothing was there.
+    /// Packets concealed, lost or late.
     pub concealed: u64,
-    /// Packets left out to make the delay shorter.
+    /// Packets dropped to shorten the delay.
     pub shed: u64,
-    /// Packets dropped because a second of audio was held.
+    /// Packets dropped because the buffer was full.
     pub overflow: u64,
 }
 
@@ -81,17 +87,17 @@ pub struct AudioJitter {
     numbers: Numbers,
     packets: BTreeMap<i64, Held>,
     estimate: DelayEstimate,
-    /// Duration of one packet, and the candidate for it: a difference of timestamps seen once.
+    /// Duration of one packet; the candidate is a difference of timestamps that was seen once.
     packet: Duration,
     packet_candidate: Duration,
     newest: Option<(i64, u32)>,
-    /// The number to play next. None before the first packet was played.
+    /// The number of the next packet. None before the first.
     next: Option<i64>,
-    /// The RTP timestamp where playout stands, concealed time included.
+    /// The RTP timestamp of the playout position, including concealed time.
     head: u32,
     playing: bool,
     concealed: Duration,
-    /// Since when too much has been held at every pull.
+    /// Since when the buffer held more than the target at every pull.
     above_since: Option<Timestamp>,
     stats: AudioStats,
 }
@@ -117,22 +123,22 @@ impl AudioJitter {
         }
     }
 
-    /// What has been counted so far.
+    /// The counters.
     pub fn stats(&self) -> AudioStats {
         self.stats
     }
 
-    /// How much audio is to be held, 20 to 400 ms.
+    /// The target delay, 20 to 400 ms.
     pub fn target(&self) -> Duration {
         self.estimate.target(self.packet)
     }
 
-    /// How much audio is held now; at most one second.
+    /// The present delay, at most 1 s.
     pub fn held(&self) -> Duration {
         self.packet * self.packets.len() as u32
     }
 
-    /// Takes a packet; `now` is when it came out of the link. Jitter is measured by `packet.arrival`.
+    /// Inserts a packet that was read from the link at `now`. Jitter is measured by `packet.arrival`.
     pub fn insert(&mut self, packet: SourcePacket, now: Timestamp) {
         self.stats.received += 1;
         let number = match self.numbers.take(packet.sequence) {
@@ -148,7 +154,7 @@ impl AudioJitter {
         };
         if self.next.is_some_and(|next| number < next) {
             self.stats.late += 1;
-            // It still tells how late packets come: the target grows.
+            // A late packet still counts as a measurement: the target grows.
             self.estimate.measure(packet.timestamp, packet.arrival);
             return;
         }
@@ -162,12 +168,12 @@ impl AudioJitter {
         while self.held() > HELD_MAX {
             self.packets.pop_first();
             self.stats.overflow += 1;
-            // The time of what was dropped is not concealed.
+            // Dropped packets are not concealed.
             self.playing = false;
         }
     }
 
-    /// What to play next; called until the source's ring holds a tick or the answer is Idle.
+    /// The next packet or concealment; call until the source has a tick of samples or the result is `Idle`.
     pub fn pull(&mut self, now: Timestamp) -> AudioPull {
         if !self.playing && !self.begin(now) {
             return AudioPull::Idle;
@@ -179,14 +185,14 @@ impl AudioJitter {
                 self.playing = false;
                 return AudioPull::Idle;
             }
-            // Perhaps it is only late, so the number stays: it is played when it comes.
+            // It may be late rather than lost: it is played if it comes.
             return self.conceal(None);
         };
         let ahead = held.packet.timestamp.wrapping_sub(self.head) as i32;
         let half = self.ticks(self.packet / 2) as i32;
         if first > next && ahead >= half && self.concealed < CONCEAL_MAX {
             if self.span() + self.packet / 2 < self.target() {
-                // It is rather late than lost: packets come later than playout began for. The delay grows.
+                // Packets come later than the delay allows: the delay grows.
                 self.stats.concealed += 1;
                 self.concealed += self.packet;
                 return AudioPull::Lost { next: None };
@@ -205,7 +211,8 @@ impl AudioJitter {
         AudioPull::Packet(held.packet)
     }
 
-    /// Begins to play when the target is held, or when the first packet has waited for as long (one alone, in DTX).
+    /// Begins playout when the buffer holds the target, or the first packet has waited for as long (a single packet in
+    /// DTX).
     fn begin(&mut self, now: Timestamp) -> bool {
         let Some((&number, first)) = self.packets.first_key_value() else { return false };
         let target = self.target();
@@ -223,7 +230,7 @@ impl AudioJitter {
         true
     }
 
-    /// How much time lies between what is played next and the end of the newest packet, holes included.
+    /// The time from the playout position to the end of the newest packet, including gaps.
     fn span(&self) -> Duration {
         let newest = self.packets.last_key_value().map_or(0, |(_, held)| held.packet.timestamp.wrapping_sub(self.head));
         self.packet + Duration::from_micros(u64::from(newest) * 1_000_000 / u64::from(self.clock_rate))
@@ -236,10 +243,11 @@ impl AudioJitter {
         AudioPull::Lost { next }
     }
 
-    /// Leaves out one packet when more than the target has been held for a while: a drifting clock, or a spike gone.
+    /// Drops one packet if the buffer has held more than the target for a while: after a delay spike, or by clock
+    /// drift.
     fn shed(&mut self, now: Timestamp) {
         let excess = self.held().saturating_sub(self.target());
-        // More than a packet, or leaving one out would make a hole soon.
+        // More than a packet above the target: otherwise a gap would follow soon.
         if excess <= self.packet * 3 / 2 {
             self.above_since = None;
             return;
@@ -259,8 +267,8 @@ impl AudioJitter {
         self.above_since = None;
     }
 
-    /// A packet lasts as long as two pairs of neighbours are apart, or one pair that is closer than before: after a
-    /// pause (DTX) neighbours are further apart than a packet is long.
+    /// Measures the duration of a packet: the same difference of two pairs of neighbours, or a smaller difference of
+    /// one pair. After a pause (DTX) the difference is larger than a packet.
     fn learn_duration(&mut self, number: i64, timestamp: u32) {
         if let Some((newest, before)) = self.newest
             && number == newest + 1

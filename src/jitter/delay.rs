@@ -1,32 +1,35 @@
-//! How much audio to hold: measured from when packets arrive against when they were spoken.
+//! The target delay of an audio source, from the distribution of transit times.
+//!
+//! Owns: the histogram and the least transit time. Does not know: packets. In: RTP timestamps and arrivals. Out: the
+//! delay.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Least and most audio held, and what is held before anything is measured.
+/// Least and largest delay, and the delay before the first measurement.
 const MIN: Duration = Duration::from_millis(20);
 const MAX: Duration = Duration::from_millis(400);
 const START: Duration = Duration::from_millis(40);
 /// Width of a histogram bin, and bins up to [`MAX`].
 const BIN: Duration = Duration::from_millis(5);
 const BINS: usize = 81;
-/// Share of packets that are to be in time.
+/// Share of packets that must be in time.
 const IN_TIME: f32 = 0.97;
-/// What is left of a measurement after each packet: half is forgotten in 7 s of 20 ms packets.
+/// Factor of old measurements per packet: they count half after 7 s of 20 ms packets.
 const FORGET: f32 = 0.998;
-/// The least transit is that of the last five to ten seconds: clocks drift by 2 ms in that time at most.
+/// The least transit time is that of the last 5 to 10 s, in which clocks drift by at most 2 ms.
 const LEAST_WINDOW: Duration = Duration::from_secs(5);
-/// A packet this late is not late: the sender's timestamps have jumped.
+/// Lateness from which the timestamps of the sender have jumped.
 const JUMP: i64 = 1_000_000;
 
-/// A decaying histogram of how much later than the fastest recent packet each one came.
+/// A decaying histogram of the lateness of packets against the fastest recent packet.
 #[derive(Debug)]
 pub(super) struct DelayEstimate {
     clock_rate: u32,
-    /// Timestamp unwrapped, and the one it came from.
+    /// The extended timestamp, and its 32 bits.
     spoken: Option<(i64, u32)>,
-    /// Least transit in microseconds of this window and of the one before it.
+    /// Least transit time in microseconds, of this window and of the window before it.
     least: Option<(i64, i64)>,
     window_start: Timestamp,
     bins: [f32; BINS],
@@ -35,12 +38,12 @@ pub(super) struct DelayEstimate {
 impl DelayEstimate {
     pub(super) fn new(clock_rate: u32) -> Self {
         let mut bins = [0.0; BINS];
-        // Before the first measurement: as if packets came up to 20 ms late.
+        // The initial histogram: packets are up to 20 ms late.
         bins[(START - MIN).div_duration_f32(BIN) as usize - 1] = 20.0;
         Self { clock_rate, spoken: None, least: None, window_start: Timestamp::default(), bins }
     }
 
-    /// Takes one packet's RTP timestamp and arrival.
+    /// Adds the RTP timestamp and the arrival of a packet.
     pub(super) fn measure(&mut self, timestamp: u32, arrival: Timestamp) {
         let spoken = match self.spoken {
             Some((before, raw)) => before + i64::from(timestamp.wrapping_sub(raw) as i32),
@@ -66,7 +69,7 @@ impl DelayEstimate {
         self.bins[bin.min(BINS - 1)] += 1.0;
     }
 
-    /// How much audio should be held when a packet of this duration is about to be played.
+    /// The target delay for packets of this duration.
     pub(super) fn target(&self, packet: Duration) -> Duration {
         let wanted = self.bins.iter().sum::<f32>() * IN_TIME;
         let mut sum = 0.0;
@@ -104,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_is_forgotten() {
+    fn the_delay_shrinks_after_a_spike() {
         let late = |i| if (1_000..1_060).contains(&i) { u64::from(1_060 - i) * 5 } else { 0 };
         assert!(after(1_060, late) > Duration::from_millis(150));
         assert_eq!(after(3_000, late), Duration::from_millis(25));

@@ -1,8 +1,8 @@
-//! Jitter buffers: packets of one source in any order in; whole video frames, or audio packets in time, out.
+//! Jitter buffers for one source: reordering of packets, detection of loss, playout times.
 //!
-//! Owns: reordering, duplicates, loss, restarts, how long to wait for a late packet. Does not know: sockets, decoders,
-//! what a payload holds. The time comes with every call; nothing waits here, nothing grows without bound, every drop is
-//! counted. A packet goes in by `insert`; a frame is taken by [`VideoJitter::poll`], audio by [`AudioJitter::pull`].
+//! Owns: reordering, duplicates, loss, restarts of senders, waiting times for late packets. Does not know: sockets,
+//! decoders, payload formats. In: packets in any order, by `insert`. Out: whole frames by [`VideoJitter::poll`], audio
+//! packets by [`AudioJitter::pull`]. Time is an argument, no call waits, memory is bounded, and drops are counted.
 
 mod audio;
 mod delay;
@@ -11,30 +11,30 @@ mod video;
 pub use audio::{AudioJitter, AudioPull, AudioStats};
 pub use video::{VideoFrame, VideoJitter, VideoPoll, VideoStats};
 
-/// A sequence number further than this from the newest one belongs to another numbering (RFC 3550 A.1 MAX_DROPOUT).
+/// A sequence number further than this from the newest one is not of the same sequence (MAX_DROPOUT, RFC 3550 A.1).
 const MAX_JUMP: i64 = 3_000;
-/// So many neighbouring packets of another numbering in a row: the sender has restarted. Fewer are strays.
+/// Consecutive packets of another sequence after which the sender has restarted. Fewer are strays.
 const RESTART_PACKETS: u32 = 3;
-/// So many packets in a row at or before the newest one: the sender has restarted a little way back.
+/// Consecutive packets at or before the newest one after which the sender has restarted at a lower number.
 const OLD_RUN: u32 = 64;
 
-/// Turns 16-bit sequence numbers into ones that never wrap, and tells a restarted sender from a stray packet.
+/// Extends 16-bit sequence numbers to 64 bits, and detects restarts of senders and stray packets.
 #[derive(Debug, Default)]
 struct Numbers {
     newest: Option<i64>,
-    /// The last packet of a foreign numbering and how many neighbours in a row came before it.
+    /// The last sequence number of another sequence, and the number of consecutive packets of that sequence.
     foreign: Option<(u16, u32)>,
     old_run: u32,
 }
 
-/// What a sequence number turned out to be.
+/// The class of a sequence number.
 #[derive(Debug, PartialEq, Eq)]
 enum Number {
-    /// Part of the numbering; larger is later.
+    /// Of the known sequence; a larger number is later.
     Known(i64),
-    /// Far from everything else: drop it.
+    /// Of another sequence: the packet is dropped.
     Stray,
-    /// The first of a new numbering: forget what was before.
+    /// The first of another sequence: the state of the sequence before is dropped.
     Restart(i64),
 }
 

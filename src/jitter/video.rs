@@ -1,4 +1,7 @@
-//! Video: whole frames in order, at once when nothing is missing; on loss a wait for the repair, then the next keyframe.
+//! The jitter buffer for video: whole frames in order, without delay if no packet is missing.
+//!
+//! Owns: the packets of incomplete frames, the wait for a missing packet, keyframe requests. Does not know: codecs. In:
+//! packets. Out: [`VideoPoll`]. A missing packet is waited for; then the buffer continues with the next keyframe.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -8,27 +11,27 @@ use super::{Number, Numbers};
 use crate::media::{SourcePacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
-/// How long a missing packet is waited for: a repair over a way of 60 ms there and back that was lost twice itself. Less than
-/// what people call a freeze, and than a keyframe takes that is asked for instead and loses packets too.
+/// Wait for a missing packet: two lost retransmissions at a round-trip time of 60 ms. Shorter than a visible freeze,
+/// and than the time to a requested keyframe, which loses packets too.
 const HOLD: Duration = Duration::from_millis(240);
-/// How often a keyframe is asked for while none comes.
+/// Interval of keyframe requests while none comes.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Most packets held: two frames of 1 MB and more than any camera sends in a second.
+/// Most packets in the buffer: two frames of 1 MB, and more than a camera sends in 1 s.
 const MAX_PACKETS: usize = 2_000;
-/// Most RTP time held behind the frame that is waited for: one second.
+/// Most RTP time in the buffer after the incomplete frame: 1 s.
 const MAX_SPAN: u32 = VIDEO_CLOCK;
 
-/// What [`VideoJitter::poll`] has to say.
+/// The result of [`VideoJitter::poll`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VideoPoll {
     /// The next frame.
     Frame(VideoFrame),
-    /// What is here cannot be decoded: ask the sender for a keyframe. Said again every 500 ms while packets come and
+    /// Request a keyframe: the packets in the buffer cannot be decoded. Repeated every 500 ms while packets come and
     /// none of them starts a keyframe.
     KeyframeWanted,
-    /// Nothing before that time unless packets come.
+    /// Poll again at this time, or when a packet comes.
     Wait(Timestamp),
-    /// Nothing until packets come.
+    /// Poll again when a packet comes.
     Empty,
 }
 
@@ -37,28 +40,28 @@ pub enum VideoPoll {
 pub struct VideoFrame {
     /// The packets in order, contiguous in sequence; never empty.
     pub packets: Vec<SourcePacket>,
-    /// A decoder may begin here.
+    /// It is a keyframe.
     pub starts_keyframe: bool,
-    /// Frames are missing before this one; it then is a keyframe.
+    /// Frames are missing before this one, which is a keyframe.
     pub after_gap: bool,
 }
 
-/// What a [`VideoJitter`] has counted since it was made.
+/// Counters of a [`VideoJitter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VideoStats {
-    /// Packets inserted, good or not.
+    /// Packets inserted.
     pub received: u64,
-    /// Packets that were there already.
+    /// Duplicate packets.
     pub duplicate: u64,
-    /// Packets that came after their frame was given out or given up, and strays from another numbering.
+    /// Packets that came after their frame was returned or dropped, and stray packets.
     pub late: u64,
-    /// Packets that never came in time.
+    /// Packets that did not come in time.
     pub lost: u64,
-    /// Frames given out.
+    /// Frames returned.
     pub frames: u64,
-    /// Frames of which at least one packet came and which were not given out.
+    /// Frames of which at least one packet came, and which were dropped.
     pub dropped_frames: u64,
-    /// Packets dropped because too many were held.
+    /// Packets dropped because the buffer was full.
     pub overflow: u64,
 }
 
@@ -71,34 +74,34 @@ struct Held {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A keyframe must come first.
+    /// A keyframe is needed first.
     Waiting,
     /// The next frame begins at the floor.
     Flowing,
 }
 
-/// What the packets from the floor on are.
+/// State of the packets from the floor on.
 enum Head {
     /// A frame that ends before this number.
     Complete(i64),
-    /// This number is missing and later ones are here.
+    /// This packet is missing, and later ones are held.
     Hole(i64),
-    /// Nothing, or a frame that goes on.
+    /// No packet, or a frame whose end has not come.
     Open,
 }
 
-/// The jitter buffer of one video source; the codec does not matter.
+/// The jitter buffer of one video source.
 #[derive(Debug)]
 pub struct VideoJitter {
     hold: Duration,
     numbers: Numbers,
     packets: BTreeMap<i64, Held>,
-    /// Everything below has been given out or given up. None before the first packet.
+    /// All packets below this number were returned or dropped. None before the first packet.
     floor: Option<i64>,
-    /// The floor has not moved since it was set by a first packet: one that was overtaken may still move it back.
+    /// The floor is still that of the first packet: a reordered packet may move it back.
     fresh: bool,
     state: State,
-    /// The missing number at the head, and since when it is known to be missing.
+    /// The missing packet at the head, and since when it is missing.
     hole: Option<(i64, Timestamp)>,
     after_gap: bool,
     asked: Option<Timestamp>,
@@ -132,13 +135,13 @@ impl VideoJitter {
         }
     }
 
-    /// What has been counted so far.
+    /// The counters.
     pub fn stats(&self) -> VideoStats {
         self.stats
     }
 
-    /// Takes a packet. `starts_keyframe` says that its payload is the first one of a keyframe; only the depayloader's
-    /// side can know. Call [`Self::poll`] afterwards until it has no more frames.
+    /// Inserts a packet. `starts_keyframe`: its payload is the first one of a keyframe. Call [`Self::poll`] afterwards
+    /// until it returns no more frames.
     pub fn insert(&mut self, packet: SourcePacket, starts_keyframe: bool, now: Timestamp) {
         self.stats.received += 1;
         let number = match self.numbers.take(packet.sequence) {
@@ -171,7 +174,7 @@ impl VideoJitter {
         }
     }
 
-    /// The next thing to do; call until it is neither a frame nor a wish for a keyframe.
+    /// The next frame or request; call until the result is neither a frame nor a keyframe request.
     pub fn poll(&mut self, now: Timestamp) -> VideoPoll {
         loop {
             if self.state == State::Waiting {
@@ -232,7 +235,7 @@ impl VideoJitter {
         }
     }
 
-    /// Since when packets behind the missing one have been here.
+    /// Since when packets after the missing one are held.
     fn missing_since(&mut self, missing: i64) -> Timestamp {
         if let Some((number, since)) = self.hole
             && number == missing
@@ -245,7 +248,7 @@ impl VideoJitter {
         since
     }
 
-    /// Gives up a missing packet: on with the next keyframe that is here, or wait for one.
+    /// Stops waiting for a missing packet: continues with the next keyframe in the buffer, or waits for one.
     fn skip(&mut self, missing: i64) {
         let start = self.packets.range(missing..).find(|(_, held)| held.starts_keyframe).map(|(&number, _)| number);
         self.drop_before(start.unwrap_or(missing + 1));
@@ -268,7 +271,8 @@ impl VideoJitter {
         }
     }
 
-    /// While waiting for a keyframe: its first packet may have been overtaken, so the others are kept for a while.
+    /// While a keyframe is needed: keeps packets for a while, because the first packet of the keyframe may be
+    /// reordered.
     fn drop_stale(&mut self, now: Timestamp) {
         let stale = self.packets.iter().rev().find(|(_, held)| held.inserted + self.hold <= now);
         if let Some((&number, _)) = stale {
@@ -285,7 +289,7 @@ impl VideoJitter {
         if span(first) <= MAX_SPAN as i32 {
             return false;
         }
-        // A screen may send a frame every few seconds: the frame that is being waited for does not count.
+        // The incomplete frame does not count: a screen may send a frame every few seconds.
         let behind = self.packets.values().find(|held| held.packet.timestamp != first.packet.timestamp);
         behind.is_some_and(|held| span(held) > MAX_SPAN as i32)
     }
@@ -302,7 +306,7 @@ impl VideoJitter {
         self.stats.overflow += (before - self.packets.len()) as u64;
     }
 
-    /// Moves the floor up; what is below is dropped, what never came is lost.
+    /// Moves the floor up: packets below are dropped, missing ones are lost.
     fn drop_before(&mut self, limit: i64) {
         let Some(floor) = self.floor.filter(|&floor| floor < limit) else { return };
         let rest = self.packets.split_off(&limit);

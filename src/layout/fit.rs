@@ -1,37 +1,39 @@
-//! How a picture is fitted into its tile. The web client says the same in CSS, so the rule is exact:
+//! Fits a picture into its tile. The web client has the same rules in CSS.
 //!
-//! 1. A screen is *contained* (`object-fit: contain`): all of it is seen, with bars where the shapes differ.
-//! 2. A camera *covers* its tile (`object-fit: cover`, centred) if at most 30 % of its area is lost that way: the larger
-//!    of the two aspect ratios (width / height) is at most 1/0.7 of the smaller one. So 4:3 and 3:2 cover a 16:9 tile.
-//! 3. Any other camera is contained: a phone held upright is not cut down to a chin.
+//! Owns: the rules. Does not know: pixels. In: the sizes of a picture and its tile. Out: [`Fit`].
 //!
-//! Everything is even, for I420: sizes are rounded down, offsets too. And a covering picture that is one, two or four
-//! times its tile but for 3 % is cropped to just that: it then needs no scaling or the cheapest one there is.
+//! 1. A screen is *contained* (`object-fit: contain`): all of it is visible, with bars if the aspect ratios differ.
+//! 2. A camera *covers* its tile (`object-fit: cover`, centred) if at most 30 % of its area is cropped: the larger
+//!    aspect ratio (width / height) is at most 1/0.7 of the smaller one. Thus 4:3 and 3:2 cover a 16:9 tile.
+//! 3. Any other camera is contained, for example a phone in portrait.
+//!
+//! Sizes and offsets are rounded down to even numbers (I420). A covering picture whose size is within 3 % of one, two
+//! or four times its tile is cropped to that multiple: it needs no scaling, or the fastest one.
 
 use crate::media::{Rect, Size, SourceKind};
 
-/// How much of a camera's area may be cropped.
+/// Largest part of the area of a camera that is cropped.
 const MOST_LOST: f64 = 0.3;
-/// How much more may be cropped at an edge for a whole factor.
+/// Largest additional crop of a side for an integer factor.
 const SNAP: f64 = 1.03;
 
-/// Which part of a source is shown where in its tile.
+/// The visible part of a source, and its place in the tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
-    /// The part that is shown, in source pixels.
+    /// The visible part, in pixels of the source.
     pub crop: Rect,
-    /// Where it is drawn, from the tile's upper left corner.
+    /// Its place, relative to the upper left corner of the tile.
     pub dest: Rect,
 }
 
-/// Fits an upright source into a tile. All numbers come out even, but for a source of a single row or column, which is
-/// taken as it is; a crop never reaches beyond its source and `dest` never beyond its tile.
+/// Fits an upright source into a tile. All numbers are even, except for a source with a single row or column. The crop
+/// lies within the source, and `dest` within the tile.
 pub fn fit(source: Size, tile: Size, kind: SourceKind) -> Fit {
     let whole = Size::new(even(source.width), even(source.height));
     if whole.width == 0 || whole.height == 0 || tile.width == 0 || tile.height == 0 {
         return Fit { crop: centred(source, source), dest: centred(tile, tile) };
     }
-    // Both shapes over a common denominator: source wider than the tile if `wide` > `tall`.
+    // Aspect ratios with a common denominator: the source is wider than the tile if `wide` > `tall`.
     let wide = u64::from(whole.width) * u64::from(tile.height);
     let tall = u64::from(whole.height) * u64::from(tile.width);
     let lost = 1.0 - wide.min(tall) as f64 / wide.max(tall) as f64;
@@ -51,7 +53,7 @@ pub fn fit(source: Size, tile: Size, kind: SourceKind) -> Fit {
     Fit { crop: centred(snapped(covering, tile), source), dest: centred(tile, tile) }
 }
 
-/// The exact multiple of the tile this size nearly is, or the size itself.
+/// The multiple of the tile that is close to this size, or the size itself.
 fn snapped(size: Size, tile: Size) -> Size {
     let near = |size: u32, exact: u32| size >= exact && f64::from(size) <= f64::from(exact) * SNAP;
     [1, 2, 4]
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn cameras_cover_unless_too_much_is_lost() {
+    fn cameras_cover_unless_too_much_is_cropped() {
         let camera = SourceKind::Camera;
         check((1280, 720), (320, 180), camera, rect(0, 0, 1280, 720), rect(0, 0, 320, 180));
         check((640, 480), (320, 180), camera, rect(0, 60, 640, 360), rect(0, 0, 320, 180));
@@ -106,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn screens_are_seen_whole() {
+    fn screens_are_contained() {
         check((1920, 1200), (640, 360), SourceKind::Screen, rect(0, 0, 1920, 1200), rect(32, 0, 576, 360));
         check((2560, 1080), (640, 360), SourceKind::Screen, rect(0, 0, 2560, 1080), rect(0, 44, 640, 270));
     }
 
     #[test]
-    fn nearly_a_whole_factor_is_made_one() {
+    fn a_factor_close_to_an_integer_is_made_exact() {
         let camera = SourceKind::Camera;
         check((640, 360), (638, 358), camera, rect(0, 0, 638, 358), rect(0, 0, 638, 358));
         check((640, 360), (316, 178), camera, rect(4, 2, 632, 356), rect(0, 0, 316, 178));
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_one_pixel_is_taken_as_it_is() {
+    fn a_picture_of_one_pixel_is_not_cropped() {
         check((1, 1), (320, 180), SourceKind::Camera, rect(0, 0, 1, 1), rect(0, 0, 320, 180));
     }
 
@@ -134,7 +136,8 @@ mod tests {
             let Fit { crop, dest } = fit(source, tile, kind);
             for (rect, outer) in [(crop, source), (dest, tile)] {
                 prop_assert!(rect.width >= 2 && rect.height >= 2);
-                prop_assert!(rect.x + rect.width <= outer.width && rect.y + rect.height <= outer.height, "{rect:?} in {outer}");
+                let is_inside = rect.x + rect.width <= outer.width && rect.y + rect.height <= outer.height;
+                prop_assert!(is_inside, "{rect:?} in {outer}");
                 prop_assert!([rect.x, rect.y, rect.width, rect.height].iter().all(|n| n % 2 == 0), "{rect:?} is odd");
             }
             let covers = dest.size() == tile;

@@ -1,42 +1,45 @@
-//! The grid: equal tiles of 16:9, as large as can be, and nobody moves who need not.
+//! The grid: equal tiles of 16:9, as large as possible, with as few moves as possible.
 //!
-//! 1. Tiles never overlap, stand inside the canvas and on even coordinates.
-//! 2. Somebody new gets the next free slot; nobody else changes slots.
-//! 3. When somebody leaves, the last one fills the hole; nobody else changes slots.
-//! 4. Slots are filled row by row. The last row is centred, so its tiles slide sideways when one is added to it; tiles
-//!    in the rows above stay where they are as long as rows and columns do.
+//! Owns: the slots of the cells. Does not know: participants' names, pixels. In: the cells and the canvas. Out:
+//! [`Arrangement`].
+//!
+//! 1. Tiles do not overlap, lie inside the canvas, and have even coordinates.
+//! 2. A new cell gets the next free slot; no other cell moves to another slot.
+//! 3. When a cell leaves, the last one takes its slot; no other cell moves to another slot.
+//! 4. Slots are filled row by row. The last row is centred, so its tiles shift when one is added; tiles in the rows
+//!    above keep their places while the number of rows and columns is the same.
 
 use std::collections::BTreeSet;
 
 use crate::id::ParticipantId;
 use crate::media::{Rect, Size, SourceKind};
 
-/// Most tiles that are placed; whoever comes after is hidden.
+/// Most tiles; further cells are hidden.
 pub const TILES_MAX: usize = 49;
 /// Pixels between tiles.
 const GAP: u32 = 4;
 
-/// What a cell shows: whose camera or screen.
+/// A cell: the camera or screen of a participant.
 pub type Key = (ParticipantId, SourceKind);
 
-/// Where everybody stands.
+/// The arrangement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Arrangement {
-    /// The cells that are seen, in slot order.
+    /// The visible cells in slot order.
     pub placed: Vec<(Key, Rect)>,
-    /// The cells for which there is no room.
+    /// The hidden cells.
     pub hidden: Vec<Key>,
 }
 
-/// Remembers who has which slot.
+/// The slots of all cells.
 #[derive(Debug, Clone, Default)]
 pub struct Grid {
     slots: Vec<Key>,
 }
 
 impl Grid {
-    /// Places the cells on a canvas with even sides. `cells` says who is to be seen, in the order in which newcomers get
-    /// slots; of the others the slots are kept.
+    /// Arranges the cells on a canvas with even sides. New cells get slots in the order of `cells`; the others keep
+    /// their slots.
     pub fn arrange(&mut self, canvas: Size, cells: &[Key]) -> Arrangement {
         let wanted: BTreeSet<Key> = cells.iter().copied().collect();
         let mut index = 0;
@@ -59,7 +62,7 @@ impl Grid {
     }
 }
 
-/// The rectangles of so many tiles, row by row.
+/// The rectangles of `count` tiles, row by row.
 fn rects(canvas: Size, count: usize) -> Vec<Rect> {
     if count == 1 {
         return vec![Rect { x: 0, y: 0, width: canvas.width, height: canvas.height }];
@@ -81,7 +84,7 @@ fn rects(canvas: Size, count: usize) -> Vec<Rect> {
         .collect()
 }
 
-/// The number of columns with the largest tiles, and the tile; with equal tiles the one with fewer empty places.
+/// The number of columns with the largest tiles, and the tile size; among equal sizes the one with fewer empty places.
 fn shape(canvas: Size, count: u32) -> Option<(u32, Size)> {
     let tiles = (1..=count).map(|columns| (columns, tile(canvas, columns, count.div_ceil(columns))));
     tiles.max_by_key(|(columns, tile)| {
@@ -90,22 +93,22 @@ fn shape(canvas: Size, count: u32) -> Option<(u32, Size)> {
     })
 }
 
-/// The largest even 16:9 tile of which so many fit.
+/// The largest even 16:9 tile for these columns and rows.
 fn tile(canvas: Size, columns: u32, rows: u32) -> Size {
     let share = |length: u32, parts: u32| length.saturating_sub(GAP * (parts - 1)) / parts;
     let (width, height) = (share(canvas.width, columns), share(canvas.height, rows));
     let width = width.min(height * 16 / 9);
     let height = height.min(width * 9 / 16);
-    // A canvas too small for its gaps still gets tiles.
+    // A canvas that is too small for its gaps still gets tiles.
     Size::new((width & !1).max(2), (height & !1).max(2))
 }
 
-/// Where a row or column of tiles begins so that it stands in the middle.
+/// The offset that centres a row or column of tiles.
 fn offset(length: u32, parts: u32, part: u32) -> u32 {
     (length.saturating_sub(parts * part + (parts - 1) * GAP) / 2) & !1
 }
 
-/// Checks what must hold of every arrangement; the error says what does not.
+/// Checks the invariants of an arrangement; the error names the violated one.
 pub fn verify_invariants(canvas: Size, cells: &[Key], arrangement: &Arrangement) -> Result<(), String> {
     let placed = arrangement.placed.iter().map(|(key, _)| *key);
     let all: Vec<Key> = placed.chain(arrangement.hidden.iter().copied()).collect();
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn known_counts_have_their_known_shapes() {
+    fn counts_of_tiles_have_their_expected_rows_and_columns() {
         let shapes = [
             (1, (1, 1)),
             (2, (1, 2)),
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn one_fills_the_canvas_and_two_stand_side_by_side() {
+    fn one_tile_fills_the_canvas_and_two_are_side_by_side() {
         let mut grid = Grid::default();
         assert_eq!(grid.arrange(CANVAS, &cameras(1)).placed[0].1, Rect { x: 0, y: 0, width: 1280, height: 720 });
         let two = grid.arrange(CANVAS, &cameras(2)).placed;
@@ -192,14 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_row_stands_in_the_middle() {
+    fn the_last_row_is_centred() {
         let placed = Grid::default().arrange(CANVAS, &cameras(3)).placed;
         let last = placed[2].1;
         assert_eq!(last.x, ((CANVAS.width - last.width) / 2) & !1);
     }
 
     #[test]
-    fn who_leaves_is_replaced_by_the_last_one() {
+    fn the_last_cell_takes_the_slot_of_one_that_leaves() {
         let mut grid = Grid::default();
         let before = grid.arrange(CANVAS, &cameras(9)).placed;
         let after = grid.arrange(CANVAS, &cameras(9)[1..]).placed;
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_seven_by_seven_are_hidden() {
+    fn cells_after_the_49th_are_hidden() {
         let arrangement = Grid::default().arrange(CANVAS, &cameras(60));
         assert_eq!((arrangement.placed.len(), arrangement.hidden.len()), (49, 11));
         assert_eq!(arrangement.hidden[0], camera(50));
@@ -257,11 +260,12 @@ mod tests {
                 }
                 let after = grid.arrange(canvas, &cells);
                 prop_assert_eq!(verify_invariants(canvas, &cells, &after), Ok(()));
-                // At most one of those who stay has another slot, whatever one operation did.
+                // One operation moves at most one of the remaining cells.
                 let slot = |a: &Arrangement, key: &Key| a.placed.iter().position(|(k, _)| k == key);
-                let moved = after.placed.iter().filter(|(key, _)| slot(&before, key).is_some_and(|s| Some(s) != slot(&after, key)));
+                let has_moved = |key: &Key| slot(&before, key).is_some_and(|s| Some(s) != slot(&after, key));
+                let moved = after.placed.iter().filter(|(key, _)| has_moved(key));
                 prop_assert!(moved.count() <= 1, "{op:?} moved more than one");
-                // While rows and columns stay, only the last row slides.
+                // While rows and columns are the same, only the last row shifts.
                 let ((rows, columns), unmoved) = (shape_of(&after.placed), !matches!(op, Op::Canvas(..)));
                 if unmoved && rows > 1 && shape_of(&before.placed) == (rows, columns) {
                     let full = (rows - 1) * columns;

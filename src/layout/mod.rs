@@ -1,7 +1,7 @@
-//! Layout: where everybody stands on the canvas. Pure functions over plain data.
+//! Layout: the tiles of a view. Pure functions on plain data.
 //!
-//! Owns: [`Scene`] and [`Tile`], the grid, and how a picture is fitted into its tile.
-//! Does not know: pixels, codecs, who may see whom. The room asks for rectangles and hands the scene to the mixer.
+//! Owns: [`Scene`] and [`Tile`], the grid, and the fitting of pictures into tiles. Does not know: pixels, codecs, who
+//! may see whom. In: the cells of a view. Out: rectangles for the room, and scenes for the mixer.
 
 mod fit;
 mod grid;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::media::{Rect, Size, SourceKind};
 
-/// How a view is laid out, as it stands in JSON and in the configuration: `{"kind":"grid"}`.
+/// The layout of a view, in JSON and in the configuration: `{"kind":"grid"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Layout {
@@ -23,10 +23,10 @@ pub enum Layout {
     Grid,
 }
 
-/// A view at one moment: what the mixer draws, as plain data.
+/// The contents of a view, as the mixer draws it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scene {
-    /// Which view this is.
+    /// The name of the view.
     pub view: ViewName,
     /// The canvas in pixels; even in both directions.
     pub canvas: Size,
@@ -36,22 +36,22 @@ pub struct Scene {
     pub tiles: Vec<Tile>,
 }
 
-/// One participant's place in a scene.
+/// A tile of a scene.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tile {
-    /// Whose tile it is; also picks the avatar's colour.
+    /// The participant; its id selects the colour of the avatar.
     pub participant: ParticipantId,
     /// Camera or screen.
     pub kind: SourceKind,
-    /// The source to show; None draws the avatar.
+    /// The source that is shown; None shows the avatar.
     pub source: Option<SourceId>,
-    /// Where it stands: inside the canvas, even coordinates and sizes (I420).
+    /// Its rectangle on the canvas, with even coordinates and sizes (I420).
     pub rect: Rect,
-    /// The name written on it; empty for none.
+    /// The name that is drawn; empty for none.
     pub label: String,
-    /// Framed because this participant speaks.
+    /// The participant is speaking: draws a frame.
     pub speaking: bool,
-    /// The microphone is off or missing: a small sign beside the name.
+    /// The microphone is off or missing: draws a sign next to the name.
     pub muted: bool,
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layout_names_its_kind_and_an_unknown_one_is_told_the_known_ones() {
+    fn the_error_for_an_unknown_layout_names_the_known_ones() {
         assert_eq!(serde_json::to_string(&Layout::Grid).expect("plain"), r#"{"kind":"grid"}"#);
         assert_eq!(serde_json::from_str::<Layout>(r#"{"kind":"grid"}"#).expect("known"), Layout::Grid);
         let error = serde_json::from_str::<Layout>(r#"{"kind":"circle"}"#).expect_err("unknown").to_string();

@@ -1,9 +1,9 @@
 //! The child's end of a link: one end of a socket pair, inherited as standard input.
 //!
-//! Owns: reading and writing of messages until the link ends, and the limits that a child process sets for itself. Does not
-//! know: what the messages mean. In and out: the socket; messages go to a [`MessageHandler`].
-//! The process lives as long as the link: the socket ends when the edge closes it or dies. The panic of a thread ends the
-//! process too; the edge then starts another one.
+//! Owns: reading and writing of messages until the link ends, and the limits that a child process sets for itself. Does
+//! not know: what the messages mean. In and out: the socket; messages go to a [`MessageHandler`]. The process lives as
+//! long as the link: the socket ends when the edge closes it or dies. The panic of a thread ends the process too; the
+//! edge then starts another one.
 
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -41,14 +41,14 @@ pub fn link_on_stdin() -> Result<UnixStream, ChildError> {
     Ok(UnixStream::from(stdin))
 }
 
-/// Restricts this process, because it handles media from the network: no core dumps, few files, no new privileges. Ends it
-/// when a thread panics.
+/// Restricts this process, because it handles media from the network: no core dumps, few files, no new privileges. Ends
+/// it when a thread panics.
 pub fn confine() {
     let core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let most = getrlimit(Resource::Nofile).maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
     let files = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
-    // The end of the link ends this process. The parent-death signal of the kernel is sent when the *thread* that started
-    // the process ends, and the edge has such threads.
+    // The end of the link ends this process. The parent-death signal of the kernel is sent when the *thread* that
+    // started the process ends, and the edge has such threads.
     let privileges = rustix::thread::set_no_new_privs(true);
     for error in [core, files, privileges].into_iter().filter_map(Result::err) {
         tracing::warn!(%error, "cannot set a limit of this process");
@@ -93,8 +93,8 @@ pub fn read<M: DeserializeOwned>(mut link: UnixStream, to: &mut impl MessageHand
     }
 }
 
-/// Writes messages until the link ends. `take` waits for messages and moves them into its argument; it returns false when
-/// none will come.
+/// Writes messages until the link ends. `take` waits for messages and moves them into its argument; it returns false
+/// when none will come.
 pub fn write<M: Serialize>(link: &mut UnixStream, mut take: impl FnMut(&mut Vec<M>) -> bool) {
     let (mut messages, mut bytes) = (Vec::new(), Vec::new());
     while take(&mut messages) {

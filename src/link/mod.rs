@@ -100,12 +100,13 @@ pub enum FromMixer {
 pub struct AudioTick {
     /// The full mix, for every listener in neither list; None in silence.
     pub everyone: Option<EncodedPacket>,
-    /// The same mix in thin quality: one packet for this tick and the ticks before it; None within a packet, and in silence.
+    /// The same mix in thin quality: one packet for this tick and the ticks before it; None within a packet, and in
+    /// silence.
     pub thin: Option<EncodedPacket>,
     /// Listeners that get `thin` instead of `everyone`, sorted.
     pub thin_listeners: Vec<ParticipantId>,
-    /// The mix-minus of each talker, sent to it instead of `everyone` and `thin`, in the talker's quality; None while no
-    /// other participant talks. Sorted by talker.
+    /// The mix-minus of each talker, sent to it instead of `everyone` and `thin`, in the talker's quality; None while
+    /// no other participant talks. Sorted by talker.
     pub mix_minus: Vec<(ParticipantId, Option<EncodedPacket>)>,
     /// Audible participants of this tick with their levels in -dBov, sorted by id; the loudest if there are many.
     pub heard: Vec<(ParticipantId, u8)>,

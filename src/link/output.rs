@@ -1,7 +1,8 @@
 //! The messages between the edge and an output process (a recording or a broadcast).
 //!
-//! Owns: the messages. Does not know: files, networks, who requested the output. Framed as the mixer's ([`super::frame`]).
-//! An output is a subscriber: it gets the packets of its streams as they leave the mixer, and requests keyframes.
+//! Owns: the messages. Does not know: files, networks, who requested the output. Framed as the mixer's
+//! ([`super::frame`]). An output is a subscriber: it gets the packets of its streams as they leave the mixer, and
+//! requests keyframes.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -139,8 +139,8 @@ const fn is_zero(number: &u64) -> bool {
 }
 
 impl Sidecar {
-    /// The chapters in order: joins, and main speakers of ten seconds or more. Empty for a file without these. A file that
-    /// still grows has no known end.
+    /// The chapters in order: joins, and main speakers of ten seconds or more. Empty for a file without these. A file
+    /// that still grows has no known end.
     pub fn chapters(&self) -> Vec<Chapter> {
         let end = if self.state == FileState::Recording { f64::INFINITY } else { self.duration };
         let joined = self.people.iter().filter(|stay| stay.from > 0.0);

@@ -1,10 +1,10 @@
 //! The builder: makes decoders and encoders on a thread of its own.
 //!
-//! Owns: the thread and its bounded queue of jobs. Does not know: what is built, who waits for it. In: [`Builder::build`],
-//! which never waits. Out: [`Building`], which holds the result when it is there.
+//! Owns: the thread and its bounded queue of jobs. Does not know: what is built, who waits for it. In:
+//! [`Builder::build`], which never waits. Out: [`Building`], which holds the result when it is there.
 //!
-//! Making a pipeline may load a plugin from a slow disk. The threads that read the link and compose pictures must not wait
-//! for that: they would stop the sound, and the process would look as if it hung.
+//! Making a pipeline may load a plugin from a slow disk. The threads that read the link and compose pictures must not
+//! wait for that: they would stop the sound, and the process would look as if it hung.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

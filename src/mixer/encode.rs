@@ -1,8 +1,8 @@
 //! The encoder of one video stream: canvases become packets.
 //!
-//! Owns: one encoder and payloader per stream; the choice of the ticks that are encoded, and of those that become keyframes.
-//! Does not know: subscribers, the contents of the canvas. In: the canvas of a tick, and keyframe requests. Out: packets in
-//! the [`Outbox`], from the encoder's thread.
+//! Owns: one encoder and payloader per stream; the choice of the ticks that are encoded, and of those that become
+//! keyframes. Does not know: subscribers, the contents of the canvas. In: the canvas of a tick, and keyframe requests.
+//! Out: packets in the [`Outbox`], from the encoder's thread.
 //!
 //! A slide stream on a narrow path skips ticks while its earlier frames, which may exceed the bitrate, are being sent.
 
@@ -27,15 +27,15 @@ const REFINE_FOR: Duration = Duration::from_secs(2);
 /// Interval of repeated frames later: receivers take a stream without frames for broken.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A stream with so few frames a second or fewer is a slide stream: at the coarsest quantizer a frame may still exceed the
-/// bits of one second, and a frame may be skipped. In other streams no frame is skipped.
+/// A stream with so few frames a second or fewer is a slide stream: at the coarsest quantizer a frame may still exceed
+/// the bits of one second, and a frame may be skipped. In other streams no frame is skipped.
 const SLIDES_FPS: u32 = 2;
 /// No slide is encoded while the earlier ones take longer than this to send at the target bitrate.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
 /// Shortest time between two attempts to make an encoder for a stream.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
-/// Largest picture, in pixels, that is encoded by one thread. Threads of libvpx wait for each other in a busy loop: two of
-/// them take 14 % more CPU time than one on an idle machine, and far more on a busy one.
+/// Largest picture, in pixels, that is encoded by one thread. Threads of libvpx wait for each other in a busy loop: two
+/// of them take 14 % more CPU time than one on an idle machine, and far more on a busy one.
 const ONE_THREAD_PIXELS: u32 = 1920 * 1088;
 
 /// What a stream does with a tick.
@@ -229,8 +229,8 @@ impl Stream {
         self.pace.turn(n, scene_fps)
     }
 
-    /// Encodes tick `n`, of the stream's own size. A picture is skipped and counted while the encoder is busy or is being
-    /// made. An encoder that has failed is replaced, with a keyframe, at most once a second.
+    /// Encodes tick `n`, of the stream's own size. A picture is skipped and counted while the encoder is busy or is
+    /// being made. An encoder that has failed is replaced, with a keyframe, at most once a second.
     pub fn encode(&mut self, picture: &Picture, n: u64, scene_fps: u32, keyframe: bool, builder: &Builder) {
         let at = tick_time(n, scene_fps);
         self.follow_encoder(at, builder);
@@ -448,8 +448,8 @@ mod tests {
     }
 
     proptest! {
-        /// Slides of any size exceed the bits that can be sent by at most one second and one slide; and an encoder that keeps
-        /// its bitrate has no tick skipped.
+        /// Slides of any size exceed the bits that can be sent by at most one second and one slide; and an encoder that
+        /// keeps its bitrate has no tick skipped.
         #[test]
         fn slides_do_not_exceed_the_bitrate(kbps in 20..2_000_u32, sizes in prop::collection::vec(0.1..3.0_f64, 300)) {
             let (mut pace, mut bytes) = (Pace::new(1), 0);
@@ -494,12 +494,16 @@ mod tests {
                     keyframes.push(n);
                     prop_assert!(waiting.take().is_some(), "nobody asked for the one at {}", n);
                 }
-                prop_assert!(waiting.is_none_or(|since: u64| n - since < 9), "asked at {:?}, nothing at {}", waiting, n);
+                let in_time = waiting.is_none_or(|since: u64| n - since < 9);
+                prop_assert!(in_time, "asked at {:?}, nothing at {}", waiting, n);
             }
         }
 
         #[test]
-        fn timestamps_lie_on_the_grid(n in 0u64..1 << 40, fps in prop::sample::select(vec![5u32, 10, 15, 25, 30, 50, 60])) {
+        fn timestamps_lie_on_the_grid(
+            n in 0u64..1 << 40,
+            fps in prop::sample::select(vec![5u32, 10, 15, 25, 30, 50, 60]),
+        ) {
             let expected = n.wrapping_mul(u64::from(90_000 / fps)) as u32;
             prop_assert_eq!(rtp_timestamp(tick_time(n, fps)), expected);
         }

@@ -1,11 +1,11 @@
 //! Ingest: packets of cameras and screens become pictures in their frame slots.
 //!
-//! Owns: per source the jitter buffer, the depayloader and the decoder; keyframe requests; the limits on what a sender may
-//! cost. Does not know: tiles, encoders, threads (decoders bring their own, the [`Builder`] makes them). In: packets, and
-//! which sources are shown. Out: pictures in [`FrameSlot`]s, and messages for the edge in the [`Outbox`].
+//! Owns: per source the jitter buffer, the depayloader and the decoder; keyframe requests; the limits on what a sender
+//! may cost. Does not know: tiles, encoders, threads (decoders bring their own, the [`Builder`] makes them). In:
+//! packets, and which sources are shown. Out: pictures in [`FrameSlot`]s, and messages for the edge in the [`Outbox`].
 //!
-//! A fault of one source affects no other: its last picture stays until the compositor marks it as stale, its decoder is
-//! replaced, and a keyframe is requested. A source that is not shown costs nothing.
+//! A fault of one source affects no other: its last picture stays until the compositor marks it as stale, its decoder
+//! is replaced, and a keyframe is requested. A source that is not shown costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -60,8 +60,8 @@ struct Shared {
 }
 
 impl Ingest {
-    /// An ingest without sources. `built` is called on the builder's thread when a decoder is ready; it must cause a call
-    /// of [`poll`](Self::poll).
+    /// An ingest without sources. `built` is called on the builder's thread when a decoder is ready; it must cause a
+    /// call of [`poll`](Self::poll).
     pub fn new(
         limits: DecodeLimits,
         outbox: Arc<Outbox>,
@@ -514,8 +514,8 @@ mod tests {
         Timestamp::from_micros(1_000_000 + ms * 1_000)
     }
 
-    /// VP8 frames of one encoder; those with an even number show `luma`, the others one more. Frame 0 is a keyframe, and
-    /// every eighth.
+    /// VP8 frames of one encoder; those with an even number show `luma`, the others one more. Frame 0 is a keyframe,
+    /// and every eighth.
     fn frames(count: u32, luma: u8) -> Vec<Vec<SourcePacket>> {
         let codec = Codec::Vp8;
         let spec = EncodeSpec { codec, size: SIZE, fps: 30, bitrate_kbps: 200, h264: H264Encoder::X264, threads: 1 };

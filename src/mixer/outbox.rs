@@ -1,8 +1,8 @@
 //! The outbox: the queue of messages from the mixer's threads to the link.
 //!
-//! Owns: the bounded queue, and the policy for a slow reader: the oldest media message is dropped, and a video stream that
-//! lost a packet is dropped until its next keyframe, because no decoder could use the rest.
-//! Does not know: sockets. In: [`Outbox::push`], from any thread. Out: [`Outbox::take`], on one thread.
+//! Owns: the bounded queue, and the policy for a slow reader: the oldest media message is dropped, and a video stream
+//! that lost a packet is dropped until its next keyframe, because no decoder could use the rest. Does not know:
+//! sockets. In: [`Outbox::push`], from any thread. Out: [`Outbox::take`], on one thread.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -104,7 +104,8 @@ impl State {
         }
     }
 
-    /// Drops the oldest media message, or the oldest message if there is no media: a newer report replaces an older one.
+    /// Drops the oldest media message, or the oldest message if there is no media: a newer report replaces an older
+    /// one.
     fn drop_oldest(&mut self) {
         let media = |m: &FromMixer| matches!(m, FromMixer::Video { .. } | FromMixer::Audio(_));
         let oldest = self.queue.iter().position(media).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The mixer as a process: a mixer connected to a link.
 //!
-//! Owns: the two threads of the link. Does not know: media, limits of the process ([`child`]). In and out: messages on the
-//! socket that the process inherited.
+//! Owns: the two threads of the link. Does not know: media, limits of the process ([`child`]). In and out: messages on
+//! the socket that the process inherited.
 
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;

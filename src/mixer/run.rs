@@ -317,8 +317,8 @@ impl Reporter {
             audio_ticks: sound.ticks,
             audio_encoded: sound.encoded,
             concealed: sound.concealed,
-            // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its sender
-            // until it was full: the two cancel out.
+            // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its
+            // sender until it was full: the two cancel out.
             sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: self.ingest.lock().dropped(),
             link_dropped: self.outbox.dropped(),

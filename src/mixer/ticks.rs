@@ -1,8 +1,8 @@
 //! Ticks: which tick is due, waiting for it, and how long it takes.
 //!
-//! Owns: the arithmetic of ticks, [`Watched`] (a mutex with a condition variable), [`Busy`]. Does not know: what a tick does.
-//! A tick is a number counted from the epoch of the room. A loop that is late runs a few late ticks and skips the others:
-//! receivers discard media that is too late. The timestamps of skipped ticks are missing.
+//! Owns: the arithmetic of ticks, [`Watched`] (a mutex with a condition variable), [`Busy`]. Does not know: what a tick
+//! does. A tick is a number counted from the epoch of the room. A loop that is late runs a few late ticks and skips the
+//! others: receivers discard media that is too late. The timestamps of skipped ticks are missing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

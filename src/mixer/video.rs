@@ -1,8 +1,8 @@
 //! The video loop: composes each view that has streams, and passes its canvas to the encoders of these streams.
 //!
 //! Owns: the compositors, the stream encoders, the loop that runs their ticks. Does not know: how a canvas is drawn or
-//! encoded. In: scenes, the stream set and keyframe requests by the [`VideoInbox`]; frames in [`Slots`]. Out: packets in the
-//! [`Outbox`]. A view without streams is not composed; a loop without streams waits for an order.
+//! encoded. In: scenes, the stream set and keyframe requests by the [`VideoInbox`]; frames in [`Slots`]. Out: packets
+//! in the [`Outbox`]. A view without streams is not composed; a loop without streams waits for an order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

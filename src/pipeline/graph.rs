@@ -1,8 +1,8 @@
-//! Graphs: pipelines that find out while they run what flows through them, for sources of any container and codec.
+//! Graphs: pipelines that grow while they play, for sources of any container and codec.
 //!
-//! Owns: the files named `input_*`, and [`Graph`]. Does not know: what is made of the media. In: a [`Piece`] to begin with,
-//! and pieces attached to the pads that appear. The files have no holes: whatever differs is set as a property, so that
-//! nothing a stranger wrote can reach the parser.
+//! Owns: the files named `input_*`, and [`Graph`]. Does not know: the use of the media. In: a first [`Piece`], and
+//! pieces for the pads that appear. Out: the elements named `out`. The files have no holes; texts are set as
+//! properties, so that no text from the network reaches the parser.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -29,7 +29,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// The file's name and text.
+    /// The name and the text of the file.
     pub(crate) fn load(self) -> (&'static str, &'static str) {
         macro_rules! file {
             ($name:literal) => {
@@ -55,7 +55,7 @@ impl Piece {
     }
 }
 
-/// A pipeline that grows. Dropping it ends it on a thread of its own kind, so that it may be dropped anywhere.
+/// A pipeline that grows. When it is dropped a thread ends it, so that it may be dropped anywhere.
 #[derive(Debug)]
 pub struct Graph {
     pipeline: gst::Pipeline,
@@ -63,10 +63,10 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The graph that begins with this piece, not yet playing.
+    /// A graph with this first piece, in state Null.
     ///
     /// # Errors
-    /// [`PipelineError`] names the file and what is wrong with it. GStreamer must be initialised.
+    /// [`PipelineError`] names the file and the fault. GStreamer must be initialised.
     pub fn new(piece: Piece) -> Result<Self, PipelineError> {
         let (file, description) = piece.description();
         elements::check(file, &description)?;
@@ -74,24 +74,24 @@ impl Graph {
         let pipeline = gst::parse::launch(&description)
             .map_err(|error| parse(error.to_string()))?
             .downcast()
-            .map_err(|_| parse("is one element, not a pipeline".into()))?;
+            .map_err(|_| parse("is a single element, not a pipeline".into()))?;
         Ok(Self { pipeline, file })
     }
 
     /// The element of this name.
     ///
     /// # Errors
-    /// [`PipelineError::End`] when there is none.
+    /// [`PipelineError::End`] if there is none.
     pub fn element(&self, name: &'static str) -> Result<gst::Element, PipelineError> {
         self.pipeline.by_name(name).ok_or(PipelineError::End { file: self.file, end: name, kind: "element" })
     }
 
-    /// What pieces are attached through, while it plays and from its own threads; it does not keep the graph.
+    /// A weak handle for attaching pieces while the graph plays, also from its own threads.
     pub fn branches(&self) -> Branches {
         Branches(self.pipeline.downgrade())
     }
 
-    /// Starts it. `failed` is told the first error on the bus, on the thread that met it.
+    /// Starts the graph. `failed` gets the first error on the bus, on the thread that posts it.
     ///
     /// # Errors
     /// [`PipelineError::Start`].
@@ -99,7 +99,7 @@ impl Graph {
         start(&self.pipeline, self.file, failed)
     }
 
-    /// How long the source is; None where it has no end, as far as can be told.
+    /// The duration of the source; None if it is endless or not known.
     pub fn duration(&self) -> Option<gst::ClockTime> {
         self.pipeline.query_duration()
     }
@@ -111,20 +111,20 @@ impl Drop for Graph {
     }
 }
 
-/// Where pieces are attached.
+/// A weak handle of a [`Graph`] for attaching pieces.
 #[derive(Debug, Clone)]
 pub struct Branches(gst::glib::WeakRef<gst::Pipeline>);
 
 impl Branches {
-    /// Attaches a piece to a pad that has appeared; gives the element named `out` in it.
+    /// Attaches a piece to a pad; returns the element named `out` in the piece.
     ///
     /// # Errors
-    /// [`PipelineError`] when the piece does not parse, does not fit the pad or does not start.
+    /// [`PipelineError`] if the piece cannot be parsed, linked to the pad, or started.
     pub fn attach(&self, pad: &gst::Pad, piece: Piece) -> Result<gst::Element, PipelineError> {
         let (file, description) = piece.description();
         elements::check(file, &description)?;
         let failed = |reason: String| PipelineError::Start { file, reason };
-        let pipeline = self.0.upgrade().ok_or_else(|| failed("its pipeline is over".into()))?;
+        let pipeline = self.0.upgrade().ok_or_else(|| failed("its pipeline has ended".into()))?;
         let bin = gst::parse::bin_from_description(&description, true)
             .map_err(|error| PipelineError::Parse { file, reason: error.to_string() })?;
         let out = bin.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "element" })?;

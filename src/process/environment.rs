@@ -1,7 +1,7 @@
 //! The environment of child processes.
 //!
-//! Owns: the list of variables that a child process inherits. Does not know: what a variable contains, how processes are
-//! started. In: the environment of the serving process. Out: the part of it that a child process needs.
+//! Owns: the list of variables that a child process inherits. Does not know: what a variable contains, how processes
+//! are started. In: the environment of the serving process. Out: the part of it that a child process needs.
 //!
 //! A child process runs C code on bytes from the network. The environment of the serving process may hold secrets
 //! (`COMMINGLE_AUTH_KEY`, credentials of an object store), and `/proc/PID/environ` stays readable for as long as the

@@ -1,8 +1,8 @@
 //! The child processes of the serving process (mixers, outputs, inputs): start, link, watchdog, end.
 //!
-//! Owns: the process, both directions of its link, the [`watchdog`], and which part of the [`environment`] is inherited.
-//! Does not know: what the messages mean, who is in the room. In: messages for the process, by [`Link::send`], which never
-//! waits. Out: messages of the process and its end, once, by the [`Listener`].
+//! Owns: the process, both directions of its link, the [`watchdog`], and which part of the [`environment`] is
+//! inherited. Does not know: what the messages mean, who is in the room. In: messages for the process, by
+//! [`Link::send`], which never waits. Out: messages of the process and its end, once, by the [`Listener`].
 
 mod environment;
 mod watchdog;
@@ -237,8 +237,8 @@ pub struct Process<T> {
 }
 
 impl<T: ToProcess> Process<T> {
-    /// Sends a last message and waits until the process ends; kills it after `patience`. The listener is notified of the
-    /// end as usual.
+    /// Sends a last message and waits until the process ends; kills it after `patience`. The listener is notified of
+    /// the end as usual.
     pub async fn finish(mut self, last: T, patience: Duration) {
         self.link.send(last);
         // The listener was notified when the task ends. An error is a panic, which the runtime reports.

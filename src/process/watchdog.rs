@@ -5,10 +5,10 @@
 //!
 //! Rules
 //! 1. A process sends a report every 250 ms, also when idle. Any message proves that it lives.
-//! 2. A process without a message for [`SILENCE_MAX`] hangs, unless one of its threads waits for the processor or a disk:
-//!    on an overloaded machine a new process would be no faster.
-//! 3. No process is given more than [`STARVED_MAX`]: a thread in an endless loop on an overloaded machine looks as if it
-//!    waited for the processor.
+//! 2. A process without a message for [`SILENCE_MAX`] hangs, unless one of its threads waits for the processor or a
+//!    disk: on an overloaded machine a new process would be no faster.
+//! 3. No process is given more than [`STARVED_MAX`]: a thread in an endless loop on an overloaded machine looks as if
+//!    it waited for the processor.
 //! 4. A process whose reports say that a loop has not finished a tick for [`STALL_MAX`] hangs, although it reports.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,9 @@
-//! The life of the room's mixer: started when the room needs it, started again when it is lost, stopped when the room ends.
+//! The life of the room's mixer: started when the room needs it, started again when it is lost, stopped when the room
+//! ends.
 //!
-//! Owns: whether it runs, since when, and how long it rests before it is started again. Does not know: the process, what it
-//! mixes ([`super::orders`]). In: needs, losses and time. Out: [`Effect::StartMixer`] and [`Effect::StopMixer`].
+//! Owns: whether it runs, since when, and how long it rests before it is started again. Does not know: the process,
+//! what it mixes ([`super::orders`]). In: needs, losses and time. Out: [`Effect::StartMixer`] and
+//! [`Effect::StopMixer`].
 
 use std::time::Duration;
 
@@ -13,13 +15,13 @@ use crate::time::Timestamp;
 const REST_MIN: Duration = Duration::from_millis(500);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(30);
-/// A mixer that ran for so long is started again at once when it is lost. Longer than the time after which a process that
-/// never sends a message is killed, so that such a process is not started in a loop either.
+/// A mixer that ran for so long is started again at once when it is lost. Longer than the time after which a process
+/// that never sends a message is killed, so that such a process is not started in a loop either.
 const SETTLED: Duration = Duration::from_secs(30);
 
 /// How long a mixer rests before it is started again. The first loss costs no rest, unless the mixer ran for less than
-/// [`REST_MIN`]; then the rest doubles with each loss, up to [`REST_MAX`]. A mixer that ran for [`SETTLED`] counts as the
-/// first one.
+/// [`REST_MIN`]; then the rest doubles with each loss, up to [`REST_MAX`]. A mixer that ran for [`SETTLED`] counts as
+/// the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Backoff {
     /// The rest after the last loss; zero after none, and after the first.

@@ -1,8 +1,8 @@
 //! Messages from mixers.
 //!
-//! Owns: [`MixerListener`], which dispatches each message of a mixer on the task that reads its link; [`MixerCounters`], the
-//! metrics of all mixers. Does not know: what a room does with a message. In: messages of a mixer. Out: media to the
-//! fan-out, other messages to the room, counters that continue when a mixer is restarted.
+//! Owns: [`MixerListener`], which dispatches each message of a mixer on the task that reads its link;
+//! [`MixerCounters`], the metrics of all mixers. Does not know: what a room does with a message. In: messages of a
+//! mixer. Out: media to the fan-out, other messages to the room, counters that continue when a mixer is restarted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -102,7 +102,8 @@ impl MixerListener {
         Self { generation, room, fan_out, meter: Meter::default() }
     }
 
-    /// Sends a command to the room. If its queue is full the command is dropped: levels, sizes and reports are repeated.
+    /// Sends a command to the room. If its queue is full the command is dropped: levels, sizes and reports are
+    /// repeated.
     fn send(&self, command: Command) {
         if self.room.try_send(command).is_err() {
             tracing::warn!("room queue full: mixer message dropped");

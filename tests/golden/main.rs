@@ -1,8 +1,8 @@
-//! Golden pictures: what the compositor draws, compared with PNGs beside this file.
+//! Golden pictures: the output of the compositor, compared with PNG files in this folder.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test golden` writes them anew: look at them before they are committed. A failing test
-//! leaves `NAME.actual.png` in the target's temporary folder and says how far off it is. Names use only letters of the
-//! shipped font, so the pictures do not depend on the machine.
+//! `UPDATE_GOLDEN=1 cargo test --test golden` writes them; review them before a commit. A failing test writes
+//! `NAME.actual.png` to the temporary folder of the target and prints the difference. Names use only letters of the
+//! shipped font, so that the pictures do not depend on the machine.
 
 mod people;
 mod png_file;
@@ -18,14 +18,14 @@ use commingle::media::{Look, Rect, Rotation, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
 
-/// Mean squared difference of RGB values at which a picture counts as another: rounding differs between processors.
+/// Largest mean squared difference of RGB values: rounding differs between processors.
 const BOUND: f64 = 4.0;
 const CANVAS: Size = Size::new(640, 360);
 const NOW: Timestamp = Timestamp::from_micros(60_000_000);
 
 type Slots = HashMap<SourceId, Arc<FrameSlot>>;
 
-/// A scene being written down.
+/// A builder of a scene.
 struct Stage {
     scene: Scene,
     slots: Slots,
@@ -37,7 +37,7 @@ impl Stage {
         Self { scene, slots: HashMap::new() }
     }
 
-    /// A participant in the cell at a column and row of so many; with a picture, live.
+    /// Adds a participant in a cell of a grid, with a picture if it is live.
     fn add(&mut self, label: &str, [column, row, columns, rows]: [u32; 4], picture: Option<Picture>) -> &mut Tile {
         let gap = 8;
         let side = |all: u32, parts: u32| ((all - gap * (parts + 1)) / parts) & !1;
@@ -101,7 +101,7 @@ fn alone() {
 }
 
 #[test]
-fn two_one_speaks_one_is_muted() {
+fn two_participants_one_speaking_one_muted() {
     let mut stage = Stage::new();
     stage.add("Zoë Ångström", [0, 0, 2, 1], Some(people::person(1))).speaking = true;
     stage.add("Пётр Ильич", [1, 0, 2, 1], Some(people::person(2))).muted = true;
@@ -132,7 +132,7 @@ fn nine() {
 }
 
 #[test]
-fn a_screen_is_shown_whole_and_a_phone_upright() {
+fn a_screen_is_contained_and_a_phone_is_upright() {
     let mut stage = Stage::new();
     let left = Rect { x: 8, y: 8, width: 408, height: 344 };
     let right = Rect { x: 424, y: 8, width: 208, height: 344 };
@@ -142,7 +142,7 @@ fn a_screen_is_shown_whole_and_a_phone_upright() {
 }
 
 #[test]
-fn a_changed_scene_leaves_nothing_of_the_one_before() {
+fn a_changed_scene_removes_everything_of_the_scene_before() {
     let mut full = Stage::new();
     for i in 0..4 {
         full.add(people::NAMES[i as usize], [i % 2, i / 2, 2, 2], Some(people::person(i))).speaking = i == 0;
@@ -164,7 +164,7 @@ fn a_changed_scene_leaves_nothing_of_the_one_before() {
 }
 
 #[test]
-fn nothing_new_is_not_a_change() {
+fn an_identical_canvas_is_reported_as_unchanged() {
     let mut stage = Stage::new();
     stage.add("Ada", [0, 0, 2, 1], Some(people::person(0)));
     stage.add("Grace", [1, 0, 2, 1], Some(people::person(1)));
@@ -184,7 +184,7 @@ fn nothing_new_is_not_a_change() {
     let third = compositor.compose(at(4), &stage.slots);
     assert!(third.changed, "one has a new frame, the other's camera is silent for more than two seconds");
 
-    // The same through canvases that were in use all along.
+    // The same with canvases that were in use.
     let mut fresh = Compositor::new(None);
     fresh.set_scene(&stage.scene);
     let expected = png_file::rgb(&fresh.compose(at(4), &stage.slots).picture);

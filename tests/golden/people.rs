@@ -1,4 +1,4 @@
-//! Drawn people and slides, as cameras and screens would show them.
+//! Drawn pictures of cameras and screens.
 
 use commingle::codec::{Picture, PictureMut};
 use commingle::media::Size;
@@ -29,7 +29,7 @@ fn draw(size: Size, color: impl Fn(f32, f32) -> [u8; 3]) -> Picture {
     picture.freeze()
 }
 
-/// Somebody before a wall: 640x360.
+/// A person before a wall: 640x360.
 pub(crate) fn person(number: u32) -> Picture {
     let wall = [110 + number as u8 * 9 % 80, 118 + number as u8 * 7 % 24, 138 - number as u8 * 5 % 30];
     draw(Size::new(640, 360), |x, y| {

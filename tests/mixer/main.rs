@@ -1,4 +1,4 @@
-//! The mixer as the edge sees it: link messages in, link messages out, with real codecs and in real time.
+//! The mixer by its link messages, with real codecs and in real time.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
@@ -67,7 +67,11 @@ fn four_cameras_become_one_picture_in_every_codec_and_tier() {
             assert!(alike(got, wanted), "stream {serial}: {got:?} at {rect:?}, not {wanted:?}");
         }
     }
-    assert_eq!(rig.keyframes_wanted.values().sum::<u32>(), 0, "cameras that begin well are not asked for keyframes");
+    assert_eq!(
+        rig.keyframes_wanted.values().sum::<u32>(),
+        0,
+        "no keyframe is requested from a camera that begins with one"
+    );
     assert!(rig.sizes.values().all(|sizes| *sizes == [SMALL]));
     let epoch_ticks = now().since(rig.epoch).as_millis() as u64 * 30 / 1000;
     let last = u64::from(rig.frames(1).last().expect("frames came").timestamp) / 3000;
@@ -92,9 +96,9 @@ fn halves(first: Colour, second: Colour, beside: bool, breath: u8) -> Picture {
     picture.freeze()
 }
 
-/// Coordination of video orientation (3GPP TS 26.114): the picture says how it is to be turned, and is before it is composed.
+/// Coordination of video orientation (3GPP TS 26.114): pictures are rotated before they are composed.
 #[test]
-fn cameras_that_are_held_askew_are_shown_upright() {
+fn rotated_cameras_are_composed_upright() {
     let mut rig = Rig::new();
     let (above, below) = (COLOURS[0], COLOURS[2]);
     let held = [
@@ -119,7 +123,7 @@ fn cameras_that_are_held_askew_are_shown_upright() {
         let half = Rect { height: tile.rect.height / 2, ..tile.rect };
         let got = [half, Rect { y: half.y + half.height, ..half }].map(|half| colour(last, half));
         assert!(alike(got[0], above) && alike(got[1], below), "{rotation:?}: {got:?}, not {above:?} above {below:?}");
-        // What was on its side is narrower now: beside it there is none of it.
+        // A picture in portrait does not reach the edges of its tile.
         let edge = colour(last, Rect { width: 40, ..half });
         let is_turned = matches!(rotation, Some(Rotation::Right | Rotation::Left));
         assert_eq!(!alike(edge, above), is_turned, "{rotation:?}: {edge:?} at the edge");
@@ -127,7 +131,7 @@ fn cameras_that_are_held_askew_are_shown_upright() {
 }
 
 #[test]
-fn a_keyframe_comes_when_it_is_asked_for_and_once_for_many_who_ask() {
+fn one_keyframe_answers_many_requests() {
     let mut rig = Rig::new();
     four(&mut rig);
     rig.send(ToMixer::Scene(scene(sources())));
@@ -154,7 +158,7 @@ fn keyframes(rig: &Rig, serial: u32) -> usize {
 }
 
 #[test]
-fn nothing_runs_that_nobody_watches() {
+fn nothing_is_decoded_or_encoded_without_streams() {
     let mut rig = Rig::new();
     four(&mut rig);
     rig.send(ToMixer::Scene(scene(sources())));
@@ -169,12 +173,12 @@ fn nothing_runs_that_nobody_watches() {
     rig.run(10);
     let (ticks, frames) = (rig.report.video_ticks, rig.frames(1).len());
     rig.run(20);
-    assert!(rig.report.video_ticks <= ticks + 10 && rig.frames(1).len() == frames, "the last viewer has left");
+    assert!(rig.report.video_ticks <= ticks + 10 && rig.frames(1).len() == frames, "the streams were removed");
 }
 
-/// A camera says goodbye (RTCP), and comes back: what it showed goes at once, and then it begins anew.
+/// A source ends (RTCP BYE) and begins again.
 #[test]
-fn a_source_that_ends_leaves_no_picture_and_may_begin_again() {
+fn a_source_that_ends_is_hidden_at_once_and_may_begin_again() {
     let mut rig = Rig::new();
     let frames = encode(Codec::Vp8, SMALL, COLOURS[1], 30);
     rig.add_camera(Camera::new(SourceId(1), frames.clone()), Codec::Vp8);
@@ -196,7 +200,7 @@ fn a_source_that_ends_leaves_no_picture_and_may_begin_again() {
 }
 
 #[test]
-fn an_unchanged_canvas_is_hardly_encoded() {
+fn few_frames_of_an_unchanged_canvas_are_encoded() {
     let mut rig = Rig::new();
     rig.send(ToMixer::Scene(scene([None; 4])));
     rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
@@ -210,7 +214,7 @@ fn an_unchanged_canvas_is_hardly_encoded() {
 }
 
 #[test]
-fn bad_packets_harm_nobody() {
+fn malformed_packets_affect_only_their_source() {
     let mut rig = Rig::new();
     four(&mut rig);
     let mut shown = scene(sources());
@@ -263,7 +267,7 @@ fn bad_packets_harm_nobody() {
             };
             rig.send(ToMixer::Packet(SourceId(id), packet));
         }
-        // A source nobody has announced.
+        // A source that was not announced.
         let stray = rig.cameras[0].next().remove(0);
         rig.send(ToMixer::Packet(SourceId(999), stray));
         rig.run(1);
@@ -283,7 +287,7 @@ fn bad_packets_harm_nobody() {
     assert!(rig.others.iter().all(|m| matches!(m, FromMixer::Audio(_) | FromMixer::Levels(_))));
 }
 
-/// A VP8 keyframe header that announces 4096x4096, behind a payload descriptor.
+/// A VP8 keyframe header with the size 4096x4096, after a payload descriptor.
 fn huge_vp8_keyframe() -> Vec<u8> {
     let mut frame = vec![0x10, 0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x00, 0x10, 0x00, 0x10];
     frame.resize(400, 0x55);
@@ -291,7 +295,7 @@ fn huge_vp8_keyframe() -> Vec<u8> {
 }
 
 #[test]
-fn a_camera_that_loses_packets_freezes_and_comes_back() {
+fn a_camera_with_packet_loss_continues_with_a_keyframe() {
     let mut rig = Rig::new();
     let frames = encode(Codec::Vp8, SMALL, COLOURS[1], 30);
     rig.add_camera(Camera::new(SourceId(1), frames), Codec::Vp8);
@@ -299,10 +303,10 @@ fn a_camera_that_loses_packets_freezes_and_comes_back() {
     rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
     rig.run_until("a size", |rig| rig.sizes.len() == 1);
     rig.run(5);
-    // One frame never arrives.
+    // One frame is lost.
     let _lost = rig.cameras[0].next();
     rig.run_until("a keyframe request", |rig| rig.keyframes_wanted.contains_key(&SourceId(1)));
-    // Its sender makes a keyframe at the next round; the picture goes on.
+    // The next round of its frames begins with a keyframe.
     rig.run(45);
     let pictures = decode(Codec::Vp8, &rig.frames(1));
     let rect = scene([None; 4]).tiles[0].rect;

@@ -1,4 +1,4 @@
-//! The mixer as a process of its own.
+//! The mixer as a process.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -18,13 +18,13 @@ use commingle::time::now;
 
 use crate::rig::{PATIENCE, scene, stream, streams};
 
-/// Set for a process that is to be the mixer.
+/// Set for the child process that runs the mixer.
 const ROLE: &str = "COMMINGLE_TEST_MIXER";
 
-/// GStreamer elements that this process is to do without, separated by commas.
+/// GStreamer elements that are removed in the child process, separated by commas.
 const WITHOUT: &str = "COMMINGLE_TEST_WITHOUT";
 
-/// Does nothing in the tests' own process; in a child started by [`start`] it is the mixer.
+/// The mixer in a child process of [`start`]; does nothing in the process of the tests.
 #[test]
 fn child() {
     if std::env::var_os(ROLE).is_some() {
@@ -44,7 +44,7 @@ fn start() -> (Child, UnixStream) {
     start_without("")
 }
 
-/// A mixer on a machine where these elements are not installed.
+/// A mixer without these elements.
 fn start_without(elements: &str) -> (Child, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let mut command = Command::new(std::env::current_exe().expect("our path"));
@@ -81,7 +81,7 @@ fn configure() -> ToMixer {
     })
 }
 
-fn hear(link: &mut UnixStream, decoder: &mut Decoder) -> FromMixer {
+fn receive(link: &mut UnixStream, decoder: &mut Decoder) -> FromMixer {
     let mut bytes = [0; 4096];
     loop {
         if let Some(message) = decoder.next_message().expect("well formed") {
@@ -94,17 +94,17 @@ fn hear(link: &mut UnixStream, decoder: &mut Decoder) -> FromMixer {
 }
 
 #[test]
-fn it_is_ready_reports_while_idle_and_ends_with_its_link() {
+fn a_mixer_is_ready_sends_reports_while_idle_and_ends_with_its_link() {
     let (mut child, mut link) = start();
     let mut decoder = Decoder::default();
     let spec =
         SourceSpec { source: SourceId(1), participant: ParticipantId(1), kind: SourceKind::Camera, codec: Codec::Vp8 };
     send(&mut link, &[configure(), ToMixer::Source(spec), ToMixer::SourceGone(SourceId(1))]);
-    assert_eq!(hear(&mut link, &mut decoder), FromMixer::Ready { missing: Vec::new() });
+    assert_eq!(receive(&mut link, &mut decoder), FromMixer::Ready { missing: Vec::new() });
     let begun = now();
     let mut last = MixerReport::default();
     for _ in 0..8 {
-        let FromMixer::Report(report) = hear(&mut link, &mut decoder) else { panic!("nothing else to say") };
+        let FromMixer::Report(report) = receive(&mut link, &mut decoder) else { panic!("nothing else to say") };
         last = report;
     }
     assert!(now().since(begun).as_millis() < 4_000, "eight reports take two seconds");
@@ -113,8 +113,8 @@ fn it_is_ready_reports_while_idle_and_ends_with_its_link() {
     assert!(child.wait().expect("it ends").success());
 }
 
-/// The texts of `Ready` of a mixer without these elements, and the streams of which packets came within a few seconds: 1
-/// is VP8 and 2 is H.264.
+/// The texts of `Ready` of a mixer without these elements, and the streams of which packets came within a few seconds:
+/// 1 is VP8 and 2 is H.264.
 fn ready_and_streams(elements: &str) -> (Vec<String>, BTreeSet<u32>) {
     let (mut child, mut link) = start_without(elements);
     let mut decoder = Decoder::default();
@@ -125,10 +125,10 @@ fn ready_and_streams(elements: &str) -> (Vec<String>, BTreeSet<u32>) {
         streams([stream(1, Codec::Vp8, size, 30), stream(2, Codec::H264, size, 30)]),
     ];
     send(&mut link, &orders);
-    let FromMixer::Ready { missing } = hear(&mut link, &mut decoder) else { panic!("it is ready first") };
+    let FromMixer::Ready { missing } = receive(&mut link, &mut decoder) else { panic!("it is ready first") };
     let (mut received, mut reports) = (BTreeSet::new(), 0);
     while reports < 12 && received.len() < 2 {
-        match hear(&mut link, &mut decoder) {
+        match receive(&mut link, &mut decoder) {
             FromMixer::Video { serial, .. } => drop(received.insert(serial)),
             FromMixer::Report(_) => reports += 1,
             _ => {}
@@ -163,7 +163,7 @@ fn a_missing_element_disables_only_what_needs_it_and_is_reported_with_its_packag
 }
 
 #[test]
-fn nonsense_on_the_link_ends_it_with_an_error() {
+fn a_malformed_message_ends_the_mixer_with_an_error() {
     let (mut child, mut link) = start();
     link.write_all(&[0xff; 64]).expect("written");
     assert!(!child.wait().expect("it ends").success());

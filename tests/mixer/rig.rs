@@ -1,4 +1,4 @@
-//! A mixer in this process, cameras that feed it in real time, and an eye for what comes out.
+//! A mixer in this process, cameras that send packets in real time, and decoding of the streams.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -23,16 +23,16 @@ use commingle::time::{Timestamp, now};
 /// A colour in BT.601 of limited range.
 pub type Colour = (u8, u8, u8);
 
-/// How long anything may take before a test gives up.
+/// Time limit of each step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Frames of one encoder for a source that shows a colour.
+/// Encoded frames of a source that shows a colour.
 pub fn encode(codec: Codec, size: Size, (y, u, v): Colour, frames: u32) -> Vec<Vec<EncodedPacket>> {
-    // The luma breathes, so that no two frames are the same.
+    // The luma alternates, so that no two frames are the same.
     encode_pictures(codec, size, |n| Picture::filled(size, y + (n % 2) as u8, u, v), frames)
 }
 
-/// Frames of one encoder for a source that shows these pictures.
+/// Encoded frames of a source that shows these pictures.
 pub fn encode_pictures(
     codec: Codec,
     size: Size,
@@ -52,7 +52,7 @@ pub fn encode_pictures(
         .collect()
 }
 
-/// Something that sends packets of a source 30 times a second.
+/// A source that sends 30 frames a second.
 pub struct Camera {
     pub source: SourceId,
     frames: Vec<Vec<EncodedPacket>>,
@@ -62,7 +62,7 @@ pub struct Camera {
 }
 
 impl Camera {
-    /// Sends the frames over and over; the first must be a keyframe.
+    /// Repeats the frames; the first must be a keyframe.
     pub fn new(source: SourceId, frames: Vec<Vec<EncodedPacket>>) -> Self {
         assert!(frames[0][0].starts_keyframe);
         Self { source, frames, rotation: None, sequence: 0, count: 0 }
@@ -92,7 +92,7 @@ impl Camera {
     }
 }
 
-/// The mixer under test and all it has said.
+/// The mixer under test and its messages.
 pub struct Rig {
     mixer: Mixer,
     outbox: Arc<Outbox>,
@@ -145,7 +145,7 @@ impl Rig {
             report: MixerReport::default(),
             others: Vec::new(),
         };
-        let ready = rig.heard.recv_timeout(PATIENCE).expect("a mixer says that it is ready");
+        let ready = rig.heard.recv_timeout(PATIENCE).expect("a mixer is ready");
         assert_eq!(ready, FromMixer::Ready { missing: Vec::new() });
         rig
     }
@@ -166,7 +166,7 @@ impl Rig {
         self.send(ToMixer::Source(SourceSpec { source, participant: ParticipantId(source.0), kind, codec }));
     }
 
-    /// Runs the cameras for so many frames of 30 a second and takes in what the mixer says meanwhile.
+    /// Runs the cameras for so many frames of 30 a second and receives the messages of the mixer.
     pub fn run(&mut self, frames: u32) {
         for _ in 0..frames {
             for i in 0..self.cameras.len() {
@@ -181,11 +181,11 @@ impl Rig {
         }
     }
 
-    /// Runs the cameras until the mixer has said enough.
+    /// Runs the cameras until the messages fulfil a condition.
     pub fn run_until(&mut self, what: &str, enough: impl Fn(&Self) -> bool) {
         let begun = now();
         while !enough(self) {
-            assert!(now().since(begun) < PATIENCE, "{what} never came");
+            assert!(now().since(begun) < PATIENCE, "timeout: {what}");
             self.run(1);
         }
     }
@@ -199,7 +199,7 @@ impl Rig {
                 Ok(FromMixer::Report(report)) => self.report = report,
                 Ok(other) => self.others.push(other),
                 Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => panic!("the mixer hung up"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the mixer has closed its outbox"),
             }
         }
     }
@@ -230,7 +230,7 @@ impl Drop for Rig {
     }
 }
 
-/// One frame that came out.
+/// A frame of a stream.
 pub struct Frame {
     pub timestamp: u32,
     pub keyframe: bool,
@@ -280,7 +280,7 @@ pub fn colour(picture: &Picture, rect: Rect) -> Colour {
     (at(0, x, y), at(1, x / 2, y / 2), at(2, x / 2, y / 2))
 }
 
-/// Whether two colours are the same but for what coding does to them.
+/// Whether two colours are equal within the errors of the codec.
 pub fn alike(a: Colour, b: Colour) -> bool {
     let near = |a: u8, b: u8| a.abs_diff(b) <= 12;
     near(a.0, b.0) && near(a.1, b.1) && near(a.2, b.2)

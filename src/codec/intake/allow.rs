@@ -1,18 +1,19 @@
-//! Which elements there are in a process that takes a source in.
+//! The allow-list of GStreamer elements in an input process.
 //!
-//! Owns: the lists, and [`confine`], which takes everything else out of GStreamer's registry. So whatever a container or
-//! playlist names, nothing can be made of it but this: no other way to the network or to files, no demuxer or decoder that
-//! nobody needs. The lists hold what cameras, encoders and editors write today.
+//! Owns: the lists, and [`confine`], which removes all other elements from the registry. Does not know: the source. In:
+//! the protocol of the source. Out: the allowed elements that are not installed. A container or playlist can therefore
+//! cause no other network access, file access, demuxer or decoder. The lists contain the formats of today's cameras,
+//! encoders and editors.
 
 use std::collections::BTreeSet;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::Way;
+use super::Protocol;
 use crate::pipeline::elements;
 
-/// What every source needs: plumbing, and what `codec` encodes with afterwards.
+/// Elements for every source, and the encoders.
 const COMMON: &[&str] = &[
     "appsink",
     "appsrc",
@@ -76,29 +77,29 @@ const MEDIA: &[&str] = &[
     "wavparse",
 ];
 
-/// What a way of fetching needs besides.
-const fn of(way: Way) -> &'static [&'static str] {
-    match way {
-        Way::File => &["filesrc"],
-        Way::Http => &["hlsdemux", "webfetch"],
-        Way::Srt => &["srtsrc"],
-        Way::Fed => &[],
+/// Further elements of a protocol.
+const fn of(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::File => &["filesrc"],
+        Protocol::Http => &["hlsdemux", "webfetch"],
+        Protocol::Srt => &["srtsrc"],
+        Protocol::Pushed => &[],
     }
 }
 
-fn is_allowed(way: Way, element: &str) -> bool {
-    [COMMON, MEDIA, of(way)].iter().any(|list| list.contains(&element))
+fn is_allowed(protocol: Protocol, element: &str) -> bool {
+    [COMMON, MEDIA, of(protocol)].iter().any(|list| list.contains(&element))
 }
 
-/// Takes every element out of this process' registry that a source fetched in this way does not need; says which of those
-/// it needs are not there. For good, and for every thread: a process takes one source in.
-pub(super) fn confine(way: Way) -> Vec<String> {
+/// Removes all other elements from the registry of this process, for good and for all threads. Returns a text for each
+/// allowed element that is not installed.
+pub(super) fn confine(protocol: Protocol) -> Vec<String> {
     let registry = gst::Registry::get();
     let elements = || registry.features(gst::ElementFactory::static_type());
-    // A plugin registers all its elements when it is loaded, which brings back what was taken out before: so load first.
+    // A plugin registers all its elements when it is loaded, also removed ones: so the plugins are loaded first.
     let mut wanted = BTreeSet::new();
     for element in elements() {
-        if is_allowed(way, &element.name())
+        if is_allowed(protocol, &element.name())
             && let Some(plugin) = element.plugin_name()
         {
             wanted.insert(plugin.to_string());
@@ -106,16 +107,16 @@ pub(super) fn confine(way: Way) -> Vec<String> {
     }
     for plugin in &wanted {
         if let Err(error) = gst::Plugin::load_by_name(plugin) {
-            tracing::warn!(plugin, %error, "a GStreamer plugin cannot be loaded");
+            tracing::warn!(plugin, %error, "cannot load GStreamer plugin");
         }
     }
     for element in elements() {
-        if !is_allowed(way, &element.name()) {
+        if !is_allowed(protocol, &element.name()) {
             registry.remove_feature(&element);
         }
     }
     let there: BTreeSet<String> = elements().iter().map(|element| element.name().to_string()).collect();
-    let all = COMMON.iter().chain(MEDIA).chain(of(way));
+    let all = COMMON.iter().chain(MEDIA).chain(of(protocol));
     all.filter(|element| !there.contains(**element))
         .map(|element| {
             let package = elements::package(element).unwrap_or("the package that contains it");

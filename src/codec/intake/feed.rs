@@ -1,6 +1,7 @@
-//! Feeds: where a protocol that is spoken in Rust puts what it receives.
+//! Feeds: input of frames from a protocol that is implemented in Rust.
 //!
-//! Owns: what GStreamer is told of the bytes, and when a new stream begins. Does not know: the protocol.
+//! Owns: the caps of a stream, and the begin of a new stream. Does not know: the protocol. In: frames with their times.
+//! Out: a graph of the intake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::codec::CodecError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::graph::{Graph, Piece};
 
-/// What is fed in.
+/// The format of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedFormat {
     /// H.264 access units in Annex B, parameter sets included.
@@ -69,7 +70,7 @@ fn annex_b(name: &str) -> gst::Caps {
     gst::Caps::builder(name).field("stream-format", "byte-stream").field("alignment", "au").build()
 }
 
-/// One way in. Dropping it ends what it feeds.
+/// One stream of an intake. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct Feed(AppSrc);
 
@@ -83,7 +84,7 @@ impl Feed {
         Ok(Self(source))
     }
 
-    /// Puts a frame in, with the time it is shown. Waits while much is waiting; false when nobody takes it any more.
+    /// Pushes a frame with its presentation time. Waits while the queue is full; false if the intake has ended.
     pub fn push(&self, data: Bytes, pts: Duration) -> bool {
         let mut buffer = gst::Buffer::from_slice(data);
         let fields = buffer.get_mut().expect("just made");
@@ -94,12 +95,12 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        // Fails when what it feeds is over already.
+        // Fails if the graph has ended.
         let _ = self.0.end_of_stream();
     }
 }
 
-/// Feeds an intake. Dropping it tells that there is nothing else to come than what its feeds still hold.
+/// Opens feeds of an intake. Dropping it means that no further feed will be opened.
 pub struct Feeder {
     shared: Arc<Shared>,
     graphs: Arc<Mutex<Vec<Graph>>>,
@@ -113,7 +114,7 @@ impl Feeder {
     /// Begins a stream of this format.
     ///
     /// # Errors
-    /// What is missing on this machine; the intake is over.
+    /// An element is not installed, or the intake has ended.
     pub fn open(&self, format: &FeedFormat) -> Result<Feed, CodecError> {
         self.shared.change(|state| state.unsettled += 1);
         let graph = Graph::new(Piece::Feed)?;
@@ -122,12 +123,12 @@ impl Feeder {
         Ok(feed)
     }
 
-    /// The source broke off.
+    /// Reports that the source has failed.
     pub fn fail(&self, reason: String) {
         self.shared.fail(reason);
     }
 
-    /// Nobody takes any more what is fed.
+    /// Whether the intake has ended.
     pub fn is_over(&self) -> bool {
         self.shared.state.lock().closed
     }

@@ -1,9 +1,9 @@
-//! Intake: a source of any container and codec goes in, pictures and sound come out, each with its time.
+//! Intake: demuxes and decodes a source of any container and codec.
 //!
-//! Owns: the graph that demuxes and decodes, the bounded queues behind it, and what may be made of a stranger's bytes
-//! ([`confine`], the limit on a picture's size). Does not know: the clock: media comes out as fast as it is taken; who it
-//! is for. In: a file, a URL or a [`Feed`]. Out by [`Intake::picture`] and [`Intake::sound`], which never wait; `wake` is
-//! called whenever there is news.
+//! Owns: the graph, the bounded queues of pictures and samples, and the limits on untrusted media ([`confine`], the
+//! size of pictures). Does not know: the playout clock, rooms. In: a file, a URL or a [`Feed`]. Out: pictures and
+//! samples with their times, by [`Intake::picture`] and [`Intake::sound`], which never wait; `wake` is called after
+//! each change.
 
 mod allow;
 mod feed;
@@ -30,93 +30,94 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::graph::{Branches, Graph, Piece};
 use crate::time::{Timestamp, now};
 
-/// Pictures waiting: a second at 30 a second, of smaller ones.
+/// Most pictures in the queue: 1 s at 30 pictures a second.
 const PICTURES_MAX: usize = 32;
-/// Pixels of all of them; a few pictures may wait however large they are.
+/// Most pixels in the queue, unless there are fewer than [`PICTURES_MIN`] pictures.
 const PIXELS_MAX: u64 = 32 << 20;
 /// See [`PIXELS_MAX`].
 const PICTURES_MIN: usize = 4;
-/// Pieces of sound waiting; over half a second of AAC's frames.
+/// Most buffers of samples in the queue: 0.68 s of AAC frames.
 const SOUNDS_MAX: usize = 32;
-/// Most samples in one piece of sound: a second. Longer ones are cut.
+/// Most samples in one buffer: 1 s. Longer ones are split.
 const SAMPLES_MAX: usize = AUDIO_RATE as usize;
-/// The largest picture decoded: UHD, upright or lying. Checked where the parser says it, before a decoder is made.
+/// The largest picture that is decoded, in landscape or portrait. Checked by the caps of the parser, before a decoder
+/// is made.
 const LARGEST: Size = Size::new(4096, 2304);
 
-/// How a source is fetched.
+/// The protocol of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// From a file.
+pub enum Protocol {
+    /// A file.
     File,
-    /// By HTTP, HLS included.
+    /// HTTP, including HLS.
     Http,
-    /// By SRT.
+    /// SRT.
     Srt,
-    /// By a protocol spoken in Rust, which feeds it in.
-    Fed,
+    /// A protocol that is implemented in Rust and pushes frames by a [`Feed`].
+    Pushed,
 }
 
-/// Takes everything out of this process that a source fetched in this way does not need; says what is missing on this
-/// machine, in words. Once a process, before the first intake.
+/// Restricts GStreamer in this process to the elements for this protocol; returns a text for each of these that is not
+/// installed. Once per process, before the first intake.
 ///
 /// # Errors
-/// GStreamer does not start, or lacks what every process needs.
-pub fn confine(way: Way) -> Result<Vec<String>, CodecError> {
+/// GStreamer does not start.
+pub fn confine(protocol: Protocol) -> Result<Vec<String>, CodecError> {
     prepare()?;
-    Ok(allow::confine(way))
+    Ok(allow::confine(protocol))
 }
 
-/// Starts GStreamer and makes our own element known.
+/// Starts GStreamer and registers the element `webfetch`.
 pub(super) fn prepare() -> Result<(), CodecError> {
     init()?;
     web::register();
     Ok(())
 }
 
-/// How a stream comes by SRT.
+/// Parameters of an SRT connection.
 #[derive(Clone, Copy)]
 pub struct SrtCall<'a> {
-    /// Theirs to connect to, or ours to listen at.
+    /// The address to connect to, or to listen at.
     pub address: SocketAddr,
-    /// They connect to us.
+    /// Listen instead of connecting.
     pub listens: bool,
-    /// How long lost packets may take to be sent again.
+    /// The latency, which bounds retransmissions.
     pub latency: Duration,
-    /// What the stream is encrypted with.
+    /// The passphrase of the encryption.
     pub passphrase: Option<&'a str>,
-    /// Length of the key made of it, in bytes: 16, 24 or 32.
+    /// Key length in bytes: 16, 24 or 32.
     pub key_length: u8,
-    /// What is wanted of the listener.
+    /// The stream id.
     pub stream: Option<&'a str>,
 }
 
-/// A picture of a source.
+/// A picture with its time.
 #[derive(Debug, Clone)]
 pub struct Shot {
     /// The picture.
     pub picture: Picture,
-    /// When it is shown, from the beginning of the source.
+    /// Presentation time since the beginning of the source.
     pub pts: Duration,
-    /// When it was here.
+    /// Arrival.
     pub arrival: Timestamp,
-    /// Width and height of one pixel, as a ratio.
+    /// Pixel aspect ratio (width, height).
     pub pixel: (u32, u32),
-    /// What its samples mean.
+    /// Matrix and range of its colours.
     pub colours: Colours,
 }
 
-/// A piece of a source's sound: mono, 48 kHz.
+/// Samples with their time: mono, 48 kHz.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stretch {
     /// The samples.
     pub samples: Vec<f32>,
-    /// When its first sample is heard, from the beginning of the source.
+    /// Time of the first sample since the beginning of the source.
     pub pts: Duration,
-    /// When it was here.
+    /// Arrival.
     pub arrival: Timestamp,
 }
 
-/// A source being taken in. Dropping it ends it.
+/// An intake of one source. Dropping it ends the intake.
 pub struct Intake {
     shared: Arc<Shared>,
     graphs: Arc<Mutex<Vec<Graph>>>,
@@ -126,7 +127,7 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
-    /// Room in a queue, or the end.
+    /// Signalled when a queue has room, and at the end.
     taken: Condvar,
     wake: Wake,
 }
@@ -137,7 +138,7 @@ struct State {
     sounds: VecDeque<Stretch>,
     video: Track,
     audio: Track,
-    /// Graphs of which not all streams are known yet.
+    /// Graphs whose streams are not all known yet.
     unsettled: usize,
     failed: Option<String>,
     closed: bool,
@@ -151,47 +152,47 @@ impl State {
     }
 }
 
-/// What is known of the picture or the sound of a source.
+/// State of the video or audio of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Track {
-    /// The source has none, as far as is known.
+    /// None is known.
     #[default]
     Absent,
-    /// It comes.
+    /// It is present.
     Open,
-    /// It came to its end; pieces may still wait.
+    /// It has ended; the queue may still contain media.
     Ended,
 }
 
 impl Intake {
-    /// Takes a file in.
+    /// An intake of a file.
     ///
     /// # Errors
-    /// What is missing on this machine, or a file that cannot be opened.
+    /// An element is not installed, or the file cannot be opened.
     pub fn file(path: &Path, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, CodecError> {
         Self::open(Piece::File, wake, |source| source.set_property("location", path))
     }
 
-    /// Takes in what an HTTP URL names: a file, an endless stream, or an HLS playlist.
+    /// An intake of an HTTP URL: a file, an endless stream, or an HLS playlist.
     ///
     /// # Errors
-    /// What is missing on this machine, or a URL that cannot be begun with. Waits for the first answer.
+    /// An element is not installed, or the request failed. Waits for the first response.
     pub fn http(url: &str, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, CodecError> {
         Self::open(Piece::Http, wake, |source| {
             let handler = source.dynamic_cast_ref::<gst::URIHandler>().expect("webfetch takes URLs");
             if let Err(error) = handler.set_uri(url) {
-                tracing::error!(%error, "webfetch takes every URL");
+                tracing::error!(%error, "webfetch refused a URL");
             }
         })
     }
 
-    /// Takes in what comes by SRT. Waits for the connection where it is made by us.
+    /// An intake of an SRT stream. Waits for the connection unless it listens.
     ///
     /// # Errors
-    /// What is missing on this machine, or nobody answers.
+    /// An element is not installed, or the connection failed.
     pub fn srt(call: &SrtCall<'_>, wake: impl Fn() + Send + Sync + 'static) -> Result<Self, CodecError> {
         Self::open(Piece::Srt, wake, |source| {
-            // Only here the element learns which address is whose.
+            // The mode is a part of the URI.
             let mode = if call.listens { "listener" } else { "caller" };
             source.set_property("uri", format!("srt://{}?mode={mode}", call.address));
             source.set_property("latency", call.latency.as_millis() as i32);
@@ -205,12 +206,12 @@ impl Intake {
         })
     }
 
-    /// Takes in what somebody feeds, who finds out what it is while it comes.
+    /// An intake of feeds, which are opened while it runs.
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// An element is not installed.
     pub fn fed(wake: impl Fn() + Send + Sync + 'static) -> Result<(Self, Feeder), CodecError> {
-        // The one is the feeder itself: it may still open a feed.
+        // One for the feeder, which may open a feed.
         let intake = Self::new(wake, 1)?;
         let feeder = Feeder::new(intake.shared.clone(), intake.graphs.clone());
         Ok((intake, feeder))
@@ -235,17 +236,17 @@ impl Intake {
         Ok(intake)
     }
 
-    /// The next picture, where one is here.
+    /// The next picture, if there is one.
     pub fn picture(&self) -> Option<Shot> {
         self.shared.take(|state| state.pictures.pop_front())
     }
 
-    /// The next piece of sound, where one is here.
+    /// The next samples, if there are any.
     pub fn sound(&self) -> Option<Stretch> {
         self.shared.take(|state| state.sounds.pop_front())
     }
 
-    /// What is known of its picture or its sound.
+    /// The state of its video or audio.
     pub fn track(&self, kind: Kind) -> Track {
         let state = self.shared.state.lock();
         match kind {
@@ -254,30 +255,30 @@ impl Intake {
         }
     }
 
-    /// All its streams are known.
+    /// Whether all its streams are known.
     pub fn is_settled(&self) -> bool {
         self.shared.state.lock().unsettled == 0
     }
 
-    /// All its streams have ended and everything has been taken.
+    /// Whether all its streams have ended and the queues are empty.
     pub fn is_over(&self) -> bool {
         let state = self.shared.state.lock();
         let ended = [state.video, state.audio].iter().all(|track| *track != Track::Open);
         state.unsettled == 0 && ended && state.pictures.is_empty() && state.sounds.is_empty()
     }
 
-    /// Nothing more is coming in; what is here may still be taken.
+    /// Whether all its streams have ended; the queues may still contain media.
     pub fn has_ended(&self) -> bool {
         let state = self.shared.state.lock();
         state.unsettled == 0 && [state.video, state.audio].iter().all(|track| *track != Track::Open)
     }
 
-    /// What broke it, where something did.
+    /// Why it failed, if it has.
     pub fn failed(&self) -> Option<String> {
         self.shared.state.lock().failed.clone()
     }
 
-    /// Whether it has an end by itself: a file has, a camera has none.
+    /// Whether the source has a known duration, as a file has.
     pub fn is_finite(&self) -> bool {
         self.graphs.lock().iter().any(|graph| graph.duration().is_some())
     }
@@ -285,15 +286,15 @@ impl Intake {
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        // Before the graphs are ended, which waits for their threads: those must not wait for us.
+        // Before the graphs end, which waits for their threads: these must not wait for the intake.
         self.shared.state.lock().closed = true;
         self.shared.taken.notify_all();
-        // A feeder may live on for a while, and must not keep them.
+        // A feeder may live longer, and must not keep the graphs.
         self.graphs.lock().clear();
     }
 }
 
-/// Plays a graph whose streams become pictures and sound.
+/// Starts a graph.
 fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Result<(), CodecError> {
     let decode = graph.element("decode")?;
     let (to, branches) = (shared.clone(), graph.branches());
@@ -318,10 +319,10 @@ fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Resu
     let mut graphs = graphs.lock();
     let state = shared.state.lock();
     if state.closed {
-        return Err(CodecError::Source("it is over".into()));
+        return Err(CodecError::Source("the intake has ended".into()));
     }
     graphs.push(graph);
-    // What the bus says is more than that it does not start.
+    // The message on the bus says more than the failed state change.
     match (played, state.failed.clone()) {
         (Err(_), Some(reason)) => Err(CodecError::Source(reason)),
         (played, _) => Ok(played?),
@@ -348,7 +349,7 @@ impl Shared {
         taken
     }
 
-    /// Waits for room in a queue, or the end.
+    /// Waits until a queue has room, or the end.
     fn wait_for_room(&self, full: impl Fn(&State) -> bool) {
         let mut state = self.state.lock();
         while full(&state) && !state.closed {
@@ -356,7 +357,7 @@ impl Shared {
         }
     }
 
-    /// Puts something into a queue; false when nobody wants it any more.
+    /// Adds to a queue; false after the end.
     fn put(&self, put: impl FnOnce(&mut State)) -> bool {
         let mut state = self.state.lock();
         if state.closed {
@@ -368,7 +369,7 @@ impl Shared {
         true
     }
 
-    /// The first picture and the first sound are taken, the rest is not looked at.
+    /// Attaches the first video and the first audio stream; other streams are discarded.
     fn attach(self: &Arc<Self>, pad: &gst::Pad, branches: &Branches) -> Result<(), PipelineError> {
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let name = caps.structure(0).map(|structure| structure.name().to_string()).unwrap_or_default();
@@ -390,7 +391,7 @@ impl Shared {
         let sink = branches.attach(pad, piece)?;
         let sink = sink.downcast::<AppSink>().expect("these pieces end in an appsink");
         let waiter = self.clone();
-        // Not in `new_sample`: a sink holds its preroll lock meanwhile, and would keep its pipeline from ever being Playing.
+        // Not in `new_sample`, which holds the preroll lock: the pipeline would not change to Playing.
         sink.static_pad("sink").expect("a sink has a pad").add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             match piece {
                 Piece::Pictures => waiter.wait_for_room(State::is_full_of_pictures),
@@ -421,12 +422,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a sample; false when nobody wants any more. `last` is where the sample before ended.
+    /// Handles a sample; false after the end. `last` is the end of the sample before.
     fn sample(&self, sample: &gst::Sample, piece: Piece, last: &mut Duration) -> bool {
         let arrival = now();
         let pts = running_time(sample).unwrap_or(*last);
         if piece == Piece::Pictures {
-            // What is no picture is left out; the next one may be.
+            // A sample that is not a picture is dropped.
             let Some(shot) = shot(sample, pts, arrival) else { return true };
             *last = pts;
             return self.put(|state| state.pictures.push_back(shot));
@@ -444,13 +445,13 @@ impl Shared {
     }
 }
 
-/// What people are told of an error: without the place in the source code where some elements met it.
+/// The message of an error without the position in the source code that some elements add.
 fn words(reason: &str) -> &str {
     let end = reason.find(": src/").or_else(|| reason.find(": ../")).or_else(|| reason.find('\n'));
     reason[..end.unwrap_or(reason.len())].trim_end()
 }
 
-/// The size that caps announce, where it is not allowed.
+/// The size in caps, if it is not allowed.
 fn too_large(caps: &gst::Caps) -> Option<Size> {
     let structure = caps.structure(0)?;
     let side = |name| structure.get::<i32>(name).ok().map(|side| side.max(0) as u32);
@@ -471,7 +472,7 @@ fn shot(sample: &gst::Sample, pts: Duration, arrival: Timestamp) -> Option<Shot>
     let pixel = (u32::try_from(ratio.numer()).ok()?, u32::try_from(ratio.denom()).ok()?);
     let colorimetry = info.colorimetry();
     let matrix = match colorimetry.matrix() {
-        // BT.2020's weights are between the two, nearer to BT.709's.
+        // The coefficients of BT.2020 are closer to those of BT.709.
         gst_video::VideoColorMatrix::Bt709 | gst_video::VideoColorMatrix::Bt2020 => Matrix::Bt709,
         _ => Matrix::Bt601,
     };
@@ -482,7 +483,7 @@ fn shot(sample: &gst::Sample, pts: Duration, arrival: Timestamp) -> Option<Shot>
 
 fn samples(sample: &gst::Sample) -> Vec<f32> {
     let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else { return Vec::new() };
-    // What a decoder makes of garbage may be no number; in a mix it would be heard for ever.
+    // A decoder may output NaN for malformed media, which would stay in a mix.
     let finite =
         |bytes: &[u8; 4]| Some(f32::from_le_bytes(*bytes)).filter(|sample| sample.is_finite()).unwrap_or_default();
     map.as_chunks().0.iter().map(finite).collect()

@@ -1,4 +1,4 @@
-//! Files of several kinds go in; what comes out is looked at and listened to.
+//! Intake of files in several formats, with checks of pictures and tones.
 
 use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Longest any of these may take.
+/// Time limit of each test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes a clip with ffmpeg; gives the folder, which is deleted with it.
+/// Makes a clip with ffmpeg; returns the temporary folder.
 fn clip(name: &str, arguments: &str) -> (TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a folder for a clip");
     let path = folder.path().join(name);
@@ -28,7 +28,7 @@ fn clip(name: &str, arguments: &str) -> (TempDir, std::path::PathBuf) {
 struct Taken {
     pictures: Vec<Shot>,
     samples: Vec<f32>,
-    /// Times of the pieces of sound, and their lengths.
+    /// Times of the buffers of samples, and their lengths.
     stretches: Vec<(Duration, usize)>,
 }
 
@@ -37,7 +37,7 @@ fn waker() -> (impl Fn() + Send + Sync + 'static, Receiver<()>) {
     (move || wake.try_send(()).unwrap_or_default(), woken)
 }
 
-/// Takes everything out of a source until it ends.
+/// Reads a source to its end.
 fn take(intake: &Intake, woken: &Receiver<()>) -> Result<Taken, String> {
     let mut taken = Taken { pictures: Vec::new(), samples: Vec::new(), stretches: Vec::new() };
     loop {
@@ -63,7 +63,7 @@ fn file(name: &str, arguments: &str) -> Result<Taken, String> {
     take(&intake, &woken)
 }
 
-/// How much of a tone of this frequency there is, 0 to 1.
+/// Strength of a tone of this frequency, 0 to 1.
 fn tone(samples: &[f32], hertz: f32) -> f32 {
     let (mut real, mut imaginary, mut power) = (0.0, 0.0, 1e-9);
     for (i, sample) in samples.iter().enumerate() {
@@ -94,7 +94,7 @@ fn check_two_seconds(taken: &Taken, name: &str) {
 }
 
 #[test]
-fn every_usual_container_and_codec_comes_out_in_order_and_in_time() {
+fn usual_containers_and_codecs_are_decoded_in_order_and_in_time() {
     let kinds = [
         ("b-frames.mp4", "-c:v libx264 -preset fast -bf 3 -c:a aac"),
         ("hevc.mp4", "-c:v libx265 -x265-params log-level=error -preset ultrafast -c:a aac"),
@@ -111,7 +111,7 @@ fn every_usual_container_and_codec_comes_out_in_order_and_in_time() {
 }
 
 #[test]
-fn sound_alone_and_pictures_alone_are_sources_too() {
+fn a_source_may_have_audio_or_video_only() {
     for name in ["alone.mp3", "alone.wav", "alone.ogg", "alone.m4a", "alone.flac"] {
         let taken = file(name, "-f lavfi -i sine=f=600:d=1 -ac 2").expect(name);
         assert!(taken.pictures.is_empty());
@@ -122,7 +122,7 @@ fn sound_alone_and_pictures_alone_are_sources_too() {
 }
 
 #[test]
-fn odd_interlaced_deep_and_anamorphic_pictures_become_plain_ones() {
+fn odd_interlaced_deep_and_anamorphic_pictures_are_converted() {
     let made = |name: &str, arguments: &str| file(name, arguments).expect(name).pictures;
     let odd = made("odd.mkv", "-f lavfi -i testsrc=s=321x181:r=10:d=1 -pix_fmt yuv420p -c:v libvpx");
     assert_eq!(odd[0].picture.size(), Size::new(321, 181));
@@ -155,7 +155,7 @@ fn a_change_of_size_is_followed() {
 }
 
 #[test]
-fn what_is_no_media_or_too_large_is_refused_in_words() {
+fn files_that_are_not_media_or_too_large_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("text.mp4");
     std::fs::write(&text, "nothing to see here\n".repeat(100)).expect("room for it");
@@ -173,7 +173,7 @@ fn what_is_no_media_or_too_large_is_refused_in_words() {
 }
 
 #[test]
-fn a_source_that_nobody_takes_from_waits_and_can_be_dropped() {
+fn an_intake_that_is_not_read_waits_and_can_be_dropped() {
     let (_folder, path) = clip("long.mp4", "-f lavfi -i testsrc2=s=320x180:r=25:d=20 -c:v libx264 -preset ultrafast");
     let (wake, woken) = waker();
     let intake = Intake::file(&path, wake).expect("opens");
@@ -194,7 +194,7 @@ fn a_source_that_nobody_takes_from_waits_and_can_be_dropped() {
 }
 
 #[test]
-fn a_pipeline_whose_media_waits_still_changes_its_state() {
+fn a_pipeline_with_full_queues_changes_its_state() {
     let (_folder, path) = clip("wait.mp4", "-f lavfi -i testsrc2=s=320x180:r=25:d=9 -f lavfi -i sine=d=9 -c:a aac");
     let (wake, woken) = waker();
     let intake = Intake::file(&path, wake).expect("opens");

@@ -1,8 +1,8 @@
-//! The element `webfetch`: GStreamer's way to HTTP in this process, and the only one.
+//! The element `webfetch`: the only GStreamer source for HTTP in this process.
 //!
-//! Owns: the element, which is a GStreamer source for `http:` and `https:` URLs, also for those that a playlist's demuxer
-//! makes elements of. Does not know: HTTP. Requests are made by the [`Fetch`] that the process has set; without one
-//! there is no HTTP. So nothing C code reads from a stranger decides what is connected to.
+//! Owns: the element, which handles `http:` and `https:` URLs, also those in playlists. Does not know: HTTP. In: a URL.
+//! Out: bytes. Requests are made by the [`Fetch`] that the process has set; without one there is no HTTP. Therefore
+//! every connection is checked in Rust, and C code opens none.
 
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -21,49 +21,49 @@ const READ: usize = 64 << 10;
 
 /// Makes HTTP requests.
 pub trait Fetch: Send + Sync {
-    /// Prepares a request that has a way to be cancelled.
+    /// Prepares a request that can be cancelled.
     fn begin(&self) -> Box<dyn Exchange>;
 }
 
 /// One HTTP request.
 pub trait Exchange: Send + Sync {
-    /// GETs a URL from this byte on. Waits for the head of the answer.
+    /// Sends a GET request from this byte on. Waits for the header of the response.
     ///
     /// # Errors
-    /// In words, without the URL.
+    /// A text without the URL.
     fn get(&self, url: &str, from: u64) -> Result<Fetched, String>;
-    /// Ends the request, whatever it waits for.
+    /// Cancels the request.
     fn cancel(&self);
 }
 
-/// An answer.
+/// A response.
 pub struct Fetched {
-    /// Its body, as it comes.
+    /// The body.
     pub body: Box<dyn Read + Send>,
-    /// Length of the whole, where it is known.
+    /// Length of the whole resource, if known.
     pub length: Option<u64>,
-    /// A part of it can be asked for.
+    /// Range requests are supported.
     pub ranges: bool,
-    /// Where it came from in the end, after redirections.
+    /// The URL after redirections.
     pub url: String,
 }
 
 static FETCH: OnceLock<Arc<dyn Fetch>> = OnceLock::new();
 
-/// Says who makes the HTTP requests of this process; the first one stays.
+/// Sets the implementation of HTTP requests in this process; only the first call has an effect.
 pub fn set_fetch(fetch: Arc<dyn Fetch>) {
     if FETCH.set(fetch).is_err() {
-        tracing::debug!("HTTP requests are made by the first that was set");
+        tracing::debug!("HTTP implementation is set already");
     }
 }
 
-/// Makes the element known; GStreamer was initialised before.
+/// Registers the element; GStreamer was initialised before.
 pub(super) fn register() {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     REGISTERED.get_or_init(|| {
         let registered = gst::Element::register(None, "webfetch", gst::Rank::MARGINAL, WebFetch::static_type());
         if let Err(error) = &registered {
-            tracing::error!(%error, "the element webfetch cannot be registered");
+            tracing::error!(%error, "cannot register the element webfetch");
         }
         registered.is_ok()
     });
@@ -93,12 +93,12 @@ mod imp {
         position: u64,
     }
 
-    /// What the head of the last answer said.
+    /// The header of the last response.
     #[derive(Default)]
     struct Facts {
         length: Option<u64>,
         ranges: bool,
-        /// Where it came from after redirections.
+        /// The URL after redirections.
         from: Option<String>,
     }
 
@@ -173,7 +173,7 @@ mod imp {
         }
 
         fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-            // What was cancelled is asked for again, from where it stood.
+            // A cancelled request is sent again, from its position.
             self.transfer.lock().body = None;
             Ok(())
         }

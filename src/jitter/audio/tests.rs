@@ -26,9 +26,9 @@ fn index(packet: &SourcePacket) -> u64 {
     u64::from_be_bytes(packet.payload[..].try_into().expect("eight bytes"))
 }
 
-/// What a mixer with a ring sees: pulls ticks of 20 ms and counts.
+/// A mixer that pulls ticks of 20 ms, and its counters.
 #[derive(Debug, Default)]
-struct Ear {
+struct Playout {
     ring: u64,
     played: Vec<(u64, u64)>,
     concealed: u64,
@@ -37,7 +37,7 @@ struct Ear {
     ticks: u64,
 }
 
-impl Ear {
+impl Playout {
     /// One tick at `now`, with packets of `duration` microseconds.
     fn tick(&mut self, jitter: &mut AudioJitter, now: u64, duration: u64) {
         self.ticks += 1;
@@ -69,9 +69,9 @@ fn listen(
     phase: u64,
     sent: impl Fn(u64) -> u64,
     arrive: impl Fn(u64) -> Option<u64>,
-) -> (AudioJitter, Ear) {
+) -> (AudioJitter, Playout) {
     let mut jitter = AudioJitter::new(48_000);
-    let mut ear = Ear::default();
+    let mut playout = Playout::default();
     let mut flight = std::collections::BinaryHeap::new();
     let (mut next, mut now) = (0, phase);
     let end = sent(count);
@@ -88,10 +88,10 @@ fn listen(
             flight.pop();
             jitter.insert(packet(i, (duration * 48 / 1_000) as u32, at(arrival)), at(arrival));
         }
-        ear.tick(&mut jitter, now, duration);
+        playout.tick(&mut jitter, now, duration);
         now += TICK;
     }
-    (jitter, ear)
+    (jitter, playout)
 }
 
 fn noise(i: u64, below: u64) -> u64 {
@@ -102,42 +102,42 @@ fn noise(i: u64, below: u64) -> u64 {
     (z ^ (z >> 31)) % below
 }
 
-fn longest_delay(ear: &Ear, sent: impl Fn(u64) -> u64, from: u64) -> u64 {
-    ear.played.iter().filter(|(i, _)| *i >= from).map(|(i, now)| now - sent(*i)).max().unwrap_or(0)
+fn longest_delay(playout: &Playout, sent: impl Fn(u64) -> u64, from: u64) -> u64 {
+    playout.played.iter().filter(|(i, _)| *i >= from).map(|(i, now)| now - sent(*i)).max().unwrap_or(0)
 }
 
 #[test]
-fn a_perfect_network_costs_little_and_conceals_nothing() {
-    let (jitter, ear) = listen(1_000, TICK, 7_000, |i| i * TICK, |i| Some(i * TICK));
-    assert_eq!(ear.concealed, 0);
-    assert!(longest_delay(&ear, |i| i * TICK, 0) <= 50_000);
+fn without_jitter_the_delay_is_small_and_nothing_is_concealed() {
+    let (jitter, playout) = listen(1_000, TICK, 7_000, |i| i * TICK, |i| Some(i * TICK));
+    assert_eq!(playout.concealed, 0);
+    assert!(longest_delay(&playout, |i| i * TICK, 0) <= 50_000);
     assert_eq!(jitter.stats().lost + jitter.stats().late + jitter.stats().shed, 0);
-    assert_eq!(ear.ticks - ear.idle, ear.played.len() as u64);
+    assert_eq!(playout.ticks - playout.idle, playout.played.len() as u64);
 }
 
 #[test]
-fn one_lost_packet_is_concealed_with_the_next_one_at_hand() {
-    let (jitter, ear) = listen(500, TICK, 7_000, |i| i * TICK, |i| (i % 50 != 25).then_some(i * TICK));
-    assert_eq!((ear.concealed, jitter.stats().lost), (10, 10));
-    assert!(ear.with_fec >= 9, "{ear:?}");
-    assert_eq!(ear.idle + ear.concealed + ear.played.len() as u64, ear.ticks);
+fn a_lost_packet_is_returned_with_the_packet_after_it() {
+    let (jitter, playout) = listen(500, TICK, 7_000, |i| i * TICK, |i| (i % 50 != 25).then_some(i * TICK));
+    assert_eq!((playout.concealed, jitter.stats().lost), (10, 10));
+    assert!(playout.with_fec >= 9, "{playout:?}");
+    assert_eq!(playout.idle + playout.concealed + playout.played.len() as u64, playout.ticks);
 }
 
 #[test]
 fn when_the_sender_stops_it_conceals_for_100_ms_and_is_idle() {
     let (mut jitter, _) = listen(50, TICK, 0, |i| i * TICK, |i| Some(i * TICK));
-    let mut ear = Ear::default();
+    let mut playout = Playout::default();
     for i in 50..100 {
-        ear.tick(&mut jitter, i * TICK, TICK);
+        playout.tick(&mut jitter, i * TICK, TICK);
     }
-    assert_eq!(ear.concealed, 5);
+    assert_eq!(playout.concealed, 5);
     assert_eq!(jitter.pull(at(101 * TICK)), AudioPull::Idle);
 }
 
 #[test]
-fn a_pause_with_contiguous_numbers_is_not_loss() {
+fn a_pause_with_contiguous_sequence_numbers_is_not_loss() {
     let mut jitter = AudioJitter::new(48_000);
-    let mut ear = Ear::default();
+    let mut playout = Playout::default();
     // DTX: one packet each 400 ms.
     for tick in 0..1_000 {
         if tick % 20 == 0 {
@@ -145,33 +145,33 @@ fn a_pause_with_contiguous_numbers_is_not_loss() {
             p.timestamp = tick as u32 * 960;
             jitter.insert(p, at(tick * TICK));
         }
-        ear.tick(&mut jitter, tick * TICK, TICK);
+        playout.tick(&mut jitter, tick * TICK, TICK);
     }
-    assert_eq!(ear.played.len(), 50);
+    assert_eq!(playout.played.len(), 50);
     assert_eq!(jitter.stats().lost, 0);
-    assert!(ear.played.iter().all(|(i, now)| now - i * 20 * TICK <= 60_000));
+    assert!(playout.played.iter().all(|(i, now)| now - i * 20 * TICK <= 60_000));
 }
 
 #[test]
-fn a_spike_makes_the_delay_grow_and_shrink_again() {
+fn the_delay_grows_in_a_spike_and_shrinks_after_it() {
     // The network holds everything back for 300 ms once, then goes on as before.
     let arrive = |i: u64| Some(if (500..515).contains(&i) { 515 * TICK } else { i * TICK });
-    let (jitter, ear) = listen(3_000, TICK, 3_000, |i| i * TICK, arrive);
-    assert!(longest_delay(&ear, |i| i * TICK, 510) >= 100_000);
-    assert!(longest_delay(&ear, |i| i * TICK, 2_500) <= 90_000, "{:?}", jitter.stats());
+    let (jitter, playout) = listen(3_000, TICK, 3_000, |i| i * TICK, arrive);
+    assert!(longest_delay(&playout, |i| i * TICK, 510) >= 100_000);
+    assert!(longest_delay(&playout, |i| i * TICK, 2_500) <= 90_000, "{:?}", jitter.stats());
     assert!(jitter.stats().shed > 0);
 }
 
 #[test]
-fn when_all_packets_are_reordered_the_delay_grows_until_they_are_in_time() {
+fn with_reordered_packets_the_delay_grows_until_they_are_in_time() {
     // 10 ms packets up to 130 ms late: something is always here, and at first too little for those that come later.
-    let (jitter, ear) = listen(6_000, 10_000, 0, |i| i * 10_000, |i| Some(i * 10_000 + noise(i, 130_000)));
-    let late_half = ear.played.iter().filter(|(i, _)| *i >= 3_000).count();
+    let (jitter, playout) = listen(6_000, 10_000, 0, |i| i * 10_000, |i| Some(i * 10_000 + noise(i, 130_000)));
+    let late_half = playout.played.iter().filter(|(i, _)| *i >= 3_000).count();
     assert!(late_half >= 2_850, "{late_half} of 3000 were in time: {:?}", jitter.stats());
 }
 
 #[test]
-fn a_quiet_packet_is_left_out_first() {
+fn a_quiet_packet_is_dropped_first() {
     let mut jitter = AudioJitter::new(48_000);
     let mut out = Vec::new();
     for i in 0..200 {
@@ -191,22 +191,22 @@ fn a_quiet_packet_is_left_out_first() {
 }
 
 #[test]
-fn a_restarted_sender_is_followed() {
+fn playout_continues_after_a_restart_of_the_sender() {
     let (mut jitter, _) = listen(100, TICK, 0, |i| i * TICK, |i| Some(i * TICK));
-    let mut ear = Ear::default();
+    let mut playout = Playout::default();
     for i in 100..200 {
         let mut p = packet(i, 960, at(i * TICK));
         p.sequence = p.sequence.wrapping_add(20_000);
         p.timestamp = p.timestamp.wrapping_add(0x5555_5555);
         jitter.insert(p, at(i * TICK));
-        ear.tick(&mut jitter, i * TICK, TICK);
+        playout.tick(&mut jitter, i * TICK, TICK);
     }
-    assert!(ear.played.len() >= 90, "{} played", ear.played.len());
-    assert!(longest_delay(&ear, |i| i * TICK, 0) <= 100_000);
+    assert!(playout.played.len() >= 90, "{} played", playout.played.len());
+    assert!(longest_delay(&playout, |i| i * TICK, 0) <= 100_000);
 }
 
 #[test]
-fn at_most_a_second_is_held() {
+fn the_buffer_holds_at_most_one_second() {
     let mut jitter = AudioJitter::new(8_000);
     for i in 0..1_000 {
         jitter.insert(packet(i, 160, at(0)), at(0));
@@ -222,16 +222,16 @@ fn an_hour_of_drift_costs_one_packet_per_20_ms_of_drift() {
     let count = 180_000;
     for ppm in [-200_i64, 200] {
         let sent = move |i: u64| (i as i64 * TICK as i64 * (1_000_000 - ppm) / 1_000_000) as u64;
-        let (jitter, ear) = listen(count, TICK, 5_000, sent, |i| Some(sent(i) + noise(i, 12_000)));
+        let (jitter, playout) = listen(count, TICK, 5_000, sent, |i| Some(sent(i) + noise(i, 12_000)));
         let stats = jitter.stats();
         // 200 ppm of an hour are 720 ms, 36 packets too many or too few.
-        assert!(longest_delay(&ear, sent, 0) <= 130_000, "{ppm} ppm: {}", longest_delay(&ear, sent, 0));
+        assert!(longest_delay(&playout, sent, 0) <= 130_000, "{ppm} ppm: {}", longest_delay(&playout, sent, 0));
         assert!(stats.shed + stats.concealed <= 60, "{ppm} ppm: {stats:?}");
         assert_eq!(stats.late + stats.lost + stats.overflow, 0, "{stats:?}");
         assert!(if ppm > 0 { stats.shed >= 30 } else { stats.concealed >= 30 }, "{ppm} ppm: {stats:?}");
         // Every tick was filled, by one packet or one concealment.
-        assert_eq!(ear.played.len() as u64 + ear.concealed + ear.idle, ear.ticks);
-        assert!(ear.idle <= 4);
+        assert_eq!(playout.played.len() as u64 + playout.concealed + playout.idle, playout.ticks);
+        assert!(playout.idle <= 4);
     }
 }
 
@@ -246,19 +246,21 @@ proptest! {
         let seed = u64::from(seed) << 20;
         let sent = move |i: u64| (i as i64 * duration as i64 * (1_000_000 - ppm) / 1_000_000) as u64;
         let count = 60_000_000 / duration;
-        let (buffer, ear) = listen(count, duration, phase, sent, |i| {
+        let (buffer, playout) = listen(count, duration, phase, sent, |i| {
             (noise(seed + i, 100) >= loss).then(|| sent(i) + noise(seed + 500_000 + i, jitter_ms * 1_000 + 1))
         });
         let stats = buffer.stats();
-        prop_assert!(ear.played.windows(2).all(|w| w[0].0 < w[1].0), "played out of order");
+        prop_assert!(playout.played.windows(2).all(|w| w[0].0 < w[1].0), "played out of order");
         // The worst jitter, what is not worth leaving out, and a tick or two of rounding.
         let bound = (jitter_ms + 120) * 1_000 + 5 * duration;
-        let worst = longest_delay(&ear, sent, 0);
+        let worst = longest_delay(&playout, sent, 0);
         prop_assert!(worst <= bound, "{worst} of {bound} µs: {stats:?}");
         // After ten seconds the target is learnt: few packets come too late for it.
-        let gone = count - ear.played.len() as u64;
-        prop_assert!(gone as f64 <= count as f64 * (loss as f64 / 100.0 * 1.5 + 0.08) + 10.0, "{gone} of {count}: {stats:?}");
-        prop_assert_eq!(stats.received, stats.played + stats.late + stats.shed + stats.overflow + buffer.packets.len() as u64);
+        let gone = count - playout.played.len() as u64;
+        let most = count as f64 * (loss as f64 / 100.0 * 1.5 + 0.08) + 10.0;
+        prop_assert!(gone as f64 <= most, "{gone} of {count}: {stats:?}");
+        let held = buffer.packets.len() as u64;
+        prop_assert_eq!(stats.received, stats.played + stats.late + stats.shed + stats.overflow + held);
     }
 
     #[test]

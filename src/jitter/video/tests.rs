@@ -27,7 +27,7 @@ fn sequences(poll: &VideoPoll) -> Vec<u16> {
     frame.packets.iter().map(|p| p.sequence).collect()
 }
 
-/// A buffer that has given out a keyframe of one packet, number 10 at timestamp 0.
+/// A buffer that has returned a keyframe of one packet, number 10 at timestamp 0.
 fn flowing() -> VideoJitter {
     let mut jitter = VideoJitter::default();
     jitter.insert(packet(10, 0, true), true, at(0));
@@ -36,7 +36,7 @@ fn flowing() -> VideoJitter {
 }
 
 #[test]
-fn a_whole_frame_comes_out_at_once_over_both_wraps() {
+fn a_whole_frame_is_returned_at_once_also_when_numbers_wrap() {
     let mut jitter = VideoJitter::default();
     let start = u32::MAX - FRAME / 2;
     jitter.insert(packet(65_534, start, false), true, at(0));
@@ -59,7 +59,7 @@ fn a_frame_without_a_marker_ends_at_the_next_timestamp() {
 }
 
 #[test]
-fn nothing_comes_out_before_a_keyframe_and_one_is_asked_for_twice_a_second() {
+fn a_keyframe_is_requested_every_500_ms_and_nothing_is_returned_before_it() {
     let mut jitter = VideoJitter::default();
     assert_eq!(jitter.poll(at(0)), VideoPoll::Empty);
     let mut asked = Vec::new();
@@ -82,7 +82,7 @@ fn nothing_comes_out_before_a_keyframe_and_one_is_asked_for_twice_a_second() {
 }
 
 #[test]
-fn the_first_packet_of_the_first_keyframe_may_be_overtaken() {
+fn the_first_packet_of_the_first_keyframe_may_be_reordered() {
     let mut jitter = VideoJitter::default();
     jitter.insert(packet(8, 0, true), false, at(0));
     assert_eq!(jitter.poll(at(0)), VideoPoll::KeyframeWanted);
@@ -91,7 +91,7 @@ fn the_first_packet_of_the_first_keyframe_may_be_overtaken() {
 }
 
 #[test]
-fn a_repair_within_the_hold_loses_nothing() {
+fn a_retransmission_in_time_loses_no_frame() {
     let mut jitter = flowing();
     jitter.insert(packet(12, 2 * FRAME, true), false, at(66));
     assert_eq!(jitter.poll(at(66)), VideoPoll::Wait(at(306)));
@@ -102,7 +102,7 @@ fn a_repair_within_the_hold_loses_nothing() {
 }
 
 #[test]
-fn after_the_hold_it_goes_on_with_the_next_keyframe() {
+fn after_the_wait_the_buffer_continues_with_the_next_keyframe() {
     let mut jitter = flowing();
     jitter.insert(packet(12, 2 * FRAME, true), false, at(66));
     assert_eq!(jitter.poll(at(306)), VideoPoll::KeyframeWanted);
@@ -118,7 +118,7 @@ fn after_the_hold_it_goes_on_with_the_next_keyframe() {
 }
 
 #[test]
-fn a_keyframe_that_is_here_need_not_be_asked_for() {
+fn a_keyframe_in_the_buffer_is_not_requested() {
     let mut jitter = flowing();
     jitter.insert(packet(12, 2 * FRAME, true), true, at(66));
     assert_eq!(jitter.poll(at(100)), VideoPoll::Wait(at(306)));
@@ -126,7 +126,7 @@ fn a_keyframe_that_is_here_need_not_be_asked_for() {
 }
 
 #[test]
-fn a_rare_screen_frame_is_still_waited_for() {
+fn a_missing_packet_of_a_rare_screen_frame_is_waited_for() {
     let mut jitter = flowing();
     jitter.insert(packet(11, FRAME, false), false, at(33));
     jitter.insert(packet(13, FRAME + 5 * VIDEO_CLOCK, true), false, at(5_033));
@@ -137,7 +137,7 @@ fn a_rare_screen_frame_is_still_waited_for() {
 }
 
 #[test]
-fn what_it_holds_is_bounded() {
+fn the_buffer_is_bounded() {
     let mut jitter = flowing();
     for i in 12..6_000_u16 {
         jitter.insert(packet(i, FRAME, false), false, at(1));
@@ -154,7 +154,7 @@ fn what_it_holds_is_bounded() {
 }
 
 #[test]
-fn a_restarted_sender_is_followed() {
+fn the_buffer_continues_after_a_restart_of_the_sender() {
     let mut jitter = flowing();
     for i in 0..10_u16 {
         jitter.insert(packet(30_000 + i, 77 + u32::from(i) * FRAME, true), i == 5, at(50));

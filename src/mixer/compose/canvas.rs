@@ -1,7 +1,8 @@
-//! The compositor itself: which tiles have changed on which canvas, and the drawing of those.
+//! The compositor of one view: redraws the tiles that have changed.
 //!
-//! Owns: canvases, each with a note of what was last drawn on it. A canvas is drawn on again only when nobody looks at it any
-//! more, so several are in turn, and each tile is redrawn where its note differs from what should be there.
+//! Owns: canvases, each with a record of what was drawn on it. Does not know: decoders, encoders. In: the scene, the
+//! frame slots and the time of a tick. Out: [`Composed`]. A canvas is reused only when it is not shared any more, so
+//! there are several; a tile is redrawn if the record of its canvas differs from the scene.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,15 +20,15 @@ use crate::layout::{Scene, Tile};
 use crate::media::{Rect, Size, SourceKind};
 use crate::time::Timestamp;
 
-/// A camera without a frame for longer shows the avatar.
+/// A camera without a frame for so long shows the avatar.
 const CAMERA_STALE: Duration = Duration::from_secs(2);
-/// A screen on which nothing moves sends few frames.
+/// The same for a screen, which sends few frames while it is unchanged.
 const SCREEN_STALE: Duration = Duration::from_secs(10);
-/// Shortest side of a tile that gets an avatar and corners, in pixels.
+/// Shortest side in pixels of a tile with an avatar and round corners.
 const SMALLEST: u32 = 32;
-/// Most canvases remembered.
+/// Most canvases in the pool.
 const CANVASES: usize = 6;
-/// Fewest pixels to redraw for which waking other threads pays.
+/// Fewest pixels that are drawn by several threads: waking them takes time.
 const PARALLEL_PIXELS: u64 = 1_500_000;
 
 /// One composed canvas.
@@ -35,17 +36,17 @@ const PARALLEL_PIXELS: u64 = 1_500_000;
 pub struct Composed {
     /// The canvas.
     pub picture: Picture,
-    /// False when it is the same as last time, to the pixel: it need not be encoded.
+    /// False if it is identical to the last canvas: it need not be encoded.
     pub changed: bool,
 }
 
 /// Draws one view.
 pub struct Compositor {
-    /// None draws on the calling thread.
+    /// Threads that share the drawing; None draws on the calling thread.
     threads: Option<Arc<rayon::ThreadPool>>,
     lettering: Lettering,
     canvas: Size,
-    /// Counts scenes whose rectangles differ from those before: all is drawn anew then.
+    /// Number of scenes with other rectangles than the one before: each redraws everything.
     arrangement: u64,
     looks: u64,
     tiles: Vec<Placed>,
@@ -54,18 +55,18 @@ pub struct Compositor {
     last: Option<(u64, Vec<Drawn>)>,
 }
 
-/// A tile with its parts drawn.
+/// A tile with its sprites.
 struct Placed {
     tile: Tile,
-    /// Changes with everything about the tile but its picture.
+    /// Changes with every property of the tile except its picture.
     look: u64,
     label: Option<Arc<Sprite>>,
-    /// Drawn when first needed.
+    /// Drawn at the first use.
     avatar: Option<Arc<Sprite>>,
     corners: Option<Arc<[Sprite; 4]>>,
 }
 
-/// What stands, or should stand, on one tile of a canvas.
+/// The contents of a tile: drawn, or to be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Drawn {
     look: u64,
@@ -79,8 +80,7 @@ struct Canvas {
 }
 
 impl Compositor {
-    /// A compositor of an empty view. With a pool of its own threads, scaling after a change of scene and large canvases are
-    /// shared among them.
+    /// A compositor of an empty view. `threads` share large canvases and the scaling after a change of the scene.
     pub fn new(threads: Option<Arc<rayon::ThreadPool>>) -> Self {
         Self {
             threads,
@@ -95,7 +95,7 @@ impl Compositor {
         }
     }
 
-    /// Takes a new scene; parts that are as before are kept.
+    /// Sets the scene; keeps the sprites that are unchanged.
     pub fn set_scene(&mut self, scene: &Scene) {
         let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(|tile| tile.rect).collect::<Vec<_>>();
         let before = places(&mut self.tiles.iter().map(|placed| &placed.tile));
@@ -127,13 +127,13 @@ impl Compositor {
             None => look::label(&mut self.lettering, &tile.label, tile.muted, size).map(Arc::new),
         };
         let avatar = alike.and_then(|old| old.avatar.clone());
-        // A tile that fills the canvas has no background to be rounded against, and a tiny one no room.
+        // A tile that fills the canvas, and a tiny one, have no round corners.
         let corners = (size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas)).then(|| {
             let key = (look::radius(size), look::frame_width(size), tile.speaking);
             self.corners.entry(key).or_insert_with(|| Arc::new(look::corners(size, tile.speaking))).clone()
         });
         let look = match &old {
-            // The rectangle is the arrangement's matter, the source the frame's.
+            // Rectangle and source are compared elsewhere.
             Some(old) if Tile { source: tile.source, ..old.tile.clone() } == *tile => old.look,
             _ => {
                 self.looks += 1;
@@ -143,7 +143,7 @@ impl Compositor {
         Placed { tile: tile.clone(), look, label, avatar, corners }
     }
 
-    /// Draws all names anew: some lacked letters.
+    /// Redraws all names: letters were missing.
     fn letter(&mut self) {
         for placed in &mut self.tiles {
             let tile = &placed.tile;
@@ -154,10 +154,10 @@ impl Compositor {
         }
     }
 
-    /// Draws the scene as it is `now`. `slots` holds every source the scene may show.
+    /// Composes the scene at `now`. `slots` contains the sources of the scene.
     ///
     /// # Panics
-    /// When no scene was set, or a tile does not lie on the canvas with even coordinates.
+    /// If no scene was set, or a tile is outside the canvas or has odd coordinates.
     pub fn compose(&mut self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Composed {
         assert!(self.canvas.width > 0 && self.canvas.height > 0, "a scene is set before it is composed");
         if self.lettering.learned() {
@@ -195,12 +195,12 @@ impl Compositor {
         if self.canvases.len() == CANVASES {
             self.canvases.remove(0);
         }
-        // The last in the list is the one shown.
+        // The last entry is the shown one.
         self.canvases.push(Canvas { picture: picture.clone(), arrangement, drawn });
         Composed { picture, changed: true }
     }
 
-    /// The frame each tile shows; None where it shows its avatar.
+    /// The frame of each tile; None for an avatar.
     fn frames(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Vec<Option<Fitted>> {
         let live = |tile: &Tile| {
             let slot = slots.get(&tile.source?)?;
@@ -218,7 +218,7 @@ impl Compositor {
         self.tiles.iter().map(frame).collect()
     }
 
-    /// A canvas nobody looks at, with the note of what is on it: the latest such, since it differs least.
+    /// The most recent canvas that is not shared, with its record: it differs least.
     fn take_canvas(&mut self) -> (PictureMut, Option<(u64, Vec<Drawn>)>) {
         self.canvases.retain(|canvas| canvas.picture.size() == self.canvas);
         for at in (0..self.canvases.len()).rev() {
@@ -231,7 +231,7 @@ impl Compositor {
         (PictureMut::new(self.canvas), None)
     }
 
-    /// What must be drawn on a canvas with such a note.
+    /// The drawing operations for a canvas with this record.
     fn ops<'a>(
         &'a self,
         frames: &'a [Option<Fitted>],
@@ -305,7 +305,7 @@ impl Placed {
     }
 }
 
-/// Draws on the canvas, in bands of rows where it is much.
+/// Draws on the canvas; in bands of rows on several threads if there is much to draw.
 fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadPool>) {
     let pixels: u64 = ops.iter().map(Op::pixels).sum();
     let height = canvas.size().height as usize;

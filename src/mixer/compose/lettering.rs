@@ -1,8 +1,8 @@
-//! Lettering: lines of text in any script, drawn once.
+//! Text: lines in any script, drawn once as sprites.
 //!
-//! Owns: fonts. The shipped font is always there; the machine's own fonts are looked through when a name first needs a
-//! letter the shipped one lacks. That takes longer than a tick may, so a thread of its own does it, once for the process, and
-//! until it is done such names are not drawn. Does not know: where the text goes.
+//! Owns: fonts. Does not know: tiles. In: a text. Out: a sprite. The shipped font is always available. The fonts of the
+//! machine are loaded when a name first needs a letter that the shipped font lacks. This takes longer than a tick, so a
+//! thread does it, once per process; until then such names are not drawn.
 
 use std::sync::OnceLock;
 use std::thread;
@@ -22,7 +22,7 @@ fn font_system(database: fontdb::Database) -> FontSystem {
     FontSystem::new_with_locale_and_db("en-US".into(), database)
 }
 
-/// The shipped font and all of the machine's, once they are looked through; the first call begins that.
+/// The shipped font and the fonts of the machine, once these are loaded; the first call begins to load them.
 fn machine_fonts() -> Option<&'static fontdb::Database> {
     static BEGUN: OnceLock<()> = OnceLock::new();
     static FOUND: OnceLock<fontdb::Database> = OnceLock::new();
@@ -30,11 +30,11 @@ fn machine_fonts() -> Option<&'static fontdb::Database> {
         let look = || {
             let mut database = shipped_font();
             database.load_system_fonts();
-            // Nobody else fills it.
+            // Only this thread sets it.
             let _ = FOUND.set(database);
         };
         if let Err(error) = thread::Builder::new().name("fonts".into()).spawn(look) {
-            tracing::error!(%error, "names in other scripts than Latin, Greek and Cyrillic cannot be drawn");
+            tracing::error!(%error, "cannot load system fonts: only Latin, Greek and Cyrillic names are drawn");
         }
     });
     FOUND.get()
@@ -46,14 +46,14 @@ fn shipped_font() -> fontdb::Database {
     database
 }
 
-/// Where the machine's fonts are.
+/// State of the fonts of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Machine {
-    /// No name has needed them.
+    /// Not needed yet.
     Unneeded,
-    /// A name needs them.
+    /// Being loaded.
     Awaited,
-    /// In use.
+    /// Loaded.
     There,
 }
 
@@ -69,21 +69,21 @@ impl Lettering {
         Self { fonts: font_system(shipped_font()), cache: SwashCache::new(), machine: Machine::Unneeded }
     }
 
-    /// Whether letters can be drawn now that could not before: then whatever was not drawn can be.
+    /// Whether the fonts of the machine were loaded since the last call: names that were not drawn can be drawn now.
     pub(super) fn learned(&mut self) -> bool {
         if self.machine != Machine::Awaited {
             return false;
         }
         let Some(found) = machine_fonts() else { return false };
-        // A new font system: the old one remembers that nothing fits.
+        // Another font system: the old one has cached that no font fits.
         self.fonts = font_system(found.clone());
         self.cache = SwashCache::new();
         self.machine = Machine::There;
         true
     }
 
-    /// One line of text, cut with an ellipsis at `width` pixels; None when nothing is visible, or its letters are still
-    /// looked for. The picture is as wide as the text and one line high.
+    /// One line of text, truncated with an ellipsis at `width` pixels; None if nothing is visible, or fonts are being
+    /// loaded. The picture is as wide as the text and one line high.
     pub(super) fn line(&mut self, text: &str, pixels: f32, width: f32, color: Rgb) -> Option<Raster> {
         let mut buffer = self.shape(text, pixels, width);
         let missing = buffer.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == 0));
@@ -117,7 +117,7 @@ impl Lettering {
         buffer.set_wrap(Wrap::None);
         buffer.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));
         buffer.set_size(Some(width), None);
-        // Bold, because other scripts' fonts come in it too, seldom in what lies between.
+        // Bold, because fonts of other scripts have this weight more often than a medium one.
         let attributes = Attrs::new().family(Family::Name(FAMILY)).weight(Weight::BOLD);
         buffer.set_text(text, &attributes, Shaping::Advanced, Some(Align::Left));
         buffer.shape_until_scroll(&mut self.fonts, false);
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latin_needs_no_fonts_of_the_machine() {
+    fn latin_needs_no_system_fonts() {
         let mut lettering = Lettering::new();
         assert!(lettering.line("Zoë Πέτρος Ольга", 20.0, 500.0, [255; 3]).is_some());
         assert_eq!(lettering.machine, Machine::Unneeded);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn other_scripts_are_drawn_once_the_machines_fonts_are_there() {
+    fn other_scripts_are_drawn_once_system_fonts_are_loaded() {
         let mut lettering = Lettering::new();
         let early = lettering.line("山田 太郎", 20.0, 500.0, [255; 3]);
         while lettering.machine == Machine::Awaited {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_cut() {
+    fn long_names_are_truncated() {
         let mut lettering = Lettering::new();
         let short = lettering.line("Wilhelmina", 20.0, 1000.0, [255; 3]).expect("visible");
         let cut = lettering.line("Wilhelmina Featherstonehaugh-Cholmondeley", 20.0, 120.0, [255; 3]).expect("visible");

@@ -1,7 +1,7 @@
-//! How tiles look besides their picture: names, avatars, round corners, the frame around who speaks.
+//! The parts of a tile besides its picture: name, avatar, round corners, the frame of a talker.
 //!
-//! Owns: colours, proportions and the drawing of each part. Does not know: frames, canvases. In: a tile. Out: sprites, drawn
-//! once per change.
+//! Owns: colours, proportions and the drawing of each part. Does not know: frames, canvases. In: a tile. Out: sprites,
+//! drawn once per change.
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -11,17 +11,17 @@ use super::sprite::Sprite;
 use crate::id::ParticipantId;
 use crate::media::Size;
 
-/// Behind all tiles.
+/// Background of the canvas.
 pub(super) const BACKGROUND: Rgb = [16, 20, 24];
-/// Behind avatars, and beside pictures that do not fill their tile.
+/// Background of avatars, and of tiles that a picture does not fill.
 pub(super) const TILE: Rgb = [28, 34, 41];
-/// Around who speaks.
+/// The frame of a talker.
 pub(super) const SPEAKING: Rgb = [74, 222, 128];
 const PLATE: Rgb = [10, 13, 16];
 const PLATE_ALPHA: f32 = 0.62;
 const TEXT: Rgb = [245, 247, 250];
 const MUTED: Rgb = [255, 112, 112];
-/// Discs of avatars: calm, equally light, all with readable white letters.
+/// Discs of avatars: of equal lightness, with enough contrast to white letters.
 const PALETTE: [Rgb; 12] = [
     [79, 110, 196],
     [176, 84, 112],
@@ -36,43 +36,43 @@ const PALETTE: [Rgb; 12] = [
     [96, 104, 128],
     [180, 92, 50],
 ];
-/// Most letters of a name that are looked at.
+/// Most letters of a name that are drawn.
 const NAME_LETTERS: usize = 80;
-/// Narrowest tile that gets a label, in pixels.
+/// Narrowest tile with a label, in pixels.
 const LABEL_TILE: u32 = 64;
 
 fn even(value: f32) -> u32 {
     (value / 2.0).round() as u32 * 2
 }
 
-/// Height of names in pixels: larger on larger tiles, but less so than they.
+/// Height of names in pixels: grows more slowly than the tile.
 fn letter_height(tile: Size) -> f32 {
     (8.0 + tile.height.min(tile.width) as f32 * 0.023).clamp(10.0, 30.0)
 }
 
-/// Radius of a tile's corners, even.
+/// Radius of the corners of a tile, even.
 pub(super) fn radius(tile: Size) -> u32 {
     even(tile.height.min(tile.width) as f32 * 0.035).clamp(4, 16)
 }
 
-/// Width of the frame around who speaks, even.
+/// Width of the frame of a talker, even.
 pub(super) fn frame_width(tile: Size) -> u32 {
     if tile.height.min(tile.width) >= 170 { 4 } else { 2 }
 }
 
-/// Distance of a label from its tile's edges, even.
+/// Distance of a label from the edges of its tile, even.
 pub(super) fn label_margin(tile: Size) -> u32 {
     frame_width(tile) + even(letter_height(tile) * 0.3)
 }
 
-/// What nobody may put into a name: line breaks, and marks that turn the direction of what follows.
+/// Characters that are removed from names: line breaks, and controls of the text direction.
 fn clean(name: &str) -> String {
     let unwanted = |c: &char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
     let plain: String = name.chars().filter(|c| !unwanted(c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
     plain.trim().graphemes(true).take(NAME_LETTERS).collect()
 }
 
-/// The first letter of the first and of the last word, in capitals; of a name without letters its first sign.
+/// The first letters of the first and the last word, in capitals; the first character of a name without letters.
 fn initials(name: &str) -> String {
     let name = clean(name);
     let mut firsts = name
@@ -83,7 +83,7 @@ fn initials(name: &str) -> String {
     first.into_iter().chain(last).flat_map(|sign| sign.chars().flat_map(char::to_uppercase)).collect()
 }
 
-/// The plate with the name and the sign of a muted microphone; None when there is nothing to show or no room.
+/// The plate with the name and the sign of a muted microphone; None if there is nothing to show or no room.
 pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Size) -> Option<Sprite> {
     let name = clean(name);
     if tile.width < LABEL_TILE || (name.is_empty() && !muted) {
@@ -104,7 +104,7 @@ pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Si
         draw_muted(&mut plate, side, (height - sign) / 2.0, sign);
     }
     if let Some(text) = text {
-        // On the line all names share, unless a script's tall or deep letters would leave the plate.
+        // On the common baseline, unless tall or deep letters would leave the plate.
         let (first, after) = text.ink();
         let edge = (height * 0.12).round();
         let (least, most) = (edge - first as f32, height - edge - after as f32);
@@ -114,7 +114,7 @@ pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Si
     Some(Sprite::new(&plate))
 }
 
-/// A microphone struck through, in a square.
+/// A crossed-out microphone in a square.
 fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
     let at = |x: f32, y: f32| (left + x * side, top + y * side);
     let line = side * 0.1;
@@ -128,7 +128,7 @@ fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
     on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.1, 0.1), at(0.84, 0.92), line));
 }
 
-/// A disc in the participant's colour, with initials, or the figure of a person for who has no name.
+/// A disc in the colour of the participant, with initials, or with the figure of a person if there is no name.
 pub(super) fn avatar(lettering: &mut Lettering, participant: ParticipantId, name: &str, tile: Size) -> Sprite {
     let diameter = even(tile.height.min(tile.width) as f32 * 0.42).max(8);
     let side = diameter as f32;
@@ -154,8 +154,8 @@ pub(super) fn avatar(lettering: &mut Lettering, participant: ParticipantId, name
     Sprite::new(&raster)
 }
 
-/// The four corners of a tile: what is outside the rounding is background; inside runs the frame of who speaks.
-/// In order: upper left, upper right, lower left, lower right.
+/// The four corners of a tile with background outside the rounding, and the frame of a talker inside. In order: upper
+/// left, upper right, lower left, lower right.
 pub(super) fn corners(tile: Size, speaking: bool) -> [Sprite; 4] {
     let side = radius(tile) as f32;
     let frame = frame_width(tile) as f32;

@@ -1,6 +1,7 @@
-//! Drawing of small things in RGB with soft edges: plates, discs, signs, letters.
+//! Antialiased drawing of small shapes in RGB: plates, discs, signs, letters.
 //!
-//! Owns: a small RGBA picture. Does not know: canvases; a [`Sprite`](super::sprite::Sprite) is made of it.
+//! Owns: a small RGBA picture. Does not know: canvases. In: shapes. Out: a [`Sprite`](super::sprite::Sprite) is made of
+//! it.
 
 /// Red, green, blue.
 pub(super) type Rgb = [u8; 3];
@@ -14,13 +15,13 @@ pub(super) struct Raster {
 }
 
 impl Raster {
-    /// A transparent picture; sides are made even, since colour is stored at half size.
+    /// A transparent picture; its sides are rounded up to even numbers, because chroma has half the size.
     pub(super) fn new(width: usize, height: usize) -> Self {
         let (width, height) = (width.next_multiple_of(2), height.next_multiple_of(2));
         Self { width, height, pixels: vec![[0.0; 4]; width * height] }
     }
 
-    /// Lays a colour over one pixel; outside nothing happens.
+    /// Blends a colour over one pixel; does nothing outside the picture.
     pub(super) fn over(&mut self, x: i32, y: i32, color: Rgb, alpha: f32) {
         let inside = |at: i32, side: usize| usize::try_from(at).ok().filter(|at| *at < side);
         let (Some(x), Some(y)) = (inside(x, self.width), inside(y, self.height)) else { return };
@@ -31,7 +32,7 @@ impl Raster {
         pixel[3] = pixel[3] * (1.0 - alpha) + alpha;
     }
 
-    /// Fills a shape given by its signed distance in pixels (negative inside), with edges one pixel soft.
+    /// Fills a shape given by its signed distance in pixels (negative inside), with antialiased edges.
     pub(super) fn shape(&mut self, color: Rgb, alpha: f32, distance: impl Fn(f32, f32) -> f32) {
         for y in 0..self.height {
             for x in 0..self.width {
@@ -43,7 +44,7 @@ impl Raster {
         }
     }
 
-    /// The first row with something on it, and the row after the last.
+    /// The first row with visible pixels, and the row after the last.
     pub(super) fn ink(&self) -> (usize, usize) {
         let inked = |row: &[[f32; 4]]| row.iter().any(|pixel| pixel[3] > 0.1);
         let mut rows = self.pixels.chunks(self.width).map(inked);
@@ -52,7 +53,7 @@ impl Raster {
         (first, after)
     }
 
-    /// Lays another picture over this one.
+    /// Blends another picture over this one.
     pub(super) fn stamp(&mut self, other: &Self, left: i32, top: i32) {
         for y in 0..other.height {
             for x in 0..other.width {

@@ -1,8 +1,8 @@
 //! Frame slots: the newest picture of one source, ready in every size that is shown.
 //!
-//! Owns: rotation, cropping, scaling and conversion of colours, once per tile size. Does not know: scenes. In: pictures by the
-//! [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was fetched is kept
-//! ready from then on.
+//! Owns: rotation, cropping, scaling and conversion of colours, once per tile size. Does not know: scenes. In: pictures
+//! by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was
+//! fetched is kept ready from then on.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::layout::fit;
 use crate::media::{Colours, Look, Rect, Rotation, Size, SourceKind};
 use crate::time::Timestamp;
 
-/// Frames after which a size nobody fetched is forgotten.
+/// Frames after which a size that was not fetched is dropped.
 const WANTED_FRAMES: u64 = 15;
-/// Most sizes kept ready; more are made anew at each fetch.
+/// Most sizes kept ready; others are scaled at each fetch.
 const WANTED_SIZES: usize = 8;
 
 /// The newest picture of one source.
@@ -28,7 +28,7 @@ pub struct FrameSlot {
 struct State {
     latest: Option<Latest>,
     wanted: Vec<Wanted>,
-    turned: PicturePool,
+    rotated: PicturePool,
     number: u64,
     replaced: u64,
     /// The writer whose frames are taken; any earlier one is void.
@@ -45,25 +45,25 @@ struct Latest {
 
 struct Wanted {
     tile: Size,
-    /// The number of the newest frame when somebody last fetched this size.
+    /// The number of the newest frame at the last fetch of this size.
     fetched: u64,
     fitted: Option<Fitted>,
     scaler: Scaler,
 }
 
-/// Memory to scale into.
+/// Memory for scaled pictures.
 #[derive(Default)]
 struct Scaler {
     pool: PicturePool,
     halves: scale::Halves,
 }
 
-/// A picture made to fit a tile.
+/// A picture scaled to its tile.
 #[derive(Debug, Clone)]
 pub struct Fitted {
     /// The picture, of the size of `dest`.
     pub picture: Picture,
-    /// Where it stands in its tile; the rest of the tile stays empty.
+    /// Its place in the tile; the rest of the tile is empty.
     pub dest: Rect,
     /// When its frame arrived.
     pub arrival: Timestamp,
@@ -84,7 +84,7 @@ impl FrameSlot {
         FrameWriter { slot: self.clone(), id: state.writer }
     }
 
-    /// The newest frame, made to fit a tile; None before the first.
+    /// The newest frame, scaled to a tile; None before the first.
     pub fn get(&self, tile: Size) -> Option<Fitted> {
         let mut state = self.state.lock();
         let State { latest, wanted, .. } = &mut *state;
@@ -120,8 +120,8 @@ impl FrameSlot {
         fitted.is_none_or(|fitted| fitted.number != latest.number)
     }
 
-    /// Forgets the picture and makes all writers void: a camera that was hidden must not be seen, also when a decoder has
-    /// yet to store a frame.
+    /// Forgets the picture and makes all writers void: a camera that was hidden must not be seen, also when a decoder
+    /// has yet to store a frame.
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.writer += 1;
@@ -129,7 +129,7 @@ impl FrameSlot {
         state.wanted.clear();
     }
 
-    /// Frames that were replaced before any compositor fetched them.
+    /// Frames that were replaced before they were fetched.
     pub fn replaced(&self) -> u64 {
         self.state.lock().replaced
     }
@@ -159,7 +159,7 @@ pub struct FrameWriter {
 /// A frame for which a writer has begun to scale.
 struct Storing {
     number: u64,
-    turned: PicturePool,
+    rotated: PicturePool,
     wanted: Vec<(Size, Scaler)>,
 }
 
@@ -179,15 +179,15 @@ impl FrameWriter {
         state.number += 1;
         let number = state.number;
         state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
-        let turned = std::mem::take(&mut state.turned);
+        let rotated = std::mem::take(&mut state.rotated);
         let wanted = state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.scaler))).collect();
-        Some(Storing { number, turned, wanted })
+        Some(Storing { number, rotated, wanted })
     }
 
     /// Scales without the lock, because that takes long: compositors go on with the frame before.
     fn finish(&self, storing: Storing, picture: Picture, look: Look, now: Timestamp) {
-        let Storing { number, mut turned, wanted } = storing;
-        let picture = upright(picture, look.rotation, &mut turned);
+        let Storing { number, mut rotated, wanted } = storing;
+        let picture = rotate_upright(picture, look.rotation, &mut rotated);
         let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
         let kind = self.slot.kind;
         let fitted: Vec<(Size, Fitted, Scaler)> = wanted
@@ -196,7 +196,7 @@ impl FrameWriter {
             .collect();
 
         let mut state = self.slot.state.lock();
-        state.turned = turned;
+        state.rotated = rotated;
         // The slot may have been cleared meanwhile.
         if state.writer != self.id || state.latest.as_ref().is_some_and(|latest| latest.number > number) {
             return;
@@ -214,13 +214,13 @@ impl FrameWriter {
     }
 }
 
-fn upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) -> Picture {
+fn rotate_upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) -> Picture {
     if rotation == Rotation::None {
         return picture;
     }
-    let mut turned = pool.take(scale::rotated_size(picture.size(), rotation));
-    scale::rotate(&picture, rotation, &mut turned);
-    pool.lend(turned)
+    let mut rotated = pool.take(scale::rotated_size(picture.size(), rotation));
+    scale::rotate(&picture, rotation, &mut rotated);
+    pool.lend(rotated)
 }
 
 fn make(latest: &Latest, tile: Size, kind: SourceKind, scaler: &mut Scaler) -> Fitted {
@@ -228,7 +228,7 @@ fn make(latest: &Latest, tile: Size, kind: SourceKind, scaler: &mut Scaler) -> F
     let fit = fit(picture.size(), tile, kind);
     let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
     let ours = *colours == Colours::default();
-    // At exactly the right size and colours the decoder's own memory is shown.
+    // A picture of the right size and colours is not copied.
     let picture = if part.size() == fit.dest.size() && ours {
         part
     } else {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_frame_wins_and_losses_are_counted() {
+    fn the_newest_frame_replaces_older_ones_and_replaced_frames_are_counted() {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let writer = slot.writer();
         assert!(slot.get(TILE).is_none());
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_are_shown_are_ready_and_others_forgotten() {
+    fn sizes_that_are_fetched_are_kept_ready_and_others_are_dropped() {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let writer = slot.writer();
         writer.put(grey(Size::new(640, 360), 50), Look::default(), at(0));
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_turned_upright_first() {
+    fn pictures_are_rotated_first() {
         let slot = Arc::new(FrameSlot::new(SourceKind::Screen));
         slot.writer().put(grey(Size::new(180, 320), 50), Look { rotation: Rotation::Right, ..Look::default() }, at(0));
         assert_eq!(slot.size(), Some(TILE));

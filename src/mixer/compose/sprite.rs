@@ -1,13 +1,13 @@
-//! Sprites: small pictures with transparency in the canvas' own format, and the canvas' rows they are drawn on.
+//! Sprites: small pictures with transparency in the format of the canvas, and the operations that draw on a canvas.
 //!
-//! Owns: the three things that touch canvas pixels (fill, copy, blend), each on a band of rows so that bands may be drawn at
-//! once. Does not know: what the pixels mean.
+//! Owns: the three operations on canvas pixels (fill, copy, blend), each on a band of rows, so that threads can draw
+//! bands in parallel. Does not know: the contents. In: operations. Out: pixels.
 
 use super::raster::{Raster, Rgb};
 use crate::codec::Picture;
 use crate::media::{Rect, Size};
 
-/// A colour as Y, U, V (BT.601, limited range: what browsers' encoders make of cameras).
+/// A colour as Y, U, V (BT.601, limited range, as browsers send cameras).
 pub(super) fn yuv([r, g, b]: Rgb) -> [u8; 3] {
     let (r, g, b) = (f32::from(r), f32::from(g), f32::from(b));
     let y = 16.0 + 0.257 * r + 0.504 * g + 0.098 * b;
@@ -16,7 +16,7 @@ pub(super) fn yuv([r, g, b]: Rgb) -> [u8; 3] {
     [y, u, v].map(|value| value.round() as u8)
 }
 
-/// One plane of a sprite: values and how much they cover, 0 to 255.
+/// One plane of a sprite: values and their opacity, 0 to 255.
 #[derive(Debug)]
 struct Layer {
     width: usize,
@@ -25,7 +25,7 @@ struct Layer {
     cover: Vec<u8>,
 }
 
-/// A small I420 picture with transparency; its sides are even.
+/// A small I420 picture with transparency and even sides.
 #[derive(Debug)]
 pub(super) struct Sprite {
     layers: [Layer; 3],
@@ -64,18 +64,18 @@ impl Sprite {
     }
 }
 
-/// One thing to draw; all coordinates are even.
+/// One drawing operation; all coordinates are even.
 pub(super) enum Op<'a> {
-    /// One colour.
+    /// Fills a rectangle with a colour.
     Fill(Rect, [u8; 3]),
-    /// A picture, as it is, at a place.
+    /// Copies a picture to a place.
     Copy(&'a Picture, u32, u32),
-    /// A sprite, over what is there.
+    /// Blends a sprite over the canvas.
     Blend(&'a Sprite, u32, u32),
 }
 
 impl Op<'_> {
-    /// How many pixels it touches.
+    /// Number of pixels that it draws.
     pub(super) fn pixels(&self) -> u64 {
         let size = match self {
             Self::Fill(rect, _) => rect.size(),
@@ -86,7 +86,7 @@ impl Op<'_> {
     }
 }
 
-/// Some rows of a canvas: from an even row on, full width.
+/// A band: rows of a canvas from an even row on, in full width.
 pub(super) struct Band<'a> {
     pub(super) planes: [&'a mut [u8]; 3],
     pub(super) strides: [usize; 3],
@@ -96,7 +96,7 @@ pub(super) struct Band<'a> {
 }
 
 impl Band<'_> {
-    /// Draws everything that falls on these rows, in order.
+    /// Draws the parts of the operations within this band, in order.
     pub(super) fn draw(&mut self, ops: &[Op<'_>]) {
         for op in ops {
             for i in 0..3 {
@@ -110,7 +110,7 @@ impl Band<'_> {
         let stride = self.strides[i];
         let (band_top, band_end) = (self.top >> half, (self.top + self.rows) >> half);
         let plane = &mut *self.planes[i];
-        // Rows of a thing of `height` rows at `y` that are in this band: (its own row, offset in the band).
+        // Rows of an object of `height` rows at `y` within this band: (row of the object, offset in the band).
         let rows = |y: usize, height: usize| {
             let (from, to) = (y.max(band_top), (y + height).min(band_end));
             (from..to.max(from)).map(move |row| (row - y, (row - band_top) * stride))

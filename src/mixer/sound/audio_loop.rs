@@ -1,7 +1,8 @@
 //! The audio loop: waits for the next tick, mixes it, puts it into the outbox. It stops while there are no listeners or
 //! sources.
 //!
-//! Owns: the [`SoundMixer`] and the loop's inbox. Does not know: what is mixed. In: [`SoundInput`]. Out: the [`Outbox`].
+//! Owns: the [`SoundMixer`] and the loop's inbox. Does not know: what is mixed. In: [`SoundInput`]. Out: the
+//! [`Outbox`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::time::{Timestamp, now};
 
 /// Most inputs that wait for the next tick: 10 s of ten microphones.
 const PACKETS_MAX: usize = 5_000;
-/// Late ticks that are run one after the other (100 ms, as much as receivers buffer); if more are late, they are skipped.
+/// Late ticks that are run one after the other (100 ms, as much as receivers buffer); if more are late, they are
+/// skipped.
 const CATCH_UP: u64 = 5;
 
 /// An input of the loop.

@@ -1,13 +1,14 @@
 //! One mix: limiter, encoders of both qualities, discontinuous transmission (DTX).
 //!
-//! Owns: the limiter, the encoders, the last ticks. Does not know: sources, listeners. In: the sum of each tick. Out: packets.
+//! Owns: the limiter, the encoders, the last ticks. Does not know: sources, listeners. In: the sum of each tick. Out:
+//! packets.
 //!
 //! A receiver has one decoder and may be switched between mixes or qualities between two packets. To avoid an audible
 //! discontinuity a mix keeps its last ticks: a new encoder encodes them first, and its first packet does not depend on
 //! packets that the receiver has not got.
 //!
-//! A packet of `k` ticks ends at a tick with (n + 1) mod k = 0 in all mixes. A receiver that is switched within a packet
-//! gets the whole packet from the new mix, without a gap or a repetition.
+//! A packet of `k` ticks ends at a tick with (n + 1) mod k = 0 in all mixes. A receiver that is switched within a
+//! packet gets the whole packet from the new mix, without a gap or a repetition.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,8 +22,8 @@ use crate::media::{AUDIO_TICK_SAMPLES, EncodedPacket, SoundQuality, SoundSpec, S
 /// Samples of one tick.
 pub(super) type Tick = [f32; AUDIO_TICK_SAMPLES];
 
-/// Expected packet loss in percent, which sets the strength of in-band FEC. Above 5 % libopus reduces the audio bandwidth
-/// before FEC; at low bitrates that is too much, and audible as a click when a receiver changes its mix.
+/// Expected packet loss in percent, which sets the strength of in-band FEC. Above 5 % libopus reduces the audio
+/// bandwidth before FEC; at low bitrates that is too much, and audible as a click when a receiver changes its mix.
 const LOSS: u8 = 8;
 /// The same for thin packets, see [`LOSS`].
 const LOSS_THIN: u8 = 5;
@@ -34,7 +35,8 @@ const PRIME_TICKS: usize = 3;
 const TAIL_TICKS: u32 = 5;
 /// Packets without sound that follow; more than one, because packets get lost.
 const PAUSE_PACKETS: u32 = 3;
-/// Interval of such packets later in the pause, in ticks (400 ms, as libopus in DTX): a new receiver needs a first packet.
+/// Interval of such packets later in the pause, in ticks (400 ms, as libopus in DTX): a new receiver needs a first
+/// packet.
 const REFRESH_TICKS: u64 = 20;
 /// Samples below this are silence: half a step of 24-bit samples, more than the rounding errors of a mix-minus.
 const SILENCE: f32 = 6.0e-8;

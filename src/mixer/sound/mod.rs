@@ -6,11 +6,12 @@
 //! Rules
 //! 1. Tick `n` covers the 20 ms from epoch + n * 20 ms and has the RTP timestamp n * 960 (mod 2^32), late or not.
 //! 2. A source is in the sum only while its gate is open. All listeners without an open gate share one encode.
-//! 3. A talker gets the sum without its own sources (mix-minus). While no other participant talks, this mix is silence: a
-//!    few frames begin the pause, then the talker is sent nothing, and nothing is encoded. The talker returns to the full
-//!    mix only after a hangover, because each switch costs bits and a new encoder.
-//! 4. A mix without listeners is not encoded, and neither is a quality without listeners. A thin listener gets packets of
-//!    several ticks, and changes its quality only where such a packet begins, so that no tick is missing or repeated.
+//! 3. A talker gets the sum without its own sources (mix-minus). While no other participant talks, this mix is silence:
+//!    a few frames begin the pause, then the talker is sent nothing, and nothing is encoded. The talker returns to the
+//!    full mix only after a hangover, because each switch costs bits and a new encoder.
+//! 4. A mix without listeners is not encoded, and neither is a quality without listeners. A thin listener gets packets
+//!    of several ticks, and changes its quality only where such a packet begins, so that no tick is missing or
+//!    repeated.
 
 pub(super) mod audio_loop;
 mod mix;

@@ -574,7 +574,8 @@ fn a_change_of_quality_makes_no_click_and_no_gap() {
         room.plan();
         room.run(20 + round % 5);
     }
-    // Few bits make noise of their own: what is no steeper and no softer than with one who is thin all the time is no seam.
+    // Few bits make noise of their own: what is no steeper and no softer than with one who is thin all the time is no
+    // seam.
     let heard = |k: usize| &room.people[k].heard[40 * AUDIO_TICK_SAMPLES..];
     let softest = |k: usize| heard(k).chunks(AUDIO_TICK_SAMPLES).map(rms).fold(1.0, f32::min);
     let (steep_limit, soft_limit) = (1.3 * steepest(heard(4)), 0.7 * softest(4));

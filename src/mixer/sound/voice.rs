@@ -1,7 +1,8 @@
 //! One microphone: packets in, 20 ms of samples out.
 //!
-//! Owns: its jitter buffer, decoder, gate, gain and fades. Does not know: other sources, listeners. In: packets, the gain of
-//! the plan. Out: a tick of samples while its gate is open. Begin, end and gain changes are faded, so that none clicks.
+//! Owns: its jitter buffer, decoder, gate, gain and fades. Does not know: other sources, listeners. In: packets, the
+//! gain of the plan. Out: a tick of samples while its gate is open. Begin, end and gain changes are faded, so that none
+//! clicks.
 
 use std::collections::VecDeque;
 use std::time::Duration;
