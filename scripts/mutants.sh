@@ -24,5 +24,5 @@ output=${CARGO_TARGET_DIR:-target}
 mkdir -p "$output"
 filters=()
 for module in "${modules[@]}"; do filters+=("$module::"); done
-exec cargo mutants --timeout 60 --minimum-test-timeout 20 --output "$output" \
+exec cargo mutants --timeout 60 --output "$output" \
     "${files[@]}" "$@" -- --locked --lib -- "${filters[@]}"
