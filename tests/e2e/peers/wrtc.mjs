@@ -114,7 +114,7 @@ function area({ width: w, height: h, data }, tile, canvas) {
   return pixels;
 }
 
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
 function tiles(view) {
   const { now, earlier } = received;
