@@ -136,7 +136,7 @@ mod tests {
         ) {
             let [y, u, v] = samples(rgb, colours).map(|value| value.round().clamp(0.0, 255.0) as u8);
             let size = if odd { Size::new(5, 3) } else { Size::new(6, 4) };
-            let mut picture = PictureMut::reclaim(Picture::filled(size, y, u, v)).expect("nobody else looks");
+            let mut picture = PictureMut::reclaim(Picture::filled(size, y, u, v)).expect("it is not shared");
             to_default(&mut picture, colours);
             let picture = picture.freeze();
             let expected = samples(rgb, Colours::default());

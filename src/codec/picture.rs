@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_only_when_nobody_looks() {
+    fn memory_is_reused_only_when_it_is_not_shared() {
         let size = Size::new(4, 4);
         let mut pool = PicturePool::default();
         let drawn = pool.take(size);

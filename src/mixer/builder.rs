@@ -19,8 +19,8 @@ const JOBS_MAX: usize = 256;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that builds one thing after the other. It ends when its builder is dropped and its queue is empty; nobody
-/// waits for that, because loading a plugin may hang.
+/// A thread that runs one job after the other. It ends when its builder is dropped and its queue is empty. It is not
+/// joined, because loading a plugin may hang.
 #[derive(Debug)]
 pub struct Builder {
     jobs: SyncSender<Job>,
@@ -103,11 +103,11 @@ pub(super) mod tests {
     fn a_result_is_there_when_done_is_called() {
         let builder = Builder::new("test");
         let gate = block(&builder);
-        let (done, told) = sync_channel(1);
+        let (done, notified) = sync_channel(1);
         let building = builder.build(|| Ok(7), move || done.send(()).expect("the test waits")).expect("room");
         assert!(!building.is_done() && building.take().is_none(), "the thread is busy");
         drop(gate);
-        told.recv_timeout(PATIENCE).expect("built");
+        notified.recv_timeout(PATIENCE).expect("built");
         assert!(building.is_done() && matches!(building.take(), Some(Ok(7))));
         assert!(building.take().is_none(), "a result is taken once");
     }

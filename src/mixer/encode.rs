@@ -149,7 +149,7 @@ pub struct EncodeOptions {
 }
 
 /// The encoder of one stream.
-pub struct Stream {
+pub struct StreamEncoder {
     spec: StreamSpec,
     options: EncodeOptions,
     outbox: Arc<Outbox>,
@@ -174,7 +174,7 @@ enum Encoder {
     Unavailable,
 }
 
-impl Stream {
+impl StreamEncoder {
     /// A stream whose encoder `builder` makes; every encoded frame is counted in `frames`.
     pub fn new(
         spec: StreamSpec,
@@ -409,7 +409,7 @@ mod tests {
         let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
         let (outbox, builder) = (Arc::new(Outbox::default()), Builder::new("test"));
         let gate = block(&builder);
-        let mut stream = Stream::new(spec.clone(), options, outbox.clone(), Arc::default(), &builder);
+        let mut stream = StreamEncoder::new(spec.clone(), options, outbox.clone(), Arc::default(), &builder);
         let picture = Picture::filled(size, 90, 128, 128);
         for n in 0..4 {
             assert_eq!(stream.turn(n, 30), Turn::Encode { keyframe: true });
@@ -417,8 +417,8 @@ mod tests {
         }
         assert_eq!(stream.skipped(), 4, "counted");
         assert!(stream.follow(&StreamSpec { bitrate_kbps: 300, ..spec }), "another bitrate needs no other encoder");
-        let (told, built) = std::sync::mpsc::sync_channel(1);
-        let behind = builder.build(|| Ok(()), move || told.send(()).expect("the test waits")).expect("room");
+        let (tell, built) = std::sync::mpsc::sync_channel(1);
+        let behind = builder.build(|| Ok(()), move || tell.send(()).expect("the test waits")).expect("room");
         drop(gate);
         built.recv_timeout(PATIENCE).expect("built after the encoder");
         drop(behind);
@@ -437,9 +437,9 @@ mod tests {
         let spec = StreamSpec { serial: 5, key, size: Size::new(64, 48), fps: 30, bitrate_kbps: 200 };
         let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
         let builder = Builder::new("test");
-        let mut stream = Stream::new(spec, options, Arc::default(), Arc::default(), &builder);
-        let (told, built) = std::sync::mpsc::sync_channel(1);
-        let behind = builder.build(|| Ok(()), move || told.send(()).expect("the test waits")).expect("room");
+        let mut stream = StreamEncoder::new(spec, options, Arc::default(), Arc::default(), &builder);
+        let (tell, built) = std::sync::mpsc::sync_channel(1);
+        let behind = builder.build(|| Ok(()), move || tell.send(()).expect("the test waits")).expect("room");
         built.recv_timeout(PATIENCE).expect("built after the encoder");
         drop(behind);
         assert!(stream.takes(0, 30), "not known yet");
@@ -492,7 +492,7 @@ mod tests {
                 if run(&mut pace, n..n + 1, 30, |_| true) == [(n, true)] {
                     prop_assert!(n - keyframes[keyframes.len() - 1] >= 9, "{:?}, {}", keyframes, n);
                     keyframes.push(n);
-                    prop_assert!(waiting.take().is_some(), "nobody asked for the one at {}", n);
+                    prop_assert!(waiting.take().is_some(), "the keyframe at {} was not requested", n);
                 }
                 let in_time = waiting.is_none_or(|since: u64| n - since < 9);
                 prop_assert!(in_time, "asked at {:?}, nothing at {}", waiting, n);

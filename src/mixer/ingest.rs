@@ -182,7 +182,7 @@ struct Shown {
 enum Decoder {
     /// The next keyframe makes one.
     None,
-    /// It is being made; the frames for it begin with a keyframe, the newest of those that came.
+    /// The builder makes it; the frames for it begin with the newest keyframe.
     Building {
         building: Building<VideoDecoder>,
         pending: VecDeque<(Bytes, Timestamp)>,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::builder::Builder;
 use super::compose::{Compositor, FrameSlot};
-use super::encode::{EncodeOptions, Stream, Turn, tick_time};
+use super::encode::{EncodeOptions, StreamEncoder, Turn, tick_time};
 use super::outbox::Outbox;
 use super::ticks::{Busy, Due, Grid, Watched, due};
 use crate::codec::{Picture, PicturePool, scale};
@@ -129,7 +129,7 @@ struct View {
 #[derive(Default)]
 struct State {
     views: BTreeMap<ViewName, View>,
-    streams: BTreeMap<u32, Stream>,
+    streams: BTreeMap<u32, StreamEncoder>,
     /// Canvases scaled down for streams smaller than their view.
     pool: PicturePool,
 }
@@ -182,7 +182,7 @@ impl VideoLoop {
         for spec in set.streams {
             if !state.streams.get_mut(&spec.serial).is_some_and(|stream| stream.follow(&spec)) {
                 let (serial, frames) = (spec.serial, self.counts.encoded.clone());
-                let stream = Stream::new(spec, self.options, self.outbox.clone(), frames, &self.builder);
+                let stream = StreamEncoder::new(spec, self.options, self.outbox.clone(), frames, &self.builder);
                 state.streams.insert(serial, stream);
             }
         }
@@ -206,7 +206,8 @@ impl VideoLoop {
             self.counts.late.fetch_add(1, Ordering::Relaxed);
         }
         self.counts.left_out.fetch_add(due.skipped, Ordering::Relaxed);
-        let mut streams: Vec<&mut Stream> = streams.values_mut().filter(|s| s.spec().key.view == *name).collect();
+        let mut streams: Vec<&mut StreamEncoder> =
+            streams.values_mut().filter(|s| s.spec().key.view == *name).collect();
         if !streams.iter().any(|stream| stream.takes(due.n, fps)) {
             return;
         }

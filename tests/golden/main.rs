@@ -192,7 +192,7 @@ fn an_identical_canvas_is_reported_as_unchanged() {
     assert_ne!(png_file::rgb(&second.picture), expected);
     stage.scene.tiles[0].speaking = true;
     compositor.set_scene(&stage.scene);
-    assert!(compositor.compose(at(4), &stage.slots).changed, "somebody speaks");
+    assert!(compositor.compose(at(4), &stage.slots).changed, "a participant speaks");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn one_keyframe_answers_many_requests() {
         assert!(at <= 6, "the keyframe came {at} frames late");
         rig.run(8);
         assert_eq!(keyframes(&rig, serial), keys + 1, "ten requests, one keyframe");
-        assert_eq!(keyframes(&rig, other), others, "nobody asked stream {other}");
+        assert_eq!(keyframes(&rig, other), others, "no keyframe of stream {other} was requested");
     }
 }
 

@@ -106,7 +106,7 @@ mod imp {
         fn open(&self, transfer: &mut Transfer) -> Result<(), gst::ErrorMessage> {
             let fail = |reason: &str| gst::error_msg!(gst::ResourceError::OpenRead, ("{}", reason));
             let url = self.url.lock().clone().ok_or_else(|| fail("no URL was set"))?;
-            let fetch = FETCH.get().ok_or_else(|| fail("nobody makes HTTP requests in this process"))?;
+            let fetch = FETCH.get().ok_or_else(|| fail("HTTP is not available in this process"))?;
             let exchange: Arc<dyn Exchange> = fetch.begin().into();
             *self.exchange.lock() = Some(exchange.clone());
             let fetched = exchange.get(&url, transfer.position).map_err(|reason| fail(&reason))?;

@@ -164,7 +164,7 @@ fn the_delay_grows_in_a_spike_and_shrinks_after_it() {
 
 #[test]
 fn with_reordered_packets_the_delay_grows_until_they_are_in_time() {
-    // 10 ms packets up to 130 ms late: something is always here, and at first too little for those that come later.
+    // 10 ms packets up to 130 ms late: the buffer is never empty, and its delay is too short at first.
     let (jitter, playout) = listen(6_000, 10_000, 0, |i| i * 10_000, |i| Some(i * 10_000 + noise(i, 130_000)));
     let late_half = playout.played.iter().filter(|(i, _)| *i >= 3_000).count();
     assert!(late_half >= 2_850, "{late_half} of 3000 were in time: {:?}", jitter.stats());

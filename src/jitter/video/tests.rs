@@ -74,7 +74,7 @@ fn a_keyframe_is_requested_every_500_ms_and_nothing_is_returned_before_it() {
     }
     assert_eq!(asked, [0, 16, 32]);
     assert_eq!(jitter.poll(at(5_000)), VideoPoll::KeyframeWanted);
-    assert_eq!(jitter.poll(at(10_000)), VideoPoll::Empty, "nobody sends: nobody is asked");
+    assert_eq!(jitter.poll(at(10_000)), VideoPoll::Empty, "no packets, no requests");
     jitter.insert(packet(40, 40 * FRAME, true), true, at(10_000));
     let VideoPoll::Frame(frame) = jitter.poll(at(10_000)) else { panic!("a keyframe is here") };
     assert!(frame.starts_keyframe && !frame.after_gap);

@@ -150,7 +150,7 @@ mod tests {
         }
         let late = lettering.line("山田 太郎", 20.0, 500.0, [255; 3]).expect("visible");
         assert!((70..=130).contains(&late.width), "four letters as wide as high: {}", late.width);
-        assert!(!lettering.learned(), "told once");
+        assert!(!lettering.learned(), "reported once");
     }
 
     #[test]

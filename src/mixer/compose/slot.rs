@@ -285,7 +285,7 @@ mod tests {
         for i in 0..=WANTED_FRAMES {
             writer.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
         }
-        assert!(slot.needs_fitting(TILE), "nobody shows it any more");
+        assert!(slot.needs_fitting(TILE), "the size is not fetched any more");
     }
 
     #[test]

@@ -178,9 +178,9 @@ impl Encoding {
         } else {
             // After a pause a packet need not match what receivers have decoded before.
             self.joined = true;
-            let told = silent > TAIL_TICKS + PAUSE_PACKETS * self.ticks;
+            let announced = silent > TAIL_TICKS + PAUSE_PACKETS * self.ticks;
             let again = ticks.clone().any(|n| n.is_multiple_of(REFRESH_TICKS));
-            (!told || again).then(pause_frame)
+            (!announced || again).then(pause_frame)
         };
         let marker = !std::mem::replace(&mut self.sending, payload.is_some());
         let payload = payload?;
