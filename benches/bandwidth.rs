@@ -1,8 +1,8 @@
-//! What one person receives in calls of 3, 9, 25 and 49 (or of the number given as an argument), beside what a server that
-//! only forwards would have to send them: everybody else's stream.
+//! Bandwidth of one participant in calls of 3, 9, 25 and 49 (or of the number given as an argument), compared with a
+//! forwarding server (SFU), which would send every other participant's stream.
 //!
-//! Everyone is a bot with a camera of 320x180 at 15 frames a second and a voice. What they send is counted by the server at
-//! its media port while all are in; what they receive by each of them.
+//! Each participant is a bot with a camera of 320x180 at 15 frames per second and a voice. The server counts received
+//! bytes at its media port while all are connected; each bot counts the bytes it receives.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -24,7 +24,7 @@ use http::get;
 use server::{Server, commingle};
 
 const ROOM: &str = "crowd";
-/// How long everyone stays, and for how long of that the server's count is watched.
+/// Duration of a call, and measuring interval within it.
 const STAY: u32 = 12;
 const WATCHED: Duration = Duration::from_secs(5);
 const TRY_EVERY: Duration = Duration::from_millis(100);
@@ -48,7 +48,7 @@ fn call(people: usize) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    while here(&server) < people {
+    while participants(&server) < people {
         pass(TRY_EVERY);
     }
     let (from, before) = (now(), received(&server));
@@ -74,22 +74,22 @@ fn call(people: usize) {
     server.stop();
 }
 
-/// How many people are in the room.
-fn here(server: &Server) -> usize {
+/// Number of participants in the room.
+fn participants(server: &Server) -> usize {
     let room = get(&format!("{}/v1/rooms/{ROOM}", server.url()));
     if room.status == 404 { 0 } else { room.json()["participants"].as_array().map_or(0, Vec::len) }
 }
 
-/// Bytes that came in at the media port.
+/// Bytes received at the media port.
 fn received(server: &Server) -> f64 {
     let metrics = get(&format!("{}/metrics", server.url())).body;
     let value = metrics.lines().find_map(|line| line.strip_prefix("commingle_udp_received_bytes_total "));
     value.expect("it is counted").parse().expect("a number")
 }
 
-/// Lets so much time pass.
+/// Waits for a duration.
 fn pass(time: Duration) {
-    // Nobody sends.
+    // A channel without sender: only the timeout ends the wait.
     let (_open, never) = sync_channel::<()>(0);
     let _ = never.recv_timeout(time);
 }

@@ -1,7 +1,7 @@
-//! A whole call, measured from outside with the people of the end-to-end tests: the time to the first mixed picture, the
-//! delay that mixing adds, what rooms of four and nine cost, and what an empty server does.
+//! A complete call, measured from outside with the participants of the end-to-end tests: time to the first composed
+//! picture, delay added by mixing, CPU of rooms of four and nine, and CPU of an idle server.
 //!
-//! Only people's cameras differ from the tests: 640x360 at 30 frames a second.
+//! Cameras differ from the tests: 640x360 at 30 frames per second.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

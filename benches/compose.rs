@@ -1,7 +1,7 @@
-//! What composing, encoding and decoding cost, as CPU time of the whole process, in lines `name: value`.
+//! CPU time of composing, encoding and decoding, of the whole process, in lines `name: value`.
 //!
-//! The compositor is measured against GStreamer's `compositor` in the same run: n x n cameras of 640x360 at 30 frames a
-//! second into 1280x720, every frame new. Ours includes scaling every frame on arrival.
+//! The compositor is compared with GStreamer's `compositor` in the same run: n x n cameras of 640x360 at 30 frames per
+//! second composed to 1280x720, with every frame new. Ours includes scaling of every frame on arrival.
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
@@ -25,13 +25,13 @@ const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
 const FRAMES: u64 = 150;
 
-/// CPU time of this process, all threads.
+/// CPU time of all threads of this process.
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The least of three runs: others on the machine only ever add.
+/// The minimum of three runs: other load on the machine only adds time.
 fn least(run: impl Fn() -> f64) -> f64 {
     (0..3).map(|_| run()).fold(f64::INFINITY, f64::min)
 }
@@ -42,7 +42,7 @@ fn per_frame(work: impl FnOnce()) -> f64 {
     (cpu() - before).as_secs_f64() * 1000.0 / FRAMES as f64
 }
 
-/// Something that moves and has texture, so that codecs have work.
+/// A moving picture with texture, so that encoders are loaded.
 fn moving(size: Size, frame: u64) -> Picture {
     let mut picture = PictureMut::new(size);
     let (planes, strides) = picture.planes();
@@ -61,7 +61,7 @@ fn moving(size: Size, frame: u64) -> Picture {
     picture.freeze()
 }
 
-/// Cells of one size as the grid would place them, so that both compositors draw the same.
+/// Cells of one size, placed like the grid layout, so that both compositors draw the same.
 fn cells(side: u32) -> Vec<Rect> {
     let keys: Vec<_> = (0..side * side).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
     Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
@@ -93,7 +93,7 @@ fn ours(side: u32, pictures: &[Picture], decorated: bool) -> f64 {
     per_frame(|| (10..10 + FRAMES).for_each(&mut tick))
 }
 
-/// GStreamer's `compositor`, fed the same pictures without a decoder, as fast as it goes.
+/// GStreamer's `compositor`, fed with the same pictures without a decoder, as fast as possible.
 fn gstreamers(side: u32, pictures: &[Picture]) -> f64 {
     let mut description = String::from("compositor name=mix background=black");
     for (i, Rect { x, y, width, height }) in cells(side).into_iter().enumerate() {
@@ -130,7 +130,7 @@ fn gstreamers(side: u32, pictures: &[Picture]) -> f64 {
                 let raw = raw.clone();
                 std::thread::spawn(move || {
                     for frame in 0..FRAMES {
-                        // Copies of the buffer share its memory.
+                        // Copies of a buffer share its memory.
                         let mut buffer = raw[(frame as usize + i as usize) % raw.len()].copy();
                         let fields = buffer.get_mut().expect("just copied");
                         fields.set_pts(gst::ClockTime::from_useconds(frame * 33_333));

@@ -1,5 +1,5 @@
-//! What a packet to a viewer costs the server, as a multiple of what it must cost: encrypting it and handing it to the kernel
-//! with many others, measured in the same run. Aim: at most three times as much.
+//! CPU time of sending a packet to a viewer, as a multiple of the floor: encrypting it and passing it to the kernel in
+//! a batch, measured in the same run. Aim: at most three times the floor.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -22,12 +22,12 @@ fn main() {
         println!("{:>4} viewers: the edge takes {edge:.3} of a core", trial.viewers);
     }));
     let found = found.expect("bots and a server on loopback");
-    assert!(found.rooms.iter().all(|trial| trial.report.passed), "somebody could not join, or was dropped");
-    let packet = found.packet.expect("three rooms make a line");
+    assert!(found.rooms.iter().all(|trial| trial.report.passed), "a bot could not join, or was disconnected");
+    let packet = found.packet.expect("three rooms give a line");
     let PacketCost { micros, floor_micros, .. } = packet;
     println!(
-        "a packet to a viewer: {micros:.2} µs of the edge's CPU, {:.2} times encrypting and sending alone ({floor_micros:.2} µs; \
-         aim: 3 times)",
+        "a packet to a viewer: {micros:.2} µs of the edge's CPU, {:.2} times encrypting and sending alone \
+         ({floor_micros:.2} µs; aim: 3 times)",
         packet.ratio()
     );
 }

@@ -1,5 +1,6 @@
-//! A call of two over a network that loses packets both ways, with the people and the relay of the end-to-end tests: how
-//! long pictures freeze, and how well speech is heard (PESQ and STOI against the same call without loss).
+//! A call of two over a network that loses packets in both directions, with the participants and the relay of the
+//! end-to-end tests: duration of video freezes, and speech quality (PESQ and STOI relative to the same call without
+//! loss).
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -27,7 +28,8 @@ fn main() {
         "{}".to_owned()
     });
     println!(
-        "a way of 40 ms there and back; the lossy one's longest time without a picture, its tile's stillness for the other:"
+        "round trip 40 ms; longest freeze of the video received over the lossy link, and of its tile for the other \
+         participant:"
     );
     for round in list(&measured, "/rounds") {
         let hears = |who: &str| {

@@ -1,9 +1,9 @@
-//! What recording a room of nine costs, beside what browser-based recorders do: a headless Chromium page that shows the same
-//! nine videos, composes them on a canvas and records that with its sound by `MediaRecorder`.
+//! CPU of recording a room of nine, compared with a browser-based recorder: a headless Chromium page that plays the
+//! same nine videos, composes them on a canvas and records that with audio by `MediaRecorder`.
 //!
-//! All processes count: of ours the server, the mixer and the output, of Chromium's every one. Nine who only send give the
-//! videos, 640x360 at 30 a second; their packets are recorded as they are, and those files are what Chromium plays. Both
-//! record VP8 and Opus in WebM, 1280x720 at 30.
+//! All processes are counted: server, mixer and output on our side, and all processes of Chromium. Nine publishers send
+//! the videos (640x360 at 30 frames per second); their packets are also recorded unchanged, and these files are what
+//! Chromium plays. Both sides record VP8 and Opus in WebM, 1280x720 at 30 frames per second.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -30,14 +30,14 @@ use scenario::{list, number, play_with};
 use server::{Server, Settings, commingle, tree_cpu_seconds};
 
 const NINE: usize = 9;
-/// How long each is watched, and how long it settles before.
+/// Measuring interval, and settling time before it.
 const WATCHED: Duration = Duration::from_secs(10);
 const SETTLES: Duration = Duration::from_secs(3);
-/// How long the videos are that Chromium plays: longer than it is watched, so that none begins anew.
+/// Duration of the videos that Chromium plays: longer than the measurement, so that none repeats.
 const FILMED: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS: usize = 300;
-/// The aims: the whole of ours, and what a recording adds to a call that runs anyway.
+/// Aims relative to Chromium: our total, and what a recording adds to a running call.
 const WHOLE: f64 = 0.4;
 const ADDED: f64 = 0.15;
 
@@ -53,7 +53,7 @@ fn main() {
     room.record(&json!({"format": "mp4"}), || mp4 = room.cores());
     drop(senders);
 
-    // Of its own: what the mixer of a room that ends has used would be missing from the second sum.
+    // A server of its own: CPU time of a mixer that exits would be missing from the second sum.
     let other = Server::start();
     let call = Room { server: &other, name: "call" };
     let talkers = Bots::send(&call, "--participants");
@@ -67,14 +67,14 @@ fn main() {
     let added = with - running;
 
     let films = films(&data.path().join("recordings"));
-    assert_eq!(films.len(), NINE, "a film of each: {films:?}");
+    assert_eq!(films.len(), NINE, "one file per publisher: {films:?}");
     let chromium = chromium(&server, &films);
     server.stop();
 
-    println!("nine who send, nobody who receives: {idle:.2} cores; recorded as WebM {webm:.2}, as MP4 {mp4:.2}");
+    println!("nine publishers, no receiver: {idle:.2} cores; recorded as WebM {webm:.2}, as MP4 {mp4:.2}");
     println!("the page in Chromium: {chromium:.2} cores");
     println!(
-        "ours to Chromium's, the whole: {:.2} as WebM, {:.2} as MP4 (aim: {WHOLE})",
+        "ours relative to Chromium, total: {:.2} as WebM, {:.2} as MP4 (aim: {WHOLE})",
         webm / chromium,
         mp4 / chromium
     );
@@ -95,7 +95,7 @@ impl Room<'_> {
         format!("{}/v1/rooms/{}{rest}", self.server.url(), self.name)
     }
 
-    /// Records while `then` runs, and until the files are whole.
+    /// Records while `then` runs, and waits until the files are finished.
     fn record(&self, wanted: &Value, then: impl FnOnce()) {
         let headers = [("content-type", "application/json")];
         let begun = request("POST", &self.path("/recordings"), &headers, &wanted.to_string());
@@ -105,17 +105,17 @@ impl Room<'_> {
         then();
         let stopped = request("DELETE", &path, &[], "");
         assert_eq!(stopped.status, 200, "{stopped:?}");
-        wait(|| get(&path).json()["state"] == "finished", "the files are whole");
+        wait(|| get(&path).json()["state"] == "finished", "the files are finished");
     }
 
-    /// The cores that all processes of the server use.
+    /// CPU of all processes of the server, in cores.
     fn cores(&self) -> f64 {
         pause(SETTLES);
         self.server.cpu_share(WATCHED)
     }
 }
 
-/// Nine bots in a room; they leave when this is dropped.
+/// Nine bots in a room; they leave on drop.
 struct Bots(Child);
 
 impl Bots {
@@ -143,7 +143,7 @@ impl Drop for Bots {
     }
 }
 
-/// The recorded packets as Chromium plays them: WebM, nothing encoded anew.
+/// The recorded packets remuxed to WebM, as Chromium plays them.
 fn films(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).expect("recordings are there").flatten().map(|entry| entry.path());
     let tracks = files.filter(|path| path.extension().is_some_and(|ending| ending == "mkv"));
@@ -157,7 +157,7 @@ fn films(folder: &Path) -> Vec<String> {
     tracks.map(as_webm).collect()
 }
 
-/// The cores that Chromium uses to compose and record the films.
+/// CPU of Chromium while it composes and records the files, in cores.
 fn chromium(server: &Server, films: &[String]) -> f64 {
     let urls: Vec<String> = films.iter().map(|name| format!("{}/v1/recordings/{name}", server.url())).collect();
     let mut cores = 0.0;
@@ -177,7 +177,7 @@ fn chromium(server: &Server, films: &[String]) -> f64 {
 }
 
 fn pause(time: Duration) {
-    // Nobody sends: this only lets the time pass.
+    // A channel without sender: only the timeout ends the wait.
     let (_open, never) = sync_channel::<()>(0);
     let _ = never.recv_timeout(time);
 }

@@ -1,14 +1,14 @@
-//! What a whole room costs: CPU of the mixer's process against a pipeline built by hand and against the floor.
+//! CPU of a whole room: the mixer process, compared with a handmade pipeline and with the floor.
 //!
-//! Rooms of 2, 4, 9 and 25 cameras (or of the one of these given as an argument): VP8, 640x360, 30 a second, 500 kbit/s;
-//! composed into 1280x720 and encoded as VP8 with 1500 kbit/s; everybody sends Opus, two of them talk. Each contender is a
-//! process of its own (this program with a role):
-//! - `mixer`: the mixer process in real time, fed over its link; decodes, composes, encodes once, mixes sound;
-//! - `by-hand`: GStreamer: n decoders, `compositor`, one encoder per person; no sound;
+//! Rooms of 2, 4, 9 and 25 cameras (or of the one of these given as an argument): VP8, 640x360, 30 frames per second,
+//! 500 kbit/s; composed to 1280x720 and encoded as VP8 with 1500 kbit/s; all send Opus, two of them speak. Each
+//! contender is a process of its own (this program with a role):
+//! - `mixer`: the mixer process in real time, fed over its link; decodes, composes, encodes once, mixes audio;
+//! - `by-hand`: GStreamer: n decoders, `compositor`, one encoder per participant; no audio;
 //! - `by-hand-shared`: the same with one encoder for all;
 //! - `floor`: n decoders, one encoder fed with finished canvases, n Opus decoders, one Opus encoder.
 //!
-//! The others than the mixer run as fast as they can, without clocks, and count CPU time a frame: two cores are too few for
+//! All but the mixer run without clocks as fast as they can, and count CPU time per frame: two cores are too few for
 //! nine encoders in real time.
 #![allow(clippy::print_stdout)]
 
@@ -47,12 +47,12 @@ use gstreamer_app::AppSrc;
 const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
 const FPS: u32 = 30;
-/// Frames of a camera before it begins again with its keyframe.
+/// Frames of a camera before it repeats from its keyframe.
 const LOOP: u64 = 90;
 const WARM_UP: u64 = 60;
 const MEASURED: u64 = 300;
 const ROLE: &str = "COMMINGLE_BENCH_ROLE";
-/// Microphones that talk; the others send silence.
+/// Microphones with speech; the others send silence.
 const TALKERS: u32 = 2;
 
 fn main() {
@@ -88,13 +88,13 @@ fn child(role: &str, count: u32) -> Command {
     command
 }
 
-/// Runs a role that prints its own CPU time.
+/// Runs a role in a child process, which prints its CPU time.
 fn of_child(role: &str, count: u32) -> f64 {
     let output = child(role, count).stderr(Stdio::inherit()).output().expect("it runs");
     String::from_utf8(output.stdout).expect("text").trim().parse().expect("a number")
 }
 
-/// Runs `work`, which handles [`MEASURED`] frames as fast as it can, and prints the cores it would take at 30 a second.
+/// Runs `work`, which processes [`MEASURED`] frames as fast as possible, and prints the cores needed for 30 per second.
 fn measured(work: impl FnOnce()) {
     let before = time::process_cpu();
     work();
@@ -114,7 +114,7 @@ fn pace(begun: Timestamp, n: u64) {
     }
 }
 
-/// Something that moves and has texture, so that codecs have work.
+/// A moving picture with texture, so that encoders are loaded.
 fn moving(size: Size, frame: u64) -> Picture {
     let mut picture = PictureMut::new(size);
     let (planes, strides) = picture.planes();
@@ -137,7 +137,7 @@ fn encoder_spec(size: Size, bitrate_kbps: u32) -> EncodeSpec {
     EncodeSpec { codec: Codec::Vp8, size, fps: FPS, bitrate_kbps, h264: H264Encoder::X264, threads: 1 }
 }
 
-/// One camera's frames.
+/// The frames of one camera.
 fn camera() -> Vec<EncodedFrame> {
     let (to, from) = sync_channel(4);
     let sink = move |frame| to.send(frame).expect("it waits");
@@ -150,7 +150,7 @@ fn camera() -> Vec<EncodedFrame> {
         .collect()
 }
 
-/// A second of sound in packets of 20 ms.
+/// One second of audio in packets of 20 ms.
 fn microphone(talks: bool) -> Vec<Bytes> {
     let mut encoder = OpusEncoder::new(OpusSettings::default());
     let loud = if talks { 0.2 } else { 0.0 };
@@ -170,7 +170,7 @@ fn tiles(count: u32) -> Vec<Rect> {
     Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
 }
 
-/// Feeds a mixer process over its link and reads its own count of CPU time.
+/// Feeds a mixer process over its link and reads the CPU time it reports.
 fn of_mixer(count: u32) -> f64 {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     let mut process = child("mixer", count).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
@@ -297,7 +297,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
     orders
 }
 
-/// The pipeline a developer would build first.
+/// The straightforward pipeline.
 fn by_hand(count: u32, encoders: u32) {
     codec::init().expect("installed");
     let mut text = String::from("compositor name=mix background=black");
@@ -309,8 +309,8 @@ fn by_hand(count: u32, encoders: u32) {
     for i in 0..count {
         write!(
             text,
-            " appsrc name=in{i} format=time block=true max-buffers=4 max-bytes=0 caps=video/x-vp8,width=640,height=360,framerate=30/1 \
-             ! vp8dec threads=1 ! queue ! mix.sink_{i}"
+            " appsrc name=in{i} format=time block=true max-buffers=4 max-bytes=0 \
+             caps=video/x-vp8,width=640,height=360,framerate=30/1 ! vp8dec threads=1 ! queue ! mix.sink_{i}"
         )
         .expect("a String takes every write");
     }
@@ -364,7 +364,7 @@ fn by_hand(count: u32, encoders: u32) {
     pipeline.set_state(gst::State::Null).expect("ends");
 }
 
-/// What cannot be left out: each camera decoded once, one canvas encoded once; and the same for sound.
+/// The minimum: each camera decoded once, one canvas encoded once; and the same for audio.
 fn floor(count: u32) {
     codec::init().expect("installed");
     let coded = camera();
@@ -406,7 +406,7 @@ fn floor(count: u32) {
     });
 }
 
-/// What the canvases of such a room look like.
+/// Canvases of such a room.
 fn canvases(count: u32) -> Vec<Picture> {
     let rects = tiles(count);
     (0..LOOP)

@@ -1,6 +1,6 @@
-//! What media is made of: codecs, sizes, tiers, streams, packets. Plain data shared by every layer.
+//! Media types shared by all layers: codecs, sizes, tiers, streams, packets.
 //!
-//! Owns: the words. Does not know: how anything is decoded, drawn, encoded or sent.
+//! Owns: plain data types and their constants. Does not know: decoding, composition, encoding, transport.
 
 mod sound;
 
@@ -13,7 +13,7 @@ pub use self::sound::{SoundLimits, SoundQuality, SoundSpec, SoundTaken, Sounds};
 use crate::id::ViewName;
 use crate::time::Timestamp;
 
-/// Samples per second of all audio inside: Opus' own rate.
+/// Sample rate of all decoded audio in Hz, the rate of Opus.
 pub const AUDIO_RATE: u32 = 48_000;
 /// Samples per channel in one audio tick of 20 ms.
 pub const AUDIO_TICK_SAMPLES: usize = 960;
@@ -24,13 +24,13 @@ pub const VIDEO_CLOCK: u32 = 90_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Sound.
+    /// Audio.
     Audio,
-    /// Pictures.
+    /// Video.
     Video,
 }
 
-/// What a source shows or says.
+/// Kind of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceKind {
@@ -52,7 +52,7 @@ impl SourceKind {
     }
 }
 
-/// The codecs that come in or go out.
+/// Codecs that are received or sent by RTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
@@ -90,7 +90,7 @@ impl Codec {
         }
     }
 
-    /// The encoding name of SDP's `a=rtpmap`, as the registry writes it.
+    /// Encoding name in `a=rtpmap`, as registered at IANA.
     pub const fn encoding_name(self) -> &'static str {
         match self {
             Self::Vp8 => "VP8",
@@ -103,7 +103,7 @@ impl Codec {
         }
     }
 
-    /// The codec of an encoding name, compared without case.
+    /// The codec of an encoding name, compared case-insensitively.
     pub fn from_encoding_name(name: &str) -> Option<Self> {
         [Self::Vp8, Self::Vp9, Self::H264, Self::Av1, Self::Opus, Self::Pcmu, Self::Pcma]
             .into_iter()
@@ -117,17 +117,17 @@ impl fmt::Display for Codec {
     }
 }
 
-/// A picture's size in pixels.
+/// Size of a picture in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Size {
-    /// Pixels from left to right.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels from top to bottom.
+    /// Height in pixels.
     pub height: u32,
 }
 
 impl Size {
-    /// A size.
+    /// A size of `width` x `height` pixels.
     pub const fn new(width: u32, height: u32) -> Self {
         Self { width, height }
     }
@@ -142,24 +142,24 @@ impl fmt::Display for Size {
 /// A rectangle on a canvas, in pixels from its upper left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rect {
-    /// Pixels from the left edge.
+    /// Distance from the left edge of the canvas.
     pub x: u32,
-    /// Pixels from the top edge.
+    /// Distance from the top edge of the canvas.
     pub y: u32,
-    /// Pixels from left to right.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels from top to bottom.
+    /// Height in pixels.
     pub height: u32,
 }
 
 impl Rect {
-    /// The rectangle's size.
+    /// Width and height.
     pub const fn size(self) -> Size {
         Size::new(self.width, self.height)
     }
 }
 
-/// How far a picture must be turned clockwise before it is shown (3GPP TS 26.114 coordination of video orientation).
+/// Clockwise rotation to apply before display (coordination of video orientation, 3GPP TS 26.114).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Rotation {
     /// Upright.
@@ -173,63 +173,63 @@ pub enum Rotation {
     Left,
 }
 
-/// What a picture's samples mean: luma and chroma weights and their range (ITU-T H.273). Everything inside is the default.
+/// Colour space of a picture (ITU-T H.273). All pictures after decoding have the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Colours {
-    /// Which weights made luma and chroma of red, green and blue.
+    /// Matrix coefficients between RGB and YCbCr.
     pub matrix: Matrix,
-    /// Samples use all of 0 to 255, instead of 16 to 235 (luma) and 240 (chroma).
+    /// Full range (0 to 255) instead of limited range (luma 16 to 235, chroma 16 to 240).
     pub full_range: bool,
 }
 
-/// Matrix coefficients.
+/// Matrix coefficients (ITU-T H.273).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Matrix {
-    /// ITU-R BT.601: what receivers of WebRTC take pictures for that say nothing.
+    /// ITU-R BT.601, which WebRTC receivers assume without signalling.
     #[default]
     Bt601,
     /// ITU-R BT.709.
     Bt709,
 }
 
-/// What must be done to a decoded picture before it is shown.
+/// Rotation and colour space to apply to a decoded picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Look {
-    /// Turn it.
+    /// Rotation to apply.
     pub rotation: Rotation,
-    /// Take its samples for these.
+    /// Colour space of the decoded samples.
     pub colours: Colours,
 }
 
-/// A rung of the quality ladder.
+/// A quality tier of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// Sound only.
+    /// Audio only.
     Audio,
-    /// Sound, and a sharp picture every second or so: for links too thin for a moving one.
+    /// Audio and a sharp picture about every second: for links too slow for video.
     Slides,
-    /// 320x180, 15 frames a second.
+    /// By default 320x180, 15 frames per second.
     Low,
-    /// 640x360, 30 frames a second.
+    /// By default 640x360, 30 frames per second.
     Medium,
-    /// The whole canvas.
+    /// Size and frame rate of the canvas.
     High,
 }
 
 impl Tier {
-    /// Every rung, the least first.
+    /// All tiers, lowest first.
     pub const ALL: [Self; 5] = [Self::Audio, Self::Slides, Self::Low, Self::Medium, Self::High];
 }
 
-/// Names one encoded video output: which view, in which codec, how good.
+/// Identifies one encoded video stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamKey {
-    /// The composition shown.
+    /// The encoded composition.
     pub view: ViewName,
-    /// The codec it is encoded with.
+    /// The codec of the stream.
     pub codec: Codec,
-    /// The rung of the ladder.
+    /// The quality tier.
     pub tier: Tier,
 }
 
@@ -239,7 +239,7 @@ impl fmt::Display for StreamKey {
     }
 }
 
-/// A format of files.
+/// A container format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileFormat {
@@ -257,7 +257,7 @@ impl FileFormat {
     /// Every format.
     pub const ALL: [Self; 4] = [Self::Mp4, Self::Webm, Self::Mkv, Self::Ogg];
 
-    /// What a file's name ends with, behind the dot.
+    /// File name extension without the dot.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Mp4 => "mp4",
@@ -267,12 +267,12 @@ impl FileFormat {
         }
     }
 
-    /// The format of files whose names end so.
+    /// The format of a file name extension.
     pub fn from_extension(extension: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.extension() == extension)
     }
 
-    /// The media type of such a file.
+    /// The media type (`Content-Type`).
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Mp4 => "video/mp4",
@@ -282,7 +282,7 @@ impl FileFormat {
         }
     }
 
-    /// The video codecs it holds, the usual one first; none for a format of sound alone.
+    /// Supported video codecs, the default first; empty for an audio format.
     pub const fn video(self) -> &'static [Codec] {
         match self {
             Self::Mp4 => &[Codec::H264],
@@ -293,7 +293,7 @@ impl FileFormat {
     }
 }
 
-/// One RTP packet as a participant sent it, stripped of what belongs to its connection (SSRC, payload type, padding).
+/// One RTP packet of a participant, without the fields of its connection (SSRC, payload type, padding).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourcePacket {
     /// RTP sequence number as sent.
@@ -302,26 +302,26 @@ pub struct SourcePacket {
     pub timestamp: u32,
     /// RTP marker bit.
     pub marker: bool,
-    /// When the edge received it.
+    /// Arrival time at the edge.
     pub arrival: Timestamp,
-    /// Client-measured level (RFC 6464): 0 is loudest, 127 silence, in -dBov.
+    /// Audio level (RFC 6464) in -dBov: 0 is loudest, 127 silence.
     pub audio_level: Option<u8>,
-    /// Orientation, where the packet carried one.
+    /// Video orientation, if the packet has that header extension.
     pub rotation: Option<Rotation>,
-    /// Meaning of the samples, where the packet carried one.
+    /// Colour space, if the packet has that header extension.
     pub colours: Option<Colours>,
     /// RTP payload, with the codec's payload descriptor.
     pub payload: Bytes,
 }
 
-/// One RTP payload of an encoded stream, ready for every subscriber: only the RTP header is theirs.
+/// One RTP payload of an encoded stream, shared by all subscribers; each adds its own RTP header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodedPacket {
     /// RTP timestamp in the codec's clock, counted from the room's epoch.
     pub timestamp: u32,
     /// Last packet of its frame.
     pub marker: bool,
-    /// First packet of a keyframe: a subscriber may begin here. Always true for audio.
+    /// First packet of a keyframe, at which a subscriber may start. Always true for audio.
     pub starts_keyframe: bool,
     /// RTP payload, with the codec's payload descriptor.
     pub payload: Bytes,

@@ -1,10 +1,8 @@
-//! What we ask of an offer, and of a trickle ICE fragment; and two changes to SDP text. Pure.
+//! SDP offers and trickle ICE fragments, and two changes of SDP text. Pure.
 //!
-//! Owns: which offers can join and what is wrong with the others, in words that say what to do. Does not know: peer
-//! connections, rooms, who may join. The negotiation itself is the WebRTC library's: this reads the offer before it does.
-//!
-//! Text comes in by [`Offer::parse`] and [`Fragment::parse`]; [`Offer::facts`] says what a joiner wants. The parser takes
-//! CRLF and LF, skips what it does not know, and reads nothing without a limit.
+//! Owns: which offers can join, and errors that name the fix. Does not know: peer connections, rooms, permissions. In: text,
+//! through [`Offer::parse`] and [`Fragment::parse`]. Out: plain data, and [`Offer::facts`], the media that a joiner sends and
+//! receives. The parser accepts CRLF and LF, ignores unknown lines, and limits everything it stores.
 
 mod facts;
 mod fragment;
@@ -21,7 +19,7 @@ pub use rewrite::{keep_sha256, replace_candidates};
 
 use crate::media::{SoundLimits, Sounds};
 
-/// Largest offer in bytes.
+/// Maximum size of an offer in bytes.
 pub const OFFER_MAX: usize = 64 * 1024;
 /// Most lines of an offer.
 const LINES_MAX: usize = 2_000;
@@ -30,7 +28,7 @@ const SECTIONS_MAX: usize = 16;
 /// Most candidates in an offer or fragment.
 const CANDIDATES_MAX: usize = 64;
 
-/// Why an offer cannot join. Each message says what to change.
+/// Why an offer cannot join. Each message names the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum OfferError {
@@ -87,8 +85,8 @@ pub enum OfferError {
     #[error("the offer has {count} {kind} sections to receive, but one mix is sent: make all but one sendonly")]
     Received { kind: &'static str, count: usize },
     #[error(
-        "m-section `{mid}` takes sound of at most {} bit/s in packets of at most {} ms; what is sent has {}, or {}: raise \
-         maxaveragebitrate or a=maxptime",
+        "m-section `{mid}` accepts audio of at most {} bit/s in packets of at most {} ms, but the server sends {}, or {}: \
+         raise maxaveragebitrate or a=maxptime",
         .limits.bits_per_second, .limits.packet_ms, .sounds.full, .sounds.thin
     )]
     Sound { mid: String, limits: SoundLimits, sounds: Sounds },

@@ -1,4 +1,7 @@
-//! The qualities in which a mix is sent, and who takes which.
+//! Audio qualities of mixes, and which of them a receiver accepts.
+//!
+//! Owns: [`Sounds`], the two qualities, and [`SoundTaken`], the acceptable ones of a receiver. Does not know: encoders,
+//! SDP.
 
 use std::fmt;
 
@@ -6,35 +9,35 @@ use serde::{Deserialize, Serialize};
 
 use super::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Tier};
 
-/// Milliseconds of one audio tick.
+/// Duration of an audio tick in milliseconds.
 const TICK_MS: u32 = AUDIO_TICK_SAMPLES as u32 * 1_000 / AUDIO_RATE;
 
-/// How good a mix sounds, and what it costs.
+/// Audio quality of a mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SoundQuality {
-    /// As good as it gets, one packet a tick.
+    /// Best quality, one packet per tick.
     Full,
-    /// For links on which every bit counts: fewer bits, and so much in a packet that headers cost little.
+    /// For slow links: lower bitrate, and longer packets to reduce header overhead.
     Thin,
 }
 
 impl SoundQuality {
-    /// Both.
+    /// All qualities.
     pub const ALL: [Self; 2] = [Self::Full, Self::Thin];
 }
 
-/// How sound is sent in one quality.
+/// Encoding parameters of one quality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SoundSpec {
-    /// Target in kbit/s, without headers.
+    /// Target bitrate in kbit/s, without headers.
     pub bitrate_kbps: u32,
-    /// Sound in one packet, in milliseconds.
+    /// Packet duration in milliseconds.
     pub packet_ms: u32,
 }
 
 impl SoundSpec {
-    /// Audio ticks in one packet.
+    /// Packet duration in audio ticks.
     pub const fn ticks(&self) -> u32 {
         self.packet_ms / TICK_MS
     }
@@ -50,13 +53,13 @@ impl fmt::Display for SoundSpec {
     }
 }
 
-/// Both qualities of sound.
+/// Encoding parameters of all qualities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sounds {
-    /// One packet a tick.
+    /// Full quality.
     pub full: SoundSpec,
-    /// For thin links: on these the headers of a packet cost as much as what is in it.
+    /// Thin quality, for slow links, on which headers take as much bandwidth as payloads.
     pub thin: SoundSpec,
 }
 
@@ -67,7 +70,7 @@ impl Default for Sounds {
 }
 
 impl Sounds {
-    /// Bitrates of both qualities in kbit/s, and how much sound is in a packet of the thin one, in milliseconds.
+    /// From the bitrates of both qualities in kbit/s, and the packet duration of the thin one in milliseconds.
     pub const fn new(full_kbps: u32, thin_kbps: u32, thin_ms: u32) -> Self {
         Self {
             full: SoundSpec { bitrate_kbps: full_kbps, packet_ms: TICK_MS },
@@ -75,7 +78,7 @@ impl Sounds {
         }
     }
 
-    /// What a quality is.
+    /// The encoding parameters of a quality.
     pub const fn spec(&self, quality: SoundQuality) -> SoundSpec {
         match quality {
             SoundQuality::Full => self.full,
@@ -83,7 +86,7 @@ impl Sounds {
         }
     }
 
-    /// Which qualities may be sent to somebody with these limits; None where neither.
+    /// The qualities acceptable for a receiver with these limits; None if neither is.
     pub fn within(&self, limits: &SoundLimits) -> Option<SoundTaken> {
         match (self.full.is_within(limits), self.thin.is_within(limits)) {
             (true, true) => Some(SoundTaken::Any),
@@ -94,12 +97,12 @@ impl Sounds {
     }
 }
 
-/// What somebody says of the sound that it takes.
+/// Limits of a receiver for audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SoundLimits {
-    /// Most sound in one packet, in milliseconds (`a=maxptime`, RFC 8866 section 6.4).
+    /// Maximum packet duration in milliseconds (`a=maxptime`, RFC 8866 section 6.4).
     pub packet_ms: u32,
-    /// Most bits per second, without headers (`maxaveragebitrate`, RFC 7587 section 6.1).
+    /// Maximum bits per second, without headers (`maxaveragebitrate`, RFC 7587 section 6.1).
     pub bits_per_second: u32,
 }
 
@@ -109,17 +112,17 @@ impl Default for SoundLimits {
     }
 }
 
-/// Which qualities of sound somebody takes.
+/// The audio qualities that a receiver accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoundTaken {
-    /// Both: the tier decides.
+    /// Both: the tier selects one.
     Any,
-    /// One, whatever the tier.
+    /// One for every tier.
     Only(SoundQuality),
 }
 
 impl SoundTaken {
-    /// The sound that goes with a tier: whoever gets less than `medium` has a link on which every bit counts.
+    /// The audio quality for a tier: thin below `medium`, full otherwise.
     pub fn with(self, tier: Tier) -> SoundQuality {
         match self {
             Self::Only(quality) => quality,
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sound_is_thin_below_medium_unless_the_receiver_takes_no_such() {
+    fn audio_is_thin_below_medium_unless_the_receiver_does_not_accept_it() {
         let sounds = Sounds::default();
         let taken = |packet_ms, bits_per_second| sounds.within(&SoundLimits { packet_ms, bits_per_second });
         let any = sounds.within(&SoundLimits::default()).expect("both");

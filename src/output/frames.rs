@@ -1,7 +1,8 @@
-//! From the packets of a stream to whole frames, each with its time.
+//! Assembles the packets of a stream to frames with unwrapped timestamps.
 //!
-//! Owns: [`Frames`], [`Unwrap`]. Does not know: what becomes of frames. Pure: time is an argument.
-//! Packets come in order and without holes but where the mixer dropped up to a keyframe, or was replaced.
+//! Owns: [`FrameAssembler`], [`TimestampUnwrapper`]. Does not know: what frames are used for. Pure: time is an
+//! argument. In: packets in order; packets are missing only if the mixer dropped up to a keyframe, or was restarted.
+//! Out: [`Frame`]s.
 
 use std::time::Duration;
 
@@ -11,34 +12,34 @@ use crate::codec::Depayloader;
 use crate::media::{Codec, EncodedPacket, SourcePacket};
 use crate::time::Timestamp;
 
-/// A keyframe that did not come is asked for again after this time.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval at which a keyframe request is repeated.
+const KEYFRAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pictures are not shown later than so much, however long sound waits.
-const LAG_MAX: Duration = Duration::from_millis(400);
-/// From one frame to the next that changes by at most a second divided by this: 2 ms.
+/// Largest video delay for synchronization with audio.
+const MAX_LAG: Duration = Duration::from_millis(400);
+/// The video delay changes per frame by at most a second divided by this: 2 ms.
 const LAG_STEP: u64 = 500;
 
-/// One whole frame.
+/// One complete frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Its time in ticks of the codec's clock since the room's epoch.
+    /// Presentation time in ticks of the codec's clock since the room's epoch.
     pub time: u64,
     /// Decoding may begin here.
     pub keyframe: bool,
-    /// The frame as [`Depayloader::frame`] gives it.
+    /// The frame as [`Depayloader::frame`] returns it.
     pub data: Bytes,
 }
 
-/// Takes 32-bit RTP timestamps, which wrap, for times that do not.
+/// Extends 32-bit RTP timestamps, which wrap, to 64 bits.
 #[derive(Debug, Clone, Copy)]
-pub struct Unwrap {
+pub struct TimestampUnwrapper {
     epoch: Timestamp,
     rate: u32,
 }
 
-impl Unwrap {
-    /// For timestamps that count `rate` ticks a second from `epoch`.
+impl TimestampUnwrapper {
+    /// For timestamps of `rate` ticks per second since `epoch`.
     pub fn new(epoch: Timestamp, rate: u32) -> Self {
         Self { epoch, rate }
     }
@@ -49,7 +50,7 @@ impl Unwrap {
         (elapsed * u128::from(self.rate) / 1_000_000) as u64
     }
 
-    /// The time with this timestamp that is nearest to `now`, in ticks since the epoch.
+    /// The extended timestamp nearest to `now`, in ticks since the epoch.
     pub fn time(&self, timestamp: u32, now: Timestamp) -> u64 {
         let expected = self.ticks(now);
         let ahead = timestamp.wrapping_sub(expected as u32).cast_signed();
@@ -57,50 +58,50 @@ impl Unwrap {
     }
 }
 
-/// Makes frames of one stream's packets, from its first keyframe on.
+/// Assembles the frames of one stream, from its first keyframe on.
 #[derive(Debug)]
-pub struct Frames {
+pub struct FrameAssembler {
     depayloader: Depayloader,
-    unwrap: Unwrap,
-    /// How much later than their tick pictures are shown, in ticks of the clock; None before the first was.
+    unwrapper: TimestampUnwrapper,
+    /// Current video delay in ticks; None before the first frame.
     lag: Option<u64>,
-    /// The same as it is to become.
+    /// Target of the video delay in ticks.
     wanted_lag: u64,
-    /// The packets of the frame that is coming.
+    /// Packets of the incomplete frame.
     packets: Vec<SourcePacket>,
     keyframe: bool,
-    /// Nothing can be decoded until a keyframe comes.
-    broken: bool,
-    asked: Option<Timestamp>,
+    /// Frames are dropped until the next keyframe.
+    needs_keyframe: bool,
+    requested_at: Option<Timestamp>,
 }
 
-impl Frames {
-    /// For a stream of a room with this epoch.
+impl FrameAssembler {
+    /// For a stream of a room with epoch `epoch`.
     pub fn new(codec: Codec, epoch: Timestamp) -> Self {
         Self {
             depayloader: Depayloader::new(codec),
-            unwrap: Unwrap::new(epoch, codec.clock_rate()),
+            unwrapper: TimestampUnwrapper::new(epoch, codec.clock_rate()),
             lag: None,
             wanted_lag: 0,
             packets: Vec::new(),
             keyframe: false,
-            broken: true,
-            asked: None,
+            needs_keyframe: true,
+            requested_at: None,
         }
     }
 
-    /// Takes in the next packet; gives the frame that it completes.
+    /// Adds the next packet; returns the frame that it completes.
     pub fn push(&mut self, packet: EncodedPacket, now: Timestamp) -> Option<Frame> {
         let EncodedPacket { timestamp, marker, starts_keyframe, payload } = packet;
         if self.packets.first().is_some_and(|first| first.timestamp != timestamp) {
-            // The rest of a frame was dropped with all that needs it, or its mixer died.
+            // The rest of the frame was dropped together with its dependants, or the mixer was restarted.
             self.packets.clear();
-            self.broken = true;
+            self.needs_keyframe = true;
         }
         if self.packets.is_empty() {
             self.keyframe = starts_keyframe;
         }
-        if self.broken && !self.keyframe {
+        if self.needs_keyframe && !self.keyframe {
             return None;
         }
         self.packets.push(SourcePacket {
@@ -120,43 +121,37 @@ impl Frames {
         self.packets.clear();
         match frame {
             Ok(data) => {
-                self.broken = false;
-                self.asked = None;
-                let time = self.unwrap.time(timestamp, now) + self.next_lag();
+                self.needs_keyframe = false;
+                self.requested_at = None;
+                let time = self.unwrapper.time(timestamp, now) + self.next_lag();
                 Some(Frame { time, keyframe: self.keyframe, data })
             }
             Err(error) => {
-                tracing::warn!(%error, "a frame of a stream of ours is broken");
-                self.broken = true;
+                tracing::warn!(%error, "malformed frame from mixer dropped");
+                self.needs_keyframe = true;
                 None
             }
         }
     }
 
-    /// Sound waits so much longer than pictures: they are shown as much later, which changes little by little.
+    /// Sets the audio delay of the mixer: video is delayed by the same time, changing in small steps.
     pub fn set_sound_lag(&mut self, lag: Duration) {
-        self.wanted_lag = (lag.min(LAG_MAX).as_micros() * u128::from(self.unwrap.rate) / 1_000_000) as u64;
+        self.wanted_lag = (lag.min(MAX_LAG).as_micros() * u128::from(self.unwrapper.rate) / 1_000_000) as u64;
     }
 
     fn next_lag(&mut self) -> u64 {
-        let step = u64::from(self.unwrap.rate) / LAG_STEP;
+        let step = u64::from(self.unwrapper.rate) / LAG_STEP;
         let lag = self.lag.map_or(self.wanted_lag, |lag| self.wanted_lag.clamp(lag.saturating_sub(step), lag + step));
         self.lag = Some(lag);
         lag
     }
 
-    /// From now on a keyframe is needed: whatever took the frames begins anew.
-    pub fn restart(&mut self) {
-        self.packets.clear();
-        self.broken = true;
-        self.asked = None;
-    }
-
-    /// Whether a keyframe is to be asked for now: at once when one is needed, and again when it does not come.
-    pub fn wants_keyframe(&mut self, now: Timestamp) -> bool {
-        let wants = self.broken && self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+    /// Whether to request a keyframe now: once when one is needed, and again each [`KEYFRAME_RETRY_INTERVAL`].
+    pub fn take_keyframe_request(&mut self, now: Timestamp) -> bool {
+        let wants = self.needs_keyframe
+            && self.requested_at.is_none_or(|requested_at| now.since(requested_at) >= KEYFRAME_RETRY_INTERVAL);
         if wants {
-            self.asked = Some(now);
+            self.requested_at = Some(now);
         }
         wants
     }
@@ -175,7 +170,7 @@ mod tests {
         EPOCH + Duration::from_secs_f64(seconds)
     }
 
-    /// A VP8 frame of this many bytes: the lowest bit of the first says that it is not a keyframe (RFC 6386 §9.1).
+    /// A VP8 frame of `size` bytes: the lowest bit of the first byte is 0 for keyframes (RFC 6386 §9.1).
     fn vp8(keyframe: bool, size: usize) -> Bytes {
         let mut frame = vec![0x10 | u8::from(!keyframe); size.max(10)];
         frame[3..6].copy_from_slice(&[0x9d, 0x01, 0x2a]);
@@ -189,12 +184,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_come_out_as_they_went_in(
+        fn frames_are_assembled_unchanged(
             frames in prop::collection::vec((any::<bool>(), 10..4_000_usize), 1..30),
             start in any::<u32>(),
         ) {
             let seconds = f64::from(start) / 90_000.0;
-            let mut reader = Frames::new(Codec::Vp8, EPOCH);
+            let mut reader = FrameAssembler::new(Codec::Vp8, EPOCH);
             let mut begun = false;
             for (n, (keyframe, size)) in frames.into_iter().enumerate() {
                 begun |= keyframe;
@@ -209,35 +204,35 @@ mod tests {
         }
 
         #[test]
-        fn times_do_not_wrap(seconds in 0.0..1_000_000.0_f64, off in -2.0..2.0_f64) {
-            let unwrap = Unwrap::new(EPOCH, 90_000);
+        fn timestamps_are_unwrapped(seconds in 0.0..1_000_000.0_f64, off in -2.0..2.0_f64) {
+            let unwrapper = TimestampUnwrapper::new(EPOCH, 90_000);
             let time = ((seconds + off).max(0.0) * 90_000.0) as u64;
-            prop_assert_eq!(unwrap.time(time as u32, at(seconds)), time);
+            prop_assert_eq!(unwrapper.time(time as u32, at(seconds)), time);
         }
     }
 
     #[test]
-    fn after_a_torn_frame_it_waits_for_a_keyframe_and_asks_for_it() {
-        let mut reader = Frames::new(Codec::Vp8, EPOCH);
-        assert!(reader.wants_keyframe(at(0.0)));
-        assert!(!reader.wants_keyframe(at(0.5)));
-        assert!(reader.wants_keyframe(at(1.0)));
-        let push = |reader: &mut Frames, packets: Vec<EncodedPacket>| {
+    fn after_an_incomplete_frame_a_keyframe_is_requested_and_awaited() {
+        let mut reader = FrameAssembler::new(Codec::Vp8, EPOCH);
+        assert!(reader.take_keyframe_request(at(0.0)));
+        assert!(!reader.take_keyframe_request(at(0.5)));
+        assert!(reader.take_keyframe_request(at(1.0)));
+        let push = |reader: &mut FrameAssembler, packets: Vec<EncodedPacket>| {
             packets.into_iter().filter_map(|packet| reader.push(packet, at(1.0))).count()
         };
         assert_eq!(push(&mut reader, packets(&vp8(true, 3_000), true, 90_000)), 1);
-        assert!(!reader.wants_keyframe(at(2.0)));
-        let mut torn = packets(&vp8(false, 3_000), false, 93_000);
-        torn.pop();
-        assert_eq!(push(&mut reader, torn), 0);
+        assert!(!reader.take_keyframe_request(at(2.0)));
+        let mut incomplete = packets(&vp8(false, 3_000), false, 93_000);
+        incomplete.pop();
+        assert_eq!(push(&mut reader, incomplete), 0);
         assert_eq!(push(&mut reader, packets(&vp8(false, 100), false, 96_000)), 0);
-        assert!(reader.wants_keyframe(at(2.0)));
+        assert!(reader.take_keyframe_request(at(2.0)));
         assert_eq!(push(&mut reader, packets(&vp8(true, 100), true, 99_000)), 1);
     }
 
     #[test]
-    fn pictures_follow_the_lag_of_the_sound_little_by_little() {
-        let mut reader = Frames::new(Codec::Vp8, EPOCH);
+    fn the_video_delay_follows_the_audio_delay_in_small_steps() {
+        let mut reader = FrameAssembler::new(Codec::Vp8, EPOCH);
         reader.set_sound_lag(Duration::from_millis(40));
         let mut times = Vec::new();
         for n in 1..60_u32 {

@@ -1,22 +1,23 @@
-//! Output processes: one a recording or broadcast; packets of streams come in, files or connections are fed.
+//! Output processes: one per recording or broadcast. Packets of encoded streams become files or connections.
 //!
-//! Owns: [`frames`] (packets to frames with times), [`steady`] (sound without pauses), the [`Target`] that takes them, and [`run_process`], which has the link.
-//! Does not know: rooms, people beyond their names, mixers; who asked for the output.
+//! Owns: [`frames`] (packets to frames), [`gap_filler`] (audio without pauses), the implementations of [`Target`], and
+//! [`run_process`], which has the link. Does not know: rooms, mixers, permissions. In: the messages of
+//! [`crate::link::output`]. Out: files and connections; reports to the edge through the [`Notifier`].
 //!
-//! Threads: `link-reader` decodes messages; `worker` gives them to the target, which may write to disks and networks as
-//! slowly as they are; `timer` reports, also while the worker waits; `link-writer` sends. What waits for the worker is
-//! bounded: when it is full the link fills, and the edge takes this process for hung.
+//! Threads: `link-reader` decodes messages; `worker` passes them to the target, which may block on disk or network;
+//! `timer` sends reports, also while the worker blocks; `link-writer` sends. The worker's queue is bounded: when it is
+//! full, the link fills up, and the edge kills this process as hung.
 
 mod broadcast;
-mod desk;
 pub mod frames;
+pub mod gap_filler;
 mod hls;
+mod notifier;
 mod process;
 mod record;
-pub mod steady;
 mod target;
 mod thread;
 
-pub use self::desk::Desk;
+pub use self::notifier::Notifier;
 pub use self::process::run_process;
 pub use self::target::{Failure, Target};

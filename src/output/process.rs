@@ -1,6 +1,7 @@
-//! An output as a process of its own, at one end of a socket pair.
+//! The output process: the threads between the link and a target.
 //!
-//! Owns: the threads between link and target. Does not know: what a target does.
+//! Owns: the link, the worker's queue and the order of shutdown. Does not know: what a target does. In and out:
+//! messages on a socket pair.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -8,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::Desk;
+use super::Notifier;
 use super::broadcast::Broadcast;
 use super::hls::Hls;
 use super::record::{Recording, Tracks};
@@ -20,48 +21,48 @@ use crate::link::output::{self, FromOutput, OutputSettings, ToOutput};
 use crate::room::document::OutputState;
 use crate::time;
 
-/// Messages waiting for the worker: some two seconds of a stream with sound.
-const WAITING: usize = 512;
-/// How often the target hears that time passes.
-const TICK: Duration = Duration::from_millis(100);
-/// How often the edge is told how the output does.
-const REPORT: Duration = Duration::from_millis(250);
+/// Capacity of the worker's queue: about two seconds of audio and video.
+const QUEUE_CAPACITY: usize = 512;
+/// Interval of [`Target::tick`].
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of reports to the edge.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Runs an output until it has come to an end: because it was told to, its link is gone, or it failed.
+/// Runs an output until it finishes on request, its link is closed, or it fails.
 ///
 /// # Errors
-/// The link is broken or speaks another version.
+/// The link failed, or its protocol version differs.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
     child::confine();
-    let (desk, messages) = Desk::new();
+    let (notifier, messages) = Notifier::new();
     let writer = spawn("link-writer", {
         let link = link.try_clone()?;
         move || write(&messages, link)
     })?;
     let (_over, over) = sync_channel::<()>(0);
     spawn("timer", {
-        let desk = desk.clone();
+        let notifier = notifier.clone();
         move || {
-            while over.recv_timeout(REPORT) == Err(RecvTimeoutError::Timeout) {
-                desk.say(FromOutput::Report(desk.current()));
+            while over.recv_timeout(REPORT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                notifier.send(FromOutput::Report(notifier.current()));
             }
         }
     })?;
-    let (orders, taken) = sync_channel(WAITING);
+    let (messages_in, queue) = sync_channel(QUEUE_CAPACITY);
     let reader = spawn("link-reader", {
         let link = link.try_clone()?;
-        move || child::read(link, &mut Reader(orders))
+        move || child::read(link, &mut Reader(messages_in))
     })?;
-    let failure = work(&taken, &desk).err().map(|Failure(reason)| reason);
-    desk.report(|report| {
+    let failure = work(&queue, &notifier).err().map(|Failure(reason)| reason);
+    notifier.report(|report| {
         report.state = if failure.is_some() { OutputState::Failed } else { OutputState::Finished };
         report.reason.clone_from(&failure);
     });
-    // What the end has added is told as well.
-    desk.say(FromOutput::Report(desk.current()));
-    desk.say(FromOutput::Ended { failure });
+    // The final report, after everything was written.
+    notifier.send(FromOutput::Report(notifier.current()));
+    notifier.send(FromOutput::Ended { failure });
     writer.join().expect("a panic ends the process");
-    // The reader may wait for the edge for ever; that it found the link broken matters only when it is done by now.
+    // The reader may block on the link for ever, so its result is used only if it has already ended.
     if reader.is_finished() { reader.join().expect("a panic ends the process") } else { Ok(()) }
 }
 
@@ -69,41 +70,41 @@ struct Reader(SyncSender<ToOutput>);
 
 impl MessageHandler<ToOutput> for Reader {
     fn message(&mut self, message: ToOutput) -> ControlFlow<()> {
-        // The worker is gone: so is the output.
+        // The worker has ended, and with it the output.
         self.0.send(message).map_or(ControlFlow::Break(()), ControlFlow::Continue)
     }
 }
 
 /// Feeds the target until the end of the output.
-fn work(orders: &Receiver<ToOutput>, desk: &Desk) -> Result<(), Failure> {
-    let Ok(ToOutput::Configure(settings)) = orders.recv() else { return Ok(()) };
-    let mut target = open(*settings, desk)?;
-    let fed = feed(target.as_mut(), orders);
-    desk.report(|report| report.state = OutputState::Finishing);
+fn work(messages_in: &Receiver<ToOutput>, notifier: &Notifier) -> Result<(), Failure> {
+    let Ok(ToOutput::Configure(settings)) = messages_in.recv() else { return Ok(()) };
+    let mut target = open(*settings, notifier)?;
+    let fed = feed(target.as_mut(), messages_in);
+    notifier.report(|report| report.state = OutputState::Finishing);
     let finished = target.finish(time::now());
-    // What went wrong first is what counts.
+    // The first error is the cause.
     fed.and(finished)
 }
 
-/// Makes the target that the settings mean.
+/// Creates the target that the settings select.
 ///
 /// # Errors
-/// [`Failure`]: it cannot even begin.
-fn open(settings: OutputSettings, desk: &Desk) -> Result<Box<dyn Target>, Failure> {
+/// [`Failure`] when it cannot start.
+fn open(settings: OutputSettings, notifier: &Notifier) -> Result<Box<dyn Target>, Failure> {
     match settings.target.clone() {
-        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, desk)?)),
-        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, desk)?)),
+        output::Target::File(target) => Ok(Box::new(Recording::open(settings, target, notifier)?)),
+        output::Target::Tracks(target) => Ok(Box::new(Tracks::open(settings, target, notifier)?)),
         output::Target::Send(target) => {
-            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, desk)?))
+            Ok(Box::new(Broadcast::open(&target, &settings.streams, settings.epoch, notifier)?))
         }
-        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, target, time::now(), desk)?)),
+        output::Target::Hls(target) => Ok(Box::new(Hls::open(&settings, target, time::now(), notifier)?)),
     }
 }
 
-fn feed(target: &mut dyn Target, orders: &Receiver<ToOutput>) -> Result<(), Failure> {
+fn feed(target: &mut dyn Target, messages_in: &Receiver<ToOutput>) -> Result<(), Failure> {
     let mut ticked = time::now();
     loop {
-        let message = orders.recv_timeout(TICK);
+        let message = messages_in.recv_timeout(TICK_INTERVAL);
         let now = time::now();
         match message {
             Ok(ToOutput::Video { stream, packet }) => target.video(stream, packet, now)?,
@@ -113,27 +114,27 @@ fn feed(target: &mut dyn Target, orders: &Receiver<ToOutput>) -> Result<(), Fail
             Ok(ToOutput::Packet(source, packet)) => target.packet(source, packet, now)?,
             Ok(ToOutput::SoundLag(lag)) => target.sound_lag(lag),
             Ok(ToOutput::Note(at, note)) => target.note(at, note)?,
-            // Without an edge nobody wants it any more.
+            // The edge has exited or closed the link.
             Ok(ToOutput::Finish) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             // Settings do not change.
             Ok(ToOutput::Configure(_)) | Err(RecvTimeoutError::Timeout) => {}
         }
-        if now.since(ticked) >= TICK {
+        if now.since(ticked) >= TICK_INTERVAL {
             ticked = now;
             target.tick(now)?;
         }
     }
 }
 
-/// Sends until the last word, or until nobody hears.
+/// Sends messages until [`FromOutput::Ended`], or until the link is closed.
 fn write(messages: &Receiver<FromOutput>, mut link: UnixStream) {
     let mut bytes = Vec::new();
     while let Ok(message) = messages.recv() {
         if let Err(error) = encode_into(&message, &mut bytes) {
-            tracing::error!(%error, "a message to the edge is left out");
+            tracing::error!(%error, "message to the edge cannot be encoded: dropped");
         }
         if let Err(error) = link.write_all(&bytes) {
-            tracing::debug!(%error, "the edge takes no more");
+            tracing::debug!(%error, "link to the edge closed");
             return;
         }
         if matches!(message, FromOutput::Ended { .. }) {

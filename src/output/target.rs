@@ -1,6 +1,6 @@
-//! What an output feeds: the seam between the process and each kind of recording or broadcast.
+//! The interface between the output process and each kind of recording or broadcast.
 //!
-//! Owns: [`Target`]. Does not know: the link, nor who implements it.
+//! Owns: [`Target`]. Does not know: the link, and the implementations.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use crate::media::{EncodedPacket, SourcePacket};
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
-/// Why an output cannot go on, in words that say what to do. It ends with it.
+/// Why an output ends early: a text that names the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);
 
-/// Takes what an output gets. Every method is called by the worker alone and may take its time.
+/// Receives the media and events of an output. The worker thread calls all methods; they may block.
 pub trait Target: Send {
     /// A packet of a video stream.
     ///
     /// # Errors
-    /// [`Failure`]: the output is over; [`Target::finish`] is called next.
+    /// [`Failure`] ends the output; [`Target::finish`] is called next.
     fn video(&mut self, stream: u8, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure>;
 
-    /// A packet of everyone's mix.
+    /// A packet of the audio mix.
     ///
     /// # Errors
     /// As [`Target::video`].
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure>;
 
-    /// A participant's source begins, or has another codec.
+    /// A participant's source started, or changed its codec.
     ///
     /// # Errors
     /// As [`Target::video`].
@@ -53,10 +53,10 @@ pub trait Target: Send {
         Ok(())
     }
 
-    /// Pictures are to be shown so much later than they say, to be in step with the sound.
+    /// Sets the delay by which video must be presented later, to be synchronized with audio.
     fn sound_lag(&mut self, lag: Duration);
 
-    /// Something worth remembering happened at this time.
+    /// An event in the room at this time, for the sidecar.
     ///
     /// # Errors
     /// As [`Target::video`].
@@ -64,7 +64,7 @@ pub trait Target: Send {
         Ok(())
     }
 
-    /// Called some ten times a second.
+    /// Called about ten times a second.
     ///
     /// # Errors
     /// As [`Target::video`].
@@ -72,9 +72,9 @@ pub trait Target: Send {
         Ok(())
     }
 
-    /// Comes to an end: nothing follows.
+    /// Completes the output; no call follows.
     ///
     /// # Errors
-    /// What could not be brought to an end.
+    /// What could not be completed.
     fn finish(&mut self, now: Timestamp) -> Result<(), Failure>;
 }

@@ -1,4 +1,4 @@
-//! Threads with names.
+//! Named threads.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 /// Starts a thread with a name.
 ///
 /// # Errors
-/// When the operating system starts no more threads.
+/// The operating system cannot start another thread.
 pub(super) fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,

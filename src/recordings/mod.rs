@@ -346,6 +346,7 @@ impl Library {
         self.inner.tasks.spawn(async move { library.conclude(&name).await });
     }
 
+    /// Repairs a file if necessary, and queues its upload.
     async fn conclude(&self, name: &FileName) {
         self.repair(name).await;
         self.enqueue_upload(name).await;

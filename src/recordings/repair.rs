@@ -31,9 +31,9 @@ impl Finish {
     /// Finishes files with [`container::finish`].
     pub fn in_place() -> Self {
         Self::by(|name, file, chapters| match name.content() {
-            Content::Media(format) => {
-                container::finish(format, file, chapters).map(|found| found.duration).map_err(|error| error.to_string())
-            }
+            Content::Media(format) => container::finish(format, file, chapters)
+                .map(|summary| summary.duration)
+                .map_err(|error| error.to_string()),
             Content::Sidecar => Err("a sidecar has no media".to_owned()),
         })
     }

@@ -1,28 +1,33 @@
-//! What a joiner wants: what it sends, what it receives, and in which codec.
+//! Evaluates an offer: what the joiner sends and receives, and in which codecs.
+//!
+//! Owns: the limits of sections, the choice of codecs, and screen detection. Does not know: transport. In: a parsed
+//! [`Offer`]. Out: [`Facts`], or an error that names the fix.
 
 use super::OfferError;
 use super::offer::{Direction, Offer, OfferedCodec, Section, SectionKind};
 use crate::media::{Codec, Kind, SoundLimits, SoundTaken, Sounds, SourceKind};
 
-/// Every codec we decode.
+/// Codecs that the server decodes.
 const DECODABLE: [Codec; 7] = [Codec::Vp8, Codec::H264, Codec::Vp9, Codec::Av1, Codec::Opus, Codec::Pcmu, Codec::Pcma];
 
-/// What an offer amounts to.
+/// Media of a joiner, as its offer describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// SendRecv joins a participant, SendOnly a publisher, RecvOnly a viewer; never Inactive.
+    /// SendRecv: a participant; SendOnly: a publisher; RecvOnly: a viewer. Never Inactive.
     pub direction: Direction,
-    /// What is sent, by the mid of its section, in the offer's order.
+    /// Sources sent by the joiner, with the mid of their section, in the offer's order.
     pub sends: Vec<(String, SourceKind)>,
-    /// The qualities in which a mix may be sent, as Opus; None for no mix.
+    /// Acceptable audio qualities of a mix in Opus; None if no audio is received.
     pub receives_audio: Option<SoundTaken>,
-    /// The codec in which a view is wanted: the first one of the offer that we encode. None for no video.
+    /// Codec of the view: the first of the offer that the server encodes. None if no video is received.
     pub receives_video: Option<Codec>,
 }
 
 impl Offer {
-    /// What the offerer wants, if we can give and take it. `encodable` are the video codecs the server encodes, `sounds`
-    /// how it sends mixes.
+    /// Evaluates the offer. `encodable` are the video codecs the server encodes, `sounds` the audio qualities of mixes.
+    ///
+    /// # Errors
+    /// The offer cannot join; the error names the fix.
     pub fn facts(&self, encodable: &[Codec], sounds: &Sounds) -> Result<Facts, OfferError> {
         let active = |kind| self.sections.iter().filter(move |s| s.kind == kind && s.is_active());
         let sending = |kind| active(kind).filter(|s| s.direction.sends()).collect::<Vec<_>>();
@@ -71,22 +76,22 @@ impl Offer {
     }
 }
 
-/// What the section says of the sound to send. The other parameters of Opus are only wishes, or hold for all we send: it
-/// is mono, and every decoder takes FEC and pauses (RFC 7587 section 6.1).
+/// Limits of the section for received audio. The other Opus parameters are only preferences, or hold for all we send:
+/// it is mono, and every decoder supports FEC and DTX (RFC 7587 section 6.1).
 fn sound_limits(mix: &Section) -> SoundLimits {
     let opus = mix.codecs.iter().find(|offered| offered.codec == Some(Codec::Opus));
     let parameter = |name| opus?.parameter(name)?.parse::<u32>().ok();
     let most = SoundLimits::default();
     SoundLimits {
         packet_ms: mix.maxptime.or_else(|| parameter("maxptime")).unwrap_or(most.packet_ms),
-        // Others are to be ignored.
+        // Values outside of the range of RFC 7587 are ignored.
         bits_per_second: parameter("maxaveragebitrate")
             .filter(|bits| (6_000..=510_000).contains(bits))
             .unwrap_or(most.bits_per_second),
     }
 }
 
-/// Which of the videos sent is the screen: the one that says so, or the second.
+/// The mid of the screen: the video section that is marked as screen, or the second one.
 fn screen<'a>(videos: &[&'a Section]) -> Result<Option<&'a str>, OfferError> {
     let marked: Vec<&Section> = videos.iter().copied().filter(|section| is_marked_as_screen(section)).collect();
     match marked[..] {
@@ -102,7 +107,7 @@ fn is_marked_as_screen(section: &Section) -> bool {
     slides || msid.chain(&section.labels).any(|name| name.eq_ignore_ascii_case("screen"))
 }
 
-/// The first codec of the section that is one of these and is good enough.
+/// The first codec of the section that is in `taken` and acceptable.
 fn choose(
     section: &Section,
     verb: &'static str,
@@ -117,7 +122,7 @@ fn choose(
         for codec in &section.codecs {
             let name =
                 if codec.fmtp.is_empty() { codec.name.clone() } else { format!("{} ({})", codec.name, codec.fmtp) };
-            // What repairs other packets is no choice of the joiner's; and a stranger's list is not repeated whole.
+            // Retransmission and FEC formats are not codecs. The list is bounded because it is untrusted.
             let repairs = ["rtx", "red", "ulpfec", "flexfec-03"].contains(&codec.name.to_ascii_lowercase().as_str());
             if !repairs && offered.len() < 12 && !offered.contains(&name) {
                 offered.push(name.chars().take(100).collect());
@@ -141,12 +146,12 @@ fn names(codecs: impl Iterator<Item = Codec>, sent: bool) -> String {
     names.collect::<Vec<_>>().join(" or ")
 }
 
-/// Whether what we encode is within the offered profile: 8-bit 4:2:0, and H.264 up to main.
+/// Whether our encoding conforms to the offered profile: 8-bit 4:2:0, and H.264 up to main profile.
 fn is_encodable_as_offered(offered: &OfferedCodec) -> bool {
     match offered.codec {
         Some(Codec::H264) => {
-            // Without a profile it is baseline, without a mode single NAL units (RFC 6184 §8.1), into which one encode for
-            // everybody does not fit.
+            // Default profile: baseline. Default mode: single NAL unit (RFC 6184 §8.1), which our shared encode does
+            // not fit.
             let mode = offered.parameter("packetization-mode") == Some("1");
             let profile = offered.parameter("profile-level-id").is_none_or(|id| {
                 let profile = id.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());

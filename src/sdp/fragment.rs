@@ -1,4 +1,7 @@
 //! Trickle ICE fragments: `application/trickle-ice-sdpfrag` (RFC 8840 §9).
+//!
+//! Owns: their syntax and limits. Does not know: ICE agents. In: text. Out: a [`Fragment`], or an error that names the
+//! fix.
 
 use std::net::IpAddr;
 
@@ -7,7 +10,7 @@ use super::{CANDIDATES_MAX, is_ice_text, lines};
 /// Largest fragment in bytes.
 const FRAGMENT_MAX: usize = 8 * 1024;
 
-/// Why a fragment cannot be taken. Each message says what to change.
+/// Why a fragment is refused. Each message names the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum FragmentError {
@@ -29,34 +32,37 @@ pub enum FragmentError {
     Candidate { line: usize },
 }
 
-/// One candidate that came by a fragment.
+/// One candidate of a fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrickledCandidate {
-    /// The mid of its section, if there was one.
+    /// Mid of its section, if given.
     pub mid: Option<String>,
-    /// The index of the m-line within the fragment, if there was one.
+    /// Index of its m-line within the fragment, if given.
     pub m_line: Option<usize>,
-    /// The candidate, beginning with `candidate:`.
+    /// The attribute, beginning with `candidate:`.
     pub candidate: String,
 }
 
-/// Candidates that came later than their offer, or the credentials of an ICE restart.
+/// A fragment: candidates that follow an offer, or credentials of an ICE restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
-    /// The user name fragment they belong to: a new one restarts ICE.
+    /// ICE user name fragment; a new one restarts ICE.
     pub ufrag: String,
-    /// Its password.
+    /// ICE password.
     pub pwd: String,
     /// UDP candidates with IP addresses.
     pub candidates: Vec<TrickledCandidate>,
-    /// No more will come.
+    /// No more candidates follow.
     pub end_of_candidates: bool,
-    /// Candidates that were left out: TCP, other transports and components, host names (mDNS too).
+    /// Number of ignored candidates: TCP, other transports and components, host names (including mDNS).
     pub skipped: usize,
 }
 
 impl Fragment {
-    /// Reads a fragment.
+    /// Parses a fragment.
+    ///
+    /// # Errors
+    /// The fragment is malformed or exceeds a limit.
     pub fn parse(text: &str) -> Result<Self, FragmentError> {
         if text.len() > FRAGMENT_MAX {
             return Err(FragmentError::TooLarge);
@@ -80,7 +86,7 @@ impl Fragment {
                 "ice-pwd" => pwd = pwd.or_else(|| Some(value.trim().to_owned())),
                 "mid" => mid = Some(value.trim().to_owned()),
                 "end-of-candidates" => end_of_candidates = true,
-                // An empty candidate is how some write the end.
+                // Some clients mark the end with an empty candidate.
                 "candidate" if value.trim().is_empty() => end_of_candidates = true,
                 "candidate" => match usable(value) {
                     None => return Err(FragmentError::Candidate { line: number }),
@@ -110,7 +116,7 @@ impl Fragment {
     }
 }
 
-/// Whether a candidate (RFC 8839 §5.1) is one we can use; None if it is none.
+/// Whether a candidate (RFC 8839 §5.1) can be used; None if it is malformed.
 fn usable(value: &str) -> Option<bool> {
     let mut words = value.split_whitespace();
     let foundation = words.next()?;

@@ -1,10 +1,12 @@
-//! Changes to SDP text on its way from or to the WebRTC library.
+//! Changes of SDP text from and to the WebRTC library.
+//!
+//! Owns: [`replace_candidates`] and [`keep_sha256`]. Does not know: the meaning of other lines.
 
 use super::lines;
 
-/// Puts our candidates (each `candidate:…`, without `a=`) and the end of candidates into the section that carries the
-/// bundle, and takes all others out. Lines end in CRLF. The answer has only one transport, so no other section may
-/// have candidates (RFC 9143 §7.3.1).
+/// Replaces all candidates with ours (each `candidate:…`, without `a=`) and end-of-candidates, in the BUNDLE-tagged
+/// section. Lines end in CRLF. The answer has only one transport, so no other section may have candidates (RFC 9143
+/// §7.3.1).
 pub fn replace_candidates(answer: &str, candidates: &[String]) -> String {
     let lines: Vec<&str> = lines(answer).map(|(_, line)| line).filter(|line| !is_candidate(line)).collect();
     let tag = lines.iter().find_map(|line| line.strip_prefix("a=group:BUNDLE ")?.split_whitespace().next());
@@ -25,7 +27,7 @@ pub fn replace_candidates(answer: &str, candidates: &[String]) -> String {
     };
     let mut inside = false;
     for (index, line) in lines.iter().copied().chain(["m="]).enumerate() {
-        // The next section, or the end, which is told by one m-line more.
+        // The next section, or the end, which the appended `m=` marks.
         if line.starts_with("m=") && inside {
             candidates.iter().for_each(|candidate| push(&format!("a={candidate}")));
             push("a=end-of-candidates");
@@ -43,8 +45,8 @@ fn is_candidate(line: &str) -> bool {
     line.starts_with("a=candidate:") || line == "a=end-of-candidates"
 }
 
-/// Takes the fingerprints out of an offer that are not sha-256, for the DTLS library gives up at the first other one, and
-/// writes the others as it knows them: RFC 8122 section 5 lets names and digits be in capitals or not.
+/// Removes the fingerprints of an offer that are not sha-256, because the DTLS library fails at the first other one,
+/// and normalizes the case of the rest: RFC 8122 section 5 permits upper and lower case.
 pub fn keep_sha256(offer: &str) -> String {
     let mut out = String::with_capacity(offer.len());
     for (_, line) in lines(offer) {

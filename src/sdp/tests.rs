@@ -1,4 +1,4 @@
-//! Offers as the known clients send them, and what is wrong with others.
+//! Offers of known clients, and malformed ones.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn facts(text: &str) -> Result<Facts, OfferError> {
     parsed(text).facts(&ENCODABLE, &Sounds::default())
 }
 
-/// The Chromium offer with one more video section, changed as wanted.
+/// The Chromium offer with another video section, modified by `change`.
 fn with_video(mid: &str, change: impl Fn(String) -> String) -> String {
     let (_, video) = CHROMIUM.split_once("m=video").expect("there is one");
     let video = change(format!("m=video{video}").replace("a=mid:1", &format!("a=mid:{mid}")));
@@ -95,7 +95,7 @@ fn gstreamer_publishes_with_mids_of_its_own_and_an_assigned_payload_type() {
 }
 
 #[test]
-fn line_ends_do_not_matter() {
+fn lf_and_crlf_are_accepted() {
     for text in ALL {
         assert!(!text.contains('\r'), "the fixtures have LF");
         assert_eq!(Offer::parse(text), Offer::parse(&text.replace('\n', "\r\n")));
@@ -111,7 +111,7 @@ fn the_direction_of_the_session_is_inherited() {
 }
 
 #[test]
-fn a_screen_is_the_second_video_or_the_one_that_says_so() {
+fn a_screen_is_the_marked_video_or_the_second_one() {
     let sendonly = |video: String| video.replace("a=sendrecv", "a=sendonly");
     let camera_first = [("0", SourceKind::Microphone), ("1", SourceKind::Camera), ("2", SourceKind::Screen)];
     assert_eq!(facts(&with_video("2", sendonly)).expect("two videos").sends, sends(&camera_first));
@@ -128,7 +128,7 @@ fn a_screen_is_the_second_video_or_the_one_that_says_so() {
 }
 
 #[test]
-fn sound_is_sent_as_the_offer_allows() {
+fn audio_qualities_follow_the_limits_of_the_offer() {
     let taken = |lines: &str, parameters: &str| {
         let text = CHROMIUM.replacen("a=mid:0\n", &format!("a=mid:0\n{lines}"), 1);
         facts(&text.replace("minptime=10;", &format!("minptime=10;{parameters}"))).map(|facts| facts.receives_audio)
@@ -140,13 +140,13 @@ fn sound_is_sent_as_the_offer_allows() {
     let error = taken("a=maxptime:20\n", "maxaveragebitrate=24000;").expect_err("neither quality");
     assert_eq!(
         error.to_string(),
-        "m-section `0` takes sound of at most 24000 bit/s in packets of at most 20 ms; what is sent has 48 kbit/s in \
+        "m-section `0` accepts audio of at most 24000 bit/s in packets of at most 20 ms, but the server sends 48 kbit/s in \
          packets of 20 ms, or 20 kbit/s in packets of 60 ms: raise maxaveragebitrate or a=maxptime"
     );
 }
 
 #[test]
-fn rejected_and_inactive_sections_are_kept_and_not_counted() {
+fn rejected_and_inactive_sections_do_not_count() {
     let rejected = with_video("2", |v| v.replace("m=video 9", "m=video 0"));
     assert_eq!(parsed(&rejected).sections.len(), 3);
     assert_eq!(facts(&rejected), facts(CHROMIUM));
@@ -172,7 +172,7 @@ fn h264_is_sent_only_in_a_profile_we_encode() {
 }
 
 #[test]
-fn h264_in_single_nal_units_is_taken_and_not_sent() {
+fn h264_in_single_nal_unit_mode_is_received_and_not_sent() {
     let mode_0 = AIORTC.replace("packetization-mode=1", "packetization-mode=0");
     assert_eq!(facts(&mode_0).expect("it can join").receives_video, Some(Codec::Vp8));
     for bad in ["packetization-mode=0", "packetization-mode=2", "profile-level-id=42e01f"] {
@@ -186,7 +186,7 @@ fn h264_in_single_nal_units_is_taken_and_not_sent() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn errors_of_offers_name_the_fix() {
     let without = |needle: &str| -> String {
         CHROMIUM.lines().filter(|line| !line.starts_with(needle)).flat_map(|line| [line, "\n"]).collect()
     };
@@ -254,7 +254,7 @@ fn a_fragment_gives_its_candidates() {
 }
 
 #[test]
-fn a_bad_fragment_is_told_why() {
+fn errors_of_fragments_name_the_fix() {
     let candidate = |c: &str| format!("{UFRAG}a=candidate:{c}\n");
     let cases = [
         (String::new(), "is empty"),
@@ -276,13 +276,13 @@ fn a_bad_fragment_is_told_why() {
 }
 
 #[test]
-fn only_the_bundled_section_gets_our_candidates() {
+fn only_the_bundle_tagged_section_gets_our_candidates() {
     let answer = "v=0\r\na=group:BUNDLE 1 2\r\nm=audio 0 x 0\r\na=mid:0\r\nm=video 9 x 96\r\na=mid:1\r\n\
                   a=candidate:9 1 udp 1 127.0.0.1 1 typ host\r\na=sendrecv\r\nm=audio 9 x 0\r\na=mid:2\r\n\
                   a=candidate:8 1 udp 1 127.0.0.1 1 typ host\r\na=end-of-candidates\r\n";
     let ours = ["candidate:1 1 udp 2 192.0.2.1 8189 typ host".to_owned(), "candidate:2 x".to_owned()];
-    let expected = "v=0\r\na=group:BUNDLE 1 2\r\nm=audio 0 x 0\r\na=mid:0\r\nm=video 9 x 96\r\na=mid:1\r\na=sendrecv\r\n\
-                    a=candidate:1 1 udp 2 192.0.2.1 8189 typ host\r\na=candidate:2 x\r\na=end-of-candidates\r\n\
+    let expected = "v=0\r\na=group:BUNDLE 1 2\r\nm=audio 0 x 0\r\na=mid:0\r\nm=video 9 x 96\r\na=mid:1\r\n\
+                    a=sendrecv\r\na=candidate:1 1 udp 2 192.0.2.1 8189 typ host\r\na=candidate:2 x\r\na=end-of-candidates\r\n\
                     m=audio 9 x 0\r\na=mid:2\r\n";
     assert_eq!(replace_candidates(answer, &ours), expected);
     assert_eq!(replace_candidates(expected, &ours), expected, "twice is once");
@@ -301,9 +301,9 @@ fn only_sha_256_is_kept() {
     assert_eq!(written, "v=0\r\na=fingerprint:sha-256 AB:CD\r\n");
 }
 
-fn read_everything(text: &str) {
+fn parse_everything(text: &str) {
     if let Ok(offer) = Offer::parse(text) {
-        // Good or bad, it must say so.
+        // A valid offer must give valid facts or an error.
         if let Ok(facts) = offer.facts(&ENCODABLE, &Sounds::default()) {
             assert!(facts.sends.len() <= 3 && facts.direction != Direction::Inactive);
         }
@@ -315,19 +315,22 @@ fn read_everything(text: &str) {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "(?s).{0,400}") {
-        read_everything(&text);
+    fn arbitrary_text_does_not_panic(text in "(?s).{0,400}") {
+        parse_everything(&text);
     }
 
     #[test]
-    fn no_lines_make_it_panic(lines in prop::collection::vec("[avmcost]=[ -~é]{0,60}", 0..60)) {
-        read_everything(&format!("v=0\n{}", lines.join("\r\n")));
+    fn arbitrary_lines_do_not_panic(lines in prop::collection::vec("[avmcost]=[ -~é]{0,60}", 0..60)) {
+        parse_everything(&format!("v=0\n{}", lines.join("\r\n")));
     }
 
     #[test]
-    fn no_mutation_of_a_real_offer_makes_it_panic(
+    fn mutated_offers_do_not_panic(
         which in 0_usize..ALL.len(),
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u8..5, any::<char>()), 1..12),
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u8..5, any::<char>()),
+            1..12,
+        ),
     ) {
         let mut lines: Vec<String> = ALL[which].lines().map(str::to_owned).collect();
         for (line, position, kind, c) in edits {
@@ -345,6 +348,6 @@ proptest! {
                 lines[line] = chars.into_iter().collect();
             }
         }
-        read_everything(&lines.join("\n"));
+        parse_everything(&lines.join("\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! The input as the edge sees it: a process that is told of a source over its link, and sends it in real time.
+//! The input process as the edge sees it: configured over its link, it sends a source in real time.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
@@ -19,22 +19,21 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.since(from).as_secs_f64()
 }
 
-/// When it flashed: when the first white picture of each flash was sent.
+/// Times of the flashes: when the first white picture of each flash was sent.
 fn flashes(rig: &Rig) -> Vec<Timestamp> {
     let pictures = rig.pictures();
     let white: Vec<bool> = pictures.iter().map(|(_, _, picture)| luma(picture) > 120.0).collect();
     (1..white.len()).filter(|&i| white[i] && !white[i - 1]).map(|i| pictures[i].1).collect()
 }
 
-/// When it beeped, to the millisecond: when the first loud millisecond of each beep is due, if a packet is played as it
-/// is sent.
+/// Times of the beeps: when the first loud millisecond of each beep is due, if packets are played as they are sent.
 fn beeps(rig: &Rig) -> Vec<Timestamp> {
     let mut loud_before = true;
     let mut beeps = Vec::new();
     for (_, arrival, samples) in rig.sound() {
         for (i, millisecond) in samples.chunks(48).enumerate() {
             let loud = loudness(millisecond) > 0.1;
-            // The tone crosses zero twice a millisecond: it is over only when a whole tick was quiet.
+            // The tone crosses zero twice per millisecond: it is over when a whole tick was quiet.
             if loud && !loud_before {
                 beeps.push(arrival + Duration::from_millis(i as u64));
                 loud_before = true;
@@ -47,7 +46,7 @@ fn beeps(rig: &Rig) -> Vec<Timestamp> {
     beeps
 }
 
-/// Checks that at least so many flashes came with a beep each.
+/// Checks that there were at least `least` flashes, each with a synchronous beep.
 pub fn check_claps(rig: &Rig, least: usize) {
     let (flashes, beeps) = (flashes(rig), beeps(rig));
     assert!(flashes.len() >= least, "{} flashes, {} beeps", flashes.len(), beeps.len());
@@ -59,11 +58,11 @@ pub fn check_claps(rig: &Rig, least: usize) {
 }
 
 #[test]
-fn a_film_is_sent_in_real_time_with_lips_and_voice_together() {
+fn a_file_is_sent_in_real_time_with_synchronized_audio_and_video() {
     let clips = Clips::new();
     clips.make("claps.mp4", &format!("{CLAPS} -t 5 -c:v libx264 -preset fast -bf 3 -c:a aac"));
     let mut rig = Rig::new(settings("file:claps.mp4", clips.folder()));
-    assert_eq!(rig.until_ended(), None, "a film that is over is no fault");
+    assert_eq!(rig.until_ended(), None, "the end of a file is not a failure");
 
     let frames = rig.frames();
     assert_eq!(frames.len(), 125, "all of its pictures");
@@ -78,8 +77,8 @@ fn a_film_is_sent_in_real_time_with_lips_and_voice_together() {
     let numbers = |kind| rig.of(kind).windows(2).all(|two| two[1].sequence == two[0].sequence.wrapping_add(1));
     assert!(numbers(SourceKind::Camera) && numbers(SourceKind::Microphone));
     let sound = rig.of(SourceKind::Microphone);
-    assert!(sound.windows(2).all(|two| two[1].timestamp.wrapping_sub(two[0].timestamp) == 960), "a seam in the sound");
-    assert!((248..=256).contains(&sound.len()), "{} ticks of sound", sound.len());
+    assert!(sound.windows(2).all(|two| two[1].timestamp.wrapping_sub(two[0].timestamp) == 960), "a gap in the audio");
+    assert!((248..=256).contains(&sound.len()), "{} ticks of audio", sound.len());
 
     check_claps(&rig, 4);
     assert!(rig.reports.len() >= 20, "{} reports in five seconds", rig.reports.len());
@@ -91,11 +90,12 @@ fn a_film_is_sent_in_real_time_with_lips_and_voice_together() {
 }
 
 #[test]
-fn a_repeated_film_has_no_seam_and_a_keyframe_comes_when_it_is_asked_for() {
+fn a_repeated_file_has_no_gap_and_a_requested_keyframe_is_sent() {
     let clips = Clips::new();
     clips.make(
         "short.webm",
-        "-f lavfi -i testsrc2=s=320x180:r=25:d=1 -f lavfi -i sine=f=600:d=1 -c:v libvpx -cpu-used 8 -deadline realtime -c:a libopus",
+        "-f lavfi -i testsrc2=s=320x180:r=25:d=1 -f lavfi -i sine=f=600:d=1 -c:v libvpx -cpu-used 8 -deadline realtime \
+         -c:a libopus",
     );
     let mut rig = Rig::new({
         let mut settings = settings("file:short.webm", clips.folder());
@@ -125,7 +125,7 @@ fn a_repeated_film_has_no_seam_and_a_keyframe_comes_when_it_is_asked_for() {
 }
 
 #[test]
-fn sources_without_sound_or_picture_and_of_any_size_and_rate_are_taken() {
+fn sources_without_audio_or_video_and_of_any_size_and_rate_are_supported() {
     let clips = Clips::new();
     clips.make("sound.mp3", "-f lavfi -i sine=f=600:d=1");
     let mut rig = Rig::new(settings("file:sound.mp3", clips.folder()));
@@ -138,23 +138,23 @@ fn sources_without_sound_or_picture_and_of_any_size_and_rate_are_taken() {
     assert!(rig.of(SourceKind::Microphone).is_empty());
     let pictures = rig.pictures();
     assert!((25..=32).contains(&pictures.len()), "{} pictures of 60", pictures.len());
-    assert!(pictures.iter().all(|(_, _, picture)| picture.size() == Size::new(1280, 720)), "its shape, on the canvas");
+    assert!(pictures.iter().all(|(_, _, picture)| picture.size() == Size::new(1280, 720)), "not scaled to the canvas");
 }
 
 #[test]
-fn what_cannot_be_played_says_why_and_ends() {
+fn sources_that_cannot_be_played_end_with_a_reason() {
     let clips = Clips::new();
     std::fs::write(clips.folder().join("letter.mp4"), "Dear Sir or Madam,\n".repeat(500)).expect("room for it");
     let why = |url: &str| Rig::new(settings(url, clips.folder())).until_ended().expect("a reason");
     assert!(why("file:nothing.mp4").contains("no file nothing.mp4"));
     assert!(!why("file:letter.mp4").is_empty());
     assert!(why("http://10.0.0.1/x").contains("private network"));
-    assert!(why("srt://127.0.0.2:9000").contains("this machine"));
-    assert!(why("http://[::ffff:169.254.169.254]/latest").contains("secrets"));
+    assert!(why("srt://127.0.0.2:9000").contains("loopback"));
+    assert!(why("http://[::ffff:169.254.169.254]/latest").contains("metadata"));
 }
 
 #[test]
-fn it_ends_with_its_link() {
+fn the_process_exits_when_the_link_closes() {
     let clips = Clips::new();
     clips.make("long.mp4", "-f lavfi -i testsrc2=s=320x180:r=25:d=30 -c:v libx264 -preset ultrafast");
     let mut rig = Rig::new(settings("file:long.mp4", clips.folder()));

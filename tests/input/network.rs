@@ -1,4 +1,4 @@
-//! Sources that come over the network, from servers on this machine.
+//! Sources on the network, from servers on this machine.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,11 +14,11 @@ use commingle::room::document::InputState;
 
 use crate::rig::{CLAPS, Clips, Rig, Running, ffmpeg, settings, tone};
 
-/// A picture and a tone, for ever and in real time.
+/// ffmpeg arguments: a picture and a tone, endless and in real time.
 const LIVE: &str = "-re -f lavfi -i testsrc2=s=320x180:r=25 -re -f lavfi -i sine=f=600:r=48000 \
                     -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -pix_fmt yuv420p -c:a aac";
 
-/// A web server for a folder, which also redirects: `/to/URL` goes there.
+/// A web server of a folder; `/to/URL` redirects to URL.
 struct Web {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -88,7 +88,7 @@ const FILM: &str =
     "-f lavfi -i testsrc2=s=320x180:r=25:d=3 -f lavfi -i sine=f=600:d=3 -c:v libx264 -preset fast -g 25 -c:a aac";
 
 #[test]
-fn a_film_with_its_index_at_the_end_comes_by_http_and_through_a_redirection() {
+fn a_file_with_its_index_at_the_end_is_played_by_http_and_through_a_redirect() {
     let clips = Clips::new();
     clips.make("film.mp4", FILM);
     let web = Web::new(clips.folder());
@@ -99,7 +99,7 @@ fn a_film_with_its_index_at_the_end_comes_by_http_and_through_a_redirection() {
 }
 
 #[test]
-fn hls_is_played_to_its_end_with_sound_of_its_own_and_in_mp4_segments() {
+fn hls_is_played_to_its_end_with_separate_audio_and_with_mp4_segments() {
     let clips = Clips::new();
     clips.make("list.m3u8", &format!("{FILM} -f hls -hls_time 1 -hls_list_size 0"));
     std::fs::create_dir(clips.folder().join("parts")).expect("room for it");
@@ -118,7 +118,7 @@ fn hls_is_played_to_its_end_with_sound_of_its_own_and_in_mp4_segments() {
 }
 
 #[test]
-fn a_playlist_and_a_redirection_lead_nowhere_that_is_not_allowed() {
+fn playlists_and_redirects_cannot_reach_refused_addresses() {
     let clips = Clips::new();
     let film = clips.make("film.ts", "-f lavfi -i testsrc2=s=320x180:r=25:d=3 -c:v libx264 -g 25");
     let web = Web::new(clips.folder());
@@ -131,7 +131,8 @@ fn a_playlist_and_a_redirection_lead_nowhere_that_is_not_allowed() {
         let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3.0,\n{url}\n#EXT-X-ENDLIST\n");
         std::fs::write(clips.folder().join(&name), list).expect("room for it");
         let key = format!(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXT-X-KEY:METHOD=AES-128,URI=\"{url}\"\n#EXTINF:3.0,\nfilm.ts\n#EXT-X-ENDLIST\n"
+            "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXT-X-KEY:METHOD=AES-128,URI=\"{url}\"\n#EXTINF:3.0,\nfilm.ts\n\
+             #EXT-X-ENDLIST\n"
         );
         std::fs::write(clips.folder().join(format!("key{i}.m3u8")), key).expect("room for it");
         let variant = format!("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000\n{url}\n");
@@ -150,7 +151,7 @@ fn a_playlist_and_a_redirection_lead_nowhere_that_is_not_allowed() {
     assert!(asked.iter().all(|asked| !asked.starts_with("127.0.0.2")), "{asked:?}");
 }
 
-/// A UDP port that is free now.
+/// A free UDP port.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
@@ -161,7 +162,7 @@ fn srt_server(port: u16) -> Running {
 }
 
 #[test]
-fn an_srt_sender_that_is_killed_is_called_again_when_it_is_back() {
+fn a_killed_srt_sender_is_reconnected() {
     let (clips, port) = (Clips::new(), free_port());
     let server = srt_server(port);
     let mut rig = Rig::new(settings(&format!("srt://127.0.0.1:{port}?passphrase=0123456789ab"), clips.folder()));
@@ -181,7 +182,7 @@ fn an_srt_sender_that_is_killed_is_called_again_when_it_is_back() {
 }
 
 #[test]
-fn an_srt_sender_may_call_us_and_claps_stay_together() {
+fn an_srt_sender_may_connect_to_us_and_stays_synchronized() {
     let (clips, port) = (Clips::new(), free_port());
     let mut rig = Rig::new(settings(&format!("srt://127.0.0.1:{port}?mode=listener"), clips.folder()));
     rig.listen(Duration::from_secs(1));
@@ -194,7 +195,7 @@ fn an_srt_sender_may_call_us_and_claps_stay_together() {
 }
 
 #[test]
-fn an_endless_stream_by_http_is_asked_for_again_when_it_breaks_off() {
+fn an_endless_http_stream_is_requested_again_after_a_disconnect() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     let clips = Clips::new();
@@ -203,7 +204,7 @@ fn an_endless_stream_by_http_is_asked_for_again_when_it_breaks_off() {
         for mut connection in listener.incoming().map_while(Result::ok) {
             let mut head = [0; 4096];
             let _ = connection.read(&mut head);
-            // Three seconds of an endless stream, and then the connection ends.
+            // Closes the connection after three seconds of an endless stream.
             let body = std::fs::read(PathBuf::from(&film)).unwrap_or_default();
             let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n");
             let _ = connection.write_all(&body);
@@ -215,12 +216,12 @@ fn an_endless_stream_by_http_is_asked_for_again_when_it_breaks_off() {
     assert_eq!((report.reconnects, report.reason.as_deref()), (1, Some("the source has ended")));
 }
 
-/// A TCP port that is free now.
+/// A free TCP port.
 fn free_tcp_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
-/// Waits until somebody listens.
+/// Waits until the port accepts connections.
 fn until_open(port: u16) {
     for _ in 0..200 {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -239,10 +240,11 @@ fn live_claps() -> String {
 }
 
 #[test]
-fn an_rtmp_server_is_played_from() {
+fn a_stream_of_an_rtmp_server_is_played() {
     let (clips, port) = (Clips::new(), free_tcp_port());
     let config = format!(
-        "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so; daemon off; master_process off; pid nginx.pid; error_log error.log; events {{}}\n\
+        "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so; daemon off; master_process off; pid nginx.pid; \
+         error_log error.log; events {{}}\n\
          rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
     );
     std::fs::write(clips.folder().join("nginx.conf"), config).expect("room for it");
@@ -263,7 +265,7 @@ fn an_rtmp_server_is_played_from() {
     rig.until("more pictures", |rig| rig.of(SourceKind::Camera).len() > before + 30);
 }
 
-/// A server of one RTSP stream, with a picture and a tone.
+/// An RTSP server of one stream with a picture and a tone.
 const RTSP_SERVER: &str = r#"
 import sys
 import gi
@@ -294,7 +296,7 @@ GLib.MainLoop().run()
 "#;
 
 #[test]
-fn a_camera_that_speaks_rtsp_is_watched() {
+fn a_stream_of_an_rtsp_camera_is_played() {
     let (clips, port) = (Clips::new(), free_tcp_port());
     let script = clips.folder().join("camera.py");
     std::fs::write(&script, RTSP_SERVER).expect("room for it");

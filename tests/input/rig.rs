@@ -1,4 +1,4 @@
-//! An input process at the other end of a link, clips to feed it, and an eye and an ear for what it sends.
+//! Test rig: an input process, clips for it, and decoders of the packets it sends.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -20,14 +20,14 @@ use commingle::room::inputs::InputReport;
 use commingle::time::{Timestamp, now};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// A hanging test fails after this time.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A flash and a beep at each full second, for 120 ms.
 pub const CLAPS: &str = "-f lavfi -i color=c=black:s=320x180:r=25,drawbox=enable='lt(mod(t,1),0.12)':color=white:t=fill \
                          -f lavfi -i aevalsrc='if(lt(mod(t\\,1)\\,0.12)\\,0.5*sin(2*PI*1000*t)\\,0)':s=44100";
 
-/// A folder with clips, deleted with it.
+/// A temporary folder with clips.
 pub struct Clips(TempDir);
 
 impl Clips {
@@ -39,7 +39,7 @@ impl Clips {
         self.0.path()
     }
 
-    /// Makes a clip with ffmpeg.
+    /// Creates a clip with ffmpeg.
     pub fn make(&self, name: &str, arguments: &str) -> PathBuf {
         let path = self.folder().join(name);
         let status = ffmpeg(arguments).arg(&path).status().expect("ffmpeg is installed");
@@ -57,7 +57,7 @@ pub fn ffmpeg(arguments: &str) -> Command {
     command
 }
 
-/// A child that is killed with the test.
+/// A child process that is killed at the end of the test.
 pub struct Running(pub Child);
 
 impl Drop for Running {
@@ -67,7 +67,7 @@ impl Drop for Running {
     }
 }
 
-/// Settings for a source that may come from this machine.
+/// Settings with a guard that allows this machine.
 pub fn settings(url: &str, media_dir: &Path) -> InputSettings {
     InputSettings {
         room: "test".parse().expect("a name"),
@@ -82,7 +82,7 @@ pub fn settings(url: &str, media_dir: &Path) -> InputSettings {
     }
 }
 
-/// An input process, and what it has said.
+/// An input process, and the messages it has sent.
 pub struct Rig {
     child: Running,
     link: UnixStream,
@@ -122,22 +122,22 @@ impl Rig {
         self.link.write_all(&bytes).expect("the input reads");
     }
 
-    /// Listens until something holds; the process must speak all the while.
+    /// Handles messages until a condition holds; the process must send messages meanwhile.
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let begun = now();
         let mut bytes = vec![0; 256 << 10];
         while !holds(self) {
-            assert!(now().since(begun) < PATIENCE, "waited in vain for {what}; last {:?}", self.reports.last());
+            assert!(now().since(begun) < TEST_TIMEOUT, "waited in vain for {what}; last {:?}", self.reports.last());
             let length = self.link.read(&mut bytes).unwrap_or_else(|error| panic!("{error} while waiting for {what}"));
             assert!(length > 0, "it ended before {what}; last {:?}", self.reports.last());
             self.decoder.extend(&bytes[..length]);
             while let Some(message) = self.decoder.next_message().expect("well formed") {
-                self.hear(message);
+                self.poll(message);
             }
         }
     }
 
-    fn hear(&mut self, message: FromInput) {
+    fn poll(&mut self, message: FromInput) {
         match message {
             FromInput::Ready { missing } => assert!(missing.is_empty(), "{missing:?}"),
             FromInput::Publishing { .. } => panic!("nobody pushes here"),
@@ -161,7 +161,7 @@ impl Rig {
         self.packets.get(&kind).map_or(&[], Vec::as_slice)
     }
 
-    /// Listens for a while.
+    /// Handles messages for `time`.
     pub fn listen(&mut self, time: Duration) {
         let begun = now();
         self.until("time to pass", |_| now().since(begun) >= time);
@@ -175,7 +175,7 @@ impl Rig {
         (self.child, self.link)
     }
 
-    /// The frames of the camera that are whole: packets with the same timestamp.
+    /// The complete frames of the camera: packets with the same timestamp.
     pub fn frames(&self) -> Vec<&[SourcePacket]> {
         let is_whole = |frame: &&[SourcePacket]| frame.last().is_some_and(|last| last.marker);
         let all = self.of(SourceKind::Camera).chunk_by(|a, b| a.timestamp == b.timestamp);
@@ -184,7 +184,7 @@ impl Rig {
         frames
     }
 
-    /// All pictures, with the RTP timestamp and arrival of each.
+    /// All decoded pictures, with RTP timestamp and arrival.
     pub fn pictures(&self) -> Vec<(u32, Timestamp, Picture)> {
         let codec = self.codecs[&SourceKind::Camera];
         let (to, from) = sync_channel(1024);
@@ -199,13 +199,13 @@ impl Rig {
         for (n, frame) in self.frames().into_iter().enumerate() {
             let whole = depayloader.frame(frame).expect("a whole frame");
             decoder.push(whole, Timestamp::from_micros(1 + n as u64)).expect("decodable");
-            let picture = from.recv_timeout(PATIENCE).expect("one frame in, one picture out");
+            let picture = from.recv_timeout(TEST_TIMEOUT).expect("one frame in, one picture out");
             pictures.push((frame[0].timestamp, frame[0].arrival, picture));
         }
         pictures
     }
 
-    /// All sound, each tick with its RTP timestamp and arrival.
+    /// All decoded audio ticks, with RTP timestamp and arrival.
     pub fn sound(&self) -> Vec<(u32, Timestamp, Vec<f32>)> {
         let mut decoder = SoundDecoder::new(Codec::Opus).expect("opus");
         let packets = self.of(SourceKind::Microphone).iter();
@@ -213,7 +213,7 @@ impl Rig {
     }
 }
 
-/// Mean luma.
+/// Mean luma of a picture, 0 to 255.
 pub fn luma(picture: &Picture) -> f32 {
     let (plane, stride) = picture.plane(0);
     let Size { width, height } = picture.size();
@@ -221,12 +221,12 @@ pub fn luma(picture: &Picture) -> f32 {
     rows.map(|sample| f32::from(*sample)).sum::<f32>() / (width * height) as f32
 }
 
-/// Root mean square.
+/// Root mean square of samples.
 pub fn loudness(samples: &[f32]) -> f32 {
     (samples.iter().map(|s| s * s).sum::<f32>() / samples.len().max(1) as f32).sqrt()
 }
 
-/// How much of a tone of this frequency there is, 0 to 1.
+/// Share of a tone of this frequency in the samples, 0 to 1.
 pub fn tone(samples: &[f32], hertz: f32) -> f32 {
     let (mut real, mut imaginary, mut power) = (0.0, 0.0, 1e-9);
     for (i, sample) in samples.iter().enumerate() {

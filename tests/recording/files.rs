@@ -1,4 +1,4 @@
-//! Files of every format, growing, killed, finished.
+//! Files of every format, while they grow, after a crash, and finished.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::probe::{Probe, decodes, jump};
 /// Seconds of media in each file.
 const SECONDS: u64 = 6;
 
-/// The pieces of a file, and the tracks' codecs as ffprobe calls them.
+/// The fragments of a file, and the codec names of ffprobe.
 struct Made {
     name: &'static str,
     format: FileFormat,
@@ -67,7 +67,7 @@ fn finished(path: &Path, format: FileFormat, chapters: &[Chapter]) -> FileSummar
     finish(format, &mut file, chapters).expect("holds something")
 }
 
-/// What a file must show that holds `seconds` of media.
+/// Checks a file that contains `seconds` of media.
 fn judge(path: &Path, made: &Made, seconds: f64) -> Probe {
     let name = made.name;
     let probe = Probe::of(path);
@@ -92,18 +92,18 @@ fn put(folder: &Path, made: &Made, bytes: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn files_play_while_they_grow_after_a_kill_and_when_they_are_finished() {
+fn files_are_playable_while_they_grow_after_a_crash_and_when_finished() {
     let folder = tempfile::tempdir().expect("a place for files");
     let chapters = [(0, "Ann joins"), (2_500, "Böb spricht")]
         .map(|(ms, title)| Chapter { time: Duration::from_millis(ms), title: title.into() });
     for made in all() {
-        // Growing: without the last piece, as the file is on the disk while it is written.
+        // Growing: without the last fragment.
         let whole = made.pieces.concat();
         let growing = &whole[..whole.len() - made.pieces.last().expect("pieces").len()];
         let path = put(folder.path(), &made, growing);
         judge(&path, &made, SECONDS as f64 - 1.0);
 
-        // Killed in the middle of a write, and mended.
+        // Truncated in the middle of a write, and repaired.
         let path = put(folder.path(), &made, &whole[..growing.len() + 100]);
         let found = finished(&path, made.format, &[]);
         assert_eq!(found.cut, 100, "{}", made.name);
@@ -136,9 +136,9 @@ fn files_play_while_they_grow_after_a_kill_and_when_they_are_finished() {
     }
 }
 
-/// A mixer that was restarted begins anew with other parameters, of another size, and after a gap: the file goes on.
+/// After a mixer restart the stream continues with other parameter sets, another size, and a gap, in the same file.
 #[test]
-fn other_parameters_in_the_middle_still_play() {
+fn a_file_with_changed_parameter_sets_is_playable() {
     commingle::codec::init().expect("installed");
     let folder = tempfile::tempdir().expect("a place for files");
     for (name, format, codec) in [
@@ -165,9 +165,9 @@ fn other_parameters_in_the_middle_still_play() {
     }
 }
 
-/// What HLS is made of: an initialization section and parts, whose times the caller counts.
+/// HLS: an initialization section and parts with decode times set by the caller.
 #[test]
-fn parts_of_a_stream_play_behind_their_beginning() {
+fn parts_are_playable_after_their_initialization_section() {
     commingle::codec::init().expect("installed");
     let folder = tempfile::tempdir().expect("a place for files");
     for (kind, (spec, samples)) in [("video", video(0, Codec::H264, 60)), ("audio", aac(0, 100))] {

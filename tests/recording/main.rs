@@ -1,4 +1,4 @@
-//! Recordings as others read them: real encoders' media in files, looked at by ffprobe and ffmpeg.
+//! Recordings with media of real encoders, checked with ffprobe and ffmpeg.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 

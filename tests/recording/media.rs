@@ -1,4 +1,4 @@
-//! Synthetic media: pictures that count and a tone, encoded as the mixer encodes them.
+//! Synthetic media: a moving bar and a tone, encoded as the mixer encodes them.
 
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use commingle::media::{AUDIO_TICK_SAMPLES, Codec, Size};
 
 pub const SIZE: Size = Size::new(320, 180);
 pub const FPS: u64 = 30;
-/// Ticks of 90 kHz of a frame.
+/// Duration of a frame in ticks of 90 kHz.
 pub const FRAME: u32 = 3_000;
-/// Frames from one keyframe to the next.
+/// Keyframe interval in frames.
 pub const KEYFRAMES: u64 = 60;
 
 const WAIT: Duration = Duration::from_secs(10);
 
-/// The tone of a tick, 440 Hz.
+/// One tick of a 440 Hz tone.
 fn tone(tick: u64) -> [f32; AUDIO_TICK_SAMPLES] {
     std::array::from_fn(|i| {
         let at = tick * AUDIO_TICK_SAMPLES as u64 + i as u64;
@@ -27,7 +27,7 @@ fn tone(tick: u64) -> [f32; AUDIO_TICK_SAMPLES] {
     })
 }
 
-/// A bar that moves one step a frame.
+/// A picture with a bar that moves with each frame.
 fn picture(frame: u64, size: Size) -> Picture {
     let mut picture = PictureMut::new(size);
     let (planes, strides) = picture.planes();
@@ -41,12 +41,12 @@ fn picture(frame: u64, size: Size) -> Picture {
     picture.freeze()
 }
 
-/// So many frames of video, and its track.
+/// A video track with `frames` frames.
 pub fn video(track: usize, codec: Codec, frames: u64) -> (TrackSpec, Vec<Sample>) {
     video_of(track, codec, frames, SIZE)
 }
 
-/// The same of another size.
+/// A video track of a given size.
 pub fn video_of(track: usize, codec: Codec, frames: u64, size: Size) -> (TrackSpec, Vec<Sample>) {
     let (sender, encoded) = sync_channel(4);
     let spec = EncodeSpec { codec, size, fps: FPS as u32, bitrate_kbps: 300, h264: H264Encoder::X264, threads: 1 };
@@ -66,7 +66,7 @@ pub fn video_of(track: usize, codec: Codec, frames: u64, size: Size) -> (TrackSp
     (spec.named("program"), samples)
 }
 
-/// So many packets of Opus, 20 ms each, and their track.
+/// An Opus track with `packets` packets of 20 ms.
 pub fn opus(track: usize, packets: u64) -> (TrackSpec, Vec<Sample>) {
     let mut encoder = OpusEncoder::new(OpusSettings::default());
     let samples = (0..packets).map(|i| {
@@ -77,7 +77,7 @@ pub fn opus(track: usize, packets: u64) -> (TrackSpec, Vec<Sample>) {
     (TrackSpec::opus(1).named("everyone"), samples.collect())
 }
 
-/// So much sound, in ticks of 20 ms, as AAC, and its track.
+/// An AAC track with `ticks` ticks of 20 ms.
 pub fn aac(track: usize, ticks: u64) -> (TrackSpec, Vec<Sample>) {
     let (sender, frames) = sync_channel(ticks as usize * 2);
     let mut encoder = AacEncoder::new(DEFAULT_BITRATE, move |frame| {

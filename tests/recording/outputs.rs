@@ -1,4 +1,4 @@
-//! The output process records: whole, killed, at length, and where it cannot.
+//! Recordings by the output process: complete, killed, long, and with disk errors.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -21,24 +21,24 @@ fn sidecar(file: &Path) -> Sidecar {
     serde_json::from_slice(&json).expect("as documented")
 }
 
-fn mend(file: &Path, format: FileFormat) -> FileSummary {
+fn repair(file: &Path, format: FileFormat) -> FileSummary {
     let chapters = sidecar(file).chapters();
     let mut file = File::options().read(true).write(true).open(file).expect("there");
-    file.try_lock().expect("nobody writes it any more");
+    file.try_lock().expect("no process writes it any more");
     finish(format, &mut file, &chapters).expect("holds something")
 }
 
-/// Seconds of sound in a file.
+/// Seconds of audio in a file.
 fn sound(probe: &Probe) -> f64 {
     probe.packets("audio") as f64 * if probe.codec("audio") == "aac" { 1_024.0 / 48_000.0 } else { 0.02 }
 }
 
-fn here(id: u32, name: &str) -> Note {
+fn present(id: u32, name: &str) -> Note {
     Note::Here { participant: ParticipantId(id), name: name.into() }
 }
 
 #[test]
-fn a_recording_begins_with_a_keyframe_has_no_gaps_and_ends_whole() {
+fn a_recording_begins_with_a_keyframe_and_has_continuous_audio() {
     for (format, codec) in [
         (FileFormat::Mp4, Some(Codec::H264)),
         (FileFormat::Webm, Some(Codec::Vp8)),
@@ -49,18 +49,18 @@ fn a_recording_begins_with_a_keyframe_has_no_gaps_and_ends_whole() {
         let reel = Reel::new(codec);
         let mut rig = Rig::start(Target::File(target(folder.path(), format)), &reel);
         let start = rig.epoch;
-        rig.send(&[ToOutput::Note(start, here(1, "Ann")), ToOutput::Note(start, Note::Speaker(None))]);
-        // The keyframes of the reel are 2 s apart: the first one is missed, the next begins the file. Then nobody speaks for
-        // a while, and the mixer is replaced.
+        rig.send(&[ToOutput::Note(start, present(1, "Ann")), ToOutput::Note(start, Note::Speaker(None))]);
+        // The keyframes of the reel are 2 s apart: the first one is missed, the next begins the file. Then follow a
+        // pause of the audio and a mixer restart.
         rig.feed(&reel, 14.0, |at| at >= 0.5 && !(6.0..8.0).contains(&at), |at| at > 0.3 && !(9.5..11.9).contains(&at));
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         rig.send(&[
-            ToOutput::Note(at(3.0), here(2, "Böb")),
+            ToOutput::Note(at(3.0), present(2, "Böb")),
             ToOutput::Note(at(3.5), Note::Speaker(Some(ParticipantId(2)))),
             ToOutput::Note(at(5.0), Note::Gone(ParticipantId(1))),
         ]);
         assert_eq!(rig.finish(), None, "{format:?}");
-        assert!(codec.is_none() || rig.keyframes_wanted > 0, "{format:?}: a keyframe is asked for");
+        assert!(codec.is_none() || rig.keyframes_wanted > 0, "{format:?}: a keyframe is requested");
         let files = recordings(folder.path(), format);
         assert_eq!(files.len(), 1, "{files:?}");
         let name = format!("daily-20261125-184231-o1.{}", format.extension());
@@ -70,10 +70,10 @@ fn a_recording_begins_with_a_keyframe_has_no_gaps_and_ends_whole() {
         let begins = if codec.is_some() { 2.0 } else { 0.5 };
         let seconds = 14.0 - begins;
         assert!((probe.duration() - seconds).abs() < 0.1, "{format:?} lasts {} s", probe.duration());
-        assert!((sound(&probe) - seconds).abs() < 0.06, "{format:?}: {} s of sound", sound(&probe));
+        assert!((sound(&probe) - seconds).abs() < 0.06, "{format:?}: {} s of audio", sound(&probe));
         if codec.is_some() {
             assert!(probe.start("audio").abs() < 0.022 && probe.start("video").abs() < 0.001, "{format:?}");
-            // What is missing: from 9.5 on, and on to the keyframe at 12.
+            // Missing: from 9.5 s to the keyframe at 12 s.
             let expected = (seconds - 2.5) * 30.0;
             let frames = probe.packets("video") as f64;
             assert!((frames - expected).abs() < 5.0, "{format:?}: {frames} frames, not {expected}");
@@ -93,9 +93,9 @@ fn a_recording_begins_with_a_keyframe_has_no_gaps_and_ends_whole() {
     }
 }
 
-/// A file for every three seconds, cut at keyframes: together they hold everything once.
+/// A file every three seconds, split at keyframes: together they contain all media once.
 #[test]
-fn a_recording_is_cut_at_keyframes_and_loses_nothing() {
+fn a_recording_is_split_at_keyframes_without_loss() {
     for (format, codec) in
         [(FileFormat::Mp4, Some(Codec::H264)), (FileFormat::Webm, Some(Codec::Vp8)), (FileFormat::Ogg, None)]
     {
@@ -119,14 +119,14 @@ fn a_recording_is_cut_at_keyframes_and_loses_nothing() {
             lasts += sidecar.duration;
         }
         assert_eq!(frames, if codec.is_some() { 420 } else { 0 }, "{format:?}");
-        assert!((seconds - 14.0).abs() < 0.06, "{format:?}: {seconds} s of sound");
+        assert!((seconds - 14.0).abs() < 0.06, "{format:?}: {seconds} s of audio");
     }
 }
 
-/// The process is killed at any moment: the file plays up to the last second, and is mended.
+/// The process is killed at various times: the file is playable up to the last second, and is repaired.
 #[test]
-fn killed_twenty_times_it_never_loses_more_than_the_last_second() {
-    /// Times real time at which media comes.
+fn a_killed_recording_loses_at_most_the_last_second() {
+    /// Speed of the media relative to real time.
     const SPEED: f64 = 2.0;
     let kinds = [
         (FileFormat::Mp4, false, Some(Codec::H264)),
@@ -143,7 +143,7 @@ fn killed_twenty_times_it_never_loses_more_than_the_last_second() {
                     let folder = tempfile::tempdir().expect("a place for files");
                     let target = FileTarget { opus, ..target(folder.path(), format) };
                     let mut rig = Rig::start(Target::File(target), &reel);
-                    // The process takes a moment to start; then kill it at some odd time.
+                    // Killed at a varying time after its start.
                     rig.play(&reel, 0.1, 1.0);
                     rig.wait_until("a file", |rig| !rig.files.is_empty());
                     let after = 1.3 + f64::from((round * 5 + kind as u32) * 7 % 20) * 0.17;
@@ -152,31 +152,31 @@ fn killed_twenty_times_it_never_loses_more_than_the_last_second() {
                     rig.kill();
                     let what = format!("{format:?}, killed after {after} s");
                     let file = recordings(folder.path(), format).remove(0);
-                    for mended in [false, true] {
-                        if mended {
-                            let found = mend(&file, format);
+                    for repaired in [false, true] {
+                        if repaired {
+                            let found = repair(&file, format);
                             assert!(sent - found.duration.as_secs_f64() <= 1.0, "{what}: {found:?}");
                         }
                         decodes(&file);
                         let probe = Probe::of(&file);
                         let lost = sent - sound(&probe);
-                        assert!(lost <= 1.0, "{what}: {lost} s of sound are lost");
+                        assert!(lost <= 1.0, "{what}: {lost} s of audio are lost");
                         if codec.is_some() {
                             let lost = sent - probe.packets("video") as f64 / 30.0;
                             assert!(lost <= 1.0, "{what}: {lost} s of video are lost");
                         }
                     }
                     let beside = sidecar(&file);
-                    assert_eq!(beside.state, FileState::Recording, "{what}: so it is known to be mended");
+                    assert_eq!(beside.state, FileState::Recording, "{what}: the state marks it for repair");
                 }
             });
         }
     });
 }
 
-/// Half an hour, as fast as it is taken.
+/// Half an hour of media, as fast as the process reads it.
 #[test]
-fn half_an_hour_neither_drifts_nor_grows() {
+fn half_an_hour_has_no_drift_and_no_memory_growth() {
     for (format, codec) in [(FileFormat::Webm, Codec::Vp8), (FileFormat::Mp4, Codec::H264)] {
         half_an_hour(format, codec);
     }
@@ -189,7 +189,7 @@ fn half_an_hour(format: FileFormat, codec: Codec) {
     let mut rig = Rig::start(Target::File(target(folder.path(), format)), &reel);
     let mut seen = Vec::new();
     for part in 1..=6 {
-        // Nobody speaks for two of every twenty seconds.
+        // Audio pauses for two of every twenty seconds.
         rig.feed(&reel, SECONDS / 6.0 * f64::from(part), |at| at % 20.0 < 18.0, |_| true);
         let whole = f64::from(part) * SECONDS / 6.0 - 2.0;
         rig.wait_until("all is written", |rig| rig.report.duration.as_secs_f64() >= whole);
@@ -200,7 +200,7 @@ fn half_an_hour(format: FileFormat, codec: Codec) {
     let probe = Probe::of(&file);
     assert_eq!(probe.packets("video"), (SECONDS * 30.0) as u64);
     let apart = sound(&probe) - SECONDS;
-    assert!(apart.abs() < 0.045, "sound and picture end {apart} s apart");
+    assert!(apart.abs() < 0.045, "audio and video end {apart} s apart");
     assert!((probe.duration() - SECONDS).abs() < 0.05, "it lasts {} s", probe.duration());
     let (memory, bytes): (Vec<u64>, Vec<u64>) = seen.into_iter().unzip();
     assert!(memory[5] < memory[1] + 4_096, "memory grows: {memory:?} KiB");
@@ -209,7 +209,7 @@ fn half_an_hour(format: FileFormat, codec: Codec) {
 }
 
 #[test]
-fn where_it_cannot_write_it_says_what_to_do() {
+fn disk_errors_name_the_fix() {
     let reel = Reel::new(Some(Codec::Vp8));
     let folder = tempfile::tempdir().expect("a place for files");
     let full = FileTarget { floor_bytes: u64::MAX / 2, ..target(folder.path(), FileFormat::Webm) };
@@ -233,7 +233,7 @@ fn where_it_cannot_write_it_says_what_to_do() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_not_written_over() {
+fn existing_files_are_not_overwritten() {
     let reel = Reel::new(None);
     let folder = tempfile::tempdir().expect("a place for files");
     let taken = folder.path().join("daily-20261125-184231-o1.ogg");
@@ -246,7 +246,7 @@ fn a_name_that_is_taken_is_not_written_over() {
 }
 
 #[test]
-fn without_an_edge_a_recording_is_finished() {
+fn a_recording_is_finished_when_the_link_closes() {
     let reel = Reel::new(Some(Codec::Vp8));
     let folder = tempfile::tempdir().expect("a place for files");
     let mut rig = Rig::start(Target::File(target(folder.path(), FileFormat::Mkv)), &reel);
@@ -259,9 +259,9 @@ fn without_an_edge_a_recording_is_finished() {
     assert!((Probe::of(&file).duration() - rig.sent()).abs() < 0.3);
 }
 
-/// Each participant's own packets: reordered ones are put in order, a screen that comes later has a file of its own.
+/// Packets of each participant: reordered packets are sorted, and a screen that starts later gets a file of its own.
 #[test]
-fn tracks_are_what_participants_send() {
+fn separate_tracks_contain_the_packets_of_each_participant() {
     let folder = tempfile::tempdir().expect("a place for files");
     let reel = Reel::new(Some(Codec::Vp8));
     let mut rig = Rig::start(Target::Tracks(target(folder.path(), FileFormat::Mkv)), &reel);
@@ -269,7 +269,7 @@ fn tracks_are_what_participants_send() {
         |source, kind, codec| SourceSpec { source: SourceId(source), participant: ParticipantId(7), kind, codec };
     let start = rig.epoch;
     rig.send(&[
-        ToOutput::Note(start, here(7, "Ann")),
+        ToOutput::Note(start, present(7, "Ann")),
         ToOutput::Source(spec(1, SourceKind::Camera, Codec::Vp8)),
         ToOutput::Source(spec(2, SourceKind::Microphone, Codec::Opus)),
     ]);
@@ -307,7 +307,7 @@ fn tracks_are_what_participants_send() {
         }
     }
     for (i, packet) in packets.iter().enumerate() {
-        // Every seventh comes 50 ms late.
+        // Every seventh packet is 50 ms late.
         let at = i as f64 * 0.02 + if i % 7 == 3 { 0.05 } else { 0.0 };
         messages.push((at, source(2, i as u16, i as u32 * 960, false, i as f64 * 0.02, packet.data.clone())));
     }
@@ -340,8 +340,8 @@ fn tracks_are_what_participants_send() {
 }
 
 #[test]
-fn it_stops_with_its_file_whole_before_the_disk_is_full() {
-    // What others write meanwhile must not matter.
+fn a_recording_stops_with_a_complete_file_before_the_disk_is_full() {
+    // Independent of what other processes write meanwhile.
     const ROOM: u64 = 400 << 20;
     let reel = Reel::new(Some(Codec::H264));
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a place for files");

@@ -1,4 +1,4 @@
-//! What ffprobe and ffmpeg say of a file.
+//! Inspection of files with ffprobe and ffmpeg.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn run(program: &str, arguments: &[&str], file: &Path) -> Output {
         .unwrap_or_else(|error| panic!("{program} does not run ({error}): scripts/setup.sh test installs it"))
 }
 
-/// What ffprobe finds; panics when it complains.
+/// The output of ffprobe; panics on errors and warnings.
 pub struct Probe(Value);
 
 impl Probe {
@@ -35,7 +35,7 @@ impl Probe {
         self.0["streams"].as_array()?.iter().find(|stream| stream["codec_type"] == kind)
     }
 
-    /// Whether there is video, or audio.
+    /// Whether there is a stream of this kind (`video`, `audio`).
     pub fn has(&self, kind: &str) -> bool {
         self.stream(kind).is_some()
     }
@@ -48,17 +48,17 @@ impl Probe {
         number(&self.stream(kind).expect("there is such a stream")["nb_read_packets"]) as u64
     }
 
-    /// Seconds at which a stream begins.
+    /// Start time of a stream in seconds.
     pub fn start(&self, kind: &str) -> f64 {
         number(&self.stream(kind).expect("there is such a stream")["start_time"])
     }
 
-    /// Seconds that the file says it lasts.
+    /// Duration of the file in seconds.
     pub fn duration(&self) -> f64 {
         number(&self.0["format"]["duration"])
     }
 
-    /// Title and beginning in seconds of each chapter.
+    /// Title and start in seconds of each chapter.
     pub fn chapters(&self) -> Vec<(String, f64)> {
         let chapters = self.0["chapters"].as_array().cloned().unwrap_or_default();
         let title = |chapter: &Value| chapter["tags"]["title"].as_str().unwrap_or_default().to_owned();
@@ -70,14 +70,14 @@ fn number(value: &Value) -> f64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// Decodes all of a file; panics when anything is complained about.
+/// Decodes a whole file; panics on errors and warnings.
 pub fn decodes(file: &Path) {
     let output = run("ffmpeg", &["-xerror", "-y", "-f", "null", "-"], file);
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaints.is_empty(), "{}: {complaints}", file.display());
 }
 
-/// Seconds of the first packet of a stream after a jump to `to`.
+/// Time in seconds of the first packet of a stream after a seek to `to`.
 pub fn jump(file: &Path, stream: &str, to: f64) -> f64 {
     let interval = format!("{to}%+#1");
     let arguments =

@@ -1,4 +1,4 @@
-//! An output process, and an edge that feeds it.
+//! Test rig: an output process, and an edge that feeds it.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -24,12 +24,12 @@ use commingle::time::{Timestamp, now};
 
 use crate::media::{FPS, FRAME, SIZE, opus, video};
 
-/// Set for a process that is to be the output.
+/// Environment variable that makes a child the output process.
 const ROLE: &str = "COMMINGLE_TEST_OUTPUT";
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A hanging test fails after this time.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Does nothing in the tests' own process; in a child started by [`Rig::start`] it is the output.
+/// The output process if started by [`Rig::start`]; does nothing in the test process itself.
 #[test]
 fn child() {
     if std::env::var_os(ROLE).is_some() {
@@ -37,7 +37,7 @@ fn child() {
     }
 }
 
-/// Where a recording goes, and how.
+/// The target of a recording in `folder`.
 pub fn target(folder: &Path, format: FileFormat) -> FileTarget {
     FileTarget {
         folder: folder.into(),
@@ -51,7 +51,7 @@ pub fn target(folder: &Path, format: FileFormat) -> FileTarget {
     }
 }
 
-/// Encoded media that is sent over and over: frames from a keyframe on, and packets of sound.
+/// Encoded media that is sent repeatedly: frames beginning with a keyframe, and audio packets.
 pub struct Reel {
     codec: Option<Codec>,
     frames: Vec<Sample>,
@@ -66,15 +66,15 @@ impl Reel {
     }
 }
 
-/// The end of a link that the edge has.
+/// The edge's end of the link.
 pub struct Rig {
     pub child: Child,
     link: UnixStream,
     heard: Receiver<FromOutput>,
-    /// Media is counted from here.
+    /// Zero of media timestamps.
     pub epoch: Timestamp,
     payloader: Option<Payloader>,
-    /// The next frame and the next packet of sound, counted from the epoch.
+    /// Indexes of the next frame and the next audio packet since the epoch.
     frame: u64,
     packet: u64,
     pub report: OutputReport,
@@ -137,7 +137,7 @@ impl Rig {
         rig
     }
 
-    /// Sends; that the process is gone is found out elsewhere.
+    /// Sends messages; ignores that the process may have exited.
     pub fn send(&mut self, messages: &[ToOutput]) {
         let mut bytes = Vec::new();
         for message in messages {
@@ -151,7 +151,8 @@ impl Rig {
         self.packet as f64 * 0.02
     }
 
-    /// Sends media up to this second, as fast as it is taken; `sounds` and `shows` say in which seconds there is any.
+    /// Sends media up to `until` (seconds) as fast as the process reads; `sounds` and `shows` select the times with
+    /// audio and video.
     pub fn feed(&mut self, reel: &Reel, until: f64, sounds: impl Fn(f64) -> bool, shows: impl Fn(f64) -> bool) {
         while self.sent() < until {
             let at = self.sent();
@@ -178,11 +179,11 @@ impl Rig {
             }
             self.packet += 1;
             self.send(&messages);
-            self.hear();
+            self.poll();
         }
     }
 
-    /// The same at so many times real time.
+    /// Sends media at `speed` times real time.
     pub fn play(&mut self, reel: &Reel, until: f64, speed: f64) {
         let (begun, from) = (now(), self.sent());
         while self.sent() < until && self.ended.is_none() {
@@ -192,26 +193,28 @@ impl Rig {
         }
     }
 
-    /// Hears what is said until then.
+    /// Handles messages from the process for `time`.
     pub fn wait(&mut self, time: Duration) {
         let until = now() + time;
         loop {
             let left = until.since(now());
             match self.heard.recv_timeout(left) {
-                Ok(message) => self.heed(message),
+                Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => return,
-                Err(RecvTimeoutError::Disconnected) => return assert!(self.ended.is_some(), "it ended without a word"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return assert!(self.ended.is_some(), "it exited without a message");
+                }
             }
         }
     }
 
-    fn hear(&mut self) {
+    fn poll(&mut self) {
         while let Ok(message) = self.heard.try_recv() {
-            self.heed(message);
+            self.handle(message);
         }
     }
 
-    fn heed(&mut self, message: FromOutput) {
+    fn handle(&mut self, message: FromOutput) {
         match message {
             FromOutput::Report(report) => self.report = report,
             FromOutput::File(file) => self.files.push(file),
@@ -221,35 +224,35 @@ impl Rig {
         }
     }
 
-    /// Waits until this is so.
+    /// Waits for a condition.
     pub fn wait_until(&mut self, what: &str, is: impl Fn(&Self) -> bool) {
         let begun = now();
         while !is(self) {
-            assert!(now().since(begun) < PATIENCE, "not within a minute: {what}");
+            assert!(now().since(begun) < TEST_TIMEOUT, "not in time: {what}");
             self.wait(Duration::from_millis(5));
         }
     }
 
-    /// Lets it come to an end in order; with what it failed.
+    /// Finishes the output; returns its failure.
     pub fn finish(&mut self) -> Option<String> {
         self.send(&[ToOutput::Finish]);
         self.wait_for_end()
     }
 
-    /// Ends the link without a word, as the death of the edge does, and waits for the process.
+    /// Closes the link without a message, as a crash of the edge does, and waits for the process.
     pub fn hang_up(&mut self) {
         self.link.shutdown(Shutdown::Both).expect("ours");
         self.child.wait().expect("ours");
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process; returns its failure.
     pub fn wait_for_end(&mut self) -> Option<String> {
         self.wait_until("it ends", |rig| rig.ended.is_some());
         self.child.wait().expect("ours");
         self.ended.clone().flatten()
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills the process with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("ours");
         self.child.wait().expect("ours");
@@ -270,7 +273,7 @@ impl Drop for Rig {
     }
 }
 
-/// The recordings in a folder, the first one first.
+/// The recordings in a folder, in order of their numbers.
 pub fn recordings(folder: &Path, format: FileFormat) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder is there");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();

@@ -1,11 +1,12 @@
-//! Broadcasts: what a room shows and says, sent to somebody else's server.
+//! Broadcasts: the video and audio of a room, sent to another server.
 //!
-//! Owns: [`Broadcast`], the target that makes of packets what the far end wants; the queue to the thread that sends; when a
-//! far end that is gone is tried again. Does not know: rooms, who asked for it. In: packets by [`Target`]. Out: a
-//! connection; how it does goes to the desk. Each broadcast is a process of its own, so a dead far end harms nobody.
+//! Owns: [`Broadcast`], the target that converts packets to the form the protocol needs; the queue to the sender
+//! thread; the policy of reconnects. Does not know: rooms, permissions. In: packets, as a [`Target`]. Out: a
+//! connection, and reports through the [`Notifier`]. Each broadcast is a process of its own, so a hanging server
+//! affects no other.
 //!
-//! The thread `sender` has the connection. It lets media into the queue when the far end takes it, and takes it out as
-//! fast as that does. Times go on over reconnections: they count from the first frame that was ever sent.
+//! The thread `sender` owns the connection. It opens the queue when the server accepts media, and drains it as fast as
+//! the server does. Timestamps continue over reconnects: they count from the first frame that was ever sent.
 
 mod backoff;
 mod progress;
@@ -24,10 +25,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::queue::{Body, Feed, Piece};
-use super::Desk;
-use super::frames::Frames;
-use super::steady::Steady;
+use self::queue::{Body, Piece, SendQueue};
+use super::Notifier;
+use super::frames::FrameAssembler;
+use super::gap_filler::AudioGapFiller;
 use super::target::{Failure, Target};
 use super::thread::spawn;
 use crate::codec::CodecError;
@@ -38,69 +39,69 @@ use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::plan::StreamSpec;
 use crate::time::Timestamp;
 
-/// Bitrates are measured over so long.
-const WINDOW: Duration = Duration::from_secs(4);
-/// Servers for broadcasts cut what they get at keyframes, and want one as often.
-const GROUP: Duration = Duration::from_secs(2);
-/// A keyframe that did not come is asked for again after this time.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Window of the bitrate measurement.
+const BITRATE_WINDOW: Duration = Duration::from_secs(4);
+/// Keyframe interval: servers segment the stream at keyframes and expect them regularly.
+const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval at which a keyframe request is repeated.
+const KEYFRAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A broadcast to a far end.
+/// A broadcast to another server.
 pub(super) struct Broadcast {
-    desk: Desk,
-    feed: Feed,
-    frames: Frames,
-    steady: Steady,
-    sound: Sound,
-    /// The packets of the frame that is coming, where the far end takes packets.
+    notifier: Notifier,
+    send_queue: SendQueue,
+    frames: FrameAssembler,
+    gap_filler: AudioGapFiller,
+    sound: AudioEncoding,
+    /// Packets of the incomplete frame, for protocols that send packets.
     packets: Option<Vec<EncodedPacket>>,
-    /// When a keyframe was asked for that has not come.
-    asked: Option<Timestamp>,
-    /// Nobody at the far end asks for keyframes, so they come by themselves.
-    in_groups: bool,
-    /// When the last keyframe came.
-    keyed: Timestamp,
+    /// Time of the pending keyframe request.
+    requested_at: Option<Timestamp>,
+    /// The server cannot request keyframes, so they are requested regularly.
+    regular_keyframes: bool,
+    /// Time of the last keyframe.
+    last_keyframe: Timestamp,
     sender: Option<JoinHandle<()>>,
-    /// Why the sender gave up.
+    /// Why the sender thread gave up.
     failure: Arc<Mutex<Option<String>>>,
-    /// Bytes sent, lately.
+    /// Sent bytes at recent ticks, for the bitrate.
     samples: VecDeque<(Timestamp, u64)>,
 }
 
-/// What is made of the mix.
-enum Sound {
-    /// AAC, by its encoder's own thread.
+/// Encoding of the audio mix.
+enum AudioEncoding {
+    /// Transcoded to AAC, on the encoder's own thread.
     Aac(OpusToAac),
-    /// It goes as it is.
+    /// Sent unchanged.
     Opus,
 }
 
 impl Broadcast {
-    /// Begins one. `stream` is the only stream it gets.
+    /// Starts a broadcast of the only stream in `streams`.
     ///
     /// # Errors
-    /// [`Failure`]: what is missing on this machine.
+    /// [`Failure`]: the destination is invalid, or an encoder is missing on this machine.
     pub(super) fn open(
         target: &SendTarget,
         streams: &[StreamSpec],
         epoch: Timestamp,
-        desk: &Desk,
+        notifier: &Notifier,
     ) -> Result<Self, Failure> {
         let destination = target.destination.open().map_err(|error| Failure(error.to_string()))?;
         let [stream] = streams else {
             return Err(Failure("a broadcast needs one video stream".to_owned()));
         };
-        let feed = Feed::default();
-        let whole = takes_whole_frames(&destination);
-        let in_groups = !matches!(destination.target(), destination::Target::Whip(_));
-        let sound = if whole {
-            let to = feed.clone();
+        let send_queue = SendQueue::default();
+        let takes_frames = takes_frames_and_aac(&destination);
+        let regular_keyframes = !matches!(destination.target(), destination::Target::Whip(_));
+        let sound = if takes_frames {
+            let to = send_queue.clone();
             let sink = move |frame: AacFrame| {
-                to.with(|queue| queue.push(Piece::Sound { time: frame.time, data: frame.data }));
+                to.with(|queue| queue.push(Piece::Audio { time: frame.time, data: frame.data }));
             };
-            Sound::Aac(OpusToAac::new(DEFAULT_BITRATE, sink).map_err(|error| Failure(error.to_string()))?)
+            AudioEncoding::Aac(OpusToAac::new(DEFAULT_BITRATE, sink).map_err(|error| Failure(error.to_string()))?)
         } else {
-            Sound::Opus
+            AudioEncoding::Opus
         };
         let failure = Arc::new(Mutex::new(None));
         let sender = sender::Sender {
@@ -108,8 +109,8 @@ impl Broadcast {
             guard: target.guard.clone(),
             stream: stream.clone(),
             epoch,
-            feed: feed.clone(),
-            desk: desk.clone(),
+            send_queue: send_queue.clone(),
+            notifier: notifier.clone(),
         };
         let gave_up = failure.clone();
         let run = move || {
@@ -117,54 +118,54 @@ impl Broadcast {
             *gave_up.lock() = why;
         };
         Ok(Self {
-            desk: desk.clone(),
-            frames: Frames::new(stream.key.codec, epoch),
-            steady: Steady::new(epoch),
+            notifier: notifier.clone(),
+            frames: FrameAssembler::new(stream.key.codec, epoch),
+            gap_filler: AudioGapFiller::new(epoch),
             sound,
-            packets: (!whole).then(Vec::new),
-            asked: None,
-            in_groups,
-            keyed: epoch,
+            packets: (!takes_frames).then(Vec::new),
+            requested_at: None,
+            regular_keyframes,
+            last_keyframe: epoch,
             sender: Some(spawn("sender", run).map_err(|error| Failure(error.to_string()))?),
-            feed,
+            send_queue,
             failure,
             samples: VecDeque::new(),
         })
     }
 
-    fn sounds(&mut self, sounds: Vec<super::steady::Sound>) -> Result<(), Failure> {
-        for sound in sounds {
+    fn push_audio(&mut self, push_audio: Vec<super::gap_filler::AudioPacket>) -> Result<(), Failure> {
+        for sound in push_audio {
             match &mut self.sound {
-                Sound::Opus => {
-                    self.feed.with(|queue| queue.push(Piece::Sound { time: sound.time, data: sound.data }));
+                AudioEncoding::Opus => {
+                    self.send_queue.with(|queue| queue.push(Piece::Audio { time: sound.time, data: sound.data }));
                 }
-                Sound::Aac(aac) => match aac.push(sound.time, &sound.data) {
+                AudioEncoding::Aac(aac) => match aac.push(sound.time, &sound.data) {
                     Ok(()) => {}
                     Err(CodecError::Failed) => return Err(Failure("the AAC encoder failed".to_owned())),
-                    Err(error) => tracing::debug!(%error, "a packet of sound is left out"),
+                    Err(error) => tracing::debug!(%error, "malformed audio packet dropped"),
                 },
             }
         }
         Ok(())
     }
 
-    /// Asks for a keyframe where nothing can go on without one, at once and again each second.
-    fn ask(&mut self, now: Timestamp) {
-        let (open, needed) = self.feed.with(|queue| (queue.is_open(), queue.needs_keyframe()));
-        let due = self.in_groups && now.since(self.keyed) >= GROUP;
+    /// Requests a keyframe when one is needed or due, and repeats the request each second.
+    fn request_keyframes(&mut self, now: Timestamp) {
+        let (open, needed) = self.send_queue.with(|queue| (queue.is_open(), queue.needs_keyframe()));
+        let due = self.regular_keyframes && now.since(self.last_keyframe) >= KEYFRAME_INTERVAL;
         if !open || !(needed || due) {
-            self.asked = None;
-        } else if self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN) {
-            self.asked = Some(now);
-            self.desk.want_keyframe(0);
+            self.requested_at = None;
+        } else if self.requested_at.is_none_or(|requested_at| now.since(requested_at) >= KEYFRAME_RETRY_INTERVAL) {
+            self.requested_at = Some(now);
+            self.notifier.request_keyframe(0);
         }
-        // A hole in the stream itself.
-        if open && !needed && self.frames.wants_keyframe(now) {
-            self.desk.want_keyframe(0);
+        // Packets of the stream are missing.
+        if open && !needed && self.frames.take_keyframe_request(now) {
+            self.notifier.request_keyframe(0);
         }
     }
 
-    /// The packets of the frame so far, with this one.
+    /// Collects the packets of the current frame.
     fn collect(&mut self, packet: &EncodedPacket) {
         let Some(packets) = &mut self.packets else { return };
         if packets.first().is_some_and(|first| first.timestamp != packet.timestamp) {
@@ -174,33 +175,33 @@ impl Broadcast {
     }
 }
 
-/// Whether a far end takes frames and AAC, rather than RTP payloads and Opus.
-fn takes_whole_frames(destination: &Destination) -> bool {
+/// Whether the protocol carries frames and AAC, not RTP payloads and Opus.
+fn takes_frames_and_aac(destination: &Destination) -> bool {
     matches!(destination.target(), destination::Target::Rtmp(_) | destination::Target::Srt(_))
 }
 
 impl Target for Broadcast {
     fn video(&mut self, _stream: u8, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
-        self.ask(now);
+        self.request_keyframes(now);
         self.collect(&packet);
         let ends = packet.marker;
         let frame = self.frames.push(packet, now);
         let packets = self.packets.as_mut().filter(|_| ends).map(std::mem::take);
         let Some(frame) = frame else { return Ok(()) };
-        if !self.steady.has_begun() {
-            self.steady.begin(frame.time * u64::from(AUDIO_RATE) / u64::from(VIDEO_CLOCK));
+        if !self.gap_filler.has_begun() {
+            self.gap_filler.begin(frame.time * u64::from(AUDIO_RATE) / u64::from(VIDEO_CLOCK));
         }
         if frame.keyframe {
-            self.keyed = now;
+            self.last_keyframe = now;
         }
-        let body = packets.map_or(Body::Whole(frame.data), Body::Packets);
-        self.feed.with(|queue| queue.push(Piece::Video { time: frame.time, keyframe: frame.keyframe, body }));
+        let body = packets.map_or(Body::AccessUnit(frame.data), Body::Packets);
+        self.send_queue.with(|queue| queue.push(Piece::Video { time: frame.time, keyframe: frame.keyframe, body }));
         Ok(())
     }
 
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
-        let sounds = self.steady.push(packet, now);
-        self.sounds(sounds)
+        let push_audio = self.gap_filler.push(packet, now);
+        self.push_audio(push_audio)
     }
 
     fn sound_lag(&mut self, lag: Duration) {
@@ -210,35 +211,35 @@ impl Target for Broadcast {
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
         if self.sender.as_ref().is_some_and(JoinHandle::is_finished) {
             let why = self.failure.lock().take();
-            return Err(Failure(why.unwrap_or_else(|| "its sender is gone".to_owned())));
+            return Err(Failure(why.unwrap_or_else(|| "the sender thread ended unexpectedly".to_owned())));
         }
-        self.ask(now);
-        let sounds = self.steady.tick(now);
-        self.sounds(sounds)?;
-        let dropped = self.feed.with(|queue| queue.dropped()) + self.steady.late();
-        let bytes = self.desk.current().bytes;
+        self.request_keyframes(now);
+        let push_audio = self.gap_filler.tick(now);
+        self.push_audio(push_audio)?;
+        let dropped = self.send_queue.with(|queue| queue.dropped()) + self.gap_filler.late();
+        let bytes = self.notifier.current().bytes;
         self.samples.push_back((now, bytes));
-        while self.samples.front().is_some_and(|(at, _)| now.since(*at) > WINDOW) {
+        while self.samples.front().is_some_and(|(at, _)| now.since(*at) > BITRATE_WINDOW) {
             self.samples.pop_front();
         }
         let bitrate = self.samples.front().map_or(0, |(at, before)| bitrate(bytes - before, now.since(*at)));
-        self.desk.report(|report| (report.dropped, report.bitrate) = (dropped, bitrate));
+        self.notifier.report(|report| (report.dropped, report.bitrate) = (dropped, bitrate));
         Ok(())
     }
 
     fn finish(&mut self, _now: Timestamp) -> Result<(), Failure> {
-        self.feed.finish();
+        self.send_queue.finish();
         if let Some(sender) = self.sender.take() {
             sender.join().expect("a panic ends the process");
         }
-        if let Sound::Aac(aac) = std::mem::replace(&mut self.sound, Sound::Opus) {
+        if let AudioEncoding::Aac(aac) = std::mem::replace(&mut self.sound, AudioEncoding::Opus) {
             aac.finish();
         }
         Ok(())
     }
 }
 
-/// Bits per second of so many bytes in so long.
+/// Bits per second.
 fn bitrate(bytes: u64, elapsed: Duration) -> u64 {
     bytes.saturating_mul(8_000_000).checked_div(elapsed.as_micros() as u64).unwrap_or(0)
 }

@@ -1,4 +1,6 @@
 //! One connection to an RTMP server.
+//!
+//! Owns: the connection and its timeouts. Does not know: RTMP messages ([`crate::rtmp`]), reconnects.
 
 use std::io;
 use std::time::Duration;
@@ -8,76 +10,77 @@ use tokio::time::{sleep, timeout};
 
 use super::progress::Progress;
 use super::queue::{Body, Piece};
-use super::sender::{Ended, Sender};
+use super::sender::{Outcome, Sender};
 use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, DEFAULT_BITRATE};
 use crate::destination::Rtmp;
 use crate::dial::{self, Stream};
 use crate::rtmp::flv::{self, AvcConfig};
 use crate::rtmp::{Client, ClientEvent, Media, Metadata, Purpose, RtmpError, VideoMetadata};
 
-/// How long a server may take to let us publish.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a server may take no byte while some wait.
-const STUCK: Duration = Duration::from_secs(10);
-/// Bytes read at once: a publisher hears little.
-const READ: usize = 16 << 10;
+/// Timeout until the server accepts the stream.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Size of a read in bytes; a publisher receives little.
+const READ_BUFFER: usize = 16 << 10;
 
-impl From<RtmpError> for Ended {
+impl From<RtmpError> for Outcome {
     fn from(error: RtmpError) -> Self {
-        Self::Broken(error.to_string())
+        Self::Disconnected(error.to_string())
     }
 }
 
-impl From<io::Error> for Ended {
+impl From<io::Error> for Outcome {
     fn from(error: io::Error) -> Self {
-        Self::Broken(match error.kind() {
+        Self::Disconnected(match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
                 "the server closed the connection".to_owned()
             }
-            _ => format!("the connection broke: {error}"),
+            _ => format!("connection lost: {error}"),
         })
     }
 }
 
-/// Publishes until it ends.
-pub(super) async fn send(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Ended {
+/// Publishes until the media or the connection ends.
+pub(super) async fn send(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Outcome {
     match publish(server, sender, progress).await {
-        Ok(()) => Ended::Finished,
+        Ok(()) => Outcome::Finished,
         Err(ended) => ended,
     }
 }
 
-/// What goes out on a connection.
+/// The sending side of a connection.
 struct Publisher {
     client: Client,
     writer: WriteHalf<Box<dyn Stream>>,
-    /// The parameter sets that the server has.
+    /// Parameter sets sent last.
     config: Option<AvcConfig>,
-    /// The server knows of the sound.
-    told: bool,
+    /// The AAC sequence header was sent.
+    audio_config_sent: bool,
 }
 
-async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Result<(), Ended> {
-    let feed = &sender.feed;
+async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Result<(), Outcome> {
+    let send_queue = &sender.send_queue;
     let stream = tokio::select! {
         stream = dial::connect(&server.endpoint, server.tls, &sender.guard) => stream?,
-        () = feed.finished() => return Ok(()),
+        () = send_queue.finished() => return Ok(()),
     };
     let (mut reader, writer) = tokio::io::split(stream);
-    let mut publisher = Publisher { client: Client::new(server, Purpose::Publish)?, writer, config: None, told: false };
-    let patience = sleep(PATIENCE);
-    tokio::pin!(patience);
-    let mut bytes = vec![0; READ];
+    let mut publisher =
+        Publisher { client: Client::new(server, Purpose::Publish)?, writer, config: None, audio_config_sent: false };
+    let start_timeout = sleep(START_TIMEOUT);
+    tokio::pin!(start_timeout);
+    let mut bytes = vec![0; READ_BUFFER];
     loop {
         publisher.flush().await?;
         let ready = publisher.client.is_ready();
         tokio::select! {
-            // What the server says comes first: it may say no.
+            // Received messages first: one may be a refusal.
             biased;
             length = read(&mut reader, &mut bytes) => {
                 let length = match length {
                     Ok(length) => length,
-                    // Some servers refuse without a word.
+                    // Some servers refuse by closing the connection.
                     Err(_) if publisher.client.has_requested() && !progress.is_live() => {
                         return Err(refused("it closed the connection"));
                     }
@@ -87,14 +90,14 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                     match event {
                         ClientEvent::Ready => {
                             publisher.client.metadata(&metadata(sender))?;
-                            feed.with(|queue| queue.set_open(true));
+                            send_queue.with(|queue| queue.set_open(true));
                         }
                         ClientEvent::Refused(words) => return Err(refused(&words)),
                         ClientEvent::Media(_) => {}
                     }
                 }
             }
-            piece = feed.next(), if ready => {
+            piece = send_queue.next(), if ready => {
                 let Some(piece) = piece else {
                     publisher.client.stop()?;
                     return publisher.flush().await;
@@ -105,17 +108,17 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                     progress.sent(&piece, piece.size());
                 }
             }
-            () = feed.finished(), if !ready => return Ok(()),
-            () = &mut patience, if !ready => {
-                return Err(Ended::Broken("the server does not answer".to_owned()));
+            () = send_queue.finished(), if !ready => return Ok(()),
+            () = &mut start_timeout, if !ready => {
+                return Err(Outcome::Disconnected("the server did not accept the stream in time".to_owned()));
             }
         }
     }
 }
 
-fn refused(words: &str) -> Ended {
-    let hint = "is the stream key right, and nobody else sending with it?";
-    Ended::Refused(format!("the server refuses the stream ({words}): {hint}"))
+fn refused(words: &str) -> Outcome {
+    let hint = "check the stream key, and that it is not in use by another sender";
+    Outcome::Refused(format!("the server refuses the stream ({words}): {hint}"))
 }
 
 /// Reads at least one byte.
@@ -132,11 +135,11 @@ fn metadata(sender: &Sender) -> Metadata {
 }
 
 impl Publisher {
-    /// Makes messages of a piece.
-    fn piece(&mut self, piece: &Piece, due: Duration) -> Result<(), Ended> {
+    /// Queues the messages of a piece.
+    fn piece(&mut self, piece: &Piece, due: Duration) -> Result<(), Outcome> {
         let time_ms = due.as_millis() as u32;
         match piece {
-            Piece::Video { keyframe, body: Body::Whole(access_unit), .. } => {
+            Piece::Video { keyframe, body: Body::AccessUnit(access_unit), .. } => {
                 if *keyframe
                     && let Some(config) = AvcConfig::of(access_unit)
                     && self.config.as_ref() != Some(&config)
@@ -146,9 +149,9 @@ impl Publisher {
                 }
                 self.client.send(Media::Video { time_ms, tag: flv::video_frame(access_unit, *keyframe, 0) })?;
             }
-            Piece::Sound { data, .. } => {
-                if !self.told {
-                    self.told = true;
+            Piece::Audio { data, .. } => {
+                if !self.audio_config_sent {
+                    self.audio_config_sent = true;
                     self.client.send(Media::Audio { time_ms, tag: flv::audio_config(&AUDIO_SPECIFIC_CONFIG) })?;
                 }
                 self.client.send(Media::Audio { time_ms, tag: flv::audio_frame(data) })?;
@@ -158,7 +161,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), Ended> {
+    async fn flush(&mut self) -> Result<(), Outcome> {
         let output = self.client.output();
         if output.is_empty() {
             return Ok(());
@@ -167,7 +170,7 @@ impl Publisher {
             self.writer.write_all(&output).await?;
             self.writer.flush().await
         };
-        let stuck = || Ended::Broken(format!("the server has taken nothing for {} s", STUCK.as_secs()));
-        Ok(timeout(STUCK, writing).await.map_err(|_| stuck())??)
+        let timed_out = || Outcome::Disconnected(format!("the server has not read for {} s", WRITE_TIMEOUT.as_secs()));
+        Ok(timeout(WRITE_TIMEOUT, writing).await.map_err(|_| timed_out())??)
     }
 }

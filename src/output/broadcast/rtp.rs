@@ -1,6 +1,7 @@
-//! Bare RTP (RFC 3550): video to a port, sound to the one two above, reports to the ones between and behind.
+//! Plain RTP (RFC 3550): video to one port, audio to the port two above, RTCP sender reports to the odd ports.
 //!
-//! Nobody answers, so it is live as soon as it sends. What a player needs is in [`description`].
+//! Owns: packets, reports and the SDP for players ([`session_description`]). Does not know: receivers: nobody responds,
+//! so the broadcast counts as live as soon as it sends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,33 +11,33 @@ use tokio::net::UdpSocket;
 
 use super::progress::Progress;
 use super::queue::{Body, Piece};
-use super::sender::{Ended, Sender};
+use super::sender::{Outcome, Sender};
 use crate::destination::{Endpoint, Host};
 use crate::dial;
 use crate::media::{AUDIO_RATE, VIDEO_CLOCK};
 use crate::time::{self, Timestamp};
 
 /// Payload type of H.264.
-const VIDEO: u8 = 96;
+const VIDEO_PAYLOAD_TYPE: u8 = 96;
 /// Payload type of Opus.
-const SOUND: u8 = 97;
-/// From one sender report to the next.
-const REPORT_EVERY: Duration = Duration::from_secs(2);
+const AUDIO_PAYLOAD_TYPE: u8 = 97;
+/// Interval of sender reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// One RTP stream.
 #[derive(Debug)]
-struct Stream {
+struct RtpStream {
     payload_type: u8,
     clock: u32,
     ssrc: u32,
     sequence: u16,
-    /// RTP time of the room's epoch.
+    /// RTP timestamp of the room's epoch.
     offset: u32,
     packets: u32,
     octets: u32,
 }
 
-impl Stream {
+impl RtpStream {
     fn new(payload_type: u8, clock: u32) -> Self {
         let (ssrc, sequence, offset) = (rand::random(), rand::random(), rand::random());
         Self { payload_type, clock, ssrc, sequence, offset, packets: 0, octets: 0 }
@@ -57,7 +58,7 @@ impl Stream {
         packet
     }
 
-    /// A sender report with our name (sections 6.4.1 and 6.5): how RTP time and the clock of both streams belong together.
+    /// A sender report and SDES with CNAME (sections 6.4.1 and 6.5), by which receivers synchronize audio and video.
     fn report(&self, epoch: Timestamp, now: Timestamp) -> BytesMut {
         const NAME: &[u8] = b"commingle";
         let ticks = now.since(epoch).as_micros() * u128::from(self.clock) / 1_000_000;
@@ -68,7 +69,7 @@ impl Stream {
         report.put_u32(self.offset.wrapping_add(ticks as u32));
         report.put_u32(self.packets);
         report.put_u32(self.octets);
-        // One chunk: SSRC, CNAME, its end, and zeros up to whole words.
+        // One chunk: SSRC, CNAME, end marker, padding to 32 bits.
         let length = (4 + 2 + NAME.len() + 1).next_multiple_of(4);
         report.put_slice(&[0x81, 202, 0, (length / 4) as u8]);
         report.put_u32(self.ssrc);
@@ -79,82 +80,84 @@ impl Stream {
     }
 }
 
-/// The SDP with which a player opens what is sent to an endpoint.
-pub(super) fn description(endpoint: &Endpoint) -> String {
+/// The SDP with which a player receives the streams sent to `endpoint`.
+pub(super) fn session_description(endpoint: &Endpoint) -> String {
     let family = if matches!(endpoint.host, Host::Address(IpAddr::V6(_))) { "IP6" } else { "IP4" };
     let host = endpoint.host.to_string();
     let host = host.trim_matches(['[', ']']);
-    let (video, sound) = (endpoint.port, endpoint.port + 2);
+    let (video, audio) = (endpoint.port, endpoint.port + 2);
     let lines = [
         "v=0".to_owned(),
         format!("o=- 1 1 IN {family} {host}"),
         "s=commingle".to_owned(),
         format!("c=IN {family} {host}"),
         "t=0 0".to_owned(),
-        format!("m=video {video} RTP/AVP {VIDEO}"),
-        format!("a=rtpmap:{VIDEO} H264/{VIDEO_CLOCK}"),
-        format!("a=fmtp:{VIDEO} packetization-mode=1"),
-        format!("m=audio {sound} RTP/AVP {SOUND}"),
-        format!("a=rtpmap:{SOUND} opus/{AUDIO_RATE}/2"),
+        format!("m=video {video} RTP/AVP {VIDEO_PAYLOAD_TYPE}"),
+        format!("a=rtpmap:{VIDEO_PAYLOAD_TYPE} H264/{VIDEO_CLOCK}"),
+        format!("a=fmtp:{VIDEO_PAYLOAD_TYPE} packetization-mode=1"),
+        format!("m=audio {audio} RTP/AVP {AUDIO_PAYLOAD_TYPE}"),
+        format!("a=rtpmap:{AUDIO_PAYLOAD_TYPE} opus/{AUDIO_RATE}/2"),
     ];
     lines.iter().fold(String::new(), |text, line| text + line + "\r\n")
 }
 
-/// Sends until it ends.
-pub(super) async fn send(endpoint: &Endpoint, sender: &Sender, progress: &mut Progress) -> Ended {
+/// Sends until the media ends.
+pub(super) async fn send(endpoint: &Endpoint, sender: &Sender, progress: &mut Progress) -> Outcome {
     match stream(endpoint, sender, progress).await {
-        Ok(()) => Ended::Finished,
+        Ok(()) => Outcome::Finished,
         Err(ended) => ended,
     }
 }
 
-async fn stream(endpoint: &Endpoint, sender: &Sender, progress: &mut Progress) -> Result<(), Ended> {
-    let feed = &sender.feed;
-    let far = dial::resolve(endpoint, &sender.guard).await?;
-    let any: IpAddr = if far.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).await.map_err(|error| Ended::Broken(format!("no socket: {error}")))?;
-    let port = |above: u16| SocketAddr::new(far.ip(), far.port() + above);
-    let (mut video, mut sound) = (Stream::new(VIDEO, VIDEO_CLOCK), Stream::new(SOUND, AUDIO_RATE));
-    let sdp = description(endpoint);
-    sender.desk.report(|report| report.sdp = Some(sdp));
-    feed.with(|queue| queue.set_open(true));
-    let mut reports = tokio::time::interval(REPORT_EVERY);
+async fn stream(endpoint: &Endpoint, sender: &Sender, progress: &mut Progress) -> Result<(), Outcome> {
+    let send_queue = &sender.send_queue;
+    let remote = dial::resolve(endpoint, &sender.guard).await?;
+    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket =
+        UdpSocket::bind((any, 0)).await.map_err(|error| Outcome::Disconnected(format!("no socket: {error}")))?;
+    let port = |above: u16| SocketAddr::new(remote.ip(), remote.port() + above);
+    let (mut video, mut audio) =
+        (RtpStream::new(VIDEO_PAYLOAD_TYPE, VIDEO_CLOCK), RtpStream::new(AUDIO_PAYLOAD_TYPE, AUDIO_RATE));
+    let sdp = session_description(endpoint);
+    sender.notifier.report(|report| report.sdp = Some(sdp));
+    send_queue.with(|queue| queue.set_open(true));
+    let mut reports = tokio::time::interval(REPORT_INTERVAL);
     loop {
         tokio::select! {
-            piece = feed.next() => {
+            piece = send_queue.next() => {
                 let Some(piece) = piece else { return Ok(()) };
                 let mut bytes = 0;
                 match &piece {
                     Piece::Video { time, body: Body::Packets(packets), .. } => {
                         for packet in packets {
                             let datagram = video.packet(*time, packet.marker, &packet.payload);
-                            bytes += put(&socket, &datagram, port(0)).await;
+                            bytes += send_datagram(&socket, &datagram, port(0)).await;
                         }
                     }
-                    Piece::Sound { time, data } => {
-                        let datagram = sound.packet(*time, false, data);
-                        bytes += put(&socket, &datagram, port(2)).await;
+                    Piece::Audio { time, data } => {
+                        let datagram = audio.packet(*time, false, data);
+                        bytes += send_datagram(&socket, &datagram, port(2)).await;
                     }
-                    Piece::Video { body: Body::Whole(_), .. } => continue,
+                    Piece::Video { body: Body::AccessUnit(_), .. } => continue,
                 }
                 progress.sent(&piece, bytes);
             }
             _ = reports.tick() => {
                 let now = time::now();
-                put(&socket, &video.report(sender.epoch, now), port(1)).await;
-                put(&socket, &sound.report(sender.epoch, now), port(3)).await;
+                send_datagram(&socket, &video.report(sender.epoch, now), port(1)).await;
+                send_datagram(&socket, &audio.report(sender.epoch, now), port(3)).await;
             }
         }
     }
 }
 
-/// Sends a datagram; gives how many bytes went out. Whether anybody gets it nobody says; a port that is closed tells so by
-/// an error with a later datagram, which is none of this one.
-async fn put(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> usize {
+/// Sends a datagram; returns the number of bytes sent. An error is ignored: it usually is an ICMP "port unreachable"
+/// caused by an earlier datagram.
+async fn send_datagram(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) -> usize {
     match socket.send_to(datagram, to).await {
         Ok(sent) => sent,
         Err(error) => {
-            tracing::trace!(%error, "a datagram is not sent");
+            tracing::trace!(%error, "RTP datagram not sent");
             0
         }
     }
@@ -166,14 +169,15 @@ mod tests {
     use crate::destination::{Destination, Target};
 
     #[test]
-    fn packets_and_reports_are_of_one_stream_and_clock() {
+    fn packets_and_sender_reports_share_ssrc_and_clock() {
         let epoch = Timestamp::from_micros(7_000_000);
-        let mut stream = Stream { sequence: 65_535, offset: u32::MAX, ..Stream::new(VIDEO, VIDEO_CLOCK) };
+        let mut stream =
+            RtpStream { sequence: 65_535, offset: u32::MAX, ..RtpStream::new(VIDEO_PAYLOAD_TYPE, VIDEO_CLOCK) };
         let first = stream.packet(90_001, true, b"ab");
-        assert_eq!(first[..4], [0x80, 0x80 | VIDEO, 0xff, 0xff]);
+        assert_eq!(first[..4], [0x80, 0x80 | VIDEO_PAYLOAD_TYPE, 0xff, 0xff]);
         assert_eq!(first[4..8], 90_000u32.to_be_bytes(), "the offset wraps");
         assert_eq!(first[8..12], stream.ssrc.to_be_bytes());
-        assert_eq!(stream.packet(90_002, false, b"c")[..4], [0x80, VIDEO, 0, 0]);
+        assert_eq!(stream.packet(90_002, false, b"c")[..4], [0x80, VIDEO_PAYLOAD_TYPE, 0, 0]);
         let report = stream.report(epoch, epoch + Duration::from_secs(2));
         assert_eq!((report[1], report.len() % 4, report[28 + 1]), (200, 0, 202));
         assert_eq!(usize::from(report[28 + 3]) * 4 + 4, report.len() - 28);
@@ -183,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn a_player_is_told_both_ports() {
+    fn the_session_description_contains_both_ports() {
         let destination = Destination::output("rtp://[2001:db8::1]:5004").expect("a URL");
         let Target::Rtp(endpoint) = destination.target() else { panic!("RTP") };
-        let sdp = description(endpoint);
+        let sdp = session_description(endpoint);
         for line in ["c=IN IP6 2001:db8::1\r\n", "m=video 5004 RTP/AVP 96\r\n", "m=audio 5006 RTP/AVP 97\r\n"] {
             assert!(sdp.contains(line), "{sdp}");
         }

@@ -1,100 +1,103 @@
-//! The thread that has the connection: one attempt after the other, with rests between them.
+//! The sender thread: one connection attempt after the other, with delays between them.
+//!
+//! Owns: the retry policy. Does not know: protocols, each of which has a module. In: the [`SendQueue`]. Out:
+//! connections.
 
 use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::progress::Progress;
-use super::queue::Feed;
+use super::queue::SendQueue;
 use super::{rtmp, rtp, srt, whip};
 use crate::destination::{Destination, Guard, Target};
 use crate::dial::DialError;
-use crate::output::Desk;
+use crate::output::Notifier;
 use crate::plan::StreamSpec;
 use crate::time::{self, Timestamp};
 
-/// A far end that never took anything and refuses so often in a row is believed. One that did may only hold the
-/// connection before for alive.
-const REFUSALS_MAX: u32 = 3;
+/// After this many consecutive refusals a server that never accepted media is given up. One that did may refuse because
+/// it still considers the previous connection alive.
+const MAX_REFUSALS: u32 = 3;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// All was sent, and goodbye said.
+pub(super) enum Outcome {
+    /// All media was sent and the connection closed.
     Finished,
-    /// It will not be otherwise: somebody must change something.
-    Final(String),
-    /// The far end does not want it.
+    /// A retry cannot succeed without a change of configuration.
+    Permanent(String),
+    /// The server refused the stream.
     Refused(String),
-    /// No connection, or not any more.
-    Broken(String),
+    /// The connection failed or was lost.
+    Disconnected(String),
 }
 
-impl From<DialError> for Ended {
+impl From<DialError> for Outcome {
     fn from(error: DialError) -> Self {
-        if error.is_final() { Self::Final(error.to_string()) } else { Self::Broken(error.to_string()) }
+        if error.is_final() { Self::Permanent(error.to_string()) } else { Self::Disconnected(error.to_string()) }
     }
 }
 
-/// What the thread begins with.
+/// State of the sender thread.
 pub(super) struct Sender {
     pub(super) destination: Destination,
     pub(super) guard: Guard,
     pub(super) stream: StreamSpec,
     /// The room's epoch.
     pub(super) epoch: Timestamp,
-    pub(super) feed: Feed,
-    pub(super) desk: Desk,
+    pub(super) send_queue: SendQueue,
+    pub(super) notifier: Notifier,
 }
 
 impl Sender {
-    /// Sends until nothing follows. Some words when it gave up before.
+    /// Sends until the media ends; returns a reason if it gave up.
     pub(super) fn run(self) -> Option<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(self.drive()),
-            Err(error) => Some(format!("the system does not let it send: {error}")),
+            Err(error) => Some(format!("cannot start the network runtime: {error}")),
         }
     }
 
     async fn drive(self) -> Option<String> {
-        let mut progress = Progress::new(self.desk.clone());
+        let mut progress = Progress::new(self.notifier.clone());
         let (mut backoff, mut refusals) = (Backoff::default(), 0);
         loop {
-            let begun = time::now();
+            let started = time::now();
             let ended = self.attempt(&mut progress).await;
-            self.feed.with(|queue| queue.set_open(false));
+            self.send_queue.with(|queue| queue.set_open(false));
             let why = match ended {
-                Ended::Finished => return None,
-                Ended::Final(why) => return Some(why),
-                Ended::Refused(why) => {
+                Outcome::Finished => return None,
+                Outcome::Permanent(why) => return Some(why),
+                Outcome::Refused(why) => {
                     refusals += 1;
-                    if refusals >= REFUSALS_MAX && !progress.was_live() {
+                    if refusals >= MAX_REFUSALS && !progress.was_live() {
                         return Some(why);
                     }
                     why
                 }
-                Ended::Broken(why) => {
+                Outcome::Disconnected(why) => {
                     refusals = 0;
                     why
                 }
             };
-            let lived = if progress.is_live() { time::now().since(begun) } else { Duration::ZERO };
-            let rest = backoff.failed(lived, rand::random());
-            progress.lost(&why, backoff.failures(), rest);
+            let connected_for = if progress.is_live() { time::now().since(started) } else { Duration::ZERO };
+            let delay = backoff.failed(connected_for, rand::random());
+            progress.lost(&why, backoff.failures(), delay);
             tokio::select! {
-                () = tokio::time::sleep(rest) => {}
-                () = self.feed.finished() => return None,
+                () = tokio::time::sleep(delay) => {}
+                () = self.send_queue.finished() => return None,
             }
         }
     }
 
-    async fn attempt(&self, progress: &mut Progress) -> Ended {
+    async fn attempt(&self, progress: &mut Progress) -> Outcome {
         match self.destination.target() {
             Target::Rtmp(server) => rtmp::send(server, self, progress).await,
             Target::Srt(srt) => srt::send(srt, self, progress).await,
             Target::Whip(server) => whip::send(server, self, progress).await,
             Target::Rtp(endpoint) => rtp::send(endpoint, self, progress).await,
-            other => Ended::Final(format!("{other} is not sent to")),
+            other => Outcome::Permanent(format!("{other} is not a destination for broadcasts")),
         }
     }
 }

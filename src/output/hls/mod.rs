@@ -1,19 +1,22 @@
-//! HLS: parts and segments of every stream and of the mix, for the edge to serve.
+//! HLS packager: parts and segments of every video stream and of the audio mix, which the edge serves.
 //!
-//! Owns: [`Hls`], the target: one [`cutter`] a rendition, and the AAC encoder. Does not know: playlists, who watches.
-//! All streams begin at the same multiple of a segment's length since the epoch, and are cut at such multiples, so that
-//! their segments have the same numbers and other broadcasts' keyframes, asked for at the same moments, are the same. The
-//! sound begins and is cut where the first stream is: players put renditions together by where their segments begin.
+//! Owns: [`Hls`], the target: one segmenter per rendition, and the AAC encoder. Does not know: playlists, players. In:
+//! packets. Out: [`HlsPiece`]s.
+//!
+//! All streams start at the same multiple of the segment duration since the epoch, and segments end at such multiples.
+//! So segments of all renditions have the same numbers, and keyframes that several broadcasts request at these moments
+//! coincide. Audio starts and ends segments where the first video stream does, because players synchronize renditions
+//! by segment start.
 
-mod cutter;
+mod segmenter;
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use self::cutter::Cutter;
-use super::frames::{Frame, Frames};
-use super::steady::{Sound, Steady};
-use super::{Desk, Failure, Target};
+use self::segmenter::Segmenter;
+use super::frames::{Frame, FrameAssembler};
+use super::gap_filler::{AudioGapFiller, AudioPacket};
+use super::{Failure, Notifier, Target};
 use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, AacFrame, DEFAULT_BITRATE, FRAME_SAMPLES, OpusToAac};
 use crate::container::{ContainerError, TrackSpec};
 use crate::link::output::{FromOutput, HlsPiece, HlsTarget, OutputSettings};
@@ -22,38 +25,38 @@ use crate::plan::StreamSpec;
 use crate::room::document::OutputState;
 use crate::time::Timestamp;
 
-/// AAC frames on their way from the encoder's thread: five seconds.
-const FRAMES: usize = 256;
-/// The bitrate is measured over so long.
-const WINDOW: Duration = Duration::from_secs(2);
+/// Capacity of the queue of AAC frames from the encoder's thread: five seconds.
+const AAC_QUEUE_CAPACITY: usize = 256;
+/// Window of the bitrate measurement.
+const BITRATE_WINDOW: Duration = Duration::from_secs(2);
 
-/// The target.
+/// The HLS target.
 pub(super) struct Hls {
-    desk: Desk,
+    notifier: Notifier,
     epoch: Timestamp,
     segment: Duration,
     part: Duration,
-    pictures: Vec<Picture>,
-    steady: Steady,
+    videos: Vec<VideoRendition>,
+    gap_filler: AudioGapFiller,
     encoder: Option<OpusToAac>,
     encoded: Receiver<AacFrame>,
-    sound: Cutter,
-    /// When all streams begin, since the epoch.
+    sound: Segmenter,
+    /// Earliest start of all streams, since the epoch.
     start: Duration,
-    /// When the first of them did, in samples of sound since the epoch: so does the sound.
-    sound_start: Option<u64>,
-    /// The next moment at which keyframes are asked for, since the epoch.
+    /// Start of the first video stream, and so of the audio, in audio samples since the epoch.
+    audio_start: Option<u64>,
+    /// Time of the next regular keyframe requests, since the epoch.
     next_keyframe: Duration,
-    /// Begin and bytes of the present measurement.
+    /// Start and bytes of the current bitrate window.
     window: (Timestamp, u64),
 }
 
-/// One stream of pictures.
-struct Picture {
+/// One video rendition.
+struct VideoRendition {
     spec: StreamSpec,
-    frames: Frames,
-    /// None until the first keyframe tells what its track is.
-    cutter: Option<Cutter>,
+    frames: FrameAssembler,
+    /// None until the first keyframe, which describes the track.
+    segmenter: Option<Segmenter>,
 }
 
 impl Hls {
@@ -61,96 +64,97 @@ impl Hls {
         settings: &OutputSettings,
         target: HlsTarget,
         now: Timestamp,
-        desk: &Desk,
+        notifier: &Notifier,
     ) -> Result<Self, Failure> {
         let HlsTarget { segment, part } = target;
-        let (frames, encoded) = sync_channel(FRAMES);
-        let full = desk.clone();
-        let keep = move |frame| {
+        let (frames, encoded) = sync_channel(AAC_QUEUE_CAPACITY);
+        let on_full = notifier.clone();
+        let enqueue = move |frame| {
             if frames.try_send(frame).is_err() {
-                full.report(|report| report.dropped += 1);
+                on_full.report(|report| report.dropped += 1);
             }
         };
-        let encoder = OpusToAac::new(DEFAULT_BITRATE, keep).map_err(|error| Failure(error.to_string()))?;
+        let encoder = OpusToAac::new(DEFAULT_BITRATE, enqueue).map_err(|error| Failure(error.to_string()))?;
         let epoch = settings.epoch;
-        // One whole segment's time to have all streams flowing.
+        // Half a segment to one and a half, so that all streams have started.
         let start = multiple_after(now.since(epoch) + segment / 2, segment);
-        let picture = |spec: &StreamSpec| Picture {
-            frames: Frames::new(spec.key.codec, epoch),
+        let video_rendition = |spec: &StreamSpec| VideoRendition {
+            frames: FrameAssembler::new(spec.key.codec, epoch),
             spec: spec.clone(),
-            cutter: None,
+            segmenter: None,
         };
         let track = TrackSpec::aac(1, AUDIO_SPECIFIC_CONFIG.to_vec().into());
         Ok(Self {
-            desk: desk.clone(),
+            notifier: notifier.clone(),
             epoch,
             segment,
             part,
-            pictures: settings.streams.iter().map(picture).collect(),
-            steady: Steady::new(epoch),
+            videos: settings.streams.iter().map(video_rendition).collect(),
+            gap_filler: AudioGapFiller::new(epoch),
             encoder: Some(encoder),
             encoded,
-            sound: Cutter::as_told(track, part),
+            sound: Segmenter::with_external_cuts(track, part),
             start,
-            sound_start: None,
+            audio_start: None,
             next_keyframe: start,
             window: (now, 0),
         })
     }
 
-    fn hear(&mut self, sounds: Vec<Sound>) -> Result<(), Failure> {
+    fn push_audio(&mut self, packets: Vec<AudioPacket>) -> Result<(), Failure> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        for sound in sounds {
+        for sound in packets {
             if let Err(error) = encoder.push(sound.time, &sound.data) {
-                tracing::warn!(%error, "sound is left out");
-                self.desk.report(|report| report.dropped += 1);
+                tracing::warn!(%error, "audio packet dropped by HLS output");
+                self.notifier.report(|report| report.dropped += 1);
             }
         }
         self.take_encoded()
     }
 
     fn take_encoded(&mut self) -> Result<(), Failure> {
-        let rendition = self.pictures.len();
+        let rendition = self.videos.len();
         while let Ok(frame) = self.encoded.try_recv() {
-            // The encoder's first frame lies before the beginning.
-            if self.sound_start.is_some_and(|start| frame.time + FRAME_SAMPLES > start) {
+            // The encoder's first frame precedes the start.
+            if self.audio_start.is_some_and(|start| frame.time + FRAME_SAMPLES > start) {
                 let pieces = self.sound.push(frame.time, true, frame.data).map_err(failure)?;
-                self.say(rendition, pieces);
+                self.send_pieces(rendition, pieces);
             }
         }
         Ok(())
     }
 
-    fn show(&mut self, stream: usize, frame: Frame) -> Result<(), Failure> {
-        let picture = &mut self.pictures[stream];
+    fn push_frame(&mut self, stream: usize, frame: Frame) -> Result<(), Failure> {
+        let video_rendition = &mut self.videos[stream];
         if frame.time < ticks(self.start, VIDEO_CLOCK) {
             return Ok(());
         }
-        if picture.cutter.is_none() && frame.keyframe {
-            let track = TrackSpec::video(picture.spec.key.codec, picture.spec.size, &frame.data).map_err(failure)?;
-            picture.cutter = Some(Cutter::at_keyframes(track, self.segment, self.part));
+        if video_rendition.segmenter.is_none() && frame.keyframe {
+            let track = TrackSpec::video(video_rendition.spec.key.codec, video_rendition.spec.size, &frame.data)
+                .map_err(failure)?;
+            video_rendition.segmenter = Some(Segmenter::at_keyframes(track, self.segment, self.part));
         }
-        let Some(cutter) = &mut picture.cutter else { return Ok(()) };
-        let pieces = cutter.push(frame.time, frame.keyframe, frame.data).map_err(failure)?;
-        self.say(stream, pieces);
+        let Some(segmenter) = &mut video_rendition.segmenter else { return Ok(()) };
+        let pieces = segmenter.push(frame.time, frame.keyframe, frame.data).map_err(failure)?;
+        self.send_pieces(stream, pieces);
         Ok(())
     }
 
-    fn say(&mut self, rendition: usize, pieces: Vec<HlsPiece>) {
+    fn send_pieces(&mut self, rendition: usize, pieces: Vec<HlsPiece>) {
         for piece in pieces {
             if let HlsPiece::Cut { at } = &piece
                 && rendition == 0
             {
-                if self.sound_start.is_none() {
+                if self.audio_start.is_none() {
                     let start = ticks(*at, AUDIO_RATE);
-                    self.sound_start = Some(start);
-                    self.steady.begin(start);
+                    self.audio_start = Some(start);
+                    self.gap_filler.begin(start);
                 }
                 self.sound.cut_at(*at);
             }
             if let HlsPiece::Part { duration, data, .. } = &piece {
                 self.window.1 += data.len() as u64;
-                self.desk.report(|report| {
+                self.notifier.report(|report| {
                     report.state = OutputState::Live;
                     report.bytes += data.len() as u64;
                     if rendition == 0 {
@@ -158,20 +162,20 @@ impl Hls {
                     }
                 });
             }
-            self.desk.say(FromOutput::Hls { rendition: rendition as u8, piece });
+            self.notifier.send(FromOutput::Hls { rendition: rendition as u8, piece });
         }
     }
 
-    /// Asks for keyframes where a segment is to begin, and where one is needed.
-    fn ask(&mut self, now: Timestamp) {
+    /// Requests keyframes at segment boundaries, and when a stream needs one.
+    fn request_keyframes(&mut self, now: Timestamp) {
         let at = now.since(self.epoch);
         let due = at >= self.next_keyframe;
         if due {
             self.next_keyframe = multiple_after(at, self.segment);
         }
-        for (stream, picture) in self.pictures.iter_mut().enumerate() {
-            if picture.frames.wants_keyframe(now) || due {
-                self.desk.want_keyframe(stream as u8);
+        for (stream, video_rendition) in self.videos.iter_mut().enumerate() {
+            if video_rendition.frames.take_keyframe_request(now) || due {
+                self.notifier.request_keyframe(stream as u8);
             }
         }
     }
@@ -180,31 +184,31 @@ impl Hls {
 impl Target for Hls {
     fn video(&mut self, stream: u8, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let stream = usize::from(stream);
-        let Some(picture) = self.pictures.get_mut(stream) else { return Ok(()) };
-        let frame = picture.frames.push(packet, now);
-        self.ask(now);
-        frame.map_or(Ok(()), |frame| self.show(stream, frame))
+        let Some(video_rendition) = self.videos.get_mut(stream) else { return Ok(()) };
+        let frame = video_rendition.frames.push(packet, now);
+        self.request_keyframes(now);
+        frame.map_or(Ok(()), |frame| self.push_frame(stream, frame))
     }
 
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
-        let sounds = self.steady.push(packet, now);
-        self.hear(sounds)
+        let packets = self.gap_filler.push(packet, now);
+        self.push_audio(packets)
     }
 
     fn sound_lag(&mut self, lag: Duration) {
-        self.pictures.iter_mut().for_each(|picture| picture.frames.set_sound_lag(lag));
+        self.videos.iter_mut().for_each(|video_rendition| video_rendition.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
-        self.ask(now);
+        self.request_keyframes(now);
         let (began, bytes) = self.window;
         let elapsed = now.since(began);
-        if elapsed >= WINDOW {
+        if elapsed >= BITRATE_WINDOW {
             self.window = (now, 0);
-            self.desk.report(|report| report.bitrate = bytes * 8_000 / elapsed.as_millis().max(1) as u64);
+            self.notifier.report(|report| report.bitrate = bytes * 8_000 / elapsed.as_millis().max(1) as u64);
         }
-        let sounds = self.steady.tick(now);
-        self.hear(sounds)
+        let packets = self.gap_filler.tick(now);
+        self.push_audio(packets)
     }
 
     fn finish(&mut self, _now: Timestamp) -> Result<(), Failure> {
@@ -212,18 +216,18 @@ impl Target for Hls {
             encoder.finish();
         }
         self.take_encoded()?;
-        for stream in 0..self.pictures.len() {
-            let pieces = self.pictures[stream].cutter.as_mut().map(Cutter::end).transpose().map_err(failure)?;
-            self.say(stream, pieces.unwrap_or_default());
+        for stream in 0..self.videos.len() {
+            let pieces = self.videos[stream].segmenter.as_mut().map(Segmenter::end).transpose().map_err(failure)?;
+            self.send_pieces(stream, pieces.unwrap_or_default());
         }
         let pieces = self.sound.end().map_err(failure)?;
-        self.say(self.pictures.len(), pieces);
+        self.send_pieces(self.videos.len(), pieces);
         Ok(())
     }
 }
 
 fn failure(error: ContainerError) -> Failure {
-    Failure(format!("a stream of ours cannot be put into parts: {error}"))
+    Failure(format!("the stream cannot be packaged for HLS: {error}"))
 }
 
 /// The next multiple of `step` after `at`.

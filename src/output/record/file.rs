@@ -1,8 +1,8 @@
-//! One file of a recording on the disk, and the JSON beside it.
+//! One file of a recording on disk, and its sidecar.
 //!
-//! Owns: [`Part`]: the file, its lock, what was written to it; [`Folder`]: names, and how much is free. Does not know: where
-//! samples come from. Every piece of the file is written at once: who kills this process takes no more than what had not
-//! become a piece yet.
+//! Owns: [`OutputFile`]: the file, its lock and its written fragments; [`Folder`]: file names and free disk space. Does
+//! not know: the origin of samples. In: samples. Out: a file and a sidecar. Each fragment is written at once: if this
+//! process is killed, only the current fragment is lost.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::diary::Pages;
+use super::events::EventLog;
 use crate::container::{self, ContainerError, Sample, TrackSpec, Writer};
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::link::output::FileTarget;
@@ -21,59 +21,59 @@ use crate::link::sidecar::{FileState, Sidecar};
 use crate::output::Failure;
 use crate::time::{Timestamp, unix_seconds};
 
-/// A piece of a file. Half a second: with what is on its way no more than the last second is lost.
-const PIECE: Duration = Duration::from_millis(500);
-/// The JSON is written again this long after it was written, and longer the larger it is: when it has changed, and when
-/// nothing but the file's length has.
-const SIDECAR_CHANGED: Duration = Duration::from_secs(2);
-const SIDECAR_SAME: Duration = Duration::from_secs(15);
-/// Numbers that are tried for a name that is not taken.
-const NAMES: u32 = 10_000;
+/// Fragment duration. Together with media in flight, at most the last second is lost on a crash.
+const FRAGMENT_DURATION: Duration = Duration::from_millis(500);
+/// Interval of sidecar updates after events, and without; it grows with the size of the sidecar.
+const SIDECAR_INTERVAL_CHANGED: Duration = Duration::from_secs(2);
+const SIDECAR_INTERVAL_UNCHANGED: Duration = Duration::from_secs(15);
+/// Most file numbers tried until an unused name is found.
+const MAX_NAME_ATTEMPTS: u32 = 10_000;
 
-/// Where the files of a recording go.
+/// The folder of a recording's files.
 #[derive(Debug)]
 pub(super) struct Folder {
     target: FileTarget,
     room: RoomName,
     recording: OutputId,
     epoch: Timestamp,
-    /// The number of the next file.
+    /// Number of the next file.
     next: u32,
 }
 
 impl Folder {
-    /// Makes the folder if it is missing, and looks whether files fit into it.
+    /// Creates the folder if necessary, and checks the free disk space.
     ///
     /// # Errors
-    /// Words that say what to change.
+    /// A text that names the fix.
     pub(super) fn open(
         target: FileTarget,
         room: RoomName,
         recording: OutputId,
         epoch: Timestamp,
     ) -> Result<Self, Failure> {
-        fs::create_dir_all(&target.folder).map_err(|error| failed("make the folder", &target.folder, &error))?;
+        fs::create_dir_all(&target.folder).map_err(|error| file_failure("make the folder", &target.folder, &error))?;
         let folder = Self { next: target.part, target, room, recording, epoch };
         folder.check()?;
         Ok(folder)
     }
 
-    /// What was asked for.
+    /// The requested target.
     pub(super) const fn target(&self) -> &FileTarget {
         &self.target
     }
 
-    /// Fails when the disk is almost full.
+    /// Checks the free disk space against `recordings.floor_mb`.
     ///
     /// # Errors
-    /// Words that say how much is free, and which setting it is.
+    /// A text with the free space and the setting.
     pub(super) fn check(&self) -> Result<(), Failure> {
         let folder = &self.target.folder;
-        let disk = rustix::fs::statvfs(folder).map_err(|error| failed("look at", folder, &error.into()))?;
+        let disk = rustix::fs::statvfs(folder).map_err(|error| file_failure("look at", folder, &error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < self.target.floor_bytes {
             return Err(Failure(format!(
-                "the disk of {} has {} MB free, less than recordings.floor_mb = {} wants: make room, or lower it",
+                "the disk of {} has {} MB free, less than recordings.floor_mb = {}: free disk space or lower the \
+                 setting",
                 folder.display(),
                 free / 1_000_000,
                 self.target.floor_bytes / 1_000_000,
@@ -82,25 +82,25 @@ impl Folder {
         Ok(())
     }
 
-    /// Begins the next file. A file that is there already is never touched.
+    /// Creates the next file; never overwrites an existing one.
     ///
     /// # Errors
-    /// Words that say what to change.
+    /// A text that names the fix.
     pub(super) fn create(
         &mut self,
         tracks: Vec<TrackSpec>,
         start: Timestamp,
         participant: Option<ParticipantId>,
-        pages: Pages,
-    ) -> Result<Part, Failure> {
+        events: EventLog,
+    ) -> Result<OutputFile, Failure> {
         self.check()?;
         let format = self.target.format;
-        let writer = Writer::new(format, tracks, PIECE).map_err(|error| Failure(error.to_string()))?;
+        let writer = Writer::new(format, tracks, FRAGMENT_DURATION).map_err(|error| Failure(error.to_string()))?;
         let (number, name, file) = self.new_file(participant)?;
         let path = self.target.folder.join(format!("{name}.{}", format.extension()));
-        // Whoever mends files leaves those alone that are locked.
+        // Repair skips locked files.
         if let Err(TryLockError::Error(error)) = file.try_lock() {
-            tracing::warn!(%error, file = %path.display(), "a recording cannot be locked");
+            tracing::warn!(%error, file = %path.display(), "recording file cannot be locked");
         }
         let sidecar = Sidecar {
             file: format!("{name}.{}", format.extension()),
@@ -122,25 +122,25 @@ impl Folder {
             chat: Vec::new(),
             left_out: 0,
         };
-        let mut part = Part {
+        let mut output_file = OutputFile {
             file,
             writer,
-            beside: self.target.folder.join(format!("{name}.json")),
+            sidecar_path: self.target.folder.join(format!("{name}.json")),
             path,
             sidecar,
-            pages,
-            written: None,
+            events,
+            sidecar_written: None,
             changed: true,
             unordered: 0,
         };
-        part.write_pieces()?;
-        part.write_sidecar(start);
-        Ok(part)
+        output_file.write_fragments()?;
+        output_file.write_sidecar(start);
+        Ok(output_file)
     }
 
     fn new_file(&mut self, participant: Option<ParticipantId>) -> Result<(u32, String, File), Failure> {
         let FileTarget { folder, stem, format, .. } = &self.target;
-        for number in self.next..self.next + NAMES {
+        for number in self.next..self.next + MAX_NAME_ATTEMPTS {
             let name = match participant {
                 Some(participant) => format!("{stem}-{participant}-{number:03}"),
                 None if number == 0 => stem.clone(),
@@ -153,150 +153,150 @@ impl Folder {
                     return Ok((number, name, file));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(failed("write", &path, &error)),
+                Err(error) => return Err(file_failure("write", &path, &error)),
             }
         }
         Err(Failure(format!("all names for another file of {stem} are taken in {}", folder.display())))
     }
 }
 
-/// A file that grows.
+/// A file that is being written.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct OutputFile {
     file: File,
     path: PathBuf,
     /// Where the JSON is.
-    beside: PathBuf,
+    sidecar_path: PathBuf,
     writer: Writer,
     sidecar: Sidecar,
-    pages: Pages,
-    /// When the JSON was written last.
-    written: Option<Timestamp>,
-    /// Something happened since.
+    events: EventLog,
+    /// Time of the last sidecar update; in the future for large sidecars.
+    sidecar_written: Option<Timestamp>,
+    /// The event log changed since.
     changed: bool,
-    /// Samples that did not come after the one before them.
+    /// Samples dropped because they were out of order.
     unordered: u64,
 }
 
-impl Part {
-    /// Its name, without the folder.
+impl OutputFile {
+    /// File name without the folder.
     pub(super) fn name(&self) -> &str {
         &self.sidecar.file
     }
 
-    /// Its number within the recording.
+    /// Number of the file within the recording.
     pub(super) const fn number(&self) -> u32 {
         self.sidecar.part
     }
 
-    /// Bytes on the disk.
+    /// Bytes written.
     pub(super) const fn bytes(&self) -> u64 {
         self.sidecar.bytes
     }
 
-    /// Samples left out because they did not come in order.
+    /// Number of samples dropped because they were out of order.
     pub(super) const fn unordered(&self) -> u64 {
         self.unordered
     }
 
-    /// What happens is written down.
-    pub(super) const fn pages(&mut self) -> &mut Pages {
+    /// The event log, to be changed.
+    pub(super) const fn events(&mut self) -> &mut EventLog {
         self.changed = true;
-        &mut self.pages
+        &mut self.events
     }
 
-    /// Adds a sample, and writes what is complete by it.
+    /// Adds a sample, and writes the fragments that are complete.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// Writing failed.
     pub(super) fn push(&mut self, sample: Sample) -> Result<(), Failure> {
         match self.writer.push(sample) {
-            Ok(()) => self.write_pieces(),
+            Ok(()) => self.write_fragments(),
             Err(ContainerError::Unordered { .. }) => {
                 self.unordered += 1;
                 Ok(())
             }
             Err(error) => {
-                tracing::warn!(%error, file = %self.path.display(), "a sample is left out");
+                tracing::warn!(%error, file = %self.path.display(), "sample dropped from recording");
                 Ok(())
             }
         }
     }
 
-    /// How long it is by now.
-    pub(super) const fn lasts(&mut self, duration: Duration) {
+    /// Sets the current duration for the sidecar.
+    pub(super) const fn set_duration(&mut self, duration: Duration) {
         self.sidecar.duration = duration.as_secs_f64();
     }
 
-    fn write_pieces(&mut self) -> Result<(), Failure> {
-        while let Some(piece) = self.writer.poll() {
-            self.append(&piece)?;
+    fn write_fragments(&mut self) -> Result<(), Failure> {
+        while let Some(fragment) = self.writer.poll() {
+            self.append(&fragment)?;
         }
         Ok(())
     }
 
-    fn append(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(piece).map_err(|error| failed("write", &self.path, &error))?;
-        self.sidecar.bytes += piece.len() as u64;
+    fn append(&mut self, fragment: &[u8]) -> Result<(), Failure> {
+        self.file.write_all(fragment).map_err(|error| file_failure("write", &self.path, &error))?;
+        self.sidecar.bytes += fragment.len() as u64;
         Ok(())
     }
 
-    /// Time passes: the JSON is written if it is due.
+    /// Writes the sidecar if it is due.
     ///
     /// # Errors
-    /// Somebody has deleted the file.
+    /// The file was deleted.
     pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
-        let links = self.file.metadata().map_err(|error| failed("look at", &self.path, &error))?.nlink();
+        let links = self.file.metadata().map_err(|error| file_failure("look at", &self.path, &error))?.nlink();
         if links == 0 {
             return Err(Failure(format!("{} was deleted while it was being written", self.path.display())));
         }
-        let every = if self.changed { SIDECAR_CHANGED } else { SIDECAR_SAME };
-        if self.written.is_none_or(|written| now.since(written) >= every) {
+        let interval = if self.changed { SIDECAR_INTERVAL_CHANGED } else { SIDECAR_INTERVAL_UNCHANGED };
+        if self.sidecar_written.is_none_or(|sidecar_written| now.since(sidecar_written) >= interval) {
             self.write_sidecar(now);
         }
         Ok(())
     }
 
-    /// Writes the JSON, as a whole or not at all. What goes wrong is no reason to stop the recording itself.
+    /// Replaces the sidecar atomically. An error is logged and does not end the recording.
     fn write_sidecar(&mut self, now: Timestamp) {
-        self.pages.fill(&mut self.sidecar);
+        self.events.fill(&mut self.sidecar);
         self.changed = false;
-        let written = serde_json::to_vec_pretty(&self.sidecar).map_err(io::Error::other).and_then(|json| {
-            // The larger it is, the rarer.
-            self.written = Some(now + Duration::from_millis(json.len() as u64 / 100));
-            let draft = self.beside.with_extension("json.part");
+        let sidecar_written = serde_json::to_vec_pretty(&self.sidecar).map_err(io::Error::other).and_then(|json| {
+            // Large sidecars are written less often.
+            self.sidecar_written = Some(now + Duration::from_millis(json.len() as u64 / 100));
+            let draft = self.sidecar_path.with_extension("json.part");
             fs::write(&draft, json)?;
-            fs::rename(&draft, &self.beside)
+            fs::rename(&draft, &self.sidecar_path)
         });
-        if let Err(error) = written {
-            tracing::warn!(%error, file = %self.beside.display(), "what stands beside a recording cannot be written");
+        if let Err(error) = sidecar_written {
+            tracing::warn!(%error, file = %self.sidecar_path.display(), "sidecar of a recording cannot be written");
         }
     }
 
-    /// Makes it a finished file; the reason is why nothing more comes, where nobody asked for that.
+    /// Finishes the file. `reason` is the failure that ended the recording, if any.
     ///
     /// # Errors
-    /// The disk does not take it. What was written plays nevertheless.
+    /// Writing failed; the file is playable nevertheless.
     pub(super) fn close(mut self, now: Timestamp, reason: Option<&Failure>) -> Result<(), Failure> {
         let mut appended = Ok(());
-        while let Some(piece) = self.writer.end() {
-            appended = appended.and_then(|()| self.append(&piece));
+        while let Some(fragment) = self.writer.end() {
+            appended = appended.and_then(|()| self.append(&fragment));
         }
-        self.pages.fill(&mut self.sidecar);
+        self.events.fill(&mut self.sidecar);
         self.sidecar.state = if reason.is_some() { FileState::Failed } else { FileState::Finished };
         let chapters = self.sidecar.chapters();
         let closed = match container::finish(self.sidecar.format, &mut self.file, &chapters) {
-            Ok(found) => {
-                self.sidecar.duration = found.duration.as_secs_f64();
-                self.sidecar.bytes = found.bytes;
+            Ok(summary) => {
+                self.sidecar.duration = summary.duration.as_secs_f64();
+                self.sidecar.bytes = summary.bytes;
                 Ok(())
             }
-            // It was begun a moment ago: there is nothing to keep.
+            // No complete fragment: the file is removed.
             Err(ContainerError::Empty) => {
-                let removed = fs::remove_file(&self.path).and_then(|()| fs::remove_file(&self.beside));
-                return removed.map_err(|error| failed("remove", &self.path, &error));
+                let removed = fs::remove_file(&self.path).and_then(|()| fs::remove_file(&self.sidecar_path));
+                return removed.map_err(|error| file_failure("remove", &self.path, &error));
             }
-            // It plays as it is; the next server tries again.
+            // The file is playable; the library repairs it later.
             Err(error) => {
                 self.sidecar.state = FileState::Recording;
                 Err(Failure(format!("cannot finish {}: {error}", self.path.display())))
@@ -309,7 +309,7 @@ impl Part {
     }
 }
 
-fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
+fn file_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure(format!("cannot {what} {}: {error}", path.display()))
 }
 

@@ -1,17 +1,18 @@
 //! Recordings: streams become files.
 //!
-//! Owns: [`Recording`], a composition and everyone's mix in one file after another; [`Tracks`], what each participant sends,
-//! as it is, in files of their own; the JSON beside each file. Does not know: the link, how files are encoded
-//! ([`crate::container`] does).
-//! A file begins with a keyframe and the sound of that instant. Time counts from the room's epoch, as the mixer's does: a
-//! mixer that was restarted is a gap in the picture, over which the last one stays. The sound is the master: it has no gap.
+//! Owns: [`Recording`] (a composition and the audio mix, in one file after another), [`Tracks`] (the media of each
+//! participant unchanged, in separate files), and the sidecar of each file. Does not know: the link, containers
+//! ([`crate::container`]). In: packets, as a [`super::Target`]. Out: files.
+//!
+//! A file begins with a keyframe and the audio of the same time. Timestamps count from the room's epoch, as the mixer's
+//! do. A mixer restart is a gap in the video, during which players show the last picture. The audio has no gap.
 
+mod audio;
 mod clock;
-mod diary;
+mod composition;
+mod events;
 mod file;
-mod sound;
 mod tracks;
-mod view;
 
+pub(super) use self::composition::Recording;
 pub(super) use self::tracks::Tracks;
-pub(super) use self::view::Recording;

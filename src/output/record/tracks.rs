@@ -1,8 +1,11 @@
-//! Separate tracks: what each participant sends, as it is.
+//! Separate recording of what each participant sends, without transcoding.
 //!
-//! A participant's camera and microphone, if both begin within two seconds, are tracks of one Matroska file. What begins
-//! later (a screen, another codec) gets a file of its own, since a file's tracks cannot become more: the JSON says how the
-//! files lie beside each other.
+//! Owns: [`Tracks`]: the sources of each participant and their files. Does not know: compositions and mixes. In:
+//! participants' packets. Out: Matroska files.
+//!
+//! Camera and microphone of a participant, if both start within two seconds, are tracks of one file. A source that
+//! starts later (a screen, another codec) gets a file of its own, because tracks cannot be added to a file; the
+//! sidecars contain the offsets between the files.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -11,42 +14,42 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::clock::SourceClock;
-use super::diary::Diary;
-use super::file::{Folder, Part};
+use super::events::RoomState;
+use super::file::{Folder, OutputFile};
 use crate::codec::{Depayloader, coded_size};
 use crate::container::{Sample, TrackCodec, TrackSpec};
 use crate::id::{ParticipantId, SourceId};
 use crate::jitter::{VideoJitter, VideoPoll};
 use crate::link::output::{FileReport, FileTarget, FromOutput, Note, OutputSettings};
 use crate::media::{AUDIO_RATE, Codec, EncodedPacket, SourceKind, SourcePacket, VIDEO_CLOCK};
-use crate::output::{Desk, Failure, Target};
+use crate::output::{Failure, Notifier, Target};
 use crate::plan::SourceSpec;
 use crate::room::document::OutputState;
 use crate::time::Timestamp;
 
-/// How long a participant's first sources are waited for before a file begins with those that are there.
-const TOGETHER: Duration = Duration::from_secs(2);
-/// How long a packet of sound waits for those before it.
-const REORDER: Duration = Duration::from_millis(200);
-/// Packets of sound that wait at most, and samples that wait for their file.
-const WAITING: usize = 2_000;
-/// How often the disk is looked at.
-const CHECK: Duration = Duration::from_secs(1);
-/// How long a frame lasts when none follows: a thirtieth of a second.
-const FRAME: u32 = VIDEO_CLOCK / 30;
+/// Longest time for which a file waits for a participant's other sources.
+const START_WINDOW: Duration = Duration::from_secs(2);
+/// Reorder delay of audio packets.
+const REORDER_DELAY: Duration = Duration::from_millis(200);
+/// Most audio packets in the reorder buffer, and most samples that wait for their file.
+const MAX_PENDING: usize = 2_000;
+/// Interval of disk checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Declared duration of a frame, corrected by the next one: a thirtieth of a second.
+const DEFAULT_FRAME_DURATION: u32 = VIDEO_CLOCK / 30;
 
-/// What each participant sends, in files of their own.
+/// The target that records each participant's media in separate files.
 pub(in crate::output) struct Tracks {
-    desk: Desk,
+    notifier: Notifier,
     folder: Folder,
     epoch: Timestamp,
-    diary: Diary,
+    room_state: RoomState,
     sources: BTreeMap<SourceId, Source>,
-    people: BTreeMap<ParticipantId, Person>,
+    participants: BTreeMap<ParticipantId, ParticipantFiles>,
     checked: Option<Timestamp>,
-    /// Of files that are complete.
+    /// Bytes of completed files.
     bytes: u64,
-    /// The longest that any participant's files are.
+    /// Duration of the longest completed file.
     duration: Duration,
     dropped: u64,
     failure: Option<Failure>,
@@ -64,12 +67,12 @@ enum Input {
         jitter: Box<VideoJitter>,
         depayloader: Depayloader,
     },
-    /// Packets in the order of their times, until those that were overtaken have come.
+    /// Reorder buffer: arrival and payload by time.
     Sound(BTreeMap<u64, (Timestamp, Bytes)>),
 }
 
-/// A sample whose time counts from the epoch, in ticks of its track's clock.
-struct Made {
+/// A sample whose time counts from the epoch, in ticks of its track.
+struct TimedSample {
     kind: SourceKind,
     codec: Codec,
     time: u64,
@@ -79,28 +82,28 @@ struct Made {
 }
 
 #[derive(Default)]
-struct Person {
-    files: Vec<Open>,
-    /// What waits for a file to begin, and since when.
-    waiting: Vec<Made>,
+struct ParticipantFiles {
+    files: Vec<OpenFile>,
+    /// Samples that wait for their file, and since when.
+    pending: Vec<TimedSample>,
     since: Option<Timestamp>,
 }
 
-struct Open {
-    part: Part,
-    /// What its tracks hold, in their order.
+struct OpenFile {
+    part: OutputFile,
+    /// Source kind and codec of each track.
     tracks: Vec<(SourceKind, Codec)>,
     start: Duration,
     end: Duration,
 }
 
-impl Made {
+impl TimedSample {
     fn begins(&self) -> Duration {
         let rate = if self.codec.kind() == crate::media::Kind::Video { VIDEO_CLOCK } else { AUDIO_RATE };
         Duration::from_micros((u128::from(self.time) * 1_000_000 / u128::from(rate)) as u64)
     }
 
-    /// Its track, where it begins one.
+    /// The description of a track that begins with this sample.
     fn spec(&self, title: &str) -> Option<TrackSpec> {
         let spec = match self.codec {
             Codec::Opus => TrackSpec::opus(2),
@@ -111,14 +114,14 @@ impl Made {
     }
 }
 
-impl Open {
-    /// Adds a sample that begins after the file does.
-    fn push(&mut self, track: usize, made: Made) -> Result<(), Failure> {
-        let begins = made.begins();
-        let rate = if TrackCodec::from(made.codec).is_video() { VIDEO_CLOCK } else { AUDIO_RATE };
+impl OpenFile {
+    /// Adds a sample; one before the start of the file is dropped.
+    fn push(&mut self, track: usize, sample: TimedSample) -> Result<(), Failure> {
+        let begins = sample.begins();
+        let rate = if TrackCodec::from(sample.codec).is_video() { VIDEO_CLOCK } else { AUDIO_RATE };
         let start = (self.start.as_micros() * u128::from(rate) / 1_000_000) as u64;
-        let Some(time) = made.time.checked_sub(start) else { return Ok(()) };
-        let Made { duration, keyframe, data, .. } = made;
+        let Some(time) = sample.time.checked_sub(start) else { return Ok(()) };
+        let TimedSample { duration, keyframe, data, .. } = sample;
         self.end = self.end.max(begins + Duration::from_micros(u64::from(duration) * 1_000_000 / u64::from(rate)));
         self.part.push(Sample { track, time, duration, keyframe, data })
     }
@@ -151,15 +154,15 @@ impl Source {
             Input::Sound(held) => {
                 let time = self.clock.time(packet.timestamp, packet.arrival);
                 held.insert(time, (now, packet.payload));
-                if held.len() > WAITING {
+                if held.len() > MAX_PENDING {
                     held.pop_first();
                 }
             }
         }
     }
 
-    /// The next sample that is ready; Err when a keyframe is wanted of the sender.
-    fn poll(&mut self, now: Timestamp) -> Result<Option<Made>, KeyframeWanted> {
+    /// The next sample that is ready; an error when a keyframe must be requested from the sender.
+    fn poll(&mut self, now: Timestamp) -> Result<Option<TimedSample>, KeyframeWanted> {
         let SourceSpec { kind, codec, .. } = self.spec;
         match &mut self.input {
             Input::Video { jitter, depayloader } => loop {
@@ -170,9 +173,16 @@ impl Source {
                         match depayloader.frame(&frame.packets) {
                             Ok(data) => {
                                 let keyframe = frame.starts_keyframe;
-                                return Ok(Some(Made { kind, codec, time, duration: FRAME, keyframe, data }));
+                                return Ok(Some(TimedSample {
+                                    kind,
+                                    codec,
+                                    time,
+                                    duration: DEFAULT_FRAME_DURATION,
+                                    keyframe,
+                                    data,
+                                }));
                             }
-                            Err(error) => tracing::debug!(%error, "a participant's frame is left out"),
+                            Err(error) => tracing::debug!(%error, "malformed frame from a participant dropped"),
                         }
                     }
                     VideoPoll::KeyframeWanted => return Err(KeyframeWanted),
@@ -180,14 +190,14 @@ impl Source {
                 }
             },
             Input::Sound(held) => loop {
-                let ready = held.first_entry().filter(|first| now.since(first.get().0) >= REORDER);
+                let ready = held.first_entry().filter(|first| now.since(first.get().0) >= REORDER_DELAY);
                 let Some((time, (_, data))) = ready.map(|first| first.remove_entry()) else { return Ok(None) };
                 let duration = match codec {
                     Codec::Opus => opus_samples(&data),
                     _ => Some(data.len() as u32 * AUDIO_RATE / codec.clock_rate()),
                 };
                 if let Some(duration) = duration.filter(|duration| *duration > 0) {
-                    return Ok(Some(Made { kind, codec, time, duration, keyframe: true, data }));
+                    return Ok(Some(TimedSample { kind, codec, time, duration, keyframe: true, data }));
                 }
             },
         }
@@ -196,7 +206,7 @@ impl Source {
 
 struct KeyframeWanted;
 
-/// Samples at 48 kHz of an Opus packet (RFC 6716 §3.1, §3.2); None for what is none.
+/// Duration of an Opus packet in samples at 48 kHz (RFC 6716 §3.1, §3.2); None if it is malformed.
 fn opus_samples(packet: &[u8]) -> Option<u32> {
     let contents = *packet.first()?;
     let frame = match contents >> 3 {
@@ -213,19 +223,23 @@ fn opus_samples(packet: &[u8]) -> Option<u32> {
 }
 
 impl Tracks {
-    /// Ready to record; a participant's file is made when there is something to put into it.
+    /// Prepares the recording; files are created with the first samples.
     ///
     /// # Errors
-    /// Words that say what to change.
-    pub(in crate::output) fn open(settings: OutputSettings, target: FileTarget, desk: &Desk) -> Result<Self, Failure> {
+    /// A text that names the fix.
+    pub(in crate::output) fn open(
+        settings: OutputSettings,
+        target: FileTarget,
+        notifier: &Notifier,
+    ) -> Result<Self, Failure> {
         let OutputSettings { room, output, epoch, .. } = settings;
         Ok(Self {
-            desk: desk.clone(),
+            notifier: notifier.clone(),
             folder: Folder::open(target, room, output, epoch)?,
             epoch,
-            diary: Diary::default(),
+            room_state: RoomState::default(),
             sources: BTreeMap::new(),
-            people: BTreeMap::new(),
+            participants: BTreeMap::new(),
             checked: None,
             bytes: 0,
             duration: Duration::ZERO,
@@ -234,94 +248,96 @@ impl Tracks {
         })
     }
 
-    /// Takes what a source has ready.
+    /// Processes the samples that a source has ready.
     fn drain(&mut self, id: SourceId, now: Timestamp) -> Result<(), Failure> {
         while let Some(source) = self.sources.get_mut(&id) {
             let participant = source.spec.participant;
             match source.poll(now) {
-                Ok(Some(made)) => self.put(participant, made, now)?,
+                Ok(Some(sample)) => self.put(participant, sample, now)?,
                 Ok(None) => break,
-                Err(KeyframeWanted) => self.desk.say(FromOutput::SourceKeyframeWanted(id)),
+                Err(KeyframeWanted) => self.notifier.send(FromOutput::SourceKeyframeWanted(id)),
             }
         }
         Ok(())
     }
 
-    fn put(&mut self, participant: ParticipantId, made: Made, now: Timestamp) -> Result<(), Failure> {
-        let person = self.people.entry(participant).or_default();
-        let holds = |open: &Open| open.tracks.iter().position(|track| *track == (made.kind, made.codec));
-        // The newest one: an older one may have held the same before another codec came.
-        let open = person.files.iter_mut().rev().find_map(|open| holds(open).map(|track| (open, track)));
+    fn put(&mut self, participant: ParticipantId, sample: TimedSample, now: Timestamp) -> Result<(), Failure> {
+        let participant_files = self.participants.entry(participant).or_default();
+        let holds = |open: &OpenFile| open.tracks.iter().position(|track| *track == (sample.kind, sample.codec));
+        // The newest file with this kind and codec: the codec may have changed and changed back.
+        let open = participant_files.files.iter_mut().rev().find_map(|open| holds(open).map(|track| (open, track)));
         if let Some((open, track)) = open {
-            return open.push(track, made);
+            return open.push(track, sample);
         }
-        let begun = person.waiting.iter().any(|waiting| waiting.kind == made.kind);
-        if !begun && !made.keyframe || person.waiting.len() >= WAITING {
+        let begun = participant_files.pending.iter().any(|pending| pending.kind == sample.kind);
+        if !begun && !sample.keyframe || participant_files.pending.len() >= MAX_PENDING {
             self.dropped += 1;
             return Ok(());
         }
-        person.since.get_or_insert(now);
-        person.waiting.push(made);
+        participant_files.since.get_or_insert(now);
+        participant_files.pending.push(sample);
         self.begin_if_complete(participant, now)
     }
 
-    /// Begins a file with what waits, if nothing more is to be waited for.
+    /// Begins a file with the pending samples if all sources have some, or [`START_WINDOW`] is over.
     fn begin_if_complete(&mut self, participant: ParticipantId, now: Timestamp) -> Result<(), Failure> {
-        let Some(person) = self.people.get_mut(&participant) else { return Ok(()) };
-        let Some(since) = person.since else { return Ok(()) };
+        let Some(participant_files) = self.participants.get_mut(&participant) else { return Ok(()) };
+        let Some(since) = participant_files.since else { return Ok(()) };
         let sources = || self.sources.values().map(|source| source.spec).filter(|spec| spec.participant == participant);
         let there = |spec: &SourceSpec| {
-            let held = person.files.iter().any(|open| open.tracks.contains(&(spec.kind, spec.codec)));
-            held || person.waiting.iter().any(|made| made.kind == spec.kind)
+            let held = participant_files.files.iter().any(|open| open.tracks.contains(&(spec.kind, spec.codec)));
+            held || participant_files.pending.iter().any(|sample| sample.kind == spec.kind)
         };
-        if now.since(since) < TOGETHER && !(sources().count() > 1 && sources().all(|spec| there(&spec))) {
+        if now.since(since) < START_WINDOW && !(sources().count() > 1 && sources().all(|spec| there(&spec))) {
             return Ok(());
         }
         self.begin(participant, now)
     }
 
     fn begin(&mut self, participant: ParticipantId, now: Timestamp) -> Result<(), Failure> {
-        let Some(person) = self.people.get_mut(&participant) else { return Ok(()) };
-        person.since = None;
-        let waiting = mem::take(&mut person.waiting);
-        let title = self.diary.name(participant).map_or_else(|| participant.to_string(), str::to_owned);
+        let Some(participant_files) = self.participants.get_mut(&participant) else { return Ok(()) };
+        participant_files.since = None;
+        let pending = mem::take(&mut participant_files.pending);
+        let title = self.room_state.name(participant).map_or_else(|| participant.to_string(), str::to_owned);
         let mut tracks = Vec::new();
         let mut specs = Vec::new();
-        for made in &waiting {
-            if !tracks.contains(&(made.kind, made.codec))
-                && let Some(spec) = made.spec(&title)
+        for sample in &pending {
+            if !tracks.contains(&(sample.kind, sample.codec))
+                && let Some(spec) = sample.spec(&title)
             {
-                tracks.push((made.kind, made.codec));
+                tracks.push((sample.kind, sample.codec));
                 specs.push(spec);
             }
         }
-        let Some(start) = waiting.iter().map(Made::begins).min().filter(|_| !specs.is_empty()) else { return Ok(()) };
+        let Some(start) = pending.iter().map(TimedSample::begins).min().filter(|_| !specs.is_empty()) else {
+            return Ok(());
+        };
         let at = self.epoch + start;
-        let part = self.folder.create(specs, at, Some(participant), self.diary.open(at))?;
-        self.desk.file(FileReport { name: part.name().to_owned(), part: part.number(), complete: false });
-        let mut open = Open { part, tracks, start, end: start };
-        for made in waiting {
-            if let Some(track) = open.tracks.iter().position(|track| *track == (made.kind, made.codec)) {
-                open.push(track, made)?;
+        let part = self.folder.create(specs, at, Some(participant), self.room_state.start_log(at))?;
+        self.notifier.report_file(FileReport { name: part.name().to_owned(), part: part.number(), complete: false });
+        let mut open = OpenFile { part, tracks, start, end: start };
+        for sample in pending {
+            if let Some(track) = open.tracks.iter().position(|track| *track == (sample.kind, sample.codec)) {
+                open.push(track, sample)?;
             }
         }
         open.part.tick(now)?;
-        person.files.push(open);
+        participant_files.files.push(open);
         Ok(())
     }
 
-    fn close(&mut self, mut open: Open, reason: Option<&Failure>) -> Result<(), Failure> {
-        open.part.lasts(open.lasts());
+    fn close(&mut self, mut open: OpenFile, reason: Option<&Failure>) -> Result<(), Failure> {
+        open.part.set_duration(open.lasts());
         self.bytes += open.part.bytes();
         self.duration = self.duration.max(open.lasts());
         self.dropped += open.part.unordered();
         let report = FileReport { name: open.part.name().to_owned(), part: open.part.number(), complete: true };
         open.part.close(self.epoch + open.end, reason)?;
-        self.desk.file(report);
+        self.notifier.report_file(report);
         Ok(())
     }
 
-    /// Somebody has left: the files are complete.
+    /// Closes all files of a participant.
     fn close_all(
         &mut self,
         participant: ParticipantId,
@@ -329,21 +345,22 @@ impl Tracks {
         reason: Option<&Failure>,
     ) -> Result<(), Failure> {
         self.begin(participant, now)?;
-        let files = self.people.remove(&participant).map(|person| person.files).unwrap_or_default();
-        // Each is closed, whatever becomes of the others.
+        let files =
+            self.participants.remove(&participant).map(|participant_files| participant_files.files).unwrap_or_default();
+        // Closes every file, also after an error.
         let closed: Vec<Result<(), Failure>> = files.into_iter().map(|open| self.close(open, reason)).collect();
         closed.into_iter().collect()
     }
 
-    fn time_passes(&mut self, now: Timestamp) -> Result<(), Failure> {
+    fn advance(&mut self, now: Timestamp) -> Result<(), Failure> {
         let sources: Vec<SourceId> = self.sources.keys().copied().collect();
         sources.into_iter().try_for_each(|source| self.drain(source, now))?;
-        let people: Vec<ParticipantId> = self.people.keys().copied().collect();
-        people.into_iter().try_for_each(|participant| self.begin_if_complete(participant, now))?;
-        if self.checked.is_none_or(|checked| now.since(checked) >= CHECK) {
+        let participants: Vec<ParticipantId> = self.participants.keys().copied().collect();
+        participants.into_iter().try_for_each(|participant| self.begin_if_complete(participant, now))?;
+        if self.checked.is_none_or(|checked| now.since(checked) >= CHECK_INTERVAL) {
             self.checked = Some(now);
-            for open in self.people.values_mut().flat_map(|person| &mut person.files) {
-                open.part.lasts(open.lasts());
+            for open in self.participants.values_mut().flat_map(|participant_files| &mut participant_files.files) {
+                open.part.set_duration(open.lasts());
                 open.part.tick(now)?;
             }
             self.folder.check()?;
@@ -353,11 +370,11 @@ impl Tracks {
     }
 
     fn report(&self) {
-        let open = || self.people.values().flat_map(|person| &person.files);
+        let open = || self.participants.values().flat_map(|participant_files| &participant_files.files);
         let bytes = self.bytes + open().map(|open| open.part.bytes()).sum::<u64>();
-        let lasts = open().map(Open::lasts).max().unwrap_or_default().max(self.duration);
+        let lasts = open().map(OpenFile::lasts).max().unwrap_or_default().max(self.duration);
         let dropped = self.dropped + open().map(|open| open.part.unordered()).sum::<u64>();
-        self.desk.report(|report| {
+        self.notifier.report(|report| {
             if bytes > 0 && report.state == OutputState::Starting {
                 report.state = OutputState::Live;
             }
@@ -365,7 +382,7 @@ impl Tracks {
         });
     }
 
-    fn keep(&mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+    fn keep_failure(&mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
         if let Err(failure) = &outcome {
             self.failure.get_or_insert_with(|| failure.clone());
         }
@@ -388,10 +405,10 @@ impl Target for Tracks {
     }
 
     fn source_gone(&mut self, source: SourceId, now: Timestamp) -> Result<(), Failure> {
-        // What still waits to be put in order is all there is.
-        let outcome = self.drain(source, now + REORDER);
+        // No more packets follow: the reorder delay is over.
+        let outcome = self.drain(source, now + REORDER_DELAY);
         self.sources.remove(&source);
-        self.keep(outcome)
+        self.keep_failure(outcome)
     }
 
     fn packet(&mut self, source: SourceId, packet: SourcePacket, now: Timestamp) -> Result<(), Failure> {
@@ -399,33 +416,33 @@ impl Target for Tracks {
             source.insert(packet, now);
         }
         let outcome = self.drain(source, now);
-        self.keep(outcome)
+        self.keep_failure(outcome)
     }
 
     fn note(&mut self, at: Timestamp, note: Note) -> Result<(), Failure> {
-        self.diary.note(&note);
-        for open in self.people.values_mut().flat_map(|person| &mut person.files) {
-            open.part.pages().note(at, &note);
+        self.room_state.apply(&note);
+        for open in self.participants.values_mut().flat_map(|participant_files| &mut participant_files.files) {
+            open.part.events().record(at, &note);
         }
         let Note::Gone(participant) = note else { return Ok(()) };
         let outcome = self.close_all(participant, at, None);
-        self.keep(outcome)
+        self.keep_failure(outcome)
     }
 
-    /// Nothing waited in a mixer: participants' packets come by another way.
+    /// Not needed: participants' packets do not pass through the mixer.
     fn sound_lag(&mut self, _lag: Duration) {}
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
-        let outcome = self.time_passes(now);
-        self.keep(outcome)
+        let outcome = self.advance(now);
+        self.keep_failure(outcome)
     }
 
     fn finish(&mut self, now: Timestamp) -> Result<(), Failure> {
         let sources: Vec<SourceId> = self.sources.keys().copied().collect();
         let mut outcome = sources.into_iter().try_for_each(|source| self.source_gone(source, now));
         let reason = self.failure.clone();
-        let people: Vec<ParticipantId> = self.people.keys().copied().collect();
-        for participant in people {
+        let participants: Vec<ParticipantId> = self.participants.keys().copied().collect();
+        for participant in participants {
             let closed = self.close_all(participant, now, reason.as_ref());
             outcome = outcome.and(closed);
         }
@@ -439,7 +456,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opus_packets_say_how_long_they_are() {
+    fn opus_durations_are_read_from_the_toc_byte() {
         for (packet, samples) in [
             (&[31 << 3, 0xff, 0xfe][..], Some(960)),
             (&[0x08, 1], Some(960)),

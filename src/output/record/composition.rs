@@ -1,72 +1,74 @@
 //! The recording of a composition.
+//!
+//! Owns: [`Recording`]: when files begin and end. Does not know: containers, file names. In: packets of one video
+//! stream and of the audio mix. Out: [`OutputFile`]s.
 
 use std::time::Duration;
 
-use super::diary::Diary;
-use super::file::{Folder, Part};
-use super::sound::{self, Packet};
+use super::audio::{self, Packet};
+use super::events::RoomState;
+use super::file::{Folder, OutputFile};
 use crate::container::{Sample, TrackSpec};
 use crate::link::output::{FileReport, FileTarget, Note, OutputSettings};
 use crate::media::{AUDIO_RATE, EncodedPacket, FileFormat, VIDEO_CLOCK};
-use crate::output::frames::{Frame, Frames, Unwrap};
-use crate::output::{Desk, Failure, Target};
+use crate::output::frames::{Frame, FrameAssembler, TimestampUnwrapper};
+use crate::output::{Failure, Notifier, Target};
 use crate::plan::StreamSpec;
 use crate::room::document::OutputState;
 use crate::time::Timestamp;
 
-/// How often the disk is looked at.
-const CHECK: Duration = Duration::from_secs(1);
-/// A keyframe to cut at is asked for again after this time.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A file that another follows waits so long for the rest of its sound, in samples: half a second.
-const SOUND_LATE: u64 = AUDIO_RATE as u64 / 2;
+/// Interval of disk checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which the keyframe request for the next file is repeated.
+const KEYFRAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for which a file whose successor has begun waits for its last audio, in samples: half a second.
+const AUDIO_LATENESS: u64 = AUDIO_RATE as u64 / 2;
 
-/// A composition and everyone's mix, in one file after another.
+/// The target that records a composition and the audio mix, in one file after another.
 pub(in crate::output) struct Recording {
-    desk: Desk,
+    notifier: Notifier,
     folder: Folder,
     video: Option<Video>,
     /// None once it has ended.
-    sound: Option<sound::Track>,
-    unwrap: Unwrap,
-    diary: Diary,
-    /// The file that grows.
-    growing: Option<Open>,
-    /// The one before it, which still lacks sound.
-    closing: Option<Open>,
+    sound: Option<audio::AudioTrack>,
+    unwrapper: TimestampUnwrapper,
+    room_state: RoomState,
+    current: Option<OpenFile>,
+    /// The file before `current`, which waits for its last audio.
+    previous: Option<OpenFile>,
     epoch: Timestamp,
     checked: Option<Timestamp>,
-    /// Of files that are complete.
+    /// Bytes of completed files.
     bytes: u64,
     duration: Duration,
     dropped: u64,
-    /// Why it cannot go on.
+    /// The first failure, for the sidecar.
     failure: Option<Failure>,
-    /// For the bitrate: bytes at the last check.
+    /// Time and bytes at the start of the bitrate window.
     rate: Option<(Timestamp, u64)>,
 }
 
 struct Video {
     spec: StreamSpec,
-    frames: Frames,
-    /// When a keyframe to cut at was asked for.
+    frames: FrameAssembler,
+    /// Time of the pending keyframe request for the next file.
     asked: Option<Timestamp>,
 }
 
-/// A file, and how its times count.
-struct Open {
-    part: Part,
-    /// Ticks of the audio clock, and of the video clock, from the epoch to its beginning.
+/// A file and the zero of its times.
+struct OpenFile {
+    part: OutputFile,
+    /// Start since the epoch, in ticks of the audio clock and of the video clock.
     start: (u64, u64),
-    /// Where the sound goes to the next file, once there is one.
+    /// Start of the next file in audio ticks, if there is one: later audio belongs to it.
     until: Option<u64>,
-    /// The track of the sound.
+    /// Index of the audio track.
     sound: usize,
-    /// Ticks of the audio clock at which what it holds ends.
+    /// End of the media in audio ticks since the epoch.
     end: u64,
 }
 
-impl Open {
+impl OpenFile {
     fn lasts(&self) -> Duration {
         duration(self.end.saturating_sub(self.start.0))
     }
@@ -77,7 +79,7 @@ impl Open {
         self.part.push(Sample { track: 0, time, duration: length, keyframe: frame.keyframe, data: frame.data })
     }
 
-    /// A packet that begins before the file does is left out.
+    /// Adds an audio packet; one before the start of the file is dropped.
     fn sound(&mut self, packet: Packet) -> Result<(), Failure> {
         let Some(time) = packet.time.checked_sub(self.start.0) else { return Ok(()) };
         self.end = self.end.max(packet.time + u64::from(packet.duration));
@@ -86,33 +88,37 @@ impl Open {
     }
 }
 
-/// Samples at 48 kHz as a duration.
+/// Converts samples at 48 kHz to a duration.
 const fn duration(samples: u64) -> Duration {
     Duration::from_micros(samples * 1_000_000 / AUDIO_RATE as u64)
 }
 
 impl Recording {
-    /// Ready to record; the first file is made when there is something to put into it.
+    /// Prepares the recording; the first file is created with the first samples.
     ///
     /// # Errors
-    /// Words that say what to change.
-    pub(in crate::output) fn open(settings: OutputSettings, target: FileTarget, desk: &Desk) -> Result<Self, Failure> {
+    /// A text that names the fix.
+    pub(in crate::output) fn open(
+        settings: OutputSettings,
+        target: FileTarget,
+        notifier: &Notifier,
+    ) -> Result<Self, Failure> {
         let OutputSettings { room, output, epoch, streams, .. } = settings;
         let aac = target.format == FileFormat::Mp4 && !target.opus;
         let folder = Folder::open(target, room, output, epoch)?;
         let video = streams.into_iter().next().map(|spec| {
-            let frames = Frames::new(spec.key.codec, epoch);
+            let frames = FrameAssembler::new(spec.key.codec, epoch);
             Video { spec, frames, asked: None }
         });
         Ok(Self {
-            desk: desk.clone(),
+            notifier: notifier.clone(),
             folder,
             video,
-            sound: Some(sound::Track::new(epoch, aac)?),
-            unwrap: Unwrap::new(epoch, AUDIO_RATE),
-            diary: Diary::default(),
-            growing: None,
-            closing: None,
+            sound: Some(audio::AudioTrack::new(epoch, aac)?),
+            unwrapper: TimestampUnwrapper::new(epoch, AUDIO_RATE),
+            room_state: RoomState::default(),
+            current: None,
+            previous: None,
             epoch,
             checked: None,
             bytes: 0,
@@ -123,7 +129,7 @@ impl Recording {
         })
     }
 
-    /// Begins a file at this time: samples at 48 kHz, and where there is video its first frame.
+    /// Begins a file at `start` (samples at 48 kHz), with its first frame if there is video.
     fn begin(&mut self, start: u64, first: Option<&Frame>) -> Result<(), Failure> {
         let mut tracks = Vec::new();
         if let (Some(video), Some(frame)) = (&self.video, first) {
@@ -131,51 +137,51 @@ impl Recording {
             tracks.push(track.map_err(|error| Failure(error.to_string()))?.named(video.spec.key.view.as_str()));
         }
         let sound = tracks.len();
-        tracks.extend(self.sound.as_ref().map(sound::Track::spec));
+        tracks.extend(self.sound.as_ref().map(audio::AudioTrack::spec));
         let video_start = first.map_or(0, |frame| frame.time);
         let at = self.epoch + duration(start);
-        let part = self.folder.create(tracks, at, None, self.diary.open(at))?;
-        self.tell(&part, false);
-        let open = Open { part, start: (start, video_start), until: None, sound, end: start };
-        if let Some(mut before) = self.growing.replace(open) {
+        let part = self.folder.create(tracks, at, None, self.room_state.start_log(at))?;
+        self.report_file(&part, false);
+        let open = OpenFile { part, start: (start, video_start), until: None, sound, end: start };
+        if let Some(mut before) = self.current.replace(open) {
             before.until = Some(start);
-            if let Some(older) = self.closing.replace(before) {
+            if let Some(older) = self.previous.replace(before) {
                 self.close(older, None)?;
             }
         }
         Ok(())
     }
 
-    fn tell(&self, part: &Part, complete: bool) {
-        self.desk.file(FileReport { name: part.name().to_owned(), part: part.number(), complete });
+    fn report_file(&self, part: &OutputFile, complete: bool) {
+        self.notifier.report_file(FileReport { name: part.name().to_owned(), part: part.number(), complete });
     }
 
-    fn close(&mut self, mut open: Open, reason: Option<&Failure>) -> Result<(), Failure> {
-        open.part.lasts(open.lasts());
+    fn close(&mut self, mut open: OpenFile, reason: Option<&Failure>) -> Result<(), Failure> {
+        open.part.set_duration(open.lasts());
         self.bytes += open.part.bytes();
         self.duration += open.lasts();
         self.dropped += open.part.unordered();
         let report = FileReport { name: open.part.name().to_owned(), part: open.part.number(), complete: true };
         open.part.close(self.epoch + duration(open.end), reason)?;
-        self.desk.file(report);
+        self.notifier.report_file(report);
         Ok(())
     }
 
-    /// Puts sound where it belongs.
+    /// Adds audio to the file that covers its time.
     fn put(&mut self, packets: Vec<Packet>) -> Result<(), Failure> {
         for packet in packets {
-            let until = self.closing.as_ref().and_then(|closing| closing.until);
-            match &mut self.closing {
-                Some(closing) if until.is_some_and(|until| packet.time < until) => closing.sound(packet)?,
-                closing => {
-                    if let Some(complete) = closing.take() {
+            let until = self.previous.as_ref().and_then(|previous| previous.until);
+            match &mut self.previous {
+                Some(previous) if until.is_some_and(|until| packet.time < until) => previous.sound(packet)?,
+                previous => {
+                    if let Some(complete) = previous.take() {
                         self.close(complete, None)?;
                     }
-                    if self.video.is_none() && (self.growing.is_none() || self.is_due()) {
+                    if self.video.is_none() && (self.current.is_none() || self.is_due()) {
                         self.begin(packet.time, None)?;
                     }
-                    if let Some(growing) = &mut self.growing {
-                        growing.sound(packet)?;
+                    if let Some(current) = &mut self.current {
+                        current.sound(packet)?;
                     }
                 }
             }
@@ -185,7 +191,7 @@ impl Recording {
 
     fn frame(&mut self, frame: Frame) -> Result<(), Failure> {
         let start = frame.time * u64::from(AUDIO_RATE) / u64::from(VIDEO_CLOCK);
-        if frame.keyframe && (self.growing.is_none() || self.is_due()) {
+        if frame.keyframe && (self.current.is_none() || self.is_due()) {
             self.begin(start, Some(&frame))?;
             if let Some(video) = &mut self.video {
                 video.asked = None;
@@ -198,47 +204,47 @@ impl Recording {
             }
         }
         let length = self.video.as_ref().map_or(0, |video| VIDEO_CLOCK / video.spec.fps.max(1));
-        match &mut self.growing {
-            Some(growing) => growing.video(frame, length),
+        match &mut self.current {
+            Some(current) => current.video(frame, length),
             None => Ok(()),
         }
     }
 
-    /// Whether another file should begin.
+    /// Whether the current file has reached its maximum duration or size.
     fn is_due(&self) -> bool {
         let target = self.folder.target();
-        self.growing.as_ref().is_some_and(|open| {
+        self.current.as_ref().is_some_and(|open| {
             target.cut_after.is_some_and(|after| open.lasts() >= after)
                 || target.cut_bytes.is_some_and(|bytes| open.part.bytes() >= bytes)
         })
     }
 
-    fn ask(&mut self, now: Timestamp) {
+    fn request_keyframes(&mut self, now: Timestamp) {
         let due = self.is_due();
         let Some(video) = &mut self.video else { return };
-        let cut = due && video.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+        let cut = due && video.asked.is_none_or(|asked| now.since(asked) >= KEYFRAME_RETRY_INTERVAL);
         if cut {
             video.asked = Some(now);
         }
-        if video.frames.wants_keyframe(now) || cut {
-            self.desk.want_keyframe(0);
+        if video.frames.take_keyframe_request(now) || cut {
+            self.notifier.request_keyframe(0);
         }
     }
 
     fn report(&mut self, now: Timestamp) {
-        let open = || self.closing.iter().chain(&self.growing);
+        let open = || self.previous.iter().chain(&self.current);
         let bytes = self.bytes + open().map(|open| open.part.bytes()).sum::<u64>();
-        let lasts = self.duration + open().map(Open::lasts).sum::<Duration>();
-        let late = self.sound.as_ref().map_or(0, sound::Track::late);
+        let lasts = self.duration + open().map(OpenFile::lasts).sum::<Duration>();
+        let late = self.sound.as_ref().map_or(0, audio::AudioTrack::late);
         let dropped = self.dropped + open().map(|open| open.part.unordered()).sum::<u64>() + late;
-        let live = self.growing.is_some();
+        let live = self.current.is_some();
         let (since, before) = self.rate.unwrap_or((now, bytes));
         let millis = now.since(since).as_millis() as u64;
         let bitrate = (millis >= 2_000).then(|| (bytes - before.min(bytes)) * 8_000 / millis);
         if bitrate.is_some() || self.rate.is_none() {
             self.rate = Some((now, bytes));
         }
-        self.desk.report(|report| {
+        self.notifier.report(|report| {
             report.state = if live { OutputState::Live } else { OutputState::Starting };
             report.bytes = bytes;
             report.duration = lasts;
@@ -254,14 +260,14 @@ impl Recording {
         if let Some(frame) = frame {
             self.frame(frame)?;
         }
-        self.ask(now);
+        self.request_keyframes(now);
         Ok(())
     }
 
     fn take_sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let Some(sound) = &mut self.sound else { return Ok(()) };
         let first = self.video.is_none() && !sound.has_begun();
-        let time = self.unwrap.time(packet.timestamp, now);
+        let time = self.unwrapper.time(packet.timestamp, now);
         let mut packets = sound.push(packet, now)?;
         if first {
             packets.extend(sound.begin(time)?);
@@ -269,30 +275,30 @@ impl Recording {
         self.put(packets)
     }
 
-    fn time_passes(&mut self, now: Timestamp) -> Result<(), Failure> {
+    fn advance(&mut self, now: Timestamp) -> Result<(), Failure> {
         if let Some(sound) = &mut self.sound {
             let packets = sound.tick(now)?;
             self.put(packets)?;
         }
-        let late = self.unwrap.ticks(now).saturating_sub(SOUND_LATE);
-        if let Some(closing) = self.closing.take_if(|closing| closing.until.is_some_and(|until| until < late)) {
-            self.close(closing, None)?;
+        let late = self.unwrapper.ticks(now).saturating_sub(AUDIO_LATENESS);
+        if let Some(previous) = self.previous.take_if(|previous| previous.until.is_some_and(|until| until < late)) {
+            self.close(previous, None)?;
         }
-        if self.checked.is_none_or(|checked| now.since(checked) >= CHECK) {
+        if self.checked.is_none_or(|checked| now.since(checked) >= CHECK_INTERVAL) {
             self.checked = Some(now);
-            for open in self.closing.iter_mut().chain(&mut self.growing) {
-                open.part.lasts(open.lasts());
+            for open in self.previous.iter_mut().chain(&mut self.current) {
+                open.part.set_duration(open.lasts());
                 open.part.tick(now)?;
             }
             self.folder.check()?;
         }
-        self.ask(now);
+        self.request_keyframes(now);
         self.report(now);
         Ok(())
     }
 
-    /// Keeps the reason for the JSON.
-    fn keep(&mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+    /// Stores the first failure for the sidecar.
+    fn keep_failure(&mut self, outcome: Result<(), Failure>) -> Result<(), Failure> {
         if let Err(failure) = &outcome {
             self.failure.get_or_insert_with(|| failure.clone());
         }
@@ -303,18 +309,18 @@ impl Recording {
 impl Target for Recording {
     fn video(&mut self, _stream: u8, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let outcome = self.take_packet(packet, now);
-        self.keep(outcome)
+        self.keep_failure(outcome)
     }
 
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let outcome = self.take_sound(packet, now);
-        self.keep(outcome)
+        self.keep_failure(outcome)
     }
 
     fn note(&mut self, at: Timestamp, note: Note) -> Result<(), Failure> {
-        self.diary.note(&note);
-        if let Some(open) = &mut self.growing {
-            open.part.pages().note(at, &note);
+        self.room_state.apply(&note);
+        if let Some(open) = &mut self.current {
+            open.part.events().record(at, &note);
         }
         Ok(())
     }
@@ -324,25 +330,25 @@ impl Target for Recording {
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
-        let outcome = self.time_passes(now);
-        self.keep(outcome)
+        let outcome = self.advance(now);
+        self.keep_failure(outcome)
     }
 
     fn finish(&mut self, now: Timestamp) -> Result<(), Failure> {
         let reason = self.failure.clone();
-        let end = self.growing.as_ref().map_or(0, |open| open.end);
+        let end = self.current.as_ref().map_or(0, |open| open.end);
         let mut outcome = Ok(());
         if let Some(sound) = self.sound.take() {
-            // Up to now, if the picture has stood still.
-            let until = end.max(self.unwrap.ticks(now).min(end + u64::from(AUDIO_RATE)));
+            // Up to now if video has stalled, but at most a second more.
+            let until = end.max(self.unwrapper.ticks(now).min(end + u64::from(AUDIO_RATE)));
             outcome = sound.finish(until).and_then(|packets| self.put(packets));
         }
-        for open in [self.closing.take(), self.growing.take()].into_iter().flatten() {
+        for open in [self.previous.take(), self.current.take()].into_iter().flatten() {
             let closed = self.close(open, reason.as_ref());
             outcome = outcome.and(closed);
         }
         let (bytes, duration, dropped) = (self.bytes, self.duration, self.dropped);
-        self.desk.report(|report| {
+        self.notifier.report(|report| {
             (report.bytes, report.duration, report.dropped, report.bitrate) = (bytes, duration, dropped, 0);
         });
         outcome

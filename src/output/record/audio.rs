@@ -1,6 +1,7 @@
-//! The sound of a recording: everyone's mix without pauses, as Opus or AAC.
+//! The audio of a recording: the mix without pauses, as Opus or AAC.
 //!
-//! Owns: [`Track`]. Does not know: files. Times are samples at 48 kHz since the room's epoch.
+//! Owns: [`AudioTrack`]. Does not know: files. In: packets with gaps. Out: continuous packets; times are samples at 48
+//! kHz since the room's epoch.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -13,31 +14,28 @@ use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, DEFAULT_BITRATE, FRAME_SAMPLES, O
 use crate::container::TrackSpec;
 use crate::media::{AUDIO_TICK_SAMPLES, EncodedPacket};
 use crate::output::Failure;
-use crate::output::steady::{Sound, Steady};
+use crate::output::gap_filler::{AudioGapFiller, AudioPacket};
 use crate::time::Timestamp;
 
-/// Packets kept before the beginning is known: the sound of a keyframe comes sooner than the keyframe. Two seconds.
-const KEPT: usize = 100;
-/// Frames that may wait to be taken from the AAC encoder's thread: what it takes in at once, and more.
-const FRAMES: usize = 1_024;
-/// How long the AAC encoder may take to give a frame when it has much to do.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Packets stored before the start is known, two seconds: audio arrives before the keyframe of the same time.
+const MAX_EARLY: usize = 100;
+/// Capacity of the queue of AAC frames; larger than the encoder's input queue.
+const QUEUE_CAPACITY: usize = 1_024;
+/// Timeout of the AAC encoder under load.
+const ENCODER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A packet of sound as it is written.
+/// An audio packet to be written; times are in samples at 48 kHz.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packet {
-    /// When it begins.
     pub(super) time: u64,
-    /// How long it is.
     pub(super) duration: u32,
-    /// The packet.
     pub(super) data: Bytes,
 }
 
-/// The sound of a recording.
-pub(super) struct Track {
-    steady: Steady,
-    /// What came before the beginning is known.
+/// The audio of a recording.
+pub(super) struct AudioTrack {
+    gap_filler: AudioGapFiller,
+    /// Packets received before the start is known.
     early: VecDeque<(EncodedPacket, Timestamp)>,
     encoding: Encoding,
 }
@@ -47,16 +45,16 @@ enum Encoding {
     Aac { encoder: OpusToAac, frames: Receiver<Packet> },
 }
 
-impl Track {
-    /// For a room with this epoch.
+impl AudioTrack {
+    /// For a room with epoch `epoch`.
     ///
     /// # Errors
-    /// What is missing on this machine.
+    /// The AAC encoder is missing on this machine.
     pub(super) fn new(epoch: Timestamp, aac: bool) -> Result<Self, Failure> {
         let encoding = if aac {
-            let (sender, frames) = sync_channel(FRAMES);
+            let (sender, frames) = sync_channel(QUEUE_CAPACITY);
             let encoder = OpusToAac::new(DEFAULT_BITRATE, move |frame| {
-                // When nobody takes them the recording is over.
+                // Fails when the recording has ended.
                 let packet = Packet { time: frame.time, duration: FRAME_SAMPLES as u32, data: frame.data };
                 let _ = sender.send(packet);
             });
@@ -64,10 +62,10 @@ impl Track {
         } else {
             Encoding::Opus
         };
-        Ok(Self { steady: Steady::new(epoch), early: VecDeque::new(), encoding })
+        Ok(Self { gap_filler: AudioGapFiller::new(epoch), early: VecDeque::new(), encoding })
     }
 
-    /// What a file must know of it.
+    /// The track description for files.
     pub(super) fn spec(&self) -> TrackSpec {
         match self.encoding {
             Encoding::Opus => TrackSpec::opus(1),
@@ -75,67 +73,67 @@ impl Track {
         }
     }
 
-    /// Whether its beginning is known.
+    /// Whether [`AudioTrack::begin`] was called.
     pub(super) fn has_begun(&self) -> bool {
-        self.steady.has_begun()
+        self.gap_filler.has_begun()
     }
 
-    /// Packets that came after silence had taken their place.
+    /// Number of packets dropped because they arrived after their silence was inserted.
     pub(super) fn late(&self) -> u64 {
-        self.steady.late()
+        self.gap_filler.late()
     }
 
-    /// From this time on it is wanted; gives what is there already.
+    /// Starts at this time; returns the packets received so far.
     ///
     /// # Errors
-    /// As [`Track::push`].
+    /// As [`AudioTrack::push`].
     pub(super) fn begin(&mut self, time: u64) -> Result<Vec<Packet>, Failure> {
-        self.steady.begin(time);
-        let mut sounds = Vec::new();
+        self.gap_filler.begin(time);
+        let mut packets_in = Vec::new();
         let from = time / AUDIO_TICK_SAMPLES as u64 * AUDIO_TICK_SAMPLES as u64;
         for (packet, now) in std::mem::take(&mut self.early) {
-            // What is older than the beginning is no packet that came too late.
+            // Packets before the start do not count as late.
             if packet.timestamp.wrapping_sub(from as u32).cast_signed() >= 0 {
-                sounds.extend(self.steady.push(packet, now));
+                packets_in.extend(self.gap_filler.push(packet, now));
             }
         }
-        self.encode(sounds)
+        self.encode(packets_in)
     }
 
-    /// Takes in a packet; gives what is to be written.
+    /// Adds a packet; returns the packets to be written.
     ///
     /// # Errors
-    /// The encoder is broken or stands still.
+    /// The encoder failed or hangs.
     pub(super) fn push(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<Vec<Packet>, Failure> {
-        if !self.steady.has_begun() {
-            if self.early.len() == KEPT {
+        if !self.gap_filler.has_begun() {
+            if self.early.len() == MAX_EARLY {
                 self.early.pop_front();
             }
             self.early.push_back((packet, now));
             return Ok(Vec::new());
         }
-        let sounds = self.steady.push(packet, now);
-        self.encode(sounds)
+        let packets_in = self.gap_filler.push(packet, now);
+        self.encode(packets_in)
     }
 
-    /// Time passes: pauses become silence.
+    /// Fills overdue pauses with silence.
     ///
     /// # Errors
-    /// As [`Track::push`].
+    /// As [`AudioTrack::push`].
     pub(super) fn tick(&mut self, now: Timestamp) -> Result<Vec<Packet>, Failure> {
-        let sounds = self.steady.tick(now);
-        self.encode(sounds)
+        let packets_in = self.gap_filler.tick(now);
+        self.encode(packets_in)
     }
 
-    /// The end, with silence up to this time if need be; gives all that is left.
+    /// Ends the track, with silence up to `until` if necessary; returns the remaining packets.
     ///
     /// # Errors
-    /// As [`Track::push`].
+    /// As [`AudioTrack::push`].
     pub(super) fn finish(mut self, until: u64) -> Result<Vec<Packet>, Failure> {
-        let sounds = self.steady.fill(until);
-        let mut packets = self.encode(sounds)?;
+        let packets_in = self.gap_filler.fill(until);
+        let mut packets = self.encode(packets_in)?;
         if let Encoding::Aac { encoder, frames } = self.encoding {
-            // It may hold more than fits the queue: that is emptied while it ends.
+            // The encoder may hold more than the queue's capacity, so the queue is drained while it finishes.
             std::thread::scope(|scope| {
                 scope.spawn(|| encoder.finish());
                 packets.extend(frames.iter());
@@ -144,19 +142,22 @@ impl Track {
         Ok(packets)
     }
 
-    fn encode(&mut self, sounds: Vec<Sound>) -> Result<Vec<Packet>, Failure> {
+    fn encode(&mut self, packets_in: Vec<AudioPacket>) -> Result<Vec<Packet>, Failure> {
         let Encoding::Aac { encoder, frames } = &mut self.encoding else {
             let duration = AUDIO_TICK_SAMPLES as u32;
-            return Ok(sounds.into_iter().map(|Sound { time, data }| Packet { time, duration, data }).collect());
+            return Ok(packets_in
+                .into_iter()
+                .map(|AudioPacket { time, data }| Packet { time, duration, data })
+                .collect());
         };
         let mut packets = Vec::new();
-        for sound in sounds {
+        for sound in packets_in {
             while encoder.is_behind() {
-                let packet = frames.recv_timeout(PATIENCE);
-                packets.push(packet.map_err(|_| Failure("the AAC encoder stands still".to_owned()))?);
+                let packet = frames.recv_timeout(ENCODER_TIMEOUT);
+                packets.push(packet.map_err(|_| Failure("the AAC encoder hangs".to_owned()))?);
             }
             match encoder.push(sound.time, &sound.data) {
-                // One that is not Opus is silent.
+                // A malformed packet becomes silence.
                 Ok(()) | Err(CodecError::Malformed { .. }) => {}
                 Err(error) => return Err(Failure(error.to_string())),
             }
@@ -183,12 +184,12 @@ mod tests {
         EPOCH + Duration::from_millis(20 * n)
     }
 
-    /// The beginning is told late, packets are missing, and the end is later than the last: there is no gap in either.
+    /// Late start, missing packets, and an end after the last packet.
     #[test]
-    fn it_has_no_gaps() {
+    fn the_track_has_no_gaps() {
         for (aac, length) in [(false, TICK), (true, FRAME_SAMPLES)] {
             let mut opus = OpusEncoder::new(OpusSettings::default());
-            let mut track = Track::new(EPOCH, aac).expect("installed");
+            let mut track = AudioTrack::new(EPOCH, aac).expect("installed");
             let mut out = Vec::new();
             for n in 40..60 {
                 out.extend(track.push(packet(&mut opus, n), at(n)).expect("taken"));

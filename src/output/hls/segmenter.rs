@@ -1,7 +1,8 @@
-//! One rendition of HLS: samples become parts, and parts segments.
+//! Segments one HLS rendition: samples become parts, and parts become segments.
 //!
-//! Owns: [`Cutter`]: where parts and segments end. Pure. Does not know: other renditions; it may be told where they cut.
-//! A sample's length is known when the next one comes; so each waits for that.
+//! Owns: [`Segmenter`]: the boundaries of parts and segments. Pure. Does not know: other renditions; segment boundaries
+//! may be set from outside. In: samples. Out: [`HlsPiece`]s. Each sample waits for the next one, which determines its
+//! duration.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,45 +12,45 @@ use bytes::Bytes;
 use crate::container::{ContainerError, Sample, TrackSpec, mp4};
 use crate::link::output::HlsPiece;
 
-/// The length of a sample that none follows, in parts of a second.
-const LAST: u32 = 30;
+/// A last sample without predecessor is assumed to last a second divided by this.
+const DEFAULT_RATE: u32 = 30;
 
-/// Cut times that wait for samples: far more than sound is behind pictures.
-const CUTS_MAX: usize = 8;
+/// Most pending segment boundaries; audio never lags behind video by so many segments.
+const MAX_CUTS: usize = 8;
 
-/// Where segments end.
+/// Segment boundaries.
 enum Cuts {
-    /// At the first keyframe at or after each multiple of so many ticks; the next of these.
+    /// At the first keyframe at or after each multiple of `segment` ticks; `next` is the next multiple.
     Keyframes { segment: u64, next: u64 },
-    /// At the times that are told by [`Cutter::cut_at`].
-    Told(VecDeque<u64>),
+    /// At the times set by [`Segmenter::cut_at`], in ticks.
+    External(VecDeque<u64>),
 }
 
-/// Cuts one rendition.
-pub(super) struct Cutter {
+/// Segments one rendition.
+pub(super) struct Segmenter {
     track: TrackSpec,
-    /// Ticks of a part.
+    /// Target duration of a part in ticks.
     part: u64,
     begun: bool,
     cuts: Cuts,
-    /// The samples of the part that grows, each with its length.
+    /// Samples of the current part.
     samples: Vec<Sample>,
-    /// The sample whose length is not known yet.
+    /// The newest sample, whose duration is not known yet.
     last: Option<Sample>,
     sequence: u32,
 }
 
-impl Cutter {
-    /// A rendition of this track. A segment begins at the first keyframe at or after each multiple of `segment`; its parts
-    /// are at most `part` long.
+impl Segmenter {
+    /// A rendition whose segments begin at the first keyframe at or after each multiple of `segment`, with parts of at
+    /// most `part`.
     pub(super) fn at_keyframes(track: TrackSpec, segment: Duration, part: Duration) -> Self {
         let segment = ticks(segment, track.clock()).max(1);
         Self::new(track, Cuts::Keyframes { segment, next: 0 }, part)
     }
 
-    /// A rendition of this track, all of whose samples are keyframes, that is cut where [`Cutter::cut_at`] says.
-    pub(super) fn as_told(track: TrackSpec, part: Duration) -> Self {
-        Self::new(track, Cuts::Told(VecDeque::new()), part)
+    /// A rendition, all of whose samples are keyframes, with segment boundaries set by [`Segmenter::cut_at`].
+    pub(super) fn with_external_cuts(track: TrackSpec, part: Duration) -> Self {
+        Self::new(track, Cuts::External(VecDeque::new()), part)
     }
 
     fn new(track: TrackSpec, cuts: Cuts, part: Duration) -> Self {
@@ -57,20 +58,20 @@ impl Cutter {
         Self { track, part, begun: false, cuts, samples: Vec::new(), last: None, sequence: 0 }
     }
 
-    /// A segment begins with the first sample from this time on, since the epoch. Of a rendition that is cut as told.
+    /// Begins a segment at the first sample at or after this time since the epoch. Only for external boundaries.
     pub(super) fn cut_at(&mut self, at: Duration) {
         let at = ticks(at, self.track.clock());
-        if let Cuts::Told(cuts) = &mut self.cuts
-            && cuts.len() < CUTS_MAX
+        if let Cuts::External(cuts) = &mut self.cuts
+            && cuts.len() < MAX_CUTS
         {
             cuts.push_back(at);
         }
     }
 
-    /// Takes in the next sample, with its time in ticks since the epoch; the first must be a keyframe.
+    /// Adds the next sample, with its time in ticks since the epoch; the first must be a keyframe.
     ///
     /// # Errors
-    /// It is not what its codec says.
+    /// The sample is malformed.
     pub(super) fn push(&mut self, time: u64, keyframe: bool, data: Bytes) -> Result<Vec<HlsPiece>, ContainerError> {
         let mut pieces = Vec::new();
         if !self.begun {
@@ -82,12 +83,12 @@ impl Cutter {
             last.duration = u32::try_from(time.saturating_sub(last.time)).unwrap_or(u32::MAX);
             let length = u64::from(last.duration);
             if self.samples.first().is_some_and(|first| time.saturating_sub(first.time) > self.part) {
-                // It lasted longer than those before it.
+                // The previous sample lasted longer than predicted.
                 pieces.extend(self.flush(last.time)?);
             }
             self.samples.push(last);
             let begins = keyframe && self.is_due(time);
-            // The one that comes now would make the part too long, if it lasts as long.
+            // A sample of the same duration would make the part too long.
             let began = self.samples.first().map_or(time, |first| first.time);
             if begins || time.saturating_sub(began) + length > self.part {
                 pieces.extend(self.flush(time)?);
@@ -100,35 +101,35 @@ impl Cutter {
         Ok(pieces)
     }
 
-    /// Nothing follows.
+    /// Ends the rendition with the last part.
     ///
     /// # Errors
-    /// As [`Cutter::push`].
+    /// As [`Segmenter::push`].
     pub(super) fn end(&mut self) -> Result<Vec<HlsPiece>, ContainerError> {
         let Some(mut last) = self.last.take() else { return Ok(Vec::new()) };
-        last.duration = self.samples.last().map_or_else(|| self.track.clock() / LAST, |before| before.duration);
+        last.duration = self.samples.last().map_or_else(|| self.track.clock() / DEFAULT_RATE, |before| before.duration);
         let end = last.time + u64::from(last.duration);
         self.samples.push(last);
         Ok(self.flush(end)?.into_iter().collect())
     }
 
-    /// Whether a segment is to begin with a sample of this time.
+    /// Whether a segment should begin with a sample of this time.
     fn is_due(&self, time: u64) -> bool {
         match &self.cuts {
             Cuts::Keyframes { next, .. } => time >= *next,
-            Cuts::Told(cuts) => cuts.front().is_some_and(|cut| time >= *cut),
+            Cuts::External(cuts) => cuts.front().is_some_and(|cut| time >= *cut),
         }
     }
 
     fn cut(&mut self, time: u64) -> HlsPiece {
         match &mut self.cuts {
             Cuts::Keyframes { segment, next } => *next = (time / *segment + 1) * *segment,
-            Cuts::Told(cuts) => cuts.retain(|cut| *cut > time),
+            Cuts::External(cuts) => cuts.retain(|cut| *cut > time),
         }
         HlsPiece::Cut { at: self.seconds(time) }
     }
 
-    /// The part that grew, which ends at `end`.
+    /// Completes the current part, which ends at `end`.
     fn flush(&mut self, end: u64) -> Result<Option<HlsPiece>, ContainerError> {
         let Some(first) = self.samples.first() else { return Ok(None) };
         let (began, independent) = (first.time, first.keyframe);
@@ -157,27 +158,27 @@ mod tests {
     const SEGMENT: Duration = Duration::from_secs(2);
     const PART: Duration = Duration::from_millis(500);
 
-    fn cutter() -> Cutter {
+    fn segmenter() -> Segmenter {
         let track = TrackSpec::video(Codec::Vp8, Size::new(320, 180), &Bytes::new()).expect("VP8 needs no parameters");
-        Cutter::at_keyframes(track, SEGMENT, PART)
+        Segmenter::at_keyframes(track, SEGMENT, PART)
     }
 
-    /// Everything that comes of frames with these times and keyframes.
+    /// All pieces of frames with these times and keyframe flags.
     fn all(frames: &[(u64, bool)]) -> Vec<HlsPiece> {
-        let mut cutter = cutter();
+        let mut segmenter = segmenter();
         let mut pieces = Vec::new();
         for (time, keyframe) in frames {
-            pieces.extend(cutter.push(*time, *keyframe, Bytes::from_static(b"frame")).expect("any bytes are VP8"));
+            pieces.extend(segmenter.push(*time, *keyframe, Bytes::from_static(b"frame")).expect("any bytes are VP8"));
         }
-        pieces.extend(cutter.end().expect("as before"));
+        pieces.extend(segmenter.end().expect("as before"));
         pieces
     }
 
     #[test]
-    fn thirty_frames_a_second_make_four_parts_a_segment() {
+    fn thirty_frames_per_second_make_four_parts_per_segment() {
         let frames: Vec<(u64, bool)> = (60..241).map(|n| (n * 3_000, n % 60 == 0)).collect();
         let pieces = all(&frames);
-        let told: String = pieces
+        let summary: String = pieces
             .iter()
             .map(|piece| match piece {
                 HlsPiece::Init { .. } => "i",
@@ -187,32 +188,32 @@ mod tests {
                 HlsPiece::Part { .. } => "-",
             })
             .collect();
-        assert_eq!(told, "i|Pppp|Pppp|Pppp|-");
+        assert_eq!(summary, "i|Pppp|Pppp|Pppp|-");
         assert_eq!(pieces[1], HlsPiece::Cut { at: SEGMENT });
     }
 
     #[test]
-    fn a_rendition_that_is_told_is_cut_there_and_nowhere_else() {
+    fn external_boundaries_are_the_only_ones() {
         let track = TrackSpec::aac(1, Bytes::from_static(&[0x11, 0x88]));
-        let mut cutter = Cutter::as_told(track, PART);
-        cutter.cut_at(Duration::from_millis(2_170));
+        let mut segmenter = Segmenter::with_external_cuts(track, PART);
+        segmenter.cut_at(Duration::from_millis(2_170));
         let mut cuts = Vec::new();
         for n in 102..500_u64 {
             if n == 190 {
-                cutter.cut_at(Duration::from_millis(4_170));
+                segmenter.cut_at(Duration::from_millis(4_170));
             }
-            let pieces = cutter.push(n * 1_024, true, Bytes::from_static(b"sound")).expect("any bytes are AAC");
+            let pieces = segmenter.push(n * 1_024, true, Bytes::from_static(b"sound")).expect("any bytes are AAC");
             cuts.extend(pieces.into_iter().filter_map(|piece| match piece {
                 HlsPiece::Cut { at } => Some(at.as_micros()),
                 _ => None,
             }));
         }
-        assert_eq!(cuts, [2_176_000, 4_181_333], "where it began, and the first sample after what was told");
+        assert_eq!(cuts, [2_176_000, 4_181_333], "the first sample, and the first one at or after the second boundary");
     }
 
     proptest! {
         #[test]
-        fn parts_cover_all_time_and_are_no_longer_than_a_part_or_a_frame(
+        fn parts_cover_all_time_and_are_no_longer_than_the_target_or_a_frame(
             start in 0..10_000_000_000_u64,
             steps in prop::collection::vec((1..30_000_u64, prop::bool::weighted(0.1)), 1..300),
         ) {

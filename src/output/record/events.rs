@@ -1,7 +1,8 @@
-//! What happens in the room while files of it are written.
+//! Events in the room while it is recorded, for the sidecars.
 //!
-//! Owns: [`Diary`]: how the room is now, and what has happened since each file began. Does not know: files, clocks.
-//! Lists are bounded; what is left out is counted.
+//! Owns: [`RoomState`], the current participants, layout and speaker; [`EventLog`], the events since a file began. Does
+//! not know: files, clocks. In: [`Note`]s. Out: the lists of a [`Sidecar`]. Lists are bounded; omitted entries are
+//! counted.
 
 use std::collections::BTreeMap;
 
@@ -11,65 +12,65 @@ use crate::link::sidecar::{Shown, Sidecar, Speech, Stay, Tile, Words};
 use crate::media::Size;
 use crate::time::Timestamp;
 
-/// Entries of each list in one file.
-const MOST: usize = 5_000;
+/// Most entries of each list of a sidecar.
+const MAX_ENTRIES: usize = 5_000;
 
-/// How the room is.
+/// Current state of the room.
 #[derive(Debug, Default)]
-pub(super) struct Diary {
-    people: BTreeMap<ParticipantId, String>,
-    shown: Option<(Size, Vec<Tile>)>,
+pub(super) struct RoomState {
+    participants: BTreeMap<ParticipantId, String>,
+    layout: Option<(Size, Vec<Tile>)>,
     speaker: Option<ParticipantId>,
 }
 
-/// What has happened since a file began.
+/// Events since a file began.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Pages {
+pub(super) struct EventLog {
     start: Timestamp,
-    people: Vec<Stay>,
+    participants: Vec<Stay>,
     layouts: Vec<Shown>,
     speakers: Vec<Speech>,
     chat: Vec<Words>,
     left_out: u64,
 }
 
-impl Diary {
-    /// Takes in what happened.
-    pub(super) fn note(&mut self, note: &Note) {
+impl RoomState {
+    /// Applies an event.
+    pub(super) fn apply(&mut self, note: &Note) {
         match note {
             Note::Here { participant, name } => {
-                self.people.insert(*participant, name.clone());
+                self.participants.insert(*participant, name.clone());
             }
             Note::Gone(participant) => {
-                self.people.remove(participant);
+                self.participants.remove(participant);
             }
             Note::Speaker(speaker) => self.speaker = *speaker,
             Note::Layout { canvas, tiles } => {
                 let tile = |&(participant, source, rect)| Tile { participant, source, rect };
-                self.shown = Some((*canvas, tiles.iter().map(tile).collect()));
+                self.layout = Some((*canvas, tiles.iter().map(tile).collect()));
             }
             Note::Chat { .. } => {}
         }
     }
 
-    /// The name of somebody who is here.
+    /// The name of a present participant; None if empty or absent.
     pub(super) fn name(&self, participant: ParticipantId) -> Option<&str> {
-        self.people.get(&participant).map(String::as_str).filter(|name| !name.is_empty())
+        self.participants.get(&participant).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// The pages of a file that begins now.
-    pub(super) fn open(&self, start: Timestamp) -> Pages {
+    /// The event log of a file that begins at `start`, with the current state as first entries.
+    pub(super) fn start_log(&self, start: Timestamp) -> EventLog {
         let stay = |(participant, name): (&_, &String)| Stay {
             participant: *participant,
             name: name.clone(),
             from: 0.0,
             to: None,
         };
-        let shown = self.shown.clone().map(|(canvas, tiles)| Shown { at: 0.0, canvas, tiles });
-        Pages {
+        let layout = self.layout.clone().map(|(canvas, tiles)| Shown { at: 0.0, canvas, tiles });
+        EventLog {
             start,
-            people: self.people.iter().map(stay).collect(),
-            layouts: shown.into_iter().collect(),
+            participants: self.participants.iter().map(stay).collect(),
+            layouts: layout.into_iter().collect(),
             speakers: vec![Speech { at: 0.0, participant: self.speaker }],
             chat: Vec::new(),
             left_out: 0,
@@ -77,22 +78,24 @@ impl Diary {
     }
 }
 
-impl Pages {
-    /// Writes down what happened at this time.
-    pub(super) fn note(&mut self, at: Timestamp, note: &Note) {
+impl EventLog {
+    /// Adds an event at this time.
+    pub(super) fn record(&mut self, at: Timestamp, note: &Note) {
         let at = at.since(self.start).as_secs_f64();
-        let written = match note {
+        let recorded = match note {
             Note::Here { participant, name } => {
-                let here = self.people.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
-                if let Some(stay) = here {
+                let present =
+                    self.participants.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
+                if let Some(stay) = present {
                     stay.name.clone_from(name);
                     return;
                 }
-                put(&mut self.people, Stay { participant: *participant, name: name.clone(), from: at, to: None })
+                put(&mut self.participants, Stay { participant: *participant, name: name.clone(), from: at, to: None })
             }
             Note::Gone(participant) => {
-                let here = self.people.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
-                if let Some(stay) = here {
+                let present =
+                    self.participants.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
+                if let Some(stay) = present {
                     stay.to = Some(at);
                 }
                 true
@@ -112,12 +115,12 @@ impl Pages {
                 put(&mut self.chat, words)
             }
         };
-        self.left_out += u64::from(!written);
+        self.left_out += u64::from(!recorded);
     }
 
-    /// Copies all of it beside the file.
+    /// Copies the lists into the sidecar.
     pub(super) fn fill(&self, sidecar: &mut Sidecar) {
-        sidecar.people.clone_from(&self.people);
+        sidecar.people.clone_from(&self.participants);
         sidecar.layouts.clone_from(&self.layouts);
         sidecar.speakers.clone_from(&self.speakers);
         sidecar.chat.clone_from(&self.chat);
@@ -126,7 +129,7 @@ impl Pages {
 }
 
 fn put<T>(list: &mut Vec<T>, entry: T) -> bool {
-    let fits = list.len() < MOST;
+    let fits = list.len() < MAX_ENTRIES;
     if fits {
         list.push(entry);
     }
@@ -142,53 +145,56 @@ mod tests {
 
     const START: Timestamp = Timestamp::from_micros(7_000_000);
 
-    fn here(id: u32, name: &str) -> Note {
+    fn present(id: u32, name: &str) -> Note {
         Note::Here { participant: ParticipantId(id), name: name.into() }
     }
 
     #[test]
-    fn who_was_there_before_is_there_from_the_beginning() {
-        let mut diary = Diary::default();
+    fn a_log_starts_with_the_current_state() {
+        let mut room_state = RoomState::default();
         let rect = Rect { x: 0, y: 0, width: 640, height: 360 };
         let layout = |tiles| Note::Layout { canvas: Size::new(640, 360), tiles };
         let before = [
-            here(1, "Ann"),
-            here(2, "Bob"),
+            present(1, "Ann"),
+            present(2, "Bob"),
             Note::Gone(ParticipantId(2)),
             Note::Speaker(Some(ParticipantId(1))),
             layout(vec![(ParticipantId(1), SourceKind::Camera, rect)]),
         ];
-        before.iter().for_each(|note| diary.note(note));
-        let mut pages = diary.open(START);
+        before.iter().for_each(|note| room_state.apply(note));
+        let mut events = room_state.start_log(START);
         let happens = [
-            (1.0, here(3, "")),
-            (2.0, here(3, "Cem")),
+            (1.0, present(3, "")),
+            (2.0, present(3, "Cem")),
             (2.5, Note::Speaker(Some(ParticipantId(1)))),
             (3.0, Note::Speaker(None)),
             (4.0, Note::Gone(ParticipantId(3))),
-            (5.0, here(3, "Cem")),
+            (5.0, present(3, "Cem")),
         ];
         for (at, note) in happens {
-            diary.note(&note);
-            pages.note(START + Duration::from_secs_f64(at), &note);
+            room_state.apply(&note);
+            events.record(START + Duration::from_secs_f64(at), &note);
         }
-        let stays: Vec<(u32, &str, f64, Option<f64>)> =
-            pages.people.iter().map(|stay| (stay.participant.0, stay.name.as_str(), stay.from, stay.to)).collect();
+        let stays: Vec<(u32, &str, f64, Option<f64>)> = events
+            .participants
+            .iter()
+            .map(|stay| (stay.participant.0, stay.name.as_str(), stay.from, stay.to))
+            .collect();
         assert_eq!(stays, [(1, "Ann", 0.0, None), (3, "Cem", 1.0, Some(4.0)), (3, "Cem", 5.0, None)]);
         let speakers: Vec<(f64, Option<u32>)> =
-            pages.speakers.iter().map(|speech| (speech.at, speech.participant.map(|id| id.0))).collect();
+            events.speakers.iter().map(|speech| (speech.at, speech.participant.map(|id| id.0))).collect();
         assert_eq!(speakers, [(0.0, Some(1)), (3.0, None)]);
-        assert_eq!(pages.layouts.len(), 1);
-        assert_eq!(diary.open(START).people.len(), 2, "the next file knows who is here");
+        assert_eq!(events.layouts.len(), 1);
+        assert_eq!(room_state.start_log(START).participants.len(), 2, "the next log has the present participants");
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
-        let mut pages = Diary::default().open(START);
+    fn entries_beyond_the_limit_are_counted() {
+        let mut events = RoomState::default().start_log(START);
         let chat = |text: String| Note::Chat { participant: None, name: String::new(), text };
-        for i in 0..MOST + 3 {
-            pages.note(START, &chat(i.to_string()));
+        for i in 0..MAX_ENTRIES + 3 {
+            events.record(START, &chat(i.to_string()));
         }
-        assert_eq!((pages.chat.len(), pages.left_out), (MOST, 3));
+        assert_eq!((events.chat.len(), events.left_out), (MAX_ENTRIES, 3));
     }
 }
