@@ -4,6 +4,8 @@
 //! second composed to 1280x720, with every frame new. Ours includes scaling of every frame on arrival.
 #![allow(clippy::print_stdout)]
 
+mod picture;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use commingle::codec::{
-    self, DecodeLimits, Decoded, EncodeSpec, EncodedFrame, H264Encoder, Picture, PictureMut, VideoDecoder, VideoEncoder,
+    self, DecodeLimits, Decoded, EncodeSpec, EncodedFrame, H264Encoder, Picture, VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Grid, Scene, Tile};
@@ -20,6 +22,8 @@ use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+
+use picture::moving;
 
 const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
@@ -40,25 +44,6 @@ fn per_frame(work: impl FnOnce()) -> f64 {
     let before = cpu();
     work();
     (cpu() - before).as_secs_f64() * 1000.0 / FRAMES as f64
-}
-
-/// A moving picture with texture, so that encoders are loaded.
-fn moving(size: Size, frame: u64) -> Picture {
-    let mut picture = PictureMut::new(size);
-    let (planes, strides) = picture.planes();
-    for (i, plane) in planes.into_iter().enumerate() {
-        let by = if i == 0 { 1 } else { 2 };
-        for y in 0..size.height / by {
-            for x in 0..size.width / by {
-                let (x, y, frame) = (x * by, y * by, frame as u32 * 3);
-                let texture = (((x + frame) / 8) ^ ((y + frame / 2) / 8)) % 24 + (x * 7 + y * 13) % 5;
-                let at = (y / by) as usize * strides[i] + (x / by) as usize;
-                plane[at] =
-                    if i == 0 { 60 + (x * 120 / size.width + texture) as u8 } else { 118 + (texture / 3) as u8 };
-            }
-        }
-    }
-    picture.freeze()
 }
 
 /// Cells of one size, placed like the grid layout, so that both compositors draw the same.

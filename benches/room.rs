@@ -12,6 +12,8 @@
 //! nine encoders in real time.
 #![allow(clippy::print_stdout)]
 
+mod picture;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -43,6 +45,8 @@ use commingle::time::{self, Timestamp, now};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
+
+use picture::moving;
 
 const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
@@ -112,25 +116,6 @@ fn pace(begun: Timestamp, n: u64) {
         }
         std::thread::park_timeout(left);
     }
-}
-
-/// A moving picture with texture, so that encoders are loaded.
-fn moving(size: Size, frame: u64) -> Picture {
-    let mut picture = PictureMut::new(size);
-    let (planes, strides) = picture.planes();
-    for (i, plane) in planes.into_iter().enumerate() {
-        let by = if i == 0 { 1 } else { 2 };
-        for y in 0..size.height / by {
-            for x in 0..size.width / by {
-                let (x, y, frame) = (x * by, y * by, frame as u32 * 3);
-                let texture = (((x + frame) / 8) ^ ((y + frame / 2) / 8)) % 24 + (x * 7 + y * 13) % 5;
-                let at = (y / by) as usize * strides[i] + (x / by) as usize;
-                plane[at] =
-                    if i == 0 { 60 + (x * 120 / size.width + texture) as u8 } else { 118 + (texture / 3) as u8 };
-            }
-        }
-    }
-    picture.freeze()
 }
 
 fn encoder_spec(size: Size, bitrate_kbps: u32) -> EncodeSpec {

@@ -48,10 +48,10 @@ pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
             }
         }
     })?;
-    let (messages_in, queue) = sync_channel(QUEUE_CAPACITY);
+    let (inbox, queue) = sync_channel(QUEUE_CAPACITY);
     let reader = spawn("link-reader", {
         let link = link.try_clone()?;
-        move || child::read(link, &mut Reader(messages_in))
+        move || child::read(link, &mut Reader(inbox))
     })?;
     let failure = work(&queue, &notifier).err().map(|Failure(reason)| reason);
     notifier.report(|report| {
@@ -76,10 +76,10 @@ impl MessageHandler<ToOutput> for Reader {
 }
 
 /// Feeds the target until the end of the output.
-fn work(messages_in: &Receiver<ToOutput>, notifier: &Notifier) -> Result<(), Failure> {
-    let Ok(ToOutput::Configure(settings)) = messages_in.recv() else { return Ok(()) };
+fn work(inbox: &Receiver<ToOutput>, notifier: &Notifier) -> Result<(), Failure> {
+    let Ok(ToOutput::Configure(settings)) = inbox.recv() else { return Ok(()) };
     let mut target = open(*settings, notifier)?;
-    let fed = feed(target.as_mut(), messages_in);
+    let fed = feed(target.as_mut(), inbox);
     notifier.report(|report| report.state = OutputState::Finishing);
     let finished = target.finish(time::now());
     // The first error is the cause.
@@ -101,10 +101,10 @@ fn open(settings: OutputSettings, notifier: &Notifier) -> Result<Box<dyn Target>
     }
 }
 
-fn feed(target: &mut dyn Target, messages_in: &Receiver<ToOutput>) -> Result<(), Failure> {
+fn feed(target: &mut dyn Target, inbox: &Receiver<ToOutput>) -> Result<(), Failure> {
     let mut ticked = time::now();
     loop {
-        let message = messages_in.recv_timeout(TICK_INTERVAL);
+        let message = inbox.recv_timeout(TICK_INTERVAL);
         let now = time::now();
         match message {
             Ok(ToOutput::Video { stream, packet }) => target.video(stream, packet, now)?,

@@ -133,13 +133,13 @@ impl Broadcast {
         })
     }
 
-    fn push_audio(&mut self, push_audio: Vec<super::gap_filler::AudioPacket>) -> Result<(), Failure> {
-        for sound in push_audio {
+    fn push_audio(&mut self, packets: Vec<super::gap_filler::AudioPacket>) -> Result<(), Failure> {
+        for packet in packets {
             match &mut self.sound {
                 AudioEncoding::Opus => {
-                    self.send_queue.with(|queue| queue.push(Piece::Audio { time: sound.time, data: sound.data }));
+                    self.send_queue.with(|queue| queue.push(Piece::Audio { time: packet.time, data: packet.data }));
                 }
-                AudioEncoding::Aac(aac) => match aac.push(sound.time, &sound.data) {
+                AudioEncoding::Aac(aac) => match aac.push(packet.time, &packet.data) {
                     Ok(()) => {}
                     Err(CodecError::Failed) => return Err(Failure("the AAC encoder failed".to_owned())),
                     Err(error) => tracing::debug!(%error, "malformed audio packet dropped"),
@@ -200,8 +200,8 @@ impl Target for Broadcast {
     }
 
     fn sound(&mut self, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
-        let push_audio = self.gap_filler.push(packet, now);
-        self.push_audio(push_audio)
+        let packets = self.gap_filler.push(packet, now);
+        self.push_audio(packets)
     }
 
     fn sound_lag(&mut self, lag: Duration) {
@@ -214,8 +214,8 @@ impl Target for Broadcast {
             return Err(Failure(why.unwrap_or_else(|| "the sender thread ended unexpectedly".to_owned())));
         }
         self.request_keyframes(now);
-        let push_audio = self.gap_filler.tick(now);
-        self.push_audio(push_audio)?;
+        let packets = self.gap_filler.tick(now);
+        self.push_audio(packets)?;
         let dropped = self.send_queue.with(|queue| queue.dropped()) + self.gap_filler.late();
         let bytes = self.notifier.current().bytes;
         self.samples.push_back((now, bytes));

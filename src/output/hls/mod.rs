@@ -78,7 +78,7 @@ impl Hls {
         let epoch = settings.epoch;
         // Half a segment to one and a half, so that all streams have started.
         let start = multiple_after(now.since(epoch) + segment / 2, segment);
-        let video_rendition = |spec: &StreamSpec| VideoRendition {
+        let video = |spec: &StreamSpec| VideoRendition {
             frames: FrameAssembler::new(spec.key.codec, epoch),
             spec: spec.clone(),
             segmenter: None,
@@ -89,7 +89,7 @@ impl Hls {
             epoch,
             segment,
             part,
-            videos: settings.streams.iter().map(video_rendition).collect(),
+            videos: settings.streams.iter().map(video).collect(),
             gap_filler: AudioGapFiller::new(epoch),
             encoder: Some(encoder),
             encoded,
@@ -103,8 +103,8 @@ impl Hls {
 
     fn push_audio(&mut self, packets: Vec<AudioPacket>) -> Result<(), Failure> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        for sound in packets {
-            if let Err(error) = encoder.push(sound.time, &sound.data) {
+        for packet in packets {
+            if let Err(error) = encoder.push(packet.time, &packet.data) {
                 tracing::warn!(%error, "audio packet dropped by HLS output");
                 self.notifier.report(|report| report.dropped += 1);
             }
@@ -125,16 +125,15 @@ impl Hls {
     }
 
     fn push_frame(&mut self, stream: usize, frame: Frame) -> Result<(), Failure> {
-        let video_rendition = &mut self.videos[stream];
+        let video = &mut self.videos[stream];
         if frame.time < ticks(self.start, VIDEO_CLOCK) {
             return Ok(());
         }
-        if video_rendition.segmenter.is_none() && frame.keyframe {
-            let track = TrackSpec::video(video_rendition.spec.key.codec, video_rendition.spec.size, &frame.data)
-                .map_err(failure)?;
-            video_rendition.segmenter = Some(Segmenter::at_keyframes(track, self.segment, self.part));
+        if video.segmenter.is_none() && frame.keyframe {
+            let track = TrackSpec::video(video.spec.key.codec, video.spec.size, &frame.data).map_err(failure)?;
+            video.segmenter = Some(Segmenter::at_keyframes(track, self.segment, self.part));
         }
-        let Some(segmenter) = &mut video_rendition.segmenter else { return Ok(()) };
+        let Some(segmenter) = &mut video.segmenter else { return Ok(()) };
         let pieces = segmenter.push(frame.time, frame.keyframe, frame.data).map_err(failure)?;
         self.send_pieces(stream, pieces);
         Ok(())
@@ -173,8 +172,8 @@ impl Hls {
         if due {
             self.next_keyframe = multiple_after(at, self.segment);
         }
-        for (stream, video_rendition) in self.videos.iter_mut().enumerate() {
-            if video_rendition.frames.take_keyframe_request(now) || due {
+        for (stream, video) in self.videos.iter_mut().enumerate() {
+            if video.frames.take_keyframe_request(now) || due {
                 self.notifier.request_keyframe(stream as u8);
             }
         }
@@ -184,8 +183,8 @@ impl Hls {
 impl Target for Hls {
     fn video(&mut self, stream: u8, packet: EncodedPacket, now: Timestamp) -> Result<(), Failure> {
         let stream = usize::from(stream);
-        let Some(video_rendition) = self.videos.get_mut(stream) else { return Ok(()) };
-        let frame = video_rendition.frames.push(packet, now);
+        let Some(video) = self.videos.get_mut(stream) else { return Ok(()) };
+        let frame = video.frames.push(packet, now);
         self.request_keyframes(now);
         frame.map_or(Ok(()), |frame| self.push_frame(stream, frame))
     }
@@ -196,7 +195,7 @@ impl Target for Hls {
     }
 
     fn sound_lag(&mut self, lag: Duration) {
-        self.videos.iter_mut().for_each(|video_rendition| video_rendition.frames.set_sound_lag(lag));
+        self.videos.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
