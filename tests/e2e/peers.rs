@@ -67,7 +67,8 @@ fn peers_for_node_js_share_a_room_with_chromium() {
     server.stop();
 }
 
-/// Asserts that a peer receives the moving colours of all of `names`, whose numbers are their places, and the tones of the others.
+/// Asserts that a peer receives the moving colours of all of `names`, whose numbers are their places, and the tones
+/// of the others.
 fn assert_receives(measured: &Value, who: &str, names: &[&str]) {
     let peer = &measured["peers"][who];
     assert_eq!(peer["tracks"], json!({"video": 1, "audio": 1}), "{who}");

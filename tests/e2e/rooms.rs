@@ -1,4 +1,4 @@
-//! Calls that go well: everyone sees the grid of everyone and hears everyone but themselves.
+//! Calls without faults: each participant receives the grid of all, and the audio of all others.
 
 use serde_json::Value;
 
@@ -6,9 +6,9 @@ use crate::scenario::{list, number, play};
 use crate::server::Server;
 use crate::{turn, with_retries};
 
-/// How far below the softest of the others one's own voice must be, in dB.
+/// How far below the softest other tone the own tone must be, in dB.
 const OWN_BELOW_OTHERS_DB: f64 = 40.0;
-/// The weakest level, in dB of the spectrum, at which a tone counts as heard; people send theirs at about -38.
+/// Lowest level of an audible tone, in dB of the spectrum; participants send theirs at about -38.
 const HEARD_DB: f64 = -60.0;
 
 #[test]
@@ -61,44 +61,44 @@ fn call(people: usize, seconds: &str, codecs: &str) -> Value {
         arguments.extend(["--codecs", codecs]);
     }
     let measured = play(&server.url(), "grid", &arguments);
-    assert_eq!(measured["ready"], true, "not everyone saw the whole grid within 15 s");
+    assert_eq!(measured["ready"], true, "not all received the whole grid within 15 s");
     assert_eq!(number(&measured, "/participants"), people as f64);
     for person in list(&measured, "/people") {
         assert_call(person, people);
         assert_sound(person);
         let freezes = &person["freezes"];
         assert_eq!(number(freezes, "/gaps_over_200_ms"), 0.0, "person {} saw a freeze: {freezes}", person["k"]);
-        assert!(number(freezes, "/frames") > 0.0, "person {} saw nothing", person["k"]);
+        assert!(number(freezes, "/frames") > 0.0, "person {} received no video", person["k"]);
     }
     assert_eq!(list(&measured, "/left"), vec![200; people], "leaving by DELETE");
     server.stop();
     measured
 }
 
-/// One video and one audio; every colour in its tile, moving.
+/// Asserts one video and one audio, with every colour moving in its tile.
 fn assert_call(person: &Value, tiles: usize) {
     let k = &person["k"];
     assert_eq!(person["tracks"], serde_json::json!({"video": 1, "audio": 1}), "person {k}");
-    assert_eq!(number(person, "/lines"), 2.0, "person {k} got more than one video and one audio");
+    assert_eq!(number(person, "/lines"), 2.0, "person {k} received more than one video and one audio");
     assert_eq!(number(person, "/tiles"), tiles as f64, "person {k}");
-    assert_eq!(list(person, "/wrong_tiles"), [] as [Value; 0], "person {k} sees wrong colours");
-    assert_eq!(list(person, "/still_tiles"), [] as [Value; 0], "person {k} sees pictures that do not move");
+    assert_eq!(list(person, "/wrong_tiles"), [] as [Value; 0], "person {k} receives wrong colours");
+    assert_eq!(list(person, "/still_tiles"), [] as [Value; 0], "person {k} receives tiles that do not move");
     let states = list(person, "/states");
     assert!(!states.iter().any(|state| state == "failed" || state == "disconnected"), "person {k}: {states:?}");
 }
 
-/// All tones but one's own.
+/// Asserts all tones except the own one.
 fn assert_sound(person: &Value) {
     assert_hears(&person["sound"], &format!("person {}", person["k"]), OWN_BELOW_OTHERS_DB);
 }
 
-/// Everyone is heard, and what must not be heard is at least so many dB below the softest.
+/// Asserts that all wanted tones are audible and unwanted ones at least `below_db` below the softest.
 pub(crate) fn assert_hears(sound: &Value, who: &str, below_db: f64) {
     let weakest = number(sound, "/weakest_db");
     let stranger = number(sound, "/loudest_stranger_db");
-    assert!(weakest > HEARD_DB, "{who} does not hear everyone: {sound}");
+    assert!(weakest > HEARD_DB, "{who} does not receive all tones: {sound}");
     let margin = weakest - stranger;
-    assert!(margin >= below_db, "{who} hears what it should not, only {margin:.1} dB below: {sound}");
+    assert!(margin >= below_db, "{who} receives an unwanted tone, only {margin:.1} dB below: {sound}");
 }
 
 #[test]
@@ -129,17 +129,17 @@ fn participants_publishers_and_viewers_share_a_room() {
             assert!(number(tile, "/bars") >= 4.0, "{watcher} sees {name} standing still: {tile}");
         }
         let avatar = &seen["audioOnly"];
-        // Its letters may look like a bar, but they stand still.
-        assert!(number(avatar, "/bars") <= 1.0, "somebody without a camera has an avatar: {avatar}");
+        // The letters of an avatar may look like a bar, but they do not move.
+        assert!(number(avatar, "/bars") <= 1.0, "a participant without a camera has an avatar: {avatar}");
     }
     for name in ["full", "audioOnly", "videoOnly", "silent", "viewer"] {
         assert_hears(&measured["sound"][name], name, OWN_BELOW_OTHERS_DB);
     }
 
     let camera_off = number(&measured, "/camera_off_ms");
-    assert!(camera_off < 5_000.0, "the picture of a camera that was switched off stood for {camera_off} ms");
+    assert!(camera_off < 5_000.0, "the last frame of a camera that was turned off stayed for {camera_off} ms");
     let camera_on = number(&measured, "/camera_on_ms");
-    assert!(camera_on < 2_000.0, "a camera that was switched on again was not seen for {camera_on} ms");
+    assert!(camera_on < 2_000.0, "a camera that was turned on again was not visible for {camera_on} ms");
     assert_eq!(measured["video_muted"]["status"], 200);
     for change in ["/video_muted/hidden_ms", "/video_muted/shown_ms"] {
         let took = number(&measured, change);
@@ -160,15 +160,15 @@ fn the_largest_simulcast_encoding_is_shown_and_levels_are_sent() {
     assert_eq!(measured["answered"], serde_json::json!(["a=rid:f recv", "a=simulcast:recv f"]));
     let sends = |layer: &&Value| number(layer, "/packetsSent") > 0.0;
     let sent: Vec<_> = list(&measured, "/layers").iter().filter(sends).map(|layer| &layer["rid"]).collect();
-    assert_eq!(sent, ["f"], "the layers that nobody takes cost the sender nothing: {measured}");
+    assert_eq!(sent, ["f"], "encodings that are turned off are not sent: {measured}");
     let [tile] = list(&measured, "/seen") else { panic!("one person sends: {measured}") };
     assert_eq!((&tile["seen"], number(tile, "/away") < 60.0), (&0.into(), true), "{tile}");
-    assert!(number(tile, "/bars") >= 4.0, "the picture stands still: {tile}");
+    assert!(number(tile, "/bars") >= 4.0, "the tile does not move: {tile}");
 
     let levels = &measured["levels"];
     let told = number(levels, "/events");
-    assert!((10.0..=34.0).contains(&told), "some five a second, for six seconds: {levels}");
-    assert_eq!(levels["versions"], 0, "levels count no versions: {levels}");
+    assert!((10.0..=34.0).contains(&told), "about five per second for six seconds: {levels}");
+    assert_eq!(levels["versions"], 0, "levels have no version: {levels}");
     assert_eq!(levels["last"]["levels"][0]["participant"], measured["ids"]["sender"], "{levels}");
     assert!((-60.0..0.0).contains(&number(levels, "/last/levels/0/dbov")), "{levels}");
     server.stop();
@@ -183,7 +183,7 @@ fn rooms_are_isolated_from_each_other() {
     for person in list(&measured, "/people") {
         let mut seen = list(person, "/seen").to_vec();
         seen.sort_by_key(Value::as_u64);
-        assert_eq!(seen, list(person, "/roommates"), "person {} sees others than its room", person["k"]);
+        assert_eq!(seen, list(person, "/roommates"), "person {} receives tiles of another room", person["k"]);
         assert_eq!(number(person, "/participants"), 2.0);
         assert_sound(person);
     }
@@ -195,9 +195,9 @@ fn participants_join_and_leave_in_any_order() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "churn", &["--seconds", "60", "--seed", "7"]);
-    assert_eq!(measured["settled"], true, "the room did not come to show just who is there");
+    assert_eq!(measured["settled"], true, "the room did not settle on the remaining participants");
     assert_eq!(list(&measured, "/wrong_tracks"), [] as [Value; 0]);
-    assert!(number(&measured, "/counts/joined") >= 10.0, "the test itself had too few joins: {}", measured["counts"]);
+    assert!(number(&measured, "/counts/joined") >= 10.0, "the test had too few joins: {}", measured["counts"]);
     for person in list(&measured, "/people") {
         assert_eq!(person["tracks"], serde_json::json!({"video": 1, "audio": 1}));
         assert_eq!(list(person, "/wrong_tiles"), [] as [Value; 0], "person {}", person["k"]);

@@ -100,7 +100,7 @@ const stage = {
   ask: async (what) => {
     process.stdout.write(`> ${what}\n`);
     const { value, done } = await answers.next();
-    if (done) throw new Error(`nobody answered "${what}"`);
+    if (done) throw new Error(`no reply to the request "${what}"`);
     return value;
   },
   /** Stores a picture, given as a data URL or as bytes. */

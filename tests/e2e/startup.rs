@@ -1,4 +1,4 @@
-//! Starting, refusing to start, and stopping.
+//! Start, refused starts, and idle cost.
 
 use std::net::TcpListener;
 use std::process::Output;

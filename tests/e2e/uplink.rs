@@ -1,4 +1,4 @@
-//! What senders are asked to send.
+//! The uplink bitrate of senders.
 
 use crate::relay::{Conditions, Relay};
 use crate::scenario::{list, number, play};
@@ -11,20 +11,21 @@ fn a_camera_sends_the_bitrate_that_its_tile_needs() {
     let server = Server::start();
     let measured = play(&server.url(), "uplink", &[]);
     assert_eq!((&measured["ready"], &measured["full"]), (&true.into(), &true.into()), "the room was not complete");
-    // 640x360 and 427x240 deserve 494 and 258 kbit/s; noise takes all it gets, and a busy machine's encoder less.
+    // Tiles of 640x360 and 427x240 need 494 and 258 kbit/s. Noise uses all of it; an encoder on a busy machine uses
+    // less.
     for (phase, most) in list(&measured, "/phases").iter().zip([620.0, 330.0, 620.0]) {
-        // With its sound, what it is asked for is what it thinks that it may send.
+        // The available bitrate of the sender is the REMB limit of video and audio.
         let may = number(phase, "/available_kbps");
-        assert!((most * 0.8..most * 1.05).contains(&may), "the sender does not obey: {phase}");
-        assert_eq!(phase["settled"], true, "the camera's target is not what its tile deserves: {phase}");
+        assert!((most * 0.8..most * 1.05).contains(&may), "the sender ignores the limit: {phase}");
+        assert_eq!(phase["settled"], true, "the camera's target bitrate is not that of its tile: {phase}");
         let sent = number(phase, "/sent_kbps");
         assert!((most * 0.3..most).contains(&sent), "the camera sent {sent} kbit/s: {phase}");
-        assert!(number(phase, "/audio_packets") > 45.0, "the sound suffered: {phase}");
+        assert!(number(phase, "/audio_packets") > 45.0, "audio packets are missing: {phase}");
     }
     server.stop();
 }
 
-/// Bits that the thin uplink carries.
+/// Bandwidth of the thin uplink, in kbit/s.
 const THIN_KBPS: u32 = 300;
 
 #[test]
@@ -35,9 +36,9 @@ fn on_a_thin_uplink_the_video_shrinks_and_the_audio_arrives() {
     let relay = Relay::start(server.media, thin, Conditions::default(), 7);
     let port = relay.port.to_string();
     let measured = play(&server.url(), "thin_uplink", &["--relay", &port, "--seconds", "12"]);
-    assert_eq!(measured["ready"], true, "not everyone was there within 20 s");
+    assert_eq!(measured["ready"], true, "not all had joined within 20 s");
     assert!(number(&measured, "/video_kbps") < f64::from(THIN_KBPS), "{measured}");
-    assert!(number(&measured, "/fps") >= 4.0, "the picture lives: {measured}");
+    assert!(number(&measured, "/fps") >= 4.0, "the video keeps moving: {measured}");
     assert!(number(&measured, "/audio_packets") > 45.0, "{measured}");
     assert!(number(&measured, "/audio_lost") <= 12.0, "of 600: {measured}");
     assert!(number(&measured, "/hears_db") > -60.0 && number(&measured, "/gap_ms") < 100.0, "{measured}");

@@ -1,4 +1,4 @@
-//! Recordings go into a store: moto's S3 server, behind a way that breaks.
+//! Uploads of recordings to moto's S3 server over an unreliable connection.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,12 +19,11 @@ use crate::server::{Server, Settings};
 use crate::turn;
 
 const SECRET: &str = "a-secret-that-nobody-may-see";
-/// The large recording: many parts, and far more than what an upload may take of memory.
+/// Size of the large recording: many parts, and far more than the memory limit of an upload.
 const LARGE: usize = 48 * 1024 * 1024 + 12_345;
-/// How much more memory the server may need while it sends that: some parts, of 5 MiB here, and what the allocator
-/// keeps.
+/// Limit of the server's memory growth during the upload: some parts of 5 MiB, and what the allocator keeps.
 const GROWTH_MIB: f64 = 32.0;
-/// How often, and how many times, the recordings are looked at.
+/// Interval and number of checks of the recordings.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOKS: usize = 600;
 
@@ -47,7 +46,7 @@ impl Store {
             .spawn()
             .expect("`make test` installs Python");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
-        let port = read_json(&mut output)["port"].as_u64().expect("it tells its port");
+        let port = read_json(&mut output)["port"].as_u64().expect("it prints its port");
         let address = (Ipv4Addr::LOCALHOST, u16::try_from(port).expect("a port")).into();
         Self { child, output, address }
     }
@@ -68,11 +67,11 @@ impl Drop for Store {
 fn read_json(output: &mut impl BufRead) -> Value {
     let mut line = String::new();
     output.read_line(&mut line).expect("it is text");
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("the store said `{line}`: {error}"))
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("invalid reply of the store, `{line}`: {error}"))
 }
 
-/// The way to the store: at first nobody answers sensibly; later, of four connections one is closed at once, one is
-/// answered 500, one breaks in the middle of a part, and one works for a while.
+/// The unreliable connection to the store. At first every request gets 500. Later, of four connections one is closed at
+/// once, one gets 500, one breaks in the middle of a part, and one works for a while.
 struct Way {
     address: SocketAddr,
     closed: Arc<AtomicBool>,
@@ -107,12 +106,12 @@ fn refuse(mut client: TcpStream) -> io::Result<()> {
     let mut head = [0; 16 * 1024];
     let _ = client.read(&mut head)?;
     client.write_all(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
-    // What is still being sent is read, or the answer is lost in a reset.
+    // The rest of the request is read; otherwise the answer is lost in a reset.
     client.shutdown(Shutdown::Write)?;
     io::copy(&mut client, &mut io::sink()).map(drop)
 }
 
-/// Passes both ways, and breaks the connection after so many bytes towards the store.
+/// Forwards both directions, and breaks the connection after `most` bytes towards the store.
 fn pass(client: TcpStream, store: SocketAddr, most: u64) -> io::Result<()> {
     let server = TcpStream::connect(store)?;
     let (mut back, mut answers) = (client.try_clone()?, server.try_clone()?);
@@ -122,7 +121,7 @@ fn pass(client: TcpStream, store: SocketAddr, most: u64) -> io::Result<()> {
     server.shutdown(Shutdown::Both)
 }
 
-/// A recording that has ended, as an output leaves it.
+/// Writes an ended recording, as an output process leaves it.
 fn record(data: &Path, name: &str, ending: &str, bytes: usize) {
     let folder = data.join("recordings");
     fs::create_dir_all(&folder).expect("the temporary folder can be written");
@@ -135,9 +134,9 @@ fn record(data: &Path, name: &str, ending: &str, bytes: usize) {
     fs::write(folder.join(format!("{name}.json")), sidecar.to_string()).expect("it is writable");
 }
 
-/// Looks at the recordings until all of them are as they should be.
+/// Waits until all recordings satisfy `fits`.
 fn wait_for(server: &Server, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    // Nobody sends: this only lets the time pass until the next look.
+    // Nothing is ever sent: this waits until the next check.
     let (_open, never) = sync_channel::<()>(0);
     let mut told = Value::Null;
     for _ in 0..LOOKS {
@@ -171,10 +170,10 @@ fn recordings_are_uploaded_over_an_unreliable_connection() {
 
     let server = Server::start_with(&settings);
     let failed =
-        wait_for(&server, "an upload that fails says why", |file| file["upload"]["failures"].as_u64() > Some(0));
+        wait_for(&server, "the failed upload has no reason", |file| file["upload"]["failures"].as_u64() > Some(0));
     assert!(list(&failed, "").iter().all(|file| file["upload"]["error"].is_string()), "{failed}");
     assert!(!failed.to_string().contains(SECRET) && !server.log().contains(SECRET), "the secret is shown");
-    // As a crash would.
+    // SIGKILL, like a crash.
     drop(server);
 
     way.closed.store(false, Ordering::Relaxed);
@@ -193,16 +192,16 @@ fn recordings_are_uploaded_over_an_unreliable_connection() {
         let there = store.ask(&format!("calls/{name}"));
         assert_eq!((&there["bytes"], &there["sha256"]), (&file["bytes"], &file["upload"]["sha256"]), "{name}");
         assert_eq!(file["upload"]["location"], format!("s3://recordings/calls/{name}"));
-        assert!(!data.path().join("recordings").join(name).exists(), "{name} is still here");
+        assert!(!data.path().join("recordings").join(name).exists(), "{name} was not deleted");
         let gone = get(&format!("{}/v1/recordings/{name}", server.url()));
-        gone.assert_problem("a recording that was moved", &[404]);
+        gone.assert_problem("a recording that was uploaded and deleted", &[404]);
         assert!(gone.body.contains("s3://recordings/calls/"), "{gone:?}");
     }
     assert_eq!(store.ask(&format!("calls/{large}.mp4"))["type"], "video/mp4");
     assert_eq!(store.ask(&format!("calls/{large}.mp4"))["bytes"], LARGE);
     assert!(number(&store.ask(&format!("calls/{large}.json")), "/bytes") > 200.0, "its JSON is there too");
     assert_eq!(store.ask("incomplete uploads"), 0, "broken uploads were left in the store");
-    assert!(way.broken.load(Ordering::Relaxed) > 6, "the way was too good");
+    assert!(way.broken.load(Ordering::Relaxed) > 6, "too few connections were broken");
     let metrics = get(&format!("{}/metrics", server.url())).body;
     assert!(metrics.contains("commingle_recordings_uploaded_total 2"), "{metrics}");
     assert_eq!(request("DELETE", &format!("{}/v1/recordings/{small}.ogg", server.url()), &[], "").status, 204);

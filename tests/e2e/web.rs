@@ -1,4 +1,4 @@
-//! The server's own page, used as people use it. The screenshots are in `e2e` of Cargo's target folder.
+//! The server's web page in real use. Screenshots are stored in `e2e` of Cargo's target folder.
 
 use std::process::Command;
 
@@ -18,14 +18,14 @@ fn two_participants_use_the_page() {
         assert_eq!(measured[step], true, "{step}");
     }
     let shared = json!({"shown": true, "camera_too": true, "gone": true});
-    assert_eq!(measured["screens"], json!([shared, shared]), "a screen shared and ended, twice");
+    assert_eq!(measured["screens"], json!([shared, shared]), "a screen is shared and stopped twice");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     assert_eq!(number(&measured, "/overflow_px"), 0.0, "the page is wider than a phone");
     for error in list(&measured, "/self_tile_error_px") {
-        let pixels = error.as_f64().unwrap_or_else(|| panic!("one's own preview is not shown: {measured}"));
-        assert!(pixels < 2.0, "one's own preview lies {pixels} pixels beside one's tile");
+        let pixels = error.as_f64().unwrap_or_else(|| panic!("the own preview is hidden: {measured}"));
+        assert!(pixels < 2.0, "the own preview is {pixels} pixels off its tile");
     }
-    assert_ne!(measured["stats"], Value::from(""), "nothing tells what is being received");
+    assert_ne!(measured["stats"], Value::from(""), "the page shows no statistics");
     server.stop();
 }
 
@@ -60,7 +60,7 @@ fn the_page_rejoins_after_a_server_restart() {
         "done".to_owned()
     });
     assert_eq!(measured["again"], true, "the page did not join again");
-    assert_eq!(measured["moves"], true, "the page joined again, but its picture stands still");
+    assert_eq!(measured["moves"], true, "the page joined again, but its video does not move");
     server.stop();
 }
 
@@ -93,7 +93,7 @@ fn a_moderator_records_the_call_and_all_participants_see_it() {
     assert_eq!(number(&measured, "/overflow_px"), 0.0, "the page is wider than a phone");
     let length = number(&measured, "/length_s");
     assert!((5.0..30.0).contains(&length), "{length} s were recorded");
-    // What the page's link gives, as ffprobe reads it.
+    // The downloaded file, as ffprobe reads it.
     let probed = &measured["probed"];
     assert_eq!(probed["errors"], "", "{probed}");
     assert!((number(probed, "/duration_s") - length).abs() < 0.3, "{probed} and {length} s in the page");

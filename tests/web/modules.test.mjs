@@ -245,16 +245,16 @@ test('the events reconnect while the session exists', async (t) => {
     }
   }
   globalThis.WebSocket = /** @type {any} */ (FakeSocket);
-  const told = [];
+  const log = [];
   let answer;
   const asked = {
     at: (path) => new URL(`https://server.example${path}`),
     fetch: async () => answer ?? Promise.reject(server.unreachable()),
   };
   const listening = new events.Events(asked, 'a b', 'https://server.example/v1/sessions/secret', {
-    received: (event) => told.push(event.type),
-    unreachable: () => told.push('away'),
-    ended: () => told.push('gone'),
+    received: (event) => log.push(event.type),
+    unreachable: () => log.push('unreachable'),
+    ended: () => log.push('ended'),
   });
   const later = async () => {
     t.mock.timers.tick(10_000);
@@ -263,27 +263,27 @@ test('the events reconnect while the session exists', async (t) => {
   assert.equal(String(sockets[0].url), 'wss://server.example/v1/rooms/a%20b/events?session=secret');
   sockets[0].onmessage({ data: '{"type":"room"}' });
   assert.equal(listening.send({ type: 'chat' }), true);
-  assert.deepEqual([told, sockets[0].said], [['room'], ['{"type":"chat"}']]);
+  assert.deepEqual([log, sockets[0].said], [['room'], ['{"type":"chat"}']]);
 
   sockets[0].close(); // the server is unreachable, then reachable
   assert.equal(listening.send({ type: 'chat' }), false);
   await later();
-  assert.deepEqual([told.splice(0), sockets.length], [['room', 'away'], 1]);
+  assert.deepEqual([log.splice(0), sockets.length], [['room', 'unreachable'], 1]);
   answer = { status: 200 };
   await later();
   assert.equal(sockets.length, 2);
   sockets[0].onmessage({ data: '{"type":"late"}' });
   listening.open(); // after a network change
-  assert.deepEqual([sockets.length, sockets[1].readyState, told], [3, 3, []]);
+  assert.deepEqual([sockets.length, sockets[1].readyState, log], [3, 3, []]);
   await later();
   assert.equal(sockets.length, 3, 'a replaced WebSocket is not reopened');
 
   sockets[2].close();
   answer = { status: 404 };
   await later();
-  assert.deepEqual(told.splice(0), ['gone']);
+  assert.deepEqual(log.splice(0), ['ended']);
   listening.open();
   listening.close();
   await later();
-  assert.deepEqual([told, sockets.length], [[], 4], 'closed permanently');
+  assert.deepEqual([log, sockets.length], [[], 4], 'closed permanently');
 });
