@@ -14,7 +14,7 @@
 import { Connection } from './connection.js';
 import { Direct } from './direct.js';
 import { Events } from './events.js';
-import { JoinError, Patience, refusal, Server } from './server.js';
+import { JoinError, Backoff, refusal, Server } from './server.js';
 import { applyEvent, sentFrom, summarise } from './wire.js';
 
 export { JoinError };
@@ -91,11 +91,11 @@ export class Session extends EventTarget {
   #connection = null;
   #events = null;
   #direct;
-  #patience = new Patience();
+  #backoff = new Backoff();
   #screen = null;
-  #wants;
+  #negotiated;
   #servers = []; // the ICE servers announced by the server
-  #serversAt = -Infinity;
+  #serversSince = -Infinity;
   #serverUnreachable = false;
   #everConnected = false;
   #rejoining = false;
@@ -105,7 +105,7 @@ export class Session extends EventTarget {
   #statsOf = null; // the RTCPeerConnection
   #updateSentAt = -Infinity;
   #constraints = {};
-  #gone = new AbortController();
+  #closed = new AbortController();
 
   constructor(options) {
     super();
@@ -115,7 +115,7 @@ export class Session extends EventTarget {
       options.token,
     );
     for (const track of options.stream?.getTracks() ?? []) this.#adopt(track);
-    this.#wants = {
+    this.#negotiated = {
       audio: options.send?.audio ?? this.local.getAudioTracks().length > 0,
       video: options.send?.video ?? this.local.getVideoTracks().length > 0,
     };
@@ -125,7 +125,7 @@ export class Session extends EventTarget {
       iceServers: () => [...(options.iceServers ?? []), ...this.#servers],
       changed: (stream, done) => this.#directChanged(stream, done),
     });
-    const { signal } = this.#gone;
+    const { signal } = this.#closed;
     globalThis.addEventListener?.('pagehide', () => this.leave('page closed'), { signal });
     globalThis.addEventListener?.('online', () => this.#networkChanged(), { signal });
     const network = globalThis.navigator?.connection;
@@ -230,10 +230,10 @@ export class Session extends EventTarget {
       old.stop();
     }
     this.#adopt(track);
-    if (this.#wants[track.kind]) {
+    if (this.#negotiated[track.kind]) {
       await this.#sendInstead(track.kind, track);
     } else {
-      this.#wants[track.kind] = true; // not negotiated: only a new connection can send it
+      this.#negotiated[track.kind] = true; // not negotiated: only a new connection can send it
       this.#rejoin(true);
     }
     this.#localChanged();
@@ -346,7 +346,7 @@ export class Session extends EventTarget {
 
   /** One attempt to join: connection, answer and events. */
   async #connect() {
-    if (performance.now() - this.#serversAt > CREDENTIALS_FOR) this.#servers = [];
+    if (performance.now() - this.#serversSince > CREDENTIALS_FOR) this.#servers = [];
     const {
       room,
       name,
@@ -358,10 +358,10 @@ export class Session extends EventTarget {
     } = this.#options;
     const connection = new Connection({
       server: this.#server,
-      patience: this.#patience,
+      backoff: this.#backoff,
       ice: { own, named: this.#servers, policy },
       stream: this.local,
-      wants: this.#wants,
+      kinds: this.#negotiated,
       screen: this.#screen,
       callbacks: {
         track: (track) => this.#receive(track),
@@ -377,14 +377,14 @@ export class Session extends EventTarget {
     const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
     for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView }))
       if (value) url.searchParams.set(key, value);
-    await connection.offer(url, this.#gone.signal);
+    await connection.offer(url, this.#closed.signal);
     if (this.state === 'left') {
       this.#server.end(connection.location);
       throw new JoinError('Left while joining.', 0, {});
     }
     this.location = connection.location;
     this.id = connection.participant;
-    if (connection.named.length) [this.#servers, this.#serversAt] = [connection.named, performance.now()];
+    if (connection.named.length) [this.#servers, this.#serversSince] = [connection.named, performance.now()];
     this.#events = new Events(this.#server, room, this.location, {
       received: (event) => {
         this.#serverUnreachable = false;
@@ -401,11 +401,11 @@ export class Session extends EventTarget {
       },
     });
     await connection.accept();
-    if (!this.id) this.#whoAmI();
+    if (!this.id) this.#fetchId();
     this.#fitUplink();
   }
 
-  async #whoAmI() {
+  async #fetchId() {
     const { location } = this;
     const response = await this.#server.fetch(location).catch(() => null);
     if (!response?.ok || location !== this.location) return;
@@ -443,7 +443,7 @@ export class Session extends EventTarget {
 
   /** The network has changed: existing connections may be broken without an error. */
   #networkChanged() {
-    this.#patience.wake();
+    this.#backoff.wake();
     if (this.#everConnected) this.#connection?.restartIce();
   }
 
@@ -454,8 +454,8 @@ export class Session extends EventTarget {
     this.#refreshState();
     for (;;) {
       this.#endSession();
-      this.#hangUp();
-      if (!now) await this.#patience.pause(least);
+      this.#disconnect();
+      if (!now) await this.#backoff.pause(least);
       if (this.state === 'left') return;
       now = false;
       try {
@@ -466,7 +466,7 @@ export class Session extends EventTarget {
       } catch (error) {
         if (this.state === 'left') return;
         this.#rejoining = true;
-        if (error instanceof JoinError && !error.passing) return this.#close(error.message);
+        if (error instanceof JoinError && !error.temporary) return this.#close(error.message);
         least = error.retryAfter;
       }
     }
@@ -479,7 +479,7 @@ export class Session extends EventTarget {
     if (location) await this.#server.end(location);
   }
 
-  #hangUp() {
+  #disconnect() {
     this.#direct.end();
     const [connection, events] = [this.#connection, this.#events];
     this.#connection = this.#events = null;
@@ -489,10 +489,10 @@ export class Session extends EventTarget {
 
   #close(reason) {
     this.#setState('left', reason);
-    this.#gone.abort();
+    this.#closed.abort();
     clearInterval(this.#ticks);
-    this.#hangUp();
-    this.#patience.wake();
+    this.#disconnect();
+    this.#backoff.wake();
     for (const track of this.local.getTracks()) track.stop();
     this.#screen?.stop();
     this.#screen = null;
@@ -517,7 +517,7 @@ export class Session extends EventTarget {
     if (type === 'ended') {
       this.#emit('ended', detail);
       if (detail.reason === 'empty') return this.#rejoin(); // the server considered this session lost
-      return this.#dismissed('The room was ended.');
+      return this.#roomEnded('The room was ended.');
     }
     if (type === 'direct') return this.#direct.handle(detail);
     if (type === 'ice_restart') return this.#connection?.restartIce(); // the server receives nothing from this client
@@ -527,7 +527,7 @@ export class Session extends EventTarget {
     }
     if (type === 'room' || type === 'layout') this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
-    if (type === 'updated' && detail.participant?.id === this.id) this.#obey(detail.participant);
+    if (type === 'updated' && detail.participant?.id === this.id) this.#applyMute(detail.participant);
     this.#emit(type, type === 'room' ? this.room : detail);
   }
 
@@ -554,7 +554,7 @@ export class Session extends EventTarget {
   }
 
   /** The room has ended. If the server is only shutting down, joins the next one. */
-  async #dismissed(message) {
+  async #roomEnded(message) {
     this.location = null;
     this.#events?.close(); // the server closes them too
     const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
@@ -563,7 +563,7 @@ export class Session extends EventTarget {
   }
 
   /** Applies a mute by a moderator; only this client unmutes. */
-  #obey({ audio_muted: audioMuted, video_muted: videoMuted }) {
+  #applyMute({ audio_muted: audioMuted, video_muted: videoMuted }) {
     if (performance.now() - this.#updateSentAt < 1500) return;
     if (audioMuted === true && this.microphone) this.setMicrophone(false);
     if (videoMuted === true && this.camera) this.setCamera(false);
@@ -590,8 +590,8 @@ export class Session extends EventTarget {
     const self = this.self;
     if (!self) return; // not connected yet: sent when the room lists this participant
     const update = {};
-    if (this.#wants.audio && self.audio_muted !== !this.microphone) update.audio_muted = !this.microphone;
-    if (this.#wants.video && self.video_muted !== !this.camera) update.video_muted = !this.camera;
+    if (this.#negotiated.audio && self.audio_muted !== !this.microphone) update.audio_muted = !this.microphone;
+    if (this.#negotiated.video && self.video_muted !== !this.camera) update.video_muted = !this.camera;
     if (Object.keys(update).length && this.#send({ type: 'update', ...update })) {
       this.#updateSentAt = performance.now();
       this.room = applyEvent(this.room, { type: 'updated', participant: { id: this.id, ...update } });

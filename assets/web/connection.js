@@ -28,7 +28,7 @@ export class Connection {
   named = [];
 
   #server;
-  #patience;
+  #backoff;
   #callbacks;
   #ice;
   #peer;
@@ -47,11 +47,11 @@ export class Connection {
 
   /**
    * `ice` is `{ own, named, policy }`: the configured ICE servers and those that the server announced before. `stream`
-   * has the first tracks to send, `wants` the kinds to negotiate; `screen` is a track or null.
+   * has the first tracks to send, `kinds` the kinds to negotiate for sending; `screen` is a track or null.
    */
-  constructor({ server, patience, callbacks, ice, stream, wants, screen }) {
+  constructor({ server, backoff, callbacks, ice, stream, kinds, screen }) {
     this.#server = server;
-    this.#patience = patience;
+    this.#backoff = backoff;
     this.#callbacks = callbacks;
     this.#ice = ice;
     this.#screen = screen;
@@ -65,7 +65,7 @@ export class Connection {
       const track = stream.getTracks().find((t) => t.kind === kind);
       /** @type {RTCRtpTransceiverInit} */
       const sends = { direction: 'sendrecv', streams: [stream] };
-      this.#transceivers[kind] = peer.addTransceiver(track ?? kind, wants[kind] ? sends : { direction: 'recvonly' });
+      this.#transceivers[kind] = peer.addTransceiver(track ?? kind, kinds[kind] ? sends : { direction: 'recvonly' });
     }
     this.#fitScreen();
   }
@@ -172,7 +172,7 @@ export class Connection {
       await this.#inTurn(async () => {
         while (this.#peer && this.#peer.connectionState !== unless && !(await this.#offerIce(this.#peer))) {
           if (performance.now() > end) throw unreachable();
-          await this.#patience.pause();
+          await this.#backoff.pause();
         }
       });
     } catch (error) {
@@ -203,7 +203,7 @@ export class Connection {
       clearTimeout(this.#timers.connect);
       clearTimeout(this.#timers.relay);
       this.#carried = true;
-      this.#patience.reset();
+      this.#backoff.reset();
     }
     if (connectionState === 'disconnected') this.#arm('silent', RESTART_AFTER, () => this.restartIce('connected'));
     if (connectionState === 'failed' && iceConnectionState === 'failed' && this.#carried) {
@@ -244,7 +244,7 @@ export class Connection {
     this.#etag = response.headers.get('ETag') ?? this.#etag;
     await peer.setRemoteDescription({ type: 'answer', sdp: this.#answer });
     this.#mayTrickle = true;
-    this.#patience.reset();
+    this.#backoff.reset();
     this.#connectsSoon();
     this.#callbacks.restarted();
     this.#trickle();

@@ -3,7 +3,7 @@
 // Owns: the WebSocket, and the check whether the session still exists after it closes. Does not know: the meaning of
 // events. Used by commingle.js.
 
-import { Patience } from './server.js';
+import { Backoff } from './server.js';
 
 /**
  * Callbacks: `received(event)` for each event, `unreachable()` if the server is not reached, `ended()` if the session
@@ -15,7 +15,7 @@ export class Events {
   #location;
   #callbacks;
   #socket = null;
-  #patience = new Patience();
+  #backoff = new Backoff();
   /** @type {ReturnType<typeof setTimeout> | number} */
   #timer = 0;
 
@@ -37,7 +37,7 @@ export class Events {
     before?.close();
     socket.onmessage = ({ data }) => {
       if (socket !== this.#socket) return;
-      this.#patience.reset();
+      this.#backoff.reset();
       this.#callbacks.received(JSON.parse(data));
     };
     socket.onclose = () => socket === this.#socket && this.#retry();
@@ -59,7 +59,7 @@ export class Events {
 
   #retry() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#checkSession(), this.#patience.next());
+    this.#timer = setTimeout(() => this.#checkSession(), this.#backoff.next());
   }
 
   /** Reopens the WebSocket if the session still exists. */

@@ -4,7 +4,7 @@
 
 import { retryAfter } from './wire.js';
 
-const BACKOFF = { first: 500, last: 10_000 }; // ms
+const BACKOFF_MS = { first: 500, last: 10_000 };
 const RETRY_AT_MOST = 60_000; // ms, the longest Retry-After that is honoured
 
 /**
@@ -21,7 +21,7 @@ export class JoinError extends Error {
   }
 
   /** Whether a later retry may succeed: the server was not reached, busy or restarting. */
-  get passing() {
+  get temporary() {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
@@ -80,15 +80,15 @@ export class Server {
 }
 
 /** Delays between retries: increasing, with jitter. */
-export class Patience {
+export class Backoff {
   #tries = 0;
   #wake = () => {};
 
   /** The delay before the next retry in ms, at least `least`. */
   next(least = 0) {
-    const whole = Math.min(BACKOFF.last, BACKOFF.first * 2 ** this.#tries);
+    const whole = Math.min(BACKOFF_MS.last, BACKOFF_MS.first * 2 ** this.#tries);
     this.#tries += 1;
-    return Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF.first) / 2);
+    return Math.max(whole * (0.5 + Math.random() / 2), least + (Math.random() * BACKOFF_MS.first) / 2);
   }
 
   /** Waits for the delay or until `wake()`. */

@@ -196,27 +196,30 @@ test('an error has the advice and the delay of the server', async () => {
   const full = await server.refusal(
     answer(503, { title: 'Busy', detail: 'The room is full.' }, { 'Retry-After': '7' }),
   );
-  assert.deepEqual([full.message, full.status, full.retryAfter, full.passing], ['The room is full.', 503, 7000, true]);
+  assert.deepEqual(
+    [full.message, full.status, full.retryAfter, full.temporary],
+    ['The room is full.', 503, 7000, true],
+  );
   const wrong = await server.refusal(answer(403, { title: 'Forbidden' }, { 'Retry-After': '7' }));
-  assert.deepEqual([wrong.message, wrong.retryAfter, wrong.passing], ['Forbidden', 0, false]);
+  assert.deepEqual([wrong.message, wrong.retryAfter, wrong.temporary], ['Forbidden', 0, false]);
   assert.equal(
     (await server.refusal(answer(429, {}, { 'Retry-After': '86400' }))).retryAfter,
     60_000,
     'the delay is limited',
   );
   assert.match((await server.refusal(new Response('<html>', { status: 502 }))).message, /^The server answered 502/);
-  assert.equal(server.unreachable().passing, true);
+  assert.equal(server.unreachable().temporary, true);
 });
 
 test('retry delays increase, have jitter and honour the server', () => {
-  const patience = new server.Patience();
+  const backoff = new server.Backoff();
   for (const whole of [500, 1000, 2000, 4000, 8000, 10_000, 10_000]) {
-    const wait = patience.next();
+    const wait = backoff.next();
     assert.ok(wait >= whole / 2 && wait <= whole, `${wait} of ${whole}`);
   }
-  assert.ok(patience.next(30_000) >= 30_000);
-  patience.reset();
-  assert.ok(patience.next() <= 500);
+  assert.ok(backoff.next(30_000) >= 30_000);
+  backoff.reset();
+  assert.ok(backoff.next() <= 500);
 });
 
 test('the events reconnect while the session exists', async (t) => {

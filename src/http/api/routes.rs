@@ -21,7 +21,7 @@ use crate::room::document::Role;
 
 /// The request headers that pages of other origins may send. `ETag` is among them because some WHIP clients send it.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, ETag, If-Match, If-None-Match, If-Range, Link, Range";
-/// The content types of a WHIP or WHEP POST (RFC 9725 section 4.2).
+/// The header that lists the content types of a POST (RFC 9725 section 4.2).
 pub(super) const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
