@@ -14,8 +14,13 @@ mod tests;
 
 pub use facts::Facts;
 pub use fragment::{Fragment, FragmentError, TrickledCandidate};
-pub use offer::{Direction, Extension, Fingerprint, Msid, Offer, OfferedCodec, Section, SectionKind, Setup};
+pub use offer::{
+    Direction, Extension, Feedback, Fingerprint, Msid, Offer, OfferedCodec, Section, SectionKind, Setup,
+    SimulcastStream,
+};
 pub use rewrite::{keep_sha256, replace_candidates};
+
+use std::net::{IpAddr, SocketAddr};
 
 use crate::media::{SoundLimits, Sounds};
 
@@ -103,4 +108,15 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Whether a text is so many characters that ICE takes in ufrag and pwd (RFC 8839 §5.4).
 fn is_ice_text(text: &str, at_least: usize) -> bool {
     (at_least..=256).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+}
+
+/// The address of a candidate (RFC 8839 section 5.1, without `candidate:`) that can be sent to: UDP, component 1, an IP
+/// address that is neither unspecified nor multicast, a port. None for others, which are to be ignored.
+pub fn candidate_address(candidate: &str) -> Option<SocketAddr> {
+    let mut words = candidate.split_whitespace().skip(1);
+    let (component, transport, priority) = (words.next()?, words.next()?, words.next()?);
+    let (ip, port): (IpAddr, u16) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let typed = words.next()? == "typ" && words.next().is_some();
+    let usable = component == "1" && transport.eq_ignore_ascii_case("udp") && priority.parse::<u32>().is_ok() && typed;
+    (usable && port > 0 && !ip.is_unspecified() && !ip.is_multicast()).then_some(SocketAddr::new(ip, port))
 }

@@ -1,54 +1,61 @@
-//! One participant's, publisher's or viewer's connection.
+//! WebRTC sessions of participants, publishers and viewers.
 //!
 //! Owns: [`Peer`]: the answer to an offer, the connection behind it, what is received and sent over it, its end. Does not
-//! know: rooms, HTTP, codecs' insides. An offer comes in, packets of its sources leave through a [`SourceSink`]; streams
-//! come in through the peer's [`Subscriber`]; what happens is told by [`PeerEvent`]s.
+//! know: rooms, HTTP, what is in a codec's packets. An offer comes in; packets of its sources leave through a [`SourceSink`];
+//! streams come in through the peer's [`Subscriber`]; events leave as [`PeerEvent`]s.
 //!
-//! Those who only receive are served many at a time (`viewer`); of the others one task per peer owns the state (`task`). Callbacks of `webrtc` run on the connection's driver and only put a note
-//! into that task's bounded queue. A reader per received track does nothing but pass packets on, since the queue it reads
-//! drops silently; one writer takes packets out of the subscriber, since sending waits for the driver.
+//! All sessions have one stack. A [`session`] lives on one of a few threads ([`shard`]); its [`connection`] is sans-IO and
+//! puts the transport's ICE, DTLS and SRTP together with [`sources`] (what the client sends) and [`sender`] (what it is
+//! sent); [`negotiation`] and [`description`] are its SDP.
 
-mod arrivals;
-mod associate;
+mod connection;
 mod crypto;
 mod description;
-mod engine;
-mod incoming;
-mod introductions;
-mod notes;
-mod outgoing;
-mod repairs;
+mod extensions;
+mod nack;
+mod negotiation;
 mod reports;
-mod requests;
-mod tap;
-mod task;
-mod viewer;
+mod rtx;
+mod sdes;
+mod sender;
+mod session;
+mod shard;
+mod sources;
+mod ssrcs;
+mod statistics;
+mod twcc;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use self::task::{Command, Task};
-use self::viewer::{Rung, Viewers};
+use self::connection::Connection;
+use self::negotiation::Negotiation;
+use self::reports::LinkReport;
+use self::session::{Marks, Request, Session};
+use self::shard::Shards;
 use crate::fanout::Subscriber;
 use crate::media::{Codec, SourceKind, SourcePacket};
 use crate::net::udp::Mux;
-use crate::sdp::{Direction, Facts, Fragment, Offer};
+use crate::sdp::{Facts, Fragment, Offer};
 use crate::tier::Reception;
+use crate::time;
 
-/// Requests waiting for a peer's task.
-const COMMANDS: usize = 32;
+/// Requests that may wait for a session's thread.
+const REQUESTS_MAX: usize = 32;
+/// Stands for "no round trip measured yet" among microseconds.
+const NO_RTT: u64 = u64::MAX;
 
 /// What every peer of a server shares.
 #[derive(Clone)]
 pub struct PeerConfig {
     /// The media port.
     mux: Arc<Mux>,
-    /// Who serves those who only receive.
-    viewers: Arc<Viewers>,
+    /// The threads.
+    shards: Arc<Shards>,
 }
 
 impl PeerConfig {
@@ -57,8 +64,8 @@ impl PeerConfig {
     /// # Errors
     /// When there is no certificate or thread to be had.
     pub fn new(mux: Arc<Mux>) -> io::Result<Self> {
-        let viewers = Arc::new(Viewers::start(&mux)?);
-        Ok(Self { mux, viewers })
+        let shards = Arc::new(Shards::start(&mux)?);
+        Ok(Self { mux, shards })
     }
 }
 
@@ -132,7 +139,7 @@ pub struct PeerStats {
     /// Latest interarrival jitter of one of their streams, in ticks of its clock (RFC 3550).
     pub jitter_in: u32,
     /// RTP packets of unknown payload types, of sections that carry no source now, or too many of a stream not known yet.
-    pub strange_in: u64,
+    pub unrouted_in: u64,
     /// RTP packets sent.
     pub packets_out: u64,
     /// RTP payload bytes sent.
@@ -147,55 +154,93 @@ pub struct PeerStats {
     pub rtt: Option<Duration>,
 }
 
-#[derive(Debug, Default)]
+/// Counters and latest values, written by the session's thread.
+#[derive(Debug)]
 struct Counters {
     packets_in: AtomicU64,
     bytes_in: AtomicU64,
-    strange_in: AtomicU64,
+    lost_in: AtomicU64,
+    jitter_in: AtomicU32,
+    unrouted_in: AtomicU64,
     packets_out: AtomicU64,
     bytes_out: AtomicU64,
+    /// The bits of an `f32`.
+    fraction_lost: AtomicU32,
+    /// In microseconds.
+    rtt: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            packets_in: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            lost_in: AtomicU64::new(0),
+            jitter_in: AtomicU32::new(0),
+            unrouted_in: AtomicU64::new(0),
+            packets_out: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            fraction_lost: AtomicU32::new(0),
+            rtt: AtomicU64::new(NO_RTT),
+        }
+    }
+}
+
+impl Counters {
+    /// The client has reported how packets arrive.
+    fn set_report(&self, report: &LinkReport) {
+        self.fraction_lost.store(report.fraction_lost.to_bits(), Ordering::Relaxed);
+        self.rtt.store(report.rtt.map_or(NO_RTT, |rtt| rtt.as_micros() as u64), Ordering::Relaxed);
+    }
 }
 
 /// A connected or connecting peer. Its connection ends with this handle.
 pub struct Peer {
-    commands: mpsc::Sender<Command>,
-    /// Who serves many is told of commands, and of their end; dropped after them.
-    rung: Option<Rung>,
+    requests: mpsc::Sender<Request>,
+    /// Dropped after the requests, so that the thread sees their end.
+    marks: MarkedWhenDropped,
     subscriber: Arc<Subscriber>,
     counters: Arc<Counters>,
-    seen: Arc<tap::Seen>,
-    limit: watch::Sender<Option<u64>>,
+}
+
+/// Wakes the session's thread when the peer is dropped.
+struct MarkedWhenDropped(Arc<Marks>);
+
+impl Drop for MarkedWhenDropped {
+    fn drop(&mut self) {
+        self.0.requested();
+    }
 }
 
 impl Peer {
-    /// Answers an offer, `text` as the client sent it, and begins to connect. `events` gets what happens; a full queue closes the peer.
+    /// Answers an offer and begins to connect. `events` gets what happens; a full queue closes the peer.
     ///
     /// # Errors
-    /// [`PeerError::Offer`] or [`PeerError::Connection`]; nothing is left behind.
-    pub async fn answer(
+    /// [`PeerError::Offer`], [`PeerError::Connection`] or [`PeerError::Busy`]; nothing is left behind.
+    pub fn answer(
         config: &PeerConfig,
         offer: &Offer,
-        text: &str,
         facts: &Facts,
         sink: Arc<dyn SourceSink>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<(Self, Answer), PeerError> {
-        if facts.direction == Direction::RecvOnly {
-            return config.viewers.answer(&config.mux, offer, text, facts, events);
-        }
-        let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (task, answer) = Task::answer(config, offer, text, facts, sink, events).await?;
-        let (limit, limits) = watch::channel(None);
-        let peer = Self {
-            commands,
-            rung: None,
-            subscriber: Arc::clone(&task.subscriber),
-            counters: Arc::clone(&task.counters),
-            seen: Arc::clone(&task.seen),
-            limit,
-        };
-        tokio::spawn(task.run(inbox, limits));
-        Ok((peer, answer))
+        let PeerConfig { mux, shards } = config;
+        let mut negotiation = Negotiation::begin(Arc::clone(shards.identity()), mux.candidates(), offer, facts)?;
+        let on_port = mux.connect();
+        let mailbox = shards.assign();
+        let marks = Arc::new(Marks::new(on_port.key(), Arc::clone(mailbox)));
+        let subscriber = Arc::new(Subscriber::with_bell(marks.clone()));
+        let counters = Arc::new(Counters::default());
+        let (setup, streams, counts) = (negotiation.setup(), Arc::clone(&subscriber), Arc::clone(&counters));
+        let mut connection = Connection::new(setup, streams, sink, counts, time::now())?;
+        connection.agree(negotiation.agreement(), negotiation.kinds());
+        on_port.deliver_to(mailbox.inbox());
+        on_port.set_remote_password(&negotiation.remote().password);
+        on_port.set_local_credentials(&negotiation.local().ufrag, &negotiation.local().password);
+        let answer = negotiation.answer();
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        mailbox.add(Session::new(connection, negotiation, on_port, receiver, events, marks.clone()))?;
+        Ok((Self { requests, marks: MarkedWhenDropped(marks), subscriber, counters }, answer))
     }
 
     /// Where the streams for this peer go in.
@@ -208,7 +253,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Fragment`] when it belongs to another ICE session, or there are too many.
     pub async fn add_candidates(&self, fragment: &Fragment) -> Result<(), PeerError> {
-        self.ask(|reply| Command::Candidates(fragment.clone(), reply)).await
+        self.ask(|reply| Request::Candidates(fragment.clone(), reply)).await
     }
 
     /// Restarts ICE with the fragment's credentials; gives our fragment and the new entity tag.
@@ -216,73 +261,72 @@ impl Peer {
     /// # Errors
     /// [`PeerError::Fragment`] when it has no new credentials; the old ICE session goes on.
     pub async fn restart_ice(&self, fragment: &Fragment) -> Result<(String, String), PeerError> {
-        self.ask(|reply| Command::Restart(fragment.clone(), reply)).await
+        self.ask(|reply| Request::Restart(fragment.clone(), reply)).await
     }
 
     /// Takes a new offer of the same peer, which may add or stop a screen; gives the answer.
     ///
     /// # Errors
     /// [`PeerError::Offer`] or [`PeerError::Connection`]; what was agreed before goes on.
-    pub async fn renegotiate(&self, offer: &Offer, text: &str, facts: &Facts) -> Result<Answer, PeerError> {
-        self.ask(|reply| Command::Renegotiate(Box::new(offer.clone()), text.to_owned(), facts.clone(), reply)).await
+    pub async fn renegotiate(&self, offer: Offer, facts: Facts) -> Result<Answer, PeerError> {
+        self.ask(|reply| Request::Renegotiate(Box::new((offer, facts)), reply)).await
     }
 
     /// Asks the peer for a keyframe of the source in this section; not more than twice a second.
     pub async fn request_keyframe(&self, mid: &str) {
         // A peer that is gone sends no more keyframes.
-        let _ = self.send(Command::Keyframe(mid.to_owned())).await;
+        let _ = self.send(Request::Keyframe(mid.to_owned())).await;
     }
 
     /// Asks the peer to send no more than so many bits per second from now on, pictures and sound together; None for what it
     /// likes.
     pub fn limit(&self, bits_per_second: Option<u64>) {
-        // A peer that is gone sends nothing anyway.
-        self.limit.send_if_modified(|limit| std::mem::replace(limit, bits_per_second) != bits_per_second);
+        self.marks.0.limit(bits_per_second);
     }
 
     /// Sends no video for so long, so that what waits on the way can drain.
     pub async fn pause(&self, pause: Duration) {
         // A peer that is gone sends nothing anyway.
-        let _ = self.send(Command::Pause(pause)).await;
+        let _ = self.send(Request::Pause(pause)).await;
     }
 
     /// Counters and latest values.
     pub fn stats(&self) -> PeerStats {
         let subscriber = self.subscriber.stats();
-        let reception = *self.seen.reception.borrow();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let rtt = read(&self.counters.rtt);
         PeerStats {
             packets_in: read(&self.counters.packets_in),
             bytes_in: read(&self.counters.bytes_in),
-            lost_in: read(&self.seen.lost),
-            jitter_in: self.seen.jitter.load(Ordering::Relaxed),
-            strange_in: read(&self.counters.strange_in),
+            lost_in: read(&self.counters.lost_in),
+            jitter_in: self.counters.jitter_in.load(Ordering::Relaxed),
+            unrouted_in: read(&self.counters.unrouted_in),
             packets_out: read(&self.counters.packets_out),
             bytes_out: read(&self.counters.bytes_out),
             video_dropped: subscriber.video_dropped,
             audio_dropped: subscriber.audio_dropped,
-            fraction_lost: reception.fraction_lost,
-            rtt: reception.rtt,
+            fraction_lost: f32::from_bits(self.counters.fraction_lost.load(Ordering::Relaxed)),
+            rtt: (rtt != NO_RTT).then(|| Duration::from_micros(rtt)),
         }
     }
 
     /// Says goodbye and ends the connection; returns when it is over. Also when it is over already.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.send(Command::Close(reply)).await.is_ok() {
+        if self.send(Request::Close(reply)).await.is_ok() {
             let _ = done.await;
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, PeerError> {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, PeerError> {
         let (reply, answer) = oneshot::channel();
-        self.send(command(reply)).await?;
+        self.send(request(reply)).await?;
         answer.await.map_err(|_| PeerError::Closed)?
     }
 
-    async fn send(&self, command: Command) -> Result<(), PeerError> {
-        self.commands.send(command).await.map_err(|_| PeerError::Closed)?;
-        self.rung.iter().for_each(Rung::ring);
+    async fn send(&self, request: Request) -> Result<(), PeerError> {
+        self.requests.send(request).await.map_err(|_| PeerError::Closed)?;
+        self.marks.0.requested();
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
-//! What a receiver tells in RTCP of what it is sent.
+//! What a receiver reports in RTCP about the streams it is sent.
 //!
-//! Owns: [`Reports`], which reads it: keyframe requests, and how our packets arrive; the round trip, by our sender reports; and
-//! when reports usually come, which tells whether the way was gone. Does not know: how RTCP comes, what is done about it. Time
-//! is an argument.
+//! Owns: [`ReportReader`], which reads keyframe requests, REMB and reception reports (RFC 3550, RFC 4585, RFC 5104); the
+//! round-trip time, by our sender reports; and the usual interval of reports, which tells an outage of the path. Does not
+//! know: how RTCP arrives, what follows from a report. Time is an argument.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
@@ -16,113 +15,116 @@ use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 
 use crate::tier;
+use crate::time::Timestamp;
 
-/// Sender reports remembered to measure the round trip by.
+/// Sender reports remembered, to measure the round trip by.
 const REPORTS_MAX: usize = 8;
-/// Times between reports that are remembered: one in so many is as long as they become (RFC 3550 section 6.2: half to one and
-/// a half of the mean).
+/// Intervals between reports that are remembered: the longest of so many is about as long as they get (RFC 3550 section
+/// 6.2: half to one and a half times the mean).
 const GAPS_MAX: usize = 8;
-/// Where nothing is told for longer than this, and than so many times as long as usual, the way was gone.
-const GONE_MIN: Duration = Duration::from_secs(2);
-/// See [`GONE_MIN`]; and for so many times as long as usual the losses may still be told.
-const GONE_GAPS: u32 = 2;
+/// No report for longer than this, and for longer than [`OUTAGE_GAPS`] usual intervals, is an outage of the path.
+const OUTAGE_MIN: Duration = Duration::from_secs(2);
+/// See [`OUTAGE_MIN`]; for so many usual intervals the losses of the outage may still be reported.
+const OUTAGE_GAPS: u32 = 2;
 
-/// How what we send arrives, by the peer's latest report.
+/// How our packets arrive, by the receiver's latest reports.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Reception {
+pub(super) struct LinkReport {
     /// Share of our packets lost since the report before, 0 to 1.
     pub(super) fraction_lost: f32,
-    /// Round trip, where the report allows to tell.
+    /// Round-trip time, where the report allows to measure it.
     pub(super) rtt: Option<Duration>,
-    /// The shortest round trip seen.
-    pub(super) shortest: Option<Duration>,
-    /// What the peer thinks that it can receive, in bits per second, where it says so (REMB).
-    pub(super) estimate: Option<u64>,
-    /// The losses are those of a way that was gone for a while: they say nothing of the one there is now.
-    pub(super) afresh: bool,
+    /// The shortest round-trip time measured.
+    pub(super) shortest_rtt: Option<Duration>,
+    /// The receiver's estimated maximum bitrate, in bits per second (REMB).
+    pub(super) remb: Option<u64>,
+    /// The losses are those of an outage: they say nothing of the path there is now.
+    pub(super) after_outage: bool,
 }
 
-impl Reception {
-    /// The same for whoever chooses tiers: a round trip longer than the shortest is a queue.
-    pub(super) fn told(&self) -> tier::Reception {
-        let queue = self.rtt.zip(self.shortest).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
-        let lost = if self.afresh { 0.0 } else { self.fraction_lost };
-        tier::Reception { lost, queue, estimate: self.estimate, ..tier::Reception::default() }
+impl LinkReport {
+    /// The same as input of tier selection: a round trip longer than the shortest is a queue.
+    pub(super) fn reception(&self) -> tier::Reception {
+        let queue = self.rtt.zip(self.shortest_rtt).map(|(rtt, shortest)| rtt.saturating_sub(shortest));
+        let lost = if self.after_outage { 0.0 } else { self.fraction_lost };
+        tier::Reception { lost, queue, estimate: self.remb, ..tier::Reception::default() }
     }
 }
 
-/// What a receiver tells of one video and one audio stream of ours.
-pub(super) struct Reports {
+/// Reads what a receiver reports about one video and one audio stream of ours.
+pub(super) struct ReportReader {
     /// SSRC of our video.
     video: u32,
     /// The SSRC whose reports count: our video, else our audio.
     reported: u32,
     /// Middle 32 bits of our sender reports' NTP time, and when they left.
-    sent: VecDeque<(u32, Instant)>,
-    latest: Reception,
+    sent: VecDeque<(u32, Timestamp)>,
+    latest: LinkReport,
     cadence: Cadence,
 }
 
-/// What one packet of RTCP said.
+/// What one RTCP packet contained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Told {
-    /// A keyframe of our video is wanted.
-    pub(super) keyframe_wanted: bool,
-    /// There is a new report.
-    pub(super) reception: bool,
+pub(super) struct Contained {
+    /// A keyframe of our video is needed.
+    pub(super) keyframe_request: bool,
+    /// A reception report about the stream that counts.
+    pub(super) report: bool,
 }
 
-impl Reports {
-    /// `video` is the SSRC of our video; `reported` that of the stream whose reception is told.
+impl ReportReader {
+    /// `video` is the SSRC of our video; `reported` that of the stream whose reports count.
     pub(super) fn new(video: u32, reported: u32) -> Self {
-        Self { video, reported, sent: VecDeque::new(), latest: Reception::default(), cadence: Cadence::default() }
+        Self { video, reported, sent: VecDeque::new(), latest: LinkReport::default(), cadence: Cadence::default() }
     }
 
-    /// How things arrive, by the latest report.
-    pub(super) fn latest(&self) -> Reception {
+    /// From now on the reports about this stream of ours count.
+    pub(super) fn set_reported(&mut self, ssrc: u32) {
+        if self.reported != ssrc {
+            *self = Self::new(self.video, ssrc);
+        }
+    }
+
+    /// The latest report.
+    pub(super) fn latest(&self) -> LinkReport {
         self.latest
     }
 
-    pub(super) fn read(&mut self, packet: &dyn rtc::rtcp::Packet, now: Instant) -> Told {
+    pub(super) fn read(&mut self, packet: &dyn rtc::rtcp::Packet, now: Timestamp) -> Contained {
         let any = packet.as_any();
-        let mut told = Told::default();
+        let mut contained = Contained::default();
         if let Some(request) = any.downcast_ref::<PictureLossIndication>() {
-            told.keyframe_wanted = request.media_ssrc == self.video;
+            contained.keyframe_request = request.media_ssrc == self.video;
         } else if let Some(request) = any.downcast_ref::<FullIntraRequest>() {
-            told.keyframe_wanted = request.fir.iter().any(|entry| entry.ssrc == self.video);
+            contained.keyframe_request = request.fir.iter().any(|entry| entry.ssrc == self.video);
         } else if let Some(estimate) = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>() {
-            // Told with the next report: one alone says nothing of losses.
-            self.latest.estimate = Some(estimate.bitrate as u64);
+            // Used with the next report: REMB alone says nothing about losses.
+            self.latest.remb = Some(estimate.bitrate as u64);
         } else if let Some(report) = any.downcast_ref::<ReceiverReport>() {
-            told.reception = self.reported(&report.reports, now);
+            contained.report = self.reported(&report.reports, now);
         } else if let Some(report) = any.downcast_ref::<SenderReport>() {
-            told.reception = self.reported(&report.reports, now);
+            contained.report = self.reported(&report.reports, now);
         }
-        // The way is back, and nothing leads to the pictures that come by it.
-        told.keyframe_wanted |= told.reception && self.latest.afresh && self.latest.fraction_lost > 0.0;
-        told
+        // The path is back: without a keyframe nothing that arrives now can be decoded.
+        contained.keyframe_request |= contained.report && self.latest.after_outage && self.latest.fraction_lost > 0.0;
+        contained
     }
 
-    fn reported(&mut self, reports: &[ReceptionReport], now: Instant) -> bool {
+    fn reported(&mut self, reports: &[ReceptionReport], now: Timestamp) -> bool {
         let Some(report) = reports.iter().find(|report| report.ssrc == self.reported) else { return false };
         let sent = self.sent.iter().find(|(ntp, _)| *ntp == report.last_sender_report);
         let held = Duration::from_secs_f64(f64::from(report.delay) / 65_536.0);
         // RFC 3550 section 6.4.1: what has passed since our report, less what the peer held it.
-        let rtt = sent.and_then(|(_, sent)| now.saturating_duration_since(*sent).checked_sub(held));
+        let rtt = sent.and_then(|(_, sent)| now.since(*sent).checked_sub(held));
         self.latest.fraction_lost = f32::from(report.fraction_lost) / 256.0;
-        self.latest.afresh = self.cadence.is_afresh(now, report.fraction_lost > 0);
+        self.latest.after_outage = self.cadence.is_after_outage(now, report.fraction_lost > 0);
         self.latest.rtt = rtt;
-        self.latest.shortest = [self.latest.shortest, rtt].into_iter().flatten().min();
+        self.latest.shortest_rtt = [self.latest.shortest_rtt, rtt].into_iter().flatten().min();
         true
     }
 
-    /// Whether a packet of ours says goodbye for our streams.
-    pub(super) fn ends(&self, packet: &dyn rtc::rtcp::Packet) -> bool {
-        packet.as_any().downcast_ref::<Goodbye>().is_some_and(|goodbye| goodbye.sources.contains(&self.reported))
-    }
-
     /// A report of ours has left.
-    pub(super) fn sent(&mut self, report: &SenderReport, now: Instant) {
+    pub(super) fn sent(&mut self, report: &SenderReport, now: Timestamp) {
         if report.ssrc == self.reported {
             self.sent.truncate(REPORTS_MAX - 1);
             self.sent.push_front(((report.ntp_time >> 16) as u32, now));
@@ -133,31 +135,30 @@ impl Reports {
 /// When reports come.
 #[derive(Debug, Default)]
 struct Cadence {
-    latest: Option<Instant>,
+    latest: Option<Timestamp>,
     gaps: VecDeque<Duration>,
-    /// Until when the losses of a way that was gone may still be told. They are told once: by the first report after something
-    /// has come by the new one.
-    untold: Option<Instant>,
+    /// Until when the losses of an outage may still be reported. One report has them: the first after packets arrive again.
+    unreported: Option<Timestamp>,
 }
 
 impl Cadence {
-    /// Whether a report that comes now, with losses or without, tells of a way that was gone.
-    fn is_afresh(&mut self, now: Instant, losses: bool) -> bool {
-        let gap = self.latest.replace(now).map(|latest| now.saturating_duration_since(latest));
+    /// Whether a report that comes now, with losses or without, is about an outage.
+    fn is_after_outage(&mut self, now: Timestamp, losses: bool) -> bool {
+        let gap = self.latest.replace(now).map(|latest| now.since(latest));
         let usual = self.gaps.iter().copied().max();
         if let Some((gap, usual)) = gap.zip(usual)
-            && gap > GONE_MIN.max(usual * GONE_GAPS)
+            && gap > OUTAGE_MIN.max(usual * OUTAGE_GAPS)
         {
-            self.untold = Some(now + GONE_MIN.max(usual * GONE_GAPS));
+            self.unreported = Some(now + OUTAGE_MIN.max(usual * OUTAGE_GAPS));
         } else if let Some(gap) = gap {
             self.gaps.truncate(GAPS_MAX - 1);
             self.gaps.push_front(gap);
         }
-        let afresh = self.untold.is_some_and(|until| now <= until);
-        if losses || !afresh {
-            self.untold = None;
+        let after_outage = self.unreported.is_some_and(|until| now <= until);
+        if losses || !after_outage {
+            self.unreported = None;
         }
-        afresh
+        after_outage
     }
 }
 
@@ -165,51 +166,50 @@ impl Cadence {
 mod tests {
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "any will do: there is no other way to have one")]
-    fn beginning() -> Instant {
-        Instant::now()
+    fn beginning() -> Timestamp {
+        Timestamp::from_micros(1_000_000)
     }
 
-    /// One report in so many milliseconds after the one before, with these losses; and whether it was of a gone way.
-    fn told(reports: &[(u64, u8)]) -> Vec<bool> {
-        let (mut now, mut read) = (beginning(), Reports::new(7, 7));
+    /// Reports, each so many milliseconds after the one before and with these losses: which are about an outage.
+    fn outages(reports: &[(u64, u8)]) -> Vec<bool> {
+        let (mut now, mut read) = (beginning(), ReportReader::new(7, 7));
         reports
             .iter()
             .map(|(gap, lost)| {
-                now += Duration::from_millis(*gap);
+                now = now + Duration::from_millis(*gap);
                 let report = ReceptionReport { ssrc: 7, fraction_lost: *lost, ..ReceptionReport::default() };
                 let packet = ReceiverReport { reports: vec![report], ..ReceiverReport::default() };
-                let told = read.read(&packet, now);
+                let contained = read.read(&packet, now);
                 let latest = read.latest();
-                assert_eq!(told, Told { reception: true, keyframe_wanted: latest.afresh && *lost > 0 });
-                assert_eq!(latest.fraction_lost, f32::from(*lost) / 256.0, "people see what was lost");
-                assert_eq!(latest.told().lost, if latest.afresh { 0.0 } else { latest.fraction_lost });
-                latest.afresh
+                assert_eq!(contained, Contained { report: true, keyframe_request: latest.after_outage && *lost > 0 });
+                assert_eq!(latest.fraction_lost, f32::from(*lost) / 256.0, "the document shows the losses");
+                assert_eq!(latest.reception().lost, if latest.after_outage { 0.0 } else { latest.fraction_lost });
+                latest.after_outage
             })
             .collect()
     }
 
     #[test]
-    fn what_was_lost_while_the_way_was_gone_is_told_once() {
-        // What was to be told meanwhile comes first; then one with the losses.
-        let after = told(&[(900, 0), (1300, 0), (700, 0), (3700, 0), (11, 250), (16, 20), (1000, 30)]);
+    fn losses_of_an_outage_are_reported_once() {
+        // A report that was delayed comes first; then one with the losses.
+        let after = outages(&[(900, 0), (1300, 0), (700, 0), (3700, 0), (11, 250), (16, 20), (1000, 30)]);
         assert_eq!(after, [false, false, false, true, true, false, false]);
-        // Where nothing was lost after all, what is lost later is lost now.
-        assert_eq!(told(&[(0, 0), (1000, 0), (5000, 0), (1000, 0), (1500, 90)]), [false, false, true, true, false]);
+        // An outage without losses: later losses are those of the path.
+        assert_eq!(outages(&[(0, 0), (1000, 0), (5000, 0), (1000, 0), (1500, 90)]), [false, false, true, true, false]);
     }
 
     #[test]
-    fn losses_while_reports_come_as_usual_count() {
-        assert_eq!(told(&[(0, 0), (1000, 0), (1400, 250), (600, 240)]), [false; 4]);
-        // Once in five seconds, as others do, and now and then by chance three times as long as the shortest.
-        assert_eq!(told(&[(0, 0), (7500, 200), (2500, 9), (7400, 100), (5000, 250)]), [false; 5]);
-        // Nothing is usual yet.
-        assert_eq!(told(&[(9000, 200), (9000, 200)]), [false; 2]);
+    fn losses_count_while_reports_come_at_the_usual_interval() {
+        assert_eq!(outages(&[(0, 0), (1000, 0), (1400, 250), (600, 240)]), [false; 4]);
+        // Every five seconds on average, as some clients report; the longest interval is three times the shortest.
+        assert_eq!(outages(&[(0, 0), (7500, 200), (2500, 9), (7400, 100), (5000, 250)]), [false; 5]);
+        // There is no usual interval yet.
+        assert_eq!(outages(&[(9000, 200), (9000, 200)]), [false; 2]);
     }
 
     #[test]
-    fn the_round_trip_is_what_the_receiver_did_not_hold() {
-        let (start, mut read) = (beginning(), Reports::new(7, 7));
+    fn the_round_trip_time_excludes_the_receivers_delay() {
+        let (start, mut read) = (beginning(), ReportReader::new(7, 7));
         let ntp_time = 0x0123_4567_89ab_cdef;
         read.sent(&SenderReport { ssrc: 7, ntp_time, ..SenderReport::default() }, start);
         let report =
@@ -219,6 +219,6 @@ mod tests {
         assert_eq!(read.latest().rtt, Some(Duration::from_millis(80)));
         // A longer one is a queue.
         read.read(&packet, start + Duration::from_millis(1200));
-        assert_eq!(read.latest().told().queue, Some(Duration::from_millis(120)));
+        assert_eq!(read.latest().reception().queue, Some(Duration::from_millis(120)));
     }
 }

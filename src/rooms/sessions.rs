@@ -110,10 +110,9 @@ pub(super) struct JoinedPeer {
     _session: SessionGuard,
 }
 
-/// An offer, read, as it came, and judged.
-struct Asked<'a> {
+/// An offer, and what it amounts to.
+struct Asked {
     offer: Offer,
-    text: &'a str,
     facts: Facts,
 }
 
@@ -176,7 +175,7 @@ impl Rooms {
         };
         let (room, (admitted, uplink)) = self.admit(name, who).await?;
         let participant = admitted.participant;
-        let asked = Asked { offer, text: offer_text, facts };
+        let asked = Asked { offer, facts };
         let joined = self.connect(&room, name, (participant, role), &asked, uplink).await;
         if joined.is_ok() {
             self.inner.settings.counters.joins.inc();
@@ -215,12 +214,12 @@ impl Rooms {
         room: &mpsc::Sender<Command>,
         name: &RoomName,
         (participant, role): (ParticipantId, Role),
-        asked: &Asked<'_>,
+        asked: &Asked,
         uplink: Arc<Uplink>,
     ) -> Result<Joined, RoomError> {
         let (events, news) = mpsc::channel(PEER_EVENTS);
-        let Asked { offer, text, facts } = asked;
-        let (peer, answer) = Peer::answer(&self.inner.peers, offer, text, facts, uplink, events).await?;
+        let Asked { offer, facts } = asked;
+        let (peer, answer) = Peer::answer(&self.inner.peers, offer, facts, uplink, events)?;
         let peer = Arc::new(peer);
         let (secret, over) = (new_secret(), CancellationToken::new());
         let session = Session {
@@ -289,7 +288,7 @@ impl Rooms {
         if session.role == Role::Viewer && facts.direction.sends() {
             return Err(RoomError::ViewerSends);
         }
-        let answer = session.peer.renegotiate(&offer, offer_text, &facts).await?;
+        let answer = session.peer.renegotiate(offer, facts.clone()).await?;
         session.etag.lock().clone_from(&answer.etag);
         let mids = facts.sends;
         if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {

@@ -1,8 +1,9 @@
 //! Reads an offer into plain data and checks what concerns its transport.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use super::{CANDIDATES_MAX, LINES_MAX, OFFER_MAX, OfferError, SECTIONS_MAX, is_ice_text, lines};
+use super::{CANDIDATES_MAX, LINES_MAX, OFFER_MAX, OfferError, SECTIONS_MAX, candidate_address, is_ice_text, lines};
 use crate::media::Codec;
 
 /// Who begins the DTLS handshake (RFC 8842 §5).
@@ -116,11 +117,37 @@ pub struct Msid {
     pub track: String,
 }
 
+/// RTCP feedback that the offerer takes (RFC 4585 section 4.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feedback {
+    /// The payload type it is for; None for all of the section.
+    pub payload_type: Option<u8>,
+    /// `nack pli`, with single spaces.
+    pub value: String,
+}
+
+/// One simulcast stream that the offerer can send (RFC 8853 section 5.1); of alternatives only the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SimulcastStream {
+    /// Its RID (RFC 8851).
+    pub rid: String,
+    /// It begins paused.
+    pub paused: bool,
+}
+
 /// One m-section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
     /// `a=mid`; the section's index as text where the offer gives none.
     pub mid: String,
+    /// Whether the offer gives `a=mid`.
+    pub has_mid: bool,
+    /// The media type of the m-line: `audio`.
+    pub media: String,
+    /// The protocol of the m-line: `UDP/TLS/RTP/SAVPF`.
+    pub protocol: String,
+    /// The first format of the m-line: a payload type, or `webrtc-datachannel`.
+    pub first_format: String,
     /// Audio, video or something else.
     pub kind: SectionKind,
     /// The m-line's port: 0 is rejected, unless `bundle_only`.
@@ -145,10 +172,20 @@ pub struct Section {
     pub msid: Option<Msid>,
     /// Names a client may have given its track: `a=label` and labels of SSRCs.
     pub labels: Vec<String>,
-    /// Simulcast layers to be sent (RFC 8851), in order.
+    /// Restriction identifiers to send (RFC 8851), in order.
     pub rids: Vec<String>,
+    /// Simulcast streams to send (RFC 8853), in order.
+    pub simulcast: Vec<SimulcastStream>,
+    /// RTCP feedback, in order.
+    pub feedback: Vec<Feedback>,
+    /// SSRCs of a stream and of its retransmissions (`a=ssrc-group:FID`, RFC 5576).
+    pub retransmissions: Vec<(u32, u32)>,
     /// RTP and RTCP share one port (RFC 5761).
     pub rtcp_mux: bool,
+    /// `a=rtcp-mux-only` (RFC 8858).
+    pub rtcp_mux_only: bool,
+    /// Reduced-size RTCP is possible (RFC 5506).
+    pub rtcp_rsize: bool,
 }
 
 impl Section {
@@ -176,6 +213,14 @@ pub struct Offer {
     pub fingerprints: Vec<Fingerprint>,
     /// All m-sections in order, rejected ones too.
     pub sections: Vec<Section>,
+    /// The mids of the BUNDLE group (RFC 9143); empty without one.
+    pub bundle: Vec<String>,
+    /// The offerer is an ICE-lite agent, which sends no checks (RFC 8445 section 2.5).
+    pub is_lite: bool,
+    /// Header extensions of one byte and of two may be mixed (RFC 8285 section 6).
+    pub extmap_allow_mixed: bool,
+    /// Addresses of the candidates that can be sent to: UDP, component 1, an IP address.
+    pub candidates: Vec<SocketAddr>,
 }
 
 /// Attributes that stand at the session or in a section.
@@ -185,12 +230,12 @@ struct Transport {
     ufrag: Option<String>,
     pwd: Option<String>,
     direction: Option<Direction>,
+    extensions: Vec<Extension>,
 }
 
 /// A section while its lines are read.
 struct Draft {
     section: Section,
-    has_mid: bool,
     transport: Transport,
     formats: Vec<u8>,
     rtpmaps: BTreeMap<u8, (String, u32, u8)>,
@@ -210,7 +255,8 @@ impl Offer {
         }
         let mut session = Transport::default();
         let (mut drafts, mut bundle, mut fingerprints) = (Vec::<Draft>::new(), Vec::new(), Vec::new());
-        let mut candidates = 0;
+        let (mut candidate_lines, mut candidates) = (0, Vec::new());
+        let (mut is_lite, mut extmap_allow_mixed) = (false, false);
         for (number, line) in lines {
             if number > LINES_MAX {
                 return Err(OfferError::TooManyLines);
@@ -227,7 +273,12 @@ impl Offer {
             let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
             let value = value.trim();
             match name {
-                "candidate" => candidates += 1,
+                "candidate" => {
+                    candidate_lines += 1;
+                    candidates.extend(candidate_address(value).filter(|address| !candidates.contains(address)));
+                }
+                "ice-lite" => is_lite = true,
+                "extmap-allow-mixed" => extmap_allow_mixed = true,
                 "fingerprint" => {
                     if let Some(fingerprint) = fingerprint(value)
                         && !fingerprints.contains(&fingerprint)
@@ -245,17 +296,17 @@ impl Offer {
                     Some(draft) => draft.read(name, value),
                 },
             }
-            if candidates > CANDIDATES_MAX {
+            if candidate_lines > CANDIDATES_MAX {
                 return Err(OfferError::TooManyCandidates);
             }
         }
-        Self::checked(session, drafts, &bundle, fingerprints)
+        Ok(Self { is_lite, extmap_allow_mixed, candidates, ..Self::checked(session, drafts, bundle, fingerprints)? })
     }
 
     fn checked(
         session: Transport,
         drafts: Vec<Draft>,
-        bundle: &[String],
+        bundle: Vec<String>,
         fingerprints: Vec<Fingerprint>,
     ) -> Result<Self, OfferError> {
         if drafts.is_empty() {
@@ -287,7 +338,7 @@ impl Offer {
         if !fingerprints.iter().any(|fingerprint| fingerprint.algorithm == "sha-256") {
             return Err(OfferError::NoSha256);
         }
-        let sections: Vec<Section> = drafts.into_iter().map(|draft| draft.finish(session.direction)).collect();
+        let sections: Vec<Section> = drafts.into_iter().map(|draft| draft.finish(&session)).collect();
         let alive: Vec<&Section> = sections.iter().filter(|section| !section.is_rejected()).collect();
         for (i, section) in alive.iter().enumerate() {
             if alive[..i].iter().any(|other| other.mid == section.mid) {
@@ -304,7 +355,8 @@ impl Offer {
         if alive.len() > 1 && alive.iter().any(|section| !bundle.contains(&section.mid)) {
             return Err(OfferError::NoBundle { sections: alive.len() });
         }
-        Ok(Self { setup, ufrag, pwd, fingerprints, sections })
+        let (is_lite, extmap_allow_mixed, candidates) = Default::default();
+        Ok(Self { setup, ufrag, pwd, fingerprints, sections, bundle, is_lite, extmap_allow_mixed, candidates })
     }
 }
 
@@ -317,6 +369,7 @@ impl Transport {
             "setup" => first(&mut self.setup),
             "ice-ufrag" => first(&mut self.ufrag),
             "ice-pwd" => first(&mut self.pwd),
+            "extmap" => self.extensions.extend(extension(value)),
             _ => self.direction = Direction::from_attribute(name).or(self.direction),
         }
     }
@@ -326,7 +379,8 @@ impl Draft {
     /// `audio 9 UDP/TLS/RTP/SAVPF 111 0`
     fn begin(media: &str, index: usize) -> Option<Self> {
         let mut words = media.split_whitespace();
-        let kind = match words.next()? {
+        let media = words.next()?;
+        let kind = match media {
             "audio" => SectionKind::Audio,
             "video" => SectionKind::Video,
             "application" => SectionKind::Application,
@@ -336,6 +390,7 @@ impl Draft {
         let port = words.next()?.split('/').next()?.parse().ok()?;
         let protocol = words.next()?;
         let mut formats = Vec::new();
+        let first_format = words.clone().next().unwrap_or("0").to_owned();
         for format in words.filter_map(|word| word.parse().ok()).filter(|format| *format <= 127_u8) {
             if !formats.contains(&format) {
                 formats.push(format);
@@ -343,6 +398,10 @@ impl Draft {
         }
         let section = Section {
             mid: index.to_string(),
+            has_mid: false,
+            media: media.to_owned(),
+            protocol: protocol.to_owned(),
+            first_format,
             kind,
             port,
             secure: protocol.ends_with("RTP/SAVPF") || protocol.ends_with("RTP/SAVP"),
@@ -356,21 +415,31 @@ impl Draft {
             msid: None,
             labels: Vec::new(),
             rids: Vec::new(),
+            simulcast: Vec::new(),
+            feedback: Vec::new(),
+            retransmissions: Vec::new(),
             rtcp_mux: false,
+            rtcp_mux_only: false,
+            rtcp_rsize: false,
         };
         let (transport, rtpmaps, fmtps) = Default::default();
-        Some(Self { section, has_mid: false, transport, formats, rtpmaps, fmtps })
+        Some(Self { section, transport, formats, rtpmaps, fmtps })
     }
 
     fn read(&mut self, name: &str, value: &str) {
         let section = &mut self.section;
         match name {
-            "mid" if !self.has_mid && !value.is_empty() => {
+            "mid" if !section.has_mid && !value.is_empty() => {
                 section.mid = value.to_owned();
-                self.has_mid = true;
+                section.has_mid = true;
             }
             "bundle-only" => section.bundle_only = true,
-            "rtcp-mux" | "rtcp-mux-only" => section.rtcp_mux = true,
+            "rtcp-mux" => section.rtcp_mux = true,
+            "rtcp-mux-only" => (section.rtcp_mux, section.rtcp_mux_only) = (true, true),
+            "rtcp-rsize" => section.rtcp_rsize = true,
+            "rtcp-fb" => section.feedback.extend(feedback(value)),
+            "ssrc-group" => section.retransmissions.extend(retransmission(value)),
+            "simulcast" if section.simulcast.is_empty() => section.simulcast = simulcast(value),
             "maxptime" => section.maxptime = value.parse::<f32>().ok().map(|ms| ms as u32),
             "content" => section.content = Some(value.to_owned()),
             "label" => section.labels.push(value.to_owned()),
@@ -386,14 +455,6 @@ impl Draft {
                 }
             }
             "ssrc" => self.read_ssrc(value),
-            "extmap" => {
-                if let Some((id, uri)) = value.split_once(char::is_whitespace)
-                    && let Ok(id) = id.split('/').next().unwrap_or(id).parse()
-                    && let Some(uri) = uri.split_whitespace().next()
-                {
-                    section.extensions.push(Extension { id, uri: uri.to_owned() });
-                }
-            }
             "rtpmap" => {
                 if let Some((format, map)) = format_value(value)
                     && let Some(map) = rtpmap(map)
@@ -423,8 +484,13 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, session: Option<Direction>) -> Section {
-        self.section.direction = self.transport.direction.or(session).unwrap_or(Direction::SendRecv);
+    fn finish(mut self, session: &Transport) -> Section {
+        self.section.direction = self.transport.direction.or(session.direction).unwrap_or(Direction::SendRecv);
+        // Attributes of the session hold for all sections that do not have their own (RFC 8866 section 5.13).
+        self.section.extensions = self.transport.extensions;
+        let known = |uri: &String| self.section.extensions.iter().any(|extension| extension.uri == *uri);
+        let inherited: Vec<Extension> = session.extensions.iter().filter(|e| !known(&e.uri)).cloned().collect();
+        self.section.extensions.extend(inherited);
         let (mut rtpmaps, mut fmtps) = (self.rtpmaps, self.fmtps);
         self.section.codecs = self
             .formats
@@ -438,6 +504,37 @@ impl Draft {
             .collect();
         self.section
     }
+}
+
+/// `4 urn:ietf:params:rtp-hdrext:sdes:mid`, or `4/sendonly …`
+fn extension(value: &str) -> Option<Extension> {
+    let (id, uri) = value.split_once(char::is_whitespace)?;
+    let id = id.split('/').next()?.parse().ok()?;
+    Some(Extension { id, uri: uri.split_whitespace().next()?.to_owned() })
+}
+
+/// `96 nack pli`, or `* nack pli`
+fn feedback(value: &str) -> Option<Feedback> {
+    let (format, value) = value.split_once(char::is_whitespace)?;
+    let payload_type = if format == "*" { None } else { Some(format.parse().ok()?) };
+    Some(Feedback { payload_type, value: value.split_whitespace().collect::<Vec<_>>().join(" ") })
+}
+
+/// `FID 1 2`
+fn retransmission(value: &str) -> Option<(u32, u32)> {
+    let mut words = value.split_whitespace();
+    (words.next()? == "FID").then_some(())?;
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+/// `send q;h,x;~f recv y`
+fn simulcast(value: &str) -> Vec<SimulcastStream> {
+    let mut words = value.split_whitespace().skip_while(|word| *word != "send").skip(1);
+    let streams = words.next().unwrap_or_default().split(';').filter_map(|stream| stream.split(',').next());
+    streams
+        .map(|rid| SimulcastStream { rid: rid.trim_start_matches('~').to_owned(), paused: rid.starts_with('~') })
+        .filter(|stream| !stream.rid.is_empty())
+        .collect()
 }
 
 /// `sha-256 AB:CD:…`

@@ -61,14 +61,6 @@ impl Inbox {
         true
     }
 
-    /// Wakes whoever waits for a datagram.
-    pub(super) fn wake(&self) {
-        let waker = self.state.lock().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().waiting.is_empty()

@@ -1,56 +1,45 @@
 //! One port for all peers.
 //!
 //! Owns: the UDP sockets (one per address family, the same port), the demultiplexing of what they receive, and the
-//! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`], told its ICE
-//! credentials, and given to `webrtc` as a `Runtime`; datagrams flow between its virtual socket and the port.
-//!
-//! A connection of our own has an [`Inbox`] it may share with others instead, and sends by a [`Batch`].
+//! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`] and given its ICE
+//! credentials; it receives by an [`Inbox`], which it may share with others, and sends by a [`Batch`].
 //!
 //! What comes by something else than UDP, a TCP connection or a relay of ours, comes by a [`Way`].
 //!
 //! A datagram that is not STUN reaches a connection only from an address that connection has validated (`demux`). The
-//! port is also a plain STUN server. Virtual sockets never wait to send: what the kernel does not take at once is lost and
-//! counted; a batch waits for it.
+//! port is also a plain STUN server. A batch waits for the kernel to take it.
 //! On a machine with several addresses an answer leaves from the one that was asked (`source`).
 
 mod batch;
 mod bind;
 mod candidates;
 mod demux;
-mod front;
 mod inbox;
 mod public;
-mod socket;
 mod source;
 mod ways;
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
-use rtc::crypto::RTCCryptoProvider;
 use tokio::io::Interest;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use webrtc::runtime::Runtime;
 
 pub(crate) use self::batch::Batch;
 use self::demux::{Reason, Table, Verdict};
-use self::front::Front;
-pub(crate) use self::front::INSIDE_CANDIDATE;
 pub(crate) use self::inbox::{Inbox, Received};
 pub use self::public::{public_addresses, watch_public_addresses};
-use self::socket::{Inside, MuxRuntime};
 use self::source::PortSocket;
 pub(crate) use self::ways::Way;
 use self::ways::{Exit, Routes, Via, WayId};
 use crate::net::rate_limit::RateLimiter;
 use crate::time;
-use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun;
 
 /// Longest datagram we take, in bytes: an Ethernet frame's worth and some.
@@ -108,7 +97,6 @@ pub struct Mux {
     public: ArcSwap<Vec<IpAddr>>,
     /// The same number is served by TCP.
     tcp: AtomicBool,
-    crypto: Arc<dyn RTCCryptoProvider>,
     table: Mutex<Table>,
     stun_limiter: Mutex<RateLimiter>,
     stats: UdpStats,
@@ -137,8 +125,7 @@ impl Mux {
             v6,
             public: ArcSwap::from_pointee(public),
             tcp: AtomicBool::new(false),
-            table: Mutex::new(Table::new(Arc::clone(&crypto))),
-            crypto,
+            table: Mutex::new(Table::new(crypto)),
             stun_limiter: Mutex::new(RateLimiter::new(STUN_ANSWERS_PER_SECOND, STUN_ANSWERS_PER_SECOND)),
             stats: UdpStats::default(),
             tasks: Mutex::default(),
@@ -193,7 +180,7 @@ impl Mux {
     /// Adds a connection; datagrams reach it once its credentials are set.
     pub fn connect(self: &Arc<Self>) -> Connection {
         let (key, routes) = self.table.lock().add();
-        Connection { mux: Arc::clone(self), key, routes, inside: OnceLock::new() }
+        Connection { mux: Arc::clone(self), key, routes }
     }
 
     /// Opens a way other than UDP. `remote` is its far end as ICE is to see it; what is sent there leaves by `outbound`, which
@@ -215,13 +202,6 @@ impl Mux {
         self.table.lock().close_way(id, remote);
     }
 
-    /// Sends one datagram of a connection now or never.
-    fn send(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) {
-        if !self.send_by_way(routes, to, datagram) {
-            self.send_by_udp(to, datagram);
-        }
-    }
-
     /// Sends a datagram if a way leads there; false when none does.
     fn send_by_way(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
         match routes.send(to, datagram) {
@@ -237,11 +217,6 @@ impl Mux {
 
     fn port(&self, ipv4: bool) -> Option<&PortSocket> {
         if ipv4 { self.v4.as_ref() } else { self.v6.as_ref() }
-    }
-
-    fn send_by_udp(&self, to: SocketAddr, datagram: &[u8]) {
-        let sent = self.port(to.is_ipv4()).is_some_and(|port| port.send(to, datagram));
-        self.sent(sent, datagram.len());
     }
 
     fn sent(&self, sent: bool, length: usize) {
@@ -320,80 +295,14 @@ impl Drop for Mux {
     }
 }
 
-/// How a connection of `webrtc` fares, as far as its socket shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// Nothing bad has been seen.
-    Alive,
-    /// The other side has not been heard of for some seconds; it may come back.
-    Silent,
-    /// A DTLS alert left: the other side has said goodbye and got its reply, or failed our checks. `webrtc` itself tells
-    /// of it only seconds later.
-    Alerted,
-    /// Nothing has come from the other side for so long that it is gone.
-    Expired,
-    /// The driver has ended, by itself, by an error or by a panic.
-    Ended,
-}
-
 /// One peer connection's place on the port. Dropping it ends what reaches the connection.
 pub struct Connection {
     mux: Arc<Mux>,
     key: Key,
     routes: Arc<Routes>,
-    inside: OnceLock<Arc<Inside>>,
 }
 
 impl Connection {
-    /// The runtime to build a peer connection of `webrtc` with, on the address [`Connection::BIND`]. Its ICE is dealt with by
-    /// our own agent, which [`Connection::begin_ice`] tells of the other side; for `webrtc` that has one candidate,
-    /// [`INSIDE_CANDIDATE`].
-    pub fn runtime(&self) -> Arc<dyn Runtime> {
-        Arc::new(MuxRuntime(Arc::clone(self.inside())))
-    }
-
-    /// Where `webrtc` binds its socket.
-    pub(crate) const BIND: &str = "127.0.0.1:0";
-
-    fn inside(&self) -> &Arc<Inside> {
-        self.inside.get_or_init(|| {
-            let inbox = Arc::new(Inbox::default());
-            self.deliver_to(&inbox);
-            Arc::new(Inside {
-                mux: Arc::clone(&self.mux),
-                key: self.key,
-                routes: Arc::clone(&self.routes),
-                inbox,
-                front: Mutex::new(Front::new(Arc::clone(&self.mux.crypto), time::now())),
-                fate: watch::Sender::new(Fate::Alive),
-            })
-        })
-    }
-
-    /// Who the other side is, for a `webrtc` that is about to learn it.
-    pub(crate) fn set_remote(&self, remote: &Credentials) {
-        self.set_remote_password(&remote.password);
-        self.inside().front.lock().set_remote(remote.clone());
-    }
-
-    /// Begins ICE for a connection of `webrtc`, or begins it anew where the credentials are others; else only `candidates` are
-    /// added.
-    pub(crate) fn begin_ice(&self, role: Role, local: &Credentials, remote: &Credentials, candidates: Vec<SocketAddr>) {
-        self.set_local_credentials(&local.ufrag, &local.password);
-        self.set_remote_password(&remote.password);
-        self.inside().begin(role, local.clone(), remote.clone(), candidates);
-    }
-
-    /// Another address of the other side, for a connection of `webrtc`.
-    pub(crate) fn add_candidate(&self, to: SocketAddr) {
-        self.inside().add_candidate(to);
-    }
-
-    /// How a connection of `webrtc` fares.
-    pub fn fate(&self) -> watch::Receiver<Fate> {
-        self.inside().fate.subscribe()
-    }
-
     /// Its name.
     pub(crate) const fn key(&self) -> Key {
         self.key

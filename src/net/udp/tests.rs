@@ -1,16 +1,12 @@
 //! The port with real sockets on loopback.
 
 use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::UdpSocket;
-use webrtc::runtime::AsyncUdpSocket;
 
-use super::front::INSIDE;
 use super::*;
-use crate::transport::ice::Agent;
 use crate::transport::stun::Class;
 use crate::transport::stun::tests::signed;
 
@@ -21,9 +17,13 @@ fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn virtual_socket(connection: &Connection) -> Arc<dyn AsyncUdpSocket> {
-    let socket = std::net::UdpSocket::bind(Connection::BIND).expect("loopback");
-    connection.runtime().wrap_udp_socket(socket).expect("wraps")
+/// Sends a datagram of a connection.
+fn send(mux: &Arc<Mux>, connection: &Connection, to: SocketAddr, datagram: &[u8]) {
+    if !connection.send_by_way(to, datagram) {
+        let mut batch = Batch::new(Arc::clone(mux));
+        batch.push(to, BytesMut::from(datagram));
+        batch.flush();
+    }
 }
 
 fn inbox(connection: &Connection) -> Arc<Inbox> {
@@ -67,7 +67,7 @@ async fn two_clients_share_the_port_and_get_only_their_own() {
         clients[at].send_to(&[SRTP, &[at as u8]].concat(), mux.local_addr()).await.expect("sends");
         let (datagram, from) = next(&inboxes[at]).await;
         assert_eq!((*datagram.last().expect("not empty"), from), (at as u8, clients[at].local_addr().expect("bound")));
-        mux.send(&connections[at].routes, from, b"back");
+        send(&mux, &connections[at], from, b"back");
         let mut buffer = [0; 16];
         let (len, from) = clients[at].recv_from(&mut buffer).await.expect("comes back");
         assert_eq!((&buffer[..len], from), (&b"back"[..], mux.local_addr()));
@@ -125,94 +125,18 @@ async fn the_port_is_a_stun_server() {
 }
 
 #[tokio::test]
-async fn a_dropped_connection_is_reached_no_more_and_an_ended_driver_is_told() {
+async fn a_dropped_connection_receives_nothing() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connection = mux.connect();
-    let socket = virtual_socket(&connection);
+    let inbox = inbox(&connection);
     connection.set_local_credentials("ufrag", "password");
-    let mut fate = connection.fate();
-    connection.runtime().spawn(Box::pin(async {})).detach();
-    let ended = fate.wait_for(|fate| *fate == Fate::Ended);
-    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("told").expect("held");
     drop(connection);
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let check = signed(Class::Request, [1; 12], Some("ufrag:theirs"), "password");
     client.send_to(&check, mux.local_addr()).await.expect("sends");
     received(&mux, 1).await;
     assert_eq!(mux.stats().dropped_unknown_ufrag.load(Ordering::Relaxed), 1);
-    let mut buffer = [0; 64];
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let mut metas = [RecvMeta::default()];
-    let pending = poll_fn(|cx| Poll::Ready(socket.poll_recv(cx, &mut slices, &mut metas).is_pending())).await;
-    assert!(pending);
-}
-
-/// The socket that `webrtc` has: real addresses are dealt with before it.
-#[tokio::test]
-async fn behind_the_virtual_socket_the_other_side_is_at_one_address_wherever_it_is() {
-    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
-    let connection = mux.connect();
-    let socket = virtual_socket(&connection);
-    let (ours, theirs) = (credentials("ours"), credentials("theirs"));
-    connection.set_remote(&theirs);
-    connection.begin_ice(Role::Controlled, &ours, &theirs, Vec::new());
-    let crypto = Arc::clone(&mux.crypto);
-    let inside =
-        Agent::new(Arc::clone(&crypto), Role::Controlled, ours.clone(), theirs.clone(), vec![INSIDE], time::now());
-    let reader = tokio::spawn(read(Arc::clone(&socket), inside));
-    let client = UdpSocket::bind(loopback()).await.expect("binds");
-    let mut agent = Agent::new(crypto, Role::Controlling, theirs, ours, vec![mux.local_addr()], time::now());
-    let mut buffer = [0; DATAGRAM_MAX];
-    let called = async {
-        loop {
-            for (to, check) in agent.poll(time::now()) {
-                client.send_to(&check, to).await.expect("sends");
-            }
-            if agent.is_established() {
-                client.send_to(SRTP, mux.local_addr()).await.expect("sends");
-            }
-            let Ok(received) = tokio::time::timeout(Duration::from_millis(20), client.recv_from(&mut buffer)).await
-            else {
-                continue;
-            };
-            let (length, from) = received.expect("it is open");
-            if buffer[..length] == *b"back" {
-                return;
-            }
-            if let Some(answer) = agent.handle(time::now(), from, &buffer[..length]) {
-                client.send_to(&answer, from).await.expect("sends");
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), called).await.expect("there and back");
-    assert_eq!(*connection.fate().borrow(), Fate::Alive);
-    reader.abort();
-}
-
-fn credentials(name: &str) -> Credentials {
-    Credentials { ufrag: name.to_owned(), password: format!("{name}-password-of-24-letters") }
-}
-
-/// Does what the driver of `webrtc` does with its socket; answers media with `back`.
-async fn read(socket: Arc<dyn AsyncUdpSocket>, mut inside: Agent) {
-    let mut buffer = [0; DATAGRAM_MAX];
-    loop {
-        for (to, check) in inside.poll(time::now()) {
-            socket.send_to(&check, to).await.expect("sends");
-        }
-        let received = tokio::time::timeout(Duration::from_millis(20), socket.recv_from(&mut buffer));
-        let Ok(received) = received.await else { continue };
-        let (length, from) = received.expect("it never fails");
-        assert_eq!(from, INSIDE);
-        if stun::is_stun(&buffer[..length]) {
-            if let Some(answer) = inside.handle(time::now(), from, &buffer[..length]) {
-                socket.send_to(&answer, from).await.expect("sends");
-            }
-        } else {
-            assert_eq!(buffer[..length], *SRTP);
-            socket.send_to(b"back", INSIDE).await.expect("sends");
-        }
-    }
+    assert!(inbox.is_empty());
 }
 
 #[tokio::test]
@@ -279,7 +203,7 @@ async fn answers_leave_from_the_address_that_was_asked() {
         let check = signed(Class::Request, [number; 12], Some("ufrag:theirs"), "password");
         client.send_to(&check, asked).await.expect("sends");
         next(&inbox).await;
-        mux.send(&connection.routes, address, b"back");
+        send(&mux, &connection, address, b"back");
         assert_eq!(client.recv_from(&mut buffer).await.expect("comes back"), (4, asked));
     }
 }

@@ -1,117 +1,215 @@
-//! What the client gets back: the answer with our candidates, and our side of an ICE restart.
+//! The words of answers, and of our side of an ICE restart.
 //!
-//! Owns: the words of answers and fragments. Does not know: how `webrtc` came to its own answer. Text in, text out.
+//! Owns: how an [`Agreement`] is written as SDP (RFC 8829 section 5.3.1). Does not know: offers, connections. Pure.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
-use super::super::engine::HEARD_LEVELS;
-use super::{MUX_ONLY, STREAM_ID, Section, Taken, parse, write};
-use crate::sdp::replace_candidates;
+use super::super::extensions::{self, MIXER_TO_CLIENT_LEVEL, TRANSPORT_CC};
+use super::super::ssrcs::Ssrcs;
+use super::{Accepted, AgreedSection, Agreement, DtlsRole, FLEXFEC, Format};
+use crate::media::{Kind, VIDEO_CLOCK};
 use crate::transport::ice::Credentials;
 
-/// Reads our credentials from the answer that `webrtc` made.
-pub(in crate::peer) fn local_ice(answer: &str) -> Option<Credentials> {
-    let find = |prefix: &str| answer.lines().find_map(|line| line.trim_end().strip_prefix(prefix)).map(str::to_owned);
-    Some(Credentials { ufrag: find("a=ice-ufrag:")?, password: find("a=ice-pwd:")? })
+/// The MediaStream of what we send: audio and video are synchronized.
+const STREAM_ID: &str = "commingle";
+/// How far apart a packet and its FEC packet may be, in microseconds (draft-ietf-payload-flexible-fec-scheme-03 section 5.1).
+const REPAIR_WINDOW: u32 = 1_000_000;
+
+/// Our side of the session.
+pub(in crate::peer) struct Local<'a> {
+    pub(in crate::peer) ice: &'a Credentials,
+    /// As agreed in the first answer.
+    pub(in crate::peer) role: DtlsRole,
+    /// SHA-256 of our certificate, as SDP writes it.
+    pub(in crate::peer) fingerprint: &'a str,
+    /// Our candidates, without `a=`.
+    pub(in crate::peer) candidates: &'a [String],
+    pub(in crate::peer) ssrcs: Ssrcs,
+    pub(in crate::peer) cname: &'a str,
+    /// Session id and version of the `o=` line (RFC 8866 section 5.2).
+    pub(in crate::peer) session: u64,
+    pub(in crate::peer) version: u64,
 }
 
-/// The answer for the client: with our candidates, the simulcast layers we take, and the refused sections in their places.
-pub(in crate::peer) fn answer(made: &str, taken: &Taken, candidates: &[String], cname: &str) -> String {
-    let (mut session, made) = parse(made);
-    let at = session.lines.iter().position(|line| line.starts_with("a=")).unwrap_or(session.lines.len());
-    session.lines.insert(at, "a=ice-options:trickle".to_owned());
-    if taken.alone {
-        session.lines.retain(|line| !line.starts_with("a=group:BUNDLE"));
+/// The answer to the offer that the agreement was taken of.
+pub(in crate::peer) fn answer(agreement: &Agreement, local: &Local<'_>) -> String {
+    let mut text = Text(String::with_capacity(4096));
+    let Local { session, version, .. } = local;
+    text.line("v=0");
+    text.line(format_args!("o=- {session} {version} IN IP4 127.0.0.1"));
+    text.line("s=-");
+    text.line("t=0 0");
+    if let Some(bundle) = bundle(agreement) {
+        text.line(format_args!("a=group:BUNDLE {bundle}"));
     }
-    let (_, offered) = parse(&taken.text);
-    let mut made = made.into_iter();
-    let mut sections = Vec::new();
-    loop {
-        if let Some(refused) = taken.refused.get(&sections.len()) {
-            sections.push(refusal(refused));
-        } else if let Some(mut section) = made.next() {
-            for line in &mut section.lines {
-                *line = line.replace(&format!(" cname:{STREAM_ID}"), &format!(" cname:{cname}"));
-            }
-            // RFC 9725 section 4.4.1 wants it of both sides.
-            if offered.iter().any(|offered| offered.mid() == section.mid() && offered.has(MUX_ONLY)) {
-                section.lines.push(MUX_ONLY.to_owned());
-            }
-            towards_the_client(&mut section);
-            if let Some(rid) = taken.layers.get(section.mid()) {
-                // RFC 8853 section 5.3: the layers that are not in the answer are not sent.
-                section.lines.extend([format!("a=rid:{rid} recv"), format!("a=simulcast:recv {rid}")]);
-            }
-            sections.push(section);
-        } else {
-            break;
-        }
+    text.line("a=ice-options:trickle");
+    if agreement.extmap_allow_mixed {
+        text.line("a=extmap-allow-mixed");
     }
-    replace_candidates(&write(&session, &sections), candidates)
-}
-
-/// Only mixes have this extension, and only clients get mixes: where we send none it is not agreed upon.
-fn towards_the_client(section: &mut Section) {
-    let sends = section.has("a=sendrecv") || section.has("a=sendonly");
-    section.lines.retain_mut(|line| {
-        let id =
-            line.strip_prefix("a=extmap:").and_then(|map| map.strip_suffix(HEARD_LEVELS)?.split(['/', ' ']).next());
-        let Some(agreed) = id.map(levels_towards_the_client) else { return true };
-        *line = agreed;
-        sends
-    });
-}
-
-/// The extension of RFC 6465 in one direction, as RFC 8285 section 5 writes it.
-pub(super) fn levels_towards_the_client(id: impl Display) -> String {
-    format!("a=extmap:{id}/sendonly {HEARD_LEVELS}")
-}
-
-pub(super) fn refusal(offered: &Section) -> Section {
-    let line = offered.lines.first().map(String::as_str).unwrap_or_default();
-    let fields: Vec<&str> = line.split(' ').collect();
-    let line = match *fields.as_slice() {
-        [media, _, protocol, format, ..] => format!("{media} 0 {protocol} {format}"),
-        _ => line.to_owned(),
-    };
-    let mut lines = vec![line, "c=IN IP4 0.0.0.0".to_owned()];
-    if !offered.mid().is_empty() {
-        lines.push(format!("a=mid:{}", offered.mid()));
-    }
-    lines.push("a=inactive".to_owned());
-    Section { lines }
-}
-
-/// The same offer with other ICE credentials: what a client means that restarts ICE by a fragment (RFC 9725 section 4.3.3).
-pub(in crate::peer) fn with_credentials(offer: &str, ufrag: &str, password: &str) -> String {
-    let (mut session, mut sections) = parse(offer);
-    for section in sections.iter_mut().chain([&mut session]) {
-        section.lines.retain(|line| !line.starts_with("a=candidate:"));
-        for line in &mut section.lines {
-            if line.starts_with("a=ice-ufrag:") {
-                *line = format!("a=ice-ufrag:{ufrag}");
-            } else if line.starts_with("a=ice-pwd:") {
-                *line = format!("a=ice-pwd:{password}");
+    // Only the section that the BUNDLE group begins with has candidates (RFC 9143 section 7.3.1).
+    let mut candidates = Some(local.candidates);
+    for section in &agreement.sections {
+        match &section.accepted {
+            None => refused(&mut text, section),
+            Some(media) => {
+                accepted(&mut text, section, media, local);
+                for candidate in candidates.iter().flat_map(|candidates| candidates.iter()) {
+                    text.line(format_args!("a={candidate}"));
+                }
+                if candidates.take().is_some() {
+                    text.line("a=end-of-candidates");
+                }
             }
         }
     }
-    write(&session, &sections)
+    text.0
 }
 
 /// Our side of an ICE restart, as a fragment (RFC 8840 section 9).
-pub(in crate::peer) fn fragment(made: &str, ice: &Credentials, candidates: &[String]) -> String {
-    let (session, sections) = parse(made);
-    let mut text = "a=ice-options:trickle\r\n".to_owned();
-    if let Some(bundle) = session.value("a=group:") {
-        let _ = write!(text, "a=group:{bundle}\r\n");
+pub(in crate::peer) fn fragment(agreement: &Agreement, ice: &Credentials, candidates: &[String]) -> String {
+    let mut text = Text(String::new());
+    text.line("a=ice-options:trickle");
+    if let Some(bundle) = bundle(agreement) {
+        text.line(format_args!("a=group:BUNDLE {bundle}"));
     }
-    if let Some(first) = sections.iter().find(|section| section.port() != "0") {
-        let line = first.lines.first().map(String::as_str).unwrap_or_default();
-        let _ = write!(text, "{line}\r\na=mid:{}\r\n", first.mid());
+    let first = agreement.sections.iter().find_map(|section| Some((section, section.accepted.as_ref()?)));
+    if let Some((section, media)) = first {
+        media_line(&mut text, section, media);
+        text.line(format_args!("a=mid:{}", section.mid));
     }
-    let _ = write!(text, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", ice.ufrag, ice.password);
+    text.line(format_args!("a=ice-ufrag:{}", ice.ufrag));
+    text.line(format_args!("a=ice-pwd:{}", ice.password));
     for candidate in candidates {
-        let _ = write!(text, "a={candidate}\r\n");
+        text.line(format_args!("a={candidate}"));
     }
-    text + "a=end-of-candidates\r\n"
+    text.line("a=end-of-candidates");
+    text.0
+}
+
+/// SDP in the making; every line ends with CRLF.
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: impl std::fmt::Display) {
+        write!(self.0, "{line}\r\n").expect("writing to a String cannot fail");
+    }
+}
+
+fn bundle(agreement: &Agreement) -> Option<String> {
+    let mids: Vec<&str> = agreement.accepted().map(|(mid, _)| mid).collect();
+    agreement.has_bundle.then(|| mids.join(" "))
+}
+
+/// RFC 8829 section 5.3.1: port 0 refuses a section, which stays in its place.
+fn refused(text: &mut Text, section: &AgreedSection) {
+    text.line(format_args!("m={} 0 {} {}", section.media, section.protocol, section.first_format));
+    text.line("c=IN IP4 0.0.0.0");
+    if section.has_mid {
+        text.line(format_args!("a=mid:{}", section.mid));
+    }
+    text.line("a=inactive");
+}
+
+fn media_line(text: &mut Text, section: &AgreedSection, media: &Accepted) {
+    let numbers = media.formats.iter().flat_map(|format| [Some(format.payload_type), format.rtx]);
+    let numbers = numbers.chain([media.flexfec]).flatten();
+    let numbers = numbers.fold(String::new(), |all, number| format!("{all} {number}"));
+    text.line(format_args!("m={} 9 {}{numbers}", section.media, section.protocol));
+}
+
+fn accepted(text: &mut Text, section: &AgreedSection, media: &Accepted, local: &Local<'_>) {
+    media_line(text, section, media);
+    text.line("c=IN IP4 0.0.0.0");
+    text.line(format_args!("a=ice-ufrag:{}", local.ice.ufrag));
+    text.line(format_args!("a=ice-pwd:{}", local.ice.password));
+    text.line(format_args!("a=fingerprint:sha-256 {}", local.fingerprint));
+    text.line(format_args!("a=setup:{}", if local.role == DtlsRole::Server { "passive" } else { "active" }));
+    text.line(format_args!("a=mid:{}", section.mid));
+    text.line(match (&media.stream, &media.sends) {
+        (Some(_), Some(_)) => "a=sendrecv",
+        (Some(_), None) => "a=recvonly",
+        (None, Some(_)) => "a=sendonly",
+        (None, None) => "a=inactive",
+    });
+    text.line("a=rtcp-mux");
+    if media.rtcp_rsize {
+        text.line("a=rtcp-rsize");
+    }
+    // RFC 9725 section 4.4.1 wants it of both sides.
+    if media.rtcp_mux_only {
+        text.line("a=rtcp-mux-only");
+    }
+    for format in &media.formats {
+        write_format(text, format, media);
+    }
+    if let Some(number) = media.flexfec {
+        text.line(format_args!("a=rtpmap:{number} {FLEXFEC}/{VIDEO_CLOCK}"));
+        text.line(format_args!("a=fmtp:{number} repair-window={REPAIR_WINDOW}"));
+    }
+    write_extensions(text, media);
+    if let Some(rid) = media.stream.as_ref().and_then(|stream| stream.rid.as_ref()) {
+        // RFC 8853 section 5.3: streams that are not in the answer are not sent.
+        text.line(format_args!("a=rid:{rid} recv"));
+        text.line(format_args!("a=simulcast:recv {rid}"));
+    }
+    if let Some(format) = &media.sends {
+        write_streams(text, format, media, local);
+    }
+}
+
+fn write_format(text: &mut Text, format: &Format, media: &Accepted) {
+    let Format { codec, payload_type, channels, parameters, rtx } = format;
+    let (name, rate) = (codec.encoding_name(), codec.clock_rate());
+    if *channels > 1 {
+        text.line(format_args!("a=rtpmap:{payload_type} {name}/{rate}/{channels}"));
+    } else {
+        text.line(format_args!("a=rtpmap:{payload_type} {name}/{rate}"));
+    }
+    if !parameters.is_empty() {
+        text.line(format_args!("a=fmtp:{payload_type} {parameters}"));
+    }
+    for (_, feedback) in media.feedback.iter().filter(|(of, _)| of == payload_type) {
+        text.line(format_args!("a=rtcp-fb:{payload_type} {feedback}"));
+    }
+    if let Some(rtx) = rtx {
+        text.line(format_args!("a=rtpmap:{rtx} rtx/{rate}"));
+        text.line(format_args!("a=fmtp:{rtx} apt={payload_type}"));
+    }
+}
+
+fn write_extensions(text: &mut Text, media: &Accepted) {
+    let received: &[&str] = match (&media.stream, media.kind) {
+        (Some(_), Kind::Audio) => &extensions::OF_AUDIO,
+        (Some(_), Kind::Video) => &extensions::OF_VIDEO,
+        (None, _) => &[],
+    };
+    for (id, uri) in &media.extensions {
+        if uri == MIXER_TO_CLIENT_LEVEL {
+            // Only mixes have this extension, and only clients get mixes (RFC 8285 section 5).
+            if media.kind == Kind::Audio && media.sends.is_some() {
+                text.line(format_args!("a=extmap:{id}/sendonly {uri}"));
+            }
+        } else if received.contains(&uri.as_str()) || uri == TRANSPORT_CC && media.sends.is_some() {
+            text.line(format_args!("a=extmap:{id} {uri}"));
+        }
+    }
+}
+
+/// The SSRCs of what we send (RFC 5576), and that audio and video belong together (RFC 8830).
+fn write_streams(text: &mut Text, format: &Format, media: &Accepted, local: &Local<'_>) {
+    let is_video = media.kind == Kind::Video;
+    let (track, ssrc) = if is_video { ("out-video", local.ssrcs.video) } else { ("out-audio", local.ssrcs.audio) };
+    text.line(format_args!("a=msid:{STREAM_ID} {track}"));
+    let rtx = format.rtx.map(|_| Ssrcs::rtx(ssrc));
+    if let Some(rtx) = rtx {
+        text.line(format_args!("a=ssrc-group:FID {ssrc} {rtx}"));
+    }
+    let fec = media.flexfec.map(|_| Ssrcs::fec(ssrc));
+    if let Some(fec) = fec {
+        text.line(format_args!("a=ssrc-group:FEC-FR {ssrc} {fec}"));
+    }
+    for ssrc in [Some(ssrc), rtx, fec].into_iter().flatten() {
+        text.line(format_args!("a=ssrc:{ssrc} cname:{}", local.cname));
+        text.line(format_args!("a=ssrc:{ssrc} msid:{STREAM_ID} {track}"));
+    }
 }

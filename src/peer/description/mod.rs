@@ -1,67 +1,42 @@
-//! Session descriptions as lines: what `webrtc` is given of an offer, and what a client is given of the answer.
+//! What a session takes of an offer: codecs, header extensions, streams, transport.
 //!
-//! Owns: which codecs, extensions, candidates and simulcast layers of an offer are taken, in which order, and how our
-//! candidates get into the answer. Does not know: connections, whether the offer is acceptable at all (`crate::sdp`).
-//! Pure: text and facts go in, text and choices come out.
-//!
-//! `webrtc` answers what it is offered, with the offer's payload types and in the offer's order, so the choices are made
-//! here, before it sees the offer: codecs we do not take are not in it, and the one we send stands first. Each section's
-//! `a=msid` becomes its mid, so that a track is known by its section however clients name theirs. Of a simulcast offer it
-//! sees one plain stream.
+//! Owns: [`Agreement`], and the rules by which an offer's codecs and simulcast streams are chosen. Does not know:
+//! connections, whether the offer can join at all ([`crate::sdp`]), the words of the answer ([`answer`]). Pure: an
+//! [`Offer`] goes in, plain data comes out.
 
 mod answer;
-mod streams;
-mod watched;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-pub(super) use self::answer::{answer, fragment, local_ice, with_credentials};
-pub(super) use self::streams::{Learned, Unannounced};
-pub(super) use self::watched::{Own, watched};
+pub(super) use self::answer::{Local, answer, fragment};
 use super::PeerError;
+use super::extensions::{self, ExtensionIds};
 use crate::media::{Codec, Kind};
-use crate::sdp::{Offer, Setup, keep_sha256};
+use crate::sdp::{Feedback, Offer, OfferedCodec, Section, SectionKind, Setup};
 use crate::transport::ice::Credentials;
 
-/// Remote candidates taken of one offer or session; a browser has few.
+/// Remote candidates taken of one ICE session; a browser has few.
 pub(super) const CANDIDATES_MAX: usize = 32;
-/// Stream id of what we send: audio and video belong together.
-pub(super) const STREAM_ID: &str = "commingle";
-/// Prefix of the track ids that received tracks get; the mid follows.
-pub(super) const TRACK_PREFIX: &str = "in-";
 
-/// RTCP shares RTP's port, and has none of its own (RFC 8858).
-const MUX_ONLY: &str = "a=rtcp-mux-only";
-
-const EXTENSIONS: [&str; 9] = [
-    super::engine::MID,
-    super::engine::RID,
-    super::engine::REPAIRED_RID,
-    super::engine::AUDIO_LEVEL,
-    super::engine::HEARD_LEVELS,
-    super::engine::ORIENTATION,
-    super::engine::COLOUR_SPACE,
-    super::engine::TRANSPORT_CC,
-    super::engine::SEND_TIME,
-];
-const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
-/// FlexFEC's encoding name.
+/// FlexFEC's encoding name in browsers (draft-ietf-payload-flexible-fec-scheme-03).
 const FLEXFEC: &str = "flexfec-03";
+const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
 const AUDIO_FEEDBACK: [&str; 1] = ["transport-cc"];
 
-/// A codec as the offer numbers it.
+/// A codec with the payload types that the offer gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Format {
     pub(super) codec: Codec,
     pub(super) payload_type: u8,
-    pub(super) channels: u16,
+    /// Channels as `a=rtpmap` writes them; 1 is not written.
+    pub(super) channels: u8,
+    /// `a=fmtp`; empty for none.
     pub(super) parameters: String,
     /// Payload type of its retransmissions (RFC 4588).
     pub(super) rtx: Option<u8>,
 }
 
-/// Who opens the DTLS connection.
+/// Who sends the DTLS ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DtlsRole {
     /// The client does: it offered `actpass` or `active`.
@@ -70,47 +45,86 @@ pub(super) enum DtlsRole {
     Client,
 }
 
+/// A stream that the client sends in a section.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct OfferedStream {
+    /// Its SSRC, where the offer names it.
+    pub(super) ssrc: Option<u32>,
+    /// The SSRC of its retransmissions, where the offer names it.
+    pub(super) rtx_ssrc: Option<u32>,
+    /// The RID of the one simulcast stream that is accepted.
+    pub(super) rid: Option<String>,
+}
+
+/// A section that is accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) kind: Kind,
+    /// The formats we take, the one we send first.
+    pub(super) formats: Vec<Format>,
+    /// What the client sends in it.
+    pub(super) stream: Option<OfferedStream>,
+    /// What we send in it.
+    pub(super) sends: Option<Format>,
+    /// Payload type of FlexFEC for what we send.
+    pub(super) flexfec: Option<u8>,
+    /// RTCP feedback that both sides know, by payload type.
+    feedback: Vec<(u8, &'static str)>,
+    /// Header extensions of the section: id, and URI.
+    extensions: Vec<(u16, String)>,
+    /// The client takes reduced-size RTCP (RFC 5506).
+    pub(super) rtcp_rsize: bool,
+    rtcp_mux_only: bool,
+}
+
+impl Accepted {
+    /// Whether both sides know this RTCP feedback, as `a=rtcp-fb` names it.
+    pub(super) fn takes(&self, feedback: &str) -> bool {
+        self.feedback.iter().any(|(_, known)| *known == feedback)
+    }
+}
+
+/// One section of the offer, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AgreedSection {
+    pub(super) mid: String,
+    has_mid: bool,
+    media: String,
+    protocol: String,
+    first_format: String,
+    /// None for a section that is refused.
+    pub(super) accepted: Option<Accepted>,
+}
+
 /// What is taken of an offer.
-#[derive(Debug, Clone)]
-pub(super) struct Taken {
-    /// The offer for `webrtc`.
-    pub(super) text: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Agreement {
     pub(super) dtls_role: DtlsRole,
     /// The client's ICE credentials.
     pub(super) ice: Credentials,
-    /// Codecs of every section, each payload type once.
-    pub(super) formats: Vec<Format>,
-    /// What we send.
-    pub(super) audio_out: Option<Format>,
-    pub(super) video_out: Option<Format>,
-    /// Payload type of FlexFEC for that video, where the client takes it.
-    pub(super) flexfec: Option<u8>,
-    /// Extension ids by URI.
-    extensions: BTreeMap<&'static str, u8>,
-    /// Streams that the client will send without having named their SSRCs.
-    pub(super) unannounced: Vec<Unannounced>,
-    /// The simulcast layers taken, by mid.
-    layers: BTreeMap<String, String>,
-    /// The offer has no bundle: there is only one section to take.
-    alone: bool,
-    /// Sections that `webrtc` does not see and the answer refuses, by position.
-    refused: BTreeMap<usize, Section>,
+    /// The client is an ICE-lite agent.
+    pub(super) is_lite: bool,
+    /// Addresses of the client's candidates.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The client's certificate has one of these fingerprints (SHA-256).
+    pub(super) fingerprints: Vec<String>,
+    /// All sections, in the offer's order.
+    pub(super) sections: Vec<AgreedSection>,
+    pub(super) extensions: ExtensionIds,
+    has_bundle: bool,
+    extmap_allow_mixed: bool,
 }
 
-impl Taken {
-    /// Where the client may be reached, as far as the offer says.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.text.lines().filter_map(|line| address(line.strip_prefix("a=candidate:")?)).collect()
+impl Agreement {
+    /// The accepted sections with their mids.
+    pub(super) fn accepted(&self) -> impl Iterator<Item = (&str, &Accepted)> {
+        self.sections.iter().filter_map(|section| Some((section.mid.as_str(), section.accepted.as_ref()?)))
     }
 
-    /// Whether the client has only half an ICE agent and sends no checks of its own (RFC 8445 section 2.5).
-    pub(super) fn is_lite(&self) -> bool {
-        self.text.lines().any(|line| line == "a=ice-lite")
-    }
-
-    /// Id of a header extension, if offered.
-    pub(super) fn extension(&self, uri: &str) -> Option<u8> {
-        self.extensions.get(uri).copied()
+    /// What we send of this kind, and the payload type of its FEC.
+    pub(super) fn sends(&self, kind: Kind) -> Option<(&Format, Option<u8>)> {
+        let mut sections = self.accepted().filter(|(_, section)| section.kind == kind);
+        sections.find_map(|(_, section)| Some((section.sends.as_ref()?, section.flexfec)))
     }
 }
 
@@ -121,122 +135,129 @@ pub(super) struct Receives {
     pub(super) video: Option<Codec>,
 }
 
-/// One media section, or the session part: its lines without line ends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Section {
-    lines: Vec<String>,
+/// Takes of an offer what we can.
+///
+/// # Errors
+/// [`PeerError::Offer`] when there is no section for what the client is to receive, or two streams could not be told apart.
+pub(super) fn take(offer: &Offer, receives: Receives) -> Result<Agreement, PeerError> {
+    let mut extensions = ExtensionIds::default();
+    let (mut audio, mut video) = (receives.audio.then_some(Codec::Opus), receives.video);
+    let sections: Vec<AgreedSection> = offer
+        .sections
+        .iter()
+        .map(|section| {
+            let wanted = if section.kind == SectionKind::Video { &mut video } else { &mut audio };
+            let accepted = accept(section, wanted);
+            if accepted.is_some() {
+                extensions.add(&section.extensions);
+            }
+            AgreedSection {
+                mid: section.mid.clone(),
+                has_mid: section.has_mid,
+                media: section.media.clone(),
+                protocol: section.protocol.clone(),
+                first_format: section.first_format.clone(),
+                accepted,
+            }
+        })
+        .collect();
+    if video.is_some() {
+        return Err(PeerError::Offer(
+            "no video section can take the codec we send; offer VP8, or H264 with packetization-mode=1".into(),
+        ));
+    }
+    if audio.is_some() {
+        return Err(PeerError::Offer("no audio section can take Opus; offer opus/48000/2".into()));
+    }
+    if sections.iter().all(|section| section.accepted.is_none()) {
+        return Err(PeerError::Offer("none of its sections can be used".into()));
+    }
+    check_distinguishable(offer, &sections)?;
+    let sha256 = offer.fingerprints.iter().filter(|fingerprint| fingerprint.algorithm == "sha-256");
+    Ok(Agreement {
+        dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
+        ice: Credentials { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
+        is_lite: offer.is_lite,
+        addresses: offer.candidates.iter().take(CANDIDATES_MAX).copied().collect(),
+        fingerprints: sha256.map(|fingerprint| fingerprint.value.clone()).collect(),
+        sections,
+        extensions,
+        has_bundle: !offer.bundle.is_empty(),
+        extmap_allow_mixed: offer.extmap_allow_mixed,
+    })
 }
 
-impl Section {
-    fn value(&self, prefix: &str) -> Option<&str> {
-        self.lines.iter().find_map(|line| line.strip_prefix(prefix))
+/// Accepts a section, if it has a codec of ours. `wanted` is the codec that is to be sent and is not yet; the first section
+/// that can carry it takes it.
+fn accept(section: &Section, wanted: &mut Option<Codec>) -> Option<Accepted> {
+    let kind = match section.kind {
+        SectionKind::Audio => Kind::Audio,
+        SectionKind::Video => Kind::Video,
+        SectionKind::Application | SectionKind::Other => return None,
+    };
+    let mut formats = formats(section, kind);
+    if formats.is_empty() || section.is_rejected() {
+        return None;
     }
-
-    fn values<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.lines.iter().filter_map(move |line| line.strip_prefix(prefix))
-    }
-
-    fn has(&self, line: &str) -> bool {
-        self.lines.iter().any(|known| known == line)
-    }
-
-    /// Whether it has this header extension.
-    fn offers(&self, uri: &str) -> bool {
-        self.values("a=extmap:").any(|map| map.split(' ').nth(1) == Some(uri))
-    }
-
-    fn kind(&self) -> Option<Kind> {
-        match self.lines.first()?.strip_prefix("m=")?.split(' ').next()? {
-            "audio" => Some(Kind::Audio),
-            "video" => Some(Kind::Video),
-            _ => None,
+    let mut sends = None;
+    if let Some(codec) = wanted.filter(|_| section.direction.receives()) {
+        let best = formats.iter().enumerate().filter(|(_, format)| format.codec == codec);
+        if let Some((_, at)) = best.filter_map(|(at, format)| Some((fitness(format)?, at))).min() {
+            let chosen = formats.remove(at);
+            formats.insert(0, chosen.clone());
+            (sends, *wanted) = (Some(chosen), None);
         }
     }
-
-    fn port(&self) -> &str {
-        self.lines.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default()
+    let stream = section.direction.sends().then(|| stream(section));
+    if stream.is_none() {
+        // Formats that neither side will use are not agreed upon.
+        formats.truncate(1);
     }
+    let flexfec = section.codecs.iter().find(|offered| offered.name.eq_ignore_ascii_case(FLEXFEC));
+    Some(Accepted {
+        kind,
+        feedback: feedback(section, kind, &formats),
+        flexfec: flexfec.map(|offered| offered.payload_type).filter(|_| kind == Kind::Video && sends.is_some()),
+        extensions: section.extensions.iter().map(|extension| (extension.id, extension.uri.clone())).collect(),
+        rtcp_rsize: section.rtcp_rsize,
+        rtcp_mux_only: section.rtcp_mux_only,
+        formats,
+        stream,
+        sends,
+    })
+}
 
-    /// A section that shall only exist in a bundle is offered with port 0 (RFC 9143 section 6), as Firefox and GStreamer
-    /// do with `max-bundle`; everywhere else port 0 means that a section was stopped.
-    fn take_shared_transport(&mut self) {
-        if self.port() == "0" && self.has("a=bundle-only") {
-            self.lines[0] = self.lines[0].replacen(" 0 ", " 9 ", 1);
-        }
-    }
-
-    fn mid(&self) -> &str {
-        self.value("a=mid:").unwrap_or_default()
-    }
-
-    /// Whether we send in it: the client receives.
-    fn receives(&self) -> bool {
-        !self.has("a=sendonly") && !self.has("a=inactive") && self.port() != "0"
-    }
-
-    fn sends(&self) -> bool {
-        !self.has("a=recvonly") && !self.has("a=inactive") && self.port() != "0"
-    }
-
-    /// The formats we take, in the offer's order.
-    fn formats(&self) -> Vec<Format> {
-        let Some(kind) = self.kind() else { return Vec::new() };
-        let listed: Vec<u8> = self.listed().collect();
-        let parameters = |number: u8| self.value(&format!("a=fmtp:{number} ")).unwrap_or_default();
-        let retransmits = |number: u8| {
-            let apt = parameters(number).split(';').find_map(|pair| pair.trim().strip_prefix("apt="));
-            self.encoding(number).0.eq_ignore_ascii_case("rtx").then_some(apt?.parse::<u8>().ok()?)
+/// The formats we can decode, in the offer's order.
+fn formats(section: &Section, kind: Kind) -> Vec<Format> {
+    let rtx = |payload_type: u8| {
+        let is_rtx = |offered: &&OfferedCodec| {
+            offered.name.eq_ignore_ascii_case("rtx")
+                && offered.parameter("apt").and_then(|apt| apt.parse().ok()) == Some(payload_type)
         };
-        let mut formats: Vec<Format> = Vec::new();
-        for number in listed.iter().copied() {
-            let (name, channels) = self.encoding(number);
-            let codec = Codec::from_encoding_name(&name).filter(|codec| codec.kind() == kind);
-            let Some(codec) = codec.filter(|codec| decodable(*codec, parameters(number))) else { continue };
-            let rtx = listed.iter().copied().find(|other| retransmits(*other) == Some(number));
-            let parameters = parameters(number).to_owned();
-            formats.push(Format { codec, payload_type: number, channels, parameters, rtx });
-        }
-        formats
-    }
-
-    /// Payload types, in the offer's order.
-    fn listed(&self) -> impl Iterator<Item = u8> + use<'_> {
-        let listed = self.lines.first().into_iter().flat_map(|line| line.split(' ').skip(3));
-        listed.filter_map(|text| text.parse().ok()).filter(|number| *number < 128)
-    }
-
-    /// Payload type of repair packets as browsers take them (draft-ietf-payload-flexible-fec-scheme-03).
-    fn flexfec(&self) -> Option<u8> {
-        self.listed().find(|number| self.encoding(*number).0.eq_ignore_ascii_case(FLEXFEC))
-    }
-
-    /// Encoding name and channels; the static types of RFC 3551 need no `a=rtpmap`.
-    fn encoding(&self, number: u8) -> (String, u16) {
-        let Some(map) = self.value(&format!("a=rtpmap:{number} ")) else {
-            return match number {
-                0 => ("PCMU".to_owned(), 0),
-                8 => ("PCMA".to_owned(), 0),
-                _ => (String::new(), 0),
-            };
-        };
-        let mut parts = map.split('/');
-        let name = parts.next().unwrap_or_default().to_owned();
-        (name, parts.nth(1).and_then(|channels| channels.trim().parse().ok()).unwrap_or(0))
-    }
+        section.codecs.iter().find(is_rtx).map(|offered| offered.payload_type)
+    };
+    let known = section.codecs.iter().filter_map(|offered| {
+        let codec = offered.codec.filter(|codec| codec.kind() == kind && is_decodable(*codec, offered))?;
+        Some(Format {
+            codec,
+            payload_type: offered.payload_type,
+            channels: offered.channels,
+            parameters: offered.fmtp.clone(),
+            rtx: rtx(offered.payload_type),
+        })
+    });
+    known.collect()
 }
 
 /// Whether our decoders take this profile.
-fn decodable(codec: Codec, parameters: &str) -> bool {
-    let parameter = |name: &str| {
-        parameters.split(';').find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('=').map(str::trim))
-    };
+fn is_decodable(codec: Codec, offered: &OfferedCodec) -> bool {
     match codec {
-        Codec::Vp9 => parameter("profile-id").is_none_or(|profile| profile == "0"),
-        Codec::Av1 => parameter("profile").is_none_or(|profile| profile == "0"),
+        Codec::Vp9 => offered.parameter("profile-id").is_none_or(|profile| profile == "0"),
+        Codec::Av1 => offered.parameter("profile").is_none_or(|profile| profile == "0"),
         // Baseline, main and high; without one it is baseline (RFC 6184 section 8.1).
-        Codec::H264 => {
-            parameter("profile-level-id").is_none_or(|id| ["42", "4d", "4D", "64"].iter().any(|p| id.starts_with(p)))
-        }
+        Codec::H264 => offered
+            .parameter("profile-level-id")
+            .is_none_or(|id| ["42", "4d", "4D", "64"].iter().any(|profile| id.starts_with(profile))),
         _ => true,
     }
 }
@@ -246,268 +267,75 @@ fn fitness(format: &Format) -> Option<u8> {
     if format.codec != Codec::H264 {
         return Some(0);
     }
-    // Our packets use fragmentation units, which packetization mode 0 has not (RFC 6184 section 6.3).
-    let mode_1 = format.parameters.split(';').any(|pair| pair.trim() == "packetization-mode=1");
-    let constrained = format.parameters.to_ascii_lowercase().contains("profile-level-id=42e0");
-    let baseline = format.parameters.to_ascii_lowercase().contains("profile-level-id=42");
-    mode_1.then_some(if constrained {
-        0
-    } else if baseline {
-        1
-    } else {
-        2
-    })
-}
-
-fn parse(text: &str) -> (Section, Vec<Section>) {
-    let mut session = Section::default();
-    let mut sections: Vec<Section> = Vec::new();
-    for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
-        if line.starts_with("m=") {
-            sections.push(Section::default());
-        }
-        sections.last_mut().unwrap_or(&mut session).lines.push(plain(line));
-    }
-    sections.iter_mut().for_each(Section::take_shared_transport);
-    (session, sections)
-}
-
-/// An m-line or attribute with single spaces, and none behind the attribute's name, where some put them.
-fn plain(line: &str) -> String {
-    if !line.starts_with("m=") && !line.starts_with("a=") {
-        return line.to_owned();
-    }
-    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.split_once(':') {
-        Some((name, value)) if !name.contains(' ') => format!("{name}:{}", value.trim_start()),
-        _ => line,
-    }
-}
-
-/// Gives sections what they leave to the session part (RFC 8866 section 5.13), and the name that they leave out: it is their
-/// place, as in [`Offer`].
-fn complete(session: &Section, sections: &mut [Section]) {
-    const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
-    let direction = session.lines.iter().rev().find(|line| DIRECTIONS.contains(&line.as_str()));
-    for (place, section) in sections.iter_mut().enumerate() {
-        if section.mid().is_empty() {
-            section.lines.retain(|line| line != "a=mid:");
-            section.lines.push(format!("a=mid:{place}"));
-        }
-        if !DIRECTIONS.iter().any(|known| section.has(known)) {
-            section.lines.extend(direction.cloned());
-        }
-        let inherited: Vec<String> = session.values("a=extmap:").map(|map| format!("a=extmap:{map}")).collect();
-        section.lines.extend(inherited);
-    }
-}
-
-fn write(session: &Section, sections: &[Section]) -> String {
-    let mut text = String::new();
-    for line in sections.iter().fold(session.lines.iter().collect::<Vec<_>>(), |mut all, section| {
-        all.extend(&section.lines);
-        all
-    }) {
-        text += line;
-        text += "\r\n";
-    }
-    text
-}
-
-/// Takes of an offer what we can. `learned` are the streams that were known by their packets since it came.
-///
-/// # Errors
-/// [`PeerError::Offer`], when something is missing that the rest cannot do without.
-pub(super) fn take(offer: &Offer, text: &str, receives: Receives, learned: &[Learned]) -> Result<Taken, PeerError> {
-    let (session, mut offered) = parse(&keep_sha256(text));
-    complete(&session, &mut offered);
-    let mut taken = Taken {
-        text: String::new(),
-        dtls_role: if offer.setup == Setup::Passive { DtlsRole::Client } else { DtlsRole::Server },
-        ice: Credentials { ufrag: offer.ufrag.clone(), password: offer.pwd.clone() },
-        formats: Vec::new(),
-        audio_out: None,
-        video_out: None,
-        flexfec: None,
-        extensions: BTreeMap::new(),
-        unannounced: Vec::new(),
-        layers: BTreeMap::new(),
-        alone: session.value("a=group:BUNDLE").is_none(),
-        refused: BTreeMap::new(),
+    // Our packets use fragmentation units, which packetization mode 0 does not have (RFC 6184 section 6.3).
+    let parameters = format.parameters.to_ascii_lowercase();
+    let is_mode_1 = parameters.split(';').any(|pair| pair.trim() == "packetization-mode=1");
+    let fitness = match () {
+        () if parameters.contains("profile-level-id=42e0") => 0,
+        () if parameters.contains("profile-level-id=42") => 1,
+        () => 2,
     };
-    let mut candidates = 0;
-    let mut sections = Vec::new();
-    for (at, section) in offered.iter().enumerate() {
-        let mut formats = section.formats();
-        if section.kind().is_none() || (formats.is_empty() && section.port() != "0") {
-            taken.refused.insert(at, section.clone());
-            continue;
-        }
-        if section.sends() && !streams::names_repair(section) {
-            formats.iter_mut().for_each(|format| format.rtx = None);
-        }
-        let wanted = match section.kind() {
-            Some(Kind::Video) => receives.video.filter(|_| taken.video_out.is_none()),
-            _ => (receives.audio && taken.audio_out.is_none()).then_some(Codec::Opus),
-        };
-        if let Some(wanted) = wanted.filter(|_| section.receives()) {
-            let best = formats.iter().enumerate().filter(|(_, format)| format.codec == wanted);
-            let best = best.filter_map(|(at, format)| Some((fitness(format)?, at))).min();
-            if let Some((_, at)) = best {
-                let chosen = formats.remove(at);
-                formats.insert(0, chosen.clone());
-                if wanted.kind() == Kind::Video {
-                    taken.flexfec = section.flexfec();
-                }
-                *(if wanted.kind() == Kind::Video { &mut taken.video_out } else { &mut taken.audio_out }) =
-                    Some(chosen);
+    is_mode_1.then_some(fitness)
+}
+
+/// What the client sends in a section.
+fn stream(section: &Section) -> OfferedStream {
+    if let Some(rid) = simulcast_rid(section) {
+        return OfferedStream { rid: Some(rid), ..OfferedStream::default() };
+    }
+    let ssrc = section.ssrcs.first().copied();
+    let rtx = section.retransmissions.iter().find(|(media, _)| Some(*media) == ssrc);
+    OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rid: None }
+}
+
+/// The simulcast stream that is accepted (RFC 8853): the last one, by custom the largest, and one that is not paused if there
+/// is such. None where packets do not carry the RID.
+fn simulcast_rid(section: &Section) -> Option<String> {
+    let has = |uri: &str| section.extensions.iter().any(|extension| extension.uri == uri);
+    if !has(extensions::MID) || !has(extensions::RID) {
+        return None;
+    }
+    let streams = || section.simulcast.iter().rev();
+    let last = streams().find(|stream| !stream.paused).or_else(|| streams().next())?;
+    let is_plain = last.rid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    (section.rids.contains(&last.rid) && is_plain).then(|| last.rid.clone())
+}
+
+fn feedback(section: &Section, kind: Kind, formats: &[Format]) -> Vec<(u8, &'static str)> {
+    let known: &[&str] = if kind == Kind::Video { &VIDEO_FEEDBACK } else { &AUDIO_FEEDBACK };
+    let offers = |payload_type: u8, value: &str| {
+        let holds = |offered: &&Feedback| offered.payload_type.is_none_or(|of| of == payload_type);
+        section.feedback.iter().filter(holds).any(|offered| offered.value == value)
+    };
+    let both = formats.iter().flat_map(|format| known.iter().map(|value| (format.payload_type, *value)));
+    both.filter(|(payload_type, value)| offers(*payload_type, value)).collect()
+}
+
+/// Fails when two streams could not be told apart by any of the ways of RFC 9143 section 9.2.
+fn check_distinguishable(offer: &Offer, sections: &[AgreedSection]) -> Result<(), PeerError> {
+    let has_mid = |at: usize| offer.sections[at].extensions.iter().any(|extension| extension.uri == extensions::MID);
+    let unnamed: Vec<(usize, &AgreedSection, &Accepted)> = sections
+        .iter()
+        .enumerate()
+        .filter_map(|(at, section)| Some((at, section, section.accepted.as_ref()?)))
+        .filter(|(.., accepted)| accepted.stream.as_ref().is_some_and(|stream| stream.ssrc.is_none()))
+        .collect();
+    for (i, (at, section, accepted)) in unnamed.iter().enumerate() {
+        for (other_at, other, other_accepted) in &unnamed[..i] {
+            let of = |payload_type: u8| other_accepted.formats.iter().any(|format| format.payload_type == payload_type);
+            let shares = accepted.formats.iter().any(|format| of(format.payload_type));
+            if shares && !(has_mid(*at) && has_mid(*other_at)) {
+                return Err(PeerError::Offer(format!(
+                    "the packets of sections `{}` and `{}` could not be told apart; announce a=ssrc in each, or give each \
+                     its own payload types, or offer the header extension {}",
+                    other.mid,
+                    section.mid,
+                    extensions::MID
+                )));
             }
         }
-        let mut seen = taken_section(section, &formats, &mut taken.extensions, &mut candidates);
-        if section.sends() {
-            taken.unannounced.extend(streams::write(section, at, &formats, learned, &mut seen.lines)?);
-            taken.layers.extend(streams::layer(section).map(|rid| (section.mid().to_owned(), rid)));
-        }
-        sections.push(seen);
-        for format in formats {
-            if taken.formats.iter().all(|known| known.payload_type != format.payload_type) {
-                taken.formats.push(format);
-            }
-        }
     }
-    streams::check(&taken.unannounced, &offered)?;
-    if receives.video.is_some() && taken.video_out.is_none() {
-        return Err(PeerError::Offer(
-            "no video section can take the codec we send; offer VP8, or H264 with packetization-mode=1".into(),
-        ));
-    }
-    if receives.audio && taken.audio_out.is_none() {
-        return Err(PeerError::Offer("no audio section can take Opus; offer opus/48000/2".into()));
-    }
-    let mids: Vec<&str> = sections.iter().map(Section::mid).collect();
-    let mut session = taken_session(&session, &mids);
-    if taken.alone {
-        // What is in no bundle `webrtc` refuses.
-        let one = sections.iter().find(|section| section.port() != "0").map(Section::mid);
-        session.lines.extend(one.map(|mid| format!("a=group:BUNDLE {mid}")));
-    }
-    taken.text = write(&session, &sections);
-    Ok(taken)
-}
-
-fn taken_session(session: &Section, mids: &[&str]) -> Section {
-    let mut lines = Vec::new();
-    for line in &session.lines {
-        if let Some(bundle) = line.strip_prefix("a=group:BUNDLE") {
-            let kept: Vec<&str> = bundle.split(' ').filter(|mid| mids.contains(mid)).collect();
-            lines.push(format!("a=group:BUNDLE {}", kept.join(" ")));
-        } else if is_common(line) {
-            lines.push(line.clone());
-        }
-    }
-    Section { lines }
-}
-
-/// Lines that mean the same in a session and in a section, and are taken as they are.
-fn is_common(line: &str) -> bool {
-    let taken = [
-        "fingerprint:",
-        "ice-ufrag:",
-        "ice-pwd:",
-        "ice-options:",
-        "setup:",
-        "extmap-allow-mixed",
-        "rtcp-mux",
-        "rtcp-rsize",
-        "ice-lite",
-    ];
-    match line.strip_prefix("a=") {
-        Some(attribute) => taken.iter().any(|name| attribute.starts_with(name)),
-        None => ["v=", "o=", "s=", "t=", "c="].iter().any(|kind| line.starts_with(kind)),
-    }
-}
-
-fn taken_section(
-    section: &Section,
-    formats: &[Format],
-    extensions: &mut BTreeMap<&'static str, u8>,
-    candidates: &mut usize,
-) -> Section {
-    let mut lines = Vec::new();
-    let media_line = section.lines.first().map(String::as_str).unwrap_or_default();
-    let head: Vec<&str> = media_line.splitn(4, ' ').take(3).collect();
-    let numbers = formats.iter().flat_map(|format| [Some(format.payload_type), format.rtx]).flatten();
-    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
-    let numbers = if numbers.is_empty() { "0".to_owned() } else { numbers.join(" ") };
-    lines.push(format!("{} {numbers}", head.join(" ")));
-    lines.extend(section.lines.iter().skip(1).filter(|line| is_common(line)).cloned());
-    for direction in ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"] {
-        if section.has(direction) {
-            lines.push(direction.to_owned());
-        }
-    }
-    if !lines.iter().any(|line| ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"].contains(&line.as_str())) {
-        lines.push("a=sendrecv".to_owned());
-    }
-    let mid = section.mid();
-    lines.push(format!("a=mid:{mid}"));
-    for format in formats {
-        write_format(section, format, &mut lines);
-    }
-    for map in section.values("a=extmap:") {
-        let Some((id, uri)) = map.split_once(' ') else { continue };
-        let number = id.split('/').next().and_then(|id| id.parse::<u8>().ok());
-        let known = EXTENSIONS.iter().find(|known| **known == uri.split(' ').next().unwrap_or_default());
-        if let (Some(number), Some(known)) = (number, known) {
-            extensions.insert(known, number);
-            lines.push(format!("a=extmap:{id} {known}"));
-        }
-    }
-    for line in section.values("a=candidate:").filter(|line| is_reachable(line)) {
-        *candidates += 1;
-        if *candidates <= CANDIDATES_MAX {
-            lines.push(format!("a=candidate:{line}"));
-        }
-    }
-    Section { lines }
-}
-
-fn write_format(section: &Section, format: &Format, lines: &mut Vec<String>) {
-    let number = format.payload_type;
-    let (name, rate) = (format.codec.encoding_name(), format.codec.clock_rate());
-    let channels = if format.channels > 0 { format!("/{}", format.channels) } else { String::new() };
-    lines.push(format!("a=rtpmap:{number} {name}/{rate}{channels}"));
-    if !format.parameters.is_empty() {
-        lines.push(format!("a=fmtp:{number} {}", format.parameters));
-    }
-    let known: &[&str] = if format.codec.kind() == Kind::Video { &VIDEO_FEEDBACK } else { &AUDIO_FEEDBACK };
-    let (own, any) = (format!("a=rtcp-fb:{number} "), "a=rtcp-fb:* ");
-    for feedback in known.iter().filter(|known| section.values(&own).chain(section.values(any)).any(|f| f == **known)) {
-        lines.push(format!("a=rtcp-fb:{number} {feedback}"));
-    }
-    if let Some(rtx) = format.rtx {
-        lines.push(format!("a=rtpmap:{rtx} rtx/{rate}"));
-        lines.push(format!("a=fmtp:{rtx} apt={number}"));
-    }
-}
-
-/// Whether a candidate line (without `a=candidate:`) names an address that we can send to: UDP, and no mDNS name.
-pub(super) fn is_reachable(candidate: &str) -> bool {
-    let fields: Vec<&str> = candidate.split(' ').collect();
-    let [_, component, transport, priority, address, port, "typ", ..] = *fields.as_slice() else { return false };
-    component == "1"
-        && transport.eq_ignore_ascii_case("udp")
-        && priority.parse::<u32>().is_ok()
-        && address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_unspecified() && !ip.is_multicast())
-        && port.parse::<u16>().is_ok_and(|port| port > 0)
-        && fields.len() > 7
-}
-
-/// The address in a candidate line that is reachable.
-pub(super) fn address(candidate: &str) -> Option<SocketAddr> {
-    let mut fields = candidate.split(' ').skip(4);
-    let (ip, port) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    is_reachable(candidate).then_some(SocketAddr::new(ip, port))
+    Ok(())
 }
 
 #[cfg(test)]

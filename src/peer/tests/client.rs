@@ -30,7 +30,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler};
 
-use crate::peer::{engine, tap};
+use crate::peer::extensions;
 use crate::transport::secure::PROFILES;
 
 /// How long anything may take before a test has failed.
@@ -130,8 +130,6 @@ pub(crate) struct Client {
     pub(crate) seen: mpsc::Receiver<Seen>,
     video: Arc<TrackLocalStaticRTP>,
     audio: Arc<TrackLocalStaticRTP>,
-    /// Keyframe requests for the client's video.
-    pub(in crate::peer) asked: Arc<tap::Seen>,
     pub(crate) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
     pub(in crate::peer) told: Told,
     /// How its camera is held, as the extension of 3GPP TS 26.114 says it.
@@ -177,16 +175,14 @@ impl Client {
         let remote = Arc::new(Mutex::new(Vec::new()));
         let mut engine = MediaEngine::default();
         engine.register_default_codecs().expect("codecs");
-        let level = RTCRtpHeaderExtensionCapability { uri: engine::AUDIO_LEVEL.into() };
+        let level = RTCRtpHeaderExtensionCapability { uri: extensions::AUDIO_LEVEL.into() };
         engine.register_header_extension(level, RtpCodecKind::Audio, None).expect("extension");
-        let orientation = RTCRtpHeaderExtensionCapability { uri: engine::ORIENTATION.into() };
+        let orientation = RTCRtpHeaderExtensionCapability { uri: extensions::ORIENTATION.into() };
         engine.register_header_extension(orientation, RtpCodecKind::Video, None).expect("extension");
-        let asked = Arc::new(tap::Seen::default());
         let registry = register_default_interceptors(Registry::new(), &mut engine).expect("interceptors");
         let told = Told::default();
         let ear = Ear { told: Arc::clone(&told), inward: VecDeque::new(), outward: VecDeque::new() };
-        let registry =
-            registry.with(Slot::from(90), ear).with(Slot::from(100), tap::Tap::new(Arc::clone(&asked), VIDEO, VIDEO));
+        let registry = registry.with(Slot::from(90), ear);
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
             .with_srtp_protection_profiles(profiles.to_vec())
@@ -211,7 +207,7 @@ impl Client {
                 pc.add_track(Arc::clone(track) as Arc<dyn TrackLocal>).await.expect("adds");
             }
         }
-        Self { pc: Arc::new(pc), seen, video, audio, asked, remote, told, orientation: 0, sequence: 0 }
+        Self { pc: Arc::new(pc), seen, video, audio, remote, told, orientation: 0, sequence: 0 }
     }
 
     /// The offer with the client's candidates in it.
@@ -240,6 +236,16 @@ impl Client {
         timeout(PATIENCE, search).await.expect("it comes")
     }
 
+    /// Waits until RTCP has come of which this is true.
+    pub(in crate::peer) async fn receives(&self, what: &str, is_it: impl Fn(&dyn rtcp::Packet) -> bool) {
+        let comes = async {
+            while !self.told.lock().iter().any(|packet| is_it(&**packet)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{what}"));
+    }
+
     pub(crate) async fn connected(&mut self) {
         self.wait(|seen| matches!(seen, Seen::State(RTCPeerConnectionState::Connected)).then_some(())).await;
     }
@@ -262,8 +268,8 @@ impl Client {
             ..rtp::Header::default()
         };
         let said = match ssrc {
-            AUDIO => Some((engine::AUDIO_LEVEL, 0x80 | 42)),
-            VIDEO => Some((engine::ORIENTATION, self.orientation)),
+            AUDIO => Some((extensions::AUDIO_LEVEL, 0x80 | 42)),
+            VIDEO => Some((extensions::ORIENTATION, self.orientation)),
             _ => None,
         };
         for sender in self.pc.get_senders().await {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
@@ -69,8 +70,7 @@ impl Server {
         let (offer, facts) = parse(text);
         let ended = Arc::default();
         let sink = Arc::new(Sink(packets_in, Arc::clone(&ended)));
-        let (peer, answer) =
-            Peer::answer(&config, &offer, text, &facts, sink, events_in).await.expect("can be answered");
+        let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("can be answered");
         (Self { config, peer, events, packets, ended, etag: answer.etag }, answer.sdp)
     }
 
@@ -155,7 +155,7 @@ async fn media_flows_both_ways() {
     assert_ne!(video.header.ssrc, audio.header.ssrc);
     assert_eq!((audio.header.csrc, video.header.csrc), (vec![7], vec![]), "who is heard is named, but for oneself");
     let stats = server.peer.stats();
-    assert!(stats.packets_in >= 2 && stats.packets_out >= 2 && stats.strange_in == 0, "{stats:?}");
+    assert!(stats.packets_in >= 2 && stats.packets_out >= 2 && stats.unrouted_in == 0, "{stats:?}");
     server.peer.close().await;
     client.pc.close().await.expect("closes");
 }
@@ -199,13 +199,13 @@ async fn streams_that_the_offer_does_not_name_arrive_from_their_first_packet_on(
     let expected = [("0".to_owned(), (Codec::Opus, 2)), ("1".to_owned(), (Codec::Vp8, 1))];
     assert!(first.into_iter().eq(expected), "each from its first packet on");
     server.peer.request_keyframe("1").await;
-    timeout(PATIENCE, client.asked.keyframe_wanted.notified()).await.expect("the client is asked");
+    client.receives("a keyframe request", |packet| packet.as_any().is::<PictureLossIndication>()).await;
     server.reaches(&mut client).await;
 
     // They stay known when the client offers anew, and when it restarts ICE.
     let again = client.offer(Some(RTCOfferOptions { ice_restart: true })).await;
     let (read, facts) = parse(&without_ssrcs(&again));
-    let answer = server.peer.renegotiate(&read, &without_ssrcs(&again), &facts).await.expect("can be answered");
+    let answer = server.peer.renegotiate(read, facts).await.expect("can be answered");
     client.answered(&answer.sdp).await;
     while server.packets.try_recv().is_ok() {}
     for kind in [SourceKind::Camera, SourceKind::Microphone] {
@@ -233,7 +233,7 @@ async fn keyframes_are_asked_for_in_both_directions() {
     server.wait(|event| *event == PeerEvent::KeyframeWanted).await;
     server.packet_of(&mut client, SourceKind::Camera).await;
     server.peer.request_keyframe("1").await;
-    timeout(PATIENCE, client.asked.keyframe_wanted.notified()).await.expect("the client is asked");
+    client.receives("a keyframe request", |packet| packet.as_any().is::<PictureLossIndication>()).await;
 
     let (video, _) = server.reaches(&mut client).await;
     let tracks = client.remote.lock().clone();
@@ -251,19 +251,15 @@ async fn a_sender_is_told_how_much_it_may_send() {
     let (mut client, mut server) = call().await;
     server.peer.limit(Some(559_000));
     server.packet_of(&mut client, SourceKind::Camera).await;
-    let told = async {
-        let mut told = 0;
-        while told != 320_000 {
-            client.send_both().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let estimate = client.asked.reception.borrow().estimate;
-            if estimate.is_some_and(|estimate| estimate.abs_diff(559_000) < 10) {
-                server.peer.limit(Some(320_000));
-            }
-            told = estimate.unwrap_or(0);
+    let limited = |to: f32| {
+        move |packet: &dyn rtc::rtcp::Packet| {
+            let remb = packet.as_any().downcast_ref::<ReceiverEstimatedMaximumBitrate>();
+            remb.is_some_and(|remb| (remb.bitrate - to).abs() < 1_000.0 && remb.ssrcs == [client::VIDEO])
         }
     };
-    timeout(PATIENCE, told).await.expect("the client is told, also of the change");
+    client.receives("REMB", limited(559_000.0)).await;
+    server.peer.limit(Some(320_000));
+    client.receives("REMB with the new limit", limited(320_000.0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -395,7 +391,7 @@ async fn a_screen_is_added_by_a_new_offer_and_stopped_again() {
         client.pc.set_local_description(offer).await.expect("sets");
         let text = client.pc.local_description().await.expect("has one").sdp;
         let (offer, facts) = parse(&text);
-        let answer = server.peer.renegotiate(&offer, &text, &facts).await.expect("can be answered");
+        let answer = server.peer.renegotiate(offer, facts).await.expect("can be answered");
         assert_eq!(answer.etag, server.etag, "the same ICE session");
         client.answered(&answer.sdp).await;
         answer.sdp
@@ -431,7 +427,7 @@ async fn a_goodbye_is_noticed_at_once() {
     server.peer.close().await;
     let (_, facts) = parse(include_str!("../description/chromium.sdp"));
     let offer = Offer::parse(include_str!("../description/chromium.sdp")).expect("an offer");
-    let late = server.peer.renegotiate(&offer, include_str!("../description/chromium.sdp"), &facts).await;
+    let late = server.peer.renegotiate(offer, facts).await;
     assert!(matches!(late, Err(PeerError::Closed)));
 }
 
@@ -473,12 +469,10 @@ async fn an_owner_that_does_not_listen_loses_the_peer() {
     // Connected and the keyframe after it are one too many.
     let (events_in, mut events) = mpsc::channel(1);
     let config = PeerConfig::new(mux).expect("starts");
-    let (peer, answer) =
-        Peer::answer(&config, &offer, &text, &facts, Arc::new(Sink(packets_in, Arc::default())), events_in)
-            .await
-            .expect("answers");
+    let sink = Arc::new(Sink(packets_in, Arc::default()));
+    let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("answers");
     client.answered(&answer.sdp).await;
-    timeout(PATIENCE, peer.commands.closed()).await.expect("the task ends");
+    timeout(PATIENCE, peer.requests.closed()).await.expect("the task ends");
     assert_eq!(events.recv().await, Some(PeerEvent::Connected));
 }
 

@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 use super::*;
 use crate::client::call::{Call, Wish};
 use crate::destination::{Destination, Guard, Target};
-use crate::sdp::replace_candidates;
+use crate::sdp::{Direction, replace_candidates};
 
 /// From the end of the way to media that goes on.
 const BACK_WITHIN: Duration = Duration::from_secs(8);

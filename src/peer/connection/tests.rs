@@ -1,10 +1,13 @@
 //! A client put together from the same protocols, over a network of our own, in virtual time.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -12,20 +15,21 @@ use rtc::rtcp;
 use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::full_intra_request::{FirEntry, FullIntraRequest};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
 use rtc::rtcp::receiver_report::ReceiverReport;
 use rtc::rtcp::reception_report::ReceptionReport;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::source_description::SourceDescription;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::rtp;
-use rtc::shared::marshal::Unmarshal;
+use rtc::shared::marshal::{Marshal, Unmarshal};
 
-use super::super::{Counters, PeerEvent};
-use super::connection::{Connection, Out};
-use super::negotiation::Negotiation;
+use super::super::negotiation::Negotiation;
+use super::{Connection, Out, PeerEvent, SourceSink};
 use crate::fanout::{Bell, Contributors, Names, News, Recent, Subscriber};
 use crate::id::ParticipantId;
-use crate::media::{Codec, EncodedPacket, Sounds};
+use crate::media::{Codec, EncodedPacket, Sounds, SourceKind, SourcePacket};
 use crate::sdp::{Fragment, Offer};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
@@ -53,6 +57,23 @@ impl Bell for Silent {
     fn ring(&self, _: News) {}
 }
 
+/// Keeps what arrives of the client's sources.
+#[derive(Default)]
+struct Sink {
+    packets: Mutex<Vec<(SourceKind, Codec, SourcePacket)>>,
+    ended: Mutex<Vec<SourceKind>>,
+}
+
+impl SourceSink for Sink {
+    fn packet(&self, _: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
+        self.packets.lock().push((kind, codec, packet));
+    }
+
+    fn ended(&self, kind: SourceKind) {
+        self.ended.lock().push(kind);
+    }
+}
+
 struct Client {
     identity: Arc<Identity>,
     opens: bool,
@@ -72,6 +93,99 @@ struct Client {
     /// Streams that are over, as RTCP says.
     over: Vec<u32>,
     asked: Timestamp,
+    /// What it sends.
+    upstream: Option<Upstream>,
+}
+
+/// Header extension ids of the offer.
+const TRANSPORT_CC: u8 = 3;
+const MID: u8 = 4;
+/// SSRCs of the client's camera, its retransmissions, and its microphone.
+const CAMERA: u32 = 5_000;
+const CAMERA_RTX: u32 = 5_001;
+const MICROPHONE: u32 = 6_000;
+
+/// The streams that a participant sends, and what it has received of feedback.
+#[derive(Default)]
+struct Upstream {
+    /// Added to the SSRCs above.
+    generation: u32,
+    camera: u16,
+    microphone: u16,
+    rtx: u16,
+    transport: u16,
+    /// By sequence number.
+    sent: HashMap<u16, Bytes>,
+    frames: u32,
+    ticks: u32,
+    repeated: usize,
+    feedback: usize,
+    reports: Vec<ReceptionReport>,
+    keyframe_requests: Vec<u32>,
+    limits: Vec<f32>,
+    compounds: Vec<Vec<Box<dyn rtcp::Packet>>>,
+}
+
+impl Upstream {
+    fn packet(&mut self, ssrc: u32, payload_type: u8, sequence_number: u16, payload: Bytes) -> rtp::Packet {
+        let mut header =
+            rtp::Header { version: 2, marker: true, ssrc, payload_type, sequence_number, ..rtp::Header::default() };
+        header.timestamp = if payload_type == 111 { self.ticks * 960 } else { self.frames * 3_000 };
+        let mid = if payload_type == 111 { "0" } else { "1" };
+        header.set_extension(MID, Bytes::from_static(mid.as_bytes())).expect("fits");
+        let transport = Bytes::copy_from_slice(&self.transport.to_be_bytes());
+        header.set_extension(TRANSPORT_CC, transport).expect("fits");
+        self.transport = self.transport.wrapping_add(1);
+        rtp::Packet { header, payload }
+    }
+
+    /// What is due: frames of two packets at 30 a second, audio at 50.
+    fn due(&mut self, micros: u64) -> Vec<rtp::Packet> {
+        let mut packets = Vec::new();
+        while u64::from(self.frames) * 33_333 < micros {
+            for _ in 0..2 {
+                let payload = Bytes::copy_from_slice(&self.camera.to_be_bytes());
+                self.sent.insert(self.camera, payload.clone());
+                packets.push(self.packet(CAMERA + self.generation, 96, self.camera, payload));
+                self.camera = self.camera.wrapping_add(1);
+            }
+            self.frames += 1;
+        }
+        while u64::from(self.ticks) * 20_000 < micros {
+            packets.push(self.packet(MICROPHONE + self.generation, 111, self.microphone, Bytes::from_static(b"opus")));
+            self.microphone = self.microphone.wrapping_add(1);
+            self.ticks += 1;
+        }
+        packets
+    }
+
+    /// Takes RTCP of the server; gives what is sent again.
+    fn rtcp(&mut self, packets: Vec<Box<dyn rtcp::Packet>>) -> Vec<rtp::Packet> {
+        let mut again = Vec::new();
+        for packet in &packets {
+            let any = packet.as_any();
+            if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
+                assert_eq!(nack.media_ssrc, CAMERA + self.generation);
+                for sequence in nack.nacks.iter().flat_map(|pair| pair.packet_list()) {
+                    let Some(payload) = self.sent.get(&sequence) else { panic!("{sequence} was never sent") };
+                    let payload = [&sequence.to_be_bytes()[..], payload].concat().into();
+                    again.push(self.packet(CAMERA_RTX, 97, self.rtx, payload));
+                    self.rtx = self.rtx.wrapping_add(1);
+                    self.repeated += 1;
+                }
+            }
+            self.feedback += usize::from(any.is::<TransportLayerCc>());
+            let reports = any.downcast_ref::<SenderReport>().map(|report| &report.reports);
+            let reports = reports.or(any.downcast_ref::<ReceiverReport>().map(|report| &report.reports));
+            self.reports.extend(reports.into_iter().flatten().cloned());
+            let request = any.downcast_ref::<PictureLossIndication>();
+            self.keyframe_requests.extend(request.map(|request| request.media_ssrc));
+            let remb = any.downcast_ref::<ReceiverEstimatedMaximumBitrate>();
+            self.limits.extend(remb.map(|remb| remb.bitrate));
+        }
+        self.compounds.push(packets);
+        again
+    }
 }
 
 impl Client {
@@ -86,19 +200,36 @@ impl Client {
                 _ => {}
             }
         } else {
-            self.media(datagram);
+            self.media(datagram, out);
         }
     }
 
-    fn media(&mut self, datagram: &[u8]) {
+    /// Sends RTP.
+    fn send(&mut self, packets: Vec<rtp::Packet>, out: &mut Out) {
+        let (Some(keys), Some(to)) = (self.secure.as_mut().and_then(Secure::keys), self.agent.selected()) else {
+            return;
+        };
+        for packet in packets {
+            let plain = packet.marshal().expect("RTP");
+            out.push((to, keys.out.encrypt_rtp(&plain).expect("encrypts")));
+        }
+    }
+
+    fn media(&mut self, datagram: &[u8], out: &mut Out) {
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         if (192..224).contains(&datagram[1]) {
             let clear = keys.inn.decrypt_rtcp(datagram).expect("ours");
-            for packet in rtcp::packet::unmarshal(&mut clear.freeze()).expect("RTCP") {
+            let packets = rtcp::packet::unmarshal(&mut clear.freeze()).expect("RTCP");
+            for packet in &packets {
                 self.described |= packet.as_any().is::<SourceDescription>();
                 self.over.extend(packet.as_any().downcast_ref::<Goodbye>().into_iter().flat_map(|bye| &bye.sources));
                 self.reports.extend(packet.as_any().downcast_ref::<SenderReport>().cloned());
+                if let Some(feedback) = packet.as_any().downcast_ref::<TransportLayerNack>() {
+                    assert!(self.upstream.is_some(), "{feedback:?} to a client that sends nothing");
+                }
             }
+            let again = self.upstream.as_mut().map(|upstream| upstream.rtcp(packets)).unwrap_or_default();
+            self.send(again, out);
             return;
         }
         let mut packet =
@@ -139,6 +270,12 @@ impl Client {
                 self.say(&[Box::new(nack)], out);
             }
         }
+        if self.connected
+            && let Some(upstream) = &mut self.upstream
+        {
+            let due = upstream.due(moment.now.as_micros() - 1_000_000);
+            self.send(due, out);
+        }
         self.flush(out);
     }
 
@@ -177,6 +314,7 @@ struct World {
     server: Connection,
     negotiation: Negotiation,
     subscriber: Arc<Subscriber>,
+    sink: Arc<Sink>,
     client: Client,
     /// When it arrives, whether at the server, whence, what.
     wire: Vec<(Timestamp, bool, SocketAddr, BytesMut)>,
@@ -196,18 +334,28 @@ struct World {
 /// What a world differs in.
 #[derive(Clone, Copy)]
 struct Circumstances {
+    /// Of the client's sections.
+    direction: &'static str,
     setup: &'static str,
     client_shows_another: bool,
     server_shows_another: bool,
     seed: u64,
 }
 
-const USUAL: Circumstances =
-    Circumstances { setup: "actpass", client_shows_another: false, server_shows_another: false, seed: 1 };
+/// A viewer.
+const USUAL: Circumstances = Circumstances {
+    direction: "recvonly",
+    setup: "actpass",
+    client_shows_another: false,
+    server_shows_another: false,
+    seed: 1,
+};
+/// A client that sends a camera and a microphone too.
+const PARTICIPANT: Circumstances = Circumstances { direction: "sendrecv", ..USUAL };
 
 impl World {
     fn new(circumstances: Circumstances) -> Self {
-        let Circumstances { setup, client_shows_another, server_shows_another, seed } = circumstances;
+        let Circumstances { direction, setup, client_shows_another, server_shows_another, seed } = circumstances;
         let (theirs, ours) = (identity(), identity());
         let local = Credentials::random();
         let offer: String = include_str!("../description/chromium.sdp")
@@ -215,7 +363,7 @@ impl World {
             .map(str::trim_end)
             .filter(|line| !["a=ssrc", "a=msid", "a=candidate"].iter().any(|prefix| line.starts_with(prefix)))
             .map(|line| match line.split(':').next().unwrap_or_default() {
-                "a=sendrecv" => "a=recvonly".to_owned(),
+                "a=sendrecv" => format!("a={direction}"),
                 "a=ice-ufrag" => format!("a=ice-ufrag:{}", local.ufrag),
                 "a=ice-pwd" => format!("a=ice-pwd:{}", local.password),
                 "a=setup" => format!("a=setup:{setup}"),
@@ -226,7 +374,7 @@ impl World {
         let read = Offer::parse(&offer).expect("an offer");
         let facts = read.facts(&[Codec::Vp8], &Sounds::default()).expect("can be answered");
         let candidates = vec![format!("candidate:1 1 udp 1 192.0.2.1 8189 typ host")];
-        let mut negotiation = Negotiation::begin(ours, candidates, &read, &offer, &facts).expect("can be answered");
+        let mut negotiation = Negotiation::begin(ours, candidates, &read, &facts).expect("can be answered");
         let answer = negotiation.answer().sdp;
         let said =
             |prefix: &str| answer.lines().find_map(|line| line.strip_prefix(prefix)).expect("it says").to_owned();
@@ -253,13 +401,19 @@ impl World {
             described: false,
             over: Vec::new(),
             asked: now,
+            upstream: (direction == "sendrecv").then(Upstream::default),
         };
-        let subscriber = Arc::new(Subscriber::with_bell(Arc::new(Silent)));
+        let (subscriber, sink) = (Arc::new(Subscriber::with_bell(Arc::new(Silent))), Arc::<Sink>::default());
         subscriber.want(Some(1));
-        let mut server =
-            Connection::new(negotiation.setup(), Arc::clone(&subscriber), Arc::new(Counters::default()), now)
-                .expect("begins");
-        server.set_formats(&negotiation.taken);
+        let mut server = Connection::new(
+            negotiation.setup(),
+            Arc::clone(&subscriber),
+            Arc::clone(&sink) as Arc<dyn SourceSink>,
+            Arc::default(),
+            now,
+        )
+        .expect("begins");
+        server.agree(negotiation.agreement(), negotiation.kinds());
         #[expect(
             clippy::disallowed_methods,
             reason = "an `Instant` cannot be had otherwise; it only counts from there"
@@ -271,6 +425,7 @@ impl World {
             server,
             negotiation,
             subscriber,
+            sink,
             client,
             wire: Vec::new(),
             loss: 0.0,
@@ -314,7 +469,7 @@ impl World {
             self.wire = later;
             for (_, to_server, from, datagram) in due {
                 if to_server {
-                    self.server.handle(moment, from, &datagram, &mut from_server);
+                    self.server.handle(moment, from, &datagram.freeze(), &mut from_server);
                 } else {
                     self.client.handle(moment, from, &datagram, &mut from_client);
                 }
@@ -422,8 +577,9 @@ fn an_ice_restart_moves_the_media() {
         local.ufrag, local.password
     );
     let fragment = Fragment::parse(&text).expect("a fragment");
-    let answer = world.negotiation.restart(&fragment).expect("new credentials");
-    world.server.restart_ice(world.negotiation.local().clone(), world.negotiation.taken.ice.clone(), world.now);
+    let (answer, _) = world.negotiation.restart(&fragment).expect("new credentials");
+    let (local_ice, remote_ice) = (world.negotiation.local().clone(), world.negotiation.remote().clone());
+    world.server.restart_ice(local_ice, remote_ice, world.now);
     world.run(SECOND);
     let before = world.client.video.len();
     assert!(before > 150, "media goes on while ICE begins anew: {before}");
@@ -436,7 +592,7 @@ fn an_ice_restart_moves_the_media() {
     world.run(SECOND);
     assert_eq!(world.count(PeerEvent::Connected), 2);
     assert!(world.client.video.len() > before + 40, "{} then {}", before, world.client.video.len());
-    assert!(matches!(world.negotiation.restart(&fragment), Err(super::super::PeerError::Fragment(_))));
+    assert!(matches!(world.negotiation.restart(&fragment), Err(crate::peer::PeerError::Fragment(_))));
 }
 
 #[test]
@@ -508,13 +664,15 @@ fn a_stranger_changes_nothing() {
     let mut world = World::new(USUAL);
     let stranger = at("203.0.113.66:666");
     let mut hello = Secure::connect(&identity(), Vec::new(), world.base).expect("begins");
-    let hello = hello.poll().expect("it opens");
+    let hello = hello.poll().expect("it opens").freeze();
     for _ in 0..40 {
         let (moment, mut out) = (world.moment(), Out::new());
+        let srtp = Bytes::from_static(&[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9]);
+        let alert = Bytes::from_static(&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0]);
         world.server.handle(moment, stranger, &hello, &mut out);
-        world.server.handle(moment, stranger, &[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9], &mut out);
+        world.server.handle(moment, stranger, &srtp, &mut out);
         // An alert that closes, as nobody has encrypted it.
-        world.server.handle(moment, stranger, &[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0], &mut out);
+        world.server.handle(moment, stranger, &alert, &mut out);
         assert!(out.is_empty(), "it got an answer");
         world.run(SECOND / 20);
     }
@@ -547,4 +705,123 @@ fn what_the_viewer_tells_reaches_its_room() {
     world.run(SECOND / 10);
     let [PeerEvent::Reception(reception)] = world.events.as_slice() else { panic!("{:?}", world.events) };
     assert!((reception.lost - 0.25).abs() < 0.01);
+}
+
+impl Sink {
+    /// Sequence numbers that arrived of this kind, each once and in order.
+    fn sequences(&self, wanted: SourceKind) -> BTreeSet<u16> {
+        let packets = self.packets.lock();
+        packets.iter().filter(|(kind, ..)| *kind == wanted).map(|(.., packet)| packet.sequence).collect()
+    }
+}
+
+#[test]
+fn a_participant_sends_and_receives() {
+    for setup in ["actpass", "passive"] {
+        let mut world = World::new(Circumstances { setup, ..PARTICIPANT });
+        world.run(4 * SECOND);
+        assert!(world.client.connected && world.client.missing().is_empty(), "a=setup:{setup}");
+        let upstream = world.client.upstream.as_ref().expect("it sends");
+        // What is on its way is not there yet.
+        let camera = world.sink.sequences(SourceKind::Camera);
+        assert!(camera.len() + 4 >= usize::from(upstream.camera) && camera.contains(&0), "{}", camera.len());
+        assert!(world.sink.sequences(SourceKind::Microphone).len() + 4 >= usize::from(upstream.microphone));
+        let packets = world.sink.packets.lock();
+        let codec = |wanted: SourceKind| packets.iter().find(|(kind, ..)| *kind == wanted).map(|(_, codec, _)| *codec);
+        assert_eq!((codec(SourceKind::Camera), codec(SourceKind::Microphone)), (Some(Codec::Vp8), Some(Codec::Opus)));
+        assert_eq!(upstream.repeated, 0);
+        assert!((30..=45).contains(&upstream.feedback), "ten a second: {}", upstream.feedback);
+        for ssrc in [CAMERA, MICROPHONE] {
+            let last = upstream.reports.iter().rfind(|report| report.ssrc == ssrc).expect("it is reported on");
+            assert_eq!((last.total_lost, last.fraction_lost), (0, 0));
+        }
+        let receptions = world.events.iter().filter(|event| matches!(event, PeerEvent::Reception(_))).count();
+        assert_eq!(receptions, 0, "the client gives no transport-wide feedback, and has not reported");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Lost packets of a participant are requested and recovered, and only those.
+    #[test]
+    fn lost_packets_of_a_camera_are_recovered(seed in any::<u64>(), loss in 0.005..0.08_f64) {
+        let mut world = World::new(Circumstances { seed, ..PARTICIPANT });
+        world.run(SECOND);
+        world.loss = loss;
+        world.run(10 * SECOND);
+        world.loss = 0.0;
+        world.run(SECOND);
+        let camera = world.sink.sequences(SourceKind::Camera);
+        let (first, last) = (*camera.first().expect("some"), *camera.last().expect("some"));
+        let missing = usize::from(last - first) + 1 - camera.len();
+        // A gap of which every request or response is lost for 400 ms is given up.
+        prop_assert!(missing <= 3, "{missing} of {} are missing at {loss}", camera.len());
+        let upstream = world.client.upstream.as_ref().expect("it sends");
+        let bound = (camera.len() as f64 * (3.0 * loss + 0.02)) as usize + 5;
+        prop_assert!(upstream.repeated <= bound, "{} of {} were repeated at {loss}", upstream.repeated, camera.len());
+        let reported = upstream.reports.iter().rfind(|report| report.ssrc == CAMERA).expect("it is reported on");
+        let expected = camera.len() as f64 * loss;
+        let counted = f64::from(reported.total_lost);
+        prop_assert!(counted > expected * 0.4 - 3.0 && counted < expected * 1.8 + 6.0, "{counted} of {expected} are reported");
+    }
+}
+
+#[test]
+fn audio_and_video_continue_when_their_ssrcs_change() {
+    let mut world = World::new(PARTICIPANT);
+    world.run(2 * SECOND);
+    for generation in [10, 20] {
+        world.client.upstream.as_mut().expect("it sends").generation = generation;
+        world.sink.packets.lock().clear();
+        world.run(SECOND);
+        assert!(world.sink.sequences(SourceKind::Camera).len() > 50, "generation {generation}");
+        assert!(world.sink.sequences(SourceKind::Microphone).len() > 40, "generation {generation}");
+    }
+    let upstream = world.client.upstream.as_ref().expect("it sends");
+    assert!(upstream.reports.iter().any(|report| report.ssrc == CAMERA + 20 && report.total_lost == 0));
+}
+
+#[test]
+fn a_source_is_asked_for_keyframes_and_limited_and_may_end() {
+    let mut world = World::new(PARTICIPANT);
+    let ask = |world: &mut World| {
+        let (moment, mut out) = (world.moment(), Out::new());
+        world.server.request_keyframe("1", moment, &mut out);
+        world.post(false, at(SERVER), out);
+    };
+    ask(&mut world);
+    world.run(SECOND);
+    for _ in 0..10 {
+        ask(&mut world);
+        world.run(SECOND / 10);
+    }
+    let upstream = world.client.upstream.as_mut().expect("it sends");
+    assert_eq!(upstream.keyframe_requests, [CAMERA; 2], "ten requests in a second are two");
+    world.server.limit_uplink(Some(500_000), world.now);
+    world.run(3 * SECOND);
+    world.server.limit_uplink(None, world.now);
+    world.run(2 * SECOND);
+    let limits = &world.client.upstream.as_ref().expect("it sends").limits;
+    assert!(limits.len() == 3 && limits.iter().all(|limit| (limit - 500_000.0).abs() < 1_000.0), "{limits:?}");
+    let empty = Box::new(ReceiverReport { ssrc: CAMERA, ..ReceiverReport::default() });
+    world.say(&[empty, Box::new(Goodbye { sources: vec![CAMERA, 77], ..Goodbye::default() })]);
+    world.run(SECOND / 10);
+    assert_eq!(*world.sink.ended.lock(), [SourceKind::Camera]);
+}
+
+#[test]
+fn packets_that_are_not_authentic_are_counted_and_change_nothing() {
+    let mut world = World::new(PARTICIPANT);
+    world.run(SECOND);
+    let before = world.sink.packets.lock().len();
+    for n in 0..1_000_u32 {
+        let junk = [&[0x80, 96, 0, 1, 0, 0, 0, 0][..], &n.to_be_bytes(), &[7; 40]].concat();
+        let (moment, mut out) = (world.moment(), Out::new());
+        world.server.handle(moment, at(CLIENT), &junk.into(), &mut out);
+        assert!(out.is_empty());
+    }
+    assert_eq!(world.sink.packets.lock().len(), before);
+    assert!(world.server.counters.unrouted_in.load(Ordering::Relaxed) >= 1_000);
+    world.run(SECOND);
+    assert!(world.sink.packets.lock().len() > before + 90);
 }

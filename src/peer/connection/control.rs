@@ -1,0 +1,261 @@
+//! RTCP in both directions.
+//!
+//! Owns: what follows from the client's RTCP, and when ours is sent: reports with their SDES, NACK, transport-wide feedback,
+//! keyframe requests, REMB, BYE. Does not know: RTP, ICE.
+
+use std::time::Duration;
+
+use rtc::rtcp;
+use rtc::rtcp::goodbye::Goodbye;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::payload_feedbacks::receiver_estimated_maximum_bitrate::ReceiverEstimatedMaximumBitrate;
+use rtc::rtcp::receiver_report::ReceiverReport;
+use rtc::rtcp::reception_report::ReceptionReport;
+use rtc::rtcp::sender_report::SenderReport;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
+
+use super::{Connection, Out};
+use crate::media::Kind;
+use crate::peer::PeerEvent;
+use crate::peer::sources::Source;
+use crate::tier::Reception;
+use crate::time::{Moment, Timestamp};
+use crate::transport::secure::Secure;
+
+/// From the beginning to the first report, which tells how audio and video belong together.
+const REPORT_FIRST: Duration = Duration::from_millis(300);
+/// From one report to the next, to a client that sends to us: its congestion control reads them.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The same to a client that only receives.
+const VIEWER_REPORT_INTERVAL: Duration = Duration::from_secs(2);
+/// From one event on how packets arrive to the next; feedback comes more often.
+const RECEPTION_INTERVAL: Duration = Duration::from_millis(150);
+/// After so long without transport-wide feedback reception reports count again.
+const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
+/// A source is asked for a keyframe at most this often.
+const SOURCE_KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
+/// REMB is repeated this often, since it may be lost.
+const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Reception reports in one packet (RFC 3550 section 6.4.1).
+const REPORTS_MAX: usize = 31;
+
+impl Connection {
+    /// Limits what the client sends, all its streams together, in bits per second; None lifts the limit.
+    pub(in crate::peer) fn limit_uplink(&mut self, limit: Option<u64>, now: Timestamp) {
+        self.uplink_limit = limit;
+        self.limit_due = now;
+    }
+
+    /// Asks the client for a keyframe of the source in this section, unless that was done just now or nothing of it has
+    /// arrived yet: then a keyframe comes first anyway.
+    pub(in crate::peer) fn request_keyframe(&mut self, mid: &str, moment: Moment, out: &mut Out) {
+        let sender_ssrc = self.ssrcs.audio;
+        let Some(source) = self.sources.sources.iter_mut().find(|source| source.mid == mid) else { return };
+        let received = source.encodings.iter().filter(|encoding| encoding.statistics.has_received());
+        let ssrcs: Vec<u32> = received.filter_map(|encoding| encoding.ssrc).collect();
+        let just_now = source.keyframe_requested.is_some_and(|at| moment.now.since(at) < SOURCE_KEYFRAME_INTERVAL);
+        if just_now || ssrcs.is_empty() {
+            return;
+        }
+        source.keyframe_requested = Some(moment.now);
+        let requests = ssrcs
+            .into_iter()
+            .map(|media_ssrc| Box::new(PictureLossIndication { sender_ssrc, media_ssrc }) as Box<dyn rtcp::Packet>);
+        self.send_rtcp(requests.collect(), moment.now, out);
+    }
+
+    /// Takes an SRTCP packet.
+    pub(super) fn rtcp(&mut self, moment: Moment, datagram: &[u8], out: &mut Out) {
+        let now = moment.now;
+        let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
+        let Ok(clear) = keys.inn.decrypt_rtcp(datagram) else { return };
+        self.received = now;
+        let Ok(packets) = rtcp::packet::unmarshal(&mut clear.freeze()) else { return };
+        for packet in packets {
+            let any = packet.as_any();
+            if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
+                self.nack(nack, now, out);
+            } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
+                self.transport_feedback(feedback, now);
+            } else if let Some(bye) = any.downcast_ref::<Goodbye>() {
+                self.bye(bye);
+            } else {
+                if let Some(report) = any.downcast_ref::<SenderReport>()
+                    && let Some(encoding) = self.sources.encodings().find(|encoding| encoding.ssrc == Some(report.ssrc))
+                {
+                    encoding.statistics.sender_report(report, now);
+                }
+                let contained = self.reports.read(&*packet, now);
+                self.keyframe_wanted |= contained.keyframe_request;
+                if contained.report {
+                    self.reception_report(now);
+                }
+            }
+        }
+    }
+
+    fn nack(&mut self, nack: &TransportLayerNack, now: Timestamp, out: &mut Out) {
+        let queue = self.pacer.queue();
+        let Some(video) = self.video.as_mut().filter(|video| video.ssrc() == nack.media_ssrc) else { return };
+        video.requested(nack.nacks.iter().flat_map(|pair| pair.packet_list()), queue, now);
+        if let Some(to) = self.destination(now) {
+            self.retransmit(now, to, out);
+        }
+    }
+
+    /// Streams of the client have ended (RFC 3550 section 6.6).
+    fn bye(&self, bye: &Goodbye) {
+        let ended = |source: &&Source| {
+            source.encodings.iter().any(|encoding| encoding.ssrc.is_some_and(|ssrc| bye.sources.contains(&ssrc)))
+        };
+        for source in self.sources.sources.iter().filter(ended) {
+            self.sink.ended(source.kind);
+        }
+    }
+
+    /// The client has reported how single packets arrived.
+    fn transport_feedback(&mut self, feedback: &TransportLayerCc, now: Timestamp) {
+        let arrivals = self.sent.feedback(feedback);
+        if arrivals.is_empty() {
+            return;
+        }
+        // After an outage nothing that arrives can be decoded, and some clients ask for a keyframe only seconds later.
+        self.keyframe_wanted |= self.downlink.report(&arrivals);
+        let Some(reception) = self.downlink.reception() else { return };
+        self.feedback_received = Some(now);
+        let queue = reception.queue_now.or(reception.queue).unwrap_or_default();
+        self.pacer.follow(reception.capacity, queue, now);
+        if now.since(self.reception_reported) >= RECEPTION_INTERVAL {
+            self.report_reception(reception, now);
+        }
+    }
+
+    /// The client has reported by RFC 3550: all there is where it has no transport-wide feedback.
+    fn reception_report(&mut self, now: Timestamp) {
+        let report = self.reports.latest();
+        self.counters.set_report(&report);
+        let remb = report.remb.filter(|_| self.takes_remb && self.feedback_received.is_none());
+        let reception = Reception { estimate: remb, ..report.reception() };
+        self.protection.report(&reception, report.rtt);
+        if let Some(video) = &mut self.video {
+            video.protect(self.protection.group());
+        }
+        let has_feedback = self.feedback_received.is_some_and(|at| now.since(at) < FEEDBACK_SILENCE);
+        if !has_feedback && now.since(self.reception_reported) >= RECEPTION_INTERVAL {
+            self.report_reception(reception, now);
+        }
+    }
+
+    fn report_reception(&mut self, reception: Reception, now: Timestamp) {
+        self.reception_reported = now;
+        let backlog = self.subscriber.backlog(now);
+        self.events.push_back(PeerEvent::Reception(Reception { backlog, ..reception }));
+    }
+
+    /// Sends NACK, transport-wide feedback and REMB, as far as they are due.
+    pub(super) fn send_feedback(&mut self, moment: Moment, out: &mut Out) {
+        let now = moment.now;
+        let sender_ssrc = self.ssrcs.audio;
+        let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
+        for encoding in self.sources.encodings() {
+            let (Some(media_ssrc), Some(nack)) = (encoding.ssrc, &mut encoding.nack) else { continue };
+            if nack.deadline().is_none_or(|due| due > now) {
+                continue;
+            }
+            let due = nack.due(now);
+            if !due.is_empty() {
+                let nacks = nack_pairs_from_sequence_numbers(&due);
+                packets.push(Box::new(TransportLayerNack { sender_ssrc, media_ssrc, nacks }));
+            }
+        }
+        if let Some(feedback) = &mut self.feedback {
+            packets.extend(feedback.poll(moment));
+        }
+        if let Some(limit) = self.uplink_limit.filter(|_| self.limit_due <= now) {
+            self.limit_due = now + LIMIT_INTERVAL;
+            let video = self.sources.sources.iter().filter(|source| source.kind.kind() == Kind::Video);
+            let ssrcs: Vec<u32> = video.flat_map(|source| &source.encodings).filter_map(|one| one.ssrc).collect();
+            if !ssrcs.is_empty() {
+                // A client with transport-wide feedback takes it as a limit beside its own estimate.
+                packets.push(Box::new(ReceiverEstimatedMaximumBitrate { sender_ssrc, bitrate: limit as f32, ssrcs }));
+            }
+        }
+        if !packets.is_empty() {
+            self.send_rtcp(packets, now, out);
+        }
+    }
+
+    /// Reports to clients that connected together are not to be sent together.
+    pub(super) fn schedule_first_report(&mut self, now: Timestamp) {
+        self.next_report = now + REPORT_FIRST + REPORT_FIRST.mul_f32(rand::random());
+    }
+
+    /// Sends reports; `last` adds BYE (RFC 3550 section 6.3.7).
+    pub(super) fn report(&mut self, moment: Moment, last: bool, out: &mut Out) {
+        let now = moment.now;
+        let sends = !self.sources.sources.is_empty();
+        self.next_report = now + if sends { REPORT_INTERVAL } else { VIEWER_REPORT_INTERVAL };
+        let receptions = self.reception_reports(now);
+        let streams = self.audio.iter().chain(&self.video);
+        let mut reports: Vec<SenderReport> = streams.filter_map(|stream| stream.report(now)).collect();
+        if reports.is_empty() && receptions.is_empty() && !last {
+            return;
+        }
+        for report in &reports {
+            self.reports.sent(report, now);
+        }
+        let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
+        let ssrcs: Vec<u32> = if reports.is_empty() {
+            packets.push(Box::new(ReceiverReport {
+                ssrc: self.ssrcs.audio,
+                reports: receptions,
+                ..ReceiverReport::default()
+            }));
+            vec![self.ssrcs.audio]
+        } else {
+            reports[0].reports = receptions;
+            reports.iter().map(|report| report.ssrc).collect()
+        };
+        packets.extend(reports.into_iter().map(|report| Box::new(report) as Box<dyn rtcp::Packet>));
+        packets.extend(self.descriptions.behind(&ssrcs, true));
+        if last {
+            packets.push(Box::new(self.descriptions.bye(&ssrcs)));
+        }
+        self.encrypt_rtcp(&packets, now, out);
+    }
+
+    fn reception_reports(&mut self, now: Timestamp) -> Vec<ReceptionReport> {
+        let mut reports = Vec::new();
+        let mut lost = 0;
+        for encoding in self.sources.encodings().take(REPORTS_MAX) {
+            let Some(report) = encoding.ssrc.and_then(|ssrc| encoding.statistics.report(ssrc, now)) else { continue };
+            lost += encoding.statistics.lost();
+            self.counters.jitter_in.store(report.jitter, std::sync::atomic::Ordering::Relaxed);
+            reports.push(report);
+        }
+        self.counters.lost_in.store(lost, std::sync::atomic::Ordering::Relaxed);
+        reports
+    }
+
+    /// Sends feedback packets; behind a report where the client takes no reduced-size RTCP (RFC 5506).
+    fn send_rtcp(&mut self, mut packets: Vec<Box<dyn rtcp::Packet>>, now: Timestamp, out: &mut Out) {
+        if !self.reduced_size {
+            let report = ReceiverReport { ssrc: self.ssrcs.audio, ..ReceiverReport::default() };
+            let mut compound: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(report)];
+            compound.extend(self.descriptions.behind(&[self.ssrcs.audio], false));
+            compound.append(&mut packets);
+            packets = compound;
+        }
+        self.encrypt_rtcp(&packets, now, out);
+    }
+
+    fn encrypt_rtcp(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Timestamp, out: &mut Out) {
+        let Some(to) = self.destination(now) else { return };
+        let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
+        match rtcp::packet::marshal(packets).and_then(|plain| keys.out.encrypt_rtcp(&plain)) {
+            Ok(encrypted) => out.push((to, encrypted)),
+            Err(error) => tracing::debug!(%error, "RTCP could not be encrypted"),
+        }
+    }
+}

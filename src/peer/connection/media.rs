@@ -1,0 +1,199 @@
+//! RTP in both directions.
+//!
+//! Owns: the way of a packet from SRTP to the sink, and from the subscriber, or a retransmission request, to SRTP. Does not
+//! know: RTCP, ICE.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, Bytes};
+use rtc::rtp;
+use rtc::shared::marshal::{Marshal, MarshalSize, Unmarshal};
+
+use super::super::extensions::ExtensionIds;
+use super::super::rtx::Retransmission;
+use super::{Connection, Out};
+use crate::fanout::Outgoing;
+use crate::media::{Colours, Kind, Matrix, Rotation, SourcePacket};
+use crate::time::{Moment, Timestamp};
+use crate::transport::secure::Secure;
+
+impl Connection {
+    /// Takes an SRTP packet.
+    pub(super) fn rtp(&mut self, moment: Moment, datagram: &Bytes) {
+        let taken = self.take_rtp(moment, datagram);
+        let counter = if taken.is_some() { &self.counters.packets_in } else { &self.counters.unrouted_in };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// None for a packet that is not authentic, or of no source.
+    fn take_rtp(&mut self, moment: Moment, datagram: &Bytes) -> Option<()> {
+        let now = moment.now;
+        let keys = self.secure.as_mut().and_then(Secure::keys)?;
+        let header = rtp::Header::unmarshal(&mut datagram.clone()).ok()?;
+        let mut payload = keys.inn.decrypt_rtp_with_header(datagram, &header).ok()?.freeze();
+        payload.advance(header.marshal_size());
+        if header.padding {
+            // RFC 3550 section 5.1: the last byte counts the padding, itself included.
+            let padding = usize::from(*payload.last()?);
+            payload.truncate(payload.len().checked_sub(padding)?);
+        }
+        self.received = now;
+        if self.ssrcs.has(header.ssrc) {
+            // A client that mirrors our packets would fill the mix with itself (RFC 3550 section 8.2).
+            return None;
+        }
+        if let Some(feedback) = &mut self.feedback {
+            feedback.received(&header, moment);
+        }
+        let route = self.sources.route(&header, now)?;
+        let source = &mut self.sources.sources[route.source];
+        let encoding = &mut source.encodings[route.encoding];
+        let mut sequence = header.sequence_number;
+        if route.is_rtx {
+            // An empty one only probes the path.
+            if payload.is_empty() {
+                return Some(());
+            }
+            // RFC 4588 section 4: the original sequence number stands before the payload.
+            sequence = payload.try_get_u16().ok()?;
+            if let Some(nack) = &mut encoding.nack {
+                nack.recovered(sequence, now);
+            }
+        } else {
+            encoding.statistics.received(sequence, header.timestamp, route.codec.clock_rate(), now);
+            if let Some(nack) = &mut encoding.nack {
+                nack.received(sequence, now);
+            }
+        }
+        self.counters.bytes_in.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        let packet = source_packet(&header, sequence, payload, self.sources.extensions(), now);
+        let source = &self.sources.sources[route.source];
+        self.sink.packet(&source.mid, source.kind, route.codec, packet);
+        Some(())
+    }
+
+    /// Sends what the subscriber has, and what was requested again, as fast as it may leave.
+    pub(in crate::peer) fn pump(&mut self, now: Timestamp, out: &mut Out) {
+        self.paced = None;
+        if !self.connected || self.over {
+            return;
+        }
+        let Some(to) = self.destination(now) else { return };
+        self.retransmit(now, to, out);
+        loop {
+            let wait = self.pacer.wait(now);
+            // Audio never waits for the pacer.
+            let outgoing = if wait.is_none() { self.subscriber.pop() } else { self.subscriber.pop_audio() };
+            let Some(outgoing) = outgoing else {
+                let video = wait.filter(|_| self.subscriber.has_video()).map(|wait| now + wait);
+                self.paced = [self.paced, video].into_iter().flatten().min();
+                return;
+            };
+            let (stream, packet, resumes, contributors) = match &outgoing {
+                Outgoing::Audio(packet, contributors) => (self.audio.as_mut(), packet, false, Some(contributors)),
+                Outgoing::Video { packet, resumes } => (self.video.as_mut(), packet, *resumes, None),
+                Outgoing::Left(csrc) => {
+                    if self.descriptions.left(*csrc) {
+                        self.next_report = now;
+                    }
+                    continue;
+                }
+            };
+            let Some(stream) = stream else { continue };
+            contributors.into_iter().for_each(|contributors| self.descriptions.sent(contributors));
+            match stream.format().codec.kind() {
+                Kind::Audio => self.pacer.sound(packet.payload.len(), now),
+                Kind::Video => self.pacer.sent(packet.payload.len()),
+            }
+            let packet = stream.packet(packet, resumes, contributors, self.sent.next_sequence(), now);
+            self.counters.packets_out.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes_out.fetch_add(packet.payload.len() as u64, Ordering::Relaxed);
+            self.send(to, &packet.header, &[&packet.payload], now, out);
+            let number = self.sent.next_sequence();
+            if let Some(fec) = self.video.as_mut().and_then(|video| video.fec_packet(number)) {
+                self.pacer.sent(fec.payload.len());
+                self.send(to, &fec.header, &[&fec.payload], now, out);
+            }
+        }
+    }
+
+    /// Sends what the client has requested again, as far as the pacer allows.
+    pub(super) fn retransmit(&mut self, now: Timestamp, to: SocketAddr, out: &mut Out) {
+        loop {
+            let Some(video) = &mut self.video else { return };
+            match video.retransmission(&mut self.pacer, self.sent.next_sequence(), now) {
+                Retransmission::None => return,
+                Retransmission::Wait(until) => {
+                    self.paced = Some(self.paced.map_or(until, |paced| paced.min(until)));
+                    return;
+                }
+                Retransmission::Packet { header, original: Some(original), payload } => {
+                    self.send(to, &header, &[&original, &payload], now, out);
+                }
+                Retransmission::Packet { header, original: None, payload } => {
+                    self.send(to, &header, &[&payload], now, out);
+                }
+            }
+        }
+    }
+
+    /// Encrypts and sends a packet.
+    fn send(&mut self, to: SocketAddr, header: &rtp::Header, payload: &[&[u8]], now: Timestamp, out: &mut Out) {
+        self.clear.clear();
+        self.clear.resize(header.marshal_size(), 0);
+        header.marshal_to(&mut self.clear).expect("the buffer has the header's size");
+        payload.iter().for_each(|part| self.clear.extend_from_slice(part));
+        let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
+        match keys.out.encrypt_rtp_with_header(&self.clear, header) {
+            Ok(encrypted) => {
+                if self.numbers_packets {
+                    self.sent.sent(self.clear.len(), now);
+                }
+                out.push((to, encrypted));
+            }
+            Err(error) => tracing::debug!(%error, "a packet could not be encrypted"),
+        }
+    }
+}
+
+fn source_packet(
+    header: &rtp::Header,
+    sequence: u16,
+    payload: Bytes,
+    extensions: &ExtensionIds,
+    arrival: Timestamp,
+) -> SourcePacket {
+    let whole = |id: Option<u8>| header.get_extension(id?);
+    let first = |id: Option<u8>| whole(id)?.first().copied();
+    SourcePacket {
+        sequence,
+        timestamp: header.timestamp,
+        marker: header.marker,
+        arrival,
+        // The upper bit says "voice", by the client's own judgement (RFC 6464).
+        audio_level: first(extensions.audio_level).map(|byte| byte & 0x7f),
+        rotation: first(extensions.orientation).map(rotation),
+        colours: whole(extensions.color_space).and_then(|bytes| colours(&bytes)),
+        payload,
+    }
+}
+
+/// The two rotation bits of 3GPP TS 26.114 section 7.4.5: how far to turn clockwise before showing.
+fn rotation(byte: u8) -> Rotation {
+    match byte & 3 {
+        0 => Rotation::None,
+        1 => Rotation::Right,
+        2 => Rotation::Half,
+        _ => Rotation::Left,
+    }
+}
+
+/// The meaning of samples by the color-space extension of WebRTC: primaries, transfer, matrix (each a code point of ITU-T
+/// H.273), then range and chroma siting in one byte. Senders attach it to keyframes.
+fn colours(bytes: &[u8]) -> Option<Colours> {
+    let &[_, _, matrix, range_and_siting, ..] = bytes else { return None };
+    // BT.709's weights are close to those of its successors (BT.2020); an unknown matrix counts as the default.
+    let matrix = if matches!(matrix, 1 | 9 | 10) { Matrix::Bt709 } else { Matrix::Bt601 };
+    Some(Colours { matrix, full_range: (range_and_siting >> 4) & 3 == 2 })
+}
