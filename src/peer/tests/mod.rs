@@ -267,7 +267,7 @@ async fn a_viewer_receives_and_sends_nothing() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Recvonly).await;
     let offer = client.offer(None).await;
     let (mut server, answer) = Server::answer(&offer).await;
-    assert!(answer.contains("a=sendonly") && !answer.contains("a=sendrecv") && !answer.contains("transport-cc"));
+    assert!(answer.contains("a=sendonly") && !answer.contains("a=sendrecv"));
     client.answered(&answer).await;
     client.connected().await;
     server.wait(|event| *event == PeerEvent::Connected).await;
@@ -474,13 +474,4 @@ async fn an_owner_that_does_not_listen_loses_the_peer() {
     client.answered(&answer.sdp).await;
     timeout(PATIENCE, peer.requests.closed()).await.expect("the task ends");
     assert_eq!(events.recv().await, Some(PeerEvent::Connected));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_offer_nobody_stands_behind_is_given_up() {
-    let text = include_str!("../description/chromium.sdp");
-    let (mut server, answer) = Server::answer(text).await;
-    assert!(answer.contains("a=end-of-candidates"));
-    let closed = async { while server.events.recv().await != Some(PeerEvent::Lost) {} };
-    timeout(Duration::from_secs(16), closed).await.expect("within the connect timeout");
 }
