@@ -832,3 +832,50 @@ fn packets_that_are_not_authentic_are_counted_and_change_nothing() {
     world.run(SECOND);
     assert!(world.sink.packets.lock().len() > before + 90);
 }
+
+#[test]
+fn packets_with_our_ssrcs_are_not_received() {
+    let mut world = World::new(PARTICIPANT);
+    world.run(SECOND);
+    let ours = [world.client.audio[0].header.ssrc, world.client.video[0].header.ssrc];
+    let before = world.server.counters.unrouted_in.load(Ordering::Relaxed);
+    for (ssrc, payload_type) in [(ours[0], 111), (ours[1], 96), (ours[1] + 1, 97)] {
+        let (mut out, upstream) = (Out::new(), world.client.upstream.as_mut().expect("it sends"));
+        let mirrored = upstream.packet(ssrc, payload_type, 60_000, Bytes::from_static(b"mirrored"));
+        world.client.send(vec![mirrored], &mut out);
+        world.post(true, at(CLIENT), out);
+    }
+    world.run(SECOND / 10);
+    assert_eq!(world.server.counters.unrouted_in.load(Ordering::Relaxed), before + 3);
+    assert!(!world.sink.packets.lock().iter().any(|(.., packet)| packet.payload[..] == *b"mirrored"));
+}
+
+#[test]
+fn reports_carry_cname_and_come_from_the_ssrcs_we_send_by() {
+    for reduced_size in [true, false] {
+        let mut world = World::new(PARTICIPANT);
+        world.server.reduced_size = reduced_size;
+        world.loss = 0.02;
+        world.run(4 * SECOND);
+        let ours = [world.client.audio[0].header.ssrc, world.client.video[0].header.ssrc];
+        let compounds = &world.client.upstream.as_ref().expect("it sends").compounds;
+        let (mut reports, mut feedback) = (0, 0);
+        for compound in compounds {
+            let first = compound[0].as_any();
+            let sender = first.downcast_ref::<SenderReport>().map(|report| report.ssrc);
+            let sender = sender.or(first.downcast_ref::<ReceiverReport>().map(|report| report.ssrc));
+            let Some(sender) = sender else {
+                assert!(reduced_size, "RFC 3550 section 6.1: a compound begins with a report");
+                feedback += 1;
+                continue;
+            };
+            assert!(ours.contains(&sender));
+            let description = compound.iter().find_map(|packet| packet.as_any().downcast_ref::<SourceDescription>());
+            let named =
+                description.expect("a report comes with SDES").chunks.iter().any(|chunk| chunk.source == sender);
+            assert!(named, "the CNAME of the sender of the report");
+            reports += 1;
+        }
+        assert!(reports >= 3 && (feedback > 20) == reduced_size, "{reports} {feedback}");
+    }
+}
