@@ -9,6 +9,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use super::hs256;
 use crate::config::Auth;
 use crate::id::RoomName;
 use crate::room::document::Role;
@@ -144,6 +145,7 @@ impl Authority {
 }
 
 fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
+    hs256::install();
     let mut validation = Validation::new(Algorithm::HS256);
     // `caller` checks the times, because the library reads the clock itself.
     validation.validate_exp = false;
@@ -163,6 +165,7 @@ fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
 
 /// Signs a token with `key`.
 pub fn sign(claims: &Claims, key: &str) -> String {
+    hs256::install();
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(key.as_bytes()))
         .expect("claims are plain data and HS256 accepts any key")
 }
@@ -246,19 +249,23 @@ mod tests {
         let early = Claims { nbf: Some((NOW + 31) as f64), ..claims(Some("r"), Role::Viewer) };
         assert!(invalid(&sign(&early, KEY)).contains("nbf"));
 
-        let sign_as = |alg, claims: &serde_json::Value| {
-            jsonwebtoken::encode(&Header::new(alg), claims, &EncodingKey::from_secret(KEY.as_bytes())).expect("signs")
+        let sign_value = |claims: &serde_json::Value| {
+            let header = Header::new(Algorithm::HS256);
+            jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(KEY.as_bytes())).expect("signs")
         };
         let good = serde_json::json!({"room": "r", "role": "viewer", "exp": NOW + 60});
-        assert!(invalid(&sign_as(Algorithm::HS512, &good)).contains("HS256"));
-        assert!(keyed().caller(Some(&sign_as(Algorithm::HS256, &good)), LOCAL, NOW).is_ok());
+        // The same claims, signed by HS512 with the same key.
+        let hs512 = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.eyJleHAiOjE3MDAwMDAwNjAsInJvbGUiOiJ2aWV3ZXIiLCJyb29tIjoiciJ9.\
+            E9vSV0H0eNloTbUzsWmPQSMAgW2uEmPBAfFnFTTrbaWEhQZ_p1F5Z8Df_bMM7O48TuJf8ZydRZKzlQYZWHGYjQ";
+        assert!(invalid(hs512).contains("HS256"));
+        assert!(keyed().caller(Some(&sign_value(&good)), LOCAL, NOW).is_ok());
         for (bad, names) in [
             (serde_json::json!({"room": "r", "role": "viewer"}), "exp"),
             (serde_json::json!({"room": "r", "exp": NOW + 60}), "role"),
             (serde_json::json!({"room": "r", "role": "king", "exp": NOW + 60}), "king"),
             (serde_json::json!({"room": "../r", "role": "viewer", "exp": NOW + 60}), "../r"),
         ] {
-            let why = invalid(&sign_as(Algorithm::HS256, &bad));
+            let why = invalid(&sign_value(&bad));
             assert!(why.contains(names), "{bad}: {why}");
         }
     }

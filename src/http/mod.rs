@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod auth;
+mod hs256;
 pub mod problem;
 pub mod rtmp_ingest;
 pub mod web;
