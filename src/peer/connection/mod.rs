@@ -10,8 +10,6 @@
 
 mod control;
 mod media;
-#[cfg(test)]
-mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -115,7 +113,7 @@ pub(super) struct Connection {
     /// When the room was last notified how packets arrive.
     reception_reported: Timestamp,
     /// RTCP packets may leave without a report before them (RFC 5506).
-    reduced_size: bool,
+    pub(super) reduced_size: bool,
     next_report: Timestamp,
     /// Until when the client may begin with what was sent lately.
     begins: Option<Timestamp>,

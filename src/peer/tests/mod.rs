@@ -1,6 +1,7 @@
 //! A client of the same crate in the same process, over loopback.
 
 pub(crate) mod client;
+mod connection;
 mod dtls;
 mod moving;
 mod restart;

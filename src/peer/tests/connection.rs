@@ -25,11 +25,12 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 use rtc::rtp;
 use rtc::shared::marshal::{Marshal, Unmarshal};
 
-use super::super::negotiation::Negotiation;
-use super::{Connection, Out, PeerEvent, SourceSink};
 use crate::fanout::{Bell, Contributors, Names, News, Recent, Subscriber};
 use crate::id::ParticipantId;
 use crate::media::{Codec, EncodedPacket, Sounds, SourceKind, SourcePacket};
+use crate::peer::connection::{Connection, Out};
+use crate::peer::negotiation::Negotiation;
+use crate::peer::{Counters, PeerEvent, SourceSink};
 use crate::sdp::{Fragment, Offer};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
@@ -319,6 +320,7 @@ struct World {
     negotiation: Negotiation,
     subscriber: Arc<Subscriber>,
     sink: Arc<Sink>,
+    counters: Arc<Counters>,
     client: Client,
     /// When it arrives, whether at the server, whence, what.
     wire: Vec<(Timestamp, bool, SocketAddr, BytesMut)>,
@@ -408,12 +410,13 @@ impl World {
             upstream: (direction == "sendrecv").then(Upstream::default),
         };
         let (subscriber, sink) = (Arc::new(Subscriber::with_bell(Arc::new(Silent))), Arc::<Sink>::default());
+        let counters = Arc::<Counters>::default();
         subscriber.want(Some(1));
         let mut server = Connection::new(
             negotiation.setup(),
             Arc::clone(&subscriber),
             Arc::clone(&sink) as Arc<dyn SourceSink>,
-            Arc::default(),
+            Arc::clone(&counters),
             now,
         )
         .expect("begins");
@@ -430,6 +433,7 @@ impl World {
             negotiation,
             subscriber,
             sink,
+            counters,
             client,
             wire: Vec::new(),
             loss: 0.0,
@@ -828,7 +832,7 @@ fn packets_that_are_not_authentic_are_counted_and_change_nothing() {
         assert!(out.is_empty());
     }
     assert_eq!(world.sink.packets.lock().len(), before);
-    assert!(world.server.counters.unrouted_in.load(Ordering::Relaxed) >= 1_000);
+    assert!(world.counters.unrouted_in.load(Ordering::Relaxed) >= 1_000);
     world.run(SECOND);
     assert!(world.sink.packets.lock().len() > before + 90);
 }
@@ -838,7 +842,7 @@ fn packets_with_our_ssrcs_are_not_received() {
     let mut world = World::new(PARTICIPANT);
     world.run(SECOND);
     let ours = [world.client.audio[0].header.ssrc, world.client.video[0].header.ssrc];
-    let before = world.server.counters.unrouted_in.load(Ordering::Relaxed);
+    let before = world.counters.unrouted_in.load(Ordering::Relaxed);
     for (ssrc, payload_type) in [(ours[0], 111), (ours[1], 96), (ours[1] + 1, 97)] {
         let (mut out, upstream) = (Out::new(), world.client.upstream.as_mut().expect("it sends"));
         let mirrored = upstream.packet(ssrc, payload_type, 60_000, Bytes::from_static(b"mirrored"));
@@ -846,7 +850,7 @@ fn packets_with_our_ssrcs_are_not_received() {
         world.post(true, at(CLIENT), out);
     }
     world.run(SECOND / 10);
-    assert_eq!(world.server.counters.unrouted_in.load(Ordering::Relaxed), before + 3);
+    assert_eq!(world.counters.unrouted_in.load(Ordering::Relaxed), before + 3);
     assert!(!world.sink.packets.lock().iter().any(|(.., packet)| packet.payload[..] == *b"mirrored"));
 }
 
