@@ -220,7 +220,7 @@ fn raise_file_limit() {
 
 /// TLS, if it is configured.
 async fn tls(config: &Config, mux: &Mux) -> anyhow::Result<Option<Tls>> {
-    let mut addresses: Vec<IpAddr> = mux.told_addresses().iter().map(SocketAddr::ip).collect();
+    let mut addresses: Vec<IpAddr> = mux.advertised_addresses().iter().map(SocketAddr::ip).collect();
     addresses.push(config.http.bind.ip());
     addresses.retain(|ip| !ip.is_unspecified());
     Tls::new(&config.tls, &config.data.dir, &addresses).await.map_err(anyhow::Error::msg)
@@ -294,11 +294,16 @@ fn register_udp(metrics: &Metrics, mux: &Arc<Mux>) {
         dropped_unvalidated
     );
     read!("udp_dropped_inbox", "Datagrams dropped because the queue of their connection was full", dropped_inbox);
-    read!("way_received", "Datagrams received by other ways than UDP: TCP, relays", way_received);
-    read!("way_sent", "Datagrams sent by other ways than UDP", way_sent);
-    read!("way_dropped", "Datagrams that such ways did not take: too slow, or gone", way_dropped);
-    read!("ways_opened", "Ways other than UDP opened", ways_opened);
-    read!("ways_closed", "Ways other than UDP closed", ways_closed);
+    read!(
+        "udp_checks_limited",
+        "ICE checks not sent because too many to the same network went unanswered",
+        checks_limited
+    );
+    read!("tunnel_received", "Datagrams received through tunnels: ICE over TCP, TURN relays", tunnel_received);
+    read!("tunnel_sent", "Datagrams sent through tunnels", tunnel_sent);
+    read!("tunnel_dropped", "Datagrams dropped because their tunnel was full or closed", tunnel_dropped);
+    read!("tunnels_opened", "Tunnels opened", tunnels_opened);
+    read!("tunnels_closed", "Tunnels closed", tunnels_closed);
 }
 
 /// Prints on standard output that the server is ready, and the URLs to open.

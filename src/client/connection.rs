@@ -30,7 +30,7 @@ use crate::sdp::Direction;
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
 use crate::transport::secure::{self, Identity, Progress, Secure};
-use crate::transport::stun;
+use crate::transport::{srtp, stun};
 
 /// From one report to the next.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -320,10 +320,12 @@ impl Connection {
 
     fn rtp(&mut self, now: Timestamp, datagram: &[u8]) {
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        let mut rest = datagram;
-        let Ok(header) = rtp::Header::unmarshal(&mut rest) else { return };
-        let Ok(clear) = keys.inn.decrypt_rtp_with_header(datagram, &header) else { return };
+        let mut clear = BytesMut::from(datagram);
+        if keys.decrypt_rtp(&mut clear).is_err() {
+            return;
+        }
         let mut payload = clear.freeze();
+        let Ok(header) = rtp::Header::unmarshal(&mut &payload[..]) else { return };
         let from = header.marshal_size();
         let padding = if header.padding { usize::from(*payload.last().unwrap_or(&0)) } else { 0 };
         let Some(to) = payload.len().checked_sub(padding).filter(|to| *to > from) else { return };
@@ -359,7 +361,10 @@ impl Connection {
 
     fn rtcp(&mut self, now: Timestamp, datagram: &[u8]) {
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        let Ok(clear) = keys.inn.decrypt_rtcp(datagram) else { return };
+        let mut clear = BytesMut::from(datagram);
+        if keys.decrypt_rtcp(&mut clear).is_err() {
+            return;
+        }
         let Ok(packets) = rtcp::packet::unmarshal(&mut clear.freeze()) else { return };
         for packet in packets {
             let any = packet.as_any();
@@ -428,8 +433,10 @@ impl Connection {
         let Some((keys, server)) = self.secure.as_mut().and_then(Secure::keys).zip(self.agent.selected()) else {
             return;
         };
-        if let Ok(encrypted) = rtcp::packet::marshal(packets).and_then(|plain| keys.out.encrypt_rtcp(&plain)) {
-            self.out.push_back((server, encrypted));
+        let Ok(clear) = rtcp::packet::marshal(packets) else { return };
+        let mut packet = srtp::copied(&clear);
+        if keys.encrypt_rtcp(&mut packet).is_ok() {
+            self.out.push_back((server, packet));
         }
     }
 
@@ -437,8 +444,9 @@ impl Connection {
         let Some((keys, server)) = self.secure.as_mut().and_then(Secure::keys).zip(self.agent.selected()) else {
             return;
         };
-        if let Ok(encrypted) = keys.out.encrypt_rtp(packet) {
-            self.out.push_back((server, encrypted));
+        let mut packet = srtp::copied(packet);
+        if keys.encrypt_rtp(&mut packet).is_ok() {
+            self.out.push_back((server, packet));
         }
     }
 }

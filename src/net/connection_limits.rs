@@ -1,6 +1,7 @@
-//! How many connections there may be: of all, of one address, and of those that have not shown yet what they are for.
+//! Connection limits: in total, per source network, and of connections that are not authenticated yet.
 //!
-//! Owns: who has how many. Does not know: what a connection is for, when it ends. A [`Place`] is given back when it is dropped.
+//! Owns: the counts. Does not know: protocols. An address enters, a [`Permit`] leaves, which is returned when it is
+//! dropped.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,20 +12,20 @@ use parking_lot::Mutex;
 use super::rate_limit::source_network;
 use crate::metrics::{Counter, Gauge};
 
-/// The most connections.
+/// The limits, in connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// From one address.
+    /// Of one source network.
     pub(crate) per_address: usize,
-    /// That have not been [settled](Place::settle) yet.
+    /// Not [settled](Permit::settle) yet.
     pub(crate) pending: usize,
-    /// In all.
+    /// In total.
     pub(crate) total: usize,
 }
 
-/// All places for connections of one kind.
+/// Limits the connections of one kind.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionLimiter {
     limits: Limits,
     open: Gauge,
     refused: Counter,
@@ -38,14 +39,14 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Places {
-    /// Nobody has a place yet; `open` tells how many have one, `refused` how many got none.
+impl ConnectionLimiter {
+    /// A limiter without connections. `open` counts permits that are held, `refused` refusals.
     pub(crate) fn new(limits: Limits, open: Gauge, refused: Counter) -> Arc<Self> {
         Arc::new(Self { limits, open, refused, taken: Mutex::default() })
     }
 
-    /// A place for a connection from this address; None when there are too many.
-    pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+    /// A permit for a connection from this address; None if a limit is reached.
+    pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Permit> {
         let Limits { per_address, pending, total } = self.limits;
         let ip = source_network(ip);
         let mut taken = self.taken.lock();
@@ -58,36 +59,36 @@ impl Places {
         taken.pending += 1;
         taken.total += 1;
         self.open.inc();
-        Some(Place { places: Arc::clone(self), ip, pending: true })
+        Some(Permit { limiter: Arc::clone(self), ip, pending: true })
     }
 }
 
-/// One connection's place.
+/// The permit of one connection.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct Permit {
+    limiter: Arc<ConnectionLimiter>,
     ip: IpAddr,
     pending: bool,
 }
 
-impl Place {
-    /// Whether nobody has said yet what the connection is for.
+impl Permit {
+    /// Whether the connection is not settled yet.
     pub(crate) const fn is_pending(&self) -> bool {
         self.pending
     }
 
-    /// The connection has shown what it is for.
+    /// The connection is authenticated: it no longer counts as pending.
     pub(crate) fn settle(&mut self) {
         if std::mem::take(&mut self.pending) {
-            self.places.taken.lock().pending -= 1;
+            self.limiter.taken.lock().pending -= 1;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.settle();
-        let mut taken = self.places.taken.lock();
+        let mut taken = self.limiter.taken.lock();
         taken.total -= 1;
         if let Some(here) = taken.by_address.get_mut(&self.ip) {
             *here -= 1;
@@ -95,7 +96,7 @@ impl Drop for Place {
                 taken.by_address.remove(&self.ip);
             }
         }
-        self.places.open.dec();
+        self.limiter.open.dec();
     }
 }
 
@@ -110,30 +111,30 @@ mod tests {
     }
 
     #[test]
-    fn places_are_limited_in_each_way_and_come_back() {
+    fn each_limit_applies_and_permits_are_returned() {
         let (open, refused) = (Gauge::default(), Counter::default());
-        let places = Places::new(LIMITS, open.clone(), refused.clone());
-        let take = |number: u32| places.take(IpAddr::from(number.to_be_bytes()));
-        let mut taken: Vec<_> = (0..3).filter_map(|_| places.take(ip("2001:db8::1"))).collect();
-        assert!(places.take(ip("2001:db8::2")).is_none(), "of the same /64");
-        taken.push(places.take(ip("2001:db8:1::1")).expect("of another"));
+        let limiter = ConnectionLimiter::new(LIMITS, open.clone(), refused.clone());
+        let take = |number: u32| limiter.take(IpAddr::from(number.to_be_bytes()));
+        let mut taken: Vec<_> = (0..3).filter_map(|_| limiter.take(ip("2001:db8::1"))).collect();
+        assert!(limiter.take(ip("2001:db8::2")).is_none(), "in the same /64");
+        taken.push(limiter.take(ip("2001:db8:1::1")).expect("of another"));
         taken.extend(take(1));
         assert!(take(2).is_none(), "too many are pending");
-        taken.iter_mut().for_each(Place::settle);
-        taken.iter_mut().for_each(Place::settle);
+        taken.iter_mut().for_each(Permit::settle);
+        taken.iter_mut().for_each(Permit::settle);
         taken.extend((2..5).filter_map(take));
         assert_eq!((taken.len(), open.get()), (8, 8));
         assert!(take(9).is_none(), "in all");
         assert_eq!(refused.get(), 3);
         drop(taken);
-        let state = places.taken.lock();
+        let state = limiter.taken.lock();
         assert_eq!((state.total, state.pending, state.by_address.len(), open.get()), (0, 0, 0, 0));
     }
 
     #[test]
-    fn an_ipv4_address_in_the_clothes_of_ipv6_is_the_same() {
-        let places = Places::new(LIMITS, Gauge::default(), Counter::default());
-        let _taken: Vec<_> = (0..3).filter_map(|_| places.take(ip("192.0.2.1"))).collect();
-        assert!(places.take(ip("::ffff:192.0.2.1")).is_none());
+    fn an_ipv4_mapped_address_counts_as_ipv4() {
+        let limiter = ConnectionLimiter::new(LIMITS, Gauge::default(), Counter::default());
+        let _taken: Vec<_> = (0..3).filter_map(|_| limiter.take(ip("192.0.2.1"))).collect();
+        assert!(limiter.take(ip("::ffff:192.0.2.1")).is_none());
     }
 }

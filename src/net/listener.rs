@@ -1,6 +1,7 @@
-//! Sockets that wait for strangers.
+//! Listening sockets.
 //!
-//! Owns: how they are made, and accepting for as long as there is somebody to accept for. Does not know: what is spoken.
+//! Owns: their creation, and accepting connections in spite of errors. Does not know: protocols. Addresses enter,
+//! sockets and connections leave.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,21 +13,21 @@ use tokio::time::sleep;
 
 /// Connections that the kernel may hold until they are accepted.
 const BACKLOG: i32 = 1024;
-/// The pause after an error to accept: out of file descriptors it would otherwise spin.
+/// The pause after a failed accept: without file descriptors left the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket that is bound and does not block, of one address family only.
+/// Binds a non-blocking socket of one address family only.
 ///
 /// # Errors
-/// The address is taken, or cannot be had.
+/// When the address is in use or unavailable.
 pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     if address.is_ipv6() {
-        // So that an IPv4 client has one address only, not also ::ffff:a.b.c.d.
+        // An IPv4 client then has one address only, not also ::ffff:a.b.c.d.
         socket.set_only_v6(true)?;
     }
     if kind == Type::STREAM {
-        // A server that starts again finds connections of the former one in TIME_WAIT.
+        // After a restart, connections of the former process are in TIME_WAIT.
         socket.set_reuse_address(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -34,7 +35,7 @@ pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Listens by TCP; must be called within a tokio runtime.
+/// Listens on TCP; must be called within a tokio runtime.
 ///
 /// # Errors
 /// See [`bind`].
@@ -44,13 +45,13 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The next connection, whatever becomes of others before it. May be given up at any time.
+/// Accepts the next connection; errors are logged and retried. Cancellation-safe.
 pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                tracing::warn!(%error, "accept failed");
                 sleep(PAUSE).await;
             }
         }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn families_are_apart_and_a_number_is_had_once() {
+    async fn address_families_are_separate_and_a_port_is_bound_once() {
         let v4 = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = v4.local_addr().expect("bound");
         assert_eq!(listen(address).err().map(|error| error.kind()), Some(io::ErrorKind::AddrInUse));

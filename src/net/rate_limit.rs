@@ -1,8 +1,8 @@
 //! Rate limits with token buckets. Pure: time is an argument.
 //!
 //! Owns: [`TokenBucket`], and [`RateLimiter`], which has one bucket per source. Does not know: what is counted. Data
-//! enters as one call per request and leaves as permission or the time to wait. Memory is bounded: buckets that are full
-//! again are removed, and at the bound new sources have to wait.
+//! enters as one call per request and leaves as permission or the time to wait. Memory is bounded: buckets that are
+//! full again are removed, and at the bound new sources have to wait.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -49,6 +49,12 @@ impl TokenBucket {
         }
         self.tokens -= 1.0;
         Ok(())
+    }
+
+    /// Returns a token.
+    fn put_back(&mut self, limit: RateLimit, now: Timestamp) {
+        self.tokens = (self.tokens_at(limit, now) + 1.0).min(limit.burst);
+        self.updated = now;
     }
 
     fn tokens_at(&self, limit: RateLimit, now: Timestamp) -> f64 {
@@ -99,6 +105,13 @@ impl RateLimiter {
         }
         self.buckets.entry(source).or_insert_with(|| TokenBucket::full(limit, now)).take(limit, now)
     }
+
+    /// Takes back one request from `address` that need not have been counted.
+    pub(crate) fn put_back(&mut self, address: IpAddr, now: Timestamp) {
+        if let Some(bucket) = self.buckets.get_mut(&source_network(address)) {
+            bucket.put_back(self.limit, now);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +139,21 @@ mod tests {
         assert_eq!(limiter.take(BEN, at(0)), Ok(()), "another source has its own bucket");
         assert!(limiter.take(ANN, at(499)).is_err());
         assert_eq!(limiter.take(ANN, at(1000)), Ok(()));
+    }
+
+    #[test]
+    fn a_request_that_is_put_back_is_not_counted() {
+        let mut limiter = RateLimiter::new(2, 4);
+        for _ in 0..100 {
+            assert_eq!(limiter.take(ANN, at(0)), Ok(()));
+            limiter.put_back(ANN, at(0));
+        }
+        for _ in 0..100 {
+            limiter.put_back(ANN, at(0));
+        }
+        assert_eq!((0..100).filter(|_| limiter.take(ANN, at(0)).is_ok()).count(), 4, "never more than the burst");
+        limiter.put_back(BEN, at(0));
+        assert_eq!(limiter.buckets.len(), 1, "an unknown source is not added");
     }
 
     #[test]

@@ -218,16 +218,14 @@ impl Session {
         self.connection.restart_ice(local, remote, now);
     }
 
-    /// A datagram leaves: answers to checks of ours are known by them.
-    pub(super) fn sends(&self, to: SocketAddr, datagram: &[u8]) {
-        if stun::is_stun(datagram) {
-            self.on_port.sent_check(to, datagram);
-        }
+    /// Records a datagram that is about to be sent; false for a check that may not be sent.
+    pub(super) fn sends(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        !stun::is_stun(datagram) || self.on_port.sent_check(to, datagram)
     }
 
     /// Sends a datagram where its address is reached by TCP or a relay; false when it is to leave by UDP.
-    pub(super) fn send_by_way(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.on_port.send_by_way(to, datagram)
+    pub(super) fn send_by_tunnel(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.on_port.send_by_tunnel(to, datagram)
     }
 
     /// Sends the connection's events; true while the session goes on.

@@ -269,8 +269,7 @@ impl Shard {
             (session.send_events(&self.runtime), session.deadline())
         }));
         for (to, datagram) in self.out.drain(..) {
-            session.sends(to, &datagram);
-            if !session.send_by_way(to, &datagram) {
+            if session.sends(to, &datagram) && !session.send_by_tunnel(to, &datagram) {
                 self.batch.push(to, datagram);
             }
         }

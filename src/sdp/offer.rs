@@ -231,6 +231,13 @@ struct Transport {
     pwd: Option<String>,
     direction: Option<Direction>,
     extensions: Vec<Extension>,
+    fingerprints: Vec<Fingerprint>,
+}
+
+impl Transport {
+    fn has_ice(&self) -> bool {
+        self.ufrag.is_some() && self.pwd.is_some()
+    }
 }
 
 /// A section while its lines are read.
@@ -254,7 +261,7 @@ impl Offer {
             return Err(OfferError::NotSdp);
         }
         let mut session = Transport::default();
-        let (mut drafts, mut bundle, mut fingerprints) = (Vec::<Draft>::new(), Vec::new(), Vec::new());
+        let (mut drafts, mut bundle) = (Vec::<Draft>::new(), Vec::new());
         let (mut candidate_lines, mut candidates) = (0, Vec::new());
         let (mut is_lite, mut extmap_allow_mixed) = (false, false);
         for (number, line) in lines {
@@ -279,13 +286,6 @@ impl Offer {
                 }
                 "ice-lite" => is_lite = true,
                 "extmap-allow-mixed" => extmap_allow_mixed = true,
-                "fingerprint" => {
-                    if let Some(fingerprint) = fingerprint(value)
-                        && !fingerprints.contains(&fingerprint)
-                    {
-                        fingerprints.push(fingerprint);
-                    }
-                }
                 "group" => {
                     if let Some(mids) = value.strip_prefix("BUNDLE") {
                         bundle.extend(mids.split_whitespace().map(str::to_owned));
@@ -300,25 +300,15 @@ impl Offer {
                 return Err(OfferError::TooManyCandidates);
             }
         }
-        Ok(Self { is_lite, extmap_allow_mixed, candidates, ..Self::checked(session, drafts, bundle, fingerprints)? })
+        Ok(Self { is_lite, extmap_allow_mixed, candidates, ..Self::checked(session, drafts, bundle)? })
     }
 
-    fn checked(
-        session: Transport,
-        drafts: Vec<Draft>,
-        bundle: Vec<String>,
-        fingerprints: Vec<Fingerprint>,
-    ) -> Result<Self, OfferError> {
+    fn checked(session: Transport, drafts: Vec<Draft>, bundle: Vec<String>) -> Result<Self, OfferError> {
         if drafts.is_empty() {
             return Err(OfferError::NoMedia);
         }
-        // All are bundled to the transport of the group's first section (RFC 9143 section 7.2).
-        let alive = || drafts.iter().filter(|draft| !draft.section.is_rejected());
-        let first = bundle.first().and_then(|mid| alive().find(|draft| draft.section.mid == *mid));
-        let tagged = first.or_else(|| alive().next()).unwrap_or(&drafts[0]);
-        let of = |pick: fn(&Transport) -> &Option<String>| {
-            pick(&tagged.transport).clone().or_else(|| pick(&session).clone())
-        };
+        let tagged = &tagged(&drafts, &bundle, &session).transport;
+        let of = |pick: fn(&Transport) -> &Option<String>| pick(tagged).clone().or_else(|| pick(&session).clone());
         let (Some(ufrag), Some(pwd)) = (of(|t| &t.ufrag), of(|t| &t.pwd)) else { return Err(OfferError::NoIce) };
         if !is_ice_text(&ufrag, 4) {
             return Err(OfferError::IceUfrag);
@@ -332,6 +322,8 @@ impl Offer {
             Some("passive") => Setup::Passive,
             Some(other) => return Err(OfferError::Setup(other.chars().take(16).collect())),
         };
+        let fingerprints = if tagged.fingerprints.is_empty() { &session.fingerprints } else { &tagged.fingerprints };
+        let fingerprints = fingerprints.clone();
         if fingerprints.is_empty() {
             return Err(OfferError::NoFingerprint);
         }
@@ -360,6 +352,20 @@ impl Offer {
     }
 }
 
+/// The section whose transport all others use: the first of the BUNDLE group (RFC 9143 section 7.2), without a group the first
+/// that is not rejected. Some clients leave transport attributes only in a section that they have rejected since.
+fn tagged<'a>(drafts: &'a [Draft], bundle: &[String], session: &Transport) -> &'a Draft {
+    let in_use = || drafts.iter().filter(|draft| !draft.section.is_rejected());
+    let first = bundle.first().and_then(|mid| in_use().find(|draft| draft.section.mid == *mid));
+    let tagged = first.or_else(|| in_use().next()).unwrap_or(&drafts[0]);
+    if tagged.transport.has_ice() || session.has_ice() {
+        return tagged;
+    }
+    let rejected = || drafts.iter().filter(|draft| draft.section.is_rejected() && draft.transport.has_ice());
+    let in_group = rejected().find(|draft| bundle.contains(&draft.section.mid));
+    in_group.or_else(|| rejected().next()).unwrap_or(tagged)
+}
+
 impl Transport {
     fn read(&mut self, name: &str, value: &str) {
         let first = |slot: &mut Option<String>| {
@@ -370,6 +376,13 @@ impl Transport {
             "ice-ufrag" => first(&mut self.ufrag),
             "ice-pwd" => first(&mut self.pwd),
             "extmap" => self.extensions.extend(extension(value)),
+            "fingerprint" => {
+                if let Some(fingerprint) = fingerprint(value)
+                    && !self.fingerprints.contains(&fingerprint)
+                {
+                    self.fingerprints.push(fingerprint);
+                }
+            }
             _ => self.direction = Direction::from_attribute(name).or(self.direction),
         }
     }

@@ -351,3 +351,70 @@ proptest! {
         parse_everything(&lines.join("\n"));
     }
 }
+
+const OTHER: &str = "a=ice-ufrag:othr\r\na=ice-pwd:otherotherotherotherother\r\na=setup:active\r\n\
+    a=fingerprint:sha-256 00:11:22\r\n";
+
+/// The Chromium offer without any transport attributes.
+fn without_transport() -> String {
+    let names = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:"];
+    let kept = CHROMIUM.lines().filter(|line| !names.iter().any(|name| line.starts_with(name)));
+    kept.map(|line| format!("{line}\r\n")).collect()
+}
+
+/// Ufrag, setup and fingerprint of an offer.
+fn transport(text: &str) -> (String, Setup, String) {
+    let offer = Offer::parse(text).expect("it can be answered");
+    assert_eq!(offer.fingerprints.len(), 1, "only those of the tagged section");
+    (offer.ufrag, offer.setup, offer.fingerprints[0].value.clone())
+}
+
+fn other() -> (String, Setup, String) {
+    ("othr".to_owned(), Setup::Active, "00:11:22".to_owned())
+}
+
+#[test]
+fn of_bundled_sections_with_their_own_credentials_the_tagged_one_counts() {
+    let (audio, video) = CHROMIUM.split_once("m=video").expect("there is one");
+    let kept = |part: &str| {
+        let names = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=setup:"];
+        let kept = part.lines().filter(|line| !names.iter().any(|name| line.starts_with(name)));
+        kept.map(|line| format!("{line}\r\n")).collect::<String>()
+    };
+    let offer = format!("{audio}m=video{}{OTHER}", kept(video));
+    assert_eq!(transport(&offer).0, "7CAd", "the tag is on the first section");
+    assert_eq!(transport(&offer.replace("BUNDLE 0 1", "BUNDLE 1 0")), other(), "the tag is on the second");
+}
+
+#[test]
+fn the_transport_of_a_rejected_section_outside_the_group_does_not_count() {
+    let rejected = format!("m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:9\r\n{OTHER}");
+    let (session, media) = CHROMIUM.split_once("m=audio").expect("there is one");
+    let offer = format!("{session}{rejected}m=audio{media}");
+    let (ufrag, setup, fingerprint) = transport(&offer);
+    assert_eq!((ufrag.as_str(), setup), ("7CAd", Setup::Actpass));
+    assert_ne!(fingerprint, "00:11:22");
+}
+
+#[test]
+fn transport_attributes_only_in_a_rejected_section_of_the_group_are_taken() {
+    let (session, media) =
+        without_transport().split_once("m=audio").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("one");
+    let rejected = format!("m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:9\r\n{OTHER}");
+    let offer = format!("{session}{rejected}m=audio{media}").replace("BUNDLE 0 1", "BUNDLE 9 0 1");
+    assert_eq!(transport(&offer), other());
+    assert_eq!(parsed(&offer).sections.len(), 3);
+}
+
+#[test]
+fn transport_attributes_only_in_a_rejected_section_without_a_group_are_taken() {
+    let offer = without_transport().replace("a=group:BUNDLE 0 1\r\n", "");
+    let (offer, _) = offer.split_once("m=video").expect("there is one");
+    let offer = format!("{offer}m=video 0 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n{OTHER}");
+    assert_eq!(transport(&offer), other());
+}
+
+#[test]
+fn an_offer_without_transport_attributes_is_refused() {
+    assert_eq!(Offer::parse(&without_transport()), Err(OfferError::NoIce));
+}

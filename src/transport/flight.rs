@@ -1,9 +1,9 @@
-//! The last flight of a DTLS handshake, kept to be sent again when it was lost.
+//! Retransmission of the last flight of a DTLS handshake (RFC 6347 section 4.2.4).
 //!
-//! Owns: copies of datagrams that left. Does not know: keys, sockets. Why it is needed: `rtc-dtls` 0.21.1 keeps its flights and a
-//! timer too, but any packet of the other side stops that timer, also one that only repeats what was said because our answer
-//! to it was lost; then both sides wait for ever. Copies sent again look like a network that doubles packets: whoever has one
-//! drops the other (RFC 6347 section 4.1.2.6).
+//! Owns: copies of the datagrams that were sent. Does not know: keys, sockets. Sent and received datagrams enter,
+//! datagrams to retransmit leave. `rtc-dtls` 0.21.1 retransmits too, but any received packet stops its timer, also a
+//! retransmission of the remote side whose response was lost; then both sides wait for ever. A receiver discards
+//! duplicate records (RFC 6347 section 4.1.2.6).
 
 use std::time::Duration;
 
@@ -11,35 +11,35 @@ use bytes::Bytes;
 
 use crate::time::Timestamp;
 
-/// A flight that nothing has answered is sent again after so long: ICE has just crossed the way, so the second of RFC 6347
-/// section 4.2.4.1 need not be waited for.
+/// Retransmission interval of an unanswered flight. ICE has just verified the path, so that the second of RFC 6347
+/// section 4.2.4.1 is not needed.
 const EVERY: Duration = Duration::from_millis(300);
-/// Those who repeat themselves sooner than this have not heard of the last time.
+/// Least time between retransmissions caused by retransmissions of the remote side.
 const EVERY_REPEAT: Duration = Duration::from_millis(40);
-/// So often at most: whoever has not heard it by then never will, and nobody makes us send more.
+/// Retransmissions of one flight at most, so that a remote side cannot cause more.
 const TIMES: u32 = 20;
-/// Datagrams of a flight; certificates are small.
+/// Datagrams of one flight at most; certificates are small.
 const DATAGRAMS: usize = 8;
 
 /// Content types (RFC 5246 section 6.2.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 
-/// One side's flight, and what the other side has said.
+/// The last flight of one side, and the last handshake message received.
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     sent: Vec<Bytes>,
-    /// The next datagram begins another flight.
+    /// The flight was answered: the next datagram begins another.
     answered: bool,
-    /// The furthest of the other side's messages: number and fragment.
+    /// The latest handshake message received: number and fragment offset.
     heard: Option<(u16, u32)>,
-    /// When it left last; None until that is asked.
+    /// When the flight was last sent; None until [`Flight::again`] is first called.
     left: Option<Timestamp>,
     times: u32,
 }
 
 impl Flight {
-    /// A DTLS datagram leaves.
+    /// Keeps a DTLS datagram that is sent.
     pub(crate) fn sent(&mut self, datagram: &[u8]) {
         if !datagram.first().is_some_and(|kind| matches!(*kind, CHANGE_CIPHER_SPEC | HANDSHAKE)) {
             return;
@@ -53,7 +53,7 @@ impl Flight {
         }
     }
 
-    /// A DTLS datagram came; true when it only repeats what was said before.
+    /// Handles a received DTLS datagram; true when it is a retransmission.
     pub(crate) fn heard(&mut self, datagram: &[u8]) -> bool {
         self.answered = true;
         let Some(said) = message(datagram) else { return false };
@@ -62,7 +62,7 @@ impl Flight {
         repeats
     }
 
-    /// The flight, when it is time to send it again; `repeated`: the other side has just repeated itself.
+    /// The flight, if it is to be retransmitted now; `repeated`: the remote side has just retransmitted.
     pub(crate) fn again(&mut self, now: Timestamp, repeated: bool) -> &[Bytes] {
         let left = *self.left.get_or_insert(now);
         let every = if repeated { EVERY_REPEAT } else { EVERY };
@@ -76,7 +76,7 @@ impl Flight {
     }
 }
 
-/// Number and fragment offset of the first handshake message in a datagram (RFC 6347 section 4.2.2), where it is not
+/// Number and fragment offset of the first handshake message in a datagram (RFC 6347 section 4.2.2); None if it is
 /// encrypted.
 fn message(datagram: &[u8]) -> Option<(u16, u32)> {
     let [HANDSHAKE, _, _, 0, 0, ..] = *datagram else { return None };
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flight_leaves_again_when_the_other_side_repeats_itself() {
+    fn a_flight_is_retransmitted_when_the_remote_side_retransmits() {
         let mut flight = Flight::default();
         assert!(!flight.heard(&record(0, 0)));
         flight.sent(&record(0, 0));
@@ -109,14 +109,14 @@ mod tests {
         assert!(!flight.heard(&record(1, 0)) && !flight.heard(&record(1, 9)), "more of the same message");
         assert!(flight.heard(&record(1, 0)));
         assert_eq!(flight.again(at(0), true).len(), 2, "at once");
-        assert_eq!(flight.again(at(10), true).len(), 0, "not at every word");
+        assert_eq!(flight.again(at(10), true).len(), 0, "not for every datagram");
         assert_eq!(flight.again(at(50), true).len(), 2);
         flight.sent(&record(2, 0));
         assert_eq!(flight.again(at(60), true), [Bytes::from(record(2, 0))], "the next flight has replaced it");
     }
 
     #[test]
-    fn a_flight_leaves_again_by_time_and_not_for_ever() {
+    fn a_flight_is_retransmitted_by_time_and_a_bounded_number_of_times() {
         let mut flight = Flight::default();
         flight.sent(&record(0, 0));
         flight.sent(&[21, 254, 253]);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encrypted_or_cut_off_says_nothing() {
+    fn encrypted_or_truncated_records_are_no_retransmission() {
         let mut flight = Flight::default();
         let mut encrypted = record(0, 0);
         encrypted[4] = 1;

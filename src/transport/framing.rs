@@ -1,13 +1,13 @@
-//! Datagrams on a stream: each with its length before it (RFC 4571), as ICE over TCP has them (RFC 6544 section 3).
+//! Datagrams on a byte stream, each after its 16-bit length (RFC 4571), for ICE over TCP (RFC 6544 section 3).
 //!
-//! Owns: cutting frames out of what came. Does not know: sockets, what frames hold.
+//! Owns: the framing. Does not know: sockets, the content of frames. Datagrams enter and leave by a stream buffer.
 
 use bytes::{Buf, BufMut, BytesMut};
 
-/// Bytes of the length.
+/// Bytes of the length field.
 const HEAD: usize = 2;
 
-/// The other side sends a frame that is longer than any datagram.
+/// A frame is longer than any datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
@@ -19,10 +19,10 @@ pub(crate) fn put(datagram: &[u8], stream: &mut BytesMut) {
     stream.put_slice(datagram);
 }
 
-/// Takes the first frame out of what came of a stream; None while it is not whole. One without content is nothing.
+/// Takes the first frame from received bytes; None while it is incomplete. Empty frames are skipped.
 ///
 /// # Errors
-/// [`TooLong`] as soon as a frame says that it has more than `max` bytes: the stream cannot be followed any further.
+/// [`TooLong`] as soon as a length above `max` is received: the stream cannot be parsed any further.
 pub(crate) fn take(stream: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, TooLong> {
     loop {
         let Some(head) = stream.first_chunk::<HEAD>() else { return Ok(None) };
@@ -47,16 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_that_is_too_long_is_told_before_it_is_there() {
+    fn a_frame_that_is_too_long_is_refused_by_its_length_field() {
         let mut stream = BytesMut::from(&[0, 3, 1, 2, 3, 0, 0, 8, 1][..]);
         assert_eq!(take(&mut stream, 2_048), Ok(Some(BytesMut::from(&[1, 2, 3][..]))));
-        assert_eq!(take(&mut stream, 2_049), Ok(None), "it may be on its way");
+        assert_eq!(take(&mut stream, 2_049), Ok(None), "the rest may still arrive");
         assert_eq!(take(&mut stream, 2_048), Err(TooLong));
     }
 
     proptest! {
         #[test]
-        fn frames_come_out_as_they_went_in_however_the_stream_is_cut(
+        fn frames_are_independent_of_how_the_stream_is_cut(
             datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..20),
             cuts in proptest::collection::vec(1_usize..100, 1..20),
         ) {
@@ -64,7 +64,7 @@ mod tests {
             datagrams.iter().for_each(|datagram| put(datagram, &mut sent));
             let (mut stream, mut taken, mut cuts) = (BytesMut::new(), Vec::new(), cuts.iter().cycle());
             while !sent.is_empty() {
-                let cut = (*cuts.next().expect("for ever")).min(sent.len());
+                let cut = (*cuts.next().expect("endless")).min(sent.len());
                 stream.extend_from_slice(&sent.split_to(cut));
                 while let Some(frame) = take(&mut stream, 300).expect("none is too long") {
                     taken.push(frame.to_vec());

@@ -1,11 +1,12 @@
-//! ICE of a connection with one component (RFC 8445), as either side: find an address of the other that answers, keep its
-//! consent (RFC 7675), answer its checks.
+//! The ICE agent of a connection with one component (RFC 8445), in either role: finds a remote address that answers,
+//! keeps its consent (RFC 7675) and answers checks.
 //!
-//! Owns: credentials, the ways to the other side and what is known of each, which one was chosen and when it last answered.
-//! Does not know: sockets, SDP. Time is an argument: [`Agent::poll`] says what to send, [`Agent::handle`] takes what came.
+//! Owns: credentials, the candidate pairs and their state, which pair is selected and when it last answered. Does not
+//! know: sockets, SDP. Time is an argument: [`Agent::poll`] returns the checks to send, [`Agent::handle`] takes
+//! received STUN.
 //!
-//! Media goes only where one of our own checks was answered: a signed request alone may have a forged address, and would
-//! turn us on somebody else.
+//! Media is sent only to an address that answered a check of ours: a signed request alone may have a forged address,
+//! and the server would send media to a third party. For the same reason the number of unanswered checks is bounded.
 
 pub(crate) mod check;
 
@@ -20,38 +21,45 @@ use self::check::Check;
 use super::stun::{self, Class, Transaction};
 use crate::time::Timestamp;
 
-/// From the first check of a way to the second; each later one takes twice as long (RFC 8445 section 14.3), up to the other.
+/// Time from the first check of a pair to the second; it doubles from check to check (RFC 8445 section 14.3) up to
+/// [`SEARCH_LAST`].
 const SEARCH_FIRST: Duration = Duration::from_millis(50);
 /// See [`SEARCH_FIRST`].
 const SEARCH_LAST: Duration = Duration::from_millis(1_600);
-/// Checks of a way that does not answer: about ten seconds' worth.
+/// Checks of a pair that does not answer: for about ten seconds.
 const SEARCH_TRIES: u32 = 11;
-/// From one proof of consent to the next (RFC 7675 section 5.1 says 5 s; most others ping as well).
+/// Time from one consent check to the next (RFC 7675 section 5.1 says 5 s; most remote agents send checks as well).
 const CONSENT_EVERY: Duration = Duration::from_secs(4);
-/// And to the next try, where that was not answered: on a way that loses packets one answer in a while must come through.
+/// Time to the next consent check if one was not answered, so that consent survives on a path with loss.
 const CONSENT_AGAIN: Duration = Duration::from_secs(1);
-/// Without an answer for so long, the connection is gone; RFC 7675 section 5.1 allows 30 s.
+/// Consent expires after this time without an answer; RFC 7675 section 5.1 allows 30 s.
 pub(crate) const CONSENT_EXPIRES: Duration = Duration::from_secs(25);
-/// Without an answer for so long, the selected way may be lost: then another that the other side tries is taken, chosen or not.
-/// Some choose once, and do not notice that a NAT has given them another address.
+/// After this time without an answer the selected pair may be broken: another pair that the remote agent checks is
+/// selected, nominated or not. Some agents nominate once and do not notice that a NAT has changed their address.
 pub(crate) const STALE: Duration = Duration::from_secs(6);
-/// Where media comes by another way, and nothing by the selected one for so long, the other side has changed its mind: some
-/// nominate a way seconds after they have begun to use it. Whether it is wanted there is asked first.
+/// When media arrives by another pair, and none by the selected pair for this time, the remote agent has moved: some
+/// nominate a pair seconds after they began to use it. A check asks for consent first.
 const FOLLOWED: Duration = Duration::from_millis(250);
-/// Ways known at a time; a browser has few addresses.
-const WAYS_MAX: usize = 16;
-/// Checks remembered: more than are on their way at once.
-const CHECKS_MAX: usize = 2 * WAYS_MAX;
-/// Two ways nominated within so long are nominated at once: some nominate all they have.
+/// Candidate pairs known at a time; a browser has few addresses.
+const PAIRS_MAX: usize = 16;
+/// Checks remembered: more than are in flight at once.
+const CHECKS_MAX: usize = 2 * PAIRS_MAX;
+/// Pairs nominated within this time count as nominated together: some agents nominate all their pairs.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// RFC 8445 section 5.1.2: a peer-reflexive candidate, first component.
+/// Priority of a peer-reflexive candidate, first component (RFC 8445 section 5.1.2).
 const PRIORITY: u32 = (110 << 24) + (65_535 << 8) + 255;
-/// RFC 8445 section 7.3.1.1.
+/// Error code of a role conflict (RFC 8445 section 7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
-/// Letters of a made-up user fragment and password, from those that ICE allows.
+/// Checks of one session that may go unanswered at once. A candidate may name an address of anybody, and an offer or an
+/// ICE restart costs its sender little: without a bound the server would send more than it gets to a host that never
+/// asked.
+const UNANSWERED_MAX: u32 = 16;
+/// From one further unanswered check to the next.
+const UNANSWERED_INTERVAL: Duration = Duration::from_secs(2);
+/// Characters of a generated user fragment and password (RFC 8839 section 5.4, ice-char).
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// What signs checks to one side.
+/// The user fragment and password of one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     pub(crate) ufrag: String,
@@ -59,38 +67,77 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// New ones, not to be guessed.
+    /// New random credentials: 48 bits of user fragment, 144 bits of password.
     pub(crate) fn random() -> Self {
         let text = |length: usize| (0..length).map(|_| char::from(LETTERS[rand::random_range(0..64)])).collect();
         Self { ufrag: text(8), password: text(24) }
     }
 }
 
-/// Who decides which way is taken.
+/// The role of an agent, which decides who nominates (RFC 8445 section 6.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// We do: the first that answers is good enough, and the other side is told so by another check (RFC 8445 section 8.1.1).
+    /// This agent nominates: the first pair that answers, by another check with USE-CANDIDATE (RFC 8445 section 8.1.1).
     Controlling,
-    /// The other side does.
+    /// The remote agent nominates.
     Controlled,
 }
 
-/// An address of the other side.
+/// A candidate pair. There is one local candidate, so that the remote address identifies it.
 #[derive(Debug)]
-struct Way {
+struct CandidatePair {
     to: SocketAddr,
-    /// Checks sent in search of it.
+    /// Checks sent since the search for this pair began.
     tries: u32,
-    /// When the next one is due.
+    /// When the next check is due.
     next: Timestamp,
-    /// Something signed has come from there.
+    /// A signed request arrived from there, and no check was sent since (RFC 8445 section 7.3.1.4).
+    triggered: bool,
+    /// A signed message arrived from there.
     validated: bool,
-    /// It has answered a check of ours: what we send arrives, and is wanted.
+    /// It answered a check of ours: datagrams arrive there, and the host consents.
     answered: bool,
-    /// When the controlling side last chose it, and how much it thinks of it.
+    /// When the controlling agent last nominated it, and the priority in that check.
     nominated: Option<(Timestamp, u32)>,
-    /// Media comes from there, and none by the selected way: it is that one's heir when it answers now.
+    /// Media arrives from there, and none by the selected pair: it is selected when it answers the next check.
     followed: bool,
+}
+
+/// How many checks may still go unanswered. A signed request and a signed response each allow one more.
+#[derive(Debug)]
+struct CheckBudget {
+    left: u32,
+    /// When the last one was added by time.
+    refilled: Timestamp,
+}
+
+impl CheckBudget {
+    fn refill(&mut self, now: Timestamp) {
+        let intervals = now.since(self.refilled).as_millis() / UNANSWERED_INTERVAL.as_millis();
+        let added = u32::try_from(intervals).unwrap_or(u32::MAX);
+        self.refilled = if self.left.saturating_add(added) >= UNANSWERED_MAX {
+            now
+        } else {
+            self.refilled + UNANSWERED_INTERVAL * added
+        };
+        self.left = self.left.saturating_add(added).min(UNANSWERED_MAX);
+    }
+
+    fn earn(&mut self) {
+        self.left = (self.left + 1).min(UNANSWERED_MAX);
+    }
+
+    /// Whether a check may be sent.
+    fn take(&mut self) -> bool {
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+
+    /// The time before which no check may be sent.
+    fn next(&self) -> Timestamp {
+        if self.left > 0 { Timestamp::default() } else { self.refilled + UNANSWERED_INTERVAL }
+    }
 }
 
 pub(crate) struct Agent {
@@ -98,22 +145,24 @@ pub(crate) struct Agent {
     role: Role,
     local: Credentials,
     remote: Credentials,
-    ways: Vec<Way>,
+    pairs: Vec<CandidatePair>,
     selected: Option<SocketAddr>,
-    /// Checks on their way, and whether they nominate.
+    /// Checks in flight, and whether they nominate.
     checks: VecDeque<(Transaction, SocketAddr, bool)>,
     consent: Timestamp,
-    /// The selected way's last answer, at first the beginning.
+    /// When the selected pair last answered; the start before that.
     heard: Timestamp,
-    /// The selected way's last media.
+    /// When media last arrived by the selected pair.
     arrived: Timestamp,
-    /// That is too long ago.
+    /// The selected pair has not answered for [`STALE`].
     stale: bool,
     tie_breaker: u64,
+    /// Kept over restarts.
+    budget: CheckBudget,
 }
 
 impl Agent {
-    /// An agent that begins to check the other side's `candidates` at once.
+    /// An agent that checks the remote `candidates` at once.
     pub(crate) fn new(
         crypto: Arc<dyn RTCCryptoProvider>,
         role: Role,
@@ -127,7 +176,7 @@ impl Agent {
             role,
             local,
             remote,
-            ways: Vec::new(),
+            pairs: Vec::new(),
             selected: None,
             checks: VecDeque::new(),
             consent: now,
@@ -135,72 +184,74 @@ impl Agent {
             arrived: now,
             stale: false,
             tie_breaker: rand::random(),
+            budget: CheckBudget { left: UNANSWERED_MAX, refilled: now },
         };
         candidates.into_iter().for_each(|to| agent.add_candidate(to, now));
         agent
     }
 
-    /// Another address of the other side.
+    /// Adds a remote candidate.
     pub(crate) fn add_candidate(&mut self, to: SocketAddr, now: Timestamp) {
-        self.way(to, now);
+        self.pair(to, now);
     }
 
-    /// Begins anew with other credentials (RFC 8445 section 9). What was selected stays so until something else is.
+    /// Restarts ICE with new credentials (RFC 8445 section 9). The selected pair stays selected until another is.
     pub(crate) fn restart(&mut self, local: Credentials, remote: Credentials, now: Timestamp) {
         (self.local, self.remote) = (local, remote);
-        self.ways.retain(|way| Some(way.to) == self.selected);
-        for way in &mut self.ways {
-            (way.tries, way.next, way.answered, way.nominated, way.followed) = (0, now, false, None, false);
+        self.pairs.retain(|pair| Some(pair.to) == self.selected);
+        for pair in &mut self.pairs {
+            (pair.tries, pair.next, pair.answered, pair.nominated, pair.followed) = (0, now, false, None, false);
         }
         self.checks.clear();
     }
 
-    /// The other side's address, once it has answered and is chosen.
+    /// The remote address of the selected pair.
     pub(crate) fn selected(&self) -> Option<SocketAddr> {
         self.selected
     }
 
-    /// Whether the selected way belongs to the present session: it has answered since the last restart.
+    /// Whether the selected pair has answered since the last restart.
     pub(crate) fn is_established(&self) -> bool {
-        self.ways.iter().any(|way| Some(way.to) == self.selected && way.answered)
+        self.pairs.iter().any(|pair| Some(pair.to) == self.selected && pair.answered)
     }
 
-    /// Whether something signed has come from there: then what else comes from there may be its owner's.
+    /// Whether a signed message arrived from there. Only then are other datagrams from there accepted.
     pub(crate) fn has_validated(&self, from: SocketAddr) -> bool {
-        self.selected == Some(from) || self.ways.iter().any(|way| way.to == from && way.validated)
+        self.selected == Some(from) || self.pairs.iter().any(|pair| pair.to == from && pair.validated)
     }
 
-    /// Something that is no check has come from there.
+    /// A datagram other than STUN arrived from there.
     pub(crate) fn arrived(&mut self, now: Timestamp, from: SocketAddr) {
         if self.selected == Some(from) {
             self.arrived = now;
         } else if self.role == Role::Controlled
             && self.selected.is_some()
             && self.is_silent(now)
-            && let Some(way) = self.ways.iter_mut().find(|way| way.to == from && way.validated && !way.followed)
+            && let Some(pair) = self.pairs.iter_mut().find(|pair| pair.to == from && pair.validated && !pair.followed)
         {
-            // What it answered long ago tells nothing: addresses can be forged.
-            (way.followed, way.answered, way.tries, way.next) = (true, false, 0, now);
+            // An old answer is no proof: the source address of media can be forged.
+            (pair.followed, pair.answered, pair.tries, pair.next) = (true, false, 0, now);
         }
     }
 
-    /// Whether the selected way brings no media any more.
+    /// Whether no media arrives by the selected pair.
     fn is_silent(&self, now: Timestamp) -> bool {
         now.since(self.arrived) > FOLLOWED
     }
 
-    /// When [`Agent::poll`] next has something to send.
+    /// When [`Agent::poll`] must be called next.
     pub(crate) fn deadline(&self) -> Timestamp {
-        let searched = self.ways.iter().filter(|way| self.is_searched(way)).map(|way| way.next);
+        let allowed = self.budget.next();
+        let searched = self.pairs.iter().filter(|pair| self.is_searched(pair)).map(|pair| pair.next.max(allowed));
         searched.fold(self.consent, Timestamp::min)
     }
 
-    /// When the other side was last heard of by an answer; at first the beginning.
+    /// When the selected pair last answered a check; the start before that.
     pub(crate) fn heard(&self) -> Timestamp {
         self.heard
     }
 
-    /// Whether the other side has not answered for so long that it is gone.
+    /// Whether consent has expired.
     pub(crate) fn has_expired(&self, now: Timestamp) -> bool {
         now.since(self.heard) > CONSENT_EXPIRES
     }
@@ -208,14 +259,21 @@ impl Agent {
     /// The checks that are due.
     pub(crate) fn poll(&mut self, now: Timestamp) -> Vec<(SocketAddr, Vec<u8>)> {
         self.stale = self.selected.is_some() && now.since(self.heard) > STALE;
+        self.budget.refill(now);
         let mut due = Vec::new();
-        for at in 0..self.ways.len() {
-            if self.ways[at].next <= now && self.is_searched(&self.ways[at]) {
-                let way = &mut self.ways[at];
-                way.next = now + (SEARCH_FIRST * (1 << way.tries)).min(SEARCH_LAST);
-                way.tries += 1;
-                due.push(way.to);
+        let is_due = |pair: &CandidatePair| pair.next <= now && self.is_searched(pair);
+        let mut searched: Vec<usize> = (0..self.pairs.len()).filter(|at| is_due(&self.pairs[*at])).collect();
+        // First the addresses from which a signed request came: their hosts most likely answer.
+        searched.sort_by_key(|at| (!self.pairs[*at].triggered, !self.pairs[*at].validated));
+        for at in searched {
+            if !self.budget.take() {
+                break;
             }
+            let pair = &mut self.pairs[at];
+            pair.next = now + (SEARCH_FIRST * (1 << pair.tries)).min(SEARCH_LAST);
+            pair.tries += 1;
+            pair.triggered = false;
+            due.push(pair.to);
         }
         if now >= self.consent {
             self.consent = now + CONSENT_AGAIN;
@@ -224,7 +282,7 @@ impl Agent {
         due.into_iter().filter_map(|to| Some((to, self.check(to)?))).collect()
     }
 
-    /// Takes a datagram of STUN; what it says is to be sent back, if anything.
+    /// Handles a received STUN message; returns the response to send, if any.
     pub(crate) fn handle(&mut self, now: Timestamp, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         let message = stun::Message::parse(datagram)?;
         if message.class == Class::Request {
@@ -239,22 +297,23 @@ impl Agent {
         }
         let at = self.checks.iter().position(|check| (check.0, check.1) == (message.transaction, from))?;
         let (.., nominates) = self.checks.remove(at)?;
+        self.budget.earn();
         if message.class == Class::Error {
             if message.error == Some(ROLE_CONFLICT) {
                 self.switch_role(now);
             }
             return None;
         }
-        let first = self.role == Role::Controlling && self.ways.iter().all(|way| way.nominated.is_none());
+        let first = self.role == Role::Controlling && self.pairs.iter().all(|pair| pair.nominated.is_none());
         let silent = self.is_silent(now);
         let mut heir = false;
-        if let Some(way) = self.ways.iter_mut().find(|way| way.to == from) {
-            way.validated = true;
-            way.answered = self.role == Role::Controlled || nominates;
-            heir = std::mem::take(&mut way.followed) && silent;
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.to == from) {
+            pair.validated = true;
+            pair.answered = self.role == Role::Controlled || nominates;
+            heir = std::mem::take(&mut pair.followed) && silent;
             if first {
-                // What is nominated is checked once more, at once.
-                (way.nominated, way.tries, way.next) = (Some((now, PRIORITY)), 0, now);
+                // A nomination is one more check, at once.
+                (pair.nominated, pair.tries, pair.next) = (Some((now, PRIORITY)), 0, now);
             }
         }
         self.select(now);
@@ -266,9 +325,9 @@ impl Agent {
         None
     }
 
-    /// A signed request: answered, and followed by one of ours where it came from (RFC 8445 section 7.3.1.4).
+    /// Answers a signed request and triggers a check to its source (RFC 8445 section 7.3.1.4).
     fn asked(&mut self, now: Timestamp, from: SocketAddr, request: &stun::Message<'_>) -> Option<Vec<u8>> {
-        // RFC 8445 section 7.3.1.1: of two in the same role one takes the other.
+        // Of two agents in the same role, one switches (RFC 8445 section 7.3.1.1).
         let conflict = match self.role {
             Role::Controlling => request.controlling.map(|theirs| self.tie_breaker >= theirs),
             Role::Controlled => request.controlled.map(|theirs| self.tie_breaker < theirs),
@@ -278,68 +337,72 @@ impl Agent {
             Some(false) => self.switch_role(now),
             None => {}
         }
+        self.budget.earn();
         let controlled = self.role == Role::Controlled;
         let lost = self.stale && self.selected != Some(from);
-        let way = self.way(from, now)?;
-        way.validated = true;
-        way.answered &= !lost;
-        if !way.answered {
-            // One that is searched in vain is worth another look, since somebody is there.
-            way.tries = way.tries.min(SEARCH_TRIES - 1);
-            way.next = way.next.min(now);
+        let pair = self.pair(from, now)?;
+        pair.validated = true;
+        pair.answered &= !lost;
+        if !pair.answered {
+            // A pair whose checks were used up gets one more, because its host is alive.
+            pair.tries = pair.tries.min(SEARCH_TRIES - 1);
+            pair.next = pair.next.min(now);
+            pair.triggered = true;
         }
         if controlled && request.nominates {
-            way.nominated = Some((now, request.priority));
+            pair.nominated = Some((now, request.priority));
         }
         self.select(now);
         check::success(request.transaction, from, &self.local.password, &*self.crypto)
     }
 
-    /// Takes the other role; whatever was nominated in the old one was not meant.
+    /// Switches the role; nominations made in the former role are void.
     fn switch_role(&mut self, now: Timestamp) {
         self.role = match self.role {
             Role::Controlling => Role::Controlled,
             Role::Controlled => Role::Controlling,
         };
-        for way in &mut self.ways {
-            (way.tries, way.next, way.answered, way.nominated, way.followed) = (0, now, false, None, false);
+        for pair in &mut self.pairs {
+            (pair.tries, pair.next, pair.answered, pair.nominated, pair.followed) = (0, now, false, None, false);
         }
         self.checks.clear();
     }
 
-    /// The way to this address; a new one takes the place of the oldest that is of no use when there are too many.
-    fn way(&mut self, to: SocketAddr, now: Timestamp) -> Option<&mut Way> {
-        if let Some(at) = self.ways.iter().position(|way| way.to == to) {
-            return self.ways.get_mut(at);
+    /// The pair with this remote address. At the bound a new pair replaces the oldest that is not selected.
+    fn pair(&mut self, to: SocketAddr, now: Timestamp) -> Option<&mut CandidatePair> {
+        if let Some(at) = self.pairs.iter().position(|pair| pair.to == to) {
+            return self.pairs.get_mut(at);
         }
-        if self.ways.len() == WAYS_MAX {
-            let at = self.ways.iter().position(|way| Some(way.to) != self.selected)?;
-            self.ways.remove(at);
+        if self.pairs.len() == PAIRS_MAX {
+            let at = self.pairs.iter().position(|pair| Some(pair.to) != self.selected)?;
+            self.pairs.remove(at);
         }
-        self.ways.push(Way {
+        self.pairs.push(CandidatePair {
             to,
             tries: 0,
             next: now,
+            triggered: false,
             validated: false,
             answered: false,
             nominated: None,
             followed: false,
         });
-        self.ways.last_mut()
+        self.pairs.last_mut()
     }
 
-    /// Whether a way is still looked for: until one is found, and then only if it is to take that one's place.
-    fn is_searched(&self, way: &Way) -> bool {
-        let wanted = !self.is_established() || way.nominated.is_some() || way.followed || self.stale;
-        !way.answered && way.tries < SEARCH_TRIES && wanted
+    /// Whether checks for a pair are still sent: until a pair is established, and then only if this one is to replace
+    /// it.
+    fn is_searched(&self, pair: &CandidatePair) -> bool {
+        let wanted = !self.is_established() || pair.nominated.is_some() || pair.followed || self.stale;
+        !pair.answered && pair.tries < SEARCH_TRIES && wanted
     }
 
-    /// Takes the way that was nominated last, and of those nominated at once the best.
+    /// Selects the pair that was nominated last, and of pairs nominated together the one with the highest priority.
     fn select(&mut self, now: Timestamp) {
-        // Who nominates does not wait to hear that this was heard.
-        let usable = self.ways.iter().filter(|way| way.answered || self.role == Role::Controlling);
-        let Some(last) = usable.clone().filter_map(|way| way.nominated).map(|(at, _)| at).max() else { return };
-        let at_once = usable.filter_map(|way| Some((way.nominated?, way.to)));
+        // The controlling agent does not wait for the answer to its nomination.
+        let usable = self.pairs.iter().filter(|pair| pair.answered || self.role == Role::Controlling);
+        let Some(last) = usable.clone().filter_map(|pair| pair.nominated).map(|(at, _)| at).max() else { return };
+        let at_once = usable.filter_map(|pair| Some((pair.nominated?, pair.to)));
         let best =
             at_once.filter(|((at, _), _)| last.since(*at) < AT_ONCE).max_by_key(|((at, priority), _)| (*priority, *at));
         if let Some((_, to)) = best.filter(|(_, to)| self.selected != Some(*to)) {
@@ -347,21 +410,21 @@ impl Agent {
         }
     }
 
-    /// Media goes there from now on.
+    /// Selects a pair.
     fn take(&mut self, to: SocketAddr, now: Timestamp) {
         self.selected = Some(to);
         (self.heard, self.arrived, self.consent, self.stale) = (now, now, now + CONSENT_EVERY, false);
     }
 
-    /// The same where it was not nominated: the old one was chosen for good, and is not to be.
+    /// Selects a pair that was not nominated, and voids the nomination of the former one.
     fn take_alone(&mut self, to: SocketAddr, now: Timestamp) {
-        self.ways.iter_mut().filter(|way| way.to != to).for_each(|way| way.nominated = None);
+        self.pairs.iter_mut().filter(|pair| pair.to != to).for_each(|pair| pair.nominated = None);
         self.take(to, now);
     }
 
     fn check(&mut self, to: SocketAddr) -> Option<Vec<u8>> {
         let nominates =
-            self.role == Role::Controlling && self.ways.iter().any(|way| way.to == to && way.nominated.is_some());
+            self.role == Role::Controlling && self.pairs.iter().any(|pair| pair.to == to && pair.nominated.is_some());
         let check = Check {
             role: self.role,
             tie_breaker: self.tie_breaker,

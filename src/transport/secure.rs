@@ -1,7 +1,8 @@
-//! DTLS and SRTP of one connection: the handshake on either side, then the keys that packets are protected with.
+//! DTLS of one connection: the handshake in either role, then the SRTP keys that it exports (RFC 5764).
 //!
-//! Owns: keys. Does not know: ICE, sockets, what packets mean. Datagrams come in by [`Secure::handshake`] until
-//! [`Secure::keys`] are there; what is to be sent leaves by [`Secure::poll`].
+//! Owns: the DTLS association and the [`Keys`]. Does not know: ICE, sockets, the content of packets. DTLS datagrams
+//! enter by [`Secure::handshake`]; [`Secure::keys`] are there when it has finished; datagrams to send leave by
+//! [`Secure::poll`].
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,36 +19,35 @@ use rtc::dtls::state::State;
 use rtc::shared::TransportProtocol;
 use rtc::shared::error::Error;
 use rtc::srtp::config::{Config, LABEL_EXTRACTOR_DTLS_SRTP};
-use rtc::srtp::context::Context;
-use rtc::srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use rtc::srtp::protection_profile::ProtectionProfile;
 
 use super::flight::Flight;
+pub(crate) use super::srtp::Keys;
+use super::srtp::Master;
 use crate::time::{Moment, Timestamp};
 
-/// The crate's own timer, which it stops too easily, does not come before [`Flight`]'s.
+/// The crate's own retransmission timer, longer than [`Flight`]'s: the crate stops it too early.
 const FLIGHT_INTERVAL: Duration = Duration::from_secs(60);
-/// Packets remembered to tell a repeated one: more than a second of video, so that a late repair is no repetition.
-const REPLAY_WINDOW: usize = 512;
 
-/// What SRTP may be protected by, the best first (RFC 5764, RFC 7714); a client's own order goes before it.
+/// SRTP protection profiles, the best first (RFC 5764, RFC 7714); the client's order takes precedence.
 pub(crate) const PROFILES: [SrtpProtectionProfile; 3] = [
     SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
     SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
     SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
 ];
 
-/// Whether this is DTLS, by its first byte (RFC 7983).
+/// Whether a datagram is DTLS, by its first byte (RFC 7983).
 pub(crate) fn is_dtls(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| (20..=63).contains(first))
 }
 
-/// The certificate that all connections of one kind show: making one for each would cost more than the rest of joining.
+/// The certificate that all connections of one kind use: generating one per connection would cost more than the rest of
+/// a join.
 #[derive(Clone)]
 pub(crate) struct Identity {
     crypto: Arc<dyn RTCCryptoProvider>,
     certificate: Certificate,
-    /// SHA-256 of it, as SDP writes it.
+    /// SHA-256 of the certificate in the format of SDP (RFC 8122 section 5).
     pub(crate) fingerprint: String,
 }
 
@@ -69,26 +69,18 @@ fn fingerprint(crypto: &dyn RTCCryptoProvider, certificate: &[u8]) -> Result<Str
     Ok(hash.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"))
 }
 
-/// The keys of both directions.
-pub(crate) struct Keys {
-    /// Encrypts what we send.
-    pub(crate) out: Context,
-    /// Decrypts what we get.
-    pub(crate) inn: Context,
-}
-
-/// What a datagram did.
+/// The effect of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing to tell.
+    /// No change of state.
     None,
-    /// The handshake is over, the keys are there.
+    /// The handshake has finished; the keys are there.
     Connected,
-    /// The other side has said goodbye.
+    /// The remote side has closed the association (close_notify).
     Closed,
 }
 
-/// Names the other side to the crate, which tells associations apart by address; ICE may change the real one.
+/// The remote address as the crate knows it. It identifies associations by address, and ICE may change the real one.
 const OTHER_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
 
 pub(crate) struct Secure {
@@ -97,12 +89,13 @@ pub(crate) struct Secure {
     crypto: Arc<dyn RTCCryptoProvider>,
     keys: Option<Keys>,
     flight: Flight,
-    /// Of the flight, to leave again.
+    /// Datagrams of the flight that wait for retransmission.
     again: VecDeque<BytesMut>,
 }
 
 impl Secure {
-    /// Begins the handshake with a server whose certificate must have one of these fingerprints (SHA-256).
+    /// Starts a handshake as the client. The server's certificate must have one of the `expected` fingerprints
+    /// (SHA-256).
     pub(crate) fn connect(identity: &Identity, expected: Vec<String>, now: Instant) -> Result<Self, Error> {
         let config = config(identity, expected, true)?;
         let mut endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, None);
@@ -117,7 +110,8 @@ impl Secure {
         })
     }
 
-    /// Waits for the handshake of a client whose certificate must have one of these fingerprints (SHA-256).
+    /// Waits for a handshake as the server. The client's certificate must have one of the `expected` fingerprints
+    /// (SHA-256).
     pub(crate) fn accept(identity: &Identity, expected: Vec<String>) -> Result<Self, Error> {
         let config = config(identity, expected, false)?;
         let endpoint = Endpoint::new(OTHER_SIDE, TransportProtocol::UDP, Some(config));
@@ -131,12 +125,12 @@ impl Secure {
         })
     }
 
-    /// Both directions' keys, once the handshake is over.
+    /// The SRTP keys of both directions; None until the handshake has finished.
     pub(crate) fn keys(&mut self) -> Option<&mut Keys> {
         self.keys.as_mut()
     }
 
-    /// Takes a DTLS datagram of the other side.
+    /// Handles a received DTLS datagram.
     pub(crate) fn handshake(&mut self, moment: Moment, datagram: &[u8]) -> Result<Progress, Error> {
         let mut progress = Progress::None;
         if self.flight.heard(datagram) {
@@ -156,7 +150,7 @@ impl Secure {
         Ok(progress)
     }
 
-    /// Sends again what was lost of the handshake, when it is time.
+    /// Retransmits the last flight when it is due.
     pub(crate) fn tick(&mut self, now: Timestamp) {
         if self.keys.is_none() {
             self.repeat(now, false);
@@ -167,9 +161,9 @@ impl Secure {
         self.again.extend(self.flight.again(now, asked).iter().map(|datagram| BytesMut::from(&datagram[..])));
     }
 
-    /// Says goodbye; [`Secure::poll`] then has the words.
+    /// Closes the association; [`Secure::poll`] then returns the alert.
     pub(crate) fn close(&mut self, now: Instant) {
-        // What cannot be said now is said by the HTTP request that ends the session.
+        // Without an association there is nothing to close; the HTTP request ends the session.
         let _ = self.endpoint.close(now);
     }
 
@@ -196,7 +190,7 @@ fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result
         .with_certificates(vec![identity.certificate.clone()])
         .with_srtp_protection_profiles(PROFILES.to_vec())
         .with_client_auth(ClientAuthType::RequireAnyClientCert)
-        // There is no authority above the certificate: the description's fingerprint vouches for it.
+        // The certificate is self-signed and is authenticated by the fingerprint in the SDP.
         .with_insecure_skip_verify(true)
         .with_verify_peer_certificate(Some(Arc::new(verify)))
         .with_extended_master_secret(ExtendedMasterSecretType::Require)
@@ -205,7 +199,7 @@ fn config(identity: &Identity, expected: Vec<String>, is_client: bool) -> Result
     Ok(Arc::new(config))
 }
 
-/// RFC 5764: both directions' keys from the handshake's secret.
+/// Exports the SRTP keys of both directions (RFC 5764 section 4.2).
 fn keys(state: &State, is_client: bool, crypto: &dyn RTCCryptoProvider) -> Result<Keys, Error> {
     let profile = match state.srtp_protection_profile() {
         SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm => ProtectionProfile::AeadAes128Gcm,
@@ -217,16 +211,7 @@ fn keys(state: &State, is_client: bool, crypto: &dyn RTCCryptoProvider) -> Resul
     let material = state.export_keying_material(LABEL_EXTRACTOR_DTLS_SRTP, &[], config.keying_material_len())?;
     config.set_session_keys_from_keying_material(material.as_ref(), is_client)?;
     let keys = &config.keys;
-    let crypto = crypto.crypto();
-    Ok(Keys {
-        out: Context::new(&keys.local_master_key, &keys.local_master_salt, profile, None, None, crypto)?,
-        inn: Context::new(
-            &keys.remote_master_key,
-            &keys.remote_master_salt,
-            profile,
-            Some(srtp_replay_protection(REPLAY_WINDOW)),
-            Some(srtcp_replay_protection(REPLAY_WINDOW)),
-            crypto,
-        )?,
-    })
+    let local = Master { key: &keys.local_master_key, salt: &keys.local_master_salt };
+    let remote = Master { key: &keys.remote_master_key, salt: &keys.remote_master_salt };
+    Keys::new(profile, local, remote, crypto.crypto()).map_err(|error| Error::Crypto(error.to_string()))
 }

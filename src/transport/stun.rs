@@ -1,7 +1,8 @@
-//! Just enough of STUN (RFC 8489) to know whose datagram it is and whether it is genuine.
+//! The part of STUN (RFC 8489) that demultiplexing, ICE checks and a plain STUN server need.
 //!
-//! Owns: reading a message's class, transaction, USERNAME, MESSAGE-INTEGRITY and what ICE adds to a check, and writing the
-//! answer of a plain STUN server. Does not know: connections, sockets. Bytes come in, borrowed views leave; nothing here allocates or fails loudly.
+//! Owns: parsing of class, transaction, USERNAME, MESSAGE-INTEGRITY and the attributes of ICE, and the messages of a
+//! plain STUN server and client. Does not know: connections, sockets. Bytes enter, borrowed views leave; parsing does
+//! not allocate.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +28,7 @@ pub(crate) const INTEGRITY_SIZE: usize = 20;
 /// A STUN transaction id (96 random bits).
 pub(crate) type Transaction = [u8; 12];
 
-/// What a STUN message wants.
+/// The class of a STUN message (RFC 8489 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Request,
@@ -36,24 +37,24 @@ pub(crate) enum Class {
     Error,
 }
 
-/// A binding message, read but not yet trusted.
+/// A parsed Binding message, not yet authenticated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     pub(crate) class: Class,
     pub(crate) transaction: Transaction,
     /// The USERNAME attribute, `ours:theirs` in a check sent to us.
     pub(crate) username: Option<&'a [u8]>,
-    /// What the sender of a check thinks of the way it took (RFC 8445 section 7.1.1); 0 where it does not say.
+    /// PRIORITY of a check (RFC 8445 section 7.1.1); 0 if absent.
     pub(crate) priority: u32,
-    /// The sender of a check takes this way (RFC 8445 section 7.1.2).
+    /// USE-CANDIDATE: the check nominates its pair (RFC 8445 section 7.1.2).
     pub(crate) nominates: bool,
-    /// The tie-breaker of a sender that says it controls (RFC 8445 section 7.1.3).
+    /// The tie-breaker in ICE-CONTROLLING (RFC 8445 section 7.1.3).
     pub(crate) controlling: Option<u64>,
-    /// The tie-breaker of a sender that says it is controlled.
+    /// The tie-breaker in ICE-CONTROLLED.
     pub(crate) controlled: Option<u64>,
-    /// The code of an error answer.
+    /// The code of an error response.
     pub(crate) error: Option<u16>,
-    /// The XOR-MAPPED-ADDRESS of an answer, as it stands there.
+    /// The value of XOR-MAPPED-ADDRESS, still masked.
     mapped: Option<&'a [u8]>,
     integrity_at: Option<usize>,
     bytes: &'a [u8],
@@ -64,8 +65,13 @@ pub(crate) fn is_stun(datagram: &[u8]) -> bool {
     datagram.first().is_some_and(|first| *first <= 3)
 }
 
+/// Whether a STUN message is a success response of the method Binding.
+pub(crate) fn is_success(datagram: &[u8]) -> bool {
+    datagram.starts_with(&BINDING_SUCCESS.to_be_bytes())
+}
+
 impl<'a> Message<'a> {
-    /// Reads a binding message; None when it is malformed or of another method.
+    /// Parses a Binding message; None if it is malformed or of another method.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.get(..HEADER)?;
         let class = match u16_at(header, 0)? {
@@ -130,12 +136,12 @@ impl<'a> Message<'a> {
         Some(message)
     }
 
-    /// The part of USERNAME before the colon: the ufrag of the one it is addressed to.
+    /// The part of USERNAME before the colon: the user fragment of the addressee.
     pub(crate) fn addressee(&self) -> Option<&'a [u8]> {
         self.username?.split(|byte| *byte == b':').next()
     }
 
-    /// Whether MESSAGE-INTEGRITY is there and was made with this password (short-term credentials).
+    /// Whether MESSAGE-INTEGRITY is present and was made with this password (short-term credentials).
     pub(crate) fn is_signed_with(&self, password: &str, crypto: &dyn RTCCryptoProvider) -> bool {
         let Some(at) = self.integrity_at else { return false };
         let tag = &self.bytes[at + 4..at + 4 + INTEGRITY_SIZE];
@@ -147,7 +153,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The answer of a plain STUN server: where the request came from, as XOR-MAPPED-ADDRESS.
+/// The response of a plain STUN server, with the source of the request as XOR-MAPPED-ADDRESS.
 pub(crate) fn mapped_address(request: &Transaction, from: SocketAddr) -> Vec<u8> {
     let value = xor_address(request, from);
     let mut answer = Vec::with_capacity(HEADER + 4 + value.len());
@@ -170,14 +176,14 @@ pub(crate) fn binding_request(transaction: &Transaction) -> Vec<u8> {
     request
 }
 
-/// The address in a plain STUN server's answer to this request; None when it is none.
+/// The address in a plain STUN server's response to this request; None if it is no such response.
 pub(crate) fn mapped_in(answer: &[u8], request: &Transaction) -> Option<SocketAddr> {
     let message = Message::parse(answer).filter(|message| message.class == Class::Success)?;
     let value = message.mapped.filter(|_| message.transaction == *request)?;
     unmask_address(request, value)
 }
 
-/// The address in such a value as [`xor_address`] makes; None when it is none.
+/// The address in a value made by [`xor_address`]; None if it is malformed.
 pub(crate) fn unmask_address(transaction: &Transaction, value: &[u8]) -> Option<SocketAddr> {
     let [_, family, port0, port1, ip @ ..] = value else { return None };
     let port = u16::from_be_bytes([*port0, *port1]) ^ u16::from_be_bytes([COOKIE[0], COOKIE[1]]);

@@ -103,8 +103,8 @@ fn bots_connect_by_ice_over_tcp() {
         assert!(number(bot, "/video/frames") > 4.0 * 15.0 && number(bot, "/video/lost") == 0.0, "{bot}");
     }
     assert_eq!((counted(&server.url(), "udp_received_total"), counted(&server.url(), "tcp_accepted_total")), (0, 5));
-    assert!(counted(&server.url(), "way_received_total") > 1_000);
-    assert_eq!(counted(&server.url(), "way_dropped_total"), 0);
+    assert!(counted(&server.url(), "tunnel_received_total") > 1_000);
+    assert_eq!(counted(&server.url(), "tunnel_dropped_total"), 0);
     server.stop();
 }
 

@@ -1,9 +1,9 @@
-//! ICE over TCP: the number of the media port, for those whom UDP does not reach (RFC 6544, passive).
+//! ICE over TCP on the number of the media port, for clients that UDP does not reach (RFC 6544, passive).
 //!
-//! Owns: the listeners, how many connections there may be, and the frames on them (RFC 4571). Does not know: ICE, peers.
-//! Each connection is a [`Way`] of the [`Mux`]: whose it is, its first datagram says, which must be a check that a connection
-//! recognises. One that brings nothing to a connection for a while is closed, and so is one whose session is over; a slow one
-//! drops its own packets (`outbox`).
+//! Owns: the listeners, the connection limits and the framing (RFC 4571). Does not know: ICE, peers. Each TCP
+//! connection is a [`Tunnel`] of the [`Mux`]. Its first datagram must be a signed check for a session. A connection is
+//! closed when no datagram for a session arrives for a while, and when its session has ended. A slow connection drops
+//! its own packets (`outbox`).
 
 mod outbox;
 #[cfg(test)]
@@ -23,29 +23,30 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 pub(crate) use self::outbox::Outbox;
-use super::connection_limits::{Limits, Place, Places};
+use super::connection_limits::{ConnectionLimiter, Limits, Permit};
 use super::listener::{self, listen};
-use super::udp::{DATAGRAM_MAX, Mux, Way};
+use super::udp::{DATAGRAM_MAX, Mux, Tunnel};
 use crate::metrics::{Counter, Gauge, Registry};
 use crate::time;
 use crate::transport::framing;
 
-/// How often a number is looked for that is free for UDP and for TCP.
+/// Attempts to find a port number that is free for UDP and for TCP.
 const PORT_TRIES: usize = 16;
-/// A connection whose first check has not come by then is closed.
+/// Time until the first check must have arrived.
 const FIRST: Duration = Duration::from_secs(5);
-/// A connection that brings nothing to anybody for so long is closed; ICE asks for consent more often.
+/// A connection is closed after this time without a datagram for a session; consent checks are more frequent.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long a connection may stay whose session is over: what is on its way, a goodbye, still arrives.
+/// Time from the end of the session to the end of its connection, so that datagrams in flight (BYE, close_notify)
+/// arrive.
 const GRACE: Duration = Duration::from_secs(1);
-/// The most connections, in all and until somebody is recognised on them. One address may be a company's.
+/// Connection limits. One address may be the NAT of a company.
 const LIMITS: Limits = Limits { per_address: 256, pending: 512, total: 4_096 };
 /// Bytes written at a time.
 const CHUNK: usize = 16 * 1024;
-/// Bytes that the kernel keeps unsent: what it has, nothing can overtake or take back.
+/// Bytes that the kernel keeps unsent; they can neither be overtaken nor dropped.
 pub(crate) const KERNEL_UNSENT: u32 = 16 * 1024;
 
-/// What has become of TCP connections.
+/// Counters of ICE over TCP.
 #[derive(Debug, Clone, Default)]
 pub struct TcpCounters {
     open: Gauge,
@@ -58,16 +59,21 @@ pub struct TcpCounters {
 impl TcpCounters {
     /// Adds the counters to a registry.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("tcp_connections", "Connections of ICE over TCP that are open", self.open.clone());
-        registry.register("tcp_accepted", "Connections of ICE over TCP accepted", self.accepted.clone());
-        registry.register("tcp_refused", "Connections of ICE over TCP closed at once: too many", self.refused.clone());
-        let help = "Connections of ICE over TCP closed because they did not begin with a check of somebody here, or broke the framing";
+        registry.register("tcp_connections", "ICE-over-TCP connections that are open", self.open.clone());
+        registry.register("tcp_accepted", "ICE-over-TCP connections accepted", self.accepted.clone());
+        registry.register(
+            "tcp_refused",
+            "ICE-over-TCP connections refused because of the connection limits",
+            self.refused.clone(),
+        );
+        let help = "ICE-over-TCP connections closed because of a bad first check or malformed framing";
         registry.register("tcp_strange", help, self.strange.clone());
-        registry.register("tcp_silent", "Connections of ICE over TCP closed because nothing came", self.silent.clone());
+        registry.register("tcp_silent", "ICE-over-TCP connections closed because of inactivity", self.silent.clone());
     }
 }
 
-/// Binds the media port, for UDP and, on the same number, for TCP; must be called within a tokio runtime. See [`Mux::bind`].
+/// Binds the media port, for UDP and, on the same number, for TCP; must be called within a tokio runtime. See
+/// [`Mux::bind`].
 ///
 /// # Errors
 /// When the address cannot be bound for both.
@@ -76,10 +82,11 @@ pub fn bind(address: SocketAddr, public: Vec<IpAddr>, counters: &TcpCounters) ->
         let mux = Mux::bind(address, public.clone())?;
         let listeners: io::Result<Vec<_>> = mux.local_addrs().into_iter().map(listen).collect();
         match listeners {
-            // Somebody has this number for TCP: with a free choice, choose another.
+            // The number is in use for TCP: if any number will do, another is tried.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 => {}
             Err(error) => {
-                return Err(io::Error::new(error.kind(), format!("for TCP: {error} (media.tcp = false does without)")));
+                let text = format!("for TCP: {error}; set media.tcp = false to disable ICE over TCP");
+                return Err(io::Error::new(error.kind(), text));
             }
             Ok(listeners) => {
                 serve(&mux, listeners, counters);
@@ -87,27 +94,27 @@ pub fn bind(address: SocketAddr, public: Vec<IpAddr>, counters: &TcpCounters) ->
             }
         }
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "no number is free for UDP and TCP"))
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no port number is free for both UDP and TCP"))
 }
 
 fn serve(mux: &Arc<Mux>, listeners: Vec<TcpListener>, counters: &TcpCounters) {
-    let places = Places::new(LIMITS, counters.open.clone(), counters.refused.clone());
+    let limiter = ConnectionLimiter::new(LIMITS, counters.open.clone(), counters.refused.clone());
     for listener in listeners {
-        let accepting = accept(Arc::downgrade(mux), listener, Arc::clone(&places), counters.clone());
+        let accepting = accept(Arc::downgrade(mux), listener, Arc::clone(&limiter), counters.clone());
         mux.serve_tcp(tokio::spawn(accepting).abort_handle());
     }
 }
 
-/// Accepts until the port is gone. The connections end with this task.
-async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>, counters: TcpCounters) {
+/// Accepts connections until the media port is dropped. The connections end with this task.
+async fn accept(mux: Weak<Mux>, listener: TcpListener, limiter: Arc<ConnectionLimiter>, counters: TcpCounters) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, remote) = listener::accept(&listener).await;
         while connections.try_join_next().is_some() {}
         let Some(mux) = mux.upgrade() else { return };
-        if let Some(place) = places.take(remote.ip()) {
+        if let Some(permit) = limiter.take(remote.ip()) {
             counters.accepted.inc();
-            connections.spawn(connection(mux, stream, remote, place, counters.clone()));
+            connections.spawn(connection(mux, stream, remote, permit, counters.clone()));
         }
     }
 }
@@ -115,29 +122,29 @@ async fn accept(mux: Weak<Mux>, listener: TcpListener, places: Arc<Places>, coun
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The other side has closed it, or it broke.
+    /// Closed by the remote side, or broken.
     Closed,
-    /// It is none of anybody's here.
+    /// The first datagram was no signed check for a session, or the framing is malformed.
     Strange,
-    /// Nothing came.
+    /// Inactivity.
     Silent,
-    /// Whose it was is gone.
+    /// The session has ended.
     Over,
 }
 
-async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut place: Place, counters: TcpCounters) {
-    // Without them it works as well, only later.
+async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut permit: Permit, counters: TcpCounters) {
+    // Optional: they only reduce latency.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
     let outbox = Arc::new(Outbox::default());
     let queue = Arc::clone(&outbox);
-    let way = mux.open_way(remote, move |datagram| queue.push(time::now(), datagram, || framed(datagram)));
+    let tunnel = mux.open_tunnel(remote, move |datagram| queue.push(time::now(), datagram, || framed(datagram)));
     drop(mux);
     let (read, write) = stream.into_split();
     let end = tokio::select! {
-        end = receive(read, &way, &mut place) => end,
+        end = receive(read, &tunnel, &mut permit) => end,
         end = send(write, &outbox) => end,
-        () = over(&way) => End::Over,
+        () = over(&tunnel) => End::Over,
     };
     match end {
         End::Closed | End::Over => {}
@@ -150,27 +157,27 @@ async fn connection(mux: Arc<Mux>, stream: TcpStream, remote: SocketAddr, mut pl
     }
 }
 
-/// Waits until the session is over that the way led to, and no other has begun by it.
-async fn over(way: &Way) {
+/// Waits until the session of the tunnel has ended and no other session uses the tunnel.
+async fn over(tunnel: &Tunnel) {
     loop {
-        way.left().await;
+        tunnel.left().await;
         sleep(GRACE).await;
-        if !way.leads() {
+        if !tunnel.leads() {
             return;
         }
     }
 }
 
-async fn receive(mut read: OwnedReadHalf, way: &Way, place: &mut Place) -> End {
+async fn receive(mut read: OwnedReadHalf, tunnel: &Tunnel, permit: &mut Permit) -> End {
     let mut stream = BytesMut::new();
     let (mut since, mut limit) = (time::now(), FIRST);
     loop {
         match framing::take(&mut stream, DATAGRAM_MAX) {
             Ok(Some(datagram)) => {
-                if way.received(&datagram) {
-                    place.settle();
+                if tunnel.received(&datagram) {
+                    permit.settle();
                     (since, limit) = (time::now(), IDLE);
-                } else if place.is_pending() {
+                } else if permit.is_pending() {
                     return End::Strange;
                 }
                 continue;
@@ -200,7 +207,7 @@ async fn send(mut write: OwnedWriteHalf, outbox: &Outbox) -> End {
     }
 }
 
-/// A datagram as it stands in the stream.
+/// A datagram as a frame.
 fn framed(datagram: &[u8]) -> BytesMut {
     let mut frame = BytesMut::new();
     framing::put(datagram, &mut frame);

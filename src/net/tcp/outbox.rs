@@ -1,10 +1,11 @@
-//! What waits to be written to a TCP connection.
+//! The send queue of a TCP connection.
 //!
-//! Owns: the bounds, and what is dropped where the other side is too slow. Does not know: sockets. Datagrams go in by
-//! [`Outbox::push`], each with the frame that it is written as, and leave as a stream. Pure but for the wake-up: time is an argument.
+//! Owns: the bounds, and the drop policy for a slow receiver. Does not know: sockets. Datagrams enter by
+//! [`Outbox::push`], each with its frame, and leave as a byte stream. Pure but for the wake-up: time is an argument.
 //!
-//! TCP loses nothing, it gets late: what is late is dropped here, ahead of the stream, and of video a whole frame at a time,
-//! since the rest of one is of no use. Payloads are encrypted; that a stream is video is told by the size of its packets.
+//! TCP turns loss into delay, so that late packets are dropped before they enter the stream; of video whole frames,
+//! because the rest of an incomplete frame is useless. Payloads are encrypted: a stream counts as video by the size of
+//! its packets.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,15 +16,15 @@ use tokio::sync::Notify;
 
 use crate::time::Timestamp;
 
-/// Bytes that wait at most, whatever they are: a large keyframe and some.
+/// Bytes that may wait: a large keyframe and some.
 const FULL: usize = 256 * 1024;
-/// While something has waited for so long, no other video frame begins.
+/// While the oldest datagram has waited this long, no new video frame is accepted.
 const LATE_VIDEO: Duration = Duration::from_millis(300);
-/// While something has waited for so long, no sound is taken either.
+/// While the oldest datagram has waited this long, no audio is accepted either.
 const LATE_SOUND: Duration = Duration::from_secs(1);
-/// A stream with packets of so many bytes is video.
+/// A stream with a packet of this many bytes is video.
 const VIDEO_PACKET: usize = 600;
-/// Streams told apart; what we send has four, with repairs.
+/// RTP streams distinguished; we send four, with retransmissions.
 const STREAMS: usize = 8;
 
 #[derive(Debug, Default)]
@@ -39,17 +40,17 @@ struct State {
     streams: VecDeque<Stream>,
 }
 
-/// An RTP stream that passes.
+/// An RTP stream.
 #[derive(Debug)]
 struct Stream {
     ssrc: u32,
     is_video: bool,
-    /// The frame that passes: its RTP timestamp, and whether it is dropped.
+    /// The current frame: its RTP timestamp, and whether it is dropped.
     frame: Option<(u32, bool)>,
 }
 
 impl Outbox {
-    /// Queues a datagram, to be written as `frame`; false when it was dropped.
+    /// Queues the `frame` of a datagram; false when it was dropped.
     pub(crate) fn push(&self, now: Timestamp, datagram: &[u8], frame: impl FnOnce() -> BytesMut) -> bool {
         let taken = self.state.lock().push(now, datagram, frame);
         if taken {
@@ -58,7 +59,7 @@ impl Outbox {
         taken
     }
 
-    /// Moves what has waited longest to `stream`, as frames, until that has at least `enough` bytes.
+    /// Moves the oldest frames to `stream` until that has at least `enough` bytes.
     pub(crate) fn fill(&self, stream: &mut BytesMut, enough: usize) {
         let mut state = self.state.lock();
         while stream.len() < enough
@@ -69,7 +70,7 @@ impl Outbox {
         }
     }
 
-    /// Waits until something may wait.
+    /// Waits until a frame may be queued.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;
     }
@@ -93,7 +94,7 @@ impl State {
         self.bytes + length <= FULL
     }
 
-    /// Whether a packet of RTP is taken.
+    /// Whether an RTP packet is accepted.
     fn wants(&mut self, now: Timestamp, ssrc: u32, timestamp: u32, length: usize) -> bool {
         let waits = self.waiting.front().map_or(Duration::ZERO, |(since, _)| now.since(*since));
         let has_room = self.has_room(length);
@@ -118,7 +119,7 @@ impl State {
     }
 }
 
-/// SSRC and timestamp of a packet of RTP; None for RTCP, DTLS and STUN (RFC 7983, RFC 5761 section 4).
+/// SSRC and timestamp of an RTP packet; None for RTCP, DTLS and STUN (RFC 7983, RFC 5761 section 4).
 fn rtp(datagram: &[u8]) -> Option<(u32, u32)> {
     let [128..=191, second, _, _, t0, t1, t2, t3, s0, s1, s2, s3, ..] = *datagram else { return None };
     let is_rtcp = (192..224).contains(&second);
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_has_begun_is_taken_whole_and_one_that_is_late_not_at_all() {
+    fn a_frame_that_has_begun_is_accepted_whole_and_a_late_frame_not_at_all() {
         let outbox = Outbox::default();
         assert!(push(&outbox, at(0), &packet(VIDEO, 10, 1_000)));
         assert!(push(&outbox, at(400), &packet(VIDEO, 10, 50)), "the rest of it");
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_drain_is_bounded_and_ice_still_has_a_chance() {
+    fn a_queue_that_does_not_drain_is_bounded_and_still_accepts_stun() {
         let outbox = Outbox::default();
         for timestamp in 0..2_000 {
             push(&outbox, at(0), &packet(VIDEO, timestamp, 1_200));
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_as_long_as_asked_and_no_frame_is_cut() {
+    fn a_chunk_has_the_requested_size_and_no_frame_is_cut() {
         let outbox = Outbox::default();
         for timestamp in 0..10 {
             push(&outbox, at(0), &packet(SOUND, timestamp, 100));

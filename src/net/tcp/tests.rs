@@ -96,7 +96,7 @@ async fn is_closed(client: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn datagrams_come_and_go_by_the_connection_a_check_came_by() {
+async fn datagrams_use_the_connection_that_the_check_arrived_by() {
     let server = Server::start();
     let mut client = server.client().await;
     let address = client.local_addr().expect("bound");
@@ -104,18 +104,18 @@ async fn datagrams_come_and_go_by_the_connection_a_check_came_by() {
     assert_eq!(server.next().await, (check(1), address));
     say(&mut client, SRTP).await;
     assert_eq!(server.next().await, (SRTP.to_vec(), address));
-    assert!(server.connection.send_by_way(address, b"back"));
+    assert!(server.connection.send_by_tunnel(address, b"back"));
     assert_eq!(hear(&mut client).await, b"back");
     let stats = server.mux.stats();
-    assert_eq!((count(&stats.way_received), count(&stats.way_sent)), (2, 1));
+    assert_eq!((count(&stats.tunnel_received), count(&stats.tunnel_sent)), (2, 1));
     drop(client);
-    until(|| count(&stats.ways_closed) == 1).await;
-    assert!(!server.connection.send_by_way(address, b"back"), "nothing leads there any more");
+    until(|| count(&stats.tunnels_closed) == 1).await;
+    assert!(!server.connection.send_by_tunnel(address, b"back"), "nothing leads there any more");
     assert_eq!((server.counters.open.get(), server.counters.accepted.get()), (0, 1));
 }
 
 #[tokio::test]
-async fn the_same_address_by_udp_is_not_the_one_by_tcp() {
+async fn the_same_address_by_udp_and_by_tcp_are_two_addresses() {
     let server = Server::start();
     let mut client = server.client().await;
     let address = client.local_addr().expect("bound");
@@ -128,7 +128,7 @@ async fn the_same_address_by_udp_is_not_the_one_by_tcp() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_begin_with_a_check_of_somebody_here_is_closed() {
+async fn a_connection_without_a_signed_check_for_a_session_is_closed() {
     let server = Server::start();
     let forged = signed(Class::Request, [1; 12], Some("ours:theirs"), "guess");
     for first in [SRTP, &forged, b"GET / HTTP/1.1\r\n\r\n"] {
@@ -147,7 +147,7 @@ async fn whoever_does_not_begin_with_a_check_of_somebody_here_is_closed() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_loses_packets_and_nobody_waits_for_it() {
+async fn a_slow_reader_loses_packets_and_delays_no_other() {
     let server = Server::start();
     let (mut slow, mut quick) = (server.client().await, server.client().await);
     let addresses = [slow.local_addr().expect("bound"), quick.local_addr().expect("bound")];
@@ -161,17 +161,17 @@ async fn a_slow_reader_loses_packets_and_nobody_waits_for_it() {
     let began = time::now();
     for timestamp in 0..20_000_u32 {
         packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
-        assert!(server.connection.send_by_way(addresses[0], &packet));
-        if count(&stats.way_dropped) > 100 {
+        assert!(server.connection.send_by_tunnel(addresses[0], &packet));
+        if count(&stats.tunnel_dropped) > 100 {
             break;
         }
         if timestamp % 50 == 0 {
             tokio::task::yield_now().await;
         }
     }
-    assert!(count(&stats.way_dropped) > 100, "what nobody reads has a bound");
+    assert!(count(&stats.tunnel_dropped) > 100, "what nobody reads has a bound");
     assert!(time::now().since(began) < Duration::from_secs(5));
-    assert!(server.connection.send_by_way(addresses[1], b"to the other"));
+    assert!(server.connection.send_by_tunnel(addresses[1], b"to the other"));
     assert_eq!(hear(&mut quick).await, b"to the other");
 }
 
@@ -189,7 +189,7 @@ async fn a_connection_is_closed_soon_after_its_session() {
     say(&mut other, &signed(Class::Request, [2; 12], Some("mine:theirs"), "password")).await;
     until(|| !inbox.is_empty()).await;
     let address = one.local_addr().expect("bound");
-    assert!(server.connection.send_by_way(address, b"goodbye"));
+    assert!(server.connection.send_by_tunnel(address, b"goodbye"));
     let Server { mux, connection, .. } = server;
     let from = time::now();
     drop(connection);
@@ -197,7 +197,7 @@ async fn a_connection_is_closed_soon_after_its_session() {
     is_closed(&mut one).await;
     let took = time::now().since(from);
     assert!(took >= GRACE, "{took:?}");
-    assert!(goes_on.send_by_way(other.local_addr().expect("bound"), b"on"));
+    assert!(goes_on.send_by_tunnel(other.local_addr().expect("bound"), b"on"));
     assert_eq!(hear(&mut other).await, b"on");
     drop(mux);
 }
@@ -217,7 +217,7 @@ async fn a_connection_that_serves_another_session_by_then_stays() {
     say(&mut client, &signed(Class::Request, [2; 12], Some("next:theirs"), "password")).await;
     until(|| !inbox.is_empty()).await;
     sleep(GRACE * 2).await;
-    assert!(next.send_by_way(client.local_addr().expect("bound"), b"on"));
+    assert!(next.send_by_tunnel(client.local_addr().expect("bound"), b"on"));
     assert_eq!(hear(&mut client).await, b"on");
     drop(next);
     is_closed(&mut client).await;

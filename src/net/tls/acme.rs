@@ -1,8 +1,8 @@
-//! A certificate from an authority that speaks ACME (RFC 8555), proven at our own TLS port (RFC 8737), renewed in time.
+//! Certificates from an ACME authority (RFC 8555), validated at our own TLS port (RFC 8737) and renewed in time.
 //!
-//! Owns: the task that asks for it, where its account and certificates are kept, and what is shown meanwhile. Does not know:
-//! the protocol; that is the crate's. Until there is a certificate, one of our own making is shown: who knows no better is
-//! asked by the browser, as on a network without names, and nobody is turned away.
+//! Owns: the ACME task, the folder of its account and certificates, and the interim certificate. Does not know: the
+//! protocol, which the crate implements. Until the authority has issued a certificate a self-signed one is used:
+//! browsers warn, but can connect.
 
 use std::fs;
 use std::io;
@@ -22,10 +22,10 @@ use tokio::task::AbortHandle;
 use super::{ALPN_ACME, server_config};
 use crate::{config, dial};
 
-/// Begins to ask; what it gets is kept in `folder`. `interim` is shown until then.
+/// Starts the ACME task, which keeps its state in `folder`. The certificate `interim` is used until one is issued.
 ///
 /// # Errors
-/// When the folder cannot be made, or it is not known whom to trust as the authority.
+/// When the folder cannot be created, or the authority's root certificate is unusable.
 pub(super) fn start(
     settings: &config::Tls,
     folder: &Path,
@@ -38,7 +38,7 @@ pub(super) fn start(
         None => dial::tls_config().map_err(String::clone)?,
         Some(file) => {
             let known = dial::certificates_of(file).and_then(|roots| dial::tls_config_for(&roots));
-            known.map_err(|why| format!("{why}; name the authority's certificate by tls.acme_root"))?
+            known.map_err(|why| format!("{why}; set tls.acme_root to the authority's certificate"))?
         }
     };
     let contacts = settings.acme_email.iter().map(|email| format!("mailto:{email}"));
@@ -51,23 +51,21 @@ pub(super) fn start(
     let config = server_config(Arc::new(shown), &[ALPN_ACME])?;
     let (names, directory) = (settings.names.join(", "), settings.acme_directory.clone());
     let task = tokio::spawn(async move {
-        let mut meanwhile = "a self-signed one is shown meanwhile";
+        let mut meanwhile = "a self-signed certificate is used meanwhile";
         while let Some(event) = state.next().await {
             match event {
                 Ok(EventOk::DeployedNewCert) => {
-                    tracing::info!(names, directory, "a certificate is shown that the authority has given");
-                    meanwhile = "the former is shown meanwhile";
+                    tracing::info!(names, directory, "ACME certificate issued");
+                    meanwhile = "the former certificate is used meanwhile";
                 }
                 Ok(EventOk::DeployedCachedCert) => {
-                    tracing::info!(names, "a certificate is shown that the authority gave before");
-                    meanwhile = "the former is shown meanwhile";
+                    tracing::info!(names, "ACME certificate loaded");
+                    meanwhile = "the former certificate is used meanwhile";
                 }
                 Ok(EventOk::CertCacheStore | EventOk::AccountCacheStore) => {}
                 Err(error) => {
                     let why = words(&error, &directory);
-                    tracing::warn!(
-                        "no certificate by ACME: {why} ({meanwhile}; it is tried again, less and less often)"
-                    );
+                    tracing::warn!("ACME failed: {why} ({meanwhile}; retried with back-off)");
                 }
             }
         }
@@ -75,7 +73,7 @@ pub(super) fn start(
     Ok((config, task.abort_handle()))
 }
 
-/// What is shown: what the authority has given, or asks for, and before that a certificate of our own.
+/// The certificate resolver: the issued certificate or the challenge, before that the interim certificate.
 #[derive(Debug)]
 struct Shown {
     given: Arc<ResolvesServerCertAcme>,
@@ -90,7 +88,7 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// What is wrong, and what to do.
+/// The error in words, with the fix.
 fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
     let unproven = |name: &str, why: &str| {
         format!(
@@ -103,7 +101,7 @@ fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
             let error = error.to_string();
             match error.strip_prefix("non 2xx http status: ") {
                 Some(refusal) => format!(
-                    "the authority at {directory} refuses: {}; see that tls.names and tls.acme_email are right",
+                    "the authority at {directory} refuses: {}; check tls.names and tls.acme_email",
                     detail(refusal).as_deref().unwrap_or(refusal)
                 ),
                 None => format!(
@@ -115,21 +113,21 @@ fn words(error: &EventError<io::Error, io::Error>, directory: &str) -> String {
         EventError::Order(OrderError::BadAuth(auth)) => {
             let Identifier::Dns(name) = &auth.identifier;
             let why = auth.challenges.iter().find_map(|challenge| challenge.error.as_ref()?.detail.as_deref());
-            unproven(name, why.unwrap_or("it does not say why"))
+            unproven(name, why.unwrap_or("no reason given"))
         }
-        EventError::Order(OrderError::TooManyAttemptsAuth(name)) => unproven(name, "it tried for long"),
+        EventError::Order(OrderError::TooManyAttemptsAuth(name)) => unproven(name, "too many attempts"),
         EventError::Order(OrderError::BadOrder(order)) => {
             let why = order.error.as_ref().and_then(|problem| problem.detail.as_deref());
             format!(
-                "the authority at {directory} gives none: {}; see that tls.names are right",
-                why.unwrap_or("it does not say why")
+                "the authority at {directory} issued no certificate: {}; check tls.names",
+                why.unwrap_or("no reason given")
             )
         }
         error => error.to_string(),
     }
 }
 
-/// What a refusal says for people (RFC 7807), as the crate tells it: a status and the quoted body.
+/// The detail of a problem document (RFC 7807) in the crate's error, which is a status and the quoted body.
 fn detail(refusal: &str) -> Option<String> {
     let body: String = serde_json::from_str(refusal.split_once(' ')?.1).ok()?;
     let problem: serde_json::Value = serde_json::from_str(&body).ok()?;
@@ -141,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_in_the_words_of_the_authority() {
+    fn a_refusal_contains_the_detail_of_the_authority() {
         let body = "{\n \"type\": \"urn:ietf:params:acme:error:rateLimited\",\n \"detail\": \"too many\" }";
         assert_eq!(detail(&format!("429 {body:?}")).as_deref(), Some("too many"));
         for wrong in ["", "429", "502 \"<html>\"", "400 \"{}\"", "400 {}"] {

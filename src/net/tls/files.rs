@@ -1,7 +1,7 @@
-//! A certificate from files, read again when they change.
+//! A certificate from files, reloaded when they change.
 //!
-//! Owns: reading PEM, and noticing that there is something new. Does not know: who writes the files. What cannot be used leaves
-//! the former certificate in place, with a word in the log: whoever renews one writes two files, one after the other.
+//! Owns: reading PEM, and detecting changes. Does not know: connections. Unusable files leave the former certificate in
+//! place and are logged, because a renewal writes two files one after the other.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use tokio::task::AbortHandle;
 use super::fingerprint;
 use crate::dial;
 
-/// How often the files are looked at.
+/// Interval at which the files are read.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The certificate that is shown now.
+/// The current certificate.
 #[derive(Debug)]
 pub(super) struct Current(ArcSwap<CertifiedKey>);
 
@@ -37,7 +37,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// The texts of both files.
+/// The contents of both files.
 type Pair = (Vec<u8>, Vec<u8>);
 
 /// Reads the certificate once.
@@ -48,10 +48,10 @@ pub(super) async fn load(cert: &Path, key: &Path) -> Result<CertifiedKey, String
     certified(&read(cert, key).await?, cert, key)
 }
 
-/// Reads the certificate, and follows its files.
+/// Reads the certificate, and reloads it when its files change.
 ///
 /// # Errors
-/// When it cannot be used now; later that is only logged.
+/// When it is unusable now; later errors are only logged.
 pub(super) async fn follow(cert: PathBuf, key: PathBuf) -> Result<(Arc<Current>, AbortHandle), String> {
     let mut seen = read(&cert, &key).await?;
     let first = certified(&seen, &cert, &key)?;
@@ -69,13 +69,13 @@ pub(super) async fn follow(cert: PathBuf, key: PathBuf) -> Result<(Arc<Current>,
             };
             match loaded {
                 Ok((pair, certified)) => {
-                    tracing::info!(fingerprint = fingerprint(&certified), "a new certificate is shown");
+                    tracing::info!(fingerprint = fingerprint(&certified), "certificate reloaded");
                     shown.0.store(Arc::new(certified));
                     seen = pair;
                     complained.clear();
                 }
                 Err(error) if error != complained => {
-                    tracing::warn!("{error}; the former certificate stays");
+                    tracing::warn!("{error}; the former certificate is kept");
                     complained = error;
                 }
                 Err(_) => {}
@@ -87,7 +87,7 @@ pub(super) async fn follow(cert: PathBuf, key: PathBuf) -> Result<(Arc<Current>,
 
 async fn read(cert: &Path, key: &Path) -> Result<Pair, String> {
     let read = async |path: &Path, name: &str| {
-        let failed = |error: io::Error| format!("{}: {error}; name a readable PEM file by {name}", path.display());
+        let failed = |error: io::Error| format!("{}: {error}; set {name} to a readable PEM file", path.display());
         tokio::fs::read(path).await.map_err(failed)
     };
     Ok((read(cert, "tls.cert").await?, read(key, "tls.key").await?))
@@ -97,7 +97,7 @@ fn certified((cert_text, key_text): &Pair, cert: &Path, key: &Path) -> Result<Ce
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert_text).collect();
     let chain = chain.map_err(|error| format!("{}: {error}", cert.display()))?;
     if chain.is_empty() {
-        return Err(format!("{}: there is no CERTIFICATE in it; it must be PEM, the whole chain", cert.display()));
+        return Err(format!("{}: no CERTIFICATE found; it must be PEM with the whole chain", cert.display()));
     }
     let private = PrivateKeyDer::from_pem_slice(key_text)
         .map_err(|error| format!("{}: {error}; it must be a private key in PEM", key.display()))?;

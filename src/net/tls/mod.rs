@@ -1,8 +1,8 @@
-//! TLS for whoever connects to us: HTTPS, WSS, TURN.
+//! The TLS server: HTTPS, WSS, TURN.
 //!
-//! Owns: handshakes, how many may be under way and how long one may take, and the certificate that is shown: from files that
-//! are read again when they change ([`files`]), self-signed ([`self_signed`]), or fetched by ACME ([`acme`]). Does not know:
-//! what is spoken inside. A new certificate is for new connections; those that are open go on.
+//! Owns: handshakes, their limits and timeout, and the server certificate: from files that are reloaded when they
+//! change ([`files`]), self-signed ([`self_signed`]), or by ACME ([`acme`]). Does not know: application protocols. TCP
+//! connections enter, TLS streams leave. A new certificate applies to new connections.
 
 mod acme;
 mod files;
@@ -30,17 +30,17 @@ pub use self::self_signed::certificate as self_signed_certificate;
 use crate::config::{self, TlsMode};
 use crate::dial;
 
-/// How long a handshake may take.
+/// Timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way; whoever comes then is closed.
+/// Concurrent handshakes at most; further connections are closed.
 const HANDSHAKES_MAX: usize = 256;
-/// TURN inside TLS (RFC 7443).
+/// ALPN of TURN over TLS (RFC 7443).
 pub(crate) const ALPN_TURN: &[u8] = b"stun.turn";
-/// By what an authority asks whether a name is ours (RFC 8737 section 3).
+/// ALPN of the authority's challenge (RFC 8737 section 3).
 pub(crate) const ALPN_ACME: &[u8] = b"acme-tls/1";
 const ALPN_HTTP: &[u8] = b"http/1.1";
 
-/// Makes TLS of connections. Clones are the same.
+/// The TLS acceptor. Clones share one certificate.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// The task that keeps the certificate fresh; it ends with the last who uses it.
+/// The task that renews the certificate; it ends with its last owner.
 struct Follower(AbortHandle);
 
 impl Drop for Follower {
@@ -65,17 +65,17 @@ impl Drop for Follower {
 }
 
 impl Tls {
-    /// As configured; None when TLS is off. `data` is where a self-signed certificate, or what ACME brings, is kept;
-    /// `addresses` are what others may reach us by. Must be called within a tokio runtime.
+    /// The acceptor as configured; None if TLS is off. `data` is the folder of self-signed and ACME certificates;
+    /// `addresses` are our public addresses. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// In words, with what to do.
+    /// A message that names the fix.
     pub async fn new(settings: &config::Tls, data: &Path, addresses: &[IpAddr]) -> Result<Option<Self>, String> {
         let made = match settings.mode {
             TlsMode::Off => return Ok(None),
             TlsMode::Files => {
                 let pair = settings.cert.clone().zip(settings.key.clone());
-                let (cert, key) = pair.ok_or("tls.cert and tls.key must name the files")?;
+                let (cert, key) = pair.ok_or("set tls.cert and tls.key to the files")?;
                 Self::following(cert, key).await?
             }
             TlsMode::SelfSigned => {
@@ -107,24 +107,24 @@ impl Tls {
         }
     }
 
-    /// The SHA-256 of the certificate that was there at the start, as browsers show it; None where ACME fetches one.
+    /// SHA-256 of the certificate at the start, in the format of browsers; None with ACME.
     pub fn fingerprint(&self) -> Option<&str> {
         self.fingerprint.as_deref()
     }
 
-    /// Shakes hands.
+    /// Does the handshake.
     ///
     /// # Errors
-    /// When the other side does not speak TLS, or too slowly, or too many others do just now.
+    /// When the handshake fails or times out, or too many handshakes are in progress.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let Ok(_place) = self.handshakes.try_acquire() else {
-            return Err(io::Error::other("too many TLS handshakes are under way"));
+            return Err(io::Error::other("too many TLS handshakes in progress"));
         };
         tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await?
     }
 }
 
-/// TLS 1.2 and 1.3 with what shows certificates; `more` are protocols besides HTTP and TURN.
+/// TLS 1.2 and 1.3 with this certificate resolver; `more` are ALPN protocols besides HTTP and TURN.
 fn server_config(resolver: Arc<dyn ResolvesServerCert>, more: &[&[u8]]) -> Result<ServerConfig, String> {
     let builder = ServerConfig::builder_with_provider(dial::crypto());
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
@@ -133,7 +133,7 @@ fn server_config(resolver: Arc<dyn ResolvesServerCert>, more: &[&[u8]]) -> Resul
     Ok(config)
 }
 
-/// The SHA-256 of a certificate, as browsers show it.
+/// SHA-256 of a certificate in the format of browsers.
 fn fingerprint(key: &CertifiedKey) -> String {
     sha256(key.cert.first().map_or(&[][..], |cert| cert.as_ref()))
 }

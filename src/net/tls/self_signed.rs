@@ -1,6 +1,6 @@
-//! A certificate of our own making, for a network without names: browsers ask once whether to trust it.
+//! A self-signed certificate, for a network without DNS names: browsers ask once whether to trust it.
 //!
-//! Owns: its files and what stands in it. Does not know: who shows it.
+//! Owns: its files and content. Does not know: connections. Names and addresses enter, paths of PEM files leave.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,23 +12,23 @@ use std::time::{Duration, UNIX_EPOCH};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use time::OffsetDateTime;
 
-/// How long it is good for: some browsers take nothing longer.
+/// Validity: some browsers accept no longer one.
 const LIFETIME: Duration = Duration::from_secs(800 * 24 * 3600);
-/// Another is made when the former is so old.
+/// Age at which a new certificate is made.
 const RENEWAL: Duration = Duration::from_secs(700 * 24 * 3600);
-/// Clocks differ.
+/// Validity before now, for clients whose clock is late.
 const BACKDATED: Duration = Duration::from_secs(24 * 3600);
 
-/// Where the certificate is in a data folder.
+/// The folder of the certificate in the data folder.
 pub fn certificate(data: &Path) -> PathBuf {
     data.join("tls/certificate.pem")
 }
 
-/// The files of certificate and key in the folder `data`, made now unless they are there. It is for `names`, this machine's name
-/// and its addresses.
+/// The files of certificate and key in the folder `data`, created if missing. The certificate is valid for `names`,
+/// this machine's name and its addresses.
 ///
 /// # Errors
-/// In words.
+/// A message that names the fix.
 pub(super) fn files(data: &Path, names: &[String], addresses: &[IpAddr]) -> Result<(PathBuf, PathBuf), String> {
     let cert = certificate(data);
     let folder = cert.parent().expect("it is in a folder");
@@ -47,7 +47,7 @@ pub(super) fn files(data: &Path, names: &[String], addresses: &[IpAddr]) -> Resu
     );
     all.sort();
     all.dedup();
-    let made = make(all, now).map_err(|error| format!("a self-signed certificate cannot be made: {error}"))?;
+    let made = make(all, now).map_err(|error| format!("cannot make a self-signed certificate: {error}"))?;
     let written = fs::create_dir_all(folder)
         .and_then(|()| write(&key, &made.1, 0o600))
         .and_then(|()| write(&cert, &made.0, 0o644));
@@ -77,7 +77,7 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// This machine's name, where it has one that may stand in a certificate.
+/// This machine's host name, if it is valid in a certificate.
 fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';

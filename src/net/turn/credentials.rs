@@ -1,8 +1,8 @@
-//! Who may use a TURN server, without a list of users: the name says until when, the password proves that we made it.
+//! TURN credentials without a list of users: the name contains the expiry, the password is an HMAC of the name.
 //!
-//! Owns: names and passwords from a shared secret ("TURN REST API", as other TURN servers know it too), which of them are
-//! for a session and whether that lives, the keys that sign messages, and nonces that need no memory. Does not know:
-//! allocations. Time is an argument.
+//! Owns: names and passwords from a shared secret ("TURN REST API", compatible with other TURN servers), their
+//! sessions, the keys that sign messages, and stateless nonces. Does not know: allocations. Names and time enter, keys
+//! and verdicts leave.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use crate::time::Timestamp;
 
 /// The realm of our users (RFC 8489 section 14.9).
 pub(super) const REALM: &str = "commingle";
-/// How long a nonce is good for, in seconds (RFC 8656 section 5 recommends at least an hour).
+/// Lifetime of a nonce, in seconds (RFC 8656 section 5 recommends at least an hour).
 const NONCE_SECONDS: u64 = 3600;
-/// Longest name taken, in bytes.
+/// Longest accepted name, in bytes.
 const NAME_MAX: usize = 128;
-/// How much of a nonce proves that it is ours, in bytes.
+/// Bytes of the authentication tag of a nonce.
 const NONCE_TAG: usize = 8;
 
-/// What names of sessions begin with, after the expiry.
+/// Prefix of the names of sessions, after the expiry.
 const SESSION: &str = "session-";
-/// How long a session's relay stays when it is over: what is on its way, a goodbye, still arrives.
+/// Time from the end of a session to the end of its relay, so that datagrams in flight (BYE, close_notify) arrive.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// The key that signs messages of long-term credentials (RFC 8489 section 9.2.2).
@@ -44,7 +44,7 @@ pub(super) struct Credential {
     pub(super) password: String,
 }
 
-/// What makes and checks credentials.
+/// Makes and verifies credentials.
 pub(super) struct Credentials {
     crypto: Arc<dyn RTCCryptoProvider>,
     secret: Secret,
@@ -53,22 +53,22 @@ pub(super) struct Credentials {
     sessions: Mutex<HashMap<String, Session>>,
 }
 
-/// A session that a name is for.
+/// The session of a name.
 struct Session {
-    /// Done when it is over.
+    /// Cancelled when the session ends.
     over: CancellationToken,
-    /// When that was noticed.
+    /// When the end was noticed.
     since: Option<Timestamp>,
 }
 
-/// What somebody of a name may do.
+/// What a name is authorized to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Come in.
+    /// All requests.
     Welcome,
-    /// Go on with what there is, for a moment: the session is over.
+    /// Only existing allocations, for [`GRACE`]: the session has ended.
     Leaving,
-    /// Nothing: it is too late, or never was.
+    /// Nothing: expired or unknown.
     Gone,
 }
 
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Credentials of this secret that are good for `seconds`.
+    /// Credentials of this secret with a lifetime of `seconds`.
     pub(super) fn new(secret: Secret, seconds: u64) -> Self {
         let crypto = rtc::crypto::default_provider().expect("ring is built in");
         Self { crypto, secret, nonce_key: rand::random(), seconds, sessions: Mutex::default() }
@@ -89,8 +89,8 @@ impl Credentials {
         &*self.crypto
     }
 
-    /// New ones, for one session; `now` in seconds since 1970. Another server that knows the secret takes them until they
-    /// expire; we do once we are [told](Self::belongs_to) of the session.
+    /// A new credential for one session; `now` in seconds since 1970. Another server with the same secret accepts it
+    /// until it expires; this one after the session was [registered](Self::belongs_to).
     pub(super) fn make(&self, now: u64) -> Credential {
         let username = format!("{}:{SESSION}{:016x}", now + self.seconds, rand::random::<u64>());
         let password = self.password(&username);
@@ -101,13 +101,13 @@ impl Credentials {
         BASE64_STANDARD.encode(self.hmac(HmacAlgorithm::Sha1, self.secret.expose().as_bytes(), &[username.as_bytes()]))
     }
 
-    /// This name is good until `over`, however long that takes, and no longer.
+    /// Registers the session of a name: the name is valid until `over` is cancelled, and no longer.
     pub(super) fn belongs_to(&self, username: String, over: CancellationToken) {
         self.sessions.lock().insert(username, Session { over, since: None });
     }
 
-    /// What somebody of this name may do now; `now` in seconds since 1970. Names that others made by the secret are good until
-    /// they expire.
+    /// What this name is authorized to do; `now` in seconds since 1970. Names that others made with the secret are
+    /// valid until they expire.
     pub(super) fn standing(&self, username: &str, now: u64) -> Standing {
         let Some((expiry, name)) = parse(username) else { return Standing::Gone };
         if name.starts_with(SESSION) {
@@ -120,7 +120,7 @@ impl Credentials {
         if expiry >= now { Standing::Welcome } else { Standing::Gone }
     }
 
-    /// Forgets the names whose sessions have been over for [`GRACE`], and tells them.
+    /// Removes and returns the names whose sessions ended more than [`GRACE`] ago.
     pub(super) fn sweep(&self, at: Timestamp) -> Vec<String> {
         let mut sessions = self.sessions.lock();
         let over = sessions.extract_if(|_, session| {
@@ -134,12 +134,12 @@ impl Credentials {
         key(username, REALM, &self.password(username))
     }
 
-    /// A nonce for whoever asks from this address.
+    /// A nonce for requests from this address.
     pub(super) fn nonce(&self, address: IpAddr, now: u64) -> String {
         format!("{now:x}-{}", self.nonce_tag(address, now))
     }
 
-    /// Whether this is a nonce of ours, for this address, and not too old.
+    /// Whether this is a nonce of ours for this address that has not expired.
     pub(super) fn is_fresh(&self, nonce: &str, address: IpAddr, now: u64) -> bool {
         let Some((then, tag)) = nonce.split_once('-') else { return false };
         let Ok(then) = u64::from_str_radix(then, 16) else { return false };
@@ -164,7 +164,7 @@ impl Credentials {
     }
 }
 
-/// Until when a name is good, in seconds since 1970, and what stands behind that; None when it does not say so.
+/// The expiry of a name in seconds since 1970, and the rest of the name; None if it has no expiry.
 fn parse(username: &str) -> Option<(u64, &str)> {
     if username.len() > NAME_MAX {
         return None;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_what_other_turn_servers_make_of_the_secret() {
+    fn passwords_equal_those_of_other_turn_servers() {
         // printf 1700000000:ann | openssl dgst -sha1 -hmac north -binary | base64
         assert_eq!(credentials().password("1700000000:ann"), "jeamH6dA5l2I9g3jmieza7CzEDo=");
         // printf user:realm:pass | md5sum: RFC 5389 section 15.4
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_until_when_and_is_new_each_time() {
+    fn a_name_contains_its_expiry_and_is_unique() {
         let (one, two) = (credentials().make(1000), credentials().make(1000));
         for name in [&one.username, &two.username] {
             assert!(name.starts_with("1600:session-"), "{name}");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_somebody_else_is_good_until_it_expires() {
+    fn a_name_made_by_another_server_is_valid_until_it_expires() {
         let credentials = credentials();
         assert_eq!(credentials.standing("5000:ann", 5000), Standing::Welcome);
         assert_eq!(credentials.standing("5000:ann", 5001), Standing::Gone);
@@ -221,11 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sessions_name_is_good_as_long_as_the_session_lives() {
+    fn the_name_of_a_session_is_valid_as_long_as_the_session() {
         let (credentials, over) = (credentials(), CancellationToken::new());
         let at = |seconds: u64| Timestamp::from_micros(seconds * 1_000_000);
         let name = credentials.make(1000).username;
-        assert_eq!(credentials.standing(&name, 1000), Standing::Gone, "nobody has told of its session");
+        assert_eq!(credentials.standing(&name, 1000), Standing::Gone, "its session is not registered");
         credentials.belongs_to(name.clone(), over.clone());
         assert_eq!(credentials.standing(&name, 1000), Standing::Welcome);
         assert_eq!(credentials.standing(&name, 1_000_000), Standing::Welcome, "a long call");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_is_for_one_address_and_an_hour() {
+    fn a_nonce_is_valid_for_one_address_and_one_hour() {
         let credentials = credentials();
         let nonce = credentials.nonce(HERE, 5000);
         assert!(credentials.is_fresh(&nonce, HERE, 5000));

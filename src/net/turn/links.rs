@@ -1,7 +1,7 @@
-//! The ICE servers that a joiner is told of.
+//! The ICE servers sent to clients.
 //!
-//! Owns: their URIs (RFC 7064, RFC 7065), who gets which credential, and how `Link` headers are written (RFC 9725 section 4.6).
-//! Does not know: HTTP, the TURN server itself.
+//! Owns: their URIs (RFC 7064, RFC 7065), their credentials and the format of `Link` headers (RFC 9725 section 4.6).
+//! Does not know: HTTP, the TURN server. The configuration enters, header values leave.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::{Credential, Credentials};
 use crate::config;
 
-/// All ICE servers of ours, and those configured.
+/// Our ICE servers, and the configured external ones.
 #[derive(Debug, Clone)]
 pub struct IceServers {
-    /// What others reach us by; None is the host that the caller reached us by.
+    /// Our public address; None for the host of the request.
     ip: Option<IpAddr>,
     stun_port: u16,
     turn_port: Option<u16>,
-    /// The ports that speak TURN by TLS.
+    /// The ports of TURN over TLS.
     tls_ports: Vec<u16>,
     external: Vec<String>,
     credentials: Option<Arc<Credentials>>,
@@ -30,21 +30,21 @@ impl IceServers {
         Self { ip, stun_port, turn_port: None, tls_ports: Vec::new(), external: Vec::new(), credentials: None }
     }
 
-    /// Also the TURN servers of elsewhere that are configured.
+    /// Adds the configured external TURN servers.
     pub(super) fn with_turn(mut self, turn: &config::Turn, credentials: Arc<Credentials>) -> Self {
         self.external = turn.external.clone();
         self.credentials = Some(credentials);
         self
     }
 
-    /// Also our own TURN server, on this port by UDP and TCP, and on these by TLS.
+    /// Adds our own TURN server: the port of UDP and TCP, and the ports of TLS.
     pub(super) fn with_ports(mut self, port: u16, tls_ports: Vec<u16>) -> Self {
         (self.turn_port, self.tls_ports) = (Some(port), tls_ports);
         self
     }
 
-    /// The values of `Link` headers, with a credential made for one session, whose end `over` is. `host` is the host that the
-    /// caller reached us by; `now` in seconds since 1970.
+    /// The values of `Link` headers with a new credential for one session, which ends with `over`. `host` is the host
+    /// of the request; `now` in seconds since 1970.
     pub(crate) fn links(&self, host: Option<&str>, now: u64, over: &CancellationToken) -> Vec<String> {
         let ours = self.ip.map(bracketed).or_else(|| host.map(str::to_owned));
         let mut links = Vec::new();
@@ -56,7 +56,7 @@ impl IceServers {
         if let (Some(ours), Some(port)) = (&ours, self.turn_port) {
             uris.extend(["udp", "tcp"].map(|transport| format!("turn:{ours}:{port}?transport={transport}")));
         }
-        // A certificate is for the name that the caller knows.
+        // A certificate is valid for the host of the request.
         if let Some(name) = host.or(ours.as_deref()) {
             uris.extend(self.tls_ports.iter().map(|port| format!("turns:{name}:{port}?transport=tcp")));
         }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn turn_servers_come_with_a_credential_of_the_joiners_own() {
+    fn turn_servers_have_a_credential_per_session() {
         let turn = config::Turn { external: vec!["turn:t.example.org".into()], ..config::Turn::default() };
         let credentials = Arc::new(Credentials::new("north".to_owned().into(), 60));
         let servers = IceServers::stun(Some([203, 0, 113, 7].into()), 8189).with_turn(&turn, Arc::clone(&credentials));

@@ -1,6 +1,6 @@
 //! The sockets of one TURN port.
 //!
-//! Owns: which they are: UDP and TCP, IPv4 and IPv6, all on one number. Does not know: what goes through them.
+//! Owns: their creation: UDP and TCP, IPv4 and IPv6, all on one port number. Does not know: TURN.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,12 +10,12 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::net::listener;
 
-/// How often a free number is looked for that all sockets can have.
+/// Attempts to find a free port number for all sockets.
 const PORT_TRIES: usize = 16;
-/// Socket buffers asked of the kernel, in bytes; it may give less.
+/// Requested size of socket buffers, in bytes; the kernel may give less.
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Everything that listens on one number.
+/// The sockets of one port number.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) port: u16,
@@ -23,11 +23,11 @@ pub(super) struct Sockets {
     pub(super) tcp: Vec<TcpListener>,
 }
 
-/// Listens on `port` by TCP and, if `udp`, by UDP; 0 takes a free one. An unspecified address means both families, where the
-/// machine has both.
+/// Listens on `port` for TCP and, if `udp`, for UDP; 0 chooses a free port. An unspecified address means both address
+/// families, if the machine has both.
 ///
 /// # Errors
-/// When one of them is taken, or cannot be had.
+/// When a socket cannot be bound.
 pub(super) fn bind(ip: IpAddr, port: u16, udp: bool) -> io::Result<Sockets> {
     let mut tries = if port == 0 { PORT_TRIES } else { 1 };
     loop {

@@ -1,7 +1,7 @@
-//! STUN messages as TURN needs them (RFC 8489, RFC 8656): any method, any attribute, read and written; and ChannelData. Pure.
+//! The wire format of TURN (RFC 8489, RFC 8656): STUN messages of any method and attribute, and ChannelData. Pure.
 //!
-//! Owns: the wire format. Does not know: what a message is answered with. Bytes come in, borrowed views leave; nothing that
-//! is read allocates, and what is malformed is None.
+//! Owns: parsing and writing. Does not know: the protocol. Bytes enter, borrowed views leave; parsing does not
+//! allocate, and a malformed message is None.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::transport::stun::{
     COOKIE, Class, HEADER, INTEGRITY_SIZE, MESSAGE_INTEGRITY, Transaction, u16_at, unmask_address, xor_address,
 };
 
-/// Attributes, by RFC 8489 section 18.3 and RFC 8656 section 18.
+/// Attribute types (RFC 8489 section 18.3, RFC 8656 section 18).
 pub(super) mod kind {
     pub(crate) use crate::transport::stun::{USERNAME, XOR_MAPPED_ADDRESS};
     pub(crate) const ERROR_CODE: u16 = 0x0009;
@@ -30,9 +30,9 @@ pub(super) mod kind {
     pub(crate) const RESERVATION_TOKEN: u16 = 0x0022;
 }
 
-/// Below it an attribute that is not understood must be refused (RFC 8489 section 14).
+/// Attribute types below this are comprehension-required (RFC 8489 section 14).
 const OPTIONAL_FROM: u16 = 0x8000;
-/// The attributes we understand of those that must be.
+/// The comprehension-required attributes that are implemented.
 const UNDERSTOOD: [u16; 14] = [
     kind::USERNAME,
     MESSAGE_INTEGRITY,
@@ -49,14 +49,14 @@ const UNDERSTOOD: [u16; 14] = [
     kind::RESERVATION_TOKEN,
     kind::XOR_MAPPED_ADDRESS,
 ];
-/// Attributes that are not understood and named in the answer, at most.
+/// Unknown attributes listed in a response, at most.
 const UNKNOWN_MAX: usize = 16;
-/// The two bits of a message's type that say its class.
+/// The class bits of a message type.
 const CLASS_BITS: u16 = 0x0110;
-/// Head of ChannelData: number and length.
+/// Header of ChannelData, in bytes: number and length.
 pub(super) const CHANNEL_HEADER: usize = 4;
 
-/// What a message is about.
+/// The method of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Method(pub(super) u16);
 
@@ -70,19 +70,19 @@ impl Method {
     pub(super) const CHANNEL_BIND: Self = Self(9);
 }
 
-/// A message, read but not yet trusted.
+/// A parsed message, not yet authenticated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Message<'a> {
     pub(super) method: Method,
     pub(super) class: Class,
     pub(super) transaction: Transaction,
-    /// Where MESSAGE-INTEGRITY stands.
+    /// The offset of MESSAGE-INTEGRITY.
     integrity_at: Option<usize>,
     bytes: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Reads a message; None when it is malformed.
+    /// Parses a message; None if it is malformed.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let head = bytes.get(..HEADER)?;
         let (kind, length) = (u16_at(head, 0)?, usize::from(u16_at(head, 2)?));
@@ -115,7 +115,8 @@ impl<'a> Message<'a> {
         Some(Self { method: Method(kind & !CLASS_BITS), class, transaction, integrity_at, bytes })
     }
 
-    /// The attributes in order; what follows MESSAGE-INTEGRITY is not protected by it and left out (RFC 8489 section 14.5).
+    /// The attributes in order, without those after MESSAGE-INTEGRITY, which it does not protect (RFC 8489 section
+    /// 14.5).
     fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let (bytes, mut at) = (self.bytes, HEADER);
         let end = self.integrity_at.unwrap_or(bytes.len());
@@ -127,22 +128,22 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The first attribute of this kind.
+    /// The first attribute of this type.
     pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
         self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    /// An attribute that is a text.
+    /// The text of an attribute.
     pub(super) fn text(&self, kind: u16) -> Option<&'a str> {
         std::str::from_utf8(self.get(kind)?).ok()
     }
 
-    /// An attribute of 32 bits.
+    /// The 32-bit value of an attribute.
     pub(super) fn number(&self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
-    /// All addresses of this kind, None for one that cannot be read; IPv4 in IPv6's clothes becomes IPv4.
+    /// All addresses of this type, None for a malformed one; an IPv4-mapped IPv6 address becomes IPv4.
     pub(super) fn addresses(&self, kind: u16) -> impl Iterator<Item = Option<SocketAddr>> {
         let transaction = self.transaction;
         let values = self.attributes().filter(move |(found, _)| *found == kind);
@@ -152,18 +153,18 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Attributes that must be understood and are not.
+    /// Comprehension-required attributes that are unknown.
     pub(super) fn unknown(&self) -> Vec<u16> {
         let kinds = self.attributes().map(|(kind, _)| kind);
         kinds.filter(|kind| *kind < OPTIONAL_FROM && !UNDERSTOOD.contains(kind)).take(UNKNOWN_MAX).collect()
     }
 
-    /// Whether there is a MESSAGE-INTEGRITY, right or wrong.
+    /// Whether MESSAGE-INTEGRITY is present, valid or not.
     pub(super) const fn has_integrity(&self) -> bool {
         self.integrity_at.is_some()
     }
 
-    /// Whether MESSAGE-INTEGRITY is there and was made with this key.
+    /// Whether MESSAGE-INTEGRITY is present and was made with this key.
     pub(super) fn is_signed_with(&self, key: &[u8], crypto: &dyn RTCCryptoProvider) -> bool {
         let Some(at) = self.integrity_at else { return false };
         let tag = &self.bytes[at + 4..at + 4 + INTEGRITY_SIZE];
@@ -210,7 +211,7 @@ impl Writer {
         self.attribute(kind, &value)
     }
 
-    /// ERROR-CODE (RFC 8489 section 14.8), with a reason for whoever reads a capture.
+    /// Adds ERROR-CODE (RFC 8489 section 14.8); the reason is for readers of a capture.
     pub(super) fn error(self, code: u16, reason: &str) -> Self {
         let value = [&[0, 0, (code / 100) as u8, (code % 100) as u8][..], reason.as_bytes()].concat();
         self.attribute(kind::ERROR_CODE, &value)
@@ -235,13 +236,13 @@ impl Writer {
     }
 }
 
-/// Reads ChannelData (RFC 8656 section 12.4); what follows the data is padding.
+/// Parses ChannelData (RFC 8656 section 12.4); bytes after the data are padding.
 pub(super) fn channel_data(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let (number, length) = (u16_at(bytes, 0)?, usize::from(u16_at(bytes, 2)?));
     Some((number, bytes.get(CHANNEL_HEADER..CHANNEL_HEADER + length)?))
 }
 
-/// Writes ChannelData; `padded` where it goes into a stream.
+/// Writes ChannelData; `padded` for a byte stream.
 pub(super) fn write_channel_data(number: u16, data: &[u8], padded: bool) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(CHANNEL_HEADER + data.len() + 3);
     bytes.extend(number.to_be_bytes());
@@ -253,18 +254,18 @@ pub(super) fn write_channel_data(number: u16, data: &[u8], padded: bool) -> Vec<
     bytes
 }
 
-/// How long the message is that a stream's bytes begin with (RFC 8656 section 12.5).
+/// The length of the first message in a byte stream (RFC 8656 section 12.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// Its length cannot be told yet.
+    /// The header is incomplete.
     Incomplete,
-    /// So many bytes, of which so many are padding.
+    /// Length in bytes with padding, and the padding.
     Whole(usize),
-    /// Neither STUN nor ChannelData, or longer than anything we take.
+    /// Neither STUN nor ChannelData, or longer than `max`.
     Wrong,
 }
 
-/// Looks at the head of a stream's bytes; `max` is the longest message taken.
+/// Reads the header of the first message in a byte stream; `max` is the longest accepted message.
 pub(super) fn frame(bytes: &[u8], max: usize) -> Frame {
     let (Some(kind), Some(length)) = (u16_at(bytes, 0), u16_at(bytes, 2)) else { return Frame::Incomplete };
     let whole = match kind >> 14 {

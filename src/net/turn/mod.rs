@@ -1,11 +1,11 @@
-//! The TURN server: a way to the media port for clients whose network lets no UDP out, or not to it.
+//! The TURN server, for clients whose network blocks UDP, or blocks it to the media port.
 //!
-//! Owns: the sockets of TURN (UDP and TCP on one port, TLS on another), and what carries a path's datagrams. What is answered
-//! is decided in [`server`], which knows no sockets. Does not know: rooms, peers; to the media port a path is a
-//! [way](super::udp::Way) like a TCP connection.
+//! Owns: the sockets of TURN (UDP and TCP on one port, TLS on another), and the transfer of relayed datagrams. The
+//! protocol is in [`server`], which has no sockets. Does not know: rooms, peers; to the media port a path is a
+//! [tunnel](super::udp::Tunnel) like a TCP connection.
 //!
-//! It relays to our own media port only and has no relay sockets: what a client sends is handed to [`Mux`], what a
-//! connection sends back is handed to us. Somebody else's address cannot be reached. What a session has here ends with it.
+//! It relays to our own media port only and has no relay sockets: datagrams of clients are passed to [`Mux`] and back.
+//! Other peers cannot be reached. The allocations of a session end with it.
 
 mod credentials;
 mod links;
@@ -37,58 +37,58 @@ pub use self::links::IceServers;
 use self::listen::Sockets;
 use self::message::{Method, Writer, kind, write_channel_data};
 use self::server::{Client, Effect, Flow, Limits, Now, Outcome, Path, Server};
-use super::connection_limits::{self, Place, Places};
+use super::connection_limits::{self, ConnectionLimiter, Permit};
 use super::listener;
 use super::tcp::{KERNEL_UNSENT, Outbox};
 use super::tls::Tls;
-use super::udp::{Mux, Way};
+use super::udp::{Mux, Tunnel};
 use crate::config;
 use crate::metrics::{Counter, Gauge, Metrics};
 use crate::time;
 use crate::transport::stun::Class;
 
-/// The usual ports (RFC 8656 section 5).
+/// The default ports (RFC 8656 section 5).
 const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
-/// Longest datagram taken, in bytes.
+/// Longest accepted datagram, in bytes.
 const DATAGRAM_MAX: usize = 2048;
-/// The most TCP and TLS connections, in all and until they have an allocation. One address may be a company's.
+/// Limits of TCP and TLS connections; pending are those without an allocation. One address may be the NAT of a company.
 const STREAMS: connection_limits::Limits = connection_limits::Limits { per_address: 256, pending: 512, total: 2048 };
-/// How often what is too old is ended.
+/// Interval at which expired state is removed.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How often our media addresses are looked up, in sweeps: interfaces come and go.
+/// Interval, in sweeps, at which our media addresses are read again: interfaces change.
 const SWEEPS_PER_LOOK: u32 = 10;
 
-/// A TURN server that runs; it ends with its last clone.
+/// A running TURN server; it ends with its last clone.
 #[derive(Clone)]
 pub struct Turn {
     shared: Arc<Shared>,
     /// The port of UDP and TCP.
     port: u16,
-    /// The port of TLS, where there is TLS.
+    /// The port of TLS, if TLS is on.
     tls_port: Option<u16>,
     _tasks: Arc<JoinSet<()>>,
 }
 
-/// What its tasks share.
+/// State shared by the tasks.
 struct Shared {
     mux: Arc<Mux>,
     state: Mutex<State>,
     counters: Counters,
-    places: Arc<Places>,
+    limiter: Arc<ConnectionLimiter>,
 }
 
 struct State {
     server: Server,
     paths: HashMap<Path, Open>,
-    /// Connections by TCP and TLS, and what ends them.
+    /// TCP and TLS connections, and the tokens that end them.
     streams: HashMap<u64, CancellationToken>,
     next_stream: u64,
 }
 
-/// A path that is open.
+/// An open path.
 struct Open {
-    way: Arc<Way>,
+    tunnel: Arc<Tunnel>,
     outlet: Arc<Outlet>,
 }
 
@@ -119,10 +119,10 @@ impl Port {
     }
 }
 
-/// By what a client is answered.
+/// Where responses to a client are sent.
 #[derive(Debug, Clone)]
 enum Sink {
-    /// From the address that the client sent to: from another one it would take nothing.
+    /// UDP, from the address that the client sent to, because it accepts datagrams from there only.
     Udp(Arc<Port>, Option<IpAddr>),
     Stream(Arc<Outbox>),
 }
@@ -167,8 +167,8 @@ impl Outlet {
     }
 }
 
-/// The ICE servers to tell joiners of, and our TURN server if one is wanted, listening at `ip`. `https_port` is where TURN is
-/// spoken besides HTTPS.
+/// The ICE servers to tell joiners of, and our TURN server if one is wanted, listening at `ip`. `https_port` is where
+/// TURN is spoken besides HTTPS.
 ///
 /// # Errors
 /// When a port that was asked for cannot be bound, with what to do.
@@ -213,12 +213,12 @@ impl Turn {
         let shared = Arc::new(Shared {
             mux: Arc::clone(mux),
             state: Mutex::new(State {
-                server: Server::new(credentials, limits, mux.told_addresses()),
+                server: Server::new(credentials, limits, mux.advertised_addresses()),
                 paths: HashMap::new(),
                 streams: HashMap::new(),
                 next_stream: 0,
             }),
-            places: Places::new(STREAMS, counters.streams.clone(), counters.streams_refused.clone()),
+            limiter: ConnectionLimiter::new(STREAMS, counters.streams.clone(), counters.streams_refused.clone()),
             counters,
         });
         let mut tasks = JoinSet::new();
@@ -239,22 +239,22 @@ impl Turn {
         Ok(Self { shared, port, tls_port, _tasks: Arc::new(tasks) })
     }
 
-    /// Serves a connection that others have accepted to its end.
+    /// Serves an accepted connection until it ends.
     pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send>(&self, stream: S, peer: SocketAddr) {
-        if let Some(place) = self.shared.places.take(peer.ip()) {
-            stream::serve(&self.shared, stream, peer, place).await;
+        if let Some(permit) = self.shared.limiter.take(peer.ip()) {
+            stream::serve(&self.shared, stream, peer, permit).await;
         }
     }
 
-    /// Lets the metrics read what is counted here.
+    /// Registers the metrics.
     pub fn register(&self, metrics: &Metrics) {
         let counters = self.shared.counters.clone();
         metrics.register(|registry| {
-            registry.register("turn_allocations", "TURN allocations that live", counters.allocations);
-            registry.register("turn_streams", "TURN connections by TCP and TLS", counters.streams);
+            registry.register("turn_allocations", "TURN allocations", counters.allocations);
+            registry.register("turn_streams", "TURN connections over TCP and TLS", counters.streams);
             registry.register(
                 "turn_streams_refused",
-                "TURN connections closed on arrival: too many",
+                "TURN connections refused because of the connection limits",
                 counters.streams_refused,
             );
             registry.register("turn_to_media", "Datagrams relayed to the media port", counters.to_media);
@@ -263,12 +263,12 @@ impl Turn {
             registry.register("turn_to_clients_bytes", "Bytes of them", counters.to_clients_bytes);
             registry.register(
                 "turn_dropped_received",
-                "Messages of TURN clients that are wrong, not permitted or too many",
+                "TURN client messages dropped: malformed, not permitted or rate-limited",
                 counters.dropped_received,
             );
             registry.register(
                 "turn_dropped_sent",
-                "Datagrams for TURN clients that read too slowly",
+                "Datagrams dropped because a TURN client reads too slowly",
                 counters.dropped_sent,
             );
         });
@@ -279,24 +279,24 @@ impl Turn {
             };
         }
         read!("turn_allocated", "TURN allocations made", allocated);
-        read!("turn_unauthorized", "TURN requests with a wrong or expired credential", unauthorized);
-        read!("turn_forbidden", "TURN requests for a peer that is not our media port", forbidden);
-        read!("turn_over_quota", "TURN allocations refused: too many", over_quota);
+        read!("turn_unauthorized", "TURN requests with an invalid or expired credential", unauthorized);
+        read!("turn_forbidden", "TURN requests for a peer other than the media port", forbidden);
+        read!("turn_over_quota", "TURN allocations refused because of a quota", over_quota);
     }
 }
 
-/// The port that was asked for; without one the usual one, or a free one where that is taken: clients are told.
+/// The configured port; without one the default, or a free port if that is in use: the port is sent to clients anyway.
 fn bind_or_free(ip: IpAddr, asked: Option<u16>, usual: u16, udp: bool, flag: &str) -> Result<Sockets, String> {
     let wanted = asked.unwrap_or(usual);
     let failed = |port: u16, error: io::Error| {
         format!(
-            "cannot bind {} for TURN: {error}; choose another by {flag}, 0 takes a free one",
+            "cannot bind {} for TURN: {error}; choose another port by {flag}, 0 for a free one",
             SocketAddr::new(ip, port)
         )
     };
     match listen::bind(ip, wanted, udp) {
         Err(error) if asked.is_none() => {
-            tracing::warn!(port = wanted, %error, "the usual TURN port cannot be had; a free one is taken");
+            tracing::warn!(port = wanted, %error, "the default TURN port is unavailable; using a free port");
             listen::bind(ip, 0, udp).map_err(|error| failed(0, error))
         }
         bound => bound.map_err(|error| failed(wanted, error)),
@@ -304,18 +304,18 @@ fn bind_or_free(ip: IpAddr, asked: Option<u16>, usual: u16, udp: bool, flag: &st
 }
 
 impl Shared {
-    /// Takes one message of a client, which is answered by `sink`.
+    /// Handles one message of a client; responses go to `sink`.
     fn received(&self, client: Client, sink: &Sink, bytes: &[u8]) {
         let now = Now { at: time::now(), unix: time::unix_seconds() };
-        let (outcome, way) = {
+        let (outcome, tunnel) = {
             let mut state = self.state.lock();
             let outcome = state.server.received(now, client, bytes);
             self.settle(&mut state, Some(sink));
-            let way = match outcome {
-                Outcome::Relay(path, _) => state.paths.get(&path).map(|open| Arc::clone(&open.way)),
+            let tunnel = match outcome {
+                Outcome::Relay(path, _) => state.paths.get(&path).map(|open| Arc::clone(&open.tunnel)),
                 _ => None,
             };
-            (outcome, way)
+            (outcome, tunnel)
         };
         match outcome {
             Outcome::Answer(answer) => {
@@ -326,8 +326,8 @@ impl Shared {
             Outcome::Relay(_, data) => {
                 self.counters.to_media.inc();
                 self.counters.to_media_bytes.inc_by(data.len() as u64);
-                // Whom it reaches is for the media port to know and to count.
-                let _ = way.is_some_and(|way| way.received(data));
+                // The media port counts datagrams that reach no connection.
+                let _ = tunnel.is_some_and(|tunnel| tunnel.received(data));
             }
             Outcome::Drop(_) => {
                 self.counters.dropped_received.inc();
@@ -335,7 +335,7 @@ impl Shared {
         }
     }
 
-    /// Does what the server has decided about paths. Only a message opens one, and its client is answered by `sink`.
+    /// Executes the effects of the protocol. Only a message opens a path; its client receives by `sink`.
     fn settle(&self, state: &mut State, sink: Option<&Sink>) {
         while let Some(effect) = state.server.poll_effect() {
             match effect {
@@ -349,8 +349,8 @@ impl Shared {
                         counters: self.counters.clone(),
                     });
                     let sender = Arc::clone(&outlet);
-                    let way = Arc::new(self.mux.open_way(relayed, move |datagram| sender.send(datagram)));
-                    state.paths.insert(path, Open { way, outlet });
+                    let tunnel = Arc::new(self.mux.open_tunnel(relayed, move |datagram| sender.send(datagram)));
+                    state.paths.insert(path, Open { tunnel, outlet });
                 }
                 Effect::Channel { path, number } => {
                     if let Some(open) = state.paths.get(&path) {
@@ -382,7 +382,7 @@ impl Shared {
         self.state.lock().server.has_allocation(client)
     }
 
-    /// A number for a new connection, and what is done when it is to end.
+    /// A number for a new connection, and the token that ends it.
     fn stream_opened(&self) -> (u64, CancellationToken) {
         let mut state = self.state.lock();
         state.next_stream += 1;
@@ -406,7 +406,7 @@ async fn sweep(shared: Arc<Shared>) {
             ticks.tick().await;
             shared.sweep();
         }
-        let media = shared.mux.told_addresses();
+        let media = shared.mux.advertised_addresses();
         shared.state.lock().server.set_media(media);
     }
 }
@@ -423,7 +423,7 @@ async fn receive(shared: Arc<Shared>, port: Arc<Port>) {
             let receive = || port.state.recv(UdpSockRef::from(&port.socket), &mut slices, &mut metas);
             port.socket.async_io(Interest::READABLE, receive).await
         };
-        // An error of the socket is one client's ICMP answer to something we sent; the port lives on.
+        // An error of the socket is the ICMP response to one datagram that was sent; the port goes on.
         for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
             let sink = Sink::Udp(Arc::clone(&port), meta.dst_ip);
             for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
@@ -437,18 +437,18 @@ async fn receive(shared: Arc<Shared>, port: Arc<Port>) {
 async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<Tls>) {
     loop {
         let (stream, peer) = listener::accept(&listener).await;
-        let Some(place) = shared.places.take(peer.ip()) else { continue };
-        // Media is sent in pieces as it comes: none waits for the next.
+        let Some(permit) = shared.limiter.take(peer.ip()) else { continue };
+        // No datagram waits for the next one.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT);
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         tokio::spawn(async move {
             match &tls {
-                None => stream::serve(&shared, stream, peer, place).await,
-                // Who cannot speak TLS is no affair of ours.
+                None => stream::serve(&shared, stream, peer, permit).await,
+                // A failed handshake is not an error of the server.
                 Some(tls) => {
                     if let Ok(stream) = tls.accept(stream).await {
-                        stream::serve(&shared, stream, peer, place).await;
+                        stream::serve(&shared, stream, peer, permit).await;
                     }
                 }
             }

@@ -1,11 +1,11 @@
-//! What a TURN server answers (RFC 8656), for a relay that reaches nothing but our own media port. Sans-IO.
+//! The TURN protocol (RFC 8656) of a relay whose only peer is our own media port. Sans-IO.
 //!
-//! Owns: allocations, their permissions, channels and [paths](Path), who may have how many, and the answers. Does not know:
-//! sockets, how a path carries data. Messages and time go in by [`Server::received`], an [`Outcome`] leaves; what became of
-//! paths is fetched by [`Server::poll_effect`]. Memory is bounded by [`Limits`]; what nobody has signed takes none at all.
+//! Owns: allocations, their permissions, channels and [paths](Path), the quotas, and the responses. Does not know:
+//! sockets, the transfer of data. Messages and time enter by [`Server::received`], an [`Outcome`] leaves; effects on
+//! paths are fetched by [`Server::poll_effect`]. Memory is bounded by [`Limits`]; unsigned requests take none.
 //!
-//! A peer that is not one of our media addresses is refused: so there is no relay to anywhere else, open or not. The
-//! relayed address is therefore only a name: our address with a number that no socket has.
+//! A peer that is not one of our media addresses is refused, so that this is no open relay. The relayed address is
+//! therefore only an identifier: our address with a port number that no socket has.
 
 mod answers;
 mod terms;
@@ -27,26 +27,26 @@ use crate::net::rate_limit::{RateLimiter, source_network};
 use crate::time::Timestamp;
 use crate::transport::stun::{Class, Transaction};
 
-/// RFC 8656 section 9.
+/// Lifetime of a permission (RFC 8656 section 9).
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
-/// RFC 8656 section 12.
+/// Lifetime of a channel binding (RFC 8656 section 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// Media addresses that one allocation may talk to.
+/// Peers (media addresses) of one allocation at most.
 const PEERS_MAX: usize = 16;
-/// The numbers of relayed addresses: the dynamic ports.
+/// First port number of relayed addresses: the dynamic ports.
 const FIRST_PORT: u16 = 49_152;
 /// Channel numbers: those of RFC 8656 and of RFC 5766 before it. Nothing but TURN comes to this port.
 const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x7ffe;
-/// UDP, the one transport that is relayed.
+/// Protocol number of UDP, the only transport that is relayed.
 const UDP: u8 = 17;
-/// Unsigned requests answered from one caller: so many a second in the long run, so many at once.
+/// Unsigned requests answered per second and source network, and as a burst.
 const UNSIGNED_PER_SECOND: u32 = 20;
 const UNSIGNED_BURST: u32 = 100;
 
 struct Allocation {
     user: String,
     key: Key,
-    /// Of the request that made it: when it comes again, the answer was lost.
+    /// The transaction that made it: when it is received again, the response was lost.
     transaction: Transaction,
     relayed: SocketAddr,
     expires: Timestamp,
@@ -54,7 +54,7 @@ struct Allocation {
     peers: HashMap<SocketAddr, Peer>,
 }
 
-/// One media address that the client talks to.
+/// A media address that the client sends to.
 #[derive(Debug)]
 struct Peer {
     path: Path,
@@ -67,7 +67,7 @@ pub(super) struct Server {
     limits: Limits,
     media: Vec<SocketAddr>,
     allocations: HashMap<Client, Allocation>,
-    /// The numbers in use, for relayed addresses and for paths.
+    /// Port numbers in use, of relayed addresses and of paths.
     ports: HashSet<u16>,
     next_port: u16,
     users: HashMap<String, usize>,
@@ -78,7 +78,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A server of these users, in front of these media addresses.
+    /// A server for the users of `credentials`, relaying to these media addresses.
     pub(super) fn new(credentials: Arc<Credentials>, limits: Limits, media: Vec<SocketAddr>) -> Self {
         Self {
             credentials,
@@ -95,7 +95,7 @@ impl Server {
         }
     }
 
-    /// The media addresses have changed; paths to those that are gone end with their permissions.
+    /// Sets the media addresses; paths to removed addresses end with their permissions.
     pub(super) fn set_media(&mut self, media: Vec<SocketAddr>) {
         self.media = canonical(media);
     }
@@ -105,17 +105,17 @@ impl Server {
         self.counts
     }
 
-    /// How many allocations there are.
+    /// The number of allocations.
     pub(super) fn allocations(&self) -> usize {
         self.allocations.len()
     }
 
-    /// Whether this client has one.
+    /// Whether this client has an allocation.
     pub(super) fn has_allocation(&self, client: &Client) -> bool {
         self.allocations.contains_key(client)
     }
 
-    /// Takes one message of a client.
+    /// Handles one message of a client.
     pub(super) fn received<'a>(&mut self, now: Now, client: Client, bytes: &'a [u8]) -> Outcome<'a> {
         match bytes.first() {
             Some(0x00..=0x3f) => match Message::parse(bytes) {
@@ -127,12 +127,12 @@ impl Server {
         }
     }
 
-    /// What became of paths, oldest first.
+    /// The next effect, oldest first.
     pub(super) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// The client's connection is over, and so is what it had.
+    /// The client's connection has ended; its allocation is removed.
     pub(super) fn closed(&mut self, client: &Client) {
         let Some(allocation) = self.allocations.remove(client) else { return };
         self.ports.remove(&allocation.relayed.port());
@@ -144,7 +144,7 @@ impl Server {
         uncount(&mut self.addresses, &source_network(client.address.ip()));
     }
 
-    /// Ends what is too old: allocations, permissions, channels; and what belongs to sessions that are over.
+    /// Removes expired allocations, permissions and channels, and the allocations of ended sessions.
     pub(super) fn sweep(&mut self, at: Timestamp) {
         let users: HashSet<String> = self.credentials.sweep(at).into_iter().collect();
         let over = self.allocations.iter().filter(|(_, allocation)| users.contains(&allocation.user));
@@ -187,7 +187,7 @@ impl Server {
         }
     }
 
-    /// A plain STUN server's answer.
+    /// The response of a plain STUN server.
     fn binding<'a>(&mut self, now: Now, client: Client, message: &Message<'_>) -> Outcome<'a> {
         if self.unsigned.take(client.address.ip(), now.at).is_err() {
             return Outcome::Drop(Reason::Limited);
@@ -227,7 +227,7 @@ impl Server {
         Outcome::Answer(answer.sign(&key, self.credentials.crypto()))
     }
 
-    /// Who signed a request, by RFC 8489 section 9.2.4.
+    /// Authenticates a request (RFC 8489 section 9.2.4).
     fn authenticate(&self, now: Now, client: Client, message: &Message<'_>) -> Result<(String, Key), Refusal> {
         const UNAUTHORIZED: Refusal = Refusal(401, "Unauthorized");
         if !message.has_integrity() {
@@ -257,7 +257,7 @@ impl Server {
         Ok((user.to_owned(), key))
     }
 
-    /// The answer to who has not proven who he is; not signed, for there is no key that both sides have.
+    /// The response to an unauthenticated request; unsigned, because there is no common key.
     fn challenge<'a>(
         &mut self,
         now: Now,
@@ -302,7 +302,7 @@ impl Server {
         if token.is_some() && (even.is_some() || family.is_some()) || even.is_some_and(|even| even.len() != 1) {
             return Err(BAD_REQUEST);
         }
-        // No pairs of ports are kept for anyone: RTP and RTCP have shared one for years.
+        // Port pairs are not reserved: RTP and RTCP share one port.
         if token.is_some() || even.is_some_and(|even| even[0] & 0x80 != 0) {
             return Err(FULL);
         }
@@ -334,7 +334,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Our address of the family that is asked for. Who does not ask means IPv4, and gets IPv6 where there is nothing else.
+    /// Our address of the requested family; without a request IPv4, or IPv6 if that is all there is.
     fn relayed_ip(&self, family: Option<&[u8]>) -> Result<IpAddr, Refusal> {
         let ours = |ipv4: bool| self.media.iter().map(SocketAddr::ip).find(|ip| ip.is_ipv4() == ipv4);
         let ip = match family {
@@ -445,8 +445,8 @@ impl Server {
         peer.map_or(Outcome::Drop(Reason::NotAllowed), |peer| Outcome::Relay(peer.path, data))
     }
 
-    /// The path between them, opened if need be. Each media address sees its client at a port of its own, as behind many
-    /// NATs, so that what it answers has one way back.
+    /// The path between client and peer, opened if necessary. Each media address sees the client at a port of its own,
+    /// as behind a symmetric NAT, so that the path back is unambiguous.
     fn path(&mut self, client: Client, peer: SocketAddr) -> Option<Path> {
         let allocation = self.allocations.get(&client)?;
         if let Some(known) = allocation.peers.get(&peer) {

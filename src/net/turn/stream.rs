@@ -1,7 +1,8 @@
-//! TURN by TCP and TLS: messages one after the other on a connection (RFC 8656 section 3.1).
+//! TURN over TCP and TLS (RFC 8656 section 3.1).
 //!
-//! Owns: taking the messages apart, and how long a connection may do nothing. Does not know: what a message means. What waits for
-//! a reader that is too slow is for the [`Outbox`] to say, as with ICE over TCP. It ends with the session it was for.
+//! Owns: splitting the byte stream into messages, and the timeouts of a connection. Does not know: the protocol.
+//! Messages enter the server, responses leave by an [`Outbox`], which drops packets for a slow reader. A connection
+//! ends with its session.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,20 +15,20 @@ use tokio::time::timeout;
 
 use super::message::{Frame, frame};
 use super::server::{Client, Flow};
-use super::{Place, Shared, Sink};
+use super::{Permit, Shared, Sink};
 use crate::net::tcp::Outbox;
 use crate::time;
 
-/// Longest message taken, in bytes: a datagram with its wrapping.
+/// Longest accepted message, in bytes: a datagram and its header.
 const MESSAGE_MAX: usize = 4096;
 /// Bytes written at a time.
 const CHUNK: usize = 16 * 1024;
-/// How long a connection may be without an allocation.
+/// Time that a connection may be without an allocation.
 const IDLE: Duration = Duration::from_secs(15);
-/// How long the far end may take none of what is written.
+/// Write timeout: the client reads nothing for this time.
 const STALL: Duration = Duration::from_secs(15);
 
-/// Gives back what a connection had when it is over, however it ends.
+/// Removes the state of a connection when it ends, also by cancellation.
 struct Open<'a> {
     shared: &'a Shared,
     client: Client,
@@ -40,12 +41,12 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(
     shared: &Shared,
     stream: S,
     peer: SocketAddr,
-    mut place: Place,
+    mut permit: Permit,
 ) {
     let (number, end) = shared.stream_opened();
     let open = Open { shared, client: Client { flow: Flow::Stream(number), address: peer }, number };
@@ -54,7 +55,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(
     let sink = Sink::Stream(Arc::clone(&outbox));
     // How a connection ends is its own affair: both halves end with it.
     tokio::select! {
-        _ = read(shared, open.client, &sink, reader, &mut place) => {}
+        _ = read(shared, open.client, &sink, reader, &mut permit) => {}
         _ = write(writer, &outbox) => {}
         () = end.cancelled() => {}
     }
@@ -65,7 +66,7 @@ async fn read(
     client: Client,
     sink: &Sink,
     mut reader: impl AsyncRead + Unpin,
-    place: &mut Place,
+    permit: &mut Permit,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(2 * MESSAGE_MAX);
     let mut since = time::now();
@@ -75,8 +76,8 @@ async fn read(
             Frame::Whole(size) if buffer.len() >= size => {
                 shared.received(client, sink, &buffer[..size]);
                 buffer.advance(size);
-                if place.is_pending() && shared.has_allocation(&client) {
-                    place.settle();
+                if permit.is_pending() && shared.has_allocation(&client) {
+                    permit.settle();
                 }
                 continue;
             }

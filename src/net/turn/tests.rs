@@ -175,7 +175,7 @@ impl<W: Wire> Client<W> {
         self.indicate(media, SRTP).await;
         assert_eq!(next(&inbox).await, (SRTP.to_vec(), relayed));
 
-        assert!(connection.send_by_way(relayed, b"hello"));
+        assert!(connection.send_by_tunnel(relayed, b"hello"));
         let told = self.wire.receive().await;
         let told = Message::parse(&told).expect("well formed");
         assert_eq!(
@@ -189,7 +189,7 @@ impl<W: Wire> Client<W> {
         assert_eq!(Message::parse(&bound).expect("well formed").class, Class::Success);
         self.wire.send(&write_channel_data(0x4007, SRTP, false)).await;
         assert_eq!(next(&inbox).await, (SRTP.to_vec(), relayed));
-        assert!(connection.send_by_way(relayed, b"hello again"));
+        assert!(connection.send_by_tunnel(relayed, b"hello again"));
         assert_eq!(channel_data(&self.wire.receive().await), Some((0x4007, &b"hello again"[..])));
 
         let ended = self.request(Method::REFRESH, &[(kind::LIFETIME, &[0; 4])], None).await;

@@ -1,6 +1,6 @@
 //! The sockets of the media port.
 //!
-//! Owns: which they are: both address families on one number, with large buffers. Does not know: what goes through them.
+//! Owns: their creation: both address families on one port number, with large buffers. Does not know: datagrams.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
@@ -9,12 +9,12 @@ use socket2::Type;
 
 use crate::net::listener;
 
-/// Socket buffers asked of the kernel, in bytes; it may give less (`net.core.rmem_max`).
+/// Requested size of socket buffers, in bytes; the kernel may give less (`net.core.rmem_max`).
 const SOCKET_BUFFER: usize = 8 << 20;
-/// How often a free port is looked for that both address families can have.
+/// Attempts to find a free port number for both address families.
 const PORT_TRIES: usize = 16;
 
-/// The socket for the address, and where it is unspecified one of the other family on the same port.
+/// A socket for the address, and for an unspecified address a second one of the other family on the same port.
 pub(super) fn bind_families(address: SocketAddr) -> io::Result<(UdpSocket, Option<UdpSocket>)> {
     if !address.ip().is_unspecified() {
         return Ok((bind_socket(address)?, None));
@@ -24,7 +24,7 @@ pub(super) fn bind_families(address: SocketAddr) -> io::Result<(UdpSocket, Optio
         let port = first.local_addr()?.port();
         match bind_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
             Ok(second) => return Ok((first, Some(second))),
-            // Somebody has this port on IPv6: with a free choice, choose another.
+            // The number is in use on IPv6: if any number will do, another is tried.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() == 0 => {
                 first = bind_socket(SocketAddr::from(([0, 0, 0, 0], 0)))?;
             }

@@ -1,31 +1,32 @@
-//! What peers are told of our addresses.
+//! Our ICE candidates.
 //!
-//! Owns: which addresses are told, and how candidates are written (RFC 8839) and weighed (RFC 8445, RFC 6544). Does not know:
-//! sockets. Bound and public addresses come in, those to tell and lines for SDP leave.
+//! Owns: the choice of advertised addresses, and the format (RFC 8839) and priority (RFC 8445, RFC 6544) of candidates.
+//! Does not know: sockets. Bound and public addresses enter, advertised addresses and lines of SDP leave.
 
 use std::net::IpAddr;
 
-/// Addresses told at most; each is one more that a client checks.
+/// Addresses advertised at most; a client checks each of them.
 const ADDRESSES_MAX: usize = 8;
-/// RFC 8445 section 5.1.2.2: type preference of host candidates.
+/// Type preference of host candidates (RFC 8445 section 5.1.2.2).
 const HOST: u32 = 126;
-/// The same by TCP: below everything by UDP but relays (RFC 6544 section 4.2), as browsers have it.
+/// Type preference of TCP host candidates: below all UDP candidates but relayed ones (RFC 6544 section 4.2), as in
+/// browsers.
 const HOST_TCP: u32 = 90;
-/// Direction preference of passive host candidates (RFC 6544 section 4.2), which stands above the other preference.
+/// Direction preference of passive host candidates (RFC 6544 section 4.2), in the high bits of the local preference.
 const PASSIVE: u32 = 4 << 13;
 
-/// The addresses that are told. `public` takes the place of what is bound.
+/// The advertised addresses: `public` if given, else those bound.
 pub(super) fn addresses(bound: &[IpAddr], public: &[IpAddr]) -> Vec<IpAddr> {
     let mut addresses = public.to_vec();
     if addresses.is_empty() {
         let any = bound.iter().any(IpAddr::is_unspecified);
-        addresses = if any { told(&interface_addresses(), bound) } else { bound.to_vec() };
+        addresses = if any { reachable(&interface_addresses(), bound) } else { bound.to_vec() };
     }
     addresses.truncate(ADDRESSES_MAX);
     addresses
 }
 
-/// Candidates of these addresses without `a=`: UDP first, then, where that is served, TCP.
+/// Candidates of these addresses without `a=`: UDP first, then TCP if it is served.
 pub(super) fn candidates(addresses: &[IpAddr], port: u16, tcp: bool) -> Vec<String> {
     let count = addresses.len();
     let udp = addresses.iter().enumerate().map(|(at, ip)| {
@@ -39,14 +40,14 @@ pub(super) fn candidates(addresses: &[IpAddr], port: u16, tcp: bool) -> Vec<Stri
     udp.chain(tcp).collect()
 }
 
-/// RFC 8445 section 5.1.2.1, of component 1.
+/// The priority of a candidate of component 1 (RFC 8445 section 5.1.2.1).
 const fn priority(kind: u32, local: u32) -> u32 {
     (kind << 24) + (local << 8) + 255
 }
 
-/// Of all addresses of a machine those that are worth telling, the best first: of the families bound, not link-local, and
-/// loopback only when there is nothing else.
-fn told(all: &[IpAddr], bound: &[IpAddr]) -> Vec<IpAddr> {
+/// The addresses of a machine that others may reach, the best first: of the bound families, not link-local, and
+/// loopback only if there is no other.
+fn reachable(all: &[IpAddr], bound: &[IpAddr]) -> Vec<IpAddr> {
     let link_local = |ip: &IpAddr| match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_address_is_told_by_udp_and_after_all_of_them_by_tcp() {
+    fn each_address_is_advertised_for_udp_and_after_all_of_them_for_tcp() {
         let public = ips(&["203.0.113.5", "2001:db8::5"]);
         let lines = candidates(&addresses(&ips(&["192.0.2.1"]), &public), 8189, true);
         let expected = [
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_machine_with_many_addresses_those_are_told_that_others_may_reach() {
+    fn of_many_addresses_those_are_advertised_that_others_may_reach() {
         let all = ips(&[
             "127.0.0.1",
             "::1",
@@ -113,8 +114,8 @@ mod tests {
             "10.0.0.7",
         ]);
         let both = ips(&["0.0.0.0", "::"]);
-        assert_eq!(told(&all, &both), ips(&["198.51.100.7", "2001:db8::7", "10.0.0.7", "fd00::7"]));
-        assert_eq!(told(&all, &ips(&["::"])), ips(&["2001:db8::7", "fd00::7"]));
-        assert_eq!(told(&ips(&["127.0.0.1", "::1", "fe80::1"]), &both), ips(&["127.0.0.1", "::1"]));
+        assert_eq!(reachable(&all, &both), ips(&["198.51.100.7", "2001:db8::7", "10.0.0.7", "fd00::7"]));
+        assert_eq!(reachable(&all, &ips(&["::"])), ips(&["2001:db8::7", "fd00::7"]));
+        assert_eq!(reachable(&ips(&["127.0.0.1", "::1", "fe80::1"]), &both), ips(&["127.0.0.1", "::1"]));
     }
 }

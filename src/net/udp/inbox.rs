@@ -1,25 +1,30 @@
-//! The datagrams waiting for a connection, or for all connections of a thread: a bounded queue with a waker.
+//! Received datagrams that wait for a connection, or for all connections of a thread: a bounded queue with a waker.
 //!
-//! Owns: the bound and the wake-up. Does not know: what connections are. The receiving task pushes; a connection's driver
-//! or a thread that serves many pops.
+//! Owns: the bound and the wake-up. Does not know: connections. The receiving task pushes a batch at a time, with one
+//! lock and at most one wake-up; the thread that serves the connections polls.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use super::Key;
 
-/// Datagrams one connection may leave unread: about a second of a camera at 5 Mbit/s. Then the newest are dropped.
+/// Datagrams that may wait for one connection: about a second of a camera at 5 Mbit/s. At the bound the newest are
+/// dropped.
 const INBOX_MAX: usize = 1024;
 
-/// A datagram, whose it is and where it came from.
+/// A received datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Received {
+    /// The connection it belongs to.
     pub(crate) key: Key,
+    /// The address it came from.
     pub(crate) from: SocketAddr,
-    pub(crate) datagram: Box<[u8]>,
+    /// Its bytes; it may be decrypted in place.
+    pub(crate) datagram: BytesMut,
 }
 
 #[derive(Debug)]
@@ -41,32 +46,31 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// One for so many datagrams.
+    /// An inbox with room for `max` datagrams.
     pub(crate) fn new(max: usize) -> Self {
         Self { state: Mutex::default(), max }
     }
 
-    /// Queues a datagram; false when the inbox is full and it was dropped.
-    pub(crate) fn push(&self, key: Key, from: SocketAddr, datagram: &[u8]) -> bool {
+    /// Queues datagrams, in order, and leaves `batch` empty; returns how many were dropped because the inbox is full.
+    pub(super) fn push(&self, batch: &mut Vec<Received>) -> usize {
         let mut state = self.state.lock();
-        if state.waiting.len() == self.max {
-            return false;
-        }
-        state.waiting.push_back(Received { key, from, datagram: datagram.into() });
+        let room = self.max - state.waiting.len();
+        let dropped = batch.len().saturating_sub(room);
+        state.waiting.extend(batch.drain(..).take(room));
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        true
+        dropped
     }
 
-    /// Whether nothing waits.
+    /// Whether no datagram waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.state.lock().waiting.is_empty()
     }
 
-    /// Takes the oldest datagram, or arranges to be woken by the next.
+    /// Takes the oldest datagram, or registers the waker for the next one.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Received> {
         let mut state = self.state.lock();
         if let Some(received) = state.waiting.pop_front() {
@@ -79,21 +83,47 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
-    #[test]
-    fn it_is_bounded_and_in_order() {
-        let inbox = Inbox::default();
+    fn received(number: usize) -> Received {
         let from = SocketAddr::from(([127, 0, 0, 1], 1));
-        for number in 0..INBOX_MAX {
-            assert!(inbox.push(7, from, &number.to_be_bytes()));
+        Received { key: 7, from, datagram: BytesMut::from(&number.to_be_bytes()[..]) }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
-        assert!(!inbox.push(7, from, b"one too many"));
+    }
+
+    #[test]
+    fn an_inbox_is_bounded_and_keeps_the_order() {
+        let inbox = Inbox::default();
+        let mut batch: Vec<Received> = (0..INBOX_MAX - 1).map(received).collect();
+        assert_eq!(inbox.push(&mut batch), 0);
+        batch.extend((INBOX_MAX - 1..INBOX_MAX + 2).map(received));
+        assert_eq!((inbox.push(&mut batch), batch.len()), (2, 0), "the newest are dropped");
         let cx = Context::from_waker(Waker::noop());
         for number in 0..INBOX_MAX {
-            let received = Received { key: 7, from, datagram: number.to_be_bytes().into() };
-            assert_eq!(inbox.poll(&cx), Poll::Ready(received));
+            assert_eq!(inbox.poll(&cx), Poll::Ready(received(number)));
         }
         assert_eq!(inbox.poll(&cx), Poll::Pending);
+    }
+
+    #[test]
+    fn a_batch_wakes_once() {
+        let (inbox, wakes) = (Inbox::default(), Arc::new(Wakes::default()));
+        let waker = Waker::from(Arc::clone(&wakes));
+        assert_eq!(inbox.poll(&Context::from_waker(&waker)), Poll::Pending);
+        inbox.push(&mut (0..50).map(received).collect());
+        inbox.push(&mut (50..60).map(received).collect());
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
     }
 }

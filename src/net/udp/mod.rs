@@ -1,14 +1,14 @@
-//! One port for all peers.
+//! The media port: one UDP port for all peers.
 //!
-//! Owns: the UDP sockets (one per address family, the same port), the demultiplexing of what they receive, and the
-//! candidates that name them. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`] and given its ICE
-//! credentials; it receives by an [`Inbox`], which it may share with others, and sends by a [`Batch`].
+//! Owns: the UDP sockets (one per address family, the same port), the demultiplexing of received datagrams, and the
+//! candidates that describe the sockets. Does not know: SDP, peers, media. A connection is added by [`Mux::connect`]
+//! and given its ICE credentials; it receives by an [`Inbox`], which it may share with others, and sends by a
+//! [`Batch`]. Datagrams of TCP connections and of our TURN relays arrive and leave by a [`Tunnel`].
 //!
-//! What comes by something else than UDP, a TCP connection or a relay of ours, comes by a [`Way`].
-//!
-//! A datagram that is not STUN reaches a connection only from an address that connection has validated (`demux`). The
-//! port is also a plain STUN server. A batch waits for the kernel to take it.
-//! On a machine with several addresses an answer leaves from the one that was asked (`source`).
+//! A datagram that is not STUN reaches a connection only from an address that the connection has validated (`demux`).
+//! The port is also a plain STUN server. A response leaves from the address that received the request (`source`).
+//! Checks to hosts that do not answer are limited, here per network, in the ICE agent per session, so that no offer can
+//! aim them at a third party.
 
 mod batch;
 mod bind;
@@ -16,42 +16,48 @@ mod candidates;
 mod demux;
 mod inbox;
 mod public;
+mod receive;
 mod source;
-mod ways;
+mod tunnels;
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use parking_lot::Mutex;
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
-use tokio::io::Interest;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 pub(crate) use self::batch::Batch;
-use self::demux::{Reason, Table, Verdict};
+use self::demux::{Addresses, Reason, Table, Verdict};
 pub(crate) use self::inbox::{Inbox, Received};
 pub use self::public::{public_addresses, watch_public_addresses};
+use self::receive::Reader;
 use self::source::PortSocket;
-pub(crate) use self::ways::Way;
-use self::ways::{Exit, Routes, Via, WayId};
+pub(crate) use self::tunnels::Tunnel;
+use self::tunnels::{Exit, Routes, TunnelId, Via};
 use crate::net::rate_limit::RateLimiter;
 use crate::time;
-use crate::transport::stun;
+use crate::transport::stun::{self, Class, Message};
 
 /// Longest datagram we take, in bytes: an Ethernet frame's worth and some.
 pub(crate) const DATAGRAM_MAX: usize = 2048;
 
 /// Plain STUN requests answered per second and source, so that spoofed requests cannot use the port as a reflector.
 const STUN_ANSWERS_PER_SECOND: u32 = 20;
+/// ICE checks per second to one network that may go unanswered, over all sessions, and as a burst: a candidate may name
+/// an address of anybody. A thousand clients that join from one network answer theirs.
+const UNANSWERED_CHECKS_PER_SECOND: u32 = 64;
+/// See [`UNANSWERED_CHECKS_PER_SECOND`].
+const UNANSWERED_CHECKS_BURST: u32 = 1_024;
 
-/// Names a connection on the port.
+/// Identifies a connection on the port.
 pub(crate) type Key = u64;
 
-/// What the media port has seen. Counters since the start.
+/// Counters of the media port since the start.
 #[derive(Debug, Default)]
 pub struct UdpStats {
     /// Datagrams received.
@@ -62,32 +68,34 @@ pub struct UdpStats {
     pub sent: AtomicU64,
     /// Bytes sent, without IP and UDP headers.
     pub sent_bytes: AtomicU64,
-    /// Datagrams the kernel did not take: its buffer was full, or the address cannot be reached.
+    /// Datagrams that the kernel did not accept: its buffer was full, or the address is unreachable.
     pub send_dropped: AtomicU64,
     /// Plain STUN requests answered.
     pub stun_answered: AtomicU64,
-    /// Plain STUN requests not answered because their address asked too often.
+    /// Plain STUN requests not answered because of the rate limit.
     pub stun_limited: AtomicU64,
-    /// STUN that cannot be read.
+    /// ICE checks not sent, because too many checks to the same network went unanswered.
+    pub checks_limited: AtomicU64,
+    /// Malformed STUN messages.
     pub dropped_malformed: AtomicU64,
-    /// ICE checks for a user fragment nobody has (any more).
+    /// ICE checks for an unknown user fragment.
     pub dropped_unknown_ufrag: AtomicU64,
     /// STUN without a valid MESSAGE-INTEGRITY.
     pub dropped_unauthenticated: AtomicU64,
-    /// DTLS, SRTP or junk from an address no connection has validated.
+    /// Datagrams other than STUN from an address that no connection has validated.
     pub dropped_unvalidated: AtomicU64,
-    /// Datagrams for a connection that did not read fast enough, or whose driver has ended.
+    /// Datagrams dropped because their inbox was full or missing.
     pub dropped_inbox: AtomicU64,
-    /// Datagrams received by ways other than UDP.
-    pub way_received: AtomicU64,
-    /// Datagrams sent by ways other than UDP.
-    pub way_sent: AtomicU64,
-    /// Datagrams that such a way did not take: its far end is too slow, or gone.
-    pub way_dropped: AtomicU64,
-    /// Such ways opened.
-    pub ways_opened: AtomicU64,
-    /// Such ways closed.
-    pub ways_closed: AtomicU64,
+    /// Datagrams received through tunnels.
+    pub tunnel_received: AtomicU64,
+    /// Datagrams sent through tunnels.
+    pub tunnel_sent: AtomicU64,
+    /// Datagrams that a tunnel did not accept: its far end is too slow, or gone.
+    pub tunnel_dropped: AtomicU64,
+    /// Tunnels opened.
+    pub tunnels_opened: AtomicU64,
+    /// Tunnels closed.
+    pub tunnels_closed: AtomicU64,
 }
 
 /// The media port. Ends with its last `Arc`; connections hold one each.
@@ -95,10 +103,12 @@ pub struct Mux {
     v4: Option<PortSocket>,
     v6: Option<PortSocket>,
     public: ArcSwap<Vec<IpAddr>>,
-    /// The same number is served by TCP.
+    /// ICE over TCP is served on the same port number.
     tcp: AtomicBool,
     table: Mutex<Table>,
+    addresses: Arc<Addresses>,
     stun_limiter: Mutex<RateLimiter>,
+    check_limiter: Mutex<RateLimiter>,
     stats: UdpStats,
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -120,12 +130,15 @@ impl Mux {
             *family = Some(port);
         }
         let crypto = rtc::crypto::default_provider().map_err(io::Error::other)?;
+        let table = Table::new(crypto);
         let mux = Arc::new(Self {
             v4,
             v6,
             public: ArcSwap::from_pointee(public),
             tcp: AtomicBool::new(false),
-            table: Mutex::new(Table::new(crypto)),
+            addresses: table.addresses(),
+            table: Mutex::new(table),
+            check_limiter: Mutex::new(RateLimiter::new(UNANSWERED_CHECKS_PER_SECOND, UNANSWERED_CHECKS_BURST)),
             stun_limiter: Mutex::new(RateLimiter::new(STUN_ANSWERS_PER_SECOND, STUN_ANSWERS_PER_SECOND)),
             stats: UdpStats::default(),
             tasks: Mutex::default(),
@@ -153,25 +166,25 @@ impl Mux {
         [&self.v4, &self.v6].into_iter().flatten().map(|port| port.local).collect()
     }
 
-    /// Where clients find the port: the public addresses if given, else those bound.
-    pub fn told_addresses(&self) -> Vec<SocketAddr> {
+    /// The addresses in candidates: the public addresses if given, else the bound ones.
+    pub fn advertised_addresses(&self) -> Vec<SocketAddr> {
         let bound: Vec<IpAddr> = self.local_addrs().iter().map(SocketAddr::ip).collect();
         let port = self.local_addr().port();
         candidates::addresses(&bound, &self.public.load()).into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
     }
 
-    /// Peers reach us by these addresses from now on.
+    /// Sets the public addresses.
     fn set_public(&self, public: Vec<IpAddr>) {
         self.public.store(Arc::new(public));
     }
 
-    /// The same as candidates, as SDP writes them, without `a=` (RFC 8839).
+    /// The advertised addresses as candidates of SDP, without `a=` (RFC 8839).
     pub fn candidates(&self) -> Vec<String> {
-        let told: Vec<IpAddr> = self.told_addresses().iter().map(SocketAddr::ip).collect();
-        candidates::candidates(&told, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
+        let advertised: Vec<IpAddr> = self.advertised_addresses().iter().map(SocketAddr::ip).collect();
+        candidates::candidates(&advertised, self.local_addr().port(), self.tcp.load(Ordering::Relaxed))
     }
 
-    /// The port is served by TCP too, by this task, which ends with the port.
+    /// Records that this task serves ICE over TCP on the same number; it ends with the port.
     pub(crate) fn serve_tcp(&self, task: AbortHandle) {
         self.tasks.lock().push(task);
         self.tcp.store(true, Ordering::Relaxed);
@@ -183,32 +196,32 @@ impl Mux {
         Connection { mux: Arc::clone(self), key, routes }
     }
 
-    /// Opens a way other than UDP. `remote` is its far end as ICE is to see it; what is sent there leaves by `outbound`, which
-    /// must not wait and says whether it took the datagram. Datagrams from there come in by [`Way::received`], under the
+    /// Opens a tunnel. `remote` is its far end as ICE sees it. Datagrams to it are passed to `outbound`, which must not
+    /// wait and says whether it took the datagram. Datagrams from there come in by [`Tunnel::received`], under the
     /// rules of those that come by UDP.
-    pub(crate) fn open_way(
+    pub(crate) fn open_tunnel(
         self: &Arc<Self>,
         remote: SocketAddr,
         outbound: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
-    ) -> Way {
-        self.stats.ways_opened.fetch_add(1, Ordering::Relaxed);
+    ) -> Tunnel {
+        self.stats.tunnels_opened.fetch_add(1, Ordering::Relaxed);
         let left = Arc::new(Notify::new());
-        let id = self.table.lock().open_way(Arc::new(outbound), Arc::clone(&left));
-        Way { mux: Arc::downgrade(self), id, remote, left }
+        let id = self.table.lock().open_tunnel(Arc::new(outbound), Arc::clone(&left));
+        Tunnel { mux: Arc::downgrade(self), id, remote, left }
     }
 
-    fn close_way(&self, id: WayId, remote: SocketAddr) {
-        self.stats.ways_closed.fetch_add(1, Ordering::Relaxed);
-        self.table.lock().close_way(id, remote);
+    fn close_tunnel(&self, id: TunnelId, remote: SocketAddr) {
+        self.stats.tunnels_closed.fetch_add(1, Ordering::Relaxed);
+        self.table.lock().close_tunnel(id, remote);
     }
 
-    /// Sends a datagram if a way leads there; false when none does.
-    fn send_by_way(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
+    /// Sends a datagram if plain UDP does not lead to its address; false if it does.
+    fn send_by_tunnel(&self, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
         match routes.send(to, datagram) {
             None => return false,
             Some((Via::Udp, sent)) => self.sent(sent, datagram.len()),
-            Some((Via::Way(_), taken)) => {
-                let counter = if taken { &self.stats.way_sent } else { &self.stats.way_dropped };
+            Some((Via::Tunnel(_), taken)) => {
+                let counter = if taken { &self.stats.tunnel_sent } else { &self.stats.tunnel_dropped };
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -228,22 +241,44 @@ impl Mux {
         }
     }
 
-    /// Takes a datagram, which came to the address `local` of ours, if that is known; false when it reached no connection.
-    fn receive(&self, via: Via, from: SocketAddr, local: Option<IpAddr>, datagram: &[u8]) -> bool {
-        if via == Via::Udp {
-            self.stats.received.fetch_add(1, Ordering::Relaxed);
-            self.stats.received_bytes.fetch_add(datagram.len() as u64, Ordering::Relaxed);
+    /// Handles a datagram that arrived through a tunnel; false when it reached no connection.
+    fn receive_from_tunnel(&self, via: Via, from: SocketAddr, datagram: &[u8]) -> bool {
+        self.stats.tunnel_received.fetch_add(1, Ordering::Relaxed);
+        let receiver = if stun::is_stun(datagram) {
+            self.receive_stun(via, from, None, datagram)
         } else {
-            self.stats.way_received.fetch_add(1, Ordering::Relaxed);
+            self.receiver(from, None, demux::by_address(&self.addresses, via, from))
+        };
+        let Some((inbox, key)) = receiver else { return false };
+        let dropped = inbox.push(&mut vec![Received { key, from, datagram: BytesMut::from(datagram) }]);
+        self.stats.dropped_inbox.fetch_add(dropped as u64, Ordering::Relaxed);
+        dropped == 0
+    }
+
+    /// Handles a STUN message, which arrived at our address `local`, if that is known; returns the connection it is
+    /// for.
+    fn receive_stun(
+        &self,
+        via: Via,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        datagram: &[u8],
+    ) -> Option<(Arc<Inbox>, Key)> {
+        let verdict = self.table.lock().classify_stun(via, from, datagram);
+        if matches!(verdict, Verdict::Deliver(..)) && stun::is_success(datagram) {
+            self.check_limiter.lock().put_back(from.ip(), time::now());
         }
-        let mut verdict = self.table.lock().classify(via, from, datagram);
-        if let Verdict::Check(inbox, key, routes) = verdict {
-            self.answer_from(local, from, &routes);
-            verdict = Verdict::Deliver(inbox, key);
-        }
-        let dropped = match verdict {
-            Verdict::Deliver(inbox, key) if inbox.push(key, from, datagram) => return true,
-            Verdict::Deliver(..) | Verdict::Check(..) | Verdict::Drop(Reason::NoInbox) => &self.stats.dropped_inbox,
+        self.receiver(from, local, verdict)
+    }
+
+    /// The connection that a verdict names; does and counts everything else.
+    fn receiver(&self, from: SocketAddr, local: Option<IpAddr>, verdict: Verdict) -> Option<(Arc<Inbox>, Key)> {
+        let counter = match verdict {
+            Verdict::Deliver(inbox, key) => return Some((inbox, key)),
+            Verdict::Check(inbox, key, routes) => {
+                self.answer_from(local, from, &routes);
+                return Some((inbox, key));
+            }
             Verdict::AnswerStun(transaction) => {
                 if self.stun_limiter.lock().take(from.ip(), time::now()).is_ok() {
                     self.answer_plainly(local, from, &stun::mapped_address(&transaction, from));
@@ -252,18 +287,43 @@ impl Mux {
                     &self.stats.stun_limited
                 }
             }
+            Verdict::Drop(Reason::NoInbox) => &self.stats.dropped_inbox,
             Verdict::Drop(Reason::Malformed) => &self.stats.dropped_malformed,
             Verdict::Drop(Reason::UnknownUfrag) => &self.stats.dropped_unknown_ufrag,
             Verdict::Drop(Reason::Unauthenticated) => &self.stats.dropped_unauthenticated,
             Verdict::Drop(Reason::Unvalidated) => &self.stats.dropped_unvalidated,
         };
-        dropped.fetch_add(1, Ordering::Relaxed);
-        false
+        counter.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Whether a connection may send this check: not where too many checks to the same network went unanswered.
+    fn may_check(&self, key: Key, routes: &Routes, to: SocketAddr) -> bool {
+        let via = routes.via(to);
+        let is_known = via != Via::Udp || self.addresses.read().get(&(via, to)).is_some_and(|owner| owner.key == key);
+        let allowed = is_known || self.check_limiter.lock().take(to.ip(), time::now()).is_ok();
+        if !allowed {
+            self.stats.checks_limited.fetch_add(1, Ordering::Relaxed);
+        }
+        allowed
+    }
+
+    /// Remembers a check that a connection is about to send; false if it may not be sent. Other datagrams are always
+    /// allowed.
+    fn sent_check(&self, key: Key, routes: &Routes, to: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(message) = Message::parse(datagram).filter(|message| message.class == Class::Request) else {
+            return true;
+        };
+        let allowed = self.may_check(key, routes, to);
+        if allowed {
+            self.table.lock().sent_check(key, to, message.transaction);
+        }
+        allowed
     }
 }
 
 impl Mux {
-    /// What goes to this address leaves from `local` from now on.
+    /// Datagrams of a connection to this address leave from our address `local` from now on.
     fn answer_from(&self, local: Option<IpAddr>, to: SocketAddr, routes: &Routes) {
         let Some(port) = self.port(to.is_ipv4()) else { return };
         match port.source(local, to) {
@@ -278,7 +338,7 @@ impl Mux {
 
     fn answer_plainly(&self, local: Option<IpAddr>, to: SocketAddr, datagram: &[u8]) {
         let Some(port) = self.port(to.is_ipv4()) else { return };
-        // Whoever asks is a stranger: the kernel is not asked first which address it would take.
+        // The source is not authenticated, so that no look-up is spent on it.
         let sent = match local.filter(|_| port.local.ip().is_unspecified()) {
             None => port.send(to, datagram),
             Some(source) => port.send_from(source, to, datagram),
@@ -303,24 +363,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Its name.
     pub(crate) const fn key(&self) -> Key {
         self.key
     }
 
-    /// What comes for this connection goes there.
+    /// Sets the inbox that receives the connection's datagrams.
     pub(crate) fn deliver_to(&self, inbox: &Arc<Inbox>) {
         self.mux.table.lock().set_inbox(self.key, Arc::clone(inbox));
     }
 
-    /// Sends a datagram if a way other than UDP leads there; false when it is to leave by a [`Batch`].
-    pub(crate) fn send_by_way(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.mux.send_by_way(&self.routes, to, datagram)
+    /// Sends a datagram if plain UDP does not lead to its address; false if it is to be sent by a [`Batch`].
+    pub(crate) fn send_by_tunnel(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.mux.send_by_tunnel(&self.routes, to, datagram)
     }
 
-    /// Remembers a check of ours that leaves, so that its answer is known.
-    pub(crate) fn sent_check(&self, to: SocketAddr, datagram: &[u8]) {
-        self.mux.table.lock().sent_check(self.key, to, datagram);
+    /// Remembers a check that is about to be sent, so that its response is recognized; false if it may not be sent,
+    /// because too many checks to that network went unanswered. Any other datagram is allowed.
+    pub(crate) fn sent_check(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+        self.mux.sent_check(self.key, &self.routes, to, datagram)
     }
 
     /// Sets the user fragment checks are addressed to and the password that signs them; replaces the former ones.
@@ -337,37 +397,6 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.mux.table.lock().remove(self.key);
-    }
-}
-
-/// Receives on one socket, many datagrams per system call.
-struct Reader {
-    mux: std::sync::Weak<Mux>,
-    port: PortSocket,
-}
-
-impl Reader {
-    async fn run(self) {
-        let PortSocket { socket, state, .. } = &self.port;
-        // With receive offload one buffer holds several datagrams of one sender.
-        let size = DATAGRAM_MAX * state.gro_segments().max(1);
-        let mut buffers = vec![vec![0; size]; BATCH_SIZE];
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        loop {
-            let received = {
-                let mut slices: Vec<IoSliceMut<'_>> =
-                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-                let receive = || state.recv(UdpSockRef::from(&**socket), &mut slices, &mut metas);
-                socket.async_io(Interest::READABLE, receive).await
-            };
-            let Some(mux) = self.mux.upgrade() else { return };
-            // An error of the socket is one peer's ICMP answer to something we sent; the port lives on.
-            for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
-                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                    mux.receive(Via::Udp, meta.addr, meta.dst_ip, datagram);
-                }
-            }
-        }
     }
 }
 

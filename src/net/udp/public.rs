@@ -1,8 +1,8 @@
-//! The address that others see us at, by asking a STUN server.
+//! Our public addresses, discovered by a STUN server.
 //!
-//! Owns: the question, asked again while nothing is answered, and now and then all the time: some networks get another address
-//! every night. Does not know: what is done with the answer. A socket of its own asks: a NAT that maps one address to one
-//! leaves ports alone.
+//! Owns: the requests, retransmitted without an answer and repeated at an interval, because some networks change their
+//! address every night. Does not know: candidates. Answers leave as addresses. The requests use a socket of their own:
+//! a 1:1 NAT keeps port numbers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,33 +15,33 @@ use tokio::time::{sleep, timeout};
 use super::Mux;
 use crate::transport::stun::{self, Transaction};
 
-/// How long each try waits for its answer (RFC 8489 section 6.2.1, with less patience).
+/// Timeouts of the requests (RFC 8489 section 6.2.1, with shorter timeouts).
 const TRIES: [Duration; 4] =
     [Duration::from_millis(500), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
-/// How often it is asked again: whoever is lost by another address asks for an ICE restart until then.
+/// Interval of the discovery. After an address change clients restart ICE until the new address is known.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How long the server's name may take to be looked up.
+/// Timeout of the name look-up.
 const LOOKUP: Duration = Duration::from_secs(5);
 
-/// The addresses of this machine, one for each family that it and `server` have, as that sees them. `bind` is where media is
-/// to be bound.
+/// The public addresses of this machine as `server` sees them, one per common address family. `bind` is the bind
+/// address of media.
 ///
 /// # Errors
-/// When the server cannot be found, or answers by no family.
+/// When the server's name cannot be resolved, or it answers by no address family.
 pub async fn public_addresses(server: &str, bind: IpAddr) -> io::Result<Vec<IpAddr>> {
     let (addresses, unanswered) = seen(server, bind).await?;
     for (to, error) in unanswered {
-        tracing::warn!(%to, %error, "the STUN server does not answer by this address family");
+        tracing::warn!(%to, %error, "no answer from the STUN server by this address family");
     }
     Ok(addresses)
 }
 
 /// The same, and which of the server's addresses did not answer.
 async fn seen(server: &str, bind: IpAddr) -> io::Result<(Vec<IpAddr>, Vec<(SocketAddr, io::Error)>)> {
-    let advice = "check media.stun_server, or name the address by --public-ip";
+    let advice = "check media.stun_server, or set the address by --public-ip";
     let found = timeout(LOOKUP, lookup_host(server)).await.map_err(io::Error::from).flatten();
     let found = found.map_err(|error| {
-        io::Error::new(error.kind(), format!("the STUN server {server} cannot be found: {error}; {advice}"))
+        io::Error::new(error.kind(), format!("STUN server {server}: name look-up failed: {error}; {advice}"))
     })?;
     let found: Vec<SocketAddr> = found.collect();
     let (mut addresses, mut unanswered) = (Vec::new(), Vec::new());
@@ -70,7 +70,8 @@ async fn seen(server: &str, bind: IpAddr) -> io::Result<(Vec<IpAddr>, Vec<(Socke
 pub async fn watch_public_addresses(mux: Weak<Mux>, server: String, bind: IpAddr) {
     loop {
         sleep(AGAIN).await;
-        // What cannot be asked now can be later; nothing is worse than before. What was told at start is not told every minute.
+        // What cannot be asked now can be later; nothing is worse than before. What was told at start is not told every
+        // minute.
         let seen = seen(&server, bind).await;
         let Some(mux) = mux.upgrade() else { return };
         match seen {
@@ -138,7 +139,7 @@ mod tests {
             ["198.51.100.1", "2001:db8::1", "198.51.100.2"].map(|ip| ip.parse().expect("an address"));
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![old, other]).expect("binds");
-        let told = || mux.told_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
+        let told = || mux.advertised_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
         renew(&mux, "stun", &[old]);
         assert_eq!(told(), [old, other]);
         renew(&mux, "stun", &[new]);
@@ -156,7 +157,7 @@ mod tests {
         // Time stands still while this yields, so the answer is in time.
         tokio::task::yield_now().await;
         tokio::time::advance(AGAIN).await;
-        while mux.told_addresses() != [mux.local_addr()] {
+        while mux.advertised_addresses() != [mux.local_addr()] {
             tokio::task::yield_now().await;
         }
         drop(mux);

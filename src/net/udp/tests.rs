@@ -19,7 +19,7 @@ fn loopback() -> SocketAddr {
 
 /// Sends a datagram of a connection.
 fn send(mux: &Arc<Mux>, connection: &Connection, to: SocketAddr, datagram: &[u8]) {
-    if !connection.send_by_way(to, datagram) {
+    if !connection.send_by_tunnel(to, datagram) {
         let mut batch = Batch::new(Arc::clone(mux));
         batch.push(to, BytesMut::from(datagram));
         batch.flush();
@@ -50,7 +50,7 @@ async fn received(mux: &Mux, count: u64) {
 }
 
 #[tokio::test]
-async fn two_clients_share_the_port_and_get_only_their_own() {
+async fn two_clients_share_the_port_and_each_receives_only_its_own_datagrams() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connections = [mux.connect(), mux.connect()];
     let inboxes = [inbox(&connections[0]), inbox(&connections[1])];
@@ -75,7 +75,7 @@ async fn two_clients_share_the_port_and_get_only_their_own() {
 }
 
 #[tokio::test]
-async fn spoofed_datagrams_reach_nobody_and_are_counted() {
+async fn spoofed_datagrams_are_dropped_and_counted() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connection = mux.connect();
     let inbox = inbox(&connection);
@@ -100,7 +100,7 @@ async fn spoofed_datagrams_reach_nobody_and_are_counted() {
 }
 
 #[tokio::test]
-async fn an_answered_check_opens_the_way_too() {
+async fn an_answered_check_validates_its_address_too() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let connection = mux.connect();
     let inbox = inbox(&connection);
@@ -165,7 +165,7 @@ async fn an_unspecified_address_binds_both_families_on_one_port() {
 }
 
 #[tokio::test]
-async fn a_batch_leaves_in_order_and_what_cannot_be_sent_is_counted() {
+async fn a_batch_leaves_in_order_and_unsendable_datagrams_are_counted() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let mut batch = Batch::new(Arc::clone(&mux));
@@ -185,9 +185,40 @@ async fn a_batch_leaves_in_order_and_what_cannot_be_sent_is_counted() {
     assert_eq!((count(&stats.sent), count(&stats.sent_bytes), count(&stats.send_dropped)), (150, 3_000, 1));
 }
 
+#[tokio::test]
+async fn frames_cut_into_equal_packets_arrive_as_single_datagrams_in_order() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let clients =
+        [UdpSocket::bind(loopback()).await.expect("binds"), UdpSocket::bind(loopback()).await.expect("binds")];
+    let addresses = clients.each_ref().map(|client| client.local_addr().expect("bound"));
+    let mut batch = Batch::new(Arc::clone(&mux));
+    let mut expected = [Vec::new(), Vec::new()];
+    for frame in 0..20_u8 {
+        for (at, expected) in expected.iter_mut().enumerate() {
+            // A voice packet, a frame of several packets, another voice packet.
+            for (number, length) in [120, 1_100, 1_100, 1_100, 400, 120].into_iter().enumerate() {
+                let datagram = vec![frame * 10 + number as u8; length];
+                batch.push(addresses[at], BytesMut::from(&datagram[..]));
+                expected.push(datagram);
+            }
+        }
+    }
+    batch.flush();
+    let mut buffer = [0; DATAGRAM_MAX];
+    for (client, expected) in clients.iter().zip(&expected) {
+        for datagram in expected {
+            let received = tokio::time::timeout(Duration::from_secs(5), client.recv(&mut buffer));
+            let length = received.await.expect("it arrives").expect("it is received");
+            assert_eq!(buffer[..length], datagram[..]);
+        }
+    }
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!((count(&mux.stats().sent), count(&mux.stats().send_dropped)), (240, 0));
+}
+
 /// A machine with several addresses: on loopback each of 127.0.0.0/8 is one.
 #[tokio::test]
-async fn answers_leave_from_the_address_that_was_asked() {
+async fn responses_leave_from_the_address_that_received_the_check() {
     let mux = Mux::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Vec::new()).expect("binds");
     let port = mux.local_addr().port();
     let connection = mux.connect();

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rtc::rtcp;
 use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -22,6 +23,7 @@ use crate::peer::sources::Source;
 use crate::tier::Reception;
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::Secure;
+use crate::transport::srtp;
 
 /// From the beginning to the first report, which tells how audio and video belong together.
 const REPORT_FIRST: Duration = Duration::from_millis(300);
@@ -69,7 +71,10 @@ impl Connection {
     pub(super) fn rtcp(&mut self, moment: Moment, datagram: &[u8], out: &mut Out) {
         let now = moment.now;
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        let Ok(clear) = keys.inn.decrypt_rtcp(datagram) else { return };
+        let mut clear = BytesMut::from(datagram);
+        if keys.decrypt_rtcp(&mut clear).is_err() {
+            return;
+        }
         self.received = now;
         let Ok(packets) = rtcp::packet::unmarshal(&mut clear.freeze()) else { return };
         for packet in packets {
@@ -253,8 +258,10 @@ impl Connection {
     fn encrypt_rtcp(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Timestamp, out: &mut Out) {
         let Some(to) = self.destination(now) else { return };
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        match rtcp::packet::marshal(packets).and_then(|plain| keys.out.encrypt_rtcp(&plain)) {
-            Ok(encrypted) => out.push((to, encrypted)),
+        let Ok(clear) = rtcp::packet::marshal(packets) else { return };
+        let mut packet = srtp::copied(&clear);
+        match keys.encrypt_rtcp(&mut packet) {
+            Ok(()) => out.push((to, packet)),
             Err(error) => tracing::debug!(%error, "RTCP could not be encrypted"),
         }
     }

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use rtc::rtp;
 use rtc::shared::marshal::{Marshal, MarshalSize, Unmarshal};
 
@@ -17,6 +17,7 @@ use crate::fanout::Outgoing;
 use crate::media::{Colours, Kind, Matrix, Rotation, SourcePacket};
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::Secure;
+use crate::transport::srtp;
 
 impl Connection {
     /// Takes an SRTP packet.
@@ -31,7 +32,9 @@ impl Connection {
         let now = moment.now;
         let keys = self.secure.as_mut().and_then(Secure::keys)?;
         let header = rtp::Header::unmarshal(&mut datagram.clone()).ok()?;
-        let mut payload = keys.inn.decrypt_rtp_with_header(datagram, &header).ok()?.freeze();
+        let mut clear = BytesMut::from(&datagram[..]);
+        keys.decrypt_rtp(&mut clear).ok()?;
+        let mut payload = clear.freeze();
         payload.advance(header.marshal_size());
         if header.padding {
             // RFC 3550 section 5.1: the last byte counts the padding, itself included.
@@ -145,12 +148,13 @@ impl Connection {
         header.marshal_to(&mut self.clear).expect("the buffer has the header's size");
         payload.iter().for_each(|part| self.clear.extend_from_slice(part));
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        match keys.out.encrypt_rtp_with_header(&self.clear, header) {
-            Ok(encrypted) => {
+        let mut packet = srtp::copied(&self.clear);
+        match keys.encrypt_rtp(&mut packet) {
+            Ok(()) => {
                 if self.numbers_packets {
                     self.sent.sent(self.clear.len(), now);
                 }
-                out.push((to, encrypted));
+                out.push((to, packet));
             }
             Err(error) => tracing::debug!(%error, "a packet could not be encrypted"),
         }

@@ -35,7 +35,7 @@ use crate::sdp::{Fragment, Offer};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
 use crate::transport::secure::{self, Identity, Progress, Secure};
-use crate::transport::stun;
+use crate::transport::{srtp, stun};
 
 const SERVER: &str = "192.0.2.1:8189";
 const CLIENT: &str = "198.51.100.7:5000";
@@ -214,14 +214,17 @@ impl Client {
         };
         for packet in packets {
             let plain = packet.marshal().expect("RTP");
-            out.push((to, keys.out.encrypt_rtp(&plain).expect("encrypts")));
+            let mut packet = srtp::copied(&plain);
+            keys.encrypt_rtp(&mut packet).expect("encrypts");
+            out.push((to, packet));
         }
     }
 
     fn media(&mut self, datagram: &[u8], out: &mut Out) {
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         if (192..224).contains(&datagram[1]) {
-            let clear = keys.inn.decrypt_rtcp(datagram).expect("ours");
+            let mut clear = BytesMut::from(datagram);
+            keys.decrypt_rtcp(&mut clear).expect("ours");
             let packets = rtcp::packet::unmarshal(&mut clear.freeze()).expect("RTCP");
             for packet in &packets {
                 self.described |= packet.as_any().is::<SourceDescription>();
@@ -235,8 +238,9 @@ impl Client {
             self.send(again, out);
             return;
         }
-        let mut packet =
-            rtp::Packet::unmarshal(&mut keys.inn.decrypt_rtp(datagram).expect("ours").freeze()).expect("RTP");
+        let mut clear = BytesMut::from(datagram);
+        keys.decrypt_rtp(&mut clear).expect("ours");
+        let mut packet = rtp::Packet::unmarshal(&mut clear.freeze()).expect("RTP");
         match packet.header.payload_type {
             111 => self.audio.push(packet),
             96 => self.video.push(packet),
@@ -296,7 +300,9 @@ impl Client {
             return;
         };
         let plain = rtcp::packet::marshal(packets).expect("RTCP");
-        out.push((to, keys.out.encrypt_rtcp(&plain).expect("encrypts")));
+        let mut packet = srtp::copied(&plain);
+        keys.encrypt_rtcp(&mut packet).expect("encrypts");
+        out.push((to, packet));
     }
 
     /// Sequence numbers between the first and the last that came which did not.

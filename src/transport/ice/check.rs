@@ -1,6 +1,6 @@
-//! The messages of ICE connectivity checks (RFC 8445 section 7), written.
+//! Writes the messages of ICE connectivity checks (RFC 8445 section 7).
 //!
-//! Owns: which attributes they have, and signing them. Does not know: who sends them when.
+//! Owns: their attributes and signatures. Does not know: when they are sent. Their content enters, bytes leave.
 
 use std::net::SocketAddr;
 
@@ -19,21 +19,21 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use super::{Credentials, Role};
 use crate::transport::stun::Transaction;
 
-/// A check, before it is written.
+/// The content of a check.
 pub(crate) struct Check<'a> {
     pub(crate) role: Role,
     pub(crate) tie_breaker: u64,
-    /// Of a peer-reflexive candidate that the other side would learn by it.
+    /// PRIORITY: the priority of a peer-reflexive candidate that the remote agent would learn from this check.
     pub(crate) priority: u32,
-    /// With USE-CANDIDATE; only the controlling side does.
+    /// Sends USE-CANDIDATE; only the controlling agent does.
     pub(crate) nominates: bool,
-    /// Who sends it.
+    /// Credentials of the sender.
     pub(crate) from: &'a Credentials,
-    /// Who is asked.
+    /// Credentials of the receiver, whose password signs the check.
     pub(crate) to: &'a Credentials,
 }
 
-/// The check, and what its answer will be known by. None when it cannot be signed.
+/// A check and its transaction; None if it cannot be signed.
 pub(crate) fn request(check: &Check<'_>, crypto: &dyn RTCCryptoProvider) -> Option<(Transaction, Vec<u8>)> {
     let mut message = Message::new();
     message.set_type(BINDING_REQUEST);
@@ -52,7 +52,7 @@ pub(crate) fn request(check: &Check<'_>, crypto: &dyn RTCCryptoProvider) -> Opti
     signed(message, &check.to.password, crypto).map(|bytes| (transaction, bytes))
 }
 
-/// The answer to a check that came from this address, signed by who was asked.
+/// The success response to a check that arrived from this address, signed with our password.
 pub(crate) fn success(
     asked: Transaction,
     from: SocketAddr,
@@ -64,7 +64,7 @@ pub(crate) fn success(
     signed(message, password, crypto)
 }
 
-/// The answer to a check of one who takes the same role: 487, so that it takes the other (RFC 8445 section 7.3.1.1).
+/// The response 487 to a check of an agent in the same role, which then switches (RFC 8445 section 7.3.1.1).
 pub(crate) fn role_conflict(asked: Transaction, password: &str, crypto: &dyn RTCCryptoProvider) -> Option<Vec<u8>> {
     let mut message = answer(BINDING_ERROR, asked);
     CODE_ROLE_CONFLICT.add_to(&mut message).ok()?;

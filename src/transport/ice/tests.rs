@@ -100,7 +100,7 @@ fn the_controlled_side_sends_only_where_its_own_check_was_answered() {
 }
 
 #[test]
-fn a_nomination_of_another_way_is_followed() {
+fn a_nomination_of_another_pair_is_followed() {
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let now = Timestamp::default();
     talk(now, &mut bot, &mut server, "198.51.100.7:9");
@@ -111,7 +111,7 @@ fn a_nomination_of_another_way_is_followed() {
 }
 
 #[test]
-fn a_restart_keeps_the_way_until_the_next_is_found() {
+fn a_restart_keeps_the_pair_until_the_next_is_found() {
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let now = Timestamp::default();
     talk(now, &mut bot, &mut server, "198.51.100.7:9");
@@ -157,7 +157,7 @@ fn consent_that_is_not_answered_is_asked_for_more_often() {
 }
 
 #[test]
-fn who_sends_by_another_way_that_answers_is_followed_once_the_old_one_is_silent() {
+fn media_from_another_pair_moves_the_selection_once_the_selected_pair_is_silent() {
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let [first, other, strange] = ["198.51.100.7:9", "198.51.100.8:9", "198.51.100.9:9"];
     let after = |millis| Timestamp::default() + Duration::from_millis(millis);
@@ -214,14 +214,78 @@ fn who_has_chosen_once_and_gets_another_address_is_followed_when_the_old_one_fal
 }
 
 #[test]
-fn ways_are_capped_and_the_selected_one_stays() {
+fn candidate_pairs_are_capped_and_the_selected_one_stays() {
     let (mut bot, mut server) = (bot(&[SERVER]), server());
     let now = Timestamp::default();
     talk(now, &mut bot, &mut server, "198.51.100.7:9");
     for port in 1..200 {
         server.add_candidate(SocketAddr::from(([192, 0, 2, 3], port)), now);
     }
-    assert_eq!(server.ways.len(), WAYS_MAX);
+    assert_eq!(server.pairs.len(), PAIRS_MAX);
     assert!(server.has_validated(at("198.51.100.7:9")));
     assert!(server.poll(now).is_empty(), "nothing more is looked for");
+}
+
+/// Checks that the agent sends within a minute.
+fn sent(agent: &mut Agent, from: Timestamp) -> usize {
+    (0..60_000).map(|millis| agent.poll(from + Duration::from_millis(millis)).len()).sum()
+}
+
+/// The fault that began this: joins and ICE restarts sent several times as many packets to a third party as they cost.
+#[test]
+fn checks_to_candidates_that_never_answer_are_bounded_over_a_session() {
+    let victims: Vec<String> = (1..=PAIRS_MAX).map(|port| format!("203.0.113.66:{port}")).collect();
+    let victims: Vec<&str> = victims.iter().map(String::as_str).collect();
+    let mut server = agent(Role::Controlled, "server", "bot", &victims);
+    let mut now = Timestamp::default();
+    assert_eq!(sent(&mut server, now), UNANSWERED_MAX as usize + 29, "one more every two seconds");
+    now = now + Duration::from_secs(60);
+    let mut restarted = 0;
+    for number in 0..100 {
+        server.restart(credentials(&format!("server{number}")), credentials("bot"), now);
+        victims.iter().for_each(|victim| server.add_candidate(at(victim), now));
+        for _ in 0..10 {
+            restarted += server.poll(now).len();
+            now = now + Duration::from_millis(50);
+        }
+    }
+    assert!(restarted <= 26, "{restarted} checks in 50 s of restarts");
+}
+
+#[test]
+fn a_forged_request_causes_at_most_one_check() {
+    let (mut bot, mut server) = (bot(&[SERVER]), server());
+    let mut now = Timestamp::default();
+    sent(&mut server, now);
+    now = now + Duration::from_secs(60);
+    while server.budget.take() {}
+    let mut checks = 0;
+    for port in 1..=500 {
+        let (from, to) = (credentials("bot"), credentials("server"));
+        let check =
+            Check { role: Role::Controlling, tie_breaker: 1, priority: 1, nominates: true, from: &from, to: &to };
+        let (_, request) = check::request(&check, &*bot.crypto).expect("can be signed");
+        server.handle(now, SocketAddr::from(([203, 0, 113, 66], port)), &request);
+        checks += server.poll(now).len();
+    }
+    assert!(checks <= 500, "{checks}");
+    talk(now, &mut bot, &mut server, "198.51.100.7:9");
+    assert_eq!(server.selected(), Some(at("198.51.100.7:9")), "the session's client still connects at once");
+}
+
+#[test]
+fn candidates_that_never_answer_do_not_delay_the_client_that_does() {
+    let dead: Vec<String> = (1..PAIRS_MAX).map(|port| format!("203.0.113.66:{port}")).collect();
+    let dead: Vec<&str> = dead.iter().map(String::as_str).collect();
+    let (mut bot, mut server) = (bot(&[SERVER]), agent(Role::Controlled, "server", "bot", &dead));
+    let mut now = Timestamp::default();
+    for _ in 0..20 {
+        server.poll(now);
+        now = now + Duration::from_millis(50);
+    }
+    server.poll(now);
+    assert_eq!(server.budget.left, 0);
+    assert!(server.deadline() > now, "it does not spin");
+    talk(now, &mut bot, &mut server, "198.51.100.7:9");
+    assert_eq!(server.selected(), Some(at("198.51.100.7:9")));
 }

@@ -1,6 +1,6 @@
-//! The parts that answers are made of: refusals, and what a success tells.
+//! Parts of TURN responses: errors, and the attributes of successes.
 //!
-//! Owns: their codes and attributes. Does not know: when they are due.
+//! Owns: error codes and attributes. Does not know: the state of the server. Values enter, attributes leave.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::net::turn::message::{Message, Method, Writer, kind};
 use crate::time::Timestamp;
 use crate::transport::stun::Class;
 
-/// An allocation lives so long unless its client asks for more (RFC 8656 section 3.2).
+/// Default lifetime of an allocation (RFC 8656 section 3.2).
 const LIFETIME: Duration = Duration::from_secs(600);
-/// No allocation lives longer without being refreshed.
+/// Maximum lifetime of an allocation without a refresh.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-/// A request that is refused: the code and why.
+/// An error response: code and reason.
 pub(super) struct Refusal(pub(super) u16, pub(super) &'static str);
 
 pub(super) const BAD_REQUEST: Refusal = Refusal(400, "Bad Request");
@@ -22,7 +22,7 @@ pub(super) const MISMATCH: Refusal = Refusal(437, "Allocation Mismatch");
 pub(super) const WRONG_FAMILY: Refusal = Refusal(443, "Peer Address Family Mismatch");
 pub(super) const FULL: Refusal = Refusal(508, "Insufficient Capacity");
 
-/// The answer to whoever has an allocation now.
+/// The success response to an Allocate request.
 pub(super) fn allocated(message: &Message<'_>, client: Client, allocation: &Allocation, at: Timestamp) -> Writer {
     let left = allocation.expires.since(at).as_secs() as u32;
     Writer::new(message.method, Class::Success, message.transaction)
@@ -31,7 +31,8 @@ pub(super) fn allocated(message: &Message<'_>, client: Client, allocation: &Allo
         .address(kind::XOR_MAPPED_ADDRESS, client.address)
 }
 
-/// How long an allocation is to live: zero ends it, anything else is at least the default (RFC 8656 section 7.2).
+/// The lifetime of an allocation: zero removes it, any other request is raised to the default at least (RFC 8656
+/// section 7.2).
 pub(super) fn lifetime(message: &Message<'_>) -> Duration {
     match message.number(kind::LIFETIME) {
         Some(0) if message.method == Method::REFRESH => Duration::ZERO,

@@ -1,23 +1,23 @@
-//! What goes into the TURN server and what comes out of it.
+//! The input and output types of the TURN protocol.
 //!
-//! Owns: these types. Does not know: what becomes of them.
+//! Owns: these types. Does not know: the protocol.
 
 use std::net::SocketAddr;
 
 use crate::time::Timestamp;
 
-/// What clients may take.
+/// Quotas, in allocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net::turn) struct Limits {
-    /// Allocations of all.
+    /// In total.
     pub(in crate::net::turn) allocations: usize,
-    /// Allocations of one credential.
+    /// Per credential.
     pub(in crate::net::turn) per_user: usize,
-    /// Allocations of one address.
+    /// Per source network.
     pub(in crate::net::turn) per_address: usize,
 }
 
-/// A point in time on both clocks: expiries of credentials are told by the wall clock.
+/// A time on both clocks: credentials expire by the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::net::turn) struct Now {
     pub(in crate::net::turn) at: Timestamp,
@@ -25,7 +25,7 @@ pub(in crate::net::turn) struct Now {
     pub(in crate::net::turn) unix: u64,
 }
 
-/// How a client reaches us.
+/// The transport between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::net::turn) enum Flow {
     Udp,
@@ -33,52 +33,52 @@ pub(in crate::net::turn) enum Flow {
     Stream(u64),
 }
 
-/// A client's end of a 5-tuple; ours follows from it.
+/// The client's part of a 5-tuple, which implies ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::net::turn) struct Client {
     pub(in crate::net::turn) flow: Flow,
     pub(in crate::net::turn) address: SocketAddr,
 }
 
-/// Between one client and one of our media addresses; named by the port of the address that the client seems to have.
+/// The path between one client and one of our media addresses, identified by the port of its relayed address.
 pub(in crate::net::turn) type Path = u16;
 
-/// What is to be done with what was received.
+/// What to do with a received message.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::net::turn) enum Outcome<'a> {
-    /// Send this back.
+    /// Send this response.
     Answer(Vec<u8>),
-    /// This is for the media port, by this path.
+    /// Relay this data to the media port on this path.
     Relay(Path, &'a [u8]),
-    /// Nothing.
+    /// Drop the message.
     Drop(Reason),
 }
 
-/// Why nothing comes of a message.
+/// Why a message was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net::turn) enum Reason {
-    /// It cannot be read, or asks for nothing that there is.
+    /// Malformed, or an unknown method.
     Malformed,
-    /// Its address asks too often without signing.
+    /// Too many unsigned requests from its source network.
     Limited,
-    /// There is no permission, channel or allocation for it.
+    /// No permission, channel or allocation for it.
     NotAllowed,
 }
 
-/// What became of a path, or of a client.
+/// An effect on a path or client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net::turn) enum Effect {
-    /// The client at `client` begins to talk to `peer`, and seems to be at `relayed`.
+    /// A path from `client` to `peer` was opened; its relayed address is `relayed`.
     Opened { path: Path, client: Client, relayed: SocketAddr, peer: SocketAddr },
-    /// What goes to the client goes by this channel from now on; None for none.
+    /// Data to the client uses this channel from now on; None for Data indications.
     Channel { path: Path, number: Option<u16> },
-    /// It is over.
+    /// The path was closed.
     Closed { path: Path },
-    /// The session is over that the client's allocation was for, and with it that.
+    /// The session of the client's allocation has ended, and the allocation with it.
     Over { client: Client },
 }
 
-/// What the server has counted since the start.
+/// Counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::net::turn) struct Counts {
     pub(in crate::net::turn) allocated: u64,

@@ -1,8 +1,8 @@
-//! Ways: how datagrams come and go by something else than the port's UDP sockets, a TCP connection or a relay of ours.
+//! Tunnels: paths of datagrams other than the port's UDP sockets, which are TCP connections and our TURN relays.
 //!
-//! Owns: [`Way`], one of them as its carrier holds it, and [`Routes`], by which of them a connection's datagrams leave. Does
-//! not know: how a way carries a datagram. To ICE the far end of a way is a remote address like any other: an address that a
-//! connection has validated by a way is answered by that way, and the same address by UDP is another one.
+//! Owns: [`Tunnel`], the handle of the carrier, and [`Routes`], which path a connection's datagrams leave by. Does not
+//! know: how a tunnel carries a datagram. To ICE, the far end of a tunnel is a remote address like any other. An
+//! address that was validated through a tunnel is answered through it; the same address by UDP is another one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,25 +14,25 @@ use tokio::sync::Notify;
 
 use super::Mux;
 
-/// Names a way.
-pub(super) type WayId = u64;
+/// Identifies a tunnel.
+pub(super) type TunnelId = u64;
 
-/// How a datagram came, or goes.
+/// The path of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Via {
-    /// By the port's sockets.
+    /// The port's UDP sockets.
     Udp,
-    /// By this way.
-    Way(WayId),
+    /// This tunnel.
+    Tunnel(TunnelId),
 }
 
-/// Sends a datagram to a way's far end, now or never; false when it was dropped.
+/// Sends a datagram to a tunnel's far end without waiting; false when it was dropped.
 pub(super) type Outbound = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
-/// How an address is reached that is not simply sent to.
+/// The path to an address that plain UDP does not lead to.
 #[derive(Clone)]
 pub(super) struct Exit {
-    /// A way, or UDP from another address than the kernel would take.
+    /// A tunnel, or UDP from a source address other than the kernel's choice.
     pub(super) via: Via,
     pub(super) outbound: Outbound,
 }
@@ -43,7 +43,7 @@ impl std::fmt::Debug for Exit {
     }
 }
 
-/// The addresses that one connection does not simply send to. Whoever has none pays for a flag.
+/// The addresses of one connection that plain UDP does not lead to. A connection without any costs one atomic load.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     any: AtomicBool,
@@ -51,19 +51,19 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// The address is reached so from now on.
+    /// Sets the path to an address.
     pub(super) fn set(&self, to: SocketAddr, exit: Exit) {
         self.exits.lock().insert(to, exit);
         self.any.store(true, Ordering::Release);
     }
 
-    /// The address is simply sent to from now on, if it was reached by this.
+    /// Returns an address to plain UDP if its path was `via`.
     pub(super) fn clear(&self, to: SocketAddr, via: Via) {
         self.clear_if(to, |known| known == via);
     }
 
-    /// The address is reached by UDP from now on.
-    pub(super) fn leave_way(&self, to: SocketAddr) {
+    /// Returns an address to UDP if its path was a tunnel.
+    pub(super) fn leave_tunnel(&self, to: SocketAddr) {
         self.clear_if(to, |known| known != Via::Udp);
     }
 
@@ -78,12 +78,12 @@ impl Routes {
         self.any.store(!exits.is_empty(), Ordering::Release);
     }
 
-    /// How the address is reached.
+    /// The path to an address.
     pub(super) fn via(&self, to: SocketAddr) -> Via {
         self.exit(to).map_or(Via::Udp, |exit| exit.via)
     }
 
-    /// Sends a datagram if its address is not simply sent to, and says by what and whether that took it.
+    /// Sends a datagram if plain UDP does not lead to its address; returns the path, and whether that accepted it.
     pub(super) fn send(&self, to: SocketAddr, datagram: &[u8]) -> Option<(Via, bool)> {
         self.exit(to).map(|exit| (exit.via, (exit.outbound)(datagram)))
     }
@@ -96,36 +96,36 @@ impl Routes {
     }
 }
 
-/// A way, held by who carries its datagrams. Dropping it closes it: what was validated by it is forgotten.
+/// A tunnel, held by its carrier. Dropping it closes it and removes the addresses that were validated through it.
 #[derive(Debug)]
-pub(crate) struct Way {
+pub(crate) struct Tunnel {
     pub(super) mux: Weak<Mux>,
-    pub(super) id: WayId,
+    pub(super) id: TunnelId,
     pub(super) remote: SocketAddr,
     pub(super) left: Arc<Notify>,
 }
 
-impl Way {
-    /// Takes a datagram that came from the far end; false when it reached no connection.
+impl Tunnel {
+    /// Handles a datagram from the far end; false when it reached no connection.
     pub(crate) fn received(&self, datagram: &[u8]) -> bool {
-        self.mux.upgrade().is_some_and(|mux| mux.receive(Via::Way(self.id), self.remote, None, datagram))
+        self.mux.upgrade().is_some_and(|mux| mux.receive_from_tunnel(Via::Tunnel(self.id), self.remote, datagram))
     }
 
-    /// Waits until a connection is gone that it led to.
+    /// Waits until a connection is removed that received through the tunnel.
     pub(crate) async fn left(&self) {
         self.left.notified().await;
     }
 
-    /// Whether it leads to a connection now.
+    /// Whether a connection receives through the tunnel.
     pub(crate) fn leads(&self) -> bool {
         self.mux.upgrade().is_some_and(|mux| mux.table.lock().leads(self.id, self.remote))
     }
 }
 
-impl Drop for Way {
+impl Drop for Tunnel {
     fn drop(&mut self) {
         if let Some(mux) = self.mux.upgrade() {
-            mux.close_way(self.id, self.remote);
+            mux.close_tunnel(self.id, self.remote);
         }
     }
 }
