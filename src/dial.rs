@@ -1,12 +1,11 @@
-//! Dialling: from a host that somebody wrote to a connection with it.
+//! Dialling: from an endpoint of the configuration or the API to a connection.
 //!
-//! Owns: that a name is looked up once, that every address it has is judged before any is used, and that exactly the one
-//! that was chosen is connected to; TLS with the system's certificates. Does not know: what is spoken then. Everything has
-//! a time limit. The certificates are those of the system, or of the file that `SSL_CERT_FILE` names, and those that this
-//! process was told to [`trust`].
+//! Owns: the destination guard for names (a name is looked up once, all its addresses are judged, exactly the chosen one is
+//! connected to), and TLS. Does not know: the protocol above. Every step has a time limit. The trusted certificates are those
+//! of the system, or of the file that `SSL_CERT_FILE` names, and those given to [`trust`].
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,42 +21,42 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::destination::{Endpoint, Guard, GuardError, Host};
 
-/// How long a name may take to be looked up, a connection to be made, and TLS to be agreed upon.
+/// Time limit of each step: name lookup, TCP connection, TLS handshake.
 const STEP: Duration = Duration::from_secs(10);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Not looked up.
+    /// The lookup failed.
     #[error("the name {host} cannot be looked up: {reason}")]
     Name {
         /// The name.
         host: Host,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// Looked up, and not to be connected to. It will not be otherwise in a moment.
+    /// The guard refuses an address. A retry does not change that.
     #[error("{host} may not be connected to: {refused}")]
     Refused {
         /// The host.
         host: Host,
-        /// Why.
+        /// Which address, and why.
         refused: GuardError,
     },
-    /// Nobody there.
+    /// The TCP connection failed.
     #[error("no connection to {endpoint}: {reason}")]
     Connect {
-        /// Where to.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// Somebody there who is not who he should be, or does not speak TLS.
+    /// The TLS handshake failed, or the certificate is not trusted.
     #[error("no TLS with {endpoint}: {reason}")]
     Tls {
-        /// Where to.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
 }
@@ -74,17 +73,17 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// The address to connect to.
+/// Looks up the address to connect to.
 ///
 /// # Errors
-/// The name has none, or one of them may not be connected to.
+/// The name has no address, or the guard refuses one of them.
 pub async fn resolve(endpoint: &Endpoint, guard: &Guard) -> Result<SocketAddr, DialError> {
     let addresses: Vec<IpAddr> = match &endpoint.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
             let failed = |reason: String| DialError::Name { host: endpoint.host.clone(), reason };
             let found = timeout(STEP, tokio::net::lookup_host((name.as_str(), endpoint.port))).await;
-            let found = found.map_err(|_| failed("nobody answers".to_owned()))?;
+            let found = found.map_err(|_| failed("no answer in time".to_owned()))?;
             found.map_err(|error| failed(error.to_string()))?.map(|address| address.ip()).collect()
         }
     };
@@ -93,18 +92,38 @@ pub async fn resolve(endpoint: &Endpoint, guard: &Guard) -> Result<SocketAddr, D
     Ok(SocketAddr::new(address, endpoint.port))
 }
 
-/// Connects to an endpoint.
+/// Our address on the route to `remote`. Nothing is sent: the system only looks up the route.
 ///
 /// # Errors
-/// There is nobody, or nobody who may be connected to.
+/// There is no route.
+pub fn local_address(remote: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(remote)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Looks up an endpoint and connects to it.
+///
+/// # Errors
+/// See [`DialError`].
 pub async fn connect(endpoint: &Endpoint, tls: bool, guard: &Guard) -> Result<Box<dyn Stream>, DialError> {
     let address = resolve(endpoint, guard).await?;
+    connect_to(endpoint, address, tls).await
+}
+
+/// Connects to an endpoint at the address that [`resolve`] gave.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn connect_to(endpoint: &Endpoint, address: SocketAddr, tls: bool) -> Result<Box<dyn Stream>, DialError> {
     let failed = |reason: String| DialError::Connect { endpoint: endpoint.clone(), reason };
     let connected = timeout(STEP, TcpStream::connect(address)).await;
-    let stream = connected.map_err(|_| failed("nobody answers".to_owned()))?.map_err(|error| failed(reason(&error)))?;
-    // Media is sent in pieces as it comes: none waits for the next.
+    let stream =
+        connected.map_err(|_| failed("no answer in time".to_owned()))?.map_err(|error| failed(reason(&error)))?;
+    // Small packets of media must not wait for the next one (Nagle).
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps its delay");
+        tracing::debug!(%error, "TCP_NODELAY not set");
     }
     if !tls {
         return Ok(Box::new(stream));
@@ -119,11 +138,11 @@ pub async fn connect(endpoint: &Endpoint, tls: bool, guard: &Guard) -> Result<Bo
     let connector = TlsConnector::from(tls_config().map_err(|reason| failed(reason.clone()))?);
     let secured = timeout(STEP, connector.connect(name, stream)).await;
     let stream =
-        secured.map_err(|_| failed("nobody answers".to_owned()))?.map_err(|error| failed(error.to_string()))?;
+        secured.map_err(|_| failed("no answer in time".to_owned()))?.map_err(|error| failed(error.to_string()))?;
     Ok(Box::new(stream))
 }
 
-/// A system's words without its number.
+/// A system error in words, without its number.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
@@ -131,37 +150,37 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The cryptography of TLS, for who speaks TLS in a way of his own.
+/// The cryptography provider for TLS that does not go through [`connect`].
 pub fn crypto() -> Arc<CryptoProvider> {
     static CRYPTO: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     CRYPTO.get_or_init(|| Arc::new(ring::default_provider())).clone()
 }
 
-/// What else this process knows servers by; see [`trust`].
+/// See [`trust`].
 static TRUSTED: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
 
-/// From now on servers are known by these too. Told once, by a program's beginning: after a first connection it is too late.
+/// Trusts more certificates. To be called once, before the first connection.
 ///
 /// # Panics
-/// When it is told again.
+/// When it is called again.
 pub fn trust(certificates: Vec<CertificateDer<'static>>) {
-    TRUSTED.set(certificates).expect("a program says once what it trusts");
+    TRUSTED.set(certificates).expect("certificates are given once");
 }
 
-/// The certificates that servers are known by, as DER; read once.
+/// The trusted certificates, as DER; read once.
 pub fn certificates() -> &'static [CertificateDer<'static>] {
     static FOUND: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     FOUND.get_or_init(|| {
         let mut found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(%error, "certificates cannot be read");
+            tracing::warn!(%error, "certificate not readable");
         }
         found.certs.extend(TRUSTED.get().into_iter().flatten().cloned());
         found.certs
     })
 }
 
-/// The certificates of a file, PEM.
+/// The certificates of a PEM file.
 ///
 /// # Errors
 /// In words, with the file: it cannot be read, or has none.
@@ -175,7 +194,7 @@ pub fn certificates_of(file: &Path) -> Result<Vec<CertificateDer<'static>>, Stri
     }
 }
 
-/// How TLS is spoken; made once.
+/// The TLS configuration with [`certificates`]; made once.
 ///
 /// # Errors
 /// In words: the system has no certificates.
@@ -188,7 +207,7 @@ pub fn tls_config() -> Result<Arc<ClientConfig>, &'static String> {
     config.as_ref().map(Arc::clone)
 }
 
-/// How TLS is spoken with whoever is known by one of these certificates.
+/// A TLS configuration that trusts these certificates.
 ///
 /// # Errors
 /// In words: none of them can be used.
@@ -220,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_allowed_is_connected_to() {
+    async fn only_allowed_addresses_are_connected_to() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
@@ -230,10 +249,10 @@ mod tests {
         let mut stream = connect(&endpoint("127.0.0.1", port), false, &open()).await.expect("allowed");
         let (mut accepted, _) = listener.accept().await.expect("connected");
         accepted.write_all(b"hello").await.expect("open");
-        let mut heard = [0; 5];
-        stream.read_exact(&mut heard).await.expect("open");
-        assert_eq!(&heard, b"hello");
-        // Whoever listens there does not speak TLS.
+        let mut received = [0; 5];
+        stream.read_exact(&mut received).await.expect("open");
+        assert_eq!(&received, b"hello");
+        // This server does not speak TLS.
         let answer = tokio::spawn(async move {
             let (mut accepted, _) = listener.accept().await.expect("connected");
             accepted.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("open");

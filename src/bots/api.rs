@@ -2,13 +2,14 @@
 //!
 //! Owns: URLs, tokens, what a refusal means. Does not know: SDP. Every call blocks: callers put it on a thread that may.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::{Request, Response, Uri};
 use ureq::{Agent, Body};
 
+use crate::dial;
 use crate::id::RoomName;
 use crate::media::{Rect, Size};
 
@@ -115,17 +116,8 @@ impl Api {
 
     /// The address of ours that the server sees, if nothing translates it on the way.
     pub(super) fn own_address(&self) -> Result<IpAddr, ApiError> {
-        let any: SocketAddr = if self.address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        // Nothing is sent: the system only looks for the way.
-        let probe = || {
-            let socket = UdpSocket::bind(any)?;
-            socket.connect(self.address)?;
-            Ok(socket.local_addr()?.ip())
-        };
-        probe().map_err(|error: std::io::Error| ApiError::Unreachable {
-            url: self.base.clone(),
-            reason: error.to_string(),
-        })
+        dial::local_address(self.address)
+            .map_err(|error| ApiError::Unreachable { url: self.base.clone(), reason: error.to_string() })
     }
 
     /// Joins a room by its one POST.

@@ -20,12 +20,10 @@ use super::footage::{Clock, Tone};
 use super::line::{DATAGRAM_MAX, Line};
 use super::report::BotReport;
 use super::{Role, Task, World};
-use crate::client::connection::{Connection, Setup};
-use crate::client::description::{Answer, Offer};
+use crate::client::connection::{Collect, Connection};
+use crate::client::description::{Answer, LocalDescription};
 use crate::sdp::Direction;
 use crate::time::{self, Moment, Timestamp};
-use crate::transport;
-use crate::transport::ice::Credentials;
 
 /// How often a server that is busy is asked again.
 const JOIN_TRIES: usize = 300;
@@ -100,24 +98,13 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
         line = Some(bound);
         addresses.extend(world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
-    let ice = Credentials::random();
-    let (audio_ssrc, video_ssrc, cname) = (rand::random(), rand::random(), transport::cname());
-    let (direction, codec) = (task.role.direction(), world.plan.codec);
-    let offer = Offer {
-        direction,
-        codec,
-        ice: &ice,
-        fingerprint: &world.identity.fingerprint,
-        cname: &cname,
-        addresses: &addresses,
-        audio_ssrc,
-        video_ssrc,
-    };
-    let Joined { answer, session, participant } = post(task, world, offer.sdp(), report).await?;
+    let local = LocalDescription::new(&world.identity, task.role.direction(), world.plan.codec);
+    let Joined { answer, session, participant } = post(task, world, local.offer(&addresses), report).await?;
     if task.shows_time {
         world.clock.lock().replace(participant);
     }
     let mut answer = Answer::parse(&answer)?;
+    local.accept(&answer)?;
     let line = match line {
         Some(line) => line,
         None => {
@@ -126,19 +113,8 @@ async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Con
             line
         }
     };
-    let setup = Setup {
-        identity: &world.identity,
-        ice,
-        answer,
-        direction,
-        codec,
-        audio_ssrc,
-        video_ssrc,
-        cname,
-        keeps_frames: task.decodes,
-        keeps_sound: false,
-    };
-    Ok((Connection::new(setup, time::now()), line, session))
+    let collect = Collect { video: task.decodes, audio: false };
+    Ok((Connection::new(&world.identity, local, answer, collect, time::now()), line, session))
 }
 
 /// Posts the offer, and does so again when the server asks to come back later.
@@ -237,7 +213,7 @@ impl Bot {
                 () = &mut leave => break,
                 () = self.line.readable() => {}
                 frame = self.camera.frame() => match frame {
-                    Some((packets, after)) => self.connection.send_frame(&packets, after),
+                    Some((packets, after)) => self.connection.send_video(&packets, after),
                     None => {
                         report.failed = Some("its encoder has failed".to_owned());
                         break;
@@ -251,7 +227,7 @@ impl Bot {
             if let Err(error) = self.enter_when_connected(moment.now, report) {
                 report.failed = Some(error);
             }
-            if let Some(reason) = self.connection.over() {
+            if let Some(reason) = self.connection.close_reason() {
                 report.failed = Some(reason.to_owned());
             }
             if report.failed.is_some() {
@@ -327,8 +303,8 @@ impl Bot {
             return;
         }
         self.counting = true;
-        self.connection.video().begin(now);
-        self.connection.audio().begin(now);
+        self.connection.video().reset_stats(now);
+        self.connection.audio().reset_stats(now);
         if let Some(eye) = &mut self.eye {
             eye.begin();
         }
@@ -343,11 +319,11 @@ impl Bot {
         while self.next_sound <= now {
             let level = if self.task.talks { LOUD } else { SILENT };
             let after = self.next_sound.since(self.epoch);
-            self.connection.send_sound(tone.packet(self.sounds), after, Some(level));
+            self.connection.send_audio(tone.packet(self.sounds), after, Some(level), false);
             self.sounds += 1;
             self.next_sound = self.next_sound + SOUND_EVERY;
         }
-        let keyframe = self.connection.take_keyframe_wanted();
+        let keyframe = self.connection.take_keyframe_request();
         let mut every = Duration::from_secs(1) / self.world.plan.camera.fps;
         if self.task.shows_time {
             every = every.mul_f32(CLOCK_DRIFT);
@@ -362,7 +338,7 @@ impl Bot {
                 let Some(footage) = &self.world.footage else { return };
                 *at = if keyframe { 0 } else { *at + 1 };
                 let after = now.since(self.epoch);
-                self.connection.send_frame(footage.film.frame(*at), after);
+                self.connection.send_video(footage.film.frame(*at), after);
             }
         }
         let late = now.since(self.next_frame) > LATEST || keyframe;
@@ -374,7 +350,7 @@ impl Bot {
         if let Some(eye) = &mut self.eye {
             while let Some(frame) = self.connection.video().frame() {
                 if !eye.look(&frame, now) {
-                    self.connection.ask_for_keyframe();
+                    self.connection.request_keyframe();
                 }
             }
         }
@@ -392,7 +368,7 @@ impl Bot {
             self.line.send(to, &datagram);
         }
         if self.bound_to.is_none()
-            && let Some(server) = self.connection.server()
+            && let Some(server) = self.connection.remote_address()
         {
             self.bound_to = Some(server);
             self.line.stay_with(server).await;

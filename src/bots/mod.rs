@@ -36,6 +36,7 @@ use self::eye::Spot;
 pub use self::footage::Camera;
 use self::footage::Footage;
 pub use self::report::{BotReport, Load, Report};
+use crate::client;
 use crate::codec::CodecError;
 use crate::id::RoomName;
 use crate::media::Codec;
@@ -195,8 +196,7 @@ impl Crowd {
         allow_sockets();
         let api = Api::new(&plan.url, plan.token.clone())?;
         let own_addresses = own_addresses(api.own_address()?);
-        let crypto = rtc::crypto::default_provider().map_err(|error| BotsError::Identity(error.to_string()))?;
-        let identity = Identity::new(crypto).map_err(|error| BotsError::Identity(error.to_string()))?;
+        let identity = client::identity().map_err(BotsError::Identity)?;
         let sends = plan.participants + plan.publishers > 0;
         let footage = if sends {
             let (codec, camera) = (plan.codec, plan.camera);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::eye::Seen;
 use super::{Plan, Role, Task};
 use crate::client::connection::Connection;
-use crate::client::incoming::Incoming;
+use crate::client::receive::ReceiveStream;
 use crate::time::Timestamp;
 
 fn millis(duration: Duration) -> f64 {
@@ -45,9 +45,9 @@ pub struct StreamReport {
 }
 
 impl StreamReport {
-    fn of(stream: &Incoming, now: Timestamp) -> Self {
-        let counts = stream.counts();
-        let seconds = stream.counted_for(now).as_secs_f64();
+    fn of(stream: &ReceiveStream, now: Timestamp) -> Self {
+        let counts = stream.stats();
+        let seconds = stream.measured_for(now).as_secs_f64();
         let rate = if seconds > 0.0 { counts.frames as f64 / seconds } else { 0.0 };
         Self {
             packets: counts.packets,
@@ -156,7 +156,7 @@ impl BotReport {
         let since = |then: Option<Timestamp>| then.map(|then| millis(then.since(self.posted)));
         self.first_picture_ms = since(connection.video().first_frame());
         self.first_sound_ms = since(connection.audio().first_frame());
-        self.seconds = connection.video().counted_for(now).max(connection.audio().counted_for(now)).as_secs_f64();
+        self.seconds = connection.video().measured_for(now).max(connection.audio().measured_for(now)).as_secs_f64();
         self.video = StreamReport::of(connection.video(), now);
         self.audio = StreamReport::of(connection.audio(), now);
         let (sounds, pictures) = connection.sent();

@@ -1,8 +1,8 @@
-//! One connection to the server, from the answer to the end: ICE, DTLS, SRTP and RTCP put together. Sans-IO.
+//! One WebRTC connection of a client, from the answer to its end: ICE, DTLS, SRTP and RTCP put together. Sans-IO.
 //!
-//! Owns: what is due when, and what goes on the wire. Does not know: sockets, HTTP, what is sent or shown. Datagrams go
-//! in by [`Connection::handle`], time by [`Connection::tick`], media to be sent by [`Connection::send_sound`] and
-//! [`Connection::send_frame`]; datagrams to be sent leave by [`Connection::poll`].
+//! Owns: timers, the streams of both directions, RTCP, the order of events. Does not know: sockets, HTTP, what is sent or
+//! shown. Datagrams go in by [`Connection::handle`], time by [`Connection::tick`], media to send by
+//! [`Connection::send_audio`] and [`Connection::send_video`]; datagrams to send leave by [`Connection::poll`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,54 +21,49 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 use rtc::rtp;
 use rtc::shared::marshal::{MarshalSize, Unmarshal};
 
-use super::description::{Answer, OPUS, REPAIR, VIDEO};
-use super::incoming::{Due, Incoming, Packet};
-use super::outgoing::{Extensions, Outgoing};
+use super::description::{Answer, LocalDescription, OPUS, RTX, VIDEO};
+use super::receive::{Feedback, Packet, ReceiveStream};
+use super::send::{Extensions, SendStream};
 use crate::codec::Depayloader;
-use crate::media::{AUDIO_RATE, Codec, EncodedPacket, Kind, VIDEO_CLOCK};
-use crate::sdp::Direction;
+use crate::media::{AUDIO_RATE, EncodedPacket, Kind, VIDEO_CLOCK};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
 use crate::transport::secure::{self, Identity, Progress, Secure};
 use crate::transport::{srtp, stun};
 
-/// From one report to the next.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// How often the handshake looks whether something must be sent again.
+/// Interval of RTCP reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval in which lost handshake flights are looked for.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(100);
-/// Longest time from the answer to a connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(20);
+/// Longest time from the answer to the end of the DTLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a connection begins with.
-pub(crate) struct Setup<'a> {
-    pub(crate) identity: &'a Identity,
-    pub(crate) ice: Credentials,
-    pub(crate) answer: Answer,
-    pub(crate) direction: Direction,
-    pub(crate) codec: Codec,
-    pub(crate) audio_ssrc: u32,
-    pub(crate) video_ssrc: u32,
-    /// What we are called in RTCP.
-    pub(crate) cname: String,
-    /// Frames are collected for a decoder.
-    pub(crate) keeps_frames: bool,
-    /// Packets of sound are collected likewise.
-    pub(crate) keeps_sound: bool,
+/// Which received media is kept for [`ReceiveStream::frame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Collect {
+    pub(crate) video: bool,
+    pub(crate) audio: bool,
 }
 
 /// A received stream with what reports about it need.
-struct Heard {
-    stream: Incoming,
+struct Received {
+    stream: ReceiveStream,
     ssrc: Option<u32>,
-    /// The middle of the last sender report's time, and when it came.
-    reported: Option<(u32, Timestamp)>,
+    /// The middle 32 bits of the last sender report's NTP time, and when it arrived.
+    sender_report: Option<(u32, Timestamp)>,
 }
 
-impl Heard {
+impl Received {
+    fn new(kind: Kind, collect: bool) -> Self {
+        let clock_rate = if kind == Kind::Video { VIDEO_CLOCK } else { AUDIO_RATE };
+        Self { stream: ReceiveStream::new(kind, clock_rate, collect), ssrc: None, sender_report: None }
+    }
+
+    /// The report block (RFC 3550 section 6.4.1); None before the first packet.
     fn report(&mut self, now: Timestamp) -> Option<ReceptionReport> {
         let (ssrc, reception) = (self.ssrc?, self.stream.report()?);
         let (last_sender_report, delay) = self
-            .reported
+            .sender_report
             .map_or((0, 0), |(middle, at)| (middle, (now.since(at).as_micros() * 65_536 / 1_000_000) as u32));
         Some(ReceptionReport {
             ssrc,
@@ -84,93 +79,95 @@ impl Heard {
 
 pub(crate) struct Connection {
     identity: Identity,
+    local: LocalDescription,
     fingerprint: String,
     agent: Agent,
     secure: Option<Secure>,
-    direction: Direction,
-    codec: Codec,
-    cname: String,
-    begun: Timestamp,
+    created: Timestamp,
     connected: Option<Timestamp>,
-    over: Option<String>,
-    audio: Heard,
-    video: Heard,
-    sound: Outgoing,
-    picture: Outgoing,
-    /// Counts the packets of both streams, for feedback about their arrival.
-    number: u16,
+    close_reason: Option<String>,
+    audio: Received,
+    video: Received,
+    audio_out: SendStream,
+    video_out: SendStream,
+    /// The next transport-wide sequence number, of both sent streams.
+    transport_sequence: u16,
     next_report: Timestamp,
-    keyframe_wanted: bool,
+    keyframe_requested: bool,
     out: VecDeque<(SocketAddr, BytesMut)>,
 }
 
 impl Connection {
-    pub(crate) fn new(setup: Setup<'_>, now: Timestamp) -> Self {
-        let Setup { identity, ice, answer, direction, codec, audio_ssrc, video_ssrc, cname, keeps_frames, keeps_sound } =
-            setup;
-        let extensions = Extensions { levels: answer.takes_levels, numbers: answer.takes_numbers };
-        let heard = |stream| Heard { stream, ssrc: None, reported: None };
+    /// A connection that begins its ICE checks at once.
+    pub(crate) fn new(
+        identity: &Identity,
+        local: LocalDescription,
+        answer: Answer,
+        collect: Collect,
+        now: Timestamp,
+    ) -> Self {
+        let Answer { ice, fingerprint, candidates, audio_level, transport_sequence, .. } = answer;
+        let extensions = Extensions { audio_level, transport_sequence };
+        let video_payload_type = local.sent_payload_type();
         Self {
             identity: identity.clone(),
-            fingerprint: answer.fingerprint,
-            agent: Agent::new(identity.crypto(), Role::Controlling, ice, answer.ice, answer.candidates, now),
+            fingerprint,
+            agent: Agent::new(identity.crypto(), Role::Controlling, local.ice.clone(), ice, candidates, now),
             secure: None,
-            direction,
-            codec,
-            cname,
-            begun: now,
+            created: now,
             connected: None,
-            over: None,
-            audio: heard(Incoming::new(Kind::Audio, AUDIO_RATE, keeps_sound)),
-            video: heard(Incoming::new(Kind::Video, VIDEO_CLOCK, keeps_frames)),
-            sound: Outgoing::new(OPUS, audio_ssrc, AUDIO_RATE, extensions, now),
-            picture: Outgoing::new(VIDEO, video_ssrc, VIDEO_CLOCK, extensions, now),
-            number: 0,
+            close_reason: None,
+            audio: Received::new(Kind::Audio, collect.audio),
+            video: Received::new(Kind::Video, collect.video),
+            audio_out: SendStream::new(OPUS, local.audio_ssrc, AUDIO_RATE, extensions, now),
+            video_out: SendStream::new(video_payload_type, local.video_ssrc, VIDEO_CLOCK, extensions, now),
+            local,
+            transport_sequence: 0,
             next_report: now,
-            keyframe_wanted: false,
+            keyframe_requested: false,
             out: VecDeque::new(),
         }
     }
 
-    /// When the connection was up.
+    /// When the DTLS handshake ended; None before.
     pub(crate) fn connected(&self) -> Option<Timestamp> {
         self.connected
     }
 
-    /// Why it is over, if it is.
-    pub(crate) fn over(&self) -> Option<&str> {
-        self.over.as_deref()
+    /// Why the connection is over; None while it is not.
+    pub(crate) fn close_reason(&self) -> Option<&str> {
+        self.close_reason.as_deref()
     }
 
-    pub(crate) fn audio(&mut self) -> &mut Incoming {
+    pub(crate) fn audio(&mut self) -> &mut ReceiveStream {
         &mut self.audio.stream
     }
 
-    pub(crate) fn video(&mut self) -> &mut Incoming {
+    pub(crate) fn video(&mut self) -> &mut ReceiveStream {
         &mut self.video.stream
     }
 
-    /// Packets sent: sound, pictures.
+    /// Packets sent without retransmissions: audio, video.
     pub(crate) fn sent(&self) -> (u64, u64) {
-        (self.sound.packets(), self.picture.packets())
+        (self.audio_out.packets(), self.video_out.packets())
     }
 
-    /// The server's address, once one has answered.
-    pub(crate) fn server(&self) -> Option<SocketAddr> {
+    /// The remote address of the selected candidate pair.
+    pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
         self.agent.selected()
     }
 
-    /// Whether the server has asked for a keyframe since this was last asked.
-    pub(crate) fn take_keyframe_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.keyframe_wanted)
+    /// Whether a PLI or FIR has arrived since the last call.
+    pub(crate) fn take_keyframe_request(&mut self) -> bool {
+        std::mem::take(&mut self.keyframe_requested)
     }
 
-    /// The next datagram to send, and where to.
+    /// The next datagram to send, and its destination.
     pub(crate) fn poll(&mut self) -> Option<(SocketAddr, BytesMut)> {
         self.out.pop_front()
     }
 
-    /// When [`Connection::tick`] is needed next.
+    /// When [`Connection::tick`] is due next.
     pub(crate) fn deadline(&self, now: Timestamp) -> Timestamp {
         let mut deadline = self.agent.deadline();
         if self.connected.is_none() {
@@ -181,13 +178,13 @@ impl Connection {
         waits.fold(deadline, Timestamp::min)
     }
 
-    /// Takes a datagram.
+    /// Handles a received datagram.
     pub(crate) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: &[u8]) {
         if stun::is_stun(datagram) {
             if let Some(answer) = self.agent.handle(moment.now, from, datagram) {
                 self.out.push_back((from, BytesMut::from(&answer[..])));
             }
-            // Not before the server has agreed: one that waits for ICE to end would not hear it.
+            // Not before the pair is nominated: a server that waits for the end of ICE would drop the ClientHello.
             if self.secure.is_none() && self.agent.is_established() {
                 self.begin_handshake(moment);
             }
@@ -200,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// Does what is due.
+    /// Runs the timers.
     pub(crate) fn tick(&mut self, moment: Moment) {
         let now = moment.now;
         for (to, check) in self.agent.poll(now) {
@@ -211,56 +208,54 @@ impl Connection {
                 secure.tick(now);
             }
             self.flush_handshake();
-            if now.since(self.begun) > CONNECT_WITHIN {
+            if now.since(self.created) > CONNECT_TIMEOUT {
                 let what = if self.secure.is_some() {
                     "the DTLS handshake did not end"
                 } else {
                     "no address of the server answered"
                 };
-                self.over = Some(format!("{what} within {} s", CONNECT_WITHIN.as_secs()));
+                self.close_reason = Some(format!("{what} within {} s", CONNECT_TIMEOUT.as_secs()));
             }
             return;
         }
         if self.agent.has_expired(now) {
-            self.over = Some("the server no longer answers".to_owned());
+            self.close_reason = Some("the server no longer answers".to_owned());
         }
-        let Due { missing, keyframe } = self.video.stream.poll(now);
-        // Of sound only the losses are counted: nobody asks for it again.
+        let Feedback { nack, keyframe } = self.video.stream.poll(now);
+        // Of audio only losses are counted: it is not retransmitted.
         self.audio.stream.poll(now);
-        if !missing.is_empty() || keyframe {
-            self.ask(&missing, keyframe);
-        }
+        self.send_feedback(&nack, keyframe);
         if now >= self.next_report {
-            self.next_report = now + REPORT_EVERY;
+            self.next_report = now + REPORT_INTERVAL;
             self.report(now);
         }
     }
 
-    /// Asks for a keyframe, whatever the packets say: a decoder cannot go on.
-    pub(crate) fn ask_for_keyframe(&mut self) {
-        self.ask(&[], true);
+    /// Sends a PLI: a decoder cannot go on.
+    pub(crate) fn request_keyframe(&mut self) {
+        self.send_feedback(&[], true);
     }
 
-    /// Sends 20 ms of sound; `level` is how loud it is, where that is known.
-    pub(crate) fn send_sound(&mut self, payload: Bytes, after: Duration, level: Option<u8>) {
-        let packet = self.sound.packet(payload, after, false, level, &mut self.number);
+    /// Sends one Opus packet. `after` is its media time since the connection was made; `level` its audio level in -dBov
+    /// (RFC 6464), where known; `marker` says that it begins a talk spurt (RFC 3551 section 4.1).
+    pub(crate) fn send_audio(&mut self, payload: Bytes, after: Duration, level: Option<u8>, marker: bool) {
+        let packet = self.audio_out.packet(payload, after, marker, level, &mut self.transport_sequence);
         if let Ok(packet) = packet {
             self.encrypt(&packet);
         }
     }
 
-    /// Sends a frame.
-    pub(crate) fn send_frame(&mut self, packets: &[EncodedPacket], after: Duration) {
-        for packet in packets {
-            let packet = self.picture.packet(packet.payload.clone(), after, packet.marker, None, &mut self.number);
+    /// Sends a frame. `after` is its media time since the connection was made.
+    pub(crate) fn send_video(&mut self, packets: &[EncodedPacket], after: Duration) {
+        for EncodedPacket { payload, marker, .. } in packets {
+            let packet = self.video_out.packet(payload.clone(), after, *marker, None, &mut self.transport_sequence);
             if let Ok(packet) = packet {
                 self.encrypt(&packet);
             }
         }
     }
 
-    /// ICE begins anew with these credentials, and the server at these addresses; media goes on where it goes until another
-    /// way is found.
+    /// Restarts ICE. Media goes on over the selected pair until another one is selected.
     pub(crate) fn restart_ice(
         &mut self,
         local: Credentials,
@@ -272,11 +267,11 @@ impl Connection {
         candidates.into_iter().for_each(|to| self.agent.add_candidate(to, now));
     }
 
-    /// Says goodbye to the server, in RTCP and in DTLS.
+    /// Sends BYE and close_notify.
     pub(crate) fn close(&mut self, moment: Moment) {
-        if self.direction.sends() {
+        if self.local.direction.sends() {
             let mut packets = self.reports(moment.now);
-            let sources = vec![self.sound.ssrc(), self.picture.ssrc()];
+            let sources = vec![self.audio_out.ssrc(), self.video_out.ssrc()];
             packets.push(Box::new(Goodbye { sources, ..Goodbye::default() }));
             self.send_rtcp(&packets);
         }
@@ -289,7 +284,7 @@ impl Connection {
     fn begin_handshake(&mut self, moment: Moment) {
         match Secure::connect(&self.identity, vec![self.fingerprint.clone()], moment.instant) {
             Ok(secure) => self.secure = Some(secure),
-            Err(error) => self.over = Some(format!("the DTLS handshake cannot begin: {error}")),
+            Err(error) => self.close_reason = Some(format!("the DTLS handshake cannot begin: {error}")),
         }
         self.flush_handshake();
     }
@@ -299,14 +294,16 @@ impl Connection {
         match secure.handshake(moment, datagram) {
             Ok(Progress::Connected) => {
                 self.connected = Some(moment.now);
-                // Reports of a thousand clients that came together are not to go out together.
-                self.next_report = moment.now + REPORT_EVERY.mul_f32(rand::random());
+                // At a random time, so that the reports of many clients that joined at once do not coincide.
+                self.next_report = moment.now + REPORT_INTERVAL.mul_f32(rand::random());
             }
-            Ok(Progress::Closed) => self.over = Some("the server closed the connection".to_owned()),
+            Ok(Progress::Closed) => self.close_reason = Some("the server closed the connection".to_owned()),
             Ok(Progress::None) => {}
-            // Anybody can send a bad datagram; only a handshake that cannot go on is the end.
-            Err(error) if self.connected.is_none() => self.over = Some(format!("the DTLS handshake failed: {error}")),
-            Err(error) => tracing::debug!(%error, "a bad DTLS datagram"),
+            // After the handshake a bad datagram ends nothing: its source address may be forged.
+            Err(error) if self.connected.is_none() => {
+                self.close_reason = Some(format!("the DTLS handshake failed: {error}"))
+            }
+            Err(error) => tracing::debug!(%error, "malformed DTLS datagram dropped"),
         }
         self.flush_handshake();
     }
@@ -343,16 +340,16 @@ impl Connection {
                 self.audio.ssrc = Some(header.ssrc);
                 self.audio.stream.insert(now, packet);
             }
-            VIDEO | REPAIR => {
-                if header.payload_type == REPAIR {
-                    // RFC 4588 section 4: the number the packet had before stands first.
+            VIDEO | RTX => {
+                if header.payload_type == RTX {
+                    // RFC 4588 section 4: the original sequence number comes first.
                     let [high, low, ..] = *packet.payload else { return };
                     packet.sequence = u16::from_be_bytes([high, low]);
                     packet.payload = packet.payload.slice(2..);
                 } else {
                     self.video.ssrc = Some(header.ssrc);
                 }
-                packet.starts_keyframe = Depayloader::starts_keyframe(self.codec, &packet.payload);
+                packet.starts_keyframe = Depayloader::starts_keyframe(self.local.codec, &packet.payload);
                 self.video.stream.insert(now, packet);
             }
             _ => {}
@@ -369,22 +366,22 @@ impl Connection {
         for packet in packets {
             let any = packet.as_any();
             if let Some(report) = any.downcast_ref::<SenderReport>() {
-                for heard in [&mut self.audio, &mut self.video] {
-                    if heard.ssrc == Some(report.ssrc) {
-                        heard.reported = Some(((report.ntp_time >> 16) as u32, now));
+                for received in [&mut self.audio, &mut self.video] {
+                    if received.ssrc == Some(report.ssrc) {
+                        received.sender_report = Some(((report.ntp_time >> 16) as u32, now));
                     }
                 }
             } else if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {
-                if nack.media_ssrc == self.picture.ssrc() {
+                if nack.media_ssrc == self.video_out.ssrc() {
                     let lost = nack.nacks.iter().flat_map(|pair| pair.packet_list());
                     for sequence in lost.collect::<Vec<_>>() {
-                        if let Some(packet) = self.picture.again(sequence, &mut self.number) {
+                        if let Some(packet) = self.video_out.retransmission(sequence, &mut self.transport_sequence) {
                             self.encrypt(&packet);
                         }
                     }
                 }
             } else if any.is::<PictureLossIndication>() || any.is::<FullIntraRequest>() {
-                self.keyframe_wanted = true;
+                self.keyframe_requested = true;
             }
         }
     }
@@ -394,30 +391,31 @@ impl Connection {
         self.send_rtcp(&packets);
     }
 
-    /// What there is to report, and who does (RFC 3550 section 6.1).
+    /// A compound packet (RFC 3550 section 6.1): SR or RR, and SDES. Empty where nothing was received or sent.
     fn reports(&mut self, now: Timestamp) -> Vec<Box<dyn rtcp::Packet>> {
         let reports: Vec<_> = [self.audio.report(now), self.video.report(now)].into_iter().flatten().collect();
-        let (sound, picture) = (self.sound.ssrc(), self.picture.ssrc());
-        let (mut packets, sources): (Vec<Box<dyn rtcp::Packet>>, _) = if self.direction.sends() {
-            let sound_report = SenderReport { reports, ..self.sound.report(now) };
-            (vec![Box::new(sound_report), Box::new(self.picture.report(now))], vec![sound, picture])
+        let (audio, video) = (self.audio_out.ssrc(), self.video_out.ssrc());
+        let (mut packets, sources): (Vec<Box<dyn rtcp::Packet>>, _) = if self.local.direction.sends() {
+            let audio_report = SenderReport { reports, ..self.audio_out.report(now) };
+            (vec![Box::new(audio_report), Box::new(self.video_out.report(now))], vec![audio, video])
         } else if reports.is_empty() {
             return Vec::new();
         } else {
-            (vec![Box::new(ReceiverReport { ssrc: picture, reports, ..ReceiverReport::default() })], vec![picture])
+            (vec![Box::new(ReceiverReport { ssrc: video, reports, ..ReceiverReport::default() })], vec![video])
         };
-        let item = SourceDescriptionItem { sdes_type: SdesType::SdesCname, text: self.cname.clone().into() };
+        let item = SourceDescriptionItem { sdes_type: SdesType::SdesCname, text: self.local.cname.clone().into() };
         let chunk = |source| SourceDescriptionChunk { source, items: vec![item.clone()] };
         packets.push(Box::new(SourceDescription { chunks: sources.into_iter().map(chunk).collect() }));
         packets
     }
 
-    fn ask(&mut self, missing: &[u16], keyframe: bool) {
+    /// Sends a NACK of these sequence numbers and a PLI, as far as there is something to request.
+    fn send_feedback(&mut self, nack: &[u16], keyframe: bool) {
         let Some(media_ssrc) = self.video.ssrc else { return };
-        let sender_ssrc = self.picture.ssrc();
+        let sender_ssrc = self.video_out.ssrc();
         let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
-        if !missing.is_empty() {
-            let nacks = nack_pairs_from_sequence_numbers(missing);
+        if !nack.is_empty() {
+            let nacks = nack_pairs_from_sequence_numbers(nack);
             packets.push(Box::new(TransportLayerNack { sender_ssrc, media_ssrc, nacks }));
         }
         if keyframe {

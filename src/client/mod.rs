@@ -1,20 +1,20 @@
-//! Our side of a WebRTC connection to somebody else's server, or to our own under test.
+//! The client side of WebRTC: connections to other servers (WHIP, WHEP, `doctor`), and of the bots to a server under test.
 //!
-//! Owns: [`description`] (the offer, the answer), [`connection`] (everything from the answer to the end, sans-IO), and
-//! [`signalling`] (the POST that begins it and the DELETE that ends it, WHIP and WHEP), [`call`], which has the socket of
-//! a session at somebody else's server, and [`reach`], which tries the ways to one. Does not know: what is sent or shown.
+//! Owns: [`description`] (offer and answer), [`connection`] (one connection, sans-IO, of streams in [`receive`] and [`send`]),
+//! [`signalling`] (WHIP and WHEP requests), [`session`] (a session at another server with its socket), and [`reach`] (which
+//! candidates and TURN servers of a server work). Does not know: what is sent or shown.
 
-pub(crate) mod call;
 pub(crate) mod connection;
 pub(crate) mod description;
-pub(crate) mod incoming;
-mod outgoing;
 pub(crate) mod reach;
+pub(crate) mod receive;
+mod send;
+pub(crate) mod session;
 pub(crate) mod signalling;
 
 use crate::transport::secure::Identity;
 
-/// Who we are in DTLS, made anew for each connection.
+/// A new certificate for DTLS.
 pub(crate) fn identity() -> Result<Identity, String> {
     let crypto = rtc::crypto::default_provider().map_err(|error| error.to_string())?;
     Identity::new(crypto).map_err(|error| error.to_string())

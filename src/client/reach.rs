@@ -1,8 +1,7 @@
-//! Reach: which of the ways that a server names lead to its media from here.
+//! Reach: which paths to a server's media work from here: candidates over UDP and TCP, and TURN servers.
 //!
-//! Owns: a session that is joined to ask and left at once, and one try of each way: ICE checks by UDP and by TCP (RFC 8445,
-//! RFC 6544), and through each TURN server ([`relayed`]). Does not know: what is to be done about it. In: a server's WHEP
-//! resource. Out: its [`Way`]s.
+//! Owns: a session that is joined for the test and left at once, and one connectivity check of each path (RFC 8445, RFC 6544;
+//! TURN in [`relayed`]). Does not know: advice. In: a server's WHEP resource. Out: its [`Path`]s.
 
 mod relayed;
 
@@ -19,62 +18,61 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{interval, timeout};
 
 use self::relayed::TurnServer;
-use super::description::{Answer, Offer};
+use super::description::{Answer, LocalDescription};
 use super::identity;
 use super::signalling::{self, SignallingError};
-use crate::destination::{Guard, Web};
+use crate::destination::{Guard, GuardError, Web};
 use crate::dial::DialError;
 use crate::media::Codec;
 use crate::sdp::Direction;
 use crate::secret::Secret;
 use crate::time;
-use crate::transport;
 use crate::transport::framing;
 use crate::transport::ice::check::{self, Check};
 use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun::{Class, Message, Transaction};
 
-/// How long one way may take.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// What may have been lost is sent again after so long.
-const AGAIN: Duration = Duration::from_millis(300);
+/// Longest time of one path's test.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// Interval of retransmissions.
+const RETRANSMIT: Duration = Duration::from_millis(300);
 /// Longest message read, in bytes.
 const MESSAGE_MAX: usize = 2048;
 /// Type preference of a peer-reflexive candidate (RFC 8445 section 5.1.2.2), component 1.
 const PRIORITY: u32 = (110 << 24) + 255;
 
-/// A way to a server's media.
+/// A path to a server's media, tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Way {
-    /// By which protocol and where to.
+pub(crate) struct Path {
+    /// Its protocol and address.
     pub(crate) name: String,
-    /// How long an answer took, or why there is none.
-    pub(crate) led: Result<Duration, Obstacle>,
+    /// Time until the check was answered, or why it failed.
+    pub(crate) result: Result<Duration, PathError>,
 }
 
-/// Why a way does not lead.
+/// Why a path does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Obstacle {
-    /// Nobody is reached, or nobody who speaks what is spoken here.
+pub(crate) enum PathError {
+    /// Nothing answers there, or not with the expected protocol.
     #[error("{0}")]
     Unreachable(String),
-    /// A TURN server does not take the credential that we were given for it.
+    /// A TURN server rejects the credential of the `Link` header.
     #[error("it refuses the credential (401)")]
     Credential,
-    /// A TURN server relays nothing to the media port.
+    /// A TURN server does not relay to the media port.
     #[error("it does not relay to {to}: {why}")]
     Forbidden {
-        /// The media port.
+        /// The media address.
         to: SocketAddr,
-        /// What it says.
+        /// Its error.
         why: String,
     },
-    /// A TURN server gives no relay, for another reason.
-    #[error("it gives no relay: {0}")]
+    /// A TURN server allocates no relayed address, for another reason.
+    #[error("it allocates no relayed address: {0}")]
     Refused(String),
 }
 
-impl From<io::Error> for Obstacle {
+impl From<io::Error> for PathError {
     fn from(error: io::Error) -> Self {
         Self::Unreachable(match error.kind() {
             io::ErrorKind::ConnectionRefused => "nothing listens there".to_owned(),
@@ -83,60 +81,54 @@ impl From<io::Error> for Obstacle {
     }
 }
 
-impl From<DialError> for Obstacle {
+impl From<DialError> for PathError {
     fn from(error: DialError) -> Self {
         Self::Unreachable(error.to_string())
     }
 }
 
-/// Joins as somebody who only watches, tries all ways at once, and leaves.
+/// Joins as a viewer, tests all paths at once, and leaves.
 ///
 /// # Errors
-/// Nobody could join.
-pub(crate) async fn look(server: &Web, token: Option<&Secret>, guard: &Guard) -> Result<Vec<Way>, SignallingError> {
+/// The join failed.
+pub(crate) async fn test_paths(
+    server: &Web,
+    token: Option<&Secret>,
+    guard: &Guard,
+) -> Result<Vec<Path>, SignallingError> {
     let failed = |what: &str, why: String| SignallingError::Failed(format!("{what}: {why}"));
     let crypto = rtc::crypto::default_provider().map_err(|error| failed("no cryptography", error.to_string()))?;
     let identity = identity().map_err(|error| failed("no certificate", error))?;
-    let ice = Credentials::random();
-    let offer = Offer {
-        direction: Direction::RecvOnly,
-        codec: Codec::Vp8,
-        ice: &ice,
-        fingerprint: &identity.fingerprint,
-        cname: &transport::cname(),
-        addresses: &[],
-        audio_ssrc: rand::random(),
-        video_ssrc: rand::random(),
-    };
-    let session = signalling::begin(server, token, guard, &offer.sdp()).await?;
-    let ways = match Answer::parse(&session.answer) {
-        Ok(answer) => Ok(try_all(&answer, &session.links, &ice, guard, &crypto).await),
+    let local = LocalDescription::new(&identity, Direction::RecvOnly, Codec::Vp8);
+    let resource = signalling::begin(server, token, guard, &local.offer(&[])).await?;
+    let paths = match Answer::parse(&resource.answer) {
+        Ok(answer) => Ok(test_all(&answer, &resource.links, &local.ice, guard, &crypto).await),
         Err(why) => Err(failed("its answer", why)),
     };
-    session.end().await;
-    ways
+    resource.end().await;
+    paths
 }
 
-async fn try_all(
+async fn test_all(
     answer: &Answer,
     links: &[String],
     ours: &Credentials,
     guard: &Guard,
     crypto: &Arc<dyn RTCCryptoProvider>,
-) -> Vec<Way> {
-    let unsigned = || Obstacle::Unreachable("a check cannot be signed".to_owned());
+) -> Vec<Path> {
+    let unsigned = || PathError::Unreachable("a check cannot be signed".to_owned());
     let probe = || Probe::new(ours, &answer.ice, crypto.clone()).ok_or_else(unsigned);
     let udp = answer.candidates.iter().map(|to| {
         let probe = probe();
-        timed(format!("UDP {to}"), async move { by_udp(*to, &probe?).await })
+        timed(format!("UDP {to}"), async move { over_udp(judged(*to, guard)?, &probe?).await })
     });
     let tcp = answer.tcp.iter().map(|to| {
         let probe = probe();
-        timed(format!("TCP {to}"), async move { by_tcp(*to, &probe?).await })
+        timed(format!("TCP {to}"), async move { over_tcp(judged(*to, guard)?, &probe?).await })
     });
     let servers: Vec<TurnServer> = links.iter().filter_map(|link| TurnServer::parse(link)).collect();
     let turn = servers.iter().map(|server| {
-        // A relay reaches all of its addresses, or none.
+        // A TURN server that relays to one candidate relays to all.
         let (probe, media) = (probe(), answer.candidates[0]);
         timed(server.to_string(), async move { server.reaches(media, &probe?, guard).await })
     });
@@ -144,20 +136,28 @@ async fn try_all(
     [udp, tcp, turn].concat()
 }
 
-async fn timed(name: String, tried: impl Future<Output = Result<(), Obstacle>>) -> Way {
-    let began = time::now();
-    let led = match timeout(PATIENCE, tried).await {
-        Ok(led) => led.map(|()| time::now().since(began)),
-        Err(_) => Err(Obstacle::Unreachable("nobody answers".to_owned())),
-    };
-    Way { name, led }
+/// The address of a candidate, if the guard allows it.
+fn judged(to: SocketAddr, guard: &Guard) -> Result<SocketAddr, PathError> {
+    match guard.check(to.ip()) {
+        Err(GuardError::Address { kind, .. }) => Err(PathError::Unreachable(format!("the guard refuses it: it is {kind}"))),
+        _ => Ok(to),
+    }
 }
 
-/// A check, and what its answer is known by.
+async fn timed(name: String, test: impl Future<Output = Result<(), PathError>>) -> Path {
+    let began = time::now();
+    let result = match timeout(TIMEOUT, test).await {
+        Ok(result) => result.map(|()| time::now().since(began)),
+        Err(_) => Err(PathError::Unreachable("no answer in time".to_owned())),
+    };
+    Path { name, result }
+}
+
+/// A connectivity check, and what its response must match.
 struct Probe {
     transaction: Transaction,
     bytes: Vec<u8>,
-    /// What the answer is signed with.
+    /// Key of the response's MESSAGE-INTEGRITY.
     password: String,
     crypto: Arc<dyn RTCCryptoProvider>,
 }
@@ -185,7 +185,7 @@ impl Probe {
     }
 }
 
-/// A socket of ours that only this address reaches.
+/// A UDP socket that is connected to this address.
 async fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
     let any: SocketAddr =
         if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -194,15 +194,15 @@ async fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn by_udp(to: SocketAddr, probe: &Probe) -> Result<(), Obstacle> {
+async fn over_udp(to: SocketAddr, probe: &Probe) -> Result<(), PathError> {
     let socket = socket_to(to).await?;
-    let (mut again, mut datagram) = (interval(AGAIN), [0; MESSAGE_MAX]);
+    let (mut again, mut datagram) = (interval(RETRANSMIT), [0; MESSAGE_MAX]);
     loop {
         tokio::select! {
             _ = again.tick() => socket.send(&probe.bytes).await.map(drop)?,
             received = socket.recv(&mut datagram) => {
                 let length = received?;
-                // The server checks us as well: those are none of the answer.
+                // The server sends checks of its own.
                 if probe.is_answered_by(&datagram[..length]) {
                     return Ok(());
                 }
@@ -211,21 +211,23 @@ async fn by_udp(to: SocketAddr, probe: &Probe) -> Result<(), Obstacle> {
     }
 }
 
-async fn by_tcp(to: SocketAddr, probe: &Probe) -> Result<(), Obstacle> {
-    let failed = |why: &str| Obstacle::Unreachable(why.to_owned());
+async fn over_tcp(to: SocketAddr, probe: &Probe) -> Result<(), PathError> {
+    let failed = |why: &str| PathError::Unreachable(why.to_owned());
     let mut stream = TcpStream::connect(to).await?;
     let mut bytes = BytesMut::new();
     framing::put(&probe.bytes, &mut bytes);
     stream.write_all(&bytes).await?;
     bytes.clear();
     while stream.read_buf(&mut bytes).await? > 0 {
-        while let Some(message) = framing::take(&mut bytes, MESSAGE_MAX).map_err(|_| failed("it sends no ICE"))? {
+        while let Some(message) =
+            framing::take(&mut bytes, MESSAGE_MAX).map_err(|_| failed("it does not speak ICE over TCP"))?
+        {
             if probe.is_answered_by(&message) {
                 return Ok(());
             }
         }
     }
-    Err(failed("it hangs up"))
+    Err(failed("it closes the connection"))
 }
 
 #[cfg(test)]
@@ -238,7 +240,7 @@ mod tests {
         rtc::crypto::default_provider().expect("ring is built in")
     }
 
-    /// Answers every check that is signed with the password of `theirs`.
+    /// The response to a check, which must be signed with the password of `theirs`.
     fn answer(theirs: &Credentials, from: SocketAddr, datagram: &[u8]) -> Vec<u8> {
         let request = Message::parse(datagram).expect("a check");
         assert!(request.is_signed_with(&theirs.password, &*crypto()));
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_answers_is_a_way_and_what_answers_wrongly_is_none() {
+    async fn a_path_works_when_a_signed_response_arrives() {
         let (ours, theirs) = (Credentials::random(), Credentials::random());
         let probe = || Probe::new(&ours, &theirs, crypto()).expect("can be signed");
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
@@ -278,16 +280,38 @@ mod tests {
             framing::put(&answer(&signs, from, &check), &mut out);
             stream.write_all(&out).await.expect("open");
         });
-        assert_eq!(by_udp(udp, &probe()).await, Ok(()));
-        assert_eq!(by_tcp(tcp, &probe()).await, Ok(()));
-        // Both are gone by now.
-        assert!(by_tcp(tcp, &probe()).await.is_err());
+        assert_eq!(over_udp(udp, &probe()).await, Ok(()));
+        assert_eq!(over_tcp(tcp, &probe()).await, Ok(()));
+        // The listener is closed by now.
+        assert!(over_tcp(tcp, &probe()).await.is_err());
         let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let to = silent.local_addr().expect("bound");
-        let way = timed("nobody".to_owned(), async { by_udp(to, &probe()).await }).await;
+        let path = timed("silent".to_owned(), async { over_udp(to, &probe()).await }).await;
         assert_eq!(
-            way,
-            Way { name: "nobody".to_owned(), led: Err(Obstacle::Unreachable("nobody answers".to_owned())) }
+            path,
+            Path { name: "silent".to_owned(), result: Err(PathError::Unreachable("no answer in time".to_owned())) }
         );
+    }
+
+    #[tokio::test]
+    async fn a_candidate_that_the_guard_refuses_gets_no_check() {
+        let (ours, theirs) = (Credentials::random(), Credentials::random());
+        let (udp, tcp) = (UdpSocket::bind("127.0.0.2:0").await, TcpListener::bind("127.0.0.2:0").await);
+        let (udp, tcp) = (udp.expect("a port"), tcp.expect("a port"));
+        let answer = Answer {
+            ice: theirs,
+            fingerprint: String::new(),
+            candidates: vec![udp.local_addr().expect("bound")],
+            tcp: vec![tcp.local_addr().expect("bound")],
+            video_formats: vec![],
+            audio_level: false,
+            transport_sequence: false,
+        };
+        let guard = Guard { allow: vec!["127.0.0.1/32".parse().expect("a network")], ..Guard::default() };
+        for path in test_all(&answer, &[], &ours, &guard, &crypto()).await {
+            let Err(PathError::Unreachable(why)) = path.result else { panic!("{}", path.name) };
+            assert!(why.contains("this machine itself"), "{why}");
+        }
+        assert!(udp.try_recv(&mut [0; 16]).is_err(), "nothing was sent");
     }
 }

@@ -1,7 +1,7 @@
-//! WHIP (RFC 9725) and WHEP, the client's part: an offer is posted, ICE may be restarted, the session is deleted in the end.
+//! WHIP (RFC 9725) and WHEP requests of a client: POST an offer, PATCH to restart ICE, DELETE the session.
 //!
-//! Owns: requests, redirections, what a refusal means. Does not know: SDP. Each address is chosen by the guard, and exactly
-//! that one is connected to; a redirection is a new choice. Secrets (URLs, tokens) are in no error.
+//! Owns: requests, redirections, the meaning of status codes. Does not know: SDP. Each name is looked up once and judged by the
+//! guard, and exactly the chosen address is connected to, again for each redirection. No error contains a URL or a token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,91 +23,97 @@ use crate::secret::Secret;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest answer in bytes.
 const ANSWER_MAX: u64 = 64 << 10;
-/// Redirections that are followed.
+/// Most redirections followed.
 const HOPS_MAX: usize = 3;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignallingError {
-    /// No connection.
+    /// The server cannot be connected to.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// It does not want us.
+    /// A status of 400 to 499 that no retry changes.
     #[error("the server refuses ({0}): are URL and token right?")]
     Refused(u16),
-    /// Anything else.
-    #[error("the server cannot be asked: {0}")]
+    /// Any other failure; a retry may succeed.
+    #[error("the request to the server failed: {0}")]
     Failed(String),
 }
 
-/// What is sent with a request.
-enum Sent {
-    /// An offer.
+/// The body of a request.
+enum RequestBody {
+    /// An SDP offer.
     Offer(String),
-    /// What restarts ICE (RFC 9725 section 4.3.3).
+    /// The fragment of an ICE restart (RFC 9725 section 4.3.3).
     Restart(String),
 }
 
-/// A session that a server has granted.
+/// The session resource of a server (RFC 9725 section 4.2).
 #[derive(Clone)]
-pub(crate) struct Session {
+pub(crate) struct SessionResource {
     /// The SDP answer.
     pub(crate) answer: String,
     /// The values of its `Link` headers: the ICE servers among them.
     pub(crate) links: Vec<String>,
-    /// Where it is ended, and at which address that is.
+    /// Its URL, and the address of its host.
     resource: Web,
     address: SocketAddr,
     token: Option<Secret>,
 }
 
-/// Posts an offer.
+/// Posts an offer, following redirections.
+///
+/// # Errors
+/// The server is not reached, or creates no session.
 pub(crate) async fn begin(
     server: &Web,
     token: Option<&Secret>,
     guard: &Guard,
     offer: &str,
-) -> Result<Session, SignallingError> {
+) -> Result<SessionResource, SignallingError> {
     let mut to = server.clone();
     for _ in 0..=HOPS_MAX {
         let address = dial::resolve(&to.endpoint, guard).await?;
-        // Whoever the server redirects to elsewhere is not told its token.
+        // Another host, or one without TLS, does not get the token.
         let token = token.filter(|_| to.endpoint.host == server.endpoint.host && to.tls >= server.tls).cloned();
-        let reply = request("POST", &to, address, token.as_ref(), Some(Sent::Offer(offer.to_owned()))).await?;
+        let reply = request("POST", &to, address, token.as_ref(), Some(RequestBody::Offer(offer.to_owned()))).await?;
         let Reply { status, location, links, body } = reply;
         let join = |location: &str| {
-            to.join(location).map_err(|_| SignallingError::Failed("it names no session that is a URL".to_owned()))
+            to.join(location).map_err(|_| SignallingError::Failed("its Location is not a URL".to_owned()))
         };
         match status {
             200 | 201 => {
                 let resource = join(&location)?;
-                // The session is where the offer was posted: anything else would need a choice of its own.
+                // A resource on another host needs an address of its own.
                 let address = if resource.endpoint == to.endpoint {
                     address
                 } else {
                     dial::resolve(&resource.endpoint, guard).await?
                 };
-                return Ok(Session { answer: body, links, resource, address, token });
+                return Ok(SessionResource { answer: body, links, resource, address, token });
             }
             307 | 308 => to = join(&location)?,
-            // Too many, or not now: that changes by itself.
+            // Worth a retry later.
             408 | 409 | 425 | 429 => return Err(SignallingError::Failed(format!("it answers with {status}"))),
             400..500 => return Err(SignallingError::Refused(status)),
             _ => return Err(SignallingError::Failed(format!("it answers with {status}"))),
         }
     }
-    Err(SignallingError::Failed("it redirects again and again".to_owned()))
+    Err(SignallingError::Failed("it redirects too often".to_owned()))
 }
 
-impl Session {
-    /// Which address the server has.
+impl SessionResource {
+    /// The address of its host.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Restarts ICE with this fragment; gives the server's.
+    /// Requests an ICE restart; gives the server's fragment.
+    ///
+    /// # Errors
+    /// The server refuses, or is not reached.
     pub(crate) async fn restart(&self, fragment: String) -> Result<String, SignallingError> {
-        let sent = Some(Sent::Restart(fragment));
+        let sent = Some(RequestBody::Restart(fragment));
         let Reply { status, body, .. } =
             request("PATCH", &self.resource, self.address, self.token.as_ref(), sent).await?;
         match status {
@@ -117,17 +123,17 @@ impl Session {
         }
     }
 
-    /// Ends it, where the server is still there.
+    /// Deletes it; a failure is logged.
     pub(crate) async fn end(self) {
         match request("DELETE", &self.resource, self.address, self.token.as_ref(), None).await {
             Ok(Reply { status: 200..300 | 404, .. }) => {}
-            Ok(Reply { status, .. }) => tracing::warn!(status, "a session at another server could not be ended"),
-            Err(error) => tracing::debug!(%error, "a session at another server could not be ended"),
+            Ok(Reply { status, .. }) => tracing::warn!(status, "WHIP or WHEP session not deleted"),
+            Err(error) => tracing::debug!(%error, "WHIP or WHEP session not deleted"),
         }
     }
 }
 
-/// What a server says.
+/// A response.
 struct Reply {
     status: u16,
     location: String,
@@ -135,13 +141,12 @@ struct Reply {
     body: String,
 }
 
-/// Sends a request.
 async fn request(
     method: &'static str,
     to: &Web,
     address: SocketAddr,
     token: Option<&Secret>,
-    sent: Option<Sent>,
+    sent: Option<RequestBody>,
 ) -> Result<Reply, SignallingError> {
     let mut request = Request::builder().method(method).uri(to.url.expose());
     if let Some(token) = token {
@@ -151,8 +156,10 @@ async fn request(
     let blocking = move || {
         let agent = agent(address, tls);
         let response = match sent {
-            Some(Sent::Offer(offer)) => agent.run(request.header("content-type", "application/sdp").body(offer)?)?,
-            Some(Sent::Restart(fragment)) => {
+            Some(RequestBody::Offer(offer)) => {
+                agent.run(request.header("content-type", "application/sdp").body(offer)?)?
+            }
+            Some(RequestBody::Restart(fragment)) => {
                 let request = request.header("content-type", "application/trickle-ice-sdpfrag").header("if-match", "*");
                 agent.run(request.body(fragment)?)?
             }
@@ -160,8 +167,8 @@ async fn request(
         };
         read(response)
     };
-    let answered = spawn_blocking(blocking).await.map_err(|_| SignallingError::Failed("a bug in it".to_owned()))?;
-    answered.map_err(|error| SignallingError::Failed(words(&error)))
+    let answered = spawn_blocking(blocking).await.map_err(|_| SignallingError::Failed("internal error".to_owned()))?;
+    answered.map_err(|error| SignallingError::Failed(message(&error)))
 }
 
 fn read(mut response: Response<Body>) -> Result<Reply, ureq::Error> {
@@ -175,14 +182,14 @@ fn read(mut response: Response<Body>) -> Result<Reply, ureq::Error> {
     Ok(Reply { status, location, links, body })
 }
 
-/// What went wrong, without the URL.
-fn words(error: &ureq::Error) -> String {
+/// A message without the URL.
+fn message(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::Timeout(_) => "nobody answers".to_owned(),
-        ureq::Error::Rustls(error) => format!("no TLS: {error}"),
-        ureq::Error::BodyExceedsLimit(_) => "its answer is too long".to_owned(),
-        _ => "what it sends is not HTTP".to_owned(),
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        ureq::Error::Rustls(error) => format!("TLS: {error}"),
+        ureq::Error::BodyExceedsLimit(_) => "the response is too long".to_owned(),
+        _ => "the response is not HTTP".to_owned(),
     }
 }
 
@@ -202,7 +209,7 @@ fn agent(address: SocketAddr, tls: bool) -> Agent {
     Agent::with_parts(config.build(), DefaultConnector::default(), Chosen(address))
 }
 
-/// Knows one address, whatever the name.
+/// Resolves every name to the address that was chosen.
 #[derive(Debug)]
 struct Chosen(SocketAddr);
 
@@ -225,7 +232,7 @@ mod tests {
     use super::*;
     use crate::destination::{Destination, Target};
 
-    /// A server that gives these answers, one a connection; and the requests it got.
+    /// A server that gives these answers, one per connection; and the requests it received.
     async fn server(answers: Vec<String>) -> (Web, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("whip+http://{}/whip/room?key=secret", listener.local_addr().expect("bound"));
@@ -265,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_begins_and_ends_where_the_server_says() {
+    async fn session_requests_follow_redirections_and_location() {
         let answers = vec![
             answer("307 Temporary Redirect", "/elsewhere", ""),
             answer("201 Created", "session/1\r\nlink: <stun:a>\r\nlink: <turn:b>", "v=0"),
@@ -298,18 +305,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refusals_and_tricks_are_errors_without_secrets() {
+    async fn refusals_and_bad_redirections_are_errors_without_secrets() {
         for (answers, expected) in [
             (vec![answer("401 Unauthorized", "", "")], "refuses (401)"),
             (vec![answer("429 Too Many Requests", "", "")], "answers with 429"),
             (vec![answer("307 Temporary Redirect", "http://169.254.169.254/latest", "")], "where clouds keep"),
-            (vec![answer("307 Temporary Redirect", "file:///etc/passwd", "")], "no session"),
+            (vec![answer("307 Temporary Redirect", "file:///etc/passwd", "")], "not a URL"),
             (vec![answer("302 Found", "/x", "")], "answers with 302"),
-            (vec![answer("307 Temporary Redirect", "/x", ""); 9], "again and again"),
-            (vec!["hello\r\n\r\n".to_owned()], "cannot be asked"),
+            (vec![answer("307 Temporary Redirect", "/x", ""); 9], "too often"),
+            (vec!["hello\r\n\r\n".to_owned()], "request to the server failed"),
         ] {
             let (web, _requests) = server(answers).await;
-            let error = begin(&web, None, &open(), "v=0").await.err().expect("no session").to_string();
+            let error = begin(&web, None, &open(), "v=0").await.err().expect("not a URL").to_string();
             assert!(error.contains(expected) && !error.contains("key="), "{error}");
         }
         let (web, requests) = server(vec![answer("201 Created", "/s", "v=0")]).await;

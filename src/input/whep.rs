@@ -1,6 +1,6 @@
-//! Sources at other WebRTC servers, by WHEP: we watch as anybody would.
+//! An input from another WebRTC server by WHEP.
 //!
-//! Owns: the session, and the times of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`]
+//! Owns: the session, and the PTS of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`]
 //! does.
 
 use std::time::Duration;
@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
-use crate::client::call::{Call, Wish};
+use crate::client::connection::Collect;
+use crate::client::session::{Session, SessionConfig};
 use crate::client::signalling::SignallingError;
 use crate::codec::Depayloader;
 use crate::codec::intake::{Feed, FeedFormat, Feeder, Intake};
@@ -18,12 +19,12 @@ use crate::media::{AUDIO_RATE, Codec, SourcePacket, VIDEO_CLOCK};
 use crate::sdp::Direction;
 use crate::time::Timestamp;
 
-/// How long a server may take until its answer is here.
+/// Time limit for the offer and the answer.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-/// Times begin here: a stream may begin a little before the other.
+/// PTS of the first packet: the other stream may begin a little earlier.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Begins to watch.
+/// Opens the session; media is fed until the task ends.
 pub(super) fn open(
     server: &Web,
     destination: &Destination,
@@ -32,55 +33,55 @@ pub(super) fn open(
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
-    let wish = Wish {
+    let config = SessionConfig {
         server,
         token: destination.token(),
         guard,
         direction: Direction::RecvOnly,
         codec: Codec::H264,
-        keeps_media: true,
+        collect: Collect { video: true, audio: true },
     };
-    let begun = network.block_on(async { timeout(START_TIMEOUT, Call::begin(wish)).await });
-    let call = begun.map_err(|_| OpenError::transient("the server does not answer"))?;
-    let mut call = call.map_err(|error| match &error {
+    let opened = network.block_on(async { timeout(START_TIMEOUT, Session::open(config)).await });
+    let session = opened.map_err(|_| OpenError::transient("the server does not answer"))?;
+    let mut session = session.map_err(|error| match &error {
         SignallingError::Dial(dial) => OpenError::dial(dial),
         SignallingError::Refused(_) | SignallingError::Failed(_) => OpenError::transient(&error),
     })?;
     let task = network.spawn(async move {
-        let watched = watch(&mut call, &feeder).await;
-        call.end().await;
-        if let Err(reason) = watched {
+        let received = receive(&mut session, &feeder).await;
+        session.close().await;
+        if let Err(reason) = received {
             feeder.fail(reason);
         }
     });
     Ok((intake, Task(task)))
 }
 
-/// Feeds what comes until it ends.
-async fn watch(call: &mut Call, feeder: &Feeder) -> Result<(), String> {
+/// Feeds received media until the session or the feeder ends.
+async fn receive(session: &mut Session, feeder: &Feeder) -> Result<(), String> {
     let mut depayloader = Depayloader::new(Codec::H264);
     let (mut picture, mut sound): (Option<Feed>, Option<Feed>) = (None, None);
     let (mut begun, mut video, mut audio) = (None, Times::new(VIDEO_CLOCK), Times::new(AUDIO_RATE));
     while !feeder.is_over() {
-        call.drive().await?;
-        while let Some(packets) = call.connection.video().frame() {
+        session.drive().await?;
+        while let Some(packets) = session.connection.video().frame() {
             let Some(first) = packets.first() else { continue };
             let pts = video.pts(first, *begun.get_or_insert(first.arrival));
             match depayloader.frame(&packets) {
                 Ok(frame) => push(&mut picture, feeder, &FeedFormat::H264, frame, pts)?,
                 Err(error) => {
-                    tracing::debug!(%error, "a frame is left out");
-                    call.connection.ask_for_keyframe();
+                    tracing::debug!(%error, "malformed video frame dropped");
+                    session.connection.request_keyframe();
                 }
             }
         }
-        while let Some(packets) = call.connection.audio().frame() {
+        while let Some(packets) = session.connection.audio().frame() {
             for packet in packets {
                 let pts = audio.pts(&packet, *begun.get_or_insert(packet.arrival));
                 push(&mut sound, feeder, &FeedFormat::Opus, packet.payload, pts)?;
             }
         }
-        call.wait().await;
+        session.wait().await;
     }
     Ok(())
 }
@@ -96,15 +97,15 @@ fn push(
         Some(feed) => feed,
         none => none.insert(feeder.open(format).map_err(|error| error.to_string())?),
     };
-    // What is over is not fed: the loop sees that.
+    // A feeder that is over takes nothing; the loop ends then.
     let _taken = feed.push(data, pts);
     Ok(())
 }
 
-/// The times of one stream. Streams are put together by when their first packets came.
+/// PTS of one stream. Streams are aligned by the arrival of their first packets.
 struct Times {
     rate: u32,
-    /// The last RTP timestamp, and its time.
+    /// The last RTP timestamp, and its PTS.
     last: Option<(u32, Duration)>,
 }
 
@@ -113,7 +114,7 @@ impl Times {
         Self { rate, last: None }
     }
 
-    /// When a packet is due, if the first of all came at `begun`.
+    /// The PTS of a packet, where the first packet of both streams arrived at `begun`.
     fn pts(&mut self, packet: &SourcePacket, begun: Timestamp) -> Duration {
         let pts = match self.last {
             None => MARGIN + packet.arrival.since(begun),
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_follow_the_timestamps_and_begin_when_the_first_packet_came() {
+    fn pts_follow_rtp_timestamps_from_the_first_arrival() {
         let begun = Timestamp::from_micros(1_000_000);
         let packet = |timestamp, later| SourcePacket {
             sequence: 0,

@@ -109,7 +109,7 @@ fn the_doctor_diagnoses_external_turn_servers() {
     for by in ["UDP", "TCP"] {
         for (port, wrong, mend) in [
             (coturn.port, "it refuses the credential (401)", "static-auth-secret"),
-            (nobody, "nothing listens there", "see that it runs"),
+            (nobody, "nothing listens there", "check that it runs"),
         ] {
             let line = said.lines().find(|line| line.contains(&format!("TURN by {by} at 127.0.0.1:{port}: ")));
             let line = line.unwrap_or_else(|| panic!("nothing of {by} {port} in {said}"));

@@ -232,7 +232,7 @@ fn the_doctor_trusts_the_self_signed_certificate_of_this_machine() {
     assert_eq!(code, Some(0), "{said}");
     for line in [
         "ok      certificate: ".to_owned(),
-        format!("ok      join: {}/ lets people in", server.url()),
+        format!("ok      join: {}/ accepts a viewer", server.url()),
         format!("ok      TURN by TLS at {}: answers after ", server.http),
     ] {
         assert!(said.contains(&line), "no `{line}` in {said}");

@@ -1,5 +1,6 @@
-//! `commingle doctor`: looks at the machine, and at the server that runs on it or elsewhere, and says in one line each what
-//! is right, and what to do where it is not.
+//! `commingle doctor`: checks the machine and a running server, and prints one line per finding with what to do.
+//!
+//! Owns: the findings and their order. Does not know: how paths to a server are tested ([`crate::client::reach`]).
 
 mod reach;
 
@@ -12,7 +13,7 @@ use clap::Args;
 use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit};
 
-use self::reach::Look;
+use self::reach::ReachTest;
 use super::{ConfigArgs, Failure, serve};
 use crate::codec::{self, Feature, H264Encoder};
 use crate::config::{self, Config, TlsMode};
@@ -21,31 +22,31 @@ use crate::id::RoomName;
 use crate::media::Codec;
 use crate::net::tls;
 
-/// What the kernel should allow a UDP socket to hold, in bytes: half a second of a full server.
+/// Size that the kernel should allow for UDP socket buffers, in bytes: half a second of a full server.
 const SOCKET_BUFFER: u64 = 4 << 20;
-/// Open files a full server needs: connections, mixers, WebSockets.
+/// Open files that a full server needs: connections, mixers, WebSockets.
 const OPEN_FILES: u64 = 4096;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Look from here at a server that runs elsewhere, as somebody who joins it would
+    /// Check a server that runs elsewhere, from here, as a client that joins it
     ///
-    /// Its HTTP, and each way to its media: UDP, TCP, TURN. Without it the machine itself is looked at, and the server on
-    /// it, where one runs. Where the server has a key, give it as for `serve`.
+    /// Tests HTTP and each path to the media: UDP, TCP, TURN. Without it the machine itself is checked, and the server on
+    /// it, where one runs. If the server has a key, give the key as for `serve`.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The room that is joined for a moment
+    /// The room that is joined and left
     #[arg(long, value_name = "ROOM", default_value = "doctor")]
     room: RoomName,
 }
 
-/// How one thing is.
+/// The result of one check.
 enum Finding {
     /// As it should be.
     Good(String),
-    /// It works, and could be better.
+    /// It works, but could be better.
     Advice(String),
     /// It will not work.
     Bad(String),
@@ -56,7 +57,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let key = config.auth.key.as_ref();
     let mut found: Vec<_> = own_certificate(&config).into_iter().collect();
     match &args.url {
-        Some(url) => found.extend(reach::findings(&Look { url, room: &args.room, key })),
+        Some(url) => found.extend(reach::findings(&ReachTest { url, room: &args.room, key })),
         None => found.extend(findings(&config, &args.room)),
     }
     let mut out = io::stdout().lock();
@@ -73,13 +74,13 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         writeln!(out, "{mark}  {what}: {text}")?;
     }
     if bad > 0 {
-        return Err(Failure::Running(anyhow::anyhow!("{bad} of these must be mended before commingle can serve")));
+        return Err(Failure::Running(anyhow::anyhow!("{bad} of these must be fixed before commingle can serve")));
     }
     Ok(())
 }
 
-/// The certificate that the server on this machine has made itself, or a private authority's: who reads its files may trust
-/// them, and does from now on.
+/// The self-signed certificate of the server on this machine, or the root of a private authority; it is trusted from now on,
+/// as its file is the operator's.
 fn own_certificate(config: &Config) -> Option<(String, Finding)> {
     let file = match (config.tls.mode, &config.tls.acme_root) {
         (TlsMode::SelfSigned, _) => tls::self_signed_certificate(&config.data.dir),
@@ -90,17 +91,17 @@ fn own_certificate(config: &Config) -> Option<(String, Finding)> {
         Ok(certificates) => {
             dial::trust(certificates);
             let whose = if config.tls.mode == TlsMode::Acme { "the authority's" } else { "self-signed" };
-            Finding::Good(format!("{} is {whose}: trusted here, while browsers ask", file.display()))
+            Finding::Good(format!("{} is {whose}: trusted here, but browsers show a warning", file.display()))
         }
         Err(_) if config.tls.mode == TlsMode::SelfSigned && !file.exists() => {
-            Finding::Good(format!("{} is made at the first start that has this data.dir", file.display()))
+            Finding::Good(format!("{} is created at the first start with this data.dir", file.display()))
         }
-        Err(why) => Finding::Advice(format!("{why}; what only it proves is not trusted here")),
+        Err(why) => Finding::Advice(format!("{why}; a server with this certificate is not trusted here")),
     };
     Some(("certificate".to_owned(), finding))
 }
 
-/// The machine, and the server on it where one runs.
+/// Findings about the machine, and about the server on it where one runs.
 fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     let mut found = vec![
         ("GStreamer", gstreamer(&config.video)),
@@ -114,10 +115,10 @@ fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
     let mut reached = Vec::new();
     if matches!(http, Finding::Bad(_)) {
         let url = serve::page(config.http.bind, config);
-        reached = reach::findings(&Look { url: &url, room, key: config.auth.key.as_ref() });
+        reached = reach::findings(&ReachTest { url: &url, room, key: config.auth.key.as_ref() });
     }
     if matches!(reached[..], [] | [(_, Finding::Bad(_))]) {
-        // No server of ours has the ports: they must be free for one.
+        // No server of ours runs: its ports must be free.
         let media = SocketAddr::new(config.media.bind, config.media.port);
         found.push(("HTTP", http));
         found.push(("media", port(media, "--media-port", |address| UdpSocket::bind(address).map(drop))));
@@ -157,9 +158,9 @@ fn gstreamer(video: &config::Video) -> Finding {
 fn port(address: SocketAddr, flag: &str, bind: impl FnOnce(SocketAddr) -> io::Result<()>) -> Finding {
     match bind(address) {
         Ok(()) => Finding::Good(format!("{address} is free")),
-        Err(error) => {
-            Finding::Bad(format!("cannot bind {address}: {error}; stop what has it, or choose another by {flag}"))
-        }
+        Err(error) => Finding::Bad(format!(
+            "cannot bind {address}: {error}; stop the process that uses it, or choose another by {flag}"
+        )),
     }
 }
 
@@ -168,7 +169,7 @@ fn socket_buffer(key: &str) -> Finding {
     match fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok()) {
         Some(bytes) if bytes >= SOCKET_BUFFER => Finding::Good(format!("{key} is {bytes}")),
         Some(bytes) => Finding::Advice(format!(
-            "{key} is {bytes}: with many people in a room packets may be lost; sudo sysctl -w {key}={SOCKET_BUFFER}"
+            "{key} is {bytes}: packets may be lost in large rooms; sudo sysctl -w {key}={SOCKET_BUFFER}"
         )),
         None => Finding::Advice(format!("{path} cannot be read; {key} should be at least {SOCKET_BUFFER}")),
     }
@@ -180,11 +181,11 @@ fn open_files() -> Finding {
             "only {files} allowed: `ulimit -n {OPEN_FILES}`, or LimitNOFILE={OPEN_FILES} in the systemd unit"
         )),
         Some(files) => Finding::Good(format!("{files} allowed")),
-        None => Finding::Good("as many as there are".to_owned()),
+        None => Finding::Good("unlimited".to_owned()),
     }
 }
 
-/// The folder itself, or the nearest one above it that exists: it is made when it is needed.
+/// Whether the folder can be written, or the nearest existing one above it, in which it is created.
 fn folder(dir: &Path) -> Finding {
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
     let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(&absolute);
@@ -202,10 +203,10 @@ fn key(config: &Config) -> Finding {
     match (secure, config.http.bind.ip().is_loopback()) {
         (true, _) => Finding::Good("there is a key".to_owned()),
         (false, true) => {
-            Finding::Good("no key: only this machine is served, and everybody on it is an operator".to_owned())
+            Finding::Good("no key: only this machine is served, and every user of it is an operator".to_owned())
         }
         (false, false) => Finding::Advice(
-            "no key, and other machines are served (auth.insecure): everybody may join and moderate; make a key with \
+            "no key, and other machines are served (auth.insecure): everyone may join and moderate; create a key with \
              `openssl rand -base64 32`"
                 .to_owned(),
         ),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_yet_is_judged_by_the_one_above() {
+    fn a_missing_folder_is_judged_by_its_parent() {
         let dir = tempfile::tempdir().expect("the temporary folder can be written");
         assert!(matches!(folder(&dir.path().join("a/b")), Finding::Good(_)));
     }

@@ -1,6 +1,6 @@
-//! The reach of a server that runs: joined as somebody who only watches would, and each way to its media tried.
+//! Findings about a running server: a join as a viewer, and each path to its media.
 
-use crate::client::reach::{self, Obstacle, Way};
+use crate::client::reach::{self, Path, PathError};
 use crate::destination::{Destination, Guard, Target, Web};
 use crate::http::auth::{self, Claims};
 use crate::id::RoomName;
@@ -10,97 +10,95 @@ use crate::time;
 
 use super::Finding;
 
-/// How long the token is good that is made for the look.
+/// Lifetime of the token for the test, in seconds.
 const TOKEN_SECONDS: u64 = 60;
 
-/// What to look at.
-pub(super) struct Look<'a> {
-    /// The server's page.
+/// The server to test.
+pub(super) struct ReachTest<'a> {
+    /// Its URL.
     pub(super) url: &'a str,
-    /// The room that is joined for a moment.
+    /// The room that is joined and left.
     pub(super) room: &'a RoomName,
-    /// What the server's tokens are signed with.
+    /// The key of its tokens.
     pub(super) key: Option<&'a Secret>,
 }
 
-/// What is found, one for each way; the first is about getting in at all.
-pub(super) fn findings(look: &Look<'_>) -> Vec<(String, Finding)> {
-    let server = match resource(look) {
+/// One finding for the join, then one for each path.
+pub(super) fn findings(test: &ReachTest<'_>) -> Vec<(String, Finding)> {
+    let server = match resource(test) {
         Ok(server) => server,
         Err(why) => return vec![("join".to_owned(), Finding::Bad(why))],
     };
     let claims = Claims {
-        room: Some(look.room.clone()),
+        room: Some(test.room.clone()),
         role: Role::Viewer,
         name: Some("doctor".to_owned()),
         exp: time::unix_seconds().saturating_add(TOKEN_SECONDS) as f64,
         nbf: None,
     };
-    let token = look.key.map(|key| Secret::from(auth::sign(&claims, key.expose())));
-    // It is whoever types the command who names the address.
+    let token = test.key.map(|key| Secret::from(auth::sign(&claims, key.expose())));
+    // The operator named the address.
     let guard = Guard { allow_private: true, ..Guard::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ways = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(reach::look(&server, token.as_ref(), &guard)).map_err(|e| e.to_string()));
-    match ways {
-        Ok(ways) => judged(look.url, &ways),
-        Err(why) => vec![("join".to_owned(), Finding::Bad(format!("nobody can join at {}: {why}", look.url)))],
+    let paths = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(reach::test_paths(&server, token.as_ref(), &guard)).map_err(|e| e.to_string())
+    });
+    match paths {
+        Ok(paths) => findings_of(test.url, &paths),
+        Err(why) => vec![("join".to_owned(), Finding::Bad(format!("joining at {} fails: {why}", test.url)))],
     }
 }
 
-/// Where one joins to watch.
-fn resource(look: &Look<'_>) -> Result<Web, String> {
-    let base = look.url.trim_end_matches('/');
+/// The WHEP resource of the room.
+fn resource(test: &ReachTest<'_>) -> Result<Web, String> {
+    let base = test.url.trim_end_matches('/');
     let wanted = || format!("`{base}` is not a server's URL: write it like https://call.example.org");
-    // What follows would be taken for a host that is missing.
+    // Otherwise the rest of the path would be parsed as the host.
     base.split_once("://").filter(|(_, host)| !host.is_empty()).ok_or_else(wanted)?;
-    let there = Destination::input(&format!("whep+{base}/v1/rooms/{}/participants", look.room));
+    let there = Destination::input(&format!("whep+{base}/v1/rooms/{}/participants", test.room));
     match there.map_err(|_| wanted())?.target() {
         Target::Whep(web) => Ok(web.clone()),
         _ => Err(wanted()),
     }
 }
 
-fn judged(url: &str, ways: &[Way]) -> Vec<(String, Finding)> {
-    let joined = if ways.iter().any(|way| way.led.is_ok()) {
-        Finding::Good(format!("{url} lets people in"))
+fn findings_of(url: &str, paths: &[Path]) -> Vec<(String, Finding)> {
+    let joined = if paths.iter().any(|path| path.result.is_ok()) {
+        Finding::Good(format!("{url} accepts a viewer"))
     } else {
         Finding::Bad(format!(
-            "{url} lets people in, but no way leads to its media from here: they see and hear nothing"
+            "{url} accepts a viewer, but no path to its media works from here: participants see and hear nothing"
         ))
     };
-    let each = ways.iter().map(|way| {
-        let finding = match &way.led {
+    let each = paths.iter().map(|path| {
+        let finding = match &path.result {
             Ok(took) => Finding::Good(format!("answers after {:.1} ms", took.as_secs_f64() * 1000.0)),
-            Err(why) => Finding::Advice(format!("{why}; {}", advice(&way.name, why))),
+            Err(why) => Finding::Advice(format!("{why}; {}", advice(&path.name, why))),
         };
-        (way.name.clone(), finding)
+        (path.name.clone(), finding)
     });
     std::iter::once(("join".to_owned(), joined)).chain(each).collect()
 }
 
-/// What opens a way.
-fn advice(way: &str, why: &Obstacle) -> &'static str {
-    match (why, way.split(' ').next()) {
-        (Obstacle::Unreachable(_), Some("UDP")) => {
-            "let UDP to this port through the firewall, and behind NAT give the address that others use by --public-ip"
+/// How to make a path work.
+fn advice(path: &str, why: &PathError) -> &'static str {
+    match (why, path.split(' ').next()) {
+        (PathError::Unreachable(_), Some("UDP")) => {
+            "open this UDP port in the firewall; behind NAT set the public address by --public-ip"
         }
-        (Obstacle::Unreachable(_), Some("TCP")) => {
-            "let TCP to this port through the firewall: it serves who has no UDP"
+        (PathError::Unreachable(_), Some("TCP")) => "open this TCP port in the firewall: it serves clients without UDP",
+        (PathError::Unreachable(_), _) => {
+            "open this port in the firewall; if the server is one of turn.external, check that it runs: it serves clients that \
+             reach nothing else"
         }
-        (Obstacle::Unreachable(_), _) => {
-            "let this port through the firewall, and if it is one of turn.external see that it runs: it serves who reaches \
-             nothing else"
-        }
-        (Obstacle::Credential, _) => {
+        (PathError::Credential, _) => {
             "turn.secret must be the secret of that server (coturn: use-auth-secret, static-auth-secret), and the clocks of \
              both must be right"
         }
-        (Obstacle::Forbidden { .. }, _) => {
+        (PathError::Forbidden { .. }, _) => {
             "that server must be allowed to reach the media port (coturn: allowed-peer-ip, allow-loopback-peers)"
         }
-        (Obstacle::Refused(_), _) => "the log of that server says more",
+        (PathError::Refused(_), _) => "see the log of that server",
     }
 }
 
@@ -111,51 +109,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_wrong_only_where_no_way_leads() {
-        let way = |name: &str, led: bool| Way {
+    fn the_join_is_wrong_only_if_no_path_works() {
+        let path = |name: &str, works: bool| Path {
             name: name.to_owned(),
-            led: if led {
+            result: if works {
                 Ok(Duration::from_micros(1_530))
             } else {
-                Err(Obstacle::Unreachable("nobody answers".to_owned()))
+                Err(PathError::Unreachable("no answer in time".to_owned()))
             },
         };
-        let some = judged("http://x/", &[way("UDP 192.0.2.1:8189", false), way("TCP 192.0.2.1:8189", true)]);
+        let some = findings_of("http://x/", &[path("UDP 192.0.2.1:8189", false), path("TCP 192.0.2.1:8189", true)]);
         assert!(matches!(&some[0], (name, Finding::Good(_)) if name == "join"));
-        assert!(matches!(&some[1].1, Finding::Advice(text) if text.starts_with("nobody answers; let UDP")));
+        assert!(
+            matches!(&some[1].1, Finding::Advice(text) if text.starts_with("no answer in time; open this UDP port"))
+        );
         assert!(matches!(&some[2].1, Finding::Good(text) if text == "answers after 1.5 ms"));
-        let none = judged("http://x/", &[way("UDP 192.0.2.1:8189", false)]);
+        let none = findings_of("http://x/", &[path("UDP 192.0.2.1:8189", false)]);
         assert!(matches!(&none[0].1, Finding::Bad(_)));
     }
 
     #[test]
-    fn each_obstacle_has_an_advice_of_its_own() {
-        let said = |obstacle: Obstacle| {
-            let way = Way { name: "TURN by UDP at 192.0.2.1:3478".to_owned(), led: Err(obstacle) };
-            match judged("http://x/", &[way]).pop() {
+    fn each_error_has_its_own_advice() {
+        let said = |error: PathError| {
+            let path = Path { name: "TURN by UDP at 192.0.2.1:3478".to_owned(), result: Err(error) };
+            match findings_of("http://x/", &[path]).pop() {
                 Some((_, Finding::Advice(text))) => text,
-                _ => panic!("one way"),
+                _ => panic!("one path"),
             }
         };
-        assert!(said(Obstacle::Unreachable("nothing listens there".to_owned())).contains("see that it runs"));
-        assert!(said(Obstacle::Credential).contains("turn.secret"));
+        assert!(said(PathError::Unreachable("nothing listens there".to_owned())).contains("check that it runs"));
+        assert!(said(PathError::Credential).contains("turn.secret"));
         let to = "192.0.2.9:8189".parse().expect("an address");
-        let forbidden = said(Obstacle::Forbidden { to, why: "error 403".to_owned() });
+        let forbidden = said(PathError::Forbidden { to, why: "error 403".to_owned() });
         assert!(forbidden.contains("192.0.2.9:8189") && forbidden.contains("allowed-peer-ip"), "{forbidden}");
-        assert!(said(Obstacle::Refused("error 486".to_owned())).contains("486"));
+        assert!(said(PathError::Refused("error 486".to_owned())).contains("486"));
     }
 
     #[test]
-    fn only_urls_of_servers_are_asked() {
+    fn a_url_without_http_and_host_is_an_error() {
         let room: RoomName = "doctor".parse().expect("a name");
-        let look = |url| findings(&Look { url, room: &room, key: None });
+        let test = |url| findings(&ReachTest { url, room: &room, key: None });
         for url in ["", "call.example.org", "rtmp://x", "http://"] {
-            let found = look(url);
+            let found = test(url);
             assert!(matches!(&found[..], [(_, Finding::Bad(text))] if text.contains("https://call")), "{url}");
         }
         let nobody =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-        let found = look(&format!("http://{nobody}/"));
-        assert!(matches!(&found[..], [(_, Finding::Bad(text))] if text.contains("nobody can join")));
+        let found = test(&format!("http://{nobody}/"));
+        assert!(matches!(&found[..], [(_, Finding::Bad(text))] if text.contains("joining at")));
     }
 }

@@ -1,6 +1,7 @@
-//! One way through a TURN server (RFC 8656): allocate, permit, send a check, and see whether its answer comes back.
+//! The path through a TURN server (RFC 8656): allocate, create a permission, send a check, and wait for its response.
 //!
-//! Owns: reading a `Link` of an ICE server, the connection with it. Does not know: STUN itself, which the crate `rtc` speaks.
+//! Owns: reading an ICE server's `Link` header, the connection to the server. Does not know: the TURN messages, which are the
+//! crate `rtc-turn`'s.
 
 use std::fmt;
 use std::io;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::{AGAIN, MESSAGE_MAX, Obstacle, Probe, socket_to};
+use super::{MESSAGE_MAX, PathError, Probe, RETRANSMIT, socket_to};
 use crate::destination::{Endpoint, Guard, Host};
 use crate::dial::{self, Stream};
 use crate::secret::Secret;
@@ -34,7 +35,7 @@ const CHANNEL_HEADER: usize = 4;
 pub(super) struct TurnServer {
     endpoint: Endpoint,
     tls: bool,
-    /// By TCP, also below TLS; else by UDP.
+    /// Over TCP, with or without TLS; otherwise over UDP.
     tcp: bool,
     username: String,
     credential: Secret,
@@ -54,7 +55,7 @@ impl fmt::Display for TurnServer {
 }
 
 impl TurnServer {
-    /// Reads the value of a `Link` header as WHIP has them (RFC 9725 section 4.6); None when it is of another kind.
+    /// Reads the value of a `Link` header (RFC 9725 section 4.6); None unless it is a TURN server with a credential.
     pub(super) fn parse(link: &str) -> Option<Self> {
         let (uri, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let parameter = |name: &str| {
@@ -83,11 +84,14 @@ impl TurnServer {
         })
     }
 
-    /// Whether a check that is sent through it to a server's media is answered.
-    pub(super) async fn reaches(&self, media: SocketAddr, probe: &Probe, guard: &Guard) -> Result<(), Obstacle> {
+    /// Sends a check through it to a server's media address.
+    ///
+    /// # Errors
+    /// Which step failed; without an answer it goes on until it is dropped.
+    pub(super) async fn reaches(&self, media: SocketAddr, probe: &Probe, guard: &Guard) -> Result<(), PathError> {
         let at = dial::resolve(&self.endpoint, guard).await?;
         let mut pipe = if self.tcp {
-            Pipe::Stream(dial::connect(&self.endpoint, self.tls, guard).await?, BytesMut::new())
+            Pipe::Stream(dial::connect_to(&self.endpoint, at, self.tls).await?, BytesMut::new())
         } else {
             Pipe::Datagrams(socket_to(at).await?)
         };
@@ -103,7 +107,7 @@ impl TurnServer {
             password: self.credential.expose().to_owned(),
             ..ClientConfig::default()
         };
-        let failed = |error: rtc::shared::error::Error| Obstacle::Unreachable(error.to_string());
+        let failed = |error: rtc::shared::error::Error| PathError::Unreachable(error.to_string());
         let mut client = Client::new(config, probe.crypto.clone()).map_err(failed)?;
         client.allocate(Moment::present().instant).map_err(failed)?;
         let (mut relay, mut permitted) = (None, false);
@@ -121,21 +125,21 @@ impl TurnServer {
                     }
                     Event::AllocateError(_, error) => return Err(refused(&error.to_string())),
                     Event::CreatePermissionError(_, error) => {
-                        return Err(Obstacle::Forbidden { to: media, why: error.to_string() });
+                        return Err(PathError::Forbidden { to: media, why: error.to_string() });
                     }
-                    Event::TransactionTimeout(_) => return Err(Obstacle::Unreachable("nobody answers".to_owned())),
+                    Event::TransactionTimeout(_) => return Err(PathError::Unreachable("no answer in time".to_owned())),
                     _ => {}
                 }
             }
             if let (Some(address), true) = (relay, permitted) {
-                // What may be lost on the way is sent with each turn, until it is answered.
+                // Sent in each round until it is answered: any datagram may be lost.
                 client.relay(address).map_err(failed)?.send_to(now, &probe.bytes, media).map_err(failed)?;
             }
             while let Some(out) = client.poll_write() {
                 pipe.send(&out.message).await?;
             }
             let now = Moment::present().instant;
-            match timeout(AGAIN, pipe.receive()).await {
+            match timeout(RETRANSMIT, pipe.receive()).await {
                 Ok(received) => {
                     let message = received?;
                     client.handle_read(TransportMessage { now, transport: context, message }).map_err(failed)?;
@@ -145,13 +149,13 @@ impl TurnServer {
         }
     }
 
-    /// Gives the relay back.
-    async fn leave(&self, mut client: Client, relay: Option<SocketAddr>, pipe: &mut Pipe) -> Result<(), Obstacle> {
+    /// Releases the relayed address.
+    async fn leave(&self, mut client: Client, relay: Option<SocketAddr>, pipe: &mut Pipe) -> Result<(), PathError> {
         if let Some(address) = relay
             && let Ok(mut relay) = client.relay(address)
             && let Err(error) = relay.close(Moment::present().instant)
         {
-            tracing::debug!(%error, "a relay is left to expire");
+            tracing::debug!(%error, "TURN allocation not released: it expires by itself");
         }
         while let Some(out) = client.poll_write() {
             pipe.send(&out.message).await?;
@@ -160,15 +164,15 @@ impl TurnServer {
     }
 }
 
-/// Why an allocation is refused; the crate tells the code only in words.
-fn refused(why: &str) -> Obstacle {
-    if why.contains("401") { Obstacle::Credential } else { Obstacle::Refused(why.to_owned()) }
+/// Why an allocation is refused; the crate gives the error code only in its text.
+fn refused(why: &str) -> PathError {
+    if why.contains("401") { PathError::Credential } else { PathError::Refused(why.to_owned()) }
 }
 
-/// What TURN is spoken over.
+/// The transport to the TURN server.
 enum Pipe {
     Datagrams(UdpSocket),
-    /// With what was read and not yet taken.
+    /// With the bytes of an incomplete message.
     Stream(Box<dyn Stream>, BytesMut),
 }
 
@@ -183,7 +187,7 @@ impl Pipe {
         }
     }
 
-    /// The next message. May be given up at any time.
+    /// The next message. Cancel safe.
     async fn receive(&mut self) -> io::Result<BytesMut> {
         match self {
             Self::Datagrams(socket) => {
@@ -197,7 +201,7 @@ impl Pipe {
                     return Ok(message);
                 }
                 if bytes.len() > MESSAGE_MAX {
-                    return Err(io::Error::other("it sends no TURN"));
+                    return Err(io::Error::other("it does not speak TURN"));
                 }
                 if stream.read_buf(bytes).await? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -228,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_name_servers_of_all_kinds() {
+    fn link_headers_are_parsed_for_udp_tcp_and_tls() {
         let parse = |uri: &str| {
             let link = format!(
                 "<{uri}>; rel=\"ice-server\"; username=\"9:x\"; credential=\"a+/=\"; credential-type=\"password\""
@@ -251,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_cut_where_messages_end() {
+    fn a_stream_is_split_into_messages() {
         let stun = [&[0, 1, 0, 4][..], &[7; 20]].concat();
         let channel = [0x40, 0, 0, 3, 1, 2, 3];
         let whole = [&stun[..], &channel, &[0], &stun].concat();

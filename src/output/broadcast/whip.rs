@@ -1,9 +1,10 @@
-//! One session at another WebRTC server, by WHIP.
+//! A broadcast to another WebRTC server by WHIP: one session.
 
 use super::progress::{Progress, ticks};
 use super::queue::{Body, Piece};
 use super::sender::{Outcome, Sender};
-use crate::client::call::{Call, Wish};
+use crate::client::connection::Collect;
+use crate::client::session::{Session, SessionConfig};
 use crate::client::signalling::SignallingError;
 use crate::destination::Web;
 use crate::media::{AUDIO_RATE, VIDEO_CLOCK};
@@ -20,49 +21,49 @@ impl From<SignallingError> for Outcome {
     }
 }
 
-/// Sends until it ends.
+/// Opens a session and sends until it ends.
 pub(super) async fn send(server: &Web, sender: &Sender, progress: &mut Progress) -> Outcome {
-    let wish = Wish {
+    let config = SessionConfig {
         server,
         token: sender.destination.token(),
         guard: &sender.guard,
         direction: Direction::SendOnly,
         codec: sender.stream.key.codec,
-        keeps_media: false,
+        collect: Collect::default(),
     };
-    let begun = tokio::select! {
-        begun = Call::begin(wish) => begun,
+    let opened = tokio::select! {
+        opened = Session::open(config) => opened,
         () = sender.send_queue.finished() => return Outcome::Finished,
     };
-    let mut call = match begun {
-        Ok(call) => call,
+    let mut session = match opened {
+        Ok(session) => session,
         Err(error) => return error.into(),
     };
-    let ended = run(&mut call, sender, progress).await;
-    call.end().await;
+    let ended = run(&mut session, sender, progress).await;
+    session.close().await;
     match ended {
         Ok(()) => Outcome::Finished,
         Err(why) => Outcome::Disconnected(why),
     }
 }
 
-async fn run(call: &mut Call, sender: &Sender, progress: &mut Progress) -> Result<(), String> {
+async fn run(session: &mut Session, sender: &Sender, progress: &mut Progress) -> Result<(), String> {
     let send_queue = &sender.send_queue;
-    // Media counts from here: what is older is of no use to somebody who has just connected.
+    // Media from before the session is not sent.
     let begun = time::now();
-    let mut open = false;
+    let mut connected = false;
     loop {
-        call.drive().await?;
-        if call.is_open() && !open {
-            open = true;
+        session.drive().await?;
+        if session.is_connected() && !connected {
+            connected = true;
             send_queue.with(|queue| queue.set_open(true));
         }
-        if call.connection.take_keyframe_wanted() {
+        if session.connection.take_keyframe_request() {
             sender.notifier.request_keyframe(0);
         }
         tokio::select! {
-            () = call.wait() => {}
-            piece = send_queue.next(), if open => {
+            () = session.wait() => {}
+            piece = send_queue.next(), if connected => {
                 let Some(piece) = piece else { return Ok(()) };
                 let (at, size) = match &piece {
                     Piece::Video { time, .. } => (ticks(*time, VIDEO_CLOCK), piece.size()),
@@ -70,14 +71,14 @@ async fn run(call: &mut Call, sender: &Sender, progress: &mut Progress) -> Resul
                 };
                 let after = (sender.epoch + at).since(begun);
                 match &piece {
-                    Piece::Video { body: Body::Packets(packets), .. } => call.connection.send_frame(packets, after),
-                    Piece::Audio { data, .. } => call.connection.send_sound(data.clone(), after, None),
+                    Piece::Video { body: Body::Packets(packets), .. } => session.connection.send_video(packets, after),
+                    Piece::Audio { data, .. } => session.connection.send_audio(data.clone(), after, None, false),
                     Piece::Video { body: Body::AccessUnit(_), .. } => continue,
                 }
-                call.flush().await;
+                session.flush().await;
                 progress.sent(&piece, size);
             }
-            () = send_queue.finished(), if !open => return Ok(()),
+            () = send_queue.finished(), if !connected => return Ok(()),
         }
     }
 }

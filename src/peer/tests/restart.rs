@@ -7,7 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::*;
-use crate::client::call::{Call, Wish};
+use crate::client::connection::Collect;
+use crate::client::session::{Session, SessionConfig};
 use crate::destination::{Destination, Guard, Target};
 use crate::sdp::{Direction, replace_candidates};
 
@@ -68,18 +69,18 @@ async fn reply(stream: &mut TcpStream, status: &str, body: &str) {
 }
 
 /// Drives a call, which says something every 20 ms, until something is so.
-async fn until(call: &mut Call, what: &str, mut is_so: impl FnMut(&Call) -> bool) -> Duration {
+async fn until(session: &mut Session, what: &str, mut is_so: impl FnMut(&Session) -> bool) -> Duration {
     let begun = now();
     let mut said = begun;
-    while !is_so(call) {
+    while !is_so(session) {
         assert!(now().since(begun) < PATIENCE, "{what}");
-        call.drive().await.unwrap_or_else(|why| panic!("{what}: {why}"));
-        if call.is_open() && now().since(said) > Duration::from_millis(20) {
+        session.drive().await.unwrap_or_else(|why| panic!("{what}: {why}"));
+        if session.is_connected() && now().since(said) > Duration::from_millis(20) {
             said = now();
-            call.connection.send_sound(Bytes::from_static(b"opus"), said.since(begun), None);
-            call.flush().await;
+            session.connection.send_audio(Bytes::from_static(b"opus"), said.since(begun), None, false);
+            session.flush().await;
         }
-        let _ = timeout(Duration::from_millis(20), call.wait()).await;
+        let _ = timeout(Duration::from_millis(20), session.wait()).await;
     }
     now().since(begun)
 }
@@ -91,13 +92,13 @@ async fn our_client_begins_ice_anew_where_its_server_is_lost() {
     let destination = Destination::output(&url).expect("a URL");
     let Target::Whip(web) = destination.target() else { panic!("{url}") };
     let guard = Guard { allow_private: true, ..Guard::default() };
-    let wish = Wish {
+    let config = SessionConfig {
         server: web,
         token: None,
         guard: &guard,
         direction: Direction::SendOnly,
         codec: Codec::Vp8,
-        keeps_media: false,
+        collect: Collect::default(),
     };
     let served = async {
         let (mut stream, _) = listener.accept().await.expect("connected");
@@ -110,9 +111,9 @@ async fn our_client_begins_ice_anew_where_its_server_is_lost() {
         reply(&mut stream, "201 Created", &replace_candidates(&answer, &[candidate])).await;
         (server, way)
     };
-    let (call, (mut server, way)) = tokio::join!(Call::begin(wish), served);
-    let mut call = call.expect("begins");
-    until(&mut call, "media goes over the relay", |_| server.packets.try_recv().is_ok()).await;
+    let (session, (mut server, way)) = tokio::join!(Session::open(config), served);
+    let mut session = session.expect("begins");
+    until(&mut session, "media goes over the relay", |_| server.packets.try_recv().is_ok()).await;
 
     way.abort();
     let restarted = tokio::spawn(async move {
@@ -125,10 +126,10 @@ async fn our_client_begins_ice_anew_where_its_server_is_lost() {
         while server.packets.try_recv().is_ok() {}
         server
     });
-    let took = until(&mut call, "the server is asked", |_| restarted.is_finished()).await;
+    let took = until(&mut session, "the server is asked", |_| restarted.is_finished()).await;
     let mut server = restarted.await.expect("it restarts");
-    let took = took + until(&mut call, "media goes on", |_| server.packets.try_recv().is_ok()).await;
+    let took = took + until(&mut session, "media goes on", |_| server.packets.try_recv().is_ok()).await;
     assert!(took < BACK_WITHIN, "{took:?}");
-    assert!(call.is_open());
+    assert!(session.is_connected());
     server.wait(|event| *event == PeerEvent::Connected).await;
 }

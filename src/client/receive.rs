@@ -1,8 +1,8 @@
-//! What one stream brings, judged packet by packet: loss and repair, whole frames, how long nothing came.
+//! A received RTP stream: reordering, loss and retransmission, whole frames, gaps without media.
 //!
-//! Owns: sequence numbers, what is missing and when it is asked for, the gaps between frames and packets. Does not know:
-//! SRTP, sockets, pictures. Time is an argument: packets go in by [`Incoming::insert`], what is due comes out by
-//! [`Incoming::poll`], frames of a stream that is to be decoded by [`Incoming::frame`].
+//! Owns: sequence numbers, NACK and PLI scheduling, receiver report figures, statistics. Does not know: SRTP, sockets,
+//! decoders. Time is an argument: packets go in by [`ReceiveStream::insert`], feedback to send comes out by
+//! [`ReceiveStream::poll`], collected frames by [`ReceiveStream::frame`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,22 +12,22 @@ use bytes::Bytes;
 use crate::media::{Kind, SourcePacket};
 use crate::time::Timestamp;
 
-/// A sequence number further away than this begins another numbering (RFC 3550 A.1 MAX_DROPOUT).
+/// A sequence number further away than this restarts the numbering (RFC 3550 A.1 MAX_DROPOUT).
 const MAX_JUMP: i64 = 3_000;
-/// How long a missing packet of video is waited and asked for; browsers do the same for about as long.
+/// How long a missing video packet is waited for and requested; browsers wait about as long.
 const VIDEO_HOLD: Duration = Duration::from_millis(1_000);
-/// How long a missing packet of audio may be late: nobody asks for it, and a player has gone on by then.
+/// How long an audio packet may be late: it is not requested, and a player has concealed it by then.
 const AUDIO_HOLD: Duration = Duration::from_millis(200);
-/// From one request for a missing packet to the next: more than most round trips.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// From one request for a keyframe to the next.
-const KEYFRAME_AGAIN: Duration = Duration::from_millis(500);
-/// Frames that may wait to be decoded.
+/// Interval of NACKs for one packet: more than most round trips.
+const NACK_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of PLIs.
+const PLI_INTERVAL: Duration = Duration::from_millis(500);
+/// Collected frames that may wait for the decoder; later ones are dropped.
 const FRAMES_MAX: usize = 60;
-/// So long without a new frame, people see a freeze.
+/// A gap between frames above this counts as a freeze.
 pub(crate) const FREEZE: Duration = Duration::from_millis(200);
 
-/// An RTP packet in the clear.
+/// A decrypted RTP packet.
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
     pub(crate) sequence: u16,
@@ -39,46 +39,46 @@ pub(crate) struct Packet {
     pub(crate) payload: Bytes,
 }
 
-/// What has been counted.
+/// Statistics of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counts {
-    /// Packets that came, each once.
+pub(crate) struct StreamStats {
+    /// Packets received, without duplicates.
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
-    /// Packets that never came.
+    /// Packets not received in time.
     pub(crate) lost: u64,
-    /// Packets that came after they were missed.
+    /// Packets received after they were found missing.
     pub(crate) repaired: u64,
     /// Whole frames with nothing missing before them; for audio, packets.
     pub(crate) frames: u64,
-    /// Keyframes that came.
+    /// Keyframes received.
     pub(crate) keyframes: u64,
-    /// How often no frame came for longer than [`FREEZE`].
+    /// Gaps between frames above [`FREEZE`].
     pub(crate) freezes: u64,
-    /// How long these were together.
+    /// Sum of these gaps.
     pub(crate) frozen: Duration,
-    /// The longest time between two frames.
+    /// Longest gap between two frames.
     pub(crate) longest_gap: Duration,
 }
 
-/// What is due.
+/// Feedback to send.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Due {
-    /// Packets to ask for again.
-    pub(crate) missing: Vec<u16>,
-    /// A keyframe is needed.
+pub(crate) struct Feedback {
+    /// Sequence numbers for a NACK.
+    pub(crate) nack: Vec<u16>,
+    /// A PLI is due.
     pub(crate) keyframe: bool,
 }
 
 #[derive(Debug)]
 struct Missing {
     since: Timestamp,
-    ask: Timestamp,
+    next_nack: Timestamp,
 }
 
-/// Numbers for a receiver report.
+/// Figures of a report block (RFC 3550 section 6.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Reception {
+pub(crate) struct ReceptionStats {
     pub(crate) fraction_lost: u8,
     pub(crate) total_lost: u32,
     pub(crate) highest: u32,
@@ -87,29 +87,29 @@ pub(crate) struct Reception {
 
 /// One received stream.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct ReceiveStream {
     kind: Kind,
     clock_rate: u32,
     first: i64,
     newest: Option<i64>,
-    /// Everything below was given on or given up.
+    /// Everything below was released or counted as lost.
     next: i64,
-    held: BTreeMap<i64, Packet>,
+    reordered: BTreeMap<i64, Packet>,
     missing: BTreeMap<i64, Missing>,
-    counts: Counts,
-    /// Video: frames cannot be shown until a keyframe comes.
-    broken: bool,
-    keyframe_asked: Option<Timestamp>,
-    /// The frame being collected.
+    stats: StreamStats,
+    /// Video: frames cannot be decoded before the next keyframe.
+    needs_keyframe: bool,
+    last_pli: Option<Timestamp>,
+    /// RTP timestamp of the frame being assembled.
     timestamp: Option<u32>,
-    open: Vec<SourcePacket>,
-    keep: bool,
+    partial: Vec<SourcePacket>,
+    collect: bool,
     frames: VecDeque<Vec<SourcePacket>>,
     first_frame: Option<Timestamp>,
     last_frame: Option<Timestamp>,
-    /// From when on is counted.
+    /// Begin of the statistics.
     since: Option<Timestamp>,
-    /// Packets that came since the numbering began, for receiver reports.
+    /// Packets received since the numbering began, for receiver reports.
     received: u64,
     /// RFC 3550 A.8, in sixteenths of the clock's ticks.
     jitter: u32,
@@ -117,23 +117,24 @@ pub(crate) struct Incoming {
     reported: (u64, u64),
 }
 
-impl Incoming {
-    /// A stream that has not begun. `keep` collects the frames' packets for a decoder, of sound all packets.
-    pub(crate) fn new(kind: Kind, clock_rate: u32, keep: bool) -> Self {
+impl ReceiveStream {
+    /// A stream without packets. With `collect`, [`ReceiveStream::frame`] gives the packets of whole frames; of audio, every
+    /// packet.
+    pub(crate) fn new(kind: Kind, clock_rate: u32, collect: bool) -> Self {
         Self {
             kind,
             clock_rate,
             first: 0,
             newest: None,
             next: 0,
-            held: BTreeMap::new(),
+            reordered: BTreeMap::new(),
             missing: BTreeMap::new(),
-            counts: Counts::default(),
-            broken: kind == Kind::Video,
-            keyframe_asked: None,
+            stats: StreamStats::default(),
+            needs_keyframe: kind == Kind::Video,
+            last_pli: None,
             timestamp: None,
-            open: Vec::new(),
-            keep,
+            partial: Vec::new(),
+            collect,
             frames: VecDeque::new(),
             first_frame: None,
             last_frame: None,
@@ -145,113 +146,113 @@ impl Incoming {
         }
     }
 
-    /// What has been counted so far.
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
+    /// The statistics so far.
+    pub(crate) fn stats(&self) -> StreamStats {
+        self.stats
     }
 
-    /// When the first frame was whole (video: the first keyframe).
+    /// When the first frame was complete (video: the first keyframe).
     pub(crate) fn first_frame(&self) -> Option<Timestamp> {
         self.first_frame
     }
 
-    /// From the first frame, or from [`Incoming::begin`] on, until now.
-    pub(crate) fn counted_for(&self, now: Timestamp) -> Duration {
+    /// Time since the first frame, or since [`ReceiveStream::reset_stats`].
+    pub(crate) fn measured_for(&self, now: Timestamp) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
-    /// Counts from now on: what was before belongs to joining.
-    pub(crate) fn begin(&mut self, now: Timestamp) {
-        self.counts = Counts::default();
+    /// Begins the statistics anew: what was before belongs to joining.
+    pub(crate) fn reset_stats(&mut self, now: Timestamp) {
+        self.stats = StreamStats::default();
         self.since = Some(now);
         self.last_frame = self.last_frame.map(|_| now);
     }
 
-    /// Takes a packet.
+    /// Inserts a packet.
     pub(crate) fn insert(&mut self, now: Timestamp, packet: Packet) {
         let number = self.number(packet.sequence);
-        if number < self.next || self.held.contains_key(&number) {
+        if number < self.next || self.reordered.contains_key(&number) {
             return;
         }
         self.received += 1;
-        self.counts.packets += 1;
-        self.counts.bytes += packet.size as u64;
+        self.stats.packets += 1;
+        self.stats.bytes += packet.size as u64;
         let newest = *self.newest.get_or_insert(number - 1);
-        // A stream begins with a keyframe unasked; only if none comes it is asked for.
-        self.keyframe_asked.get_or_insert(now);
+        // A stream begins with a keyframe; only where it does not, one is requested.
+        self.last_pli.get_or_insert(now);
         if number > newest {
             self.newest = Some(number);
             for lacking in newest + 1..number {
-                self.missing.insert(lacking, Missing { since: now, ask: now });
+                self.missing.insert(lacking, Missing { since: now, next_nack: now });
             }
             self.measure_jitter(now, packet.timestamp);
         } else if self.missing.remove(&number).is_some() {
-            self.counts.repaired += 1;
+            self.stats.repaired += 1;
         }
         if number == self.next {
             self.next += 1;
-            self.give(now, packet);
-            self.give_held(now);
+            self.release(now, packet);
+            self.release_reordered(now);
         } else {
-            self.held.insert(number, packet);
+            self.reordered.insert(number, packet);
         }
     }
 
-    /// What is due now; call it after packets and at [`Incoming::deadline`].
-    pub(crate) fn poll(&mut self, now: Timestamp) -> Due {
-        let mut due = Due::default();
+    /// The feedback that is due; to be called after packets and at [`ReceiveStream::deadline`].
+    pub(crate) fn poll(&mut self, now: Timestamp) -> Feedback {
+        let mut feedback = Feedback::default();
         let hold = if self.kind == Kind::Video { VIDEO_HOLD } else { AUDIO_HOLD };
         while let Some(oldest) = self.missing.first_entry().filter(|oldest| now.since(oldest.get().since) >= hold) {
             let number = *oldest.key();
             oldest.remove();
-            self.counts.lost += 1;
-            self.open.clear();
-            self.broken |= self.kind == Kind::Video;
-            // The oldest missing packet is always the one that is waited for.
+            self.stats.lost += 1;
+            self.partial.clear();
+            self.needs_keyframe |= self.kind == Kind::Video;
+            // The oldest missing packet is the one that blocks the release.
             self.next = number + 1;
-            self.give_held(now);
+            self.release_reordered(now);
         }
         if self.kind == Kind::Video {
             for (number, missing) in &mut self.missing {
-                if missing.ask <= now {
-                    missing.ask = now + ASK_AGAIN;
-                    due.missing.push(*number as u16);
+                if missing.next_nack <= now {
+                    missing.next_nack = now + NACK_INTERVAL;
+                    feedback.nack.push(*number as u16);
                 }
             }
-            let asked_lately = self.keyframe_asked.is_some_and(|asked| now.since(asked) < KEYFRAME_AGAIN);
-            if self.broken && self.newest.is_some() && !asked_lately {
-                self.keyframe_asked = Some(now);
-                due.keyframe = true;
+            let sent_lately = self.last_pli.is_some_and(|sent| now.since(sent) < PLI_INTERVAL);
+            if self.needs_keyframe && self.newest.is_some() && !sent_lately {
+                self.last_pli = Some(now);
+                feedback.keyframe = true;
             }
         }
-        due
+        feedback
     }
 
-    /// When [`Incoming::poll`] next has something to say, unless packets come before.
+    /// When [`ReceiveStream::poll`] is due next, unless packets arrive before.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         let hold = if self.kind == Kind::Video { VIDEO_HOLD } else { AUDIO_HOLD };
         let waits = self.missing.values().map(|missing| match self.kind {
-            Kind::Video => missing.ask.min(missing.since + hold),
+            Kind::Video => missing.next_nack.min(missing.since + hold),
             Kind::Audio => missing.since + hold,
         });
-        let again = self.keyframe_asked.filter(|_| self.broken).map(|asked| asked + KEYFRAME_AGAIN);
+        let again = self.last_pli.filter(|_| self.needs_keyframe).map(|sent| sent + PLI_INTERVAL);
         waits.chain(again).min()
     }
 
-    /// The packets of the next whole frame, where they are kept; of sound, the next packet.
+    /// The packets of the next collected frame; of audio, the next packet.
     pub(crate) fn frame(&mut self) -> Option<Vec<SourcePacket>> {
         self.frames.pop_front()
     }
 
-    /// The numbers of a receiver report, which begins the next interval. None before the first packet.
-    pub(crate) fn report(&mut self) -> Option<Reception> {
+    /// The figures of a report block, which ends the interval of `fraction_lost`. None before the first packet.
+    pub(crate) fn report(&mut self) -> Option<ReceptionStats> {
         let newest = self.newest?;
         let expected = (newest - self.first + 1).max(0) as u64;
         let (expected_before, received_before) = self.reported;
         let (wanted, got) = (expected - expected_before, self.received - received_before);
         self.reported = (expected, self.received);
         let lost = wanted.saturating_sub(got);
-        Some(Reception {
+        Some(ReceptionStats {
             fraction_lost: (lost * 256).checked_div(wanted).unwrap_or(0).min(255) as u8,
             total_lost: expected.saturating_sub(self.received).min(0x7f_ffff) as u32,
             highest: newest as u32,
@@ -259,14 +260,14 @@ impl Incoming {
         })
     }
 
-    /// The time is over: what has been silent until now counts as a gap.
+    /// Ends the statistics: the time since the last frame counts as a gap.
     pub(crate) fn finish(&mut self, now: Timestamp) {
         self.measure_gap(now);
     }
 
     fn number(&mut self, sequence: u16) -> i64 {
         let Some(newest) = self.newest else {
-            // One cycle above zero, so that packets from before the first one have numbers too.
+            // One cycle above zero, so that packets from before the first one have positive numbers too.
             self.first = 0x1_0000 + i64::from(sequence);
             self.next = self.first;
             return self.first;
@@ -275,55 +276,55 @@ impl Incoming {
         if (number - newest).abs() <= MAX_JUMP {
             return number;
         }
-        self.held.clear();
+        self.reordered.clear();
         self.missing.clear();
-        self.open.clear();
+        self.partial.clear();
         self.newest = Some(number - 1);
         (self.first, self.next, self.received, self.reported) = (number, number, 0, (0, 0));
         number
     }
 
-    fn give_held(&mut self, now: Timestamp) {
-        while let Some(packet) = self.held.remove(&self.next) {
+    fn release_reordered(&mut self, now: Timestamp) {
+        while let Some(packet) = self.reordered.remove(&self.next) {
             self.next += 1;
-            self.give(now, packet);
+            self.release(now, packet);
         }
     }
 
-    /// Takes a packet whose turn it is.
-    fn give(&mut self, now: Timestamp, packet: Packet) {
+    /// Handles a packet in order.
+    fn release(&mut self, now: Timestamp, packet: Packet) {
         if self.kind == Kind::Audio {
-            self.shown(now);
-            if self.keep && self.frames.len() < FRAMES_MAX {
+            self.frame_complete(now);
+            if self.collect && self.frames.len() < FRAMES_MAX {
                 self.frames.push_back(vec![source_packet(now, packet)]);
             }
             return;
         }
         if packet.starts_keyframe {
-            self.broken = false;
-            self.counts.keyframes += 1;
+            self.needs_keyframe = false;
+            self.stats.keyframes += 1;
         }
-        if self.broken {
+        if self.needs_keyframe {
             return;
         }
         if self.timestamp.replace(packet.timestamp) != Some(packet.timestamp) {
-            self.open.clear();
+            self.partial.clear();
         }
         let marker = packet.marker;
-        if self.keep {
-            self.open.push(source_packet(now, packet));
+        if self.collect {
+            self.partial.push(source_packet(now, packet));
         }
         if marker {
-            self.shown(now);
-            if self.keep && self.frames.len() < FRAMES_MAX {
-                self.frames.push_back(std::mem::take(&mut self.open));
+            self.frame_complete(now);
+            if self.collect && self.frames.len() < FRAMES_MAX {
+                self.frames.push_back(std::mem::take(&mut self.partial));
             }
         }
     }
 
-    fn shown(&mut self, now: Timestamp) {
+    fn frame_complete(&mut self, now: Timestamp) {
         self.measure_gap(now);
-        self.counts.frames += 1;
+        self.stats.frames += 1;
         self.first_frame.get_or_insert(now);
         self.since.get_or_insert(now);
         self.last_frame = Some(now);
@@ -331,10 +332,10 @@ impl Incoming {
 
     fn measure_gap(&mut self, now: Timestamp) {
         let gap = self.last_frame.map_or(Duration::ZERO, |last| now.since(last));
-        self.counts.longest_gap = self.counts.longest_gap.max(gap);
+        self.stats.longest_gap = self.stats.longest_gap.max(gap);
         if gap > FREEZE {
-            self.counts.freezes += 1;
-            self.counts.frozen += gap;
+            self.stats.freezes += 1;
+            self.stats.frozen += gap;
         }
     }
 

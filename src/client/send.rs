@@ -1,7 +1,7 @@
-//! What a client sends: RTP headers around payloads, and packets kept to be sent again.
+//! A sent RTP stream: headers around payloads, and a history for retransmissions.
 //!
-//! Owns: sequence numbers, timestamps and header extensions of one stream. Does not know: SRTP, sockets, codecs. Payloads
-//! go in, plain RTP packets come out.
+//! Owns: sequence numbers, timestamps, header extensions and counts of one stream. Does not know: SRTP, sockets, codecs.
+//! Payloads go in, unencrypted RTP packets come out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use rtc::rtp::{Header, header};
 use rtc::shared::error::Error;
 use rtc::shared::marshal::Marshal;
 
-use super::description::{AUDIO_LEVEL, TRANSPORT_NUMBER};
+use super::description::{AUDIO_LEVEL, TRANSPORT_SEQUENCE};
 use crate::time::Timestamp;
 use crate::transport;
 
-/// Packets kept to be sent again: two seconds of a camera.
-const KEPT: usize = 512;
+/// Packets in the history: two seconds of a camera.
+const HISTORY: usize = 512;
 
-/// Which header extensions the server takes.
+/// Which header extensions the server accepts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Extensions {
-    pub(crate) levels: bool,
-    pub(crate) numbers: bool,
+    pub(crate) audio_level: bool,
+    pub(crate) transport_sequence: bool,
 }
 
 /// One sent stream.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct SendStream {
     payload_type: u8,
     ssrc: u32,
     clock_rate: u32,
@@ -40,10 +40,10 @@ pub(crate) struct Outgoing {
     epoch: Timestamp,
     packets: u32,
     octets: u32,
-    kept: VecDeque<Packet>,
+    history: VecDeque<Packet>,
 }
 
-impl Outgoing {
+impl SendStream {
     pub(crate) fn new(payload_type: u8, ssrc: u32, clock_rate: u32, extensions: Extensions, epoch: Timestamp) -> Self {
         Self {
             payload_type,
@@ -55,7 +55,7 @@ impl Outgoing {
             epoch,
             packets: 0,
             octets: 0,
-            kept: VecDeque::new(),
+            history: VecDeque::new(),
         }
     }
 
@@ -63,7 +63,7 @@ impl Outgoing {
         self.ssrc
     }
 
-    /// Packets sent, without repetitions.
+    /// Packets sent, without retransmissions.
     pub(crate) fn packets(&self) -> u64 {
         self.packets.into()
     }
@@ -72,15 +72,15 @@ impl Outgoing {
         self.offset.wrapping_add((after.as_micros() * u128::from(self.clock_rate) / 1_000_000) as u32)
     }
 
-    /// The next packet. `after` is its time since the epoch; `level` how loud it is, where it is sound; `number` counts
-    /// the packets of the whole connection.
+    /// The next packet. `after` is its media time since the epoch; `level` its audio level in -dBov, where known;
+    /// `transport_sequence` the next transport-wide sequence number.
     pub(crate) fn packet(
         &mut self,
         payload: Bytes,
         after: Duration,
         marker: bool,
         level: Option<u8>,
-        number: &mut u16,
+        transport_sequence: &mut u16,
     ) -> Result<BytesMut, Error> {
         let header = Header {
             version: 2,
@@ -96,31 +96,33 @@ impl Outgoing {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(payload.len() as u32);
         let mut packet = Packet { header, payload };
-        if let Some(level) = level.filter(|_| self.extensions.levels) {
+        if let Some(level) = level.filter(|_| self.extensions.audio_level) {
             packet.header.set_extension(AUDIO_LEVEL, Bytes::copy_from_slice(&[0x80 | level]))?;
         }
-        if self.kept.len() == KEPT {
-            self.kept.pop_front();
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
         }
-        self.kept.push_back(packet.clone());
-        self.finish(packet, number)
+        self.history.push_back(packet.clone());
+        self.finish(packet, transport_sequence)
     }
 
-    /// A packet that was sent before.
-    pub(crate) fn again(&self, sequence: u16, number: &mut u16) -> Option<BytesMut> {
-        let kept = self.kept.iter().find(|packet| packet.header.sequence_number == sequence)?;
-        self.finish(kept.clone(), number).ok()
+    /// A packet of the history once more, under its own sequence number.
+    pub(crate) fn retransmission(&self, sequence: u16, transport_sequence: &mut u16) -> Option<BytesMut> {
+        let sent = self.history.iter().find(|packet| packet.header.sequence_number == sequence)?;
+        self.finish(sent.clone(), transport_sequence).ok()
     }
 
-    fn finish(&self, mut packet: Packet, number: &mut u16) -> Result<BytesMut, Error> {
-        if self.extensions.numbers {
-            packet.header.set_extension(TRANSPORT_NUMBER, Bytes::copy_from_slice(&number.to_be_bytes()))?;
-            *number = number.wrapping_add(1);
+    fn finish(&self, mut packet: Packet, transport_sequence: &mut u16) -> Result<BytesMut, Error> {
+        if self.extensions.transport_sequence {
+            packet
+                .header
+                .set_extension(TRANSPORT_SEQUENCE, Bytes::copy_from_slice(&transport_sequence.to_be_bytes()))?;
+            *transport_sequence = transport_sequence.wrapping_add(1);
         }
         packet.marshal()
     }
 
-    /// Says how RTP time and our clock belong together.
+    /// The sender report: which RTP time belongs to which NTP time.
     pub(crate) fn report(&self, now: Timestamp) -> SenderReport {
         SenderReport {
             ssrc: self.ssrc,
@@ -139,8 +141,8 @@ mod tests {
 
     use super::*;
 
-    fn stream(extensions: Extensions) -> Outgoing {
-        Outgoing::new(96, 7, 90_000, extensions, Timestamp::from_micros(0))
+    fn stream(extensions: Extensions) -> SendStream {
+        SendStream::new(96, 7, 90_000, extensions, Timestamp::from_micros(0))
     }
 
     fn read(mut bytes: BytesMut) -> Packet {
@@ -148,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn packets_count_up_and_keep_time() {
-        let mut stream = stream(Extensions { levels: true, numbers: true });
+    fn sequence_numbers_and_timestamps_follow_the_packets() {
+        let mut stream = stream(Extensions { audio_level: true, transport_sequence: true });
         stream.sequence = 65_535;
         let mut number = 3;
         let mut next = |after, level| {
@@ -160,30 +162,30 @@ mod tests {
         assert_eq!((first.header.sequence_number, second.header.sequence_number), (65_535, 0));
         assert_eq!(second.header.timestamp.wrapping_sub(first.header.timestamp), 90_000);
         assert_eq!(first.header.get_extension(AUDIO_LEVEL).as_deref(), Some(&[0x80 | 20][..]));
-        assert_eq!(second.header.get_extension(TRANSPORT_NUMBER).as_deref(), Some(&[0, 4][..]));
+        assert_eq!(second.header.get_extension(TRANSPORT_SEQUENCE).as_deref(), Some(&[0, 4][..]));
         assert_eq!(second.payload, "hello");
     }
 
     #[test]
-    fn a_packet_is_sent_again_under_its_number() {
-        let mut stream = stream(Extensions { levels: false, numbers: true });
+    fn a_retransmission_has_the_original_sequence_number() {
+        let mut stream = stream(Extensions { audio_level: false, transport_sequence: true });
         let mut number = 0;
-        for i in 0..KEPT + 10 {
+        for i in 0..HISTORY + 10 {
             let payload = Bytes::from(vec![i as u8]);
             stream.packet(payload, Duration::ZERO, false, None, &mut number).expect("valid");
         }
         let last = stream.sequence.wrapping_sub(1);
-        let again = read(stream.again(last, &mut number).expect("kept"));
-        assert_eq!((again.header.sequence_number, again.payload[0]), (last, (KEPT + 9) as u8));
+        let repeated = read(stream.retransmission(last, &mut number).expect("history"));
+        assert_eq!((repeated.header.sequence_number, repeated.payload[0]), (last, (HISTORY + 9) as u8));
         assert_eq!(
-            again.header.get_extension(TRANSPORT_NUMBER).expect("numbered")[..],
-            ((KEPT + 10) as u16).to_be_bytes()
+            repeated.header.get_extension(TRANSPORT_SEQUENCE).expect("numbered")[..],
+            ((HISTORY + 10) as u16).to_be_bytes()
         );
-        assert!(stream.again(last.wrapping_sub(KEPT as u16), &mut number).is_none());
+        assert!(stream.retransmission(last.wrapping_sub(HISTORY as u16), &mut number).is_none());
     }
 
     #[test]
-    fn reports_tie_rtp_to_the_clock() {
+    fn sender_reports_map_rtp_time_to_ntp_time() {
         let stream = stream(Extensions::default());
         let report = stream.report(Timestamp::from_micros(2_500_000));
         assert_eq!(report.ntp_time, (2 << 32) | (1 << 31));
