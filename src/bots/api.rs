@@ -1,6 +1,6 @@
-//! The server's HTTP, as far as bots need it: join, leave, look at the room.
+//! The part of the server's HTTP API that bots use: join, leave, read the room.
 //!
-//! Owns: URLs, tokens, what a refusal means. Does not know: SDP. Every call blocks: callers put it on a thread that may.
+//! Owns: URLs, tokens, the meaning of status codes. Does not know: SDP. Every call blocks: callers use a blocking thread.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -13,45 +13,45 @@ use crate::dial;
 use crate::id::RoomName;
 use crate::media::{Rect, Size};
 
-/// Longest time a request may take.
+/// Time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// When to come back if the server does not say.
+/// The delay before another try without `Retry-After`.
 const LATER: Duration = Duration::from_secs(1);
 /// Port of a URL without one.
 const HTTP_PORT: u16 = 80;
 
-/// Why a server cannot be used at all.
+/// Why the server cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
-    /// Not a URL of this kind.
+    /// Not an http URL.
     #[error("`{0}` is not a server's URL: write it like http://127.0.0.1:8080 (plain http; a TLS proxy's inner side)")]
     Url(String),
-    /// Its name does not resolve, or there is no way to it.
+    /// Its name does not resolve, or there is no route to it.
     #[error("{url} cannot be reached: {reason}")]
     Unreachable {
         /// The server.
         url: String,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
 }
 
-/// Why a join did not work.
+/// Why a join failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum JoinError {
-    /// Not now: the server asks to come back after so long.
+    /// The server is busy: try again after so long.
     Later(Duration),
-    /// Not at all, and why.
+    /// Refused, with the reason.
     Refused(String),
 }
 
-/// A join that worked.
+/// A successful join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Joined {
     pub(super) answer: String,
-    /// Where the session is ended.
+    /// The URL of the session.
     pub(super) session: String,
-    /// Who one is in the room.
+    /// The participant's id.
     pub(super) participant: String,
 }
 
@@ -114,18 +114,18 @@ impl Api {
         Ok(Self { agent: Agent::new_with_config(config), base, token, address })
     }
 
-    /// The address of ours that the server sees, if nothing translates it on the way.
+    /// Our address on the route to the server.
     pub(super) fn own_address(&self) -> Result<IpAddr, ApiError> {
         dial::local_address(self.address)
             .map_err(|error| ApiError::Unreachable { url: self.base.clone(), reason: error.to_string() })
     }
 
-    /// Joins a room by its one POST.
+    /// Joins a room. Blocks.
     pub(super) fn join(&self, room: &RoomName, name: &str, tier: &str, offer: &str) -> Result<Joined, JoinError> {
         let url = format!("{}/v1/rooms/{room}/participants?name={name}&tier={tier}", self.base);
         let request = self.request("POST", &url).header("content-type", "application/sdp").body(offer);
         let request = request.map_err(|error| JoinError::Refused(error.to_string()))?;
-        // The same words for every bot, so that they can be counted.
+        // The same text for every bot, so that equal failures are counted together.
         let failed = |error| JoinError::Refused(format!("{} could not be asked: {error}", self.base));
         let mut response = self.agent.run(request).map_err(failed)?;
         let status = response.status().as_u16();
@@ -147,7 +147,7 @@ impl Api {
         }
     }
 
-    /// Ends a session. One that the server has ended already is no error.
+    /// Ends a session; no error if the server has ended it already. Blocks.
     pub(super) fn leave(&self, session: &str) -> Result<(), String> {
         let request = self.request("DELETE", session).body(()).map_err(|error| error.to_string())?;
         let response = self.agent.run(request).map_err(|error| error.to_string())?;
@@ -157,7 +157,7 @@ impl Api {
         }
     }
 
-    /// The room as it is now; None where it cannot be had.
+    /// The room document; None where it cannot be read. Blocks.
     pub(super) fn room(&self, room: &RoomName) -> Option<Room> {
         let url = format!("{}/v1/rooms/{room}", self.base);
         let mut response = self.agent.run(self.request("GET", &url).body(()).ok()?).ok()?;

@@ -1,7 +1,7 @@
-//! One bot: a task with a line of its own, from the offer to the end of the session.
+//! One bot: a task with a socket of its own, from the offer to the end of the session.
 //!
-//! Owns: the line, what is sent when, and when to give up. Does not know: other bots. It is told by a [`Role`] what to
-//! do, says by [`World::settled`] when it is in (or will never be), and leaves a [`BotReport`] when it is told to go.
+//! Owns: the socket, when to send what, and when to give up. Does not know: other bots. In: a [`BotSpec`] and what all bots
+//! share. Out: a permit of [`Shared::settled`] when it has joined or failed, and a [`BotReport`] when it ends.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,122 +14,124 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::api::{JoinError, Joined};
+use super::audio::{Microphone, PACKETS_PER_SECOND};
 use super::barcode::Place;
-use super::eye::Eye;
-use super::footage::{Clock, Tone};
-use super::line::{DATAGRAM_MAX, Line};
+use super::clock_reader::ClockReader;
 use super::report::BotReport;
-use super::{Role, Task, World};
+use super::socket::{DATAGRAM_MAX, Socket};
+use super::video::{ClockCamera, Playback};
+use super::{BotSpec, Role, Shared};
 use crate::client::connection::{Collect, Connection};
 use crate::client::description::{Answer, LocalDescription};
+use crate::media::EncodedPacket;
 use crate::sdp::Direction;
 use crate::time::{self, Moment, Timestamp};
 
-/// How often a server that is busy is asked again.
+/// How often a join is retried when the server is busy.
 const JOIN_TRIES: usize = 300;
-/// Datagrams taken before anything else is looked at.
+/// Datagrams received before the timers are looked at.
 const BATCH: usize = 64;
-/// One Opus packet.
-const SOUND_EVERY: Duration = Duration::from_millis(20);
+/// Length of one Opus packet.
+const AUDIO_INTERVAL: Duration = Duration::from_millis(1_000 / PACKETS_PER_SECOND as u64);
 /// A sender that is later than this does not catch up: it goes on from now.
 const LATEST: Duration = Duration::from_millis(500);
-/// How often the bot that shows the time looks where it is shown.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How much slower than its rate the clock's camera is. At the mixer's very own rate every picture would wait equally
-/// long for the next tick, and the delay measured would be luck; so all waits come up.
+/// How often the clock's tile is looked up.
+const TILE_LOOKUP: Duration = Duration::from_secs(1);
+/// The clock's frame interval, relative to its frame rate. At the mixer's own rate every picture would wait equally long
+/// for the next tick, and the measured delay would be chance; so all waits occur.
 const CLOCK_DRIFT: f32 = 1.01;
-/// How loud the tone is said to be, and silence, in -dBov (RFC 6464).
-const LOUD: u8 = 19;
-const SILENT: u8 = 127;
 
-/// Runs a bot until it is told to leave, or has failed.
-pub(super) async fn live(task: Task, world: Arc<World>) -> BotReport {
-    let mut report = BotReport::new(&task);
-    let presence = Presence { world: Arc::clone(&world), settled: false };
-    let leave = world.leave.clone();
+/// Runs a bot until it is cancelled or has failed.
+pub(super) async fn run(spec: BotSpec, shared: Arc<Shared>) -> BotReport {
+    let mut report = BotReport::new(&spec);
+    let progress = Progress { shared: Arc::clone(&shared), settled: false };
+    let cancel = shared.cancel.clone();
     let joined = tokio::select! {
-        joined = join(&task, &world, &mut report) => joined,
-        () = leave.cancelled() => Err("told to leave before it had joined".to_owned()),
+        joined = join(&spec, &shared, &mut report) => joined,
+        () = cancel.cancelled() => Err("stopped before it had joined".to_owned()),
     };
     match joined {
         Err(reason) => report.failed = Some(reason),
-        Ok((connection, line, session)) => {
-            Bot::new(task, Arc::clone(&world), presence, connection, line).run(&mut report).await;
-            let _one_of_few = world.requests.acquire().await;
-            let api = world.api.clone();
+        Ok((connection, socket, session)) => {
+            Bot::new(spec, Arc::clone(&shared), progress, connection, socket).run(&mut report).await;
+            let _permit = shared.requests.acquire().await;
+            let api = shared.api.clone();
             let left = spawn_blocking(move || api.leave(&session)).await;
-            // Who was dropped is tried as well, but there may be nobody left to tell.
+            // After a failure the server may be gone; then a failed DELETE says nothing new.
             if let (Ok(Err(error)), None) = (left, &report.failed) {
-                tracing::warn!(%error, "a bot could not take its leave");
+                tracing::warn!(%error, "session of a bot not deleted");
             }
         }
     }
     report
 }
 
-/// Says once that a bot is in the room, or else when it ends, however it does; and that it has ended.
-struct Presence {
-    world: Arc<World>,
+/// Counts a bot as settled once it has joined or failed, and as ended when it is dropped.
+struct Progress {
+    shared: Arc<Shared>,
     settled: bool,
 }
 
-impl Presence {
+impl Progress {
     fn settle(&mut self) {
         if !std::mem::replace(&mut self.settled, true) {
-            self.world.settled.add_permits(1);
+            self.shared.settled.add_permits(1);
         }
     }
 }
 
-impl Drop for Presence {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.settle();
-        self.world.ended.add_permits(1);
+        self.shared.ended.add_permits(1);
     }
 }
 
-/// Offers, posts, and begins to connect.
-async fn join(task: &Task, world: &World, report: &mut BotReport) -> Result<(Connection, Line, String), String> {
-    let mut line = None;
+/// Sends the offer and starts the connection; gives the session's URL too.
+async fn join(spec: &BotSpec, shared: &Shared, report: &mut BotReport) -> Result<(Connection, Socket, String), String> {
+    let mut socket = None;
     let mut addresses = Vec::new();
-    if !world.plan.tcp {
-        let bound = Line::bind(world.own_addresses.iter().any(IpAddr::is_ipv6)).await;
+    if !shared.plan.tcp {
+        let bound = Socket::bind(shared.own_addresses.iter().any(IpAddr::is_ipv6)).await;
         let (bound, port) = bound.map_err(|error| format!("no socket: {error} (`ulimit -n` may be too low)"))?;
-        line = Some(bound);
-        addresses.extend(world.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
+        socket = Some(bound);
+        addresses.extend(shared.own_addresses.iter().map(|ip| SocketAddr::new(*ip, port)));
     }
-    let local = LocalDescription::new(&world.identity, task.role.direction(), world.plan.codec);
-    let Joined { answer, session, participant } = post(task, world, local.offer(&addresses), report).await?;
-    if task.shows_time {
-        world.clock.lock().replace(participant);
+    let mut local = LocalDescription::new(&shared.identity, spec.role.direction(), shared.plan.codec);
+    if let Some(media) = shared.media.as_ref().filter(|_| !spec.shows_clock) {
+        local = local.sending(media.video.codec);
+    }
+    let Joined { answer, session, participant } = post(spec, shared, local.offer(&addresses), report).await?;
+    if spec.shows_clock {
+        shared.clock.lock().replace(participant);
     }
     let mut answer = Answer::parse(&answer)?;
     local.accept(&answer)?;
-    let line = match line {
-        Some(line) => line,
+    let socket = match socket {
+        Some(socket) => socket,
         None => {
-            let line = Line::connect(&answer.tcp).await?;
+            let socket = Socket::connect(&answer.tcp).await?;
             answer.candidates = answer.tcp.clone();
-            line
+            socket
         }
     };
-    let collect = Collect { video: task.decodes, audio: false };
-    Ok((Connection::new(&world.identity, local, answer, collect, time::now()), line, session))
+    let collect = Collect { video: spec.decodes, audio: false };
+    Ok((Connection::new(&shared.identity, local, answer, collect, time::now()), socket, session))
 }
 
-/// Posts the offer, and does so again when the server asks to come back later.
-async fn post(task: &Task, world: &World, offer: String, report: &mut BotReport) -> Result<Joined, String> {
+/// Posts the offer, again after each `Retry-After`.
+async fn post(spec: &BotSpec, shared: &Shared, offer: String, report: &mut BotReport) -> Result<Joined, String> {
     for _ in 0..JOIN_TRIES {
         let answered = {
-            let _one_of_few = world.requests.acquire().await;
-            let (api, room, tier) = (world.api.clone(), world.plan.room.clone(), world.plan.tier.clone());
-            let (name, offer) = (task.name.clone(), offer.clone());
+            let _permit = shared.requests.acquire().await;
+            let (api, room, tier) = (shared.api.clone(), shared.plan.room.clone(), shared.plan.tier.clone());
+            let (name, offer) = (spec.name.clone(), offer.clone());
             report.posted = time::now();
             spawn_blocking(move || api.join(&room, &name, &tier, &offer)).await
         };
         match answered.map_err(|error| error.to_string())? {
             Ok(joined) => {
-                report.answered_after(time::now());
+                report.answered_at(time::now());
                 return Ok(joined);
             }
             Err(JoinError::Refused(reason)) => return Err(reason),
@@ -139,80 +141,76 @@ async fn post(task: &Task, world: &World, offer: String, report: &mut BotReport)
             }
         }
     }
-    Err("the server was too busy to take it".to_owned())
+    Err(format!("the server was busy at each of {JOIN_TRIES} tries"))
 }
 
-/// What a bot films with.
+/// The camera of a bot.
 enum Camera {
     None,
-    Film { at: usize },
-    Clock(Box<Clock>),
+    Loop(Playback),
+    Clock { camera: Box<ClockCamera>, next_picture: Timestamp },
 }
 
 impl Camera {
-    /// The next frame of a live camera; never one of any other.
-    async fn frame(&mut self) -> Option<(Vec<crate::media::EncodedPacket>, Duration)> {
+    /// The next frame of the clock; pending for ever with any other camera. Cancel safe.
+    async fn clock_frame(&mut self) -> Option<(Vec<EncodedPacket>, Duration)> {
         match self {
-            Self::Clock(clock) => clock.frame().await,
-            Self::None | Self::Film { .. } => std::future::pending().await,
+            Self::Clock { camera, .. } => camera.frame().await,
+            Self::None | Self::Loop(_) => std::future::pending().await,
         }
     }
 }
 
 struct Bot {
-    task: Task,
-    world: Arc<World>,
-    presence: Presence,
+    spec: BotSpec,
+    shared: Arc<Shared>,
+    progress: Progress,
     connection: Connection,
-    line: Line,
+    socket: Socket,
     camera: Camera,
-    tone: Option<Arc<Tone>>,
-    eye: Option<Eye>,
-    /// The media clock's zero.
+    microphone: Option<Microphone>,
+    next_audio: Timestamp,
+    clock_reader: Option<ClockReader>,
+    /// Zero of media time.
     epoch: Timestamp,
-    next_frame: Timestamp,
-    next_sound: Timestamp,
-    sounds: usize,
-    next_look: Timestamp,
-    bound_to: Option<SocketAddr>,
+    next_tile_lookup: Timestamp,
+    connected_to: Option<SocketAddr>,
     in_room: bool,
-    /// Everyone is there, and what comes is counted.
-    counting: bool,
+    /// All bots have joined, and statistics are kept.
+    measuring: bool,
 }
 
 impl Bot {
-    fn new(task: Task, world: Arc<World>, presence: Presence, connection: Connection, line: Line) -> Self {
+    fn new(spec: BotSpec, shared: Arc<Shared>, progress: Progress, connection: Connection, socket: Socket) -> Self {
         let epoch = time::now();
         Self {
-            task,
-            world,
-            presence,
+            spec,
+            shared,
+            progress,
             connection,
-            line,
+            socket,
             camera: Camera::None,
-            tone: None,
-            eye: None,
+            microphone: None,
+            next_audio: epoch,
+            clock_reader: None,
             epoch,
-            next_frame: epoch,
-            next_sound: epoch,
-            sounds: 0,
-            next_look: epoch,
-            bound_to: None,
+            next_tile_lookup: epoch,
+            connected_to: None,
             in_room: false,
-            counting: false,
+            measuring: false,
         }
     }
 
     async fn run(mut self, report: &mut BotReport) {
-        let leave = self.world.leave.clone();
-        let mut leave = pin!(leave.cancelled());
+        let cancel = self.shared.cancel.clone();
+        let mut cancel = pin!(cancel.cancelled());
         let mut timer = pin!(sleep_until(Instant::now()));
         loop {
             tokio::select! {
                 biased;
-                () = &mut leave => break,
-                () = self.line.readable() => {}
-                frame = self.camera.frame() => match frame {
+                () = &mut cancel => break,
+                () = self.socket.readable() => {}
+                frame = self.camera.clock_frame() => match frame {
                     Some((packets, after)) => self.connection.send_video(&packets, after),
                     None => {
                         report.failed = Some("its encoder has failed".to_owned());
@@ -224,7 +222,7 @@ impl Bot {
             let moment = Moment::present();
             self.receive(moment);
             self.connection.tick(moment);
-            if let Err(error) = self.enter_when_connected(moment.now, report) {
+            if let Err(error) = self.start_when_connected(moment.now, report) {
                 report.failed = Some(error);
             }
             if let Some(reason) = self.connection.close_reason() {
@@ -233,29 +231,30 @@ impl Bot {
             if report.failed.is_some() {
                 break;
             }
-            self.begin_when_complete(moment.now);
-            self.film(moment.now);
-            self.watch(moment.now);
-            self.send().await;
-            self.set(timer.as_mut(), moment.now);
+            self.measure_when_complete(moment.now);
+            self.send_audio(moment.now);
+            self.send_video(moment.now);
+            self.read_clock(moment.now);
+            self.flush().await;
+            self.reset(timer.as_mut(), moment.now);
         }
         let moment = Moment::present();
         self.connection.video().finish(moment.now);
         self.connection.audio().finish(moment.now);
-        report.finish(moment.now, &mut self.connection, self.eye.as_ref().map(Eye::seen));
-        // A server that has closed the connection itself hears no more goodbyes.
+        report.finish(moment.now, &mut self.connection, self.clock_reader.as_ref().map(ClockReader::readings));
+        // After a failure there is no connection to close.
         if report.failed.is_none() {
             self.connection.close(moment);
-            self.send().await;
+            self.flush().await;
         }
     }
 
     fn receive(&mut self, moment: Moment) {
         let mut datagram = [0; DATAGRAM_MAX];
         let mut received = 0;
-        let loss = if self.in_room { self.world.plan.loss } else { 0.0 };
+        let loss = if self.in_room { self.shared.plan.loss } else { 0.0 };
         for _ in 0..BATCH {
-            match self.line.try_recv(&mut datagram) {
+            match self.socket.try_recv(&mut datagram) {
                 Ok((length, from)) => {
                     received += 1;
                     if loss > 0.0 && rand::random::<f64>() < loss {
@@ -264,139 +263,151 @@ impl Bot {
                     self.connection.handle(moment, from, &datagram[..length]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An ICMP answer to something we sent: the server has gone, which ICE will notice.
+                // An ICMP error of an earlier datagram; consent decides whether the server is still there.
                 Err(_) => {}
             }
         }
-        self.world.received.fetch_add(received, Ordering::Relaxed);
+        self.shared.received.fetch_add(received, Ordering::Relaxed);
     }
 
-    fn enter_when_connected(&mut self, now: Timestamp, report: &mut BotReport) -> Result<(), String> {
+    /// Starts camera, microphone and decoder once the connection is up.
+    fn start_when_connected(&mut self, now: Timestamp, report: &mut BotReport) -> Result<(), String> {
         let (false, Some(connected)) = (self.in_room, self.connection.connected()) else { return Ok(()) };
         self.in_room = true;
         report.connected_at(connected);
-        self.presence.settle();
-        let plan = &self.world.plan;
-        if self.task.role.direction().sends()
-            && let Some(footage) = &self.world.footage
+        self.progress.settle();
+        let plan = &self.shared.plan;
+        if self.spec.role.direction().sends()
+            && let Some(media) = &self.shared.media
         {
-            (self.next_frame, self.next_sound) = (now, now);
-            let camera = if self.task.shows_time {
-                Clock::new(plan.codec, plan.camera, self.epoch).map(|clock| Camera::Clock(Box::new(clock)))
+            self.next_audio = now;
+            self.camera = if self.spec.shows_clock {
+                let camera =
+                    ClockCamera::new(plan.codec, plan.camera, self.epoch).map_err(|error| error.to_string())?;
+                Camera::Clock { camera: Box::new(camera), next_picture: now }
             } else {
-                // They are not to send their keyframes all at once.
-                Ok(Camera::Film { at: rand::random_range(0..1 << 16) })
+                Camera::Loop(Playback::new(Arc::clone(&media.video), rand::random(), now.since(self.epoch)))
             };
-            self.camera = camera.map_err(|error| error.to_string())?;
-            self.tone = Some(Arc::clone(if self.task.talks { &footage.tone } else { &footage.silence }));
+            self.microphone = Some(Microphone::new(Arc::clone(&media.audio), self.spec.talker));
         }
-        if self.task.decodes {
-            let eye = Eye::new(plan.codec, Arc::clone(&self.world.spot)).map_err(|error| error.to_string())?;
-            self.eye = Some(eye);
+        if self.spec.decodes {
+            let reader = ClockReader::new(plan.codec, Arc::clone(&self.shared.clock_tile));
+            self.clock_reader = Some(reader.map_err(|error| error.to_string())?);
         }
         Ok(())
     }
 
-    /// What was before everyone was in the room is about joining, and is not counted.
-    fn begin_when_complete(&mut self, now: Timestamp) {
-        if self.counting || !self.world.complete.load(Ordering::Relaxed) {
+    /// Begins the statistics once all bots have joined: what was before belongs to joining.
+    fn measure_when_complete(&mut self, now: Timestamp) {
+        if self.measuring || !self.shared.complete.load(Ordering::Relaxed) {
             return;
         }
-        self.counting = true;
+        self.measuring = true;
         self.connection.video().reset_stats(now);
         self.connection.audio().reset_stats(now);
-        if let Some(eye) = &mut self.eye {
-            eye.begin();
+        if let Some(reader) = &mut self.clock_reader {
+            reader.reset();
         }
     }
 
-    /// Sends the sound and the pictures that are due.
-    fn film(&mut self, now: Timestamp) {
-        let Some(tone) = &self.tone else { return };
-        if now.since(self.next_sound) > LATEST {
-            self.next_sound = now;
+    fn send_audio(&mut self, now: Timestamp) {
+        let Some(microphone) = &mut self.microphone else { return };
+        if now.since(self.next_audio) > LATEST {
+            self.next_audio = now;
         }
-        while self.next_sound <= now {
-            let level = if self.task.talks { LOUD } else { SILENT };
-            let after = self.next_sound.since(self.epoch);
-            self.connection.send_audio(tone.packet(self.sounds), after, Some(level), false);
-            self.sounds += 1;
-            self.next_sound = self.next_sound + SOUND_EVERY;
+        while self.next_audio <= now {
+            // Ticks are counted from one moment for all bots, so that they take turns.
+            let tick = (self.next_audio.since(self.shared.epoch).as_micros() / AUDIO_INTERVAL.as_micros()) as usize;
+            if let Some(packet) = microphone.packet(tick) {
+                let after = self.next_audio.since(self.epoch);
+                self.connection.send_audio(packet.payload, after, Some(packet.level), packet.marker);
+            }
+            self.next_audio = self.next_audio + AUDIO_INTERVAL;
         }
+    }
+
+    fn send_video(&mut self, now: Timestamp) {
         let keyframe = self.connection.take_keyframe_request();
-        let mut every = Duration::from_secs(1) / self.world.plan.camera.fps;
-        if self.task.shows_time {
-            every = every.mul_f32(CLOCK_DRIFT);
-        }
-        if now < self.next_frame && !keyframe {
-            return;
-        }
         match &mut self.camera {
             Camera::None => {}
-            Camera::Clock(clock) => clock.shoot(now, keyframe),
-            Camera::Film { at } => {
-                let Some(footage) = &self.world.footage else { return };
-                *at = if keyframe { 0 } else { *at + 1 };
-                let after = now.since(self.epoch);
-                self.connection.send_video(footage.film.frame(*at), after);
+            Camera::Loop(playback) => {
+                let now = now.since(self.epoch);
+                if keyframe {
+                    playback.request_keyframe(now);
+                }
+                while let Some((packets, after)) = playback.next(now) {
+                    self.connection.send_video(packets, after);
+                }
+            }
+            Camera::Clock { camera, next_picture } => {
+                if now < *next_picture && !keyframe {
+                    return;
+                }
+                camera.take_picture(now, keyframe);
+                let interval = (Duration::from_secs(1) / self.shared.plan.camera.fps).mul_f32(CLOCK_DRIFT);
+                let late = now.since(*next_picture) > LATEST || keyframe;
+                *next_picture = if late { now } else { *next_picture } + interval;
             }
         }
-        let late = now.since(self.next_frame) > LATEST || keyframe;
-        self.next_frame = if late { now + every } else { self.next_frame + every };
     }
 
-    /// Looks at the frames that came, and where the clock is to be seen.
-    fn watch(&mut self, now: Timestamp) {
-        if let Some(eye) = &mut self.eye {
+    /// Decodes the received frames, and looks up where the clock is shown.
+    fn read_clock(&mut self, now: Timestamp) {
+        if let Some(reader) = &mut self.clock_reader {
             while let Some(frame) = self.connection.video().frame() {
-                if !eye.look(&frame, now) {
+                if !reader.decode(&frame, now) {
                     self.connection.request_keyframe();
                 }
             }
         }
-        if self.task.shows_time && self.in_room && now >= self.next_look {
-            self.next_look = now + LOOK_EVERY;
-            let world = Arc::clone(&self.world);
-            // Whether it succeeds shows in what the eyes read.
-            drop(spawn_blocking(move || find_clock(&world)));
+        if self.spec.shows_clock && self.in_room && now >= self.next_tile_lookup {
+            self.next_tile_lookup = now + TILE_LOOKUP;
+            let shared = Arc::clone(&self.shared);
+            // A failure shows as missing readings.
+            drop(spawn_blocking(move || look_up_tile(&shared)));
         }
     }
 
-    /// Sends what the connection has to say; what the kernel does not take at once is lost, as on any network.
-    async fn send(&mut self) {
+    /// Sends all queued datagrams; what the kernel does not take at once is lost.
+    async fn flush(&mut self) {
         while let Some((to, datagram)) = self.connection.poll() {
-            self.line.send(to, &datagram);
+            self.socket.send(to, &datagram);
         }
-        if self.bound_to.is_none()
+        if self.connected_to.is_none()
             && let Some(server) = self.connection.remote_address()
         {
-            self.bound_to = Some(server);
-            self.line.stay_with(server).await;
+            self.connected_to = Some(server);
+            self.socket.connect_to(server).await;
         }
     }
 
-    fn set(&self, timer: Pin<&mut Sleep>, now: Timestamp) {
+    fn reset(&self, timer: Pin<&mut Sleep>, now: Timestamp) {
         let mut deadline = self.connection.deadline(now);
-        if self.tone.is_some() {
-            deadline = deadline.min(self.next_frame).min(self.next_sound);
+        if self.microphone.is_some() {
+            deadline = deadline.min(self.next_audio);
         }
-        if self.task.shows_time && self.in_room {
-            deadline = deadline.min(self.next_look);
+        match &self.camera {
+            Camera::None => {}
+            Camera::Loop(playback) => deadline = deadline.min(self.epoch + playback.due()),
+            Camera::Clock { next_picture, .. } => deadline = deadline.min(*next_picture),
+        }
+        if self.spec.shows_clock && self.in_room {
+            deadline = deadline.min(self.next_tile_lookup);
         }
         let deadline = Instant::now() + deadline.since(now);
-        // Moving a timer costs; one that rings too early only looks around.
+        // Moving a timer costs; one that fires too early only finds nothing due.
         if timer.is_elapsed() || deadline < timer.deadline() {
             timer.reset(deadline);
         }
     }
 }
 
-/// Asks the server where the clock stands, for all eyes of the room.
-fn find_clock(world: &World) {
-    let Some(participant) = world.clock.lock().clone() else { return };
-    let tile = world.api.room(&world.plan.room).and_then(|room| room.tile(&participant));
-    let source = world.plan.camera.size;
-    *world.spot.lock() = tile.map(|(tile, canvas)| Place { source, tile, canvas });
+/// Asks the server where the clock is shown, for all clock readers.
+fn look_up_tile(shared: &Shared) {
+    let Some(participant) = shared.clock.lock().clone() else { return };
+    let tile = shared.api.room(&shared.plan.room).and_then(|room| room.tile(&participant));
+    let source = shared.plan.camera.size;
+    *shared.clock_tile.lock() = tile.map(|(tile, canvas)| Place { source, tile, canvas });
 }
 
 impl Role {

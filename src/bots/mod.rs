@@ -1,23 +1,26 @@
-//! Bots: clients that load a server as people would, and measure what they get.
+//! Bots: WebRTC clients that load a server and measure what they receive.
 //!
-//! Owns: a crowd of bots, each with real ICE, DTLS and SRTP, what they send and how they judge what comes back. Does not
-//! know: the server's insides. It meets the server only by HTTP and UDP, as any client does, so it can load one on
+//! Owns: the bots of one room, each with ICE, DTLS and SRTP of its own, the media they send and the statistics of what they
+//! receive. Does not know: the server's internals. It uses the server only by HTTP, UDP and TCP, so the server may run on
 //! another machine. In: a [`Plan`]. Out: a [`Report`].
 //!
-//! A thousand viewers have to fit in a core beside the server's. So a bot is not a peer connection of the crate `rtc`,
-//! which costs over 10 µs a packet, but its protocols put together: a task and a socket each, a packet is decrypted,
-//! counted and dropped. Only bots that are told to decode do.
+//! A thousand viewers must fit in one core beside the server's. So a bot is no peer connection of the crate `rtc`, which
+//! costs over 10 µs per packet, but a [`Connection`](crate::client::connection::Connection): one task and one socket; a packet
+//! is decrypted, counted and dropped. Only bots that decode keep frames.
 
 mod api;
+mod audio;
 mod barcode;
 pub mod bench;
 mod bot;
-mod eye;
-mod footage;
-mod line;
+mod clock_reader;
 mod report;
+mod socket;
+mod speech;
+mod video;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,10 +35,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::api::Api;
 pub use self::api::ApiError;
-use self::eye::Spot;
-pub use self::footage::Camera;
-use self::footage::Footage;
+use self::audio::Audio;
+use self::clock_reader::ClockTile;
 pub use self::report::{BotReport, Load, Report};
+use self::video::VideoLoop;
+pub use self::video::{Camera, ClipError};
 use crate::client;
 use crate::codec::CodecError;
 use crate::id::RoomName;
@@ -43,32 +47,35 @@ use crate::media::Codec;
 use crate::time;
 use crate::transport::secure::Identity;
 
-/// HTTP requests at a time; a crowd that leaves at once is not to be a flood.
+/// Most HTTP requests at a time: many bots leave at once.
 const REQUESTS: usize = 16;
 
-/// Most addresses that are offered.
+/// Most host candidates of an offer.
 const ADDRESSES_MAX: usize = 8;
 
-/// Why a crowd cannot gather.
+/// Why no bot can be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BotsError {
     /// The server cannot be used.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// What is sent cannot be made.
-    #[error("the bots' film cannot be made: {0}")]
-    Film(#[from] CodecError),
-    /// No certificate.
-    #[error("the bots' certificate cannot be made: {0}")]
+    /// The synthetic media cannot be encoded.
+    #[error("the bots' media cannot be encoded: {0}")]
+    Media(#[from] CodecError),
+    /// The clip cannot be sent.
+    #[error("--clip {0}")]
+    Clip(#[from] ClipError),
+    /// The certificate cannot be generated.
+    #[error("the bots' certificate cannot be generated: {0}")]
     Identity(String),
 }
 
-/// What a crowd does.
+/// Which bots join which room, and what they send.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The server's HTTP address.
+    /// The server's URL.
     pub url: String,
-    /// The room, which is made if need be.
+    /// The room; it is created if necessary.
     pub room: RoomName,
     /// Bots that send and receive.
     pub participants: usize,
@@ -76,29 +83,33 @@ pub struct Plan {
     pub publishers: usize,
     /// Bots that only receive.
     pub viewers: usize,
-    /// The first sender shows the time.
+    /// The first sender sends a live picture of a clock.
     pub clock: bool,
-    /// How many of the senders make a sound.
+    /// How many of the senders talk.
     pub talkers: usize,
-    /// How many of the receivers decode, and read the clock.
+    /// How many of the receivers decode and read the clock.
     pub decode: usize,
-    /// Quality asked for.
+    /// The requested tier.
     pub tier: String,
-    /// Codec of the video, both ways.
+    /// Video codec that is received, and sent unless a clip has another one.
     pub codec: Codec,
-    /// What senders film.
+    /// Pictures of the synthetic video and the clock.
     pub camera: Camera,
-    /// Part of what comes in that is thrown away, 0 to 1, once a bot is in the room: a bad network.
+    /// IVF file that all senders but the clock send in a loop, instead of the synthetic video.
+    pub clip: Option<PathBuf>,
+    /// Talkers speak in turns with pauses and DTX, instead of a continuous tone.
+    pub speech: bool,
+    /// Part of the received datagrams that is dropped, 0 to 1, once a bot has joined.
     pub loss: f64,
-    /// By ICE over TCP instead of UDP.
+    /// Media over TCP (RFC 6544) instead of UDP.
     pub tcp: bool,
-    /// Joins a second.
+    /// Joins per second.
     pub rate: f64,
     /// A bearer token.
     pub token: Option<String>,
 }
 
-/// What a bot is in the room.
+/// The role of a bot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -112,154 +123,175 @@ pub enum Role {
 
 /// What one bot does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Task {
+struct BotSpec {
     name: String,
     role: Role,
-    shows_time: bool,
-    talks: bool,
+    shows_clock: bool,
+    /// Its index among the talkers.
+    talker: Option<usize>,
     decodes: bool,
 }
 
 impl Plan {
-    /// Every bot's task, in the order of joining: who sends comes first, so that there is something to see.
-    fn tasks(&self) -> Vec<Task> {
+    /// All bots in the order of joining: senders first, so that viewers have something to receive.
+    fn bots(&self) -> Vec<BotSpec> {
         let roles = [
             (Role::Participant, "Bot", self.participants),
             (Role::Publisher, "Source", self.publishers),
             (Role::Viewer, "Viewer", self.viewers),
         ];
-        let mut tasks: Vec<Task> = roles
+        let mut bots: Vec<BotSpec> = roles
             .into_iter()
             .flat_map(|(role, name, count)| (1..=count).map(move |number| (role, format!("{name}-{number}"))))
-            .map(|(role, name)| Task { name, role, shows_time: false, talks: false, decodes: false })
+            .map(|(role, name)| BotSpec { name, role, shows_clock: false, talker: None, decodes: false })
             .collect();
-        for (i, task) in tasks.iter_mut().filter(|task| task.role != Role::Viewer).enumerate() {
-            task.shows_time = self.clock && i == 0;
-            task.talks = i < self.talkers;
+        for (i, bot) in bots.iter_mut().filter(|bot| bot.role != Role::Viewer).enumerate() {
+            bot.shows_clock = self.clock && i == 0;
+            bot.talker = (i < self.talkers).then_some(i);
         }
-        // Who shows the time sees it last of all: others are farther away.
-        let (eager, rest): (Vec<_>, Vec<_>) =
-            tasks.iter_mut().filter(|task| task.role != Role::Publisher).partition(|task| !task.shows_time);
-        for task in eager.into_iter().chain(rest).take(self.decode) {
-            task.decodes = true;
+        // The sender of the clock decodes last: the delay to the other bots is of more interest.
+        let (others, clock): (Vec<_>, Vec<_>) =
+            bots.iter_mut().filter(|bot| bot.role != Role::Publisher).partition(|bot| !bot.shows_clock);
+        for bot in others.into_iter().chain(clock).take(self.decode) {
+            bot.decodes = true;
         }
-        tasks
+        bots
+    }
+}
+
+/// The media that senders send, encoded once.
+struct Media {
+    video: Arc<VideoLoop>,
+    audio: Arc<Audio>,
+}
+
+impl Media {
+    /// Encodes or reads what the plan wants. Blocks.
+    fn new(plan: &Plan) -> Result<Self, BotsError> {
+        let video = match &plan.clip {
+            Some(file) => VideoLoop::clip(file)?,
+            None => VideoLoop::synthetic(plan.codec, plan.camera)?,
+        };
+        let talkers = plan.talkers.min(plan.participants + plan.publishers);
+        let audio = if plan.speech { Audio::speech(talkers) } else { Audio::tone() };
+        Ok(Self { video: Arc::new(video), audio: Arc::new(audio) })
     }
 }
 
 /// What all bots share.
-struct World {
+struct Shared {
     plan: Plan,
     api: Api,
     own_addresses: Vec<IpAddr>,
     identity: Identity,
-    /// None where nobody sends.
-    footage: Option<Footage>,
-    /// Who shows the time, once the server has named it.
+    /// None where no bot sends.
+    media: Option<Media>,
+    /// Zero of the conversation.
+    epoch: time::Timestamp,
+    /// The participant that shows the clock, once it has joined.
     clock: Mutex<Option<String>>,
-    spot: Spot,
+    clock_tile: ClockTile,
     requests: Semaphore,
-    /// One permit for each bot that is in the room, or never will be.
+    /// One permit for each bot that has joined or failed.
     settled: Semaphore,
     /// One permit for each bot that has ended.
     ended: Semaphore,
-    /// Everyone is in the room, or never will be.
+    /// All bots have joined or failed.
     complete: AtomicBool,
-    /// Datagrams received by all.
+    /// Datagrams received by all bots.
     received: AtomicU64,
-    leave: CancellationToken,
+    cancel: CancellationToken,
 }
 
-/// Bots in a room.
-pub struct Crowd {
-    world: Arc<World>,
+/// The running bots of one room.
+pub struct BotPool {
+    shared: Arc<Shared>,
     bots: JoinSet<BotReport>,
-    size: usize,
-    began: Mark,
+    planned: usize,
+    began: LoadMark,
 }
 
-/// A point from which load is measured.
+/// Begin or end of a load measurement.
 #[derive(Debug, Clone, Copy)]
-struct Mark {
+struct LoadMark {
     at: time::Timestamp,
     cpu: Duration,
     received: u64,
 }
 
-impl Crowd {
-    /// Lets all bots of a plan join, one after the other, and waits until each is in the room or has failed. `leave` ends
-    /// it all, whenever it is cancelled.
+impl BotPool {
+    /// Starts all bots of a plan, one after the other, and waits until each has joined or failed. `cancel` stops them at any
+    /// time.
     ///
     /// # Errors
-    /// When nothing can be begun at all. A bot that fails is told of in the report.
-    pub async fn gather(plan: Plan, leave: CancellationToken) -> Result<Self, BotsError> {
+    /// No bot can be started. The failure of one bot is in the report.
+    pub async fn start(plan: Plan, cancel: CancellationToken) -> Result<Self, BotsError> {
         allow_sockets();
         let api = Api::new(&plan.url, plan.token.clone())?;
         let own_addresses = own_addresses(api.own_address()?);
         let identity = client::identity().map_err(BotsError::Identity)?;
-        let sends = plan.participants + plan.publishers > 0;
-        let footage = if sends {
-            let (codec, camera) = (plan.codec, plan.camera);
-            let filmed = tokio::task::spawn_blocking(move || Footage::new(codec, camera)).await;
-            Some(filmed.map_err(|_| CodecError::Failed)??)
+        let media = if plan.participants + plan.publishers > 0 {
+            let plan = plan.clone();
+            let media = tokio::task::spawn_blocking(move || Media::new(&plan)).await;
+            Some(media.map_err(|_| CodecError::Failed)??)
         } else {
             None
         };
-        let tasks = plan.tasks();
-        let size = tasks.len();
-        let world = Arc::new(World {
+        let specs = plan.bots();
+        let planned = specs.len();
+        let shared = Arc::new(Shared {
             own_addresses,
             identity,
-            footage,
+            media,
+            epoch: time::now(),
             api,
             clock: Mutex::default(),
-            spot: Spot::default(),
+            clock_tile: ClockTile::default(),
             requests: Semaphore::new(REQUESTS),
             settled: Semaphore::new(0),
             ended: Semaphore::new(0),
             complete: AtomicBool::new(false),
             received: AtomicU64::new(0),
-            leave: leave.clone(),
+            cancel: cancel.clone(),
             plan,
         });
         let mut bots = JoinSet::new();
-        let mut joins = interval(Duration::from_secs_f64(1.0 / world.plan.rate.clamp(0.1, 1_000.0)));
+        let mut joins = interval(Duration::from_secs_f64(1.0 / shared.plan.rate.clamp(0.1, 1_000.0)));
         joins.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for task in tasks {
+        for spec in specs {
             tokio::select! {
                 _ = joins.tick() => {}
-                () = leave.cancelled() => break,
+                () = cancel.cancelled() => break,
             }
-            bots.spawn(bot::live(task, Arc::clone(&world)));
+            bots.spawn(bot::run(spec, Arc::clone(&shared)));
         }
-        // Until every bot is in the room or has failed.
         tokio::select! {
-            _ = world.settled.acquire_many(bots.len() as u32) => {}
-            () = leave.cancelled() => {}
+            _ = shared.settled.acquire_many(bots.len() as u32) => {}
+            () = cancel.cancelled() => {}
         }
-        world.complete.store(true, Ordering::Relaxed);
-        let began = Mark::of(&world);
-        Ok(Self { world, bots, size, began })
+        shared.complete.store(true, Ordering::Relaxed);
+        let began = LoadMark::of(&shared);
+        Ok(Self { shared, bots, planned, began })
     }
 
-    /// Lets the bots be in the room for a while; ends at once when they are told to leave, or all have failed.
-    pub async fn stay(&self, duration: Duration) {
+    /// Waits for a while; ends early when the bots are cancelled, or all have failed.
+    pub async fn run_for(&self, duration: Duration) {
         tokio::select! {
             () = sleep(duration) => {}
-            _ = self.world.ended.acquire_many(self.bots.len() as u32) => {}
-            () = self.world.leave.cancelled() => {}
+            _ = self.shared.ended.acquire_many(self.bots.len() as u32) => {}
+            () = self.shared.cancel.cancelled() => {}
         }
     }
 
-    /// Ends all sessions and tells how it was.
-    pub async fn leave(mut self) -> Report {
-        let (from, to) = (self.began, Mark::of(&self.world));
-        self.world.leave.cancel();
-        let mut bots = Vec::with_capacity(self.size);
+    /// Ends all sessions and sums up.
+    pub async fn stop(mut self) -> Report {
+        let (from, to) = (self.began, LoadMark::of(&self.shared));
+        self.shared.cancel.cancel();
+        let mut bots = Vec::with_capacity(self.planned);
         while let Some(ended) = self.bots.join_next().await {
             match ended {
                 Ok(report) => bots.push(report),
-                Err(error) => tracing::error!(%error, "a bot has panicked"),
+                Err(error) => tracing::error!(%error, "a bot panicked"),
             }
         }
         let load = Load {
@@ -267,18 +299,18 @@ impl Crowd {
             cpu_seconds: to.cpu.saturating_sub(from.cpu).as_secs_f64(),
             packets: to.received - from.received,
         };
-        Report::new(&self.world.plan, self.size, bots, load)
+        Report::new(&self.shared.plan, self.planned, bots, load)
     }
 }
 
-impl Mark {
-    fn of(world: &World) -> Self {
-        Self { at: time::now(), cpu: time::process_cpu(), received: world.received.load(Ordering::Relaxed) }
+impl LoadMark {
+    fn of(shared: &Shared) -> Self {
+        Self { at: time::now(), cpu: time::process_cpu(), received: shared.received.load(Ordering::Relaxed) }
     }
 }
 
-/// Where the server may see us: the address on the way to its HTTP, and where its media port is another way, any other
-/// of this machine in the same family. A browser offers them all as well.
+/// Our host candidates, as a browser has them: the address on the route to the HTTP server first, then all others of the
+/// same family, one of which may be on the route to the media port.
 fn own_addresses(first: IpAddr) -> Vec<IpAddr> {
     let interfaces = rtc::shared::ifaces::ifaces().unwrap_or_default();
     let link_local = |ip: &IpAddr| match ip {
@@ -296,10 +328,10 @@ fn own_addresses(first: IpAddr) -> Vec<IpAddr> {
     std::iter::once(first).chain(others).collect()
 }
 
-/// Every bot has a socket: asks for as many files as this process may have.
+/// Raises the limit of open files to the maximum: every bot has a socket.
 fn allow_sockets() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it is refused, bots will say which socket they could not have.
+    // Where that fails, the bots without a socket say so.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
@@ -308,7 +340,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tasks_are_dealt_out() {
+    fn roles_clock_talkers_and_decoders_are_assigned() {
         let plan = Plan {
             url: String::new(),
             room: "r".parse().expect("a name"),
@@ -321,19 +353,21 @@ mod tests {
             tier: "auto".to_owned(),
             codec: Codec::Vp8,
             camera: Camera::default(),
+            clip: None,
+            speech: false,
             loss: 0.0,
             tcp: false,
             rate: 10.0,
             token: None,
         };
-        let tasks = plan.tasks();
+        let bots = plan.bots();
         let names =
-            |chosen: fn(&&Task) -> bool| tasks.iter().filter(chosen).map(|t| t.name.as_str()).collect::<Vec<_>>();
+            |chosen: fn(&&BotSpec) -> bool| bots.iter().filter(chosen).map(|bot| bot.name.as_str()).collect::<Vec<_>>();
         assert_eq!(names(|_| true), ["Bot-1", "Bot-2", "Bot-3", "Source-1", "Viewer-1", "Viewer-2"]);
-        assert_eq!(names(|task| task.shows_time), ["Bot-1"]);
-        assert_eq!(names(|task| task.talks), ["Bot-1", "Bot-2"]);
-        assert_eq!(names(|task| task.decodes), ["Bot-2", "Bot-3", "Viewer-1", "Viewer-2"]);
+        assert_eq!(names(|bot| bot.shows_clock), ["Bot-1"]);
+        assert_eq!(names(|bot| bot.talker.is_some()), ["Bot-1", "Bot-2"]);
+        assert_eq!(names(|bot| bot.decodes), ["Bot-2", "Bot-3", "Viewer-1", "Viewer-2"]);
         let only = Plan { participants: 1, publishers: 0, viewers: 0, ..plan };
-        assert!(only.tasks()[0].decodes, "one alone sees its own clock");
+        assert!(only.bots()[0].decodes, "a single bot reads its own clock");
     }
 }

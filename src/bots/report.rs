@@ -1,7 +1,7 @@
-//! What a crowd has measured: each bot's own figures, and the sum of them as a table.
+//! The report of a load test: the figures of each bot, and their summary as a table.
 //!
 //! Owns: which figures there are, and how they are summed up. Does not know: how they are measured. Plain data, also as
-//! JSON: milliseconds, bytes, counts.
+//! JSON: milliseconds, bytes, stats.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::eye::Seen;
-use super::{Plan, Role, Task};
+use super::clock_reader::Readings;
+use super::{BotSpec, Plan, Role};
 use crate::client::connection::Connection;
 use crate::client::receive::ReceiveStream;
 use crate::time::Timestamp;
@@ -22,58 +22,58 @@ fn millis(duration: Duration) -> f64 {
 /// One received stream.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct StreamReport {
-    /// Packets, each counted once.
+    /// Packets received, without duplicates.
     pub packets: u64,
     /// Their bytes, without UDP and IP.
     pub bytes: u64,
-    /// Packets that never came.
+    /// Packets not received in time.
     pub lost: u64,
-    /// Packets that came again after they were missed.
+    /// Packets received after they were found missing.
     pub repaired: u64,
-    /// Whole frames that could be shown; of sound, packets.
+    /// Complete frames; of audio, packets.
     pub frames: u64,
     /// Keyframes among them.
     pub keyframes: u64,
-    /// Frames a second.
+    /// Frames per second.
     pub frame_rate: f64,
-    /// Longest time without a frame.
+    /// Longest gap between two frames.
     pub longest_gap_ms: f64,
-    /// How often there was none for over 200 ms.
+    /// Gaps of more than 200 ms.
     pub freezes: u64,
-    /// How long these were together.
+    /// Sum of these gaps.
     pub frozen_ms: f64,
 }
 
 impl StreamReport {
     fn of(stream: &ReceiveStream, now: Timestamp) -> Self {
-        let counts = stream.stats();
+        let stats = stream.stats();
         let seconds = stream.measured_for(now).as_secs_f64();
-        let rate = if seconds > 0.0 { counts.frames as f64 / seconds } else { 0.0 };
+        let rate = if seconds > 0.0 { stats.frames as f64 / seconds } else { 0.0 };
         Self {
-            packets: counts.packets,
-            bytes: counts.bytes,
-            lost: counts.lost,
-            repaired: counts.repaired,
-            frames: counts.frames,
-            keyframes: counts.keyframes,
+            packets: stats.packets,
+            bytes: stats.bytes,
+            lost: stats.lost,
+            repaired: stats.repaired,
+            frames: stats.frames,
+            keyframes: stats.keyframes,
             frame_rate: (rate * 10.0).round() / 10.0,
-            longest_gap_ms: millis(counts.longest_gap),
-            freezes: counts.freezes,
-            frozen_ms: millis(counts.frozen),
+            longest_gap_ms: millis(stats.longest_gap),
+            freezes: stats.freezes,
+            frozen_ms: millis(stats.frozen),
         }
     }
 }
 
-/// From a picture taken to a picture decoded, without a player's own buffer.
+/// Delay from the camera to the decoder, without a player's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct DelayReport {
     /// Pictures on which the clock was read.
     pub read: usize,
-    /// Half of them were as fast.
+    /// Median.
     pub median_ms: f64,
-    /// All but one in twenty were.
+    /// 95th percentile.
     pub p95_ms: f64,
-    /// The slowest.
+    /// Maximum.
     pub max_ms: f64,
 }
 
@@ -85,16 +85,16 @@ impl DelayReport {
     }
 }
 
-/// What one bot has met with.
+/// The report of one bot.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BotReport {
     /// Its name in the room.
     pub name: String,
-    /// What it was there for.
+    /// Its role.
     pub role: Role,
-    /// Why it could not join, or was dropped.
+    /// Why it could not join, or lost its connection.
     pub failed: Option<String>,
-    /// How often the server asked it to come back later.
+    /// How often the server answered with `Retry-After`.
     pub deferred: u32,
     /// From the POST to its answer.
     pub answer_ms: Option<f64>,
@@ -104,7 +104,7 @@ pub struct BotReport {
     pub first_picture_ms: Option<f64>,
     /// From the POST to the first packet of sound.
     pub first_sound_ms: Option<f64>,
-    /// For how long what follows was counted: while everyone was in the room.
+    /// Length of the measurement, while all bots were in the room.
     pub seconds: f64,
     /// Video received.
     pub video: StreamReport,
@@ -114,7 +114,7 @@ pub struct BotReport {
     pub sent: u64,
     /// Pictures decoded, of a bot that decodes.
     pub decoded: Option<u64>,
-    /// How old what it saw was, where it saw the clock.
+    /// The delay, where it read the clock.
     pub delay: Option<DelayReport>,
     #[serde(skip)]
     pub(super) posted: Timestamp,
@@ -123,10 +123,10 @@ pub struct BotReport {
 }
 
 impl BotReport {
-    pub(super) fn new(task: &Task) -> Self {
+    pub(super) fn new(spec: &BotSpec) -> Self {
         Self {
-            name: task.name.clone(),
-            role: task.role,
+            name: spec.name.clone(),
+            role: spec.role,
             failed: None,
             deferred: 0,
             answer_ms: None,
@@ -144,7 +144,7 @@ impl BotReport {
         }
     }
 
-    pub(super) fn answered_after(&mut self, now: Timestamp) {
+    pub(super) fn answered_at(&mut self, now: Timestamp) {
         self.answer_ms = Some(millis(now.since(self.posted)));
     }
 
@@ -152,49 +152,49 @@ impl BotReport {
         self.connect_ms = Some(millis(now.since(self.posted)));
     }
 
-    pub(super) fn finish(&mut self, now: Timestamp, connection: &mut Connection, seen: Option<Seen>) {
+    pub(super) fn finish(&mut self, now: Timestamp, connection: &mut Connection, readings: Option<Readings>) {
         let since = |then: Option<Timestamp>| then.map(|then| millis(then.since(self.posted)));
         self.first_picture_ms = since(connection.video().first_frame());
         self.first_sound_ms = since(connection.audio().first_frame());
         self.seconds = connection.video().measured_for(now).max(connection.audio().measured_for(now)).as_secs_f64();
         self.video = StreamReport::of(connection.video(), now);
         self.audio = StreamReport::of(connection.audio(), now);
-        let (sounds, pictures) = connection.sent();
-        self.sent = sounds + pictures;
-        if let Some(seen) = seen {
-            self.decoded = Some(seen.pictures);
-            self.delay = DelayReport::of(seen.delays.clone());
-            self.delays = seen.delays;
+        let (audio, video) = connection.sent();
+        self.sent = audio + video;
+        if let Some(readings) = readings {
+            self.decoded = Some(readings.pictures);
+            self.delay = DelayReport::of(readings.delays.clone());
+            self.delays = readings.delays;
         }
     }
 }
 
-/// What the bots themselves have cost, while all were in the room.
+/// The CPU use of the bots themselves, while all were in the room.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Load {
-    /// How long that was.
+    /// Length of the measurement.
     pub seconds: f64,
-    /// CPU of this process.
+    /// CPU time of this process, in seconds.
     pub cpu_seconds: f64,
     /// Datagrams received by all bots.
     pub packets: u64,
 }
 
 impl Load {
-    /// CPU of this process for each packet received, in microseconds; sending and decoding is in it.
+    /// CPU time of this process per received packet in microseconds, with sending and decoding.
     pub fn micros_per_packet(&self) -> f64 {
         if self.packets == 0 { 0.0 } else { self.cpu_seconds * 1e6 / self.packets as f64 }
     }
 }
 
-/// How values of many bots are spread.
+/// Distribution of one figure over many bots.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle one.
+    /// Median.
     pub median: f64,
-    /// All but one in twenty are no larger.
+    /// 95th percentile.
     pub p95: f64,
-    /// The largest.
+    /// Maximum.
     pub max: f64,
 }
 
@@ -207,20 +207,20 @@ impl Spread {
     }
 }
 
-/// The value that so great a part of the sorted values does not exceed.
+/// The smallest of the sorted values that at least this part (0 to 1) of them does not exceed.
 fn percentile<T: Copy>(sorted: &[T], part: f64) -> Option<T> {
     let at = (sorted.len() as f64 * part).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied()
 }
 
-/// The bots of one role, summed up.
+/// The summary of the bots of one role.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
     /// Their role.
     pub role: Role,
-    /// How many there should be.
+    /// How many there are.
     pub bots: usize,
-    /// How many were there to the end.
+    /// How many stayed until the end.
     pub stayed: usize,
     /// From POST to connection, in ms.
     pub connect_ms: Option<Spread>,
@@ -228,21 +228,21 @@ pub struct Group {
     pub first_picture_ms: Option<Spread>,
     /// From POST to the first sound, in ms.
     pub first_sound_ms: Option<Spread>,
-    /// Frames a second: the middle and the worst one.
+    /// Frames per second: median and minimum.
     pub frame_rate: Option<(f64, f64)>,
-    /// Kilobits a second received by each, video and audio.
+    /// Mean received bitrate of one bot in kbit/s, video and audio.
     pub kbps: f64,
     /// Packets received.
     pub packets: u64,
-    /// Part of the packets that never came, in percent.
+    /// Lost packets in percent.
     pub loss_percent: f64,
-    /// Packets that had to come twice.
+    /// Packets received after they were found missing.
     pub repaired: u64,
-    /// Freezes of pictures, of all together.
+    /// Freezes, of all bots together.
     pub freezes: u64,
-    /// Longest time without a picture, of all, in ms.
+    /// Longest gap between pictures of any bot, in ms.
     pub video_gap_ms: f64,
-    /// Longest time without sound, of all, in ms.
+    /// Longest gap between audio packets of any bot, in ms.
     pub audio_gap_ms: f64,
 }
 
@@ -275,22 +275,22 @@ impl Group {
     }
 }
 
-/// What a crowd has measured.
+/// The report of a load test.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The server.
     pub url: String,
     /// The room.
     pub room: String,
-    /// Everyone was there to the end.
+    /// All bots stayed until the end.
     pub passed: bool,
     /// Bots by role.
     pub groups: Vec<Group>,
-    /// From a picture taken to a picture decoded, over all bots that saw the clock.
+    /// Delay from the camera to the decoder, over all bots that read the clock.
     pub delay: Option<DelayReport>,
-    /// What the bots themselves have cost.
+    /// CPU use of the bots themselves.
     pub load: Load,
-    /// Why bots have failed, and how many of them for that reason.
+    /// Failed bots by reason.
     pub failures: BTreeMap<String, usize>,
     /// Every bot.
     pub bots: Vec<BotReport>,
@@ -312,7 +312,7 @@ impl Report {
             *failures.entry(reason).or_default() += 1;
         }
         if bots.len() < planned {
-            failures.insert("it was stopped before it began to join, or has panicked".to_owned(), planned - bots.len());
+            failures.insert("stopped before it began to join, or panicked".to_owned(), planned - bots.len());
         }
         Self {
             url: plan.url.clone(),
@@ -329,7 +329,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "room {} at {}, {:.1} s with everyone in it", self.room, self.url, self.load.seconds)?;
+        writeln!(f, "room {} at {}, {:.1} s with all bots in it", self.room, self.url, self.load.seconds)?;
         let columns: Vec<Column> = self.groups.iter().map(Column::of).collect();
         for (row, label) in LABELS.iter().enumerate() {
             write!(f, "{label:<26}")?;
@@ -371,7 +371,7 @@ const LABELS: [&str; 11] = [
     "longest without sound",
 ];
 
-/// One group's cells of the table, a row each.
+/// The cells of one group, one per row.
 struct Column([String; LABELS.len()]);
 
 impl Column {
@@ -407,8 +407,8 @@ mod tests {
     use super::*;
 
     fn bot(number: u64, role: Role) -> BotReport {
-        let task = Task { name: format!("B{number}"), role, shows_time: false, talks: false, decodes: false };
-        let mut bot = BotReport::new(&task);
+        let spec = BotSpec { name: format!("B{number}"), role, shows_clock: false, talker: None, decodes: false };
+        let mut bot = BotReport::new(&spec);
         bot.posted = Timestamp::from_micros(number);
         (bot.connect_ms, bot.seconds) = (Some(number as f64), 5.0);
         bot.video = StreamReport {
@@ -437,6 +437,8 @@ mod tests {
             tier: "auto".to_owned(),
             codec: crate::media::Codec::Vp8,
             camera: super::super::Camera::default(),
+            clip: None,
+            speech: false,
             loss: 0.0,
             tcp: false,
             rate: 1.0,
@@ -467,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_or_never_came_is_told() {
+    fn failed_and_missing_bots_are_reported() {
         let mut failed = bot(1, Role::Participant);
         failed.failed = Some("403: no".to_owned());
         let report = Report::new(&plan(), 3, vec![failed, bot(2, Role::Participant)], Load::default());

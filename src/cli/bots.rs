@@ -3,6 +3,7 @@
 //! Owns: the flags, and the end by a signal. Does not know: what bots do. In: arguments; out: a table or JSON.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, start_logs};
-use crate::bots::{BotsError, Camera, Crowd, Plan, Report};
+use crate::bots::{BotPool, BotsError, Camera, Plan, Report};
 use crate::id::RoomName;
 use crate::media::Codec;
 
@@ -37,18 +38,24 @@ pub(super) struct BotsArgs {
     /// Bots that decode what they receive, the sender of the clock last; each costs about a twentieth of a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     decode: usize,
-    /// Senders that send a tone instead of silence
+    /// Senders that talk: a tone, or speech with --speech; the others send silence
     #[arg(long, value_name = "N", default_value_t = 2)]
     talkers: usize,
     /// The requested tier
     #[arg(long, default_value = "auto")]
     tier: TierArg,
-    /// The video codec, in both directions
+    /// The video codec that bots receive, and send unless --clip has another one
     #[arg(long, default_value = "vp8")]
     codec: CodecArg,
-    /// The video of senders: width, height and frames per second
+    /// The synthetic video of senders: width, height and frames per second
     #[arg(long, value_name = "WxH@FPS", default_value = "640x360@30")]
     camera: Camera,
+    /// Send this IVF file (VP8, VP9 or AV1) in a loop with its own timestamps, instead of the synthetic video
+    #[arg(long, value_name = "FILE.ivf")]
+    clip: Option<PathBuf>,
+    /// Send generated speech instead of a tone: talkers take turns, with pauses in which no audio is sent (DTX)
+    #[arg(long)]
+    speech: bool,
     /// Received packets that bots discard, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
     loss: u8,
@@ -116,6 +123,8 @@ impl BotsArgs {
                 CodecArg::H264 => Codec::H264,
             },
             camera: self.camera,
+            clip: self.clip.clone(),
+            speech: self.speech,
             loss: f64::from(self.loss) / 100.0,
             tcp: self.tcp,
             rate: self.rate,
@@ -147,9 +156,9 @@ pub(super) fn run(args: &BotsArgs) -> Result<(), Failure> {
 
 async fn stay(plan: Plan, duration: Duration) -> Result<Report, Failure> {
     let leave = leave_on_signal()?;
-    let crowd = Crowd::gather(plan, leave).await?;
-    crowd.stay(duration).await;
-    Ok(crowd.leave().await)
+    let bots = BotPool::start(plan, leave).await?;
+    bots.run_for(duration).await;
+    Ok(bots.stop().await)
 }
 
 /// A runtime for bots.
@@ -175,7 +184,7 @@ pub(super) fn leave_on_signal() -> io::Result<CancellationToken> {
 impl From<BotsError> for Failure {
     fn from(error: BotsError) -> Self {
         match error {
-            BotsError::Api(crate::bots::ApiError::Url(_)) => Self::Usage(error.into()),
+            BotsError::Api(crate::bots::ApiError::Url(_)) | BotsError::Clip(_) => Self::Usage(error.into()),
             _ => Self::Running(error.into()),
         }
     }

@@ -8,7 +8,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::CodecError;
-use crate::container::av1::{TEMPORAL_DELIMITER, leb128};
+use crate::container::av1::{TEMPORAL_DELIMITER, leb128, put_leb128};
 use crate::media::{Codec, SourcePacket};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -296,14 +296,6 @@ fn put_obu(frame: &mut BytesMut, obu: &[u8]) -> Option<()> {
     put_leb128(frame, payload.len());
     frame.put_slice(payload);
     Some(())
-}
-
-fn put_leb128(frame: &mut BytesMut, mut number: usize) {
-    while number >= 0x80 {
-        frame.put_u8(number as u8 | 0x80);
-        number >>= 7;
-    }
-    frame.put_u8(number as u8);
 }
 
 /// Joins the parts; a single part is not copied.

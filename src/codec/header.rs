@@ -26,6 +26,14 @@ pub fn coded_size(codec: Codec, frame: &Bytes) -> Option<Size> {
     read(codec, frame).ok()?.size
 }
 
+/// Whether decoding may begin with a frame.
+///
+/// # Errors
+/// [`CodecError::Malformed`]: the frame's header is not this codec's.
+pub fn is_keyframe(codec: Codec, frame: &[u8]) -> Result<bool, CodecError> {
+    Ok(read(codec, frame)?.keyframe)
+}
+
 /// Parses the header of a frame.
 pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
     let malformed = |reason| CodecError::Malformed { codec, reason };

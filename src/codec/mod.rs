@@ -29,7 +29,7 @@ use gstreamer::prelude::PluginFeatureExt;
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
 pub use self::encode::{EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
-pub use self::header::coded_size;
+pub use self::header::{coded_size, is_keyframe};
 pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
 

@@ -1,13 +1,14 @@
 //! Packetization: encoded frames become RTP payloads, once per stream.
 //!
-//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628) and H.264 (RFC 6184, mode 1) of sent packets. Does not
-//! know: RTP headers, which differ by subscriber. In: encoded frames. Out: payloads. The packetizers of `rtc-rtp` are
-//! not used: every VP9 picture is marked as not inter-picture predicted, which browsers take for a keyframe, and the
-//! VP8 picture id overflows between one and two bytes.
+//! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, mode 1) and AV1 (AOM's specification) of
+//! sent packets. Does not know: RTP headers, which differ by subscriber. In: encoded frames. Out: payloads. The
+//! packetizers of `rtc-rtp` are not used: every VP9 picture is marked as not inter-picture predicted, which browsers take
+//! for a keyframe, and the VP8 picture id overflows between one and two bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::encode::EncodedFrame;
+use crate::container::av1;
 use crate::container::avc::nal_units;
 use crate::media::{Codec, EncodedPacket, Size};
 
@@ -42,8 +43,9 @@ impl Payloader {
             Codec::Vp8 => self.vp8(frame),
             Codec::Vp9 => self.vp9(frame),
             Codec::H264 => h264(&frame.data, self.largest),
-            // There are no encoders for other codecs.
-            Codec::Av1 | Codec::Opus | Codec::Pcmu | Codec::Pcma => Vec::new(),
+            Codec::Av1 => av1(frame, self.largest),
+            // No video codecs.
+            Codec::Opus | Codec::Pcmu | Codec::Pcma => Vec::new(),
         };
         self.picture_id = (self.picture_id + 1) & 0x7fff;
         let last = payloads.len().wrapping_sub(1);
@@ -88,6 +90,56 @@ impl Payloader {
         })
     }
 }
+
+/// The OBUs without sizes and temporal delimiters, each behind its length (W = 0), cut wherever a payload is full.
+fn av1(frame: &EncodedFrame, largest: usize) -> Vec<Bytes> {
+    let mut payloads: Vec<BytesMut> = Vec::new();
+    let mut rest = &frame.data[..];
+    while let Some((obu, after)) = av1::split_obu(rest) {
+        rest = after;
+        if obu.kind == av1::TEMPORAL_DELIMITER {
+            continue;
+        }
+        let mut element = BytesMut::with_capacity(obu.payload.len() + 2);
+        element.put_u8(obu.whole[0] & !AV1_HAS_SIZE);
+        if obu.whole[0] & AV1_HAS_EXTENSION != 0 {
+            element.put_u8(obu.whole[1]);
+        }
+        element.put_slice(obu.payload);
+        let (mut element, mut continues) = (element.freeze(), false);
+        while !element.is_empty() {
+            // A length of one or two bytes, and at least one byte behind it.
+            let full = payloads.last().is_none_or(|payload| payload.len() + 3 > largest);
+            if continues || full {
+                let flags = if continues { AV1_CONTINUES } else { 0 };
+                payloads.push(BytesMut::from(&[flags][..]));
+            }
+            let Some(payload) = payloads.last_mut() else { break };
+            let room = largest - payload.len();
+            let length = element.len().min(if room > 128 { room - 2 } else { room - 1 }.min(AV1_PART_MAX));
+            av1::put_leb128(payload, length);
+            payload.put_slice(&element.split_to(length));
+            continues = !element.is_empty();
+            if continues {
+                payload[0] |= AV1_IS_CONTINUED;
+            }
+        }
+    }
+    if let Some(first) = payloads.first_mut().filter(|_| frame.keyframe) {
+        first[0] |= AV1_NEW_SEQUENCE;
+    }
+    payloads.into_iter().map(BytesMut::freeze).collect()
+}
+
+/// Bits of an OBU header.
+const AV1_HAS_EXTENSION: u8 = 4;
+const AV1_HAS_SIZE: u8 = 2;
+/// Bits of AV1's aggregation header (Z, Y, N).
+const AV1_CONTINUES: u8 = 0x80;
+const AV1_IS_CONTINUED: u8 = 0x40;
+const AV1_NEW_SEQUENCE: u8 = 0x08;
+/// Largest length in two bytes of `leb128()`.
+const AV1_PART_MAX: usize = (1 << 14) - 1;
 
 /// A payload descriptor of a few bytes.
 struct Descriptor {
@@ -230,6 +282,12 @@ mod tests {
         assert_eq!(back(Codec::H264, &packets).len(), 3 * 4 + 3 + 2 + 2501);
     }
 
+    fn put_size(unit: &mut Vec<u8>, size: usize) {
+        let mut bytes = BytesMut::new();
+        av1::put_leb128(&mut bytes, size);
+        unit.extend(&bytes);
+    }
+
     proptest! {
         #[test]
         fn what_goes_out_comes_in(
@@ -242,6 +300,14 @@ mod tests {
                 prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));
                 prop_assert_eq!(&back(codec, &packets)[..], &data[..]);
             }
+            // A sequence header and a frame, as an IVF file has them, and as the depayloader makes them.
+            let mut unit = vec![0x12, 0, 0x0a, 3, 1, 2, 3, 0x32];
+            put_size(&mut unit, data.len());
+            unit.extend(&data);
+            let packets = Payloader::new(Codec::Av1).with_largest(largest).packets(&frame(unit.clone(), keyframe), 9);
+            prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));
+            prop_assert_eq!(Depayloader::starts_keyframe(Codec::Av1, &packets[0].payload), keyframe);
+            prop_assert_eq!(&back(Codec::Av1, &packets)[..], &unit[..]);
             let mut unit = vec![0, 0, 0, 1, 0x61];
             unit.extend(&data);
             let packets = Payloader::new(Codec::H264).with_largest(largest).packets(&frame(unit.clone(), false), 9);

@@ -55,6 +55,15 @@ pub fn leb128(data: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Encodes a `leb128()` value in as few bytes as possible.
+pub fn put_leb128(out: &mut BytesMut, mut number: usize) {
+    while number >= 0x80 {
+        out.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
 /// The temporal unit without a leading temporal delimiter, as files store it.
 pub(super) fn without_temporal_delimiter(unit: Bytes) -> Bytes {
     if unit.starts_with(&[0x12, 0]) { unit.slice(2..) } else { unit }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::cost::PacketCost;
 use self::server::Server;
 pub use self::server::ServerError;
-use super::{BotsError, Camera, Crowd, Plan, Report};
+use super::{BotPool, BotsError, Camera, Plan, Report};
 use crate::id::RoomName;
 use crate::media::Codec;
 use crate::time;
@@ -148,17 +148,19 @@ pub async fn run(
             tier: if series == Series::Viewers { "low" } else { "auto" }.to_owned(),
             codec: Codec::Vp8,
             camera: Camera::default(),
+            clip: None,
+            speech: false,
             loss: 0.0,
             tcp: false,
             rate: JOINS_PER_SECOND,
             token: settings.token.clone(),
         };
-        let crowd = Crowd::gather(plan, leave.child_token()).await?;
+        let bots = BotPool::start(plan, leave.child_token()).await?;
         let (began, before) = (time::now(), server.as_ref().map(Server::usage));
-        crowd.stay(settings.watched).await;
+        bots.run_for(settings.watched).await;
         let (passed, after) = (time::now().since(began), server.as_ref().map(Server::usage));
         let cpu = before.zip(after).map(|(before, after)| after.since(&before, passed));
-        let trial = Trial { series, participants, viewers, report: crowd.leave().await, cpu };
+        let trial = Trial { series, participants, viewers, report: bots.stop().await, cpu };
         told(&trial);
         trials.push(trial);
     }

@@ -1,7 +1,7 @@
-//! A bot's line to the server: a UDP socket, or a connection of ICE over TCP.
+//! The socket of a bot: UDP, or a TCP connection with framed datagrams (RFC 6544, RFC 4571).
 //!
-//! Owns: the socket, frames on a TCP connection. Does not know: what datagrams hold. What cannot leave at once is lost, as on
-//! any network.
+//! Owns: the socket, the framing, the bounded buffer of a TCP connection. Does not know: what datagrams contain. A datagram
+//! that cannot be sent at once is lost, as on any network.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,16 +13,16 @@ use tokio::time::timeout;
 
 use crate::transport::framing;
 
-/// Longest datagram taken, in bytes.
+/// Longest datagram received, in bytes.
 pub(super) const DATAGRAM_MAX: usize = 2048;
-/// Receive buffer asked of the kernel, in bytes: a bot that waits for its turn is not to look like a network that loses.
+/// Requested receive buffer in bytes: a bot that waits for CPU must not look like a network with loss.
 const SOCKET_BUFFER: usize = 1 << 20;
-/// How long a TCP connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Bytes that may wait for a TCP connection.
-const WAITING: usize = 256 * 1024;
+/// Time limit of a TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes that wait for a TCP connection; later datagrams are dropped.
+const QUEUE: usize = 256 * 1024;
 
-pub(super) enum Line {
+pub(super) enum Socket {
     Udp(UdpSocket),
     Tcp(Stream),
 }
@@ -33,31 +33,31 @@ pub(super) struct Stream {
     remote: SocketAddr,
     inward: BytesMut,
     outward: BytesMut,
-    /// Nothing comes any more; ICE will notice.
+    /// Closed or broken; ICE consent expires then.
     over: bool,
 }
 
-impl Line {
-    /// A UDP socket on all addresses, of IPv6 too where that is wanted; with its port.
+impl Socket {
+    /// A UDP socket on all addresses, with IPv6 if wanted; and its port.
     pub(super) async fn bind(ipv6: bool) -> io::Result<(Self, u16)> {
         let any: IpAddr = if ipv6 { [0_u16; 8].into() } else { [0_u8; 4].into() };
         let socket = UdpSocket::bind((any, 0)).await?;
-        // The kernel caps it silently; a smaller one works, it only drops sooner.
+        // The kernel may cap it; a smaller buffer only drops sooner.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER);
         let port = socket.local_addr()?.port();
         Ok((Self::Udp(socket), port))
     }
 
-    /// A TCP connection to the first of these that takes it.
+    /// A TCP connection to the first of these addresses that accepts one.
     ///
     /// # Errors
-    /// In words, when none does.
+    /// In words: none accepts one.
     pub(super) async fn connect(to: &[SocketAddr]) -> Result<Self, String> {
         let mut last = "the answer has no candidate for TCP".to_owned();
         for remote in to {
-            match timeout(CONNECT, TcpStream::connect(remote)).await.map_err(io::Error::from).flatten() {
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(remote)).await.map_err(io::Error::from).flatten() {
                 Ok(stream) => {
-                    // Without it datagrams are late, not lost.
+                    // Without TCP_NODELAY datagrams are late, not lost.
                     let _ = stream.set_nodelay(true);
                     let (inward, outward) = (BytesMut::new(), BytesMut::new());
                     return Ok(Self::Tcp(Stream { stream, remote: *remote, inward, outward, over: false }));
@@ -68,9 +68,9 @@ impl Line {
         Err(last)
     }
 
-    /// Waits until something may have come.
+    /// Waits until a datagram may be there. Cancel safe.
     pub(super) async fn readable(&self) {
-        // Whatever is wrong shows in the next read.
+        // An error shows in the next read.
         let _ = match self {
             Self::Udp(socket) => socket.readable().await,
             Self::Tcp(tcp) if tcp.over => std::future::pending().await,
@@ -78,7 +78,7 @@ impl Line {
         };
     }
 
-    /// The next datagram, and where it came from.
+    /// The next datagram and its source; `WouldBlock` where there is none.
     pub(super) fn try_recv(&mut self, datagram: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         match self {
             Self::Udp(socket) => socket.try_recv_from(datagram),
@@ -86,7 +86,7 @@ impl Line {
         }
     }
 
-    /// Sends a datagram, now or never.
+    /// Sends a datagram, or drops it.
     pub(super) fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
         match self {
             Self::Udp(socket) => drop(socket.try_send_to(datagram, to)),
@@ -94,8 +94,8 @@ impl Line {
         }
     }
 
-    /// From here on the kernel drops what comes from elsewhere, and finds the way once.
-    pub(super) async fn stay_with(&self, server: SocketAddr) {
+    /// Connects a UDP socket: the kernel looks up the route once, and drops datagrams from elsewhere.
+    pub(super) async fn connect_to(&self, server: SocketAddr) {
         if let Self::Udp(socket) = self {
             let _ = socket.connect(server).await;
         }
@@ -128,7 +128,7 @@ impl Stream {
     }
 
     fn send(&mut self, datagram: &[u8]) {
-        if self.outward.len() < WAITING {
+        if self.outward.len() < QUEUE {
             framing::put(datagram, &mut self.outward);
         }
         self.flush();
