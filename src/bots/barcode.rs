@@ -1,7 +1,7 @@
-//! A clock that can be read off a picture: 16 bits of time and 16 of check, as 8 by 4 black and white blocks.
+//! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 8 by 4 black and white blocks.
 //!
-//! Owns: how time is drawn and found again. Does not know: codecs, clocks, rooms. It survives scaling, coding and a name
-//! written over the picture's lower edge; what was damaged is not read as another time, but not at all.
+//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding and a name drawn over the
+//! lower edge; a damaged picture is not read as another time, but not at all.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::time::Timestamp;
 
 const COLUMNS: u32 = 8;
 const ROWS: u32 = 4;
-/// Where the blocks stand, in hundredths of the picture: left, top, right, bottom. Names are written below.
+/// Area of the blocks, in hundredths of the picture: left, top, right, bottom. Names are drawn below.
 const AREA: [u32; 4] = [6, 6, 94, 74];
-/// Which part of a block is looked at, in hundredths: its edges are blurred.
+/// Part of a block that is read, in hundredths: its edges are blurred.
 const CORE: [u32; 2] = [30, 70];
 const BLACK: u8 = 24;
 const WHITE: u8 = 228;
-/// Least difference of brightness between black and white blocks that can be told apart.
+/// Minimum difference in brightness between black and white blocks.
 const CONTRAST: u32 = 60;
-/// Added to the check, so that a picture of one colour is no time.
+/// Mixed into the checksum, so that a picture of one colour is no time.
 const SALT: u16 = 0x5a3c;
 
-/// A time as the picture shows it: milliseconds, as far as 16 bits go.
+/// A time in a picture: milliseconds modulo 2^16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(pub(super) u16);
 
@@ -32,7 +32,7 @@ impl Stamp {
         Self((time.as_micros() / 1000) as u16)
     }
 
-    /// How old it is, if it is younger than a minute.
+    /// Its age, modulo 65.5 s.
     pub(super) fn age(self, now: Timestamp) -> Duration {
         Duration::from_millis(Self::of(now).0.wrapping_sub(self.0).into())
     }
@@ -51,12 +51,12 @@ fn check(value: u16) -> u16 {
     crc ^ SALT
 }
 
-/// Part of `length`, in hundredths.
+/// `part` hundredths of `length`.
 const fn hundredths(length: u32, part: u32) -> u32 {
     length * part / 100
 }
 
-/// The block of a bit in a picture of this size, or its core.
+/// The block of a bit in a picture of this size, or the part of it that is read.
 fn block(size: Size, bit: u32, [from, to]: [u32; 2]) -> Rect {
     let [left, top, right, bottom] =
         [(size.width, AREA[0]), (size.height, AREA[1]), (size.width, AREA[2]), (size.height, AREA[3])]
@@ -69,7 +69,7 @@ fn block(size: Size, bit: u32, [from, to]: [u32; 2]) -> Rect {
     Rect { x, y, width: to_x - x, height: to_y - y }
 }
 
-/// Draws a time on a picture.
+/// Draws a time.
 pub(super) fn draw(on: &mut PictureMut, stamp: Stamp) {
     let size = on.size();
     let (planes, strides) = on.planes();
@@ -85,16 +85,16 @@ pub(super) fn draw(on: &mut PictureMut, stamp: Stamp) {
     }
 }
 
-/// Where a picture of a camera shows up in another: the source's size, and its tile there.
+/// Where a camera is shown in the received picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) source: Size,
-    /// The tile in pixels of `canvas`; the picture looked at may be larger or smaller.
+    /// The tile in pixels of `canvas`; the received picture may have another size.
     pub(super) tile: Rect,
     pub(super) canvas: Size,
 }
 
-/// Reads the time that is shown at a place; None where none can be read.
+/// Reads the time at a place; None if there is no valid one.
 pub(super) fn read(picture: &Picture, place: Place) -> Option<Stamp> {
     let Fit { crop, dest } = fit(place.source, place.tile.size(), SourceKind::Camera);
     if crop.width == 0 || crop.height == 0 || place.canvas.width == 0 || place.canvas.height == 0 {
@@ -132,7 +132,7 @@ pub(super) fn read(picture: &Picture, place: Place) -> Option<Stamp> {
     (stamp.bits() == bits).then_some(stamp)
 }
 
-/// Mean brightness of a part of the picture, at least one pixel; None where it lies outside.
+/// Mean brightness of a part of the picture, at least one pixel; None if it is outside.
 fn mean(picture: &Picture, [left, top, right, bottom]: [f64; 4]) -> Option<u32> {
     let size = picture.size();
     if left < 0.0 || top < 0.0 {

@@ -139,7 +139,9 @@ async fn test_all(
 /// The address of a candidate, if the guard allows it.
 fn judged(to: SocketAddr, guard: &Guard) -> Result<SocketAddr, PathError> {
     match guard.check(to.ip()) {
-        Err(GuardError::Address { kind, .. }) => Err(PathError::Unreachable(format!("the guard refuses it: it is {kind}"))),
+        Err(GuardError::Address { kind, .. }) => {
+            Err(PathError::Unreachable(format!("the guard refuses it: it is {kind}")))
+        }
         _ => Ok(to),
     }
 }

@@ -1,25 +1,25 @@
-//! What one more packet to a viewer costs the server, and how that compares with what it must cost.
+//! The marginal cost of a packet to a viewer, compared with the minimum.
 //!
-//! Owns: the line through the trials. Does not know: how they were made. Pure.
+//! Owns: the regression line through the trials. Does not know: how they were measured. Pure.
 
 use serde::Serialize;
 
 use super::{Series, Trial};
 use crate::bots::Role;
 
-/// The line: CPU of the edge by packets to viewers.
+/// The regression line: CPU of the serving process by packets to viewers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PacketCost {
-    /// Its slope, in microseconds of CPU a packet.
+    /// Slope, in microseconds of CPU per packet.
     pub micros: f64,
-    /// CPU without any viewers, in parts of a core.
+    /// CPU without viewers, in cores.
     pub base: f64,
-    /// Encrypting and sending alone, measured in the same run, in microseconds a packet.
+    /// Encryption and sending alone, measured in the same run, in microseconds per packet.
     pub floor_micros: f64,
 }
 
 impl PacketCost {
-    /// The straight line nearest to the trials with viewers; None where there are fewer than two, or none has a cost.
+    /// The least-squares line through the trials with viewers; None for fewer than two trials.
     pub fn of(trials: &[Trial], floor_micros: f64) -> Option<Self> {
         let points: Vec<(f64, f64)> = trials.iter().filter_map(point).collect();
         let count = points.len() as f64;
@@ -33,13 +33,13 @@ impl PacketCost {
         Some(Self { micros: slope * 1e6, base: y - slope * x, floor_micros })
     }
 
-    /// How many times what it must.
+    /// The cost relative to the minimum.
     pub fn ratio(&self) -> f64 {
         self.micros / self.floor_micros
     }
 }
 
-/// Packets a second that viewers got, and CPU of the edge in parts of a core.
+/// Packets per second to viewers, and CPU of the serving process in cores.
 pub(super) fn point(trial: &Trial) -> Option<(f64, f64)> {
     let viewers = trial.report.groups.iter().find(|group| group.role == Role::Viewer)?;
     let cpu = trial.cpu.filter(|_| trial.series == Series::Viewers && trial.report.load.seconds > 0.0)?;

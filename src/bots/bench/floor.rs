@@ -1,7 +1,7 @@
-//! What a packet costs a server at least: to encrypt it, and to hand it to the kernel with many others.
+//! The minimum cost of a packet: its encryption, and its share of a `sendmmsg`.
 //!
-//! Owns: that measurement, on loopback, in this process. Does not know: any server. Whoever sends to many cannot do with
-//! less, since every receiver has keys of its own.
+//! Owns: that measurement, on loopback, in this process. Does not know: any server. No server can cost less, since every
+//! receiver has keys of its own.
 
 use std::io::{self, IoSlice};
 use std::net::UdpSocket;
@@ -17,17 +17,17 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmm
 
 use crate::time;
 
-/// Receivers, each with a socket.
+/// Receivers, with a socket each.
 const RECEIVERS: usize = 64;
-/// How often a packet goes to each of them.
+/// Packets to each receiver.
 const ROUNDS: usize = 800;
-/// Bytes of the packets, in turn: two of sound and one of a picture, as viewers of the tier `low` get them about.
+/// Payload sizes in turn: two audio packets and one video packet, about the mix of the tier `low`.
 const SIZES: [usize; 3] = [120, 120, 900];
 
-/// CPU of this thread for each packet.
+/// CPU time of this thread per packet.
 ///
 /// # Errors
-/// When there are no sockets to be had.
+/// No sockets are available.
 pub fn measure() -> io::Result<Duration> {
     let crypto = rtc::crypto::default_provider().map_err(io::Error::other)?;
     let sender = UdpSocket::bind(("127.0.0.1", 0))?;
@@ -60,7 +60,7 @@ pub fn measure() -> io::Result<Duration> {
         }
         send(&sender, &batch)?;
         spent += time::thread_cpu().saturating_sub(before);
-        // A full buffer would be cheaper to send to.
+        // Sending to a full buffer would be cheaper.
         for (_, _, socket) in &receivers {
             while socket.recv(&mut emptied).is_ok() {}
         }

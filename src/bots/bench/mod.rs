@@ -1,8 +1,8 @@
-//! A small plan of crowds against one server, and a page of what came out.
+//! The benchmark: bots in several rooms of one server, and a page with the results.
 //!
-//! Owns: which rooms of how many are tried, the server where there is none yet ([`server`]), what a packet to a viewer costs
-//! ([`cost`]) and must cost ([`floor`]), the page ([`page`], drawn by [`plot`]). Does not know: command lines. In: [`Settings`].
-//! Out: [`Found`], with one [`Trial`] a room, and text.
+//! Owns: the rooms, the server if none is given ([`server`]), the cost of a packet to a viewer ([`cost`]) and its minimum
+//! ([`floor`]), the page ([`page`], with plots by [`plot`]). Does not know: command lines. In: [`Settings`]. Out: [`Found`] with
+//! one [`Trial`] per room, and HTML.
 
 mod cost;
 pub mod floor;
@@ -24,13 +24,13 @@ use crate::id::RoomName;
 use crate::media::Codec;
 use crate::time;
 
-/// Joins a second; the server that is started here allows more.
+/// Joins per second; the server that is started here allows more.
 const JOINS_PER_SECOND: f64 = 50.0;
 
-/// A room that is tried: what it is one of, how many send, how many watch.
+/// A room: its series, how many bots send, how many only receive.
 pub type Room = (Series, usize, usize);
 
-/// Who is in the rooms that are usually tried.
+/// The default rooms.
 pub const ROOMS: [Room; 7] = [
     (Series::Participants, 2, 0),
     (Series::Participants, 4, 0),
@@ -41,32 +41,32 @@ pub const ROOMS: [Room; 7] = [
     (Series::Viewers, 2, 1_000),
 ];
 
-/// What a trial is one of.
+/// A series of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Series {
-    /// More and more people who send.
+    /// Increasing numbers of participants.
     Participants,
-    /// More and more people who watch two, all at the tier `low`.
+    /// Increasing numbers of viewers of two participants, all at the tier `low`.
     Viewers,
 }
 
-/// What is tried on.
+/// The settings of a benchmark.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The server; None starts one.
+    /// URL of the server; None starts one.
     pub url: Option<String>,
-    /// The program to start it from.
+    /// The program that serves.
     pub program: PathBuf,
     /// The rooms.
     pub rooms: Vec<Room>,
-    /// How long each room is watched.
+    /// Length of the measurement in each room.
     pub watched: Duration,
-    /// A bearer token good for all rooms.
+    /// A bearer token for all rooms.
     pub token: Option<String>,
 }
 
-/// CPU of the server while everyone was in the room, in parts of a core.
+/// CPU of the server while all bots were in the room, in cores.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct ServerCpu {
     /// Connections and fan-out.
@@ -75,48 +75,48 @@ pub struct ServerCpu {
     pub mixer: f64,
 }
 
-/// One room that was tried.
+/// The result of one room.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trial {
-    /// What it is one of.
+    /// Its series.
     pub series: Series,
-    /// How many sent.
+    /// Bots that sent.
     pub participants: usize,
-    /// How many watched.
+    /// Bots that only received.
     pub viewers: usize,
-    /// What the bots met with.
+    /// The bots' report.
     pub report: Report,
-    /// What it cost the server, if that was started here.
+    /// CPU of the server, if it was started here.
     pub cpu: Option<ServerCpu>,
 }
 
-/// What a bench found.
+/// The result of a benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Found {
     /// Every room.
     pub rooms: Vec<Trial>,
-    /// What a packet to a viewer costs, if there were viewers and the server was started here.
+    /// Cost of a packet to a viewer, if there were viewers and the server was started here.
     pub packet: Option<PacketCost>,
 }
 
-/// Why a bench could not be run.
+/// Why a benchmark could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// The bots could not begin.
+    /// No bot could be started.
     #[error(transparent)]
     Bots(#[from] BotsError),
     /// The server could not be started.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// What a packet costs at least could not be measured.
+    /// The minimum cost of a packet could not be measured.
     #[error("no packets can be sent on loopback: {0}")]
     Floor(#[from] std::io::Error),
 }
 
-/// Tries all rooms, one after the other; `told` hears of each. Ends early when `leave` is cancelled.
+/// Measures all rooms, one after the other, and calls `told` after each. Ends early when `leave` is cancelled.
 ///
 /// # Errors
-/// When a crowd or the server cannot even begin.
+/// The server or the bots cannot be started.
 pub async fn run(
     settings: Settings,
     leave: &CancellationToken,
@@ -171,7 +171,7 @@ pub async fn run(
     Ok(Found { rooms: trials, packet })
 }
 
-/// A room of its own for each trial.
+/// A new room name for each trial.
 fn room(participants: usize, viewers: usize) -> RoomName {
     let name = format!("bench-{participants}-{viewers}-{:08x}", rand::random::<u32>());
     name.parse().expect("letters, digits and dashes, fewer than 64")

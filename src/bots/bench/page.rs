@@ -1,7 +1,7 @@
-//! What a bench found, as one HTML file that needs nothing else.
+//! The result of a benchmark as one self-contained HTML file.
 //!
-//! Owns: which figures are shown, and in which words. Does not know: how bars are drawn ([`plot`](super::plot)), how
-//! anything was measured. Trials go in, text comes out.
+//! Owns: the figures shown and their texts. Does not know: how plots are drawn ([`plot`](super::plot)), how anything was
+//! measured. Trials go in, HTML comes out.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::bots::report::{Group, Spread};
 
 const STYLE: &str = include_str!("page.css");
 
-/// What the page says about where and when it was made.
+/// Where and when the benchmark ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Circumstances {
     /// The server's version, or its URL.
@@ -21,11 +21,11 @@ pub struct Circumstances {
     pub machine: String,
     /// Seconds since 1970.
     pub unix_seconds: u64,
-    /// How long each room was watched, in seconds.
+    /// Length of the measurement in each room, in seconds.
     pub watched: u64,
 }
 
-/// Something that is measured in every trial.
+/// A figure of every trial.
 struct Figure {
     title: &'static str,
     about: &'static str,
@@ -35,14 +35,14 @@ struct Figure {
     parts: &'static [Part],
 }
 
-/// A figure's name, its colour, and how it is found.
+/// The name of a series of bars, its CSS class, and its value in a trial.
 type Part = (&'static str, &'static str, fn(&Trial) -> Option<f64>);
 
 const FIGURES: [Figure; 6] = [
     Figure {
         title: "Joining",
-        about: "From the POST of the offer to the connection, to the first sound, and to the first whole keyframe; the \
-                middle one of those whom the plot is about.",
+        about: "From the POST of the offer to the connection, to the first audio packet, and to the first complete \
+                keyframe; median of the bots in the plot.",
         unit: "ms",
         at_least: 50.0,
         stacked: false,
@@ -54,20 +54,20 @@ const FIGURES: [Figure; 6] = [
     },
     Figure {
         title: "Delay",
-        about: "From the moment a camera takes a picture to the moment another one's decoder has it, through the mix. \
-                Read off a clock in the picture; a player's own buffer comes on top.",
+        about: "From taking a picture to decoding it at another bot, through the mix. Read from a clock in the \
+                picture; a player's own buffer is not included.",
         unit: "ms",
         at_least: 50.0,
         stacked: false,
         parts: &[
             ("median", "a", |trial| Some(trial.report.delay?.median_ms)),
-            ("95 % are faster", "c", |trial| Some(trial.report.delay?.p95_ms)),
+            ("95th percentile", "c", |trial| Some(trial.report.delay?.p95_ms)),
         ],
     },
     Figure {
         title: "Smoothness",
-        about: "The longest time that any of them was without a new picture, and without a packet of sound. At 30 \
-                pictures a second 33 ms are normal; over 200 ms count as a freeze.",
+        about: "Longest gap of any bot between two pictures, and between two audio packets. At 30 pictures per second \
+                33 ms are normal; over 200 ms count as a freeze.",
         unit: "ms",
         at_least: 100.0,
         stacked: false,
@@ -78,8 +78,7 @@ const FIGURES: [Figure; 6] = [
     },
     Figure {
         title: "Loss and freezes",
-        about: "Packets that never came, after repair, in percent of all; and how often somebody's picture stood still \
-                for over 200 ms.",
+        about: "Packets lost after retransmission, in percent; and gaps between pictures of over 200 ms, of all bots.",
         unit: "",
         at_least: 1.0,
         stacked: false,
@@ -90,8 +89,8 @@ const FIGURES: [Figure; 6] = [
     },
     Figure {
         title: "Server CPU",
-        about: "While everyone was in the room, in percent of one core: the edge connects people and fans out, the mixer \
-                decodes, composes and encodes.",
+        about: "While all bots were in the room, in percent of one core: the edge serves connections and the fan-out, the \
+                mixer decodes, composes and encodes.",
         unit: "% of a core",
         at_least: 10.0,
         stacked: true,
@@ -101,17 +100,17 @@ const FIGURES: [Figure; 6] = [
         ],
     },
     Figure {
-        title: "Server CPU for each",
-        about: "The same by heads. Where people only watch, the edge's part alone: the mixer's work is the same however \
-                many they are.",
+        title: "Server CPU per bot",
+        about: "The same per bot. For viewers only the edge counts: the mixer's work does not depend on their \
+                number.",
         unit: "% of a core",
         at_least: 1.0,
         stacked: false,
-        parts: &[("for each", "a", cpu_each)],
+        parts: &[("per bot", "a", cpu_each)],
     },
 ];
 
-/// The people a trial is about.
+/// The bots that the series of a trial is about.
 fn group(trial: &Trial) -> Option<&Group> {
     let role = if trial.series == Series::Viewers { Role::Viewer } else { Role::Participant };
     trial.report.groups.iter().find(|group| group.role == role)
@@ -129,8 +128,7 @@ fn freezes(trial: &Trial) -> u64 {
     trial.report.groups.iter().map(|group| group.freezes).sum()
 }
 
-/// CPU for each one of whom there are more and more, in percent of a core. What viewers share with those they watch is
-/// the edge's part alone.
+/// CPU per bot of the series, in percent of a core. For viewers only the serving process counts, not the mixer.
 fn cpu_each(trial: &Trial) -> Option<f64> {
     let cpu = trial.cpu?;
     let (cost, heads) = match trial.series {
@@ -151,8 +149,8 @@ pub fn write(found: &Found, circumstances: &Circumstances) -> String {
     let Circumstances { server, machine, unix_seconds, watched } = circumstances;
     let _ = write!(
         html,
-        "<h1>commingle bench</h1>\n<p class=\"about\">{} · {} · {} · each room watched for {watched} s · everyone who \
-         sends films 640x360 at 30 a second, two make a sound · viewers get the tier low</p>\n",
+        "<h1>commingle bench</h1>\n<p class=\"about\">{} · {} · {} · {watched} s per room · \
+         senders send 640x360 at 30 frames per second, two send a tone · viewers receive the tier low</p>\n",
         escaped(server),
         escaped(machine),
         date(*unix_seconds)
@@ -168,7 +166,7 @@ pub fn write(found: &Found, circumstances: &Circumstances) -> String {
     html + "</main>\n</body>\n</html>\n"
 }
 
-/// The few figures one wants to know first.
+/// The most important figures.
 fn cards(html: &mut String, trials: &[Trial]) {
     html.push_str("<div class=\"cards\">\n");
     let mut card = |value: String, unit: &str, what: &str, class: &str| {
@@ -180,12 +178,12 @@ fn cards(html: &mut String, trials: &[Trial]) {
     };
     let most = |series| trials.iter().rfind(|trial| trial.series == series);
     if let Some(trial) = most(Series::Participants) {
-        let people = format!("{} participants", trial.participants);
+        let participants = format!("{} participants", trial.participants);
         if let Some(delay) = trial.report.delay {
-            card(short(delay.median_ms), "ms", &format!("from camera to picture, {people}"), "");
+            card(short(delay.median_ms), "ms", &format!("from camera to picture, {participants}"), "");
         }
         if let Some(each) = cpu_each(trial) {
-            card(short(each), "% of a core", &format!("for each of {people}"), "");
+            card(short(each), "% of a core", &format!("per participant, {participants}"), "");
         }
     }
     if let Some(trial) = most(Series::Viewers)
@@ -194,7 +192,7 @@ fn cards(html: &mut String, trials: &[Trial]) {
         card(
             short(each),
             "% of a core",
-            &format!("of the edge for each of {} people", trial.viewers + trial.participants),
+            &format!("of the edge per client, {} clients", trial.viewers + trial.participants),
             "",
         );
     }
@@ -215,7 +213,7 @@ fn section(html: &mut String, figure: &Figure, trials: &[Trial]) {
         let _ = write!(html, "<span><i class=\"{class}\"></i>{name}</span>");
     }
     html.push_str("</div>\n<div class=\"plots\">\n");
-    let mut plots = [(Series::Participants, "participants"), (Series::Viewers, "viewers, who watch two participants")]
+    let mut plots = [(Series::Participants, "participants"), (Series::Viewers, "viewers of two participants")]
         .map(|(series, caption)| (caption, plot(figure, series, caption, trials)));
     // Both on one scale: they are to be compared.
     let top = plots.iter().map(|(_, plot)| plot.top()).fold(0.0, f64::max);
@@ -227,7 +225,7 @@ fn section(html: &mut String, figure: &Figure, trials: &[Trial]) {
     html.push_str("</div>\n</section>\n");
 }
 
-/// The edge's CPU by viewers, and what a packet costs by its slope.
+/// CPU of the serving process by viewers, and the cost of a packet from its slope.
 fn line(html: &mut String, packet: &PacketCost, trials: &[Trial]) {
     let points: Vec<(&Trial, (f64, f64))> =
         trials.iter().filter_map(|trial| Some((trial, cost::point(trial)?))).collect();
@@ -247,8 +245,8 @@ fn line(html: &mut String, packet: &PacketCost, trials: &[Trial]) {
     let _ = write!(
         html,
         "<section>\n<h2>A packet to a viewer</h2>\n<p>{micros:.1} µs of the edge's CPU by the slope of the line, {:.0} packets \
-         a second for each viewer. Encrypting and sending it alone, measured in the same run: {floor_micros:.1} µs. That is \
-         {:.1} times as much.</p>\n<div class=\"plots\">\n<figure><figcaption>% of a core, by number of viewers</figcaption>{}\
+         per second and viewer. That is {:.1} times the {floor_micros:.1} µs of encrypting and sending alone, measured in the \
+         same run.</p>\n<div class=\"plots\">\n<figure><figcaption>% of a core, by number of viewers</figcaption>{}\
          </figure>\n</div>\n</section>\n",
         each,
         packet.ratio(),
@@ -277,7 +275,7 @@ fn plot(figure: &Figure, series: Series, caption: &str, trials: &[Trial]) -> Plo
     }
 }
 
-/// One column of the table: its head, and its cell of a trial.
+/// One column of the table: its head, and its cell for a trial.
 type TableColumn = (&'static str, fn(&Trial) -> String);
 
 const TABLE: [TableColumn; 11] = [
@@ -286,7 +284,7 @@ const TABLE: [TableColumn; 11] = [
         1 => format!("{} + 1 viewer", trial.participants),
         viewers => format!("{} + {viewers} viewers", trial.participants),
     }),
-    ("There to the end", |trial| {
+    ("Stayed to the end", |trial| {
         let groups = &trial.report.groups;
         let stayed: usize = groups.iter().map(|group| group.stayed).sum();
         let (class, all) = if trial.report.passed { ("good", "all".to_owned()) } else { ("bad", format!("{stayed}")) };
@@ -300,7 +298,7 @@ const TABLE: [TableColumn; 11] = [
         let delay = trial.report.delay;
         delay.map_or_else(dash, |delay| format!("{} ({})", short(delay.median_ms), short(delay.p95_ms)))
     }),
-    ("Frames a second, least", |trial| {
+    ("Frames per second, minimum", |trial| {
         let rates = trial.report.groups.iter().filter_map(|group| Some(group.frame_rate?.1));
         rates.reduce(f64::min).map_or_else(dash, short)
     }),
@@ -309,7 +307,7 @@ const TABLE: [TableColumn; 11] = [
     ("Freezes", |trial| freezes(trial).to_string()),
     ("Edge, % of a core", |trial| trial.cpu.map_or_else(dash, |cpu| short(cpu.edge * 100.0))),
     ("Mixer, % of a core", |trial| trial.cpu.map_or_else(dash, |cpu| short(cpu.mixer * 100.0))),
-    ("CPU for each, %", |trial| cpu_each(trial).map_or_else(dash, short)),
+    ("CPU per bot, %", |trial| cpu_each(trial).map_or_else(dash, short)),
 ];
 
 fn dash() -> String {

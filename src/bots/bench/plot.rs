@@ -1,21 +1,21 @@
-//! Bars and lines, as SVG.
+//! Bar and line plots as SVG.
 //!
-//! Owns: scales, axes, labels. Does not know: what is measured; colours are the page's, by class. Plain data in, text out.
+//! Owns: scales, axes, labels. Does not know: what is measured; colours are CSS classes of the page. Data in, SVG out.
 
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 176.0;
-/// Room for the values on the left, the names below, and the tallest bar's label above.
+/// Margins: values on the left, names below, the label of the tallest bar above.
 const LEFT: f64 = 44.0;
 const BELOW: f64 = 26.0;
 const ABOVE: f64 = 18.0;
 /// Widest bar.
 const BAR_MAX: f64 = 38.0;
-/// About how many lines the scale has.
+/// Approximate number of scale lines.
 const LINES: f64 = 4.0;
 
-/// The same thing in every category.
+/// One value per category.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bars {
     /// Its name in the legend.
@@ -29,24 +29,24 @@ pub(super) struct Bars {
 /// One plot.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plot {
-    /// For who cannot see it.
+    /// Text for screen readers.
     pub(super) title: String,
     pub(super) unit: &'static str,
     /// Names below the bars.
     pub(super) categories: Vec<String>,
     pub(super) bars: Vec<Bars>,
-    /// On top of each other instead of side by side.
+    /// Stacked instead of side by side.
     pub(super) stacked: bool,
-    /// The scale goes at least to here, so that next to nothing looks like next to nothing.
+    /// Minimum end of the scale, so that small values look small.
     pub(super) at_least: f64,
 }
 
-/// Text within SVG and HTML.
+/// Escapes text for SVG and HTML.
 pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A number with as many digits as one wants to read.
+/// A number with up to two decimals: none from 10 on, two below 1.
 pub(super) fn short(value: f64) -> String {
     let digits = match value.abs() {
         v if v == 0.0 || v >= 9.95 => 0,
@@ -56,13 +56,13 @@ pub(super) fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A value of the scale, with the digits its step needs.
+/// A value of the scale, with the digits that its step needs.
 fn on_scale(value: f64, step: f64) -> String {
     let digits = (0..4).find(|digits| (step * 10f64.powi(*digits)).fract() < 1e-6).unwrap_or(4) as usize;
     format!("{value:.digits$}")
 }
 
-/// The distance of the scale's lines: 1, 2 or 5 times a power of ten.
+/// The step of the scale: 1, 2 or 5 times a power of ten.
 fn step(top: f64) -> f64 {
     let rough = top / LINES;
     let power = 10f64.powf(rough.log10().floor());
@@ -86,14 +86,14 @@ fn scale(svg: &mut String, top: f64, step: f64, y: impl Fn(f64) -> f64) {
     }
 }
 
-/// Points, and the straight line that is drawn through them from the left edge to the last.
+/// Points, and a straight line from the left edge to the last point.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Line {
-    /// For who cannot see it.
+    /// Text for screen readers.
     pub(super) title: String,
     pub(super) unit: &'static str,
     pub(super) points: Vec<(f64, f64)>,
-    /// Its height at the left edge, and by how much it rises for each step to the right.
+    /// Value at the left edge, and slope per unit of x.
     pub(super) through: (f64, f64),
 }
 
@@ -130,7 +130,7 @@ impl Line {
 }
 
 impl Plot {
-    /// How far the scale must go for these bars.
+    /// The end of the scale for these bars.
     pub(super) fn top(&self) -> f64 {
         let of_category = |at: usize| {
             let values = self.bars.iter().filter_map(|bars| bars.values.get(at).copied().flatten());

@@ -1,7 +1,7 @@
-//! A server of our own: started from this program on free ports of loopback, watched, and ended.
+//! A server for the benchmark: started from this program on free loopback ports, measured, and stopped.
 //!
-//! Owns: the process and what it costs. Does not know: what it serves. It is another process, so that its CPU can be told
-//! from the bots'; its `ready` line says where it listens.
+//! Owns: the process and its CPU figures. Does not know: what it serves. It is a process of its own, so that its CPU is not
+//! counted with the bots'; its `ready` line has its address.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,9 +20,9 @@ use super::ServerCpu;
 const READY_WITHIN: Duration = Duration::from_secs(15);
 /// Longest time from SIGTERM to the end.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// Ticks a second in which Linux tells processes their times, proc(5).
+/// Clock ticks per second in proc(5).
 const USER_HZ: f64 = 100.0;
-/// One address joins more and faster than the defaults allow to strangers.
+/// Limits above the defaults: all bots join from one address.
 const SETTINGS: [&str; 4] = [
     "limits.joins_per_second=1000",
     "limits.joins_burst=2000",
@@ -30,13 +30,13 @@ const SETTINGS: [&str; 4] = [
     "rooms.max_participants=2000",
 ];
 
-/// Why there is no server.
+/// Why the server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The process could not be made.
+    /// The process could not be spawned.
     #[error("the server cannot be started: {0}")]
     Start(#[from] std::io::Error),
-    /// It ended, or never said that it was ready.
+    /// It ended, or did not become ready.
     #[error("the server did not say that it was ready: `commingle doctor` may know why")]
     NotReady,
 }
@@ -45,9 +45,9 @@ pub(super) struct Server {
     child: Child,
     pid: Pid,
     http: String,
-    /// Kept open: a server that cannot write would end.
+    /// Kept open: a server that cannot write to it would end.
     _output: BufReader<ChildStdout>,
-    /// Recordings and the like go here, and are gone with it.
+    /// The data folder, removed when dropped.
     data: std::path::PathBuf,
 }
 
@@ -83,12 +83,12 @@ impl Server {
         format!("http://{}", self.http)
     }
 
-    /// CPU used until now.
+    /// CPU used so far.
     pub(super) fn usage(&self) -> Usage {
         Usage::of(self.pid.as_raw_nonzero().get(), &processes())
     }
 
-    /// Ends it in order; one that hangs is killed.
+    /// Stops it by SIGTERM; kills it if it hangs.
     pub(super) async fn stop(mut self) {
         let _ = kill_process(self.pid, Signal::TERM);
         if timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
@@ -100,11 +100,11 @@ impl Server {
     }
 }
 
-/// CPU seconds of the server's processes at one moment.
+/// CPU seconds of the server's processes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Usage {
     edge: f64,
-    /// By process: mixers of rooms that are over end when it pleases them.
+    /// By process: mixers of ended rooms exit at any time.
     mixers: BTreeMap<i32, f64>,
 }
 
@@ -118,7 +118,7 @@ impl Usage {
         }
     }
 
-    /// What was used since then, in parts of a core.
+    /// CPU used since an earlier usage, in cores.
     pub(super) fn since(&self, before: &Self, passed: Duration) -> ServerCpu {
         let used = self.mixers.iter().map(|(pid, now)| now - before.mixers.get(pid).copied().unwrap_or_default());
         let seconds = passed.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -138,7 +138,7 @@ struct Process {
     seconds: f64,
 }
 
-/// Every process of the machine that can be seen.
+/// All visible processes of the machine.
 fn processes() -> BTreeMap<i32, Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
@@ -149,7 +149,7 @@ fn processes() -> BTreeMap<i32, Process> {
         .collect()
 }
 
-/// Fields 4, 14 and 15 of proc_pid_stat(5), counted behind the name, which may hold spaces.
+/// Fields 4, 14 and 15 of proc_pid_stat(5), counted after the name, which may contain spaces.
 fn process(stat: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();

@@ -7,8 +7,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::destination::{Destination, Target};
-use crate::transport::ice::check::{self, Check};
 use crate::transport::ice::Role;
+use crate::transport::ice::check::{self, Check};
 use crate::transport::stun::{Class, Message};
 
 fn crypto() -> Arc<dyn RTCCryptoProvider> {
