@@ -298,8 +298,9 @@ mod tests {
     #[tokio::test]
     async fn a_candidate_that_the_guard_refuses_gets_no_check() {
         let (ours, theirs) = (Credentials::random(), Credentials::random());
-        let (udp, tcp) = (UdpSocket::bind("127.0.0.2:0").await, TcpListener::bind("127.0.0.2:0").await);
-        let (udp, tcp) = (udp.expect("a port"), tcp.expect("a port"));
+        let udp = std::net::UdpSocket::bind("127.0.0.2:0").expect("a port");
+        let tcp = std::net::TcpListener::bind("127.0.0.2:0").expect("a port");
+        udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).expect("can be set");
         let answer = Answer {
             ice: theirs,
             fingerprint: String::new(),
@@ -314,6 +315,8 @@ mod tests {
             let Err(PathError::Unreachable(why)) = path.result else { panic!("{}", path.name) };
             assert!(why.contains("a loopback address"), "{why}");
         }
-        assert!(udp.try_recv(&mut [0; 16]).is_err(), "nothing was sent");
+        let blocked = io::ErrorKind::WouldBlock;
+        assert_eq!(udp.recv(&mut [0; 16]).map_err(|error| error.kind()), Err(blocked), "nothing was sent");
+        assert_eq!(tcp.accept().map(drop).map_err(|error| error.kind()), Err(blocked), "nothing was connected");
     }
 }

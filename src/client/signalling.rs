@@ -309,7 +309,7 @@ mod tests {
         for (answers, expected) in [
             (vec![answer("401 Unauthorized", "", "")], "refuses (401)"),
             (vec![answer("429 Too Many Requests", "", "")], "answers with 429"),
-            (vec![answer("307 Temporary Redirect", "http://169.254.169.254/latest", "")], "where clouds keep"),
+            (vec![answer("307 Temporary Redirect", "http://169.254.169.254/latest", "")], "metadata service"),
             (vec![answer("307 Temporary Redirect", "file:///etc/passwd", "")], "not a URL"),
             (vec![answer("302 Found", "/x", "")], "answers with 302"),
             (vec![answer("307 Temporary Redirect", "/x", ""); 9], "too often"),

@@ -1,6 +1,8 @@
 //! `commingle bots` against a server: its measurements and its end.
 
-use std::process::{Output, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -105,6 +107,53 @@ fn bots_connect_by_ice_over_tcp() {
     assert_eq!((counted(&server.url(), "udp_received_total"), counted(&server.url(), "tcp_accepted_total")), (0, 5));
     assert!(counted(&server.url(), "tunnel_received_total") > 1_000);
     assert_eq!(counted(&server.url(), "tunnel_dropped_total"), 0);
+    server.stop();
+}
+
+/// A clip of two seconds, made by ffmpeg.
+fn clip(dir: &Path, encoder: &str) -> String {
+    let file = dir.join(format!("{encoder}.ivf")).display().to_string();
+    let picture = ["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=15", "-t", "2", "-an"];
+    let codec = ["-c:v", encoder, "-auto-alt-ref", "0", "-g", "15", "-b:v", "300k", "-cpu-used", "8"];
+    let status = Command::new("ffmpeg").args(picture).args(codec).arg(&file).status().expect("ffmpeg is installed");
+    assert!(status.success(), "{encoder}");
+    file
+}
+
+#[test]
+fn bots_send_clips_of_all_codecs_and_speech() {
+    let _turn = turn();
+    let server = Server::start();
+    let dir = tempfile::tempdir().expect("the temporary folder can be written");
+    for encoder in ["libvpx", "libvpx-vp9", "libaom-av1"] {
+        let file = clip(dir.path(), encoder);
+        let plan = ["--participants", "2", "--viewers", "1", "--speech", "--seconds", "5", "--json", "--clip", &file];
+        let output = bots(&server, &plan);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{encoder}: {told}\n{}", server.log());
+        let report: Value = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+        println!("{encoder}: {}", report["groups"]);
+        for bot in list(&report, "/bots") {
+            // A canvas is encoded as often as it changes: the clip is decoded, and moves.
+            assert!(number(bot, "/video/frames") > 5.0 * 15.0 * 0.8, "{encoder}: {bot}");
+            assert!(number(bot, "/audio/frames") > 5.0 * 50.0 * 0.8, "{encoder}: {bot}");
+        }
+        wait_for_people(&server, 0);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_clip_that_cannot_be_sent_is_a_usage_error_that_names_the_fix() {
+    let _turn = turn();
+    let server = Server::start();
+    let dir = tempfile::tempdir().expect("the temporary folder can be written");
+    let file = dir.path().join("clip.ivf");
+    fs::write(&file, "RIFF").expect("it can be written");
+    let output = bots(&server, &["--participants", "1", "--clip", &file.display().to_string()]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("clip.ivf: this is no IVF file") && told.contains("ffmpeg"), "{told}");
     server.stop();
 }
 
