@@ -1,8 +1,8 @@
 //! Dialling: from an endpoint of the configuration or the API to a connection.
 //!
-//! Owns: the destination guard for names (a name is looked up once, all its addresses are judged, exactly the chosen one is
-//! connected to), and TLS. Does not know: the protocol above. Every step has a time limit. The trusted certificates are those
-//! of the system, or of the file that `SSL_CERT_FILE` names, and those given to [`trust`].
+//! Owns: the destination guard for names (a name is looked up once, all its addresses are judged, exactly the chosen
+//! one is connected to), and TLS. Does not know: the protocol above. Every step has a time limit. The trusted
+//! certificates are those of the system, or of the file that `SSL_CERT_FILE` names, and those given to [`trust`].
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,6 +1,7 @@
 //! The part of the server's HTTP API that bots use: join, leave, read the room.
 //!
-//! Owns: URLs, tokens, the meaning of status codes. Does not know: SDP. Every call blocks: callers use a blocking thread.
+//! Owns: URLs, tokens, the meaning of status codes. Does not know: SDP. Every call blocks: callers use a blocking
+//! thread.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;

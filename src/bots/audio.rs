@@ -1,4 +1,5 @@
-//! The audio that bots send: a continuous tone, or speech with pauses ([`speech`](super::speech)), as Opus packets of 20 ms.
+//! The audio that bots send: a continuous tone, or speech with pauses ([`speech`](super::speech)), as Opus packets of
+//! 20 ms.
 //!
 //! Owns: encoded loops, shared by all bots, and what one microphone sends in each 20 ms. Does not know: RTP, clocks; a
 //! packet is asked for by its number.
@@ -117,7 +118,8 @@ impl Microphone {
         Self { audio, talker, paused: false }
     }
 
-    /// The packet of the 20 ms number `tick`, counted from the same moment for all bots of a room. None in a pause (DTX).
+    /// The packet of the 20 ms number `tick`, counted from the same moment for all bots of a room. None in a pause
+    /// (DTX).
     pub(super) fn packet(&mut self, tick: usize) -> Option<AudioPacket> {
         let silence = &self.audio.silence;
         let (voices, conversation) = match &self.audio.kind {

@@ -1,7 +1,7 @@
 //! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 8 by 4 black and white blocks.
 //!
-//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding and a name drawn over the
-//! lower edge; a damaged picture is not read as another time, but not at all.
+//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding and a name drawn over
+//! the lower edge; a damaged picture is not read as another time, but not at all.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One bot: a task with a socket of its own, from the offer to the end of the session.
 //!
-//! Owns: the socket, when to send what, and when to give up. Does not know: other bots. In: a [`BotSpec`] and what all bots
-//! share. Out: a permit of [`Shared::settled`] when it has joined or failed, and a [`BotReport`] when it ends.
+//! Owns: the socket, when to send what, and when to give up. Does not know: other bots. In: a [`BotSpec`] and what all
+//! bots share. Out: a permit of [`Shared::settled`] when it has joined or failed, and a [`BotReport`] when it ends.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +37,8 @@ const AUDIO_INTERVAL: Duration = Duration::from_millis(1_000 / PACKETS_PER_SECON
 const LATEST: Duration = Duration::from_millis(500);
 /// How often the clock's tile is looked up.
 const TILE_LOOKUP: Duration = Duration::from_secs(1);
-/// The clock's frame interval, relative to its frame rate. At the mixer's own rate every picture would wait equally long
-/// for the next tick, and the measured delay would be chance; so all waits occur.
+/// The clock's frame interval, relative to its frame rate. At the mixer's own rate every picture would wait equally
+/// long for the next tick, and the measured delay would be chance; so all waits occur.
 const CLOCK_DRIFT: f32 = 1.01;
 
 /// Runs a bot until it is cancelled or has failed.

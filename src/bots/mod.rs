@@ -1,12 +1,12 @@
 //! Bots: WebRTC clients that load a server and measure what they receive.
 //!
-//! Owns: the bots of one room, each with ICE, DTLS and SRTP of its own, the media they send and the statistics of what they
-//! receive. Does not know: the server's internals. It uses the server only by HTTP, UDP and TCP, so the server may run on
-//! another machine. In: a [`Plan`]. Out: a [`Report`].
+//! Owns: the bots of one room, each with ICE, DTLS and SRTP of its own, the media they send and the statistics of what
+//! they receive. Does not know: the server's internals. It uses the server only by HTTP, UDP and TCP, so the server may
+//! run on another machine. In: a [`Plan`]. Out: a [`Report`].
 //!
-//! A thousand viewers must fit in one core beside the server's. So a bot is no peer connection of the crate `rtc`, which
-//! costs over 10 µs per packet, but a [`Connection`](crate::client::connection::Connection): one task and one socket; a packet
-//! is decrypted, counted and dropped. Only bots that decode keep frames.
+//! A thousand viewers must fit in one core beside the server's. So a bot is no peer connection of the crate `rtc`,
+//! which costs over 10 µs per packet, but a [`Connection`](crate::client::connection::Connection): one task and one
+//! socket; a packet is decrypted, counted and dropped. Only bots that decode keep frames.
 
 mod api;
 mod audio;
@@ -220,8 +220,8 @@ struct LoadMark {
 }
 
 impl BotPool {
-    /// Starts all bots of a plan, one after the other, and waits until each has joined or failed. `cancel` stops them at any
-    /// time.
+    /// Starts all bots of a plan, one after the other, and waits until each has joined or failed. `cancel` stops them
+    /// at any time.
     ///
     /// # Errors
     /// No bot can be started. The failure of one bot is in the report.
@@ -309,8 +309,8 @@ impl LoadMark {
     }
 }
 
-/// Our host candidates, as a browser has them: the address on the route to the HTTP server first, then all others of the
-/// same family, one of which may be on the route to the media port.
+/// Our host candidates, as a browser has them: the address on the route to the HTTP server first, then all others of
+/// the same family, one of which may be on the route to the media port.
 fn own_addresses(first: IpAddr) -> Vec<IpAddr> {
     let interfaces = rtc::shared::ifaces::ifaces().unwrap_or_default();
     let link_local = |ip: &IpAddr| match ip {

@@ -1,7 +1,7 @@
 //! The socket of a bot: UDP, or a TCP connection with framed datagrams (RFC 6544, RFC 4571).
 //!
-//! Owns: the socket, the framing, the bounded buffer of a TCP connection. Does not know: what datagrams contain. A datagram
-//! that cannot be sent at once is lost, as on any network.
+//! Owns: the socket, the framing, the bounded buffer of a TCP connection. Does not know: what datagrams contain. A
+//! datagram that cannot be sent at once is lost, as on any network.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

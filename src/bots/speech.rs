@@ -1,7 +1,7 @@
 //! Artificial speech: who talks when in a conversation, and voices that codecs and level meters take for speech.
 //!
-//! Owns: talk spurts, pauses and turns with the statistics of ITU-T P.59, and the samples of a few voices. Does not know:
-//! Opus, RTP. Pure: random numbers are an argument; time is counted in ticks of 20 ms.
+//! Owns: talk spurts, pauses and turns with the statistics of ITU-T P.59, and the samples of a few voices. Does not
+//! know: Opus, RTP. Pure: random numbers are an argument; time is counted in ticks of 20 ms.
 
 use std::f32::consts::TAU;
 

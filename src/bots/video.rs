@@ -1,7 +1,9 @@
-//! The video that bots send: a loop of encoded frames, synthetic or from an IVF file, and a live camera that shows the time.
+//! The video that bots send: a loop of encoded frames, synthetic or from an IVF file, and a live camera that shows the
+//! time.
 //!
-//! Owns: the pictures, the loop and each bot's position in it. Does not know: RTP headers, connections. A [`Playback`] gives
-//! the frames of a [`VideoLoop`] that are due; a [`ClockCamera`] is told when to take a picture and gives encoded frames.
+//! Owns: the pictures, the loop and each bot's position in it. Does not know: RTP headers, connections. A [`Playback`]
+//! gives the frames of a [`VideoLoop`] that are due; a [`ClockCamera`] is told when to take a picture and gives encoded
+//! frames.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,7 +121,10 @@ impl std::str::FromStr for Camera {
             (even && sane && (1..=60).contains(&camera.fps)).then_some(camera)
         };
         read().ok_or_else(|| {
-            format!("`{text}` is no camera: write it as 640x360@30, even sizes from 64x36 to 1920x1080, at most 60 frames a second")
+            format!(
+                "`{text}` is no camera: write it as 640x360@30, even sizes from \
+                 64x36 to 1920x1080, at most 60 frames a second"
+            )
         })
     }
 }

@@ -1,7 +1,7 @@
 //! One WebRTC connection of a client, from the answer to its end: ICE, DTLS, SRTP and RTCP put together. Sans-IO.
 //!
-//! Owns: timers, the streams of both directions, RTCP, the order of events. Does not know: sockets, HTTP, what is sent or
-//! shown. Datagrams go in by [`Connection::handle`], time by [`Connection::tick`], media to send by
+//! Owns: timers, the streams of both directions, RTCP, the order of events. Does not know: sockets, HTTP, what is sent
+//! or shown. Datagrams go in by [`Connection::handle`], time by [`Connection::tick`], media to send by
 //! [`Connection::send_audio`] and [`Connection::send_video`]; datagrams to send leave by [`Connection::poll`].
 
 use std::collections::VecDeque;

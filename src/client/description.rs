@@ -1,7 +1,8 @@
-//! The SDP of a client: the offer it sends, the answer it reads, and the fragments of an ICE restart. Text in, text out.
+//! The SDP of a client: the offer it sends, the answer it reads, and the fragments of an ICE restart. Text in, text
+//! out.
 //!
-//! Owns: payload types and header extensions, which the offerer assigns, and the credentials and SSRCs of one connection.
-//! Does not know: HTTP, ICE itself. The offer is a browser's without what no client here uses.
+//! Owns: payload types and header extensions, which the offerer assigns, and the credentials and SSRCs of one
+//! connection. Does not know: HTTP, ICE itself. The offer is a browser's without what no client here uses.
 
 use std::net::SocketAddr;
 
@@ -82,7 +83,8 @@ impl LocalDescription {
         }
     }
 
-    /// The offer. `addresses` are our host candidates, which may be none: the server learns the address from our checks.
+    /// The offer. `addresses` are our host candidates, which may be none: the server learns the address from our
+    /// checks.
     pub(crate) fn offer(&self, addresses: &[SocketAddr]) -> String {
         let mut sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n".to_owned();
         self.section(&mut sdp, Kind::Audio, addresses);
@@ -314,7 +316,8 @@ mod tests {
     const ANSWER: &str = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\n\
         a=fingerprint:sha-256 AB:CD\r\na=setup:passive\r\na=candidate:1 1 udp 2130706431 192.0.2.1 8189 typ host\r\n\
         a=candidate:2 1 tcp 2130706431 192.0.2.1 9 typ host tcptype active\r\n\
-        a=candidate:4 1 tcp 1520435199 192.0.2.1 8189 typ host tcptype passive\r\na=candidate:3 1 UDP 1 2001:db8::1 8189 typ host\r\n\
+        a=candidate:4 1 tcp 1520435199 192.0.2.1 8189 typ host tcptype passive\r\n\
+        a=candidate:3 1 UDP 1 2001:db8::1 8189 typ host\r\n\
         a=extmap:1 urn:ietf:params:rtp-hdrext:ssrc-audio-level\r\n";
 
     #[test]

@@ -1,8 +1,9 @@
-//! The client side of WebRTC: connections to other servers (WHIP, WHEP, `doctor`), and of the bots to a server under test.
+//! The client side of WebRTC: connections to other servers (WHIP, WHEP, `doctor`), and of the bots to a server under
+//! test.
 //!
-//! Owns: [`description`] (offer and answer), [`connection`] (one connection, sans-IO, of streams in [`receive`] and [`send`]),
-//! [`signalling`] (WHIP and WHEP requests), [`session`] (a session at another server with its socket), and [`reach`] (which
-//! candidates and TURN servers of a server work). Does not know: what is sent or shown.
+//! Owns: [`description`] (offer and answer), [`connection`] (one connection, sans-IO, of streams in [`receive`] and
+//! [`send`]), [`signalling`] (WHIP and WHEP requests), [`session`] (a session at another server with its socket), and
+//! [`reach`] (which candidates and TURN servers of a server work). Does not know: what is sent or shown.
 
 pub(crate) mod connection;
 pub(crate) mod description;

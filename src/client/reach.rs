@@ -1,7 +1,7 @@
 //! Reach: which paths to a server's media work from here: candidates over UDP and TCP, and TURN servers.
 //!
-//! Owns: a session that is joined for the test and left at once, and one connectivity check of each path (RFC 8445, RFC 6544;
-//! TURN in [`relayed`]). Does not know: advice. In: a server's WHEP resource. Out: its [`Path`]s.
+//! Owns: a session that is joined for the test and left at once, and one connectivity check of each path (RFC 8445, RFC
+//! 6544; TURN in [`relayed`]). Does not know: advice. In: a server's WHEP resource. Out: its [`Path`]s.
 
 mod relayed;
 

@@ -118,8 +118,8 @@ pub(crate) struct ReceiveStream {
 }
 
 impl ReceiveStream {
-    /// A stream without packets. With `collect`, [`ReceiveStream::frame`] gives the packets of whole frames; of audio, every
-    /// packet.
+    /// A stream without packets. With `collect`, [`ReceiveStream::frame`] gives the packets of whole frames; of audio,
+    /// every packet.
     pub(crate) fn new(kind: Kind, clock_rate: u32, collect: bool) -> Self {
         Self {
             kind,

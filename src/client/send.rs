@@ -1,7 +1,7 @@
 //! A sent RTP stream: headers around payloads, and a history for retransmissions.
 //!
-//! Owns: sequence numbers, timestamps, header extensions and counts of one stream. Does not know: SRTP, sockets, codecs.
-//! Payloads go in, unencrypted RTP packets come out.
+//! Owns: sequence numbers, timestamps, header extensions and counts of one stream. Does not know: SRTP, sockets,
+//! codecs. Payloads go in, unencrypted RTP packets come out.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A WHIP or WHEP session at another server, with its UDP socket: opens a [`Connection`] and drives it.
 //!
-//! Owns: the socket, the order of offer, POST and answer, the destination guard for media, and the ICE restart that is tried
-//! before a silent server is given up. Does not know: what is sent or shown. In: a [`SessionConfig`], then media by
-//! [`Session::connection`]. Out: received media and keyframe requests by the same field.
+//! Owns: the socket, the order of offer, POST and answer, the destination guard for media, and the ICE restart that is
+//! tried before a silent server is given up. Does not know: what is sent or shown. In: a [`SessionConfig`], then media
+//! by [`Session::connection`]. Out: received media and keyframe requests by the same field.
 //!
 //! The guard judges each candidate of an answer, and the source address of each datagram: a peer-reflexive candidate
 //! (RFC 8445 section 7.3.1.3) is learned from a datagram, and checks are sent to it.

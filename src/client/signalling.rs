@@ -1,7 +1,8 @@
 //! WHIP (RFC 9725) and WHEP requests of a client: POST an offer, PATCH to restart ICE, DELETE the session.
 //!
-//! Owns: requests, redirections, the meaning of status codes. Does not know: SDP. Each name is looked up once and judged by the
-//! guard, and exactly the chosen address is connected to, again for each redirection. No error contains a URL or a token.
+//! Owns: requests, redirections, the meaning of status codes. Does not know: SDP. Each name is looked up once and
+//! judged by the guard, and exactly the chosen address is connected to, again for each redirection. No error contains a
+//! URL or a token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, mode 1) and AV1 (AOM's specification) of
 //! sent packets. Does not know: RTP headers, which differ by subscriber. In: encoded frames. Out: payloads. The
-//! packetizers of `rtc-rtp` are not used: every VP9 picture is marked as not inter-picture predicted, which browsers take
-//! for a keyframe, and the VP8 picture id overflows between one and two bytes.
+//! packetizers of `rtc-rtp` are not used: every VP9 picture is marked as not inter-picture predicted, which browsers
+//! take for a keyframe, and the VP8 picture id overflows between one and two bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,4 +1,5 @@
-//! IVF, the frame container of the libvpx and libaom tools: a header of 32 bytes, then frames with a size and a timestamp.
+//! IVF, the frame container of the libvpx and libaom tools: a header of 32 bytes, then frames with a size and a
+//! timestamp.
 //!
 //! Owns: reading. Does not know: frames of a codec. In: a whole file. Out: [`Ivf`].
 
@@ -35,7 +36,8 @@ pub enum IvfError {
     Truncated(usize),
     /// A timestamp is not above the one before.
     #[error(
-        "frame {0} is not later than the frame before: write the file again without hidden frames (libvpx: -auto-alt-ref 0)"
+        "frame {0} is not later than the frame before: write the file again without hidden frames \
+         (libvpx: -auto-alt-ref 0)"
     )]
     Order(usize),
 }

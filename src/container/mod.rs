@@ -2,7 +2,8 @@
 //!
 //! Owns: fragmented MP4 (ISO/IEC 14496-12, -14, -15), Matroska and WebM (RFC 9559), Opus in Ogg (RFC 7845), and the
 //! index, duration and chapters that are added when a file is finished. Does not know: sockets, threads, clocks,
-//! folders. [`ivf`] is only read, as the load generator's clips. In: [`Sample`]s, through [`Writer`]. Out: bytes to append to the file. [`finish`] works on any [`Storage`].
+//! folders. [`ivf`] is only read, as the load generator's clips. In: [`Sample`]s, through [`Writer`]. Out: bytes to
+//! append to the file. [`finish`] works on any [`Storage`].
 //!
 //! The boxes, elements and pages are written here and not by a crate. `mp4-atom` decodes nested boxes without a depth
 //! limit: a file of 4 kB overflows the stack. `mkv-element` writes a body of 16,383 bytes with the reserved "unknown

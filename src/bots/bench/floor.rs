@@ -1,7 +1,7 @@
 //! The minimum cost of a packet: its encryption, and its share of a `sendmmsg`.
 //!
-//! Owns: that measurement, on loopback, in this process. Does not know: any server. No server can cost less, since every
-//! receiver has keys of its own.
+//! Owns: that measurement, on loopback, in this process. Does not know: any server. No server can cost less, since
+//! every receiver has keys of its own.
 
 use std::io::{self, IoSlice};
 use std::net::UdpSocket;

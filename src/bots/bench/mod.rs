@@ -1,8 +1,8 @@
 //! The benchmark: bots in several rooms of one server, and a page with the results.
 //!
-//! Owns: the rooms, the server if none is given ([`server`]), the cost of a packet to a viewer ([`cost`]) and its minimum
-//! ([`floor`]), the page ([`page`], with plots by [`plot`]). Does not know: command lines. In: [`Settings`]. Out: [`Found`] with
-//! one [`Trial`] per room, and HTML.
+//! Owns: the rooms, the server if none is given ([`server`]), the cost of a packet to a viewer ([`cost`]) and its
+//! minimum ([`floor`]), the page ([`page`], with plots by [`plot`]). Does not know: command lines. In: [`Settings`].
+//! Out: [`Found`] with one [`Trial`] per room, and HTML.
 
 mod cost;
 pub mod floor;

@@ -1,7 +1,7 @@
 //! The result of a benchmark as one self-contained HTML file.
 //!
-//! Owns: the figures shown and their texts. Does not know: how plots are drawn ([`plot`](super::plot)), how anything was
-//! measured. Trials go in, HTML comes out.
+//! Owns: the figures shown and their texts. Does not know: how plots are drawn ([`plot`](super::plot)), how anything
+//! was measured. Trials go in, HTML comes out.
 
 use std::fmt::Write as _;
 
@@ -89,8 +89,8 @@ const FIGURES: [Figure; 6] = [
     },
     Figure {
         title: "Server CPU",
-        about: "While all bots were in the room, in percent of one core: the edge serves connections and the fan-out, the \
-                mixer decodes, composes and encodes.",
+        about: "While all bots were in the room, in percent of one core: the edge serves connections and the \
+                fan-out, the mixer decodes, composes and encodes.",
         unit: "% of a core",
         at_least: 10.0,
         stacked: true,
@@ -244,10 +244,10 @@ fn line(html: &mut String, packet: &PacketCost, trials: &[Trial]) {
     let PacketCost { micros, floor_micros, .. } = packet;
     let _ = write!(
         html,
-        "<section>\n<h2>A packet to a viewer</h2>\n<p>{micros:.1} µs of the edge's CPU by the slope of the line, {:.0} packets \
-         per second and viewer. That is {:.1} times the {floor_micros:.1} µs of encrypting and sending alone, measured in the \
-         same run.</p>\n<div class=\"plots\">\n<figure><figcaption>% of a core, by number of viewers</figcaption>{}\
-         </figure>\n</div>\n</section>\n",
+        "<section>\n<h2>A packet to a viewer</h2>\n<p>{micros:.1} µs of the edge's CPU by the slope of the line, \
+         {:.0} packets per second and viewer. That is {:.1} times the {floor_micros:.1} µs of encrypting and sending \
+         alone, measured in the same run.</p>\n<div class=\"plots\">\n<figure>\
+         <figcaption>% of a core, by number of viewers</figcaption>{}</figure>\n</div>\n</section>\n",
         each,
         packet.ratio(),
         line.svg()

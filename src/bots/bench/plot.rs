@@ -117,7 +117,8 @@ impl Line {
             let (shown, unit) = (short(*value), self.unit);
             let _ = write!(
                 svg,
-                "<circle class=\"a\" cx=\"{left:.1}\" cy=\"{height:.1}\" r=\"4\"><title>{at:.0}: {shown} {unit}</title></circle>"
+                "<circle class=\"a\" cx=\"{left:.1}\" cy=\"{height:.1}\" r=\"4\">\
+                 <title>{at:.0}: {shown} {unit}</title></circle>"
             );
         }
         let name = |svg: &mut String, at: f64| {

@@ -1,7 +1,7 @@
 //! A server for the benchmark: started from this program on free loopback ports, measured, and stopped.
 //!
-//! Owns: the process and its CPU figures. Does not know: what it serves. It is a process of its own, so that its CPU is not
-//! counted with the bots'; its `ready` line has its address.
+//! Owns: the process and its CPU figures. Does not know: what it serves. It is a process of its own, so that its CPU is
+//! not counted with the bots'; its `ready` line has its address.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -33,8 +33,8 @@ pub(super) struct DoctorArgs {
     config: ConfigArgs,
     /// Check a server that runs elsewhere, from here, as a client that joins it
     ///
-    /// Tests HTTP and each path to the media: UDP, TCP, TURN. Without it the machine itself is checked, and the server on
-    /// it, where one runs. If the server has a key, give the key as for `serve`.
+    /// Tests HTTP and each path to the media: UDP, TCP, TURN. Without it the machine itself is checked, and the server
+    /// on it, where one runs. If the server has a key, give the key as for `serve`.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The room that is joined and left
@@ -79,8 +79,8 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The self-signed certificate of the server on this machine, or the root of a private authority; it is trusted from now on,
-/// as its file is the operator's.
+/// The self-signed certificate of the server on this machine, or the root of a private authority; it is trusted from
+/// now on, as its file is the operator's.
 fn own_certificate(config: &Config) -> Option<(String, Finding)> {
     let file = match (config.tls.mode, &config.tls.acme_root) {
         (TlsMode::SelfSigned, _) => tls::self_signed_certificate(&config.data.dir),

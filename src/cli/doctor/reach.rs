@@ -88,12 +88,12 @@ fn advice(path: &str, why: &PathError) -> &'static str {
         }
         (PathError::Unreachable(_), Some("TCP")) => "open this TCP port in the firewall: it serves clients without UDP",
         (PathError::Unreachable(_), _) => {
-            "open this port in the firewall; if the server is one of turn.external, check that it runs: it serves clients that \
-             reach nothing else"
+            "open this port in the firewall; if the server is one of turn.external, check that it runs: it serves \
+             clients that reach nothing else"
         }
         (PathError::Credential, _) => {
-            "turn.secret must be the secret of that server (coturn: use-auth-secret, static-auth-secret), and the clocks of \
-             both must be right"
+            "turn.secret must be the secret of that server (coturn: use-auth-secret, static-auth-secret), and the \
+             clocks of both must be right"
         }
         (PathError::Forbidden { .. }, _) => {
             "that server must be allowed to reach the media port (coturn: allowed-peer-ip, allow-loopback-peers)"

@@ -1,7 +1,7 @@
 //! The path through a TURN server (RFC 8656): allocate, create a permission, send a check, and wait for its response.
 //!
-//! Owns: reading an ICE server's `Link` header, the connection to the server. Does not know: the TURN messages, which are the
-//! crate `rtc-turn`'s.
+//! Owns: reading an ICE server's `Link` header, the connection to the server. Does not know: the TURN messages, which
+//! are the crate `rtc-turn`'s.
 
 use std::fmt;
 use std::io;

@@ -170,7 +170,8 @@ fn reports_have_the_loss_since_the_last_report() {
 }
 
 proptest! {
-    /// Whatever is lost, late, repeated or overtaken: packets that came and packets lost add up, and the stream goes on.
+    /// Whatever is lost, late, repeated or overtaken: packets that came and packets lost add up, and the stream goes
+    /// on.
     #[test]
     fn everything_is_accounted_for(
         first: u16,
@@ -201,7 +202,8 @@ proptest! {
         prop_assert_eq!(counts.packets + counts.lost, 300);
         prop_assert!(counts.frames >= 1 && counts.frames <= 100);
         prop_assert!(stream.reordered.is_empty() && stream.missing.is_empty());
-        let kept: Vec<u16> = std::iter::from_fn(|| stream.frame()).flatten().map(|p| p.sequence.wrapping_sub(first)).collect();
+        let packets = std::iter::from_fn(|| stream.frame()).flatten();
+        let kept: Vec<u16> = packets.map(|packet| packet.sequence.wrapping_sub(first)).collect();
         prop_assert!(kept.is_sorted());
     }
 }
