@@ -24,9 +24,8 @@ const WAITING_MAX: usize = 128;
 
 #[derive(Debug)]
 struct Sent {
-    sequence: u16,
-    timestamp: u32,
-    marker: bool,
+    /// As it was sent: without an RTX stream a packet is repeated with the very same bytes.
+    header: rtp::Header,
     payload: Bytes,
     first: Timestamp,
     /// When it was last sent again.
@@ -46,8 +45,6 @@ pub(super) enum Retransmission {
 
 #[derive(Debug)]
 pub(super) struct RtxResponder {
-    ssrc: u32,
-    payload_type: u8,
     /// SSRC, payload type and next sequence number of the RTX stream, where the client takes one.
     rtx: Option<(u32, u8, u16)>,
     /// With consecutive sequence numbers.
@@ -58,10 +55,9 @@ pub(super) struct RtxResponder {
 }
 
 impl RtxResponder {
-    pub(super) fn new(ssrc: u32, payload_type: u8, rtx: Option<(u32, u8)>) -> Self {
+    /// `rtx` are the SSRC and the payload type of the RTX stream.
+    pub(super) fn new(rtx: Option<(u32, u8)>) -> Self {
         Self {
-            ssrc,
-            payload_type,
             rtx: rtx.map(|(ssrc, payload_type)| (ssrc, payload_type, rand::random())),
             sent: VecDeque::with_capacity(KEPT),
             waiting: VecDeque::new(),
@@ -77,14 +73,7 @@ impl RtxResponder {
         if self.sent.len() == KEPT {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent {
-            sequence: header.sequence_number,
-            timestamp: header.timestamp,
-            marker: header.marker,
-            payload: payload.clone(),
-            first: now,
-            repeated: None,
-        });
+        self.sent.push_back(Sent { header: header.clone(), payload: payload.clone(), first: now, repeated: None });
     }
 
     /// The client requests these packets. `queue` is how long a packet waits on the path.
@@ -111,34 +100,28 @@ impl RtxResponder {
             }
             let Some(sent) = self.find(sequence).filter(|sent| now.since(sent.first) <= AGE_MAX) else { continue };
             sent.repeated = Some(now);
-            let (payload, timestamp, marker) = (sent.payload.clone(), sent.timestamp, sent.marker);
+            let (header, payload) = (sent.header.clone(), sent.payload.clone());
             pacer.sent(payload.len());
-            let header = |ssrc, payload_type, sequence_number| rtp::Header {
+            let Some((ssrc, payload_type, next)) = &mut self.rtx else {
+                return Retransmission::Packet { header, original: None, payload };
+            };
+            let header = rtp::Header {
                 version: 2,
-                marker,
-                payload_type,
-                sequence_number,
-                timestamp,
-                ssrc,
+                marker: header.marker,
+                payload_type: *payload_type,
+                sequence_number: *next,
+                timestamp: header.timestamp,
+                ssrc: *ssrc,
                 ..rtp::Header::default()
             };
-            return match &mut self.rtx {
-                Some((ssrc, payload_type, next)) => {
-                    let header = header(*ssrc, *payload_type, *next);
-                    *next = next.wrapping_add(1);
-                    Retransmission::Packet { header, original: Some(sequence.to_be_bytes()), payload }
-                }
-                None => {
-                    let header = header(self.ssrc, self.payload_type, sequence);
-                    Retransmission::Packet { header, original: None, payload }
-                }
-            };
+            *next = next.wrapping_add(1);
+            return Retransmission::Packet { header, original: Some(sequence.to_be_bytes()), payload };
         }
         Retransmission::None
     }
 
     fn find(&mut self, sequence: u16) -> Option<&mut Sent> {
-        let first = self.sent.front()?.sequence;
+        let first = self.sent.front()?.header.sequence_number;
         self.sent.get_mut(usize::from(sequence.wrapping_sub(first)))
     }
 
@@ -159,10 +142,12 @@ mod tests {
 
     /// A stream of twenty packets that ends with number 9, all of which left at 0 ms.
     fn sent(rtx: bool) -> (RtxResponder, Pacer) {
-        let mut responder = RtxResponder::new(SSRC, 96, rtx.then_some((8, 97)));
+        let mut responder = RtxResponder::new(rtx.then_some((8, 97)));
         for number in 0..20_u16 {
             let sequence_number = number.wrapping_sub(10);
-            let header = rtp::Header { sequence_number, marker: number % 2 == 1, ..rtp::Header::default() };
+            let marker = number % 2 == 1;
+            let header =
+                rtp::Header { ssrc: SSRC, payload_type: 96, sequence_number, marker, ..rtp::Header::default() };
             responder.sent(&header, &Bytes::from(vec![number as u8; 100]), false, at(0));
         }
         (responder, Pacer::new(at(0)))

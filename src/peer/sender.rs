@@ -63,7 +63,7 @@ impl SendStream {
             format: format.clone(),
             ssrc,
             rewriter: Rewriter::new(header, format.codec),
-            rtx: is_video.then(|| RtxResponder::new(ssrc, format.payload_type, rtx)),
+            rtx: is_video.then(|| RtxResponder::new(rtx)),
             fec,
             extensions,
             packets: 0,
@@ -148,7 +148,7 @@ impl SendStream {
         now: Timestamp,
     ) -> Retransmission {
         let mut next = self.rtx.as_mut().map_or(Retransmission::None, |rtx| rtx.poll(pacer, now));
-        if let Retransmission::Packet { header, .. } = &mut next {
+        if let Retransmission::Packet { header, original: Some(_), .. } = &mut next {
             self.number(header, transport_sequence);
         }
         next
@@ -235,6 +235,19 @@ mod tests {
         let Retransmission::Packet { header, original, .. } = again else { panic!("{again:?}") };
         assert_eq!((header.ssrc, header.payload_type, original), (21, 97, Some(first.sequence_number.to_be_bytes())));
         assert_eq!(header.get_extension(3).as_deref(), Some(&[0, 8][..]));
+    }
+
+    #[test]
+    fn without_an_rtx_stream_a_packet_is_repeated_with_the_very_same_bytes() {
+        let parameters = String::new();
+        let format = Format { codec: Codec::Vp8, payload_type: 96, channels: 1, parameters, rtx: None };
+        let extensions = ExtensionIds { transport_cc: Some(3), ..ExtensionIds::default() };
+        let mut stream = SendStream::new(&format, None, extensions, Ssrcs { audio: 10, video: 20 });
+        let first = stream.packet(&packet(0), true, None, 7, at(0));
+        stream.requested([first.header.sequence_number], Duration::ZERO, at(50));
+        let again = stream.retransmission(&mut Pacer::new(at(50)), 8, at(50));
+        let expected = Retransmission::Packet { header: first.header, original: None, payload: first.payload };
+        assert_eq!(again, expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{mpsc, oneshot};
@@ -136,8 +136,8 @@ impl Session {
     }
 
     /// Takes a datagram.
-    pub(super) fn datagram(&mut self, moment: Moment, from: SocketAddr, datagram: Bytes, out: &mut Out) {
-        self.connection.handle(moment, from, &datagram, out);
+    pub(super) fn datagram(&mut self, moment: Moment, from: SocketAddr, datagram: BytesMut, out: &mut Out) {
+        self.connection.handle(moment, from, datagram, out);
     }
 
     /// Does what it is marked for.

@@ -10,7 +10,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -161,6 +161,8 @@ struct Shard {
     due: BTreeSet<(Timestamp, Key)>,
     /// Datagrams of DTLS that wait.
     handshakes: VecDeque<Received>,
+    /// Datagrams at hand.
+    taken: VecDeque<Received>,
     marked: Vec<Key>,
     out: Out,
     batch: Batch,
@@ -175,6 +177,7 @@ impl Shard {
             sessions: HashMap::new(),
             due: BTreeSet::new(),
             handshakes: VecDeque::new(),
+            taken: VecDeque::new(),
             marked: Vec::new(),
             out: Vec::new(),
             batch: Batch::new(mux),
@@ -229,7 +232,7 @@ impl Shard {
         for received in self.next_handshakes() {
             let moment = Moment::present();
             let Received { key, from, datagram } = received;
-            self.with(key, |session, out| session.datagram(moment, from, datagram.into(), out));
+            self.with(key, |session, out| session.datagram(moment, from, datagram, out));
         }
         self.batch.flush();
         is_read && self.handshakes.is_empty()
@@ -238,9 +241,10 @@ impl Shard {
     /// Handles datagrams; false when there may be more.
     fn read(&mut self, waker: &Waker) -> bool {
         let moment = Moment::present();
-        let cx = Context::from_waker(waker);
-        for _ in 0..READ_MAX {
-            let Poll::Ready(received) = Arc::clone(&self.mailbox.inbox).poll(&cx) else { return true };
+        let mut taken = std::mem::take(&mut self.taken);
+        self.mailbox.inbox.take(&Context::from_waker(waker), READ_MAX, &mut taken);
+        let is_drained = taken.is_empty();
+        for received in taken.drain(..) {
             if !stun::is_stun(&received.datagram) && secure::is_dtls(&received.datagram) {
                 if self.handshakes.len() < HANDSHAKES_WAITING {
                     self.handshakes.push_back(received);
@@ -250,9 +254,10 @@ impl Shard {
                 continue;
             }
             let Received { key, from, datagram } = received;
-            self.with(key, |session, out| session.datagram(moment, from, datagram.into(), out));
+            self.with(key, |session, out| session.datagram(moment, from, datagram, out));
         }
-        false
+        self.taken = taken;
+        is_drained
     }
 
     fn next_handshakes(&mut self) -> Vec<Received> {

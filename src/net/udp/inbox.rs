@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+#[cfg(test)]
+use std::task::Poll;
+use std::task::{Context, Waker};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
@@ -70,7 +72,19 @@ impl Inbox {
         self.state.lock().waiting.is_empty()
     }
 
+    /// Moves up to `max` datagrams, the oldest first, behind those in `taken`. Where none waits, registers the waker for the
+    /// next one.
+    pub(crate) fn take(&self, cx: &Context<'_>, max: usize, taken: &mut VecDeque<Received>) {
+        let mut state = self.state.lock();
+        let count = max.min(state.waiting.len());
+        taken.extend(state.waiting.drain(..count));
+        if count == 0 {
+            state.waker = Some(cx.waker().clone());
+        }
+    }
+
     /// Takes the oldest datagram, or registers the waker for the next one.
+    #[cfg(test)]
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Received> {
         let mut state = self.state.lock();
         if let Some(received) = state.waiting.pop_front() {
@@ -115,6 +129,16 @@ mod tests {
             assert_eq!(inbox.poll(&cx), Poll::Ready(received(number)));
         }
         assert_eq!(inbox.poll(&cx), Poll::Pending);
+    }
+
+    #[test]
+    fn datagrams_are_taken_in_order_and_a_number_at_a_time() {
+        let (inbox, cx, mut taken) = (Inbox::default(), Context::from_waker(Waker::noop()), VecDeque::new());
+        inbox.push(&mut (0..5).map(received).collect());
+        inbox.take(&cx, 3, &mut taken);
+        assert_eq!(taken.len(), 3);
+        inbox.take(&cx, 3, &mut taken);
+        assert!(taken.into_iter().eq((0..5).map(received)) && inbox.is_empty());
     }
 
     #[test]

@@ -68,15 +68,14 @@ impl Connection {
     }
 
     /// Takes an SRTCP packet.
-    pub(super) fn rtcp(&mut self, moment: Moment, datagram: &[u8], out: &mut Out) {
+    pub(super) fn rtcp(&mut self, moment: Moment, mut datagram: BytesMut, out: &mut Out) {
         let now = moment.now;
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        let mut clear = BytesMut::from(datagram);
-        if keys.decrypt_rtcp(&mut clear).is_err() {
+        if keys.decrypt_rtcp(&mut datagram).is_err() {
             return;
         }
         self.received = now;
-        let Ok(packets) = rtcp::packet::unmarshal(&mut clear.freeze()) else { return };
+        let Ok(packets) = rtcp::packet::unmarshal(&mut datagram.freeze()) else { return };
         for packet in packets {
             let any = packet.as_any();
             if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {

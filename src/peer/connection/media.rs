@@ -21,21 +21,19 @@ use crate::transport::srtp;
 
 impl Connection {
     /// Takes an SRTP packet.
-    pub(super) fn rtp(&mut self, moment: Moment, datagram: &Bytes) {
+    pub(super) fn rtp(&mut self, moment: Moment, datagram: BytesMut) {
         let taken = self.take_rtp(moment, datagram);
         let counter = if taken.is_some() { &self.counters.packets_in } else { &self.counters.unrouted_in };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// None for a packet that is not authentic, or of no source.
-    fn take_rtp(&mut self, moment: Moment, datagram: &Bytes) -> Option<()> {
+    fn take_rtp(&mut self, moment: Moment, mut datagram: BytesMut) -> Option<()> {
         let now = moment.now;
         let keys = self.secure.as_mut().and_then(Secure::keys)?;
-        let header = rtp::Header::unmarshal(&mut datagram.clone()).ok()?;
-        let mut clear = BytesMut::from(&datagram[..]);
-        keys.decrypt_rtp(&mut clear).ok()?;
-        let mut payload = clear.freeze();
-        payload.advance(header.marshal_size());
+        keys.decrypt_rtp(&mut datagram).ok()?;
+        let mut payload = datagram.freeze();
+        let header = rtp::Header::unmarshal(&mut payload).ok()?;
         if header.padding {
             // RFC 3550 section 5.1: the last byte counts the padding, itself included.
             let padding = usize::from(*payload.last()?);
@@ -134,29 +132,42 @@ impl Connection {
                 Retransmission::Packet { header, original: Some(original), payload } => {
                     self.send(to, &header, &[&original, &payload], now, out);
                 }
+                // The very same bytes as before: another plaintext under the same SRTP index would give the key away
+                // (RFC 7714 section 8.1), so it keeps its transport-wide number too.
                 Retransmission::Packet { header, original: None, payload } => {
-                    self.send(to, &header, &[&payload], now, out);
+                    self.encrypt(to, &header, &[&payload], out);
                 }
             }
         }
     }
 
-    /// Encrypts and sends a packet.
+    /// Encrypts and sends a packet that has a new sequence number.
     fn send(&mut self, to: SocketAddr, header: &rtp::Header, payload: &[&[u8]], now: Timestamp, out: &mut Out) {
-        self.clear.clear();
-        self.clear.resize(header.marshal_size(), 0);
-        header.marshal_to(&mut self.clear).expect("the buffer has the header's size");
-        payload.iter().for_each(|part| self.clear.extend_from_slice(part));
-        let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        let mut packet = srtp::copied(&self.clear);
+        if let Some(size) = self.encrypt(to, header, payload, out)
+            && self.numbers_packets
+        {
+            self.sent.sent(size, now);
+        }
+    }
+
+    /// Encrypts and sends a packet; gives its size before, in bytes.
+    fn encrypt(&mut self, to: SocketAddr, header: &rtp::Header, payload: &[&[u8]], out: &mut Out) -> Option<usize> {
+        let keys = self.secure.as_mut().and_then(Secure::keys)?;
+        let header_size = header.marshal_size();
+        let size = header_size + payload.iter().map(|part| part.len()).sum::<usize>();
+        let mut packet = BytesMut::with_capacity(size + srtp::OVERHEAD_MAX);
+        packet.resize(header_size, 0);
+        header.marshal_to(&mut packet).expect("the buffer has the header's size");
+        payload.iter().for_each(|part| packet.extend_from_slice(part));
         match keys.encrypt_rtp(&mut packet) {
             Ok(()) => {
-                if self.numbers_packets {
-                    self.sent.sent(self.clear.len(), now);
-                }
                 out.push((to, packet));
+                Some(size)
             }
-            Err(error) => tracing::debug!(%error, "a packet could not be encrypted"),
+            Err(error) => {
+                tracing::debug!(%error, "a packet could not be encrypted");
+                None
+            }
         }
     }
 }

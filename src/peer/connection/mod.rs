@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rtc::shared::error::Error;
 
 use super::description::{Agreement, DtlsRole};
@@ -120,8 +120,6 @@ pub(super) struct Connection {
     keyframe_wanted: bool,
     /// No other keyframe is asked for before.
     keyframe_due: Timestamp,
-    /// The packet at hand, before it is encrypted.
-    clear: Vec<u8>,
 }
 
 impl Connection {
@@ -176,7 +174,6 @@ impl Connection {
             begins: None,
             keyframe_wanted: false,
             keyframe_due: now,
-            clear: Vec::new(),
         })
     }
 
@@ -259,12 +256,12 @@ impl Connection {
     }
 
     /// Takes a datagram.
-    pub(super) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: &Bytes, out: &mut Out) {
+    pub(super) fn handle(&mut self, moment: Moment, from: SocketAddr, datagram: BytesMut, out: &mut Out) {
         if self.over {
             return;
         }
-        if stun::is_stun(datagram) {
-            if let Some(answer) = self.agent.handle(moment.now, from, datagram) {
+        if stun::is_stun(&datagram) {
+            if let Some(answer) = self.agent.handle(moment.now, from, &datagram) {
                 out.push((from, BytesMut::from(&answer[..])));
             }
             if self.agent.has_validated(from) {
@@ -279,7 +276,7 @@ impl Connection {
             self.agent.arrived(moment.now, from);
             // RFC 7983 and RFC 5761 section 4.
             match datagram.get(1) {
-                _ if secure::is_dtls(datagram) => self.handshake(moment, datagram, out),
+                _ if secure::is_dtls(&datagram) => self.handshake(moment, &datagram, out),
                 Some(192..=223) => self.rtcp(moment, datagram, out),
                 Some(_) => self.rtp(moment, datagram),
                 None => {

@@ -483,7 +483,7 @@ impl World {
             self.wire = later;
             for (_, to_server, from, datagram) in due {
                 if to_server {
-                    self.server.handle(moment, from, &datagram.freeze(), &mut from_server);
+                    self.server.handle(moment, from, datagram, &mut from_server);
                 } else {
                     self.client.handle(moment, from, &datagram, &mut from_client);
                 }
@@ -680,15 +680,15 @@ fn a_stranger_changes_nothing() {
     let mut world = World::new(USUAL);
     let stranger = at("203.0.113.66:666");
     let mut hello = Secure::connect(&identity(), Vec::new(), world.base).expect("begins");
-    let hello = hello.poll().expect("it opens").freeze();
+    let hello = hello.poll().expect("it opens");
     for _ in 0..40 {
         let (moment, mut out) = (world.moment(), Out::new());
-        let srtp = Bytes::from_static(&[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9]);
-        let alert = Bytes::from_static(&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0]);
-        world.server.handle(moment, stranger, &hello, &mut out);
-        world.server.handle(moment, stranger, &srtp, &mut out);
+        let srtp = BytesMut::from(&[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9][..]);
+        let alert = BytesMut::from(&[21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 1, 0][..]);
+        world.server.handle(moment, stranger, hello.clone(), &mut out);
+        world.server.handle(moment, stranger, srtp, &mut out);
         // An alert that closes, as nobody has encrypted it.
-        world.server.handle(moment, stranger, &alert, &mut out);
+        world.server.handle(moment, stranger, alert, &mut out);
         assert!(out.is_empty(), "it got an answer");
         world.run(SECOND / 20);
     }
@@ -834,7 +834,7 @@ fn packets_that_are_not_authentic_are_counted_and_change_nothing() {
     for n in 0..1_000_u32 {
         let junk = [&[0x80, 96, 0, 1, 0, 0, 0, 0][..], &n.to_be_bytes(), &[7; 40]].concat();
         let (moment, mut out) = (world.moment(), Out::new());
-        world.server.handle(moment, at(CLIENT), &junk.into(), &mut out);
+        world.server.handle(moment, at(CLIENT), BytesMut::from(&junk[..]), &mut out);
         assert!(out.is_empty());
     }
     assert_eq!(world.sink.packets.lock().len(), before);

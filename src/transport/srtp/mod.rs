@@ -21,7 +21,7 @@ use self::cipher::Cipher;
 use self::sources::{Inbound, Outbound};
 
 /// Bytes that protection appends at most: the tag of AES-GCM and the SRTCP index.
-const OVERHEAD_MAX: usize = cipher::GCM_TAG + cipher::SRTCP_INDEX;
+pub(crate) const OVERHEAD_MAX: usize = cipher::GCM_TAG + cipher::SRTCP_INDEX;
 /// RTP's fixed header (RFC 3550 section 5.1), in bytes.
 const RTP_HEADER: usize = 12;
 /// The part of RTCP that SRTCP does not encrypt (RFC 3711 section 3.4), in bytes.
