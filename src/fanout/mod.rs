@@ -1,15 +1,21 @@
 //! From one encoded stream to many subscribers.
 //!
-//! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer (or output); [`Recent`], what a stream has sent
-//! since its last keyframe, so that whoever joins need not wait for the next; and [`Rewriter`], which makes a stream's
-//! packets one subscriber's own. Does not know: connections, streams' contents beyond VP8's picture id.
-//! The fan-out pushes and never waits. Either a writer waits for one subscriber's packets with [`Subscriber::next`], or whoever
-//! serves many is told by a [`Bell`] and takes them with [`Subscriber::pop`].
+//! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer, which selects the tier of its stream;
+//! [`Demand`], where the subscribers of a room report what they need of it; [`Recent`], what a stream has sent since its last
+//! keyframe, so that a new subscriber need not wait for the next; and [`Rewriter`], which gives each subscriber's packets its
+//! own headers. Does not know: connections, rooms, streams' contents beyond VP8's picture id.
+//!
+//! The fan-out pushes packets and never waits. A session takes them: it waits for its own subscriber with
+//! [`Subscriber::next`], or it serves many, is notified by a [`Bell`] and takes packets with [`Subscriber::pop`]. A session
+//! reports receptions with [`Subscriber::report`] and keyframe requests with [`Subscriber::request_keyframe`]. Only changes
+//! of the selected stream and keyframe requests reach the room, by way of [`Demand`].
 
 mod contributors;
+mod demand;
 mod queue;
 mod recent;
 mod rewrite;
+mod selector;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -20,10 +26,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub use self::contributors::{Contributor, Contributors, Names};
+pub use self::demand::{Demand, Demanded};
 use self::queue::{Pushed, Queue};
 pub use self::recent::Recent;
 pub use self::rewrite::{Header, Rewriter};
-use crate::media::EncodedPacket;
+pub use self::selector::Selection;
+use self::selector::Selector;
+use crate::id::{ParticipantId, ViewName};
+use crate::media::{Codec, EncodedPacket, StreamKey, Tier};
+use crate::tier::{Costs, Reception};
 use crate::time::Timestamp;
 
 /// What a subscriber's writer sends next.
@@ -51,67 +62,117 @@ pub struct SubscriberStats {
     pub audio_dropped: u64,
 }
 
-/// What has become of a subscriber.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// There are packets to send.
-    Packets,
-    /// A keyframe is needed.
-    KeyframeWanted,
-    /// A stream that was wanted flows.
-    Switched,
-}
-
-/// Tells whoever serves many subscribers that one has news.
+/// Notifies a session that serves many subscribers that one of them has packets to send.
 pub trait Bell: Debug + Send + Sync {
     /// Called by the fan-out for every packet: it must return at once.
-    fn ring(&self, news: News);
+    fn ring(&self);
 }
 
-/// Who is told of a subscriber's news.
+/// How the session is notified of packets.
 #[derive(Debug)]
-enum Told {
-    /// A writer and an asker of its own, each of whom waits for it.
-    Tasks { ready: Notify, keyframe: Notify, switched: Notify },
-    /// Somebody who waits for many.
+enum Ready {
+    /// One writer waits.
+    Writer(Notify),
+    /// A thread serves many subscribers.
     Bell(Arc<dyn Bell>),
 }
 
-impl Told {
-    fn tell(&self, news: News) {
-        match (self, news) {
-            (Self::Bell(bell), news) => bell.ring(news),
-            (Self::Tasks { ready, .. }, News::Packets) => ready.notify_one(),
-            (Self::Tasks { keyframe, .. }, News::KeyframeWanted) => keyframe.notify_one(),
-            (Self::Tasks { switched, .. }, News::Switched) => switched.notify_one(),
+impl Ready {
+    fn notify(&self) {
+        match self {
+            Self::Writer(notify) => notify.notify_one(),
+            Self::Bell(bell) => bell.ring(),
         }
     }
 }
 
-impl Default for Told {
+impl Default for Ready {
     fn default() -> Self {
-        Self::Tasks { ready: Notify::new(), keyframe: Notify::new(), switched: Notify::new() }
+        Self::Writer(Notify::new())
     }
 }
 
-/// The queue of one who gets streams. Closed until [`Subscriber::resume`]: what is pushed before is nobody's loss.
+/// A subscriber's place in its room.
+#[derive(Debug)]
+struct Attachment {
+    participant: ParticipantId,
+    demand: Arc<Demand>,
+    selector: Selector,
+}
+
+/// One receiver of streams. Closed until [`Subscriber::resume`]: packets pushed before are ignored and not counted.
 #[derive(Debug, Default)]
 pub struct Subscriber {
     queue: Mutex<Queue>,
-    told: Told,
+    ready: Ready,
+    /// None until the session belongs to a room.
+    attachment: Mutex<Option<Attachment>>,
     video_dropped: AtomicU64,
     audio_dropped: AtomicU64,
 }
 
 impl Subscriber {
-    /// One whose news are told by a bell; nobody waits for them.
+    /// A subscriber whose session is notified by a bell; [`Subscriber::next`] is not for it.
     pub fn with_bell(bell: Arc<dyn Bell>) -> Self {
-        Self { told: Told::Bell(bell), ..Self::default() }
+        Self { ready: Ready::Bell(bell), ..Self::default() }
     }
 
-    /// From now on this video stream is wanted; None for no video. What flows goes on until the new one can begin.
-    pub fn want(&self, stream: Option<u32>) {
-        self.queue.lock().want(stream);
+    /// The room's task takes over: from now on the subscriber reports to `demand` as this participant, and selects tiers by
+    /// their bitrates (`costs`).
+    pub fn attach(&self, participant: ParticipantId, demand: Arc<Demand>, costs: Costs, now: Timestamp) {
+        *self.attachment.lock() = Some(Attachment { participant, demand, selector: Selector::new(costs, now) });
+    }
+
+    /// The room's task assigns a view in a codec, or no video; in a pinned tier, or None for the best tier that the link
+    /// carries.
+    pub fn assign(&self, video: Option<(ViewName, Codec)>, pinned: Option<Tier>, now: Timestamp) {
+        let mut attachment = self.attachment.lock();
+        let Some(Attachment { participant, demand, selector }) = attachment.as_mut() else { return };
+        if selector.assign(video, pinned, now) {
+            if selector.key().is_none() {
+                self.queue.lock().want(None);
+            }
+            demand.select(*participant);
+        }
+    }
+
+    /// The stream that this subscriber selects; None for no video.
+    pub fn selected(&self) -> Option<StreamKey> {
+        self.attachment.lock().as_ref()?.selector.key()
+    }
+
+    /// The tier that this subscriber selects; None before [`Subscriber::attach`].
+    pub fn selection(&self) -> Option<Selection> {
+        Some(self.attachment.lock().as_ref()?.selector.selection())
+    }
+
+    /// The session reports how packets arrive. When the link carries another tier, the room is notified of the selection, and
+    /// the session is to send no video for the returned time, so that the link's queue can drain.
+    pub fn report(&self, reception: &Reception, now: Timestamp) -> Option<Duration> {
+        let mut attachment = self.attachment.lock();
+        let Attachment { participant, demand, selector } = attachment.as_mut()?;
+        let from = selector.selection().tier;
+        let pause = selector.report(reception, now)?;
+        if selector.key().is_none() {
+            self.queue.lock().want(None);
+        }
+        let to = selector.selection().tier;
+        tracing::debug!(target: "commingle::tier", %participant, ?from, ?to, ?reception, "tier changed");
+        demand.select(*participant);
+        Some(pause)
+    }
+
+    /// The session's receiver cannot decode the selected stream without a keyframe.
+    pub fn request_keyframe(&self) {
+        let wanted = self.queue.lock().wanted();
+        if let (Some(serial), Some(Attachment { demand, .. })) = (wanted, self.attachment.lock().as_ref()) {
+            demand.keyframe(serial);
+        }
+    }
+
+    /// The room's task resolves the selected stream to its serial. The stream that flows goes on until this one can begin.
+    pub fn want(&self, stream: u32) {
+        self.queue.lock().want(Some(stream));
     }
 
     /// The video stream that flows now.
@@ -128,8 +189,19 @@ impl Subscriber {
         if dropped > 0 {
             self.video_dropped.fetch_add(dropped, Ordering::Relaxed);
         }
-        let news = [(wants_keyframe, News::KeyframeWanted), (switched, News::Switched), (queued, News::Packets)];
-        news.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, news)| self.told.tell(news));
+        if (wants_keyframe || switched)
+            && let Some(Attachment { participant, demand, .. }) = self.attachment.lock().as_ref()
+        {
+            if wants_keyframe {
+                demand.keyframe(stream);
+            }
+            if switched {
+                demand.select(*participant);
+            }
+        }
+        if queued {
+            self.ready.notify();
+        }
     }
 
     /// Queues a packet of sound; the oldest leaves when there are too many.
@@ -139,14 +211,14 @@ impl Subscriber {
             self.audio_dropped.fetch_add(pushed.dropped, Ordering::Relaxed);
         }
         if pushed.queued {
-            self.told.tell(News::Packets);
+            self.ready.notify();
         }
     }
 
     /// Whoever has this number as a contributing source will not be heard any more; told after what waits of its sound.
     pub fn left(&self, csrc: u32) {
         if self.queue.lock().left(csrc) {
-            self.told.tell(News::Packets);
+            self.ready.notify();
         }
     }
 
@@ -171,7 +243,7 @@ impl Subscriber {
             if let Some(outgoing) = self.pop() {
                 return outgoing;
             }
-            self.heard(News::Packets).await;
+            self.notified().await;
         }
     }
 
@@ -181,26 +253,14 @@ impl Subscriber {
             if let Some(outgoing) = self.pop_audio() {
                 return outgoing;
             }
-            self.heard(News::Packets).await;
+            self.notified().await;
         }
     }
 
-    /// Waits until a keyframe is needed; requests made meanwhile are one. For one asker.
-    pub async fn keyframe_wanted(&self) {
-        self.heard(News::KeyframeWanted).await;
-    }
-
-    /// Waits until a stream that was wanted flows. For one asker.
-    pub async fn switched(&self) {
-        self.heard(News::Switched).await;
-    }
-
-    async fn heard(&self, news: News) {
-        match (&self.told, news) {
-            (Told::Tasks { ready, .. }, News::Packets) => ready.notified().await,
-            (Told::Tasks { keyframe, .. }, News::KeyframeWanted) => keyframe.notified().await,
-            (Told::Tasks { switched, .. }, News::Switched) => switched.notified().await,
-            (Told::Bell(_), _) => std::future::pending().await,
+    async fn notified(&self) {
+        match &self.ready {
+            Ready::Writer(notify) => notify.notified().await,
+            Ready::Bell(_) => std::future::pending().await,
         }
     }
 
@@ -225,33 +285,120 @@ impl Subscriber {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use bytes::Bytes;
 
     use super::*;
+    use crate::tier::{Ladder, Limit};
+
+    const ME: ParticipantId = ParticipantId(1);
+
+    fn packet(timestamp: u32, starts_keyframe: bool) -> EncodedPacket {
+        EncodedPacket { timestamp, marker: true, starts_keyframe, payload: Bytes::from_static(b"payload") }
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(millis * 1_000)
+    }
+
+    fn program() -> Option<(ViewName, Codec)> {
+        Some((ViewName::program(), Codec::Vp8))
+    }
+
+    fn attached(participant: u32, demand: &Arc<Demand>) -> Subscriber {
+        let subscriber = Subscriber::default();
+        subscriber.attach(ParticipantId(participant), demand.clone(), Ladder::default().costs(), at(0));
+        subscriber.assign(program(), None, at(0));
+        subscriber
+    }
+
+    fn selected(participants: impl IntoIterator<Item = u32>) -> Demanded {
+        let selections = participants.into_iter().map(ParticipantId).collect();
+        Demanded { selections, ..Demanded::default() }
+    }
 
     #[tokio::test]
     async fn a_resumed_subscriber_forgets_what_waited_and_wants_a_keyframe() {
-        let packet = |timestamp, starts_keyframe| EncodedPacket {
-            timestamp,
-            marker: true,
-            starts_keyframe,
-            payload: Bytes::from_static(b"payload"),
-        };
-        let subscriber = Subscriber::default();
+        let demand = Arc::new(Demand::default());
+        let subscriber = attached(ME.0, &demand);
         let (mut recent, now) = (Recent::default(), Timestamp::default());
-        subscriber.want(Some(1));
+        subscriber.want(1);
         subscriber.resume();
+        demand.take();
         recent.push(&packet(0, true));
         subscriber.push_video(1, &packet(0, true), &recent, now);
-        subscriber.switched().await;
+        assert_eq!(demand.take(), selected([ME.0]), "it has switched");
         subscriber.push_audio(&packet(0, true), &Contributors::none());
         subscriber.resume();
         let old = Recent::default();
         subscriber.push_video(1, &packet(3_000, false), &old, now);
-        subscriber.keyframe_wanted().await;
+        demand.changed().await;
+        assert_eq!(demand.take(), Demanded { keyframes: BTreeSet::from([1]), ..Demanded::default() });
         recent.push(&packet(6_000, true));
         subscriber.push_video(1, &packet(6_000, true), &recent, now);
         assert_eq!(subscriber.next().await, Outgoing::Video { packet: packet(6_000, true), resumes: true });
         assert_eq!(subscriber.stats(), SubscriberStats::default());
+    }
+
+    #[test]
+    fn a_keyframe_request_names_the_stream_that_the_subscriber_waits_for() {
+        let demand = Arc::new(Demand::default());
+        let subscriber = attached(ME.0, &demand);
+        demand.take();
+        subscriber.request_keyframe();
+        assert_eq!(demand.take(), Demanded::default(), "the room has no stream for it yet");
+        subscriber.want(7);
+        (0..100).for_each(|_| subscriber.request_keyframe());
+        assert_eq!(demand.take(), Demanded { keyframes: BTreeSet::from([7]), ..Demanded::default() });
+    }
+
+    #[test]
+    fn a_pinned_tier_ignores_receptions_and_another_choice_begins_anew() {
+        let demand = Arc::new(Demand::default());
+        let subscriber = attached(ME.0, &demand);
+        let tier = |subscriber: &Subscriber| subscriber.selected().map(|key| key.tier);
+        let lost = Reception { lost: 0.9, ..Reception::default() };
+        assert!(subscriber.report(&lost, at(2_000)).is_some());
+        assert!(subscriber.selection().is_some_and(|selection| selection.limit == Some(Limit::Loss)));
+        assert_eq!(demand.take(), selected([ME.0]));
+        subscriber.assign(program(), Some(Tier::Medium), at(3_000));
+        assert_eq!((tier(&subscriber), demand.take()), (Some(Tier::Medium), selected([ME.0])));
+        assert_eq!(subscriber.report(&lost, at(9_000)), None);
+        assert_eq!(subscriber.selection(), Some(Selection { tier: Tier::Medium, limit: None }));
+        subscriber.assign(program(), Some(Tier::Audio), at(9_000));
+        assert_eq!(tier(&subscriber), None, "the tier audio has no video");
+        // What interrupts the video keeps what is known of the link.
+        subscriber.assign(None, None, at(9_000));
+        subscriber.assign(program(), None, at(10_000));
+        assert_eq!(tier(&subscriber), Some(Tier::High));
+        demand.take();
+        subscriber.assign(program(), None, at(11_000));
+        assert_eq!(demand.take(), Demanded::default(), "nothing has changed");
+    }
+
+    #[test]
+    fn reports_of_a_thousand_subscribers_cause_no_input_of_the_room_until_a_tier_changes() {
+        let demand = Arc::new(Demand::default());
+        let subscribers: Vec<Subscriber> = (1..=1_000).map(|participant| attached(participant, &demand)).collect();
+        demand.take();
+        // A minute of reports, six a second.
+        let fine = Reception { lost: 0.01, queue: Some(Duration::from_millis(10)), ..Reception::default() };
+        for report in 0..360 {
+            for subscriber in &subscribers {
+                assert_eq!(subscriber.report(&fine, at(report * 1_000 / 6)), None);
+            }
+        }
+        assert_eq!(demand.take(), Demanded::default());
+        // All links become thin at once: one entry each, and one batch.
+        let thin = Reception { capacity: Some(250_000), queue: Some(Duration::from_secs(1)), ..Reception::default() };
+        for report in 0..100 {
+            for subscriber in &subscribers {
+                subscriber.report(&thin, at(60_000 + report));
+            }
+        }
+        assert_eq!(demand.take(), selected(1..=1_000));
+        assert!(subscribers.iter().all(|one| one.selected().is_some_and(|key| key.tier == Tier::Low)));
+        assert_eq!(demand.take(), Demanded::default());
     }
 }

@@ -69,6 +69,10 @@ impl Queue {
         }
     }
 
+    pub(super) fn wanted(&self) -> Option<u32> {
+        self.wanted
+    }
+
     pub(super) fn flowing(&self) -> Option<u32> {
         self.flowing
     }

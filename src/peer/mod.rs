@@ -41,7 +41,6 @@ use crate::fanout::Subscriber;
 use crate::media::{Codec, SourceKind, SourcePacket};
 use crate::net::udp::Mux;
 use crate::sdp::{Facts, Fragment, Offer};
-use crate::tier::Reception;
 use crate::time;
 
 /// Requests that may wait for a session's thread.
@@ -80,12 +79,6 @@ pub enum PeerEvent {
     Goodbye,
     /// Gone: it fell silent, or never connected. Nothing follows.
     Lost,
-    /// It cannot decode our video without a keyframe; several requests are one.
-    KeyframeWanted,
-    /// How what we send arrives; a few times a second.
-    Reception(Reception),
-    /// The video stream that was wanted of its subscriber flows now.
-    Switched,
 }
 
 /// Why an offer, a fragment or a peer did not do. Whoever sent it can mend the first two.
@@ -282,12 +275,6 @@ impl Peer {
     /// likes.
     pub fn limit(&self, bits_per_second: Option<u64>) {
         self.marks.0.limit(bits_per_second);
-    }
-
-    /// Sends no video for so long, so that what waits on the way can drain.
-    pub async fn pause(&self, pause: Duration) {
-        // A peer that is gone sends nothing anyway.
-        let _ = self.send(Request::Pause(pause)).await;
     }
 
     /// Counters and latest values.

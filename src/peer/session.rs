@@ -18,7 +18,7 @@ use super::connection::{Connection, Out};
 use super::negotiation::Negotiation;
 use super::shard::Mailbox;
 use super::{Answer, PeerError, PeerEvent, Reply};
-use crate::fanout::{Bell, News};
+use crate::fanout::Bell;
 use crate::net::udp::{self, Key};
 use crate::sdp::{Facts, Fragment, Offer};
 use crate::time::{Moment, Timestamp};
@@ -30,10 +30,8 @@ const LAST_EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_LIMIT: u64 = u64::MAX;
 
 const PACKETS: u8 = 1;
-const KEYFRAME: u8 = 2;
-const SWITCHED: u8 = 4;
-const REQUESTS: u8 = 8;
-const LIMIT: u8 = 16;
+const REQUESTS: u8 = 2;
+const LIMIT: u8 = 4;
 
 /// What a session is asked by its peer.
 pub(super) enum Request {
@@ -42,8 +40,6 @@ pub(super) enum Request {
     Renegotiate(Box<(Offer, Facts)>, Reply<Answer>),
     /// A keyframe of the source in this section.
     Keyframe(String),
-    /// No video for so long.
-    Pause(Duration),
     Close(oneshot::Sender<()>),
 }
 
@@ -83,12 +79,8 @@ impl Marks {
 }
 
 impl Bell for Marks {
-    fn ring(&self, news: News) {
-        self.mark(match news {
-            News::Packets => PACKETS,
-            News::KeyframeWanted => KEYFRAME,
-            News::Switched => SWITCHED,
-        });
+    fn ring(&self) {
+        self.mark(PACKETS);
     }
 }
 
@@ -143,11 +135,6 @@ impl Session {
     /// Does what it is marked for.
     pub(super) fn work(&mut self, moment: Moment, out: &mut Out) {
         let marks = self.marks.marks.swap(0, Ordering::SeqCst);
-        for (mark, news) in [(KEYFRAME, News::KeyframeWanted), (SWITCHED, News::Switched)] {
-            if marks & mark != 0 {
-                self.connection.notified(news);
-            }
-        }
         if marks & LIMIT != 0 {
             let limit = self.marks.limit.load(Ordering::SeqCst);
             self.connection.limit_uplink(Some(limit).filter(|limit| *limit != NO_LIMIT), moment.now);
@@ -175,7 +162,6 @@ impl Session {
                     let _ = reply.send(self.renegotiate(moment.now, &offer, &facts));
                 }
                 Ok(Request::Keyframe(mid)) => self.connection.request_keyframe(&mid, moment, out),
-                Ok(Request::Pause(pause)) => self.connection.pause(pause, moment.now),
                 Ok(Request::Close(reply)) => {
                     self.connection.close(moment, out);
                     let _ = reply.send(());

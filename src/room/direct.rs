@@ -181,7 +181,6 @@ impl Room {
         }
         for (participant, person) in &mut self.people {
             person.direct = self.direct.has(*participant);
-            person.leaving.take_if(|_| person.direct);
         }
     }
 
@@ -222,11 +221,13 @@ mod tests {
     use crate::media::{Codec, FileFormat, Size, SoundTaken};
     use crate::room::document::{LeaveReason, RecordingKind, Role, TierChoice};
     use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+    use crate::room::tests::Subscribers;
     use crate::room::{Admission, Input, Order, RoomSettings, Route};
     use crate::tier::Ladder;
 
     struct Two {
         room: Room,
+        subscribers: Subscribers,
         now: Timestamp,
         told: Vec<(u32, DirectEvent)>,
         routes: Vec<Route>,
@@ -251,8 +252,14 @@ mod tests {
                 permanent: false,
             };
             let now = Timestamp::from_micros(1_000_000);
-            let mut two =
-                Self { room: Room::new(settings, now), now, told: Vec::new(), routes: Vec::new(), streams: 0 };
+            let mut two = Self {
+                room: Room::new(settings, now),
+                subscribers: Subscribers::default(),
+                now,
+                told: Vec::new(),
+                routes: Vec::new(),
+                streams: 0,
+            };
             for _ in 0..2 {
                 let participant = two.join();
                 two.handle(Input::Direct(participant, DirectNews::Able));
@@ -290,13 +297,18 @@ mod tests {
         }
 
         fn drain(&mut self) {
-            while let Some(effect) = self.room.poll_effect() {
-                match effect {
-                    Effect::Tell(participant, event) => self.told.push((participant.0, event)),
-                    Effect::Routes(routes) => self.routes = routes,
-                    Effect::Order(Order::Streams(set)) => self.streams = set.streams.len(),
-                    _ => {}
+            loop {
+                while let Some(effect) = self.room.poll_effect() {
+                    self.subscribers.take(&effect);
+                    match effect {
+                        Effect::Tell(participant, event) => self.told.push((participant.0, event)),
+                        Effect::Routes(routes) => self.routes = routes,
+                        Effect::Order(Order::Streams(set)) => self.streams = set.streams.len(),
+                        _ => {}
+                    }
                 }
+                let Some(demand) = self.subscribers.demand() else { break };
+                self.room.handle(self.now, demand);
             }
         }
 

@@ -20,7 +20,6 @@ mod tests;
 mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use self::direct::Direct;
 use self::inputs::Inputs;
@@ -29,10 +28,12 @@ use self::mixer::Mixer;
 use self::outputs::Outputs;
 pub use self::person::DISPLAY_NAME_MAX;
 use self::person::{Person, Source, display_name};
-pub use self::traffic::{Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route};
+pub use self::traffic::{
+    Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
+};
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Scene};
-use crate::media::{Codec, SourceKind, StreamKey, Tier};
+use crate::media::{Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
@@ -40,7 +41,6 @@ use crate::room::document::{
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::Ask;
-use crate::tier::{Chooser, Reception};
 use crate::time::Timestamp;
 
 /// Longest chat text, in characters.
@@ -72,6 +72,8 @@ pub struct Room {
     mix: MixPlan,
     streams: StreamSet,
     routes: Vec<Route>,
+    /// The streams that subscribers need, and by how many each is selected.
+    subscribers: BTreeMap<StreamKey, usize>,
     outputs: Outputs,
     inputs: Inputs,
     direct: Direct,
@@ -105,6 +107,7 @@ impl Room {
             mix: MixPlan::default(),
             streams: StreamSet::default(),
             routes: Vec::new(),
+            subscribers: BTreeMap::new(),
             outputs: Outputs::default(),
             inputs: Inputs::default(),
             direct: Direct::default(),
@@ -154,8 +157,7 @@ impl Room {
                 video_muted: false,
                 gain_db: 0.0,
                 tier: who.tier,
-                chooser: Chooser::new(self.settings.ladder.costs(), now),
-                leaving: None,
+                selected: Person::UNKNOWN_LINK,
                 ask: Ask::default(),
                 direct: false,
             },
@@ -195,19 +197,7 @@ impl Room {
             Input::Connected(participant) => self.connected(participant),
             Input::Left(participant, reason) => self.left(now, participant, reason),
             Input::SourceStarted(source, codec) => self.source_started(source, codec),
-            Input::Reception(participant, reception) => self.reception(now, participant, &reception),
-            Input::Switched(participant) => {
-                if let Some(person) = self.people.get_mut(&participant)
-                    && person.leaving.take().is_some()
-                {
-                    self.refresh();
-                }
-            }
-            Input::KeyframeWanted(participant) => {
-                if let Some(serial) = self.route(participant).and_then(|route| route.video) {
-                    self.effects.push_back(Effect::Order(Order::Keyframe(serial)));
-                }
-            }
+            Input::Demand(demand) => self.demanded(demand),
             Input::SourceKeyframeWanted(source) => {
                 if let Some((participant, _)) = self.source(source) {
                     self.effects.push_back(Effect::Keyframe(participant, source));
@@ -233,7 +223,7 @@ impl Room {
             Input::Output(output, news) => self.output_news(now, output, news),
             Input::Input(input, news) => self.input_news(now, input, news),
             Input::Direct(participant, news) => self.direct_news(participant, news),
-            Input::Update(participant, patch) => self.update(now, participant, patch),
+            Input::Update(participant, patch) => self.update(participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),
             Input::Delete => self.end("deleted"),
@@ -284,11 +274,6 @@ impl Room {
         self.people.get(&id).filter(|person| person.connected).map(|person| person.document(id))
     }
 
-    /// The tier that a participant gets; None for one that is not there.
-    pub fn tier(&self, id: ParticipantId) -> Option<Tier> {
-        self.people.get(&id).map(Person::tier)
-    }
-
     /// Every source that has begun.
     pub fn sources(&self) -> impl Iterator<Item = SourceSpec> {
         self.people.iter().flat_map(|(participant, person)| {
@@ -320,10 +305,6 @@ impl Room {
             .find_map(|(who, person)| Some((*who, person.sources.iter_mut().find(|source| source.id == id)?)))
     }
 
-    fn route(&self, participant: ParticipantId) -> Option<Route> {
-        self.routes.iter().find(|route| route.participant == participant).copied()
-    }
-
     fn view(&self) -> ViewDocument {
         orders::view_document(&self.scene)
     }
@@ -332,7 +313,7 @@ impl Room {
         StreamDocument {
             key: key.to_string(),
             bitrate: self.bitrates.get(&serial).copied().unwrap_or(0),
-            subscribers: self.routes.iter().filter(|route| route.video == Some(serial)).count()
+            subscribers: self.subscribers.get(key).copied().unwrap_or(0)
                 + self.outputs.routes().iter().filter(|route| route.streams.contains(&serial)).count(),
         }
     }
@@ -401,21 +382,24 @@ impl Room {
         self.refresh();
     }
 
-    fn reception(&mut self, now: Timestamp, participant: ParticipantId, reception: &Reception) {
-        let Some(person) = self.people.get_mut(&participant).filter(|person| person.adapts()) else { return };
-        let before = person.stream();
-        let Some(choice) = person.chooser.report(now, reception) else { return };
-        person.leave(before);
-        if choice.pause > Duration::ZERO {
-            self.effects.push_back(Effect::Pause(participant, choice.pause));
+    fn demanded(&mut self, StreamDemand { subscribers, selections, keyframes }: StreamDemand) {
+        self.subscribers = subscribers;
+        for (participant, tier, limit) in selections {
+            let Some(person) = self.people.get_mut(&participant).filter(|person| person.adapts()) else { continue };
+            if std::mem::replace(&mut person.selected, (tier, limit)) != (tier, limit) {
+                self.announce(participant);
+            }
         }
-        self.announce(participant);
         self.refresh();
+        for serial in keyframes {
+            if self.serials.values().any(|known| *known == serial) {
+                self.effects.push_back(Effect::Order(Order::Keyframe(serial)));
+            }
+        }
     }
 
-    fn update(&mut self, now: Timestamp, participant: ParticipantId, patch: ParticipantPatch) {
+    fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
         let Some(person) = self.people.get_mut(&participant) else { return };
-        let before = person.stream();
         if let Some(name) = patch.name {
             person.name = display_name(&name);
         }
@@ -426,8 +410,7 @@ impl Room {
         person.video_muted = patch.video_muted.unwrap_or(person.video_muted);
         if let Some(tier) = patch.tier.filter(|tier| *tier != person.tier) {
             person.tier = tier;
-            person.chooser = Chooser::new(self.settings.ladder.costs(), now);
-            person.leave(before);
+            person.selected = Person::UNKNOWN_LINK;
         }
         self.announce(participant);
         self.refresh();

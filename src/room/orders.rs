@@ -107,8 +107,7 @@ impl Room {
     }
 
     fn derive_streams(&mut self) -> StreamSet {
-        let streams = |person: &Person| person.stream().into_iter().chain(person.leaving.clone());
-        let keys: BTreeSet<StreamKey> = self.people.values().flat_map(streams).chain(self.outputs.keys()).collect();
+        let keys: BTreeSet<StreamKey> = self.subscribers.keys().cloned().chain(self.outputs.keys()).collect();
         self.serials.retain(|key, _| keys.contains(key));
         let streams = keys
             .into_iter()
@@ -138,15 +137,14 @@ impl Room {
             .filter(|(_, person)| person.connected)
             .map(|(participant, person)| Route {
                 participant: *participant,
-                video: person.stream().and_then(|key| self.serials.get(&key).copied()),
-                leaving: person.leaving.as_ref().and_then(|key| self.serials.get(key).copied()),
+                video: person.receives_video.filter(|_| !person.direct).map(|codec| (ViewName::program(), codec)),
+                tier: person.tier,
                 audio: person.receives_audio.is_some() && !person.direct,
             })
             .collect();
         if routes == self.routes {
             return;
         }
-        // Whoever is new on a stream asks for a keyframe itself, unless the last one is recent enough to begin with.
         self.routes = routes;
         self.effects.push_back(Effect::Routes(self.routes.clone()));
     }
@@ -196,11 +194,6 @@ impl Person {
 
     fn is_silent(&self) -> bool {
         self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
-    }
-
-    pub(super) fn stream(&self) -> Option<StreamKey> {
-        let codec = self.receives_video.filter(|_| self.connected && !self.direct && self.tier() != Tier::Audio)?;
-        Some(StreamKey { view: ViewName::program(), codec, tier: self.tier() })
     }
 }
 

@@ -3,9 +3,9 @@
 //! Owns: [`Person`] and [`Source`]. Does not know: the others, what is shown of them.
 
 use crate::id::{ParticipantId, SourceId, ViewName};
-use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
-use crate::tier::Chooser;
+use crate::tier::Limit;
 use crate::tier::uplink::Ask;
 
 /// Longest name of a participant, in characters; the rest is cut off.
@@ -24,10 +24,8 @@ pub(super) struct Person {
     pub(super) video_muted: bool,
     pub(super) gain_db: f32,
     pub(super) tier: TierChoice,
-    /// Chooses while `tier` is `auto`.
-    pub(super) chooser: Chooser,
-    /// The stream that flows until the one it is to get now can begin.
-    pub(super) leaving: Option<StreamKey>,
+    /// What its subscriber has selected, while `tier` is `auto`.
+    pub(super) selected: (Tier, Option<Limit>),
     /// What it is asked to send.
     pub(super) ask: Ask,
     /// It gets from the other one what it would get from the mixer.
@@ -71,7 +69,7 @@ impl Person {
                 audio: self.receives_audio.is_some(),
                 video: self.receives_video,
                 tier: self.tier(),
-                limit: self.adapts().then(|| self.chooser.limit()).flatten(),
+                limit: self.selected.1.filter(|_| self.adapts()),
             },
         }
     }
@@ -79,7 +77,7 @@ impl Person {
     /// The tier it gets.
     pub(super) fn tier(&self) -> Tier {
         match self.tier {
-            TierChoice::Auto => self.chooser.tier(),
+            TierChoice::Auto => self.selected.0,
             TierChoice::Pinned(tier) => tier,
         }
     }
@@ -89,11 +87,6 @@ impl Person {
         self.connected && self.tier == TierChoice::Auto && self.receives_video.is_some()
     }
 
-    /// It is to get another stream than this one, which flows until the new one can begin.
-    pub(super) fn leave(&mut self, before: Option<StreamKey>) {
-        let after = self.stream();
-        // What has not begun yet is not left: what flows is what was left before.
-        let flowing = self.leaving.take().or(before);
-        self.leaving = flowing.filter(|_| after.is_some()).filter(|flowing| after.as_ref() != Some(flowing));
-    }
+    /// The tier and the limit of a participant whose link is not known yet.
+    pub(super) const UNKNOWN_LINK: (Tier, Option<Limit>) = (Tier::High, None);
 }

@@ -2,17 +2,18 @@
 //!
 //! Owns: settings, admissions, [`Input`], [`Effect`]. Does not know: what a room does with them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::direct::{DirectEvent, DirectNews};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::inputs::InputNews;
 use super::outputs::OutputNews;
-use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
-use crate::media::{Codec, Size, SoundTaken, SourceKind};
+use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
-use crate::tier::{Ladder, Reception};
+use crate::tier::{Ladder, Limit};
 
 /// What a room is made with.
 #[derive(Debug, Clone)]
@@ -101,12 +102,8 @@ pub enum Input {
     Left(ParticipantId, LeaveReason),
     /// A source's first packet, or the first in another codec.
     SourceStarted(SourceId, Codec),
-    /// How what a participant is sent arrives.
-    Reception(ParticipantId, Reception),
-    /// The stream that a participant is to get flows to it now.
-    Switched(ParticipantId),
-    /// A subscriber cannot decode what it gets without a keyframe.
-    KeyframeWanted(ParticipantId),
+    /// What subscribers need now.
+    Demand(StreamDemand),
     /// The mixer cannot decode this source without a keyframe.
     SourceKeyframeWanted(SourceId),
     /// The mixer has seen the size of a source's picture.
@@ -150,8 +147,6 @@ pub enum Effect {
     Keyframe(ParticipantId, SourceId),
     /// Ask a participant to send no more than so many bits per second, all it sends together.
     Ask(ParticipantId, u64),
-    /// Send this participant no video for so long.
-    Pause(ParticipantId, Duration),
     /// Start the process of a recording or broadcast.
     StartOutput(OutputId),
     /// Let it come to an end in order.
@@ -191,17 +186,29 @@ pub enum Order {
     Keyframe(u32),
 }
 
-/// What one participant gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What one participant gets; its subscriber selects the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Who.
+    /// The participant.
     pub participant: ParticipantId,
-    /// The stream's serial.
-    pub video: Option<u32>,
-    /// The stream it got before, until the new one can begin.
-    pub leaving: Option<u32>,
+    /// The view and the codec of its video.
+    pub video: Option<(ViewName, Codec)>,
+    /// The tier of its video.
+    pub tier: TierChoice,
     /// The mix without its own voice.
     pub audio: bool,
+}
+
+/// What the subscribers of a room need.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamDemand {
+    /// Every stream that a subscriber needs, with the number of subscribers that have selected it: 0 for a stream that only
+    /// flows until another one can begin.
+    pub subscribers: BTreeMap<StreamKey, usize>,
+    /// The tiers of participants whose subscriber has selected another, and why each gets no better one.
+    pub selections: Vec<(ParticipantId, Tier, Option<Limit>)>,
+    /// Serials of streams of which a subscriber needs a keyframe.
+    pub keyframes: Vec<u32>,
 }
 
 /// What one recording or broadcast gets.

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::command::{COMMANDS, Command};
 use super::inputs::{Inputs, PlannedInput};
 use super::mixing::MixerListener;
 use super::outputs::{self, Beginning, Outputs, Planned};
-use super::routes::{FanOut, RouteTable};
+use super::routes::{FanOut, Router};
 use super::sessions::JoinedPeer;
 use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
@@ -30,11 +30,13 @@ use crate::process::{self, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason};
 use crate::room::inputs::InputNews;
 use crate::room::outputs::OutputNews;
-use crate::room::{Admitted, Effect, Input, Order, OutputRoute, Refusal, Room, RoomSettings, Route};
+use crate::room::{Admitted, Effect, Input, Order, Refusal, Room, RoomSettings};
 use crate::time::{self, Timestamp};
 
 /// Events a WebSocket may lag behind before it must fetch the room again.
 const EVENTS: usize = 256;
+/// From one batch of what subscribers report to the next: what thousands report at once is one input of the room.
+const DEMAND_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct RoomTask {
     room: Room,
@@ -49,10 +51,8 @@ pub(super) struct RoomTask {
     taps: Taps,
     outputs: Outputs,
     inputs: Inputs,
-    routes: Arc<ArcSwap<RouteTable>>,
+    router: Router,
     names: Names,
-    wanted: Vec<Route>,
-    wanted_by_outputs: Vec<OutputRoute>,
     peers: BTreeMap<ParticipantId, Member>,
     events: broadcast::Sender<News>,
     audience: watch::Sender<Audience>,
@@ -78,6 +78,7 @@ impl RoomTask {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let now = time::now();
         let name = settings.name.clone();
+        let router = Router::new(settings.ladder.costs());
         let task = Self {
             room: Room::new(settings, now),
             outputs: Outputs::new(server.endings.clone()),
@@ -90,10 +91,8 @@ impl RoomTask {
             mixed: MixerReport::default(),
             link: CurrentLink::default(),
             taps: Taps::default(),
-            routes: Arc::default(),
+            router,
             names: Names::random(),
-            wanted: Vec::new(),
-            wanted_by_outputs: Vec::new(),
             peers: BTreeMap::new(),
             events: broadcast::channel(EVENTS).0,
             audience: watch::Sender::default(),
@@ -110,18 +109,39 @@ impl RoomTask {
     }
 
     async fn drive(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let demand = self.router.demand();
+        let mut demand_due = time::now();
         while !self.ended {
             let timeout = sleep_until(self.room.poll_timeout());
+            let demanded = async {
+                sleep_until(Some(demand_due)).await;
+                demand.changed().await;
+            };
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(command) => self.command(command),
                     None => break,
                 },
                 () = timeout => self.room.handle(time::now(), Input::Timeout),
+                () = demanded => demand_due = time::now() + DEMAND_INTERVAL,
             }
+            self.settle();
+        }
+    }
+
+    /// Does all that the room wants after an input.
+    fn settle(&mut self) {
+        loop {
             while let Some(effect) = self.room.poll_effect() {
                 self.perform(effect);
             }
+            match self.router.poll_demand() {
+                Some(demand) => self.room.handle(time::now(), Input::Demand(demand)),
+                None => break,
+            }
+        }
+        if self.router.publish(|output| self.outputs.link(output).cloned()) {
+            self.announce_to_taps();
         }
     }
 
@@ -139,8 +159,8 @@ impl RoomTask {
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
                     peer.peer.limit(member.asked);
+                    self.router.attach(participant, peer.peer.subscriber(), now);
                     member.peer = Some(peer);
-                    self.publish_routes();
                 }
                 None => close(peer),
             },
@@ -234,17 +254,8 @@ impl RoomTask {
     fn peer_event(&mut self, now: Timestamp, participant: ParticipantId, event: PeerEvent) {
         match event {
             PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
-            PeerEvent::KeyframeWanted => self.room.handle(now, Input::KeyframeWanted(participant)),
             PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
-            PeerEvent::Reception(reception) => {
-                let before = self.room.tier(participant);
-                self.room.handle(now, Input::Reception(participant, reception));
-                if let Some((from, to)) = before.zip(self.room.tier(participant)).filter(|(from, to)| from != to) {
-                    tracing::debug!(target: "commingle::tier", %participant, ?from, ?to, ?reception, "another tier");
-                }
-            }
-            PeerEvent::Switched => self.room.handle(now, Input::Switched(participant)),
             // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
             PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
         }
@@ -282,6 +293,9 @@ impl RoomTask {
                 self.link.store(None);
             }
             Effect::Order(order) => {
+                if let Order::Streams(set) = &order {
+                    self.router.set_streams(set);
+                }
                 if let Order::SourceGone(source) = order {
                     self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
                 }
@@ -289,10 +303,7 @@ impl RoomTask {
                     mixer.link.send(message(order));
                 }
             }
-            Effect::Routes(routes) => {
-                self.wanted = routes;
-                self.publish_routes();
-            }
+            Effect::Routes(routes) => self.router.set_routes(routes, time::now()),
             Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
             Effect::Ask(participant, bits_per_second) => {
                 if let Some(member) = self.peers.get_mut(&participant) {
@@ -302,18 +313,9 @@ impl RoomTask {
                     }
                 }
             }
-            Effect::Pause(participant, pause) => {
-                if let Some(joined) = self.peers.get(&participant).and_then(|member| member.peer.as_ref()) {
-                    let peer = joined.peer.clone();
-                    tokio::spawn(async move { peer.pause(pause).await });
-                }
-            }
             Effect::StartOutput(id) => self.start_output(id),
             Effect::FinishOutput(id) => self.outputs.finish(id),
-            Effect::OutputRoutes(routes) => {
-                self.wanted_by_outputs = routes;
-                self.publish_routes();
-            }
+            Effect::OutputRoutes(routes) => self.router.set_output_routes(routes),
             Effect::StartInput(id) => {
                 let started = self.inputs.start(id, self.room.name(), &self.server, self.commands.clone());
                 if let Err(why) = started {
@@ -322,6 +324,7 @@ impl RoomTask {
             }
             Effect::StopInput(id) => self.inputs.stop(id),
             Effect::Close(participant) => {
+                self.router.detach(participant);
                 if let Some(member) = self.peers.remove(&participant) {
                     if member.sources.iter().any(|(kind, _)| kind.kind() == Kind::Audio) {
                         let others = self.peers.values().filter_map(|member| member.peer.as_ref());
@@ -360,7 +363,7 @@ impl RoomTask {
     fn start_mixer(&mut self) {
         self.generation += 1;
         self.mixed = MixerReport::default();
-        let fan_out = FanOut::new(self.routes.clone(), self.names.clone());
+        let fan_out = FanOut::new(self.router.table(), self.names.clone());
         let listener = MixerListener::new(self.generation, self.commands.clone(), fan_out);
         match process::start::<ToMixer>(&self.server.mixer, listener) {
             Ok(mixer) => {
@@ -393,29 +396,12 @@ impl RoomTask {
             // Reported like one that died at once, so that the room tries again at its own pace.
             self.room.handle(time::now(), Input::Output(id, OutputNews::Lost(why)));
         }
-        self.publish_routes();
-    }
-
-    fn publish_routes(&self) {
-        let mut table = RouteTable::default();
-        for route in &self.wanted {
-            let Some(peer) = self.peers.get(&route.participant).and_then(|member| member.peer.as_ref()) else {
-                continue;
-            };
-            table.add(route, &peer.peer.subscriber());
-        }
-        for route in &self.wanted_by_outputs {
-            if let Some(link) = self.outputs.link(route.output) {
-                table.add_output(route, link);
-            }
-        }
-        self.routes.store(Arc::new(table));
-        self.announce_to_taps();
+        self.router.output_changed();
     }
 
     /// Gives the outputs that take participants' packets as they are the sources that have begun already.
     fn announce_to_taps(&self) {
-        let taps = self.outputs.taps(&self.wanted_by_outputs);
+        let taps = self.outputs.taps(self.router.output_routes());
         let before = self.taps.load_full();
         for new in taps.iter().filter(|tap| !before.iter().any(|known| Arc::ptr_eq(known, tap))) {
             self.room.sources().for_each(|spec| new.send(ToOutput::Source(spec)));

@@ -154,7 +154,9 @@ impl Connection {
     fn report_reception(&mut self, reception: Reception, now: Timestamp) {
         self.reception_reported = now;
         let backlog = self.subscriber.backlog(now);
-        self.events.push_back(PeerEvent::Reception(Reception { backlog, ..reception }));
+        if let Some(pause) = self.subscriber.report(&Reception { backlog, ..reception }, now) {
+            self.pacer.hold_until(now + pause);
+        }
     }
 
     /// Sends NACK, transport-wide feedback and REMB, as far as they are due.

@@ -28,7 +28,7 @@ use super::sources::Sources;
 use super::ssrcs::Ssrcs;
 use super::twcc::{FeedbackGenerator, SentPackets};
 use super::{Counters, PeerEvent, SourceSink};
-use crate::fanout::{News, Subscriber};
+use crate::fanout::Subscriber;
 use crate::media::{Kind, SourceKind};
 use crate::tier::{Downlink, Pacer, Protection};
 use crate::time::{Moment, Timestamp};
@@ -228,20 +228,6 @@ impl Connection {
         self.over
     }
 
-    /// Sends no video for so long.
-    pub(super) fn pause(&mut self, pause: Duration, now: Timestamp) {
-        self.pacer.hold_until(now + pause);
-    }
-
-    /// The subscriber has news other than packets.
-    pub(super) fn notified(&mut self, news: News) {
-        match news {
-            News::Packets => {}
-            News::KeyframeWanted => self.keyframe_wanted = true,
-            News::Switched => self.events.push_back(PeerEvent::Switched),
-        }
-    }
-
     /// When [`Connection::tick`] is needed next.
     pub(super) fn deadline(&self) -> Timestamp {
         let deadline = self.agent.deadline();
@@ -320,7 +306,7 @@ impl Connection {
         if self.keyframe_wanted && self.keyframe_due <= now {
             self.keyframe_wanted = false;
             self.keyframe_due = now + KEYFRAME_INTERVAL;
-            self.events.push_back(PeerEvent::KeyframeWanted);
+            self.subscriber.request_keyframe();
         }
         self.send_feedback(moment, out);
         if self.next_report <= now {

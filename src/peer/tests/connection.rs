@@ -25,13 +25,14 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 use rtc::rtp;
 use rtc::shared::marshal::{Marshal, Unmarshal};
 
-use crate::fanout::{Bell, Contributors, Names, News, Recent, Subscriber};
-use crate::id::ParticipantId;
+use crate::fanout::{Bell, Contributors, Demand, Names, Recent, Subscriber};
+use crate::id::{ParticipantId, ViewName};
 use crate::media::{Codec, EncodedPacket, Sounds, SourceKind, SourcePacket};
 use crate::peer::connection::{Connection, Out};
 use crate::peer::negotiation::Negotiation;
 use crate::peer::{Counters, PeerEvent, SourceSink};
 use crate::sdp::{Fragment, Offer};
+use crate::tier::{Ladder, Limit};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, Credentials, Role};
 use crate::transport::secure::{self, Identity, Progress, Secure};
@@ -55,7 +56,7 @@ fn identity() -> Arc<Identity> {
 struct Silent;
 
 impl Bell for Silent {
-    fn ring(&self, _: News) {}
+    fn ring(&self) {}
 }
 
 /// Keeps what arrives of the client's sources.
@@ -327,6 +328,7 @@ struct World {
     subscriber: Arc<Subscriber>,
     sink: Arc<Sink>,
     counters: Arc<Counters>,
+    demand: Arc<Demand>,
     client: Client,
     /// When it arrives, whether at the server, whence, what.
     wire: Vec<(Timestamp, bool, SocketAddr, BytesMut)>,
@@ -417,7 +419,10 @@ impl World {
         };
         let (subscriber, sink) = (Arc::new(Subscriber::with_bell(Arc::new(Silent))), Arc::<Sink>::default());
         let counters = Arc::<Counters>::default();
-        subscriber.want(Some(1));
+        let demand = Arc::new(Demand::default());
+        subscriber.attach(ParticipantId(1), Arc::clone(&demand), Ladder::default().costs(), now);
+        subscriber.assign(Some((ViewName::program(), Codec::Vp8)), None, now);
+        subscriber.want(1);
         let mut server = Connection::new(
             negotiation.setup(),
             Arc::clone(&subscriber),
@@ -440,6 +445,7 @@ impl World {
             subscriber,
             sink,
             counters,
+            demand,
             client,
             wire: Vec::new(),
             loss: 0.0,
@@ -701,7 +707,8 @@ fn what_the_viewer_tells_reaches_its_room() {
     let mut world = World::new(USUAL);
     world.run(SECOND);
     let media_ssrc = world.client.video[0].header.ssrc;
-    world.events.clear();
+    world.demand.take();
+    let mut asked = 0;
     for n in 0..10 {
         // Each alone, without a report before it: reduced-size RTCP (RFC 5506).
         if n % 2 == 0 {
@@ -711,16 +718,18 @@ fn what_the_viewer_tells_reaches_its_room() {
             world.say(&[Box::new(FullIntraRequest { sender_ssrc: 1, media_ssrc: 0, fir: vec![entry] })]);
         }
         world.run(SECOND / 10);
+        asked += world.demand.take().keyframes.len();
     }
-    let asked = world.count(PeerEvent::KeyframeWanted);
     assert!((3..=6).contains(&asked), "ten requests in a second are {asked}");
     world.run(SECOND);
-    world.events.clear();
     let report = ReceptionReport { ssrc: media_ssrc, fraction_lost: 64, ..ReceptionReport::default() };
     world.say(&[Box::new(ReceiverReport { ssrc: 1, reports: vec![report], ..ReceiverReport::default() })]);
     world.run(SECOND / 10);
-    let [PeerEvent::Reception(reception)] = world.events.as_slice() else { panic!("{:?}", world.events) };
-    assert!((reception.lost - 0.25).abs() < 0.01);
+    let selection = world.subscriber.selection().expect("it is attached");
+    assert_eq!(selection.limit, Some(Limit::Loss), "{selection:?}");
+    assert_eq!(world.demand.take().selections, BTreeSet::from([ParticipantId(1)]));
+    let lost = f32::from_bits(world.counters.fraction_lost.load(Ordering::Relaxed));
+    assert!((lost - 0.25).abs() < 0.01);
 }
 
 impl Sink {
@@ -752,8 +761,8 @@ fn a_participant_sends_and_receives() {
             let last = upstream.reports.iter().rfind(|report| report.ssrc == ssrc).expect("it is reported on");
             assert_eq!((last.total_lost, last.fraction_lost), (0, 0));
         }
-        let receptions = world.events.iter().filter(|event| matches!(event, PeerEvent::Reception(_))).count();
-        assert_eq!(receptions, 0, "the client gives no transport-wide feedback, and has not reported");
+        assert!(world.demand.take().selections.len() <= 1, "no report changes the tier");
+        assert_eq!(world.subscriber.selection().and_then(|selection| selection.limit), None);
     }
 }
 

@@ -24,9 +24,10 @@ use webrtc::media_stream::track_local::TrackLocal;
 
 use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
-use crate::fanout::{Contributors, Names, Recent};
+use crate::fanout::{Contributors, Demand, Names, Recent};
 use crate::id::ParticipantId;
 use crate::media::{EncodedPacket, Rotation, Sounds};
+use crate::tier::Ladder;
 use crate::time::now;
 
 const SCREEN: u32 = 3333;
@@ -54,6 +55,7 @@ struct Server {
     /// Sources that have said goodbye.
     ended: Arc<Mutex<Vec<SourceKind>>>,
     etag: String,
+    demand: Arc<Demand>,
 }
 
 fn parse(text: &str) -> (Offer, Facts) {
@@ -72,7 +74,20 @@ impl Server {
         let ended = Arc::default();
         let sink = Arc::new(Sink(packets_in, Arc::clone(&ended)));
         let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("can be answered");
-        (Self { config, peer, events, packets, ended, etag: answer.etag }, answer.sdp)
+        let demand = Arc::new(Demand::default());
+        peer.subscriber().attach(ParticipantId(1), demand.clone(), Ladder::default().costs(), now());
+        peer.subscriber().want(1);
+        (Self { config, peer, events, packets, ended, etag: answer.etag, demand }, answer.sdp)
+    }
+
+    /// Waits until the peer has requested a keyframe of its stream.
+    async fn keyframe_requested(&self) {
+        let search = async {
+            while !self.demand.take().keyframes.contains(&1) {
+                self.demand.changed().await;
+            }
+        };
+        timeout(PATIENCE, search).await.expect("it comes");
     }
 
     async fn wait(&mut self, wanted: impl Fn(&PeerEvent) -> bool) {
@@ -105,7 +120,7 @@ impl Server {
                 time += 3_000;
                 let mut recent = Recent::default();
                 recent.push(&frame(time));
-                self.peer.subscriber().want(Some(1));
+                self.peer.subscriber().want(1);
                 self.peer.subscriber().push_video(1, &frame(time), &recent, now());
                 let mix = EncodedPacket { payload: Bytes::from_static(b"mix"), ..frame(time) };
                 let both = [(ParticipantId(1), 40), (ParticipantId(7), 20)];
@@ -143,7 +158,7 @@ async fn call() -> (Client, Server) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn media_flows_both_ways() {
     let (mut client, mut server) = call().await;
-    server.wait(|event| *event == PeerEvent::KeyframeWanted).await;
+    server.keyframe_requested().await;
     let (mid, _, codec, packet) = server.packet_of(&mut client, SourceKind::Camera).await;
     assert_eq!((&*mid, codec, &packet.payload[..]), ("1", Codec::Vp8, PAYLOAD));
     assert!(packet.marker && packet.audio_level.is_none());
@@ -231,12 +246,13 @@ async fn one_stream_alone_needs_no_name_either() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keyframes_are_asked_for_in_both_directions() {
     let (mut client, mut server) = call().await;
-    server.wait(|event| *event == PeerEvent::KeyframeWanted).await;
+    server.keyframe_requested().await;
     server.packet_of(&mut client, SourceKind::Camera).await;
     server.peer.request_keyframe("1").await;
     client.receives("a keyframe request", |packet| packet.as_any().is::<PictureLossIndication>()).await;
 
     let (video, _) = server.reaches(&mut client).await;
+    server.demand.take();
     let tracks = client.remote.lock().clone();
     for track in tracks {
         if track.kind().await == RtpCodecKind::Video {
@@ -244,7 +260,7 @@ async fn keyframes_are_asked_for_in_both_directions() {
             track.write_rtcp(vec![Box::new(request)]).await.expect("asks");
         }
     }
-    server.wait(|event| *event == PeerEvent::KeyframeWanted).await;
+    server.keyframe_requested().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,7 +360,7 @@ async fn ice_restarts_by_a_fragment_and_media_goes_on() {
         .collect();
     client.answered(&answer).await;
     server.wait(|event| *event == PeerEvent::Connected).await;
-    server.wait(|event| *event == PeerEvent::KeyframeWanted).await;
+    server.keyframe_requested().await;
     server.packet_of(&mut client, SourceKind::Camera).await;
     server.reaches(&mut client).await;
 

@@ -57,9 +57,11 @@ fn verify(driven: &Driven, versions: &mut u64) {
     }
     assert_eq!(document.version, *versions);
     let streams: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.serial).collect();
-    let used: BTreeSet<_> =
-        driven.room.routes.iter().flat_map(|route| [route.video, route.leaving]).flatten().collect();
-    assert_eq!(streams, used, "an encoder without a subscriber, or a subscriber without an encoder");
+    let keys: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.key.clone()).collect();
+    let used: BTreeSet<_> = driven.subscribers.told.keys().cloned().collect();
+    assert_eq!(keys, used, "an encoder without a subscriber, or a subscriber without an encoder");
+    assert_eq!(streams.len(), keys.len(), "a serial names one stream");
+    assert!(driven.room.routes.iter().all(|route| here.contains(&route.participant)));
     let listeners: BTreeSet<_> = driven.room.mix.listeners.iter().map(|listener| listener.participant).collect();
     assert!(listeners.is_subset(&here));
 }
@@ -105,16 +107,12 @@ proptest! {
                 },
                 Op::Congest(i, capacity) => if let Some(p) = who(i) {
                     let p = p.participant;
-                    let reception = Reception {
-                        lost: if capacity % 2 == 0 { 0.4 } else { 0.0 },
-                        capacity: Some(capacity),
-                        ..Reception::default()
-                    };
-                    driven.handle(Input::Reception(p, reception));
+                    let tier = Tier::ALL[capacity as usize % Tier::ALL.len()];
+                    driven.select(p, tier, Some(Limit::Loss));
                 },
                 Op::Switch(i) => if let Some(p) = who(i) {
                     let p = p.participant;
-                    driven.handle(Input::Switched(p));
+                    driven.switched(p);
                 },
                 Op::Talk(i, level) => if let Some(p) = who(i) {
                     let p = p.participant;

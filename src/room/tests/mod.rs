@@ -5,10 +5,11 @@ mod lives;
 mod outputs;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::*;
 use crate::layout::Layout;
-use crate::media::{Kind, Size, SoundTaken};
+use crate::media::{Kind, Size, SoundTaken, Tier};
 use crate::room::document::{LevelDocument, MixerEvent, TierChoice};
 use crate::tier::uplink::{SOUND, deserved};
 use crate::tier::{Ladder, Limit};
@@ -47,22 +48,89 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_micros(1_000_000_000 + millis * 1_000)
 }
 
+/// The subscribers of a room, as far as it sees them: what each has selected, and what flows to it until that begins.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    routes: Vec<Route>,
+    selected: BTreeMap<ParticipantId, Tier>,
+    previous: BTreeMap<ParticipantId, Tier>,
+    told: BTreeMap<StreamKey, usize>,
+}
+
+impl Subscribers {
+    /// Takes in an effect of the room.
+    pub(super) fn take(&mut self, effect: &Effect) {
+        if let Effect::Routes(routes) = effect {
+            self.routes.clone_from(routes);
+        }
+    }
+
+    /// What they need, if that has changed.
+    pub(super) fn demand(&mut self) -> Option<Input> {
+        let mut subscribers = BTreeMap::new();
+        for route in &self.routes {
+            let Some((view, codec)) = &route.video else { continue };
+            let key = |tier| StreamKey { view: view.clone(), codec: *codec, tier };
+            let tier = match route.tier {
+                TierChoice::Auto => self.selected.get(&route.participant).copied().unwrap_or(Tier::High),
+                TierChoice::Pinned(tier) => tier,
+            };
+            if tier == Tier::Audio {
+                continue;
+            }
+            if let Some(tier) = self.previous.get(&route.participant) {
+                subscribers.entry(key(*tier)).or_default();
+            }
+            *subscribers.entry(key(tier)).or_default() += 1;
+        }
+        let changed = subscribers != self.told;
+        self.told.clone_from(&subscribers);
+        changed.then(|| Input::Demand(StreamDemand { subscribers, ..StreamDemand::default() }))
+    }
+}
+
 /// A room with what it has asked for.
 struct Driven {
     room: Room,
     now: u64,
     effects: Vec<Effect>,
+    subscribers: Subscribers,
 }
 
 impl Driven {
     fn new(max: usize) -> Self {
-        Self { room: Room::new(settings(max), at(0)), now: 0, effects: Vec::new() }
+        let room = Room::new(settings(max), at(0));
+        Self { room, now: 0, effects: Vec::new(), subscribers: Subscribers::default() }
     }
 
     fn drain(&mut self) {
-        while let Some(effect) = self.room.poll_effect() {
-            self.effects.push(effect);
+        loop {
+            while let Some(effect) = self.room.poll_effect() {
+                self.subscribers.take(&effect);
+                self.effects.push(effect);
+            }
+            let Some(demand) = self.subscribers.demand() else { break };
+            self.room.handle(at(self.now), demand);
         }
+    }
+
+    /// The subscriber of a participant selects another tier; what flowed goes on until [`Driven::switched`].
+    fn select(&mut self, participant: ParticipantId, tier: Tier, limit: Option<Limit>) {
+        let before = self.subscribers.selected.insert(participant, tier).unwrap_or(Tier::High);
+        self.subscribers.previous.entry(participant).or_insert(before);
+        self.subscribers.demand();
+        let demand = StreamDemand {
+            subscribers: self.subscribers.told.clone(),
+            selections: vec![(participant, tier, limit)],
+            ..StreamDemand::default()
+        };
+        self.handle(Input::Demand(demand));
+    }
+
+    /// The selected stream flows to a participant.
+    fn switched(&mut self, participant: ParticipantId) {
+        self.subscribers.previous.remove(&participant);
+        self.drain();
     }
 
     fn handle(&mut self, input: Input) {
@@ -158,33 +226,43 @@ fn one_encode_per_codec_however_many_watch() {
 }
 
 #[test]
-fn a_thin_link_gets_another_stream_which_takes_over_when_it_flows() {
+fn a_selected_tier_is_encoded_beside_the_one_that_still_flows() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann")).participant;
     driven.join(person("Bob"));
     let streams = |driven: &Driven| driven.room.streams.streams.iter().map(|s| s.key.tier).collect::<BTreeSet<_>>();
     assert_eq!(streams(&driven), BTreeSet::from([Tier::High]));
     driven.effects.clear();
-    let congested =
-        Reception { queue: Some(Duration::from_millis(500)), capacity: Some(250_000), ..Reception::default() };
-    driven.now += 5_000;
-    driven.handle(Input::Reception(ann, congested));
-    assert!(driven.effects.iter().any(|e| matches!(e, Effect::Pause(who, pause) if *who == ann && !pause.is_zero())));
+    driven.select(ann, Tier::Low, Some(Limit::Delay));
     assert_eq!(streams(&driven), BTreeSet::from([Tier::Low, Tier::High]));
-    let route = driven.room.route(ann).expect("is here");
-    assert!(route.leaving.is_some() && route.leaving != route.video);
     let document = driven.room.participant(ann).expect("is here");
     assert_eq!((document.receives.tier, document.receives.limit), (Tier::Low, Some(Limit::Delay)));
     assert_eq!(document.tier, TierChoice::Auto);
-    driven.handle(Input::Switched(ann));
-    assert_eq!(driven.room.route(ann).expect("is here").leaving, None);
-    // Whoever pins a tier is not moved from it.
+    let updated = driven.events().iter().filter(|e| matches!(e, Event::Updated { .. })).count();
+    assert_eq!(updated, 1, "{:?}", driven.effects);
+    driven.switched(ann);
+    let counts: Vec<_> = driven.room.document().streams.iter().map(|s| (s.key.clone(), s.subscribers)).collect();
+    assert_eq!(counts, [("program/VP8/low".to_owned(), 1), ("program/VP8/high".to_owned(), 1)]);
+    // A pinned tier is not what the link carries.
     let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
     driven.handle(Input::Update(ann, patch));
-    driven.handle(Input::Switched(ann));
-    driven.now += 5_000;
-    driven.handle(Input::Reception(ann, congested));
+    driven.select(ann, Tier::Low, Some(Limit::Loss));
+    driven.switched(ann);
     assert_eq!(streams(&driven), BTreeSet::from([Tier::Medium, Tier::High]));
+    let document = driven.room.participant(ann).expect("is here");
+    assert_eq!((document.receives.tier, document.receives.limit), (Tier::Medium, None));
+}
+
+#[test]
+fn a_keyframe_is_ordered_of_streams_that_are_encoded() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let serial = driven.room.streams.streams[0].serial;
+    driven.effects.clear();
+    let subscribers = driven.subscribers.told.clone();
+    let keyframes = vec![serial, serial + 1];
+    driven.handle(Input::Demand(StreamDemand { subscribers, keyframes, ..StreamDemand::default() }));
+    assert_eq!(driven.effects, [Effect::Order(Order::Keyframe(serial))]);
 }
 
 #[test]
@@ -220,7 +298,7 @@ fn senders_are_asked_for_what_their_tiles_show() {
     for who in [ann, viewer] {
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
         driven.handle(Input::Update(who, patch));
-        driven.handle(Input::Switched(who));
+        driven.switched(who);
     }
     assert_eq!(asked(&driven, ann), Some((deserved(Size::new(320, 180), 15) + SOUND) / 1_000));
 }
