@@ -170,7 +170,7 @@ impl Room {
             receives_video: None,
             tier: TierChoice::Auto,
         };
-        let admitted = self.seat(now, who)?;
+        let admitted = self.seat(who)?;
         let participant = admitted.participant;
         self.inputs.last += 1;
         let id = InputId(self.inputs.last);

@@ -20,6 +20,7 @@ mod tests;
 mod traffic;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use self::direct::Direct;
 use self::inputs::Inputs;
@@ -43,6 +44,9 @@ use crate::speaker::Speaker;
 use crate::tier::uplink::Ask;
 use crate::time::Timestamp;
 
+/// A participant that has not connected within this time after its admission is removed. Its connection gives up earlier by
+/// itself, if there is one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest chat text, in characters.
 pub const CHAT_MAX: usize = 2_000;
 /// A room. See the module's first lines for how to drive it.
@@ -51,6 +55,8 @@ pub struct Room {
     settings: RoomSettings,
     locked: bool,
     people: BTreeMap<ParticipantId, Person>,
+    /// Until when those have to connect that have not yet.
+    connecting: BTreeMap<ParticipantId, Timestamp>,
     next_participant: u32,
     next_source: u32,
     next_serial: u32,
@@ -88,6 +94,7 @@ impl Room {
             settings,
             locked: false,
             people: BTreeMap::new(),
+            connecting: BTreeMap::new(),
             next_participant: 1,
             next_source: 1,
             next_serial: 1,
@@ -124,11 +131,13 @@ impl Room {
         if self.locked && !self.ended && who.role < Role::Moderator {
             return Err(Refusal::Locked);
         }
-        self.seat(now, who)
+        let admitted = self.seat(who)?;
+        self.connecting.insert(admitted.participant, now + CONNECT_TIMEOUT);
+        Ok(admitted)
     }
 
     /// Lets somebody in where there is room.
-    fn seat(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
+    fn seat(&mut self, who: Admission) -> Result<Admitted, Refusal> {
         if self.ended {
             return Err(Refusal::Ended);
         }
@@ -163,7 +172,6 @@ impl Room {
             },
         );
         self.empty_since = None;
-        self.need_mixer(now);
         if self.direct.is_wanted() {
             // Those who were alone are not to be so when the one who comes is connected.
             self.refresh();
@@ -243,10 +251,9 @@ impl Room {
         }
         let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
         let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
-        [linger, self.mixer.timeout(), self.asks, self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let connecting = self.connecting.values().next().copied();
+        let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
+        [linger, connecting, self.asks].into_iter().chain(parts).flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -334,6 +341,8 @@ impl Room {
     fn connected(&mut self, participant: ParticipantId) {
         let Some(person) = self.people.get_mut(&participant) else { return };
         if !std::mem::replace(&mut person.connected, true) {
+            self.connecting.remove(&participant);
+            self.need_mixer(self.now);
             if let Some(participant) = self.participant(participant) {
                 self.emit(|_| Event::Joined { participant });
             }
@@ -344,6 +353,7 @@ impl Room {
     fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
         self.input_left(participant);
         self.direct.forget(participant);
+        self.connecting.remove(&participant);
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
@@ -439,6 +449,9 @@ impl Room {
         self.output_timeout(now);
         self.input_timeout(now);
         self.direct_timeout(now);
+        while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
+            self.left(now, late, LeaveReason::Lost);
+        }
         let Some(since) = self.empty_since else { return };
         if now < since + self.settings.linger {
             return;
@@ -458,6 +471,7 @@ impl Room {
         self.finish_outputs();
         self.stop_mixer();
         self.emit(|_| Event::Ended { reason });
+        self.connecting.clear();
         for participant in std::mem::take(&mut self.people).into_keys() {
             self.effects.push_back(Effect::Close(participant));
         }

@@ -2,21 +2,18 @@
 //!
 //! Owns: [`Command`], and how a peer's news become one. Does not know: what a room does with it ([`super::task`]).
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::EventStream;
 use super::inputs::{self, PlannedInput};
 use super::outputs::{Planned, Said};
-use super::sessions::JoinedPeer;
-use super::uplink::Uplink;
+use super::sessions::{Admittance, JoinedPeer};
 use crate::id::{InputId, OutputId, ParticipantId};
 use crate::link::FromMixer;
 use crate::media::SourceKind;
 use crate::peer::PeerEvent;
 use crate::room::document::{Audience, ParticipantDocument, RoomDocument};
-use crate::room::{Admission, Admitted, Input, Refusal};
+use crate::room::{Admission, Input, Refusal};
 
 /// Commands waiting for a room.
 pub(super) const COMMANDS: usize = 1_024;
@@ -25,8 +22,8 @@ pub(super) const COMMANDS: usize = 1_024;
 pub(super) enum Command {
     /// Something happened.
     Input(Input),
-    /// Somebody wants in.
-    Admit(Admission, oneshot::Sender<Result<(Admitted, Arc<Uplink>), Refusal>>),
+    /// Admit a participant.
+    Admit(Admission, oneshot::Sender<Result<Admittance, Refusal>>),
     /// Its connection has been set up.
     Attach(ParticipantId, JoinedPeer),
     /// Its new offer sends these.

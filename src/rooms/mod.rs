@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use self::command::Command;
@@ -134,9 +136,11 @@ impl Rooms {
             if rooms.contains_key(name) {
                 return Err(RoomError::RoomExists(name.clone()));
             }
-            self.spawn(&mut rooms, name, true)?
+            let room = self.spawn(&mut rooms, name, true)?;
+            // Ahead of everything else: a client that closes its connection now leaves the room as it was asked for.
+            post(&room, Command::Input(Input::Patch(patch)));
+            room
         };
-        tell(&room, Input::Patch(patch)).await?;
         ask(&room, Command::Document).await
     }
 
@@ -348,8 +352,13 @@ impl Rooms {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
         let peers: Vec<_> = self.inner.sessions.lock().values().map(|session| session.peer.clone()).collect();
-        // A room that has ended needs no order to end. One that is stuck delays no other, and not the end of the server.
-        futures::future::join_all(rooms.iter().map(|room| tell(room, Input::Delete))).await;
+        // A stuck room delays neither the others nor the shutdown.
+        let deletions = rooms.iter().map(|room| tell(room, Input::Delete));
+        let stuck = futures::future::join_all(deletions).await.into_iter();
+        let stuck = stuck.filter(|deleted| matches!(deleted, Err(RoomError::Stuck))).count();
+        if stuck > 0 {
+            tracing::error!(stuck, "some rooms do not answer and are not deleted in order");
+        }
         let goodbyes = futures::future::join_all(peers.iter().map(|peer| peer.close()));
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::warn!("some peers did not take the goodbye in time");
@@ -437,11 +446,30 @@ async fn ask<T>(
     }
 }
 
+/// Sends an input to a room. Cancelling it sends nothing.
 async fn tell(room: &mpsc::Sender<Command>, input: Input) -> Result<(), RoomError> {
-    match tokio::time::timeout(ANSWER, room.send(Command::Input(input))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(Refusal::Ended.into()),
+    deliver(room, Command::Input(input)).await
+}
+
+/// Sends a command to a room; a stuck room is not waited for.
+async fn deliver(room: &mpsc::Sender<Command>, command: Command) -> Result<(), RoomError> {
+    match tokio::time::timeout(ANSWER, room.send(command)).await {
+        Ok(sent) => sent.map_err(|_| Refusal::Ended.into()),
         Err(_) => Err(RoomError::Stuck),
+    }
+}
+
+/// Sends a command to a room without waiting; while the room's queue is full, a task waits in the caller's place.
+fn post(room: &mpsc::Sender<Command>, command: Command) {
+    if let Err(TrySendError::Full(command)) = room.try_send(command)
+        && let Ok(runtime) = Handle::try_current()
+    {
+        let room = room.clone();
+        runtime.spawn(async move {
+            if matches!(deliver(&room, command).await, Err(RoomError::Stuck)) {
+                tracing::error!("room queue full: command dropped");
+            }
+        });
     }
 }
 

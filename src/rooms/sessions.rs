@@ -10,19 +10,20 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::command::{self, Command};
 use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
 use super::uplink::Uplink;
-use super::{RoomError, Rooms, ask};
+use super::{ANSWER, RoomError, Rooms, ask, deliver, post};
 use crate::id::{ParticipantId, RoomName};
 use crate::media::SourceKind;
 #[cfg(test)]
 use crate::peer::PeerEvent;
 use crate::peer::{Answer, Peer};
 use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
-use crate::room::{Admission, Admitted, Input, Refusal};
+use crate::room::{Admission, Input, Refusal};
 use crate::sdp::{Direction, Facts, Fragment, Offer, OfferError};
 
 /// A peer's news waiting for its room.
@@ -110,8 +111,36 @@ pub(super) struct JoinedPeer {
     _session: SessionGuard,
 }
 
-/// An offer, and what it amounts to.
-struct Asked {
+/// A participant that a room has admitted and whose client has no answer yet. Dropping it makes the participant leave: when
+/// the client has closed its connection, the offer cannot be answered, or something panics on the way.
+pub(super) struct Admittance {
+    participant: ParticipantId,
+    uplink: Arc<Uplink>,
+    room: mpsc::Sender<Command>,
+    answered: bool,
+}
+
+impl Admittance {
+    pub(super) fn new(participant: ParticipantId, uplink: Arc<Uplink>, room: mpsc::Sender<Command>) -> Self {
+        Self { participant, uplink, room, answered: false }
+    }
+
+    /// The client gets its answer: from now on the connection tells whether it is there.
+    fn keep(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Admittance {
+    fn drop(&mut self) {
+        if !self.answered {
+            post(&self.room, Command::Input(Input::Left(self.participant, LeaveReason::Lost)));
+        }
+    }
+}
+
+/// An offer, and what it asks for.
+struct ParsedOffer {
     offer: Offer,
     facts: Facts,
 }
@@ -141,7 +170,7 @@ pub(super) struct Session {
     role: Role,
     pub(super) peer: Arc<Peer>,
     etag: Arc<Mutex<String>>,
-    /// One PATCH at a time.
+    /// Held for the time of a PATCH.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The event streams of its player.
     streams: Arc<PlayerStreams>,
@@ -165,7 +194,7 @@ impl Rooms {
             (Direction::RecvOnly, Role::Participant) => Role::Viewer,
             (_, role) => role,
         };
-        let who = Admission {
+        let admission = Admission {
             name: options.name,
             role,
             sends: facts.sends.iter().map(|(_, kind)| *kind).collect(),
@@ -173,17 +202,17 @@ impl Rooms {
             receives_video: facts.receives_video,
             tier: options.tier,
         };
-        let (room, (admitted, uplink)) = self.admit(name, who).await?;
-        let participant = admitted.participant;
-        let asked = Asked { offer, facts };
-        let joined = self.connect(&room, name, (participant, role), &asked, uplink).await;
-        if joined.is_ok() {
-            self.inner.settings.counters.joins.inc();
-        } else {
-            // Fails only when the room is over, and the participant with it.
-            let _ = room.send(Command::Input(Input::Left(participant, LeaveReason::Lost))).await;
-        }
-        joined
+        let offer = ParsedOffer { offer, facts };
+        let (rooms, name) = (self.clone(), name.clone());
+        let joining = run_to_end(async move {
+            let (room, admittance) = rooms.admit(&name, admission).await?;
+            let joined = rooms.connect(&room, name, role, &offer, &admittance).await?;
+            Ok((joined, admittance))
+        });
+        let (joined, admittance) = joining.await?;
+        admittance.keep();
+        self.inner.settings.counters.joins.inc();
+        Ok(joined)
     }
 
     fn facts(&self, offer: &Offer) -> Result<Facts, OfferError> {
@@ -194,15 +223,15 @@ impl Rooms {
     async fn admit(
         &self,
         name: &RoomName,
-        who: Admission,
-    ) -> Result<(mpsc::Sender<Command>, (Admitted, Arc<Uplink>)), RoomError> {
+        admission: Admission,
+    ) -> Result<(mpsc::Sender<Command>, Admittance), RoomError> {
         let room = self.room_for_join(name)?;
-        let first = ask(&room, |reply| Command::Admit(who.clone(), reply)).await;
+        let first = ask(&room, |reply| Command::Admit(admission.clone(), reply)).await;
         match first.and_then(|answer| answer.map_err(RoomError::from)) {
             Err(RoomError::Refused(Refusal::Ended)) if self.inner.settings.auto_create => {
                 room.closed().await;
                 let room = self.room_for_join(name)?;
-                let answer = ask(&room, |reply| Command::Admit(who, reply)).await??;
+                let answer = ask(&room, |reply| Command::Admit(admission, reply)).await??;
                 Ok((room, answer))
             }
             answer => Ok((room, answer?)),
@@ -212,18 +241,19 @@ impl Rooms {
     async fn connect(
         &self,
         room: &mpsc::Sender<Command>,
-        name: &RoomName,
-        (participant, role): (ParticipantId, Role),
-        asked: &Asked,
-        uplink: Arc<Uplink>,
+        name: RoomName,
+        role: Role,
+        offer: &ParsedOffer,
+        admittance: &Admittance,
     ) -> Result<Joined, RoomError> {
-        let (events, news) = mpsc::channel(PEER_EVENTS);
-        let Asked { offer, facts } = asked;
+        let (events, peer_events) = mpsc::channel(PEER_EVENTS);
+        let ParsedOffer { offer, facts } = offer;
+        let (participant, uplink) = (admittance.participant, admittance.uplink.clone());
         let (peer, answer) = Peer::answer(&self.inner.peers, offer, facts, uplink, events)?;
         let peer = Arc::new(peer);
         let (secret, over) = (new_secret(), CancellationToken::new());
         let session = Session {
-            room: name.clone(),
+            room: name,
             commands: room.clone(),
             participant,
             role,
@@ -238,13 +268,8 @@ impl Rooms {
         self.inner.settings.counters.sessions.inc();
         let guard = SessionGuard { secret: secret.clone(), rooms: self.clone(), streams };
         let joined = JoinedPeer { peer, mids: facts.sends.clone(), _session: guard };
-        if let Err(unsent) = room.send(Command::Attach(participant, joined)).await {
-            if let Command::Attach(_, joined) = unsent.0 {
-                joined.peer.close().await;
-            }
-            return Err(Refusal::Ended.into());
-        }
-        command::relay(participant, news, room.clone());
+        deliver(room, Command::Attach(participant, joined)).await?;
+        command::relay(participant, peer_events, room.clone());
         Ok(Joined { secret, participant, answer: answer.sdp, etag: answer.etag, over })
     }
 
@@ -259,20 +284,24 @@ impl Rooms {
         fragment: &str,
     ) -> Result<Trickled, RoomError> {
         let session = self.session_of(secret)?;
-        let _turn = session.turn.lock().await;
         let fragment = Fragment::parse(fragment)?;
-        match if_match.ok_or(RoomError::NoIfMatch)? {
-            IfMatch::Any => {
-                let (fragment, etag) = session.peer.restart_ice(&fragment).await?;
-                session.etag.lock().clone_from(&etag);
-                Ok(Trickled::Restarted { fragment, etag })
+        let if_match = if_match.cloned().ok_or(RoomError::NoIfMatch)?;
+        run_to_end(async move {
+            let _turn = session.turn().await?;
+            match if_match {
+                IfMatch::Any => {
+                    let (fragment, etag) = session.peer.restart_ice(&fragment).await?;
+                    session.etag.lock().clone_from(&etag);
+                    Ok(Trickled::Restarted { fragment, etag })
+                }
+                IfMatch::Tag(tag) if tag == *session.etag.lock() => {
+                    session.peer.add_candidates(&fragment).await?;
+                    Ok(Trickled::Accepted)
+                }
+                IfMatch::Tag(_) => Err(RoomError::StaleTag),
             }
-            IfMatch::Tag(tag) if *tag == *session.etag.lock() => {
-                session.peer.add_candidates(&fragment).await?;
-                Ok(Trickled::Accepted)
-            }
-            IfMatch::Tag(_) => Err(RoomError::StaleTag),
-        }
+        })
+        .await
     }
 
     /// Takes a new offer of a session, which may add or stop a screen; gives the answer, and the entity tag of the ICE
@@ -282,31 +311,34 @@ impl Rooms {
     /// Of the session, the offer or the connection; [`RoomError::ViewerSends`].
     pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<Answer, RoomError> {
         let session = self.session_of(secret)?;
-        let _turn = session.turn.lock().await;
         let offer = Offer::parse(offer_text)?;
         let facts = self.facts(&offer)?;
         if session.role == Role::Viewer && facts.direction.sends() {
             return Err(RoomError::ViewerSends);
         }
-        let answer = session.peer.renegotiate(offer, facts.clone()).await?;
-        session.etag.lock().clone_from(&answer.etag);
-        let mids = facts.sends;
-        if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {
-            Ok(answer)
-        } else {
-            Err(RoomError::NoSession)
-        }
+        run_to_end(async move {
+            let _turn = session.turn().await?;
+            let answer = session.peer.renegotiate(offer, facts.clone()).await?;
+            session.etag.lock().clone_from(&answer.etag);
+            let mids = facts.sends;
+            if ask(&session.commands, |reply| Command::Resend(session.participant, mids, reply)).await? {
+                Ok(answer)
+            } else {
+                Err(RoomError::NoSession)
+            }
+        })
+        .await
     }
 
     /// Ends a session.
     ///
     /// # Errors
     /// [`RoomError::NoSession`].
-    pub async fn leave(&self, secret: &str) -> Result<(), RoomError> {
-        let session = self.session_of(secret)?;
-        self.inner.sessions.lock().remove(secret).map(|_| self.inner.settings.counters.sessions.dec());
-        let left = Input::Left(session.participant, LeaveReason::Left);
-        session.commands.send(Command::Input(left)).await.map_err(|_| RoomError::NoSession)
+    pub fn leave(&self, secret: &str) -> Result<(), RoomError> {
+        let session = self.inner.sessions.lock().remove(secret).ok_or(RoomError::NoSession)?;
+        self.inner.settings.counters.sessions.dec();
+        post(&session.commands, Command::Input(Input::Left(session.participant, LeaveReason::Left)));
+        Ok(())
     }
 
     /// A session as its owner sees it.
@@ -360,6 +392,28 @@ impl Rooms {
 
     fn session_of(&self, secret: &str) -> Result<Session, RoomError> {
         self.inner.sessions.lock().get(secret).cloned().ok_or(RoomError::NoSession)
+    }
+}
+
+impl Session {
+    /// Waits until no other PATCH of the session is at work.
+    async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, RoomError> {
+        timeout(ANSWER, self.turn.lock()).await.map_err(|_| RoomError::Stuck)
+    }
+}
+
+/// Runs a change of a session to its end. The future of an HTTP handler is dropped when its client closes the connection;
+/// a change that stopped half-way would leave the peer and its room with different states.
+async fn run_to_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, RoomError>> + Send + 'static,
+) -> Result<T, RoomError> {
+    match tokio::spawn(change).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            // A bug ends this request, as it would without the task.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(RoomError::ShuttingDown),
+        },
     }
 }
 

@@ -16,7 +16,7 @@ use super::inputs::{Inputs, PlannedInput};
 use super::mixing::MixerListener;
 use super::outputs::{self, Beginning, Outputs, Planned};
 use super::routes::{FanOut, Router};
-use super::sessions::JoinedPeer;
+use super::sessions::{Admittance, JoinedPeer};
 use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, News, ServerSettings};
@@ -150,11 +150,12 @@ impl RoomTask {
         match command {
             Command::Input(input) => self.room.handle(now, input),
             Command::Admit(who, reply) => {
-                let answer = self.room.admit(now, who).map(|admitted| self.admitted(admitted));
-                if let Err(Ok((admitted, _))) = reply.send(answer) {
-                    // Whoever asked has gone away meanwhile.
-                    self.room.handle(now, Input::Left(admitted.participant, LeaveReason::Lost));
-                }
+                let answer = self.room.admit(now, who).map(|admitted| {
+                    let participant = admitted.participant;
+                    Admittance::new(participant, self.admitted(admitted), self.commands.clone())
+                });
+                // An admittance that is not delivered is dropped, which makes the participant leave.
+                let _ = reply.send(answer);
             }
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
@@ -226,7 +227,7 @@ impl RoomTask {
 
     fn add_input(&mut self, now: Timestamp, planned: PlannedInput, reply: oneshot::Sender<Result<InputId, Refusal>>) {
         let added = self.room.add_input(now, planned.wish.clone()).map(|(id, admitted)| {
-            let (_, uplink) = self.admitted(admitted);
+            let uplink = self.admitted(admitted);
             self.inputs.add(id, planned, uplink);
             id
         });
@@ -238,7 +239,7 @@ impl RoomTask {
         }
     }
 
-    fn admitted(&mut self, admitted: Admitted) -> (Admitted, Arc<Uplink>) {
+    fn admitted(&mut self, admitted: Admitted) -> Arc<Uplink> {
         let uplink = Arc::new(Uplink::new(
             admitted.participant,
             admitted.sources.clone(),
@@ -246,9 +247,9 @@ impl RoomTask {
             self.taps.clone(),
             self.commands.clone(),
         ));
-        let member = Member { uplink: uplink.clone(), sources: admitted.sources.clone(), peer: None, asked: None };
+        let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, asked: None };
         self.peers.insert(admitted.participant, member);
-        (admitted, uplink)
+        uplink
     }
 
     fn peer_event(&mut self, now: Timestamp, participant: ParticipantId, event: PeerEvent) {

@@ -296,7 +296,7 @@ pub(super) async fn delete(
     request: Request<Body>,
 ) -> Result<StatusCode, Problem> {
     limit_rate(&app, request.extensions())?;
-    app.rooms().leave(&secret).await?;
+    app.rooms().leave(&secret)?;
     Ok(StatusCode::OK)
 }
 

@@ -405,6 +405,46 @@ fn levels_are_of_those_who_are_here_and_have_no_version() {
 }
 
 #[test]
+fn a_participant_that_never_connects_is_removed_and_starts_no_mixer() {
+    let mut driven = Driven::new(9);
+    let ghost = driven.room.admit(at(0), person("ghost")).expect("let in").participant;
+    driven.drain();
+    assert_eq!(driven.effects, []);
+    let due = driven.room.poll_timeout().expect("it has to connect");
+    driven.now = due.since(at(0)).as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert_eq!(driven.effects, [Effect::Close(ghost)]);
+    assert_eq!((driven.room.population(), driven.room.poll_timeout()), (0, Some(due + LINGER)));
+    driven.now += LINGER.as_millis() as u64;
+    driven.handle(Input::Timeout);
+    assert_eq!(driven.effects.last(), Some(&Effect::Ended));
+    assert!(!driven.effects.contains(&Effect::StartMixer), "{:?}", driven.effects);
+}
+
+#[test]
+fn the_time_to_connect_is_each_participants_own_and_ends_with_its_connection() {
+    let mut driven = Driven::new(9);
+    let admit = |driven: &mut Driven| driven.room.admit(at(driven.now), person("x")).expect("let in").participant;
+    let first = admit(&mut driven);
+    driven.now = 10_000;
+    let second = admit(&mut driven);
+    driven.handle(Input::Connected(first));
+    assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
+    assert_eq!(driven.room.poll_timeout(), Some(at(30_000)));
+    driven.now = 29_999;
+    driven.handle(Input::Timeout);
+    assert_eq!(driven.room.population(), 2);
+    driven.now = 30_000;
+    driven.handle(Input::Timeout);
+    assert_eq!(driven.room.population(), 1);
+    assert!(driven.room.participant(first).is_some() && driven.room.participant(second).is_none());
+    // Who leaves by itself in time is not removed again; nor is an input, which has no connection.
+    let third = admit(&mut driven);
+    driven.handle(Input::Left(third, LeaveReason::Lost));
+    assert_eq!(driven.room.poll_timeout(), None);
+}
+
+#[test]
 fn half_open_joins_disturb_nobody() {
     let mut driven = Driven::new(500);
     driven.join(person("Ann"));

@@ -145,7 +145,7 @@ fn a_room_that_ends_finishes_its_recordings_and_too_many_are_refused() {
 #[test]
 fn a_room_that_stays_runs_its_mixer_while_it_is_broadcast_though_nobody_is_there() {
     let mut driven =
-        Driven { room: Room::new(RoomSettings { permanent: true, ..settings(9) }, at(0)), now: 0, effects: Vec::new() };
+        Driven { room: Room::new(RoomSettings { permanent: true, ..settings(9) }, at(0)), ..Driven::new(9) };
     let id = driven.room.add_output(at(0), recording(FileFormat::Mp4)).expect("room for one");
     driven.drain();
     assert!(driven.effects.contains(&Effect::StartMixer));
