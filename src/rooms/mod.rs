@@ -342,6 +342,12 @@ impl Rooms {
         ask(&self.find(name)?, Command::Audience).await
     }
 
+    /// What has happened in all rooms.
+    #[cfg(test)]
+    pub(crate) fn counters(&self) -> &RoomCounters {
+        &self.inner.settings.counters
+    }
+
     /// What is broadcast by HLS.
     pub fn hls(&self) -> &HlsBroadcasts {
         &self.inner.settings.hls

@@ -21,6 +21,7 @@ use crate::process::ProcessCommand;
 use crate::recordings::Library;
 use crate::room::RoomSettings;
 use crate::rooms::mixing::MixerCounters;
+use crate::rooms::uplink::UplinkCounters;
 use crate::tier::Ladder;
 use crate::time::Timestamp;
 
@@ -136,6 +137,8 @@ pub struct RoomCounters {
     pub mixer_restarts: Counter,
     /// What mixers did.
     pub mixers: MixerCounters,
+    /// Packets of participants that reach no mixer.
+    pub uplinks: UplinkCounters,
     /// Rooms that run.
     pub rooms: Gauge,
     /// Sessions that are open.
@@ -148,6 +151,7 @@ impl RoomCounters {
         registry.register("joins", "People let into rooms", self.joins.clone());
         registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
         self.mixers.register(registry);
+        self.uplinks.register(registry);
         registry.register("rooms", "Rooms that run", self.rooms.clone());
         registry.register("sessions", "Sessions that are open", self.sessions.clone());
     }

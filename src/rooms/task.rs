@@ -246,6 +246,7 @@ impl RoomTask {
             self.link.clone(),
             self.taps.clone(),
             self.commands.clone(),
+            self.server.counters.uplinks.clone(),
         ));
         let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, asked: None };
         self.peers.insert(admitted.participant, member);
@@ -282,8 +283,7 @@ impl RoomTask {
         self.server.counters.mixers.add(&self.mixed, report);
         self.mixed = *report;
         let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());
-        let homeless: u64 = self.peers.values().map(|member| member.uplink.homeless()).sum();
-        tracing::debug!(?report, dropped, homeless, "mixer");
+        tracing::debug!(?report, dropped, "mixer");
     }
 
     fn perform(&mut self, effect: Effect) {

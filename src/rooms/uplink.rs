@@ -1,11 +1,11 @@
-//! The way of a participant's packets to its room's mixer.
+//! The path of a participant's packets to its room's mixer.
 //!
-//! Owns: which source a media section is, and the codec it was last announced with. Does not know: what is in a packet.
-//! Track readers call in; packets leave through the link that the room runs at the moment, and to outputs that record
-//! participants as they are.
+//! Owns: which source a media section is, the codec with which each source is announced, and how often that may change. Does
+//! not know: what is in a packet. Sessions call in for every packet; packets leave through the link of the mixer that runs at
+//! the moment, and to outputs that record participants' tracks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -16,26 +16,55 @@ use crate::id::{ParticipantId, SourceId};
 use crate::link::ToMixer;
 use crate::link::output::ToOutput;
 use crate::media::{Codec, SourceKind, SourcePacket};
+use crate::metrics::{Counter, Registry};
 use crate::peer::SourceSink;
 use crate::plan::SourceSpec;
 use crate::process::{MixerLink, OutputLink};
 use crate::room::Input;
+use crate::time::{self, Timestamp};
 
 /// The link of a room's mixer while it has one.
 pub(super) type CurrentLink = Arc<ArcSwapOption<MixerLink>>;
 /// The outputs that take every participant's packets as they are.
 pub(super) type Taps = Arc<ArcSwap<Vec<Arc<OutputLink>>>>;
 
-/// One participant's way to the mixer.
+/// Announcements of a source that may follow each other at once.
+const ANNOUNCEMENTS: u32 = 3;
+/// From one more announcement to the next.
+const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Packets of all participants that reach no mixer.
+#[derive(Debug, Default, Clone)]
+pub struct UplinkCounters {
+    unrouted: Counter,
+    codec_changes: Counter,
+}
+
+impl UplinkCounters {
+    /// Puts them into a registry.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "source_packets_unrouted",
+            "RTP packets of participants dropped: they belong to no source, or the room has no mixer",
+            self.unrouted.clone(),
+        );
+        registry.register(
+            "source_packets_codec_changes",
+            "RTP packets of participants dropped: their source changes its codec too often",
+            self.codec_changes.clone(),
+        );
+    }
+}
+
+/// One participant's path to the mixer.
 pub(super) struct Uplink {
     participant: ParticipantId,
     sources: ArcSwap<Vec<(SourceKind, SourceId)>>,
-    /// Codec of each source as announced: read and written only by track readers, seldom at once.
-    announced: Mutex<Vec<(SourceId, Codec)>>,
+    announcements: Mutex<Announcements>,
     link: CurrentLink,
     taps: Taps,
     room: mpsc::Sender<Command>,
-    homeless: AtomicU64,
+    counters: UplinkCounters,
 }
 
 impl Uplink {
@@ -45,54 +74,64 @@ impl Uplink {
         link: CurrentLink,
         taps: Taps,
         room: mpsc::Sender<Command>,
+        counters: UplinkCounters,
     ) -> Self {
         Self {
             participant,
             sources: ArcSwap::from_pointee(sources),
-            announced: Mutex::default(),
+            announcements: Mutex::default(),
             link,
             taps,
             room,
-            homeless: AtomicU64::new(0),
+            counters,
         }
     }
 
     /// The participant's new offer sends these.
     pub(super) fn set_sources(&self, sources: Vec<(SourceKind, SourceId)>) {
+        self.announcements.lock().retain(|source| sources.iter().any(|(_, id)| *id == source));
         self.sources.store(Arc::new(sources));
     }
 
-    /// Packets dropped because they belong to no source, or there was no mixer.
-    pub(super) fn homeless(&self) -> u64 {
-        self.homeless.load(Ordering::Relaxed)
+    fn source(&self, kind: SourceKind) -> Option<SourceId> {
+        self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id)
     }
 
-    /// Tells mixer and room of a source's codec when it is new. The mixer hears it ahead of the packet, on the same
-    /// queue; the room remembers it for the next mixer. A room too busy to hear it now hears it with the next packet.
-    fn announce(&self, link: &MixerLink, source: SourceId, kind: SourceKind, codec: Codec) {
-        let mut announced = self.announced.lock();
-        if announced.contains(&(source, codec)) {
-            return;
+    /// Announces a source to mixer and room when it begins or changes its codec; false where that is too often. The mixer
+    /// reads the announcement ahead of the packet, from the same queue; the room keeps it for the next mixer. While the
+    /// room's queue is full, each packet tries again.
+    fn announce(&self, link: &MixerLink, source: SourceId, kind: SourceKind, codec: Codec) -> bool {
+        let mut announcements = self.announcements.lock();
+        let announced = announcements.announced(source, codec);
+        if announced == Some(Reported(true)) {
+            return true;
         }
-        let spec = SourceSpec { source, participant: self.participant, kind, codec };
-        link.send(ToMixer::Source(spec));
-        self.taps.load().iter().for_each(|tap| tap.send(ToOutput::Source(spec)));
+        if announced.is_none() {
+            if !announcements.announce(source, codec, time::now()) {
+                return false;
+            }
+            let spec = SourceSpec { source, participant: self.participant, kind, codec };
+            link.send(ToMixer::Source(spec));
+            self.taps.load().iter().for_each(|tap| tap.send(ToOutput::Source(spec)));
+        }
         if self.room.try_send(Command::Input(Input::SourceStarted(source, codec))).is_ok() {
-            announced.retain(|(other, _)| *other != source);
-            announced.push((source, codec));
+            announcements.reported(source);
         }
+        true
     }
 }
 
 impl SourceSink for Uplink {
     fn packet(&self, _mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
-        let source = self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id);
         let link = self.link.load();
-        let (Some(source), Some(link)) = (source, link.as_ref()) else {
-            self.homeless.fetch_add(1, Ordering::Relaxed);
+        let (Some(source), Some(link)) = (self.source(kind), link.as_ref()) else {
+            self.counters.unrouted.inc();
             return;
         };
-        self.announce(link, source, kind, codec);
+        if !self.announce(link, source, kind, codec) {
+            self.counters.codec_changes.inc();
+            return;
+        }
         for tap in self.taps.load().iter() {
             tap.send(ToOutput::Packet(source, packet.clone()));
         }
@@ -101,10 +140,166 @@ impl SourceSink for Uplink {
 
     /// Its last picture goes at once; recordings of it go on, since it may come back.
     fn ended(&self, kind: SourceKind) {
-        let source = self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id);
         let link = self.link.load();
-        let (Some(source), Some(link)) = (source, link.as_ref()) else { return };
-        self.announced.lock().retain(|(announced, _)| *announced != source);
-        link.send(ToMixer::SourceGone(source));
+        let (Some(source), Some(link)) = (self.source(kind), link.as_ref()) else { return };
+        if self.announcements.lock().end(source) {
+            link.send(ToMixer::SourceGone(source));
+        }
+    }
+}
+
+/// Whether the room knows of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reported(bool);
+
+/// The codecs with which the sources of one participant are announced, and how often that changes: each announcement is an
+/// input of the room and builds a decoder, and a sender may alternate between two negotiated payload types.
+#[derive(Debug, Default)]
+struct Announcements(Vec<Announcement>);
+
+#[derive(Debug)]
+struct Announcement {
+    source: SourceId,
+    /// None after the source has ended.
+    codec: Option<(Codec, Reported)>,
+    /// Announcements that may follow at once.
+    left: u32,
+    /// When one was last added to them.
+    refilled: Timestamp,
+}
+
+impl Announcements {
+    /// Whether the source is announced with this codec; None if it is not.
+    fn announced(&self, source: SourceId, codec: Codec) -> Option<Reported> {
+        let announcement = self.0.iter().find(|announcement| announcement.source == source)?;
+        announcement.codec.filter(|(known, _)| *known == codec).map(|(_, reported)| reported)
+    }
+
+    /// Announces the source with another codec; false where it has changed too often.
+    fn announce(&mut self, source: SourceId, codec: Codec, now: Timestamp) -> bool {
+        let at = self.0.iter().position(|announcement| announcement.source == source).unwrap_or_else(|| {
+            self.0.push(Announcement { source, codec: None, left: ANNOUNCEMENTS, refilled: now });
+            self.0.len() - 1
+        });
+        let announcement = &mut self.0[at];
+        while announcement.left < ANNOUNCEMENTS && now.since(announcement.refilled) >= ANNOUNCEMENT_INTERVAL {
+            announcement.left += 1;
+            announcement.refilled = announcement.refilled + ANNOUNCEMENT_INTERVAL;
+        }
+        if announcement.left == 0 {
+            return false;
+        }
+        if announcement.left == ANNOUNCEMENTS {
+            announcement.refilled = now;
+        }
+        announcement.left -= 1;
+        announcement.codec = Some((codec, Reported(false)));
+        true
+    }
+
+    /// The room knows of the latest announcement of the source.
+    fn reported(&mut self, source: SourceId) {
+        let announcement = self.0.iter_mut().find(|announcement| announcement.source == source);
+        if let Some((_, reported)) = announcement.and_then(|announcement| announcement.codec.as_mut()) {
+            *reported = Reported(true);
+        }
+    }
+
+    /// The source has ended and is announced again with its next packet; false where it was not announced.
+    fn end(&mut self, source: SourceId) -> bool {
+        let announcement = self.0.iter_mut().find(|announcement| announcement.source == source);
+        announcement.is_some_and(|announcement| announcement.codec.take().is_some())
+    }
+
+    /// Forgets sources that the participant sends no more.
+    fn retain(&mut self, sends: impl Fn(SourceId) -> bool) {
+        self.0.retain(|announcement| sends(announcement.source));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAMERA: SourceId = SourceId(1);
+    const SCREEN: SourceId = SourceId(2);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_micros(10_000_000 + millis * 1_000)
+    }
+
+    /// Packets of one source: whether each passes, and how many announcements there are.
+    fn pass(announcements: &mut Announcements, packets: impl IntoIterator<Item = (u64, Codec)>) -> (Vec<bool>, usize) {
+        let mut count = 0;
+        let passed = packets.into_iter().map(|(millis, codec)| {
+            if announcements.announced(CAMERA, codec).is_some() {
+                return true;
+            }
+            let announced = announcements.announce(CAMERA, codec, at(millis));
+            count += usize::from(announced);
+            announced
+        });
+        (passed.collect(), count)
+    }
+
+    #[test]
+    fn a_source_that_alternates_between_two_codecs_is_announced_a_few_times_a_second() {
+        let alternating = (0..10_000).map(|n| (n, if n % 2 == 0 { Codec::Vp8 } else { Codec::H264 }));
+        let (passed, count) = pass(&mut Announcements::default(), alternating);
+        assert_eq!(count, 3 + 19, "three at once, then two a second");
+        let share = passed.iter().filter(|passed| **passed).count();
+        assert!((5_000..5_100).contains(&share), "the packets of the announced codec pass: {share} of 10,000");
+    }
+
+    #[test]
+    fn a_source_that_changes_its_codec_now_and_then_loses_nothing() {
+        let seldom = (0..10_000).map(|n| (n, if n / 1_000 % 2 == 0 { Codec::Vp8 } else { Codec::Vp9 }));
+        let (passed, count) = pass(&mut Announcements::default(), seldom);
+        assert!(passed.iter().all(|passed| *passed));
+        assert_eq!(count, 10);
+    }
+
+    #[test]
+    fn a_source_that_ends_and_begins_without_end_is_limited_in_the_same_way() {
+        let mut announcements = Announcements::default();
+        let mut count = 0;
+        for n in 0..1_000 {
+            count += usize::from(announcements.announce(CAMERA, Codec::Vp8, at(n)));
+            announcements.end(CAMERA);
+            assert!(!announcements.end(CAMERA), "the mixer is told once");
+        }
+        assert_eq!(count, 3 + 1);
+        assert!(announcements.announce(SCREEN, Codec::Vp8, at(1_000)), "each source has its own limit");
+    }
+
+    #[test]
+    fn sources_that_are_sent_no_more_are_forgotten() {
+        let mut announcements = Announcements::default();
+        for screen in 2..100 {
+            announcements.announce(CAMERA, Codec::Vp8, at(0));
+            announcements.announce(SourceId(screen), Codec::Vp8, at(0));
+            announcements.reported(SourceId(screen));
+            assert_eq!(announcements.announced(SourceId(screen), Codec::Vp8), Some(Reported(true)));
+            announcements.retain(|source| source == CAMERA);
+            assert_eq!(announcements.0.len(), 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn announcements_never_exceed_their_rate(steps in prop::collection::vec((0_u64..400, any::<bool>()), 1..300)) {
+            let (mut announcements, mut now, mut times) = (Announcements::default(), 0, Vec::new());
+            for (wait, vp8) in steps {
+                now += wait;
+                let codec = if vp8 { Codec::Vp8 } else { Codec::H264 };
+                if announcements.announced(CAMERA, codec).is_none() && announcements.announce(CAMERA, codec, at(now)) {
+                    times.push(now);
+                }
+            }
+            // Any five within less than a second are too many: three at once and one after each half second.
+            prop_assert!(times.windows(5).all(|five| five[4] - five[0] >= 1_000), "{:?}", times);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the API through its router, with real rooms and a media port on loopback, but without mixer and browsers.
 //! Connected participants are clients of the crate `webrtc`.
 
+mod aborted;
 mod contract;
 mod corners;
 mod events;
@@ -93,7 +94,7 @@ impl Api {
         let mux = mux.expect("loopback has free ports");
         let port = mux.local_addr().port();
         // It sends no reports; these tests end before it is considered hung.
-        let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into()] };
+        let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into(), marker(port)] };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
         let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is repaired here".into())), None);
         let settings = ServerSettings {
@@ -165,6 +166,15 @@ impl Api {
     }
 
     /// Joins; returns the path of the session and the response.
+    /// Processes that were started as mixers.
+    fn mixers(&self) -> usize {
+        let marker = marker(self.media_port).into_bytes();
+        let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+        let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == marker)).count()
+    }
+
+    /// Joins, and returns the session's path with the answer.
     async fn join(&self, room: &str) -> (String, Reply) {
         let reply = self.post_offer(&format!("/v1/rooms/{room}/participants"), &offer("sendrecv")).await;
         assert_eq!(reply.status, 201, "{reply:?}");
@@ -192,6 +202,11 @@ impl Api {
         tokio::spawn(serve(listener, self.app.clone(), None, None));
         address
     }
+}
+
+/// An argument of `sleep` that tells the processes of one API from those of the others.
+fn marker(port: u16) -> String {
+    format!("0.{port:05}")
 }
 
 fn token(room: Option<&str>, role: Role) -> String {
