@@ -1,7 +1,7 @@
 //! From one encoded stream to many subscribers.
 //!
 //! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer, which selects the tier of its stream;
-//! [`Demand`], where the subscribers of a room report what they need of it; [`Recent`], what a stream has sent since its last
+//! [`Demand`], where the subscribers of a room report what they need of it; [`GopCache`], what a stream has sent since its last
 //! keyframe, so that a new subscriber need not wait for the next; and [`Rewriter`], which gives each subscriber's packets its
 //! own headers. Does not know: connections, rooms, streams' contents beyond VP8's picture id.
 //!
@@ -12,8 +12,8 @@
 
 mod contributors;
 mod demand;
+mod gop_cache;
 mod queue;
-mod recent;
 mod rewrite;
 mod selector;
 
@@ -27,8 +27,8 @@ use tokio::sync::Notify;
 
 pub use self::contributors::{Contributor, Contributors, Names};
 pub use self::demand::{Demand, Demanded};
+pub use self::gop_cache::GopCache;
 use self::queue::{Pushed, Queue};
-pub use self::recent::Recent;
 pub use self::rewrite::{Header, Rewriter};
 pub use self::selector::Selection;
 use self::selector::Selector;
@@ -183,7 +183,7 @@ impl Subscriber {
     /// Queues a packet of the video stream with this serial, if it flows or is wanted. A stream begins at a keyframe: this
     /// packet's, or the one in `recent` (what the stream has sent since its last keyframe, this packet included), else one is
     /// asked for. `now` is for the age of what waits.
-    pub fn push_video(&self, stream: u32, packet: &EncodedPacket, recent: &Recent, now: Timestamp) {
+    pub fn push_video(&self, stream: u32, packet: &EncodedPacket, recent: &GopCache, now: Timestamp) {
         let Pushed { queued, dropped, wants_keyframe, switched } =
             self.queue.lock().push_video(stream, packet, recent, now);
         if dropped > 0 {
@@ -322,7 +322,7 @@ mod tests {
     async fn a_resumed_subscriber_forgets_what_waited_and_wants_a_keyframe() {
         let demand = Arc::new(Demand::default());
         let subscriber = attached(ME.0, &demand);
-        let (mut recent, now) = (Recent::default(), Timestamp::default());
+        let (mut recent, now) = (GopCache::default(), Timestamp::default());
         subscriber.want(1);
         subscriber.resume();
         demand.take();
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(demand.take(), selected([ME.0]), "it has switched");
         subscriber.push_audio(&packet(0, true), &Contributors::none());
         subscriber.resume();
-        let old = Recent::default();
+        let old = GopCache::default();
         subscriber.push_video(1, &packet(3_000, false), &old, now);
         demand.changed().await;
         assert_eq!(demand.take(), Demanded { keyframes: BTreeSet::from([1]), ..Demanded::default() });

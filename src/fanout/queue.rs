@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Contributors, Outgoing, Recent};
+use super::{Contributors, GopCache, Outgoing};
 use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
@@ -85,7 +85,7 @@ impl Queue {
         &mut self,
         stream: u32,
         packet: &EncodedPacket,
-        recent: &Recent,
+        recent: &GopCache,
         now: Timestamp,
     ) -> Pushed {
         let mut pushed = Pushed::default();
@@ -212,7 +212,7 @@ mod tests {
     #[derive(Default)]
     struct FanOut {
         queue: Queue,
-        recent: BTreeMap<u32, Recent>,
+        recent: BTreeMap<u32, GopCache>,
     }
 
     impl FanOut {
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_to_leave_leaves_whole() {
         let mut fan_out = FanOut::open(1);
-        let mut recent = Recent::default();
+        let mut recent = GopCache::default();
         for part in 0..3 {
             let packet = EncodedPacket { marker: part == 2, ..packet(0, part == 0) };
             recent.push(&packet);

@@ -195,7 +195,7 @@ impl From<RoomError> for Problem {
         match error {
             RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
             RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
-            RoomError::Door(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
+            RoomError::WrongEndpoint(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
             RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
             RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {

@@ -2,7 +2,7 @@
 //!
 //! Owns: who may and who does, what each is told of it, how long a try may take. Does not know: how clients connect; what they
 //! say to each other is passed on as it is. Until both say that the other's media arrives, it goes over the mixer; as soon as
-//! somebody else comes, something is recorded, or there is no way any more, it does so again.
+//! somebody else comes, something is recorded, or there is no path any more, it does so again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::id::ParticipantId;
 use crate::media::SourceKind;
 use crate::time::Timestamp;
 
-/// How long two may look for a way to each other.
+/// How long two may look for a path to each other.
 const TRY: Duration = Duration::from_secs(10);
 
 type Pair = [ParticipantId; 2];
 
 /// What a client says about going direct.
 #[derive(Debug, Clone, PartialEq)]
-pub enum DirectNews {
+pub enum DirectMessage {
     /// It can.
     Able,
     /// For the other one.
     Signal(Value),
     /// What the other one sends arrives.
     Connected,
-    /// There is no way, or no way any more.
+    /// There is no path, or no path any more.
     Failed,
 }
 
@@ -71,17 +71,17 @@ pub enum DirectEnd {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Path {
     /// They look for one.
-    Sought { pair: Pair, until: Timestamp, arrived: [bool; 2] },
+    Trying { pair: Pair, until: Timestamp, arrived: [bool; 2] },
     /// They have one.
-    Found { pair: Pair },
+    Established { pair: Pair },
 }
 
-impl Way {
+impl Path {
     const fn pair(self) -> Pair {
         match self {
-            Self::Sought { pair, .. } | Self::Found { pair } => pair,
+            Self::Trying { pair, .. } | Self::Established { pair } => pair,
         }
     }
 }
@@ -90,28 +90,28 @@ impl Way {
 #[derive(Debug, Default)]
 pub(super) struct Direct {
     able: BTreeSet<ParticipantId>,
-    way: Option<Way>,
-    /// Those who had no way: they do not try again while they are the same two.
+    path: Option<Path>,
+    /// Those who had no path: they do not try again while they are the same two.
     failed: Option<Pair>,
 }
 
 impl Direct {
     /// When a try is over.
     pub(super) fn timeout(&self) -> Option<Timestamp> {
-        match self.way? {
-            Way::Sought { until, .. } => Some(until),
-            Way::Found { .. } => None,
+        match self.path? {
+            Path::Trying { until, .. } => Some(until),
+            Path::Established { .. } => None,
         }
     }
 
     /// Whether this participant's media goes to the other one directly.
     pub(super) fn has(&self, participant: ParticipantId) -> bool {
-        matches!(self.way, Some(Way::Found { pair }) if pair.contains(&participant))
+        matches!(self.path, Some(Path::Established { pair }) if pair.contains(&participant))
     }
 
-    /// Whether two look for a way, or have one.
+    /// Whether two look for a path, or have one.
     pub(super) fn is_wanted(&self) -> bool {
-        self.way.is_some()
+        self.path.is_some()
     }
 
     /// Somebody is gone.
@@ -122,39 +122,39 @@ impl Direct {
 
 impl Room {
     /// Takes in what a client says about going direct.
-    pub(super) fn direct_news(&mut self, participant: ParticipantId, news: DirectNews) {
-        let way = self.direct.way.filter(|way| way.pair().contains(&participant));
-        match (news, way) {
-            (DirectNews::Able, _) => {
+    pub(super) fn direct_news(&mut self, participant: ParticipantId, news: DirectMessage) {
+        let path = self.direct.path.filter(|path| path.pair().contains(&participant));
+        match (news, path) {
+            (DirectMessage::Able, _) => {
                 if self.people.contains_key(&participant) {
                     self.direct.able.insert(participant);
                 }
             }
-            (DirectNews::Signal(signal), Some(way)) => {
+            (DirectMessage::Signal(signal), Some(path)) => {
                 let event = DirectEvent::Signal { from: participant, signal };
-                self.effects.push_back(Effect::Tell(other(way.pair(), participant), event));
+                self.effects.push_back(Effect::Tell(other(path.pair(), participant), event));
             }
-            (DirectNews::Connected, Some(Way::Sought { pair, until, mut arrived })) => {
+            (DirectMessage::Connected, Some(Path::Trying { pair, until, mut arrived })) => {
                 arrived[usize::from(pair[1] == participant)] = true;
-                self.direct.way = Some(Way::Sought { pair, until, arrived });
+                self.direct.path = Some(Path::Trying { pair, until, arrived });
                 if arrived == [true, true] {
-                    self.direct.way = Some(Way::Found { pair });
+                    self.direct.path = Some(Path::Established { pair });
                     self.effects.extend(pair.map(|one| Effect::Tell(one, DirectEvent::On)));
                 }
             }
-            (DirectNews::Failed, Some(way)) => {
-                self.direct.failed = Some(way.pair());
+            (DirectMessage::Failed, Some(path)) => {
+                self.direct.failed = Some(path.pair());
                 self.end_direct(DirectEnd::Failed);
             }
-            // What was said of a way that is over by now.
-            (DirectNews::Signal(_) | DirectNews::Connected | DirectNews::Failed, _) => {}
+            // What was said of a path that is over by now.
+            (DirectMessage::Signal(_) | DirectMessage::Connected | DirectMessage::Failed, _) => {}
         }
         self.refresh();
     }
 
     /// A try that took too long is over.
     pub(super) fn direct_timeout(&mut self, now: Timestamp) {
-        if let Some(Way::Sought { pair, until, .. }) = self.direct.way
+        if let Some(Path::Trying { pair, until, .. }) = self.direct.path
             && now >= until
         {
             self.direct.failed = Some(pair);
@@ -163,18 +163,18 @@ impl Room {
         }
     }
 
-    /// Begins and ends the way of two as the room is now.
+    /// Begins and ends the path of two as the room is now.
     pub(super) fn follow_direct(&mut self) {
         let pair = self.pair();
-        if self.direct.way.is_some_and(|way| Some(way.pair()) != pair) {
+        if self.direct.path.is_some_and(|path| Some(path.pair()) != pair) {
             self.end_direct(DirectEnd::Company);
         }
         if self.direct.failed != pair {
             self.direct.failed = None;
         }
-        if let Some([first, second]) = pair.filter(|_| self.direct.way.is_none() && self.direct.failed.is_none()) {
+        if let Some([first, second]) = pair.filter(|_| self.direct.path.is_none() && self.direct.failed.is_none()) {
             let until = self.now + TRY;
-            self.direct.way = Some(Way::Sought { pair: [first, second], until, arrived: [false; 2] });
+            self.direct.path = Some(Path::Trying { pair: [first, second], until, arrived: [false; 2] });
             let begin = |peer, offers| DirectEvent::Begin { peer, offers };
             self.effects.push_back(Effect::Tell(first, begin(second, true)));
             self.effects.push_back(Effect::Tell(second, begin(first, false)));
@@ -185,12 +185,12 @@ impl Room {
     }
 
     fn end_direct(&mut self, reason: DirectEnd) {
-        let Some(way) = self.direct.way.take() else { return };
-        let here = way.pair().into_iter().filter(|one| self.people.contains_key(one));
+        let Some(path) = self.direct.path.take() else { return };
+        let here = path.pair().into_iter().filter(|one| self.people.contains_key(one));
         self.effects.extend(here.map(|one| Effect::Tell(one, DirectEvent::End { reason })));
     }
 
-    /// The two who could go direct: nobody else is here, or on the way in, and nothing takes what they say.
+    /// The two who could go direct: nobody else is here, or on the path in, and nothing takes what they say.
     fn pair(&self) -> Option<Pair> {
         let mut people = self.people.iter();
         let (Some((first, one)), Some((second, two)), None) = (people.next(), people.next(), people.next()) else {
@@ -220,7 +220,7 @@ mod tests {
     use crate::layout::Layout;
     use crate::media::{Codec, FileFormat, Size, SoundTaken};
     use crate::room::document::{LeaveReason, RecordingKind, Role, TierChoice};
-    use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+    use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
     use crate::room::tests::Subscribers;
     use crate::room::{Admission, Input, Order, RoomSettings, Route};
     use crate::tier::Ladder;
@@ -262,7 +262,7 @@ mod tests {
             };
             for _ in 0..2 {
                 let participant = two.join();
-                two.handle(Input::Direct(participant, DirectNews::Able));
+                two.handle(Input::Direct(participant, DirectMessage::Able));
             }
             two
         }
@@ -287,7 +287,7 @@ mod tests {
             admitted.participant
         }
 
-        fn say(&mut self, participant: u32, news: DirectNews) {
+        fn say(&mut self, participant: u32, news: DirectMessage) {
             self.handle(Input::Direct(ParticipantId(participant), news));
         }
 
@@ -318,8 +318,8 @@ mod tests {
 
         fn direct() -> Self {
             let mut two = Self::new();
-            two.say(1, DirectNews::Connected);
-            two.say(2, DirectNews::Connected);
+            two.say(1, DirectMessage::Connected);
+            two.say(2, DirectMessage::Connected);
             two.told.clear();
             two
         }
@@ -334,11 +334,11 @@ mod tests {
         let begin = |peer, offers| DirectEvent::Begin { peer: ParticipantId(peer), offers };
         assert_eq!(two.told, [(1, begin(2, true)), (2, begin(1, false))]);
         two.told.clear();
-        two.say(1, DirectNews::Signal("offer".into()));
+        two.say(1, DirectMessage::Signal("offer".into()));
         assert_eq!(two.told, [(2, DirectEvent::Signal { from: ParticipantId(1), signal: "offer".into() })]);
-        two.say(1, DirectNews::Connected);
+        two.say(1, DirectMessage::Connected);
         assert!(two.is_mixed(), "one of them hears nothing yet");
-        two.say(2, DirectNews::Connected);
+        two.say(2, DirectMessage::Connected);
         assert_eq!(two.told[1..], [(1, DirectEvent::On), (2, DirectEvent::On)]);
         assert!(two.streams == 0 && two.routes.iter().all(|route| !route.audio && route.video.is_none()));
     }
@@ -370,22 +370,22 @@ mod tests {
         assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
         assert!(two.is_mixed());
         two.told.clear();
-        two.handle(Input::Output(id, OutputNews::Stop));
-        two.handle(Input::Output(id, OutputNews::Ended(None)));
+        two.handle(Input::Output(id, OutputEvent::Stop));
+        two.handle(Input::Output(id, OutputEvent::Ended(None)));
         assert_eq!(two.told.len(), 2, "they begin again when it is over");
     }
 
     #[test]
     fn who_has_no_way_stays_with_the_mixer() {
         let mut two = Two::direct();
-        two.say(2, DirectNews::Failed);
+        two.say(2, DirectMessage::Failed);
         assert_eq!(two.told, [(1, FAILED), (2, FAILED)]);
         assert!(two.is_mixed());
-        two.say(1, DirectNews::Failed);
-        two.say(1, DirectNews::Able);
+        two.say(1, DirectMessage::Failed);
+        two.say(1, DirectMessage::Able);
         assert_eq!(two.told.len(), 2, "the same two do not try again");
         let mut slow = Two::new();
-        slow.say(1, DirectNews::Connected);
+        slow.say(1, DirectMessage::Connected);
         slow.told.clear();
         slow.now = slow.room.poll_timeout().expect("a try is over at some time");
         slow.handle(Input::Timeout);
@@ -399,12 +399,12 @@ mod tests {
         let stranger = two.join();
         two.handle(Input::Left(ParticipantId(1), LeaveReason::Left));
         two.told.clear();
-        two.say(stranger.0, DirectNews::Signal("x".into()));
-        two.say(stranger.0, DirectNews::Connected);
-        two.say(99, DirectNews::Able);
+        two.say(stranger.0, DirectMessage::Signal("x".into()));
+        two.say(stranger.0, DirectMessage::Connected);
+        two.say(99, DirectMessage::Able);
         assert_eq!(two.told, [], "one of the two has not said that it can");
         two.room.settings.direct_for_two = false;
-        two.say(stranger.0, DirectNews::Able);
+        two.say(stranger.0, DirectMessage::Able);
         assert_eq!(two.told, []);
     }
 }

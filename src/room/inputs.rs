@@ -42,7 +42,7 @@ pub struct InputWish {
 
 /// What happens to an input.
 #[derive(Debug, Clone, PartialEq)]
-pub enum InputNews {
+pub enum InputEvent {
     /// How it does.
     Report(InputReport),
     /// It is over; with what went wrong where it did not just come to its end.
@@ -191,10 +191,10 @@ impl Room {
         Ok((id, admitted))
     }
 
-    pub(super) fn input_news(&mut self, now: Timestamp, id: InputId, news: InputNews) {
+    pub(super) fn input_news(&mut self, now: Timestamp, id: InputId, news: InputEvent) {
         let Some(input) = self.inputs.all.get_mut(&id).filter(|input| input.life != Life::Over) else { return };
         match news {
-            InputNews::Report(report) => {
+            InputEvent::Report(report) => {
                 let known = |report: &InputReport| (report.state, report.reason.clone(), report.size);
                 let changed = known(&report) != known(&input.report);
                 input.report = report;
@@ -202,12 +202,12 @@ impl Room {
                     self.tell_input(id);
                 }
             }
-            InputNews::Ended(failure) => {
+            InputEvent::Ended(failure) => {
                 let state = if failure.is_some() { InputState::Failed } else { InputState::Finished };
                 self.input_over(id, state, failure);
             }
-            InputNews::Lost(why) => self.input_lost(now, id, &why),
-            InputNews::Stop => {
+            InputEvent::Lost(why) => self.input_lost(now, id, &why),
+            InputEvent::Stop => {
                 self.effects.push_back(Effect::StopInput(id));
                 self.input_over(id, InputState::Finished, None);
             }
@@ -278,7 +278,7 @@ impl Room {
         let running = self.inputs.all.iter().filter(|(_, input)| input.life != Life::Over);
         let ids: Vec<InputId> = running.map(|(id, _)| *id).collect();
         for id in ids {
-            self.input_news(self.now, id, InputNews::Stop);
+            self.input_news(self.now, id, InputEvent::Stop);
         }
     }
 

@@ -41,7 +41,7 @@ use crate::room::document::{
     ViewDocument,
 };
 use crate::speaker::Speaker;
-use crate::tier::uplink::Ask;
+use crate::tier::uplink::UplinkLimit;
 use crate::time::Timestamp;
 
 /// A participant that has not connected within this time after its admission is removed. Its connection gives up earlier by
@@ -70,7 +70,7 @@ pub struct Room {
     /// When the latest input came.
     now: Timestamp,
     /// When somebody may be asked to send more.
-    asks: Option<Timestamp>,
+    uplink_limits_due: Option<Timestamp>,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -106,7 +106,7 @@ impl Room {
             empty_since: Some(now),
             ended: false,
             now,
-            asks: None,
+            uplink_limits_due: None,
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -167,7 +167,7 @@ impl Room {
                 gain_db: 0.0,
                 tier: who.tier,
                 selected: Person::UNKNOWN_LINK,
-                ask: Ask::default(),
+                uplink_limit: UplinkLimit::default(),
                 direct: false,
             },
         );
@@ -253,7 +253,7 @@ impl Room {
         let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        [linger, connecting, self.asks].into_iter().chain(parts).flatten().min()
+        [linger, connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
     }
 
     /// The room as the outside sees it.
@@ -443,7 +443,7 @@ impl Room {
 
     fn timeout(&mut self, now: Timestamp) {
         self.mixer_timeout(now);
-        if self.asks.is_some_and(|at| now >= at) {
+        if self.uplink_limits_due.is_some_and(|at| now >= at) {
             self.refresh();
         }
         self.output_timeout(now);

@@ -47,7 +47,7 @@ impl Room {
         }
         self.refresh_routes();
         self.refresh_output_routes();
-        self.refresh_asks();
+        self.refresh_uplink_limits();
     }
 
     /// Tells a new mixer all that the one before it knew.
@@ -150,7 +150,7 @@ impl Room {
     }
 
     /// Asks senders for what their tiles show in the best stream that anybody gets.
-    fn refresh_asks(&mut self) {
+    fn refresh_uplink_limits(&mut self) {
         let best = self.streams.streams.iter().max_by_key(|spec| (spec.size.width, spec.fps));
         let shown = |size: Size| {
             let (size, fps) = best.map_or((Size::new(0, 0), 0), |best| {
@@ -166,9 +166,11 @@ impl Room {
         let hidden = deserved(Size::new(0, 0), 0);
         for (participant, person) in self.people.iter_mut().filter(|(_, person)| person.sends_pictures()) {
             let wanted = wanted.get(participant).copied().unwrap_or(hidden) + SOUND;
-            self.effects.extend(person.ask.update(self.now, wanted).map(|bits| Effect::Ask(*participant, bits)));
+            self.effects.extend(
+                person.uplink_limit.update(self.now, wanted).map(|bits| Effect::LimitUplink(*participant, bits)),
+            );
         }
-        self.asks = self.people.values().filter_map(|person| person.ask.due()).min();
+        self.uplink_limits_due = self.people.values().filter_map(|person| person.uplink_limit.due()).min();
     }
 }
 

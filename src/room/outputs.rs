@@ -58,7 +58,7 @@ pub enum OutputKind {
 
 /// What happens to an output.
 #[derive(Debug, Clone, PartialEq)]
-pub enum OutputNews {
+pub enum OutputEvent {
     /// How it does.
     Report(OutputReport),
     /// It writes this file now.
@@ -278,21 +278,21 @@ impl Room {
         keys.filter_map(|key| self.streams.streams.iter().find(|spec| spec.key == key).cloned()).collect()
     }
 
-    pub(super) fn output_news(&mut self, now: Timestamp, id: OutputId, news: OutputNews) {
+    pub(super) fn output_news(&mut self, now: Timestamp, id: OutputId, news: OutputEvent) {
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
         // Files are uploaded when all else is over.
-        if output.life == Life::Over && !matches!(news, OutputNews::Upload(..)) {
+        if output.life == Life::Over && !matches!(news, OutputEvent::Upload(..)) {
             return;
         }
         match news {
-            OutputNews::Upload(file, upload) => {
+            OutputEvent::Upload(file, upload) => {
                 // Another room of that name may have had a recording of that id.
                 if output.files.contains(&file) && output.uploads.get(&file) != Some(&upload) {
                     output.uploads.insert(file, upload);
                     self.tell_output(id);
                 }
             }
-            OutputNews::Report(mut report) => {
+            OutputEvent::Report(mut report) => {
                 if output.life == Life::Finishing {
                     report.state = OutputState::Finishing;
                 }
@@ -302,29 +302,29 @@ impl Room {
                     self.tell_output(id);
                 }
             }
-            OutputNews::File(name) => {
+            OutputEvent::File(name) => {
                 if !output.files.contains(&name) {
                     output.files.push(name);
                     self.tell_output(id);
                 }
             }
-            OutputNews::KeyframeWanted(stream) => {
+            OutputEvent::KeyframeWanted(stream) => {
                 let route = self.outputs.routes.iter().find(|route| route.output == id);
                 if let Some(serial) = route.and_then(|route| route.streams.get(usize::from(stream))) {
                     self.effects.push_back(Effect::Order(Order::Keyframe(*serial)));
                 }
             }
-            OutputNews::SourceKeyframeWanted(source) => {
+            OutputEvent::SourceKeyframeWanted(source) => {
                 if let Some((participant, _)) = self.source(source) {
                     self.effects.push_back(Effect::Keyframe(participant, source));
                 }
             }
-            OutputNews::Ended(failure) => {
+            OutputEvent::Ended(failure) => {
                 let state = if failure.is_some() { OutputState::Failed } else { OutputState::Finished };
                 self.output_over(now, id, state, failure);
             }
-            OutputNews::Lost(why) => self.output_lost(now, id, &why),
-            OutputNews::Stop => match output.life {
+            OutputEvent::Lost(why) => self.output_lost(now, id, &why),
+            OutputEvent::Stop => match output.life {
                 Life::Running { .. } => {
                     output.life = Life::Finishing;
                     output.set(OutputState::Finishing, None);
@@ -387,7 +387,7 @@ impl Room {
         let running: Vec<OutputId> =
             self.outputs.all.iter().filter(|(_, output)| output.takes_media()).map(|(id, _)| *id).collect();
         for id in running {
-            self.output_news(self.now, id, OutputNews::Stop);
+            self.output_news(self.now, id, OutputEvent::Stop);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
 use crate::tier::Limit;
-use crate::tier::uplink::Ask;
+use crate::tier::uplink::UplinkLimit;
 
 /// Longest name of a participant, in characters; the rest is cut off.
 pub const DISPLAY_NAME_MAX: usize = 64;
@@ -27,7 +27,7 @@ pub(super) struct Person {
     /// What its subscriber has selected, while `tier` is `auto`.
     pub(super) selected: (Tier, Option<Limit>),
     /// What it is asked to send.
-    pub(super) ask: Ask,
+    pub(super) uplink_limit: UplinkLimit,
     /// It gets from the other one what it would get from the mixer.
     pub(super) direct: bool,
 }

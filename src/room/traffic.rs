@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::direct::{DirectEvent, DirectNews};
+use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
-use super::inputs::InputNews;
-use super::outputs::OutputNews;
+use super::inputs::InputEvent;
+use super::outputs::OutputEvent;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
@@ -115,11 +115,11 @@ pub enum Input {
     /// The mixer process died or hung.
     MixerLost,
     /// News of a recording or broadcast.
-    Output(OutputId, OutputNews),
+    Output(OutputId, OutputEvent),
     /// News of an input.
-    Input(InputId, InputNews),
+    Input(InputId, InputEvent),
     /// What a client says about going direct.
-    Direct(ParticipantId, DirectNews),
+    Direct(ParticipantId, DirectMessage),
     /// Somebody changes a participant.
     Update(ParticipantId, ParticipantPatch),
     /// Somebody changes the room.
@@ -146,7 +146,7 @@ pub enum Effect {
     /// Ask a sender for a keyframe of this source.
     Keyframe(ParticipantId, SourceId),
     /// Ask a participant to send no more than so many bits per second, all it sends together.
-    Ask(ParticipantId, u64),
+    LimitUplink(ParticipantId, u64),
     /// Start the process of a recording or broadcast.
     StartOutput(OutputId),
     /// Let it come to an end in order.

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::EventStream;
 use super::inputs::{self, PlannedInput};
-use super::outputs::{Planned, Said};
+use super::outputs::{self, Planned};
 use super::sessions::{Admittance, JoinedPeer};
 use crate::id::{InputId, OutputId, ParticipantId};
 use crate::link::FromMixer;
@@ -37,11 +37,11 @@ pub(super) enum Command {
     /// A recording or broadcast is wanted.
     AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
     /// The process of this generation of an output says something.
-    Output(OutputId, u32, Said),
+    OutputProcess(OutputId, u32, outputs::ProcessEvent),
     /// An input is wanted.
     AddInput(PlannedInput, oneshot::Sender<Result<InputId, Refusal>>),
     /// The process of this generation of an input says something.
-    Injected(InputId, u32, inputs::Said),
+    InputProcess(InputId, u32, inputs::ProcessEvent),
     /// Measured bits per second by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The room's document.

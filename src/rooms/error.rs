@@ -18,7 +18,7 @@ pub enum RoomError {
     Fragment(#[from] FragmentError),
     /// The URL takes other directions.
     #[error("{0}")]
-    Door(&'static str),
+    WrongEndpoint(&'static str),
     /// Somebody who joined to watch wants to send.
     #[error("a viewer only receives, and this offer sends: make it recvonly, or join again as a participant")]
     ViewerSends,

@@ -23,7 +23,7 @@ use crate::link::input::{FromInput, InputSettings, ToInput};
 use crate::media::{Codec, SourceKind};
 use crate::peer::SourceSink;
 use crate::process::{self, InputProcess, Listener, ProcessCommand};
-use crate::room::inputs::{InputNews, InputWish};
+use crate::room::inputs::{InputEvent, InputWish};
 use crate::secret::Secret;
 
 /// How long a process may take to say goodbye to its source.
@@ -86,7 +86,7 @@ impl InputRequest {
     }
 }
 
-/// What is written on a tile where nobody said it.
+/// What is written on a tile where nobody event it.
 fn usual_name(source: &Destination) -> String {
     match (source.target(), source.endpoint()) {
         (Target::File(name), _) => name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem).to_owned(),
@@ -97,11 +97,11 @@ fn usual_name(source: &Destination) -> String {
 
 /// The inputs of one room.
 pub(super) struct Inputs {
-    all: BTreeMap<InputId, Seat>,
+    all: BTreeMap<InputId, InputEntry>,
     endings: TaskTracker,
 }
 
-struct Seat {
+struct InputEntry {
     source: Source,
     repeat: bool,
     uplink: Arc<Uplink>,
@@ -118,7 +118,7 @@ impl Inputs {
     /// Remembers what an input's processes are to be told, and where their packets go.
     pub(super) fn add(&mut self, id: InputId, planned: PlannedInput, uplink: Arc<Uplink>) {
         let PlannedInput { wish, source } = planned;
-        self.all.insert(id, Seat { source, repeat: wish.repeat, uplink, generation: 0, process: None });
+        self.all.insert(id, InputEntry { source, repeat: wish.repeat, uplink, generation: 0, process: None });
     }
 
     /// Starts an input's process.
@@ -132,12 +132,13 @@ impl Inputs {
         server: &ServerSettings,
         commands: mpsc::Sender<Command>,
     ) -> Result<(), String> {
-        let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
-        seat.generation += 1;
-        let attached = Attached { id, generation: seat.generation, commands, uplink: seat.uplink.clone() };
-        let (source, process) = match &mut seat.source {
+        let Some(entry) = self.all.get_mut(&id) else { return Ok(()) };
+        entry.generation += 1;
+        let attached = Attached { id, generation: entry.generation, commands, uplink: entry.uplink.clone() };
+        let (source, process) = match &mut entry.source {
             Source::Fetched(source) => {
-                let listener = Ear { attached: Arc::new(OnceLock::from(attached)), ..Ear::default() };
+                let listener =
+                    InputListener { attached: Arc::new(OnceLock::from(attached)), ..InputListener::default() };
                 let process: InputProcess = process::start(&server.inputs.command, listener)
                     .map_err(|error| format!("cannot start {:?}: {error}", server.inputs.command))?;
                 (Some(source.clone()), process)
@@ -154,7 +155,7 @@ impl Inputs {
         process.link.send(ToInput::Configure(InputSettings {
             room: room.clone(),
             source,
-            repeat: seat.repeat,
+            repeat: entry.repeat,
             media_dir: server.inputs.media_dir.clone(),
             guard: server.inputs.guard.clone(),
             picture: server.canvas,
@@ -162,48 +163,48 @@ impl Inputs {
             openh264: server.openh264,
             threads: server.mixer_threads,
         }));
-        seat.process = Some(process);
+        entry.process = Some(process);
         Ok(())
     }
 
     /// Ends an input; its process says goodbye in the background.
     pub(super) fn stop(&mut self, id: InputId) {
-        if let Some(process) = self.all.remove(&id).and_then(|seat| seat.process) {
+        if let Some(process) = self.all.remove(&id).and_then(|entry| entry.process) {
             self.endings.spawn(process.finish(ToInput::Stop, PATIENCE));
         }
     }
 
     /// Asks for a keyframe of what this source of a participant shows, if it is one of an input.
     pub(super) fn ask_keyframe(&self, uplink: &Arc<Uplink>) {
-        let seat = self.all.values().find(|seat| Arc::ptr_eq(&seat.uplink, uplink));
-        if let Some(process) = seat.and_then(|seat| seat.process.as_ref()) {
+        let entry = self.all.values().find(|entry| Arc::ptr_eq(&entry.uplink, uplink));
+        if let Some(process) = entry.and_then(|entry| entry.process.as_ref()) {
             process.link.send(ToInput::Keyframe);
         }
     }
 
     /// What a process of this generation says about its input; None when there is a newer one.
-    pub(super) fn news(&mut self, id: InputId, generation: u32, said: Said) -> Option<InputNews> {
-        let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
-        Some(match said {
-            Said::News(news) => {
-                if let InputNews::Ended(reason) = &news {
+    pub(super) fn news(&mut self, id: InputId, generation: u32, event: ProcessEvent) -> Option<InputEvent> {
+        let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
+        Some(match event {
+            ProcessEvent::Input(news) => {
+                if let InputEvent::Ended(reason) = &news {
                     tracing::info!(input = %id, reason, "an input is over");
                     self.all.remove(&id);
                 }
                 news
             }
-            Said::Lost(why) => {
+            ProcessEvent::Lost(why) => {
                 tracing::error!(input = %id, why, "an input was lost");
-                seat.process = None;
-                InputNews::Lost(why)
+                entry.process = None;
+                InputEvent::Lost(why)
             }
         })
     }
 }
 
 /// What is heard of a process.
-pub(super) enum Said {
-    News(InputNews),
+pub(super) enum ProcessEvent {
+    Input(InputEvent),
     Lost(String),
 }
 
@@ -216,14 +217,14 @@ struct Attached {
 }
 
 impl Attached {
-    fn command(&self, said: Said) -> Command {
-        Command::Injected(self.id, self.generation, said)
+    fn command(&self, event: ProcessEvent) -> Command {
+        Command::InputProcess(self.id, self.generation, event)
     }
 }
 
 /// Hears one process on its link's reader: media goes on at once, the rest to the room.
 #[derive(Default)]
-struct Ear {
+struct InputListener {
     /// Unset until the encoder of a pushed input was let in.
     attached: Arc<OnceLock<Attached>>,
     /// Who waits for what an encoder wants.
@@ -241,13 +242,13 @@ pub struct Publishing {
 }
 
 impl Pushed {
-    /// Starts a process that reads what an encoder sends; gives what that wants, once it has said so.
+    /// Starts a process that reads what an encoder sends; gives what that wants, once it has event so.
     ///
     /// # Errors
     /// Those of creating sockets and processes.
     pub fn receive(command: &ProcessCommand, connection: OwnedFd) -> io::Result<(Self, oneshot::Receiver<Publishing>)> {
         let (publishing, wish) = oneshot::channel();
-        let listener = Ear { publishing: Some(publishing), ..Ear::default() };
+        let listener = InputListener { publishing: Some(publishing), ..InputListener::default() };
         let attached = listener.attached.clone();
         let process: InputProcess = process::start_with(command, connection, listener)?;
         process.link.send(ToInput::Receive);
@@ -266,7 +267,7 @@ impl Pushed {
     }
 }
 
-impl Listener for Ear {
+impl Listener for InputListener {
     type Message = FromInput;
 
     fn message(&mut self, message: FromInput) {
@@ -295,13 +296,14 @@ impl Listener for Ear {
             // It comes again: a room too busy to hear it misses nothing that lasts.
             FromInput::Report(report) => {
                 if let Some(attached) = self.attached.get() {
-                    let _ = attached.commands.try_send(attached.command(Said::News(InputNews::Report(report))));
+                    let _ =
+                        attached.commands.try_send(attached.command(ProcessEvent::Input(InputEvent::Report(report))));
                 }
             }
             FromInput::Ended { reason } => {
                 self.ended = true;
                 self.publishing = None;
-                self.tell(Said::News(InputNews::Ended(reason)));
+                self.tell(ProcessEvent::Input(InputEvent::Ended(reason)));
             }
         }
     }
@@ -309,16 +311,16 @@ impl Listener for Ear {
     fn lost(&mut self, why: &str) {
         self.publishing = None;
         if !self.ended {
-            self.tell(Said::Lost(why.to_owned()));
+            self.tell(ProcessEvent::Lost(why.to_owned()));
         }
     }
 }
 
-impl Ear {
+impl InputListener {
     /// Tells what must be heard, without waiting for it; fails only when the room itself is over.
-    fn tell(&self, said: Said) {
+    fn tell(&self, event: ProcessEvent) {
         let Some(attached) = self.attached.get() else { return };
-        let command = attached.command(said);
+        let command = attached.command(event);
         if let Err(mpsc::error::TrySendError::Full(command)) = attached.commands.try_send(command) {
             let commands = attached.commands.clone();
             tokio::spawn(async move { commands.send(command).await });

@@ -34,22 +34,22 @@ pub use self::hls::{HlsBroadcast, HlsBroadcasts};
 pub use self::inputs::{InputRequest, Publishing, Pushed};
 use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
-pub use self::player::{PlayerEvent, PlayerNews, PlayerStream};
+pub use self::player::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 use self::sessions::Session;
-pub use self::sessions::{Door, IfMatch, JoinOptions, Joined, SessionDocument, Trickled};
+pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use self::task::RoomTask;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerConfig;
 use crate::process::ProcessCommand;
 use crate::recordings::RecordingFile;
-use crate::room::direct::DirectNews;
+use crate::room::direct::DirectMessage;
 use crate::room::document::{
     Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
     RoomDocument, RoomPatch,
 };
-use crate::room::inputs::InputNews;
-use crate::room::outputs::OutputNews;
+use crate::room::inputs::InputEvent;
+use crate::room::outputs::OutputEvent;
 use crate::room::{Input, Refusal};
 
 /// A room's task answers in microseconds; one that takes this long is stuck.
@@ -65,12 +65,12 @@ pub struct EventStream {
     /// The whole room, to be sent first.
     pub first: Arc<str>,
     /// What happens after it.
-    pub rest: broadcast::Receiver<News>,
+    pub rest: broadcast::Receiver<Notification>,
 }
 
 /// What those who have a room's events open get.
 #[derive(Debug, Clone)]
-pub enum News {
+pub enum Notification {
     /// An event, as JSON.
     Event(Arc<str>),
     /// For this participant alone, as JSON.
@@ -221,7 +221,7 @@ impl Rooms {
     /// When room or recording is not there.
     pub async fn stop_recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
         self.recording(name, id).await?;
-        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputEvent::Stop)).await?;
         self.recording(name, id).await
     }
 
@@ -251,7 +251,7 @@ impl Rooms {
     /// When room or broadcast is not there.
     pub async fn stop_broadcast(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
         self.broadcast_of(name, id).await?;
-        tell(&self.find(name)?, Input::Output(id, OutputNews::Stop)).await?;
+        tell(&self.find(name)?, Input::Output(id, OutputEvent::Stop)).await?;
         self.broadcast_of(name, id).await
     }
 
@@ -302,7 +302,7 @@ impl Rooms {
     /// When room or input is not there.
     pub async fn stop_input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
         self.input(name, id).await?;
-        tell(&self.find(name)?, Input::Input(id, InputNews::Stop)).await?;
+        tell(&self.find(name)?, Input::Input(id, InputEvent::Stop)).await?;
         self.input(name, id).await
     }
 
@@ -322,7 +322,7 @@ impl Rooms {
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
-    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectNews) -> Result<(), RoomError> {
+    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectMessage) -> Result<(), RoomError> {
         tell(&self.find(name)?, Input::Direct(from, news)).await
     }
 

@@ -27,7 +27,7 @@ use crate::plan::StreamSpec;
 use crate::process::{self, Listener, OutputLink, OutputProcess};
 use crate::recordings::{self, FileName, Library, RecordingFile};
 use crate::room::document::{Event, RecordingKind, RoomDocument, UploadDocument, UploadState, ViewDocument};
-use crate::room::outputs::{OutputKind, OutputNews, OutputWish};
+use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
 use crate::room::{Input, OutputRoute};
 use crate::secret::Secret;
 use crate::time::{Timestamp, unix_seconds};
@@ -214,13 +214,13 @@ fn stamp(unix_seconds: u64) -> String {
 
 /// The outputs of one room.
 pub(super) struct Outputs {
-    all: BTreeMap<OutputId, Seat>,
+    all: BTreeMap<OutputId, OutputEntry>,
     endings: TaskTracker,
     /// How much longer than pictures sound waits in the mixer.
     sound_lag: Duration,
 }
 
-struct Seat {
+struct OutputEntry {
     target: Target,
     /// Counts its processes: what an older one says late is not heard.
     generation: u32,
@@ -249,7 +249,7 @@ impl Outputs {
             Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
             Target::Send(_) | Target::Hls(_) => {}
         }
-        self.all.insert(id, Seat { target, generation: 0, process: None, hls: None });
+        self.all.insert(id, OutputEntry { target, generation: 0, process: None, hls: None });
     }
 
     /// Starts an output's process.
@@ -263,32 +263,33 @@ impl Outputs {
         beginning: Beginning,
         commands: mpsc::Sender<Command>,
     ) -> Result<(), String> {
-        let Some(seat) = self.all.get_mut(&id) else { return Ok(()) };
-        seat.generation += 1;
+        let Some(entry) = self.all.get_mut(&id) else { return Ok(()) };
+        entry.generation += 1;
         let Beginning { room, epoch, streams, notes, now } = beginning;
-        if let Target::Hls(target) = &seat.target {
-            match &seat.hls {
+        if let Target::Hls(target) = &entry.target {
+            match &entry.hls {
                 Some(broadcast) => broadcast.begin_generation(),
-                None => seat.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
+                None => entry.hls = Some(server.hls.begin(&room, &streams, *target, epoch)),
             }
         }
-        let hls = seat.hls.clone();
-        let (generation, library) = (seat.generation, server.library.clone());
-        let ear = Ear { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
-        let process: OutputProcess = process::start(&server.output, ear)
+        let hls = entry.hls.clone();
+        let (generation, library) = (entry.generation, server.library.clone());
+        let listener =
+            OutputListener { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
+        let process: OutputProcess = process::start(&server.output, listener)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");
-        let settings = OutputSettings { room, output: id, epoch, streams, target: seat.target.clone() };
+        let settings = OutputSettings { room, output: id, epoch, streams, target: entry.target.clone() };
         process.link.send(ToOutput::Configure(Box::new(settings)));
         process.link.send(ToOutput::SoundLag(self.sound_lag));
         notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
-        seat.process = Some(process);
+        entry.process = Some(process);
         Ok(())
     }
 
     /// Lets an output come to an end in order; its process is waited for in the background.
     pub(super) fn finish(&mut self, id: OutputId) {
-        if let Some(process) = self.all.get_mut(&id).and_then(|seat| seat.process.take()) {
+        if let Some(process) = self.all.get_mut(&id).and_then(|entry| entry.process.take()) {
             self.endings.spawn(process.finish(ToOutput::Finish, PATIENCE));
         }
     }
@@ -300,31 +301,33 @@ impl Outputs {
     }
 
     /// What a process of this generation says about its output; None when there is a newer one.
-    pub(super) fn news(&mut self, id: OutputId, generation: u32, said: Said) -> Option<OutputNews> {
-        let seat = self.all.get_mut(&id).filter(|seat| seat.generation == generation)?;
-        Some(match said {
-            Said::Message(FromOutput::KeyframeWanted { stream }) => OutputNews::KeyframeWanted(stream),
-            Said::Message(FromOutput::SourceKeyframeWanted(source)) => OutputNews::SourceKeyframeWanted(source),
-            Said::Message(FromOutput::Report(report)) => OutputNews::Report(report),
-            Said::Message(FromOutput::File(file)) => {
-                if let Target::File(target) | Target::Tracks(target) = &mut seat.target {
+    pub(super) fn news(&mut self, id: OutputId, generation: u32, event: ProcessEvent) -> Option<OutputEvent> {
+        let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
+        Some(match event {
+            ProcessEvent::Message(FromOutput::KeyframeWanted { stream }) => OutputEvent::KeyframeWanted(stream),
+            ProcessEvent::Message(FromOutput::SourceKeyframeWanted(source)) => {
+                OutputEvent::SourceKeyframeWanted(source)
+            }
+            ProcessEvent::Message(FromOutput::Report(report)) => OutputEvent::Report(report),
+            ProcessEvent::Message(FromOutput::File(file)) => {
+                if let Target::File(target) | Target::Tracks(target) = &mut entry.target {
                     target.part = target.part.max(file.part + 1);
                 }
-                OutputNews::File(file.name)
+                OutputEvent::File(file.name)
             }
             // Its listener has passed it on.
-            Said::Message(FromOutput::Hls { .. }) => return None,
-            Said::Message(FromOutput::Ended { failure }) => {
-                seat.hls = None;
+            ProcessEvent::Message(FromOutput::Hls { .. }) => return None,
+            ProcessEvent::Message(FromOutput::Ended { failure }) => {
+                entry.hls = None;
                 if let Some(reason) = &failure {
                     tracing::error!(output = %id, reason, "an output failed");
                 }
-                OutputNews::Ended(failure)
+                OutputEvent::Ended(failure)
             }
-            Said::Lost(why) => {
+            ProcessEvent::Lost(why) => {
                 tracing::error!(output = %id, why, "an output was lost");
-                seat.process = None;
-                OutputNews::Lost(why)
+                entry.process = None;
+                OutputEvent::Lost(why)
             }
         })
     }
@@ -342,27 +345,27 @@ impl Outputs {
     /// The mixer tells how much longer than pictures sound waits in it.
     pub(super) fn set_sound_lag(&mut self, lag: Duration) {
         self.sound_lag = lag;
-        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+        for process in self.all.values().filter_map(|entry| entry.process.as_ref()) {
             process.link.send(ToOutput::SoundLag(lag));
         }
     }
 
     /// Tells all that run what is worth remembering.
     pub(super) fn note(&self, now: Timestamp, note: &Note) {
-        for process in self.all.values().filter_map(|seat| seat.process.as_ref()) {
+        for process in self.all.values().filter_map(|entry| entry.process.as_ref()) {
             process.link.send(ToOutput::Note(now, note.clone()));
         }
     }
 }
 
 /// What is heard of a process.
-pub(super) enum Said {
+pub(super) enum ProcessEvent {
     Message(FromOutput),
     Lost(String),
 }
 
 /// Hears one process on its link's reader.
-struct Ear {
+struct OutputListener {
     id: OutputId,
     generation: u32,
     commands: mpsc::Sender<Command>,
@@ -373,7 +376,7 @@ struct Ear {
     growing: BTreeSet<FileName>,
 }
 
-impl Ear {
+impl OutputListener {
     /// Keeps account of the process's files: whatever is no longer written goes on its way, also when the room is over.
     fn file(&mut self, report: &FileReport) {
         let Ok(name) = report.name.parse::<FileName>() else {
@@ -393,12 +396,12 @@ impl Ear {
         std::mem::take(&mut self.growing).into_iter().for_each(|name| self.library.finished(name));
     }
 
-    fn command(&self, said: Said) -> Command {
-        Command::Output(self.id, self.generation, said)
+    fn command(&self, event: ProcessEvent) -> Command {
+        Command::OutputProcess(self.id, self.generation, event)
     }
 }
 
-impl Listener for Ear {
+impl Listener for OutputListener {
     type Message = FromOutput;
 
     fn message(&mut self, message: FromOutput) {
@@ -417,7 +420,7 @@ impl Listener for Ear {
             message,
             FromOutput::Report(_) | FromOutput::KeyframeWanted { .. } | FromOutput::SourceKeyframeWanted(_)
         );
-        let command = self.command(Said::Message(message));
+        let command = self.command(ProcessEvent::Message(message));
         if comes_again {
             let _ = self.commands.try_send(command);
         } else {
@@ -428,7 +431,7 @@ impl Listener for Ear {
     fn lost(&mut self, why: &str) {
         self.over();
         if !self.ended {
-            send(self.commands.clone(), self.command(Said::Lost(why.to_owned())));
+            send(self.commands.clone(), self.command(ProcessEvent::Lost(why.to_owned())));
         }
     }
 }
@@ -447,7 +450,7 @@ pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
         recordings::UploadState::Uploading { .. } => UploadDocument { state: UploadState::Uploading, error: None },
         recordings::UploadState::Done { .. } => UploadDocument { state: UploadState::Done, error: None },
     };
-    let news = OutputNews::Upload(change.file.as_str().to_owned(), upload);
+    let news = OutputEvent::Upload(change.file.as_str().to_owned(), upload);
     Some((change.room?, Input::Output(change.recording?, news)))
 }
 

@@ -49,7 +49,7 @@ impl PlayerEvent {
 
 /// An event with what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlayerNews {
+pub enum PlayerUpdate {
     /// Somebody sends.
     Active,
     /// Nobody sends any more.
@@ -60,7 +60,7 @@ pub enum PlayerNews {
     ViewerCount(usize),
 }
 
-impl PlayerNews {
+impl PlayerUpdate {
     /// Which kind of event it is.
     pub const fn kind(self) -> PlayerEvent {
         match self {
@@ -74,7 +74,7 @@ impl PlayerNews {
 
 /// One event stream that a player opened.
 #[derive(Debug, Clone)]
-pub struct PlayerStream {
+pub struct PlayerEventStream {
     wanted: BTreeSet<PlayerEvent>,
     /// What it was told last; None before the first time.
     told: Option<Audience>,
@@ -84,18 +84,18 @@ pub struct PlayerStream {
     pub audience: watch::Receiver<Audience>,
 }
 
-impl PlayerStream {
+impl PlayerEventStream {
     /// What is to be told now; at first how things are, where that is worth an event.
-    pub fn news(&mut self) -> Vec<PlayerNews> {
+    pub fn news(&mut self) -> Vec<PlayerUpdate> {
         let now = *self.audience.borrow_and_update();
         let before = self.told.replace(now);
         let publishing = match (before.is_some_and(|before| before.publishing), now.publishing) {
-            (false, true) => Some(PlayerNews::Active),
-            (true, false) => Some(PlayerNews::Inactive),
+            (false, true) => Some(PlayerUpdate::Active),
+            (true, false) => Some(PlayerUpdate::Inactive),
             _ => None,
         };
-        let viewers =
-            (before.map(|before| before.viewers) != Some(now.viewers)).then_some(PlayerNews::ViewerCount(now.viewers));
+        let viewers = (before.map(|before| before.viewers) != Some(now.viewers))
+            .then_some(PlayerUpdate::ViewerCount(now.viewers));
         [publishing, viewers].into_iter().flatten().filter(|news| self.wants(news.kind())).collect()
     }
 
@@ -107,7 +107,7 @@ impl PlayerStream {
 
 /// The event streams that one session has open.
 #[derive(Debug, Default)]
-pub(super) struct PlayerStreams {
+pub(super) struct PlayerEventStreams {
     /// Cancelled with the session.
     session: CancellationToken,
     open: Mutex<(u32, BTreeMap<u32, Opened>)>,
@@ -119,7 +119,7 @@ struct Opened {
     ended: CancellationToken,
 }
 
-impl PlayerStreams {
+impl PlayerEventStreams {
     /// Opens one, and gives its number; None when too many are open.
     pub(super) fn open(&self, wanted: BTreeSet<PlayerEvent>) -> Option<u32> {
         let (next, open) = &mut *self.open.lock();
@@ -132,9 +132,9 @@ impl PlayerStreams {
     }
 
     /// The one of this number, about this room; None where there is none.
-    pub(super) fn find(&self, number: u32, audience: watch::Receiver<Audience>) -> Option<PlayerStream> {
+    pub(super) fn find(&self, number: u32, audience: watch::Receiver<Audience>) -> Option<PlayerEventStream> {
         let Opened { wanted, ended } = self.open.lock().1.get(&number)?.clone();
-        Some(PlayerStream { wanted, told: None, ended, audience })
+        Some(PlayerEventStream { wanted, told: None, ended, audience })
     }
 
     /// Ends the one of this number; false where there is none.
@@ -157,9 +157,9 @@ mod tests {
         PlayerEvent::ALL.into()
     }
 
-    fn stream(wanted: BTreeSet<PlayerEvent>) -> (watch::Sender<Audience>, PlayerStream) {
+    fn stream(wanted: BTreeSet<PlayerEvent>) -> (watch::Sender<Audience>, PlayerEventStream) {
         let (room, audience) = watch::channel(Audience::default());
-        let streams = PlayerStreams::default();
+        let streams = PlayerEventStreams::default();
         let number = streams.open(wanted).expect("it is the first");
         (room, streams.find(number, audience).expect("it is open"))
     }
@@ -175,14 +175,14 @@ mod tests {
     #[test]
     fn what_changes_is_told_and_an_empty_room_is_not_called_inactive() {
         let (room, mut stream) = stream(everything());
-        assert_eq!(stream.news(), [PlayerNews::ViewerCount(0)]);
+        assert_eq!(stream.news(), [PlayerUpdate::ViewerCount(0)]);
         assert_eq!(stream.news(), []);
         room.send_replace(Audience { publishing: true, viewers: 1 });
-        assert_eq!(stream.news(), [PlayerNews::Active, PlayerNews::ViewerCount(1)]);
+        assert_eq!(stream.news(), [PlayerUpdate::Active, PlayerUpdate::ViewerCount(1)]);
         room.send_replace(Audience { publishing: true, viewers: 1 });
         assert_eq!(stream.news(), []);
         room.send_replace(Audience { publishing: false, viewers: 1 });
-        assert_eq!(stream.news(), [PlayerNews::Inactive]);
+        assert_eq!(stream.news(), [PlayerUpdate::Inactive]);
     }
 
     #[test]
@@ -191,13 +191,13 @@ mod tests {
         room.send_replace(Audience { publishing: true, viewers: 3 });
         assert_eq!(stream.news(), []);
         room.send_replace(Audience { publishing: false, viewers: 9 });
-        assert_eq!(stream.news(), [PlayerNews::Inactive]);
+        assert_eq!(stream.news(), [PlayerUpdate::Inactive]);
         assert!(!stream.wants(PlayerEvent::Reconnect));
     }
 
     #[test]
     fn streams_are_bounded_and_end_with_their_session() {
-        let streams = PlayerStreams::default();
+        let streams = PlayerEventStreams::default();
         let numbers: Vec<u32> = (0..STREAMS_MAX).filter_map(|_| streams.open(everything())).collect();
         assert_eq!((numbers.len(), streams.open(everything())), (STREAMS_MAX, None));
         let audience = || watch::Sender::<Audience>::default().subscribe();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::fanout::{Contributors, Demand, Names, Recent, Subscriber};
+use crate::fanout::{Contributors, Demand, GopCache, Names, Subscriber};
 use crate::id::{OutputId, ParticipantId};
 use crate::link::AudioTick;
 use crate::link::output::ToOutput;
@@ -214,7 +214,7 @@ pub(super) struct FanOut {
     routes: Arc<ArcSwap<RouteTable>>,
     /// What those who are heard are called.
     names: Names,
-    recent: BTreeMap<u32, Recent>,
+    recent: BTreeMap<u32, GopCache>,
 }
 
 impl FanOut {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::command::{self, Command};
-use super::player::{PlayerEvent, PlayerStream, PlayerStreams};
+use super::player::{PlayerEvent, PlayerEventStream, PlayerEventStreams};
 use super::uplink::Uplink;
 use super::{ANSWER, RoomError, Rooms, ask, deliver, post};
 use crate::id::{ParticipantId, RoomName};
@@ -38,13 +38,13 @@ pub struct JoinOptions {
     pub role: Role,
     /// Wanted quality.
     pub tier: TierChoice,
-    /// The directions the door takes: WHIP only publishers, WHEP only viewers.
-    pub door: Door,
+    /// The directions the endpoint takes: WHIP only publishers, WHEP only viewers.
+    pub endpoint: JoinEndpoint,
 }
 
 /// By which URL somebody comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum JoinEndpoint {
     /// Any direction.
     Participants,
     /// RFC 9725: the offer must send.
@@ -149,7 +149,7 @@ struct ParsedOffer {
 struct SessionGuard {
     secret: String,
     rooms: Rooms,
-    streams: Arc<PlayerStreams>,
+    streams: Arc<PlayerEventStreams>,
 }
 
 impl Drop for SessionGuard {
@@ -173,7 +173,7 @@ pub(super) struct Session {
     /// Held for the time of a PATCH.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The event streams of its player.
-    streams: Arc<PlayerStreams>,
+    streams: Arc<PlayerEventStreams>,
     /// What is for this session alone ends with it.
     _over: Arc<DropGuard>,
 }
@@ -189,7 +189,7 @@ impl Rooms {
         }
         let offer = Offer::parse(offer_text)?;
         let facts = self.facts(&offer)?;
-        check_door(options.door, facts.direction)?;
+        check_endpoint(options.endpoint, facts.direction)?;
         let role = match (facts.direction, options.role) {
             (Direction::RecvOnly, Role::Participant) => Role::Viewer,
             (_, role) => role,
@@ -364,7 +364,7 @@ impl Rooms {
     ///
     /// # Errors
     /// [`RoomError::NoSession`] and [`RoomError::NoStream`].
-    pub async fn player_stream(&self, secret: &str, number: u32) -> Result<PlayerStream, RoomError> {
+    pub async fn player_stream(&self, secret: &str, number: u32) -> Result<PlayerEventStream, RoomError> {
         let session = self.session_of(secret)?;
         let audience = ask(&session.commands, Command::Audience).await?;
         session.streams.find(number, audience).ok_or(RoomError::NoStream)
@@ -417,12 +417,12 @@ async fn run_to_end<T: Send + 'static>(
     }
 }
 
-fn check_door(door: Door, direction: Direction) -> Result<(), RoomError> {
-    match (door, direction) {
-        (Door::Whip, Direction::RecvOnly) => Err(RoomError::Door(
+fn check_endpoint(endpoint: JoinEndpoint, direction: Direction) -> Result<(), RoomError> {
+    match (endpoint, direction) {
+        (JoinEndpoint::Whip, Direction::RecvOnly) => Err(RoomError::WrongEndpoint(
             "a WHIP offer sends, this one only receives: make it sendonly, or watch at /whep/{room}",
         )),
-        (Door::Whep, Direction::SendOnly | Direction::SendRecv) => Err(RoomError::Door(
+        (JoinEndpoint::Whep, Direction::SendOnly | Direction::SendRecv) => Err(RoomError::WrongEndpoint(
             "a WHEP offer only receives, this one sends: make it recvonly, or publish at /whip/{room}",
         )),
         _ => Ok(()),

@@ -19,7 +19,7 @@ use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
 use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
-use super::{EventStream, News, ServerSettings};
+use super::{EventStream, Notification, ServerSettings};
 use crate::fanout::Names;
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
@@ -28,8 +28,8 @@ use crate::media::{Kind, SourceKind};
 use crate::peer::PeerEvent;
 use crate::process::{self, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason};
-use crate::room::inputs::InputNews;
-use crate::room::outputs::OutputNews;
+use crate::room::inputs::InputEvent;
+use crate::room::outputs::OutputEvent;
 use crate::room::{Admitted, Effect, Input, Order, Refusal, Room, RoomSettings};
 use crate::time::{self, Timestamp};
 
@@ -54,7 +54,7 @@ pub(super) struct RoomTask {
     router: Router,
     names: Names,
     peers: BTreeMap<ParticipantId, Member>,
-    events: broadcast::Sender<News>,
+    events: broadcast::Sender<Notification>,
     audience: watch::Sender<Audience>,
     ended: bool,
 }
@@ -65,7 +65,7 @@ struct Member {
     /// None until its answer is made.
     peer: Option<JoinedPeer>,
     /// What it is asked to send, in bits per second.
-    asked: Option<u64>,
+    uplink_limit: Option<u64>,
 }
 
 impl RoomTask {
@@ -159,7 +159,7 @@ impl RoomTask {
             }
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
-                    peer.peer.limit(member.asked);
+                    peer.peer.limit(member.uplink_limit);
                     self.router.attach(participant, peer.peer.subscriber(), now);
                     member.peer = Some(peer);
                 }
@@ -198,17 +198,17 @@ impl RoomTask {
                     && let Ok(id) = added
                 {
                     // Whoever asked has gone away meanwhile.
-                    self.room.handle(now, Input::Output(id, OutputNews::Stop));
+                    self.room.handle(now, Input::Output(id, OutputEvent::Stop));
                 }
             }
-            Command::Output(id, generation, said) => {
-                if let Some(news) = self.outputs.news(id, generation, said) {
+            Command::OutputProcess(id, generation, event) => {
+                if let Some(news) = self.outputs.news(id, generation, event) {
                     self.room.handle(now, Input::Output(id, news));
                 }
             }
             Command::AddInput(planned, reply) => self.add_input(now, planned, reply),
-            Command::Injected(id, generation, said) => {
-                if let Some(news) = self.inputs.news(id, generation, said) {
+            Command::InputProcess(id, generation, event) => {
+                if let Some(news) = self.inputs.news(id, generation, event) {
                     self.room.handle(now, Input::Input(id, news));
                 }
             }
@@ -235,7 +235,7 @@ impl RoomTask {
             && let Ok(id) = added
         {
             // Whoever asked has gone away meanwhile.
-            self.room.handle(now, Input::Input(id, InputNews::Stop));
+            self.room.handle(now, Input::Input(id, InputEvent::Stop));
         }
     }
 
@@ -248,7 +248,7 @@ impl RoomTask {
             self.commands.clone(),
             self.server.counters.uplinks.clone(),
         ));
-        let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, asked: None };
+        let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, uplink_limit: None };
         self.peers.insert(admitted.participant, member);
         uplink
     }
@@ -259,7 +259,7 @@ impl RoomTask {
             PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
-            PeerEvent::Disconnected => self.publish(News::To(participant, Arc::from(ICE_RESTART))),
+            PeerEvent::Disconnected => self.publish(Notification::To(participant, Arc::from(ICE_RESTART))),
         }
     }
 
@@ -306,11 +306,11 @@ impl RoomTask {
             }
             Effect::Routes(routes) => self.router.set_routes(routes, time::now()),
             Effect::Keyframe(participant, source) => self.ask_keyframe(participant, source),
-            Effect::Ask(participant, bits_per_second) => {
+            Effect::LimitUplink(participant, bits_per_second) => {
                 if let Some(member) = self.peers.get_mut(&participant) {
-                    member.asked = Some(bits_per_second);
+                    member.uplink_limit = Some(bits_per_second);
                     if let Some(joined) = &member.peer {
-                        joined.peer.limit(member.asked);
+                        joined.peer.limit(member.uplink_limit);
                     }
                 }
             }
@@ -320,7 +320,7 @@ impl RoomTask {
             Effect::StartInput(id) => {
                 let started = self.inputs.start(id, self.room.name(), &self.server, self.commands.clone());
                 if let Err(why) = started {
-                    self.room.handle(time::now(), Input::Input(id, InputNews::Lost(why)));
+                    self.room.handle(time::now(), Input::Input(id, InputEvent::Lost(why)));
                 }
             }
             Effect::StopInput(id) => self.inputs.stop(id),
@@ -333,19 +333,19 @@ impl RoomTask {
                     }
                     member.peer.into_iter().for_each(close);
                 }
-                self.publish(News::Gone(participant));
+                self.publish(Notification::Gone(participant));
             }
-            Effect::Tell(participant, event) => self.publish(News::To(participant, direct_text(&event))),
+            Effect::Tell(participant, event) => self.publish(Notification::To(participant, direct_text(&event))),
             Effect::Levels(levels) => {
                 if self.events.receiver_count() > 0 {
-                    self.publish(News::Event(levels_text(&levels)));
+                    self.publish(Notification::Event(levels_text(&levels)));
                 }
             }
             Effect::Event(version, event) => {
                 if let Some(note) = outputs::note(&event) {
                     self.outputs.note(time::now(), &note);
                 }
-                self.publish(News::Event(event_text(version, &event)));
+                self.publish(Notification::Event(event_text(version, &event)));
                 let audience = self.room.audience();
                 self.audience.send_if_modified(|known| std::mem::replace(known, audience) != audience);
             }
@@ -357,7 +357,7 @@ impl RoomTask {
     }
 
     /// Tells those who have the events open; without any nobody misses it.
-    fn publish(&self, news: News) {
+    fn publish(&self, news: Notification) {
         drop(self.events.send(news));
     }
 
@@ -395,7 +395,7 @@ impl RoomTask {
         let started = self.outputs.start(id, &self.server, beginning, self.commands.clone());
         if let Err(why) = started {
             // Reported like one that died at once, so that the room tries again at its own pace.
-            self.room.handle(time::now(), Input::Output(id, OutputNews::Lost(why)));
+            self.room.handle(time::now(), Input::Output(id, OutputEvent::Lost(why)));
         }
         self.router.output_changed();
     }

@@ -1,6 +1,6 @@
 //! What senders are asked to send: as much as their tiles show, and no more.
 //!
-//! Owns: [`deserved`], what a picture is worth; [`Ask`], what one sender is asked at the moment. Does not know: how it is
+//! Owns: [`deserved`], what a picture is worth; [`UplinkLimit`], what one sender is asked at the moment. Does not know: how it is
 //! asked. Less is asked at once; more only when it has been wanted for a while, so that those who come and go, and tiers that are
 //! tried, do not make everyone's encoder jump.
 
@@ -30,14 +30,14 @@ pub fn deserved(size: Size, fps: u32) -> u64 {
 
 /// What one sender is asked.
 #[derive(Debug, Clone, Default)]
-pub struct Ask {
+pub struct UplinkLimit {
     /// Bits per second; None as long as it was not asked anything.
     asked: Option<u64>,
     /// Since when more has been wanted.
     rising: Option<Timestamp>,
 }
 
-impl Ask {
+impl UplinkLimit {
     /// Takes in what all that it sends deserves now, pictures and sound; gives what to ask, if that is new.
     pub fn update(&mut self, now: Timestamp, wanted: u64) -> Option<u64> {
         let change = self.asked.map_or(-1.0, |asked| wanted as f64 / asked as f64 - 1.0);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn less_is_asked_at_once_and_more_only_when_it_lasts() {
-        let mut ask = Ask::default();
+        let mut ask = UplinkLimit::default();
         assert_eq!(ask.update(at(0), 500_000), Some(500_000));
         assert_eq!(ask.update(at(10), 560_000), None, "much the same");
         assert_eq!(ask.due(), None);
@@ -107,7 +107,7 @@ mod tests {
         /// Whatever is wanted when: nobody sends far more than that, and who waits long enough is asked for it.
         #[test]
         fn what_is_asked_follows(steps in prop::collection::vec((60_000..2_000_000_u64, 0..3_000_u64), 1..50)) {
-            let (mut ask, mut now, mut asked) = (Ask::default(), 0, 0);
+            let (mut ask, mut now, mut asked) = (UplinkLimit::default(), 0, 0);
             for (wanted, wait) in steps {
                 now += wait;
                 asked = ask.update(at(now), wanted).unwrap_or(asked);

@@ -24,9 +24,9 @@ use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName};
 use crate::net::rate_limit::{RateLimit, TokenBucket};
 use crate::room::CHAT_MAX;
-use crate::room::direct::DirectNews;
+use crate::room::direct::DirectMessage;
 use crate::room::document::{ParticipantPatch, Role, RoomPatch};
-use crate::rooms::{EventStream, News};
+use crate::rooms::{EventStream, Notification};
 use crate::time;
 
 /// Interval of pings. A client that has not answered by the next ping is gone.
@@ -93,17 +93,17 @@ impl EventReader {
         loop {
             tokio::select! {
                 event = events.rest.recv() => match event {
-                    Ok(News::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
-                    Ok(News::To(id, text)) => {
+                    Ok(Notification::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
+                    Ok(Notification::To(id, text)) => {
                         if self.caller.participant == Some(id) {
                             self.send(socket, Message::text(text.as_ref())).await?;
                         }
                     }
                     // Events opened with a session end with it.
-                    Ok(News::Gone(id)) if self.caller.participant == Some(id) => {
+                    Ok(Notification::Gone(id)) if self.caller.participant == Some(id) => {
                         return close(close_code::NORMAL, "your session has ended");
                     }
-                    Ok(News::Gone(_)) => {}
+                    Ok(Notification::Gone(_)) => {}
                     Err(RecvError::Lagged(_)) => {
                         self.app.metrics().event_streams_too_slow.inc();
                         return close(close_code::AGAIN, "the client reads too slowly: open the events again");
@@ -205,11 +205,11 @@ impl EventReader {
     async fn direct(&self, mut message: Map<String, Value>) -> Result<(), String> {
         let me = self.caller.participant.ok_or("open the events with `?session=` to send `direct`")?;
         let news = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
-            (Some(signal), _) if signal.to_string().len() <= SIGNAL_MAX => DirectNews::Signal(signal),
+            (Some(signal), _) if signal.to_string().len() <= SIGNAL_MAX => DirectMessage::Signal(signal),
             (Some(_), _) => return Err(format!("a `signal` may have at most {SIGNAL_MAX} bytes")),
-            (None, Some("able")) => DirectNews::Able,
-            (None, Some("connected")) => DirectNews::Connected,
-            (None, Some("failed")) => DirectNews::Failed,
+            (None, Some("able")) => DirectMessage::Able,
+            (None, Some("connected")) => DirectMessage::Connected,
+            (None, Some("failed")) => DirectMessage::Failed,
             _ => return Err("`direct` needs a `signal`, or a `state`: `able`, `connected` or `failed`".to_owned()),
         };
         self.app.rooms().direct(&self.room, me, news).await.map_err(|error| error.to_string())

@@ -1,7 +1,7 @@
 //! Server-sent events for WHEP players (draft-ietf-wish-whep section 4.9.1).
 //!
 //! Owns: the requests of this extension, and the wire format of events. Does not know: when an event is due
-//! ([`PlayerStream`](crate::rooms::PlayerStream)). A stream ends by DELETE, with its session, with its room, or after a
+//! ([`PlayerEventStream`](crate::rooms::PlayerEventStream)). A stream ends by DELETE, with its session, with its room, or after a
 //! `reconnect` when the server stops.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -21,7 +21,7 @@ use super::App;
 use super::extract::{self, InPath, SessionSecret, StreamNumber};
 use super::sessions::limit_rate;
 use crate::http::problem::Problem;
-use crate::rooms::{PlayerEvent, PlayerNews, PlayerStream};
+use crate::rooms::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 
 /// The `Link` header with the URL at which a player subscribes to events.
 pub(super) fn link(secret: &str) -> String {
@@ -90,16 +90,16 @@ pub(super) async fn close(
 
 /// A stream of events to one player.
 struct EventStream {
-    stream: PlayerStream,
+    stream: PlayerEventStream,
     draining: CancellationToken,
     /// The next events: at most one of each kind.
-    due: VecDeque<PlayerNews>,
+    due: VecDeque<PlayerUpdate>,
     /// The stream ends after the events in `due`.
     last: bool,
 }
 
 impl EventStream {
-    async fn next(&mut self) -> Option<PlayerNews> {
+    async fn next(&mut self) -> Option<PlayerUpdate> {
         loop {
             if let Some(news) = self.due.pop_front() {
                 return Some(news);
@@ -112,7 +112,7 @@ impl EventStream {
                 // First, because sessions end after draining and `reconnect` must be sent before that.
                 () = self.draining.cancelled() => {
                     self.last = true;
-                    self.due.extend(Some(PlayerNews::Reconnect).filter(|news| self.stream.wants(news.kind())));
+                    self.due.extend(Some(PlayerUpdate::Reconnect).filter(|news| self.stream.wants(news.kind())));
                 }
                 () = self.stream.ended.cancelled() => return None,
                 changed = self.stream.audience.changed() => {
@@ -125,10 +125,10 @@ impl EventStream {
 }
 
 /// The event in the format of the draft: its data is one line of JSON.
-fn event(news: PlayerNews) -> sse::Event {
+fn event(news: PlayerUpdate) -> sse::Event {
     let data = match news {
-        PlayerNews::ViewerCount(viewers) => json!({"viewercount": viewers}),
-        PlayerNews::Active | PlayerNews::Inactive | PlayerNews::Reconnect => json!({}),
+        PlayerUpdate::ViewerCount(viewers) => json!({"viewercount": viewers}),
+        PlayerUpdate::Active | PlayerUpdate::Inactive | PlayerUpdate::Reconnect => json!({}),
     };
     sse::Event::default().event(news.kind().name()).data(data.to_string())
 }

@@ -21,7 +21,7 @@ use crate::metrics::RefusalLabels;
 use crate::peer::Answer;
 use crate::room::DISPLAY_NAME_MAX;
 use crate::room::document::{Role, TierChoice};
-use crate::rooms::{Door, IfMatch, JoinOptions, Joined, RoomError, Trickled};
+use crate::rooms::{IfMatch, JoinEndpoint, JoinOptions, Joined, RoomError, Trickled};
 use crate::time;
 
 /// The content type of offers and answers.
@@ -63,7 +63,7 @@ pub(super) async fn join(
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    join_by(&app, &room, &caller, Door::Participants, request).await
+    join_by(&app, &room, &caller, JoinEndpoint::Participants, request).await
 }
 
 /// `POST /whip/{room}`.
@@ -73,7 +73,7 @@ pub(super) async fn whip(
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    join_by(&app, &room, &caller, Door::Whip, request).await
+    join_by(&app, &room, &caller, JoinEndpoint::Whip, request).await
 }
 
 /// `POST /whep/{room}`.
@@ -83,7 +83,7 @@ pub(super) async fn whep(
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    join_by(&app, &room, &caller, Door::Whep, request).await
+    join_by(&app, &room, &caller, JoinEndpoint::Whep, request).await
 }
 
 /// `GET` and `HEAD` of /whip and /whep: only the accepted content types. WHEP players use this to detect an endpoint.
@@ -95,10 +95,10 @@ async fn join_by(
     app: &App,
     room: &RoomName,
     caller: &Caller,
-    door: Door,
+    endpoint: JoinEndpoint,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let joined = try_join(app, room, caller, door, request).await;
+    let joined = try_join(app, room, caller, endpoint, request).await;
     if let Err(problem) = &joined {
         let labels = RefusalLabels { status: problem.status().as_u16() };
         app.metrics().joins_refused.get_or_create(&labels).inc();
@@ -115,7 +115,7 @@ async fn try_join(
     app: &App,
     room: &RoomName,
     caller: &Caller,
-    door: Door,
+    endpoint: JoinEndpoint,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
@@ -123,20 +123,20 @@ async fn try_join(
     if extract::media_type(&parts.headers) != SDP {
         return Err(Problem::unsupported_media_type(SDP).with(ACCEPT_POST, HeaderValue::from_static(SDP)));
     }
-    let options = options(caller, door, extract::query(&parts.uri)?)?;
-    let receives_only = options.door == Door::Whep && door != Door::Whep;
+    let options = options(caller, endpoint, extract::query(&parts.uri)?)?;
+    let receives_only = options.endpoint == JoinEndpoint::Whep && endpoint != JoinEndpoint::Whep;
     let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, app).await?;
     let ticket = admit(app, caller).await?;
-    if door == Door::Whep && !app.0.watch_empty && !is_publishing(app, room).await {
+    if endpoint == JoinEndpoint::Whep && !app.0.watch_empty && !is_publishing(app, room).await {
         return Err(RoomError::NoPublisher(room.clone()).into());
     }
     match app.rooms().join(room, &offer, options).await {
         Ok(joined) => {
             ticket.answered(&joined.secret);
             tracing::info!(%room, participant = %joined.participant, "participant joined");
-            Ok(created(app, &parts, door, joined))
+            Ok(created(app, &parts, endpoint, joined))
         }
-        Err(RoomError::Door(_)) if receives_only => Err(Problem::of_kind(
+        Err(RoomError::WrongEndpoint(_)) if receives_only => Err(Problem::of_kind(
             StatusCode::FORBIDDEN,
             "forbidden",
             "a viewer only receives, but this offer sends: make it recvonly, or get a token with the role participant",
@@ -150,7 +150,7 @@ async fn is_publishing(app: &App, room: &RoomName) -> bool {
     app.rooms().audience(room).await.is_ok_and(|audience| audience.borrow().publishing)
 }
 
-fn options(caller: &Caller, door: Door, query: JoinQuery) -> Result<JoinOptions, Problem> {
+fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<JoinOptions, Problem> {
     if query.view != ViewName::program() {
         let detail = format!("there is no view `{}`; the views that exist: `{}`", query.view, ViewName::program());
         return Err(Problem::of_kind(StatusCode::NOT_FOUND, "no-view", detail));
@@ -169,9 +169,9 @@ fn options(caller: &Caller, door: Door, query: JoinQuery) -> Result<JoinOptions,
     }
     // Without tokens all callers have all permissions in the API, but all participants of a room have the same role.
     let role = if caller.has_token { caller.identity.role } else { Role::Participant };
-    let door = if role == Role::Viewer { Door::Whep } else { door };
-    let role = if door == Door::Whep { role.min(Role::Viewer) } else { role };
-    Ok(JoinOptions { name, role, tier: query.tier, door })
+    let endpoint = if role == Role::Viewer { JoinEndpoint::Whep } else { endpoint };
+    let role = if endpoint == JoinEndpoint::Whep { role.min(Role::Viewer) } else { role };
+    Ok(JoinOptions { name, role, tier: query.tier, endpoint })
 }
 
 /// A place among the pending joins; released when dropped, unless the join was answered.
@@ -224,7 +224,7 @@ async fn admit<'a>(app: &'a App, caller: &Caller) -> Result<PendingJoin<'a>, Pro
     Ok(PendingJoin { app, ticket: Some(ticket) })
 }
 
-fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
+fn created(app: &App, parts: &Parts, endpoint: JoinEndpoint, joined: Joined) -> Response {
     let mut response = (StatusCode::CREATED, joined.answer).into_response();
     let headers = response.headers_mut();
     let text = |text: String| HeaderValue::from_str(&text).expect("secrets, ids and entity tags are header text");
@@ -236,7 +236,7 @@ fn created(app: &App, parts: &Parts, door: Door, joined: Joined) -> Response {
     for link in app.0.ice_servers.links(host(&parts.headers).as_deref(), time::unix_seconds(), &joined.over) {
         headers.append(LINK, HeaderValue::from_str(&link).expect("hosts, addresses and URIs are header text"));
     }
-    if door == Door::Whep {
+    if endpoint == JoinEndpoint::Whep {
         headers.append(LINK, text(player::link(&joined.secret)));
     }
     response

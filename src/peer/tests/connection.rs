@@ -25,7 +25,7 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 use rtc::rtp;
 use rtc::shared::marshal::{Marshal, Unmarshal};
 
-use crate::fanout::{Bell, Contributors, Demand, Names, Recent, Subscriber};
+use crate::fanout::{Bell, Contributors, Demand, GopCache, Names, Subscriber};
 use crate::id::{ParticipantId, ViewName};
 use crate::media::{Codec, EncodedPacket, Sounds, SourceKind, SourcePacket};
 use crate::peer::connection::{Connection, Out};
@@ -337,7 +337,7 @@ struct World {
     events: Vec<PeerEvent>,
     /// When the server is to be ticked.
     due: Timestamp,
-    recent: Recent,
+    recent: GopCache,
     frame: u32,
     tick: u32,
     /// The client is there.
@@ -452,7 +452,7 @@ impl World {
             dice: StdRng::seed_from_u64(seed),
             events: Vec::new(),
             due: now,
-            recent: Recent::default(),
+            recent: GopCache::default(),
             frame: 30,
             tick: 50,
             there: true,

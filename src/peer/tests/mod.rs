@@ -24,7 +24,7 @@ use webrtc::media_stream::track_local::TrackLocal;
 
 use self::client::{Client, PATIENCE, PAYLOAD, Seen, track};
 use super::*;
-use crate::fanout::{Contributors, Demand, Names, Recent};
+use crate::fanout::{Contributors, Demand, GopCache, Names};
 use crate::id::ParticipantId;
 use crate::media::{EncodedPacket, Rotation, Sounds};
 use crate::tier::Ladder;
@@ -118,7 +118,7 @@ impl Server {
         let reaches = async {
             while video.is_none() || audio.is_none() {
                 time += 3_000;
-                let mut recent = Recent::default();
+                let mut recent = GopCache::default();
                 recent.push(&frame(time));
                 self.peer.subscriber().want(1);
                 self.peer.subscriber().push_video(1, &frame(time), &recent, now());

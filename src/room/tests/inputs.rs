@@ -3,7 +3,7 @@
 use super::*;
 use crate::id::InputId;
 use crate::room::document::{InputDocument, InputState};
-use crate::room::inputs::{InputNews, InputReport, InputWish};
+use crate::room::inputs::{InputEvent, InputReport, InputWish};
 
 fn wish(name: &str) -> InputWish {
     InputWish { url: "srt://example.com:9000".into(), name: name.into(), repeat: false, pushed: false }
@@ -16,7 +16,7 @@ impl Driven {
         added
     }
 
-    fn input(&mut self, id: InputId, news: InputNews) {
+    fn input(&mut self, id: InputId, news: InputEvent) {
         self.handle(Input::Input(id, news));
     }
 
@@ -41,10 +41,10 @@ fn an_input_is_a_participant_as_long_as_it_lasts() {
     let told = |driven: &Driven| driven.events().iter().filter(|e| matches!(e, Event::Input { .. })).count();
     let before = told(&driven);
     for _ in 0..3 {
-        driven.input(id, InputNews::Report(report.clone()));
+        driven.input(id, InputEvent::Report(report.clone()));
     }
     assert_eq!(told(&driven), before + 1, "what only repeats is not told");
-    driven.input(id, InputNews::Ended(Some("it is no film".into())));
+    driven.input(id, InputEvent::Ended(Some("it is no film".into())));
     let document = driven.input_document(id);
     assert_eq!(
         (document.state, document.reason.as_deref(), document.bitrate),
@@ -61,12 +61,12 @@ fn a_lost_input_is_started_again_and_its_participant_stays() {
     let (id, admitted) = driven.add_input(wish("Lobby"));
     let starts = |driven: &Driven| driven.effects.iter().filter(|e| **e == Effect::StartInput(id)).count();
     driven.now = 60_000;
-    driven.input(id, InputNews::Lost("killed".into()));
+    driven.input(id, InputEvent::Lost("killed".into()));
     assert_eq!(starts(&driven), 2, "one that had settled goes on at once");
     let document = driven.input_document(id);
     assert_eq!((document.state, document.reconnects), (InputState::Reconnecting, 1));
     for early in 1..EARLY_DEATHS {
-        driven.input(id, InputNews::Lost("crash".into()));
+        driven.input(id, InputEvent::Lost("crash".into()));
         let until = driven.room.poll_timeout().expect("it rests");
         assert_eq!(starts(&driven), 1 + early, "one that dies young rests first");
         driven.now = (until.as_micros() - at(0).as_micros()) / 1_000;
@@ -74,7 +74,7 @@ fn a_lost_input_is_started_again_and_its_participant_stays() {
         assert_eq!(starts(&driven), 2 + early);
         assert!(driven.room.participant(admitted.participant).is_some());
     }
-    driven.input(id, InputNews::Lost("crash".into()));
+    driven.input(id, InputEvent::Lost("crash".into()));
     assert_eq!(driven.input_document(id).state, InputState::Failed);
     assert!(driven.room.participant(admitted.participant).is_none());
 }
@@ -93,11 +93,11 @@ fn an_input_ends_with_its_participant_with_its_room_and_on_demand() {
     assert_eq!(driven.input_document(first).state, InputState::Finished);
     let removed = Event::Left { participant: admitted.participant, reason: LeaveReason::Removed };
     assert!(driven.events().contains(&&removed));
-    driven.input(second, InputNews::Stop);
+    driven.input(second, InputEvent::Stop);
     assert!(driven.effects.contains(&Effect::StopInput(second)));
 
     let (pushed, admitted) = driven.add_input(InputWish { pushed: true, ..wish("d") });
-    driven.input(pushed, InputNews::Lost("killed".into()));
+    driven.input(pushed, InputEvent::Lost("killed".into()));
     assert_eq!(driven.input_document(pushed).state, InputState::Failed, "an encoder comes back by itself");
     assert!(driven.room.participant(admitted.participant).is_none());
 

@@ -269,7 +269,7 @@ fn a_keyframe_is_ordered_of_streams_that_are_encoded() {
 fn senders_are_asked_for_what_their_tiles_show() {
     let mut driven = Driven::new(9);
     let asked = |driven: &Driven, who: ParticipantId| {
-        driven.last(|e| if let Effect::Ask(to, bits) = e { (*to == who).then_some(bits / 1_000) } else { None })
+        driven.last(|e| if let Effect::LimitUplink(to, bits) = e { (*to == who).then_some(bits / 1_000) } else { None })
     };
     let kbps = |size: Size| (deserved(size, 30) + SOUND) / 1_000;
     let ann = driven.join(person("Ann")).participant;

@@ -4,7 +4,7 @@ use super::*;
 use crate::id::OutputId;
 use crate::media::FileFormat;
 use crate::room::document::{OutputState, RecordingKind, UploadDocument, UploadState};
-use crate::room::outputs::{OutputKind, OutputNews, OutputReport, OutputWish};
+use crate::room::outputs::{OutputEvent, OutputKind, OutputReport, OutputWish};
 
 fn recording(format: FileFormat) -> OutputWish {
     OutputWish {
@@ -15,7 +15,7 @@ fn recording(format: FileFormat) -> OutputWish {
 }
 
 impl Driven {
-    fn output(&mut self, id: OutputId, news: OutputNews) {
+    fn output(&mut self, id: OutputId, news: OutputEvent) {
         self.room.handle(at(self.now), Input::Output(id, news));
         self.drain();
     }
@@ -45,16 +45,16 @@ fn a_recording_is_a_subscriber_of_a_stream_that_exists_already() {
     assert_eq!(driven.room.output_streams(id).iter().map(|spec| spec.serial).collect::<Vec<_>>(), route.streams);
     assert!(driven.effects.iter().rev().any(|e| matches!(e, Effect::Order(Order::Mix(plan)) if plan.outputs)));
 
-    driven.output(id, OutputNews::KeyframeWanted(0));
+    driven.output(id, OutputEvent::KeyframeWanted(0));
     assert_eq!(driven.effects.last(), Some(&Effect::Order(Order::Keyframe(route.streams[0]))));
-    driven.output(id, OutputNews::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
+    driven.output(id, OutputEvent::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
     assert_eq!(driven.state(id), OutputState::Live);
-    driven.output(id, OutputNews::Stop);
+    driven.output(id, OutputEvent::Stop);
     assert!(driven.effects.contains(&Effect::FinishOutput(id)));
     assert!(driven.effects.contains(&Effect::OutputRoutes(Vec::new())));
-    driven.output(id, OutputNews::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
+    driven.output(id, OutputEvent::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
     assert_eq!(driven.state(id), OutputState::Finishing, "it was told to end");
-    driven.output(id, OutputNews::Ended(None));
+    driven.output(id, OutputEvent::Ended(None));
     assert_eq!(driven.state(id), OutputState::Finished);
 }
 
@@ -63,9 +63,9 @@ fn the_files_of_a_recording_that_is_over_are_uploaded() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
-    driven.output(id, OutputNews::File("a.mp4".to_owned()));
-    driven.output(id, OutputNews::File("a-001.mp4".to_owned()));
-    driven.output(id, OutputNews::Ended(None));
+    driven.output(id, OutputEvent::File("a.mp4".to_owned()));
+    driven.output(id, OutputEvent::File("a-001.mp4".to_owned()));
+    driven.output(id, OutputEvent::Ended(None));
     driven.effects.clear();
     let upload = |state, error: Option<&str>| UploadDocument { state, error: error.map(str::to_owned) };
     let said = |driven: &Driven| driven.room.document().recordings[0].upload.clone();
@@ -77,7 +77,7 @@ fn the_files_of_a_recording_that_is_over_are_uploaded() {
         ("b.mp4", upload(UploadState::Uploading, None), UploadState::Waiting),
         ("a-001.mp4", upload(UploadState::Done, None), UploadState::Done),
     ] {
-        driven.output(id, OutputNews::Upload(file.to_owned(), news));
+        driven.output(id, OutputEvent::Upload(file.to_owned(), news));
         assert_eq!(said(&driven).map(|upload| upload.state), Some(whole), "{file}");
     }
     let told =
@@ -91,22 +91,22 @@ fn a_lost_recording_goes_on_after_a_rest_and_one_that_dies_young_again_and_again
     driven.join(person("Ann"));
     let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
     driven.drain();
-    driven.output(id, OutputNews::File("a.mp4".to_owned()));
+    driven.output(id, OutputEvent::File("a.mp4".to_owned()));
     let report = OutputReport { state: OutputState::Live, bytes: 1_000, ..OutputReport::default() };
-    driven.output(id, OutputNews::Report(report.clone()));
+    driven.output(id, OutputEvent::Report(report.clone()));
     driven.now += 20_000;
     driven.effects.clear();
-    driven.output(id, OutputNews::Lost("killed".to_owned()));
+    driven.output(id, OutputEvent::Lost("killed".to_owned()));
     assert!(driven.effects.contains(&Effect::StartOutput(id)), "one that had lived is replaced at once");
-    driven.output(id, OutputNews::File("a-001.mp4".to_owned()));
-    driven.output(id, OutputNews::Report(report));
+    driven.output(id, OutputEvent::File("a-001.mp4".to_owned()));
+    driven.output(id, OutputEvent::Report(report));
     let document = driven.room.document();
     assert_eq!((document.recordings[0].bytes, document.recordings[0].files.len()), (2_000, 2), "both parts");
 
     let mut starts = 0;
     for _ in 0..20 {
         driven.effects.clear();
-        driven.output(id, OutputNews::Lost("killed".to_owned()));
+        driven.output(id, OutputEvent::Lost("killed".to_owned()));
         if driven.state(id) == OutputState::Failed {
             break;
         }
@@ -131,7 +131,7 @@ fn a_room_that_ends_finishes_its_recordings_and_too_many_are_refused() {
     assert_eq!(ids.len(), 3);
     let refused = driven.room.add_output(at(driven.now), recording(FileFormat::Ogg));
     assert_eq!(refused, Err(Refusal::FullOfOutputs(3)));
-    driven.output(ids[0], OutputNews::Ended(Some("the disk is full".to_owned())));
+    driven.output(ids[0], OutputEvent::Ended(Some("the disk is full".to_owned())));
     assert_eq!(driven.state(ids[0]), OutputState::Failed);
     assert!(driven.room.add_output(at(driven.now), recording(FileFormat::Ogg)).is_ok(), "one that is over makes room");
     driven.room.handle(at(driven.now), Input::Delete);
@@ -151,8 +151,8 @@ fn a_room_that_stays_runs_its_mixer_while_it_is_broadcast_though_nobody_is_there
     assert!(driven.effects.contains(&Effect::StartMixer));
     assert_eq!(driven.room.poll_timeout(), None, "nothing is due");
     driven.now = 60_000;
-    driven.output(id, OutputNews::Stop);
-    driven.output(id, OutputNews::Ended(None));
+    driven.output(id, OutputEvent::Stop);
+    driven.output(id, OutputEvent::Ended(None));
     let until = driven.room.poll_timeout().expect("the mixer is to be stopped");
     driven.room.handle(until, Input::Timeout);
     driven.drain();

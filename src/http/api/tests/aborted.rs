@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::room::document::TierChoice;
-use crate::rooms::{Door, JoinOptions, Joined};
+use crate::rooms::{JoinEndpoint, JoinOptions, Joined};
 
 const JOINS: usize = 500;
 
@@ -82,13 +82,14 @@ async fn joins_aborted_at_random_moments_leave_nothing_behind() {
 async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
     let (api, tasks) = warm().await;
     let name = || "r".parse().expect("a name");
-    let options = |door| JoinOptions { name: String::new(), role: Role::Participant, tier: TierChoice::Auto, door };
+    let options =
+        |endpoint| JoinOptions { name: String::new(), role: Role::Participant, tier: TierChoice::Auto, endpoint };
     for direction in ["sendrecv", "recvonly"] {
         let offer = offer(direction);
         let mut polls = 0_usize;
         loop {
             let room = name();
-            let mut join = Box::pin(api.app.rooms().join(&room, &offer, options(Door::Participants)));
+            let mut join = Box::pin(api.app.rooms().join(&room, &offer, options(JoinEndpoint::Participants)));
             // Polled so often, then dropped; other tasks run in between.
             let mut joined: Option<Joined> = None;
             for _ in 0..polls {

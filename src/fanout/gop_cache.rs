@@ -1,13 +1,13 @@
 //! What a stream has sent since its last keyframe.
 //!
-//! Owns: [`Recent`], bounded. Does not know: who joins. With it a joiner, or whoever changes the stream, sees a picture at
+//! Owns: [`GopCache`], bounded. Does not know: who joins. With it a joiner, or whoever changes the stream, sees a picture at
 //! once, and a hundred who join together need one keyframe, not a hundred.
 
 use crate::media::{EncodedPacket, VIDEO_CLOCK};
 
 /// Nothing older is worth sending: it has to be decoded before the present can be shown.
 const AGE_MAX: u32 = VIDEO_CLOCK;
-/// Frames, since each takes its place in time before the present one; see [`Recent::replay`].
+/// Frames, since each takes its place in time before the present one; see [`GopCache::replay`].
 const FRAMES_MAX: u32 = 30;
 /// Bytes that a joiner gets in one burst.
 const BYTES_MAX: usize = 160_000;
@@ -16,13 +16,13 @@ const REPLAY_STEP: u32 = 90;
 
 /// What a stream has sent since its last keyframe; empty when that is too much to send to anybody.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct GopCache {
     packets: Vec<EncodedPacket>,
     bytes: usize,
     frames: u32,
 }
 
-impl Recent {
+impl GopCache {
     /// Takes in the stream's next packet.
     pub fn push(&mut self, packet: &EncodedPacket) {
         if packet.starts_keyframe {
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_keyframe_is_not_remembered() {
-        let mut recent = Recent::default();
+        let mut recent = GopCache::default();
         recent.push(&packet(0, false, 10));
         assert!(recent.is_empty());
     }
 
     #[test]
     fn it_forgets_what_would_take_too_long() {
-        let mut recent = Recent::default();
+        let mut recent = GopCache::default();
         for frame in 0..40 {
             recent.push(&packet(frame * 3_000, frame == 0, 1_000));
         }
@@ -109,7 +109,7 @@ mod tests {
             start in any::<u32>(),
             frames in prop::collection::vec((1..4_usize, 1..2_000_usize), 1..30),
         ) {
-            let mut recent = Recent::default();
+            let mut recent = GopCache::default();
             let mut pushed = 0;
             for (n, (packets, size)) in frames.iter().enumerate() {
                 for part in 0..*packets {
