@@ -1,7 +1,7 @@
-//! Names of things: small newtypes that cannot be mixed up.
+//! Names and ids: newtypes, so that they cannot be confused.
 //!
-//! Owns: what a valid name is, and how an id looks as text. Does not know: what the things are.
-//! In JSON an id is a short string (`"p12"`, `"s3"`); on the link it is a number.
+//! Owns: valid names, ids as text. Does not know: what they refer to. In JSON an id is a short string (`"p12"`,
+//! `"s3"`); on the link it is a number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest room, view or recording name, in characters.
+/// Longest name of a room, view or recording, in characters.
 pub const NAME_MAX: usize = 64;
 
-/// Why a text is not a name or id.
+/// A text is not a name or an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not `[A-Za-z0-9_-]{1,64}`.
@@ -70,16 +70,16 @@ macro_rules! name {
 }
 
 name! {
-    /// A room's name, as it stands in URLs.
+    /// The name of a room, as in URLs.
     RoomName
 }
 name! {
-    /// A view's name; every room has the view [`ViewName::program`].
+    /// The name of a view; every room has the view [`ViewName::program`].
     ViewName
 }
 
 impl ViewName {
-    /// The view every room has.
+    /// The view that every room has.
     pub fn program() -> Self {
         Self("program".into())
     }
@@ -127,19 +127,19 @@ macro_rules! number {
 }
 
 number! {
-    /// A source from elsewhere that takes part in a room.
+    /// An input of a room.
     InputId, 'i'
 }
 number! {
-    /// A recording or broadcast in a room.
+    /// A recording or broadcast of a room.
     OutputId, 'o'
 }
 number! {
-    /// A person or program in a room; unique within its room, never used twice.
+    /// A participant, publisher or viewer of a room; used once in a room.
     ParticipantId, 'p'
 }
 number! {
-    /// One thing a participant sends; unique within its room, never used twice.
+    /// A source (camera, screen or microphone) of a participant; used once in a room.
     SourceId, 's'
 }
 

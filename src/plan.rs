@@ -1,43 +1,43 @@
-//! What a room orders from its mixer: plain data, whole values, newest wins.
+//! What a room orders from its mixer: plain data in whole values, of which the latest is valid.
 //!
-//! Owns: [`SourceSpec`], [`MixPlan`], [`StreamSet`]; the picture's order, the scene, stands in [`crate::layout`].
-//! Does not know: how the mixer carries them out.
+//! Owns: [`SourceSpec`], [`MixPlan`], [`StreamSet`]; the scene is in [`crate::layout`]. Does not know: how the mixer
+//! carries them out.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ParticipantId, SourceId};
 use crate::media::{Codec, Size, SoundQuality, SourceKind, StreamKey};
 
-/// A source the mixer is to take in.
+/// A source that the mixer decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSpec {
-    /// Names it in packets, scenes and mix plans.
+    /// Its id in packets, scenes and mix plans.
     pub source: SourceId,
-    /// Whose it is: the minus-one leaves this participant's sources out.
+    /// Its participant, whose mix-minus omits this source.
     pub participant: ParticipantId,
     /// Camera, screen or microphone.
     pub kind: SourceKind,
-    /// How it is encoded. A source that changes its codec is announced again.
+    /// Its codec. A source that changes its codec is announced again.
     pub codec: Codec,
 }
 
-/// Who is heard, and by whom.
+/// The audio sources to mix, and the listeners.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct MixPlan {
-    /// The sources that sound; any other is neither decoded nor heard.
+    /// The sources to mix; others are not decoded.
     pub sources: Vec<MixInput>,
-    /// Everyone who listens. Without listeners nothing is mixed. Who listens without talking gets the shared mix.
+    /// The listeners. Without listeners and outputs nothing is mixed. Listeners that are silent share one mix.
     pub listeners: Vec<Listener>,
-    /// Outputs take everyone's mix as well, at its best.
+    /// Outputs need the mix of all sources, in full quality.
     pub outputs: bool,
 }
 
-/// Somebody who hears a mix.
+/// A participant that receives a mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Who.
+    /// The participant.
     pub participant: ParticipantId,
-    /// How good.
+    /// The quality of its audio.
     pub quality: SoundQuality,
 }
 
@@ -46,28 +46,28 @@ pub struct Listener {
 pub struct MixInput {
     /// The source.
     pub source: SourceId,
-    /// Made louder or softer by so many decibels.
+    /// Gain in decibels.
     pub gain_db: f32,
 }
 
-/// The video streams that somebody receives; any other encoder stops.
+/// The video streams to encode; other encoders stop.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamSet {
-    /// Every stream wanted.
+    /// The streams.
     pub streams: Vec<StreamSpec>,
 }
 
 /// One video stream to encode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamSpec {
-    /// Names the stream in packets; never used twice in a room.
+    /// Its number in packets; used once in a room.
     pub serial: u32,
-    /// What it is.
+    /// View, codec and tier.
     pub key: StreamKey,
     /// Encoded size in pixels.
     pub size: Size,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
-    /// Target bitrate in kbit/s.
+    /// Target bitrate of the payload in kbit/s.
     pub bitrate_kbps: u32,
 }

@@ -1,7 +1,7 @@
-//! Who is heard in a packet of sound: RTP's list of contributing sources, and how loud each is.
+//! Contributing sources of audio packets and their audio levels.
 //!
-//! Owns: which number stands for whom, what each is called in RTCP, and how list and levels stand in a header (RFC 3550
-//! section 5.1, RFC 6465). Does not know: who gets what, RTCP. Pure.
+//! Owns: the CSRC of each participant, the CNAMEs, and the header fields (RFC 3550 section 5.1, RFC 6465). Does not
+//! know: receivers, RTCP packets. Pure.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use rtc::rtp;
 use crate::id::ParticipantId;
 use crate::transport;
 
-/// As many as a header can name.
+/// Most CSRCs of an RTP header.
 const CONTRIBUTORS_MAX: usize = 15;
-/// Largest id of an extension with a header of one byte (RFC 8285 section 4.2).
+/// Largest id of an extension with a one-byte header (RFC 8285 section 4.2).
 const ID_MAX: u8 = 14;
 
-/// One who is heard.
+/// A contributing source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contributor {
-    /// The number of its id: 3 stands for the participant `p3`.
+    /// The number of the participant's id: 3 for `p3`.
     pub csrc: u32,
-    /// -dBov: 0 the loudest, 127 silence.
+    /// Audio level in -dBov: 0 is the loudest, 127 silence.
     pub level: u8,
 }
 
-/// What the contributors of one room are called in RTCP (CNAME, RFC 7022): each by a name of its own, the same to all who
-/// hear it, which tells nothing of it.
+/// The CNAMEs (RFC 7022) of one room's contributing sources: random, different for each source, the same for all
+/// receivers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Names(Arc<str>);
 
 impl Names {
-    /// Those of a new room.
+    /// The names of a new room.
     pub fn random() -> Self {
         Self(transport::cname().into())
     }
 
-    /// The name of a contributor.
+    /// The CNAME of a contributing source.
     pub fn of(&self, csrc: u32) -> String {
         format!("{}-{csrc}", self.0)
     }
 }
 
-/// All who are heard in a packet; clones are the same list.
+/// The contributing sources of a packet; clones share the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contributors {
     heard: Arc<[Contributor]>,
@@ -50,29 +50,29 @@ pub struct Contributors {
 }
 
 impl Contributors {
-    /// Those of `heard`, but for the listener itself.
+    /// The participants in `heard` except the listener, with their levels in -dBov.
     pub fn of(heard: &[(ParticipantId, u8)], listener: Option<ParticipantId>, names: &Names) -> Self {
         let others = heard.iter().filter(|(talker, _)| Some(*talker) != listener).take(CONTRIBUTORS_MAX);
         let heard = others.map(|(talker, level)| Contributor { csrc: talker.0, level: (*level).min(127) }).collect();
         Self { heard, names: names.clone() }
     }
 
-    /// Nobody.
+    /// An empty list.
     pub fn none() -> Self {
         Self::of(&[], None, &Names::default())
     }
 
-    /// Their numbers.
+    /// The CSRCs.
     pub fn csrcs(&self) -> impl Iterator<Item = u32> {
         self.heard.iter().map(|contributor| contributor.csrc)
     }
 
-    /// What they are called.
+    /// The CNAMEs.
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Writes them into a header; `levels` is the id of the extension that tells how loud each is, where it was agreed upon.
+    /// Writes the list into a header; `levels` is the negotiated id of the extension for mixer-to-client audio levels.
     pub fn write(&self, header: &mut rtp::Header, levels: Option<u8>) {
         header.csrc = self.csrcs().collect();
         let Some(id) = levels.filter(|id| (1..=ID_MAX).contains(id) && !self.heard.is_empty()) else { return };
@@ -99,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_named_but_oneself() {
+    fn the_list_omits_the_listener() {
         let header = sent(&Contributors::of(&heard(3), Some(ParticipantId(2)), &Names::default()), Some(4));
         assert_eq!(header.csrc, [1, 3]);
         assert_eq!(header.get_extension(4).as_deref(), Some(&[10, 30][..]), "in the order of the list");
     }
 
     #[test]
-    fn levels_come_only_where_they_were_agreed_upon_and_somebody_is_heard() {
+    fn levels_are_written_only_if_negotiated_and_the_list_is_not_empty() {
         assert!(!sent(&Contributors::of(&heard(3), None, &Names::default()), None).extension);
         assert!(!sent(&Contributors::of(&heard(3), None, &Names::default()), Some(15)).extension, "no id of one byte");
         let silence = sent(&Contributors::none(), Some(4));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_is_cut_to_what_a_header_can_name() {
+    fn a_long_list_is_cut_to_fifteen_sources() {
         let mut crowd = heard(12);
         crowd.extend((13..40).map(|number| (ParticipantId(number), 255)));
         let header = sent(&Contributors::of(&crowd, None, &Names::default()), Some(1));

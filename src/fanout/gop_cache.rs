@@ -1,20 +1,22 @@
-//! What a stream has sent since its last keyframe.
+//! The packets of a stream since its last keyframe.
 //!
-//! Owns: [`GopCache`], bounded. Does not know: who joins. With it a joiner, or whoever changes the stream, sees a picture at
-//! once, and a hundred who join together need one keyframe, not a hundred.
+//! Owns: [`GopCache`], which is bounded. Does not know: subscribers. A new subscriber of the stream starts with the
+//! cached packets: it gets a picture at once, and a hundred simultaneous joins need one keyframe.
 
 use crate::media::{EncodedPacket, VIDEO_CLOCK};
 
-/// Nothing older is worth sending: it has to be decoded before the present can be shown.
+/// Greatest age of the keyframe in ticks of the RTP clock: all frames since then must be decoded before the latest is
+/// shown.
 const AGE_MAX: u32 = VIDEO_CLOCK;
-/// Frames, since each takes its place in time before the present one; see [`GopCache::replay`].
+/// Most frames, since each needs a timestamp before the latest one; see [`GopCache::replay`].
 const FRAMES_MAX: u32 = 30;
-/// Bytes that a joiner gets in one burst.
+/// Most bytes, since they are sent in one burst.
 const BYTES_MAX: usize = 160_000;
-/// From one replayed frame to the next, in ticks of the video clock: all of them stay within a frame's time at 30 a second.
+/// From one replayed frame to the next, in ticks of the RTP clock: all of them fit into one frame's time at 30 per
+/// second.
 const REPLAY_STEP: u32 = 90;
 
-/// What a stream has sent since its last keyframe; empty when that is too much to send to anybody.
+/// The packets since the last keyframe; empty if there are too many to replay.
 #[derive(Debug, Default)]
 pub struct GopCache {
     packets: Vec<EncodedPacket>,
@@ -23,7 +25,7 @@ pub struct GopCache {
 }
 
 impl GopCache {
-    /// Takes in the stream's next packet.
+    /// Adds the stream's next packet.
     pub fn push(&mut self, packet: &EncodedPacket) {
         if packet.starts_keyframe {
             self.clear();
@@ -42,8 +44,8 @@ impl GopCache {
         self.packets.push(packet.clone());
     }
 
-    /// Everything, to be sent at once: the last frame at its own time and those before it just before that, since a
-    /// receiver takes late timestamps for a late network.
+    /// All packets, to be sent at once. The last frame keeps its timestamp and the frames before it get timestamps just
+    /// before that, since a receiver would interpret old timestamps as network delay.
     pub fn replay(&self) -> impl Iterator<Item = EncodedPacket> {
         let now = self.packets.last().map_or(0, |last| last.timestamp);
         let mut left = self.frames;
@@ -57,12 +59,12 @@ impl GopCache {
         })
     }
 
-    /// How many packets [`replay`](Self::replay) gives; 0 when a keyframe must be waited for.
+    /// The number of packets of [`replay`](Self::replay); 0 if a new subscriber needs a keyframe.
     pub fn len(&self) -> usize {
         self.packets.len()
     }
 
-    /// Whether a keyframe must be waited for.
+    /// Whether a new subscriber needs a keyframe.
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }
@@ -85,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_without_a_keyframe_is_not_remembered() {
+    fn packets_before_the_first_keyframe_are_not_cached() {
         let mut recent = GopCache::default();
         recent.push(&packet(0, false, 10));
         assert!(recent.is_empty());
     }
 
     #[test]
-    fn it_forgets_what_would_take_too_long() {
+    fn the_cache_is_cleared_when_it_exceeds_a_limit() {
         let mut recent = GopCache::default();
         for frame in 0..40 {
             recent.push(&packet(frame * 3_000, frame == 0, 1_000));
@@ -105,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_replay_ends_in_the_present_and_never_runs_backwards(
+        fn a_replay_ends_at_the_latest_timestamp_and_never_runs_backwards(
             start in any::<u32>(),
             frames in prop::collection::vec((1..4_usize, 1..2_000_usize), 1..30),
         ) {
@@ -127,7 +129,7 @@ mod tests {
                 let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
                 prop_assert!(step == 0 || step == REPLAY_STEP);
             }
-            // Nothing reaches back to where the frame before the present one was.
+            // All timestamps are after that of the frame before the latest one.
             prop_assert!(last.wrapping_sub(replayed[0].timestamp) < 3_000);
         }
     }

@@ -1,14 +1,14 @@
 //! From one encoded stream to many subscribers.
 //!
 //! Owns: [`Subscriber`], the bounded queue between the fan-out and one peer, which selects the tier of its stream;
-//! [`Demand`], where the subscribers of a room report what they need of it; [`GopCache`], what a stream has sent since its last
-//! keyframe, so that a new subscriber need not wait for the next; and [`Rewriter`], which gives each subscriber's packets its
-//! own headers. Does not know: connections, rooms, streams' contents beyond VP8's picture id.
+//! [`Demand`], where the subscribers of a room report what they need of it; [`GopCache`], what a stream has sent since
+//! its last keyframe, so that a new subscriber need not wait for the next; and [`Rewriter`], which gives each
+//! subscriber's packets its own headers. Does not know: connections, rooms, streams' contents beyond VP8's picture id.
 //!
 //! The fan-out pushes packets and never waits. A session takes them: it waits for its own subscriber with
-//! [`Subscriber::next`], or it serves many, is notified by a [`Bell`] and takes packets with [`Subscriber::pop`]. A session
-//! reports receptions with [`Subscriber::report`] and keyframe requests with [`Subscriber::request_keyframe`]. Only changes
-//! of the selected stream and keyframe requests reach the room, by way of [`Demand`].
+//! [`Subscriber::next`], or it serves many, is notified by a [`Bell`] and takes packets with [`Subscriber::pop`]. A
+//! session reports receptions with [`Subscriber::report`] and keyframe requests with [`Subscriber::request_keyframe`].
+//! Only changes of the selected stream and keyframe requests reach the room, by way of [`Demand`].
 
 mod contributors;
 mod demand;
@@ -37,19 +37,19 @@ use crate::media::{Codec, EncodedPacket, StreamKey, Tier};
 use crate::tier::{Costs, Reception};
 use crate::time::Timestamp;
 
-/// What a subscriber's writer sends next.
+/// An item that a session sends next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outgoing {
-    /// A packet of sound, and who is heard in it.
+    /// An audio packet and its contributing sources.
     Audio(EncodedPacket, Contributors),
-    /// A packet of video.
+    /// A video packet.
     Video {
         /// The packet.
         packet: EncodedPacket,
-        /// It does not continue what was sent before it: another stream begins, or packets were dropped.
+        /// It does not continue the packet before it: another stream begins, or packets were dropped.
         resumes: bool,
     },
-    /// Who has this number will not be heard any more (RFC 3550 section 6.6).
+    /// The contributing source with this CSRC has left: send BYE for it (RFC 3550 section 6.6).
     Left(u32),
 }
 
@@ -117,14 +117,14 @@ impl Subscriber {
         Self { ready: Ready::Bell(bell), ..Self::default() }
     }
 
-    /// The room's task takes over: from now on the subscriber reports to `demand` as this participant, and selects tiers by
-    /// their bitrates (`costs`).
+    /// The room's task takes over: from now on the subscriber reports to `demand` as this participant, and selects
+    /// tiers by their bitrates (`costs`).
     pub fn attach(&self, participant: ParticipantId, demand: Arc<Demand>, costs: Costs, now: Timestamp) {
         *self.attachment.lock() = Some(Attachment { participant, demand, selector: Selector::new(costs, now) });
     }
 
-    /// The room's task assigns a view in a codec, or no video; in a pinned tier, or None for the best tier that the link
-    /// carries.
+    /// The room's task assigns a view in a codec, or no video; in a pinned tier, or None for the best tier that the
+    /// link carries.
     pub fn assign(&self, video: Option<(ViewName, Codec)>, pinned: Option<Tier>, now: Timestamp) {
         let mut attachment = self.attachment.lock();
         let Some(Attachment { participant, demand, selector }) = attachment.as_mut() else { return };
@@ -146,8 +146,8 @@ impl Subscriber {
         Some(self.attachment.lock().as_ref()?.selector.selection())
     }
 
-    /// The session reports how packets arrive. When the link carries another tier, the room is notified of the selection, and
-    /// the session is to send no video for the returned time, so that the link's queue can drain.
+    /// The session reports how packets arrive. When the link carries another tier, the room is notified of the
+    /// selection, and the session is to send no video for the returned time, so that the link's queue can drain.
     pub fn report(&self, reception: &Reception, now: Timestamp) -> Option<Duration> {
         let mut attachment = self.attachment.lock();
         let Attachment { participant, demand, selector } = attachment.as_mut()?;
@@ -170,7 +170,8 @@ impl Subscriber {
         }
     }
 
-    /// The room's task resolves the selected stream to its serial. The stream that flows goes on until this one can begin.
+    /// The room's task resolves the selected stream to its serial. The stream that flows goes on until this one can
+    /// begin.
     pub fn want(&self, stream: u32) {
         self.queue.lock().want(Some(stream));
     }
@@ -180,9 +181,9 @@ impl Subscriber {
         self.queue.lock().flowing()
     }
 
-    /// Queues a packet of the video stream with this serial, if it flows or is wanted. A stream begins at a keyframe: this
-    /// packet's, or the one in `recent` (what the stream has sent since its last keyframe, this packet included), else one is
-    /// asked for. `now` is for the age of what waits.
+    /// Queues a packet of the video stream with this serial, if it flows or is wanted. A stream begins with a keyframe:
+    /// the one in `recent` (what the stream has sent since its last keyframe, this packet included), or else one is
+    /// requested. `now` is for the age of the backlog.
     pub fn push_video(&self, stream: u32, packet: &EncodedPacket, recent: &GopCache, now: Timestamp) {
         let Pushed { queued, dropped, wants_keyframe, switched } =
             self.queue.lock().push_video(stream, packet, recent, now);
@@ -204,7 +205,7 @@ impl Subscriber {
         }
     }
 
-    /// Queues a packet of sound; the oldest leaves when there are too many.
+    /// Queues an audio packet and drops the oldest ones if there are too many.
     pub fn push_audio(&self, packet: &EncodedPacket, heard: &Contributors) {
         let pushed = self.queue.lock().push_audio(packet, heard);
         if pushed.dropped > 0 {
@@ -215,29 +216,29 @@ impl Subscriber {
         }
     }
 
-    /// Whoever has this number as a contributing source will not be heard any more; told after what waits of its sound.
+    /// Queues the departure of a contributing source behind its last audio.
     pub fn left(&self, csrc: u32) {
         if self.queue.lock().left(csrc) {
             self.ready.notify();
         }
     }
 
-    /// Opens the queue, or empties it after an interruption: what is sent next begins with a keyframe.
+    /// Opens the queue, or empties it after an interruption: video continues with a keyframe.
     pub fn resume(&self) {
         self.queue.lock().resume();
     }
 
-    /// The next packet to send, if there is one; sound goes first.
+    /// The next item to send, if there is one; audio goes first.
     pub fn pop(&self) -> Option<Outgoing> {
         self.queue.lock().pop()
     }
 
-    /// The next packet of sound to send, if there is one, or who has left it; video waits.
+    /// The next item other than video, if there is one.
     pub fn pop_audio(&self) -> Option<Outgoing> {
         self.queue.lock().pop_audio()
     }
 
-    /// Waits for the next packet to send; sound goes first. For one writer.
+    /// Waits for the next item to send; audio goes first. For one writer.
     pub async fn next(&self) -> Outgoing {
         loop {
             if let Some(outgoing) = self.pop() {
@@ -247,7 +248,7 @@ impl Subscriber {
         }
     }
 
-    /// Waits for the next packet of sound to send, or for who has left it; video waits. For the same writer.
+    /// Waits for the next item other than video. For the same writer.
     pub async fn next_audio(&self) -> Outgoing {
         loop {
             if let Some(outgoing) = self.pop_audio() {
@@ -264,12 +265,12 @@ impl Subscriber {
         }
     }
 
-    /// Whether video waits to be sent.
+    /// Whether video is queued.
     pub fn has_video(&self) -> bool {
         self.queue.lock().has_video()
     }
 
-    /// How long the oldest packet of video has been waiting.
+    /// The age of the oldest queued video packet.
     pub fn backlog(&self, now: Timestamp) -> Duration {
         self.queue.lock().backlog(now)
     }
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_resumed_subscriber_forgets_what_waited_and_wants_a_keyframe() {
+    async fn a_resumed_subscriber_drops_its_queue_and_requests_a_keyframe() {
         let demand = Arc::new(Demand::default());
         let subscriber = attached(ME.0, &demand);
         let (mut recent, now) = (GopCache::default(), Timestamp::default());

@@ -1,6 +1,7 @@
-//! The queue between the fan-out and one subscriber. Pure: no waking, no waiting.
+//! The queue of one subscriber. Pure: it neither waits nor notifies.
 //!
-//! Owns: which stream flows, which is wanted instead, what waits, what is dropped when too much does.
+//! Owns: which stream flows, which one is wanted instead, the queued packets, and which are dropped when there are too
+//! many. Does not know: sessions, tiers. In: packets of streams; out: [`Outgoing`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,15 +10,15 @@ use super::{Contributors, GopCache, Outgoing};
 use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::time::Timestamp;
 
-/// Video packets a subscriber may be behind: a large keyframe and the frames around it.
+/// Most queued video packets: a large keyframe and the frames around it.
 pub(super) const VIDEO_MAX: usize = 512;
-/// Audio packets a subscriber may be behind, and how much older than the newest they may be: half a second.
+/// Most queued audio packets, and their greatest age relative to the newest: half a second.
 pub(super) const AUDIO_MAX: usize = 25;
-/// See [`AUDIO_MAX`]; in ticks of the audio clock.
+/// See [`AUDIO_MAX`]; in ticks of the RTP clock of audio.
 const AUDIO_AGE_MAX: u32 = AUDIO_RATE / 2;
-/// A keyframe that did not come is asked for again after so much of the stream, in ticks of the video clock.
+/// Time in the stream after which a keyframe that did not come is requested again, in ticks of the RTP clock of video.
 const ASK_AGAIN: u32 = VIDEO_CLOCK;
-/// Those who have left and of whom the subscriber is not told yet; of more the first are forgotten: a goodbye is a courtesy.
+/// Most departed contributors that are queued; with more the oldest are dropped, since BYE is optional.
 const LEFT_MAX: usize = 32;
 
 #[derive(Debug, Default)]
@@ -25,17 +26,17 @@ pub(super) struct Queue {
     open: bool,
     video: VecDeque<Waiting>,
     audio: VecDeque<(EncodedPacket, Contributors)>,
-    /// Contributors who have left.
+    /// CSRCs of contributors that have left.
     left: VecDeque<u32>,
     /// The stream that is to flow.
     wanted: Option<u32>,
-    /// The stream whose packets are taken; None while a keyframe is waited for.
+    /// The stream whose packets are queued; None while no stream has begun.
     flowing: Option<u32>,
-    /// When a keyframe was last asked for, in the wanted stream's time.
+    /// RTP time of the latest keyframe request, in the wanted stream.
     asked: Option<u32>,
-    /// Packets not taken now are a slow subscriber's loss, not the wait of a new one.
+    /// Packets that are not queued count as dropped: the subscriber was too slow, and is not new.
     overflowed: bool,
-    /// A frame has begun to leave: its rest must follow.
+    /// A part of a frame has been taken: the rest must follow.
     within_frame: bool,
 }
 
@@ -46,13 +47,13 @@ struct Waiting {
     resumes: bool,
 }
 
-/// What became of a pushed packet.
+/// The effects of a pushed packet.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Pushed {
     pub(super) queued: bool,
     pub(super) dropped: u64,
     pub(super) wants_keyframe: bool,
-    /// The wanted stream flows from now on.
+    /// The wanted stream has begun to flow.
     pub(super) switched: bool,
 }
 
@@ -99,7 +100,7 @@ impl Queue {
                 pushed.wants_keyframe = self.ask(packet.timestamp);
                 return pushed;
             }
-            // What waits of the stream before is not needed any more: a keyframe follows.
+            // Queued packets of the previous stream are obsolete: a keyframe follows.
             self.drop_waiting();
             self.flowing = self.wanted;
             self.asked = None;
@@ -110,7 +111,7 @@ impl Queue {
             return Pushed { queued: true, switched: true, ..pushed };
         }
         if self.video.len() >= VIDEO_MAX {
-            // What waits is late already: the next keyframe catches up at once.
+            // The queued packets are late already; the next keyframe catches up at once.
             pushed.dropped = self.video.len() as u64 + 1;
             self.video.clear();
             self.within_frame = false;
@@ -141,7 +142,7 @@ impl Queue {
         pushed
     }
 
-    /// A contributor has left; whether that is to be told.
+    /// Queues a contributor that has left; false while the queue is closed.
     pub(super) fn left(&mut self, csrc: u32) -> bool {
         if self.open {
             if self.left.len() == LEFT_MAX {
@@ -162,7 +163,7 @@ impl Queue {
 
     pub(super) fn pop_audio(&mut self) -> Option<Outgoing> {
         let sound = self.audio.pop_front().map(|(packet, heard)| Outgoing::Audio(packet, heard));
-        // They are still heard in what waits.
+        // Queued audio still contains the contributors that have left.
         sound.or_else(|| self.left.pop_front().map(Outgoing::Left))
     }
 
@@ -174,7 +175,7 @@ impl Queue {
         self.video.front().map_or(Duration::ZERO, |oldest| now.since(oldest.since))
     }
 
-    /// Drops the video that waits, but for the rest of a frame that has begun to leave.
+    /// Drops queued video, except the rest of a frame of which a part has been taken.
     fn drop_waiting(&mut self) {
         let kept = if self.within_frame {
             self.video.iter().position(|waiting| waiting.packet.marker).map_or(self.video.len(), |end| end + 1)
@@ -184,9 +185,9 @@ impl Queue {
         self.video.truncate(kept);
     }
 
-    /// Whether a keyframe is to be asked for now: once per wait, and again when it does not come.
+    /// Whether to request a keyframe now: once per wait, and again each [`ASK_AGAIN`].
     fn ask(&mut self, timestamp: u32) -> bool {
-        // A stream that began anew counts from elsewhere: then the difference is large and it is asked again.
+        // The time of a restarted stream differs much, which repeats the request.
         let due = self.asked.is_none_or(|asked| timestamp.wrapping_sub(asked) >= ASK_AGAIN);
         if due {
             self.asked = Some(timestamp);
@@ -208,7 +209,7 @@ mod tests {
         EncodedPacket { timestamp, marker: true, starts_keyframe, payload: Bytes::from_static(b"payload") }
     }
 
-    /// A fan-out with one subscriber, which counts time by its packets.
+    /// A fan-out with one subscriber; packets define the time.
     #[derive(Default)]
     struct FanOut {
         queue: Queue,
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_subscriber_asks_once_and_begins_with_a_keyframe() {
+    fn a_new_subscriber_requests_one_keyframe_and_begins_with_it() {
         let mut fan_out = FanOut::open(1);
         assert_eq!(fan_out.push(1, 0, false), ASKED);
         assert_eq!(fan_out.push(1, 3_000, false), NOTHING);
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_soon_after_a_keyframe_needs_no_other() {
+    fn a_subscriber_that_joins_soon_after_a_keyframe_needs_no_other() {
         let mut fan_out = FanOut::open(2);
         for frame in 0..4 {
             fan_out.push(1, frame * 3_000, frame == 0);
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_is_told_after_the_last_sound_of_it_and_only_to_those_who_listen() {
+    fn a_departure_follows_the_last_audio_and_is_dropped_while_the_queue_is_closed() {
         let mut fan_out = FanOut::default();
         assert!(!fan_out.queue.left(3));
         fan_out.queue.resume();
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keyframe_that_does_not_come_is_asked_for_again() {
+    fn a_keyframe_that_does_not_come_is_requested_again() {
         let mut fan_out = FanOut::open(1);
         let asked: Vec<u32> =
             (0..120).map(|frame| frame * 3_000).filter(|t| fan_out.push(1, *t, false).wants_keyframe).collect();
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_flows_until_the_next_one_can_begin() {
+    fn a_stream_flows_until_the_wanted_one_can_begin() {
         let mut fan_out = FanOut::open(1);
         fan_out.push(1, 0, true);
         fan_out.pop();
@@ -313,8 +314,8 @@ mod tests {
         assert_eq!(fan_out.pop(), Some((3_000, false)));
         assert_eq!(fan_out.push(1, 6_000, false), QUEUED);
         assert_eq!(fan_out.push(2, 6_000, true), BEGUN);
-        assert_eq!(fan_out.push(1, 9_000, false), NOTHING, "it is not sent any more");
-        assert_eq!(fan_out.pop(), Some((6_000, true)), "and what waited of it neither");
+        assert_eq!(fan_out.push(1, 9_000, false), NOTHING, "the previous stream has stopped");
+        assert_eq!(fan_out.pop(), Some((6_000, true)), "and its queued packets are dropped");
         assert_eq!(fan_out.queue.flowing(), Some(2));
         fan_out.queue.want(None);
         assert_eq!(fan_out.push(2, 9_000, false), NOTHING);
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_has_begun_to_leave_leaves_whole() {
+    fn a_frame_that_is_partly_sent_is_completed() {
         let mut fan_out = FanOut::open(1);
         let mut recent = GopCache::default();
         for part in 0..3 {
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_subscriber_loses_video_up_to_the_next_keyframe_and_all_of_it_is_counted() {
+    fn a_slow_subscriber_loses_video_up_to_the_next_keyframe_and_all_losses_are_counted() {
         let mut fan_out = FanOut::open(1);
         for frame in 0..VIDEO_MAX as u32 {
             assert!(fan_out.push(1, frame * 9_000, frame == 0).queued);
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_sound_leaves_first_and_sound_goes_before_video() {
+    fn the_oldest_audio_is_dropped_first_and_audio_goes_before_video() {
         let mut fan_out = FanOut::open(1);
         fan_out.push(1, 0, true);
         for tick in 0..AUDIO_MAX as u32 + 3 {
@@ -385,12 +386,12 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever happens, what comes out is runs of one stream without gaps, each begun by a keyframe, in time's order,
-        /// and what waits is bounded.
+        /// The output is a sequence of runs of one stream without gaps, each begun by a keyframe, in the order of time;
+        /// and the queue is bounded.
         #[test]
         fn what_comes_out_can_be_decoded(ops in ops()) {
             let mut fan_out = FanOut::open(0);
-            // Packets say who they are: their stream, and their number in it.
+            // The payload is the packet's stream and its number there.
             let mut sent: BTreeMap<u32, u32> = BTreeMap::new();
             let mut last: Option<(u32, u32, u32)> = None;
             for (time, op) in ops.into_iter().enumerate() {

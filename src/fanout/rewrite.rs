@@ -1,20 +1,21 @@
-//! Making a stream's packets one subscriber's own: SSRC, payload type, sequence numbers, timestamps, VP8 picture ids.
+//! Rewriting of a stream's packets for one subscriber: SSRC, payload type, sequence numbers, timestamps, VP8 picture
+//! ids.
 //!
-//! Owns: the running numbers of one subscriber. Does not know: queues, sockets, who. Pure: packets go in, RTP comes out.
-//! All streams of a room count time from one epoch, so timestamps only get an offset and stay comparable; sequence
-//! numbers and picture ids are renumbered, so that drops and changes of stream leave no gap (RFC 3550 section 7.1).
+//! Owns: the running numbers of one subscriber. Does not know: queues, sockets, participants. Pure: packets go in, RTP
+//! comes out. All streams of a room share one epoch, so that timestamps only need a constant offset. Sequence numbers
+//! and picture ids are renumbered, so that drops and changes of stream leave no gap (RFC 3550 section 7.1).
 
 use bytes::{Bytes, BytesMut};
 use rtc::rtp;
 
 use crate::media::{Codec, EncodedPacket};
 
-/// What distinguishes one subscriber's RTP stream.
+/// The header fields of one subscriber's RTP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Synchronization source.
     pub ssrc: u32,
-    /// Payload type its offer gave the codec.
+    /// Negotiated payload type of the codec.
     pub payload_type: u8,
     /// The first sequence number; random (RFC 3550 section 5.1).
     pub sequence: u16,
@@ -35,7 +36,7 @@ impl Rewriter {
         Self { header, pictures: (codec == Codec::Vp8).then(PictureIds::default) }
     }
 
-    /// The packet as this subscriber gets it. `resumes`: it does not continue the one before.
+    /// The packet for this subscriber. `resumes`: it does not continue the packet before it.
     pub fn rewrite(&mut self, packet: &EncodedPacket, resumes: bool) -> rtp::Packet {
         let payload = match &mut self.pictures {
             Some(pictures) => pictures.rewrite(&packet.payload, resumes),
@@ -58,20 +59,20 @@ impl Rewriter {
 /// VP8's picture id and TL0PICIDX, continuous across changes of stream (RFC 7741 section 4.2).
 #[derive(Debug, Default)]
 struct PictureIds {
-    /// Added to the ids of the stream now sent.
+    /// Added to the picture ids of the present stream.
     offset: u16,
     layer_offset: u8,
-    /// What was sent last.
+    /// The latest id sent.
     last: Option<u16>,
     layer_last: Option<u8>,
 }
 
-/// Where the numbers stand in a payload descriptor.
+/// Positions in a VP8 payload descriptor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Descriptor {
-    /// Picture id: where, and whether it has 15 bits instead of 7.
+    /// Position of the picture id, and whether it has 15 bits instead of 7.
     picture: Option<(usize, bool)>,
-    /// TL0PICIDX.
+    /// Position of TL0PICIDX.
     layer: Option<usize>,
 }
 
@@ -96,7 +97,7 @@ impl PictureIds {
             layer_sent = Some((at, sent));
         }
         if sent == id && layer_sent.is_none_or(|(at, sent)| payload[at] == sent) {
-            // The first stream keeps its own numbers: no copy for most subscribers.
+            // The first stream keeps its numbers: no copy for most subscribers.
             return payload.clone();
         }
         let mut bytes = BytesMut::from(&payload[..]);
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_the_subscribers_own_and_wraps() {
+    fn the_header_has_the_subscribers_fields_and_its_numbers_wrap() {
         let mut rewriter = Rewriter::new(HEADER, Codec::H264);
         let packets: Vec<rtp::Packet> = (0..4).map(|_| rewriter.rewrite(&vp8(1, 1), false)).collect();
         let sequences: Vec<u16> = packets.iter().map(|packet| packet.header.sequence_number).collect();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn picture_ids_go_on_across_a_change_of_stream() {
+    fn picture_ids_continue_across_a_change_of_stream() {
         let mut rewriter = Rewriter::new(HEADER, Codec::Vp8);
         assert_eq!(numbers(&rewriter.rewrite(&vp8(32_766, 250), true)), (32_766, 250));
         assert_eq!(numbers(&rewriter.rewrite(&vp8(32_766, 250), false)), (32_766, 250));
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn short_ids_and_missing_ones_are_fine() {
+    fn short_and_missing_picture_ids_are_accepted() {
         let packet = |payload: &'static [u8]| EncodedPacket { payload: Bytes::from_static(payload), ..vp8(0, 0) };
         let mut rewriter = Rewriter::new(HEADER, Codec::Vp8);
         assert_eq!(rewriter.rewrite(&packet(&[0x80, 0x80, 0x7e, 1]), true).payload[2], 0x7e);
@@ -194,7 +195,7 @@ mod tests {
             }
         }
 
-        /// However streams and drops follow each other, a picture's id is that of the one before or the next.
+        /// Across streams and drops, each picture id is the previous one plus one.
         #[test]
         fn picture_ids_never_jump(runs in prop::collection::vec((any::<u16>(), any::<u8>(), 1..5_u16), 1..20)) {
             let mut rewriter = Rewriter::new(HEADER, Codec::Vp8);

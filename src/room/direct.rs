@@ -1,8 +1,9 @@
-//! Two people, directly: media of a room of exactly two goes from one to the other, without the mixer.
+//! Direct calls: the only two participants of a room send media to each other without the mixer.
 //!
-//! Owns: who may and who does, what each is told of it, how long a try may take. Does not know: how clients connect; what they
-//! say to each other is passed on as it is. Until both say that the other's media arrives, it goes over the mixer; as soon as
-//! somebody else comes, something is recorded, or there is no path any more, it does so again.
+//! Owns: when a direct call is possible, its state, the timeout of an attempt. Does not know: how clients connect;
+//! their signalling is passed on unchanged. In: [`DirectMessage`]; out: [`DirectEvent`]. Media goes through the mixer
+//! until both clients report that the other's media arrives, and again as soon as a third participant joins, an output
+//! starts, or the path fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,66 +16,66 @@ use crate::id::ParticipantId;
 use crate::media::SourceKind;
 use crate::time::Timestamp;
 
-/// How long two may look for a path to each other.
+/// Longest time to establish a direct path.
 const TRY: Duration = Duration::from_secs(10);
 
 type Pair = [ParticipantId; 2];
 
-/// What a client says about going direct.
+/// A client's message about a direct call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DirectMessage {
-    /// It can.
+    /// The client supports direct calls.
     Able,
-    /// For the other one.
+    /// Signalling for the other client.
     Signal(Value),
-    /// What the other one sends arrives.
+    /// The other client's media arrives.
     Connected,
-    /// There is no path, or no path any more.
+    /// The direct path cannot be established or has failed.
     Failed,
 }
 
-/// What a client is told about going direct.
+/// An event of a direct call for one client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum DirectEvent {
-    /// Connect to the other one; media goes on as before meanwhile.
+    /// Connect to the other client; media still goes through the mixer.
     Begin {
-        /// The other one.
+        /// The other participant.
         peer: ParticipantId,
-        /// Whether it is the one that makes the offer.
+        /// Whether this client makes the offer.
         offers: bool,
     },
-    /// From the other one.
+    /// Signalling from the other client.
     Signal {
-        /// The other one.
+        /// The other participant.
         from: ParticipantId,
-        /// As it said it.
+        /// The signalling, unchanged.
         signal: Value,
     },
-    /// Both are connected: send nothing to the mixer any more.
+    /// Both clients are connected: stop sending to the mixer.
     On,
-    /// Send to the mixer again, at once.
+    /// The direct call has ended: send to the mixer again.
     End {
-        /// Why.
+        /// The reason.
         reason: DirectEnd,
     },
 }
 
-/// Why two do not go direct any more.
+/// Why a direct call has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DirectEnd {
-    /// Somebody else is here, one of them is gone, or something is recorded.
+    /// A third participant has joined, one of the two has left, or an output runs.
     Company,
-    /// They cannot reach each other.
+    /// The direct path cannot be established or has failed.
     Failed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
-    /// They look for one.
+    /// The clients are connecting; `arrived`: which of them receives media.
     Trying { pair: Pair, until: Timestamp, arrived: [bool; 2] },
-    /// They have one.
+    /// Both clients receive the other's media.
     Established { pair: Pair },
 }
 
@@ -86,17 +87,17 @@ impl Path {
     }
 }
 
-/// What a room knows about it.
+/// The state of direct calls in a room.
 #[derive(Debug, Default)]
 pub(super) struct Direct {
     able: BTreeSet<ParticipantId>,
     path: Option<Path>,
-    /// Those who had no path: they do not try again while they are the same two.
+    /// The pair whose attempt has failed: it does not try again.
     failed: Option<Pair>,
 }
 
 impl Direct {
-    /// When a try is over.
+    /// When the attempt times out.
     pub(super) fn timeout(&self) -> Option<Timestamp> {
         match self.path? {
             Path::Trying { until, .. } => Some(until),
@@ -104,24 +105,24 @@ impl Direct {
         }
     }
 
-    /// Whether this participant's media goes to the other one directly.
+    /// Whether this participant's media goes directly to the other one.
     pub(super) fn has(&self, participant: ParticipantId) -> bool {
         matches!(self.path, Some(Path::Established { pair }) if pair.contains(&participant))
     }
 
-    /// Whether two look for a path, or have one.
+    /// Whether there is a direct call or an attempt.
     pub(super) fn is_wanted(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Somebody is gone.
+    /// Forgets a participant that has left.
     pub(super) fn forget(&mut self, participant: ParticipantId) {
         self.able.remove(&participant);
     }
 }
 
 impl Room {
-    /// Takes in what a client says about going direct.
+    /// Takes a client's message about a direct call.
     pub(super) fn direct_news(&mut self, participant: ParticipantId, news: DirectMessage) {
         let path = self.direct.path.filter(|path| path.pair().contains(&participant));
         match (news, path) {
@@ -146,13 +147,13 @@ impl Room {
                 self.direct.failed = Some(path.pair());
                 self.end_direct(DirectEnd::Failed);
             }
-            // What was said of a path that is over by now.
+            // Late messages about a call that has ended.
             (DirectMessage::Signal(_) | DirectMessage::Connected | DirectMessage::Failed, _) => {}
         }
         self.refresh();
     }
 
-    /// A try that took too long is over.
+    /// Ends an attempt that has timed out.
     pub(super) fn direct_timeout(&mut self, now: Timestamp) {
         if let Some(Path::Trying { pair, until, .. }) = self.direct.path
             && now >= until
@@ -163,7 +164,7 @@ impl Room {
         }
     }
 
-    /// Begins and ends the path of two as the room is now.
+    /// Starts or ends a direct call according to the room's state.
     pub(super) fn follow_direct(&mut self) {
         let pair = self.pair();
         if self.direct.path.is_some_and(|path| Some(path.pair()) != pair) {
@@ -190,7 +191,7 @@ impl Room {
         self.effects.extend(here.map(|one| Effect::Tell(one, DirectEvent::End { reason })));
     }
 
-    /// The two who could go direct: nobody else is here, or on the path in, and nothing takes what they say.
+    /// The pair for a direct call: there are no others, not even connecting, and no output runs.
     fn pair(&self) -> Option<Pair> {
         let mut people = self.people.iter();
         let (Some((first, one)), Some((second, two)), None) = (people.next(), people.next(), people.next()) else {
@@ -235,7 +236,7 @@ mod tests {
     }
 
     impl Two {
-        /// Two who can, in a room that lets them.
+        /// Two participants that support direct calls, in a room that permits them.
         fn new() -> Self {
             let settings = RoomSettings {
                 name: "test".parse().expect("a name"),
@@ -329,7 +330,7 @@ mod tests {
     const FAILED: DirectEvent = DirectEvent::End { reason: DirectEnd::Failed };
 
     #[test]
-    fn two_are_introduced_and_leave_the_mixer_when_both_are_connected() {
+    fn a_pair_leaves_the_mixer_when_both_are_connected() {
         let mut two = Two::new();
         let begin = |peer, offers| DirectEvent::Begin { peer: ParticipantId(peer), offers };
         assert_eq!(two.told, [(1, begin(2, true)), (2, begin(1, false))]);
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_brings_them_back_as_soon_as_it_is_let_in() {
+    fn the_admission_of_a_third_participant_ends_a_direct_call() {
         let mut two = Two::direct();
         two.admit();
         assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_needs_the_mixer() {
+    fn a_recording_ends_a_direct_call() {
         let mut two = Two::direct();
         let wish = OutputWish {
             kind: OutputKind::Recording { kind: RecordingKind::View, format: FileFormat::Mp4 },
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_way_stays_with_the_mixer() {
+    fn a_pair_without_a_direct_path_stays_with_the_mixer_and_does_not_try_again() {
         let mut two = Two::direct();
         two.say(2, DirectMessage::Failed);
         assert_eq!(two.told, [(1, FAILED), (2, FAILED)]);
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_goes_direct_who_cannot_or_may_not() {
+    fn only_clients_that_support_it_go_direct_and_only_where_it_is_permitted() {
         let mut two = Two::new();
         two.told.clear();
         let stranger = two.join();

@@ -1,6 +1,6 @@
-//! What the outside reads and writes of a room: the JSON of the REST bodies and of the events.
+//! The JSON documents and events of a room, for REST and WebSocket.
 //!
-//! Owns: the serde types of `docs/api.md`. Does not know: HTTP, WebSockets, who may do what.
+//! Owns: the serde types of `docs/api.md`. Does not know: HTTP, WebSockets, authorization.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,110 +9,110 @@ use crate::layout::Layout;
 use crate::media::{Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::tier::Limit;
 
-/// What a person may do; each role may do all that the one before may.
+/// The role of a token; each role includes the permissions of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Watches.
+    /// Receives.
     Viewer,
     /// Sends and receives.
     Participant,
-    /// Decides about the room and everyone in it.
+    /// Changes the room and its participants.
     Moderator,
-    /// Decides about the server: all rooms, recordings, metrics.
+    /// Administers the server: all rooms, recordings, metrics.
     Operator,
 }
 
-/// Which quality somebody gets.
+/// The tier that a participant asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TierChoice {
-    /// The server chooses.
+    /// The best tier that the link carries.
     #[default]
     Auto,
-    /// Always this one.
+    /// This tier.
     #[serde(untagged)]
     Pinned(Tier),
 }
 
-/// A room, whole.
+/// A room.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoomDocument {
-    /// Its name.
+    /// The room's name.
     pub name: RoomName,
-    /// Number of the last event; the events after this document have the next ones.
+    /// The version of the latest event; events after this document have the following versions.
     pub version: u64,
-    /// How people are arranged.
+    /// The layout.
     pub layout: Layout,
-    /// The picture everyone gets.
+    /// Size of the composed picture.
     pub canvas: Size,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
-    /// Nobody new may join.
+    /// Only moderators may join.
     pub locked: bool,
-    /// Who spoke last.
+    /// The current speaker, or the latest one.
     pub speaker: Option<ParticipantId>,
-    /// Who speaks now.
+    /// All participants that speak now.
     pub speaking: Vec<ParticipantId>,
-    /// Everyone whose connection is up, in the order of joining.
+    /// The connected participants in the order of joining.
     pub participants: Vec<ParticipantDocument>,
-    /// Every view and what it shows.
+    /// The views with their tiles.
     pub views: Vec<ViewDocument>,
-    /// Every stream that is encoded.
+    /// The streams that are encoded.
     pub streams: Vec<StreamDocument>,
-    /// The recordings that run, and the last ones that ran.
+    /// The running recordings, and the latest ended ones.
     pub recordings: Vec<RecordingDocument>,
-    /// The broadcasts that run, and the last ones that ran.
+    /// The running broadcasts, and the latest ended ones.
     pub broadcasts: Vec<BroadcastDocument>,
-    /// The inputs that run, and the last ones that ran.
+    /// The running inputs, and the latest ended ones.
     pub inputs: Vec<InputDocument>,
 }
 
-/// What an input is doing.
+/// The state of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputState {
-    /// Nothing has come of it yet.
+    /// No media has arrived yet.
     #[default]
     Starting,
-    /// It is seen or heard.
+    /// Media arrives.
     Live,
-    /// The source, or the process of ours, is gone or does not answer; it is tried again.
+    /// The source or the process is lost and is retried.
     Reconnecting,
-    /// Over: it came to its end, or somebody ended it.
+    /// It has come to its end, or was ended by a request.
     Finished,
-    /// Over, because something went wrong that trying again does not mend.
+    /// It has ended by an error that a retry does not solve.
     Failed,
 }
 
-/// A source from elsewhere that takes part in a room.
+/// An input of a room.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InputDocument {
-    /// Its id.
+    /// The input's id.
     pub id: InputId,
-    /// Where it is from, without what is secret of it.
+    /// The URL of the source without secrets.
     pub url: String,
-    /// Shown on its tile.
+    /// The name on its tile.
     pub name: String,
-    /// It begins again at its end.
+    /// It plays again after its end.
     #[serde(rename = "loop")]
     pub repeat: bool,
-    /// What it is doing.
+    /// The mixer's state.
     pub state: InputState,
-    /// What was wrong when it last broke off, for people to read.
+    /// Why it was last interrupted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Who it is in the room; it is gone from there when it is over.
+    /// Its participant, which leaves when the input ends.
     pub participant: ParticipantId,
-    /// Bits per second lately, as it is sent on to the room.
+    /// Bitrate to the room in bits per second.
     pub bitrate: u64,
-    /// How often it was connected to anew.
+    /// Number of reconnections.
     pub reconnects: u32,
-    /// Size of its picture as it comes, once it is known.
+    /// Picture size of the source, once known.
     pub size: Option<Size>,
 }
 
-/// What a recording or broadcast is doing.
+/// The state of a recording or broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputState {
@@ -121,177 +121,177 @@ pub enum OutputState {
     Starting,
     /// Media is being written or sent.
     Live,
-    /// The far end, or the process of ours, is gone or does not answer; it is tried again.
+    /// The destination or the process is lost and is retried.
     Reconnecting,
-    /// The last of it is being written.
+    /// Its files are being completed.
     Finishing,
-    /// Over, as somebody wanted.
+    /// It was ended by a request.
     Finished,
-    /// Over, because something went wrong.
+    /// It has ended by an error.
     Failed,
 }
 
 impl OutputState {
-    /// Whether nothing more comes of it.
+    /// Whether it has ended.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Finished | Self::Failed)
     }
 }
 
-/// What is written to files.
+/// The contents of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordingKind {
-    /// A view, and everyone's mix.
+    /// A view and the mix of all sources.
     #[default]
     View,
-    /// What each participant sends, as it is, in a file each.
+    /// The packets of each participant, in one file each.
     Tracks,
 }
 
 /// A recording of a room.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RecordingDocument {
-    /// Its id.
+    /// The recording's id.
     pub id: OutputId,
-    /// What is recorded.
+    /// The contents.
     pub kind: RecordingKind,
     /// The file format.
     pub format: FileFormat,
-    /// The view recorded.
+    /// The recorded view.
     pub view: ViewName,
-    /// What it is doing.
+    /// Its state.
     pub state: OutputState,
-    /// Why it is not live, for people to read.
+    /// Why it is not live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The files so far, the last of which may still grow; found at `/v1/recordings/{file}`.
+    /// Its files, of which the last may still grow; available at `/v1/recordings/{file}`.
     pub files: Vec<String>,
     /// Bytes written.
     pub bytes: u64,
     /// Seconds written.
     pub duration: f64,
-    /// How far its files are on their way to a store; absent where they do not go to one.
+    /// The state of the upload of its files; absent without an upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadDocument>,
 }
 
-/// How far the files of a recording are on their way to a store.
+/// The state of the upload of a recording's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UploadDocument {
-    /// What is being done.
+    /// The state.
     pub state: UploadState,
-    /// Why it is tried again.
+    /// Why it is retried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What is being done about an upload; of several files the first of these that is true of one.
+/// The state of an upload; of several files the first of these that applies to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadState {
-    /// Being sent.
+    /// A file is being uploaded.
     Uploading,
-    /// Waits for its turn, or to be tried again.
+    /// A file waits for its turn or for a retry.
     Waiting,
-    /// There, and verified.
+    /// All files are stored and verified.
     Done,
 }
 
 /// A broadcast of a room.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BroadcastDocument {
-    /// Its id.
+    /// The broadcast's id.
     pub id: OutputId,
-    /// How it is sent, as `rtmp` or `hls`.
+    /// The protocol, as `rtmp` or `hls`.
     pub kind: String,
-    /// Where to, without what is secret of it; for HLS where it is to be had.
+    /// The destination without secrets; the URL of the playlist for HLS.
     pub url: String,
-    /// What it is doing.
+    /// Its state.
     pub state: OutputState,
-    /// Why it is not live, for people to read.
+    /// Why it is not live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Bits per second lately.
+    /// Bitrate in bits per second.
     pub bitrate: u64,
     /// Bytes sent.
     pub bytes: u64,
     /// Seconds sent.
     pub duration: f64,
-    /// How often the far end was connected to anew.
+    /// Number of reconnections.
     pub reconnects: u32,
-    /// Frames not sent because the far end was too slow.
+    /// Frames dropped because the destination was too slow.
     pub dropped: u64,
-    /// Of bare RTP: the SDP that a player opens it with.
+    /// The SDP with which a player opens a broadcast by RTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sdp: Option<String>,
 }
 
-/// A person or program in a room.
+/// A participant, publisher or viewer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ParticipantDocument {
-    /// Its id.
+    /// The participant's id.
     pub id: ParticipantId,
-    /// Shown on its tile; may be empty.
+    /// The name on its tile; may be empty.
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
-    /// Not heard.
+    /// Its audio is not mixed.
     pub audio_muted: bool,
-    /// Not seen: its avatar stands on its tile.
+    /// Its tile shows the avatar instead of its camera.
     pub video_muted: bool,
-    /// Made louder or softer in every mix.
+    /// Gain in every mix, in decibels.
     pub gain_db: f32,
-    /// Wanted quality.
+    /// The tier that it asks for.
     pub tier: TierChoice,
-    /// The view it gets.
+    /// The view that it receives.
     pub view: ViewName,
-    /// What it sends.
+    /// Its sources.
     pub sends: Vec<SourceDocument>,
-    /// What it gets back.
+    /// What it receives.
     pub receives: ReceivesDocument,
 }
 
-/// One thing a participant sends.
+/// A source of a participant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SourceDocument {
     /// Camera, screen or microphone.
     pub kind: SourceKind,
-    /// Codec, once its first packet has come.
+    /// Its codec; None before the first packet.
     pub codec: Option<Codec>,
-    /// Picture size, once it is known.
+    /// Picture size, once known.
     pub size: Option<Size>,
 }
 
-/// What a participant gets back.
+/// What a participant receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ReceivesDocument {
-    /// The mix.
+    /// Whether it receives the mix.
     pub audio: bool,
-    /// Codec of the composition, if it gets one.
+    /// The codec of its video, if it receives any.
     pub video: Option<Codec>,
-    /// The tier it gets now.
+    /// The tier that it receives now.
     pub tier: Tier,
-    /// Why it gets no better one; absent where the best one is sent, or it asked for this one.
+    /// Why it gets no better tier; absent for the best tier and for a pinned one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
 }
 
-/// What a view shows.
+/// A view with its tiles.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ViewDocument {
-    /// Which view.
+    /// The view's name.
     pub view: ViewName,
-    /// The canvas the tiles stand on, in pixels.
+    /// Size of the canvas in pixels.
     pub canvas: Size,
-    /// Everyone's place.
+    /// The tiles.
     pub tiles: Vec<TileDocument>,
 }
 
-/// One participant's place, in canvas pixels.
+/// A tile, in pixels of the canvas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TileDocument {
-    /// Whose it is.
+    /// The participant.
     pub participant: ParticipantId,
     /// Camera or screen.
     pub source: SourceKind,
@@ -299,158 +299,158 @@ pub struct TileDocument {
     pub x: u32,
     /// Pixels from the top edge.
     pub y: u32,
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
 }
 
 impl TileDocument {
-    /// The place as a rectangle.
+    /// The tile as a rectangle.
     pub const fn rect(&self) -> Rect {
         Rect { x: self.x, y: self.y, width: self.width, height: self.height }
     }
 }
 
-/// How loud somebody is.
+/// The audio level of a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct LevelDocument {
-    /// Who.
+    /// The participant.
     pub participant: ParticipantId,
-    /// Decibels below the loudest there is: 0 to -126.
+    /// The level in dBov: 0 (the loudest) to -126.
     pub dbov: i8,
 }
 
-/// One encoded stream.
+/// An encoded stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StreamDocument {
     /// View, codec and tier, as `program/VP8/high`.
     pub key: String,
-    /// What it really takes now, in bits per second.
+    /// Measured bitrate in bits per second.
     pub bitrate: u64,
-    /// How many get it.
+    /// Number of subscribers.
     pub subscribers: usize,
 }
 
-/// Who is on the two sides of a room's streams: as much as those are told who only watch.
+/// The publishers and viewers of a room, as WHEP players get to know them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Audience {
-    /// Something is sent that can be seen or heard.
+    /// A connected participant sends.
     pub publishing: bool,
-    /// How many only receive.
+    /// Number of connected viewers.
     pub viewers: usize,
 }
 
-/// Changes to a room; what is absent stays.
+/// Changes of a room; absent fields remain as they are.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoomPatch {
-    /// How people are arranged.
+    /// The layout.
     pub layout: Option<Layout>,
-    /// Nobody new may join.
+    /// Only moderators may join.
     pub locked: Option<bool>,
 }
 
-/// Changes to a participant; what is absent stays.
+/// Changes of a participant; absent fields remain as they are.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParticipantPatch {
-    /// Shown on its tile.
+    /// The name on its tile.
     pub name: Option<String>,
-    /// Not heard.
+    /// Its audio is not mixed.
     pub audio_muted: Option<bool>,
-    /// Not seen.
+    /// Its tile shows the avatar instead of its camera.
     pub video_muted: Option<bool>,
-    /// Decibels, -60 to 12.
+    /// Gain in decibels, -60 to 12.
     pub gain_db: Option<f32>,
-    /// Wanted quality.
+    /// The tier that it asks for.
     pub tier: Option<TierChoice>,
 }
 
-/// Something that happened in a room, as it stands on the WebSocket behind its version.
+/// An event of a room, as sent on the WebSocket behind its version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
-    /// The whole room: first on every WebSocket, and when the room itself was changed.
+    /// The room's document: first on every WebSocket, and after each change of the room itself.
     Room(Box<RoomDocument>),
-    /// Somebody's connection is up.
+    /// A participant has connected.
     Joined {
-        /// Who.
+        /// The participant.
         participant: ParticipantDocument,
     },
-    /// Somebody is gone.
+    /// A participant has left.
     Left {
-        /// Who.
+        /// The participant.
         participant: ParticipantId,
-        /// Why.
+        /// The reason.
         reason: LeaveReason,
     },
-    /// Something about a participant changed.
+    /// A participant has changed.
     Updated {
-        /// As it is now.
+        /// The participant.
         participant: ParticipantDocument,
     },
-    /// Tiles moved.
+    /// Tiles have moved.
     Layout(ViewDocument),
-    /// Another one speaks, or somebody began or stopped.
+    /// The speaker has changed, or a participant has started or stopped speaking.
     Speaker {
-        /// Who spoke last.
+        /// The current speaker, or the latest one.
         participant: Option<ParticipantId>,
-        /// Who speaks now.
+        /// All participants that speak now.
         speaking: Vec<ParticipantId>,
     },
-    /// A recording began, ended, or does something else now.
+    /// The state of a recording has changed.
     Recording {
-        /// As it is now.
+        /// The recording.
         recording: RecordingDocument,
     },
-    /// A broadcast began, ended, or does something else now.
+    /// The state of a broadcast has changed.
     Broadcast {
-        /// As it is now.
+        /// The broadcast.
         broadcast: BroadcastDocument,
     },
-    /// An input began, ended, or does something else now.
+    /// The state of an input has changed.
     Input {
-        /// As it is now.
+        /// The input.
         input: InputDocument,
     },
-    /// What the mixer process does.
+    /// The state of the mixer has changed.
     Mixer {
         /// Its state.
         state: MixerEvent,
     },
-    /// Words from one to all.
+    /// A chat message.
     Chat {
-        /// From whom; None for somebody who only has the events open.
+        /// The sender; None for a reader of the events that is no participant.
         participant: Option<ParticipantId>,
         /// The sender's name.
         name: String,
-        /// The words.
+        /// The text.
         text: String,
     },
-    /// The room is no more; nothing follows.
+    /// The room has ended; nothing follows.
     Ended {
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
 }
 
-/// Why somebody is gone.
+/// Why a participant has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaveReason {
-    /// It said goodbye.
+    /// It has left by itself.
     Left,
-    /// Somebody else put it out.
+    /// It was removed by a request.
     Removed,
-    /// Nothing was heard of it any more.
+    /// Its connection was lost.
     Lost,
 }
 
-/// News of the mixer process.
+/// The state of the mixer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MixerEvent {
-    /// It died or hung; another one was started and has the room's state.
+    /// The mixer died or hung and was replaced by another one with the room's state.
     Restarted,
 }

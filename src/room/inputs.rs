@@ -1,9 +1,8 @@
-//! The inputs of a room: which sources from elsewhere take part in it, how they do, and when one whose process died is
-//! started again.
+//! The inputs of a room: files and streams that take part as participants.
 //!
-//! Owns: [`Inputs`]. Does not know: networks, files, processes; where an input comes from is text for people here.
-//! Each is a participant that only sends, by a name and with a tile, as long as it lasts: also while it is connected to
-//! anew. Whoever puts that participant out ends the input.
+//! Owns: [`Inputs`], with the state and the restarts of each. Does not know: networks, files, processes; a source is
+//! only a text here. In: [`InputEvent`]; out: effects that start and stop processes. Each input is a participant that
+//! only sends, with a name and a tile, also while its source is reconnected. Removing that participant ends the input.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,61 +15,61 @@ use crate::id::{InputId, ParticipantId};
 use crate::media::{Size, SourceKind};
 use crate::time::Timestamp;
 
-/// A process that lived for less has died young.
+/// A process that has run for less than this has died early.
 const SETTLED: Duration = Duration::from_secs(5);
-/// The rest after the first early death; it doubles with each one that follows.
+/// Back-off after the first early death; it doubles with each further one.
 const REST: Duration = Duration::from_millis(250);
-/// So many early deaths in a row, and it is given up.
+/// Early deaths in succession after which the input fails.
 const EARLY_DEATHS_MAX: u32 = 6;
-/// A change in numbers alone is told this often.
+/// Shortest interval between events that differ only in numbers.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
-/// Inputs that are over and still listed.
+/// Ended inputs that remain in the document.
 const OVER_MAX: usize = 16;
 
-/// A source that somebody wants in the room.
+/// A request for an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputWish {
-    /// Where it is from, for people to read: without secrets.
+    /// The URL of the source without secrets.
     pub url: String,
-    /// Shown on its tile.
+    /// The name on its tile.
     pub name: String,
-    /// Begin again at its end.
+    /// Play again after the end.
     pub repeat: bool,
-    /// An encoder pushes it: it is for the encoder to come back when it broke off.
+    /// An encoder pushes it, and has to reconnect by itself.
     pub pushed: bool,
 }
 
-/// What happens to an input.
+/// An event of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InputEvent {
-    /// How it does.
+    /// A report of its process.
     Report(InputReport),
-    /// It is over; with what went wrong where it did not just come to its end.
+    /// The input has ended; with a reason if it has failed.
     Ended(Option<String>),
-    /// Its process is gone, though the input is not over.
+    /// Its process is lost, for this reason.
     Lost(String),
-    /// Somebody wants it to end.
+    /// A request to end it.
     Stop,
 }
 
-/// How an input does, as its process says.
+/// The state of an input, as its process reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InputReport {
-    /// What it is doing.
+    /// Its state.
     pub state: InputState,
-    /// What was wrong when it last broke off, without secrets.
+    /// Why it was last interrupted, without secrets.
     pub reason: Option<String>,
-    /// Payload sent to the room lately, in bits per second.
+    /// Bitrate of the payload sent to the room, in bits per second.
     pub bitrate: u64,
-    /// How often it was connected to anew.
+    /// Number of reconnections.
     pub reconnects: u32,
-    /// Size of the picture as it comes.
+    /// Picture size of the source.
     pub size: Option<Size>,
-    /// Pictures left out: too many a second, too late, or the encoder was busy.
+    /// Pictures skipped: too many per second, too late, or the encoder was busy.
     pub pictures_skipped: u64,
-    /// Times that media came too late and the rest was delayed for it.
+    /// How often late media has delayed the rest.
     pub late: u64,
-    /// Messages dropped because the link to the edge was full.
+    /// Messages dropped because the link to the server was full.
     pub link_dropped: u64,
     /// CPU time of the process in milliseconds.
     pub cpu_ms: u64,
@@ -90,12 +89,12 @@ struct Injected {
     life: Life,
     early_deaths: u32,
     report: InputReport,
-    /// Of the processes before the one that runs, their deaths included.
+    /// Reconnections of earlier processes, including restarts.
     reconnects: u32,
     told: Timestamp,
 }
 
-/// Where an input is in its life.
+/// The life cycle of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Running { since: Timestamp },
@@ -125,13 +124,13 @@ impl Inputs {
         self.all.iter().map(|(id, input)| input.document(*id)).collect()
     }
 
-    /// When one whose process died is to be started again.
+    /// When a lost process is to be restarted.
     pub(super) fn timeout(&self) -> Option<Timestamp> {
         let rests = |input: &Injected| if let Life::Resting { until } = input.life { Some(until) } else { None };
         self.all.values().filter_map(rests).min()
     }
 
-    /// The input that this participant is.
+    /// The input of this participant.
     fn of(&self, participant: ParticipantId) -> Option<InputId> {
         let is = |input: &Injected| input.participant == participant && input.life != Life::Over;
         self.all.iter().find(|(_, input)| is(input)).map(|(id, _)| *id)
@@ -141,7 +140,7 @@ impl Inputs {
         self.all.values().filter(|input| input.life != Life::Over).count()
     }
 
-    /// Forgets the oldest of those that are over.
+    /// Removes the oldest ended inputs.
     fn forget(&mut self) {
         let over: Vec<InputId> =
             self.all.iter().filter(|(_, input)| input.life == Life::Over).map(|(id, _)| *id).collect();
@@ -152,7 +151,8 @@ impl Inputs {
 }
 
 impl Room {
-    /// Takes a source in, as a participant that only sends. Also into a locked room: whoever may do this could unlock it.
+    /// Adds an input as a participant that only sends. Permitted in a locked room, since its caller may unlock the
+    /// room.
     ///
     /// # Errors
     /// [`Refusal::Ended`], [`Refusal::FullOfInputs`], [`Refusal::Full`].
@@ -253,7 +253,7 @@ impl Room {
         Some(participant)
     }
 
-    /// A participant leaves: if it is an input, that is over.
+    /// Ends the input of a participant that leaves.
     pub(super) fn input_left(&mut self, participant: ParticipantId) {
         if let Some(id) = self.inputs.of(participant) {
             self.effects.push_back(Effect::StopInput(id));
@@ -261,7 +261,7 @@ impl Room {
         }
     }
 
-    /// Starts those whose rest is over.
+    /// Restarts processes whose back-off has ended.
     pub(super) fn input_timeout(&mut self, now: Timestamp) {
         for (id, input) in &mut self.inputs.all {
             if let Life::Resting { until } = input.life
@@ -273,7 +273,7 @@ impl Room {
         }
     }
 
-    /// The room is over, and with it whatever was taken in.
+    /// The room ends: stops all inputs.
     pub(super) fn stop_inputs(&mut self) {
         let running = self.inputs.all.iter().filter(|(_, input)| input.life != Life::Over);
         let ids: Vec<InputId> = running.map(|(id, _)| *id).collect();

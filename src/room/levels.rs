@@ -1,6 +1,6 @@
-//! How loud everyone is, for the outside: thinned out, and without those who are silent.
+//! Audio levels for the events: at a limited rate and without silent participants.
 //!
-//! Owns: when the next levels may be told. Does not know: who listens; that nobody does is the shell's to see.
+//! Owns: when the next levels are due. Does not know: readers. In: the mixer's levels; out: those to send.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use crate::id::ParticipantId;
 use crate::room::document::LevelDocument;
 use crate::time::Timestamp;
 
-/// Levels are told at most this often: enough for a meter that is drawn.
+/// Shortest interval between levels: enough for a level meter.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// What the mixer calls silence, in -dBov (RFC 6464).
+/// The level of silence in -dBov (RFC 6464).
 const SILENCE: u8 = 127;
 
-/// Decides what of the mixer's levels is told.
+/// Selects the levels to send.
 #[derive(Debug, Default)]
 pub(super) struct Levels {
     told: Option<Timestamp>,
-    /// Somebody was in the last ones.
+    /// The latest levels were not empty.
     audible: bool,
 }
 
 impl Levels {
-    /// What to tell of `levels` (-dBov by participant), if it is time: everyone above silence; once nobody, when all have
-    /// fallen silent.
+    /// The levels to send of `levels` (-dBov by participant), if they are due: those above silence, and once an empty
+    /// list when all participants have fallen silent.
     pub(super) fn update(&mut self, now: Timestamp, levels: &[(ParticipantId, u8)]) -> Option<Vec<LevelDocument>> {
         if self.told.is_some_and(|told| now.since(told) < INTERVAL) {
             return None;
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_above_silence_are_told_and_the_silence_once() {
+    fn only_levels_above_silence_are_sent_and_silence_is_sent_once() {
         let mut levels = Levels::default();
         assert_eq!(levels.update(at(0), &[(ANN, 127), (BOB, 127)]), None);
         let ann = vec![LevelDocument { participant: ANN, dbov: -32 }];

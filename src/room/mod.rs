@@ -1,11 +1,12 @@
-//! The room: who is in it, what each view shows, which streams exist, who gets them. A sans-IO state machine.
+//! The room: its participants, what each view shows, which streams are encoded. A sans-IO state machine.
 //!
-//! Owns: the people and their sources, the order of tiles, the speaker, the life of the mixer.
-//! Does not know: sockets, processes, codecs, clocks, JSON's way to the outside. Frames and packets never come here.
+//! Owns: the participants and their sources, the order of tiles, the speaker, the life of the mixer, outputs and
+//! inputs. Does not know: sockets, processes, codecs, clocks, HTTP; which subscriber gets which packets. It never sees
+//! frames and packets.
 //!
-//! The loop rule: one call that takes `now`, then [`Room::poll_effect`] until None, then wait until
-//! [`Room::poll_timeout`] or the next input. What the mixer is to do is derived anew from the people after each input
-//! ([`orders`]) and sent only where it differs: whole values, so that a mixer that was restarted needs no history.
+//! Its user makes one call with `now`, carries out [`Room::poll_effect`] until None, and waits until
+//! [`Room::poll_timeout`] or the next input. After each input the mixer's orders are derived anew from the participants
+//! ([`orders`]) and sent where they differ. They are whole values, so that a restarted mixer needs no history.
 
 pub mod direct;
 pub mod document;
@@ -44,18 +45,18 @@ use crate::speaker::Speaker;
 use crate::tier::uplink::UplinkLimit;
 use crate::time::Timestamp;
 
-/// A participant that has not connected within this time after its admission is removed. Its connection gives up earlier by
-/// itself, if there is one.
+/// Time from admission within which a participant must connect, or is removed. Its session gives up earlier, if it has
+/// one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest chat text, in characters.
+/// Longest text of a chat message, in characters.
 pub const CHAT_MAX: usize = 2_000;
-/// A room. See the module's first lines for how to drive it.
+/// A room. The module's head explains its use.
 #[derive(Debug)]
 pub struct Room {
     settings: RoomSettings,
     locked: bool,
     people: BTreeMap<ParticipantId, Person>,
-    /// Until when those have to connect that have not yet.
+    /// Deadlines of participants that have not connected yet.
     connecting: BTreeMap<ParticipantId, Timestamp>,
     next_participant: u32,
     next_source: u32,
@@ -67,9 +68,9 @@ pub struct Room {
     mixer_backoff: mixer::Backoff,
     empty_since: Option<Timestamp>,
     ended: bool,
-    /// When the latest input came.
+    /// Time of the latest input.
     now: Timestamp,
-    /// When somebody may be asked to send more.
+    /// When the limit of a sender may rise.
     uplink_limits_due: Option<Timestamp>,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
@@ -78,7 +79,7 @@ pub struct Room {
     mix: MixPlan,
     streams: StreamSet,
     routes: Vec<Route>,
-    /// The streams that subscribers need, and by how many each is selected.
+    /// The streams that subscribers need, with the number of subscribers that have selected each.
     subscribers: BTreeMap<StreamKey, usize>,
     outputs: Outputs,
     inputs: Inputs,
@@ -87,7 +88,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// An empty room; it lingers from `now` on like one that everybody left.
+    /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
         let scene = Scene { view: ViewName::program(), canvas: settings.canvas, fps: settings.fps, tiles: Vec::new() };
         Self {
@@ -122,7 +123,7 @@ impl Room {
         }
     }
 
-    /// Lets somebody in, or says why not. It is in the room's documents and tiles once it is [`Input::Connected`].
+    /// Admits a participant. It appears in documents and tiles after [`Input::Connected`].
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -136,7 +137,7 @@ impl Room {
         Ok(admitted)
     }
 
-    /// Lets somebody in where there is room.
+    /// Adds a participant unless the room is full.
     fn seat(&mut self, who: Admission) -> Result<Admitted, Refusal> {
         if self.ended {
             return Err(Refusal::Ended);
@@ -173,14 +174,14 @@ impl Room {
         );
         self.empty_since = None;
         if self.direct.is_wanted() {
-            // Those who were alone are not to be so when the one who comes is connected.
+            // A direct call of two ends before the third connects.
             self.refresh();
         }
         Ok(Admitted { participant, sources: admitted })
     }
 
-    /// A participant's new offer sends these kinds of source: those that stay keep their ids, the others end.
-    /// None when the participant is gone.
+    /// A participant's new offer sends sources of these kinds: those that remain keep their ids, the others end. None
+    /// for an unknown participant.
     pub fn resend(&mut self, participant: ParticipantId, sends: &[SourceKind]) -> Option<Vec<(SourceKind, SourceId)>> {
         let mut old = std::mem::take(&mut self.people.get_mut(&participant)?.sources);
         let mut sources = Vec::new();
@@ -198,7 +199,7 @@ impl Room {
         Some(admitted)
     }
 
-    /// Takes in what happened. Unknown participants and sources are ignored: they have just left.
+    /// Takes an input. Unknown participants and sources are ignored, since they may just have left.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         self.now = now;
         match input {
@@ -219,7 +220,7 @@ impl Room {
                 }
             }
             Input::Levels(mut levels) => {
-                // The mixer may not know yet that somebody has left.
+                // The mixer may not know yet that a participant has left.
                 levels.retain(|(participant, _)| self.people.contains_key(participant));
                 self.effects.extend(self.levels.update(now, &levels).map(Effect::Levels));
                 if self.speaker.update(now, &levels).is_some() {
@@ -239,12 +240,12 @@ impl Room {
         }
     }
 
-    /// What the shell must do next.
+    /// The next effect to carry out.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// When [`Input::Timeout`] is due.
+    /// When [`Input::Timeout`] is due; None for never.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         if self.ended {
             return None;
@@ -256,7 +257,7 @@ impl Room {
         [linger, connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
     }
 
-    /// The room as the outside sees it.
+    /// The room's document.
     pub fn document(&self) -> RoomDocument {
         RoomDocument {
             name: self.settings.name.clone(),
@@ -276,12 +277,12 @@ impl Room {
         }
     }
 
-    /// A participant as the outside sees it; None for one that is not there or whose connection is not up yet.
+    /// A participant's document; None if it does not exist or has not connected yet.
     pub fn participant(&self, id: ParticipantId) -> Option<ParticipantDocument> {
         self.people.get(&id).filter(|person| person.connected).map(|person| person.document(id))
     }
 
-    /// Every source that has begun.
+    /// All sources that have started.
     pub fn sources(&self) -> impl Iterator<Item = SourceSpec> {
         self.people.iter().flat_map(|(participant, person)| {
             person.sources.iter().filter_map(|Source { id, kind, codec, .. }| {
@@ -290,12 +291,12 @@ impl Room {
         })
     }
 
-    /// Its name.
+    /// The room's name.
     pub fn name(&self) -> &RoomName {
         &self.settings.name
     }
 
-    /// How many are here, with those whose connection is not up yet.
+    /// The number of participants, including those that have not connected yet.
     pub fn population(&self) -> usize {
         self.people.len()
     }
@@ -331,7 +332,7 @@ impl Room {
         self.effects.push_back(Effect::Event(self.version, event));
     }
 
-    /// Tells the outside how a participant is now.
+    /// Emits the event `updated` for a participant.
     fn announce(&mut self, participant: ParticipantId) {
         if let Some(participant) = self.participant(participant) {
             self.emit(|_| Event::Updated { participant });
@@ -361,7 +362,7 @@ impl Room {
         if person.connected {
             self.emit(|_| Event::Left { participant, reason });
         }
-        // It hears the event before its own events end.
+        // The participant itself gets the event before its events end.
         self.effects.push_back(Effect::Close(participant));
         let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
         self.speaker.remove(participant);

@@ -1,4 +1,7 @@
-//! What the people in a room mean for its mixer: scene, mix plan, streams and routes, derived whole after each input.
+//! Scene, mix plan, streams, routes and uplink limits, derived from the participants after each input.
+//!
+//! Owns: their derivation. Does not know: when inputs come. In: the room's state; out: orders and routes where they
+//! differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +14,7 @@ use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
 use crate::tier::uplink::{SOUND, deserved};
 
 impl Room {
-    /// Who sends and who watches, of those whose connection is up.
+    /// The audience: whether a connected participant sends, and the number of connected viewers.
     pub fn audience(&self) -> Audience {
         let connected = || self.people.values().filter(|person| person.connected);
         Audience {
@@ -20,7 +23,7 @@ impl Room {
         }
     }
 
-    /// Derives everything anew and tells what differs.
+    /// Derives everything anew and emits what differs.
     pub(super) fn refresh(&mut self) {
         if self.ended {
             return;
@@ -50,7 +53,7 @@ impl Room {
         self.refresh_uplink_limits();
     }
 
-    /// Tells a new mixer all that the one before it knew.
+    /// Repeats all orders for a new mixer.
     pub(super) fn replay(&mut self) {
         let sources: Vec<SourceSpec> = self.sources().collect();
         self.effects.extend(sources.into_iter().map(|spec| Effect::Order(Order::Source(spec))));
@@ -119,7 +122,7 @@ impl Room {
                 let Some(spec) = self.settings.ladder.spec(key.tier) else {
                     unreachable!("no stream is of the tier audio")
                 };
-                // The best tier is the canvas as it is; the ladder gives only its bitrate.
+                // The tier `high` has the size of the canvas; the ladder only gives its bitrate.
                 let (size, fps) = match key.tier {
                     Tier::High => (self.settings.canvas, self.settings.fps),
                     _ => (fitting(spec.size, self.settings.canvas), spec.fps.min(self.settings.fps)),
@@ -149,7 +152,7 @@ impl Room {
         self.effects.push_back(Effect::Routes(self.routes.clone()));
     }
 
-    /// Asks senders for what their tiles show in the best stream that anybody gets.
+    /// Limits senders to the bitrate for the size of their tiles in the best stream that is encoded.
     fn refresh_uplink_limits(&mut self) {
         let best = self.streams.streams.iter().max_by_key(|spec| (spec.size.width, spec.fps));
         let shown = |size: Size| {
@@ -175,19 +178,19 @@ impl Room {
 }
 
 impl Person {
-    /// Whether pictures of it have come.
+    /// Whether it sends video.
     fn sends_pictures(&self) -> bool {
         self.connected && self.sources.iter().any(|source| source.kind.kind() == Kind::Video && source.codec.is_some())
     }
 
-    /// The tiles it has: a live screen, and its camera or avatar if it sends anything.
+    /// Its tiles: a screen that has started, and its camera or avatar if it sends anything.
     fn cells(&self) -> impl Iterator<Item = SourceKind> + use<> {
         let screen = self.shown(SourceKind::Screen).map(|_| SourceKind::Screen);
         let camera = (!self.sources.is_empty()).then_some(SourceKind::Camera);
         screen.into_iter().chain(camera)
     }
 
-    /// The source to show for a kind, if it is there and not muted.
+    /// The source of a kind, if it has started and is not muted.
     fn shown(&self, kind: SourceKind) -> Option<crate::id::SourceId> {
         let muted = kind == SourceKind::Camera && self.video_muted;
         let source = self.sources.iter().find(|source| source.kind == kind && source.codec.is_some());
@@ -199,7 +202,7 @@ impl Person {
     }
 }
 
-/// The largest even size within `tier` that has the canvas' shape, and never more pixels than the canvas.
+/// The largest even size within `tier` with the aspect ratio of the canvas, and no more pixels than the canvas.
 fn fitting(tier: Size, canvas: Size) -> Size {
     let scale =
         (f64::from(tier.width) / f64::from(canvas.width)).min(f64::from(tier.height) / f64::from(canvas.height));
@@ -207,7 +210,7 @@ fn fitting(tier: Size, canvas: Size) -> Size {
     Size::new(even(canvas.width), even(canvas.height))
 }
 
-/// Where everybody stands, for the outside.
+/// The document of a view.
 pub(super) fn view_document(scene: &Scene) -> ViewDocument {
     let tiles = scene.tiles.iter().map(|tile| TileDocument {
         participant: tile.participant,

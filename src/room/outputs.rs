@@ -1,7 +1,8 @@
-//! The recordings and broadcasts of a room: which run, what they get, how they do, and when one that died is started again.
+//! The recordings and broadcasts of a room.
 //!
-//! Owns: [`Outputs`]. Does not know: files, networks, processes; where a broadcast goes is text for people here.
-//! An output that died goes on in another process after a rest, unless it dies young again and again.
+//! Owns: [`Outputs`], with the streams, the state and the restarts of each. Does not know: files, networks, processes;
+//! a destination is only a text here. In: [`OutputEvent`]; out: effects that start and finish processes, and routes. A
+//! lost process is replaced after a back-off, unless several die early in succession.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,86 +16,86 @@ use crate::media::{Codec, FileFormat, StreamKey, Tier};
 use crate::plan::StreamSpec;
 use crate::time::Timestamp;
 
-/// An output that lived for less has died young.
+/// A process that has run for less than this has died early.
 const SETTLED: Duration = Duration::from_secs(5);
-/// The rest after the first early death; it doubles with each one that follows.
+/// Back-off after the first early death; it doubles with each further one.
 const REST: Duration = Duration::from_millis(250);
-/// So many early deaths in a row, and it is given up.
+/// Early deaths in succession after which the output fails.
 const EARLY_DEATHS_MAX: u32 = 6;
-/// A change in numbers alone is told this often.
+/// Shortest interval between events that differ only in numbers.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
-/// Outputs that are over and still listed.
+/// Ended outputs that remain in the document.
 const OVER_MAX: usize = 32;
 
-/// What somebody wants recorded or broadcast.
+/// A request for an output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputWish {
-    /// Of which kind it is.
+    /// The kind of output.
     pub kind: OutputKind,
-    /// The video streams it takes of its view, in its order.
+    /// The video streams of its view that it receives, in its order.
     pub streams: Vec<(Codec, Tier)>,
-    /// Whether it takes everyone's mix.
+    /// Whether it receives the mix of all sources.
     pub sound: bool,
 }
 
 /// A recording or a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputKind {
-    /// Written to files.
+    /// A recording to files.
     Recording {
-        /// What of.
+        /// What is recorded.
         kind: RecordingKind,
-        /// In which format.
+        /// The file format.
         format: FileFormat,
     },
-    /// Sent to somewhere.
+    /// A broadcast to a server, or by HLS.
     Broadcast {
-        /// How, as `rtmp`.
+        /// The protocol, as `rtmp`.
         kind: String,
-        /// Where to, for people to read: without secrets.
+        /// The destination without secrets.
         url: String,
     },
 }
 
-/// What happens to an output.
+/// An event of an output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum OutputEvent {
-    /// How it does.
+    /// A report of its process.
     Report(OutputReport),
-    /// It writes this file now.
+    /// It has started this file.
     File(String),
-    /// This file of it is on its way to a store.
+    /// The state of the upload of one of its files.
     Upload(String, UploadDocument),
-    /// This stream of it cannot go on without a keyframe.
+    /// It needs a keyframe of this of its streams.
     KeyframeWanted(u8),
-    /// It takes what participants send as it is, and this source cannot go on without a keyframe.
+    /// It records tracks and needs a keyframe of this source.
     SourceKeyframeWanted(SourceId),
-    /// It came to an end; with what went wrong where nobody asked for that.
+    /// The output has ended; with a reason if it has failed.
     Ended(Option<String>),
-    /// Its process is gone, though nothing had ended.
+    /// Its process is lost, for this reason.
     Lost(String),
-    /// Somebody wants it to end.
+    /// A request to finish it.
     Stop,
 }
 
-/// How an output does.
+/// The state of an output, as its process reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OutputReport {
-    /// What it is doing.
+    /// Its state.
     pub state: OutputState,
-    /// Why it is not live, for people to read; without secrets.
+    /// Why it is not live, without secrets.
     pub reason: Option<String>,
-    /// Bytes written or sent so far.
+    /// Bytes written or sent.
     pub bytes: u64,
-    /// Bits per second lately.
+    /// Bitrate in bits per second.
     pub bitrate: u64,
-    /// Media written or sent so far.
+    /// Duration of the media written or sent.
     pub duration: Duration,
-    /// How often the far end was connected to anew.
+    /// Number of reconnections.
     pub reconnects: u32,
     /// Frames and packets not written or sent.
     pub dropped: u64,
-    /// What a player opens what is sent with, where it needs to be told (RFC 8866).
+    /// The SDP (RFC 8866) with which a player opens the broadcast, if it needs one.
     pub sdp: Option<String>,
 }
 
@@ -111,16 +112,16 @@ struct Output {
     wish: OutputWish,
     life: Life,
     early_deaths: u32,
-    /// The newest of the process that runs.
+    /// The latest report of the running process.
     report: OutputReport,
-    /// Sums of the processes before it.
+    /// Sums of earlier processes.
     before: OutputReport,
     files: Vec<String>,
     uploads: BTreeMap<String, UploadDocument>,
     told: Timestamp,
 }
 
-/// Where an output is in its life.
+/// The life cycle of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Running { since: Timestamp },
@@ -149,7 +150,7 @@ impl Output {
         self.report.bitrate = 0;
     }
 
-    /// All its processes together.
+    /// The sum of all its processes.
     fn total(&self) -> OutputReport {
         let (now, before) = (&self.report, &self.before);
         OutputReport {
@@ -185,27 +186,27 @@ impl Output {
 }
 
 impl Outputs {
-    /// Whether any takes media.
+    /// Whether an output runs.
     pub(super) fn are_running(&self) -> bool {
         self.all.values().any(Output::takes_media)
     }
 
-    /// Whether any takes everyone's mix.
+    /// Whether an output receives the mix of all sources.
     pub(super) fn want_sound(&self) -> bool {
         self.all.values().any(|output| output.wish.sound && output.takes_media())
     }
 
-    /// The streams they take.
+    /// The streams that outputs receive.
     pub(super) fn keys(&self) -> impl Iterator<Item = StreamKey> {
         self.all.values().flat_map(Output::keys)
     }
 
-    /// Who gets what.
+    /// The routes to outputs.
     pub(super) fn routes(&self) -> &[OutputRoute] {
         &self.routes
     }
 
-    /// When one that rests is to be started again.
+    /// When a lost process is to be restarted.
     pub(super) fn timeout(&self) -> Option<Timestamp> {
         let rests = |output: &Output| if let Life::Resting { until } = output.life { Some(until) } else { None };
         self.all.values().filter_map(rests).min()
@@ -227,7 +228,7 @@ impl Outputs {
         self.all.iter().filter_map(broadcast).collect()
     }
 
-    /// Forgets the oldest of those that are over.
+    /// Removes the oldest ended outputs.
     fn forget(&mut self) {
         let over: VecDeque<OutputId> =
             self.all.iter().filter(|(_, output)| output.life == Life::Over).map(|(id, _)| *id).collect();
@@ -238,7 +239,7 @@ impl Outputs {
 }
 
 impl Room {
-    /// Begins a recording or broadcast.
+    /// Adds a recording or broadcast.
     ///
     /// # Errors
     /// [`Refusal::Ended`], [`Refusal::FullOfOutputs`].
@@ -272,7 +273,7 @@ impl Room {
         Ok(id)
     }
 
-    /// The streams of an output, in its order, as they are encoded.
+    /// The specifications of an output's streams, in its order.
     pub fn output_streams(&self, id: OutputId) -> Vec<StreamSpec> {
         let keys = self.outputs.all.get(&id).into_iter().flat_map(Output::keys);
         keys.filter_map(|key| self.streams.streams.iter().find(|spec| spec.key == key).cloned()).collect()
@@ -280,13 +281,13 @@ impl Room {
 
     pub(super) fn output_news(&mut self, now: Timestamp, id: OutputId, news: OutputEvent) {
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
-        // Files are uploaded when all else is over.
+        // Files are uploaded after the output has ended.
         if output.life == Life::Over && !matches!(news, OutputEvent::Upload(..)) {
             return;
         }
         match news {
             OutputEvent::Upload(file, upload) => {
-                // Another room of that name may have had a recording of that id.
+                // The recording may belong to an earlier room of this name.
                 if output.files.contains(&file) && output.uploads.get(&file) != Some(&upload) {
                     output.uploads.insert(file, upload);
                     self.tell_output(id);
@@ -341,7 +342,7 @@ impl Room {
     fn output_lost(&mut self, now: Timestamp, id: OutputId, why: &str) {
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
         let Life::Running { since } = output.life else {
-            // Its last words did not come; what it wrote is whole but for its end.
+            // The process died while it finished its files, which are complete except for their end.
             let reason = Some(format!("its process was lost while it ended: {why}"));
             return self.output_over(now, id, OutputState::Finished, reason);
         };
@@ -370,7 +371,7 @@ impl Room {
         self.tell_output(id);
     }
 
-    /// Starts those whose rest is over.
+    /// Restarts processes whose back-off has ended.
     pub(super) fn output_timeout(&mut self, now: Timestamp) {
         for (id, output) in &mut self.outputs.all {
             if let Life::Resting { until } = output.life
@@ -382,7 +383,7 @@ impl Room {
         }
     }
 
-    /// The room is over: what is written is finished.
+    /// The room ends: finishes all outputs.
     pub(super) fn finish_outputs(&mut self) {
         let running: Vec<OutputId> =
             self.outputs.all.iter().filter(|(_, output)| output.takes_media()).map(|(id, _)| *id).collect();
@@ -391,7 +392,7 @@ impl Room {
         }
     }
 
-    /// Derives who gets what anew and tells it if it differs.
+    /// Derives the routes to outputs anew and emits them if they differ.
     pub(super) fn refresh_output_routes(&mut self) {
         let routes: Vec<OutputRoute> = self
             .outputs

@@ -1,6 +1,6 @@
-//! A participant and what it sends, as the room knows them.
+//! A participant and its sources.
 //!
-//! Owns: [`Person`] and [`Source`]. Does not know: the others, what is shown of them.
+//! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
@@ -8,10 +8,10 @@ use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceD
 use crate::tier::Limit;
 use crate::tier::uplink::UplinkLimit;
 
-/// Longest name of a participant, in characters; the rest is cut off.
+/// Longest name of a participant in characters; longer ones are cut.
 pub const DISPLAY_NAME_MAX: usize = 64;
 
-/// One participant.
+/// A participant.
 #[derive(Debug)]
 pub(super) struct Person {
     pub(super) name: String,
@@ -24,32 +24,32 @@ pub(super) struct Person {
     pub(super) video_muted: bool,
     pub(super) gain_db: f32,
     pub(super) tier: TierChoice,
-    /// What its subscriber has selected, while `tier` is `auto`.
+    /// The tier that its subscriber has selected while `tier` is `auto`, and why it gets no better one.
     pub(super) selected: (Tier, Option<Limit>),
-    /// What it is asked to send.
+    /// The bitrate limit of its uplink.
     pub(super) uplink_limit: UplinkLimit,
-    /// It gets from the other one what it would get from the mixer.
+    /// It receives directly from the other participant, and nothing from the mixer.
     pub(super) direct: bool,
 }
 
-/// One thing a participant sends.
+/// A source of a participant.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) id: SourceId,
     pub(super) kind: SourceKind,
-    /// Known from the first packet on; a source without one is not there yet.
+    /// None until the first packet: the source has not started.
     pub(super) codec: Option<Codec>,
     pub(super) size: Option<Size>,
 }
 
-/// A name as it is shown: one line, not too long.
+/// A name as it is shown: one line of at most [`DISPLAY_NAME_MAX`] characters.
 pub(super) fn display_name(text: &str) -> String {
     let plain = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_MAX).collect::<String>();
     plain.trim().to_owned()
 }
 
 impl Person {
-    /// It, as the outside sees it.
+    /// The participant's document.
     pub(super) fn document(&self, id: ParticipantId) -> ParticipantDocument {
         ParticipantDocument {
             id,
@@ -74,7 +74,7 @@ impl Person {
         }
     }
 
-    /// The tier it gets.
+    /// The tier that it gets.
     pub(super) fn tier(&self) -> Tier {
         match self.tier {
             TierChoice::Auto => self.selected.0,
@@ -82,11 +82,11 @@ impl Person {
         }
     }
 
-    /// Whether its link chooses its tier.
+    /// Whether its tier follows its link.
     pub(super) fn adapts(&self) -> bool {
         self.connected && self.tier == TierChoice::Auto && self.receives_video.is_some()
     }
 
-    /// The tier and the limit of a participant whose link is not known yet.
+    /// Tier and limit of a participant whose link is not known yet.
     pub(super) const UNKNOWN_LINK: (Tier, Option<Limit>) = (Tier::High, None);
 }

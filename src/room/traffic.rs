@@ -1,6 +1,6 @@
-//! What goes into a room and what comes out of it: plain data.
+//! Inputs and effects of a room: plain data.
 //!
-//! Owns: settings, admissions, [`Input`], [`Effect`]. Does not know: what a room does with them.
+//! Owns: [`RoomSettings`], [`Admission`], [`Input`], [`Effect`]. Does not know: what a room does with them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,195 +15,195 @@ use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::tier::{Ladder, Limit};
 
-/// What a room is made with.
+/// The settings of a room.
 #[derive(Debug, Clone)]
 pub struct RoomSettings {
-    /// Its name.
+    /// The room's name.
     pub name: RoomName,
-    /// How people are arranged at first.
+    /// The initial layout.
     pub layout: Layout,
-    /// The picture everyone gets.
+    /// Size of the composed picture.
     pub canvas: Size,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
     /// Sizes and bitrates of the tiers.
     pub ladder: Ladder,
-    /// How many may be in it who send.
+    /// Most participants that send.
     pub max_participants: usize,
-    /// How many may be in it who only receive.
+    /// Most viewers.
     pub max_viewers: usize,
-    /// How many recordings and broadcasts may run.
+    /// Most recordings and broadcasts at a time.
     pub max_outputs: usize,
-    /// How many inputs may run.
+    /// Most inputs at a time.
     pub max_inputs: usize,
-    /// Whether two who are alone may send to each other directly.
+    /// Whether the only two participants may send to each other directly.
     pub direct_for_two: bool,
-    /// How long the mixer, and a room made by a join, outlive the last leave.
+    /// How long the mixer, and a room that a join has created, remain after the last participant has left.
     pub linger: Duration,
-    /// Stays when empty, until it is deleted.
+    /// The room exists until it is deleted, even if empty.
     pub permanent: bool,
 }
 
-/// Somebody who wants in, as the offer and the query say.
+/// A request for admission, from the offer and the query of a join.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    /// Shown on the tile.
+    /// The name on the tile.
     pub name: String,
-    /// What it may do.
+    /// The role.
     pub role: Role,
-    /// What it will send, in the order of the offer.
+    /// The kinds of its sources, in the order of the offer.
     pub sends: Vec<SourceKind>,
-    /// Wants the mix, in one of these qualities.
+    /// Receives the mix in one of these qualities.
     pub receives_audio: Option<SoundTaken>,
-    /// Wants the composition in this codec.
+    /// Receives the composed video in this codec.
     pub receives_video: Option<Codec>,
-    /// Wanted quality.
+    /// The tier that it asks for.
     pub tier: TierChoice,
 }
 
-/// The answer to an [`Admission`].
+/// An admitted participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
-    /// Who it is from now on.
+    /// Its id.
     pub participant: ParticipantId,
-    /// Ids for what it sends, in the order of the admission.
+    /// The ids of its sources, in the order of the admission.
     pub sources: Vec<(SourceKind, SourceId)>,
 }
 
-/// Why somebody may not come in.
+/// Why the room refuses a participant, an output or an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Locked by a moderator.
+    /// A moderator has locked the room.
     #[error("the room is locked: ask a moderator to let you in")]
     Locked,
-    /// As many who send as the configuration allows.
-    #[error("the room is full ({0} people): try again when somebody has left, or watch without sending")]
+    /// The room has its maximum of participants that send.
+    #[error("the room is full ({0} participants): try again when one has left, or join as a viewer")]
     Full(usize),
-    /// As many who only receive as the configuration allows.
-    #[error("{0} people watch this room already: try again when somebody has left")]
+    /// The room has its maximum of viewers.
+    #[error("the room has its maximum of {0} viewers: try again when one has left")]
     FullOfViewers(usize),
-    /// As many recordings and broadcasts as the configuration allows.
+    /// The room has its maximum of recordings and broadcasts.
     #[error("{0} recordings and broadcasts of this room run already: stop one first, or raise rooms.max_outputs")]
     FullOfOutputs(usize),
-    /// As many inputs as the configuration allows.
-    #[error("{0} inputs take part in this room already: end one first, or raise rooms.max_inputs")]
+    /// The room has its maximum of inputs.
+    #[error("{0} inputs of this room run already: end one first, or raise rooms.max_inputs")]
     FullOfInputs(usize),
-    /// Being deleted.
+    /// The room has ended.
     #[error("the room has just ended: join again to begin a new one")]
     Ended,
 }
 
-/// What happens to a room.
+/// An input of a room.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// A connection is up (again).
+    /// A participant's connection is up, or up again.
     Connected(ParticipantId),
-    /// A connection is gone, or never came up, or its owner left.
+    /// A participant has left, or its connection is lost or never came up.
     Left(ParticipantId, LeaveReason),
-    /// A source's first packet, or the first in another codec.
+    /// A source has started, or changed its codec.
     SourceStarted(SourceId, Codec),
-    /// What subscribers need now.
+    /// The demand of the subscribers has changed.
     Demand(StreamDemand),
-    /// The mixer cannot decode this source without a keyframe.
+    /// The mixer needs a keyframe of this source.
     SourceKeyframeWanted(SourceId),
-    /// The mixer has seen the size of a source's picture.
+    /// The mixer reports the picture size of a source.
     SourceSize(SourceId, Size),
-    /// The mixer's levels: -dBov by participant.
+    /// The mixer reports audio levels in -dBov.
     Levels(Vec<(ParticipantId, u8)>),
-    /// Bits per second of streams, measured.
+    /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The mixer process died or hung.
     MixerLost,
-    /// News of a recording or broadcast.
+    /// An event of a recording or broadcast.
     Output(OutputId, OutputEvent),
-    /// News of an input.
+    /// An event of an input.
     Input(InputId, InputEvent),
-    /// What a client says about going direct.
+    /// A client's message about a direct call.
     Direct(ParticipantId, DirectMessage),
-    /// Somebody changes a participant.
+    /// Change a participant.
     Update(ParticipantId, ParticipantPatch),
-    /// Somebody changes the room.
+    /// Change the room.
     Patch(RoomPatch),
-    /// Words for everyone.
+    /// Send a chat message; from a participant, or from a reader of the events that is none.
     Chat(Option<ParticipantId>, String),
-    /// Everyone out.
+    /// Delete the room.
     Delete,
-    /// The time of [`Room::poll_timeout`] has come.
+    /// The time of [`Room::poll_timeout`] is reached.
     Timeout,
 }
 
-/// What the room asks of the shell around it.
+/// What the room's task is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Start a mixer process; orders follow.
+    /// Start a mixer process; its orders follow.
     StartMixer,
-    /// Stop it.
+    /// Stop the mixer process.
     StopMixer,
-    /// Tell the mixer.
+    /// Send an order to the mixer.
     Order(Order),
-    /// Who gets what from now on.
+    /// The routes to participants.
     Routes(Vec<Route>),
-    /// Ask a sender for a keyframe of this source.
+    /// Request a keyframe of this source from its participant.
     Keyframe(ParticipantId, SourceId),
-    /// Ask a participant to send no more than so many bits per second, all it sends together.
+    /// Limit the bitrate of all that a participant sends, in bits per second.
     LimitUplink(ParticipantId, u64),
-    /// Start the process of a recording or broadcast.
+    /// Start an output process.
     StartOutput(OutputId),
-    /// Let it come to an end in order.
+    /// Finish an output.
     FinishOutput(OutputId),
-    /// Which recordings and broadcasts get what from now on.
+    /// The routes to outputs.
     OutputRoutes(Vec<OutputRoute>),
-    /// Start the process of an input.
+    /// Start an input process.
     StartInput(InputId),
-    /// End it.
+    /// Stop an input.
     StopInput(InputId),
-    /// Close this connection.
+    /// Close the connection of a participant.
     Close(ParticipantId),
-    /// Tell everyone who listens to events.
+    /// Send an event with its version to all readers of the room's events.
     Event(u64, Event),
-    /// Tell one participant about going direct, and nobody else.
+    /// Send an event of a direct call to one participant only.
     Tell(ParticipantId, DirectEvent),
-    /// Tell them how loud everyone is. It has no version: whoever misses it misses nothing that lasts.
+    /// Send audio levels to the readers of the room's events. They have no version, since they are no lasting state.
     Levels(Vec<LevelDocument>),
-    /// The room is over: forget it.
+    /// The room has ended.
     Ended,
 }
 
-/// What the mixer is told; each replaces what was said of the same thing before.
+/// An order to the mixer, which replaces the previous one about the same object.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Order {
-    /// A source begins or has another codec.
+    /// A source starts or changes its codec.
     Source(SourceSpec),
-    /// A source ended.
+    /// A source has ended.
     SourceGone(SourceId),
-    /// What a view shows.
+    /// The scene of a view.
     Scene(Scene),
-    /// Who is heard by whom.
+    /// The mix plan.
     Mix(MixPlan),
-    /// Which streams are wanted.
+    /// The streams to encode.
     Streams(StreamSet),
-    /// A keyframe in this stream, soon.
+    /// Encode a keyframe in this stream soon.
     Keyframe(u32),
 }
 
-/// What one participant gets; its subscriber selects the stream.
+/// The route to a participant, whose subscriber selects the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The participant.
     pub participant: ParticipantId,
-    /// The view and the codec of its video.
+    /// View and codec of its video.
     pub video: Option<(ViewName, Codec)>,
-    /// The tier of its video.
+    /// The tier of its video: pinned, or `auto`.
     pub tier: TierChoice,
-    /// The mix without its own voice.
+    /// It receives a mix-minus.
     pub audio: bool,
 }
 
-/// What the subscribers of a room need.
+/// The streams and keyframes that a room's subscribers need.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamDemand {
-    /// Every stream that a subscriber needs, with the number of subscribers that have selected it: 0 for a stream that only
-    /// flows until another one can begin.
+    /// Every stream that a subscriber needs, with the number of subscribers that have selected it: 0 for a stream that
+    /// only flows until another one can begin.
     pub subscribers: BTreeMap<StreamKey, usize>,
     /// The tiers of participants whose subscriber has selected another, and why each gets no better one.
     pub selections: Vec<(ParticipantId, Tier, Option<Limit>)>,
@@ -211,15 +211,15 @@ pub struct StreamDemand {
     pub keyframes: Vec<u32>,
 }
 
-/// What one recording or broadcast gets.
+/// The route to a recording or broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputRoute {
-    /// Which.
+    /// Its id.
     pub output: OutputId,
-    /// The serials of its streams, in its order.
+    /// The serials of its streams, in the order of its request.
     pub streams: Vec<u32>,
-    /// Everyone's mix.
+    /// It receives the mix of all sources.
     pub sound: bool,
-    /// What every participant sends, as it is.
+    /// It receives the packets of participants as they are.
     pub sources: bool,
 }

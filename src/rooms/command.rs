@@ -1,6 +1,6 @@
-//! What a room is asked, by whomever, in one bounded queue.
+//! The commands of a room's task, in one bounded queue.
 //!
-//! Owns: [`Command`], and how a peer's news become one. Does not know: what a room does with it ([`super::task`]).
+//! Owns: [`Command`], and the relay of a peer's events. Does not know: what a room does with them ([`super::task`]).
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,46 +15,46 @@ use crate::peer::PeerEvent;
 use crate::room::document::{Audience, ParticipantDocument, RoomDocument};
 use crate::room::{Admission, Input, Refusal};
 
-/// Commands waiting for a room.
+/// Capacity of a room's command queue.
 pub(super) const COMMANDS: usize = 1_024;
 
-/// What a room is asked, from outside and by its own peers and mixer.
+/// A command to a room's task, from the API or from the room's own peers and processes.
 pub(super) enum Command {
-    /// Something happened.
+    /// An input of the state machine.
     Input(Input),
     /// Admit a participant.
     Admit(Admission, oneshot::Sender<Result<Admittance, Refusal>>),
-    /// Its connection has been set up.
+    /// The connection of an admitted participant is set up.
     Attach(ParticipantId, JoinedPeer),
-    /// Its new offer sends these.
+    /// A participant's new offer sends these; the reply is whether the participant exists.
     Resend(ParticipantId, Vec<(String, SourceKind)>, oneshot::Sender<bool>),
-    /// A peer's news.
+    /// An event of a participant's peer.
     Peer(ParticipantId, PeerEvent),
-    /// The mixer of this generation says something.
+    /// A message of the mixer of this generation.
     Mixer(u64, FromMixer),
-    /// The mixer of this generation is gone.
+    /// The mixer of this generation is lost.
     MixerLost(u64, String),
-    /// A recording or broadcast is wanted.
+    /// Add a recording or broadcast.
     AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
-    /// The process of this generation of an output says something.
+    /// An event of the output process of this generation.
     OutputProcess(OutputId, u32, outputs::ProcessEvent),
-    /// An input is wanted.
+    /// Add an input.
     AddInput(PlannedInput, oneshot::Sender<Result<InputId, Refusal>>),
-    /// The process of this generation of an input says something.
+    /// An event of the input process of this generation.
     InputProcess(InputId, u32, inputs::ProcessEvent),
-    /// Measured bits per second by stream serial.
+    /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The room's document.
     Document(oneshot::Sender<RoomDocument>),
     /// A participant's document.
     Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
-    /// The room and what follows.
+    /// The room's document and the events after it.
     Events(oneshot::Sender<EventStream>),
-    /// Who sends and who watches, now and from now on.
+    /// The room's audience and its changes.
     Audience(oneshot::Sender<watch::Receiver<Audience>>),
 }
 
-/// Passes a peer's news on to its room, named.
+/// Passes a peer's events on to its room, with the participant's id.
 pub(super) fn relay(participant: ParticipantId, mut news: mpsc::Receiver<PeerEvent>, room: mpsc::Sender<Command>) {
     tokio::spawn(async move {
         while let Some(event) = news.recv().await {

@@ -1,4 +1,4 @@
-//! Why a call on rooms or sessions failed, in words that say what to do.
+//! Errors of rooms and sessions, with advice for the client.
 //!
 //! Owns: [`RoomError`]. Does not know: HTTP statuses ([`crate::http::problem`]).
 
@@ -7,22 +7,22 @@ use crate::peer::PeerError;
 use crate::room::Refusal;
 use crate::sdp::{FragmentError, OfferError};
 
-/// Why a call on rooms or sessions failed.
+/// An error of a room or session.
 #[derive(Debug, thiserror::Error)]
 pub enum RoomError {
-    /// The offer is not one this server takes.
+    /// The offer is not acceptable.
     #[error(transparent)]
     Offer(#[from] OfferError),
-    /// The fragment is not one.
+    /// The trickle ICE fragment is malformed.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
-    /// The URL takes other directions.
+    /// The endpoint does not take the offer's direction.
     #[error("{0}")]
     WrongEndpoint(&'static str),
-    /// Somebody who joined to watch wants to send.
+    /// The new offer of a viewer sends.
     #[error("a viewer only receives, and this offer sends: make it recvonly, or join again as a participant")]
     ViewerSends,
-    /// The room does not let in.
+    /// The room refuses.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// No such room.
@@ -37,43 +37,43 @@ pub enum RoomError {
     /// No such recording or broadcast.
     #[error("there is no recording or broadcast `{0}` in this room")]
     NoOutput(OutputId),
-    /// What is to be recorded or broadcast makes no sense.
+    /// The request for a recording or broadcast is invalid.
     #[error("{0}")]
     Output(String),
     /// No such input.
     #[error("there is no input `{0}` in this room")]
     NoInput(InputId),
-    /// What is to be taken in makes no sense.
+    /// The request for an input is invalid.
     #[error("{0}")]
     Input(String),
     /// No such session.
-    #[error("there is no such session: it ended, or never was; join again")]
+    #[error("there is no such session: it has ended or never existed; join again")]
     NoSession,
-    /// PATCH without `If-Match` (RFC 9725 section 4.3).
+    /// A PATCH request has no `If-Match` (RFC 9725 section 4.3).
     #[error("send `If-Match` with the entity tag of the answer, or `*` to restart ICE")]
     NoIfMatch,
-    /// The entity tag is of an older ICE session.
+    /// The entity tag is that of an earlier ICE session.
     #[error("the entity tag is not that of the current ICE session: use the newest, or restart ICE with `If-Match: *`")]
     StaleTag,
-    /// A player that is not to wait in a room where nobody sends.
+    /// A WHEP player asks for a room without a publisher, and viewers may not wait.
     #[error("nobody sends in the room `{0}` yet: try again in a moment")]
     NoPublisher(RoomName),
     /// No such event stream.
-    #[error("there is no such event stream: it ended, or never was; POST to the session's events for a new one")]
+    #[error("there is no such event stream: it has ended or never existed; POST to the session's events for a new one")]
     NoStream,
-    /// As many event streams as a session may have.
-    #[error("this session has as many event streams as it may: DELETE one first")]
+    /// The session has its maximum of event streams.
+    #[error("this session has its maximum of event streams: DELETE one first")]
     TooManyStreams,
-    /// As many rooms as the configuration allows.
-    #[error("this server has as many rooms as it may ({0}): try again later")]
+    /// The server has its maximum of rooms.
+    #[error("this server has its maximum of rooms ({0}): try again later")]
     TooManyRooms(usize),
-    /// The server stops.
+    /// The server is shutting down.
     #[error("the server is shutting down: try again in a moment, or on another one")]
     ShuttingDown,
     /// The connection could not be set up.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// A room does not answer.
+    /// The room does not answer in time.
     #[error("the room does not answer: try again")]
     Stuck,
 }

@@ -1,7 +1,8 @@
-//! The broadcasts of this node's rooms by HLS, held in memory.
+//! The store of HLS broadcasts, in memory.
 //!
-//! Owns: [`HlsBroadcasts`], one broadcast a room. Does not know: HTTP, what is in the pieces, playlists ([`crate::hls`]).
-//! Pieces come in from the listener of an output's process; a request for a piece that does not exist yet waits for it.
+//! Owns: [`HlsBroadcasts`], at most one broadcast for each room. Does not know: HTTP, the contents of segments,
+//! playlists ([`crate::hls`]). Pieces come from the listener of an output's process; a request for a piece that does
+//! not exist yet waits.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,33 +19,33 @@ use crate::media::StreamKey;
 use crate::plan::StreamSpec;
 use crate::time::{self, Timestamp};
 
-/// How long a request waits for what is not there yet: three segments and a little.
+/// Longest time that a request waits for a piece: a little more than three segments.
 const WAIT: Duration = Duration::from_secs(8);
-/// How long the last segments of a broadcast that has ended can be had.
+/// How long the last segments remain available after a broadcast has ended.
 const AFTERWARDS: Duration = Duration::from_secs(60);
-/// Players are told of the end so much after the last part: some fetch no parts any more once they know, and would never
-/// see that one. A player that waits for a playlist gives up after three parts or so.
+/// Delay from the last part to the end of the playlist: some players fetch no more parts once they have seen the end,
+/// and would miss the last one. A player that waits for a playlist gives up after about three parts.
 const END_AFTER: Duration = Duration::from_secs(1);
-/// Room for headers of RTP and of fragments, and for what an encoder takes more than it is told, in percent.
+/// Percentage added to the bitrate for headers and for encoders that exceed their target.
 const HEADROOM: u32 = 30;
-/// Bits a second of the AAC that all renditions share, with its boxes.
+/// Bitrate of the AAC rendition in bits per second, with its boxes.
 const SOUND: u32 = 140_000;
 
-/// The broadcasts of this node by HLS; clones are the same.
+/// The HLS broadcasts of this node; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct HlsBroadcasts(Arc<Mutex<HashMap<RoomName, Arc<HlsBroadcast>>>>);
 
-/// Whoever may still push pieces of a broadcast holds this; without any it ends.
+/// The writing side of a broadcast, which ends when the last one is dropped.
 #[derive(Debug)]
 pub struct HlsFeed(Arc<HlsBroadcast>);
 
-/// One room's broadcast.
+/// The HLS broadcast of a room.
 #[derive(Debug)]
 pub struct HlsBroadcast {
     held: Mutex<Held>,
-    /// Counts pieces.
+    /// Notified of each piece.
     changed: watch::Sender<u64>,
-    /// What the room's epoch was on the wall clock, in microseconds since 1970.
+    /// Wall-clock time of the room's epoch, in microseconds since 1970.
     epoch_wall: u64,
 }
 
@@ -55,7 +56,7 @@ struct Held {
 }
 
 impl HlsBroadcasts {
-    /// A room's broadcast begins; whatever was before it is forgotten.
+    /// Starts a room's broadcast, which replaces the previous one.
     pub fn begin(&self, room: &RoomName, streams: &[StreamSpec], target: HlsTarget, epoch: Timestamp) -> Arc<HlsFeed> {
         let tag = format!("{:08x}", rand::random::<u32>());
         let mut renditions: Vec<Rendition> = streams.iter().map(rendition).collect();
@@ -75,7 +76,7 @@ impl HlsBroadcasts {
         Arc::new(HlsFeed(broadcast))
     }
 
-    /// The broadcast of this room, which runs or ended less than [`AFTERWARDS`] ago.
+    /// The broadcast of this room, if it runs or has ended less than [`AFTERWARDS`] ago.
     pub fn find(&self, room: &RoomName) -> Option<Arc<HlsBroadcast>> {
         let now = time::now();
         self.0.lock().get(room).filter(|broadcast| !broadcast.is_stale(now)).cloned()
@@ -89,12 +90,12 @@ fn rendition(spec: &StreamSpec) -> Rendition {
 }
 
 impl HlsFeed {
-    /// Another process goes on with it.
+    /// Another process continues the broadcast.
     pub fn begin_generation(&self) {
         self.0.held.lock().broadcast.begin_generation();
     }
 
-    /// A piece of a rendition.
+    /// Adds a piece of a rendition.
     pub fn push(&self, rendition: u8, piece: HlsPiece) {
         let piece = match piece {
             HlsPiece::Init { codec, data } => Piece::Init { codec, data },
@@ -109,7 +110,7 @@ impl HlsFeed {
 impl Drop for HlsFeed {
     fn drop(&mut self) {
         let broadcast = self.0.clone();
-        // Without a runtime the server is ending, and players with it.
+        // Without a runtime the server is shutting down.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(END_AFTER).await;
@@ -133,7 +134,7 @@ impl HlsBroadcast {
         self.held.lock().ended.is_some_and(|ended| now.since(ended) > AFTERWARDS)
     }
 
-    /// Looks until it is there, or will never be.
+    /// Repeats a lookup until its result is available or can never be.
     pub async fn wait(&self, look: impl Fn(&Broadcast) -> Lookup) -> Lookup {
         let mut changed = self.changed.subscribe();
         let found = async {
@@ -142,7 +143,7 @@ impl HlsBroadcast {
                 if found != Lookup::Pending {
                     return found;
                 }
-                // The sender lives as long as this broadcast.
+                // The sender exists as long as this broadcast.
                 let _ = changed.changed().await;
             }
         };
@@ -156,7 +157,7 @@ mod tests {
     use crate::hls::Query;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_early_waits_for_the_next_piece_and_not_for_ever() {
+    async fn a_request_waits_for_the_next_piece_for_a_limited_time() {
         let room: RoomName = "r".parse().expect("a name");
         let all = HlsBroadcasts::default();
         let target = HlsTarget { segment: Duration::from_secs(2), part: Duration::from_millis(500) };

@@ -1,8 +1,8 @@
-//! The inputs of a room in the edge: what is asked for, and the processes that fetch it.
+//! The input processes of a room.
 //!
-//! Owns: [`InputRequest`], and [`Inputs`]: each input's source with what is secret of it, and its process. Does not know:
-//! when an input begins, ends or begins again ([`crate::room::inputs`] does), what its process does.
-//! A process' packets go the way of a participant's, from its link's reader through an [`Uplink`].
+//! Owns: [`InputRequest`] and its validation; [`Inputs`], with each input's source including its secrets, and its
+//! process. Does not know: when an input starts, restarts or ends ([`crate::room::inputs`] decides), what its process
+//! does. Packets of a process go from its link's reader through an [`Uplink`], like those of a participant.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,57 +26,57 @@ use crate::process::{self, InputProcess, Listener, ProcessCommand};
 use crate::room::inputs::{InputEvent, InputWish};
 use crate::secret::Secret;
 
-/// How long a process may take to say goodbye to its source.
+/// Longest time for a process to close its connection to the source.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the body of `POST /v1/rooms/{room}/inputs` says.
+/// The body of `POST /v1/rooms/{room}/inputs`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputRequest {
-    /// Where from.
+    /// The URL of the source.
     pub url: Secret,
-    /// Shown on the tile; the host or the file's name where it is absent.
+    /// The name on the tile; absent for the host or the name of the file.
     pub name: Option<String>,
-    /// Begin again at its end.
+    /// Play again after the end.
     #[serde(default, rename = "loop")]
     pub repeat: bool,
-    /// What a WHEP server wants as bearer token.
+    /// The bearer token for a WHEP server.
     pub token: Option<Secret>,
 }
 
-/// An input that is about to be asked of a room.
+/// A validated request for an input.
 pub(super) struct PlannedInput {
-    /// What the room is asked.
+    /// The request to the room.
     pub(super) wish: InputWish,
-    /// Where it is from.
+    /// The source.
     pub(super) source: Source,
 }
 
-/// Where an input is from.
+/// The source of an input.
 pub(super) enum Source {
-    /// It is fetched from there; with its secrets.
+    /// A file or URL, with its secrets.
     Fetched(SecretForm),
-    /// This process has it already, from an encoder; None once it was begun.
+    /// The process of an encoder's connection; None after its start.
     Pushed(Option<Pushed>),
 }
 
-/// A process that has heard what an encoder wants to push. Dropping it ends the process.
+/// A process whose encoder has sent its application and stream key. Dropping it ends the process.
 pub struct Pushed {
     process: InputProcess,
     attached: Arc<OnceLock<Attached>>,
 }
 
 impl InputRequest {
-    /// What it means.
+    /// Validates the request.
     ///
     /// # Errors
-    /// Words that say what to change.
+    /// A message that says what to change.
     pub(super) fn plan(&self, server: &ServerSettings) -> Result<PlannedInput, String> {
         let mut source = Destination::input(self.url.expose()).map_err(|error| error.to_string())?;
         if let Some(token) = &self.token {
             source = source.with_token(token.clone()).map_err(|error| error.to_string())?;
         }
-        // Names are resolved, and judged, where they are connected to.
+        // Host names are resolved, and their addresses checked, when the process connects.
         if let Some(Host::Address(address)) = source.endpoint().map(|endpoint| &endpoint.host) {
             server.inputs.guard.check(*address).map_err(|refused| refused.to_string())?;
         }
@@ -86,7 +86,7 @@ impl InputRequest {
     }
 }
 
-/// What is written on a tile where nobody event it.
+/// The name on the tile where the request has none.
 fn usual_name(source: &Destination) -> String {
     match (source.target(), source.endpoint()) {
         (Target::File(name), _) => name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem).to_owned(),
@@ -105,7 +105,7 @@ struct InputEntry {
     source: Source,
     repeat: bool,
     uplink: Arc<Uplink>,
-    /// Counts its processes: what an older one says late is not heard.
+    /// Counts its processes; late messages of an earlier process are ignored.
     generation: u32,
     process: Option<InputProcess>,
 }
@@ -115,7 +115,7 @@ impl Inputs {
         Self { all: BTreeMap::new(), endings }
     }
 
-    /// Remembers what an input's processes are to be told, and where their packets go.
+    /// Adds an input without starting it; its packets go to `uplink`.
     pub(super) fn add(&mut self, id: InputId, planned: PlannedInput, uplink: Arc<Uplink>) {
         let PlannedInput { wish, source } = planned;
         self.all.insert(id, InputEntry { source, repeat: wish.repeat, uplink, generation: 0, process: None });
@@ -124,7 +124,7 @@ impl Inputs {
     /// Starts an input's process.
     ///
     /// # Errors
-    /// Words for people: the system does not let it.
+    /// A message for the input's document: the system cannot start the process, or the encoder is gone.
     pub(super) fn start(
         &mut self,
         id: InputId,
@@ -144,9 +144,9 @@ impl Inputs {
                 (Some(source.clone()), process)
             }
             Source::Pushed(pushed) => {
-                let pushed = pushed.take().ok_or("its encoder is gone")?;
+                let pushed = pushed.take().ok_or("the encoder has disconnected")?;
                 if pushed.attached.set(attached).is_err() {
-                    return Err("its encoder is in another room".to_owned());
+                    return Err("the encoder is already in another room".to_owned());
                 }
                 (None, pushed.process)
             }
@@ -167,14 +167,14 @@ impl Inputs {
         Ok(())
     }
 
-    /// Ends an input; its process says goodbye in the background.
+    /// Ends an input; its process closes its connection in the background.
     pub(super) fn stop(&mut self, id: InputId) {
         if let Some(process) = self.all.remove(&id).and_then(|entry| entry.process) {
             self.endings.spawn(process.finish(ToInput::Stop, PATIENCE));
         }
     }
 
-    /// Asks for a keyframe of what this source of a participant shows, if it is one of an input.
+    /// Requests a keyframe from the input with this uplink, if there is one.
     pub(super) fn ask_keyframe(&self, uplink: &Arc<Uplink>) {
         let entry = self.all.values().find(|entry| Arc::ptr_eq(&entry.uplink, uplink));
         if let Some(process) = entry.and_then(|entry| entry.process.as_ref()) {
@@ -182,19 +182,19 @@ impl Inputs {
         }
     }
 
-    /// What a process of this generation says about its input; None when there is a newer one.
+    /// Translates an event of a process; None for a process of an earlier generation.
     pub(super) fn news(&mut self, id: InputId, generation: u32, event: ProcessEvent) -> Option<InputEvent> {
         let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
         Some(match event {
             ProcessEvent::Input(news) => {
                 if let InputEvent::Ended(reason) = &news {
-                    tracing::info!(input = %id, reason, "an input is over");
+                    tracing::info!(input = %id, reason, "input ended");
                     self.all.remove(&id);
                 }
                 news
             }
             ProcessEvent::Lost(why) => {
-                tracing::error!(input = %id, why, "an input was lost");
+                tracing::error!(input = %id, why, "input process lost");
                 entry.process = None;
                 InputEvent::Lost(why)
             }
@@ -202,13 +202,13 @@ impl Inputs {
     }
 }
 
-/// What is heard of a process.
+/// An event of an input's process.
 pub(super) enum ProcessEvent {
     Input(InputEvent),
     Lost(String),
 }
 
-/// What a process' messages are for.
+/// The input that a process belongs to.
 struct Attached {
     id: InputId,
     generation: u32,
@@ -222,18 +222,18 @@ impl Attached {
     }
 }
 
-/// Hears one process on its link's reader: media goes on at once, the rest to the room.
+/// The listener of one process, on its link's reader: media goes to the uplink at once, everything else to the room.
 #[derive(Default)]
 struct InputListener {
-    /// Unset until the encoder of a pushed input was let in.
+    /// Unset until the encoder of a pushed input is admitted.
     attached: Arc<OnceLock<Attached>>,
-    /// Who waits for what an encoder wants.
+    /// Notified of the encoder's application and stream key.
     publishing: Option<oneshot::Sender<Publishing>>,
     codecs: Vec<(SourceKind, Codec)>,
     ended: bool,
 }
 
-/// What an encoder wants.
+/// An encoder's request to publish.
 pub struct Publishing {
     /// The application.
     pub app: String,
@@ -242,10 +242,10 @@ pub struct Publishing {
 }
 
 impl Pushed {
-    /// Starts a process that reads what an encoder sends; gives what that wants, once it has event so.
+    /// Starts a process for an encoder's connection; the receiver gets the encoder's request to publish.
     ///
     /// # Errors
-    /// Those of creating sockets and processes.
+    /// Of creating sockets and processes.
     pub fn receive(command: &ProcessCommand, connection: OwnedFd) -> io::Result<(Self, oneshot::Receiver<Publishing>)> {
         let (publishing, wish) = oneshot::channel();
         let listener = InputListener { publishing: Some(publishing), ..InputListener::default() };
@@ -255,12 +255,12 @@ impl Pushed {
         Ok((Self { process, attached }, wish))
     }
 
-    /// Tells the encoder why it may not, and ends.
+    /// Refuses the encoder with a reason and ends the process.
     pub async fn refuse(self, why: String) {
         self.process.finish(ToInput::Refuse { why }, PATIENCE).await;
     }
 
-    /// What it is in a room.
+    /// The request to a room.
     pub(super) fn plan(self, room: &RoomName, name: String) -> PlannedInput {
         let wish = InputWish { url: format!("rtmp://…/live/{room}"), name, repeat: false, pushed: true };
         PlannedInput { wish, source: Source::Pushed(Some(self)) }
@@ -279,7 +279,7 @@ impl Listener for InputListener {
             }
             FromInput::Publishing { app, key } => {
                 if let Some(publishing) = self.publishing.take() {
-                    // Nobody waits any more for one that took too long.
+                    // The receiver may have given up waiting.
                     drop(publishing.send(Publishing { app, key: Secret::from(key.0) }));
                 }
             }
@@ -293,7 +293,7 @@ impl Listener for InputListener {
                     attached.uplink.packet("", kind, *codec, packet);
                 }
             }
-            // It comes again: a room too busy to hear it misses nothing that lasts.
+            // Reports are sent again, so that one which finds the room's queue full can be dropped.
             FromInput::Report(report) => {
                 if let Some(attached) = self.attached.get() {
                     let _ =
@@ -317,7 +317,7 @@ impl Listener for InputListener {
 }
 
 impl InputListener {
-    /// Tells what must be heard, without waiting for it; fails only when the room itself is over.
+    /// Sends an event that must not be dropped, without waiting.
     fn tell(&self, event: ProcessEvent) {
         let Some(attached) = self.attached.get() else { return };
         let command = attached.command(event);

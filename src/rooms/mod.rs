@@ -1,8 +1,8 @@
-//! The rooms of this node: what the HTTP API and the events call.
+//! The rooms of this node, as the HTTP API uses them.
 //!
-//! Owns: which rooms run, and who is in them by which session ([`sessions`]). Does not know: HTTP, roles and tokens
-//! (callers have checked them), what happens inside a room ([`crate::room`]).
-//! Every method sends one command to a room's task ([`task`]) or talks to a session's peer; none holds a lock meanwhile.
+//! Owns: the tasks of rooms ([`task`]) and the table of sessions ([`sessions`]). Does not know: HTTP, roles and tokens
+//! (callers check them), what happens inside a room ([`crate::room`]). Each method sends one command to a room's task
+//! or one request to a session's peer, and holds no lock while it waits.
 
 mod command;
 mod error;
@@ -52,30 +52,30 @@ use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
 use crate::room::{Input, Refusal};
 
-/// A room's task answers in microseconds; one that takes this long is stuck.
+/// Longest time for a room's task to take or answer a command. It usually takes microseconds.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long the goodbye to everyone may take when the server stops.
+/// Longest time to close all connections at shutdown.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// How long recordings may take to write their ends when the server stops.
+/// Longest time for recordings to finish their files at shutdown.
 const LAST_WRITES: Duration = Duration::from_secs(8);
 
-/// A room's events.
+/// The events of a room for one reader.
 #[derive(Debug)]
 pub struct EventStream {
-    /// The whole room, to be sent first.
+    /// The room's document, to be sent first.
     pub first: Arc<str>,
-    /// What happens after it.
+    /// Everything after it.
     pub rest: broadcast::Receiver<Notification>,
 }
 
-/// What those who have a room's events open get.
+/// A message to the readers of a room's events.
 #[derive(Debug, Clone)]
 pub enum Notification {
     /// An event, as JSON.
     Event(Arc<str>),
-    /// For this participant alone, as JSON.
+    /// A message for this participant only, as JSON.
     To(ParticipantId, Arc<str>),
-    /// The session of this participant is over; its last event came before.
+    /// The session of this participant has ended; its last event came before.
     Gone(ParticipantId),
 }
 
@@ -111,14 +111,14 @@ impl Rooms {
         let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
         let mut documents = Vec::with_capacity(rooms.len());
         for room in rooms {
-            // A room that ended meanwhile is no error.
+            // A room may end meanwhile.
             documents.extend(ask(&room, Command::Document).await.ok());
         }
         documents.sort_by(|a, b| a.name.cmp(&b.name));
         documents
     }
 
-    /// A room.
+    /// The document of a room.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -126,10 +126,10 @@ impl Rooms {
         ask(&self.find(name)?, Command::Document).await
     }
 
-    /// Makes a room that stays until it is deleted.
+    /// Creates a room that exists until it is deleted.
     ///
     /// # Errors
-    /// When it exists, or there are too many.
+    /// [`RoomError::RoomExists`], [`RoomError::TooManyRooms`].
     pub async fn create(&self, name: &RoomName, patch: RoomPatch) -> Result<RoomDocument, RoomError> {
         let room = {
             let mut rooms = self.inner.rooms.lock();
@@ -137,7 +137,8 @@ impl Rooms {
                 return Err(RoomError::RoomExists(name.clone()));
             }
             let room = self.spawn(&mut rooms, name, true)?;
-            // Ahead of everything else: a client that closes its connection now leaves the room as it was asked for.
+            // The first command of the room. Nothing is awaited before it: a client that closes its connection must not
+            // leave a room without the settings it asked for.
             post(&room, Command::Input(Input::Patch(patch)));
             room
         };
@@ -154,7 +155,7 @@ impl Rooms {
         ask(&room, Command::Document).await
     }
 
-    /// Ends a room for everyone in it.
+    /// Deletes a room and closes all connections in it.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -162,10 +163,10 @@ impl Rooms {
         tell(&self.find(name)?, Input::Delete).await
     }
 
-    /// One participant.
+    /// The document of a participant.
     ///
     /// # Errors
-    /// When room or participant is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`].
     pub async fn participant(&self, name: &RoomName, id: ParticipantId) -> Result<ParticipantDocument, RoomError> {
         let found = ask(&self.find(name)?, |reply| Command::Participant(id, reply)).await?;
         found.ok_or(RoomError::NoParticipant(id))
@@ -174,7 +175,7 @@ impl Rooms {
     /// Changes a participant.
     ///
     /// # Errors
-    /// When room or participant is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`].
     pub async fn update(
         &self,
         name: &RoomName,
@@ -186,19 +187,19 @@ impl Rooms {
         self.participant(name, id).await
     }
 
-    /// Puts a participant out; the others are told the reason.
+    /// Removes a participant; the event `left` gives the reason.
     ///
     /// # Errors
-    /// When room or participant is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`].
     pub async fn remove(&self, name: &RoomName, id: ParticipantId, reason: LeaveReason) -> Result<(), RoomError> {
         self.participant(name, id).await?;
         tell(&self.find(name)?, Input::Left(id, reason)).await
     }
 
-    /// Begins a recording.
+    /// Starts a recording.
     ///
     /// # Errors
-    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    /// [`RoomError::NoRoom`], [`Refusal::FullOfOutputs`], [`RoomError::Output`] for an invalid request.
     pub async fn record(&self, name: &RoomName, request: &RecordingRequest) -> Result<RecordingDocument, RoomError> {
         let room = self.find(name)?;
         let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
@@ -206,29 +207,29 @@ impl Rooms {
         self.recording(name, id).await
     }
 
-    /// One recording.
+    /// The document of a recording.
     ///
     /// # Errors
-    /// When room or recording is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoOutput`].
     pub async fn recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
         let room = self.room(name).await?;
         room.recordings.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
     }
 
-    /// Ends a recording in order; gives it as it is then.
+    /// Finishes a recording; returns its document as it is then.
     ///
     /// # Errors
-    /// When room or recording is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoOutput`].
     pub async fn stop_recording(&self, name: &RoomName, id: OutputId) -> Result<RecordingDocument, RoomError> {
         self.recording(name, id).await?;
         tell(&self.find(name)?, Input::Output(id, OutputEvent::Stop)).await?;
         self.recording(name, id).await
     }
 
-    /// Begins a broadcast.
+    /// Starts a broadcast.
     ///
     /// # Errors
-    /// When the room is not there, has as many outputs as it may, or the request makes no sense.
+    /// [`RoomError::NoRoom`], [`Refusal::FullOfOutputs`], [`RoomError::Output`] for an invalid request.
     pub async fn broadcast(&self, name: &RoomName, request: &BroadcastRequest) -> Result<BroadcastDocument, RoomError> {
         let room = self.find(name)?;
         let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
@@ -236,29 +237,29 @@ impl Rooms {
         self.broadcast_of(name, id).await
     }
 
-    /// One broadcast.
+    /// The document of a broadcast.
     ///
     /// # Errors
-    /// When room or broadcast is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoOutput`].
     pub async fn broadcast_of(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
         let room = self.room(name).await?;
         room.broadcasts.into_iter().find(|known| known.id == id).ok_or(RoomError::NoOutput(id))
     }
 
-    /// Ends a broadcast; gives it as it is then.
+    /// Finishes a broadcast; returns its document as it is then.
     ///
     /// # Errors
-    /// When room or broadcast is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoOutput`].
     pub async fn stop_broadcast(&self, name: &RoomName, id: OutputId) -> Result<BroadcastDocument, RoomError> {
         self.broadcast_of(name, id).await?;
         tell(&self.find(name)?, Input::Output(id, OutputEvent::Stop)).await?;
         self.broadcast_of(name, id).await
     }
 
-    /// Takes a source in, as a participant; makes the room where it is not there, as a join does.
+    /// Adds an input, which becomes a participant; creates the room if necessary, as a join does.
     ///
     /// # Errors
-    /// When the room cannot be made, has as many inputs or people as it may, or the request makes no sense.
+    /// When the room cannot be created, has its maximum of inputs or participants, or the request is invalid.
     pub async fn add_input(&self, name: &RoomName, request: &InputRequest) -> Result<InputDocument, RoomError> {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
@@ -269,10 +270,11 @@ impl Rooms {
         self.input(name, id).await
     }
 
-    /// Lets an encoder in that pushes; the room is made as for a join.
+    /// Adds an input that an encoder pushes; creates the room if necessary, as a join does.
     ///
     /// # Errors
-    /// When the room cannot be made, or has as many inputs or people as it may; then the encoder has been hung up on.
+    /// When the room cannot be created, or has its maximum of inputs or participants; the encoder's connection is
+    /// closed then.
     pub async fn publish(&self, name: &RoomName, shown: String, pushed: Pushed) -> Result<InputId, RoomError> {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
@@ -282,24 +284,24 @@ impl Rooms {
         Ok(ask(&room, |reply| Command::AddInput(planned, reply)).await??)
     }
 
-    /// How a process is started that takes a source in.
+    /// The command that starts an input process.
     pub(crate) fn input_command(&self) -> &ProcessCommand {
         &self.inner.settings.inputs.command
     }
 
-    /// One input.
+    /// The document of an input.
     ///
     /// # Errors
-    /// When room or input is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoInput`].
     pub async fn input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
         let room = self.room(name).await?;
         room.inputs.into_iter().find(|known| known.id == id).ok_or(RoomError::NoInput(id))
     }
 
-    /// Ends an input; gives it as it is then.
+    /// Ends an input; returns its document as it is then.
     ///
     /// # Errors
-    /// When room or input is not there.
+    /// [`RoomError::NoRoom`], [`RoomError::NoInput`].
     pub async fn stop_input(&self, name: &RoomName, id: InputId) -> Result<InputDocument, RoomError> {
         self.input(name, id).await?;
         tell(&self.find(name)?, Input::Input(id, InputEvent::Stop)).await?;
@@ -310,7 +312,7 @@ impl Rooms {
         Ok(ask(room, |reply| Command::AddOutput(Box::new(planned), reply)).await??)
     }
 
-    /// Words from one to all.
+    /// Sends a chat message to all readers of the room's events.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -318,7 +320,7 @@ impl Rooms {
         tell(&self.find(name)?, Input::Chat(from, text)).await
     }
 
-    /// What a client says about going direct.
+    /// Passes on a client's message about a direct call of two.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -326,7 +328,7 @@ impl Rooms {
         tell(&self.find(name)?, Input::Direct(from, news)).await
     }
 
-    /// A room's events, beginning with the whole room.
+    /// Opens the events of a room, which begin with its document.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -334,7 +336,7 @@ impl Rooms {
         ask(&self.find(name)?, Command::Events).await
     }
 
-    /// Who sends and who watches in a room, now and from now on.
+    /// The audience of a room, and its changes.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
@@ -342,18 +344,18 @@ impl Rooms {
         ask(&self.find(name)?, Command::Audience).await
     }
 
-    /// What has happened in all rooms.
+    /// Counters of all rooms.
     #[cfg(test)]
     pub(crate) fn counters(&self) -> &RoomCounters {
         &self.inner.settings.counters
     }
 
-    /// What is broadcast by HLS.
+    /// The HLS broadcasts of all rooms.
     pub fn hls(&self) -> &HlsBroadcasts {
         &self.inner.settings.hls
     }
 
-    /// Takes no more joins, says goodbye to everyone, ends every room.
+    /// Refuses new joins, ends every room and closes every connection.
     pub async fn shutdown(&self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let rooms: Vec<_> = self.inner.rooms.lock().values().cloned().collect();
@@ -363,26 +365,26 @@ impl Rooms {
         let stuck = futures::future::join_all(deletions).await.into_iter();
         let stuck = stuck.filter(|deleted| matches!(deleted, Err(RoomError::Stuck))).count();
         if stuck > 0 {
-            tracing::error!(stuck, "some rooms do not answer and are not deleted in order");
+            tracing::error!(stuck, "rooms do not answer: shutdown goes on without them");
         }
         let goodbyes = futures::future::join_all(peers.iter().map(|peer| peer.close()));
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
-            tracing::warn!("some peers did not take the goodbye in time");
+            tracing::warn!("some connections were not closed in time");
         }
-        // Each room has said so to its outputs; they go on by themselves.
+        // Each room has told its outputs to finish; they do so in the background.
         let endings = &self.inner.settings.endings;
         endings.close();
         if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
-            tracing::warn!("some recordings did not come to an end in time; they are mended at the next start");
+            tracing::warn!("some recordings did not finish in time; they are repaired at the next start");
         }
     }
 
-    /// Tells the rooms how far their recordings' files are on their way to a store, until the library is gone.
+    /// Reports the state of uploads to the rooms of the recordings, until the library is closed.
     pub async fn follow(self, mut changes: broadcast::Receiver<RecordingFile>) {
         loop {
             match changes.recv().await {
                 Ok(change) => {
-                    // A room that is over has nobody to tell.
+                    // The room may have ended.
                     if let Some((room, input)) = outputs::uploaded(change)
                         && let Ok(room) = self.find(&room)
                     {
@@ -426,7 +428,7 @@ impl Rooms {
         Ok(room)
     }
 
-    /// A room is over; another of its name may have begun meanwhile.
+    /// Removes a room that has ended, unless another room of the same name exists by now.
     fn forget(&self, name: &RoomName) {
         let mut rooms = self.inner.rooms.lock();
         if rooms.get(name).is_some_and(mpsc::Sender::is_closed) {

@@ -1,8 +1,9 @@
-//! The outputs of a room in the edge: what is asked for, and the processes that do it.
+//! The output processes of a room: recordings and broadcasts.
 //!
-//! Owns: [`RecordingRequest`], [`BroadcastRequest`], and [`Outputs`]: each output's target with what is secret of it, and its process. Does not
-//! know: when an output begins, ends or begins again ([`crate::room::outputs`] does), what its process does.
-//! A process outlives its room until it has written its end.
+//! Owns: [`RecordingRequest`], [`BroadcastRequest`] and their validation; [`Outputs`], with each output's target
+//! including its secrets, and its process. Does not know: when an output starts, restarts or ends
+//! ([`crate::room::outputs`] decides), what its process does. A process may outlive its room until it has finished its
+//! files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,62 +33,62 @@ use crate::room::{Input, OutputRoute};
 use crate::secret::Secret;
 use crate::time::{Timestamp, unix_seconds};
 
-/// How long a process may take to write its end: hours of recording are a few megabytes of tables.
+/// Longest time for a process to finish its files: the index of a recording of hours is a few megabytes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Shortest and smallest file that a recording may be cut into.
+/// Shortest duration and smallest size at which a recording is split.
 const CUT_SECONDS_MIN: u32 = 2;
 /// See [`CUT_SECONDS_MIN`].
 const CUT_MB_MIN: u32 = 1;
 
-/// What the body of `POST /v1/rooms/{room}/recordings` says.
+/// The body of `POST /v1/rooms/{room}/recordings`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordingRequest {
     /// What is recorded.
     pub kind: RecordingKind,
-    /// The file format; MP4, or Matroska for tracks.
+    /// The file format; absent for MP4, or Matroska for tracks.
     pub format: Option<FileFormat>,
-    /// The view; there is only `program`.
+    /// The view; only `program` exists.
     pub view: Option<ViewName>,
-    /// The video codec, where the format leaves a choice.
+    /// The video codec, where the format has a choice.
     pub video: Option<Codec>,
-    /// The quality of the picture.
+    /// The tier of the video.
     pub tier: Option<Tier>,
-    /// Keep the sound as Opus, where MP4 would get AAC.
+    /// Opus instead of AAC in MP4.
     pub opus: bool,
-    /// Begin another file after so many seconds.
+    /// Start another file after this many seconds.
     pub cut_seconds: Option<u32>,
-    /// Begin another file after so many megabytes.
+    /// Start another file after this many megabytes.
     pub cut_mb: Option<u32>,
 }
 
-/// What the body of `POST /v1/rooms/{room}/broadcasts` says.
+/// The body of `POST /v1/rooms/{room}/broadcasts`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BroadcastRequest {
-    /// Where to; absent for HLS, which this server serves itself.
+    /// The URL of the server; absent for HLS, which this server provides itself.
     pub url: Option<Secret>,
-    /// `hls`; otherwise the URL says it.
+    /// `hls`; absent where the URL names the protocol.
     pub kind: Option<BroadcastKind>,
-    /// What a WHIP server wants as bearer token.
+    /// The bearer token for a WHIP server.
     pub token: Option<Secret>,
-    /// The quality of the picture; of HLS the best one.
+    /// The tier of the video; the best rendition of HLS.
     pub tier: Option<Tier>,
 }
 
-/// Broadcasts that need no URL.
+/// Kinds of broadcasts without a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BroadcastKind {
-    /// HLS, with its parts, at `/hls/{room}/index.m3u8`.
+    /// Low-latency HLS at `/hls/{room}/index.m3u8`.
     Hls,
 }
 
 impl BroadcastRequest {
-    /// What it means.
+    /// Validates the request.
     ///
     /// # Errors
-    /// Words that say what to change, without secrets.
+    /// A message that says what to change, without secrets.
     pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
         let tier = self.tier.unwrap_or(Tier::High);
         if [Tier::Audio, Tier::Slides].contains(&tier) {
@@ -116,7 +117,7 @@ impl BroadcastRequest {
                     destination = destination.with_token(token.clone()).map_err(|error| error.to_string())?;
                 }
                 if let Some(Host::Address(address)) = destination.endpoint().map(|endpoint| &endpoint.host) {
-                    // A name is looked up, and its addresses are looked at, by the output itself.
+                    // Host names are resolved, and their addresses checked, by the output process.
                     let why = |error| format!("{destination}: {error}");
                     server.broadcasts.check(*address).map_err(why)?;
                 }
@@ -139,24 +140,24 @@ impl BroadcastRequest {
     }
 }
 
-/// A segment of HLS: what the common servers for broadcasts want between two keyframes.
+/// Duration of an HLS segment: the keyframe interval that streaming services expect.
 const SEGMENT: Duration = Duration::from_secs(2);
-/// A part of one: a player is at best three of them behind.
+/// Duration of a part of a segment: a player's delay is at least three of them.
 const PART: Duration = Duration::from_millis(500);
 
-/// An output that is about to be asked of a room.
+/// A validated request for an output.
 pub(super) struct Planned {
-    /// What the room is asked.
+    /// The request to the room.
     pub(super) wish: OutputWish,
-    /// What the process is told.
+    /// The target for the process.
     pub(super) target: Target,
 }
 
 impl RecordingRequest {
-    /// What it means.
+    /// Validates the request.
     ///
     /// # Errors
-    /// Words that say what to change.
+    /// A message that says what to change.
     pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
         if let Some(view) = self.view.as_ref().filter(|view| **view != ViewName::program()) {
             return Err(format!("there is no view `{view}`: record `program`"));
@@ -164,7 +165,9 @@ impl RecordingRequest {
         let tracks = self.kind == RecordingKind::Tracks;
         let format = self.format.unwrap_or(if tracks { FileFormat::Mkv } else { FileFormat::Mp4 });
         if tracks && format != FileFormat::Mkv {
-            return Err("tracks are recorded as `mkv` only, which holds every codec that people send".to_owned());
+            return Err(
+                "tracks are recorded as `mkv` only, which supports every codec that participants send".to_owned()
+            );
         }
         let codec = match (self.video, format.video()) {
             (Some(codec), held) if !held.contains(&codec) => {
@@ -204,7 +207,7 @@ impl RecordingRequest {
     }
 }
 
-/// A moment as it stands in names: `20261125-184231`, UTC.
+/// A time as in file names: `20261125-184231`, UTC.
 fn stamp(unix_seconds: u64) -> String {
     let moment = i64::try_from(unix_seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
     let moment = moment.unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -216,20 +219,20 @@ fn stamp(unix_seconds: u64) -> String {
 pub(super) struct Outputs {
     all: BTreeMap<OutputId, OutputEntry>,
     endings: TaskTracker,
-    /// How much longer than pictures sound waits in the mixer.
+    /// How much longer the mixer delays audio than video.
     sound_lag: Duration,
 }
 
 struct OutputEntry {
     target: Target,
-    /// Counts its processes: what an older one says late is not heard.
+    /// Counts its processes; late messages of an earlier process are ignored.
     generation: u32,
     process: Option<OutputProcess>,
-    /// Where its pieces go, if it is HLS.
+    /// The store of its segments, for HLS.
     hls: Option<Arc<HlsFeed>>,
 }
 
-/// What a new process is told first.
+/// The configuration of a new process.
 pub(super) struct Beginning {
     pub(super) room: RoomName,
     pub(super) epoch: Timestamp,
@@ -243,7 +246,7 @@ impl Outputs {
         Self { all: BTreeMap::new(), endings, sound_lag: Duration::ZERO }
     }
 
-    /// Remembers what an output's processes are to be told.
+    /// Adds an output without starting it.
     pub(super) fn add(&mut self, id: OutputId, mut target: Target) {
         match &mut target {
             Target::File(file) | Target::Tracks(file) => file.stem = format!("{}-{id}", file.stem),
@@ -255,7 +258,7 @@ impl Outputs {
     /// Starts an output's process.
     ///
     /// # Errors
-    /// Words for people: the system does not let it.
+    /// A message for the output's document: the system cannot start the process.
     pub(super) fn start(
         &mut self,
         id: OutputId,
@@ -287,20 +290,20 @@ impl Outputs {
         Ok(())
     }
 
-    /// Lets an output come to an end in order; its process is waited for in the background.
+    /// Finishes an output; its process completes its files in the background.
     pub(super) fn finish(&mut self, id: OutputId) {
         if let Some(process) = self.all.get_mut(&id).and_then(|entry| entry.process.take()) {
             self.endings.spawn(process.finish(ToOutput::Finish, PATIENCE));
         }
     }
 
-    /// Lets all of them come to an end.
+    /// Finishes all outputs.
     pub(super) fn finish_all(&mut self) {
         let ids: Vec<OutputId> = self.all.keys().copied().collect();
         ids.into_iter().for_each(|id| self.finish(id));
     }
 
-    /// What a process of this generation says about its output; None when there is a newer one.
+    /// Translates an event of a process; None for a process of an earlier generation.
     pub(super) fn news(&mut self, id: OutputId, generation: u32, event: ProcessEvent) -> Option<OutputEvent> {
         let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
         Some(match event {
@@ -315,34 +318,34 @@ impl Outputs {
                 }
                 OutputEvent::File(file.name)
             }
-            // Its listener has passed it on.
+            // The listener has stored it.
             ProcessEvent::Message(FromOutput::Hls { .. }) => return None,
             ProcessEvent::Message(FromOutput::Ended { failure }) => {
                 entry.hls = None;
                 if let Some(reason) = &failure {
-                    tracing::error!(output = %id, reason, "an output failed");
+                    tracing::error!(output = %id, reason, "output failed");
                 }
                 OutputEvent::Ended(failure)
             }
             ProcessEvent::Lost(why) => {
-                tracing::error!(output = %id, why, "an output was lost");
+                tracing::error!(output = %id, why, "output process lost");
                 entry.process = None;
                 OutputEvent::Lost(why)
             }
         })
     }
 
-    /// The link of an output that runs.
+    /// The link of a running output.
     pub(super) fn link(&self, id: OutputId) -> Option<&Arc<OutputLink>> {
         self.all.get(&id)?.process.as_ref().map(|process| &process.link)
     }
 
-    /// The links of those that take participants' packets as they are.
+    /// The links of outputs that record participants' tracks.
     pub(super) fn taps(&self, routes: &[OutputRoute]) -> Vec<Arc<OutputLink>> {
         routes.iter().filter(|route| route.sources).filter_map(|route| self.link(route.output).cloned()).collect()
     }
 
-    /// The mixer tells how much longer than pictures sound waits in it.
+    /// The mixer reports how much longer it delays audio than video.
     pub(super) fn set_sound_lag(&mut self, lag: Duration) {
         self.sound_lag = lag;
         for process in self.all.values().filter_map(|entry| entry.process.as_ref()) {
@@ -350,7 +353,7 @@ impl Outputs {
         }
     }
 
-    /// Tells all that run what is worth remembering.
+    /// Sends a note to all running outputs.
     pub(super) fn note(&self, now: Timestamp, note: &Note) {
         for process in self.all.values().filter_map(|entry| entry.process.as_ref()) {
             process.link.send(ToOutput::Note(now, note.clone()));
@@ -358,13 +361,13 @@ impl Outputs {
     }
 }
 
-/// What is heard of a process.
+/// An event of an output's process.
 pub(super) enum ProcessEvent {
     Message(FromOutput),
     Lost(String),
 }
 
-/// Hears one process on its link's reader.
+/// The listener of one process, on its link's reader.
 struct OutputListener {
     id: OutputId,
     generation: u32,
@@ -372,15 +375,16 @@ struct OutputListener {
     ended: bool,
     hls: Option<Arc<HlsFeed>>,
     library: Library,
-    /// The files it has begun and not completed.
+    /// The files that the process has started and not completed.
     growing: BTreeSet<FileName>,
 }
 
 impl OutputListener {
-    /// Keeps account of the process's files: whatever is no longer written goes on its way, also when the room is over.
+    /// Keeps track of the process's files: the library takes over each file that is no longer written, even after the
+    /// room has ended.
     fn file(&mut self, report: &FileReport) {
         let Ok(name) = report.name.parse::<FileName>() else {
-            tracing::error!(output = %self.id, name = report.name, "an output writes a file whose name is none");
+            tracing::error!(output = %self.id, name = report.name, "invalid file name from output");
             return;
         };
         if report.complete {
@@ -391,7 +395,7 @@ impl OutputListener {
         }
     }
 
-    /// Nothing follows: what it has left is nobody's.
+    /// The process has ended: the library takes over the files that it has left.
     fn over(&mut self) {
         std::mem::take(&mut self.growing).into_iter().for_each(|name| self.library.finished(name));
     }
@@ -415,7 +419,7 @@ impl Listener for OutputListener {
         if let FromOutput::File(report) = &message {
             self.file(report);
         }
-        // Reports come again; the few others must arrive, and a room that takes none for as long is stuck.
+        // Reports and keyframe requests are sent again; the few other messages must not be dropped.
         let comes_again = matches!(
             message,
             FromOutput::Report(_) | FromOutput::KeyframeWanted { .. } | FromOutput::SourceKeyframeWanted(_)
@@ -436,14 +440,14 @@ impl Listener for OutputListener {
     }
 }
 
-/// Sends without waiting for it; fails only when the room itself is over.
+/// Sends a command that must not be dropped, without waiting.
 fn send(commands: mpsc::Sender<Command>, command: Command) {
     if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
         tokio::spawn(async move { commands.send(command).await });
     }
 }
 
-/// What a room is told of a change in the library; None when it does not concern one.
+/// The input of a room for a change of the library; None for a change that concerns no room.
 pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
     let upload = match change.upload? {
         recordings::UploadState::Waiting { error, .. } => UploadDocument { state: UploadState::Waiting, error },
@@ -454,7 +458,7 @@ pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
     Some((change.room?, Input::Output(change.recording?, news)))
 }
 
-/// What of an event is worth remembering with a recording.
+/// The note of an event for recordings; None for events that they do not keep.
 pub(super) fn note(event: &Event) -> Option<Note> {
     Some(match event {
         Event::Joined { participant } | Event::Updated { participant } => {
@@ -470,7 +474,7 @@ pub(super) fn note(event: &Event) -> Option<Note> {
     })
 }
 
-/// How a room is now, for a recording that begins.
+/// Notes of the room's present state, for a recording that starts.
 pub(super) fn notes(room: &RoomDocument) -> Vec<Note> {
     let people = room.participants.iter();
     let mut notes: Vec<Note> =

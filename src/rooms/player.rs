@@ -1,7 +1,7 @@
-//! What a player is told beside the media: the server-sent events of WHEP (draft-ietf-wish-whep section 4.9.1).
+//! Server-sent events of WHEP players (draft-ietf-wish-whep section 4.9.1).
 //!
-//! Owns: which events there are, which event streams a session has open, and when which event is due. Does not know: HTTP,
-//! rooms; it is told a room's [`Audience`].
+//! Owns: the kinds of events, the event streams of each session, and when an event is due. Does not know: HTTP, rooms.
+//! In: the changes of a room's [`Audience`]; out: [`PlayerUpdate`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +11,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::room::document::Audience;
 
-/// Most event streams of one session: a player needs one, and another while it reconnects.
+/// Most event streams of one session: a player needs one, and a second while it reconnects.
 const STREAMS_MAX: usize = 4;
 
-/// A kind of event that a player may ask for.
+/// A kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PlayerEvent {
-    /// Somebody sends.
+    /// The room has a publisher.
     Active,
-    /// Nobody sends any more.
+    /// The room has no publisher any more.
     Inactive,
-    /// The server will be gone soon: play from elsewhere.
+    /// The server is shutting down: connect to another one.
     Reconnect,
-    /// How many watch.
+    /// The number of viewers has changed.
     ViewerCount,
 }
 
@@ -31,7 +31,7 @@ impl PlayerEvent {
     /// Every kind.
     pub const ALL: [Self; 4] = [Self::Active, Self::Inactive, Self::Reconnect, Self::ViewerCount];
 
-    /// Its name in the draft.
+    /// The name in the draft.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -41,27 +41,27 @@ impl PlayerEvent {
         }
     }
 
-    /// The kind of this name.
+    /// The kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
     }
 }
 
-/// An event with what it says.
+/// An event with its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlayerUpdate {
-    /// Somebody sends.
+    /// The room has a publisher.
     Active,
-    /// Nobody sends any more.
+    /// The room has no publisher any more.
     Inactive,
-    /// Play from elsewhere.
+    /// Connect to another server.
     Reconnect,
-    /// So many watch.
+    /// The number of viewers.
     ViewerCount(usize),
 }
 
 impl PlayerUpdate {
-    /// Which kind of event it is.
+    /// The kind of the event.
     pub const fn kind(self) -> PlayerEvent {
         match self {
             Self::Active => PlayerEvent::Active,
@@ -72,20 +72,20 @@ impl PlayerUpdate {
     }
 }
 
-/// One event stream that a player opened.
+/// An event stream of a player.
 #[derive(Debug, Clone)]
 pub struct PlayerEventStream {
     wanted: BTreeSet<PlayerEvent>,
-    /// What it was told last; None before the first time.
+    /// The audience at the last update; None before the first.
     told: Option<Audience>,
-    /// Cancelled when the player or its session ends it.
+    /// Cancelled when the player closes the stream or its session ends.
     pub ended: CancellationToken,
-    /// The room it is about.
+    /// The audience of the room.
     pub audience: watch::Receiver<Audience>,
 }
 
 impl PlayerEventStream {
-    /// What is to be told now; at first how things are, where that is worth an event.
+    /// The updates that are due. The first call reports the present state, except for inactivity.
     pub fn news(&mut self) -> Vec<PlayerUpdate> {
         let now = *self.audience.borrow_and_update();
         let before = self.told.replace(now);
@@ -99,16 +99,16 @@ impl PlayerEventStream {
         [publishing, viewers].into_iter().flatten().filter(|news| self.wants(news.kind())).collect()
     }
 
-    /// Whether the player asked for events of this kind.
+    /// Whether the player has subscribed to events of this kind.
     pub fn wants(&self, kind: PlayerEvent) -> bool {
         self.wanted.contains(&kind)
     }
 }
 
-/// The event streams that one session has open.
+/// The open event streams of one session.
 #[derive(Debug, Default)]
 pub(super) struct PlayerEventStreams {
-    /// Cancelled with the session.
+    /// Cancelled when the session ends.
     session: CancellationToken,
     open: Mutex<(u32, BTreeMap<u32, Opened>)>,
 }
@@ -120,7 +120,7 @@ struct Opened {
 }
 
 impl PlayerEventStreams {
-    /// Opens one, and gives its number; None when too many are open.
+    /// Opens a stream and returns its number; None when [`STREAMS_MAX`] are open.
     pub(super) fn open(&self, wanted: BTreeSet<PlayerEvent>) -> Option<u32> {
         let (next, open) = &mut *self.open.lock();
         if open.len() >= STREAMS_MAX {
@@ -131,19 +131,19 @@ impl PlayerEventStreams {
         Some(*next)
     }
 
-    /// The one of this number, about this room; None where there is none.
+    /// The stream with this number, for a room with this audience.
     pub(super) fn find(&self, number: u32, audience: watch::Receiver<Audience>) -> Option<PlayerEventStream> {
         let Opened { wanted, ended } = self.open.lock().1.get(&number)?.clone();
         Some(PlayerEventStream { wanted, told: None, ended, audience })
     }
 
-    /// Ends the one of this number; false where there is none.
+    /// Closes the stream with this number; false if it does not exist.
     pub(super) fn close(&self, number: u32) -> bool {
         let closed = self.open.lock().1.remove(&number);
         closed.inspect(|opened| opened.ended.cancel()).is_some()
     }
 
-    /// The session is over.
+    /// The session has ended: closes all streams.
     pub(super) fn end(&self) {
         self.session.cancel();
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_the_name_of_the_draft_and_back() {
+    fn each_event_kind_is_found_by_its_name() {
         for event in PlayerEvent::ALL {
             assert_eq!(PlayerEvent::from_name(event.name()), Some(event));
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_is_told_and_an_empty_room_is_not_called_inactive() {
+    fn changes_are_reported_and_the_first_update_does_not_report_inactivity() {
         let (room, mut stream) = stream(everything());
         assert_eq!(stream.news(), [PlayerUpdate::ViewerCount(0)]);
         assert_eq!(stream.news(), []);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_for_is_told() {
+    fn only_subscribed_events_are_reported() {
         let (room, mut stream) = stream([PlayerEvent::Inactive].into());
         room.send_replace(Audience { publishing: true, viewers: 3 });
         assert_eq!(stream.news(), []);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_bounded_and_end_with_their_session() {
+    fn the_number_of_streams_is_bounded_and_they_end_with_their_session() {
         let streams = PlayerEventStreams::default();
         let numbers: Vec<u32> = (0..STREAMS_MAX).filter_map(|_| streams.open(everything())).collect();
         assert_eq!((numbers.len(), streams.open(everything())), (STREAMS_MAX, None));

@@ -1,8 +1,8 @@
 //! Routes of a room's media: which subscribers and outputs get the packets of each stream.
 //!
-//! Owns: [`RouteTable`], which the link's reader walks for each packet of the mixer, replaced whole; [`Router`], which derives
-//! it from the room's routes and the streams that subscribers select, and counts subscribers by stream for the room;
-//! [`FanOut`], what streams have sent lately. Does not know: how a subscriber sends.
+//! Owns: [`RouteTable`], which the link's reader walks for each packet of the mixer, replaced whole; [`Router`], which
+//! derives it from the room's routes and the streams that subscribers select, and counts subscribers by stream for the
+//! room; [`FanOut`], what streams have sent lately. Does not know: how a subscriber sends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::room::{OutputRoute, Route, StreamDemand};
 use crate::tier::Costs;
 use crate::time::Timestamp;
 
-/// One moment's routes.
+/// The receivers of each stream.
 #[derive(Default)]
 pub(super) struct RouteTable {
     video: BTreeMap<u32, Vec<Arc<Subscriber>>>,
     audio: Vec<(ParticipantId, Arc<Subscriber>)>,
-    /// By stream: outputs, and which of its streams it is to each.
+    /// By stream serial: outputs, each with the number that the stream has there.
     output_video: BTreeMap<u32, Vec<(u8, Arc<OutputLink>)>>,
     output_sound: Vec<Arc<OutputLink>>,
 }
 
 impl RouteTable {
-    /// Adds what one output gets.
+    /// Adds the streams of an output.
     fn add_output(&mut self, route: &OutputRoute, to: &Arc<OutputLink>) {
         for (stream, serial) in (0..).zip(&route.streams) {
             self.output_video.entry(*serial).or_default().push((stream, to.clone()));
@@ -53,14 +53,14 @@ pub(super) struct Router {
     output_routes: Vec<OutputRoute>,
     /// The streams that are encoded.
     serials: BTreeMap<StreamKey, u32>,
-    /// What the room was last told.
+    /// The counts that the room has.
     counted: BTreeMap<StreamKey, usize>,
-    /// The table is not as it should be.
+    /// The table must be derived anew.
     stale: bool,
 }
 
 impl Router {
-    /// No routes; tiers are selected by these bitrates.
+    /// No routes; subscribers select tiers by these bitrates.
     pub(super) fn new(costs: Costs) -> Self {
         Self {
             table: Arc::default(),
@@ -75,17 +75,17 @@ impl Router {
         }
     }
 
-    /// What the link's reader walks.
+    /// The table for the link's reader.
     pub(super) fn table(&self) -> Arc<ArcSwap<RouteTable>> {
         self.table.clone()
     }
 
-    /// Where the subscribers report what they need.
+    /// Where subscribers report their demand.
     pub(super) fn demand(&self) -> Arc<Demand> {
         self.demand.clone()
     }
 
-    /// The subscriber of a participant whose connection is set up.
+    /// Adds the subscriber of a participant whose connection is set up.
     pub(super) fn attach(&mut self, participant: ParticipantId, subscriber: Arc<Subscriber>, now: Timestamp) {
         subscriber.attach(participant, self.demand.clone(), self.costs, now);
         if let Some(route) = self.routes.iter().find(|route| route.participant == participant) {
@@ -95,12 +95,12 @@ impl Router {
         self.stale = true;
     }
 
-    /// A participant is gone.
+    /// Removes the subscriber of a participant.
     pub(super) fn detach(&mut self, participant: ParticipantId) {
         self.stale |= self.subscribers.remove(&participant).is_some();
     }
 
-    /// What the room assigns to its participants.
+    /// Sets what the room assigns to its participants.
     pub(super) fn set_routes(&mut self, routes: Vec<Route>, now: Timestamp) {
         self.routes = routes;
         for route in &self.routes {
@@ -111,7 +111,7 @@ impl Router {
         self.stale = true;
     }
 
-    /// What the room assigns to its outputs.
+    /// Sets what the room assigns to its outputs.
     pub(super) fn set_output_routes(&mut self, routes: Vec<OutputRoute>) {
         self.output_routes = routes;
         self.stale = true;
@@ -122,18 +122,18 @@ impl Router {
         &self.output_routes
     }
 
-    /// The process of an output has been started, or is gone.
+    /// The process of an output has been started.
     pub(super) fn output_changed(&mut self) {
         self.stale = true;
     }
 
-    /// The streams that the mixer is to encode.
+    /// Sets the streams that the mixer encodes.
     pub(super) fn set_streams(&mut self, set: &StreamSet) {
         self.serials = set.streams.iter().map(|spec| (spec.key.clone(), spec.serial)).collect();
         self.stale = true;
     }
 
-    /// What subscribers need, if that is not what the room was last told.
+    /// The demand of the subscribers, if the room does not have it yet.
     pub(super) fn poll_demand(&mut self) -> Option<StreamDemand> {
         let demanded = self.demand.take();
         self.stale |= !demanded.selections.is_empty();
@@ -151,7 +151,7 @@ impl Router {
         Some(StreamDemand { subscribers, selections, keyframes })
     }
 
-    /// Replaces the table if something has changed; true then. `output` finds the link of an output.
+    /// Replaces the table if something has changed, and returns true then. `output` finds the link of an output.
     pub(super) fn publish(&mut self, output: impl Fn(OutputId) -> Option<Arc<OutputLink>>) -> bool {
         if !std::mem::take(&mut self.stale) {
             return false;
@@ -177,7 +177,7 @@ impl Router {
         true
     }
 
-    /// Every stream that a subscriber needs, and how many have selected it.
+    /// Every stream that a subscriber needs, with the number of subscribers that have selected it.
     fn count(&self) -> BTreeMap<StreamKey, usize> {
         let mut counts = BTreeMap::new();
         for (_, subscriber) in self.routed() {
@@ -209,10 +209,10 @@ fn assign(subscriber: &Subscriber, route: &Route, now: Timestamp) {
     subscriber.assign(route.video.clone(), pinned, now);
 }
 
-/// The mixer's media on their way to the subscribers.
+/// Distributes the mixer's media to subscribers and outputs, on the link's reader.
 pub(super) struct FanOut {
     routes: Arc<ArcSwap<RouteTable>>,
-    /// What those who are heard are called.
+    /// CNAMEs of contributors.
     names: Names,
     recent: BTreeMap<u32, GopCache>,
 }
@@ -243,7 +243,7 @@ impl FanOut {
         for (participant, subscriber) in &routes.audio {
             let Some(packet) = tick.packet_for(*participant) else { continue };
             let heard = tick.heard_by(*participant);
-            // Who is silent is named to nobody: all of them get the same list.
+            // Silent listeners are in no list, so that all of them share one.
             if heard.iter().any(|(talker, _)| talker == participant) {
                 subscriber.push_audio(packet, &Contributors::of(heard, Some(*participant), &self.names));
             } else {
@@ -312,7 +312,7 @@ mod tests {
             Self { room: Room::new(settings, now), router, fan_out, now, keyframes: Vec::new(), inputs: 0 }
         }
 
-        /// What a room's task does after an input.
+        /// Carries out effects and demand as a room's task does.
         fn settle(&mut self) {
             loop {
                 while let Some(effect) = self.room.poll_effect() {
@@ -370,7 +370,7 @@ mod tests {
             self.router.serials.keys().map(|key| key.tier).collect()
         }
 
-        /// Those to whom packets of a tier go.
+        /// The number of subscribers that get packets of a tier.
         fn receivers(&self, tier: Tier) -> usize {
             let serial = self.serial(tier).expect("it is encoded");
             self.router.table.load().video.get(&serial).map_or(0, Vec::len)
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_viewers_are_counts_to_the_room_and_their_reports_are_nothing() {
+    fn reports_of_a_thousand_viewers_are_no_input_of_the_room_and_their_changes_are_one() {
         let mut routed = Routed::new();
         let viewers: Vec<_> = (0..1_000).map(|_| routed.join(&[]).1).collect();
         routed.keyframe(Tier::High);

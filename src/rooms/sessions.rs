@@ -1,7 +1,8 @@
-//! Sessions: how a join is put together from offer, room and peer, and what their owners do with them.
+//! Sessions: joins, trickle ICE, renegotiation and leaving.
 //!
-//! Owns: which secret is whose session, the entity tag of its ICE session, one PATCH at a time. Does not know: HTTP, roles
-//! and tokens (callers have checked them), what the room does about it.
+//! Owns: the table of sessions by secret, the entity tag of each ICE session, the order of PATCH requests. Does not
+//! know: HTTP, roles and tokens (callers check them), what the room does with a participant. Changes run in tasks of
+//! their own, since the future of an HTTP handler is dropped when its client closes the connection.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,63 +27,63 @@ use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
 use crate::room::{Admission, Input, Refusal};
 use crate::sdp::{Direction, Facts, Fragment, Offer, OfferError};
 
-/// A peer's news waiting for its room.
+/// Capacity of the queue from a peer to its room.
 const PEER_EVENTS: usize = 64;
 
-/// What a joiner says besides its offer.
+/// The options of a join besides its offer.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
     /// Shown on the tile.
     pub name: String,
-    /// What it may do.
+    /// The role of its token.
     pub role: Role,
-    /// Wanted quality.
+    /// The tier it asks for.
     pub tier: TierChoice,
-    /// The directions the endpoint takes: WHIP only publishers, WHEP only viewers.
+    /// The endpoint, which restricts the directions of the offer.
     pub endpoint: JoinEndpoint,
 }
 
-/// By which URL somebody comes in.
+/// The endpoint of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinEndpoint {
-    /// Any direction.
+    /// `/v1/rooms/{room}/participants`: any direction.
     Participants,
-    /// RFC 9725: the offer must send.
+    /// WHIP (RFC 9725): the offer must send.
     Whip,
-    /// draft-ietf-wish-whep: the offer must only receive.
+    /// WHEP (draft-ietf-wish-whep): the offer must only receive.
     Whep,
 }
 
-/// Somebody is in.
+/// The result of a join.
 #[derive(Debug, Clone)]
 pub struct Joined {
-    /// Unguessable; names the session in URLs.
+    /// 128 random bits in hexadecimal, which name the session in URLs.
     pub secret: String,
-    /// Who it is in the room.
+    /// Its id in the room.
     pub participant: ParticipantId,
     /// The SDP answer.
     pub answer: String,
     /// The ICE session's entity tag, unquoted.
     pub etag: String,
-    /// Done when the session is over.
+    /// Cancelled when the session has ended.
     pub over: CancellationToken,
 }
 
-/// What became of a fragment.
+/// The result of a trickle ICE fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trickled {
-    /// The candidates were taken.
+    /// The candidates were added.
     Accepted,
     /// ICE was restarted: the server's fragment and the new entity tag.
     Restarted {
         /// `application/trickle-ice-sdpfrag`.
         fragment: String,
-        /// Unquoted.
+        /// The entity tag, unquoted.
         etag: String,
     },
 }
 
-/// What `If-Match` of a PATCH said.
+/// The header field `If-Match` of a PATCH request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IfMatch {
     /// `*`.
@@ -91,28 +92,28 @@ pub enum IfMatch {
     Tag(String),
 }
 
-/// A session as its owner sees it.
+/// A session as its client sees it.
 #[derive(Debug, Clone, Serialize)]
 pub struct SessionDocument {
     /// The room it is in.
     pub room: RoomName,
     /// Its ICE session's entity tag.
     pub etag: String,
-    /// Who it is; absent until its connection is up.
+    /// Its participant; absent until the connection is up.
     #[serde(flatten)]
     pub participant: Option<ParticipantDocument>,
 }
 
-/// A participant's connection as its room holds it. Dropping it ends the session.
+/// The connection of a participant, held by its room. Dropping it ends the session.
 pub(super) struct JoinedPeer {
     pub(super) peer: Arc<Peer>,
-    /// Which media section carries which kind.
+    /// The media identification of each source.
     pub(super) mids: Vec<(String, SourceKind)>,
     _session: SessionGuard,
 }
 
-/// A participant that a room has admitted and whose client has no answer yet. Dropping it makes the participant leave: when
-/// the client has closed its connection, the offer cannot be answered, or something panics on the way.
+/// A participant that its room has admitted and whose client has no answer yet. Dropping it removes the participant:
+/// the client has closed its connection, the offer cannot be answered, or the task of the join panicked.
 pub(super) struct Admittance {
     participant: ParticipantId,
     uplink: Arc<Uplink>,
@@ -125,7 +126,7 @@ impl Admittance {
         Self { participant, uplink, room, answered: false }
     }
 
-    /// The client gets its answer: from now on the connection tells whether it is there.
+    /// The client gets its answer; from now on the state of its connection decides.
     fn keep(mut self) {
         self.answered = true;
     }
@@ -139,13 +140,13 @@ impl Drop for Admittance {
     }
 }
 
-/// An offer, and what it asks for.
+/// An offer, and the facts derived from it.
 struct ParsedOffer {
     offer: Offer,
     facts: Facts,
 }
 
-/// Takes a session's secret out of the table when its peer goes.
+/// Removes a session from the table when its peer is dropped.
 struct SessionGuard {
     secret: String,
     rooms: Rooms,
@@ -166,23 +167,23 @@ pub(super) struct Session {
     room: RoomName,
     commands: mpsc::Sender<Command>,
     participant: ParticipantId,
-    /// What it joined as.
+    /// The role it joined with.
     role: Role,
     pub(super) peer: Arc<Peer>,
     etag: Arc<Mutex<String>>,
-    /// Held for the time of a PATCH.
+    /// Held during a PATCH request.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// The event streams of its player.
+    /// The event streams of its WHEP player.
     streams: Arc<PlayerEventStreams>,
-    /// What is for this session alone ends with it.
+    /// Cancels [`Joined::over`] when the last clone is dropped.
     _over: Arc<DropGuard>,
 }
 
 impl Rooms {
-    /// Takes an offer and lets its sender in.
+    /// Answers an offer and admits its sender.
     ///
     /// # Errors
-    /// Any of [`RoomError`] that a join can meet; nobody else in the room notices.
+    /// Any [`RoomError`] of a join; the room's other participants are not affected.
     pub async fn join(&self, name: &RoomName, offer_text: &str, options: JoinOptions) -> Result<Joined, RoomError> {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
@@ -219,7 +220,7 @@ impl Rooms {
         offer.facts(&self.inner.settings.encodable, &self.inner.settings.ladder.sounds)
     }
 
-    /// Finds or makes the room. One that is ending this very moment is followed by a new one.
+    /// Finds or creates the room and asks it for admission. A room that is ending is followed by a new one.
     async fn admit(
         &self,
         name: &RoomName,
@@ -273,10 +274,11 @@ impl Rooms {
         Ok(Joined { secret, participant, answer: answer.sdp, etag: answer.etag, over })
     }
 
-    /// Takes a trickle ICE fragment (RFC 8840): candidates, or new credentials that restart ICE.
+    /// Applies a trickle ICE fragment (RFC 8840): candidates, or new credentials that restart ICE.
     ///
     /// # Errors
-    /// Of the session, the entity tag, the fragment or the connection; the old ICE session goes on.
+    /// [`RoomError::NoSession`], [`RoomError::NoIfMatch`], [`RoomError::StaleTag`], and those of the fragment and the
+    /// peer; the ICE session remains as it was.
     pub async fn trickle(
         &self,
         secret: &str,
@@ -304,11 +306,11 @@ impl Rooms {
         .await
     }
 
-    /// Takes a new offer of a session, which may add or stop a screen; gives the answer, and the entity tag of the ICE
-    /// session, which is a new one if the offer has new credentials.
+    /// Answers a new offer of a session, which may add or stop a screen. The answer has the entity tag of the ICE
+    /// session, a new one if the offer has new credentials.
     ///
     /// # Errors
-    /// Of the session, the offer or the connection; [`RoomError::ViewerSends`].
+    /// [`RoomError::NoSession`], [`RoomError::ViewerSends`], and those of the offer and the peer.
     pub async fn renegotiate(&self, secret: &str, offer_text: &str) -> Result<Answer, RoomError> {
         let session = self.session_of(secret)?;
         let offer = Offer::parse(offer_text)?;
@@ -341,7 +343,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// A session as its owner sees it.
+    /// The document of a session.
     ///
     /// # Errors
     /// [`RoomError::NoSession`].
@@ -352,7 +354,7 @@ impl Rooms {
         Ok(SessionDocument { room: session.room, etag, participant })
     }
 
-    /// Opens an event stream of these events to a session's player; gives its number.
+    /// Opens an event stream with these events for a session's player; returns its number.
     ///
     /// # Errors
     /// [`RoomError::NoSession`] and [`RoomError::TooManyStreams`].
@@ -360,7 +362,7 @@ impl Rooms {
         self.session_of(secret)?.streams.open(wanted).ok_or(RoomError::TooManyStreams)
     }
 
-    /// An event stream that a session's player opened.
+    /// An event stream of a session's player.
     ///
     /// # Errors
     /// [`RoomError::NoSession`] and [`RoomError::NoStream`].
@@ -370,7 +372,7 @@ impl Rooms {
         session.streams.find(number, audience).ok_or(RoomError::NoStream)
     }
 
-    /// Ends an event stream.
+    /// Closes an event stream of a session's player.
     ///
     /// # Errors
     /// [`RoomError::NoSession`] and [`RoomError::NoStream`].
@@ -378,12 +380,12 @@ impl Rooms {
         if self.session_of(secret)?.streams.close(number) { Ok(()) } else { Err(RoomError::NoStream) }
     }
 
-    /// Which room a session is in, and as whom.
+    /// The room and the participant of a session.
     pub fn session_identity(&self, secret: &str) -> Option<(RoomName, ParticipantId)> {
         self.session_of(secret).ok().map(|session| (session.room, session.participant))
     }
 
-    /// As if the peer of a session had this to tell.
+    /// Injects an event as if the peer of a session had sent it.
     #[cfg(test)]
     pub(crate) async fn peer_says(&self, secret: &str, event: PeerEvent) {
         let session = self.session_of(secret).expect("it is there");
@@ -396,21 +398,21 @@ impl Rooms {
 }
 
 impl Session {
-    /// Waits until no other PATCH of the session is at work.
+    /// Waits until no other PATCH request of the session is being processed.
     async fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, RoomError> {
         timeout(ANSWER, self.turn.lock()).await.map_err(|_| RoomError::Stuck)
     }
 }
 
-/// Runs a change of a session to its end. The future of an HTTP handler is dropped when its client closes the connection;
-/// a change that stopped half-way would leave the peer and its room with different states.
+/// Runs a change of a session to its end. The future of an HTTP handler is dropped when its client closes the
+/// connection; a change that stopped half-way would leave the peer and its room with different states.
 async fn run_to_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, RoomError>> + Send + 'static,
 ) -> Result<T, RoomError> {
     match tokio::spawn(change).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
-            // A bug ends this request, as it would without the task.
+            // A panic ends this request, as it would without the task.
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(RoomError::ShuttingDown),
         },

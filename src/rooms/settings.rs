@@ -1,7 +1,7 @@
-//! What all rooms of a node are made with, and what is counted of them.
+//! The settings and counters of all rooms of a node.
 //!
-//! Owns: [`ServerSettings`], and what a room and its mixer take of them; [`RoomCounters`]. Does not know: where they come
-//! from.
+//! Owns: [`ServerSettings`], with the settings of a room and its mixer derived from them; [`RoomCounters`]. Does not
+//! know: where settings come from, who reads counters.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,76 +25,76 @@ use crate::rooms::uplink::UplinkCounters;
 use crate::tier::Ladder;
 use crate::time::Timestamp;
 
-/// What all rooms of a node are made with.
+/// The settings of all rooms of a node.
 #[derive(Debug)]
 pub struct ServerSettings {
-    /// How to start a mixer.
+    /// Starts a mixer process.
     pub mixer: ProcessCommand,
-    /// How to start a recording or broadcast.
+    /// Starts an output process.
     pub output: ProcessCommand,
-    /// Where recordings go, and when one stops for want of room.
+    /// Folder and disk limit of recordings.
     pub recordings: RecordingSettings,
-    /// What becomes of recordings that have ended.
+    /// Takes over recordings that have ended.
     pub library: Library,
-    /// Which addresses broadcasts may go to.
+    /// The addresses that broadcasts may be sent to.
     pub broadcasts: Guard,
-    /// How inputs are started, and where they may be from.
+    /// How inputs are started, and their permitted sources.
     pub inputs: InputServerSettings,
-    /// How many inputs may run in one room.
+    /// Most inputs of a room at a time.
     pub max_inputs: usize,
-    /// How many recordings and broadcasts may run in one room.
+    /// Most recordings and broadcasts of a room at a time.
     pub max_outputs: usize,
-    /// The picture everyone gets.
+    /// Size of the composed picture.
     pub canvas: Size,
     /// Frames a second.
     pub fps: u32,
     /// Sizes and bitrates of the tiers.
     pub ladder: Ladder,
-    /// Video codecs that may be sent to people, best first when the offer does not care.
+    /// Video codecs that may be sent, in order of preference where the offer has none.
     pub encodable: Vec<Codec>,
     /// Encode H.264 with openh264 instead of x264.
     pub openh264: bool,
     /// Largest picture taken from a sender.
     pub max_source: Size,
-    /// Threads of a mixer for composing and for each encoder.
+    /// Threads of a mixer for composition, and of each encoder.
     pub mixer_threads: u32,
-    /// Rooms are made by the first join.
+    /// The first join creates a room.
     pub auto_create: bool,
-    /// How many may be in one room who send.
+    /// Most participants of a room that send.
     pub max_participants: usize,
-    /// How many may be in one room who only receive.
+    /// Most viewers of a room.
     pub max_viewers: usize,
-    /// Whether two who are alone in a room may send to each other directly.
+    /// Whether the only two participants of a room may send to each other directly.
     pub direct_for_two: bool,
-    /// How many rooms may run.
+    /// Most rooms at a time.
     pub max_rooms: usize,
-    /// How long an empty room's mixer stays.
+    /// How long the mixer of an empty room keeps running.
     pub linger: Duration,
-    /// Counted here, read by the metrics.
+    /// Counters of all rooms.
     pub counters: RoomCounters,
-    /// What is broadcast by HLS.
+    /// The HLS broadcasts of all rooms.
     pub hls: HlsBroadcasts,
-    /// Recordings and broadcasts that are coming to an end; they outlive their rooms.
+    /// Recordings and broadcasts that are finishing; they outlive their rooms.
     pub endings: TaskTracker,
 }
 
-/// Where recordings go, and when one stops for want of room.
+/// Folder and disk limit of recordings.
 #[derive(Debug, Clone)]
 pub struct RecordingSettings {
     /// The folder.
     pub folder: PathBuf,
-    /// A recording stops when less than so many bytes are free on its disk.
+    /// Bytes free on the disk below which a recording stops.
     pub floor_bytes: u64,
 }
 
-/// How inputs are started, and where they may be from.
+/// How inputs are started, and their permitted sources.
 #[derive(Debug, Clone)]
 pub struct InputServerSettings {
-    /// How to start one.
+    /// Starts an input process.
     pub command: ProcessCommand,
-    /// Which addresses they may be fetched from.
+    /// The addresses that inputs may connect to.
     pub guard: Guard,
-    /// Where files are played from.
+    /// The folder of media files.
     pub media_dir: PathBuf,
 }
 
@@ -128,31 +128,31 @@ impl ServerSettings {
     }
 }
 
-/// What happened in all rooms.
+/// Counters of all rooms.
 #[derive(Debug, Default, Clone)]
 pub struct RoomCounters {
-    /// People let in.
+    /// Participants admitted and answered.
     pub joins: Counter,
-    /// Mixers that died or hung.
+    /// Mixers that died or hung and were replaced.
     pub mixer_restarts: Counter,
-    /// What mixers did.
+    /// Counters of all mixers.
     pub mixers: MixerCounters,
     /// Packets of participants that reach no mixer.
     pub uplinks: UplinkCounters,
-    /// Rooms that run.
+    /// Rooms that exist.
     pub rooms: Gauge,
     /// Sessions that are open.
     pub sessions: Gauge,
 }
 
 impl RoomCounters {
-    /// Puts them into a registry.
+    /// Registers the counters.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("joins", "People let into rooms", self.joins.clone());
+        registry.register("joins", "Joins answered", self.joins.clone());
         registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
         self.mixers.register(registry);
         self.uplinks.register(registry);
-        registry.register("rooms", "Rooms that run", self.rooms.clone());
+        registry.register("rooms", "Rooms that exist", self.rooms.clone());
         registry.register("sessions", "Sessions that are open", self.sessions.clone());
     }
 }

@@ -1,8 +1,9 @@
 //! One room's task: the shell around the sans-IO [`Room`].
 //!
-//! Owns: the room's state, its mixer process, its peers' handles, its events. Does not know: HTTP, SDP, codecs.
-//! Commands come in by one bounded queue; what the room asks for is done in [`RoomTask::perform`]. Media never passes
-//! through here: the link's reader walks the route table, track readers write to the link.
+//! Owns: the room's state, its mixer process, the handles of its peers, its routes and events. Does not know: HTTP,
+//! SDP, codecs. Commands come from one bounded queue, the subscribers' demand from [`Router`]; [`RoomTask::perform`]
+//! carries out the room's effects. Media never passes through the task: the link's reader walks the route table,
+//! sessions write to the link.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -33,9 +34,10 @@ use crate::room::outputs::OutputEvent;
 use crate::room::{Admitted, Effect, Input, Order, Refusal, Room, RoomSettings};
 use crate::time::{self, Timestamp};
 
-/// Events a WebSocket may lag behind before it must fetch the room again.
+/// Events that a reader may lag behind before it is closed.
 const EVENTS: usize = 256;
-/// From one batch of what subscribers report to the next: what thousands report at once is one input of the room.
+/// Shortest time between two batches of the subscribers' demand: a thousand simultaneous reports are one input of the
+/// room.
 const DEMAND_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct RoomTask {
@@ -62,14 +64,14 @@ pub(super) struct RoomTask {
 struct Member {
     uplink: Arc<Uplink>,
     sources: Vec<(SourceKind, SourceId)>,
-    /// None until its answer is made.
+    /// None until [`Command::Attach`].
     peer: Option<JoinedPeer>,
-    /// What it is asked to send, in bits per second.
+    /// The limit of its uplink in bits per second.
     uplink_limit: Option<u64>,
 }
 
 impl RoomTask {
-    /// Starts a room; `done` is called when it is over.
+    /// Starts a room; `done` is called when it has ended.
     pub(super) fn spawn(
         settings: RoomSettings,
         server: Arc<ServerSettings>,
@@ -99,9 +101,9 @@ impl RoomTask {
             ended: false,
         };
         tokio::spawn(async move {
-            // A bug in one room ends that room: its peers close when their handles drop.
+            // A panic ends this room only: its peers close when their handles drop.
             if let Err(error) = tokio::spawn(task.drive(inbox)).await {
-                tracing::error!(room = %name, %error, "a room ended by a bug");
+                tracing::error!(room = %name, %error, "room task panicked");
             }
             done();
         });
@@ -129,7 +131,7 @@ impl RoomTask {
         }
     }
 
-    /// Does all that the room wants after an input.
+    /// Carries out all effects of an input, and of the demand that follows from them.
     fn settle(&mut self) {
         loop {
             while let Some(effect) = self.room.poll_effect() {
@@ -175,7 +177,7 @@ impl RoomTask {
                         joined.mids = mids;
                     }
                 }
-                // Whoever asked may have gone away.
+                // The caller may not wait any more.
                 let _ = reply.send(sources.is_some());
             }
             Command::Peer(participant, event) => self.peer_event(now, participant, event),
@@ -197,7 +199,7 @@ impl RoomTask {
                 if reply.send(added).is_err()
                     && let Ok(id) = added
                 {
-                    // Whoever asked has gone away meanwhile.
+                    // The caller does not wait any more and never learns the id.
                     self.room.handle(now, Input::Output(id, OutputEvent::Stop));
                 }
             }
@@ -213,7 +215,7 @@ impl RoomTask {
                 }
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
-            // Whoever asked may have gone away; then nobody needs the answer.
+            // The caller may not wait any more.
             Command::Document(reply) => drop(reply.send(self.room.document())),
             Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
             Command::Events(reply) => {
@@ -234,7 +236,7 @@ impl RoomTask {
         if reply.send(added).is_err()
             && let Ok(id) = added
         {
-            // Whoever asked has gone away meanwhile.
+            // The caller does not wait any more and never learns the id.
             self.room.handle(now, Input::Input(id, InputEvent::Stop));
         }
     }
@@ -258,7 +260,8 @@ impl RoomTask {
             PeerEvent::Connected => self.room.handle(now, Input::Connected(participant)),
             PeerEvent::Goodbye => self.room.handle(now, Input::Left(participant, LeaveReason::Left)),
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
-            // The connection may come back, the sooner if it looks for another way; until then its tile shows that it is stale.
+            // The connection may recover, and does so sooner after an ICE restart. Until then its tile shows that it is
+            // stale.
             PeerEvent::Disconnected => self.publish(Notification::To(participant, Arc::from(ICE_RESTART))),
         }
     }
@@ -356,7 +359,7 @@ impl RoomTask {
         }
     }
 
-    /// Tells those who have the events open; without any nobody misses it.
+    /// Sends a notification to the readers of the room's events, if there are any.
     fn publish(&self, news: Notification) {
         drop(self.events.send(news));
     }
@@ -374,7 +377,7 @@ impl RoomTask {
                 self.mixer = Some(mixer);
             }
             Err(error) => {
-                // Reported like one that died at once, so that the room tries again at its own pace.
+                // Reported like a process that died at once: the room starts another with its back-off.
                 let lost =
                     Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
                 if self.commands.try_send(lost).is_err() {
@@ -394,13 +397,13 @@ impl RoomTask {
         };
         let started = self.outputs.start(id, &self.server, beginning, self.commands.clone());
         if let Err(why) = started {
-            // Reported like one that died at once, so that the room tries again at its own pace.
+            // Reported like a process that died at once: the room starts another with its back-off.
             self.room.handle(time::now(), Input::Output(id, OutputEvent::Lost(why)));
         }
         self.router.output_changed();
     }
 
-    /// Gives the outputs that take participants' packets as they are the sources that have begun already.
+    /// Announces the sources that have started already to new outputs that record participants' tracks.
     fn announce_to_taps(&self) {
         let taps = self.outputs.taps(self.router.output_routes());
         let before = self.taps.load_full();

@@ -1,17 +1,17 @@
-//! What a room says to those who have its events open, as JSON texts.
+//! The JSON texts of a room's events.
 //!
-//! Owns: their form on the wire (docs/api.md). Does not know: who hears them. In: events and levels of the room; out: text, made
-//! once for all who hear it.
+//! Owns: their form on the wire (docs/api.md). Does not know: the readers. In: events and levels of the room; out: one
+//! text for all readers.
 
 use std::sync::Arc;
 
 use crate::room::direct::DirectEvent;
 use crate::room::document::{Event, LevelDocument};
 
-/// Asks a client to restart ICE: WHIP and WHEP have no words for a server that wants it.
+/// Asks a client to restart ICE, which a server cannot request by WHIP or WHEP.
 pub(super) const ICE_RESTART: &str = r#"{"type":"ice_restart"}"#;
 
-/// An event of the room, with the version of the room's document that it leads to.
+/// An event of the room with its version: that of the room's document after the event.
 pub(super) fn event_text(version: u64, event: &Event) -> Arc<str> {
     #[derive(serde::Serialize)]
     struct Numbered<'a> {
@@ -19,7 +19,7 @@ pub(super) fn event_text(version: u64, event: &Event) -> Arc<str> {
         event: &'a Event,
         version: u64,
     }
-    // The room document carries its own version: the same number.
+    // The room's document has a version field of its own, with the same number.
     let text = match event {
         Event::Room(_) => serde_json::to_string(event),
         _ => serde_json::to_string(&Numbered { event, version }),
@@ -27,7 +27,7 @@ pub(super) fn event_text(version: u64, event: &Event) -> Arc<str> {
     text.expect("events have string keys and no failing serializers").into()
 }
 
-/// What a participant is told of its direct call.
+/// An event of a participant's direct call.
 pub(super) fn direct_text(event: &DirectEvent) -> Arc<str> {
     #[derive(serde::Serialize)]
     struct Typed<'a> {
@@ -40,7 +40,7 @@ pub(super) fn direct_text(event: &DirectEvent) -> Arc<str> {
     text.expect("events have string keys and no failing serializers").into()
 }
 
-/// How loud everyone is.
+/// The audio levels of participants.
 pub(super) fn levels_text(levels: &[LevelDocument]) -> Arc<str> {
     serde_json::json!({"type": "levels", "levels": levels}).to_string().into()
 }

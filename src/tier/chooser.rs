@@ -1,9 +1,10 @@
-//! Which tier a link carries: receptions in, choices out.
+//! Selection of the tier that a link carries.
 //!
-//! Owns: [`Chooser`], one per subscriber whose tier is `auto`. Does not know: where receptions come from, how a stream is
-//! switched. It begins at the top, since its first keyframe measures the link at once; it goes down as soon as packets are
-//! lost or queue up, straight to what fits; it goes up when bursts arrive fast enough for more, or, where nobody tells when packets
-//! arrive, by trying. What was tried in vain is tried again later and later.
+//! Owns: [`Chooser`], one for each subscriber whose tier is `auto`. Does not know: where receptions come from, how
+//! streams are switched. In: [`Reception`]; out: [`Choice`]. It begins with the best tier, whose first keyframe
+//! measures the link. When packets are lost or queue up it steps down to the tier that fits. It steps up when bursts
+//! arrive fast enough for a better tier or, where arrival times are not known, by trying. After each failed try it
+//! waits longer.
 
 use std::time::Duration;
 
@@ -12,77 +13,77 @@ use serde::Serialize;
 use crate::media::Tier;
 use crate::time::Timestamp;
 
-/// Losses that may be congestion, and those that must be.
+/// Share of lost packets that is congestion if it persists, and that is congestion at once.
 const LOST_MILD: f32 = 0.10;
 /// See [`LOST_MILD`].
 const LOST_SEVERE: f32 = 0.25;
-/// Queues on the way that are congestion when they stay, and those that must be dealt with at once.
+/// Queueing delay that is congestion if it persists, and that is congestion at once.
 const QUEUE_MILD: Duration = Duration::from_millis(150);
 /// See [`QUEUE_MILD`].
 const QUEUE_SEVERE: Duration = Duration::from_millis(350);
-/// Video that has waited here so long, before it left, is more than the way carries if that is known to carry less; in any
-/// case when it has waited for longer. A slide may take longer than the time to the next one.
+/// Age of queued video that is congestion if the link's capacity is known to be below the tier's bitrate, and that is
+/// congestion in any case. A slide may take longer to send than the time to the next one.
 const BACKLOG_MILD: Duration = Duration::from_millis(250);
 /// See [`BACKLOG_MILD`].
 const BACKLOG_SEVERE: Duration = Duration::from_millis(1_500);
 /// See [`BACKLOG_MILD`].
 const BACKLOG_SLIDES: Duration = Duration::from_secs(4);
-/// Mild congestion that lasts so long counts.
+/// Duration after which mild congestion counts.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// So long where the way is known to carry less than the tier costs.
+/// The same where the link's capacity is known to be below the tier's bitrate.
 const PATIENCE_SHORT: Duration = Duration::from_millis(250);
-/// After a change, what was on its way before is still reported.
+/// Time after a change in which reports may still be about packets of the previous tier.
 const SETTLE: Duration = Duration::from_millis(1_200);
-/// Capacity that a better tier needs, relative to its cost.
+/// Capacity that a better tier needs, relative to its bitrate.
 const HEADROOM: f64 = 1.2;
-/// A receiver that estimates less than this part of what it is sent cannot take it.
+/// A receiver whose estimate is below this part of the tier's bitrate is congested.
 const ESTIMATE_LOW: f64 = 0.7;
-/// The shortest and longest time without congestion before a better tier.
+/// Shortest and longest time without congestion before a better tier.
 const WAIT_MIN: Duration = Duration::from_secs(3);
 /// See [`WAIT_MIN`].
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// A link that carries so much more than when a try failed is another link: no need to wait.
+/// A capacity that has grown by this factor since a failed try permits another one at once.
 const IMPROVED: f64 = 1.5;
-/// A better tier that lasted so long was no mistake.
+/// A better tier that has lasted this long was no failed try.
 const PROVEN: Duration = Duration::from_secs(10);
 
-/// How a receiver gets what it is sent.
+/// How packets arrive at a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Reception {
     /// Share of packets lost, 0 to 1.
     pub lost: f32,
-    /// How much longer than at best packets take, where that is known.
+    /// Queueing delay on the path, where it is known.
     pub queue: Option<Duration>,
-    /// The same for those packets alone that were told of last; it may be chance.
+    /// Queueing delay of the latest packets alone, which may be jitter.
     pub queue_now: Option<Duration>,
-    /// How long video waits here before it leaves, since the way would carry no more.
+    /// Age of the oldest video packet that the pacer holds.
     pub backlog: Duration,
-    /// Bits per second that arrive, where that is known.
+    /// Received bitrate in bits per second, where it is known.
     pub delivered: Option<u64>,
-    /// Bits per second that the way carries, where that is known.
+    /// Capacity of the path in bits per second, where it is known.
     pub capacity: Option<u64>,
-    /// What the receiver thinks that it can receive, in bits per second, where it says so. It knows no more than what it
-    /// gets, so it says when there is too much, not when there could be more.
+    /// The receiver's own estimate (REMB) in bits per second, where there is one. It indicates congestion, but not
+    /// whether the path could carry more than the receiver gets.
     pub estimate: Option<u64>,
 }
 
-/// Bits per second on the wire that each tier costs, its sound included.
+/// The bitrate of each tier on the wire in bits per second, audio included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Costs {
-    /// Sound alone.
+    /// The tier `audio`.
     pub audio: u64,
-    /// Sound and slides.
+    /// The tier `slides`.
     pub slides: u64,
-    /// And so on.
+    /// The tier `low`.
     pub low: u64,
-    /// And so on.
+    /// The tier `medium`.
     pub medium: u64,
-    /// And so on.
+    /// The tier `high`.
     pub high: u64,
 }
 
 impl Costs {
-    /// What this tier costs.
+    /// The bitrate of a tier.
     pub const fn of(&self, tier: Tier) -> u64 {
         match tier {
             Tier::Audio => self.audio,
@@ -93,56 +94,56 @@ impl Costs {
         }
     }
 
-    /// The best tier that fits, `audio` if none does.
+    /// The best tier that fits; `audio` if none does.
     fn fitting(&self, bits_per_second: u64) -> Tier {
         Tier::ALL.into_iter().rev().find(|tier| self.of(*tier) <= bits_per_second).unwrap_or(Tier::Audio)
     }
 }
 
-/// Why a link gets no better tier.
+/// Why a subscriber gets no better tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// Packets were lost.
     Loss,
-    /// Packets queued up on the way, or left slower than they came.
+    /// Packets queued up on the path or in the pacer.
     Delay,
-    /// The receiver said that it cannot take more.
+    /// The receiver's estimate is below the tier's bitrate.
     Receiver,
 }
 
-/// A new tier.
+/// A change of tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// The tier.
+    /// The new tier.
     pub tier: Tier,
-    /// How long to send no pictures, so that what waits on the way can drain: nobody would speak through it in time.
+    /// How long to send no video, so that the queue on the path can drain and does not delay audio.
     pub pause: Duration,
 }
 
-/// Chooses the tier of one subscriber.
+/// Selects the tier of one subscriber.
 #[derive(Debug, Clone)]
 pub struct Chooser {
     costs: Costs,
     tier: Tier,
-    /// Until when reports still tell of the tier before.
+    /// Until then reports may be about the previous tier.
     settles: Timestamp,
-    /// When the present congestion began.
+    /// Beginning of the present congestion.
     congested: Option<Timestamp>,
-    /// Until when nothing better is tried.
+    /// Until then no better tier is tried.
     rests: Timestamp,
     wait: Duration,
-    /// When it last stepped up, while that is not proven.
+    /// Time of the latest step up, until it is proven.
     tried: Option<Timestamp>,
-    /// The capacity with which the last try began that failed.
+    /// Capacity at the beginning of the latest failed try.
     failed: Option<u64>,
-    /// The capacity with which the last try began.
+    /// Capacity at the beginning of the latest try.
     try_capacity: Option<u64>,
     limit: Option<Limit>,
 }
 
 impl Chooser {
-    /// Begins at the best tier.
+    /// Begins with the best tier.
     pub const fn new(costs: Costs, now: Timestamp) -> Self {
         Self {
             costs,
@@ -158,17 +159,17 @@ impl Chooser {
         }
     }
 
-    /// The present tier.
+    /// The selected tier.
     pub const fn tier(&self) -> Tier {
         self.tier
     }
 
-    /// Why the tier is not the best one; None where it is.
+    /// Why the tier is not the best one; None if it is.
     pub const fn limit(&self) -> Option<Limit> {
         self.limit
     }
 
-    /// Takes in how things arrive; gives a new tier, if that is better.
+    /// Takes in a reception; returns a change of tier, if there is one.
     pub fn report(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         if self.tried.is_some_and(|tried| now.since(tried) > PROVEN) {
             self.tried = None;
@@ -190,13 +191,13 @@ impl Chooser {
         (now >= self.rests || self.is_improved(now, reception)).then(|| self.step_up(now, reception))?
     }
 
-    /// Whether the link lacks nothing for the present tier: then packets are lost for other reasons than their number.
+    /// Whether the capacity is sufficient for the present tier: then losses have other causes than congestion.
     fn has_room(&self, reception: &Reception) -> bool {
         let room = |capacity: u64| capacity as f64 >= self.costs.of(self.tier) as f64 * HEADROOM;
         reception.capacity.is_some_and(room) && reception.queue.is_some_and(|queue| queue < QUEUE_MILD)
     }
 
-    /// Whether the link is much better than when a better tier was tried in vain.
+    /// Whether the capacity is much higher than at the latest failed try.
     fn is_improved(&self, now: Timestamp, reception: &Reception) -> bool {
         let improved = |(now, then): (u64, u64)| now as f64 > then as f64 * IMPROVED;
         now >= self.settles + SETTLE && reception.capacity.zip(self.failed).is_some_and(improved)
@@ -218,7 +219,7 @@ impl Chooser {
             || reception.estimate.is_some_and(too_much)
     }
 
-    /// Whether video waits here because the way carries less than the tier costs.
+    /// Whether video is queued because the capacity is below the tier's bitrate.
     fn is_too_much(&self, reception: &Reception) -> bool {
         let too_little = |capacity: u64| capacity < self.costs.of(self.tier);
         reception.backlog >= BACKLOG_MILD && reception.capacity.is_some_and(too_little)
@@ -227,8 +228,8 @@ impl Chooser {
     fn step_down(&mut self, now: Timestamp, reception: &Reception) -> Option<Choice> {
         let below = Tier::ALL.into_iter().rev().find(|tier| *tier < self.tier)?;
         let guess = (self.costs.of(self.tier) as f64 * f64::from(1.0 - reception.lost)) as u64;
-        // Where video waits here, what is delivered is less than the way carries. A way that carries enough and loses
-        // packets all the same has somebody on it who throws away what is above some rate.
+        // While video is queued in the pacer, the received bitrate is below the capacity. A path with sufficient
+        // capacity that loses packets all the same has a policer, which drops what exceeds some rate.
         let known = reception.capacity.filter(|capacity| *capacity < self.costs.of(self.tier));
         let carried = [known.or(reception.delivered).or(reception.capacity), reception.estimate];
         let carried = carried.into_iter().flatten().min().unwrap_or(guess);
@@ -240,7 +241,7 @@ impl Chooser {
         self.congested = None;
         self.change(now, tier);
         let queue = reception.queue.unwrap_or_default();
-        // Where the queue is long, it is that which loses packets.
+        // A long queue is also what loses packets.
         let longest = queue.max(reception.queue_now.unwrap_or_default());
         self.limit = Some(if longest >= QUEUE_MILD || reception.backlog >= BACKLOG_MILD {
             Limit::Delay
@@ -249,7 +250,7 @@ impl Chooser {
         } else {
             Limit::Receiver
         });
-        // Sound goes on meanwhile and takes its share of the link.
+        // Audio continues meanwhile and takes its share of the link.
         let share = self.costs.audio as f64 / (carried.max(self.costs.audio * 2) as f64);
         Some(Choice { tier, pause: queue.mul_f64(1.0 / (1.0 - share)).min(Duration::from_secs(2)) })
     }

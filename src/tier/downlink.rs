@@ -1,12 +1,12 @@
-//! What a link does to the packets sent over it: arrivals in, [`Reception`] out.
+//! Estimation of a link's state from the arrival times of packets: [`Arrival`] in, [`Reception`] out.
 //!
-//! Owns: the window over which arrivals are judged: losses, the queue that builds up on the way, how much arrives, and how
-//! far apart packets arrive that left together, which tells what the link could carry. Does not know: how arrivals are
-//! reported (transport-wide feedback), what is decided by them ([`super::Chooser`]).
+//! Owns: the window of arrivals, from which it derives losses, queueing delay, received bitrate and capacity. Does not
+//! know: how arrivals are reported (transport-wide congestion control feedback), what is decided by them
+//! ([`super::Chooser`]).
 //!
-//! The estimate does not need the link to be full: packets of one burst leave back to back and arrive as the narrowest part of
-//! the way lets them through, so their spacing shows its rate (packet pairs, Keshav 1991). Where a queue grows, the link is
-//! full, and what arrives is what it carries: that counts at once.
+//! The capacity is estimated although the link is not full: packets of one burst leave back to back, and their spacing
+//! at the receiver shows the rate of the bottleneck (packet pairs, Keshav 1991). While a queue grows the link is full,
+//! and the received bitrate is the capacity.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,95 +14,95 @@ use std::time::Duration;
 use super::chooser::Reception;
 use crate::time::Timestamp;
 
-/// Over how much of the past losses and rates are counted.
+/// Window of losses and rates.
 const WINDOW: Duration = Duration::from_secs(1);
-/// The standing queue is the least delay of the packets of this long: jitter leaves some packets alone, a queue none.
+/// The standing queue is the minimum delay in this window: jitter does not delay every packet, a queue does.
 const STANDING: Duration = Duration::from_millis(250);
-/// The way without a queue is the least delay of this long; routes change, and clocks drift apart by some 3 ms.
+/// The delay without a queue is the minimum in this window; routes change, and clocks drift apart by some 3 ms.
 const BASE: Duration = Duration::from_secs(30);
-/// A longer delay than this on the way is a queue: then the link is full.
+/// Queueing delay above which the link is full.
 const BUSY: Duration = Duration::from_millis(40);
-/// So long it must have been full, and so many packets must have arrived meanwhile, to tell what it carries.
+/// Duration for which the link must have been full, and packets that must have arrived meanwhile, to estimate its
+/// capacity.
 const FULL: Duration = Duration::from_millis(100);
 /// See [`FULL`].
 const FULL_PACKETS: usize = 6;
-/// By so many microseconds the queue must have grown meanwhile: more than jitter, which a longer way has too.
+/// Microseconds by which the queue must have grown meanwhile: more than jitter.
 const GROWN: i64 = 20_000;
-/// Only what arrived in the latest time as long as this counts then.
+/// Window of arrivals for the capacity of a full link.
 const FULL_MAX: Duration = Duration::from_millis(500);
-/// The spacing of bursts tells better what the way carries, but later; a full link is believed where it carries less than
-/// this part of that.
+/// The capacity by bursts is more accurate but later; that of a full link counts where it is below this part of it.
 const SLOWER: f64 = 0.6;
-/// A queue that does not become shorter by so much in twice [`STANDING`], though little is sent, is none: the way is longer.
+/// A queue that does not shrink by this much in twice [`STANDING`], although little is sent, is none: the path has
+/// become longer.
 const DRAINED: i64 = 5_000;
-/// Little is less than this part of what the way carries.
+/// "Little" is below this part of the capacity.
 const LITTLE: f64 = 0.5;
-/// What bursts told so long ago may not be so any more.
+/// Age after which a burst's measurement expires.
 const MEMORY: Duration = Duration::from_secs(20);
-/// Packets that left within this time of the one before them left together.
+/// Packets that leave within this time after the packet before belong to one burst.
 const TOGETHER: Duration = Duration::from_millis(1);
-/// Bursts remembered for the capacity.
+/// Most bursts kept for the capacity.
 const BURSTS: usize = 15;
-/// Bursts that must have been seen before their median says anything.
+/// Bursts required for a median.
 const BURSTS_MIN: usize = 4;
-/// A burst measures a link only if what follows its first packet takes this many bits: a single small packet's spacing is
-/// mostly jitter.
+/// Bits that must follow the first packet of a burst: the spacing of a single small packet is mostly jitter.
 const BURST_BITS: u64 = 3_200;
-/// Where nothing arrives for so long, and then something, the way was gone: what comes then has come by another.
+/// A time without any arrival after which the path was interrupted; later packets use another one.
 const GONE: Duration = Duration::from_millis(800);
-/// What left so shortly after that, or before, and was lost, was still sent by the old way: it says nothing of the new one. Nor
-/// does what a receiver lost that was busy with the beginning: it can take sound earlier than pictures.
+/// Losses of packets that left up to this long after an interruption do not count: they were still sent by the old
+/// path. The same applies to the beginning, when a receiver is not ready for video yet.
 const SETTLES: Duration = Duration::from_millis(500);
-/// Fewer packets than this say nothing about losses.
+/// Packets required for a share of losses.
 const PACKETS_MIN: usize = 8;
-/// Spacing below this cannot be told from none (feedback counts in quarters of a millisecond).
+/// Smallest measurable spacing; feedback has a resolution of a quarter of a millisecond.
 const SPACING_MIN: Duration = Duration::from_micros(250);
 
-/// One packet, as the feedback tells of it; in the order of departure.
+/// A packet in feedback, in the order of departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
-    /// When it left.
+    /// Time of departure.
     pub departure: Timestamp,
-    /// When it arrived, by the receiver's clock (which has any zero); None when it was lost, or nothing is told of it.
+    /// Time of arrival by the receiver's clock, which has an arbitrary origin; None if it was lost or is not reported.
     pub arrival: Option<Duration>,
-    /// Whether the receiver tells of it: what it tells nothing of may have arrived.
+    /// Whether the feedback covers it: a packet that is not covered may have arrived.
     pub told: bool,
     /// Bytes on the wire.
     pub size: usize,
 }
 
-/// The state of one link, downwards.
+/// The state of the link to one receiver.
 #[derive(Debug, Default)]
 pub struct Downlink {
     window: VecDeque<Arrival>,
-    /// Least delays by second, newest last: departure's second and the delay in microseconds of two unrelated clocks.
+    /// Minimum delays by second of departure, newest last: microseconds between two unrelated clocks.
     base: VecDeque<(u64, i64)>,
     burst: Option<Burst>,
-    /// When the latest packet left that arrived.
+    /// Departure of the latest packet that arrived.
     reached: Option<Timestamp>,
-    /// How many left after it, or at all, of which no arrival is told.
+    /// Packets that left since then and are not reported to have arrived.
     missing: usize,
-    /// What left before and was lost does not count.
+    /// Losses of packets that left before do not count.
     settles: Option<Timestamp>,
-    /// The least delay of the packets told of last.
+    /// Minimum delay in the latest feedback.
     latest: Option<i64>,
-    /// Bits per second of the latest bursts, and when they left.
+    /// Bits per second of the latest bursts, with their departures.
     rates: VecDeque<(Timestamp, u64)>,
 }
 
-/// Packets that left together, as far as they have arrived.
+/// The packets of one burst that have arrived.
 #[derive(Debug, Clone, Copy)]
 struct Burst {
     last_departure: Timestamp,
     first_arrival: Duration,
     last_arrival: Duration,
-    /// What arrived after the first packet.
+    /// Bits that arrived after the first packet.
     bits: u64,
 }
 
 impl Downlink {
-    /// Takes in what one feedback tells; whether the way is there now, after it was gone for so long that what was sent meanwhile
-    /// is of no use any more.
+    /// Takes in the packets of one feedback. Returns true if the path works again after an interruption: what was sent
+    /// meanwhile is lost, so that a keyframe is needed.
     pub fn report(&mut self, arrivals: &[Arrival]) -> bool {
         let mut is_back = false;
         let latest = arrivals.iter().filter_map(delay).min();
@@ -116,7 +116,7 @@ impl Downlink {
                 self.missing = 0;
             } else {
                 self.missing += 1;
-                // A receiver that is not ready yet loses what it gets; that is no link which carries nothing.
+                // A receiver that is not ready yet loses packets; that is no property of the path.
                 let begun = self.reached.is_some() && self.settles.is_none_or(|settles| arrival.departure >= settles);
                 if !arrival.told || !begun {
                     continue;
@@ -145,7 +145,7 @@ impl Downlink {
         is_back
     }
 
-    /// What can be said now.
+    /// The present state; None before the first arrival.
     pub fn reception(&self) -> Option<Reception> {
         if self.window.is_empty() {
             return None;
@@ -162,7 +162,7 @@ impl Downlink {
         })
     }
 
-    /// What the narrowest part of the way carries, in bits per second, by the spacing of bursts.
+    /// Capacity of the bottleneck in bits per second, by the spacing of bursts.
     pub fn capacity(&self) -> Option<u64> {
         if self.rates.len() < BURSTS_MIN {
             return None;
@@ -172,7 +172,7 @@ impl Downlink {
         Some(rates[rates.len() / 2])
     }
 
-    /// Whether nothing arrived of what left in a long time before now, or ever. Receivers tell of the latest of what was lost only.
+    /// Whether an interruption has just ended: nothing that left in a long time before, or ever, has arrived.
     fn begins(&self, now: Timestamp) -> bool {
         self.reached.is_none_or(|reached| self.missing >= PACKETS_MIN && now.since(reached) > GONE)
     }
@@ -217,7 +217,7 @@ impl Downlink {
         }
     }
 
-    /// How much longer than at best even the quickest packets take of late.
+    /// The standing queue.
     fn queue(&self) -> Option<Duration> {
         let newest = self.window.back()?.departure;
         let standing = self.least_delay(newest, STANDING)?;
@@ -228,19 +228,19 @@ impl Downlink {
         Some(Duration::from_micros(u64::try_from(delay - self.base()?).unwrap_or_default()))
     }
 
-    /// The delay of the way without a queue.
+    /// The delay without a queue.
     fn base(&self) -> Option<i64> {
         self.base.iter().map(|(_, delay)| *delay).min()
     }
 
-    /// The least delay of the packets that left in so long a time up to `until`.
+    /// The minimum delay of packets that left in this window before `until`.
     fn least_delay(&self, until: Timestamp, time: Duration) -> Option<i64> {
         let left =
             self.window.iter().filter(|packet| packet.departure <= until && until.since(packet.departure) <= time);
         left.filter_map(delay).min()
     }
 
-    /// Bits per second that the link carries, if it is full: its queue has become longer.
+    /// Capacity in bits per second if the link is full: its queue has grown.
     fn full(&self) -> Option<u64> {
         let busy = self.base()? + BUSY.as_micros() as i64;
         let waited = |packet: &&Arrival| delay(packet).is_none_or(|delay| delay >= busy);
@@ -259,7 +259,7 @@ impl Downlink {
         Some((bits as f64 / span.as_secs_f64()) as u64)
     }
 
-    /// Another route may be longer: what looks like a queue then does not drain.
+    /// Detects a longer path: an apparent queue that does not drain.
     fn forget_longer_way(&mut self, newest: Timestamp) {
         let Some(capacity) = self.capacity() else { return };
         let (late, early) = (self.least_delay(newest, STANDING), self.least_delay(newest - STANDING, STANDING));
@@ -273,7 +273,7 @@ impl Downlink {
         }
     }
 
-    /// Bits per second that arrived in the window, by the receiver's clock; None at the beginning, when little has been sent.
+    /// Received bits per second in the window, by the receiver's clock; None at the beginning.
     fn delivered(&self) -> Option<u64> {
         let sent = self.window.back()?.departure.since(self.window.front()?.departure);
         if sent < WINDOW / 2 {
@@ -287,7 +287,7 @@ impl Downlink {
     }
 }
 
-/// Arrival less departure in microseconds; only differences between packets mean something.
+/// Arrival minus departure in microseconds; only differences between packets are meaningful.
 fn delay(packet: &Arrival) -> Option<i64> {
     Some(packet.arrival?.as_micros() as i64 - packet.departure.as_micros() as i64)
 }
@@ -296,8 +296,7 @@ fn delay(packet: &Arrival) -> Option<i64> {
 mod tests {
     use super::*;
 
-    /// What a link of so many bits per second does to packets of 1200 bytes, which leave every so many microseconds, one
-    /// after the other, from a time on.
+    /// Packets of 1200 bytes over a link of this many bits per second; they leave from `from` on, `every` microseconds.
     fn carried(bits_per_second: u64, from: u64, every: u64, count: u64) -> Vec<Arrival> {
         let takes = 1_200 * 8 * 1_000_000 / bits_per_second;
         let mut free = 0;
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_tell_what_a_link_carries_that_is_not_full() {
+    fn bursts_show_the_capacity_of_a_link_that_is_not_full() {
         let mut downlink = Downlink::default();
         for second in 1..9 {
             downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_link_tells_at_once_what_it_carries_and_its_queue() {
+    fn a_full_link_shows_its_capacity_and_its_queue_at_once() {
         let mut downlink = Downlink::default();
         for second in 1..9 {
             downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_while_there_was_no_way_says_nothing_of_the_next_one() {
+    fn losses_during_an_interruption_do_not_count_for_the_next_path() {
         // Two seconds, and little more than half a one.
         for (gone, lost) in [(100, 0.0), (30, 0.6)] {
             let mut downlink = Downlink::default();
@@ -364,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_lost_before_it_was_ready_says_nothing_of_the_way() {
+    fn losses_before_the_receiver_is_ready_do_not_count() {
         let lost = |from, count| carried(2_000_000, from, 3_000, count).into_iter();
         let lost =
             |from, count| lost(from, count).map(|packet| Arrival { arrival: None, ..packet }).collect::<Vec<_>>();
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_tells_of_is_not_lost() {
+    fn packets_that_feedback_does_not_cover_are_not_lost() {
         let mut downlink = Downlink::default();
         downlink.report(&carried(2_000_000, 1_000_000, 20_000, 50));
         for (told, lost) in [(false, 0.0), (true, 10.0 / 51.0)] {
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_packets_do_not_tell_how_much_arrives() {
+    fn the_first_packets_show_no_received_bitrate() {
         let mut downlink = Downlink::default();
         downlink.report(&carried(2_000_000, 1_000_000, 20_000, 20));
         assert_eq!(downlink.reception().and_then(|reception| reception.delivered), None);
@@ -405,12 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn whose_first_packets_arrive_needs_nothing_anew() {
+    fn a_receiver_whose_first_packets_arrive_needs_no_keyframe() {
         assert!(!Downlink::default().report(&carried(2_000_000, 1_000_000, 3_000, 14)));
     }
 
     #[test]
-    fn what_bursts_told_long_ago_is_forgotten() {
+    fn measurements_of_bursts_expire() {
         let mut downlink = Downlink::default();
         for second in 1..9 {
             downlink.report(&carried(2_000_000, second * 1_000_000, 100, 2));

@@ -1,9 +1,9 @@
-//! The quality ladder: which sizes, rates and bitrates there are, and which rung a link carries.
+//! Tiers: sizes, frame rates and bitrates, and which of them a link carries.
 //!
-//! Owns: [`Ladder`] and what makes one valid; [`Downlink`], which reads a link's state from the arrivals of packets;
-//! [`Pacer`], which holds video back where it would delay the voice; [`Chooser`], which picks a tier; [`uplink`], what senders
-//! are asked to send; [`Protection`], whether repair packets pay that nobody asked for. Does not know: connections, streams,
-//! who is at the other end. Time is an argument.
+//! Owns: [`Ladder`] and its validation; [`Downlink`], which estimates a link's state from the arrival times of packets;
+//! [`Pacer`], which delays video that would delay audio; [`Chooser`], which selects a tier; [`uplink`], the bitrate
+//! limits of senders; [`Protection`], which decides on FlexFEC. Does not know: connections, streams, participants. Time
+//! is an argument.
 
 mod chooser;
 mod downlink;
@@ -22,55 +22,55 @@ pub use self::protection::Protection;
 
 use crate::media::{Size, SoundTaken, Sounds, Tier};
 
-/// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
+/// Bytes added to a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const OVERHEAD: u64 = 28 + 12 + 8 + 16;
 
-/// The largest payload of video in a stream of so many kbit/s, in bytes: what it takes a tenth of a second to send, on a link
-/// that carries little more. Below 480 bytes headers cost too much.
+/// The largest video payload of a packet in bytes, in a stream of this many kbit/s: a tenth of a second of the stream,
+/// and at least 480 bytes, below which headers cost too much.
 pub fn packet_bytes(kbps: u32) -> usize {
     (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
 }
 
-/// What one tier is.
+/// The properties of a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TierSpec {
-    /// Pixels; the stream has the canvas' shape and fits within.
+    /// Size in pixels; the stream has the aspect ratio of the canvas and fits within.
     pub size: Size,
-    /// Frames a second.
+    /// Frames per second.
     pub fps: u32,
-    /// What it takes on the wire in kbit/s, the packets' headers included.
+    /// Bitrate on the wire in kbit/s, headers included.
     pub bitrate_kbps: u32,
 }
 
 impl TierSpec {
-    /// What is left for the pictures of [`bitrate_kbps`](Self::bitrate_kbps) at so many frames a second, in kbit/s.
+    /// The payload's part of [`bitrate_kbps`](Self::bitrate_kbps) at this many frames per second, in kbit/s.
     pub fn payload_kbps(&self, fps: u32) -> u32 {
         let wire = u64::from(self.bitrate_kbps) * 1_000;
-        // A frame is a packet at least, and few end where a packet does.
+        // Each frame needs at least one packet, and its last packet is partly filled.
         let payload = packet_bytes(self.bitrate_kbps) as u64 * 9 / 10;
         let packets = (wire / 8 / (payload + OVERHEAD)).max(fps.into()) + 1;
         (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
     }
 }
 
-/// Every tier with a picture, best first.
+/// The tiers with video, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ladder {
-    /// The canvas itself: of this tier only the bitrate counts.
+    /// The canvas; of this tier only the bitrate counts.
     pub high: TierSpec,
-    /// For a middling link.
+    /// Medium size and bitrate.
     pub medium: TierSpec,
-    /// For a thin link.
+    /// Low size and bitrate.
     pub low: TierSpec,
-    /// For a link too thin for moving pictures: seldom ones, as sharp as bits allow.
+    /// About one sharp picture per second, for links that do not carry [`low`](Self::low).
     pub slides: TierSpec,
-    /// The sound that goes with them.
+    /// The audio of the tiers.
     pub sounds: Sounds,
 }
 
-/// Why a ladder is not one.
+/// A ladder is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("tier `{lower}` must not have more {what} than tier `{upper}`, and both must have some")]
 pub struct LadderError {
@@ -93,7 +93,7 @@ impl Default for Ladder {
 }
 
 impl Ladder {
-    /// What a tier is; None for `audio`, which has no picture.
+    /// The properties of a tier; None for `audio`, which has no video.
     pub const fn spec(&self, tier: Tier) -> Option<TierSpec> {
         match tier {
             Tier::High => Some(self.high),
@@ -104,7 +104,7 @@ impl Ladder {
         }
     }
 
-    /// What each tier costs on the wire, with its sound.
+    /// The bitrate of each tier on the wire, audio included.
     pub fn costs(&self) -> Costs {
         let cost = |tier: Tier| {
             let sound = self.sounds.spec(SoundTaken::Any.with(tier));
@@ -120,10 +120,10 @@ impl Ladder {
         }
     }
 
-    /// Checks that each rung is no better than the one above it, the sound of the thinner ones included.
+    /// Checks that no tier exceeds the one above it, and that thin audio does not exceed full audio.
     ///
     /// # Errors
-    /// Names the two rungs and what is wrong between them.
+    /// Names the two tiers and the property.
     pub fn validate(&self) -> Result<(), LadderError> {
         for (upper, above, lower, below) in [
             ("high", self.high, "medium", self.medium),
@@ -131,7 +131,7 @@ impl Ladder {
             ("low", self.low, "slides", self.slides),
         ] {
             let pixels = |spec: TierSpec| u64::from(spec.size.width) * u64::from(spec.size.height);
-            // A slide is sharper than what moves: it may have more pixels, though no more than the canvas.
+            // Slides may have more pixels than `low`, but not more than the canvas.
             let sharpest = if lower == "slides" { self.high } else { above };
             let measures = [
                 ("pixels", pixels(sharpest), pixels(below)),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiers_with_their_sound_fit_links_of_round_numbers() {
+    fn each_tier_with_its_audio_fits_a_link_of_its_nominal_rate() {
         let costs = Ladder::default().costs();
         for (tier, kbps) in [(Tier::High, 2_000), (Tier::Medium, 600), (Tier::Low, 200), (Tier::Slides, 80)] {
             assert!(costs.of(tier) < kbps * 1_000 * 24 / 25, "{tier:?} costs {}", costs.of(tier));
@@ -164,19 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn a_tiers_headers_are_part_of_its_bitrate() {
+    fn the_bitrate_of_a_tier_includes_headers() {
         for (bitrate_kbps, fps) in [(1_500, 30), (500, 30), (150, 15), (32, 1), (30, 30)] {
             let spec = TierSpec { size: Size::new(320, 180), fps, bitrate_kbps };
             let payload = u64::from(spec.payload_kbps(fps));
             assert!(payload >= u64::from(bitrate_kbps) / 2);
-            // Frames end where they do: one packet more for each at worst, where there are several a frame.
+            // At worst one partly filled packet for each frame, where frames have several packets.
             let packets = (payload * 1_000 / 8 / packet_bytes(bitrate_kbps) as u64).max(fps.into());
             assert!(bitrate_kbps == 30 || payload * 1_000 + packets * OVERHEAD * 8 <= u64::from(bitrate_kbps) * 1_000);
         }
     }
 
     #[test]
-    fn the_default_is_valid_and_a_reversed_one_is_not() {
+    fn the_default_ladder_is_valid_and_a_reversed_one_is_not() {
         let ladder = Ladder::default();
         assert_eq!(ladder.validate(), Ok(()));
         let reversed = Ladder { medium: ladder.low, low: ladder.medium, ..ladder };
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_link_carries_thin_sound_and_its_headers() {
+    fn the_tiers_audio_and_slides_include_thin_audio_with_its_headers() {
         let costs = Ladder::default().costs();
         assert!((25_000..30_000).contains(&costs.audio), "{costs:?}");
         assert!(costs.slides < 80_000, "sound and slides on 80 kbit/s: {costs:?}");

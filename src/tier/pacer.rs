@@ -1,53 +1,51 @@
-//! How fast video leaves: bursts of it must not make the voice behind them wait.
+//! Pacing of video, so that its bursts do not delay audio behind them.
 //!
-//! Owns: a token bucket that sound and repairs draw from too, though sound is never held; and what a queue on the way
-//! means for it. Does not know: packets, timers. Time is an argument.
+//! Owns: a token bucket, which audio and retransmissions use as well although audio is never held; the effect of a
+//! queue on the path. Does not know: packets, timers. Time is an argument.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// How fast video leaves while nobody knows better, in bits per second: a keyframe of the best tier within a tenth of a
-/// second.
+/// Rate while the capacity is not known, in bits per second: a keyframe of the best tier within a tenth of a second.
 const RATE: u64 = 10_000_000;
-/// What leaves is never paced slower, sound included, in bits per second: a thinner way is known by its queue, and a wrong
-/// measurement must be able to be corrected.
+/// Lowest rate in bits per second, audio included: a path of less capacity shows by its queue, and a wrong measurement
+/// must be correctable.
 const RATE_MIN: u64 = 80_000;
-/// The part of what the way carries that is used: measurements err by so much. (A queue is waited for, see [`QUEUE`].)
+/// Used part of the measured capacity. (A queue holds video in addition, see [`QUEUE`].)
 const USED: f64 = 0.98;
-/// What may leave at once takes the way so long: the voice behind it waits no longer.
+/// Longest transmission time of a burst, which is the longest delay of audio behind it.
 const BURST: Duration = Duration::from_millis(30);
-/// And no more than that: a pair of packets, whose spacing at the other end tells what the way carries, and a frame of a
-/// small stream.
+/// Largest burst in bytes: a pair of packets, whose spacing shows the capacity, and a frame of a small stream.
 const BURST_BYTES: f64 = 3_000.0;
-/// A queue on the way that video waits for, here, where sound overtakes it, unless it is that of one packet (see [`PACKET`]); and
-/// how long it waits at most until it is told again.
+/// Queueing delay on the path at which the pacer holds video, where audio overtakes it, unless one packet explains it
+/// (see [`PACKET`]); and the longest hold for one report.
 const QUEUE: Duration = Duration::from_millis(50);
 /// See [`QUEUE`].
 const HOLD_MAX: Duration = Duration::from_millis(400);
-/// Bits of a large packet. On a thin way it takes longer than [`QUEUE`], and whatever is behind it finds a queue: one that has
-/// gone before it is told of. Who waited for that left the way empty a fifth of the time.
+/// Bits of a large packet. On a path of low capacity it takes longer than [`QUEUE`], and the next packet finds a queue
+/// which has drained before it is reported. Holding video for that left the path unused for a fifth of the time.
 const PACKET: f64 = 1_250.0 * 8.0;
-/// Repairs may take what new video would get in so long a time.
+/// Retransmissions may exceed the budget by the rate over this time.
 const REPAIRS: Duration = Duration::from_millis(100);
-/// Bytes around a packet's payload: IP, UDP, RTP with its extensions, SRTP.
+/// Bytes added to a packet's payload: IP, UDP, RTP with its extensions, SRTP.
 const AROUND: f64 = 64.0;
 
 /// Paces one subscriber's video.
 #[derive(Debug)]
 pub struct Pacer {
     bytes_per_second: f64,
-    /// Bytes that may leave at once; negative after a burst.
+    /// Bytes that may be sent at once; negative after a burst.
     budget: f64,
     filled: Timestamp,
-    /// A burst has begun that the budget allowed.
+    /// A burst has begun and the budget is not used up.
     open: bool,
     held: Timestamp,
     queue: Duration,
 }
 
 impl Pacer {
-    /// A pacer for a way of which nothing is known yet.
+    /// A pacer for a path of unknown capacity.
     pub fn new(now: Timestamp) -> Self {
         Self {
             bytes_per_second: RATE as f64 / 8.0,
@@ -59,7 +57,7 @@ impl Pacer {
         }
     }
 
-    /// Follows what the way carries, in bits per second where that is known, and the queue on it.
+    /// Adapts to the capacity of the path in bits per second, where it is known, and to its queueing delay.
     pub fn follow(&mut self, capacity: Option<u64>, queue: Duration, now: Timestamp) {
         self.fill(now);
         let rate = capacity.map_or(RATE as f64, |capacity| (capacity as f64 * USED).max(RATE_MIN as f64));
@@ -72,24 +70,24 @@ impl Pacer {
         }
     }
 
-    /// No video before this time.
+    /// Sends no video before this time.
     pub fn hold_until(&mut self, until: Timestamp) {
         self.held = self.held.max(until);
     }
 
-    /// How long to wait before the next packet of video may leave; None for not at all.
+    /// How long to wait before the next video packet; None to send it now.
     pub fn wait(&mut self, now: Timestamp) -> Option<Duration> {
         if self.held > now {
             return Some(self.held.since(now));
         }
         self.fill(now);
-        // A whole burst at a time, so that its packets leave together.
+        // Waits for the budget of a whole burst, so that its packets leave together.
         let missing = self.burst() - self.budget;
         self.open |= missing <= 0.0;
         (!self.open).then(|| Duration::from_secs_f64(missing / self.bytes_per_second).max(Duration::from_micros(1)))
     }
 
-    /// How long to wait before a packet may be sent again: repairs go ahead of new video, but only so far.
+    /// How long to wait before a retransmission; None to send it now. Retransmissions precede new video within a limit.
     pub fn wait_for_repair(&mut self, now: Timestamp) -> Option<Duration> {
         if self.held > now {
             return Some(self.held.since(now));
@@ -99,18 +97,18 @@ impl Pacer {
         (missing > 0.0).then(|| Duration::from_secs_f64(missing / self.bytes_per_second).max(Duration::from_micros(1)))
     }
 
-    /// The queue on the way, as it was last told.
+    /// The latest queueing delay on the path.
     pub fn queue(&self) -> Duration {
         self.queue
     }
 
-    /// A packet of video with so many bytes of payload leaves.
+    /// A video packet with this many bytes of payload is sent.
     pub fn sent(&mut self, payload: usize) {
         self.budget -= payload as f64 + AROUND;
         self.open &= self.budget >= 0.0;
     }
 
-    /// A packet of sound leaves. Video that is to leave soon leaves right behind it: the two tell what the way carries.
+    /// An audio packet is sent. If video is due soon it may follow at once: the pair shows the capacity.
     pub fn sound(&mut self, payload: usize, now: Timestamp) {
         self.fill(now);
         let soon = self.budget >= 0.0;
@@ -137,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn over_a_while_it_keeps_its_rate(
+        fn the_average_rate_is_kept(
             kbps in 90_u64..8_000,
             sizes in prop::collection::vec((50..1_300_usize, any::<bool>()), 100..400),
         ) {
@@ -158,14 +156,14 @@ mod tests {
             let rate = kbps as f64 * 1_000.0 * USED / 8.0;
             let bytes: f64 = sizes.iter().map(|(size, sound)| (if *sound { size / 10 } else { *size }) as f64 + AROUND).sum();
             let took = now.as_micros() as f64 / 1e6;
-            // What leaves at the end is paid for afterwards: a burst, a packet, and the sound behind them.
+            // The last burst, packet and audio are paid for afterwards.
             let slack = (BURST_BYTES + 1_400.0 + 20.0 * 200.0) / rate + 0.001 * sizes.len() as f64 / 10.0;
             prop_assert!((took - bytes / rate).abs() <= slack, "{} s for {} s", took, bytes / rate);
         }
     }
 
     #[test]
-    fn a_burst_takes_a_thin_way_no_longer_than_one_packet_does() {
+    fn a_burst_on_a_slow_path_is_one_packet() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);
         pacer.follow(Some(100_000), Duration::ZERO, now);
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn repairs_go_ahead_but_only_so_far() {
+    fn retransmissions_precede_video_within_a_limit() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);
         pacer.follow(Some(1_000_000), Duration::ZERO, now);
@@ -196,13 +194,13 @@ mod tests {
     }
 
     #[test]
-    fn video_leaves_behind_sound() {
+    fn video_that_is_due_soon_follows_audio() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);
         pacer.follow(Some(100_000), Duration::ZERO, now);
         assert_eq!(pacer.wait(now), None);
         pacer.sent(1_136);
-        // 1200 bytes less what there was, 367: they are there again, at 12250 a second, after 68 ms; a burst more after 98.
+        // 1200 bytes minus a budget of 367 are refilled at 12250 per second after 68 ms; a burst more after 98 ms.
         let soon = now + Duration::from_millis(80);
         assert!(pacer.wait(soon).is_some());
         pacer.sound(60, soon);
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_packet_takes_on_a_thin_way_is_no_queue() {
+    fn the_transmission_time_of_one_packet_is_no_queue() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);
         pacer.follow(Some(80_000), Duration::from_millis(120), now);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_on_the_way_holds_video_and_nothing_else_does() {
+    fn a_queue_on_the_path_holds_video() {
         let now = Timestamp::from_micros(0);
         let mut pacer = Pacer::new(now);
         pacer.follow(Some(1_000_000), Duration::from_millis(40), now);

@@ -1,32 +1,32 @@
-//! Whether repair packets that nobody has asked for pay: what is lost and how long the way is in, how many out.
+//! Forward error correction: whether to send FlexFEC repair packets, and for groups of which size.
 //!
-//! Owns: [`Protection`], one per receiver that can use them (FlexFEC). Does not know: packets, streams. Asking again for
-//! what was lost costs least and repairs most, but takes a round trip and a half; where that is longer than a picture may
-//! be late, one repair packet for a group of others mends a single loss among them at once. Where packets are lost because
-//! there are too many of them, more of them help nobody.
+//! Owns: [`Protection`], one for each receiver that supports FlexFEC. Does not know: packets, streams. In: losses and
+//! round-trip time; out: the size of groups. Retransmissions cost less and repair more, but take one and a half round
+//! trips. Where that is too late for a picture, one repair packet for each group corrects a single loss at once. Losses
+//! by congestion are not protected, since more packets would cause more losses.
 
 use std::time::Duration;
 
 use super::Reception;
 
-/// Loss from which on it pays, and below which it ends.
+/// Share of losses at which protection begins, and below which it ends.
 const LOSS_BEGIN: f32 = 0.02;
 /// See [`LOSS_BEGIN`].
 const LOSS_END: f32 = 0.01;
-/// Round trip from which on asking again is too slow, and below which it is fast enough.
+/// Round-trip time above which retransmissions are too slow, and below which they are fast enough.
 const SLOW: Duration = Duration::from_millis(100);
 /// See [`SLOW`].
 const FAST: Duration = Duration::from_millis(80);
-/// A queue on the way that means that there are too many packets.
+/// Queueing delay that indicates congestion.
 const CONGESTED: Duration = Duration::from_millis(80);
-/// Part that a new report has in the loss that counts: reports of few packets say little.
+/// Weight of a new report in the average of losses.
 const NEW: f32 = 0.3;
-/// Losses in a group, on average: two in one are more than a repair packet mends.
+/// Average losses in a group: a repair packet corrects only one.
 const LOSSES: f32 = 0.3;
-/// The smallest and the largest group. Smaller ones cost more than half of the stream again, larger ones take too long.
+/// Smallest and largest group. Smaller ones cost more than half of the stream, larger ones take too long.
 const GROUP: (f32, f32) = (2.0, 12.0);
 
-/// Decides for one receiver.
+/// Decides on protection for one receiver.
 #[derive(Debug, Clone, Default)]
 pub struct Protection {
     loss: f32,
@@ -34,7 +34,7 @@ pub struct Protection {
 }
 
 impl Protection {
-    /// Takes in a report, and the round trip where it is known.
+    /// Takes in a reception, and the round-trip time where it is known.
     pub fn report(&mut self, reception: &Reception, round_trip: Option<Duration>) {
         self.loss += (reception.lost - self.loss) * NEW;
         let (loss, slow) = if self.on { (LOSS_END, FAST) } else { (LOSS_BEGIN, SLOW) };
@@ -42,7 +42,7 @@ impl Protection {
         self.on = self.loss >= loss && round_trip.is_some_and(|time| time >= slow) && !congested;
     }
 
-    /// Packets for which one repair packet is sent; None for no repair packets.
+    /// Number of packets for each repair packet; None for no protection.
     pub fn group(&self) -> Option<usize> {
         self.on.then(|| (LOSSES / self.loss).clamp(GROUP.0, GROUP.1).round() as usize)
     }
@@ -65,15 +65,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_way_that_loses_is_protected() {
+    fn a_path_with_losses_and_a_long_round_trip_is_protected() {
         assert_eq!(after(10, 0.05, 0, 200).group(), Some(6));
         assert_eq!(after(10, 0.10, 0, 200).group(), Some(3));
         assert_eq!(after(10, 0.60, 0, 200).group(), Some(2));
     }
 
     #[test]
-    fn a_short_way_a_clean_one_and_a_full_one_are_not() {
-        assert_eq!(after(10, 0.05, 0, 40).group(), None, "asking again is fast enough");
+    fn short_lossless_and_congested_paths_are_not_protected() {
+        assert_eq!(after(10, 0.05, 0, 40).group(), None, "retransmissions are fast enough");
         assert_eq!(after(10, 0.00, 0, 200).group(), None);
         assert_eq!(after(10, 0.10, 300, 200).group(), None, "more packets would be lost too");
         assert_eq!(after(1, 0.05, 0, 200).group(), None, "one report may be chance");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_the_way_is_clean_again() {
+    fn protection_ends_with_the_losses() {
         let mut protection = after(10, 0.05, 0, 200);
         let clean = Reception::default();
         (0..10).for_each(|_| protection.report(&clean, Some(Duration::from_millis(200))));

@@ -1,5 +1,5 @@
-//! A link in a test tube: the chooser's own stream goes by the pacer through a queue of given rate, delay and loss, and what
-//! arrives is reported back. Time is counted in microseconds, chance is seeded.
+//! Simulated links: the chooser's stream passes the pacer and a queue of given rate, delay and loss, and its arrivals
+//! are reported back. Times are in microseconds; random numbers are seeded.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,28 +10,28 @@ use super::{Arrival, Chooser, Downlink, Ladder, Pacer, TierSpec, packet_bytes};
 use crate::media::{SoundTaken, Tier};
 use crate::time::Timestamp;
 
-/// Feedback comes so often.
+/// Interval of feedback.
 const FEEDBACK: u64 = 100_000;
-/// Bytes around a packet's payload.
+/// Bytes added to a packet's payload.
 const OVERHEAD: usize = 64;
-/// Another clock, 20 ms away.
+/// Offset of the receiver's clock, with a path of 20 ms.
 const ANOTHER_CLOCK: Duration = Duration::from_micros(7_020_000);
-/// A keyframe is so many times as large as other frames.
+/// Size of a keyframe relative to other frames.
 const KEYFRAME: f64 = 6.0;
 
 struct Link {
-    /// Bits per second now.
+    /// Present rate in bits per second.
     rate: u64,
-    /// The longest queue in microseconds; what would wait longer is lost.
+    /// Longest queue in microseconds; packets that would wait longer are lost.
     queue: u64,
     loss: f64,
-    /// Jitter in microseconds, at most.
+    /// Greatest jitter in microseconds.
     jitter: u64,
-    /// From when on in microseconds, and by how many, the way behind it is longer.
+    /// Time in microseconds at which the path becomes longer, and by how many microseconds.
     longer: (u64, u64),
-    /// Every so many microseconds nothing passes for so many: a radio looks around, a receiver's process waits its turn.
+    /// Interval and duration of stalls in microseconds: a radio scans, or a receiver's process is not scheduled.
     stalls: Option<(u64, u64)>,
-    /// When the link is free again.
+    /// Time at which the link is free again.
     free: u64,
     seed: u64,
 }
@@ -61,10 +61,10 @@ impl Link {
     }
 }
 
-/// What was chosen when, in seconds.
+/// Changes of tier by time in seconds.
 struct Run {
     changes: Vec<(f64, Tier)>,
-    /// When a packet of sound left, and how long it took to arrive beyond what the way takes; None when it was lost.
+    /// Departures of audio packets, and their queueing delay; None if lost.
     sounds: Vec<(f64, Option<Duration>)>,
 }
 
@@ -73,7 +73,7 @@ impl Run {
         self.changes.iter().rev().find(|(at, _)| *at <= seconds).map_or(Tier::High, |(_, tier)| *tier)
     }
 
-    /// The longest that sound waited on the way between these seconds.
+    /// Greatest queueing delay of audio between these seconds.
     fn sound_waits(&self, from: f64, to: f64) -> Duration {
         let inside = self.sounds.iter().filter(|(at, _)| (from..to).contains(at));
         inside.filter_map(|(_, waited)| *waited).max().unwrap_or_default()
@@ -84,12 +84,12 @@ impl Run {
     }
 }
 
-/// An encoder and what it made that waits to leave: keyframes are several times as large as other frames, which are
-/// smaller for a while in return.
+/// An encoder with its queued packets. Keyframes are several times as large as other frames, which are smaller for a
+/// while in return.
 struct Camera {
     spec: Option<TierSpec>,
     keyframe: bool,
-    /// Bytes by which it has made too much.
+    /// Bytes by which it has exceeded its bitrate.
     debt: f64,
     next: u64,
     waiting: VecDeque<(u64, usize)>,
@@ -110,7 +110,7 @@ impl Camera {
         self.waiting.extend(std::iter::repeat_n((now, bytes as usize / packets), packets));
     }
 
-    /// Another stream, which begins with a keyframe.
+    /// Switches to another stream, which begins with a keyframe.
     fn change(&mut self, spec: Option<TierSpec>) {
         self.waiting.clear();
         (self.spec, self.keyframe, self.debt) = (spec, spec.is_none_or(|spec| spec.fps > 1), 0.0);
@@ -121,7 +121,7 @@ impl Camera {
     }
 }
 
-/// Sends what the chooser chooses; `rates` are bits per second from a second on.
+/// Sends what the chooser selects; `rates` are times in seconds with the rate in bits per second from then on.
 fn run(mut link: Link, rates: &[(u64, u64)], seconds: u64, measured: bool) -> Run {
     let ladder = Ladder::default();
     let mut chooser = Chooser::new(ladder.costs(), Timestamp::from_micros(0));
@@ -194,7 +194,7 @@ fn the_tier_follows_the_link_down_and_up() {
             assert_eq!(run.tier_at(from + 5.0), tier, "seed {seed}, five seconds after {from}: {:?}", run.changes);
             assert_eq!(run.tier_at(from + 19.9), tier, "seed {seed}, and at the end: {:?}", run.changes);
             assert!(run.changes_between(from, from + 20.0) <= 3, "seed {seed} flaps: {:?}", run.changes);
-            // A packet of video is the least that the voice waits for; two where a burst has begun.
+            // Audio waits for one video packet at least, and for two where a burst has begun.
             let waits = run.sound_waits(from + 5.0, from + 20.0);
             assert!(waits < Duration::from_millis(160), "seed {seed}: the voice waits for {waits:?} from {from} on");
         }
@@ -207,7 +207,7 @@ fn the_tier_follows_the_link_down_and_up() {
 }
 
 #[test]
-fn a_longer_way_is_no_queue() {
+fn a_longer_path_is_no_queue() {
     for seed in 0..20 {
         for rate in [2_000_000, 20_000_000] {
             let run = run(Link { longer: (15_000_000, 140_000), ..link(seed) }, &[(0, rate)], 40, true);
@@ -217,7 +217,7 @@ fn a_longer_way_is_no_queue() {
 }
 
 #[test]
-fn a_way_that_stalls_for_moments_keeps_its_tier() {
+fn a_path_that_stalls_briefly_keeps_its_tier() {
     for seed in 0..20 {
         for (rate, long) in [(3_000_000, 150_000), (5_000_000, 250_000), (20_000_000, 350_000), (50_000_000, 380_000)] {
             for every in [730_000, 2_050_000, 3_110_000] {
@@ -229,7 +229,7 @@ fn a_way_that_stalls_for_moments_keeps_its_tier() {
 }
 
 #[test]
-fn losses_that_are_nobodys_fault_change_nothing() {
+fn losses_without_congestion_do_not_change_the_tier() {
     for seed in 0..20 {
         let run = run(Link { loss: 0.05, ..link(seed) }, &[(0, 5_000_000)], 30, true);
         assert_eq!(run.changes, [], "seed {seed}");
@@ -237,11 +237,11 @@ fn losses_that_are_nobodys_fault_change_nothing() {
 }
 
 #[test]
-fn without_arrival_times_it_tries_and_learns() {
+fn without_arrival_times_better_tiers_are_tried_less_and_less_often() {
     for seed in 0..20 {
         let run = run(link(seed), &[(0, 700_000)], 120, false);
         assert_eq!(run.tier_at(8.0).min(Tier::Medium), run.tier_at(8.0), "seed {seed}: {:?}", run.changes);
-        // Tries of the best tier become seldom.
+        // Tries of the best tier become rare.
         let tries = run.changes.iter().filter(|(_, tier)| *tier == Tier::High).count();
         assert!((1..=5).contains(&tries), "seed {seed}: {:?}", run.changes);
     }
@@ -251,7 +251,7 @@ fn without_arrival_times_it_tries_and_learns() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Whatever the link carries, in the end its tier fits, and the best that fits by a good margin is not missed.
+    /// On a link of any rate the tier fits in the end, and is not below the best one that fits with a margin.
     #[test]
     fn any_link_finds_its_tier(rate in 80_000_u64..4_000_000, seed in any::<u64>(), jitter in 0_u64..8_000) {
         let run = run(Link { jitter, ..link(seed) }, &[(0, rate)], 40, true);
@@ -260,7 +260,7 @@ proptest! {
         let tenths = (150..400).map(|tenth| run.tier_at(f64::from(tenth) / 10.0));
         let over = tenths.clone().filter(|tier| costs.of(*tier) > rate.max(costs.audio) * 11 / 10).count();
         let under = tenths.filter(|tier| *tier < sure).count();
-        // Once in a while more is tried than there is.
+        // Occasional tries exceed the link.
         prop_assert!(over <= 80, "{} tenths of a second too much on {}: {:?}", over, rate, run.changes);
         prop_assert!(under <= 50, "{} tenths of a second too little on {}: {:?}", under, rate, run.changes);
         prop_assert!(run.changes_between(15.0, 40.0) <= 6, "flaps on {}: {:?}", rate, run.changes);

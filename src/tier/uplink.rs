@@ -1,61 +1,61 @@
-//! What senders are asked to send: as much as their tiles show, and no more.
+//! Bitrate limits of senders, derived from the size of their tiles.
 //!
-//! Owns: [`deserved`], what a picture is worth; [`UplinkLimit`], what one sender is asked at the moment. Does not know: how it is
-//! asked. Less is asked at once; more only when it has been wanted for a while, so that those who come and go, and tiers that are
-//! tried, do not make everyone's encoder jump.
+//! Owns: [`deserved`], the bitrate for a picture of some size; [`UplinkLimit`], the limit of one sender. Does not know:
+//! how a limit is signalled (REMB). A lower limit takes effect at once, a higher one only after it has been needed for
+//! a while, so that joins, leaves and tries of tiers do not make every sender's encoder jump.
 
 use std::time::Duration;
 
 use crate::media::Size;
 use crate::time::Timestamp;
 
-/// Bits per second of sound that come on top of pictures.
+/// Bits per second of audio, added to those of video.
 pub const SOUND: u64 = 64_000;
-/// Bits per second for pictures that nobody sees: enough to go on with a keyframe at once when somebody does.
+/// Bits per second for video that is not shown: enough for a keyframe at once when it is shown again.
 const LEAST: u64 = 60_000;
 /// Bits per second of a picture of 1280x720 at 30 frames a second.
 const WHOLE: f64 = 1_500_000.0;
-/// A picture of twice the pixels does not need twice the bits.
+/// Exponent of the bitrate by pixel rate: twice the pixels need less than twice the bits.
 const POWER: f64 = 0.8;
-/// How long more must be wanted before it is asked.
+/// How long a higher limit must be needed before it takes effect.
 const HOLD: Duration = Duration::from_secs(2);
-/// Smaller changes than this part are none.
+/// Relative changes smaller than this are ignored.
 const STEP: f64 = 0.15;
 
-/// Bits per second that a picture deserves which is shown at this size, so often a second.
+/// Bits per second for a picture that is shown at this size and frame rate.
 pub fn deserved(size: Size, fps: u32) -> u64 {
     let rate = f64::from(size.width) * f64::from(size.height) * f64::from(fps);
     ((WHOLE * (rate / (1280.0 * 720.0 * 30.0)).powf(POWER)) as u64).max(LEAST)
 }
 
-/// What one sender is asked.
+/// The bitrate limit of one sender.
 #[derive(Debug, Clone, Default)]
 pub struct UplinkLimit {
-    /// Bits per second; None as long as it was not asked anything.
-    asked: Option<u64>,
-    /// Since when more has been wanted.
+    /// Bits per second; None before the first limit.
+    limit: Option<u64>,
+    /// Since when a higher limit has been needed.
     rising: Option<Timestamp>,
 }
 
 impl UplinkLimit {
-    /// Takes in what all that it sends deserves now, pictures and sound; gives what to ask, if that is new.
+    /// Takes in the bits per second that all its sources need now; returns the limit if it changes.
     pub fn update(&mut self, now: Timestamp, wanted: u64) -> Option<u64> {
-        let change = self.asked.map_or(-1.0, |asked| wanted as f64 / asked as f64 - 1.0);
+        let change = self.limit.map_or(-1.0, |limit| wanted as f64 / limit as f64 - 1.0);
         if change <= STEP {
             self.rising = None;
         } else if now.since(*self.rising.get_or_insert(now)) >= HOLD {
             self.rising = None;
-            self.asked = Some(wanted);
-            return self.asked;
+            self.limit = Some(wanted);
+            return self.limit;
         }
         if change < -STEP {
-            self.asked = Some(wanted);
-            return self.asked;
+            self.limit = Some(wanted);
+            return self.limit;
         }
         None
     }
 
-    /// When to update it although nothing has changed.
+    /// When to update it although nothing else has changed.
     pub fn due(&self) -> Option<Timestamp> {
         self.rising.map(|since| since + HOLD)
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_worth_its_pixels() {
+    fn the_bitrate_follows_the_pixel_rate() {
         let worth = |width, height| deserved(Size::new(width, height), 30) / 1_000;
         assert_eq!([worth(1280, 720), worth(640, 360), worth(427, 240), worth(320, 180)], [1_500, 494, 258, 163]);
         assert_eq!(worth(0, 0), 60);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn less_is_asked_at_once_and_more_only_when_it_lasts() {
+    fn a_lower_limit_takes_effect_at_once_and_a_higher_one_only_if_it_lasts() {
         let mut ask = UplinkLimit::default();
         assert_eq!(ask.update(at(0), 500_000), Some(500_000));
         assert_eq!(ask.update(at(10), 560_000), None, "much the same");
@@ -104,7 +104,7 @@ mod tests {
             prop_assert!(worth <= deserved(Size::new(width, height), fps + 1));
         }
 
-        /// Whatever is wanted when: nobody sends far more than that, and who waits long enough is asked for it.
+        /// The limit never exceeds the need by much, and reaches a higher need in time.
         #[test]
         fn what_is_asked_follows(steps in prop::collection::vec((60_000..2_000_000_u64, 0..3_000_u64), 1..50)) {
             let (mut ask, mut now, mut asked) = (UplinkLimit::default(), 0, 0);

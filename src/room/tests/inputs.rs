@@ -1,4 +1,4 @@
-//! Inputs of a room.
+//! Tests of inputs.
 
 use super::*;
 use crate::id::InputId;
@@ -56,7 +56,7 @@ fn an_input_is_a_participant_as_long_as_it_lasts() {
 }
 
 #[test]
-fn a_lost_input_is_started_again_and_its_participant_stays() {
+fn a_lost_input_process_is_restarted_and_its_participant_stays() {
     let mut driven = Driven::new(9);
     let (id, admitted) = driven.add_input(wish("Lobby"));
     let starts = |driven: &Driven| driven.effects.iter().filter(|e| **e == Effect::StartInput(id)).count();
@@ -79,7 +79,7 @@ fn a_lost_input_is_started_again_and_its_participant_stays() {
     assert!(driven.room.participant(admitted.participant).is_none());
 }
 
-/// So many deaths in a row end an input.
+/// Early deaths in succession that end an input.
 const EARLY_DEATHS: usize = 6;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Random lives of rooms, with invariants after each step.
+//! Random sequences of inputs, with invariants checked after each one.
 
 use proptest::prelude::*;
 
@@ -40,15 +40,18 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What must hold after every step.
+/// Checks the invariants.
 fn verify(driven: &Driven, versions: &mut u64) {
     let document = driven.room.document();
     let here: BTreeSet<_> = document.participants.iter().map(|p| p.id).collect();
     for tile in &document.views[0].tiles {
-        assert!(here.contains(&tile.participant), "a tile of somebody who is not here");
+        assert!(here.contains(&tile.participant), "a tile of an unknown participant");
         assert!(tile.x + tile.width <= 1280 && tile.y + tile.height <= 720);
     }
-    assert!(document.speaking.iter().chain(&document.speaker).all(|id| here.contains(id)), "a ghost speaks");
+    assert!(
+        document.speaking.iter().chain(&document.speaker).all(|id| here.contains(id)),
+        "an unknown participant speaks"
+    );
     for effect in &driven.effects {
         if let Effect::Event(version, _) = effect {
             assert_eq!(*version, *versions + 1, "a gap in the versions");

@@ -1,4 +1,4 @@
-//! The room alone: what it orders. Here: people; beside: what is taken of it and brought in, and random lives.
+//! Tests of the room's state machine: participants here, outputs, inputs and random sequences in the modules below.
 
 mod inputs;
 mod lives;
@@ -48,7 +48,7 @@ fn at(millis: u64) -> Timestamp {
     Timestamp::from_micros(1_000_000_000 + millis * 1_000)
 }
 
-/// The subscribers of a room, as far as it sees them: what each has selected, and what flows to it until that begins.
+/// The subscribers of a room: the tier that each has selected, and the previous one while it still flows.
 #[derive(Default)]
 pub(super) struct Subscribers {
     routes: Vec<Route>,
@@ -58,14 +58,14 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    /// Takes in an effect of the room.
+    /// Takes an effect of the room.
     pub(super) fn take(&mut self, effect: &Effect) {
         if let Effect::Routes(routes) = effect {
             self.routes.clone_from(routes);
         }
     }
 
-    /// What they need, if that has changed.
+    /// Their demand, if it has changed.
     pub(super) fn demand(&mut self) -> Option<Input> {
         let mut subscribers = BTreeMap::new();
         for route in &self.routes {
@@ -89,7 +89,7 @@ impl Subscribers {
     }
 }
 
-/// A room with what it has asked for.
+/// A room with all its effects.
 struct Driven {
     room: Room,
     now: u64,
@@ -114,7 +114,7 @@ impl Driven {
         }
     }
 
-    /// The subscriber of a participant selects another tier; what flowed goes on until [`Driven::switched`].
+    /// The subscriber of a participant selects another tier; the previous one flows until [`Driven::switched`].
     fn select(&mut self, participant: ParticipantId, tier: Tier, limit: Option<Limit>) {
         let before = self.subscribers.selected.insert(participant, tier).unwrap_or(Tier::High);
         self.subscribers.previous.entry(participant).or_insert(before);
@@ -164,7 +164,7 @@ impl Driven {
 }
 
 #[test]
-fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
+fn the_first_connection_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann"));
     assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
@@ -181,7 +181,7 @@ fn the_first_join_starts_the_mixer_and_the_last_leave_ends_the_room_later() {
 }
 
 #[test]
-fn whoever_is_gone_is_told_why_before_its_connection_is_closed() {
+fn the_event_left_precedes_the_end_of_the_connection() {
     let mut driven = Driven::new(9);
     for reason in [LeaveReason::Left, LeaveReason::Removed, LeaveReason::Lost] {
         let participant = driven.join(person("Ann")).participant;
@@ -195,7 +195,7 @@ fn whoever_is_gone_is_told_why_before_its_connection_is_closed() {
 }
 
 #[test]
-fn the_end_is_told_before_connections_are_closed() {
+fn the_event_ended_precedes_the_end_of_connections() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann")).participant;
     driven.effects.clear();
@@ -208,7 +208,7 @@ fn the_end_is_told_before_connections_are_closed() {
 }
 
 #[test]
-fn one_encode_per_codec_however_many_watch() {
+fn all_subscribers_of_a_codec_share_one_encoder() {
     let mut driven = Driven::new(9);
     for codec in [Codec::Vp8, Codec::H264, Codec::Vp8, Codec::H264, Codec::Vp8] {
         driven.join(Admission { receives_video: Some(codec), ..person("x") });
@@ -243,7 +243,7 @@ fn a_selected_tier_is_encoded_beside_the_one_that_still_flows() {
     driven.switched(ann);
     let counts: Vec<_> = driven.room.document().streams.iter().map(|s| (s.key.clone(), s.subscribers)).collect();
     assert_eq!(counts, [("program/VP8/low".to_owned(), 1), ("program/VP8/high".to_owned(), 1)]);
-    // A pinned tier is not what the link carries.
+    // A pinned tier does not follow the link.
     let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
     driven.handle(Input::Update(ann, patch));
     driven.select(ann, Tier::Low, Some(Limit::Loss));
@@ -266,7 +266,7 @@ fn a_keyframe_is_ordered_of_streams_that_are_encoded() {
 }
 
 #[test]
-fn senders_are_asked_for_what_their_tiles_show() {
+fn senders_are_limited_by_the_size_of_their_tiles() {
     let mut driven = Driven::new(9);
     let asked = |driven: &Driven, who: ParticipantId| {
         driven.last(|e| if let Effect::LimitUplink(to, bits) = e { (*to == who).then_some(bits / 1_000) } else { None })
@@ -278,7 +278,7 @@ fn senders_are_asked_for_what_their_tiles_show() {
     let tile = driven.scene().tiles[0].rect.size();
     assert_eq!(asked(&driven, ann), Some(kbps(tile)), "less at once");
     assert_eq!(asked(&driven, bob.participant), Some(kbps(tile)));
-    // A viewer sends nothing and is asked nothing.
+    // A viewer sends nothing and has no limit.
     let viewer = driven.join(Admission { sends: vec![], ..person("watcher") }).participant;
     assert_eq!(asked(&driven, viewer), None);
 
@@ -294,7 +294,7 @@ fn senders_are_asked_for_what_their_tiles_show() {
     assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
     assert_eq!(driven.room.poll_timeout(), None);
 
-    // Whoever is watched only on thin links need not send more than those show.
+    // The limit follows the best stream that is encoded.
     for who in [ann, viewer] {
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
         driven.handle(Input::Update(who, patch));
@@ -304,7 +304,7 @@ fn senders_are_asked_for_what_their_tiles_show() {
 }
 
 #[test]
-fn muting_leaves_mix_and_picture() {
+fn muted_sources_are_neither_mixed_nor_shown() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann"));
     let patch = ParticipantPatch { audio_muted: Some(true), video_muted: Some(true), ..Default::default() };
@@ -326,7 +326,7 @@ fn a_viewer_has_no_tile_and_an_audio_only_participant_has_an_avatar() {
 }
 
 #[test]
-fn a_lost_mixer_is_replaced_and_told_everything() {
+fn a_lost_mixer_is_replaced_and_gets_all_orders() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann"));
     let bob = driven.join(person("Bob"));
@@ -345,7 +345,7 @@ fn a_lost_mixer_is_replaced_and_told_everything() {
 }
 
 #[test]
-fn a_mixer_that_dies_at_birth_is_not_started_in_a_spin() {
+fn a_mixer_that_dies_at_once_is_restarted_after_a_pause() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     driven.effects.clear();
@@ -393,7 +393,7 @@ fn locked_and_full_rooms_refuse() {
 }
 
 #[test]
-fn levels_are_of_those_who_are_here_and_have_no_version() {
+fn levels_are_of_present_participants_and_have_no_version() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann")).participant;
     let version = driven.room.document().version;
@@ -438,14 +438,14 @@ fn the_time_to_connect_is_each_participants_own_and_ends_with_its_connection() {
     driven.handle(Input::Timeout);
     assert_eq!(driven.room.population(), 1);
     assert!(driven.room.participant(first).is_some() && driven.room.participant(second).is_none());
-    // Who leaves by itself in time is not removed again; nor is an input, which has no connection.
+    // A participant that leaves in time is not removed again.
     let third = admit(&mut driven);
     driven.handle(Input::Left(third, LeaveReason::Lost));
     assert_eq!(driven.room.poll_timeout(), None);
 }
 
 #[test]
-fn half_open_joins_disturb_nobody() {
+fn participants_that_have_not_connected_affect_nothing() {
     let mut driven = Driven::new(500);
     driven.join(person("Ann"));
     driven.effects.clear();

@@ -1,4 +1,4 @@
-//! Recordings and broadcasts of a room.
+//! Tests of recordings and broadcasts.
 
 use super::*;
 use crate::id::OutputId;
@@ -26,7 +26,7 @@ impl Driven {
 }
 
 #[test]
-fn a_recording_is_a_subscriber_of_a_stream_that_exists_already() {
+fn a_recording_shares_a_stream_that_is_encoded_already() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     let before = driven.room.document().streams;
@@ -59,7 +59,7 @@ fn a_recording_is_a_subscriber_of_a_stream_that_exists_already() {
 }
 
 #[test]
-fn the_files_of_a_recording_that_is_over_are_uploaded() {
+fn the_files_of_a_recording_are_uploaded_after_its_end() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
@@ -86,7 +86,7 @@ fn the_files_of_a_recording_that_is_over_are_uploaded() {
 }
 
 #[test]
-fn a_lost_recording_goes_on_after_a_rest_and_one_that_dies_young_again_and_again_is_given_up() {
+fn a_lost_recording_is_restarted_after_a_back_off_and_fails_after_several_early_deaths() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     let id = driven.room.add_output(at(driven.now), recording(FileFormat::Mp4)).expect("room for one");
@@ -123,7 +123,7 @@ fn a_lost_recording_goes_on_after_a_rest_and_one_that_dies_young_again_and_again
 }
 
 #[test]
-fn a_room_that_ends_finishes_its_recordings_and_too_many_are_refused() {
+fn a_room_that_ends_finishes_its_recordings_and_their_number_is_bounded() {
     let mut driven = Driven::new(9);
     driven.join(person("Ann"));
     let ids: Vec<OutputId> =
@@ -143,7 +143,7 @@ fn a_room_that_ends_finishes_its_recordings_and_too_many_are_refused() {
 }
 
 #[test]
-fn a_room_that_stays_runs_its_mixer_while_it_is_broadcast_though_nobody_is_there() {
+fn the_mixer_of_an_empty_permanent_room_runs_while_the_room_is_broadcast() {
     let mut driven =
         Driven { room: Room::new(RoomSettings { permanent: true, ..settings(9) }, at(0)), ..Driven::new(9) };
     let id = driven.room.add_output(at(0), recording(FileFormat::Mp4)).expect("room for one");
