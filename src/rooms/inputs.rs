@@ -14,9 +14,9 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::ServerSettings;
 use super::command::Command;
 use super::uplink::Uplink;
+use super::{ServerSettings, post};
 use crate::destination::{Destination, Host, SecretForm, Target};
 use crate::id::{InputId, RoomName};
 use crate::link::input::{FromInput, InputSettings, ToInput};
@@ -320,10 +320,6 @@ impl InputListener {
     /// Sends an event that must not be dropped, without waiting.
     fn tell(&self, event: ProcessEvent) {
         let Some(attached) = self.attached.get() else { return };
-        let command = attached.command(event);
-        if let Err(mpsc::error::TrySendError::Full(command)) = attached.commands.try_send(command) {
-            let commands = attached.commands.clone();
-            tokio::spawn(async move { commands.send(command).await });
-        }
+        post(&attached.commands, attached.command(event));
     }
 }

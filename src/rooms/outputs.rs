@@ -15,9 +15,9 @@ use time::macros::format_description;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::ServerSettings;
 use super::command::Command;
 use super::hls::HlsFeed;
+use super::{ServerSettings, post};
 use crate::destination::{Destination, Host};
 use crate::id::{OutputId, RoomName, ViewName};
 use crate::link::output::{
@@ -428,22 +428,15 @@ impl Listener for OutputListener {
         if comes_again {
             let _ = self.commands.try_send(command);
         } else {
-            send(self.commands.clone(), command);
+            post(&self.commands, command);
         }
     }
 
     fn lost(&mut self, why: &str) {
         self.over();
         if !self.ended {
-            send(self.commands.clone(), self.command(ProcessEvent::Lost(why.to_owned())));
+            post(&self.commands, self.command(ProcessEvent::Lost(why.to_owned())));
         }
-    }
-}
-
-/// Sends a command that must not be dropped, without waiting.
-fn send(commands: mpsc::Sender<Command>, command: Command) {
-    if let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) {
-        tokio::spawn(async move { commands.send(command).await });
     }
 }
 

@@ -18,7 +18,6 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 
 use super::{Connection, Out};
 use crate::media::Kind;
-use crate::peer::PeerEvent;
 use crate::peer::sources::Source;
 use crate::tier::Reception;
 use crate::time::{Moment, Timestamp};
