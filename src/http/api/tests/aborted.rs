@@ -114,18 +114,6 @@ async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_session_that_leaves_is_gone_although_nobody_waits_for_it() {
-    let (api, tasks) = warm().await;
-    let (session, _) = api.join("r").await;
-    // One poll at most.
-    let mut deletion = Box::pin(api.send("DELETE", &session, &[], ""));
-    let _ = futures::poll!(&mut deletion);
-    drop(deletion);
-    api.get(&session).await.problem(404);
-    settled(&api, tasks).await;
-}
-
-#[tokio::test]
 async fn a_renegotiation_that_nobody_waits_for_is_done_whole() {
     let (api, _) = warm().await;
     let (mut client, session) = api.call("r").await;
