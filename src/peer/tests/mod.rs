@@ -477,18 +477,22 @@ async fn a_dropped_handle_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_owner_that_does_not_listen_loses_the_peer() {
+async fn a_session_whose_events_are_not_received_ends() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
     let text = client.offer(None).await;
     let mux = Mux::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Vec::new()).expect("binds");
     let (offer, facts) = parse(&text);
     let (packets_in, _packets) = mpsc::channel(16);
-    // Connected and the keyframe after it are one too many.
+    // The second Connected, after an ICE restart, is one too many.
     let (events_in, mut events) = mpsc::channel(1);
     let config = PeerConfig::new(mux).expect("starts");
     let sink = Arc::new(Sink(packets_in, Arc::default()));
     let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("answers");
     client.answered(&answer.sdp).await;
-    timeout(PATIENCE, peer.requests.closed()).await.expect("the task ends");
+    client.connected().await;
+    let (offer, facts) = parse(&client.offer(Some(RTCOfferOptions { ice_restart: true })).await);
+    let answer = peer.renegotiate(offer, facts).await.expect("can be answered");
+    client.answered(&answer.sdp).await;
+    timeout(PATIENCE, peer.requests.closed()).await.expect("the session ends");
     assert_eq!(events.recv().await, Some(PeerEvent::Connected));
 }

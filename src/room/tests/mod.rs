@@ -78,7 +78,7 @@ impl Subscribers {
             if tier == Tier::Audio {
                 continue;
             }
-            if let Some(tier) = self.previous.get(&route.participant) {
+            if let Some(tier) = self.previous.get(&route.participant).filter(|tier| **tier != Tier::Audio) {
                 subscribers.entry(key(*tier)).or_default();
             }
             *subscribers.entry(key(tier)).or_default() += 1;
