@@ -316,6 +316,9 @@ mod tests {
         sources.sources.iter().find(has).map(|source| &*source.mid)
     }
 
+    type Routed = Option<(String, bool)>;
+    type Extensions<'a> = &'a [(u8, &'static str)];
+
     /// The mid of the section that takes a packet, and whether as a retransmission.
     fn routed(
         sources: &mut Sources,
@@ -345,7 +348,7 @@ mod tests {
     fn the_mid_goes_before_the_payload_type_and_the_rid_names_the_encoding() {
         let text = two_videos(&without_ssrcs(CHROMIUM)) + "a=rid:q send\na=rid:f send\na=simulcast:send q;f\n";
         let mut sources = sources(&text);
-        let cases: [(&[(u8, &str)], Option<(String, bool)>); 7] = [
+        let cases: [(Extensions<'_>, Routed); 7] = [
             (&[(MID, "2"), (RID, "q")], None),
             (&[(MID, "2")], None),
             (&[(MID, "3")], None),

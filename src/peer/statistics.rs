@@ -85,7 +85,7 @@ impl ReceptionStatistics {
         let delay = self.sender_report.map_or(0, |(_, at)| (now.since(at).as_micros() * 65_536 / 1_000_000) as u32);
         Some(ReceptionReport {
             ssrc,
-            fraction_lost: if expected_now == 0 { 0 } else { (lost_now * 256 / expected_now).min(255) as u8 },
+            fraction_lost: (lost_now * 256).checked_div(expected_now).unwrap_or(0).min(255) as u8,
             total_lost: (expected as i64 - received as i64).clamp(0, LOST_MAX) as u32,
             last_sequence_number: highest as u32,
             jitter: self.jitter(),

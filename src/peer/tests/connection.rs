@@ -180,7 +180,7 @@ impl Upstream {
             }
             self.feedback += usize::from(any.is::<TransportLayerCc>());
             let reports = any.downcast_ref::<SenderReport>().map(|report| &report.reports);
-            let reports = reports.or(any.downcast_ref::<ReceiverReport>().map(|report| &report.reports));
+            let reports = reports.or_else(|| any.downcast_ref::<ReceiverReport>().map(|report| &report.reports));
             self.reports.extend(reports.into_iter().flatten().cloned());
             let request = any.downcast_ref::<PictureLossIndication>();
             self.keyframe_requests.extend(request.map(|request| request.media_ssrc));
@@ -882,7 +882,7 @@ fn reports_carry_cname_and_come_from_the_ssrcs_we_send_by() {
         for compound in compounds {
             let first = compound[0].as_any();
             let sender = first.downcast_ref::<SenderReport>().map(|report| report.ssrc);
-            let sender = sender.or(first.downcast_ref::<ReceiverReport>().map(|report| report.ssrc));
+            let sender = sender.or_else(|| first.downcast_ref::<ReceiverReport>().map(|report| report.ssrc));
             let Some(sender) = sender else {
                 assert!(reduced_size, "RFC 3550 section 6.1: a compound begins with a report");
                 feedback += 1;

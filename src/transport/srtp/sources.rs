@@ -115,7 +115,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// The index of an RTP packet with this sequence number, as far as that can be known before it is authenticated.
     pub(super) fn rtp_index(&self, ssrc: u32, sequence: u16) -> u64 {
-        self.highest(ssrc).map_or(sequence.into(), |highest| nearest_index(highest, sequence))
+        self.highest(ssrc).map_or_else(|| sequence.into(), |highest| nearest_index(highest, sequence))
     }
 
     /// Whether a packet with this index may be new. Leaves no state.
@@ -184,7 +184,7 @@ impl Outbound {
     /// # Errors
     /// [`Error::Exhausted`] after the last one.
     pub(super) fn rtp_index(&self, ssrc: u32, sequence: u16) -> Result<u64, Error> {
-        let index = self.highest(ssrc).map_or(sequence.into(), |highest| nearest_index(highest, sequence));
+        let index = self.highest(ssrc).map_or_else(|| sequence.into(), |highest| nearest_index(highest, sequence));
         if index > RTP_INDEX_MAX { Err(Error::Exhausted) } else { Ok(index) }
     }
 

@@ -146,7 +146,7 @@ add rule ip seen post ip saddr 203.0.113.3 meta l4proto udp counter",
     }
 
     /// Datagrams that the server received from the router's new address.
-    pub(crate) fn from_new_address(&self) -> u64 {
+    pub(crate) fn datagrams_at_new_address(&self) -> u64 {
         let told = command_in(&self.router, "nft").args(["list", "chain", "ip", "seen", "post"]).output();
         let told = String::from_utf8(told.expect("nft runs").stdout).expect("it writes text");
         let count = told.split_once("counter packets ").and_then(|(_, rest)| rest.split(' ').next());
