@@ -1,5 +1,6 @@
 //! Tests of the room's state machine: participants here, outputs, inputs and random sequences in the modules below.
 
+mod direct;
 mod inputs;
 mod lives;
 mod outputs;
