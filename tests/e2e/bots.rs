@@ -136,7 +136,8 @@ fn bots_send_clips_of_all_codecs_and_speech() {
         for bot in list(&report, "/bots") {
             // A canvas is encoded as often as it changes: the clip is decoded, and moves.
             assert!(number(bot, "/video/frames") > 5.0 * 15.0 * 0.8, "{encoder}: {bot}");
-            assert!(number(bot, "/audio/frames") > 5.0 * 50.0 * 0.8, "{encoder}: {bot}");
+            // In a pause of all other talkers DTX leaves one packet in 400 ms.
+            assert!(number(bot, "/audio/frames") > 5.0 / 0.4 * 0.8, "{encoder}: {bot}");
         }
         wait_for_people(&server, 0);
     }

@@ -1,4 +1,4 @@
-//! The marginal cost of a packet to a viewer, compared with the minimum.
+//! The marginal cost of a packet, compared with the minimum.
 //!
 //! Owns: the regression line through the trials. Does not know: how they were measured. Pure.
 
@@ -6,22 +6,24 @@ use serde::Serialize;
 
 use super::{Series, Trial};
 use crate::bots::Role;
+use crate::bots::report::BotReport;
 
-/// The regression line: CPU of the serving process by packets to viewers.
+/// The regression line: CPU of the serving process by packets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PacketCost {
     /// Slope, in microseconds of CPU per packet.
     pub micros: f64,
-    /// CPU without viewers, in cores.
+    /// CPU without packets, in cores.
     pub base: f64,
     /// Encryption and sending alone, measured in the same run, in microseconds per packet.
     pub floor_micros: f64,
 }
 
 impl PacketCost {
-    /// The least-squares line through the trials with viewers; None for fewer than two trials.
-    pub fn of(trials: &[Trial], floor_micros: f64) -> Option<Self> {
-        let points: Vec<(f64, f64)> = trials.iter().filter_map(point).collect();
+    /// The least-squares line through the trials of a series; None for fewer than two trials. Packets to viewers are counted
+    /// in rooms with viewers, packets in both directions in rooms of participants.
+    pub fn of(trials: &[Trial], series: Series, floor_micros: f64) -> Option<Self> {
+        let points: Vec<(f64, f64)> = trials.iter().filter_map(|trial| point(trial, series)).collect();
         let count = points.len() as f64;
         let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
         let (x, y) = (mean(|(x, _)| *x), mean(|(_, y)| *y));
@@ -39,9 +41,18 @@ impl PacketCost {
     }
 }
 
-/// Packets per second to viewers, and CPU of the serving process in cores.
-pub(super) fn point(trial: &Trial) -> Option<(f64, f64)> {
-    let viewers = trial.report.groups.iter().find(|group| group.role == Role::Viewer)?;
-    let cpu = trial.cpu.filter(|_| trial.series == Series::Viewers && trial.report.load.seconds > 0.0)?;
-    Some((viewers.packets as f64 / trial.report.load.seconds, cpu.edge))
+/// Packets per second of a trial of this series, and CPU of the serving process in cores.
+pub(super) fn point(trial: &Trial, series: Series) -> Option<(f64, f64)> {
+    let cpu = trial.cpu.filter(|_| trial.series == series && trial.report.load.seconds > 0.0)?;
+    let packets = match series {
+        Series::Viewers => {
+            let viewers = trial.report.groups.iter().find(|group| group.role == Role::Viewer)?;
+            viewers.packets as f64 / trial.report.load.seconds
+        }
+        Series::Participants => {
+            let both = |bot: &BotReport| (bot.video.packets + bot.audio.packets + bot.sent) as f64 / bot.seconds;
+            trial.report.bots.iter().filter(|bot| bot.seconds > 0.0).map(both).sum()
+        }
+    };
+    Some((packets, cpu.edge))
 }

@@ -97,6 +97,8 @@ pub struct Found {
     pub rooms: Vec<Trial>,
     /// Cost of a packet to a viewer, if there were viewers and the server was started here.
     pub packet: Option<PacketCost>,
+    /// Cost of a packet to or from a participant, if there were rooms of participants and the server was started here.
+    pub participant_packet: Option<PacketCost>,
 }
 
 /// Why a benchmark could not run.
@@ -167,8 +169,10 @@ pub async fn run(
     if let Some(server) = server {
         server.stop().await;
     }
-    let packet = PacketCost::of(&trials, floor.as_secs_f64() * 1e6);
-    Ok(Found { rooms: trials, packet })
+    let floor = floor.as_secs_f64() * 1e6;
+    let packet = PacketCost::of(&trials, Series::Viewers, floor);
+    let participant_packet = PacketCost::of(&trials, Series::Participants, floor);
+    Ok(Found { rooms: trials, packet, participant_packet })
 }
 
 /// A new room name for each trial.

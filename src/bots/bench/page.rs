@@ -140,7 +140,7 @@ fn cpu_each(trial: &Trial) -> Option<f64> {
 
 /// Writes the page.
 pub fn write(found: &Found, circumstances: &Circumstances) -> String {
-    let Found { rooms: trials, packet } = found;
+    let Found { rooms: trials, packet, .. } = found;
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>commingle bench</title>\n\
@@ -228,7 +228,7 @@ fn section(html: &mut String, figure: &Figure, trials: &[Trial]) {
 /// CPU of the serving process by viewers, and the cost of a packet from its slope.
 fn line(html: &mut String, packet: &PacketCost, trials: &[Trial]) {
     let points: Vec<(&Trial, (f64, f64))> =
-        trials.iter().filter_map(|trial| Some((trial, cost::point(trial)?))).collect();
+        trials.iter().filter_map(|trial| Some((trial, cost::point(trial, Series::Viewers)?))).collect();
     let (mut viewers, mut packets) = (0.0, 0.0);
     for (trial, (a_second, _)) in &points {
         viewers += trial.viewers as f64;
@@ -396,8 +396,8 @@ mod tests {
             unix_seconds: 1_795_480_200,
             watched: 8,
         };
-        let packet = PacketCost::of(trials, 2.0);
-        write(&Found { rooms: trials.to_vec(), packet }, &circumstances)
+        let packet = PacketCost::of(trials, Series::Viewers, 2.0);
+        write(&Found { rooms: trials.to_vec(), packet, participant_packet: None }, &circumstances)
     }
 
     #[test]
@@ -427,12 +427,12 @@ mod tests {
                 trial
             })
             .collect();
-        let cost = PacketCost::of(&trials, 2.5).expect("there is a line");
+        let cost = PacketCost::of(&trials, Series::Viewers, 2.5).expect("there is a line");
         assert!((cost.micros - 10.0).abs() < 0.01 && (cost.ratio() - 4.0).abs() < 0.01, "{cost:?}");
         assert!((cost.base - 0.02).abs() < 0.001, "{cost:?}");
         let html = page(&trials);
         assert!(html.contains("10.0 µs") && html.contains("200 packets") && html.contains("5.0 times"), "{html}");
-        assert_eq!(PacketCost::of(&trials[..1], 2.5), None);
+        assert_eq!(PacketCost::of(&trials[..1], Series::Viewers, 2.5), None);
     }
 
     #[test]
