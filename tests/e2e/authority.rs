@@ -186,6 +186,10 @@ fn acme_certificates_are_obtained_renewed_and_kept() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     let (code, said) = doctor(&server);
     assert!(code == Some(0) && said.contains(&turn(&server)), "{code:?}: {said}");
-    assert!(server.log().contains("ACME certificate loaded") && !server.log().contains("ACME failed"), "{}", server.log());
+    assert!(
+        server.log().contains("ACME certificate loaded") && !server.log().contains("ACME failed"),
+        "{}",
+        server.log()
+    );
     server.stop();
 }

@@ -63,7 +63,7 @@ impl Connection {
         let requests = ssrcs
             .into_iter()
             .map(|media_ssrc| Box::new(PictureLossIndication { sender_ssrc, media_ssrc }) as Box<dyn rtcp::Packet>);
-        self.send_rtcp(requests.collect(), moment.now, out);
+        self.send_rtcp(&requests.collect::<Vec<_>>(), moment.now, out);
     }
 
     /// Takes an SRTCP packet.
@@ -187,7 +187,7 @@ impl Connection {
             }
         }
         if !packets.is_empty() {
-            self.send_rtcp(packets, now, out);
+            self.send_rtcp(&packets, now, out);
         }
     }
 
@@ -227,7 +227,7 @@ impl Connection {
         if last {
             packets.push(Box::new(self.descriptions.bye(&ssrcs)));
         }
-        self.encrypt_rtcp(&packets, now, out);
+        self.send_rtcp(&packets, now, out);
     }
 
     fn reception_reports(&mut self, now: Timestamp) -> Vec<ReceptionReport> {
@@ -243,19 +243,9 @@ impl Connection {
         reports
     }
 
-    /// Sends feedback packets; behind a report where the client takes no reduced-size RTCP (RFC 5506).
-    fn send_rtcp(&mut self, mut packets: Vec<Box<dyn rtcp::Packet>>, now: Timestamp, out: &mut Out) {
-        if !self.reduced_size {
-            let report = ReceiverReport { ssrc: self.ssrcs.audio, ..ReceiverReport::default() };
-            let mut compound: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(report)];
-            compound.extend(self.descriptions.behind(&[self.ssrcs.audio], false));
-            compound.append(&mut packets);
-            packets = compound;
-        }
-        self.encrypt_rtcp(&packets, now, out);
-    }
-
-    fn encrypt_rtcp(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Timestamp, out: &mut Out) {
+    /// Encrypts and sends RTCP. Feedback leaves without a report before it (RFC 5506) to all clients, also those that do not
+    /// offer `a=rtcp-rsize`: every client known reads it so, and some fail to parse SDES in a compound (aiortc).
+    fn send_rtcp(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Timestamp, out: &mut Out) {
         let Some(to) = self.destination(now) else { return };
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
         let Ok(clear) = rtcp::packet::marshal(packets) else { return };

@@ -112,8 +112,6 @@ pub(super) struct Connection {
     protection: Protection,
     /// When the room was last notified how packets arrive.
     reception_reported: Timestamp,
-    /// RTCP packets may leave without a report before them (RFC 5506).
-    pub(super) reduced_size: bool,
     next_report: Timestamp,
     /// Until when the client may begin with what was sent lately.
     begins: Option<Timestamp>,
@@ -169,7 +167,6 @@ impl Connection {
             reports: ReportReader::new(ssrcs.video, ssrcs.audio),
             protection: Protection::default(),
             reception_reported: now,
-            reduced_size: false,
             next_report: now,
             begins: None,
             keyframe_wanted: false,
@@ -204,7 +201,6 @@ impl Connection {
         }
         let sent = || agreement.accepted().filter(|(_, section)| section.sends.is_some());
         self.takes_remb = sent().any(|(_, section)| section.takes("goog-remb"));
-        self.reduced_size = agreement.accepted().all(|(_, section)| section.rtcp_rsize);
     }
 
     /// Another address of the client.

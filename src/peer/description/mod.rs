@@ -73,7 +73,7 @@ pub(super) struct Accepted {
     /// Header extensions of the section: id, and URI.
     extensions: Vec<(u16, String)>,
     /// The client takes reduced-size RTCP (RFC 5506).
-    pub(super) rtcp_rsize: bool,
+    rtcp_rsize: bool,
     rtcp_mux_only: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Who may have keys, and which: versions, certificates and the ways to protect SRTP.
+//! DTLS versions, certificates and SRTP profiles.
 
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 
@@ -141,7 +141,7 @@ async fn never_connects(mut server: Server) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_knows_no_dtls_of_today_is_refused() {
+async fn a_client_below_dtls_1_2_is_refused() {
     for direction in ["sendrecv", "recvonly"] {
         let (mut client, _server) = ByHand::join(direction, "actpass").await;
         client.hello(DTLS_1_2).await;
@@ -163,7 +163,7 @@ async fn a_client_that_knows_no_dtls_of_today_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_ours_that_knows_no_dtls_of_today_is_refused_too() {
+async fn a_dtls_server_below_1_2_is_refused() {
     for direction in ["sendrecv", "recvonly"] {
         let (mut client, server) = ByHand::join(direction, "passive").await;
         client.until(|client| client.has(CLIENT_HELLO)).await;
@@ -182,7 +182,7 @@ async fn a_server_of_ours_that_knows_no_dtls_of_today_is_refused_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn media_is_protected_by_the_one_way_that_a_client_has() {
+async fn each_srtp_profile_works_alone() {
     for profile in secure::PROFILES {
         let mut client = Client::with_profiles(RTCRtpTransceiverDirection::Sendrecv, &[profile]).await;
         let offer = client.offer(None).await;
@@ -203,7 +203,7 @@ async fn media_is_protected_by_the_one_way_that_a_client_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_with_no_way_of_ours_gets_no_media() {
+async fn a_client_without_a_common_srtp_profile_is_refused() {
     let short = SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32;
     for direction in [RTCRtpTransceiverDirection::Sendrecv, RTCRtpTransceiverDirection::Recvonly] {
         let mut client = Client::with_profiles(direction, &[short]).await;

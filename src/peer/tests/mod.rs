@@ -177,7 +177,7 @@ async fn media_flows_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_camera_says_how_its_picture_is_to_be_turned() {
+async fn the_orientation_extension_reaches_the_sink() {
     let (mut client, mut server) = call().await;
     for (byte, wanted) in [(1, Rotation::Right), (2, Rotation::Half), (3, Rotation::Left), (0, Rotation::None)] {
         // The upper bits tell which camera it is and whether it is mirrored.
@@ -193,7 +193,7 @@ fn without_ssrcs(offer: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_the_offer_does_not_name_arrive_from_their_first_packet_on() {
+async fn streams_without_announced_ssrcs_arrive_from_their_first_packet_on() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
     let offer = without_ssrcs(&client.offer(None).await);
     let (mut server, answer) = Server::answer(&offer).await;
@@ -230,7 +230,7 @@ async fn streams_that_the_offer_does_not_name_arrive_from_their_first_packet_on(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_stream_alone_needs_no_name_either() {
+async fn a_single_section_needs_no_announced_ssrc() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
     let offer = without_ssrcs(&client.offer(None).await);
     let video = offer.find("m=video").expect("has one");
@@ -244,7 +244,7 @@ async fn one_stream_alone_needs_no_name_either() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keyframes_are_asked_for_in_both_directions() {
+async fn keyframes_are_requested_in_both_directions() {
     let (mut client, mut server) = call().await;
     server.keyframe_requested().await;
     server.packet_of(&mut client, SourceKind::Camera).await;
@@ -264,7 +264,7 @@ async fn keyframes_are_asked_for_in_both_directions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sender_is_told_how_much_it_may_send() {
+async fn the_uplink_limit_is_sent_as_remb() {
     let (mut client, mut server) = call().await;
     server.peer.limit(Some(559_000));
     server.packet_of(&mut client, SourceKind::Camera).await;
@@ -280,7 +280,7 @@ async fn a_sender_is_told_how_much_it_may_send() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_receives_and_sends_nothing() {
+async fn a_viewer_receives_and_sends_no_media() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Recvonly).await;
     let offer = client.offer(None).await;
     let (mut server, answer) = Server::answer(&offer).await;
@@ -292,7 +292,7 @@ async fn a_viewer_receives_and_sends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_waits_for_our_dtls_hello_connects_too() {
+async fn a_client_that_offers_setup_passive_connects() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
     let offer = client.offer(None).await.replace("a=setup:actpass", "a=setup:passive");
     let (mut server, answer) = Server::answer(&offer).await;
@@ -435,7 +435,7 @@ async fn a_screen_is_added_by_a_new_offer_and_stopped_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_goodbye_is_noticed_at_once() {
+async fn dtls_close_ends_the_session_at_once() {
     let (client, mut server) = call().await;
     client.pc.close().await.expect("closes");
     let closed = server.wait(|event| *event == PeerEvent::Goodbye);
@@ -449,7 +449,7 @@ async fn a_goodbye_is_noticed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn closing_ends_it_for_the_other_side_and_may_be_repeated() {
+async fn close_is_idempotent_and_removes_the_connection() {
     let (client, mut server) = call().await;
     server.peer.close().await;
     server.peer.close().await;
@@ -468,7 +468,7 @@ async fn closing_ends_it_for_the_other_side_and_may_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_handle_ends_the_connection() {
+async fn a_dropped_peer_ends_its_session() {
     let (_client, server) = call().await;
     let Server { peer, mut events, .. } = server;
     drop(peer);

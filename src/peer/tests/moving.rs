@@ -1,11 +1,11 @@
-//! A client whose address changes in mid-call, as behind a NAT that forgets, or between Wi-Fi and cellular.
+//! A client whose address changes during a call, as behind a NAT whose binding expires, or between Wi-Fi and cellular.
 
 use tokio::sync::watch;
 
 use super::*;
 use crate::sdp::replace_candidates;
 
-/// Stands between client and server; each time that it is told to, it has another address towards the server.
+/// A NAT between client and server; each change of `moves` gives it another address towards the server.
 async fn nat(inner: UdpSocket, server: SocketAddr, mut moves: watch::Receiver<u32>) {
     let bind = async || UdpSocket::bind("127.0.0.1:0").await.expect("ports are left");
     let mut outer = bind().await;
@@ -43,7 +43,7 @@ async fn behind_nat() -> (Client, Server, watch::Sender<u32>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_participant_whose_address_changes_stays_and_is_reached_at_the_new_one() {
+async fn a_participant_keeps_its_session_when_its_address_changes() {
     let (mut client, mut server, moves) = behind_nat().await;
     server.wait(|event| *event == PeerEvent::Connected).await;
     server.reaches(&mut client).await;

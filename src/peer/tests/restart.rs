@@ -1,4 +1,4 @@
-//! Our own client at a server of ours that it loses: it restarts ICE (RFC 9725 section 4.3.3), and media goes on.
+//! The outgoing client restarts ICE when its server becomes unreachable (RFC 9725 section 4.3.3), and media continues.
 
 use std::net::Ipv4Addr;
 
@@ -86,7 +86,7 @@ async fn until(session: &mut Session, what: &str, mut is_so: impl FnMut(&Session
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_client_begins_ice_anew_where_its_server_is_lost() {
+async fn the_client_restarts_ice_when_its_server_is_unreachable() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let url = format!("whip+http://{}/whip/room", listener.local_addr().expect("bound"));
     let destination = Destination::output(&url).expect("a URL");

@@ -1,4 +1,4 @@
-//! Who is introduced in RTCP, and who says goodbye, to us and by us.
+//! SDES and BYE in both directions.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ async fn connected(direction: RTCRtpTransceiverDirection) -> (Client, Server, [u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_who_are_heard_are_named_and_who_leaves_says_goodbye() {
+async fn contributing_sources_have_cname_and_bye() {
     for direction in [RTCRtpTransceiverDirection::Sendrecv, RTCRtpTransceiverDirection::Recvonly] {
         let (client, server, [audio, video]) = connected(direction).await;
         until("names of us and of p7", || told(&client).0.is_superset(&BTreeSet::from([7, audio, video]))).await;
@@ -62,7 +62,7 @@ async fn all_who_are_heard_are_named_and_who_leaves_says_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_streams_say_goodbye_before_the_connection_ends() {
+async fn bye_of_our_streams_precedes_the_end_of_the_connection() {
     for direction in [RTCRtpTransceiverDirection::Sendrecv, RTCRtpTransceiverDirection::Recvonly] {
         let (client, server, [audio, video]) = connected(direction).await;
         server.peer.close().await;
@@ -75,7 +75,7 @@ async fn our_streams_say_goodbye_before_the_connection_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_only_sends_hears_a_goodbye_too() {
+async fn a_publisher_receives_bye() {
     let mut client = Client::new(RTCRtpTransceiverDirection::Sendrecv).await;
     let offer = client.offer(None).await.replace("a=sendrecv", "a=sendonly");
     let (mut server, answer) = Server::answer(&offer).await;
@@ -86,7 +86,7 @@ async fn who_only_sends_hears_a_goodbye_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_of_theirs_that_says_goodbye_is_over_at_once() {
+async fn bye_of_a_source_ends_it_at_once() {
     let (mut client, mut server) = call().await;
     server.packet_of(&mut client, SourceKind::Camera).await;
     server.packet_of(&mut client, SourceKind::Microphone).await;
