@@ -125,7 +125,9 @@ impl Playback {
                 return Outcome::Ended(self.end);
             }
         }
-        let stretch = self.stretch.as_ref().map(|stretch| self.playout.due(stretch.pts) - AUDIO_LEAD);
+        // Samples that the ticks do not need yet are no reason to wake: the next tick is.
+        let stretch = self.stretch.as_ref().filter(|_| self.ticks.needs_samples());
+        let stretch = stretch.map(|stretch| self.playout.due(stretch.pts) - AUDIO_LEAD);
         let shot = self.shot.as_ref().map(|shot| self.playout.due(shot.pts));
         self.idle(now, [shot, stretch, self.next_complete_tick()].into_iter().flatten().min())
     }
