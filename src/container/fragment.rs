@@ -13,7 +13,7 @@ use crate::media::FileFormat;
 /// A fragment does not wait for a track that lags further behind; its late samples go into the next fragment. In
 /// [`UNITS`].
 const MAX_TRACK_LAG: u64 = UNITS * 3 / 10;
-/// A fragment ends at this size whatever its duration.
+/// A fragment of any duration ends at this size.
 const MAX_FRAGMENT_BYTES: usize = 32 << 20;
 
 /// Muxes a growing file. Append each returned buffer with a single write: the file is then playable at any moment, and

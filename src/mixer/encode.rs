@@ -18,7 +18,7 @@ use crate::media::VIDEO_CLOCK;
 use crate::plan::StreamSpec;
 use crate::tier::packet_bytes;
 
-/// Shortest time between two keyframes, whatever the number of requests.
+/// Shortest time between two keyframes. The number of requests does not change it.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 /// Interval of repeated frames soon after a change of the canvas: each makes the picture sharper.
 const REFINE_INTERVAL: Duration = Duration::from_millis(200);

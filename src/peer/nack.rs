@@ -155,7 +155,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives: only missing packets are requested, a bounded number of times, and few are remembered.
+        /// For any packets, only missing packets are requested, a bounded number of times, and few are remembered.
         #[test]
         fn only_missing_packets_are_requested(
             start in any::<u16>(),

@@ -31,7 +31,7 @@ pub(super) struct Negotiation {
     cname: String,
     session: u64,
     version: u64,
-    /// What the client is sent; video keeps its codec, whatever a later offer prefers.
+    /// Media that the client receives. Video keeps its codec when a later offer prefers another one.
     receives: Receives,
     /// Candidates taken in this ICE session.
     candidates: usize,

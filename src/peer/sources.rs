@@ -423,7 +423,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever arrives: bindings are bounded, and each names a source that exists.
+        /// For any packets, bindings are bounded, and each names a source that exists.
         #[test]
         fn bindings_are_bounded(
             packets in prop::collection::vec((0..200_u32, 0..3_usize, prop::bool::ANY), 0..400),

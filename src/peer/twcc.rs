@@ -229,8 +229,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every packet up to the newest received one is given once and in order, whatever is lost; feedback survives the
-        /// wire.
+        /// Every packet up to the newest received one is reported once and in order, with any loss. Feedback survives
+        /// serialisation.
         #[test]
         fn each_packet_is_given_once(received in prop::collection::vec(prop::bool::weighted(0.7), 1..300)) {
             let mut sent = sent(received.len() as u64);

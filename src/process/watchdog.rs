@@ -222,7 +222,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever its threads do, a silent process is found to hang between 1.2 s and 5 s after its last message.
+        /// At any progress of its threads, a silent process is found to hang 1.2 s to 5 s after its last message.
         #[test]
         fn a_silent_process_is_always_found(states in prop::collection::vec((any::<bool>(), 0..500_u64), 1..40)) {
             let mut cpu = 0;

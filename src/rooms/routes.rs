@@ -401,7 +401,7 @@ mod tests {
         routed.keyframe(Tier::Low);
         assert_eq!((routed.receivers(Tier::Low), routed.receivers(Tier::High)), (1, 1));
         assert_eq!(subscriber.flowing(), routed.serial(Tier::Low));
-        // A pinned tier stays whatever the link carries.
+        // A pinned tier does not follow the estimated bandwidth.
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
         routed.handle(Input::Update(ann, patch));
         routed.keyframe(Tier::Medium);

@@ -28,7 +28,7 @@ pub(crate) struct Row {
     pub(crate) among_themselves: bool,
 }
 
-/// Modules that never import some others, whatever their rows.
+/// Modules that never import some others, even if their rows allow it.
 #[derive(Debug)]
 pub(crate) struct Never {
     pub(crate) from: Vec<String>,

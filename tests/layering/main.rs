@@ -172,7 +172,7 @@ enum Name {
     Crate(String),
 }
 
-/// What a file names, with the line: modules of this crate, and whatever may be another crate.
+/// What a file names, with the line: modules of this crate, and names that may be other crates.
 fn names(own: &[String], text: &str) -> Vec<(Name, usize)> {
     let tokens = tokens(text);
     let paths = paths(&tokens, own);

@@ -170,8 +170,7 @@ fn reports_have_the_loss_since_the_last_report() {
 }
 
 proptest! {
-    /// Whatever is lost, late, repeated or overtaken: packets that came and packets lost add up, and the stream goes
-    /// on.
+    /// With lost, late, repeated and reordered packets, received and lost packets add up, and the stream continues.
     #[test]
     fn everything_is_accounted_for(
         first: u16,

@@ -570,7 +570,7 @@ fn a_viewer_joins_in_either_dtls_role_and_receives_everything() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Whatever is lost on the way, handshake included, comes again; and no more than that.
+    /// Lost packets, those of the handshake included, are sent again, and no others.
     #[test]
     fn lost_packets_are_retransmitted(seed in any::<u64>(), loss in 0.005..0.08_f64) {
         let mut world = World::new(Circumstances { seed, ..USUAL });

@@ -1,7 +1,7 @@
 //! The client of an S3-compatible object store: multipart upload of one file, and its verification.
 //!
 //! Owns: requests, their short-term retries, parts and checksums. Does not know: the queue, sidecar contents. In: a
-//! file. Out: [`Uploaded`]. Memory use is one part, whatever the size of the file.
+//! file. Out: [`Uploaded`]. Memory use is one part for files of any size.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -19,28 +19,20 @@ export async function qualities({ page: open, options }) {
 
     const received = async (person) => {
       const stats = [...(await person.pc.getStats()).values()];
-      const {
-        bytesReceived,
-        headerBytesReceived,
-        packetsReceived,
-        packetsLost,
-        concealedSamples,
-        silentConcealedSamples,
-        totalSamplesReceived,
-        jitterBufferDelay,
-        jitterBufferEmittedCount,
-      } = stats.find((s) => s.type === 'inbound-rtp' && s.kind === 'audio');
-      return {
-        bytesReceived,
-        headerBytesReceived,
-        packetsReceived,
-        packetsLost,
-        concealedSamples,
-        silentConcealedSamples,
-        totalSamplesReceived,
-        jitterBufferDelay,
-        jitterBufferEmittedCount,
-      };
+      const audio = stats.find((s) => s.type === 'inbound-rtp' && s.kind === 'audio');
+      return Object.fromEntries(
+        [
+          'bytesReceived',
+          'headerBytesReceived',
+          'packetsReceived',
+          'packetsLost',
+          'concealedSamples',
+          'silentConcealedSamples',
+          'totalSamplesReceived',
+          'jitterBufferDelay',
+          'jitterBufferEmittedCount',
+        ].map((name) => [name, audio[name]]),
+      );
     };
     const [before, from] = [await Promise.all(all.map(received)), performance.now()];
     const heard = await Promise.all(

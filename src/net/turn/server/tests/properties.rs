@@ -1,4 +1,4 @@
-//! Whatever clients do, in whatever order.
+//! Random requests of clients, in random order.
 
 use std::collections::HashSet;
 
