@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 retries="${CARGO_TARGET_DIR:-target}/e2e/retries.txt"
 rm -f "$retries"
-cargo test --locked "$@"
+cargo test --locked --no-fail-fast "$@"
 status=$?
 if [ -f "$retries" ]; then cat "$retries"; fi
 exit $status

@@ -157,9 +157,9 @@ impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Decode(codec) => write!(f, "decoding {codec}"),
-            Self::Encode(Codec::H264, H264Encoder::OpenH264) => f.write_str("encoding h264 with openh264"),
+            Self::Encode(Codec::H264, H264Encoder::OpenH264) => f.write_str("encoding H264 with openh264"),
             Self::Encode(codec, _) => write!(f, "encoding {codec}"),
-            Self::Aac => f.write_str("encoding aac"),
+            Self::Aac => f.write_str("encoding AAC"),
             Self::SendSrt => f.write_str("sending by SRT"),
         }
     }

@@ -147,14 +147,14 @@ fn a_missing_element_disables_only_what_needs_it_and_is_reported_with_its_packag
     let (missing, received) = ready_and_streams("x264enc");
     assert_eq!(received, BTreeSet::from([1]), "VP8 is encoded without x264enc");
     assert_eq!(missing.len(), 1, "{missing:?}");
-    for part in ["encoding h264", "`x264enc`", "apt-get install gstreamer1.0-plugins-ugly"] {
+    for part in ["encoding H264", "`x264enc`", "apt-get install gstreamer1.0-plugins-ugly"] {
         assert!(missing[0].contains(part), "{part} is not in {missing:?}");
     }
 
     let (missing, received) = ready_and_streams("av1dec,vp9dec");
     assert_eq!(received, BTreeSet::from([1, 2]), "encoding needs no decoder");
     assert!(
-        missing.len() == 2 && missing[0].contains("decoding vp9") && missing[1].contains("`av1dec`"),
+        missing.len() == 2 && missing[0].contains("decoding VP9") && missing[1].contains("`av1dec`"),
         "{missing:?}"
     );
 
