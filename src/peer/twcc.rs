@@ -92,7 +92,7 @@ impl SentPackets {
             .map(|Sent { departure, size, status }| Arrival {
                 departure,
                 arrival: if let Status::Received(arrival) = status { arrival } else { None },
-                told: status != Status::Unreported,
+                reported: status != Status::Unreported,
                 size,
             })
             .collect()
@@ -200,7 +200,7 @@ mod tests {
         let lost: Vec<usize> =
             arrivals.iter().enumerate().filter(|(_, a)| a.arrival.is_none()).map(|(n, _)| n).collect();
         assert_eq!((arrivals.len(), lost), (10, vec![2, 4, 5, 6, 7, 8]));
-        assert!(arrivals.iter().all(|arrival| arrival.told && arrival.size == 1_000 + OVERHEAD));
+        assert!(arrivals.iter().all(|arrival| arrival.reported && arrival.size == 1_000 + OVERHEAD));
         assert_eq!(sent.next_sequence(), 65_530_u16.wrapping_add(20));
     }
 
@@ -216,8 +216,8 @@ mod tests {
         for arrived in [first, last] {
             arrivals.extend(feedback(&arrived).iter().flat_map(|feedback| sent.feedback(feedback)));
         }
-        let lost = arrivals.iter().filter(|arrival| arrival.told && arrival.arrival.is_none()).count();
-        let unreported = arrivals.iter().filter(|arrival| !arrival.told).count();
+        let lost = arrivals.iter().filter(|arrival| arrival.reported && arrival.arrival.is_none()).count();
+        let unreported = arrivals.iter().filter(|arrival| !arrival.reported).count();
         assert_eq!((arrivals.len(), lost, unreported), (100, 10, 10));
     }
 

@@ -123,9 +123,9 @@ impl Direct {
 
 impl Room {
     /// Takes a client's message about a direct call.
-    pub(super) fn direct_news(&mut self, participant: ParticipantId, news: DirectMessage) {
+    pub(super) fn direct_message(&mut self, participant: ParticipantId, message: DirectMessage) {
         let path = self.direct.path.filter(|path| path.pair().contains(&participant));
-        match (news, path) {
+        match (message, path) {
             (DirectMessage::Able, _) => {
                 if self.people.contains_key(&participant) {
                     self.direct.able.insert(participant);

@@ -22,7 +22,7 @@ const REST: Duration = Duration::from_millis(250);
 /// Early deaths in succession after which the input fails.
 const EARLY_DEATHS_MAX: u32 = 6;
 /// Shortest interval between events that differ only in numbers.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Ended inputs that remain in the document.
 const OVER_MAX: usize = 16;
 
@@ -91,7 +91,7 @@ struct Injected {
     report: InputReport,
     /// Reconnections of earlier processes, including restarts.
     reconnects: u32,
-    told: Timestamp,
+    reported: Timestamp,
 }
 
 /// The life cycle of an input.
@@ -181,7 +181,7 @@ impl Room {
             early_deaths: 0,
             report: InputReport::default(),
             reconnects: 0,
-            told: now,
+            reported: now,
         };
         self.inputs.all.insert(id, input);
         self.inputs.forget();
@@ -191,14 +191,14 @@ impl Room {
         Ok((id, admitted))
     }
 
-    pub(super) fn input_news(&mut self, now: Timestamp, id: InputId, news: InputEvent) {
+    pub(super) fn input_event(&mut self, now: Timestamp, id: InputId, event: InputEvent) {
         let Some(input) = self.inputs.all.get_mut(&id).filter(|input| input.life != Life::Over) else { return };
-        match news {
+        match event {
             InputEvent::Report(report) => {
                 let known = |report: &InputReport| (report.state, report.reason.clone(), report.size);
                 let changed = known(&report) != known(&input.report);
                 input.report = report;
-                if changed || now.since(input.told) >= TOLD_EVERY {
+                if changed || now.since(input.reported) >= REPORT_INTERVAL {
                     self.tell_input(id);
                 }
             }
@@ -278,14 +278,14 @@ impl Room {
         let running = self.inputs.all.iter().filter(|(_, input)| input.life != Life::Over);
         let ids: Vec<InputId> = running.map(|(id, _)| *id).collect();
         for id in ids {
-            self.input_news(self.now, id, InputEvent::Stop);
+            self.input_event(self.now, id, InputEvent::Stop);
         }
     }
 
     fn tell_input(&mut self, id: InputId) {
         let now = self.now;
         let Some(input) = self.inputs.all.get_mut(&id) else { return };
-        input.told = now;
+        input.reported = now;
         let input = input.document(id);
         self.emit(|_| Event::Input { input });
     }

@@ -16,7 +16,7 @@ const SILENCE: u8 = 127;
 /// Selects the levels to send.
 #[derive(Debug, Default)]
 pub(super) struct Levels {
-    told: Option<Timestamp>,
+    reported: Option<Timestamp>,
     /// The latest levels were not empty.
     audible: bool,
 }
@@ -25,7 +25,7 @@ impl Levels {
     /// The levels to send of `levels` (-dBov by participant), if they are due: those above silence, and once an empty
     /// list when all participants have fallen silent.
     pub(super) fn update(&mut self, now: Timestamp, levels: &[(ParticipantId, u8)]) -> Option<Vec<LevelDocument>> {
-        if self.told.is_some_and(|told| now.since(told) < INTERVAL) {
+        if self.reported.is_some_and(|reported| now.since(reported) < INTERVAL) {
             return None;
         }
         let above = levels.iter().filter(|(_, level)| *level < SILENCE);
@@ -35,7 +35,7 @@ impl Levels {
         if above.is_empty() && !self.audible {
             return None;
         }
-        self.told = Some(now);
+        self.reported = Some(now);
         self.audible = !above.is_empty();
         Some(above)
     }
@@ -70,14 +70,14 @@ mod tests {
     proptest! {
         #[test]
         fn at_most_five_a_second(steps in prop::collection::vec((0u64..300, 0u8..=127), 1..200)) {
-            let (mut levels, mut now, mut told) = (Levels::default(), 0, Vec::new());
+            let (mut levels, mut now, mut reported) = (Levels::default(), 0, Vec::new());
             for (step, level) in steps {
                 now += step;
                 if levels.update(at(now), &[(ANN, level)]).is_some() {
-                    told.push(now);
+                    reported.push(now);
                 }
             }
-            prop_assert!(told.windows(6).all(|six| six[5] - six[0] >= 1000), "{told:?}");
+            prop_assert!(reported.windows(6).all(|six| six[5] - six[0] >= 1000), "{reported:?}");
         }
     }
 }

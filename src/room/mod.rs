@@ -229,9 +229,9 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
-            Input::Output(output, news) => self.output_news(now, output, news),
-            Input::Input(input, news) => self.input_news(now, input, news),
-            Input::Direct(participant, news) => self.direct_news(participant, news),
+            Input::Output(output, event) => self.output_event(now, output, event),
+            Input::Input(input, event) => self.input_event(now, input, event),
+            Input::Direct(participant, message) => self.direct_message(participant, message),
             Input::Update(participant, patch) => self.update(participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::Chat(from, text) => self.chat(from, &text),

@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_millis(250);
 /// Early deaths in succession after which the output fails.
 const EARLY_DEATHS_MAX: u32 = 6;
 /// Shortest interval between events that differ only in numbers.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Ended outputs that remain in the document.
 const OVER_MAX: usize = 32;
 
@@ -118,7 +118,7 @@ struct Output {
     before: OutputReport,
     files: Vec<String>,
     uploads: BTreeMap<String, UploadDocument>,
-    told: Timestamp,
+    reported: Timestamp,
 }
 
 /// The life cycle of an output.
@@ -262,7 +262,7 @@ impl Room {
             before: OutputReport::default(),
             files: Vec::new(),
             uploads: BTreeMap::new(),
-            told: now,
+            reported: now,
         };
         self.outputs.all.insert(id, output);
         self.outputs.forget();
@@ -279,13 +279,13 @@ impl Room {
         keys.filter_map(|key| self.streams.streams.iter().find(|spec| spec.key == key).cloned()).collect()
     }
 
-    pub(super) fn output_news(&mut self, now: Timestamp, id: OutputId, news: OutputEvent) {
+    pub(super) fn output_event(&mut self, now: Timestamp, id: OutputId, event: OutputEvent) {
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
         // Files are uploaded after the output has ended.
-        if output.life == Life::Over && !matches!(news, OutputEvent::Upload(..)) {
+        if output.life == Life::Over && !matches!(event, OutputEvent::Upload(..)) {
             return;
         }
-        match news {
+        match event {
             OutputEvent::Upload(file, upload) => {
                 // The recording may belong to an earlier room of this name.
                 if output.files.contains(&file) && output.uploads.get(&file) != Some(&upload) {
@@ -299,7 +299,7 @@ impl Room {
                 }
                 let changed = (report.state, &report.reason) != (output.report.state, &output.report.reason);
                 output.report = report;
-                if changed || now.since(output.told) >= TOLD_EVERY {
+                if changed || now.since(output.reported) >= REPORT_INTERVAL {
                     self.tell_output(id);
                 }
             }
@@ -388,7 +388,7 @@ impl Room {
         let running: Vec<OutputId> =
             self.outputs.all.iter().filter(|(_, output)| output.takes_media()).map(|(id, _)| *id).collect();
         for id in running {
-            self.output_news(self.now, id, OutputEvent::Stop);
+            self.output_event(self.now, id, OutputEvent::Stop);
         }
     }
 
@@ -415,7 +415,7 @@ impl Room {
     fn tell_output(&mut self, id: OutputId) {
         let now = self.now;
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
-        output.told = now;
+        output.reported = now;
         let event = output.event(id);
         self.emit(|_| event);
     }

@@ -55,9 +55,9 @@ pub(super) enum Command {
 }
 
 /// Passes a peer's events on to its room, with the participant's id.
-pub(super) fn relay(participant: ParticipantId, mut news: mpsc::Receiver<PeerEvent>, room: mpsc::Sender<Command>) {
+pub(super) fn relay(participant: ParticipantId, mut events: mpsc::Receiver<PeerEvent>, room: mpsc::Sender<Command>) {
     tokio::spawn(async move {
-        while let Some(event) = news.recv().await {
+        while let Some(event) = events.recv().await {
             if room.send(Command::Peer(participant, event)).await.is_err() {
                 break;
             }

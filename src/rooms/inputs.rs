@@ -183,15 +183,15 @@ impl Inputs {
     }
 
     /// Translates an event of a process; None for a process of an earlier generation.
-    pub(super) fn news(&mut self, id: InputId, generation: u32, event: ProcessEvent) -> Option<InputEvent> {
+    pub(super) fn process_event(&mut self, id: InputId, generation: u32, event: ProcessEvent) -> Option<InputEvent> {
         let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
         Some(match event {
-            ProcessEvent::Input(news) => {
-                if let InputEvent::Ended(reason) = &news {
+            ProcessEvent::Input(event) => {
+                if let InputEvent::Ended(reason) = &event {
                     tracing::info!(input = %id, reason, "input ended");
                     self.all.remove(&id);
                 }
-                news
+                event
             }
             ProcessEvent::Lost(why) => {
                 tracing::error!(input = %id, why, "input process lost");

@@ -324,8 +324,8 @@ impl Rooms {
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
-    pub async fn direct(&self, name: &RoomName, from: ParticipantId, news: DirectMessage) -> Result<(), RoomError> {
-        tell(&self.find(name)?, Input::Direct(from, news)).await
+    pub async fn direct(&self, name: &RoomName, from: ParticipantId, message: DirectMessage) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::Direct(from, message)).await
     }
 
     /// Opens the events of a room, which begin with its document.
@@ -371,7 +371,7 @@ impl Rooms {
         if tokio::time::timeout(GOODBYE, goodbyes).await.is_err() {
             tracing::warn!("some connections were not closed in time");
         }
-        // Each room has told its outputs to finish; they do so in the background.
+        // Each room has ordered its outputs to finish; they do so in the background.
         let endings = &self.inner.settings.endings;
         endings.close();
         if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
@@ -504,8 +504,8 @@ mod tests {
             tell(room, Input::Timeout).await.expect("room in the queue");
         }
         let begun = tokio::time::Instant::now();
-        let told = futures::future::join_all(rooms.iter().map(|(room, _)| tell(room, Input::Delete))).await;
-        assert!(told.iter().all(|told| matches!(told, Err(RoomError::Stuck))));
+        let sent = futures::future::join_all(rooms.iter().map(|(room, _)| tell(room, Input::Delete))).await;
+        assert!(sent.iter().all(|sent| matches!(sent, Err(RoomError::Stuck))));
         assert!(begun.elapsed() < ANSWER * 2);
     }
 }

@@ -304,7 +304,7 @@ impl Outputs {
     }
 
     /// Translates an event of a process; None for a process of an earlier generation.
-    pub(super) fn news(&mut self, id: OutputId, generation: u32, event: ProcessEvent) -> Option<OutputEvent> {
+    pub(super) fn process_event(&mut self, id: OutputId, generation: u32, event: ProcessEvent) -> Option<OutputEvent> {
         let entry = self.all.get_mut(&id).filter(|entry| entry.generation == generation)?;
         Some(match event {
             ProcessEvent::Message(FromOutput::KeyframeWanted { stream }) => OutputEvent::KeyframeWanted(stream),
@@ -447,8 +447,8 @@ pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
         recordings::UploadState::Uploading { .. } => UploadDocument { state: UploadState::Uploading, error: None },
         recordings::UploadState::Done { .. } => UploadDocument { state: UploadState::Done, error: None },
     };
-    let news = OutputEvent::Upload(change.file.as_str().to_owned(), upload);
-    Some((change.room?, Input::Output(change.recording?, news)))
+    let event = OutputEvent::Upload(change.file.as_str().to_owned(), upload);
+    Some((change.room?, Input::Output(change.recording?, event)))
 }
 
 /// The note of an event for recordings; None for events that they do not keep.

@@ -77,7 +77,7 @@ impl PlayerUpdate {
 pub struct PlayerEventStream {
     wanted: BTreeSet<PlayerEvent>,
     /// The audience at the last update; None before the first.
-    told: Option<Audience>,
+    reported: Option<Audience>,
     /// Cancelled when the player closes the stream or its session ends.
     pub ended: CancellationToken,
     /// The audience of the room.
@@ -86,9 +86,9 @@ pub struct PlayerEventStream {
 
 impl PlayerEventStream {
     /// The updates that are due. The first call reports the present state, except for inactivity.
-    pub fn news(&mut self) -> Vec<PlayerUpdate> {
+    pub fn updates(&mut self) -> Vec<PlayerUpdate> {
         let now = *self.audience.borrow_and_update();
-        let before = self.told.replace(now);
+        let before = self.reported.replace(now);
         let publishing = match (before.is_some_and(|before| before.publishing), now.publishing) {
             (false, true) => Some(PlayerUpdate::Active),
             (true, false) => Some(PlayerUpdate::Inactive),
@@ -96,7 +96,7 @@ impl PlayerEventStream {
         };
         let viewers = (before.map(|before| before.viewers) != Some(now.viewers))
             .then_some(PlayerUpdate::ViewerCount(now.viewers));
-        [publishing, viewers].into_iter().flatten().filter(|news| self.wants(news.kind())).collect()
+        [publishing, viewers].into_iter().flatten().filter(|update| self.wants(update.kind())).collect()
     }
 
     /// Whether the player has subscribed to events of this kind.
@@ -134,7 +134,7 @@ impl PlayerEventStreams {
     /// The stream with this number, for a room with this audience.
     pub(super) fn find(&self, number: u32, audience: watch::Receiver<Audience>) -> Option<PlayerEventStream> {
         let Opened { wanted, ended } = self.open.lock().1.get(&number)?.clone();
-        Some(PlayerEventStream { wanted, told: None, ended, audience })
+        Some(PlayerEventStream { wanted, reported: None, ended, audience })
     }
 
     /// Closes the stream with this number; false if it does not exist.
@@ -175,23 +175,23 @@ mod tests {
     #[test]
     fn changes_are_reported_and_the_first_update_does_not_report_inactivity() {
         let (room, mut stream) = stream(everything());
-        assert_eq!(stream.news(), [PlayerUpdate::ViewerCount(0)]);
-        assert_eq!(stream.news(), []);
+        assert_eq!(stream.updates(), [PlayerUpdate::ViewerCount(0)]);
+        assert_eq!(stream.updates(), []);
         room.send_replace(Audience { publishing: true, viewers: 1 });
-        assert_eq!(stream.news(), [PlayerUpdate::Active, PlayerUpdate::ViewerCount(1)]);
+        assert_eq!(stream.updates(), [PlayerUpdate::Active, PlayerUpdate::ViewerCount(1)]);
         room.send_replace(Audience { publishing: true, viewers: 1 });
-        assert_eq!(stream.news(), []);
+        assert_eq!(stream.updates(), []);
         room.send_replace(Audience { publishing: false, viewers: 1 });
-        assert_eq!(stream.news(), [PlayerUpdate::Inactive]);
+        assert_eq!(stream.updates(), [PlayerUpdate::Inactive]);
     }
 
     #[test]
     fn only_subscribed_events_are_reported() {
         let (room, mut stream) = stream([PlayerEvent::Inactive].into());
         room.send_replace(Audience { publishing: true, viewers: 3 });
-        assert_eq!(stream.news(), []);
+        assert_eq!(stream.updates(), []);
         room.send_replace(Audience { publishing: false, viewers: 9 });
-        assert_eq!(stream.news(), [PlayerUpdate::Inactive]);
+        assert_eq!(stream.updates(), [PlayerUpdate::Inactive]);
         assert!(!stream.wants(PlayerEvent::Reconnect));
     }
 

@@ -204,14 +204,14 @@ impl RoomTask {
                 }
             }
             Command::OutputProcess(id, generation, event) => {
-                if let Some(news) = self.outputs.news(id, generation, event) {
-                    self.room.handle(now, Input::Output(id, news));
+                if let Some(event) = self.outputs.process_event(id, generation, event) {
+                    self.room.handle(now, Input::Output(id, event));
                 }
             }
             Command::AddInput(planned, reply) => self.add_input(now, planned, reply),
             Command::InputProcess(id, generation, event) => {
-                if let Some(news) = self.inputs.news(id, generation, event) {
-                    self.room.handle(now, Input::Input(id, news));
+                if let Some(event) = self.inputs.process_event(id, generation, event) {
+                    self.room.handle(now, Input::Input(id, event));
                 }
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
@@ -360,8 +360,8 @@ impl RoomTask {
     }
 
     /// Sends a notification to the readers of the room's events, if there are any.
-    fn publish(&self, news: Notification) {
-        drop(self.events.send(news));
+    fn publish(&self, notification: Notification) {
+        drop(self.events.send(notification));
     }
 
     fn start_mixer(&mut self) {

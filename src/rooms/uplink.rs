@@ -268,7 +268,7 @@ mod tests {
         for n in 0..1_000 {
             count += usize::from(announcements.announce(CAMERA, Codec::Vp8, at(n)));
             announcements.end(CAMERA);
-            assert!(!announcements.end(CAMERA), "the mixer is told once");
+            assert!(!announcements.end(CAMERA), "the mixer is notified once");
         }
         assert_eq!(count, 3 + 1);
         assert!(announcements.announce(SCREEN, Codec::Vp8, at(1_000)), "each source has its own limit");

@@ -189,7 +189,9 @@ impl MessageFilter {
         let forward = match kind {
             kind::SET_CHUNK_SIZE => {
                 let size = number().filter(|size| (1..=0x7fff_ffff).contains(size));
-                self.chunk_size = size.ok_or(RtmpError::Chunk("it sets a chunk size of nothing"))? as usize;
+                self.chunk_size = size
+                    .ok_or(RtmpError::Chunk("it sets a chunk size that is not from 1 to 2,147,483,647 bytes"))?
+                    as usize;
                 false
             }
             kind::ABORT => {

@@ -17,7 +17,7 @@ pub enum Setup {
     Passive,
 }
 
-/// Which way media goes, seen from the offerer.
+/// The direction of media, seen from the offerer (RFC 8866 section 6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// Both ways.
@@ -154,7 +154,7 @@ pub struct Section {
     pub port: u16,
     /// RTP that DTLS keys (RFC 5764); RFC 8829 section 5.1.2 wants all its names to be taken.
     pub secure: bool,
-    /// Which way media goes.
+    /// The direction of its media.
     pub direction: Direction,
     /// Only there inside the bundle (RFC 9143).
     pub bundle_only: bool,

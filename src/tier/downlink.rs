@@ -66,7 +66,7 @@ pub struct Arrival {
     /// Time of arrival by the receiver's clock, which has an arbitrary origin; None if it was lost or is not reported.
     pub arrival: Option<Duration>,
     /// Whether the feedback covers it: a packet that is not covered may have arrived.
-    pub told: bool,
+    pub reported: bool,
     /// Bytes on the wire.
     pub size: usize,
 }
@@ -118,7 +118,7 @@ impl Downlink {
                 self.missing += 1;
                 // A receiver that is not ready yet loses packets; that is no property of the path.
                 let begun = self.reached.is_some() && self.settles.is_none_or(|settles| arrival.departure >= settles);
-                if !arrival.told || !begun {
+                if !arrival.reported || !begun {
                     continue;
                 }
             }
@@ -133,7 +133,7 @@ impl Downlink {
         while self.window.front().is_some_and(|oldest| newest.since(oldest.departure) > WINDOW) {
             self.window.pop_front();
         }
-        while self.rates.front().is_some_and(|(told, _)| newest.since(*told) > MEMORY) {
+        while self.rates.front().is_some_and(|(reported, _)| newest.since(*reported) > MEMORY) {
             self.rates.pop_front();
         }
         self.forget_longer_way(newest);
@@ -305,7 +305,7 @@ mod tests {
                 let departs = from + n * every;
                 free = departs.max(free) + takes;
                 let arrival = Some(Duration::from_micros(free + 5_000_000));
-                Arrival { departure: Timestamp::from_micros(departs), arrival, told: true, size: 1_200 }
+                Arrival { departure: Timestamp::from_micros(departs), arrival, reported: true, size: 1_200 }
             })
             .collect()
     }
@@ -354,7 +354,7 @@ mod tests {
             let late = carried(2_000_000, 9_800_000 + 20_000 * gone, 1_000, 30).into_iter();
             let late: Vec<Arrival> = late.map(|packet| Arrival { arrival: None, ..packet }).collect();
             if lost == 0.0 {
-                assert!(!downlink.report(&late), "told once");
+                assert!(!downlink.report(&late), "reported once");
             }
             let reception = downlink.reception().expect("ten packets");
             assert!((reception.lost - lost).abs() < 0.05, "{gone} lost: {reception:?}");
@@ -371,7 +371,7 @@ mod tests {
         assert!(!downlink.report(&lost(1_000_000, 14)), "the way is not there yet");
         assert_eq!(downlink.reception(), None);
         assert!(downlink.report(&carried(2_000_000, 1_050_000, 20_000, 4)), "the first keyframe was lost");
-        assert!(!downlink.report(&lost(1_200_000, 14)), "told once");
+        assert!(!downlink.report(&lost(1_200_000, 14)), "reported once");
         assert!(!downlink.report(&carried(2_000_000, 1_250_000, 20_000, 8)));
         assert_eq!(downlink.reception().map(|reception| reception.lost), Some(0.0), "its pictures come later");
         downlink.report(&lost(1_600_000, 14));
@@ -384,9 +384,9 @@ mod tests {
     fn packets_that_feedback_does_not_cover_are_not_lost() {
         let mut downlink = Downlink::default();
         downlink.report(&carried(2_000_000, 1_000_000, 20_000, 50));
-        for (told, lost) in [(false, 0.0), (true, 10.0 / 51.0)] {
+        for (reported, lost) in [(false, 0.0), (true, 10.0 / 51.0)] {
             let untold = carried(2_000_000, 2_000_000, 20_000, 10).into_iter();
-            downlink.report(&untold.map(|packet| Arrival { arrival: None, told, ..packet }).collect::<Vec<_>>());
+            downlink.report(&untold.map(|packet| Arrival { arrival: None, reported, ..packet }).collect::<Vec<_>>());
             downlink.report(&carried(2_000_000, 2_200_000, 20_000, 1));
             let reception = downlink.reception().expect("packets have arrived");
             assert!((reception.lost - lost).abs() < 0.02, "{reception:?}");

@@ -57,7 +57,7 @@ impl Link {
             let longer = if at >= self.longer.0 { self.longer.1 } else { 0 };
             arrival = Some(Duration::from_micros(self.free + longer + jitter) + ANOTHER_CLOCK);
         }
-        Arrival { departure: Timestamp::from_micros(at), arrival, told: true, size }
+        Arrival { departure: Timestamp::from_micros(at), arrival, reported: true, size }
     }
 }
 

@@ -70,7 +70,10 @@ fn two_participants_send_directly_until_a_third_joins() {
         assert!(took < MIXED_WITHIN_MS, "back in the mix {took} ms after the direct path broke");
     }
     assert_eq!(measured["after"], json!([[0, 1], [0, 1]]), "both are in the mix");
-    println!("back in the mix: a third came {}, the way broke {} (ms)", measured["back_ms"], measured["mixed_ms"]);
+    println!(
+        "back in the mix: a third came {}, the direct path ended {} (ms)",
+        measured["back_ms"], measured["mixed_ms"]
+    );
     server.stop();
 }
 

@@ -80,8 +80,8 @@ fn a_call_runs_over_an_external_turn_server() {
     let measured = play(&server.url(), "relayed_call", &["--transports", "udp,tcp", "--seconds", "2"]);
     assert_eq!(measured["ready"], true, "{measured}");
     for person in list(&measured, "/people") {
-        assert_eq!(person["way"]["kind"], "relay", "{person}");
-        assert_eq!(person["way"]["protocol"], person["transport"], "{person}");
+        assert_eq!(person["candidate"]["kind"], "relay", "{person}");
+        assert_eq!(person["candidate"]["protocol"], person["transport"], "{person}");
         assert_eq!(person["tiles"], 2, "{person}");
         assert_eq!((&person["wrong_tiles"], &person["still_tiles"]), (&json!([]), &json!([])), "{person}");
         assert!(number(person, "/first_frame_ms") < 6_000.0, "{person}");

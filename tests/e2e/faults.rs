@@ -1,19 +1,23 @@
 //! Faults and attacks during a call, which must not disturb the participants.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::http::{Offer, get, post_offer};
+use crate::http::{Offer, counted, get, post_offer};
 use crate::scenario::{list, number, play_with};
-use crate::server::Server;
+use crate::server::{Server, Settings};
 use crate::{contract, turn};
 
 /// Junk datagrams sent to the media port.
 const DATAGRAMS: usize = 10_000;
 /// Joins that never connect.
 const HALF_OPEN: usize = 200;
+/// Joins whose client closes its connection.
+const ABORTED_JOINS: usize = 500;
 /// Longest freeze during attacks, in ms.
 const UNHARMED_MS: f64 = 500.0;
 /// Limits for a mixer that hangs: time until detection, and time until video and audio return, in ms.
@@ -96,19 +100,23 @@ fn junk_and_pending_joins_do_not_disturb_a_call() {
     server.stop();
 }
 
+/// A xorshift with a fixed seed: the same numbers in every run.
+fn random() -> impl FnMut() -> u64 {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
 /// Sends random, STUN-like, DTLS-like and RTP-like datagrams; returns their number.
 fn send_junk(media: SocketAddr) -> usize {
     let target: SocketAddr =
         if media.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, media.port()).into() } else { media };
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-    // A fixed xorshift: the same junk in every run.
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = random();
     let mut sent = 0;
     for number in 0..DATAGRAMS {
         let length = (random() % 1400) as usize;
@@ -126,6 +134,55 @@ fn send_junk(media: SocketAddr) -> usize {
         sent += usize::from(socket.send_to(&datagram, target).is_ok());
     }
     sent
+}
+
+/// The file descriptors and child processes of a server.
+fn held(server: &Server) -> (usize, usize) {
+    (server.descriptors(), server.descendants())
+}
+
+/// Writes the request of a join, and closes the connection without reading the answer after a random time of up to the
+/// 20 ms in which joins are answered.
+fn abort_join(server: &Server, n: usize, dice: &mut impl FnMut() -> u64) {
+    let mut stream = TcpStream::connect(server.http).expect("the server accepts connections");
+    let offer = Offer::default().sdp();
+    let (room, host, length) = (n % 7, server.http, offer.len());
+    let request = format!(
+        "POST /v1/rooms/aborted-{room}/participants HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/sdp\r\n\
+         content-length: {length}\r\n\r\n{offer}"
+    );
+    // Some requests are incomplete.
+    let length = if dice().is_multiple_of(4) { dice() as usize % request.len() } else { request.len() };
+    stream.write_all(&request.as_bytes()[..length]).expect("the connection is open");
+    std::thread::park_timeout(Duration::from_micros(dice() % 20_000));
+}
+
+#[test]
+fn aborted_joins_leave_no_room_process_or_descriptor() {
+    let _turn = turn();
+    let limits = ["joins_per_second", "joins_burst", "pending_per_address", "pending_total"];
+    let mut arguments: Vec<String> = limits.iter().map(|limit| format!("limits.{limit}=100000")).collect();
+    arguments.push("rooms.linger_seconds=0".to_owned());
+    let arguments: Vec<&str> = arguments.iter().flat_map(|setting| ["--set", setting]).collect();
+    let server = Server::start_with(&Settings { arguments: &arguments, ..Settings::default() });
+    let mut dice = random();
+    // The first requests load what the process keeps.
+    (0..20).for_each(|n| abort_join(&server, n, &mut dice));
+    let counts = || (counted(&server.url(), "rooms"), counted(&server.url(), "sessions"));
+    let settled = |before: Option<(usize, usize)>| {
+        for _ in 0..400 {
+            let (counts, held) = (counts(), held(&server));
+            if counts == (0, 0) && before.is_none_or(|before| held.0 <= before.0 && held.1 <= before.1) {
+                return held;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("rooms and sessions {:?}, descriptors and processes {:?} of {before:?}", counts(), held(&server));
+    };
+    let before = settled(None);
+    (0..ABORTED_JOINS).for_each(|n| abort_join(&server, n, &mut dice));
+    settled(Some(before));
+    server.stop();
 }
 
 #[test]

@@ -154,7 +154,7 @@
   }
 
   /** The type and address of the local candidate of the selected pair, and the transport to a relay. */
-  async function wayOf(pc) {
+  async function selectedCandidate(pc) {
     const stats = await pc.getStats();
     const all = [...stats.values()];
     const transport = all.find(({ type }) => type === 'transport');
@@ -291,9 +291,9 @@
       this.video.requestVideoFrameCallback(each);
     }
 
-    /** The path of its media; see `wayOf`. */
-    async way() {
-      return wayOf(this.pc);
+    /** The local candidate of the selected pair; see `selectedCandidate`. */
+    async localCandidate() {
+      return selectedCandidate(this.pc);
     }
 
     async leave() {
@@ -624,6 +624,6 @@
     nearest,
     tileColour,
     round,
-    wayOf,
+    selectedCandidate,
   };
 })();

@@ -170,8 +170,8 @@ fn a_call_of_three_runs_over_turn_only() {
     let measured = play(&server.url(), "relayed_call", &["--transports", "udp,tcp,tls", "--seconds", "4"]);
     assert_eq!(measured["ready"], true, "{measured}");
     for person in list(&measured, "/people") {
-        assert_eq!(person["way"]["kind"], "relay", "{person}");
-        assert_eq!(person["way"]["protocol"], person["transport"], "{person}");
+        assert_eq!(person["candidate"]["kind"], "relay", "{person}");
+        assert_eq!(person["candidate"]["protocol"], person["transport"], "{person}");
         assert_eq!(person["tiles"], 3, "{person}");
         assert_eq!((&person["wrong_tiles"], &person["still_tiles"]), (&json!([]), &json!([])), "{person}");
         assert!(number(person, "/first_frame_ms") < 6_000.0, "{person}");
@@ -185,10 +185,10 @@ fn the_client_module_uses_turn_only_if_needed() {
     let server = Server::start_with(&Settings { turn: true, https: true, ..Settings::default() });
     let relayed = play(&server.url(), "relayed_module", &["--policy", "relay"]);
     assert_eq!((&relayed["moving"], &relayed["secure"]), (&json!(true), &json!(true)), "{relayed}");
-    assert_eq!((&relayed["way"]["kind"], &relayed["connections"]), (&json!("relay"), &json!(1)), "{relayed}");
+    assert_eq!((&relayed["candidate"]["kind"], &relayed["connections"]), (&json!("relay"), &json!(1)), "{relayed}");
     let direct = play(&server.url(), "relayed_module", &["--policy", "all"]);
     assert_eq!(direct["moving"], true, "{direct}");
-    assert_ne!(direct["way"]["kind"], "relay", "{direct}");
+    assert_ne!(direct["candidate"]["kind"], "relay", "{direct}");
     server.stop();
 }
 
@@ -206,10 +206,10 @@ fn the_doctor_tests_all_network_paths() {
     };
     let (code, said) = doctor(key);
     assert_eq!(code, Some(0), "{said}");
-    for way in ["  UDP ", "  TCP ", "  TURN by UDP at ", "  TURN by TCP at "] {
-        let ways: Vec<&str> = said.lines().filter(|line| line.contains(way)).collect();
-        let all = ways.iter().all(|line| line.starts_with("ok ") && line.contains(": answers after "));
-        assert!(!ways.is_empty() && all, "{way}:\n{said}");
+    for path in ["  UDP ", "  TCP ", "  TURN by UDP at ", "  TURN by TCP at "] {
+        let lines: Vec<&str> = said.lines().filter(|line| line.contains(path)).collect();
+        let all = lines.iter().all(|line| line.starts_with("ok ") && line.contains(": answers after "));
+        assert!(!lines.is_empty() && all, "{path}:\n{said}");
     }
     assert!(said.contains(&format!(":{}: answers after", server.media.port())), "{said}");
     let (code, said) = doctor(&key.replace('0', "x"));

@@ -161,6 +161,16 @@ impl Server {
         kill_process(*mixer, signal).expect("it is ours and runs");
     }
 
+    /// The open file descriptors of the serving process.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
+    /// The number of its child processes and their descendants.
+    pub(crate) fn descendants(&self) -> usize {
+        children_of(self.child.id()).len()
+    }
+
     /// CPU seconds used so far by the server and its child processes.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         tree_cpu_seconds(self.child.id())

@@ -72,13 +72,13 @@ fn read_json(output: &mut impl BufRead) -> Value {
 
 /// The unreliable connection to the store. At first every request gets 500. Later, of four connections one is closed at
 /// once, one gets 500, one breaks in the middle of a part, and one works for a while.
-struct Way {
+struct SlowPath {
     address: SocketAddr,
     closed: Arc<AtomicBool>,
     broken: Arc<AtomicUsize>,
 }
 
-impl Way {
+impl SlowPath {
     fn to(store: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
@@ -153,13 +153,13 @@ fn wait_for(server: &Server, what: &str, fits: impl Fn(&Value) -> bool) -> Value
 fn recordings_are_uploaded_over_an_unreliable_connection() {
     let _turn = turn();
     let mut store = Store::start();
-    let way = Way::to(store.address);
+    let path = SlowPath::to(store.address);
     let data = tempfile::tempdir().expect("the temporary folder can be written");
     let (large, small) = ("daily-20261125-101500-k3", "daily-20261125-101500-k3-002");
     record(data.path(), large, "mp4", LARGE);
     record(data.path(), small, "ogg", 5_000);
 
-    let endpoint = format!("upload.endpoint=http://{}", way.address);
+    let endpoint = format!("upload.endpoint=http://{}", path.address);
     let set =
         ["upload.bucket=recordings", &endpoint, "upload.prefix=calls/", "upload.allow_http=true", "upload.part_mib=5"];
     let more = ["upload.access_key_id=test", "upload.keep_local=false"];
@@ -176,14 +176,14 @@ fn recordings_are_uploaded_over_an_unreliable_connection() {
     // SIGKILL, like a crash.
     drop(server);
 
-    way.closed.store(false, Ordering::Relaxed);
+    path.closed.store(false, Ordering::Relaxed);
     let server = Server::start_with(&settings);
     let before = server.memory_mib();
     let uploaded = wait_for(&server, "not uploaded", |file| file["upload"]["state"] == "done");
     let grown = server.memory_mib() - before;
     println!(
         "{}",
-        json!({"grown_mib": grown, "broken_connections": way.broken.load(Ordering::Relaxed), "uploaded": uploaded})
+        json!({"grown_mib": grown, "broken_connections": path.broken.load(Ordering::Relaxed), "uploaded": uploaded})
     );
     assert!(grown < GROWTH_MIB, "an upload took {grown} MiB");
     assert_eq!(list(&uploaded, "").len(), 2, "{uploaded}");
@@ -201,7 +201,7 @@ fn recordings_are_uploaded_over_an_unreliable_connection() {
     assert_eq!(store.ask(&format!("calls/{large}.mp4"))["bytes"], LARGE);
     assert!(number(&store.ask(&format!("calls/{large}.json")), "/bytes") > 200.0, "its JSON is there too");
     assert_eq!(store.ask("incomplete uploads"), 0, "broken uploads were left in the store");
-    assert!(way.broken.load(Ordering::Relaxed) > 6, "too few connections were broken");
+    assert!(path.broken.load(Ordering::Relaxed) > 6, "too few connections were broken");
     let metrics = get(&format!("{}/metrics", server.url())).body;
     assert!(metrics.contains("commingle_recordings_uploaded_total 2"), "{metrics}");
     assert_eq!(request("DELETE", &format!("{}/v1/recordings/{small}.ogg", server.url()), &[], "").status, 204);

@@ -115,14 +115,14 @@ pub enum BenchError {
     Floor(#[from] std::io::Error),
 }
 
-/// Measures all rooms, one after the other, and calls `told` after each. Ends early when `leave` is cancelled.
+/// Measures all rooms, one after the other, and calls `progress` after each. Ends early when `leave` is cancelled.
 ///
 /// # Errors
 /// The server or the bots cannot be started.
 pub async fn run(
     settings: Settings,
     leave: &CancellationToken,
-    mut told: impl FnMut(&Trial),
+    mut progress: impl FnMut(&Trial),
 ) -> Result<Found, BenchError> {
     let floor = floor::measure()?;
     let server = match settings.url {
@@ -163,7 +163,7 @@ pub async fn run(
         let (passed, after) = (time::now().since(began), server.as_ref().map(Server::usage));
         let cpu = before.zip(after).map(|(before, after)| after.since(&before, passed));
         let trial = Trial { series, participants, viewers, report: bots.stop().await, cpu };
-        told(&trial);
+        progress(&trial);
         trials.push(trial);
     }
     if let Some(server) = server {

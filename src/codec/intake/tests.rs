@@ -52,7 +52,7 @@ fn take(intake: &Intake, woken: &Receiver<()>) -> Result<Taken, String> {
         if intake.is_over() {
             return Ok(taken);
         }
-        woken.recv_timeout(PATIENCE).expect("news of the source");
+        woken.recv_timeout(PATIENCE).expect("an event of the source");
     }
 }
 

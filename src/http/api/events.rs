@@ -204,7 +204,7 @@ impl EventReader {
 
     async fn direct(&self, mut message: Map<String, Value>) -> Result<(), String> {
         let me = self.caller.participant.ok_or("open the events with `?session=` to send `direct`")?;
-        let news = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
+        let signal = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
             (Some(signal), _) if signal.to_string().len() <= SIGNAL_MAX => DirectMessage::Signal(signal),
             (Some(_), _) => return Err(format!("a `signal` may have at most {SIGNAL_MAX} bytes")),
             (None, Some("able")) => DirectMessage::Able,
@@ -212,7 +212,7 @@ impl EventReader {
             (None, Some("failed")) => DirectMessage::Failed,
             _ => return Err("`direct` needs a `signal`, or a `state`: `able`, `connected` or `failed`".to_owned()),
         };
-        self.app.rooms().direct(&self.room, me, news).await.map_err(|error| error.to_string())
+        self.app.rooms().direct(&self.room, me, signal).await.map_err(|error| error.to_string())
     }
 
     /// Requires a role: of the token, or of the participant, which may have changed since the events were opened.

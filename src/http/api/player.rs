@@ -67,11 +67,11 @@ pub(super) async fn listen(
     InPath(StreamNumber(number)): InPath<StreamNumber>,
 ) -> Result<Response, Problem> {
     let mut stream = app.rooms().player_stream(&secret, number).await?;
-    let due = stream.news().into();
+    let due = stream.updates().into();
     let stream = EventStream { stream, draining: app.0.draining.clone(), due, last: false };
     let events = stream::unfold(stream, |mut stream| async {
-        let news = stream.next().await?;
-        Some((Ok::<_, Infallible>(event(news)), stream))
+        let update = stream.next().await?;
+        Some((Ok::<_, Infallible>(event(update)), stream))
     });
     Ok(([(CACHE_CONTROL, "no-store")], Sse::new(events).keep_alive(KeepAlive::default())).into_response())
 }
@@ -101,8 +101,8 @@ struct EventStream {
 impl EventStream {
     async fn next(&mut self) -> Option<PlayerUpdate> {
         loop {
-            if let Some(news) = self.due.pop_front() {
-                return Some(news);
+            if let Some(update) = self.due.pop_front() {
+                return Some(update);
             }
             if self.last {
                 return None;
@@ -112,12 +112,12 @@ impl EventStream {
                 // First, because sessions end after draining and `reconnect` must be sent before that.
                 () = self.draining.cancelled() => {
                     self.last = true;
-                    self.due.extend(Some(PlayerUpdate::Reconnect).filter(|news| self.stream.wants(news.kind())));
+                    self.due.extend(Some(PlayerUpdate::Reconnect).filter(|update| self.stream.wants(update.kind())));
                 }
                 () = self.stream.ended.cancelled() => return None,
                 changed = self.stream.audience.changed() => {
                     changed.ok()?;
-                    self.due.extend(self.stream.news());
+                    self.due.extend(self.stream.updates());
                 }
             }
         }
@@ -125,10 +125,10 @@ impl EventStream {
 }
 
 /// The event in the format of the draft: its data is one line of JSON.
-fn event(news: PlayerUpdate) -> sse::Event {
-    let data = match news {
+fn event(update: PlayerUpdate) -> sse::Event {
+    let data = match update {
         PlayerUpdate::ViewerCount(viewers) => json!({"viewercount": viewers}),
         PlayerUpdate::Active | PlayerUpdate::Inactive | PlayerUpdate::Reconnect => json!({}),
     };
-    sse::Event::default().event(news.kind().name()).data(data.to_string())
+    sse::Event::default().event(update.kind().name()).data(data.to_string())
 }

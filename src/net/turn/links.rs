@@ -86,7 +86,7 @@ fn bracketed(ip: IpAddr) -> String {
 mod tests {
     use super::*;
 
-    fn told(servers: &IceServers, host: Option<&str>, now: u64) -> Vec<String> {
+    fn links_of(servers: &IceServers, host: Option<&str>, now: u64) -> Vec<String> {
         servers.links(host, now, &CancellationToken::new())
     }
 
@@ -97,11 +97,11 @@ mod tests {
     #[test]
     fn the_media_port_is_a_stun_server() {
         let by_host = IceServers::stun(None, 8189);
-        assert_eq!(told(&by_host, Some("localhost"), 0), ["<stun:localhost:8189>; rel=\"ice-server\""]);
-        assert_eq!(told(&by_host, Some("[::1]"), 0), ["<stun:[::1]:8189>; rel=\"ice-server\""]);
-        assert!(told(&by_host, None, 0).is_empty());
+        assert_eq!(links_of(&by_host, Some("localhost"), 0), ["<stun:localhost:8189>; rel=\"ice-server\""]);
+        assert_eq!(links_of(&by_host, Some("[::1]"), 0), ["<stun:[::1]:8189>; rel=\"ice-server\""]);
+        assert!(links_of(&by_host, None, 0).is_empty());
         let by_ip = IceServers::stun(Some("2001:db8::1".parse().expect("an address")), 9);
-        assert_eq!(told(&by_ip, Some("x"), 0), ["<stun:[2001:db8::1]:9>; rel=\"ice-server\""]);
+        assert_eq!(links_of(&by_ip, Some("x"), 0), ["<stun:[2001:db8::1]:9>; rel=\"ice-server\""]);
     }
 
     #[test]
@@ -109,10 +109,10 @@ mod tests {
         let turn = config::Turn { external: vec!["turn:t.example.org".into()], ..config::Turn::default() };
         let credentials = Arc::new(Credentials::new("north".to_owned().into(), 60));
         let servers = IceServers::stun(Some([203, 0, 113, 7].into()), 8189).with_turn(&turn, Arc::clone(&credentials));
-        let elsewhere = told(&servers, None, 100);
+        let elsewhere = links_of(&servers, None, 100);
         assert_eq!(uris(&elsewhere), ["stun:203.0.113.7:8189", "turn:t.example.org"]);
         let servers = servers.with_ports(3478, vec![443]);
-        let links = told(&servers, Some("call.example.org"), 100);
+        let links = links_of(&servers, Some("call.example.org"), 100);
         assert_eq!(
             uris(&links),
             [
@@ -127,6 +127,6 @@ mod tests {
         for link in &links[1..] {
             assert!(link.contains("; username=\"160:") && link.contains("; credential-type=\"password\""), "{link}");
         }
-        assert_ne!(links[1], told(&servers, Some("call.example.org"), 100)[1]);
+        assert_ne!(links[1], links_of(&servers, Some("call.example.org"), 100)[1]);
     }
 }

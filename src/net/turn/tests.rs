@@ -176,13 +176,13 @@ impl<W: Wire> Client<W> {
         assert_eq!(next(&inbox).await, (SRTP.to_vec(), relayed));
 
         assert!(connection.send_by_tunnel(relayed, b"hello"));
-        let told = self.wire.receive().await;
-        let told = Message::parse(&told).expect("well formed");
+        let received = self.wire.receive().await;
+        let received = Message::parse(&received).expect("well formed");
         assert_eq!(
-            (told.method, told.class, told.get(kind::DATA)),
+            (received.method, received.class, received.get(kind::DATA)),
             (Method::DATA, Class::Indication, Some(&b"hello"[..]))
         );
-        assert_eq!(told.addresses(kind::XOR_PEER_ADDRESS).next().flatten(), Some(media));
+        assert_eq!(received.addresses(kind::XOR_PEER_ADDRESS).next().flatten(), Some(media));
 
         let number = (kind::CHANNEL_NUMBER, &[0x40, 0x07, 0, 0][..]);
         let bound = self.request(Method::CHANNEL_BIND, &[number], Some(media)).await;

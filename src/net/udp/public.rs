@@ -66,28 +66,28 @@ async fn seen(server: &str, bind: IpAddr) -> io::Result<(Vec<IpAddr>, Vec<(Socke
     Ok((addresses, unanswered))
 }
 
-/// Asks again and again, until the port is gone, and tells peers of the port another address when there is one.
+/// Asks every minute, until the port is closed, and advertises another address when there is one.
 pub async fn watch_public_addresses(mux: Weak<Mux>, server: String, bind: IpAddr) {
     loop {
         sleep(AGAIN).await;
-        // What cannot be asked now can be later; nothing is worse than before. What was told at start is not told every
-        // minute.
+        // A failed request is repeated a minute later; the addresses stay as they are. Each failure at start was logged, so
+        // that later ones are debug messages.
         let seen = seen(&server, bind).await;
         let Some(mux) = mux.upgrade() else { return };
         match seen {
             Ok((seen, _)) => renew(&mux, &server, &seen),
-            Err(error) => tracing::debug!(%error, "it is not known whether others see this machine where they did"),
+            Err(error) => tracing::debug!(%error, "the public address could not be checked"),
         }
     }
 }
 
-/// Peers of the port are told what is seen; an address of a family by which nothing is seen stays.
+/// Advertises the seen addresses; an address of a family without a seen address stays.
 fn renew(mux: &Arc<Mux>, server: &str, seen: &[IpAddr]) {
     let before = mux.public.load_full();
     let mut now = seen.to_vec();
     now.extend(before.iter().filter(|known| !seen.iter().any(|seen| seen.is_ipv4() == known.is_ipv4())));
     if now != *before {
-        tracing::warn!(?before, ?now, server, "this machine is seen at other addresses: browsers are told those");
+        tracing::warn!(?before, ?now, server, "the public address has changed: the new one is advertised to clients");
         mux.set_public(now);
     }
 }
@@ -139,11 +139,11 @@ mod tests {
             ["198.51.100.1", "2001:db8::1", "198.51.100.2"].map(|ip| ip.parse().expect("an address"));
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![old, other]).expect("binds");
-        let told = || mux.advertised_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
+        let advertised = || mux.advertised_addresses().iter().map(SocketAddr::ip).collect::<Vec<_>>();
         renew(&mux, "stun", &[old]);
-        assert_eq!(told(), [old, other]);
+        assert_eq!(advertised(), [old, other]);
         renew(&mux, "stun", &[new]);
-        assert_eq!(told(), [new, other]);
+        assert_eq!(advertised(), [new, other]);
         assert!(mux.candidates().iter().any(|line| line.contains("198.51.100.2")));
     }
 

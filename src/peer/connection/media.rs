@@ -1,6 +1,6 @@
 //! RTP in both directions.
 //!
-//! Owns: the way of a packet from SRTP to the sink, and from the subscriber, or a retransmission request, to SRTP. Does not
+//! Owns: packets from SRTP to the sink, and from the subscriber or the RTX responder to SRTP. Does not
 //! know: RTCP, ICE.
 
 use std::net::SocketAddr;

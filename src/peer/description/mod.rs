@@ -138,7 +138,7 @@ pub(super) struct Receives {
 /// Takes of an offer what we can.
 ///
 /// # Errors
-/// [`PeerError::Offer`] when there is no section for what the client is to receive, or two streams could not be told apart.
+/// [`PeerError::Offer`] when there is no section for what the client is to receive, or two streams cannot be distinguished.
 pub(super) fn take(offer: &Offer, receives: Receives) -> Result<Agreement, PeerError> {
     let mut extensions = ExtensionIds::default();
     let (mut audio, mut video) = (receives.audio.then_some(Codec::Opus), receives.video);
@@ -311,7 +311,7 @@ fn feedback(section: &Section, kind: Kind, formats: &[Format]) -> Vec<(u8, &'sta
     both.filter(|(payload_type, value)| offers(*payload_type, value)).collect()
 }
 
-/// Fails when two streams could not be told apart by any of the ways of RFC 9143 section 9.2.
+/// Fails when two streams cannot be distinguished by any method of RFC 9143 section 9.2.
 fn check_distinguishable(offer: &Offer, sections: &[AgreedSection]) -> Result<(), PeerError> {
     let has_mid = |at: usize| offer.sections[at].extensions.iter().any(|extension| extension.uri == extensions::MID);
     let unnamed: Vec<(usize, &AgreedSection, &Accepted)> = sections
@@ -326,7 +326,7 @@ fn check_distinguishable(offer: &Offer, sections: &[AgreedSection]) -> Result<()
             let shares = accepted.formats.iter().any(|format| of(format.payload_type));
             if shares && !(has_mid(*at) && has_mid(*other_at)) {
                 return Err(PeerError::Offer(format!(
-                    "the packets of sections `{}` and `{}` could not be told apart; announce a=ssrc in each, or give each \
+                    "the packets of sections `{}` and `{}` cannot be distinguished; announce a=ssrc in each, or give each \
                      its own payload types, or offer the header extension {}",
                     other.mid,
                     section.mid,

@@ -77,16 +77,16 @@ impl PeerConnectionEventHandler for Callbacks {
 }
 
 /// Packets of RTCP, in the order they came.
-pub(in crate::peer) type Told = Arc<Mutex<Vec<Box<dyn rtcp::Packet>>>>;
+pub(in crate::peer) type ReceivedRtcp = Arc<Mutex<Vec<Box<dyn rtcp::Packet>>>>;
 
 /// Keeps all RTCP that comes, and passes it on.
-struct Ear {
-    told: Told,
+struct RtcpTap {
+    rtcp: ReceivedRtcp,
     inward: VecDeque<TaggedPacket>,
     outward: VecDeque<TaggedPacket>,
 }
 
-impl Protocol<TaggedPacket, TaggedPacket, ()> for Ear {
+impl Protocol<TaggedPacket, TaggedPacket, ()> for RtcpTap {
     type Rout = TaggedPacket;
     type Wout = TaggedPacket;
     type Eout = ();
@@ -95,7 +95,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Ear {
 
     fn handle_read(&mut self, message: TaggedPacket) -> Result<(), Error> {
         if let Packet::Rtcp(packets) = &message.message.packet {
-            self.told.lock().extend(packets.iter().map(|packet| packet.cloned()));
+            self.rtcp.lock().extend(packets.iter().map(|packet| packet.cloned()));
         }
         self.inward.push_back(message);
         Ok(())
@@ -115,7 +115,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Ear {
     }
 }
 
-impl Interceptor for Ear {
+impl Interceptor for RtcpTap {
     fn bind_local_stream(&mut self, _: &StreamInfo) {}
 
     fn unbind_local_stream(&mut self, _: &StreamInfo) {}
@@ -131,7 +131,7 @@ pub(crate) struct Client {
     video: Arc<TrackLocalStaticRTP>,
     audio: Arc<TrackLocalStaticRTP>,
     pub(crate) remote: Arc<Mutex<Vec<Arc<dyn TrackRemote>>>>,
-    pub(in crate::peer) told: Told,
+    pub(in crate::peer) rtcp: ReceivedRtcp,
     /// How its camera is held, as the extension of 3GPP TS 26.114 says it.
     pub(in crate::peer) orientation: u8,
     sequence: u16,
@@ -166,7 +166,7 @@ impl Client {
         Self::with_profiles(direction, &PROFILES).await
     }
 
-    /// The same with these ways to protect SRTP.
+    /// The same, with these SRTP protection profiles (RFC 5764 section 4.1.2).
     pub(in crate::peer) async fn with_profiles(
         direction: RTCRtpTransceiverDirection,
         profiles: &[SrtpProtectionProfile],
@@ -180,8 +180,8 @@ impl Client {
         let orientation = RTCRtpHeaderExtensionCapability { uri: extensions::ORIENTATION.into() };
         engine.register_header_extension(orientation, RtpCodecKind::Video, None).expect("extension");
         let registry = register_default_interceptors(Registry::new(), &mut engine).expect("interceptors");
-        let told = Told::default();
-        let ear = Ear { told: Arc::clone(&told), inward: VecDeque::new(), outward: VecDeque::new() };
+        let rtcp = ReceivedRtcp::default();
+        let ear = RtcpTap { rtcp: Arc::clone(&rtcp), inward: VecDeque::new(), outward: VecDeque::new() };
         let registry = registry.with(Slot::from(90), ear);
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
@@ -207,7 +207,7 @@ impl Client {
                 pc.add_track(Arc::clone(track) as Arc<dyn TrackLocal>).await.expect("adds");
             }
         }
-        Self { pc: Arc::new(pc), seen, video, audio, remote, told, orientation: 0, sequence: 0 }
+        Self { pc: Arc::new(pc), seen, video, audio, remote, rtcp, orientation: 0, sequence: 0 }
     }
 
     /// The offer with the client's candidates in it.
@@ -239,7 +239,7 @@ impl Client {
     /// Waits until RTCP has come of which this is true.
     pub(in crate::peer) async fn receives(&self, what: &str, is_it: impl Fn(&dyn rtcp::Packet) -> bool) {
         let comes = async {
-            while !self.told.lock().iter().any(|packet| is_it(&**packet)) {
+            while !self.rtcp.lock().iter().any(|packet| is_it(&**packet)) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -51,7 +51,7 @@ fn identity() -> Arc<Identity> {
     Arc::new(Identity::new(rtc::crypto::default_provider().expect("ring is built in")).expect("a certificate"))
 }
 
-/// Who is told does not matter: the world looks after every step.
+/// A bell without effect: the world polls after every step.
 #[derive(Debug)]
 struct Silent;
 
@@ -642,7 +642,7 @@ fn a_silent_client_is_sent_nothing_after_consent_expires() {
     world.run(5 * SECOND);
     world.there = false;
     world.run(8 * SECOND);
-    assert_eq!(world.count(PeerEvent::Disconnected), 1, "soon enough to ask for another way");
+    assert_eq!(world.count(PeerEvent::Disconnected), 1, "soon enough to ask for an ICE restart");
     world.run(5 * SECOND);
     assert_eq!(world.count(PeerEvent::Disconnected), 1);
     world.there = true;

@@ -24,7 +24,7 @@ const WRONG_VERSION: [u8; 2] = [2, 70];
 /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, and with CBC and SHA as DTLS 1.0 has it.
 const CIPHERS: [u8; 4] = [0xc0, 0x2b, 0xc0, 0x09];
 
-/// A client that has ICE, and says of DTLS what it is told to.
+/// A client that has ICE, and sends the DTLS messages that a test asks for.
 struct ByHand {
     socket: UdpSocket,
     agent: Agent,

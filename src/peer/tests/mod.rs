@@ -184,7 +184,7 @@ async fn the_orientation_extension_reaches_the_sink() {
         client.orientation = 0x0c | byte;
         let said =
             async { while server.packet_of(&mut client, SourceKind::Camera).await.3.rotation != Some(wanted) {} };
-        timeout(PATIENCE, said).await.expect("it is told on");
+        timeout(PATIENCE, said).await.expect("it is passed on");
     }
 }
 

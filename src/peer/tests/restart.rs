@@ -12,7 +12,7 @@ use crate::client::session::{Session, SessionConfig};
 use crate::destination::{Destination, Guard, Target};
 use crate::sdp::{Direction, replace_candidates};
 
-/// From the end of the way to media that goes on.
+/// From the end of a path to media on another one.
 const BACK_WITHIN: Duration = Duration::from_secs(8);
 
 /// Passes datagrams on between a server and the last who sent one; ends with its handle.
@@ -104,18 +104,18 @@ async fn the_client_restarts_ice_when_its_server_is_unreachable() {
         let (mut stream, _) = listener.accept().await.expect("connected");
         let (line, _, offer) = request(&mut stream).await;
         assert!(line.starts_with("POST "), "{line}");
-        // The server is to know no other way to the client either.
+        // The server must not know another path to the client either.
         let (server, answer) = Server::answer(&replace_candidates(&offer, &[])).await;
-        let (by, way) = relay(server.config.mux.local_addr()).await;
+        let (by, path) = relay(server.config.mux.local_addr()).await;
         let candidate = format!("candidate:1 1 udp 1 {} {} typ host", by.ip(), by.port());
         reply(&mut stream, "201 Created", &replace_candidates(&answer, &[candidate])).await;
-        (server, way)
+        (server, path)
     };
-    let (session, (mut server, way)) = tokio::join!(Session::open(config), served);
+    let (session, (mut server, path)) = tokio::join!(Session::open(config), served);
     let mut session = session.expect("begins");
     until(&mut session, "media goes over the relay", |_| server.packets.try_recv().is_ok()).await;
 
-    way.abort();
+    path.abort();
     let restarted = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("connected");
         let (line, head, fragment) = request(&mut stream).await;

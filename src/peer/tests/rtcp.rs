@@ -11,10 +11,10 @@ use rtc::rtcp::source_description::SourceDescription;
 use super::client::{AUDIO, VIDEO};
 use super::*;
 
-/// Numbers that a client has heard a name of, and that have said goodbye.
-fn told(client: &Client) -> (BTreeSet<u32>, Vec<u32>) {
+/// The SSRCs and CSRCs for which a client has received SDES, and those for which it has received BYE (RFC 3550).
+fn names_and_byes(client: &Client) -> (BTreeSet<u32>, Vec<u32>) {
     let (mut named, mut gone) = (BTreeSet::new(), Vec::new());
-    for packet in client.told.lock().iter() {
+    for packet in client.rtcp.lock().iter() {
         let description = packet.as_any().downcast_ref::<SourceDescription>();
         named.extend(description.into_iter().flat_map(|description| &description.chunks).map(|chunk| chunk.source));
         let goodbye = packet.as_any().downcast_ref::<Goodbye>();
@@ -48,16 +48,19 @@ async fn connected(direction: RTCRtpTransceiverDirection) -> (Client, Server, [u
 async fn contributing_sources_have_cname_and_bye() {
     for direction in [RTCRtpTransceiverDirection::Sendrecv, RTCRtpTransceiverDirection::Recvonly] {
         let (client, server, [audio, video]) = connected(direction).await;
-        until("names of us and of p7", || told(&client).0.is_superset(&BTreeSet::from([7, audio, video]))).await;
-        assert!(told(&client).1.is_empty(), "all are here");
+        until("SDES of the server and of p7", || {
+            names_and_byes(&client).0.is_superset(&BTreeSet::from([7, audio, video]))
+        })
+        .await;
+        assert!(names_and_byes(&client).1.is_empty(), "all are here");
         // Reports are whole: none comes without a name behind it.
-        let first = client.told.lock().iter().position(|packet| packet.as_any().is::<SenderReport>());
-        let named = client.told.lock().iter().position(|packet| packet.as_any().is::<SourceDescription>());
+        let first = client.rtcp.lock().iter().position(|packet| packet.as_any().is::<SenderReport>());
+        let named = client.rtcp.lock().iter().position(|packet| packet.as_any().is::<SourceDescription>());
         assert!(first < named, "{direction:?}");
         server.peer.subscriber().left(9);
         server.peer.subscriber().left(7);
-        until("a goodbye", || !told(&client).1.is_empty()).await;
-        assert_eq!(told(&client).1, [7], "9 was never heard");
+        until("a BYE", || !names_and_byes(&client).1.is_empty()).await;
+        assert_eq!(names_and_byes(&client).1, [7], "9 was never audible");
     }
 }
 
@@ -67,7 +70,7 @@ async fn bye_of_our_streams_precedes_the_end_of_the_connection() {
         let (client, server, [audio, video]) = connected(direction).await;
         server.peer.close().await;
         until("goodbyes", || {
-            let gone = told(&client).1;
+            let gone = names_and_byes(&client).1;
             [audio, video, 7].iter().all(|ssrc| gone.contains(ssrc))
         })
         .await;
@@ -82,7 +85,7 @@ async fn a_publisher_receives_bye() {
     client.answered(&answer).await;
     server.packet_of(&mut client, SourceKind::Camera).await;
     server.peer.close().await;
-    until("a goodbye", || !told(&client).1.is_empty()).await;
+    until("a BYE", || !names_and_byes(&client).1.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

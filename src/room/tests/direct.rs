@@ -17,7 +17,7 @@ struct Two {
     room: Room,
     subscribers: Subscribers,
     now: Timestamp,
-    told: Vec<(u32, DirectEvent)>,
+    sent: Vec<(u32, DirectEvent)>,
     routes: Vec<Route>,
     streams: usize,
 }
@@ -44,7 +44,7 @@ impl Two {
             room: Room::new(settings, now),
             subscribers: Subscribers::default(),
             now,
-            told: Vec::new(),
+            sent: Vec::new(),
             routes: Vec::new(),
             streams: 0,
         };
@@ -75,8 +75,8 @@ impl Two {
         admitted.participant
     }
 
-    fn say(&mut self, participant: u32, news: DirectMessage) {
-        self.handle(Input::Direct(ParticipantId(participant), news));
+    fn say(&mut self, participant: u32, message: DirectMessage) {
+        self.handle(Input::Direct(ParticipantId(participant), message));
     }
 
     fn handle(&mut self, input: Input) {
@@ -89,7 +89,7 @@ impl Two {
             while let Some(effect) = self.room.poll_effect() {
                 self.subscribers.take(&effect);
                 match effect {
-                    Effect::Tell(participant, event) => self.told.push((participant.0, event)),
+                    Effect::Tell(participant, event) => self.sent.push((participant.0, event)),
                     Effect::Routes(routes) => self.routes = routes,
                     Effect::Order(Order::Streams(set)) => self.streams = set.streams.len(),
                     _ => {}
@@ -108,7 +108,7 @@ impl Two {
         let mut two = Self::new();
         two.say(1, DirectMessage::Connected);
         two.say(2, DirectMessage::Connected);
-        two.told.clear();
+        two.sent.clear();
         two
     }
 }
@@ -120,14 +120,14 @@ const FAILED: DirectEvent = DirectEvent::End { reason: DirectEnd::Failed };
 fn a_pair_leaves_the_mixer_when_both_are_connected() {
     let mut two = Two::new();
     let begin = |peer, offers| DirectEvent::Begin { peer: ParticipantId(peer), offers };
-    assert_eq!(two.told, [(1, begin(2, true)), (2, begin(1, false))]);
-    two.told.clear();
+    assert_eq!(two.sent, [(1, begin(2, true)), (2, begin(1, false))]);
+    two.sent.clear();
     two.say(1, DirectMessage::Signal("offer".into()));
-    assert_eq!(two.told, [(2, DirectEvent::Signal { from: ParticipantId(1), signal: "offer".into() })]);
+    assert_eq!(two.sent, [(2, DirectEvent::Signal { from: ParticipantId(1), signal: "offer".into() })]);
     two.say(1, DirectMessage::Connected);
     assert!(two.is_mixed(), "one of them hears nothing yet");
     two.say(2, DirectMessage::Connected);
-    assert_eq!(two.told[1..], [(1, DirectEvent::On), (2, DirectEvent::On)]);
+    assert_eq!(two.sent[1..], [(1, DirectEvent::On), (2, DirectEvent::On)]);
     assert!(two.streams == 0 && two.routes.iter().all(|route| !route.audio && route.video.is_none()));
 }
 
@@ -135,14 +135,14 @@ fn a_pair_leaves_the_mixer_when_both_are_connected() {
 fn the_admission_of_a_third_participant_ends_a_direct_call() {
     let mut two = Two::direct();
     two.admit();
-    assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
+    assert_eq!(two.sent, [(1, COMPANY), (2, COMPANY)]);
     assert!(two.is_mixed());
-    two.told.clear();
+    two.sent.clear();
     two.handle(Input::Left(ParticipantId(3), LeaveReason::Left));
-    assert_eq!(two.told.len(), 2, "alone again, they begin again");
-    two.told.clear();
+    assert_eq!(two.sent.len(), 2, "alone again, they begin again");
+    two.sent.clear();
     two.handle(Input::Left(ParticipantId(2), LeaveReason::Lost));
-    assert_eq!(two.told, [(1, COMPANY)], "who is gone is told nothing");
+    assert_eq!(two.sent, [(1, COMPANY)], "a participant who has left receives nothing");
 }
 
 #[test]
@@ -155,43 +155,43 @@ fn a_recording_ends_a_direct_call() {
     };
     let id: OutputId = two.room.add_output(two.now, wish).expect("room for one");
     two.drain();
-    assert_eq!(two.told, [(1, COMPANY), (2, COMPANY)]);
+    assert_eq!(two.sent, [(1, COMPANY), (2, COMPANY)]);
     assert!(two.is_mixed());
-    two.told.clear();
+    two.sent.clear();
     two.handle(Input::Output(id, OutputEvent::Stop));
     two.handle(Input::Output(id, OutputEvent::Ended(None)));
-    assert_eq!(two.told.len(), 2, "they begin again when it is over");
+    assert_eq!(two.sent.len(), 2, "they begin again when it is over");
 }
 
 #[test]
 fn a_pair_without_a_direct_path_stays_with_the_mixer_and_does_not_try_again() {
     let mut two = Two::direct();
     two.say(2, DirectMessage::Failed);
-    assert_eq!(two.told, [(1, FAILED), (2, FAILED)]);
+    assert_eq!(two.sent, [(1, FAILED), (2, FAILED)]);
     assert!(two.is_mixed());
     two.say(1, DirectMessage::Failed);
     two.say(1, DirectMessage::Able);
-    assert_eq!(two.told.len(), 2, "the same two do not try again");
+    assert_eq!(two.sent.len(), 2, "the same two do not try again");
     let mut slow = Two::new();
     slow.say(1, DirectMessage::Connected);
-    slow.told.clear();
+    slow.sent.clear();
     slow.now = slow.room.poll_timeout().expect("a try is over at some time");
     slow.handle(Input::Timeout);
-    assert_eq!(slow.told, [(1, FAILED), (2, FAILED)]);
+    assert_eq!(slow.sent, [(1, FAILED), (2, FAILED)]);
 }
 
 #[test]
 fn only_clients_that_support_it_go_direct_and_only_where_it_is_permitted() {
     let mut two = Two::new();
-    two.told.clear();
+    two.sent.clear();
     let stranger = two.join();
     two.handle(Input::Left(ParticipantId(1), LeaveReason::Left));
-    two.told.clear();
+    two.sent.clear();
     two.say(stranger.0, DirectMessage::Signal("x".into()));
     two.say(stranger.0, DirectMessage::Connected);
     two.say(99, DirectMessage::Able);
-    assert_eq!(two.told, [], "one of the two has not said that it can");
+    assert_eq!(two.sent, [], "one of the two has not said that it can");
     two.room.settings.direct_for_two = false;
     two.say(stranger.0, DirectMessage::Able);
-    assert_eq!(two.told, []);
+    assert_eq!(two.sent, []);
 }

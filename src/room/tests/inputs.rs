@@ -16,8 +16,8 @@ impl Driven {
         added
     }
 
-    fn input(&mut self, id: InputId, news: InputEvent) {
-        self.handle(Input::Input(id, news));
+    fn input(&mut self, id: InputId, event: InputEvent) {
+        self.handle(Input::Input(id, event));
     }
 
     fn input_document(&self, id: InputId) -> InputDocument {
@@ -38,12 +38,12 @@ fn an_input_is_a_participant_as_long_as_it_lasts() {
     assert_eq!(driven.input_document(id).state, InputState::Starting);
 
     let report = InputReport { state: InputState::Live, bitrate: 5, ..InputReport::default() };
-    let told = |driven: &Driven| driven.events().iter().filter(|e| matches!(e, Event::Input { .. })).count();
-    let before = told(&driven);
+    let reported = |driven: &Driven| driven.events().iter().filter(|e| matches!(e, Event::Input { .. })).count();
+    let before = reported(&driven);
     for _ in 0..3 {
         driven.input(id, InputEvent::Report(report.clone()));
     }
-    assert_eq!(told(&driven), before + 1, "what only repeats is not told");
+    assert_eq!(reported(&driven), before + 1, "a repeated report is not an event");
     driven.input(id, InputEvent::Ended(Some("it is no film".into())));
     let document = driven.input_document(id);
     assert_eq!(

@@ -61,7 +61,7 @@ fn verify(driven: &Driven, versions: &mut u64) {
     assert_eq!(document.version, *versions);
     let streams: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.serial).collect();
     let keys: BTreeSet<_> = driven.room.streams.streams.iter().map(|s| s.key.clone()).collect();
-    let used: BTreeSet<_> = driven.subscribers.told.keys().cloned().collect();
+    let used: BTreeSet<_> = driven.subscribers.reported.keys().cloned().collect();
     assert_eq!(keys, used, "an encoder without a subscriber, or a subscriber without an encoder");
     assert_eq!(streams.len(), keys.len(), "a serial names one stream");
     assert!(driven.room.routes.iter().all(|route| here.contains(&route.participant)));

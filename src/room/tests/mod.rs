@@ -55,7 +55,7 @@ pub(super) struct Subscribers {
     routes: Vec<Route>,
     selected: BTreeMap<ParticipantId, Tier>,
     previous: BTreeMap<ParticipantId, Tier>,
-    told: BTreeMap<StreamKey, usize>,
+    reported: BTreeMap<StreamKey, usize>,
 }
 
 impl Subscribers {
@@ -84,8 +84,8 @@ impl Subscribers {
             }
             *subscribers.entry(key(tier)).or_default() += 1;
         }
-        let changed = subscribers != self.told;
-        self.told.clone_from(&subscribers);
+        let changed = subscribers != self.reported;
+        self.reported.clone_from(&subscribers);
         changed.then(|| Input::Demand(StreamDemand { subscribers, ..StreamDemand::default() }))
     }
 }
@@ -121,7 +121,7 @@ impl Driven {
         self.subscribers.previous.entry(participant).or_insert(before);
         self.subscribers.demand();
         let demand = StreamDemand {
-            subscribers: self.subscribers.told.clone(),
+            subscribers: self.subscribers.reported.clone(),
             selections: vec![(participant, tier, limit)],
             ..StreamDemand::default()
         };
@@ -188,10 +188,10 @@ fn the_event_left_precedes_the_end_of_the_connection() {
         let participant = driven.join(person("Ann")).participant;
         driven.effects.clear();
         driven.handle(Input::Left(participant, reason));
-        let told = |e: &Effect| matches!(e, Effect::Event(_, Event::Left { participant: p, reason: r }) if (*p, *r) == (participant, reason));
-        let told = driven.effects.iter().position(told).expect("everybody is told");
+        let reported = |e: &Effect| matches!(e, Effect::Event(_, Event::Left { participant: p, reason: r }) if (*p, *r) == (participant, reason));
+        let reported = driven.effects.iter().position(reported).expect("participants are notified");
         let closed = driven.effects.iter().position(|e| *e == Effect::Close(participant)).expect("it is closed");
-        assert!(told < closed, "{:?}", driven.effects);
+        assert!(reported < closed, "{:?}", driven.effects);
     }
 }
 
@@ -202,7 +202,7 @@ fn the_event_ended_precedes_the_end_of_connections() {
     driven.effects.clear();
     driven.handle(Input::Delete);
     let ended = |e: &Effect| matches!(e, Effect::Event(_, Event::Ended { reason: "deleted" }));
-    let ended = driven.effects.iter().position(ended).expect("everybody is told");
+    let ended = driven.effects.iter().position(ended).expect("participants are notified");
     let closed = driven.effects.iter().position(|e| *e == Effect::Close(ann)).expect("it is closed");
     assert!(ended < closed, "{:?}", driven.effects);
     assert_eq!(driven.effects.last(), Some(&Effect::Ended));
@@ -260,7 +260,7 @@ fn a_keyframe_is_ordered_of_streams_that_are_encoded() {
     driven.join(person("Ann"));
     let serial = driven.room.streams.streams[0].serial;
     driven.effects.clear();
-    let subscribers = driven.subscribers.told.clone();
+    let subscribers = driven.subscribers.reported.clone();
     let keyframes = vec![serial, serial + 1];
     driven.handle(Input::Demand(StreamDemand { subscribers, keyframes, ..StreamDemand::default() }));
     assert_eq!(driven.effects, [Effect::Order(Order::Keyframe(serial))]);
@@ -335,12 +335,12 @@ fn a_lost_mixer_is_replaced_and_gets_all_orders() {
     driven.now = 60_000;
     driven.handle(Input::MixerLost);
     assert_eq!(driven.effects.first(), Some(&Effect::StartMixer));
-    let told: BTreeSet<_> = driven
+    let reported: BTreeSet<_> = driven
         .effects
         .iter()
         .filter_map(|e| if let Effect::Order(Order::Source(spec)) = e { Some(spec.source) } else { None })
         .collect();
-    assert_eq!(told, ann.sources.iter().chain(&bob.sources).map(|(_, id)| *id).collect());
+    assert_eq!(reported, ann.sources.iter().chain(&bob.sources).map(|(_, id)| *id).collect());
     assert_eq!(driven.scene().tiles.len(), 2);
     assert!(driven.events().contains(&&Event::Mixer { state: MixerEvent::Restarted }));
 }

@@ -15,8 +15,8 @@ fn recording(format: FileFormat) -> OutputWish {
 }
 
 impl Driven {
-    fn output(&mut self, id: OutputId, news: OutputEvent) {
-        self.room.handle(at(self.now), Input::Output(id, news));
+    fn output(&mut self, id: OutputId, event: OutputEvent) {
+        self.room.handle(at(self.now), Input::Output(id, event));
         self.drain();
     }
 
@@ -53,7 +53,7 @@ fn a_recording_shares_a_stream_that_is_encoded_already() {
     assert!(driven.effects.contains(&Effect::FinishOutput(id)));
     assert!(driven.effects.contains(&Effect::OutputRoutes(Vec::new())));
     driven.output(id, OutputEvent::Report(OutputReport { state: OutputState::Live, ..OutputReport::default() }));
-    assert_eq!(driven.state(id), OutputState::Finishing, "it was told to end");
+    assert_eq!(driven.state(id), OutputState::Finishing, "it was ordered to end");
     driven.output(id, OutputEvent::Ended(None));
     assert_eq!(driven.state(id), OutputState::Finished);
 }
@@ -70,19 +70,19 @@ fn the_files_of_a_recording_are_uploaded_after_its_end() {
     let upload = |state, error: Option<&str>| UploadDocument { state, error: error.map(str::to_owned) };
     let said = |driven: &Driven| driven.room.document().recordings[0].upload.clone();
     assert_eq!(said(&driven), None);
-    for (file, news, whole) in [
+    for (file, event, whole) in [
         ("a.mp4", upload(UploadState::Uploading, None), UploadState::Uploading),
         ("a-001.mp4", upload(UploadState::Waiting, Some("away")), UploadState::Uploading),
         ("a.mp4", upload(UploadState::Done, None), UploadState::Waiting),
         ("b.mp4", upload(UploadState::Uploading, None), UploadState::Waiting),
         ("a-001.mp4", upload(UploadState::Done, None), UploadState::Done),
     ] {
-        driven.output(id, OutputEvent::Upload(file.to_owned(), news));
+        driven.output(id, OutputEvent::Upload(file.to_owned(), event));
         assert_eq!(said(&driven).map(|upload| upload.state), Some(whole), "{file}");
     }
-    let told =
+    let reported =
         driven.effects.iter().filter(|effect| matches!(effect, Effect::Event(_, Event::Recording { .. }))).count();
-    assert_eq!(told, 4, "each change is told, and nothing of a stranger's file");
+    assert_eq!(reported, 4, "each change of its own file is an event");
 }
 
 #[test]

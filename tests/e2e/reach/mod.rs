@@ -110,7 +110,7 @@ fn without_udp_firefox_connects_by_tcp() {
     for (who, relayed) in [("found", false), ("relayed", true)] {
         let one = &measured["seen"][who];
         assert_eq!(
-            (&one["way"]["protocol"], one["way"]["kind"] == "relay"),
+            (&one["candidate"]["protocol"], one["candidate"]["kind"] == "relay"),
             (&json!("tcp"), relayed),
             "{who}: {measured}"
         );
@@ -254,7 +254,7 @@ add rule inet filter forward tcp dport {} accept",
         play_in(&net.client, &server.url(), "relayed_module", &[], |what| panic!("unexpected request: {what}"));
     assert_eq!((&measured["moving"], &measured["connections"]), (&json!(true), &json!(1)), "{measured}");
     assert_eq!(
-        (&measured["way"]["kind"], &measured["way"]["protocol"]),
+        (&measured["candidate"]["kind"], &measured["candidate"]["protocol"]),
         (&json!("relay"), &json!("tls")),
         "{measured}"
     );

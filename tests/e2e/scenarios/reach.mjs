@@ -101,7 +101,7 @@ export async function reach_firefox({ firefox, peoplePage, options }) {
     const each = Object.entries(all).map(async ([name, p]) => [
       name,
       {
-        way: await p.way(),
+        candidate: await p.localCandidate(),
         first_frame_ms: people.round(p.firstFrame),
         tiles: (await look(p, view)).map(({ participant, seen, bars }) => ({ owner: owner[participant], seen, bars })),
         states: p.states,
@@ -169,14 +169,14 @@ export async function roam({ chromium, peoplePage, options, ask }) {
           tile_gap_ms: me.stillness(from, now),
           same_session: session.location === first,
           connections: peers.length,
-          way: await people.wayOf(peers.at(-1)),
+          candidate: await people.selectedCandidate(peers.at(-1)),
           log: log.splice(0).map((line) => line.replace(/^\d+/, (at) => Math.round(at - from))),
         };
       },
       leave: () => session.leave(),
     };
     await people.sleep(1000);
-    return { ready, way: await people.wayOf(peers[0]) };
+    return { ready, candidate: await people.selectedCandidate(peers[0]) };
   }, options);
   const changes = {};
   for (const change of joined.ready ? ['lose', 'switch'] : []) {

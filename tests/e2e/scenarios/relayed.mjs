@@ -32,7 +32,7 @@ export async function relayed_call({ chromium, peoplePage, options, keep }) {
     const each = await Promise.all(
       all.map(async (p, i) => ({
         transport: o.transports[i],
-        way: await p.way(),
+        candidate: await p.localCandidate(),
         first_frame_ms: people.round(p.firstFrame),
         tiles: seen[i].length,
         wrong_tiles: seen[i].filter((t) => t.seen !== owner[t.participant] || t.away > 14),
@@ -75,8 +75,8 @@ export async function relayed_module({ chromium, peoplePage, options }) {
     document.body.append(video);
     const moving = await people.until(() => video.getVideoPlaybackQuality().totalVideoFrames > 5, 15_000, 50);
     const first_frame_ms = people.round(performance.now() - from);
-    const way = await people.wayOf(peers.at(-1));
+    const candidate = await people.selectedCandidate(peers.at(-1));
     await session.leave();
-    return { secure: isSecureContext, moving, first_frame_ms, way, connections: peers.length };
+    return { secure: isSecureContext, moving, first_frame_ms, candidate, connections: peers.length };
   }, options);
 }
