@@ -9,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use self::sound::{SoundLimits, SoundQuality, SoundSpec, SoundTaken, Sounds};
+pub use self::sound::{AudioEffort, SoundLimits, SoundQuality, SoundSpec, SoundTaken, Sounds};
 use crate::id::ViewName;
 use crate::time::Timestamp;
 

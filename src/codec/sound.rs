@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::audio::{Upsampler, decode_alaw, decode_ulaw, fade_in};
-use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Codec};
+use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, AudioEffort, Codec};
 
 /// Longest Opus packet in samples: 120 ms (RFC 6716 section 2.1.4).
 const PACKET_MAX: usize = AUDIO_RATE as usize * 120 / 1000;
@@ -194,7 +194,8 @@ pub struct OpusSettings {
 
 impl Default for OpusSettings {
     fn default() -> Self {
-        Self { purpose: Purpose::Voice, bitrate: 48_000, complexity: 5, expected_loss: 8 }
+        let complexity = AudioEffort::FULL.opus_complexity;
+        Self { purpose: Purpose::Voice, bitrate: 48_000, complexity, expected_loss: 8 }
     }
 }
 
@@ -218,13 +219,18 @@ impl OpusEncoder {
         let build = || -> opus::Result<opus::Encoder> {
             let mut encoder = opus::Encoder::new(AUDIO_RATE, opus::Channels::Mono, application)?;
             encoder.set_bitrate(opus::Bitrate::Bits(settings.bitrate.clamp(6_000, 510_000) as i32))?;
-            encoder.set_complexity(i32::from(settings.complexity.min(10)))?;
+            encoder.set_complexity(complexity(settings.complexity))?;
             encoder.set_inband_fec(settings.expected_loss > 0)?;
             encoder.set_packet_loss_perc(i32::from(settings.expected_loss.min(100)))?;
             Ok(encoder)
         };
         let encoder = build().expect("a constant rate and clamped settings are taken; only memory can be missing");
         Self { encoder, frame: [0; FRAME_MAX] }
+    }
+
+    /// Changes the complexity from the next tick on, 0 (fast) to 10. The stream continues without a gap.
+    pub fn set_complexity(&mut self, to: u8) {
+        self.encoder.set_complexity(complexity(to)).expect("a complexity from 0 to 10 is taken");
     }
 
     /// Encodes one tick. None if libopus returns an error: the receiver conceals one frame.
@@ -251,6 +257,10 @@ impl OpusEncoder {
     pub fn set_independent(&mut self, independent: bool) {
         self.encoder.set_prediction_disabled(independent).expect("a switch that takes both values");
     }
+}
+
+fn complexity(wanted: u8) -> i32 {
+    i32::from(wanted.min(10))
 }
 
 /// Joins consecutive packets to one of at most 120 ms. None if they cannot be joined.

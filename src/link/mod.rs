@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ParticipantId, RoomName, SourceId};
 use crate::layout::Scene;
-use crate::media::{EncodedPacket, Size, Sounds, SourcePacket};
+use crate::media::{AudioEffort, EncodedPacket, Size, Sounds, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::time::Timestamp;
 
@@ -157,6 +157,16 @@ pub struct MixerReport {
     pub encoded: u64,
     /// Audio ticks run.
     pub audio_ticks: u64,
+    /// Audio ticks that began more than 10 ms late.
+    pub audio_late: u64,
+    /// Audio ticks skipped because the loop was late: no listener gets these 20 ms.
+    pub audio_left_out: u64,
+    /// Audio ticks with reduced effort.
+    pub audio_reduced: u64,
+    /// Talkers left out of the mix because only the loudest were mixed, of all ticks.
+    pub talkers_left_out: u64,
+    /// The present effort of the audio mixer.
+    pub audio_effort: AudioEffort,
     /// Audio packets encoded, all mixes.
     pub audio_encoded: u64,
     /// Audio packets concealed, of all sources.

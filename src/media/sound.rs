@@ -1,7 +1,7 @@
 //! Audio qualities of mixes, and which of them a receiver accepts.
 //!
-//! Owns: [`Sounds`], the two qualities, and [`SoundTaken`], the acceptable ones of a receiver. Does not know: encoders,
-//! SDP.
+//! Owns: [`Sounds`], the two qualities; [`SoundTaken`], the acceptable ones of a receiver; [`AudioEffort`]. Does not
+//! know: encoders, SDP.
 
 use std::fmt;
 
@@ -24,6 +24,28 @@ pub enum SoundQuality {
 impl SoundQuality {
     /// All qualities.
     pub const ALL: [Self; 2] = [Self::Full, Self::Thin];
+}
+
+/// The work of the audio mixer in a tick. It is reduced while the cores are busy; then the quality is lower, but no
+/// packet is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudioEffort {
+    /// Opus complexity, 0 to 10.
+    pub opus_complexity: u8,
+    /// Most talkers in the mix, the loudest; None for all. The others share the common encode.
+    pub talkers_max: Option<u16>,
+}
+
+impl AudioEffort {
+    /// The effort while there is time for it. Complexity 6 costs as much as 4 and 5, because libopus' AVX2 code is
+    /// used from 6 on, and sounds better.
+    pub const FULL: Self = Self { opus_complexity: 6, talkers_max: None };
+}
+
+impl Default for AudioEffort {
+    fn default() -> Self {
+        Self::FULL
+    }
 }
 
 /// Encoding parameters of one quality.

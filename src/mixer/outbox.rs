@@ -1,26 +1,38 @@
-//! The outbox: the queue of messages from the mixer's threads to the link.
+//! The outbox: the queues of messages from the mixer's threads to the link.
 //!
-//! Owns: the bounded queue, and the policy for a slow reader: the oldest media message is dropped, and a video stream
-//! that lost a packet is dropped until its next keyframe, because no decoder could use the rest. Does not know:
-//! sockets. In: [`Outbox::push`], from any thread. Out: [`Outbox::take`], on one thread.
+//! Owns: the bounded queues, and the policy for a slow reader: the oldest media message is dropped, and a video stream
+//! that lost a packet is dropped until its next keyframe, because no decoder could use the rest. Audio has a queue and
+//! a lock of its own, so that an audio tick never waits for a thread that sends video. Does not know: sockets. In:
+//! [`Outbox::push`] and [`Outbox::push_audio`], from any thread. Out: [`Outbox::take`], on one thread, audio first.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::OnceLock;
+use std::thread::{self, Thread};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::link::FromMixer;
-use crate::media::EncodedPacket;
 
 /// Most messages in the queue: about 2 s of a room with five streams.
 const MESSAGES_MAX: usize = 4096;
+/// Most messages in the queue of the audio: 2 s of ticks.
+const AUDIO_MAX: usize = 100;
 /// Most payload bytes in the queue: bounds the memory of large keyframes.
 const BYTES_MAX: usize = 8 << 20;
 
-/// The queue of messages to the edge.
+/// The queues of messages to the edge.
 #[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    filled: Condvar,
+    audio: Mutex<AudioQueue>,
+    /// The thread that takes the messages; it is parked while there are none.
+    reader: OnceLock<Thread>,
+}
+
+#[derive(Debug, Default)]
+struct AudioQueue {
+    queue: VecDeque<FromMixer>,
+    dropped: u64,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +46,7 @@ struct State {
 }
 
 impl Outbox {
-    /// Adds a message; drops older media when the queue is full.
+    /// Adds a message that is not audio; drops older media when the queue is full.
     pub fn push(&self, message: FromMixer) {
         self.push_all(std::iter::once(message));
     }
@@ -45,34 +57,59 @@ impl Outbox {
         for message in messages {
             state.push(message);
         }
-        if !state.queue.is_empty() {
-            self.filled.notify_one();
-        }
+        drop(state);
+        self.wake();
     }
 
-    /// Waits for messages and moves all of them into `into`; false when the outbox is closed and empty.
-    pub fn take(&self, into: &mut Vec<FromMixer>) -> bool {
-        let mut state = self.state.lock();
-        while state.queue.is_empty() {
-            if state.closed {
-                return false;
+    /// Adds messages of an audio tick; drops the oldest when their queue is full.
+    pub fn push_audio(&self, messages: impl IntoIterator<Item = FromMixer>) {
+        let mut audio = self.audio.lock();
+        for message in messages {
+            if audio.queue.len() == AUDIO_MAX {
+                audio.queue.pop_front();
+                audio.dropped += 1;
             }
-            self.filled.wait(&mut state);
+            audio.queue.push_back(message);
         }
-        state.bytes = 0;
-        into.extend(state.queue.drain(..));
-        true
+        drop(audio);
+        self.wake();
+    }
+
+    /// Waits for messages and moves all of them into `into`; false when the outbox is closed and empty. Always called
+    /// by the same thread.
+    pub fn take(&self, into: &mut Vec<FromMixer>) -> bool {
+        let reader = self.reader.get_or_init(thread::current);
+        debug_assert_eq!(reader.id(), thread::current().id(), "another thread would not be woken");
+        loop {
+            into.extend(self.audio.lock().queue.drain(..));
+            let mut state = self.state.lock();
+            state.bytes = 0;
+            into.extend(state.queue.drain(..));
+            if !into.is_empty() || state.closed {
+                return !into.is_empty();
+            }
+            drop(state);
+            thread::park();
+        }
     }
 
     /// Lets the reader end once it has taken what is there.
     pub fn close(&self) {
         self.state.lock().closed = true;
-        self.filled.notify_all();
+        self.wake();
     }
 
     /// Messages dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.state.lock().dropped
+        let audio = self.audio.lock().dropped;
+        audio + self.state.lock().dropped
+    }
+
+    /// A reader that is about to park does not miss it: `park` then returns at once.
+    fn wake(&self) {
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
     }
 
     /// The streams that need a keyframe to go on.
@@ -104,11 +141,11 @@ impl State {
         }
     }
 
-    /// Drops the oldest media message, or the oldest message if there is no media: a newer report replaces an older
+    /// Drops the oldest video message, or the oldest message if there is no video: a newer report replaces an older
     /// one.
     fn drop_oldest(&mut self) {
-        let media = |m: &FromMixer| matches!(m, FromMixer::Video { .. } | FromMixer::Audio(_));
-        let oldest = self.queue.iter().position(media).unwrap_or_default();
+        let video = |m: &FromMixer| matches!(m, FromMixer::Video { .. });
+        let oldest = self.queue.iter().position(video).unwrap_or_default();
         let Some(message) = self.queue.remove(oldest) else { return };
         self.bytes -= size(&message);
         self.dropped += 1;
@@ -134,15 +171,7 @@ impl State {
 }
 
 fn size(message: &FromMixer) -> usize {
-    let of = |packet: &EncodedPacket| packet.payload.len();
-    match message {
-        FromMixer::Video { packet, .. } => of(packet),
-        FromMixer::Audio(tick) => {
-            let mix_minus = tick.mix_minus.iter().filter_map(|(_, packet)| packet.as_ref());
-            tick.everyone.iter().chain(mix_minus).map(of).sum()
-        }
-        _ => 0,
-    }
+    if let FromMixer::Video { packet, .. } = message { packet.payload.len() } else { 0 }
 }
 
 #[cfg(test)]
@@ -150,7 +179,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::link::AudioTick;
+    use crate::id::ParticipantId;
+    use crate::media::EncodedPacket;
 
     fn video(serial: u32, starts_keyframe: bool) -> FromMixer {
         let payload = Bytes::from_static(&[0; 1000]);
@@ -168,11 +198,11 @@ mod tests {
         let outbox = Outbox::default();
         outbox.push(video(1, true));
         outbox.push(FromMixer::Ready { missing: Vec::new() });
-        outbox.push_all((1..MESSAGES_MAX).map(|_| FromMixer::Audio(AudioTick::default())));
+        outbox.push_all((1..MESSAGES_MAX).map(|_| video(2, true)));
         assert_eq!((outbox.dropped(), outbox.broken()), (1, vec![1]));
         outbox.push(video(1, false));
         outbox.push(video(2, false));
-        assert_eq!(outbox.dropped(), 3, "the packet that cannot be decoded, and the oldest audio message");
+        assert_eq!(outbox.dropped(), 3, "the packet that cannot be decoded, and the oldest of the other stream");
         let all = taken(&outbox);
         assert_eq!(all.len(), MESSAGES_MAX);
         assert!(matches!(all[0], FromMixer::Ready { .. }), "what is not media is kept");
@@ -199,6 +229,55 @@ mod tests {
         assert_eq!(outbox.dropped(), 100, "everything before the keyframe");
         assert!(outbox.broken().is_empty());
         assert_eq!(taken(&outbox)[0], large(true));
+    }
+
+    fn levels(n: usize) -> FromMixer {
+        FromMixer::Levels(vec![(ParticipantId(n as u32), 30)])
+    }
+
+    #[test]
+    fn audio_waits_neither_for_video_nor_behind_it() {
+        let outbox = Outbox::default();
+        outbox.push_all((0..MESSAGES_MAX).map(|_| video(1, true)));
+        let sending_video = outbox.state.lock();
+        outbox.push_audio([levels(1)]);
+        drop(sending_video);
+        let all = taken(&outbox);
+        assert_eq!((&all[0], all.len()), (&levels(1), 1 + MESSAGES_MAX));
+    }
+
+    #[test]
+    fn the_queue_of_the_audio_is_bounded_and_keeps_the_newest() {
+        let outbox = Outbox::default();
+        outbox.push_audio((0..AUDIO_MAX + 3).map(levels));
+        assert_eq!(outbox.dropped(), 3);
+        let all = taken(&outbox);
+        assert_eq!((all.len(), &all[0]), (AUDIO_MAX, &levels(3)));
+    }
+
+    #[test]
+    fn a_waiting_reader_gets_every_message_of_both_queues() {
+        let outbox = Outbox::default();
+        let got = thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut all = Vec::new();
+                let mut batch = Vec::new();
+                while outbox.take(&mut batch) {
+                    all.append(&mut batch);
+                }
+                all
+            });
+            for n in 0..50 {
+                outbox.push_audio([levels(n)]);
+                outbox.push(video(1, true));
+                thread::yield_now();
+            }
+            outbox.close();
+            reader.join().expect("it only reads")
+        });
+        assert_eq!(got.len(), 100);
+        let audio = got.iter().filter(|message| matches!(message, FromMixer::Levels(_)));
+        assert!(audio.eq((0..50).map(levels).collect::<Vec<_>>().iter()));
     }
 
     #[test]

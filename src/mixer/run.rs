@@ -111,7 +111,7 @@ impl Room {
             busy: busy.clone(),
             outbox: outbox.clone(),
         };
-        let (epoch, sounds) = (settings.epoch, settings.sounds);
+        let (epoch, sounds, sound_threads) = (settings.epoch, settings.sounds, settings.threads);
         let threads = vec![
             spawn("video-tick", {
                 let inbox = video.clone();
@@ -119,7 +119,7 @@ impl Room {
             }),
             spawn("audio-tick", {
                 let (inbox, outbox, [_, busy]) = (sound.clone(), outbox.clone(), busy);
-                move || audio_loop::run(epoch, sounds, &inbox, &outbox, &busy)
+                move || audio_loop::run(epoch, sounds, sound_threads, &inbox, &outbox, &busy)
             }),
             spawn("timer", {
                 let timer = timer.clone();
@@ -305,7 +305,8 @@ impl Reporter {
     }
 
     fn report(&self) -> MixerReport {
-        let sound = self.sound.lock().stats();
+        let audio = self.sound.lock().counts();
+        let sound = audio.sound;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         MixerReport {
             video_ticks: count(&self.counts.ticks),
@@ -315,6 +316,11 @@ impl Reporter {
             unchanged: count(&self.counts.unchanged),
             encoded: count(&self.counts.encoded),
             audio_ticks: sound.ticks,
+            audio_late: audio.late,
+            audio_left_out: audio.skipped,
+            audio_reduced: audio.reduced,
+            talkers_left_out: sound.left_out,
+            audio_effort: audio.effort,
             audio_encoded: sound.encoded,
             concealed: sound.concealed,
             // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its

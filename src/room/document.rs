@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::Layout;
-use crate::media::{Codec, FileFormat, Rect, Size, SourceKind, Tier};
+use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::tier::Limit;
 
 /// The role of a token; each role includes the permissions of the one before.
@@ -50,6 +50,9 @@ pub struct RoomDocument {
     pub fps: u32,
     /// Only moderators may join.
     pub locked: bool,
+    /// The reduced quality of the audio while the cores are busy; absent at full quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_reduced: Option<AudioEffort>,
     /// The current speaker, or the latest one.
     pub speaker: Option<ParticipantId>,
     /// All participants that speak now.
@@ -418,6 +421,9 @@ pub enum Event {
     Mixer {
         /// Its state.
         state: MixerEvent,
+        /// The reduced quality of the audio; absent at full quality.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        audio_reduced: Option<AudioEffort>,
     },
     /// A chat message.
     Chat {
@@ -453,4 +459,8 @@ pub enum LeaveReason {
 pub enum MixerEvent {
     /// The mixer died or hung and was replaced by another one with the room's state.
     Restarted,
+    /// The cores are busy: the audio has less quality than before, or less than full quality.
+    AudioReduced,
+    /// The audio has full quality again.
+    AudioFull,
 }

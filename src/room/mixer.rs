@@ -1,14 +1,15 @@
 //! The life of the room's mixer: started when the room needs it, started again when it is lost, stopped when the room
 //! ends.
 //!
-//! Owns: whether it runs, since when, and how long it rests before it is started again. Does not know: the process,
-//! what it mixes ([`super::orders`]). In: needs, losses and time. Out: [`Effect::StartMixer`] and
-//! [`Effect::StopMixer`].
+//! Owns: whether it runs, since when, how long it rests before it is started again, and what it says about the quality
+//! of its audio. Does not know: the process, what it mixes ([`super::orders`]). In: needs, losses, reports and time.
+//! Out: [`Effect::StartMixer`] and [`Effect::StopMixer`], and events.
 
 use std::time::Duration;
 
 use super::document::{Event, MixerEvent};
 use super::{Effect, Room};
+use crate::media::AudioEffort;
 use crate::time::Timestamp;
 
 /// The shortest rest of a mixer that is lost again and again.
@@ -78,20 +79,36 @@ impl Room {
         let Mixer::On { since } = self.mixer else { return };
         let rest = self.mixer_backoff.lost(now.since(since));
         self.mixer = Mixer::Resting { until: now + rest };
+        self.set_audio_effort(AudioEffort::FULL);
         self.mixer_timeout(now);
     }
 
     pub(super) fn stop_mixer(&mut self) {
         if self.mixer != Mixer::Off {
             self.mixer = Mixer::Off;
+            self.set_audio_effort(AudioEffort::FULL);
             self.effects.push_back(Effect::StopMixer);
         }
+    }
+
+    /// The reduced audio effort of the mixer; None at full effort.
+    pub(super) fn audio_reduced(&self) -> Option<AudioEffort> {
+        Some(self.audio_effort).filter(|effort| *effort != AudioEffort::FULL)
+    }
+
+    pub(super) fn set_audio_effort(&mut self, effort: AudioEffort) {
+        if std::mem::replace(&mut self.audio_effort, effort) == effort {
+            return;
+        }
+        let audio_reduced = self.audio_reduced();
+        let state = if audio_reduced.is_some() { MixerEvent::AudioReduced } else { MixerEvent::AudioFull };
+        self.emit(|_| Event::Mixer { state, audio_reduced });
     }
 
     pub(super) fn mixer_timeout(&mut self, now: Timestamp) {
         if self.mixer.timeout().is_some_and(|until| now >= until) {
             self.start_mixer(now);
-            self.emit(|_| Event::Mixer { state: MixerEvent::Restarted });
+            self.emit(|_| Event::Mixer { state: MixerEvent::Restarted, audio_reduced: None });
         }
     }
 }

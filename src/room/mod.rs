@@ -35,7 +35,7 @@ pub use self::traffic::{
 };
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Grid, Scene};
-use crate::media::{Codec, SourceKind, StreamKey};
+use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
@@ -66,6 +66,7 @@ pub struct Room {
     levels: Levels,
     mixer: Mixer,
     mixer_backoff: mixer::Backoff,
+    audio_effort: AudioEffort,
     empty_since: Option<Timestamp>,
     ended: bool,
     /// Time of the latest input.
@@ -104,6 +105,7 @@ impl Room {
             levels: Levels::default(),
             mixer: Mixer::Off,
             mixer_backoff: mixer::Backoff::default(),
+            audio_effort: AudioEffort::FULL,
             empty_since: Some(now),
             ended: false,
             now,
@@ -229,6 +231,7 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
+            Input::AudioEffort(effort) => self.set_audio_effort(effort),
             Input::Output(output, event) => self.output_event(now, output, event),
             Input::Input(input, event) => self.input_event(now, input, event),
             Input::Direct(participant, message) => self.direct_message(participant, message),
@@ -266,6 +269,7 @@ impl Room {
             canvas: self.settings.canvas,
             fps: self.settings.fps,
             locked: self.locked,
+            audio_reduced: self.audio_reduced(),
             speaker: self.speaker.current(),
             speaking: self.speaker.speaking().iter().copied().collect(),
             participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),

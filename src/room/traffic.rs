@@ -11,7 +11,7 @@ use super::inputs::InputEvent;
 use super::outputs::OutputEvent;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
-use crate::media::{Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::media::{AudioEffort, Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::tier::{Ladder, Limit};
 
@@ -114,6 +114,8 @@ pub enum Input {
     Bitrates(Vec<(u32, u64)>),
     /// The mixer process died or hung.
     MixerLost,
+    /// The mixer reports its audio effort.
+    AudioEffort(AudioEffort),
     /// An event of a recording or broadcast.
     Output(OutputId, OutputEvent),
     /// An event of an input.

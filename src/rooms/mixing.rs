@@ -19,7 +19,7 @@ use crate::time::{self, Timestamp};
 /// A metric: its name, its help text, its field of the report.
 type Count = (&'static str, &'static str, fn(&MixerReport) -> u64);
 
-const COUNTS: [Count; 11] = [
+const COUNTS: [Count; 16] = [
     ("mixer_video_ticks", "Video ticks run: one composition of each view that has streams", |report| {
         report.video_ticks
     }),
@@ -34,6 +34,23 @@ const COUNTS: [Count; 11] = [
         "mixer_source_frames_dropped",
         "Video frames dropped before decoding: incomplete, malformed or too large",
         |report| report.source_frames_dropped,
+    ),
+    ("mixer_sound_ticks", "Audio ticks run: one mix of 20 ms", |report| report.audio_ticks),
+    ("mixer_sound_late", "Audio ticks that began more than 10 ms late", |report| report.audio_late),
+    (
+        "mixer_sound_left_out",
+        "Audio ticks skipped because the mixer was late: each receiver lacks these 20 ms",
+        |report| report.audio_left_out,
+    ),
+    (
+        "mixer_sound_reduced",
+        "Audio ticks with reduced quality (Opus complexity, talkers in the mix) because the cores were busy",
+        |report| report.audio_reduced,
+    ),
+    (
+        "mixer_sound_talkers_left_out",
+        "Talkers left out of an audio tick because the cores were busy and only the loudest were mixed",
+        |report| report.talkers_left_out,
     ),
     ("mixer_sound_encoded", "Audio packets encoded, all mixes", |report| report.audio_encoded),
     ("mixer_sound_concealed", "Audio packets concealed because they were lost or late", |report| report.concealed),

@@ -276,12 +276,13 @@ impl RoomTask {
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
             FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
-            FromMixer::Report(report) => self.report(&report),
+            FromMixer::Report(report) => self.report(now, &report),
             FromMixer::Video { .. } | FromMixer::Audio(_) => unreachable!("the link's reader fans media out itself"),
         }
     }
 
-    fn report(&mut self, report: &MixerReport) {
+    fn report(&mut self, now: Timestamp, report: &MixerReport) {
+        self.room.handle(now, Input::AudioEffort(report.audio_effort));
         self.outputs.set_sound_lag(report.sound_lag);
         self.server.counters.mixers.add(&self.mixed, report);
         self.mixed = *report;

@@ -1,16 +1,18 @@
 //! The audio loop: waits for the next tick, mixes it, puts it into the outbox. It stops while there are no listeners or
 //! sources.
 //!
-//! Owns: the [`SoundMixer`] and the loop's inbox. Does not know: what is mixed. In: [`SoundInput`]. Out: the
-//! [`Outbox`].
+//! Owns: the [`SoundMixer`], its [`LoadControl`] and the loop's inbox. Does not know: what is mixed. In:
+//! [`SoundInput`]. Out: the [`Outbox`], and [`AudioCounts`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::load::LoadControl;
+use super::workers::prefer_this_thread;
 use super::{SoundMixer, SoundStats};
 use crate::id::SourceId;
 use crate::link::FromMixer;
-use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Sounds, SourcePacket};
+use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, AudioEffort, Sounds, SourcePacket};
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Busy, Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
@@ -21,6 +23,8 @@ const PACKETS_MAX: usize = 5_000;
 /// Late ticks that are run one after the other (100 ms, as much as receivers buffer); if more are late, they are
 /// skipped.
 const CATCH_UP: u64 = 5;
+/// A tick that begins later than this after its time counts as late: half a tick.
+const LATE: Duration = Duration::from_millis(10);
 
 /// An input of the loop.
 #[derive(Debug)]
@@ -35,6 +39,21 @@ pub(in crate::mixer) enum SoundInput {
     Packet(SourceId, SourcePacket, Timestamp),
 }
 
+/// Counters of the loop since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::mixer) struct AudioCounts {
+    /// Counters of the mixer.
+    pub(in crate::mixer) sound: SoundStats,
+    /// Ticks that began late.
+    pub(in crate::mixer) late: u64,
+    /// Ticks skipped because the loop was late.
+    pub(in crate::mixer) skipped: u64,
+    /// Ticks with reduced effort.
+    pub(in crate::mixer) reduced: u64,
+    /// The present effort.
+    pub(in crate::mixer) effort: AudioEffort,
+}
+
 /// The inbox of the loop, and its counters.
 #[derive(Debug, Default)]
 pub(in crate::mixer) struct SoundInbox {
@@ -42,7 +61,7 @@ pub(in crate::mixer) struct SoundInbox {
     /// The loop is stopped: packets would be stale when it continues.
     idle: bool,
     closed: bool,
-    stats: SoundStats,
+    counts: AudioCounts,
 }
 
 impl SoundInbox {
@@ -66,9 +85,9 @@ impl SoundInbox {
         inbox.change(|inbox| inbox.closed = true);
     }
 
-    /// The counters of the audio mixer.
-    pub(in crate::mixer) fn stats(&self) -> SoundStats {
-        self.stats
+    /// The counters of the loop.
+    pub(in crate::mixer) fn counts(&self) -> AudioCounts {
+        self.counts
     }
 }
 
@@ -85,26 +104,33 @@ impl Grid for AudioGrid {
     }
 }
 
-/// Runs until the inbox is closed.
+/// Runs until the inbox is closed, with the help of at most `threads` threads.
 pub(in crate::mixer) fn run(
     epoch: Timestamp,
     sounds: Sounds,
+    threads: u32,
     inbox: &Watched<SoundInbox>,
     outbox: &Arc<Outbox>,
     busy: &Busy,
 ) {
-    let mut mixer = SoundMixer::new(sounds);
+    prefer_this_thread();
+    let mut mixer = SoundMixer::new(sounds, threads);
+    let (mut control, mut counts) = (LoadControl::default(), AudioCounts::default());
     let mut last = None;
     loop {
         let tick = if mixer.is_idle() {
             last = None;
+            // No load: the next tick begins with full effort.
+            control = LoadControl::default();
+            set_effort(&mut mixer, &mut counts, AudioEffort::FULL);
             None
         } else {
             Some(due(&AudioGrid, epoch, last, CATCH_UP, now()))
         };
         busy.end();
-        let Some(inputs) = wait(inbox, tick.map(|tick| tick.at)) else { return };
-        busy.begin(now());
+        let Some(inputs) = wait(inbox, counts, tick.map(|tick| tick.at)) else { return };
+        let begun = now();
+        busy.begin(begun);
         for input in inputs {
             match input {
                 SoundInput::Source(spec) => mixer.set_source(spec),
@@ -114,20 +140,39 @@ pub(in crate::mixer) fn run(
             }
         }
         let Some(tick) = tick else { continue };
-        if tick.skipped > 0 {
-            tracing::debug!(skipped = tick.skipped, "audio ticks skipped");
-        }
+        counts.skipped += tick.skipped;
+        counts.late += u64::from(begun.since(tick.at) > LATE);
         last = Some(tick.n);
         let (sound, levels) = mixer.tick(tick.n, now());
         let sound = (!sound.is_empty()).then_some(FromMixer::Audio(sound));
-        outbox.push_all(sound.into_iter().chain(levels.map(FromMixer::Levels)));
-        inbox.lock().stats = mixer.stats();
+        outbox.push_audio(sound.into_iter().chain(levels.map(FromMixer::Levels)));
+        counts.sound = mixer.stats();
+        counts.reduced += u64::from(counts.effort != AudioEffort::FULL);
+        let ended = now();
+        let effort = control.update(ended.since(begun), mixer.talkers(), ended);
+        set_effort(&mut mixer, &mut counts, effort);
     }
 }
 
-/// Waits until the time of the tick, or for any input if no tick is due; None when the inbox was closed.
-fn wait(inbox: &Watched<SoundInbox>, until: Option<Timestamp>) -> Option<Vec<SoundInput>> {
+/// Changes the effort, and logs that.
+fn set_effort(mixer: &mut SoundMixer, counts: &mut AudioCounts, effort: AudioEffort) {
+    if std::mem::replace(&mut counts.effort, effort) == effort {
+        return;
+    }
+    mixer.set_effort(effort);
+    let AudioEffort { opus_complexity, talkers_max } = effort;
+    if effort == AudioEffort::FULL {
+        tracing::info!("audio quality is full again");
+    } else {
+        tracing::warn!(opus_complexity, ?talkers_max, "cores are busy: audio quality reduced");
+    }
+}
+
+/// Publishes the counters, then waits until the time of the tick, or for any input if no tick is due; None when the
+/// inbox was closed.
+fn wait(inbox: &Watched<SoundInbox>, counts: AudioCounts, until: Option<Timestamp>) -> Option<Vec<SoundInput>> {
     let mut state = inbox.lock();
+    state.counts = counts;
     state.idle = until.is_none() && state.inputs.is_empty();
     loop {
         if state.closed {

@@ -28,7 +28,7 @@ const LOSS: u8 = 8;
 /// The same for thin packets, see [`LOSS`].
 const LOSS_THIN: u8 = 5;
 /// Most ticks in a packet: 60 ms.
-const PACKET_TICKS: usize = 3;
+pub(super) const PACKET_TICKS: usize = 3;
 /// Ticks that a new encoder encodes first: more than its look-ahead (6.5 ms) and the memory of its predictors.
 const PRIME_TICKS: usize = 3;
 /// Silent ticks that are encoded at the begin of a pause, until the decoder outputs silence.
@@ -100,6 +100,12 @@ impl Mix {
         self.thin.joined = true;
     }
 
+    /// Sets the Opus complexity from the next tick on.
+    pub(super) fn set_complexity(&mut self, complexity: u8) {
+        self.full.set_complexity(complexity);
+        self.thin.set_complexity(complexity);
+    }
+
     /// Limits tick `n` and keeps it. Call once a tick, before [`Self::encode`].
     pub(super) fn limit(&mut self, n: u64, mut tick: Tick) {
         if n != self.next {
@@ -159,6 +165,14 @@ impl Encoding {
 
     fn branch(&self) -> Self {
         Self { encoder: None, joined: false, ..*self }
+    }
+
+    fn set_complexity(&mut self, complexity: u8) {
+        if std::mem::replace(&mut self.settings.complexity, complexity) != complexity
+            && let Some(encoder) = &mut self.encoder
+        {
+            encoder.set_complexity(complexity);
+        }
     }
 
     /// Encodes these ticks. `silent`: silent ticks in a row at their end; `before`: the ticks before them.

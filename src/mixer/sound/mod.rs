@@ -1,7 +1,8 @@
 //! The audio mixer of a room: every 20 ms the full mix for all silent listeners, and a mix-minus for each talker.
 //!
-//! Owns: the microphones' jitter buffers and decoders, the mixes and their encoders. Does not know: threads, clocks,
-//! sockets. In: packets, the [`MixPlan`], and the number and time of each tick. Out: one [`AudioTick`] per tick.
+//! Owns: the microphones' jitter buffers and decoders, the mixes and their encoders. Does not know: clocks, sockets,
+//! why the effort is reduced ([`load`]). In: packets, the [`MixPlan`], the [`AudioEffort`], and the number and time of
+//! each tick. Out: one [`AudioTick`] per tick.
 //!
 //! Rules
 //! 1. Tick `n` covers the 20 ms from epoch + n * 20 ms and has the RTP timestamp n * 960 (mod 2^32), late or not.
@@ -12,27 +13,38 @@
 //! 4. A mix without listeners is not encoded, and neither is a quality without listeners. A thin listener gets packets
 //!    of several ticks, and changes its quality only where such a packet begins, so that no tick is missing or
 //!    repeated.
+//! 5. While the effort limits the number of talkers, only the loudest are in the sum ([`talkers`]). The others get the
+//!    full mix, since it does not contain them, and share its encode.
+//! 6. In a large tick several threads decode and encode ([`workers`]). The result does not depend on their number.
 
 pub(super) mod audio_loop;
+mod load;
 mod mix;
+mod talkers;
 mod voice;
+mod workers;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::audio::{SILENCE, level_dbov, minus, sum};
+use crate::audio::{SILENCE, fade_in, fade_out, level_dbov, minus, sum};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
-use crate::media::{AUDIO_TICK_SAMPLES, SoundQuality, Sounds, SourcePacket};
+use crate::media::{AUDIO_TICK_SAMPLES, AudioEffort, EncodedPacket, SoundQuality, Sounds, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec};
 use crate::time::Timestamp;
 
-use self::mix::{Mix, Tick};
-use self::voice::Voice;
+use self::mix::{Mix, PACKET_TICKS, Tick};
+use self::talkers::{Place, Talkers};
+use self::voice::{FADE, Voice};
+use self::workers::Workers;
 
 /// Ticks for which a mix-minus continues after its talker's gate has closed (500 ms).
 const HANGOVER_TICKS: u32 = 25;
+/// The same for a talker that is no longer in the mix because others are louder: until no packet of the full mix
+/// contains it.
+const LEFT_OUT_TICKS: u32 = PACKET_TICKS as u32;
 /// Interval of level reports, in ticks (100 ms).
 const LEVEL_TICKS: u64 = 5;
 
@@ -41,6 +53,10 @@ const IDLE_TICKS: u64 = 50;
 
 /// Most participants named in the contributing sources of a packet: 15 (RFC 3550 section 5.1), and the listener itself.
 const HEARD_MAX: usize = 16;
+
+/// Estimated time to decode a frame of one source, and to mix and encode a tick of one mix.
+const DECODE_TIME: Duration = Duration::from_micros(35);
+const ENCODE_TIME: Duration = Duration::from_micros(200);
 
 /// Participants with their levels in -dBov; 127 is silence.
 pub type Levels = Vec<(ParticipantId, u8)>;
@@ -56,6 +72,8 @@ pub struct SoundStats {
     pub concealed: u64,
     /// Malformed packets of all sources.
     pub broken: u64,
+    /// Talkers left out of the mix, of all ticks.
+    pub left_out: u64,
     /// Time from arrival to mixing, average of the audible sources; the last value while no source is audible.
     pub lag: Option<Duration>,
 }
@@ -76,6 +94,9 @@ pub struct SoundMixer {
     packet: u64,
     everyone: Mix,
     mix_minus: BTreeMap<ParticipantId, MixMinus>,
+    effort: AudioEffort,
+    talkers: Talkers,
+    workers: Workers,
     /// Loudest levels of the participants that were audible since the current thin packet began.
     heard: BTreeMap<ParticipantId, u8>,
     /// Ticks since a source was audible.
@@ -94,9 +115,54 @@ struct MixMinus {
     silent: u32,
 }
 
+/// The sound of one source in a tick.
+#[derive(Debug)]
+struct Heard {
+    participant: ParticipantId,
+    /// In -dBov.
+    level: u8,
+    tick: Box<Tick>,
+}
+
+/// One mix of a tick.
+#[derive(Debug)]
+struct Job<'a> {
+    /// The talker whose sources it omits; None for the full mix.
+    talker: Option<ParticipantId>,
+    mix: &'a mut Mix,
+    /// Whether a listener has each quality, in the order of [`SoundQuality::ALL`].
+    wanted: [bool; 2],
+    packets: [Option<EncodedPacket>; 2],
+    encoded: u64,
+}
+
+impl<'a> Job<'a> {
+    fn new(talker: Option<ParticipantId>, mix: &'a mut Mix, wanted: impl Fn(SoundQuality) -> bool) -> Self {
+        Self { talker, mix, wanted: SoundQuality::ALL.map(wanted), packets: [None, None], encoded: 0 }
+    }
+
+    /// Mixes and encodes tick `n`.
+    fn run(&mut self, n: u64, total: &Tick, heard: &[Heard], complexity: u8) {
+        let mut sound = *total;
+        if let Some(talker) = self.talker {
+            let own = added(heard.iter().filter(|heard| heard.participant == talker));
+            minus(total, &own, &mut sound);
+        }
+        self.mix.limit(n, sound);
+        self.mix.set_complexity(complexity);
+        for ((quality, wanted), packet) in SoundQuality::ALL.into_iter().zip(self.wanted).zip(&mut self.packets) {
+            if wanted {
+                *packet = self.mix.encode(quality, &mut self.encoded);
+            } else {
+                self.mix.rest(quality);
+            }
+        }
+    }
+}
+
 impl SoundMixer {
-    /// A mixer without sources and listeners.
-    pub fn new(sounds: Sounds) -> Self {
+    /// A mixer without sources and listeners, which uses at most this number of threads.
+    pub fn new(sounds: Sounds, threads: u32) -> Self {
         Self {
             sounds,
             specs: BTreeMap::new(),
@@ -107,6 +173,9 @@ impl SoundMixer {
             packet: 0,
             everyone: Mix::new(sounds),
             mix_minus: BTreeMap::new(),
+            effort: AudioEffort::FULL,
+            talkers: Talkers::default(),
+            workers: Workers::new(threads),
             heard: BTreeMap::new(),
             silent: u64::MAX,
             reported_levels: false,
@@ -146,6 +215,16 @@ impl SoundMixer {
         }
     }
 
+    /// Sets the effort from the next tick on.
+    pub fn set_effort(&mut self, effort: AudioEffort) {
+        self.effort = effort;
+    }
+
+    /// The number of talkers in the last tick, in the mix or outside.
+    pub fn talkers(&self) -> usize {
+        self.talkers.count()
+    }
+
     /// Whether ticks may stop until the next plan: there are no listeners, or no sources.
     pub fn is_idle(&self) -> bool {
         !self.has_listeners() || self.voices.is_empty() && self.silent > IDLE_TICKS
@@ -154,53 +233,85 @@ impl SoundMixer {
     /// Mixes tick `n` at `now`; returns the levels too if a report of them is due.
     pub fn tick(&mut self, n: u64, now: Timestamp) -> (AudioTick, Option<Levels>) {
         self.gone.ticks += 1;
-        let mut heard: Vec<(ParticipantId, Box<Tick>)> = Vec::new();
-        for voice in self.voices.values_mut() {
-            if let Some(tick) = voice.tick(now) {
-                heard.push((voice.participant(), tick));
-            }
-        }
+        let mut heard = self.decode(now);
         let lags: Vec<Duration> = self.voices.values().filter_map(Voice::lag).collect();
         if !lags.is_empty() {
             self.gone.lag = Some(lags.iter().sum::<Duration>() / lags.len() as u32);
         }
-        let total = added(heard.iter());
-        let speaking: BTreeSet<ParticipantId> = heard.iter().map(|(participant, _)| *participant).collect();
+        let left_out = self.leave_out(&mut heard);
+        let speaking: BTreeSet<ParticipantId> = heard.iter().map(|heard| heard.participant).collect();
         self.silent = if speaking.is_empty() { self.silent.saturating_add(1) } else { 0 };
         let levels = n.is_multiple_of(LEVEL_TICKS).then(|| self.levels()).flatten();
         self.forget_leavers();
         self.follow_listeners(n);
-        self.follow_speakers(&speaking);
+        self.follow_speakers(&speaking, &left_out);
 
         let thin = self.hearing.iter().filter(|(_, quality)| **quality == SoundQuality::Thin);
         let mut out = AudioTick { thin_listeners: thin.map(|(listener, _)| *listener).collect(), ..Default::default() };
         (out.heard, out.heard_thin) = self.name(n, &heard);
-        for (&participant, mix_minus) in &mut self.mix_minus {
-            let own = added(heard.iter().filter(|(speaker, _)| *speaker == participant));
-            let mut others = [0.0; AUDIO_TICK_SAMPLES];
-            minus(&total, &own, &mut others);
-            mix_minus.mix.limit(n, others);
-            let mut packet = None;
-            for quality in SoundQuality::ALL {
-                if self.hearing.get(&participant) == Some(&quality) {
-                    packet = mix_minus.mix.encode(quality, &mut self.gone.encoded);
-                } else {
-                    mix_minus.mix.rest(quality);
-                }
-            }
-            out.mix_minus.push((participant, packet));
-        }
-        self.everyone.limit(n, total);
-        for (quality, packet) in [(SoundQuality::Full, &mut out.everyone), (SoundQuality::Thin, &mut out.thin)] {
-            let mut shared = self.hearing.iter().filter(|(listener, _)| !self.mix_minus.contains_key(listener));
-            let recorded = self.plan.outputs && quality == SoundQuality::Full;
-            if recorded || shared.any(|(_, hears)| *hears == quality) {
-                *packet = self.everyone.encode(quality, &mut self.gone.encoded);
-            } else {
-                self.everyone.rest(quality);
-            }
-        }
+        self.encode(n, &heard, &mut out);
         (out, levels)
+    }
+
+    /// Decodes the next 20 ms of all sources; returns the sound of the audible ones.
+    fn decode(&mut self, now: Timestamp) -> Vec<Heard> {
+        let mut voices: Vec<_> = self.voices.values_mut().map(|voice| (voice, None)).collect();
+        self.workers.run(&mut voices, DECODE_TIME, |(voice, heard)| {
+            let participant = voice.participant();
+            *heard = voice.tick(now).map(|tick| Heard { participant, level: level_dbov(&tick[..]), tick });
+        });
+        voices.into_iter().filter_map(|(_, heard)| heard).collect()
+    }
+
+    /// Removes the talkers for whom there is no place in the mix, with fades; returns them.
+    fn leave_out(&mut self, heard: &mut Vec<Heard>) -> BTreeSet<ParticipantId> {
+        let mut levels: BTreeMap<ParticipantId, u8> = BTreeMap::new();
+        for heard in &*heard {
+            let loudest = levels.entry(heard.participant).or_insert(SILENCE);
+            *loudest = heard.level.min(*loudest);
+        }
+        let places = self.talkers.place(&levels, self.effort.talkers_max.map(usize::from));
+        heard.retain_mut(|heard| {
+            match places[&heard.participant] {
+                Place::Mixed => {}
+                Place::Entering => fade_in(&mut heard.tick[..FADE]),
+                Place::Leaving => fade_out(&mut heard.tick[..]),
+                Place::Outside => return false,
+            }
+            true
+        });
+        let left_out = places.into_iter().filter(|(_, place)| *place == Place::Outside);
+        let left_out: BTreeSet<ParticipantId> = left_out.map(|(participant, _)| participant).collect();
+        self.gone.left_out += left_out.len() as u64;
+        left_out
+    }
+
+    /// Mixes and encodes all mixes that have listeners.
+    fn encode(&mut self, n: u64, heard: &[Heard], out: &mut AudioTick) {
+        let shared: BTreeSet<SoundQuality> = self
+            .hearing
+            .iter()
+            .filter(|(listener, _)| !self.mix_minus.contains_key(listener))
+            .map(|(_, quality)| *quality)
+            .collect();
+        let outputs = self.plan.outputs;
+        let everyone = Job::new(None, &mut self.everyone, |quality| {
+            outputs && quality == SoundQuality::Full || shared.contains(&quality)
+        });
+        let mut jobs = vec![everyone];
+        for (participant, mix_minus) in &mut self.mix_minus {
+            let hears = self.hearing.get(participant).copied();
+            jobs.push(Job::new(Some(*participant), &mut mix_minus.mix, |quality| hears == Some(quality)));
+        }
+        let (total, complexity) = (added(heard.iter()), self.effort.opus_complexity);
+        self.workers.run(&mut jobs, ENCODE_TIME, |job| job.run(n, &total, heard, complexity));
+        for Job { talker, packets: [full, thin], encoded, .. } in jobs {
+            self.gone.encoded += encoded;
+            match talker {
+                None => (out.everyone, out.thin) = (full, thin),
+                Some(talker) => out.mix_minus.push((talker, full.or(thin))),
+            }
+        }
     }
 
     /// The counters.
@@ -275,8 +386,8 @@ impl SoundMixer {
         }
     }
 
-    /// Creates a mix-minus for each new talker, and removes it after the hangover.
-    fn follow_speakers(&mut self, speaking: &BTreeSet<ParticipantId>) {
+    /// Creates a mix-minus for each new talker in the mix, and removes it after the hangover.
+    fn follow_speakers(&mut self, speaking: &BTreeSet<ParticipantId>, left_out: &BTreeSet<ParticipantId>) {
         for &participant in speaking.iter().filter(|participant| self.hearing.contains_key(participant)) {
             let mix_minus = self.mix_minus.entry(participant);
             mix_minus.or_insert_with(|| MixMinus { mix: self.everyone.branch(), silent: 0 }).silent = 0;
@@ -284,7 +395,7 @@ impl SoundMixer {
         let before = self.mix_minus.len();
         self.mix_minus.retain(|participant, mix_minus| {
             mix_minus.silent += u32::from(!speaking.contains(participant));
-            mix_minus.silent <= HANGOVER_TICKS
+            mix_minus.silent <= if left_out.contains(participant) { LEFT_OUT_TICKS } else { HANGOVER_TICKS }
         });
         if self.mix_minus.len() < before {
             self.everyone.join();
@@ -292,16 +403,15 @@ impl SoundMixer {
     }
 
     /// The audible participants of tick `n`, and those of the thin packet that ends with it.
-    fn name(&mut self, n: u64, heard: &[(ParticipantId, Box<Tick>)]) -> (Levels, Levels) {
+    fn name(&mut self, n: u64, heard: &[Heard]) -> (Levels, Levels) {
         let ticks = u64::from(self.sounds.thin.ticks());
         if n.is_multiple_of(ticks) {
             self.heard.clear();
         }
         let mut now = BTreeMap::new();
-        for (participant, tick) in heard {
-            let level = level_dbov(&tick[..]);
+        for Heard { participant, level, .. } in heard {
             for named in [&mut now, &mut self.heard] {
-                named.entry(*participant).and_modify(|loudest| *loudest = level.min(*loudest)).or_insert(level);
+                named.entry(*participant).and_modify(|loudest| *loudest = *level.min(loudest)).or_insert(*level);
             }
         }
         let thin = if (n + 1).is_multiple_of(ticks) { loudest(&self.heard) } else { Levels::new() };
@@ -338,8 +448,8 @@ fn loudest(heard: &BTreeMap<ParticipantId, u8>) -> Levels {
     named
 }
 
-fn added<'a>(heard: impl Iterator<Item = &'a (ParticipantId, Box<Tick>)>) -> Tick {
-    let ticks: Vec<&[f32]> = heard.map(|(_, tick)| &tick[..]).collect();
+fn added<'a>(heard: impl Iterator<Item = &'a Heard>) -> Tick {
+    let ticks: Vec<&[f32]> = heard.map(|heard| &heard.tick[..]).collect();
     let mut total = [0.0; AUDIO_TICK_SAMPLES];
     sum(&ticks, &mut total);
     total

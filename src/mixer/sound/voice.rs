@@ -17,7 +17,7 @@ use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
 /// Samples of a fade: 5 ms.
-const FADE: usize = AUDIO_RATE as usize / 200;
+pub(super) const FADE: usize = AUDIO_RATE as usize / 200;
 /// Samples of one packet, until a packet has been decoded.
 const PACKET_SAMPLES: usize = AUDIO_TICK_SAMPLES;
 /// Number of packets that the average of the lag covers: about 1 s.

@@ -342,7 +342,31 @@ fn a_lost_mixer_is_replaced_and_gets_all_orders() {
         .collect();
     assert_eq!(reported, ann.sources.iter().chain(&bob.sources).map(|(_, id)| *id).collect());
     assert_eq!(driven.scene().tiles.len(), 2);
-    assert!(driven.events().contains(&&Event::Mixer { state: MixerEvent::Restarted }));
+    assert!(driven.events().contains(&&Event::Mixer { state: MixerEvent::Restarted, audio_reduced: None }));
+}
+
+#[test]
+fn a_reduced_audio_quality_is_in_the_document_and_each_change_is_an_event() {
+    let mut driven = Driven::new(9);
+    driven.join(person("Ann"));
+    let reduced = AudioEffort { opus_complexity: 1, talkers_max: Some(12) };
+    let event = |state, audio_reduced| Event::Mixer { state, audio_reduced };
+    let mixer = |driven: &mut Driven, effort| -> Vec<Event> {
+        driven.effects.clear();
+        driven.handle(Input::AudioEffort(effort));
+        driven.events().into_iter().cloned().collect()
+    };
+    assert_eq!(mixer(&mut driven, AudioEffort::FULL), []);
+    assert_eq!(driven.room.document().audio_reduced, None);
+    assert_eq!(mixer(&mut driven, reduced), [event(MixerEvent::AudioReduced, Some(reduced))]);
+    assert_eq!(mixer(&mut driven, reduced), [], "reports are repeated");
+    assert_eq!(driven.room.document().audio_reduced, Some(reduced));
+    assert_eq!(mixer(&mut driven, AudioEffort::FULL), [event(MixerEvent::AudioFull, None)]);
+
+    driven.handle(Input::AudioEffort(reduced));
+    driven.now = 60_000;
+    driven.handle(Input::MixerLost);
+    assert_eq!(driven.room.document().audio_reduced, None, "the next mixer begins with full quality");
 }
 
 #[test]
