@@ -75,6 +75,9 @@ fn commingle(people: usize) -> Measured {
         "limits.joins_burst=2000",
         "limits.pending_per_address=2000",
         "rooms.max_participants=2000",
+        // Without video the audio would be thin.
+        "tiers.thin_sound_kbps=48",
+        "tiers.thin_sound_ms=20",
     ];
     let arguments: Vec<&str> = limits.iter().flat_map(|limit| ["--set", limit]).collect();
     let server = Server::start_with(&Settings { arguments: &arguments, ..Settings::default() });
