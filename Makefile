@@ -17,7 +17,8 @@ run: ## install what is missing, build, and serve on http://127.0.0.1:8080
 dist: ## build the small, stripped binary dist/commingle
 	@scripts/setup.sh run
 	cargo build --locked --profile dist --bin commingle
-	@install -D "$${CARGO_TARGET_DIR:-target}/dist/commingle" dist/commingle
+	@# rust-lld leaves a symbol table of 4 MB, also with `strip = true`.
+	@install -s -D "$${CARGO_TARGET_DIR:-target}/dist/commingle" dist/commingle
 	@echo "dist/commingle: $$(stat --format %s dist/commingle) bytes"
 
 test: ## install what the tests need, and run all of them, browsers included
