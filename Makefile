@@ -31,7 +31,7 @@ lint: ## format, clippy, dependency rules, layers, types and lint of the JavaScr
 	cargo test --quiet --locked --test layering
 
 bench: ## measure; each benchmark prints its figures as ratios of one run
-	@scripts/setup.sh test
+	@scripts/setup.sh bench
 	@set -e; for bench in benches/*.rs; do cargo bench --locked --bench "$$(basename "$$bench" .rs)"; done
 
 mutants: ## mutate room, layout, tier, jitter, audio and sdp; lists mutants that no unit test notices

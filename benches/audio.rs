@@ -63,7 +63,7 @@ fn main() {
             Some(theirs) => {
                 println!("audio-{people}-commingle/janus: {:.2}", ours / theirs.print(people, "janus"));
             }
-            None => println!("audio-{people}-janus: not installed (scripts/setup.sh test)"),
+            None => println!("audio-{people}-janus: not installed (scripts/setup.sh bench)"),
         }
     }
 }

@@ -3,11 +3,12 @@
 #   scripts/setup.sh run    what building and serving need
 #   scripts/setup.sh lint   that, and what checks without tests need: Node.js packages, cargo-deny
 #   scripts/setup.sh test   what building and the tests need: browsers, Node.js and Python peers
+#   scripts/setup.sh bench  that, and the servers that benchmarks compare with
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-    echo "usage: scripts/setup.sh run|lint|test" >&2
+    echo "usage: scripts/setup.sh run|lint|test|bench" >&2
     exit 2
 }
 [ $# -eq 1 ] || usage
@@ -23,13 +24,15 @@ run_packages=(
 test_packages=(
     chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 nftables procps espeak-ng coturn pebble
     nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools gstreamer1.0-nice
-    gir1.2-gst-rtsp-server-1.0 python3-gi janus
+    gir1.2-gst-rtsp-server-1.0 python3-gi
 )
+bench_packages=(janus)
 
 case "$1" in
 run) wanted=("${run_packages[@]}") ;;
 lint) wanted=("${run_packages[@]}") ;;
 test) wanted=("${run_packages[@]}" "${test_packages[@]}") ;;
+bench) wanted=("${run_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}") ;;
 *) usage ;;
 esac
 # Node.js and Python often come from elsewhere than Debian: any that is there will do.
@@ -37,7 +40,7 @@ if [ "$1" != run ]; then
     command -v node >/dev/null || wanted+=(nodejs)
     command -v npm >/dev/null || wanted+=(npm)
 fi
-if [ "$1" = test ]; then
+if [ "$1" = test ] || [ "$1" = bench ]; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3 python3-venv)
 fi
 

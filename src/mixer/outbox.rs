@@ -15,7 +15,7 @@ use crate::link::FromMixer;
 
 /// Most messages in the queue: about 2 s of a room with five streams.
 const MESSAGES_MAX: usize = 4096;
-/// Most messages in the queue of the audio: 2 s of ticks.
+/// Most messages in the queue of the audio: 1.7 s of ticks (50 per second) and level reports (10 per second).
 const AUDIO_MAX: usize = 100;
 /// Most payload bytes in the queue: bounds the memory of large keyframes.
 const BYTES_MAX: usize = 8 << 20;

@@ -72,13 +72,13 @@ fn read_json(output: &mut impl BufRead) -> Value {
 
 /// The unreliable connection to the store. At first every request gets 500. Later, of four connections one is closed at
 /// once, one gets 500, one breaks in the middle of a part, and one works for a while.
-struct SlowPath {
+struct FaultyPath {
     address: SocketAddr,
     closed: Arc<AtomicBool>,
     broken: Arc<AtomicUsize>,
 }
 
-impl SlowPath {
+impl FaultyPath {
     fn to(store: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
         let address = listener.local_addr().expect("it is bound");
@@ -153,7 +153,7 @@ fn wait_for(server: &Server, what: &str, fits: impl Fn(&Value) -> bool) -> Value
 fn recordings_are_uploaded_over_an_unreliable_connection() {
     let _turn = turn();
     let mut store = Store::start();
-    let path = SlowPath::to(store.address);
+    let path = FaultyPath::to(store.address);
     let data = tempfile::tempdir().expect("the temporary folder can be written");
     let (large, small) = ("daily-20261125-101500-k3", "daily-20261125-101500-k3-002");
     record(data.path(), large, "mp4", LARGE);

@@ -70,8 +70,7 @@ async fn seen(server: &str, bind: IpAddr) -> io::Result<(Vec<IpAddr>, Vec<(Socke
 pub async fn watch_public_addresses(mux: Weak<Mux>, server: String, bind: IpAddr) {
     loop {
         sleep(AGAIN).await;
-        // A failed request is repeated a minute later; the addresses stay as they are. Each failure at start was logged, so
-        // that later ones are debug messages.
+        // After a failure the addresses stay as they are until the next request.
         let seen = seen(&server, bind).await;
         let Some(mux) = mux.upgrade() else { return };
         match seen {

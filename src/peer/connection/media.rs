@@ -1,7 +1,6 @@
 //! RTP in both directions.
 //!
-//! Owns: packets from SRTP to the sink, and from the subscriber or the RTX responder to SRTP. Does not
-//! know: RTCP, ICE.
+//! Owns: packets from SRTP to the sink, and from the subscriber or the RTX responder to SRTP. Does not know: RTCP, ICE.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;

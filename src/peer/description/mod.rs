@@ -135,10 +135,11 @@ pub(super) struct Receives {
     pub(super) video: Option<Codec>,
 }
 
-/// Takes of an offer what we can.
+/// Selects the sections and formats of an offer that the server supports.
 ///
 /// # Errors
-/// [`PeerError::Offer`] when there is no section for what the client is to receive, or two streams cannot be distinguished.
+/// [`PeerError::Offer`] when there is no section for media that the client is to receive, or two streams cannot be
+/// distinguished.
 pub(super) fn take(offer: &Offer, receives: Receives) -> Result<Agreement, PeerError> {
     let mut extensions = ExtensionIds::default();
     let (mut audio, mut video) = (receives.audio.then_some(Codec::Opus), receives.video);
@@ -326,8 +327,8 @@ fn check_distinguishable(offer: &Offer, sections: &[AgreedSection]) -> Result<()
             let shares = accepted.formats.iter().any(|format| of(format.payload_type));
             if shares && !(has_mid(*at) && has_mid(*other_at)) {
                 return Err(PeerError::Offer(format!(
-                    "the packets of sections `{}` and `{}` cannot be distinguished; announce a=ssrc in each, or give each \
-                     its own payload types, or offer the header extension {}",
+                    "the packets of sections `{}` and `{}` cannot be distinguished; announce a=ssrc in each, or give \
+                     each its own payload types, or offer the header extension {}",
                     other.mid,
                     section.mid,
                     extensions::MID

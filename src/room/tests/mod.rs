@@ -188,7 +188,8 @@ fn the_event_left_precedes_the_end_of_the_connection() {
         let participant = driven.join(person("Ann")).participant;
         driven.effects.clear();
         driven.handle(Input::Left(participant, reason));
-        let reported = |e: &Effect| matches!(e, Effect::Event(_, Event::Left { participant: p, reason: r }) if (*p, *r) == (participant, reason));
+        let left = Event::Left { participant, reason };
+        let reported = |e: &Effect| matches!(e, Effect::Event(_, event) if *event == left);
         let reported = driven.effects.iter().position(reported).expect("participants are notified");
         let closed = driven.effects.iter().position(|e| *e == Effect::Close(participant)).expect("it is closed");
         assert!(reported < closed, "{:?}", driven.effects);

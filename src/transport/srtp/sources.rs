@@ -16,8 +16,8 @@ pub(super) const SOURCES_MAX: usize = 64;
 pub(super) const RETIRED_MAX: usize = 1_024;
 /// SSRCs that we send by. None of them may be forgotten, since that would use a nonce twice; ours are few.
 pub(super) const OUTBOUND_MAX: usize = 1_024;
-/// Packets behind the highest that are distinguished from replays: more than a second of video, so that a late retransmission is
-/// taken.
+/// Packets behind the highest that are distinguished from replays: more than a second of video, so that a late
+/// retransmission is accepted.
 pub(super) const WINDOW: u64 = 512;
 /// The highest RTP index: 32 bits of roll-over counter, 16 of sequence number.
 const RTP_INDEX_MAX: u64 = (1 << 48) - 1;

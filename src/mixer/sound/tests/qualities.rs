@@ -119,8 +119,8 @@ fn skipped_ticks_are_missing_for_thin_listeners_and_no_others() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// For any sequence of changes: no tick is sent twice to a client (see `hear`), timestamps are those of ticks, and a
-    /// listener of a talker misses no more than one thin packet.
+    /// For any sequence of changes: no tick is sent twice to a client (see `hear`), timestamps are those of ticks, and
+    /// a listener of a talker misses no more than one thin packet.
     #[test]
     fn qualities_and_talk_change_at_any_time(
         thin_ms in prop::sample::select(vec![20_u32, 40, 60]),
