@@ -2,16 +2,17 @@
 //!
 //! Owns: [`Shards`], the threads and the certificate that all sessions show; per thread its sessions, when each is due, the
 //! order of work. Does not know: how a connection works, rooms. Work wakes the thread by its [`Mailbox`]: a session with work
-//! is marked once, however much there is, and the thread is woken at most once. In a pass media goes first; of handshakes,
-//! each of which costs as much as hundreds of packets, a few are taken.
+//! is marked once, however much there is, and the thread is woken at most once. A single thread also receives the datagrams
+//! of the media port itself, which saves two wake-ups per datagram; several threads leave that to another one. In a pass
+//! media goes first; of handshakes, each of which costs as much as hundreds of packets, a few are taken.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,7 +21,7 @@ use tokio::runtime::Handle;
 use super::connection::Out;
 use super::session::Session;
 use super::{PeerError, PeerEvent, crypto};
-use crate::net::udp::{Batch, Inbox, Key, Mux, Received};
+use crate::net::udp::{Batch, Inbox, Key, Mux, ReceiveThread, Received, Receiver, WakeFd};
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::{self, Identity};
 use crate::transport::stun;
@@ -41,22 +42,27 @@ pub(super) struct Shards {
     identity: Arc<Identity>,
     mailboxes: Vec<Arc<Mailbox>>,
     next: AtomicUsize,
+    /// The thread that receives, if that is none of these.
+    _receiving: Option<ReceiveThread>,
 }
 
 impl Shards {
-    /// Starts the threads, one for every two cores; must be called within a tokio runtime.
+    /// Starts the threads, one for every two cores; must be called within a tokio runtime. They receive on the media port
+    /// if nothing else does.
     pub(super) fn start(mux: &Arc<Mux>) -> io::Result<Self> {
         let crypto = crypto::provider().map_err(io::Error::other)?;
         let identity = Arc::new(Identity::new(crypto).map_err(io::Error::other)?);
         let count = thread::available_parallelism().map_or(1, |cores| cores.get() / 2).max(1);
         let mut mailboxes = Vec::with_capacity(count);
+        let mut receiver = mux.take_receiver();
+        let receiving = if count > 1 { receiver.take().map(Receiver::spawn).transpose()? } else { None };
         for number in 0..count {
-            let mailbox = Arc::new(Mailbox::default());
-            let shard = Shard::new(Arc::clone(mux), Arc::clone(&mailbox), Handle::current());
+            let mailbox = Arc::new(Mailbox::new()?);
+            let shard = Shard::new(Arc::clone(mux), Arc::clone(&mailbox), receiver.take(), Handle::current());
             thread::Builder::new().name(format!("sessions-{number}")).spawn(move || shard.run())?;
             mailboxes.push(mailbox);
         }
-        Ok(Self { identity, mailboxes, next: AtomicUsize::new(0) })
+        Ok(Self { identity, mailboxes, next: AtomicUsize::new(0), _receiving: receiving })
     }
 
     /// The certificate of all sessions.
@@ -85,23 +91,21 @@ pub(super) struct Mailbox {
     /// The thread looks at everything before it sleeps again.
     awake: AtomicBool,
     stopped: AtomicBool,
-    thread: OnceLock<Thread>,
+    wake: WakeFd,
 }
 
-impl Default for Mailbox {
-    fn default() -> Self {
-        Self {
+impl Mailbox {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
             inbox: Arc::new(Inbox::new(INBOX_MAX)),
             marked: Mutex::default(),
             new: Mutex::default(),
             awake: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        }
+            wake: WakeFd::new()?,
+        })
     }
-}
 
-impl Mailbox {
     /// Where the thread's datagrams come in.
     pub(super) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
@@ -131,10 +135,8 @@ impl Mailbox {
     }
 
     fn notify(&self) {
-        if !self.awake.swap(true, Ordering::SeqCst)
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
+        if !self.awake.swap(true, Ordering::SeqCst) {
+            self.wake.wake();
         }
     }
 
@@ -156,6 +158,8 @@ impl Wake for Mailbox {
 struct Shard {
     mux: Arc<Mux>,
     mailbox: Arc<Mailbox>,
+    /// Without sockets if another thread receives.
+    receiver: Receiver,
     runtime: Handle,
     sessions: HashMap<Key, Session>,
     due: BTreeSet<(Timestamp, Key)>,
@@ -169,10 +173,11 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(mux: Arc<Mux>, mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
+    fn new(mux: Arc<Mux>, mailbox: Arc<Mailbox>, receiver: Option<Receiver>, runtime: Handle) -> Self {
         Self {
             mux: Arc::clone(&mux),
             mailbox,
+            receiver: receiver.unwrap_or_default(),
             runtime,
             sessions: HashMap::new(),
             due: BTreeSet::new(),
@@ -186,19 +191,17 @@ impl Shard {
 
     /// Serves until the mailbox is stopped.
     fn run(mut self) {
-        self.mailbox.thread.set(thread::current()).expect("a mailbox has one thread");
         let waker = Waker::from(Arc::clone(&self.mailbox));
         while !self.mailbox.stopped.load(Ordering::SeqCst) {
             self.mailbox.awake.store(true, Ordering::SeqCst);
             let is_done = self.pass(&waker);
             self.mailbox.awake.store(false, Ordering::SeqCst);
             if !is_done || self.mailbox.has_work() {
+                self.receiver.expect_more();
                 continue;
             }
-            match self.due.first() {
-                Some((due, _)) => thread::park_timeout(due.since(Moment::present().now)),
-                None => thread::park(),
-            }
+            let limit = self.due.first().map(|(due, _)| due.since(Moment::present().now));
+            self.receiver.wait(&self.mailbox.wake, limit);
         }
         // New sessions refer to the mailbox, and it to them.
         self.mailbox.new.lock().clear();
@@ -240,10 +243,11 @@ impl Shard {
 
     /// Handles datagrams; false when there may be more.
     fn read(&mut self, waker: &Waker) -> bool {
+        let has_more = self.receiver.receive();
         let moment = Moment::present();
         let mut taken = std::mem::take(&mut self.taken);
         self.mailbox.inbox.take(&Context::from_waker(waker), READ_MAX, &mut taken);
-        let is_drained = taken.is_empty();
+        let is_drained = !has_more && taken.len() < READ_MAX;
         for received in taken.drain(..) {
             if !stun::is_stun(&received.datagram) && secure::is_dtls(&received.datagram) {
                 if self.handshakes.len() < HANDSHAKES_WAITING {

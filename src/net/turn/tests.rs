@@ -11,7 +11,7 @@ use super::credentials::{Credential, REALM};
 use super::message::{CHANNEL_HEADER, Frame, Message, channel_data, frame};
 use super::*;
 use crate::net::tls::tests::{connect, self_signed};
-use crate::net::udp::Inbox;
+use crate::net::udp::{Inbox, ReceiveThread};
 use crate::transport::stun;
 use crate::transport::stun::tests::signed;
 
@@ -23,6 +23,7 @@ struct World {
     mux: Arc<Mux>,
     turn: Turn,
     servers: IceServers,
+    _receiving: ReceiveThread,
     /// Ends the session that all credentials are for.
     over: CancellationToken,
 }
@@ -34,7 +35,8 @@ impl World {
         config.media.bind = Ipv4Addr::LOCALHOST.into();
         (config.turn.port, config.turn.tls_port) = (Some(0), Some(0));
         let (servers, turn) = start(&config, &mux, tls, None).expect("loopback has free ports");
-        Self { mux, turn: turn.expect("it is on"), servers, over: CancellationToken::new() }
+        let receiving = mux.receive_in_background();
+        Self { mux, _receiving: receiving, turn: turn.expect("it is on"), servers, over: CancellationToken::new() }
     }
 
     /// A credential as a joiner gets it.

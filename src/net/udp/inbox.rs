@@ -1,6 +1,6 @@
 //! Received datagrams that wait for a connection, or for all connections of a thread: a bounded queue with a waker.
 //!
-//! Owns: the bound and the wake-up. Does not know: connections. The receiving task pushes a batch at a time, with one
+//! Owns: the bound and the wake-up. Does not know: connections. The receiver pushes a batch at a time, with one
 //! lock and at most one wake-up; the thread that serves the connections polls.
 
 use std::collections::VecDeque;
@@ -72,13 +72,13 @@ impl Inbox {
         self.state.lock().waiting.is_empty()
     }
 
-    /// Moves up to `max` datagrams, the oldest first, behind those in `taken`. Where none waits, registers the waker for the
-    /// next one.
+    /// Moves up to `max` datagrams, the oldest first, behind those in `taken`. If no more wait, registers the waker for
+    /// the next one.
     pub(crate) fn take(&self, cx: &Context<'_>, max: usize, taken: &mut VecDeque<Received>) {
         let mut state = self.state.lock();
         let count = max.min(state.waiting.len());
         taken.extend(state.waiting.drain(..count));
-        if count == 0 {
+        if state.waiting.is_empty() {
             state.waker = Some(cx.waker().clone());
         }
     }

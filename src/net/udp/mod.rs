@@ -35,7 +35,7 @@ pub(crate) use self::batch::Batch;
 use self::demux::{Addresses, Reason, Table, Verdict};
 pub(crate) use self::inbox::{Inbox, Received};
 pub use self::public::{public_addresses, watch_public_addresses};
-use self::receive::Reader;
+pub(crate) use self::receive::{ReceiveThread, Receiver, WakeFd};
 use self::source::PortSocket;
 pub(crate) use self::tunnels::Tunnel;
 use self::tunnels::{Exit, Routes, TunnelId, Via};
@@ -111,10 +111,11 @@ pub struct Mux {
     check_limiter: Mutex<RateLimiter>,
     stats: UdpStats,
     tasks: Mutex<Vec<AbortHandle>>,
+    receiver: Mutex<Option<Receiver>>,
 }
 
 impl Mux {
-    /// Binds the port and begins to receive; must be called within a tokio runtime.
+    /// Binds the port. Datagrams are received by the owner of its [`Receiver`].
     ///
     /// An unspecified address binds both families where the machine has IPv6. `public` are the addresses peers reach us
     /// by, where they differ from the bound ones (NAT 1:1).
@@ -142,12 +143,22 @@ impl Mux {
             stun_limiter: Mutex::new(RateLimiter::new(STUN_ANSWERS_PER_SECOND, STUN_ANSWERS_PER_SECOND)),
             stats: UdpStats::default(),
             tasks: Mutex::default(),
+            receiver: Mutex::default(),
         });
-        for port in [&mux.v4, &mux.v6].into_iter().flatten() {
-            let reader = Reader { mux: Arc::downgrade(&mux), port: port.clone() };
-            mux.tasks.lock().push(tokio::spawn(reader.run()).abort_handle());
-        }
+        let ports = [&mux.v4, &mux.v6].into_iter().flatten().cloned();
+        *mux.receiver.lock() = Some(Receiver::new(Arc::downgrade(&mux), ports));
         Ok(mux)
+    }
+
+    /// What receives on the port, once. Nothing is received before its owner calls it.
+    pub(crate) fn take_receiver(&self) -> Option<Receiver> {
+        self.receiver.lock().take()
+    }
+
+    /// Receives on a thread of its own.
+    #[cfg(test)]
+    pub(crate) fn receive_in_background(&self) -> ReceiveThread {
+        self.take_receiver().expect("it was not taken").spawn().expect("a thread")
     }
 
     /// The address bound, with its port; the IPv4 one where there are both.

@@ -124,6 +124,7 @@ mod tests {
     async fn our_own_port_tells_where_one_is_seen_and_silence_is_an_error() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let mux = Mux::bind(SocketAddr::new(loopback, 0), Vec::new()).expect("binds");
+        let _receiving = mux.receive_in_background();
         let seen = public_addresses(&mux.local_addr().to_string(), Ipv4Addr::UNSPECIFIED.into()).await;
         assert_eq!(seen.expect("answered"), [loopback]);
         let deaf = UdpSocket::bind((loopback, 0)).await.expect("binds");
@@ -150,6 +151,7 @@ mod tests {
     async fn it_is_asked_again_until_the_port_is_gone() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
         let server = Mux::bind(SocketAddr::new(loopback, 0), Vec::new()).expect("binds");
+        let _receiving = server.receive_in_background();
         let mux = Mux::bind(SocketAddr::new(loopback, 0), vec![IpAddr::from([198, 51, 100, 1])]).expect("binds");
         let watched =
             tokio::spawn(watch_public_addresses(Arc::downgrade(&mux), server.local_addr().to_string(), loopback));

@@ -1,17 +1,21 @@
-//! The receive task of one socket: many datagrams per system call, handed on in batches.
+//! Receiving on the media port: many datagrams per system call, handed on in batches.
 //!
-//! Owns: the receive buffers, and the memory that datagrams are copied to. Does not know: what datagrams mean. Of a
+//! Owns: the receive buffers, the memory that datagrams are copied to, waiting for datagrams. Does not know: what
+//! datagrams mean. Of a
 //! batch, all datagrams for one inbox are pushed together; datagrams that are not STUN are routed by address alone, one
 //! look-up for all that came from one sender in one buffer.
 
-use std::io::IoSliceMut;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef};
-use tokio::io::Interest;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::demux::{self, Reason, Verdict};
 use super::inbox::{Inbox, Received};
@@ -23,34 +27,131 @@ use crate::transport::{secure, stun};
 /// Bytes allocated at a time for received datagrams. A datagram that is kept keeps its chunk.
 const CHUNK: usize = 32 * 1024;
 
-/// Receives on one socket.
-pub(super) struct Reader {
-    pub(super) mux: Weak<Mux>,
-    pub(super) port: PortSocket,
+/// Receives on the sockets of a media port: on the thread that serves the connections, or on a thread of its own. The
+/// default has no sockets.
+#[derive(Default)]
+pub(crate) struct Receiver {
+    mux: Weak<Mux>,
+    sockets: Vec<ReceivingSocket>,
+    batch: Incoming,
 }
 
-impl Reader {
-    pub(super) async fn run(self) {
-        let PortSocket { socket, state, .. } = &self.port;
-        // With receive offload one buffer holds several datagrams of one sender.
-        let size = DATAGRAM_MAX * state.gro_segments().max(1);
-        let mut buffers = vec![vec![0; size]; BATCH_SIZE];
-        let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut batch = Incoming::default();
-        loop {
-            let received = {
-                let mut slices: Vec<IoSliceMut<'_>> =
-                    buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-                let receive = || state.recv(UdpSockRef::from(&**socket), &mut slices, &mut metas);
-                socket.async_io(Interest::READABLE, receive).await
-            };
-            let Some(mux) = self.mux.upgrade() else { return };
-            // An error of the socket is the ICMP response to one datagram that was sent; the port goes on.
-            for (meta, buffer) in metas.iter().zip(&buffers).take(received.unwrap_or(0)) {
-                batch.add(&mux, meta.addr, meta.dst_ip, &buffer[..meta.len], meta.stride.max(1));
+struct ReceivingSocket {
+    port: PortSocket,
+    buffers: Vec<Vec<u8>>,
+    /// The kernel may have datagrams.
+    is_readable: bool,
+}
+
+/// Wakes a thread that waits in [`Receiver::wait`].
+#[derive(Debug)]
+pub(crate) struct WakeFd(OwnedFd);
+
+impl WakeFd {
+    /// # Errors
+    /// No file descriptors are left.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// The next or the current wait ends.
+    pub(crate) fn wake(&self) {
+        // It fails only when 2^64 - 2 wake-ups are pending.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(mux: Weak<Mux>, ports: impl Iterator<Item = PortSocket>) -> Self {
+        let socket = |port: PortSocket| {
+            // With receive offload one buffer holds several datagrams of one sender.
+            let size = DATAGRAM_MAX * port.state.gro_segments().max(1);
+            ReceivingSocket { port, buffers: vec![vec![0; size]; BATCH_SIZE], is_readable: true }
+        };
+        Self { mux, sockets: ports.map(socket).collect(), batch: Incoming::default() }
+    }
+
+    /// Passes the datagrams that the kernel has to their inboxes, at most one system call's per socket. False when the
+    /// kernel had no more of them.
+    pub(crate) fn receive(&mut self) -> bool {
+        let Some(mux) = self.mux.upgrade() else { return false };
+        for ReceivingSocket { port, buffers, is_readable } in &mut self.sockets {
+            if !*is_readable {
+                continue;
             }
-            batch.flush(&mux);
+            let mut metas = [RecvMeta::default(); BATCH_SIZE];
+            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            match port.state.recv(UdpSockRef::from(&*port.socket), &mut slices, &mut metas) {
+                Ok(count) => {
+                    *is_readable = count == BATCH_SIZE;
+                    for (meta, buffer) in metas.iter().zip(buffers.iter()).take(count) {
+                        self.batch.add(&mux, meta.addr, meta.dst_ip, &buffer[..meta.len], meta.stride.max(1));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => *is_readable = false,
+                // The ICMP response to one datagram that was sent; the port goes on.
+                Err(_) => {}
+            }
         }
+        self.batch.flush(&mux);
+        self.sockets.iter().any(|socket| socket.is_readable)
+    }
+
+    /// The caller has not waited: the kernel may have new datagrams.
+    pub(crate) fn expect_more(&mut self) {
+        self.sockets.iter_mut().for_each(|socket| socket.is_readable = true);
+    }
+
+    /// Waits for datagrams, for `wake`, or until the time is over.
+    pub(crate) fn wait(&mut self, wake: &WakeFd, limit: Option<Duration>) {
+        let sockets = self.sockets.iter().map(|socket| PollFd::new(&*socket.port.socket, PollFlags::IN));
+        let mut waited: Vec<PollFd<'_>> = sockets.chain([PollFd::new(&wake.0, PollFlags::IN)]).collect();
+        let limit = limit.map(|limit| Timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos().into() });
+        if poll(&mut waited, limit.as_ref()).is_err() {
+            // A signal: the caller looks at everything and waits again.
+            return self.expect_more();
+        }
+        let ready: Vec<bool> = waited.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (socket, ready) in self.sockets.iter_mut().zip(&ready) {
+            socket.is_readable = *ready;
+        }
+        if ready.last() == Some(&true) {
+            wake.clear();
+        }
+    }
+
+    /// Receives on a thread of its own, which ends with the result.
+    ///
+    /// # Errors
+    /// The thread cannot be started, or no file descriptors are left.
+    pub(crate) fn spawn(mut self) -> io::Result<ReceiveThread> {
+        let stop = Arc::new((AtomicBool::new(false), WakeFd::new()?));
+        let thread = ReceiveThread(Arc::clone(&stop));
+        let run = move || {
+            while !stop.0.load(Ordering::SeqCst) {
+                if !self.receive() {
+                    self.wait(&stop.1, None);
+                }
+            }
+        };
+        thread::Builder::new().name("media-port".into()).spawn(run)?;
+        Ok(thread)
+    }
+}
+
+/// A thread that receives. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ReceiveThread(Arc<(AtomicBool, WakeFd)>);
+
+impl Drop for ReceiveThread {
+    fn drop(&mut self) {
+        let (stopped, wake) = &*self.0;
+        stopped.store(true, Ordering::SeqCst);
+        wake.wake();
     }
 }
 

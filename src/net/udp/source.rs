@@ -6,14 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
 
 use crate::time::{self, Timestamp};
 
@@ -32,23 +30,22 @@ pub(super) struct PortSocket {
 }
 
 impl PortSocket {
-    pub(super) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
-        let (local, socket) = (socket.local_addr()?, UdpSocket::from_std(socket)?);
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let local = socket.local_addr()?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(Self { socket: Arc::new(socket), state: Arc::new(state), local, choices: Arc::default() })
     }
 
     /// Sends a datagram without waiting; false when the kernel did not accept it.
     pub(super) fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
-        self.socket.try_send_to(datagram, to).is_ok()
+        self.socket.send_to(datagram, to).is_ok()
     }
 
     /// Sends a datagram from this source address without waiting; false when the kernel did not accept it.
     pub(super) fn send_from(&self, source: IpAddr, to: SocketAddr, datagram: &[u8]) -> bool {
         let transmit =
             Transmit { destination: to, ecn: None, contents: datagram, segment_size: None, src_ip: Some(source) };
-        let send = || self.state.try_send(UdpSockRef::from(&*self.socket), &transmit);
-        self.socket.try_io(Interest::WRITABLE, send).is_ok()
+        self.state.try_send(UdpSockRef::from(&*self.socket), &transmit).is_ok()
     }
 
     /// The source address to set so that datagrams to `to` leave from the address `came_to` that received its check;
@@ -85,7 +82,7 @@ impl Choices {
 /// The address that the kernel would send from. Nothing is sent.
 fn kernels_choice(to: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+    let socket = UdpSocket::bind((any, 0)).ok()?;
     // The route does not depend on the port.
     socket.connect((to, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())

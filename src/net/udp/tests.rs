@@ -52,6 +52,7 @@ async fn received(mux: &Mux, count: u64) {
 #[tokio::test]
 async fn two_clients_share_the_port_and_each_receives_only_its_own_datagrams() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let connections = [mux.connect(), mux.connect()];
     let inboxes = [inbox(&connections[0]), inbox(&connections[1])];
     let clients =
@@ -77,6 +78,7 @@ async fn two_clients_share_the_port_and_each_receives_only_its_own_datagrams() {
 #[tokio::test]
 async fn spoofed_datagrams_are_dropped_and_counted() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let connection = mux.connect();
     let inbox = inbox(&connection);
     connection.set_local_credentials("ufrag", "password");
@@ -102,6 +104,7 @@ async fn spoofed_datagrams_are_dropped_and_counted() {
 #[tokio::test]
 async fn an_answered_check_validates_its_address_too() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let connection = mux.connect();
     let inbox = inbox(&connection);
     connection.set_remote_password("theirs");
@@ -117,6 +120,7 @@ async fn an_answered_check_validates_its_address_too() {
 #[tokio::test]
 async fn the_port_is_a_stun_server() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     client.send_to(&stun::binding_request(&[3; 12]), mux.local_addr()).await.expect("sends");
     let mut buffer = [0; 64];
@@ -127,6 +131,7 @@ async fn the_port_is_a_stun_server() {
 #[tokio::test]
 async fn a_dropped_connection_receives_nothing() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let connection = mux.connect();
     let inbox = inbox(&connection);
     connection.set_local_credentials("ufrag", "password");
@@ -142,10 +147,12 @@ async fn a_dropped_connection_receives_nothing() {
 #[tokio::test]
 async fn candidates_name_the_public_addresses_or_the_bound_one() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let port = mux.local_addr().port();
     assert_eq!(mux.candidates(), [format!("candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host")]);
     let public = vec!["203.0.113.5".parse().expect("ip"), "2001:db8::5".parse().expect("ip")];
     let mux = Mux::bind(loopback(), public).expect("binds");
+    let _receiving = mux.receive_in_background();
     let port = mux.local_addr().port();
     let expected = [
         format!("candidate:1 1 udp 2130706431 203.0.113.5 {port} typ host"),
@@ -157,6 +164,7 @@ async fn candidates_name_the_public_addresses_or_the_bound_one() {
 #[tokio::test]
 async fn an_unspecified_address_binds_both_families_on_one_port() {
     let mux = Mux::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     if let (Some(v4), Some(v6)) = (&mux.v4, &mux.v6) {
         assert_eq!(v4.local.port(), v6.local.port());
     }
@@ -167,6 +175,7 @@ async fn an_unspecified_address_binds_both_families_on_one_port() {
 #[tokio::test]
 async fn a_batch_leaves_in_order_and_unsendable_datagrams_are_counted() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let client = UdpSocket::bind(loopback()).await.expect("binds");
     let mut batch = Batch::new(Arc::clone(&mux));
     for number in 0..150 {
@@ -188,6 +197,7 @@ async fn a_batch_leaves_in_order_and_unsendable_datagrams_are_counted() {
 #[tokio::test]
 async fn frames_cut_into_equal_packets_arrive_as_single_datagrams_in_order() {
     let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let clients =
         [UdpSocket::bind(loopback()).await.expect("binds"), UdpSocket::bind(loopback()).await.expect("binds")];
     let addresses = clients.each_ref().map(|client| client.local_addr().expect("bound"));
@@ -220,6 +230,7 @@ async fn frames_cut_into_equal_packets_arrive_as_single_datagrams_in_order() {
 #[tokio::test]
 async fn responses_leave_from_the_address_that_received_the_check() {
     let mux = Mux::bind(SocketAddr::from(([0, 0, 0, 0], 0)), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
     let port = mux.local_addr().port();
     let connection = mux.connect();
     let inbox = inbox(&connection);
