@@ -48,7 +48,7 @@ pub(super) struct Shards {
 
 impl Shards {
     /// Starts the threads, one for every two cores; must be called within a tokio runtime. They receive on the media port
-    /// if nothing else does.
+    /// unless its receiver has been taken.
     pub(super) fn start(mux: &Arc<Mux>) -> io::Result<Self> {
         let crypto = crypto::provider().map_err(io::Error::other)?;
         let identity = Arc::new(Identity::new(crypto).map_err(io::Error::other)?);

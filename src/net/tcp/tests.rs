@@ -117,6 +117,7 @@ async fn datagrams_use_the_connection_that_the_check_arrived_by() {
 #[tokio::test]
 async fn the_same_address_by_udp_and_by_tcp_are_two_addresses() {
     let server = Server::start();
+    let _receiving = server.mux.receive_in_background();
     let mut client = server.client().await;
     let address = client.local_addr().expect("bound");
     say(&mut client, &check(1)).await;

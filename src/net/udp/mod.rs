@@ -150,7 +150,8 @@ impl Mux {
         Ok(mux)
     }
 
-    /// What receives on the port, once. Nothing is received before its owner calls it.
+    /// The receiver of the port; `None` after the first call. The port receives while the owner of it calls
+    /// [`Receiver::receive`].
     pub(crate) fn take_receiver(&self) -> Option<Receiver> {
         self.receiver.lock().take()
     }
