@@ -82,8 +82,16 @@ else
     echo "  ${wanted[*]}"
 fi
 
+needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 if ! command -v cargo >/dev/null; then
-    echo "There is no Rust toolchain (cargo). Install one, 1.92 or newer, as https://rustup.rs says, and run this again." >&2
+    echo "There is no Rust toolchain (cargo). Install $needed or newer as https://rustup.rs says, and run this again." >&2
+    exit 1
+fi
+# Debian's own cargo is too old, and its errors do not say so. `cargo --version` prints `cargo 1.92.0 (… )`.
+found=$(cargo --version | cut -d' ' -f2)
+if [ "$(printf '%s\n' "$needed" "$found" | sort --version-sort | head -n 1)" != "$needed" ]; then
+    echo "cargo $found ($(command -v cargo)) is too old: install Rust $needed or newer as https://rustup.rs says," \
+        "and run this again." >&2
     exit 1
 fi
 

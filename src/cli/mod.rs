@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, ConfigError, Override};
+use crate::config::{self, Config, ConfigErrors, Override};
 use crate::link::child::{self, ChildError};
 use crate::{input, mixer, output};
 
@@ -112,8 +112,8 @@ enum Failure {
     Running(anyhow::Error),
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
+impl From<ConfigErrors> for Failure {
+    fn from(error: ConfigErrors) -> Self {
         Self::Usage(error.into())
     }
 }

@@ -1,7 +1,7 @@
 //! Validation of configuration values that have the right type.
 //!
 //! Owns: [`Config::check`] and the bounds of values. Does not know: the origin of a value, which [`super::layers`] adds
-//! to the error. In: a [`Config`]. Out: the first [`Invalid`] value.
+//! to the error. In: a [`Config`]. Out: all [`Invalid`] values.
 
 use std::net::IpAddr;
 
@@ -24,40 +24,65 @@ pub(super) struct Invalid {
     pub(super) reason: String,
 }
 
-/// An error for `key`, with the reason and the fix.
-pub(super) fn invalid<T>(key: &'static str, reason: impl Into<String>) -> Result<T, Invalid> {
-    Err(Invalid { key, reason: reason.into() })
+/// The invalid values found so far.
+#[derive(Default)]
+pub(super) struct Findings(Vec<Invalid>);
+
+impl Findings {
+    /// Adds an invalid value.
+    pub(super) fn add(&mut self, key: &'static str, reason: impl Into<String>) {
+        self.0.push(Invalid { key, reason: reason.into() });
+    }
+
+    /// Adds an invalid value unless `valid`.
+    pub(super) fn require(&mut self, valid: bool, key: &'static str, reason: impl Into<String>) {
+        if !valid {
+            self.add(key, reason);
+        }
+    }
 }
 
 impl Config {
-    /// Validates all values; the error is the first invalid one.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    /// All invalid values, in the order of the sections.
+    pub(super) fn check(&self) -> Vec<Invalid> {
+        let mut findings = Findings::default();
+        self.check_video(&mut findings);
+        let has_valid_video = findings.0.is_empty();
+        self.check_access(&mut findings);
+        self.check_media(&mut findings);
+        self.tls.check(&mut findings);
+        self.turn.check(&mut findings);
+        self.upload.check(&mut findings);
+        self.check_tiers(&mut findings, has_valid_video);
+        self.check_numbers(&mut findings);
+        findings.0
+    }
+
+    fn check_video(&self, findings: &mut Findings) {
         let Size { width, height } = self.video.canvas;
-        if width % 2 != 0 || height % 2 != 0 {
-            return invalid("video.canvas", "width and height must be even");
-        }
         if width > CANVAS_MAX.width || height > CANVAS_MAX.height {
-            return invalid("video.canvas", format!("must not be larger than {CANVAS_MAX}"));
-        }
-        if width < CANVAS_MIN.width || height < CANVAS_MIN.height {
-            return invalid("video.canvas", format!("must not be smaller than {CANVAS_MIN}"));
+            findings.add("video.canvas", format!("must not be larger than {CANVAS_MAX}"));
+        } else if width < CANVAS_MIN.width || height < CANVAS_MIN.height {
+            findings.add("video.canvas", format!("must not be smaller than {CANVAS_MIN}"));
+        } else if width % 2 != 0 || height % 2 != 0 {
+            findings.add("video.canvas", "width and height must be even");
         }
         let largest = self.video.max_source;
-        if largest.width < CANVAS_MIN.width
-            || largest.height < CANVAS_MIN.height
-            || largest.width.max(largest.height) > 4096
-        {
-            return invalid("video.max_source", format!("must be {CANVAS_MIN} to 4096x4096"));
-        }
-        if !(1..=60).contains(&self.video.fps) {
-            return invalid("video.fps", "must be 1 to 60");
-        }
-        if self.video.codecs.is_empty() {
-            return invalid("video.codecs", "must name at least one of vp8, h264, vp9, av1");
-        }
-        if self.video.codecs.iter().any(|codec| codec.kind() != Kind::Video) {
-            return invalid("video.codecs", "must contain video codecs only: vp8, h264, vp9, av1");
-        }
+        let fits = largest.width >= CANVAS_MIN.width
+            && largest.height >= CANVAS_MIN.height
+            && largest.width.max(largest.height) <= 4096;
+        findings.require(fits, "video.max_source", format!("must be {CANVAS_MIN} to 4096x4096"));
+        findings.require((1..=60).contains(&self.video.fps), "video.fps", "must be 1 to 60");
+        let codecs = &self.video.codecs;
+        findings.require(!codecs.is_empty(), "video.codecs", "must name at least one of vp8, h264, vp9, av1");
+        findings.require(
+            codecs.iter().all(|codec| codec.kind() == Kind::Video),
+            "video.codecs",
+            "must contain video codecs only: vp8, h264, vp9, av1",
+        );
+    }
+
+    fn check_access(&self, findings: &mut Findings) {
         if let Some(key) = &self.auth.key
             && key.expose().len() < KEY_MIN_BYTES
         {
@@ -65,56 +90,58 @@ impl Config {
                 "the key has {} bytes and needs at least {KEY_MIN_BYTES}: make one with `openssl rand -base64 32`",
                 key.expose().len()
             );
-            return invalid("auth.key", reason);
+            findings.add("auth.key", reason);
         }
-        if !self.http.bind.ip().to_canonical().is_loopback() && self.auth.key.is_none() && !self.auth.insecure {
+        let is_open = self.auth.key.is_none() && !self.auth.insecure;
+        if !self.http.bind.ip().to_canonical().is_loopback() && is_open {
             let reason = format!(
                 "without a key commingle serves loopback only, and {} is not loopback: make a key with \
                  `openssl rand -base64 32`, write it to a file and pass that with `--key-file` (or set \
                  COMMINGLE_AUTH_KEY), or pass `--insecure` to disable authentication",
                 self.http.bind.ip()
             );
-            return invalid("http.bind", reason);
+            findings.add("http.bind", reason);
         }
         let Inputs { rtmp_port, rtmp_bind, .. } = self.inputs;
-        if rtmp_port != 0 && !rtmp_bind.to_canonical().is_loopback() && self.auth.key.is_none() && !self.auth.insecure {
-            let reason = "without a key, encoders on this machine only may publish: make a key, see http.bind, or pass \
-                       `--insecure`";
-            return invalid("inputs.rtmp_bind", reason);
+        findings.require(
+            rtmp_port == 0 || rtmp_bind.to_canonical().is_loopback() || !is_open,
+            "inputs.rtmp_bind",
+            "without a key, encoders on this machine only may publish: make a key, see http.bind, or pass `--insecure`",
+        );
+    }
+
+    fn check_media(&self, findings: &mut Findings) {
+        findings.require(
+            !self.media.public_ips.iter().any(IpAddr::is_unspecified),
+            "media.public_ips",
+            "must be reachable addresses, not the unspecified address",
+        );
+        let Some(server) = &self.media.stun_server else { return };
+        let port = server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            findings.add("media.stun_server", "must be HOST:PORT, such as stun.example.org:3478");
+        } else if !self.media.public_ips.is_empty() {
+            findings.add("media.stun_server", "is not needed with media.public_ips: set only one of the two");
         }
-        if self.media.public_ips.iter().any(IpAddr::is_unspecified) {
-            return invalid("media.public_ips", "must be reachable addresses, not the unspecified address");
+    }
+
+    /// The ladder depends on canvas and frame rate, so it is checked only with valid ones.
+    fn check_tiers(&self, findings: &mut Findings, has_valid_video: bool) {
+        let tiers = &self.tiers;
+        findings.require((16..=128).contains(&tiers.sound_kbps), "tiers.sound_kbps", "must be 16 to 128");
+        findings.require((16..=64).contains(&tiers.thin_sound_kbps), "tiers.thin_sound_kbps", "must be 16 to 64");
+        findings.require(
+            [20, 40, 60].contains(&tiers.thin_sound_ms),
+            "tiers.thin_sound_ms",
+            "must be 20, 40 or 60: durations of Opus packets",
+        );
+        if let (true, Err(error)) = (has_valid_video, self.ladder().validate()) {
+            findings.add("tiers", error.to_string());
         }
-        if let Some(server) = &self.media.stun_server {
-            let port =
-                server.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
-                return invalid("media.stun_server", "must be HOST:PORT, such as stun.example.org:3478");
-            }
-            if !self.media.public_ips.is_empty() {
-                return invalid("media.stun_server", "is not needed with media.public_ips: set only one of the two");
-            }
-        }
-        self.tls.check()?;
-        self.turn.check()?;
-        self.upload.check()?;
-        if !(16..=128).contains(&self.tiers.sound_kbps) {
-            return invalid("tiers.sound_kbps", "must be 16 to 128");
-        }
-        if !(16..=64).contains(&self.tiers.thin_sound_kbps) {
-            return invalid("tiers.thin_sound_kbps", "must be 16 to 64");
-        }
-        if ![20, 40, 60].contains(&self.tiers.thin_sound_ms) {
-            return invalid("tiers.thin_sound_ms", "must be 20, 40 or 60: durations of Opus packets");
-        }
-        if let Err(error) = self.ladder().validate() {
-            return invalid("tiers", error.to_string());
-        }
-        self.check_numbers()
     }
 
     /// Refuses limits of zero, which would mean "none allowed" and not "unlimited".
-    fn check_numbers(&self) -> Result<(), Invalid> {
+    fn check_numbers(&self, findings: &mut Findings) {
         let (rooms, limits) = (&self.rooms, &self.limits);
         let least: [(&'static str, usize, usize); 18] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
@@ -136,9 +163,8 @@ impl Config {
             ("limits.request_seconds", limits.request_seconds as usize, 1),
             ("limits.connections", limits.connections, 1),
         ];
-        match least.into_iter().find(|(_, value, least)| value < least) {
-            Some((key, value, least)) => invalid(key, format!("{value} is too small: at least {least}")),
-            None => Ok(()),
+        for (key, value, least) in least {
+            findings.require(value >= least, key, format!("{value} is too small: at least {least}"));
         }
     }
 }
@@ -161,10 +187,34 @@ mod tests {
         ];
         for (server, good) in servers {
             config.media.stun_server = Some(server.to_owned());
-            assert_eq!(config.check().is_ok(), good, "{server}");
+            assert_eq!(config.check().is_empty(), good, "{server}");
         }
         config.media.stun_server = Some("stun.example.org:3478".to_owned());
         config.media.public_ips = vec![Ipv4Addr::LOCALHOST.into()];
-        assert!(config.check().is_err_and(|invalid| invalid.key == "media.stun_server"));
+        assert_eq!(keys(&config), ["media.stun_server"]);
+    }
+
+    fn keys(config: &Config) -> Vec<&'static str> {
+        config.check().iter().map(|invalid| invalid.key).collect()
+    }
+
+    #[test]
+    fn all_invalid_values_are_found() {
+        let mut config = Config::default();
+        config.video.canvas = Size::new(1281, 720);
+        config.video.fps = 0;
+        config.auth.key = Some("short".to_owned().into());
+        config.turn.credential_seconds = 1;
+        config.upload.part_mib = 0;
+        config.limits.connections = 0;
+        let expected = [
+            "video.canvas",
+            "video.fps",
+            "auth.key",
+            "turn.credential_seconds",
+            "upload.part_mib",
+            "limits.connections",
+        ];
+        assert_eq!(keys(&config), expected);
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use toml::{Table, Value};
 
-use super::{Config, Secret};
+use super::{Config, KEY_MIN_BYTES, Secret, TlsMode};
 
 /// The file that is read if none is named.
 const FILE: &str = "commingle.toml";
@@ -37,6 +37,9 @@ const OPTIONAL: [(&str, Kind); 16] = [
     ("upload.secret_access_key", Kind::Text),
     ("upload.secret_access_key_file", Kind::Text),
 ];
+/// Keys whose values are never shown; an endpoint may contain a password by mistake.
+const SECRETS: [&str; 5] =
+    ["auth.key", "turn.secret", "upload.access_key_id", "upload.secret_access_key", "upload.endpoint"];
 /// Environment variables named like the corresponding flag, without the prefix.
 const SHORT_NAMES: [(&str, &str); 7] = [
     ("HTTP", "http.bind"),
@@ -75,16 +78,46 @@ pub enum ConfigError {
         hint: &'static str,
     },
     /// The file is not TOML, a key does not exist, or a value is invalid.
-    #[error("{origin}: {key}: {reason}")]
+    #[error("{origin}: {key}: {reason}{}", shown(value.as_deref()))]
     Value {
         /// Where the value was set.
         origin: Origin,
         /// The key, `section.key`.
         key: String,
+        /// The value, unless it is a secret or the reason contains it.
+        value: Option<String>,
         /// What is wrong and how to fix it.
         reason: String,
     },
 }
+
+/// The value at the end of an error.
+fn shown(value: Option<&str>) -> String {
+    value.map(|value| format!(" (it is {value})")).unwrap_or_default()
+}
+
+/// All errors in the configuration.
+#[derive(Debug)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The errors, in the order of the layers; at least one.
+    pub fn all(&self) -> &[ConfigError] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = self.0.as_slice() {
+            return only.fmt(f);
+        }
+        write!(f, "the configuration has {} errors:", self.0.len())?;
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,27 +156,27 @@ enum Kind {
 /// they begin with `COMMINGLE_` and a known section; Kubernetes sets others, for example `COMMINGLE_SERVICE_HOST`.
 ///
 /// # Errors
-/// The first error, with its file and line, variable or flag.
+/// All errors, each with its file and line, variable or flag.
 pub fn load(
     file: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
     flags: &[Override],
-) -> Result<Config, ConfigError> {
+) -> Result<Config, ConfigErrors> {
     let mut layers = Layers::default();
     match file {
-        Some(path) => layers.read(path)?,
-        None if Path::new(FILE).exists() => layers.read(Path::new(FILE))?,
+        Some(path) => layers.read(path),
+        None if Path::new(FILE).exists() => layers.read(Path::new(FILE)),
         None => {}
     }
     let mut env: Vec<_> = env.into_iter().collect();
     env.sort();
     for (name, text) in env {
         if let Some(key) = env_key(&name) {
-            layers.set(&key, &text, Origin::Env(name))?;
+            layers.set(&key, &text, Origin::Env(name));
         }
     }
     for Override { key, value, flag } in flags {
-        layers.set(key, value, Origin::Flag(flag.clone()))?;
+        layers.set(key, value, Origin::Flag(flag.clone()));
     }
     layers.finish()
 }
@@ -183,111 +216,182 @@ fn kind_of(key: &str) -> Option<Kind> {
     }
 }
 
-/// The values set so far and their origins.
+/// The valid values set so far with their origins, and the errors found.
 #[derive(Default)]
 struct Layers {
     values: Table,
     origins: BTreeMap<String, Origin>,
+    errors: Vec<ConfigError>,
 }
 
 impl Layers {
-    fn read(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
-            path: path.into(),
-            error,
-            hint: "name a readable file with --config, or start from `commingle config print-default`",
-        })?;
+    fn error(&mut self, origin: Origin, key: &str, reason: impl Into<String>) {
+        self.errors.push(ConfigError::Value { origin, key: key.to_owned(), value: None, reason: reason.into() });
+    }
+
+    /// Reads a file. Each value is deserialized alone, so that one error does not hide the others.
+    fn read(&mut self, path: &Path) {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let hint = "name a readable file with --config, or start from `commingle config print-default`";
+                return self.errors.push(ConfigError::Read { path: path.into(), error, hint });
+            }
+        };
+        let at = |line| Origin::File(path.into(), line);
         let keys = keys_by_line(&text);
-        let invalid = |error: &toml::de::Error| {
+        let (_, syntax) = DeTable::parse_recoverable(&text);
+        for error in &syntax {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
             let above = keys.iter().filter(|(_, at)| **at <= line);
             let key = above.max_by_key(|(key, at)| (**at, key.len())).map_or("?", |(key, _)| key.as_str());
-            ConfigError::Value {
-                origin: Origin::File(path.into(), line),
-                key: key.to_owned(),
-                reason: error.message().to_owned(),
+            self.error(at(line), key, error.message());
+        }
+        // Without syntax errors the text is a table.
+        let values: Table = toml::from_str(&text).unwrap_or_default();
+        let line = |key: &str| keys.get(key).copied().unwrap_or(1);
+        for (section, value) in values {
+            let Value::Table(section_values) = value else {
+                let reason = "is not in a section: write it below a line like `[http]`";
+                self.error(at(line(&section)), &section, reason);
+                continue;
+            };
+            if !defaults().contains_key(&section) {
+                let known = defaults().keys().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(", ");
+                let reason = format!("there is no such section; the sections are {known}");
+                self.error(at(line(&section)), &section, reason);
+                continue;
             }
-        };
-        // Types and names are checked here, because this error has a position in the text.
-        toml::from_str::<Config>(&text).map_err(|error| invalid(&error))?;
-        self.values = toml::from_str(&text).map_err(|error| invalid(&error))?;
-        self.origins.extend(keys.into_iter().map(|(key, line)| (key, Origin::File(path.into(), line))));
+            for (name, value) in section_values {
+                let key = format!("{section}.{name}");
+                match self.insert(&section, &name, value) {
+                    Ok(()) => drop(self.origins.insert(key.clone(), at(line(&key)))),
+                    Err(reason) => self.error(at(line(&key)), &key, reason),
+                }
+            }
+        }
+    }
+
+    /// Sets a value that deserializes.
+    ///
+    /// # Errors
+    /// What is wrong with it; the value before it remains.
+    fn insert(&mut self, section: &str, name: &str, value: Value) -> Result<(), String> {
+        let alone =
+            Table::from_iter([(section.to_owned(), Value::Table(Table::from_iter([(name.to_owned(), value)])))]);
+        Config::deserialize_from(&alone).map_err(|error| error.message().to_owned())?;
+        let values = self.values.entry(section).or_insert_with(|| Value::Table(Table::new()));
+        let values = values.as_table_mut().expect("sections are tables");
+        values.extend(alone.into_iter().filter_map(|(_, only)| only.try_into::<Table>().ok()).flatten());
         Ok(())
     }
 
-    fn set(&mut self, key: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {
-        let invalid = |reason: String| ConfigError::Value { origin: origin.clone(), key: key.to_owned(), reason };
-        let kind = kind_of(key).ok_or_else(|| {
-            invalid("there is no such key; `commingle config print-default` shows all of them".to_owned())
-        })?;
-        let value = match kind {
+    fn set(&mut self, key: &str, text: &str, origin: Origin) {
+        match self.try_set(key, text) {
+            Ok(()) => drop(self.origins.insert(key.to_owned(), origin)),
+            Err(reason) => self.error(origin, key, reason),
+        }
+    }
+
+    /// Sets a value written as text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn try_set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        let unknown = "there is no such key; `commingle config print-default` shows all of them";
+        let value = match kind_of(key).ok_or(unknown)? {
             Kind::Text => Value::String(text.to_owned()),
             Kind::Integer => {
-                text.trim().parse().map(Value::Integer).map_err(|_| invalid(format!("`{text}` is not a number")))?
+                text.trim().parse().map(Value::Integer).map_err(|_| format!("`{text}` is not a number"))?
             }
-            Kind::Boolean => boolean(text)
-                .map(Value::Boolean)
-                .ok_or_else(|| invalid(format!("`{text}` is neither true nor false")))?,
+            Kind::Boolean => {
+                boolean(text).map(Value::Boolean).ok_or_else(|| format!("`{text}` is neither true nor false"))?
+            }
             Kind::List => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
             }
         };
         let (section, name) = key.split_once('.').expect("kind_of knows only section.key");
-        let section = self.values.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        section.as_table_mut().expect("sections are tables").insert(name.to_owned(), value);
-        Config::deserialize_from(&self.values).map_err(|error| invalid(error.message().to_owned()))?;
-        self.origins.insert(key.to_owned(), origin);
-        Ok(())
+        self.insert(section, name, value)
     }
 
     fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
     }
 
-    fn finish(self) -> Result<Config, ConfigError> {
-        let mut config = Config::deserialize_from(&self.values).map_err(|error| ConfigError::Value {
-            origin: Origin::Default,
-            key: "?".to_owned(),
-            reason: error.message().to_owned(),
-        })?;
+    fn finish(mut self) -> Result<Config, ConfigErrors> {
+        // Each value is valid alone, and no section requires a key.
+        let mut config = Config::deserialize_from(&self.values).expect("every value was deserialized before");
         let auth = &mut config.auth;
-        let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref())?;
+        let key_from = self.secret("auth.key", "auth.key_file", &mut auth.key, auth.key_file.as_deref());
         let turn = &mut config.turn;
-        self.secret("turn.secret", "turn.secret_file", &mut turn.secret, turn.secret_file.as_deref())?;
+        self.secret("turn.secret", "turn.secret_file", &mut turn.secret, turn.secret_file.as_deref());
         let upload = &mut config.upload;
         let (value, file) = (&mut upload.secret_access_key, upload.secret_access_key_file.as_deref());
-        self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file)?;
-        config.check().map_err(|invalid| {
+        self.secret("upload.secret_access_key", "upload.secret_access_key_file", value, file);
+        for invalid in config.check() {
             let key = if invalid.key == "auth.key" { key_from } else { invalid.key };
-            ConfigError::Value { origin: self.origin(key), key: key.to_owned(), reason: invalid.reason }
-        })?;
-        Ok(config)
+            let value = self.value(key);
+            let origin = self.origin(key);
+            self.errors.push(ConfigError::Value { origin, key: key.to_owned(), value, reason: invalid.reason });
+        }
+        self.check_files(&config);
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    /// The value of a key as written in a file; None for secrets and for defaults.
+    fn value(&self, key: &str) -> Option<String> {
+        let (section, name) = key.split_once('.')?;
+        let value = self.values.get(section)?.get(name)?;
+        let is_secret = SECRETS.contains(&key);
+        (!is_secret).then(|| value.to_string())
+    }
+
+    /// Checks that the files and folders that the configuration names can be read.
+    fn check_files(&mut self, config: &Config) {
+        let tls = &config.tls;
+        let certificate = tls.mode == TlsMode::Files;
+        let named = [
+            ("tls.cert", tls.cert.as_deref().filter(|_| certificate)),
+            ("tls.key", tls.key.as_deref().filter(|_| certificate)),
+            ("tls.acme_root", tls.acme_root.as_deref().filter(|_| tls.mode == TlsMode::Acme)),
+            ("inputs.media_dir", config.inputs.media_dir.as_deref()),
+        ];
+        for (key, path) in named {
+            if let Some(path) = path
+                && let Err(error) = fs::File::open(path)
+            {
+                let reason = format!("{}: {error}: name a file that this user can read", path.display());
+                self.error(self.origin(key), key, reason);
+            }
+        }
     }
 
     /// Reads a secret from its file if one is named; returns the key that set the secret.
     fn secret(
-        &self,
+        &mut self,
         key: &'static str,
         file_key: &'static str,
         value: &mut Option<Secret>,
         file: Option<&Path>,
-    ) -> Result<&'static str, ConfigError> {
-        let Some(path) = file else { return Ok(key) };
+    ) -> &'static str {
+        let Some(path) = file else { return key };
         if value.is_some() {
-            return Err(ConfigError::Value {
-                origin: self.origin(file_key),
-                key: file_key.to_owned(),
-                reason: format!("{key} is set too ({}): keep one of the two", self.origin(key)),
-            });
+            let reason = format!("{key} is set too ({}): keep one of the two", self.origin(key));
+            self.error(self.origin(file_key), file_key, reason);
+            return key;
         }
-        let text = fs::read_to_string(path).map_err(|error| ConfigError::Read {
-            path: path.to_owned(),
-            error,
-            hint: "the configuration names it as the file of a secret: make it readable, or name another file",
-        })?;
-        *value = Some(Secret::from(text.trim().to_owned()));
-        Ok(file_key)
+        match fs::read_to_string(path) {
+            Ok(text) => *value = Some(Secret::from(text.trim().to_owned())),
+            Err(error) => {
+                let reason = format!("{}: {error}: name a file that this user can read", path.display());
+                self.error(self.origin(file_key), file_key, reason);
+                // Other checks see a secret, so that they do not report its absence.
+                *value = Some(Secret::from("x".repeat(KEY_MIN_BYTES)));
+            }
+        }
+        file_key
     }
 }
 
@@ -435,6 +539,35 @@ mod tests {
         assert!(message.starts_with("--set media.port=70000: media.port: "), "{message}");
         let message = error("[http]\nbind=\"127.0.0.1:1\"", &[], &[flag("http.bind", "0.0.0.0:1")]);
         assert!(message.starts_with("--set http.bind=0.0.0.0:1: http.bind: without a key"), "{message}");
+    }
+
+    #[test]
+    fn all_errors_are_reported_with_their_values() {
+        let text = "[video]\nfps = 0\ncanvas = 7\n[rooms]\nmax_romms = 3\n[rom]\nx = 1\n\
+            [tls]\nmode = \"files\"\ncert = \"/nowhere/cert\"\nkey = \"/nowhere/key\"\n\
+            [auth]\nkey_file = \"/nowhere/secret\"\n[http]\nbind = \"0.0.0.0:80\"\n[turn]\nsecret = \"tiny\"\n";
+        let file = file(text);
+        let pairs = [("COMMINGLE_ROOMS_AUTO_CREATE", "perhaps"), ("COMMINGLE_INPUTS_MEDIA_DIR", "/nowhere/media")];
+        let errors = load(Some(file.path()), env(&pairs), &[flag("media.port", "70000")]).expect_err("invalid");
+        let text = errors.to_string();
+        for expected in [
+            "the configuration has 11 errors:",
+            ":2: video.fps: must be 1 to 60 (it is 0)",
+            ":3: video.canvas: invalid type: integer `7`",
+            ":5: rooms.max_romms: unknown field `max_romms`",
+            ":6: rom: there is no such section; the sections are [",
+            ":10: tls.cert: /nowhere/cert: No such file",
+            ":11: tls.key: /nowhere/key: No such file",
+            ":13: auth.key_file: /nowhere/secret: No such file",
+            ":17: turn.secret: is too short",
+            "environment COMMINGLE_ROOMS_AUTO_CREATE: rooms.auto_create: `perhaps` is neither true nor false",
+            "environment COMMINGLE_INPUTS_MEDIA_DIR: inputs.media_dir: /nowhere/media: No such file",
+            "--set media.port=70000: media.port: ",
+        ] {
+            assert!(text.contains(expected), "{text}\nlacks {expected}");
+        }
+        assert!(!text.contains("tiny"), "{text}");
+        assert_eq!((errors.all().len(), text.lines().count()), (11, 12));
     }
 
     #[test]

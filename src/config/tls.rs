@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, invalid};
+use super::Findings;
 
 /// Section `[tls]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,34 +62,34 @@ impl Default for Tls {
 }
 
 impl Tls {
-    /// Validates the section; the error is the first invalid value.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
+    /// Validates the section.
+    pub(super) fn check(&self, findings: &mut Findings) {
         match (self.mode, &self.cert, &self.key) {
             (TlsMode::Files, Some(_), Some(_)) => {}
-            (TlsMode::Files, None, _) => return invalid("tls.mode", "`files` needs tls.cert and tls.key too"),
-            (_, Some(_), None) => return invalid("tls.cert", "needs tls.key too: the file of its private key"),
-            (_, None, Some(_)) => return invalid("tls.key", "needs tls.cert too: the file of its certificate"),
+            (TlsMode::Files, None, _) => findings.add("tls.mode", "`files` needs tls.cert and tls.key too"),
+            (_, Some(_), None) => findings.add("tls.cert", "needs tls.key too: the file of its private key"),
+            (_, None, Some(_)) => findings.add("tls.key", "needs tls.cert too: the file of its certificate"),
             (_, Some(_), Some(_)) => {
-                return invalid("tls.cert", "is used with tls.mode = \"files\" only: set that, or remove tls.cert");
+                findings.add("tls.cert", "is used with tls.mode = \"files\" only: set that, or remove tls.cert");
             }
             (_, None, None) => {}
         }
-        if self.mode == TlsMode::Acme && self.names.is_empty() {
-            return invalid(
-                "tls.mode",
-                "`acme` needs tls.names: the names of the certificate, such as [\"call.example.org\"]",
-            );
-        }
+        findings.require(
+            self.mode != TlsMode::Acme || !self.names.is_empty(),
+            "tls.mode",
+            "`acme` needs tls.names: the names of the certificate, such as [\"call.example.org\"]",
+        );
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-.:*".contains(c);
-        if self.names.iter().any(|name| name.is_empty() || !name.chars().all(allowed)) {
-            return invalid("tls.names", "must be names or addresses without scheme and port: call.example.org");
-        }
-        if !self.acme_directory.starts_with("https://") {
-            return invalid("tls.acme_directory", "must be an https:// URL");
-        }
-        if self.mode == TlsMode::Acme && self.names.iter().any(|name| name.contains('*')) {
-            return invalid("tls.names", "TLS-ALPN-01 does not support wildcard certificates: list each host");
-        }
-        Ok(())
+        findings.require(
+            self.names.iter().all(|name| !name.is_empty() && name.chars().all(allowed)),
+            "tls.names",
+            "must be names or addresses without scheme and port: call.example.org",
+        );
+        findings.require(self.acme_directory.starts_with("https://"), "tls.acme_directory", "must be an https:// URL");
+        findings.require(
+            self.mode != TlsMode::Acme || !self.names.iter().any(|name| name.contains('*')),
+            "tls.names",
+            "TLS-ALPN-01 does not support wildcard certificates: list each host",
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, invalid};
+use super::{Findings, Secret};
 
 /// Section `[turn]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,33 +57,37 @@ impl Default for Turn {
 }
 
 impl Turn {
-    /// Validates the section; the error is the first invalid value.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
-        if self.secret.as_ref().is_some_and(|secret| secret.expose().len() < 16) {
-            return invalid("turn.secret", "is too short: make one with `openssl rand -base64 32`");
-        }
+    /// Validates the section.
+    pub(super) fn check(&self, findings: &mut Findings) {
+        findings.require(
+            self.secret.as_ref().is_none_or(|secret| secret.expose().len() >= 16),
+            "turn.secret",
+            "is too short: make one with `openssl rand -base64 32`",
+        );
         let is_uri = |uri: &String| {
             let rest = uri.strip_prefix("turn:").or_else(|| uri.strip_prefix("turns:"));
             rest.is_some_and(|rest| {
                 !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]?=".contains(c))
             })
         };
-        if !self.external.iter().all(is_uri) {
-            return invalid("turn.external", "must be URIs like turn:turn.example.org:3478?transport=udp");
-        }
-        if !self.external.is_empty() && self.secret.is_none() {
-            return invalid("turn.external", "needs turn.secret too: the shared secret of those servers");
-        }
-        if !(60..=86_400).contains(&self.credential_seconds) {
-            return invalid("turn.credential_seconds", "must be 60 to 86400");
-        }
+        findings.require(
+            self.external.iter().all(is_uri),
+            "turn.external",
+            "must be URIs like turn:turn.example.org:3478?transport=udp",
+        );
+        findings.require(
+            self.external.is_empty() || self.secret.is_some(),
+            "turn.external",
+            "needs turn.secret too: the shared secret of those servers",
+        );
+        findings.require(
+            (60..=86_400).contains(&self.credential_seconds),
+            "turn.credential_seconds",
+            "must be 60 to 86400",
+        );
         // There are 16,384 relayed ports, and an allocation may need several.
-        if !(1..=4096).contains(&self.max_allocations) {
-            return invalid("turn.max_allocations", "must be 1 to 4096");
-        }
-        if self.max_per_credential == 0 || self.max_per_address == 0 {
-            return invalid("turn.max_per_credential", "must be at least 1, and so must turn.max_per_address");
-        }
-        Ok(())
+        findings.require((1..=4096).contains(&self.max_allocations), "turn.max_allocations", "must be 1 to 4096");
+        findings.require(self.max_per_credential > 0, "turn.max_per_credential", "must be at least 1");
+        findings.require(self.max_per_address > 0, "turn.max_per_address", "must be at least 1");
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Invalid, Secret, invalid};
+use super::{Findings, Secret};
 
 /// Section `[upload]`: a bucket of an S3-compatible object store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,38 +60,34 @@ impl Default for Upload {
 }
 
 impl Upload {
-    /// Validates the section; the error is the first invalid value.
-    pub(super) fn check(&self) -> Result<(), Invalid> {
-        if self.bucket.as_ref().is_some_and(String::is_empty) {
-            return invalid("upload.bucket", "must name a bucket or be absent");
-        }
+    /// Validates the section.
+    pub(super) fn check(&self, findings: &mut Findings) {
+        let named = self.bucket.as_ref().is_none_or(|bucket| !bucket.is_empty());
+        findings.require(named, "upload.bucket", "must name a bucket or be absent");
         match self.endpoint.as_deref().map(|endpoint| endpoint.split_once("://")) {
-            Some(Some(("http", _))) if !self.allow_http => {
-                return invalid(
-                    "upload.endpoint",
-                    "must be https://; upload.allow_http = true permits http://, which is not encrypted",
-                );
-            }
+            Some(Some(("http", _))) if !self.allow_http => findings.add(
+                "upload.endpoint",
+                "must be https://; upload.allow_http = true permits http://, which is not encrypted",
+            ),
             Some(Some(("http" | "https", host))) if !host.is_empty() && !host.contains('@') => {}
             None => {}
             Some(_) => {
-                return invalid("upload.endpoint", "must be a URL without user or password: https://s3.example.org");
+                findings.add("upload.endpoint", "must be a URL without user or password: https://s3.example.org");
             }
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || "/-_.=".contains(c);
-        if self.prefix.starts_with('/') || self.prefix.contains("//") || !self.prefix.chars().all(allowed) {
-            return invalid("upload.prefix", "must consist of letters, digits and -_.=/ and not begin with /: calls/");
-        }
+        findings.require(
+            !self.prefix.starts_with('/') && !self.prefix.contains("//") && self.prefix.chars().all(allowed),
+            "upload.prefix",
+            "must consist of letters, digits and -_.=/ and not begin with /: calls/",
+        );
         match (&self.access_key_id, &self.secret_access_key) {
             (Some(_), None) => {
-                return invalid("upload.access_key_id", "needs upload.secret_access_key or its file too");
+                findings.add("upload.access_key_id", "needs upload.secret_access_key or its file too");
             }
-            (None, Some(_)) => return invalid("upload.secret_access_key", "needs upload.access_key_id too"),
+            (None, Some(_)) => findings.add("upload.secret_access_key", "needs upload.access_key_id too"),
             _ => {}
         }
-        if !(5..=512).contains(&self.part_mib) {
-            return invalid("upload.part_mib", "must be 5 to 512, the limits of S3");
-        }
-        Ok(())
+        findings.require((5..=512).contains(&self.part_mib), "upload.part_mib", "must be 5 to 512, the limits of S3");
     }
 }
