@@ -3,6 +3,8 @@
 //! Owns: valid names, ids as text. Does not know: what they refer to. In JSON an id is a short string (`"p12"`,
 //! `"s3"`); on the link it is a number.
 
+mod room_name;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,7 +12,9 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest name of a room, view or recording, in characters.
+pub use self::room_name::{RoomName, RoomNameError, is_in_room_names, percent_encoded};
+
+/// Longest name of a room or view, in characters.
 pub const NAME_MAX: usize = 64;
 
 /// A text is not a name or an id.
@@ -24,64 +28,49 @@ pub enum IdError {
     Number(String, char),
 }
 
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                if (1..=NAME_MAX).contains(&text.len()) && text.chars().all(allowed) {
-                    return Ok(Self(text.into()));
-                }
-                Err(IdError::Name(text.chars().take(NAME_MAX).collect()))
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(D::Error::custom)
-            }
-        }
-    };
-}
-
-name! {
-    /// The name of a room, as in URLs.
-    RoomName
-}
-name! {
-    /// The name of a view; every room has the view [`ViewName::program`].
-    ViewName
-}
+/// The name of a view; every room has the view [`ViewName::program`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ViewName(Arc<str>);
 
 impl ViewName {
     /// The view that every room has.
     pub fn program() -> Self {
         Self("program".into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ViewName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if (1..=NAME_MAX).contains(&text.len()) && text.chars().all(allowed) {
+            return Ok(Self(text.into()));
+        }
+        Err(IdError::Name(text.chars().take(NAME_MAX).collect()))
+    }
+}
+
+impl fmt::Display for ViewName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for ViewName {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ViewName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -148,10 +137,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_checked() {
-        assert!("daily-standup_7".parse::<RoomName>().is_ok());
+    fn names_of_views_are_checked() {
+        assert!("daily-standup_7".parse::<ViewName>().is_ok());
         for bad in ["", "a b", "../etc", "ä", &"x".repeat(65)] {
-            assert!(bad.parse::<RoomName>().is_err(), "{bad:?} was taken");
+            assert!(bad.parse::<ViewName>().is_err(), "{bad:?} was taken");
         }
     }
 

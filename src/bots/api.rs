@@ -123,7 +123,7 @@ impl Api {
 
     /// Joins a room. Blocks.
     pub(super) fn join(&self, room: &RoomName, name: &str, tier: &str, offer: &str) -> Result<Joined, JoinError> {
-        let url = format!("{}/v1/rooms/{room}/participants?name={name}&tier={tier}", self.base);
+        let url = format!("{}/v1/rooms/{}/participants?name={name}&tier={tier}", self.base, room.in_url());
         let request = self.request("POST", &url).header("content-type", "application/sdp").body(offer);
         let request = request.map_err(|error| JoinError::Refused(error.to_string()))?;
         // The same text for every bot, so that equal failures are counted together.
@@ -160,7 +160,7 @@ impl Api {
 
     /// The room document; None where it cannot be read. Blocks.
     pub(super) fn room(&self, room: &RoomName) -> Option<Room> {
-        let url = format!("{}/v1/rooms/{room}", self.base);
+        let url = format!("{}/v1/rooms/{}", self.base, room.in_url());
         let mut response = self.agent.run(self.request("GET", &url).body(()).ok()?).ok()?;
         serde_json::from_str(&response.body_mut().read_to_string().ok()?).ok()
     }

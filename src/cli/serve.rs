@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
 use super::{ConfigArgs, Failure, environment, flag, start_logs};
-use crate::config::{self, Config, H264Encoder, TlsMode};
+use crate::config::{self, Config, H264Encoder, Reload, TlsMode};
 use crate::http::api::{self, App};
 use crate::http::rtmp_ingest;
 use crate::metrics::Metrics;
@@ -124,11 +124,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     }
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config)).map_err(Failure::Running)
+    runtime.block_on(serve(args, config)).map_err(Failure::Running)
 }
 
-async fn serve(mut config: Config) -> anyhow::Result<()> {
+async fn serve(args: &ServeArgs, mut config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut running = config.clone();
     discover_addresses(&mut config.media).await?;
     let (mux, tcp) = media_port(&config)?;
     watch_addresses(&config.media, &mux);
@@ -167,7 +169,12 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     }
     announce(http, media, &config, fingerprint.as_deref())?;
 
-    signals.next().await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = hangup.recv() => reload(args, &mut running, &app, &library),
+        }
+    }
     tracing::info!("shutting down: no more joins; a second signal stops at once");
     app.drain();
     let ending = async {
@@ -179,6 +186,31 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = ending => ended.context("the HTTP server panicked"),
         () = signals.next() => anyhow::bail!("stopped at once by a second signal"),
+    }
+}
+
+/// Reads the configuration again and applies what a running server can change. An invalid one changes nothing.
+fn reload(args: &ServeArgs, running: &mut Config, app: &App, library: &Library) {
+    let kept = "SIGHUP: configuration not reloaded; the server runs on with the one before";
+    let reload = match args.load() {
+        Ok(new) => Reload::new(running, &new),
+        Err(Failure::Usage(error) | Failure::Running(error)) => Err(format!("{error:#}")),
+    };
+    let Reload { config, applied, kept: unchanged } = match reload {
+        Ok(reload) => reload,
+        Err(error) => return tracing::error!("{kept}: {error}"),
+    };
+    match settings(&config, library.clone()) {
+        Ok(settings) => app.reconfigure(&config, settings),
+        Err(error) => return tracing::error!("{kept}: {error:#}"),
+    }
+    *running = config;
+    tracing::info!(changed = applied.len(), needs_restart = unchanged.len(), "SIGHUP: configuration reloaded");
+    for change in applied {
+        tracing::info!("configuration: {change} applies from now on");
+    }
+    for change in unchanged {
+        tracing::warn!("configuration: {change} applies only after a restart");
     }
 }
 

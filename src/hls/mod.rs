@@ -3,8 +3,9 @@
 //! Owns: [`Broadcast`], bounded in memory: the renditions of one broadcast with their last segments, and the playlists.
 //! Does not know: HTTP, players, codecs. In: [`Piece`]s. Out: playlists and files, as [`Lookup`].
 //!
-//! File names contain the broadcast's tag, so that no cache confuses them with files of an earlier broadcast of the
-//! room.
+//! Media sequence numbers, discontinuity sequence numbers and file names derive from the wall clock: the broadcast that
+//! follows a restart of the server has greater numbers than the one before, at the same URL. Players that reload the
+//! playlist go on with it, and no cache confuses the files of both.
 
 mod playlist;
 #[cfg(test)]
@@ -64,12 +65,15 @@ impl Rendition {
 /// The stored renditions of a broadcast.
 #[derive(Debug)]
 pub struct Broadcast {
-    tag: String,
     part_target: Duration,
     segment_target: Duration,
     renditions: Vec<Track>,
-    /// Counts the processes that produced pieces: each has its own initialization sections.
-    generation: u32,
+    /// The process that produces pieces: each has its own initialization sections. Starts with the seconds since 1970
+    /// at which the broadcast began, and grows by one with each process.
+    generation: u64,
+    /// Start in microseconds since 1970 of one segment, and its media sequence number. The same for all renditions,
+    /// so that their numbers agree.
+    anchor: Option<(u64, u64)>,
     ended: bool,
 }
 
@@ -78,18 +82,18 @@ pub struct Broadcast {
 struct Track {
     rendition: Rendition,
     /// Initialization sections by generation, of stored segments only.
-    inits: VecDeque<(u32, Bytes)>,
+    inits: VecDeque<(u64, Bytes)>,
     codec: Option<String>,
     segments: VecDeque<Segment>,
-    /// Media sequence number of the first stored segment.
-    first: u64,
-    /// Discontinuities before the first stored segment.
+    /// Media sequence number of the first stored segment; None before the first one.
+    first: Option<u64>,
+    /// Discontinuity sequence number of the first stored segment.
     discontinuities: u64,
 }
 
 #[derive(Debug)]
 struct Segment {
-    generation: u32,
+    generation: u64,
     /// The segment before it has another generation.
     discontinuity: bool,
     /// Start in microseconds since 1970.
@@ -153,18 +157,18 @@ pub enum Lookup {
 }
 
 impl Broadcast {
-    /// An empty broadcast with these renditions. `tag` is part of its file names.
-    pub fn new(tag: String, renditions: Vec<Rendition>, segment_target: Duration, part_target: Duration) -> Self {
+    /// An empty broadcast with these renditions, which begins at `began`, in seconds since 1970.
+    pub fn new(began: u64, renditions: Vec<Rendition>, segment_target: Duration, part_target: Duration) -> Self {
         let track = |rendition| Track {
             rendition,
             inits: VecDeque::new(),
             codec: None,
             segments: VecDeque::new(),
-            first: 0,
-            discontinuities: 0,
+            first: None,
+            discontinuities: began,
         };
         let renditions = renditions.into_iter().map(track).collect();
-        Self { tag, part_target, segment_target, renditions, generation: 0, ended: false }
+        Self { part_target, segment_target, renditions, generation: began, anchor: None, ended: false }
     }
 
     /// Announces that the next pieces come from another process.
@@ -188,6 +192,7 @@ impl Broadcast {
     /// dropped.
     pub fn push(&mut self, rendition: usize, piece: Piece) {
         let generation = self.generation;
+        let step = (self.segment_target.as_micros() as u64).max(1);
         let Some(track) = self.renditions.get_mut(rendition) else { return };
         match piece {
             Piece::Init { codec, data } => {
@@ -205,6 +210,10 @@ impl Broadcast {
             }
             Piece::Cut { wall_micros } => {
                 track.close();
+                let (at, number) = *self.anchor.get_or_insert((wall_micros, wall_micros / step));
+                // The same boundary is up to half a segment earlier or later in another rendition.
+                let ahead = (wall_micros + step / 2).saturating_sub(at) / step;
+                track.first.get_or_insert(number + ahead);
                 let before = track.segments.back().map(|last| last.generation);
                 let discontinuity = before.is_some_and(|before| before != generation);
                 track.segments.push_back(Segment {
@@ -224,11 +233,8 @@ impl Broadcast {
         let Some(track) = self.renditions.iter().find(|track| track.rendition.name() == rendition) else {
             return Lookup::NotFound;
         };
-        let Some(rest) = file.strip_prefix(&self.tag).and_then(|rest| rest.strip_prefix('-')) else {
-            return Lookup::NotFound;
-        };
-        let Some((name, "mp4" | "m4s")) = rest.split_once('.') else { return Lookup::NotFound };
-        if let Some(generation) = name.strip_prefix("init").and_then(|digits| digits.parse::<u32>().ok()) {
+        let Some((name, "mp4" | "m4s")) = file.split_once('.') else { return Lookup::NotFound };
+        if let Some(generation) = name.strip_prefix("init-").and_then(|digits| digits.parse::<u64>().ok()) {
             let init = track.inits.iter().find(|(of, _)| *of == generation);
             return init.map_or(Lookup::NotFound, |(_, data)| Lookup::File(data.clone()));
         }
@@ -259,7 +265,7 @@ impl Track {
     fn evict(&mut self) {
         while self.segments.len() > STORED_SEGMENTS + 1 {
             self.segments.pop_front();
-            self.first += 1;
+            self.first = self.first.map(|first| first + 1);
             if self.segments.front().is_some_and(|now_first| now_first.discontinuity) {
                 self.discontinuities += 1;
             }
@@ -269,19 +275,19 @@ impl Track {
         }
     }
 
-    /// Media sequence number of the segment after the last one.
-    fn next(&self) -> u64 {
-        self.first + self.segments.len() as u64
+    /// Media sequence number of the segment after the last one; None before the first one.
+    fn next(&self) -> Option<u64> {
+        Some(self.first? + self.segments.len() as u64)
     }
 
     fn segment(&self, number: u64) -> Option<&Segment> {
-        self.segments.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+        self.segments.get(usize::try_from(number.checked_sub(self.first?)?).ok()?)
     }
 
     fn media(&self, number: u64, part: Option<usize>, ended: bool) -> Lookup {
         let Some(segment) = self.segment(number) else {
             // A player may request the hinted part before it exists.
-            let hinted = number == self.next() && part.is_none_or(|part| part == 0) && !ended;
+            let hinted = Some(number) == self.next() && part.is_none_or(|part| part == 0) && !ended;
             return if hinted { Lookup::Pending } else { Lookup::NotFound };
         };
         match part {

@@ -76,11 +76,12 @@ impl Broadcast {
     }
 
     fn text(&self, track: &Track, listed: &[(u64, &Segment)], suffix: &str) -> String {
-        let (tag, part_target) = (&self.tag, self.part_target.as_secs_f64());
+        let part_target = self.part_target.as_secs_f64();
         let longest = listed.iter().map(|(_, segment)| segment.duration()).max().unwrap_or_default();
         let target = longest.max(self.segment_target).as_secs_f64().round().max(1.0) as u64;
         let first = listed.first().map_or(0, |(number, _)| *number);
-        let skipped = track.segments.iter().take((first - track.first) as usize + 1).skip(1);
+        let before = first - track.first.unwrap_or(first);
+        let skipped = track.segments.iter().take(before as usize + 1).skip(1);
         let discontinuities = track.discontinuities + skipped.filter(|segment| segment.discontinuity).count() as u64;
         let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n");
         let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a String takes every write");
@@ -88,16 +89,14 @@ impl Broadcast {
         line(format_args!("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.3}", 3.0 * part_target));
         line(format_args!("#EXT-X-PART-INF:PART-TARGET={part_target:.3}"));
         line(format_args!("#EXT-X-MEDIA-SEQUENCE:{first}"));
-        if discontinuities > 0 {
-            line(format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}"));
-        }
+        line(format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}"));
         let mut generation = None;
         for (place, (number, segment)) in listed.iter().enumerate() {
             if segment.discontinuity && place > 0 {
                 line(format_args!("#EXT-X-DISCONTINUITY"));
             }
             if generation.replace(segment.generation) != Some(segment.generation) {
-                line(format_args!("#EXT-X-MAP:URI=\"{tag}-init{}.mp4{suffix}\"", segment.generation));
+                line(format_args!("#EXT-X-MAP:URI=\"init-{}.mp4{suffix}\"", segment.generation));
             }
             line(format_args!("#EXT-X-PROGRAM-DATE-TIME:{}", date(segment.wall_micros)));
             if place + SEGMENTS_WITH_PARTS >= listed.len() {
@@ -105,22 +104,23 @@ impl Broadcast {
                     let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
                     let duration = part.duration.as_secs_f64();
                     line(format_args!(
-                        "#EXT-X-PART:DURATION={duration:.5},URI=\"{tag}-{number}-{n}.m4s{suffix}\"{independent}"
+                        "#EXT-X-PART:DURATION={duration:.5},URI=\"{number}-{n}.m4s{suffix}\"{independent}"
                     ));
                 }
             }
             if segment.complete {
                 line(format_args!("#EXTINF:{:.5},", segment.duration().as_secs_f64()));
-                line(format_args!("{tag}-{number}.m4s{suffix}"));
+                line(format_args!("{number}.m4s{suffix}"));
             } else {
                 let next = segment.parts.len();
-                line(format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{tag}-{number}-{next}.m4s{suffix}\""));
+                line(format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}-{next}.m4s{suffix}\""));
             }
         }
         for other in self.renditions.iter().filter(|other| other.rendition != track.rendition) {
             let Some(last) = other.segments.back().filter(|_| !self.ended) else { continue };
             let Some(part) = last.parts.len().checked_sub(1) else { continue };
-            let (name, number) = (other.rendition.name(), other.next() - 1);
+            let Some(next) = other.next() else { continue };
+            let (name, number) = (other.rendition.name(), next - 1);
             line(format_args!(
                 "#EXT-X-RENDITION-REPORT:URI=\"../{name}/index.m3u8{suffix}\",LAST-MSN={number},LAST-PART={part}"
             ));
@@ -142,21 +142,22 @@ enum Wait {
 impl Track {
     /// The listed segments with their sequence numbers: the last complete ones, and the current one.
     fn listed(&self) -> Vec<(u64, &Segment)> {
-        let all: Vec<(u64, &Segment)> = (self.first..).zip(&self.segments).collect();
+        let all: Vec<(u64, &Segment)> = (self.first.unwrap_or(0)..).zip(&self.segments).collect();
         let whole = all.iter().filter(|(_, segment)| segment.complete).count();
         all.into_iter().skip(whole.saturating_sub(LISTED_SEGMENTS)).collect()
     }
 
     fn wait(&self, query: Query, ended: bool) -> Wait {
         let Some(wanted) = query.segment.filter(|_| !ended) else { return Wait::Ready };
-        let next = self.next();
+        // Players that watched before a restart ask for a number that this broadcast is about to reach.
+        let (Some(first), Some(next)) = (self.first, self.next()) else { return Wait::Pending };
         if wanted > next + 1 {
             return Wait::TooFar;
         }
         let there = match (self.segment(wanted), query.part) {
             (Some(segment), _) if segment.complete => true,
             (Some(segment), Some(part)) => (part as usize) < segment.parts.len(),
-            (None, _) => wanted < self.first,
+            (None, _) => wanted < first,
             (Some(_), None) => false,
         };
         if there { Wait::Ready } else { Wait::Pending }

@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::*;
 
 const PART: Duration = Duration::from_millis(500);
+/// The start of the broadcast, in seconds since 1970.
+const BEGAN: u64 = 1_795_632_150;
+/// The media sequence number of the first segment, which begins a second later.
+const FIRST: u64 = 897_816_075;
 
 fn renditions() -> Vec<Rendition> {
     vec![
@@ -14,7 +18,7 @@ fn renditions() -> Vec<Rendition> {
 }
 
 fn broadcast() -> Broadcast {
-    let mut broadcast = Broadcast::new("ab12".to_owned(), renditions(), Duration::from_secs(2), PART);
+    let mut broadcast = Broadcast::new(BEGAN, renditions(), Duration::from_secs(2), PART);
     for (rendition, codec) in ["avc1.42c01f", "mp4a.40.2"].into_iter().enumerate() {
         broadcast.push(rendition, Piece::Init { codec: codec.to_owned(), data: Bytes::from_static(b"init") });
     }
@@ -68,28 +72,31 @@ fn a_media_playlist_lists_parts_hints_the_next_part_and_blocks_until_the_request
     let now = text(all.playlist("high", Query::default(), ""));
     let lines: Vec<&str> = now.lines().collect();
     assert!(lines.contains(&"#EXT-X-TARGETDURATION:2"));
-    assert!(lines.contains(&"#EXT-X-MAP:URI=\"ab12-init0.mp4\""));
+    assert!(lines.contains(&"#EXT-X-MAP:URI=\"init-1795632150.mp4\""));
     assert!(lines.contains(&"#EXT-X-PROGRAM-DATE-TIME:2026-11-25T18:42:33Z"), "{now}");
-    assert!(lines.contains(&"#EXT-X-PART:DURATION=0.50000,URI=\"ab12-2-0.m4s\",INDEPENDENT=YES"));
-    assert!(lines.contains(&"#EXTINF:2.00000,") && lines.contains(&"ab12-1.m4s"));
-    assert_eq!(lines[lines.len() - 2], "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"ab12-2-4.m4s\"");
-    assert_eq!(lines[lines.len() - 1], "#EXT-X-RENDITION-REPORT:URI=\"../audio/index.m3u8\",LAST-MSN=2,LAST-PART=3");
+    assert!(lines.contains(&"#EXT-X-PART:DURATION=0.50000,URI=\"897816077-0.m4s\",INDEPENDENT=YES"));
+    assert!(lines.contains(&"#EXTINF:2.00000,") && lines.contains(&"897816076.m4s"));
+    assert_eq!(lines[lines.len() - 2], "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"897816077-4.m4s\"");
+    assert_eq!(
+        lines[lines.len() - 1],
+        "#EXT-X-RENDITION-REPORT:URI=\"../audio/index.m3u8\",LAST-MSN=897816077,LAST-PART=3"
+    );
 
-    let ask = |all: &Broadcast, segment, part| all.playlist("high", Query { segment: Some(segment), part }, "");
+    let ask = |all: &Broadcast, segment, part| all.playlist("high", Query { segment: Some(FIRST + segment), part }, "");
     assert!(matches!(ask(&all, 2, Some(3)), Lookup::Playlist(_)));
     assert_eq!(ask(&all, 2, Some(4)), Lookup::Pending);
     assert_eq!(ask(&all, 2, None), Lookup::Pending, "the segment is not complete");
     assert_eq!(ask(&all, 5, Some(0)), Lookup::TooFar);
-    assert_eq!(all.file("high", "ab12-2-4.m4s"), Lookup::Pending, "it is hinted");
-    assert_eq!(all.file("high", "ab12-3-0.m4s"), Lookup::Pending, "the segment may be cut instead");
-    assert_eq!(all.file("high", "ab12-2-5.m4s"), Lookup::NotFound);
+    assert_eq!(all.file("high", "897816077-4.m4s"), Lookup::Pending, "it is hinted");
+    assert_eq!(all.file("high", "897816078-0.m4s"), Lookup::Pending, "the segment may be cut instead");
+    assert_eq!(all.file("high", "897816077-5.m4s"), Lookup::NotFound);
     part(&mut all, "2.4 ", false);
     assert!(matches!(ask(&all, 2, Some(4)), Lookup::Playlist(_)));
-    assert_eq!(all.file("high", "ab12-2-4.m4s"), Lookup::File("2.4 ".into()));
-    assert_eq!(all.file("high", "ab12-1.m4s"), Lookup::File("1.0 1.1 1.2 1.3 ".into()));
+    assert_eq!(all.file("high", "897816077-4.m4s"), Lookup::File("2.4 ".into()));
+    assert_eq!(all.file("high", "897816076.m4s"), Lookup::File("1.0 1.1 1.2 1.3 ".into()));
     cut(&mut all, 3);
     assert!(matches!(ask(&all, 2, None), Lookup::Playlist(_)));
-    assert_eq!(all.file("high", "ab12-2-5.m4s"), Lookup::NotFound, "the segment ended instead");
+    assert_eq!(all.file("high", "897816077-5.m4s"), Lookup::NotFound, "the segment ended instead");
 }
 
 #[test]
@@ -102,14 +109,14 @@ fn another_process_makes_a_discontinuity_and_the_end_is_marked() {
     }
     segments(&mut all, 2..4);
     let now = text(all.playlist("audio", Query::default(), ""));
-    assert!(now.contains("ab12-1.m4s\n#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"ab12-init1.mp4\"\n"), "{now}");
-    assert_eq!(all.file("audio", "ab12-init1.mp4"), Lookup::File("other".into()));
+    assert!(now.contains("897816076.m4s\n#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"init-1795632151.mp4\"\n"), "{now}");
+    assert_eq!(all.file("audio", "init-1795632151.mp4"), Lookup::File("other".into()));
     segments(&mut all, 4..20);
     let now = text(all.playlist("audio", Query::default(), ""));
-    assert!(now.contains("#EXT-X-DISCONTINUITY-SEQUENCE:1\n"), "it has left the list: {now}");
-    assert_eq!(all.file("audio", "ab12-init0.mp4"), Lookup::NotFound);
+    assert!(now.contains("#EXT-X-DISCONTINUITY-SEQUENCE:1795632151\n"), "it has left the list: {now}");
+    assert_eq!(all.file("audio", "init-1795632150.mp4"), Lookup::NotFound);
     all.end();
-    let now = text(all.playlist("audio", Query { segment: Some(99), part: None }, ""));
+    let now = text(all.playlist("audio", Query { segment: Some(FIRST + 99), part: None }, ""));
     assert!(now.ends_with("#EXT-X-ENDLIST\n") && !now.contains("PRELOAD"), "{now}");
 }
 
@@ -117,16 +124,90 @@ fn another_process_makes_a_discontinuity_and_the_end_is_marked() {
 fn unknown_file_names_are_not_found() {
     let mut all = broadcast();
     segments(&mut all, 0..2);
-    for name in
-        ["", "ab12", "ab12-", "ab12-x.m4s", "ab12-0-x.m4s", "ab12-0-.m4s", "ab13-0.m4s", "ab12-0.txt", "ab12-init9.mp4"]
-    {
+    for name in [
+        "",
+        "x",
+        "-",
+        "x.m4s",
+        "897816075-x.m4s",
+        "897816075-.m4s",
+        "0.m4s",
+        "897816075.txt",
+        "init-9.mp4",
+        "init-.mp4",
+    ] {
         assert_eq!(all.file("high", name), Lookup::NotFound, "{name}");
     }
-    assert_eq!(all.file("medium", "ab12-0.m4s"), Lookup::NotFound);
+    assert_eq!(all.file("medium", "897816075.m4s"), Lookup::NotFound);
     assert_eq!(all.playlist("medium", Query::default(), ""), Lookup::NotFound);
 }
 
+/// The numbers of a playlist: media sequence, number of its listed segments, discontinuity sequence.
+fn numbers(text: &str) -> (u64, u64, u64) {
+    let value = |tag: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(tag)).expect("every playlist has it");
+        line.parse::<u64>().expect("a number")
+    };
+    let listed = text.matches("#EXTINF").count() as u64;
+    (value("#EXT-X-MEDIA-SEQUENCE:"), listed, value("#EXT-X-DISCONTINUITY-SEQUENCE:"))
+}
+
+#[test]
+fn after_a_restart_of_the_server_players_find_greater_numbers_and_other_files() {
+    let mut before = broadcast();
+    segments(&mut before, 0..20);
+    let old = text(before.playlist("high", Query::default(), ""));
+    let (first, listed, discontinuities) = numbers(&old);
+    assert_eq!((first, listed), (FIRST + 12, 7));
+    // The server restarts within four seconds; its segments begin at other moments.
+    let mut after = Broadcast::new(BEGAN + 43, renditions(), Duration::from_secs(2), PART);
+    let wanted = Query { segment: Some(first + listed + 1), part: Some(0) };
+    assert_eq!(after.playlist("high", wanted, ""), Lookup::Pending, "a player waits for the next segment");
+    for rendition in 0..2 {
+        after.push(rendition, Piece::Init { codec: "avc1.42c01f".to_owned(), data: Bytes::from_static(b"init") });
+    }
+    for number in 0..3 {
+        for (rendition, late) in [(0, 30_000), (1, 0)] {
+            let wall_micros = BEGAN * 1_000_000 + 45_700_000 + number * 2_000_000 + late;
+            after.push(rendition, Piece::Cut { wall_micros });
+            let piece = Piece::Part { duration: PART, independent: true, data: Bytes::from_static(b"media") };
+            after.push(rendition, piece);
+        }
+    }
+    let new = text(after.playlist("high", wanted, ""));
+    let (next, _, later) = numbers(&new);
+    assert!(next > first + listed && later > discontinuities, "{old}\n{new}");
+    let files = |text: &str| text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect::<Vec<_>>();
+    assert!(files(&new).iter().all(|file| !files(&old).contains(file)));
+    assert!(!old.contains(new.split("#EXT-X-MAP:URI=").nth(1).and_then(|rest| rest.lines().next()).expect("a map")));
+    let audio = numbers(&text(after.playlist("audio", Query::default(), "")));
+    assert_eq!(audio.0, next, "all renditions have the same numbers");
+}
+
 proptest! {
+    /// Numbers of a later broadcast are greater, for any length, any pause of two segments or more, and late keyframes.
+    #[test]
+    fn later_broadcasts_have_greater_numbers(
+        begin in 1_700_000_000_000_000..2_000_000_000_000_000_u64,
+        late in prop::collection::vec(0..1_900_000_u64, 1..40),
+        pause in 4_000_000..60_000_000_u64,
+    ) {
+        let last = |begin: u64, late: &[u64]| {
+            let mut all = Broadcast::new(begin / 1_000_000, renditions(), Duration::from_secs(2), PART);
+            for (n, late) in late.iter().enumerate() {
+                all.push(0, Piece::Cut { wall_micros: begin + n as u64 * 2_000_000 + late });
+                let piece = Piece::Part { duration: PART, independent: true, data: Bytes::from_static(b"media") };
+                all.push(0, piece);
+            }
+            let track = &all.renditions[0];
+            (track.first.expect("it has begun"), track.next().expect("it has begun") - 1)
+        };
+        let (_, newest) = last(begin, &late);
+        let end = begin + (late.len() as u64 - 1) * 2_000_000 + late.last().copied().unwrap_or(0);
+        let (first, _) = last(end + pause, &[0]);
+        prop_assert!(first > newest, "{} after {}", first, newest);
+    }
+
     /// For any sequence of pieces: listed files are available, sequence numbers never decrease, and memory is bounded.
     #[test]
     fn listed_files_are_available(steps in prop::collection::vec(0..12_u8, 1..300)) {

@@ -44,6 +44,8 @@ pub struct Caller {
     pub room: Option<RoomName>,
     /// The name in its token.
     pub name: Option<String>,
+    /// The expiry of its token, in seconds since 1970; None without a token.
+    pub expires: Option<u64>,
 }
 
 /// Why a request is not authorized.
@@ -52,9 +54,12 @@ pub enum AuthError {
     /// A required token is missing.
     #[error("this request needs a token: send `Authorization: Bearer TOKEN`, made by `commingle token`")]
     Missing,
-    /// The token is expired, forged or malformed.
+    /// The token is forged or malformed, or not valid yet.
     #[error("the token is not valid: {0}")]
     Invalid(String),
+    /// The token was valid once.
+    #[error("the token is not valid: it has expired; get a new one")]
+    Expired,
     /// The role of the token is insufficient.
     #[error("this request needs the role {}, but the token has the role {}", role_name(*needed), role_name(*has))]
     Role {
@@ -103,15 +108,34 @@ pub enum Authority {
     /// There is no key: callers on this machine are operators; others, which only `--insecure` allows, are moderators.
     Open,
     /// Tokens must be signed with this key.
-    Key(Box<DecodingKey>),
+    Key {
+        /// Verifies tokens.
+        verify: Box<DecodingKey>,
+        /// Signs invitations.
+        sign: Box<EncodingKey>,
+    },
 }
 
 impl Authority {
     /// The authority for this configuration.
     pub fn new(config: &Auth) -> Self {
         match &config.key {
-            Some(key) => Self::Key(Box::new(DecodingKey::from_secret(key.expose().as_bytes()))),
+            Some(key) => {
+                let key = key.expose().as_bytes();
+                Self::Key {
+                    verify: Box::new(DecodingKey::from_secret(key)),
+                    sign: Box::new(EncodingKey::from_secret(key)),
+                }
+            }
             None => Self::Open,
+        }
+    }
+
+    /// A token with these claims; None if there is no key.
+    pub fn sign(&self, claims: &Claims) -> Option<String> {
+        match self {
+            Self::Open => None,
+            Self::Key { sign, .. } => Some(signed(claims, sign)),
         }
     }
 
@@ -122,15 +146,15 @@ impl Authority {
     pub fn caller(&self, token: Option<&str>, address: IpAddr, now: u64) -> Result<Caller, AuthError> {
         let key = match self {
             Self::Open if address.to_canonical().is_loopback() => {
-                return Ok(Caller { role: Role::Operator, room: None, name: None });
+                return Ok(Caller { role: Role::Operator, room: None, name: None, expires: None });
             }
             // Operators make the server open URLs and write files, so remote callers are not operators.
-            Self::Open => return Ok(Caller { role: Role::Moderator, room: None, name: None }),
-            Self::Key(key) => key,
+            Self::Open => return Ok(Caller { role: Role::Moderator, room: None, name: None, expires: None }),
+            Self::Key { verify, .. } => verify,
         };
         let Claims { room, role, name, exp, nbf } = verify(token.ok_or(AuthError::Missing)?, key)?;
         if exp <= now as f64 {
-            return Err(AuthError::Invalid("it has expired; get a new one".to_owned()));
+            return Err(AuthError::Expired);
         }
         if nbf.is_some_and(|nbf| nbf > (now + SKEW_SECONDS) as f64) {
             return Err(AuthError::Invalid("it is not valid yet (`nbf`)".to_owned()));
@@ -140,7 +164,7 @@ impl Authority {
         }
         // An operator's token is valid for all rooms, also if it names one.
         let room = room.filter(|_| role != Role::Operator);
-        Ok(Caller { role, room, name })
+        Ok(Caller { role, room, name, expires: Some(exp as u64) })
     }
 }
 
@@ -165,8 +189,12 @@ fn verify(token: &str, key: &DecodingKey) -> Result<Claims, AuthError> {
 
 /// Signs a token with `key`.
 pub fn sign(claims: &Claims, key: &str) -> String {
+    signed(claims, &EncodingKey::from_secret(key.as_bytes()))
+}
+
+fn signed(claims: &Claims, key: &EncodingKey) -> String {
     hs256::install();
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(key.as_bytes()))
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, key)
         .expect("claims are plain data and HS256 accepts any key")
 }
 
@@ -245,7 +273,8 @@ mod tests {
         assert!(invalid("nonsense").contains("JWT"));
         assert!(invalid("").contains("JWT"));
         let late = Claims { exp: NOW as f64, ..claims(Some("r"), Role::Viewer) };
-        assert!(invalid(&sign(&late, KEY)).contains("expired"));
+        assert_eq!(keyed().caller(Some(&sign(&late, KEY)), LOCAL, NOW), Err(AuthError::Expired));
+        assert!(AuthError::Expired.to_string().contains("expired"));
         let early = Claims { nbf: Some((NOW + 31) as f64), ..claims(Some("r"), Role::Viewer) };
         assert!(invalid(&sign(&early, KEY)).contains("nbf"));
 

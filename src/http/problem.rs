@@ -1,6 +1,6 @@
 //! Error responses: `application/problem+json` (RFC 9457).
 //!
-//! Owns: [`Problem`], and the status, type and advice for each error. Does not know: the causes of errors. In: errors
+//! Owns: [`Problem`], and the status, type, code and advice for each error. Does not know: the causes of errors. In: errors
 //! of the other modules; out: responses. Every error response of this server is a [`Problem`].
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::auth::AuthError;
+use crate::id::RoomNameError;
 use crate::peer::PeerError;
 use crate::recordings::LibraryError;
 use crate::room::Refusal;
@@ -23,8 +24,10 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The URL at which `docs/api.md` explains the kinds.
 const DOCS: &str = "/docs/api.md#";
 
-/// The kinds that programs may distinguish; each has a heading in `docs/api.md`.
-pub const KINDS: [&str; 28] = [
+/// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
+/// `snake_case`, unless it has one of [`CODES`].
+pub const KINDS: [&str; 30] = [
+    "bad-room-name",
     "unauthorized",
     "forbidden",
     "offer",
@@ -53,6 +56,25 @@ pub const KINDS: [&str; 28] = [
     "too-many-requests",
     "overloaded",
     "draining",
+    "no-key",
+];
+
+/// Codes that are more precise than the kind of their problem.
+pub const CODES: [&str; 6] =
+    ["needs_token", "invalid_token", "token_expired", "wrong_role", "wrong_room", "viewer_may_not_send"];
+
+/// The codes of problems that have no kind, by status.
+pub const STATUS_CODES: [(StatusCode, &str); 10] = [
+    (StatusCode::BAD_REQUEST, "bad_request"),
+    (StatusCode::NOT_FOUND, "not_found"),
+    (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+    (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+    (StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value"),
+    (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
 ];
 
 /// An error response.
@@ -61,6 +83,8 @@ pub struct Problem {
     status: StatusCode,
     /// The kind, which is also its heading in `docs/api.md`; None is `about:blank`: the status explains the error.
     kind: Option<&'static str>,
+    /// One of [`CODES`], if it is not that of the kind or status.
+    code: Option<&'static str>,
     detail: String,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -68,13 +92,20 @@ pub struct Problem {
 impl Problem {
     /// A problem that its status explains; `detail` says what to do.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, kind: None, detail: detail.into(), headers: Vec::new() }
+        Self { status, kind: None, code: None, detail: detail.into(), headers: Vec::new() }
     }
 
     /// A problem of a kind that programs may distinguish.
     pub fn of_kind(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
         debug_assert!(KINDS.contains(&kind), "{kind} is not documented");
         Self { kind: Some(kind), ..Self::new(status, detail) }
+    }
+
+    /// Sets one of [`CODES`].
+    #[must_use]
+    fn coded(self, code: &'static str) -> Self {
+        debug_assert!(CODES.contains(&code), "{code} is not documented");
+        Self { code: Some(code), ..self }
     }
 
     /// Adds or replaces a header.
@@ -100,6 +131,36 @@ impl Problem {
     /// What the client should do.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The stable code by which programs recognize this problem.
+    pub fn code(&self) -> String {
+        let by_status = || STATUS_CODES.iter().find(|(status, _)| *status == self.status).map(|(_, code)| *code);
+        match (self.code, self.kind) {
+            (Some(code), _) => code.to_owned(),
+            (None, Some(kind)) => kind.replace('-', "_"),
+            (None, None) => by_status().expect("statuses of problems without a kind are in the table").to_owned(),
+        }
+    }
+
+    /// The text is not the name of a room: 400 in a path or query, 422 in a body.
+    pub fn bad_room_name(status: StatusCode, error: &RoomNameError) -> Self {
+        Self::of_kind(status, "bad-room-name", error.to_string())
+    }
+
+    /// 403: a viewer sends media.
+    pub fn viewer_may_not_send(detail: impl Into<String>) -> Self {
+        Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail).coded("viewer_may_not_send")
+    }
+
+    /// 403: the role is insufficient.
+    pub fn wrong_role(detail: impl Into<String>) -> Self {
+        Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail).coded("wrong_role")
+    }
+
+    /// 422: a value is invalid.
+    pub fn invalid_value(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
     /// 404: the path does not exist.
@@ -159,6 +220,7 @@ impl IntoResponse for Problem {
             "type": kind,
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
+            "code": self.code(),
             "detail": self.detail,
         });
         let mut response = (self.status, body.to_string()).into_response();
@@ -172,17 +234,17 @@ impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         let challenge = |value: &'static str| (WWW_AUTHENTICATE, HeaderValue::from_static(value));
         let detail = error.to_string();
+        let unauthorized = |code, (name, value)| {
+            Self::of_kind(StatusCode::UNAUTHORIZED, "unauthorized", detail.clone()).coded(code).with(name, value)
+        };
+        let invalid = "Bearer realm=\"commingle\", error=\"invalid_token\"";
         match error {
-            AuthError::Missing => {
-                let (name, value) = challenge("Bearer realm=\"commingle\"");
-                Self::of_kind(StatusCode::UNAUTHORIZED, "unauthorized", detail).with(name, value)
-            }
-            AuthError::Invalid(_) => {
-                let (name, value) = challenge("Bearer realm=\"commingle\", error=\"invalid_token\"");
-                Self::of_kind(StatusCode::UNAUTHORIZED, "unauthorized", detail).with(name, value)
-            }
-            AuthError::Role { .. } | AuthError::Room(_) | AuthError::AllRooms(_) => {
-                Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail)
+            AuthError::Missing => unauthorized("needs_token", challenge("Bearer realm=\"commingle\"")),
+            AuthError::Invalid(_) => unauthorized("invalid_token", challenge(invalid)),
+            AuthError::Expired => unauthorized("token_expired", challenge(invalid)),
+            AuthError::Role { .. } => Self::wrong_role(detail),
+            AuthError::Room(_) | AuthError::AllRooms(_) => {
+                Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail).coded("wrong_room")
             }
         }
     }
@@ -196,7 +258,7 @@ impl From<RoomError> for Problem {
             RoomError::Offer(error) => Self::of_kind(offer_status(&error), "offer", detail),
             RoomError::Fragment(error) => Self::of_kind(fragment_status(&error), "fragment", detail),
             RoomError::WrongEndpoint(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
-            RoomError::ViewerSends => Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail),
+            RoomError::ViewerSends => Self::viewer_may_not_send(detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
             RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))

@@ -68,7 +68,7 @@ async fn receive(app: &App, stream: TcpStream, address: SocketAddr) -> Result<()
     let _ = stream.set_nodelay(true);
     let stream = stream.into_std().map_err(|error| error.to_string())?;
     let (pushed, wish) =
-        Pushed::receive(app.rooms().input_command(), OwnedFd::from(stream)).map_err(|error| error.to_string())?;
+        Pushed::receive(&app.rooms().input_command(), OwnedFd::from(stream)).map_err(|error| error.to_string())?;
     let wish =
         tokio::time::timeout(PUBLISH_TIMEOUT, wish).await.map_err(|_| "the encoder sent no publish request in time")?;
     let wish = wish.map_err(|_| "the connection is not RTMP or was closed")?;
@@ -90,11 +90,12 @@ fn authorize(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName,
         return Err(format!("push to rtmp://HOST:PORT/{APP}/ROOM"));
     }
     let (room, query) = wish.key.expose().split_once('?').unwrap_or_else(|| (wish.key.expose(), ""));
-    let room: RoomName = room.parse().map_err(|_| "the stream key must begin with the name of the room")?;
+    // Some encoders percent-encode the key, others send it as typed.
+    let room = RoomName::from_url(room).map_err(|error| format!("the stream key must begin with a room: {error}"))?;
     let uri = format!("/?{query}").parse::<Uri>().map_err(|_| "the query after the name of the room is invalid")?;
     let Query(query) =
         Query::<KeyQuery>::try_from_uri(&uri).map_err(|_| "the query after the name of the room is invalid")?;
-    let caller = app.authority().caller(query.token.as_deref(), address, time::unix_seconds());
+    let caller = app.policy().authority.caller(query.token.as_deref(), address, time::unix_seconds());
     let caller = caller.map_err(|error| error.to_string())?;
     caller.may(Role::Participant, Some(&room)).map_err(|error| error.to_string())?;
     Ok((room, caller.name.or(query.name).unwrap_or_default()))

@@ -1,17 +1,18 @@
 //! The web page: the files of `assets/web`, embedded in the binary.
 //!
-//! Owns: their content types, caching and content security policy. Does not know: what they do. In: requests; out:
-//! files.
+//! Owns: their content types, caching and content security policy, and `/NAME`, the page of a room. Does not know: what
+//! the files do. In: requests; out: files.
 
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use super::problem::Problem;
+use crate::id::RoomName;
 
 #[derive(RustEmbed)]
 #[folder = "assets/web"]
@@ -32,18 +33,63 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
     file("index.html", &headers)
 }
 
-/// Every path that is not a route: a file, or 404.
-pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    match method {
-        Method::GET | Method::HEAD => file(uri.path().trim_start_matches('/'), &headers),
-        _ => Problem::no_such_path().into_response(),
+/// `GET /live/{room}`: the page that plays the HLS broadcast of a room.
+pub(super) async fn live(headers: HeaderMap) -> Response {
+    file("live.html", &headers)
+}
+
+/// Every path that is not a route: a file, the page of a room (`/NAME`), or 404. Names for which `is_reserved` is true
+/// belong to the API; `/?room=NAME` opens the pages of such rooms.
+pub(super) async fn asset(method: Method, uri: Uri, headers: HeaderMap, is_reserved: fn(&str) -> bool) -> Response {
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return Problem::no_such_path().into_response();
+    }
+    let path = uri.path().trim_start_matches('/');
+    if let Some(found) = Files::get(path) {
+        return response(found, &headers);
+    }
+    match segment(uri.path()).filter(|segment| !is_reserved(segment)) {
+        Some(segment) => room(segment, &uri, &headers),
+        None => Problem::no_such_path().into_response(),
     }
 }
 
+/// The only segment of a path, without the slashes after it.
+fn segment(path: &str) -> Option<&str> {
+    let segment = path.strip_prefix('/')?.trim_end_matches('/');
+    (!segment.is_empty() && !segment.contains('/')).then_some(segment)
+}
+
+/// The page of the room whose percent-encoded name is `segment`.
+fn room(segment: &str, uri: &Uri, headers: &HeaderMap) -> Response {
+    match RoomName::from_url(segment) {
+        // The URLs in the page are relative to the root.
+        Ok(name) if uri.path().ends_with('/') => {
+            let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            Redirect::temporary(&format!("/{}{query}", name.in_url())).into_response()
+        }
+        Ok(_) => file("index.html", headers),
+        // The page says in plain words what is wrong with the name.
+        Err(_) if accepts_html(headers) => {
+            let mut page = file("index.html", headers);
+            *page.status_mut() = StatusCode::BAD_REQUEST;
+            page
+        }
+        Err(_) if segment.contains('.') => Problem::no_such_path().into_response(),
+        Err(error) => Problem::bad_room_name(StatusCode::BAD_REQUEST, &error).into_response(),
+    }
+}
+
+/// Whether a browser navigates to the URL, rather than a program or an element of a page.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
 fn file(path: &str, headers: &HeaderMap) -> Response {
-    let Some(EmbeddedFile { data, metadata }) = Files::get(path) else {
-        return Problem::no_such_path().into_response();
-    };
+    Files::get(path).map_or_else(|| Problem::no_such_path().into_response(), |found| response(found, headers))
+}
+
+fn response(EmbeddedFile { data, metadata }: EmbeddedFile, headers: &HeaderMap) -> Response {
     let hash: String = metadata.sha256_hash()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let etag = format!("\"{hash}\"");
     let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();

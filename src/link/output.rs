@@ -89,13 +89,15 @@ pub struct SendTarget {
     pub guard: Guard,
 }
 
-/// Durations of HLS segments and parts.
+/// Durations of HLS segments and parts, and who may load them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HlsTarget {
     /// Target duration of a segment; the next one begins at the first keyframe after it.
     pub segment: Duration,
     /// Duration of a part; the last part of a segment may be shorter.
     pub part: Duration,
+    /// The edge serves them without a token.
+    pub public: bool,
 }
 
 /// A piece of an HLS rendition. Renditions are the streams in their order, and then the audio.
@@ -129,7 +131,7 @@ pub enum HlsPiece {
 pub struct FileTarget {
     /// The folder.
     pub folder: PathBuf,
-    /// The beginning of every file name: letters, digits, `_` and `-`.
+    /// The beginning of every file name: characters of room names.
     pub stem: String,
     /// The number of the first file: a recording continues in another file after its process died.
     pub part: u32,

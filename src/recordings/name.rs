@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use crate::id::is_in_room_names;
 use crate::media::FileFormat;
 
-/// Maximum length of a name in bytes: twice a room name, a time, an id and an extension.
+/// Maximum length of a name in bytes: a room ([`crate::id::RoomName::in_file_names`]), a time, ids and an extension.
 const NAME_MAX: usize = 200;
 /// Extension of a sidecar.
 const SIDECAR: &str = "json";
@@ -81,7 +82,7 @@ impl FromStr for FileName {
     type Err = FileNameError;
 
     fn from_str(text: &str) -> Result<Self, FileNameError> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        let allowed = |c: char| c == '.' || is_in_room_names(c);
         let (stem, extension) = text.rsplit_once('.').ok_or(FileNameError)?;
         let content = Content::of(extension).ok_or(FileNameError)?;
         if stem.is_empty() || stem.starts_with('.') || text.len() > NAME_MAX || !text.chars().all(allowed) {
@@ -118,6 +119,8 @@ mod tests {
             ("a_b-20261125-101500-k3f9-002.webm", "video/webm", "a_b-20261125-101500-k3f9-002.json"),
             ("r-20261125-101500-x.p1.camera.mkv", "video/matroska", "r-20261125-101500-x.p1.camera.json"),
             ("r-20261125-101500-x.ogg", "audio/ogg", "r-20261125-101500-x.json"),
+            ("Überraschung-20261125-101500-o1.mp4", "video/mp4", "Überraschung-20261125-101500-o1.json"),
+            ("部屋-20261125-101500-o1.mkv", "video/matroska", "部屋-20261125-101500-o1.json"),
             ("r-20261125-101500-x.json", "application/json", "r-20261125-101500-x.json"),
         ] {
             let name: FileName = text.parse().expect(text);
@@ -139,7 +142,9 @@ mod tests {
             "a\\b.mp4",
             "x.mp4\0",
             "x.mp4 ",
-            "ä.mp4",
+            "ä\u{200b}.mp4",
+            "🎉.mp4",
+            "a\u{202e}4pm.mp4",
             "x.mp4/",
             "x.exe",
             "x.MP4",

@@ -210,6 +210,9 @@ pub struct BroadcastDocument {
     pub kind: String,
     /// The destination without secrets; the URL of the playlist for HLS.
     pub url: String,
+    /// Everyone may watch it without a token; absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub public: bool,
     /// Its state.
     pub state: OutputState,
     /// Why it is not live.
@@ -239,6 +242,9 @@ pub struct ParticipantDocument {
     pub name: String,
     /// Its role.
     pub role: Role,
+    /// It is a program, which alone does not keep a room alive; absent for people.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bot: bool,
     /// Its audio is not mixed.
     pub audio_muted: bool,
     /// Its tile shows the avatar instead of its camera.

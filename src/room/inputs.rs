@@ -169,6 +169,8 @@ impl Room {
             receives_audio: None,
             receives_video: None,
             tier: TierChoice::Auto,
+            // An encoder that pushes is a person with other software.
+            bot: !wish.pushed,
         };
         let admitted = self.seat(who)?;
         let participant = admitted.participant;

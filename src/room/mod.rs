@@ -16,6 +16,7 @@ mod mixer;
 mod orders;
 pub mod outputs;
 mod person;
+mod presence;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -161,6 +162,7 @@ impl Room {
             Person {
                 name: display_name(&who.name),
                 role: who.role,
+                bot: who.bot,
                 connected: false,
                 sources,
                 receives_audio: who.receives_audio,
@@ -174,7 +176,7 @@ impl Room {
                 direct: false,
             },
         );
-        self.empty_since = None;
+        self.refresh_presence();
         if self.direct.is_wanted() {
             // A direct call of two ends before the third connects.
             self.refresh();
@@ -253,11 +255,9 @@ impl Room {
         if self.ended {
             return None;
         }
-        let stays = self.settings.permanent && (self.mixer == Mixer::Off || self.outputs.are_running());
-        let linger = self.empty_since.filter(|_| !stays).map(|since| since + self.settings.linger);
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        [linger, connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
+        [self.presence_timeout(), connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
     }
 
     /// The room's document.
@@ -370,9 +370,8 @@ impl Room {
         self.effects.push_back(Effect::Close(participant));
         let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
         self.speaker.remove(participant);
-        if self.people.is_empty() {
-            self.empty_since = Some(now);
-        }
+        self.now = now;
+        self.refresh_presence();
         if spoke {
             self.speaker_changed();
         } else {
@@ -457,15 +456,7 @@ impl Room {
         while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
             self.left(now, late, LeaveReason::Lost);
         }
-        let Some(since) = self.empty_since else { return };
-        if now < since + self.settings.linger {
-            return;
-        }
-        match self.settings.permanent {
-            false => self.end("empty"),
-            true if self.outputs.are_running() => {}
-            true => self.stop_mixer(),
-        }
+        self.presence_lapses(now);
     }
 
     fn end(&mut self, reason: &'static str) {

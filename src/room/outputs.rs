@@ -54,6 +54,8 @@ pub enum OutputKind {
         kind: String,
         /// The destination without secrets.
         url: String,
+        /// Everyone may watch it without a token.
+        public: bool,
     },
 }
 
@@ -140,6 +142,10 @@ impl Output {
         streams.map(|&(codec, tier)| StreamKey { view: ViewName::program(), codec, tier })
     }
 
+    fn is_recording(&self) -> bool {
+        matches!(self.wish.kind, OutputKind::Recording { .. })
+    }
+
     fn takes_sources(&self) -> bool {
         matches!(self.wish.kind, OutputKind::Recording { kind: RecordingKind::Tracks, .. })
     }
@@ -167,7 +173,9 @@ impl Output {
             OutputKind::Recording { kind, format } => {
                 Event::Recording { recording: self.recording(id, *kind, *format) }
             }
-            OutputKind::Broadcast { kind, url } => Event::Broadcast { broadcast: self.broadcast(id, kind, url) },
+            OutputKind::Broadcast { kind, url, public } => {
+                Event::Broadcast { broadcast: self.broadcast(id, kind, url, *public) }
+            }
         }
     }
 
@@ -178,10 +186,10 @@ impl Output {
         RecordingDocument { id, kind, format, view, state, reason, files, bytes, duration, upload }
     }
 
-    fn broadcast(&self, id: OutputId, kind: &str, url: &str) -> BroadcastDocument {
+    fn broadcast(&self, id: OutputId, kind: &str, url: &str, public: bool) -> BroadcastDocument {
         let OutputReport { state, reason, bytes, bitrate, duration, reconnects, dropped, sdp } = self.total();
         let (kind, url, duration) = (kind.to_owned(), url.to_owned(), duration.as_secs_f64());
-        BroadcastDocument { id, kind, url, state, reason, bitrate, bytes, duration, reconnects, dropped, sdp }
+        BroadcastDocument { id, kind, url, public, state, reason, bitrate, bytes, duration, reconnects, dropped, sdp }
     }
 }
 
@@ -189,6 +197,11 @@ impl Outputs {
     /// Whether an output runs.
     pub(super) fn are_running(&self) -> bool {
         self.all.values().any(Output::takes_media)
+    }
+
+    /// Whether a recording runs.
+    pub(super) fn is_recording(&self) -> bool {
+        self.all.values().any(|output| output.takes_media() && output.is_recording())
     }
 
     /// Whether an output receives the mix of all sources.
@@ -222,7 +235,7 @@ impl Outputs {
 
     pub(super) fn broadcasts(&self) -> Vec<BroadcastDocument> {
         let broadcast = |(id, output): (&OutputId, &Output)| match &output.wish.kind {
-            OutputKind::Broadcast { kind, url } => Some(output.broadcast(*id, kind, url)),
+            OutputKind::Broadcast { kind, url, public } => Some(output.broadcast(*id, kind, url, *public)),
             OutputKind::Recording { .. } => None,
         };
         self.all.iter().filter_map(broadcast).collect()
@@ -266,6 +279,7 @@ impl Room {
         };
         self.outputs.all.insert(id, output);
         self.outputs.forget();
+        self.restart_linger();
         self.need_mixer(now);
         self.refresh();
         self.effects.push_back(Effect::StartOutput(id));
@@ -322,7 +336,7 @@ impl Room {
             }
             OutputEvent::Ended(failure) => {
                 let state = if failure.is_some() { OutputState::Failed } else { OutputState::Finished };
-                self.output_over(now, id, state, failure);
+                self.output_over(id, state, failure);
             }
             OutputEvent::Lost(why) => self.output_lost(now, id, &why),
             OutputEvent::Stop => match output.life {
@@ -333,7 +347,7 @@ impl Room {
                     self.refresh();
                     self.tell_output(id);
                 }
-                Life::Resting { .. } => self.output_over(now, id, OutputState::Finished, None),
+                Life::Resting { .. } => self.output_over(id, OutputState::Finished, None),
                 Life::Finishing | Life::Over => {}
             },
         }
@@ -344,12 +358,12 @@ impl Room {
         let Life::Running { since } = output.life else {
             // The process died while it finished its files, which are complete except for their end.
             let reason = Some(format!("its process was lost while it ended: {why}"));
-            return self.output_over(now, id, OutputState::Finished, reason);
+            return self.output_over(id, OutputState::Finished, reason);
         };
         output.early_deaths = if now.since(since) < SETTLED { output.early_deaths + 1 } else { 0 };
         if output.early_deaths >= EARLY_DEATHS_MAX {
             let reason = Some(format!("its process was lost again and again: {why}"));
-            return self.output_over(now, id, OutputState::Failed, reason);
+            return self.output_over(id, OutputState::Failed, reason);
         }
         output.before = output.total();
         output.report = OutputReport::default();
@@ -360,13 +374,10 @@ impl Room {
         self.output_timeout(now);
     }
 
-    fn output_over(&mut self, now: Timestamp, id: OutputId, state: OutputState, reason: Option<String>) {
+    fn output_over(&mut self, id: OutputId, state: OutputState, reason: Option<String>) {
         let Some(output) = self.outputs.all.get_mut(&id) else { return };
         output.life = Life::Over;
         output.set(state, reason);
-        if self.people.is_empty() {
-            self.empty_since = Some(now);
-        }
         self.refresh();
         self.tell_output(id);
     }
@@ -385,8 +396,17 @@ impl Room {
 
     /// The room ends: finishes all outputs.
     pub(super) fn finish_outputs(&mut self) {
+        self.finish(Output::takes_media);
+    }
+
+    /// The room is empty: finishes all recordings.
+    pub(super) fn finish_recordings(&mut self) {
+        self.finish(|output| output.takes_media() && output.is_recording());
+    }
+
+    fn finish(&mut self, which: impl Fn(&Output) -> bool) {
         let running: Vec<OutputId> =
-            self.outputs.all.iter().filter(|(_, output)| output.takes_media()).map(|(id, _)| *id).collect();
+            self.outputs.all.iter().filter(|(_, output)| which(output)).map(|(id, _)| *id).collect();
         for id in running {
             self.output_event(self.now, id, OutputEvent::Stop);
         }

@@ -16,6 +16,8 @@ pub const DISPLAY_NAME_MAX: usize = 64;
 pub(super) struct Person {
     pub(super) name: String,
     pub(super) role: Role,
+    /// It is a program, which alone does not keep a room alive.
+    pub(super) bot: bool,
     pub(super) connected: bool,
     pub(super) sources: Vec<Source>,
     pub(super) receives_audio: Option<SoundTaken>,
@@ -55,6 +57,7 @@ impl Person {
             id,
             name: self.name.clone(),
             role: self.role,
+            bot: self.bot,
             audio_muted: self.audio_muted,
             video_muted: self.video_muted,
             gain_db: self.gain_db,

@@ -38,7 +38,7 @@ pub struct RoomSettings {
     pub max_inputs: usize,
     /// Whether the only two participants may send to each other directly.
     pub direct_for_two: bool,
-    /// How long the mixer, and a room that a join has created, remain after the last participant has left.
+    /// How long a room remains after the last person has left, see [`super::presence`].
     pub linger: Duration,
     /// The room exists until it is deleted, even if empty.
     pub permanent: bool,
@@ -59,6 +59,8 @@ pub struct Admission {
     pub receives_video: Option<Codec>,
     /// The tier that it asks for.
     pub tier: TierChoice,
+    /// It is a program, which alone does not keep a room alive.
+    pub bot: bool,
 }
 
 /// An admitted participant.

@@ -47,6 +47,7 @@ pub struct HlsBroadcast {
     changed: watch::Sender<u64>,
     /// Wall-clock time of the room's epoch, in microseconds since 1970.
     epoch_wall: u64,
+    is_public: bool,
 }
 
 #[derive(Debug)]
@@ -58,15 +59,15 @@ struct Held {
 impl HlsBroadcasts {
     /// Starts a room's broadcast, which replaces the previous one.
     pub fn begin(&self, room: &RoomName, streams: &[StreamSpec], target: HlsTarget, epoch: Timestamp) -> Arc<HlsFeed> {
-        let tag = format!("{:08x}", rand::random::<u32>());
         let mut renditions: Vec<Rendition> = streams.iter().map(rendition).collect();
         renditions.push(Rendition::Audio { bandwidth: SOUND });
         let broadcast = Arc::new(HlsBroadcast {
             held: Mutex::new(Held {
-                broadcast: Broadcast::new(tag, renditions, target.segment, target.part),
+                broadcast: Broadcast::new(time::unix_seconds(), renditions, target.segment, target.part),
                 ended: None,
             }),
             changed: watch::Sender::new(0),
+            is_public: target.public,
             epoch_wall: time::unix_micros().saturating_sub(time::now().since(epoch).as_micros() as u64),
         });
         let mut all = self.0.lock();
@@ -134,6 +135,11 @@ impl HlsBroadcast {
         self.held.lock().ended.is_some_and(|ended| now.since(ended) > AFTERWARDS)
     }
 
+    /// Whether it needs no token.
+    pub fn is_public(&self) -> bool {
+        self.is_public
+    }
+
     /// Repeats a lookup until its result is available or can never be.
     pub async fn wait(&self, look: impl Fn(&Broadcast) -> Lookup) -> Lookup {
         let mut changed = self.changed.subscribe();
@@ -160,9 +166,10 @@ mod tests {
     async fn a_request_waits_for_the_next_piece_for_a_limited_time() {
         let room: RoomName = "r".parse().expect("a name");
         let all = HlsBroadcasts::default();
-        let target = HlsTarget { segment: Duration::from_secs(2), part: Duration::from_millis(500) };
+        let target = HlsTarget { segment: Duration::from_secs(2), part: Duration::from_millis(500), public: true };
         let feed = all.begin(&room, &[], target, time::now());
         let broadcast = all.find(&room).expect("it has just begun");
+        assert!(broadcast.is_public());
         let look = |broadcast: &Broadcast| broadcast.playlist("audio", Query::default(), "");
         assert_eq!(broadcast.wait(look).await, Lookup::Pending, "after a while");
         let pieces = async {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -86,7 +87,8 @@ pub struct Rooms {
 }
 
 struct Inner {
-    settings: Arc<ServerSettings>,
+    /// The settings of new rooms.
+    settings: ArcSwap<ServerSettings>,
     peers: PeerConfig,
     rooms: Mutex<HashMap<RoomName, mpsc::Sender<Command>>>,
     sessions: Mutex<HashMap<String, Session>>,
@@ -97,13 +99,29 @@ impl Rooms {
     /// No rooms yet.
     pub fn new(settings: ServerSettings, peers: PeerConfig) -> Self {
         let inner = Inner {
-            settings: Arc::new(settings),
+            settings: ArcSwap::from_pointee(settings),
             peers,
             rooms: Mutex::default(),
             sessions: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Changes the settings of rooms that begin from now on. Counters, broadcasts, recordings and endings stay.
+    pub fn reconfigure(&self, settings: ServerSettings) {
+        self.inner.settings.rcu(|old| ServerSettings {
+            counters: old.counters.clone(),
+            hls: old.hls.clone(),
+            library: old.library.clone(),
+            endings: old.endings.clone(),
+            ..settings.clone()
+        });
+    }
+
+    /// The settings of new rooms.
+    fn settings(&self) -> Arc<ServerSettings> {
+        self.inner.settings.load_full()
     }
 
     /// Every room.
@@ -202,7 +220,7 @@ impl Rooms {
     /// [`RoomError::NoRoom`], [`Refusal::FullOfOutputs`], [`RoomError::Output`] for an invalid request.
     pub async fn record(&self, name: &RoomName, request: &RecordingRequest) -> Result<RecordingDocument, RoomError> {
         let room = self.find(name)?;
-        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let planned = request.plan(name, &self.settings()).map_err(RoomError::Output)?;
         let id = self.add_output(&room, planned).await?;
         self.recording(name, id).await
     }
@@ -232,7 +250,7 @@ impl Rooms {
     /// [`RoomError::NoRoom`], [`Refusal::FullOfOutputs`], [`RoomError::Output`] for an invalid request.
     pub async fn broadcast(&self, name: &RoomName, request: &BroadcastRequest) -> Result<BroadcastDocument, RoomError> {
         let room = self.find(name)?;
-        let planned = request.plan(name, &self.inner.settings).map_err(RoomError::Output)?;
+        let planned = request.plan(name, &self.settings()).map_err(RoomError::Output)?;
         let id = self.add_output(&room, planned).await?;
         self.broadcast_of(name, id).await
     }
@@ -264,7 +282,7 @@ impl Rooms {
         if self.inner.stopping.load(Ordering::Relaxed) {
             return Err(RoomError::ShuttingDown);
         }
-        let planned = request.plan(&self.inner.settings).map_err(RoomError::Input)?;
+        let planned = request.plan(&self.settings()).map_err(RoomError::Input)?;
         let room = self.room_for_join(name)?;
         let id = ask(&room, |reply| Command::AddInput(planned, reply)).await??;
         self.input(name, id).await
@@ -285,8 +303,8 @@ impl Rooms {
     }
 
     /// The command that starts an input process.
-    pub(crate) fn input_command(&self) -> &ProcessCommand {
-        &self.inner.settings.inputs.command
+    pub(crate) fn input_command(&self) -> ProcessCommand {
+        self.settings().inputs.command.clone()
     }
 
     /// The document of an input.
@@ -346,13 +364,13 @@ impl Rooms {
 
     /// Counters of all rooms.
     #[cfg(test)]
-    pub(crate) fn counters(&self) -> &RoomCounters {
-        &self.inner.settings.counters
+    pub(crate) fn counters(&self) -> RoomCounters {
+        self.settings().counters.clone()
     }
 
     /// The HLS broadcasts of all rooms.
-    pub fn hls(&self) -> &HlsBroadcasts {
-        &self.inner.settings.hls
+    pub fn hls(&self) -> HlsBroadcasts {
+        self.settings().hls.clone()
     }
 
     /// Refuses new joins, ends every room and closes every connection.
@@ -372,7 +390,7 @@ impl Rooms {
             tracing::warn!("some connections were not closed in time");
         }
         // Each room has ordered its outputs to finish; they do so in the background.
-        let endings = &self.inner.settings.endings;
+        let endings = self.settings().endings.clone();
         endings.close();
         if tokio::time::timeout(LAST_WRITES, endings.wait()).await.is_err() {
             tracing::warn!("some recordings did not finish in time; they are repaired at the next start");
@@ -405,7 +423,7 @@ impl Rooms {
         let mut rooms = self.inner.rooms.lock();
         match rooms.get(name) {
             Some(room) if !room.is_closed() => Ok(room.clone()),
-            _ if !self.inner.settings.auto_create => Err(RoomError::NoRoom(name.clone())),
+            _ if !self.settings().auto_create => Err(RoomError::NoRoom(name.clone())),
             _ => self.spawn(&mut rooms, name, false),
         }
     }
@@ -416,7 +434,7 @@ impl Rooms {
         name: &RoomName,
         permanent: bool,
     ) -> Result<mpsc::Sender<Command>, RoomError> {
-        let settings = &self.inner.settings;
+        let settings = self.settings();
         if rooms.len() >= settings.max_rooms {
             return Err(RoomError::TooManyRooms(settings.max_rooms));
         }
@@ -434,7 +452,7 @@ impl Rooms {
         if rooms.get(name).is_some_and(mpsc::Sender::is_closed) {
             rooms.remove(name);
         }
-        self.inner.settings.counters.rooms.set(rooms.len() as i64);
+        self.settings().counters.rooms.set(rooms.len() as i64);
     }
 }
 

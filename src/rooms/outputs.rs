@@ -74,6 +74,8 @@ pub struct BroadcastRequest {
     pub token: Option<Secret>,
     /// The tier of the video; the best rendition of HLS.
     pub tier: Option<Tier>,
+    /// HLS without a token for everyone who knows the room's name.
+    pub public: bool,
 }
 
 /// Kinds of broadcasts without a URL.
@@ -94,6 +96,9 @@ impl BroadcastRequest {
         if [Tier::Audio, Tier::Slides].contains(&tier) {
             return Err("a broadcast is of the tier `high`, `medium` or `low`".to_owned());
         }
+        if self.public && self.kind != Some(BroadcastKind::Hls) {
+            return Err("`public` is for `\"kind\":\"hls\"`: other servers decide who may watch".to_owned());
+        }
         match (&self.url, self.kind) {
             (Some(_), Some(_)) => Err("give either a `url`, or `\"kind\":\"hls\"` without one".to_owned()),
             (None, None) => Err("say where to: `{\"url\":\"rtmp://…\"}`, or `{\"kind\":\"hls\"}`".to_owned()),
@@ -104,11 +109,15 @@ impl BroadcastRequest {
                 let tiers = [Tier::High, Tier::Medium, Tier::Low].into_iter().filter(|rung| *rung <= tier);
                 Ok(Planned {
                     wish: OutputWish {
-                        kind: OutputKind::Broadcast { kind: "hls".to_owned(), url: format!("/hls/{room}/index.m3u8") },
+                        kind: OutputKind::Broadcast {
+                            kind: "hls".to_owned(),
+                            url: format!("/hls/{}/index.m3u8", room.in_url()),
+                            public: self.public,
+                        },
                         streams: tiers.map(|tier| (Codec::H264, tier)).collect(),
                         sound: true,
                     },
-                    target: Target::Hls(HlsTarget { segment: SEGMENT, part: PART }),
+                    target: Target::Hls(HlsTarget { segment: SEGMENT, part: PART, public: self.public }),
                 })
             }
             (Some(url), None) => {
@@ -126,6 +135,7 @@ impl BroadcastRequest {
                         kind: OutputKind::Broadcast {
                             kind: destination.kind().to_owned(),
                             url: destination.redacted(),
+                            public: false,
                         },
                         streams: vec![(Codec::H264, tier)],
                         sound: true,
@@ -195,7 +205,7 @@ impl RecordingRequest {
         let wish = OutputWish { kind: OutputKind::Recording { kind: self.kind, format }, streams, sound: !tracks };
         let file = FileTarget {
             folder: server.recordings.folder.clone(),
-            stem: format!("{room}-{}", stamp(unix_seconds())),
+            stem: format!("{}-{}", room.in_file_names(), stamp(unix_seconds())),
             part: 0,
             format,
             opus: self.opus,

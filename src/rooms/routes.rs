@@ -339,6 +339,7 @@ mod tests {
                 receives_audio: Some(SoundTaken::Any),
                 receives_video: Some(Codec::Vp8),
                 tier: TierChoice::Auto,
+                bot: false,
             };
             let participant = self.room.admit(self.now, who).expect("let in").participant;
             let subscriber = Arc::new(Subscriber::default());

@@ -39,6 +39,8 @@ pub struct JoinOptions {
     pub role: Role,
     /// The tier it asks for.
     pub tier: TierChoice,
+    /// It is a program, which alone does not keep a room alive.
+    pub bot: bool,
     /// The endpoint, which restricts the directions of the offer.
     pub endpoint: JoinEndpoint,
 }
@@ -157,7 +159,7 @@ impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.streams.end();
         if self.rooms.inner.sessions.lock().remove(&self.secret).is_some() {
-            self.rooms.inner.settings.counters.sessions.dec();
+            self.rooms.settings().counters.sessions.dec();
         }
     }
 }
@@ -202,6 +204,7 @@ impl Rooms {
             receives_audio: facts.receives_audio,
             receives_video: facts.receives_video,
             tier: options.tier,
+            bot: options.bot,
         };
         let offer = ParsedOffer { offer, facts };
         let (rooms, name) = (self.clone(), name.clone());
@@ -212,12 +215,12 @@ impl Rooms {
         });
         let (joined, admittance) = joining.await?;
         admittance.keep();
-        self.inner.settings.counters.joins.inc();
+        self.settings().counters.joins.inc();
         Ok(joined)
     }
 
     fn facts(&self, offer: &Offer) -> Result<Facts, OfferError> {
-        offer.facts(&self.inner.settings.encodable, &self.inner.settings.ladder.sounds)
+        offer.facts(&self.settings().encodable, &self.settings().ladder.sounds)
     }
 
     /// Finds or creates the room and asks it for admission. A room that is ending is followed by a new one.
@@ -229,7 +232,7 @@ impl Rooms {
         let room = self.room_for_join(name)?;
         let first = ask(&room, |reply| Command::Admit(admission.clone(), reply)).await;
         match first.and_then(|answer| answer.map_err(RoomError::from)) {
-            Err(RoomError::Refused(Refusal::Ended)) if self.inner.settings.auto_create => {
+            Err(RoomError::Refused(Refusal::Ended)) if self.settings().auto_create => {
                 room.closed().await;
                 let room = self.room_for_join(name)?;
                 let answer = ask(&room, |reply| Command::Admit(admission, reply)).await??;
@@ -266,7 +269,7 @@ impl Rooms {
         };
         let streams = session.streams.clone();
         self.inner.sessions.lock().insert(secret.clone(), session);
-        self.inner.settings.counters.sessions.inc();
+        self.settings().counters.sessions.inc();
         let guard = SessionGuard { secret: secret.clone(), rooms: self.clone(), streams };
         let joined = JoinedPeer { peer, mids: facts.sends.clone(), _session: guard };
         deliver(room, Command::Attach(participant, joined)).await?;
@@ -338,7 +341,7 @@ impl Rooms {
     /// [`RoomError::NoSession`].
     pub fn leave(&self, secret: &str) -> Result<(), RoomError> {
         let session = self.inner.sessions.lock().remove(secret).ok_or(RoomError::NoSession)?;
-        self.inner.settings.counters.sessions.dec();
+        self.settings().counters.sessions.dec();
         post(&session.commands, Command::Input(Input::Left(session.participant, LeaveReason::Left)));
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::tier::Ladder;
 use crate::time::Timestamp;
 
 /// The settings of all rooms of a node.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Starts a mixer process.
     pub mixer: ProcessCommand,

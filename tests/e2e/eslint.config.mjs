@@ -3,6 +3,7 @@
 import js from '@eslint/js';
 
 export default [
+  { ignores: ['**/vendor/**'] },
   js.configs.recommended,
   {
     linterOptions: { reportUnusedDisableDirectives: 'error' },

@@ -173,11 +173,19 @@ fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
 fn a_whep_input_shows_the_stream_of_another_server() {
     let _turn = turn();
     let allowed = ["--set", "inputs.allow_private=true"];
+    // Inputs alone keep a room only if it is permanent.
+    let create = |server: &Server, room: &str| {
+        let body = json!({"name": room}).to_string();
+        let url = format!("{}/v1/rooms", server.url());
+        assert_eq!(request("POST", &url, &[("content-type", "application/json")], &body).status, 201);
+    };
     let there = Server::start();
     let here = Server::start_with(&Settings { arguments: &allowed, ..Settings::default() });
     let media = there.data().join("media");
     fs::create_dir_all(&media).expect("room for it");
     make(&mut person(1, false, "-t 4.8"), "film.mp4", &media);
+    create(&there, "a");
+    create(&here, "b");
     add(&there, "a", &json!({"url": "file:film.mp4", "loop": true}));
     let input = add(&here, "b", &json!({"url": format!("whep+{}/whep/a", there.url()), "name": "Elsewhere"}));
     assert_eq!(input["url"].as_str().map(|url| url.starts_with("whep+http://")), Some(true), "{input}");

@@ -15,6 +15,7 @@ import * as direct from './scenarios/direct.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
 import * as inputs from './scenarios/inputs.mjs';
+import * as live from './scenarios/live.mjs';
 import * as network from './scenarios/network.mjs';
 import * as outputs from './scenarios/outputs.mjs';
 import * as peers from './scenarios/peers.mjs';
@@ -33,6 +34,7 @@ const scenarios = {
   ...faults,
   ...figures,
   ...inputs,
+  ...live,
   ...network,
   ...outputs,
   ...peers,

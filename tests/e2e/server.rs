@@ -117,11 +117,20 @@ impl Server {
 
     /// Kills this server with SIGKILL and starts another at the same HTTP address.
     pub(crate) fn crash_and_restart(&mut self) {
-        let http = self.http;
+        self.crash();
+        *self = Self::start_with(&Settings { http: Some(self.http), ..Settings::default() });
+    }
+
+    /// Kills this server with SIGKILL.
+    pub(crate) fn crash(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it was killed");
         self.stopped = true;
-        *self = Self::start_with(&Settings { http: Some(http), ..Settings::default() });
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it runs");
     }
 
     /// The data folder.

@@ -42,7 +42,7 @@ fn a_viewer_watches_on_the_page() {
 
 #[test]
 fn the_javascript_unit_tests_pass() {
-    let tests = ["modules", "air"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
+    let tests = ["modules", "air", "live"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
     let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));

@@ -59,7 +59,7 @@ fn resource(test: &ReachTest<'_>) -> Result<Web, String> {
     let wanted = || format!("`{base}` is not a server's URL: write it like https://call.example.org");
     // Otherwise the rest of the path would be parsed as the host.
     base.split_once("://").filter(|(_, host)| !host.is_empty()).ok_or_else(wanted)?;
-    let there = Destination::input(&format!("whep+{base}/v1/rooms/{}/participants", test.room));
+    let there = Destination::input(&format!("whep+{base}/v1/rooms/{}/participants", test.room.in_url()));
     match there.map_err(|_| wanted())?.target() {
         Target::Whep(web) => Ok(web.clone()),
         _ => Err(wanted()),

@@ -52,6 +52,12 @@ impl Admission {
         Self { limits, rate, pending: HashMap::new(), next_ticket: 0 }
     }
 
+    /// Uses other limits from now on. Pending joins stay; the rates of all sources start anew.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        let pending = std::mem::take(&mut self.pending);
+        *self = Self { pending, next_ticket: self.next_ticket, ..Self::new(limits) };
+    }
+
     /// Counts one join from `address`; the ticket is pending until [`Admission::settle`] or too old.
     pub(super) fn admit(&mut self, address: IpAddr, now: Timestamp) -> Result<Ticket, Refusal> {
         let source = source_network(address);

@@ -115,8 +115,9 @@ impl EventReader {
                         if messages.take(MESSAGE_LIMIT, time::now()).is_err() {
                             return close(close_code::POLICY, "too many messages");
                         }
-                        if let Err(detail) = self.execute(&text).await {
-                            let error = json!({"type": "error", "detail": detail});
+                        if let Err(problem) = self.execute(&text).await {
+                            let (code, detail) = (problem.code(), problem.detail());
+                            let error = json!({"type": "error", "code": code, "detail": detail});
                             self.send(socket, Message::text(error.to_string())).await?;
                         }
                     }
@@ -156,67 +157,77 @@ impl EventReader {
     ///
     /// # Errors
     /// What is wrong with the message.
-    async fn execute(&self, text: &str) -> Result<(), String> {
-        let mut message: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| format!("a message must be a JSON object: {error}"))?;
+    async fn execute(&self, text: &str) -> Result<(), Problem> {
+        let mut message: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| Problem::invalid_value(format!("a message must be a JSON object: {error}")))?;
         match message.remove("type").as_ref().and_then(Value::as_str) {
             Some("update") => self.update(message).await,
             Some("layout") => self.layout(message).await,
             Some("chat") => self.chat(message).await,
             Some("direct") => self.direct(message).await,
-            _ => Err("`type` must be `update`, `layout`, `chat` or `direct`".to_owned()),
+            _ => Err(Problem::invalid_value("`type` must be `update`, `layout`, `chat` or `direct`")),
         }
     }
 
-    async fn update(&self, mut message: Map<String, Value>) -> Result<(), String> {
+    async fn update(&self, mut message: Map<String, Value>) -> Result<(), Problem> {
         let id = match message.remove("participant") {
             Some(id) => read::<ParticipantId>(id)?,
-            None => self
-                .caller
-                .participant
-                .ok_or("`participant` is required: these events were opened without a session")?,
+            None => self.caller.participant.ok_or_else(|| {
+                Problem::invalid_value("`participant` is required: these events were opened without a session")
+            })?,
         };
         let patch: ParticipantPatch = read(Value::Object(message))?;
         if self.caller.participant != Some(id) {
             self.require(Role::Moderator, "change another participant").await?;
         }
-        self.app.rooms().update(&self.room, id, patch).await.map(drop).map_err(|error| error.to_string())
+        self.app.rooms().update(&self.room, id, patch).await.map(drop).map_err(Problem::from)
     }
 
-    async fn layout(&self, message: Map<String, Value>) -> Result<(), String> {
+    async fn layout(&self, message: Map<String, Value>) -> Result<(), Problem> {
         self.require(Role::Moderator, "change the layout").await?;
         let patch: RoomPatch = read(Value::Object(message))?;
         if patch.layout.is_none() {
-            return Err("`layout` is missing: {\"type\":\"layout\",\"layout\":{\"kind\":\"grid\"}}".to_owned());
+            return Err(Problem::invalid_value(
+                "`layout` is missing: {\"type\":\"layout\",\"layout\":{\"kind\":\"grid\"}}",
+            ));
         }
         let patch = RoomPatch { layout: patch.layout, ..RoomPatch::default() };
-        self.app.rooms().patch(&self.room, patch).await.map(drop).map_err(|error| error.to_string())
+        self.app.rooms().patch(&self.room, patch).await.map(drop).map_err(Problem::from)
     }
 
-    async fn chat(&self, mut message: Map<String, Value>) -> Result<(), String> {
+    async fn chat(&self, mut message: Map<String, Value>) -> Result<(), Problem> {
         self.require(Role::Participant, "chat").await?;
         let text: String = read(message.remove("text").unwrap_or_default())?;
         if text.trim().is_empty() || text.chars().count() > CHAT_MAX {
-            return Err(format!("`text` must have 1 to {CHAT_MAX} characters"));
+            return Err(Problem::invalid_value(format!("`text` must have 1 to {CHAT_MAX} characters")));
         }
-        self.app.rooms().chat(&self.room, self.caller.participant, text).await.map_err(|error| error.to_string())
+        self.app.rooms().chat(&self.room, self.caller.participant, text).await.map_err(Problem::from)
     }
 
-    async fn direct(&self, mut message: Map<String, Value>) -> Result<(), String> {
-        let me = self.caller.participant.ok_or("open the events with `?session=` to send `direct`")?;
+    async fn direct(&self, mut message: Map<String, Value>) -> Result<(), Problem> {
+        let me = self
+            .caller
+            .participant
+            .ok_or_else(|| Problem::invalid_value("open the events with `?session=` to send `direct`"))?;
         let signal = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
             (Some(signal), _) if signal.to_string().len() <= SIGNAL_MAX => DirectMessage::Signal(signal),
-            (Some(_), _) => return Err(format!("a `signal` may have at most {SIGNAL_MAX} bytes")),
+            (Some(_), _) => {
+                return Err(Problem::invalid_value(format!("a `signal` may have at most {SIGNAL_MAX} bytes")));
+            }
             (None, Some("able")) => DirectMessage::Able,
             (None, Some("connected")) => DirectMessage::Connected,
             (None, Some("failed")) => DirectMessage::Failed,
-            _ => return Err("`direct` needs a `signal`, or a `state`: `able`, `connected` or `failed`".to_owned()),
+            _ => {
+                return Err(Problem::invalid_value(
+                    "`direct` needs a `signal`, or a `state`: `able`, `connected` or `failed`",
+                ));
+            }
         };
-        self.app.rooms().direct(&self.room, me, signal).await.map_err(|error| error.to_string())
+        self.app.rooms().direct(&self.room, me, signal).await.map_err(Problem::from)
     }
 
     /// Requires a role: of the token, or of the participant, which may have changed since the events were opened.
-    async fn require(&self, role: Role, what: &str) -> Result<(), String> {
+    async fn require(&self, role: Role, what: &str) -> Result<(), Problem> {
         if self.caller.identity.role >= role {
             return Ok(());
         }
@@ -226,7 +237,7 @@ impl EventReader {
         {
             return Ok(());
         }
-        Err(format!("your role may not {what}"))
+        Err(Problem::wrong_role(format!("your role may not {what}")))
     }
 }
 
@@ -234,6 +245,6 @@ fn close(code: u16, reason: &'static str) -> Result<(), Option<Close>> {
     Err(Some(Close { code, reason }))
 }
 
-fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-    serde_json::from_value(value).map_err(|error| error.to_string())
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_json::from_value(value).map_err(|error| Problem::invalid_value(error.to_string()))
 }

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::http::problem::Problem;
-use crate::id::{InputId, OutputId, ParticipantId, RoomName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, RoomNameError};
 use crate::recordings::FileName;
 use crate::rooms::RoomError;
 
@@ -111,6 +111,10 @@ pub(super) trait PathParameter: FromStr<Err: Display> {
 
 impl PathParameter for RoomName {
     const NAME: &'static str = "room";
+
+    fn invalid(error: &RoomNameError) -> Problem {
+        Problem::bad_room_name(StatusCode::BAD_REQUEST, error)
+    }
 }
 
 impl PathParameter for ParticipantId {

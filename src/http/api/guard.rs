@@ -9,7 +9,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, Query, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use super::App;
 use super::routes::Scope;
 use crate::http::auth::{self, AuthError};
 use crate::http::problem::Problem;
-use crate::id::{ParticipantId, RoomName};
+use crate::id::{ParticipantId, RoomName, RoomNameError};
 use crate::room::document::Role;
 use crate::time;
 
@@ -57,16 +57,23 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(params) = params else {
-        return Problem::bad_request("the path is not UTF-8 text").into_response();
+    let params = match params {
+        Ok(params) => params,
+        // The only text of this rejection is a message, which contains the name of the parameter.
+        Err(rejection) if rejection.body_text().contains("`room`") => {
+            return Problem::bad_room_name(StatusCode::BAD_REQUEST, &RoomNameError::NotUtf8).into_response();
+        }
+        Err(_) => return Problem::bad_request("the path is not UTF-8 text").into_response(),
     };
     let room = params.iter().find(|(name, _)| *name == "room").map(|(_, value)| value.parse::<RoomName>());
     let room = match room.transpose() {
         Ok(room) => room,
-        Err(error) => return Problem::bad_request(error.to_string()).into_response(),
+        Err(error) => return Problem::bad_room_name(StatusCode::BAD_REQUEST, &error).into_response(),
     };
     let (needed, all_rooms) = match scope {
         Scope::Public | Scope::Secret => return next.run(request).await,
+        Scope::Hls if is_public(&app, room.as_ref()) => return next.run(request).await,
+        Scope::Hls => (Role::Viewer, false),
         Scope::Room(role) | Scope::AnyRoom(role) => (role, false),
         Scope::Server(role) => (role, true),
     };
@@ -85,13 +92,18 @@ pub(super) async fn check(
     }
 }
 
+/// Whether everyone may watch the HLS broadcast of the room.
+fn is_public(app: &App, room: Option<&RoomName>) -> bool {
+    room.and_then(|room| app.rooms().hls().find(room)).is_some_and(|broadcast| broadcast.is_public())
+}
+
 /// Identifies the caller. Routes that concern all rooms require a token, because a session belongs to one room.
 async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, all_rooms: bool) -> Result<Caller, AuthError> {
     let query = Query::<QueryCredentials>::try_from_uri(&parts.uri).map(|Query(query)| query).unwrap_or_default();
     let token = bearer(&parts.headers)?.map(str::to_owned).or(query.token);
     let address = address(&parts.extensions);
     let has_token = token.is_some();
-    let by_token = app.0.authority.caller(token.as_deref(), address, time::unix_seconds());
+    let by_token = app.policy().authority.caller(token.as_deref(), address, time::unix_seconds());
     let Some(secret) = query.session.filter(|_| !all_rooms) else {
         return Ok(Caller { identity: by_token?, participant: None, address, has_token });
     };
@@ -105,7 +117,7 @@ async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, all_rooms: 
         Err(AuthError::Missing) => {
             let document = app.rooms().session(&secret).await.map_err(|_| ended())?;
             let role = document.participant.map_or(Role::Viewer, |participant| participant.role);
-            auth::Caller { role, room: Some(session_room), name: None }
+            auth::Caller { role, room: Some(session_room), name: None, expires: None }
         }
         by_token => by_token?,
     };

@@ -64,7 +64,8 @@ pub(super) async fn file(
 
 fn find(app: &App, room: &RoomName) -> Result<Arc<HlsBroadcast>, Problem> {
     app.rooms().hls().find(room).ok_or_else(|| {
-        let detail = format!("the room `{room}` has no HLS broadcast: start one with POST /v1/rooms/{room}/broadcasts");
+        let path = format!("/v1/rooms/{}/broadcasts", room.in_url());
+        let detail = format!("the room `{room}` has no HLS broadcast: start one with POST {path}");
         Problem::of_kind(StatusCode::NOT_FOUND, "no-output", detail)
     })
 }

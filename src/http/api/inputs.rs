@@ -29,7 +29,7 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     let wanted: InputRequest = extract::json(request, &app).await?;
     let input = app.rooms().add_input(&room, &wanted).await?;
-    Ok(created(format!("/v1/rooms/{room}/inputs/{}", input.id), input))
+    Ok(created(format!("/v1/rooms/{}/inputs/{}", room.in_url(), input.id), input))
 }
 
 /// `GET /v1/rooms/{room}/inputs/{id}`.

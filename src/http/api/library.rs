@@ -21,7 +21,7 @@ use super::extract::{self, InPath};
 use super::ranges::{Part, Validators, choose};
 use super::{App, Caller};
 use crate::http::problem::Problem;
-use crate::id::RoomName;
+use crate::id::{RoomName, percent_encoded};
 use crate::recordings::{FileName, LibraryError, Opened, RecordingFile};
 use crate::room::document::Role;
 
@@ -31,7 +31,7 @@ const CHUNK: usize = 128 * 1024;
 /// The query of a list.
 #[derive(Debug, Default, Deserialize)]
 struct ListQuery {
-    room: Option<RoomName>,
+    room: Option<String>,
 }
 
 /// The query of a download.
@@ -49,6 +49,8 @@ pub(super) async fn list(
     parts: Parts,
 ) -> Result<Json<Vec<RecordingFile>>, Problem> {
     let ListQuery { room } = extract::query(&parts.uri)?;
+    let room = room.map(|room| room.parse::<RoomName>()).transpose();
+    let room = room.map_err(|error| Problem::bad_room_name(StatusCode::BAD_REQUEST, &error))?;
     // A token for one room lists the recordings of that room.
     let room = room.or_else(|| caller.identity.room.clone());
     caller.identity.may(Role::Moderator, room.as_ref())?;
@@ -106,7 +108,7 @@ pub(super) async fn download(
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(name.content().media_type()));
     let disposition = if download == Some(1) { "attachment" } else { "inline" };
-    headers.insert(CONTENT_DISPOSITION, text(format!("{disposition}; filename=\"{name}\"")));
+    headers.insert(CONTENT_DISPOSITION, text(content_disposition(disposition, name.as_str())));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // The URL may contain a token.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -129,6 +131,16 @@ async fn check_permission(app: &App, caller: &Caller, name: &FileName) -> Result
     let room = app.library().room_of(name).await?;
     let needed = if room.is_some() { Role::Moderator } else { Role::Operator };
     Ok(caller.identity.may(needed, room.as_ref())?)
+}
+
+/// `Content-Disposition` with a file name; one outside ASCII also in the form of RFC 8187.
+fn content_disposition(disposition: &str, name: &str) -> String {
+    if name.is_ascii() {
+        return format!("{disposition}; filename=\"{name}\"");
+    }
+    let ascii: String = name.chars().map(|c| if c.is_ascii() { c } else { '_' }).collect();
+    let encoded = percent_encoded(name);
+    format!("{disposition}; filename=\"{ascii}\"; filename*=UTF-8''{encoded}")
 }
 
 fn text(text: String) -> HeaderValue {

@@ -10,6 +10,7 @@ mod extract;
 mod guard;
 mod hls;
 mod inputs;
+mod invitations;
 mod library;
 mod outputs;
 mod participants;
@@ -28,6 +29,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, LOCATION};
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -43,14 +45,14 @@ use self::admission::Admission;
 use self::guard::Caller;
 
 pub use self::server::serve;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, TlsMode};
 use crate::http::auth::Authority;
 use crate::http::problem::Problem;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::net::rate_limit::RateLimiter;
 use crate::net::turn::IceServers;
 use crate::recordings::Library;
-use crate::rooms::Rooms;
+use crate::rooms::{Rooms, ServerSettings};
 
 /// The response headers that pages of other origins may read.
 const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After, \
@@ -63,16 +65,38 @@ pub struct App(Arc<Shared>);
 struct Shared {
     rooms: Rooms,
     library: Library,
-    authority: Authority,
+    policy: ArcSwap<Policy>,
     metrics: Arc<Metrics>,
-    limits: Limits,
     admission: Mutex<Admission>,
     session_requests: Mutex<RateLimiter>,
     ice_servers: IceServers,
-    /// Whether WHEP players may join a room in which nothing is published.
-    watch_empty: bool,
+    /// Whether this server itself speaks HTTPS.
+    https: bool,
     draining: CancellationToken,
     closing: CancellationToken,
+}
+
+/// What a reload of the configuration may change.
+pub(super) struct Policy {
+    /// Checks and signs tokens.
+    pub(super) authority: Authority,
+    limits: Limits,
+    /// Whether WHEP players may join a room in which nothing is published.
+    watch_empty: bool,
+}
+
+impl Policy {
+    fn new(config: &Config) -> Self {
+        Self {
+            authority: Authority::new(&config.auth),
+            limits: config.limits.clone(),
+            watch_empty: config.rooms.watch_empty,
+        }
+    }
+}
+
+fn session_requests(limits: &Limits) -> RateLimiter {
+    RateLimiter::new(limits.session_requests_per_second, limits.session_requests_burst)
 }
 
 impl App {
@@ -87,19 +111,24 @@ impl App {
         Self(Arc::new(Shared {
             rooms,
             library,
-            authority: Authority::new(&config.auth),
+            policy: ArcSwap::from_pointee(Policy::new(config)),
             metrics,
-            limits: config.limits.clone(),
             admission: Mutex::new(Admission::new(config.limits.clone())),
-            session_requests: Mutex::new(RateLimiter::new(
-                config.limits.session_requests_per_second,
-                config.limits.session_requests_burst,
-            )),
+            session_requests: Mutex::new(session_requests(&config.limits)),
             ice_servers,
-            watch_empty: config.rooms.watch_empty,
+            https: config.tls.mode != TlsMode::Off,
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         }))
+    }
+
+    /// Uses the key, the limits and `rooms.watch_empty` of `config` from now on, and `settings` for new rooms. Sessions
+    /// and rooms stay.
+    pub fn reconfigure(&self, config: &Config, settings: ServerSettings) {
+        self.0.rooms.reconfigure(settings);
+        self.0.policy.store(Arc::new(Policy::new(config)));
+        self.0.admission.lock().set_limits(config.limits.clone());
+        *self.0.session_requests.lock() = session_requests(&config.limits);
     }
 
     /// Accepts no more joins: they are answered with 503, and so is `/readyz`.
@@ -120,7 +149,7 @@ impl App {
     }
 
     fn request_time(&self) -> Duration {
-        Duration::from_secs(self.0.limits.request_seconds.into())
+        Duration::from_secs(self.limits().request_seconds.into())
     }
 
     pub(super) fn rooms(&self) -> &Rooms {
@@ -131,17 +160,16 @@ impl App {
         &self.0.library
     }
 
-    /// Checks tokens.
-    pub(super) fn authority(&self) -> &Authority {
-        &self.0.authority
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.0.policy.load_full()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.0.limits
+    pub(super) fn limits(&self) -> Limits {
+        self.0.policy.load().limits.clone()
     }
 
     /// Cancelled when the server closes its connections.

@@ -30,7 +30,7 @@ pub(super) async fn start_recording(
     let wanted: RecordingRequest = extract::json(request, &app).await?;
     app.refuse_if_draining()?;
     let recording = app.rooms().record(&room, &wanted).await?;
-    Ok(created(format!("/v1/rooms/{room}/recordings/{}", recording.id), recording))
+    Ok(created(format!("/v1/rooms/{}/recordings/{}", room.in_url(), recording.id), recording))
 }
 
 /// `GET /v1/rooms/{room}/recordings/{id}`.
@@ -68,7 +68,7 @@ pub(super) async fn start_broadcast(
     let wanted: BroadcastRequest = extract::json(request, &app).await?;
     app.refuse_if_draining()?;
     let broadcast = app.rooms().broadcast(&room, &wanted).await?;
-    Ok(created(format!("/v1/rooms/{room}/broadcasts/{}", broadcast.id), broadcast))
+    Ok(created(format!("/v1/rooms/{}/broadcasts/{}", room.in_url(), broadcast.id), broadcast))
 }
 
 /// `GET /v1/rooms/{room}/broadcasts/{id}`.

@@ -64,9 +64,7 @@ impl Caller {
         if self.participant == Some(id) || self.identity.role >= Role::Moderator {
             return Ok(());
         }
-        Err(Problem::of_kind(
-            StatusCode::FORBIDDEN,
-            "forbidden",
+        Err(Problem::wrong_role(
             "only a moderator may change another participant; to change yourself, add `?session={secret}`",
         ))
     }

@@ -21,14 +21,15 @@ pub(super) async fn list(State(app): State<App>) -> Json<Vec<RoomDocument>> {
 /// `POST /v1/rooms`: `name`, and the fields of a PATCH.
 pub(super) async fn create(State(app): State<App>, request: Request<Body>) -> Result<Response, Problem> {
     let mut document: Map<String, Value> = extract::json(request, &app).await?;
-    let invalid = |why: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why);
-    let name = document.remove("name").ok_or_else(|| invalid("the room needs a `name`".to_owned()))?;
-    let name: RoomName = serde_json::from_value(name).map_err(|error| invalid(format!("`name`: {error}")))?;
+    let name = document.remove("name").ok_or_else(|| Problem::invalid_value("the room needs a `name`"))?;
+    let name = name.as_str().ok_or_else(|| Problem::invalid_value("the `name` of the room must be text"))?;
+    let name: RoomName =
+        name.parse().map_err(|error| Problem::bad_room_name(StatusCode::UNPROCESSABLE_ENTITY, &error))?;
     let patch: RoomPatch =
-        serde_json::from_value(Value::Object(document)).map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_value(Value::Object(document)).map_err(|error| Problem::invalid_value(error.to_string()))?;
     app.refuse_if_draining()?;
     let room = app.rooms().create(&name, patch).await?;
-    Ok(created(format!("/v1/rooms/{name}"), room))
+    Ok(created(format!("/v1/rooms/{}", name.in_url()), room))
 }
 
 /// `GET /v1/rooms/{room}`.

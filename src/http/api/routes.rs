@@ -3,7 +3,8 @@
 //! Owns: [`table`], from which the router and the test of the scopes are built, and the OPTIONS and 405 answers that
 //! follow from it. Does not know: what handlers do. A route cannot be added without a scope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::LazyLock;
 
 use axum::handler::Handler;
 use axum::http::header::{
@@ -14,7 +15,9 @@ use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
-use super::{App, events, guard, hls, inputs, library, outputs, participants, player, rooms, service, sessions};
+use super::{
+    App, events, guard, hls, inputs, invitations, library, outputs, participants, player, rooms, service, sessions,
+};
 use crate::http::problem::Problem;
 use crate::http::web;
 use crate::room::document::Role;
@@ -34,6 +37,8 @@ pub(super) enum Scope {
     Secret,
     /// At least this role in the room of the path.
     Room(Role),
+    /// None while the room has a public HLS broadcast, else a viewer of the room.
+    Hls,
     /// At least this role in any room; the handler checks the room that is concerned.
     AnyRoom(Role),
     /// At least this role in all rooms.
@@ -74,7 +79,7 @@ const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
 /// All routes.
 pub(super) fn table() -> Vec<Route> {
     use Role::{Moderator, Operator, Participant, Viewer};
-    use Scope::{AnyRoom, Public, Room, Secret, Server};
+    use Scope::{AnyRoom, Hls, Public, Room, Secret, Server};
     vec![
         route(Method::POST, PARTICIPANTS, Room(Viewer), sessions::join),
         route(Method::POST, "/whip/{room}", Room(Participant), sessions::whip),
@@ -109,9 +114,11 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, INPUTS, Room(Moderator), inputs::start),
         route(Method::GET, INPUT, Room(Viewer), inputs::get),
         route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
+        route(Method::POST, "/v1/rooms/{room}/invitations", Room(Moderator), invitations::create),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
-        route(Method::GET, "/hls/{room}/index.m3u8", Room(Viewer), hls::master),
-        route(Method::GET, "/hls/{room}/{rendition}/{file}", Room(Viewer), hls::file),
+        route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),
+        route(Method::GET, "/hls/{room}/{rendition}/{file}", Hls, hls::file),
+        route(Method::GET, "/live/{room}", Public, web::live),
         route(Method::GET, "/v1/recordings", AnyRoom(Moderator), library::list),
         route(Method::GET, FILE, AnyRoom(Moderator), library::download),
         route(Method::DELETE, FILE, AnyRoom(Moderator), library::delete),
@@ -124,8 +131,15 @@ pub(super) fn table() -> Vec<Route> {
     ]
 }
 
+/// Whether paths of the API begin with this segment, so that `/segment` is not the page of a room.
+pub(super) fn is_reserved(segment: &str) -> bool {
+    static SEGMENTS: LazyLock<HashSet<&str>> =
+        LazyLock::new(|| table().iter().filter_map(|route| route.path.split('/').nth(1)).collect());
+    SEGMENTS.contains(segment)
+}
+
 /// Handles every path that is not a route. A trailing slash is redirected with 307, which keeps the method (RFC 9725
-/// section 4.5). Other paths are files of the web page, or 404.
+/// section 4.5). Other paths are files of the web page, pages of rooms, or 404.
 pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_end_matches('/');
     // Only below known paths: a redirect to `//host` would lead to another server.
@@ -134,7 +148,7 @@ pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Re
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         return Redirect::temporary(&format!("{path}{query}")).into_response();
     }
-    web::asset(method, uri, headers).await
+    web::asset(method, uri, headers, is_reserved).await
 }
 
 /// The table in axum's form: one method router per path, each handler behind its guard, with OPTIONS and 405.

@@ -45,6 +45,8 @@ struct JoinQuery {
     view: ViewName,
     #[serde(default)]
     self_view: SelfView,
+    #[serde(default)]
+    bot: bool,
 }
 
 /// Whether the received video shows the participant itself.
@@ -127,7 +129,7 @@ async fn try_join(
     let receives_only = options.endpoint == JoinEndpoint::Whep && endpoint != JoinEndpoint::Whep;
     let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, app).await?;
     let ticket = admit(app, caller).await?;
-    if endpoint == JoinEndpoint::Whep && !app.0.watch_empty && !is_publishing(app, room).await {
+    if endpoint == JoinEndpoint::Whep && !app.policy().watch_empty && !is_publishing(app, room).await {
         return Err(RoomError::NoPublisher(room.clone()).into());
     }
     match app.rooms().join(room, &offer, options).await {
@@ -136,9 +138,7 @@ async fn try_join(
             tracing::info!(%room, participant = %joined.participant, "participant joined");
             Ok(created(app, &parts, endpoint, joined))
         }
-        Err(RoomError::WrongEndpoint(_)) if receives_only => Err(Problem::of_kind(
-            StatusCode::FORBIDDEN,
-            "forbidden",
+        Err(RoomError::WrongEndpoint(_)) if receives_only => Err(Problem::viewer_may_not_send(
             "a viewer only receives, but this offer sends: make it recvonly, or get a token with the role participant",
         )),
         Err(error) => Err(error.into()),
@@ -171,7 +171,7 @@ fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<
     let role = if caller.has_token { caller.identity.role } else { Role::Participant };
     let endpoint = if role == Role::Viewer { JoinEndpoint::Whep } else { endpoint };
     let role = if endpoint == JoinEndpoint::Whep { role.min(Role::Viewer) } else { role };
-    Ok(JoinOptions { name, role, tier: query.tier, endpoint })
+    Ok(JoinOptions { name, role, tier: query.tier, bot: query.bot, endpoint })
 }
 
 /// A place among the pending joins; released when dropped, unless the join was answered.

@@ -66,7 +66,7 @@ impl Hls {
         now: Timestamp,
         notifier: &Notifier,
     ) -> Result<Self, Failure> {
-        let HlsTarget { segment, part } = target;
+        let HlsTarget { segment, part, public: _ } = target;
         let (frames, encoded) = sync_channel(AAC_QUEUE_CAPACITY);
         let on_full = notifier.clone();
         let enqueue = move |frame| {

@@ -100,7 +100,9 @@ impl Store {
     }
 
     fn key(&self, name: &FileName) -> Path {
-        Path::from(format!("{}{name}", self.prefix))
+        let key = format!("{}{name}", self.prefix);
+        // `from` would percent-encode letters outside ASCII, which a key may have.
+        Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
     /// Uploads a file of `bytes` and verifies size and entity tag; calls `progress` with the bytes sent so far.

@@ -69,6 +69,7 @@ impl Two {
             receives_audio: Some(SoundTaken::Any),
             receives_video: Some(Codec::Vp8),
             tier: TierChoice::Auto,
+            bot: false,
         };
         let admitted = self.room.admit(self.now, who).expect("let in");
         self.drain();

@@ -58,6 +58,7 @@ fn an_input_is_a_participant_as_long_as_it_lasts() {
 #[test]
 fn a_lost_input_process_is_restarted_and_its_participant_stays() {
     let mut driven = Driven::new(9);
+    driven.join(Admission { sends: Vec::new(), ..person("Eve") });
     let (id, admitted) = driven.add_input(wish("Lobby"));
     let starts = |driven: &Driven| driven.effects.iter().filter(|e| **e == Effect::StartInput(id)).count();
     driven.now = 60_000;

@@ -4,6 +4,7 @@ mod direct;
 mod inputs;
 mod lives;
 mod outputs;
+mod presence;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -42,6 +43,7 @@ fn person(name: &str) -> Admission {
         receives_audio: Some(SoundTaken::Any),
         receives_video: Some(Codec::Vp8),
         tier: TierChoice::Auto,
+        bot: false,
     }
 }
 

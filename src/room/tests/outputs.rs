@@ -14,6 +14,11 @@ fn recording(format: FileFormat) -> OutputWish {
     }
 }
 
+fn broadcast() -> OutputWish {
+    let kind = OutputKind::Broadcast { kind: "hls".into(), url: "/hls/r/index.m3u8".into(), public: false };
+    OutputWish { kind, streams: vec![(Codec::H264, Tier::High)], sound: true }
+}
+
 impl Driven {
     fn output(&mut self, id: OutputId, event: OutputEvent) {
         self.room.handle(at(self.now), Input::Output(id, event));
@@ -146,7 +151,7 @@ fn a_room_that_ends_finishes_its_recordings_and_their_number_is_bounded() {
 fn the_mixer_of_an_empty_permanent_room_runs_while_the_room_is_broadcast() {
     let mut driven =
         Driven { room: Room::new(RoomSettings { permanent: true, ..settings(9) }, at(0)), ..Driven::new(9) };
-    let id = driven.room.add_output(at(0), recording(FileFormat::Mp4)).expect("room for one");
+    let id = driven.room.add_output(at(0), broadcast()).expect("room for one");
     driven.drain();
     assert!(driven.effects.contains(&Effect::StartMixer));
     assert_eq!(driven.room.poll_timeout(), None, "nothing is due");

@@ -92,8 +92,13 @@ async fn joins_aborted_at_random_moments_leave_nothing_behind() {
 async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
     let (api, tasks) = warm().await;
     let name = || "r".parse().expect("a name");
-    let options =
-        |endpoint| JoinOptions { name: String::new(), role: Role::Participant, tier: TierChoice::Auto, endpoint };
+    let options = |endpoint| JoinOptions {
+        name: String::new(),
+        role: Role::Participant,
+        tier: TierChoice::Auto,
+        bot: false,
+        endpoint,
+    };
     for direction in ["sendrecv", "recvonly"] {
         let offer = offer(direction);
         let mut polls = 0_usize;

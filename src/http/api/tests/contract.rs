@@ -18,6 +18,7 @@ fn path_of(route: &Route) -> String {
         .replace("{id}", "p1")
         .replace("{secret}", "nobody")
         .replace("{file}", "r-x.mp4")
+        .replace("{rendition}", "high")
         .replace("{stream}", "1")
 }
 
@@ -40,6 +41,8 @@ async fn every_route_enforces_its_scope() {
                 continue;
             }
             Scope::Room(role) | Scope::AnyRoom(role) => (role, false),
+            // No broadcast runs.
+            Scope::Hls => (Role::Viewer, false),
             Scope::Server(role) => (role, true),
         };
         let bare = status(None).await;
@@ -54,7 +57,7 @@ async fn every_route_enforces_its_scope() {
                 assert!(![401, 403].contains(&reply.status), "{what} as {role:?}: {reply:?}");
             }
         }
-        if matches!(route.scope, Scope::Room(_)) {
+        if matches!(route.scope, Scope::Room(_) | Scope::Hls) {
             status(Some(token(Some("another"), Role::Moderator))).await.problem(403);
         }
         let reply = status(Some(token(None, Role::Operator))).await;
@@ -131,6 +134,52 @@ fn the_docs_explain_every_kind_of_problem() {
     }
 }
 
+#[test]
+fn the_docs_and_openapi_list_every_code() {
+    use crate::http::problem::{CODES, KINDS, STATUS_CODES};
+    let kinds = KINDS.iter().filter(|kind| !["unauthorized", "forbidden"].contains(kind));
+    let codes: BTreeSet<String> = kinds
+        .map(|kind| kind.replace('-', "_"))
+        .chain(CODES.map(str::to_owned))
+        .chain(STATUS_CODES.map(|(_, code)| code.to_owned()))
+        .chain(["forbidden".to_owned()])
+        .collect();
+    for code in &codes {
+        assert!(service::DOCS.contains(&format!("\n| `{code}` |")), "docs/api.md has no row for `{code}`");
+    }
+    let described: Value = serde_json::from_str(service::OPENAPI).expect("openapi.json is JSON");
+    let listed = described["components"]["schemas"]["Problem"]["properties"]["code"]["enum"].as_array();
+    let listed = listed.expect("a list").iter().map(|code| code.as_str().expect("text").to_owned());
+    assert_eq!(listed.collect::<BTreeSet<_>>(), codes);
+}
+
+#[tokio::test]
+async fn refusals_of_people_have_codes_of_their_own() {
+    let api = Api::keyed();
+    let code = async |token: &str, method: &str, path: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers: &[(&str, &str)] = if token.is_empty() { &[] } else { &[("authorization", &bearer)] };
+        api.send(method, path, headers, "").await.json()["code"].as_str().unwrap_or_default().to_owned()
+    };
+    let viewer = token(Some("r"), Role::Viewer);
+    let claims =
+        Claims { room: Some("r".parse().expect("a name")), role: Role::Viewer, name: None, exp: 5.0, nbf: None };
+    let old = sign(&claims, KEY);
+    assert_eq!(code("", "GET", "/v1/rooms/r").await, "needs_token");
+    assert_eq!(code("nonsense", "GET", "/v1/rooms/r").await, "invalid_token");
+    assert_eq!(code(&old, "GET", "/v1/rooms/r").await, "token_expired");
+    assert_eq!(code(&viewer, "DELETE", "/v1/rooms/r").await, "wrong_role");
+    assert_eq!(code(&viewer, "GET", "/v1/rooms/another").await, "wrong_room");
+    assert_eq!(code(&viewer, "GET", "/v1/rooms/r").await, "no_room");
+    assert_eq!(code(&viewer, "GET", "/v1/rooms/a%20b").await, "bad_room_name");
+    assert_eq!(code(&viewer, "GET", "/nothing.html").await, "not_found");
+    let bearer = format!("Bearer {viewer}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", SDP)];
+    let sends = api.send("POST", "/v1/rooms/r/participants", &headers, offer("sendrecv")).await;
+    sends.problem(403);
+    assert_eq!(sends.json()["code"], "viewer_may_not_send");
+}
+
 #[tokio::test]
 async fn rooms_are_created_changed_and_deleted() {
     let api = Api::new();
@@ -150,6 +199,8 @@ async fn rooms_are_created_changed_and_deleted() {
     api.get("/v1/rooms/r/participants/s1").await.problem(400);
 
     for (body, status, names) in [
+        (r#"{"name":"e\u0301"}"#, 422, "NFC"),
+        (r#"{"name":7}"#, 422, "text"),
         ("{", 400, "line 1"),
         ("", 400, "JSON"),
         (r#"{"name":"a b"}"#, 422, "a b"),
@@ -170,7 +221,16 @@ async fn rooms_are_created_changed_and_deleted() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems() {
     let api = Api::new();
-    for path in ["/nowhere", "/v1", "/v1/rooms/r/recordings", "/whip", "/../Cargo.toml", "/%2e%2e/Cargo.toml"] {
+    for path in [
+        "/no/where",
+        "/nowhere.js",
+        "/v1",
+        "/v1/rooms/r/recordings",
+        "/whip",
+        "/hls/",
+        "/../Cargo.toml",
+        "/%2e%2e/Cargo.toml",
+    ] {
         api.get(path).await.problem(404);
     }
     api.send("POST", "/nowhere", &[], "").await.problem(404);

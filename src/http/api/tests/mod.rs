@@ -8,6 +8,7 @@ mod events;
 mod https;
 mod inputs;
 mod joining;
+mod names;
 mod player;
 mod recordings;
 mod whip;
@@ -71,7 +72,7 @@ impl Reply {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], status, "{problem}");
-        for field in ["type", "title", "detail"] {
+        for field in ["type", "title", "code", "detail"] {
             assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
         }
         problem["detail"].as_str().expect("checked").to_owned()
