@@ -8,6 +8,8 @@ import { advise, linkTo, nextTry, verdict } from './live-state.js';
 const HLS_JS = './vendor/hls.js/hls.min.mjs';
 const PROBE_TIMEOUT = 15_000; // ms; the server itself waits up to 8 s for a playlist
 const IDLE = 3_000; // ms without a movement before the controls disappear
+const STUCK = 15_000; // ms after which a player that shows nothing is replaced
+const LOADING = 800; // ms without a new picture before the page says so
 const LATE = 15; // seconds behind the live edge from which a button leads back
 
 const $ = (id) => /** @type {any} */ (document.getElementById(id));
@@ -22,6 +24,7 @@ let state = 'connecting';
 /** Whether this page has played the broadcast. */
 let hasPlayed = false;
 let audioOnly = query.has('audio');
+let isPaused = false;
 let player = null;
 let timer = 0;
 
@@ -94,8 +97,16 @@ async function play() {
       player = isNative() ? new Native() : await withHlsJs();
       player.audioOnly = audioOnly;
     }
+    const mine = timer;
+    setTimeout(() => {
+      if (mine !== timer || ['live', 'buffering', 'blocked'].includes(state)) return;
+      player?.end();
+      player = null;
+      lost();
+    }, STUCK);
     player.begin(`${base}${audioOnly ? 'audio/' : ''}index.m3u8${credentials}`);
-    await start();
+    if (isPaused) show('live');
+    else await start();
   } catch {
     lost();
   }
@@ -232,7 +243,8 @@ function drawControls() {
 }
 
 function togglePlay() {
-  if (!video.paused) return video.pause();
+  isPaused = !video.paused;
+  if (isPaused) return video.pause();
   player?.toEdge();
   void start();
 }
@@ -307,8 +319,13 @@ video.addEventListener('playing', () => {
 video.addEventListener('timeupdate', () => {
   if (state === 'buffering') show('live');
 });
+/** @type {any} */
+let loading;
 video.addEventListener('waiting', () => {
-  if (state === 'live') show('buffering');
+  clearTimeout(loading);
+  loading = setTimeout(() => {
+    if (state === 'live' && video.readyState < video.HAVE_FUTURE_DATA) show('buffering');
+  }, LOADING);
 });
 video.addEventListener('ended', () => {
   show('ended');
