@@ -1,6 +1,7 @@
 //! The commands of README.md, as they stand there, on this machine.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -125,4 +126,30 @@ fn the_commands_of_the_readme_make_a_key_and_a_token() {
     let output = Command::new("bash").args(["-euc", &script]).output().expect("bash is installed");
     let token = String::from_utf8(output.stdout).expect("text");
     assert_eq!(token.trim().split('.').count(), 3, "{token}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn setup_refuses_a_cargo_that_is_too_old() {
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).expect("it is there");
+    let needed = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("it is set");
+    let needed = needed.trim_matches('"');
+    let run = |version: &str| {
+        let cargo = folder.path().join("cargo");
+        fs::write(&cargo, format!("#!/bin/sh\necho 'cargo {version} (0000000 2026-01-01)'\n")).expect("just made");
+        fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("just made");
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").expect("it is set"));
+        let setup = repository().join("scripts/setup.sh");
+        Command::new(setup).arg("run").env("PATH", path).output().expect("bash is installed")
+    };
+    for old in ["1.63.0", "1.9.0"] {
+        let output = run(old);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(old) && error.contains(needed) && error.contains("rustup.rs"), "{error}");
+    }
+    for good in [format!("{needed}.0"), "1.100.0".to_owned()] {
+        let output = run(&good);
+        assert!(output.status.success(), "{good}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -126,8 +126,15 @@ async fn a_public_broadcast_needs_no_token_and_has_a_page() {
     api.get(playlist).await.problem(401);
     let public = begin(r#"{"kind":"hls","public":true}"#).await;
     assert_eq!((public.status, &public.json()["public"]), (201, &json!(true)), "{public:?}");
-    // The output process of this test sends nothing, so the files never come.
-    api.get("/hls/k%C3%BCche/high/1-0.m4s").await.problem(404);
+    // The room starts the broadcast soon. The output process of this test sends nothing, so the files never come.
+    let file = "/hls/k%C3%BCche/high/1-0.m4s";
+    let begun = async {
+        while api.get(file).await.status == 401 {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(PATIENCE, begun).await.expect("it begins");
+    api.get(file).await.problem(404);
     api.get("/v1/rooms/k%C3%BCche").await.problem(401);
     api.get("/hls/other/high/1-0.m4s").await.problem(401);
     let refused = begin(r#"{"url":"rtmp://192.0.2.1/app/key","public":true}"#).await;
