@@ -98,11 +98,14 @@ fn changes(before: &Config, after: &Config) -> Vec<Change> {
 /// Keys whose values are not logged: they may be or contain secrets.
 const PRIVATE: [&str; 2] = ["upload.access_key_id", "upload.endpoint"];
 /// The secrets, which are never serialized.
-const SECRETS: [(&str, fn(&Config) -> Option<&Secret>); 3] = [
+const SECRETS: [(&str, SecretOf); 3] = [
     ("auth.key", |config| config.auth.key.as_ref()),
     ("turn.secret", |config| config.turn.secret.as_ref()),
     ("upload.secret_access_key", |config| config.upload.secret_access_key.as_ref()),
 ];
+
+/// Finds a secret in a configuration.
+type SecretOf = fn(&Config) -> Option<&Secret>;
 
 fn table(config: &Config) -> Table {
     Table::try_from(config).expect("a configuration is plain data")

@@ -70,16 +70,11 @@ impl Turn {
                 !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]?=".contains(c))
             })
         };
-        findings.require(
-            self.external.iter().all(is_uri),
-            "turn.external",
-            "must be URIs like turn:turn.example.org:3478?transport=udp",
-        );
-        findings.require(
-            self.external.is_empty() || self.secret.is_some(),
-            "turn.external",
-            "needs turn.secret too: the shared secret of those servers",
-        );
+        if !self.external.iter().all(is_uri) {
+            findings.add("turn.external", "must be URIs like turn:turn.example.org:3478?transport=udp");
+        } else if !self.external.is_empty() && self.secret.is_none() {
+            findings.add("turn.external", "needs turn.secret too: the shared secret of those servers");
+        }
         findings.require(
             (60..=86_400).contains(&self.credential_seconds),
             "turn.credential_seconds",

@@ -44,7 +44,7 @@ impl Room {
 
     /// Ends what an empty room does not keep.
     pub(super) fn presence_lapses(&mut self, now: Timestamp) {
-        if !self.presence_timeout().is_some_and(|due| now >= due) {
+        if self.presence_timeout().is_none_or(|due| now < due) {
             return;
         }
         if !self.settings.permanent {

@@ -83,7 +83,9 @@ fn a_room_that_never_had_a_person_ends() {
     for fill in [
         (|driven: &mut Driven| drop(driven.join(bot()))) as fn(&mut Driven),
         |driven| drop(driven.room.add_input(at(0), input(false)).expect("room for it")),
-        |driven| drop(driven.begin(recording())),
+        |driven| {
+            driven.begin(recording());
+        },
     ] {
         let mut driven = Driven::new(9);
         fill(&mut driven);
