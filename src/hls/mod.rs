@@ -4,8 +4,9 @@
 //! Does not know: HTTP, players, codecs. In: [`Piece`]s. Out: playlists and files, as [`Lookup`].
 //!
 //! Media sequence numbers, discontinuity sequence numbers and file names derive from the wall clock: the broadcast that
-//! follows a restart of the server has greater numbers than the one before, at the same URL. Players that reload the
-//! playlist go on with it, and no cache confuses the files of both.
+//! follows a restart of the server has greater media sequence numbers than the one before, and another discontinuity
+//! sequence number, at the same URL. Players that reload the playlist go on with it, and no cache confuses the files of
+//! both.
 
 mod playlist;
 #[cfg(test)]
@@ -25,6 +26,9 @@ const LISTED_SEGMENTS: usize = 7;
 const STORED_SEGMENTS: usize = 10;
 /// Segments at the end of a playlist whose parts are listed: at least three target durations.
 const SEGMENTS_WITH_PARTS: usize = 4;
+/// Discontinuity sequence numbers begin below this. They differ from those before a restart, but must be small: hls.js
+/// walks through an array of that length with each playlist, and seconds since 1970 would block a page for a minute.
+const DISCONTINUITIES: u64 = 10_000;
 /// Most parts of a segment; further parts are dropped. Reached only if keyframes stay away.
 const PARTS_MAX: usize = 40;
 
@@ -165,7 +169,7 @@ impl Broadcast {
             codec: None,
             segments: VecDeque::new(),
             first: None,
-            discontinuities: began,
+            discontinuities: began % DISCONTINUITIES,
         };
         let renditions = renditions.into_iter().map(track).collect();
         Self { part_target, segment_target, renditions, generation: began, anchor: None, ended: false }

@@ -113,7 +113,7 @@ fn another_process_makes_a_discontinuity_and_the_end_is_marked() {
     assert_eq!(all.file("audio", "init-1795632151.mp4"), Lookup::File("other".into()));
     segments(&mut all, 4..20);
     let now = text(all.playlist("audio", Query::default(), ""));
-    assert!(now.contains("#EXT-X-DISCONTINUITY-SEQUENCE:1795632151\n"), "it has left the list: {now}");
+    assert!(now.contains("#EXT-X-DISCONTINUITY-SEQUENCE:2151\n"), "it has left the list: {now}");
     assert_eq!(all.file("audio", "init-1795632150.mp4"), Lookup::NotFound);
     all.end();
     let now = text(all.playlist("audio", Query { segment: Some(FIRST + 99), part: None }, ""));
@@ -176,7 +176,8 @@ fn after_a_restart_of_the_server_players_find_greater_numbers_and_other_files() 
     }
     let new = text(after.playlist("high", wanted, ""));
     let (next, _, later) = numbers(&new);
-    assert!(next > first + listed && later > discontinuities, "{old}\n{new}");
+    assert!(next > first + listed && later != discontinuities, "{old}\n{new}");
+    assert!(later < 2 * DISCONTINUITIES, "players keep an array of this length");
     let files = |text: &str| text.lines().filter(|line| line.ends_with(".m4s")).map(str::to_owned).collect::<Vec<_>>();
     assert!(files(&new).iter().all(|file| !files(&old).contains(file)));
     assert!(!old.contains(new.split("#EXT-X-MAP:URI=").nth(1).and_then(|rest| rest.lines().next()).expect("a map")));
