@@ -64,6 +64,7 @@ export async function live({ chromium, options, ask, keep }) {
   const before = { page: await plays(page, 4_000), other: 0 };
   await until(async () => (await plays(other, 1_000)) > 0.5, 20_000);
   before.other = await plays(other, 3_000);
+  await page.bringToFront(); // a click in a background page waits for a frame that never comes
   const overflow_px = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   await shots('live');
   await page.click('#audio');
@@ -81,9 +82,11 @@ export async function live({ chromium, options, ask, keep }) {
   await ask('begin');
   const again = await reaches(page, 'live', 40_000);
   const after = { page: await plays(page, 5_000), other: 0 };
+  await other.bringToFront(); // Chromium pauses silent videos in the background
   await until(async () => (await plays(other, 1_000)) > 0.5, 30_000);
   after.other = await plays(other, 4_000);
 
+  await page.bringToFront();
   await ask('end');
   const ended = await reaches(page, 'ended', 30_000);
   await shots('ended');
