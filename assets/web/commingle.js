@@ -39,7 +39,7 @@ const corner = (canvas) => {
  * Joins a room. Resolves after the server's answer; rejects with a JoinError if the server refuses.
  *
  * @param {object} options
- * @param {string} options.room           `[A-Za-z0-9_-]{1,64}`
+ * @param {string} options.room           1 to 64 letters of any script, digits, `-` and `_`
  * @param {string} [options.name]         shown on the tile
  * @param {MediaStream} [options.stream]  at most one audio and one video track; the session stops them on leave()
  * @param {{audio?: boolean, video?: boolean}} [options.send]
@@ -66,11 +66,12 @@ export async function join(options) {
 
 /**
  * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
- * reconnecting, left; with `reason`), `room` (the whole document), `joined`, `updated` (`{ participant }`), `left`
- * (`{ participant, reason }`: left, removed or lost), `layout` (`{ view, canvas, tiles }`), `speaker` (`{
- * participant, speaking }`), `levels` (`{ levels: [{ participant, dbov }] }`), `chat`, `mixer`, `recording` (`{
- * recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`), `ended`, `stats` (every second, see
- * `stats()`), `local` (the own microphone, camera or screen changed).
+ * reconnecting, left; with `reason`, with `error` if the server refused to rejoin, and with `unreachable`), `room` (the
+ * whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
+ * `layout` (`{ view, canvas, tiles }`), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
+ * dbov }] }`), `chat`, `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
+ * `ended`, `stats` (every second, see `stats()`), `local` (the own microphone, camera or screen changed), `unplugged`
+ * (`{ kind }`: the device of a sent track is gone).
  */
 export class Session extends EventTarget {
   /** The received MediaStream: the same object until the session ends. */
@@ -81,6 +82,8 @@ export class Session extends EventTarget {
   room = { participants: [], views: [] };
   /** `connecting`, `connected`, `reconnecting` or `left`. */
   state = 'connecting';
+  /** Whether the last attempt to reach the server failed. */
+  unreachable = false;
   /** The own participant id, for example `p3`; null before the answer. */
   id = null;
   /** The session URL, a secret that allows to end the session. */
@@ -96,7 +99,6 @@ export class Session extends EventTarget {
   #negotiated;
   #servers = []; // the ICE servers announced by the server
   #serversSince = -Infinity;
-  #serverUnreachable = false;
   #everConnected = false;
   #rejoining = false;
   /** @type {ReturnType<typeof setInterval> | number} */
@@ -387,13 +389,12 @@ export class Session extends EventTarget {
     if (connection.named.length) [this.#servers, this.#serversSince] = [connection.named, performance.now()];
     this.#events = new Events(this.#server, room, this.location, {
       received: (event) => {
-        this.#serverUnreachable = false;
+        this.unreachable = false;
         this.#handle(event);
         this.#refreshState();
       },
       unreachable: () => {
-        this.#serverUnreachable = true;
-        this.#refreshState();
+        this.#setReachable(false);
       },
       ended: () => {
         this.location = null; // there is no session to end
@@ -431,14 +432,22 @@ export class Session extends EventTarget {
 
   #refreshState() {
     if (this.state === 'left') return;
-    const connected = this.#connection?.connected && !this.#rejoining && !this.#serverUnreachable;
+    const connected = this.#connection?.connected && !this.#rejoining && !this.unreachable;
     this.#setState(connected ? 'connected' : this.#everConnected || this.#rejoining ? 'reconnecting' : 'connecting');
   }
 
-  #setState(state, reason) {
+  #setState(state, reason, error) {
     if (state === this.state) return;
     this.state = state;
-    this.#emit('state', { state, reason });
+    this.#emit('state', { state, reason, error, unreachable: this.unreachable });
+  }
+
+  #setReachable(reachable) {
+    const changed = this.unreachable === reachable;
+    this.unreachable = !reachable;
+    const { state } = this;
+    this.#refreshState();
+    if (changed && state === this.state) this.#emit('state', { state, unreachable: this.unreachable });
   }
 
   /** The network has changed: existing connections may be broken without an error. */
@@ -461,12 +470,13 @@ export class Session extends EventTarget {
       try {
         this.#rejoining = false;
         await this.#connect();
-        this.#serverUnreachable = false;
+        this.#setReachable(true);
         return;
       } catch (error) {
         if (this.state === 'left') return;
         this.#rejoining = true;
-        if (error instanceof JoinError && !error.temporary) return this.#close(error.message);
+        if (error instanceof JoinError && !error.temporary) return this.#close(error.message, error);
+        this.#setReachable(error.status !== 0);
         least = error.retryAfter;
       }
     }
@@ -487,8 +497,8 @@ export class Session extends EventTarget {
     events?.close();
   }
 
-  #close(reason) {
-    this.#setState('left', reason);
+  #close(reason, error) {
+    this.#setState('left', reason, error);
     this.#closed.abort();
     clearInterval(this.#ticks);
     this.#disconnect();
@@ -616,6 +626,7 @@ export class Session extends EventTarget {
     this.local.removeTrack(track);
     this.#sendInstead(track.kind, null).catch(() => {});
     this.#localChanged();
+    this.#emit('unplugged', { kind: track.kind });
   }
 
   async #capture(kind) {

@@ -12,7 +12,7 @@ const other = { audio: 'video', video: 'audio' };
 
 /**
  * Emits `change` after every change. `status[kind]` is `asking`, `on`, `off` (switched off by choice),
- * `none` (no such device), `denied`, `busy` or `insecure` (page not served over https or localhost).
+ * `none` (no such device), `unplugged`, `denied`, `busy` or `insecure` (page not served over https or localhost).
  */
 export class Devices extends EventTarget {
   stream = new MediaStream();
@@ -28,7 +28,7 @@ export class Devices extends EventTarget {
       this.status = { audio: 'insecure', video: 'insecure' };
       return this.#changed();
     }
-    navigator.mediaDevices.ondevicechange = () => this.#list();
+    navigator.mediaDevices.ondevicechange = () => this.#devicesChanged();
     await this.#list();
     const kinds = ['audio', 'video'].filter((kind) => this.#wanted[kind]);
     for (const kind of ['audio', 'video']) this.status[kind] = this.#wanted[kind] ? 'asking' : 'off';
@@ -72,6 +72,11 @@ export class Devices extends EventTarget {
     return stream;
   }
 
+  /** Releases the devices without a call. */
+  stop() {
+    for (const track of this.take().getTracks()) track.stop();
+  }
+
   #drop(kind) {
     for (const track of this.stream.getTracks()) {
       if (track.kind !== kind) continue;
@@ -107,7 +112,7 @@ export class Devices extends EventTarget {
         track.addEventListener('ended', () => {
           if (!this.stream.getTracks().includes(track)) return;
           this.#drop(track.kind);
-          this.status[track.kind] = 'none';
+          this.status[track.kind] = 'unplugged';
           this.#changed();
         });
       }
@@ -118,6 +123,15 @@ export class Devices extends EventTarget {
     } finally {
       this.#changed();
     }
+  }
+
+  /** Uses a device that was connected where one was missing. */
+  async #devicesChanged() {
+    await this.#list();
+    if (!this.#active) return;
+    for (const kind of ['audio', 'video'])
+      if (['none', 'unplugged'].includes(this.status[kind]) && this.#wanted[kind] && this.available[kind].length)
+        await this.#reopen(kind);
   }
 
   async #list() {
@@ -132,23 +146,43 @@ export class Devices extends EventTarget {
 
   /** A sentence about a missing device, or an empty string. */
   get advice() {
-    const { audio, video } = this.status;
-    if (audio === 'insecure')
-      return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
-    const names = { audio: 'microphone', video: 'camera' };
-    if (audio === 'denied' && video === 'denied')
-      return 'Camera and microphone are blocked. Allow them in the address bar, or join to watch and listen.';
-    if (audio === 'none' && video === 'none')
-      return 'No camera and no microphone found. You can still join to watch and listen.';
-    for (const kind of ['audio', 'video']) {
-      const rest = this.status[other[kind]] === 'on' ? ` You can join with your ${names[other[kind]]}.` : '';
-      if (this.status[kind] === 'denied')
-        return `Your ${names[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
-      if (this.status[kind] === 'busy')
-        return `Another program is using your ${names[kind]}. Close it, then switch it on here.${rest}`;
-    }
-    return '';
+    return adviceFor(this.status);
   }
+}
+
+const NAMES = { audio: 'microphone', video: 'camera' };
+
+/**
+ * Advice about devices that are missing, blocked or in use, or an empty string. `status` is that of Devices.
+ * @param {{ audio: string, video: string }} status
+ */
+export function adviceFor(status) {
+  const { audio, video } = status;
+  if (audio === 'insecure')
+    return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
+  if (audio === 'denied' && video === 'denied')
+    return 'Camera and microphone are blocked. Allow them in the address bar, or join to watch and listen.';
+  if (audio === 'none' && video === 'none')
+    return 'No camera and no microphone found. Connect one, or join to watch and listen.';
+  for (const kind of ['audio', 'video']) {
+    const rest = status[other[kind]] === 'on' ? ` You can join with your ${NAMES[other[kind]]}.` : '';
+    if (status[kind] === 'denied')
+      return `Your ${NAMES[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
+    if (status[kind] === 'busy')
+      return `Another program is using your ${NAMES[kind]}. Close it, then switch it on here.${rest}`;
+    if (status[kind] === 'unplugged') return `Your ${NAMES[kind]} was unplugged. Connect it again, or choose another.`;
+  }
+  return audio === 'none' ? 'No microphone found. Others will see you, but not hear you.' : '';
+}
+
+/** Advice when a device cannot be turned on during the call, by the name of the browser's error. */
+export function adviceInCall(kind, errorName) {
+  const name = NAMES[kind];
+  const found = REASONS[errorName] ?? 'none';
+  if (found === 'denied')
+    return `Your ${name} is blocked for this page. Allow it in the address bar, then turn it on again.`;
+  if (found === 'busy') return `Another program is using your ${name}. Close it, then turn it on again.`;
+  return `No ${name} found. Connect one, then turn it on again.`;
 }
 
 /** Calls `show(level)` with the loudness of an audio track, 0 to 1, until stopped. */

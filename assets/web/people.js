@@ -1,6 +1,8 @@
-// people.js: the list of participants with speaking and muted state, drawn from the room document. Rows are reused.
+// people.js: the participants with speaking and muted state, drawn from the room document: the list, the roster in
+// place of a picture, and the other participant of a direct call. Elements are reused.
 
-import { el, hueOf, icon, initials } from './ui.js';
+import { hueOf, initials, labelOf, nameOf } from './names.js';
+import { el, icon } from './ui.js';
 
 const rows = new Map();
 
@@ -15,8 +17,7 @@ function row(id) {
   return { node, avatar, name, note, signs, bars, key: '' };
 }
 
-/** The name to show for a participant. */
-export const nameOf = (participant) => participant.name?.trim() || 'Guest';
+const quiet = (person) => person.audio_muted === true || !sends(person, 'microphone');
 
 // Without the field `sends`, all kinds count as sent.
 const sends = (person, kind) => !Array.isArray(person.sends) || person.sends.some((source) => source.kind === kind);
@@ -26,7 +27,7 @@ export function drawOther(node, person) {
   node.hidden = !person;
   if (!person) return;
   const name = nameOf(person);
-  const muted = person.audio_muted === true || !sends(person, 'microphone');
+  const muted = quiet(person);
   const dark = person.video_muted === true || !sends(person, 'camera');
   const [avatar, label] = node.children;
   node.classList.toggle('dark', dark);
@@ -43,20 +44,20 @@ export function drawPeople(list, room, selfId, local) {
   people.forEach((person, index) => {
     const self = person.id === selfId;
     const viewer = person.role === 'viewer';
-    const muted = self ? !local.microphone : person.audio_muted === true || !sends(person, 'microphone');
+    const muted = self ? !local.microphone : quiet(person);
     const dark = self
       ? !local.camera
       : person.video_muted === true || !(sends(person, 'camera') || sends(person, 'screen'));
     const speaks = speaking.has(person.id) && !muted;
-    const note = viewer
-      ? self
-        ? 'You, watching'
-        : 'Watching'
-      : self
-        ? 'You'
-        : person.role === 'moderator'
-          ? 'Moderator'
-          : '';
+    const shares = self ? local.screen : person.sends?.some((source) => source.kind === 'screen');
+    const note = [
+      self && 'You',
+      viewer && (self ? 'watching' : 'Watching'),
+      !self && person.role === 'moderator' && 'Moderator',
+      shares && labelOf(person, 'screen'),
+    ]
+      .filter(Boolean)
+      .join(', ');
     const name = nameOf(person);
     let entry = rows.get(person.id);
     if (!entry) rows.set(person.id, (entry = row(person.id)));
@@ -85,4 +86,30 @@ export function drawPeople(list, room, selfId, local) {
     entry.node.remove();
     rows.delete(id);
   }
+}
+
+/** Draws names and speaking indicators in place of a picture: of those who can be heard, or share a screen. */
+export function drawRoster(list, room, selfId, local) {
+  const speaking = new Set(room.speaking ?? []);
+  const people = room.participants.filter((person) => person.role !== 'viewer');
+  const key = JSON.stringify([people, [...speaking], selfId, local.microphone, local.screen]);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(
+    ...people.map((person) => {
+      const self = person.id === selfId;
+      const muted = self ? !local.microphone : quiet(person);
+      const speaks = speaking.has(person.id) && !muted;
+      const shares = self ? local.screen : person.sends?.some((source) => source.kind === 'screen');
+      const name = nameOf(person);
+      const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' }, initials(name));
+      avatar.style.setProperty('--hue', hueOf(person.id));
+      const label = el('span', { class: 'name' }, ...(muted ? [icon('mic-off', 'muted')] : []));
+      label.append(el('span', {}, self ? `${name} (you)` : name));
+      const states = [self && 'you', speaks && 'speaking', muted && 'muted', shares && 'shares a screen'];
+      const card = { class: speaks ? 'speaking' : '', 'aria-label': [name, ...states].filter(Boolean).join(', ') };
+      const note = shares ? [el('small', {}, icon('screen'), el('span', {}, labelOf(person, 'screen')))] : [];
+      return el('li', card, avatar, label, ...note);
+    }),
+  );
 }

@@ -35,15 +35,18 @@ export function look({ width, height }) {
 export class Stage {
   #stage;
   #mix;
+  #last;
+  #frozen = 0; // counts changes of `last`, so that a late frame does not undo a newer one
   #tile;
   #self;
   #label;
   #place = null; // { x, y, width, height, canvas }, null without a tile
   #shown = false;
 
-  constructor({ stage, mix, tile, self, label }) {
+  constructor({ stage, mix, last, tile, self, label }) {
     this.#stage = stage;
     this.#mix = mix;
+    this.#last = last;
     this.#tile = tile;
     this.#self = self;
     this.#label = label;
@@ -70,6 +73,47 @@ export class Stage {
   setTile(place) {
     this.#place = place;
     this.#lay();
+  }
+
+  /** Keeps the last picture visible until `thaw()`, because a new track begins without a picture. */
+  freeze() {
+    if (!this.#mix.videoWidth || !this.#last.hidden) return;
+    this.#frozen += 1;
+    this.#capture();
+    this.#last.hidden = false;
+    this.#follow(this.#frozen);
+  }
+
+  /** Shows the video again, at its next frame. */
+  thaw() {
+    if (this.#last.hidden) return;
+    this.#frozen += 1;
+    const frozen = this.#frozen;
+    const shown = () => frozen === this.#frozen && this.clear();
+    if (this.#mix.requestVideoFrameCallback) this.#mix.requestVideoFrameCallback(shown);
+    else shown();
+  }
+
+  /** Forgets the last picture. */
+  clear() {
+    this.#frozen += 1;
+    this.#last.hidden = true;
+  }
+
+  #capture() {
+    const { videoWidth: width, videoHeight: height } = this.#mix;
+    if (!width) return;
+    Object.assign(this.#last, { width, height });
+    this.#last.getContext('2d').drawImage(this.#mix, 0, 0, width, height);
+  }
+
+  /** While only the server's HTTP port is unreachable, frames still arrive. */
+  #follow(frozen) {
+    this.#mix.requestVideoFrameCallback?.(() => {
+      if (frozen !== this.#frozen) return;
+      this.#capture();
+      this.#follow(frozen);
+    });
   }
 
   setLabel(name, muted) {

@@ -3,7 +3,8 @@
 
 import { facts, fileFacts, isRunning, playable, running, title, wrongSource, wrongTarget } from './air.js';
 import { play } from './hls.js';
-import { $, announce, el, icon, toast } from './ui.js';
+import { explain } from './problems.js';
+import { $, announce, copy, el, icon, toast } from './ui.js';
 
 const REFRESH = 400; // ms during which several refreshes of the list are combined
 const SURE = 4000; // ms during which a second press deletes
@@ -24,6 +25,7 @@ export class Studio {
   /** @type {ReturnType<typeof setTimeout> | number} */
   #refreshing = 0;
   #key = '';
+  #dismissed = new Set(); // failed ones that the user does not want to see any more
   #stopPlaying = () => {};
 
   /** Calls `allowed(yes)` when it is known whether the user may use the panel. */
@@ -71,8 +73,9 @@ export class Studio {
     if (key !== this.#key) this.#refresh();
     this.#key = key;
     const list = KINDS.flatMap(([kind, name]) => (room[name] ?? []).map((output) => [kind, output]));
-    // Failed ones stay visible with their reason until the next start.
-    const shown = list.filter(([, output]) => isRunning(output) || output.state === 'failed');
+    // Failed ones stay visible with their reason until they are dismissed.
+    const failed = ([kind, output]) => output.state === 'failed' && !this.#dismissed.has(`${kind} ${output.id}`);
+    const shown = list.filter((one) => isRunning(one[1]) || failed(one));
     $('on-air').hidden = !shown.length;
     const keys = new Set();
     shown.forEach(([kind, output], index) => {
@@ -101,6 +104,12 @@ export class Studio {
     const why = el('p', { class: 'why', role: 'status' });
     const stop = el('button', { type: 'button', class: 'small stop' }, icon('stop'), 'Stop');
     stop.onclick = () => this.#end(kind, output.id, stop);
+    const dismiss = el('button', { type: 'button', class: 'quiet dismiss' }, icon('close'));
+    dismiss.onclick = () => {
+      this.#dismissed.add(`${kind} ${output.id}`);
+      this.draw(this.#session.room);
+      $('studio').focus({ preventScroll: true, focusVisible: false });
+    };
     const tools = el('span', { class: 'tools', hidden: output.kind === 'hls' ? null : '' });
     if (output.kind === 'hls') {
       const copy = el('button', { type: 'button', class: 'small' }, icon('link'), 'Copy link');
@@ -115,10 +124,11 @@ export class Studio {
       el('i'),
       el('span', { class: 'who' }, name, where, state),
       stop,
+      dismiss,
       tools,
       why,
     );
-    return { node, name, where, state, why, stop, kind, output };
+    return { node, name, where, state, why, stop, dismiss, kind, output };
   }
 
   #tick() {
@@ -136,6 +146,8 @@ export class Studio {
       row.stop.hidden = !isRunning(output);
       row.stop.disabled ||= output.state === 'finishing';
       row.stop.setAttribute('aria-label', `Stop: ${title(output, kind)}`);
+      row.dismiss.hidden = output.state !== 'failed';
+      row.dismiss.setAttribute('aria-label', `Dismiss: ${title(output, kind)}`);
     }
   }
 
@@ -200,7 +212,7 @@ export class Studio {
         }[what],
       );
     } catch (error) {
-      if (!this.#signal.aborted) this.#complain(error.message);
+      if (!this.#signal.aborted) this.#complain(explain(error, { hasToken: true }).text);
     } finally {
       $('start').disabled = false;
     }
@@ -212,7 +224,7 @@ export class Studio {
       await this.#session.call(`/v1/rooms/{room}/${kind}s/${id}`, { method: 'DELETE' });
     } catch (error) {
       button.disabled = false;
-      toast(error.message);
+      toast(explain(error, { hasToken: true }).text);
     }
   }
 
@@ -376,12 +388,7 @@ export class Studio {
   }
 
   async #copy(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      toast('Link copied');
-    } catch {
-      toast(text);
-    }
+    toast((await copy(text)) ? 'Link copied' : text);
   }
 }
 

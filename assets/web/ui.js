@@ -1,5 +1,6 @@
-// ui.js: small helpers of the page: elements, stored settings, toasts, announcements, colours and initials.
-// Does not know calls.
+// ui.js: small helpers of the page: elements, stored settings, messages and announcements. Does not know calls.
+
+const TOAST = 3200; // ms
 
 /**
  * The element of index.html with this id.
@@ -70,91 +71,58 @@ export function announce(text) {
   announcing = setTimeout(() => node.replaceChildren(), 4000);
 }
 
-/** Shows a short message on the video; at most three at a time. */
-export function toast(text, hue) {
+/** @type {ReturnType<typeof setTimeout> | number} */
+let toasting = 0;
+/** Shows a short message in the status line for some seconds, in place of the one before. */
+export function toast(text, hue = '') {
   const dot = el('i');
   if (hue) dot.style.setProperty('--hue', hue);
-  const node = el('p', { class: 'toast' }, dot, text);
-  const box = $('toasts');
-  box.append(node);
-  while (box.children.length > 3) box.firstChild.remove();
-  setTimeout(() => node.classList.add('going'), 3200);
-  setTimeout(() => node.remove(), 3500);
+  const node = el('p', { class: 'toast' }, dot, el('span', {}, text));
+  clearTimeout(toasting);
+  $('toasts').replaceChildren(node);
+  toasting = setTimeout(() => {
+    node.classList.add('going');
+    toasting = setTimeout(() => node.remove(), 300);
+  }, TOAST);
   announce(text);
 }
 
-// The colours of the mixer's avatars, in the mixer's order.
-const HUES = [
-  '#4f6ec4',
-  '#b05470',
-  '#3a8476',
-  '#a06a38',
-  '#7c58b2',
-  '#46804a',
-  '#bc564a',
-  '#327c9e',
-  '#944c96',
-  '#7a7a3a',
-  '#606880',
-  '#b45c32',
-];
-
-/** The colour of a participant, from the number in its id: the same as the avatar in the mix. */
-export function hueOf(id = '') {
-  return HUES[(Number(id.match(/\d+$/)?.[0] ?? 0) * 5) % HUES.length];
+/**
+ * Shows advice below the picture until it is dismissed, or until `withdraw(key)`; `button` performs `action` and
+ * withdraws it.
+ * @param {string} key
+ * @param {string} text
+ * @param {{ button?: string, action?: () => void }} [more]
+ */
+export function advise(key, text, { button = '', action = () => {} } = {}) {
+  const close = el('button', { type: 'button', class: 'quiet', 'aria-label': 'Dismiss' }, icon('close'));
+  close.onclick = () => withdraw(key);
+  const act = button ? [el('button', { type: 'button', class: 'small' }, button)] : [];
+  for (const node of act)
+    node.onclick = () => {
+      withdraw(key);
+      action();
+    };
+  withdraw(key);
+  $('advice').append(el('div', { class: 'advice', 'data-key': key }, el('p', {}, text), ...act, close));
 }
 
-/** One or two initials of a name, in any script. */
-export function initials(name = '') {
-  const words = name
-    .trim()
-    .split(/[\s._-]+/)
-    .filter(Boolean);
-  const first = (word) => [...(word ?? '')][0] ?? '';
-  return (first(words[0]) + (words.length > 1 ? first(words.at(-1)) : '')).toUpperCase() || '?';
+/** Removes the advice of this key; without a key all. */
+export function withdraw(key = '') {
+  for (const node of [...$('advice').children])
+    if (!key || /** @type {HTMLElement} */ (node).dataset.key === key) {
+      const inside = node.contains(document.activeElement);
+      node.remove();
+      if (inside) $('stage').focus({ preventScroll: true, focusVisible: false });
+    }
 }
 
-/** A valid room name from typed or pasted text, which may be a whole link. */
-export function roomName(text) {
-  const link = text.match(/[?&]room=([^&#]+)/);
-  return (link ? decodeURIComponent(link[1]) : text)
-    .normalize('NFKD')
-    .replace(/[\u0300-\u036f]/g, '')
-    .replace(/\s+/g, '-')
-    .replace(/[^A-Za-z0-9_-]/g, '')
-    .slice(0, 64);
-}
-
-const pick = (list) => list[Math.floor(Math.random() * list.length)];
-/** A random room name. */
-export function freshRoomName() {
-  const first = [
-    'amber',
-    'brisk',
-    'calm',
-    'coral',
-    'dusky',
-    'gentle',
-    'golden',
-    'lunar',
-    'mellow',
-    'north',
-    'quiet',
-    'sunny',
-  ];
-  const second = [
-    'bay',
-    'brook',
-    'delta',
-    'garden',
-    'harbor',
-    'island',
-    'lagoon',
-    'meadow',
-    'orchard',
-    'river',
-    'valley',
-    'willow',
-  ];
-  return `${pick(first)}-${pick(second)}-${10 + Math.floor(Math.random() * 90)}`;
+/** Copies a text; resolves with false if the browser refuses. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -175,6 +175,7 @@ export function summarise(now, before) {
     framesDecoded: video?.framesDecoded ?? 0,
     codec: codec(video),
     audioCodec: codec(audio),
+    loss: lossBetween(down, before),
     packetsLost: sum(down, (s) => Math.max(0, s.packetsLost ?? 0)),
     freezes: video?.freezeCount ?? 0,
     rtt: pair?.currentRoundTripTime === undefined ? null : Math.round(pair.currentRoundTripTime * 1000),
@@ -182,6 +183,18 @@ export function summarise(now, before) {
     sentHeight: sent?.frameHeight ?? 0,
     sentFps: Math.round(sent?.framesPerSecond ?? 0),
   };
+}
+
+/** The share of packets lost since the statistics `before`, 0 to 1. */
+function lossBetween(streams, before) {
+  let [lost, received] = [0, 0];
+  for (const stream of streams) {
+    const old = before?.get(stream.id);
+    if (!old) continue;
+    lost += (stream.packetsLost ?? 0) - (old.packetsLost ?? 0);
+    received += (stream.packetsReceived ?? 0) - (old.packetsReceived ?? 0);
+  }
+  return lost > 0 ? lost / (lost + Math.max(0, received)) : 0; // late packets make the difference negative
 }
 
 /**

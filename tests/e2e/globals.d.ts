@@ -22,7 +22,9 @@ declare global {
   var visitors: any;
 
   interface Window {
+    axe: any;
     commingle: any;
+    copied: string[];
     heard: any;
     sums: any;
   }
@@ -39,6 +41,7 @@ declare global {
   // Scenarios look for elements of the page by id.
   interface ParentNode {
     querySelector(selectors: '#mix' | '#preview'): HTMLVideoElement | null;
+    querySelector(selectors: '#last'): HTMLCanvasElement | null;
     querySelector(selectors: `#${string}`): HTMLElement | null;
   }
 

@@ -2,8 +2,14 @@
 
 interface PageElements {
   'cam-select': HTMLSelectElement;
+  invitation: HTMLInputElement;
+  'invite-create': HTMLButtonElement;
+  'invite-dialog': HTMLDialogElement;
+  'invite-form': HTMLFormElement;
+  'invite-url': HTMLInputElement;
   join: HTMLButtonElement;
   'join-form': HTMLFormElement;
+  last: HTMLCanvasElement;
   'mic-select': HTMLSelectElement;
   mix: HTMLVideoElement;
   name: HTMLInputElement;

@@ -10,6 +10,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
+import * as access from './scenarios/access.mjs';
 import * as clients from './scenarios/clients.mjs';
 import * as direct from './scenarios/direct.mjs';
 import * as faults from './scenarios/faults.mjs';
@@ -28,6 +29,7 @@ import * as uplink from './scenarios/uplink.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
+  ...access,
   ...rooms,
   ...clients,
   ...direct,

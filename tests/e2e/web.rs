@@ -41,6 +41,47 @@ fn a_viewer_watches_on_the_page() {
 }
 
 #[test]
+fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "page_keyboard", &[]);
+    for step in ["stays", "muted", "talks", "muted_again", "dismissed", "left"] {
+        assert_eq!(measured[step], true, "{step}: {measured}");
+    }
+    assert_eq!(measured["first_focus"], "stage", "after a join no button has the focus");
+    assert_eq!(measured["warned"], "Press again to leave");
+    let names = json!(["Microphone", "Microphone", "Microphone", "Microphone"]);
+    assert_eq!(measured["spoken"], names, "the accessible name changes while speaking");
+    let walked = json!(["cam", "screen", "cam", "leave", "mic", "mic", "leave"]);
+    assert_eq!((&measured["walked"], &measured["tab_stops"]), (&walked, &json!(1)), "arrow keys in the toolbar");
+    assert_eq!(measured["serious"], json!([]), "axe-core");
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    server.stop();
+}
+
+#[test]
+fn the_page_fits_phones_and_thin_tiers() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "page_phone", &[]);
+    for step in ["join_in_view", "enlarged", "heard", "names", "speaks", "watch_link"] {
+        assert_eq!(measured[step], true, "{step}: {measured}");
+    }
+    assert_eq!(measured["layout"]["people"], "closed", "the list of people takes the space of the picture");
+    assert_eq!(number(&measured, "/layout/picture_width"), 1.0, "{measured}");
+    assert!(number(&measured, "/layout/unused") < 40.0, "a part of the screen is not used: {measured}");
+    assert!(measured["layout"]["signal"].as_str().is_some_and(|text| text.starts_with("Connection: ")), "{measured}");
+    assert_eq!(measured["covers"], json!([]), "messages cover the picture");
+    assert_eq!(measured["unplugged"], "Your microphone was unplugged. Others cannot hear you.");
+    assert!(measured["why"].as_str().is_some_and(|text| text.starts_with("Audio only")), "{measured}");
+    assert!(measured["refused_name"].as_str().is_some_and(|text| text.contains("spaces")), "{measured}");
+    assert_eq!(measured["suggested"], "Use “two-words”");
+    assert_eq!(measured["serious"], json!([]), "axe-core");
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    server.stop();
+}
+
+#[test]
 fn the_javascript_unit_tests_pass() {
     let tests = ["modules", "air", "live"].map(|name| repository().join(format!("tests/web/{name}.test.mjs")));
     let output = Command::new("node").arg("--test").args(tests).output().expect("`make test` installs Node.js");
@@ -61,6 +102,9 @@ fn the_page_rejoins_after_a_server_restart() {
     });
     assert_eq!(measured["again"], true, "the page did not join again");
     assert_eq!(measured["moves"], true, "the page joined again, but its video does not move");
+    assert_eq!(measured["blank"], 0, "the last picture was not kept: {measured}");
+    assert_eq!(measured["calm"], true, "the last picture still covers the video: {measured}");
+    assert!(!list(&measured, "/banners").is_empty(), "nothing said that the server was unreachable");
     server.stop();
 }
 

@@ -18,7 +18,11 @@ const events = await load('events.js');
 const server = await load('server.js');
 const wire = await load('wire.js');
 const stage = await load('stage.js');
-const ui = await load('ui.js');
+const names = await load('names.js');
+const problems = await load('problems.js');
+const quality = await load('quality.js');
+const closeup = await load('closeup.js');
+const devices = await load('devices.js');
 
 const SDP = [
   'v=0',
@@ -179,16 +183,180 @@ test('video is cropped unless this loses more than 30 percent', () => {
   assert.deepEqual(stage.contentBox(400, 100, 1), { x: 150, y: 0, width: 100, height: 100 });
 });
 
-test('initials, room names and colours', () => {
+test('initials are those of the mixer, and colours follow the id', () => {
   assert.deepEqual(
-    ['Ann', 'ann b. clark', ' 李 明', '', '_'].map((name) => ui.initials(name)),
-    ['A', 'AC', '李明', '?', '?'],
+    ['Ann', 'ann b. clark', ' 李 明', '', 'K-H', '(Zoë) Ångström', '🎈', 'J. "Joe" Q_x'].map((name) =>
+      names.initials(name),
+    ),
+    ['A', 'AC', '李明', '?', 'K', 'ZÅ', '🎈', 'JQ'],
   );
-  assert.equal(ui.roomName('https://x.example/?room=daily%20stand-up&name=A'), 'daily-stand-up');
-  assert.equal(ui.roomName('Café Zürich/../etc'), 'Cafe-Zurichetc');
-  assert.equal(ui.roomName('x'.repeat(80)).length, 64);
-  for (let i = 0; i < 50; i += 1) assert.match(ui.freshRoomName(), /^[a-z]+-[a-z]+-\d\d$/);
-  assert.equal(ui.hueOf('p1'), ui.hueOf('p13'), 'there are twelve colours');
+  assert.equal(names.hueOf('p1'), names.hueOf('p13'), 'there are twelve colours');
+  assert.equal(names.nameOf({ name: ' ' }), 'Guest');
+  assert.equal(names.labelOf({ name: 'Ann' }, 'screen'), 'Ann’s screen');
+  assert.equal(names.labelOf({ name: 'Ann' }), 'Ann');
+});
+
+test('room names have letters of any script, and others are refused with the reason', () => {
+  for (const name of ['daily-standup_7', 'Küche', 'каждый-день', '会議室', 'दैनिक', 'x'.repeat(64), '٣', ' daily '])
+    assert.equal(names.wrongRoomName(name), null, name);
+  /** @type {[string, RegExp][]} */
+  const refused = [
+    ['', /Enter a room name/],
+    ['my room', /spaces/],
+    ['a/b', /“\/”/],
+    ['café?', /“\?”/],
+    ['x'.repeat(65), /65 characters/],
+    ['a\u200bb', /invisible/],
+    ['\u3164', /invisible/],
+    ['\u0301a', /accent without a letter/],
+    ['½', /“½”/],
+    ['🎈', /“🎈”/],
+  ];
+  for (const [name, why] of refused)
+    assert.match(names.wrongRoomName(name) ?? '', why, name);
+  assert.equal(names.tidyRoomName(' Ku\u0308che '), 'Küche', 'typed accents are composed');
+  assert.equal(names.suggestRoomName(' my room! '), 'my-room');
+  assert.equal(names.suggestRoomName('🎈'), null);
+  for (let i = 0; i < 50; i += 1) assert.match(names.freshRoomName(), /^[a-z]+-[a-z]+-\d\d$/);
+});
+
+test('links to rooms and invitations are read and written', () => {
+  const none = { room: '', token: '', watch: false };
+  /** @type {[string, typeof none | null][]} */
+  const links = [
+    ['https://x.example/K%C3%BCche?token=a.b.c', { ...none, room: 'Küche', token: 'a.b.c' }],
+    ['https://x.example/?room=daily%20x&name=A', { ...none, room: 'daily x' }],
+    ['https://x.example/daily?watch', { ...none, room: 'daily', watch: true }],
+    ['www.x.example/daily', { ...none, room: 'daily' }],
+    ['https://x.example/%E0', { ...none, room: '%E0' }],
+    ['https://x.example/a/b', none],
+    ['daily', null],
+    ['https://', null],
+  ];
+  for (const [text, link] of links)
+    assert.deepEqual(names.readLink(text), link, text);
+  assert.equal(names.readInvitation('https://x.example/daily?token=a.b.c').token, 'a.b.c');
+  assert.equal(names.readInvitation(' eyJh.eyJy.s-g_ ').token, 'eyJh.eyJy.s-g_');
+  for (const text of ['hello', 'https://x.example/daily', 'a b.c.d'])
+    assert.equal(names.readInvitation(text), null, text);
+  const query = new URLSearchParams('room=x&watch&tier=low');
+  assert.equal(names.pathOf('Küche', query), '/K%C3%BCche?watch&tier=low');
+  assert.equal(names.pathOf('metrics', query), '/?room=metrics&watch&tier=low', 'a path of the server');
+  assert.equal(names.pathOf('daily'), '/daily');
+  for (const room of ['Küche', 'v1', 'a_b-c'])
+    assert.equal(names.readLink(`https://x.example${names.pathOf(room)}`).room, room, 'a written link is read');
+});
+
+test('refusals are explained to people, with a helpful button', () => {
+  const codes = [
+    'needs_token invalid_token token_expired wrong_room wrong_role viewer_may_not_send forbidden bad_room_name no_room',
+    'room_locked room_full kept_out in_lobby no_publisher too_many_joins too_many_requests overloaded draining offer',
+    'internal_error',
+  ]
+    .join(' ')
+    .split(' ');
+  const attempt = { room: 'daily' };
+  const detail = 'send `Authorization: Bearer TOKEN`';
+  const refused = (code, status = 403, more = attempt) =>
+    problems.explain(new server.JoinError(detail, status, { code }, 3500), more);
+  for (const code of codes) {
+    const { text, actions } = refused(code);
+    assert.doesNotMatch(text, /Bearer|token|`|undefined|[a-z]_[a-z]/, code);
+    assert.ok(actions.length > 0 && actions.every((action) => problems.ACTIONS[action]), code);
+  }
+  assert.deepEqual(refused('needs_token').field, 'invitation');
+  assert.ok(refused('token_expired').actions.includes('ask'));
+  assert.ok(refused('viewer_may_not_send').actions.includes('watch'));
+  assert.ok(refused('room_full').actions.includes('watch'));
+  assert.ok(!refused('room_full', 503, { room: 'daily', watching: true }).actions.includes('watch'));
+  assert.match(refused('overloaded', 503).text, /in 4 seconds/);
+  // Proxies have their own error pages.
+  assert.match(refused(undefined, 401).text, /invited people only/);
+  assert.match(refused(undefined, 401, { ...attempt, hasToken: true }).text, /not valid/);
+  assert.match(refused(undefined, 502).text, /busy/);
+  assert.match(problems.explain(server.unreachable()).text, /cannot be reached/);
+  const unknown = new server.JoinError('the URL is wrong', 422, { code: 'output' });
+  assert.equal(problems.explain(unknown).text, 'the URL is wrong');
+});
+
+test('the quality of the connection is said with its reason', () => {
+  const of = (more) => quality.linkQuality({ state: 'connected', tier: 'auto', receives: { tier: 'high' }, ...more });
+  const stats = (loss, rtt) => ({ loss, rtt });
+  /** @type {[object, string, RegExp][]} */
+  const cases = [
+    [{}, 'good', /is good/],
+    [{ stats: stats(0.01, 80) }, 'good', /is good/],
+    [{ receives: { tier: 'medium', limit: 'delay' } }, 'fair', /slow, so the picture is less sharp/],
+    [{ receives: { tier: 'slides', limit: 'loss' } }, 'poor', /loses packets, so you get one picture per second/],
+    [{ receives: { tier: 'audio', limit: 'receiver' } }, 'poor', /cannot receive more, so you get audio only/],
+    [{ stats: stats(0.05, 80) }, 'fair', /5 % are missing/],
+    [{ stats: stats(0.2, 900) }, 'poor', /20 % are missing/],
+    [{ stats: stats(0, 1500) }, 'poor', /1\.5 s/],
+    [{ tier: 'audio', receives: { tier: 'audio' } }, 'good', /You chose audio only/],
+    [{ direct: true, receives: { tier: 'low', limit: 'loss' } }, 'good', /is good/],
+    [{ state: 'reconnecting' }, 'lost', /Reconnecting/],
+    [{ state: 'reconnecting', unreachable: true }, 'lost', /cannot be reached/],
+  ];
+  for (const [more, level, reason] of cases) {
+    const said = of(more);
+    assert.equal(said.level, level, JSON.stringify(more));
+    assert.match(said.reason, reason);
+    assert.ok(quality.QUALITY_LABELS[said.level]);
+  }
+});
+
+test('a tier without moving pictures is explained', () => {
+  assert.equal(quality.stillNote('low', {}, {}), null);
+  const limited = quality.stillNote('audio', { limit: 'delay' }, { tier: 'auto' });
+  assert.equal(limited.title, 'Audio only');
+  assert.match(limited.text, /connection is slow.*returns/);
+  assert.match(quality.stillNote('slides', {}, { tier: 'slides' }).text, /You chose/);
+  assert.match(quality.stillNote('audio', undefined, null).text, /You chose/, 'before the room lists the participant');
+  assert.equal(quality.tierOf(null, 'audio'), 'audio');
+  assert.equal(quality.tierOf(null, 'auto'), 'high');
+  assert.equal(quality.tierOf({ receives: { tier: 'low' } }, 'audio'), 'low');
+});
+
+test('the loss of the last second is a share of its packets', () => {
+  const report = (lost, received) =>
+    new Map([['a', { id: 'a', type: 'inbound-rtp', kind: 'audio', packetsLost: lost, packetsReceived: received }]]);
+  assert.equal(wire.summarise(report(30, 290), report(20, 200)).loss, 0.1);
+  assert.equal(wire.summarise(report(19, 290), report(20, 200)).loss, 0, 'a late packet is no loss');
+  assert.equal(wire.summarise(report(20, 200), report(20, 200)).loss, 0);
+  assert.equal(wire.summarise(report(20, 200), null).loss, 0);
+});
+
+test('the enlarged tile is the screen, else the last speaker, never oneself', () => {
+  const tile = (participant, source = 'camera') => ({ participant, source, x: 0, y: 0, width: 640, height: 360 });
+  const view = { tiles: [tile('p1'), tile('p2'), tile('p3'), tile('p1', 'screen')] };
+  const chosen = (tiles, speaker) => closeup.choose({ tiles }, { speaker }, 'p1');
+  assert.equal(closeup.choose(view, { speaker: 'p3' }, 'p2').source, 'screen');
+  assert.equal(chosen(view.tiles.slice(0, 3), 'p3').participant, 'p3');
+  assert.equal(chosen(view.tiles.slice(0, 3), 'p1').participant, 'p2');
+  assert.equal(chosen([tile('p1')], 'p1'), null);
+  assert.equal(closeup.choose(null, {}, 'p1'), null);
+  const camera = closeup.part({ ...tile('p2'), x: 640 }, { width: 400, height: 400 });
+  assert.ok(Math.abs(camera.width - camera.height) < 0.01, 'cropped to the box');
+  assert.ok(camera.x > 640 && camera.x + camera.width < 1280, 'inside the tile');
+  assert.ok(camera.y + camera.height < 360 - 20, 'without the label');
+  const shared = closeup.part(tile('p2', 'screen'), { width: 400, height: 400 });
+  assert.ok(shared.width > 630, 'a screen is not cropped');
+});
+
+test('advice about devices says what to do', () => {
+  const say = (audio, video) => devices.adviceFor({ audio, video });
+  assert.equal(say('on', 'on'), '');
+  assert.equal(say('on', 'off'), '');
+  for (const bad of ['denied', 'busy', 'unplugged']) {
+    assert.match(say(bad, 'on'), /microphone/, bad);
+    assert.match(say('on', bad), /camera/, bad);
+  }
+  assert.match(say('denied', 'denied'), /address bar/);
+  assert.match(say('none', 'none'), /Connect one/);
+  assert.match(say('none', 'on'), /not hear you/);
+  assert.match(devices.adviceInCall('audio', 'NotAllowedError'), /blocked.*address bar/);
+  assert.match(devices.adviceInCall('video', 'NotReadableError'), /Another program/);
+  assert.match(devices.adviceInCall('video', 'NotFoundError'), /No camera found/);
 });
 
 test('an error has the advice and the delay of the server', async () => {

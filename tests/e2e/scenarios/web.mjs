@@ -158,6 +158,16 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
   const browser = await chromium();
   const ann = await visit(browser, options, 'Ann', 'wide', []);
   await joinByForm(ann, 'Ann', options.room);
+  await ann.evaluate(() => {
+    window.looks = { banners: [], blank: 0 };
+    setInterval(() => {
+      const find = (selector) => document.querySelector(selector);
+      const [last, mix, banner] = [document.querySelector('#last'), document.querySelector('#mix'), find('#banner')];
+      if (last.hidden && !mix.videoWidth) window.looks.blank += 1;
+      const { banners } = window.looks;
+      if (!banner.hidden && banners.at(-1) !== banner.innerText) banners.push(banner.innerText);
+    }, 30);
+  });
   const from = performance.now();
   await ask('restart-server');
   const restarted_ms = Math.round(performance.now() - from);
@@ -171,7 +181,9 @@ export async function page_reconnects({ chromium, options, ask, keep }) {
   );
   const back_ms = Math.round(performance.now() - from);
   await keep('page-reconnected-1440', await ann.screenshot());
-  return { restarted_ms, again, moves, back_ms };
+  const calm = await until(() => ann.$eval('#last', (last) => last.hidden), 5000);
+  const { banners, blank } = await ann.evaluate(() => window.looks);
+  return { restarted_ms, again, moves, back_ms, banners, blank, calm };
 }
 
 /** The tier and limit on the page while the bandwidth drops and rises; the request `link KBPS` sets it. */

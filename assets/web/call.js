@@ -1,0 +1,482 @@
+// call.js: the screen of the call, drawn from a session of commingle.js: picture, controls, panels and messages.
+// Owns its elements while a session is bound. Does not know the lobby, and how to join.
+
+import { Badges } from './badges.js';
+import { Closeup } from './closeup.js';
+import { adviceInCall, Meter } from './devices.js';
+import { closeInvite, openInvite } from './invite.js';
+import { listenToKeys, rove, sureKey } from './keys.js';
+import { hueOf, nameOf, pathOf } from './names.js';
+import { drawOther, drawPeople, drawRoster } from './people.js';
+import { isStill, linkQuality, QUALITY_LABELS, stillNote, tierOf } from './quality.js';
+import { Stage } from './stage.js';
+import { count, Studio } from './studio.js';
+import { $, advise, announce, copy, el, memory, setIcon, setLabel, toast, withdraw } from './ui.js';
+
+const DEPARTURES = { removed: 'was removed', lost: 'lost the connection' };
+const LIMITS = {
+  loss: 'packet loss',
+  delay: 'slow connection',
+  receiver: 'limited by your browser',
+};
+const UNREACHABLE = 'The server cannot be reached. Trying again…';
+/** Screens with space for the list of people beside the picture. */
+const wide = matchMedia('(min-width: 1101px) and (min-height: 501px) and (orientation: landscape)');
+
+const stage = new Stage({
+  stage: $('picture'),
+  mix: $('mix'),
+  last: $('last'),
+  tile: $('self-tile'),
+  self: $('self'),
+  label: $('self-label'),
+});
+const closeup = new Closeup($('closeup'));
+let session = null;
+let studio = null;
+let meter = null;
+let measured = null;
+let lastStats = null;
+let watching = false;
+let wantedTier = 'auto';
+let leaveEarly = () => {}; // before there is a session
+
+// Begin and end -------------------------------------------------------------------------------------------------------
+
+/**
+ * Shows the screen while the session is joined. `stream` has the own tracks; `giveUp()` is called by Leave meanwhile.
+ * @param {{ room: string, name: string, stream: MediaStream, watching: boolean, tier?: string, giveUp: () => void }} of
+ */
+export function showCall({ room, name, stream, watching: watches, tier, giveUp }) {
+  watching = watches;
+  wantedTier = tier ?? 'auto';
+  leaveEarly = giveUp;
+  lastStats = null;
+  $('call').hidden = false;
+  $('call-heading').textContent = `Call in ${room}`;
+  $('room-name').textContent = room;
+  document.title = `${room} · commingle`;
+  $('stage').dataset.state = 'connecting';
+  $('call').dataset.tier = 'high';
+  $('waiting').lastElementChild.textContent = `Joining ${room}…`;
+  $('stats').textContent = '';
+  $('toasts').replaceChildren();
+  withdraw();
+  for (const id of ['banner', 'alone', 'still-note', 'roster', 'closeup']) $(id).hidden = true;
+  $('people').replaceChildren();
+  showPeople(wide.matches && memory.get('people') === 'open', false);
+  $('studio-toggle').hidden = true;
+  showStudio(false);
+  stage.clear();
+  stage.setTile(undefined);
+  stage.setLabel(name, !stream.getAudioTracks().length);
+  stage.setSpeaking(false);
+  stage.setLocal(stream);
+  drawControls({ microphone: stream.getAudioTracks().length > 0, camera: stream.getVideoTracks().length > 0 });
+  drawSignal();
+  // Not a button: the next key must not press it.
+  $('stage').focus({ preventScroll: true, focusVisible: false });
+}
+
+/** Hides the screen. */
+export function hideCall() {
+  session = null;
+  $('call').hidden = true;
+  $('mix').srcObject = null;
+  closeup.setStream(null);
+  stage.setLocal(null);
+  stage.clear();
+  measure(null);
+  closeInvite();
+  if (document.fullscreenElement) document.exitFullscreen();
+}
+
+/** Draws this session until `signal` is aborted; `ended(detail)` is called when it has left. */
+export function bind(of, signal, ended) {
+  session = of;
+  const on = (type, handler) => of.addEventListener(type, ({ detail }) => handler(detail), { signal });
+  const badges = new Badges($('airs'), signal);
+  studio = new Studio(of, signal, (allowed) => {
+    $('studio-toggle').hidden = !allowed;
+    if (!allowed) showStudio(false);
+  });
+  const drawAir = () => {
+    badges.draw(of.room);
+    studio.draw(of.room);
+    $('studio-toggle').classList.toggle('airing', count(of.room) > 0);
+  };
+  for (const type of ['room', 'recording', 'broadcast', 'input']) on(type, drawAir);
+  const mix = $('mix');
+  mix.srcObject = of.stream;
+  mix.onplaying = drawState;
+  of.stream.onaddtrack = play;
+  play();
+  closeup.setStream(of.stream);
+
+  for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
+  on('joined', ({ participant }) => {
+    if (participant.id !== of.id) toast(`${nameOf(participant)} joined`, hueOf(participant.id));
+  });
+  on('left', ({ participant, reason }) =>
+    toast(`${nameOf(participant)} ${DEPARTURES[reason] ?? 'left'}`, hueOf(participant.id)),
+  );
+  on('mixer', ({ state }) => state === 'restarted' && toast('The call was interrupted for a moment'));
+  on('local', () => {
+    stage.setLocal(of.local);
+    stage.setLabel(nameOf(of.self ?? { name: $('name').value }), !of.microphone);
+    drawControls(of);
+    measure(of.local.getAudioTracks()[0]);
+    if (of.microphone) withdraw('audio');
+    if (of.camera) withdraw('video');
+  });
+  on('unplugged', ({ kind }) => adviseUnplugged(kind));
+  on('stats', (stats) => {
+    lastStats = stats;
+    drawStats(stats);
+    drawSignal();
+  });
+  on('state', (detail) => {
+    drawState();
+    drawRoom();
+    if (of.state === 'left') ended(detail);
+  });
+  measure(of.local.getAudioTracks()[0]);
+  keepAwake(signal);
+  drawState();
+  drawRoom();
+  if (of.room.version !== undefined) drawAir();
+}
+
+// Picture -------------------------------------------------------------------------------------------------------------
+
+async function play() {
+  const mix = $('mix');
+  try {
+    await mix.play();
+    $('hear').hidden = true;
+  } catch (error) {
+    $('hear').hidden = error.name !== 'NotAllowedError';
+  }
+}
+
+const tierNow = () => (session?.direct ? 'high' : tierOf(session?.self, wantedTier));
+
+function drawState() {
+  if (!session) return;
+  const lost = session.state === 'reconnecting';
+  const pictured = session.state === 'connected' && ($('mix').videoWidth > 0 || tierNow() === 'audio');
+  const text = session.unreachable ? UNREACHABLE : 'Reconnecting…';
+  if (lost && ($('banner').hidden || $('banner-text').textContent !== text)) {
+    $('banner-text').textContent = text;
+    announce(text);
+  }
+  $('banner').hidden = !lost;
+  if (lost) stage.freeze();
+  else if (tierNow() === 'audio') stage.clear();
+  else if (pictured) stage.thaw();
+  const frozen = !$('last').hidden;
+  $('stage').dataset.state = lost ? 'reconnecting' : pictured || frozen ? 'live' : 'connecting';
+  const joining = `Joining ${$('room-name').textContent}…`;
+  $('waiting').lastElementChild.textContent = session.unreachable ? UNREACHABLE : joining;
+  drawSignal();
+}
+
+function drawRoom() {
+  if (!session) return;
+  const { room, id, direct } = session;
+  const tier = tierNow();
+  const view = session.view();
+  stage.setTile(room.views?.length ? session.tile() : undefined);
+  // In a direct call the server receives no audio.
+  const speaking = direct ? [] : (room.speaking ?? []);
+  drawPeople($('people'), { ...room, speaking }, id, session);
+  $('direct').hidden = !direct;
+  $('stage').classList.toggle('direct', direct);
+  drawOther($('other'), direct ? room.participants.find((p) => p.id !== id) : null);
+  const { length } = room.participants;
+  $('panel-count').textContent = length || '';
+  $('badge').textContent = length || '';
+  $('people-toggle').setAttribute('aria-label', length ? `People, ${length} in the call` : 'People');
+  $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
+  stage.setSpeaking(session.microphone && speaking.includes(id));
+  drawStill(tier, speaking);
+  closeup.draw(tier === 'audio' || direct ? null : view, room, id);
+  $('picture').style.setProperty('--ratio', view?.canvas ? String(view.canvas.width / view.canvas.height) : '');
+  drawInvite();
+  drawState();
+  drawStats();
+}
+
+/** Names and speaking indicators on tiers without a moving picture, and the reason. */
+function drawStill(tier, speaking) {
+  const note = session.state === 'left' ? null : stillNote(tier, session.self?.receives, session.self);
+  $('call').dataset.tier = tier;
+  $('still-note').hidden = $('roster').hidden = !note;
+  if (!note) return;
+  const [title, text] = $('still-note').querySelectorAll('b, p > span');
+  if (title.textContent !== note.title) title.textContent = note.title;
+  if (text.textContent !== note.text) text.textContent = note.text;
+  drawRoster($('roster'), { ...session.room, speaking }, session.id, session);
+}
+
+// Statistics and quality ----------------------------------------------------------------------------------------------
+
+const rate = (kbps) => (kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
+const quality = (receives) =>
+  receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
+
+function drawStats(stats = null) {
+  const people = session.room.participants.length;
+  const crowd = people && `${people} ${people === 1 ? 'person' : 'people'}`;
+  const s = session.state === 'connected' ? lastStats : null;
+  const tier = tierNow();
+  const seen = s && [
+    tier === 'audio' ? 'Audio only' : s.streams && `${s.streams} ${s.streams === 1 ? 'stream' : 'streams'}`,
+    rate(s.kbpsDown),
+    !isStill(tier) && `${s.fps} fps`,
+  ];
+  $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
+  if (!stats) return;
+  const facts = [
+    ['Receiving', `${s?.streams || 0} video, 1 audio`],
+    ['Down', rate(stats.kbpsDown)],
+    ['Up', rate(stats.kbpsUp)],
+    ['Video', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
+    ['Quality', quality(session.self?.receives)],
+    ['Camera sent', stats.sentWidth && `${stats.sentWidth}×${stats.sentHeight}`],
+    ['Round trip', stats.rtt !== null && `${stats.rtt} ms`],
+    ['Lost · freezes', `${stats.packetsLost} · ${stats.freezes}`],
+  ];
+  $('received').replaceChildren(
+    ...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
+  );
+}
+
+const linkNow = () =>
+  linkQuality({
+    state: session?.state ?? 'connecting',
+    unreachable: session?.unreachable,
+    direct: session?.direct,
+    tier: session?.self?.tier,
+    receives: session?.self?.receives,
+    stats: session?.state === 'connected' ? lastStats : null,
+  });
+
+function drawSignal() {
+  const { level, reason } = linkNow();
+  const button = $('signal');
+  const label = QUALITY_LABELS[level];
+  if (button.dataset.level !== level) button.dataset.level = level;
+  if (button.dataset.tip !== reason) button.dataset.tip = reason;
+  const said = `${label}. ${reason}`;
+  if (button.getAttribute('aria-label') !== said) button.setAttribute('aria-label', said);
+}
+
+// Controls ------------------------------------------------------------------------------------------------------------
+
+const showLevel = (level) => $('mic').style.setProperty('--level', level < 0.12 ? '0' : level.toFixed(2));
+
+function measure(track) {
+  if (track === measured) return;
+  measured = track;
+  meter?.stop();
+  meter = track ? new Meter(track, showLevel) : null;
+  if (!track) showLevel(0);
+}
+
+/** @param {{ microphone: boolean, camera: boolean, screen?: boolean }} on */
+function drawControls({ microphone, camera, screen = false }) {
+  /** @type {[HTMLElement, boolean, string, string, string][]} */
+  const switches = [
+    [$('mic'), microphone, 'mic', 'Unmute', 'Mute'],
+    [$('cam'), camera, 'cam', 'Camera on', 'Camera off'],
+  ];
+  for (const [button, on, name, off, label] of switches) {
+    button.classList.toggle('off', !on);
+    setIcon(button, on ? name : `${name}-off`);
+    setLabel(button, on ? label : off, button.getAttribute('aria-keyshortcuts').split(' ')[0]);
+    button.hidden = watching;
+  }
+  if (!microphone) $('mic').dataset.tip = 'Unmute (M), or hold Space to talk';
+  $('screen').hidden = watching || !navigator.mediaDevices?.getDisplayMedia;
+  $('screen').classList.toggle('on', screen);
+  $('screen').setAttribute('aria-pressed', String(screen));
+  setIcon($('screen'), screen ? 'screen-off' : 'screen');
+  setLabel($('screen'), screen ? 'Stop sharing' : 'Share screen', 'S');
+}
+
+/** Runs one action of a button at a time. The button is not disabled, because it would lose the focus. */
+async function alone(button, action) {
+  if (button.getAttribute('aria-busy') === 'true') return;
+  button.setAttribute('aria-busy', 'true');
+  try {
+    await action();
+  } finally {
+    button.removeAttribute('aria-busy');
+  }
+}
+
+const turn = (kind, on) =>
+  alone($(kind === 'audio' ? 'mic' : 'cam'), async () => {
+    if (!session) return;
+    try {
+      await (kind === 'audio' ? session.setMicrophone(on) : session.setCamera(on));
+      withdraw(kind);
+    } catch (error) {
+      advise(kind, adviceInCall(kind, error.name), { button: 'Try again', action: () => turn(kind, true) });
+    }
+  });
+
+function adviseUnplugged(kind) {
+  const [name, effect] = kind === 'audio' ? ['microphone', 'hear you'] : ['camera', 'see you'];
+  const text = `Your ${name} was unplugged. Others cannot ${effect}.`;
+  advise(kind, text, { button: `Use another ${name}`, action: () => turn(kind, true) });
+}
+
+/** Push-to-talk: the microphone is on while Space is held. */
+let held = false;
+async function talk(on) {
+  held = on;
+  const sets = session;
+  if (on) toast('You are talking while you hold Space');
+  else $('toasts').replaceChildren();
+  try {
+    await sets?.setMicrophone(on);
+    if (on && !held) await sets?.setMicrophone(false); // released while the microphone was being opened
+  } catch (error) {
+    if (on) advise('audio', adviceInCall('audio', error.name));
+  }
+}
+
+const toggleScreen = () =>
+  alone($('screen'), async () => {
+    try {
+      await session?.setScreen(!session.screen);
+    } catch (error) {
+      // NotAllowedError: the user closed the browser's dialogue.
+      if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'The screen cannot be shared');
+    }
+  });
+
+function showPeople(open, remember = true) {
+  if (open && $('call').dataset.studio === 'open') showStudio(false);
+  $('call').dataset.people = open ? 'open' : 'closed';
+  $('people-toggle').setAttribute('aria-expanded', String(open));
+  $('people-toggle').classList.toggle('on', open);
+  if (remember && wide.matches) memory.set('people', open ? 'open' : 'closed');
+}
+
+/** Shows the recording panel in place of the list of people. */
+function showStudio(open) {
+  $('call').dataset.studio = open ? 'open' : 'closed';
+  $('studio-toggle').setAttribute('aria-expanded', String(open));
+  $('studio-toggle').classList.toggle('on', open);
+  if (studio) studio.open = open;
+  if (open) $('studio').focus({ preventScroll: true, focusVisible: false });
+}
+
+function toggleFull() {
+  const call = $('call');
+  if (document.fullscreenElement) document.exitFullscreen();
+  else if (call.requestFullscreen) call.requestFullscreen().catch(() => toast('Full screen is not allowed here'));
+  else $('mix').webkitEnterFullscreen?.();
+}
+
+// Sharing -------------------------------------------------------------------------------------------------------------
+
+/** Whether the user may create invitations: a moderator by token. Without a key everybody may join by the link. */
+const mayInvite = () => ['moderator', 'operator'].includes(session?.self?.role);
+
+function drawInvite() {
+  const [label, name, glyph] = mayInvite()
+    ? ['Invite', 'Invite people to this room', 'invite']
+    : ['Copy link', 'Copy link to this room', 'link'];
+  if ($('share').lastElementChild.textContent === label) return;
+  $('share').lastElementChild.textContent = label;
+  $('share').setAttribute('aria-label', name);
+  $('invite').lastElementChild.textContent = mayInvite() ? 'Invite people' : 'Copy the link';
+  for (const id of ['share', 'invite']) setIcon($(id), glyph);
+}
+
+async function share() {
+  if (mayInvite()) return openInvite(session);
+  const query = new URLSearchParams(watching ? [['watch', '']] : []);
+  const link = new URL(pathOf($('room-name').textContent, query), location.href).href;
+  if (!(await copy(link))) {
+    if (navigator.share) navigator.share({ url: link }).catch(() => {});
+    else toast(link);
+    return;
+  }
+  setIcon($('share'), 'check');
+  toast('Link copied');
+  setTimeout(() => setIcon($('share'), mayInvite() ? 'invite' : 'link'), 1800);
+}
+
+// Events of the page --------------------------------------------------------------------------------------------------
+
+$('mic').onclick = () => session && turn('audio', !session.microphone);
+$('cam').onclick = () => session && turn('video', !session.camera);
+$('screen').onclick = toggleScreen;
+$('fullscreen').onclick = toggleFull;
+$('picture').ondblclick = toggleFull;
+$('people-toggle').onclick = () =>
+  showPeople($('call').dataset.people === 'closed' || $('call').dataset.studio === 'open');
+$('panel-close').onclick = () => {
+  showPeople(false);
+  $('people-toggle').focus();
+};
+$('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
+$('studio-close').onclick = () => {
+  showStudio(false);
+  $('studio-toggle').focus();
+};
+$('share').onclick = $('invite').onclick = share;
+$('signal').onclick = () => toast(linkNow().reason);
+$('hear').onclick = play;
+sureKey($('leave'), () => (session ? session.leave() : leaveEarly()));
+rove($('controls'));
+
+/** Closes a panel by Escape. */
+function escape() {
+  const [panel, toggle] =
+    $('call').dataset.studio === 'open' ? [$('studio'), $('studio-toggle')] : [$('panel'), $('people-toggle')];
+  const inside = panel.contains(document.activeElement);
+  if (panel.id === 'studio') showStudio(false);
+  else if ($('call').dataset.people === 'open') showPeople(false);
+  if (inside) toggle.focus();
+}
+
+listenToKeys({
+  inCall: () => !$('call').hidden && !$('player').open && !$('invite-dialog').open,
+  escape,
+  maySpeak: () => Boolean(session) && !watching && !session.microphone,
+  talk,
+});
+
+document.addEventListener('fullscreenchange', () => {
+  const full = Boolean(document.fullscreenElement);
+  $('fullscreen').setAttribute('aria-pressed', String(full));
+  setIcon($('fullscreen'), full ? 'full-off' : 'full');
+  setLabel($('fullscreen'), full ? 'Leave full screen' : 'Full screen', 'F');
+  stir();
+});
+
+/** @type {ReturnType<typeof setTimeout> | number} */
+let resting = 0;
+function stir() {
+  $('call').classList.remove('idle');
+  clearTimeout(resting);
+  if (document.fullscreenElement) resting = setTimeout(() => $('call').classList.add('idle'), 2500);
+}
+for (const type of ['pointermove', 'pointerdown', 'keydown']) document.addEventListener(type, stir, { passive: true });
+
+/** Prevents a phone from sleeping during a call. */
+function keepAwake(signal) {
+  let lock = null;
+  const hold = async () => {
+    if (document.visibilityState === 'visible') lock = await navigator.wakeLock?.request('screen').catch(() => null);
+  };
+  hold();
+  document.addEventListener('visibilitychange', hold, { signal });
+  signal.addEventListener('abort', () => lock?.release());
+}

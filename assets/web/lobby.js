@@ -1,0 +1,282 @@
+// lobby.js: the screen before the call: camera preview, devices, name, room, invitation, and what went wrong.
+// Owns its elements. Does not know the session: app.js joins, and performs the actions of problems.
+
+import { Meter } from './devices.js';
+import {
+  freshRoomName,
+  pathOf,
+  readInvitation,
+  readLink,
+  roomOfPath,
+  suggestRoomName,
+  tidyRoomName,
+  wrongRoomName,
+} from './names.js';
+import { ACTIONS } from './problems.js';
+import { $, el, memory, setIcon } from './ui.js';
+
+const MESSAGES = {
+  asking: 'Allow your camera and microphone, or join without them.',
+  off: 'Your camera is off.',
+  none: 'No camera found. Others will see your name.',
+};
+const EMPTY = {
+  asking: 'Waiting for permission',
+  denied: 'Blocked',
+  none: 'None found',
+  insecure: 'Needs https',
+  busy: 'In use',
+  unplugged: 'Unplugged',
+};
+const FIELDS = ['name', 'room', 'invitation'];
+
+/** What the address of the page says: parameters, and the room of its path. */
+export const query = new URLSearchParams(location.search);
+
+export class Lobby {
+  /** Whether the user only watches. */
+  watching = query.has('watch');
+  #devices;
+  #meter = null;
+  #measured = null;
+  #token = query.get('token') ?? '';
+
+  /**
+   * `join()` is called when the form is sent, `act(action)` when a button of a problem is pressed.
+   * @param {{ devices: any, join: () => void, act: (action: string) => void }} parts
+   */
+  constructor({ devices, join, act }) {
+    this.#devices = devices;
+    this.act = act;
+    const named = roomOfPath(location.pathname) || query.get('room') || '';
+    $('name').value = query.get('name') || memory.get('name');
+    $('room').value = named || memory.get('room') || freshRoomName();
+    $('hint').textContent = named
+      ? 'Share the link of this page. Everyone who opens it joins the same call.'
+      : 'Share the name of the room. Everyone who opens it joins the same call.';
+    $('have-invitation').hidden = Boolean(this.#token);
+    devices.addEventListener('change', () => !$('lobby').hidden && this.draw());
+    $('lobby-mic').onclick = () => devices.toggle('audio');
+    $('lobby-cam').onclick = () => devices.toggle('video');
+    $('mic-select').onchange = () => devices.choose('audio', $('mic-select').value);
+    $('cam-select').onchange = () => devices.choose('video', $('cam-select').value);
+    $('name').oninput = () => {
+      memory.set('name', $('name').value.trim());
+      this.#drawName();
+    };
+    $('room').onchange = () => this.#readRoom();
+    $('invitation').onchange = () => this.#readInvitation();
+    $('have-invitation').onclick = () => this.askInvitation();
+    $('join-form').onsubmit = (event) => {
+      event.preventDefault();
+      join();
+    };
+    if (named && wrongRoomName(named)) this.#complainRoom(named);
+  }
+
+  /** The values of the form, or null after showing what is wrong with them. */
+  get wish() {
+    const name = $('name').value.trim();
+    this.#readRoom();
+    const room = tidyRoomName($('room').value);
+    if (!name && !this.watching) this.complain('Enter your name.', 'name');
+    else if (wrongRoomName(room)) this.#complainRoom(room);
+    else if (!this.#readInvitation())
+      this.complain('This is not an invitation. Paste the whole link that you were sent.', 'invitation');
+    else {
+      this.complain('');
+      $('room').value = room;
+      memory.set('name', name);
+      memory.set('room', room);
+      if (this.watching) query.set('watch', '');
+      if (this.#token) query.set('token', this.#token);
+      query.delete('room');
+      history.replaceState(null, '', pathOf(room, query));
+      return { name: name || 'Guest', room, token: this.#token || undefined };
+    }
+    return null;
+  }
+
+  /** Whether there is an invitation. */
+  get hasToken() {
+    return Boolean(this.#token);
+  }
+
+  show() {
+    $('lobby').hidden = false;
+    document.title = 'commingle';
+    this.#drawName();
+    this.draw();
+  }
+
+  hide() {
+    $('lobby').hidden = true;
+    $('preview').srcObject = null;
+    this.#measure(null);
+  }
+
+  /**
+   * Shows what is wrong, with buttons for `actions`; nothing for an empty text. `field` gets the focus.
+   * @param {string} text
+   * @param {string} [field]
+   * @param {string[]} [actions]
+   */
+  complain(text, field, actions = []) {
+    $('error').textContent = text;
+    $('problem').hidden = !text;
+    this.#offer(actions.map((action) => [ACTIONS[action], () => this.act(action)]));
+    if (field === 'invitation') this.#showInvitation();
+    for (const id of FIELDS) $(id).setAttribute('aria-invalid', String(field === id));
+    if (field) $(field).focus();
+  }
+
+  /** Shows the field for an invitation. */
+  askInvitation() {
+    this.#showInvitation();
+    $('invitation').focus();
+  }
+
+  #showInvitation() {
+    $('invitation-field').hidden = false;
+    $('have-invitation').hidden = true;
+  }
+
+  #offer(buttons) {
+    $('problem-actions').replaceChildren(
+      ...buttons.map(([label, action]) => {
+        const button = el('button', { type: 'button', class: 'small' }, label);
+        button.onclick = action;
+        return button;
+      }),
+    );
+    $('problem-actions').hidden = !buttons.length;
+  }
+
+  /** Explains a wrong room name and suggests a similar one. */
+  #complainRoom(name) {
+    const suggestion = suggestRoomName(name);
+    this.complain(wrongRoomName(name), 'room');
+    if (!suggestion) return;
+    this.#offer([
+      [
+        `Use “${suggestion}”`,
+        () => {
+          $('room').value = suggestion;
+          this.complain('');
+          $('join').focus();
+        },
+      ],
+    ]);
+  }
+
+  /** Takes the room and the invitation out of a link in the field for the room. */
+  #readRoom() {
+    const link = readLink($('room').value);
+    if (!link) return;
+    $('room').value = link.room;
+    if (link.token) this.#accept(link);
+  }
+
+  /** Takes the invitation out of its field; false if there is none in it. */
+  #readInvitation() {
+    const text = $('invitation').value.trim();
+    if (!text) return true;
+    const invitation = readInvitation(text);
+    if (!invitation) return false;
+    if (invitation.room) $('room').value = invitation.room;
+    this.#accept(invitation);
+    return true;
+  }
+
+  #accept({ token, watch }) {
+    this.#token = token;
+    if (watch && !this.watching) this.watch();
+  }
+
+  /** Changes to watching. */
+  watch() {
+    this.watching = true;
+    this.#devices.stop();
+    this.draw();
+  }
+
+  draw() {
+    const { watching } = this;
+    const devices = this.#devices;
+    const { audio, video } = devices.status;
+    const card = $('preview-card');
+    const track = devices.track('video');
+    card.dataset.state = watching ? 'watch' : video;
+    if (track && /** @type {MediaStream} */ ($('preview').srcObject)?.getVideoTracks()[0] !== track)
+      $('preview').srcObject = new MediaStream([track]);
+    if (!track) $('preview').srcObject = null;
+    const advice = watching ? '' : devices.advice;
+    const inCard = video !== 'on' && advice !== ''; // the space of the missing camera shows the advice
+    $('preview-text').textContent = watching
+      ? 'You will see and hear everyone. Nobody will see or hear you.'
+      : inCard
+        ? advice
+        : (MESSAGES[video] ?? '');
+    $('preview-icon').setAttribute('href', watching ? '#i-eye' : video === 'asking' ? '#i-cam' : '#i-cam-off');
+    $('eyebrow').textContent = watching ? 'Watching only' : '';
+    $('eyebrow').hidden = !watching;
+    /** @type {[string, HTMLElement, string][]} */
+    const switches = [
+      ['audio', $('lobby-mic'), 'mic'],
+      ['video', $('lobby-cam'), 'cam'],
+    ];
+    for (const [kind, button, name] of switches) {
+      const on = devices.status[kind] === 'on';
+      button.classList.toggle('off', !on && devices.status[kind] !== 'asking');
+      button.setAttribute('aria-pressed', String(on));
+      button.setAttribute('aria-label', `${kind === 'audio' ? 'Microphone' : 'Camera'} ${on ? 'on' : 'off'}`);
+      setIcon(button, on || devices.status[kind] === 'asking' ? name : `${name}-off`);
+      this.#drawChoices(kind, $(`${name}-select`));
+    }
+    $('devices').hidden = $('preview-controls').hidden = watching;
+    $('device-note').textContent = inCard ? '' : advice;
+    $('device-note').hidden = inCard || !advice;
+    const missing = (status) => !['on', 'asking', 'off'].includes(status);
+    const silent = !watching && missing(audio) && missing(video);
+    $('join').textContent = watching ? 'Watch' : silent ? 'Join to listen' : 'Join';
+    this.#drawName();
+    this.#measure(devices.track('audio'));
+  }
+
+  #drawChoices(kind, select) {
+    const devices = this.#devices;
+    const list = devices.available[kind].filter((d) => d.deviceId);
+    const current = devices.track(kind)?.getSettings().deviceId ?? memory.get(`${kind}-device`);
+    const fallback = kind === 'audio' ? 'Microphone' : 'Camera';
+    const labels = list.map((d, i) => [
+      d.deviceId,
+      d.label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${fallback} ${i + 1}`,
+    ]);
+    if (!labels.length) labels.push(['', EMPTY[devices.status[kind]] ?? fallback]);
+    const key = JSON.stringify([labels, current]);
+    if (select.dataset.key === key) return;
+    select.dataset.key = key;
+    select.replaceChildren(...labels.map(([value, label]) => el('option', { value }, label)));
+    if (list.some((d) => d.deviceId === current)) select.value = current;
+    select.disabled = !list.length;
+  }
+
+  #measure(track) {
+    if (track === this.#measured) return;
+    this.#measured = track;
+    this.#meter?.stop();
+    const show = (level) => {
+      const bars = $('meter').children;
+      for (let i = 0; i < bars.length; i += 1) bars[i].classList.toggle('lit', level * bars.length > i + 0.25);
+      $('meter').setAttribute('aria-valuenow', String(Math.round(level * 100)));
+    };
+    this.#meter = track ? new Meter(track, show) : null;
+    if (!track) show(0);
+  }
+
+  #drawName() {
+    const name = $('name').value.trim();
+    $('preview-name').textContent = name;
+    $('preview-name').hidden = !name || this.watching;
+  }
+}
