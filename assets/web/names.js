@@ -90,8 +90,9 @@ export function readInvitation(text) {
   return /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token) ? { room: '', token, watch: false } : null;
 }
 
-/** The name to show for a participant. */
-export const nameOf = (participant) => participant.name?.trim() || 'Guest';
+/** The name to show for a participant: as the mixer draws it, which the document says. */
+export const nameOf = ({ id = '', name = '', display_name: shown = '' }) =>
+  shown || name.trim() || `Guest ${id.replace(/^\D+/, '')}`.trim();
 
 /** The label of a source of a participant, as on its tile. */
 export const labelOf = (participant, source = 'camera') =>
@@ -120,11 +121,14 @@ export function hueOf(id = '') {
 
 const graphemes = (text) => [...new Intl.Segmenter().segment(text)].map(({ segment }) => segment);
 
-/** One or two initials of a name in any script, as on the mixer's avatar: of the first and the last word. */
+/** One or two initials of a participant, as on the mixer's avatar: those of the document, else of its name. */
+export const initialsOf = (participant) => participant.initials || initials(nameOf(participant));
+
+/** One or two initials of a name in any script: of the first and the last word. */
 export function initials(name = '') {
   const firsts = name
     .trim()
-    .split(/\s+/)
+    .split(/[\s._·‐-]+/)
     .map((word) => graphemes(word).find((sign) => /^[\p{L}\p{N}]/u.test(sign)))
     .filter(Boolean);
   const [first = graphemes(name.trim())[0] ?? '?'] = firsts;

@@ -1,7 +1,7 @@
 // people.js: the participants with speaking and muted state, drawn from the room document: the list, the roster in
 // place of a picture, and the other participant of a direct call. Elements are reused.
 
-import { hueOf, initials, labelOf, nameOf } from './names.js';
+import { hueOf, initialsOf, labelOf, nameOf } from './names.js';
 import { el, icon } from './ui.js';
 
 const rows = new Map();
@@ -32,7 +32,7 @@ export function drawOther(node, person) {
   const [avatar, label] = node.children;
   node.classList.toggle('dark', dark);
   avatar.style.setProperty('--hue', hueOf(person.id));
-  avatar.textContent = initials(name);
+  avatar.textContent = initialsOf(person);
   label.replaceChildren(...(muted ? [icon('mic-off')] : []), el('span', {}, name));
 }
 
@@ -66,7 +66,7 @@ export function drawPeople(list, room, selfId, local) {
     if (entry.key !== key) {
       entry.key = key;
       entry.name.textContent = name;
-      entry.avatar.textContent = initials(name);
+      entry.avatar.textContent = initialsOf(person);
       entry.note.textContent = note;
       entry.note.hidden = !note;
       entry.node.classList.toggle('speaking', speaks);
@@ -102,7 +102,7 @@ export function drawRoster(list, room, selfId, local) {
       const speaks = speaking.has(person.id) && !muted;
       const shares = self ? local.screen : person.sends?.some((source) => source.kind === 'screen');
       const name = nameOf(person);
-      const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' }, initials(name));
+      const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' }, initialsOf(person));
       avatar.style.setProperty('--hue', hueOf(person.id));
       const label = el('span', { class: 'name' }, ...(muted ? [icon('mic-off', 'muted')] : []));
       label.append(el('span', {}, self ? `${name} (you)` : name));

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::scenario::{list, number, play, play_with, repository};
-use crate::server::Server;
+use crate::server::{Server, Settings, commingle};
 use crate::turn;
 
 #[test]
@@ -54,6 +54,31 @@ fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
     assert_eq!(measured["spoken"], names, "the accessible name changes while speaking");
     let walked = json!(["cam", "screen", "cam", "leave", "mic", "mic", "leave"]);
     assert_eq!((&measured["walked"], &measured["tab_stops"]), (&walked, &json!(1)), "arrow keys in the toolbar");
+    assert_eq!(measured["serious"], json!([]), "axe-core");
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    server.stop();
+}
+
+#[test]
+fn refusals_address_people_and_a_moderator_invites_them() {
+    const KEY: &str = "an end-to-end test's key of 32 bytes or more";
+    const ROOM: &str = "Küche";
+    let _turn = turn();
+    let key = [("COMMINGLE_AUTH_KEY", KEY)];
+    let server = Server::start_with(&Settings { environment: &key, ..Settings::default() });
+    let measured = play_with(&server.url(), "page_invitation", &["--room", ROOM], |what| {
+        assert_eq!(what, "token");
+        let arguments = ["token", "--room", ROOM, "--role", "moderator", "--ttl", "5m"];
+        let output = commingle().args(arguments).envs(key).output().expect("the binary was built with this test");
+        String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
+    });
+    assert_eq!(measured["room_of_path"], ROOM, "the page of a room");
+    assert!(measured["refused"].as_str().is_some_and(|text| text.contains("invited people only")), "{measured}");
+    assert_eq!((&measured["button"], &measured["field"]), (&json!("Ask for a new link"), &json!("invitation")));
+    assert_eq!(measured["offered"], "Watch instead", "a viewer's invitation: {measured}");
+    for step in ["link", "watches", "may_not_invite"] {
+        assert_eq!(measured[step], true, "{step}: {measured}");
+    }
     assert_eq!(measured["serious"], json!([]), "axe-core");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     server.stop();

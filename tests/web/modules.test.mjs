@@ -188,10 +188,13 @@ test('initials are those of the mixer, and colours follow the id', () => {
     ['Ann', 'ann b. clark', ' 李 明', '', 'K-H', '(Zoë) Ångström', '🎈', 'J. "Joe" Q_x'].map((name) =>
       names.initials(name),
     ),
-    ['A', 'AC', '李明', '?', 'K', 'ZÅ', '🎈', 'JQ'],
+    ['A', 'AC', '李明', '?', 'KH', 'ZÅ', '🎈', 'JX'],
   );
   assert.equal(names.hueOf('p1'), names.hueOf('p13'), 'there are twelve colours');
-  assert.equal(names.nameOf({ name: ' ' }), 'Guest');
+  assert.equal(names.nameOf({ id: 'p7', name: ' ' }), 'Guest 7');
+  assert.equal(names.nameOf({ id: 'p7', name: 'A', display_name: 'Ann' }), 'Ann', 'the mixer draws this name');
+  assert.equal(names.initialsOf({ id: 'p7', name: 'Ann', initials: 'X' }), 'X');
+  assert.equal(names.initialsOf({ id: 'p7', name: 'Ann' }), 'A');
   assert.equal(names.labelOf({ name: 'Ann' }, 'screen'), 'Ann’s screen');
   assert.equal(names.labelOf({ name: 'Ann' }), 'Ann');
 });

@@ -198,3 +198,55 @@ export async function page_phone({ chromium, options, keep }) {
     faults,
   };
 }
+
+/** On a server with a key: a refusal without an invitation; a moderator invites; the invited person watches. */
+export async function page_invitation({ chromium, options, ask, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const token = await ask('token');
+  const open = (name, query) => visit(browser, options, name, 'wide', faults, { query });
+  const bob = await open('Bob', encodeURIComponent(options.room));
+  await bob.waitForSelector('#lobby-cam[aria-pressed="true"]', { timeout: 10_000 });
+  const room_of_path = await bob.$eval('#room', (field) => field.value);
+  await bob.type('#name', 'Bob');
+  await bob.click('#join');
+  await until(async () => (await text(bob, '#error')) !== '', 5000);
+  const refused = await text(bob, '#error');
+  const button = await text(bob, '#problem-actions button');
+  const field = await focused(bob);
+  const serious = await violations(bob, 'refused');
+  await keep('needs-invitation-1440', await bob.screenshot());
+
+  const ann = await open('Ann', `?token=${token}`);
+  await joinByForm(ann, 'Ann', options.room);
+  await keepCopies(ann);
+  await until(async () => (await text(ann, '#share')) === 'Invite', 5000);
+  await ann.click('#share');
+  await ann.click('#invite-form input[value="viewer"]');
+  serious.push(...(await violations(ann, 'invite')));
+  await ann.click('#invite-create');
+  await until(() => ann.evaluate(() => window.copied.length > 0), 5000);
+  const [link] = await ann.evaluate(() => window.copied);
+  await keep('invite-1440', await ann.screenshot());
+
+  await bob.type('#invitation', link ?? 'none');
+  await bob.click('#join');
+  // The invitation is for watching only.
+  await until(async () => (await text(bob, '#problem-actions button')) === 'Watch instead', 5000);
+  const offered = await text(bob, '#problem-actions button');
+  await bob.click('#problem-actions button');
+  const watches = await until(() => bob.$eval('#mix', (mix) => mix.videoWidth > 0), 10_000);
+  const may_not_invite = (await text(bob, '#share')) === 'Copy link';
+  return {
+    room_of_path,
+    refused,
+    button,
+    field,
+    link: Boolean(link),
+    offered,
+    watches,
+    may_not_invite,
+    serious,
+    faults,
+  };
+}
