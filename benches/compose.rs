@@ -16,7 +16,7 @@ use commingle::codec::{
     self, DecodeLimits, Decoded, EncodeSpec, EncodedFrame, H264Encoder, Picture, VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Grid, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
 use commingle::media::{Codec, Look, Rect, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
@@ -27,6 +27,7 @@ use picture::moving;
 
 const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
+const PHONE: Size = Size::new(360, 640);
 const FRAMES: u64 = 150;
 
 /// CPU time of all threads of this process.
@@ -49,21 +50,25 @@ fn per_frame(work: impl FnOnce()) -> f64 {
 /// Cells of one size, placed like the grid layout, so that both compositors draw the same.
 fn cells(side: u32) -> Vec<Rect> {
     let keys: Vec<_> = (0..side * side).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
-    Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
+    let attendance = Attendance { cells: &keys, speaker: None };
+    let arrangement = Arranger::default().arrange(&LayoutKind::Grid.into(), CANVAS, &attendance);
+    arrangement.placed.into_iter().map(|placed| placed.rect).collect()
 }
 
-fn ours(side: u32, pictures: &[Picture], decorated: bool) -> f64 {
+fn ours(side: u32, pictures: &[Picture], kind: SourceKind, decorated: bool) -> f64 {
     let tiles = cells(side).into_iter().zip(0..).map(|(rect, i)| Tile {
         participant: ParticipantId(i),
-        kind: SourceKind::Camera,
+        kind,
         source: Some(SourceId(i)),
         rect,
+        fit: ObjectFit::Auto,
         label: if decorated { format!("Participant {i}") } else { String::new() },
+        initials: "P".into(),
         speaking: decorated && i == 1,
         muted: decorated && i % 3 == 0,
     });
     let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: tiles.collect() };
-    let slot = |i| (SourceId(i), Arc::new(FrameSlot::new(SourceKind::Camera)));
+    let slot = |i| (SourceId(i), Arc::new(FrameSlot::new(kind)));
     let slots: HashMap<_, _> = (0..side * side).map(slot).collect();
     let mut compositor = Compositor::new(None);
     compositor.set_scene(&scene);
@@ -171,8 +176,8 @@ fn main() {
     codec::init().expect("GStreamer and its elements are installed");
     let cameras: Vec<Picture> = (0..30).map(|frame| moving(CAMERA, frame)).collect();
     for side in 2..=5 {
-        let plain = least(|| ours(side, &cameras, false));
-        let decorated = least(|| ours(side, &cameras, true));
+        let plain = least(|| ours(side, &cameras, SourceKind::Camera, false));
+        let decorated = least(|| ours(side, &cameras, SourceKind::Camera, true));
         let theirs = least(|| gstreamers(side, &cameras));
         println!(
             "compose {side}x{side}: {plain:.3} ms CPU a frame ({decorated:.3} with names); GStreamer's compositor \
@@ -181,6 +186,13 @@ fn main() {
             theirs / plain
         );
     }
+    // Both are contained in their tiles; only cameras have a backdrop.
+    let phones: Vec<Picture> = (0..30).map(|frame| moving(PHONE, frame)).collect();
+    let [backdrop, bars] = [SourceKind::Camera, SourceKind::Screen].map(|kind| least(|| ours(3, &phones, kind, false)));
+    println!(
+        "compose 3x3 in portrait: {backdrop:.3} ms CPU a frame; {bars:.3} without backdrops; ratio {:.3}",
+        backdrop / bars
+    );
     let canvases: Vec<Picture> = (0..60).map(|frame| moving(CANVAS, frame)).collect();
     let choices = [
         (Codec::Vp8, H264Encoder::X264, "VP8"),

@@ -32,7 +32,7 @@ use commingle::codec::{
     VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Grid, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer, child};
 use commingle::media::{
@@ -152,7 +152,9 @@ fn microphone(talks: bool) -> Vec<Bytes> {
 
 fn tiles(count: u32) -> Vec<Rect> {
     let keys: Vec<_> = (0..count).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
-    Grid::default().arrange(CANVAS, &keys).placed.into_iter().map(|(_, rect)| rect).collect()
+    let attendance = Attendance { cells: &keys, speaker: None };
+    let arrangement = Arranger::default().arrange(&LayoutKind::Grid.into(), CANVAS, &attendance);
+    arrangement.placed.into_iter().map(|placed| placed.rect).collect()
 }
 
 /// Feeds a mixer process over its link and reads the CPU time it reports.
@@ -253,7 +255,9 @@ fn orders(count: u32) -> Vec<ToMixer> {
         kind: SourceKind::Camera,
         source: Some(SourceId(i)),
         rect,
+        fit: ObjectFit::Auto,
         label: format!("Participant {i}"),
+        initials: "P".into(),
         speaking: i == 0,
         muted: false,
     });

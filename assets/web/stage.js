@@ -5,8 +5,9 @@ import { icon } from './ui.js';
 
 const CROP_AT_MOST = 0.3; // share of the area; above this, bars are added instead, as in the mixer
 
-/** How video of `width` x `height` fills a tile: `cover`, unless this crops more than 30 % of it. */
+/** How video of `width` x `height` fills a tile: as its `fit` says, else `cover` unless this crops more than 30 %. */
 export function fit(width, height, tile) {
+  if (tile.fit === 'cover' || tile.fit === 'contain') return tile.fit;
   if (!width || !height || !tile.width || !tile.height) return 'cover';
   const picture = width / height;
   const frame = tile.width / tile.height;

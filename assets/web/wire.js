@@ -122,8 +122,8 @@ export function applyEvent(room, event) {
       next.participants = next.participants.filter((p) => p.id !== idOf(event.participant));
       return next;
     case 'layout': {
-      const { view, canvas, tiles } = event;
-      const shown = { view, canvas: canvas ?? next.canvas, tiles: tiles ?? [] };
+      const { view, kind, canvas, tiles } = event;
+      const shown = { view, kind, canvas: canvas ?? next.canvas, tiles: tiles ?? [] };
       next.views = [...next.views.filter((v) => v.view !== view), shown];
       return next;
     }

@@ -12,6 +12,7 @@ use ureq::{Agent, Body};
 
 use crate::dial;
 use crate::id::RoomName;
+use crate::layout::ObjectFit;
 use crate::media::{Rect, Size};
 
 /// Time limit of a request.
@@ -74,14 +75,15 @@ struct Tile {
     participant: String,
     #[serde(flatten)]
     rect: Rect,
+    fit: ObjectFit,
 }
 
 impl Room {
     /// Where a participant stands in the view that everybody gets, and the canvas that is measured on.
-    pub(super) fn tile(&self, participant: &str) -> Option<(Rect, Size)> {
+    pub(super) fn tile(&self, participant: &str) -> Option<(Rect, ObjectFit, Size)> {
         let view = self.views.iter().find(|view| view.view == "program")?;
         let tile = view.tiles.iter().find(|tile| tile.participant == participant)?;
-        Some((tile.rect, view.canvas))
+        Some((tile.rect, tile.fit, view.canvas))
     }
 }
 
@@ -198,11 +200,11 @@ mod tests {
     #[test]
     fn a_tile_is_found_in_the_room_document() {
         let document = r#"{"name":"r","views":[{"view":"program","canvas":{"width":1280,"height":720},"tiles":[
-            {"participant":"p1","source":"camera","x":0,"y":180,"width":640,"height":360},
-            {"participant":"p2","source":"camera","x":640,"y":180,"width":640,"height":360}]}]}"#;
+            {"participant":"p1","source":"camera","x":0,"y":180,"width":640,"height":360,"fit":"cover"},
+            {"participant":"p2","source":"camera","x":640,"y":180,"width":640,"height":360,"fit":"cover"}]}]}"#;
         let room: Room = serde_json::from_str(document).expect("a document");
         let rect = Rect { x: 640, y: 180, width: 640, height: 360 };
-        assert_eq!(room.tile("p2"), Some((rect, Size::new(1280, 720))));
+        assert_eq!(room.tile("p2"), Some((rect, ObjectFit::Cover, Size::new(1280, 720))));
         assert_eq!(room.tile("p3"), None);
     }
 }

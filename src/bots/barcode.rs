@@ -1,19 +1,20 @@
-//! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 8 by 4 black and white blocks.
+//! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 4 by 8 black and white blocks.
 //!
-//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding and a name drawn over
-//! the lower edge; a damaged picture is not read as another time, but not at all.
+//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding, a name drawn over
+//! the lower edge, and the crop of two tiles side by side; a damaged picture is not read as another time, but not at all.
 
 use std::time::Duration;
 
 use crate::codec::{Picture, PictureMut};
-use crate::layout::{Fit, fit};
+use crate::layout::{Fit, ObjectFit, fit};
 use crate::media::{Rect, Size, SourceKind};
 use crate::time::Timestamp;
 
-const COLUMNS: u32 = 8;
-const ROWS: u32 = 4;
-/// Area of the blocks, in hundredths of the picture: left, top, right, bottom. Names are drawn below.
-const AREA: [u32; 4] = [6, 6, 94, 74];
+const COLUMNS: u32 = 4;
+const ROWS: u32 = 8;
+/// Area of the blocks, in hundredths of the picture: left, top, right, bottom. Names are drawn below; the sides are
+/// cropped where two tiles fill the canvas.
+const AREA: [u32; 4] = [28, 6, 72, 78];
 /// Part of a block that is read, in hundredths: its edges are blurred.
 const CORE: [u32; 2] = [30, 70];
 const BLACK: u8 = 24;
@@ -91,12 +92,14 @@ pub(super) struct Place {
     pub(super) source: Size,
     /// The tile in pixels of `canvas`; the received picture may have another size.
     pub(super) tile: Rect,
+    /// How the picture fills the tile.
+    pub(super) fit: ObjectFit,
     pub(super) canvas: Size,
 }
 
 /// Reads the time at a place; None if there is no valid one.
 pub(super) fn read(picture: &Picture, place: Place) -> Option<Stamp> {
-    let Fit { crop, dest } = fit(place.source, place.tile.size(), SourceKind::Camera);
+    let Fit { crop, dest } = fit(place.source, place.tile.size(), SourceKind::Camera, place.fit);
     if crop.width == 0 || crop.height == 0 || place.canvas.width == 0 || place.canvas.height == 0 {
         return None;
     }
@@ -165,7 +168,8 @@ mod tests {
     }
 
     fn whole(source: Size) -> Place {
-        Place { source, tile: Rect { x: 0, y: 0, width: source.width, height: source.height }, canvas: source }
+        let tile = Rect { x: 0, y: 0, width: source.width, height: source.height };
+        Place { source, tile, fit: ObjectFit::Auto, canvas: source }
     }
 
     fn scaled(picture: &Picture, size: Size) -> Picture {
@@ -229,6 +233,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_time_is_read_in_one_of_two_tiles_that_fill_the_canvas() {
+        let camera = Size::new(640, 360);
+        let tile = Rect { x: 642, y: 0, width: 638, height: 720 };
+        let place = Place { source: camera, tile, fit: ObjectFit::Cover, canvas: CANVAS };
+        let crop = fit(camera, tile.size(), SourceKind::Camera, ObjectFit::Cover).crop;
+        let cropped = drawn(camera, Stamp(31_000)).part(crop).expect("not empty");
+        let picture = shown(&cropped, tile, Size::new(640, 360), &[40]);
+        assert_eq!(read(&picture, place), Some(Stamp(31_000)));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -245,7 +260,7 @@ mod tests {
             seen in prop_oneof![Just(CANVAS), Just(Size::new(640, 360)), Just(Size::new(320, 180))],
             noise in proptest::collection::vec(any::<u8>(), 997),
         ) {
-            let place = Place { source: camera, tile, canvas: CANVAS };
+            let place = Place { source: camera, tile, fit: ObjectFit::Auto, canvas: CANVAS };
             let picture = shown(&drawn(camera, Stamp(time)), tile, seen, &noise);
             prop_assert_eq!(read(&picture, place), Some(Stamp(time)));
         }

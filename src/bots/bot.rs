@@ -407,7 +407,7 @@ fn look_up_tile(shared: &Shared) {
     let Some(participant) = shared.clock.lock().clone() else { return };
     let tile = shared.api.room(&shared.plan.room).and_then(|room| room.tile(&participant));
     let source = shared.plan.camera.size;
-    *shared.clock_tile.lock() = tile.map(|(tile, canvas)| Place { source, tile, canvas });
+    *shared.clock_tile.lock() = tile.map(|(tile, fit, canvas)| Place { source, tile, fit, canvas });
 }
 
 impl Role {

@@ -332,6 +332,7 @@ mod tests {
     use super::*;
     use crate::codec::{DecodeLimits, Decoded, Depayloader, VideoDecoder};
     use crate::container::ivf::IvfFrame;
+    use crate::layout::ObjectFit;
     use crate::media::{Rect, SourcePacket};
 
     #[test]
@@ -447,7 +448,7 @@ mod tests {
         })
         .expect("VP8 is decoded");
         let whole = Rect { x: 0, y: 0, width: 320, height: 180 };
-        let place = barcode::Place { source: camera.size, tile: whole, canvas: camera.size };
+        let place = barcode::Place { source: camera.size, tile: whole, fit: ObjectFit::Auto, canvas: camera.size };
         for i in 0..20 {
             let now = started + Duration::from_micros(i * 66_667);
             clock.take_picture(now, false);

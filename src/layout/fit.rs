@@ -1,6 +1,7 @@
 //! Fits a picture into its tile. The web client has the same rules in CSS.
 //!
-//! Owns: the rules. Does not know: pixels. In: the sizes of a picture and its tile. Out: [`Fit`].
+//! Owns: the rules. Does not know: pixels. In: the sizes of a picture and its tile, and how it is to fill the tile
+//! ([`ObjectFit`]). Out: [`Fit`]. By the rule `auto`:
 //!
 //! 1. A screen is *contained* (`object-fit: contain`): all of it is visible, with bars if the aspect ratios differ.
 //! 2. A camera *covers* its tile (`object-fit: cover`, centred) if at most 30 % of its area is cropped: the larger
@@ -10,12 +11,27 @@
 //! Sizes and offsets are rounded down to even numbers (I420). A covering picture whose size is within 3 % of one, two
 //! or four times its tile is cropped to that multiple: it needs no scaling, or the fastest one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::media::{Rect, Size, SourceKind};
 
 /// Largest part of the area of a camera that is cropped.
 const MOST_LOST: f64 = 0.3;
 /// Largest additional crop of a side for an integer factor.
 const SNAP: f64 = 1.03;
+
+/// How a picture fills its tile, as `object-fit` in CSS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectFit {
+    /// The rules of this module.
+    #[default]
+    Auto,
+    /// All of it is visible.
+    Contain,
+    /// The tile is filled; the picture is cropped.
+    Cover,
+}
 
 /// The visible part of a source, and its place in the tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +44,7 @@ pub struct Fit {
 
 /// Fits an upright source into a tile. All numbers are even, except for a source with a single row or column. The crop
 /// lies within the source, and `dest` within the tile.
-pub fn fit(source: Size, tile: Size, kind: SourceKind) -> Fit {
+pub fn fit(source: Size, tile: Size, kind: SourceKind, object_fit: ObjectFit) -> Fit {
     let whole = Size::new(even(source.width), even(source.height));
     if whole.width == 0 || whole.height == 0 || tile.width == 0 || tile.height == 0 {
         return Fit { crop: centred(source, source), dest: centred(tile, tile) };
@@ -37,7 +53,12 @@ pub fn fit(source: Size, tile: Size, kind: SourceKind) -> Fit {
     let wide = u64::from(whole.width) * u64::from(tile.height);
     let tall = u64::from(whole.height) * u64::from(tile.width);
     let lost = 1.0 - wide.min(tall) as f64 / wide.max(tall) as f64;
-    if kind == SourceKind::Screen || lost > MOST_LOST {
+    let covers = match object_fit {
+        ObjectFit::Auto => kind != SourceKind::Screen && lost <= MOST_LOST,
+        ObjectFit::Contain => false,
+        ObjectFit::Cover => true,
+    };
+    if !covers {
         let dest = if wide >= tall {
             Size::new(tile.width, scaled(tile.width, whole.height, whole.width))
         } else {
@@ -93,7 +114,7 @@ mod tests {
     }
 
     fn check(source: (u32, u32), tile: (u32, u32), kind: SourceKind, crop: Rect, dest: Rect) {
-        let got = fit(Size::new(source.0, source.1), Size::new(tile.0, tile.1), kind);
+        let got = fit(Size::new(source.0, source.1), Size::new(tile.0, tile.1), kind, ObjectFit::Auto);
         assert_eq!(got, Fit { crop, dest }, "{source:?} in {tile:?}");
     }
 
@@ -105,6 +126,17 @@ mod tests {
         check((720, 480), (320, 180), camera, rect(0, 38, 720, 404), rect(0, 0, 320, 180));
         check((480, 480), (320, 180), camera, rect(0, 0, 480, 480), rect(70, 0, 180, 180));
         check((360, 640), (640, 360), camera, rect(0, 0, 360, 640), rect(218, 0, 202, 360));
+    }
+
+    #[test]
+    fn the_caller_can_ask_for_cover_and_contain() {
+        let with = |source, tile, object_fit| fit(source, tile, SourceKind::Camera, object_fit);
+        let (hd, half) = (Size::new(1280, 720), Size::new(638, 720));
+        let covering = Fit { crop: rect(320, 0, 638, 720), dest: rect(0, 0, 638, 720) };
+        assert_eq!(with(hd, half, ObjectFit::Cover), covering);
+        assert_eq!(with(hd, half, ObjectFit::Auto).dest, rect(0, 180, 638, 358));
+        let contained = Fit { crop: rect(0, 0, 640, 480), dest: rect(40, 0, 240, 180) };
+        assert_eq!(with(Size::new(640, 480), Size::new(320, 180), ObjectFit::Contain), contained);
     }
 
     #[test]
@@ -130,10 +162,11 @@ mod tests {
         #[test]
         fn all_fits_are_inside_even_and_of_the_right_shape(
             sw in 2_u32..5_000, sh in 2_u32..5_000, tw in 16_u32..1_000, th in 16_u32..1_000, screen in any::<bool>(),
+            object_fit in prop::sample::select(vec![ObjectFit::Auto, ObjectFit::Contain, ObjectFit::Cover]),
         ) {
             let (source, tile) = (Size::new(sw, sh), Size::new(tw * 2, th * 2));
             let kind = if screen { SourceKind::Screen } else { SourceKind::Camera };
-            let Fit { crop, dest } = fit(source, tile, kind);
+            let Fit { crop, dest } = fit(source, tile, kind, object_fit);
             for (rect, outer) in [(crop, source), (dest, tile)] {
                 prop_assert!(rect.width >= 2 && rect.height >= 2);
                 let is_inside = rect.x + rect.width <= outer.width && rect.y + rect.height <= outer.height;
@@ -143,8 +176,10 @@ mod tests {
             let covers = dest.size() == tile;
             let all_seen = crop.width + 1 >= sw && crop.height + 1 >= sh;
             prop_assert!(covers || all_seen, "cropped and with bars");
-            if screen {
-                prop_assert!(all_seen);
+            match object_fit {
+                ObjectFit::Cover => prop_assert!(covers),
+                ObjectFit::Contain => prop_assert!(all_seen),
+                ObjectFit::Auto => prop_assert!(!screen || all_seen),
             }
             // Circles stay round, to the two pixels of rounding (and the 3 % of a snap) at either end.
             let x = f64::from(dest.width) / f64::from(crop.width);

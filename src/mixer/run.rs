@@ -3,6 +3,7 @@
 //! Owns: the threads, and which message goes to which of them. Does not know: where messages come from, a socket
 //! ([`super::process`]) or a test. In: [`Mixer::handle`]. Out: the [`Outbox`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::builder::Builder;
+use super::compose::FrameSlot;
 use super::encode::EncodeOptions;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
@@ -19,7 +21,7 @@ use super::sound::audio_loop::{self, SoundInbox, SoundInput};
 use super::ticks::{Busy, Watched};
 use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
 use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
-use crate::id::{SourceId, ViewName};
+use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use crate::media::{Kind, SourcePacket};
@@ -69,7 +71,10 @@ struct Room {
     /// The sources in each view, and the views that have streams: a source in one of these is shown.
     scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
     watched: BTreeSet<ViewName>,
-    kinds: BTreeMap<SourceId, Kind>,
+    /// Kind and participant of each source.
+    sources: BTreeMap<SourceId, (Kind, ParticipantId)>,
+    /// The cameras and screens of each participant.
+    pictures: BTreeMap<ParticipantId, BTreeMap<SourceId, Arc<FrameSlot>>>,
     /// Packets came since the last [`Room::batch_handled`].
     has_packets: bool,
     threads: Vec<JoinHandle<()>>,
@@ -134,7 +139,8 @@ impl Room {
             slots,
             scenes: BTreeMap::new(),
             watched: BTreeSet::new(),
-            kinds: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            pictures: BTreeMap::new(),
             has_packets: false,
             threads,
         }
@@ -155,20 +161,27 @@ impl Room {
     }
 
     fn set_source(&mut self, spec: SourceSpec) {
-        self.kinds.insert(spec.source, spec.kind.kind());
+        self.sources.insert(spec.source, (spec.kind.kind(), spec.participant));
         match spec.kind.kind() {
             Kind::Audio => SoundInbox::push(&self.sound, SoundInput::Source(spec)),
             Kind::Video => {
                 let slot = self.slots.slot(spec.source, spec.kind);
+                self.pictures.entry(spec.participant).or_default().insert(spec.source, slot.clone());
                 self.ingest.lock().set_source(spec, slot);
             }
         }
     }
 
     fn remove_source(&mut self, source: SourceId) {
-        match self.kinds.remove(&source) {
-            Some(Kind::Audio) => SoundInbox::push(&self.sound, SoundInput::Gone(source)),
-            Some(Kind::Video) => {
+        match self.sources.remove(&source) {
+            Some((Kind::Audio, _)) => SoundInbox::push(&self.sound, SoundInput::Gone(source)),
+            Some((Kind::Video, participant)) => {
+                if let Entry::Occupied(mut pictures) = self.pictures.entry(participant) {
+                    pictures.get_mut().remove(&source);
+                    if pictures.get().is_empty() {
+                        pictures.remove();
+                    }
+                }
                 self.ingest.lock().remove_source(source);
                 self.slots.remove(source);
             }
@@ -177,9 +190,15 @@ impl Room {
     }
 
     fn insert(&mut self, source: SourceId, packet: SourcePacket) {
-        match self.kinds.get(&source) {
-            Some(Kind::Audio) => SoundInbox::push(&self.sound, SoundInput::Packet(source, packet, now())),
-            Some(Kind::Video) => {
+        match self.sources.get(&source) {
+            Some((Kind::Audio, participant)) => {
+                let now = now();
+                for slot in self.pictures.get(participant).into_iter().flat_map(BTreeMap::values) {
+                    slot.hear(now);
+                }
+                SoundInbox::push(&self.sound, SoundInput::Packet(source, packet, now));
+            }
+            Some((Kind::Video, _)) => {
                 self.ingest.lock().insert(source, packet, now());
                 self.has_packets = true;
             }

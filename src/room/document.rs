@@ -2,10 +2,11 @@
 //!
 //! Owns: the serde types of `docs/api.md`. Does not know: HTTP, WebSockets, authorization.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
-use crate::layout::Layout;
+use crate::layout::{Layout, LayoutKind, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::tier::Limit;
 
@@ -238,8 +239,12 @@ pub struct BroadcastDocument {
 pub struct ParticipantDocument {
     /// The participant's id.
     pub id: ParticipantId,
-    /// The name on its tile; may be empty.
+    /// The name that it has given; may be empty.
     pub name: String,
+    /// The name that is shown, also in the picture: `name`, or `Guest` with the number of its id.
+    pub display_name: String,
+    /// The initials on its avatar, also in the picture: at most two letters.
+    pub initials: String,
     /// Its role.
     pub role: Role,
     /// It is a program, which alone does not keep a room alive; absent for people.
@@ -291,6 +296,8 @@ pub struct ReceivesDocument {
 pub struct ViewDocument {
     /// The view's name.
     pub view: ViewName,
+    /// The kind of its layout; for `auto`, what it has chosen.
+    pub kind: LayoutKind,
     /// Size of the canvas in pixels.
     pub canvas: Size,
     /// The tiles.
@@ -312,6 +319,8 @@ pub struct TileDocument {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
+    /// How the picture fills the tile.
+    pub fit: ObjectFit,
 }
 
 impl TileDocument {
@@ -355,9 +364,16 @@ pub struct Audience {
 #[serde(deny_unknown_fields)]
 pub struct RoomPatch {
     /// The layout.
+    #[serde(default, deserialize_with = "checked_layout")]
     pub layout: Option<Layout>,
     /// Only moderators may join.
     pub locked: Option<bool>,
+}
+
+fn checked_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Layout>, D::Error> {
+    let layout = Option::<Layout>::deserialize(deserializer)?;
+    layout.iter().try_for_each(Layout::check).map_err(D::Error::custom)?;
+    Ok(layout)
 }
 
 /// Changes of a participant; absent fields remain as they are.

@@ -13,6 +13,7 @@ pub mod document;
 pub mod inputs;
 mod levels;
 mod mixer;
+mod name;
 mod orders;
 pub mod outputs;
 mod person;
@@ -28,14 +29,14 @@ use self::direct::Direct;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::mixer::Mixer;
+pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
-pub use self::person::DISPLAY_NAME_MAX;
-use self::person::{Person, Source, display_name};
+use self::person::{Person, Source};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
-use crate::layout::{Grid, Scene};
+use crate::layout::{Arranger, Attendance, LayoutKind, Scene};
 use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
@@ -62,7 +63,9 @@ pub struct Room {
     next_participant: u32,
     next_source: u32,
     next_serial: u32,
-    grid: Grid,
+    arranger: Arranger,
+    /// What the layout has chosen for the scene.
+    drawn: LayoutKind,
     speaker: Speaker,
     levels: Levels,
     mixer: Mixer,
@@ -93,6 +96,8 @@ impl Room {
     /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
         let scene = Scene { view: ViewName::program(), canvas: settings.canvas, fps: settings.fps, tiles: Vec::new() };
+        let mut arranger = Arranger::default();
+        let drawn = arranger.arrange(&settings.layout, settings.canvas, &Attendance::default()).kind;
         Self {
             settings,
             locked: false,
@@ -101,7 +106,8 @@ impl Room {
             next_participant: 1,
             next_source: 1,
             next_serial: 1,
-            grid: Grid::default(),
+            arranger,
+            drawn,
             speaker: Speaker::default(),
             levels: Levels::default(),
             mixer: Mixer::Off,
@@ -160,7 +166,7 @@ impl Room {
         self.people.insert(
             participant,
             Person {
-                name: display_name(&who.name),
+                name: name::clean(&who.name),
                 role: who.role,
                 bot: who.bot,
                 connected: false,
@@ -265,7 +271,7 @@ impl Room {
         RoomDocument {
             name: self.settings.name.clone(),
             version: self.version,
-            layout: self.settings.layout,
+            layout: self.settings.layout.clone(),
             canvas: self.settings.canvas,
             fps: self.settings.fps,
             locked: self.locked,
@@ -318,7 +324,7 @@ impl Room {
     }
 
     fn view(&self) -> ViewDocument {
-        orders::view_document(&self.scene)
+        orders::view_document(self.drawn, &self.scene)
     }
 
     fn stream_document(&self, serial: u32, key: &StreamKey) -> StreamDocument {
@@ -415,7 +421,7 @@ impl Room {
     fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
         let Some(person) = self.people.get_mut(&participant) else { return };
         if let Some(name) = patch.name {
-            person.name = display_name(&name);
+            person.name = name::clean(&name);
         }
         if let Some(gain_db) = patch.gain_db {
             person.gain_db = gain_db.clamp(-60.0, 12.0);
@@ -440,7 +446,7 @@ impl Room {
     }
 
     fn chat(&mut self, from: Option<ParticipantId>, text: &str) {
-        let name = from.and_then(|id| self.people.get(&id)).map(|person| person.name.clone()).unwrap_or_default();
+        let name = from.and_then(|id| Some(self.people.get(&id)?.shown_name(id))).unwrap_or_default();
         let text = text.chars().take(CHAT_MAX).collect();
         self.emit(|_| Event::Chat { participant: from, name, text });
     }

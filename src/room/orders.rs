@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Effect, Order, Person, Room, Route};
+use super::{Effect, Order, Person, Room, Route, name};
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{Scene, Tile};
+use crate::layout::{Attendance, LayoutKind, ObjectFit, Placed, Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
 use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
@@ -29,13 +29,13 @@ impl Room {
             return;
         }
         self.follow_direct();
-        let scene = self.derive_scene();
-        if scene != self.scene {
-            let moved = view_document(&scene) != view_document(&self.scene);
-            self.scene = scene;
+        let (drawn, scene) = self.derive_scene();
+        if (drawn, &scene) != (self.drawn, &self.scene) {
+            let moved = view_document(drawn, &scene) != view_document(self.drawn, &self.scene);
+            (self.drawn, self.scene) = (drawn, scene);
             self.effects.push_back(Effect::Order(Order::Scene(self.scene.clone())));
             if moved {
-                self.emit(|room| Event::Layout(view_document(&room.scene)));
+                self.emit(|room| Event::Layout(view_document(room.drawn, &room.scene)));
             }
         }
         let mix = self.derive_mix();
@@ -62,32 +62,44 @@ impl Room {
         self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
     }
 
-    fn derive_scene(&mut self) -> Scene {
+    fn derive_scene(&mut self) -> (LayoutKind, Scene) {
         let cells: Vec<_> = self
             .people
             .iter()
             .filter(|(_, person)| person.connected)
             .flat_map(|(id, person)| person.cells().map(|kind| (*id, kind)))
             .collect();
-        let placed = self.grid.arrange(self.settings.canvas, &cells).placed;
-        let tile = |((participant, kind), rect)| {
+        let attendance = Attendance { cells: &cells, speaker: self.speaker.current() };
+        let layout = &self.settings.layout;
+        let arrangement = self.arranger.arrange(layout, self.settings.canvas, &attendance);
+        let tile = |Placed { key: (participant, kind), rect, fit }| {
             let person = self.people.get(&participant)?;
+            let name = person.shown_name(participant);
+            let initials = name::initials(&name);
+            let label = match kind {
+                _ if !layout.labels => String::new(),
+                SourceKind::Screen => name::of_screen(&name),
+                _ => name,
+            };
             Some(Tile {
                 participant,
                 kind,
                 source: person.shown(kind),
                 rect,
-                label: if person.name.is_empty() { participant.to_string() } else { person.name.clone() },
+                fit,
+                label,
+                initials,
                 speaking: kind == SourceKind::Camera && self.speaker.speaking().contains(&participant),
                 muted: kind == SourceKind::Camera && person.is_silent(),
             })
         };
-        Scene {
+        let scene = Scene {
             view: ViewName::program(),
             canvas: self.settings.canvas,
             fps: self.settings.fps,
-            tiles: placed.into_iter().filter_map(tile).collect(),
-        }
+            tiles: arrangement.placed.into_iter().filter_map(tile).collect(),
+        };
+        (arrangement.kind, scene)
     }
 
     fn derive_mix(&self) -> MixPlan {
@@ -164,7 +176,7 @@ impl Room {
         };
         let mut wanted: BTreeMap<ParticipantId, u64> = BTreeMap::new();
         for tile in self.scene.tiles.iter().filter(|tile| tile.source.is_some()) {
-            *wanted.entry(tile.participant).or_default() += shown(tile.rect.size());
+            *wanted.entry(tile.participant).or_default() += shown(uncropped(tile));
         }
         let hidden = deserved(Size::new(0, 0), 0);
         for (participant, person) in self.people.iter_mut().filter(|(_, person)| person.sends_pictures()) {
@@ -202,6 +214,15 @@ impl Person {
     }
 }
 
+/// The size of a camera of 16:9 that fills its tile, before it is cropped.
+fn uncropped(tile: &Tile) -> Size {
+    let Size { width, height } = tile.rect.size();
+    match tile.fit {
+        ObjectFit::Cover => Size::new(width.max(height * 16 / 9), height.max(width * 9 / 16)),
+        ObjectFit::Auto | ObjectFit::Contain => Size::new(width, height),
+    }
+}
+
 /// The largest even size within `tier` with the aspect ratio of the canvas, and no more pixels than the canvas.
 fn fitting(tier: Size, canvas: Size) -> Size {
     let scale =
@@ -211,7 +232,7 @@ fn fitting(tier: Size, canvas: Size) -> Size {
 }
 
 /// The document of a view.
-pub(super) fn view_document(scene: &Scene) -> ViewDocument {
+pub(super) fn view_document(kind: LayoutKind, scene: &Scene) -> ViewDocument {
     let tiles = scene.tiles.iter().map(|tile| TileDocument {
         participant: tile.participant,
         source: tile.kind,
@@ -219,6 +240,7 @@ pub(super) fn view_document(scene: &Scene) -> ViewDocument {
         y: tile.rect.y,
         width: tile.rect.width,
         height: tile.rect.height,
+        fit: tile.fit,
     });
-    ViewDocument { view: scene.view.clone(), canvas: scene.canvas, tiles: tiles.collect() }
+    ViewDocument { view: scene.view.clone(), kind, canvas: scene.canvas, tiles: tiles.collect() }
 }

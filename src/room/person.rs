@@ -2,18 +2,17 @@
 //!
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
+use super::name;
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
 use crate::tier::Limit;
 use crate::tier::uplink::UplinkLimit;
 
-/// Longest name of a participant in characters; longer ones are cut.
-pub const DISPLAY_NAME_MAX: usize = 64;
-
 /// A participant.
 #[derive(Debug)]
 pub(super) struct Person {
+    /// The name that it has given; may be empty.
     pub(super) name: String,
     pub(super) role: Role,
     /// It is a program, which alone does not keep a room alive.
@@ -44,18 +43,14 @@ pub(super) struct Source {
     pub(super) size: Option<Size>,
 }
 
-/// A name as it is shown: one line of at most [`DISPLAY_NAME_MAX`] characters.
-pub(super) fn display_name(text: &str) -> String {
-    let plain = text.chars().filter(|c| !c.is_control()).take(DISPLAY_NAME_MAX).collect::<String>();
-    plain.trim().to_owned()
-}
-
 impl Person {
     /// The participant's document.
     pub(super) fn document(&self, id: ParticipantId) -> ParticipantDocument {
         ParticipantDocument {
             id,
             name: self.name.clone(),
+            display_name: self.shown_name(id),
+            initials: name::initials(&self.shown_name(id)),
             role: self.role,
             bot: self.bot,
             audio_muted: self.audio_muted,
@@ -75,6 +70,11 @@ impl Person {
                 limit: self.selected.1.filter(|_| self.adapts()),
             },
         }
+    }
+
+    /// The name that is shown for it.
+    pub(super) fn shown_name(&self, id: ParticipantId) -> String {
+        name::shown(&self.name, id)
     }
 
     /// The tier that it gets.

@@ -465,7 +465,7 @@ pub(super) fn uploaded(change: RecordingFile) -> Option<(RoomName, Input)> {
 pub(super) fn note(event: &Event) -> Option<Note> {
     Some(match event {
         Event::Joined { participant } | Event::Updated { participant } => {
-            Note::Here { participant: participant.id, name: participant.name.clone() }
+            Note::Here { participant: participant.id, name: participant.display_name.clone() }
         }
         Event::Left { participant, .. } => Note::Gone(*participant),
         Event::Speaker { participant, .. } => Note::Speaker(*participant),
@@ -481,7 +481,7 @@ pub(super) fn note(event: &Event) -> Option<Note> {
 pub(super) fn notes(room: &RoomDocument) -> Vec<Note> {
     let people = room.participants.iter();
     let mut notes: Vec<Note> =
-        people.map(|person| Note::Here { participant: person.id, name: person.name.clone() }).collect();
+        people.map(|person| Note::Here { participant: person.id, name: person.display_name.clone() }).collect();
     notes.extend(room.views.iter().map(layout));
     notes.push(Note::Speaker(room.speaker));
     notes

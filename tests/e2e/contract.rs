@@ -205,7 +205,7 @@ fn rooms_and_participants_have_json_documents() {
     assert_eq!(made.status, 201, "{made:?}");
     let room = get(&url("/v1/rooms/contract")).json();
     assert_eq!(room["name"], "contract");
-    assert_eq!(room["layout"], json!({"kind": "grid"}));
+    assert_eq!(room["layout"], json!({"kind": "auto"}));
     assert_eq!(room["canvas"], json!({"width": 1280, "height": 720}));
     assert_eq!((&room["participants"], &room["locked"]), (&json!([]), &json!(false)), "{room}");
     let patch =

@@ -18,7 +18,7 @@
   // No tone is a harmonic or an intermodulation product (2a-b, a+b, a-b) of others.
   const TONES = [363, 451, 591, 788, 1067, 1450, 1876, 2416, 3081];
   const AMPLITUDE = 0.06;
-  const BAR_TURN = 2400; // ms for the bar to cross the tile
+  const BAR_TURN = 800; // ms for the bar to cross the middle of the tile, which is visible also when the sides are cropped
   const BEEP = 2000; // Hz, the tone of a beep
 
   const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
@@ -67,7 +67,7 @@
       pen.fillRect(0, 0, width, height);
       pen.fillStyle = bar;
       const at = (performance.now() % BAR_TURN) / BAR_TURN;
-      pen.fillRect(Math.round(at * width * 0.9), 0, Math.round(width * 0.1), height);
+      pen.fillRect(Math.round((0.3 + at * 0.3) * width), 0, Math.round(width * 0.1), height);
       for (let i = 0; busy && i < 60; i += 1) {
         pen.fillStyle = `hsl(${360 * Math.random()} 70% 50%)`;
         pen.fillRect(width * Math.random(), height * (0.6 + 0.35 * Math.random()), width / 16, height / 20);

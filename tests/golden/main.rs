@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use commingle::codec::Picture;
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
 use commingle::media::{Look, Rect, Rotation, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
@@ -63,7 +63,11 @@ impl Stage {
         });
         let participant = ParticipantId(number);
         let label = label.to_owned();
-        self.scene.tiles.push(Tile { participant, kind, source, rect, label, speaking: false, muted: false });
+        let firsts = label.split(' ').filter_map(|word| word.chars().next());
+        let initials = firsts.clone().next().into_iter().chain(firsts.skip(1).last()).collect();
+        let (speaking, muted) = (false, false);
+        let fit = ObjectFit::Auto;
+        self.scene.tiles.push(Tile { participant, kind, source, rect, fit, label, initials, speaking, muted });
         self.scene.tiles.last_mut().expect("just pushed")
     }
 
@@ -141,6 +145,81 @@ fn a_screen_is_contained_and_a_phone_is_upright() {
     check("screen", &stage.compose());
 }
 
+/// Participants as the layout of this kind arranges them; the second speaks, and the first may share a screen.
+fn arranged(kind: LayoutKind, people: u32, screen: bool) -> Stage {
+    let mut stage = Stage::new();
+    let cells: Vec<_> = (1..=people)
+        .map(|id| (ParticipantId(id), SourceKind::Camera))
+        .chain(screen.then_some((ParticipantId(1), SourceKind::Screen)))
+        .collect();
+    let attendance = Attendance { cells: &cells, speaker: Some(ParticipantId(2)) };
+    for placed in Arranger::default().arrange(&kind.into(), CANVAS, &attendance).placed {
+        let ((id, kind), name) = (placed.key, people::NAMES[(placed.key.0.0 as usize - 1) % 9]);
+        let label = if kind == SourceKind::Screen { format!("{name}’s screen") } else { name.to_owned() };
+        let picture = if kind == SourceKind::Screen { people::slides() } else { people::person(id.0) };
+        let tile = stage.add_at(&label, placed.rect, kind, Some(picture), Rotation::None);
+        tile.fit = placed.fit;
+        tile.speaking = kind == SourceKind::Camera && id.0 == 2;
+    }
+    stage
+}
+
+#[test]
+fn two_participants_fill_the_canvas() {
+    check("auto_2", &arranged(LayoutKind::Auto, 2, false).compose());
+}
+
+#[test]
+fn a_shared_screen_is_the_largest_tile() {
+    check("auto_4_screen", &arranged(LayoutKind::Auto, 4, true).compose());
+}
+
+#[test]
+fn portrait_cameras_stand_on_a_backdrop() {
+    let mut stage = Stage::new();
+    let left = Rect { x: 8, y: 8, width: 408, height: 230 };
+    let right = Rect { x: 424, y: 8, width: 208, height: 230 };
+    let wide = Rect { x: 8, y: 246, width: 624, height: 106 };
+    stage.add_at("Ada", left, SourceKind::Camera, Some(people::person(3)), Rotation::Right).speaking = true;
+    stage.add_at("Jo", right, SourceKind::Camera, Some(people::person(4)), Rotation::None);
+    stage.add_at("Zoë", wide, SourceKind::Camera, Some(people::person(7)), Rotation::Left);
+    check("portrait", &stage.compose());
+}
+
+#[test]
+fn a_lost_sender_is_grey_and_a_camera_that_is_off_is_an_avatar() {
+    let mut stage = Stage::new();
+    for i in 0..4 {
+        stage.add(people::NAMES[i as usize], [i % 2, i / 2, 2, 2], (i != 1).then(|| people::person(i)));
+    }
+    let at = |seconds: u64| Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000);
+    let mut compositor = Compositor::new(None);
+    compositor.set_scene(&stage.scene);
+    let mut compose = |now| compositor.compose(now, &stage.slots).picture;
+    // The first is live, the second off, the third lost; the fourth has stopped its camera, but is heard.
+    compose(at(0));
+    stage.slots[&SourceId(1)].writer().put(people::person(0), Look::default(), at(3));
+    stage.slots[&SourceId(4)].hear(at(3));
+    check("lost", &compose(at(3)));
+    let third = |picture: &Picture| {
+        let (luma, stride) = picture.plane(0);
+        luma[190 * stride + 20]
+    };
+    let (live, lost) = (third(&compose(at(0))), third(&compose(at(29))));
+    let stopped = third(&compose(at(31)));
+    assert!(live != lost && lost != stopped && live != stopped, "{live} {lost} {stopped}");
+}
+
+#[test]
+fn emoji_are_drawn_in_names_and_as_initials() {
+    let mut stage = Stage::new();
+    stage.add("Ann 🎈 Lee", [0, 0, 2, 2], Some(people::person(1)));
+    stage.add("👩‍🚀", [1, 0, 2, 2], None).initials = "👩‍🚀".into();
+    stage.add("🇫🇷 👍🏽 ❤️ 1️⃣", [0, 1, 2, 2], Some(people::person(2))).muted = true;
+    stage.add("👨‍👩‍👧‍👦 ".repeat(20).trim(), [1, 1, 2, 2], Some(people::person(4)));
+    check("emoji", &stage.compose());
+}
+
 #[test]
 fn a_changed_scene_removes_everything_of_the_scene_before() {
     let mut full = Stage::new();
@@ -182,7 +261,7 @@ fn an_identical_canvas_is_reported_as_unchanged() {
     assert!(second.changed);
     stage.slots[&SourceId(2)].writer().put(people::person(6), Look::default(), at(3));
     let third = compositor.compose(at(4), &stage.slots);
-    assert!(third.changed, "one has a new frame, the other's camera is silent for more than two seconds");
+    assert!(third.changed, "one has a new frame, the other's sender is lost");
 
     // The same with canvases that were in use.
     let mut fresh = Compositor::new(None);

@@ -12,7 +12,7 @@ use commingle::codec::{
     VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Scene, Tile};
+use commingle::layout::{ObjectFit, Scene, Tile};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{Codec, EncodedPacket, Rect, Rotation, Size, Sounds, SourceKind, SourcePacket, StreamKey, Tier};
 use commingle::mixer::Mixer;
@@ -293,7 +293,9 @@ pub fn scene(sources: [Option<SourceId>; 4]) -> Scene {
         kind: SourceKind::Camera,
         source,
         rect: Rect { x: i % 2 * 320, y: i / 2 * 180, width: 320, height: 180 },
+        fit: ObjectFit::Auto,
         label: String::new(),
+        initials: String::new(),
         speaking: false,
         muted: false,
     });

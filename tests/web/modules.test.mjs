@@ -129,9 +129,9 @@ test('events return a new room document', () => {
     { id: 'p2', name: 'Bob' },
   ]);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
-  apply({ type: 'layout', version: 7, view: 'program', canvas: { width: 4, height: 2 }, tiles: [] });
-  apply({ type: 'layout', version: 8, view: 'program', canvas: { width: 8, height: 4 }, tiles: [] });
-  assert.deepEqual(now.views, [{ view: 'program', canvas: { width: 8, height: 4 }, tiles: [] }]);
+  apply({ type: 'layout', version: 7, view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [] });
+  apply({ type: 'layout', version: 8, view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] });
+  assert.deepEqual(now.views, [{ view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] }]);
   apply({ type: 'left', version: 9, participant: 'p2', reason: 'removed' });
   assert.deepEqual([now.participants.map((p) => p.id), now.speaker, now.version], [['p1'], 'p2', 9]);
   apply({ type: 'levels', levels: [{ participant: 'p1', dbov: -30 }] });
@@ -179,6 +179,8 @@ test('video is cropped unless this loses more than 30 percent', () => {
   assert.equal(stage.fit(640, 480, tile), 'cover', 'a quarter is lost');
   assert.equal(stage.fit(480, 640, tile), 'contain');
   assert.equal(stage.fit(0, 0, tile), 'cover', 'the size is not known yet');
+  assert.equal(stage.fit(480, 640, { ...tile, fit: 'cover' }), 'cover');
+  assert.equal(stage.fit(1280, 720, { ...tile, fit: 'contain' }), 'contain');
   assert.deepEqual(stage.contentBox(100, 100, 2), { x: 0, y: 25, width: 100, height: 50 });
   assert.deepEqual(stage.contentBox(400, 100, 1), { x: 150, y: 0, width: 100, height: 100 });
 });

@@ -20,10 +20,15 @@ use crate::layout::{Scene, Tile};
 use crate::media::{Rect, Size, SourceKind};
 use crate::time::Timestamp;
 
-/// A camera without a frame for so long shows the avatar.
+/// A camera without a frame for so long is stale.
 const CAMERA_STALE: Duration = Duration::from_secs(2);
 /// The same for a screen, which sends few frames while it is unchanged.
 const SCREEN_STALE: Duration = Duration::from_secs(10);
+/// Without a packet of its microphone for so long, the sender of a stale source counts as lost.
+const LOST: Duration = Duration::from_secs(2);
+/// After so long a lost sender has left, because its consent has expired (RFC 7675): a source that is still there was
+/// stopped.
+const STOPPED: Duration = Duration::from_secs(30);
 /// Shortest side in pixels of a tile with an avatar and round corners.
 const SMALLEST: u32 = 32;
 /// Most canvases in the pool.
@@ -63,6 +68,8 @@ struct Placed {
     label: Option<Arc<Sprite>>,
     /// Drawn at the first use.
     avatar: Option<Arc<Sprite>>,
+    /// The plate over the last frame of a lost sender. Drawn at the first use.
+    reconnecting: Option<Arc<Sprite>>,
     corners: Option<Arc<[Sprite; 4]>>,
 }
 
@@ -71,6 +78,24 @@ struct Placed {
 struct Drawn {
     look: u64,
     frame: Option<(SourceId, u64)>,
+    lost: bool,
+}
+
+/// The state of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Feed {
+    /// Frames come.
+    Live,
+    /// Nothing comes from its sender: the last frame is shown in grey.
+    Lost,
+    /// Its sender is there, but sends no frames: the avatar is shown.
+    Stopped,
+}
+
+/// A frame to draw, and whether its sender is lost.
+struct Shown {
+    fitted: Fitted,
+    lost: bool,
 }
 
 struct Canvas {
@@ -126,7 +151,8 @@ impl Compositor {
             Some(old) => old.label.clone(),
             None => look::label(&mut self.lettering, &tile.label, tile.muted, size).map(Arc::new),
         };
-        let avatar = alike.and_then(|old| old.avatar.clone());
+        let avatar = alike.filter(|old| old.tile.initials == tile.initials).and_then(|old| old.avatar.clone());
+        let reconnecting = alike.and_then(|old| old.reconnecting.clone());
         // A tile that fills the canvas, and a tiny one, have no round corners.
         let corners = (size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas)).then(|| {
             let key = (look::radius(size), look::frame_width(size), tile.speaking);
@@ -140,7 +166,7 @@ impl Compositor {
                 self.looks
             }
         };
-        Placed { tile: tile.clone(), look, label, avatar, corners }
+        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners }
     }
 
     /// Redraws all names: letters were missing.
@@ -165,10 +191,12 @@ impl Compositor {
         }
         let frames = self.frames(now, slots);
         for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
+            if frame.as_ref().is_some_and(|shown| shown.lost) && placed.reconnecting.is_none() {
+                let plate = look::reconnecting(&mut self.lettering, placed.tile.rect.size());
+                placed.reconnecting = plate.map(Arc::new);
+            }
             if frame.is_none() && placed.avatar.is_none() {
-                let tile = &placed.tile;
-                let avatar = look::avatar(&mut self.lettering, tile.participant, &tile.label, tile.rect.size());
-                placed.avatar = Some(Arc::new(avatar));
+                placed.avatar = Some(Arc::new(look::avatar(&mut self.lettering, &placed.tile)));
             }
         }
         let drawn: Vec<Drawn> = self
@@ -176,8 +204,9 @@ impl Compositor {
             .iter()
             .zip(&frames)
             .map(|(placed, frame)| {
-                let frame = frame.as_ref().zip(placed.tile.source).map(|(frame, source)| (source, frame.number));
-                Drawn { look: placed.look, frame }
+                let lost = frame.as_ref().is_some_and(|shown| shown.lost);
+                let frame = frame.as_ref().zip(placed.tile.source).map(|(shown, source)| (source, shown.fitted.number));
+                Drawn { look: placed.look, frame, lost }
             })
             .collect();
         let wanted = (self.arrangement, drawn);
@@ -201,16 +230,22 @@ impl Compositor {
     }
 
     /// The frame of each tile; None for an avatar.
-    fn frames(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Vec<Option<Fitted>> {
-        let live = |tile: &Tile| {
+    fn frames(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Vec<Option<Shown>> {
+        let seen = |tile: &Tile| {
             let slot = slots.get(&tile.source?)?;
-            let stale = if tile.kind == SourceKind::Screen { SCREEN_STALE } else { CAMERA_STALE };
-            (now.since(slot.arrival()?) <= stale).then_some(slot)
+            let feed = feed(tile.kind, now, slot.arrival()?, slot.heard());
+            (feed != Feed::Stopped).then_some((slot, feed == Feed::Lost))
         };
-        let frame = |placed: &Placed| live(&placed.tile)?.get(placed.tile.rect.size());
+        let frame = |placed: &Placed| {
+            let (slot, lost) = seen(&placed.tile)?;
+            let fitted = slot.get(placed.tile.rect.size(), placed.tile.fit)?;
+            Some(Shown { fitted, lost })
+        };
         if let Some(threads) = &self.threads {
-            let unfit =
-                |placed: &&Placed| live(&placed.tile).is_some_and(|slot| slot.needs_fitting(placed.tile.rect.size()));
+            let unfit = |placed: &&Placed| {
+                let Tile { rect, fit, .. } = placed.tile;
+                seen(&placed.tile).is_some_and(|(slot, _)| slot.needs_fitting(rect.size(), fit))
+            };
             if self.tiles.iter().filter(unfit).count() > 1 {
                 return threads.install(|| self.tiles.par_iter().map(frame).collect());
             }
@@ -234,7 +269,7 @@ impl Compositor {
     /// The drawing operations for a canvas with this record.
     fn ops<'a>(
         &'a self,
-        frames: &'a [Option<Fitted>],
+        frames: &'a [Option<Shown>],
         wanted: &(u64, Vec<Drawn>),
         noted: Option<&(u64, Vec<Drawn>)>,
     ) -> Vec<Op<'a>> {
@@ -257,25 +292,42 @@ impl Compositor {
     }
 }
 
+/// The state of a source whose newest frame came at `arrival`, and the newest packet of its microphone at `heard`.
+fn feed(kind: SourceKind, now: Timestamp, arrival: Timestamp, heard: Timestamp) -> Feed {
+    let stale = if kind == SourceKind::Screen { SCREEN_STALE } else { CAMERA_STALE };
+    match now.since(arrival) {
+        age if age <= stale => Feed::Live,
+        age if age <= STOPPED && now.since(heard) > LOST => Feed::Lost,
+        _ => Feed::Stopped,
+    }
+}
+
 const fn overlap(a: Rect, b: Rect) -> bool {
     a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
 }
 
 impl Placed {
-    fn ops<'a>(&'a self, frame: Option<&'a Fitted>, ops: &mut Vec<Op<'a>>) {
+    fn ops<'a>(&'a self, frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
         let rect @ Rect { x, y, width, height } = self.tile.rect;
         let size = rect.size();
+        let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
         match frame {
-            Some(Fitted { picture, dest, .. }) => {
-                if dest.size() != size {
-                    ops.push(Op::Fill(rect, yuv(look::TILE)));
+            Some(Shown { fitted: Fitted { picture, dest, beside, .. }, lost }) => {
+                if dest.size() != size && beside.is_empty() {
+                    ops.push(Op::Fill(rect, yuv(look::BACKGROUND)));
                 }
-                ops.push(Op::Copy(picture, x + dest.x, y + dest.y));
+                let parts = beside.iter().map(|(picture, place)| (picture, place));
+                for (picture, place) in parts.chain(std::iter::once((picture, dest))) {
+                    let draw = if *lost { Op::Grey } else { Op::Copy };
+                    ops.push(draw(picture, x + place.x, y + place.y));
+                }
+                if let Some(plate) = self.reconnecting.as_ref().filter(|plate| *lost && plate.height() <= height) {
+                    ops.push(Op::Blend(plate, x + middle(width, plate.width()), y + middle(height, plate.height())));
+                }
             }
             None => {
                 ops.push(Op::Fill(rect, yuv(look::TILE)));
                 if let Some(avatar) = self.avatar.as_ref().filter(|_| width.min(height) >= SMALLEST) {
-                    let middle = |outer: u32, inner: u32| ((outer - inner) / 2) & !1;
                     ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
                 }
             }

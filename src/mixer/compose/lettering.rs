@@ -1,25 +1,50 @@
 //! Text: lines in any script, drawn once as sprites.
 //!
-//! Owns: fonts. Does not know: tiles. In: a text. Out: a sprite. The shipped font is always available. The fonts of the
-//! machine are loaded when a name first needs a letter that the shipped font lacks. This takes longer than a tick, so a
-//! thread does it, once per process; until then such names are not drawn.
+//! Owns: fonts. Does not know: tiles. In: a text. Out: a sprite. The shipped fonts are always available: letters and
+//! emoji. The fonts of the machine are loaded when a name first needs a letter that the shipped fonts lack. This takes
+//! longer than a tick, so a thread does it, once per process; until then such names are not drawn.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use cosmic_text::{
-    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping, SwashCache,
-    Weight, Wrap, fontdb,
+    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Fallback, Family, FontSystem, Metrics,
+    PlatformFallback, Shaping, SwashCache, Weight, Wrap, fontdb,
 };
+use unicode_script::Script;
+use unicode_segmentation::UnicodeSegmentation;
 
 use super::raster::{Raster, Rgb};
 
 /// Inter (SIL Open Font License), for names and initials.
 const FONT: &[u8] = include_bytes!("../../../assets/fonts/Inter-Bold.otf");
 const FAMILY: &str = "Inter";
+/// Twemoji (CC BY 4.0) as a font of coloured outlines.
+const EMOJI_FONT: &[u8] = include_bytes!("../../../assets/fonts/TwemojiMozilla.ttf");
+const EMOJI_FAMILY: &str = "Twemoji Mozilla";
+/// Variation selector 16: the character before it is an emoji.
+const EMOJI_PRESENTATION: char = '\u{fe0f}';
+
+/// The usual order of fonts, with the shipped emoji before the symbols of other fonts.
+struct EmojiFirst;
+
+impl Fallback for EmojiFirst {
+    fn common_fallback(&self) -> &[&'static str] {
+        static FAMILIES: OnceLock<Vec<&'static str>> = OnceLock::new();
+        FAMILIES.get_or_init(|| [&[EMOJI_FAMILY][..], PlatformFallback.common_fallback()].concat())
+    }
+
+    fn forbidden_fallback(&self) -> &[&'static str] {
+        PlatformFallback.forbidden_fallback()
+    }
+
+    fn script_fallback(&self, script: Script, locale: &str) -> &[&'static str] {
+        PlatformFallback.script_fallback(script, locale)
+    }
+}
 
 fn font_system(database: fontdb::Database) -> FontSystem {
-    FontSystem::new_with_locale_and_db("en-US".into(), database)
+    FontSystem::new_with_locale_and_db_and_fallback("en-US".into(), database, EmojiFirst)
 }
 
 /// The shipped font and the fonts of the machine, once these are loaded; the first call begins to load them.
@@ -42,7 +67,14 @@ fn machine_fonts() -> Option<&'static fontdb::Database> {
 
 fn shipped_font() -> fontdb::Database {
     let mut database = fontdb::Database::new();
-    database.load_font_data(FONT.to_vec());
+    database.load_font_source(fontdb::Source::Binary(Arc::new(FONT)));
+    for id in database.load_font_source(fontdb::Source::Binary(Arc::new(EMOJI_FONT))) {
+        let Some(mut face) = database.face(id).cloned() else { continue };
+        // Only fonts of the requested weight are considered before all others.
+        face.weight = Weight::BOLD;
+        database.remove_face(id);
+        database.push_face_info(face);
+    }
     database
 }
 
@@ -119,7 +151,12 @@ impl Lettering {
         buffer.set_size(Some(width), None);
         // Bold, because fonts of other scripts have this weight more often than a medium one.
         let attributes = Attrs::new().family(Family::Name(FAMILY)).weight(Weight::BOLD);
-        buffer.set_text(text, &attributes, Shaping::Advanced, Some(Align::Left));
+        // The shipped font has some of the signs that are emoji with a variation selector (UTS #51).
+        let emoji = attributes.clone().family(Family::Name(EMOJI_FAMILY));
+        let spans = text.graphemes(true).map(|cluster| {
+            (cluster, if cluster.contains(EMOJI_PRESENTATION) { emoji.clone() } else { attributes.clone() })
+        });
+        buffer.set_rich_text(spans, &attributes, Shaping::Advanced, Some(Align::Left));
         buffer.shape_until_scroll(&mut self.fonts, false);
         buffer
     }
@@ -137,6 +174,69 @@ mod tests {
         assert!(
             lettering.line("   ", 20.0, 500.0, [255; 3]).is_none_or(|raster| raster.pixels.iter().all(|p| p[3] == 0.0))
         );
+    }
+
+    /// Pixels that are neither grey nor transparent.
+    fn coloured(raster: &Raster) -> usize {
+        let spread = |p: &[f32; 4]| p[0].max(p[1]).max(p[2]) - p[0].min(p[1]).min(p[2]);
+        raster.pixels.iter().filter(|pixel| spread(pixel) > 0.2).count()
+    }
+
+    /// With the fonts of the machine.
+    fn with_machine_fonts() -> Lettering {
+        let mut lettering = Lettering::new();
+        lettering.machine = Machine::Awaited;
+        while !lettering.learned() {
+            thread::yield_now();
+        }
+        lettering
+    }
+
+    #[test]
+    fn emoji_are_drawn_in_colour_without_system_fonts() {
+        let mut lettering = Lettering::new();
+        for text in ["🎈", "👩‍🚀", "🇫🇷", "👍🏽", "❤️", "Ann 🎈"] {
+            let line = lettering.line(text, 20.0, 500.0, [255; 3]).expect(text);
+            assert!(coloured(&line) > 40, "{text}: {}", coloured(&line));
+            if text != "Ann 🎈" {
+                assert!(line.width <= 32, "{text} is one sign, but {} wide", line.width);
+            }
+        }
+        assert_eq!(lettering.machine, Machine::Unneeded);
+    }
+
+    #[test]
+    fn lines_are_cut_with_an_ellipsis_between_clusters() {
+        let mut lettering = with_machine_fonts();
+        for name in ["Wilhelmina ", "👨‍👩‍👧‍👦", "محمد عبد الله ", "דוד בן־גוריון ", "山田太郎", "क्षत्रिय ", "김철수 "]
+        {
+            let text = name.repeat(12);
+            let text = text.trim();
+            let buffer = lettering.shape(text, 20.0, 150.0);
+            let runs: Vec<_> = buffer.layout_runs().collect();
+            assert_eq!(runs.len(), 1, "{name}");
+            let glyphs = runs[0].glyphs;
+            assert!(glyphs.iter().all(|glyph| glyph.glyph_id != 0), "{name} has missing glyphs");
+            assert!(glyphs.len() > 1 && runs[0].line_w <= 150.0, "{name}: {} wide", runs[0].line_w);
+            // The ellipsis stands for the rest of the text.
+            let end = glyphs.iter().map(|glyph| glyph.end).filter(|end| *end < text.len()).max();
+            let starts: Vec<usize> = text.grapheme_indices(true).map(|(at, _)| at).collect();
+            assert!(end.is_some_and(|end| starts.contains(&end)), "{name} is cut at byte {end:?}, inside a cluster");
+        }
+    }
+
+    #[test]
+    fn initials_with_a_non_joiner_have_their_isolated_forms() {
+        let mut lettering = with_machine_fonts();
+        let mut glyphs = |text: &str| -> Vec<u16> {
+            let buffer = lettering.shape(text, 20.0, 500.0);
+            let visible = |glyph: &&cosmic_text::LayoutGlyph| glyph.w > 0.0;
+            buffer.layout_runs().flat_map(|run| run.glyphs.iter().filter(visible).map(|g| g.glyph_id)).collect()
+        };
+        let (meem, ain) = (glyphs("م"), glyphs("ع"));
+        let isolated = [meem, ain].concat();
+        assert_eq!(glyphs("م\u{200c}ع"), isolated);
+        assert_ne!(glyphs("مع"), isolated, "connected without it");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::lettering::Lettering;
 use super::raster::{Raster, Rgb, disc, rounded, stroke};
 use super::sprite::Sprite;
-use crate::id::ParticipantId;
-use crate::media::Size;
+use crate::layout::Tile;
+use crate::media::{Size, SourceKind};
 
 /// Background of the canvas.
 pub(super) const BACKGROUND: Rgb = [16, 20, 24];
@@ -36,8 +36,6 @@ const PALETTE: [Rgb; 12] = [
     [96, 104, 128],
     [180, 92, 50],
 ];
-/// Most letters of a name that are drawn.
-const NAME_LETTERS: usize = 80;
 /// Narrowest tile with a label, in pixels.
 const LABEL_TILE: u32 = 64;
 
@@ -65,27 +63,8 @@ pub(super) fn label_margin(tile: Size) -> u32 {
     frame_width(tile) + even(letter_height(tile) * 0.3)
 }
 
-/// Characters that are removed from names: line breaks, and controls of the text direction.
-fn clean(name: &str) -> String {
-    let unwanted = |c: &char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    let plain: String = name.chars().filter(|c| !unwanted(c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    plain.trim().graphemes(true).take(NAME_LETTERS).collect()
-}
-
-/// The first letters of the first and the last word, in capitals; the first character of a name without letters.
-fn initials(name: &str) -> String {
-    let name = clean(name);
-    let mut firsts = name
-        .split_whitespace()
-        .filter_map(|word| word.graphemes(true).find(|sign| sign.chars().next().is_some_and(char::is_alphanumeric)));
-    let first = firsts.next().or_else(|| name.graphemes(true).next());
-    let last = firsts.next_back();
-    first.into_iter().chain(last).flat_map(|sign| sign.chars().flat_map(char::to_uppercase)).collect()
-}
-
 /// The plate with the name and the sign of a muted microphone; None if there is nothing to show or no room.
 pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Size) -> Option<Sprite> {
-    let name = clean(name);
     if tile.width < LABEL_TILE || (name.is_empty() && !muted) {
         return None;
     }
@@ -93,7 +72,7 @@ pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Si
     let (side, sign) = ((letters * 0.55).round(), if muted { letters.round() } else { 0.0 });
     let gap = if muted && !name.is_empty() { (letters * 0.3).round() } else { 0.0 };
     let room = tile.width as f32 - 2.0 * label_margin(tile) as f32 - 2.0 * side - sign - gap;
-    let text = lettering.line(&name, letters, room, TEXT);
+    let text = lettering.line(name, letters, room, TEXT);
     let text_width = text.as_ref().map_or(0.0, |text| text.width as f32);
     let height = even(letters * 1.65);
     let width = side * 2.0 + sign + gap + text_width;
@@ -114,6 +93,22 @@ pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Si
     Some(Sprite::new(&plate))
 }
 
+/// The plate in the middle of a tile whose sender is lost; None if there is no room.
+pub(super) fn reconnecting(lettering: &mut Lettering, tile: Size) -> Option<Sprite> {
+    let letters = letter_height(tile) * 1.15;
+    let side = (letters * 0.7).round();
+    let room = tile.width as f32 - 2.0 * label_margin(tile) as f32 - 2.0 * side;
+    if tile.width < LABEL_TILE {
+        return None;
+    }
+    let text = lettering.line("Reconnecting…", letters, room, TEXT)?;
+    let mut plate = Raster::new(text.width + 2 * side as usize, even(letters * 1.9) as usize);
+    let (width, height) = (plate.width as f32, plate.height as f32);
+    plate.shape(PLATE, PLATE_ALPHA, |x, y| rounded(x, y, [0.0, 0.0, width, height], height / 2.0));
+    plate.stamp(&text, side as i32, ((height - text.height as f32) / 2.0).round() as i32);
+    Some(Sprite::new(&plate))
+}
+
 /// A crossed-out microphone in a square.
 fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
     let at = |x: f32, y: f32| (left + x * side, top + y * side);
@@ -128,17 +123,21 @@ fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
     on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.1, 0.1), at(0.84, 0.92), line));
 }
 
-/// A disc in the colour of the participant, with initials, or with the figure of a person if there is no name.
-pub(super) fn avatar(lettering: &mut Lettering, participant: ParticipantId, name: &str, tile: Size) -> Sprite {
-    let diameter = even(tile.height.min(tile.width) as f32 * 0.42).max(8);
+/// A disc in the colour of the participant: with initials, the figure of a person if there are none, or a monitor for a
+/// screen.
+pub(super) fn avatar(lettering: &mut Lettering, tile: &Tile) -> Sprite {
+    let diameter = even(tile.rect.height.min(tile.rect.width) as f32 * 0.42).max(8);
     let side = diameter as f32;
-    let color = PALETTE[(participant.0 as usize).wrapping_mul(5) % PALETTE.len()];
+    let color = PALETTE[(tile.participant.0 as usize).wrapping_mul(5) % PALETTE.len()];
     let mut raster = Raster::new(diameter as usize, diameter as usize);
     let middle = (side / 2.0, side / 2.0);
     raster.shape(color, 1.0, |x, y| disc(x, y, middle, side / 2.0));
-    let initials = initials(name);
-    let letters = if initials.chars().count() > 1 { 0.38 } else { 0.46 };
-    match lettering.line(&initials, side * letters, side, TEXT) {
+    if tile.kind == SourceKind::Screen {
+        draw_monitor(&mut raster, side);
+        return Sprite::new(&raster);
+    }
+    let letters = if tile.initials.graphemes(true).nth(1).is_some() { 0.38 } else { 0.46 };
+    match lettering.line(&tile.initials, side * letters, side, TEXT) {
         Some(text) => {
             let (first, after) = text.ink();
             let left = (side - text.width as f32) / 2.0;
@@ -152,6 +151,18 @@ pub(super) fn avatar(lettering: &mut Lettering, participant: ParticipantId, name
         }),
     }
     Sprite::new(&raster)
+}
+
+/// The outline of a monitor on its foot, in a square.
+fn draw_monitor(on: &mut Raster, side: f32) {
+    let line = side * 0.045;
+    on.shape(TEXT, 0.95, |x, y| {
+        let frame = [side * 0.26, side * 0.29, side * 0.48, side * 0.32];
+        let screen = rounded(x, y, frame, side * 0.03).abs() - line / 2.0;
+        let foot = stroke(x, y, (side * 0.4, side * 0.72), (side * 0.6, side * 0.72), line);
+        let neck = stroke(x, y, (side * 0.5, side * 0.61), (side * 0.5, side * 0.72), line);
+        screen.min(foot).min(neck)
+    });
 }
 
 /// The four corners of a tile with background outside the rounding, and the frame of a talker inside. In order: upper
@@ -174,23 +185,9 @@ pub(super) fn corners(tile: Size, speaking: bool) -> [Sprite; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn initials_in_any_script() {
-        for (name, expected) in [
-            ("Ada Lovelace", "AL"),
-            ("johann sebastian bach", "JB"),
-            ("Plato", "P"),
-            ("山田 太郎", "山太"),
-            ("محمد علي", "مع"),
-            ("(Zoë) Ångström", "ZÅ"),
-            ("🎈", "🎈"),
-            ("  \n ", ""),
-            ("\u{202e}evil name", "EN"),
-        ] {
-            assert_eq!(initials(name), expected, "{name}");
-        }
-    }
+    use crate::id::ParticipantId;
+    use crate::layout::ObjectFit;
+    use crate::media::Rect;
 
     #[test]
     fn sprites_are_even_and_fit_their_tiles() {
@@ -205,8 +202,23 @@ mod tests {
                     }
                 }
             }
-            let avatar = avatar(&mut lettering, ParticipantId(u32::MAX), "A B", tile);
-            assert!(avatar.width() <= tile.width && avatar.height() <= tile.height);
+            let plate = reconnecting(&mut lettering, tile).expect("all of them have room");
+            assert!(plate.width() <= tile.width && plate.height() <= tile.height, "{tile}");
+            for (kind, initials) in [(SourceKind::Camera, "AB"), (SourceKind::Camera, ""), (SourceKind::Screen, "A")] {
+                let tile = Tile {
+                    participant: ParticipantId(u32::MAX),
+                    kind,
+                    source: None,
+                    rect: Rect { x: 0, y: 0, width: tile.width, height: tile.height },
+                    fit: ObjectFit::Auto,
+                    label: "A B".into(),
+                    initials: initials.into(),
+                    speaking: false,
+                    muted: false,
+                };
+                let avatar = avatar(&mut lettering, &tile);
+                assert!(avatar.width() <= tile.rect.width && avatar.height() <= tile.rect.height);
+            }
         }
     }
 }

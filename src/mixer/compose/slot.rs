@@ -1,15 +1,17 @@
 //! Frame slots: the newest picture of one source, ready in every size that is shown.
 //!
-//! Owns: rotation, cropping, scaling and conversion of colours, once per tile size. Does not know: scenes. In: pictures
-//! by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was
+//! Owns: rotation, cropping, scaling and conversion of colours, once per tile size; the backdrop of a camera that does
+//! not fill its tile. Does not know: scenes. In: pictures by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was
 //! fetched is kept ready from then on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::backdrop::Backdrop;
 use crate::codec::{Picture, PicturePool, colour, scale};
-use crate::layout::fit;
+use crate::layout::{ObjectFit, fit};
 use crate::media::{Colours, Look, Rect, Rotation, Size, SourceKind};
 use crate::time::Timestamp;
 
@@ -22,6 +24,8 @@ const WANTED_SIZES: usize = 8;
 pub struct FrameSlot {
     kind: SourceKind,
     state: Mutex<State>,
+    /// Time of the newest packet of the participant's microphone.
+    heard: AtomicU64,
 }
 
 #[derive(Default)]
@@ -45,6 +49,7 @@ struct Latest {
 
 struct Wanted {
     tile: Size,
+    fit: ObjectFit,
     /// The number of the newest frame at the last fetch of this size.
     fetched: u64,
     fitted: Option<Fitted>,
@@ -56,6 +61,7 @@ struct Wanted {
 struct Scaler {
     pool: PicturePool,
     halves: scale::Halves,
+    backdrop: Backdrop,
 }
 
 /// A picture scaled to its tile.
@@ -63,8 +69,10 @@ struct Scaler {
 pub struct Fitted {
     /// The picture, of the size of `dest`.
     pub picture: Picture,
-    /// Its place in the tile; the rest of the tile is empty.
+    /// Its place in the tile.
     pub dest: Rect,
+    /// What is beside it, or above and below it, with its places in the tile; empty if the rest of the tile is.
+    pub beside: Vec<(Picture, Rect)>,
     /// When its frame arrived.
     pub arrival: Timestamp,
     /// Counts the frames of its source.
@@ -74,7 +82,7 @@ pub struct Fitted {
 impl FrameSlot {
     /// An empty slot for a camera or a screen.
     pub fn new(kind: SourceKind) -> Self {
-        Self { kind, state: Mutex::default() }
+        Self { kind, state: Mutex::default(), heard: AtomicU64::default() }
     }
 
     /// The writer of a new decoder. Frames of earlier writers are not taken any more.
@@ -85,38 +93,39 @@ impl FrameSlot {
     }
 
     /// The newest frame, scaled to a tile; None before the first.
-    pub fn get(&self, tile: Size) -> Option<Fitted> {
+    pub fn get(&self, tile: Size, fit: ObjectFit) -> Option<Fitted> {
         let mut state = self.state.lock();
         let State { latest, wanted, .. } = &mut *state;
         let latest = latest.as_mut()?;
         latest.fetched = true;
-        let at = wanted.iter().position(|wanted| wanted.tile == tile);
+        let at = wanted.iter().position(|wanted| (wanted.tile, wanted.fit) == (tile, fit));
         let Some(wanted) = (match at {
             Some(at) => wanted.get_mut(at),
             None if wanted.len() < WANTED_SIZES => {
-                wanted.push(Wanted { tile, fetched: 0, fitted: None, scaler: Scaler::default() });
+                wanted.push(Wanted { tile, fit, fetched: 0, fitted: None, scaler: Scaler::default() });
                 wanted.last_mut()
             }
             None => None,
         }) else {
             let scaler = &mut Scaler::default();
-            return Some(make(latest, tile, self.kind, scaler));
+            return Some(make(latest, (tile, fit), self.kind, scaler));
         };
         wanted.fetched = latest.number;
         match &wanted.fitted {
             Some(fitted) if fitted.number == latest.number => {}
             _ => {
-                wanted.fitted = Some(make(latest, tile, self.kind, &mut wanted.scaler));
+                wanted.fitted = Some(make(latest, (tile, fit), self.kind, &mut wanted.scaler));
             }
         }
         wanted.fitted.clone()
     }
 
     /// Whether [`get`](Self::get) would have to scale for this tile.
-    pub(super) fn needs_fitting(&self, tile: Size) -> bool {
+    pub(super) fn needs_fitting(&self, tile: Size, fit: ObjectFit) -> bool {
         let state = self.state.lock();
         let Some(latest) = &state.latest else { return false };
-        let fitted = state.wanted.iter().find(|wanted| wanted.tile == tile).and_then(|wanted| wanted.fitted.as_ref());
+        let wanted = state.wanted.iter().find(|wanted| (wanted.tile, wanted.fit) == (tile, fit));
+        let fitted = wanted.and_then(|wanted| wanted.fitted.as_ref());
         fitted.is_none_or(|fitted| fitted.number != latest.number)
     }
 
@@ -144,6 +153,16 @@ impl FrameSlot {
         self.state.lock().latest.as_ref().map(|latest| latest.arrival)
     }
 
+    /// A packet of the participant's microphone has come: a camera without frames was stopped, not lost.
+    pub fn hear(&self, now: Timestamp) {
+        self.heard.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// When the newest packet of the participant's microphone came; zero before the first.
+    pub fn heard(&self) -> Timestamp {
+        Timestamp::from_micros(self.heard.load(Ordering::Relaxed))
+    }
+
     /// Camera or screen.
     pub const fn kind(&self) -> SourceKind {
         self.kind
@@ -160,7 +179,7 @@ pub struct FrameWriter {
 struct Storing {
     number: u64,
     rotated: PicturePool,
-    wanted: Vec<(Size, Scaler)>,
+    wanted: Vec<((Size, ObjectFit), Scaler)>,
 }
 
 impl FrameWriter {
@@ -180,7 +199,8 @@ impl FrameWriter {
         let number = state.number;
         state.wanted.retain(|wanted| wanted.fetched + WANTED_FRAMES >= number);
         let rotated = std::mem::take(&mut state.rotated);
-        let wanted = state.wanted.iter_mut().map(|wanted| (wanted.tile, std::mem::take(&mut wanted.scaler))).collect();
+        let wanted = state.wanted.iter_mut();
+        let wanted = wanted.map(|wanted| ((wanted.tile, wanted.fit), std::mem::take(&mut wanted.scaler))).collect();
         Some(Storing { number, rotated, wanted })
     }
 
@@ -190,7 +210,7 @@ impl FrameWriter {
         let picture = rotate_upright(picture, look.rotation, &mut rotated);
         let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
         let kind = self.slot.kind;
-        let fitted: Vec<(Size, Fitted, Scaler)> = wanted
+        let fitted: Vec<((Size, ObjectFit), Fitted, Scaler)> = wanted
             .into_iter()
             .map(|(tile, mut scaler)| (tile, make(&latest, tile, kind, &mut scaler), scaler))
             .collect();
@@ -206,7 +226,7 @@ impl FrameWriter {
         }
         state.latest = Some(latest);
         for (tile, made, scaler) in fitted {
-            if let Some(wanted) = state.wanted.iter_mut().find(|wanted| wanted.tile == tile) {
+            if let Some(wanted) = state.wanted.iter_mut().find(|wanted| (wanted.tile, wanted.fit) == tile) {
                 wanted.fitted = Some(made);
                 wanted.scaler = scaler;
             }
@@ -223,9 +243,9 @@ fn rotate_upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) 
     pool.lend(rotated)
 }
 
-fn make(latest: &Latest, tile: Size, kind: SourceKind, scaler: &mut Scaler) -> Fitted {
+fn make(latest: &Latest, (tile, object_fit): (Size, ObjectFit), kind: SourceKind, scaler: &mut Scaler) -> Fitted {
     let Latest { picture, colours, arrival, number, .. } = latest;
-    let fit = fit(picture.size(), tile, kind);
+    let fit = fit(picture.size(), tile, kind, object_fit);
     let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
     let ours = *colours == Colours::default();
     // A picture of the right size and colours is not copied.
@@ -239,7 +259,12 @@ fn make(latest: &Latest, tile: Size, kind: SourceKind, scaler: &mut Scaler) -> F
         }
         scaler.pool.lend(scaled)
     };
-    Fitted { picture, dest: fit.dest, arrival: *arrival, number: *number }
+    let beside = if kind == SourceKind::Camera && fit.dest.size() != tile {
+        scaler.backdrop.beside(&picture, fit.dest, tile, *arrival)
+    } else {
+        Vec::new()
+    };
+    Fitted { picture, dest: fit.dest, beside, arrival: *arrival, number: *number }
 }
 
 #[cfg(test)]
@@ -260,17 +285,17 @@ mod tests {
     fn the_newest_frame_replaces_older_ones_and_replaced_frames_are_counted() {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let writer = slot.writer();
-        assert!(slot.get(TILE).is_none());
+        assert!(slot.get(TILE, ObjectFit::Auto).is_none());
         for (i, luma) in [50, 60, 70].into_iter().enumerate() {
             writer.put(grey(Size::new(640, 360), luma), Look::default(), at(i as u64));
         }
-        let fitted = slot.get(TILE).expect("three frames came");
+        let fitted = slot.get(TILE, ObjectFit::Auto).expect("three frames came");
         assert_eq!((fitted.picture.size(), fitted.arrival), (TILE, at(2)));
         assert_eq!(fitted.picture.plane(0).0[0], 70);
         assert_eq!(slot.replaced(), 2);
-        assert_eq!(slot.get(TILE).expect("still there").number, fitted.number);
+        assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("still there").number, fitted.number);
         slot.clear();
-        assert!(slot.get(TILE).is_none());
+        assert!(slot.get(TILE, ObjectFit::Auto).is_none());
     }
 
     #[test]
@@ -278,14 +303,14 @@ mod tests {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let writer = slot.writer();
         writer.put(grey(Size::new(640, 360), 50), Look::default(), at(0));
-        assert!(slot.needs_fitting(TILE));
-        slot.get(TILE);
+        assert!(slot.needs_fitting(TILE, ObjectFit::Auto));
+        slot.get(TILE, ObjectFit::Auto);
         writer.put(grey(Size::new(640, 360), 60), Look::default(), at(1));
-        assert!(!slot.needs_fitting(TILE), "scaled on arrival");
+        assert!(!slot.needs_fitting(TILE, ObjectFit::Auto), "scaled on arrival");
         for i in 0..=WANTED_FRAMES {
             writer.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
         }
-        assert!(slot.needs_fitting(TILE), "the size is not fetched any more");
+        assert!(slot.needs_fitting(TILE, ObjectFit::Auto), "the size is not fetched any more");
     }
 
     #[test]
@@ -294,7 +319,10 @@ mod tests {
         let writer = slot.writer();
         let picture = grey(TILE, 50);
         writer.put(picture.clone(), Look::default(), at(0));
-        assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0.as_ptr(), picture.plane(0).0.as_ptr());
+        assert_eq!(
+            slot.get(TILE, ObjectFit::Auto).expect("came").picture.plane(0).0.as_ptr(),
+            picture.plane(0).0.as_ptr()
+        );
     }
 
     #[test]
@@ -302,7 +330,7 @@ mod tests {
         let slot = Arc::new(FrameSlot::new(SourceKind::Screen));
         slot.writer().put(grey(Size::new(180, 320), 50), Look { rotation: Rotation::Right, ..Look::default() }, at(0));
         assert_eq!(slot.size(), Some(TILE));
-        assert_eq!(slot.get(TILE).expect("came").dest.size(), TILE);
+        assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("came").dest.size(), TILE);
     }
 
     #[test]
@@ -312,11 +340,11 @@ mod tests {
         let storing = writer.begin().expect("not void");
         slot.clear();
         writer.finish(storing, grey(TILE, 50), Look::default(), at(0));
-        assert!(slot.get(TILE).is_none(), "cleared while the frame was being scaled");
+        assert!(slot.get(TILE, ObjectFit::Auto).is_none(), "cleared while the frame was being scaled");
         writer.put(grey(TILE, 50), Look::default(), at(1));
-        assert!(slot.get(TILE).is_none(), "cleared before the decoder had stored it");
+        assert!(slot.get(TILE, ObjectFit::Auto).is_none(), "cleared before the decoder had stored it");
         slot.writer().put(grey(TILE, 60), Look::default(), at(2));
-        assert_eq!(slot.get(TILE).expect("shown again").picture.plane(0).0[0], 60);
+        assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("shown again").picture.plane(0).0[0], 60);
     }
 
     #[test]
@@ -325,6 +353,6 @@ mod tests {
         let (old, new) = (slot.writer(), slot.writer());
         new.put(grey(TILE, 60), Look::default(), at(0));
         old.put(grey(TILE, 50), Look::default(), at(1));
-        assert_eq!(slot.get(TILE).expect("came").picture.plane(0).0[0], 60);
+        assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("came").picture.plane(0).0[0], 60);
     }
 }

@@ -1,6 +1,6 @@
 //! Sprites: small pictures with transparency in the format of the canvas, and the operations that draw on a canvas.
 //!
-//! Owns: the three operations on canvas pixels (fill, copy, blend), each on a band of rows, so that threads can draw
+//! Owns: the operations on canvas pixels (fill, copy, grey, blend), each on a band of rows, so that threads can draw
 //! bands in parallel. Does not know: the contents. In: operations. Out: pixels.
 
 use super::raster::{Raster, Rgb};
@@ -70,6 +70,8 @@ pub(super) enum Op<'a> {
     Fill(Rect, [u8; 3]),
     /// Copies a picture to a place.
     Copy(&'a Picture, u32, u32),
+    /// The same without colours and with less contrast.
+    Grey(&'a Picture, u32, u32),
     /// Blends a sprite over the canvas.
     Blend(&'a Sprite, u32, u32),
 }
@@ -79,7 +81,7 @@ impl Op<'_> {
     pub(super) fn pixels(&self) -> u64 {
         let size = match self {
             Self::Fill(rect, _) => rect.size(),
-            Self::Copy(picture, ..) => picture.size(),
+            Self::Copy(picture, ..) | Self::Grey(picture, ..) => picture.size(),
             Self::Blend(sprite, ..) => Size::new(sprite.width(), sprite.height()),
         };
         u64::from(size.width) * u64::from(size.height)
@@ -130,6 +132,18 @@ impl Band<'_> {
                     plane[at + x..][..width].copy_from_slice(&from[row * from_stride..][..width]);
                 }
             }
+            Op::Grey(picture, x, y) => {
+                let size = picture.size();
+                let (x, width) = (*x as usize >> half, size.width as usize >> half);
+                let (from, from_stride) = picture.plane(i);
+                for (row, at) in rows(*y as usize >> half, size.height as usize >> half) {
+                    let (to, from) = (&mut plane[at + x..][..width], &from[row * from_stride..][..width]);
+                    match i {
+                        0 => to.iter_mut().zip(from).for_each(|(to, luma)| *to = greyed(*luma)),
+                        _ => to.fill(128),
+                    }
+                }
+            }
             Op::Blend(sprite, x, y) => {
                 let layer = &sprite.layers[i];
                 let x = *x as usize >> half;
@@ -141,6 +155,11 @@ impl Band<'_> {
             }
         }
     }
+}
+
+/// Luma with less contrast, around a dark grey.
+fn greyed(luma: u8) -> u8 {
+    ((u16::from(luma) * 5 + 60 * 3) / 8) as u8
 }
 
 fn blend(to: &mut [u8], values: &[u8], cover: &[u8]) {

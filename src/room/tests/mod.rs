@@ -279,6 +279,8 @@ fn senders_are_limited_by_the_size_of_their_tiles() {
     let ann = driven.join(person("Ann")).participant;
     assert_eq!(asked(&driven, ann), Some(kbps(Size::new(1280, 720))));
     let bob = driven.join(person("Bob"));
+    assert_eq!(asked(&driven, bob.participant), Some(kbps(Size::new(1280, 720))), "half of this size is visible");
+    let cid = driven.join(person("Cid")).participant;
     let tile = driven.scene().tiles[0].rect.size();
     assert_eq!(asked(&driven, ann), Some(kbps(tile)), "less at once");
     assert_eq!(asked(&driven, bob.participant), Some(kbps(tile)));
@@ -290,6 +292,7 @@ fn senders_are_limited_by_the_size_of_their_tiles() {
     driven.handle(Input::Update(ann, patch));
     assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "nobody sees it");
     driven.handle(Input::Left(bob.participant, LeaveReason::Left));
+    driven.handle(Input::Left(cid, LeaveReason::Left));
     driven.handle(Input::Update(ann, ParticipantPatch { video_muted: Some(false), ..Default::default() }));
     assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "more only when it lasts");
     let due = driven.room.poll_timeout().expect("until then");
@@ -497,4 +500,42 @@ fn a_stopped_screen_ends_its_source_and_keeps_the_camera() {
     assert_eq!(kept, ann.sources[..2]);
     assert_eq!(driven.scene().tiles.len(), 1);
     assert!(driven.effects.contains(&Effect::Order(Order::SourceGone(ann.sources[2].1))));
+}
+
+#[test]
+fn names_agree_between_the_scene_and_the_documents() {
+    use SourceKind::{Camera, Microphone, Screen};
+    let mut driven = Driven::new(9);
+    let guest = driven.join(person(" \u{200b}")).participant;
+    let kh = driven.join(Admission { sends: vec![Microphone, Camera, Screen], ..person("Karl-Heinz") }).participant;
+    let scene = driven.scene();
+    for person in driven.room.document().participants {
+        let tile =
+            scene.tiles.iter().find(|tile| (tile.participant, tile.kind) == (person.id, Camera)).expect("a tile");
+        assert_eq!((&tile.label, &tile.initials), (&person.display_name, &person.initials));
+    }
+    let named = |id| driven.room.participant(id).map(|person| [person.name, person.display_name, person.initials]);
+    assert_eq!(named(guest), Some(["", "Guest 1", "G1"].map(str::to_owned)));
+    assert_eq!(named(kh), Some(["Karl-Heinz", "Karl-Heinz", "KH"].map(str::to_owned)));
+    let largest = scene.tiles.iter().max_by_key(|tile| tile.rect.width * tile.rect.height).expect("tiles");
+    assert_eq!((largest.kind, largest.label.as_str()), (Screen, "Karl-Heinz’s screen"));
+    driven.handle(Input::Chat(Some(guest), "hello".into()));
+    assert!(driven.events().iter().any(|event| matches!(event, Event::Chat { name, .. } if name == "Guest 1")));
+}
+
+#[test]
+fn a_patch_changes_the_layout_and_the_event_names_the_kind() {
+    let mut driven = Driven::new(9);
+    (0..3).for_each(|_| drop(driven.join(person("Ann"))));
+    assert_eq!(driven.room.document().views[0].kind, LayoutKind::Grid, "chosen by auto");
+    let layout = Layout { labels: false, ..LayoutKind::Speaker.into() };
+    driven.handle(Input::Patch(RoomPatch { layout: Some(layout.clone()), ..RoomPatch::default() }));
+    let document = driven.room.document();
+    let event = driven.last(|e| if let Effect::Event(_, Event::Layout(view)) = e { Some(view.clone()) } else { None });
+    assert_eq!((event.as_ref(), &document.layout), (document.views.first(), &layout));
+    assert_eq!(document.views[0].kind, LayoutKind::Speaker);
+    assert!(document.views[0].tiles[0].width > 2 * document.views[0].tiles[1].width);
+    assert!(driven.scene().tiles.iter().all(|tile| tile.label.is_empty()));
+    let wrong = serde_json::from_str::<RoomPatch>(r#"{"layout":{"kind":"grid","max_tiles":0}}"#);
+    assert!(wrong.expect_err("out of range").to_string().contains("1 to 49"));
 }
