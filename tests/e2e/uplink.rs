@@ -11,9 +11,9 @@ fn a_camera_sends_the_bitrate_that_its_tile_needs() {
     let server = Server::start();
     let measured = play(&server.url(), "uplink", &[]);
     assert_eq!((&measured["ready"], &measured["full"]), (&true.into(), &true.into()), "the room was not complete");
-    // Tiles of 640x360 and 427x240 need 494 and 258 kbit/s. Noise uses all of it; an encoder on a busy machine uses
-    // less.
-    for (phase, most) in list(&measured, "/phases").iter().zip([620.0, 330.0, 620.0]) {
+    // A tile of half the canvas shows the middle of 1280x720, which needs 1,500 kbit/s; one of 418x234 needs 249 kbit/s.
+    // Noise uses all of it; an encoder on a busy machine uses less.
+    for (phase, most) in list(&measured, "/phases").iter().zip([1_620.0, 330.0, 1_620.0]) {
         // The available bitrate of the sender is the REMB limit of video and audio.
         let may = number(phase, "/available_kbps");
         assert!((most * 0.8..most * 1.05).contains(&may), "the sender ignores the limit: {phase}");

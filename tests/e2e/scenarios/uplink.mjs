@@ -60,12 +60,12 @@ export async function uplink({ page: open, options }) {
     };
     await join(2);
     const ready = await shown(2);
-    const phases = [await settle(2, [330, 580], 30_000)];
+    const phases = [await settle(2, [900, 1550], 30_000)];
     await join(9);
     const full = await shown(9);
     phases.push(await settle(9, [120, 300], 10_000));
     for (const p of all.splice(2)) await p.leave();
-    phases.push(await settle(2, [330, 580], 30_000));
+    phases.push(await settle(2, [900, 1550], 30_000));
     for (const p of all) await p.leave();
     return { ready, full, phases };
   }, options);
