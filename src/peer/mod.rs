@@ -102,10 +102,14 @@ pub enum PeerError {
     Busy,
 }
 
-/// Takes a peer's sources. Called by track readers for every packet: it must return at once.
+/// Takes a peer's sources. Called by session threads: it must return at once.
 pub trait SourceSink: Send + Sync {
-    /// A packet of the media section `mid`, which carries this kind of source in this codec now.
+    /// A packet of the media section `mid`, which carries this kind of source in this codec now. It may wait for
+    /// [`SourceSink::flush`].
     fn packet(&self, mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket);
+
+    /// No packet follows at once: those that wait must go on.
+    fn flush(&self);
 
     /// The source of this kind has said goodbye (RFC 3550 section 6.6); what comes of it later begins anew.
     fn ended(&self, kind: SourceKind);

@@ -132,6 +132,16 @@ impl Session {
         self.connection.handle(moment, from, datagram, out);
     }
 
+    /// Whether [`Session::flush_media`] is needed.
+    pub(super) fn has_unflushed_media(&self) -> bool {
+        self.connection.has_unflushed_media()
+    }
+
+    /// No media follows at once.
+    pub(super) fn flush_media(&mut self) {
+        self.connection.flush_media();
+    }
+
     /// Does what it is marked for.
     pub(super) fn work(&mut self, moment: Moment, out: &mut Out) {
         let marks = self.marks.marks.swap(0, Ordering::SeqCst);

@@ -22,10 +22,13 @@ use super::connection::Out;
 use super::session::Session;
 use super::{PeerError, PeerEvent, crypto};
 use crate::net::udp::{Batch, Inbox, Key, Mux, ReceiveThread, Received, Receiver, WakeFd};
-use crate::time::{Moment, Timestamp};
+use crate::time::{self, Moment, Timestamp};
 use crate::transport::secure::{self, Identity};
 use crate::transport::stun;
 
+/// Shortest time between two passes, so that a busy thread, and the mixers behind it, are woken once for many packets.
+/// Work that is due by the clock does not wait for it.
+const PASS_INTERVAL: Duration = Duration::from_millis(2);
 /// Datagrams of all sessions of a thread that may wait to be read: a tenth of a second of 250 cameras.
 const INBOX_MAX: usize = 16_384;
 /// New sessions that may wait for their thread.
@@ -167,6 +170,8 @@ struct Shard {
     handshakes: VecDeque<Received>,
     /// Datagrams at hand.
     taken: VecDeque<Received>,
+    /// Sessions with received media that waits to be flushed.
+    unflushed: Vec<Key>,
     marked: Vec<Key>,
     out: Out,
     batch: Batch,
@@ -183,6 +188,7 @@ impl Shard {
             due: BTreeSet::new(),
             handshakes: VecDeque::new(),
             taken: VecDeque::new(),
+            unflushed: Vec::new(),
             marked: Vec::new(),
             out: Vec::new(),
             batch: Batch::new(mux),
@@ -194,17 +200,33 @@ impl Shard {
         let waker = Waker::from(Arc::clone(&self.mailbox));
         while !self.mailbox.stopped.load(Ordering::SeqCst) {
             self.mailbox.awake.store(true, Ordering::SeqCst);
+            let begun = time::now();
             let is_done = self.pass(&waker);
-            self.mailbox.awake.store(false, Ordering::SeqCst);
-            if !is_done || self.mailbox.has_work() {
+            if !is_done {
                 self.receiver.expect_more();
                 continue;
             }
-            let limit = self.due.first().map(|(due, _)| due.since(Moment::present().now));
-            self.receiver.wait(&self.mailbox.wake, limit);
+            self.mailbox.awake.store(false, Ordering::SeqCst);
+            if self.mailbox.has_work() {
+                self.receiver.expect_more();
+            } else {
+                self.receiver.wait(&self.mailbox.wake, self.until_due());
+            }
+            // Nobody needs to wake it meanwhile.
+            self.mailbox.awake.store(true, Ordering::SeqCst);
+            let rest = (begun + PASS_INTERVAL).since(time::now());
+            let rest = self.until_due().map_or(rest, |due| due.min(rest));
+            if !rest.is_zero() {
+                thread::sleep(rest);
+                self.receiver.expect_more();
+            }
         }
         // New sessions refer to the mailbox, and it to them.
         self.mailbox.new.lock().clear();
+    }
+
+    fn until_due(&self) -> Option<Duration> {
+        self.due.first().map(|(due, _)| due.since(time::now()))
     }
 
     /// Does all kinds of work once; false when there is more.
@@ -237,6 +259,11 @@ impl Shard {
             let Received { key, from, datagram } = received;
             self.with(key, |session, out| session.datagram(moment, from, datagram, out));
         }
+        let mut unflushed = std::mem::take(&mut self.unflushed);
+        for key in unflushed.drain(..) {
+            self.with(key, |session, _| session.flush_media());
+        }
+        self.unflushed = unflushed;
         self.batch.flush();
         is_read && self.handshakes.is_empty()
     }
@@ -273,6 +300,7 @@ impl Shard {
     fn with(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Out)) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let out = &mut self.out;
+        let had_media = session.has_unflushed_media();
         let lives = catch_unwind(AssertUnwindSafe(|| {
             act(session, out);
             (session.send_events(&self.runtime), session.deadline())
@@ -281,6 +309,9 @@ impl Shard {
             if session.sends(to, &datagram) && !session.send_by_tunnel(to, &datagram) {
                 self.batch.push(to, datagram);
             }
+        }
+        if !had_media && session.has_unflushed_media() {
+            self.unflushed.push(key);
         }
         match lives {
             Ok((true, due)) if due == session.due => {}

@@ -1,44 +1,36 @@
 //! The child processes of the serving process (mixers, outputs, inputs): start, link, watchdog, end.
 //!
-//! Owns: the process, both directions of its link, the [`watchdog`], and which part of the [`environment`] is
-//! inherited. Does not know: what the messages mean, who is in the room. In: messages for the process, by
+//! Owns: the process, the [`link`] to it and the reader of its messages, the [`watchdog`], and which part of the
+//! [`environment`] is inherited. Does not know: what the messages mean, who is in the room. In: messages for the process, by
 //! [`Link::send`], which never waits. Out: messages of the process and its end, once, by the [`Listener`].
 
 mod environment;
+mod link;
 mod watchdog;
 
-use std::collections::VecDeque;
-use std::fmt::Debug;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+pub use self::link::{Link, Overflow, ToProcess};
 use self::watchdog::{Verdict, Watchdog};
-use crate::link::frame::{self, Decoder};
+use crate::link::frame::Decoder;
 use crate::link::input::{FromInput, ToInput};
 use crate::link::output::{FromOutput, ToOutput};
 use crate::link::{FromMixer, ToMixer};
 use crate::time::now;
 
-/// Most media messages that wait for a mixer: about 0.5 s of thirty participants. The oldest is dropped first.
-const MIXER_MEDIA_MAX: usize = 4_096;
-/// Most media messages that wait for an output: about 20 s of one stream with audio. More mean that the output hangs.
-const OUTPUT_MEDIA_MAX: usize = 8_192;
 /// Most bytes of one write to the link, and of one read.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Socket buffer of the link in each direction, in bytes.
@@ -60,49 +52,6 @@ impl ProcessCommand {
     /// The path of the running executable cannot be read.
     pub fn own(role: &str) -> io::Result<Self> {
         Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()] })
-    }
-}
-
-/// A message to a process.
-pub trait ToProcess: Serialize + Debug + Send + 'static {
-    /// The policy for a full queue.
-    const OVERFLOW: Overflow;
-
-    /// Whether it is media, whose queue is bounded, or an order, of which there are few.
-    fn is_media(&self) -> bool;
-}
-
-/// The policy when the queue of media messages is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// Above so many messages the oldest is dropped and counted.
-    DropOldest(usize),
-    /// Above so many messages the process is ended as hung: a recording must have no gaps.
-    Hung(usize),
-}
-
-impl ToProcess for ToMixer {
-    const OVERFLOW: Overflow = Overflow::DropOldest(MIXER_MEDIA_MAX);
-
-    fn is_media(&self) -> bool {
-        Self::is_media(self)
-    }
-}
-
-impl ToProcess for ToOutput {
-    const OVERFLOW: Overflow = Overflow::Hung(OUTPUT_MEDIA_MAX);
-
-    fn is_media(&self) -> bool {
-        Self::is_media(self)
-    }
-}
-
-impl ToProcess for ToInput {
-    const OVERFLOW: Overflow = Overflow::DropOldest(0);
-
-    /// An input gets orders only.
-    fn is_media(&self) -> bool {
-        false
     }
 }
 
@@ -154,77 +103,6 @@ pub type OutputLink = Link<ToOutput>;
 pub type OutputProcess = Process<ToOutput>;
 /// A running input.
 pub type InputProcess = Process<ToInput>;
-
-/// The queue towards a process.
-#[derive(Debug)]
-pub struct Link<T> {
-    queue: Mutex<Queue<T>>,
-    filled: Notify,
-    /// The queue of an output was full.
-    stuck: Notify,
-    dropped: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Queue<T> {
-    messages: VecDeque<T>,
-    media: usize,
-}
-
-impl<T> Default for Link<T> {
-    fn default() -> Self {
-        let queue = Queue { messages: VecDeque::new(), media: 0 };
-        Self { queue: Mutex::new(queue), filled: Notify::new(), stuck: Notify::new(), dropped: AtomicU64::new(0) }
-    }
-}
-
-impl<T: ToProcess> Link<T> {
-    /// Queues a message. Media is bounded, see [`ToProcess::OVERFLOW`]; orders are never dropped.
-    pub fn send(&self, message: T) {
-        let mut queue = self.queue.lock();
-        if message.is_media() {
-            match T::OVERFLOW {
-                Overflow::DropOldest(most) if queue.media >= most => {
-                    let oldest = queue.messages.iter().position(T::is_media);
-                    oldest.map(|i| queue.messages.remove(i));
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                }
-                Overflow::Hung(most) if queue.media >= most => {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    return self.stuck.notify_one();
-                }
-                _ => queue.media += 1,
-            }
-        }
-        queue.messages.push_back(message);
-        drop(queue);
-        self.filled.notify_one();
-    }
-
-    /// Media messages dropped because the queue was full.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    async fn next_batch(&self, out: &mut Vec<u8>) {
-        loop {
-            {
-                let mut queue = self.queue.lock();
-                while out.len() < BATCH_BYTES {
-                    let Some(message) = queue.messages.pop_front() else { break };
-                    queue.media -= usize::from(message.is_media());
-                    if let Err(error) = frame::encode_into(&message, out) {
-                        tracing::error!(%error, "message to process not sent");
-                    }
-                }
-            }
-            if !out.is_empty() {
-                return;
-            }
-            self.filled.notified().await;
-        }
-    }
-}
 
 /// A running process. Dropping it kills the process.
 #[derive(Debug)]
@@ -292,35 +170,25 @@ pub fn start_with<T: ToProcess>(
         .spawn()?;
     let pid = child.id().unwrap_or_default();
     let (read, write) = UnixStream::from_std(ours)?.into_split();
-    let link = Arc::new(Link::default());
-    let task = AbortOnDrop(tokio::spawn(drive(child, read, write, link.clone(), listener)));
+    let link = Arc::new(Link::to(write));
+    let task = AbortOnDrop(tokio::spawn(drive(child, read, link.clone(), listener)));
     Ok(Process { link, pid, task })
 }
 
 async fn drive<T: ToProcess>(
     mut child: Child,
     mut read: OwnedReadHalf,
-    mut write: OwnedWriteHalf,
     link: Arc<Link<T>>,
     mut listener: impl Listener,
 ) {
-    let writer = async {
-        let mut out = Vec::new();
-        loop {
-            out.clear();
-            link.next_batch(&mut out).await;
-            if let Err(error) = write.write_all(&out).await {
-                return format!("cannot write its link: {error}");
-            }
-        }
-    };
+    let _close = link.close_on_drop();
     let pid = child.id().unwrap_or_default();
     let why = tokio::select! {
         // The last messages are read before the end of the process is reported.
         biased;
         why = listen(pid, &mut read, &mut listener) => why,
-        why = writer => why,
-        () = link.stuck.notified() => LINK_FULL.to_owned(),
+        error = link.write() => format!("cannot write its link: {error}"),
+        () = link.stuck() => LINK_FULL.to_owned(),
     };
     // A hung process handles no signal but this one.
     let _ = child.kill().await;
@@ -368,10 +236,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::id::SourceId;
     use crate::link::FromMixer;
-    use crate::media::{EncodedPacket, SourcePacket};
-    use crate::time::Timestamp;
+    use crate::media::EncodedPacket;
 
     pub(super) struct Recorder(pub(super) mpsc::Sender<Result<FromMixer, String>>);
 
@@ -386,34 +252,6 @@ mod tests {
         }
     }
 
-    fn packet(sequence: u16) -> ToMixer {
-        let packet = SourcePacket {
-            sequence,
-            timestamp: 0,
-            marker: false,
-            arrival: Timestamp::default(),
-            audio_level: None,
-            rotation: None,
-            colours: None,
-            payload: Bytes::from_static(b"x"),
-        };
-        ToMixer::Packet(SourceId(1), packet)
-    }
-
-    #[test]
-    fn a_full_queue_of_a_mixer_drops_the_oldest_packets_and_no_orders() {
-        let link = MixerLink::default();
-        link.send(ToMixer::SourceGone(SourceId(9)));
-        for sequence in 0..MIXER_MEDIA_MAX as u16 + 3 {
-            link.send(packet(sequence));
-        }
-        assert_eq!(link.dropped(), 3);
-        let queue = link.queue.lock();
-        assert_eq!(queue.messages.len(), MIXER_MEDIA_MAX + 1);
-        assert_eq!(queue.messages[0], ToMixer::SourceGone(SourceId(9)));
-        assert_eq!(queue.messages[1], packet(3));
-    }
-
     #[tokio::test]
     async fn an_output_that_reads_nothing_is_ended() {
         let (events, mut received) = mpsc::channel(4);
@@ -422,7 +260,7 @@ mod tests {
         let payload = Bytes::from(vec![0; 1_000]);
         let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
         // Some go into the socket's buffers before the queue is full.
-        for _ in 0..2 * OUTPUT_MEDIA_MAX {
+        for _ in 0..2 * link::OUTPUT_MEDIA_MAX {
             output.link.send(ToOutput::Sound(packet.clone()));
         }
         assert_eq!(received.recv().await.expect("reported").expect_err("lost"), LINK_FULL);

@@ -291,6 +291,7 @@ impl Listener for InputListener {
                 let codec = self.codecs.iter().find(|(known, _)| *known == kind);
                 if let (Some((_, codec)), Some(attached)) = (codec, self.attached.get()) {
                     attached.uplink.packet("", kind, *codec, packet);
+                    attached.uplink.flush();
                 }
             }
             // Reports are sent again, so that one which finds the room's queue full can be dropped.

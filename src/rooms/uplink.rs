@@ -135,7 +135,13 @@ impl SourceSink for Uplink {
         for tap in self.taps.load().iter() {
             tap.send(ToOutput::Packet(source, packet.clone()));
         }
-        link.send(ToMixer::Packet(source, packet));
+        link.queue(ToMixer::Packet(source, packet));
+    }
+
+    fn flush(&self) {
+        if let Some(link) = self.link.load().as_ref() {
+            link.flush();
+        }
     }
 
     /// Its last picture goes at once; recordings of it go on, since it may come back.

@@ -70,7 +70,20 @@ impl Connection {
         let packet = source_packet(&header, sequence, payload, self.sources.extensions(), now);
         let source = &self.sources.sources[route.source];
         self.sink.packet(&source.mid, source.kind, route.codec, packet);
+        self.has_unflushed_media = true;
         Some(())
+    }
+
+    /// Whether [`Connection::flush_media`] is needed.
+    pub(in crate::peer) fn has_unflushed_media(&self) -> bool {
+        self.has_unflushed_media
+    }
+
+    /// No media follows at once.
+    pub(in crate::peer) fn flush_media(&mut self) {
+        if std::mem::take(&mut self.has_unflushed_media) {
+            self.sink.flush();
+        }
     }
 
     /// Sends what the subscriber has, and what was requested again, as fast as it may leave.

@@ -85,6 +85,7 @@ pub(super) struct Connection {
 
     sources: Sources,
     sink: Arc<dyn SourceSink>,
+    has_unflushed_media: bool,
     /// Feedback to the client; None where it is not agreed upon.
     feedback: Option<FeedbackGenerator>,
     /// The client's limit for what it sends, in bits per second.
@@ -149,6 +150,7 @@ impl Connection {
             counters,
             sources: Sources::default(),
             sink,
+            has_unflushed_media: false,
             feedback: None,
             uplink_limit: None,
             limit_due: now,

@@ -71,6 +71,8 @@ impl SourceSink for Sink {
         self.packets.lock().push((kind, codec, packet));
     }
 
+    fn flush(&self) {}
+
     fn ended(&self, kind: SourceKind) {
         self.ended.lock().push(kind);
     }

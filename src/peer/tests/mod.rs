@@ -42,6 +42,8 @@ impl SourceSink for Sink {
         let _ = self.0.try_send((mid.to_owned(), kind, codec, packet));
     }
 
+    fn flush(&self) {}
+
     fn ended(&self, kind: SourceKind) {
         self.1.lock().push(kind);
     }
