@@ -259,6 +259,7 @@ const linkNow = () =>
     direct: session?.direct,
     tier: session?.self?.tier,
     receives: session?.self?.receives,
+    audioReduced: session?.room?.audio_reduced,
     stats: session?.state === 'connected' ? lastStats : null,
   });
 

@@ -41,9 +41,9 @@ export function stillNote(tier, receives, self) {
 
 /**
  * The quality of the connection: `level` is `good`, `fair`, `poor` or `lost`; `reason` is a sentence.
- * `receives` and `tier` are of the own participant document, `stats` of the session.
+ * `receives` and `tier` are of the own participant document, `audioReduced` of the room's, `stats` of the session.
  */
-export function linkQuality({ state, unreachable = false, direct = false, tier, receives, stats }) {
+export function linkQuality({ state, unreachable = false, direct = false, tier, receives, audioReduced, stats }) {
   if (state !== 'connected') {
     const doing = state === 'connecting' ? 'Connecting' : 'Reconnecting';
     return { level: 'lost', reason: unreachable ? 'The server cannot be reached.' : `${doing}.` };
@@ -53,6 +53,11 @@ export function linkQuality({ state, unreachable = false, direct = false, tier, 
   const adapts = tier === 'auto' || tier === undefined;
   if (!direct && adapts && receives?.limit && EFFECTS[now])
     found.push([now === 'medium' ? 'fair' : 'poor', `${CAUSES[receives.limit] ?? CAUSES.delay}, ${EFFECTS[now]}.`]);
+  if (!direct && audioReduced) {
+    const most = audioReduced.talkers_max;
+    const effect = most ? `only the ${most} loudest people are heard` : 'the sound is a little less clear';
+    found.push(['fair', `The server is busy, so ${effect}.`]);
+  }
   const loss = stats?.loss ?? 0;
   if (loss >= LOSS.fair)
     found.push([loss >= LOSS.poor ? 'poor' : 'fair', `${CAUSES.loss}: ${Math.round(loss * 100)} % are missing.`]);

@@ -136,6 +136,9 @@ export function applyEvent(room, event) {
       next[`${event.type}s`] = known ? list.map((one) => (one.id === changed.id ? changed : one)) : [...list, changed];
       return next;
     }
+    case 'mixer':
+      next.audio_reduced = event.state === 'audio_reduced' ? event.audio_reduced : null;
+      return next;
     case 'speaker':
       next.speaker = idOf(event.participant) ?? null;
       next.speaking = event.speaking ?? (next.speaker ? [next.speaker] : []);

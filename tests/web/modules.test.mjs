@@ -128,6 +128,12 @@ test('events return a new room document', () => {
     { id: 'p1', name: 'Ann', audio_muted: true },
     { id: 'p2', name: 'Bob' },
   ]);
+  const reduced = { opus_complexity: 1, talkers_max: 12 };
+  assert.deepEqual(
+    wire.applyEvent(now, { type: 'mixer', state: 'audio_reduced', audio_reduced: reduced }).audio_reduced,
+    reduced,
+  );
+  assert.equal(wire.applyEvent({ audio_reduced: reduced }, { type: 'mixer', state: 'audio_full' }).audio_reduced, null);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
   apply({ type: 'layout', version: 7, view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [] });
   apply({ type: 'layout', version: 8, view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] });
@@ -299,6 +305,9 @@ test('the quality of the connection is said with its reason', () => {
     [{ stats: stats(0, 1500) }, 'poor', /1\.5 s/],
     [{ tier: 'audio', receives: { tier: 'audio' } }, 'good', /You chose audio only/],
     [{ direct: true, receives: { tier: 'low', limit: 'loss' } }, 'good', /is good/],
+    [{ audioReduced: { opus_complexity: 1, talkers_max: null } }, 'fair', /server is busy, so the sound/],
+    [{ audioReduced: { opus_complexity: 1, talkers_max: 12 } }, 'fair', /only the 12 loudest people are heard/],
+    [{ direct: true, audioReduced: { opus_complexity: 1, talkers_max: 12 } }, 'good', /is good/],
     [{ state: 'reconnecting' }, 'lost', /Reconnecting/],
     [{ state: 'reconnecting', unreachable: true }, 'lost', /cannot be reached/],
   ];
