@@ -98,6 +98,8 @@ pub struct Shot {
     pub picture: Picture,
     /// Presentation time since the beginning of the source.
     pub pts: Duration,
+    /// How long it is shown, if the source says so.
+    pub duration: Option<Duration>,
     /// Arrival.
     pub arrival: Timestamp,
     /// Pixel aspect ratio (width, height).
@@ -477,8 +479,10 @@ fn shot(sample: &gst::Sample, pts: Duration, arrival: Timestamp) -> Option<Shot>
         _ => Matrix::Bt601,
     };
     let full_range = colorimetry.range() == gst_video::VideoColorRange::Range0_255;
-    let picture = Picture::mapped(sample.buffer_owned()?, &info)?;
-    Some(Shot { picture, pts, arrival, pixel, colours: Colours { matrix, full_range } })
+    let buffer = sample.buffer_owned()?;
+    let duration = buffer.duration().map(|time| Duration::from_nanos(time.nseconds()));
+    let picture = Picture::mapped(buffer, &info)?;
+    Some(Shot { picture, pts, duration, arrival, pixel, colours: Colours { matrix, full_range } })
 }
 
 fn samples(sample: &gst::Sample) -> Vec<f32> {
