@@ -166,6 +166,6 @@ mod tests {
         assert_eq!(times.timestamp(&packet(u32::MAX - 1_499, 40), begun), 40_000);
         assert_eq!(times.timestamp(&packet(1_500, 90), begun), 73_333, "the timestamp has wrapped");
         assert_eq!(times.timestamp(&packet(1_500 + 9_000, 91), begun), 173_333);
-        assert_eq!(times.timestamp(&packet(1_500 + 9_000 - 90_000, 92), begun), 173_333 - 1_000_000);
+        assert_eq!(times.timestamp(&packet(10_500_u32.wrapping_sub(90_000), 92), begun), 173_333 - 1_000_000);
     }
 }

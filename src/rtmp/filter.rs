@@ -354,7 +354,7 @@ mod tests {
     fn extended_timestamps_need_not_be_repeated() {
         // Payloads that begin like the timestamp, or are shorter than one, and one that ends with the bytes received.
         let timestamp = 0x0100_0000_u32;
-        for payload in [vec![7; 300], vec![1, 0, 0, 9].repeat(70), vec![1; 129], vec![0; 130]] {
+        for payload in [vec![7; 300], [1, 0, 0, 9].repeat(70), vec![1; 129], vec![0; 130]] {
             for (repeat, piece) in [(true, 1), (false, 1), (true, 1000), (false, 1000)] {
                 let (mut bytes, mut whole) = (Vec::new(), Vec::new());
                 put_message(&mut whole, 4, kind::VIDEO, timestamp, 1, &payload);

@@ -188,7 +188,7 @@ impl VideoReader {
         }
         if kind == 0 {
             let (config, length_size) = AvcConfig::parse(message).ok_or(FlvError::Malformed("video"))?;
-            (self.config, self.length_size) = (config.or(self.config.take()), length_size);
+            (self.config, self.length_size) = (config.or_else(|| self.config.take()), length_size);
             return Ok(VideoTag::Config);
         }
         self.frame(&message, composition_ms)
@@ -205,7 +205,7 @@ impl VideoReader {
         let sps = of(SPS).filter(|unit| unit.len() >= 4).cloned().collect();
         let sets = AvcConfig { sps, pps: of(PPS).cloned().collect() };
         self.update(sets);
-        let keyframe = of(IDR).next().is_some() || of(SEI).any(|unit| is_recovery_point(unit));
+        let keyframe = of(IDR).next().is_some() || of(SEI).any(is_recovery_point);
         if !units.iter().any(|unit| matches!(unit[0] & 0x1f, 1..=5)) {
             return if units.is_empty() { Err(FlvError::Malformed("video")) } else { Ok(VideoTag::Other) };
         }

@@ -129,7 +129,7 @@ fn messages_without_contents_do_not_end_the_stream() {
     pair.run(5000);
     let mut bytes = Vec::new();
     for (kind, time_ms, tag) in [(9, 0, &[0x17, 1][..]), (8, 5, &[]), (9, 6, &[]), (9, 7, &[0x27, 1])] {
-        super::filter::put_message(&mut bytes, 4, kind, time_ms, 1, tag);
+        filter::put_message(&mut bytes, 4, kind, time_ms, 1, tag);
     }
     let media = |kind: u8, time_ms, tag: &'static [u8]| {
         let tag = Bytes::from_static(tag);
