@@ -245,7 +245,10 @@ impl Playback {
         let next = [Kind::Video, Kind::Audio].map(|kind| match held[index(kind)] {
             Some(pts) => {
                 let shown = if kind == Kind::Video { self.shown } else { Duration::ZERO };
-                Next::Held { due: self.playout.due(pts), usual: self.timeline.step(kind).max(shown.min(SHOWN_MAX)) }
+                Next::Held {
+                    due: self.playout.due(pts),
+                    usual: self.timeline.usual_step(kind).max(shown.min(SHOWN_MAX)),
+                }
             }
             None if self.source.intake.track(kind) == Track::Open => Next::Awaited(self.last_media[index(kind)]),
             None => Next::None,

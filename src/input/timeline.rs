@@ -51,8 +51,22 @@ struct Line {
     position: i64,
     /// When the unit of this position arrived.
     arrival: Timestamp,
-    /// The last distance of two units.
-    step: i64,
+    /// The last distance of two units, if there were two.
+    step: Option<i64>,
+    /// The distance before it.
+    step_before: Option<i64>,
+}
+
+impl Line {
+    /// The track after a jump: its distances are those before.
+    const fn moved(self, offset: i64, position: i64, arrival: Timestamp) -> Self {
+        Self { offset, position, arrival, ..self }
+    }
+
+    /// A track that begins.
+    const fn new(offset: i64, position: i64, arrival: Timestamp) -> Self {
+        Self { offset, position, arrival, step: None, step_before: None }
+    }
 }
 
 const fn index(kind: Kind) -> usize {
@@ -88,9 +102,7 @@ impl Timeline {
             if live { Some(passed) } else { playing.map(micros) }
         };
         let line = match (self.lines[index(kind)], other) {
-            (None, None) => {
-                Line { offset: START.saturating_sub(timestamp), position: START, arrival, step: USUAL_STEP }
-            }
+            (None, None) => Line::new(START.saturating_sub(timestamp), START, arrival),
             (None, Some(other)) => self.first(other, due(other), timestamp, arrival),
             (Some(line), _) => self.next(line, other, due(line), timestamp, arrival),
         };
@@ -112,7 +124,7 @@ impl Timeline {
         let jumped = self.deviates(shared, due);
         self.jumps += u64::from(jumped);
         let position = due.filter(|_| jumped).unwrap_or(shared);
-        Line { offset: position.saturating_sub(timestamp), position, arrival, step: USUAL_STEP }
+        Line::new(position.saturating_sub(timestamp), position, arrival)
     }
 
     fn next(&mut self, line: Line, other: Option<Line>, due: Option<i64>, timestamp: i64, arrival: Timestamp) -> Line {
@@ -123,17 +135,17 @@ impl Timeline {
                 // A picture in decoding order, or jitter.
                 return line;
             }
-            let step = if step <= STEP_MAX { step } else { line.step };
-            return Line { offset: line.offset, position, arrival, step };
+            let known = if step <= STEP_MAX { Some(step) } else { line.step };
+            return Line { position, arrival, step: known, step_before: line.step, ..line };
         }
-        let step = line.step.min(micros(ALIGNMENT));
+        let step = line.step.unwrap_or(USUAL_STEP).min(micros(ALIGNMENT));
         let resumed = line.position.saturating_add(step).max(due.unwrap_or(i64::MIN));
         let latest = resumed.saturating_add(micros(if self.live { ALIGNMENT } else { MAX_DEVIATION }));
         let shared = other.map(|other| timestamp.saturating_add(other.offset));
         let shared = shared.filter(|shared| (resumed.saturating_sub(micros(ALIGNMENT))..=latest).contains(shared));
         self.jumps += u64::from(shared.is_none());
         let position = shared.unwrap_or(resumed);
-        Line { offset: position.saturating_sub(timestamp), position: position.max(line.position), arrival, step }
+        line.moved(position.saturating_sub(timestamp), position.max(line.position), arrival)
     }
 
     /// Moves tracks to an earlier position, to close a [`gap`].
@@ -143,13 +155,16 @@ impl Timeline {
             if let Some(line) = line.as_mut().filter(|_| moves) {
                 line.offset -= micros(gap.by);
                 line.position -= micros(gap.by);
+                line.step = line.step_before;
             }
         }
     }
 
-    /// Distance of the last two units of a track.
-    pub(super) fn step(&self, kind: Kind) -> Duration {
-        self.lines[index(kind)].map_or(Duration::ZERO, |line| Duration::from_micros(line.step.max(0) as u64))
+    /// Distance of two units before the last one of a track. The distance of the last one may be a jump; it counts only
+    /// if there is no other.
+    pub(super) fn usual_step(&self, kind: Kind) -> Duration {
+        let step = self.lines[index(kind)].and_then(|line| line.step_before.or(line.step));
+        Duration::from_micros(step.unwrap_or(USUAL_STEP).max(0) as u64)
     }
 
     /// Number of jumps so far.
@@ -169,7 +184,7 @@ pub(super) enum Next {
     Held {
         /// Due time.
         due: Timestamp,
-        /// The last distance of two units.
+        /// The distance of the units before it.
         usual: Duration,
     },
 }

@@ -139,7 +139,7 @@ impl Times {
             Some((timestamp, ticks)) => ticks + i64::from(packet.timestamp.wrapping_sub(timestamp).cast_signed()),
         };
         self.last = Some((packet.timestamp, ticks));
-        self.first + ticks * 1_000_000 / i64::from(self.rate)
+        self.first + (ticks * 1_000_000).div_euclid(i64::from(self.rate))
     }
 }
 

@@ -130,6 +130,19 @@ fn a_file_whose_times_go_back_continues_with_the_next_picture() {
 }
 
 #[test]
+fn the_usual_step_is_the_one_before_a_jump_of_a_few_seconds() {
+    let mut timeline = Timeline::new(false);
+    timeline.place(Kind::Video, 0, at(0), None);
+    timeline.place(Kind::Video, 5_000_000, at(0), None);
+    assert_eq!(timeline.usual_step(Kind::Video), Duration::from_secs(5), "slides: nothing else is known");
+    for time in [5_040_000, 5_080_000, 8_080_000] {
+        timeline.place(Kind::Video, time, at(0), None);
+    }
+    assert_eq!(timeline.usual_step(Kind::Video), Duration::from_millis(40));
+    assert_eq!(timeline.usual_step(Kind::Audio), Duration::from_millis(20), "it has not begun");
+}
+
+#[test]
 fn a_picture_that_is_decoded_after_the_audio_went_on_does_not_delay_the_audio() {
     let mut timeline = Timeline::new(false);
     for time in (0..30_000_000).step_by(20_000) {
