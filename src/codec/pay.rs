@@ -251,7 +251,7 @@ mod tests {
                 payload: packet.payload.clone(),
             })
             .collect();
-        Depayloader::new(codec).frame(&packets).expect("what goes out comes in")
+        Depayloader::new(codec).frame(&packets).expect("what goes out comes in").expect("a frame")
     }
 
     fn frame(data: Vec<u8>, keyframe: bool) -> EncodedFrame {

@@ -72,10 +72,12 @@ async fn receive(session: &mut Session, feeder: &Feeder, skipped: &Skipped) -> R
             let Some(first) = packets.first() else { continue };
             let timestamp = video.timestamp(first, *begun.get_or_insert(first.arrival));
             match depayloader.frame(&packets) {
-                Ok(frame) => {
+                Ok(Some(frame)) => {
                     let pts = timeline.place(Kind::Video, timestamp, first.arrival, None);
                     push(&mut picture, feeder, &FeedFormat::H264, frame, pts)?;
                 }
+                // Parameter sets of the next picture, or padding.
+                Ok(None) => {}
                 Err(error) => {
                     skipped.add(Kind::Video, SkipReason::Malformed, error);
                     session.connection.request_keyframe();

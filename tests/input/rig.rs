@@ -228,13 +228,14 @@ impl Rig {
         let limits = DecodeLimits { max: Size::new(1920, 1080) };
         let mut decoder = VideoDecoder::new(codec, limits, move |decoded| match decoded {
             Decoded::Picture { picture, .. } => to.send(picture).expect("the test waits"),
+            Decoded::KeyframeWanted => panic!("a frame refers to a picture that was not sent"),
             Decoded::Failed(reason) => panic!("{reason}"),
         })
         .expect("a decoder");
         let mut depayloader = Depayloader::new(codec);
         let mut pictures = Vec::new();
         for (n, frame) in self.frames().into_iter().enumerate() {
-            let whole = depayloader.frame(frame).expect("a whole frame");
+            let whole = depayloader.frame(frame).expect("a whole frame").expect("a picture");
             decoder.push(whole, Timestamp::from_micros(1 + n as u64)).expect("decodable");
             let picture = from.recv_timeout(TEST_TIMEOUT).expect("one frame in, one picture out");
             pictures.push((frame[0].timestamp, frame[0].arrival, picture));
