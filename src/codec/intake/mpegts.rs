@@ -51,7 +51,7 @@ struct Tracks {
     /// The track that was placed last.
     latest: Option<u16>,
     /// The last PCR written.
-    clock: i64,
+    clock: Option<i64>,
 }
 
 /// The state of a track or a clock.
@@ -240,7 +240,7 @@ impl Tracks {
                 let written = line.follow(read);
                 let step = written - line.written;
                 // Subtitles and slides have large steps, as the clock has in the same time.
-                let pauses = (self.clock - line.clock - step).abs() <= NEAR;
+                let pauses = self.clock.is_some_and(|clock| (clock - line.clock - step).abs() <= NEAR);
                 if STEP_RANGE.contains(&step) || step > 0 && pauses {
                     (written, if (1..=SECOND).contains(&step) { step } else { line.step }, false)
                 } else {
@@ -256,7 +256,7 @@ impl Tracks {
                 (shared.or_else(clock).or_else(last).unwrap_or(START), USUAL_STEP, false)
             }
         };
-        self.media.insert(pid, Line { read, written, step, clock: self.clock });
+        self.media.insert(pid, Line { read, written, step, clock: self.clock.unwrap_or(written) });
         self.latest = Some(pid);
         (written, jumped)
     }
@@ -280,7 +280,7 @@ impl Tracks {
                 (latest.and_then(|line| line.near(read)).unwrap_or(START), USUAL_STEP, false)
             }
         };
-        self.clock = written;
+        self.clock = Some(written);
         self.clocks.insert(pid, Line { read, written, step, clock: written });
         let base = written.rem_euclid(WRAP);
         field[..4].copy_from_slice(&((base >> 1) as u32).to_be_bytes());
