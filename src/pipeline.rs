@@ -121,6 +121,8 @@ pub enum Recipe {
     DecodeVp9(DecodeHoles),
     /// `decode_h264.gst`
     DecodeH264(DecodeHoles),
+    /// H.264 decoder that can begin at a recovery point.
+    DecodeH264Recovery(DecodeHoles),
     /// `decode_av1.gst`
     DecodeAv1(DecodeHoles),
     /// `encode_vp8.gst`
@@ -149,6 +151,7 @@ impl Recipe {
             Self::DecodeVp8(_) => file!("decode_vp8.gst"),
             Self::DecodeVp9(_) => file!("decode_vp9.gst"),
             Self::DecodeH264(_) => file!("decode_h264.gst"),
+            Self::DecodeH264Recovery(_) => file!("decode_h264_recovery.gst"),
             Self::DecodeAv1(_) => file!("decode_av1.gst"),
             Self::EncodeVp8(_) => file!("encode_vp8.gst"),
             Self::EncodeVp9(_) => file!("encode_vp9.gst"),
@@ -170,12 +173,14 @@ impl Recipe {
 
     fn hole(self, hole: &str) -> Option<u64> {
         let number = match self {
-            Self::DecodeVp8(holes) | Self::DecodeVp9(holes) | Self::DecodeH264(holes) | Self::DecodeAv1(holes) => {
-                match hole {
-                    "queue" => holes.queue,
-                    _ => return None,
-                }
-            }
+            Self::DecodeVp8(holes)
+            | Self::DecodeVp9(holes)
+            | Self::DecodeH264(holes)
+            | Self::DecodeH264Recovery(holes)
+            | Self::DecodeAv1(holes) => match hole {
+                "queue" => holes.queue,
+                _ => return None,
+            },
             Self::EncodeVp8(holes)
             | Self::EncodeVp9(holes)
             | Self::EncodeH264(holes)
@@ -310,6 +315,19 @@ impl Pipeline {
         start(&self.pipeline, self.file, failed)
     }
 
+    /// Calls `wanted` on the decoder's thread each time the decoder asks for a keyframe.
+    pub fn on_keyframe_request(&self, wanted: impl Fn() + Send + Sync + 'static) {
+        let pad = self.source.static_pad("src").expect("every appsrc has a source pad");
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            if let Some(gst::PadProbeData::Event(event)) = &info.data
+                && event.structure().is_some_and(|structure| structure.name() == "GstForceKeyUnit")
+            {
+                wanted();
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
     /// Buffers in the queue of the appsrc.
     pub fn waiting(&self) -> u64 {
         self.source.property("current-level-buffers")
@@ -415,6 +433,7 @@ mod tests {
             Recipe::DecodeVp8(decode),
             Recipe::DecodeVp9(decode),
             Recipe::DecodeH264(decode),
+            Recipe::DecodeH264Recovery(decode),
             Recipe::DecodeAv1(decode),
             Recipe::EncodeVp8(encode),
             Recipe::EncodeVp9(encode),
@@ -429,8 +448,18 @@ mod tests {
     fn every_file_is_used_has_a_comment_and_parses() {
         gst::init().expect("GStreamer is installed");
         let ends = ["appsrc", "appsink", "srtsink"];
-        let codecs =
-            ["vp8dec", "vp9dec", "openh264dec", "av1dec", "vp8enc", "vp9enc", "x264enc", "openh264enc", "avenc_aac"];
+        let codecs = [
+            "vp8dec",
+            "vp9dec",
+            "openh264dec",
+            "avdec_h264",
+            "av1dec",
+            "vp8enc",
+            "vp9enc",
+            "x264enc",
+            "openh264enc",
+            "avenc_aac",
+        ];
         let mut used = BTreeSet::new();
         for recipe in every_recipe() {
             let (file, text) = recipe.load();

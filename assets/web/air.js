@@ -1,7 +1,7 @@
 // air.js: texts about recordings and broadcasts, as pure functions of the room document.
 // No network, no clock, no DOM: time is an argument.
 
-const RUNNING = ['starting', 'live', 'reconnecting', 'finishing'];
+const RUNNING = ['starting', 'live', 'stalled', 'reconnecting', 'finishing'];
 
 /** Whether a recording, broadcast or input is running. */
 export const isRunning = (output) => RUNNING.includes(output.state);
@@ -77,6 +77,7 @@ export function title(output, kind) {
 
 const STATES = {
   starting: 'Starting…',
+  stalled: 'No media arrives',
   reconnecting: 'Reconnecting…',
   finishing: 'Finishing…',
   finished: 'Ended',

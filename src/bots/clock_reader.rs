@@ -47,7 +47,11 @@ impl ClockReader {
 
     /// Decodes one frame; false when a keyframe is needed.
     pub(super) fn decode(&mut self, frame: &[SourcePacket], now: Timestamp) -> bool {
-        let pushed = self.depayloader.frame(frame).and_then(|frame| self.decoder.push(frame, now));
+        let pushed = match self.depayloader.frame(frame) {
+            Ok(Some(frame)) => self.decoder.push(frame, now),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
         if let Err(CodecError::Failed) = pushed {
             match decoder(self.codec, &self.tile, &self.readings) {
                 Ok(decoder) => self.decoder = decoder,

@@ -467,7 +467,7 @@ mod tests {
                     payload: packet.payload,
                 })
                 .collect();
-            let frame = Depayloader::new(Codec::Vp8).frame(&packets).expect("a frame");
+            let frame = Depayloader::new(Codec::Vp8).frame(&packets).expect("well formed").expect("a frame");
             decoder.push(frame, now).expect("it is taken");
             let decoded = pictures.recv_timeout(Duration::from_secs(5)).expect("a picture for each frame");
             let Decoded::Picture { picture, .. } = decoded else { panic!("{decoded:?}") };

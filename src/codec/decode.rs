@@ -1,7 +1,7 @@
 //! Decoders: whole frames in, pictures out.
 //!
 //! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a
-//! keyframe first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's
+//! keyframe or recovery point first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's
 //! thread.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use gstreamer_app::AppSinkCallbacks;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use super::header::{self, Header};
+use super::header::{self, Entry, Header};
 use super::picture::Picture;
 use super::{CodecError, init};
 use crate::media::{Codec, Size};
@@ -60,6 +60,9 @@ pub enum Decoded {
         /// The time that was passed with its frame.
         pts: Timestamp,
     },
+    /// The decoder waits for a keyframe: frames refer to a picture that it does not have, or could not decode. Repeated
+    /// for each such frame. Its owner requests one.
+    KeyframeWanted,
     /// The decoder has failed. Its owner makes another one and requests a keyframe.
     Failed(String),
 }
@@ -70,6 +73,8 @@ type Sink = Mutex<Box<dyn FnMut(Decoded) + Send>>;
 pub struct VideoDecoder {
     codec: Codec,
     limits: DecodeLimits,
+    /// It may begin at a recovery point.
+    recovers: bool,
     pipeline: Pipeline,
     /// Set when no callback may follow.
     over: Arc<AtomicBool>,
@@ -77,7 +82,7 @@ pub struct VideoDecoder {
 }
 
 impl VideoDecoder {
-    /// Starts a decoder. `sink` is called on the decoder's thread; it may drop the decoder.
+    /// Starts a decoder that begins with a keyframe. `sink` is called on the decoder's thread; it may drop the decoder.
     ///
     /// # Errors
     /// [`CodecError::Unsupported`] for audio codecs; [`CodecError::Pipeline`] if an element is not installed.
@@ -86,11 +91,32 @@ impl VideoDecoder {
         limits: DecodeLimits,
         sink: impl FnMut(Decoded) + Send + 'static,
     ) -> Result<Self, CodecError> {
+        Self::starting_at(Entry::Keyframe, codec, limits, sink)
+    }
+
+    /// Starts a decoder that begins with a keyframe or, for [`Entry::RecoveryPoint`], also at a recovery point: then the
+    /// pictures before the refresh is complete are damaged.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn starting_at(
+        entry: Entry,
+        codec: Codec,
+        limits: DecodeLimits,
+        sink: impl FnMut(Decoded) + Send + 'static,
+    ) -> Result<Self, CodecError> {
         init()?;
-        let pipeline = Pipeline::new(recipe(codec)?)?;
+        let recovers = matches!(entry, Entry::RecoveryPoint { .. });
+        let pipeline = Pipeline::new(if recovers { recovery_recipe(codec)? } else { recipe(codec)? })?;
         let over = Arc::new(AtomicBool::new(false));
         let sink: Arc<Sink> = Arc::new(Mutex::new(Box::new(sink)));
 
+        let (to, ended) = (sink.clone(), over.clone());
+        pipeline.on_keyframe_request(move || {
+            if !ended.load(Ordering::Acquire) {
+                (to.lock())(Decoded::KeyframeWanted);
+            }
+        });
         let (to, ended) = (sink.clone(), over.clone());
         pipeline.sink().set_callbacks(
             AppSinkCallbacks::builder()
@@ -111,7 +137,7 @@ impl VideoDecoder {
                 (sink.lock())(Decoded::Failed(reason));
             }
         })?;
-        Ok(Self { codec, limits, pipeline, over, keyed: false })
+        Ok(Self { codec, limits, recovers, pipeline, over, keyed: false })
     }
 
     /// Decodes one whole frame, as [`Depayloader::frame`](super::Depayloader::frame) returns it.
@@ -129,12 +155,18 @@ impl VideoDecoder {
         taken
     }
 
+    /// Whether [`push`](Self::push) would take another frame.
+    pub fn has_room(&self) -> bool {
+        self.pipeline.waiting() < u64::from(QUEUE)
+    }
+
     fn gate(&self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
-        let Header { keyframe, size } = header::read(self.codec, &frame)?;
+        let Header { keyframe, recovery_point, size } = header::read(self.codec, &frame)?;
+        let is_entry = keyframe || recovery_point.is_some() && self.recovers;
         if let Some(size) = size.filter(|size| !self.limits.allow(*size)) {
             return Err(CodecError::Size { size, max: self.limits.max });
         }
-        if !self.keyed && (!keyframe || size.is_none()) {
+        if !self.keyed && (!is_entry || size.is_none()) {
             return Err(CodecError::KeyframeNeeded);
         }
         let waiting = self.pipeline.waiting();
@@ -169,6 +201,17 @@ pub(super) fn recipe(codec: Codec) -> Result<Recipe, CodecError> {
         Codec::H264 => Ok(Recipe::DecodeH264(holes)),
         Codec::Av1 => Ok(Recipe::DecodeAv1(holes)),
         Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "decoded to pictures")),
+    }
+}
+
+/// The pipeline that can begin at a recovery point.
+///
+/// # Errors
+/// [`CodecError::Unsupported`] for other codecs than H.264.
+pub(super) fn recovery_recipe(codec: Codec) -> Result<Recipe, CodecError> {
+    match codec {
+        Codec::H264 => Ok(Recipe::DecodeH264Recovery(DecodeHoles { queue: QUEUE })),
+        _ => Err(CodecError::Unsupported(codec, "decoded from a recovery point on")),
     }
 }
 

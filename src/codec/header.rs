@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::CodecError;
+use super::{CodecError, h264};
 use crate::container::av1;
 use crate::container::avc::nal_units;
 use crate::container::bits::Bits;
@@ -17,6 +17,8 @@ use crate::media::{Codec, Size};
 pub(super) struct Header {
     /// Decoding may begin here.
     pub(super) keyframe: bool,
+    /// Decoding may begin here; pictures are whole after so many frames (H.264 only).
+    pub(super) recovery_point: Option<u32>,
     /// The largest size in the header; None if the frame has the size of the frames before it.
     pub(super) size: Option<Size>,
 }
@@ -34,13 +36,36 @@ pub fn is_keyframe(codec: Codec, frame: &[u8]) -> Result<bool, CodecError> {
     Ok(read(codec, frame)?.keyframe)
 }
 
+/// Where decoding may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// At a keyframe: an IDR picture of H.264.
+    Keyframe,
+    /// At a recovery point of H.264: an intra picture that is no IDR picture, or the first picture of a gradual
+    /// refresh.
+    RecoveryPoint {
+        /// Pictures are whole after so many frames.
+        frames: u32,
+    },
+}
+
+/// Where decoding may begin with a frame, as [`Depayloader::frame`](super::Depayloader::frame) returns it; None if it
+/// depends on frames before it or is malformed.
+pub fn entry(codec: Codec, frame: &[u8]) -> Option<Entry> {
+    match read(codec, frame).ok()? {
+        Header { keyframe: true, .. } => Some(Entry::Keyframe),
+        Header { recovery_point: Some(frames), .. } => Some(Entry::RecoveryPoint { frames }),
+        _ => None,
+    }
+}
+
 /// Parses the header of a frame.
 pub(super) fn read(codec: Codec, frame: &[u8]) -> Result<Header, CodecError> {
     let malformed = |reason| CodecError::Malformed { codec, reason };
     match codec {
         Codec::Vp8 => vp8(frame).ok_or_else(|| malformed("the frame header is not VP8's")),
         Codec::Vp9 => vp9(frame).ok_or_else(|| malformed("the frame header is not VP9's")),
-        Codec::H264 => h264(frame).ok_or_else(|| malformed("a parameter set or the access unit is broken")),
+        Codec::H264 => h264_header(frame).ok_or_else(|| malformed("a parameter set or the access unit is broken")),
         Codec::Av1 => av1(frame).ok_or_else(|| malformed("an OBU or the sequence header is broken")),
         Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
     }
@@ -64,7 +89,7 @@ fn vp8(frame: &[u8]) -> Option<Header> {
         return None;
     }
     let side = |at: usize| Some(u32::from(u16::from_le_bytes([*frame.get(at)?, *frame.get(at + 1)?]) & 0x3fff));
-    Some(Header { keyframe, size: Some(Size::new(side(6)?, side(8)?)) })
+    Some(Header { keyframe, size: Some(Size::new(side(6)?, side(8)?)), ..Header::default() })
 }
 
 fn vp9(frame: &[u8]) -> Option<Header> {
@@ -81,6 +106,7 @@ fn vp9(frame: &[u8]) -> Option<Header> {
         all = Header {
             keyframe: if i == 0 { header.keyframe } else { all.keyframe },
             size: larger(all.size, header.size),
+            ..all
         };
     }
     Some(all)
@@ -126,7 +152,7 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
             return None; // RGB needs profile 1
         }
         let _range = bits.flag()?;
-        return Some(Header { keyframe, size: Some(size(&mut bits)?) });
+        return Some(Header { keyframe, size: Some(size(&mut bits)?), ..Header::default() });
     }
     let intra_only = if shown { false } else { bits.flag()? };
     if !error_resilient {
@@ -135,7 +161,7 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
     if intra_only {
         sync_code(&mut bits)?;
         let _refresh = bits.number(8)?;
-        return Some(Header { keyframe, size: Some(size(&mut bits)?) });
+        return Some(Header { keyframe, size: Some(size(&mut bits)?), ..Header::default() });
     }
     let _refresh = bits.number(8)?;
     for _ in 0..3 {
@@ -146,17 +172,18 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
             return Some(Header::default()); // size of a reference
         }
     }
-    Some(Header { keyframe, size: Some(size(&mut bits)?) })
+    Some(Header { keyframe, size: Some(size(&mut bits)?), ..Header::default() })
 }
 
-fn h264(frame: &[u8]) -> Option<Header> {
+fn h264_header(frame: &[u8]) -> Option<Header> {
     let mut header = Header::default();
     let mut units = 0;
     for unit in nal_units(frame) {
         units += 1;
         match unit[0] & 0x1f {
-            5 => header.keyframe = true,
-            7 => header.size = larger(header.size, Some(h264_sps(unit.get(1..)?)?)),
+            h264::IDR => header.keyframe = true,
+            h264::SEI => header.recovery_point = header.recovery_point.or_else(|| h264::recovery_point(unit)),
+            h264::SPS => header.size = larger(header.size, Some(h264_sps(unit.get(1..)?)?)),
             _ => {}
         }
     }
@@ -251,7 +278,7 @@ fn av1(frame: &[u8]) -> Option<Header> {
         if obu.kind == av1::SEQUENCE_HEADER {
             // Encoders send it with keyframes only.
             let size = av1::SequenceHeader::read(obu.payload)?.size;
-            header = Header { keyframe: true, size: larger(header.size, Some(size)) };
+            header = Header { keyframe: true, size: larger(header.size, Some(size)), ..header };
         }
     }
     (units > 0).then_some(header)
@@ -269,7 +296,7 @@ mod tests {
     fn vp8_keyframes_say_their_size() {
         let frame = [0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x01, 0x00];
         let header = read(Codec::Vp8, &frame).expect("whole");
-        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 360)) });
+        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 360)), ..Header::default() });
         let mut garbage = frame;
         garbage[4] = 7;
         assert!(read(Codec::Vp8, &garbage).is_err());
@@ -284,7 +311,7 @@ mod tests {
         frame.extend(sps);
         frame.extend([0, 0, 1, 0x65, 0x88]);
         let header = read(Codec::H264, &frame).expect("whole");
-        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 368)) });
+        assert_eq!(header, Header { keyframe: true, size: Some(Size::new(640, 368)), ..Header::default() });
     }
 
     proptest! {

@@ -9,6 +9,7 @@ pub mod colour;
 mod decode;
 mod depay;
 mod encode;
+mod h264;
 mod header;
 pub mod intake;
 mod pay;
@@ -29,7 +30,7 @@ use gstreamer::prelude::PluginFeatureExt;
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
 pub use self::encode::{EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
-pub use self::header::{coded_size, is_keyframe};
+pub use self::header::{Entry, coded_size, entry, is_keyframe};
 pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
 

@@ -251,7 +251,7 @@ mod tests {
                 payload: packet.payload.clone(),
             })
             .collect();
-        Depayloader::new(codec).frame(&packets).expect("what goes out comes in")
+        Depayloader::new(codec).frame(&packets).expect("what goes out comes in").expect("a frame")
     }
 
     fn frame(data: Vec<u8>, keyframe: bool) -> EncodedFrame {
@@ -308,7 +308,8 @@ mod tests {
             prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));
             prop_assert_eq!(Depayloader::starts_keyframe(Codec::Av1, &packets[0].payload), keyframe);
             prop_assert_eq!(&back(Codec::Av1, &packets)[..], &unit[..]);
-            let mut unit = vec![0, 0, 0, 1, 0x61];
+            // A P slice: the depayloader marks pictures of I slices as recovery points.
+            let mut unit = vec![0, 0, 0, 1, 0x61, 0x9a];
             unit.extend(&data);
             let packets = Payloader::new(Codec::H264).with_largest(largest).packets(&frame(unit.clone(), false), 9);
             prop_assert!(packets.iter().all(|packet| packet.payload.len() <= largest.min(MTU)));

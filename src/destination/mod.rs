@@ -47,12 +47,15 @@ pub enum DestinationError {
     RtpPort(u16),
     #[error("the URL has a user name or password before the host: leave them out; {0}")]
     UserInfo(&'static str),
+    #[error("the user name or password has a `{character}`: write it as {escape}")]
+    UserInfoCharacter { character: char, escape: &'static str },
     #[error("the URL has a `#`: write it as %23 where it belongs to a key, or leave it out")]
     Fragment,
     #[error("the URL lacks the application or the stream key: write rtmp://HOST/APP/KEY")]
     StreamKey,
     #[error(
-        "srt URLs support the parameters mode, latency, passphrase, pbkeylen and streamid, each once: leave out others"
+        "srt URLs support the parameters mode, latency, passphrase, pbkeylen, streamid, pkt_size and transtype=live, \
+         each once: leave out others, and write `&` in a value as %26"
     )]
     SrtParameter,
     #[error("mode must be `caller` (this server connects) or `listener` (the other side connects)")]

@@ -67,15 +67,37 @@ fn scheme(text: &str, write: &'static str) -> Result<String> {
 }
 
 fn url(text: &str, write: &'static str) -> Result<Url> {
-    let url = Url::parse(text).map_err(|error| match error {
+    let parsed = Url::parse(text).map_err(|error| match error {
         url::ParseError::InvalidPort => DestinationError::Port(write),
         url::ParseError::RelativeUrlWithoutBase => DestinationError::NotAUrl(write),
         _ => DestinationError::Host(write),
-    })?;
-    if url.fragment().is_some() {
-        return Err(DestinationError::Fragment);
+    });
+    match parsed {
+        Ok(url) if url.fragment().is_none() => Ok(url),
+        Ok(_) => Err(user_info_character(text).unwrap_or(DestinationError::Fragment)),
+        Err(error) => Err(user_info_character(text).unwrap_or(error)),
     }
-    Ok(url)
+}
+
+/// The character in a user name or password that ends the host part of a URL, so that the URL is misunderstood: one
+/// before the last `@`, with a `:` before it as between name and password.
+fn user_info_character(text: &str) -> Option<DestinationError> {
+    let (_, rest) = text.split_once("://")?;
+    let login = &rest[..rest.rfind('@')?];
+    let at = login.find(['#', '/', '?', '\\'])?;
+    let (_, password) = login[..at].rsplit_once(':')?;
+    // Else it is a port, and the `@` belongs to the path.
+    let is_port = !password.is_empty() && password.bytes().all(|byte| byte.is_ascii_digit());
+    if is_port && login.as_bytes()[at] != b'#' {
+        return None;
+    }
+    let (character, escape) = match login.as_bytes()[at] {
+        b'#' => ('#', "%23"),
+        b'/' => ('/', "%2F"),
+        b'?' => ('?', "%3F"),
+        _ => ('\\', "%5C"),
+    };
+    Some(DestinationError::UserInfoCharacter { character, escape })
 }
 
 fn no_login(url: &Url, instead: &'static str) -> Result<()> {
@@ -100,20 +122,37 @@ fn rtmp(text: &str, tls: bool) -> Result<Target> {
     let url = url(text, RTMP)?;
     no_login(&url, "write rtmp://HOST/APP/KEY")?;
     let endpoint = endpoint(&url, Some(Rtmp::default_port(tls)), RTMP)?;
-    let path = url.path().trim_start_matches('/');
-    let (app, name) = path.rsplit_once('/').ok_or(DestinationError::StreamKey)?;
-    let app = app.trim_end_matches('/');
-    if app.is_empty() || name.is_empty() {
+    let path = url.path().strip_prefix('/').unwrap_or_default();
+    let query = url.query().filter(|query| !query.is_empty());
+    let (app, key) = match (path.rsplit_once('/'), query) {
+        (Some((app, name)), None) if !name.is_empty() => (app.trim_end_matches('/').to_owned(), name.to_owned()),
+        // With a query the name may be empty: `/app/?streamname=…&key=…`.
+        (Some((app, name)), Some(query)) => (app.trim_end_matches('/').to_owned(), format!("{name}?{query}")),
+        (Some(_), None) => return Err(DestinationError::StreamKey),
+        // The application has a query: `/app?vhost=…/key`.
+        (None, Some(query)) => match query.rsplit_once('/') {
+            Some((_, "")) => return Err(DestinationError::StreamKey),
+            Some((query, name)) => (format!("{path}?{query}"), name.to_owned()),
+            None => (path.to_owned(), format!("?{query}")),
+        },
+        // The name of the stream is the application: `rtmp://host/stream`.
+        (None, None) => (path.to_owned(), String::new()),
+    };
+    if app.is_empty() || app.starts_with('?') {
         return Err(DestinationError::StreamKey);
     }
-    let key = url.query().map_or_else(|| name.to_owned(), |query| format!("{name}?{query}"));
-    Ok(Target::Rtmp(Rtmp { tls, endpoint, app: app.to_owned(), key: Secret::from(key) }))
+    Ok(Target::Rtmp(Rtmp { tls, endpoint, app: Secret::from(app), key: Secret::from(key) }))
 }
 
 fn srt(text: &str) -> Result<Target> {
     // `srt://:PORT` is the usual notation for a listener, but not a valid URL.
     let unspecified = text["srt:".len()..].strip_prefix("//:");
     let text = unspecified.map_or_else(|| text.to_owned(), |rest| format!("srt://{}:{rest}", Ipv4Addr::UNSPECIFIED));
+    // A `#` in a parameter belongs to it: stream ids begin with `#!::`.
+    let text = match text.split_once('?') {
+        Some((before, parameters)) => format!("{before}?{}", parameters.replace('#', "%23")),
+        None => text,
+    };
     let url = url(&text, SRT)?;
     no_login(&url, "use the parameters passphrase and streamid")?;
     if !matches!(url.path(), "" | "/") {
@@ -167,21 +206,30 @@ struct SrtParameters {
     passphrase: Option<String>,
     pbkeylen: Option<String>,
     streamid: Option<String>,
+    /// Not used: the size of a datagram is always 1316 bytes.
+    pkt_size: Option<String>,
+    /// Not used: only `live` is possible.
+    transtype: Option<String>,
 }
 
 impl SrtParameters {
+    /// Reads the parameters. They are percent-encoded (RFC 3986) and not encoded as a form: a `+` is a plus sign.
     fn read(url: &Url) -> Result<Self> {
         let mut read = Self::default();
-        for (name, value) in url.query_pairs() {
-            let place = match &*name {
+        let pairs = url.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        for (name, value) in pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+            let place = match name {
                 "mode" => &mut read.mode,
                 "latency" => &mut read.latency,
                 "passphrase" => &mut read.passphrase,
                 "pbkeylen" => &mut read.pbkeylen,
                 "streamid" => &mut read.streamid,
+                "pkt_size" | "payload_size" => &mut read.pkt_size,
+                "transtype" if value == "live" => &mut read.transtype,
                 _ => return Err(DestinationError::SrtParameter),
             };
-            if place.replace(value.into_owned()).is_some() {
+            let value: Vec<u8> = percent_decoded(value).collect();
+            if place.replace(String::from_utf8_lossy(&value).into_owned()).is_some() {
                 return Err(DestinationError::SrtParameter);
             }
         }

@@ -37,9 +37,9 @@ pub struct Rtmp {
     pub tls: bool,
     /// Host and port of the server.
     pub endpoint: Endpoint,
-    /// The application: every segment of the path but the last.
-    pub app: String,
-    /// The stream name with its query. It authorizes publishing.
+    /// The application: every segment of the path but the last, with its query if it has one; or the only segment.
+    pub app: Secret,
+    /// The stream name with its query. It authorizes publishing. Empty if the URL has only one segment.
     pub key: Secret,
 }
 
@@ -56,7 +56,16 @@ impl Rtmp {
     pub fn tc_url(&self) -> String {
         let scheme = if self.tls { "rtmps" } else { "rtmp" };
         let authority = authority(&self.endpoint, Self::default_port(self.tls));
-        format!("{scheme}://{authority}/{}", self.app)
+        format!("{scheme}://{authority}/{}", self.app.expose())
+    }
+
+    /// [`Rtmp::tc_url`] without what may be secret: a query, and a segment that is both application and key.
+    fn shown(&self) -> String {
+        let shown =
+            if self.key.expose().is_empty() { "" } else { self.app.expose().split('?').next().unwrap_or_default() };
+        let separator = if shown.is_empty() { "" } else { "/" };
+        let server = Self { app: Secret::from(String::new()), ..self.clone() };
+        format!("{}{shown}{separator}…", server.tc_url())
     }
 }
 
@@ -144,7 +153,7 @@ impl fmt::Display for Target {
             write!(f, "{prefix}{scheme}://{}/…", authority(endpoint, Web::default_port(*tls)))
         };
         match self {
-            Self::Rtmp(rtmp) => write!(f, "{}/…", rtmp.tc_url()),
+            Self::Rtmp(rtmp) => f.write_str(&rtmp.shown()),
             Self::Srt(srt) => srt.fmt(f),
             Self::Whip(target) => web(f, "whip+", target),
             Self::Whep(target) => web(f, "whep+", target),

@@ -58,6 +58,91 @@ fn rtmp_urls_of_the_platforms_are_parsed() {
 }
 
 #[test]
+fn rtmp_urls_may_have_their_key_in_the_query_or_no_key() {
+    for (text, app, key, shown) in [
+        ("rtmp://h.example/app/?streamname=a&key=b", "app", "?streamname=a&key=b", "app/…"),
+        ("rtmp://h.example/app/inst/?key=b/c", "app/inst", "?key=b/c", "app/inst/…"),
+        ("rtmp://h.example/app/name?sign=a/b", "app", "name?sign=a/b", "app/…"),
+        ("rtmp://h.example/stream", "stream", "", "…"),
+        ("rtmp://h.example/stream?token=t", "stream", "?token=t", "stream/…"),
+        ("rtmp://h.example/app?vhost=a&auth=s/key", "app?vhost=a&auth=s", "key", "app/…"),
+        ("rtmp://h.example/app/a+b%2F=", "app", "a+b%2F=", "app/…"),
+    ] {
+        for rtmp in [
+            rtmp(text),
+            match input(text).target() {
+                Target::Rtmp(rtmp) => rtmp.clone(),
+                other => panic!("{text} is {other}"),
+            },
+        ] {
+            assert_eq!((rtmp.app.expose(), rtmp.key.expose()), (app, key), "{text}");
+        }
+        assert_eq!(rtmp(text).tc_url(), format!("rtmp://h.example/{app}"));
+        assert_eq!(output(text).redacted(), format!("rtmp://h.example/{shown}"));
+    }
+    for text in ["rtmp://h.example", "rtmp://h.example/", "rtmp://h.example/?key=a", "rtmp://h.example/app?x=y/"] {
+        assert_eq!(Destination::output(text), Err(DestinationError::StreamKey), "{text}");
+    }
+}
+
+#[test]
+fn srt_parameters_are_percent_encoded_and_not_a_form() {
+    for (parameters, passphrase, stream_id) in [
+        ("passphrase=a+b+c+d+e+f", "a+b+c+d+e+f", None),
+        ("passphrase=a%2Bb%20c%25d=efg", "a+b c%d=efg", None),
+        ("passphrase=100%+sure-it-is", "100%+sure-it-is", None),
+        (
+            "passphrase=0123456789&streamid=#!::r=live/cam,m=request,u=ann",
+            "0123456789",
+            Some("#!::r=live/cam,m=request,u=ann"),
+        ),
+        ("passphrase=#123456789&streamid=%23!::r=a+b", "#123456789", Some("#!::r=a+b")),
+        (
+            "streamid=publish:cam:user:pa%26ss&passphrase=0123456789&pkt_size=1316",
+            "0123456789",
+            Some("publish:cam:user:pa&ss"),
+        ),
+        ("transtype=live&passphrase=p%C3%A4ssw%C3%B6rter", "pässwörter", None),
+    ] {
+        for srt in ["srt://h.example:9000", "srt://h.example:9000/"].map(|host| srt(&format!("{host}?{parameters}"))) {
+            assert_eq!(srt.passphrase.as_ref().map(Secret::expose), Some(passphrase), "{parameters}");
+            assert_eq!(srt.stream_id.as_ref().map(Secret::expose), stream_id, "{parameters}");
+        }
+    }
+    assert_eq!(Destination::output("srt://h.example:9000#!::r=a"), Err(DestinationError::Fragment));
+    assert_eq!(Destination::output("srt://h.example:9000?transtype=file"), Err(DestinationError::SrtParameter));
+}
+
+#[test]
+fn a_character_that_ends_the_host_is_named_where_it_is_in_a_password() {
+    for (text, character) in [
+        ("rtsp://ann:pa#ss@cam.example/1", '#'),
+        ("rtsp://ann:#1@cam.example/1", '#'),
+        ("rtsp://ann:1#2@cam.example/1", '#'),
+        ("rtsp://ann:pa/ss@cam.example/1", '/'),
+        ("rtsp://ann:pa?s#s@cam.example/1", '?'),
+        ("https://ann:pa#ss@web.example/x.m3u8", '#'),
+    ] {
+        let error = Destination::input(text).expect_err(text);
+        assert!(
+            matches!(error, DestinationError::UserInfoCharacter { character: c, .. } if c == character),
+            "{text}: {error}"
+        );
+        assert!(!error.to_string().contains("ann"), "{error}");
+    }
+    for (text, error) in [
+        ("rtsp://cam.example/1#top", DestinationError::Fragment),
+        ("rtsp://cam.example:99999/a@b", DestinationError::Port("")),
+    ] {
+        let actual = Destination::input(text).expect_err(text);
+        assert_eq!(std::mem::discriminant(&actual), std::mem::discriminant(&error), "{text}: {actual}");
+    }
+    for text in ["rtsp://ann:pa%23ss@cam.example/1", "rtsp://ann:p@ss@cam.example/1", "rtsp://cam.example:554/a@b"] {
+        input(text);
+    }
+}
+
+#[test]
 fn srt_urls_give_mode_and_parameters() {
     let caller =
         srt("srt://live.example:9000?streamid=%23!::r=a,m=publish&latency=300&passphrase=0123456789&pbkeylen=32");
@@ -151,7 +236,7 @@ fn disguised_hosts_are_normalized_and_malformed_urls_are_refused() {
         "rtmp://:1935/app/key",
         "rtmp://host:0/app/key",
         "rtmp://host:65536/app/key",
-        "rtmp://host/app",
+        "rtmp://host",
         "rtmp://host/app/",
         "rtmp://host//key",
         "rtmp://user@host/app/key",
@@ -213,6 +298,9 @@ fn only_the_secret_form_contains_secrets() {
     let token = || Secret::from(SECRET.to_owned());
     for destination in [
         output(&format!("rtmp://host/app/{SECRET}?a={SECRET}")),
+        output(&format!("rtmp://host/app/?key={SECRET}")),
+        output(&format!("rtmp://host/app?auth={SECRET}/{SECRET}")),
+        output(&format!("rtmp://host/{SECRET}")),
         output(&format!("srt://host:1?passphrase={SECRET}&streamid={SECRET}")),
         output(&format!("whip+https://host/{SECRET}?{SECRET}")).with_token(token()).expect("takes one"),
         input(&format!("whep+https://host/{SECRET}")).with_token(token()).expect("takes one"),

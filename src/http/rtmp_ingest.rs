@@ -86,12 +86,10 @@ async fn receive(app: &App, stream: TcpStream, address: SocketAddr) -> Result<()
 /// # Errors
 /// The reason for a refusal.
 fn authorize(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName, String), String> {
-    if wish.app != APP {
-        return Err(format!("push to rtmp://HOST:PORT/{APP}/ROOM"));
-    }
-    let (room, query) = wish.key.expose().split_once('?').unwrap_or_else(|| (wish.key.expose(), ""));
+    let (room, query) =
+        stream(&wish.app, wish.key.expose()).ok_or_else(|| format!("push to rtmp://HOST:PORT/{APP}/ROOM"))?;
     // Some encoders percent-encode the key, others send it as typed.
-    let room = RoomName::from_url(room).map_err(|error| format!("the stream key must begin with a room: {error}"))?;
+    let room = RoomName::from_url(&room).map_err(|error| format!("the stream key must begin with a room: {error}"))?;
     let uri = format!("/?{query}").parse::<Uri>().map_err(|_| "the query after the name of the room is invalid")?;
     let Query(query) =
         Query::<KeyQuery>::try_from_uri(&uri).map_err(|_| "the query after the name of the room is invalid")?;
@@ -99,4 +97,42 @@ fn authorize(app: &App, wish: &Publishing, address: IpAddr) -> Result<(RoomName,
     let caller = caller.map_err(|error| error.to_string())?;
     caller.may(Role::Participant, Some(&room)).map_err(|error| error.to_string())?;
     Ok((room, caller.name.or(query.name).unwrap_or_default()))
+}
+
+/// The room and the query in an application and a stream key, in all ways in which encoders split a URL; None if the
+/// path is not `/live/ROOM`.
+fn stream(app: &str, key: &str) -> Option<(String, String)> {
+    let parts = [app, key].map(|part| part.split_once('?').unwrap_or((part, "")));
+    let path: Vec<&str> = parts.iter().flat_map(|(path, _)| path.split('/')).filter(|name| !name.is_empty()).collect();
+    let queries: Vec<&str> = parts.iter().map(|(_, query)| *query).filter(|query| !query.is_empty()).collect();
+    match path[..] {
+        [APP, room] => Some((room.to_owned(), queries.join("&"))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_and_the_query_are_found_wherever_an_encoder_puts_them() {
+        for (app, key, query) in [
+            ("live", "demo", ""),
+            ("live/", "demo", ""),
+            ("/live", "/demo/", ""),
+            ("live/demo", "", ""),
+            ("live", "demo?token=t&name=n", "token=t&name=n"),
+            ("live?token=t", "demo", "token=t"),
+            ("live/demo?token=t", "", "token=t"),
+            ("live/demo", "?token=t", "token=t"),
+            ("live?token=t", "demo?name=n", "token=t&name=n"),
+        ] {
+            assert_eq!(stream(app, key), Some(("demo".to_owned(), query.to_owned())), "{app} {key}");
+        }
+        for (app, key) in [("live", ""), ("", "demo"), ("demo", "live"), ("live", "demo/more"), ("app", "demo?live/x")]
+        {
+            assert_eq!(stream(app, key), None, "{app} {key}");
+        }
+    }
 }

@@ -24,6 +24,8 @@ const MAX_LATENESS: Duration = Duration::from_millis(200);
 const BITS_PER_PIXEL: f64 = 0.1;
 /// Minimum and maximum bitrate in kbit/s.
 const BITRATE_KBPS_RANGE: (u32, u32) = (200, 4_000);
+/// The last picture is sent again after this time without another one: receivers show a picture for 2 s.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Smallest width and height that the mixer accepts.
 const MIN_SIDE: u32 = 16;
 
@@ -53,6 +55,8 @@ pub(super) struct Camera {
     keyframe: Option<Timestamp>,
     keyframe_requested: bool,
     last: Option<Timestamp>,
+    /// The last picture, to be repeated.
+    shown: Option<Shot>,
     /// Frame size of the source.
     size: Option<Size>,
     skipped: u64,
@@ -112,6 +116,7 @@ impl Camera {
             keyframe: None,
             keyframe_requested: false,
             last: None,
+            shown: None,
             size: None,
             skipped: 0,
         }
@@ -130,6 +135,25 @@ impl Camera {
             self.skipped += 1;
             return;
         }
+        self.shown = Some(shot.clone());
+        self.encode(shot, due);
+    }
+
+    /// When the last picture is to be sent again.
+    pub(super) fn repeat_at(&self) -> Option<Timestamp> {
+        self.last.filter(|_| self.shown.is_some()).map(|last| last + REPEAT_INTERVAL)
+    }
+
+    /// Sends the last picture again if that is due: the source has slow or no further pictures.
+    pub(super) fn repeat(&mut self, now: Timestamp) {
+        if self.repeat_at().is_some_and(|at| at <= now)
+            && let Some(shot) = self.shown.clone()
+        {
+            self.encode(&shot, now);
+        }
+    }
+
+    fn encode(&mut self, shot: &Shot, due: Timestamp) {
         let size = fit(shot.picture.size(), shot.pixel, self.options.max_size);
         let Some(picture) = self.sized(&shot.picture, size) else { return };
         if self.encoder.as_ref().is_none_or(|(made_for, encoder)| *made_for != size || encoder.failed()) {

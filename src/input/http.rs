@@ -17,6 +17,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
+use super::gunzip;
 use crate::codec::intake::{Exchange, Fetch, Fetched};
 use crate::destination::{Endpoint, Guard, Host};
 use crate::dial;
@@ -126,8 +127,18 @@ impl Exchange for Request {
             None => header("content-length").and_then(|length| length.parse().ok()),
         };
         let ranges = partial || header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
+        let encoding = header("content-encoding").unwrap_or_default().to_ascii_lowercase();
+        if !matches!(encoding.as_str(), "" | "identity" | "gzip" | "x-gzip") {
+            return Err("the server sends a compressed response, and not by gzip".into());
+        }
         let url = ureq::ResponseExt::get_uri(&response).to_string();
         let body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());
+        if from > 0 {
+            return Ok(Fetched { body, length, ranges: ranges && length.is_some(), url });
+        }
+        let (body, compressed) = gunzip::decompressed(body).map_err(|_| "the connection broke off".to_owned())?;
+        // Length and positions are those of the compressed bytes.
+        let length = length.filter(|_| !compressed && matches!(encoding.as_str(), "" | "identity"));
         Ok(Fetched { body, length, ranges: ranges && length.is_some(), url })
     }
 

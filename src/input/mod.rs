@@ -6,6 +6,7 @@
 //! own ([`run_process`]), which a malicious source may crash without harm to others.
 
 mod camera;
+mod gunzip;
 mod http;
 mod media_file;
 mod microphone;
@@ -19,7 +20,9 @@ mod retry;
 mod rtmp;
 mod rtsp;
 mod run;
+mod skipped;
 mod ticks;
+mod timeline;
 mod whep;
 
 pub use self::outbox::Outbox;

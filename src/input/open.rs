@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::http::HttpFetcher;
 use super::media_file::MediaFile;
 use super::push::Encoder;
+use super::skipped::Skipped;
 use super::{rtmp, rtsp, whep};
 use crate::codec::CodecError;
 use crate::codec::intake::{self, Intake, Protocol, SrtCall};
@@ -87,6 +88,7 @@ impl OpenError {
 pub(super) struct Opener {
     origin: Origin,
     settings: InputSettings,
+    skipped: Arc<Skipped>,
 }
 
 /// Origin of a source.
@@ -105,7 +107,10 @@ impl Opener {
     pub(super) fn new(settings: InputSettings, encoder: Option<Encoder>) -> Result<(Self, Vec<String>), OpenError> {
         let Some(source) = &settings.source else {
             let missing = intake::confine(Protocol::Pushed).map_err(OpenError::permanent)?;
-            return Ok((Self { origin: Origin::Push(Box::new(Mutex::new(encoder))), settings }, missing));
+            return Ok((
+                Self { origin: Origin::Push(Box::new(Mutex::new(encoder))), settings, skipped: Arc::default() },
+                missing,
+            ));
         };
         let destination = source.open().map_err(OpenError::permanent)?;
         let protocol = match destination.target() {
@@ -124,12 +129,17 @@ impl Opener {
         if protocol == Protocol::Http {
             intake::set_fetch(Arc::new(HttpFetcher::new(settings.guard.clone(), network.handle().clone())));
         }
-        Ok((Self { origin: Origin::Pull(Box::new(destination), network), settings }, missing))
+        Ok((Self { origin: Origin::Pull(Box::new(destination), network), settings, skipped: Arc::default() }, missing))
     }
 
     /// Whether the source is a file: if it cannot be decoded, a retry cannot succeed.
     pub(super) fn is_file(&self) -> bool {
         matches!(&self.origin, Origin::Pull(destination, _) if matches!(destination.target(), Target::File(_)))
+    }
+
+    /// The skipped units of all attempts.
+    pub(super) fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 
     /// Whether the source is pushed: a reconnect is up to the encoder.
@@ -144,7 +154,7 @@ impl Opener {
             Origin::Push(encoder) => {
                 let encoder =
                     encoder.lock().take().ok_or_else(|| OpenError::permanent("the encoder has disconnected"))?;
-                let (intake, task, runtime) = encoder.accept(wake)?;
+                let (intake, task, runtime) = encoder.accept(self.skipped.clone(), wake)?;
                 return Ok(Opened {
                     intake,
                     live: true,
@@ -187,15 +197,15 @@ impl Opener {
                 Ok(Opened { intake, live: true, may_be_silent: listens, _resources: Resources::None })
             }
             Target::Rtmp(server) => {
-                let (intake, task) = rtmp::open(server, guard, network, wake)?;
+                let (intake, task) = rtmp::open(server, guard, network, self.skipped.clone(), wake)?;
                 Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
             Target::Rtsp(server) => {
-                let (intake, task) = rtsp::open(server, guard, network, wake)?;
+                let (intake, task) = rtsp::open(server, guard, network, self.skipped.clone(), wake)?;
                 Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
             Target::Whep(server) => {
-                let (intake, task) = whep::open(server, destination, guard, network, wake)?;
+                let (intake, task) = whep::open(server, destination, guard, network, self.skipped.clone(), wake)?;
                 Ok(Opened { intake, live: true, may_be_silent: false, _resources: Resources::Task(task) })
             }
             Target::Whip(_) | Target::Rtp(_) => unreachable!("refused by Opener::new"),

@@ -10,6 +10,7 @@ use super::microphone::Microphone;
 use super::open::Opened;
 use super::playout::Playout;
 use super::ticks::{TICK, Ticks};
+use super::timeline::{self, Next, Timeline};
 use crate::codec::intake::{Shot, Stretch, Track};
 use crate::media::Kind;
 use crate::time::Timestamp;
@@ -20,6 +21,10 @@ const START_TIMEOUT: Duration = Duration::from_millis(700);
 const AUDIO_LEAD: Duration = Duration::from_millis(60);
 /// Duration of a source's last picture, before a repetition without a gap.
 const LAST_FRAME_DURATION: Duration = Duration::from_millis(40);
+/// A picture that is shown longer does not keep the next one waiting.
+const SHOWN_MAX: Duration = Duration::from_secs(60);
+/// A source that sends no media for this time is stalled.
+const STALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// A source that sends no media for this time has failed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -37,16 +42,19 @@ pub(super) enum Outcome {
 /// Playback of one open source.
 pub(super) struct Playback {
     source: Opened,
+    timeline: Timeline,
     playout: Playout,
     ticks: Ticks,
     shot: Option<Shot>,
     stretch: Option<Stretch>,
+    /// How long the last picture is shown, if the source says so.
+    shown: Duration,
     /// When the first media arrived.
     first_media: Option<Timestamp>,
     /// End of the source played before, for a repetition without a gap.
     previous_end: Option<Timestamp>,
-    /// When media last arrived.
-    last_media: Timestamp,
+    /// When video and audio last arrived; the start of playback before that.
+    last_media: [Timestamp; 2],
     /// End of all media sent so far.
     end: Timestamp,
     finite: Option<bool>,
@@ -56,14 +64,16 @@ impl Playback {
     /// Playback of a source, without a gap after one that ended at `previous_end`.
     pub(super) fn new(source: Opened, previous_end: Option<Timestamp>, now: Timestamp) -> Self {
         Self {
+            timeline: Timeline::new(source.live),
             playout: Playout::new(source.live),
             source,
             ticks: Ticks::default(),
             shot: None,
             stretch: None,
+            shown: Duration::ZERO,
             first_media: None,
             previous_end,
-            last_media: now,
+            last_media: [now; 2],
             end: now,
             finite: None,
         }
@@ -89,6 +99,19 @@ impl Playback {
         self.playout.late()
     }
 
+    /// How often timestamps jumped.
+    pub(super) const fn jumps(&self) -> u64 {
+        self.timeline.jumps()
+    }
+
+    /// For how long the source has delivered nothing, if that is a stall: neither its end nor a wait for a caller.
+    pub(super) fn stalled(&self, now: Timestamp) -> Option<Duration> {
+        let silent = now.since(self.last_media[0].max(self.last_media[1]));
+        let waits = self.source.may_be_silent && !self.has_begun();
+        let playing = self.shot.is_some() || self.stretch.is_some();
+        (silent > STALL_TIMEOUT && !waits && !playing && !self.source.intake.has_ended()).then_some(silent)
+    }
+
     /// Sends all media that is due.
     pub(super) fn step(&mut self, camera: &mut Camera, microphone: &mut Microphone, now: Timestamp) -> Outcome {
         if let Some(reason) = self.source.intake.failed() {
@@ -100,7 +123,7 @@ impl Playback {
         }
         loop {
             self.fill(now);
-            if self.resync(now) {
+            if self.close_gap(now) {
                 continue;
             }
             let picture = self.shot.as_ref().map(|shot| self.playout.due(shot.pts)).filter(|due| *due <= now);
@@ -108,6 +131,7 @@ impl Playback {
                 && let Some(shot) = self.shot.take()
             {
                 camera.send(&shot, due, now);
+                self.shown = shot.duration.unwrap_or_default();
                 self.end = self.end.max(due + LAST_FRAME_DURATION);
             }
             let sound = self.ticks.due().is_some_and(|due| due <= now).then(|| self.ticks.pop()).flatten();
@@ -125,11 +149,15 @@ impl Playback {
                 return Outcome::Ended(self.end);
             }
         }
+        if self.stalled(now).is_none() {
+            camera.repeat(now);
+        }
         // Samples that the ticks do not need yet are no reason to wake: the next tick is.
         let stretch = self.stretch.as_ref().filter(|_| self.ticks.needs_samples());
         let stretch = stretch.map(|stretch| self.playout.due(stretch.pts) - AUDIO_LEAD);
         let shot = self.shot.as_ref().map(|shot| self.playout.due(shot.pts));
-        self.idle(now, [shot, stretch, self.next_complete_tick()].into_iter().flatten().min())
+        let repeat = camera.repeat_at().filter(|at| *at > now);
+        self.idle(now, [shot, stretch, self.next_complete_tick(), repeat].into_iter().flatten().min())
     }
 
     /// Due time of the next complete tick.
@@ -138,8 +166,7 @@ impl Playback {
     }
 
     fn idle(&self, now: Timestamp, wake: Option<Timestamp>) -> Outcome {
-        let may_be_silent = self.source.may_be_silent && !self.has_begun();
-        if wake.is_none() && !may_be_silent && now.since(self.last_media) > IDLE_TIMEOUT {
+        if self.stalled(now).is_some_and(|silent| silent > IDLE_TIMEOUT) {
             return Outcome::Failed(format!("no media received for {} s", IDLE_TIMEOUT.as_secs()));
         }
         Outcome::Continue(wake)
@@ -151,26 +178,32 @@ impl Playback {
             self.finite = Some(self.source.intake.is_finite());
         }
         if self.shot.is_none() {
-            self.shot = self.source.intake.picture();
-            if let Some(shot) = &self.shot {
-                self.last_media = now;
-                if self.playout.has_begun() {
-                    self.playout.arrived(shot.pts, shot.arrival);
-                }
-            }
+            self.shot = self
+                .source
+                .intake
+                .picture()
+                .map(|shot| Shot { pts: self.place(Kind::Video, shot.pts, shot.arrival, now), ..shot });
         }
         if self.stretch.is_none() {
-            self.stretch = self.source.intake.sound();
-            if let Some(stretch) = &self.stretch {
-                self.last_media = now;
-                if self.playout.has_begun() {
-                    self.playout.arrived(stretch.pts, stretch.arrival);
-                }
-            }
+            self.stretch = self
+                .source
+                .intake
+                .sound()
+                .map(|stretch| Stretch { pts: self.place(Kind::Audio, stretch.pts, stretch.arrival, now), ..stretch });
         }
         if self.first_media.is_none() && (self.shot.is_some() || self.stretch.is_some()) {
             self.first_media = Some(now);
         }
+    }
+
+    /// The position of media that has been taken.
+    fn place(&mut self, kind: Kind, pts: Duration, arrival: Timestamp, now: Timestamp) -> Duration {
+        self.last_media[index(kind)] = now;
+        let position = self.timeline.place(kind, pts.as_micros() as i64, arrival, self.playout.playing(now));
+        if self.playout.has_begun() {
+            self.playout.arrived(position, arrival);
+        }
+        position
     }
 
     /// Starts when every track has media, or after [`START_TIMEOUT`].
@@ -206,10 +239,36 @@ impl Playback {
         }
     }
 
-    /// Starts the playout again if all held media is due far in the future.
-    fn resync(&mut self, now: Timestamp) -> bool {
-        let times = [self.shot.as_ref().map(|shot| shot.pts), self.stretch.as_ref().map(|stretch| stretch.pts)];
-        let earliest = times.into_iter().flatten().min();
-        self.is_complete() && earliest.is_some_and(|earliest| self.playout.resync_after_jump(earliest, now))
+    /// Closes a gap before the next media that is too long to wait for.
+    fn close_gap(&mut self, now: Timestamp) -> bool {
+        let held = [self.shot.as_ref().map(|shot| shot.pts), self.stretch.as_ref().map(|stretch| stretch.pts)];
+        let next = [Kind::Video, Kind::Audio].map(|kind| match held[index(kind)] {
+            Some(pts) => {
+                let shown = if kind == Kind::Video { self.shown } else { Duration::ZERO };
+                Next::Held {
+                    due: self.playout.due(pts),
+                    usual: self.timeline.usual_step(kind).max(shown.min(SHOWN_MAX)),
+                }
+            }
+            None if self.source.intake.track(kind) == Track::Open => Next::Awaited(self.last_media[index(kind)]),
+            None => Next::None,
+        });
+        let Some(gap) = timeline::gap(next, now) else { return false };
+        self.timeline.close(&gap);
+        let [video, audio] = gap.moves;
+        if let Some(shot) = self.shot.as_mut().filter(|_| video) {
+            shot.pts = shot.pts.saturating_sub(gap.by);
+        }
+        if let Some(stretch) = self.stretch.as_mut().filter(|_| audio) {
+            stretch.pts = stretch.pts.saturating_sub(gap.by);
+        }
+        true
+    }
+}
+
+const fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::Video => 0,
+        Kind::Audio => 1,
     }
 }

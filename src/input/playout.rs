@@ -1,7 +1,7 @@
-//! Playout timing: maps the timestamps of a source to our clock.
+//! Playout timing: maps the positions of a source ([`super::timeline`]) to our clock.
 //!
-//! Owns: [`Playout`], a pure state machine. Does not know: media. In: timestamps and arrival times. Out: due times.
-//! Audio and video share one offset, so they stay synchronized as the source's timestamps say.
+//! Owns: [`Playout`], a pure state machine. Does not know: media, and jumps of timestamps. In: positions and arrival
+//! times. Out: due times. Audio and video share one offset, so they stay synchronized as their positions say.
 //!
 //! A live source is delayed a little, because it arrives with jitter. Media that arrives after its due time increases
 //! the offset once, so that what follows is in time again. If all media of a live source arrives much too early, after
@@ -28,8 +28,6 @@ const BURST_WINDOW: Duration = Duration::from_secs(1);
 const DRIFT_WINDOW: Duration = Duration::from_secs(10);
 /// Step of the offset: small enough to be absorbed as jitter, and more than clocks drift in [`DRIFT_WINDOW`].
 const DRIFT_STEP: Duration = Duration::from_millis(20);
-/// A larger jump of all timestamps is a restart of the source, not a pause.
-const MAX_JUMP: Duration = Duration::from_secs(10);
 
 /// Maps the timestamps of a source to our clock.
 #[derive(Debug)]
@@ -117,14 +115,10 @@ impl Playout {
         }
     }
 
-    /// Starts again if `pts`, the earliest timestamp of all held media, is due too far in the future: the timestamps
-    /// jumped.
-    pub(super) fn resync_after_jump(&mut self, pts: Duration, now: Timestamp) -> bool {
-        let resync_after_jump = self.has_begun() && self.due(pts).since(now) > MAX_JUMP;
-        if resync_after_jump {
-            self.begin(pts, None, now);
-        }
-        resync_after_jump
+    /// The position that is due at this time; None before the start.
+    pub(super) fn playing(&self, at: Timestamp) -> Option<Duration> {
+        let micros = at.as_micros() as i64 - self.offset?;
+        Some(Duration::from_micros(micros.max(0) as u64))
     }
 
     /// How often the offset grew because media was late.
@@ -224,13 +218,11 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_of_the_timestamps_restarts_the_playout() {
-        let mut playout = live();
-        assert!(!playout.resync_after_jump(Duration::from_secs(16), at(0)), "a pause of nine seconds");
-        assert!(playout.resync_after_jump(Duration::from_secs(3_607), at(0)));
-        assert_eq!(playout.due(Duration::from_secs(3_607)), at(0) + LIVE_DELAY);
-        let mut fresh = Playout::new(true);
-        assert!(!fresh.resync_after_jump(Duration::from_secs(3_600), at(0)), "it has not begun");
+    fn the_playing_position_is_the_one_that_is_due() {
+        let playout = live();
+        assert_eq!(playout.playing(at(500) + LIVE_DELAY), Some(Duration::from_millis(7_500)));
+        assert_eq!(playout.due(Duration::from_millis(7_500)), at(500) + LIVE_DELAY);
+        assert_eq!(Playout::new(true).playing(at(0)), None);
     }
 
     proptest! {

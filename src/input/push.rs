@@ -4,6 +4,7 @@
 //! know: stream keys; the edge decides with the key that this process reports. In: the socket. Out: an [`Intake`].
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,9 +14,11 @@ use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
 use super::rtmp::Tags;
+use super::skipped::Skipped;
 use crate::codec::intake::{Feeder, Intake};
 use crate::rtmp::{Server, ServerEvent};
 use crate::secret::Secret;
+use crate::time::now;
 
 /// Timeout of an encoder's request to publish.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -66,12 +69,16 @@ impl Encoder {
     }
 
     /// Accepts the request, and feeds the encoder's media to an intake.
-    pub(super) fn accept(self, wake: impl Fn() + Send + Sync + 'static) -> Result<(Intake, Task, Runtime), OpenError> {
+    pub(super) fn accept(
+        self,
+        skipped: Arc<Skipped>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<(Intake, Task, Runtime), OpenError> {
         let Self { mut stream, mut server, network } = self;
         let (intake, feeder) = Intake::fed(wake).map_err(OpenError::permanent)?;
         server.accept().map_err(OpenError::permanent)?;
         let task = network.spawn(async move {
-            if let Err(reason) = play(&mut stream, &mut server, &feeder).await {
+            if let Err(reason) = play(&mut stream, &mut server, &feeder, skipped).await {
                 feeder.fail(reason);
             }
         });
@@ -103,13 +110,18 @@ async fn publish_request(stream: &mut TcpStream, server: &mut Server) -> Result<
 }
 
 /// Feeds the encoder's media until the stream ends.
-async fn play(stream: &mut TcpStream, server: &mut Server, feeder: &Feeder) -> Result<(), String> {
-    let mut tags = Tags::default();
+async fn play(
+    stream: &mut TcpStream,
+    server: &mut Server,
+    feeder: &Feeder,
+    skipped: Arc<Skipped>,
+) -> Result<(), String> {
+    let mut tags = Tags::new(skipped);
     while let Some(events) = exchange(stream, server).await? {
         for event in events {
             match event {
                 ServerEvent::Publish { .. } => return Err("the encoder requested to publish twice".into()),
-                ServerEvent::Media(media) => tags.take(media, feeder)?,
+                ServerEvent::Media(media) => tags.take(media, feeder, now())?,
                 ServerEvent::Finished => return Ok(()),
             }
         }

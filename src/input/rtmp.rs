@@ -3,31 +3,41 @@
 //! Owns: the connection, and the conversion of FLV tags to frames with timestamps. Does not know: RTMP messages
 //! ([`crate::rtmp`]). In: a socket. Out: an [`Intake`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
+use super::skipped::Skipped;
+use super::timeline::{Timeline, Wrapped};
 use crate::codec::intake::{Feed, FeedFormat, Feeder, Intake};
 use crate::destination::{Guard, Rtmp};
 use crate::dial::{self, Stream};
-use crate::rtmp::flv::{AudioTag, VideoReader, VideoTag, read_audio};
+use crate::media::{AUDIO_RATE, Kind};
+use crate::room::document::SkipReason;
+use crate::rtmp::flv::{AudioTag, FlvError, VideoReader, VideoTag, read_audio, sample_rate};
 use crate::rtmp::{Client, ClientEvent, Media, Purpose};
+use crate::time::{Timestamp, now};
 
 /// Timeout until the server starts to play.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of a read in bytes.
 const READ_BUFFER: usize = 32 << 10;
-/// First timestamp in milliseconds: not 0, so that pictures presented before the first one have a timestamp too.
-const START_OFFSET: i64 = 1_000;
+/// A larger offset between the timestamp of a picture and its presentation is an error of the encoder.
+const MAX_COMPOSITION: Duration = Duration::from_secs(2);
+/// Samples of an AAC frame.
+const AAC_FRAME_SAMPLES: u16 = 1024;
 
 /// Connects to a server and starts to play.
 pub(super) fn open(
     rtmp: &Rtmp,
     guard: &Guard,
     network: &Runtime,
+    skipped: Arc<Skipped>,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
@@ -41,7 +51,7 @@ pub(super) fn open(
     };
     let (connection, events) = network.block_on(connecting)?;
     let task = network.spawn(async move {
-        if let Err(reason) = connection.play(events, &feeder).await {
+        if let Err(reason) = connection.play(events, &feeder, skipped).await {
             feeder.fail(reason);
         }
     });
@@ -82,14 +92,19 @@ impl Connection {
     }
 
     /// Feeds the server's media until the stream ends.
-    async fn play(mut self, mut events: Vec<ClientEvent>, feeder: &Feeder) -> Result<(), String> {
-        let mut tags = Tags::default();
+    async fn play(
+        mut self,
+        mut events: Vec<ClientEvent>,
+        feeder: &Feeder,
+        skipped: Arc<Skipped>,
+    ) -> Result<(), String> {
+        let mut tags = Tags::new(skipped);
         while !feeder.is_over() {
             for event in events {
                 match event {
                     ClientEvent::Ready => {}
                     ClientEvent::Refused(why) => return Err(format!("the server ended the stream: {why}")),
-                    ClientEvent::Media(media) => tags.take(media, feeder)?,
+                    ClientEvent::Media(media) => tags.take(media, feeder, now())?,
                 }
             }
             let Some(next) = self.exchange().await? else { return Ok(()) };
@@ -99,86 +114,142 @@ impl Connection {
     }
 }
 
-/// Converts FLV tags to frames with timestamps.
-#[derive(Default)]
+/// Converts FLV tags to frames with positions. Skips and counts what cannot be used.
 pub(super) struct Tags {
     reader: VideoReader,
     video: Option<Feed>,
-    audio: Option<(Feed, Vec<u8>)>,
-    unwrapper: TimestampUnwrapper,
+    /// The audio feed, and its AudioSpecificConfig.
+    audio: Option<(Feed, Bytes)>,
+    wrapped: Wrapped,
+    timeline: Timeline,
     /// A keyframe was received.
     has_keyframe: bool,
+    skipped: Arc<Skipped>,
 }
 
 impl Tags {
-    /// Feeds an audio or video message.
-    ///
-    /// # Errors
-    /// A text: the media cannot be decoded.
-    pub(super) fn take(&mut self, media: Media, feeder: &Feeder) -> Result<(), String> {
-        match media {
-            Media::Video { time_ms, tag } => self.picture(time_ms, tag, feeder),
-            Media::Audio { time_ms, tag } => self.sound(time_ms, tag, feeder),
+    pub(super) fn new(skipped: Arc<Skipped>) -> Self {
+        Self {
+            reader: VideoReader::default(),
+            video: None,
+            audio: None,
+            wrapped: Wrapped::default(),
+            timeline: Timeline::new(true),
+            has_keyframe: false,
+            skipped,
         }
     }
 
-    fn picture(&mut self, time_ms: u32, tag: bytes::Bytes, feeder: &Feeder) -> Result<(), String> {
-        let time = self.unwrapper.unwrap(time_ms);
-        let VideoTag::Frame(frame) = self.reader.read(tag).map_err(|error| error.to_string())? else { return Ok(()) };
+    /// Feeds an audio or video message that arrived at `arrival`.
+    ///
+    /// # Errors
+    /// A text: nothing of the source can be decoded.
+    pub(super) fn take(&mut self, media: Media, feeder: &Feeder, arrival: Timestamp) -> Result<(), String> {
+        let (kind, taken) = match media {
+            Media::Video { time_ms, tag } => (Kind::Video, self.picture(time_ms, tag, feeder, arrival)?),
+            Media::Audio { time_ms, tag } => (Kind::Audio, self.sound(time_ms, tag, feeder, arrival)?),
+        };
+        match taken {
+            Ok(()) => self.skipped.usable(kind),
+            Err(error) => self.skipped.add(kind, reason(error), error),
+        }
+        self.skipped.hopeless().map_or(Ok(()), Err)
+    }
+
+    /// The position of a message; configurations have none, because some encoders send them with the time 0.
+    fn position(&mut self, kind: Kind, time_ms: u32, arrival: Timestamp) -> Duration {
+        let timestamp = self.wrapped.unwrap(kind, time_ms) * 1_000;
+        self.timeline.place(kind, timestamp, arrival, None)
+    }
+
+    fn picture(
+        &mut self,
+        time_ms: u32,
+        tag: Bytes,
+        feeder: &Feeder,
+        arrival: Timestamp,
+    ) -> Result<Result<(), FlvError>, String> {
+        let frame = match self.reader.read(tag) {
+            Ok(VideoTag::Frame(frame)) => frame,
+            Ok(VideoTag::Config | VideoTag::Other) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(error)),
+        };
+        for _ in 0..frame.removed_units {
+            self.skipped.add(Kind::Video, SkipReason::Malformed, "a NAL unit of a reserved type");
+        }
         self.has_keyframe |= frame.keyframe;
         if !self.has_keyframe {
-            return Ok(());
+            return Ok(Ok(()));
         }
+        let position = self.position(Kind::Video, time_ms, arrival);
         let feed = match &self.video {
             Some(feed) => feed,
             None => self.video.insert(feeder.open(&FeedFormat::H264).map_err(|error| error.to_string())?),
         };
         // A push after the end is ignored: the caller's loop checks `is_over`.
-        let _taken = feed.push(frame.access_unit, millis(time + i64::from(frame.composition_ms)));
-        Ok(())
+        let _taken = feed.push(frame.access_unit, presented(position, frame.composition_ms));
+        Ok(Ok(()))
     }
 
-    fn sound(&mut self, time_ms: u32, tag: bytes::Bytes, feeder: &Feeder) -> Result<(), String> {
-        let time = self.unwrapper.unwrap(time_ms);
-        match read_audio(tag).map_err(|error| error.to_string())? {
-            AudioTag::Config(config) => match &self.audio {
-                Some((_, known)) if known[..] != config[..] => {
-                    return Err("the audio format changed during the stream".into());
+    fn sound(
+        &mut self,
+        time_ms: u32,
+        tag: Bytes,
+        feeder: &Feeder,
+        arrival: Timestamp,
+    ) -> Result<Result<(), FlvError>, String> {
+        let (config, frames) = match read_audio(tag) {
+            Ok(AudioTag::Config(config)) => (Some(config), Vec::new()),
+            Ok(AudioTag::Frame(frame)) => (None, vec![frame]),
+            Ok(AudioTag::Adts { config, frames }) => (Some(config), frames),
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(config) = config {
+            let format = FeedFormat::Aac(config.to_vec());
+            match &mut self.audio {
+                Some((_, known)) if *known == config => {}
+                Some((feed, known)) => {
+                    feed.reformat(&format);
+                    *known = config;
                 }
-                Some(_) => {}
-                None => {
-                    let config = config.to_vec();
-                    let feed = feeder.open(&FeedFormat::Aac(config.clone())).map_err(|error| error.to_string())?;
-                    self.audio = Some((feed, config));
-                }
-            },
-            AudioTag::Frame(frame) => {
-                if let Some((feed, _)) = &self.audio {
-                    let _taken = feed.push(frame, millis(time));
-                }
+                None => self.audio = Some((feeder.open(&format).map_err(|error| error.to_string())?, config)),
             }
         }
-        Ok(())
+        if self.audio.is_none() {
+            return Ok(Err(FlvError::NoConfig("audio")));
+        }
+        if frames.is_empty() {
+            return Ok(Ok(()));
+        }
+        let mut position = self.position(Kind::Audio, time_ms, arrival);
+        let Some((feed, config)) = &self.audio else { return Ok(Ok(())) };
+        let rate = sample_rate(config).unwrap_or(AUDIO_RATE);
+        for frame in frames {
+            let _taken = feed.push(frame, position);
+            position += Duration::from_secs_f64(f64::from(AAC_FRAME_SAMPLES) / f64::from(rate));
+        }
+        Ok(Ok(()))
     }
 }
 
-/// Unwraps 32-bit timestamps, relative to the first one.
-#[derive(Debug, Default)]
-struct TimestampUnwrapper(Option<(i64, u32)>);
-
-impl TimestampUnwrapper {
-    fn unwrap(&mut self, time_ms: u32) -> i64 {
-        let unwrapped = match self.0 {
-            None => START_OFFSET,
-            Some((before, raw)) => before + i64::from(time_ms.wrapping_sub(raw) as i32),
-        };
-        self.0 = Some((unwrapped, time_ms));
-        unwrapped
+/// Why a message that cannot be read is skipped.
+const fn reason(error: FlvError) -> SkipReason {
+    match error {
+        FlvError::Empty(_) => SkipReason::Empty,
+        FlvError::Malformed(_) => SkipReason::Malformed,
+        FlvError::NoConfig(_) => SkipReason::NoConfig,
+        FlvError::VideoCodec | FlvError::AudioCodec => SkipReason::Unsupported,
     }
 }
 
-fn millis(time: i64) -> Duration {
-    Duration::from_millis(time.max(0) as u64)
+/// Presentation time of a picture. An offset that no order of pictures explains is ignored.
+fn presented(position: Duration, composition_ms: i32) -> Duration {
+    let offset = Duration::from_millis(composition_ms.unsigned_abs().into());
+    match composition_ms {
+        _ if offset > MAX_COMPOSITION => position,
+        0.. => position + offset,
+        _ => position.saturating_sub(offset),
+    }
 }
 
 #[cfg(test)]
@@ -186,11 +257,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_are_relative_to_the_first_and_unwrapped() {
-        let mut unwrapper = TimestampUnwrapper::default();
-        assert_eq!(unwrapper.unwrap(u32::MAX - 10), START_OFFSET);
-        assert_eq!(unwrapper.unwrap(29), START_OFFSET + 40);
-        assert_eq!(unwrapper.unwrap(9), START_OFFSET + 20, "audio and video are interleaved");
-        assert_eq!(millis(-5), Duration::ZERO);
+    fn composition_offsets_are_applied_unless_they_are_absurd() {
+        let at = Duration::from_millis;
+        assert_eq!(presented(at(5_000), 80), at(5_080));
+        assert_eq!(presented(at(5_000), -40), at(4_960));
+        assert_eq!(presented(at(5_000), 8_000_000), at(5_000));
+        assert_eq!(presented(at(5_000), i32::MIN), at(5_000));
     }
 }

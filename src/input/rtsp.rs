@@ -3,6 +3,7 @@
 //! Owns: the connection, which also carries RTP (interleaved), so that no address in a server's SDP is connected to.
 //! Does not know: RTSP and RTP, which the crate `retina` implements. In: a socket. Out: an [`Intake`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,27 +17,33 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
+use super::skipped::Skipped;
+use super::timeline::Timeline;
 use crate::codec::intake::{Feed, FeedFormat, Feeder, Intake};
 use crate::destination::{Guard, Rtsp};
 use crate::dial;
+use crate::media::Kind;
+use crate::room::document::SkipReason;
+use crate::time::now;
 
 /// Timeout until the server starts to play.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// First timestamp in seconds: not 0, because one stream may start a little before the other.
-const START_OFFSET: f64 = 1.0;
+/// Errors in succession, without media between them, after which the session is lost.
+const ERRORS_MAX: u32 = 100;
 
 /// Connects to a server and starts to play.
 pub(super) fn open(
     rtsp: &Rtsp,
     guard: &Guard,
     network: &Runtime,
+    skipped: Arc<Skipped>,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
     let beginning = network.block_on(async { timeout(START_TIMEOUT, begin(rtsp, guard)).await });
     let (session, formats) = beginning.map_err(|_| OpenError::transient("the server did not respond in time"))??;
     let task = network.spawn(async move {
-        if let Err(reason) = play(session, formats, &feeder).await {
+        if let Err(reason) = play(session, formats, &feeder, &skipped).await {
             feeder.fail(reason);
         }
     });
@@ -68,7 +75,8 @@ async fn begin(rtsp: &Rtsp, guard: &Guard) -> Result<(Demuxed, Formats), OpenErr
             .frame_format(FrameFormat::SIMPLE);
         session.setup(i, setup).await.map_err(|error| describe(&error))?;
     }
-    // Without RTP-Info for synchronization the streams are assumed to start together.
+    // Without RTP-Info for synchronization the streams are assumed to start together. Some servers send `rtptime=0`
+    // there for any timestamps; the timeline then aligns the streams by their arrival.
     let options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Permissive);
     let session = session.play(options).await.map_err(|error| describe(&error))?;
     Ok((session.demuxed().map_err(|error| describe(&error))?, formats))
@@ -98,13 +106,26 @@ fn keep_the_first_of_each(formats: &mut Formats) {
 }
 
 /// Feeds the server's media until the session ends.
-async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder) -> Result<(), String> {
+async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder, skipped: &Skipped) -> Result<(), String> {
     let mut feeds: Vec<Option<Feed>> = formats.iter().map(|_| None).collect();
+    let mut timeline = Timeline::new(true);
+    let mut errors = 0;
     while let Some(item) = session.next().await {
         if feeder.is_over() {
             break;
         }
-        let (stream, time, data) = match item.map_err(|error| describe(&error).reason)? {
+        let item = match item {
+            Ok(item) => item,
+            // One malformed packet costs its frame; the session goes on.
+            Err(error) if errors < ERRORS_MAX => {
+                errors += 1;
+                tracing::debug!(%error, "RTSP packet skipped");
+                skipped.add(Kind::Video, SkipReason::Malformed, "an RTP packet");
+                continue;
+            }
+            Err(error) => return Err(describe(&error).reason),
+        };
+        let (stream, time, data) = match item {
             // Frames before the first keyframe cannot be decoded.
             CodecItem::VideoFrame(frame) if feeds[frame.stream_id()].is_some() || frame.is_random_access_point() => {
                 (frame.stream_id(), frame.timestamp(), Bytes::from(frame.into_data()))
@@ -114,12 +135,18 @@ async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder) -> Result
             }
             _ => continue,
         };
+        errors = 0;
         let Some(format) = &formats[stream] else { continue };
+        let kind = if is_picture(format) { Kind::Video } else { Kind::Audio };
+        if data.is_empty() {
+            skipped.add(kind, SkipReason::Empty, "a frame");
+            continue;
+        }
         let feed = match &mut feeds[stream] {
             Some(feed) => feed,
             none => none.insert(feeder.open(format).map_err(|error| error.to_string())?),
         };
-        let pts = Duration::try_from_secs_f64(time.elapsed_secs() + START_OFFSET).unwrap_or_default();
+        let pts = timeline.place(kind, (time.elapsed_secs() * 1e6) as i64, now(), None);
         // A push after the end is ignored: the loop checks `is_over`.
         let _taken = feed.push(data, pts);
     }

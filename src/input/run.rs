@@ -185,6 +185,7 @@ struct Player {
     reason: Option<String>,
     reconnects: u32,
     late: u64,
+    jumps: u64,
     /// Payload bytes at the last reports, oldest first.
     bytes: Vec<(Timestamp, u64)>,
 }
@@ -207,6 +208,7 @@ impl Player {
             reason: None,
             reconnects: 0,
             late: 0,
+            jumps: 0,
             bytes: Vec::new(),
         }
     }
@@ -330,6 +332,7 @@ impl Player {
             }
             Outcome::Ended(end) => {
                 self.late += play.late();
+                self.jumps += play.jumps();
                 let finite = play.is_finite();
                 match self.next_source.take() {
                     Some(next_source) => self.play(next_source, Some(end), at),
@@ -344,6 +347,7 @@ impl Player {
             Outcome::Failed(reason) => {
                 let begun = play.has_begun();
                 self.late += play.late();
+                self.jumps += play.jumps();
                 if self.opener.is_pushed() || !begun && self.opener.is_file() {
                     return Next::End(Some(reason));
                 }
@@ -365,6 +369,15 @@ impl Player {
         Next::Wait(Some(again))
     }
 
+    /// Why a source is stalled.
+    fn silence(&self, silent: Duration) -> String {
+        let received = format!("no media received for {} s", silent.as_secs());
+        match self.opener.skipped().unsupported() {
+            Some(why) => format!("{received}: {why}"),
+            None => received,
+        }
+    }
+
     fn report(&mut self, at: Timestamp, state: Option<InputState>) {
         let (bytes, link_dropped) = self.outbox.counts();
         self.bytes.push((at, bytes));
@@ -373,20 +386,34 @@ impl Player {
         }
         let (since, before) = self.bytes[0];
         let elapsed = at.since(since).as_millis().max(1) as u64;
-        let (stage, late) = match &self.stage {
-            Stage::Opening(_) | Stage::Waiting(_) if self.reconnects == 0 => (InputState::Starting, 0),
-            Stage::Opening(_) | Stage::Waiting(_) => (InputState::Reconnecting, 0),
-            Stage::Playing(play) if play.has_begun() => (InputState::Live, play.late()),
-            Stage::Playing(play) => (InputState::Starting, play.late()),
+        let (stage, late, jumps) = match &self.stage {
+            Stage::Opening(_) | Stage::Waiting(_) if self.reconnects == 0 => (InputState::Starting, 0, 0),
+            Stage::Opening(_) | Stage::Waiting(_) => (InputState::Reconnecting, 0, 0),
+            Stage::Playing(play) => {
+                let stalled = play.stalled(at);
+                if let Some(silent) = stalled {
+                    self.reason = Some(self.silence(silent));
+                }
+                let state = match stalled {
+                    Some(_) => InputState::Stalled,
+                    None if play.has_begun() => InputState::Live,
+                    None => InputState::Starting,
+                };
+                (state, play.late(), play.jumps())
+            }
         };
+        // What a source that goes on lacks, rather than an earlier interruption.
+        let lack = if state.is_none() { self.opener.skipped().unsupported() } else { None };
         self.outbox.push(FromInput::Report(InputReport {
             state: state.unwrap_or(stage),
-            reason: self.reason.clone(),
+            reason: lack.or_else(|| self.reason.clone()),
             bitrate: (bytes - before) * 8_000 / elapsed,
             reconnects: self.reconnects,
             size: self.camera.size(),
             pictures_skipped: self.camera.skipped(),
             late: self.late + late,
+            skipped: self.opener.skipped().counts(),
+            timestamp_jumps: self.jumps + jumps,
             link_dropped,
             cpu_ms: time::process_cpu().as_millis() as u64,
         }));

@@ -3,26 +3,28 @@
 //! Owns: the session, and the PTS of its two streams. Does not know: ICE, DTLS and SRTP, which [`crate::client`]
 //! does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
+use super::skipped::Skipped;
+use super::timeline::Timeline;
 use crate::client::connection::Collect;
 use crate::client::session::{Session, SessionConfig};
 use crate::client::signalling::SignallingError;
 use crate::codec::Depayloader;
 use crate::codec::intake::{Feed, FeedFormat, Feeder, Intake};
 use crate::destination::{Destination, Guard, Web};
-use crate::media::{AUDIO_RATE, Codec, SourcePacket, VIDEO_CLOCK};
+use crate::media::{AUDIO_RATE, Codec, Kind, SourcePacket, VIDEO_CLOCK};
+use crate::room::document::SkipReason;
 use crate::sdp::Direction;
 use crate::time::Timestamp;
 
 /// Time limit for the offer and the answer.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-/// PTS of the first packet: the other stream may begin a little earlier.
-const MARGIN: Duration = Duration::from_secs(1);
 
 /// Opens the session; media is fed until the task ends.
 pub(super) fn open(
@@ -30,6 +32,7 @@ pub(super) fn open(
     destination: &Destination,
     guard: &Guard,
     network: &Runtime,
+    skipped: Arc<Skipped>,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
@@ -48,7 +51,7 @@ pub(super) fn open(
         SignallingError::Refused(_) | SignallingError::Failed(_) => OpenError::transient(&error),
     })?;
     let task = network.spawn(async move {
-        let received = receive(&mut session, &feeder).await;
+        let received = receive(&mut session, &feeder, &skipped).await;
         session.close().await;
         if let Err(reason) = received {
             feeder.fail(reason);
@@ -58,26 +61,37 @@ pub(super) fn open(
 }
 
 /// Feeds received media until the session or the feeder ends.
-async fn receive(session: &mut Session, feeder: &Feeder) -> Result<(), String> {
+async fn receive(session: &mut Session, feeder: &Feeder, skipped: &Skipped) -> Result<(), String> {
     let mut depayloader = Depayloader::new(Codec::H264);
     let (mut picture, mut sound): (Option<Feed>, Option<Feed>) = (None, None);
     let (mut begun, mut video, mut audio) = (None, Times::new(VIDEO_CLOCK), Times::new(AUDIO_RATE));
+    let mut timeline = Timeline::new(true);
     while !feeder.is_over() {
         session.drive().await?;
         while let Some(packets) = session.connection.video().frame() {
             let Some(first) = packets.first() else { continue };
-            let pts = video.pts(first, *begun.get_or_insert(first.arrival));
+            let timestamp = video.timestamp(first, *begun.get_or_insert(first.arrival));
             match depayloader.frame(&packets) {
-                Ok(frame) => push(&mut picture, feeder, &FeedFormat::H264, frame, pts)?,
+                Ok(Some(frame)) => {
+                    let pts = timeline.place(Kind::Video, timestamp, first.arrival, None);
+                    push(&mut picture, feeder, &FeedFormat::H264, frame, pts)?;
+                }
+                // Parameter sets of the next picture, or padding.
+                Ok(None) => {}
                 Err(error) => {
-                    tracing::debug!(%error, "malformed video frame dropped");
+                    skipped.add(Kind::Video, SkipReason::Malformed, error);
                     session.connection.request_keyframe();
                 }
             }
         }
         while let Some(packets) = session.connection.audio().frame() {
             for packet in packets {
-                let pts = audio.pts(&packet, *begun.get_or_insert(packet.arrival));
+                let timestamp = audio.timestamp(&packet, *begun.get_or_insert(packet.arrival));
+                if packet.payload.is_empty() {
+                    skipped.add(Kind::Audio, SkipReason::Empty, "an audio packet");
+                    continue;
+                }
+                let pts = timeline.place(Kind::Audio, timestamp, packet.arrival, None);
                 push(&mut sound, feeder, &FeedFormat::Opus, packet.payload, pts)?;
             }
         }
@@ -102,30 +116,32 @@ fn push(
     Ok(())
 }
 
-/// PTS of one stream. Streams are aligned by the arrival of their first packets.
+/// Timestamps of one stream in microseconds. Streams have clocks of their own, and are aligned by the arrival of their
+/// first packets.
 struct Times {
     rate: u32,
-    /// The last RTP timestamp, and its PTS.
-    last: Option<(u32, Duration)>,
+    /// The last RTP timestamp, and the ticks since the first.
+    last: Option<(u32, i64)>,
+    /// Time of the first packet.
+    first: i64,
 }
 
 impl Times {
     const fn new(rate: u32) -> Self {
-        Self { rate, last: None }
+        Self { rate, last: None, first: 0 }
     }
 
-    /// The PTS of a packet, where the first packet of both streams arrived at `begun`.
-    fn pts(&mut self, packet: &SourcePacket, begun: Timestamp) -> Duration {
-        let pts = match self.last {
-            None => MARGIN + packet.arrival.since(begun),
-            Some((timestamp, time)) => {
-                let ticks = packet.timestamp.wrapping_sub(timestamp).cast_signed();
-                let step = Duration::from_secs_f64(f64::from(ticks.unsigned_abs()) / f64::from(self.rate));
-                if ticks < 0 { time.saturating_sub(step) } else { time + step }
+    /// The timestamp of a packet, where the first packet of both streams arrived at `begun`.
+    fn timestamp(&mut self, packet: &SourcePacket, begun: Timestamp) -> i64 {
+        let ticks = match self.last {
+            None => {
+                self.first = packet.arrival.since(begun).as_micros() as i64;
+                0
             }
+            Some((timestamp, ticks)) => ticks + i64::from(packet.timestamp.wrapping_sub(timestamp).cast_signed()),
         };
-        self.last = Some((packet.timestamp, pts));
-        pts
+        self.last = Some((packet.timestamp, ticks));
+        self.first + (ticks * 1_000_000).div_euclid(i64::from(self.rate))
     }
 }
 
@@ -136,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pts_follow_rtp_timestamps_from_the_first_arrival() {
+    fn timestamps_follow_rtp_from_the_first_arrival() {
         let begun = Timestamp::from_micros(1_000_000);
         let packet = |timestamp, later| SourcePacket {
             sequence: 0,
@@ -149,9 +165,9 @@ mod tests {
             payload: Bytes::new(),
         };
         let mut times = Times::new(VIDEO_CLOCK);
-        let at = Duration::from_millis;
-        assert_eq!(times.pts(&packet(u32::MAX - 1_499, 40), begun), at(1_040));
-        assert_eq!(times.pts(&packet(1_500, 90), begun).as_micros(), 1_073_333, "the timestamp has wrapped");
-        assert_eq!(times.pts(&packet(1_500 + 9_000, 91), begun).as_millis(), 1_173);
+        assert_eq!(times.timestamp(&packet(u32::MAX - 1_499, 40), begun), 40_000);
+        assert_eq!(times.timestamp(&packet(1_500, 90), begun), 73_333, "the timestamp has wrapped");
+        assert_eq!(times.timestamp(&packet(1_500 + 9_000, 91), begun), 173_333);
+        assert_eq!(times.timestamp(&packet(10_500_u32.wrapping_sub(90_000), 92), begun), 173_333 - 1_000_000);
     }
 }

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::destination::Destination;
     use crate::link::frame::{Decoder, encode_into};
-    use crate::room::document::InputState;
+    use crate::room::document::{InputState, SkipReason};
     use crate::time::Timestamp;
 
     fn settings() -> InputSettings {
@@ -150,6 +150,8 @@ mod tests {
             size: Some(Size::new(1920, 1080)),
             pictures_skipped: 3,
             late: 1,
+            skipped: [(SkipReason::Empty, 4)].into(),
+            timestamp_jumps: 1,
             link_dropped: 0,
             cpu_ms: 1234,
         };

@@ -175,6 +175,8 @@ pub struct MixerReport {
     pub sound_lag: Duration,
     /// Video frames dropped before decoding: incomplete, malformed or too large.
     pub source_frames_dropped: u64,
+    /// H.264 NAL units skipped, because they are malformed or of a reserved type.
+    pub source_units_skipped: u64,
     /// Messages dropped because the link to the edge was full.
     pub link_dropped: u64,
     /// For how long the video or the audio loop has been busy with one tick; zero while both wait for the next.

@@ -326,6 +326,10 @@ impl Reporter {
     fn report(&self) -> MixerReport {
         let audio = self.sound.lock().counts();
         let sound = audio.sound;
+        let (dropped, skipped) = {
+            let ingest = self.ingest.lock();
+            (ingest.dropped(), ingest.skipped())
+        };
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         MixerReport {
             video_ticks: count(&self.counts.ticks),
@@ -345,7 +349,8 @@ impl Reporter {
             // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its
             // sender until it was full: the two cancel out.
             sound_lag: sound.lag.unwrap_or_default(),
-            source_frames_dropped: self.ingest.lock().dropped(),
+            source_frames_dropped: dropped,
+            source_units_skipped: skipped,
             link_dropped: self.outbox.dropped(),
             stalled: self.busy.iter().map(|busy| busy.for_how_long(now())).max().unwrap_or_default(),
             cpu_ms: time::process_cpu().as_millis() as u64,

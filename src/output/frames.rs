@@ -120,7 +120,8 @@ impl FrameAssembler {
         let frame = self.depayloader.frame(&self.packets);
         self.packets.clear();
         match frame {
-            Ok(data) => {
+            Ok(None) => None,
+            Ok(Some(data)) => {
                 self.needs_keyframe = false;
                 self.requested_at = None;
                 let time = self.unwrapper.time(timestamp, now) + self.next_lag();

@@ -2,6 +2,8 @@
 //!
 //! Owns: the serde types of `docs/api.md`. Does not know: HTTP, WebSockets, authorization.
 
+use std::collections::BTreeMap;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -81,12 +83,40 @@ pub enum InputState {
     Starting,
     /// Media arrives.
     Live,
+    /// The source is connected, and has delivered nothing new for 3 s.
+    Stalled,
     /// The source or the process is lost and is retried.
     Reconnecting,
     /// It has come to its end, or was ended by a request.
     Finished,
     /// It has ended by an error that a retry does not solve.
     Failed,
+}
+
+/// Why a unit of media of a source was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// A message or frame without contents.
+    Empty,
+    /// It cannot be parsed or decoded.
+    Malformed,
+    /// A frame before the parameter sets or the configuration of its codec.
+    NoConfig,
+    /// A codec that inputs of this protocol do not support.
+    Unsupported,
+}
+
+impl SkipReason {
+    /// The name in metrics and documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Malformed => "malformed",
+            Self::NoConfig => "no_config",
+            Self::Unsupported => "unsupported",
+        }
+    }
 }
 
 /// An input of a room.
@@ -114,6 +144,11 @@ pub struct InputDocument {
     pub reconnects: u32,
     /// Picture size of the source, once known.
     pub size: Option<Size>,
+    /// Units of media that were skipped because they cannot be used.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub skipped: BTreeMap<SkipReason, u64>,
+    /// How often timestamps jumped and playback continued at once.
+    pub timestamp_jumps: u64,
 }
 
 /// The state of a recording or broadcast.

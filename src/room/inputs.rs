@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Event, InputDocument, InputState, LeaveReason, Role, TierChoice};
+use super::document::{Event, InputDocument, InputState, LeaveReason, Role, SkipReason, TierChoice};
 use super::{Admission, Admitted, Effect, Refusal, Room};
 use crate::id::{InputId, ParticipantId};
 use crate::media::{Size, SourceKind};
@@ -69,6 +69,10 @@ pub struct InputReport {
     pub pictures_skipped: u64,
     /// How often late media has delayed the rest.
     pub late: u64,
+    /// Units of media that were skipped because they cannot be used.
+    pub skipped: BTreeMap<SkipReason, u64>,
+    /// How often timestamps jumped and playback continued at once.
+    pub timestamp_jumps: u64,
     /// Messages dropped because the link to the server was full.
     pub link_dropped: u64,
     /// CPU time of the process in milliseconds.
@@ -115,6 +119,8 @@ impl Injected {
             bitrate: self.report.bitrate,
             reconnects: self.reconnects + self.report.reconnects,
             size: self.report.size,
+            skipped: self.report.skipped.clone(),
+            timestamp_jumps: self.report.timestamp_jumps,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -21,9 +22,10 @@ use crate::destination::{Destination, Host, SecretForm, Target};
 use crate::id::{InputId, RoomName};
 use crate::link::input::{FromInput, InputSettings, ToInput};
 use crate::media::{Codec, SourceKind};
+use crate::metrics::{Counter, Family, Registry};
 use crate::peer::SourceSink;
 use crate::process::{self, InputProcess, Listener, ProcessCommand};
-use crate::room::inputs::{InputEvent, InputWish};
+use crate::room::inputs::{InputEvent, InputReport, InputWish};
 use crate::secret::Secret;
 
 /// Longest time for a process to close its connection to the source.
@@ -95,6 +97,45 @@ fn usual_name(source: &Destination) -> String {
     }
 }
 
+/// Counters of all inputs together.
+#[derive(Debug, Default, Clone)]
+pub struct InputCounters {
+    skipped: Family<SkipLabels, Counter>,
+    jumps: Counter,
+}
+
+/// Labels of skipped media.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SkipLabels {
+    /// Why it was skipped.
+    reason: &'static str,
+}
+
+impl InputCounters {
+    /// Adds what a process has counted between two reports; `before` is the default for its first report.
+    fn add(&self, before: &InputReport, report: &InputReport) {
+        for (reason, count) in &report.skipped {
+            let new = count.saturating_sub(before.skipped.get(reason).copied().unwrap_or_default());
+            self.skipped.get_or_create(&SkipLabels { reason: reason.name() }).inc_by(new);
+        }
+        self.jumps.inc_by(report.timestamp_jumps.saturating_sub(before.timestamp_jumps));
+    }
+
+    /// Registers the metrics.
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "input_units_skipped",
+            "Messages and frames of inputs skipped because they cannot be used, by reason",
+            self.skipped.clone(),
+        );
+        registry.register(
+            "input_timestamp_jumps",
+            "Jumps of the timestamps of inputs, after which playback continued at once",
+            self.jumps.clone(),
+        );
+    }
+}
+
 /// The inputs of one room.
 pub(super) struct Inputs {
     all: BTreeMap<InputId, InputEntry>,
@@ -134,7 +175,13 @@ impl Inputs {
     ) -> Result<(), String> {
         let Some(entry) = self.all.get_mut(&id) else { return Ok(()) };
         entry.generation += 1;
-        let attached = Attached { id, generation: entry.generation, commands, uplink: entry.uplink.clone() };
+        let attached = Attached {
+            id,
+            generation: entry.generation,
+            commands,
+            uplink: entry.uplink.clone(),
+            counters: server.counters.inputs.clone(),
+        };
         let (source, process) = match &mut entry.source {
             Source::Fetched(source) => {
                 let listener =
@@ -214,6 +261,7 @@ struct Attached {
     generation: u32,
     commands: mpsc::Sender<Command>,
     uplink: Arc<Uplink>,
+    counters: InputCounters,
 }
 
 impl Attached {
@@ -230,6 +278,8 @@ struct InputListener {
     /// Notified of the encoder's application and stream key.
     publishing: Option<oneshot::Sender<Publishing>>,
     codecs: Vec<(SourceKind, Codec)>,
+    /// The last report.
+    reported: InputReport,
     ended: bool,
 }
 
@@ -297,6 +347,8 @@ impl Listener for InputListener {
             // Reports are sent again, so that one which finds the room's queue full can be dropped.
             FromInput::Report(report) => {
                 if let Some(attached) = self.attached.get() {
+                    attached.counters.add(&self.reported, &report);
+                    self.reported = report.clone();
                     let _ =
                         attached.commands.try_send(attached.command(ProcessEvent::Input(InputEvent::Report(report))));
                 }
@@ -322,5 +374,34 @@ impl InputListener {
     fn tell(&self, event: ProcessEvent) {
         let Some(attached) = self.attached.get() else { return };
         post(&attached.commands, attached.command(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::room::document::SkipReason;
+
+    #[test]
+    fn skipped_media_of_all_processes_is_counted_by_reason() {
+        let (metrics, counters) = (Metrics::default(), InputCounters::default());
+        metrics.register(|registry| counters.register(registry));
+        let report = |empty, jumps| InputReport {
+            skipped: [(SkipReason::Empty, empty), (SkipReason::NoConfig, 1)].into(),
+            timestamp_jumps: jumps,
+            ..InputReport::default()
+        };
+        counters.add(&InputReport::default(), &report(2, 1));
+        counters.add(&report(2, 1), &report(5, 1));
+        counters.add(&InputReport::default(), &report(1, 2));
+        let text = metrics.text();
+        for line in [
+            "commingle_input_units_skipped_total{reason=\"empty\"} 6",
+            "commingle_input_units_skipped_total{reason=\"no_config\"} 2",
+            "commingle_input_timestamp_jumps_total 3",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
     }
 }

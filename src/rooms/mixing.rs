@@ -19,7 +19,7 @@ use crate::time::{self, Timestamp};
 /// A metric: its name, its help text, its field of the report.
 type Count = (&'static str, &'static str, fn(&MixerReport) -> u64);
 
-const COUNTS: [Count; 16] = [
+const COUNTS: [Count; 17] = [
     ("mixer_video_ticks", "Video ticks run: one composition of each view that has streams", |report| {
         report.video_ticks
     }),
@@ -35,6 +35,9 @@ const COUNTS: [Count; 16] = [
         "Video frames dropped before decoding: incomplete, malformed or too large",
         |report| report.source_frames_dropped,
     ),
+    ("mixer_source_units_skipped", "H.264 NAL units of senders skipped: malformed, or of a reserved type", |report| {
+        report.source_units_skipped
+    }),
     ("mixer_sound_ticks", "Audio ticks run: one mix of 20 ms", |report| report.audio_ticks),
     ("mixer_sound_late", "Audio ticks that began more than 10 ms late", |report| report.audio_late),
     (

@@ -20,6 +20,7 @@ use crate::media::{Codec, Size};
 use crate::process::ProcessCommand;
 use crate::recordings::Library;
 use crate::room::RoomSettings;
+use crate::rooms::inputs::InputCounters;
 use crate::rooms::mixing::MixerCounters;
 use crate::rooms::uplink::UplinkCounters;
 use crate::tier::Ladder;
@@ -137,6 +138,8 @@ pub struct RoomCounters {
     pub mixer_restarts: Counter,
     /// Counters of all mixers.
     pub mixers: MixerCounters,
+    /// Counters of all inputs.
+    pub inputs: InputCounters,
     /// Packets of participants that reach no mixer.
     pub uplinks: UplinkCounters,
     /// Rooms that exist.
@@ -151,6 +154,7 @@ impl RoomCounters {
         registry.register("joins", "Joins answered", self.joins.clone());
         registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
         self.mixers.register(registry);
+        self.inputs.register(registry);
         self.uplinks.register(registry);
         registry.register("rooms", "Rooms that exist", self.rooms.clone());
         registry.register("sessions", "Sessions that are open", self.sessions.clone());

@@ -67,7 +67,7 @@ impl Client {
                 session,
                 filter: MessageFilter::new(),
                 purpose,
-                app: server.app.clone(),
+                app: server.app.expose().to_owned(),
                 key: server.key.expose().to_owned(),
                 output,
                 requested: false,
@@ -174,7 +174,11 @@ impl Client {
     /// A server's message without our stream key, which some servers repeat.
     fn redacted(&self, words: String) -> String {
         let (name, _) = self.key.split_once('?').unwrap_or((&self.key, ""));
-        let words = words.replace(&self.key, "…").replace(name, "…");
+        let (application, query) = self.app.split_once('?').unwrap_or((&self.app, ""));
+        // Without a key, the application may be one.
+        let application = if self.key.is_empty() { application } else { "" };
+        let secrets = [&*self.key, name, query, application].into_iter().filter(|secret| !secret.is_empty());
+        let words = secrets.fold(words, |words, secret| words.replace(secret, "…"));
         words.chars().filter(|c| !c.is_control()).take(200).collect()
     }
 

@@ -128,8 +128,11 @@ impl MessageFilter {
 
     /// Takes one chunk off the buffer; false if it is incomplete.
     fn chunk(&mut self, out: &mut Vec<u8>) -> Result<bool, RtmpError> {
-        let field_of = |id: u32| self.streams.get(&id).map(|stream| stream.field);
-        let Some(header) = header(&self.buffer, field_of) else { return Ok(false) };
+        let extended = |id: u32| {
+            let stream = self.streams.get(&id).filter(|stream| stream.field == EXTENDED)?;
+            Some([stream.delta, stream.timestamp])
+        };
+        let Some(header) = header(&self.buffer, extended) else { return Ok(false) };
         let known = self.streams.get(&header.stream);
         if known.is_none() && (header.message_stream.is_none() || self.streams.len() >= STREAMS_MAX) {
             return Err(RtmpError::Chunk("it uses too many chunk streams, or one that it never began"));
@@ -188,10 +191,15 @@ impl MessageFilter {
         let number = || payload.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
         let forward = match kind {
             kind::SET_CHUNK_SIZE => {
-                let size = number().filter(|size| (1..=0x7fff_ffff).contains(size));
-                self.chunk_size = size
-                    .ok_or(RtmpError::Chunk("it sets a chunk size that is not from 1 to 2,147,483,647 bytes"))?
-                    as usize;
+                match number() {
+                    // A message that is too short is skipped.
+                    None => {}
+                    Some(size @ 1..=0x7fff_ffff) => self.chunk_size = size as usize,
+                    Some(_) => {
+                        let why = "it sets a chunk size that is not from 1 to 2,147,483,647 bytes";
+                        return Err(RtmpError::Chunk(why));
+                    }
+                }
                 false
             }
             kind::ABORT => {
@@ -226,9 +234,12 @@ impl MessageFilter {
     }
 }
 
-/// Parses a chunk header (section 5.3.1); None if it is incomplete. `field_of` returns the timestamp field of a chunk
-/// stream's last header.
-fn header(bytes: &[u8], field_of: impl Fn(u32) -> Option<u32>) -> Option<Header> {
+/// Parses a chunk header (section 5.3.1); None if it is incomplete. `extended` returns the values of a chunk stream's
+/// extended timestamp, if its last header had one.
+///
+/// Chunks of format 3 repeat the extended timestamp (section 5.3.1.3), but some encoders omit it. So it is only taken
+/// for one if it has a value that the encoder may repeat: the delta or the timestamp.
+fn header(bytes: &[u8], extended: impl Fn(u32) -> Option<[u32; 2]>) -> Option<Header> {
     let mut rest = bytes;
     let first = rest.try_get_u8().ok()?;
     let stream = match first & 0x3f {
@@ -248,9 +259,15 @@ fn header(bytes: &[u8], field_of: impl Fn(u32) -> Option<u32>) -> Option<Header>
     if format < 1 {
         header.message_stream = Some(rest.try_get_u32_le().ok()?);
     }
-    if header.time.map_or_else(|| field_of(stream), |(field, _)| Some(field)) == Some(EXTENDED) {
-        let long = rest.try_get_u32().ok()?;
-        header.time = header.time.map(|(field, _)| (field, long));
+    if header.time.is_some_and(|(field, _)| field == EXTENDED) {
+        header.time = Some((EXTENDED, rest.try_get_u32().ok()?));
+    } else if header.time.is_none()
+        && let Some(values) = extended(stream).map(|values| values.map(u32::to_be_bytes))
+    {
+        let there = &rest[..rest.len().min(4)];
+        if values.iter().any(|value| value.starts_with(there)) {
+            rest.try_get_u32().ok()?;
+        }
     }
     header.length = bytes.len() - rest.len();
     Some(header)
@@ -331,6 +348,67 @@ mod tests {
         let whole = [(kind::AUDIO, 20, &audio[..]), (kind::VIDEO, 0x0100_0000, &video[..])];
         assert_eq!(filtered, session_bytes(&whole));
         assert_eq!(filter.incomplete, 0);
+    }
+
+    #[test]
+    fn extended_timestamps_need_not_be_repeated() {
+        // Payloads that begin like the timestamp, or are shorter than one, and one that ends with the bytes received.
+        let timestamp = 0x0100_0000_u32;
+        for payload in [vec![7; 300], [1, 0, 0, 9].repeat(70), vec![1; 129], vec![0; 130]] {
+            for (repeat, piece) in [(true, 1), (false, 1), (true, 1000), (false, 1000)] {
+                let (mut bytes, mut whole) = (Vec::new(), Vec::new());
+                put_message(&mut whole, 4, kind::VIDEO, timestamp, 1, &payload);
+                let header = whole.len() - payload.len();
+                bytes.extend_from_slice(&whole[..header]);
+                for (n, chunk) in payload.chunks(128).enumerate() {
+                    if n > 0 {
+                        bytes.push(0xc4);
+                        bytes.extend(timestamp.to_be_bytes().into_iter().filter(|_| repeat));
+                    }
+                    bytes.extend(chunk);
+                }
+                // The next messages: format 1 with an extended delta, and format 3.
+                for first in [0x44, 0xc4] {
+                    bytes.push(first);
+                    if first == 0x44 {
+                        bytes.extend([0xff, 0xff, 0xff, 0, 0, 5, kind::VIDEO]);
+                        bytes.extend(timestamp.to_be_bytes());
+                    } else {
+                        bytes.extend(timestamp.to_be_bytes().into_iter().filter(|_| repeat));
+                    }
+                    bytes.extend([9; 5]);
+                }
+                let mut filter = MessageFilter::new();
+                let mut filtered = Vec::new();
+                for piece in bytes.chunks(piece) {
+                    filtered.extend(filter.push(piece).expect("fine").session);
+                }
+                let times = [1, 2, 3].map(|n| timestamp.wrapping_mul(n));
+                let nine = [9; 5];
+                let expected = [
+                    (kind::VIDEO, times[0], &payload[..]),
+                    (kind::VIDEO, times[1], &nine),
+                    (kind::VIDEO, times[2], &nine),
+                ];
+                assert_eq!(filtered, session_bytes(&expected), "repeated: {repeat}, {} bytes", payload.len());
+            }
+        }
+    }
+
+    #[test]
+    fn messages_without_contents_are_forwarded_and_short_control_messages_are_skipped() {
+        let mut bytes = Vec::new();
+        for kind in
+            [kind::SET_CHUNK_SIZE, kind::ABORT, kind::WINDOW_SIZE, kind::USER_CONTROL, kind::COMMAND, kind::DATA]
+        {
+            put_message(&mut bytes, 2, kind, 0, 0, &[]);
+        }
+        put_message(&mut bytes, 4, kind::AUDIO, 10, 1, &[]);
+        bytes.extend([0xc4]);
+        put_message(&mut bytes, 5, kind::VIDEO, 20, 1, &[1]);
+        let empty = &[][..];
+        let expected = [(kind::AUDIO, 10, empty), (kind::AUDIO, 20, empty), (kind::VIDEO, 20, &[1])];
+        assert_eq!(MessageFilter::new().push(&bytes).expect("fine").session, session_bytes(&expected));
     }
 
     #[test]

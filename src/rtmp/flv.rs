@@ -18,6 +18,7 @@ const AAC: u8 = 0xaf;
 const COMPOSITION_MAX: i32 = 0x7f_ffff;
 
 const IDR: u8 = 5;
+const SEI: u8 = 6;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
 const ACCESS_UNIT_DELIMITER: u8 = 9;
@@ -29,8 +30,6 @@ pub struct AvcConfig {
     pub sps: Vec<Bytes>,
     /// Picture parameter sets.
     pub pps: Vec<Bytes>,
-    /// Size of a NAL unit's length field, 1 to 4 bytes.
-    length_size: usize,
 }
 
 impl AvcConfig {
@@ -40,7 +39,12 @@ impl AvcConfig {
             nal_units(access_unit).filter(|unit| unit[0] & 0x1f == kind).map(Bytes::copy_from_slice).collect()
         };
         let (sps, pps) = (sets(SPS), sets(PPS));
-        (sps.first().is_some_and(|sps| sps.len() >= 4) && !pps.is_empty()).then_some(Self { sps, pps, length_size: 4 })
+        Self { sps, pps }.complete()
+    }
+
+    /// Itself, if it has a usable SPS and a PPS.
+    fn complete(self) -> Option<Self> {
+        (self.sps.first().is_some_and(|sps| sps.len() >= 4) && !self.pps.is_empty()).then_some(self)
     }
 
     fn record(&self) -> Bytes {
@@ -58,7 +62,9 @@ impl AvcConfig {
         record.freeze()
     }
 
-    fn parse(mut record: Bytes) -> Option<Self> {
+    /// Parses a record; also returns the size of a NAL unit's length field, 1 to 4 bytes. The parameter sets may be
+    /// absent: they then precede the keyframes.
+    fn parse(mut record: Bytes) -> Option<(Option<Self>, usize)> {
         let mut header_bytes = [0; 5];
         record.try_copy_to_slice(&mut header_bytes).ok()?;
         if header_bytes[0] != 1 {
@@ -66,12 +72,12 @@ impl AvcConfig {
         }
         let sets = |record: &mut Bytes, mask: u8| -> Option<Vec<Bytes>> {
             let count = record.try_get_u8().ok()? & mask;
-            (0..count).map(|_| split_prefixed(record, 2).filter(|set| !set.is_empty())).collect()
+            (0..count).map(|_| split_prefixed(record, 2)).collect()
         };
-        let sps = sets(&mut record, 0x1f)?;
-        let pps = sets(&mut record, 0xff)?;
-        let valid = sps.first().is_some_and(|sps| sps.len() >= 4) && !pps.is_empty();
-        valid.then_some(Self { sps, pps, length_size: usize::from(header_bytes[4] & 3) + 1 })
+        let mut config = Self { sps: sets(&mut record, 0x1f)?, pps: sets(&mut record, 0xff)? };
+        config.sps.retain(|set| !set.is_empty());
+        config.pps.retain(|set| !set.is_empty());
+        Some((config.complete(), usize::from(header_bytes[4] & 3) + 1))
     }
 }
 
@@ -125,7 +131,7 @@ pub enum VideoTag {
     Config,
     /// A frame.
     Frame(VideoFrame),
-    /// No frame: an end of sequence or a command frame.
+    /// No frame: parameter sets, an end of sequence or a command frame.
     Other,
 }
 
@@ -134,25 +140,36 @@ pub enum VideoTag {
 pub struct VideoFrame {
     /// The access unit in Annex B; keyframes begin with the parameter sets.
     pub access_unit: Bytes,
-    /// It contains an IDR picture.
+    /// Decoding can begin with it: it contains an IDR picture or a recovery point.
     pub keyframe: bool,
     /// Presentation time minus timestamp of the message, in milliseconds.
     pub composition_ms: i32,
+    /// NAL units that were removed: reserved or unspecified types, and damaged headers.
+    pub removed_units: usize,
 }
 
 /// Parser of the video messages of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct VideoReader {
+    /// The parameter sets of the last sequence header, or of a later message.
     config: Option<AvcConfig>,
+    /// Size of a NAL unit's length field, 1 to 4 bytes.
+    length_size: usize,
+}
+
+impl Default for VideoReader {
+    fn default() -> Self {
+        Self { config: None, length_size: 4 }
+    }
 }
 
 impl VideoReader {
     /// Parses one message.
     ///
     /// # Errors
-    /// The message is malformed, or not H.264.
+    /// The message is malformed, or not H.264. The next one may be read.
     pub fn read(&mut self, mut message: Bytes) -> Result<VideoTag, FlvError> {
-        let first = message.try_get_u8().map_err(|_| FlvError::Malformed("video"))?;
+        let first = message.try_get_u8().map_err(|_| FlvError::Empty("video"))?;
         // The high bit marks a codec of enhanced RTMP.
         if first & 0x80 != 0 || first & 0x0f != 7 {
             return Err(FlvError::VideoCodec);
@@ -161,39 +178,92 @@ impl VideoReader {
         if first >> 4 == 5 {
             return Ok(VideoTag::Other);
         }
-        let kind = message.try_get_u8().map_err(|_| FlvError::Malformed("video"))?;
-        let composition = message.try_get_int(3).map_err(|_| FlvError::Malformed("video"))? as i32;
-        match kind {
-            0 => {
-                self.config = Some(AvcConfig::parse(message).ok_or(FlvError::Malformed("video"))?);
-                Ok(VideoTag::Config)
-            }
-            1 => {
-                let config = self.config.as_ref().ok_or(FlvError::NoConfig)?;
-                frame(config, message, composition).map(VideoTag::Frame).ok_or(FlvError::Malformed("video"))
-            }
-            _ => Ok(VideoTag::Other),
+        let kind = message.try_get_u8().map_err(|_| FlvError::Empty("video"))?;
+        if kind > 1 {
+            return Ok(VideoTag::Other);
         }
+        let composition_ms = message.try_get_int(3).map_err(|_| FlvError::Malformed("video"))? as i32;
+        if message.is_empty() {
+            return Err(FlvError::Empty("video"));
+        }
+        if kind == 0 {
+            let (config, length_size) = AvcConfig::parse(message).ok_or(FlvError::Malformed("video"))?;
+            (self.config, self.length_size) = (config.or_else(|| self.config.take()), length_size);
+            return Ok(VideoTag::Config);
+        }
+        self.frame(&message, composition_ms)
+    }
+
+    /// Converts a frame to Annex B. Some encoders mark every I-frame as a keyframe, so the mark is not used.
+    fn frame(&mut self, message: &Bytes, composition_ms: i32) -> Result<VideoTag, FlvError> {
+        let mut units = self.units(message).ok_or(FlvError::Malformed("video"))?;
+        let all = units.len();
+        // The types that H.264 defines (table 7-1); the high bit is always zero.
+        units.retain(|unit| unit[0] < 0x80 && matches!(unit[0] & 0x1f, 1..=23));
+        let removed_units = all - units.len();
+        let of = |kind: u8| units.iter().filter(move |unit| unit[0] & 0x1f == kind);
+        let sps = of(SPS).filter(|unit| unit.len() >= 4).cloned().collect();
+        let sets = AvcConfig { sps, pps: of(PPS).cloned().collect() };
+        self.update(sets);
+        let keyframe = of(IDR).next().is_some() || of(SEI).any(is_recovery_point);
+        if !units.iter().any(|unit| matches!(unit[0] & 0x1f, 1..=5)) {
+            return if units.is_empty() { Err(FlvError::Malformed("video")) } else { Ok(VideoTag::Other) };
+        }
+        let complete = |config: &&AvcConfig| !config.sps.is_empty() && !config.pps.is_empty();
+        let config = self.config.as_ref().filter(complete).ok_or(FlvError::NoConfig("video"))?;
+        let mut access_unit = BytesMut::with_capacity(message.len() + 256);
+        let sets = config.sps.iter().chain(&config.pps).filter(|_| keyframe);
+        let stored = units.iter().filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | ACCESS_UNIT_DELIMITER));
+        for unit in sets.chain(stored) {
+            access_unit.put_slice(&[0, 0, 0, 1]);
+            access_unit.put_slice(unit);
+        }
+        let access_unit = access_unit.freeze();
+        Ok(VideoTag::Frame(VideoFrame { access_unit, keyframe, composition_ms, removed_units }))
+    }
+
+    /// The NAL units of a frame, without empty ones; also of a frame in Annex B, which some encoders send.
+    fn units(&self, message: &Bytes) -> Option<Vec<Bytes>> {
+        let (mut rest, mut units) = (message.clone(), Vec::new());
+        while !rest.is_empty() {
+            match split_prefixed(&mut rest, self.length_size) {
+                Some(unit) => units.push(unit),
+                None if message.starts_with(&[0, 0, 1]) || message.starts_with(&[0, 0, 0, 1]) => {
+                    return Some(nal_units(message).map(|unit| message.slice_ref(unit)).collect());
+                }
+                None => return None,
+            }
+        }
+        units.retain(|unit| !unit.is_empty());
+        Some(units)
+    }
+
+    /// Takes parameter sets that were sent in a frame, in one message or in two.
+    fn update(&mut self, sets: AvcConfig) {
+        let AvcConfig { sps, pps } = sets;
+        let known = self.config.take().unwrap_or(AvcConfig { sps: Vec::new(), pps: Vec::new() });
+        let config = AvcConfig {
+            sps: if sps.is_empty() { known.sps } else { sps },
+            pps: if pps.is_empty() { known.pps } else { pps },
+        };
+        self.config = (!config.sps.is_empty() || !config.pps.is_empty()).then_some(config);
     }
 }
 
-/// Converts a frame to Annex B. It is a keyframe if it has an IDR unit: some encoders mark every I-frame as a keyframe.
-fn frame(config: &AvcConfig, mut message: Bytes, composition_ms: i32) -> Option<VideoFrame> {
-    let mut units = Vec::new();
-    let length = message.len();
-    while !message.is_empty() {
-        units.push(split_prefixed(&mut message, config.length_size)?);
+/// Whether a SEI unit has a recovery point message (ITU-T H.264 section D.1.8): payload type 6.
+fn is_recovery_point(unit: &Bytes) -> bool {
+    let mut rest = &unit[1..];
+    while let [kind, length, after @ ..] = rest {
+        if *kind == 6 {
+            return true;
+        }
+        // Longer types and lengths belong to messages that come after the ones that encoders send first.
+        let Some(next) = after.get(usize::from(*length)..).filter(|_| *kind != 255 && *length != 255) else {
+            return false;
+        };
+        rest = next;
     }
-    units.retain(|unit| !unit.is_empty());
-    let keyframe = units.iter().any(|unit| unit[0] & 0x1f == IDR);
-    let mut access_unit = BytesMut::with_capacity(length + 256);
-    let sets = config.sps.iter().chain(&config.pps).filter(|_| keyframe);
-    let stored = units.iter().filter(|unit| !matches!(unit[0] & 0x1f, SPS | PPS | ACCESS_UNIT_DELIMITER));
-    for unit in sets.chain(stored) {
-        access_unit.put_slice(&[0, 0, 0, 1]);
-        access_unit.put_slice(unit);
-    }
-    (!access_unit.is_empty()).then(|| VideoFrame { access_unit: access_unit.freeze(), keyframe, composition_ms })
+    false
 }
 
 /// A parsed audio message.
@@ -203,33 +273,89 @@ pub enum AudioTag {
     Config(Bytes),
     /// A raw AAC frame.
     Frame(Bytes),
+    /// Raw AAC frames that had an ADTS header each, and their AudioSpecificConfig.
+    Adts {
+        /// The configuration that the headers say.
+        config: Bytes,
+        /// The frames.
+        frames: Vec<Bytes>,
+    },
 }
 
 /// Parses an audio message.
 ///
 /// # Errors
-/// The message is malformed, or not AAC.
+/// The message is malformed, or not AAC. The next one may be read.
 pub fn read_audio(mut message: Bytes) -> Result<AudioTag, FlvError> {
-    let first = message.try_get_u8().map_err(|_| FlvError::Malformed("audio"))?;
+    let first = message.try_get_u8().map_err(|_| FlvError::Empty("audio"))?;
     if first >> 4 != 10 {
         return Err(FlvError::AudioCodec);
     }
-    match message.try_get_u8().map_err(|_| FlvError::Malformed("audio"))? {
-        0 if message.len() >= 2 => Ok(AudioTag::Config(message)),
-        1 if !message.is_empty() => Ok(AudioTag::Frame(message)),
+    let kind = message.try_get_u8().map_err(|_| FlvError::Empty("audio"))?;
+    if message.is_empty() {
+        return Err(FlvError::Empty("audio"));
+    }
+    match kind {
+        0 if sample_rate(&message).is_some() => Ok(AudioTag::Config(message)),
+        // A raw frame never has this length here: its first element would be its end.
+        1 => Ok(split_adts(&message).unwrap_or(AudioTag::Frame(message))),
         _ => Err(FlvError::Malformed("audio")),
     }
+}
+
+/// Sample rates by index (ISO/IEC 14496-3 table 1.18).
+const SAMPLE_RATES: [u32; 13] =
+    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+
+/// The sample rate in Hz of an AudioSpecificConfig; None if it is malformed or no kind of AAC.
+pub fn sample_rate(config: &[u8]) -> Option<u32> {
+    let [a, b, ..] = *config else { return None };
+    // AAC Main, LC, SSR, LTP; SBR and PS in front of one of these.
+    if !matches!(a >> 3, 1..=5 | 29) {
+        return None;
+    }
+    match usize::from((a & 7) << 1 | b >> 7) {
+        15 => {
+            let bits = config.get(1..5).map(|bytes| bytes.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)));
+            bits.map(|bits| bits >> 7 & 0xff_ffff).filter(|rate| (1_000..=192_000).contains(rate))
+        }
+        index => SAMPLE_RATES.get(index).copied(),
+    }
+}
+
+/// Splits a message of ADTS frames (ISO/IEC 14496-3 section 1.A.2); None unless it is made of these only.
+fn split_adts(message: &Bytes) -> Option<AudioTag> {
+    let (mut rest, mut frames, mut config) = (message.clone(), Vec::new(), None);
+    while !rest.is_empty() {
+        let [a, b, c, d, e, f, g] = *rest.first_chunk()?;
+        if a != 0xff || b & 0xf6 != 0xf0 || g & 3 != 0 {
+            return None;
+        }
+        let (kind, rate, channels) = ((c >> 6) + 1, c >> 2 & 0xf, (c & 1) << 2 | d >> 6);
+        let length = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f) >> 5;
+        let header = if b & 1 == 0 { 9 } else { 7 };
+        if length < header || length > rest.len() || usize::from(rate) >= SAMPLE_RATES.len() {
+            return None;
+        }
+        config.get_or_insert([kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3]);
+        let frame = rest.split_to(length).slice(header..);
+        frames.extend((!frame.is_empty()).then_some(frame));
+    }
+    Some(AudioTag::Adts { config: Bytes::copy_from_slice(&config?), frames })
 }
 
 /// Why a message cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlvError {
+    /// A message of this media type without contents.
+    #[error("empty RTMP {0} message")]
+    Empty(&'static str),
     /// A malformed message of this media type.
     #[error("malformed RTMP {0} message")]
     Malformed(&'static str),
-    /// A frame before the first sequence header.
-    #[error("RTMP video without parameter sets: the encoder must send the AVC sequence header first")]
-    NoConfig,
+    /// A frame of this media type before the first sequence header.
+    #[error("RTMP {0} without its configuration: the encoder must send the sequence header first")]
+    NoConfig(&'static str),
     /// A video codec other than H.264.
     #[error("video over RTMP must be H.264: change the encoder's setting")]
     VideoCodec,
@@ -258,7 +384,7 @@ mod tests {
         let inter = [0, 0, 0, 1, 0x41, 8, 9, 0, 0, 1, 0x41, 10];
         let frame = video_frame(&inter, false, -3);
         assert_eq!(&frame[..], [0x27, 1, 0xff, 0xff, 0xfd, 0, 0, 0, 3, 0x41, 8, 9, 0, 0, 0, 2, 0x41, 10]);
-        assert_eq!(reader.read(frame.clone()), Err(FlvError::NoConfig));
+        assert_eq!(reader.read(frame.clone()), Err(FlvError::NoConfig("video")));
         let header = video_config(&config);
         assert_eq!(&header[..11], [0x17, 0, 0, 0, 0, 1, 0x42, 0xc0, 0x1e, 0xff, 0xe1]);
         assert_eq!(reader.read(header), Ok(VideoTag::Config));
@@ -281,12 +407,136 @@ mod tests {
         assert_eq!(read_audio(config), Ok(AudioTag::Config(Bytes::from_static(&[0x11, 0x88]))));
         assert_eq!(read_audio(audio_frame(&[1, 2])), Ok(AudioTag::Frame(Bytes::from_static(&[1, 2]))));
         assert_eq!(read_audio(Bytes::from_static(&[0x2f, 1])), Err(FlvError::AudioCodec));
-        assert_eq!(read_audio(Bytes::new()), Err(FlvError::Malformed("audio")));
+        assert_eq!(read_audio(Bytes::new()), Err(FlvError::Empty("audio")));
         let mut reader = VideoReader::default();
         assert_eq!(reader.read(Bytes::from_static(&[0x12, 1])), Err(FlvError::VideoCodec));
         assert_eq!(reader.read(Bytes::from_static(b"\x90hvc1")), Err(FlvError::VideoCodec));
         assert_eq!(reader.read(Bytes::from_static(&[0x17, 2, 0, 0, 0])), Ok(VideoTag::Other));
         assert_eq!(reader.read(Bytes::from_static(&[0x57, 0])), Ok(VideoTag::Other));
+    }
+
+    /// A reader with the parameter sets of [`key_unit`].
+    fn reader() -> VideoReader {
+        let mut reader = VideoReader::default();
+        reader.read(video_config(&AvcConfig::of(&key_unit()).expect("has sets"))).expect("whole");
+        reader
+    }
+
+    fn frame_of(reader: &mut VideoReader, message: &[u8]) -> VideoFrame {
+        match reader.read(Bytes::copy_from_slice(message)) {
+            Ok(VideoTag::Frame(frame)) => frame,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bad_messages_are_errors_and_the_next_frame_is_read() {
+        let mut reader = reader();
+        let inter = [0x27, 1, 0, 0, 0, 0, 0, 0, 2, 0x41, 8];
+        for (bad, error) in [
+            (&[][..], FlvError::Empty("video")),
+            (&[0x27], FlvError::Empty("video")),
+            (&[0x27, 1, 0, 0], FlvError::Malformed("video")),
+            (&[0x27, 1, 0, 0, 0], FlvError::Empty("video")),
+            (&[0x17, 0, 0, 0, 0], FlvError::Empty("video")),
+            (&[0x17, 0, 0, 0, 0, 1, 0x42], FlvError::Malformed("video")),
+            (&[0x27, 1, 0, 0, 0, 0, 0, 0, 9, 0x41, 8], FlvError::Malformed("video")),
+            (&[0x27, 1, 0, 0, 0, 0, 0, 0, 0], FlvError::Malformed("video")),
+            (&[0x24, 1, 0, 0, 0], FlvError::VideoCodec),
+        ] {
+            assert_eq!(reader.read(Bytes::copy_from_slice(bad)), Err(error), "{bad:?}");
+            assert_eq!(frame_of(&mut reader, &inter).access_unit[4..], [0x41, 8]);
+        }
+        assert_eq!(reader.read(Bytes::from_static(&[0x17, 2])), Ok(VideoTag::Other), "an end of sequence");
+    }
+
+    #[test]
+    fn reserved_and_damaged_nal_units_are_removed_and_counted() {
+        let message =
+            [0x27, 1, 0, 0, 0, 0, 0, 0, 2, 0x40, 1, 0, 0, 0, 2, 0x5e, 2, 0, 0, 0, 2, 0xc1, 3, 0, 0, 0, 2, 0x41, 8];
+        let frame = frame_of(&mut reader(), &message);
+        assert_eq!((&frame.access_unit[..], frame.removed_units), (&[0, 0, 0, 1, 0x41, 8][..], 3));
+    }
+
+    #[test]
+    fn parameter_sets_are_taken_from_frames_too() {
+        let sps = [0x67, 0x42, 0xc0, 0x1e, 1];
+        let message = |units: &[&[u8]]| {
+            let prefixed = units.iter().flat_map(|unit| [&(unit.len() as u32).to_be_bytes()[..], unit].concat());
+            [0x17, 1, 0, 0, 0].into_iter().chain(prefixed).collect::<Vec<u8>>()
+        };
+        let sets = [&[0, 0, 0, 1][..], &sps, &[0, 0, 0, 1, 0x68, 7], &[0, 0, 0, 1, 0x65, 5]].concat();
+        // In one frame, in messages of their own, and after a sequence header without any.
+        let mut reader = VideoReader::default();
+        assert_eq!(frame_of(&mut reader, &message(&[&sps, &[0x68, 7], &[0x65, 5]])).access_unit, sets);
+        let mut reader = VideoReader::default();
+        assert_eq!(reader.read(message(&[&sps]).into()), Ok(VideoTag::Other));
+        assert_eq!(reader.read(message(&[&[0x68, 7]]).into()), Ok(VideoTag::Other));
+        assert_eq!(frame_of(&mut reader, &message(&[&[0x65, 5]])).access_unit, sets);
+        let mut reader = VideoReader::default();
+        let empty = [0x17, 0, 0, 0, 0, 1, 0x42, 0, 0x1e, 0xff, 0xe0, 0];
+        assert_eq!(reader.read(Bytes::copy_from_slice(&empty)), Ok(VideoTag::Config));
+        assert_eq!(reader.read(message(&[&[0x65, 5]]).into()), Err(FlvError::NoConfig("video")));
+        assert_eq!(frame_of(&mut reader, &message(&[&sps, &[0x68, 7], &[0x65, 5]])).access_unit, sets);
+    }
+
+    #[test]
+    fn frames_in_annex_b_and_recovery_points_are_read() {
+        let annex_b = [&[0x17, 1, 0, 0, 0][..], &key_unit()].concat();
+        let frame = frame_of(&mut VideoReader::default(), &annex_b);
+        assert_eq!(&frame.access_unit[..], [&SETS[..18], &[0, 0, 0, 1, 0x65, 5, 6, 7]].concat());
+        // A recovery point after another SEI message, with a picture that is not IDR.
+        let message = [0x27, 1, 0, 0, 0, 0, 0, 0, 8, 6, 5, 1, 9, 6, 1, 0xc4, 0x80, 0, 0, 0, 2, 0x41, 8];
+        let frame = frame_of(&mut reader(), &message);
+        assert!(frame.keyframe && frame.access_unit.starts_with(&SETS[..18]));
+        let other = [0x27, 1, 0, 0, 0, 0, 0, 0, 4, 6, 5, 1, 6, 0, 0, 0, 2, 0x41, 8];
+        assert!(!frame_of(&mut reader(), &other).keyframe);
+    }
+
+    /// An ADTS frame: AAC LC, 44.1 kHz, stereo.
+    fn adts(payload: &[u8], checksum: bool) -> Vec<u8> {
+        let header = if checksum { 9 } else { 7 };
+        let length = payload.len() + header;
+        let mut frame =
+            vec![0xff, 0xf0 | u8::from(!checksum), 0x50, 0x80, (length >> 3) as u8, (length << 5) as u8 | 0x1f, 0xfc];
+        frame.resize(header, 0);
+        frame.extend(payload);
+        frame
+    }
+
+    #[test]
+    fn adts_headers_are_removed_and_give_the_configuration() {
+        let config = Bytes::from_static(&[0x12, 0x10]);
+        assert_eq!(sample_rate(&config), Some(44_100));
+        for (message, frames) in [
+            (adts(&[1, 2, 3], false), vec![&[1, 2, 3][..]]),
+            (adts(&[1, 2, 3], true), vec![&[1, 2, 3]]),
+            ([adts(&[1], false), adts(&[2, 3], true)].concat(), vec![&[1], &[2, 3]]),
+            (adts(&[], false), vec![]),
+        ] {
+            let frames = frames.into_iter().map(Bytes::copy_from_slice).collect();
+            assert_eq!(read_audio(audio_frame(&message)), Ok(AudioTag::Adts { config: config.clone(), frames }));
+        }
+        // A length that does not fit: a raw frame.
+        let short = &adts(&[1, 2, 3], false)[..9];
+        assert_eq!(read_audio(audio_frame(short)), Ok(AudioTag::Frame(Bytes::copy_from_slice(short))));
+    }
+
+    #[test]
+    fn bad_audio_messages_are_errors() {
+        for (bad, error) in [
+            (&[0xaf][..], FlvError::Empty("audio")),
+            (&[0xaf, 0], FlvError::Empty("audio")),
+            (&[0xaf, 1], FlvError::Empty("audio")),
+            (&[0xaf, 0, 0x12], FlvError::Malformed("audio")),
+            (&[0xaf, 0, 0, 0], FlvError::Malformed("audio")),
+            (&[0xaf, 0, 0x16, 0x90], FlvError::Malformed("audio")),
+            (&[0xaf, 7, 1], FlvError::Malformed("audio")),
+            (&[0x9f, 1], FlvError::AudioCodec),
+        ] {
+            assert_eq!(read_audio(Bytes::copy_from_slice(bad)), Err(error), "{bad:?}");
+        }
+        assert_eq!(sample_rate(&[0x17, 0x80, 0x5d, 0xc0, 0x08]), Some(48_000), "a rate that is written out");
     }
 
     proptest! {

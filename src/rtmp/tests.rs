@@ -103,6 +103,43 @@ fn a_refusal_is_reported_without_the_stream_key() {
 }
 
 #[test]
+fn a_stream_without_a_key_is_published_and_its_refusal_does_not_contain_it() {
+    for (url, app, key) in [
+        ("rtmp://host/s3cr3t", "s3cr3t", ""),
+        ("rtmp://host/app/?key=s3cr3t", "app", "?key=s3cr3t"),
+        ("rtmp://host/app?auth=s3cr3t/name", "app?auth=s3cr3t", "name"),
+    ] {
+        let mut pair = Pair::new();
+        pair.client = Client::new(&server_of(url), Purpose::Publish).expect("starts");
+        pair.run(5000);
+        assert_eq!(pair.at_server, [ServerEvent::Publish { app: app.into(), key: key.to_owned().into() }]);
+        pair.server.refuse("no such stream: s3cr3t").expect("it asked");
+        pair.at_client.clear();
+        pair.run(5000);
+        let refused = format!("{:?}", pair.at_client);
+        assert!(refused.contains("Refused") && !refused.contains("s3cr3t"), "{refused}");
+    }
+}
+
+#[test]
+fn messages_without_contents_do_not_end_the_stream() {
+    let mut pair = Pair::new();
+    pair.run(5000);
+    pair.server.accept().expect("it asked");
+    pair.run(5000);
+    let mut bytes = Vec::new();
+    for (kind, time_ms, tag) in [(9, 0, &[0x17, 1][..]), (8, 5, &[]), (9, 6, &[]), (9, 7, &[0x27, 1])] {
+        filter::put_message(&mut bytes, 4, kind, time_ms, 1, tag);
+    }
+    let media = |kind: u8, time_ms, tag: &'static [u8]| {
+        let tag = Bytes::from_static(tag);
+        ServerEvent::Media(if kind == 8 { Media::Audio { time_ms, tag } } else { Media::Video { time_ms, tag } })
+    };
+    let expected = [media(9, 0, &[0x17, 1]), media(8, 5, &[]), media(9, 6, &[]), media(9, 7, &[0x27, 1])];
+    assert_eq!(pair.server.input(&bytes).expect("well-formed"), expected);
+}
+
+#[test]
 fn the_number_of_commands_is_limited() {
     let mut pair = Pair::new();
     pair.run(5000);

@@ -300,7 +300,7 @@ fn forbidden_broadcast_destinations_are_refused() {
         "srt://10.0.0.1:9000?passphrase=s3cr3t-passphrase",
         "rtp://224.0.0.1:5004",
         "ftp://example.org/s3cr3t",
-        "rtmp://example.org/s3cr3t",
+        "rtmp://example.org/s3cr3t/",
         "file:///etc/s3cr3t",
     ] {
         let reply = post(&server, &json!({ "url": url }));

@@ -3,6 +3,9 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod network;
+mod odd_files;
+mod odd_rtmp;
+mod odd_rtsp;
 mod rig;
 
 use std::time::Duration;

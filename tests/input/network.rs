@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use commingle::media::SourceKind;
 use commingle::room::document::InputState;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 use crate::rig::{CLAPS, Clips, Rig, Running, ffmpeg, settings, tone};
 
@@ -18,14 +20,14 @@ use crate::rig::{CLAPS, Clips, Rig, Running, ffmpeg, settings, tone};
 const LIVE: &str = "-re -f lavfi -i testsrc2=s=320x180:r=25 -re -f lavfi -i sine=f=600:r=48000 \
                     -c:v libx264 -preset ultrafast -tune zerolatency -g 25 -pix_fmt yuv420p -c:a aac";
 
-/// A web server of a folder; `/to/URL` redirects to URL.
-struct Web {
-    address: SocketAddr,
+/// A web server of a folder; `/to/URL` redirects to URL, `/gzip/NAME` compresses the file.
+pub struct Web {
+    pub address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Web {
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let listener = TcpListener::bind("0.0.0.0:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let (asked, folder) = (Arc::<Mutex<Vec<String>>>::default(), folder.to_owned());
@@ -58,9 +60,24 @@ fn answer(mut connection: TcpStream, folder: &Path, log: &Mutex<Vec<String>>) ->
         let head = format!("HTTP/1.1 302 Found\r\nLocation: {url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return connection.write_all(head.as_bytes()).ok();
     }
-    let Ok(mut body) = std::fs::read(folder.join(path.trim_start_matches('/'))) else {
+    let (name, compresses) = match path.strip_prefix("/gzip/") {
+        Some(name) => (name, true),
+        None => (path.trim_start_matches('/'), false),
+    };
+    let Ok(mut body) = std::fs::read(folder.join(name)) else {
         return connection.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
     };
+    if compresses {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&body).ok()?;
+        body = encoder.finish().ok()?;
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).ok()?;
+        return connection.write_all(&body).ok();
+    }
     let whole = body.len();
     let from = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let status = match from {
@@ -152,7 +169,7 @@ fn playlists_and_redirects_cannot_reach_refused_addresses() {
 }
 
 /// A free UDP port.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 

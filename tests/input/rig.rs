@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use commingle::codec::{DecodeLimits, Decoded, Depayloader, Picture, VideoDecoder
 use commingle::destination::{Destination, Guard};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::input::{FromInput, InputSettings, ToInput};
-use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket};
+use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket, VIDEO_CLOCK};
 use commingle::room::document::InputState;
 use commingle::room::inputs::InputReport;
 use commingle::time::{Timestamp, now};
@@ -90,30 +91,46 @@ pub struct Rig {
     pub codecs: BTreeMap<SourceKind, Codec>,
     pub packets: BTreeMap<SourceKind, Vec<SourcePacket>>,
     pub reports: Vec<(Timestamp, InputReport)>,
+    /// An encoder has requested to publish.
+    pub publishing: bool,
     pub ended: Option<Option<String>>,
 }
 
 impl Rig {
     pub fn new(settings: InputSettings) -> Self {
+        let mut rig = Self::start(Stdio::null());
+        rig.send(&ToInput::Configure(settings));
+        rig
+    }
+
+    /// A process for the connection of an encoder, which is accepted.
+    pub fn pushed(connection: TcpStream, media_dir: &Path) -> Self {
+        let mut rig = Self::start(Stdio::from(OwnedFd::from(connection)));
+        rig.send(&ToInput::Receive);
+        rig.until("a request to publish", |rig| rig.publishing);
+        rig.send(&ToInput::Configure(InputSettings { source: None, ..settings("file:none", media_dir) }));
+        rig
+    }
+
+    fn start(stdout: Stdio) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let child = Command::new(env!("CARGO_BIN_EXE_commingle"))
             .arg("input")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .spawn()
             .expect("the process starts");
         ours.set_read_timeout(Some(Duration::from_millis(2_000))).expect("a timeout");
-        let mut rig = Self {
+        Self {
             child: Running(child),
             link: ours,
             decoder: Decoder::default(),
             codecs: BTreeMap::new(),
             packets: BTreeMap::new(),
             reports: Vec::new(),
+            publishing: false,
             ended: None,
-        };
-        rig.send(&ToInput::Configure(settings));
-        rig
+        }
     }
 
     pub fn send(&mut self, message: &ToInput) {
@@ -140,7 +157,7 @@ impl Rig {
     fn poll(&mut self, message: FromInput) {
         match message {
             FromInput::Ready { missing } => assert!(missing.is_empty(), "{missing:?}"),
-            FromInput::Publishing { .. } => panic!("nobody pushes here"),
+            FromInput::Publishing { .. } => self.publishing = true,
             FromInput::Started { kind, codec } => drop(self.codecs.insert(kind, codec)),
             FromInput::Packet(kind, packet) => self.packets.entry(kind).or_default().push(packet),
             FromInput::Report(report) => self.reports.push((now(), report)),
@@ -175,6 +192,26 @@ impl Rig {
         (self.child, self.link)
     }
 
+    /// Checks that picture and sound were sent for `seconds`, with no break over 350 ms in their RTP timestamps.
+    pub fn check_continuous(&self, seconds: usize) {
+        // After the last media the last picture is repeated each second until the stall: no break.
+        let end = self.of(SourceKind::Microphone).last().expect("audio").arrival + Duration::from_millis(350);
+        let frames: Vec<_> = self.frames().into_iter().filter(|frame| frame[0].arrival <= end).collect();
+        assert!(frames.len() >= seconds * 22, "{} pictures in {seconds} s", frames.len());
+        let steps = frames.windows(2).map(|two| two[1][0].timestamp.wrapping_sub(two[0][0].timestamp));
+        let steps: Vec<u32> = steps.map(|step| step / (VIDEO_CLOCK / 1000)).collect();
+        if let Some(at) = steps.iter().position(|step| *step > 350) {
+            let begun: u32 = steps[..at].iter().sum();
+            panic!("the picture stood for {} ms after {begun} ms and {at} pictures", steps[at]);
+        }
+        let sound = self.of(SourceKind::Microphone);
+        assert!(sound.len() >= seconds * 47, "{} packets of audio in {seconds} s", sound.len());
+        for (n, two) in sound.windows(2).enumerate() {
+            let step = two[1].timestamp.wrapping_sub(two[0].timestamp) / (AUDIO_RATE / 1000);
+            assert!(step <= 350, "no audio for {step} ms after {n} packets");
+        }
+    }
+
     /// The complete frames of the camera: packets with the same timestamp.
     pub fn frames(&self) -> Vec<&[SourcePacket]> {
         let is_whole = |frame: &&[SourcePacket]| frame.last().is_some_and(|last| last.marker);
@@ -191,13 +228,14 @@ impl Rig {
         let limits = DecodeLimits { max: Size::new(1920, 1080) };
         let mut decoder = VideoDecoder::new(codec, limits, move |decoded| match decoded {
             Decoded::Picture { picture, .. } => to.send(picture).expect("the test waits"),
+            Decoded::KeyframeWanted => panic!("a frame refers to a picture that was not sent"),
             Decoded::Failed(reason) => panic!("{reason}"),
         })
         .expect("a decoder");
         let mut depayloader = Depayloader::new(codec);
         let mut pictures = Vec::new();
         for (n, frame) in self.frames().into_iter().enumerate() {
-            let whole = depayloader.frame(frame).expect("a whole frame");
+            let whole = depayloader.frame(frame).expect("a whole frame").expect("a picture");
             decoder.push(whole, Timestamp::from_micros(1 + n as u64)).expect("decodable");
             let picture = from.recv_timeout(TEST_TIMEOUT).expect("one frame in, one picture out");
             pictures.push((frame[0].timestamp, frame[0].arrival, picture));

@@ -2,8 +2,10 @@
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod foreign;
 mod process;
 mod rig;
+mod senders;
 
 use commingle::codec::{Picture, PictureMut};
 use commingle::id::{ParticipantId, SourceId};

@@ -52,19 +52,34 @@ pub fn encode_pictures(
         .collect()
 }
 
+/// One packet of a frame.
+#[derive(Clone)]
+pub struct Part {
+    pub payload: Bytes,
+    pub marker: bool,
+    /// RTP time after that of the frame, in 1/90,000 s.
+    pub offset: i32,
+}
+
 /// A source that sends 30 frames a second.
 pub struct Camera {
     pub source: SourceId,
-    frames: Vec<Vec<EncodedPacket>>,
+    frames: Vec<Vec<Part>>,
     pub rotation: Option<Rotation>,
     sequence: u16,
-    count: u32,
+    pub count: u32,
 }
 
 impl Camera {
     /// Repeats the frames; the first must be a keyframe.
     pub fn new(source: SourceId, frames: Vec<Vec<EncodedPacket>>) -> Self {
         assert!(frames[0][0].starts_keyframe);
+        let part = |packet: EncodedPacket| Part { payload: packet.payload, marker: packet.marker, offset: 0 };
+        Self::of_parts(source, frames.into_iter().map(|frame| frame.into_iter().map(part).collect()).collect())
+    }
+
+    /// Repeats the frames as they are.
+    pub fn of_parts(source: SourceId, frames: Vec<Vec<Part>>) -> Self {
         Self { source, frames, rotation: None, sequence: 0, count: 0 }
     }
 
@@ -75,17 +90,17 @@ impl Camera {
         let timestamp = self.count * 3000;
         frame
             .iter()
-            .map(|packet| {
+            .map(|part| {
                 self.sequence = self.sequence.wrapping_add(1);
                 SourcePacket {
                     sequence: self.sequence,
-                    timestamp,
-                    marker: packet.marker,
+                    timestamp: timestamp.wrapping_add_signed(part.offset),
+                    marker: part.marker,
                     arrival: now(),
                     audio_level: None,
                     rotation: self.rotation,
                     colours: None,
-                    payload: packet.payload.clone(),
+                    payload: part.payload.clone(),
                 }
             })
             .collect()
@@ -247,6 +262,7 @@ pub fn decode(codec: Codec, frames: &[Frame]) -> Vec<Picture> {
             kept.lock().expect("no panic").push(picture);
             to.send(()).expect("the test waits");
         }
+        Decoded::KeyframeWanted => panic!("a stream refers to a picture that was not sent"),
         Decoded::Failed(reason) => panic!("a stream is broken: {reason}"),
     };
     let mut decoder = VideoDecoder::new(codec, DecodeLimits::default(), sink).expect("starts");
@@ -263,7 +279,7 @@ pub fn decode(codec: Codec, frames: &[Frame]) -> Vec<Picture> {
             payload: payload.clone(),
         };
         let packets: Vec<SourcePacket> = frame.payloads.iter().map(packet).collect();
-        let whole = depayloader.frame(&packets).expect("our own frames are whole");
+        let whole = depayloader.frame(&packets).expect("our own frames are whole").expect("a picture");
         decoder.push(whole, Timestamp::from_micros(i as u64 * 1000)).expect("our own frames can be decoded");
         decoded.recv_timeout(PATIENCE).expect("a picture for each frame");
     }

@@ -70,6 +70,7 @@ const MEDIA: &[&str] = &[
     "opusparse",
     "qtdemux",
     "tsdemux",
+    "tsretime",
     "vorbisdec",
     "vp8dec",
     "vp9dec",

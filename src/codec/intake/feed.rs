@@ -84,6 +84,11 @@ impl Feed {
         Ok(Self(source))
     }
 
+    /// Changes the format of the frames that follow; of the same codec.
+    pub fn reformat(&self, format: &FeedFormat) {
+        self.0.set_caps(Some(&format.caps()));
+    }
+
     /// Pushes a frame with its presentation time. Waits while the queue is full; false if the intake has ended.
     pub fn push(&self, data: Bytes, pts: Duration) -> bool {
         let mut buffer = gst::Buffer::from_slice(data);

@@ -7,6 +7,9 @@
 
 mod allow;
 mod feed;
+mod mp4;
+mod mpegts;
+mod retime;
 mod web;
 
 use std::collections::VecDeque;
@@ -67,10 +70,11 @@ pub fn confine(protocol: Protocol) -> Result<Vec<String>, CodecError> {
     Ok(allow::confine(protocol))
 }
 
-/// Starts GStreamer and registers the element `webfetch`.
+/// Starts GStreamer and registers the elements `webfetch` and `tsretime`.
 pub(super) fn prepare() -> Result<(), CodecError> {
     init()?;
     web::register();
+    retime::register();
     Ok(())
 }
 
@@ -98,6 +102,8 @@ pub struct Shot {
     pub picture: Picture,
     /// Presentation time since the beginning of the source.
     pub pts: Duration,
+    /// How long it is shown, if the source says so.
+    pub duration: Option<Duration>,
     /// Arrival.
     pub arrival: Timestamp,
     /// Pixel aspect ratio (width, height).
@@ -231,7 +237,9 @@ impl Intake {
     ) -> Result<Self, CodecError> {
         let intake = Self::new(wake, 1)?;
         let graph = Graph::new(piece)?;
-        set(&graph.element("source")?);
+        let source = graph.element("source")?;
+        set(&source);
+        lengthen_short_tracks(&source);
         begin(&intake.shared, &intake.graphs, graph)?;
         Ok(intake)
     }
@@ -291,6 +299,24 @@ impl Drop for Intake {
         self.shared.taken.notify_all();
         // A feeder may live longer, and must not keep the graphs.
         self.graphs.lock().clear();
+    }
+}
+
+/// Changes MP4 files whose short tracks the demuxer would ignore.
+fn lengthen_short_tracks(source: &gst::Element) {
+    // Both ways of reading: the demuxer reads from files, other sources push.
+    for scheduling in [gst::PadProbeType::PULL, gst::PadProbeType::PUSH] {
+        let pad = source.static_pad("src").expect("a source has a pad");
+        pad.add_probe(gst::PadProbeType::BUFFER | scheduling, |_, info| {
+            let is_short = |buffer: &mut gst::Buffer| buffer.map_readable().is_ok_and(|bytes| mp4::has_short(&bytes));
+            if let Some(buffer) = info.buffer_mut()
+                && is_short(buffer)
+                && let Ok(mut bytes) = buffer.make_mut().map_writable()
+            {
+                mp4::lengthen(&mut bytes);
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 }
 
@@ -477,8 +503,10 @@ fn shot(sample: &gst::Sample, pts: Duration, arrival: Timestamp) -> Option<Shot>
         _ => Matrix::Bt601,
     };
     let full_range = colorimetry.range() == gst_video::VideoColorRange::Range0_255;
-    let picture = Picture::mapped(sample.buffer_owned()?, &info)?;
-    Some(Shot { picture, pts, arrival, pixel, colours: Colours { matrix, full_range } })
+    let buffer = sample.buffer_owned()?;
+    let duration = buffer.duration().map(|time| Duration::from_nanos(time.nseconds()));
+    let picture = Picture::mapped(buffer, &info)?;
+    Some(Shot { picture, pts, duration, arrival, pixel, colours: Colours { matrix, full_range } })
 }
 
 fn samples(sample: &gst::Sample) -> Vec<f32> {

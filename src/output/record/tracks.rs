@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::clock::SourceClock;
 use super::events::RoomState;
 use super::file::{Folder, OutputFile};
-use crate::codec::{Depayloader, coded_size};
+use crate::codec::{Depayloader, coded_size, entry};
 use crate::container::{Sample, TrackCodec, TrackSpec};
 use crate::id::{ParticipantId, SourceId};
 use crate::jitter::{VideoJitter, VideoPoll};
@@ -171,8 +171,10 @@ impl Source {
                         let first = &frame.packets[0];
                         let time = self.clock.time(first.timestamp, first.arrival);
                         match depayloader.frame(&frame.packets) {
-                            Ok(data) => {
-                                let keyframe = frame.starts_keyframe;
+                            // Parameter sets of the next picture, or padding.
+                            Ok(None) => {}
+                            Ok(Some(data)) => {
+                                let keyframe = entry(codec, &data).is_some();
                                 return Ok(Some(TimedSample {
                                     kind,
                                     codec,

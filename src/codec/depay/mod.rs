@@ -1,17 +1,20 @@
 //! Depacketization: the RTP payloads of one frame become the frame.
 //!
 //! Owns: the payload formats VP8 (RFC 7741), VP9 (RFC 9628), H.264 (RFC 6184, modes 0 and 1) and AV1 (AOM) of received
-//! packets. Does not know: order and loss. In: all packets of one frame, in order. Out: the frame; no state is kept
-//! between frames. The parsers of `rtc-rtp` are not used: VP8 keeps bits of the packet before and refuses payloads
-//! under four bytes, STAP-A of H.264 reads past the end, and FU-A joins fragments of different frames after a loss.
+//! packets. Does not know: order and loss. In: all packets of one RTP timestamp, in order. Out: the frame. Only H.264
+//! has a state between frames, see [`h264`]. The parsers of `rtc-rtp` are not used: VP8 keeps bits of the packet before
+//! and refuses payloads under four bytes, STAP-A of H.264 reads past the end, and FU-A joins fragments of different
+//! frames after a loss.
+
+mod h264;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use self::h264::AccessUnits;
 use super::CodecError;
 use crate::container::av1::{TEMPORAL_DELIMITER, leb128, put_leb128};
 use crate::media::{Codec, SourcePacket};
 
-const START_CODE: [u8; 4] = [0, 0, 0, 1];
 /// AV1 OBU types that are not sent by RTP (AV1 RTP payload specification section 5).
 const OBU_TILE_LIST: u8 = 8;
 /// Most layers of one VP9 picture: the size of the index of a superframe.
@@ -21,44 +24,71 @@ const VP9_LAYERS: usize = 8;
 #[derive(Debug)]
 pub struct Depayloader {
     codec: Codec,
+    access_units: AccessUnits,
 }
 
 impl Depayloader {
     /// A depayloader for a video codec.
-    pub const fn new(codec: Codec) -> Self {
-        Self { codec }
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, access_units: AccessUnits::default() }
     }
 
-    /// Whether a frame that begins with this payload is a keyframe.
+    /// Whether a frame that begins with this payload is a keyframe. For H.264 also parameter sets and recovery points
+    /// count: the picture may follow in another frame.
     pub fn starts_keyframe(codec: Codec, payload: &Bytes) -> bool {
         match codec {
             Codec::Vp8 => vp8(payload).is_some_and(|(start, data)| start && data.first().is_some_and(|b| b & 1 == 0)),
             Codec::Vp9 => vp9(payload).is_some_and(|part| part.start && !part.predicted && part.layer == 0),
-            Codec::H264 => h264_starts_keyframe(payload),
+            Codec::H264 => h264::starts_keyframe(payload),
             Codec::Av1 => payload.first().is_some_and(|header| header & 0x88 == 0x08),
             Codec::Opus | Codec::Pcmu | Codec::Pcma => false,
         }
     }
 
+    /// Whether this payload contains the beginning of a picture at which decoding may begin.
+    pub fn starts_key_picture(codec: Codec, payload: &Bytes) -> bool {
+        match codec {
+            Codec::H264 => h264::starts_picture(payload),
+            _ => Self::starts_keyframe(codec, payload),
+        }
+    }
+
+    /// Keeps what later frames need of a packet that may not be decoded: parameter sets of H.264.
+    pub fn observe(&mut self, payload: &Bytes) {
+        if self.codec == Codec::H264 {
+            self.access_units.observe(payload);
+        }
+    }
+
+    /// NAL units of H.264 skipped because they are malformed or of a reserved type.
+    pub fn skipped(&self) -> u64 {
+        self.access_units.skipped
+    }
+
     /// Joins all packets of one frame to a VP8 or VP9 frame, an H.264 access unit in Annex B, or an AV1 temporal unit
-    /// whose OBUs have sizes.
+    /// whose OBUs have sizes. None if the packets contain no picture: padding, or units for the next picture.
     ///
     /// # Errors
     /// [`CodecError::Malformed`] if the packets are not a whole frame of this codec.
-    pub fn frame(&mut self, packets: &[SourcePacket]) -> Result<Bytes, CodecError> {
+    pub fn frame(&mut self, packets: &[SourcePacket]) -> Result<Option<Bytes>, CodecError> {
         let codec = self.codec;
         let malformed = |reason| CodecError::Malformed { codec, reason };
-        let payloads = packets.iter().map(|packet| &packet.payload);
+        // Empty payloads are padding, which senders use to probe a path.
+        let mut payloads =
+            packets.iter().map(|packet| &packet.payload).filter(|payload| !payload.is_empty()).peekable();
+        if payloads.peek().is_none() {
+            return Ok(None);
+        }
         let frame = match codec {
             Codec::Vp8 => {
                 join_vp8(payloads).ok_or_else(|| malformed("payload descriptor, or the first packet is missing"))
             }
             Codec::Vp9 => join_vp9(payloads).ok_or_else(|| malformed("payload descriptor, or a packet is missing")),
-            Codec::H264 => join_h264(payloads).ok_or_else(|| malformed("NAL unit, or a fragment is missing")),
+            Codec::H264 => return Ok(self.access_units.join(packets)),
             Codec::Av1 => join_av1(payloads).ok_or_else(|| malformed("aggregation, or a fragment is missing")),
             Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
         }?;
-        if frame.is_empty() { Err(malformed("an empty frame")) } else { Ok(frame) }
+        if frame.is_empty() { Err(malformed("an empty frame")) } else { Ok(Some(frame)) }
     }
 }
 
@@ -171,78 +201,6 @@ fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
     Some(concat(parts))
 }
 
-const fn is_keyframe_unit(unit: u8) -> bool {
-    matches!(unit & 0x1f, 5 | 7)
-}
-
-fn h264_starts_keyframe(payload: &Bytes) -> bool {
-    let Some(first) = payload.first() else { return false };
-    match first & 0x1f {
-        24 => stap_a(payload).any(|unit| unit.is_some_and(|unit| is_keyframe_unit(unit[0]))),
-        28 => payload.get(1).is_some_and(|fragment| fragment & 0x80 != 0 && is_keyframe_unit(*fragment)),
-        _ => is_keyframe_unit(*first),
-    }
-}
-
-/// The non-empty units of an aggregation packet; None for a malformed one, which is the last item.
-fn stap_a(payload: &Bytes) -> impl Iterator<Item = Option<Bytes>> {
-    let mut rest = payload.slice(1..);
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let length = rest.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)));
-        let unit = length.filter(|length| *length > 0 && rest.len() >= 2 + length).map(|length| {
-            let unit = rest.slice(2..2 + length);
-            rest = rest.slice(2 + length..);
-            unit
-        });
-        if unit.is_none() {
-            rest = Bytes::new();
-        }
-        Some(unit)
-    })
-}
-
-fn join_h264<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
-    let mut frame = BytesMut::new();
-    let mut open = false;
-    for payload in payloads {
-        let first = *payload.first()?;
-        let kind = first & 0x1f;
-        if open && kind != 28 {
-            return None;
-        }
-        match kind {
-            1..=23 => {
-                frame.put_slice(&START_CODE);
-                frame.put_slice(payload);
-            }
-            24 => {
-                for unit in stap_a(payload) {
-                    frame.put_slice(&START_CODE);
-                    frame.put_slice(&unit?);
-                }
-            }
-            28 => {
-                let fragment = *payload.get(1)?;
-                let start = fragment & 0x80 != 0;
-                if start == open {
-                    return None;
-                }
-                if start {
-                    frame.put_slice(&START_CODE);
-                    frame.put_u8(first & 0xe0 | fragment & 0x1f);
-                }
-                frame.put_slice(&payload[2..]);
-                open = fragment & 0x40 == 0;
-            }
-            _ => return None,
-        }
-    }
-    (!open).then(|| frame.freeze())
-}
-
 fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
     let mut frame = BytesMut::from(&[TEMPORAL_DELIMITER << 3 | 2, 0][..]);
     let mut open = BytesMut::new();
@@ -334,7 +292,7 @@ mod tests {
     }
 
     fn frame(codec: Codec, payloads: &[&[u8]]) -> Option<Bytes> {
-        Depayloader::new(codec).frame(&packets(payloads)).ok()
+        Depayloader::new(codec).frame(&packets(payloads)).ok().flatten()
     }
 
     #[test]
@@ -345,6 +303,21 @@ mod tests {
         assert_eq!(frame(Codec::Vp8, &[&[0x00, 3]]), None, "the first packet is missing");
         assert!(Depayloader::starts_keyframe(Codec::Vp8, &Bytes::from_static(&[0x10, 0x50])));
         assert!(!Depayloader::starts_keyframe(Codec::Vp8, &Bytes::from_static(&[0x10, 0x51])));
+    }
+
+    #[test]
+    fn padding_between_frames_is_ignored() {
+        for (codec, payload) in [
+            (Codec::Vp8, &[0x10, 1, 2][..]),
+            (Codec::Vp9, &[0x8c, 5, 7]),
+            (Codec::H264, &[0x41, 0x9a, 1]),
+            (Codec::Av1, &[0x10, 0x30, 1]),
+        ] {
+            let alone = frame(codec, &[payload]).expect("a frame");
+            assert_eq!(frame(codec, &[&[], payload, &[]]), Some(alone), "{codec}");
+            let padding = Depayloader::new(codec).frame(&packets(&[&[], &[]]));
+            assert!(matches!(padding, Ok(None)), "{codec}: no error, and no keyframe is requested");
+        }
     }
 
     #[test]

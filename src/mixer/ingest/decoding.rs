@@ -1,0 +1,270 @@
+//! The decoder of one source.
+//!
+//! Owns: the decoder, which the [`Builder`] makes; the frames that wait for it; which pictures are stored. Does not
+//! know: packets, keyframe requests. In: whole frames. Out: pictures in the [`FrameSlot`].
+//!
+//! A source that is shown brings the frames since its last keyframe. They are decoded as fast as possible, and only the
+//! last of their pictures are stored, so that a tile begins with the present and not in fast motion.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::Shared;
+use crate::codec::{CodecError, Decoded, Entry, VideoDecoder};
+use crate::id::SourceId;
+use crate::jitter::VideoFrame;
+use crate::link::FromMixer;
+use crate::media::{Codec, Look, Size};
+use crate::mixer::builder::Building;
+use crate::mixer::compose::FrameSlot;
+use crate::time::Timestamp;
+
+/// Most frames that wait while a decoder is made, from a keyframe on: 0.5 s at 30 frames a second, and as many as a new
+/// decoder takes at once.
+pub(super) const PENDING_MAX: usize = 15;
+/// Time after which a decoder with frames that wait is fed again.
+const FEED_INTERVAL: Duration = Duration::from_millis(5);
+/// Pictures of the frames since the keyframe that are stored: at least as many as a decoder may hold back to reorder
+/// them.
+const CAUGHT_UP: usize = 8;
+
+/// Most frames of a gradual refresh that are not shown.
+const REFRESH_MAX: u32 = 300;
+
+/// Whose decoder it is.
+pub(super) struct Owner {
+    pub(super) id: SourceId,
+    pub(super) codec: Codec,
+    pub(super) slot: Arc<FrameSlot>,
+    /// The picture size that was reported to the edge.
+    pub(super) reported: Arc<Mutex<Option<Size>>>,
+}
+
+/// The decoder of a source that is shown.
+#[derive(Default)]
+pub(super) struct Decoding {
+    state: State,
+    /// Where the decoder begins, or was to begin.
+    entry: Option<Entry>,
+    /// Frames that wait for the decoder, from a keyframe on if it is being built.
+    waiting: VecDeque<(Bytes, Timestamp)>,
+    /// Frames that may wait, beyond [`PENDING_MAX`]: those since the last keyframe of a source that enters.
+    catching_up: usize,
+    signals: Arc<Signals>,
+    looks: Arc<Mutex<Looks>>,
+    last_pts: Timestamp,
+    /// Frames until the gradual refresh with which decoding began is complete.
+    refreshing: u32,
+    /// Frames that were dropped while they waited.
+    dropped: u64,
+}
+
+#[derive(Default)]
+enum State {
+    /// The next entry point makes one.
+    #[default]
+    None,
+    Building(Building<VideoDecoder>),
+    Ready(VideoDecoder),
+}
+
+/// What a decoder reports from its thread.
+#[derive(Debug, Default)]
+struct Signals {
+    failed: AtomicBool,
+    keyframe_wanted: AtomicBool,
+}
+
+/// The look of each frame that is being decoded.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Look,
+    current: Look,
+    /// From the frame with this time on.
+    changes: VecDeque<(Timestamp, Look)>,
+    /// Pictures of earlier frames are not stored.
+    stored_from: Timestamp,
+}
+
+impl Looks {
+    /// A frame begins; its packets carry the changes of its look.
+    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame) {
+        let mut newest = frame.packets.iter().rev();
+        let look = Look {
+            rotation: newest.clone().find_map(|packet| packet.rotation).unwrap_or(self.last.rotation),
+            colours: newest.find_map(|packet| packet.colours).unwrap_or(self.last.colours),
+        };
+        if look != self.last {
+            self.last = look;
+            self.changes.push_back((pts, look));
+        }
+    }
+
+    /// None for a picture that is not stored.
+    fn at(&mut self, pts: Timestamp) -> Option<Look> {
+        while let Some(&(from, look)) = self.changes.front()
+            && from <= pts
+        {
+            self.current = look;
+            self.changes.pop_front();
+        }
+        (pts >= self.stored_from).then_some(self.current)
+    }
+}
+
+impl Decoding {
+    /// Whether the decoder has failed since the last call; then the next entry point makes another one.
+    pub(super) fn take_failure(&mut self) -> bool {
+        let failed = self.signals.failed.swap(false, Ordering::AcqRel);
+        if failed {
+            self.end();
+        }
+        failed
+    }
+
+    /// Whether the decoder has asked for a keyframe since the last call.
+    pub(super) fn take_keyframe_wanted(&self) -> bool {
+        self.signals.keyframe_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a decoder that was being built is there.
+    pub(super) fn is_built(&self) -> bool {
+        matches!(&self.state, State::Building(building) if building.is_done())
+    }
+
+    /// Whether its decoder begins at a recovery point.
+    pub(super) fn recovers(&self) -> bool {
+        matches!(self.entry, Some(Entry::RecoveryPoint { .. }))
+    }
+
+    /// Frames that were dropped while they waited for the decoder.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Ends the decoder; the frames that wait for it are dropped.
+    pub(super) fn end(&mut self) {
+        self.state = State::None;
+        self.drop_waiting();
+    }
+
+    fn drop_waiting(&mut self) {
+        self.dropped += self.waiting.len() as u64;
+        self.waiting.clear();
+    }
+
+    /// So many packets since the last keyframe follow, and are to be caught up.
+    pub(super) fn catch_up(&mut self, packets: usize) {
+        self.catching_up = packets;
+    }
+
+    /// The packets since the last keyframe were decoded as far as they can be; live frames follow.
+    pub(super) fn caught_up(&mut self) {
+        let first_stored = self.waiting.len().saturating_sub(CAUGHT_UP);
+        if let Some((_, pts)) = self.waiting.get(first_stored) {
+            let mut looks = self.looks.lock();
+            looks.stored_from = looks.stored_from.max(*pts);
+        }
+    }
+
+    /// Takes a frame. `entry`: decoding can begin with it, and does if there is no decoder.
+    pub(super) fn push(
+        &mut self,
+        whole: Bytes,
+        frame: &VideoFrame,
+        entry: Option<Entry>,
+        owner: &Owner,
+        shared: &Shared,
+    ) -> Result<(), CodecError> {
+        let last = frame.packets.last().expect("a frame has packets");
+        // The arrival of the frame, made unique because it identifies the frame.
+        let pts = last.arrival.max(self.last_pts + Duration::from_micros(1));
+        self.last_pts = pts;
+        if entry == Some(Entry::Keyframe) {
+            // Decoding begins with the newest keyframe.
+            self.drop_waiting();
+            self.refreshing = 0;
+        }
+        if matches!(self.state, State::None) {
+            let entry = entry.ok_or(CodecError::KeyframeNeeded)?;
+            self.state = State::Building(self.build(entry, owner, shared)?);
+            self.entry = Some(entry);
+            self.refreshing = match entry {
+                Entry::RecoveryPoint { frames } => frames.min(REFRESH_MAX),
+                Entry::Keyframe => 0,
+            };
+        }
+        if self.refreshing > 0 {
+            self.refreshing -= 1;
+            self.looks.lock().stored_from = pts + Duration::from_micros(1);
+        }
+        match &mut self.state {
+            State::Ready(decoder) if self.waiting.is_empty() && (self.catching_up == 0 || decoder.has_room()) => {
+                self.looks.lock().begin(pts, frame);
+                decoder.push(whole, pts)?;
+            }
+            _ if self.waiting.len() >= PENDING_MAX + self.catching_up => {
+                return Err(CodecError::Behind(self.waiting.len() as u64));
+            }
+            _ => {
+                self.looks.lock().begin(pts, frame);
+                self.waiting.push_back((whole, pts));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the decoder that was being built, if it is there, and gives it the frames that wait. Returns when to call
+    /// again, if frames still wait for a decoder.
+    pub(super) fn feed(&mut self) -> Result<Option<Duration>, CodecError> {
+        if let State::Building(building) = &self.state {
+            let Some(built) = building.take() else { return Ok(None) };
+            self.state = State::None;
+            self.state = State::Ready(built?);
+        }
+        let State::Ready(decoder) = &mut self.state else { return Ok(None) };
+        while decoder.has_room() {
+            let Some((frame, pts)) = self.waiting.pop_front() else {
+                self.catching_up = 0;
+                return Ok(None);
+            };
+            if let Err(error) = decoder.push(frame, pts) {
+                self.drop_waiting();
+                return Err(error);
+            }
+        }
+        Ok((!self.waiting.is_empty()).then_some(FEED_INTERVAL))
+    }
+
+    /// Begins to make a decoder.
+    fn build(&mut self, entry: Entry, owner: &Owner, shared: &Shared) -> Result<Building<VideoDecoder>, CodecError> {
+        // A decoder that was replaced may still report its end.
+        self.signals = Arc::default();
+        let (writer, looks, signals) = (owner.slot.writer(), self.looks.clone(), self.signals.clone());
+        let (id, outbox, reported) = (owner.id, shared.outbox.clone(), owner.reported.clone());
+        let sink = move |decoded| match decoded {
+            Decoded::Picture { picture, pts } => {
+                let size = picture.size();
+                if reported.lock().replace(size) != Some(size) {
+                    outbox.push(FromMixer::SourceSize(id, size));
+                }
+                let look = looks.lock().at(pts);
+                if let Some(look) = look {
+                    writer.put(picture, look, pts);
+                }
+            }
+            Decoded::KeyframeWanted => signals.keyframe_wanted.store(true, Ordering::Release),
+            Decoded::Failed(reason) => {
+                tracing::debug!(source = %id, reason, "decoder failed");
+                signals.failed.store(true, Ordering::Release);
+            }
+        };
+        let (codec, limits, built) = (owner.codec, shared.limits, shared.built.clone());
+        shared.builder.build(move || VideoDecoder::starting_at(entry, codec, limits, sink), move || built())
+    }
+}
