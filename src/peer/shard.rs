@@ -217,7 +217,7 @@ impl Shard {
             let rest = (begun + PASS_INTERVAL).since(time::now());
             let rest = self.until_due().map_or(rest, |due| due.min(rest));
             if !rest.is_zero() {
-                thread::sleep(rest);
+                thread::park_timeout(rest);
                 self.receiver.expect_more();
             }
         }
