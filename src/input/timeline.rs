@@ -11,6 +11,7 @@
 //! are read ahead, the position that is played. There a step forward may be a pause of one track, so only [`gap`]
 //! decides, when the unit is the next to be played.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::media::Kind;
@@ -29,9 +30,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// A track that has delivered nothing for this time is not waited for.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Distance of two units, unless known.
-const USUAL_STEP: i64 = 20_000;
+const USUAL_STEP: u32 = 20_000;
 /// A larger distance of two units is a pause or a jump.
-const STEP_MAX: i64 = 20_000_000;
+const STEP_MAX: u32 = 20_000_000;
 
 /// Turns timestamps into positions. All numbers are microseconds.
 #[derive(Debug)]
@@ -41,6 +42,11 @@ pub(super) struct Timeline {
     lines: [Option<Line>; 2],
     jumps: u64,
 }
+
+/// A distance of two units in microseconds, if it is known. Without a tag: of `Option<i64>`, rustc 1.95.0 with
+/// optimisation level 1 reads the tag in [`Timeline::usual_step`] also where a track has not begun and nothing is
+/// initialised, and loads from an address that depends on it.
+type Step = Option<NonZeroU32>;
 
 /// The state of one track.
 #[derive(Debug, Clone, Copy)]
@@ -52,9 +58,9 @@ struct Line {
     /// When the unit of this position arrived.
     arrival: Timestamp,
     /// The last distance of two units, if there were two.
-    step: Option<i64>,
+    step: Step,
     /// The distance before it.
-    step_before: Option<i64>,
+    step_before: Step,
 }
 
 impl Line {
@@ -135,10 +141,11 @@ impl Timeline {
                 // A picture in decoding order, or jitter.
                 return line;
             }
-            let known = if step <= STEP_MAX { Some(step) } else { line.step };
+            let known = u32::try_from(step).ok().filter(|step| *step <= STEP_MAX).and_then(NonZeroU32::new);
+            let known = known.or(line.step);
             return Line { position, arrival, step: known, step_before: line.step, ..line };
         }
-        let step = line.step.unwrap_or(USUAL_STEP).min(micros(ALIGNMENT));
+        let step = i64::from(line.step.map_or(USUAL_STEP, NonZeroU32::get)).min(micros(ALIGNMENT));
         let resumed = line.position.saturating_add(step).max(due.unwrap_or(i64::MIN));
         let latest = resumed.saturating_add(micros(if self.live { ALIGNMENT } else { MAX_DEVIATION }));
         let shared = other.map(|other| timestamp.saturating_add(other.offset));
@@ -164,7 +171,7 @@ impl Timeline {
     /// if there is no other.
     pub(super) fn usual_step(&self, kind: Kind) -> Duration {
         let step = self.lines[index(kind)].and_then(|line| line.step_before.or(line.step));
-        Duration::from_micros(step.unwrap_or(USUAL_STEP).max(0) as u64)
+        Duration::from_micros(step.map_or(USUAL_STEP, NonZeroU32::get).into())
     }
 
     /// Number of jumps so far.
