@@ -24,15 +24,19 @@ const PREFIX: &str = "commingle";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    /// Open WebSockets that receive events.
+    /// Open event streams: WebSockets and server-sent events.
     pub event_streams: Gauge,
+    /// Event streams refused because their address has too many.
+    pub event_streams_refused: Counter,
     /// WebSockets closed because the client read too slowly.
     pub event_streams_too_slow: Counter,
     /// Refused joins by HTTP status.
     pub joins_refused: Family<RefusalLabels, Counter>,
     /// HTTP requests answered.
     pub http_requests: Family<RequestLabels, Counter>,
-    /// HTTP connections closed on accept because the connection limit was reached.
+    /// Open HTTP connections.
+    pub http_connections: Gauge,
+    /// HTTP connections closed on accept because a connection limit was reached.
     pub http_connections_refused: Counter,
 }
 
@@ -60,12 +64,23 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::with_prefix(PREFIX)),
             event_streams: Gauge::default(),
             event_streams_too_slow: Counter::default(),
+            event_streams_refused: Counter::default(),
             joins_refused: Family::default(),
             http_requests: Family::default(),
+            http_connections: Gauge::default(),
             http_connections_refused: Counter::default(),
         };
         metrics.register(|registry| {
-            registry.register("event_streams", "Open WebSockets that receive events", metrics.event_streams.clone());
+            registry.register(
+                "event_streams",
+                "Open event streams: WebSockets and server-sent events",
+                metrics.event_streams.clone(),
+            );
+            registry.register(
+                "event_streams_refused",
+                "Event streams refused because their address has too many",
+                metrics.event_streams_refused.clone(),
+            );
             registry.register(
                 "event_streams_too_slow",
                 "WebSockets closed because the client read too slowly",
@@ -73,9 +88,10 @@ impl Default for Metrics {
             );
             registry.register("joins_refused", "Refused joins by HTTP status", metrics.joins_refused.clone());
             registry.register("http_requests", "HTTP requests answered", metrics.http_requests.clone());
+            registry.register("http_connections", "Open HTTP connections", metrics.http_connections.clone());
             registry.register(
                 "http_connections_refused",
-                "HTTP connections closed on accept because the connection limit was reached",
+                "HTTP connections closed on accept because a connection limit was reached",
                 metrics.http_connections_refused.clone(),
             );
         });

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Config, Inputs};
+use super::{Config, Http, Inputs};
 use crate::media::{Kind, Size};
 
 /// Minimum length of a token key in bytes: the output size of SHA-256 (RFC 7518 §3.2).
@@ -39,6 +39,29 @@ impl Findings {
         if !valid {
             self.add(key, reason);
         }
+    }
+}
+
+impl Http {
+    fn check(&self, findings: &mut Findings) {
+        let is_host = |host: &String| !host.is_empty() && !host.contains([':', '/', ' ', '*']);
+        for host in self.hosts.iter().filter(|host| !is_host(host)) {
+            findings.add("http.hosts", format!("`{host}` is not a host name: write it like calls.example.org"));
+        }
+        // An origin is a scheme and an authority, without a path (RFC 6454 section 6.2).
+        let is_origin = |origin: &String| {
+            let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', ' ', '*']))
+        };
+        for origin in self.origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
+            let reason = format!("`{origin}` is not an origin: write it like https://app.example.org, without a path");
+            findings.add("http.origins", reason);
+        }
+        findings.require(
+            !self.proxy_protocol || !self.trusted_proxies.is_empty(),
+            "http.proxy_protocol",
+            "needs the networks of the proxies in http.trusted_proxies",
+        );
     }
 }
 
@@ -102,6 +125,7 @@ impl Config {
             );
             findings.add("http.bind", reason);
         }
+        self.http.check(findings);
         let Inputs { rtmp_port, rtmp_bind, .. } = self.inputs;
         findings.require(
             rtmp_port == 0 || rtmp_bind.to_canonical().is_loopback() || !is_open,
@@ -143,7 +167,7 @@ impl Config {
     /// Refuses limits of zero, which would mean "none allowed" and not "unlimited".
     fn check_numbers(&self, findings: &mut Findings) {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 18] = [
+        let least: [(&'static str, usize, usize); 21] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_viewers", rooms.max_viewers as usize, 1),
             ("rooms.max_inputs", rooms.max_inputs as usize, 1),
@@ -162,6 +186,9 @@ impl Config {
             ("limits.header_seconds", limits.header_seconds as usize, 1),
             ("limits.request_seconds", limits.request_seconds as usize, 1),
             ("limits.connections", limits.connections, 1),
+            ("limits.connections_per_address", limits.connections_per_address, 1),
+            ("limits.write_seconds", limits.write_seconds as usize, 1),
+            ("limits.event_streams_per_address", limits.event_streams_per_address, 1),
         ];
         for (key, value, least) in least {
             findings.require(value >= least, key, format!("{value} is too small: at least {least}"));

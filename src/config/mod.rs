@@ -72,6 +72,27 @@ pub struct Config {
 pub struct Http {
     /// Listen address; port 0 selects a free port.
     pub bind: SocketAddr,
+    /// Host names under which a server without a key is reached, besides `localhost` and the names in `[tls]`.
+    pub hosts: Vec<String>,
+    /// Origins (RFC 6454) of web pages that may use the whole API, or `*`.
+    pub origins: Vec<String>,
+    /// Networks of proxies whose [`forwarded_header`](Self::forwarded_header) is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which trusted proxies add the address of their client.
+    pub forwarded_header: ForwardedHeader,
+    /// Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2.
+    pub proxy_protocol: bool,
+}
+
+/// The header in which proxies add the address of their client. A client can send both, and a proxy passes the other one
+/// on unchanged, so only one is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// Section `[media]`: the UDP port for media, also used for ICE over TCP.
@@ -287,11 +308,24 @@ pub struct Limits {
     pub request_seconds: u32,
     /// Most concurrent HTTP connections.
     pub connections: usize,
+    /// Most concurrent HTTP connections of one address; trusted proxies are exempt.
+    pub connections_per_address: usize,
+    /// Seconds after which a connection is closed whose client reads nothing of a response.
+    pub write_seconds: u32,
+    /// Most open WebSockets and player event streams of one address.
+    pub event_streams_per_address: usize,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwardedFor,
+            proxy_protocol: false,
+        }
     }
 }
 
@@ -390,6 +424,9 @@ impl Default for Limits {
             header_seconds: 10,
             request_seconds: 10,
             connections: 4096,
+            connections_per_address: 1024,
+            write_seconds: 30,
+            event_streams_per_address: 512,
         }
     }
 }

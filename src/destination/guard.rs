@@ -20,6 +20,13 @@ pub struct Network(IpNet);
 #[error("`{0}` is not a network: write it like 10.1.0.0/16, 192.0.2.7/32 or 2001:db8::/32")]
 pub struct NetworkError(String);
 
+impl Network {
+    /// Whether the address is in the network; an IPv4-mapped IPv6 address counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
 impl FromStr for Network {
     type Err = NetworkError;
 

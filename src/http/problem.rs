@@ -26,10 +26,13 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 30] = [
+pub const KINDS: [&str; 33] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
+    "host",
+    "origin",
+    "proxy",
     "offer",
     "direction",
     "fragment",

@@ -5,6 +5,7 @@
 
 pub mod connection_limits;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod tcp;
 pub mod tls;

@@ -49,10 +49,14 @@ pub(super) async fn open(
         let detail = format!("open this URL with a WebSocket: {}", error.body_text().to_lowercase());
         Problem::new(StatusCode::UPGRADE_REQUIRED, detail).with(UPGRADE, HeaderValue::from_static("websocket"))
     })?;
+    let permit = app.event_stream(caller.address)?;
     let events = app.rooms().events(&room).await?;
     let most = app.limits().message_bytes;
     let reader = EventReader { app, room, caller };
-    Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(move |socket| reader.run(socket, events)))
+    Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(move |socket| async move {
+        reader.run(socket, events).await;
+        drop(permit);
+    }))
 }
 
 /// A client that has the events open.
@@ -70,13 +74,11 @@ struct Close {
 
 impl EventReader {
     async fn run(self, mut socket: WebSocket, events: EventStream) {
-        self.app.metrics().event_streams.inc();
         if let Err(Some(Close { code, reason })) = self.exchange(&mut socket, events).await {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
             // An error means that the client is already gone.
             let _ = timeout(SEND_TIMEOUT, socket.send(close)).await;
         }
-        self.app.metrics().event_streams.dec();
     }
 
     /// Runs until one side closes the WebSocket.

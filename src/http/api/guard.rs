@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::App;
+use super::origin::Source;
 use super::routes::Scope;
 use crate::http::auth::{self, AuthError};
 use crate::http::problem::Problem;
@@ -134,8 +135,13 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     Err(AuthError::Invalid("the header must be `Authorization: Bearer TOKEN`".to_owned()))
 }
 
-/// The source address of a request. Without a connection it is unspecified and not loopback, which has all permissions.
+/// The address of the client, behind trusted proxies.
 pub(super) fn address(extensions: &Extensions) -> IpAddr {
+    extensions.get::<Source>().map_or_else(|| connection_address(extensions), |source| source.address)
+}
+
+/// The address of the connection. Without one it is unspecified and not loopback, which has all permissions.
+pub(super) fn connection_address(extensions: &Extensions) -> IpAddr {
     let connection = extensions.get::<ConnectInfo<SocketAddr>>();
     connection.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical())
 }

@@ -12,6 +12,7 @@ mod hls;
 mod inputs;
 mod invitations;
 mod library;
+mod origin;
 mod outputs;
 mod participants;
 mod plain;
@@ -25,13 +26,14 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, LOCATION};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, LOCATION, ORIGIN, VARY};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -43,12 +45,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::admission::Admission;
 use self::guard::Caller;
+use self::origin::{Origins, Source};
 
 pub use self::server::serve;
 use crate::config::{Config, Limits, TlsMode};
 use crate::http::auth::Authority;
 use crate::http::problem::Problem;
 use crate::metrics::{Metrics, RequestLabels};
+use crate::net::connection_limits::{self, ConnectionLimiter, Permit};
 use crate::net::rate_limit::RateLimiter;
 use crate::net::turn::IceServers;
 use crate::recordings::Library;
@@ -69,6 +73,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     admission: Mutex<Admission>,
     session_requests: Mutex<RateLimiter>,
+    /// Limits the open WebSockets and player event streams of an address.
+    event_streams: Arc<ConnectionLimiter>,
     ice_servers: IceServers,
     /// Whether this server itself speaks HTTPS.
     https: bool,
@@ -80,6 +86,7 @@ struct Shared {
 pub(super) struct Policy {
     /// Checks and signs tokens.
     pub(super) authority: Authority,
+    origins: Origins,
     limits: Limits,
     /// Whether WHEP players may join a room in which nothing is published.
     watch_empty: bool,
@@ -89,6 +96,7 @@ impl Policy {
     fn new(config: &Config) -> Self {
         Self {
             authority: Authority::new(&config.auth),
+            origins: Origins::new(config),
             limits: config.limits.clone(),
             watch_empty: config.rooms.watch_empty,
         }
@@ -108,6 +116,13 @@ impl App {
         metrics: Arc<Metrics>,
         ice_servers: IceServers,
     ) -> Self {
+        let streams = connection_limits::Limits {
+            per_address: config.limits.event_streams_per_address,
+            pending: usize::MAX,
+            total: config.limits.connections,
+        };
+        let refused = metrics.event_streams_refused.clone();
+        let event_streams = ConnectionLimiter::new(streams, metrics.event_streams.clone(), refused);
         Self(Arc::new(Shared {
             rooms,
             library,
@@ -115,6 +130,7 @@ impl App {
             metrics,
             admission: Mutex::new(Admission::new(config.limits.clone())),
             session_requests: Mutex::new(session_requests(&config.limits)),
+            event_streams,
             ice_servers,
             https: config.tls.mode != TlsMode::Off,
             draining: CancellationToken::new(),
@@ -146,6 +162,18 @@ impl App {
     /// 503 after [`App::drain`].
     fn refuse_if_draining(&self) -> Result<(), Problem> {
         if self.0.draining.is_cancelled() { Err(Problem::draining()) } else { Ok(()) }
+    }
+
+    /// A permit for an event stream of this client, held while the stream is open.
+    ///
+    /// # Errors
+    /// 429 when the client has too many open.
+    fn event_stream(&self, address: IpAddr) -> Result<Permit, Problem> {
+        let most = self.limits().event_streams_per_address;
+        self.0.event_streams.take(address).ok_or_else(|| {
+            let detail = format!("your address has {most} event streams open, which is the limit: close one");
+            Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+        })
     }
 
     fn request_time(&self) -> Duration {
@@ -192,13 +220,38 @@ fn created(location: String, document: impl Serialize) -> Response {
     (StatusCode::CREATED, [(LOCATION, location)], Json(document)).into_response()
 }
 
-/// Wraps every request: a time limit, a handler for panics, CORS headers, metrics.
-async fn common(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Wraps every request: the check of its origin, a time limit, a handler for panics, CORS headers, metrics.
+async fn common(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let method = counted_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let connection = guard::connection_address(request.extensions());
+    let mut response = match app.policy().origins.check(connection, request.uri(), request.headers()) {
+        Ok(source) => {
+            let allow_origin = source.allow_origin.clone();
+            request.extensions_mut().insert::<Source>(source);
+            let mut response = answer(&app, request, next, method, &route).await;
+            if let Some(origin) = allow_origin {
+                let headers = response.headers_mut();
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
+            }
+            response
+        }
+        Err(problem) => problem.into_response(),
+    };
+    response.headers_mut().append(VARY, HeaderValue::from(ORIGIN));
+    app.metrics()
+        .http_requests
+        .get_or_create(&RequestLabels { method, route, status: response.status().as_u16() })
+        .inc();
+    response
+}
+
+/// Runs the handler with a time limit, and turns a panic into a problem.
+async fn answer(app: &App, request: Request, next: Next, method: &'static str, route: &str) -> Response {
     // A handler first reads its body, which has the same time limit and an error of its own.
     let answer = tokio::time::timeout(app.request_time() * 2, AssertUnwindSafe(next.run(request)).catch_unwind());
-    let mut response = match answer.await {
+    match answer.await {
         Ok(Ok(response)) => response,
         Ok(Err(_panic)) => {
             tracing::error!(route, method, "HTTP handler panicked");
@@ -208,15 +261,7 @@ async fn common(State(app): State<App>, request: Request, next: Next) -> Respons
             tracing::error!(route, method, "HTTP handler timed out");
             Problem::overloaded("the answer took too long; try again").into_response()
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED_HEADERS));
-    app.metrics()
-        .http_requests
-        .get_or_create(&RequestLabels { method, route, status: response.status().as_u16() })
-        .inc();
-    response
+    }
 }
 
 /// The method as the label of a metric: a client must not be able to create new labels.

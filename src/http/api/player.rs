@@ -17,10 +17,11 @@ use futures::stream;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::App;
 use super::extract::{self, InPath, SessionSecret, StreamNumber};
 use super::sessions::limit_rate;
+use super::{App, guard};
 use crate::http::problem::Problem;
+use crate::net::connection_limits::Permit;
 use crate::rooms::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 
 /// The `Link` header with the URL at which a player subscribes to events.
@@ -65,10 +66,12 @@ pub(super) async fn listen(
     State(app): State<App>,
     InPath(SessionSecret(secret)): InPath<SessionSecret>,
     InPath(StreamNumber(number)): InPath<StreamNumber>,
+    request: Request<Body>,
 ) -> Result<Response, Problem> {
+    let permit = app.event_stream(guard::address(request.extensions()))?;
     let mut stream = app.rooms().player_stream(&secret, number).await?;
     let due = stream.updates().into();
-    let stream = EventStream { stream, draining: app.0.draining.clone(), due, last: false };
+    let stream = EventStream { stream, draining: app.0.draining.clone(), due, last: false, _permit: permit };
     let events = stream::unfold(stream, |mut stream| async {
         let update = stream.next().await?;
         Some((Ok::<_, Infallible>(event(update)), stream))
@@ -96,6 +99,7 @@ struct EventStream {
     due: VecDeque<PlayerUpdate>,
     /// The stream ends after the events in `due`.
     last: bool,
+    _permit: Permit,
 }
 
 impl EventStream {

@@ -1,12 +1,12 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
-//! Owns: the connections, their number, the time limit of a request head, and their shutdown. With TLS it also
-//! separates HTTPS from TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add
-//! HTTP/2. Does not know: routes. In: TCP connections; out: responses.
+//! Owns: the connections, their number, the time limits of a request head and of a client that reads nothing, and their
+//! shutdown. A trusted proxy may state the address of its client (PROXY protocol). With TLS it also separates HTTPS from
+//! TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add HTTP/2. Does not know: routes.
+//! In: TCP connections; out: responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,15 +18,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{App, plain, router};
-use crate::net::listener;
+use crate::net::connection_limits::{ConnectionLimiter, Limits};
 use crate::net::tls::{ALPN_ACME, ALPN_TURN, Tls};
 use crate::net::turn::Turn;
+use crate::net::{listener, proxy_protocol};
 use crate::transport::stun;
 
 /// Largest request head, in bytes: several times a browser's usual headers with a long token.
@@ -48,21 +49,26 @@ struct Service {
 pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Option<Turn>) {
     let service = Service { router: router(&app), app: app.clone(), tls, turn };
     let closing = app.closing();
-    let places = Arc::new(Semaphore::new(app.limits().connections));
+    let limits = app.limits();
+    let limiter = |per_address| {
+        let limits = Limits { per_address, pending: usize::MAX, total: limits.connections };
+        let metrics = app.metrics();
+        ConnectionLimiter::new(limits, metrics.http_connections.clone(), metrics.http_connections_refused.clone())
+    };
+    // All clients of a proxy have its address.
+    let (clients, proxies) = (limiter(limits.connections_per_address), limiter(limits.connections));
     let connections = TaskTracker::new();
     loop {
         let (stream, peer) = tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener::accept(&listener) => accepted,
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            app.metrics().http_connections_refused.inc();
-            continue;
-        };
+        let limiter = if app.policy().origins.is_proxy(peer.ip()) { &proxies } else { &clients };
+        let Some(permit) = limiter.take(peer.ip()) else { continue };
         let (service, closing) = (service.clone(), closing.clone());
         connections.spawn(async move {
             service.connection(stream, peer, closing).await;
-            drop(place);
+            drop(permit);
         });
     }
     connections.close();
@@ -72,11 +78,24 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Opti
 }
 
 impl Service {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
+    async fn connection(self, mut stream: TcpStream, peer: SocketAddr, closing: CancellationToken) {
         // Answers are small, so Nagle's algorithm would only delay them. An error is harmless.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.http(stream, peer, closing).await };
         let limit = Duration::from_secs(self.app.limits().header_seconds.into());
+        let peer = if self.app.policy().origins.begins_with_proxy_header(peer.ip()) {
+            let header = tokio::select! {
+                header = tokio::time::timeout(limit, proxy_protocol::read(&mut stream)) => header,
+                () = closing.cancelled() => return,
+            };
+            match header {
+                Ok(Ok(client)) => client.unwrap_or(peer),
+                Ok(Err(error)) => return tracing::warn!(%peer, %error, "connection of a trusted proxy refused"),
+                Err(_) => return tracing::warn!(%peer, "trusted proxy sent no PROXY header in time"),
+            }
+        } else {
+            peer
+        };
+        let Some(tls) = &self.tls else { return self.http(stream, peer, closing).await };
         let is_plain = tokio::select! {
             is_plain = tokio::time::timeout(limit, plain::is_http(&stream)) => is_plain,
             () = closing.cancelled() => return,
@@ -127,11 +146,15 @@ impl Service {
             let router = self.router.clone();
             async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         });
+        let limits = self.app.limits();
+        let mut stream = TimeoutStream::new(stream);
+        // A client that sends requests and reads no responses would keep its connection for ever.
+        stream.set_write_timeout(Some(Duration::from_secs(limits.write_seconds.into())));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(self.app.limits().header_seconds.into()))
+            .header_read_timeout(Duration::from_secs(limits.header_seconds.into()))
             .max_buf_size(HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Box::pin(stream)), service)
             .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {

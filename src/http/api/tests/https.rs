@@ -52,12 +52,13 @@ async fn plain_http_on_the_https_port_is_redirected_or_refused() {
     let page = text(format!("GET /?room=demo HTTP/1.1\r\nHost: {}\r\n\r\n", https.address)).await;
     assert!(page.starts_with("HTTP/1.1 307 "), "{page}");
     assert!(page.contains(&format!("\r\nlocation: https://{}/?room=demo\r\n", https.address)), "{page}");
-    let post = text("POST /whip/demo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nv=0".to_owned()).await;
+    let post = text("POST /whip/demo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nv=0".to_owned()).await;
     assert!(post.starts_with("HTTP/1.1 400 ") && post.contains("use https://"), "{post}");
     assert!(post.contains("application/problem+json") && post.contains("\r\nconnection: close\r\n"), "{post}");
-    let two = text("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()).await;
+    let two =
+        text("GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned()).await;
     assert_eq!(two.matches("HTTP/1.1").count(), 1, "{two}");
-    let endless = text(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(20_000))).await;
+    let endless = text(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(20_000))).await;
     assert!(!endless.contains("307"), "{endless}");
     assert!(https.api.app.rooms().list().await.is_empty(), "the requests must not be executed");
 }
@@ -88,7 +89,10 @@ async fn turn_on_the_https_port_requires_tls() {
     }
     for alpn in [&[][..], &[&b"http/1.1"[..]]] {
         let (mut stream, _) = connect(https.address, alpn).await.expect("it speaks TLS");
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("it is open");
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await
+            .expect("it is open");
         let mut received = String::new();
         let _ = timeout(PATIENCE, stream.read_to_string(&mut received)).await.expect("in time");
         assert!(received.starts_with("HTTP/1.1 200 "), "{alpn:?}: {received}");

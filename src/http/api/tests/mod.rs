@@ -9,6 +9,7 @@ mod https;
 mod inputs;
 mod joining;
 mod names;
+mod origin;
 mod player;
 mod recordings;
 mod whip;

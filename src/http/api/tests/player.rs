@@ -22,7 +22,7 @@ impl Events {
     async fn open(server: SocketAddr, path: &str) -> Self {
         let mut stream = TcpStream::connect(server).await.expect("it listens");
         let request =
-            format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\nconnection: close\r\n\r\n");
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut events = Self { stream, text: String::new() };
         events.until("\r\n\r\n").await;
