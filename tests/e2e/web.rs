@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::http::{get, request};
 use crate::scenario::{list, number, play, play_with, repository};
 use crate::server::{Server, Settings, commingle};
 use crate::turn;
@@ -81,6 +82,27 @@ fn refusals_address_people_and_a_moderator_invites_them() {
     }
     assert_eq!(measured["serious"], json!([]), "axe-core");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
+    server.stop();
+}
+
+#[test]
+fn without_a_key_a_page_of_another_origin_reads_and_changes_nothing() {
+    let _turn = turn();
+    let server = Server::start();
+    let rooms = format!("{}/v1/rooms", server.url());
+    let kept = request("POST", &rooms, &[("content-type", "application/json")], r#"{"name":"kept"}"#);
+    assert_eq!(kept.status, 201, "{kept:?}");
+    let measured = play(&server.url(), "foreign_page", &[]);
+    for request in ["list", "create", "remove", "join"] {
+        assert_eq!(measured[request], json!({"error": "TypeError"}), "{request}: {measured}");
+    }
+    for request in ["metrics", "simple"] {
+        assert_eq!(measured[request], json!({"status": 0, "type": "opaque", "body": ""}), "{request}: {measured}");
+    }
+    assert_eq!((&measured["socket"], &measured["image"]), (&json!("closed"), &json!("refused")), "{measured}");
+    let left = get(&rooms).json();
+    let names: Vec<&Value> = list(&left, "").iter().map(|room| &room["name"]).collect();
+    assert_eq!(names, ["kept"], "the rooms have changed");
     server.stop();
 }
 

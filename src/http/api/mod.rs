@@ -225,7 +225,8 @@ async fn common(State(app): State<App>, mut request: Request, next: Next) -> Res
     let method = counted_method(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let connection = guard::connection_address(request.extensions());
-    let mut response = match app.policy().origins.check(connection, request.uri(), request.headers()) {
+    let mut response = match app.policy().origins.check(connection, request.method(), request.uri(), request.headers())
+    {
         Ok(source) => {
             let allow_origin = source.allow_origin.clone();
             request.extensions_mut().insert::<Source>(source);

@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::header::{FORWARDED, HOST, HeaderName, ORIGIN, VIA};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::config::{Config, ForwardedHeader};
 use crate::destination::Network;
@@ -74,14 +74,20 @@ impl Origins {
     ///
     /// # Errors
     /// A problem of the kinds `proxy`, `host` or `origin`.
-    pub(super) fn check(&self, connection: IpAddr, uri: &Uri, headers: &HeaderMap) -> Result<Source, Problem> {
+    pub(super) fn check(
+        &self,
+        connection: IpAddr,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Source, Problem> {
         let address = self.client(connection, headers);
         let host = text(headers, &HOST).to_ascii_lowercase();
         if !self.has_key {
             self.check_proxy(connection, address, headers)?;
             self.check_host(&host)?;
         }
-        let allow_origin = self.check_origin(&host, uri.path(), headers)?;
+        let allow_origin = self.check_origin(&host, method, uri.path(), headers)?;
         Ok(Source { address, allow_origin })
     }
 
@@ -151,7 +157,13 @@ impl Origins {
     }
 
     /// Refuses pages of other origins where no token protects the server, and returns the CORS header.
-    fn check_origin(&self, host: &str, path: &str, headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
+    fn check_origin(
+        &self,
+        host: &str,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<HeaderValue>, Problem> {
         let Some(origin) = headers.get(ORIGIN) else {
             // Requests that need no CORS, such as those of images, have no Origin, but newer browsers name the site.
             let site = text(headers, &SEC_FETCH_SITE);
@@ -159,7 +171,7 @@ impl Origins {
             if !self.has_key && embedded && text(headers, &SEC_FETCH_MODE) != "navigate" {
                 return Err(foreign("another site"));
             }
-            return Ok(self.open_to_all(path));
+            return Ok((self.has_key && is_open(path)).then(all_origins));
         };
         let name = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         let own = name.split_once("://").is_some_and(|(scheme, authority)| {
@@ -169,18 +181,23 @@ impl Origins {
         if own || listed {
             return Ok(Some(origin.clone()));
         }
-        if !self.has_key {
+        // The answer to a preflight (Fetch, section 4.8) is the same for everyone; the request after it is refused.
+        if !self.has_key && !(method == Method::OPTIONS && is_open(path)) {
             return Err(foreign(&format!("the origin `{name}`")));
         }
-        Ok(self.open_to_all(path))
+        Ok(is_open(path).then(all_origins))
     }
+}
 
-    fn open_to_all(&self, path: &str) -> Option<HeaderValue> {
-        let join = path.starts_with("/v1/rooms/") && path.ends_with("/participants");
-        // Modules of the page, which contain nothing secret, may be imported.
-        let open = join || path.ends_with(".js") || OPEN_PATHS.iter().any(|open| path.starts_with(open));
-        (self.has_key && open).then(|| HeaderValue::from_static("*"))
-    }
+fn all_origins() -> HeaderValue {
+    HeaderValue::from_static("*")
+}
+
+/// Whether pages of all origins may use the path with a token.
+fn is_open(path: &str) -> bool {
+    let join = path.starts_with("/v1/rooms/") && path.ends_with("/participants");
+    // Modules of the page, which contain nothing secret, may be imported.
+    join || path.ends_with(".js") || OPEN_PATHS.iter().any(|open| path.starts_with(open))
 }
 
 fn foreign(whose: &str) -> Problem {
@@ -272,7 +289,7 @@ mod tests {
 
     /// The status and the CORS header of a request from this machine.
     fn outcome(origins: &Origins, path: &'static str, fields: &[(&'static str, &str)]) -> Result<String, u16> {
-        let checked = origins.check(ip(LOCAL), &Uri::from_static(path), &headers(fields));
+        let checked = origins.check(ip(LOCAL), &Method::GET, &Uri::from_static(path), &headers(fields));
         let allowed = |source: Source| {
             source.allow_origin.map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
         };

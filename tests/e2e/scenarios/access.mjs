@@ -1,6 +1,8 @@
 // The page by keyboard and for assistive technology, on small screens, on thin tiers, and its refusals.
 
 import { readFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { joinByForm, roomDocument, until, visit } from '../page.mjs';
 
@@ -249,4 +251,53 @@ export async function page_invitation({ chromium, options, ask, keep }) {
     serious,
     faults,
   };
+}
+
+/** A page of another origin in the same browser: what it reads and changes on this server. */
+export async function foreign_page({ chromium, options }) {
+  const site = createServer((_, response) => {
+    response.setHeader('content-type', 'text/html');
+    response.end('<title>another site</title>');
+  });
+  site.listen(0, '127.0.0.1');
+  await once(site, 'listening');
+  const { port } = /** @type {import('node:net').AddressInfo} */ (site.address());
+  const browser = await chromium();
+  const page = await browser.newPage();
+  await page.goto(`http://127.0.0.1:${port}/`);
+  const done = await page.evaluate(async (url) => {
+    const read = async (path, init) => {
+      try {
+        const response = await fetch(url + path, init);
+        return { status: response.status, type: response.type, body: await response.text() };
+      } catch (error) {
+        return { error: error.name };
+      }
+    };
+    const json = (body) => ({ method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    const socket = await new Promise((resolve) => {
+      const events = new WebSocket(`${url.replace('http', 'ws')}/v1/rooms/kept/events`);
+      events.onmessage = () => resolve('message');
+      events.onclose = () => resolve('closed');
+    });
+    const image = await new Promise((resolve) => {
+      const picture = new Image();
+      picture.onload = () => resolve('loaded');
+      picture.onerror = () => resolve('refused');
+      picture.src = `${url}/favicon.svg`;
+    });
+    return {
+      list: await read('/v1/rooms'),
+      metrics: await read('/metrics', { mode: 'no-cors' }),
+      create: await read('/v1/rooms', json('{"name":"made"}')),
+      // Without a preflight: a simple request.
+      simple: await read('/v1/rooms', { method: 'POST', mode: 'no-cors', body: '{"name":"made"}' }),
+      remove: await read('/v1/rooms/kept', { method: 'DELETE' }),
+      join: await read('/whip/kept', { method: 'POST', headers: { 'content-type': 'application/sdp' }, body: 'v=0' }),
+      socket,
+      image,
+    };
+  }, options.url);
+  site.close();
+  return done;
 }

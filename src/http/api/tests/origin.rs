@@ -31,6 +31,8 @@ async fn without_a_key_a_page_of_another_origin_reads_and_changes_nothing() {
         assert!(reply.problem(403).contains("http.origins"), "{method} {path}: {reply:?}");
         assert_eq!(reply.header("access-control-allow-origin"), "", "{method} {path}");
     }
+    let preflight = from_page(&api, "OPTIONS", "/whip/r", "https://evil.example").await;
+    assert_eq!((preflight.status / 100, preflight.header("access-control-allow-origin")), (2, "*"), "{preflight:?}");
     assert_eq!(api.get("/v1/rooms/r").await.status, 200, "the room remains");
     let own = from_page(&api, "GET", "/v1/rooms", "http://localhost:8080").await;
     assert_eq!((own.status, own.header("access-control-allow-origin")), (200, "http://localhost:8080"));
