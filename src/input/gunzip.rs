@@ -1,4 +1,4 @@
-//! Responses compressed with gzip (RFC 1952), which some servers send although nobody asked for it.
+//! Responses compressed with gzip (RFC 1952), which some servers send although the request does not accept it.
 //!
 //! Owns: the recognition by the first bytes, because not every server declares it, and the limit on expansion. Does not
 //! know: HTTP. In and out: bodies.

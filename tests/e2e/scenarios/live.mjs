@@ -61,6 +61,8 @@ export async function live({ chromium, options, ask, keep }) {
   await ask('begin');
   const begun = await reaches(page, 'live', 30_000);
   const other = await usual(browser, options);
+  // The first second may be spent on buffering.
+  await until(async () => (await plays(page, 1_000)) > 0.5, 20_000);
   const before = { page: await plays(page, 4_000), other: 0 };
   await until(async () => (await plays(other, 1_000)) > 0.5, 20_000);
   before.other = await plays(other, 3_000);
@@ -81,6 +83,7 @@ export async function live({ chromium, options, ask, keep }) {
   await ask('start-server');
   await ask('begin');
   const again = await reaches(page, 'live', 40_000);
+  await until(async () => (await plays(page, 1_000)) > 0.5, 20_000);
   const after = { page: await plays(page, 5_000), other: 0 };
   await other.bringToFront(); // Chromium pauses silent videos in the background
   await until(async () => (await plays(other, 1_000)) > 0.5, 30_000);
