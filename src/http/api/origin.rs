@@ -182,7 +182,8 @@ impl Origins {
             return Ok(Some(origin.clone()));
         }
         // The answer to a preflight (Fetch, section 4.8) is the same for everyone; the request after it is refused.
-        if !self.has_key && !(method == Method::OPTIONS && is_open(path)) {
+        let is_preflight = method == Method::OPTIONS && is_open(path);
+        if !(self.has_key || is_preflight) {
             return Err(foreign(&format!("the origin `{name}`")));
         }
         Ok(is_open(path).then(all_origins))
