@@ -1,6 +1,6 @@
 //! CPU time of the serving process per packet: to a viewer, and to or from a participant, as multiples of the floor:
-//! encrypting a packet and passing it to the kernel in a batch, measured in the same run. Aims: at most 5 µs for viewers
-//! and 9 µs for participants; at most 0.05 core in a room of 9 and 0.12 core in a room of 25.
+//! encrypting a packet and passing it to the kernel in a batch, measured in the same run. Aims: at most 5 µs for
+//! viewers and 9 µs for participants; at most 0.05 core in a room of 9 and 0.12 core in a room of 25.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

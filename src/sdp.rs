@@ -1,8 +1,8 @@
 //! SDP offers and trickle ICE fragments, and two changes of SDP text. Pure.
 //!
-//! Owns: which offers can join, and errors that name the fix. Does not know: peer connections, rooms, permissions. In: text,
-//! through [`Offer::parse`] and [`Fragment::parse`]. Out: plain data, and [`Offer::facts`], the media that a joiner sends and
-//! receives. The parser accepts CRLF and LF, ignores unknown lines, and limits everything it stores.
+//! Owns: which offers can join, and errors that name the fix. Does not know: peer connections, rooms, permissions. In:
+//! text, through [`Offer::parse`] and [`Fragment::parse`]. Out: plain data, and [`Offer::facts`], the media that a
+//! joiner sends and receives. The parser accepts CRLF and LF, ignores unknown lines, and limits everything it stores.
 
 mod facts;
 mod fragment;

@@ -1,7 +1,8 @@
 //! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 4 by 8 black and white blocks.
 //!
 //! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding, a name drawn over
-//! the lower edge, and the crop of two tiles side by side; a damaged picture is not read as another time, but not at all.
+//! the lower edge, and the crop of two tiles side by side; a damaged picture is not read as another time, but not at
+//! all.
 
 use std::time::Duration;
 

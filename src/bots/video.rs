@@ -2,8 +2,8 @@
 //! time.
 //!
 //! Owns: the pictures, the loop and each bot's position in it. Does not know: RTP headers, connections. A [`Playback`]
-//! gives the frames of a [`VideoLoop`] that are due; a [`ClockCamera`] takes a picture when its owner calls it, and gives
-//! encoded frames.
+//! gives the frames of a [`VideoLoop`] that are due; a [`ClockCamera`] takes a picture when its owner calls it, and
+//! gives encoded frames.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

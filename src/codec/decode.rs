@@ -1,8 +1,8 @@
 //! Decoders: whole frames in, pictures out.
 //!
 //! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a
-//! keyframe or recovery point first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on the decoder's
-//! thread.
+//! keyframe or recovery point first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on
+//! the decoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,8 +94,8 @@ impl VideoDecoder {
         Self::starting_at(Entry::Keyframe, codec, limits, sink)
     }
 
-    /// Starts a decoder that begins with a keyframe or, for [`Entry::RecoveryPoint`], also at a recovery point: then the
-    /// pictures before the refresh is complete are damaged.
+    /// Starts a decoder that begins with a keyframe or, for [`Entry::RecoveryPoint`], also at a recovery point: then
+    /// the pictures before the refresh is complete are damaged.
     ///
     /// # Errors
     /// As [`new`](Self::new).

@@ -84,8 +84,8 @@ pub struct Http {
     pub proxy_protocol: bool,
 }
 
-/// The header in which proxies add the address of their client. A client can send both, and a proxy passes the other one
-/// on unchanged, so only one is believed.
+/// The header in which proxies add the address of their client. A client can send both, and a proxy passes the other
+/// one on unchanged, so only one is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardedHeader {

@@ -1,8 +1,8 @@
 //! What the subscribers of one room report to its task: changed selections and requested keyframes.
 //!
-//! Owns: [`Demand`], which coalesces reports: one entry for each participant and each stream, so that its size is bounded by
-//! the room. Does not know: what a subscriber selects, what the room does about it. Subscribers add entries from any thread;
-//! the room's task waits with [`Demand::changed`] and takes all entries at once with [`Demand::take`].
+//! Owns: [`Demand`], which coalesces reports: one entry for each participant and each stream, so that its size is
+//! bounded by the room. Does not know: what a subscriber selects, what the room does about it. Subscribers add entries
+//! from any thread; the room's task waits with [`Demand::changed`] and takes all entries at once with [`Demand::take`].
 
 use std::collections::BTreeSet;
 

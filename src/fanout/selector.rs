@@ -33,8 +33,8 @@ impl Selector {
         Self { costs, chooser: Chooser::new(costs, now), video: None, pinned: None }
     }
 
-    /// The room assigns this video, or none, in a pinned tier or in the one that the link carries. A change between pinned
-    /// and not discards what is known of the link. Returns whether the selected stream differs.
+    /// The room assigns this video, or none, in a pinned tier or in the one that the link carries. A change between
+    /// pinned and not discards what is known of the link. Returns whether the selected stream differs.
     pub(super) fn assign(&mut self, video: Option<(ViewName, Codec)>, pinned: Option<Tier>, now: Timestamp) -> bool {
         let before = self.key();
         if video.is_some() && self.pinned != pinned {

@@ -1,7 +1,7 @@
 //! Error responses: `application/problem+json` (RFC 9457).
 //!
-//! Owns: [`Problem`], and the status, type, code and advice for each error. Does not know: the causes of errors. In: errors
-//! of the other modules; out: responses. Every error response of this server is a [`Problem`].
+//! Owns: [`Problem`], and the status, type, code and advice for each error. Does not know: the causes of errors. In:
+//! errors of the other modules; out: responses. Every error response of this server is a [`Problem`].
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Counts of media that an input has skipped because it cannot be used.
 //!
-//! Owns: [`Skipped`], shared by the tasks of one source. Does not know: protocols. In: reasons. Out: counts for reports.
+//! Owns: [`Skipped`], shared by the tasks of one source. Does not know: protocols. In: reasons. Out: counts for
+//! reports.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -264,7 +264,8 @@ fn pattern(kind: LayoutKind, area: Area, first: usize, count: usize) -> Pattern 
     }
 }
 
-/// Large tiles, and a strip of the others: beside them or below them, always below on a canvas that is taller than wide.
+/// Large tiles, and a strip of the others: beside them or below them, always below on a canvas that is taller than
+/// wide.
 fn with_strip(area: Area, large: usize, count: usize, beside: bool) -> Vec<Rect> {
     let canvas = area.rect.size();
     let Some(small) = count.checked_sub(large).filter(|small| *small > 0) else { return area.equal(count as u32) };

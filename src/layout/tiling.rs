@@ -130,8 +130,8 @@ impl Area {
     }
 
     /// A strip of equal tiles of 16:9 from the upper left corner on, in as few columns (of a tall strip) or rows (of a
-    /// wide one) as possible, so that a further tile seldom changes the others. No tile is larger than `largest`. It has
-    /// fewer than `count` tiles when they would be too small.
+    /// wide one) as possible, so that a further tile seldom changes the others. No tile is larger than `largest`. It
+    /// has fewer than `count` tiles when they would be too small.
     pub(super) fn strip(self, count: u32, canvas: Size, largest: Size) -> Vec<Rect> {
         let Size { width, height } = self.size();
         let narrowest = (canvas.width / STRIP_TILE_MIN).max(2);

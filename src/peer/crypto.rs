@@ -1,7 +1,7 @@
 //! Cryptography for DTLS: what the crate has, and signatures on the curve P-224.
 //!
-//! Owns: [`provider`]. Does not know: DTLS. FFmpeg's WHIP muxer, where it is built with GnuTLS (as PyAV's is), makes its
-//! certificate on P-224, which `ring` does not know; without this such publishers cannot join.
+//! Owns: [`provider`]. Does not know: DTLS. FFmpeg's WHIP muxer, where it is built with GnuTLS (as PyAV's is), makes
+//! its certificate on P-224, which `ring` does not know; without this such publishers cannot join.
 
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
 //! WebRTC sessions of participants, publishers and viewers.
 //!
-//! Owns: [`Peer`]: the answer to an offer, the connection behind it, what is received and sent over it, its end. Does not
-//! know: rooms, HTTP, what is in a codec's packets. An offer comes in; packets of its sources leave through a [`SourceSink`];
-//! streams come in through the peer's [`Subscriber`]; events leave as [`PeerEvent`]s.
+//! Owns: [`Peer`]: the answer to an offer, the connection behind it, what is received and sent over it, its end. Does
+//! not know: rooms, HTTP, what is in a codec's packets. An offer comes in; packets of its sources leave through a
+//! [`SourceSink`]; streams come in through the peer's [`Subscriber`]; events leave as [`PeerEvent`]s.
 //!
-//! All sessions have one stack. A [`session`] lives on one of a few threads ([`shard`]); its [`connection`] is sans-IO and
-//! puts the transport's ICE, DTLS and SRTP together with [`sources`] (what the client sends) and [`sender`] (what it is
-//! sent); [`negotiation`] and [`description`] are its SDP.
+//! All sessions have one stack. A [`session`] lives on one of a few threads ([`shard`]); its [`connection`] is sans-IO
+//! and puts the transport's ICE, DTLS and SRTP together with [`sources`] (what the client sends) and [`sender`] (what
+//! it is sent); [`negotiation`] and [`description`] are its SDP.
 
 mod connection;
 mod crypto;
@@ -135,7 +135,8 @@ pub struct PeerStats {
     pub lost_in: u64,
     /// Latest interarrival jitter of one of their streams, in ticks of its clock (RFC 3550).
     pub jitter_in: u32,
-    /// RTP packets of unknown payload types, of sections that carry no source now, or too many of a stream not known yet.
+    /// RTP packets of unknown payload types, of sections that carry no source now, or too many of a stream not known
+    /// yet.
     pub unrouted_in: u64,
     /// RTP packets sent.
     pub packets_out: u64,
@@ -275,8 +276,8 @@ impl Peer {
         let _ = self.send(Request::Keyframe(mid.to_owned())).await;
     }
 
-    /// Asks the peer to send no more than so many bits per second from now on, pictures and sound together; None for what it
-    /// likes.
+    /// Asks the peer to send no more than so many bits per second from now on, pictures and sound together; None for
+    /// what it likes.
     pub fn limit(&self, bits_per_second: Option<u64>) {
         self.marks.0.limit(bits_per_second);
     }

@@ -1,8 +1,8 @@
 //! Which lost packets of a received stream are asked for, and when (RFC 4585 section 6.2.1, RFC 4588).
 //!
-//! Owns: [`NackGenerator`], the gaps in the sequence numbers of one stream. A gap is requested soon, and again as soon as the
-//! retransmission should have arrived, which the generator measures. Does not know: RTCP, frames, how long a jitter buffer
-//! waits. A large gap is not requested: a keyframe has to come. Pure: time is an argument.
+//! Owns: [`NackGenerator`], the gaps in the sequence numbers of one stream. A gap is requested soon, and again as soon
+//! as the retransmission should have arrived, which the generator measures. Does not know: RTCP, frames, how long a
+//! jitter buffer waits. A large gap is not requested: a keyframe has to come. Pure: time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! What one session has agreed with its client, in SDP.
 //!
-//! Owns: the agreement on the latest offer, our ICE credentials, the session's answer text. Does not know: connections. Offers
-//! and fragments go in; what changes for the connection comes out, with the text for the client. A step that fails changes
-//! nothing.
+//! Owns: the agreement on the latest offer, our ICE credentials, the session's answer text. Does not know: connections.
+//! Offers and fragments go in; what changes for the connection comes out, with the text for the client. A step that
+//! fails changes nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,7 +116,8 @@ impl Negotiation {
         Answer { sdp: description::answer(&self.agreement, &local), etag: self.local.ufrag.clone() }
     }
 
-    /// The addresses of a fragment's candidates. RFC 9725 section 4.3.2: a candidate that cannot be used is dropped in silence.
+    /// The addresses of a fragment's candidates. RFC 9725 section 4.3.2: a candidate that cannot be used is dropped in
+    /// silence.
     pub(super) fn candidates(&mut self, fragment: &Fragment) -> Result<Vec<SocketAddr>, PeerError> {
         if fragment.ufrag != self.agreement.ice.ufrag {
             return Err(PeerError::Fragment(
@@ -131,8 +132,8 @@ impl Negotiation {
         Ok(addresses)
     }
 
-    /// Takes new credentials of the client, and makes new ones of ours; gives our fragment, and the addresses of the client's
-    /// candidates: without them the new ICE session would learn addresses only by the client's checks.
+    /// Takes new credentials of the client, and makes new ones of ours; gives our fragment, and the addresses of the
+    /// client's candidates: without them the new ICE session would learn addresses only by the client's checks.
     pub(super) fn restart(&mut self, fragment: &Fragment) -> Result<(String, Vec<SocketAddr>), PeerError> {
         if fragment.ufrag == self.agreement.ice.ufrag {
             return Err(PeerError::Fragment("its ice-ufrag is the one in use; a restart needs a new one".into()));

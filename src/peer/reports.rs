@@ -1,8 +1,8 @@
 //! What a receiver reports in RTCP about the streams it is sent.
 //!
-//! Owns: [`ReportReader`], which reads keyframe requests, REMB and reception reports (RFC 3550, RFC 4585, RFC 5104); the
-//! round-trip time, by our sender reports; and the usual interval of reports, which tells an outage of the path. Does not
-//! know: how RTCP arrives, what follows from a report. Time is an argument.
+//! Owns: [`ReportReader`], which reads keyframe requests, REMB and reception reports (RFC 3550, RFC 4585, RFC 5104);
+//! the round-trip time, by our sender reports; and the usual interval of reports, which tells an outage of the path.
+//! Does not know: how RTCP arrives, what follows from a report. Time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -137,7 +137,8 @@ impl ReportReader {
 struct Cadence {
     latest: Option<Timestamp>,
     gaps: VecDeque<Duration>,
-    /// Until when the losses of an outage may still be reported. One report has them: the first after packets arrive again.
+    /// Until when the losses of an outage may still be reported. One report has them: the first after packets arrive
+    /// again.
     unreported: Option<Timestamp>,
 }
 

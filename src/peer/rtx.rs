@@ -1,8 +1,9 @@
 //! Packets of a sent stream that may be sent again (RFC 4585 section 6.2.1, RFC 4588).
 //!
-//! Owns: [`RtxResponder`], the packets of the last second, and those that were requested and wait for the pacer: a full path
-//! that loses packets is not filled with the lost ones again, and audio does not wait. A packet from before a keyframe that
-//! began the stream anew is not sent again. Does not know: keys, sockets, what is in a packet. Pure: time is an argument.
+//! Owns: [`RtxResponder`], the packets of the last second, and those that were requested and wait for the pacer: a full
+//! path that loses packets is not filled with the lost ones again, and audio does not wait. A packet from before a
+//! keyframe that began the stream anew is not sent again. Does not know: keys, sockets, what is in a packet. Pure: time
+//! is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::time::Timestamp;
 const KEPT: usize = 512;
 /// A packet that left so long ago is not sent again: no receiver waits for it.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// A repeated request that comes sooner after the retransmission crossed it on the path; the queue on the path is added.
+/// A repeated request that comes sooner after the retransmission crossed it on the path; the queue on the path is
+/// added.
 const REPEAT_MIN: Duration = Duration::from_millis(30);
 /// Requested packets that wait; a later one would be too late.
 const WAITING_MAX: usize = 128;

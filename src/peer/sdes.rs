@@ -64,8 +64,8 @@ impl SourceDescriptions {
         at.is_some()
     }
 
-    /// What follows a report on these streams of ours: our CNAME, and with `mixed` audio among them, by turns the CNAMEs of
-    /// its contributing sources, and BYE of those that have left since the report before.
+    /// What follows a report on these streams of ours: our CNAME, and with `mixed` audio among them, by turns the
+    /// CNAMEs of its contributing sources, and BYE of those that have left since the report before.
     pub(super) fn behind(&mut self, streams: &[u32], mixed: bool) -> Vec<Box<dyn rtcp::Packet>> {
         let chunk = |source: u32, name: String| SourceDescriptionChunk {
             source,

@@ -1,8 +1,8 @@
 //! One RTP stream to one client.
 //!
 //! Owns: its headers, its retransmissions ([`RtxResponder`]), its FEC packets, its sender reports. Does not know: keys,
-//! sockets, when something may leave. Packets of the fan-out go in; headers and payloads for the wire come out. Pure: time is
-//! an argument.
+//! sockets, when something may leave. Packets of the fan-out go in; headers and payloads for the wire come out. Pure:
+//! time is an argument.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! One session on its thread: its connection, its negotiation, and the requests of its [`Peer`](super::Peer).
 //!
-//! Owns: [`Session`], and [`Marks`], by which the fan-out and the peer tell the thread what there is to do. Does not know:
-//! other sessions, the thread's order of work. Requests and marks come in, answers and events leave.
+//! Owns: [`Session`], and [`Marks`], by which the fan-out and the peer tell the thread what there is to do. Does not
+//! know: other sessions, the thread's order of work. Requests and marks come in, answers and events leave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! The threads that serve all sessions.
 //!
-//! Owns: [`Shards`], the threads and the certificate that all sessions show; per thread its sessions, when each is due, the
-//! order of work. Does not know: how a connection works, rooms. Work wakes the thread by its [`Mailbox`]: a session with work
-//! is marked once, however much there is, and the thread is woken at most once. A single thread also receives the datagrams
-//! of the media port itself, which saves two wake-ups per datagram; several threads leave that to another one. In a pass
-//! media goes first; of handshakes, each of which costs as much as hundreds of packets, a few are taken.
+//! Owns: [`Shards`], the threads and the certificate that all sessions show; per thread its sessions, when each is due,
+//! the order of work. Does not know: how a connection works, rooms. Work wakes the thread by its [`Mailbox`]: a session
+//! with work is marked once, however much there is, and the thread is woken at most once. A single thread also receives
+//! the datagrams of the media port itself, which saves two wake-ups per datagram; several threads leave that to another
+//! one. In a pass media goes first; of handshakes, each of which costs as much as hundreds of packets, a few are taken.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -50,8 +50,8 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Starts the threads, one for every two cores; must be called within a tokio runtime. They receive on the media port
-    /// unless its receiver has been taken.
+    /// Starts the threads, one for every two cores; must be called within a tokio runtime. They receive on the media
+    /// port unless its receiver has been taken.
     pub(super) fn start(mux: &Arc<Mux>) -> io::Result<Self> {
         let crypto = crypto::provider().map_err(io::Error::other)?;
         let identity = Arc::new(Identity::new(crypto).map_err(io::Error::other)?);

@@ -1,8 +1,8 @@
 //! What a client sends: which source and encoding an RTP packet belongs to, and how each arrives.
 //!
-//! Owns: [`Sources`], the binding of SSRCs to sections and encodings (RFC 9143 section 9.2): by the MID and RID that packets
-//! carry, by the SSRCs of the offer, else by payload type; and per encoding the statistics and NACK. Does not know: keys,
-//! RTCP packets, sinks. All packets are authentic here. Pure: time is an argument.
+//! Owns: [`Sources`], the binding of SSRCs to sections and encodings (RFC 9143 section 9.2): by the MID and RID that
+//! packets carry, by the SSRCs of the offer, else by payload type; and per encoding the statistics and NACK. Does not
+//! know: keys, RTCP packets, sinks. All packets are authentic here. Pure: time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -206,8 +206,8 @@ impl Sources {
         self.sources.iter_mut().flat_map(|source| &mut source.encodings)
     }
 
-    /// The one source whose payload type this is: RFC 9143 section 9.2, where packets carry no MID. Streams of simulcast are
-    /// known by their RID only.
+    /// The one source whose payload type this is: RFC 9143 section 9.2, where packets carry no MID. Streams of
+    /// simulcast are known by their RID only.
     fn only_source(&self, payload_type: u8) -> Option<usize> {
         let carries = |source: &Source| {
             source.payload(payload_type).is_some() && source.encodings.iter().all(|encoding| encoding.rid.is_none())
@@ -235,8 +235,8 @@ impl Sources {
         self.bindings.push_back(binding);
     }
 
-    /// Binds an SSRC; a media SSRC that an encoding had before is replaced, and its stream begins anew. None for an SSRC that
-    /// was itself replaced just now.
+    /// Binds an SSRC; a media SSRC that an encoding had before is replaced, and its stream begins anew. None for an
+    /// SSRC that was itself replaced just now.
     fn bind(&mut self, binding: Binding, now: Timestamp) -> Option<()> {
         let Binding { ssrc, source, encoding, is_rtx } = binding;
         if !is_rtx {

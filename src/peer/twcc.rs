@@ -69,8 +69,8 @@ impl SentPackets {
         self.packets.push_back(Sent { departure, size: size + OVERHEAD, status: Status::Unreported });
     }
 
-    /// Takes feedback; gives the packets up to the newest received one, in the order of departure. A loss is given with the
-    /// next packet that was received after it.
+    /// Takes feedback; gives the packets up to the newest received one, in the order of departure. A loss is given with
+    /// the next packet that was received after it.
     pub(super) fn feedback(&mut self, feedback: &TransportLayerCc) -> Vec<Arrival> {
         let mut newest = None;
         for acknowledgement in convert_twcc(feedback) {

@@ -1,8 +1,9 @@
 //! The queue towards a process, and the writer of its end of the link.
 //!
 //! Owns: [`Link`]: the messages that wait, their limits, the bytes that the socket has not yet accepted. Does not know:
-//! what the messages mean, processes. In: messages, by [`Link::send`] and [`Link::queue`], which never wait. Out: framed
-//! bytes, written by any thread that calls [`Link::flush`], else by the task of [`Link::write`]; a lock keeps their order.
+//! what the messages mean, processes. In: messages, by [`Link::send`] and [`Link::queue`], which never wait. Out:
+//! framed bytes, written by any thread that calls [`Link::flush`], else by the task of [`Link::write`]; a lock keeps
+//! their order.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;

@@ -1,8 +1,8 @@
 //! The child processes of the serving process (mixers, outputs, inputs): start, link, watchdog, end.
 //!
 //! Owns: the process, the [`link`] to it and the reader of its messages, the [`watchdog`], and which part of the
-//! [`environment`] is inherited. Does not know: what the messages mean, who is in the room. In: messages for the process, by
-//! [`Link::send`], which never waits. Out: messages of the process and its end, once, by the [`Listener`].
+//! [`environment`] is inherited. Does not know: what the messages mean, who is in the room. In: messages for the
+//! process, by [`Link::send`], which never waits. Out: messages of the process and its end, once, by the [`Listener`].
 
 mod environment;
 mod link;

@@ -1,8 +1,8 @@
 //! The path of a participant's packets to its room's mixer.
 //!
-//! Owns: which source a media section is, the codec with which each source is announced, and how often that may change. Does
-//! not know: what is in a packet. Sessions call in for every packet; packets leave through the link of the mixer that runs at
-//! the moment, and to outputs that record participants' tracks.
+//! Owns: which source a media section is, the codec with which each source is announced, and how often that may change.
+//! Does not know: what is in a packet. Sessions call in for every packet; packets leave through the link of the mixer
+//! that runs at the moment, and to outputs that record participants' tracks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,9 +97,9 @@ impl Uplink {
         self.sources.load().iter().find(|(known, _)| *known == kind).map(|(_, id)| *id)
     }
 
-    /// Announces a source to mixer and room when it begins or changes its codec; false where that is too often. The mixer
-    /// reads the announcement ahead of the packet, from the same queue; the room keeps it for the next mixer. While the
-    /// room's queue is full, each packet tries again.
+    /// Announces a source to mixer and room when it begins or changes its codec; false where that is too often. The
+    /// mixer reads the announcement ahead of the packet, from the same queue; the room keeps it for the next mixer.
+    /// While the room's queue is full, each packet tries again.
     fn announce(&self, link: &MixerLink, source: SourceId, kind: SourceKind, codec: Codec) -> bool {
         let mut announcements = self.announcements.lock();
         let announced = announcements.announced(source, codec);
@@ -158,8 +158,8 @@ impl SourceSink for Uplink {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reported(bool);
 
-/// The codecs with which the sources of one participant are announced, and how often that changes: each announcement is an
-/// input of the room and builds a decoder, and a sender may alternate between two negotiated payload types.
+/// The codecs with which the sources of one participant are announced, and how often that changes: each announcement is
+/// an input of the room and builds a decoder, and a sender may alternate between two negotiated payload types.
 #[derive(Debug, Default)]
 struct Announcements(Vec<Announcement>);
 

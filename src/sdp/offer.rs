@@ -352,8 +352,9 @@ impl Offer {
     }
 }
 
-/// The section whose transport all others use: the first of the BUNDLE group (RFC 9143 section 7.2), without a group the first
-/// that is not rejected. Some clients leave transport attributes only in a section that they have rejected since.
+/// The section whose transport all others use: the first of the BUNDLE group (RFC 9143 section 7.2), without a group
+/// the first that is not rejected. Some clients leave transport attributes only in a section that they have rejected
+/// since.
 fn tagged<'a>(drafts: &'a [Draft], bundle: &[String], session: &Transport) -> &'a Draft {
     let in_use = || drafts.iter().filter(|draft| !draft.section.is_rejected());
     let first = bundle.first().and_then(|mid| in_use().find(|draft| draft.section.mid == *mid));

@@ -11,8 +11,8 @@ fn a_camera_sends_the_bitrate_that_its_tile_needs() {
     let server = Server::start();
     let measured = play(&server.url(), "uplink", &[]);
     assert_eq!((&measured["ready"], &measured["full"]), (&true.into(), &true.into()), "the room was not complete");
-    // A tile of half the canvas shows the middle of 1280x720, which needs 1,500 kbit/s; one of 418x234 needs 249 kbit/s.
-    // Noise uses all of it; an encoder on a busy machine uses less.
+    // A tile of half the canvas shows the middle of 1280x720, which needs 1,500 kbit/s; one of 418x234 needs 249
+    // kbit/s. Noise uses all of it; an encoder on a busy machine uses less.
     for (phase, most) in list(&measured, "/phases").iter().zip([1_620.0, 330.0, 1_620.0]) {
         // The available bitrate of the sender is the REMB limit of video and audio.
         let may = number(phase, "/available_kbps");

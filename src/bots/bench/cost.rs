@@ -20,8 +20,8 @@ pub struct PacketCost {
 }
 
 impl PacketCost {
-    /// The least-squares line through the trials of a series; None for fewer than two trials. Packets to viewers are counted
-    /// in rooms with viewers, packets in both directions in rooms of participants.
+    /// The least-squares line through the trials of a series; None for fewer than two trials. Packets to viewers are
+    /// counted in rooms with viewers, packets in both directions in rooms of participants.
     pub fn of(trials: &[Trial], series: Series, floor_micros: f64) -> Option<Self> {
         let points: Vec<(f64, f64)> = trials.iter().filter_map(|trial| point(trial, series)).collect();
         let count = points.len() as f64;

@@ -9,8 +9,8 @@ use crate::room::document::Role;
 use crate::secret::Secret;
 use crate::time;
 
-/// Networks for documentation and benchmarks (RFC 5737, RFC 3849, RFC 2544): laboratories and tests run servers there, and
-/// `doctor` sends a server's candidates no more than a check.
+/// Networks for documentation and benchmarks (RFC 5737, RFC 3849, RFC 2544): laboratories and tests run servers there,
+/// and `doctor` sends a server's candidates no more than a check.
 const LABORATORY: [&str; 5] = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15", "2001:db8::/32"];
 
 /// Lifetime of the token for the test, in seconds.

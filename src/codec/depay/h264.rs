@@ -460,8 +460,9 @@ mod tests {
     #[test]
     fn reserved_and_malformed_units_are_skipped_and_counted() {
         let whole = [SPS_UNIT, PPS_UNIT, IDR_UNIT];
-        // Reserved types, single-time aggregation and fragmentation of other modes, bit errors that the sender knows of,
-        // a slice without contents, an aggregate that is cut, an empty unit in an aggregate, a fragment without its header.
+        // Reserved types, single-time aggregation and fragmentation of other modes, bit errors that the sender knows
+        // of, a slice without contents, an aggregate that is cut, an empty unit in an aggregate, a fragment without its
+        // header.
         let bad: [&[u8]; 16] = [
             &[0x00, 1],
             &[0x10, 1],

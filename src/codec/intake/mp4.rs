@@ -1,8 +1,9 @@
 //! Short tracks in MP4 files (ISO/IEC 14496-12), such as one picture with an hour of audio.
 //!
-//! Owns: [`lengthen`] and [`has_short`], pure. Does not know: GStreamer. In: bytes that contain the movie box. Out: the same bytes with
-//! longer durations in the headers of short tracks: `qtdemux` takes a track shorter than 20 % of the movie for a
-//! preview and ignores it, also if it is the only one of its kind. The samples and their times stay as they are.
+//! Owns: [`lengthen`] and [`has_short`], pure. Does not know: GStreamer. In: bytes that contain the movie box. Out: the
+//! same bytes with longer durations in the headers of short tracks: `qtdemux` takes a track shorter than 20 % of the
+//! movie for a preview and ignores it, also if it is the only one of its kind. The samples and their times stay as they
+//! are.
 
 use std::ops::Range;
 

@@ -3,8 +3,8 @@
 //! Owns: the element, which `decodebin` plugs by its rank, in any protocol. Does not know: packets of MPEG-TS
 //! ([`super::mpegts`]). In: buffers of a transport stream. Out: buffers of whole packets.
 //!
-//! `tsdemux` of GStreamer 1.22 drops the units around a jump of the PCR, or passes on times that go back, which decoders
-//! clamp.
+//! `tsdemux` of GStreamer 1.22 drops the units around a jump of the PCR, or passes on times that go back, which
+//! decoders clamp.
 
 use std::sync::OnceLock;
 

@@ -137,8 +137,8 @@ impl Origins {
         Ok(())
     }
 
-    /// A name that an attacker has bound to this address (DNS rebinding) makes the attacker's page a page of this origin. IP
-    /// addresses and `localhost` cannot be rebound. Requests without Host are not from browsers.
+    /// A name that an attacker has bound to this address (DNS rebinding) makes the attacker's page a page of this
+    /// origin. IP addresses and `localhost` cannot be rebound. Requests without Host are not from browsers.
     fn check_host(&self, host: &str) -> Result<(), Problem> {
         let name = host_name(host);
         let known = name.is_empty()

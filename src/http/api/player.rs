@@ -1,7 +1,8 @@
 //! Server-sent events for WHEP players (draft-ietf-wish-whep section 4.9.1).
 //!
 //! Owns: the requests of this extension, and the wire format of events. Does not know: when an event is due
-//! ([`PlayerEventStream`](crate::rooms::PlayerEventStream)). A stream ends by DELETE, with its session, with its room, or after a
+//! ([`PlayerEventStream`](crate::rooms::PlayerEventStream)). A stream ends by DELETE, with its session, with its room,
+//! or after a
 //! `reconnect` when the server stops.
 
 use std::collections::{BTreeSet, VecDeque};

@@ -1,9 +1,9 @@
 //! The HTTP server: accepts connections and runs the router on each.
 //!
 //! Owns: the connections, their number, the time limits of a request head and of a client that reads nothing, and their
-//! shutdown. A trusted proxy may state the address of its client (PROXY protocol). With TLS it also separates HTTPS from
-//! TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add HTTP/2. Does not know: routes.
-//! In: TCP connections; out: responses.
+//! shutdown. A trusted proxy may state the address of its client (PROXY protocol). With TLS it also separates HTTPS
+//! from TURN, ACME validation and [`plain`] HTTP. It speaks HTTP/1.1; a proxy in front may add HTTP/2. Does not know:
+//! routes. In: TCP connections; out: responses.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,8 +1,8 @@
 //! Frame slots: the newest picture of one source, ready in every size that is shown.
 //!
 //! Owns: rotation, cropping, scaling and conversion of colours, once per tile size; the backdrop of a camera that does
-//! not fill its tile. Does not know: scenes. In: pictures by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that was
-//! fetched is kept ready from then on.
+//! not fill its tile. Does not know: scenes. In: pictures by the [`FrameWriter`] of one decoder, on its thread. Out:
+//! [`FrameSlot::get`] for compositors; a size that was fetched is kept ready from then on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

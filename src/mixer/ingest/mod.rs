@@ -108,7 +108,8 @@ impl Ingest {
         let Some(known) = self.sources.get_mut(&source) else { return };
         known.insert(packet, &self.shared, now);
         if known.kept_bytes() > 0 && self.sources.values().map(VideoSource::kept_bytes).sum::<usize>() > HISTORY_BYTES {
-            // The longest one is the least likely to be needed: its sender sends few keyframes unless they are requested.
+            // The longest one is the least likely to be needed: its sender sends few keyframes unless they are
+            // requested.
             let longest = self.sources.values_mut().max_by_key(|source| source.kept_bytes());
             longest.expect("one was found above").forget_packets();
         }

@@ -1,7 +1,7 @@
 //! Keyframe requests of one source, and the rates that are allowed to it.
 //!
-//! Owns: when a keyframe may be requested. Does not know: why it is needed. In: needs and times. Out: whether to request
-//! one now.
+//! Owns: when a keyframe may be requested. Does not know: why it is needed. In: needs and times. Out: whether to
+//! request one now.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Receiving on the media port: many datagrams per system call, handed on in batches.
 //!
 //! Owns: the receive buffers, the memory that datagrams are copied to, waiting for datagrams. Does not know: what
-//! datagrams mean. Of a batch, all datagrams for one inbox are pushed together; datagrams that are not STUN are routed by
-//! address alone, one look-up for all that came from one sender in one buffer.
+//! datagrams mean. Of a batch, all datagrams for one inbox are pushed together; datagrams that are not STUN are routed
+//! by address alone, one look-up for all that came from one sender in one buffer.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -74,8 +74,8 @@ impl Receiver {
         Self { mux, sockets: ports.map(socket).collect(), batch: Incoming::default() }
     }
 
-    /// Passes the datagrams that the kernel has to their inboxes, with at most one system call per socket. False when the
-    /// kernel has no more of them.
+    /// Passes the datagrams that the kernel has to their inboxes, with at most one system call per socket. False when
+    /// the kernel has no more of them.
     pub(crate) fn receive(&mut self) -> bool {
         let Some(mux) = self.mux.upgrade() else { return false };
         for ReceivingSocket { port, buffers, is_readable } in &mut self.sockets {

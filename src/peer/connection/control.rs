@@ -1,7 +1,7 @@
 //! RTCP in both directions.
 //!
-//! Owns: what follows from the client's RTCP, and when ours is sent: reports with their SDES, NACK, transport-wide feedback,
-//! keyframe requests, REMB, BYE. Does not know: RTP, ICE.
+//! Owns: what follows from the client's RTCP, and when ours is sent: reports with their SDES, NACK, transport-wide
+//! feedback, keyframe requests, REMB, BYE. Does not know: RTP, ICE.
 
 use std::time::Duration;
 
@@ -243,8 +243,8 @@ impl Connection {
         reports
     }
 
-    /// Encrypts and sends RTCP. Feedback leaves without a report before it (RFC 5506) to all clients, also those that do not
-    /// offer `a=rtcp-rsize`: every client known reads it so, and some fail to parse SDES in a compound (aiortc).
+    /// Encrypts and sends RTCP. Feedback leaves without a report before it (RFC 5506) to all clients, also those that
+    /// do not offer `a=rtcp-rsize`: every client known reads it so, and some fail to parse SDES in a compound (aiortc).
     fn send_rtcp(&mut self, packets: &[Box<dyn rtcp::Packet>], now: Timestamp, out: &mut Out) {
         let Some(to) = self.destination(now) else { return };
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };

@@ -216,8 +216,8 @@ fn rotation(byte: u8) -> Rotation {
     }
 }
 
-/// The meaning of samples by the color-space extension of WebRTC: primaries, transfer, matrix (each a code point of ITU-T
-/// H.273), then range and chroma siting in one byte. Senders attach it to keyframes.
+/// The meaning of samples by the color-space extension of WebRTC: primaries, transfer, matrix (each a code point of
+/// ITU-T H.273), then range and chroma siting in one byte. Senders attach it to keyframes.
 fn colours(bytes: &[u8]) -> Option<Colours> {
     let &[_, _, matrix, range_and_siting, ..] = bytes else { return None };
     // BT.709's weights are close to those of its successors (BT.2020); an unknown matrix counts as the default.

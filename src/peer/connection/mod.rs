@@ -1,12 +1,12 @@
 //! One client's connection, from the answer to the end: ICE, DTLS, SRTP, RTP and RTCP put together. Sans-IO.
 //!
-//! Owns: what is due when, and what goes on the wire; [`media`] has RTP in both directions, [`control`] has RTCP. Does not
-//! know: sockets, threads, SDP text, rooms. Datagrams go in by [`Connection::handle`], time by [`Connection::tick`], the
-//! subscriber's packets by [`Connection::pump`]; datagrams leave in the caller's list, packets of sources by the
-//! [`SourceSink`], and events by [`Connection::poll_event`].
+//! Owns: what is due when, and what goes on the wire; [`media`] has RTP in both directions, [`control`] has RTCP. Does
+//! not know: sockets, threads, SDP text, rooms. Datagrams go in by [`Connection::handle`], time by
+//! [`Connection::tick`], the subscriber's packets by [`Connection::pump`]; datagrams leave in the caller's list,
+//! packets of sources by the [`SourceSink`], and events by [`Connection::poll_event`].
 //!
-//! A datagram that is not STUN counts only from an address that ICE has validated, and media leaves only to an address that
-//! has answered a check and consents (RFC 7675).
+//! A datagram that is not STUN counts only from an address that ICE has validated, and media leaves only to an address
+//! that has answered a check and consents (RFC 7675).
 
 mod control;
 mod media;
@@ -176,8 +176,8 @@ impl Connection {
         })
     }
 
-    /// What is sent and received from now on. `kinds` says what each section of the client carries. Streams that go on keep
-    /// their numbers.
+    /// What is sent and received from now on. `kinds` says what each section of the client carries. Streams that go on
+    /// keep their numbers.
     pub(super) fn agree(&mut self, agreement: &Agreement, kinds: &[(String, SourceKind)]) {
         self.sources.agree(agreement, kinds);
         for (kind, stream) in [(Kind::Audio, &mut self.audio), (Kind::Video, &mut self.video)] {
@@ -327,8 +327,8 @@ impl Connection {
         self.over = true;
     }
 
-    /// When the client last gave a sign of life: a path that loses packets may lose some checks in a row, but not all media as
-    /// well.
+    /// When the client last gave a sign of life: a path that loses packets may lose some checks in a row, but not all
+    /// media as well.
     fn alive(&self) -> Timestamp {
         self.agent.heard().max(self.received)
     }

@@ -12,7 +12,8 @@ use crate::transport::ice::Credentials;
 
 /// The MediaStream of what we send: audio and video are synchronized.
 const STREAM_ID: &str = "commingle";
-/// How far apart a packet and its FEC packet may be, in microseconds (draft-ietf-payload-flexible-fec-scheme-03 section 5.1).
+/// How far apart a packet and its FEC packet may be, in microseconds (draft-ietf-payload-flexible-fec-scheme-03 section
+/// 5.1).
 const REPAIR_WINDOW: u32 = 1_000_000;
 
 /// Our side of the session.

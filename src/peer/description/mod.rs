@@ -188,8 +188,8 @@ pub(super) fn take(offer: &Offer, receives: Receives) -> Result<Agreement, PeerE
     })
 }
 
-/// Accepts a section, if it has a codec of ours. `wanted` is the codec that is to be sent and is not yet; the first section
-/// that can carry it takes it.
+/// Accepts a section, if it has a codec of ours. `wanted` is the codec that is to be sent and is not yet; the first
+/// section that can carry it takes it.
 fn accept(section: &Section, wanted: &mut Option<Codec>) -> Option<Accepted> {
     let kind = match section.kind {
         SectionKind::Audio => Kind::Audio,
@@ -289,8 +289,8 @@ fn stream(section: &Section) -> OfferedStream {
     OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rid: None }
 }
 
-/// The simulcast stream that is accepted (RFC 8853): the last one, by custom the largest, and one that is not paused if there
-/// is such. None where packets do not carry the RID.
+/// The simulcast stream that is accepted (RFC 8853): the last one, by custom the largest, and one that is not paused if
+/// there is such. None where packets do not carry the RID.
 fn simulcast_rid(section: &Section) -> Option<String> {
     let has = |uri: &str| section.extensions.iter().any(|extension| extension.uri == uri);
     if !has(extensions::MID) || !has(extensions::RID) {

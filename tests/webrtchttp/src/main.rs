@@ -3,9 +3,10 @@
 //!     webrtchttp WHIP_URL WHEP_URL COLOUR TONE SECONDS
 //!
 //! Owns: two pipelines, and measuring what the second one decodes. Does not know: what is good; the Rust tests judge.
-//! In: where to publish and watch, the picture's background as `RRGGBB`, the sound's frequency in Hz, how long to watch. Out:
-//! `> published` when whipsink has been started, and it goes on when a line answers; one line of JSON each second; `> watched`,
-//! which is answered too; then both leave, and the last line has all seconds.
+//! In: where to publish and watch, the picture's background as `RRGGBB`, the sound's frequency in Hz, how long to
+//! watch. Out:
+//! `> published` when whipsink has been started, and it goes on when a line answers; one line of JSON each second; `>
+//! watched`, which is answered too; then both leave, and the last line has all seconds.
 
 mod measure;
 
@@ -33,8 +34,8 @@ fn publisher(url: &str, colour: &str, tone: &str) -> String {
     )
 }
 
-/// With the codecs that whepsrc offers by itself, of which the first is VP8. Pictures of WebRTC are BT.601 where nothing else is
-/// said; GStreamer takes large ones for BT.709.
+/// With the codecs that whepsrc offers by itself, of which the first is VP8. Pictures of WebRTC are BT.601 where
+/// nothing else is said; GStreamer takes large ones for BT.709.
 fn watcher(url: &str) -> String {
     format!(
         "whepsrc name=whep use-link-headers=true whep-endpoint={url}
@@ -101,7 +102,8 @@ fn link(pipeline: &gst::Pipeline) {
     let whep = pipeline.by_name("whep").expect("it is in the description");
     let (video, audio) = (pipeline.by_name("video").expect("as above"), pipeline.by_name("audio").expect("as above"));
     whep.connect_pad_added(move |_, pad| {
-        // Its pads are numbered by section, and tell no more before something comes: sound is the first, pictures the second.
+        // Its pads are numbered by section, and tell no more before something comes: sound is the first, pictures the
+        // second.
         let depayloader = if pad.name() == "src_0" { &audio } else { &video };
         let sink = depayloader.static_pad("sink").expect("depayloaders have one");
         if let Err(error) = pad.link(&sink) {
