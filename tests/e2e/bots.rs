@@ -32,17 +32,32 @@ fn people(server: &Server) -> usize {
     if room.status == 404 { 0 } else { list(&room.json(), "/participants").len() }
 }
 
-/// Waits until the room has this many participants.
-fn wait_for_people(server: &Server, count: usize) {
+/// The cameras in the room whose pictures have arrived.
+fn cameras(server: &Server) -> usize {
+    let room = get(&format!("{}/v1/rooms/crowd", server.url()));
+    if room.status == 404 {
+        return 0;
+    }
+    let room = room.json();
+    let sources = list(&room, "/participants").iter().flat_map(|participant| list(participant, "/sends"));
+    sources.filter(|source| source["size"].is_object()).count()
+}
+
+fn wait_until(server: &Server, what: &str, mut is_done: impl FnMut() -> bool) {
     // Nothing is ever sent: this waits until the next check.
     let (_open, never) = sync_channel::<()>(0);
     for _ in 0..TRIES {
-        if people(server) == count {
+        if is_done() {
             return;
         }
         let _ = never.recv_timeout(TRY_EVERY);
     }
-    panic!("the room has {} participants, not {count}; {}", people(server), server.log());
+    panic!("{what} did not come: {} participants; {}", people(server), server.log());
+}
+
+/// Waits until the room has this many participants.
+fn wait_for_people(server: &Server, count: usize) {
+    wait_until(server, &format!("{count} participants"), || people(server) == count);
 }
 
 #[test]
@@ -178,11 +193,12 @@ fn bots_that_lose_their_session_end_early() {
     let _turn = turn();
     let server = Server::start();
     let bots = commingle()
-        .args(["bots", "--url", &server.url(), "--room", "crowd", "--viewers", "2", "--seconds", "600"])
+        .args(["bots", "--url", &server.url(), "--room", "crowd", "--participants", "2", "--seconds", "600"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    wait_for_people(&server, 2);
+    // A session that is not connected yet is not closed by a message.
+    wait_until(&server, "two cameras", || cameras(&server) == 2);
     server.stop();
     let output = bots.wait_with_output().expect("it is ours");
     assert_eq!(output.status.code(), Some(1), "{output:?}");

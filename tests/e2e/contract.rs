@@ -156,7 +156,7 @@ fn trickled_candidates_and_restarts() {
 #[test]
 fn whip_and_whep_endpoints_join_a_room() {
     let _turn = turn();
-    let arguments = ["--set", "http.origins=[\"https://example.org\"]"];
+    let arguments = ["--set", "http.origins=https://example.org"];
     let server = Server::start_with(&Settings { arguments: &arguments, ..Settings::default() });
     let (whip, whep) = (format!("{}/whip/contract", server.url()), format!("{}/whep/contract", server.url()));
     let offer = |direction| Offer { direction, ..Offer::default() }.sdp();
