@@ -91,6 +91,8 @@ pub(super) struct Session {
     requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<PeerEvent>,
     marks: Arc<Marks>,
+    /// The request to close, to be answered when the last datagrams have been sent: after that the process may end.
+    pub(super) closed: Option<oneshot::Sender<()>>,
     /// When it is due, as its thread knows.
     pub(super) due: Timestamp,
 }
@@ -110,7 +112,7 @@ impl Session {
         events: mpsc::Sender<PeerEvent>,
         marks: Arc<Marks>,
     ) -> Self {
-        Self { connection, negotiation, on_port, requests, events, marks, due: Timestamp::default() }
+        Self { connection, negotiation, on_port, requests, events, marks, closed: None, due: Timestamp::default() }
     }
 
     pub(super) fn key(&self) -> Key {
@@ -174,7 +176,7 @@ impl Session {
                 Ok(Request::Keyframe(mid)) => self.connection.request_keyframe(&mid, moment, out),
                 Ok(Request::Close(reply)) => {
                     self.connection.close(moment, out);
-                    let _ = reply.send(());
+                    self.closed = Some(reply);
                 }
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => return self.connection.close(moment, out),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::connection::Out;
 use super::session::Session;
@@ -172,6 +173,8 @@ struct Shard {
     taken: VecDeque<Received>,
     /// Sessions with received media that waits to be flushed.
     unflushed: Vec<Key>,
+    /// Requests to close that are done, except that their datagrams are in the batch.
+    closed: Vec<oneshot::Sender<()>>,
     marked: Vec<Key>,
     out: Out,
     batch: Batch,
@@ -189,6 +192,7 @@ impl Shard {
             handshakes: VecDeque::new(),
             taken: VecDeque::new(),
             unflushed: Vec::new(),
+            closed: Vec::new(),
             marked: Vec::new(),
             out: Vec::new(),
             batch: Batch::new(mux),
@@ -198,10 +202,15 @@ impl Shard {
     /// Serves until the mailbox is stopped.
     fn run(mut self) {
         let waker = Waker::from(Arc::clone(&self.mailbox));
-        while !self.mailbox.stopped.load(Ordering::SeqCst) {
+        loop {
+            // Read first: the work that was there before is still done.
+            let is_stopped = self.mailbox.stopped.load(Ordering::SeqCst);
             self.mailbox.awake.store(true, Ordering::SeqCst);
             let begun = time::now();
             let is_done = self.pass(&waker);
+            if is_stopped {
+                break;
+            }
             if !is_done {
                 self.receiver.expect_more();
                 continue;
@@ -265,6 +274,10 @@ impl Shard {
         }
         self.unflushed = unflushed;
         self.batch.flush();
+        for reply in self.closed.drain(..) {
+            // The requester may have stopped waiting.
+            let _ = reply.send(());
+        }
         is_read && self.handshakes.is_empty()
     }
 
@@ -313,6 +326,7 @@ impl Shard {
         if !had_media && session.has_unflushed_media() {
             self.unflushed.push(key);
         }
+        self.closed.extend(session.closed.take());
         match lives {
             Ok((true, due)) if due == session.due => {}
             Ok((true, due)) => {
