@@ -108,7 +108,7 @@ pub trait SourceSink: Send + Sync {
     /// [`SourceSink::flush`].
     fn packet(&self, mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket);
 
-    /// No packet follows at once: those that wait must go on.
+    /// Passes on the packets that wait. Called after each batch of packets.
     fn flush(&self);
 
     /// The source of this kind has said goodbye (RFC 3550 section 6.6); what comes of it later begins anew.

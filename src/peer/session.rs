@@ -139,7 +139,7 @@ impl Session {
         self.connection.has_unflushed_media()
     }
 
-    /// No media follows at once.
+    /// Passes on the received media that waits.
     pub(super) fn flush_media(&mut self) {
         self.connection.flush_media();
     }

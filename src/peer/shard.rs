@@ -203,7 +203,7 @@ impl Shard {
     fn run(mut self) {
         let waker = Waker::from(Arc::clone(&self.mailbox));
         loop {
-            // Read first: the work that was there before is still done.
+            // Read before the pass, which does the work that was marked before the stop.
             let is_stopped = self.mailbox.stopped.load(Ordering::SeqCst);
             self.mailbox.awake.store(true, Ordering::SeqCst);
             let begun = time::now();
@@ -221,7 +221,7 @@ impl Shard {
             } else {
                 self.receiver.wait(&self.mailbox.wake, self.until_due());
             }
-            // Nobody needs to wake it meanwhile.
+            // The next pass comes by itself: other threads need not wake this one.
             self.mailbox.awake.store(true, Ordering::SeqCst);
             let rest = (begun + PASS_INTERVAL).since(time::now());
             let rest = self.until_due().map_or(rest, |due| due.min(rest));

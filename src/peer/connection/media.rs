@@ -79,7 +79,7 @@ impl Connection {
         self.has_unflushed_media
     }
 
-    /// No media follows at once.
+    /// Passes on the received media that waits, see [`SourceSink::flush`](crate::peer::SourceSink::flush).
     pub(in crate::peer) fn flush_media(&mut self) {
         if std::mem::take(&mut self.has_unflushed_media) {
             self.sink.flush();

@@ -6,6 +6,7 @@ mod dtls;
 mod moving;
 mod restart;
 mod rtcp;
+mod world;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -34,18 +35,32 @@ const SCREEN: u32 = 3333;
 
 type Taken = (String, SourceKind, Codec, SourcePacket);
 
-/// Keeps what a peer's sources send.
-struct Sink(mpsc::Sender<Taken>, Arc<Mutex<Vec<SourceKind>>>);
+/// Passes the packets of a peer's sources on when it is flushed, as the link to a mixer does.
+struct Sink {
+    waiting: Mutex<Vec<Taken>>,
+    flushed: mpsc::Sender<Taken>,
+    ended: Arc<Mutex<Vec<SourceKind>>>,
+}
+
+impl Sink {
+    fn new(flushed: mpsc::Sender<Taken>, ended: Arc<Mutex<Vec<SourceKind>>>) -> Arc<Self> {
+        Arc::new(Self { waiting: Mutex::default(), flushed, ended })
+    }
+}
 
 impl SourceSink for Sink {
     fn packet(&self, mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
-        let _ = self.0.try_send((mid.to_owned(), kind, codec, packet));
+        self.waiting.lock().push((mid.to_owned(), kind, codec, packet));
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        for packet in self.waiting.lock().drain(..) {
+            let _ = self.flushed.try_send(packet);
+        }
+    }
 
     fn ended(&self, kind: SourceKind) {
-        self.1.lock().push(kind);
+        self.ended.lock().push(kind);
     }
 }
 
@@ -74,7 +89,7 @@ impl Server {
         let (packets_in, packets) = mpsc::channel(4096);
         let (offer, facts) = parse(text);
         let ended = Arc::default();
-        let sink = Arc::new(Sink(packets_in, Arc::clone(&ended)));
+        let sink = Sink::new(packets_in, Arc::clone(&ended));
         let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("can be answered");
         let demand = Arc::new(Demand::default());
         peer.subscriber().attach(ParticipantId(1), demand.clone(), Ladder::default().costs(), now());
@@ -488,7 +503,7 @@ async fn a_session_whose_events_are_not_received_ends() {
     // The second Connected, after an ICE restart, is one too many.
     let (events_in, mut events) = mpsc::channel(1);
     let config = PeerConfig::new(mux).expect("starts");
-    let sink = Arc::new(Sink(packets_in, Arc::default()));
+    let sink = Sink::new(packets_in, Arc::default());
     let (peer, answer) = Peer::answer(&config, &offer, &facts, sink, events_in).expect("answers");
     client.answered(&answer.sdp).await;
     client.connected().await;
