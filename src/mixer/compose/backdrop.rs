@@ -3,19 +3,20 @@
 //! Owns: the copy of one camera in one tile. Does not know: scenes. In: the picture as it is shown. Out: the parts of
 //! the copy beside it.
 //!
-//! The copy is computed from a few hundred pixels ([`LONGER_SIDE`]) and enlarged. It follows the camera slowly, at most
-//! five times a second, and not at all while the camera shows the same: a backdrop that moves attracts the eye, and
-//! costs bits.
+//! The copy is computed from a few hundred pixels ([`LONGER_SIDE`]) and enlarged. It is compared with the camera at most
+//! five times a second, follows it slowly, and stays as it is while the camera shows the same: a backdrop that moves
+//! attracts the eye, and costs bits.
 
 use std::time::Duration;
 
 use crate::codec::{Picture, PictureMut, scale};
-use crate::media::{Rect, Size};
+use crate::layout::{ObjectFit, fit};
+use crate::media::{Rect, Size, SourceKind};
 use crate::time::Timestamp;
 
 /// Longer side of the small copy, in pixels.
 const LONGER_SIDE: u32 = 32;
-/// Shortest time between two changes.
+/// Shortest time between two comparisons with the camera.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Part of the difference to the camera that a change makes up, as 1/n.
 const FOLLOW: i32 = 2;
@@ -36,7 +37,8 @@ struct Drawn {
     /// The planes of the small copy.
     small: [Vec<u8>; 3],
     beside: Vec<(Picture, Rect)>,
-    at: Timestamp,
+    /// When the small copy was compared with the camera.
+    compared: Timestamp,
 }
 
 impl Backdrop {
@@ -44,7 +46,7 @@ impl Backdrop {
     pub(super) fn beside(&mut self, picture: &Picture, dest: Rect, tile: Size, now: Timestamp) -> Vec<(Picture, Rect)> {
         let before = self.0.take().filter(|drawn| (drawn.tile, drawn.dest) == (tile, dest));
         if let Some(drawn) = &before
-            && now.since(drawn.at) < INTERVAL
+            && now.since(drawn.compared) < INTERVAL
         {
             return self.keep(before);
         }
@@ -57,12 +59,12 @@ impl Backdrop {
                 *new = (i32::from(*old) + difference / FOLLOW) as u8;
             }
             if largest <= SAME {
-                return self.keep(before);
+                return self.keep(before.map(|drawn| Drawn { compared: now, ..drawn }));
             }
         }
         let whole = enlarged(&small, tile);
         let beside = places(dest, tile).into_iter().filter_map(|place| Some((whole.part(place)?, place))).collect();
-        self.keep(Some(Drawn { tile, dest, small, beside, at: now }))
+        self.keep(Some(Drawn { tile, dest, small, beside, compared: now }))
     }
 
     fn keep(&mut self, drawn: Option<Drawn>) -> Vec<(Picture, Rect)> {
@@ -94,24 +96,9 @@ fn small_size(tile: Size) -> Size {
 
 /// The middle of a picture in the shape of the tile, with few pixels.
 fn shrunk(picture: &Picture, tile: Size) -> Picture {
-    let size = picture.size();
-    let (wide, tall) = (u64::from(size.width) * u64::from(tile.height), u64::from(size.height) * u64::from(tile.width));
-    let scaled =
-        |length: u32, by: u32, of: u32| ((u64::from(length) * u64::from(by) / u64::from(of)) as u32 & !1).max(2);
-    let crop = if wide > tall {
-        Size::new(scaled(size.height, tile.width, tile.height).min(size.width), size.height)
-    } else {
-        Size::new(size.width, scaled(size.width, tile.height, tile.width).min(size.height))
-    };
-    let middle = |outer: u32, inner: u32| ((outer - inner) / 2) & !1;
-    let crop = Rect {
-        x: middle(size.width, crop.width),
-        y: middle(size.height, crop.height),
-        width: crop.width,
-        height: crop.height,
-    };
-    let mut small = PictureMut::new(small_size(tile));
+    let crop = fit(picture.size(), tile, SourceKind::Camera, ObjectFit::Cover).crop;
     let part = picture.part(crop).unwrap_or_else(|| picture.clone());
+    let mut small = PictureMut::new(small_size(tile));
     scale::shrink(&part, &mut small, &mut scale::Halves::default());
     small.freeze()
 }
@@ -127,37 +114,36 @@ fn planes(picture: &Picture) -> [Vec<u8>; 3] {
     })
 }
 
+/// The picture with these planes, whose rows have no padding.
+fn picture(planes: &[Vec<u8>; 3], size: Size) -> Picture {
+    let mut picture = PictureMut::new(size);
+    let (to, strides) = picture.planes();
+    for (i, plane) in to.into_iter().enumerate() {
+        let width = size.width as usize >> usize::from(i > 0);
+        plane
+            .chunks_mut(strides[i])
+            .zip(planes[i].chunks(width))
+            .for_each(|(to, row)| to[..width].copy_from_slice(row));
+    }
+    picture.freeze()
+}
+
+/// Smooths the planes of a picture of this size.
+fn blurred(planes: &[Vec<u8>; 3], size: Size) -> [Vec<u8>; 3] {
+    std::array::from_fn(|i| smooth(&planes[i], size.width as usize >> usize::from(i > 0)))
+}
+
 /// Blurs, darkens and enlarges the small copy.
 fn enlarged(small: &[Vec<u8>; 3], tile: Size) -> Picture {
     let size = small_size(tile);
-    let mut from = PictureMut::new(size);
-    let (planes, strides) = from.planes();
-    for (i, plane) in planes.into_iter().enumerate() {
-        let width = size.width as usize >> usize::from(i > 0);
-        let mut blurred = small[i].clone();
-        for _ in 0..2 {
-            blurred = smooth(&blurred, width);
-        }
-        if i == 0 {
-            // Black is 16.
-            blurred.iter_mut().for_each(|luma| *luma = (16.0 + (f32::from(*luma) - 16.0) * BRIGHTNESS).max(0.0) as u8);
-        }
-        plane.chunks_mut(strides[i]).zip(blurred.chunks(width)).for_each(|(to, row)| to[..width].copy_from_slice(row));
-    }
+    let mut dark = blurred(&blurred(small, size), size);
+    // Black is 16.
+    dark[0].iter_mut().for_each(|luma| *luma = (16.0 + (f32::from(*luma) - 16.0) * BRIGHTNESS).max(0.0) as u8);
     let larger = Size::new(size.width * ENLARGED, size.height * ENLARGED);
     let mut middle = PictureMut::new(larger);
-    scale::scale(&from.freeze(), &mut middle);
-    {
-        let (planes, strides) = middle.planes();
-        for (i, plane) in planes.into_iter().enumerate() {
-            let rows = larger.height as usize >> usize::from(i > 0);
-            // The padding at the ends of rows is not shown.
-            let smoothed = smooth(&plane[..rows * strides[i]], strides[i]);
-            plane[..smoothed.len()].copy_from_slice(&smoothed);
-        }
-    }
+    scale::scale(&picture(&dark, size), &mut middle);
     let mut whole = PictureMut::new(tile);
-    scale::scale(&middle.freeze(), &mut whole);
+    scale::scale(&picture(&blurred(&planes(&middle.freeze()), larger), larger), &mut whole);
     whole.freeze()
 }
 
@@ -181,8 +167,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::{ObjectFit, fit};
-    use crate::media::SourceKind;
 
     const TILE: Size = Size::new(424, 238);
     const UPRIGHT: Size = Size::new(134, 238);
@@ -222,6 +206,21 @@ mod tests {
         assert!((56..=62).contains(&followed), "half of the way: {followed}");
         assert_eq!(luma_at(97, DEST, 400), followed, "noise");
         assert!(luma_at(16, Rect { x: 146, ..DEST }, 401) <= 16, "another place begins anew");
+    }
+
+    #[test]
+    fn a_backdrop_of_one_colour_has_it_up_to_its_edges() {
+        // Small copies of other widths than multiples of four have padded rows.
+        for tile in [Size::new(180, 320), Size::new(202, 360), Size::new(406, 720), Size::new(640, 100)] {
+            let dest = fit(Size::new(320, 180), tile, SourceKind::Camera, ObjectFit::Contain).dest;
+            let shown = Picture::filled(dest.size(), 176, 100, 150);
+            for (picture, _) in Backdrop::default().beside(&shown, dest, tile, at(0)) {
+                for (plane, expected) in planes(&picture).iter().zip([102_u8, 100, 150]) {
+                    let worst = plane.iter().map(|value| value.abs_diff(expected)).max();
+                    assert!(worst <= Some(4), "{tile}: {worst:?} from {expected}");
+                }
+            }
+        }
     }
 
     #[test]
