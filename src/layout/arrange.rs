@@ -149,8 +149,9 @@ impl Arranger {
     fn by_pattern(&mut self, kind: LayoutKind, layout: &Layout, canvas: Size) -> Arrangement {
         let ranked = self.ranked(&layout.pinned);
         let pinned = |key: &Key| layout.pinned.iter().any(|pin| (pin.participant, pin.kind) == *key);
-        // The cells of rank before all others: pinned ones and screens.
-        let first = ranked.iter().filter(|key| pinned(key) || Self::is_screen(**key)).count();
+        // The cells that rank before all others: pinned ones and screens; with `spotlight`, screens only without pins.
+        let only_pinned = kind == LayoutKind::Spotlight && ranked.iter().any(pinned);
+        let first = ranked.iter().filter(|key| pinned(key) || !only_pinned && Self::is_screen(**key)).count();
         let most = layout.max_tiles as usize;
         let pattern = pattern(kind, Area::canvas(canvas, layout.gap), first, ranked.len().min(most));
         let mut large: Vec<Key> = ranked.iter().copied().take(pattern.large).collect();

@@ -38,7 +38,7 @@ pub enum LayoutKind {
     GridFill,
     /// The speaker, large, above a strip of the others.
     Speaker,
-    /// Only the pinned cells; without any, the screen or the speaker.
+    /// Only the pinned cells; without any, the screens, else the speaker.
     Spotlight,
     /// The screens, large, beside a strip of the others; without a screen, the speaker.
     Presentation,

@@ -85,6 +85,17 @@ fn the_speaker_is_large_where_the_kind_has_a_large_tile() {
 }
 
 #[test]
+fn a_spotlight_shows_only_the_pinned_cells() {
+    let cells = [cameras(5), vec![screen(1)]].concat();
+    let attendance = Attendance { cells: &cells, speaker: Some(ParticipantId(5)) };
+    let pins = ["p3".parse().expect("a cell"), "p4".parse().expect("a cell")];
+    for (pinned, expected) in [(&pins[..], vec![camera(3), camera(4)]), (&pins[..0], vec![screen(1)])] {
+        let spotlight = Layout { pinned: pinned.to_vec(), ..LayoutKind::Spotlight.into() };
+        assert_eq!(keys(&Arranger::default().arrange(&spotlight, CANVAS, &attendance)), expected);
+    }
+}
+
+#[test]
 fn kinds_have_their_numbers_of_tiles() {
     use LayoutKind::{Active, GridFill, OnePlus5, OnePlus7, OnePlus9, PictureInPicture, SideBySide, Spotlight, Stage};
     let kinds = [
