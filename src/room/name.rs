@@ -10,8 +10,8 @@
 //!    underscores separate words too. A name without letters and digits has its first character.
 //! 4. Initials of a cursive script stay apart: a zero-width non-joiner is between them.
 
-use icu_properties::CodePointMapData;
-use icu_properties::props::{GeneralCategory, JoiningType};
+use icu_properties::props::{BidiControl, GeneralCategory, JoiningType};
+use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::id::ParticipantId;
@@ -25,8 +25,7 @@ const LEFT_TO_RIGHT: char = '\u{200e}';
 
 /// Whether a character is removed from names.
 fn is_unwanted(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    c.is_control() || c == '\u{feff}' || CodePointSetData::new::<BidiControl>().contains(c)
 }
 
 /// Whether a character can be seen by itself.
@@ -42,18 +41,14 @@ fn is_visible(c: char) -> bool {
 pub(super) fn clean(text: &str) -> String {
     let plain: String =
         text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !is_unwanted(*c)).collect();
-    let plain = plain.trim();
-    if !plain.chars().any(is_visible) {
-        return String::new();
-    }
     let mut room = DISPLAY_NAME_MAX;
     let fits = |cluster: &&str| {
         let left = room.checked_sub(cluster.chars().count());
         room = left.unwrap_or(0);
         left.is_some()
     };
-    let cut: String = plain.graphemes(true).take_while(fits).collect();
-    cut.trim_end().to_owned()
+    let cut: String = plain.trim().graphemes(true).take_while(fits).collect();
+    if cut.chars().any(is_visible) { cut.trim_end().to_owned() } else { String::new() }
 }
 
 /// The name that is shown for a participant whose kept name is `name`.
@@ -138,12 +133,15 @@ mod tests {
 
     #[test]
     fn a_name_without_visible_characters_is_a_guest() {
-        for name in ["", "  \n ", "\u{200b}\u{200d}", "\u{3164}", "\u{2800}", "\u{202e}\u{202c}", "\u{301}"] {
+        let invisible_start = "\u{200b}".repeat(DISPLAY_NAME_MAX) + "Ann";
+        for name in
+            ["", "  \n ", "\u{200b}\u{200d}", "\u{3164}", "\u{2800}", "\u{202e}\u{202c}", "\u{301}", &invisible_start]
+        {
             assert_eq!(clean(name), "", "{name:?}");
             assert_eq!(shown(&clean(name), ParticipantId(7)), "Guest 7");
         }
         assert_eq!(shown(&clean(" Ann \n"), ParticipantId(7)), "Ann");
-        assert_eq!(clean("\u{202e}evil\tname"), "evil name", "the direction is not the name's to set");
+        assert_eq!(clean("\u{202e}evil\tname\u{61c}"), "evil name", "a name does not set the direction");
     }
 
     #[test]
