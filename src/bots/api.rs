@@ -79,7 +79,7 @@ struct Tile {
 }
 
 impl Room {
-    /// Where a participant stands in the view that everybody gets, and the canvas that is measured on.
+    /// The tile of a participant in the view `program`: its rectangle, how its picture fills it, and the canvas.
     pub(super) fn tile(&self, participant: &str) -> Option<(Rect, ObjectFit, Size)> {
         let view = self.views.iter().find(|view| view.view == "program")?;
         let tile = view.tiles.iter().find(|tile| tile.participant == participant)?;

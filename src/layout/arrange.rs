@@ -8,14 +8,14 @@
 //! 2. A new cell takes the next free seat; when a cell leaves, the last one takes its seat; no other cell moves. A cell
 //!    that becomes large exchanges its seat with the one it replaces.
 //! 3. A speaker change moves nothing where all tiles are equal and visible.
-//! 4. When there are more cells than tiles, those without a tile are, in this order: cameras whose people have not
-//!    spoken for longest, cameras that are pinned, screens. The speaker's camera is hidden last among cameras that are
-//!    not pinned. A camera that becomes visible takes the tile of the one that is hidden.
+//! 4. When there are more cells than tiles, those without a tile are, in this order: cameras, longest silence first;
+//!    the speaker's camera; screens; pinned cells. The kind `active` shows no screen while there is a camera. A cell
+//!    that becomes visible takes the tile of the one that is hidden.
 //! 5. While the kind `auto` or `presentation` shows a screen, no camera has a larger tile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::custom::{CellName, Who};
+use super::custom::{CellName, TileSource};
 use super::tiling::Area;
 use super::{Layout, LayoutKind, ObjectFit};
 use crate::id::ParticipantId;
@@ -49,7 +49,7 @@ pub struct Arrangement {
     pub hidden: Vec<Key>,
 }
 
-/// Who is to be arranged.
+/// The cells to arrange, and the speaker.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Attendance<'a> {
     /// The cells; new ones get seats in this order.
@@ -210,9 +210,9 @@ impl Arranger {
         for pass in 0..3 {
             for (tile, shown) in tiles.iter().zip(&mut shown) {
                 *shown = match (pass, tile.source) {
-                    (0, Who::Cell(CellName { participant, kind })) => take(&|key| *key == (participant, kind)),
-                    (1, Who::Screen) => take(&|key| Self::is_screen(*key)),
-                    (2, Who::Speaker) => take(&|key| Some(key.0) == self.speaker && !Self::is_screen(*key)),
+                    (0, TileSource::Cell(CellName { participant, kind })) => take(&|key| *key == (participant, kind)),
+                    (1, TileSource::Screen) => take(&|key| Self::is_screen(*key)),
+                    (2, TileSource::Speaker) => take(&|key| Some(key.0) == self.speaker && !Self::is_screen(*key)),
                     _ => continue,
                 };
             }
@@ -220,7 +220,7 @@ impl Arranger {
         let mut faces: Vec<Key> = free.iter().copied().filter(|key| !Self::is_screen(*key)).collect();
         faces.sort();
         for (tile, shown) in tiles.iter().zip(&mut shown) {
-            if let Who::Rank(rank) = tile.source
+            if let TileSource::Rank(rank) = tile.source
                 && let Some(face) = faces.get(rank as usize - 1)
                 && let Some(at) = free.iter().position(|key| key == face)
             {

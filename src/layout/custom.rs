@@ -23,7 +23,7 @@ pub struct CellName {
 
 /// The source of a custom tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum TileSource {
     /// This cell.
     Cell(CellName),
     /// The speaker's camera.
@@ -53,7 +53,7 @@ pub struct CustomTile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<ObjectFit>,
     /// What is shown.
-    pub source: Who,
+    pub source: TileSource,
 }
 
 const fn is_zero(z: &i32) -> bool {
@@ -107,7 +107,7 @@ impl FromStr for CellName {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for TileSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cell(cell) => cell.fmt(f),
@@ -118,7 +118,7 @@ impl fmt::Display for Who {
     }
 }
 
-impl FromStr for Who {
+impl FromStr for TileSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -155,7 +155,7 @@ macro_rules! as_text {
 }
 
 as_text!(CellName);
-as_text!(Who);
+as_text!(TileSource);
 
 #[cfg(test)]
 mod tests {
@@ -166,10 +166,10 @@ mod tests {
     #[test]
     fn sources_are_read_as_they_are_written() {
         for text in ["p1", "p12/screen", "speaker", "screen", "rank:2"] {
-            assert_eq!(text.parse::<Who>().expect(text).to_string(), text);
+            assert_eq!(text.parse::<TileSource>().expect(text).to_string(), text);
         }
         for text in ["", "p", "p1/", "p1/microphone", "rank:0", "rank:", "rank:-1", "Speaker", "s1"] {
-            assert!(text.parse::<Who>().is_err(), "{text}");
+            assert!(text.parse::<TileSource>().is_err(), "{text}");
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
         ) {
             // Parts of what is left of the canvas.
             let (width, height) = ((1.0 - x) * w, (1.0 - y) * h);
-            let tile = CustomTile { x, y, width, height, z: 0, fit: None, source: Who::Speaker };
+            let tile = CustomTile { x, y, width, height, z: 0, fit: None, source: TileSource::Speaker };
             prop_assert_eq!(tile.check(), Ok(()));
             let rect = tile.rect(Size::new(cw * 2, ch * 2));
             prop_assert!(rect.x + rect.width <= cw * 2 && rect.y + rect.height <= ch * 2, "{:?}", rect);

@@ -10,7 +10,7 @@ mod fit;
 mod tiling;
 
 pub use arrange::{Arrangement, Arranger, Attendance, Key, Placed, verify_invariants};
-pub use custom::{CellName, CustomTile, Who};
+pub use custom::{CellName, CustomTile, TileSource};
 pub use fit::{Fit, ObjectFit, fit};
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ pub enum LayoutKind {
     Grid,
     /// Tiles that fill the canvas; cameras are cropped.
     GridFill,
-    /// The speaker, large, above a strip of the others.
+    /// A pinned cell or a screen, else the speaker, large, above a strip of the others.
     Speaker,
     /// Only the pinned cells; without any, the screens, else the speaker.
     Spotlight,

@@ -37,8 +37,8 @@ fn add(rig: &mut Rig, cameras: Vec<Vec<Vec<Part>>>) {
     }
 }
 
-/// Senders that pack their H.264 in these ways, with a keyframe every 30 frames, are all seen; then keyframes are
-/// not requested any more, and few frames were dropped.
+/// Checks that senders that pack their H.264 in these ways, with a keyframe every 30 frames, are all visible, and that
+/// few frames are dropped.
 fn are_seen(packs: [Pack; 4]) -> Rig {
     let mut rig = Rig::new();
     rig.send(shown(4));
@@ -62,7 +62,7 @@ fn are_seen(packs: [Pack; 4]) -> Rig {
 }
 
 #[test]
-fn parameter_sets_are_found_in_every_packet_of_a_sender() {
+fn parameter_sets_are_found_in_separate_packets_with_other_timestamps() {
     let rig = are_seen([foreign::own_time, foreign::time_of_previous, foreign::without_markers, foreign::sets_once]);
     assert_eq!(rig.report.source_units_skipped, 0);
 }
