@@ -353,8 +353,22 @@ test('the enlarged tile is the screen, else the last speaker, never oneself', ()
   assert.ok(Math.abs(camera.width - camera.height) < 0.01, 'cropped to the box');
   assert.ok(camera.x > 640 && camera.x + camera.width < 1280, 'inside the tile');
   assert.ok(camera.y + camera.height < 360 - 20, 'without the label');
-  const shared = closeup.part(tile('p2', 'screen'), { width: 400, height: 400 });
-  assert.ok(shared.width > 630, 'a screen is not cropped');
+  const whole = { x: 0, y: 0, width: 640, height: 360 };
+  const screen = (size, fit = 'auto') =>
+    closeup.part({ ...tile('p2', 'screen'), fit }, { width: 400, height: 400 }, size);
+  assert.deepEqual(screen(null), { ...whole, labelled: true }, 'a screen is not cropped');
+  assert.deepEqual(screen({ width: 1920, height: 1080 }), { ...whole, labelled: true }, 'the label is on the screen');
+  assert.deepEqual(
+    screen({ width: 1600, height: 400 }),
+    { x: 0, y: 100, width: 640, height: 160, labelled: false },
+    'without the bars and the label on them',
+  );
+  assert.deepEqual(
+    screen({ width: 1280, height: 680 }),
+    { x: 0, y: 10, width: 640, height: 350, labelled: true },
+    'the whole label, which is partly on the screen',
+  );
+  assert.deepEqual(screen({ width: 1600, height: 400 }, 'cover'), { ...whole, labelled: true });
 });
 
 test('advice about devices says what to do', () => {
