@@ -48,8 +48,6 @@ const BY_CODE = {
     watching ? ['retry', 'room'] : ['watch', 'retry'],
   ],
   internal_error: () => ['Something went wrong on the server. Try again.', ['retry']],
-  kept_out: ({ room }) => [`A moderator has removed you from “${room}”. You cannot join again now.`, ['room']],
-  in_lobby: () => ['A moderator has to let you in first.', ['retry']],
   no_publisher: () => ['Nobody is sending yet. Try again when the call has begun.', ['retry']],
   too_many_joins: ({ wait }) => [`Too many people are joining at once. Try again${seconds(wait)}.`, ['retry']],
   too_many_requests: ({ wait }) => [`There were too many attempts from here. Try again${seconds(wait)}.`, ['retry']],

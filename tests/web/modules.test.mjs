@@ -261,7 +261,7 @@ test('links to rooms and invitations are read and written', () => {
 test('refusals are explained to people, with a helpful button', () => {
   const codes = [
     'needs_token invalid_token token_expired wrong_room wrong_role viewer_may_not_send forbidden bad_room_name no_room',
-    'room_locked room_full kept_out in_lobby no_publisher too_many_joins too_many_requests overloaded draining offer',
+    'room_locked room_full no_publisher too_many_joins too_many_requests overloaded draining offer',
     'internal_error',
   ]
     .join(' ')
