@@ -389,13 +389,10 @@ export class Session extends EventTarget {
     if (connection.named.length) [this.#servers, this.#serversSince] = [connection.named, performance.now()];
     this.#events = new Events(this.#server, room, this.location, {
       received: (event) => {
-        this.unreachable = false;
         this.#handle(event);
-        this.#refreshState();
+        this.#setReachable(true);
       },
-      unreachable: () => {
-        this.#setReachable(false);
-      },
+      unreachable: () => this.#setReachable(false),
       ended: () => {
         this.location = null; // there is no session to end
         this.#rejoin();
@@ -443,6 +440,7 @@ export class Session extends EventTarget {
   }
 
   #setReachable(reachable) {
+    if (this.state === 'left') return;
     const changed = this.unreachable === reachable;
     this.unreachable = !reachable;
     const { state } = this;
