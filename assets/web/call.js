@@ -136,13 +136,11 @@ export function bind(of, signal, ended) {
     drawSignal();
   });
   on('state', (detail) => {
-    drawState();
     drawRoom();
     if (of.state === 'left') ended(detail);
   });
   measure(of.local.getAudioTracks()[0]);
   keepAwake(signal);
-  drawState();
   drawRoom();
   if (of.room.version !== undefined) drawAir();
 }
