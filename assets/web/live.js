@@ -67,7 +67,8 @@ async function probe() {
       credentials: 'omit',
       signal: AbortSignal.timeout(PROBE_TIMEOUT),
     });
-    return verdict(response.status, response.ok ? await response.text() : '', { hasPlayed, hasToken: given === 'token' });
+    const playlist = response.ok ? await response.text() : '';
+    return verdict(response.status, playlist, { hasPlayed, hasToken: given === 'token' });
   } catch {
     return 'unreachable';
   }
@@ -308,7 +309,8 @@ function moved() {
 }
 for (const type of ['pointermove', 'pointerdown', 'keydown', 'focusin']) addEventListener(type, moved);
 
-for (const type of ['play', 'pause', 'volumechange', 'playing', 'timeupdate']) video.addEventListener(type, drawControls);
+for (const type of ['play', 'pause', 'volumechange', 'playing', 'timeupdate'])
+  video.addEventListener(type, drawControls);
 video.addEventListener('playing', () => {
   hasPlayed = true;
   $('begin').hidden = true;

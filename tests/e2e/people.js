@@ -18,7 +18,7 @@
   // No tone is a harmonic or an intermodulation product (2a-b, a+b, a-b) of others.
   const TONES = [363, 451, 591, 788, 1067, 1450, 1876, 2416, 3081];
   const AMPLITUDE = 0.06;
-  const BAR_TURN = 800; // ms for the bar to cross the middle of the tile, which is visible also when the sides are cropped
+  const BAR_TURN = 800; // ms for the bar to cross the middle of the tile, which is visible when the sides are cropped
   const BEEP = 2000; // Hz, the tone of a beep
 
   const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });

@@ -2,7 +2,11 @@
 
 import { until } from '../page.mjs';
 
-const VIEWS = { 390: { width: 390, height: 844 }, 820: { width: 820, height: 1180 }, 1440: { width: 1440, height: 900 } };
+const VIEWS = {
+  390: { width: 390, height: 844 },
+  820: { width: 820, height: 1180 },
+  1440: { width: 1440, height: 900 },
+};
 
 const sleep = (ms) =>
   new Promise((resolve) => {
@@ -70,11 +74,12 @@ export async function live({ chromium, options, ask, keep }) {
   const overflow_px = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   await shots('live');
   await page.click('#audio');
-  const audio_only = await until(async () => (await plays(page, 1_000)) > 0.5 && (await state(page)) === 'live', 20_000);
+  const plays_live = async () => (await plays(page, 1_000)) > 0.5 && (await state(page)) === 'live';
+  const audio_only = await until(plays_live, 20_000);
   const audio_picture = await page.evaluate(() => document.querySelector('video').videoWidth);
   await shots('audio');
   await page.click('#audio');
-  await until(async () => (await plays(page, 1_000)) > 0.5 && (await state(page)) === 'live', 20_000);
+  await until(plays_live, 20_000);
 
   await ask('stop-server');
   const unreachable = await reaches(page, 'unreachable', 40_000);
@@ -94,6 +99,17 @@ export async function live({ chromium, options, ask, keep }) {
   const ended = await reaches(page, 'ended', 30_000);
   await shots('ended');
   return {
-    waiting, begun, before, overflow_px, audio_only, audio_picture, unreachable, kept_picture, again, after, ended, faults,
+    waiting,
+    begun,
+    before,
+    overflow_px,
+    audio_only,
+    audio_picture,
+    unreachable,
+    kept_picture,
+    again,
+    after,
+    ended,
+    faults,
   };
 }
