@@ -26,7 +26,7 @@ let hasPlayed = false;
 let audioOnly = query.has('audio');
 let isPaused = false;
 let player = null;
-let timer = 0;
+let attempt = 0; // counts the attempts to play, of which only the latest one goes on
 
 function roomOfPath() {
   try {
@@ -43,7 +43,10 @@ const sleep = (ms) =>
 
 // States ----------------------------------------------------------------------------------------------------------
 
-/** Shows a state: `connecting`, `waiting`, `live`, `buffering`, `ended`, `unreachable`, `denied` or `misnamed`. */
+/**
+ * Shows a state: `connecting`, `waiting`, `live`, `buffering`, `blocked` (until a click), `ended`, `unreachable`,
+ * `denied` or `misnamed`.
+ */
 function show(next) {
   state = next;
   const { headline, advice, banner, note } = advise(state, { hasPlayed, hasToken: Boolean(credentials), audioOnly });
@@ -76,10 +79,10 @@ async function probe() {
 
 /** Asks until the broadcast can be played. Only one loop runs; a later call replaces it. */
 async function wait() {
-  const mine = ++timer;
-  for (let tries = 0; mine === timer; tries += 1) {
+  const mine = ++attempt;
+  for (let tries = 0; mine === attempt; tries += 1) {
     const found = await probe();
-    if (mine !== timer) return;
+    if (mine !== attempt) return;
     if (found === 'live') return void play();
     show(found);
     if (found === 'denied' || found === 'misnamed') return;
@@ -98,9 +101,9 @@ async function play() {
       player = isNative() ? new Native() : await withHlsJs();
       player.audioOnly = audioOnly;
     }
-    const mine = timer;
+    const mine = attempt;
     setTimeout(() => {
-      if (mine !== timer || ['live', 'buffering', 'blocked'].includes(state)) return;
+      if (mine !== attempt || ['live', 'buffering', 'blocked'].includes(state)) return;
       player?.end();
       player = null;
       lost();
@@ -314,7 +317,7 @@ for (const type of ['play', 'pause', 'volumechange', 'playing', 'timeupdate'])
 video.addEventListener('playing', () => {
   hasPlayed = true;
   $('begin').hidden = true;
-  timer += 1; // no loop has to go on
+  attempt += 1; // ends the loop of wait()
   show('live');
   moved();
 });
