@@ -151,7 +151,7 @@ fn the_page_rejoins_after_a_server_restart() {
     assert_eq!(measured["moves"], true, "the page joined again, but its video does not move");
     assert_eq!(measured["blank"], 0, "the last picture was not kept: {measured}");
     assert_eq!(measured["calm"], true, "the last picture still covers the video: {measured}");
-    assert!(!list(&measured, "/banners").is_empty(), "nothing said that the server was unreachable");
+    assert!(!list(&measured, "/banners").is_empty(), "the page did not say that the connection was lost");
     server.stop();
 }
 
