@@ -64,7 +64,13 @@ fn merged(running: &Config, new: &Config) -> Config {
         rooms,
         outputs,
         inputs: Inputs { rtmp_port: running.inputs.rtmp_port, rtmp_bind: running.inputs.rtmp_bind, ..inputs },
-        limits: Limits { connections: running.limits.connections, ..limits },
+        // The limiters of connections are built once, because they count the connections that are open.
+        limits: Limits {
+            connections: running.limits.connections,
+            connections_per_address: running.limits.connections_per_address,
+            event_streams_per_address: running.limits.event_streams_per_address,
+            ..limits
+        },
         ..running.clone()
     }
 }
@@ -126,6 +132,8 @@ mod tests {
         new.rooms.max_rooms = 40;
         new.limits.joins_burst = 7;
         new.limits.connections = 9;
+        new.limits.connections_per_address = 8;
+        new.limits.event_streams_per_address = 7;
         new.media.port = 8190;
         new.inputs.rtmp_port = 1935;
         new.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());
@@ -135,6 +143,8 @@ mod tests {
         let kept = [
             "inputs.rtmp_port (from 0 to 1935)",
             "limits.connections (from 4096 to 9)",
+            "limits.connections_per_address (from 1024 to 8)",
+            "limits.event_streams_per_address (from 512 to 7)",
             "media.port (from 8189 to 8190)",
             "turn.secret",
         ];
