@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::{App, plain, router};
+use crate::metrics::Gauge;
 use crate::net::connection_limits::{ConnectionLimiter, Limits};
 use crate::net::tls::{ALPN_ACME, ALPN_TURN, Tls};
 use crate::net::turn::Turn;
@@ -50,25 +51,31 @@ pub async fn serve(listener: TcpListener, app: App, tls: Option<Tls>, turn: Opti
     let service = Service { router: router(&app), app: app.clone(), tls, turn };
     let closing = app.closing();
     let limits = app.limits();
-    let limiter = |per_address| {
-        let limits = Limits { per_address, pending: usize::MAX, total: limits.connections };
-        let metrics = app.metrics();
-        ConnectionLimiter::new(limits, metrics.http_connections.clone(), metrics.http_connections_refused.clone())
+    let metrics = app.metrics();
+    let limiter = |per_address, total, open| {
+        let limits = Limits { per_address, pending: usize::MAX, total };
+        ConnectionLimiter::new(limits, open, metrics.http_connections_refused.clone())
     };
-    // All clients of a proxy have its address.
-    let (clients, proxies) = (limiter(limits.connections_per_address), limiter(limits.connections));
+    let all = limiter(usize::MAX, limits.connections, metrics.http_connections.clone());
+    let by_address = limiter(limits.connections_per_address, usize::MAX, Gauge::default());
     let connections = TaskTracker::new();
     loop {
         let (stream, peer) = tokio::select! {
             () = closing.cancelled() => break,
             accepted = listener::accept(&listener) => accepted,
         };
-        let limiter = if app.policy().origins.is_proxy(peer.ip()) { &proxies } else { &clients };
-        let Some(permit) = limiter.take(peer.ip()) else { continue };
+        // All clients of a proxy have its address.
+        let of_address = if app.policy().origins.is_proxy(peer.ip()) {
+            None
+        } else {
+            let Some(permit) = by_address.take(peer.ip()) else { continue };
+            Some(permit)
+        };
+        let Some(permit) = all.take(peer.ip()) else { continue };
         let (service, closing) = (service.clone(), closing.clone());
         connections.spawn(async move {
             service.connection(stream, peer, closing).await;
-            drop(permit);
+            drop((permit, of_address));
         });
     }
     connections.close();

@@ -143,6 +143,27 @@ async fn one_address_cannot_take_all_connections() {
 }
 
 #[tokio::test]
+async fn proxies_and_other_clients_share_the_limit_of_all_connections() {
+    let api = Api::with(|config| {
+        config.http.trusted_proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        config.limits.connections = 3;
+        config.limits.connections_per_address = 1;
+    });
+    let address = api.listen().await;
+    let open = async |from: [u8; 4]| {
+        let mut stream = connect(from, address).await;
+        // The server may have closed it already.
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        (status(&mut stream).await, stream)
+    };
+    let held = [open([127, 0, 0, 1]).await, open([127, 0, 0, 1]).await, open([127, 0, 0, 2]).await];
+    assert!(held.iter().all(|(status, _)| status.contains("200")), "the proxy is exempt per address: {held:?}");
+    for from in [[127, 0, 0, 1], [127, 0, 0, 3]] {
+        assert_eq!(open(from).await.0, "", "{from:?}: three connections are open");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_pipelines_requests_and_reads_nothing_is_disconnected() {
     let api = Api::with(|config| config.limits.write_seconds = 1);
     let address = api.listen().await;
