@@ -7,7 +7,7 @@
 //! machine, a page behind a rebound DNS name, and every client of a proxy on this machine would then be operators. They
 //! are refused here. With a key, permissions follow from tokens, which no browser sends by itself.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::header::{FORWARDED, HOST, HeaderName, ORIGIN, VIA};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -108,8 +108,9 @@ impl Origins {
                 ForwardedHeader::XForwardedFor => Some(element),
                 ForwardedHeader::Forwarded => forwarded_for(element),
             };
-            // An obfuscated or malformed node (RFC 7239 section 6) hides the client: the proxy's address remains.
-            let Some(address) = node.and_then(node_address) else { break };
+            // An obfuscated or malformed node (RFC 7239 section 6) hides the client. It must not get the address of the
+            // proxy, because a loopback address has all permissions without a key.
+            let Some(address) = node.and_then(node_address) else { return Ipv4Addr::UNSPECIFIED.into() };
             client = address;
             if !self.is_proxy(client) {
                 break;
@@ -118,20 +119,18 @@ impl Origins {
         client
     }
 
-    /// Without a key, a proxy on this machine would make all its clients operators.
+    /// Without a key, a proxy on this machine would make all its clients operators. `connection` is a client of a proxy
+    /// if the proxy has sent a header of the PROXY protocol.
     fn check_proxy(&self, connection: IpAddr, client: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
         let forwarded = PROXY_HEADERS.iter().any(|name| headers.contains_key(name));
-        if !forwarded {
-            return Ok(());
-        }
-        if !self.is_proxy(connection.to_canonical()) {
+        if forwarded && !self.is_proxy(connection) {
             let detail = "this request was forwarded by a proxy, and without a key a proxy would give its permissions \
                 to all of its clients: set a key (auth.key_file), or list the proxy in http.trusted_proxies";
             return Err(Problem::of_kind(StatusCode::FORBIDDEN, "proxy", detail));
         }
         if !self.insecure && !client.is_loopback() {
-            let detail = "without a key this server serves this machine only, and the proxy has forwarded a request of \
-                another one: set a key (auth.key_file)";
+            let detail = "without a key this server serves this machine only, and a proxy has forwarded a request from \
+                another machine: set a key (auth.key_file)";
             return Err(Problem::of_kind(StatusCode::FORBIDDEN, "proxy", detail));
         }
         Ok(())
@@ -359,7 +358,13 @@ mod tests {
         let trusted = origins(|config| config.http.trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")]);
         let from = |address| [("host", "localhost"), ("x-forwarded-for", address)];
         assert_eq!(outcome(&trusted, "/v1/rooms", &from("127.0.0.1")), Ok(String::new()));
-        assert_eq!(outcome(&trusted, "/v1/rooms", &from("198.51.100.1")), Err(403));
+        for other in ["198.51.100.1", "unknown", "127.0.0.1, unknown", ""] {
+            assert_eq!(outcome(&trusted, "/v1/rooms", &from(other)), Err(403), "`{other}` is not this machine");
+        }
+        let client = |address| trusted.check(ip(address), &Method::GET, &Uri::from_static("/"), &HeaderMap::new());
+        let refused = client("198.51.100.1").expect_err("a client that the PROXY protocol names");
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+        assert!(client("::1").is_ok() && client("::ffff:127.0.0.1").is_ok());
     }
 
     #[test]
@@ -374,14 +379,14 @@ mod tests {
         assert_eq!(by_list("198.51.100.1:4711"), ip("198.51.100.1"));
         assert_eq!(by_list("[2001:db8::1]:443"), ip("2001:db8::1"));
         assert_eq!(by_list("2001:db8::1"), ip("2001:db8::1"));
-        assert_eq!(by_list("198.51.100.1, unknown"), ip(LOCAL));
+        assert_eq!(by_list("198.51.100.1, unknown"), ip("0.0.0.0"), "the proxy hides the client");
         assert_eq!(by_list("10.1.1.1"), ip("10.1.1.1"), "all are proxies: the first");
         let two_lines = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1")];
         assert_eq!(client(ForwardedHeader::XForwardedFor, &two_lines, LOCAL), ip("198.51.100.1"));
         let standard = [("forwarded", "for=203.0.113.9, For=\"[2001:db8::1]:4711\";proto=https;by=10.1.1.1")];
         assert_eq!(client(ForwardedHeader::Forwarded, &standard, "10.0.0.2"), ip("2001:db8::1"));
         assert_eq!(client(ForwardedHeader::XForwardedFor, &standard, "10.0.0.2"), ip("10.0.0.2"), "not configured");
-        assert_eq!(client(ForwardedHeader::Forwarded, &[("forwarded", "for=_hidden")], LOCAL), ip(LOCAL));
+        assert_eq!(client(ForwardedHeader::Forwarded, &[("forwarded", "for=_hidden")], LOCAL), ip("0.0.0.0"));
         let spoofed = [("x-forwarded-for", "127.0.0.1")];
         assert_eq!(client(ForwardedHeader::XForwardedFor, &spoofed, "192.0.2.1"), ip("192.0.2.1"), "not trusted");
     }

@@ -284,7 +284,8 @@ async fn the_page_has_an_entity_tag_and_a_content_security_policy() {
 
 #[tokio::test]
 async fn a_panic_in_a_handler_is_a_problem() {
-    let api = Api::new();
+    // Without a key, a request without the address of a connection is refused.
+    let api = Api::keyed();
     let router = Router::new()
         .route("/bug", axum::routing::get(|| async { if true { panic!("a bug") } else { StatusCode::OK } }))
         .layer(middleware::from_fn_with_state(api.app.clone(), common));
