@@ -80,7 +80,7 @@ pub struct Http {
     pub trusted_proxies: Vec<Network>,
     /// The header in which trusted proxies add the address of their client.
     pub forwarded_header: ForwardedHeader,
-    /// Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2.
+    /// Connections of trusted proxies begin with a header of the PROXY protocol, version 2.
     pub proxy_protocol: bool,
 }
 

@@ -173,6 +173,7 @@ impl App {
         self.0.event_streams.take(address).ok_or_else(|| {
             let detail = format!("your address has {most} event streams open, which is the limit: close one");
             Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
+                .retry_after(Duration::from_secs(10))
         })
     }
 
