@@ -2,8 +2,7 @@
 //!
 //! Owns: the requests of this extension, and the wire format of events. Does not know: when an event is due
 //! ([`PlayerEventStream`](crate::rooms::PlayerEventStream)). A stream ends by DELETE, with its session, with its room,
-//! or after a
-//! `reconnect` when the server stops.
+//! or after a `reconnect` when the server stops.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;

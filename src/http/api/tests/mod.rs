@@ -167,7 +167,6 @@ impl Api {
         self.send(method, path, &[("content-type", JSON)], body.to_owned()).await
     }
 
-    /// Joins; returns the path of the session and the response.
     /// Processes that were started as mixers.
     fn mixers(&self) -> usize {
         let marker = marker(self.media_port).into_bytes();
