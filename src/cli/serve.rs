@@ -191,25 +191,25 @@ async fn serve(args: &ServeArgs, mut config: Config) -> anyhow::Result<()> {
 
 /// Reads the configuration again and applies what a running server can change. An invalid one changes nothing.
 fn reload(args: &ServeArgs, running: &mut Config, app: &App, library: &Library) {
-    let kept = "SIGHUP: configuration not reloaded; the server runs on with the one before";
+    let failed = "SIGHUP: configuration not reloaded; the server continues with the previous one";
     let reload = match args.load() {
         Ok(new) => Reload::new(running, &new),
         Err(Failure::Usage(error) | Failure::Running(error)) => Err(format!("{error:#}")),
     };
-    let Reload { config, applied, kept: unchanged } = match reload {
+    let Reload { config, applied, kept } = match reload {
         Ok(reload) => reload,
-        Err(error) => return tracing::error!("{kept}: {error}"),
+        Err(error) => return tracing::error!("{failed}: {error}"),
     };
     match settings(&config, library.clone()) {
         Ok(settings) => app.reconfigure(&config, settings),
-        Err(error) => return tracing::error!("{kept}: {error:#}"),
+        Err(error) => return tracing::error!("{failed}: {error:#}"),
     }
     *running = config;
-    tracing::info!(changed = applied.len(), needs_restart = unchanged.len(), "SIGHUP: configuration reloaded");
+    tracing::info!(changed = applied.len(), needs_restart = kept.len(), "SIGHUP: configuration reloaded");
     for change in applied {
         tracing::info!("configuration: {change} applies from now on");
     }
-    for change in unchanged {
+    for change in kept {
         tracing::warn!("configuration: {change} applies only after a restart");
     }
 }

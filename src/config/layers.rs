@@ -38,8 +38,8 @@ const OPTIONAL: [(&str, Kind); 17] = [
     ("upload.secret_access_key", Kind::Text),
     ("upload.secret_access_key_file", Kind::Text),
 ];
-/// Keys whose values are never shown; an endpoint may contain a password by mistake.
-const SECRETS: [&str; 5] =
+/// Keys whose values are in no error and no log; an endpoint may contain a password by mistake.
+pub(super) const NOT_SHOWN: [&str; 5] =
     ["auth.key", "turn.secret", "upload.access_key_id", "upload.secret_access_key", "upload.endpoint"];
 /// Environment variables named like the corresponding flag, without the prefix.
 const SHORT_NAMES: [(&str, &str); 7] = [
@@ -278,12 +278,11 @@ impl Layers {
     /// # Errors
     /// What is wrong with it; the value before it remains.
     fn insert(&mut self, section: &str, name: &str, value: Value) -> Result<(), String> {
-        let alone =
-            Table::from_iter([(section.to_owned(), Value::Table(Table::from_iter([(name.to_owned(), value)])))]);
+        let only = Table::from_iter([(name.to_owned(), value.clone())]);
+        let alone = Table::from_iter([(section.to_owned(), Value::Table(only))]);
         Config::deserialize_from(&alone).map_err(|error| error.message().to_owned())?;
         let values = self.values.entry(section).or_insert_with(|| Value::Table(Table::new()));
-        let values = values.as_table_mut().expect("sections are tables");
-        values.extend(alone.into_iter().filter_map(|(_, only)| only.try_into::<Table>().ok()).flatten());
+        values.as_table_mut().expect("sections are tables").insert(name.to_owned(), value);
         Ok(())
     }
 
@@ -345,8 +344,7 @@ impl Layers {
     fn value(&self, key: &str) -> Option<String> {
         let (section, name) = key.split_once('.')?;
         let value = self.values.get(section)?.get(name)?;
-        let is_secret = SECRETS.contains(&key);
-        (!is_secret).then(|| value.to_string())
+        (!NOT_SHOWN.contains(&key)).then(|| value.to_string())
     }
 
     /// Checks that the files and folders that the configuration names can be read.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use toml::{Table, Value};
 
+use super::layers::NOT_SHOWN;
 use super::{Config, Inputs, Limits, Secret};
 
 /// The difference of one key.
@@ -15,7 +16,7 @@ use super::{Config, Inputs, Limits, Secret};
 pub struct Change {
     /// The key, `section.key`.
     pub key: String,
-    /// The values before and after; None for secrets.
+    /// The values before and after; None for those that are not shown.
     values: Option<(String, String)>,
 }
 
@@ -88,7 +89,7 @@ fn changes(before: &Config, after: &Config) -> Vec<Change> {
             let shown = |table: &Table| table.get(key).map_or_else(|| "unset".to_owned(), Value::to_string);
             if old.get(key) != new.get(key) {
                 let key = format!("{section}.{key}");
-                let values = (!PRIVATE.contains(&key.as_str())).then(|| (shown(old), shown(new)));
+                let values = (!NOT_SHOWN.contains(&key.as_str())).then(|| (shown(old), shown(new)));
                 changes.push(Change { key, values });
             }
         }
@@ -101,8 +102,6 @@ fn changes(before: &Config, after: &Config) -> Vec<Change> {
     changes
 }
 
-/// Keys whose values are not logged: they may be or contain secrets.
-const PRIVATE: [&str; 2] = ["upload.access_key_id", "upload.endpoint"];
 /// The secrets, which are never serialized.
 const SECRETS: [(&str, SecretOf); 3] = [
     ("auth.key", |config| config.auth.key.as_ref()),
@@ -137,6 +136,7 @@ mod tests {
         new.media.port = 8190;
         new.inputs.rtmp_port = 1935;
         new.auth.key = Some("0123456789abcdef0123456789abcdef".to_owned().into());
+        new.upload.endpoint = Some("https://s3.example.org".to_owned());
         new.turn.secret = Some("0123456789abcdef".to_owned().into());
         let reload = Reload::new(&running, &new).expect("valid");
         let applied = ["limits.joins_burst (from 50 to 7)", "rooms.max_rooms (from 32 to 40)", "auth.key"];
@@ -147,6 +147,7 @@ mod tests {
             "limits.event_streams_per_address (from 512 to 7)",
             "media.port (from 8189 to 8190)",
             "turn.secret",
+            "upload.endpoint",
         ];
         let sorted = |mut all: Vec<String>| {
             all.sort();

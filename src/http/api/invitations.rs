@@ -115,7 +115,7 @@ impl InvitationRequest {
         }
         let expires = now + ttl_seconds.unwrap_or_else(|| TTL_SECONDS.min(latest - now));
         if expires > latest {
-            let left = Duration::from_secs(latest - now).as_secs();
+            let left = latest - now;
             let detail = format!("an invitation with your own role may last no longer than your token: {left} seconds");
             return Err(Problem::invalid_value(detail));
         }
@@ -125,7 +125,7 @@ impl InvitationRequest {
 
 /// The path and query of a room's page.
 fn page(room: &RoomName, token: &str) -> String {
-    // The page's own paths are ASCII names without characters to encode.
+    // `/{room}` belongs to the API if a path of the API begins with that name.
     if routes::is_reserved(room.as_str()) {
         format!("/?room={}&token={token}", room.in_url())
     } else {
