@@ -146,3 +146,16 @@ fn content_disposition(disposition: &str, name: &str) -> String {
 fn text(text: String) -> HeaderValue {
     HeaderValue::try_from(text).expect("names, dates and numbers are header text")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_outside_ascii_are_sent_in_both_forms() {
+        let value = |name| content_disposition("attachment", name);
+        assert_eq!(value("daily-o1.mp4"), "attachment; filename=\"daily-o1.mp4\"");
+        let both = "attachment; filename=\"K_che-o1.mp4\"; filename*=UTF-8''K%C3%BCche-o1%2Emp4";
+        assert_eq!(value("Küche-o1.mp4"), both);
+    }
+}
