@@ -249,7 +249,7 @@ impl Room {
     fn input_over(&mut self, id: InputId, state: InputState, reason: Option<String>) {
         let Some(participant) = self.close_input(id, state, reason) else { return };
         let why = if state == InputState::Failed { LeaveReason::Lost } else { LeaveReason::Left };
-        self.left(self.now, participant, why);
+        self.left(participant, why);
     }
 
     fn close_input(&mut self, id: InputId, state: InputState, reason: Option<String>) -> Option<ParticipantId> {

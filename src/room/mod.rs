@@ -214,7 +214,7 @@ impl Room {
         self.now = now;
         match input {
             Input::Connected(participant) => self.connected(participant),
-            Input::Left(participant, reason) => self.left(now, participant, reason),
+            Input::Left(participant, reason) => self.left(participant, reason),
             Input::SourceStarted(source, codec) => self.source_started(source, codec),
             Input::Demand(demand) => self.demanded(demand),
             Input::SourceKeyframeWanted(source) => {
@@ -361,7 +361,7 @@ impl Room {
         }
     }
 
-    fn left(&mut self, now: Timestamp, participant: ParticipantId, reason: LeaveReason) {
+    fn left(&mut self, participant: ParticipantId, reason: LeaveReason) {
         self.input_left(participant);
         self.direct.forget(participant);
         self.connecting.remove(&participant);
@@ -376,7 +376,6 @@ impl Room {
         self.effects.push_back(Effect::Close(participant));
         let spoke = self.speaker.current() == Some(participant) || self.speaker.speaking().contains(&participant);
         self.speaker.remove(participant);
-        self.now = now;
         self.refresh_presence();
         if spoke {
             self.speaker_changed();
@@ -460,7 +459,7 @@ impl Room {
         self.input_timeout(now);
         self.direct_timeout(now);
         while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
-            self.left(now, late, LeaveReason::Lost);
+            self.left(late, LeaveReason::Lost);
         }
         self.presence_lapses(now);
     }
