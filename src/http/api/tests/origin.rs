@@ -183,8 +183,8 @@ async fn the_event_streams_of_an_address_are_bounded() {
     let address = api.listen().await;
     let open = async |from: [u8; 4]| {
         let mut stream = connect(from, address).await;
-        let request = "GET /v1/rooms/r/events HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-            sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let request = "GET /v1/rooms/r/events HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
+            upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(request.as_bytes()).await.expect("open");
         (status(&mut stream).await, stream)
     };
