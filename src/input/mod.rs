@@ -28,3 +28,12 @@ mod whep;
 pub use self::outbox::Outbox;
 pub use self::process::run_process;
 pub use self::run::Input;
+use crate::media::Kind;
+
+/// The place of a track in an array of video and audio.
+const fn index(kind: Kind) -> usize {
+    match kind {
+        Kind::Video => 0,
+        Kind::Audio => 1,
+    }
+}

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::camera::Camera;
+use super::index;
 use super::microphone::Microphone;
 use super::open::Opened;
 use super::playout::Playout;
@@ -263,12 +264,5 @@ impl Playback {
             stretch.pts = stretch.pts.saturating_sub(gap.by);
         }
         true
-    }
-}
-
-const fn index(kind: Kind) -> usize {
-    match kind {
-        Kind::Video => 0,
-        Kind::Audio => 1,
     }
 }

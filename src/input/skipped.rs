@@ -8,6 +8,7 @@ use std::fmt::Display;
 
 use parking_lot::Mutex;
 
+use super::index;
 use crate::media::Kind;
 use crate::room::document::SkipReason;
 
@@ -63,13 +64,6 @@ impl Skipped {
     /// The counts so far.
     pub(super) fn counts(&self) -> BTreeMap<SkipReason, u64> {
         self.0.lock().counts.clone()
-    }
-}
-
-const fn index(kind: Kind) -> usize {
-    match kind {
-        Kind::Video => 0,
-        Kind::Audio => 1,
     }
 }
 

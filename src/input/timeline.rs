@@ -14,6 +14,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::index;
 use crate::media::Kind;
 use crate::time::Timestamp;
 
@@ -72,13 +73,6 @@ impl Line {
     /// A track that begins.
     const fn new(offset: i64, position: i64, arrival: Timestamp) -> Self {
         Self { offset, position, arrival, step: None, step_before: None }
-    }
-}
-
-const fn index(kind: Kind) -> usize {
-    match kind {
-        Kind::Video => 0,
-        Kind::Audio => 1,
     }
 }
 
