@@ -109,18 +109,20 @@ fn keep_the_first_of_each(formats: &mut Formats) {
 async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder, skipped: &Skipped) -> Result<(), String> {
     let mut feeds: Vec<Option<Feed>> = formats.iter().map(|_| None).collect();
     let mut timeline = Timeline::new(true);
-    let mut errors = 0;
+    // Errors since the last media.
+    let (mut errors, mut last_error) = (0, None);
     while let Some(item) = session.next().await {
         if feeder.is_over() {
             break;
         }
         let item = match item {
             Ok(item) => item,
-            // One malformed packet costs its frame; the session goes on.
+            // One malformed packet costs its frame; the session goes on. After an error of the connection it ends.
             Err(error) if errors < ERRORS_MAX => {
                 errors += 1;
                 tracing::debug!(%error, "RTSP packet skipped");
                 skipped.add(Kind::Video, SkipReason::Malformed, "an RTP packet");
+                last_error = Some(error);
                 continue;
             }
             Err(error) => return Err(describe(&error).reason),
@@ -135,7 +137,7 @@ async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder, skipped: 
             }
             _ => continue,
         };
-        errors = 0;
+        (errors, last_error) = (0, None);
         let Some(format) = &formats[stream] else { continue };
         let kind = if is_picture(format) { Kind::Video } else { Kind::Audio };
         if data.is_empty() {
@@ -150,7 +152,7 @@ async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder, skipped: 
         // A push after the end is ignored: the loop checks `is_over`.
         let _taken = feed.push(data, pts);
     }
-    Ok(())
+    last_error.map_or(Ok(()), |error| Err(describe(&error).reason))
 }
 
 /// The error as text without the URL, which the crate's messages contain.
