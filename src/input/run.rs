@@ -370,7 +370,7 @@ impl Player {
     }
 
     /// Why a source is stalled.
-    fn silence(&self, silent: Duration) -> String {
+    fn stall_reason(&self, silent: Duration) -> String {
         let received = format!("no media received for {} s", silent.as_secs());
         match self.opener.skipped().unsupported() {
             Some(why) => format!("{received}: {why}"),
@@ -392,7 +392,7 @@ impl Player {
             Stage::Playing(play) => {
                 let stalled = play.stalled(at);
                 if let Some(silent) = stalled {
-                    self.reason = Some(self.silence(silent));
+                    self.reason = Some(self.stall_reason(silent));
                 }
                 let state = match stalled {
                     Some(_) => InputState::Stalled,
@@ -402,11 +402,12 @@ impl Player {
                 (state, play.late(), play.jumps())
             }
         };
-        // What a source that goes on lacks, rather than an earlier interruption.
-        let lack = if state.is_none() { self.opener.skipped().unsupported() } else { None };
+        // The unsupported track of a source that goes on, rather than an earlier interruption.
+        let goes_on = state.is_none() && stage != InputState::Stalled;
+        let unsupported = if goes_on { self.opener.skipped().unsupported() } else { None };
         self.outbox.push(FromInput::Report(InputReport {
             state: state.unwrap_or(stage),
-            reason: lack.or_else(|| self.reason.clone()),
+            reason: unsupported.or_else(|| self.reason.clone()),
             bitrate: (bytes - before) * 8_000 / elapsed,
             reconnects: self.reconnects,
             size: self.camera.size(),
