@@ -9,9 +9,9 @@ use flate2::read::MultiGzDecoder;
 
 /// The first bytes of a gzip file. No media begins with them.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Bytes that any response may expand to.
+/// Decompressed size in bytes that every response may have.
 const SMALL: u64 = 4 << 20;
-/// Expansion of larger responses, after which they are refused. Playlists reach 30.
+/// Ratio of decompressed to compressed size up to which larger responses are accepted. Playlists reach 30.
 const EXPANSION_MAX: u64 = 100;
 
 type Body = Box<dyn Read + Send>;
@@ -57,7 +57,7 @@ impl<R: Read> Read for Expanded<R> {
         let length = self.decoder.read(buffer)?;
         self.count += length as u64;
         if self.count > SMALL.max(self.decoder.get_ref().count * EXPANSION_MAX) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the response expands too much"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the decompressed response is too large"));
         }
         Ok(length)
     }

@@ -129,7 +129,7 @@ impl Exchange for Request {
         let ranges = partial || header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
         let encoding = header("content-encoding").unwrap_or_default().to_ascii_lowercase();
         if !matches!(encoding.as_str(), "" | "identity" | "gzip" | "x-gzip") {
-            return Err("the server sends a compressed response, and not by gzip".into());
+            return Err("the response has a content encoding other than gzip".into());
         }
         let url = ureq::ResponseExt::get_uri(&response).to_string();
         let body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());

@@ -297,7 +297,7 @@ pub fn read_audio(mut message: Bytes) -> Result<AudioTag, FlvError> {
     }
     match kind {
         0 if sample_rate(&message).is_some() => Ok(AudioTag::Config(message)),
-        // A raw frame never has this length here: its first element would be its end.
+        // No raw frame begins like an ADTS header: its first element would be `ID_END`.
         1 => Ok(split_adts(&message).unwrap_or(AudioTag::Frame(message))),
         _ => Err(FlvError::Malformed("audio")),
     }
