@@ -172,7 +172,7 @@ impl Client {
     }
 
     /// A server's message without our stream key, which some servers repeat.
-    fn redacted(&self, words: String) -> String {
+    pub(super) fn redacted(&self, words: String) -> String {
         let (name, _) = self.key.split_once('?').unwrap_or((&self.key, ""));
         let (application, query) = self.app.split_once('?').unwrap_or((&self.app, ""));
         // Without a key, the application may be one.
