@@ -100,9 +100,10 @@ impl Playback {
         self.playout.late()
     }
 
-    /// How often timestamps jumped.
-    pub(super) const fn jumps(&self) -> u64 {
-        self.timeline.jumps()
+    /// How often timestamps jumped: before the decoder for protocols in Rust and MPEG-TS, else after it. A picture that
+    /// the decoder holds back at a jump is late and looks like another jump, which does not count.
+    pub(super) fn jumps(&self) -> u64 {
+        self.timeline.jumps().max(self.source.intake.jumps())
     }
 
     /// For how long the source has delivered nothing, if that is a stall: neither its end nor a wait for a caller.

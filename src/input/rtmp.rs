@@ -153,6 +153,7 @@ impl Tags {
             Ok(()) => self.skipped.usable(kind),
             Err(error) => self.skipped.add(kind, reason(error), error),
         }
+        feeder.set_jumps(self.timeline.jumps());
         self.skipped.hopeless().map_or(Ok(()), Err)
     }
 

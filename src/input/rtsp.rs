@@ -149,6 +149,7 @@ async fn play(mut session: Demuxed, formats: Formats, feeder: &Feeder, skipped: 
             none => none.insert(feeder.open(format).map_err(|error| error.to_string())?),
         };
         let pts = timeline.place(kind, (time.elapsed_secs() * 1e6) as i64, now(), None);
+        feeder.set_jumps(timeline.jumps());
         // A push after the end is ignored: the loop checks `is_over`.
         let _taken = feed.push(data, pts);
     }

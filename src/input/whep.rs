@@ -95,6 +95,7 @@ async fn receive(session: &mut Session, feeder: &Feeder, skipped: &Skipped) -> R
                 push(&mut sound, feeder, &FeedFormat::Opus, packet.payload, pts)?;
             }
         }
+        feeder.set_jumps(timeline.jumps());
         session.wait().await;
     }
     Ok(())

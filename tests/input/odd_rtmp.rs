@@ -162,6 +162,8 @@ fn playback_continues_after_jumps_and_bad_messages_of_an_encoder() {
     assert_eq!(report.reason.as_deref(), Some("no media received for 3 s"));
     let skipped = [(SkipReason::Empty, 3), (SkipReason::Malformed, 2), (SkipReason::Unsupported, 1)];
     assert_eq!(report.skipped, BTreeMap::from(skipped));
+    // At 1, 4 and 5 s both tracks, at 6 s each by itself.
+    assert!(report.timestamp_jumps >= 5, "{} jumps", report.timestamp_jumps);
     assert!(pictures >= 320, "{pictures} pictures were sent");
     rig.check_continuous(12);
 

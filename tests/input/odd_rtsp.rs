@@ -158,6 +158,8 @@ fn playback_continues_after_jumps_and_bad_packets_of_a_camera() {
     assert!(rig.reports.iter().all(|(_, report)| report.reconnects == 0), "{:?}", rig.reports.last());
     let (_, report) = rig.reports.last().expect("reports");
     assert!(report.skipped.get(&SkipReason::Malformed).is_some_and(|count| *count > 5), "{report:?}");
+    // At 2 and 4 s both tracks, at 5 s each by itself.
+    assert!(report.timestamp_jumps >= 4, "{report:?}");
     rig.check_continuous(6);
     let heard: Vec<f32> = rig.sound().into_iter().flat_map(|(_, _, samples)| samples).collect();
     assert!(tone(&heard[heard.len() / 2..], 500.0) > 0.6, "no tone");

@@ -4,6 +4,7 @@
 //! Out: a graph of the intake.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,6 +115,11 @@ pub struct Feeder {
 impl Feeder {
     pub(super) fn new(shared: Arc<Shared>, graphs: Arc<Mutex<Vec<Graph>>>) -> Self {
         Self { shared, graphs }
+    }
+
+    /// Sets how many jumps of timestamps have been removed from the frames so far.
+    pub fn set_jumps(&self, jumps: u64) {
+        self.shared.jumps.store(jumps, Ordering::Relaxed);
     }
 
     /// Begins a stream of this format.

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -136,6 +137,8 @@ struct Shared {
     /// Signalled when a queue has room, and at the end.
     taken: Condvar,
     wake: Wake,
+    /// Jumps of timestamps that were removed before the decoders.
+    jumps: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -226,7 +229,8 @@ impl Intake {
     fn new(wake: impl Fn() + Send + Sync + 'static, graphs: usize) -> Result<Self, CodecError> {
         prepare()?;
         let state = State { unsettled: graphs, ..State::default() };
-        let shared = Shared { state: Mutex::new(state), taken: Condvar::new(), wake: Box::new(wake) };
+        let (state, taken, wake) = (Mutex::new(state), Condvar::new(), Box::new(wake));
+        let shared = Shared { state, taken, wake, jumps: Arc::default() };
         Ok(Self { shared: Arc::new(shared), graphs: Arc::default() })
     }
 
@@ -286,6 +290,11 @@ impl Intake {
         self.shared.state.lock().failed.clone()
     }
 
+    /// Jumps of timestamps that were removed before the decoders.
+    pub fn jumps(&self) -> u64 {
+        self.shared.jumps.load(Ordering::Relaxed)
+    }
+
     /// Whether the source has a known duration, as a file has.
     pub fn is_finite(&self) -> bool {
         self.graphs.lock().iter().any(|graph| graph.duration().is_some())
@@ -339,6 +348,13 @@ fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Resu
             false
         });
         Some(allowed.to_value())
+    });
+    let jumps = shared.jumps.clone();
+    let bin = decode.downcast_ref::<gst::Bin>().expect("decodebin is a bin");
+    bin.connect_deep_element_added(move |_, _, element| {
+        if let Some(element) = element.downcast_ref::<retime::TsRetime>() {
+            element.count_jumps(jumps.clone());
+        }
     });
     let to = shared.clone();
     let played = graph.play(move |reason| to.fail(reason));

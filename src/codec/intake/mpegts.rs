@@ -52,6 +52,8 @@ struct Tracks {
     latest: Option<u16>,
     /// The last PCR written.
     clock: Option<i64>,
+    /// Jumps since they were last taken; a jump of several tracks counts once.
+    jumps: u64,
 }
 
 /// The state of a track or a clock.
@@ -145,6 +147,11 @@ impl Retimer {
         self.pending.len()
     }
 
+    /// The number of jumps since the last call; a jump of several tracks counts once.
+    pub(super) const fn take_jumps(&mut self) -> u64 {
+        std::mem::replace(&mut self.tracks.jumps, 0)
+    }
+
     fn packet(&mut self, packet: &mut [u8]) {
         let pid = u16::from_be_bytes([packet[1] & 0x1f, packet[2]]);
         let (has_adaptation, has_payload) = (packet[3] & 0x20 != 0, packet[3] & 0x10 != 0);
@@ -235,6 +242,8 @@ impl Tracks {
         let others = || self.media.iter().filter(|(other, _)| **other != pid).map(|(_, line)| line);
         let latest = self.latest.filter(|latest| *latest != pid).and_then(|latest| self.media.get(&latest));
         let shared = latest.into_iter().chain(others()).find_map(|line| line.near(read));
+        // No other track has jumped with it.
+        let mut first = false;
         let (written, step, jumped) = match self.media.get(&pid) {
             Some(line) => {
                 let written = line.follow(read);
@@ -246,6 +255,7 @@ impl Tracks {
                 } else {
                     let usual = line.written + line.step;
                     let shared = shared.filter(|shared| ALIGNED_RANGE.contains(&(shared - usual)));
+                    first = shared.is_none();
                     (shared.unwrap_or(usual), line.step, true)
                 }
             }
@@ -258,6 +268,7 @@ impl Tracks {
         };
         self.media.insert(pid, Line { read, written, step, clock: self.clock.unwrap_or(written) });
         self.latest = Some(pid);
+        self.jumps += u64::from(first);
         (written, jumped)
     }
 

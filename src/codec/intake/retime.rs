@@ -6,7 +6,8 @@
 //! `tsdemux` of GStreamer 1.22 drops the units around a jump of the PCR, or passes on times that go back, which
 //! decoders clamp.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -33,6 +34,13 @@ glib::wrapper! {
     pub(super) struct TsRetime(ObjectSubclass<imp::TsRetime>) @extends gst::Element, gst::Object;
 }
 
+impl TsRetime {
+    /// Adds the jumps that it removes to this number; only the first call has an effect.
+    pub(super) fn count_jumps(&self, jumps: Arc<AtomicU64>) {
+        let _set = self.imp().jumps.set(jumps);
+    }
+}
+
 mod imp {
     use super::*;
 
@@ -40,6 +48,7 @@ mod imp {
         sink: gst::Pad,
         source: gst::Pad,
         retimer: Mutex<Retimer>,
+        pub(super) jumps: OnceLock<Arc<AtomicU64>>,
     }
 
     impl TsRetime {
@@ -51,6 +60,9 @@ mod imp {
             let before = retimer.pending() as u64;
             let bytes = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             let written = retimer.take(&bytes);
+            if let Some(jumps) = self.jumps.get() {
+                jumps.fetch_add(retimer.take_jumps(), Ordering::Relaxed);
+            }
             drop(retimer);
             let mut written = gst::Buffer::from_mut_slice(written);
             let fields = written.get_mut().expect("just made");
@@ -93,7 +105,7 @@ mod imp {
                 })
                 .build();
             let source = gst::Pad::from_template(&template("src"));
-            Self { sink, source, retimer: Mutex::default() }
+            Self { sink, source, retimer: Mutex::default(), jumps: OnceLock::new() }
         }
     }
 

@@ -116,8 +116,12 @@ fn a_jump_of_all_tracks_is_removed_and_they_stay_synchronized() {
         let (mut first, mut second) = (Muxer::new(), Muxer::new());
         first.part(0, 2_020, [HOUR * 2; 2]);
         second.part(2_020, 2_000, [HOUR * 2 + jump; 2]);
-        let written = retimed(&[first.bytes, second.bytes].concat());
+        let bytes = [first.bytes, second.bytes].concat();
+        let written = retimed(&bytes);
         check(&written, 1_800);
+        let mut retimer = Retimer::default();
+        retimer.take(&bytes);
+        assert_eq!((retimer.take_jumps(), retimer.take_jumps()), (1, 0), "{jump}");
         let last = [VIDEO, AUDIO].map(|pid| *times(&written, pid).0.last().expect("units"));
         // The last picture is 0 or 20 ms before the last sound.
         assert!((0..=1_800).contains(&(last[1] - last[0])), "{jump}: {last:?}");
