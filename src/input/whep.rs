@@ -71,6 +71,7 @@ async fn receive(session: &mut Session, feeder: &Feeder, skipped: &Skipped) -> R
         while let Some(packets) = session.connection.video().frame() {
             let Some(first) = packets.first() else { continue };
             let timestamp = video.timestamp(first, *begun.get_or_insert(first.arrival));
+            let malformed = depayloader.skipped();
             match depayloader.frame(&packets) {
                 Ok(Some(frame)) => {
                     let pts = timeline.place(Kind::Video, timestamp, first.arrival, None);
@@ -82,6 +83,9 @@ async fn receive(session: &mut Session, feeder: &Feeder, skipped: &Skipped) -> R
                     skipped.add(Kind::Video, SkipReason::Malformed, error);
                     session.connection.request_keyframe();
                 }
+            }
+            for _ in malformed..depayloader.skipped() {
+                skipped.add(Kind::Video, SkipReason::Malformed, "a NAL unit");
             }
         }
         while let Some(packets) = session.connection.audio().frame() {
