@@ -86,6 +86,18 @@ impl Stage {
         messages
     }
 
+    /// Calls `poll` at this time until a frame is stored.
+    fn poll_until_frame(&mut self, now: Timestamp) {
+        for _ in 0..20_000 {
+            if self.slot.arrival().is_some() {
+                return;
+            }
+            self.ingest.poll(now);
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        panic!("no frame");
+    }
+
     /// Waits until the decoder has stored the frame that arrived at this time.
     fn wait_for_frame(&self, arrival: Timestamp) {
         for _ in 0..20_000 {
@@ -206,6 +218,7 @@ fn a_hidden_camera_is_decoded_from_its_last_keyframe_on_when_it_is_shown() {
         let mut now = 2_000;
         while stage.ingest.poll(at(now)).is_some() {
             now += 10;
+            assert!(now < 200_000, "{codec}: the frames still wait for the decoder");
             std::thread::park_timeout(Duration::from_millis(1));
         }
         stage.wait_for_frame(at(33 * 49));
@@ -256,10 +269,7 @@ fn parameter_sets_from_before_a_camera_was_shown_are_used() {
     frames[3..].iter().for_each(|frame| stage.insert(frame));
     stage.ingest.set_shown([SOURCE].into(), at(2_100));
     stage.built.recv_timeout(PATIENCE).expect("built");
-    while stage.slot.arrival().is_none() {
-        stage.ingest.poll(at(2_200));
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    stage.poll_until_frame(at(2_200));
 }
 
 #[test]
@@ -273,10 +283,7 @@ fn a_sender_that_ignores_keyframe_requests_is_decoded_each_time_it_is_shown() {
     stage.ingest.set_shown(BTreeSet::new(), at(4_300));
     stage.ingest.set_shown([SOURCE].into(), at(4_310));
     // How many decoders are reported depends on the builder: it may have begun the first before that was dropped.
-    while stage.slot.arrival().is_none() {
-        stage.ingest.poll(at(4_400));
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
+    stage.poll_until_frame(at(4_400));
     stage.wait_for_frame(at(33 * 129));
     // A sender that answers needs no history while it is shown.
     let (mut other, _gate) = Stage::new(Codec::Vp8);
