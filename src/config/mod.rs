@@ -5,6 +5,7 @@
 //! `assets/commingle.toml` is the documented sample; a test keeps it equal to the defaults here.
 
 mod check;
+mod error;
 mod layers;
 mod reload;
 mod tls;
@@ -19,7 +20,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::check::Findings;
 pub use self::check::KEY_MIN_BYTES;
-pub use self::layers::{ConfigError, ConfigErrors, Override, load, unknown_variables};
+pub use self::error::{ConfigError, ConfigErrors};
+pub use self::layers::{Override, load, unknown_variables};
 pub use self::reload::{Change, Reload};
 pub use self::tls::{Tls, TlsMode};
 pub use self::turn::Turn;
