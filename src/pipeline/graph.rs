@@ -53,6 +53,15 @@ impl Piece {
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         (file, lines.join(" "))
     }
+
+    /// Links a pad to the sink pad of this piece, whose stream has ended.
+    ///
+    /// # Errors
+    /// [`PipelineError::Start`] if they cannot be linked.
+    pub fn relink(self, pad: &gst::Pad, sink: &gst::Pad) -> Result<(), PipelineError> {
+        let (file, _) = self.load();
+        pad.link(sink).map(drop).map_err(|error| PipelineError::Start { file, reason: error.to_string() })
+    }
 }
 
 /// A pipeline that grows. When it is dropped a thread ends it, so that it may be dropped anywhere.

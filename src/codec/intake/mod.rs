@@ -6,9 +6,11 @@
 //! each change.
 
 mod allow;
+mod demuxed;
 mod feed;
 mod mp4;
 mod mpegts;
+mod rebase;
 mod retime;
 mod web;
 
@@ -26,6 +28,8 @@ use gstreamer_video as gst_video;
 use parking_lot::{Condvar, Mutex};
 
 pub use self::feed::{Feed, FeedFormat, Feeder};
+use self::rebase::Rebaser;
+use self::retime::TsRetime;
 pub use self::web::{Exchange, Fetch, Fetched, set_fetch};
 use super::picture::Picture;
 use super::{CodecError, init};
@@ -134,10 +138,12 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
+    /// Removes the jumps of the demuxers' tracks.
+    rebaser: Arc<Mutex<Rebaser>>,
     /// Signalled when a queue has room, and at the end.
     taken: Condvar,
     wake: Wake,
-    /// Jumps of timestamps that were removed before the decoders.
+    /// Jumps of timestamps that were removed by a protocol in Rust, or in MPEG-TS.
     jumps: Arc<AtomicU64>,
 }
 
@@ -147,6 +153,8 @@ struct State {
     sounds: VecDeque<Stretch>,
     video: Track,
     audio: Track,
+    /// The pads that take video and audio.
+    inlets: [gst::glib::WeakRef<gst::Pad>; 2],
     /// Graphs whose streams are not all known yet.
     unsettled: usize,
     failed: Option<String>,
@@ -154,6 +162,11 @@ struct State {
 }
 
 impl State {
+    /// The track that a piece takes.
+    fn track(&mut self, piece: Piece) -> &mut Track {
+        if piece == Piece::Pictures { &mut self.video } else { &mut self.audio }
+    }
+
     fn is_full_of_pictures(&self) -> bool {
         let pixels = |shot: &Shot| u64::from(shot.picture.size().width) * u64::from(shot.picture.size().height);
         let many = self.pictures.len() >= PICTURES_MIN && self.pictures.iter().map(pixels).sum::<u64>() >= PIXELS_MAX;
@@ -230,7 +243,7 @@ impl Intake {
         prepare()?;
         let state = State { unsettled: graphs, ..State::default() };
         let (state, taken, wake) = (Mutex::new(state), Condvar::new(), Box::new(wake));
-        let shared = Shared { state, taken, wake, jumps: Arc::default() };
+        let shared = Shared { state, taken, wake, jumps: Arc::default(), rebaser: Arc::default() };
         Ok(Self { shared: Arc::new(shared), graphs: Arc::default() })
     }
 
@@ -292,7 +305,7 @@ impl Intake {
 
     /// Jumps of timestamps that were removed before the decoders.
     pub fn jumps(&self) -> u64 {
-        self.shared.jumps.load(Ordering::Relaxed)
+        self.shared.jumps.load(Ordering::Relaxed) + self.shared.rebaser.lock().jumps()
     }
 
     /// Whether the source has a known duration, as a file has.
@@ -349,12 +362,11 @@ fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Resu
         });
         Some(allowed.to_value())
     });
-    let jumps = shared.jumps.clone();
+    let (rebaser, jumps) = (shared.rebaser.clone(), shared.jumps.clone());
     let bin = decode.downcast_ref::<gst::Bin>().expect("decodebin is a bin");
-    bin.connect_deep_element_added(move |_, _, element| {
-        if let Some(element) = element.downcast_ref::<retime::TsRetime>() {
-            element.count_jumps(jumps.clone());
-        }
+    bin.connect_element_added(move |_, element| match element.downcast_ref::<TsRetime>() {
+        Some(element) => element.count_jumps(jumps.clone()),
+        None => demuxed::follow(element, &rebaser),
     });
     let to = shared.clone();
     let played = graph.play(move |reason| to.fail(reason));
@@ -411,26 +423,32 @@ impl Shared {
         true
     }
 
-    /// Attaches the first video and the first audio stream; other streams are discarded.
+    /// Attaches the first video and the first audio stream, and those that follow them in another part of the source
+    /// (chained Ogg, a new header of MP4). Other streams are discarded.
     fn attach(self: &Arc<Self>, pad: &gst::Pad, branches: &Branches) -> Result<(), PipelineError> {
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let name = caps.structure(0).map(|structure| structure.name().to_string()).unwrap_or_default();
-        let mut state = self.state.lock();
-        let (track, piece) = match name.as_str() {
-            "video/x-raw" => (&mut state.video, Piece::Pictures),
-            "audio/x-raw" => (&mut state.audio, Piece::Sound),
-            _ => {
-                drop(state);
-                return branches.attach(pad, Piece::Rest).map(drop);
-            }
+        let (index, piece) = match name.as_str() {
+            "video/x-raw" => (0, Piece::Pictures),
+            "audio/x-raw" => (1, Piece::Sound),
+            _ => return branches.attach(pad, Piece::Rest).map(drop),
         };
-        if *track != Track::Absent {
+        let mut state = self.state.lock();
+        if *state.track(piece) != Track::Absent {
+            let inlet = state.inlets[index].upgrade().filter(|inlet| !inlet.is_linked());
             drop(state);
-            return branches.attach(pad, Piece::Rest).map(drop);
+            return match inlet {
+                Some(inlet) => {
+                    self.change(|state| *state.track(piece) = Track::Open);
+                    piece.relink(pad, &inlet)
+                }
+                None => branches.attach(pad, Piece::Rest).map(drop),
+            };
         }
-        *track = Track::Open;
+        *state.track(piece) = Track::Open;
         drop(state);
         let sink = branches.attach(pad, piece)?;
+        self.state.lock().inlets[index].set(pad.peer().as_ref());
         let sink = sink.downcast::<AppSink>().expect("these pieces end in an appsink");
         let waiter = self.clone();
         // Not in `new_sample`, which holds the preroll lock: the pipeline would not change to Playing.
@@ -454,10 +472,7 @@ impl Shared {
                     }
                 })
                 .eos(move |_| {
-                    ender.change(|state| match piece {
-                        Piece::Pictures => state.video = Track::Ended,
-                        _ => state.audio = Track::Ended,
-                    });
+                    ender.change(|state| *state.track(piece) = Track::Ended);
                 })
                 .build(),
         );
