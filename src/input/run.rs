@@ -331,14 +331,13 @@ impl Player {
                 Next::Wait(wake)
             }
             Outcome::Ended(end) => {
-                self.late += play.late();
-                self.jumps += play.jumps();
                 let finite = play.is_finite();
+                self.close(at);
                 match self.next_source.take() {
                     Some(next_source) => self.play(next_source, Some(end), at),
                     // The repetition is being opened already and starts a little late.
                     None if std::mem::take(&mut self.opening_next) => self.stage = Stage::Opening(at),
-                    None if finite && self.repeat => self.stage = Stage::Waiting(at),
+                    None if finite && self.repeat => {}
                     None if finite || self.opener.is_pushed() => return Next::End(None),
                     None => return self.reconnect("the source has ended".into(), at),
                 }
@@ -346,13 +345,20 @@ impl Player {
             }
             Outcome::Failed(reason) => {
                 let begun = play.has_begun();
-                self.late += play.late();
-                self.jumps += play.jumps();
+                self.close(at);
                 if self.opener.is_pushed() || !begun && self.opener.is_file() {
                     return Next::End(Some(reason));
                 }
                 self.reconnect(reason, at)
             }
+        }
+    }
+
+    /// Closes the source, and keeps its counts.
+    fn close(&mut self, at: Timestamp) {
+        if let Stage::Playing(play) = std::mem::replace(&mut self.stage, Stage::Waiting(at)) {
+            self.late += play.late();
+            self.jumps += play.jumps();
         }
     }
 
