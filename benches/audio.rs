@@ -92,7 +92,7 @@ fn commingle(people: usize) -> Measured {
         decode: 0,
         tier: "audio".to_owned(),
         codec: Codec::Vp8,
-        camera: Camera { size: Size::new(64, 36), fps: 1 },
+        camera: Camera { size: Size::new(64, 36), fps: 1, ..Camera::default() },
         clip: None,
         speech: false,
         loss: 0.0,

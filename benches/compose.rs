@@ -13,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use commingle::codec::{
-    self, DecodeLimits, Decoded, EncodeSpec, EncodedFrame, H264Encoder, Picture, VideoDecoder, VideoEncoder,
+    self, DecodeLimits, Decoded, Effort, EncodeSpec, EncodedFrame, H264Encoder, Picture, VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
@@ -200,14 +200,17 @@ fn main() {
         (Codec::H264, H264Encoder::X264, "H.264 x264"),
         (Codec::H264, H264Encoder::OpenH264, "H.264 OpenH264"),
     ];
-    for (codec, h264, name) in choices {
+    let efforts = [Effort::Fast, Effort::Good];
+    for ((codec, h264, name), effort) in choices.into_iter().flat_map(|choice| efforts.map(|effort| (choice, effort))) {
         for (size, bitrate_kbps, pictures) in [(CANVAS, 1500, &canvases), (CAMERA, 500, &cameras)] {
             let (encoding, frames) =
-                encode(EncodeSpec { codec, size, fps: 30, bitrate_kbps, h264, threads: 1 }, pictures);
+                encode(EncodeSpec { codec, size, fps: 30, bitrate_kbps, h264, threads: 1, effort }, pictures);
             let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();
             let kbps = bytes as f64 * 8.0 * 30.0 / FRAMES as f64 / 1000.0;
             let decoding = decode(codec, &frames);
-            println!("{name} {size}: encode {encoding:.2} ms CPU a frame ({kbps:.0} kbit/s), decode {decoding:.2}");
+            println!(
+                "{name} {effort:?} {size}: encode {encoding:.2} ms CPU a frame ({kbps:.0} kbit/s), decode {decoding:.2}"
+            );
         }
     }
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use commingle::codec::sound::{OpusEncoder, OpusSettings, SoundDecoder};
 use commingle::codec::{
-    self, DecodeLimits, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut, VideoDecoder,
+    self, DecodeLimits, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut, VideoDecoder,
     VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
@@ -119,7 +119,15 @@ fn pace(begun: Timestamp, n: u64) {
 }
 
 fn encoder_spec(size: Size, bitrate_kbps: u32) -> EncodeSpec {
-    EncodeSpec { codec: Codec::Vp8, size, fps: FPS, bitrate_kbps, h264: H264Encoder::X264, threads: 1 }
+    EncodeSpec {
+        codec: Codec::Vp8,
+        size,
+        fps: FPS,
+        bitrate_kbps,
+        h264: H264Encoder::X264,
+        threads: 1,
+        effort: Effort::Good,
+    }
 }
 
 /// The frames of one camera.
@@ -263,7 +271,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
     });
     let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: FPS, tiles: tiles.collect() };
     let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
-    let stream = StreamSpec { serial: 1, key, size: CANVAS, fps: FPS, bitrate_kbps: 1500 };
+    let stream = StreamSpec { serial: 1, key, size: CANVAS, fps: FPS, bitrate_kbps: 1500, steady: false };
     let mut orders = vec![ToMixer::Configure(MixerSettings {
         room: "bench".parse().expect("a name"),
         epoch: now(),

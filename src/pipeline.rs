@@ -90,6 +90,8 @@ pub struct EncodeHoles {
     pub bitrate_kbps: u32,
     /// Threads of the encoder.
     pub threads: u32,
+    /// Speed of the encoder, in its own scale.
+    pub speed: i32,
     /// Most frames from one keyframe to the next.
     pub keyframe_distance: u32,
     /// Most pictures in the queue of the encoder; checked by its owner.
@@ -171,7 +173,7 @@ impl Recipe {
         elements::check(file, &fill(self)?.description)
     }
 
-    fn hole(self, hole: &str) -> Option<u64> {
+    fn hole(self, hole: &str) -> Option<i64> {
         let number = match self {
             Self::DecodeVp8(holes)
             | Self::DecodeVp9(holes)
@@ -189,8 +191,9 @@ impl Recipe {
                 "height" => holes.size.height,
                 "fps" => holes.fps,
                 "bitrate_kbps" => holes.bitrate_kbps,
-                "bitrate_bps" => return Some(u64::from(holes.bitrate_kbps) * 1000),
+                "bitrate_bps" => return Some(i64::from(holes.bitrate_kbps) * 1000),
                 "threads" => holes.threads,
+                "speed" => return Some(i64::from(holes.speed)),
                 "keyframe_distance" => holes.keyframe_distance,
                 "queue" => holes.queue,
                 _ => return None,
@@ -205,7 +208,7 @@ impl Recipe {
                 _ => return None,
             },
         };
-        Some(u64::from(number))
+        Some(i64::from(number))
     }
 }
 
@@ -334,7 +337,7 @@ impl Pipeline {
     }
 
     /// Sets each property whose value in the file is `{hole}`; false if there is none.
-    pub fn set(&self, hole: &str, value: u64) -> bool {
+    pub fn set(&self, hole: &str, value: i64) -> bool {
         let mut found = false;
         for binding in self.bindings.iter().filter(|binding| binding.hole == hole) {
             if let Some(element) = self.pipeline.by_name(&binding.element) {
@@ -426,6 +429,7 @@ mod tests {
             fps: 15,
             bitrate_kbps: 150,
             threads: 1,
+            speed: 1,
             keyframe_distance: 150,
             queue: 2,
         };

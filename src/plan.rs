@@ -70,4 +70,6 @@ pub struct StreamSpec {
     pub fps: u32,
     /// Target bitrate of the payload in kbit/s.
     pub bitrate_kbps: u32,
+    /// An output takes it: frames come at a steady rate also while the canvas is unchanged.
+    pub steady: bool,
 }

@@ -18,6 +18,8 @@ const ABOVE_NOISE: f32 = 8.0;
 const HYSTERESIS: f32 = 3.0;
 /// Rise of the noise floor in dB/s. It falls at once.
 const RISE: f32 = 1.0;
+/// Longest time between two ticks without a pause of the sender between them.
+const UPDATED_MAX: Duration = Duration::from_millis(100);
 /// Hangover: the time for which it stays open below the threshold, for pauses within a sentence.
 const HANGOVER: Duration = Duration::from_millis(300);
 
@@ -67,7 +69,8 @@ impl Gate {
     /// Handles the level of a tick in -dBov; returns what to do with its samples.
     pub fn update(&mut self, level: u8, now: Timestamp) -> GateState {
         let level = f32::from(level);
-        let passed = self.updated.map_or(Duration::ZERO, |before| now.since(before));
+        // A time without samples says nothing about the noise.
+        let passed = self.updated.map_or(Duration::ZERO, |before| now.since(before).min(UPDATED_MAX));
         self.updated = Some(now);
         let threshold = (self.floor - ABOVE_NOISE).clamp(ALWAYS_OPEN, NEVER_OPEN);
         self.floor = level.max(self.floor - RISE * passed.as_secs_f32());
@@ -94,6 +97,17 @@ mod tests {
 
     fn at(tick: u64) -> Timestamp {
         Timestamp::from_micros(1_000_000 + tick * 20_000)
+    }
+
+    #[test]
+    fn quiet_speech_passes_after_a_pause_without_packets() {
+        let mut gate = Gate::default();
+        for tick in 0..50 {
+            assert_eq!(gate.update(SILENCE, at(tick)), GateState::Closed);
+        }
+        // A minute later: the noise floor has not risen meanwhile.
+        assert_eq!(gate.update(55, at(3_050)), GateState::Opening);
+        assert!((3_051..3_150).all(|tick| gate.update(55, at(tick)) == GateState::Open));
     }
 
     #[test]

@@ -99,7 +99,7 @@ async fn join(spec: &BotSpec, shared: &Shared, report: &mut BotReport) -> Result
     }
     let mut local = LocalDescription::new(&shared.identity, spec.role.direction(), shared.plan.codec);
     if let Some(media) = shared.media.as_ref().filter(|_| !spec.shows_clock) {
-        local = local.sending(media.video.codec);
+        local = local.sending(media.video.as_ref().map_or(shared.plan.codec, |video| video.codec));
     }
     let Joined { answer, session, participant } = post(spec, shared, local.offer(&addresses), report).await?;
     if spec.shows_clock {
@@ -286,7 +286,8 @@ impl Bot {
                     ClockCamera::new(plan.codec, plan.camera, self.epoch).map_err(|error| error.to_string())?;
                 Camera::Clock { camera: Box::new(camera), next_picture: now }
             } else {
-                Camera::Loop(Playback::new(Arc::clone(&media.video), rand::random(), now.since(self.epoch)))
+                let playback = |video| Playback::new(Arc::clone(video), rand::random(), now.since(self.epoch));
+                media.video.as_ref().map_or(Camera::None, |video| Camera::Loop(playback(video)))
             };
             self.microphone = Some(Microphone::new(Arc::clone(&media.audio), self.spec.talker));
         }

@@ -39,7 +39,7 @@ use self::audio::Audio;
 use self::clock_reader::ClockTile;
 pub use self::report::{BotReport, Load, Report};
 use self::video::VideoLoop;
-pub use self::video::{Camera, ClipError};
+pub use self::video::{Camera, ClipError, Scene};
 use crate::client;
 use crate::codec::CodecError;
 use crate::id::RoomName;
@@ -161,7 +161,8 @@ impl Plan {
 
 /// The media that senders send, encoded once.
 struct Media {
-    video: Arc<VideoLoop>,
+    /// None with the camera off.
+    video: Option<Arc<VideoLoop>>,
     audio: Arc<Audio>,
 }
 
@@ -169,12 +170,13 @@ impl Media {
     /// Encodes or reads what the plan wants. Blocks.
     fn new(plan: &Plan) -> Result<Self, BotsError> {
         let video = match &plan.clip {
-            Some(file) => VideoLoop::clip(file)?,
-            None => VideoLoop::synthetic(plan.codec, plan.camera)?,
+            Some(file) => Some(VideoLoop::clip(file)?),
+            None if plan.camera.scene == Scene::Off => None,
+            None => Some(VideoLoop::synthetic(plan.codec, plan.camera)?),
         };
         let talkers = plan.talkers.min(plan.participants + plan.publishers);
         let audio = if plan.speech { Audio::speech(talkers) } else { Audio::tone() };
-        Ok(Self { video: Arc::new(video), audio: Arc::new(audio) })
+        Ok(Self { video: video.map(Arc::new), audio: Arc::new(audio) })
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::barcode::{self, Stamp};
 use crate::codec::{
-    self, CodecError, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut, PicturePool, VideoEncoder,
+    self, CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut, PicturePool,
+    VideoEncoder,
 };
 use crate::container::ivf::{Ivf, IvfError};
 use crate::media::{Codec, EncodedPacket, Size};
@@ -85,11 +86,25 @@ pub struct Camera {
     pub size: Size,
     /// Frames a second.
     pub fps: u32,
+    /// What the synthetic video shows.
+    pub scene: Scene,
+}
+
+/// What a synthetic camera films.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scene {
+    /// A ball that rolls over stripes.
+    #[default]
+    Moving,
+    /// The same without movement; only the noise of the sensor changes.
+    Still,
+    /// Nothing: the camera is off and sends no packets.
+    Off,
 }
 
 impl Default for Camera {
     fn default() -> Self {
-        Self { size: Size::new(640, 360), fps: 30 }
+        Self { size: Size::new(640, 360), fps: 30, scene: Scene::Moving }
     }
 }
 
@@ -103,6 +118,7 @@ impl Camera {
             bitrate_kbps: (bits / 1000.0) as u32,
             h264: H264Encoder::default(),
             threads: 1,
+            effort: Effort::Fast,
         }
     }
 }
@@ -110,19 +126,25 @@ impl Camera {
 impl std::str::FromStr for Camera {
     type Err = String;
 
-    /// `640x360@30`
+    /// `640x360@30`, `640x360@30:still` or `off`
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self { scene: Scene::Off, ..Self::default() });
+        }
+        let still = text.strip_suffix(":still");
+        let scene = if still.is_some() { Scene::Still } else { Scene::Moving };
         let read = || {
-            let (size, fps) = text.split_once('@')?;
+            let (size, fps) = still.unwrap_or(text).split_once('@')?;
             let (width, height) = size.split_once('x')?;
-            let camera = Self { size: Size::new(width.parse().ok()?, height.parse().ok()?), fps: fps.parse().ok()? };
+            let size = Size::new(width.parse().ok()?, height.parse().ok()?);
+            let camera = Self { size, fps: fps.parse().ok()?, scene };
             let even = (camera.size.width | camera.size.height).is_multiple_of(2);
             let sane = (64..=1920).contains(&camera.size.width) && (36..=1080).contains(&camera.size.height);
             (even && sane && (1..=60).contains(&camera.fps)).then_some(camera)
         };
         read().ok_or_else(|| {
             format!(
-                "`{text}` is no camera: write it as 640x360@30, even sizes from \
+                "`{text}` is no camera: write it as 640x360@30, 640x360@30:still or off, even sizes from \
                  64x36 to 1920x1080, at most 60 frames a second"
             )
         })
@@ -168,7 +190,10 @@ impl VideoLoop {
         };
         let mut taken = 0;
         for i in 0..count {
-            let picture = scene(camera.size, i as f32 / count as f32);
+            let picture = match camera.scene {
+                Scene::Moving => scene(camera.size, i as f32 / count as f32),
+                Scene::Still | Scene::Off => noisy(&scene(camera.size, 0.0), i as u32),
+            };
             // A busy encoder takes the next picture after it has given one.
             while !encoder.push(&picture, interval * i as u32, i == 0) {
                 take(&encoded)?;
@@ -288,6 +313,25 @@ fn scene(size: Size, at: f32) -> Picture {
     picture.freeze()
 }
 
+/// The picture with the noise of a sensor: up to two levels, different in each frame.
+fn noisy(picture: &Picture, frame: u32) -> Picture {
+    let mut noisy = PictureMut::new(picture.size());
+    let (planes, strides) = noisy.planes();
+    for (i, (plane, stride)) in planes.into_iter().zip(strides).enumerate() {
+        let (from, from_stride) = picture.plane(i);
+        for (row, line) in plane.chunks_exact_mut(stride).enumerate() {
+            for (column, pixel) in line.iter_mut().enumerate() {
+                let random = (row as u32 * 7_919 + column as u32 * 104_729)
+                    .wrapping_add(frame.wrapping_mul(1_299_709))
+                    .wrapping_mul(0x9e37_79b1);
+                let sample = from[row * from_stride + column.min(from_stride - 1)];
+                *pixel = sample.saturating_add((random >> 28) as u8 / 4).saturating_sub(2);
+            }
+        }
+    }
+    noisy.freeze()
+}
+
 /// A camera that shows the time.
 pub(super) struct ClockCamera {
     encoder: VideoEncoder,
@@ -346,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_synthetic_loop_begins_with_its_only_keyframe() {
-        let camera = Camera { size: Size::new(320, 180), fps: 10 };
+        let camera = Camera { size: Size::new(320, 180), fps: 10, ..Camera::default() };
         for codec in [Codec::Vp8, Codec::H264] {
             let video = VideoLoop::synthetic(codec, camera).expect("it is encoded");
             let keyframes: Vec<bool> = video.frames.iter().map(LoopFrame::is_keyframe).collect();
@@ -439,7 +483,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_clock_can_be_read_after_encoding_and_decoding() {
-        let camera = Camera { size: Size::new(320, 180), fps: 15 };
+        let camera = Camera { size: Size::new(320, 180), fps: 15, ..Camera::default() };
         let started = Timestamp::from_micros(5_000_000);
         let mut clock = ClockCamera::new(Codec::Vp8, camera, started).expect("VP8 is encoded");
         let (send, pictures) = sync_channel(64);

@@ -47,7 +47,8 @@ pub(super) struct BotsArgs {
     /// The video codec that bots receive, and send unless --clip has another one
     #[arg(long, default_value = "vp8")]
     codec: CodecArg,
-    /// The synthetic video of senders: width, height and frames per second
+    /// The synthetic video of senders: width, height and frames per second; `:still` behind it for a picture without
+    /// movement; `off` for no video
     #[arg(long, value_name = "WxH@FPS", default_value = "640x360@30")]
     camera: Camera,
     /// Send this IVF file (VP8, VP9 or AV1) in a loop with its own timestamps, instead of the synthetic video

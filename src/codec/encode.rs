@@ -33,6 +33,42 @@ pub enum H264Encoder {
     OpenH264,
 }
 
+/// How much CPU time an encoder spends on quality. The figures are in docs/encoding.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    /// As little as is sensible.
+    Fast,
+    /// As much as still pays.
+    Good,
+}
+
+impl Effort {
+    /// The setting of the encoder: VP8 and VP9 `cpu-used`, x264 `speed-preset` (1 is ultrafast, 2 superfast). OpenH264
+    /// has none.
+    const fn speed(self, codec: Codec) -> i32 {
+        match (codec, self) {
+            (Codec::Vp9, Self::Good) => 7,
+            (Codec::Vp9, Self::Fast) => 9,
+            (Codec::H264, Self::Good) => 2,
+            (Codec::H264, Self::Fast) => 1,
+            (_, Self::Good) => -6,
+            (_, Self::Fast) => -12,
+        }
+    }
+
+    /// The effort that a stream begins with, of so many pixels a second, if an encoder may take this share of a core.
+    pub fn within(budget: f64, codec: Codec, h264: H264Encoder, pixels_per_second: u64) -> Self {
+        // CPU time for a megapixel at `Good`, in seconds.
+        let cost = match (codec, h264) {
+            (Codec::Vp9, _) => 0.0189,
+            (Codec::H264, H264Encoder::X264) => 0.0064,
+            (Codec::H264, H264Encoder::OpenH264) => 0.0049,
+            _ => 0.0087,
+        };
+        if pixels_per_second as f64 / 1e6 * cost <= budget { Self::Good } else { Self::Fast }
+    }
+}
+
 /// Parameters of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeSpec {
@@ -48,6 +84,8 @@ pub struct EncodeSpec {
     pub h264: H264Encoder,
     /// Threads of the encoder.
     pub threads: u32,
+    /// How much CPU time it spends on quality.
+    pub effort: Effort,
 }
 
 /// One encoded frame: a VP8 or VP9 frame, or an H.264 access unit in Annex B.
@@ -138,9 +176,18 @@ impl VideoEncoder {
     pub fn set_bitrate(&mut self, kbps: u32) {
         if kbps != self.spec.bitrate_kbps {
             self.spec.bitrate_kbps = kbps;
-            self.pipeline.set("bitrate_kbps", u64::from(kbps));
-            self.pipeline.set("bitrate_bps", u64::from(kbps) * 1000);
+            self.pipeline.set("bitrate_kbps", i64::from(kbps));
+            self.pipeline.set("bitrate_bps", i64::from(kbps) * 1000);
         }
+    }
+
+    /// Changes the effort from the next picture on. False if the encoder cannot: its owner makes another one.
+    pub fn set_effort(&mut self, effort: Effort) -> bool {
+        if self.spec.codec == Codec::H264 {
+            return self.spec.effort == effort;
+        }
+        self.spec.effort = effort;
+        self.pipeline.set("speed", i64::from(effort.speed(self.spec.codec)))
     }
 
     /// Pictures skipped because the encoder was busy.
@@ -170,6 +217,7 @@ pub(super) fn recipe(spec: &EncodeSpec) -> Result<Recipe, CodecError> {
         fps: spec.fps,
         bitrate_kbps: spec.bitrate_kbps,
         threads: spec.threads,
+        speed: spec.effort.speed(spec.codec),
         keyframe_distance: spec.fps * KEYFRAME_SECONDS,
         queue: QUEUE,
     };

@@ -14,6 +14,7 @@ mod header;
 pub mod intake;
 mod pay;
 mod picture;
+mod repeat;
 pub mod scale;
 pub mod sound;
 pub mod srt;
@@ -29,10 +30,11 @@ use gstreamer::prelude::PluginFeatureExt;
 
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
-pub use self::encode::{EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
+pub use self::encode::{Effort, EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
 pub use self::header::{Entry, coded_size, entry, is_keyframe};
 pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
+pub use self::repeat::repeat_frame;
 
 use crate::media::{Codec, Size};
 use crate::pipeline::{AacHoles, PipelineError, Recipe, SendHoles};
@@ -145,7 +147,15 @@ impl Feature {
             Self::Decode(codec) => decode::recipe(codec)?,
             Self::Encode(codec, h264) => {
                 let size = Size::new(320, 180);
-                encode::recipe(&EncodeSpec { codec, size, fps: 30, bitrate_kbps: 300, h264, threads: 1 })?
+                encode::recipe(&EncodeSpec {
+                    codec,
+                    size,
+                    fps: 30,
+                    bitrate_kbps: 300,
+                    h264,
+                    threads: 1,
+                    effort: Effort::Fast,
+                })?
             }
             Self::Aac => Recipe::EncodeAac(AacHoles { bitrate_bps: 128_000, queue: 1 }),
             Self::SendSrt => Recipe::SendSrt(SendHoles { queue: 1 }),

@@ -17,7 +17,7 @@ const WAIT: Duration = Duration::from_secs(10);
 const SIZE: Size = Size::new(320, 180);
 
 fn spec(codec: Codec, h264: H264Encoder) -> EncodeSpec {
-    EncodeSpec { codec, size: SIZE, fps: 30, bitrate_kbps: 500, h264, threads: 1 }
+    EncodeSpec { codec, size: SIZE, fps: 30, bitrate_kbps: 500, h264, threads: 1, effort: Effort::Good }
 }
 
 fn encoder(spec: EncodeSpec) -> (VideoEncoder, Receiver<EncodedFrame>) {

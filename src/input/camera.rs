@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::outbox::Outbox;
 use crate::codec::intake::Shot;
 use crate::codec::scale::{Halves, scale, shrink};
-use crate::codec::{CodecError, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PicturePool, VideoEncoder};
+use crate::codec::{
+    CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PicturePool, VideoEncoder,
+};
 use crate::link::input::FromInput;
 use crate::media::{Codec, Colours, Size, SourceKind, SourcePacket};
 use crate::time::{Timestamp, now};
@@ -215,7 +217,8 @@ impl Camera {
         let CameraOptions { fps, h264, threads, .. } = self.options;
         let make = |codec: Codec| {
             let sender = self.sender.clone();
-            let spec = EncodeSpec { codec, size, fps, bitrate_kbps: bitrate(size, fps), h264, threads };
+            let spec =
+                EncodeSpec { codec, size, fps, bitrate_kbps: bitrate(size, fps), h264, threads, effort: Effort::Fast };
             VideoEncoder::new(spec, move |frame| sender.lock().send(codec, &frame))
         };
         make(Codec::H264).or_else(|error| {

@@ -138,6 +138,11 @@ impl AudioJitter {
         self.packet * self.packets.len() as u32
     }
 
+    /// Whether it returns [`AudioPull::Idle`] until the next packet.
+    pub fn is_idle(&self) -> bool {
+        !self.playing && self.packets.is_empty()
+    }
+
     /// Inserts a packet that was read from the link at `now`. Jitter is measured by `packet.arrival`.
     pub fn insert(&mut self, packet: SourcePacket, now: Timestamp) {
         self.stats.received += 1;

@@ -31,6 +31,8 @@ pub enum ToMixer {
     SourceGone(SourceId),
     /// One packet of a source.
     Packet(SourceId, SourcePacket),
+    /// A packet of a microphone came that the mixer does not need: its sender is there. Once a second.
+    Heard(SourceId),
     /// The scene of a view; replaces the one before.
     Scene(Scene),
     /// Which sources are mixed for which listeners; replaces the plan before.
@@ -47,7 +49,7 @@ pub enum ToMixer {
 impl ToMixer {
     /// Whether it is media, rather than an order.
     pub fn is_media(&self) -> bool {
-        matches!(self, Self::Packet(..))
+        matches!(self, Self::Packet(..) | Self::Heard(_))
     }
 }
 
@@ -91,7 +93,7 @@ pub enum FromMixer {
     SourceSize(SourceId, Size),
     /// Levels of the participants in -dBov: 0 is loudest, 127 is silence (RFC 6464). About ten times a second.
     Levels(Vec<(ParticipantId, u8)>),
-    /// Sent four times a second, also when idle: a mixer without messages is killed as hung.
+    /// Sent four times a second, and every 2 s when idle: a mixer whose report is late is killed as hung.
     Report(MixerReport),
 }
 
@@ -153,6 +155,8 @@ pub struct MixerReport {
     pub encoder_skipped: u64,
     /// Frames not encoded because the canvas was unchanged.
     pub unchanged: u64,
+    /// Frames that repeat the last one, made without the encoder.
+    pub repeated: u64,
     /// Video frames encoded, all streams.
     pub encoded: u64,
     /// Audio ticks run.
@@ -179,6 +183,8 @@ pub struct MixerReport {
     pub source_units_skipped: u64,
     /// Messages dropped because the link to the edge was full.
     pub link_dropped: u64,
+    /// The next report comes within this time.
+    pub next: Duration,
     /// For how long the video or the audio loop has been busy with one tick; zero while both wait for the next.
     pub stalled: Duration,
     /// CPU time of the process in milliseconds.

@@ -11,9 +11,11 @@
 
 pub mod builder;
 pub mod compose;
+pub mod effort;
 pub mod encode;
 pub mod ingest;
 pub mod outbox;
+pub mod pace;
 mod process;
 mod run;
 pub mod sound;

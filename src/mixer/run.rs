@@ -28,8 +28,12 @@ use crate::media::{Kind, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
-/// Interval of reports, also when idle: the edge takes a mixer without messages for hung.
+/// Interval of reports. The edge takes a mixer that sends nothing, and is late with its report, for hung.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval of reports of an idle mixer.
+const IDLE_REPORT_INTERVAL: Duration = Duration::from_secs(2);
+/// Most ticks between two reports of an idle mixer.
+const IDLE_TICKS: u64 = 3;
 
 /// A mixer in this process. Dropping it ends its threads.
 pub struct Mixer {
@@ -88,11 +92,11 @@ impl Room {
 
         let limits = DecodeLimits { max: settings.max_source };
         let counts = Arc::new(VideoCounts::default());
-        let slots = Arc::new(Slots::default());
         // Of the video and of the audio loop.
         let busy: [Arc<Busy>; 2] = Default::default();
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
+        let slots = Arc::new(Slots::new(video.clone()));
 
         let ingest = Ingest::new(limits, outbox.clone(), Builder::new("build-decoders"), {
             let timer = timer.clone();
@@ -153,6 +157,7 @@ impl Room {
             ToMixer::Source(spec) => self.set_source(spec),
             ToMixer::SourceGone(source) => self.remove_source(source),
             ToMixer::Packet(source, packet) => self.insert(source, packet),
+            ToMixer::Heard(source) => self.hear(source, now()),
             ToMixer::Scene(scene) => self.set_scene(scene),
             ToMixer::Mix(plan) => SoundInbox::push(&self.sound, SoundInput::Plan(plan)),
             ToMixer::Streams(set) => self.set_streams(set),
@@ -191,11 +196,9 @@ impl Room {
 
     fn insert(&mut self, source: SourceId, packet: SourcePacket) {
         match self.sources.get(&source) {
-            Some((Kind::Audio, participant)) => {
+            Some((Kind::Audio, _)) => {
                 let now = now();
-                for slot in self.pictures.get(participant).into_iter().flat_map(BTreeMap::values) {
-                    slot.hear(now);
-                }
+                self.hear(source, now);
                 SoundInbox::push(&self.sound, SoundInput::Packet(source, packet, now));
             }
             Some((Kind::Video, _)) => {
@@ -203,6 +206,14 @@ impl Room {
                 self.has_packets = true;
             }
             None => {}
+        }
+    }
+
+    /// The sender of a microphone is there: its cameras and screens are not lost.
+    fn hear(&self, microphone: SourceId, now: Timestamp) {
+        let Some((Kind::Audio, participant)) = self.sources.get(&microphone) else { return };
+        for slot in self.pictures.get(participant).into_iter().flat_map(BTreeMap::values) {
+            slot.hear(now);
         }
     }
 
@@ -301,12 +312,16 @@ struct Reporter {
 
 impl Reporter {
     fn run(&self, timer: &Watched<Timer>) {
-        let mut next_report = now();
+        let (mut next_report, mut ticks) = (now(), 0);
         loop {
             let at = now();
             if at >= next_report {
-                next_report = at + REPORT_INTERVAL;
-                self.outbox.push(FromMixer::Report(self.report()));
+                let mut report = self.report();
+                let ticks_before = std::mem::replace(&mut ticks, report.video_ticks + report.audio_ticks);
+                let is_idle = ticks - ticks_before <= IDLE_TICKS;
+                report.next = if is_idle { IDLE_REPORT_INTERVAL } else { REPORT_INTERVAL };
+                next_report = at + report.next;
+                self.outbox.push(FromMixer::Report(report));
             }
             let mut state = timer.lock();
             if state.ring(at) {
@@ -337,6 +352,7 @@ impl Reporter {
             video_left_out: count(&self.counts.left_out),
             encoder_skipped: count(&self.counts.skipped),
             unchanged: count(&self.counts.unchanged),
+            repeated: count(&self.counts.repeated),
             encoded: count(&self.counts.encoded),
             audio_ticks: sound.ticks,
             audio_late: audio.late,
@@ -352,6 +368,7 @@ impl Reporter {
             source_frames_dropped: dropped,
             source_units_skipped: skipped,
             link_dropped: self.outbox.dropped(),
+            next: REPORT_INTERVAL,
             stalled: self.busy.iter().map(|busy| busy.for_how_long(now())).max().unwrap_or_default(),
             cpu_ms: time::process_cpu().as_millis() as u64,
             rss_kib: rss_kib(),

@@ -80,6 +80,11 @@ impl<T> Watched<T> {
         self.changed.notify_all();
     }
 
+    /// Wakes the threads in [`wait`](Self::wait) after a change under [`lock`](Self::lock).
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
     /// Waits for a change, at most until the deadline if there is one.
     pub(super) fn wait(&self, guard: &mut MutexGuard<'_, T>, until: Option<Timestamp>) {
         match until {

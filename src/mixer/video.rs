@@ -2,7 +2,9 @@
 //!
 //! Owns: the compositors, the stream encoders, the loop that runs their ticks. Does not know: how a canvas is drawn or
 //! encoded. In: scenes, the stream set and keyframe requests by the [`VideoInbox`]; frames in [`Slots`]. Out: packets
-//! in the [`Outbox`]. A view without streams is not composed; a loop without streams waits for an order.
+//! in the [`Outbox`]. A view without streams is not composed; a loop without streams waits for an order. A view whose
+//! canvas does not change rests: it runs no ticks until a frame comes, an order, a keyframe request, or the time at
+//! which a stream has something to do or a frame becomes stale.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use parking_lot::Mutex;
 
 use super::builder::Builder;
 use super::compose::{Compositor, FrameSlot};
-use super::encode::{EncodeOptions, StreamEncoder, Turn, tick_time};
+use super::encode::{EncodeOptions, StreamEncoder};
 use super::outbox::Outbox;
+use super::pace::{Turn, tick_at, tick_time};
 use super::ticks::{Busy, Due, Grid, Watched, due};
 use crate::codec::{Picture, PicturePool, scale};
 use crate::id::{SourceId, ViewName};
@@ -26,12 +29,19 @@ use crate::time::{Timestamp, now};
 /// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
 
+/// A view that rests for longer than this, in seconds, gives its spare canvases back.
+const RESTED_SECONDS: u64 = 1;
+
 /// Orders for the loop: whole values, the newest replaces the one before.
 #[derive(Debug, Default)]
 pub(super) struct VideoInbox {
     scenes: BTreeMap<ViewName, Scene>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,
+    /// A frame has come, or a source has gone: the canvas may differ.
+    damaged: bool,
+    /// The loop runs no ticks and waits for a change.
+    resting: bool,
     closed: bool,
 }
 
@@ -45,8 +55,23 @@ impl VideoInbox {
     }
 
     pub(super) fn keyframe(inbox: &Watched<Self>, serial: u32) {
-        // The next tick reads it; the loop need not wake up.
-        inbox.lock().keyframes.insert(serial);
+        Self::note(inbox, |inbox| inbox.keyframes.extend([serial]));
+    }
+
+    /// The canvas may differ from now on.
+    pub(super) fn damage(inbox: &Watched<Self>) {
+        Self::note(inbox, |inbox| inbox.damaged = true);
+    }
+
+    /// Changes what the next tick reads: the loop is woken only if it rests.
+    fn note(inbox: &Watched<Self>, change: impl FnOnce(&mut Self)) {
+        let mut state = inbox.lock();
+        change(&mut state);
+        let was_resting = std::mem::take(&mut state.resting);
+        drop(state);
+        if was_resting {
+            inbox.wake();
+        }
     }
 
     pub(super) fn close(inbox: &Watched<Self>) {
@@ -55,6 +80,11 @@ impl VideoInbox {
 
     fn has_orders(&self) -> bool {
         !self.scenes.is_empty() || self.streams.is_some()
+    }
+
+    /// Whether views that rest must run a tick.
+    fn ends_rest(&self) -> bool {
+        self.damaged || !self.keyframes.is_empty() || self.has_orders()
     }
 }
 
@@ -66,28 +96,40 @@ pub(super) struct VideoCounts {
     pub(super) left_out: AtomicU64,
     pub(super) skipped: AtomicU64,
     pub(super) unchanged: AtomicU64,
+    pub(super) repeated: AtomicU64,
     pub(super) encoded: Arc<AtomicU64>,
 }
 
 /// The frame slots of all video sources.
-#[derive(Default)]
-pub(super) struct Slots(Mutex<Arc<HashMap<SourceId, Arc<FrameSlot>>>>);
+pub(super) struct Slots {
+    slots: Mutex<Arc<HashMap<SourceId, Arc<FrameSlot>>>>,
+    inbox: Arc<Watched<VideoInbox>>,
+}
 
 impl Slots {
+    /// No slots. The loop with this inbox is notified of every frame.
+    pub(super) fn new(inbox: Arc<Watched<VideoInbox>>) -> Self {
+        Self { slots: Mutex::default(), inbox }
+    }
+
     /// The slot of a source; creates it for a new source.
     pub(super) fn slot(&self, source: SourceId, kind: SourceKind) -> Arc<FrameSlot> {
-        let mut slots = self.0.lock();
-        let slots = Arc::make_mut(&mut slots);
-        slots.entry(source).or_insert_with(|| Arc::new(FrameSlot::new(kind))).clone()
+        let mut slots = self.slots.lock();
+        let new = || {
+            let inbox = self.inbox.clone();
+            Arc::new(FrameSlot::with_notification(kind, move || VideoInbox::damage(&inbox)))
+        };
+        Arc::make_mut(&mut slots).entry(source).or_insert_with(new).clone()
     }
 
     /// Removes the slot of a source that has ended.
     pub(super) fn remove(&self, source: SourceId) {
-        Arc::make_mut(&mut self.0.lock()).remove(&source);
+        Arc::make_mut(&mut self.slots.lock()).remove(&source);
+        VideoInbox::damage(&self.inbox);
     }
 
     fn all(&self) -> Arc<HashMap<SourceId, Arc<FrameSlot>>> {
-        self.0.lock().clone()
+        self.slots.lock().clone()
     }
 }
 
@@ -123,6 +165,20 @@ struct View {
     scene: Scene,
     compositor: Option<Compositor>,
     last: Option<u64>,
+    rest: Rest,
+    /// The tick after which it began to rest.
+    rests_since: Option<u64>,
+}
+
+/// Whether a view runs ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It does.
+    No,
+    /// Not before this one.
+    Until(u64),
+    /// Not before a change.
+    UntilChange,
 }
 
 /// State of the running loop.
@@ -140,11 +196,16 @@ impl VideoLoop {
         let mut state = State::default();
         loop {
             let next = state.next_tick(self.epoch, now());
+            let rests = state.views.values().any(|view| view.rest != Rest::No);
             self.busy.end();
-            let Some(orders) = wait(inbox, next.as_ref().map(|(_, due)| due.at)) else { return };
-            self.busy.begin(now());
+            let Some(orders) = wait(inbox, next.as_ref().map(|(_, due)| due.at), rests) else { return };
+            let now = now();
+            self.busy.begin(now);
+            if orders.ends_rest() {
+                state.views.values_mut().for_each(View::end_rest);
+            }
             self.follow(&mut state, orders);
-            if let Some((view, due)) = next {
+            if let Some((view, due)) = next.filter(|(_, due)| due.at <= now) {
                 self.tick(&mut state, &view, due);
             }
         }
@@ -155,14 +216,18 @@ impl VideoLoop {
             match state.views.get_mut(&name) {
                 Some(view) => {
                     if view.scene.fps != scene.fps {
-                        view.last = None;
+                        (view.last, view.rests_since) = (None, None);
                     }
                     if let Some(compositor) = &mut view.compositor {
                         compositor.set_scene(&scene);
                     }
                     view.scene = scene;
                 }
-                None => drop(state.views.insert(name, View { scene, compositor: None, last: None })),
+                None => drop(
+                    state
+                        .views
+                        .insert(name, View { scene, compositor: None, last: None, rest: Rest::No, rests_since: None }),
+                ),
             }
         }
         if let Some(set) = orders.streams {
@@ -190,7 +255,7 @@ impl VideoLoop {
         for (name, view) in views {
             if !streams.values().any(|stream| stream.spec().key.view == *name) {
                 view.compositor = None;
-                view.last = None;
+                (view.last, view.rest, view.rests_since) = (None, Rest::No, None);
             }
         }
     }
@@ -208,6 +273,11 @@ impl VideoLoop {
         self.counts.left_out.fetch_add(due.skipped, Ordering::Relaxed);
         let mut streams: Vec<&mut StreamEncoder> =
             streams.values_mut().filter(|s| s.spec().key.view == *name).collect();
+        if let Some(since) = view.rests_since.take() {
+            let rested = due.n.saturating_sub(since + 1);
+            let frames = streams.iter().map(|stream| rested * u64::from(stream.spec().fps.min(fps)) / u64::from(fps));
+            self.counts.unchanged.fetch_add(frames.sum(), Ordering::Relaxed);
+        }
         if !streams.iter().any(|stream| stream.takes(due.n, fps)) {
             return;
         }
@@ -220,6 +290,7 @@ impl VideoLoop {
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();
+        let mut acted = composed.changed;
         for stream in &mut streams {
             if composed.changed {
                 stream.changed(due.n, fps);
@@ -227,10 +298,19 @@ impl VideoLoop {
             if !stream.takes(due.n, fps) {
                 continue;
             }
-            let Turn::Encode { keyframe } = stream.turn(due.n, fps) else {
-                self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
-                continue;
+            let keyframe = match stream.turn(due.n, fps) {
+                Turn::Unchanged => {
+                    self.counts.unchanged.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Turn::Repeat if stream.repeat(due.n, fps) => {
+                    self.counts.repeated.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                Turn::Repeat => false,
+                Turn::Encode { keyframe } => keyframe,
             };
+            acted = true;
             let size = stream.spec().size;
             let picture = if size == composed.picture.size() {
                 &composed.picture
@@ -245,6 +325,31 @@ impl VideoLoop {
             stream.encode(picture, due.n, fps, keyframe, &self.builder);
             self.counts.skipped.fetch_add(stream.skipped() - skipped, Ordering::Relaxed);
         }
+        if acted {
+            // More changes may follow.
+            return;
+        }
+        let wakes = streams.iter().filter_map(|stream| stream.next(due.n, fps));
+        let changes = compositor.changes_at(begun, &slots).map(|at| tick_at(at.since(self.epoch), fps));
+        view.rest = match wakes.chain(changes).min() {
+            Some(next) if next <= due.n + 1 => Rest::No,
+            Some(next) => Rest::Until(next),
+            None => Rest::UntilChange,
+        };
+        view.rests_since = (view.rest != Rest::No).then_some(due.n);
+        if matches!(view.rest, Rest::Until(next) if next > due.n + u64::from(fps) * RESTED_SECONDS) {
+            compositor.rest();
+            *pool = PicturePool::default();
+        }
+    }
+}
+
+impl View {
+    fn end_rest(&mut self) {
+        if std::mem::replace(&mut self.rest, Rest::No) != Rest::No {
+            // The ticks in between are not missing.
+            self.last = None;
+        }
     }
 }
 
@@ -252,26 +357,37 @@ impl State {
     /// The view whose tick is due first, among the views that have streams.
     fn next_tick(&self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
         let watched: BTreeSet<&ViewName> = self.streams.values().map(|stream| &stream.spec().key.view).collect();
-        let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).map(|(name, view)| {
+        let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).filter_map(|(name, view)| {
             let grid = FrameGrid(view.scene.fps.max(1));
-            (name, due(&grid, epoch, view.last, CATCH_UP, now))
+            let due = match view.rest {
+                Rest::No => due(&grid, epoch, view.last, CATCH_UP, now),
+                Rest::Until(n) => due(&grid, epoch, Some(n - 1), CATCH_UP, now),
+                Rest::UntilChange => return None,
+            };
+            Some((name, due))
         });
         ticks.min_by_key(|(_, due)| due.at).map(|(name, due)| (name.clone(), due))
     }
 }
 
-/// Waits until the time of the tick, or for an order if no tick is due; None when the inbox was closed.
-fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>) -> Option<VideoInbox> {
+/// Waits until the time of the tick, or for an order if no tick is due; if a view `rests`, also for a change. None when
+/// the inbox was closed.
+fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>, rests: bool) -> Option<VideoInbox> {
     let mut state = inbox.lock();
     loop {
         if state.closed {
             return None;
         }
         match until {
+            _ if rests && state.ends_rest() => break,
             None if state.has_orders() => break,
             Some(at) if now() >= at => break,
-            _ => inbox.wait(&mut state, until),
+            _ => {
+                state.resting = rests;
+                inbox.wait(&mut state, until);
+            }
         }
     }
+    state.resting = false;
     Some(std::mem::take(&mut state))
 }

@@ -1,9 +1,9 @@
 //! Packets of a sent stream that may be sent again (RFC 4585 section 6.2.1, RFC 4588).
 //!
-//! Owns: [`RtxResponder`], the packets of the last second, and those that were requested and wait for the pacer: a full
-//! path that loses packets is not filled with the lost ones again, and audio does not wait. A packet from before a
-//! keyframe that began the stream anew is not sent again. Does not know: keys, sockets, what is in a packet. Pure: time
-//! is an argument.
+//! Owns: [`RtxResponder`], the latest packets, and those that were requested and wait for the pacer: a full path that
+//! loses packets is not filled with the lost ones again, and audio does not wait. A packet from before a keyframe that
+//! began the stream anew is not sent again. Does not know: keys, sockets, what is in a packet. Pure: time is an
+//! argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,8 +16,11 @@ use crate::time::Timestamp;
 
 /// Packets kept, which refer to payloads that all receivers share: about two seconds of the best tier.
 const KEPT: usize = 512;
-/// A packet that left so long ago is not sent again: no receiver waits for it.
+/// A packet is not sent again so long after its receiver could see that it was lost: no receiver waits for it.
 const AGE_MAX: Duration = Duration::from_secs(1);
+/// Packets that left so long after another one belong to another frame, and show that the other one was lost. While the
+/// picture is unchanged, that takes seconds.
+const LATER: Duration = Duration::from_millis(100);
 /// A repeated request that comes sooner after the retransmission crossed it on the path; the queue on the path is
 /// added.
 const REPEAT_MIN: Duration = Duration::from_millis(30);
@@ -82,7 +85,7 @@ impl RtxResponder {
     pub(super) fn requested(&mut self, sequences: impl IntoIterator<Item = u16>, queue: Duration, now: Timestamp) {
         for sequence in sequences {
             let is_old = self.is_from_before(sequence);
-            let Some(sent) = self.find(sequence).filter(|sent| now.since(sent.first) <= AGE_MAX) else { continue };
+            let Some(sent) = self.find_wanted(sequence, now) else { continue };
             let crossed = sent.repeated.is_some_and(|repeated| now.since(repeated) < REPEAT_MIN + queue);
             if !crossed && !is_old && !self.waiting.contains(&sequence) && self.waiting.len() < WAITING_MAX {
                 self.waiting.push_back(sequence);
@@ -100,7 +103,7 @@ impl RtxResponder {
             if self.is_from_before(sequence) {
                 continue;
             }
-            let Some(sent) = self.find(sequence).filter(|sent| now.since(sent.first) <= AGE_MAX) else { continue };
+            let Some(sent) = self.find_wanted(sequence, now) else { continue };
             sent.repeated = Some(now);
             let (header, payload) = (sent.header.clone(), sent.payload.clone());
             pacer.sent(payload.len());
@@ -122,9 +125,13 @@ impl RtxResponder {
         Retransmission::None
     }
 
-    fn find(&mut self, sequence: u16) -> Option<&mut Sent> {
+    /// A packet that is kept and not too old.
+    fn find_wanted(&mut self, sequence: u16, now: Timestamp) -> Option<&mut Sent> {
         let first = self.sent.front()?.header.sequence_number;
-        self.sent.get_mut(usize::from(sequence.wrapping_sub(first)))
+        let at = usize::from(sequence.wrapping_sub(first));
+        let left = self.sent.get(at)?.first;
+        let shown = self.sent.range(at..).map(|later| later.first).find(|later| later.since(left) > LATER);
+        self.sent.get_mut(at).filter(|_| now.since(shown.unwrap_or(left)) <= AGE_MAX)
     }
 
     fn is_from_before(&self, sequence: u16) -> bool {
@@ -193,6 +200,15 @@ mod tests {
         assert_eq!(count(&[3, 4], 40), 1);
         assert_eq!(count(&[10, 30_000], 50), 0, "never sent");
         assert_eq!(count(&[5], 1_001), 0, "too old");
+    }
+
+    #[test]
+    fn a_loss_that_shows_late_is_repaired() {
+        let (mut responder, mut pacer) = sent(true);
+        let header = rtp::Header { sequence_number: 10, ..rtp::Header::default() };
+        responder.sent(&header, &Bytes::new(), false, at(2_500));
+        assert_eq!(request(&mut responder, &mut pacer, &[8, 9], at(2_540)).len(), 2);
+        assert_eq!(request(&mut responder, &mut pacer, &[7], at(3_501)).len(), 0, "too old");
     }
 
     #[test]

@@ -9,6 +9,11 @@
 
 use std::ffi::{OsStr, OsString};
 
+/// Settings of glibc's allocator (mallopt(3)) for child processes. Pictures are mapped memory of their own, which goes
+/// back to the system when it is freed, and threads share two arenas: an idle mixer keeps little more than it needs.
+pub(super) const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
+
 /// Variables inherited by name.
 const NAMES: [&str; 11] = [
     // Programs, folders and caches: fonts, GStreamer's registry, ORC's executable memory.

@@ -64,6 +64,11 @@ pub trait FromProcess: DeserializeOwned + Send {
     fn stalled(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Within which time the next report comes, if the message is a report that contains this.
+    fn next_report(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl FromProcess for FromMixer {
@@ -71,6 +76,10 @@ impl FromProcess for FromMixer {
 
     fn stalled(&self) -> Duration {
         if let Self::Report(report) = self { report.stalled } else { Duration::ZERO }
+    }
+
+    fn next_report(&self) -> Option<Duration> {
+        if let Self::Report(report) = self { Some(report.next) } else { None }
     }
 }
 
@@ -166,6 +175,7 @@ pub fn start_with<T: ToProcess>(
         .stdout(output)
         .env_clear()
         .envs(environment::inherited(std::env::vars_os()))
+        .envs(environment::ALLOCATOR)
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();
@@ -224,6 +234,9 @@ async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut 
             };
             if let Some(why) = Watchdog::stalled(message.stalled()) {
                 return why;
+            }
+            if let Some(within) = message.next_report() {
+                watchdog.expect_report(within);
             }
             listener.message(message);
         }

@@ -4,9 +4,9 @@
 //! messages mean, how a process is killed. In: messages, the time, samples from `/proc`. Out: [`Verdict`].
 //!
 //! Rules
-//! 1. A process sends a report every 250 ms, also when idle. Any message proves that it lives.
-//! 2. A process without a message for [`SILENCE_MAX`] hangs, unless one of its threads waits for the processor or a
-//!    disk: on an overloaded machine a new process would be no faster.
+//! 1. A process sends a report every 250 ms; an idle process less often, and says so. Any message proves that it lives.
+//! 2. A process without a message for [`SILENCE_MAX`] hangs (plus the time by which its report comes later), unless one
+//!    of its threads waits for the processor or a disk: on an overloaded machine a new process would be no faster.
 //! 3. No process is given more than [`STARVED_MAX`]: a thread in an endless loop on an overloaded machine looks as if
 //!    it waited for the processor.
 //! 4. A process whose reports say that a loop has not finished a tick for [`STALL_MAX`] hangs, although it reports.
@@ -18,6 +18,10 @@ use crate::time::Timestamp;
 
 /// Time from the start of a process to its first message: loading codecs takes long on a cold disk.
 const START_MAX: Duration = Duration::from_secs(10);
+/// Interval of the reports of a process that has announced none.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// Longest interval that a process may announce.
+const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Silence after which the threads are sampled for the first time; longer than the interval of reports.
 const FIRST_SAMPLE: Duration = Duration::from_millis(400);
 /// From one sample to the next, at least.
@@ -55,18 +59,25 @@ pub(super) enum Verdict {
 pub(super) struct Watchdog {
     last_message: Timestamp,
     has_started: bool,
+    /// By how much its next report comes later than [`REPORT_INTERVAL`].
+    later: Duration,
     sampled: Option<(Timestamp, Threads)>,
 }
 
 impl Watchdog {
     /// The watchdog of a process that starts now.
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { last_message: now, has_started: false, sampled: None }
+        Self { last_message: now, has_started: false, later: Duration::ZERO, sampled: None }
     }
 
     /// Bytes came from the process.
     pub(super) fn message(&mut self, now: Timestamp) {
-        *self = Self { last_message: now, has_started: true, sampled: None };
+        *self = Self { last_message: now, has_started: true, later: self.later, sampled: None };
+    }
+
+    /// The process has announced its next report within this time.
+    pub(super) fn expect_report(&mut self, within: Duration) {
+        self.later = within.min(REPORT_INTERVAL_MAX).saturating_sub(REPORT_INTERVAL);
     }
 
     /// A report says that a loop has been busy with one tick for so long.
@@ -77,17 +88,17 @@ impl Watchdog {
     /// Judges the process; `sample` reads its threads.
     pub(super) fn judge(&mut self, now: Timestamp, sample: impl FnOnce() -> Threads) -> Verdict {
         let silence = now.since(self.last_message);
-        let most = if self.has_started { STARVED_MAX } else { START_MAX };
+        let most = if self.has_started { STARVED_MAX + self.later } else { START_MAX };
         if silence >= most {
             return Verdict::Hung(format!("no message for {silence:?}"));
         }
         if !self.has_started {
             return Verdict::Alive(self.last_message + START_MAX);
         }
-        if silence < FIRST_SAMPLE {
-            return Verdict::Alive(self.last_message + FIRST_SAMPLE);
+        if silence < FIRST_SAMPLE + self.later {
+            return Verdict::Alive(self.last_message + FIRST_SAMPLE + self.later);
         }
-        let due = |sampled: Timestamp| (self.last_message + SILENCE_MAX).max(sampled + SAMPLE_INTERVAL);
+        let due = |sampled: Timestamp| (self.last_message + SILENCE_MAX + self.later).max(sampled + SAMPLE_INTERVAL);
         if let Some((sampled, threads)) = &self.sampled {
             if now < due(*sampled) {
                 return Verdict::Alive(due(*sampled));
@@ -100,7 +111,7 @@ impl Watchdog {
         } else {
             self.sampled = Some((now, sample()));
         }
-        Verdict::Alive(due(now).min(self.last_message + STARVED_MAX))
+        Verdict::Alive(due(now).min(self.last_message + STARVED_MAX + self.later))
     }
 }
 
@@ -204,6 +215,27 @@ mod tests {
             watchdog.message(at(ms));
             assert!(matches!(watchdog.judge(at(ms + 1_100), || Threads::from([(1, BLOCKED)])), Verdict::Alive(_)));
         }
+    }
+
+    #[test]
+    fn an_idle_process_is_given_the_interval_that_it_has_announced() {
+        let hung_at = |announced: Duration| {
+            let mut watchdog = Watchdog::new(at(0));
+            watchdog.message(at(0));
+            watchdog.expect_report(announced);
+            let mut now = at(0);
+            while let Verdict::Alive(next) = watchdog.judge(now, || Threads::from([(1, BLOCKED)])) {
+                now = next;
+            }
+            now.since(at(0))
+        };
+        assert_eq!(hung_at(Duration::from_millis(250)), Duration::from_millis(1_200));
+        assert_eq!(hung_at(Duration::from_secs(2)), Duration::from_millis(2_950));
+        assert_eq!(
+            hung_at(Duration::from_secs(3_600)),
+            Duration::from_millis(5_950),
+            "the announced interval is bounded"
+        );
     }
 
     #[test]

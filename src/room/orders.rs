@@ -124,6 +124,7 @@ impl Room {
     fn derive_streams(&mut self) -> StreamSet {
         let keys: BTreeSet<StreamKey> = self.subscribers.keys().cloned().chain(self.outputs.keys()).collect();
         self.serials.retain(|key, _| keys.contains(key));
+        let taken_by_outputs: BTreeSet<StreamKey> = self.outputs.keys().collect();
         let streams = keys
             .into_iter()
             .map(|key| {
@@ -139,7 +140,8 @@ impl Room {
                     Tier::High => (self.settings.canvas, self.settings.fps),
                     _ => (fitting(spec.size, self.settings.canvas), spec.fps.min(self.settings.fps)),
                 };
-                StreamSpec { serial, key, size, fps, bitrate_kbps: spec.payload_kbps(fps) }
+                let steady = taken_by_outputs.contains(&key);
+                StreamSpec { serial, key, size, fps, bitrate_kbps: spec.payload_kbps(fps), steady }
             })
             .collect();
         StreamSet { streams }

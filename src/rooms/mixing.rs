@@ -19,7 +19,7 @@ use crate::time::{self, Timestamp};
 /// A metric: its name, its help text, its field of the report.
 type Count = (&'static str, &'static str, fn(&MixerReport) -> u64);
 
-const COUNTS: [Count; 17] = [
+const COUNTS: [Count; 18] = [
     ("mixer_video_ticks", "Video ticks run: one composition of each view that has streams", |report| {
         report.video_ticks
     }),
@@ -30,6 +30,9 @@ const COUNTS: [Count; 17] = [
         report.encoder_skipped
     }),
     ("mixer_frames_unchanged", "Video frames not encoded because the canvas was unchanged", |report| report.unchanged),
+    ("mixer_frames_repeated", "Video frames made without the encoder: the canvas was unchanged", |report| {
+        report.repeated
+    }),
     (
         "mixer_source_frames_dropped",
         "Video frames dropped before decoding: incomplete, malformed or too large",

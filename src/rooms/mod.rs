@@ -14,6 +14,7 @@ mod player;
 mod routes;
 mod sessions;
 mod settings;
+mod silence;
 mod task;
 mod texts;
 mod uplink;

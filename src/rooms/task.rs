@@ -301,6 +301,10 @@ impl RoomTask {
                 if let Order::Streams(set) = &order {
                     self.router.set_streams(set);
                 }
+                if let Order::Mix(plan) = &order {
+                    let mixed = |source| plan.sources.iter().any(|input| input.source == source);
+                    self.peers.values().for_each(|member| member.uplink.set_mixed(mixed));
+                }
                 if let Order::SourceGone(source) = order {
                     self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
                 }

@@ -1,10 +1,12 @@
 //! The path of a participant's packets to its room's mixer.
 //!
-//! Owns: which source a media section is, the codec with which each source is announced, and how often that may change.
-//! Does not know: what is in a packet. Sessions call in for every packet; packets leave through the link of the mixer
-//! that runs at the moment, and to outputs that record participants' tracks.
+//! Owns: which source a media section is, the codec with which each source is announced, and how often that may change;
+//! which packets of a microphone the mixer does not need. Does not know: what is in a packet. Sessions call in for
+//! every packet; packets leave through the link of the mixer that runs at the moment, and to outputs that record
+//! participants' tracks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::command::Command;
+use super::silence::{Need, SilenceFilter};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::ToMixer;
 use crate::link::output::ToOutput;
@@ -61,6 +64,9 @@ pub(super) struct Uplink {
     participant: ParticipantId,
     sources: ArcSwap<Vec<(SourceKind, SourceId)>>,
     announcements: Mutex<Announcements>,
+    /// Its microphone is in no mix.
+    unmixed: AtomicBool,
+    silence: Mutex<SilenceFilter>,
     link: CurrentLink,
     taps: Taps,
     room: mpsc::Sender<Command>,
@@ -80,6 +86,8 @@ impl Uplink {
             participant,
             sources: ArcSwap::from_pointee(sources),
             announcements: Mutex::default(),
+            unmixed: AtomicBool::new(false),
+            silence: Mutex::default(),
             link,
             taps,
             room,
@@ -91,6 +99,24 @@ impl Uplink {
     pub(super) fn set_sources(&self, sources: Vec<(SourceKind, SourceId)>) {
         self.announcements.lock().retain(|source| sources.iter().any(|(_, id)| *id == source));
         self.sources.store(Arc::new(sources));
+    }
+
+    /// The room's mix contains these sources; the mixer needs no packets of other microphones.
+    pub(super) fn set_mixed(&self, mixed: impl Fn(SourceId) -> bool) {
+        let unmixed = self.source(SourceKind::Microphone).is_some_and(|source| !mixed(source));
+        self.unmixed.store(unmixed, Ordering::Relaxed);
+    }
+
+    /// What the mixer needs of a packet. Only of a microphone whose participant also sends pictures it needs a sign of
+    /// life, by which it distinguishes a camera that was stopped from a sender that is lost.
+    fn need(&self, source: SourceId, kind: SourceKind, packet: &SourcePacket) -> Need {
+        if kind != SourceKind::Microphone {
+            return Need::Packet;
+        }
+        let mixed = !self.unmixed.load(Ordering::Relaxed);
+        let need = self.silence.lock().need(mixed, packet.audio_level, packet.payload.len(), packet.arrival);
+        let is_useless = need == Need::Sign && !self.announcements.lock().any_beside(source);
+        if is_useless { Need::Nothing } else { need }
     }
 
     fn source(&self, kind: SourceKind) -> Option<SourceId> {
@@ -135,7 +161,11 @@ impl SourceSink for Uplink {
         for tap in self.taps.load().iter() {
             tap.send(ToOutput::Packet(source, packet.clone()));
         }
-        link.queue(ToMixer::Packet(source, packet));
+        match self.need(source, kind, &packet) {
+            Need::Packet => link.queue(ToMixer::Packet(source, packet)),
+            Need::Sign => link.queue(ToMixer::Heard(source)),
+            Need::Nothing => {}
+        }
     }
 
     fn flush(&self) {
@@ -217,6 +247,11 @@ impl Announcements {
         announcement.is_some_and(|announcement| announcement.codec.take().is_some())
     }
 
+    /// Whether another source than this is announced.
+    fn any_beside(&self, source: SourceId) -> bool {
+        self.0.iter().any(|announcement| announcement.source != source && announcement.codec.is_some())
+    }
+
     /// Forgets sources that the participant sends no more.
     fn retain(&mut self, sends: impl Fn(SourceId) -> bool) {
         self.0.retain(|announcement| sends(announcement.source));
@@ -291,6 +326,46 @@ mod tests {
             announcements.retain(|source| source == CAMERA);
             assert_eq!(announcements.0.len(), 1);
         }
+    }
+
+    #[test]
+    fn a_mixer_needs_no_packets_of_microphones_that_are_silent_or_in_no_mix() {
+        const MICROPHONE: SourceId = SourceId(3);
+        let sources = vec![(SourceKind::Camera, CAMERA), (SourceKind::Microphone, MICROPHONE)];
+        let (room, _commands) = mpsc::channel(1);
+        let uplink = Uplink::new(
+            ParticipantId(1),
+            sources,
+            CurrentLink::default(),
+            Taps::default(),
+            room,
+            UplinkCounters::default(),
+        );
+        let packet = |ms, level| SourcePacket {
+            sequence: 0,
+            timestamp: 0,
+            marker: false,
+            arrival: at(ms),
+            audio_level: Some(level),
+            rotation: None,
+            colours: None,
+            payload: bytes::Bytes::from_static(b"quiet"),
+        };
+        let of_microphone = |ms, level| uplink.need(MICROPHONE, SourceKind::Microphone, &packet(ms, level));
+        let of_camera = |ms| uplink.need(CAMERA, SourceKind::Camera, &packet(ms, 127));
+        assert_eq!(of_microphone(0, 127), Need::Packet);
+        assert_eq!(of_microphone(1_000, 127), Need::Nothing, "silent for a second");
+        assert_eq!(of_camera(1_000), Need::Packet);
+        assert_eq!(of_microphone(1_020, 40), Need::Packet, "it speaks");
+        uplink.set_mixed(|_| false);
+        assert_eq!(of_microphone(1_040, 40), Need::Nothing, "muted");
+        assert_eq!(of_camera(1_040), Need::Packet);
+        assert_eq!(of_microphone(3_000, 40), Need::Nothing, "no camera has begun");
+        uplink.announcements.lock().announce(CAMERA, Codec::Vp8, at(3_000));
+        assert_eq!(of_microphone(5_000, 40), Need::Sign, "the mixer shows a camera without frames as lost");
+        assert_eq!(of_microphone(5_020, 40), Need::Nothing);
+        uplink.set_mixed(|source| source == MICROPHONE);
+        assert_eq!(of_microphone(5_040, 40), Need::Packet);
     }
 
     proptest! {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use commingle::codec::{
-    DecodeLimits, Decoded, Depayloader, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoDecoder,
-    VideoEncoder,
+    DecodeLimits, Decoded, Depayloader, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, PictureMut,
+    VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{ObjectFit, Scene, Tile};
@@ -26,10 +26,21 @@ pub type Colour = (u8, u8, u8);
 /// Time limit of each step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Encoded frames of a source that shows a colour.
+/// Encoded frames of a source that shows a colour, with a corner that blinks.
 pub fn encode(codec: Codec, size: Size, (y, u, v): Colour, frames: u32) -> Vec<Vec<EncodedPacket>> {
-    // The luma alternates, so that no two frames are the same.
-    encode_pictures(codec, size, |n| Picture::filled(size, y + (n % 2) as u8, u, v), frames)
+    let picture = |n: u32| {
+        let mut picture = PictureMut::new(size);
+        let (planes, strides) = picture.planes();
+        for ((plane, stride), sample) in planes.into_iter().zip(strides).zip([y, u, v]) {
+            plane.fill(sample);
+            // A corner blinks: a camera that films a still picture would not change the canvas.
+            for row in plane.chunks_mut(stride).take(16) {
+                row[..16].fill(if n.is_multiple_of(2) { sample } else { 128 });
+            }
+        }
+        picture.freeze()
+    };
+    encode_pictures(codec, size, picture, frames)
 }
 
 /// Encoded frames of a source that shows these pictures.
@@ -39,7 +50,15 @@ pub fn encode_pictures(
     picture: impl Fn(u32) -> Picture,
     frames: u32,
 ) -> Vec<Vec<EncodedPacket>> {
-    let spec = EncodeSpec { codec, size, fps: 30, bitrate_kbps: 400, h264: H264Encoder::X264, threads: 1 };
+    let spec = EncodeSpec {
+        codec,
+        size,
+        fps: 30,
+        bitrate_kbps: 400,
+        h264: H264Encoder::X264,
+        threads: 1,
+        effort: Effort::Fast,
+    };
     let (to, from) = sync_channel::<EncodedFrame>(64);
     let mut encoder = VideoEncoder::new(spec, move |frame| to.send(frame).expect("the test waits")).expect("starts");
     let mut payloader = Payloader::new(codec);
@@ -322,7 +341,7 @@ pub fn scene(sources: [Option<SourceId>; 4]) -> Scene {
 pub fn stream(serial: u32, codec: Codec, size: Size, fps: u32) -> StreamSpec {
     let tier = if fps < 30 { Tier::Low } else { Tier::High };
     let key = StreamKey { view: ViewName::program(), codec, tier };
-    StreamSpec { serial, key, size, fps, bitrate_kbps: 800 }
+    StreamSpec { serial, key, size, fps, bitrate_kbps: 800, steady: false }
 }
 
 pub fn streams<const N: usize>(streams: [StreamSpec; N]) -> ToMixer {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use commingle::codec::aac::{AUDIO_SPECIFIC_CONFIG, AacEncoder, DEFAULT_BITRATE};
 use commingle::codec::sound::{OpusEncoder, OpusSettings};
-use commingle::codec::{EncodeSpec, H264Encoder, Picture, PictureMut, VideoEncoder};
+use commingle::codec::{Effort, EncodeSpec, H264Encoder, Picture, PictureMut, VideoEncoder};
 use commingle::container::{Sample, TrackSpec};
 use commingle::media::{AUDIO_TICK_SAMPLES, Codec, Size};
 
@@ -49,7 +49,15 @@ pub fn video(track: usize, codec: Codec, frames: u64) -> (TrackSpec, Vec<Sample>
 /// A video track of a given size.
 pub fn video_of(track: usize, codec: Codec, frames: u64, size: Size) -> (TrackSpec, Vec<Sample>) {
     let (sender, encoded) = sync_channel(4);
-    let spec = EncodeSpec { codec, size, fps: FPS as u32, bitrate_kbps: 300, h264: H264Encoder::X264, threads: 1 };
+    let spec = EncodeSpec {
+        codec,
+        size,
+        fps: FPS as u32,
+        bitrate_kbps: 300,
+        h264: H264Encoder::X264,
+        threads: 1,
+        effort: Effort::Fast,
+    };
     let mut encoder = VideoEncoder::new(spec, move |frame| {
         let _ = sender.try_send(frame);
     })

@@ -113,6 +113,7 @@ impl Rig {
             size: SIZE,
             fps: FPS as u32,
             bitrate_kbps: 300,
+            steady: true,
         });
         let mut rig = Self {
             child,

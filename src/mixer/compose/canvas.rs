@@ -6,29 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rayon::prelude::*;
 
 use super::lettering::Lettering;
+use super::liveness::{Liveness, liveness, next_change};
 use super::look;
 use super::slot::{Fitted, FrameSlot};
 use super::sprite::{Band, Op, Sprite, yuv};
 use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
 use crate::layout::{Scene, Tile};
-use crate::media::{Rect, Size, SourceKind};
+use crate::media::{Rect, Size};
 use crate::time::Timestamp;
 
-/// A camera without a frame for so long is stale.
-const CAMERA_STALE: Duration = Duration::from_secs(2);
-/// The same for a screen, which sends few frames while it is unchanged.
-const SCREEN_STALE: Duration = Duration::from_secs(10);
-/// Without a packet of its microphone for so long, the sender of a stale source counts as lost.
-const LOST: Duration = Duration::from_secs(2);
-/// After so long a lost sender has left, because its consent has expired (RFC 7675): a source that is still there was
-/// stopped.
-const STOPPED: Duration = Duration::from_secs(30);
 /// Shortest side in pixels of a tile with an avatar and round corners.
 const SMALLEST: u32 = 32;
 /// Most canvases in the pool.
@@ -79,17 +70,6 @@ struct Drawn {
     look: u64,
     frame: Option<(SourceId, u64)>,
     lost: bool,
-}
-
-/// The state of a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Feed {
-    /// Frames come.
-    Live,
-    /// Nothing comes from its sender: the last frame is shown in grey.
-    Lost,
-    /// Its sender is there, but sends no frames: the avatar is shown.
-    Stopped,
 }
 
 /// A frame to draw, and whether its sender is lost.
@@ -229,12 +209,32 @@ impl Compositor {
         Composed { picture, changed: true }
     }
 
+    /// When the canvas changes although no frame comes and the scene stays: a source is lost or stopped, or letters are
+    /// being loaded. None if it does not.
+    pub fn changes_at(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Option<Timestamp> {
+        if self.lettering.is_waiting() {
+            return Some(now);
+        }
+        let change = |placed: &Placed| {
+            let slot = slots.get(&placed.tile.source?)?;
+            next_change(placed.tile.kind, now, slot.arrival()?, slot.heard())
+        };
+        self.tiles.iter().filter_map(change).min()
+    }
+
+    /// The canvas will not change for some time: frees all canvases but the last.
+    pub fn rest(&mut self) {
+        let last = self.canvases.len().saturating_sub(1);
+        self.canvases.drain(..last);
+        self.canvases.shrink_to_fit();
+    }
+
     /// The frame of each tile; None for an avatar.
     fn frames(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Vec<Option<Shown>> {
         let seen = |tile: &Tile| {
             let slot = slots.get(&tile.source?)?;
-            let feed = feed(tile.kind, now, slot.arrival()?, slot.heard());
-            (feed != Feed::Stopped).then_some((slot, feed == Feed::Lost))
+            let liveness = liveness(tile.kind, now, slot.arrival()?, slot.heard());
+            (liveness != Liveness::Stopped).then_some((slot, liveness == Liveness::Lost))
         };
         let frame = |placed: &Placed| {
             let (slot, lost) = seen(&placed.tile)?;
@@ -289,16 +289,6 @@ impl Compositor {
             }
         }
         ops
-    }
-}
-
-/// The state of a source whose newest frame came at `arrival`, and the newest packet of its microphone at `heard`.
-fn feed(kind: SourceKind, now: Timestamp, arrival: Timestamp, heard: Timestamp) -> Feed {
-    let stale = if kind == SourceKind::Screen { SCREEN_STALE } else { CAMERA_STALE };
-    match now.since(arrival) {
-        age if age <= stale => Feed::Live,
-        age if age <= STOPPED && now.since(heard) > LOST => Feed::Lost,
-        _ => Feed::Stopped,
     }
 }
 
@@ -376,5 +366,59 @@ fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadP
         (_, [band]) => band.draw(ops),
         (Some(threads), bands) => threads.install(|| bands.par_iter_mut().for_each(|band| band.draw(ops))),
         (None, bands) => bands.iter_mut().for_each(|band| band.draw(ops)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ParticipantId, ViewName};
+    use crate::layout::ObjectFit;
+    use crate::media::{Look, SourceKind};
+
+    const CANVAS: Size = Size::new(64, 36);
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_micros(60_000_000 + ms * 1_000)
+    }
+
+    /// The times at which the canvas of a camera with one frame changes, in milliseconds, until it says that it will
+    /// not any more. `hears`: the microphone sends until then.
+    fn changes(hears: u64) -> Vec<u64> {
+        let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
+        slot.writer().put(Picture::filled(CANVAS, 90, 128, 128), Look::default(), at(0));
+        let slots = HashMap::from([(SourceId(1), slot.clone())]);
+        let tile = Tile {
+            participant: ParticipantId(1),
+            kind: SourceKind::Camera,
+            source: Some(SourceId(1)),
+            rect: Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height },
+            fit: ObjectFit::Auto,
+            label: String::new(),
+            initials: String::new(),
+            speaking: false,
+            muted: false,
+        };
+        let mut compositor = Compositor::new(None);
+        compositor.set_scene(&Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: vec![tile] });
+        let (mut now, mut changes) = (at(0), Vec::new());
+        loop {
+            slot.hear(now.min(at(hears)));
+            if compositor.compose(now, &slots).changed {
+                changes.push(now.since(at(0)).as_millis() as u64);
+            }
+            match compositor.changes_at(now, &slots) {
+                Some(next) if next > now => now = next,
+                Some(_) => panic!("letters are loaded only for names"),
+                None => return changes,
+            }
+        }
+    }
+
+    #[test]
+    fn a_canvas_without_frames_says_when_it_changes() {
+        assert_eq!(changes(0), [0, 2_000, 30_000], "lost, and then stopped");
+        assert_eq!(changes(60_000), [0, 2_000], "stopped");
+        assert_eq!(changes(5_000), [0, 2_000, 7_000, 30_000], "stopped, lost with the sound, stopped");
     }
 }

@@ -114,6 +114,11 @@ impl Lettering {
         true
     }
 
+    /// Whether the fonts of the machine are being loaded.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.machine == Machine::Awaited
+    }
+
     /// One line of text, truncated with an ellipsis at `width` pixels; None if nothing is visible, or fonts are being
     /// loaded. The picture is as wide as the text and one line high.
     pub(super) fn line(&mut self, text: &str, pixels: f32, width: f32, color: Rgb) -> Option<Raster> {

@@ -1,15 +1,20 @@
 //! Frame slots: the newest picture of one source, ready in every size that is shown.
 //!
 //! Owns: rotation, cropping, scaling and conversion of colours, once per tile size; the backdrop of a camera that does
-//! not fill its tile. Does not know: scenes. In: pictures by the [`FrameWriter`] of one decoder, on its thread. Out:
-//! [`FrameSlot::get`] for compositors; a size that was fetched is kept ready from then on.
+//! not fill its tile; whether a picture differs from the one that is shown ([`Stillness`]). Does not know: scenes. In:
+//! pictures by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that
+//! was fetched is kept ready from then on. The owner of the slot is notified of each new picture, and of the first
+//! packet of a microphone that was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::backdrop::Backdrop;
+use super::liveness::LOST;
+use super::still::{Stillness, difference};
 use crate::codec::{Picture, PicturePool, colour, scale};
 use crate::layout::{ObjectFit, fit};
 use crate::media::{Colours, Look, Rect, Rotation, Size, SourceKind};
@@ -17,6 +22,9 @@ use crate::time::Timestamp;
 
 /// Frames after which a size that was not fetched is dropped.
 const WANTED_FRAMES: u64 = 15;
+/// A frame after such a pause is shown whatever it looks like: the avatar may have taken its place, which happens after
+/// 2 s at the earliest.
+const PAUSE: Duration = Duration::from_millis(1_500);
 /// Most sizes kept ready; others are scaled at each fetch.
 const WANTED_SIZES: usize = 8;
 
@@ -26,6 +34,8 @@ pub struct FrameSlot {
     state: Mutex<State>,
     /// Time of the newest packet of the participant's microphone.
     heard: AtomicU64,
+    /// Called when the canvas may differ.
+    notify: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -40,10 +50,16 @@ struct State {
 }
 
 struct Latest {
+    /// As it was decoded.
+    decoded: Picture,
+    look: Look,
+    /// Upright.
     picture: Picture,
-    colours: Colours,
+    /// When the picture, or the newest one that looks like it, arrived.
     arrival: Timestamp,
     number: u64,
+    /// The writer that stored it.
+    writer: u64,
     fetched: bool,
 }
 
@@ -82,14 +98,20 @@ pub struct Fitted {
 impl FrameSlot {
     /// An empty slot for a camera or a screen.
     pub fn new(kind: SourceKind) -> Self {
-        Self { kind, state: Mutex::default(), heard: AtomicU64::default() }
+        Self::with_notification(kind, || {})
+    }
+
+    /// An empty slot that calls `notify` when the canvas may differ, on the thread of the caller.
+    pub fn with_notification(kind: SourceKind, notify: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { kind, state: Mutex::default(), heard: AtomicU64::default(), notify: Box::new(notify) }
     }
 
     /// The writer of a new decoder. Frames of earlier writers are not taken any more.
     pub fn writer(self: &Arc<Self>) -> FrameWriter {
         let mut state = self.state.lock();
         state.writer += 1;
-        FrameWriter { slot: self.clone(), id: state.writer }
+        let stillness = Mutex::new(Stillness::new(self.kind));
+        FrameWriter { slot: self.clone(), id: state.writer, stillness }
     }
 
     /// The newest frame, scaled to a tile; None before the first.
@@ -155,7 +177,10 @@ impl FrameSlot {
 
     /// A packet of the participant's microphone has come: a camera without frames was stopped, not lost.
     pub fn hear(&self, now: Timestamp) {
-        self.heard.store(now.as_micros(), Ordering::Relaxed);
+        let before = Timestamp::from_micros(self.heard.swap(now.as_micros(), Ordering::Relaxed));
+        if now.since(before) > LOST {
+            (self.notify)();
+        }
     }
 
     /// When the newest packet of the participant's microphone came; zero before the first.
@@ -173,6 +198,7 @@ impl FrameSlot {
 pub struct FrameWriter {
     slot: Arc<FrameSlot>,
     id: u64,
+    stillness: Mutex<Stillness>,
 }
 
 /// A frame for which a writer has begun to scale.
@@ -183,11 +209,50 @@ struct Storing {
 }
 
 impl FrameWriter {
-    /// Stores the newest frame: turns it upright and fits it to every tile in which it is shown. Does nothing when the
-    /// writer is void.
+    /// Stores the newest frame: turns it upright and fits it to every tile in which it is shown. A frame that looks
+    /// like the one that is shown only proves that the source lives. Does nothing when the writer is void.
     pub fn put(&self, picture: Picture, look: Look, now: Timestamp) {
+        self.store(picture, look, false, now);
+    }
+
+    /// The same for a picture that was coded without reference to others: it is coarser than they are.
+    pub fn put_keyframe(&self, picture: Picture, look: Look, now: Timestamp) {
+        self.store(picture, look, true, now);
+    }
+
+    fn store(&self, picture: Picture, look: Look, keyframe: bool, now: Timestamp) {
+        if !self.shows(&picture, look, keyframe, now) {
+            return;
+        }
         let Some(storing) = self.begin() else { return };
         self.finish(storing, picture, look, now);
+        (self.slot.notify)();
+    }
+
+    /// Whether a frame differs enough from the one that is shown. Compares without the lock.
+    fn shows(&self, picture: &Picture, look: Look, keyframe: bool, now: Timestamp) -> bool {
+        let shown = {
+            let state = self.slot.state.lock();
+            let is_comparable =
+                |latest: &&Latest| (state.writer, latest.writer) == (self.id, self.id) && latest.look == look;
+            let latest = state.latest.as_ref().filter(is_comparable);
+            latest
+                .filter(|latest| now.since(latest.arrival) < PAUSE)
+                .map(|latest| (latest.decoded.clone(), latest.number))
+        };
+        let Some((shown, number)) = shown else {
+            self.stillness.lock().begins(now);
+            return true;
+        };
+        let difference = difference(self.slot.kind, &shown, picture);
+        if self.stillness.lock().shows(difference, keyframe, now) {
+            return true;
+        }
+        let mut state = self.slot.state.lock();
+        // The slot may have been cleared meanwhile.
+        let Some(latest) = state.latest.as_mut().filter(|latest| latest.number == number) else { return true };
+        latest.arrival = now;
+        false
     }
 
     fn begin(&self) -> Option<Storing> {
@@ -207,8 +272,9 @@ impl FrameWriter {
     /// Scales without the lock, because that takes long: compositors go on with the frame before.
     fn finish(&self, storing: Storing, picture: Picture, look: Look, now: Timestamp) {
         let Storing { number, mut rotated, wanted } = storing;
-        let picture = rotate_upright(picture, look.rotation, &mut rotated);
-        let latest = Latest { picture, colours: look.colours, arrival: now, number, fetched: false };
+        let upright = rotate_upright(picture.clone(), look.rotation, &mut rotated);
+        let latest =
+            Latest { decoded: picture, look, picture: upright, arrival: now, number, writer: self.id, fetched: false };
         let kind = self.slot.kind;
         let fitted: Vec<((Size, ObjectFit), Fitted, Scaler)> = wanted
             .into_iter()
@@ -244,7 +310,7 @@ fn rotate_upright(picture: Picture, rotation: Rotation, pool: &mut PicturePool) 
 }
 
 fn make(latest: &Latest, (tile, object_fit): (Size, ObjectFit), kind: SourceKind, scaler: &mut Scaler) -> Fitted {
-    let Latest { picture, colours, arrival, number, .. } = latest;
+    let Latest { picture, look: Look { colours, .. }, arrival, number, .. } = latest;
     let fit = fit(picture.size(), tile, kind, object_fit);
     let part = picture.part(fit.crop).unwrap_or_else(|| picture.clone());
     let ours = *colours == Colours::default();
@@ -269,6 +335,8 @@ fn make(latest: &Latest, (tile, object_fit): (Size, ObjectFit), kind: SourceKind
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     const TILE: Size = Size::new(320, 180);
@@ -308,7 +376,7 @@ mod tests {
         writer.put(grey(Size::new(640, 360), 60), Look::default(), at(1));
         assert!(!slot.needs_fitting(TILE, ObjectFit::Auto), "scaled on arrival");
         for i in 0..=WANTED_FRAMES {
-            writer.put(grey(Size::new(640, 360), 60), Look::default(), at(2 + i));
+            writer.put(grey(Size::new(640, 360), 80 + 20 * (i % 2) as u8), Look::default(), at(2 + i));
         }
         assert!(slot.needs_fitting(TILE, ObjectFit::Auto), "the size is not fetched any more");
     }
@@ -345,6 +413,52 @@ mod tests {
         assert!(slot.get(TILE, ObjectFit::Auto).is_none(), "cleared before the decoder had stored it");
         slot.writer().put(grey(TILE, 60), Look::default(), at(2));
         assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("shown again").picture.plane(0).0[0], 60);
+    }
+
+    #[test]
+    fn a_frame_like_the_one_that_is_shown_only_proves_that_the_source_lives() {
+        let notified = Arc::new(AtomicU32::new(0));
+        let counter = notified.clone();
+        let slot = Arc::new(FrameSlot::with_notification(SourceKind::Camera, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }));
+        let writer = slot.writer();
+        writer.put(grey(TILE, 50), Look::default(), at(0));
+        let number = slot.get(TILE, ObjectFit::Auto).expect("came").number;
+        writer.put(grey(TILE, 50), Look::default(), at(1_000_000));
+        assert_eq!(
+            (slot.get(TILE, ObjectFit::Auto).expect("kept").number, slot.arrival()),
+            (number, Some(at(1_000_000)))
+        );
+        assert_eq!(notified.load(Ordering::Relaxed), 1);
+        writer.put(grey(TILE, 50), Look { rotation: Rotation::Half, ..Look::default() }, at(1_100_000));
+        writer.put(grey(TILE, 60), Look { rotation: Rotation::Half, ..Look::default() }, at(1_200_000));
+        assert_eq!(slot.get(TILE, ObjectFit::Auto).expect("changed").number, number + 2);
+        assert_eq!(notified.load(Ordering::Relaxed), 3);
+        writer.put(grey(TILE, 60), Look { rotation: Rotation::Half, ..Look::default() }, at(3_300_000));
+        assert_eq!(
+            slot.get(TILE, ObjectFit::Auto).expect("there").number,
+            number + 3,
+            "the avatar was shown meanwhile"
+        );
+        slot.clear();
+        let writer = slot.writer();
+        writer.put(grey(TILE, 60), Look { rotation: Rotation::Half, ..Look::default() }, at(3_400_000));
+        assert!(slot.get(TILE, ObjectFit::Auto).is_some(), "shown again after it was hidden");
+    }
+
+    #[test]
+    fn a_microphone_that_is_heard_again_redraws_a_lost_source() {
+        let notified = Arc::new(AtomicU32::new(0));
+        let counter = notified.clone();
+        let slot = FrameSlot::with_notification(SourceKind::Camera, move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        for ms in [10_000, 10_020, 12_020, 14_021, 14_041] {
+            slot.hear(at(ms * 1_000));
+        }
+        assert_eq!(notified.load(Ordering::Relaxed), 2, "the first, and the one after more than 2 s");
+        assert_eq!(slot.heard(), at(14_041_000));
     }
 
     #[test]

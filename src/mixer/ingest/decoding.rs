@@ -87,13 +87,18 @@ struct Looks {
     current: Look,
     /// From the frame with this time on.
     changes: VecDeque<(Timestamp, Look)>,
+    /// The newest keyframe or recovery point.
+    entry: Option<Timestamp>,
     /// Pictures of earlier frames are not stored.
     stored_from: Timestamp,
 }
 
 impl Looks {
     /// A frame begins; its packets carry the changes of its look.
-    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame) {
+    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame, entry: Option<Entry>) {
+        if entry.is_some() {
+            self.entry = Some(pts);
+        }
         let mut newest = frame.packets.iter().rev();
         let look = Look {
             rotation: newest.clone().find_map(|packet| packet.rotation).unwrap_or(self.last.rotation),
@@ -191,10 +196,10 @@ impl Decoding {
             self.refreshing = 0;
         }
         if matches!(self.state, State::None) {
-            let entry = entry.ok_or(CodecError::KeyframeNeeded)?;
-            self.state = State::Building(self.build(entry, owner, shared)?);
-            self.entry = Some(entry);
-            self.refreshing = match entry {
+            let begins = entry.ok_or(CodecError::KeyframeNeeded)?;
+            self.state = State::Building(self.build(begins, owner, shared)?);
+            self.entry = Some(begins);
+            self.refreshing = match begins {
                 Entry::RecoveryPoint { frames } => frames.min(REFRESH_MAX),
                 Entry::Keyframe => 0,
             };
@@ -205,14 +210,14 @@ impl Decoding {
         }
         match &mut self.state {
             State::Ready(decoder) if self.waiting.is_empty() && (self.catching_up == 0 || decoder.has_room()) => {
-                self.looks.lock().begin(pts, frame);
+                self.looks.lock().begin(pts, frame, entry);
                 decoder.push(whole, pts)?;
             }
             _ if self.waiting.len() >= PENDING_MAX + self.catching_up => {
                 return Err(CodecError::Behind(self.waiting.len() as u64));
             }
             _ => {
-                self.looks.lock().begin(pts, frame);
+                self.looks.lock().begin(pts, frame, entry);
                 self.waiting.push_back((whole, pts));
             }
         }
@@ -253,9 +258,14 @@ impl Decoding {
                 if reported.lock().replace(size) != Some(size) {
                     outbox.push(FromMixer::SourceSize(id, size));
                 }
-                let look = looks.lock().at(pts);
-                if let Some(look) = look {
-                    writer.put(picture, look, pts);
+                let (look, is_entry) = {
+                    let mut looks = looks.lock();
+                    (looks.at(pts), looks.entry == Some(pts))
+                };
+                match look {
+                    Some(look) if is_entry => writer.put_keyframe(picture, look, pts),
+                    Some(look) => writer.put(picture, look, pts),
+                    None => {}
                 }
             }
             Decoded::KeyframeWanted => signals.keyframe_wanted.store(true, Ordering::Release),

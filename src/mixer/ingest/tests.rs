@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::decoding::PENDING_MAX;
 use super::*;
-use crate::codec::{CodecError, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoEncoder};
+use crate::codec::{CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoEncoder};
 use crate::id::ParticipantId;
 use crate::media::{Codec, Size, SourceKind};
 use crate::mixer::builder::tests::{PATIENCE, block};
@@ -23,7 +23,15 @@ fn frames(count: u32, luma: u8) -> Vec<Vec<SourcePacket>> {
 
 /// Frames of one encoder with a keyframe first and after each `distance` frames.
 fn encoded(codec: Codec, count: u32, luma: u8, distance: u32) -> Vec<Vec<SourcePacket>> {
-    let spec = EncodeSpec { codec, size: SIZE, fps: 30, bitrate_kbps: 200, h264: H264Encoder::X264, threads: 1 };
+    let spec = EncodeSpec {
+        codec,
+        size: SIZE,
+        fps: 30,
+        bitrate_kbps: 200,
+        h264: H264Encoder::X264,
+        threads: 1,
+        effort: Effort::Fast,
+    };
     let (to, encoded) = sync_channel::<EncodedFrame>(4);
     let mut encoder = VideoEncoder::new(spec, move |frame| to.send(frame).expect("taken")).expect("installed");
     let (mut payloader, mut sequence) = (Payloader::new(codec), 0);

@@ -1,5 +1,5 @@
 //! The audio loop: waits for the next tick, mixes it, puts it into the outbox. It stops while there are no listeners or
-//! sources.
+//! sources, and rests until the next packet while no source sends.
 //!
 //! Owns: the [`SoundMixer`], its [`LoadControl`] and the loop's inbox. Does not know: what is mixed. In:
 //! [`SoundInput`]. Out: the [`Outbox`], and [`AudioCounts`].
@@ -60,6 +60,8 @@ pub(in crate::mixer) struct SoundInbox {
     inputs: Vec<SoundInput>,
     /// The loop is stopped: packets would be stale when it continues.
     idle: bool,
+    /// The loop rests: the next packet wakes it.
+    resting: bool,
     closed: bool,
     counts: AudioCounts,
 }
@@ -68,9 +70,13 @@ impl SoundInbox {
     /// Adds an input for the next tick; packets are dropped while the loop is stopped or too many wait.
     pub(in crate::mixer) fn push(inbox: &Watched<Self>, input: SoundInput) {
         if let SoundInput::Packet(..) = input {
-            let mut inbox = inbox.lock();
-            if !inbox.idle && inbox.inputs.len() < PACKETS_MAX {
-                inbox.inputs.push(input);
+            let mut state = inbox.lock();
+            if !state.idle && state.inputs.len() < PACKETS_MAX {
+                state.inputs.push(input);
+            }
+            if std::mem::take(&mut state.resting) {
+                drop(state);
+                inbox.wake();
             }
             return;
         }
@@ -118,7 +124,9 @@ pub(in crate::mixer) fn run(
     let (mut control, mut counts) = (LoadControl::default(), AudioCounts::default());
     let mut last = None;
     loop {
-        let tick = if mixer.is_idle() {
+        let is_idle = mixer.is_idle();
+        let rests = !is_idle && mixer.is_resting();
+        let tick = if is_idle || rests {
             last = None;
             // No load: the next tick begins with full effort.
             control = LoadControl::default();
@@ -128,7 +136,7 @@ pub(in crate::mixer) fn run(
             Some(due(&AudioGrid, epoch, last, CATCH_UP, now()))
         };
         busy.end();
-        let Some(inputs) = wait(inbox, counts, tick.map(|tick| tick.at)) else { return };
+        let Some(inputs) = wait(inbox, counts, tick.map(|tick| tick.at), rests) else { return };
         let begun = now();
         busy.begin(begun);
         for input in inputs {
@@ -169,11 +177,16 @@ fn set_effort(mixer: &mut SoundMixer, counts: &mut AudioCounts, effort: AudioEff
 }
 
 /// Publishes the counters, then waits until the time of the tick, or for any input if no tick is due; None when the
-/// inbox was closed.
-fn wait(inbox: &Watched<SoundInbox>, counts: AudioCounts, until: Option<Timestamp>) -> Option<Vec<SoundInput>> {
+/// inbox was closed. Packets are inputs only if the loop `rests`; otherwise they are dropped while no tick is due.
+fn wait(
+    inbox: &Watched<SoundInbox>,
+    counts: AudioCounts,
+    until: Option<Timestamp>,
+    rests: bool,
+) -> Option<Vec<SoundInput>> {
     let mut state = inbox.lock();
     state.counts = counts;
-    state.idle = until.is_none() && state.inputs.is_empty();
+    state.idle = until.is_none() && !rests && state.inputs.is_empty();
     loop {
         if state.closed {
             return None;
@@ -181,9 +194,12 @@ fn wait(inbox: &Watched<SoundInbox>, counts: AudioCounts, until: Option<Timestam
         match until {
             None if !state.inputs.is_empty() => break,
             Some(at) if now() >= at => break,
-            _ => inbox.wait(&mut state, until),
+            _ => {
+                state.resting = rests;
+                inbox.wait(&mut state, until);
+            }
         }
     }
-    state.idle = false;
+    (state.idle, state.resting) = (false, false);
     Some(std::mem::take(&mut state.inputs))
 }

@@ -16,6 +16,7 @@
 //! 5. While the effort limits the number of talkers, only the loudest are in the sum ([`talkers`]). The others get the
 //!    full mix, since it does not contain them, and share its encode.
 //! 6. In a large tick several threads decode and encode ([`workers`]). The result does not depend on their number.
+//! 7. While nobody talks and no source sends packets, there are no ticks.
 
 pub(super) mod audio_loop;
 mod load;
@@ -48,7 +49,8 @@ const LEFT_OUT_TICKS: u32 = PACKET_TICKS as u32;
 /// Interval of level reports, in ticks (100 ms).
 const LEVEL_TICKS: u64 = 5;
 
-/// Ticks that continue after the last source has left, so that every receiver gets the begin of the pause (1 s).
+/// Ticks that continue after the last source has left or is silent, so that every receiver gets the begin of the pause
+/// (1 s).
 const IDLE_TICKS: u64 = 50;
 
 /// Most participants named in the contributing sources of a packet: 15 (RFC 3550 section 5.1), and the listener itself.
@@ -101,6 +103,8 @@ pub struct SoundMixer {
     heard: BTreeMap<ParticipantId, u8>,
     /// Ticks since a source was audible.
     silent: u64,
+    /// Ticks to run before the mixer may rest.
+    awake: u64,
     /// The last reported levels were not all silence.
     reported_levels: bool,
     /// Counters of the mixer itself and of the voices that have ended.
@@ -178,6 +182,7 @@ impl SoundMixer {
             workers: Workers::new(threads),
             heard: BTreeMap::new(),
             silent: u64::MAX,
+            awake: 0,
             reported_levels: false,
             gone: SoundStats::default(),
         }
@@ -206,6 +211,8 @@ impl SoundMixer {
         self.mix_minus.retain(|participant, _| self.listeners.contains_key(participant));
         self.plan = plan;
         self.follow_plan();
+        // A new listener gets a first packet within this time.
+        self.awake = IDLE_TICKS;
     }
 
     /// Handles a packet; drops it if its source is not in the plan.
@@ -230,9 +237,21 @@ impl SoundMixer {
         !self.has_listeners() || self.voices.is_empty() && self.silent > IDLE_TICKS
     }
 
+    /// Whether ticks may stop until the next packet or plan: all sources are silent and have sent nothing for a while.
+    /// Outputs get all ticks.
+    pub fn is_resting(&self) -> bool {
+        !self.plan.outputs
+            && self.awake == 0
+            && self.silent > IDLE_TICKS
+            && self.mix_minus.is_empty()
+            && !self.reported_levels
+            && self.voices.values().all(Voice::is_asleep)
+    }
+
     /// Mixes tick `n` at `now`; returns the levels too if a report of them is due.
     pub fn tick(&mut self, n: u64, now: Timestamp) -> (AudioTick, Option<Levels>) {
         self.gone.ticks += 1;
+        self.awake = self.awake.saturating_sub(1);
         let mut heard = self.decode(now);
         let lags: Vec<Duration> = self.voices.values().filter_map(Voice::lag).collect();
         if !lags.is_empty() {

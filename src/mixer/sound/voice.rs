@@ -95,6 +95,11 @@ impl Voice {
         self.participant
     }
 
+    /// Whether it contributes nothing until its next packet: it has neither samples nor packets.
+    pub(super) fn is_asleep(&self) -> bool {
+        !self.leaving && !self.sounding && self.ring.is_empty() && self.jitter.is_idle()
+    }
+
     /// Packets concealed.
     pub(super) fn concealed(&self) -> u64 {
         self.jitter.stats().concealed

@@ -225,6 +225,36 @@ fn the_mixer_is_idle_without_listeners_or_sources() {
 }
 
 #[test]
+fn the_mixer_rests_while_no_source_sends_and_a_packet_ends_the_rest() {
+    let (mut mixer, mut client) = (SoundMixer::new(Sounds::default(), 1), Client::new(1, 300.0, 0.3));
+    let sources = vec![MixInput { source: client.source, gain_db: 0.0 }];
+    let plan = MixPlan { sources, listeners: vec![listener(2, Full)], outputs: false };
+    mixer.set_source(client.spec());
+    mixer.set_plan(plan.clone());
+    assert!(!mixer.is_resting(), "a new listener gets a first packet");
+    let packets = (0..60).filter(|n| mixer.tick(*n, at(*n)).0.everyone.is_some()).count();
+    assert!(mixer.is_resting() && packets > 0, "{packets} packets");
+    for n in 3_000..3_050 {
+        mixer.insert(client.source, client.speak(n).expect("a tone"), at(n));
+        assert!(!mixer.is_resting(), "tick {n}");
+        mixer.tick(n, at(n));
+    }
+    let mut rests = |from: u64| {
+        (from..from + 200).find(|n| {
+            mixer.tick(*n, at(*n));
+            mixer.is_resting()
+        })
+    };
+    let rested = rests(3_050);
+    assert!(rested.is_some_and(|n| (3_100..3_150).contains(&n)), "one second after the gate has closed: {rested:?}");
+    mixer.set_plan(MixPlan { outputs: true, ..plan });
+    assert!((4_000..4_200).all(|n| {
+        mixer.tick(n, at(n));
+        !mixer.is_resting()
+    }));
+}
+
+#[test]
 fn gain_and_g711() {
     let mut room = Room::new(vec![Client::new(1, 440.0, 0.2), Client::new(2, 500.0, 0.0)]);
     room.mixer.set_plan(MixPlan {

@@ -129,7 +129,7 @@ impl Client {
         }
     }
 
-    fn speak(&mut self, n: u64) -> Option<SourcePacket> {
+    pub(super) fn speak(&mut self, n: u64) -> Option<SourcePacket> {
         let samples = std::array::from_fn(|i| {
             let t = (n * AUDIO_TICK_SAMPLES as u64 + i as u64) as f64 / f64::from(AUDIO_RATE);
             self.loud * (self.voice)(self.hz, t)
