@@ -81,6 +81,8 @@ struct Room {
     pictures: BTreeMap<ParticipantId, BTreeMap<SourceId, Arc<FrameSlot>>>,
     /// Packets came since the last [`Room::batch_handled`].
     has_packets: bool,
+    /// Packets or orders came since then.
+    has_work: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -146,11 +148,13 @@ impl Room {
             sources: BTreeMap::new(),
             pictures: BTreeMap::new(),
             has_packets: false,
+            has_work: false,
             threads,
         }
     }
 
     fn handle(&mut self, message: ToMixer) {
+        self.has_work |= !matches!(message, ToMixer::Heard(_));
         match message {
             // Handled by the mixer itself.
             ToMixer::Configure(_) => {}
@@ -237,6 +241,9 @@ impl Room {
     }
 
     fn batch_handled(&mut self) {
+        if std::mem::take(&mut self.has_work) {
+            Timer::end_idle(&self.timer);
+        }
         if std::mem::take(&mut self.has_packets) {
             let wake = self.ingest.lock().poll(now());
             Timer::set(&self.timer, wake);
@@ -280,10 +287,20 @@ fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
 struct Timer {
     /// When the ingest is to be polled: a wait for a lost packet is over, or a decoder is there.
     wake: Option<Timestamp>,
+    /// The last report announced that the next one comes late, and nothing but signs of life has come since.
+    idle: bool,
     closed: bool,
 }
 
 impl Timer {
+    /// A packet or an order has come: the next report comes soon.
+    fn end_idle(timer: &Watched<Self>) {
+        let was_idle = std::mem::take(&mut timer.lock().idle);
+        if was_idle {
+            timer.wake();
+        }
+    }
+
     /// Sets the alarm, unless an earlier one is set.
     fn set(timer: &Watched<Self>, wake: Option<Timestamp>) {
         if wake.is_some() {
@@ -321,9 +338,13 @@ impl Reporter {
                 let is_idle = ticks - ticks_before <= IDLE_TICKS;
                 report.next = if is_idle { IDLE_REPORT_INTERVAL } else { REPORT_INTERVAL };
                 next_report = at + report.next;
+                timer.lock().idle = is_idle;
                 self.outbox.push(FromMixer::Report(report));
             }
             let mut state = timer.lock();
+            if !state.idle {
+                next_report = next_report.min(at + REPORT_INTERVAL);
+            }
             if state.ring(at) {
                 drop(state);
                 let wake = self.ingest.lock().poll(at);
