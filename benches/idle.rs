@@ -91,7 +91,7 @@ fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera)
             runtime.block_on(BotPool::start(plan, cancel.clone())).expect("bots on loopback")
         })
         .collect();
-    let wait = |duration| runtime.block_on(tokio::time::sleep(duration));
+    let wait = |duration| runtime.block_on(async { tokio::time::sleep(duration).await });
     wait(SETTLE);
     let mixers: Vec<u32> = server.mixers().iter().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect();
     assert_eq!(mixers.len(), rooms, "one mixer for each room");
