@@ -35,7 +35,8 @@ const RESTED_SECONDS: u64 = 1;
 /// Orders for the loop: whole values, the newest replaces the one before.
 #[derive(Debug, Default)]
 pub(super) struct VideoInbox {
-    scenes: BTreeMap<ViewName, Scene>,
+    /// None for a view that is not composed any more.
+    scenes: BTreeMap<ViewName, Option<Scene>>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,
     /// A frame has come, or a source has gone: the canvas may differ.
@@ -47,7 +48,11 @@ pub(super) struct VideoInbox {
 
 impl VideoInbox {
     pub(super) fn scene(inbox: &Watched<Self>, scene: Scene) {
-        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), scene)));
+        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), Some(scene))));
+    }
+
+    pub(super) fn scene_gone(inbox: &Watched<Self>, view: ViewName) {
+        inbox.change(|inbox| drop(inbox.scenes.insert(view, None)));
     }
 
     pub(super) fn streams(inbox: &Watched<Self>, streams: StreamSet) {
@@ -213,6 +218,10 @@ impl VideoLoop {
 
     fn follow(&self, state: &mut State, orders: VideoInbox) {
         for (name, scene) in orders.scenes {
+            let Some(scene) = scene else {
+                state.views.remove(&name);
+                continue;
+            };
             match state.views.get_mut(&name) {
                 Some(view) => {
                     if view.scene.fps != scene.fps {

@@ -266,6 +266,7 @@ mod tests {
     use crate::layout::Layout;
     use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
     use crate::room::document::{ParticipantPatch, Role};
+    use crate::room::view_request::ViewPatch;
     use crate::room::{Admission, Effect, Input, Order, Room, RoomSettings};
     use crate::tier::{Ladder, Limit, Reception};
 
@@ -339,6 +340,7 @@ mod tests {
                 receives_audio: Some(SoundTaken::Any),
                 receives_video: Some(Codec::Vp8),
                 tier: TierChoice::Auto,
+                view: ViewPatch::default(),
                 bot: false,
             };
             let participant = self.room.admit(self.now, who).expect("let in").participant;
