@@ -275,8 +275,9 @@ export class Session extends EventTarget {
   /**
    * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`. Rejects with a
    * JoinError.
+   * @param {{ view?: string, layout?: string, canvas?: string, selfView?: string }} changes
    */
-  async setView({ view, layout, canvas, selfView } = {}) {
+  async setView({ view, layout, canvas, selfView }) {
     const [width, height] = (canvas ?? '').split('x').map(Number);
     const body = {
       view,
