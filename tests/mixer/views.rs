@@ -35,6 +35,25 @@ fn last(rig: &Rig, serial: u32) -> Picture {
 }
 
 #[test]
+fn a_view_that_begins_beside_others_of_the_same_frame_rate_has_frames() {
+    let mut rig = Rig::new();
+    four(&mut rig);
+    let names: [ViewName; 3] = ["a", "b", "c"].map(|name| name.parse().expect("a name"));
+    for name in &names {
+        rig.send(ToMixer::Scene(Scene { view: name.clone(), ..scene(sources()) }));
+    }
+    let of = |serial: u32| {
+        let mut spec = stream(serial, Codec::Vp8, CANVAS, 30);
+        spec.key.view = names[serial as usize - 1].clone();
+        spec
+    };
+    rig.send(streams([of(1)]));
+    rig.run_until("the first view", |rig| rig.frames(1).len() > 10);
+    rig.send(streams([of(1), of(2), of(3)]));
+    rig.run_until("all views", |rig| (1..=3).all(|serial| rig.frames(serial).len() > 20));
+}
+
+#[test]
 fn each_view_has_its_own_canvas_and_sources_are_decoded_once() {
     let mut rig = Rig::new();
     four(&mut rig);
