@@ -48,7 +48,9 @@ const corner = (canvas) => {
  * @param {string} [options.url]          the server; default: where this module was loaded from
  * @param {string} [options.token]        bearer token, if the server requires one
  * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
- * @param {string} [options.view]         default `program`
+ * @param {string} [options.view]         the name of a view, or `own`; default `program`
+ * @param {string} [options.layout]       the layout of the view `own`, for example `speaker`
+ * @param {string} [options.canvas]       the canvas of the view `own`, for example `720x1280`
  * @param {string} [options.selfView]     `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  in addition to those of the server
  * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
@@ -111,7 +113,7 @@ export class Session extends EventTarget {
 
   constructor(options) {
     super();
-    this.#options = options;
+    this.#options = { ...options };
     this.#server = new Server(
       new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href,
       options.token,
@@ -270,6 +272,29 @@ export class Session extends EventTarget {
     this.#emitLocal();
   }
 
+  /**
+   * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`. Rejects with a
+   * JoinError.
+   * @param {{ view?: string, layout?: string, canvas?: string, selfView?: string }} changes
+   */
+  async setView({ view, layout, canvas, selfView }) {
+    const [width, height] = (canvas ?? '').split('x').map(Number);
+    const body = {
+      view,
+      layout: layout && { kind: layout },
+      canvas: canvas && { width, height },
+      self_view: selfView,
+    };
+    await this.call(`/v1/rooms/{room}/participants/${this.id}`, { method: 'PATCH', body });
+    // A new connection after a loss asks for the same.
+    const own = this.#options;
+    if (view ?? layout ?? canvas) own.view = view ?? 'own';
+    const isOwn = own.view === 'own';
+    own.layout = isOwn ? (layout ?? own.layout) : undefined;
+    own.canvas = isOwn ? (canvas ?? own.canvas) : undefined;
+    own.selfView = selfView ?? own.selfView;
+  }
+
   /** Sends a chat message to the room; false without a connection. */
   sendChat(text) {
     return this.#send({ type: 'chat', text });
@@ -314,10 +339,15 @@ export class Session extends EventTarget {
     return tile ? { ...tile, canvas: view.canvas } : null;
   }
 
+  /** `shown`, or `hidden` if the watched view is to be without the own tiles. */
+  get selfView() {
+    return this.#options.selfView ?? 'shown';
+  }
+
   /** The watched view: `{ view, canvas, tiles }`, or null before the first layout. */
   view() {
     const views = this.room.views ?? [];
-    const name = this.self?.view ?? this.#options.view ?? 'program';
+    const name = this.self?.receives?.view ?? this.self?.view ?? this.#options.view ?? 'program';
     return views.find((v) => v.view === name) ?? (views.length === 1 ? views[0] : null);
   }
 
@@ -354,6 +384,8 @@ export class Session extends EventTarget {
       name,
       tier,
       view,
+      layout,
+      canvas,
       selfView,
       iceServers: own = [],
       iceTransportPolicy: policy = 'all',
@@ -377,7 +409,7 @@ export class Session extends EventTarget {
     this.#refreshState();
 
     const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
-    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView }))
+    for (const [key, value] of Object.entries({ name, tier, view, layout, canvas, self_view: selfView }))
       if (value) url.searchParams.set(key, value);
     await connection.offer(url, this.#closed.signal);
     if (this.state === 'left') {

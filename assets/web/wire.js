@@ -103,6 +103,14 @@ const idOf = (participant) => (typeof participant === 'object' ? participant?.id
 
 /** The room document after an event, as a new object; unknown events change only the version. */
 export function applyEvent(room, event) {
+  const next = applied(room, event);
+  if (event.type !== 'updated' && event.type !== 'left') return next;
+  // A participant's own view ends when nobody receives it any more; no event says so.
+  const received = new Set(next.participants.map(({ receives }) => receives?.view));
+  return { ...next, views: next.views.filter(({ view }) => !view.startsWith('own-') || received.has(view)) };
+}
+
+function applied(room, event) {
   const next = { participants: [], views: [], ...room };
   if (event.version !== undefined) next.version = event.version;
   switch (event.type) {

@@ -15,6 +15,7 @@ use crate::id::RoomNameError;
 use crate::peer::PeerError;
 use crate::recordings::LibraryError;
 use crate::room::Refusal;
+use crate::room::view_request::ViewError;
 use crate::rooms::RoomError;
 use crate::sdp::{FragmentError, OfferError};
 
@@ -26,7 +27,7 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 33] = [
+pub const KINDS: [&str; 34] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
@@ -45,7 +46,8 @@ pub const KINDS: [&str; 33] = [
     "no-view",
     "no-recording",
     "recording-runs",
-    "self-view",
+    "too-many-views",
+    "view-in-use",
     "room-exists",
     "no-output",
     "output",
@@ -272,6 +274,7 @@ impl From<RoomError> for Problem {
             RoomError::Refused(Refusal::FullOfInputs(_)) => {
                 Self::of_kind(StatusCode::CONFLICT, "too-many-inputs", detail)
             }
+            RoomError::View(error) | RoomError::Refused(Refusal::View(error)) => Self::from(error),
             RoomError::NoInput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-input", detail),
             RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
@@ -294,6 +297,18 @@ impl From<RoomError> for Problem {
             RoomError::Peer(PeerError::Fragment(_)) => Self::of_kind(StatusCode::BAD_REQUEST, "fragment", detail),
             RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
             RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
+        }
+    }
+}
+
+impl From<ViewError> for Problem {
+    fn from(error: ViewError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ViewError::Unknown(..) => Self::of_kind(StatusCode::NOT_FOUND, "no-view", detail),
+            ViewError::TooMany => Self::of_kind(StatusCode::CONFLICT, "too-many-views", detail),
+            ViewError::Program | ViewError::InUse(_) => Self::of_kind(StatusCode::CONFLICT, "view-in-use", detail),
+            ViewError::Reserved(_) | ViewError::NotOwn | ViewError::CanvasTooLarge(_) => Self::invalid_value(detail),
         }
     }
 }

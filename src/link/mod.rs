@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ParticipantId, RoomName, SourceId};
+use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{AudioEffort, EncodedPacket, Size, Sounds, SourcePacket};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
@@ -35,6 +35,8 @@ pub enum ToMixer {
     Heard(SourceId),
     /// The scene of a view; replaces the one before.
     Scene(Scene),
+    /// A view is not composed any more.
+    SceneGone(ViewName),
     /// Which sources are mixed for which listeners; replaces the plan before.
     Mix(MixPlan),
     /// The video streams to encode; replaces the set before.

@@ -163,6 +163,7 @@ impl Room {
             ToMixer::Packet(source, packet) => self.insert(source, packet),
             ToMixer::Heard(source) => self.hear(source, now()),
             ToMixer::Scene(scene) => self.set_scene(scene),
+            ToMixer::SceneGone(view) => self.remove_scene(view),
             ToMixer::Mix(plan) => SoundInbox::push(&self.sound, SoundInput::Plan(plan)),
             ToMixer::Streams(set) => self.set_streams(set),
             ToMixer::Keyframe { serial } => VideoInbox::keyframe(&self.video, serial),
@@ -225,6 +226,12 @@ impl Room {
         let sources = scene.tiles.iter().filter_map(|tile| tile.source).collect();
         self.scenes.insert(scene.view.clone(), sources);
         VideoInbox::scene(&self.video, scene);
+        self.show();
+    }
+
+    fn remove_scene(&mut self, view: ViewName) {
+        self.scenes.remove(&view);
+        VideoInbox::scene_gone(&self.video, view);
         self.show();
     }
 

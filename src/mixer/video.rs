@@ -35,7 +35,8 @@ const RESTED_SECONDS: u64 = 1;
 /// Orders for the loop: whole values, the newest replaces the one before.
 #[derive(Debug, Default)]
 pub(super) struct VideoInbox {
-    scenes: BTreeMap<ViewName, Scene>,
+    /// None for a view that is not composed any more.
+    scenes: BTreeMap<ViewName, Option<Scene>>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,
     /// A frame has come, or a source has gone: the canvas may differ.
@@ -47,7 +48,11 @@ pub(super) struct VideoInbox {
 
 impl VideoInbox {
     pub(super) fn scene(inbox: &Watched<Self>, scene: Scene) {
-        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), scene)));
+        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), Some(scene))));
+    }
+
+    pub(super) fn scene_gone(inbox: &Watched<Self>, view: ViewName) {
+        inbox.change(|inbox| drop(inbox.scenes.insert(view, None)));
     }
 
     pub(super) fn streams(inbox: &Watched<Self>, streams: StreamSet) {
@@ -213,6 +218,10 @@ impl VideoLoop {
 
     fn follow(&self, state: &mut State, orders: VideoInbox) {
         for (name, scene) in orders.scenes {
+            let Some(scene) = scene else {
+                state.views.remove(&name);
+                continue;
+            };
             match state.views.get_mut(&name) {
                 Some(view) => {
                     if view.scene.fps != scene.fps {
@@ -345,6 +354,21 @@ impl VideoLoop {
 }
 
 impl View {
+    /// Its next tick; None while it waits for a change. The first one stays due until it is run, since the ticks of
+    /// several views are due at the same time and are run one after the other.
+    fn next_tick(&mut self, epoch: Timestamp, now: Timestamp) -> Option<Due> {
+        let grid = FrameGrid(self.scene.fps.max(1));
+        match self.rest {
+            Rest::No => {
+                let due = due(&grid, epoch, self.last, CATCH_UP, now);
+                self.last.get_or_insert(due.n.saturating_sub(1));
+                Some(due)
+            }
+            Rest::Until(n) => Some(due(&grid, epoch, Some(n - 1), CATCH_UP, now)),
+            Rest::UntilChange => None,
+        }
+    }
+
     fn end_rest(&mut self) {
         if std::mem::replace(&mut self.rest, Rest::No) != Rest::No {
             // The ticks in between are not missing.
@@ -355,17 +379,10 @@ impl View {
 
 impl State {
     /// The view whose tick is due first, among the views that have streams.
-    fn next_tick(&self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
+    fn next_tick(&mut self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
         let watched: BTreeSet<&ViewName> = self.streams.values().map(|stream| &stream.spec().key.view).collect();
-        let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).filter_map(|(name, view)| {
-            let grid = FrameGrid(view.scene.fps.max(1));
-            let due = match view.rest {
-                Rest::No => due(&grid, epoch, view.last, CATCH_UP, now),
-                Rest::Until(n) => due(&grid, epoch, Some(n - 1), CATCH_UP, now),
-                Rest::UntilChange => return None,
-            };
-            Some((name, due))
-        });
+        let views = self.views.iter_mut().filter(|(name, _)| watched.contains(name));
+        let ticks = views.filter_map(|(name, view)| Some((name, view.next_tick(epoch, now)?)));
         ticks.min_by_key(|(_, due)| due.at).map(|(name, due)| (name.clone(), due))
     }
 }
@@ -390,4 +407,44 @@ fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>, rests: bool) -> O
     }
     state.resting = false;
     Some(std::mem::take(&mut state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_whose_ticks_are_due_at_the_same_time_all_run_them() {
+        const FPS: u32 = 30;
+        let epoch = Timestamp::from_micros(5_000_000);
+        let view = |name: &str| View {
+            scene: Scene {
+                view: name.parse().expect("a name"),
+                canvas: Size::new(64, 36),
+                fps: FPS,
+                tiles: Vec::new(),
+            },
+            compositor: None,
+            last: None,
+            rest: Rest::No,
+            rests_since: None,
+        };
+        // As the loop does: the earliest tick is run, and takes some milliseconds.
+        let mut views = ["a", "b", "c"].map(view);
+        let (mut now, mut ran) = (epoch, [0; 3]);
+        for _ in 0..90 {
+            let dues = views.each_mut().map(|view| view.next_tick(epoch, now).expect("it does not rest"));
+            let next = (0..3).min_by_key(|i| dues[*i].at).expect("three views");
+            now = now.max(dues[next].at) + Duration::from_millis(3);
+            views[next].last = Some(dues[next].n);
+            ran[next] += 1;
+            if ran == [10, 10, 10] {
+                // A rest that has ended is a new beginning.
+                views[2].rest = Rest::UntilChange;
+                assert!(views[2].next_tick(epoch, now).is_none());
+                views[2].end_rest();
+            }
+        }
+        assert_eq!(ran, [30, 30, 30]);
+    }
 }

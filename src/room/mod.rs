@@ -21,6 +21,9 @@ mod presence;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod view_budget;
+pub mod view_request;
+mod views;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -35,13 +38,13 @@ use self::person::{Person, Source};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
-use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
-use crate::layout::{Arranger, Attendance, LayoutKind, Scene};
+use self::view_request::ViewChoice;
+use self::views::{Received, Views};
+use crate::id::{ParticipantId, RoomName, SourceId};
 use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
-    ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::UplinkLimit;
@@ -63,9 +66,7 @@ pub struct Room {
     next_participant: u32,
     next_source: u32,
     next_serial: u32,
-    arranger: Arranger,
-    /// What the layout has chosen for the scene.
-    drawn: LayoutKind,
+    views: Views,
     speaker: Speaker,
     levels: Levels,
     mixer: Mixer,
@@ -80,7 +81,6 @@ pub struct Room {
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
-    scene: Scene,
     mix: MixPlan,
     streams: StreamSet,
     routes: Vec<Route>,
@@ -95,9 +95,7 @@ pub struct Room {
 impl Room {
     /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
-        let scene = Scene { view: ViewName::program(), canvas: settings.canvas, fps: settings.fps, tiles: Vec::new() };
-        let mut arranger = Arranger::default();
-        let drawn = arranger.arrange(&settings.layout, settings.canvas, &Attendance::default()).kind;
+        let views = Views::new(settings.layout.clone(), settings.canvas, settings.fps);
         Self {
             settings,
             locked: false,
@@ -106,8 +104,7 @@ impl Room {
             next_participant: 1,
             next_source: 1,
             next_serial: 1,
-            arranger,
-            drawn,
+            views,
             speaker: Speaker::default(),
             levels: Levels::default(),
             mixer: Mixer::Off,
@@ -120,7 +117,6 @@ impl Room {
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
-            scene,
             mix: MixPlan::default(),
             streams: StreamSet::default(),
             routes: Vec::new(),
@@ -141,6 +137,7 @@ impl Room {
         if self.locked && !self.ended && who.role < Role::Moderator {
             return Err(Refusal::Locked);
         }
+        self.check_view(&who.view)?;
         let admitted = self.seat(who)?;
         self.connecting.insert(admitted.participant, now + CONNECT_TIMEOUT);
         Ok(admitted)
@@ -178,6 +175,8 @@ impl Room {
                 gain_db: 0.0,
                 tier: who.tier,
                 selected: Person::UNKNOWN_LINK,
+                view: ViewChoice::default().with(who.view),
+                received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
                 direct: false,
             },
@@ -239,6 +238,7 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
+            Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
             Input::AudioEffort(effort) => self.set_audio_effort(effort),
             Input::Output(output, event) => self.output_event(now, output, event),
             Input::Input(input, event) => self.input_event(now, input, event),
@@ -271,15 +271,15 @@ impl Room {
         RoomDocument {
             name: self.settings.name.clone(),
             version: self.version,
-            layout: self.settings.layout.clone(),
-            canvas: self.settings.canvas,
-            fps: self.settings.fps,
+            layout: self.views.program().layout.clone(),
+            canvas: self.views.program().canvas,
+            fps: self.views.program().fps,
             locked: self.locked,
             audio_reduced: self.audio_reduced(),
             speaker: self.speaker.current(),
             speaking: self.speaker.speaking().iter().copied().collect(),
             participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),
-            views: vec![self.view()],
+            views: self.views.documents(),
             streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
             recordings: self.outputs.recordings(),
             broadcasts: self.outputs.broadcasts(),
@@ -323,10 +323,6 @@ impl Room {
             .find_map(|(who, person)| Some((*who, person.sources.iter_mut().find(|source| source.id == id)?)))
     }
 
-    fn view(&self) -> ViewDocument {
-        orders::view_document(self.drawn, &self.scene)
-    }
-
     fn stream_document(&self, serial: u32, key: &StreamKey) -> StreamDocument {
         StreamDocument {
             key: key.to_string(),
@@ -354,9 +350,12 @@ impl Room {
         if !std::mem::replace(&mut person.connected, true) {
             self.connecting.remove(&participant);
             self.need_mixer(self.now);
+            let mut others = self.assign_views();
+            others.retain(|other| *other != participant);
             if let Some(participant) = self.participant(participant) {
                 self.emit(|_| Event::Joined { participant });
             }
+            others.into_iter().for_each(|other| self.announce(other));
             self.refresh();
         }
     }
@@ -419,6 +418,7 @@ impl Room {
 
     fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
         let Some(person) = self.people.get_mut(&participant) else { return };
+        let view = patch.view_patch();
         if let Some(name) = patch.name {
             person.name = name::clean(&name);
         }
@@ -431,13 +431,17 @@ impl Room {
             person.tier = tier;
             person.selected = Person::UNKNOWN_LINK;
         }
+        person.view = std::mem::take(&mut person.view).with(view);
+        let mut others = self.assign_views();
+        others.retain(|other| *other != participant);
         self.announce(participant);
+        others.into_iter().for_each(|other| self.announce(other));
         self.refresh();
     }
 
     fn patch(&mut self, patch: RoomPatch) {
         if let Some(layout) = patch.layout {
-            self.settings.layout = layout;
+            self.views.set_program_layout(layout);
         }
         self.locked = patch.locked.unwrap_or(self.locked);
         self.refresh();

@@ -3,7 +3,9 @@
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
 use super::name;
-use crate::id::{ParticipantId, SourceId, ViewName};
+use super::view_request::ViewChoice;
+use super::views::Received;
+use crate::id::{ParticipantId, SourceId};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
 use crate::tier::Limit;
@@ -27,6 +29,10 @@ pub(super) struct Person {
     pub(super) tier: TierChoice,
     /// The tier that its subscriber has selected while `tier` is `auto`, and why it gets no better one.
     pub(super) selected: (Tier, Option<Limit>),
+    /// The view that it asks for.
+    pub(super) view: ViewChoice,
+    /// The view that it receives.
+    pub(super) received: Received,
     /// The bitrate limit of its uplink.
     pub(super) uplink_limit: UplinkLimit,
     /// It receives directly from the other participant, and nothing from the mixer.
@@ -57,7 +63,7 @@ impl Person {
             video_muted: self.video_muted,
             gain_db: self.gain_db,
             tier: self.tier,
-            view: ViewName::program(),
+            view: self.view.named().unwrap_or(&self.received.view).clone(),
             sends: self
                 .sources
                 .iter()
@@ -66,6 +72,8 @@ impl Person {
             receives: ReceivesDocument {
                 audio: self.receives_audio.is_some(),
                 video: self.receives_video,
+                view: self.received.view.clone(),
+                view_fallback: self.received.fallback,
                 tier: self.tier(),
                 limit: self.selected.1.filter(|_| self.adapts()),
             },

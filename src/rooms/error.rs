@@ -5,6 +5,7 @@
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerError;
 use crate::room::Refusal;
+use crate::room::view_request::ViewError;
 use crate::sdp::{FragmentError, OfferError};
 
 /// An error of a room or session.
@@ -34,6 +35,9 @@ pub enum RoomError {
     /// No such participant.
     #[error("there is no participant `{0}` in this room")]
     NoParticipant(ParticipantId),
+    /// A view is refused.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// No such recording or broadcast.
     #[error("there is no recording or broadcast `{0}` in this room")]
     NoOutput(OutputId),

@@ -193,12 +193,10 @@ impl RoomTask {
             Command::AddOutput(planned, reply) => {
                 let Planned { wish, target } = *planned;
                 let added = self.room.add_output(now, wish);
-                if let Ok(id) = added {
-                    self.outputs.add(id, target);
+                if let Ok(id) = &added {
+                    self.outputs.add(*id, target);
                 }
-                if reply.send(added).is_err()
-                    && let Ok(id) = added
-                {
+                if let Err(Ok(id)) = reply.send(added) {
                     // The caller does not wait any more and never learns the id.
                     self.room.handle(now, Input::Output(id, OutputEvent::Stop));
                 }
@@ -215,7 +213,18 @@ impl RoomTask {
                 }
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
-            // The caller may not wait any more.
+            Command::Update(id, patch, reply) => {
+                let checked = self.room.check_view(&patch.view_patch());
+                if checked.is_ok() {
+                    self.room.handle(now, Input::Update(id, *patch));
+                }
+                // The caller may not wait any more.
+                let _ = reply.send(checked.map(|()| self.room.participant(id)));
+            }
+            // The callers may not wait any more.
+            Command::View(view, reply) => drop(reply.send(self.room.view(&view))),
+            Command::PutView(view, request, reply) => drop(reply.send(self.room.put_view(now, &view, *request))),
+            Command::DeleteView(view, reply) => drop(reply.send(self.room.delete_view(now, &view))),
             Command::Document(reply) => drop(reply.send(self.room.document())),
             Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
             Command::Events(reply) => {
@@ -233,9 +242,7 @@ impl RoomTask {
             self.inputs.add(id, planned, uplink);
             id
         });
-        if reply.send(added).is_err()
-            && let Ok(id) = added
-        {
+        if let Err(Ok(id)) = reply.send(added) {
             // The caller does not wait any more and never learns the id.
             self.room.handle(now, Input::Input(id, InputEvent::Stop));
         }
@@ -283,6 +290,10 @@ impl RoomTask {
 
     fn report(&mut self, now: Timestamp, report: &MixerReport) {
         self.room.handle(now, Input::AudioEffort(report.audio_effort));
+        let run = report.video_ticks.saturating_sub(self.mixed.video_ticks);
+        let late = report.video_late.saturating_sub(self.mixed.video_late);
+        let skipped = report.video_left_out.saturating_sub(self.mixed.video_left_out);
+        self.room.handle(now, Input::VideoLoad { ticks: run + skipped, late: late + skipped });
         self.outputs.set_sound_lag(report.sound_lag);
         self.server.counters.mixers.add(&self.mixed, report);
         self.mixed = *report;
@@ -441,6 +452,7 @@ fn message(order: Order) -> ToMixer {
         Order::Source(spec) => ToMixer::Source(spec),
         Order::SourceGone(source) => ToMixer::SourceGone(source),
         Order::Scene(scene) => ToMixer::Scene(scene),
+        Order::SceneGone(view) => ToMixer::SceneGone(view),
         Order::Mix(plan) => ToMixer::Mix(plan),
         Order::Streams(set) => ToMixer::Streams(set),
         Order::Keyframe(serial) => ToMixer::Keyframe { serial },

@@ -32,6 +32,7 @@ mod startup;
 mod turns;
 mod uplink;
 mod upload;
+mod views;
 mod web;
 
 use self::turns::{turn, with_retries};

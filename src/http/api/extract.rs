@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::http::problem::Problem;
-use crate::id::{InputId, OutputId, ParticipantId, RoomName, RoomNameError};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, RoomNameError, ViewName};
 use crate::recordings::FileName;
 use crate::rooms::RoomError;
 
@@ -115,6 +115,10 @@ impl PathParameter for RoomName {
     fn invalid(error: &RoomNameError) -> Problem {
         Problem::bad_room_name(StatusCode::BAD_REQUEST, error)
     }
+}
+
+impl PathParameter for ViewName {
+    const NAME: &'static str = "view";
 }
 
 impl PathParameter for ParticipantId {

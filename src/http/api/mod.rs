@@ -25,6 +25,7 @@ mod service;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;

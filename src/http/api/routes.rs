@@ -17,6 +17,7 @@ use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{
     App, events, guard, hls, inputs, invitations, library, outputs, participants, player, rooms, service, sessions,
+    views,
 };
 use crate::http::problem::Problem;
 use crate::http::web;
@@ -65,6 +66,7 @@ where
 const ROOM: &str = "/v1/rooms/{room}";
 const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
 const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
+const VIEW: &str = "/v1/rooms/{room}/views/{view}";
 const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
@@ -102,6 +104,9 @@ pub(super) fn table() -> Vec<Route> {
         // The two handlers below require a moderator or the participant itself.
         route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
         route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
+        route(Method::GET, VIEW, Room(Viewer), views::get),
+        route(Method::PUT, VIEW, Room(Moderator), views::put),
+        route(Method::DELETE, VIEW, Room(Moderator), views::delete),
         route(Method::GET, RECORDINGS, Room(Viewer), outputs::list_recordings),
         route(Method::POST, RECORDINGS, Room(Moderator), outputs::start_recording),
         route(Method::GET, RECORDING, Room(Viewer), outputs::get_recording),

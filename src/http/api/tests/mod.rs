@@ -12,6 +12,7 @@ mod names;
 mod origin;
 mod player;
 mod recordings;
+mod views;
 mod whip;
 
 use std::net::{Ipv4Addr, SocketAddr};
