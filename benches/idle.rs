@@ -63,7 +63,11 @@ fn main() {
 
 fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera) -> Cost {
     let server = Server::start_with(&server::Settings {
-        environment: &[("COMMINGLE_LIMITS_JOINS_PER_SECOND", "1000"), ("COMMINGLE_LIMITS_JOINS_BURST", "1000")],
+        environment: &[
+            ("COMMINGLE_LIMITS_JOINS_PER_SECOND", "1000"),
+            ("COMMINGLE_LIMITS_JOINS_BURST", "1000"),
+            ("COMMINGLE_ROOMS_MAX_ROOMS", "1000"),
+        ],
         ..server::Settings::default()
     });
     let cancel = CancellationToken::new();
