@@ -60,6 +60,8 @@ impl Room {
         self.effects.push_back(Effect::Order(Order::Scene(self.scene.clone())));
         self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
         self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
+        self.replay_images();
+        self.replay_overlays();
     }
 
     fn derive_scene(&mut self) -> (LayoutKind, Scene) {
