@@ -6,6 +6,7 @@
 
 mod colour;
 mod image;
+mod svg;
 
 pub use self::colour::Colour;
 pub use self::image::{IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX, Image, ImageError, ImageType, fits};
@@ -131,14 +132,15 @@ impl OverlayKind {
             Self::Clock => (0.03, 0.05, None, 0.075),
             Self::LowerThird => (0.05, 0.74, None, 0.16),
             Self::Ticker => (0.0, 0.915, Some(1.0), 0.085),
-            Self::Caption => (0.1, 0.78, Some(0.8), 0.16),
+            Self::Caption => (0.1, 0.72, Some(0.8), 0.23),
         }
     }
 
     const fn background(self) -> Colour {
         match self {
             Self::Image => Colour([0, 0, 0, 0]),
-            Self::Ticker | Self::LowerThird => Colour([10, 13, 16, 222]),
+            Self::Ticker => Colour([10, 13, 16, 242]),
+            Self::LowerThird => Colour([10, 13, 16, 222]),
             Self::Text | Self::Clock | Self::Caption => Colour([10, 13, 16, 184]),
         }
     }

@@ -342,9 +342,10 @@ impl Compositor {
         mut region: Region,
         ops: &mut Vec<Op<'a>>,
     ) {
+        let visible = |laid: &&Laid| laid.rect.width > 0;
         let gone = before.iter().filter(|laid| !wanted.contains(laid));
         let new = wanted.iter().filter(|laid| !before.contains(laid));
-        for laid in gone.chain(new) {
+        for laid in gone.chain(new).filter(visible) {
             for part in region.add(laid.rect) {
                 self.redraw_part(frames, part, ops);
             }

@@ -152,6 +152,12 @@ impl Lettering {
         self.shape(text, Style { lines: usize::MAX, ..Style::line(pixels, width) }).layout_runs().count()
     }
 
+    /// The width of a text in one line.
+    pub(super) fn width(&mut self, text: &str, style: Style) -> f32 {
+        let style = Style { width: f32::MAX, lines: usize::MAX, centred: false, ..style };
+        self.shape(text, style).layout_runs().map(|run| run.line_w).fold(0.0, f32::max)
+    }
+
     /// The same as [`line`](Self::line), with several lines.
     pub(super) fn paragraph(&mut self, text: &str, style: Style, color: Rgb) -> Option<Raster> {
         let mut buffer = self.shape(text, style);

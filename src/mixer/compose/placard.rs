@@ -47,9 +47,8 @@ pub(super) fn text(lettering: &mut Lettering, overlay: &Overlay, text: &str, can
     match overlay.kind {
         OverlayKind::LowerThird => lower_third(lettering, overlay, text, canvas),
         OverlayKind::Ticker => ticker(lettering, overlay, text, canvas),
-        OverlayKind::Text | OverlayKind::Clock | OverlayKind::Caption | OverlayKind::Image => {
-            plate(lettering, overlay, text, canvas)
-        }
+        OverlayKind::Caption => captions(lettering, overlay, text, canvas),
+        OverlayKind::Text | OverlayKind::Clock | OverlayKind::Image => plate(lettering, overlay, text, canvas),
     }
 }
 
@@ -96,9 +95,15 @@ fn fitted(
     color: Colour,
 ) -> Option<Raster> {
     let given: Vec<&str> = text.lines().map(str::trim).collect();
+    // Words are not divided: the longest one limits the size. A clock is one line.
+    let whole = |line: &'_ str| if style.tabular { vec![line.to_owned()] } else { words(line) };
+    let widest =
+        given.iter().flat_map(|line| whole(line)).map(|word| lettering.width(&word, style)).fold(1.0, f32::max);
+    let largest = style.pixels * (width * 0.995 / widest).min(1.0);
     let (mut count, mut pixels) = (given.len().max(1), 0.0);
     while count <= LINES_MAX {
-        pixels = (height / count as f32 / 1.3).min(style.pixels);
+        // So that the rounded line height is not more than the part of a line.
+        pixels = (((height / count as f32).floor() - 0.01) / 1.3).min(largest);
         if pixels < SMALLEST {
             break;
         }
@@ -117,10 +122,12 @@ fn fitted(
         if left == 0 {
             break;
         }
-        let needed = lettering.lines(line, pixels, width).clamp(1, left);
-        left -= needed;
-        let style = Style { pixels, width, lines: needed, ..style };
-        blocks.push((lettering.paragraph(line, style, rgb(color)), needed));
+        let needed = lettering.lines(line, pixels, width).max(1);
+        // Only a text that is truncated has a limit: others would have a space before their last line.
+        let (lines, limit) = if needed > left { (left, left) } else { (needed, usize::MAX) };
+        left -= lines;
+        let style = Style { pixels, width, lines: limit, ..style };
+        blocks.push((lettering.paragraph(line, style, rgb(color)), lines));
     }
     let line_height = (pixels * 1.3).ceil() as usize;
     let widest = blocks.iter().filter_map(|(block, _)| Some(block.as_ref()?.width)).max()?;
@@ -136,6 +143,10 @@ fn fitted(
     }
     raster.fade(opacity(color));
     Some(raster)
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The radius of the corners of a plate; 0 at an edge of the canvas.
@@ -175,28 +186,57 @@ fn plate(lettering: &mut Lettering, overlay: &Overlay, text: &str, canvas: Size)
     let height = full.height as f32;
     let lines = text.lines().count().max(1) as f32;
     let side = (height / lines * 0.36).clamp(4.0, canvas.height as f32 * 0.05).round();
-    // Captions keep a readable size however high their place is.
-    let largest = match overlay.kind {
-        OverlayKind::Caption => (canvas.height.min(canvas.width) as f32 * 0.048).max(SMALLEST),
-        _ => height * 0.62,
-    };
-    let centred = Style { centred: true, tabular: overlay.kind == OverlayKind::Clock, ..Style::line(largest, room) };
+    let tabular = overlay.kind == OverlayKind::Clock;
+    let style = Style { centred: true, tabular, ..Style::line(height * 0.62, room) };
     let inner = [(room - 2.0 * side).max(8.0), (height - side * 0.5).max(8.0)];
-    let Some(letters) = fitted(lettering, text, inner, centred, overlay.color) else {
+    let Some(letters) = fitted(lettering, text, inner, style, overlay.color) else {
         // Nothing but the plate, if it has a width of its own.
-        let plate = overlay.width.filter(|_| overlay.kind != OverlayKind::Caption);
-        let plate = plate.map(|_| Sprite::new(&background(full, overlay, canvas)));
+        let plate = overlay.width.map(|_| Sprite::new(&background(full, overlay, canvas)));
         return Drawing::of(full, plate);
     };
-    let rect = if overlay.kind == OverlayKind::Caption {
-        hug(full, &letters, side)
-    } else {
-        overlay.rect(canvas, letters.width as u32 + 2 * side as u32)
-    };
+    let rect = overlay.rect(canvas, letters.width as u32 + 2 * side as u32);
+    let raster = on_background(rect, &letters, overlay, canvas);
+    Drawing::of(rect, Some(Sprite::new(&raster)))
+}
+
+/// A text in the middle of its background.
+fn on_background(rect: Rect, text: &Raster, overlay: &Overlay, canvas: Size) -> Raster {
     let mut raster = background(rect, overlay, canvas);
-    let left = (raster.width.saturating_sub(letters.width)) / 2;
-    let top = middle(&letters, raster.height as f32);
-    raster.stamp(&letters, left as i32, top as i32);
+    let left = raster.width.saturating_sub(text.width) / 2;
+    let top = middle(text, raster.height as f32);
+    raster.stamp(text, left as i32, top as i32);
+    raster
+}
+
+/// The end of a text, in letters of one size whatever their number is, on a plate at the lower edge of the place.
+fn captions(lettering: &mut Lettering, overlay: &Overlay, text: &str, canvas: Size) -> Drawing {
+    let full = overlay.rect(canvas, canvas.width);
+    let pixels = (canvas.height.min(canvas.width) as f32 * 0.046).max(SMALLEST);
+    let side = (pixels * 0.7).round();
+    let line_height = (pixels * 1.3).ceil();
+    let width = (full.width as f32 - 2.0 * side).max(8.0);
+    let most = (((full.height as f32 - side * 0.4) / line_height).floor() as usize).max(1);
+    let mut count = |text: &str| text.lines().map(|line| lettering.lines(line, pixels, width).max(1)).sum::<usize>();
+    let mut shown = text;
+    while let Some((_, later)) = shown.split_once('\n').filter(|_| count(shown) > most) {
+        shown = later;
+    }
+    // Of a caption that is too long, the latest words are shown.
+    let starts: Vec<usize> = shown.match_indices(' ').map(|(at, _)| at + 1).collect();
+    let from = if count(shown) > most {
+        let too_long = starts.partition_point(|start| count(&format!("… {}", &shown[*start..])) > most);
+        starts.get(too_long).copied()
+    } else {
+        None
+    };
+    let shown = from.map_or_else(|| shown.to_owned(), |start| format!("… {}", &shown[start..]));
+    let style = Style { centred: true, ..Style::line(pixels, width) };
+    let height = (most as f32 * line_height).min(full.height as f32);
+    let Some(letters) = fitted(lettering, &shown, [width, height], style, overlay.color) else {
+        return Drawing::of(full, None);
+    };
+    let rect = hug(full, &letters, side);
+    let raster = on_background(rect, &letters, overlay, canvas);
     Drawing::of(rect, Some(Sprite::new(&raster)))
 }
 

@@ -127,6 +127,7 @@ fn the_mixer_gets_images_that_an_overlay_shows_and_a_new_mixer_gets_them_again()
     assert_eq!(images(&driven.effects), ["+logo.svg"]);
     assert_eq!(driven.put("logo.svg", SVG), Ok(false));
     assert_eq!(images(&driven.effects), ["+logo.svg"; 2]);
+    driven.wait(60_000);
     driven.effects.clear();
     driven.handle(Input::MixerLost);
     let order = |effect: &Effect| matches!(effect, Effect::Order(Order::Image(..) | Order::Overlays(..)));
