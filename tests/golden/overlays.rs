@@ -167,7 +167,13 @@ fn changes_leave_nothing_behind() {
             let mut fresh = self::compositor(&stage, &shown);
             fresh.set_wall(NOW, WALL);
             let expected = fresh.compose(now, &stage.slots).picture;
-            assert_eq!(difference(&composed.picture, &expected), None, "step {step}");
+            if let Some(place) = difference(&composed.picture, &expected) {
+                for (name, picture) in [("expected", &expected), ("actual", &composed.picture)] {
+                    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overlays.{name}.png"));
+                    png_file::write(&file, picture.size(), &png_file::rgb(picture));
+                }
+                panic!("step {step}: differs in {place:?}; see overlays.expected.png and overlays.actual.png");
+            }
         }
         held.push(composed.picture);
         if step % 4 == 3 {

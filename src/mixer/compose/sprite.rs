@@ -151,14 +151,14 @@ impl Band<'_> {
         let (band_top, band_end) = (self.top >> half, (self.top + self.rows) >> half);
         let plane = &mut *self.planes[i];
         // Rows of an object of `height` rows at `y` within this band: (row of the object, offset in the band).
-        let rows = |y: usize, height: usize| {
+        let rows = |clip: Clip, y: usize, height: usize| {
             let (from, to) = (y.max(band_top).max(clip.top), (y + height).min(band_end).min(clip.bottom));
             (from..to.max(from)).map(move |row| (row - y, (row - band_top) * stride))
         };
         match op {
             Op::Fill(rect, color) => {
                 let (x, _, width) = clip.columns(rect.x as isize >> half, rect.width as usize >> half);
-                for (_, at) in rows(rect.y as usize >> half, rect.height as usize >> half) {
+                for (_, at) in rows(clip, rect.y as usize >> half, rect.height as usize >> half) {
                     plane[at + x..][..width].fill(color[i]);
                 }
             }
@@ -166,7 +166,7 @@ impl Band<'_> {
                 let size = picture.size();
                 let (x, skipped, width) = clip.columns(*x as isize >> half, size.width as usize >> half);
                 let (from, from_stride) = picture.plane(i);
-                for (row, at) in rows(*y as usize >> half, size.height as usize >> half) {
+                for (row, at) in rows(clip, *y as usize >> half, size.height as usize >> half) {
                     plane[at + x..][..width].copy_from_slice(&from[row * from_stride + skipped..][..width]);
                 }
             }
@@ -174,7 +174,7 @@ impl Band<'_> {
                 let size = picture.size();
                 let (x, skipped, width) = clip.columns(*x as isize >> half, size.width as usize >> half);
                 let (from, from_stride) = picture.plane(i);
-                for (row, at) in rows(*y as usize >> half, size.height as usize >> half) {
+                for (row, at) in rows(clip, *y as usize >> half, size.height as usize >> half) {
                     let (to, from) = (&mut plane[at + x..][..width], &from[row * from_stride + skipped..][..width]);
                     match i {
                         0 => to.iter_mut().zip(from).for_each(|(to, luma)| *to = greyed(*luma)),
@@ -185,7 +185,7 @@ impl Band<'_> {
             Op::Blend(sprite, x, y) => {
                 let layer = &sprite.layers[i];
                 let (x, skipped, width) = clip.columns(*x as isize >> half, layer.width);
-                for (row, at) in rows(*y as usize >> half, layer.height) {
+                for (row, at) in rows(clip, *y as usize >> half, layer.height) {
                     layer.blend_row(row, skipped, &mut plane[at + x..][..width]);
                 }
             }
@@ -193,7 +193,7 @@ impl Band<'_> {
                 let clip = clip.within(*part, half);
                 let layer = &sprite.layers[i];
                 let (x, skipped, width) = clip.columns(*x as isize >> half, layer.width);
-                for (row, at) in rows(*y as usize >> half, layer.height) {
+                for (row, at) in rows(clip, *y as usize >> half, layer.height) {
                     layer.blend_row(row, skipped, &mut plane[at + x..][..width]);
                 }
             }
@@ -268,6 +268,8 @@ mod tests {
                 3 => Op::Blend(&sprite, place.x, place.y),
                 _ => Op::BlendPart(&sprite, place.x as i32, place.y, place),
             };
+            let part = Op::BlendPart(&sprite, place.x as i32, place.y, clip);
+            assert_eq!(drawn(&[part]), drawn(&[Op::Within(clip, Box::new(op(3)))]), "{clip:?}");
             for n in 0..5 {
                 let (whole, part) = (drawn(&[op(n)]), drawn(&[Op::Within(clip, Box::new(op(n)))]));
                 for (i, (whole, part)) in whole.iter().zip(&part).enumerate() {
