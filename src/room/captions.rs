@@ -52,7 +52,10 @@ const fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaptionError {
     /// It comes too soon after others.
-    #[error("this room has had {RATE_MAX} captions in {} s, which is the limit: send fewer interim captions", WINDOW.as_secs())]
+    #[error(
+        "this room has had {RATE_MAX} captions in {} s, which is the limit: send fewer interim captions",
+        WINDOW.as_secs()
+    )]
     TooMany(Duration),
 }
 

@@ -89,7 +89,8 @@ fn a_lower_third_has_a_name_and_a_second_line() {
 
 #[test]
 fn a_lower_third_without_a_second_line_has_one_large_line() {
-    let json = r##"{"kind":"lower_third","text":"Ada Lovelace","y":0.8,"height":0.11,"background":"#ffffffee","color":"#111418"}"##;
+    let json = r##"{"kind":"lower_third","text":"Ada Lovelace","y":0.8,"height":0.11,
+        "background":"#ffffffee","color":"#111418"}"##;
     check_both("lower_third_one_line", &[json], 0);
 }
 

@@ -1,9 +1,9 @@
 //! The overlays of one view: what each shows, where, and when that changes.
 //!
-//! Owns: sprites and places of overlays, the position of tickers, the seconds of clocks. Does not know: tiles, canvases,
-//! who asked for an overlay. In: [`Overlay`]s of the room, images, and the time of a tick. Out: [`Laid`], by which a canvas knows
-//! what it shows, and sprites with their places. Texts are drawn once per change; a clock is drawn once a second, and a
-//! ticker is the same strip at another place.
+//! Owns: sprites and places of overlays, the position of tickers, the seconds of clocks. Does not know: tiles,
+//! canvases, who asked for an overlay. In: [`Overlay`]s of the room, images, and the time of a tick. Out: [`Laid`], by
+//! which a canvas knows what it shows, and sprites with their places. Texts are drawn once per change; a clock is drawn
+//! once a second, and a ticker is the same strip at another place.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
