@@ -17,6 +17,7 @@ pub mod destination;
 pub mod hls;
 pub mod jitter;
 pub mod layout;
+pub mod overlay;
 pub mod sdp;
 pub mod speaker;
 pub mod tier;

@@ -85,7 +85,7 @@ pub fn unix_seconds() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64
 }
 
-/// Wall clock in microseconds since 1970; for published dates only, never for media.
+/// Wall clock in microseconds since 1970; for published and drawn dates only, never for the time of media.
 pub fn unix_micros() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000

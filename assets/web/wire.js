@@ -144,6 +144,12 @@ function applied(room, event) {
       next[`${event.type}s`] = known ? list.map((one) => (one.id === changed.id ? changed : one)) : [...list, changed];
       return next;
     }
+    case 'overlay': {
+      const { overlay } = event;
+      const others = (next.overlays ?? []).filter((one) => one.id !== overlay.id);
+      next.overlays = overlay.state === 'ended' ? others : [...others, overlay];
+      return next;
+    }
     case 'mixer':
       next.audio_reduced = event.state === 'audio_reduced' ? event.audio_reduced : null;
       return next;

@@ -15,6 +15,8 @@ use crate::id::RoomNameError;
 use crate::peer::PeerError;
 use crate::recordings::LibraryError;
 use crate::room::Refusal;
+use crate::room::captions::CaptionError;
+use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::rooms::RoomError;
 use crate::sdp::{FragmentError, OfferError};
@@ -27,7 +29,7 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 34] = [
+pub const KINDS: [&str; 39] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
@@ -55,6 +57,11 @@ pub const KINDS: [&str; 34] = [
     "no-input",
     "input",
     "too-many-inputs",
+    "no-overlay",
+    "overlay",
+    "too-many-overlays",
+    "no-image",
+    "too-many-images",
     "room-locked",
     "room-full",
     "too-many-joins",
@@ -279,6 +286,7 @@ impl From<RoomError> for Problem {
             RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
+            RoomError::Overlay(error) => overlay_problem(&error, detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),
@@ -311,6 +319,23 @@ impl From<ViewError> for Problem {
             ViewError::Reserved(_) | ViewError::NotOwn | ViewError::CanvasTooLarge(_) => Self::invalid_value(detail),
         }
     }
+}
+
+fn overlay_problem(error: &OverlayError, detail: String) -> Problem {
+    let (status, kind) = match error {
+        OverlayError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "overlay"),
+        OverlayError::View(error) => return error.clone().into(),
+        OverlayError::NoOverlay(_) => (StatusCode::NOT_FOUND, "no-overlay"),
+        OverlayError::NoImage(_) => (StatusCode::NOT_FOUND, "no-image"),
+        OverlayError::NoParticipant(_) => (StatusCode::NOT_FOUND, "no-participant"),
+        OverlayError::TooManyOverlays => (StatusCode::CONFLICT, "too-many-overlays"),
+        OverlayError::TooManyImages => (StatusCode::CONFLICT, "too-many-images"),
+        OverlayError::Caption(CaptionError::TooMany(wait)) => {
+            let problem = Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail);
+            return problem.retry_after(*wait);
+        }
+    };
+    Problem::of_kind(status, kind, detail)
 }
 
 impl From<LibraryError> for Problem {

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::builder::Builder;
 use super::compose::FrameSlot;
 use super::encode::EncodeOptions;
+use super::images::Images;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
@@ -72,6 +73,7 @@ struct Room {
     timer: Arc<Watched<Timer>>,
     ingest: Arc<Mutex<Ingest>>,
     slots: Arc<Slots>,
+    images: Images,
     /// The sources in each view, and the views that have streams: a source in one of these is shown.
     scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
     watched: BTreeSet<ViewName>,
@@ -99,6 +101,7 @@ impl Room {
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
         let slots = Arc::new(Slots::new(video.clone()));
+        let images = Images::new(video.clone(), outbox.clone());
 
         let ingest = Ingest::new(limits, outbox.clone(), Builder::new("build-decoders"), {
             let timer = timer.clone();
@@ -143,6 +146,7 @@ impl Room {
             timer,
             ingest,
             slots,
+            images,
             scenes: BTreeMap::new(),
             watched: BTreeSet::new(),
             sources: BTreeMap::new(),
@@ -166,6 +170,9 @@ impl Room {
             ToMixer::SceneGone(view) => self.remove_scene(view),
             ToMixer::Mix(plan) => SoundInbox::push(&self.sound, SoundInput::Plan(plan)),
             ToMixer::Streams(set) => self.set_streams(set),
+            ToMixer::Overlays(view, overlays) => VideoInbox::overlays(&self.video, view, overlays),
+            ToMixer::ImagePart { name, kind, part, left } => self.images.part(name, kind, &part, left),
+            ToMixer::ImageGone(name) => self.images.remove(name),
             ToMixer::Keyframe { serial } => VideoInbox::keyframe(&self.video, serial),
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::builder::Builder;
-use super::compose::{Compositor, FrameSlot};
+use super::compose::{Bitmap, Compositor, FrameSlot};
 use super::encode::{EncodeOptions, StreamEncoder};
 use super::outbox::Outbox;
 use super::pace::{Turn, tick_at, tick_time};
@@ -23,8 +23,9 @@ use crate::codec::{Picture, PicturePool, scale};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{Size, SourceKind};
+use crate::overlay::{ImageName, Overlay};
 use crate::plan::StreamSet;
-use crate::time::{Timestamp, now};
+use crate::time::{Timestamp, now, unix_micros};
 
 /// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
@@ -37,6 +38,9 @@ const RESTED_SECONDS: u64 = 1;
 pub(super) struct VideoInbox {
     /// None for a view that is not composed any more.
     scenes: BTreeMap<ViewName, Option<Scene>>,
+    overlays: BTreeMap<ViewName, Vec<Overlay>>,
+    /// Images of overlays that are there from now on, or not any more.
+    images: BTreeMap<ImageName, Option<Arc<Bitmap>>>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,
     /// A frame has come, or a source has gone: the canvas may differ.
@@ -53,6 +57,14 @@ impl VideoInbox {
 
     pub(super) fn scene_gone(inbox: &Watched<Self>, view: ViewName) {
         inbox.change(|inbox| drop(inbox.scenes.insert(view, None)));
+    }
+
+    pub(super) fn overlays(inbox: &Watched<Self>, view: ViewName, overlays: Vec<Overlay>) {
+        inbox.change(|inbox| drop(inbox.overlays.insert(view, overlays)));
+    }
+
+    pub(super) fn image(inbox: &Watched<Self>, name: ImageName, image: Option<Arc<Bitmap>>) {
+        inbox.change(|inbox| drop(inbox.images.insert(name, image)));
     }
 
     pub(super) fn streams(inbox: &Watched<Self>, streams: StreamSet) {
@@ -84,7 +96,8 @@ impl VideoInbox {
     }
 
     fn has_orders(&self) -> bool {
-        !self.scenes.is_empty() || self.streams.is_some()
+        let draws = !self.scenes.is_empty() || !self.overlays.is_empty() || !self.images.is_empty();
+        draws || self.streams.is_some()
     }
 
     /// Whether views that rest must run a tick.
@@ -190,6 +203,9 @@ enum Rest {
 #[derive(Default)]
 struct State {
     views: BTreeMap<ViewName, View>,
+    /// The overlays of views that have any.
+    overlays: BTreeMap<ViewName, Vec<Overlay>>,
+    images: BTreeMap<ImageName, Arc<Bitmap>>,
     streams: BTreeMap<u32, StreamEncoder>,
     /// Canvases scaled down for streams smaller than their view.
     pool: PicturePool,
@@ -239,6 +255,25 @@ impl VideoLoop {
                 ),
             }
         }
+        for (name, overlays) in orders.overlays {
+            if let Some(compositor) = state.views.get_mut(&name).and_then(|view| view.compositor.as_mut()) {
+                compositor.set_overlays(&overlays);
+            }
+            if overlays.is_empty() {
+                state.overlays.remove(&name);
+            } else {
+                state.overlays.insert(name, overlays);
+            }
+        }
+        for (name, image) in orders.images {
+            for compositor in state.views.values_mut().filter_map(|view| view.compositor.as_mut()) {
+                compositor.set_image(name.clone(), image.clone());
+            }
+            match image {
+                Some(image) => drop(state.images.insert(name, image)),
+                None => drop(state.images.remove(&name)),
+            }
+        }
         if let Some(set) = orders.streams {
             self.follow_streams(state, set);
         }
@@ -270,7 +305,7 @@ impl VideoLoop {
     }
 
     fn tick(&self, state: &mut State, name: &ViewName, due: Due) {
-        let State { views, streams, pool } = state;
+        let State { views, overlays, images, streams, pool } = state;
         let Some(view) = views.get_mut(name) else { return };
         let fps = view.scene.fps;
         view.last = Some(due.n);
@@ -294,8 +329,15 @@ impl VideoLoop {
         let compositor = view.compositor.get_or_insert_with(|| {
             let mut compositor = Compositor::new(self.threads.clone());
             compositor.set_scene(scene);
+            for (name, image) in images.iter() {
+                compositor.set_image(name.clone(), Some(image.clone()));
+            }
+            compositor.set_overlays(overlays.get(name).map_or(&[], Vec::as_slice));
             compositor
         });
+        if compositor.has_clock() {
+            compositor.set_wall(begun, unix_micros());
+        }
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();

@@ -10,6 +10,8 @@ use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_l
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::{CellName, Layout, LayoutKind, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
+use crate::room::images::ImageDocument;
+use crate::room::overlays::OverlayDocument;
 use crate::tier::Limit;
 
 /// The role of a token; each role includes the permissions of the one before.
@@ -72,6 +74,10 @@ pub struct RoomDocument {
     pub broadcasts: Vec<BroadcastDocument>,
     /// The running inputs, and the latest ended ones.
     pub inputs: Vec<InputDocument>,
+    /// The overlays, in the order in which they are drawn.
+    pub overlays: Vec<OverlayDocument>,
+    /// The uploaded images.
+    pub images: Vec<ImageDocument>,
 }
 
 /// The state of an input.
@@ -509,6 +515,26 @@ pub enum Event {
     Input {
         /// The input.
         input: InputDocument,
+    },
+    /// An overlay was added or changed, or has ended.
+    Overlay {
+        /// The overlay.
+        overlay: OverlayDocument,
+    },
+    /// A caption.
+    Caption {
+        /// The speaker.
+        participant: ParticipantId,
+        /// The speaker's name.
+        name: String,
+        /// What was said.
+        text: String,
+        /// The text does not change any more.
+        #[serde(rename = "final")]
+        is_final: bool,
+        /// The language (RFC 5646).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
     },
     /// The state of the mixer has changed.
     Mixer {

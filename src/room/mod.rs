@@ -8,14 +8,17 @@
 //! [`Room::poll_timeout`] or the next input. After each input the mixer's orders are derived anew from the participants
 //! ([`orders`]) and sent where they differ. They are whole values, so that a restarted mixer needs no history.
 
+pub mod captions;
 pub mod direct;
 pub mod document;
+pub mod images;
 pub mod inputs;
 mod levels;
 mod mixer;
 mod name;
 mod orders;
 pub mod outputs;
+pub mod overlays;
 mod person;
 mod presence;
 #[cfg(test)]
@@ -28,12 +31,15 @@ mod views;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::captions::Captions;
 use self::direct::Direct;
+use self::images::Images;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::mixer::Mixer;
 pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
+use self::overlays::Overlays;
 use self::person::{Person, Source};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
@@ -89,6 +95,9 @@ pub struct Room {
     outputs: Outputs,
     inputs: Inputs,
     direct: Direct,
+    overlays: Overlays,
+    images: Images,
+    captions: Captions,
     effects: VecDeque<Effect>,
 }
 
@@ -124,6 +133,9 @@ impl Room {
             outputs: Outputs::default(),
             inputs: Inputs::default(),
             direct: Direct::default(),
+            overlays: Overlays::default(),
+            images: Images::default(),
+            captions: Captions::default(),
             effects: VecDeque::new(),
         }
     }
@@ -239,6 +251,7 @@ impl Room {
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
             Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
+            Input::ImageFailed(name, why) => self.image_failed(&name, why),
             Input::AudioEffort(effort) => self.set_audio_effort(effort),
             Input::Output(output, event) => self.output_event(now, output, event),
             Input::Input(input, event) => self.input_event(now, input, event),
@@ -263,7 +276,13 @@ impl Room {
         }
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        [self.presence_timeout(), connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
+        let drawn = [self.overlays.timeout(), self.captions.timeout()];
+        [self.presence_timeout(), connecting, self.uplink_limits_due]
+            .into_iter()
+            .chain(parts)
+            .chain(drawn)
+            .flatten()
+            .min()
     }
 
     /// The room's document.
@@ -284,6 +303,8 @@ impl Room {
             recordings: self.outputs.recordings(),
             broadcasts: self.outputs.broadcasts(),
             inputs: self.inputs.documents(),
+            overlays: self.overlay_documents(),
+            images: self.image_documents(),
         }
     }
 
@@ -462,6 +483,8 @@ impl Room {
         self.output_timeout(now);
         self.input_timeout(now);
         self.direct_timeout(now);
+        self.overlay_timeout(now);
+        self.caption_timeout(now);
         while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
             self.left(late, LeaveReason::Lost);
         }

@@ -53,6 +53,8 @@ impl Room {
         self.effects.extend(scenes.into_iter().map(|scene| Effect::Order(Order::Scene(scene))));
         self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
         self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
+        self.replay_images();
+        self.replay_overlays();
     }
 
     fn derive_mix(&self) -> MixPlan {

@@ -13,6 +13,7 @@ use super::view_request::{ViewError, ViewPatch};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
 use crate::media::{AudioEffort, Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::overlay::{Image, ImageName, Overlay};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::tier::{Ladder, Limit};
 
@@ -129,6 +130,8 @@ pub enum Input {
         /// Those that began late or were skipped.
         late: u64,
     },
+    /// The mixer cannot draw an image, and says why.
+    ImageFailed(ImageName, String),
     /// The mixer reports its audio effort.
     AudioEffort(AudioEffort),
     /// An event of a recording or broadcast.
@@ -201,6 +204,12 @@ pub enum Order {
     Mix(MixPlan),
     /// The streams to encode.
     Streams(StreamSet),
+    /// The overlays of a view.
+    Overlays(ViewName, Vec<Overlay>),
+    /// An image that overlays show.
+    Image(ImageName, Image),
+    /// No overlay shows this image any more.
+    ImageGone(ImageName),
     /// Encode a keyframe in this stream soon.
     Keyframe(u32),
 }

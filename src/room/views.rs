@@ -286,6 +286,7 @@ impl Room {
             return Err(ViewError::InUse(view.clone()));
         }
         self.views.named.remove(view);
+        self.remove_overlays_of(view);
         for person in self.people.values_mut().filter(|person| person.view.view == Wanted::Named(view.clone())) {
             person.view.view = Wanted::Named(ViewName::program());
         }

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::EventStream;
 use super::inputs::{self, PlannedInput};
 use super::outputs::{self, Planned};
+use super::overlays::OverlayCommand;
 use super::sessions::{Admittance, JoinedPeer};
 use crate::id::{InputId, OutputId, ParticipantId, ViewName};
 use crate::link::FromMixer;
@@ -59,6 +60,8 @@ pub(super) enum Command {
     Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
     /// The room's document and the events after it.
     Events(oneshot::Sender<EventStream>),
+    /// About overlays, images and captions.
+    Overlay(OverlayCommand),
     /// The room's audience and its changes.
     Audience(oneshot::Sender<watch::Receiver<Audience>>),
 }

@@ -5,6 +5,7 @@
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerError;
 use crate::room::Refusal;
+use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::sdp::{FragmentError, OfferError};
 
@@ -50,6 +51,9 @@ pub enum RoomError {
     /// The request for an input is invalid.
     #[error("{0}")]
     Input(String),
+    /// An overlay, an image or a caption is refused.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// No such session.
     #[error("there is no such session: it has ended or never existed; join again")]
     NoSession,

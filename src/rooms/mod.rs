@@ -10,6 +10,7 @@ mod hls;
 mod inputs;
 mod mixing;
 mod outputs;
+mod overlays;
 mod player;
 mod routes;
 mod sessions;

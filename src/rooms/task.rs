@@ -16,6 +16,7 @@ use super::command::{COMMANDS, Command};
 use super::inputs::{Inputs, PlannedInput};
 use super::mixing::MixerListener;
 use super::outputs::{self, Beginning, Outputs, Planned};
+use super::overlays::image_parts;
 use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
 use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
@@ -27,7 +28,7 @@ use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::{Kind, SourceKind};
 use crate::peer::PeerEvent;
-use crate::process::{self, MixerProcess};
+use crate::process::{self, Link, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason};
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
@@ -233,6 +234,7 @@ impl RoomTask {
                 drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
             }
             Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
+            Command::Overlay(command) => command.execute(&mut self.room, now),
         }
     }
 
@@ -282,6 +284,7 @@ impl RoomTask {
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::ImageFailed(name, why) => self.room.handle(now, Input::ImageFailed(name, why)),
             FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
             FromMixer::Report(report) => self.report(now, &report),
             FromMixer::Video { .. } | FromMixer::Audio(_) => unreachable!("the link's reader fans media out itself"),
@@ -320,7 +323,7 @@ impl RoomTask {
                     self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
                 }
                 if let Some(mixer) = &self.mixer {
-                    mixer.link.send(message(order));
+                    order_mixer(&mixer.link, order);
                 }
             }
             Effect::Routes(routes) => self.router.set_routes(routes, time::now()),
@@ -447,8 +450,9 @@ fn close(joined: JoinedPeer) {
     tokio::spawn(async move { joined.peer.close().await });
 }
 
-fn message(order: Order) -> ToMixer {
-    match order {
+/// Sends an order to a mixer; an image takes several messages.
+fn order_mixer(link: &Link<ToMixer>, order: Order) {
+    let message = match order {
         Order::Source(spec) => ToMixer::Source(spec),
         Order::SourceGone(source) => ToMixer::SourceGone(source),
         Order::Scene(scene) => ToMixer::Scene(scene),
@@ -456,7 +460,11 @@ fn message(order: Order) -> ToMixer {
         Order::Mix(plan) => ToMixer::Mix(plan),
         Order::Streams(set) => ToMixer::Streams(set),
         Order::Keyframe(serial) => ToMixer::Keyframe { serial },
-    }
+        Order::Overlays(view, overlays) => ToMixer::Overlays(view, overlays),
+        Order::Image(name, image) => return image_parts(&name, &image).for_each(|part| link.send(part)),
+        Order::ImageGone(name) => ToMixer::ImageGone(name),
+    };
+    link.send(message);
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

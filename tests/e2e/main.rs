@@ -19,6 +19,7 @@ mod inputs;
 mod live;
 mod network;
 mod outputs;
+mod overlays;
 mod peers;
 mod reach;
 mod readme;

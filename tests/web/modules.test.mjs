@@ -134,6 +134,14 @@ test('events return a new room document', () => {
     reduced,
   );
   assert.equal(wire.applyEvent({ audio_reduced: reduced }, { type: 'mixer', state: 'audio_full' }).audio_reduced, null);
+  const overlay = { id: 'v1', kind: 'text', text: 'a', state: 'shown' };
+  const shown = wire.applyEvent(wire.applyEvent(now, { type: 'overlay', overlay }), {
+    type: 'overlay',
+    overlay: { ...overlay, text: 'b' },
+  });
+  assert.deepEqual(shown.overlays, [{ ...overlay, text: 'b' }]);
+  const ended = wire.applyEvent(shown, { type: 'overlay', overlay: { ...overlay, state: 'ended' } });
+  assert.deepEqual(ended.overlays, []);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
   apply({ type: 'layout', version: 7, view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [] });
   apply({ type: 'layout', version: 8, view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] });

@@ -14,6 +14,7 @@ mod invitations;
 mod library;
 mod origin;
 mod outputs;
+mod overlays;
 mod participants;
 mod plain;
 mod player;

@@ -16,8 +16,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{
-    App, events, guard, hls, inputs, invitations, library, outputs, participants, player, rooms, service, sessions,
-    views,
+    App, events, guard, hls, inputs, invitations, library, outputs, overlays, participants, player, rooms, service,
+    sessions, views,
 };
 use crate::http::problem::Problem;
 use crate::http::web;
@@ -74,6 +74,9 @@ const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
 const FILE: &str = "/v1/recordings/{file}";
 const INPUTS: &str = "/v1/rooms/{room}/inputs";
 const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
+const OVERLAYS: &str = "/v1/rooms/{room}/overlays";
+const OVERLAY: &str = "/v1/rooms/{room}/overlays/{id}";
+const IMAGE: &str = "/v1/rooms/{room}/images/{name}";
 const SESSION: &str = "/v1/sessions/{secret}";
 const PLAYER: &str = "/v1/sessions/{secret}/events";
 const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
@@ -119,6 +122,17 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, INPUTS, Room(Moderator), inputs::start),
         route(Method::GET, INPUT, Room(Viewer), inputs::get),
         route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
+        route(Method::GET, OVERLAYS, Room(Viewer), overlays::list),
+        route(Method::POST, OVERLAYS, Room(Moderator), overlays::add),
+        route(Method::GET, OVERLAY, Room(Viewer), overlays::get),
+        route(Method::PATCH, OVERLAY, Room(Moderator), overlays::change),
+        route(Method::DELETE, OVERLAY, Room(Moderator), overlays::remove),
+        route(Method::GET, "/v1/rooms/{room}/images", Room(Viewer), overlays::list_images),
+        route(Method::PUT, IMAGE, Room(Moderator), overlays::put_image),
+        route(Method::GET, IMAGE, Room(Viewer), overlays::get_image),
+        route(Method::DELETE, IMAGE, Room(Moderator), overlays::remove_image),
+        // The handler requires a moderator or the speaker itself.
+        route(Method::POST, "/v1/rooms/{room}/captions", Room(Viewer), overlays::caption),
         route(Method::POST, "/v1/rooms/{room}/invitations", Room(Moderator), invitations::create),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),

@@ -1,23 +1,27 @@
-//! The compositor of one view: redraws the tiles that have changed.
+//! The compositor of one view: redraws the tiles and overlays that have changed.
 //!
 //! Owns: canvases, each with a record of what was drawn on it. Does not know: decoders, encoders. In: the scene, the
-//! frame slots and the time of a tick. Out: [`Composed`]. A canvas is reused only when it is not shared any more, so
-//! there are several; a tile is redrawn if the record of its canvas differs from the scene.
+//! overlays, the frame slots and the time of a tick. Out: [`Composed`]. A canvas is reused only when it is not shared
+//! any more, so there are several; a tile is redrawn if the record of its canvas differs from the scene.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::bitmap::Bitmap;
 use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
+use super::overlay::{Laid, Overlays};
+use super::region::Region;
 use super::slot::{Fitted, FrameSlot};
 use super::sprite::{Band, Op, Sprite, yuv};
 use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
 use crate::layout::{Scene, Tile};
 use crate::media::{Rect, Size};
+use crate::overlay::{ImageName, Overlay};
 use crate::time::Timestamp;
 
 /// Shortest side in pixels of a tile with an avatar and round corners.
@@ -47,8 +51,9 @@ pub struct Compositor {
     looks: u64,
     tiles: Vec<Placed>,
     corners: HashMap<(u32, u32, bool), Arc<[Sprite; 4]>>,
+    overlays: Overlays,
     canvases: Vec<Canvas>,
-    last: Option<(u64, Vec<Drawn>)>,
+    last: Option<Record>,
 }
 
 /// A tile with its sprites.
@@ -78,10 +83,17 @@ struct Shown {
     lost: bool,
 }
 
+/// The contents of a canvas: drawn, or to be drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    arrangement: u64,
+    tiles: Vec<Drawn>,
+    overlays: Vec<Laid>,
+}
+
 struct Canvas {
     picture: Picture,
-    arrangement: u64,
-    drawn: Vec<Drawn>,
+    record: Record,
 }
 
 impl Compositor {
@@ -95,6 +107,7 @@ impl Compositor {
             looks: 0,
             tiles: Vec::new(),
             corners: HashMap::new(),
+            overlays: Overlays::new(),
             canvases: Vec::new(),
             last: None,
         }
@@ -122,6 +135,28 @@ impl Compositor {
             .collect();
         let used: Vec<_> = self.tiles.iter().filter_map(|placed| placed.corners.clone()).collect();
         self.corners.retain(|_, corners| used.iter().any(|used| Arc::ptr_eq(used, corners)));
+        self.overlays.set_canvas(&mut self.lettering, scene.canvas, scene.fps);
+    }
+
+    /// Sets the overlays; keeps those that are unchanged.
+    pub fn set_overlays(&mut self, overlays: &[Overlay]) {
+        self.overlays.set(&mut self.lettering, overlays);
+    }
+
+    /// Sets or removes an image of overlays.
+    pub fn set_image(&mut self, name: ImageName, image: Option<Arc<Bitmap>>) {
+        self.overlays.set_image(&mut self.lettering, name, image);
+    }
+
+    /// Whether the time of day is drawn: [`set_wall`](Self::set_wall) is called before each
+    /// [`compose`](Self::compose).
+    pub fn has_clock(&self) -> bool {
+        self.overlays.has_clock()
+    }
+
+    /// The time of day: Unix time in microseconds at `now`.
+    pub fn set_wall(&mut self, now: Timestamp, unix_micros: u64) {
+        self.overlays.set_wall(now, unix_micros);
     }
 
     fn place(&mut self, tile: &Tile, old: Option<Placed>) -> Placed {
@@ -158,6 +193,7 @@ impl Compositor {
             self.looks += 1;
             placed.look = self.looks;
         }
+        self.overlays.redraw(&mut self.lettering);
     }
 
     /// Composes the scene at `now`. `slots` contains the sources of the scene.
@@ -179,7 +215,7 @@ impl Compositor {
                 placed.avatar = Some(Arc::new(look::avatar(&mut self.lettering, &placed.tile)));
             }
         }
-        let drawn: Vec<Drawn> = self
+        let tiles: Vec<Drawn> = self
             .tiles
             .iter()
             .zip(&frames)
@@ -189,7 +225,8 @@ impl Compositor {
                 Drawn { look: placed.look, frame, lost }
             })
             .collect();
-        let wanted = (self.arrangement, drawn);
+        let overlays = self.overlays.advance(&mut self.lettering, now);
+        let wanted = Record { arrangement: self.arrangement, tiles, overlays };
         if self.last.as_ref() == Some(&wanted)
             && let Some(canvas) = self.canvases.last()
         {
@@ -199,13 +236,12 @@ impl Compositor {
         let ops = self.ops(&frames, &wanted, noted.as_ref());
         draw(&mut canvas, &ops, self.threads.as_deref());
         let picture = canvas.freeze();
-        let (arrangement, drawn) = wanted.clone();
-        self.last = Some(wanted);
+        self.last = Some(wanted.clone());
         if self.canvases.len() == CANVASES {
             self.canvases.remove(0);
         }
         // The last entry is the shown one.
-        self.canvases.push(Canvas { picture: picture.clone(), arrangement, drawn });
+        self.canvases.push(Canvas { picture: picture.clone(), record: wanted });
         Composed { picture, changed: true }
     }
 
@@ -219,7 +255,7 @@ impl Compositor {
             let slot = slots.get(&placed.tile.source?)?;
             next_change(placed.tile.kind, now, slot.arrival()?, slot.heard())
         };
-        self.tiles.iter().filter_map(change).min()
+        self.tiles.iter().filter_map(change).chain(self.overlays.changes_at(now)).min()
     }
 
     /// The canvas will not change for some time: frees all canvases but the last.
@@ -254,42 +290,97 @@ impl Compositor {
     }
 
     /// The most recent canvas that is not shared, with its record: it differs least.
-    fn take_canvas(&mut self) -> (PictureMut, Option<(u64, Vec<Drawn>)>) {
+    fn take_canvas(&mut self) -> (PictureMut, Option<Record>) {
         self.canvases.retain(|canvas| canvas.picture.size() == self.canvas);
         for at in (0..self.canvases.len()).rev() {
-            let Canvas { picture, arrangement, drawn } = self.canvases.remove(at);
+            let Canvas { picture, record } = self.canvases.remove(at);
             match PictureMut::reclaim(picture) {
-                Ok(free) => return (free, Some((arrangement, drawn))),
-                Err(picture) => self.canvases.insert(at, Canvas { picture, arrangement, drawn }),
+                Ok(free) => return (free, Some(record)),
+                Err(picture) => self.canvases.insert(at, Canvas { picture, record }),
             }
         }
         (PictureMut::new(self.canvas), None)
     }
 
     /// The drawing operations for a canvas with this record.
-    fn ops<'a>(
-        &'a self,
-        frames: &'a [Option<Shown>],
-        wanted: &(u64, Vec<Drawn>),
-        noted: Option<&(u64, Vec<Drawn>)>,
-    ) -> Vec<Op<'a>> {
+    fn ops<'a>(&'a self, frames: &'a [Option<Shown>], wanted: &Record, noted: Option<&Record>) -> Vec<Op<'a>> {
         let mut ops = Vec::new();
-        let noted = noted.filter(|noted| noted.0 == wanted.0).map(|noted| &noted.1);
+        let noted = noted.filter(|noted| noted.arrangement == wanted.arrangement);
+        let Size { width, height } = self.canvas;
+        let whole = Rect { x: 0, y: 0, width, height };
         if noted.is_none() {
-            let Size { width, height } = self.canvas;
-            ops.push(Op::Fill(Rect { x: 0, y: 0, width, height }, yuv(look::BACKGROUND)));
+            ops.push(Op::Fill(whole, yuv(look::BACKGROUND)));
         }
         let mut redrawn: Vec<Rect> = Vec::new();
         for (i, (placed, frame)) in self.tiles.iter().zip(frames).enumerate() {
             let rect = placed.tile.rect;
-            let fresh = noted.is_some_and(|noted| noted[i] == wanted.1[i]);
+            let fresh = noted.is_some_and(|noted| noted.tiles[i] == wanted.tiles[i]);
             if !fresh || redrawn.iter().any(|other| overlap(*other, rect)) {
                 placed.ops(frame.as_ref(), &mut ops);
                 redrawn.push(rect);
             }
         }
+        let drawn_before = noted.map_or(&[][..], |noted| &noted.overlays);
+        if !self.overlays.is_empty() || !drawn_before.is_empty() {
+            let mut region = Region::default();
+            match noted {
+                Some(_) => redrawn.iter().for_each(|rect| drop(region.add(*rect))),
+                None => drop(region.add(whole)),
+            }
+            self.overlay_ops(frames, &wanted.overlays, drawn_before, region, &mut ops);
+        }
         ops
     }
+
+    /// The operations that replace the overlays `before` by those `wanted`. The tiles in `region` were drawn without
+    /// overlays already.
+    fn overlay_ops<'a>(
+        &'a self,
+        frames: &'a [Option<Shown>],
+        wanted: &[Laid],
+        before: &[Laid],
+        mut region: Region,
+        ops: &mut Vec<Op<'a>>,
+    ) {
+        let visible = |laid: &&Laid| laid.rect.width > 0;
+        let gone = before.iter().filter(|laid| !wanted.contains(laid));
+        let new = wanted.iter().filter(|laid| !before.contains(laid));
+        for laid in gone.chain(new).filter(visible) {
+            for part in region.add(laid.rect) {
+                self.redraw_part(frames, part, ops);
+            }
+        }
+        for (at, laid) in wanted.iter().enumerate() {
+            for part in region.parts().filter_map(|part| intersection(*part, laid.rect)) {
+                for (sprite, x, y, window) in self.overlays.sprites(at, laid) {
+                    ops.extend(intersection(part, window).map(|part| Op::BlendPart(sprite, x, y, part)));
+                }
+            }
+        }
+    }
+
+    /// Draws the tiles in a part of the canvas again.
+    fn redraw_part<'a>(&'a self, frames: &'a [Option<Shown>], part: Rect, ops: &mut Vec<Op<'a>>) {
+        let covered = self.tiles.iter().any(|placed| intersection(placed.tile.rect, part) == Some(part));
+        if !covered {
+            ops.push(Op::Fill(part, yuv(look::BACKGROUND)));
+        }
+        let mut below = Vec::new();
+        for (placed, frame) in self.tiles.iter().zip(frames).filter(|(placed, _)| overlap(placed.tile.rect, part)) {
+            placed.ops(frame.as_ref(), &mut below);
+        }
+        ops.extend(below.into_iter().map(|op| Op::Within(part, Box::new(op))));
+    }
+}
+
+/// The pixels that both have.
+fn intersection(a: Rect, b: Rect) -> Option<Rect> {
+    if !overlap(a, b) {
+        return None;
+    }
+    let (x, y) = (a.x.max(b.x), a.y.max(b.y));
+    let (right, bottom) = ((a.x + a.width).min(b.x + b.width), (a.y + a.height).min(b.y + b.height));
+    Some(Rect { x, y, width: right - x, height: bottom - y })
 }
 
 const fn overlap(a: Rect, b: Rect) -> bool {

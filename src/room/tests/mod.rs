@@ -4,6 +4,7 @@ mod direct;
 mod inputs;
 mod lives;
 mod outputs;
+mod overlays;
 mod presence;
 mod views;
 

@@ -10,6 +10,7 @@ mod inputs;
 mod joining;
 mod names;
 mod origin;
+mod overlays;
 mod player;
 mod recordings;
 mod views;
