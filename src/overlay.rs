@@ -222,7 +222,7 @@ impl OverlayRequest {
             width,
             height,
             color: self.color.unwrap_or(Colour([245, 247, 250, 255])),
-            background: self.background.unwrap_or(self.kind.background()),
+            background: self.background.unwrap_or_else(|| self.kind.background()),
             utc_offset_minutes: self.utc_offset_minutes.unwrap_or(0),
         }
     }

@@ -90,7 +90,11 @@ impl Room {
     /// # Errors
     /// When it does not exist.
     pub fn image(&self, name: &ImageName) -> Result<Image, OverlayError> {
-        self.images.entries.get(name).map(|entry| entry.image.clone()).ok_or(OverlayError::NoImage(name.clone()))
+        self.images
+            .entries
+            .get(name)
+            .map(|entry| entry.image.clone())
+            .ok_or_else(|| OverlayError::NoImage(name.clone()))
     }
 
     /// Removes an image, and ends the overlays that show it.
@@ -99,7 +103,7 @@ impl Room {
     /// When it does not exist.
     pub fn remove_image(&mut self, now: Timestamp, name: &ImageName) -> Result<(), OverlayError> {
         self.now = now;
-        self.images.entries.remove(name).ok_or(OverlayError::NoImage(name.clone()))?;
+        self.images.entries.remove(name).ok_or_else(|| OverlayError::NoImage(name.clone()))?;
         let users: Vec<OverlayId> = self.overlays_with(name);
         for id in users {
             self.remove_overlay(now, id)?;

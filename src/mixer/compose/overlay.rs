@@ -176,7 +176,7 @@ impl Overlays {
         let plate = plate.as_ref().map(|plate| (plate, rect.x as i32, rect.y, *rect));
         let strip = strip.as_ref().map(|strip| {
             let left = (rect.x + rect.width) as i32 - laid.moved as i32;
-            (strip, left, rect.y + ((rect.height.saturating_sub(strip.height())) / 2 & !1), *window)
+            (strip, left, rect.y + ((rect.height.saturating_sub(strip.height()) / 2) & !1), *window)
         });
         plate.into_iter().chain(strip)
     }

@@ -246,7 +246,7 @@ fn hug(place: Rect, text: &Raster, side: f32) -> Rect {
     let width = (text.width as u32 + even(side * 2.0)).min(place.width);
     let height = (text.height as u32 + even(side * 0.4)).min(place.height);
     Rect {
-        x: place.x + ((place.width - width) / 2 & !1),
+        x: place.x + (((place.width - width) / 2) & !1),
         y: place.y + ((place.height - height) & !1),
         width: width.max(2) & !1,
         height: height.max(2) & !1,
