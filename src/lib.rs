@@ -18,6 +18,7 @@ pub mod hls;
 pub mod jitter;
 pub mod layout;
 pub mod sdp;
+pub mod simulcast;
 pub mod speaker;
 pub mod tier;
 

@@ -51,6 +51,7 @@ impl Room {
         self.refresh_routes();
         self.refresh_output_routes();
         self.refresh_uplink_limits();
+        self.refresh_wanted();
     }
 
     /// Repeats all orders for a new mixer.
@@ -217,7 +218,7 @@ impl Person {
 }
 
 /// The size of a camera of 16:9 that fills its tile, before it is cropped.
-fn uncropped(tile: &Tile) -> Size {
+pub(super) fn uncropped(tile: &Tile) -> Size {
     let Size { width, height } = tile.rect.size();
     match tile.fit {
         ObjectFit::Cover => Size::new(width.max(height * 16 / 9), height.max(width * 9 / 16)),

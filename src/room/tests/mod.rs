@@ -5,6 +5,7 @@ mod inputs;
 mod lives;
 mod outputs;
 mod presence;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
