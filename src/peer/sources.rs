@@ -153,6 +153,16 @@ impl Source {
         requests.into_iter().filter_map(|at| self.encodings[at].ssrc).collect()
     }
 
+    /// Whether the source ends with these SSRCs. Simulcast goes on with the encodings that are still sent: browsers say
+    /// goodbye for an encoding that they turn off.
+    pub(super) fn ends(&mut self, ssrcs: &[u32], now: Timestamp) -> bool {
+        let stopped = |encoding: &Encoding| encoding.ssrc.is_some_and(|ssrc| ssrcs.contains(&ssrc));
+        let stopped: Vec<usize> = (0..self.encodings.len()).filter(|at| stopped(&self.encodings[*at])).collect();
+        let Some(simulcast) = &mut self.simulcast else { return !stopped.is_empty() };
+        let others = stopped.iter().map(|at| simulcast.stopped(*at, now));
+        others.last() == Some(false)
+    }
+
     /// SSRCs of the encodings that are received: of simulcast one, unless it has not begun.
     pub(super) fn received(&self) -> impl Iterator<Item = u32> {
         let current = self.simulcast.as_ref().and_then(Simulcast::current);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Order, Person, Room, Route, name};
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{Attendance, LayoutKind, ObjectFit, Placed, Scene, Tile};
+use crate::layout::{Attendance, LayoutKind, Placed, Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
 use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
@@ -179,7 +179,7 @@ impl Room {
         };
         let mut wanted: BTreeMap<ParticipantId, u64> = BTreeMap::new();
         for tile in self.scene.tiles.iter().filter(|tile| tile.source.is_some()) {
-            *wanted.entry(tile.participant).or_default() += shown(uncropped(tile));
+            *wanted.entry(tile.participant).or_default() += shown(tile.uncropped());
         }
         let hidden = deserved(Size::new(0, 0), 0);
         for (participant, person) in self.people.iter_mut().filter(|(_, person)| person.sends_pictures()) {
@@ -214,15 +214,6 @@ impl Person {
 
     fn is_silent(&self) -> bool {
         self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
-    }
-}
-
-/// The size of a camera of 16:9 that fills its tile, before it is cropped.
-pub(super) fn uncropped(tile: &Tile) -> Size {
-    let Size { width, height } = tile.rect.size();
-    match tile.fit {
-        ObjectFit::Cover => Size::new(width.max(height * 16 / 9), height.max(width * 9 / 16)),
-        ObjectFit::Auto | ObjectFit::Contain => Size::new(width, height),
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use super::orders::uncropped;
 use super::{Effect, Room};
 use crate::id::ParticipantId;
 use crate::layout::Scene;
@@ -40,7 +39,7 @@ fn shown(scene: &Scene, streams: &StreamSet, sizes: &mut Sizes) {
     let streams = streams.streams.iter().filter(|spec| spec.key.view == scene.view);
     let Some(width) = streams.map(|spec| spec.size.width).max() else { return };
     for tile in &scene.tiles {
-        let uncropped = uncropped(tile);
+        let uncropped = tile.uncropped();
         let scaled = |pixels: u32| (pixels * width).div_ceil(scene.canvas.width.max(1));
         let size = Size::new(scaled(uncropped.width), scaled(uncropped.height));
         let largest = sizes.entry((tile.participant, tile.kind)).or_insert(size);

@@ -9,6 +9,7 @@ mod select;
 mod splice;
 
 use self::select::Selector;
+pub use self::select::{DWELL, LOWER_HOLD, nearest};
 pub use self::splice::Spliced;
 use self::splice::Splicer;
 use crate::media::{Codec, Size, SourcePacket};
@@ -54,6 +55,11 @@ impl Simulcast {
     /// A lost packet of an encoding was requested, and did not come.
     pub fn unrepaired(&mut self, encoding: usize, now: Timestamp) {
         self.selector.unrepaired(encoding, now);
+    }
+
+    /// The client has stopped an encoding, which it may send again; another one follows. False if no other one is sent.
+    pub fn stopped(&mut self, encoding: usize, now: Timestamp) -> bool {
+        self.selector.stopped(encoding, now)
     }
 
     /// The stream of an encoding begins anew, with other sequence numbers.

@@ -15,9 +15,9 @@ use crate::time::Timestamp;
 const STALLED: Duration = Duration::from_millis(300);
 /// Least time from one switch to the next while both encodings deliver: the mixer allows four changes of the size in
 /// ten seconds.
-const DWELL: Duration = Duration::from_secs(3);
+pub const DWELL: Duration = Duration::from_secs(3);
 /// How long a smaller encoding must be enough before it is chosen.
-const LOWER_HOLD: Duration = Duration::from_secs(2);
+pub const LOWER_HOLD: Duration = Duration::from_secs(2);
 /// From one keyframe request to the next. The first comes as soon as an encoding is chosen.
 const REQUEST_INTERVAL: Duration = Duration::from_millis(500);
 /// From one keyframe request to the next to an encoding that is not chosen and whose size is not known.
@@ -44,8 +44,20 @@ struct Encoding {
 
 impl Encoding {
     fn pixels(&self) -> Option<u64> {
-        self.size.map(|size| u64::from(size.width) * u64::from(size.height))
+        self.size.map(pixels)
     }
+}
+
+fn pixels(size: Size) -> u64 {
+    u64::from(size.width) * u64::from(size.height)
+}
+
+/// The one of these pictures whose size is nearest to the wanted one, by the ratio of their areas. None without
+/// pictures.
+pub fn nearest<T>(pictures: impl Iterator<Item = (T, Size)>, wanted: Size) -> Option<T> {
+    let area = |size: Size| pixels(size).max(1) as f64;
+    let distance = |(_, size): &(T, Size)| (area(*size) / area(wanted)).ln().abs();
+    pictures.min_by(|a, b| distance(a).total_cmp(&distance(b))).map(|(one, _)| one)
 }
 
 /// The choice among the encodings of one source.
@@ -101,6 +113,13 @@ impl Selector {
             known.unrepaired.clear();
             known.avoided_until = Some(now + AVOIDED);
         }
+    }
+
+    /// The client has stopped an encoding; it may send it again. False if no other one is sent.
+    pub(super) fn stopped(&mut self, encoding: usize, now: Timestamp) -> bool {
+        self.encodings[encoding].heard = None;
+        self.choose(now);
+        self.encodings.iter().any(|encoding| encoding.heard.is_some())
     }
 
     /// The stream of an encoding begins anew.
@@ -192,19 +211,17 @@ impl Selector {
         let usable = |avoided: bool| {
             let delivering = (0..self.encodings.len()).filter(|at| self.delivers(*at));
             let usable = delivering.filter(move |at| avoided || !self.is_avoided(*at, now));
-            usable.filter_map(|at| Some((at, self.encodings[at].pixels()?)))
+            usable.filter_map(|at| Some((at, self.encodings[at].size?)))
         };
-        let among: Vec<(usize, u64)> = match usable(false).next() {
+        let among: Vec<(usize, Size)> = match usable(false).next() {
             Some(_) => usable(false).collect(),
             None => usable(true).collect(),
         };
         let Some(wanted) = self.wanted else {
             let stays = self.current.filter(|current| among.iter().any(|(at, _)| at == current));
-            return stays.or_else(|| among.iter().max_by_key(|(_, pixels)| *pixels).map(|(at, _)| *at));
+            return stays.or_else(|| among.iter().max_by_key(|(_, size)| pixels(*size)).map(|(at, _)| *at));
         };
-        let wanted = (u64::from(wanted.width) * u64::from(wanted.height)).max(1) as f64;
-        let distance = |pixels: u64| (pixels.max(1) as f64 / wanted).ln().abs();
-        among.into_iter().min_by(|(_, a), (_, b)| distance(*a).total_cmp(&distance(*b))).map(|(at, _)| at)
+        nearest(among.into_iter(), wanted)
     }
 
     /// Whether packets of it come, as far as those of others do.
@@ -327,11 +344,18 @@ mod tests {
         sender.delivers = [true; 3];
         sender.run(6_000);
         assert_eq!(sender.current(), Q, "it delivers again");
+        // One that is stopped is left at once.
+        assert!(sender.selector.stopped(Q, at(sender.now)));
+        assert_eq!(sender.selector.target(), Some(H));
+        sender.run(6_000);
+        assert_eq!(sender.current(), Q, "it was sent again");
         // A sender that pauses, as a screen without changes does, is no reason for a switch.
         let switches = sender.switches.len();
         sender.now += 60_000;
         sender.run(5_000);
         assert_eq!(sender.switches.len(), switches);
+        let stopped = [Q, F, H].map(|encoding| sender.selector.stopped(encoding, at(sender.now)));
+        assert_eq!(stopped, [true, true, false]);
     }
 
     #[test]

@@ -18,7 +18,6 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 
 use super::{Connection, Out};
 use crate::media::{Kind, Size, SourceKind};
-use crate::peer::sources::Source;
 use crate::tier::Reception;
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::Secure;
@@ -95,7 +94,7 @@ impl Connection {
             } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
                 self.transport_feedback(feedback, now);
             } else if let Some(bye) = any.downcast_ref::<Goodbye>() {
-                self.bye(bye);
+                self.bye(bye, now);
             } else {
                 if let Some(report) = any.downcast_ref::<SenderReport>()
                     && let Some(encoding) = self.sources.encodings().find(|encoding| encoding.ssrc == Some(report.ssrc))
@@ -121,12 +120,11 @@ impl Connection {
     }
 
     /// Streams of the client have ended (RFC 3550 section 6.6).
-    fn bye(&self, bye: &Goodbye) {
-        let ended = |source: &&Source| {
-            source.encodings.iter().any(|encoding| encoding.ssrc.is_some_and(|ssrc| bye.sources.contains(&ssrc)))
-        };
-        for source in self.sources.sources.iter().filter(ended) {
-            self.sink.ended(source.kind);
+    fn bye(&mut self, bye: &Goodbye, now: Timestamp) {
+        for source in &mut self.sources.sources {
+            if source.ends(&bye.sources, now) {
+                self.sink.ended(source.kind);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtp;
 
 use super::world::{MID, PARTICIPANT, Scenario, World};
@@ -176,4 +177,26 @@ fn a_lower_limit_waits_until_a_smaller_encoding_can_be_selected() {
     camera.world.server.limit_uplink(Some(1_500_000), camera.world.now);
     camera.run(Duration::from_millis(200));
     assert!(limits(&camera).last().is_some_and(|limit| *limit > 1_400_000.0), "{:?}", limits(&camera));
+}
+
+#[test]
+fn an_encoding_that_says_goodbye_is_replaced_at_once_and_the_last_one_ends_the_source() {
+    let mut camera = Camera::new();
+    camera.want(320);
+    camera.run(Duration::from_secs(1));
+    let goodbye = |camera: &mut Camera, at: usize| {
+        camera.sends[at] = false;
+        let sources = vec![FIRST + at as u32];
+        camera.world.say(&[Box::new(Goodbye { sources, reason: Bytes::new() })]);
+        camera.run(Duration::from_millis(500));
+    };
+    goodbye(&mut camera, 2);
+    assert_eq!(*camera.world.sink.encodings.lock(), ["q"]);
+    goodbye(&mut camera, 0);
+    assert_eq!(*camera.world.sink.encodings.lock(), ["q", "h"]);
+    let (_, gap) = camera.passed();
+    assert!(gap < 150, "longest gap: {gap} ms");
+    assert!(camera.world.sink.ended.lock().is_empty(), "the source goes on");
+    goodbye(&mut camera, 1);
+    assert_eq!(*camera.world.sink.ended.lock(), [SourceKind::Camera]);
 }
