@@ -82,9 +82,10 @@ impl Simulcast {
         self.selector.current()
     }
 
-    /// The picture size of the encoding that is received.
-    pub fn size(&self) -> Option<Size> {
-        self.selector.size()
+    /// The sizes of the encodings that are sent and smaller than the one that is wanted: a browser sends them first, so
+    /// they need their share of its bitrate.
+    pub fn smaller(&self) -> impl Iterator<Item = Size> {
+        self.selector.smaller()
     }
 
     /// The encodings from which a keyframe is to be requested now; counts as a request.

@@ -148,8 +148,12 @@ impl Selector {
         self.target
     }
 
-    pub(super) fn size(&self) -> Option<Size> {
-        self.encodings[self.current?].size
+    /// The sizes of the encodings that are sent and smaller than the one that is wanted.
+    pub(super) fn smaller(&self) -> impl Iterator<Item = Size> {
+        let sent = move || (0..self.encodings.len()).filter(|at| self.delivers(*at));
+        let sizes = move || sent().filter_map(|at| self.encodings[at].size);
+        let best = self.wanted.and_then(|wanted| nearest(sizes().map(|size| (size, size)), wanted));
+        sizes().filter(move |size| best.is_some_and(|best| pixels(*size) < pixels(best)))
     }
 
     pub(super) fn requests(&mut self, now: Timestamp) -> Vec<usize> {
@@ -318,6 +322,19 @@ mod tests {
     }
 
     #[test]
+    fn smaller_encodings_than_the_wanted_one_are_known() {
+        let mut sender = Sender::new();
+        assert_eq!(sender.selector.smaller().count(), 0, "nothing is wanted yet");
+        sender.want(1280, 720);
+        assert_eq!(sender.selector.smaller().collect::<Vec<_>>(), [SIZES[Q], SIZES[H]]);
+        sender.delivers[Q] = false;
+        sender.run(1_000);
+        assert_eq!(sender.selector.smaller().collect::<Vec<_>>(), [SIZES[H]], "of those that are sent");
+        sender.want(320, 180);
+        assert_eq!(sender.selector.smaller().count(), 0);
+    }
+
+    #[test]
     fn a_larger_encoding_is_chosen_at_once_and_a_smaller_one_only_after_a_while() {
         let mut sender = Sender::new();
         sender.want(1280, 720);
@@ -390,7 +407,7 @@ mod tests {
         let requested: Vec<u64> = (20..1_600).filter(|ms| selector.requests(at(*ms)) == [H]).collect();
         assert_eq!(requested, [20, 520, 1_020, 1_520]);
         selector.switched(H, at(1_600));
-        assert_eq!((selector.request_due(), selector.size()), (None, Some(SIZES[H])));
+        assert_eq!((selector.request_due(), selector.current()), (None, Some(H)));
         // An encoding that begins is not asked for the keyframe that it begins with.
         selector.restarted(H);
         selector.switched(Q, at(1_700));

@@ -18,7 +18,9 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 
 use super::{Connection, Out};
 use crate::media::{Kind, Size, SourceKind};
+use crate::simulcast::Simulcast;
 use crate::tier::Reception;
+use crate::tier::uplink::deserved;
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::Secure;
 use crate::transport::srtp;
@@ -37,6 +39,8 @@ const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
 const SOURCE_KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 /// REMB is repeated this often, since it may be lost.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Frames per second of simulcast encodings that are sent beside the one that is shown.
+const ENCODING_FPS: u32 = 30;
 /// A lower limit of a client with simulcast waits for so long: a smaller encoding is selected meanwhile.
 const SIMULCAST_GRACE: Duration = Duration::from_secs(4);
 /// Reception reports in one packet (RFC 3550 section 6.4.1).
@@ -192,6 +196,10 @@ impl Connection {
             let video = self.sources.sources.iter().filter(|source| source.kind.kind() == Kind::Video);
             let ssrcs: Vec<u32> = video.flat_map(|source| &source.encodings).filter_map(|one| one.ssrc).collect();
             if !ssrcs.is_empty() {
+                // Of simulcast encodings browsers send the smaller ones first.
+                let sources = self.sources.sources.iter().filter_map(|source| source.simulcast.as_ref());
+                let smaller = sources.flat_map(Simulcast::smaller).map(|size| deserved(size, ENCODING_FPS));
+                let limit = limit + smaller.sum::<u64>();
                 // A client with transport-wide feedback takes it as a limit beside its own estimate.
                 packets.push(Box::new(ReceiverEstimatedMaximumBitrate { sender_ssrc, bitrate: limit as f32, ssrcs }));
             }

@@ -84,8 +84,9 @@ export async function simulcast({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
     const { Person, sleep, look, roomDocument, program, until } = people;
-    const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: 4 / 2 ** i }));
-    const picture = { width: 1280, height: 720, fps: 10 };
+    // 320x180, 640x360 and 960x540.
+    const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: [3, 1.5, 1][i] }));
+    const picture = { width: 960, height: 540, fps: 10 };
     const sender = await new Person({ k: 0, room: o.room, encodings, picture }).join();
     const viewer = await new Person({
       k: 1,
@@ -109,12 +110,12 @@ export async function simulcast({ page: open, options }) {
       const { participants } = await roomDocument(o.room);
       return participants.find((p) => p.id === id)?.sends.find((s) => s.kind === 'camera');
     };
-    const decoded = (person, width) => until(async () => (await source(person))?.size?.width === width, 30_000, 200);
+    const decoded = (person, is) => until(async () => is((await source(person))?.size?.width), 30_000, 200);
     const lines = ({ sdp }) => sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
     const offered = lines(sender.pc.localDescription);
     const answered = lines(sender.pc.remoteDescription);
-    const measure = async (ready) => {
-      await sleep(2000);
+    const measure = async (ready, settling) => {
+      await sleep(settling);
       const from = await sender.pc.getStats();
       await sleep(3000);
       const to = await sender.pc.getStats();
@@ -130,22 +131,22 @@ export async function simulcast({ page: open, options }) {
         })),
       };
     };
-    const whole = (await decoded(sender, 1280)) && viewer.frames.length > 5;
+    const whole = (await decoded(sender, (width) => width === 960)) && viewer.frames.length > 5;
     levels.length = 0;
-    const alone = await measure(whole);
+    const alone = await measure(whole, 2000);
     const told = [...levels];
 
     const scalable = [{ scalabilityMode: 'L3T3_KEY', codec: codecNamed('VP9') }];
     const layered = await new Person({ k: 2, room: o.room, codec: 'VP9', encodings: scalable, picture }).join();
-    const wholeLayer = await decoded(layered, 1280);
+    const wholeLayer = await decoded(layered, (width) => width > 600);
     const others = [];
     for (const k of [1, 3, 4, 5, 6, 7, 8])
       others.push(
         await new Person({ k, room: o.room, send: { video: false }, receive: { video: false, audio: false } }).join(),
       );
-    const small = await decoded(sender, 320);
-    const smallLayer = await decoded(layered, 320);
-    const nine = await measure(small);
+    const small = await decoded(sender, (width) => width === 320);
+    const smallLayer = await decoded(layered, (width) => width < 500);
+    const nine = await measure(small, 6000); // a lower limit comes after four seconds
     const mode = [...(await layered.pc.getStats()).values()].find(
       (s) => s.type === 'outbound-rtp' && s.kind === 'video',
     )?.scalabilityMode;
