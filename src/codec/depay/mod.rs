@@ -362,6 +362,32 @@ mod tests {
     }
 
     #[test]
+    fn higher_layers_of_vp9_are_omitted_from_frames() {
+        let layers: [&[u8]; 3] = [&[0xac, 5, 0x00, 1, 7], &[0xac, 5, 0x02, 1, 8, 8], &[0xac, 5, 0x04, 1, 9]];
+        let mut depayloader = Depayloader::new(Codec::Vp9);
+        let mut joined = |highest, payloads: &[&[u8]]| {
+            depayloader.set_highest_layer(highest);
+            depayloader.frame(&packets(payloads))
+        };
+        let one = joined(0, &layers).expect("well formed");
+        assert_eq!(one.as_deref(), Some(&[7][..]));
+        let two = joined(1, &layers).expect("well formed");
+        assert_eq!(two.as_deref(), Some(&[7, 8, 8, 0xd9, 1, 0, 0, 0, 2, 0, 0, 0, 0xd9][..]));
+        assert_eq!(joined(0, &layers[1..]).expect("well formed"), None, "a picture of higher layers only");
+        assert!(joined(0, &[layers[0], &[0xa8, 5, 0x02, 1, 8]]).is_err(), "the end of a higher layer is missing");
+    }
+
+    #[test]
+    fn keyframes_of_vp9_name_the_sizes_of_their_layers() {
+        let first = [0xba, 0x81, 0x02, 0x00, 0x50, 1, 64, 0, 180, 2, 128, 1, 104, 5, 0, 2, 208, 0x82, 0x49];
+        let of = |payload: &[u8]| Depayloader::spatial_layers(Codec::Vp9, &Bytes::copy_from_slice(payload));
+        assert_eq!(of(&first), [Size::new(320, 180), Size::new(640, 360), Size::new(1280, 720)]);
+        assert!(of(&first[..10]).is_empty(), "truncated");
+        let predicted = [&[first[0] | 0x40][..], &first[1..]].concat();
+        assert!(of(&predicted).is_empty() && of(&[0x88, 5, 7]).is_empty());
+    }
+
+    #[test]
     fn h264_units_fragments_and_aggregates() {
         let whole = frame(Codec::H264, &[&[0x78, 0, 2, 0x67, 1, 0, 1, 0x68], &[0x7c, 0x85, 1], &[0x7c, 0x45, 2]]);
         let expected = [0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 0, 0, 0, 1, 0x65, 1, 2];
