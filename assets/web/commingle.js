@@ -20,6 +20,7 @@ import { applyEvent, sentFrom, summarise } from './wire.js';
 export { JoinError };
 
 const CREDENTIALS_FOR = 240_000; // ms during which TURN credentials are reused
+const FIT_EVERY = 2600; // ms; the server takes four sizes in ten seconds
 const HIDDEN = { width: 160, height: 90 }; // the size of a camera that is not shown, and may be again
 const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // text does not need a higher frame rate
 
@@ -110,6 +111,9 @@ export class Session extends EventTarget {
   #updateSentAt = -Infinity;
   #constraints = {};
   #closed = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | number} */
+  #fitTimer = 0;
+  #fittedAt = -Infinity;
 
   constructor(options) {
     super();
@@ -502,6 +506,7 @@ export class Session extends EventTarget {
     this.#setState('left', reason, error);
     this.#closed.abort();
     clearInterval(this.#ticks);
+    clearTimeout(this.#fitTimer);
     this.#disconnect();
     this.#backoff.wake();
     for (const track of this.local.getTracks()) track.stop();
@@ -637,9 +642,21 @@ export class Session extends EventTarget {
     return stream.getTracks()[0];
   }
 
-  /** Sends the camera no larger than the server needs it; before the server has said so, than its largest tile. */
+  /** Fits the camera now, or soon: while many people join, each change would be a keyframe of another size. */
   #fitUplink() {
-    if (this.#options.uplink === 'full') return;
+    if (this.#options.uplink === 'full' || this.#fitTimer) return;
+    this.#fitTimer = setTimeout(
+      () => {
+        this.#fitTimer = 0;
+        this.#fittedAt = performance.now();
+        this.#fitNow();
+      },
+      Math.max(0, this.#fittedAt + FIT_EVERY - performance.now()),
+    );
+  }
+
+  /** Sends the camera no larger than the server needs it; before the server has said so, than its largest tile. */
+  #fitNow() {
     const views = this.room.views ?? [];
     const mine = views.flatMap((v) => v.tiles).filter((t) => t.participant === this.id && t.source !== 'screen');
     const camera = this.self?.sends?.find(({ kind }) => kind === 'camera');

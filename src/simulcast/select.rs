@@ -15,7 +15,9 @@ use crate::time::Timestamp;
 const STALLED: Duration = Duration::from_millis(300);
 /// Least time from one switch to the next while both encodings deliver: the mixer allows four changes of the size in
 /// ten seconds.
-pub const DWELL: Duration = Duration::from_secs(3);
+pub const DWELL: Duration = Duration::from_millis(3_500);
+/// A source begins with the encoding that comes first: larger ones may follow each other at once for so long.
+const BEGINNING: Duration = Duration::from_secs(1);
 /// How long a smaller encoding must be enough before it is chosen.
 pub const LOWER_HOLD: Duration = Duration::from_secs(2);
 /// From one keyframe request to the next. The first comes as soon as an encoding is chosen.
@@ -69,6 +71,8 @@ pub(super) struct Selector {
     current: Option<usize>,
     target: Option<usize>,
     switched: Option<Timestamp>,
+    /// When the first encoding was received.
+    begun: Option<Timestamp>,
     /// Since when a smaller encoding is enough.
     lower_since: Option<Timestamp>,
 }
@@ -81,6 +85,7 @@ impl Selector {
             current: None,
             target: None,
             switched: None,
+            begun: None,
             lower_since: None,
         }
     }
@@ -132,6 +137,7 @@ impl Selector {
 
     /// The chosen encoding is received from now on.
     pub(super) fn switched(&mut self, encoding: usize, now: Timestamp) {
+        self.begun.get_or_insert(now);
         // The first one was not chosen, so it may be replaced at once.
         self.switched = self.current.map(|_| now);
         (self.current, self.target, self.lower_since) = (Some(encoding), None, None);
@@ -197,7 +203,8 @@ impl Selector {
         if !is_usable {
             return Some(best);
         }
-        if self.encodings[best].pixels() < self.encodings[current].pixels() {
+        let is_smaller = self.encodings[best].pixels() < self.encodings[current].pixels();
+        if is_smaller {
             let since = *self.lower_since.get_or_insert(now);
             if now.since(since) < LOWER_HOLD {
                 return None;
@@ -205,8 +212,9 @@ impl Selector {
         } else {
             self.lower_since = None;
         }
+        let begins = !is_smaller && self.begun.is_some_and(|begun| now.since(begun) < BEGINNING);
         let dwells = self.switched.is_some_and(|at| now.since(at) < DWELL);
-        (!dwells).then_some(best)
+        (begins || !dwells).then_some(best)
     }
 
     /// The usable encoding whose size is nearest to the wanted one, by the ratio of their areas; the current one while
@@ -335,13 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn a_source_begins_with_the_encodings_in_the_order_of_their_arrival() {
+        let mut selector = Selector::new(3, Some(SIZES[F]));
+        for (encoding, ms) in [(Q, 0), (H, 100), (F, 300)] {
+            selector.received(encoding, Some(SIZES[encoding]), at(ms));
+            assert_eq!(selector.target(), (encoding != Q).then_some(encoding));
+            selector.switched(encoding, at(ms + 20));
+        }
+        assert_eq!(selector.current(), Some(F));
+    }
+
+    #[test]
     fn a_larger_encoding_is_chosen_at_once_and_a_smaller_one_only_after_a_while() {
         let mut sender = Sender::new();
         sender.want(1280, 720);
         sender.run(70);
         assert_eq!(sender.current(), F);
         sender.want(320, 180);
-        sender.run(2_800);
+        sender.run(3_300);
         assert_eq!(sender.current(), F);
         sender.run(400);
         assert_eq!(sender.current(), Q);
@@ -432,8 +451,10 @@ mod tests {
                 sender.want(*width, width * 9 / 16);
                 sender.run(*ms);
             }
-            // The first switch replaces the encoding that came first.
-            let times: Vec<u64> = sender.switches.iter().map(|(ms, _)| *ms).collect();
+            let begins = sender.switches.iter().take_while(|(ms, _)| *ms < BEGINNING.as_millis() as u64);
+            prop_assert!(begins.count() <= 2, "{:?}", sender.switches);
+            let later = sender.switches.iter().skip_while(|(ms, _)| *ms < BEGINNING.as_millis() as u64);
+            let times: Vec<u64> = later.map(|(ms, _)| *ms).collect();
             prop_assert!(times.windows(2).all(|two| two[1] - two[0] >= DWELL.as_millis() as u64), "{:?}", times);
             sender.run((DWELL + LOWER_HOLD).as_millis() as u64 + 100);
             let wanted = f64::from(wants[wants.len() - 1].0.max(1));

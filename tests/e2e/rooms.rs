@@ -179,7 +179,7 @@ fn of_simulcast_encodings_and_spatial_layers_those_nearest_to_the_tile_are_decod
 
     let layered = &measured["layered"];
     assert_eq!((&layered["mode"], &layered["whole"]), (&"L3T3_KEY".into(), &true.into()), "{layered}");
-    assert_eq!((&layered["small"], &layered["source"]["codec"]), (&true.into(), &"VP9".into()), "{layered}");
+    assert_eq!((&layered["small"], &layered["source"]["codec"]), (&true.into(), &"vp9".into()), "{layered}");
     let mine = |tile: &&Value| tile["participant"] == layered["id"];
     let tile = list(nine, "/seen").iter().find(mine).unwrap_or_else(|| panic!("it has a tile: {nine}"));
     assert!(tile["seen"] == 2 && number(tile, "/bars") >= 4.0, "{tile}");

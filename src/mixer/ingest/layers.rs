@@ -100,13 +100,13 @@ mod tests {
         layers.want(Size::new(427, 240));
         assert_eq!([100, 2_000, 2_100].map(|ms| layers.highest(at(ms))), [2, 2, 0]);
         layers.want(Size::new(640, 360));
-        assert_eq!([5_099, 5_100].map(|ms| layers.needs_keyframe(at(ms))), [false, true]);
-        assert_eq!(layers.highest(at(5_200)), 0, "not without a keyframe");
-        layers.keyframe(SIZES.to_vec(), at(5_300));
-        assert_eq!((layers.highest(at(5_300)), layers.needs_keyframe(at(9_000))), (1, false));
+        assert_eq!([5_599, 5_600].map(|ms| layers.needs_keyframe(at(ms))), [false, true]);
+        assert_eq!(layers.highest(at(5_650)), 0, "not without a keyframe");
+        layers.keyframe(SIZES.to_vec(), at(5_700));
+        assert_eq!((layers.highest(at(5_700)), layers.needs_keyframe(at(9_000))), (1, false));
         // With fewer layers the choice begins anew.
-        layers.keyframe(SIZES[..2].to_vec(), at(5_400));
-        assert_eq!(layers.highest(at(5_400)), 1);
+        layers.keyframe(SIZES[..2].to_vec(), at(5_800));
+        assert_eq!(layers.highest(at(5_800)), 1);
     }
 
     proptest! {

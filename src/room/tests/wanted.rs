@@ -1,7 +1,6 @@
 //! The sizes at which sources are shown at most.
 
 use super::*;
-use crate::id::ViewName;
 
 /// The size that a participant's camera was last wanted in.
 fn wanted(driven: &Driven, who: ParticipantId) -> Option<Size> {
@@ -43,7 +42,6 @@ fn a_camera_is_wanted_in_the_size_of_its_tile_in_the_best_stream() {
         driven.switched(*who);
     }
     assert_eq!(wanted(&driven, ann), Some(Size::new(0, 0)));
-    assert_eq!(driven.scene().view, ViewName::program());
 }
 
 #[test]

@@ -131,7 +131,7 @@ export async function simulcast({ page: open, options }) {
         })),
       };
     };
-    const whole = (await decoded(sender, (width) => width === 960)) && viewer.frames.length > 5;
+    const whole = (await decoded(sender, (width) => width === 960)) && (await until(() => viewer.frames.length > 5, 10_000));
     levels.length = 0;
     const alone = await measure(whole, 2000);
     const told = [...levels];
