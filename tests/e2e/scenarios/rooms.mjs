@@ -131,7 +131,8 @@ export async function simulcast({ page: open, options }) {
         })),
       };
     };
-    const whole = (await decoded(sender, (width) => width === 960)) && (await until(() => viewer.frames.length > 5, 10_000));
+    const largest = await decoded(sender, (width) => width === 960);
+    const whole = largest && (await until(() => viewer.frames.length > 5, 10_000));
     levels.length = 0;
     const alone = await measure(whole, 2000);
     const told = [...levels];
