@@ -159,8 +159,11 @@ impl Source {
         let stopped = |encoding: &Encoding| encoding.ssrc.is_some_and(|ssrc| ssrcs.contains(&ssrc));
         let stopped: Vec<usize> = (0..self.encodings.len()).filter(|at| stopped(&self.encodings[*at])).collect();
         let Some(simulcast) = &mut self.simulcast else { return !stopped.is_empty() };
-        let others = stopped.iter().map(|at| simulcast.stopped(*at, now));
-        others.last() == Some(false)
+        let mut goes_on = true;
+        for at in stopped {
+            goes_on = simulcast.stopped(at, now);
+        }
+        !goes_on
     }
 
     /// SSRCs of the encodings that are received: of simulcast one, unless it has not begun.
