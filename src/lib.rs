@@ -19,6 +19,7 @@ pub mod jitter;
 pub mod layout;
 pub mod overlay;
 pub mod sdp;
+pub mod simulcast;
 pub mod speaker;
 pub mod tier;
 

@@ -20,6 +20,8 @@ import { applyEvent, sentFrom, summarise } from './wire.js';
 export { JoinError };
 
 const CREDENTIALS_FOR = 240_000; // ms during which TURN credentials are reused
+const FIT_EVERY = 2600; // ms; the server takes four sizes in ten seconds
+const HIDDEN = { width: 160, height: 90 }; // the size of a camera that is not shown, and may be again
 const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // text does not need a higher frame rate
 
 /** The rectangle of the own camera in a direct call. */
@@ -70,7 +72,8 @@ export async function join(options) {
  * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
  * reconnecting, left; with `reason`, with `error` if the server refused to rejoin, and with `unreachable`), `room` (the
  * whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
- * `layout` (`{ view, canvas, tiles }`), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
+ * `layout` (`{ view, canvas, tiles }`), `wanted` (`{ source, width, height }`: the size at which the own source is
+ * shown at most), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
  * dbov }] }`), `chat`, `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
  * `ended`, `stats` (every second, see `stats()`), `local` (the own microphone, camera or screen changed), `unplugged`
  * (`{ kind }`: the device of a sent track is gone).
@@ -110,6 +113,9 @@ export class Session extends EventTarget {
   #updateSentAt = -Infinity;
   #constraints = {};
   #closed = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | number} */
+  #fitTimer = 0;
+  #fittedAt = -Infinity;
 
   constructor(options) {
     super();
@@ -397,6 +403,7 @@ export class Session extends EventTarget {
       stream: this.local,
       kinds: this.#negotiated,
       screen: this.#screen,
+      simulcast: this.#options.uplink !== 'full',
       callbacks: {
         track: (track) => this.#receive(track),
         changed: () => this.#connectionChanged(),
@@ -531,6 +538,7 @@ export class Session extends EventTarget {
     this.#setState('left', reason, error);
     this.#closed.abort();
     clearInterval(this.#ticks);
+    clearTimeout(this.#fitTimer);
     this.#disconnect();
     this.#backoff.wake();
     for (const track of this.local.getTracks()) track.stop();
@@ -565,7 +573,8 @@ export class Session extends EventTarget {
       this.#recognise();
       this.#announceDirect();
     }
-    if (type === 'room' || type === 'layout') this.#fitUplink();
+    const isOwn = type === 'wanted' || (type === 'updated' && detail.participant?.id === this.id);
+    if (type === 'room' || type === 'layout' || isOwn) this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
     if (type === 'updated' && detail.participant?.id === this.id) this.#applyMute(detail.participant);
     this.#emit(type, type === 'room' ? this.room : detail);
@@ -665,13 +674,27 @@ export class Session extends EventTarget {
     return stream.getTracks()[0];
   }
 
-  /** Sends the camera no larger than its largest tile in any view. */
+  /** Fits the camera now, or soon: while many people join, each change would be a keyframe of another size. */
   #fitUplink() {
-    if (this.#options.uplink === 'full') return;
-    const mine = (this.room.views ?? [])
-      .flatMap((v) => v.tiles)
-      .filter((t) => t.participant === this.id && t.source !== 'screen');
-    this.#connection?.fitCamera(mine.sort((a, b) => b.width * b.height - a.width * a.height)[0]);
+    if (this.#options.uplink === 'full' || this.#fitTimer) return;
+    this.#fitTimer = setTimeout(
+      () => {
+        this.#fitTimer = 0;
+        this.#fittedAt = performance.now();
+        this.#fitNow();
+      },
+      Math.max(0, this.#fittedAt + FIT_EVERY - performance.now()),
+    );
+  }
+
+  /** Sends the camera no larger than the server needs it; before the server has said so, than its largest tile. */
+  #fitNow() {
+    const views = this.room.views ?? [];
+    const mine = views.flatMap((v) => v.tiles).filter((t) => t.participant === this.id && t.source !== 'screen');
+    const camera = this.self?.sends?.find(({ kind }) => kind === 'camera');
+    const size = camera?.wanted ?? mine.sort((a, b) => b.width * b.height - a.width * a.height)[0];
+    const tiles = Math.max(0, ...views.map((v) => v.tiles.length));
+    this.#connection?.fitCamera(size?.width === 0 ? HIDDEN : size, { tiles, decoded: camera?.encoding });
   }
 
   async #tick() {

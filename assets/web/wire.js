@@ -135,6 +135,12 @@ function applied(room, event) {
       next.views = [...next.views.filter((v) => v.view !== view), shown];
       return next;
     }
+    case 'wanted': {
+      const { participant, source, width, height } = event;
+      const sends = (list) => list?.map((one) => (one.kind === source ? { ...one, wanted: { width, height } } : one));
+      next.participants = next.participants.map((p) => (p.id === participant ? { ...p, sends: sends(p.sends) } : p));
+      return next;
+    }
     case 'recording':
     case 'broadcast':
     case 'input': {

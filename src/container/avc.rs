@@ -1,11 +1,15 @@
 //! H.264 in files (ISO/IEC 14496-15): length-prefixed NAL units and the AVCDecoderConfigurationRecord.
 //!
-//! Owns: conversion from Annex B. Does not know: containers. In: access units. Out: stored samples and records.
+//! Owns: conversion from Annex B; the picture size in a sequence parameter set. Does not know: containers. In: access
+//! units. Out: stored samples and records.
 //!
 //! The parameter sets also stay in the samples, before each keyframe: after a mixer restart they may differ, the same
 //! file is continued, and decoders use the newer ones.
 
 use bytes::{BufMut, Bytes, BytesMut};
+
+use super::bits::Bits;
+use crate::media::Size;
 
 const ACCESS_UNIT_DELIMITER: u8 = 9;
 const SPS: u8 = 7;
@@ -44,6 +48,85 @@ fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
 
 const fn kind(unit: &[u8]) -> u8 {
     unit[0] & 0x1f
+}
+
+/// The size in a sequence parameter set (ITU-T H.264 section 7.3.2.1) before cropping: the size that a decoder
+/// allocates. None for a malformed one, and for pictures that are not 4:2:0 with 8 bits.
+pub fn coded_size(sps: &[u8]) -> Option<Size> {
+    let coded = sps.get(1..)?;
+    let mut raw = Vec::with_capacity(coded.len());
+    let mut zeros = 0;
+    for byte in coded {
+        // Emulation prevention (section 7.4.1): the 3 of 00 00 03 is not data, and ends the run of zeros.
+        let prevention = *byte == 3 && zeros >= 2;
+        zeros = if *byte == 0 { zeros + 1 } else { 0 };
+        if !prevention {
+            raw.push(*byte);
+        }
+    }
+    let mut bits = Bits::new(&raw);
+    let profile = bits.number(8)?;
+    let _constraints_and_level = bits.number(16)?;
+    let _id = bits.golomb()?;
+    let high = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135].contains(&profile);
+    if high {
+        let chroma_format = bits.golomb()?;
+        if chroma_format != 1 {
+            return None; // only 4:2:0 decodes to I420
+        }
+        let (luma_depth, chroma_depth) = (bits.golomb()?, bits.golomb()?);
+        if (luma_depth, chroma_depth) != (0, 0) {
+            return None;
+        }
+        let _bypass = bits.flag()?;
+        if bits.flag()? {
+            for list in 0..8 {
+                if bits.flag()? {
+                    scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    let _max_frame_num = bits.golomb()?;
+    match bits.golomb()? {
+        0 => {
+            let _max_order = bits.golomb()?;
+        }
+        1 => {
+            let _always_zero = bits.flag()?;
+            let _offsets = (bits.signed_golomb()?, bits.signed_golomb()?);
+            let cycle = bits.golomb()?;
+            if cycle > 255 {
+                return None;
+            }
+            for _ in 0..cycle {
+                let _offset = bits.signed_golomb()?;
+            }
+        }
+        2 => {}
+        _ => return None,
+    }
+    let references = bits.golomb()?;
+    if references > 16 {
+        return None;
+    }
+    let _gaps = bits.flag()?;
+    let (width, height) = (bits.golomb()?, bits.golomb()?);
+    let frames_only = bits.flag()?;
+    let blocks = |minus_one: u32| minus_one.checked_add(1)?.checked_mul(16);
+    let (width, height) = (blocks(width)?, blocks(height)?);
+    Some(Size::new(width, if frames_only { height } else { height.checked_mul(2)? }))
+}
+
+fn scaling_list(bits: &mut Bits<'_>, entries: u32) -> Option<()> {
+    let (mut last, mut next) = (8i64, 8i64);
+    for _ in 0..entries {
+        if next != 0 {
+            next = (last + bits.signed_golomb()?).rem_euclid(256);
+        }
+        last = if next == 0 { last } else { next };
+    }
+    Some(())
 }
 
 /// The access unit as files store it: each NAL unit prefixed with its 32-bit length, without access unit delimiters.

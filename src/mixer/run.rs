@@ -3,8 +3,8 @@
 //! Owns: the threads, and which message goes to which of them. Does not know: where messages come from, a socket
 //! ([`super::process`]) or a test. In: [`Mixer::handle`]. Out: the [`Outbox`].
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -25,7 +25,7 @@ use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use crate::media::{Kind, SourcePacket};
+use crate::media::{Kind, Size, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
@@ -74,9 +74,10 @@ struct Room {
     ingest: Arc<Mutex<Ingest>>,
     slots: Arc<Slots>,
     images: Images,
-    /// The sources in each view, and the views that have streams: a source in one of these is shown.
-    scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
-    watched: BTreeSet<ViewName>,
+    /// The sources in each view with their sizes, and the width of the canvas.
+    scenes: BTreeMap<ViewName, (Vec<(SourceId, Size)>, u32)>,
+    /// The views that have streams, with the width of the largest: a source in one of these is shown.
+    watched: BTreeMap<ViewName, u32>,
     /// Kind and participant of each source.
     sources: BTreeMap<SourceId, (Kind, ParticipantId)>,
     /// The cameras and screens of each participant.
@@ -148,7 +149,7 @@ impl Room {
             slots,
             images,
             scenes: BTreeMap::new(),
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             sources: BTreeMap::new(),
             pictures: BTreeMap::new(),
             has_packets: false,
@@ -230,8 +231,8 @@ impl Room {
     }
 
     fn set_scene(&mut self, scene: Scene) {
-        let sources = scene.tiles.iter().filter_map(|tile| tile.source).collect();
-        self.scenes.insert(scene.view.clone(), sources);
+        let sources = scene.tiles.iter().filter_map(|tile| Some((tile.source?, tile.uncropped())));
+        self.scenes.insert(scene.view.clone(), (sources.collect(), scene.canvas.width.max(1)));
         VideoInbox::scene(&self.video, scene);
         self.show();
     }
@@ -243,15 +244,29 @@ impl Room {
     }
 
     fn set_streams(&mut self, set: StreamSet) {
-        self.watched = set.streams.iter().map(|spec| spec.key.view.clone()).collect();
+        self.watched.clear();
+        for spec in &set.streams {
+            let width = self.watched.entry(spec.key.view.clone()).or_default();
+            *width = spec.size.width.max(*width);
+        }
         VideoInbox::streams(&self.video, set);
         self.show();
     }
 
     fn show(&self) {
-        let seen = self.scenes.iter().filter(|(view, _)| self.watched.contains(view));
-        let shown = seen.flat_map(|(_, sources)| sources).copied().collect();
-        self.ingest.lock().set_shown(shown, now());
+        let mut shown: BTreeMap<SourceId, Size> = BTreeMap::new();
+        for (view, (sources, canvas)) in &self.scenes {
+            let Some(width) = self.watched.get(view) else { continue };
+            for (source, size) in sources {
+                let scaled = |pixels: u32| (pixels * width).div_ceil(*canvas);
+                let size = Size::new(scaled(size.width), scaled(size.height));
+                let largest = shown.entry(*source).or_insert(size);
+                *largest = Size::new(largest.width.max(size.width), largest.height.max(size.height));
+            }
+        }
+        let mut ingest = self.ingest.lock();
+        ingest.want(&shown);
+        ingest.set_shown(shown.into_keys().collect(), now());
     }
 
     fn batch_handled(&mut self) {

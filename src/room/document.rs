@@ -318,6 +318,12 @@ pub struct SourceDocument {
     pub codec: Option<Codec>,
     /// Picture size, once known.
     pub size: Option<Size>,
+    /// RID of the simulcast encoding that is decoded; absent without simulcast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// The size at which its picture is shown at most, zero while it is not shown; absent for audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Size>,
 }
 
 /// What a participant receives.

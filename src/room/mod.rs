@@ -27,6 +27,7 @@ mod traffic;
 mod view_budget;
 pub mod view_request;
 mod views;
+mod wanted;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -240,6 +241,12 @@ impl Room {
                     self.announce(participant);
                 }
             }
+            Input::SourceEncoding(source, rid) => {
+                if let Some((participant, found)) = self.source(source) {
+                    found.encoding = Some(rid);
+                    self.announce(participant);
+                }
+            }
             Input::Levels(mut levels) => {
                 // The mixer may not know yet that a participant has left.
                 levels.retain(|(participant, _)| self.people.contains_key(participant));
@@ -335,7 +342,7 @@ impl Room {
     fn new_source(&mut self, kind: SourceKind) -> Source {
         let id = SourceId(self.next_source);
         self.next_source += 1;
-        Source { id, kind, codec: None, size: None }
+        Source { id, kind, codec: None, size: None, encoding: None, wanted: None }
     }
 
     fn source(&mut self, id: SourceId) -> Option<(ParticipantId, &mut Source)> {

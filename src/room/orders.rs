@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Effect, Order, Person, Room, Route};
 use crate::id::ParticipantId;
-use crate::layout::{ObjectFit, Scene, Tile};
+use crate::layout::Scene;
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
 use crate::room::document::Audience;
@@ -43,6 +43,7 @@ impl Room {
         self.refresh_routes();
         self.refresh_output_routes();
         self.refresh_uplink_limits();
+        self.refresh_wanted();
     }
 
     /// Repeats all orders for a new mixer.
@@ -141,7 +142,7 @@ impl Room {
             };
             for tile in scene.tiles.iter().filter(|tile| tile.source.is_some()) {
                 let wanted = sources.entry((tile.participant, tile.kind)).or_default();
-                *wanted = (*wanted).max(shown(uncropped(tile)));
+                *wanted = (*wanted).max(shown(tile.uncropped()));
             }
         }
         let mut wanted: BTreeMap<ParticipantId, u64> = BTreeMap::new();
@@ -181,15 +182,6 @@ impl Person {
 
     pub(super) fn is_silent(&self) -> bool {
         self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
-    }
-}
-
-/// The size of a camera of 16:9 that fills its tile, before it is cropped.
-fn uncropped(tile: &Tile) -> Size {
-    let Size { width, height } = tile.rect.size();
-    match tile.fit {
-        ObjectFit::Cover => Size::new(width.max(height * 16 / 9), height.max(width * 9 / 16)),
-        ObjectFit::Auto | ObjectFit::Contain => Size::new(width, height),
     }
 }
 

@@ -47,6 +47,22 @@ pub(super) struct Source {
     /// None until the first packet: the source has not started.
     pub(super) codec: Option<Codec>,
     pub(super) size: Option<Size>,
+    /// RID of the simulcast encoding that is received.
+    pub(super) encoding: Option<String>,
+    /// The size at which it is shown at most, as its client was told; None before.
+    pub(super) wanted: Option<Size>,
+}
+
+impl Source {
+    fn document(&self) -> SourceDocument {
+        SourceDocument {
+            kind: self.kind,
+            codec: self.codec,
+            size: self.size,
+            encoding: self.encoding.clone(),
+            wanted: self.wanted,
+        }
+    }
 }
 
 impl Person {
@@ -64,11 +80,7 @@ impl Person {
             gain_db: self.gain_db,
             tier: self.tier,
             view: self.view.named().unwrap_or(&self.received.view).clone(),
-            sends: self
-                .sources
-                .iter()
-                .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
-                .collect(),
+            sends: self.sources.iter().map(Source::document).collect(),
             receives: ReceivesDocument {
                 audio: self.receives_audio.is_some(),
                 video: self.receives_video,

@@ -117,6 +117,8 @@ pub enum Input {
     SourceKeyframeWanted(SourceId),
     /// The mixer reports the picture size of a source.
     SourceSize(SourceId, Size),
+    /// Of a simulcast source the encoding with this RID is received from now on.
+    SourceEncoding(SourceId, String),
     /// The mixer reports audio levels in -dBov.
     Levels(Vec<(ParticipantId, u8)>),
     /// Measured bitrates in bits per second, by stream serial.
@@ -167,6 +169,8 @@ pub enum Effect {
     Keyframe(ParticipantId, SourceId),
     /// Limit the bitrate of all that a participant sends, in bits per second.
     LimitUplink(ParticipantId, u64),
+    /// A participant's source of this kind is shown at most at this size from now on; zero while it is not shown.
+    Want(ParticipantId, SourceKind, Size),
     /// Start an output process.
     StartOutput(OutputId),
     /// Finish an output.

@@ -19,14 +19,14 @@ use super::outputs::{self, Beginning, Outputs, Planned};
 use super::overlays::image_parts;
 use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
-use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
+use super::texts::{ICE_RESTART, direct_text, event_text, levels_text, wanted_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, Notification, ServerSettings};
 use crate::fanout::Names;
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
-use crate::media::{Kind, SourceKind};
+use crate::media::{Kind, Size, SourceKind};
 use crate::peer::PeerEvent;
 use crate::process::{self, Link, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason};
@@ -69,6 +69,8 @@ struct Member {
     peer: Option<JoinedPeer>,
     /// The limit of its uplink in bits per second.
     uplink_limit: Option<u64>,
+    /// The sizes at which its sources are shown at most.
+    wanted: BTreeMap<SourceKind, Size>,
 }
 
 impl RoomTask {
@@ -163,6 +165,7 @@ impl RoomTask {
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
                     peer.peer.limit(member.uplink_limit);
+                    member.wanted.iter().for_each(|(kind, size)| peer.peer.want(*kind, *size));
                     self.router.attach(participant, peer.peer.subscriber(), now);
                     member.peer = Some(peer);
                 }
@@ -259,7 +262,13 @@ impl RoomTask {
             self.commands.clone(),
             self.server.counters.uplinks.clone(),
         ));
-        let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, uplink_limit: None };
+        let member = Member {
+            uplink: uplink.clone(),
+            sources: admitted.sources,
+            peer: None,
+            uplink_limit: None,
+            wanted: BTreeMap::new(),
+        };
         self.peers.insert(admitted.participant, member);
         uplink
     }
@@ -334,6 +343,15 @@ impl RoomTask {
                     if let Some(joined) = &member.peer {
                         joined.peer.limit(member.uplink_limit);
                     }
+                }
+            }
+            Effect::Want(participant, kind, size) => {
+                if let Some(member) = self.peers.get_mut(&participant) {
+                    member.wanted.insert(kind, size);
+                    if let Some(joined) = &member.peer {
+                        joined.peer.want(kind, size);
+                    }
+                    self.publish(Notification::To(participant, wanted_text(participant, kind, size)));
                 }
             }
             Effect::StartOutput(id) => self.start_output(id),

@@ -18,6 +18,9 @@ use crate::transport::ice::Credentials;
 /// Remote candidates taken of one ICE session; a browser has few.
 pub(super) const CANDIDATES_MAX: usize = 32;
 
+/// Simulcast encodings taken of one section; browsers send at most three.
+const ENCODINGS_MAX: usize = 4;
+
 /// FlexFEC's encoding name in browsers (draft-ietf-payload-flexible-fec-scheme-03).
 const FLEXFEC: &str = "flexfec-03";
 const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
@@ -52,8 +55,8 @@ pub(super) struct OfferedStream {
     pub(super) ssrc: Option<u32>,
     /// The SSRC of its retransmissions, where the offer names it.
     pub(super) rtx_ssrc: Option<u32>,
-    /// The RID of the one simulcast stream that is accepted.
-    pub(super) rid: Option<String>,
+    /// The RIDs of its simulcast encodings, in the offer's order; empty without simulcast.
+    pub(super) rids: Vec<String>,
 }
 
 /// A section that is accepted.
@@ -281,25 +284,31 @@ fn fitness(format: &Format) -> Option<u8> {
 
 /// What the client sends in a section.
 fn stream(section: &Section) -> OfferedStream {
-    if let Some(rid) = simulcast_rid(section) {
-        return OfferedStream { rid: Some(rid), ..OfferedStream::default() };
+    let rids = simulcast_rids(section);
+    if !rids.is_empty() {
+        return OfferedStream { rids, ..OfferedStream::default() };
     }
     let ssrc = section.ssrcs.first().copied();
     let rtx = section.retransmissions.iter().find(|(media, _)| Some(*media) == ssrc);
-    OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rid: None }
+    OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rids }
 }
 
-/// The simulcast stream that is accepted (RFC 8853): the last one, by custom the largest, and one that is not paused if
-/// there is such. None where packets do not carry the RID.
-fn simulcast_rid(section: &Section) -> Option<String> {
+/// The simulcast encodings that are accepted (RFC 8853): the last ones, by custom the largest. None where packets do
+/// not carry the RID.
+fn simulcast_rids(section: &Section) -> Vec<String> {
     let has = |uri: &str| section.extensions.iter().any(|extension| extension.uri == uri);
     if !has(extensions::MID) || !has(extensions::RID) {
-        return None;
+        return Vec::new();
     }
-    let streams = || section.simulcast.iter().rev();
-    let last = streams().find(|stream| !stream.paused).or_else(|| streams().next())?;
-    let is_plain = last.rid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    (section.rids.contains(&last.rid) && is_plain).then(|| last.rid.clone())
+    let is_plain = |rid: &str| rid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let mut rids: Vec<String> = Vec::new();
+    for stream in &section.simulcast {
+        let rid = &stream.rid;
+        if section.rids.contains(rid) && is_plain(rid) && !rids.contains(rid) {
+            rids.push(rid.clone());
+        }
+    }
+    rids.split_off(rids.len().saturating_sub(ENCODINGS_MAX))
 }
 
 fn feedback(section: &Section, kind: Kind, formats: &[Format]) -> Vec<(u8, &'static str)> {

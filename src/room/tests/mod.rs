@@ -7,6 +7,7 @@ mod outputs;
 mod overlays;
 mod presence;
 mod views;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
