@@ -60,7 +60,7 @@ const fn hundredths(length: u32, part: u32) -> u32 {
     length * part / 100
 }
 
-/// The block of a bit in a picture of this size, from and to these hundredths of its width and height: [0, 100] is the
+/// The block of a bit in a picture of this size, from and to these hundredths of its width and height: 0 to 100 is the
 /// whole block, [`CORE`] the part that is read.
 fn block(size: Size, bit: u32, [from, to]: [u32; 2]) -> Rect {
     let [left, top, right, bottom] =
