@@ -45,17 +45,18 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// A point in time as [`Timestamp`] and as [`Instant`], which the `rtc` crates use.
+/// A point in time as [`Timestamp`] and as [`Instant`]. The `rtc` crates require an [`Instant`], which cannot be made
+/// from a [`Timestamp`].
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The time as this crate counts it.
+    /// The time on the clock of [`Timestamp`].
     pub now: Timestamp,
     /// The same time for the `rtc` crates.
     pub instant: Instant,
 }
 
 impl Moment {
-    /// Reads both clocks.
+    /// The current time, by both types.
     #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
     pub fn present() -> Self {
         Self { now: now(), instant: Instant::now() }

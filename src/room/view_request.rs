@@ -1,8 +1,8 @@
-//! What is asked of the views of a room: plain data with its checks.
+//! Requests about the views of a room: plain data with its checks.
 //!
-//! Owns: [`ViewSettings`] and the [`ViewRequest`] for a named view; [`ViewChoice`], what a participant wants to
-//! receive, and its changes; [`ViewError`]. Does not know: who is present, what is drawn ([`super::views`]). In: JSON
-//! and queries; out: checked values.
+//! Owns: [`ViewRequest`], which creates or replaces a named view, and its [`ViewSettings`]; [`ViewChoice`], the view
+//! that a participant wants to receive, and its changes; [`ViewError`]. Does not know: which participants and views
+//! exist ([`super::views`]). In: JSON and URL queries. Out: checked values.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -16,20 +16,20 @@ use crate::media::Size;
 
 /// Most named views of a room, `program` included.
 pub const VIEWS_MAX: usize = 16;
-/// Most pixels of a view's canvas.
+/// Most pixels of a view's canvas, in any aspect ratio.
 const CANVAS_PIXELS_MAX: u32 = 1920 * 1080;
-/// Shortest and longest side of a view's canvas.
+/// Shortest and longest side of a view's canvas in pixels.
 const CANVAS_SIDES: RangeInclusive<u32> = 90..=1920;
-/// Most entries of `show` and of `hide`.
+/// Most entries of `show` and of `hide`: as many as a view has tiles (`layout::TILES_MAX`).
 const LISTED_MAX: usize = 49;
-/// The name with which a participant asks for a view of its own; names that begin with it are reserved.
+/// The view name by which a participant requests its own view. Names that begin with it are reserved for own views.
 pub(super) const OWN: &str = "own";
 
-/// What a view does not show.
+/// Participants that a view does not show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Hidden {
-    /// The participant that receives the view.
+    /// The participant that receives the view (`self`).
     Receiver,
     /// Participants without a picture.
     AudioOnly,
@@ -84,7 +84,7 @@ pub struct ViewSettings {
     pub fps: u32,
     /// The only cells that are shown; None for all.
     pub show: Option<Vec<CellName>>,
-    /// What is not shown.
+    /// Participants that are not shown.
     pub hide: Vec<Hidden>,
 }
 
@@ -104,15 +104,15 @@ pub struct ViewRequest {
     /// The only cells that are shown, as `p1` or `p1/screen`; by default all.
     #[serde(default, deserialize_with = "checked_show")]
     pub show: Option<Vec<CellName>>,
-    /// What is not shown: `self`, `audio_only`, `listeners`, or participants.
+    /// Participants that are not shown: `self`, `audio_only`, `listeners`, or ids.
     #[serde(default, deserialize_with = "checked_hide")]
     pub hide: Vec<Hidden>,
 }
 
-/// Checks the size of a canvas.
+/// Checks the size of a canvas. Its sides are even, because chroma has half the resolution (4:2:0).
 ///
 /// # Errors
-/// The permitted sizes.
+/// Text that names the permitted sizes.
 pub fn check_canvas(canvas: Size) -> Result<(), String> {
     let Size { width, height } = canvas;
     let fits = |side: u32| side % 2 == 0 && CANVAS_SIDES.contains(&side);
@@ -162,34 +162,34 @@ fn check_length(field: &str, length: usize) -> Result<(), String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SelfView {
-    /// It does, unless the view hides `self`.
+    /// The tiles are shown, unless the named view hides `self`.
     #[default]
     Shown,
-    /// It does not.
+    /// The tiles are not shown.
     Hidden,
 }
 
-/// Changes of what a participant receives; absent fields remain as they are.
+/// A change of the view that a participant receives; absent fields remain as they are.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ViewPatch {
     /// The name of a view, or `own`.
     pub view: Option<ViewName>,
-    /// The layout of its own view.
+    /// The layout of the participant's own view.
     pub layout: Option<Layout>,
-    /// The canvas of its own view.
+    /// The canvas of the participant's own view.
     pub canvas: Option<Size>,
-    /// Whether it sees itself.
+    /// Whether the participant sees its own tiles.
     pub self_view: Option<SelfView>,
 }
 
 impl ViewPatch {
-    /// The name of a view of the room; None without a name, and for `own`.
+    /// The requested view, if it is a named one; None for `own`, and if no view is requested.
     pub fn named(&self) -> Option<&ViewName> {
         self.view.as_ref().filter(|view| view.as_str() != OWN)
     }
 }
 
-/// What a participant wants to receive.
+/// The view that a participant wants to receive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewChoice {
     pub(super) view: Wanted,
@@ -201,7 +201,7 @@ pub struct ViewChoice {
 pub(super) enum Wanted {
     /// The view of this name.
     Named(ViewName),
-    /// A view of its own; what is None is as in `program`, except for the layout, which is `auto`.
+    /// The participant's own view. By default the layout is `auto`, and the canvas is that of `program`.
     Own { layout: Option<Layout>, canvas: Option<Size> },
 }
 
@@ -212,7 +212,7 @@ impl Default for ViewChoice {
 }
 
 impl ViewChoice {
-    /// The choice after a change. A layout or canvas without a name asks for a view of its own.
+    /// The choice after a change. A layout or canvas without a view name requests an own view.
     #[must_use]
     pub fn with(self, patch: ViewPatch) -> Self {
         let self_view = patch.self_view.unwrap_or(self.self_view);
@@ -230,7 +230,8 @@ impl ViewChoice {
         Self { view, self_view }
     }
 
-    /// The name of the view, if it is a named one, unchanged.
+    /// The named view, if the participant receives it as it is. None if it receives an own view, also because it hides
+    /// its own tiles.
     pub(super) fn named(&self) -> Option<&ViewName> {
         match &self.view {
             Wanted::Named(name) if self.self_view == SelfView::Shown => Some(name),
@@ -253,7 +254,7 @@ pub enum ViewError {
     /// There is no such view.
     #[error("there is no view `{0}`; the views that exist: {1}, and `own`")]
     Unknown(ViewName, String),
-    /// The name is that of participants' own views.
+    /// The name is reserved for own views.
     #[error("the view name `{0}` is reserved for the own views of participants: choose one without `own` at its start")]
     Reserved(ViewName),
     /// The room has its maximum of views.
@@ -262,22 +263,22 @@ pub enum ViewError {
     /// The view `program` cannot be deleted.
     #[error("the view `program` always exists: change it with PUT instead")]
     Program,
-    /// A recording or broadcast takes the view.
+    /// A recording or broadcast receives the view.
     #[error(
-        "a recording or broadcast takes the view `{0}`, so that it can neither be deleted nor change its size or \
+        "a recording or broadcast receives the view `{0}`, so that it can neither be deleted nor change its size or \
              frame rate: stop it first"
     )]
     InUse(ViewName),
-    /// Options of an own view with a named one.
-    #[error("`layout` and `canvas` belong to a view of one's own: set `view` to `own`, or leave them out")]
+    /// The request names a view, but has a layout or canvas, which only own views have.
+    #[error("`layout` and `canvas` are for an own view: set `view` to `own`, or leave them out")]
     NotOwn,
-    /// The canvas of an own view.
+    /// The canvas of an own view is larger than that of `program`.
     #[error("the canvas of an own view has at most as many pixels as the room's, {0}")]
     CanvasTooLarge(Size),
 }
 
 impl ViewError {
-    /// No such view in a room that has only `program`.
+    /// The error for a view that does not exist in a room that is being created: it has only `program`.
     pub fn in_new_room(view: &ViewName) -> Self {
         Self::Unknown(view.clone(), format!("`{}`", ViewName::program()))
     }
