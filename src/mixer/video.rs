@@ -403,7 +403,7 @@ impl View {
         match self.rest {
             Rest::No => {
                 let due = due(&grid, epoch, self.last, CATCH_UP, now);
-                self.last.get_or_insert(due.n.saturating_sub(1));
+                self.last.get_or_insert_with(|| due.n.saturating_sub(1));
                 Some(due)
             }
             Rest::Until(n) => Some(due(&grid, epoch, Some(n - 1), CATCH_UP, now)),

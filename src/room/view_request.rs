@@ -115,7 +115,7 @@ pub struct ViewRequest {
 /// Text that names the permitted sizes.
 pub fn check_canvas(canvas: Size) -> Result<(), String> {
     let Size { width, height } = canvas;
-    let fits = |side: u32| side % 2 == 0 && CANVAS_SIDES.contains(&side);
+    let fits = |side: u32| side.is_multiple_of(2) && CANVAS_SIDES.contains(&side);
     if fits(width) && fits(height) && width * height <= CANVAS_PIXELS_MAX {
         return Ok(());
     }
