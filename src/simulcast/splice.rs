@@ -71,7 +71,7 @@ pub(super) struct Splicer {
 impl Waiting {
     fn insert(&mut self, codec: Codec, packet: SourcePacket, keyframe: bool) {
         // Numbers begin high enough for packets that were reordered.
-        let newest = self.newest.unwrap_or((1 << 32) | u64::from(packet.sequence));
+        let newest = self.newest.unwrap_or_else(|| (1 << 32) | u64::from(packet.sequence));
         let number = newest.wrapping_add_signed(i64::from(packet.sequence.wrapping_sub(newest as u16) as i16));
         self.newest = Some(newest.max(number));
         let timestamp = packet.timestamp;
@@ -202,7 +202,7 @@ impl Splicer {
         let packet = mapping.map(packet);
         let is_newer = |newest: Newest| {
             let ahead = packet.sequence.wrapping_sub(newest.sequence) as i16;
-            ahead > 0 || ahead < -JUMP
+            !(-JUMP..=0).contains(&ahead)
         };
         if self.newest.is_none_or(is_newer) {
             let SourcePacket { sequence, timestamp, marker: ends, .. } = packet;

@@ -77,7 +77,7 @@ pub(super) enum Op<'a> {
     /// Blends the part of a sprite that is within the rectangle; its left edge may be outside the canvas.
     BlendPart(&'a Sprite, i32, u32, Rect),
     /// Draws only the part within the rectangle.
-    Within(Rect, Box<Op<'a>>),
+    Within(Rect, Box<Self>),
 }
 
 impl Op<'_> {

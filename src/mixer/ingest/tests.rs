@@ -368,12 +368,13 @@ fn a_stream_that_continues_with_another_simulcast_encoding_keeps_its_decoder() {
         let mut simulcast = Simulcast::new(2, Some(SIZE));
         let encodings = [encoded(codec, 20, 80, 1_000), encoded_in(large, codec, 20, 80, 10)];
         let mut out = Vec::new();
-        for n in 0..20 {
+        let [small_frames, large_frames] = &encodings;
+        for (n, frames) in small_frames.iter().zip(large_frames).enumerate() {
             if n == 5 {
                 simulcast.want(large, at(33 * 5));
             }
-            for (encoding, size) in [SIZE, large].into_iter().enumerate() {
-                for (part, packet) in encodings[encoding][n].iter().enumerate() {
+            for (encoding, (size, frame)) in [(SIZE, frames.0), (large, frames.1)].into_iter().enumerate() {
+                for (part, packet) in frame.iter().enumerate() {
                     let keyframe = part == 0 && (n == 0 || encoding == 1 && n == 10);
                     let keyframe = keyframe.then_some(size);
                     simulcast.take(encoding, codec, packet.clone(), keyframe, packet.arrival, &mut out);
