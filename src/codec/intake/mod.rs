@@ -155,6 +155,8 @@ struct State {
     audio: Track,
     /// The pads that take video and audio.
     inlets: [gst::glib::WeakRef<gst::Pad>; 2],
+    /// The pads of the source from which these take it.
+    outlets: [gst::glib::WeakRef<gst::Pad>; 2],
     /// Graphs whose streams are not all known yet.
     unsettled: usize,
     failed: Option<String>,
@@ -165,6 +167,22 @@ impl State {
     /// The track that a piece takes.
     fn track(&mut self, piece: Piece) -> &mut Track {
         if piece == Piece::Pictures { &mut self.video } else { &mut self.audio }
+    }
+
+    /// Whether all streams have ended; the queues may still contain media.
+    fn has_ended(&self) -> bool {
+        let tracks = [self.video, self.audio];
+        let follows = tracks.contains(&Track::Between) && !tracks.contains(&Track::Ended);
+        self.unsettled == 0 && !tracks.contains(&Track::Open) && !follows
+    }
+
+    /// The source has removed a pad. It does so only if another part follows: pads that have ended remain.
+    fn removed(&mut self, pad: &gst::Pad) {
+        for (track, outlet) in [&mut self.video, &mut self.audio].into_iter().zip(&self.outlets) {
+            if outlet.upgrade().as_ref() == Some(pad) {
+                *track = Track::Between;
+            }
+        }
     }
 
     fn is_full_of_pictures(&self) -> bool {
@@ -182,6 +200,8 @@ pub enum Track {
     Absent,
     /// It is present.
     Open,
+    /// Its part of the source has ended, and another part follows (chained Ogg, a discontinuity in HLS).
+    Between,
     /// It has ended; the queue may still contain media.
     Ended,
 }
@@ -288,14 +308,12 @@ impl Intake {
     /// Whether all its streams have ended and the queues are empty.
     pub fn is_over(&self) -> bool {
         let state = self.shared.state.lock();
-        let ended = [state.video, state.audio].iter().all(|track| *track != Track::Open);
-        state.unsettled == 0 && ended && state.pictures.is_empty() && state.sounds.is_empty()
+        state.has_ended() && state.pictures.is_empty() && state.sounds.is_empty()
     }
 
     /// Whether all its streams have ended; the queues may still contain media.
     pub fn has_ended(&self) -> bool {
-        let state = self.shared.state.lock();
-        state.unsettled == 0 && [state.video, state.audio].iter().all(|track| *track != Track::Open)
+        self.shared.state.lock().has_ended()
     }
 
     /// Why it failed, if it has.
@@ -351,6 +369,8 @@ fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Resu
             to.fail(error.to_string());
         }
     });
+    let to = shared.clone();
+    decode.connect_pad_removed(move |_, pad| to.change(|state| state.removed(pad)));
     let to = shared.clone();
     decode.connect_no_more_pads(move |_| to.change(|state| state.unsettled = state.unsettled.saturating_sub(1)));
     let to = shared.clone();
@@ -439,13 +459,17 @@ impl Shared {
             drop(state);
             return match inlet {
                 Some(inlet) => {
-                    self.change(|state| *state.track(piece) = Track::Open);
+                    self.change(|state| {
+                        *state.track(piece) = Track::Open;
+                        state.outlets[index].set(Some(pad));
+                    });
                     piece.relink(pad, &inlet)
                 }
                 None => branches.attach(pad, Piece::Rest).map(drop),
             };
         }
         *state.track(piece) = Track::Open;
+        state.outlets[index].set(Some(pad));
         drop(state);
         let sink = branches.attach(pad, piece)?;
         self.state.lock().inlets[index].set(pad.peer().as_ref());

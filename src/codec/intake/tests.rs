@@ -213,3 +213,22 @@ fn a_pipeline_with_full_queues_changes_its_state() {
     });
     said.recv_timeout(PATIENCE).expect("it must not wait for its media to be taken");
 }
+
+#[test]
+fn a_source_between_two_parts_has_not_ended() {
+    use Track::{Absent, Between, Ended, Open};
+    for (video, audio, ended) in [
+        (Absent, Open, false),
+        (Absent, Between, false),
+        (Between, Between, false),
+        (Between, Open, false),
+        // The part that follows has no video.
+        (Between, Ended, true),
+        (Absent, Ended, true),
+        (Ended, Ended, true),
+    ] {
+        let state = State { video, audio, ..State::default() };
+        assert_eq!(state.has_ended(), ended, "{video:?}, {audio:?}");
+        assert!(!State { unsettled: 1, ..state }.has_ended());
+    }
+}
