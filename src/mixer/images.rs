@@ -18,6 +18,9 @@ use super::video::VideoInbox;
 use crate::link::FromMixer;
 use crate::overlay::{IMAGE_BYTES_MAX, Image, ImageName, ImageType};
 
+/// Most images that wait for the decoder: twice as many as a room has. Each has up to 4 MiB.
+const JOBS_MAX: usize = 32;
+
 /// The images of a mixer.
 pub(super) struct Images {
     builder: Builder,
@@ -46,6 +49,12 @@ impl Images {
     }
 
     fn decode(&mut self, name: ImageName, image: Image) {
+        self.jobs.retain(|job| !job.is_done());
+        if self.jobs.len() >= JOBS_MAX {
+            let why = "images change faster than they are decoded: upload it again later";
+            self.outbox.push(FromMixer::ImageFailed(name, why.into()));
+            return;
+        }
         let (video, outbox, shown) = (self.video.clone(), self.outbox.clone(), name.clone());
         self.run(name, move || {
             let decoded = catch_unwind(|| Bitmap::decode(&image)).unwrap_or_else(|_| Err("the decoder failed".into()));
