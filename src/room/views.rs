@@ -37,8 +37,8 @@ struct Composition {
     scene: Scene,
     /// It is in documents and events; false for one that only remains until its streams have ended.
     listed: bool,
-    /// The latest event.
-    told: Option<ViewDocument>,
+    /// The document in the latest event `layout`.
+    announced: Option<ViewDocument>,
     /// The mixer has an order of it, or gets one when it starts.
     ordered: bool,
 }
@@ -72,7 +72,7 @@ impl Views {
         let settings = ViewSettings { layout, canvas, fps, show: None, hide: Vec::new() };
         let mut views = Self { named: BTreeMap::new(), compositions: BTreeMap::new(), budget: ViewBudget::default() };
         let mut program = Composition::new(&ViewName::program(), &settings, None);
-        (program.told, program.ordered) = (Some(program.document()), true);
+        (program.announced, program.ordered) = (Some(program.document()), true);
         views.compositions.insert(ViewName::program(), program);
         views.named.insert(ViewName::program(), settings);
         views
@@ -102,7 +102,7 @@ impl Views {
         self.compositions[one].settings == self.compositions[other].settings
     }
 
-    /// The documents of the views that somebody may receive; `program` first.
+    /// The documents of the listed views; `program` first.
     pub(super) fn documents(&self) -> Vec<ViewDocument> {
         let program = ViewName::program();
         let mut listed: Vec<_> = self.compositions.values().filter(|composition| composition.listed).collect();
@@ -193,7 +193,7 @@ impl Composition {
         let drawn = arranger.arrange(layout, *canvas, &Attendance::default()).kind;
         let arranger = like.map(|like| like.arranger.clone()).unwrap_or_default();
         let scene = Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles: Vec::new() };
-        Self { settings: settings.clone(), arranger, drawn, scene, listed: true, told: None, ordered: false }
+        Self { settings: settings.clone(), arranger, drawn, scene, listed: true, announced: None, ordered: false }
     }
 
     fn document(&self) -> ViewDocument {
@@ -387,8 +387,8 @@ impl Room {
             self.effects.push_back(Effect::Order(Order::Scene(composition.scene.clone())));
         }
         let document = composition.document();
-        if composition.listed && composition.told.as_ref() != Some(&document) {
-            composition.told = Some(document.clone());
+        if composition.listed && composition.announced.as_ref() != Some(&document) {
+            composition.announced = Some(document.clone());
             self.emit(|_| Event::Layout(document));
         }
         self.views.compositions.insert(view.clone(), composition);
