@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::http::request;
 use crate::scenario::{number, play_with};
 use crate::server::{Server, Settings};
-use crate::turn;
+use crate::with_retries;
 
 fn post(server: &Server, path: &str, body: &Value) -> Value {
     let reply =
@@ -19,7 +19,10 @@ fn post(server: &Server, path: &str, body: &Value) -> Value {
 
 #[test]
 fn players_of_a_public_broadcast_continue_after_a_restart_of_the_server() {
-    let _turn = turn();
+    with_retries(players_continue);
+}
+
+fn players_continue() {
     let mut server = Server::start();
     let url = server.url();
     let film = tempfile::tempdir().expect("the temporary folder can be written");
