@@ -29,6 +29,9 @@ use crate::time::{Timestamp, now};
 /// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
 
+/// Fewest frames a second of a stream in which tiles are seen to move.
+const MOVING_FPS: u32 = 10;
+
 /// A view that rests for longer than this, in seconds, gives its spare canvases back.
 const RESTED_SECONDS: u64 = 1;
 
@@ -151,6 +154,8 @@ impl Grid for FrameGrid {
 pub(super) struct VideoLoop {
     pub(super) epoch: Timestamp,
     pub(super) options: EncodeOptions,
+    /// How long tiles take to new places; zero for no transitions.
+    pub(super) transitions: Duration,
     /// Threads that share the drawing of large canvases; None on one core.
     pub(super) threads: Option<Arc<rayon::ThreadPool>>,
     pub(super) slots: Arc<Slots>,
@@ -287,6 +292,8 @@ impl VideoLoop {
             compositor.set_scene(scene);
             compositor
         });
+        let moves = streams.iter().any(|stream| stream.spec().fps >= MOVING_FPS);
+        compositor.set_transitions(if moves { self.transitions } else { Duration::ZERO });
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();

@@ -95,7 +95,13 @@ pub struct Room {
 impl Room {
     /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
-        let scene = Scene { view: ViewName::program(), canvas: settings.canvas, fps: settings.fps, tiles: Vec::new() };
+        let scene = Scene {
+            view: ViewName::program(),
+            canvas: settings.canvas,
+            fps: settings.fps,
+            tiles: Vec::new(),
+            more: None,
+        };
         let mut arranger = Arranger::default();
         let drawn = arranger.arrange(&settings.layout, settings.canvas, &Attendance::default()).kind;
         Self {

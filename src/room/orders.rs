@@ -10,7 +10,7 @@ use crate::id::{ParticipantId, ViewName};
 use crate::layout::{Attendance, LayoutKind, ObjectFit, Placed, Scene, Tile};
 use crate::media::{Kind, Size, SourceKind, StreamKey, Tier};
 use crate::plan::{Listener, MixInput, MixPlan, SourceSpec, StreamSet, StreamSpec};
-use crate::room::document::{Audience, Event, TileDocument, ViewDocument};
+use crate::room::document::{Audience, Event, MoreDocument, TileDocument, ViewDocument};
 use crate::tier::uplink::{SOUND, deserved};
 
 impl Room {
@@ -98,6 +98,7 @@ impl Room {
             canvas: self.settings.canvas,
             fps: self.settings.fps,
             tiles: arrangement.placed.into_iter().filter_map(tile).collect(),
+            more: arrangement.more,
         };
         (arrangement.kind, scene)
     }
@@ -244,5 +245,11 @@ pub(super) fn view_document(kind: LayoutKind, scene: &Scene) -> ViewDocument {
         height: tile.rect.height,
         fit: tile.fit,
     });
-    ViewDocument { view: scene.view.clone(), kind, canvas: scene.canvas, tiles: tiles.collect() }
+    ViewDocument {
+        view: scene.view.clone(),
+        kind,
+        canvas: scene.canvas,
+        tiles: tiles.collect(),
+        more: scene.more.map(MoreDocument::from),
+    }
 }

@@ -6,17 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
+use super::corners::{self, Corners, Rounding};
 use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
 use super::slot::{Fitted, FrameSlot};
 use super::sprite::{Band, Op, Sprite, yuv};
-use crate::codec::{Picture, PictureMut};
+use super::transition::{Moving, Place, Transition};
+use crate::codec::{Picture, PictureMut, scale};
 use crate::id::SourceId;
-use crate::layout::{Scene, Tile};
+use crate::layout::{More, ObjectFit, Scene, Tile, fit};
 use crate::media::{Rect, Size};
 use crate::time::Timestamp;
 
@@ -46,9 +49,15 @@ pub struct Compositor {
     arrangement: u64,
     looks: u64,
     tiles: Vec<Placed>,
-    corners: HashMap<(u32, u32, bool), Arc<[Sprite; 4]>>,
+    more: Option<(More, Option<Sprite>)>,
+    corners: Corners,
     canvases: Vec<Canvas>,
     last: Option<(u64, Vec<Drawn>)>,
+    /// How long tiles take to their new places; zero for not at all.
+    moving_takes: Duration,
+    transition: Option<Transition>,
+    /// Tiles of the scene before that are fading out.
+    leaving: Vec<Placed>,
 }
 
 /// A tile with its sprites.
@@ -61,7 +70,11 @@ struct Placed {
     avatar: Option<Arc<Sprite>>,
     /// The plate over the last frame of a lost sender. Drawn at the first use.
     reconnecting: Option<Arc<Sprite>>,
-    corners: Option<Arc<[Sprite; 4]>>,
+    corners: Option<Rounding>,
+    /// It overlaps tiles that are drawn before it.
+    over: bool,
+    /// The last frame that was drawn, for a tile that leaves with its source.
+    shown: Option<Shown>,
 }
 
 /// The contents of a tile: drawn, or to be drawn.
@@ -73,6 +86,7 @@ struct Drawn {
 }
 
 /// A frame to draw, and whether its sender is lost.
+#[derive(Clone)]
 struct Shown {
     fitted: Fitted,
     lost: bool,
@@ -94,37 +108,56 @@ impl Compositor {
             arrangement: 0,
             looks: 0,
             tiles: Vec::new(),
-            corners: HashMap::new(),
+            more: None,
+            corners: Corners::default(),
             canvases: Vec::new(),
             last: None,
+            moving_takes: Duration::ZERO,
+            transition: None,
+            leaving: Vec::new(),
         }
+    }
+
+    /// How long tiles take to their new places after a change of the scene; zero, the default, for not at all.
+    pub fn set_transitions(&mut self, takes: Duration) {
+        self.moving_takes = takes;
     }
 
     /// Sets the scene; keeps the sprites that are unchanged.
     pub fn set_scene(&mut self, scene: &Scene) {
-        let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(|tile| tile.rect).collect::<Vec<_>>();
+        let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(Place::of).collect::<Vec<_>>();
         let before = places(&mut self.tiles.iter().map(|placed| &placed.tile));
-        let same_places = self.canvas == scene.canvas && before == places(&mut scene.tiles.iter());
-        if !same_places {
+        let after = places(&mut scene.tiles.iter());
+        let rects = |places: &[Place]| places.iter().map(|place| place.rect).collect::<Vec<_>>();
+        let same_canvas = self.canvas == scene.canvas;
+        let same_more = self.more.as_ref().map(|(more, _)| *more) == scene.more;
+        if !same_canvas || !same_more || rects(&before) != rects(&after) {
             self.arrangement += 1;
-            self.canvas = scene.canvas;
+        }
+        self.canvas = scene.canvas;
+        if !same_more {
+            self.more = scene.more.map(|more| (more, look::more(&mut self.lettering, more.count, more.rect.size())));
         }
         let mut old = std::mem::take(&mut self.tiles);
-        self.tiles = scene
-            .tiles
-            .iter()
-            .map(|tile| {
-                let same =
-                    |placed: &Placed| placed.tile.participant == tile.participant && placed.tile.kind == tile.kind;
-                let old = old.iter().position(same).map(|at| old.swap_remove(at));
-                self.place(tile, old)
-            })
-            .collect();
-        let used: Vec<_> = self.tiles.iter().filter_map(|placed| placed.corners.clone()).collect();
-        self.corners.retain(|_, corners| used.iter().any(|used| Arc::ptr_eq(used, corners)));
+        for (at, tile) in scene.tiles.iter().enumerate() {
+            let same = |placed: &Placed| Place::of(&placed.tile).key == Place::of(tile).key;
+            let old = old.iter().position(same).map(|at| old.swap_remove(at));
+            let over = scene.tiles[..at].iter().any(|below| overlap(below.rect, tile.rect));
+            let placed = self.place(tile, over, old);
+            self.tiles.push(placed);
+        }
+        if !same_canvas || self.moving_takes.is_zero() || before.is_empty() {
+            (self.transition, self.leaving) = (None, Vec::new());
+        } else if before != after {
+            let begun = self.transition.take();
+            self.leaving.retain(|placed| !after.iter().any(|place| place.key == Place::of(&placed.tile).key));
+            self.leaving.extend(old);
+            self.transition = Transition::between(begun, &before, &after, self.moving_takes);
+        }
+        self.corners.prune();
     }
 
-    fn place(&mut self, tile: &Tile, old: Option<Placed>) -> Placed {
+    fn place(&mut self, tile: &Tile, over: bool, old: Option<Placed>) -> Placed {
         let size = tile.rect.size();
         let alike = old.as_ref().filter(|old| old.tile.rect.size() == size && old.tile.label == tile.label);
         let label = match alike.filter(|old| old.tile.muted == tile.muted) {
@@ -134,10 +167,8 @@ impl Compositor {
         let avatar = alike.filter(|old| old.tile.initials == tile.initials).and_then(|old| old.avatar.clone());
         let reconnecting = alike.and_then(|old| old.reconnecting.clone());
         // A tile that fills the canvas, and a tiny one, have no round corners.
-        let corners = (size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas)).then(|| {
-            let key = (look::radius(size), look::frame_width(size), tile.speaking);
-            self.corners.entry(key).or_insert_with(|| Arc::new(look::corners(size, tile.speaking))).clone()
-        });
+        let is_round = size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas);
+        let corners = is_round.then(|| self.corners.rounding(size, tile.speaking, over));
         let look = match &old {
             // Rectangle and source are compared elsewhere.
             Some(old) if Tile { source: tile.source, ..old.tile.clone() } == *tile => old.look,
@@ -146,7 +177,8 @@ impl Compositor {
                 self.looks
             }
         };
-        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners }
+        let shown = old.and_then(|old| old.shown);
+        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners, over, shown }
     }
 
     /// Redraws all names: letters were missing.
@@ -171,12 +203,9 @@ impl Compositor {
         }
         let frames = self.frames(now, slots);
         for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
-            if frame.as_ref().is_some_and(|shown| shown.lost) && placed.reconnecting.is_none() {
-                let plate = look::reconnecting(&mut self.lettering, placed.tile.rect.size());
-                placed.reconnecting = plate.map(Arc::new);
-            }
-            if frame.is_none() && placed.avatar.is_none() {
-                placed.avatar = Some(Arc::new(look::avatar(&mut self.lettering, &placed.tile)));
+            placed.prepare(frame.as_ref(), &mut self.lettering);
+            if !self.moving_takes.is_zero() {
+                placed.shown.clone_from(frame);
             }
         }
         let drawn: Vec<Drawn> = self
@@ -189,6 +218,7 @@ impl Compositor {
                 Drawn { look: placed.look, frame, lost }
             })
             .collect();
+        let moving = self.advance(now, slots, &frames);
         let wanted = (self.arrangement, drawn);
         if self.last.as_ref() == Some(&wanted)
             && let Some(canvas) = self.canvases.last()
@@ -196,7 +226,7 @@ impl Compositor {
             return Composed { picture: canvas.picture.clone(), changed: false };
         }
         let (mut canvas, noted) = self.take_canvas();
-        let ops = self.ops(&frames, &wanted, noted.as_ref());
+        let ops = self.ops(&frames, &moving, &wanted, noted.as_ref());
         draw(&mut canvas, &ops, self.threads.as_deref());
         let picture = canvas.freeze();
         let (arrangement, drawn) = wanted.clone();
@@ -209,10 +239,47 @@ impl Compositor {
         Composed { picture, changed: true }
     }
 
+    /// Moves the tiles on, and draws those that are not in their places: first those that leave, then the others.
+    fn advance(
+        &mut self,
+        now: Timestamp,
+        slots: &HashMap<SourceId, Arc<FrameSlot>>,
+        frames: &[Option<Shown>],
+    ) -> Vec<Moving> {
+        let Some(transition) = &mut self.transition else { return Vec::new() };
+        // All of the canvas is drawn anew, also when the last tile has arrived.
+        self.arrangement += 1;
+        let Some(moved) = transition.at(now) else {
+            (self.transition, self.leaving) = (None, Vec::new());
+            return Vec::new();
+        };
+        let mut moving = Vec::new();
+        for moved in moved {
+            let is = |placed: &&Placed| Place::of(&placed.tile).key == moved.key;
+            let (placed, frame) = match self.tiles.iter().zip(frames).find(|(placed, _)| is(placed)) {
+                Some((placed, frame)) => (placed, frame.as_ref()),
+                None => {
+                    let Some(placed) = self.leaving.iter().find(is) else { continue };
+                    // A camera that was hidden is not seen any more; one that has ended fades out with its last frame.
+                    let hidden = placed.tile.source.and_then(|source| slots.get(&source)).is_some_and(|s| s.is_empty());
+                    (placed, placed.shown.as_ref().filter(|_| !hidden))
+                }
+            };
+            let size = moved.rect.size();
+            let is_round = size.width.min(size.height) >= SMALLEST;
+            moving.push(Moving {
+                moved,
+                picture: placed.reduced(frame, size),
+                rounding: is_round.then(|| self.corners.rounding(size, false, true)),
+            });
+        }
+        moving
+    }
+
     /// When the canvas changes although no frame comes and the scene stays: a source is lost or stopped, or letters are
     /// being loaded. None if it does not.
     pub fn changes_at(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Option<Timestamp> {
-        if self.lettering.is_waiting() {
+        if self.lettering.is_waiting() || self.transition.is_some() {
             return Some(now);
         }
         let change = |placed: &Placed| {
@@ -270,6 +337,7 @@ impl Compositor {
     fn ops<'a>(
         &'a self,
         frames: &'a [Option<Shown>],
+        moving: &'a [Moving],
         wanted: &(u64, Vec<Drawn>),
         noted: Option<&(u64, Vec<Drawn>)>,
     ) -> Vec<Op<'a>> {
@@ -278,17 +346,53 @@ impl Compositor {
         if noted.is_none() {
             let Size { width, height } = self.canvas;
             ops.push(Op::Fill(Rect { x: 0, y: 0, width, height }, yuv(look::BACKGROUND)));
+            if let Some((more, letters)) = &self.more {
+                draw_more(*more, letters.as_ref(), &mut ops);
+            }
         }
-        let mut redrawn: Vec<Rect> = Vec::new();
-        for (i, (placed, frame)) in self.tiles.iter().zip(frames).enumerate() {
-            let rect = placed.tile.rect;
-            let fresh = noted.is_some_and(|noted| noted[i] == wanted.1[i]);
-            if !fresh || redrawn.iter().any(|other| overlap(*other, rect)) {
-                placed.ops(frame.as_ref(), &mut ops);
-                redrawn.push(rect);
+        let is_leaving =
+            |part: &&Moving| !self.tiles.iter().any(|placed| Place::of(&placed.tile).key == part.moved.key);
+        moving.iter().filter(is_leaving).for_each(|part| part.ops(&mut ops));
+        let redrawn = self.redrawn(|i| noted.is_none_or(|noted| noted[i] != wanted.1[i]));
+        let tiles = || self.tiles.iter().zip(frames).zip(&redrawn).filter(|(_, redrawn)| **redrawn);
+        if noted.is_some() {
+            // What is below their corners, where it is not drawn anew.
+            let over = tiles().filter(|((placed, _), _)| placed.over);
+            ops.extend(over.map(|((placed, _), _)| Op::Fill(placed.tile.rect, yuv(look::BACKGROUND))));
+        }
+        for ((placed, frame), _) in tiles() {
+            match moving.iter().find(|part| part.moved.key == Place::of(&placed.tile).key) {
+                Some(part) => part.ops(&mut ops),
+                None => placed.ops((placed.tile.rect.x, placed.tile.rect.y), frame.as_ref(), &mut ops),
             }
         }
         ops
+    }
+
+    /// Which tiles are drawn anew: those that differ, those above one that is drawn, and those that are seen at the
+    /// corners of one that is drawn.
+    fn redrawn(&self, differs: impl Fn(usize) -> bool) -> Vec<bool> {
+        let mut redrawn: Vec<bool> = (0..self.tiles.len()).map(differs).collect();
+        if !self.tiles.iter().any(|placed| placed.over) {
+            return redrawn;
+        }
+        let meets = |i: usize, j: usize| i != j && overlap(self.tiles[i].tile.rect, self.tiles[j].tile.rect);
+        while let Some(next) =
+            (0..redrawn.len()).find(|i| !redrawn[*i] && (0..redrawn.len()).any(|j| redrawn[j] && meets(*i, j)))
+        {
+            redrawn[next] = true;
+        }
+        redrawn
+    }
+}
+
+/// The number of people without a tile.
+fn draw_more<'a>(More { rect, .. }: More, letters: Option<&'a Sprite>, ops: &mut Vec<Op<'a>>) {
+    ops.push(Op::Fill(rect, yuv(look::TILE)));
+    if let Some(letters) = letters {
+        let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
+        let (x, y) = (middle(rect.width, letters.width()), middle(rect.height, letters.height()));
+        ops.push(Op::Blend(letters, rect.x + x, rect.y + y));
     }
 }
 
@@ -297,13 +401,59 @@ const fn overlap(a: Rect, b: Rect) -> bool {
 }
 
 impl Placed {
-    fn ops<'a>(&'a self, frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
-        let rect @ Rect { x, y, width, height } = self.tile.rect;
-        let size = rect.size();
+    /// Draws the sprites that this frame needs.
+    fn prepare(&mut self, frame: Option<&Shown>, lettering: &mut Lettering) {
+        if frame.is_some_and(|shown| shown.lost) && self.reconnecting.is_none() {
+            self.reconnecting = look::reconnecting(lettering, self.tile.rect.size()).map(Arc::new);
+        }
+        if frame.is_none() && self.avatar.is_none() {
+            self.avatar = Some(Arc::new(look::avatar(lettering, &self.tile)));
+        }
+    }
+
+    /// All of the tile in another size: cropped to its aspect ratio, and scaled.
+    fn reduced(&self, frame: Option<&Shown>, size: Size) -> Picture {
+        let own = self.tile.rect.size();
+        let mut whole = PictureMut::new(own);
+        let mut ops = vec![Op::Fill(Rect { x: 0, y: 0, width: own.width, height: own.height }, yuv(look::BACKGROUND))];
+        self.ops((0, 0), frame, &mut ops);
+        draw(&mut whole, &ops, None);
+        let whole = whole.freeze();
+        let part = whole.part(fit(own, size, self.tile.kind, ObjectFit::Cover).crop).unwrap_or(whole);
+        if part.size() == size {
+            return part;
+        }
+        let mut scaled = PictureMut::new(size);
+        scale::scale(&part, &mut scaled);
+        scaled.freeze()
+    }
+
+    fn ops<'a>(&'a self, (x, y): (u32, u32), frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
+        let size @ Size { width, height } = self.tile.rect.size();
+        let rect = Rect { x, y, width, height };
+        if let Some(corners) = &self.corners {
+            corners.begin(rect, ops);
+        }
+        self.content_ops(rect, frame, ops);
+        if let Some(corners) = &self.corners {
+            if self.tile.speaking {
+                corners::frame_ops(rect, ops);
+            }
+            corners.end(rect, ops);
+        }
+        if let Some(label) = &self.label {
+            let margin = look::label_margin(size);
+            ops.push(Op::Blend(label, x + margin, (y + height.saturating_sub(margin + label.height())) & !1));
+        }
+    }
+
+    /// The picture with what is beside it, or the avatar.
+    fn content_ops<'a>(&'a self, rect: Rect, frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
+        let Rect { x, y, width, height } = rect;
         let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
         match frame {
             Some(Shown { fitted: Fitted { picture, dest, beside, .. }, lost }) => {
-                if dest.size() != size && beside.is_empty() {
+                if dest.size() != rect.size() && beside.is_empty() {
                     ops.push(Op::Fill(rect, yuv(look::BACKGROUND)));
                 }
                 let parts = beside.iter().map(|(picture, place)| (picture, place));
@@ -322,28 +472,6 @@ impl Placed {
                 }
             }
         }
-        if let Some(corners) = &self.corners {
-            let radius = corners[0].width();
-            if self.tile.speaking {
-                let (frame, color) = (look::frame_width(size), yuv(look::SPEAKING));
-                let (inner_width, inner_height) = (width - 2 * radius, height - 2 * radius);
-                for y in [y, y + height - frame] {
-                    ops.push(Op::Fill(Rect { x: x + radius, y, width: inner_width, height: frame }, color));
-                }
-                for x in [x, x + width - frame] {
-                    ops.push(Op::Fill(Rect { x, y: y + radius, width: frame, height: inner_height }, color));
-                }
-            }
-            let places =
-                [(x, y), (x + width - radius, y), (x, y + height - radius), (x + width - radius, y + height - radius)];
-            for (corner, (x, y)) in corners.iter().zip(places) {
-                ops.push(Op::Blend(corner, x, y));
-            }
-        }
-        if let Some(label) = &self.label {
-            let margin = look::label_margin(size);
-            ops.push(Op::Blend(label, x + margin, (y + height.saturating_sub(margin + label.height())) & !1));
-        }
     }
 }
 
@@ -360,7 +488,13 @@ fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadP
         .zip(u.chunks_mut(chroma * strides[1]))
         .zip(v.chunks_mut(chroma * strides[2]))
         .enumerate()
-        .map(|(i, ((y, u), v))| Band { rows: y.len() / strides[0], planes: [y, u, v], strides, top: i * each })
+        .map(|(i, ((y, u), v))| Band {
+            rows: y.len() / strides[0],
+            planes: [y, u, v],
+            strides,
+            top: i * each,
+            kept: Default::default(),
+        })
         .collect();
     match (threads, bands.as_mut_slice()) {
         (_, [band]) => band.draw(ops),
@@ -382,25 +516,108 @@ mod tests {
         Timestamp::from_micros(60_000_000 + ms * 1_000)
     }
 
+    fn tile(id: u32, rect: Rect, speaking: bool) -> Tile {
+        Tile {
+            participant: ParticipantId(id),
+            kind: SourceKind::Camera,
+            source: Some(SourceId(id)),
+            rect,
+            fit: ObjectFit::Cover,
+            label: String::new(),
+            initials: String::new(),
+            speaking,
+            muted: false,
+        }
+    }
+
+    fn scene(tiles: Vec<Tile>) -> Scene {
+        Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles, more: None }
+    }
+
+    fn put(slots: &HashMap<SourceId, Arc<FrameSlot>>, id: u32, luma: u8, ms: u64) {
+        let picture = Picture::filled(Size::new(320, 180), luma, 128, 128);
+        slots[&SourceId(id)].writer().put(picture, Look::default(), at(ms));
+    }
+
+    fn luma(picture: &Picture, x: usize, y: usize) -> u8 {
+        let (plane, stride) = picture.plane(0);
+        plane[y * stride + x]
+    }
+
+    #[test]
+    fn outside_the_round_corners_of_a_tile_over_others_these_are_seen() {
+        let rect = |x, y, width, height| Rect { x, y, width, height };
+        let below = tile(1, rect(0, 0, 440, 360), false);
+        for (over, corners) in [
+            (rect(60, 60, 320, 180), [(60, 60, 200), (379, 60, 200), (60, 239, 200), (379, 239, 200)]),
+            // Half of it over the background, and over two tiles.
+            (rect(300, 60, 320, 180), [(300, 60, 200), (619, 60, 60), (300, 239, 200), (619, 239, 20)]),
+        ] {
+            for speaking in [false, true] {
+                let beside = tile(3, rect(500, 0, 140, 200), false);
+                let tiles = vec![below.clone(), beside, tile(2, over, speaking)];
+                let slots: HashMap<_, _> =
+                    (1..=3).map(|id| (SourceId(id), Arc::new(FrameSlot::new(SourceKind::Camera)))).collect();
+                [(1, 200), (2, 120), (3, 60)].into_iter().for_each(|(id, luma)| put(&slots, id, luma, 0));
+                let mut compositor = Compositor::new(None);
+                compositor.set_scene(&scene(tiles.clone()));
+                compositor.compose(at(0), &slots);
+                for round in 1..8 {
+                    // Only the upper one has new frames.
+                    put(&slots, 2, 120 + round as u8 * 10, round * 33);
+                    let picture = compositor.compose(at(round * 33), &slots).picture;
+                    let mut fresh = Compositor::new(None);
+                    fresh.set_scene(&scene(tiles.clone()));
+                    let expected = fresh.compose(at(round * 33), &slots).picture;
+                    for (x, y, wanted) in corners {
+                        let wanted = if wanted == 20 { yuv(look::BACKGROUND)[0] } else { wanted };
+                        assert_eq!(luma(&picture, x, y), wanted, "{over:?} {speaking} at {x}, {y}");
+                    }
+                    for i in 0..3 {
+                        assert!(picture.plane(i) == expected.plane(i), "as drawn from nothing: {over:?} {speaking}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_camera_that_is_hidden_while_its_tile_leaves_is_not_seen() {
+        let whole = Rect { x: 0, y: 0, width: 640, height: 360 };
+        let slots = HashMap::from([1, 2].map(|id| (SourceId(id), Arc::new(FrameSlot::new(SourceKind::Camera)))));
+        put(&slots, 1, 235, 0);
+        put(&slots, 2, 20, 0);
+        for is_hidden in [false, true] {
+            let mut compositor = Compositor::new(None);
+            compositor.set_transitions(Duration::from_millis(250));
+            compositor.set_scene(&scene(vec![tile(1, whole, false)]));
+            compositor.compose(at(1), &slots);
+            compositor.set_scene(&scene(vec![tile(2, whole, false)]));
+            if is_hidden {
+                slots[&SourceId(1)].clear();
+            }
+            let first = compositor.compose(at(34), &slots).picture;
+            assert_eq!(luma(&first, 80, 180) > 200, !is_hidden);
+            let last = compositor.compose(at(300), &slots).picture;
+            assert_eq!(luma(&last, 80, 180), 20);
+        }
+    }
+
     /// The times at which the canvas of a camera with one frame changes, in milliseconds, until it says that it will
     /// not any more. `hears`: the microphone sends until then.
     fn changes(hears: u64) -> Vec<u64> {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         slot.writer().put(Picture::filled(CANVAS, 90, 128, 128), Look::default(), at(0));
         let slots = HashMap::from([(SourceId(1), slot.clone())]);
-        let tile = Tile {
-            participant: ParticipantId(1),
-            kind: SourceKind::Camera,
-            source: Some(SourceId(1)),
-            rect: Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height },
-            fit: ObjectFit::Auto,
-            label: String::new(),
-            initials: String::new(),
-            speaking: false,
-            muted: false,
-        };
+        let tile = tile(1, Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height }, false);
         let mut compositor = Compositor::new(None);
-        compositor.set_scene(&Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: vec![tile] });
+        compositor.set_scene(&Scene {
+            view: ViewName::program(),
+            canvas: CANVAS,
+            fps: 30,
+            tiles: vec![tile],
+            more: None,
+        });
         let (mut now, mut changes) = (at(0), Vec::new());
         loop {
             slot.hear(now.min(at(hears)));

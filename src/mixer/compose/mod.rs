@@ -1,6 +1,7 @@
 //! The compositor: a scene and the newest frame of every source become one canvas.
 //!
-//! Owns: frame slots, canvases and the records of what is drawn on them, labels, avatars, backdrops, frames of talkers.
+//! Owns: frame slots, canvases and the records of what is drawn on them, labels, avatars, backdrops, frames of talkers,
+//! tiles on the way to their places.
 //! Does not know: codecs, GStreamer, the clock, who may see whom. In: a [`Scene`](crate::layout::Scene) when it
 //! changes, frames into [`FrameSlot`]s from the threads of decoders, the time of each tick. Out: [`Composed`].
 //!
@@ -10,6 +11,7 @@
 
 mod backdrop;
 mod canvas;
+mod corners;
 mod lettering;
 mod liveness;
 mod look;
@@ -17,6 +19,7 @@ mod raster;
 mod slot;
 mod sprite;
 mod still;
+mod transition;
 
 pub use self::canvas::{Composed, Compositor};
 pub use self::slot::{Fitted, FrameSlot, FrameWriter};

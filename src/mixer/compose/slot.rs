@@ -170,6 +170,11 @@ impl FrameSlot {
         self.state.lock().latest.as_ref().map(|latest| latest.picture.size())
     }
 
+    /// Whether there is no picture: none has come yet, or it was forgotten.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().latest.is_none()
+    }
+
     /// When the newest frame arrived.
     pub fn arrival(&self) -> Option<Timestamp> {
         self.state.lock().latest.as_ref().map(|latest| latest.arrival)

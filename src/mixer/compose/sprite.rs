@@ -1,7 +1,7 @@
 //! Sprites: small pictures with transparency in the format of the canvas, and the operations that draw on a canvas.
 //!
-//! Owns: the operations on canvas pixels (fill, copy, grey, blend), each on a band of rows, so that threads can draw
-//! bands in parallel. Does not know: the contents. In: operations. Out: pixels.
+//! Owns: the operations on canvas pixels (fill, copy, grey, blend, keep and reveal), each on a band of rows, so that
+//! threads can draw bands in parallel. Does not know: the contents. In: operations. Out: pixels.
 
 use super::raster::{Raster, Rgb};
 use crate::codec::Picture;
@@ -74,13 +74,26 @@ pub(super) enum Op<'a> {
     Grey(&'a Picture, u32, u32),
     /// Blends a sprite over the canvas.
     Blend(&'a Sprite, u32, u32),
+    /// Keeps what is drawn in a rectangle, for the [`Reveal`](Self::Reveal) that belongs to it; they nest.
+    Keep(Rect),
+    /// Blends what was kept over a rectangle.
+    Reveal(Rect, Cover<'a>),
+}
+
+/// How much of the kept pixels covers the canvas.
+#[derive(Clone, Copy)]
+pub(super) enum Cover<'a> {
+    /// The opacity of a sprite of the size of the rectangle.
+    Sprite(&'a Sprite),
+    /// The same everywhere, 0 to 255.
+    Even(u8),
 }
 
 impl Op<'_> {
     /// Number of pixels that it draws.
     pub(super) fn pixels(&self) -> u64 {
         let size = match self {
-            Self::Fill(rect, _) => rect.size(),
+            Self::Fill(rect, _) | Self::Keep(rect) | Self::Reveal(rect, _) => rect.size(),
             Self::Copy(picture, ..) | Self::Grey(picture, ..) => picture.size(),
             Self::Blend(sprite, ..) => Size::new(sprite.width(), sprite.height()),
         };
@@ -95,6 +108,8 @@ pub(super) struct Band<'a> {
     /// Its first row on the canvas.
     pub(super) top: usize,
     pub(super) rows: usize,
+    /// What was kept in each plane and not revealed yet.
+    pub(super) kept: [Vec<Vec<u8>>; 3],
 }
 
 impl Band<'_> {
@@ -150,7 +165,27 @@ impl Band<'_> {
                 for (row, at) in rows(*y as usize >> half, layer.height) {
                     let from = row * layer.width..(row + 1) * layer.width;
                     let to = &mut plane[at + x..][..layer.width];
-                    blend(to, &layer.values[from.clone()], &layer.cover[from]);
+                    blend(to, &layer.values[from.clone()], layer.cover[from].iter().copied());
+                }
+            }
+            Op::Keep(rect) => {
+                let (x, width) = (rect.x as usize >> half, rect.width as usize >> half);
+                let rows = rows(rect.y as usize >> half, rect.height as usize >> half);
+                self.kept[i].push(rows.flat_map(|(_, at)| &plane[at + x..][..width]).copied().collect());
+            }
+            Op::Reveal(rect, cover) => {
+                let kept = self.kept[i].pop().expect("kept before it is revealed");
+                let (x, width) = (rect.x as usize >> half, rect.width as usize >> half);
+                let rows = rows(rect.y as usize >> half, rect.height as usize >> half);
+                for ((row, at), kept) in rows.zip(kept.chunks(width)) {
+                    let to = &mut plane[at + x..][..width];
+                    match cover {
+                        Cover::Sprite(sprite) => {
+                            let layer = &sprite.layers[i];
+                            blend(to, kept, layer.cover[row * layer.width..][..width].iter().copied());
+                        }
+                        Cover::Even(cover) => blend(to, kept, std::iter::repeat_n(*cover, width)),
+                    }
                 }
             }
         }
@@ -162,9 +197,9 @@ fn greyed(luma: u8) -> u8 {
     ((u16::from(luma) * 5 + 60 * 3) / 8) as u8
 }
 
-fn blend(to: &mut [u8], values: &[u8], cover: &[u8]) {
+fn blend(to: &mut [u8], values: &[u8], cover: impl Iterator<Item = u8>) {
     for ((to, value), cover) in to.iter_mut().zip(values).zip(cover) {
-        let (cover, rest) = (u16::from(*cover), 255 - u16::from(*cover));
+        let (cover, rest) = (u16::from(cover), 255 - u16::from(cover));
         let sum = u16::from(*value) * cover + u16::from(*to) * rest + 128;
         // Division by 255, rounded, without dividing.
         *to = ((sum + (sum >> 8)) >> 8) as u8;
@@ -180,7 +215,7 @@ mod tests {
         for old in 0..=255u8 {
             for new in 0..=255u8 {
                 let mut to = [old, old];
-                blend(&mut to, &[new, new], &[0, 255]);
+                blend(&mut to, &[new, new], [0, 255].into_iter());
                 assert_eq!(to, [old, new]);
             }
         }
