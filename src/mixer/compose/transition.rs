@@ -113,7 +113,7 @@ impl Transition {
         }
         for Place { key, rect } in after {
             let known = before.iter().find(|place| place.key == *key).map(|place| (place.rect, 1.0));
-            let (from, opacity) = current(*key).or(known).unwrap_or((scaled(*rect, SMALL), 0.0));
+            let (from, opacity) = current(*key).or(known).unwrap_or_else(|| (scaled(*rect, SMALL), 0.0));
             if (from, opacity) != (*rect, 1.0) {
                 motions.push(Motion { key: *key, from, to: *rect, opacity: (opacity, 1.0) });
             }
