@@ -1,11 +1,9 @@
 //! Colours of senders: the same colour in each matrix and range is the same on the canvas.
 
-use commingle::codec::Picture;
 use commingle::id::SourceId;
 use commingle::link::ToMixer;
 use commingle::media::{Codec, Colours, Matrix, Size};
 
-use crate::foreign;
 use crate::rig::{Camera, Colour, Rig, colour, decode, encode, scene, stream, streams};
 
 const SMALL: Size = Size::new(320, 180);
@@ -34,19 +32,6 @@ fn are_alike(codec: Codec, camera: impl Fn(SourceId, Colour, Colours) -> Camera)
         assert!(is_near, "{codec}, {way:?}: {got:?}, not {first:?}");
     }
     assert!(first.0.abs_diff(BLUE[0].0) <= 3 && first.1.abs_diff(BLUE[0].1) <= 3, "{first:?}");
-}
-
-#[test]
-fn the_colours_that_h264_signals_are_converted() {
-    are_alike(Codec::H264, |source, (y, u, v), colours| {
-        let matrix = if colours.matrix == Matrix::Bt709 { "bt709" } else { "smpte170m" };
-        let range = if colours.full_range { "on" } else { "off" };
-        let properties =
-            format!("tune=zerolatency key-int-max=30 option-string=\"colormatrix={matrix}:fullrange={range}\"");
-        let picture = |n: u32| Picture::filled(SMALL, y + (n % 2) as u8, u, v);
-        let units = foreign::x264(&properties, SMALL, 60, picture);
-        Camera::of_parts(source, units.iter().map(foreign::usual).collect())
-    });
 }
 
 #[test]

@@ -15,11 +15,11 @@ use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
 use super::slot::{Fitted, FrameSlot};
-use super::sprite::{Band, Op, Sprite, yuv};
-use super::transition::{Moving, Place, Transition};
-use crate::codec::{Picture, PictureMut, scale};
+use super::sprite::{Band, Cover, Op, Sprite, yuv};
+use super::transition::{Moved, Place, Transition};
+use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
-use crate::layout::{More, ObjectFit, Scene, Tile, fit};
+use crate::layout::{More, Scene, Tile};
 use crate::media::{Rect, Size};
 use crate::time::Timestamp;
 
@@ -267,10 +267,19 @@ impl Compositor {
             };
             let size = moved.rect.size();
             let is_round = size.width.min(size.height) >= SMALLEST;
+            let shown = match (frame, placed.tile.source.and_then(|source| slots.get(&source))) {
+                (Some(shown), _) if size == placed.tile.rect.size() => Some(shown.clone()),
+                (Some(Shown { lost, .. }), Some(slot)) => {
+                    slot.get_once(size, placed.tile.fit).map(|fitted| Shown { fitted, lost: *lost })
+                }
+                // It has ended on its way.
+                (Some(_), None) => continue,
+                (None, _) => None,
+            };
             moving.push(Moving {
                 moved,
-                picture: placed.reduced(frame, size),
-                rounding: is_round.then(|| self.corners.rounding(size, false, true)),
+                shown,
+                rounding: is_round.then(|| self.corners.rounding(size, placed.tile.speaking, true)),
             });
         }
         moving
@@ -350,9 +359,10 @@ impl Compositor {
                 draw_more(*more, letters.as_ref(), &mut ops);
             }
         }
-        let is_leaving =
-            |part: &&Moving| !self.tiles.iter().any(|placed| Place::of(&placed.tile).key == part.moved.key);
-        moving.iter().filter(is_leaving).for_each(|part| part.ops(&mut ops));
+        let part_of = |placed: &Placed| moving.iter().find(|part| part.moved.key == Place::of(&placed.tile).key);
+        for (placed, part) in self.leaving.iter().filter_map(|placed| Some((placed, part_of(placed)?))) {
+            part.ops(placed, &mut ops);
+        }
         let redrawn = self.redrawn(|i| noted.is_none_or(|noted| noted[i] != wanted.1[i]));
         let tiles = || self.tiles.iter().zip(frames).zip(&redrawn).filter(|(_, redrawn)| **redrawn);
         if noted.is_some() {
@@ -361,9 +371,9 @@ impl Compositor {
             ops.extend(over.map(|((placed, _), _)| Op::Fill(placed.tile.rect, yuv(look::BACKGROUND))));
         }
         for ((placed, frame), _) in tiles() {
-            match moving.iter().find(|part| part.moved.key == Place::of(&placed.tile).key) {
-                Some(part) => part.ops(&mut ops),
-                None => placed.ops((placed.tile.rect.x, placed.tile.rect.y), frame.as_ref(), &mut ops),
+            match part_of(placed) {
+                Some(part) => part.ops(placed, &mut ops),
+                None => placed.ops(placed.tile.rect, frame.as_ref(), placed.corners.as_ref(), &mut ops),
             }
         }
         ops
@@ -383,6 +393,27 @@ impl Compositor {
             redrawn[next] = true;
         }
         redrawn
+    }
+}
+
+/// A tile that is not in its place.
+struct Moving {
+    moved: Moved,
+    shown: Option<Shown>,
+    /// None for a tile that is too small.
+    rounding: Option<Rounding>,
+}
+
+impl Moving {
+    fn ops<'a>(&'a self, placed: &'a Placed, ops: &mut Vec<Op<'a>>) {
+        let Moved { rect, opacity, .. } = self.moved;
+        if opacity < u8::MAX {
+            ops.push(Op::Keep(rect));
+        }
+        placed.ops(rect, self.shown.as_ref(), self.rounding.as_ref(), ops);
+        if opacity < u8::MAX {
+            ops.push(Op::Reveal(rect, Cover::Even(u8::MAX - opacity)));
+        }
     }
 }
 
@@ -411,39 +442,22 @@ impl Placed {
         }
     }
 
-    /// All of the tile in another size: cropped to its aspect ratio, and scaled.
-    fn reduced(&self, frame: Option<&Shown>, size: Size) -> Picture {
-        let own = self.tile.rect.size();
-        let mut whole = PictureMut::new(own);
-        let mut ops = vec![Op::Fill(Rect { x: 0, y: 0, width: own.width, height: own.height }, yuv(look::BACKGROUND))];
-        self.ops((0, 0), frame, &mut ops);
-        draw(&mut whole, &ops, None);
-        let whole = whole.freeze();
-        let part = whole.part(fit(own, size, self.tile.kind, ObjectFit::Cover).crop).unwrap_or(whole);
-        if part.size() == size {
-            return part;
-        }
-        let mut scaled = PictureMut::new(size);
-        scale::scale(&part, &mut scaled);
-        scaled.freeze()
-    }
-
-    fn ops<'a>(&'a self, (x, y): (u32, u32), frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
-        let size @ Size { width, height } = self.tile.rect.size();
-        let rect = Rect { x, y, width, height };
-        if let Some(corners) = &self.corners {
-            corners.begin(rect, ops);
+    /// All of the tile, in a rectangle that may have another size than its own.
+    fn ops<'a>(&'a self, rect: Rect, frame: Option<&'a Shown>, rounding: Option<&'a Rounding>, ops: &mut Vec<Op<'a>>) {
+        if let Some(rounding) = rounding {
+            rounding.begin(rect, ops);
         }
         self.content_ops(rect, frame, ops);
-        if let Some(corners) = &self.corners {
+        if let Some(rounding) = rounding {
             if self.tile.speaking {
                 corners::frame_ops(rect, ops);
             }
-            corners.end(rect, ops);
+            rounding.end(rect, ops);
         }
-        if let Some(label) = &self.label {
-            let margin = look::label_margin(size);
-            ops.push(Op::Blend(label, x + margin, (y + height.saturating_sub(margin + label.height())) & !1));
+        let margin = look::label_margin(self.tile.rect.size());
+        if let Some(label) = self.label.as_ref().filter(|label| label.width() + 2 * margin <= rect.width + 2) {
+            let (x, y) = (rect.x + margin, rect.y + rect.height.saturating_sub(margin + label.height()));
+            ops.push(Op::Blend(label, x, y & !1));
         }
     }
 
@@ -461,13 +475,19 @@ impl Placed {
                     let draw = if *lost { Op::Grey } else { Op::Copy };
                     ops.push(draw(picture, x + place.x, y + place.y));
                 }
-                if let Some(plate) = self.reconnecting.as_ref().filter(|plate| *lost && plate.height() <= height) {
+                if let Some(plate) = self
+                    .reconnecting
+                    .as_ref()
+                    .filter(|plate| *lost && plate.height() <= height && plate.width() <= width)
+                {
                     ops.push(Op::Blend(plate, x + middle(width, plate.width()), y + middle(height, plate.height())));
                 }
             }
             None => {
                 ops.push(Op::Fill(rect, yuv(look::TILE)));
-                if let Some(avatar) = self.avatar.as_ref().filter(|_| width.min(height) >= SMALLEST) {
+                if let Some(avatar) =
+                    self.avatar.as_ref().filter(|avatar| width.min(height) >= SMALLEST.max(avatar.width()))
+                {
                     ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
                 }
             }

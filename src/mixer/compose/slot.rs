@@ -142,6 +142,14 @@ impl FrameSlot {
         wanted.fitted.clone()
     }
 
+    /// The newest frame, scaled to a size that is not fetched again; None before the first.
+    pub(super) fn get_once(&self, tile: Size, fit: ObjectFit) -> Option<Fitted> {
+        let mut state = self.state.lock();
+        let latest = state.latest.as_mut()?;
+        latest.fetched = true;
+        Some(make(latest, (tile, fit), self.kind, &mut Scaler::default()))
+    }
+
     /// Whether [`get`](Self::get) would have to scale for this tile.
     pub(super) fn needs_fitting(&self, tile: Size, fit: ObjectFit) -> bool {
         let state = self.state.lock();

@@ -1,25 +1,21 @@
 //! Transitions: where tiles are between two scenes.
 //!
-//! Owns: the motion of each tile that moves, appears or leaves, its easing, and the drawing of such a tile as one
-//! picture. Does not know: what is in a tile. In: the places of two scenes, and the time. Out: [`Moved`] for each such
-//! tile, until all have arrived. A scene that comes during a
+//! Owns: the motion of each tile that moves, appears or leaves, and its easing. Does not know: pictures. In: the places
+//! of two scenes, and the time. Out: [`Moved`] for each such tile, until all have arrived. A scene that comes during a
 //! transition begins another one, from where the tiles are.
 
 use std::time::Duration;
 
-use super::corners::Rounding;
-use super::sprite::{Cover, Op};
-use crate::codec::Picture;
 use crate::id::ParticipantId;
 use crate::layout::Tile;
 use crate::media::{Rect, SourceKind};
 use crate::time::Timestamp;
 
-/// Size of a tile that begins to appear, or has almost left, as a part of its full size.
+/// Size of a tile that begins to appear, as a part of its full size.
 const SMALL: f64 = 0.8;
 
 /// The camera or screen of a participant.
-pub(super) type Key = (ParticipantId, SourceKind);
+type Key = (ParticipantId, SourceKind);
 
 /// A tile and its rectangle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,34 +38,6 @@ pub(super) struct Moved {
     pub(super) rect: Rect,
     /// 0 to 255.
     pub(super) opacity: u8,
-}
-
-/// A tile that is drawn where it is not in its place.
-pub(super) struct Moving {
-    pub(super) moved: Moved,
-    /// All of the tile, in the size that it has now.
-    pub(super) picture: Picture,
-    /// None for a tile that is too small.
-    pub(super) rounding: Option<Rounding>,
-}
-
-impl Moving {
-    pub(super) fn ops<'a>(&'a self, ops: &mut Vec<Op<'a>>) {
-        let Moved { rect, opacity, .. } = self.moved;
-        if opacity < u8::MAX {
-            ops.push(Op::Keep(rect));
-        }
-        if let Some(rounding) = &self.rounding {
-            rounding.begin(rect, ops);
-        }
-        ops.push(Op::Copy(&self.picture, rect.x, rect.y));
-        if let Some(rounding) = &self.rounding {
-            rounding.end(rect, ops);
-        }
-        if opacity < u8::MAX {
-            ops.push(Op::Reveal(rect, Cover::Even(u8::MAX - opacity)));
-        }
-    }
 }
 
 /// The motion of one tile.
@@ -103,13 +71,13 @@ impl Transition {
         let mut motions = Vec::new();
         for Place { key, rect } in before.iter().filter(|place| !after.iter().any(|other| other.key == place.key)) {
             let (from, opacity) = current(*key).unwrap_or((*rect, 1.0));
-            motions.push(Motion { key: *key, from, to: scaled(*rect, SMALL), opacity: (opacity, 0.0) });
+            motions.push(Motion { key: *key, from, to: from, opacity: (opacity, 0.0) });
         }
         // Tiles that were leaving already go on.
         let leaving = running.into_iter().flat_map(|running| &running.motions).filter(|motion| motion.opacity.1 == 0.0);
         for motion in leaving.filter(|motion| progress < 1.0 && !after.iter().any(|place| place.key == motion.key)) {
             let (from, opacity) = current(motion.key).unwrap_or((motion.to, 0.0));
-            motions.push(Motion { from, opacity: (opacity, 0.0), ..*motion });
+            motions.push(Motion { from, to: from, opacity: (opacity, 0.0), ..*motion });
         }
         for Place { key, rect } in after {
             let known = before.iter().find(|place| place.key == *key).map(|place| (place.rect, 1.0));
