@@ -63,7 +63,11 @@ fn main() {
 
 fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera) -> Cost {
     let server = Server::start_with(&server::Settings {
-        environment: &[("COMMINGLE_LIMITS_JOINS_PER_SECOND", "1000"), ("COMMINGLE_LIMITS_JOINS_BURST", "1000")],
+        environment: &[
+            ("COMMINGLE_LIMITS_JOINS_PER_SECOND", "1000"),
+            ("COMMINGLE_LIMITS_JOINS_BURST", "1000"),
+            ("COMMINGLE_ROOMS_MAX_ROOMS", "1000"),
+        ],
         ..server::Settings::default()
     });
     let cancel = CancellationToken::new();
@@ -91,7 +95,7 @@ fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera)
             runtime.block_on(BotPool::start(plan, cancel.clone())).expect("bots on loopback")
         })
         .collect();
-    let wait = |duration| runtime.block_on(tokio::time::sleep(duration));
+    let wait = |duration| runtime.block_on(async { tokio::time::sleep(duration).await });
     wait(SETTLE);
     let mixers: Vec<u32> = server.mixers().iter().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()).collect();
     assert_eq!(mixers.len(), rooms, "one mixer for each room");

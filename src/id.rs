@@ -124,6 +124,10 @@ number! {
     OutputId, 'o'
 }
 number! {
+    /// An overlay of a room; used once in a room.
+    OverlayId, 'v'
+}
+number! {
     /// A participant, publisher or viewer of a room; used once in a room.
     ParticipantId, 'p'
 }

@@ -17,7 +17,9 @@ pub mod destination;
 pub mod hls;
 pub mod jitter;
 pub mod layout;
+pub mod overlay;
 pub mod sdp;
+pub mod simulcast;
 pub mod speaker;
 pub mod tier;
 

@@ -45,17 +45,18 @@ impl Sub<Duration> for Timestamp {
     }
 }
 
-/// A point in time as [`Timestamp`] and as [`Instant`], which the `rtc` crates use.
+/// A point in time as [`Timestamp`] and as [`Instant`]. The `rtc` crates require an [`Instant`], which cannot be made
+/// from a [`Timestamp`].
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// The time as this crate counts it.
+    /// The time on the clock of [`Timestamp`].
     pub now: Timestamp,
     /// The same time for the `rtc` crates.
     pub instant: Instant,
 }
 
 impl Moment {
-    /// Reads both clocks.
+    /// The current time, by both types.
     #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
     pub fn present() -> Self {
         Self { now: now(), instant: Instant::now() }
@@ -85,7 +86,7 @@ pub fn unix_seconds() -> u64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec as u64
 }
 
-/// Wall clock in microseconds since 1970; for published dates only, never for media.
+/// Wall clock in microseconds since 1970; for published and drawn dates only, never for the time of media.
 pub fn unix_micros() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000

@@ -55,6 +55,9 @@ async function enter() {
       url: location.origin,
       tier,
       view: query.get('view') ?? undefined,
+      layout: query.get('layout') ?? undefined,
+      canvas: query.get('canvas') ?? undefined,
+      selfView: query.get('self_view') ?? undefined,
       signal,
     });
     page.session = session;

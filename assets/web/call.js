@@ -197,6 +197,8 @@ function drawRoom() {
   $('people-toggle').setAttribute('aria-label', length ? `People, ${length} in the call` : 'People');
   $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
   stage.setSpeaking(session.microphone && speaking.includes(id));
+  $('my-view-row').hidden = direct || !session.self?.sends?.length;
+  $('my-view').value = session.selfView;
   drawStill(tier, speaking);
   closeup.draw(tier === 'audio' || direct ? null : view, room, id);
   $('picture').style.setProperty('--ratio', view?.canvas ? String(view.canvas.width / view.canvas.height) : '');
@@ -357,6 +359,15 @@ const toggleScreen = () =>
     }
   });
 
+async function changeView() {
+  try {
+    await session?.setView({ selfView: $('my-view').value });
+  } catch (error) {
+    toast(error.message);
+    drawRoom();
+  }
+}
+
 function showPeople(open, remember = true) {
   if (open && $('call').dataset.studio === 'open') showStudio(false);
   $('call').dataset.people = open ? 'open' : 'closed';
@@ -424,6 +435,7 @@ $('panel-close').onclick = () => {
   showPeople(false);
   $('people-toggle').focus();
 };
+$('my-view').onchange = changeView;
 $('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
 $('studio-close').onclick = () => {
   showStudio(false);

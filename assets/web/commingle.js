@@ -20,6 +20,8 @@ import { applyEvent, sentFrom, summarise } from './wire.js';
 export { JoinError };
 
 const CREDENTIALS_FOR = 240_000; // ms during which TURN credentials are reused
+const FIT_EVERY = 2600; // ms; the server takes four sizes in ten seconds
+const HIDDEN = { width: 160, height: 90 }; // the size of a camera that is not shown, and may be again
 const SCREEN = { frameRate: { ideal: 15, max: 30 } }; // text does not need a higher frame rate
 
 /** The rectangle of the own camera in a direct call. */
@@ -48,7 +50,9 @@ const corner = (canvas) => {
  * @param {string} [options.url]          the server; default: where this module was loaded from
  * @param {string} [options.token]        bearer token, if the server requires one
  * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
- * @param {string} [options.view]         default `program`
+ * @param {string} [options.view]         the name of a view, or `own`; default `program`
+ * @param {string} [options.layout]       the layout of the view `own`, for example `speaker`
+ * @param {string} [options.canvas]       the canvas of the view `own`, for example `720x1280`
  * @param {string} [options.selfView]     `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  in addition to those of the server
  * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
@@ -68,7 +72,8 @@ export async function join(options) {
  * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
  * reconnecting, left; with `reason`, with `error` if the server refused to rejoin, and with `unreachable`), `room` (the
  * whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
- * `layout` (`{ view, canvas, tiles }`), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
+ * `layout` (`{ view, canvas, tiles }`), `wanted` (`{ source, width, height }`: the size at which the own source is
+ * shown at most), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
  * dbov }] }`), `chat`, `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
  * `ended`, `stats` (every second, see `stats()`), `local` (the own microphone, camera or screen changed), `unplugged`
  * (`{ kind }`: the device of a sent track is gone).
@@ -108,10 +113,13 @@ export class Session extends EventTarget {
   #updateSentAt = -Infinity;
   #constraints = {};
   #closed = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | number} */
+  #fitTimer = 0;
+  #fittedAt = -Infinity;
 
   constructor(options) {
     super();
-    this.#options = options;
+    this.#options = { ...options };
     this.#server = new Server(
       new URL(options.url ?? new URL('.', import.meta.url), globalThis.location?.href).href,
       options.token,
@@ -270,6 +278,29 @@ export class Session extends EventTarget {
     this.#emitLocal();
   }
 
+  /**
+   * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`. Rejects with a
+   * JoinError.
+   * @param {{ view?: string, layout?: string, canvas?: string, selfView?: string }} changes
+   */
+  async setView({ view, layout, canvas, selfView }) {
+    const [width, height] = (canvas ?? '').split('x').map(Number);
+    const body = {
+      view,
+      layout: layout && { kind: layout },
+      canvas: canvas && { width, height },
+      self_view: selfView,
+    };
+    await this.call(`/v1/rooms/{room}/participants/${this.id}`, { method: 'PATCH', body });
+    // A new connection after a loss asks for the same.
+    const own = this.#options;
+    if (view ?? layout ?? canvas) own.view = view ?? 'own';
+    const isOwn = own.view === 'own';
+    own.layout = isOwn ? (layout ?? own.layout) : undefined;
+    own.canvas = isOwn ? (canvas ?? own.canvas) : undefined;
+    own.selfView = selfView ?? own.selfView;
+  }
+
   /** Sends a chat message to the room; false without a connection. */
   sendChat(text) {
     return this.#send({ type: 'chat', text });
@@ -314,10 +345,15 @@ export class Session extends EventTarget {
     return tile ? { ...tile, canvas: view.canvas } : null;
   }
 
+  /** `shown`, or `hidden` if the watched view is to be without the own tiles. */
+  get selfView() {
+    return this.#options.selfView ?? 'shown';
+  }
+
   /** The watched view: `{ view, canvas, tiles }`, or null before the first layout. */
   view() {
     const views = this.room.views ?? [];
-    const name = this.self?.view ?? this.#options.view ?? 'program';
+    const name = this.self?.receives?.view ?? this.self?.view ?? this.#options.view ?? 'program';
     return views.find((v) => v.view === name) ?? (views.length === 1 ? views[0] : null);
   }
 
@@ -354,6 +390,8 @@ export class Session extends EventTarget {
       name,
       tier,
       view,
+      layout,
+      canvas,
       selfView,
       iceServers: own = [],
       iceTransportPolicy: policy = 'all',
@@ -365,6 +403,7 @@ export class Session extends EventTarget {
       stream: this.local,
       kinds: this.#negotiated,
       screen: this.#screen,
+      simulcast: this.#options.uplink !== 'full',
       callbacks: {
         track: (track) => this.#receive(track),
         changed: () => this.#connectionChanged(),
@@ -377,7 +416,7 @@ export class Session extends EventTarget {
     this.#refreshState();
 
     const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
-    for (const [key, value] of Object.entries({ name, tier, view, self_view: selfView }))
+    for (const [key, value] of Object.entries({ name, tier, view, layout, canvas, self_view: selfView }))
       if (value) url.searchParams.set(key, value);
     await connection.offer(url, this.#closed.signal);
     if (this.state === 'left') {
@@ -499,6 +538,7 @@ export class Session extends EventTarget {
     this.#setState('left', reason, error);
     this.#closed.abort();
     clearInterval(this.#ticks);
+    clearTimeout(this.#fitTimer);
     this.#disconnect();
     this.#backoff.wake();
     for (const track of this.local.getTracks()) track.stop();
@@ -533,7 +573,8 @@ export class Session extends EventTarget {
       this.#recognise();
       this.#announceDirect();
     }
-    if (type === 'room' || type === 'layout') this.#fitUplink();
+    const isOwn = type === 'wanted' || (type === 'updated' && detail.participant?.id === this.id);
+    if (type === 'room' || type === 'layout' || isOwn) this.#fitUplink();
     if (type === 'room' || (type === 'joined' && detail.participant?.id === this.id)) this.#tellMuted();
     if (type === 'updated' && detail.participant?.id === this.id) this.#applyMute(detail.participant);
     this.#emit(type, type === 'room' ? this.room : detail);
@@ -633,13 +674,27 @@ export class Session extends EventTarget {
     return stream.getTracks()[0];
   }
 
-  /** Sends the camera no larger than its largest tile in any view. */
+  /** Fits the camera now, or soon: while many people join, each change would be a keyframe of another size. */
   #fitUplink() {
-    if (this.#options.uplink === 'full') return;
-    const mine = (this.room.views ?? [])
-      .flatMap((v) => v.tiles)
-      .filter((t) => t.participant === this.id && t.source !== 'screen');
-    this.#connection?.fitCamera(mine.sort((a, b) => b.width * b.height - a.width * a.height)[0]);
+    if (this.#options.uplink === 'full' || this.#fitTimer) return;
+    this.#fitTimer = setTimeout(
+      () => {
+        this.#fitTimer = 0;
+        this.#fittedAt = performance.now();
+        this.#fitNow();
+      },
+      Math.max(0, this.#fittedAt + FIT_EVERY - performance.now()),
+    );
+  }
+
+  /** Sends the camera no larger than the server needs it; before the server has said so, than its largest tile. */
+  #fitNow() {
+    const views = this.room.views ?? [];
+    const mine = views.flatMap((v) => v.tiles).filter((t) => t.participant === this.id && t.source !== 'screen');
+    const camera = this.self?.sends?.find(({ kind }) => kind === 'camera');
+    const size = camera?.wanted ?? mine.sort((a, b) => b.width * b.height - a.width * a.height)[0];
+    const tiles = Math.max(0, ...views.map((v) => v.tiles.length));
+    this.#connection?.fitCamera(size?.width === 0 ? HIDDEN : size, { tiles, decoded: camera?.encoding });
   }
 
   async #tick() {

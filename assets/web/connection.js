@@ -3,6 +3,7 @@
 // Owns: the join by one offer, trickle ICE, ICE restarts with retries, and renegotiation for a screen. Does not know:
 // the room, and what follows after a lost connection.
 
+import { ENCODINGS, encodingFor, fitEncodings } from './layers.js';
 import { JoinError, refusal, unreachable } from './server.js';
 import { iceCredentials, iceServersOf, markScreen, restartedAnswer, scaleFor, trickleFragment } from './wire.js';
 
@@ -11,6 +12,7 @@ const RESTART_ANSWERED = 3000; // ms, time limit of the response to an ICE resta
 const RESTARTS_FOR = 20_000; // ms during which ICE restarts are retried; the server keeps the session a little longer
 const CONNECT_WITHIN = 10_000; // ms, time limit of the answer, and then of the connection
 const RELAY_AFTER = 2000; // ms without a connection before the server's TURN servers are used
+const KEPT = 8000; // ms during which the encoding before is sent, if the server does not decode the next one sooner
 const CANDIDATE_BATCH = 30; // ms during which candidates are collected for one PATCH
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
@@ -35,6 +37,10 @@ export class Connection {
   #transceivers = {};
   #screen;
   #screenTransceiver = null;
+  #fit = null; // what the camera is sent for
+  #fitting = Promise.resolve(); // parameters are set one after the other
+  #encoding = -1; // the index of the encoding that is sent
+  #keptUntil = 0; // until when the encoding before is sent
   #turn = Promise.resolve(); // offers are sent one after the other
   #answer = '';
   #etag = null;
@@ -43,13 +49,14 @@ export class Connection {
   #gathered = false;
   #restarting = false;
   #carried = false; // the connection was established once
-  #timers = { silent: 0, connect: 0, relay: 0, batch: 0 };
+  #timers = { silent: 0, connect: 0, relay: 0, batch: 0, kept: 0 };
 
   /**
    * `ice` is `{ own, named, policy }`: the configured ICE servers and those that the server announced before. `stream`
-   * has the first tracks to send, `kinds` the kinds to negotiate for sending; `screen` is a track or null.
+   * has the first tracks to send, `kinds` the kinds to negotiate for sending; `screen` is a track or null. With
+   * `simulcast` the camera can be sent in several encodings.
    */
-  constructor({ server, backoff, callbacks, ice, stream, kinds, screen }) {
+  constructor({ server, backoff, callbacks, ice, stream, kinds, screen, simulcast }) {
     this.#server = server;
     this.#backoff = backoff;
     this.#callbacks = callbacks;
@@ -65,6 +72,7 @@ export class Connection {
       const track = stream.getTracks().find((t) => t.kind === kind);
       /** @type {RTCRtpTransceiverInit} */
       const sends = { direction: 'sendrecv', streams: [stream] };
+      if (simulcast && kind === 'video') sends.sendEncodings = ENCODINGS;
       this.#transceivers[kind] = peer.addTransceiver(track ?? kind, kinds[kind] ? sends : { direction: 'recvonly' });
     }
     this.#fitScreen();
@@ -124,18 +132,36 @@ export class Connection {
     if (this.#peer) await this.#transceivers[kind].sender.replaceTrack(track);
   }
 
-  /** Sends the camera no larger than its tile. */
-  async fitCamera(tile) {
-    if (!this.#peer) return;
+  /**
+   * Sends the camera no larger than `size`, in a room of so many tiles. Of several encodings only the one for this size
+   * is sent, and the one that the server decodes (`decoded`, its RID) until it decodes the other one.
+   */
+  fitCamera(size, { tiles, decoded }) {
+    this.#fit = { size, tiles, decoded };
+    this.#fitting = this.#fitting.then(() => this.#applyFit());
+    return this.#fitting;
+  }
+
+  async #applyFit() {
+    if (!this.#peer || !this.#fit) return;
     const { sender } = this.#transceivers.video;
     if (!sender.track) return;
+    const { size, tiles, decoded } = this.#fit;
     const { width, height } = sender.track.getSettings();
     const parameters = sender.getParameters();
-    if (!parameters.encodings?.length) return;
-    const scaleResolutionDownBy = scaleFor(width ?? 0, height ?? 0, tile);
-    const now = parameters.encodings[0];
-    if (Math.abs((now.scaleResolutionDownBy ?? 1) - scaleResolutionDownBy) < 0.02) return;
-    Object.assign(now, { scaleResolutionDownBy });
+    const { encodings } = parameters;
+    if (!encodings?.length) return;
+    const scale = scaleFor(width ?? 0, height ?? 0, size);
+    const index = encodingFor(scale, encodings.length, tiles);
+    if (index !== this.#encoding) {
+      this.#encoding = index;
+      this.#keptUntil = performance.now() + KEPT;
+      this.#arm('kept', KEPT, () => this.fitCamera(this.#fit.size, this.#fit));
+    }
+    const kept = performance.now() < this.#keptUntil ? decoded : undefined;
+    const next = fitEncodings(encodings, { index, scale, kept });
+    if (!next) return;
+    parameters.encodings = next;
     await sender.setParameters(parameters).catch(() => {}); // a newer layout sets it again
   }
 

@@ -103,6 +103,14 @@ const idOf = (participant) => (typeof participant === 'object' ? participant?.id
 
 /** The room document after an event, as a new object; unknown events change only the version. */
 export function applyEvent(room, event) {
+  const next = applied(room, event);
+  if (event.type !== 'updated' && event.type !== 'left') return next;
+  // A participant's own view ends when nobody receives it any more; no event says so.
+  const received = new Set(next.participants.map(({ receives }) => receives?.view));
+  return { ...next, views: next.views.filter(({ view }) => !view.startsWith('own-') || received.has(view)) };
+}
+
+function applied(room, event) {
   const next = { participants: [], views: [], ...room };
   if (event.version !== undefined) next.version = event.version;
   switch (event.type) {
@@ -127,6 +135,12 @@ export function applyEvent(room, event) {
       next.views = [...next.views.filter((v) => v.view !== view), shown];
       return next;
     }
+    case 'wanted': {
+      const { participant, source, width, height } = event;
+      const sends = (list) => list?.map((one) => (one.kind === source ? { ...one, wanted: { width, height } } : one));
+      next.participants = next.participants.map((p) => (p.id === participant ? { ...p, sends: sends(p.sends) } : p));
+      return next;
+    }
     case 'recording':
     case 'broadcast':
     case 'input': {
@@ -134,6 +148,12 @@ export function applyEvent(room, event) {
       const list = next[`${event.type}s`] ?? [];
       const known = list.some((one) => one.id === changed.id);
       next[`${event.type}s`] = known ? list.map((one) => (one.id === changed.id ? changed : one)) : [...list, changed];
+      return next;
+    }
+    case 'overlay': {
+      const { overlay } = event;
+      const others = (next.overlays ?? []).filter((one) => one.id !== overlay.id);
+      next.overlays = overlay.state === 'ended' ? others : [...others, overlay];
       return next;
     }
     case 'mixer':

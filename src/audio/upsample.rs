@@ -2,19 +2,20 @@
 
 use std::f64::consts::PI;
 
-/// 48 kHz from 8 kHz.
+/// Output samples per input sample.
 const FACTOR: usize = 6;
-/// Taps per output sample; the delay is half of them, 1.5 ms.
+/// Taps per phase, that is input samples per output sample; the delay is half of them, 1.5 ms.
 const TAPS: usize = 24;
-/// Cut-off frequency (-6 dB) in Hz: telephony ends at 3.4 kHz, images begin at 4.6 kHz.
+/// Cut-off frequency (-6 dB) in Hz: the telephone band ends at 3.4 kHz, its image begins at 4.6 kHz (8 - 3.4).
 const CUTOFF: f64 = 3_800.0;
 /// Kaiser window parameter: 70 dB of stop band attenuation.
 const BETA: f64 = 7.0;
 
-/// A polyphase FIR filter; it keeps the last samples, so that packets join without a click.
+/// A polyphase FIR filter: a windowed sinc. It keeps the last samples, so that packets join without a click.
 #[derive(Debug, Clone)]
 pub struct Upsampler {
     phases: [[f32; TAPS]; FACTOR],
+    /// The last input samples, newest first.
     history: [f32; TAPS],
 }
 
@@ -22,14 +23,16 @@ impl Default for Upsampler {
     fn default() -> Self {
         let length = TAPS * FACTOR;
         let middle = (length - 1) as f64 / 2.0;
-        let step = 2.0 * CUTOFF / (8_000.0 * FACTOR as f64);
+        // As a fraction of the Nyquist frequency of the output.
+        let cutoff = 2.0 * CUTOFF / (8_000.0 * FACTOR as f64);
         let mut phases = [[0.0; TAPS]; FACTOR];
         for (phase, taps) in phases.iter_mut().enumerate() {
             let tap = |i: usize| {
                 let x = (i * FACTOR + phase) as f64 - middle;
-                let sinc = if x == 0.0 { 1.0 } else { (PI * x * step).sin() / (PI * x * step) };
-                let edge = x / (length as f64 / 2.0);
-                sinc * bessel(BETA * (1.0 - edge * edge).sqrt())
+                let sinc = if x == 0.0 { 1.0 } else { (PI * x * cutoff).sin() / (PI * x * cutoff) };
+                // The Kaiser window; -1 and 1 are its ends.
+                let position = x / (length as f64 / 2.0);
+                sinc * bessel(BETA * (1.0 - position * position).sqrt())
             };
             // Each phase has a gain of exactly 1 at 0 Hz: a constant has no ripple of 8 kHz.
             let gain: f64 = (0..TAPS).map(tap).sum();

@@ -1,8 +1,8 @@
 //! The audio that bots send: a continuous tone, or speech with pauses ([`speech`](super::speech)), as Opus packets of
 //! 20 ms.
 //!
-//! Owns: encoded loops, shared by all bots, and what one microphone sends in each 20 ms. Does not know: RTP, clocks; a
-//! packet is asked for by its number.
+//! Owns: encoded loops, shared by all bots, and the packet that one microphone sends at each tick of 20 ms. Does not
+//! know: RTP, clocks; the caller counts the ticks.
 
 use std::sync::Arc;
 
@@ -14,27 +14,27 @@ use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES};
 
 /// Packets per second.
 pub(super) const PACKETS_PER_SECOND: usize = AUDIO_RATE as usize / AUDIO_TICK_SAMPLES;
-/// Frequency of the tone in Hz: whole periods in a second, so that the loop has no click.
+/// Frequency of the tone in Hz. The loop of one second has whole periods, so it repeats without a click.
 const TONE_HZ: f32 = 440.0;
-/// Amplitude of the tone: about as loud as speech.
+/// Amplitude of the tone (full scale is 1): about as loud as speech.
 const TONE_AMPLITUDE: f32 = 0.15;
 /// Seconds of each voice's loop.
 const VOICE_SECONDS: usize = 4;
-/// Packets still sent after a talk spurt, as Opus' DTX does.
+/// Packets that are still sent after a talk spurt before DTX begins, as in libopus.
 const DTX_HANGOVER: usize = 10;
-/// After that one packet in so many: 400 ms, as Opus' DTX does.
+/// During DTX one packet is sent per this number of ticks (400 ms), as in libopus.
 const DTX_INTERVAL: usize = 20;
 /// Audio level of digital silence, in -dBov (RFC 6464).
 const SILENCE_LEVEL: u8 = 127;
 
-/// One packet.
+/// The packet of one tick, before RTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AudioPacket {
-    /// Opus.
+    /// An Opus packet.
     pub(super) payload: Bytes,
-    /// In -dBov (RFC 6464).
+    /// Audio level in -dBov (RFC 6464).
     pub(super) level: u8,
-    /// The first packet after a pause (RFC 3551 section 4.1).
+    /// RTP marker: the first packet after a pause (RFC 3551 section 4.1).
     pub(super) marker: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct AudioPacket {
 pub(super) struct AudioLoop(Vec<(Bytes, u8)>);
 
 impl AudioLoop {
-    /// Encodes samples; what does not fill a packet is left out.
+    /// Encodes samples; those at the end that do not fill a packet are left out.
     fn encode(samples: &[f32]) -> Self {
         let settings = OpusSettings { purpose: Purpose::Voice, bitrate: 32_000, complexity: 5, expected_loss: 0 };
         let mut encoder = OpusEncoder::new(settings);
@@ -63,7 +63,7 @@ impl AudioLoop {
         Self::encode(&vec![0.0; AUDIO_RATE as usize])
     }
 
-    /// A packet; after the last comes the first.
+    /// The packet at this index, which may exceed the length: the loop repeats.
     fn packet(&self, at: usize, marker: bool) -> AudioPacket {
         let (payload, level) = self.0[at % self.0.len()].clone();
         AudioPacket { payload, level, marker }
@@ -77,7 +77,7 @@ fn level(samples: &[f32]) -> u8 {
     ((-10.0 * power.log10()).round() as u8).min(SILENCE_LEVEL)
 }
 
-/// What the bots of one room send, encoded once.
+/// The audio of the bots of one room, encoded once.
 #[derive(Debug)]
 pub(super) struct Audio {
     silence: AudioLoop,
@@ -91,12 +91,12 @@ enum AudioKind {
 }
 
 impl Audio {
-    /// A tone of each talker, all the time.
+    /// Each talker sends a continuous tone.
     pub(super) fn tone() -> Self {
         Self { silence: AudioLoop::silence(), kind: AudioKind::Tone(AudioLoop::tone()) }
     }
 
-    /// Speech of so many talkers who take turns. Takes about a second.
+    /// This number of talkers take turns to speak. Encoding takes about a second.
     pub(super) fn speech(talkers: usize) -> Self {
         let voices = (0..VOICES.min(talkers)).map(|voice| AudioLoop::encode(&speech::voice(voice, VOICE_SECONDS)));
         let kind = AudioKind::Speech(voices.collect(), Conversation::new(talkers, &mut speech::random()));
@@ -108,8 +108,9 @@ impl Audio {
 #[derive(Debug)]
 pub(super) struct Microphone {
     audio: Arc<Audio>,
-    /// Index among the talkers; None where it is silent.
+    /// Index among the talkers; None if the bot never talks.
     talker: Option<usize>,
+    /// DTX has begun, so the next talk spurt begins with a marker.
     paused: bool,
 }
 
@@ -118,8 +119,8 @@ impl Microphone {
         Self { audio, talker, paused: false }
     }
 
-    /// The packet of the 20 ms number `tick`, counted from the same moment for all bots of a room. None in a pause
-    /// (DTX).
+    /// The packet of a tick of 20 ms; None if DTX sends none. All bots of a room count the ticks from the same moment,
+    /// so that their talkers take turns.
     pub(super) fn packet(&mut self, tick: usize) -> Option<AudioPacket> {
         let silence = &self.audio.silence;
         let (voices, conversation) = match &self.audio.kind {
@@ -132,6 +133,7 @@ impl Microphone {
             }
             AudioKind::Speech(voices, conversation) => (voices, conversation),
         };
+        // Ticks of silence so far.
         let since = match self.talker.map(|talker| (talker, conversation.at(talker, tick))) {
             Some((talker, Speaking::Spurt { at })) => {
                 let marker = std::mem::replace(&mut self.paused, false);

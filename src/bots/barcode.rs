@@ -1,8 +1,7 @@
 //! A clock in a picture: 16 bits of time and a checksum of 16 bits, as 4 by 8 black and white blocks.
 //!
-//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. It survives scaling, coding, a name drawn over
-//! the lower edge, and the crop of two tiles side by side; a damaged picture is not read as another time, but not at
-//! all.
+//! Owns: drawing and reading. Does not know: codecs, clocks, rooms. The blocks survive scaling, coding, a name drawn
+//! over the lower edge, and the crop of two tiles side by side. Damaged blocks give no time, instead of a wrong one.
 
 use std::time::Duration;
 
@@ -16,13 +15,15 @@ const ROWS: u32 = 8;
 /// Area of the blocks, in hundredths of the picture: left, top, right, bottom. Names are drawn below; the sides are
 /// cropped where two tiles fill the canvas.
 const AREA: [u32; 4] = [28, 6, 72, 78];
-/// Part of a block that is read, in hundredths: its edges are blurred.
+/// Part of a block that is read, in hundredths of its width and height: the edges are blurred.
 const CORE: [u32; 2] = [30, 70];
+/// Luma of the blocks, limited range.
 const BLACK: u8 = 24;
+/// See [`BLACK`].
 const WHITE: u8 = 228;
-/// Minimum difference in brightness between black and white blocks.
+/// Minimum difference in luma between the darkest and the brightest block.
 const CONTRAST: u32 = 60;
-/// Mixed into the checksum, so that a picture of one colour is no time.
+/// Initial value and final XOR of the CRC. With 0, a picture without white blocks would be a valid time.
 const SALT: u16 = 0x5a3c;
 
 /// A time in a picture: milliseconds modulo 2^16.
@@ -34,17 +35,18 @@ impl Stamp {
         Self((time.as_micros() / 1000) as u16)
     }
 
-    /// Its age, modulo 65.5 s.
+    /// The time since it was drawn, modulo 65.5 s.
     pub(super) fn age(self, now: Timestamp) -> Duration {
         Duration::from_millis(Self::of(now).0.wrapping_sub(self.0).into())
     }
 
+    /// The time in the upper 16 bits, its checksum in the lower.
     fn bits(self) -> u32 {
         u32::from(self.0) << 16 | u32::from(check(self.0))
     }
 }
 
-/// CRC-16/CCITT of two bytes.
+/// CRC-16 with the CCITT polynomial, of two bytes.
 fn check(value: u16) -> u16 {
     let mut crc = value ^ SALT;
     for _ in 0..16 {
@@ -58,12 +60,14 @@ const fn hundredths(length: u32, part: u32) -> u32 {
     length * part / 100
 }
 
-/// The block of a bit in a picture of this size, or the part of it that is read.
+/// The block of a bit in a picture of this size, from and to these hundredths of its width and height: 0 to 100 is the
+/// whole block, [`CORE`] the part that is read.
 fn block(size: Size, bit: u32, [from, to]: [u32; 2]) -> Rect {
     let [left, top, right, bottom] =
         [(size.width, AREA[0]), (size.height, AREA[1]), (size.width, AREA[2]), (size.height, AREA[3])]
             .map(|(length, part)| hundredths(length, part));
     let (column, row) = (bit % COLUMNS, bit / COLUMNS);
+    // The position of this part of the block number `at`, of `of` blocks between `start` and `end`.
     let edge =
         |start: u32, end: u32, of: u32, at: u32, part: u32| start + (end - start) * (at * 100 + part) / (of * 100);
     let (x, y) = (edge(left, right, COLUMNS, column, from), edge(top, bottom, ROWS, row, from));
@@ -90,22 +94,24 @@ pub(super) fn draw(on: &mut PictureMut, stamp: Stamp) {
 /// Where a camera is shown in the received picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
+    /// Size of the camera's picture.
     pub(super) source: Size,
     /// The tile in pixels of `canvas`; the received picture may have another size.
     pub(super) tile: Rect,
     /// How the picture fills the tile.
     pub(super) fit: ObjectFit,
+    /// Size of the view's canvas.
     pub(super) canvas: Size,
 }
 
-/// Reads the time at a place; None if there is no valid one.
+/// Reads the time at a place of a received picture; None if no valid time is there.
 pub(super) fn read(picture: &Picture, place: Place) -> Option<Stamp> {
     let Fit { crop, dest } = fit(place.source, place.tile.size(), SourceKind::Camera, place.fit);
     if crop.width == 0 || crop.height == 0 || place.canvas.width == 0 || place.canvas.height == 0 {
         return None;
     }
     let size = picture.size();
-    // From the camera's pixels over the tile and the canvas to the picture's.
+    // Maps camera pixels to the tile, to the canvas, and to pixels of the received picture.
     let x = |x: u32| {
         let on_canvas = f64::from(place.tile.x + dest.x)
             + (f64::from(x) - f64::from(crop.x)) * f64::from(dest.width) / f64::from(crop.width);
@@ -127,16 +133,16 @@ pub(super) fn read(picture: &Picture, place: Place) -> Option<Stamp> {
     if brightest - darkest < CONTRAST {
         return None;
     }
-    let middle = (darkest + brightest) / 2;
+    let threshold = (darkest + brightest) / 2;
     let bits = brightness
         .iter()
         .enumerate()
-        .fold(0u32, |bits, (bit, brightness)| bits | u32::from(*brightness > middle) << bit);
+        .fold(0u32, |bits, (bit, brightness)| bits | u32::from(*brightness > threshold) << bit);
     let stamp = Stamp((bits >> 16) as u16);
     (stamp.bits() == bits).then_some(stamp)
 }
 
-/// Mean brightness of a part of the picture, at least one pixel; None if it is outside.
+/// Mean luma of a rectangle of the picture, which has at least one pixel; None if it is not inside the picture.
 fn mean(picture: &Picture, [left, top, right, bottom]: [f64; 4]) -> Option<u32> {
     let size = picture.size();
     if left < 0.0 || top < 0.0 {

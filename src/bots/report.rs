@@ -1,7 +1,7 @@
 //! The report of a load test: the figures of each bot, and their summary as a table.
 //!
-//! Owns: which figures there are, and how they are summed up. Does not know: how they are measured. Plain data, also as
-//! JSON: milliseconds, bytes, stats.
+//! Owns: which figures there are, and how they are summed up. Does not know: how they are measured. Plain data, also
+//! written as JSON; the unit of a figure is in its name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,20 +15,21 @@ use crate::client::connection::Connection;
 use crate::client::receive::ReceiveStream;
 use crate::time::Timestamp;
 
+/// Milliseconds, rounded to a tenth.
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// One received stream.
+/// The statistics of one received RTP stream.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct StreamReport {
     /// Packets received, without duplicates.
     pub packets: u64,
-    /// Their bytes, without UDP and IP.
+    /// Their bytes, without UDP and IP headers.
     pub bytes: u64,
     /// Packets not received in time.
     pub lost: u64,
-    /// Packets received after they were found missing.
+    /// Packets received after a gap in the sequence numbers showed them missing, mostly retransmissions.
     pub repaired: u64,
     /// Complete frames; of audio, packets.
     pub frames: u64,
@@ -40,7 +41,7 @@ pub struct StreamReport {
     pub longest_gap_ms: f64,
     /// Gaps of more than 200 ms.
     pub freezes: u64,
-    /// Sum of these gaps.
+    /// Sum of the gaps of more than 200 ms.
     pub frozen_ms: f64,
 }
 
@@ -92,15 +93,15 @@ pub struct BotReport {
     pub name: String,
     /// Its role.
     pub role: Role,
-    /// Why it could not join, or lost its connection.
+    /// Why the bot could not join, or lost its connection.
     pub failed: Option<String>,
-    /// How often the server answered with `Retry-After`.
+    /// How often the server deferred the join by `Retry-After`.
     pub deferred: u32,
-    /// From the POST to its answer.
+    /// From the POST of the offer to the answer.
     pub answer_ms: Option<f64>,
-    /// From the POST to the connection.
+    /// From the POST to the completed DTLS handshake.
     pub connect_ms: Option<f64>,
-    /// From the POST to the first whole keyframe.
+    /// From the POST to the first complete keyframe.
     pub first_picture_ms: Option<f64>,
     /// From the POST to the first packet of sound.
     pub first_sound_ms: Option<f64>,
@@ -112,12 +113,14 @@ pub struct BotReport {
     pub audio: StreamReport,
     /// Packets sent.
     pub sent: u64,
-    /// Pictures decoded, of a bot that decodes.
+    /// Pictures decoded; None for a bot that does not decode.
     pub decoded: Option<u64>,
-    /// The delay, where it read the clock.
+    /// The delay of the received video; None for a bot that read no clock in it.
     pub delay: Option<DelayReport>,
+    /// When the offer was posted, the last time if the server deferred the join.
     #[serde(skip)]
     pub(super) posted: Timestamp,
+    /// Every delay of which `delay` is the summary.
     #[serde(skip)]
     delays: Vec<Duration>,
 }
@@ -207,7 +210,8 @@ impl Spread {
     }
 }
 
-/// The smallest of the sorted values that at least this part (0 to 1) of them does not exceed.
+/// The nearest-rank percentile: the smallest of the sorted values such that at least this part (0 to 1) of them is not
+/// larger.
 fn percentile<T: Copy>(sorted: &[T], part: f64) -> Option<T> {
     let at = (sorted.len() as f64 * part).ceil() as usize;
     sorted.get(at.saturating_sub(1)).copied()
@@ -220,11 +224,11 @@ pub struct Group {
     pub role: Role,
     /// How many there are.
     pub bots: usize,
-    /// How many stayed until the end.
+    /// How many stayed in the room until the end.
     pub stayed: usize,
     /// From POST to connection, in ms.
     pub connect_ms: Option<Spread>,
-    /// From POST to the first whole keyframe, in ms.
+    /// From POST to the first complete keyframe, in ms.
     pub first_picture_ms: Option<Spread>,
     /// From POST to the first sound, in ms.
     pub first_sound_ms: Option<Spread>,
@@ -236,7 +240,7 @@ pub struct Group {
     pub packets: u64,
     /// Lost packets in percent.
     pub loss_percent: f64,
-    /// Packets received after they were found missing.
+    /// Packets of video received after a gap in the sequence numbers showed them missing.
     pub repaired: u64,
     /// Freezes, of all bots together.
     pub freezes: u64,
@@ -297,7 +301,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// `planned` is how many bots there should have been.
+    /// The report of `bots`. `planned` is the number of bots that were to join; the missing ones count as failed.
     pub(super) fn new(plan: &Plan, planned: usize, mut bots: Vec<BotReport>, load: Load) -> Self {
         bots.sort_by_key(|bot| (bot.role as u8, bot.posted));
         let roles = [Role::Participant, Role::Publisher, Role::Viewer];
@@ -357,6 +361,7 @@ impl fmt::Display for Report {
     }
 }
 
+/// The labels of the table's rows.
 const LABELS: [&str; 11] = [
     "",
     "there to the end",

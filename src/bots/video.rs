@@ -23,6 +23,8 @@ use crate::time::Timestamp;
 
 /// Length of the synthetic loop.
 const SYNTHETIC: Duration = Duration::from_secs(2);
+/// Length of the synthetic loop without movement: like a browser, it sends no keyframe until one is requested.
+const SYNTHETIC_STILL: Duration = Duration::from_secs(60);
 /// Time limit for encoding one frame.
 const ENCODE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bits per pixel of the synthetic loop and the clock: the quality of a talking head.
@@ -174,7 +176,8 @@ impl LoopFrame {
 impl VideoLoop {
     /// Encodes the synthetic loop: a moving ball. Takes about a second.
     pub(super) fn synthetic(codec: Codec, camera: Camera) -> Result<Self, CodecError> {
-        let count = (SYNTHETIC.as_secs() as u32 * camera.fps) as usize;
+        let length = if camera.scene == Scene::Still { SYNTHETIC_STILL } else { SYNTHETIC };
+        let count = (length.as_secs() as u32 * camera.fps) as usize;
         let interval = Duration::from_secs(1) / camera.fps;
         let (send, encoded) = sync_channel(count);
         let mut encoder = VideoEncoder::new(camera.spec(codec), move |frame| {

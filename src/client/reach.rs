@@ -1,7 +1,9 @@
-//! Reach: which paths to a server's media work from here: candidates over UDP and TCP, and TURN servers.
+//! Connectivity test: which paths to a server's media work from this machine: candidates over UDP and TCP, and TURN
+//! servers.
 //!
-//! Owns: a session that is joined for the test and left at once, and one connectivity check of each path (RFC 8445, RFC
-//! 6544; TURN in [`relayed`]). Does not know: advice. In: a server's WHEP resource. Out: its [`Path`]s.
+//! Owns: a session that joins for the test and leaves at its end, and one ICE connectivity check per path (RFC 8445,
+//! RFC 6544; TURN in [`relayed`]). Does not know: the advice for each failure (`cli::doctor`). In: the URL of a
+//! server's WHEP endpoint. Out: the tested [`Path`]s.
 
 mod relayed;
 
@@ -32,19 +34,20 @@ use crate::transport::ice::check::{self, Check};
 use crate::transport::ice::{Credentials, Role};
 use crate::transport::stun::{Class, Message, Transaction};
 
-/// Longest time of one path's test.
+/// Longest time for the test of one path.
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Interval of retransmissions.
+/// Interval at which a check or request over UDP is repeated until the response arrives.
 const RETRANSMIT: Duration = Duration::from_millis(300);
-/// Longest message read, in bytes.
+/// Longest STUN message that is received, in bytes.
 const MESSAGE_MAX: usize = 2048;
-/// Type preference of a peer-reflexive candidate (RFC 8445 section 5.1.2.2), component 1.
+/// PRIORITY of the checks: that of a peer-reflexive candidate with local preference 0, component 1 (RFC 8445 section
+/// 5.1.2).
 const PRIORITY: u32 = (110 << 24) + 255;
 
-/// A path to a server's media, tested.
+/// A path to a server's media, and the result of its test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// Its protocol and address.
+    /// Protocol and address.
     pub(crate) name: String,
     /// Time until the check was answered, or why it failed.
     pub(crate) result: Result<Duration, PathError>,
@@ -53,21 +56,21 @@ pub(crate) struct Path {
 /// Why a path does not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
-    /// Nothing answers there, or not with the expected protocol.
+    /// The address does not answer, or not with the expected protocol.
     #[error("{0}")]
     Unreachable(String),
     /// A TURN server rejects the credential of the `Link` header.
     #[error("it refuses the credential (401)")]
     Credential,
-    /// A TURN server does not relay to the media port.
+    /// A TURN server refuses a permission for the media address.
     #[error("it does not relay to {to}: {why}")]
     Forbidden {
         /// The media address.
         to: SocketAddr,
-        /// Its error.
+        /// The error of the TURN server.
         why: String,
     },
-    /// A TURN server allocates no relayed address, for another reason.
+    /// A TURN server refuses an allocation, for another reason than the credential.
     #[error("it allocates no relayed address: {0}")]
     Refused(String),
 }
@@ -103,7 +106,7 @@ pub(crate) async fn test_paths(
     let resource = signalling::begin(server, token, guard, &local.offer(&[])).await?;
     let paths = match Answer::parse(&resource.answer) {
         Ok(answer) => Ok(test_all(&answer, &resource.links, &local.ice, guard, &crypto).await),
-        Err(why) => Err(failed("its answer", why)),
+        Err(why) => Err(failed("the server's SDP answer", why)),
     };
     resource.end().await;
     paths
@@ -116,15 +119,16 @@ async fn test_all(
     guard: &Guard,
     crypto: &Arc<dyn RTCCryptoProvider>,
 ) -> Vec<Path> {
+    // `answer.candidates` is not empty: `Answer::parse` requires a candidate.
     let unsigned = || PathError::Unreachable("a check cannot be signed".to_owned());
     let probe = || Probe::new(ours, &answer.ice, crypto.clone()).ok_or_else(unsigned);
     let udp = answer.candidates.iter().map(|to| {
         let probe = probe();
-        timed(format!("UDP {to}"), async move { over_udp(judged(*to, guard)?, &probe?).await })
+        timed(format!("UDP {to}"), async move { over_udp(allowed(*to, guard)?, &probe?).await })
     });
     let tcp = answer.tcp.iter().map(|to| {
         let probe = probe();
-        timed(format!("TCP {to}"), async move { over_tcp(judged(*to, guard)?, &probe?).await })
+        timed(format!("TCP {to}"), async move { over_tcp(allowed(*to, guard)?, &probe?).await })
     });
     let servers: Vec<TurnServer> = links.iter().filter_map(|link| TurnServer::parse(link)).collect();
     let turn = servers.iter().map(|server| {
@@ -137,7 +141,7 @@ async fn test_all(
 }
 
 /// The address of a candidate, if the guard allows it.
-fn judged(to: SocketAddr, guard: &Guard) -> Result<SocketAddr, PathError> {
+fn allowed(to: SocketAddr, guard: &Guard) -> Result<SocketAddr, PathError> {
     match guard.check(to.ip()) {
         Err(GuardError::Address { kind, .. }) => {
             Err(PathError::Unreachable(format!("the guard refuses it: it is {kind}")))
@@ -146,6 +150,7 @@ fn judged(to: SocketAddr, guard: &Guard) -> Result<SocketAddr, PathError> {
     }
 }
 
+/// Runs the test of a path, and measures its time.
 async fn timed(name: String, test: impl Future<Output = Result<(), PathError>>) -> Path {
     let began = time::now();
     let result = match timeout(TIMEOUT, test).await {
@@ -155,11 +160,13 @@ async fn timed(name: String, test: impl Future<Output = Result<(), PathError>>) 
     Path { name, result }
 }
 
-/// A connectivity check, and what its response must match.
+/// A connectivity check, and the values that its response must have.
 struct Probe {
+    /// Transaction id of the request, and of its response.
     transaction: Transaction,
+    /// The request.
     bytes: Vec<u8>,
-    /// Key of the response's MESSAGE-INTEGRITY.
+    /// The server's ICE password: the key of MESSAGE-INTEGRITY in the response.
     password: String,
     crypto: Arc<dyn RTCCryptoProvider>,
 }
@@ -198,13 +205,13 @@ async fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
 
 async fn over_udp(to: SocketAddr, probe: &Probe) -> Result<(), PathError> {
     let socket = socket_to(to).await?;
-    let (mut again, mut datagram) = (interval(RETRANSMIT), [0; MESSAGE_MAX]);
+    let (mut transmission, mut datagram) = (interval(RETRANSMIT), [0; MESSAGE_MAX]);
     loop {
         tokio::select! {
-            _ = again.tick() => socket.send(&probe.bytes).await.map(drop)?,
+            _ = transmission.tick() => socket.send(&probe.bytes).await.map(drop)?,
             received = socket.recv(&mut datagram) => {
                 let length = received?;
-                // The server sends checks of its own.
+                // Other datagrams are the server's own checks.
                 if probe.is_answered_by(&datagram[..length]) {
                     return Ok(());
                 }

@@ -1,4 +1,4 @@
-//! A sent RTP stream: headers around payloads, and a history for retransmissions.
+//! A sent RTP stream: RTP headers for payloads, and a history for retransmissions.
 //!
 //! Owns: sequence numbers, timestamps, header extensions and counts of one stream. Does not know: SRTP, sockets,
 //! codecs. Payloads go in, unencrypted RTP packets come out.
@@ -17,13 +17,15 @@ use super::description::{AUDIO_LEVEL, TRANSPORT_SEQUENCE};
 use crate::time::Timestamp;
 use crate::transport;
 
-/// Packets in the history: two seconds of a camera.
+/// Packets in the history: two seconds of video at 2.5 Mbit/s.
 const HISTORY: usize = 512;
 
 /// Which header extensions the server accepts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Extensions {
+    /// The audio level (RFC 6464).
     pub(crate) audio_level: bool,
+    /// The transport-wide sequence number (TWCC).
     pub(crate) transport_sequence: bool,
 }
 
@@ -34,12 +36,17 @@ pub(crate) struct SendStream {
     ssrc: u32,
     clock_rate: u32,
     extensions: Extensions,
+    /// Sequence number of the next packet.
     sequence: u16,
-    /// RTP time of `epoch`.
+    /// RTP timestamp of `epoch`; random (RFC 3550 section 5.1).
     offset: u32,
+    /// The time from which media times count.
     epoch: Timestamp,
+    /// Packets sent, without retransmissions.
     packets: u32,
+    /// Payload bytes of these packets.
     octets: u32,
+    /// The last sent packets, without transport-wide sequence numbers.
     history: VecDeque<Packet>,
 }
 
@@ -68,16 +75,17 @@ impl SendStream {
         self.packets.into()
     }
 
-    fn rtp_time(&self, after: Duration) -> u32 {
-        self.offset.wrapping_add((after.as_micros() * u128::from(self.clock_rate) / 1_000_000) as u32)
+    /// The RTP timestamp of a media time.
+    fn rtp_time(&self, media_time: Duration) -> u32 {
+        self.offset.wrapping_add((media_time.as_micros() * u128::from(self.clock_rate) / 1_000_000) as u32)
     }
 
-    /// The next packet. `after` is its media time since the epoch; `level` its audio level in -dBov, where known;
-    /// `transport_sequence` the next transport-wide sequence number.
+    /// The next packet. `media_time` counts from the epoch. `level` is the audio level in -dBov, if it is known.
+    /// `transport_sequence` is the next transport-wide sequence number; the packet takes it if the extension is in use.
     pub(crate) fn packet(
         &mut self,
         payload: Bytes,
-        after: Duration,
+        media_time: Duration,
         marker: bool,
         level: Option<u8>,
         transport_sequence: &mut u16,
@@ -87,7 +95,7 @@ impl SendStream {
             marker,
             payload_type: self.payload_type,
             sequence_number: self.sequence,
-            timestamp: self.rtp_time(after),
+            timestamp: self.rtp_time(media_time),
             ssrc: self.ssrc,
             extension_profile: header::EXTENSION_PROFILE_ONE_BYTE,
             ..Header::default()
@@ -97,6 +105,7 @@ impl SendStream {
         self.octets = self.octets.wrapping_add(payload.len() as u32);
         let mut packet = Packet { header, payload };
         if let Some(level) = level.filter(|_| self.extensions.audio_level) {
+            // The highest bit is the flag V (voice activity), which is always set.
             packet.header.set_extension(AUDIO_LEVEL, Bytes::copy_from_slice(&[0x80 | level]))?;
         }
         if self.history.len() == HISTORY {
@@ -106,12 +115,14 @@ impl SendStream {
         self.finish(packet, transport_sequence)
     }
 
-    /// A packet of the history once more, under its own sequence number.
+    /// A packet of the history again, with its original SSRC and sequence number instead of RTX (RFC 4588), but with a
+    /// new transport-wide sequence number. None if it is no longer in the history.
     pub(crate) fn retransmission(&self, sequence: u16, transport_sequence: &mut u16) -> Option<BytesMut> {
         let sent = self.history.iter().find(|packet| packet.header.sequence_number == sequence)?;
         self.finish(sent.clone(), transport_sequence).ok()
     }
 
+    /// Adds the transport-wide sequence number, and serializes the packet.
     fn finish(&self, mut packet: Packet, transport_sequence: &mut u16) -> Result<BytesMut, Error> {
         if self.extensions.transport_sequence {
             packet
@@ -122,7 +133,7 @@ impl SendStream {
         packet.marshal()
     }
 
-    /// The sender report: which RTP time belongs to which NTP time.
+    /// The RTCP sender report: maps the RTP timestamp of now to NTP time, and counts packets and payload bytes.
     pub(crate) fn report(&self, now: Timestamp) -> SenderReport {
         SenderReport {
             ssrc: self.ssrc,

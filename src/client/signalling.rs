@@ -1,8 +1,8 @@
 //! WHIP (RFC 9725) and WHEP requests of a client: POST an offer, PATCH to restart ICE, DELETE the session.
 //!
-//! Owns: requests, redirections, the meaning of status codes. Does not know: SDP. Each name is looked up once and
-//! judged by the guard, and exactly the chosen address is connected to, again for each redirection. No error contains a
-//! URL or a token.
+//! Owns: requests, redirections, the meaning of status codes. Does not know: SDP. For the server and for each
+//! redirection, the host name is resolved once, the guard checks its addresses, and the connection uses an address that
+//! was checked. No error contains a URL or a token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::destination::{Guard, Web};
 use crate::dial::{self, DialError};
 use crate::secret::Secret;
 
-/// Longest time a request may take.
+/// Longest time of a request, with its response.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest answer in bytes.
+/// Largest body of a response in bytes.
 const ANSWER_MAX: u64 = 64 << 10;
 /// Most redirections followed.
 const HOPS_MAX: usize = 3;
 
-/// Why there is no session.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignallingError {
     /// The server cannot be connected to.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// A status of 400 to 499 that no retry changes.
+    /// The server responded with this status, 400 to 499; a retry would get the same.
     #[error("the server refuses ({0}): are URL and token right?")]
     Refused(u16),
     /// Any other failure; a retry may succeed.
@@ -41,11 +41,11 @@ pub(crate) enum SignallingError {
     Failed(String),
 }
 
-/// The body of a request.
+/// The body of a POST or PATCH.
 enum RequestBody {
     /// An SDP offer.
     Offer(String),
-    /// The fragment of an ICE restart (RFC 9725 section 4.3.3).
+    /// An SDP fragment with new ICE credentials (RFC 9725 section 4.3.3).
     Restart(String),
 }
 
@@ -54,11 +54,13 @@ enum RequestBody {
 pub(crate) struct SessionResource {
     /// The SDP answer.
     pub(crate) answer: String,
-    /// The values of its `Link` headers: the ICE servers among them.
+    /// The values of the `Link` headers of the response, among them the ICE servers.
     pub(crate) links: Vec<String>,
-    /// Its URL, and the address of its host.
+    /// URL of the session.
     resource: Web,
+    /// The address of its host that the guard has checked.
     address: SocketAddr,
+    /// Bearer token of the requests.
     token: Option<Secret>,
 }
 
@@ -72,6 +74,7 @@ pub(crate) async fn begin(
     guard: &Guard,
     offer: &str,
 ) -> Result<SessionResource, SignallingError> {
+    // The endpoint, then where redirections lead.
     let mut to = server.clone();
     for _ in 0..=HOPS_MAX {
         let address = dial::resolve(&to.endpoint, guard).await?;
@@ -80,12 +83,12 @@ pub(crate) async fn begin(
         let reply = request("POST", &to, address, token.as_ref(), Some(RequestBody::Offer(offer.to_owned()))).await?;
         let Reply { status, location, links, body } = reply;
         let join = |location: &str| {
-            to.join(location).map_err(|_| SignallingError::Failed("its Location is not a URL".to_owned()))
+            to.join(location).map_err(|_| SignallingError::Failed("its Location header is not a URL".to_owned()))
         };
         match status {
             200 | 201 => {
                 let resource = join(&location)?;
-                // A resource on another host needs an address of its own.
+                // If the session is on another host or port, its address is resolved and checked too.
                 let address = if resource.endpoint == to.endpoint {
                     address
                 } else {
@@ -94,7 +97,7 @@ pub(crate) async fn begin(
                 return Ok(SessionResource { answer: body, links, resource, address, token });
             }
             307 | 308 => to = join(&location)?,
-            // Worth a retry later.
+            // These may be different at a retry; other statuses from 400 to 499 are not.
             408 | 409 | 425 | 429 => return Err(SignallingError::Failed(format!("it answers with {status}"))),
             400..500 => return Err(SignallingError::Refused(status)),
             _ => return Err(SignallingError::Failed(format!("it answers with {status}"))),
@@ -104,12 +107,12 @@ pub(crate) async fn begin(
 }
 
 impl SessionResource {
-    /// The address of its host.
+    /// The address of the session's host.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Requests an ICE restart; gives the server's fragment.
+    /// Requests an ICE restart with the client's SDP fragment; returns the server's fragment.
     ///
     /// # Errors
     /// The server refuses, or is not reached.
@@ -124,7 +127,7 @@ impl SessionResource {
         }
     }
 
-    /// Deletes it; a failure is logged.
+    /// Deletes the session; a failure is logged. 404 is none: the server has ended the session already.
     pub(crate) async fn end(self) {
         match request("DELETE", &self.resource, self.address, self.token.as_ref(), None).await {
             Ok(Reply { status: 200..300 | 404, .. }) => {}
@@ -134,14 +137,17 @@ impl SessionResource {
     }
 }
 
-/// A response.
+/// The part of an HTTP response that is used.
 struct Reply {
     status: u16,
+    /// The `Location` header; empty without one.
     location: String,
+    /// The values of the `Link` headers.
     links: Vec<String>,
     body: String,
 }
 
+/// Sends a request to this address and reads the response.
 async fn request(
     method: &'static str,
     to: &Web,
@@ -161,6 +167,7 @@ async fn request(
                 agent.run(request.header("content-type", "application/sdp").body(offer)?)?
             }
             Some(RequestBody::Restart(fragment)) => {
+                // An ICE restart is sent with `If-Match: *` (RFC 9725 section 4.3.3).
                 let request = request.header("content-type", "application/trickle-ice-sdpfrag").header("if-match", "*");
                 agent.run(request.body(fragment)?)?
             }
@@ -183,7 +190,7 @@ fn read(mut response: Response<Body>) -> Result<Reply, ureq::Error> {
     Ok(Reply { status, location, links, body })
 }
 
-/// A message without the URL.
+/// The text of an error, without the URL, which may contain a key.
 fn message(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => error.to_string(),
@@ -194,6 +201,7 @@ fn message(error: &ureq::Error) -> String {
     }
 }
 
+/// An HTTP client for one request: it connects to this address only, and follows no redirections itself.
 fn agent(address: SocketAddr, tls: bool) -> Agent {
     let mut config = Config::builder()
         .http_status_as_error(false)
@@ -210,7 +218,7 @@ fn agent(address: SocketAddr, tls: bool) -> Agent {
     Agent::with_parts(config.build(), DefaultConnector::default(), Chosen(address))
 }
 
-/// Resolves every name to the address that was chosen.
+/// A resolver that returns for every name the address that was chosen and checked before.
 #[derive(Debug)]
 struct Chosen(SocketAddr);
 

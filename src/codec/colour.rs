@@ -1,14 +1,15 @@
-//! Conversion of colours: pictures with another matrix or range than the canvas.
+//! Colour space conversion of I420 pictures whose matrix or range (ITU-T H.273) differs from that of the canvas.
 //!
-//! Owns: the conversion to [`Colours::default`], in place. Does not know: how the colours of a picture were signalled.
-//! In and out: a picture. A browser sends a captured HTML canvas as full-range BT.709, and a camera as limited-range
-//! BT.601.
+//! Owns: the conversion to [`Colours::default`] (limited-range BT.601), in place. Does not know: how the colour space
+//! of a picture was signalled. In and out: a picture. Browsers send a captured HTML canvas as full-range BT.709, and a
+//! camera as limited-range BT.601.
 
 use super::picture::PictureMut;
 use crate::media::{Colours, Matrix};
 
-/// The number 1 in fixed point: products with samples fit into 32 bits.
+/// The number 1 in fixed point. With 16 fractional bits, products with 8-bit samples fit into an `i32`.
 const ONE: f64 = 65_536.0;
+/// Fractional bits.
 const SHIFT: u32 = 16;
 
 /// Converts a picture with these colours to the default colours.
@@ -21,30 +22,34 @@ pub fn to_default(picture: &mut PictureMut, from: Colours) {
     let (width, height) = (size.width as usize, size.height as usize);
     let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
     let ([luma, blue, red], strides) = picture.planes();
-    let mut shift = vec![0_i32; chroma_width];
+    // The part of each luma sample that does not depend on itself; one per pair of columns.
+    let mut offsets = vec![0_i32; chroma_width];
     for row in 0..chroma_height {
         let blue = &mut blue[row * strides[1]..][..chroma_width];
         let red = &mut red[row * strides[2]..][..chroma_width];
-        for ((shift, blue), red) in shift.iter_mut().zip(blue).zip(red) {
+        for ((offset, blue), red) in offsets.iter_mut().zip(blue).zip(red) {
             let (cb, cr) = (i32::from(*blue) - 128, i32::from(*red) - 128);
-            *shift = conversion.luma(cb, cr);
+            *offset = conversion.luma_offset(cb, cr);
             (*blue, *red) = conversion.chroma(cb, cr);
         }
         for row in row * 2..(row * 2 + 2).min(height) {
             let luma = &mut luma[row * strides[0]..][..width];
-            for (pair, shift) in luma.chunks_mut(2).zip(&shift) {
+            for (pair, offset) in luma.chunks_mut(2).zip(&offsets) {
                 for sample in pair {
-                    *sample = ((i32::from(*sample) * conversion.luma_gain + shift) >> SHIFT).clamp(0, 255) as u8;
+                    *sample = ((i32::from(*sample) * conversion.luma_gain + offset) >> SHIFT).clamp(0, 255) as u8;
                 }
             }
         }
     }
 }
 
-/// The affine map from these colours to the default ones. Grey stays grey, so luma has no influence on chroma.
+/// The affine map from a colour space to the default one, in fixed point. Grey stays grey, so luma has no influence on
+/// chroma. Pairs are the coefficients of Cb and Cr.
 struct Conversion {
+    /// Coefficient of luma in luma.
     luma_gain: i32,
-    luma_offset: i32,
+    /// Constant in luma, with the half that rounds.
+    luma_constant: i32,
     luma_of: [i32; 2],
     blue_of: [i32; 2],
     red_of: [i32; 2],
@@ -53,27 +58,29 @@ struct Conversion {
 impl Conversion {
     fn new(from: Colours) -> Self {
         let to = weights(Colours::default().matrix);
-        // The columns of the map for normalized Cb and Cr.
+        // How Y, Cb and Cr depend on Cb and on Cr, all normalized (Y 0 to 1, Cb and Cr -0.5 to 0.5).
         let [by_blue, by_red] =
             [(1.0, 0.0), (0.0, 1.0)].map(|(cb, cr)| encode(to, decode(weights(from.matrix), cb, cr)));
-        let (luma_gain, luma_zero, chroma_gain) =
+        // From the source's range to the limited one: luma spans 219 or 255 steps, chroma 224 or 255; black is 16 or 0.
+        let (luma_gain, luma_black, chroma_gain) =
             if from.full_range { (219.0 / 255.0, 0.0, 224.0 / 255.0) } else { (1.0, 16.0, 1.0) };
         let fixed = |value: f64| (value * ONE).round() as i32;
         let pair = |at: usize, scale: f64| [fixed(by_blue[at] * scale), fixed(by_red[at] * scale)];
         Self {
             luma_gain: fixed(luma_gain),
-            luma_offset: fixed(16.0 - luma_zero * luma_gain + 0.5),
+            luma_constant: fixed(16.0 - luma_black * luma_gain + 0.5),
             luma_of: pair(0, chroma_gain * 219.0 / 224.0),
             blue_of: pair(1, chroma_gain),
             red_of: pair(2, chroma_gain),
         }
     }
 
-    /// The part of chroma and offset in a luma sample, in fixed point.
-    fn luma(&self, cb: i32, cr: i32) -> i32 {
-        self.luma_offset + self.luma_of[0] * cb + self.luma_of[1] * cr
+    /// The part of a luma sample that depends on chroma, and the constant part, in fixed point.
+    fn luma_offset(&self, cb: i32, cr: i32) -> i32 {
+        self.luma_constant + self.luma_of[0] * cb + self.luma_of[1] * cr
     }
 
+    /// Cb and Cr after the conversion. The arguments are without their offset of 128.
     fn chroma(&self, cb: i32, cr: i32) -> (u8, u8) {
         let sample = |of: [i32; 2]| {
             let centred = (of[0] * cb + of[1] * cr + (1 << (SHIFT - 1))) >> SHIFT;
@@ -83,7 +90,7 @@ impl Conversion {
     }
 }
 
-/// Weights of red and blue in luma (ITU-T H.273 table 4).
+/// Weights of red and blue in luma: Kr and Kb (ITU-T H.273 table 4).
 const fn weights(matrix: Matrix) -> (f64, f64) {
     match matrix {
         Matrix::Bt601 => (0.299, 0.114),
@@ -91,14 +98,14 @@ const fn weights(matrix: Matrix) -> (f64, f64) {
     }
 }
 
-/// Red, green and blue of chroma alone (Y = 0), all normalized.
+/// Normalized red, green and blue of a colour with Y = 0.
 fn decode((kr, kb): (f64, f64), cb: f64, cr: f64) -> [f64; 3] {
     let red = 2.0 * (1.0 - kr) * cr;
     let blue = 2.0 * (1.0 - kb) * cb;
     [red, -(kr * red + kb * blue) / (1.0 - kr - kb), blue]
 }
 
-/// Normalized Y, Cb and Cr.
+/// Normalized Y, Cb and Cr of a colour.
 fn encode((kr, kb): (f64, f64), [red, green, blue]: [f64; 3]) -> [f64; 3] {
     let luma = kr * red + (1.0 - kr - kb) * green + kb * blue;
     [luma, (blue - luma) / (2.0 * (1.0 - kb)), (red - luma) / (2.0 * (1.0 - kr))]

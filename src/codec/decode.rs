@@ -1,8 +1,8 @@
-//! Decoders: whole frames in, pictures out.
+//! Video decoders: encoded frames in, pictures out.
 //!
-//! Owns: one decoder pipeline each, and the check before it: the C code gets no frame of a forbidden size, and a
-//! keyframe or recovery point first. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by callback on
-//! the decoder's thread.
+//! Owns: [`VideoDecoder`], which has one GStreamer pipeline, and the check before it: the C code gets no frame of a
+//! forbidden size, and its first frame is a keyframe or recovery point. Does not know: RTP, loss, senders. In: whole
+//! frames. Out: pictures, by callback on the decoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +22,13 @@ use crate::time::Timestamp;
 
 /// Most frames that wait for a decoder: 0.5 s at 30 frames a second.
 const QUEUE: u32 = 15;
-/// Smallest width and height in pixels.
+/// Smallest width and height in pixels: one macroblock of VP8 and H.264.
 const MIN_SIDE: u32 = 16;
 
 /// Limits of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// The largest picture, in landscape or portrait.
+    /// The largest picture; its sides may be exchanged.
     pub max: Size,
 }
 
@@ -39,8 +39,8 @@ impl Default for DecodeLimits {
 }
 
 impl DecodeLimits {
-    /// Whether a picture of this size is decoded. Sides are rounded up to 16 pixels, because encoders code whole
-    /// blocks.
+    /// Whether a picture of this size may be decoded. The sides of the limit are rounded up to multiples of 16 pixels,
+    /// because encoders code whole macroblocks: 1080 lines become 1088.
     pub fn allow(&self, size: Size) -> bool {
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         let (max_long, max_short) = (self.max.width.max(self.max.height), self.max.width.min(self.max.height));
@@ -57,27 +57,29 @@ pub enum Decoded {
     Picture {
         /// The picture.
         picture: Picture,
-        /// The time that was passed with its frame.
+        /// The time that was passed with its frame to [`VideoDecoder::push`].
         pts: Timestamp,
     },
-    /// The decoder waits for a keyframe: frames refer to a picture that it does not have, or could not decode. Repeated
-    /// for each such frame. Its owner requests one.
+    /// The decoder waits for a keyframe: a frame refers to a picture that was not received or not decoded. Repeated for
+    /// each such frame. The owner of the decoder requests a keyframe from the sender.
     KeyframeWanted,
-    /// The decoder has failed. Its owner makes another one and requests a keyframe.
+    /// The decoder has failed, for this reason. Its owner makes another one and requests a keyframe.
     Failed(String),
 }
 
+/// The callback of a decoder.
 type Sink = Mutex<Box<dyn FnMut(Decoded) + Send>>;
 
 /// One decoder.
 pub struct VideoDecoder {
     codec: Codec,
     limits: DecodeLimits,
-    /// It may begin at a recovery point.
+    /// Decoding may begin at a recovery point.
     recovers: bool,
     pipeline: Pipeline,
-    /// Set when no callback may follow.
+    /// Set when the decoder has failed or is dropped: no callback follows.
     over: Arc<AtomicBool>,
+    /// The last frame went to the pipeline, so the next one may refer to it. Otherwise a keyframe is needed.
     keyed: bool,
 }
 
@@ -125,7 +127,7 @@ impl VideoDecoder {
                     if ended.load(Ordering::Acquire) {
                         return Err(gst::FlowError::Eos);
                     }
-                    let decoded = take(&sample).ok_or(gst::FlowError::Error)?;
+                    let decoded = picture_of(&sample).ok_or(gst::FlowError::Error)?;
                     (to.lock())(decoded);
                     Ok(gst::FlowSuccess::Ok)
                 })
@@ -150,7 +152,7 @@ impl VideoDecoder {
         if self.over.load(Ordering::Acquire) {
             return Err(CodecError::Failed);
         }
-        let taken = self.gate(frame, pts);
+        let taken = self.check_and_push(frame, pts);
         self.keyed = taken.is_ok();
         taken
     }
@@ -160,12 +162,14 @@ impl VideoDecoder {
         self.pipeline.waiting() < u64::from(QUEUE)
     }
 
-    fn gate(&self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
+    /// Checks a frame, and passes it to the pipeline.
+    fn check_and_push(&self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
         let Header { keyframe, recovery_point, size, .. } = header::read(self.codec, &frame)?;
         let is_entry = keyframe || recovery_point.is_some() && self.recovers;
         if let Some(size) = size.filter(|size| !self.limits.allow(*size)) {
             return Err(CodecError::Size { size, max: self.limits.max });
         }
+        // The first frame must contain its size (H.264: an SPS), because the decoder allocates memory for it.
         if !self.keyed && (!is_entry || size.is_none()) {
             return Err(CodecError::KeyframeNeeded);
         }
@@ -215,7 +219,8 @@ pub(super) fn recovery_recipe(codec: Codec) -> Result<Recipe, CodecError> {
     }
 }
 
-fn take(sample: &gst::Sample) -> Option<Decoded> {
+/// The picture in a sample; None if its format is not the expected one.
+fn picture_of(sample: &gst::Sample) -> Option<Decoded> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let buffer = sample.buffer_owned()?;
     let pts = Timestamp::from_micros(buffer.pts()?.useconds());

@@ -1,14 +1,14 @@
 //! Frame headers, parsed before a frame is decoded.
 //!
 //! Owns: the parts of VP8 (RFC 6386 section 9.1), VP9 (bitstream section 6.2), H.264 (section 7.3.2.1) and AV1 (section
-//! 5.5) that contain the frame type, the colours, and the size that a decoder would allocate. Does not know: which sizes are allowed.
-//! In: one whole frame. Out: [`Header`].
+//! 5.5) that contain the frame type, the colours, and the size that a decoder would allocate. Does not know: which
+//! sizes are allowed. In: one whole frame. Out: [`Header`].
 
 use bytes::Bytes;
 
 use super::{CodecError, h264};
 use crate::container::av1;
-use crate::container::avc::nal_units;
+use crate::container::avc::{self, nal_units};
 use crate::container::bits::Bits;
 use crate::media::{Codec, Colours, Size};
 
@@ -197,7 +197,7 @@ fn h264_header(frame: &[u8]) -> Option<Header> {
             h264::IDR => header.keyframe = true,
             h264::SEI => header.recovery_point = header.recovery_point.or_else(|| h264::recovery_point(unit)),
             h264::SPS => {
-                let (size, colours) = h264_sps(unit.get(1..)?)?;
+                let avc::SequenceParameterSet { size, colours } = avc::SequenceParameterSet::read(unit)?;
                 header.size = larger(header.size, Some(size));
                 header.colours = colours;
             }
@@ -205,118 +205,6 @@ fn h264_header(frame: &[u8]) -> Option<Header> {
         }
     }
     (units > 0).then_some(header)
-}
-
-/// The size in a sequence parameter set before cropping, which is the size that a decoder allocates, and the colours.
-fn h264_sps(coded: &[u8]) -> Option<(Size, Option<Colours>)> {
-    let mut raw = Vec::with_capacity(coded.len());
-    let mut zeros = 0;
-    for byte in coded {
-        // Emulation prevention (section 7.4.1): the 3 of 00 00 03 is not data, and ends the run of zeros.
-        let prevention = *byte == 3 && zeros >= 2;
-        zeros = if *byte == 0 { zeros + 1 } else { 0 };
-        if !prevention {
-            raw.push(*byte);
-        }
-    }
-    let mut bits = Bits::new(&raw);
-    let profile = bits.number(8)?;
-    let _constraints_and_level = bits.number(16)?;
-    let _id = bits.golomb()?;
-    let high = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135].contains(&profile);
-    if high {
-        let chroma_format = bits.golomb()?;
-        if chroma_format != 1 {
-            return None; // only 4:2:0 decodes to I420
-        }
-        let (luma_depth, chroma_depth) = (bits.golomb()?, bits.golomb()?);
-        if (luma_depth, chroma_depth) != (0, 0) {
-            return None;
-        }
-        let _bypass = bits.flag()?;
-        if bits.flag()? {
-            for list in 0..8 {
-                if bits.flag()? {
-                    h264_scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
-                }
-            }
-        }
-    }
-    let _max_frame_num = bits.golomb()?;
-    match bits.golomb()? {
-        0 => {
-            let _max_order = bits.golomb()?;
-        }
-        1 => {
-            let _always_zero = bits.flag()?;
-            let _offsets = (bits.signed_golomb()?, bits.signed_golomb()?);
-            let cycle = bits.golomb()?;
-            if cycle > 255 {
-                return None;
-            }
-            for _ in 0..cycle {
-                let _offset = bits.signed_golomb()?;
-            }
-        }
-        2 => {}
-        _ => return None,
-    }
-    let references = bits.golomb()?;
-    if references > 16 {
-        return None;
-    }
-    let _gaps = bits.flag()?;
-    let (width, height) = (bits.golomb()?, bits.golomb()?);
-    let frames_only = bits.flag()?;
-    let blocks = |minus_one: u32| minus_one.checked_add(1)?.checked_mul(16);
-    let (width, height) = (blocks(width)?, blocks(height)?);
-    let size = Size::new(width, if frames_only { height } else { height.checked_mul(2)? });
-    if !frames_only {
-        let _adaptive = bits.flag()?;
-    }
-    // A decoder of the size needs nothing of what follows.
-    Some((size, h264_colours(&mut bits)))
-}
-
-/// The colours in the VUI (section E.1.1) of a sequence parameter set. `bits` begin with `direct_8x8_inference_flag`.
-fn h264_colours(bits: &mut Bits<'_>) -> Option<Colours> {
-    let _direct_inference = bits.flag()?;
-    if bits.flag()? {
-        for _ in 0..4 {
-            let _crop = bits.golomb()?;
-        }
-    }
-    let has_vui = bits.flag()?;
-    if !has_vui {
-        return None;
-    }
-    const EXTENDED_SAR: u32 = 255;
-    if bits.flag()? && bits.number(8)? == EXTENDED_SAR {
-        let _width_and_height = (bits.number(16)?, bits.number(16)?);
-    }
-    if bits.flag()? {
-        let _overscan = bits.flag()?;
-    }
-    let has_signal_type = bits.flag()?;
-    if !has_signal_type {
-        return None;
-    }
-    let _format = bits.number(3)?;
-    let full_range = bits.flag()?;
-    // Matrix 2 is unspecified.
-    let matrix = if bits.flag()? { (bits.number(16)?, bits.number(8)?).1 } else { 2 };
-    Colours::coded(matrix as u8, full_range)
-}
-
-fn h264_scaling_list(bits: &mut Bits<'_>, entries: u32) -> Option<()> {
-    let (mut last, mut next) = (8i64, 8i64);
-    for _ in 0..entries {
-        if next != 0 {
-            next = (last + bits.signed_golomb()?).rem_euclid(256);
-        }
-        last = if next == 0 { last } else { next };
-    }
-    Some(())
 }
 
 fn av1(frame: &[u8]) -> Option<Header> {

@@ -15,6 +15,9 @@ use crate::id::RoomNameError;
 use crate::peer::PeerError;
 use crate::recordings::LibraryError;
 use crate::room::Refusal;
+use crate::room::captions::CaptionError;
+use crate::room::overlays::OverlayError;
+use crate::room::view_request::ViewError;
 use crate::rooms::RoomError;
 use crate::sdp::{FragmentError, OfferError};
 
@@ -26,7 +29,7 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 33] = [
+pub const KINDS: [&str; 39] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
@@ -45,7 +48,8 @@ pub const KINDS: [&str; 33] = [
     "no-view",
     "no-recording",
     "recording-runs",
-    "self-view",
+    "too-many-views",
+    "view-in-use",
     "room-exists",
     "no-output",
     "output",
@@ -53,6 +57,11 @@ pub const KINDS: [&str; 33] = [
     "no-input",
     "input",
     "too-many-inputs",
+    "no-overlay",
+    "overlay",
+    "too-many-overlays",
+    "no-image",
+    "too-many-images",
     "room-locked",
     "room-full",
     "too-many-joins",
@@ -272,10 +281,12 @@ impl From<RoomError> for Problem {
             RoomError::Refused(Refusal::FullOfInputs(_)) => {
                 Self::of_kind(StatusCode::CONFLICT, "too-many-inputs", detail)
             }
+            RoomError::View(error) | RoomError::Refused(Refusal::View(error)) => Self::from(error),
             RoomError::NoInput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-input", detail),
             RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
+            RoomError::Overlay(error) => overlay_problem(&error, detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),
@@ -296,6 +307,35 @@ impl From<RoomError> for Problem {
             RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
         }
     }
+}
+
+impl From<ViewError> for Problem {
+    fn from(error: ViewError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ViewError::Unknown(..) => Self::of_kind(StatusCode::NOT_FOUND, "no-view", detail),
+            ViewError::TooMany => Self::of_kind(StatusCode::CONFLICT, "too-many-views", detail),
+            ViewError::Program | ViewError::InUse(_) => Self::of_kind(StatusCode::CONFLICT, "view-in-use", detail),
+            ViewError::Reserved(_) | ViewError::NotOwn | ViewError::CanvasTooLarge(_) => Self::invalid_value(detail),
+        }
+    }
+}
+
+fn overlay_problem(error: &OverlayError, detail: String) -> Problem {
+    let (status, kind) = match error {
+        OverlayError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "overlay"),
+        OverlayError::View(error) => return error.clone().into(),
+        OverlayError::NoOverlay(_) => (StatusCode::NOT_FOUND, "no-overlay"),
+        OverlayError::NoImage(_) => (StatusCode::NOT_FOUND, "no-image"),
+        OverlayError::NoParticipant(_) => (StatusCode::NOT_FOUND, "no-participant"),
+        OverlayError::TooManyOverlays => (StatusCode::CONFLICT, "too-many-overlays"),
+        OverlayError::TooManyImages => (StatusCode::CONFLICT, "too-many-images"),
+        OverlayError::Caption(CaptionError::TooMany(wait)) => {
+            let problem = Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail);
+            return problem.retry_after(*wait);
+        }
+    };
+    Problem::of_kind(status, kind, detail)
 }
 
 impl From<LibraryError> for Problem {

@@ -204,6 +204,17 @@ pub struct Tile {
     pub muted: bool,
 }
 
+impl Tile {
+    /// The size of a camera of 16:9 that fills the tile, before it is cropped.
+    pub fn uncropped(&self) -> Size {
+        let Size { width, height } = self.rect.size();
+        match self.fit {
+            ObjectFit::Cover => Size::new(width.max(height * 16 / 9), height.max(width * 9 / 16)),
+            ObjectFit::Auto | ObjectFit::Contain => Size::new(width, height),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,11 +12,13 @@ pub mod sidecar;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ParticipantId, RoomName, SourceId};
+use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{AudioEffort, EncodedPacket, Size, Sounds, SourcePacket};
+use crate::overlay::{ImageName, ImageType, Overlay};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::time::Timestamp;
 
@@ -35,10 +37,27 @@ pub enum ToMixer {
     Heard(SourceId),
     /// The scene of a view; replaces the one before.
     Scene(Scene),
+    /// A view is not composed any more.
+    SceneGone(ViewName),
     /// Which sources are mixed for which listeners; replaces the plan before.
     Mix(MixPlan),
     /// The video streams to encode; replaces the set before.
     Streams(StreamSet),
+    /// The overlays of a view; replaces those before.
+    Overlays(ViewName, Vec<Overlay>),
+    /// A part of an image that overlays show. The parts come in order; a new first part replaces the image.
+    ImagePart {
+        /// The image.
+        name: ImageName,
+        /// Its type.
+        kind: ImageType,
+        /// The part.
+        part: Bytes,
+        /// How many bytes follow.
+        left: u32,
+    },
+    /// No overlay shows this image any more.
+    ImageGone(ImageName),
     /// A receiver needs a keyframe of this stream. The mixer coalesces requests.
     Keyframe {
         /// The stream.
@@ -93,6 +112,8 @@ pub enum FromMixer {
     KeyframeWanted(SourceId),
     /// The pictures of a source have this size, before rotation.
     SourceSize(SourceId, Size),
+    /// An image cannot be drawn: why.
+    ImageFailed(ImageName, String),
     /// Levels of the participants in -dBov: 0 is loudest, 127 is silence (RFC 6464). About ten times a second.
     Levels(Vec<(ParticipantId, u8)>),
     /// Sent four times a second, and every 2 s when idle: a mixer whose report is late is killed as hung.

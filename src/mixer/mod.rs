@@ -13,6 +13,7 @@ pub mod builder;
 pub mod compose;
 pub mod effort;
 pub mod encode;
+mod images;
 pub mod ingest;
 pub mod outbox;
 pub mod pace;

@@ -3,8 +3,8 @@
 //! Owns: the threads, and which message goes to which of them. Does not know: where messages come from, a socket
 //! ([`super::process`]) or a test. In: [`Mixer::handle`]. Out: the [`Outbox`].
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::builder::Builder;
 use super::compose::FrameSlot;
 use super::encode::EncodeOptions;
+use super::images::Images;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
@@ -24,7 +25,7 @@ use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use crate::media::{Kind, SourcePacket};
+use crate::media::{Kind, Size, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
@@ -72,15 +73,19 @@ struct Room {
     timer: Arc<Watched<Timer>>,
     ingest: Arc<Mutex<Ingest>>,
     slots: Arc<Slots>,
-    /// The sources in each view, and the views that have streams: a source in one of these is shown.
-    scenes: BTreeMap<ViewName, BTreeSet<SourceId>>,
-    watched: BTreeSet<ViewName>,
+    images: Images,
+    /// The sources in each view with their sizes, and the width of the canvas.
+    scenes: BTreeMap<ViewName, (Vec<(SourceId, Size)>, u32)>,
+    /// The views that have streams, with the width of the largest: a source in one of these is shown.
+    watched: BTreeMap<ViewName, u32>,
     /// Kind and participant of each source.
     sources: BTreeMap<SourceId, (Kind, ParticipantId)>,
     /// The cameras and screens of each participant.
     pictures: BTreeMap<ParticipantId, BTreeMap<SourceId, Arc<FrameSlot>>>,
     /// Packets came since the last [`Room::batch_handled`].
     has_packets: bool,
+    /// Packets or orders came since then.
+    has_work: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -97,6 +102,7 @@ impl Room {
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
         let slots = Arc::new(Slots::new(video.clone()));
+        let images = Images::new(video.clone(), outbox.clone());
 
         let ingest = Ingest::new(limits, outbox.clone(), Builder::new("build-decoders"), {
             let timer = timer.clone();
@@ -142,16 +148,19 @@ impl Room {
             timer,
             ingest,
             slots,
+            images,
             scenes: BTreeMap::new(),
-            watched: BTreeSet::new(),
+            watched: BTreeMap::new(),
             sources: BTreeMap::new(),
             pictures: BTreeMap::new(),
             has_packets: false,
+            has_work: false,
             threads,
         }
     }
 
     fn handle(&mut self, message: ToMixer) {
+        self.has_work |= !matches!(message, ToMixer::Heard(_));
         match message {
             // Handled by the mixer itself.
             ToMixer::Configure(_) => {}
@@ -160,8 +169,12 @@ impl Room {
             ToMixer::Packet(source, packet) => self.insert(source, packet),
             ToMixer::Heard(source) => self.hear(source, now()),
             ToMixer::Scene(scene) => self.set_scene(scene),
+            ToMixer::SceneGone(view) => self.remove_scene(view),
             ToMixer::Mix(plan) => SoundInbox::push(&self.sound, SoundInput::Plan(plan)),
             ToMixer::Streams(set) => self.set_streams(set),
+            ToMixer::Overlays(view, overlays) => VideoInbox::overlays(&self.video, view, overlays),
+            ToMixer::ImagePart { name, kind, part, left } => self.images.part(name, kind, &part, left),
+            ToMixer::ImageGone(name) => self.images.remove(name),
             ToMixer::Keyframe { serial } => VideoInbox::keyframe(&self.video, serial),
         }
     }
@@ -219,25 +232,48 @@ impl Room {
     }
 
     fn set_scene(&mut self, scene: Scene) {
-        let sources = scene.tiles.iter().filter_map(|tile| tile.source).collect();
-        self.scenes.insert(scene.view.clone(), sources);
+        let sources = scene.tiles.iter().filter_map(|tile| Some((tile.source?, tile.uncropped())));
+        self.scenes.insert(scene.view.clone(), (sources.collect(), scene.canvas.width.max(1)));
         VideoInbox::scene(&self.video, scene);
         self.show();
     }
 
+    fn remove_scene(&mut self, view: ViewName) {
+        self.scenes.remove(&view);
+        VideoInbox::scene_gone(&self.video, view);
+        self.show();
+    }
+
     fn set_streams(&mut self, set: StreamSet) {
-        self.watched = set.streams.iter().map(|spec| spec.key.view.clone()).collect();
+        self.watched.clear();
+        for spec in &set.streams {
+            let width = self.watched.entry(spec.key.view.clone()).or_default();
+            *width = spec.size.width.max(*width);
+        }
         VideoInbox::streams(&self.video, set);
         self.show();
     }
 
     fn show(&self) {
-        let seen = self.scenes.iter().filter(|(view, _)| self.watched.contains(view));
-        let shown = seen.flat_map(|(_, sources)| sources).copied().collect();
-        self.ingest.lock().set_shown(shown, now());
+        let mut shown: BTreeMap<SourceId, Size> = BTreeMap::new();
+        for (view, (sources, canvas)) in &self.scenes {
+            let Some(width) = self.watched.get(view) else { continue };
+            for (source, size) in sources {
+                let scaled = |pixels: u32| (pixels * width).div_ceil(*canvas);
+                let size = Size::new(scaled(size.width), scaled(size.height));
+                let largest = shown.entry(*source).or_insert(size);
+                *largest = Size::new(largest.width.max(size.width), largest.height.max(size.height));
+            }
+        }
+        let mut ingest = self.ingest.lock();
+        ingest.want(&shown);
+        ingest.set_shown(shown.into_keys().collect(), now());
     }
 
     fn batch_handled(&mut self) {
+        if std::mem::take(&mut self.has_work) {
+            Timer::end_idle(&self.timer);
+        }
         if std::mem::take(&mut self.has_packets) {
             let wake = self.ingest.lock().poll(now());
             Timer::set(&self.timer, wake);
@@ -281,10 +317,20 @@ fn drawing_threads(threads: u32) -> Option<Arc<rayon::ThreadPool>> {
 struct Timer {
     /// When the ingest is to be polled: a wait for a lost packet is over, or a decoder is there.
     wake: Option<Timestamp>,
+    /// The last report announced that the next one comes late, and nothing but signs of life has come since.
+    idle: bool,
     closed: bool,
 }
 
 impl Timer {
+    /// A packet or an order has come: the next report comes soon.
+    fn end_idle(timer: &Watched<Self>) {
+        let was_idle = std::mem::take(&mut timer.lock().idle);
+        if was_idle {
+            timer.wake();
+        }
+    }
+
     /// Sets the alarm, unless an earlier one is set.
     fn set(timer: &Watched<Self>, wake: Option<Timestamp>) {
         if wake.is_some() {
@@ -322,9 +368,13 @@ impl Reporter {
                 let is_idle = ticks - ticks_before <= IDLE_TICKS;
                 report.next = if is_idle { IDLE_REPORT_INTERVAL } else { REPORT_INTERVAL };
                 next_report = at + report.next;
+                timer.lock().idle = is_idle;
                 self.outbox.push(FromMixer::Report(report));
             }
             let mut state = timer.lock();
+            if !state.idle {
+                next_report = next_report.min(at + REPORT_INTERVAL);
+            }
             if state.ring(at) {
                 drop(state);
                 let wake = self.ingest.lock().poll(at);

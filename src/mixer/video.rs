@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::builder::Builder;
-use super::compose::{Compositor, FrameSlot};
+use super::compose::{Bitmap, Compositor, FrameSlot};
 use super::encode::{EncodeOptions, StreamEncoder};
 use super::outbox::Outbox;
 use super::pace::{Turn, tick_at, tick_time};
@@ -23,8 +23,9 @@ use crate::codec::{Picture, PicturePool, scale};
 use crate::id::{SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{Size, SourceKind};
+use crate::overlay::{ImageName, Overlay};
 use crate::plan::StreamSet;
-use crate::time::{Timestamp, now};
+use crate::time::{Timestamp, now, unix_micros};
 
 /// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
@@ -38,7 +39,11 @@ const RESTED_SECONDS: u64 = 1;
 /// Orders for the loop: whole values, the newest replaces the one before.
 #[derive(Debug, Default)]
 pub(super) struct VideoInbox {
-    scenes: BTreeMap<ViewName, Scene>,
+    /// None for a view that is not composed any more.
+    scenes: BTreeMap<ViewName, Option<Scene>>,
+    overlays: BTreeMap<ViewName, Vec<Overlay>>,
+    /// Images of overlays that are there from now on, or not any more.
+    images: BTreeMap<ImageName, Option<Arc<Bitmap>>>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,
     /// A frame has come, or a source has gone: the canvas may differ.
@@ -50,7 +55,19 @@ pub(super) struct VideoInbox {
 
 impl VideoInbox {
     pub(super) fn scene(inbox: &Watched<Self>, scene: Scene) {
-        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), scene)));
+        inbox.change(|inbox| drop(inbox.scenes.insert(scene.view.clone(), Some(scene))));
+    }
+
+    pub(super) fn scene_gone(inbox: &Watched<Self>, view: ViewName) {
+        inbox.change(|inbox| drop(inbox.scenes.insert(view, None)));
+    }
+
+    pub(super) fn overlays(inbox: &Watched<Self>, view: ViewName, overlays: Vec<Overlay>) {
+        inbox.change(|inbox| drop(inbox.overlays.insert(view, overlays)));
+    }
+
+    pub(super) fn image(inbox: &Watched<Self>, name: ImageName, image: Option<Arc<Bitmap>>) {
+        inbox.change(|inbox| drop(inbox.images.insert(name, image)));
     }
 
     pub(super) fn streams(inbox: &Watched<Self>, streams: StreamSet) {
@@ -82,7 +99,8 @@ impl VideoInbox {
     }
 
     fn has_orders(&self) -> bool {
-        !self.scenes.is_empty() || self.streams.is_some()
+        let draws = !self.scenes.is_empty() || !self.overlays.is_empty() || !self.images.is_empty();
+        draws || self.streams.is_some()
     }
 
     /// Whether views that rest must run a tick.
@@ -190,6 +208,9 @@ enum Rest {
 #[derive(Default)]
 struct State {
     views: BTreeMap<ViewName, View>,
+    /// The overlays of views that have any.
+    overlays: BTreeMap<ViewName, Vec<Overlay>>,
+    images: BTreeMap<ImageName, Arc<Bitmap>>,
     streams: BTreeMap<u32, StreamEncoder>,
     /// Canvases scaled down for streams smaller than their view.
     pool: PicturePool,
@@ -218,6 +239,10 @@ impl VideoLoop {
 
     fn follow(&self, state: &mut State, orders: VideoInbox) {
         for (name, scene) in orders.scenes {
+            let Some(scene) = scene else {
+                state.views.remove(&name);
+                continue;
+            };
             match state.views.get_mut(&name) {
                 Some(view) => {
                     if view.scene.fps != scene.fps {
@@ -233,6 +258,25 @@ impl VideoLoop {
                         .views
                         .insert(name, View { scene, compositor: None, last: None, rest: Rest::No, rests_since: None }),
                 ),
+            }
+        }
+        for (name, overlays) in orders.overlays {
+            if let Some(compositor) = state.views.get_mut(&name).and_then(|view| view.compositor.as_mut()) {
+                compositor.set_overlays(&overlays);
+            }
+            if overlays.is_empty() {
+                state.overlays.remove(&name);
+            } else {
+                state.overlays.insert(name, overlays);
+            }
+        }
+        for (name, image) in orders.images {
+            for compositor in state.views.values_mut().filter_map(|view| view.compositor.as_mut()) {
+                compositor.set_image(name.clone(), image.clone());
+            }
+            match image {
+                Some(image) => drop(state.images.insert(name, image)),
+                None => drop(state.images.remove(&name)),
             }
         }
         if let Some(set) = orders.streams {
@@ -266,7 +310,7 @@ impl VideoLoop {
     }
 
     fn tick(&self, state: &mut State, name: &ViewName, due: Due) {
-        let State { views, streams, pool } = state;
+        let State { views, overlays, images, streams, pool } = state;
         let Some(view) = views.get_mut(name) else { return };
         let fps = view.scene.fps;
         view.last = Some(due.n);
@@ -290,10 +334,17 @@ impl VideoLoop {
         let compositor = view.compositor.get_or_insert_with(|| {
             let mut compositor = Compositor::new(self.threads.clone());
             compositor.set_scene(scene);
+            for (name, image) in images.iter() {
+                compositor.set_image(name.clone(), Some(image.clone()));
+            }
+            compositor.set_overlays(overlays.get(name).map_or(&[], Vec::as_slice));
             compositor
         });
         let moves = streams.iter().any(|stream| stream.spec().fps >= MOVING_FPS);
         compositor.set_transitions(if moves { self.transitions } else { Duration::ZERO });
+        if compositor.has_clock() {
+            compositor.set_wall(begun, unix_micros());
+        }
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();
@@ -352,6 +403,21 @@ impl VideoLoop {
 }
 
 impl View {
+    /// Its next tick; None while it waits for a change. The first one stays due until it is run, since the ticks of
+    /// several views are due at the same time and are run one after the other.
+    fn next_tick(&mut self, epoch: Timestamp, now: Timestamp) -> Option<Due> {
+        let grid = FrameGrid(self.scene.fps.max(1));
+        match self.rest {
+            Rest::No => {
+                let due = due(&grid, epoch, self.last, CATCH_UP, now);
+                self.last.get_or_insert_with(|| due.n.saturating_sub(1));
+                Some(due)
+            }
+            Rest::Until(n) => Some(due(&grid, epoch, Some(n - 1), CATCH_UP, now)),
+            Rest::UntilChange => None,
+        }
+    }
+
     fn end_rest(&mut self) {
         if std::mem::replace(&mut self.rest, Rest::No) != Rest::No {
             // The ticks in between are not missing.
@@ -362,17 +428,10 @@ impl View {
 
 impl State {
     /// The view whose tick is due first, among the views that have streams.
-    fn next_tick(&self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
+    fn next_tick(&mut self, epoch: Timestamp, now: Timestamp) -> Option<(ViewName, Due)> {
         let watched: BTreeSet<&ViewName> = self.streams.values().map(|stream| &stream.spec().key.view).collect();
-        let ticks = self.views.iter().filter(|(name, _)| watched.contains(name)).filter_map(|(name, view)| {
-            let grid = FrameGrid(view.scene.fps.max(1));
-            let due = match view.rest {
-                Rest::No => due(&grid, epoch, view.last, CATCH_UP, now),
-                Rest::Until(n) => due(&grid, epoch, Some(n - 1), CATCH_UP, now),
-                Rest::UntilChange => return None,
-            };
-            Some((name, due))
-        });
+        let views = self.views.iter_mut().filter(|(name, _)| watched.contains(name));
+        let ticks = views.filter_map(|(name, view)| Some((name, view.next_tick(epoch, now)?)));
         ticks.min_by_key(|(_, due)| due.at).map(|(name, due)| (name.clone(), due))
     }
 }
@@ -397,4 +456,45 @@ fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>, rests: bool) -> O
     }
     state.resting = false;
     Some(std::mem::take(&mut state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_whose_ticks_are_due_at_the_same_time_all_run_them() {
+        const FPS: u32 = 30;
+        let epoch = Timestamp::from_micros(5_000_000);
+        let view = |name: &str| View {
+            scene: Scene {
+                view: name.parse().expect("a name"),
+                canvas: Size::new(64, 36),
+                fps: FPS,
+                tiles: Vec::new(),
+                more: None,
+            },
+            compositor: None,
+            last: None,
+            rest: Rest::No,
+            rests_since: None,
+        };
+        // As the loop does: the earliest tick is run, and takes some milliseconds.
+        let mut views = ["a", "b", "c"].map(view);
+        let (mut now, mut ran) = (epoch, [0; 3]);
+        for _ in 0..90 {
+            let dues = views.each_mut().map(|view| view.next_tick(epoch, now).expect("it does not rest"));
+            let next = (0..3).min_by_key(|i| dues[*i].at).expect("three views");
+            now = now.max(dues[next].at) + Duration::from_millis(3);
+            views[next].last = Some(dues[next].n);
+            ran[next] += 1;
+            if ran == [10, 10, 10] {
+                // A rest that has ended is a new beginning.
+                views[2].rest = Rest::UntilChange;
+                assert!(views[2].next_tick(epoch, now).is_none());
+                views[2].end_rest();
+            }
+        }
+        assert_eq!(ran, [30, 30, 30]);
+    }
 }

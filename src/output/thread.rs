@@ -1,4 +1,4 @@
-//! Named threads.
+//! Threads with names, which the system's tools and panic messages show.
 
 use std::io;
 use std::thread::{Builder, JoinHandle};

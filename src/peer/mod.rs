@@ -12,6 +12,7 @@ mod connection;
 mod crypto;
 mod description;
 mod extensions;
+mod keyframe;
 mod nack;
 mod negotiation;
 mod reports;
@@ -38,7 +39,7 @@ use self::reports::LinkReport;
 use self::session::{Marks, Request, Session};
 use self::shard::Shards;
 use crate::fanout::Subscriber;
-use crate::media::{Codec, SourceKind, SourcePacket};
+use crate::media::{Codec, Size, SourceKind, SourcePacket};
 use crate::net::udp::Mux;
 use crate::sdp::{Facts, Fragment, Offer};
 use crate::time;
@@ -110,6 +111,12 @@ pub trait SourceSink: Send + Sync {
 
     /// Passes on the packets that wait. Called after each batch of packets.
     fn flush(&self);
+
+    /// Of a simulcast source the packets of the encoding with this RID follow, from a keyframe on.
+    fn encoding(&self, kind: SourceKind, rid: &str);
+
+    /// A packet of a simulcast source was dropped, since another encoding is nearer to the size of the tile.
+    fn unselected(&self);
 
     /// The source of this kind has said goodbye (RFC 3550 section 6.6); what comes of it later begins anew.
     fn ended(&self, kind: SourceKind);
@@ -280,6 +287,12 @@ impl Peer {
     /// what it likes.
     pub fn limit(&self, bits_per_second: Option<u64>) {
         self.marks.0.limit(bits_per_second);
+    }
+
+    /// The source of this kind is shown at most at this size, zero while it is not shown: of the encodings of a
+    /// simulcast source the nearest one is passed on.
+    pub fn want(&self, kind: SourceKind, size: Size) {
+        self.marks.0.want(kind, size);
     }
 
     /// Counters and latest values.

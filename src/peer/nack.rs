@@ -28,6 +28,8 @@ pub(super) struct NackGenerator {
     next: Option<i64>,
     missing: BTreeMap<i64, Missing>,
     response: Duration,
+    /// Packets that were requested and given up, since [`NackGenerator::take_unrepaired`].
+    unrepaired: u32,
 }
 
 #[derive(Debug)]
@@ -39,7 +41,7 @@ struct Missing {
 
 impl Default for NackGenerator {
     fn default() -> Self {
-        Self { next: None, missing: BTreeMap::new(), response: RESPONSE }
+        Self { next: None, missing: BTreeMap::new(), response: RESPONSE, unrepaired: 0 }
     }
 }
 
@@ -87,7 +89,12 @@ impl NackGenerator {
     /// The packets to request now.
     pub(super) fn due(&mut self, now: Timestamp) -> Vec<u16> {
         let repeat = self.repeat();
-        self.missing.retain(|_, missing| now.since(missing.since) < AGE_MAX);
+        let unrepaired = &mut self.unrepaired;
+        self.missing.retain(|_, missing| {
+            let is_current = now.since(missing.since) < AGE_MAX;
+            *unrepaired += u32::from(!is_current && missing.requests > 0);
+            is_current
+        });
         let due = self.missing.iter_mut().filter(|(_, missing)| missing.due(repeat) <= now);
         due.map(|(number, missing)| {
             missing.requested = Some(now);
@@ -95,6 +102,11 @@ impl NackGenerator {
             *number as u16
         })
         .collect()
+    }
+
+    /// The number of packets that were requested and given up since the last call.
+    pub(super) fn take_unrepaired(&mut self) -> u32 {
+        std::mem::take(&mut self.unrepaired)
     }
 
     /// When [`NackGenerator::due`] next has something; None while nothing is missing.
@@ -141,6 +153,7 @@ mod tests {
         assert_eq!(generator.due(at(200)), [0]);
         assert_eq!(generator.due(at(410)), [0_u16; 0], "given up");
         assert_eq!(generator.deadline(), None);
+        assert_eq!((generator.take_unrepaired(), generator.take_unrepaired()), (1, 0));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +20,7 @@ use super::negotiation::Negotiation;
 use super::shard::Mailbox;
 use super::{Answer, PeerError, PeerEvent, Reply};
 use crate::fanout::Bell;
+use crate::media::{Size, SourceKind};
 use crate::net::udp::{self, Key};
 use crate::sdp::{Facts, Fragment, Offer};
 use crate::time::{Moment, Timestamp};
@@ -32,6 +34,7 @@ const NO_LIMIT: u64 = u64::MAX;
 const PACKETS: u8 = 1;
 const REQUESTS: u8 = 2;
 const LIMIT: u8 = 4;
+const WANTED: u8 = 8;
 
 /// What a session is asked by its peer.
 pub(super) enum Request {
@@ -50,12 +53,14 @@ pub(super) struct Marks {
     marks: AtomicU8,
     /// The latest limit for what the client sends, in bits per second.
     limit: AtomicU64,
+    /// The latest sizes at which sources are shown.
+    wanted: Mutex<Vec<(SourceKind, Size)>>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Marks {
     pub(super) fn new(key: Key, mailbox: Arc<Mailbox>) -> Self {
-        Self { key, marks: AtomicU8::new(0), limit: AtomicU64::new(NO_LIMIT), mailbox }
+        Self { key, marks: AtomicU8::new(0), limit: AtomicU64::new(NO_LIMIT), wanted: Mutex::default(), mailbox }
     }
 
     fn mark(&self, mark: u8) {
@@ -75,6 +80,15 @@ impl Marks {
         if self.limit.swap(limit, Ordering::SeqCst) != limit {
             self.mark(LIMIT);
         }
+    }
+
+    /// The source of this kind is shown at this size.
+    pub(super) fn want(&self, kind: SourceKind, size: Size) {
+        let mut wanted = self.wanted.lock();
+        wanted.retain(|(known, _)| *known != kind);
+        wanted.push((kind, size));
+        drop(wanted);
+        self.mark(WANTED);
     }
 }
 
@@ -150,6 +164,10 @@ impl Session {
         if marks & LIMIT != 0 {
             let limit = self.marks.limit.load(Ordering::SeqCst);
             self.connection.limit_uplink(Some(limit).filter(|limit| *limit != NO_LIMIT), moment.now);
+        }
+        if marks & WANTED != 0 {
+            let wanted = std::mem::take(&mut *self.marks.wanted.lock());
+            wanted.into_iter().for_each(|(kind, size)| self.connection.want(kind, size, moment.now));
         }
         if marks & REQUESTS != 0 {
             self.serve_requests(moment, out);

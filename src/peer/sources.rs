@@ -13,7 +13,8 @@ use super::description::{Agreement, OfferedStream};
 use super::extensions::ExtensionIds;
 use super::nack::NackGenerator;
 use super::statistics::ReceptionStatistics;
-use crate::media::{Codec, Kind, SourceKind};
+use crate::media::{Codec, Kind, Size, SourceKind};
+use crate::simulcast::Simulcast;
 use crate::time::Timestamp;
 
 /// SSRCs bound at a time; the oldest binding leaves first. A client has six with simulcast and retransmissions.
@@ -36,8 +37,6 @@ pub(super) struct Encoding {
     rid: Option<String>,
     /// The SSRC of the media packets, once known.
     pub(super) ssrc: Option<u32>,
-    /// What the offer says of it.
-    offered: OfferedStream,
     pub(super) statistics: ReceptionStatistics,
     /// None where the client takes no NACK.
     pub(super) nack: Option<NackGenerator>,
@@ -53,8 +52,12 @@ pub(super) struct Source {
     takes_nack: bool,
     /// When a keyframe was last requested.
     pub(super) keyframe_requested: Option<Timestamp>,
-    /// One, until tiles select among simulcast encodings.
+    /// What the offer says of it.
+    offered: OfferedStream,
+    /// One for each RID of simulcast, else one.
     pub(super) encodings: Vec<Encoding>,
+    /// Which encoding is received; None without simulcast.
+    pub(super) simulcast: Option<Simulcast>,
 }
 
 /// Where a packet belongs.
@@ -81,18 +84,24 @@ pub(super) struct Sources {
     pub(super) sources: Vec<Source>,
     extensions: ExtensionIds,
     bindings: VecDeque<Binding>,
+    /// The sizes at which sources are shown at most.
+    wanted: Vec<(SourceKind, Size)>,
 }
 
 impl Encoding {
-    fn new(offered: &OfferedStream, takes_nack: bool) -> Self {
+    fn new(rid: Option<String>, takes_nack: bool) -> Self {
         Self {
-            rid: offered.rid.clone(),
+            rid,
             ssrc: None,
-            offered: offered.clone(),
             statistics: ReceptionStatistics::default(),
             nack: takes_nack.then(NackGenerator::default),
             replaced: None,
         }
+    }
+
+    /// Its RID; empty without simulcast.
+    pub(super) fn rid(&self) -> &str {
+        self.rid.as_deref().unwrap_or_default()
     }
 }
 
@@ -100,6 +109,80 @@ impl Source {
     fn payload(&self, payload_type: u8) -> Option<Payload> {
         self.payloads.iter().find(|(known, _)| *known == payload_type).map(|(_, payload)| *payload)
     }
+
+    /// Whether lost packets of an encoding are requested.
+    fn repairs(&self, encoding: usize) -> bool {
+        self.simulcast.as_ref().is_none_or(|simulcast| simulcast.repairs(encoding))
+    }
+
+    fn feedback_deadline(&self) -> Option<Timestamp> {
+        let repaired = self.encodings.iter().enumerate().filter(|(at, _)| self.repairs(*at));
+        let nack = repaired.filter_map(|(_, encoding)| encoding.nack.as_ref()?.deadline()).min();
+        let keyframe = self.simulcast.as_ref().and_then(Simulcast::request_due);
+        nack.into_iter().chain(keyframe).min()
+    }
+
+    /// The lost packets to request now, with their SSRC.
+    pub(super) fn nacks(&mut self, now: Timestamp) -> Vec<(u32, Vec<u16>)> {
+        let mut nacks = Vec::new();
+        for at in 0..self.encodings.len() {
+            if !self.repairs(at) {
+                continue;
+            }
+            let encoding = &mut self.encodings[at];
+            let (Some(ssrc), Some(nack)) = (encoding.ssrc, &mut encoding.nack) else { continue };
+            if nack.deadline().is_none_or(|due| due > now) {
+                continue;
+            }
+            let due = nack.due(now);
+            let unrepaired = nack.take_unrepaired();
+            if let Some(simulcast) = &mut self.simulcast {
+                (0..unrepaired).for_each(|_| simulcast.unrepaired(at, now));
+            }
+            if !due.is_empty() {
+                nacks.push((ssrc, due));
+            }
+        }
+        nacks
+    }
+
+    /// SSRCs of encodings from which simulcast needs a keyframe now.
+    pub(super) fn keyframe_requests(&mut self, now: Timestamp) -> Vec<u32> {
+        let Some(simulcast) = &mut self.simulcast else { return Vec::new() };
+        let requests = simulcast.requests(now);
+        requests.into_iter().filter_map(|at| self.encodings[at].ssrc).collect()
+    }
+
+    /// Whether the source ends with these SSRCs. Simulcast goes on with the encodings that are still sent: browsers say
+    /// goodbye for an encoding that they turn off.
+    pub(super) fn ends(&mut self, ssrcs: &[u32], now: Timestamp) -> bool {
+        let stopped = |encoding: &Encoding| encoding.ssrc.is_some_and(|ssrc| ssrcs.contains(&ssrc));
+        let stopped: Vec<usize> = (0..self.encodings.len()).filter(|at| stopped(&self.encodings[*at])).collect();
+        let Some(simulcast) = &mut self.simulcast else { return !stopped.is_empty() };
+        let mut goes_on = true;
+        for at in stopped {
+            goes_on = simulcast.stopped(at, now);
+        }
+        !goes_on
+    }
+
+    /// SSRCs of the encodings that are received: of simulcast one, unless it has not begun.
+    pub(super) fn received(&self) -> impl Iterator<Item = u32> {
+        let current = self.simulcast.as_ref().and_then(Simulcast::current);
+        let encodings = self.encodings.iter().enumerate();
+        let received = encodings.filter(move |(at, encoding)| {
+            encoding.statistics.has_received() && current.is_none_or(|current| current == *at)
+        });
+        received.filter_map(|(_, encoding)| encoding.ssrc)
+    }
+}
+
+/// The encodings of a source.
+fn encodings(offered: &OfferedStream, takes_nack: bool) -> Vec<Encoding> {
+    if offered.rids.is_empty() {
+        return vec![Encoding::new(None, takes_nack)];
+    }
+    offered.rids.iter().map(|rid| Encoding::new(Some(rid.clone()), takes_nack)).collect()
 }
 
 impl Sources {
@@ -107,6 +190,7 @@ impl Sources {
     pub(super) fn agree(&mut self, agreement: &Agreement, kinds: &[(String, SourceKind)]) {
         let mut before = std::mem::take(&mut self.sources);
         let old_mids: Vec<String> = before.iter().map(|source| source.mid.clone()).collect();
+        let wanted = |kind| self.wanted.iter().find(|(known, _)| *known == kind).map(|(_, size)| *size);
         for (mid, section) in agreement.accepted() {
             let Some(offered) = &section.stream else { continue };
             let Some((_, kind)) = kinds.iter().find(|(known, _)| known == mid) else { continue };
@@ -115,22 +199,21 @@ impl Sources {
                 [Some((format.payload_type, Payload::Media(format.codec))), rtx].into_iter().flatten()
             });
             let takes_nack = section.kind == Kind::Video && section.takes("nack");
-            let same = |source: &Source| {
-                let streams = || source.encodings.iter().map(|encoding| &encoding.offered);
-                source.mid == mid && source.kind == *kind && streams().eq([offered])
+            let same = |source: &Source| source.mid == mid && source.kind == *kind && source.offered == *offered;
+            let source = match before.iter().position(same) {
+                Some(at) => Source { payloads: payloads.collect(), takes_nack, ..before.swap_remove(at) },
+                None => Source {
+                    mid: mid.to_owned(),
+                    kind: *kind,
+                    payloads: payloads.collect(),
+                    takes_nack,
+                    keyframe_requested: None,
+                    offered: offered.clone(),
+                    encodings: encodings(offered, takes_nack),
+                    simulcast: (offered.rids.len() > 1).then(|| Simulcast::new(offered.rids.len(), wanted(*kind))),
+                },
             };
-            let encodings = match before.iter().position(same) {
-                Some(at) => std::mem::take(&mut before[at].encodings),
-                None => vec![Encoding::new(offered, takes_nack)],
-            };
-            self.sources.push(Source {
-                mid: mid.to_owned(),
-                kind: *kind,
-                payloads: payloads.collect(),
-                takes_nack,
-                keyframe_requested: None,
-                encodings,
-            });
+            self.sources.push(source);
         }
         self.extensions = agreement.extensions;
         let now_at = |mid: &str| self.sources.iter().position(|source| source.mid == mid);
@@ -142,7 +225,7 @@ impl Sources {
         });
         self.bindings = kept.collect();
         for source in 0..self.sources.len() {
-            let OfferedStream { ssrc, rtx_ssrc, .. } = self.sources[source].encodings[0].offered;
+            let OfferedStream { ssrc, rtx_ssrc, .. } = self.sources[source].offered;
             if let Some(ssrc) = rtx_ssrc.filter(|ssrc| self.binding(*ssrc).is_none()) {
                 self.push(Binding { ssrc, source, encoding: 0, is_rtx: true });
             }
@@ -195,10 +278,20 @@ impl Sources {
         &self.extensions
     }
 
-    /// When the next NACK is due.
-    pub(super) fn nack_deadline(&self) -> Option<Timestamp> {
-        let encodings = self.sources.iter().flat_map(|source| &source.encodings);
-        encodings.filter_map(|encoding| encoding.nack.as_ref()?.deadline()).min()
+    /// When the next NACK or keyframe request of a simulcast source is due.
+    pub(super) fn feedback_deadline(&self) -> Option<Timestamp> {
+        self.sources.iter().filter_map(|source| source.feedback_deadline()).min()
+    }
+
+    /// The source of this kind is shown at most at this size; zero while it is not shown.
+    pub(super) fn want(&mut self, kind: SourceKind, size: Size, now: Timestamp) {
+        self.wanted.retain(|(known, _)| *known != kind);
+        self.wanted.push((kind, size));
+        for source in self.sources.iter_mut().filter(|source| source.kind == kind) {
+            if let Some(simulcast) = &mut source.simulcast {
+                simulcast.want(size, now);
+            }
+        }
     }
 
     /// All encodings of all sources.
@@ -213,7 +306,7 @@ impl Sources {
             source.payload(payload_type).is_some() && source.encodings.iter().all(|encoding| encoding.rid.is_none())
         };
         // A section whose SSRC the offer names takes another one only where packets carry its MID.
-        let is_open = |source: &Source| source.encodings.iter().all(|encoding| encoding.offered.ssrc.is_none());
+        let is_open = |source: &Source| source.offered.ssrc.is_none();
         let mut open = (0..self.sources.len()).filter(|at| carries(&self.sources[*at]) && is_open(&self.sources[*at]));
         if let Some(first) = open.next() {
             return open.next().is_none().then_some(first);
@@ -250,9 +343,12 @@ impl Sources {
                 return None;
             }
             if let Some(before) = current.ssrc {
-                let offered = current.offered.clone();
-                *current = Encoding { replaced: Some((before, now)), ..Encoding::new(&offered, takes_nack) };
+                let rid = current.rid.take();
+                *current = Encoding { replaced: Some((before, now)), ..Encoding::new(rid, takes_nack) };
                 self.bindings.retain(|known| known.ssrc != before);
+                if let Some(simulcast) = &mut self.sources[source].simulcast {
+                    simulcast.restarted(encoding);
+                }
             }
             self.sources[source].encodings[encoding].ssrc = Some(ssrc);
         }
@@ -349,7 +445,7 @@ mod tests {
         let text = two_videos(&without_ssrcs(CHROMIUM)) + "a=rid:q send\na=rid:f send\na=simulcast:send q;f\n";
         let mut sources = sources(&text);
         let cases: [(Extensions<'_>, Routed); 7] = [
-            (&[(MID, "2"), (RID, "q")], None),
+            (&[(MID, "2"), (RID, "x")], None),
             (&[(MID, "2")], None),
             (&[(MID, "3")], None),
             (&[(MID, "2"), (RID, "f")], to("2", false)),
@@ -362,7 +458,12 @@ mod tests {
         }
         assert_eq!(routed(&mut sources, 4, 96, &[]), to("2", false), "bound by its first packet");
         assert_eq!(routed(&mut sources, 8, 97, &[(MID, "2"), (REPAIRED, "f")]), to("2", true));
-        assert_eq!(routed(&mut sources, 9, 97, &[(MID, "2"), (REPAIRED, "q")]), None);
+        assert_eq!(routed(&mut sources, 9, 97, &[(MID, "2"), (REPAIRED, "x")]), None);
+        for (ssrc, payload_type, id, is_rtx) in [(10, 96, RID, false), (11, 97, REPAIRED, true)] {
+            let route = sources.route(&header(ssrc, payload_type, &[(MID, "2"), (id, "q")]), at(0)).expect("known");
+            assert_eq!((route.source, route.encoding, route.is_rtx), (2, 0, is_rtx));
+        }
+        assert_eq!(sources.sources[2].encodings.iter().map(|one| one.ssrc).collect::<Vec<_>>(), [Some(10), Some(4)]);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_layout};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
-use crate::layout::{Layout, LayoutKind, More, ObjectFit};
+use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
+use crate::room::images::ImageDocument;
+use crate::room::overlays::OverlayDocument;
 use crate::tier::Limit;
 
 /// The role of a token; each role includes the permissions of the one before.
@@ -45,11 +47,11 @@ pub struct RoomDocument {
     pub name: RoomName,
     /// The version of the latest event; events after this document have the following versions.
     pub version: u64,
-    /// The layout.
+    /// The layout of the view `program`.
     pub layout: Layout,
-    /// Size of the composed picture.
+    /// The canvas of the view `program`.
     pub canvas: Size,
-    /// Frames per second.
+    /// Frames per second of the view `program`.
     pub fps: u32,
     /// Only moderators may join.
     pub locked: bool,
@@ -72,6 +74,10 @@ pub struct RoomDocument {
     pub broadcasts: Vec<BroadcastDocument>,
     /// The running inputs, and the latest ended ones.
     pub inputs: Vec<InputDocument>,
+    /// The overlays, in the order in which they are drawn.
+    pub overlays: Vec<OverlayDocument>,
+    /// The uploaded images.
+    pub images: Vec<ImageDocument>,
 }
 
 /// The state of an input.
@@ -246,6 +252,8 @@ pub struct BroadcastDocument {
     pub kind: String,
     /// The destination without secrets; the URL of the playlist for HLS.
     pub url: String,
+    /// The broadcast view.
+    pub view: ViewName,
     /// Everyone may watch it without a token; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub public: bool,
@@ -293,7 +301,7 @@ pub struct ParticipantDocument {
     pub gain_db: f32,
     /// The tier that it asks for.
     pub tier: TierChoice,
-    /// The view that it receives.
+    /// The view that it asks for; for a view of its own, the one that it receives.
     pub view: ViewName,
     /// Its sources.
     pub sends: Vec<SourceDocument>,
@@ -310,15 +318,27 @@ pub struct SourceDocument {
     pub codec: Option<Codec>,
     /// Picture size, once known.
     pub size: Option<Size>,
+    /// RID of the simulcast encoding that is decoded; absent without simulcast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+    /// The size at which its picture is shown at most, zero while it is not shown; absent for audio.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Size>,
 }
 
 /// What a participant receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceivesDocument {
     /// Whether it receives the mix.
     pub audio: bool,
     /// The codec of its video, if it receives any.
     pub video: Option<Codec>,
+    /// The view that is composed for it: its tiles are in the room's `views`.
+    pub view: ViewName,
+    /// It receives `program` instead of its own view, because of the maximum of those or the CPU load; absent
+    /// otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub view_fallback: bool,
     /// The tier that it receives now.
     pub tier: Tier,
     /// Why it gets no better tier; absent for the best tier and for a pinned one.
@@ -361,6 +381,22 @@ impl From<More> for MoreDocument {
     fn from(More { count, rect: Rect { x, y, width, height } }: More) -> Self {
         Self { count, x, y, width, height }
     }
+}
+
+/// A named view with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ViewSettingsDocument {
+    /// Its tiles.
+    #[serde(flatten)]
+    pub view: ViewDocument,
+    /// The layout.
+    pub layout: Layout,
+    /// Frames per second.
+    pub fps: u32,
+    /// The only cells that are shown; None for all.
+    pub show: Option<Vec<CellName>>,
+    /// What is not shown.
+    pub hide: Vec<Hidden>,
 }
 
 /// A tile, in pixels of the canvas.
@@ -429,12 +465,6 @@ pub struct RoomPatch {
     pub locked: Option<bool>,
 }
 
-fn checked_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Layout>, D::Error> {
-    let layout = Option::<Layout>::deserialize(deserializer)?;
-    layout.iter().try_for_each(Layout::check).map_err(D::Error::custom)?;
-    Ok(layout)
-}
-
 /// Changes of a participant; absent fields remain as they are.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -449,6 +479,24 @@ pub struct ParticipantPatch {
     pub gain_db: Option<f32>,
     /// The tier that it asks for.
     pub tier: Option<TierChoice>,
+    /// The name of a view, or `own`.
+    pub view: Option<ViewName>,
+    /// The layout of its own view.
+    #[serde(default, deserialize_with = "checked_layout")]
+    pub layout: Option<Layout>,
+    /// The canvas of its own view.
+    #[serde(default, deserialize_with = "checked_canvas")]
+    pub canvas: Option<Size>,
+    /// Whether it sees itself.
+    pub self_view: Option<SelfView>,
+}
+
+impl ParticipantPatch {
+    /// The changes of what it receives.
+    pub fn view_patch(&self) -> ViewPatch {
+        let Self { view, layout, canvas, self_view, .. } = self.clone();
+        ViewPatch { view, layout, canvas, self_view }
+    }
 }
 
 /// An event of a room, as sent on the WebSocket behind its version.
@@ -497,6 +545,26 @@ pub enum Event {
     Input {
         /// The input.
         input: InputDocument,
+    },
+    /// An overlay was added or changed, or has ended.
+    Overlay {
+        /// The overlay.
+        overlay: OverlayDocument,
+    },
+    /// A caption.
+    Caption {
+        /// The speaker.
+        participant: ParticipantId,
+        /// The speaker's name.
+        name: String,
+        /// What was said.
+        text: String,
+        /// The text does not change any more.
+        #[serde(rename = "final")]
+        is_final: bool,
+        /// The language (RFC 5646).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        language: Option<String>,
     },
     /// The state of the mixer has changed.
     Mixer {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::document::{Event, InputDocument, InputState, LeaveReason, Role, SkipReason, TierChoice};
+use super::view_request::ViewPatch;
 use super::{Admission, Admitted, Effect, Refusal, Room};
 use crate::id::{InputId, ParticipantId};
 use crate::media::{Size, SourceKind};
@@ -175,6 +176,7 @@ impl Room {
             receives_audio: None,
             receives_video: None,
             tier: TierChoice::Auto,
+            view: ViewPatch::default(),
             // An encoder that pushes is a person with other software.
             bot: !wish.pushed,
         };

@@ -8,40 +8,50 @@
 //! [`Room::poll_timeout`] or the next input. After each input the mixer's orders are derived anew from the participants
 //! ([`orders`]) and sent where they differ. They are whole values, so that a restarted mixer needs no history.
 
+pub mod captions;
 pub mod direct;
 pub mod document;
+pub mod images;
 pub mod inputs;
 mod levels;
 mod mixer;
 mod name;
 mod orders;
 pub mod outputs;
+pub mod overlays;
 mod person;
 mod presence;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod view_budget;
+pub mod view_request;
+mod views;
+mod wanted;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use self::captions::Captions;
 use self::direct::Direct;
+use self::images::Images;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::mixer::Mixer;
 pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
+use self::overlays::Overlays;
 use self::person::{Person, Source};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
-use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
-use crate::layout::{Arranger, Attendance, LayoutKind, Scene};
+use self::view_request::ViewChoice;
+use self::views::{Received, Views};
+use crate::id::{ParticipantId, RoomName, SourceId};
 use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
     Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
-    ViewDocument,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::UplinkLimit;
@@ -63,9 +73,7 @@ pub struct Room {
     next_participant: u32,
     next_source: u32,
     next_serial: u32,
-    arranger: Arranger,
-    /// What the layout has chosen for the scene.
-    drawn: LayoutKind,
+    views: Views,
     speaker: Speaker,
     levels: Levels,
     mixer: Mixer,
@@ -80,7 +88,6 @@ pub struct Room {
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
-    scene: Scene,
     mix: MixPlan,
     streams: StreamSet,
     routes: Vec<Route>,
@@ -89,21 +96,16 @@ pub struct Room {
     outputs: Outputs,
     inputs: Inputs,
     direct: Direct,
+    overlays: Overlays,
+    images: Images,
+    captions: Captions,
     effects: VecDeque<Effect>,
 }
 
 impl Room {
     /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
-        let scene = Scene {
-            view: ViewName::program(),
-            canvas: settings.canvas,
-            fps: settings.fps,
-            tiles: Vec::new(),
-            more: None,
-        };
-        let mut arranger = Arranger::default();
-        let drawn = arranger.arrange(&settings.layout, settings.canvas, &Attendance::default()).kind;
+        let views = Views::new(settings.layout.clone(), settings.canvas, settings.fps);
         Self {
             settings,
             locked: false,
@@ -112,8 +114,7 @@ impl Room {
             next_participant: 1,
             next_source: 1,
             next_serial: 1,
-            arranger,
-            drawn,
+            views,
             speaker: Speaker::default(),
             levels: Levels::default(),
             mixer: Mixer::Off,
@@ -126,7 +127,6 @@ impl Room {
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
-            scene,
             mix: MixPlan::default(),
             streams: StreamSet::default(),
             routes: Vec::new(),
@@ -134,6 +134,9 @@ impl Room {
             outputs: Outputs::default(),
             inputs: Inputs::default(),
             direct: Direct::default(),
+            overlays: Overlays::default(),
+            images: Images::default(),
+            captions: Captions::default(),
             effects: VecDeque::new(),
         }
     }
@@ -147,6 +150,7 @@ impl Room {
         if self.locked && !self.ended && who.role < Role::Moderator {
             return Err(Refusal::Locked);
         }
+        self.check_view(&who.view)?;
         let admitted = self.seat(who)?;
         self.connecting.insert(admitted.participant, now + CONNECT_TIMEOUT);
         Ok(admitted)
@@ -184,6 +188,8 @@ impl Room {
                 gain_db: 0.0,
                 tier: who.tier,
                 selected: Person::UNKNOWN_LINK,
+                view: ViewChoice::default().with(who.view),
+                received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
                 direct: false,
             },
@@ -235,6 +241,12 @@ impl Room {
                     self.announce(participant);
                 }
             }
+            Input::SourceEncoding(source, rid) => {
+                if let Some((participant, found)) = self.source(source) {
+                    found.encoding = Some(rid);
+                    self.announce(participant);
+                }
+            }
             Input::Levels(mut levels) => {
                 // The mixer may not know yet that a participant has left.
                 levels.retain(|(participant, _)| self.people.contains_key(participant));
@@ -245,6 +257,8 @@ impl Room {
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
+            Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
+            Input::ImageFailed(name, why) => self.image_failed(&name, why),
             Input::AudioEffort(effort) => self.set_audio_effort(effort),
             Input::Output(output, event) => self.output_event(now, output, event),
             Input::Input(input, event) => self.input_event(now, input, event),
@@ -269,7 +283,13 @@ impl Room {
         }
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        [self.presence_timeout(), connecting, self.uplink_limits_due].into_iter().chain(parts).flatten().min()
+        let drawn = [self.overlays.timeout(), self.captions.timeout()];
+        [self.presence_timeout(), connecting, self.uplink_limits_due]
+            .into_iter()
+            .chain(parts)
+            .chain(drawn)
+            .flatten()
+            .min()
     }
 
     /// The room's document.
@@ -277,19 +297,21 @@ impl Room {
         RoomDocument {
             name: self.settings.name.clone(),
             version: self.version,
-            layout: self.settings.layout.clone(),
-            canvas: self.settings.canvas,
-            fps: self.settings.fps,
+            layout: self.views.program().layout.clone(),
+            canvas: self.views.program().canvas,
+            fps: self.views.program().fps,
             locked: self.locked,
             audio_reduced: self.audio_reduced(),
             speaker: self.speaker.current(),
             speaking: self.speaker.speaking().iter().copied().collect(),
             participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),
-            views: vec![self.view()],
+            views: self.views.documents(),
             streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
             recordings: self.outputs.recordings(),
             broadcasts: self.outputs.broadcasts(),
             inputs: self.inputs.documents(),
+            overlays: self.overlay_documents(),
+            images: self.image_documents(),
         }
     }
 
@@ -320,17 +342,13 @@ impl Room {
     fn new_source(&mut self, kind: SourceKind) -> Source {
         let id = SourceId(self.next_source);
         self.next_source += 1;
-        Source { id, kind, codec: None, size: None }
+        Source { id, kind, codec: None, size: None, encoding: None, wanted: None }
     }
 
     fn source(&mut self, id: SourceId) -> Option<(ParticipantId, &mut Source)> {
         self.people
             .iter_mut()
             .find_map(|(who, person)| Some((*who, person.sources.iter_mut().find(|source| source.id == id)?)))
-    }
-
-    fn view(&self) -> ViewDocument {
-        orders::view_document(self.drawn, &self.scene)
     }
 
     fn stream_document(&self, serial: u32, key: &StreamKey) -> StreamDocument {
@@ -360,9 +378,12 @@ impl Room {
         if !std::mem::replace(&mut person.connected, true) {
             self.connecting.remove(&participant);
             self.need_mixer(self.now);
+            let mut others = self.assign_views();
+            others.retain(|other| *other != participant);
             if let Some(participant) = self.participant(participant) {
                 self.emit(|_| Event::Joined { participant });
             }
+            others.into_iter().for_each(|other| self.announce(other));
             self.refresh();
         }
     }
@@ -425,6 +446,7 @@ impl Room {
 
     fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
         let Some(person) = self.people.get_mut(&participant) else { return };
+        let view = patch.view_patch();
         if let Some(name) = patch.name {
             person.name = name::clean(&name);
         }
@@ -437,13 +459,17 @@ impl Room {
             person.tier = tier;
             person.selected = Person::UNKNOWN_LINK;
         }
+        person.view = std::mem::take(&mut person.view).with(view);
+        let mut others = self.assign_views();
+        others.retain(|other| *other != participant);
         self.announce(participant);
+        others.into_iter().for_each(|other| self.announce(other));
         self.refresh();
     }
 
     fn patch(&mut self, patch: RoomPatch) {
         if let Some(layout) = patch.layout {
-            self.settings.layout = layout;
+            self.views.set_program_layout(layout);
         }
         self.locked = patch.locked.unwrap_or(self.locked);
         self.refresh();
@@ -464,6 +490,8 @@ impl Room {
         self.output_timeout(now);
         self.input_timeout(now);
         self.direct_timeout(now);
+        self.overlay_timeout(now);
+        self.caption_timeout(now);
         while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
             self.left(late, LeaveReason::Lost);
         }

@@ -32,6 +32,8 @@ const OVER_MAX: usize = 32;
 pub struct OutputWish {
     /// The kind of output.
     pub kind: OutputKind,
+    /// The view that it takes.
+    pub view: ViewName,
     /// The video streams of its view that it receives, in its order.
     pub streams: Vec<(Codec, Tier)>,
     /// Whether it receives the mix of all sources.
@@ -139,7 +141,7 @@ impl Output {
 
     fn keys(&self) -> impl Iterator<Item = StreamKey> {
         let streams = self.wish.streams.iter().filter(|_| self.takes_media());
-        streams.map(|&(codec, tier)| StreamKey { view: ViewName::program(), codec, tier })
+        streams.map(|&(codec, tier)| StreamKey { view: self.wish.view.clone(), codec, tier })
     }
 
     fn is_recording(&self) -> bool {
@@ -181,7 +183,7 @@ impl Output {
 
     fn recording(&self, id: OutputId, kind: RecordingKind, format: FileFormat) -> RecordingDocument {
         let OutputReport { state, reason, bytes, duration, .. } = self.total();
-        let (view, files, duration) = (ViewName::program(), self.files.clone(), duration.as_secs_f64());
+        let (view, files, duration) = (self.wish.view.clone(), self.files.clone(), duration.as_secs_f64());
         let upload = self.uploads.values().min_by_key(|upload| (upload.state, upload.error.is_none())).cloned();
         RecordingDocument { id, kind, format, view, state, reason, files, bytes, duration, upload }
     }
@@ -189,7 +191,22 @@ impl Output {
     fn broadcast(&self, id: OutputId, kind: &str, url: &str, public: bool) -> BroadcastDocument {
         let OutputReport { state, reason, bytes, bitrate, duration, reconnects, dropped, sdp } = self.total();
         let (kind, url, duration) = (kind.to_owned(), url.to_owned(), duration.as_secs_f64());
-        BroadcastDocument { id, kind, url, public, state, reason, bitrate, bytes, duration, reconnects, dropped, sdp }
+        let view = self.wish.view.clone();
+        BroadcastDocument {
+            id,
+            kind,
+            url,
+            view,
+            public,
+            state,
+            reason,
+            bitrate,
+            bytes,
+            duration,
+            reconnects,
+            dropped,
+            sdp,
+        }
     }
 }
 
@@ -255,12 +272,13 @@ impl Room {
     /// Adds a recording or broadcast.
     ///
     /// # Errors
-    /// [`Refusal::Ended`], [`Refusal::FullOfOutputs`].
+    /// [`Refusal::Ended`], [`Refusal::FullOfOutputs`], [`Refusal::View`].
     pub fn add_output(&mut self, now: Timestamp, wish: OutputWish) -> Result<OutputId, Refusal> {
         self.now = now;
         if self.ended {
             return Err(Refusal::Ended);
         }
+        self.require_view(&wish.view)?;
         let most = self.settings.max_outputs;
         if self.outputs.all.values().filter(|output| output.life != Life::Over).count() >= most {
             return Err(Refusal::FullOfOutputs(most));

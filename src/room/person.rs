@@ -3,7 +3,9 @@
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
 use super::name;
-use crate::id::{ParticipantId, SourceId, ViewName};
+use super::view_request::ViewChoice;
+use super::views::Received;
+use crate::id::{ParticipantId, SourceId};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
 use crate::tier::Limit;
@@ -27,6 +29,10 @@ pub(super) struct Person {
     pub(super) tier: TierChoice,
     /// The tier that its subscriber has selected while `tier` is `auto`, and why it gets no better one.
     pub(super) selected: (Tier, Option<Limit>),
+    /// The view that it asks for.
+    pub(super) view: ViewChoice,
+    /// The view that it receives.
+    pub(super) received: Received,
     /// The bitrate limit of its uplink.
     pub(super) uplink_limit: UplinkLimit,
     /// It receives directly from the other participant, and nothing from the mixer.
@@ -41,6 +47,22 @@ pub(super) struct Source {
     /// None until the first packet: the source has not started.
     pub(super) codec: Option<Codec>,
     pub(super) size: Option<Size>,
+    /// RID of the simulcast encoding that is received.
+    pub(super) encoding: Option<String>,
+    /// The size at which it is shown at most, as its client was told; None before.
+    pub(super) wanted: Option<Size>,
+}
+
+impl Source {
+    fn document(&self) -> SourceDocument {
+        SourceDocument {
+            kind: self.kind,
+            codec: self.codec,
+            size: self.size,
+            encoding: self.encoding.clone(),
+            wanted: self.wanted,
+        }
+    }
 }
 
 impl Person {
@@ -57,15 +79,13 @@ impl Person {
             video_muted: self.video_muted,
             gain_db: self.gain_db,
             tier: self.tier,
-            view: ViewName::program(),
-            sends: self
-                .sources
-                .iter()
-                .map(|source| SourceDocument { kind: source.kind, codec: source.codec, size: source.size })
-                .collect(),
+            view: self.view.named().unwrap_or(&self.received.view).clone(),
+            sends: self.sources.iter().map(Source::document).collect(),
             receives: ReceivesDocument {
                 audio: self.receives_audio.is_some(),
                 video: self.receives_video,
+                view: self.received.view.clone(),
+                view_fallback: self.received.fallback,
                 tier: self.tier(),
                 limit: self.selected.1.filter(|_| self.adapts()),
             },

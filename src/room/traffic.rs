@@ -9,9 +9,11 @@ use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::inputs::InputEvent;
 use super::outputs::OutputEvent;
+use super::view_request::{ViewError, ViewPatch};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
 use crate::media::{AudioEffort, Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
+use crate::overlay::{Image, ImageName, Overlay};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::tier::{Ladder, Limit};
 
@@ -22,9 +24,9 @@ pub struct RoomSettings {
     pub name: RoomName,
     /// The initial layout.
     pub layout: Layout,
-    /// Size of the composed picture.
+    /// The canvas of views that have no other one.
     pub canvas: Size,
-    /// Frames per second.
+    /// Frames per second of views that have no other.
     pub fps: u32,
     /// Sizes and bitrates of the tiers.
     pub ladder: Ladder,
@@ -59,6 +61,8 @@ pub struct Admission {
     pub receives_video: Option<Codec>,
     /// The tier that it asks for.
     pub tier: TierChoice,
+    /// The view that it asks for.
+    pub view: ViewPatch,
     /// It is a program, which alone does not keep a room alive.
     pub bot: bool,
 }
@@ -73,7 +77,7 @@ pub struct Admitted {
 }
 
 /// Why the room refuses a participant, an output or an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// A moderator has locked the room.
     #[error("the room is locked: ask a moderator to let you in")]
@@ -90,6 +94,9 @@ pub enum Refusal {
     /// The room has its maximum of inputs.
     #[error("{0} inputs of this room run already: end one first, or raise rooms.max_inputs")]
     FullOfInputs(usize),
+    /// The view that is asked for.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The room has ended.
     #[error("the room has just ended: join again to begin a new one")]
     Ended,
@@ -110,12 +117,23 @@ pub enum Input {
     SourceKeyframeWanted(SourceId),
     /// The mixer reports the picture size of a source.
     SourceSize(SourceId, Size),
+    /// Of a simulcast source the encoding with this RID is received from now on.
+    SourceEncoding(SourceId, String),
     /// The mixer reports audio levels in -dBov.
     Levels(Vec<(ParticipantId, u8)>),
     /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// The mixer process died or hung.
     MixerLost,
+    /// The mixer reports ticks of its video loop since its last report.
+    VideoLoad {
+        /// Ticks run or skipped.
+        ticks: u64,
+        /// Those that began late or were skipped.
+        late: u64,
+    },
+    /// The mixer cannot draw an image, and says why.
+    ImageFailed(ImageName, String),
     /// The mixer reports its audio effort.
     AudioEffort(AudioEffort),
     /// An event of a recording or broadcast.
@@ -151,6 +169,8 @@ pub enum Effect {
     Keyframe(ParticipantId, SourceId),
     /// Limit the bitrate of all that a participant sends, in bits per second.
     LimitUplink(ParticipantId, u64),
+    /// A participant's source of this kind is shown at most at this size from now on; zero while it is not shown.
+    Want(ParticipantId, SourceKind, Size),
     /// Start an output process.
     StartOutput(OutputId),
     /// Finish an output.
@@ -182,10 +202,18 @@ pub enum Order {
     SourceGone(SourceId),
     /// The scene of a view.
     Scene(Scene),
+    /// A view is not composed any more.
+    SceneGone(ViewName),
     /// The mix plan.
     Mix(MixPlan),
     /// The streams to encode.
     Streams(StreamSet),
+    /// The overlays of a view.
+    Overlays(ViewName, Vec<Overlay>),
+    /// An image that overlays show.
+    Image(ImageName, Image),
+    /// No overlay shows this image any more.
+    ImageGone(ImageName),
     /// Encode a keyframe in this stream soon.
     Keyframe(u32),
 }

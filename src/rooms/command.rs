@@ -7,12 +7,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::EventStream;
 use super::inputs::{self, PlannedInput};
 use super::outputs::{self, Planned};
+use super::overlays::OverlayCommand;
 use super::sessions::{Admittance, JoinedPeer};
-use crate::id::{InputId, OutputId, ParticipantId};
+use crate::id::{InputId, OutputId, ParticipantId, ViewName};
 use crate::link::FromMixer;
 use crate::media::SourceKind;
 use crate::peer::PeerEvent;
-use crate::room::document::{Audience, ParticipantDocument, RoomDocument};
+use crate::room::document::{Audience, ParticipantDocument, ParticipantPatch, RoomDocument, ViewSettingsDocument};
+use crate::room::view_request::{ViewError, ViewRequest};
 use crate::room::{Admission, Input, Refusal};
 
 /// Capacity of a room's command queue.
@@ -44,12 +46,22 @@ pub(super) enum Command {
     InputProcess(InputId, u32, inputs::ProcessEvent),
     /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
+    /// Change a participant; the reply is its document, if it is there.
+    Update(ParticipantId, Box<ParticipantPatch>, oneshot::Sender<Result<Option<ParticipantDocument>, ViewError>>),
+    /// The document of a view.
+    View(ViewName, oneshot::Sender<Result<ViewSettingsDocument, ViewError>>),
+    /// Create or replace a view; the reply is whether it is new.
+    PutView(ViewName, Box<ViewRequest>, oneshot::Sender<Result<bool, ViewError>>),
+    /// Delete a view.
+    DeleteView(ViewName, oneshot::Sender<Result<(), ViewError>>),
     /// The room's document.
     Document(oneshot::Sender<RoomDocument>),
     /// A participant's document.
     Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
     /// The room's document and the events after it.
     Events(oneshot::Sender<EventStream>),
+    /// About overlays, images and captions.
+    Overlay(OverlayCommand),
     /// The room's audience and its changes.
     Audience(oneshot::Sender<watch::Receiver<Audience>>),
 }

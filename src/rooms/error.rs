@@ -5,6 +5,8 @@
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerError;
 use crate::room::Refusal;
+use crate::room::overlays::OverlayError;
+use crate::room::view_request::ViewError;
 use crate::sdp::{FragmentError, OfferError};
 
 /// An error of a room or session.
@@ -34,6 +36,9 @@ pub enum RoomError {
     /// No such participant.
     #[error("there is no participant `{0}` in this room")]
     NoParticipant(ParticipantId),
+    /// A view is refused.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// No such recording or broadcast.
     #[error("there is no recording or broadcast `{0}` in this room")]
     NoOutput(OutputId),
@@ -46,6 +51,9 @@ pub enum RoomError {
     /// The request for an input is invalid.
     #[error("{0}")]
     Input(String),
+    /// An overlay, an image or a caption is refused.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
     /// No such session.
     #[error("there is no such session: it has ended or never existed; join again")]
     NoSession,

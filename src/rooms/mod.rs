@@ -10,6 +10,7 @@ mod hls;
 mod inputs;
 mod mixing;
 mod outputs;
+mod overlays;
 mod player;
 mod routes;
 mod sessions;
@@ -41,17 +42,18 @@ use self::sessions::Session;
 pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use self::task::RoomTask;
-use crate::id::{InputId, OutputId, ParticipantId, RoomName};
+use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::peer::PeerConfig;
 use crate::process::ProcessCommand;
 use crate::recordings::RecordingFile;
 use crate::room::direct::DirectMessage;
 use crate::room::document::{
     Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
-    RoomDocument, RoomPatch,
+    RoomDocument, RoomPatch, ViewSettingsDocument,
 };
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
+use crate::room::view_request::ViewRequest;
 use crate::room::{Input, Refusal};
 
 /// Longest time for a room's task to take or answer a command. It usually takes microseconds.
@@ -194,16 +196,46 @@ impl Rooms {
     /// Changes a participant.
     ///
     /// # Errors
-    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`].
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`], [`RoomError::View`].
     pub async fn update(
         &self,
         name: &RoomName,
         id: ParticipantId,
         patch: ParticipantPatch,
     ) -> Result<ParticipantDocument, RoomError> {
+        let answer = ask(&self.find(name)?, |reply| Command::Update(id, Box::new(patch), reply)).await?;
+        answer?.ok_or(RoomError::NoParticipant(id))
+    }
+
+    /// A named view with its settings and tiles.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`], [`RoomError::View`].
+    pub async fn view(&self, name: &RoomName, view: &ViewName) -> Result<ViewSettingsDocument, RoomError> {
+        Ok(ask(&self.find(name)?, |reply| Command::View(view.clone(), reply)).await??)
+    }
+
+    /// Creates or replaces a view. Returns whether it is new, and its document.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`], [`RoomError::View`].
+    pub async fn put_view(
+        &self,
+        name: &RoomName,
+        view: &ViewName,
+        request: ViewRequest,
+    ) -> Result<(bool, ViewSettingsDocument), RoomError> {
         let room = self.find(name)?;
-        tell(&room, Input::Update(id, patch)).await?;
-        self.participant(name, id).await
+        let is_new = ask(&room, |reply| Command::PutView(view.clone(), Box::new(request), reply)).await??;
+        Ok((is_new, ask(&room, |reply| Command::View(view.clone(), reply)).await??))
+    }
+
+    /// Deletes a view; its receivers get `program`.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`], [`RoomError::View`].
+    pub async fn delete_view(&self, name: &RoomName, view: &ViewName) -> Result<(), RoomError> {
+        Ok(ask(&self.find(name)?, |reply| Command::DeleteView(view.clone(), reply)).await??)
     }
 
     /// Removes a participant; the event `left` gives the reason.

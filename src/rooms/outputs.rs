@@ -48,7 +48,7 @@ pub struct RecordingRequest {
     pub kind: RecordingKind,
     /// The file format; absent for MP4, or Matroska for tracks.
     pub format: Option<FileFormat>,
-    /// The view; only `program` exists.
+    /// The view, of which the kind `tracks` takes none.
     pub view: Option<ViewName>,
     /// The video codec, where the format has a choice.
     pub video: Option<Codec>,
@@ -72,6 +72,8 @@ pub struct BroadcastRequest {
     pub kind: Option<BroadcastKind>,
     /// The bearer token for a WHIP server.
     pub token: Option<Secret>,
+    /// The view.
+    pub view: Option<ViewName>,
     /// The tier of the video; the best rendition of HLS.
     pub tier: Option<Tier>,
     /// HLS without a token for everyone who knows the room's name.
@@ -93,6 +95,7 @@ impl BroadcastRequest {
     /// A message that says what to change, without secrets.
     pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
         let tier = self.tier.unwrap_or(Tier::High);
+        let view = self.view.clone().unwrap_or_else(ViewName::program);
         if [Tier::Audio, Tier::Slides].contains(&tier) {
             return Err("a broadcast is of the tier `high`, `medium` or `low`".to_owned());
         }
@@ -114,6 +117,7 @@ impl BroadcastRequest {
                             url: format!("/hls/{}/index.m3u8", room.in_url()),
                             public: self.public,
                         },
+                        view,
                         streams: tiers.map(|tier| (Codec::H264, tier)).collect(),
                         sound: true,
                     },
@@ -137,6 +141,7 @@ impl BroadcastRequest {
                             url: destination.redacted(),
                             public: false,
                         },
+                        view,
                         streams: vec![(Codec::H264, tier)],
                         sound: true,
                     },
@@ -169,9 +174,6 @@ impl RecordingRequest {
     /// # Errors
     /// A message that says what to change.
     pub(super) fn plan(&self, room: &RoomName, server: &ServerSettings) -> Result<Planned, String> {
-        if let Some(view) = self.view.as_ref().filter(|view| **view != ViewName::program()) {
-            return Err(format!("there is no view `{view}`: record `program`"));
-        }
         let tracks = self.kind == RecordingKind::Tracks;
         let format = self.format.unwrap_or(if tracks { FileFormat::Mkv } else { FileFormat::Mp4 });
         if tracks && format != FileFormat::Mkv {
@@ -202,7 +204,9 @@ impl RecordingRequest {
             return Err(format!("`cut_mb` must be at least {CUT_MB_MIN}"));
         }
         let streams = codec.filter(|_| !tracks).map(|codec| (codec, tier)).into_iter().collect();
-        let wish = OutputWish { kind: OutputKind::Recording { kind: self.kind, format }, streams, sound: !tracks };
+        let view = self.view.clone().unwrap_or_else(ViewName::program);
+        let kind = OutputKind::Recording { kind: self.kind, format };
+        let wish = OutputWish { kind, view, streams, sound: !tracks };
         let file = FileTarget {
             folder: server.recordings.folder.clone(),
             stem: format!("{}-{}", room.in_file_names(), stamp(unix_seconds())),
@@ -469,7 +473,7 @@ pub(super) fn note(event: &Event) -> Option<Note> {
         }
         Event::Left { participant, .. } => Note::Gone(*participant),
         Event::Speaker { participant, .. } => Note::Speaker(*participant),
-        Event::Layout(view) => layout(view),
+        Event::Layout(view) if view.view == ViewName::program() => layout(view),
         Event::Chat { participant, name, text } => {
             Note::Chat { participant: *participant, name: name.clone(), text: text.clone() }
         }
@@ -482,7 +486,7 @@ pub(super) fn notes(room: &RoomDocument) -> Vec<Note> {
     let people = room.participants.iter();
     let mut notes: Vec<Note> =
         people.map(|person| Note::Here { participant: person.id, name: person.display_name.clone() }).collect();
-    notes.extend(room.views.iter().map(layout));
+    notes.extend(room.views.iter().filter(|view| view.view == ViewName::program()).map(layout));
     notes.push(Note::Speaker(room.speaker));
     notes
 }

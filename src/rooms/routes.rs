@@ -266,6 +266,7 @@ mod tests {
     use crate::layout::Layout;
     use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
     use crate::room::document::{ParticipantPatch, Role};
+    use crate::room::view_request::ViewPatch;
     use crate::room::{Admission, Effect, Input, Order, Room, RoomSettings};
     use crate::tier::{Ladder, Limit, Reception};
 
@@ -339,6 +340,7 @@ mod tests {
                 receives_audio: Some(SoundTaken::Any),
                 receives_video: Some(Codec::Vp8),
                 tier: TierChoice::Auto,
+                view: ViewPatch::default(),
                 bot: false,
             };
             let participant = self.room.admit(self.now, who).expect("let in").participant;
@@ -360,7 +362,10 @@ mod tests {
 
         /// The mixer sends a keyframe of this tier.
         fn keyframe(&mut self, tier: Tier) {
-            let serial = self.serial(tier).expect("it is encoded");
+            self.keyframe_of(self.serial(tier).expect("it is encoded"));
+        }
+
+        fn keyframe_of(&mut self, serial: u32) {
             let payload = Bytes::from_static(b"payload");
             let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
             self.fan_out.video(serial, &packet, self.now);
@@ -410,6 +415,36 @@ mod tests {
         assert_eq!(subscriber.report(&CONGESTED, routed.now), None);
         routed.settle();
         assert_eq!(routed.tiers(), [Tier::Medium, Tier::High]);
+    }
+
+    #[test]
+    fn a_subscriber_that_changes_its_view_gets_the_old_stream_until_the_new_one_begins() {
+        let mut routed = Routed::new();
+        let (ann, subscriber) = routed.join(&[SourceKind::Camera]);
+        routed.join(&[SourceKind::Camera]);
+        routed.keyframe(Tier::High);
+        let program = routed.serial(Tier::High).expect("it is encoded");
+        let choose = |routed: &mut Routed, json: &str| {
+            let patch: ParticipantPatch = serde_json::from_str(json).expect(json);
+            routed.handle(Input::Update(ann, patch));
+            routed.router.serials.values().copied().collect::<Vec<_>>()
+        };
+        let serials = choose(&mut routed, r#"{"self_view":"hidden"}"#);
+        let hidden = *serials.iter().find(|serial| **serial != program).expect("a stream of its own");
+        assert_eq!(subscriber.flowing(), Some(program), "no keyframe of the new stream has come");
+        // Another change before that: what it never received ends at once, what it receives remains.
+        let serials = choose(&mut routed, r#"{"layout":{"kind":"speaker"}}"#);
+        assert!(serials.contains(&program) && !serials.contains(&hidden) && serials.len() == 2, "{serials:?}");
+        let last = *serials.iter().find(|serial| **serial != program).expect("a stream of its own");
+        routed.keyframe_of(last);
+        assert_eq!(subscriber.flowing(), Some(last));
+        // Back again, while Bob receives `program`: it begins with the keyframe of which the cache has a copy.
+        let serials = choose(&mut routed, r#"{"view":"program","self_view":"shown"}"#);
+        assert_eq!(serials.len(), 2, "the old stream flows");
+        routed.keyframe_of(program);
+        let serials: Vec<u32> = routed.router.serials.values().copied().collect();
+        assert_eq!((subscriber.flowing(), serials), (Some(program), vec![program]));
+        assert_eq!(routed.room.document().views.len(), 1);
     }
 
     #[test]

@@ -18,12 +18,13 @@ use super::command::{self, Command};
 use super::player::{PlayerEvent, PlayerEventStream, PlayerEventStreams};
 use super::uplink::Uplink;
 use super::{ANSWER, RoomError, Rooms, ask, deliver, post};
-use crate::id::{ParticipantId, RoomName};
+use crate::id::{ParticipantId, RoomName, ViewName};
 use crate::media::SourceKind;
 #[cfg(test)]
 use crate::peer::PeerEvent;
 use crate::peer::{Answer, Peer};
 use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
+use crate::room::view_request::{ViewError, ViewPatch};
 use crate::room::{Admission, Input, Refusal};
 use crate::sdp::{Direction, Facts, Fragment, Offer, OfferError};
 
@@ -39,6 +40,8 @@ pub struct JoinOptions {
     pub role: Role,
     /// The tier it asks for.
     pub tier: TierChoice,
+    /// The view it asks for.
+    pub view: ViewPatch,
     /// It is a program, which alone does not keep a room alive.
     pub bot: bool,
     /// The endpoint, which restricts the directions of the offer.
@@ -204,6 +207,7 @@ impl Rooms {
             receives_audio: facts.receives_audio,
             receives_video: facts.receives_video,
             tier: options.tier,
+            view: options.view,
             bot: options.bot,
         };
         let offer = ParsedOffer { offer, facts };
@@ -229,6 +233,12 @@ impl Rooms {
         name: &RoomName,
         admission: Admission,
     ) -> Result<(mpsc::Sender<Command>, Admittance), RoomError> {
+        // A join that is refused creates no room.
+        if let Some(view) = admission.view.named().filter(|view| **view != ViewName::program())
+            && self.find(name).is_err()
+        {
+            return Err(ViewError::in_new_room(view).into());
+        }
         let room = self.room_for_join(name)?;
         let first = ask(&room, |reply| Command::Admit(admission.clone(), reply)).await;
         match first.and_then(|answer| answer.map_err(RoomError::from)) {

@@ -16,18 +16,19 @@ use super::command::{COMMANDS, Command};
 use super::inputs::{Inputs, PlannedInput};
 use super::mixing::MixerListener;
 use super::outputs::{self, Beginning, Outputs, Planned};
+use super::overlays::image_parts;
 use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
-use super::texts::{ICE_RESTART, direct_text, event_text, levels_text};
+use super::texts::{ICE_RESTART, direct_text, event_text, levels_text, wanted_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, Notification, ServerSettings};
 use crate::fanout::Names;
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer};
-use crate::media::{Kind, SourceKind};
+use crate::media::{Kind, Size, SourceKind};
 use crate::peer::PeerEvent;
-use crate::process::{self, MixerProcess};
+use crate::process::{self, Link, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason};
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
@@ -68,6 +69,8 @@ struct Member {
     peer: Option<JoinedPeer>,
     /// The limit of its uplink in bits per second.
     uplink_limit: Option<u64>,
+    /// The sizes at which its sources are shown at most.
+    wanted: BTreeMap<SourceKind, Size>,
 }
 
 impl RoomTask {
@@ -162,6 +165,7 @@ impl RoomTask {
             Command::Attach(participant, peer) => match self.peers.get_mut(&participant) {
                 Some(member) => {
                     peer.peer.limit(member.uplink_limit);
+                    member.wanted.iter().for_each(|(kind, size)| peer.peer.want(*kind, *size));
                     self.router.attach(participant, peer.peer.subscriber(), now);
                     member.peer = Some(peer);
                 }
@@ -193,12 +197,10 @@ impl RoomTask {
             Command::AddOutput(planned, reply) => {
                 let Planned { wish, target } = *planned;
                 let added = self.room.add_output(now, wish);
-                if let Ok(id) = added {
-                    self.outputs.add(id, target);
+                if let Ok(id) = &added {
+                    self.outputs.add(*id, target);
                 }
-                if reply.send(added).is_err()
-                    && let Ok(id) = added
-                {
+                if let Err(Ok(id)) = reply.send(added) {
                     // The caller does not wait any more and never learns the id.
                     self.room.handle(now, Input::Output(id, OutputEvent::Stop));
                 }
@@ -215,7 +217,18 @@ impl RoomTask {
                 }
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
-            // The caller may not wait any more.
+            Command::Update(id, patch, reply) => {
+                let checked = self.room.check_view(&patch.view_patch());
+                if checked.is_ok() {
+                    self.room.handle(now, Input::Update(id, *patch));
+                }
+                // The caller may not wait any more.
+                let _ = reply.send(checked.map(|()| self.room.participant(id)));
+            }
+            // The callers may not wait any more.
+            Command::View(view, reply) => drop(reply.send(self.room.view(&view))),
+            Command::PutView(view, request, reply) => drop(reply.send(self.room.put_view(now, &view, *request))),
+            Command::DeleteView(view, reply) => drop(reply.send(self.room.delete_view(now, &view))),
             Command::Document(reply) => drop(reply.send(self.room.document())),
             Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
             Command::Events(reply) => {
@@ -224,6 +237,7 @@ impl RoomTask {
                 drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
             }
             Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
+            Command::Overlay(command) => command.execute(&mut self.room, now),
         }
     }
 
@@ -233,9 +247,7 @@ impl RoomTask {
             self.inputs.add(id, planned, uplink);
             id
         });
-        if reply.send(added).is_err()
-            && let Ok(id) = added
-        {
+        if let Err(Ok(id)) = reply.send(added) {
             // The caller does not wait any more and never learns the id.
             self.room.handle(now, Input::Input(id, InputEvent::Stop));
         }
@@ -250,7 +262,13 @@ impl RoomTask {
             self.commands.clone(),
             self.server.counters.uplinks.clone(),
         ));
-        let member = Member { uplink: uplink.clone(), sources: admitted.sources, peer: None, uplink_limit: None };
+        let member = Member {
+            uplink: uplink.clone(),
+            sources: admitted.sources,
+            peer: None,
+            uplink_limit: None,
+            wanted: BTreeMap::new(),
+        };
         self.peers.insert(admitted.participant, member);
         uplink
     }
@@ -275,6 +293,7 @@ impl RoomTask {
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::ImageFailed(name, why) => self.room.handle(now, Input::ImageFailed(name, why)),
             FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
             FromMixer::Report(report) => self.report(now, &report),
             FromMixer::Video { .. } | FromMixer::Audio(_) => unreachable!("the link's reader fans media out itself"),
@@ -283,6 +302,10 @@ impl RoomTask {
 
     fn report(&mut self, now: Timestamp, report: &MixerReport) {
         self.room.handle(now, Input::AudioEffort(report.audio_effort));
+        let run = report.video_ticks.saturating_sub(self.mixed.video_ticks);
+        let late = report.video_late.saturating_sub(self.mixed.video_late);
+        let skipped = report.video_left_out.saturating_sub(self.mixed.video_left_out);
+        self.room.handle(now, Input::VideoLoad { ticks: run + skipped, late: late + skipped });
         self.outputs.set_sound_lag(report.sound_lag);
         self.server.counters.mixers.add(&self.mixed, report);
         self.mixed = *report;
@@ -309,7 +332,7 @@ impl RoomTask {
                     self.taps.load().iter().for_each(|tap| tap.send(ToOutput::SourceGone(source)));
                 }
                 if let Some(mixer) = &self.mixer {
-                    mixer.link.send(message(order));
+                    order_mixer(&mixer.link, order);
                 }
             }
             Effect::Routes(routes) => self.router.set_routes(routes, time::now()),
@@ -320,6 +343,15 @@ impl RoomTask {
                     if let Some(joined) = &member.peer {
                         joined.peer.limit(member.uplink_limit);
                     }
+                }
+            }
+            Effect::Want(participant, kind, size) => {
+                if let Some(member) = self.peers.get_mut(&participant) {
+                    member.wanted.insert(kind, size);
+                    if let Some(joined) = &member.peer {
+                        joined.peer.want(kind, size);
+                    }
+                    self.publish(Notification::To(participant, wanted_text(participant, kind, size)));
                 }
             }
             Effect::StartOutput(id) => self.start_output(id),
@@ -436,15 +468,21 @@ fn close(joined: JoinedPeer) {
     tokio::spawn(async move { joined.peer.close().await });
 }
 
-fn message(order: Order) -> ToMixer {
-    match order {
+/// Sends an order to a mixer; an image takes several messages.
+fn order_mixer(link: &Link<ToMixer>, order: Order) {
+    let message = match order {
         Order::Source(spec) => ToMixer::Source(spec),
         Order::SourceGone(source) => ToMixer::SourceGone(source),
         Order::Scene(scene) => ToMixer::Scene(scene),
+        Order::SceneGone(view) => ToMixer::SceneGone(view),
         Order::Mix(plan) => ToMixer::Mix(plan),
         Order::Streams(set) => ToMixer::Streams(set),
         Order::Keyframe(serial) => ToMixer::Keyframe { serial },
-    }
+        Order::Overlays(view, overlays) => ToMixer::Overlays(view, overlays),
+        Order::Image(name, image) => return image_parts(&name, &image).for_each(|part| link.send(part)),
+        Order::ImageGone(name) => ToMixer::ImageGone(name),
+    };
+    link.send(message);
 }
 
 async fn sleep_until(at: Option<Timestamp>) {

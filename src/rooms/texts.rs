@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::id::ParticipantId;
+use crate::media::{Size, SourceKind};
 use crate::room::direct::DirectEvent;
 use crate::room::document::{Event, LevelDocument};
 
@@ -38,6 +40,16 @@ pub(super) fn direct_text(event: &DirectEvent) -> Arc<str> {
     }
     let text = serde_json::to_string(&Typed { typ: "direct", event });
     text.expect("events have string keys and no failing serializers").into()
+}
+
+/// The size at which a participant's own source is shown at most.
+pub(super) fn wanted_text(participant: ParticipantId, source: SourceKind, size: Size) -> Arc<str> {
+    let Size { width, height } = size;
+    serde_json::json!({
+        "type": "wanted", "participant": participant, "source": source, "width": width, "height": height
+    })
+    .to_string()
+    .into()
 }
 
 /// The audio levels of participants.

@@ -41,6 +41,8 @@ const ANNOUNCEMENT_INTERVAL: Duration = Duration::from_millis(500);
 pub struct UplinkCounters {
     unrouted: Counter,
     codec_changes: Counter,
+    unselected: Counter,
+    encoding_changes: Counter,
 }
 
 impl UplinkCounters {
@@ -55,6 +57,16 @@ impl UplinkCounters {
             "source_packets_codec_changes",
             "RTP packets of participants dropped: their source changes its codec too often",
             self.codec_changes.clone(),
+        );
+        registry.register(
+            "source_packets_unselected",
+            "RTP packets of simulcast encodings dropped: another encoding is nearer to the size of the tile",
+            self.unselected.clone(),
+        );
+        registry.register(
+            "source_encoding_changes",
+            "Selections of a simulcast encoding, the first of each source included",
+            self.encoding_changes.clone(),
         );
     }
 }
@@ -172,6 +184,17 @@ impl SourceSink for Uplink {
         if let Some(link) = self.link.load().as_ref() {
             link.flush();
         }
+    }
+
+    fn encoding(&self, kind: SourceKind, rid: &str) {
+        self.counters.encoding_changes.inc();
+        let Some(source) = self.source(kind) else { return };
+        // While the room's queue is full, its document shows the encoding before.
+        let _ = self.room.try_send(Command::Input(Input::SourceEncoding(source, rid.to_owned())));
+    }
+
+    fn unselected(&self) {
+        self.counters.unselected.inc();
     }
 
     /// Its last picture goes at once; recordings of it go on, since it may come back.

@@ -1,7 +1,7 @@
-//! Our side of a connection from an encoder that publishes.
+//! The server side of an RTMP connection, on which an encoder publishes a stream.
 //!
-//! Owns: handshake, commands and media messages of a server. Does not know: sockets, stream keys. In: received bytes.
-//! Out: bytes to send, and [`ServerEvent`]s.
+//! Owns: handshake, commands and media messages of a server. Does not know: sockets, and which stream keys are valid.
+//! In: received bytes. Out: bytes to send, and [`ServerEvent`]s.
 
 use bytes::Bytes;
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -11,10 +11,10 @@ use super::filter::{self, MessageFilter};
 use super::{Media, RtmpError, catch_panics};
 use crate::secret::Secret;
 
-/// Most commands of one connection; encoders send less than ten.
+/// Most commands of one connection; encoders send fewer than ten.
 const COMMANDS_MAX: u32 = 50;
 
-/// An event from an encoder.
+/// An event on the connection from an encoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEvent {
     /// A request to publish: call [`Server::accept`] or [`Server::refuse`].
@@ -36,10 +36,11 @@ pub struct Server {
     session: ServerSession,
     filter: MessageFilter,
     output: Vec<u8>,
-    /// First messages of the session, sent after the handshake.
+    /// The first messages of the session. They exist before the handshake, and are sent after it.
     initial_output: Vec<u8>,
     /// Id of the unanswered request to publish.
     request: Option<u32>,
+    /// Commands so far, limited by [`COMMANDS_MAX`].
     commands: u32,
 }
 
@@ -51,9 +52,10 @@ impl Server {
     pub fn new() -> Result<Self, RtmpError> {
         catch_panics(|| {
             let mut config = ServerSessionConfig::new();
-            // Only determines how often encoders acknowledge.
+            // In bytes. It only determines how often encoders acknowledge.
             config.window_ack_size = 2_500_000;
             let (mut session, results) = ServerSession::new(config)?;
+            // `filter` joins the encoder's chunks: it gives each message to the session as one chunk.
             session.handle_input(&MessageFilter::preamble())?;
             let initial_output = results.into_iter().filter_map(|result| match result {
                 ServerSessionResult::OutboundResponse(packet) => Some(packet.bytes),
@@ -93,6 +95,7 @@ impl Server {
         })
     }
 
+    /// Processes what follows the handshake: the chunk stream.
     fn chunks(&mut self, bytes: &[u8]) -> Result<Vec<ServerEvent>, RtmpError> {
         let filtered = self.filter.push(bytes)?;
         self.output.extend(filtered.reply);
@@ -100,6 +103,7 @@ impl Server {
         self.results(results)
     }
 
+    /// Appends the session's responses to the output, and returns its events.
     fn results(&mut self, results: Vec<ServerSessionResult>) -> Result<Vec<ServerEvent>, RtmpError> {
         let mut events = Vec::new();
         for result in results {
@@ -115,7 +119,7 @@ impl Server {
         Ok(events)
     }
 
-    /// Counts a command and enforces the limit: the session keeps state for each answered command.
+    /// Counts a command, or a response to one, and enforces the limit: the session keeps state for each of them.
     fn count_command(&mut self) -> Result<(), RtmpError> {
         self.commands += 1;
         if self.commands > COMMANDS_MAX { Err(RtmpError::Commands) } else { Ok(()) }
@@ -167,7 +171,7 @@ impl Server {
     /// # Errors
     /// [`RtmpError::NoRequest`].
     pub fn refuse(&mut self, why: &str) -> Result<(), RtmpError> {
-        // The crate would answer with `_error`, but encoders wait for `onStatus`.
+        // `ServerSession::reject_request` would answer with `_error`, but encoders wait for `onStatus`.
         self.request.take().ok_or(RtmpError::NoRequest)?;
         self.output.extend(status("error", "NetStream.Publish.BadName", why));
         Ok(())
@@ -179,7 +183,8 @@ impl Server {
     }
 }
 
-/// The command `onStatus` (section 7.2.2), as one chunk on message stream 1, the first that encoders create.
+/// The command `onStatus` (RTMP specification section 7.2.2), as one chunk on message stream 1, the first that encoders
+/// create. Its values have AMF0 markers: 0 number, 2 string, 3 object, 5 null, 9 end of object.
 fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
     let mut command = Vec::new();
     let text = |command: &mut Vec<u8>, text: &str| {
@@ -189,7 +194,7 @@ fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
     };
     command.push(2);
     text(&mut command, "onStatus");
-    // Transaction 0; a null command object; an information object with three strings.
+    // The transaction id 0, a number of 8 bytes; a null command object; an information object with three strings.
     command.extend([0; 9]);
     command.extend([5, 3]);
     for (name, value) in [("level", level), ("code", code), ("description", description)] {
@@ -197,6 +202,7 @@ fn status(level: &str, code: &str, description: &str) -> Vec<u8> {
         command.push(2);
         text(&mut command, value);
     }
+    // An empty name, and the end of the object.
     command.extend([0, 0, 9]);
     let mut chunk = Vec::new();
     filter::put_message(&mut chunk, filter::REPLY_CHUNK_STREAM, filter::COMMAND, 0, 1, &command);

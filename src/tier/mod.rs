@@ -1,9 +1,9 @@
-//! Tiers: sizes, frame rates and bitrates, and which of them a link carries.
+//! Tiers: sizes, frame rates and bitrates, and which tier the network path to a receiver can carry.
 //!
-//! Owns: [`Ladder`] and its validation; [`Downlink`], which estimates a link's state from the arrival times of packets;
-//! [`Pacer`], which delays video that would delay audio; [`Chooser`], which selects a tier; [`uplink`], the bitrate
-//! limits of senders; [`Protection`], which decides on FlexFEC. Does not know: connections, streams, participants. Time
-//! is an argument.
+//! Owns: [`Ladder`] and its validation; [`Downlink`], which estimates the state of this path from the arrival times of
+//! packets; [`Pacer`], which delays video that would delay audio; [`Chooser`], which selects a tier; [`uplink`], the
+//! bitrate limits of senders; [`Protection`], which decides on FlexFEC. Does not know: connections, streams,
+//! participants. Time is an argument.
 
 mod chooser;
 mod downlink;
@@ -22,11 +22,11 @@ pub use self::protection::Protection;
 
 use crate::media::{Size, SoundTaken, Sounds, Tier};
 
-/// Bytes added to a packet's payload: IP, UDP, RTP with its extensions, SRTP.
+/// Bytes added to a packet's payload: IPv4 and UDP, the RTP header, its extensions, the SRTP authentication tag.
 const OVERHEAD: u64 = 28 + 12 + 8 + 16;
 
-/// The largest video payload of a packet in bytes, in a stream of this many kbit/s: a tenth of a second of the stream,
-/// and at least 480 bytes, below which headers cost too much.
+/// The largest video payload of a packet in bytes, in a stream of this many kbit/s: a tenth of a second of the stream.
+/// At least 480 bytes, below which headers cost too much; at most 1,200 bytes, so that packets are not fragmented.
 pub fn packet_bytes(kbps: u32) -> usize {
     (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
 }
@@ -44,7 +44,8 @@ pub struct TierSpec {
 }
 
 impl TierSpec {
-    /// The payload's part of [`bitrate_kbps`](Self::bitrate_kbps) at this many frames per second, in kbit/s.
+    /// The payload's part of [`bitrate_kbps`](Self::bitrate_kbps) at this many frames per second, in kbit/s. At least
+    /// half, also where many small frames have more headers: the encoder needs some bitrate.
     pub fn payload_kbps(&self, fps: u32) -> u32 {
         let wire = u64::from(self.bitrate_kbps) * 1_000;
         // Each frame needs at least one packet, and its last packet is partly filled.
@@ -58,15 +59,15 @@ impl TierSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ladder {
-    /// The canvas; of this tier only the bitrate counts.
+    /// Its size and frame rate are those of the canvas.
     pub high: TierSpec,
-    /// Medium size and bitrate.
+    /// The tier `medium`, by default 640x360.
     pub medium: TierSpec,
-    /// Low size and bitrate.
+    /// The tier `low`, by default 320x180.
     pub low: TierSpec,
     /// About one sharp picture per second, for links that do not carry [`low`](Self::low).
     pub slides: TierSpec,
-    /// The audio of the tiers.
+    /// The full and the thin audio; each tier has one of them.
     pub sounds: Sounds,
 }
 
@@ -120,10 +121,10 @@ impl Ladder {
         }
     }
 
-    /// Checks that no tier exceeds the one above it, and that thin audio does not exceed full audio.
+    /// Checks that no tier exceeds the next better one, and that thin audio does not exceed full audio.
     ///
     /// # Errors
-    /// Names the two tiers and the property.
+    /// The two tiers, and the property in which the lower one exceeds the upper one.
     pub fn validate(&self) -> Result<(), LadderError> {
         for (upper, above, lower, below) in [
             ("high", self.high, "medium", self.medium),
@@ -145,7 +146,7 @@ impl Ladder {
             }
         }
         if self.sounds.thin.bitrate_kbps > self.sounds.full.bitrate_kbps {
-            return Err(LadderError { upper: "medium", lower: "low", what: "bits of sound" });
+            return Err(LadderError { upper: "medium", lower: "low", what: "audio bitrate" });
         }
         Ok(())
     }

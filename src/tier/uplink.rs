@@ -9,14 +9,19 @@ use std::time::Duration;
 use crate::media::Size;
 use crate::time::Timestamp;
 
-/// Bits per second of audio, added to those of video.
-pub const SOUND: u64 = 64_000;
+/// Bits per second of audio, added to those of video: Opus as browsers send it, with its headers.
+pub const SOUND: u64 = 40_000;
 /// Bits per second for video that is not shown: enough for a keyframe at once when it is shown again.
 const LEAST: u64 = 60_000;
 /// Bits per second of a picture of 1280x720 at 30 frames a second.
 const WHOLE: f64 = 1_500_000.0;
 /// Exponent of the bitrate by pixel rate: twice the pixels need less than twice the bits.
 const POWER: f64 = 0.8;
+/// Pixels of 320x180. Smaller pictures, as in rooms of more than sixteen, have the exponent [`SMALL_POWER`]: a face of
+/// 250x140 pixels needs few bits.
+const SMALL: f64 = 320.0 * 180.0;
+/// See [`SMALL`].
+const SMALL_POWER: f64 = 1.5;
 /// How long a higher limit must be needed before it takes effect.
 const HOLD: Duration = Duration::from_secs(2);
 /// Relative changes smaller than this are ignored.
@@ -24,8 +29,10 @@ const STEP: f64 = 0.15;
 
 /// Bits per second for a picture that is shown at this size and frame rate.
 pub fn deserved(size: Size, fps: u32) -> u64 {
-    let rate = f64::from(size.width) * f64::from(size.height) * f64::from(fps);
-    ((WHOLE * (rate / (1280.0 * 720.0 * 30.0)).powf(POWER)) as u64).max(LEAST)
+    let pixels = f64::from(size.width) * f64::from(size.height);
+    let rate = pixels.max(SMALL) * f64::from(fps);
+    let bits = WHOLE * (rate / (1280.0 * 720.0 * 30.0)).powf(POWER) * (pixels / SMALL).min(1.0).powf(SMALL_POWER);
+    (bits as u64).max(LEAST)
 }
 
 /// The bitrate limit of one sender.
@@ -75,7 +82,9 @@ mod tests {
     fn the_bitrate_follows_the_pixel_rate() {
         let worth = |width, height| deserved(Size::new(width, height), 30) / 1_000;
         assert_eq!([worth(1280, 720), worth(640, 360), worth(427, 240), worth(320, 180)], [1_500, 494, 258, 163]);
-        assert_eq!(worth(0, 0), 60);
+        // A tile of a room of 25, with audio less than 120 kbit/s.
+        assert_eq!([worth(250, 140), worth(240, 135), worth(0, 0)], [77, 68, 60]);
+        assert!(deserved(Size::new(250, 140), 30) + SOUND < 120_000);
         assert_eq!(deserved(Size::new(640, 360), 1), LEAST);
     }
 

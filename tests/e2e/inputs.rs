@@ -157,7 +157,7 @@ fn file_hls_srt_and_rtmp_inputs_are_visible_and_audible_in_a_call() {
 }
 
 /// Waits until `look` succeeds; panics with its latest error.
-fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl Fn() -> Result<T, String>) -> T {
     let mut seen = String::new();
     for _ in 0..200 {
         match look() {

@@ -19,6 +19,7 @@ mod inputs;
 mod live;
 mod network;
 mod outputs;
+mod overlays;
 mod peers;
 mod reach;
 mod readme;
@@ -32,6 +33,7 @@ mod startup;
 mod turns;
 mod uplink;
 mod upload;
+mod views;
 mod web;
 
 use self::turns::{turn, with_retries};

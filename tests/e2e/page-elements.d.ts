@@ -12,6 +12,7 @@ interface PageElements {
   last: HTMLCanvasElement;
   'mic-select': HTMLSelectElement;
   mix: HTMLVideoElement;
+  'my-view': HTMLSelectElement;
   name: HTMLInputElement;
   other: HTMLVideoElement;
   player: HTMLDialogElement;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::http::counted;
 use crate::scenario::{list, number, play};
 use crate::server::Server;
 use crate::{turn, with_retries};
@@ -151,19 +152,37 @@ fn participants_publishers_and_viewers_share_a_room() {
 }
 
 #[test]
-fn the_largest_simulcast_encoding_is_shown_and_levels_are_sent() {
+fn of_simulcast_encodings_and_spatial_layers_those_nearest_to_the_tile_are_decoded_and_levels_are_sent() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "simulcast", &[]);
-    assert_eq!(measured["ready"], true, "the room was not complete within 15 s");
+    let expected = ["a=rid:q recv", "a=rid:h recv", "a=rid:f recv", "a=simulcast:recv q;h;f"];
     assert!(list(&measured, "/offered").contains(&"a=simulcast:send q;h;f".into()), "{measured}");
-    assert_eq!(measured["answered"], serde_json::json!(["a=rid:f recv", "a=simulcast:recv f"]));
-    let sends = |layer: &&Value| number(layer, "/packetsSent") > 0.0;
-    let sent: Vec<_> = list(&measured, "/layers").iter().filter(sends).map(|layer| &layer["rid"]).collect();
-    assert_eq!(sent, ["f"], "encodings that are turned off are not sent: {measured}");
-    let [tile] = list(&measured, "/seen") else { panic!("one person sends: {measured}") };
-    assert_eq!((&tile["seen"], number(tile, "/away") < 60.0), (&0.into(), true), "{tile}");
-    assert!(number(tile, "/bars") >= 4.0, "the tile does not move: {tile}");
+    assert_eq!(measured["answered"], serde_json::json!(expected));
+    let (alone, nine) = (&measured["alone"], &measured["nine"]);
+    assert_eq!((&alone["ready"], &alone["source"]["encoding"]), (&true.into(), &"f".into()), "{alone}");
+    assert_eq!((&nine["ready"], &nine["source"]["encoding"]), (&true.into(), &"q".into()), "{nine}");
+    for (phase, tiles) in [(alone, 1), (nine, 9)] {
+        assert_eq!(list(phase, "/seen").len(), tiles, "{phase}");
+        let mine = |tile: &&Value| tile["participant"] == measured["ids"]["sender"];
+        let tile = list(phase, "/seen").iter().find(mine).unwrap_or_else(|| panic!("it has a tile: {phase}"));
+        assert_eq!((&tile["seen"], number(tile, "/away") < 60.0), (&0.into(), true), "{tile}");
+        assert!(number(tile, "/bars") >= 4.0, "the tile does not move: {tile}");
+    }
+    let kbps = |rid: &str| {
+        let layer = list(nine, "/layers").iter().find(|layer| layer["rid"] == rid);
+        layer.map_or(0.0, |layer| number(layer, "/kbps"))
+    };
+    assert!(kbps("q") > 5.0 && kbps("f") < 5.0, "REMB turns the largest encoding off: {nine}");
+    let last = list(&measured, "/wanted").last().expect("a size is wanted");
+    assert!(number(last, "/width") < 430.0 && last["participant"] == measured["ids"]["sender"], "{last}");
+
+    let layered = &measured["layered"];
+    assert_eq!((&layered["mode"], &layered["whole"]), (&"L3T3_KEY".into(), &true.into()), "{layered}");
+    assert_eq!((&layered["small"], &layered["source"]["codec"]), (&true.into(), &"vp9".into()), "{layered}");
+    let mine = |tile: &&Value| tile["participant"] == layered["id"];
+    let tile = list(nine, "/seen").iter().find(mine).unwrap_or_else(|| panic!("it has a tile: {nine}"));
+    assert!(tile["seen"] == 2 && number(tile, "/bars") >= 4.0, "{tile}");
 
     let levels = &measured["levels"];
     let told = number(levels, "/events");
@@ -171,6 +190,11 @@ fn the_largest_simulcast_encoding_is_shown_and_levels_are_sent() {
     assert_eq!(levels["versions"], 0, "levels have no version: {levels}");
     assert_eq!(levels["last"]["levels"][0]["participant"], measured["ids"]["sender"], "{levels}");
     assert!((-60.0..0.0).contains(&number(levels, "/last/levels/0/dbov")), "{levels}");
+
+    let unselected = counted(&server.url(), "source_packets_unselected_total");
+    assert!(unselected > 100, "encodings that are not shown are not passed on: {unselected}");
+    let changes = counted(&server.url(), "source_encoding_changes_total");
+    assert!((2..=6).contains(&changes), "the encodings flap: {changes}");
     server.stop();
 }
 

@@ -26,6 +26,7 @@ import * as rooms from './scenarios/rooms.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
+import * as views from './scenarios/views.mjs';
 import * as web from './scenarios/web.mjs';
 
 const scenarios = {
@@ -45,6 +46,7 @@ const scenarios = {
   ...sound,
   ...studio,
   ...uplink,
+  ...views,
   ...web,
 };
 

@@ -25,6 +25,24 @@ fn a_camera_sends_the_bitrate_that_its_tile_needs() {
     server.stop();
 }
 
+#[test]
+fn in_a_room_of_25_the_client_module_sends_one_small_encoding_in_less_than_120_kbit_s() {
+    let _turn = turn();
+    let server = Server::start();
+    let measured = play(&server.url(), "large_room", &[]);
+    assert_eq!(measured["full"], true, "the room was not complete: {measured}");
+    for (name, encoding) in [("alone", "f"), ("crowd", "q"), ("again", "f")] {
+        let phase = &measured[name];
+        assert_eq!((&phase["decoded"], &phase["encoding"]), (&true.into(), &encoding.into()), "{name}: {phase}");
+        assert_eq!(phase["active"], serde_json::json!([encoding]), "one encoding is sent: {name}: {phase}");
+    }
+    let crowd = &measured["crowd"];
+    // Noise that changes in every frame uses all of the limit.
+    assert!((50.0..120.0).contains(&number(crowd, "/kbps")), "{crowd}");
+    assert!(number(crowd, "/frame/0/0") <= number(crowd, "/wanted/width") + 16.0, "{crowd}");
+    server.stop();
+}
+
 /// Bandwidth of the thin uplink, in kbit/s.
 const THIN_KBPS: u32 = 300;
 

@@ -4,6 +4,7 @@
 //! `NAME.actual.png` to the temporary folder of the target and prints the difference. Names use only letters of the
 //! shipped font, so that the pictures do not depend on the machine.
 
+mod overlays;
 mod people;
 mod png_file;
 mod sheets;

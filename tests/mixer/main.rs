@@ -7,6 +7,7 @@ mod foreign;
 mod process;
 mod rig;
 mod senders;
+mod views;
 
 use commingle::codec::{Picture, PictureMut};
 use commingle::id::{ParticipantId, SourceId};

@@ -17,6 +17,7 @@ const load = (name) => import(pathToFileURL(path.join(copy, name)).href);
 const events = await load('events.js');
 const server = await load('server.js');
 const wire = await load('wire.js');
+const layers = await load('layers.js');
 const stage = await load('stage.js');
 const names = await load('names.js');
 const problems = await load('problems.js');
@@ -134,6 +135,14 @@ test('events return a new room document', () => {
     reduced,
   );
   assert.equal(wire.applyEvent({ audio_reduced: reduced }, { type: 'mixer', state: 'audio_full' }).audio_reduced, null);
+  const overlay = { id: 'v1', kind: 'text', text: 'a', state: 'shown' };
+  const shown = wire.applyEvent(wire.applyEvent(now, { type: 'overlay', overlay }), {
+    type: 'overlay',
+    overlay: { ...overlay, text: 'b' },
+  });
+  assert.deepEqual(shown.overlays, [{ ...overlay, text: 'b' }]);
+  const ended = wire.applyEvent(shown, { type: 'overlay', overlay: { ...overlay, state: 'ended' } });
+  assert.deepEqual(ended.overlays, []);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
   apply({ type: 'layout', version: 7, view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [] });
   apply({ type: 'layout', version: 8, view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] });
@@ -177,6 +186,31 @@ test('the camera is scaled down to its tile and never enlarged', () => {
   assert.equal(wire.scaleFor(640, 360, { width: 1280, height: 720 }), 1);
   assert.equal(wire.scaleFor(1280, 720, { width: 640, height: 180 }), 2, 'the larger side decides');
   assert.equal(wire.scaleFor(1280, 720, undefined), 1);
+});
+
+test('in a room of many tiles the smallest encoding that fits is sent, beside the one that is decoded', () => {
+  const tiles = [1, 4, 5, 25].map((n) => [1, 1.2, 2, 3, 5].map((scale) => layers.encodingFor(scale, 3, n)));
+  assert.deepEqual(tiles, [Array(5).fill(2), Array(5).fill(2), [2, 2, 1, 0, 0], [2, 2, 1, 0, 0]]);
+  assert.equal(layers.encodingFor(5, 1, 25), 0, 'without simulcast there is one');
+  const active = (encodings) => encodings.filter((one) => one.active).map((one) => one.rid);
+  assert.deepEqual(active(layers.ENCODINGS), ['f']);
+  const both = layers.fitEncodings(layers.ENCODINGS, { index: 0, scale: 5, kept: 'f' });
+  assert.deepEqual(active(both), ['q', 'f']);
+  assert.equal(both[0].scaleResolutionDownBy, 5);
+  assert.equal(layers.fitEncodings(both, { index: 0, scale: 5.01, kept: 'f' }), null, 'much the same');
+  assert.deepEqual(active(layers.fitEncodings(both, { index: 0, scale: 5, kept: 'q' })), ['q']);
+  const one = [{ active: true }];
+  assert.equal(layers.fitEncodings(one, { index: 0, scale: 1, kept: undefined }), null);
+  assert.equal(layers.fitEncodings(one, { index: 0, scale: 2, kept: undefined })[0].scaleResolutionDownBy, 2);
+});
+
+test('the size that the server needs of a source is kept in its document', () => {
+  const sends = [{ kind: 'microphone' }, { kind: 'camera' }];
+  const room = { participants: [{ id: 'p1', sends }, { id: 'p2', sends }] };
+  const event = { type: 'wanted', participant: 'p2', source: 'camera', width: 427, height: 240 };
+  const [first, second] = wire.applyEvent(room, event).participants;
+  assert.deepEqual(first.sends, sends);
+  assert.deepEqual(second.sends[1], { kind: 'camera', wanted: { width: 427, height: 240 } });
 });
 
 test('video is cropped unless this loses more than 30 percent', () => {

@@ -1,4 +1,4 @@
-//! H.264 payloads (RFC 6184, modes 0 and 1) become access units that a decoder can begin with.
+//! H.264 depayloader (RFC 6184, packetization modes 0 and 1): RTP payloads become access units for the decoder.
 //!
 //! Owns: which NAL units reach the decoder, the newest parameter sets, and units that were sent ahead of their picture.
 //! Does not know: order and loss of packets, sizes. In: the payloads of one RTP timestamp. Out: access units in Annex B
@@ -7,9 +7,9 @@
 //! Senders put parameter sets and SEI into packets with a timestamp of their own, or with that of the picture before
 //! and after its slices, where they begin the next access unit (ITU-T H.264 section 7.4.1.2.3). Some send parameter
 //! sets only once. So units without a picture wait for the next picture, and the newest parameter sets are added to
-//! each picture at which decoding may begin and that comes without them.
+//! each picture at which decoding may begin, if it was sent without them.
 //!
-//! A unit that violates its format is skipped and counted; the others of its frame are used.
+//! "Unit" means NAL unit. A malformed unit is skipped and counted; the other units of its frame are used.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,40 +20,45 @@ use crate::codec::h264::{self, IDR, Intra, PPS, RECOVERY_POINT, SEI, SLICE, SPS}
 use crate::media::SourcePacket;
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
-/// Aggregation packet (RFC 6184 section 5.7.1).
+/// Packet type of an aggregation packet (RFC 6184 section 5.7.1).
 const STAP_A: u8 = 24;
-/// Fragmentation unit (RFC 6184 section 5.8).
+/// Packet type of a fragmentation unit (RFC 6184 section 5.8).
 const FU_A: u8 = 28;
-/// The longest parameter set that is kept, in bytes. Those of real encoders have less than 100.
+/// The longest parameter set that is kept, in bytes. Those of real encoders have fewer than 100.
 const SET_MAX: usize = 512;
-/// Most units that wait for the next picture, and their bytes.
+/// Most units that wait for the next picture.
 const EARLY_MAX: usize = 16;
-/// See [`EARLY_MAX`].
+/// Most bytes of these units together.
 const EARLY_BYTES: usize = 16 * 1024;
 
-/// The access units of one stream.
+/// Builds the access units of one stream.
 #[derive(Debug, Default)]
 pub(super) struct AccessUnits {
+    /// The newest SPS of each identifier.
     sps: BTreeMap<u8, Bytes>,
+    /// The newest PPS of each identifier.
     pps: BTreeMap<u8, Bytes>,
     /// Parameter sets and SEI for the next picture.
     early: Vec<Bytes>,
-    /// The sequence number after the last packet: early units do not wait across a loss.
+    /// The sequence number after that of the last packet. If another one follows, packets were lost, and the early
+    /// units are dropped.
     next: Option<u16>,
     /// Units skipped because they are malformed or of a reserved type.
     pub(super) skipped: u64,
 }
 
-/// Whether a frame may begin decoding, and whether it begins a stream, as far as this payload says.
+/// Whether decoding may begin at the frame of this payload, as far as the units that begin in it say: an SPS, an IDR
+/// slice or a recovery point. After an SPS the picture may follow in another frame.
 pub(super) fn starts_keyframe(payload: &Bytes) -> bool {
     begins(payload, |unit| matches!(h264::kind(unit), Some(SPS | IDR)) || is_recovery(unit))
 }
 
-/// Whether the picture of this payload may begin decoding: an IDR picture or a recovery point.
+/// As [`starts_keyframe`], but without SPS: whether the picture itself or its recovery point begins in this payload.
 pub(super) fn starts_picture(payload: &Bytes) -> bool {
     begins(payload, |unit| h264::kind(unit) == Some(IDR) || is_recovery(unit))
 }
 
+/// Whether a unit is an SEI message of a recovery point, or a slice of a picture that has only I slices.
 fn is_recovery(unit: &[u8]) -> bool {
     match h264::kind(unit) {
         Some(SEI) => h264::recovery_point(unit).is_some(),
@@ -62,12 +67,12 @@ fn is_recovery(unit: &[u8]) -> bool {
     }
 }
 
-/// Whether a unit that begins in this payload has this property.
+/// Whether a unit that begins in this payload has the property `is`.
 fn begins(payload: &Bytes, is: impl Fn(&[u8]) -> bool) -> bool {
     match h264::kind(payload) {
         Some(STAP_A) => stap_a(payload).any(|unit| unit.is_some_and(|unit| is(&unit))),
         Some(FU_A) => match payload.get(1) {
-            // The fragment with the header of its unit.
+            // The S bit: the first fragment. Its unit is restored as far as `is` reads: the type, and seven bytes.
             Some(fragment) if fragment & 0x80 != 0 => {
                 let mut head = [0; 8];
                 head[0] = fragment & 0x1f;
@@ -82,7 +87,7 @@ fn begins(payload: &Bytes, is: impl Fn(&[u8]) -> bool) -> bool {
     }
 }
 
-/// The units of an aggregation packet, None for an empty one. A malformed rest is one more None.
+/// The units of an aggregation packet. An empty unit is None; so is a malformed rest of the packet.
 fn stap_a(payload: &Bytes) -> impl Iterator<Item = Option<Bytes>> {
     let mut rest = payload.slice(1..);
     std::iter::from_fn(move || {
@@ -101,7 +106,7 @@ fn stap_a(payload: &Bytes) -> impl Iterator<Item = Option<Bytes>> {
 }
 
 impl AccessUnits {
-    /// Keeps the parameter sets of a packet that is not decoded.
+    /// Keeps the parameter sets in a packet whose frame is not decoded.
     pub(super) fn observe(&mut self, payload: &Bytes) {
         match h264::kind(payload) {
             Some(STAP_A) => stap_a(payload).flatten().for_each(|unit| self.keep(&unit)),
@@ -129,6 +134,7 @@ impl AccessUnits {
         };
         let early = std::mem::take(&mut self.early);
         self.wait(&units, last_slice + 1);
+        // The units of the picture: the early ones, and its own to the last slice.
         let present = || {
             let own = units.ranges[..=last_slice].iter().map(|unit| &units.bytes[unit.clone()]);
             early.iter().map(|unit| &unit[..]).chain(own)
@@ -138,43 +144,44 @@ impl AccessUnits {
         if early.is_empty() && completion.is_none() && last_slice + 1 == units.ranges.len() {
             return Some(units.bytes.freeze());
         }
-        let Completion { sets, mark } = completion.unwrap_or_default();
+        let Completion { sets, recovery_point } = completion.unwrap_or_default();
         let mut whole = BytesMut::with_capacity(units.bytes.len() + 256);
         let mut put = |unit: &[u8]| {
             whole.put_slice(&START_CODE);
             whole.put_slice(unit);
         };
         sets.iter().for_each(|set| put(set));
-        let mut mark = mark.then_some(&RECOVERY_POINT);
+        let mut sei = recovery_point.then_some(&RECOVERY_POINT);
         for unit in present().filter(|unit| sets.is_empty() || !is_set(unit)) {
             // The SEI of a picture stands before its first slice.
             if is_slice(unit)
-                && let Some(mark) = mark.take()
+                && let Some(sei) = sei.take()
             {
-                put(mark);
+                put(sei);
             }
             put(unit);
         }
         Some(whole.freeze())
     }
 
-    /// What is added to a picture; None if it can be decoded as it is, or if decoding cannot begin with it.
+    /// The units that must be added to a picture, so that decoding can begin with it. None if none are missing, or if
+    /// decoding cannot begin with this picture.
     fn completion<'a>(&self, units: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Completion> {
         let has = |wanted| units.clone().any(|unit| h264::kind(unit) == Some(wanted));
-        let is_marked =
+        let has_recovery_point =
             || units.clone().any(|unit| h264::kind(unit) == Some(SEI) && h264::recovery_point(unit).is_some());
         let mut slices = units.clone().filter(|unit| is_slice(unit));
-        let mark = !has(IDR) && !is_marked();
-        if mark && slices.any(|slice| h264::intra(&slice[1..]) == Intra::No) {
+        let recovery_point = !has(IDR) && !has_recovery_point();
+        if recovery_point && slices.any(|slice| h264::intra(&slice[1..]) == Intra::No) {
             return None;
         }
-        // The sets of this picture were kept before, so that each identifier occurs once, and each SPS before its PPS.
+        // The kept sets include those of this picture. So each identifier occurs once, and each SPS before its PPS.
         let is_whole = has(SPS) && has(PPS);
         let sets = if is_whole { Vec::new() } else { self.sps.values().chain(self.pps.values()).cloned().collect() };
-        (mark || !is_whole).then_some(Completion { sets, mark })
+        (recovery_point || !is_whole).then_some(Completion { sets, recovery_point })
     }
 
-    /// Keeps a parameter set, in place of the one with its identifier.
+    /// Keeps a parameter set; it replaces an earlier one with the same identifier.
     fn keep(&mut self, unit: &[u8]) {
         let (sets, id) = match h264::kind(unit) {
             Some(SPS) => (&mut self.sps, h264::sps_id(unit)),
@@ -187,7 +194,7 @@ impl AccessUnits {
         }
     }
 
-    /// The units from this one on wait for the next picture.
+    /// Lets the units of a frame from index `from` on wait for the next picture.
     fn wait(&mut self, units: &Units, from: usize) {
         for unit in &units.ranges[from..] {
             let unit = &units.bytes[unit.clone()];
@@ -200,13 +207,13 @@ impl AccessUnits {
     }
 }
 
-/// What a picture at which decoding may begin was sent without.
+/// The units that are missing in a picture at which decoding may begin.
 #[derive(Debug, Default)]
 struct Completion {
-    /// In place of its own parameter sets, if there are any.
+    /// All parameter sets, in place of the picture's own; empty if it has an SPS and a PPS.
     sets: Vec<Bytes>,
-    /// The mark of a recovery point: its slices are intra coded.
-    mark: bool,
+    /// The SEI message of a recovery point: all slices are intra coded, but neither IDR nor marked by such a message.
+    recovery_point: bool,
 }
 
 fn is_set(unit: &[u8]) -> bool {
@@ -217,30 +224,35 @@ fn is_slice(unit: &[u8]) -> bool {
     matches!(h264::kind(unit), Some(SLICE | IDR))
 }
 
-/// The units of one frame, in Annex B.
+/// The units of one frame, in the byte stream format (Annex B).
 #[derive(Debug, Default)]
 struct Units {
     bytes: BytesMut,
     /// The units in `bytes`, without start codes.
     ranges: Vec<Range<usize>>,
-    /// The fragmented unit that has begun.
+    /// The fragmented unit that has begun and not ended.
     open: Option<Open>,
-    /// Fragments without a beginning are being skipped.
+    /// Fragments are being skipped, because their unit has no first fragment.
     orphaned: bool,
+    /// Units that are malformed or of a reserved type.
     skipped: u64,
 }
 
-/// A fragmented unit whose end has not come.
+/// A fragmented unit of which the last fragment was not received yet.
 #[derive(Debug)]
 struct Open {
+    /// Index of its first byte in [`Units::bytes`].
     start: usize,
+    /// Type of the unit.
     kind: u8,
+    /// Fragments so far.
     fragments: u32,
 }
 
 impl Units {
+    /// Adds the units in a payload.
     fn payload(&mut self, payload: &Bytes) {
-        // Padding only.
+        // A packet with padding only.
         let Some(&first) = payload.first() else { return };
         match first & 0x1f {
             FU_A => self.fragment(payload),
@@ -255,7 +267,7 @@ impl Units {
                 self.end_fragments();
                 self.unit(payload);
             }
-            // Not for the decoder, so not the next unit either: fragments may follow.
+            // A decoder does not need this unit, and `close` removes it. So it does not end an open fragmented unit.
             _ => self.unit(payload),
         }
     }
@@ -268,7 +280,7 @@ impl Units {
         self.close(start);
     }
 
-    /// The unit from here on is whole; removes it if a decoder does not need it.
+    /// Ends the unit that begins at `start`; removes it if it is malformed or if a decoder does not need it.
     fn close(&mut self, start: usize) {
         let unit = &self.bytes[start..];
         match unit[0] & 0x1f {
@@ -288,10 +300,12 @@ impl Units {
         self.remove(start);
     }
 
+    /// Removes the unit that begins at `start`, and its start code.
     fn remove(&mut self, start: usize) {
         self.bytes.truncate(start - START_CODE.len());
     }
 
+    /// Adds a fragment; `header` is its FU header: the bits S and E, and the type of the unit.
     fn fragment(&mut self, payload: &Bytes) {
         let (first, Some(&header)) = (payload[0], payload.get(1)) else {
             self.skipped += 1;
@@ -320,8 +334,9 @@ impl Units {
         }
     }
 
-    /// Another unit begins, or the frame ends. Packets are contiguous, so a unit of several fragments is whole even if
-    /// its last fragment is not marked. The first fragment alone is never a whole unit (RFC 6184 section 5.8).
+    /// Ends the open fragmented unit, because another unit begins or the frame ends. No packet is missing, so a unit of
+    /// several fragments is complete even without the E bit. One fragment is never a complete unit (RFC 6184 section
+    /// 5.8). Both are counted in `skipped`, because they violate the format.
     fn end_fragments(&mut self) {
         self.orphaned = false;
         let Some(open) = self.open.take() else { return };

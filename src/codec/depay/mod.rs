@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use self::h264::AccessUnits;
 use super::CodecError;
 use crate::container::av1::{TEMPORAL_DELIMITER, leb128, put_leb128};
-use crate::media::{Codec, SourcePacket};
+use crate::media::{Codec, Size, SourcePacket};
 
 /// AV1 OBU types that are not sent by RTP (AV1 RTP payload specification section 5).
 const OBU_TILE_LIST: u8 = 8;
@@ -25,12 +25,14 @@ const VP9_LAYERS: usize = 8;
 pub struct Depayloader {
     codec: Codec,
     access_units: AccessUnits,
+    /// The highest spatial layer of VP9 that is taken.
+    highest_layer: u8,
 }
 
 impl Depayloader {
     /// A depayloader for a video codec.
     pub fn new(codec: Codec) -> Self {
-        Self { codec, access_units: AccessUnits::default() }
+        Self { codec, access_units: AccessUnits::default(), highest_layer: u8::MAX }
     }
 
     /// Whether a frame that begins with this payload is a keyframe. For H.264 also parameter sets and recovery points
@@ -51,6 +53,19 @@ impl Depayloader {
             Codec::H264 => h264::starts_picture(payload),
             _ => Self::starts_keyframe(codec, payload),
         }
+    }
+
+    /// The sizes of the spatial layers of the VP9 keyframe that begins in this payload, the smallest first; empty if it
+    /// has none.
+    pub fn spatial_layers(codec: Codec, payload: &Bytes) -> Vec<Size> {
+        let part = if codec == Codec::Vp9 { vp9(payload) } else { None };
+        part.filter(|part| part.start && !part.predicted && part.layer == 0).map_or_else(Vec::new, |part| part.sizes)
+    }
+
+    /// Omits the spatial layers of VP9 above this one from the frames that follow. A lower layer needs no higher one;
+    /// a higher layer can be added again at a keyframe.
+    pub fn set_highest_layer(&mut self, layer: u8) {
+        self.highest_layer = layer;
     }
 
     /// Keeps what later frames need of a packet that may not be decoded: parameter sets of H.264.
@@ -83,7 +98,12 @@ impl Depayloader {
             Codec::Vp8 => {
                 join_vp8(payloads).ok_or_else(|| malformed("payload descriptor, or the first packet is missing"))
             }
-            Codec::Vp9 => join_vp9(payloads).ok_or_else(|| malformed("payload descriptor, or a packet is missing")),
+            Codec::Vp9 => {
+                let joined = join_vp9(payloads, self.highest_layer);
+                let joined = joined.ok_or_else(|| malformed("payload descriptor, or a packet is missing"))?;
+                // A picture may consist of higher layers only.
+                return Ok((!joined.is_empty()).then_some(joined));
+            }
             Codec::H264 => return Ok(self.access_units.join(packets)),
             Codec::Av1 => join_av1(payloads).ok_or_else(|| malformed("aggregation, or a fragment is missing")),
             Codec::Opus | Codec::Pcmu | Codec::Pcma => Err(CodecError::Unsupported(codec, "a video codec")),
@@ -126,6 +146,8 @@ struct Vp9Part {
     end: bool,
     predicted: bool,
     layer: u8,
+    /// Of the spatial layers, in a keyframe's scalability structure.
+    sizes: Vec<Size>,
     data: Bytes,
 }
 
@@ -153,11 +175,15 @@ fn vp9(payload: &Bytes) -> Option<Vp9Part> {
         }
         at += 1;
     }
+    let mut sizes = Vec::new();
     if bit(0x02) {
         let structure = *payload.get(at)?;
         at += 1;
         if structure & 0x10 != 0 {
-            at += 4 * (usize::from(structure >> 5) + 1);
+            let end = at + 4 * (usize::from(structure >> 5) + 1);
+            let side = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+            sizes.extend(payload.get(at..end)?.chunks(4).map(|size| Size::new(side(size), side(&size[2..]))));
+            at = end;
         }
         if structure & 0x08 != 0 {
             let pictures = *payload.get(at)?;
@@ -168,10 +194,11 @@ fn vp9(payload: &Bytes) -> Option<Vp9Part> {
         }
     }
     let data = (at <= payload.len()).then(|| payload.slice(at..))?;
-    Some(Vp9Part { start: bit(0x08), end: bit(0x04), predicted, layer, data })
+    Some(Vp9Part { start: bit(0x08), end: bit(0x04), predicted, layer, sizes, data })
 }
 
-fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
+/// Joins the layers up to `highest`; empty if there are only higher ones.
+fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>, highest: u8) -> Option<Bytes> {
     let mut parts = Vec::new();
     let mut layers: Vec<usize> = Vec::new();
     let mut open = false;
@@ -180,11 +207,14 @@ fn join_vp9<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
         if part.start == open {
             return None;
         }
+        open = !part.end;
+        if part.layer > highest {
+            continue;
+        }
         if part.start {
             layers.push(0);
         }
         *layers.last_mut()? += part.data.len();
-        open = !part.end;
         parts.push(part.data);
     }
     if open || layers.len() > VP9_LAYERS {
@@ -329,6 +359,32 @@ mod tests {
         assert_eq!(frame(Codec::Vp9, &[&[0x88, 5, 7]]), None, "the end is missing");
         // Flexible mode, two references.
         assert_eq!(frame(Codec::Vp9, &[&[0xdc, 5, 0x03, 0x04, 7]]).as_deref(), Some(&[7][..]));
+    }
+
+    #[test]
+    fn higher_layers_of_vp9_are_omitted_from_frames() {
+        let layers: [&[u8]; 3] = [&[0xac, 5, 0x00, 1, 7], &[0xac, 5, 0x02, 1, 8, 8], &[0xac, 5, 0x04, 1, 9]];
+        let mut depayloader = Depayloader::new(Codec::Vp9);
+        let mut joined = |highest, payloads: &[&[u8]]| {
+            depayloader.set_highest_layer(highest);
+            depayloader.frame(&packets(payloads))
+        };
+        let one = joined(0, &layers).expect("well formed");
+        assert_eq!(one.as_deref(), Some(&[7][..]));
+        let two = joined(1, &layers).expect("well formed");
+        assert_eq!(two.as_deref(), Some(&[7, 8, 8, 0xd9, 1, 0, 0, 0, 2, 0, 0, 0, 0xd9][..]));
+        assert_eq!(joined(0, &layers[1..]).expect("well formed"), None, "a picture of higher layers only");
+        assert!(joined(0, &[layers[0], &[0xa8, 5, 0x02, 1, 8]]).is_err(), "the end of a higher layer is missing");
+    }
+
+    #[test]
+    fn keyframes_of_vp9_name_the_sizes_of_their_layers() {
+        let first = [0xba, 0x81, 0x02, 0x00, 0x50, 1, 64, 0, 180, 2, 128, 1, 104, 5, 0, 2, 208, 0x82, 0x49];
+        let of = |payload: &[u8]| Depayloader::spatial_layers(Codec::Vp9, &Bytes::copy_from_slice(payload));
+        assert_eq!(of(&first), [Size::new(320, 180), Size::new(640, 360), Size::new(1280, 720)]);
+        assert!(of(&first[..10]).is_empty(), "truncated");
+        let predicted = [&[first[0] | 0x40][..], &first[1..]].concat();
+        assert!(of(&predicted).is_empty() && of(&[0x88, 5, 7]).is_empty());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The element `tsretime`: a parser of MPEG-TS that removes jumps of timestamps before `tsdemux`.
 //!
-//! Owns: the element, which `decodebin` plugs by its rank, in any protocol. Does not know: packets of MPEG-TS
-//! ([`super::mpegts`]). In: buffers of a transport stream. Out: buffers of whole packets.
+//! Owns: the element, which `decodebin` autoplugs before `tsdemux` because of its rank, for all protocols. Does not
+//! know: packets of MPEG-TS ([`super::mpegts`]). In: buffers of a transport stream. Out: buffers of whole packets.
 //!
-//! `tsdemux` of GStreamer 1.22 drops the units around a jump of the PCR, or passes on times that go back, which
-//! decoders clamp.
+//! `tsdemux` of GStreamer 1.22 drops the access units around a jump of the PCR, or passes on timestamps that go back,
+//! which decoders clamp.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 
 use super::mpegts::Retimer;
 
-/// Registers the element; GStreamer was initialised before.
+/// Registers the element, once per process. GStreamer must be initialised.
 pub(super) fn register() {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     REGISTERED.get_or_init(|| {
-        // Before `tsdemux`, which has the rank PRIMARY.
+        // `decodebin` prefers it to `tsdemux`, which has the rank PRIMARY.
         let registered = gst::Element::register(None, "tsretime", gst::Rank::PRIMARY + 1, TsRetime::static_type());
         if let Err(error) = &registered {
             tracing::error!(%error, "cannot register the element tsretime");
@@ -35,7 +35,7 @@ glib::wrapper! {
 }
 
 impl TsRetime {
-    /// Adds the jumps that it removes to this number; only the first call has an effect.
+    /// The element adds the number of jumps that it removes to this counter. Only the first call has an effect.
     pub(super) fn count_jumps(&self, jumps: Arc<AtomicU64>) {
         let _set = self.imp().jumps.set(jumps);
     }
@@ -48,16 +48,18 @@ mod imp {
         sink: gst::Pad,
         source: gst::Pad,
         retimer: Mutex<Retimer>,
+        /// Counter of the owner, see [`count_jumps`](super::TsRetime::count_jumps).
         pub(super) jumps: OnceLock<Arc<AtomicU64>>,
     }
 
     impl TsRetime {
+        /// Passes on the whole packets of the received bytes, with new timestamps.
         fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
             let mut retimer = self.retimer.lock();
             if buffer.flags().contains(gst::BufferFlags::DISCONT) {
                 retimer.interrupt();
             }
-            let before = retimer.pending() as u64;
+            let kept = retimer.pending() as u64;
             let bytes = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             let written = retimer.take(&bytes);
             if let Some(jumps) = self.jumps.get() {
@@ -66,20 +68,22 @@ mod imp {
             drop(retimer);
             let mut written = gst::Buffer::from_mut_slice(written);
             let fields = written.get_mut().expect("just made");
+            // The output begins with the bytes that were kept from the buffers before.
+            fields.set_offset(buffer.offset().saturating_sub(kept));
             fields.set_flags(buffer.flags() & gst::BufferFlags::DISCONT);
             fields.set_pts(buffer.pts());
             fields.set_dts(buffer.dts());
-            fields.set_offset(buffer.offset().saturating_sub(before));
             self.source.push(written)
         }
 
         fn event(&self, event: gst::Event) -> bool {
             match event.view() {
+                // The default handler forwards caps only between pads that proxy them.
                 gst::EventView::Caps(_) => return self.source.push_event(event),
                 gst::EventView::FlushStop(_) => self.retimer.lock().interrupt(),
                 gst::EventView::Eos(_) => {
                     let rest = self.retimer.lock().finish();
-                    // Fails if the pipeline ends.
+                    // An error means that the pipeline ends.
                     let _pushed = self.source.push(gst::Buffer::from_mut_slice(rest));
                 }
                 _ => {}

@@ -17,7 +17,8 @@ use serde::de::DeserializeOwned;
 
 use super::App;
 use crate::http::problem::Problem;
-use crate::id::{InputId, OutputId, ParticipantId, RoomName, RoomNameError};
+use crate::id::{InputId, OutputId, OverlayId, ParticipantId, RoomName, RoomNameError, ViewName};
+use crate::overlay::ImageName;
 use crate::recordings::FileName;
 use crate::rooms::RoomError;
 
@@ -117,6 +118,10 @@ impl PathParameter for RoomName {
     }
 }
 
+impl PathParameter for ViewName {
+    const NAME: &'static str = "view";
+}
+
 impl PathParameter for ParticipantId {
     const NAME: &'static str = "id";
 }
@@ -127,6 +132,14 @@ impl PathParameter for OutputId {
 
 impl PathParameter for InputId {
     const NAME: &'static str = "id";
+}
+
+impl PathParameter for OverlayId {
+    const NAME: &'static str = "id";
+}
+
+impl PathParameter for ImageName {
+    const NAME: &'static str = "name";
 }
 
 impl PathParameter for FileName {

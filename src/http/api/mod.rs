@@ -14,6 +14,7 @@ mod invitations;
 mod library;
 mod origin;
 mod outputs;
+mod overlays;
 mod participants;
 mod plain;
 mod player;
@@ -25,6 +26,7 @@ mod service;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;

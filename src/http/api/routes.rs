@@ -16,7 +16,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{
-    App, events, guard, hls, inputs, invitations, library, outputs, participants, player, rooms, service, sessions,
+    App, events, guard, hls, inputs, invitations, library, outputs, overlays, participants, player, rooms, service,
+    sessions, views,
 };
 use crate::http::problem::Problem;
 use crate::http::web;
@@ -65,6 +66,7 @@ where
 const ROOM: &str = "/v1/rooms/{room}";
 const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
 const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
+const VIEW: &str = "/v1/rooms/{room}/views/{view}";
 const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
 const BROADCASTS: &str = "/v1/rooms/{room}/broadcasts";
@@ -72,6 +74,9 @@ const BROADCAST: &str = "/v1/rooms/{room}/broadcasts/{id}";
 const FILE: &str = "/v1/recordings/{file}";
 const INPUTS: &str = "/v1/rooms/{room}/inputs";
 const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
+const OVERLAYS: &str = "/v1/rooms/{room}/overlays";
+const OVERLAY: &str = "/v1/rooms/{room}/overlays/{id}";
+const IMAGE: &str = "/v1/rooms/{room}/images/{name}";
 const SESSION: &str = "/v1/sessions/{secret}";
 const PLAYER: &str = "/v1/sessions/{secret}/events";
 const PLAYER_STREAM: &str = "/v1/sessions/{secret}/events/{stream}";
@@ -102,6 +107,9 @@ pub(super) fn table() -> Vec<Route> {
         // The two handlers below require a moderator or the participant itself.
         route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
         route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
+        route(Method::GET, VIEW, Room(Viewer), views::get),
+        route(Method::PUT, VIEW, Room(Moderator), views::put),
+        route(Method::DELETE, VIEW, Room(Moderator), views::delete),
         route(Method::GET, RECORDINGS, Room(Viewer), outputs::list_recordings),
         route(Method::POST, RECORDINGS, Room(Moderator), outputs::start_recording),
         route(Method::GET, RECORDING, Room(Viewer), outputs::get_recording),
@@ -114,6 +122,17 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::POST, INPUTS, Room(Moderator), inputs::start),
         route(Method::GET, INPUT, Room(Viewer), inputs::get),
         route(Method::DELETE, INPUT, Room(Moderator), inputs::stop),
+        route(Method::GET, OVERLAYS, Room(Viewer), overlays::list),
+        route(Method::POST, OVERLAYS, Room(Moderator), overlays::add),
+        route(Method::GET, OVERLAY, Room(Viewer), overlays::get),
+        route(Method::PATCH, OVERLAY, Room(Moderator), overlays::change),
+        route(Method::DELETE, OVERLAY, Room(Moderator), overlays::remove),
+        route(Method::GET, "/v1/rooms/{room}/images", Room(Viewer), overlays::list_images),
+        route(Method::PUT, IMAGE, Room(Moderator), overlays::put_image),
+        route(Method::GET, IMAGE, Room(Viewer), overlays::get_image),
+        route(Method::DELETE, IMAGE, Room(Moderator), overlays::remove_image),
+        // The handler requires a moderator or the speaker itself.
+        route(Method::POST, "/v1/rooms/{room}/captions", Room(Viewer), overlays::caption),
         route(Method::POST, "/v1/rooms/{room}/invitations", Room(Moderator), invitations::create),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),

@@ -11,16 +11,20 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::extract::{self, InPath, SessionSecret};
 use super::routes::ACCEPT_POST;
 use super::{App, Caller, admission, guard, player};
 use crate::http::problem::Problem;
 use crate::id::{RoomName, ViewName};
+use crate::layout::{Layout, LayoutKind};
+use crate::media::Size;
 use crate::metrics::RefusalLabels;
 use crate::peer::Answer;
 use crate::room::DISPLAY_NAME_MAX;
 use crate::room::document::{Role, TierChoice};
+use crate::room::view_request::{SelfView, ViewPatch, check_canvas};
 use crate::rooms::{IfMatch, JoinEndpoint, JoinOptions, Joined, RoomError, Trickled};
 use crate::time;
 
@@ -41,21 +45,42 @@ struct JoinQuery {
     name: String,
     #[serde(default)]
     tier: TierChoice,
-    #[serde(default = "ViewName::program")]
-    view: ViewName,
-    #[serde(default)]
-    self_view: SelfView,
+    view: Option<ViewName>,
+    layout: Option<String>,
+    canvas: Option<String>,
+    self_view: Option<SelfView>,
     #[serde(default)]
     bot: bool,
 }
 
-/// Whether the received video shows the participant itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum SelfView {
-    #[default]
-    Shown,
-    Hidden,
+impl JoinQuery {
+    /// The view that is asked for.
+    ///
+    /// # Errors
+    /// 422 for an invalid layout or canvas.
+    fn view(&self) -> Result<ViewPatch, Problem> {
+        let layout = self.layout.as_deref().map(layout_in_query).transpose().map_err(Problem::invalid_value)?;
+        let canvas = self.canvas.as_deref().map(canvas_in_query).transpose().map_err(Problem::invalid_value)?;
+        Ok(ViewPatch { view: self.view.clone(), layout, canvas, self_view: self.self_view })
+    }
+}
+
+/// The layout in a query: a kind, or the JSON object with options.
+fn layout_in_query(text: &str) -> Result<Layout, String> {
+    let read = |error: serde_json::Error| format!("layout: {error}");
+    let layout = match serde_json::from_str(text) {
+        Ok(object @ Value::Object(_)) => serde_json::from_value(object).map_err(read)?,
+        _ => serde_json::from_value::<LayoutKind>(text.into()).map_err(read)?.into(),
+    };
+    Layout::check(&layout).map(|()| layout)
+}
+
+/// The canvas in a query, as `720x1280`.
+fn canvas_in_query(text: &str) -> Result<Size, String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    let (width, height) = sides.ok_or_else(|| format!("`{text}` is no canvas: write it as 720x1280"))?;
+    let canvas = Size::new(width, height);
+    check_canvas(canvas).map(|()| canvas)
 }
 
 /// `POST /v1/rooms/{room}/participants`.
@@ -151,17 +176,7 @@ async fn is_publishing(app: &App, room: &RoomName) -> bool {
 }
 
 fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<JoinOptions, Problem> {
-    if query.view != ViewName::program() {
-        let detail = format!("there is no view `{}`; the views that exist: `{}`", query.view, ViewName::program());
-        return Err(Problem::of_kind(StatusCode::NOT_FOUND, "no-view", detail));
-    }
-    if query.self_view == SelfView::Hidden {
-        return Err(Problem::of_kind(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "self-view",
-            "`self_view=hidden` is not available yet: leave it out, or use `shown`",
-        ));
-    }
+    let view = query.view()?;
     // The name in a token takes precedence over the query.
     let name = caller.identity.name.clone().unwrap_or(query.name);
     if name.chars().count() > DISPLAY_NAME_MAX {
@@ -171,7 +186,7 @@ fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<
     let role = if caller.has_token { caller.identity.role } else { Role::Participant };
     let endpoint = if role == Role::Viewer { JoinEndpoint::Whep } else { endpoint };
     let role = if endpoint == JoinEndpoint::Whep { role.min(Role::Viewer) } else { role };
-    Ok(JoinOptions { name, role, tier: query.tier, bot: query.bot, endpoint })
+    Ok(JoinOptions { name, role, tier: query.tier, view, bot: query.bot, endpoint })
 }
 
 /// A place among the pending joins; released when dropped, unless the join was answered.

@@ -1,8 +1,8 @@
-//! The compositor of one view: redraws the tiles that have changed.
+//! The compositor of one view: redraws the tiles and overlays that have changed.
 //!
 //! Owns: canvases, each with a record of what was drawn on it. Does not know: decoders, encoders. In: the scene, the
-//! frame slots and the time of a tick. Out: [`Composed`]. A canvas is reused only when it is not shared any more, so
-//! there are several; a tile is redrawn if the record of its canvas differs from the scene.
+//! overlays, the frame slots and the time of a tick. Out: [`Composed`]. A canvas is reused only when it is not shared
+//! any more, so there are several; a tile is redrawn if the record of its canvas differs from the scene.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,21 +10,25 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use super::corners::{self, Corners, Rounding};
+use super::bitmap::Bitmap;
+use super::corners::Corners;
 use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
-use super::slot::{Fitted, FrameSlot};
-use super::sprite::{Band, Cover, Op, Sprite, yuv};
-use super::transition::{Moved, Place, Transition};
+use super::overlay::Overlays;
+use super::redraw::{Contents, Drawn, Record};
+use super::region::overlap;
+use super::slot::FrameSlot;
+use super::sprite::{Band, Op, Sprite};
+use super::tile::{Moving, Placed, SMALLEST, Shown};
+use super::transition::{Place, Transition};
 use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
 use crate::layout::{More, Scene, Tile};
-use crate::media::{Rect, Size};
+use crate::media::Size;
+use crate::overlay::{ImageName, Overlay};
 use crate::time::Timestamp;
 
-/// Shortest side in pixels of a tile with an avatar and round corners.
-const SMALLEST: u32 = 32;
 /// Most canvases in the pool.
 const CANVASES: usize = 6;
 /// Fewest pixels that are drawn by several threads: waking them takes time.
@@ -51,8 +55,9 @@ pub struct Compositor {
     tiles: Vec<Placed>,
     more: Option<(More, Option<Sprite>)>,
     corners: Corners,
+    overlays: Overlays,
     canvases: Vec<Canvas>,
-    last: Option<(u64, Vec<Drawn>)>,
+    last: Option<Record>,
     /// How long tiles take to their new places; zero for not at all.
     moving_takes: Duration,
     transition: Option<Transition>,
@@ -60,42 +65,9 @@ pub struct Compositor {
     leaving: Vec<Placed>,
 }
 
-/// A tile with its sprites.
-struct Placed {
-    tile: Tile,
-    /// Changes with every property of the tile except its picture.
-    look: u64,
-    label: Option<Arc<Sprite>>,
-    /// Drawn at the first use.
-    avatar: Option<Arc<Sprite>>,
-    /// The plate over the last frame of a lost sender. Drawn at the first use.
-    reconnecting: Option<Arc<Sprite>>,
-    corners: Option<Rounding>,
-    /// It overlaps tiles that are drawn before it.
-    over: bool,
-    /// The last frame that was drawn, for a tile that leaves with its source.
-    shown: Option<Shown>,
-}
-
-/// The contents of a tile: drawn, or to be drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Drawn {
-    look: u64,
-    frame: Option<(SourceId, u64)>,
-    lost: bool,
-}
-
-/// A frame to draw, and whether its sender is lost.
-#[derive(Clone)]
-struct Shown {
-    fitted: Fitted,
-    lost: bool,
-}
-
 struct Canvas {
     picture: Picture,
-    arrangement: u64,
-    drawn: Vec<Drawn>,
+    record: Record,
 }
 
 impl Compositor {
@@ -110,6 +82,7 @@ impl Compositor {
             tiles: Vec::new(),
             more: None,
             corners: Corners::default(),
+            overlays: Overlays::new(),
             canvases: Vec::new(),
             last: None,
             moving_takes: Duration::ZERO,
@@ -155,6 +128,28 @@ impl Compositor {
             self.transition = Transition::between(begun, &before, &after, self.moving_takes);
         }
         self.corners.prune();
+        self.overlays.set_canvas(&mut self.lettering, scene.canvas, scene.fps);
+    }
+
+    /// Sets the overlays; keeps those that are unchanged.
+    pub fn set_overlays(&mut self, overlays: &[Overlay]) {
+        self.overlays.set(&mut self.lettering, overlays);
+    }
+
+    /// Sets or removes an image of overlays.
+    pub fn set_image(&mut self, name: ImageName, image: Option<Arc<Bitmap>>) {
+        self.overlays.set_image(&mut self.lettering, name, image);
+    }
+
+    /// Whether the time of day is drawn: [`set_wall`](Self::set_wall) is called before each
+    /// [`compose`](Self::compose).
+    pub fn has_clock(&self) -> bool {
+        self.overlays.has_clock()
+    }
+
+    /// The time of day: Unix time in microseconds at `now`.
+    pub fn set_wall(&mut self, now: Timestamp, unix_micros: u64) {
+        self.overlays.set_wall(now, unix_micros);
     }
 
     fn place(&mut self, tile: &Tile, over: bool, old: Option<Placed>) -> Placed {
@@ -190,6 +185,7 @@ impl Compositor {
             self.looks += 1;
             placed.look = self.looks;
         }
+        self.overlays.redraw(&mut self.lettering);
     }
 
     /// Composes the scene at `now`. `slots` contains the sources of the scene.
@@ -208,7 +204,7 @@ impl Compositor {
                 placed.shown.clone_from(frame);
             }
         }
-        let drawn: Vec<Drawn> = self
+        let tiles: Vec<Drawn> = self
             .tiles
             .iter()
             .zip(&frames)
@@ -218,24 +214,32 @@ impl Compositor {
                 Drawn { look: placed.look, frame, lost }
             })
             .collect();
+        let overlays = self.overlays.advance(&mut self.lettering, now);
         let moving = self.advance(now, slots, &frames);
-        let wanted = (self.arrangement, drawn);
+        let wanted = Record { arrangement: self.arrangement, tiles, overlays };
         if self.last.as_ref() == Some(&wanted)
             && let Some(canvas) = self.canvases.last()
         {
             return Composed { picture: canvas.picture.clone(), changed: false };
         }
-        let (mut canvas, noted) = self.take_canvas();
-        let ops = self.ops(&frames, &moving, &wanted, noted.as_ref());
-        draw(&mut canvas, &ops, self.threads.as_deref());
+        let (mut canvas, drawn) = self.take_canvas();
+        let contents = Contents {
+            canvas: self.canvas,
+            more: self.more.as_ref(),
+            leaving: &self.leaving,
+            tiles: &self.tiles,
+            frames: &frames,
+            moving: &moving,
+            overlays: &self.overlays,
+        };
+        draw(&mut canvas, &contents.ops(&wanted, drawn.as_ref()), self.threads.as_deref());
         let picture = canvas.freeze();
-        let (arrangement, drawn) = wanted.clone();
-        self.last = Some(wanted);
+        self.last = Some(wanted.clone());
         if self.canvases.len() == CANVASES {
             self.canvases.remove(0);
         }
         // The last entry is the shown one.
-        self.canvases.push(Canvas { picture: picture.clone(), arrangement, drawn });
+        self.canvases.push(Canvas { picture: picture.clone(), record: wanted });
         Composed { picture, changed: true }
     }
 
@@ -295,7 +299,7 @@ impl Compositor {
             let slot = slots.get(&placed.tile.source?)?;
             next_change(placed.tile.kind, now, slot.arrival()?, slot.heard())
         };
-        self.tiles.iter().filter_map(change).min()
+        self.tiles.iter().filter_map(change).chain(self.overlays.changes_at(now)).min()
     }
 
     /// The canvas will not change for some time: frees all canvases but the last.
@@ -330,168 +334,16 @@ impl Compositor {
     }
 
     /// The most recent canvas that is not shared, with its record: it differs least.
-    fn take_canvas(&mut self) -> (PictureMut, Option<(u64, Vec<Drawn>)>) {
+    fn take_canvas(&mut self) -> (PictureMut, Option<Record>) {
         self.canvases.retain(|canvas| canvas.picture.size() == self.canvas);
         for at in (0..self.canvases.len()).rev() {
-            let Canvas { picture, arrangement, drawn } = self.canvases.remove(at);
+            let Canvas { picture, record } = self.canvases.remove(at);
             match PictureMut::reclaim(picture) {
-                Ok(free) => return (free, Some((arrangement, drawn))),
-                Err(picture) => self.canvases.insert(at, Canvas { picture, arrangement, drawn }),
+                Ok(free) => return (free, Some(record)),
+                Err(picture) => self.canvases.insert(at, Canvas { picture, record }),
             }
         }
         (PictureMut::new(self.canvas), None)
-    }
-
-    /// The drawing operations for a canvas with this record.
-    fn ops<'a>(
-        &'a self,
-        frames: &'a [Option<Shown>],
-        moving: &'a [Moving],
-        wanted: &(u64, Vec<Drawn>),
-        noted: Option<&(u64, Vec<Drawn>)>,
-    ) -> Vec<Op<'a>> {
-        let mut ops = Vec::new();
-        let noted = noted.filter(|noted| noted.0 == wanted.0).map(|noted| &noted.1);
-        if noted.is_none() {
-            let Size { width, height } = self.canvas;
-            ops.push(Op::Fill(Rect { x: 0, y: 0, width, height }, yuv(look::BACKGROUND)));
-            if let Some((more, letters)) = &self.more {
-                draw_more(*more, letters.as_ref(), &mut ops);
-            }
-        }
-        let part_of = |placed: &Placed| moving.iter().find(|part| part.moved.key == Place::of(&placed.tile).key);
-        for (placed, part) in self.leaving.iter().filter_map(|placed| Some((placed, part_of(placed)?))) {
-            part.ops(placed, &mut ops);
-        }
-        let redrawn = self.redrawn(|i| noted.is_none_or(|noted| noted[i] != wanted.1[i]));
-        let tiles = || self.tiles.iter().zip(frames).zip(&redrawn).filter(|(_, redrawn)| **redrawn);
-        if noted.is_some() {
-            // What is below their corners, where it is not drawn anew.
-            let over = tiles().filter(|((placed, _), _)| placed.over);
-            ops.extend(over.map(|((placed, _), _)| Op::Fill(placed.tile.rect, yuv(look::BACKGROUND))));
-        }
-        for ((placed, frame), _) in tiles() {
-            match part_of(placed) {
-                Some(part) => part.ops(placed, &mut ops),
-                None => placed.ops(placed.tile.rect, frame.as_ref(), placed.corners.as_ref(), &mut ops),
-            }
-        }
-        ops
-    }
-
-    /// Which tiles are drawn anew: those that differ, those above one that is drawn, and those that are seen at the
-    /// corners of one that is drawn.
-    fn redrawn(&self, differs: impl Fn(usize) -> bool) -> Vec<bool> {
-        let mut redrawn: Vec<bool> = (0..self.tiles.len()).map(differs).collect();
-        if !self.tiles.iter().any(|placed| placed.over) {
-            return redrawn;
-        }
-        let meets = |i: usize, j: usize| i != j && overlap(self.tiles[i].tile.rect, self.tiles[j].tile.rect);
-        while let Some(next) =
-            (0..redrawn.len()).find(|i| !redrawn[*i] && (0..redrawn.len()).any(|j| redrawn[j] && meets(*i, j)))
-        {
-            redrawn[next] = true;
-        }
-        redrawn
-    }
-}
-
-/// A tile that is not in its place.
-struct Moving {
-    moved: Moved,
-    shown: Option<Shown>,
-    /// None for a tile that is too small.
-    rounding: Option<Rounding>,
-}
-
-impl Moving {
-    fn ops<'a>(&'a self, placed: &'a Placed, ops: &mut Vec<Op<'a>>) {
-        let Moved { rect, opacity, .. } = self.moved;
-        if opacity < u8::MAX {
-            ops.push(Op::Keep(rect));
-        }
-        placed.ops(rect, self.shown.as_ref(), self.rounding.as_ref(), ops);
-        if opacity < u8::MAX {
-            ops.push(Op::Reveal(rect, Cover::Even(u8::MAX - opacity)));
-        }
-    }
-}
-
-/// The number of people without a tile.
-fn draw_more<'a>(More { rect, .. }: More, letters: Option<&'a Sprite>, ops: &mut Vec<Op<'a>>) {
-    ops.push(Op::Fill(rect, yuv(look::TILE)));
-    if let Some(letters) = letters {
-        let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
-        let (x, y) = (middle(rect.width, letters.width()), middle(rect.height, letters.height()));
-        ops.push(Op::Blend(letters, rect.x + x, rect.y + y));
-    }
-}
-
-const fn overlap(a: Rect, b: Rect) -> bool {
-    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
-}
-
-impl Placed {
-    /// Draws the sprites that this frame needs.
-    fn prepare(&mut self, frame: Option<&Shown>, lettering: &mut Lettering) {
-        if frame.is_some_and(|shown| shown.lost) && self.reconnecting.is_none() {
-            self.reconnecting = look::reconnecting(lettering, self.tile.rect.size()).map(Arc::new);
-        }
-        if frame.is_none() && self.avatar.is_none() {
-            self.avatar = Some(Arc::new(look::avatar(lettering, &self.tile)));
-        }
-    }
-
-    /// All of the tile, in a rectangle that may have another size than its own.
-    fn ops<'a>(&'a self, rect: Rect, frame: Option<&'a Shown>, rounding: Option<&'a Rounding>, ops: &mut Vec<Op<'a>>) {
-        if let Some(rounding) = rounding {
-            rounding.begin(rect, ops);
-        }
-        self.content_ops(rect, frame, ops);
-        if let Some(rounding) = rounding {
-            if self.tile.speaking {
-                corners::frame_ops(rect, ops);
-            }
-            rounding.end(rect, ops);
-        }
-        let margin = look::label_margin(self.tile.rect.size());
-        if let Some(label) = self.label.as_ref().filter(|label| label.width() + 2 * margin <= rect.width + 2) {
-            let (x, y) = (rect.x + margin, rect.y + rect.height.saturating_sub(margin + label.height()));
-            ops.push(Op::Blend(label, x, y & !1));
-        }
-    }
-
-    /// The picture with what is beside it, or the avatar.
-    fn content_ops<'a>(&'a self, rect: Rect, frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
-        let Rect { x, y, width, height } = rect;
-        let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
-        match frame {
-            Some(Shown { fitted: Fitted { picture, dest, beside, .. }, lost }) => {
-                if dest.size() != rect.size() && beside.is_empty() {
-                    ops.push(Op::Fill(rect, yuv(look::BACKGROUND)));
-                }
-                let parts = beside.iter().map(|(picture, place)| (picture, place));
-                for (picture, place) in parts.chain(std::iter::once((picture, dest))) {
-                    let draw = if *lost { Op::Grey } else { Op::Copy };
-                    ops.push(draw(picture, x + place.x, y + place.y));
-                }
-                if let Some(plate) = self
-                    .reconnecting
-                    .as_ref()
-                    .filter(|plate| *lost && plate.height() <= height && plate.width() <= width)
-                {
-                    ops.push(Op::Blend(plate, x + middle(width, plate.width()), y + middle(height, plate.height())));
-                }
-            }
-            None => {
-                ops.push(Op::Fill(rect, yuv(look::TILE)));
-                if let Some(avatar) =
-                    self.avatar.as_ref().filter(|avatar| width.min(height) >= SMALLEST.max(avatar.width()))
-                {
-                    ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
-                }
-            }
-        }
     }
 }
 
@@ -528,7 +380,8 @@ mod tests {
     use super::*;
     use crate::id::{ParticipantId, ViewName};
     use crate::layout::ObjectFit;
-    use crate::media::{Look, SourceKind};
+    use crate::media::{Look, Rect, SourceKind};
+    use crate::mixer::compose::sprite::yuv;
 
     const CANVAS: Size = Size::new(64, 36);
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use cosmic_text::{
-    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Fallback, Family, FontSystem, Metrics,
-    PlatformFallback, Shaping, SwashCache, Weight, Wrap, fontdb,
+    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Fallback, Family, FeatureTag, FontFeatures,
+    FontSystem, Metrics, PlatformFallback, Shaping, SwashCache, Weight, Wrap, fontdb,
 };
 use unicode_script::Script;
 use unicode_segmentation::UnicodeSegmentation;
@@ -89,6 +89,28 @@ enum Machine {
     There,
 }
 
+/// How a text is set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    /// Height of the letters.
+    pub(super) pixels: f32,
+    /// Longer lines are wrapped at words, and the last one is truncated.
+    pub(super) width: f32,
+    /// Most lines.
+    pub(super) lines: usize,
+    /// Lines are centred, not left-aligned.
+    pub(super) centred: bool,
+    /// All digits have the same width.
+    pub(super) tabular: bool,
+}
+
+impl Style {
+    /// One line.
+    pub(super) const fn line(pixels: f32, width: f32) -> Self {
+        Self { pixels, width, lines: 1, centred: false, tabular: false }
+    }
+}
+
 /// Draws text.
 pub(super) struct Lettering {
     fonts: FontSystem,
@@ -122,14 +144,30 @@ impl Lettering {
     /// One line of text, truncated with an ellipsis at `width` pixels; None if nothing is visible, or fonts are being
     /// loaded. The picture is as wide as the text and one line high.
     pub(super) fn line(&mut self, text: &str, pixels: f32, width: f32, color: Rgb) -> Option<Raster> {
-        let mut buffer = self.shape(text, pixels, width);
+        self.paragraph(text, Style::line(pixels, width), color)
+    }
+
+    /// The number of lines of a text that is wrapped at words.
+    pub(super) fn lines(&mut self, text: &str, pixels: f32, width: f32) -> usize {
+        self.shape(text, Style { lines: usize::MAX, ..Style::line(pixels, width) }).layout_runs().count()
+    }
+
+    /// The width of a text in one line.
+    pub(super) fn width(&mut self, text: &str, style: Style) -> f32 {
+        let style = Style { width: f32::MAX, lines: usize::MAX, centred: false, ..style };
+        self.shape(text, style).layout_runs().map(|run| run.line_w).fold(0.0, f32::max)
+    }
+
+    /// The same as [`line`](Self::line), with several lines.
+    pub(super) fn paragraph(&mut self, text: &str, style: Style, color: Rgb) -> Option<Raster> {
+        let mut buffer = self.shape(text, style);
         let missing = buffer.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == 0));
         if missing && self.machine != Machine::There {
             self.machine = Machine::Awaited;
             if !self.learned() {
                 return None;
             }
-            buffer = self.shape(text, pixels, width);
+            buffer = self.shape(text, style);
         }
         let glyphs = || buffer.layout_runs().flat_map(|run| run.glyphs.iter());
         let left = glyphs().map(|glyph| glyph.x).reduce(f32::min)?.floor();
@@ -137,7 +175,7 @@ impl Lettering {
         if right <= left {
             return None;
         }
-        let height = buffer.metrics().line_height;
+        let height = buffer.metrics().line_height * buffer.layout_runs().count() as f32;
         let mut raster = Raster::new((right - left) as usize, height.ceil() as usize);
         let [r, g, b] = color;
         buffer.draw(&mut self.fonts, &mut self.cache, Color::rgb(r, g, b), |x, y, w, h, color| {
@@ -149,19 +187,31 @@ impl Lettering {
         Some(raster)
     }
 
-    fn shape(&mut self, text: &str, pixels: f32, width: f32) -> Buffer {
+    fn shape(&mut self, text: &str, Style { pixels, width, lines, centred, tabular }: Style) -> Buffer {
         let mut buffer = Buffer::new(&mut self.fonts, Metrics::new(pixels, (pixels * 1.3).ceil()));
-        buffer.set_wrap(Wrap::None);
-        buffer.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));
+        buffer.set_wrap(if lines == 1 { Wrap::None } else { Wrap::WordOrGlyph });
+        if lines < usize::MAX {
+            buffer.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(lines)));
+        }
         buffer.set_size(Some(width), None);
         // Bold, because fonts of other scripts have this weight more often than a medium one.
-        let attributes = Attrs::new().family(Family::Name(FAMILY)).weight(Weight::BOLD);
+        let mut attributes = Attrs::new().family(Family::Name(FAMILY)).weight(Weight::BOLD);
+        if tabular {
+            let mut features = FontFeatures::new();
+            features.enable(FeatureTag::new(b"tnum"));
+            attributes = attributes.font_features(features);
+        }
         // The shipped font has some of the signs that are emoji with a variation selector (UTS #51).
         let emoji = attributes.clone().family(Family::Name(EMOJI_FAMILY));
         let spans = text.graphemes(true).map(|cluster| {
             (cluster, if cluster.contains(EMOJI_PRESENTATION) { emoji.clone() } else { attributes.clone() })
         });
-        buffer.set_rich_text(spans, &attributes, Shaping::Advanced, Some(Align::Left));
+        buffer.set_rich_text(
+            spans,
+            &attributes,
+            Shaping::Advanced,
+            Some(if centred { Align::Center } else { Align::Left }),
+        );
         buffer.shape_until_scroll(&mut self.fonts, false);
         buffer
     }
@@ -217,7 +267,7 @@ mod tests {
         {
             let text = name.repeat(12);
             let text = text.trim();
-            let buffer = lettering.shape(text, 20.0, 150.0);
+            let buffer = lettering.shape(text, Style::line(20.0, 150.0));
             let runs: Vec<_> = buffer.layout_runs().collect();
             assert_eq!(runs.len(), 1, "{name}");
             let glyphs = runs[0].glyphs;
@@ -234,7 +284,7 @@ mod tests {
     fn initials_with_a_non_joiner_have_their_isolated_forms() {
         let mut lettering = with_machine_fonts();
         let mut glyphs = |text: &str| -> Vec<u16> {
-            let buffer = lettering.shape(text, 20.0, 500.0);
+            let buffer = lettering.shape(text, Style::line(20.0, 500.0));
             let visible = |glyph: &&cosmic_text::LayoutGlyph| glyph.w > 0.0;
             buffer.layout_runs().flat_map(|run| run.glyphs.iter().filter(visible).map(|g| g.glyph_id)).collect()
         };

@@ -44,6 +44,11 @@ impl Raster {
         }
     }
 
+    /// Makes everything more transparent: 1 keeps it, 0 removes it.
+    pub(super) fn fade(&mut self, opacity: f32) {
+        self.pixels.iter_mut().flatten().for_each(|value| *value *= opacity);
+    }
+
     /// The first row with visible pixels, and the row after the last.
     pub(super) fn ink(&self) -> (usize, usize) {
         let inked = |row: &[[f32; 4]]| row.iter().any(|pixel| pixel[3] > 0.1);

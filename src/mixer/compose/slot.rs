@@ -26,7 +26,7 @@ const WANTED_FRAMES: u64 = 15;
 /// 2 s at the earliest.
 const PAUSE: Duration = Duration::from_millis(1_500);
 /// Most sizes kept ready; others are scaled at each fetch.
-const WANTED_SIZES: usize = 8;
+const WANTED_SIZES: usize = 24;
 
 /// The newest picture of one source.
 pub struct FrameSlot {

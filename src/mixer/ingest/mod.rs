@@ -10,6 +10,7 @@
 
 mod decoding;
 mod history;
+mod layers;
 mod requests;
 mod source;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use super::outbox::Outbox;
 use crate::codec::DecodeLimits;
 use crate::id::SourceId;
 use crate::link::FromMixer;
-use crate::media::SourcePacket;
+use crate::media::{Size, SourcePacket};
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -37,6 +38,7 @@ pub struct Ingest {
     shared: Shared,
     sources: BTreeMap<SourceId, VideoSource>,
     shown: BTreeSet<SourceId>,
+    wanted: BTreeMap<SourceId, Size>,
     /// Frames dropped before decoding by sources that have ended or are hidden.
     dropped: u64,
     /// Malformed units skipped of sources that have ended.
@@ -61,7 +63,14 @@ impl Ingest {
         built: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let shared = Shared { limits, outbox, builder, built: Arc::new(built) };
-        Self { shared, sources: BTreeMap::new(), shown: BTreeSet::new(), dropped: 0, skipped: 0 }
+        Self {
+            shared,
+            sources: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            dropped: 0,
+            skipped: 0,
+        }
     }
 
     /// Adds a source, or changes its codec; its pictures go to `slot`.
@@ -71,6 +80,9 @@ impl Ingest {
         }
         self.remove_source(spec.source);
         let mut source = VideoSource::new(spec, slot);
+        if let Some(size) = self.wanted.get(&spec.source) {
+            source.want(*size);
+        }
         if self.shown.contains(&spec.source) {
             source.show(&self.shared);
         }
@@ -101,6 +113,16 @@ impl Ingest {
                 self.request_keyframe(source, now);
             }
         }
+    }
+
+    /// Sets the sizes at which sources are shown at most: of a source with spatial layers no larger ones are decoded.
+    pub fn want(&mut self, sizes: &BTreeMap<SourceId, Size>) {
+        for (source, size) in sizes {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.want(*size);
+            }
+        }
+        self.wanted.clone_from(sizes);
     }
 
     /// Handles a packet; keeps it for later if its source is not shown.

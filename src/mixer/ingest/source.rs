@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Shared;
 use super::decoding::{Decoding, Owner};
 use super::history::History;
+use super::layers::SpatialLayers;
 use super::requests::{KeyframeNeed, RateLimit};
 use crate::codec::{CodecError, DecodeLimits, Depayloader, Entry, coded_size, entry};
 use crate::jitter::{VideoFrame, VideoJitter, VideoPoll};
@@ -48,6 +49,7 @@ pub(super) struct VideoSource {
     size: Option<Size>,
     size_changes: RateLimit,
     failures: RateLimit,
+    layers: SpatialLayers,
 }
 
 /// State of a source while it is shown.
@@ -76,7 +78,13 @@ impl VideoSource {
             size: None,
             size_changes: RateLimit::default(),
             failures: RateLimit::default(),
+            layers: SpatialLayers::default(),
         }
+    }
+
+    /// The size at which it is shown at most.
+    pub(super) fn want(&mut self, size: Size) {
+        self.layers.want(size);
     }
 
     /// Its codec.
@@ -215,6 +223,13 @@ impl VideoSource {
             self.refuse();
             return;
         }
+        if frame.starts_keyframe
+            && let Some(first) = frame.packets.first()
+        {
+            let sizes = Depayloader::spatial_layers(self.owner.codec, &first.payload);
+            self.layers.keyframe(sizes, now);
+        }
+        self.depayloader.set_highest_layer(self.layers.highest(now));
         let whole = match self.depayloader.frame(&frame.packets) {
             Ok(Some(whole)) => whole,
             Ok(None) => return,
@@ -246,6 +261,7 @@ impl VideoSource {
             shown.damaged = false;
             self.keyframe.came(now);
         }
+        self.keyframe.needed |= self.layers.needs_keyframe(now);
     }
 
     /// Whether a picture that announces this size is taken.

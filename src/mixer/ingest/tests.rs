@@ -7,6 +7,7 @@ use crate::codec::{CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Pa
 use crate::id::ParticipantId;
 use crate::media::{Codec, Size, SourceKind};
 use crate::mixer::builder::tests::{PATIENCE, block};
+use crate::simulcast::Simulcast;
 
 const SOURCE: SourceId = SourceId(1);
 const SIZE: Size = Size::new(64, 48);
@@ -23,9 +24,14 @@ fn frames(count: u32, luma: u8) -> Vec<Vec<SourcePacket>> {
 
 /// Frames of one encoder with a keyframe first and after each `distance` frames.
 fn encoded(codec: Codec, count: u32, luma: u8, distance: u32) -> Vec<Vec<SourcePacket>> {
+    encoded_in(SIZE, codec, count, luma, distance)
+}
+
+/// The same in another size.
+fn encoded_in(size: Size, codec: Codec, count: u32, luma: u8, distance: u32) -> Vec<Vec<SourcePacket>> {
     let spec = EncodeSpec {
         codec,
-        size: SIZE,
+        size,
         fps: 30,
         bitrate_kbps: 200,
         h264: H264Encoder::X264,
@@ -37,7 +43,7 @@ fn encoded(codec: Codec, count: u32, luma: u8, distance: u32) -> Vec<Vec<SourceP
     let (mut payloader, mut sequence) = (Payloader::new(codec), 0);
     (0..count)
         .map(|n| {
-            let picture = Picture::filled(SIZE, luma + (n % 2) as u8, 128, 128);
+            let picture = Picture::filled(size, luma + (n % 2) as u8, 128, 128);
             assert!(encoder.push(&picture, Duration::from_millis(33 * u64::from(n)), n.is_multiple_of(distance)));
             let frame = encoded.recv_timeout(PATIENCE).expect("one in, one out");
             let packets = payloader.packets(&frame, n * 3_000).into_iter().map(|packet| {
@@ -104,6 +110,17 @@ impl Stage {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         panic!("no frame");
+    }
+
+    /// Waits until the newest picture has this size.
+    fn wait_for_size(&self, size: Size) {
+        for _ in 0..20_000 {
+            if self.slot.size() == Some(size) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        panic!("no picture of {size}: {:?}", self.slot.size());
     }
 
     /// Waits until the decoder has stored the frame that arrived at this time.
@@ -340,4 +357,41 @@ fn the_packets_that_a_room_keeps_are_bounded() {
     }
     let left = stage.ingest.sources.values().filter(|source| source.kept_bytes() > 0).count();
     assert!((1..7).contains(&left), "{left} of seven");
+}
+
+#[test]
+fn a_stream_that_continues_with_another_simulcast_encoding_keeps_its_decoder() {
+    let large = Size::new(128, 96);
+    for codec in [Codec::Vp8, Codec::H264] {
+        let (mut stage, gate) = Stage::new(codec);
+        drop(gate);
+        let mut simulcast = Simulcast::new(2, Some(SIZE));
+        let encodings = [encoded(codec, 20, 80, 1_000), encoded_in(large, codec, 20, 80, 10)];
+        let mut out = Vec::new();
+        let [small_frames, large_frames] = &encodings;
+        for (n, frames) in small_frames.iter().zip(large_frames).enumerate() {
+            if n == 5 {
+                simulcast.want(large, at(33 * 5));
+            }
+            for (encoding, (size, frame)) in [(SIZE, frames.0), (large, frames.1)].into_iter().enumerate() {
+                for (part, packet) in frame.iter().enumerate() {
+                    let keyframe = part == 0 && (n == 0 || encoding == 1 && n == 10);
+                    let keyframe = keyframe.then_some(size);
+                    simulcast.take(encoding, codec, packet.clone(), keyframe, packet.arrival, &mut out);
+                }
+            }
+            for (_, packet) in out.drain(..) {
+                let arrival = packet.arrival;
+                stage.ingest.insert(SOURCE, packet, arrival);
+            }
+            if n == 0 {
+                stage.built.recv_timeout(PATIENCE).expect("built");
+            }
+            stage.ingest.poll(at(33 * n as u64));
+            stage.wait_for_frame(at(33 * n as u64));
+            stage.wait_for_size(if n < 10 { SIZE } else { large });
+        }
+        assert_eq!(stage.ingest.dropped(), 0, "{codec}");
+        assert!(stage.built.try_recv().is_err(), "{codec}: one decoder was built");
+    }
 }

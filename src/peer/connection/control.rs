@@ -17,9 +17,10 @@ use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 
 use super::{Connection, Out};
-use crate::media::Kind;
-use crate::peer::sources::Source;
+use crate::media::{Kind, Size, SourceKind};
+use crate::simulcast::Simulcast;
 use crate::tier::Reception;
+use crate::tier::uplink::deserved;
 use crate::time::{Moment, Timestamp};
 use crate::transport::secure::Secure;
 use crate::transport::srtp;
@@ -38,14 +39,32 @@ const FEEDBACK_SILENCE: Duration = Duration::from_secs(3);
 const SOURCE_KEYFRAME_INTERVAL: Duration = Duration::from_millis(500);
 /// REMB is repeated this often, since it may be lost.
 const LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Frames per second of simulcast encodings that are sent beside the one that is shown.
+const ENCODING_FPS: u32 = 30;
+/// A lower limit of a client with simulcast waits for so long: a smaller encoding is selected meanwhile.
+const SIMULCAST_GRACE: Duration = Duration::from_secs(4);
 /// Reception reports in one packet (RFC 3550 section 6.4.1).
 const REPORTS_MAX: usize = 31;
 
 impl Connection {
     /// Limits what the client sends, all its streams together, in bits per second; None lifts the limit.
     pub(in crate::peer) fn limit_uplink(&mut self, limit: Option<u64>, now: Timestamp) {
-        self.uplink_limit = limit;
-        self.limit_due = now;
+        // A lower limit turns larger encodings off at once, but the smaller one is selected only after a while.
+        let is_lower = self.uplink_limit.is_some_and(|before| limit.is_some_and(|limit| limit < before));
+        if is_lower && self.sources.sources.iter().any(|source| source.simulcast.is_some()) {
+            self.next_limit = Some((limit, now + SIMULCAST_GRACE));
+            return;
+        }
+        self.set_limit(limit, now);
+    }
+
+    fn set_limit(&mut self, limit: Option<u64>, now: Timestamp) {
+        (self.uplink_limit, self.limit_due, self.next_limit) = (limit, now, None);
+    }
+
+    /// The source of this kind is shown at most at this size: of a simulcast source the nearest encoding is received.
+    pub(in crate::peer) fn want(&mut self, kind: SourceKind, size: Size, now: Timestamp) {
+        self.sources.want(kind, size, now);
     }
 
     /// Asks the client for a keyframe of the source in this section, unless that was done just now or nothing of it has
@@ -53,17 +72,14 @@ impl Connection {
     pub(in crate::peer) fn request_keyframe(&mut self, mid: &str, moment: Moment, out: &mut Out) {
         let sender_ssrc = self.ssrcs.audio;
         let Some(source) = self.sources.sources.iter_mut().find(|source| source.mid == mid) else { return };
-        let received = source.encodings.iter().filter(|encoding| encoding.statistics.has_received());
-        let ssrcs: Vec<u32> = received.filter_map(|encoding| encoding.ssrc).collect();
+        let ssrcs: Vec<u32> = source.received().collect();
         let just_now = source.keyframe_requested.is_some_and(|at| moment.now.since(at) < SOURCE_KEYFRAME_INTERVAL);
         if just_now || ssrcs.is_empty() {
             return;
         }
         source.keyframe_requested = Some(moment.now);
-        let requests = ssrcs
-            .into_iter()
-            .map(|media_ssrc| Box::new(PictureLossIndication { sender_ssrc, media_ssrc }) as Box<dyn rtcp::Packet>);
-        self.send_rtcp(&requests.collect::<Vec<_>>(), moment.now, out);
+        let requests: Vec<_> = ssrcs.into_iter().map(|ssrc| picture_loss(sender_ssrc, ssrc)).collect();
+        self.send_rtcp(&requests, moment.now, out);
     }
 
     /// Takes an SRTCP packet.
@@ -82,7 +98,7 @@ impl Connection {
             } else if let Some(feedback) = any.downcast_ref::<TransportLayerCc>() {
                 self.transport_feedback(feedback, now);
             } else if let Some(bye) = any.downcast_ref::<Goodbye>() {
-                self.bye(bye);
+                self.bye(bye, now);
             } else {
                 if let Some(report) = any.downcast_ref::<SenderReport>()
                     && let Some(encoding) = self.sources.encodings().find(|encoding| encoding.ssrc == Some(report.ssrc))
@@ -108,12 +124,11 @@ impl Connection {
     }
 
     /// Streams of the client have ended (RFC 3550 section 6.6).
-    fn bye(&self, bye: &Goodbye) {
-        let ended = |source: &&Source| {
-            source.encodings.iter().any(|encoding| encoding.ssrc.is_some_and(|ssrc| bye.sources.contains(&ssrc)))
-        };
-        for source in self.sources.sources.iter().filter(ended) {
-            self.sink.ended(source.kind);
+    fn bye(&mut self, bye: &Goodbye, now: Timestamp) {
+        for source in &mut self.sources.sources {
+            if source.ends(&bye.sources, now) {
+                self.sink.ended(source.kind);
+            }
         }
     }
 
@@ -158,30 +173,33 @@ impl Connection {
         }
     }
 
-    /// Sends NACK, transport-wide feedback and REMB, as far as they are due.
+    /// Sends NACK, keyframe requests of simulcast, transport-wide feedback and REMB, as far as they are due.
     pub(super) fn send_feedback(&mut self, moment: Moment, out: &mut Out) {
         let now = moment.now;
         let sender_ssrc = self.ssrcs.audio;
         let mut packets: Vec<Box<dyn rtcp::Packet>> = Vec::new();
-        for encoding in self.sources.encodings() {
-            let (Some(media_ssrc), Some(nack)) = (encoding.ssrc, &mut encoding.nack) else { continue };
-            if nack.deadline().is_none_or(|due| due > now) {
-                continue;
-            }
-            let due = nack.due(now);
-            if !due.is_empty() {
+        for source in &mut self.sources.sources {
+            packets.extend(source.nacks(now).into_iter().map(|(media_ssrc, due)| {
                 let nacks = nack_pairs_from_sequence_numbers(&due);
-                packets.push(Box::new(TransportLayerNack { sender_ssrc, media_ssrc, nacks }));
-            }
+                Box::new(TransportLayerNack { sender_ssrc, media_ssrc, nacks }) as Box<dyn rtcp::Packet>
+            }));
+            packets.extend(source.keyframe_requests(now).into_iter().map(|ssrc| picture_loss(sender_ssrc, ssrc)));
         }
         if let Some(feedback) = &mut self.feedback {
             packets.extend(feedback.poll(moment));
+        }
+        if let Some((limit, _)) = self.next_limit.filter(|(_, due)| *due <= now) {
+            self.set_limit(limit, now);
         }
         if let Some(limit) = self.uplink_limit.filter(|_| self.limit_due <= now) {
             self.limit_due = now + LIMIT_INTERVAL;
             let video = self.sources.sources.iter().filter(|source| source.kind.kind() == Kind::Video);
             let ssrcs: Vec<u32> = video.flat_map(|source| &source.encodings).filter_map(|one| one.ssrc).collect();
             if !ssrcs.is_empty() {
+                // Of simulcast encodings browsers send the smaller ones first.
+                let sources = self.sources.sources.iter().filter_map(|source| source.simulcast.as_ref());
+                let smaller = sources.flat_map(Simulcast::smaller).map(|size| deserved(size, ENCODING_FPS));
+                let limit = limit + smaller.sum::<u64>();
                 // A client with transport-wide feedback takes it as a limit beside its own estimate.
                 packets.push(Box::new(ReceiverEstimatedMaximumBitrate { sender_ssrc, bitrate: limit as f32, ssrcs }));
             }
@@ -255,4 +273,9 @@ impl Connection {
             Err(error) => tracing::debug!(%error, "RTCP could not be encrypted"),
         }
     }
+}
+
+/// A keyframe request (RFC 4585 section 6.3.1).
+fn picture_loss(sender_ssrc: u32, media_ssrc: u32) -> Box<dyn rtcp::Packet> {
+    Box::new(PictureLossIndication { sender_ssrc, media_ssrc })
 }

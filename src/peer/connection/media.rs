@@ -10,6 +10,7 @@ use rtc::rtp;
 use rtc::shared::marshal::{Marshal, MarshalSize, Unmarshal};
 
 use super::super::extensions::ExtensionIds;
+use super::super::keyframe::keyframe_size;
 use super::super::rtx::Retransmission;
 use super::{Connection, Out};
 use crate::fanout::Outgoing;
@@ -68,9 +69,26 @@ impl Connection {
         }
         self.counters.bytes_in.fetch_add(payload.len() as u64, Ordering::Relaxed);
         let packet = source_packet(&header, sequence, payload, self.sources.extensions(), now);
-        let source = &self.sources.sources[route.source];
-        self.sink.packet(&source.mid, source.kind, route.codec, packet);
-        self.has_unflushed_media = true;
+        let source = &mut self.sources.sources[route.source];
+        let Some(simulcast) = &mut source.simulcast else {
+            self.sink.packet(&source.mid, source.kind, route.codec, packet);
+            self.has_unflushed_media = true;
+            return Some(());
+        };
+        let keyframe = keyframe_size(route.codec, &packet.payload);
+        let mut spliced = std::mem::take(&mut self.spliced);
+        if simulcast.take(route.encoding, route.codec, packet, keyframe, now, &mut spliced) {
+            self.sink.encoding(source.kind, source.encodings[route.encoding].rid());
+        }
+        if spliced.is_empty() {
+            self.sink.unselected();
+        } else {
+            self.has_unflushed_media = true;
+        }
+        for (codec, packet) in spliced.drain(..) {
+            self.sink.packet(&source.mid, source.kind, codec, packet);
+        }
+        self.spliced = spliced;
         Some(())
     }
 

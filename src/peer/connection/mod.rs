@@ -30,6 +30,7 @@ use super::twcc::{FeedbackGenerator, SentPackets};
 use super::{Counters, PeerEvent, SourceSink};
 use crate::fanout::Subscriber;
 use crate::media::{Kind, SourceKind};
+use crate::simulcast::Spliced;
 use crate::tier::{Downlink, Pacer, Protection};
 use crate::time::{Moment, Timestamp};
 use crate::transport::ice::{Agent, CONSENT_EXPIRES, Credentials, Role, STALE};
@@ -86,12 +87,16 @@ pub(super) struct Connection {
     sources: Sources,
     sink: Arc<dyn SourceSink>,
     has_unflushed_media: bool,
+    /// Memory for the packets of one stream that simulcast makes; empty between packets.
+    spliced: Vec<Spliced>,
     /// Feedback to the client; None where it is not agreed upon.
     feedback: Option<FeedbackGenerator>,
     /// The client's limit for what it sends, in bits per second.
     uplink_limit: Option<u64>,
     /// When the limit is repeated.
     limit_due: Timestamp,
+    /// A lower limit, and from when on it is valid.
+    next_limit: Option<(Option<u64>, Timestamp)>,
 
     ssrcs: Ssrcs,
     audio: Option<SendStream>,
@@ -151,9 +156,11 @@ impl Connection {
             sources: Sources::default(),
             sink,
             has_unflushed_media: false,
+            spliced: Vec::new(),
             feedback: None,
             uplink_limit: None,
             limit_due: now,
+            next_limit: None,
             ssrcs,
             audio: None,
             video: None,
@@ -234,9 +241,10 @@ impl Connection {
         }
         let keyframe = self.keyframe_wanted.then_some(self.keyframe_due);
         let limit = self.uplink_limit.map(|_| self.limit_due);
+        let next_limit = self.next_limit.map(|(_, due)| due);
         let feedback = self.feedback.as_ref().and_then(FeedbackGenerator::deadline);
-        let waits = [self.paced, self.begins, keyframe, limit, feedback, Some(self.next_report)];
-        waits.into_iter().flatten().chain(self.sources.nack_deadline()).fold(deadline, Timestamp::min)
+        let waits = [self.paced, self.begins, keyframe, limit, next_limit, feedback, Some(self.next_report)];
+        waits.into_iter().flatten().chain(self.sources.feedback_deadline()).fold(deadline, Timestamp::min)
     }
 
     /// Takes a datagram.

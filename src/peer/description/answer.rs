@@ -148,10 +148,12 @@ fn accepted(text: &mut Text, section: &AgreedSection, media: &Accepted, local: &
         text.line(format_args!("a=fmtp:{number} repair-window={REPAIR_WINDOW}"));
     }
     write_extensions(text, media);
-    if let Some(rid) = media.stream.as_ref().and_then(|stream| stream.rid.as_ref()) {
-        // RFC 8853 section 5.3: streams that are not in the answer are not sent.
-        text.line(format_args!("a=rid:{rid} recv"));
-        text.line(format_args!("a=simulcast:recv {rid}"));
+    if let Some(stream) = media.stream.as_ref().filter(|stream| !stream.rids.is_empty()) {
+        for rid in &stream.rids {
+            text.line(format_args!("a=rid:{rid} recv"));
+        }
+        // RFC 8853 section 5.3: encodings that are not in the answer are not sent.
+        text.line(format_args!("a=simulcast:recv {}", stream.rids.join(";")));
     }
     if let Some(format) = &media.sends {
         write_streams(text, format, media, local);

@@ -1,8 +1,8 @@
-//! What a session takes of an offer: codecs, header extensions, streams, transport.
+//! The part of an SDP offer that the server accepts: codecs, header extensions, streams, transport.
 //!
 //! Owns: [`Agreement`], and the rules by which an offer's codecs and simulcast streams are chosen. Does not know:
-//! connections, whether the offer can join at all ([`crate::sdp`]), the words of the answer ([`answer`]). Pure: an
-//! [`Offer`] goes in, plain data comes out.
+//! connections, whether the offer is valid at all ([`crate::sdp`]), the text of the answer ([`answer`]). Pure: an
+//! [`Offer`] goes in, plain data comes out. A "section" is a media section (`m=`) of SDP.
 
 mod answer;
 
@@ -15,12 +15,17 @@ use crate::media::{Codec, Kind};
 use crate::sdp::{Feedback, Offer, OfferedCodec, Section, SectionKind, Setup};
 use crate::transport::ice::Credentials;
 
-/// Remote candidates taken of one ICE session; a browser has few.
+/// Most remote candidates of one ICE session; a browser has fewer.
 pub(super) const CANDIDATES_MAX: usize = 32;
+
+/// Simulcast encodings taken of one section; browsers send at most three.
+const ENCODINGS_MAX: usize = 4;
 
 /// FlexFEC's encoding name in browsers (draft-ietf-payload-flexible-fec-scheme-03).
 const FLEXFEC: &str = "flexfec-03";
+/// Values of `a=rtcp-fb` that the server supports for video.
 const VIDEO_FEEDBACK: [&str; 5] = ["goog-remb", "transport-cc", "ccm fir", "nack", "nack pli"];
+/// Values of `a=rtcp-fb` that the server supports for audio.
 const AUDIO_FEEDBACK: [&str; 1] = ["transport-cc"];
 
 /// A codec with the payload types that the offer gives it.
@@ -36,55 +41,56 @@ pub(super) struct Format {
     pub(super) rtx: Option<u8>,
 }
 
-/// Who sends the DTLS ClientHello.
+/// The role of this server in the DTLS handshake, from `a=setup` of the offer (RFC 5763).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DtlsRole {
-    /// The client does: it offered `actpass` or `active`.
+    /// The offer has `actpass` or `active`: the client sends the ClientHello.
     Server,
-    /// We do: it offered `passive`.
+    /// The offer has `passive`: this server sends the ClientHello.
     Client,
 }
 
 /// A stream that the client sends in a section.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct OfferedStream {
-    /// Its SSRC, where the offer names it.
+    /// Its SSRC, if the offer has it (`a=ssrc`).
     pub(super) ssrc: Option<u32>,
-    /// The SSRC of its retransmissions, where the offer names it.
+    /// The SSRC of its retransmissions (RTX), if the offer has it.
     pub(super) rtx_ssrc: Option<u32>,
-    /// The RID of the one simulcast stream that is accepted.
-    pub(super) rid: Option<String>,
+    /// The RIDs of its simulcast encodings, in the offer's order; empty without simulcast.
+    pub(super) rids: Vec<String>,
 }
 
 /// A section that is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Accepted {
     pub(super) kind: Kind,
-    /// The formats we take, the one we send first.
+    /// The accepted formats; the one that the server sends is the first.
     pub(super) formats: Vec<Format>,
-    /// What the client sends in it.
+    /// The stream that the client sends; None if it only receives.
     pub(super) stream: Option<OfferedStream>,
-    /// What we send in it.
+    /// The format that the server sends; None if it only receives.
     pub(super) sends: Option<Format>,
-    /// Payload type of FlexFEC for what we send.
+    /// Payload type of FlexFEC for the video that the server sends.
     pub(super) flexfec: Option<u8>,
-    /// RTCP feedback that both sides know, by payload type.
+    /// RTCP feedback that both sides support, by payload type.
     feedback: Vec<(u8, &'static str)>,
     /// Header extensions of the section: id, and URI.
     extensions: Vec<(u16, String)>,
-    /// The client takes reduced-size RTCP (RFC 5506).
+    /// The client supports reduced-size RTCP (RFC 5506).
     rtcp_rsize: bool,
+    /// The client supports RTCP only on the port of RTP (RFC 8858).
     rtcp_mux_only: bool,
 }
 
 impl Accepted {
-    /// Whether both sides know this RTCP feedback, as `a=rtcp-fb` names it.
+    /// Whether both sides support this RTCP feedback, a value of `a=rtcp-fb`.
     pub(super) fn takes(&self, feedback: &str) -> bool {
         self.feedback.iter().any(|(_, known)| *known == feedback)
     }
 }
 
-/// One section of the offer, and what becomes of it.
+/// One section of the offer, and whether it is accepted. The private fields are repeated in the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AgreedSection {
     pub(super) mid: String,
@@ -96,7 +102,7 @@ pub(super) struct AgreedSection {
     pub(super) accepted: Option<Accepted>,
 }
 
-/// What is taken of an offer.
+/// The part of an offer that the server accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Agreement {
     pub(super) dtls_role: DtlsRole,
@@ -121,14 +127,14 @@ impl Agreement {
         self.sections.iter().filter_map(|section| Some((section.mid.as_str(), section.accepted.as_ref()?)))
     }
 
-    /// What we send of this kind, and the payload type of its FEC.
+    /// The format that the server sends for this kind of media, and the payload type of its FEC.
     pub(super) fn sends(&self, kind: Kind) -> Option<(&Format, Option<u8>)> {
         let mut sections = self.accepted().filter(|(_, section)| section.kind == kind);
         sections.find_map(|(_, section)| Some((section.sends.as_ref()?, section.flexfec)))
     }
 }
 
-/// What the client is to receive.
+/// The media that the client is to receive: audio as Opus, and video in this codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Receives {
     pub(super) audio: bool,
@@ -188,8 +194,8 @@ pub(super) fn take(offer: &Offer, receives: Receives) -> Result<Agreement, PeerE
     })
 }
 
-/// Accepts a section, if it has a codec of ours. `wanted` is the codec that is to be sent and is not yet; the first
-/// section that can carry it takes it.
+/// Accepts a section, if it has a codec that the server supports. `wanted` is the codec that the server is to send and
+/// that no earlier section carries; a section that can carry it sets it to None.
 fn accept(section: &Section, wanted: &mut Option<Codec>) -> Option<Accepted> {
     let kind = match section.kind {
         SectionKind::Audio => Kind::Audio,
@@ -211,7 +217,7 @@ fn accept(section: &Section, wanted: &mut Option<Codec>) -> Option<Accepted> {
     }
     let stream = section.direction.sends().then(|| stream(section));
     if stream.is_none() {
-        // Formats that neither side will use are not agreed upon.
+        // The client sends nothing, so the other formats are of no use and are left out of the answer.
         formats.truncate(1);
     }
     let flexfec = section.codecs.iter().find(|offered| offered.name.eq_ignore_ascii_case(FLEXFEC));
@@ -228,7 +234,7 @@ fn accept(section: &Section, wanted: &mut Option<Codec>) -> Option<Accepted> {
     })
 }
 
-/// The formats we can decode, in the offer's order.
+/// The formats that the server can decode, in the offer's order.
 fn formats(section: &Section, kind: Kind) -> Vec<Format> {
     let rtx = |payload_type: u8| {
         let is_rtx = |offered: &&OfferedCodec| {
@@ -250,12 +256,12 @@ fn formats(section: &Section, kind: Kind) -> Vec<Format> {
     known.collect()
 }
 
-/// Whether our decoders take this profile.
+/// Whether the server's decoders support the profile of an offered format.
 fn is_decodable(codec: Codec, offered: &OfferedCodec) -> bool {
     match codec {
         Codec::Vp9 => offered.parameter("profile-id").is_none_or(|profile| profile == "0"),
         Codec::Av1 => offered.parameter("profile").is_none_or(|profile| profile == "0"),
-        // Baseline, main and high; without one it is baseline (RFC 6184 section 8.1).
+        // Baseline, main and high. The default is baseline (RFC 6184 section 8.1).
         Codec::H264 => offered
             .parameter("profile-level-id")
             .is_none_or(|id| ["42", "4d", "4D", "64"].iter().any(|profile| id.starts_with(profile))),
@@ -263,12 +269,13 @@ fn is_decodable(codec: Codec, offered: &OfferedCodec) -> bool {
     }
 }
 
-/// How well a format suits what our encoders make, the smaller the better; None when it cannot carry it.
+/// How well a format suits the server's encoders: 0 is best. None if it cannot carry their streams.
 fn fitness(format: &Format) -> Option<u8> {
     if format.codec != Codec::H264 {
         return Some(0);
     }
-    // Our packets use fragmentation units, which packetization mode 0 does not have (RFC 6184 section 6.3).
+    // The server sends fragmentation units, which packetization mode 0 does not have (RFC 6184 section 6.2). Its
+    // encoders make constrained baseline (42e0), which decoders of the other profiles can decode too.
     let parameters = format.parameters.to_ascii_lowercase();
     let is_mode_1 = parameters.split(';').any(|pair| pair.trim() == "packetization-mode=1");
     let fitness = match () {
@@ -279,29 +286,36 @@ fn fitness(format: &Format) -> Option<u8> {
     is_mode_1.then_some(fitness)
 }
 
-/// What the client sends in a section.
+/// The stream that the client sends in a section.
 fn stream(section: &Section) -> OfferedStream {
-    if let Some(rid) = simulcast_rid(section) {
-        return OfferedStream { rid: Some(rid), ..OfferedStream::default() };
+    let rids = simulcast_rids(section);
+    if !rids.is_empty() {
+        return OfferedStream { rids, ..OfferedStream::default() };
     }
     let ssrc = section.ssrcs.first().copied();
     let rtx = section.retransmissions.iter().find(|(media, _)| Some(*media) == ssrc);
-    OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rid: None }
+    OfferedStream { ssrc, rtx_ssrc: rtx.map(|(_, rtx)| *rtx), rids }
 }
 
-/// The simulcast stream that is accepted (RFC 8853): the last one, by custom the largest, and one that is not paused if
-/// there is such. None where packets do not carry the RID.
-fn simulcast_rid(section: &Section) -> Option<String> {
+/// The simulcast encodings that are accepted (RFC 8853): the last ones, by convention the largest. None where packets do
+/// not carry the RID.
+fn simulcast_rids(section: &Section) -> Vec<String> {
     let has = |uri: &str| section.extensions.iter().any(|extension| extension.uri == uri);
     if !has(extensions::MID) || !has(extensions::RID) {
-        return None;
+        return Vec::new();
     }
-    let streams = || section.simulcast.iter().rev();
-    let last = streams().find(|stream| !stream.paused).or_else(|| streams().next())?;
-    let is_plain = last.rid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    (section.rids.contains(&last.rid) && is_plain).then(|| last.rid.clone())
+    let is_plain = |rid: &str| rid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let mut rids: Vec<String> = Vec::new();
+    for stream in &section.simulcast {
+        let rid = &stream.rid;
+        if section.rids.contains(rid) && is_plain(rid) && !rids.contains(rid) {
+            rids.push(rid.clone());
+        }
+    }
+    rids.split_off(rids.len().saturating_sub(ENCODINGS_MAX))
 }
 
+/// The RTCP feedback that both sides support, by payload type. An offer may give it for all payload types (`*`).
 fn feedback(section: &Section, kind: Kind, formats: &[Format]) -> Vec<(u8, &'static str)> {
     let known: &[&str] = if kind == Kind::Video { &VIDEO_FEEDBACK } else { &AUDIO_FEEDBACK };
     let offers = |payload_type: u8, value: &str| {
@@ -312,7 +326,10 @@ fn feedback(section: &Section, kind: Kind, formats: &[Format]) -> Vec<(u8, &'sta
     both.filter(|(payload_type, value)| offers(*payload_type, value)).collect()
 }
 
-/// Fails when two streams cannot be distinguished by any method of RFC 9143 section 9.2.
+/// Checks that the packets of all streams can be distinguished by MID, SSRC or payload type (RFC 9143 section 9.2).
+///
+/// # Errors
+/// Two sections without SSRC share a payload type, and not both have the header extension of the MID.
 fn check_distinguishable(offer: &Offer, sections: &[AgreedSection]) -> Result<(), PeerError> {
     let has_mid = |at: usize| offer.sections[at].extensions.iter().any(|extension| extension.uri == extensions::MID);
     let unnamed: Vec<(usize, &AgreedSection, &Accepted)> = sections

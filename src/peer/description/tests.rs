@@ -164,20 +164,27 @@ fn simulcast(layers: &str) -> String {
     format!("{}a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:{layers}\r\n", without_ssrcs(CHROMIUM))
 }
 
-fn rid_of(agreement: &Agreement) -> Option<String> {
-    agreement.accepted().nth(1).and_then(|(_, section)| section.stream.clone()?.rid)
+fn rids_of(agreement: &Agreement) -> Vec<String> {
+    agreement.accepted().nth(1).and_then(|(_, section)| section.stream.clone()).expect("it sends").rids
 }
 
 #[test]
-fn of_a_simulcast_offer_one_encoding_is_accepted_and_the_others_are_turned_off() {
-    for (layers, expected) in [("send q;h;f", "f"), ("recv x send q;h", "h"), ("send q;f,h;~h", "f"), ("send ~q", "q")]
-    {
+fn all_encodings_of_a_simulcast_offer_are_accepted() {
+    for (layers, expected) in [
+        ("send q;h;f", &["q", "h", "f"][..]),
+        ("recv x send q;h", &["q", "h"]),
+        ("send q;f,h;~h", &["q", "f", "h"]),
+        ("send ~q", &["q"]),
+        ("send q;q;unknown", &["q"]),
+    ] {
         let agreement = taken(&simulcast(layers), BOTH);
-        assert_eq!(rid_of(&agreement).as_deref(), Some(expected), "{layers}");
+        assert_eq!(rids_of(&agreement), expected, "{layers}");
         let answer = answer_to(&agreement);
-        let accepted = format!("a=rid:{expected} recv\r\na=simulcast:recv {expected}\r\n");
+        let rids = expected.iter().fold(String::new(), |text, rid| text + &format!("a=rid:{rid} recv\r\n"));
+        let accepted = format!("{rids}a=simulcast:recv {}\r\n", expected.join(";"));
         assert!(section(&answer, 1).contains(&accepted), "{answer}");
-        assert_eq!((answer.matches("a=simulcast").count(), answer.matches("a=rid").count()), (1, 1), "{answer}");
+        let counts = (answer.matches("a=simulcast").count(), answer.matches("a=rid").count());
+        assert_eq!(counts, (1, expected.len()), "{answer}");
     }
 }
 
@@ -186,7 +193,7 @@ fn encodings_whose_packets_carry_no_rid_are_no_simulcast() {
     let text = simulcast("send q;h;f").replace("urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id", "urn:x");
     for text in [text, simulcast("send a;b"), simulcast("recv q")] {
         let agreement = taken(&text, BOTH);
-        assert_eq!(rid_of(&agreement), None);
+        assert!(rids_of(&agreement).is_empty());
         assert!(!answer_to(&agreement).contains("a=simulcast"));
     }
 }

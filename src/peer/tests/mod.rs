@@ -6,6 +6,7 @@ mod dtls;
 mod moving;
 mod restart;
 mod rtcp;
+mod simulcast;
 mod world;
 
 use std::net::SocketAddr;
@@ -58,6 +59,10 @@ impl SourceSink for Sink {
             let _ = self.flushed.try_send(packet);
         }
     }
+
+    fn encoding(&self, _: SourceKind, _: &str) {}
+
+    fn unselected(&self) {}
 
     fn ended(&self, kind: SourceKind) {
         self.ended.lock().push(kind);

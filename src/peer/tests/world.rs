@@ -63,6 +63,9 @@ impl Bell for Silent {
 pub(super) struct Sink {
     pub(super) packets: Mutex<Vec<(SourceKind, Codec, SourcePacket)>>,
     pub(super) ended: Mutex<Vec<SourceKind>>,
+    /// RIDs of the encodings that were received one after the other.
+    pub(super) encodings: Mutex<Vec<String>>,
+    pub(super) unselected: Mutex<usize>,
 }
 
 impl SourceSink for Sink {
@@ -71,6 +74,14 @@ impl SourceSink for Sink {
     }
 
     fn flush(&self) {}
+
+    fn encoding(&self, _: SourceKind, rid: &str) {
+        self.encodings.lock().push(rid.to_owned());
+    }
+
+    fn unselected(&self) {
+        *self.unselected.lock() += 1;
+    }
 
     fn ended(&self, kind: SourceKind) {
         self.ended.lock().push(kind);
@@ -354,6 +365,8 @@ pub(super) struct Scenario {
     pub(super) setup: &'static str,
     pub(super) client_shows_another: bool,
     pub(super) server_shows_another: bool,
+    /// It offers the simulcast encodings `q`, `h` and `f`.
+    pub(super) simulcast: bool,
     pub(super) seed: u64,
 }
 
@@ -363,6 +376,7 @@ pub(super) const VIEWER: Scenario = Scenario {
     setup: "actpass",
     client_shows_another: false,
     server_shows_another: false,
+    simulcast: false,
     seed: 1,
 };
 /// A client that sends a camera and a microphone too.
@@ -370,7 +384,7 @@ pub(super) const PARTICIPANT: Scenario = Scenario { direction: "sendrecv", ..VIE
 
 impl World {
     pub(super) fn new(scenario: Scenario) -> Self {
-        let Scenario { direction, setup, client_shows_another, server_shows_another, seed } = scenario;
+        let Scenario { direction, setup, client_shows_another, server_shows_another, simulcast, seed } = scenario;
         let (theirs, ours) = (identity(), identity());
         let local = Credentials::random();
         let offer: String = include_str!("../description/chromium.sdp")
@@ -386,6 +400,8 @@ impl World {
                 _ => line.to_owned(),
             })
             .fold(String::new(), |text, line| text + &line + "\r\n");
+        let encodings = "a=rid:q send\r\na=rid:h send\r\na=rid:f send\r\na=simulcast:send q;h;f\r\n";
+        let offer = if simulcast { offer + encodings } else { offer };
         let read = Offer::parse(&offer).expect("an offer");
         let facts = read.facts(&[Codec::Vp8], &Sounds::default()).expect("can be answered");
         let candidates = vec![format!("candidate:1 1 udp 1 192.0.2.1 8189 typ host")];

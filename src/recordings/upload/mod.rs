@@ -2,8 +2,8 @@
 //!
 //! Owns: upload progress, the update of sidecars, and the removal of local files. Does not know: the protocol of the
 //! store ([`store`]), the order and retries ([`queue`]). In: names of finished files. Out: objects, and
-//! [`Library::changes`]. The sidecar records a completed upload, so that a restarted server finds the remaining files.
-//! A local file is removed only after that.
+//! [`Library::changes`]. The sidecar records a completed upload, so that a restarted server finds the files that are
+//! not uploaded yet. A local file is removed only after its sidecar has recorded the upload.
 
 mod queue;
 mod store;
@@ -23,7 +23,7 @@ use crate::time;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum UploadState {
-    /// Queued, perhaps after failures.
+    /// In the queue, for the first attempt or a retry.
     Waiting {
         /// Failed attempts so far.
         failures: u32,
@@ -59,14 +59,16 @@ pub struct UploadConfigError(String);
 /// The uploads of this server.
 pub struct Uploads {
     store: Store,
+    /// Local files are kept after their upload.
     keep_local: bool,
     queue: Mutex<Queue>,
     /// The current upload and its sent bytes.
     sending: Mutex<Option<(FileName, u64)>>,
+    /// Notified after each addition to `queue`.
     added: Notify,
 }
 
-/// Result of an upload.
+/// How an upload ended without an error.
 enum Outcome {
     Done,
     /// The recording was deleted meanwhile.
@@ -95,11 +97,13 @@ impl Uploads {
         Self { store, keep_local, queue: Mutex::default(), sending: Mutex::default(), added: Notify::new() }
     }
 
+    /// Queues the upload of a recording.
     pub(super) fn add(&self, name: FileName) {
         self.queue.lock().add(name, time::now());
         self.added.notify_one();
     }
 
+    /// Removes a recording from the queue: it is uploaded or deleted.
     pub(super) fn forget(&self, name: &FileName) {
         self.queue.lock().done(name);
     }
@@ -116,7 +120,7 @@ impl Uploads {
 }
 
 impl Library {
-    /// Processes the queue until the library closes.
+    /// Uploads the queued recordings, one at a time, until the library closes.
     pub(super) async fn upload_all(self) {
         let Some(uploads) = &self.inner.uploads else { return };
         while !self.inner.closing.is_cancelled() {
@@ -153,6 +157,7 @@ impl Library {
                 uploads.forget(name);
             }
             Ok(Outcome::Deleted) => uploads.forget(name),
+            // Not a failure: the server uploads it after its next start.
             Err(UploadError::Store(StoreError::Closing)) => {}
             Err(error) => {
                 counters.upload_failures.inc();
@@ -172,7 +177,8 @@ impl Library {
         let store = &uploads.store;
         let uploaded = store.put_file(name, file, local.bytes, progress, &self.inner.closing).await?;
         self.counters().uploaded_bytes.inc_by(local.bytes);
-        // The sidecar in the store records the upload too, and is written before the local one.
+        // The copy of the sidecar in the store records the upload too. It is written first, because the local sidecar
+        // ends the upload: after a crash between the two, everything is uploaded again.
         let (file_name, to) = (name.clone(), uploaded.clone());
         let text = self
             .blocking(move |inner| Ok(inner.folder.preview(&file_name, |document| document.mark_uploaded(&to))?))
@@ -187,7 +193,7 @@ impl Library {
         Ok(Outcome::Done)
     }
 
-    /// Queues the upload of an ended recording, if a store is configured and it is not uploaded yet.
+    /// Queues the upload of a recording, if a store is configured, and the recording has ended and is not uploaded yet.
     pub(super) async fn enqueue_upload(&self, name: &FileName) {
         let Some(uploads) = &self.inner.uploads else { return };
         let ended = [FileState::Finished, FileState::Failed, FileState::Mended];

@@ -1,7 +1,7 @@
 //! The client of an S3-compatible object store: multipart upload of one file, and its verification.
 //!
-//! Owns: requests, their short-term retries, parts and checksums. Does not know: the queue, sidecar contents. In: a
-//! file. Out: [`Uploaded`]. Memory use is one part for files of any size.
+//! Owns: requests, their retries within one upload, parts and checksums. Does not know: the queue, sidecar contents.
+//! In: a file. Out: [`Uploaded`]. At most one part of a file is in memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,7 +21,7 @@ use crate::config::Upload;
 use crate::recordings::FileName;
 use crate::recordings::sidecar::Uploaded;
 
-/// Most parts of an object (the limit of S3 is 10,000).
+/// Most parts of an object: less than the 10,000 that S3 permits, because a larger file has larger parts.
 const PARTS_MAX: u64 = 9_000;
 /// Timeout of one request, which may send a part over a slow link.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -52,7 +52,9 @@ pub(super) enum StoreError {
 pub(super) struct Store {
     client: Arc<dyn ObjectStore>,
     bucket: String,
+    /// Beginning of each object's key.
     prefix: String,
+    /// Size of a part in bytes; larger for a file that would have more than [`PARTS_MAX`].
     part: u64,
     /// Access key id, removed from errors.
     key_id: Option<String>,
@@ -65,7 +67,7 @@ impl Store {
     /// The client cannot be built from the configuration.
     pub(super) fn new(config: &Upload) -> Result<Option<Self>, StoreError> {
         let Some(bucket) = config.bucket.clone() else { return Ok(None) };
-        // Fails when a default provider is already installed.
+        // The HTTP client of `object_store` uses the default provider of rustls. Fails if there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let retry =
             RetryConfig { backoff: BackoffConfig::default(), max_retries: MAX_RETRIES, retry_timeout: REQUEST_TIMEOUT };
@@ -101,11 +103,13 @@ impl Store {
 
     fn key(&self, name: &FileName) -> Path {
         let key = format!("{}{name}", self.prefix);
-        // `from` would percent-encode letters outside ASCII, which a key may have.
+        // `Path::from` percent-encodes letters outside ASCII, which a key may have, so it is only for keys that
+        // `Path::parse` rejects.
         Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
-    /// Uploads a file of `bytes` and verifies size and entity tag; calls `progress` with the bytes sent so far.
+    /// Uploads a file of the size `bytes`, then verifies size and entity tag of the object. Calls `progress` with the
+    /// bytes sent so far after each part, if there are several.
     ///
     /// # Errors
     /// The upload or its verification failed. An incomplete multipart upload is aborted, if the store can be reached.
@@ -154,6 +158,8 @@ impl Store {
         Ok(Uploaded { location: format!("s3://{}/{key}", self.bucket), etag: arrived.e_tag, sha256, bytes })
     }
 
+    /// Uploads the parts of a file until it is complete; returns the source, with the hash of all bytes, and the entity
+    /// tag.
     async fn put_parts(
         &self,
         upload: &mut dyn MultipartUpload,
@@ -190,13 +196,14 @@ impl Store {
         self.put(&self.key(&sidecar), &sidecar, text.into()).await.map(drop)
     }
 
+    /// Uploads an object in one request; returns its entity tag.
     async fn put(&self, key: &Path, name: &FileName, payload: PutPayload) -> Result<Option<String>, StoreError> {
         let options = PutOptions { attributes: attributes(name), ..PutOptions::default() };
         let put = self.client.put_opts(key, payload, options).await;
         put.map(|put| put.e_tag).map_err(|error| self.store_error(&error))
     }
 
-    /// The error as one short line without the access key id: moderators see it.
+    /// The error as one short line. It has no access key id, because moderators see it.
     fn store_error(&self, error: &object_store::Error) -> StoreError {
         tracing::debug!(%error, "object store request failed");
         let mut text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -218,13 +225,14 @@ fn attributes(name: &FileName) -> Attributes {
 /// A file that is hashed while it is read.
 struct Source {
     file: File,
-    /// Bytes not yet read.
+    /// Bytes that are expected and not yet read.
     left: u64,
     digest: Sha256,
 }
 
 impl Source {
-    /// Reads the next `most` bytes; fewer only at the end.
+    /// Reads the next `most` bytes, fewer only at the end of the file, and adds them to the hash. Takes and returns the
+    /// source, because it is read on a blocking thread.
     async fn read(mut self, most: u64) -> Result<(Self, Vec<u8>), StoreError> {
         let read = tokio::task::spawn_blocking(move || {
             // Allocated at full size: growing a buffer takes twice the memory.

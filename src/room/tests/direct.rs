@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::Subscribers;
-use crate::id::{OutputId, ParticipantId};
+use crate::id::{OutputId, ParticipantId, ViewName};
 use crate::layout::Layout;
 use crate::media::{Codec, FileFormat, Size, SoundTaken, SourceKind};
 use crate::room::direct::*;
 use crate::room::document::{LeaveReason, RecordingKind, Role, TierChoice};
 use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
+use crate::room::view_request::ViewPatch;
 use crate::room::{Admission, Effect, Input, Order, Room, RoomSettings, Route};
 use crate::tier::Ladder;
 use crate::time::Timestamp;
@@ -69,6 +70,7 @@ impl Two {
             receives_audio: Some(SoundTaken::Any),
             receives_video: Some(Codec::Vp8),
             tier: TierChoice::Auto,
+            view: ViewPatch::default(),
             bot: false,
         };
         let admitted = self.room.admit(self.now, who).expect("let in");
@@ -151,6 +153,7 @@ fn a_recording_ends_a_direct_call() {
     let mut two = Two::direct();
     let wish = OutputWish {
         kind: OutputKind::Recording { kind: RecordingKind::View, format: FileFormat::Mp4 },
+        view: ViewName::program(),
         streams: Vec::new(),
         sound: true,
     };

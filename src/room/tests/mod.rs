@@ -4,15 +4,21 @@ mod direct;
 mod inputs;
 mod lives;
 mod outputs;
+mod overlays;
 mod presence;
+mod views;
+mod wanted;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
+use crate::id::ViewName;
 use crate::layout::Layout;
+use crate::layout::{LayoutKind, Scene};
 use crate::media::{Kind, Size, SoundTaken, Tier};
 use crate::room::document::{LevelDocument, MixerEvent, TierChoice};
+use crate::room::view_request::ViewPatch;
 use crate::tier::uplink::{SOUND, deserved};
 use crate::tier::{Ladder, Limit};
 
@@ -43,6 +49,7 @@ fn person(name: &str) -> Admission {
         receives_audio: Some(SoundTaken::Any),
         receives_video: Some(Codec::Vp8),
         tier: TierChoice::Auto,
+        view: ViewPatch::default(),
         bot: false,
     }
 }

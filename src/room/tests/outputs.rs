@@ -9,6 +9,7 @@ use crate::room::outputs::{OutputEvent, OutputKind, OutputReport, OutputWish};
 fn recording(format: FileFormat) -> OutputWish {
     OutputWish {
         kind: OutputKind::Recording { kind: RecordingKind::View, format },
+        view: ViewName::program(),
         streams: format.video().first().map(|codec| (*codec, Tier::High)).into_iter().collect(),
         sound: true,
     }
@@ -16,7 +17,7 @@ fn recording(format: FileFormat) -> OutputWish {
 
 fn broadcast() -> OutputWish {
     let kind = OutputKind::Broadcast { kind: "hls".into(), url: "/hls/r/index.m3u8".into(), public: false };
-    OutputWish { kind, streams: vec![(Codec::H264, Tier::High)], sound: true }
+    OutputWish { kind, view: ViewName::program(), streams: vec![(Codec::H264, Tier::High)], sound: true }
 }
 
 impl Driven {

@@ -13,12 +13,12 @@ fn input(pushed: bool) -> InputWish {
 
 fn recording() -> OutputWish {
     let kind = OutputKind::Recording { kind: RecordingKind::View, format: FileFormat::Webm };
-    OutputWish { kind, streams: vec![(Codec::Vp8, Tier::High)], sound: true }
+    OutputWish { kind, view: ViewName::program(), streams: vec![(Codec::Vp8, Tier::High)], sound: true }
 }
 
 fn broadcast() -> OutputWish {
     let kind = OutputKind::Broadcast { kind: "hls".into(), url: "/hls/r/index.m3u8".into(), public: false };
-    OutputWish { kind, streams: vec![(Codec::H264, Tier::High)], sound: true }
+    OutputWish { kind, view: ViewName::program(), streams: vec![(Codec::H264, Tier::High)], sound: true }
 }
 
 fn bot() -> Admission {

@@ -76,54 +76,98 @@ export async function grid({ page: open, options, keep }) {
   return measured;
 }
 
-/** A simulcast sender and a viewer, and the `levels` events. */
+/**
+ * A simulcast sender, a sender of VP9 with spatial layers and a viewer: first in a grid of two, then of nine. Also the
+ * `levels` events.
+ */
 export async function simulcast({ page: open, options }) {
   const page = await open();
   return page.evaluate(async (o) => {
     const { Person, sleep, look, roomDocument, program, until } = people;
-    const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: 4 / 2 ** i }));
-    const sender = new Person({ k: 0, room: o.room, encodings, picture: { width: 960, height: 540, fps: 15 } });
-    await sender.join();
+    // 320x180, 640x360 and 960x540.
+    const encodings = ['q', 'h', 'f'].map((rid, i) => ({ rid, scaleResolutionDownBy: [3, 1.5, 1][i] }));
+    const picture = { width: 960, height: 540, fps: 10 };
+    const sender = await new Person({ k: 0, room: o.room, encodings, picture }).join();
     const viewer = await new Person({
       k: 1,
       room: o.room,
       send: { video: false, audio: false },
       path: `/whep/${o.room}`,
     }).join();
-    const source = async () => {
-      const { participants } = await roomDocument(o.room);
-      return participants.find((p) => p.id === sender.id)?.sends.find((s) => s.kind === 'camera');
-    };
-    const ready = await until(async () => (await source())?.size && viewer.frames.length > 5, 15_000, 200);
-    const offered = sender.pc.localDescription.sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
-    const answered = sender.pc.remoteDescription.sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
-
     const levels = [];
-    const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/rooms/${o.room}/events`);
-    socket.onmessage = ({ data }) => {
-      const event = JSON.parse(data);
-      if (event.type === 'levels') levels.push(event);
+    const wanted = [];
+    const events = (query) => {
+      const socket = new WebSocket(`${location.origin.replace('http', 'ws')}/v1/rooms/${o.room}/events${query}`);
+      socket.onmessage = ({ data }) => {
+        const event = JSON.parse(data);
+        if (event.type === 'levels' && !query) levels.push(event);
+        if (event.type === 'wanted') wanted.push(event);
+      };
+      return socket;
     };
-    await sleep(5000);
-    const view = program(await roomDocument(o.room));
-    const seen = await look(viewer, view);
-    const sent = [...(await sender.pc.getStats()).values()].filter(
+    const sockets = [events(''), events(`?session=${sender.location.split('/').pop()}`)];
+    const source = async ({ id } = sender) => {
+      const { participants } = await roomDocument(o.room);
+      return participants.find((p) => p.id === id)?.sends.find((s) => s.kind === 'camera');
+    };
+    const decoded = (person, is) => until(async () => is((await source(person))?.size?.width), 30_000, 200);
+    const lines = ({ sdp }) => sdp.split(/\r?\n/).filter((line) => /^a=(rid|simulcast)/.test(line));
+    const offered = lines(sender.pc.localDescription);
+    const answered = lines(sender.pc.remoteDescription);
+    const measure = async (ready, settling) => {
+      await sleep(settling);
+      const from = await sender.pc.getStats();
+      await sleep(3000);
+      const to = await sender.pc.getStats();
+      const layers = [...to.values()].filter((s) => s.type === 'outbound-rtp' && s.kind === 'video');
+      const document = await roomDocument(o.room);
+      return {
+        ready,
+        source: await source(),
+        seen: await look(viewer, program(document)),
+        layers: layers.map(({ id, rid, bytesSent }) => ({
+          rid,
+          kbps: Math.round(((bytesSent - from.get(id).bytesSent) * 8) / 3000),
+        })),
+      };
+    };
+    const largest = await decoded(sender, (width) => width === 960);
+    const whole = largest && (await until(() => viewer.frames.length > 5, 10_000));
+    levels.length = 0;
+    const alone = await measure(whole, 2000);
+    const told = [...levels];
+
+    const scalable = [{ scalabilityMode: 'L3T3_KEY', codec: codecNamed('VP9') }];
+    const layered = await new Person({ k: 2, room: o.room, codec: 'VP9', encodings: scalable, picture }).join();
+    const wholeLayer = await decoded(layered, (width) => width > 600);
+    const others = [];
+    for (const k of [1, 3, 4, 5, 6, 7, 8])
+      others.push(
+        await new Person({ k, room: o.room, send: { video: false }, receive: { video: false, audio: false } }).join(),
+      );
+    const small = await decoded(sender, (width) => width === 320);
+    const smallLayer = await decoded(layered, (width) => width < 500);
+    const nine = await measure(small, 6000); // a lower limit comes after four seconds
+    const mode = [...(await layered.pc.getStats()).values()].find(
       (s) => s.type === 'outbound-rtp' && s.kind === 'video',
-    );
-    socket.close();
+    )?.scalabilityMode;
+    sockets.forEach((socket) => socket.close());
     const measured = {
-      ready,
       offered,
       answered,
-      source: await source(),
-      seen,
+      alone,
+      nine,
+      layered: { mode, whole: wholeLayer, small: smallLayer, source: await source(layered), id: layered.id },
       ids: { sender: sender.id },
-      layers: sent.map(({ rid, active, packetsSent }) => ({ rid, active, packetsSent })),
-      levels: { events: levels.length, versions: levels.filter((e) => 'version' in e).length, last: levels.at(-1) },
+      wanted,
+      levels: { events: told.length, versions: told.filter((e) => 'version' in e).length, last: told.at(-1) },
     };
-    await sender.leave();
-    await viewer.leave();
+    for (const person of [sender, viewer, layered, ...others]) await person.leave();
     return measured;
+
+    function codecNamed(name) {
+      return RTCRtpReceiver.getCapabilities('video').codecs.find((c) => c.mimeType === `video/${name}`);
+    }
   }, options);
 }
 

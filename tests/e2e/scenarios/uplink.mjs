@@ -71,6 +71,68 @@ export async function uplink({ page: open, options }) {
   }, options);
 }
 
+/** The client module with detailed video: alone, in a room of 25, and alone again. */
+export async function large_room({ page: open, options }) {
+  const page = await open();
+  return page.evaluate(async (o) => {
+    const { Person, camera, microphone, sleep, roomDocument, program, until } = people;
+    const { join } = await import('/commingle.js');
+    const made = [];
+    const Native = RTCPeerConnection;
+    globalThis.RTCPeerConnection = class extends Native {
+      constructor(configuration) {
+        super(configuration);
+        made.push(this);
+      }
+    };
+    const picture = { width: 1280, height: 720, fps: 15, busy: true };
+    const tracks = [camera(0, picture).track, (await microphone(0)).track];
+    const session = await join({ room: o.room, name: 'sender', stream: new MediaStream(tracks) });
+    const video = document.body.appendChild(Object.assign(document.createElement('video'), { muted: true }));
+    video.srcObject = session.stream;
+    await video.play();
+    const source = () => session.self?.sends?.find(({ kind }) => kind === 'camera');
+    const sent = async () => {
+      const all = [...(await made[0].getStats()).values()].filter((s) => s.type === 'outbound-rtp');
+      return { at: performance.now(), all };
+    };
+    const measure = async (width) => {
+      const decoded = await until(() => source()?.encoding && width(source().size?.width ?? 0), 30_000, 100);
+      await sleep(9000);
+      const frames = video.getVideoPlaybackQuality().totalVideoFrames;
+      const [before, , after] = [await sent(), await sleep(5000), await sent()];
+      const kbps = (one) => {
+        const old = before.all.find(({ id }) => id === one.id);
+        return Math.round(((one.bytesSent - (old?.bytesSent ?? 0)) * 8) / (after.at - before.at));
+      };
+      const encodings = after.all.filter(({ kind }) => kind === 'video');
+      return {
+        decoded,
+        encoding: source()?.encoding,
+        size: source()?.size,
+        wanted: source()?.wanted,
+        active: encodings.filter((one) => kbps(one) > 0).map(({ rid }) => rid),
+        frame: encodings.filter((one) => kbps(one) > 0).map((one) => [one.frameWidth, one.frameHeight]),
+        qp: encodings.filter((one) => kbps(one) > 0).map((one) => Math.round(one.qpSum / one.framesEncoded)),
+        kbps: after.all.reduce((sum, one) => sum + kbps(one), 0),
+        seen: video.getVideoPlaybackQuality().totalVideoFrames - frames,
+      };
+    };
+    const alone = await measure((width) => width > 320);
+    const others = [];
+    for (let n = 1; n < 25; n += 1) {
+      const receive = { video: false, audio: false };
+      others.push(await new Person({ k: n % 9, room: o.room, send: { video: false }, receive }).join());
+    }
+    const full = await until(async () => program(await roomDocument(o.room)).tiles.length === 25, 20_000, 200);
+    const crowd = await measure((width) => width > 0 && width < 320);
+    for (const person of others) await person.leave();
+    const again = await measure((width) => width > 320);
+    await session.leave();
+    return { alone, full, crowd, again };
+  }, options);
+}
+
 /** A sender with a thin uplink, and a receiver: the video and audio that arrive. */
 export async function thin_uplink(stage) {
   const { options } = stage;

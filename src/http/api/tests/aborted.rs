@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::room::document::TierChoice;
+use crate::room::view_request::ViewPatch;
 use crate::rooms::{JoinEndpoint, JoinOptions, Joined};
 
 const JOINS: usize = 500;
@@ -96,6 +97,7 @@ async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
         name: String::new(),
         role: Role::Participant,
         tier: TierChoice::Auto,
+        view: ViewPatch::default(),
         bot: false,
         endpoint,
     };

@@ -18,6 +18,7 @@ fn path_of(route: &Route) -> String {
         .replace("{id}", "p1")
         .replace("{secret}", "nobody")
         .replace("{file}", "r-x.mp4")
+        .replace("{name}", "logo.png")
         .replace("{rendition}", "high")
         .replace("{stream}", "1")
 }

@@ -114,14 +114,32 @@ async fn invalid_joins_are_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn only_the_view_program_exists() {
+async fn a_join_may_ask_for_a_view() {
     let api = Api::new();
     let ask = async |query: &str| api.post_offer(&format!("/whep/r?{query}"), &offer("recvonly")).await;
-    assert_eq!(ask("view=program&self_view=shown").await.status, 201);
-    assert!(ask("view=backstage").await.problem(404).contains("`program`"));
-    let hidden = ask("self_view=hidden").await;
-    assert!(hidden.problem(422).contains("not available yet"));
-    assert_eq!(hidden.json()["type"], "/docs/api.md#self-view");
+    for query in [
+        "view=program&self_view=shown",
+        "self_view=hidden",
+        "view=own&self_view=hidden&canvas=720x1280",
+        "view=own&layout=speaker",
+        "view=own&layout=%7B%22kind%22:%22grid%22,%22gap%22:8%7D",
+    ] {
+        assert_eq!(ask(query).await.status, 201, "{query}");
+    }
+    let unknown = ask("view=backstage").await;
+    assert!(unknown.problem(404).contains("`program`, and `own`"));
+    assert_eq!(unknown.json()["type"], "/docs/api.md#no-view");
+    for (query, part) in [
+        ("view=own&layout=circle", "`one_plus_5`"),
+        ("view=own&layout=%7B%22kind%22:%22grid%22,%22gab%22:8%7D", "`gap`"),
+        ("view=own&canvas=720", "720x1280"),
+        ("view=own&canvas=8x8", "90"),
+        ("view=own&canvas=1920x1080", "1280x720"),
+        ("view=program&canvas=720x1280", "`own`"),
+    ] {
+        let detail = ask(query).await.problem(422);
+        assert!(detail.contains(part), "{query}: {detail}");
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,10 @@ mod inputs;
 mod joining;
 mod names;
 mod origin;
+mod overlays;
 mod player;
 mod recordings;
+mod views;
 mod whip;
 
 use std::net::{Ipv4Addr, SocketAddr};

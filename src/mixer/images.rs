@@ -1,0 +1,82 @@
+//! The images that overlays show: put together from the messages of the link, and decoded.
+//!
+//! Owns: the parts of an image that has not come completely, and the thread that decodes. Does not know: overlays. In:
+//! parts and removals, in the order of the link. Out: bitmaps in the same order in the [`VideoInbox`], or the reason
+//! for which there is none in the [`Outbox`].
+
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::builder::{Builder, Building};
+use super::compose::Bitmap;
+use super::outbox::Outbox;
+use super::ticks::Watched;
+use super::video::VideoInbox;
+use crate::link::FromMixer;
+use crate::overlay::{IMAGE_BYTES_MAX, Image, ImageName, ImageType};
+
+/// The images of a mixer.
+pub(super) struct Images {
+    builder: Builder,
+    video: Arc<Watched<VideoInbox>>,
+    outbox: Arc<Outbox>,
+    incomplete: BTreeMap<ImageName, Vec<u8>>,
+    /// Dropping one would cancel it.
+    jobs: Vec<Building<()>>,
+}
+
+impl Images {
+    /// No images.
+    pub(super) fn new(video: Arc<Watched<VideoInbox>>, outbox: Arc<Outbox>) -> Self {
+        let builder = Builder::new("decode-images");
+        Self { builder, video, outbox, incomplete: BTreeMap::new(), jobs: Vec::new() }
+    }
+
+    /// Takes the next part of an image; `left` bytes follow.
+    pub(super) fn part(&mut self, name: ImageName, kind: ImageType, part: &[u8], left: u32) {
+        let bytes = self.incomplete.entry(name.clone()).or_default();
+        bytes.extend_from_slice(part);
+        if left == 0 || bytes.len() > IMAGE_BYTES_MAX {
+            let image = Image { kind, bytes: Bytes::from(self.incomplete.remove(&name).unwrap_or_default()) };
+            self.decode(name, image);
+        }
+    }
+
+    fn decode(&mut self, name: ImageName, image: Image) {
+        let (video, outbox, shown) = (self.video.clone(), self.outbox.clone(), name.clone());
+        self.run(name, move || {
+            let decoded = catch_unwind(|| Bitmap::decode(&image)).unwrap_or_else(|_| Err("the decoder failed".into()));
+            match decoded {
+                Ok(bitmap) => VideoInbox::image(&video, shown, Some(Arc::new(bitmap))),
+                Err(why) => {
+                    tracing::warn!(image = %shown, why, "cannot decode image");
+                    VideoInbox::image(&video, shown.clone(), None);
+                    outbox.push(FromMixer::ImageFailed(shown, why));
+                }
+            }
+        });
+    }
+
+    /// An image is not shown any more.
+    pub(super) fn remove(&mut self, name: ImageName) {
+        self.incomplete.remove(&name);
+        let (video, gone) = (self.video.clone(), name.clone());
+        self.run(name, move || VideoInbox::image(&video, gone, None));
+    }
+
+    /// Runs a job after the others.
+    fn run(&mut self, name: ImageName, job: impl FnOnce() + Send + 'static) {
+        self.jobs.retain(|job| !job.is_done());
+        let made = move || {
+            job();
+            Ok(())
+        };
+        match self.builder.build(made, || {}) {
+            Ok(building) => self.jobs.push(building),
+            Err(error) => self.outbox.push(FromMixer::ImageFailed(name, error.to_string())),
+        }
+    }
+}
