@@ -100,6 +100,7 @@ fn overlays_of_a_view_end_when_it_is_deleted() {
     let on_stage = driven.add(json!({"kind": "clock", "view": "stage"})).expect("added");
     let on_program = driven.add(json!({"kind": "clock"})).expect("added");
     driven.room.delete_view(at(0), &stage).expect("deleted");
+    driven.drain();
     assert_eq!(driven.room.document().overlays, std::slice::from_ref(&on_program));
     use OverlayState::{Ended, Shown};
     assert_eq!(driven.states(), [(on_stage.id, Shown), (on_program.id, Shown), (on_stage.id, Ended)]);
