@@ -1,13 +1,15 @@
 //! CPU time of composing, encoding and decoding, of the whole process, in lines `name: value`.
 //!
-//! The compositor is compared with GStreamer's `compositor` in the same run: n x n cameras of 640x360 at 30 frames per
-//! second composed to 1280x720, with every frame new. Ours includes scaling of every frame on arrival.
+//! The compositor is compared with GStreamer's `compositor` and with ffmpeg's `scale` and `xstack` in the same run:
+//! n x n cameras at 30 frames per second composed to 1280x720, with every frame new, from 640x360 and in the size of
+//! their tiles. Ours includes scaling of every frame on arrival; ffmpeg's does not include reading the cameras.
 #![allow(clippy::print_stdout)]
 
 mod picture;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -47,40 +49,104 @@ fn per_frame(work: impl FnOnce()) -> f64 {
     (cpu() - before).as_secs_f64() * 1000.0 / FRAMES as f64
 }
 
-/// Cells of one size, placed like the grid layout, so that both compositors draw the same.
+/// Cells of one size, placed like the grid layout, so that all compositors draw the same.
 fn cells(side: u32) -> Vec<Rect> {
-    let keys: Vec<_> = (0..side * side).map(|i| (ParticipantId(i), SourceKind::Camera)).collect();
-    let attendance = Attendance { cells: &keys, speaker: None };
-    let arrangement = Arranger::default().arrange(&LayoutKind::Grid.into(), CANVAS, &attendance);
-    arrangement.placed.into_iter().map(|placed| placed.rect).collect()
+    grid(&(0..side * side).collect::<Vec<_>>()).into_iter().map(|(_, rect)| rect).collect()
 }
 
-fn ours(side: u32, pictures: &[Picture], kind: SourceKind, decorated: bool) -> f64 {
-    let tiles = cells(side).into_iter().zip(0..).map(|(rect, i)| Tile {
-        participant: ParticipantId(i),
-        kind,
-        source: Some(SourceId(i)),
-        rect,
-        fit: ObjectFit::Auto,
-        label: if decorated { format!("Participant {i}") } else { String::new() },
-        initials: "P".into(),
-        speaking: decorated && i == 1,
-        muted: decorated && i % 3 == 0,
-    });
-    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: tiles.collect() };
-    let slot = |i| (SourceId(i), Arc::new(FrameSlot::new(kind)));
-    let slots: HashMap<_, _> = (0..side * side).map(slot).collect();
-    let mut compositor = Compositor::new(None);
-    compositor.set_scene(&scene);
+/// The cameras of a grid with their places.
+fn grid(cameras: &[u32]) -> Vec<(u32, Rect)> {
+    let keys: Vec<_> = cameras.iter().map(|i| (ParticipantId(*i), SourceKind::Camera)).collect();
+    let attendance = Attendance { cells: &keys, speaker: None };
+    let arrangement = Arranger::default().arrange(&LayoutKind::Grid.into(), CANVAS, &attendance);
+    arrangement.placed.into_iter().map(|placed| (placed.key.0.0, placed.rect)).collect()
+}
+
+/// What our compositor draws.
+#[derive(Clone, Copy)]
+struct Ours<'a> {
+    side: u32,
+    pictures: &'a [Picture],
+    kind: SourceKind,
+    decorated: bool,
+    /// The first shows all cameras, the others all but one each, as participants that do not see themselves.
+    views: u32,
+}
+
+fn ours(Ours { side, pictures, kind, decorated, views }: Ours<'_>) -> f64 {
+    let all: Vec<u32> = (0..side * side).collect();
+    let slot = |i: &u32| (SourceId(*i), Arc::new(FrameSlot::new(kind)));
+    let slots: HashMap<_, _> = all.iter().map(slot).collect();
+    let view = |view: u32| {
+        let seen: Vec<u32> = all.iter().copied().filter(|camera| view == 0 || *camera != view - 1).collect();
+        let tiles = grid(&seen).into_iter().map(|(i, rect)| Tile {
+            participant: ParticipantId(i),
+            kind,
+            source: Some(SourceId(i)),
+            rect,
+            fit: ObjectFit::Auto,
+            label: if decorated { format!("Participant {i}") } else { String::new() },
+            initials: "P".into(),
+            speaking: decorated && i == 1,
+            muted: decorated && i % 3 == 0,
+        });
+        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: tiles.collect(), more: None };
+        let mut compositor = Compositor::new(None);
+        compositor.set_scene(&scene);
+        compositor
+    };
+    let mut compositors: Vec<Compositor> = (0..views).map(view).collect();
     let mut tick = |frame: u64| {
         let now = Timestamp::from_micros(frame * 33_333);
         for (i, slot) in slots.values().enumerate() {
             slot.writer().put(pictures[(frame as usize + i) % pictures.len()].clone(), Look::default(), now);
         }
-        assert!(compositor.compose(now, &slots).changed);
+        for compositor in &mut compositors {
+            assert!(compositor.compose(now, &slots).changed);
+        }
     };
     (0..10).for_each(&mut tick);
     per_frame(|| (10..10 + FRAMES).for_each(&mut tick))
+}
+
+/// ffmpeg's `scale` and `xstack` on one thread, without the time to read the cameras; None if there is no ffmpeg.
+fn ffmpegs(side: u32, pictures: &[Picture]) -> Option<f64> {
+    let (size, file) = (pictures[0].size(), tempfile::NamedTempFile::new().expect("a temporary folder"));
+    let bytes: Vec<u8> = pictures.iter().flat_map(raw).collect();
+    std::fs::write(file.path(), bytes).expect("room for thirty pictures");
+    let run = |outputs: &[String]| {
+        let mut command = Command::new("ffmpeg");
+        command.args(["-hide_banner", "-benchmark", "-filter_complex_threads", "1"]);
+        for _ in 0..side * side {
+            let side = format!("{}x{}", size.width, size.height);
+            command.args(["-threads", "1", "-stream_loop", "-1", "-f", "rawvideo", "-pixel_format", "yuv420p"]);
+            command.args(["-video_size", &side, "-framerate", "30", "-i"]).arg(file.path());
+        }
+        command.args(outputs).args(["-frames:v", &FRAMES.to_string(), "-f", "null", "-"]);
+        let output = command.output().ok()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let seconds = |name: &str| -> Option<f64> {
+            let line = text.lines().find(|line| line.starts_with("bench: utime="))?;
+            line.split_once(name)?.1.split('s').next()?.parse().ok()
+        };
+        Some((seconds("utime=")? + seconds("stime=")?) * 1000.0 / FRAMES as f64)
+    };
+    let mut filters = String::new();
+    for (i, Rect { width, height, .. }) in cells(side).into_iter().enumerate() {
+        write!(filters, "[{i}:v]scale={width}:{height}:flags=fast_bilinear[s{i}];").expect("a String takes all");
+    }
+    (0..side * side).for_each(|i| write!(filters, "[s{i}]").expect("a String takes all"));
+    let places: Vec<String> = cells(side).iter().map(|Rect { x, y, .. }| format!("{x}_{y}")).collect();
+    write!(filters, "xstack=inputs={}:layout={}[all]", side * side, places.join("|")).expect("a String takes all");
+    let composing = run(&["-filter_complex".into(), filters, "-map".into(), "[all]".into()])?;
+    let maps: Vec<String> = (0..side * side).flat_map(|i| ["-map".into(), format!("{i}:v")]).collect();
+    Some(composing - run(&maps)?)
+}
+
+fn raw(picture: &Picture) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    (0..3).for_each(|plane| bytes.extend_from_slice(picture.plane(plane).0));
+    bytes
 }
 
 /// GStreamer's `compositor`, fed with the same pictures without a decoder, as fast as possible.
@@ -96,21 +162,15 @@ fn gstreamers(side: u32, pictures: &[Picture]) -> f64 {
         write!(
             description,
             " appsrc name=in{i} format=time block=true max-buffers=4 max-bytes=0 \
-             caps=video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! mix.sink_{i}"
+             caps=video/x-raw,format=I420,width={},height={},framerate=30/1 ! mix.sink_{i}",
+            pictures[0].size().width,
+            pictures[0].size().height,
         )
         .expect("a String takes every write");
     }
     let pipeline = gst::parse::launch(&description).expect("parses").downcast::<gst::Pipeline>().expect("a pipeline");
-    let raw: Arc<Vec<gst::Buffer>> = Arc::new(
-        pictures
-            .iter()
-            .map(|picture| {
-                let mut bytes = Vec::new();
-                (0..3).for_each(|plane| bytes.extend_from_slice(picture.plane(plane).0));
-                gst::Buffer::from_slice(bytes)
-            })
-            .collect(),
-    );
+    let raw: Arc<Vec<gst::Buffer>> =
+        Arc::new(pictures.iter().map(|picture| gst::Buffer::from_slice(raw(picture))).collect());
     pipeline.set_state(gst::State::Playing).expect("starts");
     let result = per_frame(|| {
         let feeders: Vec<_> = (0..side * side)
@@ -175,20 +235,40 @@ fn decode(codec: Codec, frames: &[EncodedFrame]) -> f64 {
 fn main() {
     codec::init().expect("GStreamer and its elements are installed");
     let cameras: Vec<Picture> = (0..30).map(|frame| moving(CAMERA, frame)).collect();
-    for side in 2..=5 {
-        let plain = least(|| ours(side, &cameras, SourceKind::Camera, false));
-        let decorated = least(|| ours(side, &cameras, SourceKind::Camera, true));
-        let theirs = least(|| gstreamers(side, &cameras));
-        println!(
-            "compose {side}x{side}: {plain:.3} ms CPU a frame ({decorated:.3} with names); GStreamer's compositor \
-             {theirs:.3}; ratio {:.3} (1/{:.1})",
-            plain / theirs,
-            theirs / plain
-        );
+    fn plain(side: u32, pictures: &[Picture], views: u32) -> f64 {
+        least(|| ours(Ours { side, pictures, kind: SourceKind::Camera, decorated: false, views }))
     }
+    for side in 2..=7 {
+        let tile = cells(side)[0].size();
+        let exact: Vec<Picture> = (0..30).map(|frame| moving(tile, frame)).collect();
+        for (pictures, what) in [(&cameras, "640x360"), (&exact, "exact tile sizes")] {
+            let (own, theirs) = (plain(side, pictures, 1), least(|| gstreamers(side, pictures)));
+            print!(
+                "compose {side}x{side}, {what}: {own:.3} ms CPU a frame; GStreamer's compositor {theirs:.3}, ratio \
+                 {:.3} (1/{:.1})",
+                own / theirs,
+                theirs / own
+            );
+            match ffmpegs(side, pictures) {
+                Some(ffmpeg) => println!("; ffmpeg {ffmpeg:.3}, ratio {:.3}", own / ffmpeg),
+                None => println!("; ffmpeg is not installed"),
+            }
+        }
+    }
+    let [one, three, nine] = [1, 3, 9].map(|views| plain(3, &cameras, views));
+    println!(
+        "compose 3x3, views of one room: one {one:.3} ms CPU a frame, three {three:.3} (ratio {:.2}), nine {nine:.3} \
+         (ratio {:.2})",
+        three / one,
+        nine / one
+    );
+    let decorated =
+        least(|| ours(Ours { side: 3, pictures: &cameras, kind: SourceKind::Camera, decorated: true, views: 1 }));
+    println!("compose 3x3 with names: {decorated:.3} ms CPU a frame; ratio {:.3}", decorated / one);
     // Both are contained in their tiles; only cameras have a backdrop.
     let phones: Vec<Picture> = (0..30).map(|frame| moving(PHONE, frame)).collect();
-    let [backdrop, bars] = [SourceKind::Camera, SourceKind::Screen].map(|kind| least(|| ours(3, &phones, kind, false)));
+    let [backdrop, bars] = [SourceKind::Camera, SourceKind::Screen]
+        .map(|kind| least(|| ours(Ours { side: 3, pictures: &phones, kind, decorated: false, views: 1 })));
     println!(
         "compose 3x3 in portrait: {backdrop:.3} ms CPU a frame; {bars:.3} without backdrops; ratio {:.3}",
         backdrop / bars

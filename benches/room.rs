@@ -269,7 +269,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
         speaking: i == 0,
         muted: false,
     });
-    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: FPS, tiles: tiles.collect() };
+    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: FPS, tiles: tiles.collect(), more: None };
     let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
     let stream = StreamSpec { serial: 1, key, size: CANVAS, fps: FPS, bitrate_kbps: 1500, steady: false };
     let mut orders = vec![ToMixer::Configure(MixerSettings {
@@ -277,6 +277,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
         epoch: now(),
         max_source: Size::new(1920, 1080),
         openh264: false,
+        transition_ms: 0,
         threads: 2,
         sounds: Sounds::default(),
     })];

@@ -182,6 +182,21 @@ pub struct Colours {
     pub full_range: bool,
 }
 
+impl Colours {
+    /// The colours that a bitstream signals by `matrix_coefficients` (ITU-T H.273 table 4) and its range; None for
+    /// unspecified ones of limited range, which is no more than the default.
+    pub const fn coded(matrix_coefficients: u8, full_range: bool) -> Option<Self> {
+        let matrix = match matrix_coefficients {
+            // The coefficients of SMPTE 240M and BT.2020 are closer to those of BT.709.
+            1 | 7 | 9 | 10 => Matrix::Bt709,
+            4..=6 => Matrix::Bt601,
+            _ if full_range => Matrix::Bt601,
+            _ => return None,
+        };
+        Some(Self { matrix, full_range })
+    }
+}
+
 /// Matrix coefficients (ITU-T H.273).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Matrix {

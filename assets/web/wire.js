@@ -130,8 +130,8 @@ function applied(room, event) {
       next.participants = next.participants.filter((p) => p.id !== idOf(event.participant));
       return next;
     case 'layout': {
-      const { view, kind, canvas, tiles } = event;
-      const shown = { view, kind, canvas: canvas ?? next.canvas, tiles: tiles ?? [] };
+      const { view, kind, canvas, tiles, more } = event;
+      const shown = { view, kind, canvas: canvas ?? next.canvas, tiles: tiles ?? [], ...(more && { more }) };
       next.views = [...next.views.filter((v) => v.view !== view), shown];
       return next;
     }

@@ -289,6 +289,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         encodable: config.video.codecs.clone(),
         openh264: config.video.h264_encoder == H264Encoder::OpenH264,
         max_source: config.video.max_source,
+        transition_ms: config.video.transition_ms,
         mixer_threads: thread::available_parallelism().map_or(1, |threads| threads.get() as u32),
         auto_create: config.rooms.auto_create,
         max_participants: config.rooms.max_participants as usize,

@@ -164,7 +164,7 @@ impl VideoDecoder {
 
     /// Checks a frame, and passes it to the pipeline.
     fn check_and_push(&self, frame: Bytes, pts: Timestamp) -> Result<(), CodecError> {
-        let Header { keyframe, recovery_point, size } = header::read(self.codec, &frame)?;
+        let Header { keyframe, recovery_point, size, .. } = header::read(self.codec, &frame)?;
         let is_entry = keyframe || recovery_point.is_some() && self.recovers;
         if let Some(size) = size.filter(|size| !self.limits.allow(*size)) {
             return Err(CodecError::Size { size, max: self.limits.max });

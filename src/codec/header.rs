@@ -1,8 +1,8 @@
 //! Frame headers, parsed before a frame is decoded.
 //!
 //! Owns: the parts of VP8 (RFC 6386 section 9.1), VP9 (bitstream section 6.2), H.264 (section 7.3.2.1) and AV1 (section
-//! 5.5) that contain the frame type and the size that a decoder would allocate. Does not know: which sizes are allowed.
-//! In: one whole frame. Out: [`Header`].
+//! 5.5) that contain the frame type, the colours, and the size that a decoder would allocate. Does not know: which
+//! sizes are allowed. In: one whole frame. Out: [`Header`].
 
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use super::{CodecError, h264};
 use crate::container::av1;
 use crate::container::avc::{self, nal_units};
 use crate::container::bits::Bits;
-use crate::media::{Codec, Size};
+use crate::media::{Codec, Colours, Size};
 
 /// Type and size of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,11 +21,18 @@ pub(super) struct Header {
     pub(super) recovery_point: Option<u32>,
     /// The largest size in the header; None if the frame has the size of the frames before it.
     pub(super) size: Option<Size>,
+    /// The colours, if the frame signals them.
+    pub(super) colours: Option<Colours>,
 }
 
 /// The picture size in the header of a frame: of each keyframe, and of other frames that change the size.
 pub fn coded_size(codec: Codec, frame: &Bytes) -> Option<Size> {
     read(codec, frame).ok()?.size
+}
+
+/// The colours in the header of a frame: of keyframes whose sender signals them. VP8 does not.
+pub fn coded_colours(codec: Codec, frame: &[u8]) -> Option<Colours> {
+    read(codec, frame).ok()?.colours
 }
 
 /// Whether decoding may begin with a frame.
@@ -106,6 +113,7 @@ fn vp9(frame: &[u8]) -> Option<Header> {
         all = Header {
             keyframe: if i == 0 { header.keyframe } else { all.keyframe },
             size: larger(all.size, header.size),
+            colours: all.colours.or(header.colours),
             ..all
         };
     }
@@ -147,12 +155,17 @@ fn vp9_frame(frame: &[u8]) -> Option<Header> {
     let size = |bits: &mut Bits<'_>| Some(Size::new(bits.number(16)? + 1, bits.number(16)? + 1));
     if keyframe {
         sync_code(&mut bits)?;
-        let color_space = bits.number(3)?;
-        if color_space == 7 {
-            return None; // RGB needs profile 1
-        }
-        let _range = bits.flag()?;
-        return Some(Header { keyframe, size: Some(size(&mut bits)?), ..Header::default() });
+        // Table 7.2.2 in terms of H.273, where 2 is unspecified.
+        let matrix = match bits.number(3)? {
+            1 | 3 => 6,
+            2 => 1,
+            4 => 7,
+            5 => 9,
+            7 => return None, // RGB needs profile 1
+            _ => 2,
+        };
+        let colours = Colours::coded(matrix, bits.flag()?);
+        return Some(Header { keyframe, size: Some(size(&mut bits)?), colours, ..Header::default() });
     }
     let intra_only = if shown { false } else { bits.flag()? };
     if !error_resilient {
@@ -183,7 +196,11 @@ fn h264_header(frame: &[u8]) -> Option<Header> {
         match unit[0] & 0x1f {
             h264::IDR => header.keyframe = true,
             h264::SEI => header.recovery_point = header.recovery_point.or_else(|| h264::recovery_point(unit)),
-            h264::SPS => header.size = larger(header.size, Some(avc::coded_size(unit)?)),
+            h264::SPS => {
+                let avc::SequenceParameterSet { size, colours } = avc::SequenceParameterSet::read(unit)?;
+                header.size = larger(header.size, Some(size));
+                header.colours = colours;
+            }
             _ => {}
         }
     }
@@ -200,8 +217,8 @@ fn av1(frame: &[u8]) -> Option<Header> {
         units += 1;
         if obu.kind == av1::SEQUENCE_HEADER {
             // Encoders send it with keyframes only.
-            let size = av1::SequenceHeader::read(obu.payload)?.size;
-            header = Header { keyframe: true, size: larger(header.size, Some(size)), ..header };
+            let av1::SequenceHeader { size, colours, .. } = av1::SequenceHeader::read(obu.payload)?;
+            header = Header { keyframe: true, size: larger(header.size, Some(size)), colours, ..header };
         }
     }
     (units > 0).then_some(header)

@@ -31,7 +31,7 @@ use gstreamer::prelude::PluginFeatureExt;
 pub use self::decode::{DecodeLimits, Decoded, VideoDecoder};
 pub use self::depay::Depayloader;
 pub use self::encode::{Effort, EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
-pub use self::header::{Entry, coded_size, entry, is_keyframe};
+pub use self::header::{Entry, coded_colours, coded_size, entry, is_keyframe};
 pub use self::pay::Payloader;
 pub use self::picture::{Picture, PictureMut, PicturePool};
 pub use self::repeat::repeat_frame;

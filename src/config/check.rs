@@ -15,6 +15,8 @@ pub const KEY_MIN_BYTES: usize = 32;
 const CANVAS_MAX: Size = Size::new(1920, 1080);
 /// Smallest canvas with a readable tile.
 const CANVAS_MIN: Size = Size::new(160, 90);
+/// Longest transition, in milliseconds.
+const TRANSITION_MAX_MS: u32 = 1_000;
 
 /// A value of the right type that is invalid.
 pub(super) struct Invalid {
@@ -96,6 +98,11 @@ impl Config {
             && largest.width.max(largest.height) <= 4096;
         findings.require(fits, "video.max_source", format!("must be {CANVAS_MIN} to 4096x4096"));
         findings.require((1..=60).contains(&self.video.fps), "video.fps", "must be 1 to 60");
+        findings.require(
+            self.video.transition_ms <= TRANSITION_MAX_MS,
+            "video.transition_ms",
+            format!("must be 0 (no transitions) to {TRANSITION_MAX_MS}"),
+        );
         let codecs = &self.video.codecs;
         findings.require(!codecs.is_empty(), "video.codecs", "must name at least one of vp8, h264, vp9, av1");
         findings.require(

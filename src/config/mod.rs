@@ -191,6 +191,8 @@ pub struct Video {
     /// Largest frame size that is decoded from a source, in pixels.
     #[serde(deserialize_with = "size_from_text", serialize_with = "size_to_text")]
     pub max_source: Size,
+    /// Time in which tiles move to new places, in milliseconds; 0 for no transitions.
+    pub transition_ms: u32,
 }
 
 /// Section `[tiers]`: the quality ladder.
@@ -385,6 +387,7 @@ impl Default for Video {
             codecs: vec![Codec::Vp8, Codec::H264],
             h264_encoder: H264Encoder::default(),
             max_source: Size::new(1920, 1080),
+            transition_ms: 250,
         }
     }
 }

@@ -7,7 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::Bits;
-use crate::media::Size;
+use crate::media::{Colours, Size};
 
 /// OBU type of a sequence header (AV1 bitstream §6.2.2).
 pub const SEQUENCE_HEADER: u8 = 1;
@@ -108,6 +108,8 @@ pub struct SequenceHeader {
     monochrome: bool,
     /// `chroma_sample_position`.
     chroma_position: u8,
+    /// The colours, if they are signalled.
+    pub colours: Option<Colours>,
 }
 
 impl SequenceHeader {
@@ -133,10 +135,9 @@ impl SequenceHeader {
         let _superres_cdef_restoration = bits.number(3)?;
         let high_bit_depth = bits.flag()?;
         let monochrome = bits.flag()?;
-        if bits.flag()? {
-            let _primaries_transfer_matrix = bits.number(24)?;
-        }
-        let _range = bits.flag()?;
+        // Matrix 2 is unspecified.
+        let matrix = if bits.flag()? { bits.number(24)? as u8 } else { 2 };
+        let colours = Colours::coded(matrix, bits.flag()?);
         let chroma_position = if monochrome { 0 } else { bits.number(2)? };
         Some(Self {
             size,
@@ -145,6 +146,7 @@ impl SequenceHeader {
             high_bit_depth,
             monochrome,
             chroma_position: chroma_position as u8,
+            colours,
         })
     }
 

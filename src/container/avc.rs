@@ -1,7 +1,7 @@
 //! H.264 in files (ISO/IEC 14496-15): length-prefixed NAL units and the AVCDecoderConfigurationRecord.
 //!
-//! Owns: conversion from Annex B; the picture size in a sequence parameter set. Does not know: containers. In: access
-//! units. Out: stored samples and records.
+//! Owns: conversion from Annex B; picture size and colours in a sequence parameter set. Does not know: containers. In:
+//! access units. Out: stored samples and records.
 //!
 //! The parameter sets also stay in the samples, before each keyframe: after a mixer restart they may differ, the same
 //! file is continued, and decoders use the newer ones.
@@ -9,7 +9,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::Bits;
-use crate::media::Size;
+use crate::media::{Colours, Size};
 
 const ACCESS_UNIT_DELIMITER: u8 = 9;
 const SPS: u8 = 7;
@@ -50,21 +50,48 @@ const fn kind(unit: &[u8]) -> u8 {
     unit[0] & 0x1f
 }
 
-/// The size in a sequence parameter set (ITU-T H.264 section 7.3.2.1) before cropping: the size that a decoder
-/// allocates. None for a malformed one, and for pictures that are not 4:2:0 with 8 bits.
+/// The size in a sequence parameter set, see [`SequenceParameterSet::size`].
 pub fn coded_size(sps: &[u8]) -> Option<Size> {
-    let coded = sps.get(1..)?;
+    Some(SequenceParameterSet::read(sps)?.size)
+}
+
+/// What a sequence parameter set (ITU-T H.264 section 7.3.2.1) says of the pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceParameterSet {
+    /// The size before cropping: the size that a decoder allocates.
+    pub size: Size,
+    /// The colours, if they are signalled.
+    pub colours: Option<Colours>,
+}
+
+impl SequenceParameterSet {
+    /// Parses the NAL unit. None for a malformed one, and for pictures that are not 4:2:0 with 8 bits.
+    pub fn read(unit: &[u8]) -> Option<Self> {
+        let raw = without_emulation_prevention(unit.get(1..)?);
+        let mut bits = Bits::new(&raw);
+        let size = size(&mut bits)?;
+        // A decoder allocates the size even if the VUI after it is malformed.
+        Some(Self { size, colours: colours(&mut bits) })
+    }
+}
+
+/// The payload of a NAL unit without the 3 of each 00 00 03, which is not data (section 7.4.1).
+fn without_emulation_prevention(coded: &[u8]) -> Vec<u8> {
     let mut raw = Vec::with_capacity(coded.len());
     let mut zeros = 0;
     for byte in coded {
-        // Emulation prevention (section 7.4.1): the 3 of 00 00 03 is not data, and ends the run of zeros.
+        // The 3 ends the run of zeros.
         let prevention = *byte == 3 && zeros >= 2;
         zeros = if *byte == 0 { zeros + 1 } else { 0 };
         if !prevention {
             raw.push(*byte);
         }
     }
-    let mut bits = Bits::new(&raw);
+    raw
+}
+
+/// Parses a sequence parameter set from its beginning to `direct_8x8_inference_flag`, which is not read.
+fn size(bits: &mut Bits<'_>) -> Option<Size> {
     let profile = bits.number(8)?;
     let _constraints_and_level = bits.number(16)?;
     let _id = bits.golomb()?;
@@ -82,7 +109,7 @@ pub fn coded_size(sps: &[u8]) -> Option<Size> {
         if bits.flag()? {
             for list in 0..8 {
                 if bits.flag()? {
-                    scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                    scaling_list(bits, if list < 6 { 16 } else { 64 })?;
                 }
             }
         }
@@ -115,7 +142,40 @@ pub fn coded_size(sps: &[u8]) -> Option<Size> {
     let frames_only = bits.flag()?;
     let blocks = |minus_one: u32| minus_one.checked_add(1)?.checked_mul(16);
     let (width, height) = (blocks(width)?, blocks(height)?);
+    if !frames_only {
+        let _adaptive = bits.flag()?;
+    }
     Some(Size::new(width, if frames_only { height } else { height.checked_mul(2)? }))
+}
+
+/// The colours in the VUI (section E.1.1) of a sequence parameter set. `bits` begin with `direct_8x8_inference_flag`.
+fn colours(bits: &mut Bits<'_>) -> Option<Colours> {
+    const EXTENDED_SAR: u32 = 255;
+    let _direct_inference = bits.flag()?;
+    if bits.flag()? {
+        for _ in 0..4 {
+            let _crop = bits.golomb()?;
+        }
+    }
+    let has_vui = bits.flag()?;
+    if !has_vui {
+        return None;
+    }
+    if bits.flag()? && bits.number(8)? == EXTENDED_SAR {
+        let _width_and_height = (bits.number(16)?, bits.number(16)?);
+    }
+    if bits.flag()? {
+        let _overscan = bits.flag()?;
+    }
+    let has_signal_type = bits.flag()?;
+    if !has_signal_type {
+        return None;
+    }
+    let _format = bits.number(3)?;
+    let full_range = bits.flag()?;
+    // Matrix 2 is unspecified.
+    let matrix = if bits.flag()? { (bits.number(16)?, bits.number(8)?).1 } else { 2 };
+    Colours::coded(matrix as u8, full_range)
 }
 
 fn scaling_list(bits: &mut Bits<'_>, entries: u32) -> Option<()> {
@@ -178,6 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::media::Matrix;
 
     #[test]
     fn annex_b_is_converted_to_length_prefixes() {
@@ -202,6 +263,66 @@ mod tests {
         let units: Vec<&[u8]> = nal_units(&stream).collect();
         assert_eq!(units, [&[0x67, 1][..], &[0x68, 2], &[0x65, 0, 3]]);
         assert_eq!(nal_units(&[1, 2, 3]).count(), 0);
+    }
+
+    /// A sequence parameter set of 640x368 pixels, cropped to 640x360. `vui` are the bits after the flag of the VUI.
+    fn sps(frames_only: bool, vui: &str) -> Vec<u8> {
+        let golomb = |value: u32| {
+            let bits = format!("{:b}", value + 1);
+            "0".repeat(bits.len() - 1) + &bits
+        };
+        let rows = if frames_only { golomb(22) + "1" } else { golomb(10) + "00" };
+        let bits = [
+            "010000101100000000011110".into(),
+            [0, 0, 2, 1].map(golomb).concat() + "0",
+            golomb(39) + &rows,
+            "11".to_owned() + &[0, 0, 0, 4].map(golomb).concat(),
+            if vui.is_empty() { "0".into() } else { "1".to_owned() + vui },
+            // Timing and the stop bit.
+            "0001".into(),
+        ];
+        let bits = bits.concat();
+        let mut unit = vec![0x67];
+        for byte in bits.as_bytes().chunks(8) {
+            let byte = byte.iter().enumerate().fold(0, |byte, (at, bit)| byte | (bit - b'0') << (7 - at));
+            if byte <= 3 && unit.ends_with(&[0, 0]) {
+                unit.push(3);
+            }
+            unit.push(byte);
+        }
+        unit
+    }
+
+    #[test]
+    fn size_and_colours_of_a_sequence_parameter_set_are_read() {
+        let (bt601, bt709) = (Matrix::Bt601, Matrix::Bt709);
+        let colours = |matrix, full_range| Some(Colours { matrix, full_range });
+        // video_signal_type_present_flag, video_format and the range.
+        let (limited, full) = ("11010", "11011");
+        let description = |matrix: u8| format!("1{:08b}{:08b}{matrix:08b}", 1, 1);
+        for (vui, expected) in [
+            (String::new(), None),
+            ("000".into(), None),
+            // Limited range, unspecified matrix: the default.
+            (format!("00{limited}0"), None),
+            (format!("00{full}0"), colours(bt601, true)),
+            (format!("00{limited}{}", description(1)), colours(bt709, false)),
+            (format!("00{full}{}", description(6)), colours(bt601, true)),
+            // With an aspect ratio of the table, with one of its own, and with overscan.
+            (format!("1{:08b}0{limited}{}", 1, description(1)), colours(bt709, false)),
+            (format!("1{:08b}{:016b}{:016b}11{full}{}", 255, 0, 1, description(1)), colours(bt709, true)),
+        ] {
+            for frames_only in [true, false] {
+                let size = Size::new(640, if frames_only { 368 } else { 352 });
+                let unit = sps(frames_only, &vui);
+                let read = SequenceParameterSet::read(&unit).expect("whole");
+                assert_eq!(read, SequenceParameterSet { size, colours: expected }, "{vui} {unit:x?}");
+                assert_eq!(coded_size(&unit), Some(size));
+            }
+        }
+        let whole = sps(true, &format!("00{full}{}", description(1)));
+        let read = SequenceParameterSet::read(&whole[..12]).expect("the size is there");
+        assert_eq!((read.size, read.colours), (Size::new(640, 368), None), "the VUI is cut off");
     }
 
     proptest! {
@@ -234,6 +355,7 @@ mod tests {
         ) {
             let _ = length_prefixed(&bytes);
             let _ = configuration(&bytes);
+            let _ = SequenceParameterSet::read(&bytes);
         }
     }
 }

@@ -11,13 +11,14 @@
 //! 4. When there are more cells than tiles, those without a tile are, in this order: cameras, longest silence first;
 //!    the speaker's camera; screens; pinned cells. The kind `active` shows no screen while there is a camera. A cell
 //!    that becomes visible takes the tile of the one that is hidden.
-//! 5. While the kind `auto` or `presentation` shows a screen, no camera has a larger tile.
+//! 5. Kinds that show all cells if there is room show the number of hidden ones in a further tile, the last.
+//! 6. While the kind `auto` or `presentation` shows a screen, no camera has a larger tile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::custom::{CellName, TileSource};
 use super::tiling::Area;
-use super::{Layout, LayoutKind, ObjectFit};
+use super::{Layout, LayoutKind, More, ObjectFit};
 use crate::id::ParticipantId;
 use crate::media::{Rect, Size, SourceKind};
 
@@ -47,6 +48,8 @@ pub struct Arrangement {
     pub placed: Vec<Placed>,
     /// The hidden cells.
     pub hidden: Vec<Key>,
+    /// The number of hidden cells, of kinds that show all cells if there is room.
+    pub more: Option<More>,
 }
 
 /// The cells to arrange, and the speaker.
@@ -153,22 +156,27 @@ impl Arranger {
         let only_pinned = kind == LayoutKind::Spotlight && ranked.iter().any(pinned);
         let first = ranked.iter().filter(|key| pinned(key) || !only_pinned && Self::is_screen(**key)).count();
         let most = layout.max_tiles as usize;
-        let pattern = pattern(kind, Area::canvas(canvas, layout.gap), first, ranked.len().min(most));
-        let mut large: Vec<Key> = ranked.iter().copied().take(pattern.large).collect();
+        let places = if shows_all(kind) { most + 1 } else { most };
+        let pattern = pattern(kind, Area::canvas(canvas, layout.gap), first, ranked.len().min(places));
+        let mut large: Vec<Key> = ranked.iter().copied().take(pattern.large.min(most)).collect();
         if kind == LayoutKind::Active
             && let Some(face) = ranked.iter().find(|key| !Self::is_screen(**key))
         {
             large = vec![*face];
         }
         self.seat_first(&large);
-        let seen = pattern.rects.len().min(most).min(self.seats.len());
+        let fitting = pattern.rects.len().min(most).min(self.seats.len());
+        let counts = shows_all(kind) && fitting < self.seats.len() && pattern.rects.len() > large.len().max(1);
+        let seen = if counts { fitting.min(pattern.rects.len() - 1) } else { fitting };
         self.show(seen, large.len(), &ranked);
         let placed = self.seats[..seen].iter().zip(&pattern.rects).map(|(key, rect)| Placed {
             key: *key,
             rect: *rect,
             fit: if Self::is_screen(*key) { ObjectFit::Auto } else { layout.fit.unwrap_or(pattern.fit) },
         });
-        Arrangement { kind, placed: placed.collect(), hidden: self.seats[seen..].to_vec() }
+        let count = (self.seats.len() - seen) as u32;
+        let more = pattern.rects.get(seen).filter(|_| counts).map(|rect| More { count, rect: *rect });
+        Arrangement { kind, placed: placed.collect(), hidden: self.seats[seen..].to_vec(), more }
     }
 
     /// Gives these cells the first seats. Those that have one keep it; the others exchange seats with the cells there.
@@ -230,8 +238,14 @@ impl Arranger {
         let placed = tiles.iter().zip(shown).filter_map(|(tile, key)| {
             Some(Placed { key: key?, rect: tile.rect(canvas), fit: tile.fit.or(layout.fit).unwrap_or_default() })
         });
-        Arrangement { kind: LayoutKind::Custom, placed: placed.collect(), hidden: free }
+        Arrangement { kind: LayoutKind::Custom, placed: placed.collect(), hidden: free, more: None }
     }
+}
+
+/// Whether a kind shows all cells if there is room.
+const fn shows_all(kind: LayoutKind) -> bool {
+    use LayoutKind::{Auto, Grid, GridFill, Presentation, Speaker, Stage};
+    matches!(kind, Auto | Grid | GridFill | Speaker | Presentation | Stage)
 }
 
 /// The tiles of a kind for `count` cells, of which `first` are pinned or screens.
@@ -259,19 +273,41 @@ fn pattern(kind: LayoutKind, area: Area, first: usize, count: usize) -> Pattern 
             tiles(large, with_strip(area, large, count, false), Auto)
         }
         LayoutKind::PictureInPicture => one([area.equal(1), vec![area.inset()]].concat()),
-        LayoutKind::OnePlus5 => one(area.corner(3)),
-        LayoutKind::OnePlus7 => one(area.corner(4)),
-        LayoutKind::OnePlus9 => one(area.corner(5)),
+        LayoutKind::OnePlus5 => one(one_plus(area, 3, count)),
+        LayoutKind::OnePlus7 => one(one_plus(area, 4, count)),
+        LayoutKind::OnePlus9 => one(one_plus(area, 5, count)),
     }
 }
 
-/// Large tiles, and a strip of the others: beside them or below them, always below on a canvas that is taller than
-/// wide.
+/// Whether large and small tiles are above each other, because the canvas is not wide.
+const fn is_stacked(canvas: Size) -> bool {
+    3 * canvas.width < 4 * canvas.height
+}
+
+/// A large tile and up to `2 * side - 1` small ones.
+fn one_plus(area: Area, side: u32, count: usize) -> Vec<Rect> {
+    let (canvas, count) = (area.rect.size(), count.min(2 * side as usize));
+    if !is_stacked(canvas) {
+        return area.corner(side, count as u32);
+    }
+    if count <= 2 {
+        return with_strip(area, 1, count, true);
+    }
+    let [large, below] = area.split_at_y(stacked_height(canvas));
+    [large.equal(1), below.equal(count as u32 - 1)].concat()
+}
+
+/// The height of the large tiles above the small ones: enough for a picture of 16:9 in full width.
+fn stacked_height(canvas: Size) -> u32 {
+    (canvas.height * 2 / 5).max(canvas.width * 9 / 16)
+}
+
+/// Large tiles, and a strip of the others: beside them or below them; always below on a canvas that is not wide.
 fn with_strip(area: Area, large: usize, count: usize, beside: bool) -> Vec<Rect> {
     let canvas = area.rect.size();
     let Some(small) = count.checked_sub(large).filter(|small| *small > 0) else { return area.equal(count as u32) };
-    let [main, strip] = if canvas.height > canvas.width {
-        area.split_at_y(canvas.height * 2 / 5)
+    let [main, strip] = if canvas.height > canvas.width || beside && is_stacked(canvas) {
+        area.split_at_y(stacked_height(canvas))
     } else if beside {
         area.split_at_x(canvas.width * 4 / 5 - area.gap)
     } else {
@@ -292,21 +328,24 @@ pub fn verify_invariants(canvas: Size, cells: &[Key], arrangement: &Arrangement)
         return Err(format!("cells {wanted:?} were placed or hidden as {all:?}"));
     }
     let may_overlap = matches!(arrangement.kind, LayoutKind::PictureInPicture | LayoutKind::Custom);
-    for (i, Placed { key, rect: a, .. }) in arrangement.placed.iter().enumerate() {
+    let more = arrangement.more.map(|more| ("the number of hidden cells".to_owned(), more.rect));
+    let rects: Vec<(String, Rect)> =
+        arrangement.placed.iter().map(|placed| (format!("{:?}", placed.key), placed.rect)).chain(more).collect();
+    for (i, (key, a)) in rects.iter().enumerate() {
         if a.width == 0 || a.height == 0 || [a.x, a.y, a.width, a.height].iter().any(|n| n % 2 != 0) {
-            return Err(format!("{key:?} is empty or odd: {a:?}"));
+            return Err(format!("{key} is empty or odd: {a:?}"));
         }
         if a.x + a.width > canvas.width || a.y + a.height > canvas.height {
-            return Err(format!("{key:?} reaches beyond {canvas}: {a:?}"));
+            return Err(format!("{key} reaches beyond {canvas}: {a:?}"));
         }
-        for Placed { key: other, rect: b, .. } in &arrangement.placed[i + 1..] {
+        for (other, b) in &rects[i + 1..] {
             if !may_overlap
                 && a.x < b.x + b.width
                 && b.x < a.x + a.width
                 && a.y < b.y + b.height
                 && b.y < a.y + a.height
             {
-                return Err(format!("{key:?} and {other:?} overlap: {a:?} {b:?}"));
+                return Err(format!("{key} and {other} overlap: {a:?} {b:?}"));
             }
         }
     }

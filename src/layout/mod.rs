@@ -32,7 +32,7 @@ pub enum LayoutKind {
     /// One, then two side by side, then a grid; [`Presentation`](Self::Presentation) while a screen is shared.
     #[default]
     Auto,
-    /// Equal tiles of 16:9.
+    /// Equal tiles from 4:3 to 16:9.
     Grid,
     /// Tiles that fill the canvas; cameras are cropped.
     GridFill,
@@ -69,7 +69,7 @@ pub enum LayoutKind {
 pub struct Layout {
     /// The arrangement.
     pub kind: LayoutKind,
-    /// Most tiles, 1 to [`TILES_MAX`].
+    /// Most tiles, 1 to [`TILES_MAX`]. A further one shows the number of those without a tile.
     #[serde(default = "tiles_max", skip_serializing_if = "is_tiles_max")]
     pub max_tiles: u32,
     /// Cells that stay visible and rank first, as `p1` or `p1/screen`.
@@ -168,6 +168,17 @@ pub struct Scene {
     pub fps: u32,
     /// The tiles, drawn in this order.
     pub tiles: Vec<Tile>,
+    /// The number of people without a tile, in a place of its own.
+    pub more: Option<More>,
+}
+
+/// The place that shows how many people have no tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct More {
+    /// Their number.
+    pub count: u32,
+    /// Its rectangle on the canvas, with even coordinates and sizes.
+    pub rect: Rect,
 }
 
 /// A tile of a scene.

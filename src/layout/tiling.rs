@@ -3,11 +3,14 @@
 //! Owns: equal tiles, tiles that fill an area, strips, and the patterns of a large tile with small ones around it. Does
 //! not know: participants, layouts. In: an area with even coordinates, a gap, a count. Out: rectangles that do not
 //! overlap, lie inside the area and have even coordinates (I420), row by row.
+//!
+//! Tiles for cameras have aspect ratios from 4:3 to 16:9, whichever fills the area best: cameras of both shapes cover
+//! such a tile (see `fit`), and five tiles leave bands of a few pixels where five of 16:9 leave a third of the canvas.
 
 use crate::media::{Rect, Size};
 
-/// Narrowest tile of a strip, as a part of the width of the canvas.
-const STRIP_TILE_MIN: u32 = 16;
+/// Narrowest tile of a strip, as a part of the square root of the pixels of the canvas: 80 pixels on 1280x720.
+const STRIP_TILE_MIN: u32 = 12;
 
 /// An area of the canvas and the gap between its tiles, both even.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,23 @@ fn wide(width: u32, height: u32) -> Size {
     let width = width.min(height * 16 / 9);
     let height = height.min(width * 9 / 16);
     Size::new(even(width).max(2), even(height).max(2))
+}
+
+/// The largest even size within a size with an aspect ratio from 4:3 to 16:9.
+fn shaped(width: u32, height: u32) -> Size {
+    Size::new(even(width.min(height * 16 / 9)).max(2), even(height.min(width * 3 / 4)).max(2))
+}
+
+/// Columns and rows of equal tiles.
+#[derive(Debug, Clone, Copy)]
+struct Table {
+    columns: u32,
+    rows: u32,
+    tile: Size,
+}
+
+const fn pixels(size: Size) -> u32 {
+    size.width * size.height
 }
 
 /// The part of a picture of aspect ratio 16:9 that is visible when it covers this size, from 0 to 1.
@@ -74,22 +94,29 @@ impl Area {
         [part(0, y), part(after, height.saturating_sub(after))]
     }
 
-    /// Equal tiles of 16:9, as large as possible; the last row is centred. A single tile is the whole area.
+    /// The table with the largest tiles for `count` of them, none larger than `largest`; among equal ones the one with
+    /// fewer empty places. None if tiles of two pixels do not fit.
+    fn table(self, count: u32, largest: Size) -> Option<Table> {
+        let Size { width, height } = self.size();
+        let tables = (1..=count).map(|columns| {
+            let rows = count.div_ceil(columns);
+            let (across, along) = (share(width, columns, self.gap), share(height, rows, self.gap));
+            Table { columns, rows, tile: shaped(across.min(largest.width), along.min(largest.height)) }
+        });
+        let fits = |Table { columns, rows, tile }: &Table| {
+            columns * (tile.width + self.gap) <= width + self.gap
+                && rows * (tile.height + self.gap) <= height + self.gap
+        };
+        tables.filter(fits).max_by_key(|table| (pixels(table.tile), std::cmp::Reverse(table.columns * table.rows)))
+    }
+
+    /// Equal tiles, as large as possible; the last row is centred. A single tile is the whole area.
     pub(super) fn equal(self, count: u32) -> Vec<Rect> {
         if count <= 1 {
             return vec![self.rect; count as usize];
         }
         let Size { width, height } = self.size();
-        let tile =
-            |columns: u32| wide(share(width, columns, self.gap), share(height, count.div_ceil(columns), self.gap));
-        // Among equal sizes the one with fewer empty places.
-        let empty = |columns: u32| columns * count.div_ceil(columns) - count;
-        let best = (1..=count).max_by_key(|columns| {
-            let tile = tile(*columns);
-            (tile.width * tile.height, std::cmp::Reverse(empty(*columns)))
-        });
-        let columns = best.unwrap_or(1);
-        let (rows, tile) = (count.div_ceil(columns), tile(columns));
+        let Some(Table { columns, rows, tile }) = self.table(count, self.size()) else { return Vec::new() };
         let top = centred(height, rows, tile.height, self.gap);
         (0..count)
             .map(|slot| {
@@ -129,40 +156,36 @@ impl Area {
             .collect()
     }
 
-    /// A strip of equal tiles of 16:9 from the upper left corner on, in as few columns (of a tall strip) or rows (of a
-    /// wide one) as possible, so that a further tile seldom changes the others. No tile is larger than `largest`. It
-    /// has fewer than `count` tiles when they would be too small.
+    /// A strip of equal tiles, none larger than `largest`: rows from the upper left corner of a centred table on. Tiles
+    /// have the size for an even number of them, and at least for one line of tiles of 16:9, so that a further tile
+    /// seldom changes the others. The strip has fewer than `count` tiles when they would be too small.
     pub(super) fn strip(self, count: u32, canvas: Size, largest: Size) -> Vec<Rect> {
         let Size { width, height } = self.size();
-        let narrowest = (canvas.width / STRIP_TILE_MIN).max(2);
-        let tall = height > width;
-        let shapes = (1..=count.max(1)).map_while(|lines| {
-            let (across, along) =
-                if tall { (share(width, lines, self.gap), height) } else { (width, share(height, lines, self.gap)) };
-            let tile = wide(across.min(largest.width), along.min(largest.height));
-            let fitting = |length: u32, part: u32| (length + self.gap) / (part + self.gap);
-            let places = Size::new(fitting(width, tile.width), fitting(height, tile.height));
-            (tile.width >= narrowest && places.width > 0 && places.height > 0).then_some((tile, places))
-        });
-        let mut best = None;
-        for (tile, places) in shapes {
-            best = Some((tile, places));
-            if places.width * places.height >= count {
-                break;
-            }
-        }
-        let Some((tile, places)) = best else { return Vec::new() };
-        (0..count.min(places.width * places.height))
+        let narrowest = (f64::from(pixels(canvas)).sqrt() as u32 / STRIP_TILE_MIN).max(2);
+        let across = wide(width.min(largest.width), height.min(largest.height));
+        let fitting = |length: u32, part: u32| (length + self.gap) / (part + self.gap);
+        let line = if height > width { fitting(height, across.height) } else { fitting(width, across.width) };
+        let most = count.next_multiple_of(2).max(line);
+        let tables = (1..=most).rev().filter_map(|places| self.table(places, largest));
+        let Some(table) = tables.into_iter().find(|table| table.tile.width >= narrowest) else { return Vec::new() };
+        // Places for further tiles of this size, so that these do not move the others.
+        let (tile, columns, rows) = (table.tile, fitting(width, table.tile.width), fitting(height, table.tile.height));
+        let (left, top) = (centred(width, columns, tile.width, self.gap), centred(height, rows, tile.height, self.gap));
+        (0..count.min(columns * rows))
             .map(|slot| {
-                let (row, column) = (slot / places.width, slot % places.width);
-                self.within(column * (tile.width + self.gap), row * (tile.height + self.gap), tile.width, tile.height)
+                let (row, column) = (slot / columns, slot % columns);
+                let (x, y) = (column * (tile.width + self.gap), row * (tile.height + self.gap));
+                self.within(left + x, top + y, tile.width, tile.height)
             })
             .collect()
     }
 
-    /// A large tile and `2 * side - 1` small ones: in a division by `side`, the large one takes all but the last column
-    /// and the last row.
-    pub(super) fn corner(self, side: u32) -> Vec<Rect> {
+    /// A large tile and up to `2 * side - 1` small ones: in a division by `side`, the large one takes all but the last
+    /// column and the last row. While the column is enough for the small ones, the large one takes the row too.
+    pub(super) fn corner(self, side: u32, count: u32) -> Vec<Rect> {
+        if count <= 1 {
+            return self.equal(count);
+        }
         let Size { width, height } = self.size();
         let edge = |length: u32, at: u32| even((u64::from(length + self.gap) * u64::from(at) / u64::from(side)) as u32);
         let cell = |from: (u32, u32), to: (u32, u32)| {
@@ -173,14 +196,22 @@ impl Area {
         let small = |column: u32, row: u32| cell((column, row), (column + 1, row + 1));
         let last = side - 1;
         let right = (0..side).map(|row| small(last, row));
-        let below = (0..last).map(|column| small(column, last));
-        std::iter::once(cell((0, 0), (last, last))).chain(right).chain(below).collect()
+        let below = (0..last).rev().map(|column| small(column, last));
+        let large = if count > side + 1 {
+            cell((0, 0), (last, last))
+        } else {
+            let whole = cell((0, 0), (last, side));
+            let tile = shaped(whole.width, whole.height);
+            Rect { y: whole.y + centred(whole.height, 1, tile.height, 0), height: tile.height, ..whole }
+        };
+        std::iter::once(large).chain(right).chain(below).take(count as usize).collect()
     }
 
     /// A small tile of 16:9 over the lower right corner.
     pub(super) fn inset(self) -> Rect {
         let Size { width, height } = self.size();
-        let tile = wide(width / 4, height / 4);
+        let side = width.min(height);
+        let tile = wide(side * 4 / 9, side / 4);
         let margin = even(width.min(height) / 30);
         let place = |length: u32, part: u32| even(length.saturating_sub(part + margin));
         self.within(place(width, tile.width), place(height, tile.height), tile.width, tile.height)
@@ -191,7 +222,9 @@ impl Area {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::fit::{ObjectFit, fit};
     use super::*;
+    use crate::media::SourceKind;
 
     const CANVAS: Size = Size::new(1280, 720);
 
@@ -226,7 +259,19 @@ mod tests {
         }
         let three = area(1280, 720).equal(3);
         assert_eq!(three[2].x, ((1280 - three[2].width) / 2) & !1, "the last row is centred");
-        assert_eq!(area(1280, 720).equal(2)[1], rect(642, 180, 638, 358));
+        assert_eq!(area(1280, 720).equal(2)[1], rect(642, 120, 638, 478));
+    }
+
+    #[test]
+    fn tiles_of_other_shapes_than_16_9_fill_what_these_would_leave_empty() {
+        let bands = |count: u32| {
+            let rects = area(1280, 720).equal(count);
+            let lowest = rects.iter().map(|rect| rect.y + rect.height).max().expect("tiles");
+            rects[0].y + 720 - lowest
+        };
+        assert_eq!((area(1280, 720).equal(5)[0].size(), bands(5)), (Size::new(424, 318), 80));
+        assert!([4, 6, 9, 10, 12, 16, 25, 49].iter().all(|count| bands(*count) <= 80));
+        assert_eq!(area(720, 1280).equal(9)[0].size(), Size::new(358, 252), "a phone in portrait has two columns");
     }
 
     #[test]
@@ -241,20 +286,27 @@ mod tests {
     #[test]
     fn strips_keep_their_tiles_until_a_line_is_full() {
         let [_, right] = area(1280, 720).split_at_x(1020);
-        let one = right.strip(1, CANVAS, CANVAS);
-        let four = right.strip(4, CANVAS, CANVAS);
-        assert_eq!(one[0], four[0]);
-        assert_eq!((one[0].x, one[0].width), (1024, 256));
-        assert_eq!(shape(&right.strip(6, CANVAS, CANVAS)), (3, 2));
-        assert_eq!(right.strip(49, CANVAS, CANVAS).len(), 42, "smaller tiles would not be recognized");
+        let strip = |count: u32| right.strip(count, CANVAS, CANVAS);
+        assert_eq!(strip(1)[0], strip(4)[0]);
+        assert_eq!((strip(1)[0].x, strip(1)[0].width), (1024, 256));
+        for (count, shape_and_size) in [(4, ((4, 1), 256, 176)), (6, ((6, 1), 206, 116)), (8, ((8, 1), 152, 86))] {
+            let rects = strip(count);
+            assert_eq!((shape(&rects), rects[0].width, rects[0].height), shape_and_size, "{count}");
+            assert_eq!(strip(count - 1), rects[..rects.len() - 1], "one more changes no other tile");
+        }
+        assert_eq!((shape(&strip(14)), strip(14)[0].size()), ((7, 2), Size::new(126, 94)));
+        assert_eq!(strip(49).len(), 42, "smaller tiles would not be recognized");
     }
 
     #[test]
     fn a_corner_of_three_has_one_large_tile_and_five_small_ones() {
-        let rects = area(1280, 720).corner(3);
+        let rects = area(1280, 720).corner(3, 6);
         assert_eq!(rects.len(), 6);
         assert!(rects[1..].iter().all(|small| small.width * 19 / 10 < rects[0].width));
-        assert_eq!(area(1280, 720).corner(5).len(), 10);
+        assert_eq!(area(1280, 720).corner(5, 10).len(), 10);
+        let four = area(1280, 720).corner(3, 4);
+        assert_eq!(four[1..], rects[1..4], "the small tiles stay where they are");
+        assert_eq!(four[0], rect(0, 40, 852, 638));
     }
 
     fn disjoint(rects: &[Rect]) -> bool {
@@ -275,7 +327,7 @@ mod tests {
             let [left, right] = area.split_at_x(canvas.width * 4 / 5);
             let [above, below] = area.split_at_y(canvas.height * 4 / 5);
             let all = [
-                area.equal(count), area.filled(count), area.corner(side), vec![area.inset()],
+                area.equal(count), area.filled(count), area.corner(side, count.min(2 * side)), vec![area.inset()],
                 [left.equal(count.min(4)), right.strip(count, canvas, canvas)].concat(),
                 [above.equal(count.min(4)), below.strip(count, canvas, canvas)].concat(),
             ];
@@ -296,8 +348,22 @@ mod tests {
             let placed = area.equal(count);
             for columns in 1..=count {
                 let rows = count.div_ceil(columns);
-                let other = wide(share(w * 2, columns, area.gap), share(h * 2, rows, area.gap));
-                prop_assert!(other.width * other.height <= placed[0].width * placed[0].height);
+                let other = shaped(share(w * 2, columns, area.gap), share(h * 2, rows, area.gap));
+                prop_assert!(pixels(other) <= pixels(placed[0].size()));
+            }
+        }
+
+        #[test]
+        fn cameras_of_4_3_and_16_9_cover_the_tiles_of_grids_and_strips(
+            (w, h) in (200_u32..1_000, 200_u32..1_000), count in 2_u32..=49,
+        ) {
+            let canvas = Size::new(w * 2, h * 2);
+            let [_, strip] = Area::canvas(canvas, 4).split_at_y(h);
+            for tile in [area(w * 2, h * 2).equal(count), strip.strip(count, canvas, canvas)].concat() {
+                for camera in [Size::new(640, 360), Size::new(640, 480)] {
+                    let fit = fit(camera, tile.size(), SourceKind::Camera, ObjectFit::Auto);
+                    prop_assert_eq!(fit.dest.size(), tile.size(), "{} in {:?}", camera, tile);
+                }
             }
         }
 

@@ -83,6 +83,8 @@ pub struct MixerSettings {
     pub max_source: Size,
     /// Encode H.264 with openh264 instead of x264.
     pub openh264: bool,
+    /// Time in which tiles move to new places, in milliseconds; 0 for no transitions.
+    pub transition_ms: u32,
     /// Threads for composing and for each encoder.
     pub threads: u32,
     /// Encoder settings of the mixes.

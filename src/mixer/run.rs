@@ -112,6 +112,7 @@ impl Room {
         let video_loop = VideoLoop {
             epoch: settings.epoch,
             options: EncodeOptions { h264, threads: settings.threads.max(1) },
+            transitions: Duration::from_millis(settings.transition_ms.into()),
             threads: drawing_threads(settings.threads),
             slots: slots.clone(),
             outbox: outbox.clone(),

@@ -30,6 +30,9 @@ use crate::time::{Timestamp, now, unix_micros};
 /// Late ticks that are run one after the other; if more are late, they are skipped.
 const CATCH_UP: u64 = 1;
 
+/// Fewest frames a second of a stream in which tiles are seen to move.
+const MOVING_FPS: u32 = 10;
+
 /// A view that rests for longer than this, in seconds, gives its spare canvases back.
 const RESTED_SECONDS: u64 = 1;
 
@@ -169,6 +172,8 @@ impl Grid for FrameGrid {
 pub(super) struct VideoLoop {
     pub(super) epoch: Timestamp,
     pub(super) options: EncodeOptions,
+    /// How long tiles take to new places; zero for no transitions.
+    pub(super) transitions: Duration,
     /// Threads that share the drawing of large canvases; None on one core.
     pub(super) threads: Option<Arc<rayon::ThreadPool>>,
     pub(super) slots: Arc<Slots>,
@@ -335,6 +340,8 @@ impl VideoLoop {
             compositor.set_overlays(overlays.get(name).map_or(&[], Vec::as_slice));
             compositor
         });
+        let moves = streams.iter().any(|stream| stream.spec().fps >= MOVING_FPS);
+        compositor.set_transitions(if moves { self.transitions } else { Duration::ZERO });
         if compositor.has_clock() {
             compositor.set_wall(begun, unix_micros());
         }
@@ -465,6 +472,7 @@ mod tests {
                 canvas: Size::new(64, 36),
                 fps: FPS,
                 tiles: Vec::new(),
+                more: None,
             },
             compositor: None,
             last: None,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_layout};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
-use crate::layout::{CellName, Layout, LayoutKind, ObjectFit};
+use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::room::images::ImageDocument;
 use crate::room::overlays::OverlayDocument;
@@ -357,6 +357,30 @@ pub struct ViewDocument {
     pub canvas: Size,
     /// The tiles.
     pub tiles: Vec<TileDocument>,
+    /// The place that shows the number of people without a tile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<MoreDocument>,
+}
+
+/// The place with the number of people without a tile, in pixels of the canvas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MoreDocument {
+    /// Their number.
+    pub count: u32,
+    /// Pixels from the left edge.
+    pub x: u32,
+    /// Pixels from the top edge.
+    pub y: u32,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+}
+
+impl From<More> for MoreDocument {
+    fn from(More { count, rect: Rect { x, y, width, height } }: More) -> Self {
+        Self { count, x, y, width, height }
+    }
 }
 
 /// A named view with its settings.

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::document::{Event, TileDocument, ViewDocument, ViewSettingsDocument};
+use super::document::{Event, MoreDocument, TileDocument, ViewDocument, ViewSettingsDocument};
 use super::view_budget::ViewBudget;
 use super::view_request::{
     Hidden, OWN, SelfView, VIEWS_MAX, ViewChoice, ViewError, ViewPatch, ViewRequest, ViewSettings, Wanted,
@@ -192,7 +192,7 @@ impl Composition {
         let ViewSettings { layout, canvas, fps, .. } = settings;
         let drawn = arranger.arrange(layout, *canvas, &Attendance::default()).kind;
         let arranger = like.map(|like| like.arranger.clone()).unwrap_or_default();
-        let scene = Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles: Vec::new() };
+        let scene = Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles: Vec::new(), more: None };
         Self { settings: settings.clone(), arranger, drawn, scene, listed: true, announced: None, ordered: false }
     }
 
@@ -207,7 +207,13 @@ impl Composition {
             fit: tile.fit,
         });
         let Scene { view, canvas, .. } = &self.scene;
-        ViewDocument { view: view.clone(), kind: self.drawn, canvas: *canvas, tiles: tiles.collect() }
+        ViewDocument {
+            view: view.clone(),
+            kind: self.drawn,
+            canvas: *canvas,
+            tiles: tiles.collect(),
+            more: self.scene.more.map(MoreDocument::from),
+        }
     }
 }
 
@@ -428,7 +434,8 @@ impl Room {
             })
         };
         let tiles = arrangement.placed.into_iter().filter_map(tile).collect();
-        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles })
+        let more = arrangement.more;
+        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles, more })
     }
 }
 

@@ -57,6 +57,8 @@ pub struct ServerSettings {
     pub openh264: bool,
     /// Largest picture taken from a sender.
     pub max_source: Size,
+    /// Time in which tiles move to new places, in milliseconds; 0 for no transitions.
+    pub transition_ms: u32,
     /// Threads of a mixer for composition, and of each encoder.
     pub mixer_threads: u32,
     /// The first join creates a room.
@@ -106,6 +108,7 @@ impl ServerSettings {
             epoch,
             max_source: self.max_source,
             openh264: self.openh264,
+            transition_ms: self.transition_ms,
             threads: self.mixer_threads,
             sounds: self.ladder.sounds,
         }

@@ -7,6 +7,8 @@
 mod overlays;
 mod people;
 mod png_file;
+mod sheets;
+mod transitions;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,7 +36,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: Vec::new() };
+        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: Vec::new(), more: None };
         Self { scene, slots: HashMap::new() }
     }
 
@@ -80,19 +82,22 @@ impl Stage {
 }
 
 fn check(name: &str, picture: &Picture) {
-    let actual = png_file::rgb(picture);
+    check_rgb(name, picture.size(), &png_file::rgb(picture));
+}
+
+fn check_rgb(name: &str, size: Size, actual: &[u8]) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.png"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        png_file::write(&golden, picture.size(), &actual);
+        png_file::write(&golden, size, actual);
         return;
     }
-    let (size, expected) = png_file::read(&golden);
-    assert_eq!(size, picture.size(), "{name}: the size");
-    let sum: f64 = expected.iter().zip(&actual).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    let (golden_size, expected) = png_file::read(&golden);
+    assert_eq!(golden_size, size, "{name}: the size");
+    let sum: f64 = expected.iter().zip(actual).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
     let error = sum / expected.len() as f64;
     if error > BOUND {
-        let wrong = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.actual.png"));
-        png_file::write(&wrong, picture.size(), &actual);
+        let wrong = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.actual.png", name.replace('/', "_")));
+        png_file::write(&wrong, size, actual);
         panic!("{name}: mean squared difference {error:.1}; expected {}, got {}", golden.display(), wrong.display());
     }
 }
@@ -159,6 +164,7 @@ fn arranged(kind: LayoutKind, people: u32, screen: bool) -> Stage {
         let label = if kind == SourceKind::Screen { format!("{name}’s screen") } else { name.to_owned() };
         let picture = if kind == SourceKind::Screen { people::slides() } else { people::person(id.0) };
         let tile = stage.add_at(&label, placed.rect, kind, Some(picture), Rotation::None);
+        tile.participant = id;
         tile.fit = placed.fit;
         tile.speaking = kind == SourceKind::Camera && id.0 == 2;
     }

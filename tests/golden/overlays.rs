@@ -1,8 +1,10 @@
 //! Overlays over a call, in two sizes.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use commingle::id::OverlayId;
+use commingle::layout::More;
 use commingle::mixer::compose::Bitmap;
 use commingle::overlay::{Image, Overlay, OverlayRequest};
 
@@ -132,6 +134,16 @@ fn difference(a: &Picture, b: &Picture) -> Option<[usize; 4]> {
     })
 }
 
+/// Both pictures have the same pixels.
+fn check_equal(actual: &Picture, expected: &Picture, what: &str) {
+    let Some(place) = difference(actual, expected) else { return };
+    for (name, picture) in [("expected", expected), ("actual", actual)] {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overlays.{name}.png"));
+        png_file::write(&file, picture.size(), &png_file::rgb(picture));
+    }
+    panic!("{what}: differs in {place:?}; see overlays.expected.png and overlays.actual.png");
+}
+
 /// Pictures and overlays change in turns: whatever was drawn before, a canvas shows what a new compositor draws.
 #[test]
 fn changes_leave_nothing_behind() {
@@ -168,15 +180,66 @@ fn changes_leave_nothing_behind() {
             let mut fresh = self::compositor(&stage, &shown);
             fresh.set_wall(NOW, WALL);
             let expected = fresh.compose(now, &stage.slots).picture;
-            if let Some(place) = difference(&composed.picture, &expected) {
-                for (name, picture) in [("expected", &expected), ("actual", &composed.picture)] {
-                    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("overlays.{name}.png"));
-                    png_file::write(&file, picture.size(), &png_file::rgb(picture));
-                }
-                panic!("step {step}: differs in {place:?}; see overlays.expected.png and overlays.actual.png");
-            }
+            check_equal(&composed.picture, &expected, &format!("step {step}"));
         }
         held.push(composed.picture);
+        if step % 4 == 3 {
+            held.clear();
+        }
+    }
+}
+
+/// Tiles move, appear and leave below overlays that come and go, two of them over others, and all over the number of
+/// hidden participants: a canvas shows what a compositor without used canvases draws.
+#[test]
+fn tiles_that_move_below_overlays_leave_nothing_behind() {
+    let all = overlays(&[
+        // It begins in the upper left corner of a tile over others.
+        r#"{"kind":"lower_third","text":"Zoë\nUppsala","x":0.5,"y":0.5,"width":0.2}"#,
+        r##"{"kind":"text","text":"Welcome","x":0.05,"y":0.6,"height":0.3,"background":"#ff000080"}"##,
+        r#"{"kind":"image","image":"logo.svg","x":0.35,"y":0.3,"width":0.4,"height":0.4}"#,
+    ]);
+    let over = |x, y, width, height| Rect { x, y, width, height };
+    let mut before = four(CANVAS);
+    let jo = over(40, 20, 200, 112);
+    before.add_at("Jo", jo, SourceKind::Camera, Some(people::person(5)), Rotation::None).speaking = true;
+    let mut after = Stage { scene: before.scene.clone(), slots: before.slots.clone() };
+    let ann = over(440, 20, 120, 68);
+    after.add_at("Ann", ann, SourceKind::Camera, Some(people::person(6)), Rotation::None);
+    let tiles = &mut after.scene.tiles;
+    (tiles[0].rect, tiles[1].rect) = (tiles[1].rect, tiles[0].rect);
+    tiles[4].rect = over(320, 180, 200, 112);
+    let gone = tiles.remove(2);
+    after.scene.more = Some(More { count: 3, rect: gone.rect });
+
+    let at = |ms: u64| Timestamp::from_micros(NOW.as_micros() + ms * 1_000);
+    let takes = Duration::from_millis(250);
+    let mut compositor = compositor(&before, &all);
+    compositor.set_transitions(takes);
+    compositor.compose(at(0), &before.slots);
+    compositor.set_scene(&after.scene);
+    let mut held = Vec::new();
+    for step in 0..48u32 {
+        let ms = u64::from(step + 1) * 33;
+        let shown: Vec<Overlay> =
+            all.iter().enumerate().filter(|(i, _)| step & (1 << i) == 0).map(|(_, overlay)| overlay.clone()).collect();
+        compositor.set_overlays(&shown);
+        // The source of the tile that leaves has ended.
+        let live = [1, 2, 4, 5, 6][step as usize % 5];
+        if step % 3 != 1 {
+            after.slots[&SourceId(live)].writer().put(people::person(step % 9), Look::default(), at(ms));
+        }
+        after.slots.values().for_each(|slot| slot.hear(at(ms)));
+        let actual = compositor.compose(at(ms), &after.slots).picture;
+        let mut fresh = self::compositor(&before, &[]);
+        fresh.set_transitions(takes);
+        let first = fresh.compose(at(0), &after.slots);
+        fresh.set_scene(&after.scene);
+        let second = fresh.compose(at(33), &after.slots);
+        fresh.set_overlays(&shown);
+        check_equal(&actual, &fresh.compose(at(ms), &after.slots).picture, &format!("after {ms} ms"));
+        drop((first, second));
+        held.push(actual);
         if step % 4 == 3 {
             held.clear();
         }

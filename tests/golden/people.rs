@@ -44,6 +44,19 @@ pub(crate) fn person(number: u32) -> Picture {
     })
 }
 
+/// A person before a wall in flat colours, which compress well: 640x360.
+pub(crate) fn flat(number: u32) -> Picture {
+    let (u, v) = (number as f32 * 2.4).sin_cos();
+    let wall = [70 + (number * 37 % 60) as u8, (128.0 + 36.0 * u) as u8, (128.0 + 36.0 * v) as u8];
+    draw(Size::new(640, 360), |x, y| {
+        let dx = x - 0.89;
+        if dx.hypot(y - 0.42) < 0.2 {
+            return [175, 112, 150];
+        }
+        if (dx / 0.42).hypot((y - 1.05) / 0.42) < 1.0 { [45, 134, 122] } else { wall }
+    })
+}
+
 /// Black lines on white: 1024x768.
 pub(crate) fn slides() -> Picture {
     draw(Size::new(1024, 768), |x, y| {

@@ -76,6 +76,7 @@ fn configure() -> ToMixer {
         epoch: now(),
         max_source: Size::new(1920, 1080),
         openh264: false,
+        transition_ms: 0,
         threads: 1,
         sounds: Sounds::default(),
     })

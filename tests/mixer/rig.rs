@@ -14,7 +14,9 @@ use commingle::codec::{
 use commingle::id::{ParticipantId, SourceId, ViewName};
 use commingle::layout::{ObjectFit, Scene, Tile};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use commingle::media::{Codec, EncodedPacket, Rect, Rotation, Size, Sounds, SourceKind, SourcePacket, StreamKey, Tier};
+use commingle::media::{
+    Codec, Colours, EncodedPacket, Rect, Rotation, Size, Sounds, SourceKind, SourcePacket, StreamKey, Tier,
+};
 use commingle::mixer::Mixer;
 use commingle::mixer::outbox::Outbox;
 use commingle::plan::{SourceSpec, StreamSet, StreamSpec};
@@ -85,6 +87,7 @@ pub struct Camera {
     pub source: SourceId,
     frames: Vec<Vec<Part>>,
     pub rotation: Option<Rotation>,
+    pub colours: Option<Colours>,
     sequence: u16,
     pub count: u32,
 }
@@ -99,7 +102,7 @@ impl Camera {
 
     /// Repeats the frames as they are.
     pub fn of_parts(source: SourceId, frames: Vec<Vec<Part>>) -> Self {
-        Self { source, frames, rotation: None, sequence: 0, count: 0 }
+        Self { source, frames, rotation: None, colours: None, sequence: 0, count: 0 }
     }
 
     /// The packets of the next frame.
@@ -118,7 +121,7 @@ impl Camera {
                     arrival: now(),
                     audio_level: None,
                     rotation: self.rotation,
-                    colours: None,
+                    colours: self.colours,
                     payload: part.payload.clone(),
                 }
             })
@@ -162,6 +165,7 @@ impl Rig {
             epoch,
             max_source: Size::new(1920, 1080),
             openh264: false,
+            transition_ms: 0,
             threads: 1,
             sounds: Sounds::default(),
         }));
@@ -334,7 +338,7 @@ pub fn scene(sources: [Option<SourceId>; 4]) -> Scene {
         speaking: false,
         muted: false,
     });
-    Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles: tiles.collect() }
+    Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles: tiles.collect(), more: None }
 }
 
 /// A stream of the program.

@@ -144,7 +144,10 @@ test('events return a new room document', () => {
   const ended = wire.applyEvent(shown, { type: 'overlay', overlay: { ...overlay, state: 'ended' } });
   assert.deepEqual(ended.overlays, []);
   apply({ type: 'speaker', version: 6, participant: 'p2', speaking: ['p2'] });
-  apply({ type: 'layout', version: 7, view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [] });
+  const more = { count: 2, x: 0, y: 0, width: 2, height: 2 };
+  const first = { view: 'program', kind: 'grid', canvas: { width: 4, height: 2 }, tiles: [], more };
+  apply({ type: 'layout', version: 7, ...first });
+  assert.deepEqual(now.views, [first]);
   apply({ type: 'layout', version: 8, view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] });
   assert.deepEqual(now.views, [{ view: 'program', kind: 'grid', canvas: { width: 8, height: 4 }, tiles: [] }]);
   apply({ type: 'left', version: 9, participant: 'p2', reason: 'removed' });

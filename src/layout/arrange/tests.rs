@@ -132,6 +132,52 @@ fn cells_after_the_49th_are_hidden_until_they_speak() {
 }
 
 #[test]
+fn the_number_of_hidden_cells_has_a_place_after_the_tiles() {
+    use LayoutKind::{Grid, GridFill, Presentation, SideBySide, Speaker, Stage};
+    for kind in [Grid, GridFill, Speaker, Presentation, Stage] {
+        let few = Layout { max_tiles: 5, ..kind.into() };
+        let at = |count| {
+            let cells = cameras(count);
+            Arranger::default().arrange(&few, CANVAS, &Attendance { cells: &cells, speaker: None })
+        };
+        assert_eq!((at(5).placed.len(), at(5).more), (5, None), "{kind:?}");
+        let more = at(20).more.map(|more| more.count);
+        assert_eq!((at(20).placed.len(), at(20).hidden.len(), more), (5, 15, Some(15)), "{kind:?}");
+    }
+    let strip = arrange(Presentation, &[cameras(60), vec![screen(1)]].concat(), None);
+    let more = strip.more.expect("the strip has no room for all");
+    assert_eq!(more.count as usize, strip.hidden.len());
+    assert_eq!(more.rect.size(), strip.placed[1].rect.size(), "it takes a place of the strip");
+    assert_eq!(arrange(SideBySide, &cameras(5), None).more, None, "shows two by its kind");
+}
+
+#[test]
+fn six_cameras_beside_a_screen_fill_the_height() {
+    let shared = arrange(LayoutKind::Presentation, &[cameras(6), vec![screen(1)]].concat(), None);
+    let strip: Vec<Rect> = shared.placed[1..].iter().map(|placed| placed.rect).collect();
+    assert!(strip.iter().all(|rect| rect.x == strip[0].x && rect.width > 200), "one column: {strip:?}");
+    assert!(strip[5].y + strip[5].height - strip[0].y > 700);
+}
+
+#[test]
+fn large_and_small_tiles_are_above_each_other_on_a_canvas_that_is_not_wide() {
+    use LayoutKind::{OnePlus5, OnePlus7, OnePlus9, Presentation};
+    for canvas in [Size::new(720, 1280), Size::new(720, 720)] {
+        for kind in [OnePlus5, OnePlus7, OnePlus9, Presentation] {
+            let cells = [cameras(9), vec![screen(1)]].concat();
+            let arrangement =
+                Arranger::default().arrange(&kind.into(), canvas, &Attendance { cells: &cells, speaker: None });
+            let (large, small) = arrangement.placed.split_first().expect("tiles");
+            assert_eq!(large.rect.width, canvas.width, "{kind:?}");
+            for Placed { rect, .. } in small {
+                assert!(rect.y >= large.rect.height, "{kind:?} {rect:?}");
+                assert!(rect.width * 3 >= rect.height * 4 - 8, "no tile is narrower than 4:3: {kind:?} {rect:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_custom_layout_selects_by_id_role_and_rank() {
     let layout: Layout = serde_json::from_value(serde_json::json!({"kind": "custom", "tiles": [
         {"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0, "source": "screen"},
@@ -235,6 +281,11 @@ proptest! {
                     }
                 }
                 Op::Join(_) if same_kind => prop_assert!(moved <= 1, "{} moved when one joined", moved),
+                // The last one takes the free seat.
+                Op::Leave(_) if same_kind && matches!(after.kind, LayoutKind::Grid | LayoutKind::GridFill) => {
+                    let gone = before.placed.len() + before.hidden.len() - after.placed.len() - after.hidden.len();
+                    prop_assert!(moved <= gone, "{} moved when {} left", moved, gone);
+                }
                 _ => {}
             }
 
@@ -242,6 +293,20 @@ proptest! {
             let screens = || after.placed.iter().filter(|placed| placed.key.1 == SourceKind::Screen);
             let faces = || after.placed.iter().filter(|placed| placed.key.1 == SourceKind::Camera);
             let pinned = |key: &Key| layout.pinned.iter().any(|pin| (pin.participant, pin.kind) == *key);
+            let first = cells.iter().filter(|key| key.1 == SourceKind::Screen || pinned(key)).count();
+            let comes_back = |id: &u32| layout.pinned.iter().any(|pin| pin.participant == ParticipantId(*id));
+            if same_kind && matches!(&op, Op::Speak(_)) || matches!(&op, Op::Join(id) if same_kind && !comes_back(id)) {
+                for pin in before.placed.iter().filter(|placed| pinned(&placed.key)) {
+                    prop_assert_eq!(seat(&before, &pin.key), seat(&after, &pin.key), "a pinned tile stays");
+                }
+            }
+            match after.more {
+                Some(more) => prop_assert_eq!(more.count as usize, after.hidden.len()),
+                // There may be room for the large tiles only.
+                None => prop_assert!(
+                    after.hidden.is_empty() || !shows_all(after.kind) || after.placed.len() <= STAGE.max(first)
+                ),
+            }
             if after.kind == LayoutKind::Presentation {
                 let smallest = screens().map(|placed| area(&placed)).min().unwrap_or(u32::MAX);
                 let largest = faces().filter(|placed| !pinned(&placed.key)).map(|placed| area(&placed)).max();

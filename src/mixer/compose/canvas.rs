@@ -6,26 +6,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
 use super::bitmap::Bitmap;
+use super::corners::Corners;
 use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
-use super::overlay::{Laid, Overlays};
-use super::region::Region;
-use super::slot::{Fitted, FrameSlot};
-use super::sprite::{Band, Op, Sprite, yuv};
+use super::overlay::Overlays;
+use super::redraw::{Contents, Drawn, Record};
+use super::region::overlap;
+use super::slot::FrameSlot;
+use super::sprite::{Band, Op, Sprite};
+use super::tile::{Moving, Placed, SMALLEST, Shown};
+use super::transition::{Place, Transition};
 use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
-use crate::layout::{Scene, Tile};
-use crate::media::{Rect, Size};
+use crate::layout::{More, Scene, Tile};
+use crate::media::Size;
 use crate::overlay::{ImageName, Overlay};
 use crate::time::Timestamp;
 
-/// Shortest side in pixels of a tile with an avatar and round corners.
-const SMALLEST: u32 = 32;
 /// Most canvases in the pool.
 const CANVASES: usize = 6;
 /// Fewest pixels that are drawn by several threads: waking them takes time.
@@ -50,45 +53,16 @@ pub struct Compositor {
     arrangement: u64,
     looks: u64,
     tiles: Vec<Placed>,
-    corners: HashMap<(u32, u32, bool), Arc<[Sprite; 4]>>,
+    more: Option<(More, Option<Sprite>)>,
+    corners: Corners,
     overlays: Overlays,
     canvases: Vec<Canvas>,
     last: Option<Record>,
-}
-
-/// A tile with its sprites.
-struct Placed {
-    tile: Tile,
-    /// Changes with every property of the tile except its picture.
-    look: u64,
-    label: Option<Arc<Sprite>>,
-    /// Drawn at the first use.
-    avatar: Option<Arc<Sprite>>,
-    /// The plate over the last frame of a lost sender. Drawn at the first use.
-    reconnecting: Option<Arc<Sprite>>,
-    corners: Option<Arc<[Sprite; 4]>>,
-}
-
-/// The contents of a tile: drawn, or to be drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Drawn {
-    look: u64,
-    frame: Option<(SourceId, u64)>,
-    lost: bool,
-}
-
-/// A frame to draw, and whether its sender is lost.
-struct Shown {
-    fitted: Fitted,
-    lost: bool,
-}
-
-/// The contents of a canvas: drawn, or to be drawn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Record {
-    arrangement: u64,
-    tiles: Vec<Drawn>,
-    overlays: Vec<Laid>,
+    /// How long tiles take to their new places; zero for not at all.
+    moving_takes: Duration,
+    transition: Option<Transition>,
+    /// Tiles of the scene before that are fading out.
+    leaving: Vec<Placed>,
 }
 
 struct Canvas {
@@ -106,35 +80,54 @@ impl Compositor {
             arrangement: 0,
             looks: 0,
             tiles: Vec::new(),
-            corners: HashMap::new(),
+            more: None,
+            corners: Corners::default(),
             overlays: Overlays::new(),
             canvases: Vec::new(),
             last: None,
+            moving_takes: Duration::ZERO,
+            transition: None,
+            leaving: Vec::new(),
         }
+    }
+
+    /// How long tiles take to their new places after a change of the scene; zero, the default, for not at all.
+    pub fn set_transitions(&mut self, takes: Duration) {
+        self.moving_takes = takes;
     }
 
     /// Sets the scene; keeps the sprites that are unchanged.
     pub fn set_scene(&mut self, scene: &Scene) {
-        let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(|tile| tile.rect).collect::<Vec<_>>();
+        let places = |tiles: &mut dyn Iterator<Item = &Tile>| tiles.map(Place::of).collect::<Vec<_>>();
         let before = places(&mut self.tiles.iter().map(|placed| &placed.tile));
-        let same_places = self.canvas == scene.canvas && before == places(&mut scene.tiles.iter());
-        if !same_places {
+        let after = places(&mut scene.tiles.iter());
+        let rects = |places: &[Place]| places.iter().map(|place| place.rect).collect::<Vec<_>>();
+        let same_canvas = self.canvas == scene.canvas;
+        let same_more = self.more.as_ref().map(|(more, _)| *more) == scene.more;
+        if !same_canvas || !same_more || rects(&before) != rects(&after) {
             self.arrangement += 1;
-            self.canvas = scene.canvas;
+        }
+        self.canvas = scene.canvas;
+        if !same_more {
+            self.more = scene.more.map(|more| (more, look::more(&mut self.lettering, more.count, more.rect.size())));
         }
         let mut old = std::mem::take(&mut self.tiles);
-        self.tiles = scene
-            .tiles
-            .iter()
-            .map(|tile| {
-                let same =
-                    |placed: &Placed| placed.tile.participant == tile.participant && placed.tile.kind == tile.kind;
-                let old = old.iter().position(same).map(|at| old.swap_remove(at));
-                self.place(tile, old)
-            })
-            .collect();
-        let used: Vec<_> = self.tiles.iter().filter_map(|placed| placed.corners.clone()).collect();
-        self.corners.retain(|_, corners| used.iter().any(|used| Arc::ptr_eq(used, corners)));
+        for (at, tile) in scene.tiles.iter().enumerate() {
+            let same = |placed: &Placed| Place::of(&placed.tile).key == Place::of(tile).key;
+            let old = old.iter().position(same).map(|at| old.swap_remove(at));
+            let over = scene.tiles[..at].iter().any(|below| overlap(below.rect, tile.rect));
+            let placed = self.place(tile, over, old);
+            self.tiles.push(placed);
+        }
+        if !same_canvas || self.moving_takes.is_zero() || before.is_empty() {
+            (self.transition, self.leaving) = (None, Vec::new());
+        } else if before != after {
+            let begun = self.transition.take();
+            self.leaving.retain(|placed| !after.iter().any(|place| place.key == Place::of(&placed.tile).key));
+            self.leaving.extend(old);
+            self.transition = Transition::between(begun, &before, &after, self.moving_takes);
+        }
+        self.corners.prune();
         self.overlays.set_canvas(&mut self.lettering, scene.canvas, scene.fps);
     }
 
@@ -159,7 +152,7 @@ impl Compositor {
         self.overlays.set_wall(now, unix_micros);
     }
 
-    fn place(&mut self, tile: &Tile, old: Option<Placed>) -> Placed {
+    fn place(&mut self, tile: &Tile, over: bool, old: Option<Placed>) -> Placed {
         let size = tile.rect.size();
         let alike = old.as_ref().filter(|old| old.tile.rect.size() == size && old.tile.label == tile.label);
         let label = match alike.filter(|old| old.tile.muted == tile.muted) {
@@ -169,10 +162,8 @@ impl Compositor {
         let avatar = alike.filter(|old| old.tile.initials == tile.initials).and_then(|old| old.avatar.clone());
         let reconnecting = alike.and_then(|old| old.reconnecting.clone());
         // A tile that fills the canvas, and a tiny one, have no round corners.
-        let corners = (size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas)).then(|| {
-            let key = (look::radius(size), look::frame_width(size), tile.speaking);
-            self.corners.entry(key).or_insert_with(|| Arc::new(look::corners(size, tile.speaking))).clone()
-        });
+        let is_round = size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas);
+        let corners = is_round.then(|| self.corners.rounding(size, tile.speaking, over));
         let look = match &old {
             // Rectangle and source are compared elsewhere.
             Some(old) if Tile { source: tile.source, ..old.tile.clone() } == *tile => old.look,
@@ -181,7 +172,8 @@ impl Compositor {
                 self.looks
             }
         };
-        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners }
+        let shown = old.and_then(|old| old.shown);
+        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners, over, shown }
     }
 
     /// Redraws all names: letters were missing.
@@ -207,12 +199,9 @@ impl Compositor {
         }
         let frames = self.frames(now, slots);
         for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
-            if frame.as_ref().is_some_and(|shown| shown.lost) && placed.reconnecting.is_none() {
-                let plate = look::reconnecting(&mut self.lettering, placed.tile.rect.size());
-                placed.reconnecting = plate.map(Arc::new);
-            }
-            if frame.is_none() && placed.avatar.is_none() {
-                placed.avatar = Some(Arc::new(look::avatar(&mut self.lettering, &placed.tile)));
+            placed.prepare(frame.as_ref(), &mut self.lettering);
+            if !self.moving_takes.is_zero() {
+                placed.shown.clone_from(frame);
             }
         }
         let tiles: Vec<Drawn> = self
@@ -226,15 +215,24 @@ impl Compositor {
             })
             .collect();
         let overlays = self.overlays.advance(&mut self.lettering, now);
+        let moving = self.advance(now, slots, &frames);
         let wanted = Record { arrangement: self.arrangement, tiles, overlays };
         if self.last.as_ref() == Some(&wanted)
             && let Some(canvas) = self.canvases.last()
         {
             return Composed { picture: canvas.picture.clone(), changed: false };
         }
-        let (mut canvas, noted) = self.take_canvas();
-        let ops = self.ops(&frames, &wanted, noted.as_ref());
-        draw(&mut canvas, &ops, self.threads.as_deref());
+        let (mut canvas, drawn) = self.take_canvas();
+        let contents = Contents {
+            canvas: self.canvas,
+            more: self.more.as_ref(),
+            leaving: &self.leaving,
+            tiles: &self.tiles,
+            frames: &frames,
+            moving: &moving,
+            overlays: &self.overlays,
+        };
+        draw(&mut canvas, &contents.ops(&wanted, drawn.as_ref()), self.threads.as_deref());
         let picture = canvas.freeze();
         self.last = Some(wanted.clone());
         if self.canvases.len() == CANVASES {
@@ -245,10 +243,56 @@ impl Compositor {
         Composed { picture, changed: true }
     }
 
+    /// Moves the tiles on, and draws those that are not in their places: first those that leave, then the others.
+    fn advance(
+        &mut self,
+        now: Timestamp,
+        slots: &HashMap<SourceId, Arc<FrameSlot>>,
+        frames: &[Option<Shown>],
+    ) -> Vec<Moving> {
+        let Some(transition) = &mut self.transition else { return Vec::new() };
+        // All of the canvas is drawn anew, also when the last tile has arrived.
+        self.arrangement += 1;
+        let Some(moved) = transition.at(now) else {
+            (self.transition, self.leaving) = (None, Vec::new());
+            return Vec::new();
+        };
+        let mut moving = Vec::new();
+        for moved in moved {
+            let is = |placed: &&Placed| Place::of(&placed.tile).key == moved.key;
+            let (placed, frame) = match self.tiles.iter().zip(frames).find(|(placed, _)| is(placed)) {
+                Some((placed, frame)) => (placed, frame.as_ref()),
+                None => {
+                    let Some(placed) = self.leaving.iter().find(is) else { continue };
+                    // A camera that was hidden is not seen any more; one that has ended fades out with its last frame.
+                    let hidden = placed.tile.source.and_then(|source| slots.get(&source)).is_some_and(|s| s.is_empty());
+                    (placed, placed.shown.as_ref().filter(|_| !hidden))
+                }
+            };
+            let size = moved.rect.size();
+            let is_round = size.width.min(size.height) >= SMALLEST;
+            let shown = match (frame, placed.tile.source.and_then(|source| slots.get(&source))) {
+                (Some(shown), _) if size == placed.tile.rect.size() => Some(shown.clone()),
+                (Some(Shown { lost, .. }), Some(slot)) => {
+                    slot.get_once(size, placed.tile.fit).map(|fitted| Shown { fitted, lost: *lost })
+                }
+                // It has ended on its way.
+                (Some(_), None) => continue,
+                (None, _) => None,
+            };
+            moving.push(Moving {
+                moved,
+                shown,
+                rounding: is_round.then(|| self.corners.rounding(size, placed.tile.speaking, true)),
+            });
+        }
+        moving
+    }
+
     /// When the canvas changes although no frame comes and the scene stays: a source is lost or stopped, or letters are
     /// being loaded. None if it does not.
     pub fn changes_at(&self, now: Timestamp, slots: &HashMap<SourceId, Arc<FrameSlot>>) -> Option<Timestamp> {
-        if self.lettering.is_waiting() {
+        if self.lettering.is_waiting() || self.transition.is_some() {
             return Some(now);
         }
         let change = |placed: &Placed| {
@@ -301,141 +345,6 @@ impl Compositor {
         }
         (PictureMut::new(self.canvas), None)
     }
-
-    /// The drawing operations for a canvas with this record.
-    fn ops<'a>(&'a self, frames: &'a [Option<Shown>], wanted: &Record, noted: Option<&Record>) -> Vec<Op<'a>> {
-        let mut ops = Vec::new();
-        let noted = noted.filter(|noted| noted.arrangement == wanted.arrangement);
-        let Size { width, height } = self.canvas;
-        let whole = Rect { x: 0, y: 0, width, height };
-        if noted.is_none() {
-            ops.push(Op::Fill(whole, yuv(look::BACKGROUND)));
-        }
-        let mut redrawn: Vec<Rect> = Vec::new();
-        for (i, (placed, frame)) in self.tiles.iter().zip(frames).enumerate() {
-            let rect = placed.tile.rect;
-            let fresh = noted.is_some_and(|noted| noted.tiles[i] == wanted.tiles[i]);
-            if !fresh || redrawn.iter().any(|other| overlap(*other, rect)) {
-                placed.ops(frame.as_ref(), &mut ops);
-                redrawn.push(rect);
-            }
-        }
-        let drawn_before = noted.map_or(&[][..], |noted| &noted.overlays);
-        if !self.overlays.is_empty() || !drawn_before.is_empty() {
-            let mut region = Region::default();
-            match noted {
-                Some(_) => redrawn.iter().for_each(|rect| drop(region.add(*rect))),
-                None => drop(region.add(whole)),
-            }
-            self.overlay_ops(frames, &wanted.overlays, drawn_before, region, &mut ops);
-        }
-        ops
-    }
-
-    /// The operations that replace the overlays `before` by those `wanted`. The tiles in `region` were drawn without
-    /// overlays already.
-    fn overlay_ops<'a>(
-        &'a self,
-        frames: &'a [Option<Shown>],
-        wanted: &[Laid],
-        before: &[Laid],
-        mut region: Region,
-        ops: &mut Vec<Op<'a>>,
-    ) {
-        let visible = |laid: &&Laid| laid.rect.width > 0;
-        let gone = before.iter().filter(|laid| !wanted.contains(laid));
-        let new = wanted.iter().filter(|laid| !before.contains(laid));
-        for laid in gone.chain(new).filter(visible) {
-            for part in region.add(laid.rect) {
-                self.redraw_part(frames, part, ops);
-            }
-        }
-        for (at, laid) in wanted.iter().enumerate() {
-            for part in region.parts().filter_map(|part| intersection(*part, laid.rect)) {
-                for (sprite, x, y, window) in self.overlays.sprites(at, laid) {
-                    ops.extend(intersection(part, window).map(|part| Op::BlendPart(sprite, x, y, part)));
-                }
-            }
-        }
-    }
-
-    /// Draws the tiles in a part of the canvas again.
-    fn redraw_part<'a>(&'a self, frames: &'a [Option<Shown>], part: Rect, ops: &mut Vec<Op<'a>>) {
-        let covered = self.tiles.iter().any(|placed| intersection(placed.tile.rect, part) == Some(part));
-        if !covered {
-            ops.push(Op::Fill(part, yuv(look::BACKGROUND)));
-        }
-        let mut below = Vec::new();
-        for (placed, frame) in self.tiles.iter().zip(frames).filter(|(placed, _)| overlap(placed.tile.rect, part)) {
-            placed.ops(frame.as_ref(), &mut below);
-        }
-        ops.extend(below.into_iter().map(|op| Op::Within(part, Box::new(op))));
-    }
-}
-
-/// The pixels that both have.
-fn intersection(a: Rect, b: Rect) -> Option<Rect> {
-    if !overlap(a, b) {
-        return None;
-    }
-    let (x, y) = (a.x.max(b.x), a.y.max(b.y));
-    let (right, bottom) = ((a.x + a.width).min(b.x + b.width), (a.y + a.height).min(b.y + b.height));
-    Some(Rect { x, y, width: right - x, height: bottom - y })
-}
-
-const fn overlap(a: Rect, b: Rect) -> bool {
-    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
-}
-
-impl Placed {
-    fn ops<'a>(&'a self, frame: Option<&'a Shown>, ops: &mut Vec<Op<'a>>) {
-        let rect @ Rect { x, y, width, height } = self.tile.rect;
-        let size = rect.size();
-        let middle = |outer: u32, inner: u32| (outer.saturating_sub(inner) / 2) & !1;
-        match frame {
-            Some(Shown { fitted: Fitted { picture, dest, beside, .. }, lost }) => {
-                if dest.size() != size && beside.is_empty() {
-                    ops.push(Op::Fill(rect, yuv(look::BACKGROUND)));
-                }
-                let parts = beside.iter().map(|(picture, place)| (picture, place));
-                for (picture, place) in parts.chain(std::iter::once((picture, dest))) {
-                    let draw = if *lost { Op::Grey } else { Op::Copy };
-                    ops.push(draw(picture, x + place.x, y + place.y));
-                }
-                if let Some(plate) = self.reconnecting.as_ref().filter(|plate| *lost && plate.height() <= height) {
-                    ops.push(Op::Blend(plate, x + middle(width, plate.width()), y + middle(height, plate.height())));
-                }
-            }
-            None => {
-                ops.push(Op::Fill(rect, yuv(look::TILE)));
-                if let Some(avatar) = self.avatar.as_ref().filter(|_| width.min(height) >= SMALLEST) {
-                    ops.push(Op::Blend(avatar, x + middle(width, avatar.width()), y + middle(height, avatar.height())));
-                }
-            }
-        }
-        if let Some(corners) = &self.corners {
-            let radius = corners[0].width();
-            if self.tile.speaking {
-                let (frame, color) = (look::frame_width(size), yuv(look::SPEAKING));
-                let (inner_width, inner_height) = (width - 2 * radius, height - 2 * radius);
-                for y in [y, y + height - frame] {
-                    ops.push(Op::Fill(Rect { x: x + radius, y, width: inner_width, height: frame }, color));
-                }
-                for x in [x, x + width - frame] {
-                    ops.push(Op::Fill(Rect { x, y: y + radius, width: frame, height: inner_height }, color));
-                }
-            }
-            let places =
-                [(x, y), (x + width - radius, y), (x, y + height - radius), (x + width - radius, y + height - radius)];
-            for (corner, (x, y)) in corners.iter().zip(places) {
-                ops.push(Op::Blend(corner, x, y));
-            }
-        }
-        if let Some(label) = &self.label {
-            let margin = look::label_margin(size);
-            ops.push(Op::Blend(label, x + margin, (y + height.saturating_sub(margin + label.height())) & !1));
-        }
-    }
 }
 
 /// Draws on the canvas; in bands of rows on several threads if there is much to draw.
@@ -451,7 +360,13 @@ fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadP
         .zip(u.chunks_mut(chroma * strides[1]))
         .zip(v.chunks_mut(chroma * strides[2]))
         .enumerate()
-        .map(|(i, ((y, u), v))| Band { rows: y.len() / strides[0], planes: [y, u, v], strides, top: i * each })
+        .map(|(i, ((y, u), v))| Band {
+            rows: y.len() / strides[0],
+            planes: [y, u, v],
+            strides,
+            top: i * each,
+            kept: Default::default(),
+        })
         .collect();
     match (threads, bands.as_mut_slice()) {
         (_, [band]) => band.draw(ops),
@@ -465,12 +380,100 @@ mod tests {
     use super::*;
     use crate::id::{ParticipantId, ViewName};
     use crate::layout::ObjectFit;
-    use crate::media::{Look, SourceKind};
+    use crate::media::{Look, Rect, SourceKind};
+    use crate::mixer::compose::sprite::yuv;
 
     const CANVAS: Size = Size::new(64, 36);
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_micros(60_000_000 + ms * 1_000)
+    }
+
+    fn tile(id: u32, rect: Rect, speaking: bool) -> Tile {
+        Tile {
+            participant: ParticipantId(id),
+            kind: SourceKind::Camera,
+            source: Some(SourceId(id)),
+            rect,
+            fit: ObjectFit::Cover,
+            label: String::new(),
+            initials: String::new(),
+            speaking,
+            muted: false,
+        }
+    }
+
+    fn scene(tiles: Vec<Tile>) -> Scene {
+        Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles, more: None }
+    }
+
+    fn put(slots: &HashMap<SourceId, Arc<FrameSlot>>, id: u32, luma: u8, ms: u64) {
+        let picture = Picture::filled(Size::new(320, 180), luma, 128, 128);
+        slots[&SourceId(id)].writer().put(picture, Look::default(), at(ms));
+    }
+
+    fn luma(picture: &Picture, x: usize, y: usize) -> u8 {
+        let (plane, stride) = picture.plane(0);
+        plane[y * stride + x]
+    }
+
+    #[test]
+    fn outside_the_round_corners_of_a_tile_over_others_these_are_seen() {
+        let rect = |x, y, width, height| Rect { x, y, width, height };
+        let below = tile(1, rect(0, 0, 440, 360), false);
+        for (over, corners) in [
+            (rect(60, 60, 320, 180), [(60, 60, 200), (379, 60, 200), (60, 239, 200), (379, 239, 200)]),
+            // Half of it over the background, and over two tiles.
+            (rect(300, 60, 320, 180), [(300, 60, 200), (619, 60, 60), (300, 239, 200), (619, 239, 20)]),
+        ] {
+            for speaking in [false, true] {
+                let beside = tile(3, rect(500, 0, 140, 200), false);
+                let tiles = vec![below.clone(), beside, tile(2, over, speaking)];
+                let slots: HashMap<_, _> =
+                    (1..=3).map(|id| (SourceId(id), Arc::new(FrameSlot::new(SourceKind::Camera)))).collect();
+                [(1, 200), (2, 120), (3, 60)].into_iter().for_each(|(id, luma)| put(&slots, id, luma, 0));
+                let mut compositor = Compositor::new(None);
+                compositor.set_scene(&scene(tiles.clone()));
+                compositor.compose(at(0), &slots);
+                for round in 1..8 {
+                    // Only the upper one has new frames.
+                    put(&slots, 2, 120 + round as u8 * 10, round * 33);
+                    let picture = compositor.compose(at(round * 33), &slots).picture;
+                    let mut fresh = Compositor::new(None);
+                    fresh.set_scene(&scene(tiles.clone()));
+                    let expected = fresh.compose(at(round * 33), &slots).picture;
+                    for (x, y, wanted) in corners {
+                        let wanted = if wanted == 20 { yuv(look::BACKGROUND)[0] } else { wanted };
+                        assert_eq!(luma(&picture, x, y), wanted, "{over:?} {speaking} at {x}, {y}");
+                    }
+                    for i in 0..3 {
+                        assert!(picture.plane(i) == expected.plane(i), "as drawn from nothing: {over:?} {speaking}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_camera_that_is_hidden_while_its_tile_leaves_is_not_seen() {
+        let whole = Rect { x: 0, y: 0, width: 640, height: 360 };
+        let slots = HashMap::from([1, 2].map(|id| (SourceId(id), Arc::new(FrameSlot::new(SourceKind::Camera)))));
+        put(&slots, 1, 235, 0);
+        put(&slots, 2, 20, 0);
+        for is_hidden in [false, true] {
+            let mut compositor = Compositor::new(None);
+            compositor.set_transitions(Duration::from_millis(250));
+            compositor.set_scene(&scene(vec![tile(1, whole, false)]));
+            compositor.compose(at(1), &slots);
+            compositor.set_scene(&scene(vec![tile(2, whole, false)]));
+            if is_hidden {
+                slots[&SourceId(1)].clear();
+            }
+            let first = compositor.compose(at(34), &slots).picture;
+            assert_eq!(luma(&first, 80, 180) > 200, !is_hidden);
+            let last = compositor.compose(at(300), &slots).picture;
+            assert_eq!(luma(&last, 80, 180), 20);
+        }
     }
 
     /// The times at which the canvas of a camera with one frame changes, in milliseconds, until it says that it will
@@ -479,19 +482,15 @@ mod tests {
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         slot.writer().put(Picture::filled(CANVAS, 90, 128, 128), Look::default(), at(0));
         let slots = HashMap::from([(SourceId(1), slot.clone())]);
-        let tile = Tile {
-            participant: ParticipantId(1),
-            kind: SourceKind::Camera,
-            source: Some(SourceId(1)),
-            rect: Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height },
-            fit: ObjectFit::Auto,
-            label: String::new(),
-            initials: String::new(),
-            speaking: false,
-            muted: false,
-        };
+        let tile = tile(1, Rect { x: 0, y: 0, width: CANVAS.width, height: CANVAS.height }, false);
         let mut compositor = Compositor::new(None);
-        compositor.set_scene(&Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: vec![tile] });
+        compositor.set_scene(&Scene {
+            view: ViewName::program(),
+            canvas: CANVAS,
+            fps: 30,
+            tiles: vec![tile],
+            more: None,
+        });
         let (mut now, mut changes) = (at(0), Vec::new());
         loop {
             slot.hear(now.min(at(hears)));

@@ -168,18 +168,44 @@ fn draw_monitor(on: &mut Raster, side: f32) {
 /// The four corners of a tile with background outside the rounding, and the frame of a talker inside. In order: upper
 /// left, upper right, lower left, lower right.
 pub(super) fn corners(tile: Size, speaking: bool) -> [Sprite; 4] {
-    let side = radius(tile) as f32;
-    let frame = frame_width(tile) as f32;
-    let corner = |right: bool, lower: bool| {
-        let mut raster = Raster::new(side as usize, side as usize);
-        let center = (if right { 0.0 } else { side }, if lower { 0.0 } else { side });
+    let (side, frame) = (radius(tile) as f32, frame_width(tile) as f32);
+    rounding(side, |raster, center| {
         if speaking {
             raster.shape(SPEAKING, 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
         }
         raster.shape(BACKGROUND, 1.0, |x, y| side - disc(x, y, center, 0.0));
+    })
+}
+
+/// The four corners of the frame of a talker, without the part outside the rounding.
+pub(super) fn frame_corners(tile: Size) -> [Sprite; 4] {
+    let (side, frame) = (radius(tile) as f32, frame_width(tile) as f32);
+    rounding(side, |raster, center| {
+        raster.shape(SPEAKING, 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
+    })
+}
+
+/// What is outside the rounding at the four corners: their opacity tells how much is seen of what is below the tile.
+pub(super) fn outside(tile: Size) -> [Sprite; 4] {
+    let side = radius(tile) as f32;
+    rounding(side, |raster, center| raster.shape(BACKGROUND, 1.0, |x, y| side - disc(x, y, center, 0.0)))
+}
+
+/// Four squares that `draw` fills, knowing the center of the rounding. In order: upper left, upper right, lower left,
+/// lower right.
+fn rounding(side: f32, draw: impl Fn(&mut Raster, (f32, f32))) -> [Sprite; 4] {
+    [(side, side), (0.0, side), (side, 0.0), (0.0, 0.0)].map(|center| {
+        let mut raster = Raster::new(side as usize, side as usize);
+        draw(&mut raster, center);
         Sprite::new(&raster)
-    };
-    [corner(false, false), corner(true, false), corner(false, true), corner(true, true)]
+    })
+}
+
+/// The number of people without a tile; None if there is no room.
+pub(super) fn more(lettering: &mut Lettering, count: u32, tile: Size) -> Option<Sprite> {
+    let side = tile.height.min(tile.width) as f32;
+    let text = lettering.line(&format!("+{count}"), (side * 0.28).max(10.0), tile.width as f32, TEXT)?;
+    Some(Sprite::new(&text)).filter(|text| text.height() <= tile.height)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The compositor: a scene and the newest frame of every source become one canvas.
 //!
 //! Owns: frame slots, canvases and the records of what is drawn on them, labels, avatars, backdrops, frames of talkers,
-//! overlays.
+//! tiles on the way to their places, overlays.
 //! Does not know: codecs, GStreamer, the clock, who may see whom. In: a [`Scene`](crate::layout::Scene) when it
 //! changes, frames into [`FrameSlot`]s from the threads of decoders, the time of each tick. Out: [`Composed`].
 //!
@@ -12,16 +12,20 @@
 mod backdrop;
 mod bitmap;
 mod canvas;
+mod corners;
 mod lettering;
 mod liveness;
 mod look;
 mod overlay;
 mod placard;
 mod raster;
+mod redraw;
 mod region;
 mod slot;
 mod sprite;
 mod still;
+mod tile;
+mod transition;
 
 pub use self::bitmap::Bitmap;
 pub use self::canvas::{Composed, Compositor};

@@ -1,6 +1,6 @@
 //! A part of a canvas as rectangles that do not overlap: what is blended there is blended once.
 //!
-//! Owns: the division of rectangles. Does not know: what is drawn.
+//! Owns: the division and intersection of rectangles. Does not know: what is drawn.
 
 use crate::media::Rect;
 
@@ -9,6 +9,11 @@ use crate::media::Rect;
 pub(super) struct Region(Vec<Rect>);
 
 impl Region {
+    /// One rectangle.
+    pub(super) fn of(rect: Rect) -> Self {
+        Self(vec![rect])
+    }
+
     /// Adds a rectangle; returns the parts of it that are new.
     pub(super) fn add(&mut self, rect: Rect) -> Vec<Rect> {
         let mut new = vec![rect];
@@ -40,6 +45,21 @@ fn without(rect: Rect, other: Rect) -> Vec<Rect> {
         Rect { x, y: low, width, height: bottom - low },
     ];
     parts.into_iter().filter(|part| part.width > 0 && part.height > 0).collect()
+}
+
+/// The pixels that both have.
+pub(super) fn intersection(a: Rect, b: Rect) -> Option<Rect> {
+    if !overlap(a, b) {
+        return None;
+    }
+    let (x, y) = (a.x.max(b.x), a.y.max(b.y));
+    let (right, bottom) = ((a.x + a.width).min(b.x + b.width), (a.y + a.height).min(b.y + b.height));
+    Some(Rect { x, y, width: right - x, height: bottom - y })
+}
+
+/// Whether both have a pixel in common.
+pub(super) const fn overlap(a: Rect, b: Rect) -> bool {
+    a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
 }
 
 #[cfg(test)]

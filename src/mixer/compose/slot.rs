@@ -142,6 +142,14 @@ impl FrameSlot {
         wanted.fitted.clone()
     }
 
+    /// The newest frame, scaled to a size that is not fetched again; None before the first.
+    pub(super) fn get_once(&self, tile: Size, fit: ObjectFit) -> Option<Fitted> {
+        let mut state = self.state.lock();
+        let latest = state.latest.as_mut()?;
+        latest.fetched = true;
+        Some(make(latest, (tile, fit), self.kind, &mut Scaler::default()))
+    }
+
     /// Whether [`get`](Self::get) would have to scale for this tile.
     pub(super) fn needs_fitting(&self, tile: Size, fit: ObjectFit) -> bool {
         let state = self.state.lock();
@@ -168,6 +176,11 @@ impl FrameSlot {
     /// The newest picture's size, upright; None before the first.
     pub fn size(&self) -> Option<Size> {
         self.state.lock().latest.as_ref().map(|latest| latest.picture.size())
+    }
+
+    /// Whether there is no picture: none has come yet, or it was forgotten.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().latest.is_none()
     }
 
     /// When the newest frame arrived.

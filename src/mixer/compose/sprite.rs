@@ -1,7 +1,7 @@
 //! Sprites: small pictures with transparency in the format of the canvas, and the operations that draw on a canvas.
 //!
-//! Owns: the operations on canvas pixels (fill, copy, grey, blend), each on a band of rows, so that threads can draw
-//! bands in parallel. Does not know: the contents. In: operations. Out: pixels.
+//! Owns: the operations on canvas pixels (fill, copy, grey, blend, keep and reveal), each on a band of rows, so that
+//! threads can draw bands in parallel. Does not know: the contents. In: operations. Out: pixels.
 
 use super::raster::{Raster, Rgb};
 use crate::codec::Picture;
@@ -78,13 +78,31 @@ pub(super) enum Op<'a> {
     BlendPart(&'a Sprite, i32, u32, Rect),
     /// Draws only the part within the rectangle.
     Within(Rect, Box<Self>),
+    /// Keeps what is drawn in a rectangle, for the [`Reveal`](Self::Reveal) that belongs to it; they nest. Both are
+    /// within the same rectangles, if any.
+    Keep(Rect),
+    /// Blends what was kept over a rectangle.
+    Reveal(Rect, Cover<'a>),
+}
+
+/// How much of the kept pixels covers the canvas.
+#[derive(Clone, Copy)]
+pub(super) enum Cover<'a> {
+    /// The opacity of a sprite of the size of the rectangle.
+    Sprite(&'a Sprite),
+    /// The same everywhere, 0 to 255.
+    Even(u8),
 }
 
 impl Op<'_> {
     /// Number of pixels that it draws.
     pub(super) fn pixels(&self) -> u64 {
         let size = match self {
-            Self::Fill(rect, _) | Self::BlendPart(.., rect) | Self::Within(rect, _) => rect.size(),
+            Self::Fill(rect, _)
+            | Self::BlendPart(.., rect)
+            | Self::Within(rect, _)
+            | Self::Keep(rect)
+            | Self::Reveal(rect, _) => rect.size(),
             Self::Copy(picture, ..) | Self::Grey(picture, ..) => picture.size(),
             Self::Blend(sprite, ..) => Size::new(sprite.width(), sprite.height()),
         };
@@ -133,6 +151,8 @@ pub(super) struct Band<'a> {
     /// Its first row on the canvas.
     pub(super) top: usize,
     pub(super) rows: usize,
+    /// What was kept in each plane and not revealed yet.
+    pub(super) kept: [Vec<Vec<u8>>; 3],
 }
 
 impl Band<'_> {
@@ -197,6 +217,28 @@ impl Band<'_> {
                     layer.blend_row(row, skipped, &mut plane[at + x..][..width]);
                 }
             }
+            Op::Keep(rect) => {
+                let (x, _, width) = clip.columns(rect.x as isize >> half, rect.width as usize >> half);
+                let rows = rows(clip, rect.y as usize >> half, rect.height as usize >> half);
+                self.kept[i].push(rows.flat_map(|(_, at)| &plane[at + x..][..width]).copied().collect());
+            }
+            Op::Reveal(rect, cover) => {
+                let kept = self.kept[i].pop().expect("kept before it is revealed");
+                let (x, skipped, width) = clip.columns(rect.x as isize >> half, rect.width as usize >> half);
+                let rows = rows(clip, rect.y as usize >> half, rect.height as usize >> half);
+                // Nothing was kept if it has no columns within the clip.
+                for ((row, at), kept) in rows.zip(kept.chunks(width.max(1))) {
+                    let to = &mut plane[at + x..][..width];
+                    match cover {
+                        Cover::Sprite(sprite) => {
+                            let layer = &sprite.layers[i];
+                            let from = row * layer.width + skipped;
+                            blend(to, kept, layer.cover[from..][..width].iter().copied());
+                        }
+                        Cover::Even(cover) => blend(to, kept, std::iter::repeat_n(*cover, width)),
+                    }
+                }
+            }
             Op::Within(rect, op) => self.draw_plane(op, i, clip.within(*rect, half)),
         }
     }
@@ -206,7 +248,7 @@ impl Layer {
     /// Blends a part of a row, from the column `from` on.
     fn blend_row(&self, row: usize, from: usize, to: &mut [u8]) {
         let at = row * self.width + from;
-        blend(to, &self.values[at..][..to.len()], &self.cover[at..][..to.len()]);
+        blend(to, &self.values[at..][..to.len()], self.cover[at..][..to.len()].iter().copied());
     }
 }
 
@@ -215,9 +257,9 @@ fn greyed(luma: u8) -> u8 {
     ((u16::from(luma) * 5 + 60 * 3) / 8) as u8
 }
 
-fn blend(to: &mut [u8], values: &[u8], cover: &[u8]) {
+fn blend(to: &mut [u8], values: &[u8], cover: impl Iterator<Item = u8>) {
     for ((to, value), cover) in to.iter_mut().zip(values).zip(cover) {
-        let (cover, rest) = (u16::from(*cover), 255 - u16::from(*cover));
+        let (cover, rest) = (u16::from(cover), 255 - u16::from(cover));
         let sum = u16::from(*value) * cover + u16::from(*to) * rest + 128;
         // Division by 255, rounded, without dividing.
         *to = ((sum + (sum >> 8)) >> 8) as u8;
@@ -233,18 +275,32 @@ mod tests {
         for old in 0..=255u8 {
             for new in 0..=255u8 {
                 let mut to = [old, old];
-                blend(&mut to, &[new, new], &[0, 255]);
+                blend(&mut to, &[new, new], [0, 255].into_iter());
                 assert_eq!(to, [old, new]);
             }
         }
     }
 
-    /// A canvas of 32x16 pixels after these operations.
+    /// A canvas of 32x16 pixels after these operations, drawn in one band and in bands of six rows.
     fn drawn(ops: &[Op<'_>]) -> [Vec<u8>; 3] {
-        let mut planes = [vec![9; 32 * 16], vec![9; 16 * 8], vec![9; 16 * 8]];
-        let [y, u, v] = &mut planes;
-        Band { planes: [y, u, v], strides: [32, 16, 16], top: 0, rows: 16 }.draw(ops);
-        planes
+        let [whole, parts] = [16, 6].map(|each: usize| {
+            let mut planes = [vec![9; 32 * 16], vec![9; 16 * 8], vec![9; 16 * 8]];
+            for top in (0..16).step_by(each) {
+                let rows = each.min(16 - top);
+                let [y, u, v] = &mut planes;
+                let planes = [
+                    &mut y[top * 32..][..rows * 32],
+                    &mut u[top / 2 * 16..][..rows / 2 * 16],
+                    &mut v[top / 2 * 16..][..rows / 2 * 16],
+                ];
+                let mut band = Band { planes, strides: [32, 16, 16], top, rows, kept: Default::default() };
+                band.draw(ops);
+                assert!(band.kept.iter().all(Vec::is_empty), "everything that was kept is revealed");
+            }
+            planes
+        });
+        assert_eq!(whole, parts);
+        whole
     }
 
     #[test]
@@ -261,17 +317,29 @@ mod tests {
             Rect { x: 14, y: 8, width: 18, height: 8 },
             Rect { x: 24, y: 0, width: 8, height: 16 },
         ] {
-            let op = |n: u32| match n {
-                0 => Op::Fill(place, [100, 110, 120]),
-                1 => Op::Copy(&picture, place.x, place.y),
-                2 => Op::Grey(&picture, place.x, place.y),
-                3 => Op::Blend(&sprite, place.x, place.y),
-                _ => Op::BlendPart(&sprite, place.x as i32, place.y, place),
+            let upper = Rect { height: 4, ..place };
+            let fill = || Op::Fill(place, [100, 110, 120]);
+            let ops = |n: u32| match n {
+                0 => vec![fill()],
+                1 => vec![Op::Copy(&picture, place.x, place.y)],
+                2 => vec![Op::Grey(&picture, place.x, place.y)],
+                3 => vec![Op::Blend(&sprite, place.x, place.y)],
+                4 => vec![Op::BlendPart(&sprite, place.x as i32, place.y, place)],
+                5 => vec![Op::Keep(place), fill(), Op::Reveal(place, Cover::Sprite(&sprite))],
+                _ => vec![
+                    Op::Keep(place),
+                    Op::Copy(&picture, place.x, place.y),
+                    Op::Keep(upper),
+                    fill(),
+                    Op::Reveal(upper, Cover::Even(90)),
+                    Op::Reveal(place, Cover::Sprite(&sprite)),
+                ],
             };
+            let within = |n: u32| ops(n).into_iter().map(|op| Op::Within(clip, Box::new(op))).collect::<Vec<_>>();
             let part = Op::BlendPart(&sprite, place.x as i32, place.y, clip);
-            assert_eq!(drawn(&[part]), drawn(&[Op::Within(clip, Box::new(op(3)))]), "{clip:?}");
-            for n in 0..5 {
-                let (whole, part) = (drawn(&[op(n)]), drawn(&[Op::Within(clip, Box::new(op(n)))]));
+            assert_eq!(drawn(&[part]), drawn(&within(3)), "{clip:?}");
+            for n in 0..7 {
+                let (whole, part) = (drawn(&ops(n)), drawn(&within(n)));
                 for (i, (whole, part)) in whole.iter().zip(&part).enumerate() {
                     let (half, width) = (usize::from(i > 0), if i > 0 { 16 } else { 32 });
                     let inside = |at: usize| {

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
-use crate::codec::{CodecError, Decoded, Entry, VideoDecoder};
+use crate::codec::{CodecError, Decoded, Entry, VideoDecoder, coded_colours};
 use crate::id::SourceId;
 use crate::jitter::VideoFrame;
 use crate::link::FromMixer;
-use crate::media::{Codec, Look, Size};
+use crate::media::{Codec, Colours, Look, Size};
 use crate::mixer::builder::Building;
 use crate::mixer::compose::FrameSlot;
 use crate::time::Timestamp;
@@ -94,15 +94,15 @@ struct Looks {
 }
 
 impl Looks {
-    /// A frame begins; its packets carry the changes of its look.
-    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame, entry: Option<Entry>) {
+    /// A frame begins; its packets carry the changes of its look. `coded` are the colours that the frame itself signals.
+    fn begin(&mut self, pts: Timestamp, frame: &VideoFrame, entry: Option<Entry>, coded: Option<Colours>) {
         if entry.is_some() {
             self.entry = Some(pts);
         }
         let mut newest = frame.packets.iter().rev();
         let look = Look {
             rotation: newest.clone().find_map(|packet| packet.rotation).unwrap_or(self.last.rotation),
-            colours: newest.find_map(|packet| packet.colours).unwrap_or(self.last.colours),
+            colours: newest.find_map(|packet| packet.colours).or(coded).unwrap_or(self.last.colours),
         };
         if look != self.last {
             self.last = look;
@@ -208,16 +208,17 @@ impl Decoding {
             self.refreshing -= 1;
             self.looks.lock().stored_from = pts + Duration::from_micros(1);
         }
+        let coded = entry.and_then(|_| coded_colours(owner.codec, &whole));
         match &mut self.state {
             State::Ready(decoder) if self.waiting.is_empty() && (self.catching_up == 0 || decoder.has_room()) => {
-                self.looks.lock().begin(pts, frame, entry);
+                self.looks.lock().begin(pts, frame, entry, coded);
                 decoder.push(whole, pts)?;
             }
             _ if self.waiting.len() >= PENDING_MAX + self.catching_up => {
                 return Err(CodecError::Behind(self.waiting.len() as u64));
             }
             _ => {
-                self.looks.lock().begin(pts, frame, entry);
+                self.looks.lock().begin(pts, frame, entry, coded);
                 self.waiting.push_back((whole, pts));
             }
         }

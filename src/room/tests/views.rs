@@ -94,6 +94,23 @@ fn a_named_view_has_its_own_tiles_canvas_and_stream() {
 }
 
 #[test]
+fn each_view_counts_the_participants_that_it_hides() {
+    let mut driven = Driven::new(9);
+    let people = [(); 5].map(|()| driven.joins(ViewPatch::default()));
+    driven.put("stage", r#"{"layout":{"kind":"grid","max_tiles":2}}"#).expect("created");
+    driven.views(people[0], r#"{"view":"stage"}"#);
+    driven.views(people[1], r#"{"view":"own","layout":{"kind":"grid","max_tiles":2},"self_view":"hidden"}"#);
+    for (participant, count) in people.into_iter().zip([Some(3), Some(2), None, None, None]) {
+        let seen = driven.seen(participant);
+        assert_eq!(seen.more.map(|more| more.count), count, "{}", seen.view);
+        let scene = driven.room.views.scene(&seen.view).expect("composed");
+        assert_eq!(scene.more.map(Into::into), seen.more);
+        assert!(driven.effects.contains(&Effect::Order(Order::Scene(scene.clone()))));
+    }
+    assert_eq!(driven.room.view(&name("stage")).expect("exists").view.more.map(|more| more.count), Some(3));
+}
+
+#[test]
 fn receivers_of_a_deleted_view_get_program() {
     let mut driven = Driven::new(9);
     driven.put("stage", "{}").expect("created");

@@ -122,6 +122,7 @@ impl Api {
             encodable: config.video.codecs.clone(),
             openh264: false,
             max_source: config.video.max_source,
+            transition_ms: 0,
             mixer_threads: 1,
             auto_create: config.rooms.auto_create,
             max_participants: config.rooms.max_participants as usize,
