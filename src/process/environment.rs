@@ -53,6 +53,9 @@ fn is_inherited(name: &OsStr) -> bool {
 mod tests {
     use std::path::PathBuf;
     use std::process::Command;
+    use std::time::Duration;
+
+    use rustix::process::{Pid, Signal, kill_process};
 
     use super::*;
     use crate::link::ToMixer;
@@ -105,7 +108,10 @@ mod tests {
         let output = start::<ToOutput>(&command, listener()).expect("starts");
         let input = start_with::<ToInput>(&command, std::process::Stdio::null(), listener()).expect("starts");
         for pid in [mixer.pid, output.pid, input.pid] {
-            let environment = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).expect("the child runs");
+            let environment = environment_of(pid).await;
+            // Children hold the output of this process, and the test waits for its end.
+            let killed = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::KILL));
+            assert_eq!(killed, Some(Ok(())));
             let environment = String::from_utf8_lossy(&environment);
             assert!(!environment.contains("s3cret"), "{environment:?}");
             for name in NEEDED {
@@ -114,6 +120,19 @@ mod tests {
         }
         drop((mixer, output, input));
         std::process::exit(CHECKED);
+    }
+
+    /// The environment of a child process. The kernel tells the parent of `execve` before the new environment can be
+    /// read; until then the file is empty.
+    async fn environment_of(pid: u32) -> Vec<u8> {
+        for _ in 0..5_000 {
+            let read = std::fs::read(PathBuf::from(format!("/proc/{pid}/environ"))).expect("the child runs");
+            if !read.is_empty() {
+                return read;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("the child has no environment");
     }
 
     #[test]
