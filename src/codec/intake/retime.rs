@@ -69,7 +69,8 @@ mod imp {
             let mut written = gst::Buffer::from_mut_slice(written);
             let fields = written.get_mut().expect("just made");
             // The output begins with the bytes that were kept from the buffers before.
-            fields.set_offset(buffer.offset().saturating_sub(kept));
+            let offset = Some(buffer.offset()).filter(|offset| *offset != gst::format::Buffers::OFFSET_NONE);
+            fields.set_offset(offset.map_or(gst::format::Buffers::OFFSET_NONE, |offset| offset.saturating_sub(kept)));
             fields.set_flags(buffer.flags() & gst::BufferFlags::DISCONT);
             fields.set_pts(buffer.pts());
             fields.set_dts(buffer.dts());
