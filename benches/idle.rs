@@ -51,14 +51,18 @@ fn main() {
     println!("an idle room costs {ratio:.3} times as much as a room of one moving camera");
 
     let moving = measure(&runtime, 1, 9, Camera::default());
-    let still = measure(&runtime, 1, 9, Camera { scene: Scene::Still, ..Camera::default() });
-    for (cameras, cost) in [("moving", moving), ("still", still)] {
+    let film = |scene| measure(&runtime, 1, 9, Camera { scene, ..Camera::default() });
+    let (still, picture) = (film(Scene::Still), film(Scene::Picture));
+    for (cameras, cost) in [("moving", moving), ("still", still), ("noiseless still", picture)] {
         println!(
             "nine {cameras} cameras: {:.3} cores in the mixer, {:.3} in the edge, {:.0} MB",
             cost.mixers, cost.edge, cost.mixer_memory
         );
     }
-    println!("nine still cameras cost the mixer {:.2} times as much as moving ones", still.mixers / moving.mixers);
+    for (noise, cost) in [("with the noise of a sensor", still), ("without noise", picture)] {
+        let ratio = cost.mixers / moving.mixers;
+        println!("nine still cameras {noise} cost the mixer {ratio:.2} times as much as moving ones");
+    }
 }
 
 fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera) -> Cost {

@@ -100,6 +100,8 @@ pub enum Scene {
     Moving,
     /// The same without movement; only the noise of the sensor changes.
     Still,
+    /// The same without movement and without noise, as from a virtual camera that shows a picture.
+    Picture,
     /// Nothing: the camera is off and sends no packets.
     Off,
 }
@@ -128,15 +130,18 @@ impl Camera {
 impl std::str::FromStr for Camera {
     type Err = String;
 
-    /// `640x360@30`, `640x360@30:still` or `off`
+    /// `640x360@30`, `640x360@30:still`, `640x360@30:picture` or `off`
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self { scene: Scene::Off, ..Self::default() });
         }
-        let still = text.strip_suffix(":still");
-        let scene = if still.is_some() { Scene::Still } else { Scene::Moving };
+        let scenes = [(":still", Scene::Still), (":picture", Scene::Picture)];
+        let (rest, scene) = scenes
+            .into_iter()
+            .find_map(|(suffix, scene)| Some((text.strip_suffix(suffix)?, scene)))
+            .unwrap_or((text, Scene::Moving));
         let read = || {
-            let (size, fps) = still.unwrap_or(text).split_once('@')?;
+            let (size, fps) = rest.split_once('@')?;
             let (width, height) = size.split_once('x')?;
             let size = Size::new(width.parse().ok()?, height.parse().ok()?);
             let camera = Self { size, fps: fps.parse().ok()?, scene };
@@ -146,8 +151,8 @@ impl std::str::FromStr for Camera {
         };
         read().ok_or_else(|| {
             format!(
-                "`{text}` is no camera: write it as 640x360@30, 640x360@30:still or off, even sizes from \
-                 64x36 to 1920x1080, at most 60 frames a second"
+                "`{text}` is no camera: write it as 640x360@30, 640x360@30:still, 640x360@30:picture or off, \
+                 even sizes from 64x36 to 1920x1080, at most 60 frames a second"
             )
         })
     }
@@ -176,7 +181,7 @@ impl LoopFrame {
 impl VideoLoop {
     /// Encodes the synthetic loop: a moving ball. Takes about a second.
     pub(super) fn synthetic(codec: Codec, camera: Camera) -> Result<Self, CodecError> {
-        let length = if camera.scene == Scene::Still { SYNTHETIC_STILL } else { SYNTHETIC };
+        let length = if matches!(camera.scene, Scene::Still | Scene::Picture) { SYNTHETIC_STILL } else { SYNTHETIC };
         let count = (length.as_secs() as u32 * camera.fps) as usize;
         let interval = Duration::from_secs(1) / camera.fps;
         let (send, encoded) = sync_channel(count);
@@ -195,6 +200,7 @@ impl VideoLoop {
         for i in 0..count {
             let picture = match camera.scene {
                 Scene::Moving => scene(camera.size, i as f32 / count as f32),
+                Scene::Picture => scene(camera.size, 0.0),
                 Scene::Still | Scene::Off => noisy(&scene(camera.size, 0.0), i as u32),
             };
             // A busy encoder takes the next picture after it has given one.
@@ -386,7 +392,11 @@ mod tests {
     fn cameras_are_read() {
         let camera = "320x180@15".parse::<Camera>().expect("a camera");
         assert_eq!((camera.size, camera.fps), (Size::new(320, 180), 15));
-        for bad in ["", "320x180", "321x180@15", "320x180@0", "32x18@15", "320x180@15fps"] {
+        for (suffix, scene) in [("", Scene::Moving), (":still", Scene::Still), (":picture", Scene::Picture)] {
+            let read = format!("320x180@15{suffix}").parse::<Camera>();
+            assert_eq!(read.expect("a camera"), Camera { scene, ..camera });
+        }
+        for bad in ["", "320x180", "321x180@15", "320x180@0", "32x18@15", "320x180@15fps", "320x180@15:blue"] {
             assert!(bad.parse::<Camera>().expect_err("no camera").contains("640x360@30"), "{bad}");
         }
     }
