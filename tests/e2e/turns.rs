@@ -1,12 +1,12 @@
 //! Turns and retries: two cores carry one call at a time.
 //!
-//! Owns: the lock that tests take, and the tally of tests that needed a retry. The tally is written to
-//! `e2e/retries.txt` in Cargo's target folder after each test, because a test program cannot run code at its end;
-//! `make test` prints it.
+//! Owns: the lock that tests take, and the tally of tests that needed a retry, with the message of each panic. The tally
+//! is written to `e2e/retries.txt` in Cargo's target folder after each test, because a test program cannot run code at
+//! its end; `make test` prints it.
 
 use std::collections::BTreeSet;
-use std::panic::{RefUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::panic::{self, RefUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::{fs, thread};
 
 use commingle::time::{self, Timestamp};
@@ -17,7 +17,10 @@ use crate::scenario::pictures;
 /// times in a row; a fault of the server does.
 const ATTEMPTS: usize = 3;
 
-static TALLY: Mutex<Tally> = Mutex::new(Tally { tests: BTreeSet::new(), retried: BTreeSet::new() });
+/// Most characters of a panic's message in the tally.
+const MESSAGE_MAX: usize = 400;
+
+static TALLY: Mutex<Tally> = Mutex::new(Tally { tests: BTreeSet::new(), retried: BTreeSet::new(), panics: Vec::new() });
 
 /// No other test of this binary runs while this is held. Its end prints how long that was.
 pub(crate) struct Turn {
@@ -28,6 +31,8 @@ pub(crate) struct Turn {
 /// Waits until no other test of this binary runs.
 pub(crate) fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
+    static HOOK: Once = Once::new();
+    HOOK.call_once(count_panics);
     let held = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     Turn { began: time::now(), _held: held }
 }
@@ -53,6 +58,19 @@ pub(crate) fn with_retries<T>(attempt: impl Fn() -> T + RefUnwindSafe) -> T {
     attempt()
 }
 
+/// Adds the messages of panics to the tally, and prints them as before.
+fn count_panics() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let message: String = info.to_string().chars().take(MESSAGE_MAX).collect();
+        note(|tally| {
+            tally.panics.push(format!("{}: {}", test_name(), message.replace('\n', " ")));
+            true
+        });
+        print(info);
+    }));
+}
+
 fn test_name() -> String {
     thread::current().name().unwrap_or("a test").to_owned()
 }
@@ -60,14 +78,16 @@ fn test_name() -> String {
 struct Tally {
     tests: BTreeSet<String>,
     retried: BTreeSet<String>,
+    panics: Vec<String>,
 }
 
 impl Tally {
-    /// One line: `N of M tests needed a retry: names`.
+    /// A line for each panic, then `N of M tests needed a retry: names`.
     fn summary(&self) -> String {
         let names: Vec<&str> = self.retried.iter().map(String::as_str).collect();
         let colon = if names.is_empty() { "" } else { ": " };
-        format!("{} of {} tests needed a retry{colon}{}\n", names.len(), self.tests.len(), names.join(", "))
+        let panics: String = self.panics.iter().map(|line| format!("{line}\n")).collect();
+        format!("{panics}{} of {} tests needed a retry{colon}{}\n", names.len(), self.tests.len(), names.join(", "))
     }
 }
 
@@ -83,8 +103,9 @@ fn note(change: impl FnOnce(&mut Tally) -> bool) {
 #[test]
 fn the_summary_counts_and_names_retried_tests() {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let none = Tally { tests: set(&["a", "b"]), retried: set(&[]) };
+    let none = Tally { tests: set(&["a", "b"]), retried: set(&[]), panics: Vec::new() };
     assert_eq!(none.summary(), "0 of 2 tests needed a retry\n");
-    let some = Tally { tests: set(&["a", "b", "c"]), retried: set(&["c", "a"]) };
-    assert_eq!(some.summary(), "2 of 3 tests needed a retry: a, c\n");
+    let panics = vec!["a: late".to_owned()];
+    let some = Tally { tests: set(&["a", "b", "c"]), retried: set(&["c", "a"]), panics };
+    assert_eq!(some.summary(), "a: late\n2 of 3 tests needed a retry: a, c\n");
 }
