@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use commingle::time;
 use serde_json::{Value, json};
 
 use crate::http::{counted, get, request};
@@ -204,6 +205,8 @@ fn clap() {
     let srt = format!("srt://127.0.0.1:{}", free_port());
     let hls = format!("{}/hls/clap/index.m3u8", server.url());
     let (mut takers, mut recordings, mut broadcasts) = (Vec::new(), Vec::new(), Vec::new());
+    // From the last response to POST to the first DELETE.
+    let (mut begun, mut recorded) = (time::now(), Duration::ZERO);
     let measured = play_with(&server.url(), "clap", &["--room", "clap", "--seconds", &seconds], |what| {
         if what == "begin" {
             takers.push(Taker::start(folder.path().join("rtmp.mkv"), &["-listen", "1", "-i", &rtmp]));
@@ -211,6 +214,7 @@ fn clap() {
             for format in ["mp4", "webm", "mkv"] {
                 recordings.push(begin(&server, "recordings", &json!({"format": format})));
             }
+            begun = time::now();
             for body in [json!({"kind": "hls"}), json!({"url": rtmp}), json!({"url": srt})] {
                 broadcasts.push(begin(&server, "broadcasts", &body));
             }
@@ -219,6 +223,7 @@ fn clap() {
             wait_for(&server, "not all are live", |room| live(&room["recordings"]) && live(&room["broadcasts"]));
             takers.push(Taker::start(folder.path().join("hls.mkv"), &["-i", &hls]));
         } else {
+            recorded = time::now().since(begun);
             let recordings = recordings.iter().map(|id| format!("recordings/{id}"));
             for output in recordings.chain(broadcasts.iter().map(|id| format!("broadcasts/{id}"))) {
                 let url = format!("{}/v1/rooms/clap/{output}", server.url());
@@ -281,11 +286,8 @@ fn clap() {
                 seen.frames,
                 seen.duration
             );
-            assert!(
-                (seen.duration - seconds.parse::<f64>().expect("a number")).abs() < 3.0,
-                "{name}: {} s",
-                seen.duration
-            );
+            let recorded = recorded.as_secs_f64();
+            assert!((seen.duration - recorded).abs() < 3.0, "{name}: {} s of {recorded} s", seen.duration);
         } else {
             assert!(
                 missing(seen.shown) < 0.01,
