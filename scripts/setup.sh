@@ -24,7 +24,7 @@ run_packages=(
 test_packages=(
     chromium firefox-esr pulseaudio ffmpeg gstreamer1.0-tools iproute2 nftables procps espeak-ng coturn pebble
     nginx-light libnginx-mod-rtmp libnginx-mod-stream openssl srt-tools gstreamer1.0-nice
-    gir1.2-gst-rtsp-server-1.0 python3-gi
+    gir1.2-gst-rtsp-server-1.0 python3-gi tesseract-ocr
 )
 bench_packages=(janus)
 

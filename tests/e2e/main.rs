@@ -27,6 +27,7 @@ mod relay;
 mod relayed;
 mod rooms;
 mod scenario;
+mod screen;
 mod server;
 mod sound;
 mod startup;

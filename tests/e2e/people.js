@@ -499,6 +499,13 @@
     return { k, away: round(distance(COLOURS[k], colour)) };
   }
 
+  /** The picture of a video as PNG in base64. */
+  function shot(video) {
+    const easel = Object.assign(document.createElement('canvas'), { width: video.videoWidth, height: video.videoHeight });
+    easel.getContext('2d').drawImage(video, 0, 0);
+    return easel.toDataURL('image/png').split(',')[1];
+  }
+
   /** The content of each tile of a view as received, sampled for `ms`. */
   async function look(person, view, ms = 1500) {
     const bars = view.tiles.map(() => new Set());
@@ -616,6 +623,7 @@
     microphone,
     sleep,
     look,
+    shot,
     listen,
     roomDocument,
     program,

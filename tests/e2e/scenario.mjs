@@ -23,6 +23,7 @@ import * as peers from './scenarios/peers.mjs';
 import * as reach from './scenarios/reach.mjs';
 import * as relayed from './scenarios/relayed.mjs';
 import * as rooms from './scenarios/rooms.mjs';
+import * as screen from './scenarios/screen.mjs';
 import * as sound from './scenarios/sound.mjs';
 import * as studio from './scenarios/studio.mjs';
 import * as uplink from './scenarios/uplink.mjs';
@@ -43,6 +44,7 @@ const scenarios = {
   ...peers,
   ...reach,
   ...relayed,
+  ...screen,
   ...sound,
   ...studio,
   ...uplink,
