@@ -85,7 +85,8 @@ impl Room {
             .into_iter()
             .filter_map(|key| {
                 // The composition of a view remains until its streams have ended.
-                let Scene { canvas, fps: view_fps, .. } = *self.views.scene(&key.view)?;
+                let scene = self.views.scene(&key.view)?;
+                let (canvas, view_fps, shows_screen) = (scene.canvas, scene.fps, is_mainly_screen(scene));
                 let serial = *self.serials.entry(key.clone()).or_insert_with(|| {
                     self.next_serial += 1;
                     self.next_serial - 1
@@ -93,12 +94,16 @@ impl Room {
                 let Some(spec) = self.settings.ladder.spec(key.tier) else {
                     unreachable!("no stream is of the tier audio")
                 };
+                let steady = taken_by_outputs.contains(&key);
                 // The tier `high` has the size of the canvas; the ladder only gives its bitrate.
                 let (size, fps) = match key.tier {
                     Tier::High => (canvas, view_fps),
-                    _ => (fitting(spec.size, canvas), spec.fps.min(view_fps)),
+                    _ => {
+                        // Players of recordings and broadcasts would have to follow the change of the size.
+                        let spec = if shows_screen && !steady { spec.for_screen(canvas) } else { spec };
+                        (fitting(spec.size, canvas), spec.fps.min(view_fps))
+                    }
                 };
-                let steady = taken_by_outputs.contains(&key);
                 Some(StreamSpec { serial, key, size, fps, bitrate_kbps: spec.payload_kbps(fps), steady })
             })
             .collect();
@@ -183,6 +188,12 @@ impl Person {
     pub(super) fn is_silent(&self) -> bool {
         self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
     }
+}
+
+/// Whether the largest tile of a scene is a shared screen.
+fn is_mainly_screen(scene: &Scene) -> bool {
+    let largest = scene.tiles.iter().max_by_key(|tile| tile.rect.width * tile.rect.height);
+    largest.is_some_and(|tile| tile.kind == SourceKind::Screen)
 }
 
 /// The largest even size within `tier` with the aspect ratio of the canvas, and no more pixels than the canvas.

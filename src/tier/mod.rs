@@ -31,6 +31,11 @@ pub fn packet_bytes(kbps: u32) -> usize {
     (kbps as usize * 1_000 / 8 / 10).clamp(480, 1_200)
 }
 
+/// Fewest frames per second of a shared screen for which the size of its tier grows.
+const SCREEN_FPS: u32 = 2;
+/// A shared screen has at most this many times the pixels per second of its tier.
+const SCREEN_PIXELS: u64 = 4;
+
 /// The properties of a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +57,21 @@ impl TierSpec {
         let payload = packet_bytes(self.bitrate_kbps) as u64 * 9 / 10;
         let packets = (wire / 8 / (payload + OVERHEAD)).max(fps.into()) + 1;
         (wire.saturating_sub(packets * OVERHEAD * 8).max(wire / 2) / 1_000) as u32
+    }
+
+    /// The properties while the picture is mainly a shared screen: the size of the canvas, or half of it, and so much
+    /// fewer frames per second, because text is unreadable in a small picture and seldom moves. Unchanged for a tier
+    /// with few frames per second, and if half of the canvas has too many pixels for it.
+    #[must_use]
+    pub fn for_screen(self, canvas: Size) -> Self {
+        let pixels = |size: Size| u64::from(size.width) * u64::from(size.height);
+        let per_second = pixels(self.size) * u64::from(self.fps);
+        let half = Size::new(canvas.width / 4 * 2, canvas.height / 4 * 2);
+        let fits = |size: &Size| pixels(*size) * u64::from(SCREEN_FPS) <= SCREEN_PIXELS * per_second;
+        let larger = [canvas, half].into_iter().find(fits).filter(|size| pixels(*size) > pixels(self.size));
+        let Some(size) = larger.filter(|_| self.fps > SCREEN_FPS) else { return self };
+        let fps = (per_second / pixels(size)).clamp(SCREEN_FPS.into(), self.fps.into()) as u32;
+        Self { size, fps, ..self }
     }
 }
 
@@ -162,6 +182,27 @@ mod tests {
         for (tier, kbps) in [(Tier::High, 2_000), (Tier::Medium, 600), (Tier::Low, 200), (Tier::Slides, 80)] {
             assert!(costs.of(tier) < kbps * 1_000 * 24 / 25, "{tier:?} costs {}", costs.of(tier));
         }
+    }
+
+    #[test]
+    fn for_a_screen_lower_tiers_reduce_the_frame_rate_before_the_resolution() {
+        let Ladder { high, medium, low, slides, .. } = Ladder::default();
+        let screen = |tier: TierSpec, canvas: Size| {
+            let TierSpec { size, fps, bitrate_kbps } = tier.for_screen(canvas);
+            assert_eq!(bitrate_kbps, tier.bitrate_kbps);
+            (size, fps)
+        };
+        let canvas = Size::new(1280, 720);
+        assert_eq!(screen(high, canvas), (canvas, 30));
+        assert_eq!(screen(medium, canvas), (canvas, 7));
+        assert_eq!(screen(low, canvas), (canvas, 2));
+        assert_eq!(screen(slides, canvas), (slides.size, 1), "a larger picture takes too long at 32 kbit/s");
+        let full_hd = Size::new(1920, 1080);
+        assert_eq!(screen(medium, full_hd), (full_hd, 3));
+        assert_eq!(screen(low, full_hd), (Size::new(960, 540), 2), "half of the canvas");
+        let portrait = Size::new(720, 1280);
+        assert_eq!(screen(medium, portrait), (portrait, 7));
+        assert_eq!(screen(medium, Size::new(320, 180)), (medium.size, 30), "the canvas is smaller than the tier");
     }
 
     #[test]

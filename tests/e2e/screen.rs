@@ -17,9 +17,9 @@ fn small_text_on_a_shared_screen_is_readable_and_keyframes_of_it_cause_no_freeze
 fn readable() {
     let server = Server::start();
     let measured = play(&server.url(), "readable_screen", &[]);
-    for view in ["program", "screen_only"] {
-        let read = number(&measured, &format!("/read/{view}"));
-        assert!(read > READABLE, "{view}: {read} of the words are read: {measured}");
+    for received in ["program", "screen_only", "medium", "low"] {
+        let read = number(&measured, &format!("/read/{received}"));
+        assert!(read > READABLE, "{received}: {read} of the words are read: {measured}");
     }
     // A view of only the static screen has fewer frames, because it does not change.
     assert!(number(&list(&measured, "/freezes")[0], "/max_gap_ms") < FREEZE_MS, "{measured}");

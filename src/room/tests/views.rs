@@ -267,6 +267,36 @@ fn a_recording_takes_a_view_which_then_keeps_its_size() {
 }
 
 #[test]
+fn lower_tiers_have_the_size_of_the_canvas_while_a_screen_is_shared_unless_an_output_takes_them() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    let bob = driven.join(person("Bob")).participant;
+    driven.select(ann, Tier::Low, None);
+    driven.select(bob, Tier::Medium, None);
+    for who in [ann, bob] {
+        driven.switched(who);
+    }
+    assert_eq!(driven.keys(), ["program/VP8/medium 640x360@30", "program/VP8/low 320x180@15"]);
+    let sends = vec![SourceKind::Microphone, SourceKind::Camera, SourceKind::Screen];
+    let cid = driven.join(Admission { sends, receives_video: None, ..person("Cid") }).participant;
+    assert_eq!(driven.keys(), ["program/VP8/medium 1280x720@7", "program/VP8/low 1280x720@2"]);
+    driven.put("program", r#"{"layout":{"kind":"grid"}}"#).expect("changed");
+    assert_eq!(driven.keys()[1], "program/VP8/low 320x180@15", "the screen is not larger than the cameras");
+    driven.put("program", "{}").expect("changed");
+    let wish = OutputWish {
+        kind: OutputKind::Recording { kind: RecordingKind::View, format: FileFormat::Webm },
+        view: ViewName::program(),
+        streams: vec![(Codec::Vp8, Tier::Low)],
+        sound: true,
+    };
+    driven.room.add_output(at(0), wish).expect("starts");
+    driven.drain();
+    assert_eq!(driven.keys(), ["program/VP8/medium 1280x720@7", "program/VP8/low 320x180@15"]);
+    driven.handle(Input::Left(cid, LeaveReason::Left));
+    assert_eq!(driven.keys()[0], "program/VP8/medium 640x360@30");
+}
+
+#[test]
 fn a_room_has_a_maximum_of_named_and_of_own_views() {
     let mut driven = Driven::new(OWN_VIEWS_MAX + 2);
     for i in 1..VIEWS_MAX {

@@ -43,8 +43,8 @@ async function readable(file) {
 }
 
 /**
- * Ann shares a screen of 1280x720 with text of 12 px; Bob receives `program`, and Eve only the screen. Then Fay and Gus
- * join, each of whom needs a keyframe of the static screen.
+ * Ann shares a screen of 1280x720 with text of 12 px; Bob receives `program`, Eve only the screen, and two others
+ * lower tiers. Then Fay and Gus join, each of whom needs a keyframe of the static screen.
  */
 export async function readable_screen({ page: open, options }) {
   const page = await open();
@@ -70,6 +70,8 @@ export async function readable_screen({ page: open, options }) {
       globalThis.visitors = {};
       visitors.bob = await new Person({ ...receive, name: 'Bob' }).join();
       visitors.eve = await new Person({ ...receive, name: 'Eve', query: '&view=own&layout=spotlight' }).join();
+      for (const tier of ['medium', 'low'])
+        visitors[tier] = await new Person({ ...receive, name: tier, query: `&tier=${tier}` }).join();
       await session.setScreen(paper.captureStream(10).getVideoTracks()[0]);
       const tiles = () => session.room.views.map((view) => view.tiles);
       await until(() => tiles().length === 2 && tiles().every((all) => all.some((t) => t.source === 'screen')), 10_000);
@@ -78,7 +80,7 @@ export async function readable_screen({ page: open, options }) {
   );
   await page.evaluate(() => people.sleep(6_000));
   const shoot = (names) => page.evaluate((all) => all.map((name) => people.shot(visitors[name].video)), names);
-  const [program, alone] = await shoot(['bob', 'eve']);
+  const [program, alone, medium, low] = await shoot(['bob', 'eve', 'medium', 'low']);
   const freezes = await page.evaluate(async (o) => {
     const { Person, sleep, until } = people;
     const since = performance.now();
@@ -103,7 +105,12 @@ export async function readable_screen({ page: open, options }) {
     return readable(file);
   };
   return {
-    read: { program: await read('program', program), screen_only: await read('only', alone) },
+    read: {
+      program: await read('program', program),
+      screen_only: await read('only', alone),
+      medium: await read('medium', medium),
+      low: await read('low', low),
+    },
     freezes,
     joined: [
       { first_ms: times[0], read: await read('first', first) },
