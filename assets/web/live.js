@@ -4,6 +4,7 @@
 // itself. Does not know: the call, the API. The path names the room; `?token=` and `?session=` are passed on.
 
 import { advise, linkTo, nextTry, verdict } from './live-state.js';
+import { memory } from './ui.js';
 
 const HLS_JS = './vendor/hls.js/hls.min.mjs';
 const PROBE_TIMEOUT = 15_000; // ms; the server itself waits up to 8 s for a playlist
@@ -25,6 +26,7 @@ let state = 'connecting';
 let hasPlayed = false;
 let audioOnly = query.has('audio');
 let isPaused = false;
+let wantsCaptions = memory.get('captions') === 'on';
 let player = null;
 let attempt = 0; // counts the attempts to play, of which only the latest one goes on
 
@@ -147,6 +149,22 @@ class Native {
   constructor() {
     this.onerror = () => lost();
     video.addEventListener('error', this.onerror);
+    this.ontracks = () => this.showCaptions();
+    video.textTracks.addEventListener('addtrack', this.ontracks);
+    video.textTracks.addEventListener('removetrack', this.ontracks);
+  }
+
+  get #captions() {
+    return [...video.textTracks].filter(({ kind }) => kind === 'subtitles' || kind === 'captions');
+  }
+
+  get hasCaptions() {
+    return this.#captions.length > 0;
+  }
+
+  showCaptions() {
+    for (const track of this.#captions) track.mode = wantsCaptions ? 'showing' : 'disabled';
+    drawControls();
   }
 
   begin(url) {
@@ -165,6 +183,8 @@ class Native {
 
   end() {
     video.removeEventListener('error', this.onerror);
+    video.textTracks.removeEventListener('addtrack', this.ontracks);
+    video.textTracks.removeEventListener('removetrack', this.ontracks);
     video.removeAttribute('src');
     video.load();
   }
@@ -203,9 +223,22 @@ class HlsPlayer {
       if (type !== Hls.ErrorTypes.NETWORK_ERROR) this.#repaired = 3; // begin() makes another player
       lost();
     });
+    this.#hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => this.showCaptions());
     this.#hls.on(Hls.Events.FRAG_BUFFERED, () => (this.#repaired = 0));
     this.#hls.loadSource(url);
     this.#hls.attachMedia(video);
+  }
+
+  get hasCaptions() {
+    return (this.#hls?.subtitleTracks.length ?? 0) > 0;
+  }
+
+  showCaptions() {
+    if (this.hasCaptions) {
+      this.#hls.subtitleDisplay = wantsCaptions;
+      this.#hls.subtitleTrack = wantsCaptions ? 0 : -1;
+    }
+    drawControls();
   }
 
   get behind() {
@@ -241,6 +274,8 @@ function drawControls() {
   $('volume').value = String(silent ? 0 : video.volume);
   if (!silent) $('unmute').hidden = true;
   $('audio').setAttribute('aria-pressed', String(audioOnly));
+  $('captions').hidden = !player?.hasCaptions;
+  $('captions').setAttribute('aria-pressed', String(wantsCaptions));
   document.body.classList.toggle('audio-only', audioOnly);
   document.body.classList.toggle('playing', !video.paused && state === 'live');
   $('edge').hidden = video.paused || (player?.behind ?? 0) < LATE;
@@ -273,6 +308,11 @@ $('full').onclick = () => {
   // On iPhones only the video itself can fill the screen.
   else /** @type {any} */ (video).webkitEnterFullscreen?.();
 };
+$('captions').onclick = () => {
+  wantsCaptions = !wantsCaptions;
+  memory.set('captions', wantsCaptions ? 'on' : 'off');
+  player?.showCaptions();
+};
 $('audio').onclick = () => {
   audioOnly = !audioOnly;
   query[audioOnly ? 'set' : 'delete']('audio', '');
@@ -296,6 +336,7 @@ $('share').onclick = async () => {
 addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLInputElement) return;
   if (event.key === 'm') $('mute').click();
+  else if (event.key === 'c') $('captions').click();
   else if (event.key === 'f') $('full').click();
   else if (event.key === 'k' || (event.key === ' ' && !(event.target instanceof HTMLButtonElement))) {
     event.preventDefault();

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ContainerError, Sample, TrackSpec, UNITS, matroska, mp4, ogg, supports};
-use crate::media::FileFormat;
+use crate::media::{AUDIO_RATE, FileFormat};
 
 /// A fragment does not wait for a track that lags further behind; its late samples go into the next fragment. In
 /// [`UNITS`].
 const MAX_TRACK_LAG: u64 = UNITS * 3 / 10;
+/// Longest pause between captions in one sample of an MP4, in ticks: 12 hours. Durations have 32 bits.
+const MAX_PAUSE: u64 = 12 * 3_600 * AUDIO_RATE as u64;
 /// A fragment of any duration ends at this size.
 const MAX_FRAGMENT_BYTES: usize = 32 << 20;
 
@@ -56,11 +58,14 @@ impl Writer {
         let refuse = |supported| Err(ContainerError::Tracks { format, supported });
         if tracks.is_empty() || tracks.len() > 16 || !tracks.iter().all(|track| supports(format, track.codec)) {
             return refuse(match format {
-                FileFormat::Mp4 => "H.264, AAC and Opus, in 1 to 16 tracks",
+                FileFormat::Mp4 => "H.264, AAC, Opus and captions, in 1 to 16 tracks",
                 FileFormat::Webm => "VP8, VP9, AV1 and Opus, in 1 to 16 tracks",
                 FileFormat::Mkv => "1 to 16 tracks",
                 FileFormat::Ogg => "one track of Opus",
             });
+        }
+        if tracks.iter().rev().skip(1).any(|track| track.codec.is_text()) {
+            return refuse("captions in its last track");
         }
         let (header, muxer) = match format {
             FileFormat::Mp4 => (mp4::header(&tracks), Muxer::Mp4(mp4::Muxer::default())),
@@ -92,11 +97,43 @@ impl Writer {
         if self.newest[track].is_some_and(|(time, _)| sample.time <= time) || sample.time > u64::MAX / UNITS {
             return Err(ContainerError::Unordered { track, time: sample.time });
         }
-        let data = spec.stored(sample.data.clone())?;
-        self.newest[track] = Some((sample.time, spec.units(sample.time + u64::from(sample.duration))));
-        self.bytes += data.len();
-        self.pending[track].push_back(Sample { data, ..sample });
+        let sample = Sample { data: spec.stored(sample.data)?, ..sample };
+        match &self.muxer {
+            Muxer::Mp4(_) if spec.codec.is_text() => {
+                self.push_pause(track, sample.time);
+                let data = mp4::text_sample(&sample.data);
+                self.enqueue(Sample { data, duration: sample.duration.max(1), ..sample });
+            }
+            Muxer::Matroska if spec.codec.is_text() => {
+                self.enqueue(Sample { data: matroska::text_block(&sample.data), ..sample });
+            }
+            _ => self.enqueue(sample),
+        }
         Ok(())
+    }
+
+    /// Fills the time before a caption: in an MP4 each moment of a track belongs to a sample.
+    fn push_pause(&mut self, track: usize, until: u64) {
+        let ticks = UNITS / u64::from(self.tracks[track].clock());
+        let mut time = self.newest[track].map_or(0, |(_, end)| end / ticks);
+        while time < until {
+            let duration = (until - time).min(MAX_PAUSE);
+            self.enqueue(Sample {
+                track,
+                time,
+                duration: duration as u32,
+                keyframe: true,
+                data: mp4::text_sample(&[]),
+            });
+            time += duration;
+        }
+    }
+
+    fn enqueue(&mut self, sample: Sample) {
+        let end = self.tracks[sample.track].units(sample.time.saturating_add(u64::from(sample.duration)));
+        self.newest[sample.track] = Some((sample.time, end));
+        self.bytes += sample.data.len();
+        self.pending[sample.track].push_back(sample);
     }
 
     /// The next bytes to append to the file, in one write; None until a fragment is complete.
@@ -107,7 +144,9 @@ impl Writer {
         if self.pending.iter().all(VecDeque::is_empty) {
             return None;
         }
-        let ends = || self.newest.iter().map(|newest| newest.map_or(0, |(_, end)| end));
+        // Nothing waits for captions.
+        let media = || self.tracks.iter().zip(&self.newest).filter(|(track, _)| !track.codec.is_text());
+        let ends = || media().map(|(_, newest)| newest.map_or(0, |(_, end)| end));
         let complete = ends().all(|end| end >= self.boundary)
             || ends().any(|end| end >= self.boundary.saturating_add(MAX_TRACK_LAG))
             || self.bytes > MAX_FRAGMENT_BYTES;

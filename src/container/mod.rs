@@ -5,6 +5,10 @@
 //! folders. [`ivf`] is only read, as the load generator's clips. In: [`Sample`]s, through [`Writer`]. Out: bytes to
 //! append to the file. [`finish`] works on any [`Storage`].
 //!
+//! Captions are a track of text ([`TrackSpec::text`]): `tx3g` in MP4 (3GPP TS 26.245), `S_TEXT/UTF8` in Matroska. Its
+//! samples are written at once with the duration that is planned for them. [`finish`] shortens those that were replaced
+//! earlier, and removes a track without captions from the index. [`webvtt`] is text of its own.
+//!
 //! The boxes, elements and pages are written here and not by a crate. `mp4-atom` decodes nested boxes without a depth
 //! limit: a file of 4 kB overflows the stack. `mkv-element` writes a body of 16,383 bytes with the reserved "unknown
 //! size", and cannot write sizes of fixed width that are filled in later. `ogg` cannot change a page that is already
@@ -21,6 +25,7 @@ pub mod mp4;
 mod ogg;
 mod reader;
 mod track;
+pub mod webvtt;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +48,10 @@ const UNITS: u64 = 720_000;
 /// Whether a file of this format may contain a track of this codec.
 pub const fn supports(format: FileFormat, codec: TrackCodec) -> bool {
     match format {
-        FileFormat::Mp4 => matches!(codec, TrackCodec::H264 | TrackCodec::Aac | TrackCodec::Opus),
+        FileFormat::Mp4 => {
+            matches!(codec, TrackCodec::H264 | TrackCodec::Aac | TrackCodec::Opus | TrackCodec::Text)
+        }
+        // Its only text codec is deprecated (D_WEBVTT), and browsers do not show it.
         FileFormat::Webm => matches!(codec, TrackCodec::Vp8 | TrackCodec::Vp9 | TrackCodec::Av1 | TrackCodec::Opus),
         FileFormat::Mkv => true,
         FileFormat::Ogg => matches!(codec, TrackCodec::Opus),
@@ -55,13 +63,13 @@ pub const fn supports(format: FileFormat, codec: TrackCodec) -> bool {
 pub struct Sample {
     /// Index of its track, from 0.
     pub track: usize,
-    /// Presentation time since the start of the file, in ticks of the track's clock (90 kHz video, 48 kHz audio).
+    /// Presentation time since the start of the file, in ticks of the track's clock (90 kHz video, 48 kHz others).
     pub time: u64,
     /// Duration in the same ticks. It is corrected when the next sample begins earlier or later.
     pub duration: u32,
-    /// Decoding may begin here; always true for audio.
+    /// Decoding may begin here; always true for audio and text.
     pub keyframe: bool,
-    /// A VP8 or VP9 frame, an H.264 access unit (Annex B), an AV1 temporal unit, or an audio packet.
+    /// A VP8 or VP9 frame, an H.264 access unit (Annex B), an AV1 temporal unit, an audio packet, or text in UTF-8.
     pub data: Bytes,
 }
 

@@ -1,5 +1,7 @@
 //! Files of every format: written, truncated at any byte, corrupted, finished, finished twice.
 
+mod captions;
+
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::time::Duration;
 

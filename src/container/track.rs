@@ -31,12 +31,19 @@ pub enum TrackCodec {
     Pcmu,
     /// G.711 A-law.
     Pcma,
+    /// Plain text that is shown for a time: captions. In lines, without markup.
+    Text,
 }
 
 impl TrackCodec {
     /// Whether it is a video codec.
     pub const fn is_video(self) -> bool {
         matches!(self, Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1)
+    }
+
+    /// Whether it is text, whose samples are rare and do not follow each other without gaps.
+    pub const fn is_text(self) -> bool {
+        matches!(self, Self::Text)
     }
 }
 
@@ -64,6 +71,7 @@ impl fmt::Display for TrackCodec {
             Self::Opus => "Opus packet",
             Self::Aac => "AAC packet",
             Self::Pcmu | Self::Pcma => "G.711 packet",
+            Self::Text => "caption",
         })
     }
 }
@@ -73,9 +81,9 @@ impl fmt::Display for TrackCodec {
 pub struct TrackSpec {
     pub(super) name: String,
     pub(super) codec: TrackCodec,
-    /// Zero for audio.
+    /// Of text, that of the video below it. Zero for audio.
     pub(super) size: Size,
-    /// Zero for video.
+    /// Zero for video and text.
     pub(super) channels: u8,
     /// Decoder delay in ticks: decoded at the start of the track but not played.
     pub(super) delay: u32,
@@ -136,6 +144,11 @@ impl TrackSpec {
         Self::audio(if a_law { TrackCodec::Pcma } else { TrackCodec::Pcmu }, 1, 0, format.freeze())
     }
 
+    /// A track of captions over video of this size.
+    pub fn text(size: Size) -> Self {
+        Self { size, ..Self::audio(TrackCodec::Text, 0, 0, Bytes::new()) }
+    }
+
     const fn audio(codec: TrackCodec, channels: u8, delay: u32, private: Bytes) -> Self {
         Self { name: String::new(), codec, size: Size::new(0, 0), channels, delay, private }
     }
@@ -151,7 +164,7 @@ impl TrackSpec {
         self.codec
     }
 
-    /// Clock rate of sample times in Hz: 90,000 for video, 48,000 for audio.
+    /// Clock rate of sample times in Hz: 90,000 for video, 48,000 for audio and text.
     pub const fn clock(&self) -> u32 {
         if self.codec.is_video() { VIDEO_CLOCK } else { AUDIO_RATE }
     }
@@ -170,6 +183,7 @@ impl TrackSpec {
             TrackCodec::Opus => "opus".into(),
             TrackCodec::Pcmu => "ulaw".into(),
             TrackCodec::Pcma => "alaw".into(),
+            TrackCodec::Text => "tx3g".into(),
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::playlist::Query;
+use crate::container::webvtt::HLS_HEADER;
 use crate::media::{Size, Tier};
 
 /// Complete segments in a playlist.
@@ -51,6 +52,8 @@ pub enum Rendition {
         /// Peak bits per second.
         bandwidth: u32,
     },
+    /// Captions as WebVTT, in whole segments.
+    Captions,
 }
 
 impl Rendition {
@@ -62,7 +65,18 @@ impl Rendition {
             Self::Video { tier: Tier::Low, .. } => "low",
             Self::Video { .. } => "slides",
             Self::Audio { .. } => "audio",
+            Self::Captions => "captions",
         }
+    }
+
+    /// Whether it has an initialization section and parts.
+    const fn has_parts(&self) -> bool {
+        !matches!(self, Self::Captions)
+    }
+
+    /// The extension of its segments.
+    const fn extension(&self) -> &'static str {
+        if self.has_parts() { "m4s" } else { "vtt" }
     }
 }
 
@@ -88,6 +102,8 @@ struct Track {
     /// Initialization sections by generation, of stored segments only.
     inits: VecDeque<(u64, Bytes)>,
     codec: Option<String>,
+    /// Language of captions (RFC 5646).
+    language: Option<String>,
     segments: VecDeque<Segment>,
     /// Media sequence number of the first stored segment; None before the first one.
     first: Option<u64>,
@@ -135,9 +151,11 @@ pub enum Piece {
         duration: Duration,
         /// It begins with a keyframe.
         independent: bool,
-        /// `moof` and `mdat`.
+        /// `moof` and `mdat`; of captions WebVTT of the whole segment.
         data: Bytes,
     },
+    /// The language of the rendition (RFC 5646), for captions.
+    Language(String),
     /// Ends the current segment; the next part begins another.
     Cut {
         /// Start of the new segment, in microseconds since 1970.
@@ -167,6 +185,7 @@ impl Broadcast {
             rendition,
             inits: VecDeque::new(),
             codec: None,
+            language: None,
             segments: VecDeque::new(),
             first: None,
             discontinuities: began % DISCONTINUITIES,
@@ -178,13 +197,28 @@ impl Broadcast {
     /// Announces that the next pieces come from another process.
     pub fn begin_generation(&mut self) {
         self.generation += 1;
+        self.fill_captions();
         self.renditions.iter_mut().for_each(Track::close);
     }
 
     /// Ends the broadcast.
     pub fn end(&mut self) {
         self.ended = true;
+        self.fill_captions();
         self.renditions.iter_mut().for_each(Track::close);
+    }
+
+    /// Captions of a segment come at its end: adds a segment without cues where the process did not reach the end, so
+    /// that all renditions have the same numbers.
+    fn fill_captions(&mut self) {
+        let Some(media) = self.renditions.first() else { return };
+        let (next, duration) = (media.next(), media.segments.back().map_or(Duration::ZERO, Segment::duration));
+        let captions = self.renditions.iter_mut().filter(|track| !track.rendition.has_parts() && track.next() == next);
+        for track in captions.filter(|_| !duration.is_zero()) {
+            if let Some(last) = track.segments.back_mut().filter(|last| !last.complete && last.parts.is_empty()) {
+                last.parts.push(Part { duration, independent: true, data: Bytes::from_static(HLS_HEADER.as_bytes()) });
+            }
+        }
     }
 
     /// Whether [`Broadcast::end`] was called.
@@ -212,6 +246,7 @@ impl Broadcast {
                     last.parts.push(Part { duration, independent, data });
                 }
             }
+            Piece::Language(language) => track.language = Some(language),
             Piece::Cut { wall_micros } => {
                 track.close();
                 let (at, number) = *self.anchor.get_or_insert((wall_micros, wall_micros / step));
@@ -237,7 +272,10 @@ impl Broadcast {
         let Some(track) = self.renditions.iter().find(|track| track.rendition.name() == rendition) else {
             return Lookup::NotFound;
         };
-        let Some((name, "mp4" | "m4s")) = file.split_once('.') else { return Lookup::NotFound };
+        let Some((name, extension)) = file.split_once('.') else { return Lookup::NotFound };
+        if extension != track.rendition.extension() && !(extension == "mp4" && track.rendition.has_parts()) {
+            return Lookup::NotFound;
+        }
         if let Some(generation) = name.strip_prefix("init-").and_then(|digits| digits.parse::<u64>().ok()) {
             let init = track.inits.iter().find(|(of, _)| *of == generation);
             return init.map_or(Lookup::NotFound, |(_, data)| Lookup::File(data.clone()));
@@ -248,7 +286,7 @@ impl Broadcast {
         };
         let Ok(number) = segment.parse::<u64>() else { return Lookup::NotFound };
         let wants_part = name.contains('-');
-        if wants_part && part.is_none() {
+        if wants_part && (part.is_none() || !track.rendition.has_parts()) {
             return Lookup::NotFound;
         }
         track.media(number, part, self.ended)

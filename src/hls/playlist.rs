@@ -22,15 +22,19 @@ pub struct Query {
 impl Broadcast {
     /// The multivariant playlist. `suffix` is appended to each URI in it, for example `?token=…`.
     pub fn master(&self, suffix: &str) -> Lookup {
-        let codecs: Option<Vec<&str>> = self.renditions.iter().map(|track| track.codec.as_deref()).collect();
+        let codec =
+            |track: &'_ Track| if track.rendition.has_parts() { track.codec.clone() } else { Some(String::new()) };
+        let codecs: Option<Vec<String>> = self.renditions.iter().map(codec).collect();
         let listed = self.renditions.iter().all(|track| track.segments.iter().any(|segment| segment.complete));
         let Some(codecs) = codecs.filter(|_| listed) else {
             return if self.ended { Lookup::NotFound } else { Lookup::Pending };
         };
         let sound = self.renditions.iter().zip(&codecs).find_map(|(track, codec)| match track.rendition {
-            Rendition::Audio { bandwidth } => Some((track, *codec, bandwidth)),
-            Rendition::Video { .. } => None,
+            Rendition::Audio { bandwidth } => Some((track, codec.as_str(), bandwidth)),
+            Rendition::Video { .. } | Rendition::Captions => None,
         });
+        let captions = self.renditions.iter().find(|track| track.rendition == Rendition::Captions);
+        let subtitles = if captions.is_some() { ",SUBTITLES=\"captions\"" } else { "" };
         let mut out = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n".to_owned();
         let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a String takes every write");
         if let Some((track, ..)) = sound {
@@ -40,19 +44,29 @@ impl Broadcast {
                  CHANNELS=\"1\",URI=\"{name}/index.m3u8{suffix}\""
             ));
         }
+        if let Some(track) = captions {
+            let name = track.rendition.name();
+            let language = track.language.as_ref().map(|tag| format!(",LANGUAGE=\"{tag}\"")).unwrap_or_default();
+            line(format_args!(
+                "#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID=\"captions\",NAME=\"Captions\"{language},DEFAULT=NO,\
+                 AUTOSELECT=YES,CHARACTERISTICS=\"public.accessibility.transcribes-spoken-dialog\",\
+                 URI=\"{name}/index.m3u8{suffix}\""
+            ));
+        }
         for (track, codec) in self.renditions.iter().zip(&codecs) {
             let Rendition::Video { size, fps, bandwidth, .. } = track.rendition else { continue };
             let (with, more) =
                 sound.map_or((String::new(), 0), |(_, codec, bandwidth)| (format!(",{codec}"), bandwidth));
             let group = if sound.is_some() { ",AUDIO=\"sound\"" } else { "" };
             line(format_args!(
-                "#EXT-X-STREAM-INF:BANDWIDTH={},CODECS=\"{codec}{with}\",RESOLUTION={size},FRAME-RATE={fps}.000{group}",
+                "#EXT-X-STREAM-INF:BANDWIDTH={},CODECS=\"{codec}{with}\",RESOLUTION={size},FRAME-RATE={fps}.000\
+                 {group}{subtitles}",
                 bandwidth + more,
             ));
             line(format_args!("{}/index.m3u8{suffix}", track.rendition.name()));
         }
         if let Some((track, codec, bandwidth)) = sound {
-            line(format_args!("#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},CODECS=\"{codec}\",AUDIO=\"sound\""));
+            line(format_args!("#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},CODECS=\"{codec}\",AUDIO=\"sound\"{subtitles}"));
             line(format_args!("{}/index.m3u8{suffix}", track.rendition.name()));
         }
         Lookup::Playlist(out)
@@ -86,20 +100,26 @@ impl Broadcast {
         let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n");
         let mut line = |text: std::fmt::Arguments<'_>| writeln!(out, "{text}").expect("a String takes every write");
         line(format_args!("#EXT-X-TARGETDURATION:{target}"));
-        line(format_args!("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.3}", 3.0 * part_target));
-        line(format_args!("#EXT-X-PART-INF:PART-TARGET={part_target:.3}"));
+        let (has_parts, extension) = (track.rendition.has_parts(), track.rendition.extension());
+        if has_parts {
+            line(format_args!("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.3}", 3.0 * part_target));
+            line(format_args!("#EXT-X-PART-INF:PART-TARGET={part_target:.3}"));
+        } else {
+            line(format_args!("#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES"));
+        }
         line(format_args!("#EXT-X-MEDIA-SEQUENCE:{first}"));
         line(format_args!("#EXT-X-DISCONTINUITY-SEQUENCE:{discontinuities}"));
         let mut generation = None;
-        for (place, (number, segment)) in listed.iter().enumerate() {
+        let listed_whole = |segment: &Segment| has_parts || segment.complete;
+        for (place, (number, segment)) in listed.iter().enumerate().filter(|(_, (_, segment))| listed_whole(segment)) {
             if segment.discontinuity && place > 0 {
                 line(format_args!("#EXT-X-DISCONTINUITY"));
             }
-            if generation.replace(segment.generation) != Some(segment.generation) {
+            if generation.replace(segment.generation) != Some(segment.generation) && has_parts {
                 line(format_args!("#EXT-X-MAP:URI=\"init-{}.mp4{suffix}\"", segment.generation));
             }
             line(format_args!("#EXT-X-PROGRAM-DATE-TIME:{}", date(segment.wall_micros)));
-            if place + SEGMENTS_WITH_PARTS >= listed.len() {
+            if has_parts && place + SEGMENTS_WITH_PARTS >= listed.len() {
                 for (n, part) in segment.parts.iter().enumerate() {
                     let independent = if part.independent { ",INDEPENDENT=YES" } else { "" };
                     let duration = part.duration.as_secs_f64();
@@ -110,20 +130,16 @@ impl Broadcast {
             }
             if segment.complete {
                 line(format_args!("#EXTINF:{:.5},", segment.duration().as_secs_f64()));
-                line(format_args!("{number}.m4s{suffix}"));
+                line(format_args!("{number}.{extension}{suffix}"));
             } else {
                 let next = segment.parts.len();
                 line(format_args!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{number}-{next}.m4s{suffix}\""));
             }
         }
-        for other in self.renditions.iter().filter(|other| other.rendition != track.rendition) {
-            let Some(last) = other.segments.back().filter(|_| !self.ended) else { continue };
-            let Some(part) = last.parts.len().checked_sub(1) else { continue };
-            let Some(next) = other.next() else { continue };
-            let (name, number) = (other.rendition.name(), next - 1);
-            line(format_args!(
-                "#EXT-X-RENDITION-REPORT:URI=\"../{name}/index.m3u8{suffix}\",LAST-MSN={number},LAST-PART={part}"
-            ));
+        for other in self.renditions.iter().filter(|other| other.rendition != track.rendition && !self.ended) {
+            let Some(last) = other.last_listed() else { continue };
+            let name = other.rendition.name();
+            line(format_args!("#EXT-X-RENDITION-REPORT:URI=\"../{name}/index.m3u8{suffix}\",{last}"));
         }
         if self.ended {
             line(format_args!("#EXT-X-ENDLIST"));
@@ -145,6 +161,17 @@ impl Track {
         let all: Vec<(u64, &Segment)> = (self.first.unwrap_or(0)..).zip(&self.segments).collect();
         let whole = all.iter().filter(|(_, segment)| segment.complete).count();
         all.into_iter().skip(whole.saturating_sub(LISTED_SEGMENTS)).collect()
+    }
+
+    /// The attributes of a rendition report: the last segment and part in the playlist.
+    fn last_listed(&self) -> Option<String> {
+        let (last, number) = (self.segments.back()?, self.next()? - 1);
+        if self.rendition.has_parts() {
+            let part = last.parts.len().checked_sub(1)?;
+            return Some(format!("LAST-MSN={number},LAST-PART={part}"));
+        }
+        let whole = if last.complete { number } else { number.checked_sub(1)? };
+        self.segment(whole).map(|_| format!("LAST-MSN={whole}"))
     }
 
     fn wait(&self, query: Query, ended: bool) -> Wait {

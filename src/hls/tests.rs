@@ -99,6 +99,90 @@ fn a_media_playlist_lists_parts_hints_the_next_part_and_blocks_until_the_request
     assert_eq!(all.file("high", "897816077-5.m4s"), Lookup::NotFound, "the segment ended instead");
 }
 
+/// Adds a segment of captions: the whole segment is one part, as its end is known.
+fn caption_segment(broadcast: &mut Broadcast, number: u64) {
+    let captions = broadcast.renditions.len() - 1;
+    let data = Bytes::from(format!("WEBVTT {number}"));
+    broadcast.push(captions, Piece::Part { duration: Duration::from_secs(2), independent: true, data });
+    broadcast.push(captions, Piece::Cut { wall_micros: 1_795_632_151_000_000 + (number + 1) * 2_000_000 });
+}
+
+#[test]
+fn captions_are_listed_in_whole_segments_with_the_numbers_of_the_media() {
+    let mut all = Broadcast::new(
+        BEGAN,
+        renditions().into_iter().chain([Rendition::Captions]).collect(),
+        Duration::from_secs(2),
+        PART,
+    );
+    for (rendition, codec) in ["avc1.42c01f", "mp4a.40.2"].into_iter().enumerate() {
+        all.push(rendition, Piece::Init { codec: codec.to_owned(), data: Bytes::from_static(b"init") });
+    }
+    all.push(2, Piece::Cut { wall_micros: 1_795_632_151_000_000 });
+    segments(&mut all, 0..1);
+    cut(&mut all, 1);
+    assert_eq!(all.master(""), Lookup::Pending, "it waits for captions, too");
+    caption_segment(&mut all, 0);
+    let master = text(all.master("?token=x"));
+    assert!(
+        master.contains(
+            "TYPE=SUBTITLES,GROUP-ID=\"captions\",NAME=\"Captions\",DEFAULT=NO,AUTOSELECT=YES,\
+             CHARACTERISTICS=\"public.accessibility.transcribes-spoken-dialog\",URI=\"captions/index.m3u8?token=x\"\n"
+        ),
+        "{master}"
+    );
+    assert_eq!(master.matches(",SUBTITLES=\"captions\"\n").count(), 2, "video and audio only: {master}");
+    all.push(2, Piece::Language("pt-BR".to_owned()));
+    assert!(text(all.master("")).contains(",LANGUAGE=\"pt-BR\","));
+
+    segments(&mut all, 1..3);
+    caption_segment(&mut all, 1);
+    let now = text(all.playlist("captions", Query::default(), ""));
+    let listed: Vec<&str> = now.lines().filter(|line| !line.contains("DATE-TIME")).collect();
+    assert_eq!(
+        listed,
+        [
+            "#EXTM3U",
+            "#EXT-X-VERSION:9",
+            "#EXT-X-INDEPENDENT-SEGMENTS",
+            "#EXT-X-TARGETDURATION:2",
+            "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES",
+            "#EXT-X-MEDIA-SEQUENCE:897816075",
+            "#EXT-X-DISCONTINUITY-SEQUENCE:2150",
+            "#EXTINF:2.00000,",
+            "897816075.vtt",
+            "#EXTINF:2.00000,",
+            "897816076.vtt",
+            "#EXT-X-RENDITION-REPORT:URI=\"../high/index.m3u8\",LAST-MSN=897816077,LAST-PART=3",
+            "#EXT-X-RENDITION-REPORT:URI=\"../audio/index.m3u8\",LAST-MSN=897816077,LAST-PART=3",
+        ]
+    );
+    let video = text(all.playlist("high", Query::default(), ""));
+    assert!(video.contains("\"../captions/index.m3u8\",LAST-MSN=897816076\n"), "{video}");
+    assert_eq!(all.file("captions", "897816076.vtt"), Lookup::File("WEBVTT 1".into()));
+    for absent in ["897816076.m4s", "897816076-0.vtt", "897816074.vtt", "init-1795632150.mp4"] {
+        assert_eq!(all.file("captions", absent), Lookup::NotFound, "{absent}");
+    }
+    let next = Query { segment: Some(FIRST + 2), part: None };
+    assert_eq!(all.playlist("captions", next, ""), Lookup::Pending);
+    caption_segment(&mut all, 2);
+    assert!(matches!(all.playlist("captions", next, ""), Lookup::Playlist(_)));
+
+    // The process is lost within a segment.
+    cut(&mut all, 3);
+    part(&mut all, "3.0 ", true);
+    all.begin_generation();
+    assert_eq!(all.file("captions", "897816078.vtt"), Lookup::File(HLS_HEADER.into()));
+    segments(&mut all, 4..5);
+    all.push(2, Piece::Cut { wall_micros: 1_795_632_151_000_000 + 4 * 2_000_000 });
+    caption_segment(&mut all, 4);
+    assert_eq!(all.file("captions", "897816079.vtt"), Lookup::File("WEBVTT 4".into()), "the number of the media");
+    all.end();
+    let ended = text(all.playlist("captions", Query::default(), ""));
+    let end = "#EXTINF:0.50000,\n897816078.vtt\n#EXT-X-DISCONTINUITY\n";
+    assert!(ended.contains(end) && ended.ends_with("897816079.vtt\n#EXT-X-ENDLIST\n"), "{ended}");
+}
+
 #[test]
 fn another_process_makes_a_discontinuity_and_the_end_is_marked() {
     let mut all = broadcast();

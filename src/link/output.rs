@@ -39,7 +39,7 @@ pub enum ToOutput {
     Packet(SourceId, SourcePacket),
     /// How much longer audio waits in the mixer than video: video is to be shown so much later.
     SoundLag(Duration),
-    /// An event of the room for the sidecar, with its time.
+    /// An event of the room for the sidecar or the captions, with its time.
     Note(Timestamp, Note),
     /// Finish files and connections; [`FromOutput::Ended`] follows.
     Finish,
@@ -100,7 +100,7 @@ pub struct HlsTarget {
     pub public: bool,
 }
 
-/// A piece of an HLS rendition. Renditions are the streams in their order, and then the audio.
+/// A piece of an HLS rendition. Renditions are the streams in their order, then the audio, and then the captions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HlsPiece {
     /// The media initialization section of a rendition (RFC 8216 section 3).
@@ -116,9 +116,11 @@ pub enum HlsPiece {
         duration: Duration,
         /// It begins with a keyframe.
         independent: bool,
-        /// `moof` and `mdat`.
+        /// `moof` and `mdat`, or WebVTT.
         data: Bytes,
     },
+    /// The language of the rendition (RFC 5646), for captions.
+    Language(String),
     /// The current segment is complete; the next one begins at this time since the epoch.
     Cut {
         /// Since the epoch of the room.
@@ -177,6 +179,21 @@ pub enum Note {
         /// The text.
         text: String,
     },
+    /// A final caption.
+    Caption(Caption),
+}
+
+/// What a participant has said, as text that does not change any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caption {
+    /// The speaker.
+    pub participant: ParticipantId,
+    /// The speaker's name.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// The language (RFC 5646), if known.
+    pub language: Option<String>,
 }
 
 /// From an output to the edge.

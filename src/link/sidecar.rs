@@ -1,6 +1,6 @@
-//! The sidecar of a recorded file, as JSON: participants, layouts, main speakers and chat with their times.
+//! The sidecar of a recorded file, as JSON: participants, layouts, main speakers, chat and captions with their times.
 //!
-//! Owns: the document, and the chapters that follow from it. Does not know: files. An output writes a sidecar while it
+//! Owns: the document, and the chapters and the transcript that follow from it. Does not know: files. An output writes a sidecar while it
 //! records; the edge reads it to list recordings, and to repair files whose output died.
 //! Times are in seconds since the beginning of the file.
 
@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::Chapter;
+use crate::container::{Chapter, webvtt};
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::media::{FileFormat, Rect, Size, SourceKind};
+use crate::room::captions::SHOWN;
 
 /// Shortest time as main speaker for a chapter, in seconds.
 const SPEECH_MIN: f64 = 10.0;
@@ -55,6 +56,9 @@ pub struct Sidecar {
     pub speakers: Vec<Speech>,
     /// The chat messages.
     pub chat: Vec<Words>,
+    /// The final captions.
+    #[serde(default)]
+    pub captions: Vec<Spoken>,
     /// Number of entries that the lists above omit because they are full.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
@@ -133,6 +137,22 @@ pub struct Words {
     pub text: String,
 }
 
+/// A caption.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spoken {
+    /// The time.
+    pub at: f64,
+    /// The speaker.
+    pub participant: ParticipantId,
+    /// The name of the speaker.
+    pub name: String,
+    /// What was said.
+    pub text: String,
+    /// The language (RFC 5646).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -159,6 +179,23 @@ impl Sidecar {
         }
         let chapter = |(at, title)| Some(Chapter { time: Duration::try_from_secs_f64(at).ok()?, title });
         places.into_iter().filter_map(chapter).collect()
+    }
+
+    /// The captions as WebVTT; None if there are none. A caption ends with the next one of its speaker.
+    pub fn transcript(&self) -> Option<String> {
+        if self.captions.is_empty() {
+            return None;
+        }
+        let mut text = webvtt::HEADER.to_owned();
+        for (n, Spoken { at, participant, name, text: said, .. }) in self.captions.iter().enumerate() {
+            let next = self.captions[n + 1..].iter().find(|later| later.participant == *participant);
+            let until = next.map_or(f64::INFINITY, |next| next.at).min(at + SHOWN.as_secs_f64());
+            let times = (Duration::try_from_secs_f64(*at), Duration::try_from_secs_f64(until));
+            let (Ok(from), Ok(until)) = times else { continue };
+            let id = format!("{}", n + 1);
+            webvtt::Cue { id: &id, from, until, name, text: said }.write(&mut text);
+        }
+        Some(text)
     }
 
     fn name(&self, participant: ParticipantId) -> String {
@@ -203,6 +240,13 @@ mod tests {
             }],
             speakers: vec![speech(0.0, None), speech(3.0, Some(ann)), speech(13.0, Some(bob)), speech(50.0, None)],
             chat: vec![Words { at: 1.0, participant: Some(bob), name: String::new(), text: "hello".into() }],
+            captions: vec![Spoken {
+                at: 4.0,
+                participant: ann,
+                name: "Ann".into(),
+                text: "good morning".into(),
+                language: Some("en".into()),
+            }],
             left_out: 0,
         };
         let chapters = |sidecar: &Sidecar| -> Vec<(f64, String)> {
@@ -211,12 +255,20 @@ mod tests {
         let expected = [(0.0, "daily"), (3.0, "Ann speaks"), (13.0, "p2 speaks"), (20.5, "p2 joins")]
             .map(|(at, title)| (at, title.to_owned()));
         assert_eq!(chapters(&sidecar), expected);
+        assert_eq!(
+            sidecar.transcript().as_deref(),
+            Some("WEBVTT\n\n1\n00:00:04.000 --> 00:00:10.000\n<v Ann>Ann: good morning</v>\n\n")
+        );
+        sidecar.captions.push(Spoken { at: 5.5, text: "all".into(), ..sidecar.captions[0].clone() });
+        let transcript = sidecar.transcript().expect("there are captions");
+        assert!(transcript.contains("00:00:04.000 --> 00:00:05.500\n"), "{transcript}");
         let json = serde_json::to_string(&sidecar).expect("JSON");
         assert_eq!(serde_json::from_str::<Sidecar>(&json).expect("reads back"), sidecar);
         (sidecar.state, sidecar.duration) = (FileState::Recording, 0.0);
         assert_eq!(chapters(&sidecar), expected, "what was written down before the writer was killed");
         sidecar.speakers.clear();
         sidecar.people.truncate(1);
-        assert_eq!(chapters(&sidecar), []);
+        sidecar.captions.clear();
+        assert_eq!((chapters(&sidecar), sidecar.transcript()), (vec![], None));
     }
 }

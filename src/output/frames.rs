@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 const KEYFRAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest video delay for synchronization with audio.
-const MAX_LAG: Duration = Duration::from_millis(400);
+pub(super) const MAX_LAG: Duration = Duration::from_millis(400);
 /// The video delay changes per frame by at most a second divided by this: 2 ms.
 const LAG_STEP: u64 = 500;
 

@@ -1,7 +1,7 @@
 //! Output processes: one per recording or broadcast. Packets of encoded streams become files or connections.
 //!
-//! Owns: [`frames`] (packets to frames), [`gap_filler`] (audio without pauses), the implementations of [`Target`], and
-//! [`run_process`], which has the link. Does not know: rooms, mixers, permissions. In: the messages of
+//! Owns: [`frames`] (packets to frames), [`gap_filler`] (audio without pauses), [`captions`], the implementations of
+//! [`Target`], and [`run_process`], which has the link. Does not know: rooms, mixers, permissions. In: the messages of
 //! [`crate::link::output`]. Out: files and connections; reports to the edge through the [`Notifier`].
 //!
 //! Threads: `link-reader` decodes messages; `worker` passes them to the target, which may block on disk or network;
@@ -9,6 +9,7 @@
 //! full, the link fills up, and the edge kills this process as hung.
 
 mod broadcast;
+pub mod captions;
 pub mod frames;
 pub mod gap_filler;
 mod hls;

@@ -56,7 +56,7 @@ pub trait Target: Send {
     /// Sets the delay by which video must be presented later, to be synchronized with audio.
     fn sound_lag(&mut self, lag: Duration);
 
-    /// An event in the room at this time, for the sidecar.
+    /// An event in the room at this time, for the sidecar or the captions.
     ///
     /// # Errors
     /// As [`Target::video`].

@@ -91,7 +91,8 @@ impl Folder {
         let mut names = BTreeSet::new();
         for entry in listing {
             // Files with other names do not belong to the library.
-            names.extend(entry?.file_name().to_str().and_then(|text| text.parse::<FileName>().ok()));
+            let name = entry?.file_name().to_str().and_then(|text| text.parse::<FileName>().ok());
+            names.extend(name.filter(|name| name.content() != Content::Transcript));
         }
         Ok(names)
     }
@@ -126,11 +127,16 @@ impl Folder {
 
     /// The chapters of a recording from its sidecar; empty without one.
     pub(super) fn chapters(&self, name: &FileName) -> Vec<Chapter> {
-        let sidecar = self
-            .read(&name.sidecar())
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<link::sidecar::Sidecar>(&bytes).ok());
-        sidecar.map(|sidecar| sidecar.chapters()).unwrap_or_default()
+        self.whole_sidecar(name).map(|sidecar| sidecar.chapters()).unwrap_or_default()
+    }
+
+    /// The captions of a recording as WebVTT; None without captions.
+    pub(super) fn transcript(&self, name: &FileName) -> Option<String> {
+        self.whole_sidecar(name)?.transcript()
+    }
+
+    fn whole_sidecar(&self, name: &FileName) -> Option<link::sidecar::Sidecar> {
+        serde_json::from_slice(&self.read(&name.sidecar()).ok()?).ok()
     }
 
     fn read(&self, name: &FileName) -> io::Result<Vec<u8>> {

@@ -104,6 +104,9 @@ pub struct RecordingFile {
     /// Download URL; None when the local file was removed after its upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// URL of the captions as WebVTT; None without captions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<String>,
     /// Upload state; None when it is not uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadState>,
@@ -266,17 +269,18 @@ impl Library {
         .await
     }
 
-    /// The room of a recording or sidecar; None when the sidecar is missing or unreadable.
+    /// The room of a recording, sidecar or transcript; None when the sidecar is missing or unreadable.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Disk`].
     pub async fn room_of(&self, name: &FileName) -> Result<Option<RoomName>, LibraryError> {
         let name = name.clone();
         self.blocking(move |inner| {
-            let sidecar = if name.content() == Content::Sidecar {
-                inner.folder.open(&name).map(|_| inner.folder.sidecar(&name))
-            } else {
-                inner.folder.entry(&name).map(|entry| entry.sidecar)
+            let sidecar = match name.content() {
+                Content::Media(_) => inner.folder.entry(&name).map(|entry| entry.sidecar),
+                Content::Sidecar | Content::Transcript => {
+                    inner.folder.open(&name.sidecar()).map(|_| inner.folder.sidecar(&name))
+                }
             };
             match sidecar {
                 Ok(sidecar) => Ok(sidecar.ok().map(|sidecar| sidecar.room)),
@@ -314,6 +318,15 @@ impl Library {
             Err(error) => Err(error.into()),
         })
         .await
+    }
+
+    /// The transcript of a recording as WebVTT: its captions so far.
+    ///
+    /// # Errors
+    /// [`LibraryError::NotFound`], also if it has no captions, or [`LibraryError::Disk`].
+    pub async fn transcript(&self, name: &FileName) -> Result<String, LibraryError> {
+        let name = name.clone();
+        self.blocking(move |inner| inner.folder.transcript(&name).ok_or(LibraryError::NotFound(name))).await
     }
 
     /// Deletes a recording and its sidecar.
@@ -371,7 +384,7 @@ impl fmt::Debug for Library {
 impl Inner {
     fn find(&self, name: &FileName) -> Result<RecordingFile, LibraryError> {
         let no_such = || LibraryError::NotFound(name.clone());
-        if name.content() == Content::Sidecar {
+        if !matches!(name.content(), Content::Media(_)) {
             return Err(no_such());
         }
         match self.folder.entry(name) {
@@ -401,6 +414,7 @@ impl Inner {
             duration: None,
             bytes: local.map_or(0, |local| local.bytes),
             url,
+            transcript: None,
             upload: None,
         };
         let sidecar = match sidecar {
@@ -415,6 +429,8 @@ impl Inner {
             SidecarState::Finished if sidecar.reason.is_some() => FileState::Failed,
             written => written.into(),
         };
+        let has_captions = !sidecar.captions.is_empty();
+        let transcript = has_captions.then(|| format!("/v1/recordings/{}", document.file.transcript()));
         RecordingFile {
             room: Some(sidecar.room),
             recording: Some(sidecar.recording),
@@ -424,6 +440,7 @@ impl Inner {
             ended: sidecar.ended,
             duration: sidecar.duration,
             bytes: bytes.unwrap_or(0),
+            transcript,
             upload,
             ..document
         }

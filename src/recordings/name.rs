@@ -16,12 +16,14 @@ use crate::media::FileFormat;
 const NAME_MAX: usize = 200;
 /// Extension of a sidecar.
 const SIDECAR: &str = "json";
+/// Extension of a transcript.
+const TRANSCRIPT: &str = "vtt";
 
 /// A text that is not the file name of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a recording's name consists of letters, digits, `_`, `.` and `-`, and ends in .mp4, .webm, .mkv or .ogg, or in \
-     .json for its metadata: GET /v1/recordings lists them"
+    "a recording's name consists of letters, digits, `_`, `.` and `-`, and ends in .mp4, .webm, .mkv or .ogg, in \
+     .json for its metadata, or in .vtt for its transcript: GET /v1/recordings lists them"
 )]
 pub struct FileNameError;
 
@@ -32,11 +34,17 @@ pub enum Content {
     Media(FileFormat),
     /// The JSON metadata beside a recording.
     Sidecar,
+    /// The captions of a recording as WebVTT, which is made of its sidecar and is no file.
+    Transcript,
 }
 
 impl Content {
     fn of(extension: &str) -> Option<Self> {
-        if extension == SIDECAR { Some(Self::Sidecar) } else { FileFormat::from_extension(extension).map(Self::Media) }
+        match extension {
+            SIDECAR => Some(Self::Sidecar),
+            TRANSCRIPT => Some(Self::Transcript),
+            other => FileFormat::from_extension(other).map(Self::Media),
+        }
     }
 
     /// The value of `Content-Type`.
@@ -44,6 +52,7 @@ impl Content {
         match self {
             Self::Media(format) => format.content_type(),
             Self::Sidecar => "application/json",
+            Self::Transcript => "text/vtt; charset=utf-8",
         }
     }
 }
@@ -75,6 +84,12 @@ impl FileName {
     #[must_use]
     pub fn sidecar(&self) -> Self {
         Self { text: format!("{}.{SIDECAR}", self.stem()).into(), content: Content::Sidecar }
+    }
+
+    /// The name of this recording's transcript.
+    #[must_use]
+    pub fn transcript(&self) -> Self {
+        Self { text: format!("{}.{TRANSCRIPT}", self.stem()).into(), content: Content::Transcript }
     }
 }
 
@@ -122,6 +137,7 @@ mod tests {
             ("Überraschung-20261125-101500-o1.mp4", "video/mp4", "Überraschung-20261125-101500-o1.json"),
             ("部屋-20261125-101500-o1.mkv", "video/matroska", "部屋-20261125-101500-o1.json"),
             ("r-20261125-101500-x.json", "application/json", "r-20261125-101500-x.json"),
+            ("r-20261125-101500-x.vtt", "text/vtt; charset=utf-8", "r-20261125-101500-x.json"),
         ] {
             let name: FileName = text.parse().expect(text);
             assert_eq!((name.content().media_type(), name.sidecar().as_str()), (kind, sidecar));

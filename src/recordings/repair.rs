@@ -34,7 +34,7 @@ impl Finish {
             Content::Media(format) => container::finish(format, file, chapters)
                 .map(|summary| summary.duration)
                 .map_err(|error| error.to_string()),
-            Content::Sidecar => Err("a sidecar has no media".to_owned()),
+            Content::Sidecar | Content::Transcript => Err(format!("{name} has no media")),
         })
     }
 
@@ -66,7 +66,7 @@ enum Inspection {
 impl Library {
     /// Repairs the files of `found` that an earlier server left incomplete, and uploads those it did not upload.
     pub(super) async fn recover(self, found: BTreeSet<FileName>) {
-        let media = found.into_iter().filter(|name| name.content() != Content::Sidecar);
+        let media = found.into_iter().filter(|name| matches!(name.content(), Content::Media(_)));
         let sort = move |inner: &Inner| {
             Ok(media.partition::<Vec<_>, _>(|name| {
                 inner.folder.sidecar(name).is_ok_and(|sidecar| sidecar.state == SidecarState::Recording)

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -40,8 +41,8 @@ pub(super) struct Uploaded {
     pub(super) bytes: u64,
 }
 
-/// The fields of a sidecar that the library needs. [`crate::link::sidecar`] has all of them; participants, layouts and
-/// chat can be large and are skipped here.
+/// The fields of a sidecar that the library needs. [`crate::link::sidecar`] has all of them; participants, layouts,
+/// chat and the texts of captions can be large and are skipped here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Sidecar {
     pub(super) room: RoomName,
@@ -61,6 +62,9 @@ pub(super) struct Sidecar {
     pub(super) reason: Option<String>,
     #[serde(default)]
     pub(super) upload: Option<Uploaded>,
+    /// Only their number matters here.
+    #[serde(default)]
+    pub(super) captions: Vec<IgnoredAny>,
 }
 
 /// The complete JSON of a sidecar, so that an edit keeps unknown fields.

@@ -1,7 +1,8 @@
-//! Captions: what is said, as text. The events of the room are their first form; an overlay may draw the latest ones.
+//! Captions: what is said, as text. The events of the room are their first form; an overlay may draw the latest ones,
+//! and outputs have them as data.
 //!
 //! Owns: the limit of their rate, and the captions that are still to be read. Does not know: speech recognition, how
-//! captions are drawn. In: [`CaptionRequest`]s and the time; out: events, and the text for overlays of the kind
+//! captions are drawn or written. In: [`CaptionRequest`]s and the time; out: events, and the text for overlays of the kind
 //! `caption`.
 
 use std::collections::VecDeque;
@@ -21,10 +22,10 @@ pub const CAPTION_MAX: usize = 500;
 const RATE_MAX: usize = 40;
 /// The time over which captions are counted.
 const WINDOW: Duration = Duration::from_secs(2);
-/// How long a caption is drawn after its last change.
-const SHOWN: Duration = Duration::from_secs(6);
-/// Most captions that are drawn at a time, of as many people.
-const LINES: usize = 2;
+/// How long a caption is shown after its last change.
+pub const SHOWN: Duration = Duration::from_secs(6);
+/// Most captions that are shown at a time, of as many people.
+pub const LINES: usize = 2;
 /// Longest tag of a language (RFC 5646).
 const LANGUAGE_MAX: usize = 35;
 

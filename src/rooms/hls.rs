@@ -60,7 +60,7 @@ impl HlsBroadcasts {
     /// Starts a room's broadcast, which replaces the previous one.
     pub fn begin(&self, room: &RoomName, streams: &[StreamSpec], target: HlsTarget, epoch: Timestamp) -> Arc<HlsFeed> {
         let mut renditions: Vec<Rendition> = streams.iter().map(rendition).collect();
-        renditions.push(Rendition::Audio { bandwidth: SOUND });
+        renditions.extend([Rendition::Audio { bandwidth: SOUND }, Rendition::Captions]);
         let broadcast = Arc::new(HlsBroadcast {
             held: Mutex::new(Held {
                 broadcast: Broadcast::new(time::unix_seconds(), renditions, target.segment, target.part),
@@ -101,6 +101,7 @@ impl HlsFeed {
         let piece = match piece {
             HlsPiece::Init { codec, data } => Piece::Init { codec, data },
             HlsPiece::Part { duration, independent, data } => Piece::Part { duration, independent, data },
+            HlsPiece::Language(language) => Piece::Language(language),
             HlsPiece::Cut { at } => Piece::Cut { wall_micros: self.0.epoch_wall + at.as_micros() as u64 },
         };
         self.0.held.lock().broadcast.push(rendition.into(), piece);

@@ -21,7 +21,7 @@ use super::{ServerSettings, post};
 use crate::destination::{Destination, Host};
 use crate::id::{OutputId, RoomName, ViewName};
 use crate::link::output::{
-    FileReport, FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput,
+    Caption, FileReport, FileTarget, FromOutput, HlsTarget, Note, OutputSettings, SendTarget, Target, ToOutput,
 };
 use crate::media::{Codec, FileFormat, Tier};
 use crate::plan::StreamSpec;
@@ -476,6 +476,10 @@ pub(super) fn note(event: &Event) -> Option<Note> {
         Event::Layout(view) if view.view == ViewName::program() => layout(view),
         Event::Chat { participant, name, text } => {
             Note::Chat { participant: *participant, name: name.clone(), text: text.clone() }
+        }
+        Event::Caption { participant, name, text, is_final: true, language } => {
+            let (name, text, language) = (name.clone(), text.clone(), language.clone());
+            Note::Caption(Caption { participant: *participant, name, text, language })
         }
         _ => return None,
     })

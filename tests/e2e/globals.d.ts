@@ -7,6 +7,7 @@ declare global {
   var asked: any;
   var began: any;
   var clients: any;
+  var dateOfZero: any;
   var faults: any;
   var Hls: any;
   var looks: any;
@@ -17,7 +18,9 @@ declare global {
   var restarts: any;
   var roamer: any;
   var session: any;
+  var shaka: any;
   var shownAt: any;
+  var tracks: any;
   var video: any;
   var visitors: any;
 

@@ -9,6 +9,7 @@
 mod authority;
 mod bots;
 mod broadcast;
+mod captions;
 mod clients;
 mod contract;
 mod direct;

@@ -11,6 +11,7 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { launchChromium, launchFirefox, peoplePage } from './browser.mjs';
 import * as access from './scenarios/access.mjs';
+import * as captions from './scenarios/captions.mjs';
 import * as clients from './scenarios/clients.mjs';
 import * as direct from './scenarios/direct.mjs';
 import * as faults from './scenarios/faults.mjs';
@@ -33,6 +34,7 @@ import * as web from './scenarios/web.mjs';
 const scenarios = {
   ...access,
   ...rooms,
+  ...captions,
   ...clients,
   ...direct,
   ...faults,

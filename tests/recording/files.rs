@@ -22,7 +22,8 @@ struct Made {
     audio: &'static str,
 }
 
-fn write(format: FileFormat, tracks: Vec<(TrackSpec, Vec<Sample>)>) -> Vec<bytes::Bytes> {
+/// The fragments of a file with these tracks.
+pub fn write(format: FileFormat, tracks: Vec<(TrackSpec, Vec<Sample>)>) -> Vec<bytes::Bytes> {
     let (specs, samples): (Vec<_>, Vec<_>) = tracks.into_iter().unzip();
     let mut samples: Vec<(f64, Sample)> = samples
         .into_iter()

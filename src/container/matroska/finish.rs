@@ -5,9 +5,11 @@ use std::io::SeekFrom;
 use std::time::Duration;
 
 use super::ebml::{ElementHeader, binary, children, element, float, put_wide_size, uint, void};
+use super::text::{self, DURATIONS, TextBlock};
 use super::{
-    CHAPTERS, CLUSTER, CODEC_DELAY, CUES, DURATION, DURATION_RESERVED, EBML, INFO, SEEK_HEAD, SEEK_HEAD_RESERVED,
-    SEGMENT, SIMPLE_BLOCK, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE, TRACKS, WRITING_APP,
+    BLOCK, BLOCK_GROUP, CHAPTERS, CLUSTER, CODEC_DELAY, CUES, DURATION, DURATION_RESERVED, EBML, INFO, SEEK_HEAD,
+    SEEK_HEAD_RESERVED, SEGMENT, SIMPLE_BLOCK, SUBTITLE, TICK, TIMESTAMP, TRACK_ENTRY, TRACK_NUMBER, TRACK_TYPE,
+    TRACKS, VIDEO, VOID, WRITING_APP,
 };
 use crate::container::reader::{FileReader, check_tail};
 use crate::container::{Chapter, ContainerError, FileSummary, Storage};
@@ -29,15 +31,24 @@ struct Cue {
 #[derive(Default)]
 struct Track {
     number: u64,
-    video: bool,
+    /// Offset of its entry within the body of Tracks.
+    entry: usize,
+    /// Its track type.
+    kind: u64,
     /// Decoder delay.
     delay: u64,
     samples: u64,
     /// Times of the last two blocks.
     newest: Option<(u64, u64)>,
+    /// The newest caption, which lasts until the next one at most.
+    caption: Option<TextBlock>,
 }
 
 impl Track {
+    fn is_text(&self) -> bool {
+        self.kind == SUBTITLE
+    }
+
     /// End of the last block, which is assumed to last as long as the one before, but at most 1 s.
     fn end(&self) -> u64 {
         self.newest.map_or(0, |(before, newest)| (newest + (newest - before).min(1_000)).saturating_sub(self.delay))
@@ -82,16 +93,18 @@ pub(in crate::container) fn finish(
     let tracks_at = std::mem::replace(&mut at, entries.end);
 
     let mut cues = Vec::new();
+    let mut corrections = Vec::new();
     while let Some(cluster) = element_at(&mut reader, at)?.filter(|head| head.id == CLUSTER) {
-        let Some(cue) = cluster_in(&mut reader, &cluster, at - start, &mut tracks)? else { break };
+        let Some(cue) = cluster_in(&mut reader, &cluster, at - start, &mut tracks, &mut corrections)? else { break };
         cues.extend(cue);
         at = cluster.end;
     }
-    if tracks.iter().all(|track| track.samples == 0) {
-        return Err(ContainerError::Empty);
-    }
     let end = at;
-    let duration = tracks.iter().map(Track::end).max().unwrap_or(0);
+    let media = tracks.iter().filter(|track| !track.is_text() && track.samples > 0);
+    let Some(duration) = media.map(Track::end).max() else { return Err(ContainerError::Empty) };
+    corrections.extend(tracks.iter().filter_map(|track| track.caption.as_ref()?.correction(duration)));
+    // A track without captions is made void. Captions are the last track.
+    let unused = tracks.pop_if(|track| track.is_text() && track.samples == 0);
     let mut summary = FileSummary {
         duration: Duration::from_millis(duration),
         samples: tracks.iter().map(|track| track.samples).collect(),
@@ -131,6 +144,15 @@ pub(in crate::container) fn finish(
     let mut element = Vec::new();
     float(&mut element, DURATION, duration as f64);
     file.write_all(&element)?;
+    for (at, duration) in corrections {
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&duration.to_be_bytes())?;
+    }
+    if let Some(track) = unused {
+        // One byte, so that there is no state between.
+        file.seek(SeekFrom::Start(entries.body + track.entry as u64))?;
+        file.write_all(&[VOID as u8])?;
+    }
     // The Segment's size is written last: it marks the file as finished.
     file.sync()?;
     file.seek(SeekFrom::Start(segment_at + 4))?;
@@ -160,27 +182,30 @@ fn element_at(reader: &mut FileReader<'_>, at: u64) -> Result<Option<Element>, C
 
 /// Parses a Tracks element. None when its tracks are not numbered from 1, or not 1 to 16.
 fn tracks(body: &[u8]) -> Option<Vec<Track>> {
-    let entries = children(body).filter(|(id, ..)| *id == TRACK_ENTRY);
-    let tracks = entries.map(|(.., entry)| {
+    let mut next = 0;
+    let entries = children(body).map(|(id, at, entry)| (std::mem::replace(&mut next, at + entry.len()), id, entry));
+    let tracks = entries.filter(|(_, id, _)| *id == TRACK_ENTRY).map(|(at, _, entry)| {
         let number = |wanted| {
             let (.., bytes) = children(entry).find(|(id, ..)| *id == wanted)?;
             (bytes.len() <= 8).then(|| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
         };
         let delay = number(CODEC_DELAY).unwrap_or(0) / TICK;
-        Some(Track { number: number(TRACK_NUMBER)?, video: number(TRACK_TYPE)? == 1, delay, ..Track::default() })
+        let (number, kind) = (number(TRACK_NUMBER)?, number(TRACK_TYPE)?);
+        Some(Track { number, entry: at, kind, delay, ..Track::default() })
     });
     let tracks: Vec<Track> = tracks.collect::<Option<_>>()?;
     let numbered = tracks.iter().zip(1..).all(|(track, number)| track.number == number);
     (numbered && (1..=16).contains(&tracks.len())).then_some(tracks)
 }
 
-/// Counts a cluster's blocks; None when it is invalid. Returns a cue if the cluster has a keyframe of the first video
-/// track, or in a file without video for every cluster.
+/// Counts a cluster's blocks and corrects the durations of captions; None when it is invalid. Returns a cue if the
+/// cluster has a keyframe of the first video track, or in a file without video for every cluster.
 fn cluster_in(
     reader: &mut FileReader<'_>,
     cluster: &Element,
     position: u64,
     tracks: &mut [Track],
+    corrections: &mut Vec<(u64, u32)>,
 ) -> Result<Option<Option<Cue>>, ContainerError> {
     let Some(first) =
         element_at(reader, cluster.body)?.filter(|head| head.id == TIMESTAMP && head.end - head.body <= 8)
@@ -193,15 +218,25 @@ fn cluster_in(
     if start > 100 * 366 * 86_400_000 {
         return Ok(None);
     }
-    let main = tracks.iter().position(|track| track.video).unwrap_or(0);
+    let main = tracks.iter().position(|track| track.kind == VIDEO).unwrap_or(0);
     let mut cue = None;
     let mut at = first.end;
-    let mut seen: Vec<(usize, u64)> = Vec::new();
+    let mut seen: Vec<(usize, u64, Option<TextBlock>)> = Vec::new();
     while at < cluster.end {
-        let Some(block) = element_at(reader, at)?.filter(|head| head.id == SIMPLE_BLOCK && head.end <= cluster.end)
-        else {
-            return Ok(None);
+        let Some(outer) = element_at(reader, at)?.filter(|head| head.end <= cluster.end) else { return Ok(None) };
+        let (block, mut caption) = match outer.id {
+            SIMPLE_BLOCK => (outer, None),
+            // Block and durations, as the writer puts them.
+            BLOCK_GROUP if outer.end - outer.body > DURATIONS => {
+                let at = outer.end - DURATIONS;
+                let durations = reader.bytes(at, DURATIONS)?.and_then(|bytes| text::durations(&bytes));
+                let block = element_at(reader, outer.body)?.filter(|head| head.id == BLOCK && head.end == at);
+                let (Some(durations), Some(block)) = (durations, block) else { return Ok(None) };
+                (block, Some(TextBlock { time: 0, durations, at }))
+            }
+            _ => return Ok(None),
         };
+        let end = caption.as_ref().map_or(block.end, |_| block.end + DURATIONS);
         let head = if block.end - block.body > 4 { reader.bytes(block.body, 4)? } else { None };
         let Some([number, high, low, flags]) = head.as_deref().and_then(|head| head.first_chunk().copied()) else {
             return Ok(None);
@@ -209,22 +244,28 @@ fn cluster_in(
         let track = usize::from(number & 0x7f).wrapping_sub(1);
         let time = start.checked_add_signed(i64::from(i16::from_be_bytes([high, low])));
         let (Some(time), Some(of)) = (time, tracks.get(track)) else { return Ok(None) };
-        let before = seen.iter().rev().find(|(other, _)| *other == track).map(|(_, time)| *time);
+        let before = seen.iter().rev().find(|(other, ..)| *other == track).map(|(_, time, _)| *time);
         let before = before.or_else(|| of.newest.map(|(_, newest)| newest));
         // Rounding to milliseconds may make two times equal, but never reorders them.
-        if number & 0x80 == 0 || before.is_some_and(|before| time < before) {
+        if number & 0x80 == 0 || before.is_some_and(|before| time < before) || of.is_text() != caption.is_some() {
             return Ok(None);
+        }
+        if let Some(caption) = &mut caption {
+            caption.time = time;
         }
         if track == main && flags & 0x80 != 0 && cue.is_none() {
             cue = Some(Cue { time, track: main as u64 + 1, position });
         }
-        seen.push((track, time));
-        at = block.end;
+        seen.push((track, time, caption));
+        at = end;
     }
-    for (track, time) in seen {
+    for (track, time, caption) in seen {
         let track = &mut tracks[track];
         track.samples += 1;
         track.newest = Some((track.newest.map_or(time, |(_, newest)| newest), time));
+        if let Some(before) = caption.and_then(|caption| track.caption.replace(caption)) {
+            corrections.extend(before.correction(time));
+        }
     }
     Ok(Some(cue))
 }

@@ -3,15 +3,20 @@
 //! A growing file is an ordinary live one: its Segment has unknown size, and space is reserved for SeekHead and
 //! Duration. To finish it, Cues and Chapters are appended, the reserved space is filled, and the Segment's size is set.
 //!
+//! Captions are blocks with a duration. It is known when the next caption comes, so the planned one is written, and
+//! corrected when the file is finished.
+//!
 //! Owns: the element IDs and the muxer. Does not know: files.
 
 mod ebml;
 mod finish;
+mod text;
 
 use bytes::Bytes;
 
 use self::ebml::{binary, element, float, put_id, put_wide_size, uint, void};
 pub(super) use self::finish::finish;
+pub(super) use self::text::text_block;
 use super::{Sample, TrackCodec, TrackSpec, UNITS};
 use crate::media::FileFormat;
 
@@ -25,10 +30,17 @@ const TRACKS: u32 = 0x1654_ae6b;
 const TRACK_ENTRY: u32 = 0xae;
 const TRACK_NUMBER: u32 = 0xd7;
 const TRACK_TYPE: u32 = 0x83;
+/// Track types.
+const VIDEO: u64 = 1;
+const AUDIO: u64 = 2;
+const SUBTITLE: u64 = 17;
 const CODEC_DELAY: u32 = 0x56aa;
 const CLUSTER: u32 = 0x1f43_b675;
 const TIMESTAMP: u32 = 0xe7;
 const SIMPLE_BLOCK: u32 = 0xa3;
+const BLOCK_GROUP: u32 = 0xa0;
+const BLOCK: u32 = 0xa1;
+const BLOCK_DURATION: u32 = 0x9b;
 const CUES: u32 = 0x1c53_bb6b;
 const CHAPTERS: u32 = 0x1043_a770;
 
@@ -77,7 +89,12 @@ fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
     uint(out, TRACK_NUMBER, number);
     // TrackUID.
     uint(out, 0x73c5, number);
-    uint(out, TRACK_TYPE, if track.codec.is_video() { 1 } else { 2 });
+    let kind = match track.codec {
+        TrackCodec::Text => SUBTITLE,
+        codec if codec.is_video() => VIDEO,
+        _ => AUDIO,
+    };
+    uint(out, TRACK_TYPE, kind);
     // No lacing; language undetermined.
     uint(out, 0x9c, 0);
     binary(out, 0x22_b59c, b"und");
@@ -92,6 +109,7 @@ fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
         TrackCodec::Opus => b"A_OPUS",
         TrackCodec::Aac => b"A_AAC",
         TrackCodec::Pcmu | TrackCodec::Pcma => b"A_MS/ACM",
+        TrackCodec::Text => b"S_TEXT/UTF8",
     };
     binary(out, 0x86, codec);
     if !track.private.is_empty() {
@@ -109,6 +127,9 @@ fn entry(out: &mut Vec<u8>, number: u64, track: &TrackSpec) {
             uint(out, 0xb0, u64::from(track.size.width));
             uint(out, 0xba, u64::from(track.size.height));
         });
+    } else if track.codec.is_text() {
+        // FlagDefault: captions are off until a viewer turns them on.
+        uint(out, 0x88, 0);
     } else {
         let rate =
             if matches!(track.codec, TrackCodec::Pcmu | TrackCodec::Pcma) { 8_000.0 } else { f64::from(track.clock()) };
@@ -149,12 +170,24 @@ pub(super) fn fragment(tracks: &[TrackSpec], fragment: Vec<Vec<Sample>>) -> Byte
         element(&mut out, CLUSTER, |out| {
             uint(out, TIMESTAMP, *start);
             for (time, sample) in cluster {
-                ebml::put_head(out, SIMPLE_BLOCK, 4 + sample.data.len() as u64);
-                // There are at most 16 tracks, so a track number takes one byte.
-                out.push(0x80 | (sample.track as u8 + 1));
-                out.extend(((time - start) as i16).to_be_bytes());
-                out.push(if sample.keyframe { 0x80 } else { 0 });
-                out.extend_from_slice(&sample.data);
+                let put_block = |out: &mut Vec<u8>, id, flags| {
+                    ebml::put_head(out, id, 4 + sample.data.len() as u64);
+                    // There are at most 16 tracks, so a track number takes one byte.
+                    out.push(0x80 | (sample.track as u8 + 1));
+                    out.extend(((time - start) as i16).to_be_bytes());
+                    out.push(flags);
+                    out.extend_from_slice(&sample.data);
+                };
+                let track = &tracks[sample.track];
+                if track.codec.is_text() {
+                    let duration = ticks(track.units(u64::from(sample.duration)));
+                    element(out, BLOCK_GROUP, |out| {
+                        put_block(out, BLOCK, 0);
+                        text::put_durations(out, duration);
+                    });
+                } else {
+                    put_block(out, SIMPLE_BLOCK, if sample.keyframe { 0x80 } else { 0 });
+                }
             }
         });
     }

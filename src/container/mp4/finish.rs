@@ -7,7 +7,7 @@ use super::boxes::{Reader, children, find};
 use super::movie::{Movie, SampleTables, Track};
 use super::{RESERVED, SYNC};
 use crate::container::reader::{FileReader, check_tail};
-use crate::container::{Chapter, ContainerError, FileSummary, Storage, duration_of};
+use crate::container::{Chapter, ContainerError, FileSummary, Storage, UNITS, duration_of};
 use crate::media::FileFormat;
 
 /// Largest `ftyp`, and largest `moov` of a growing file, in bytes.
@@ -34,25 +34,22 @@ pub(in crate::container) fn finish(
         return Err(foreign("there is no moov after ftyp"));
     }
     let Some(body) = reader.bytes(moov + 8, moov_head.size - 8)? else { return Err(ContainerError::Empty) };
-    let movie = Movie::read(&body).ok_or_else(|| foreign("its moov was written by another program"))?;
+    let mut movie = Movie::read(&body).ok_or_else(|| foreign("its moov was written by another program"))?;
     let mut states: Vec<TrackState> = movie.tracks.iter().map(|_| TrackState::default()).collect();
     let mut end = moov + moov_head.size;
     while let Some(size) = fragment_at(&mut reader, end, &movie, &mut states)? {
         end += size;
     }
-    let tables: Vec<SampleTables> = states.into_iter().map(TrackState::finish).collect();
-    if tables.iter().all(|tables| tables.sizes.is_empty()) {
-        return Err(ContainerError::Empty);
-    }
+    let mut tables: Vec<SampleTables> = states.into_iter().map(TrackState::finish).collect();
+    let media = movie.tracks.iter().zip(&tables).filter(|(track, tables)| !track.is_text() && !tables.sizes.is_empty());
+    let ends =
+        media.map(|(track, tables)| track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay))));
+    let Some(duration) = ends.max() else { return Err(ContainerError::Empty) };
+    end_captions(&mut movie, &mut tables, duration);
     let mut index = Vec::new();
     movie.write(&mut index, Some((&tables, chapters)))?;
-    let duration = movie
-        .tracks
-        .iter()
-        .zip(&tables)
-        .map(|(track, tables)| track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay))));
     let mut summary = FileSummary {
-        duration: duration_of(duration.max().unwrap_or(0)),
+        duration: duration_of(duration),
         samples: tables.iter().map(|tables| tables.sizes.len() as u64).collect(),
         bytes: end + index.len() as u64,
         cut: 0,
@@ -75,6 +72,18 @@ pub(in crate::container) fn finish(
     file.write_all(&mdat_header)?;
     file.sync()?;
     Ok(summary)
+}
+
+/// Ends the captions, the last track, with the media, at `end` in [`UNITS`]; removes the track if there are none.
+fn end_captions(movie: &mut Movie, all: &mut Vec<SampleTables>, end: u64) {
+    let (Some(track), Some(tables)) = (movie.tracks.last().filter(|track| track.is_text()), all.last_mut()) else {
+        return;
+    };
+    tables.end_by(end / (UNITS / u64::from(track.timescale)));
+    if tables.sizes.is_empty() {
+        movie.tracks.pop();
+        all.pop();
+    }
 }
 
 /// The header of an `mdat` of `size` bytes, as a 64-bit size.

@@ -9,12 +9,14 @@
 mod boxes;
 mod finish;
 mod movie;
+mod text;
 
 use bytes::Bytes;
 
 use self::boxes::{boxed, full_box};
 pub(super) use self::finish::finish;
 use self::movie::Movie;
+pub(super) use self::text::text_sample;
 use super::{ContainerError, Sample, TrackSpec};
 
 /// Bytes between `ftyp` and `moov` that become the header of one `mdat` with a 64-bit size.

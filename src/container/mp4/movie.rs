@@ -1,6 +1,7 @@
 //! The `moov` box: without samples for a growing file, with sample tables and chapters for a finished one.
 
 use super::boxes::{Reader, boxed, children, find, find_whole, full_box};
+use super::text::text_entry;
 use crate::container::{Chapter, ContainerError, TrackCodec, TrackSpec, UNITS};
 use crate::media::VIDEO_CLOCK;
 
@@ -22,13 +23,32 @@ pub(super) struct Track {
     pub(super) timescale: u32,
     /// Decoder delay in ticks, skipped by the edit list.
     pub(super) delay: u32,
-    video: bool,
+    kind: Kind,
     width: u16,
     height: u16,
     /// The complete `hdlr` box.
     handler: Vec<u8>,
     /// The complete `stsd` box.
     description: Vec<u8>,
+}
+
+/// What a track holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Video,
+    Audio,
+    Text,
+}
+
+impl Kind {
+    /// The handler type (§8.4.3). That of text is Apple's, which players look for.
+    const fn handler(self) -> &'static [u8; 4] {
+        match self {
+            Self::Video => b"vide",
+            Self::Audio => b"soun",
+            Self::Text => b"sbtl",
+        }
+    }
 }
 
 /// Sample tables of a track (§8.6, §8.7).
@@ -50,15 +70,32 @@ impl SampleTables {
     pub(super) fn length(&self) -> u64 {
         self.durations.iter().map(|(count, ticks)| u64::from(*count) * u64::from(*ticks)).sum()
     }
+
+    /// Shortens the last sample, so that the samples end at `end` ticks if they end later; it lasts at least one tick.
+    pub(super) fn end_by(&mut self, end: u64) {
+        let late = (self.first + self.length()).saturating_sub(end);
+        let Some((count, ticks)) = self.durations.last_mut().filter(|_| late > 0) else { return };
+        let shorter = (u64::from(*ticks).saturating_sub(late)).max(1) as u32;
+        *count -= 1;
+        if *count == 0 {
+            self.durations.pop();
+        }
+        self.durations.push((1, shorter));
+    }
 }
 
 impl Track {
     fn of(spec: &TrackSpec) -> Self {
-        let (video, name) = (spec.codec.is_video(), spec.name.as_bytes());
+        let kind = match spec.codec {
+            codec if codec.is_video() => Kind::Video,
+            TrackCodec::Text => Kind::Text,
+            _ => Kind::Audio,
+        };
+        let name = spec.name.as_bytes();
         let mut handler = Vec::new();
         full_box(&mut handler, b"hdlr", 0, 0, |out| {
             out.extend([0; 4]);
-            out.extend(if video { b"vide" } else { b"soun" });
+            out.extend(kind.handler());
             out.extend([0; 12]);
             out.extend(name.iter().filter(|byte| **byte != 0));
             out.push(0);
@@ -66,13 +103,17 @@ impl Track {
         let mut description = Vec::new();
         full_box(&mut description, b"stsd", 0, 0, |out| {
             put_u32s(out, &[1]);
-            if video { visual_entry(out, spec) } else { audio_entry(out, spec) }
+            match kind {
+                Kind::Video => visual_entry(out, spec),
+                Kind::Audio => audio_entry(out, spec),
+                Kind::Text => text_entry(out, spec),
+            }
         });
         let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
         Self {
             timescale: spec.clock(),
             delay: spec.delay,
-            video,
+            kind,
             width: side(spec.size.width),
             height: side(spec.size.height),
             handler,
@@ -84,9 +125,10 @@ impl Track {
         let media = find(trak, &[b"mdia"])?;
         let timescale = Reader(find(media, &[b"mdhd"])?.get(20..)?).u32()?;
         let handler = find_whole(media, &[b"hdlr"])?;
-        let video = handler.get(16..20)? == b"vide";
+        let kinds = [Kind::Video, Kind::Audio, Kind::Text];
+        let kind = kinds.into_iter().find(|kind| handler.get(16..20) == Some(kind.handler()))?;
         // Another timescale means that another program wrote the file.
-        if timescale != if video { VIDEO_CLOCK } else { crate::media::AUDIO_RATE } {
+        if timescale != if kind == Kind::Video { VIDEO_CLOCK } else { crate::media::AUDIO_RATE } {
             return None;
         }
         let mut edit = Reader(find(trak, &[b"edts", b"elst"])?);
@@ -96,11 +138,15 @@ impl Track {
         let (width, height) = ((size.u32()? >> 16) as u16, (size.u32()? >> 16) as u16);
         let description = find_whole(media, &[b"minf", b"stbl", b"stsd"])?;
         let (handler, description) = (handler.to_vec(), description.to_vec());
-        Some(Self { timescale, delay, video, width, height, handler, description })
+        Some(Self { timescale, delay, kind, width, height, handler, description })
     }
 
     pub(super) const fn is_video(&self) -> bool {
-        self.video
+        matches!(self.kind, Kind::Video)
+    }
+
+    pub(super) const fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Text)
     }
 
     /// Converts ticks of this track to [`UNITS`], the movie timescale.
@@ -135,7 +181,8 @@ impl Movie {
             track.units(tables.first + tables.length().saturating_sub(u64::from(track.delay)))
         };
         let duration = done.map_or(0, |(tables, _)| {
-            self.tracks.iter().zip(tables).map(|(track, tables)| lasts(track, tables)).max().unwrap_or(0)
+            let media = self.tracks.iter().zip(tables).filter(|(track, _)| !track.is_text());
+            media.map(|(track, tables)| lasts(track, tables)).max().unwrap_or(0)
         });
         boxed(out, b"moov", |out| {
             full_box(out, b"mvhd", 1, 0, |out| {
@@ -169,13 +216,13 @@ impl Movie {
 
 impl Track {
     fn write(&self, out: &mut Vec<u8>, id: u32, lasts: u64, tables: Option<&SampleTables>) {
-        // Flags: enabled, in movie, in preview.
-        full_box(out, b"tkhd", 1, 7, |out| {
+        // Flags: enabled, in movie, in preview. Captions are off until a viewer turns them on.
+        full_box(out, b"tkhd", 1, if self.is_text() { 6 } else { 7 }, |out| {
             put_u64s(out, &[0, 0]);
             put_u32s(out, &[id, 0]);
             put_u64s(out, &[lasts, 0]);
             // Layer and group, volume.
-            put_u32s(out, &[0, if self.video { 0 } else { 0x0100_0000 }]);
+            put_u32s(out, &[0, if self.kind == Kind::Audio { 0x0100_0000 } else { 0 }]);
             put_u32s(out, &IDENTITY_MATRIX);
             put_u32s(out, &[u32::from(self.width) << 16, u32::from(self.height) << 16]);
         });
@@ -202,10 +249,10 @@ impl Track {
             });
             out.extend(&self.handler);
             boxed(out, b"minf", |out| {
-                if self.video {
-                    full_box(out, b"vmhd", 0, 1, |out| put_u32s(out, &[0, 0]));
-                } else {
-                    full_box(out, b"smhd", 0, 0, |out| put_u32s(out, &[0]));
+                match self.kind {
+                    Kind::Video => full_box(out, b"vmhd", 0, 1, |out| put_u32s(out, &[0, 0])),
+                    Kind::Audio => full_box(out, b"smhd", 0, 0, |out| put_u32s(out, &[0])),
+                    Kind::Text => full_box(out, b"nmhd", 0, 0, |_| {}),
                 }
                 boxed(out, b"dinf", |out| {
                     full_box(out, b"dref", 0, 0, |out| {
@@ -230,7 +277,7 @@ impl Track {
             put_u32s(out, &[tables.durations.len() as u32]);
             tables.durations.iter().for_each(|(count, ticks)| put_u32s(out, &[*count, *ticks]));
         });
-        if self.video && done {
+        if self.is_video() && done {
             full_box(out, b"stss", 0, 0, |out| {
                 put_u32s(out, &[tables.syncs.len() as u32]);
                 put_u32s(out, &tables.syncs);

@@ -20,6 +20,9 @@ use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::rooms::HlsBroadcast;
 
+/// The media type of playlists (RFC 8216 section 4).
+const PLAYLIST: &str = "application/vnd.apple.mpegurl";
+
 /// The query of a playlist: the segment and part that a blocking reload waits for.
 #[derive(Debug, Default, Deserialize)]
 struct PlaylistQuery {
@@ -37,7 +40,7 @@ pub(super) async fn master(
 ) -> Result<Response, Problem> {
     let broadcast = find(&app, &room)?;
     let suffix = credentials(uri.query());
-    answer(broadcast.wait(|broadcast| broadcast.master(&suffix)).await)
+    answer(broadcast.wait(|broadcast| broadcast.master(&suffix)).await, PLAYLIST)
 }
 
 /// `GET /hls/{room}/{rendition}/{file}`: a playlist, a part or a segment.
@@ -51,7 +54,8 @@ pub(super) async fn file(
     let param = |name: &str| params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value);
     let (rendition, file) = (param("rendition"), param("file"));
     if file != "index.m3u8" {
-        return answer(broadcast.wait(|broadcast| broadcast.file(rendition, file)).await);
+        let kind = if file.ends_with(".vtt") { "text/vtt; charset=utf-8" } else { "video/mp4" };
+        return answer(broadcast.wait(|broadcast| broadcast.file(rendition, file)).await, kind);
     }
     let PlaylistQuery { segment, part } = query(&uri)?;
     if part.is_some() && segment.is_none() {
@@ -59,7 +63,7 @@ pub(super) async fn file(
     }
     let reload = Query { segment, part };
     let suffix = credentials(uri.query());
-    answer(broadcast.wait(|broadcast| broadcast.playlist(rendition, reload, &suffix)).await)
+    answer(broadcast.wait(|broadcast| broadcast.playlist(rendition, reload, &suffix)).await, PLAYLIST)
 }
 
 fn find(app: &App, room: &RoomName) -> Result<Arc<HlsBroadcast>, Problem> {
@@ -86,15 +90,16 @@ fn is_safe_in_playlist(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
 }
 
-fn answer(found: Lookup) -> Result<Response, Problem> {
-    let response = |kind: &'static str, caching: &'static str, body: Body| {
+/// The answer to a lookup, whose result has this media type.
+fn answer(found: Lookup, kind: &'static str) -> Result<Response, Problem> {
+    let response = |caching: &'static str, body: Body| {
         let headers =
             [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, HeaderValue::from_static(caching))];
         (headers, body).into_response()
     };
     match found {
-        Lookup::Playlist(text) => Ok(response("application/vnd.apple.mpegurl", "no-cache", text.into())),
-        Lookup::File(data) => Ok(response("video/mp4", "public, max-age=3600, immutable", data.into())),
+        Lookup::Playlist(text) => Ok(response("no-cache", text.into())),
+        Lookup::File(data) => Ok(response("public, max-age=3600, immutable", data.into())),
         Lookup::NotFound => Err(Problem::new(
             StatusCode::NOT_FOUND,
             "the broadcast does not have this segment or part: load the playlist again",

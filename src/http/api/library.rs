@@ -22,7 +22,7 @@ use super::ranges::{Part, Validators, choose};
 use super::{App, Caller};
 use crate::http::problem::Problem;
 use crate::id::{RoomName, percent_encoded};
-use crate::recordings::{FileName, LibraryError, Opened, RecordingFile};
+use crate::recordings::{Content, FileName, LibraryError, Opened, RecordingFile};
 use crate::room::document::Role;
 
 /// Bytes of a file that are read at a time.
@@ -66,6 +66,9 @@ pub(super) async fn download(
 ) -> Result<Response, Problem> {
     let DownloadQuery { download } = extract::query(&parts.uri)?;
     check_permission(&app, &caller, &name).await?;
+    if name.content() == Content::Transcript {
+        return transcript(&app, &name, download == Some(1)).await;
+    }
     let Opened { file, local, running } = app.library().open_file(&name).await?;
     // A growing file has no stable state for validators.
     let validators = (!running).then(|| Validators::new(local.bytes, local.modified));
@@ -111,6 +114,19 @@ pub(super) async fn download(
     headers.insert(CONTENT_DISPOSITION, text(content_disposition(disposition, name.as_str())));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // The URL may contain a token.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(response)
+}
+
+/// The transcript of a recording. It is short and made anew, so there are no ranges.
+async fn transcript(app: &App, name: &FileName, is_saved: bool) -> Result<Response, Problem> {
+    let mut response = app.library().transcript(name).await?.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(name.content().media_type()));
+    let disposition = if is_saved { "attachment" } else { "inline" };
+    headers.insert(CONTENT_DISPOSITION, text(content_disposition(disposition, name.as_str())));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response)
 }

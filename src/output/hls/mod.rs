@@ -1,25 +1,27 @@
-//! HLS packager: parts and segments of every video stream and of the audio mix, which the edge serves.
+//! HLS packager: parts and segments of every video stream, of the audio mix and of captions, which the edge serves.
 //!
 //! Owns: [`Hls`], the target: one segmenter per rendition, and the AAC encoder. Does not know: playlists, players. In:
-//! packets. Out: [`HlsPiece`]s.
+//! packets and captions. Out: [`HlsPiece`]s.
 //!
 //! All streams start at the same multiple of the segment duration since the epoch, and segments end at such multiples.
 //! So segments of all renditions have the same numbers, and keyframes that several broadcasts request at these moments
 //! coincide. Audio starts and ends segments where the first video stream does, because players synchronize renditions
 //! by segment start.
 
+mod captions;
 mod segmenter;
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use self::captions::Captions;
 use self::segmenter::Segmenter;
-use super::frames::{Frame, FrameAssembler};
+use super::frames::{Frame, FrameAssembler, MAX_LAG};
 use super::gap_filler::{AudioGapFiller, AudioPacket};
 use super::{Failure, Notifier, Target};
 use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, AacFrame, DEFAULT_BITRATE, FRAME_SAMPLES, OpusToAac};
 use crate::container::{ContainerError, TrackSpec};
-use crate::link::output::{FromOutput, HlsPiece, HlsTarget, OutputSettings};
+use crate::link::output::{FromOutput, HlsPiece, HlsTarget, Note, OutputSettings};
 use crate::media::{AUDIO_RATE, EncodedPacket, VIDEO_CLOCK};
 use crate::plan::StreamSpec;
 use crate::room::document::OutputState;
@@ -41,6 +43,9 @@ pub(super) struct Hls {
     encoder: Option<OpusToAac>,
     encoded: Receiver<AacFrame>,
     sound: Segmenter,
+    captions: Captions,
+    /// How much later media is presented than it was composed.
+    lag: Duration,
     /// Earliest start of all streams, since the epoch.
     start: Duration,
     /// Start of the first video stream, and so of the audio, in audio samples since the epoch.
@@ -94,6 +99,8 @@ impl Hls {
             encoder: Some(encoder),
             encoded,
             sound: Segmenter::with_external_cuts(track, part),
+            captions: Captions::default(),
+            lag: Duration::ZERO,
             start,
             audio_start: None,
             next_keyframe: start,
@@ -150,6 +157,8 @@ impl Hls {
                     self.gap_filler.begin(start);
                 }
                 self.sound.cut_at(*at);
+                let pieces = self.captions.cut_at(*at);
+                self.send_captions(pieces);
             }
             if let HlsPiece::Part { duration, data, .. } = &piece {
                 self.window.1 += data.len() as u64;
@@ -160,8 +169,21 @@ impl Hls {
                         report.duration += *duration;
                     }
                 });
+                if rendition == 0 {
+                    self.captions.extend(*duration);
+                }
             }
             self.notifier.send(FromOutput::Hls { rendition: rendition as u8, piece });
+        }
+    }
+
+    /// The captions follow the audio.
+    fn send_captions(&mut self, pieces: impl IntoIterator<Item = HlsPiece>) {
+        let rendition = self.videos.len() as u8 + 1;
+        pieces.into_iter().for_each(|piece| self.notifier.send(FromOutput::Hls { rendition, piece }));
+        let dropped = self.captions.take_dropped();
+        if dropped > 0 {
+            self.notifier.report(|report| report.dropped += dropped);
         }
     }
 
@@ -194,7 +216,16 @@ impl Target for Hls {
         self.push_audio(packets)
     }
 
+    fn note(&mut self, at: Timestamp, note: Note) -> Result<(), Failure> {
+        if let Note::Caption(caption) = note {
+            let language = self.captions.add(at.since(self.epoch) + self.lag, caption);
+            self.send_captions(language);
+        }
+        Ok(())
+    }
+
     fn sound_lag(&mut self, lag: Duration) {
+        self.lag = lag.min(MAX_LAG);
         self.videos.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 
@@ -221,6 +252,8 @@ impl Target for Hls {
         }
         let pieces = self.sound.end().map_err(failure)?;
         self.send_pieces(self.videos.len(), pieces);
+        let last = self.captions.end();
+        self.send_captions(last);
         Ok(())
     }
 }

@@ -186,6 +186,7 @@ mod tests {
                 HlsPiece::Part { independent: true, duration, .. } if *duration == PART => "P",
                 HlsPiece::Part { duration, .. } if *duration == PART => "p",
                 HlsPiece::Part { .. } => "-",
+                HlsPiece::Language(_) => "l",
             })
             .collect();
         assert_eq!(summary, "i|Pppp|Pppp|Pppp|-");
@@ -233,7 +234,7 @@ mod tests {
                         covered += duration;
                     }
                     HlsPiece::Cut { .. } => cuts += 1,
-                    HlsPiece::Init { .. } => {}
+                    HlsPiece::Init { .. } | HlsPiece::Language(_) => {}
                 }
             }
             let whole = (time - start) as f64 / 90_000.0;

@@ -1,17 +1,18 @@
 //! The recording of a composition.
 //!
 //! Owns: [`Recording`]: when files begin and end. Does not know: containers, file names. In: packets of one video
-//! stream and of the audio mix. Out: [`OutputFile`]s.
+//! stream and of the audio mix, and captions. Out: [`OutputFile`]s.
 
 use std::time::Duration;
 
 use super::audio::{self, Packet};
 use super::events::RoomState;
 use super::file::{Folder, OutputFile};
-use crate::container::{Sample, TrackSpec};
+use crate::container::{Sample, TrackCodec, TrackSpec, supports};
 use crate::link::output::{FileReport, FileTarget, Note, OutputSettings};
 use crate::media::{AUDIO_RATE, EncodedPacket, FileFormat, VIDEO_CLOCK};
-use crate::output::frames::{Frame, FrameAssembler, TimestampUnwrapper};
+use crate::output::captions::{CaptionLines, ShownCaptions};
+use crate::output::frames::{Frame, FrameAssembler, MAX_LAG, TimestampUnwrapper};
 use crate::output::{Failure, Notifier, Target};
 use crate::plan::StreamSpec;
 use crate::room::document::OutputState;
@@ -32,6 +33,9 @@ pub(in crate::output) struct Recording {
     /// None once it has ended.
     sound: Option<audio::AudioTrack>,
     unwrapper: TimestampUnwrapper,
+    captions: CaptionLines,
+    /// How much later media is presented than it was composed.
+    lag: Duration,
     room_state: RoomState,
     current: Option<OpenFile>,
     /// The file before `current`, which waits for its last audio.
@@ -64,6 +68,8 @@ struct OpenFile {
     until: Option<u64>,
     /// Index of the audio track.
     sound: usize,
+    /// Index of the captions, if the format has them.
+    text: Option<usize>,
     /// End of the media in audio ticks since the epoch.
     end: u64,
 }
@@ -85,6 +91,16 @@ impl OpenFile {
         self.end = self.end.max(packet.time + u64::from(packet.duration));
         let Packet { duration, data, .. } = packet;
         self.part.push(Sample { track: self.sound, time, duration, keyframe: true, data })
+    }
+
+    /// Shows captions from the later of their time and the start of the file.
+    fn captions(&mut self, shown: &ShownCaptions, unwrapper: &TimestampUnwrapper) -> Result<(), Failure> {
+        let Some(track) = self.text else { return Ok(()) };
+        let since_start = |at| unwrapper.ticks(at).saturating_sub(self.start.0);
+        let (time, until) = (since_start(shown.from), since_start(shown.until));
+        let Some(duration) = until.checked_sub(time).and_then(|ticks| u32::try_from(ticks).ok()) else { return Ok(()) };
+        let data = shown.text.clone().into();
+        self.part.push(Sample { track, time, duration, keyframe: true, data })
     }
 }
 
@@ -116,6 +132,8 @@ impl Recording {
             video,
             sound: Some(audio::AudioTrack::new(epoch, aac)?),
             unwrapper: TimestampUnwrapper::new(epoch, AUDIO_RATE),
+            captions: CaptionLines::default(),
+            lag: Duration::ZERO,
             room_state: RoomState::default(),
             current: None,
             previous: None,
@@ -138,11 +156,19 @@ impl Recording {
         }
         let sound = tracks.len();
         tracks.extend(self.sound.as_ref().map(audio::AudioTrack::spec));
+        let video = self.video.as_ref().filter(|_| supports(self.folder.target().format, TrackCodec::Text));
+        let text = video.map(|video| {
+            tracks.push(TrackSpec::text(video.spec.size).named("Captions"));
+            tracks.len() - 1
+        });
         let video_start = first.map_or(0, |frame| frame.time);
         let at = self.epoch + duration(start);
         let part = self.folder.create(tracks, at, None, self.room_state.start_log(at))?;
         self.report_file(&part, false);
-        let open = OpenFile { part, start: (start, video_start), until: None, sound, end: start };
+        let mut open = OpenFile { part, start: (start, video_start), until: None, sound, text, end: start };
+        if let Some(shown) = self.captions.shown() {
+            open.captions(&shown, &self.unwrapper)?;
+        }
         if let Some(mut before) = self.current.replace(open) {
             before.until = Some(start);
             if let Some(older) = self.previous.replace(before) {
@@ -280,6 +306,8 @@ impl Recording {
             let packets = sound.tick(now)?;
             self.put(packets)?;
         }
+        let changes = self.captions.advance(now);
+        self.show_captions(&changes)?;
         let late = self.unwrapper.ticks(now).saturating_sub(AUDIO_LATENESS);
         if let Some(previous) = self.previous.take_if(|previous| previous.until.is_some_and(|until| until < late)) {
             self.close(previous, None)?;
@@ -295,6 +323,11 @@ impl Recording {
         self.request_keyframes(now);
         self.report(now);
         Ok(())
+    }
+
+    fn show_captions(&mut self, changes: &[ShownCaptions]) -> Result<(), Failure> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        changes.iter().try_for_each(|shown| current.captions(shown, &self.unwrapper))
     }
 
     /// Stores the first failure for the sidecar.
@@ -322,10 +355,16 @@ impl Target for Recording {
         if let Some(open) = &mut self.current {
             open.part.events().record(at, &note);
         }
+        if let Note::Caption(caption) = note {
+            let changes = self.captions.add(at + self.lag, caption);
+            let outcome = self.show_captions(&changes);
+            return self.keep_failure(outcome);
+        }
         Ok(())
     }
 
     fn sound_lag(&mut self, lag: Duration) {
+        self.lag = lag.min(MAX_LAG);
         self.video.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 

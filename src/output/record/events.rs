@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crate::id::ParticipantId;
-use crate::link::output::Note;
-use crate::link::sidecar::{Shown, Sidecar, Speech, Stay, Tile, Words};
+use crate::link::output::{Caption, Note};
+use crate::link::sidecar::{Shown, Sidecar, Speech, Spoken, Stay, Tile, Words};
 use crate::media::Size;
 use crate::time::Timestamp;
 
@@ -31,6 +31,7 @@ pub(super) struct EventLog {
     layouts: Vec<Shown>,
     speakers: Vec<Speech>,
     chat: Vec<Words>,
+    captions: Vec<Spoken>,
     left_out: u64,
 }
 
@@ -49,7 +50,7 @@ impl RoomState {
                 let tile = |&(participant, source, rect)| Tile { participant, source, rect };
                 self.layout = Some((*canvas, tiles.iter().map(tile).collect()));
             }
-            Note::Chat { .. } => {}
+            Note::Chat { .. } | Note::Caption(_) => {}
         }
     }
 
@@ -73,6 +74,7 @@ impl RoomState {
             layouts: layout.into_iter().collect(),
             speakers: vec![Speech { at: 0.0, participant: self.speaker }],
             chat: Vec::new(),
+            captions: Vec::new(),
             left_out: 0,
         }
     }
@@ -114,6 +116,10 @@ impl EventLog {
                 let words = Words { at, participant: *participant, name: name.clone(), text: text.clone() };
                 put(&mut self.chat, words)
             }
+            Note::Caption(Caption { participant, name, text, language }) => {
+                let (name, text, language) = (name.clone(), text.clone(), language.clone());
+                put(&mut self.captions, Spoken { at, participant: *participant, name, text, language })
+            }
         };
         self.left_out += u64::from(!recorded);
     }
@@ -124,6 +130,7 @@ impl EventLog {
         sidecar.layouts.clone_from(&self.layouts);
         sidecar.speakers.clone_from(&self.speakers);
         sidecar.chat.clone_from(&self.chat);
+        sidecar.captions.clone_from(&self.captions);
         sidecar.left_out = self.left_out;
     }
 }

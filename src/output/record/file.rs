@@ -120,6 +120,7 @@ impl Folder {
             layouts: Vec::new(),
             speakers: Vec::new(),
             chat: Vec::new(),
+            captions: Vec::new(),
             left_out: 0,
         };
         let mut output_file = OutputFile {

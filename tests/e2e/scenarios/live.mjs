@@ -2,7 +2,7 @@
 
 import { until } from '../page.mjs';
 
-const VIEWS = {
+export const VIEWS = {
   390: { width: 390, height: 844 },
   820: { width: 820, height: 1180 },
   1440: { width: 1440, height: 900 },
@@ -14,9 +14,9 @@ const sleep = (ms) =>
   });
 
 const state = (page) => page.evaluate(() => document.body.dataset.state);
-const reaches = (page, wanted, ms) => until(async () => (await state(page)) === wanted, ms);
+export const reaches = (page, wanted, ms) => until(async () => (await state(page)) === wanted, ms);
 /** Seconds of media that a page plays in `ms`. */
-async function plays(page, ms) {
+export async function plays(page, ms) {
   const at = () => page.evaluate(() => document.querySelector('video').currentTime);
   const from = await at();
   await sleep(ms);

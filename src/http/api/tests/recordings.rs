@@ -195,3 +195,26 @@ async fn a_recording_is_deleted_with_its_json() {
     assert_eq!(api.send("DELETE", "/v1/recordings/stray.mkv", &[], "").await.status, 204);
     assert_eq!(names(&api.get("/v1/recordings").await), [BEN]);
 }
+
+#[tokio::test]
+async fn captions_of_a_recording_are_its_transcript() {
+    let api = Api::keyed().recorded();
+    let sidecar = json!({
+        "file": ANN, "room": "ann", "recording": "o1", "part": 0, "format": "mp4", "state": "finished",
+        "started": "2026-11-25T10:15:00Z", "offset": 0.5, "duration": 60.0, "bytes": 10, "people": [], "layouts": [],
+        "speakers": [], "chat": [],
+        "captions": [{"at": 4.25, "participant": "p1", "name": "Ann", "text": "1 < 2"}],
+    });
+    api.write("ann-20261125-101500-k1.json", sidecar.to_string());
+    let path = "/v1/recordings/ann-20261125-101500-k1.vtt";
+    let list = api.as_role("GET", "/v1/recordings", Some("ann"), Role::Moderator).await.json();
+    assert_eq!(list[0]["transcript"], path);
+    let reply = api.as_role("GET", path, Some("ann"), Role::Moderator).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, "text/vtt; charset=utf-8"));
+    assert_eq!(reply.body, "WEBVTT\n\n1\n00:00:04.250 --> 00:00:10.250\n<v Ann>Ann: 1 &lt; 2</v>\n\n");
+    api.as_role("GET", path, Some("ben"), Role::Moderator).await.problem(403);
+    api.as_role("GET", "/v1/recordings/ben-20261125-111500-k2.vtt", Some("ben"), Role::Moderator).await.problem(404);
+    api.as_role("DELETE", path, Some("ann"), Role::Moderator).await.problem(404);
+    assert_eq!(api.as_role("DELETE", &format!("/v1/recordings/{ANN}"), None, Role::Operator).await.status, 204);
+    api.as_role("GET", path, None, Role::Operator).await.problem(404);
+}

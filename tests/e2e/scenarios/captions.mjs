@@ -1,0 +1,115 @@
+// Captions of a broadcast in hls.js, in shaka-player and on the page of the server.
+
+import { fileURLToPath } from 'node:url';
+import { until } from '../page.mjs';
+import { plays, reaches, VIEWS } from './live.mjs';
+
+const SHAKA = fileURLToPath(new URL('../node_modules/shaka-player/dist/shaka-player.compiled.js', import.meta.url));
+const HLS_JS = '/vendor/hls.js/hls.min.mjs';
+const TEXT = 'Das <i>war</i> 1 < 2 & --> שלום 👩‍👩‍👧';
+
+/** A page of the server's origin with nothing but a video. */
+async function playerPage(browser, options) {
+  const page = await browser.newPage();
+  await page.setBypassCSP(true);
+  await page.goto(`${options.url}/vendor/hls.js/LICENSE.txt`);
+  await page.evaluate(() => {
+    const video = Object.assign(document.createElement('video'), { muted: true, autoplay: true });
+    document.body.replaceChildren(video);
+  });
+  return page;
+}
+
+/** The captions of a page's video: those that it shows now, and the number of those that it knows. */
+const cuesOf = (page) =>
+  page.evaluate(() => {
+    const video = document.querySelector('video');
+    const tracks = [...video.textTracks].filter((track) => track.mode !== 'disabled');
+    const active = tracks.flatMap((track) => [...(track.activeCues ?? [])]);
+    return {
+      shown: active.map((cue) => ({
+        text: /** @type {VTTCue} */ (cue).text,
+        lasts: cue.endTime - cue.startTime,
+        // Wall-clock time of the cue, if the player knows that of its media.
+        at: (window.dateOfZero?.() ?? NaN) + cue.startTime * 1_000,
+      })),
+      known: tracks.reduce((sum, track) => sum + (track.cues?.length ?? 0), 0),
+    };
+  });
+
+export async function captions({ chromium, options, ask, keep }) {
+  const browser = await chromium();
+  await ask('begin');
+  const source = `/hls/${options.room}/index.m3u8`;
+
+  const hlsjs = await playerPage(browser, options);
+  await hlsjs.evaluate(async (url, library) => {
+    const { default: Hls } = await import(library);
+    const video = document.querySelector('video');
+    const hls = new Hls({ enableWorker: false });
+    window.tracks = () => hls.subtitleTracks.map(({ name, lang }) => `${name} ${lang ?? ''}`.trim());
+    window.dateOfZero = () => hls.playingDate.getTime() - video.currentTime * 1_000;
+    hls.on(Hls.Events.MANIFEST_PARSED, () => {
+      hls.subtitleTrack = 0;
+      void video.play();
+    });
+    hls.loadSource(url);
+    hls.attachMedia(video);
+  }, source, HLS_JS);
+  await until(async () => (await plays(hlsjs, 1_000)) > 0.5, 30_000);
+
+  const shaka = await playerPage(browser, options);
+  await shaka.addScriptTag({ path: SHAKA });
+  await shaka.evaluate(async (url) => {
+    const { shaka: library } = window;
+    const video = document.querySelector('video');
+    library.polyfill.installAll();
+    const player = new library.Player();
+    window.faults = [];
+    player.addEventListener('error', ({ detail }) => window.faults.push(`${detail.code}: ${detail.data}`));
+    await player.attach(video);
+    await player.load(url);
+    player.selectTextTrack(player.getTextTracks()[0]);
+    window.tracks = () => player.getTextTracks().map(({ label, language }) => `${label} ${language}`);
+    window.dateOfZero = () => player.getPlayheadTimeAsDate().getTime() - video.currentTime * 1_000;
+    await video.play();
+  }, source);
+  await until(async () => (await plays(shaka, 1_000)) > 0.5, 30_000);
+
+  const page = await browser.newPage();
+  await page.setViewport(VIEWS[1440]);
+  await page.goto(`${options.url}/live/${options.room}`);
+  await reaches(page, 'live', 30_000);
+  const button = (test) => until(() => page.$eval('#captions', test), 10_000);
+  await button((element) => !element.hidden && element.getAttribute('aria-pressed') === 'false');
+  const known_when_off = (await cuesOf(page)).known;
+  await page.click('#captions');
+
+  /** Sends a caption and waits until a page shows it. */
+  const shows = async (where, text) => {
+    await where.bringToFront(); // Chromium pauses silent videos in the background
+    await until(async () => (await plays(where, 1_000)) > 0.5, 20_000);
+    const sent = Number(await ask(`say ${text}`));
+    /** @type {any} */
+    let found;
+    await until(async () => {
+      found = (await cuesOf(where)).shown.find((cue) => cue.text.includes('Das'));
+      return Boolean(found);
+    }, 20_000);
+    return found && { ...found, late_ms: found.at - sent };
+  };
+  const of_page = await shows(page, TEXT);
+  await keep('live-captions-1440', await page.screenshot());
+  await page.setViewport(VIEWS[390]);
+  await keep('live-captions-390', await page.screenshot());
+  const of_hls = await shows(hlsjs, TEXT);
+  const of_shaka = await shows(shaka, TEXT);
+  await keep('captions-shaka', await shaka.screenshot());
+  const tracks = await Promise.all([hlsjs, shaka].map((where) => where.evaluate(() => window.tracks())));
+  const faults = await shaka.evaluate(() => window.faults);
+
+  await page.bringToFront();
+  await page.reload();
+  const remembered = await button((element) => !element.hidden && element.getAttribute('aria-pressed') === 'true');
+  return { known_when_off, of_page, of_hls, of_shaka, tracks, faults, remembered };
+}
