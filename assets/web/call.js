@@ -200,8 +200,10 @@ function drawRoom() {
   $('my-view-row').hidden = direct || !session.self?.sends?.length;
   $('my-view').value = session.selfView;
   drawStill(tier, speaking);
-  closeup.draw(tier === 'audio' || direct ? null : view, room, id);
-  $('picture').style.setProperty('--ratio', view?.canvas ? String(view.canvas.width / view.canvas.height) : '');
+  const upright = Boolean(view) && view.canvas.height > view.canvas.width;
+  closeup.draw(tier === 'audio' || direct || upright ? null : view, room, id);
+  $('call').dataset.canvas = upright ? 'upright' : 'wide';
+  $('picture').style.setProperty('--ratio', view ? String(view.canvas.width / view.canvas.height) : '');
   drawInvite();
   drawState();
   drawStats();

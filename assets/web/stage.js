@@ -22,6 +22,9 @@ export function contentBox(boxWidth, boxHeight, ratio) {
   return { x: (boxWidth - width) / 2, y: (boxHeight - height) / 2, width, height };
 }
 
+/** Whether a video with the aspect ratio `ratio` is of another canvas: smaller tiers round their sides. */
+const differ = (ratio, { width, height }) => Math.abs(Math.log((ratio * height) / width)) > 0.05;
+
 const even = (value) => Math.round(value / 2) * 2;
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
@@ -129,7 +132,10 @@ export class Stage {
   }
 
   #lay(still = false) {
-    const visible = Boolean(this.#self.srcObject) && this.#place !== null;
+    // While the video still has the shape of the view before, the tile would be somewhere else in it.
+    const shape = this.#place && !this.#place.direct && this.#place.canvas;
+    const other = shape && this.#mix.videoWidth && differ(this.#mix.videoWidth / this.#mix.videoHeight, shape);
+    const visible = Boolean(this.#self.srcObject) && this.#place !== null && !other;
     this.#tile.hidden = !visible;
     this.#stage.classList.toggle('has-self', visible);
     if (!visible) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_layout};
+use super::view_request::{Change, Hidden, SelfView, ViewPatch, changed_canvas, changed_layout, checked_layout};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
@@ -482,11 +482,11 @@ pub struct ParticipantPatch {
     /// The name of a view, or `own`.
     pub view: Option<ViewName>,
     /// The layout of its own view.
-    #[serde(default, deserialize_with = "checked_layout")]
-    pub layout: Option<Layout>,
+    #[serde(default, deserialize_with = "changed_layout")]
+    pub layout: Change<Layout>,
     /// The canvas of its own view.
-    #[serde(default, deserialize_with = "checked_canvas")]
-    pub canvas: Option<Size>,
+    #[serde(default, deserialize_with = "changed_canvas")]
+    pub canvas: Change<Size>,
     /// Whether it sees itself.
     pub self_view: Option<SelfView>,
 }

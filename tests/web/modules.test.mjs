@@ -24,6 +24,7 @@ const problems = await load('problems.js');
 const quality = await load('quality.js');
 const closeup = await load('closeup.js');
 const devices = await load('devices.js');
+const watched = await load('watched.js');
 
 const SDP = [
   'v=0',
@@ -522,4 +523,24 @@ test('the events reconnect while the session exists', async (t) => {
   listening.close();
   await later();
   assert.deepEqual([log, sockets.length], [[], 4], 'closed permanently');
+});
+
+test('a phone in portrait requests the canvas of the room upright, and others that of the room', () => {
+  const room = { width: 1280, height: 720 };
+  const wanted = (kind, portrait, canvas = room) => watched.request({ kind, portrait, canvas });
+  assert.deepEqual(wanted(null, false), { view: 'program' });
+  assert.deepEqual(wanted(null, true), { view: 'own', layout: null, canvas: '720x1280' });
+  assert.deepEqual(wanted('speaker', true), { view: 'own', layout: 'speaker', canvas: '720x1280' });
+  assert.deepEqual(wanted('speaker', false), { view: 'own', layout: 'speaker', canvas: null });
+  for (const canvas of [{ width: 720, height: 720 }, { width: 360, height: 640 }])
+    assert.deepEqual(wanted(null, true, canvas), { view: 'program' }, 'it is upright enough');
+  assert.deepEqual(wanted(null, true, null), { view: 'program' }, 'it is not known yet');
+});
+
+test('the view in the URL of the page is requested as it is', () => {
+  const of = (query) => watched.requestOf(new URLSearchParams(query));
+  assert.equal(of('watch&tier=audio&self_view=hidden'), null);
+  assert.deepEqual(of('view=stage'), { view: 'stage', layout: null, canvas: null });
+  assert.deepEqual(of('canvas=640x360'), { view: 'own', layout: null, canvas: '640x360' });
+  assert.deepEqual(of('layout=grid'), { view: 'own', layout: 'grid', canvas: null });
 });
