@@ -235,9 +235,6 @@ impl Room {
 
     /// Orders what the mixer does not draw yet.
     pub(super) fn refresh_overlays(&mut self) {
-        if self.overlays.entries.is_empty() && self.overlays.ordered.is_empty() {
-            return;
-        }
         let captions = self.captions.text();
         let mut named: BTreeMap<ViewName, Vec<Overlay>> = BTreeMap::new();
         for (id, Entry { request, .. }) in &self.overlays.entries {

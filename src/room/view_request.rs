@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{CellName, Layout};
+use crate::layout::{CellName, Layout, Theme};
 use crate::media::Size;
 
 /// Most named views of a room, `program` included.
@@ -158,6 +158,17 @@ pub(super) fn checked_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     let layout = Option::<Layout>::deserialize(deserializer)?;
     layout.iter().try_for_each(Layout::check).map_err(D::Error::custom)?;
     Ok(layout)
+}
+
+pub(super) fn checked_theme<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Theme>, D::Error> {
+    let theme = Option::<Theme>::deserialize(deserializer)?;
+    theme.iter().try_for_each(Theme::check).map_err(D::Error::custom)?;
+    Ok(theme)
+}
+
+/// Null is not the same as an absent field.
+pub(super) fn changed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Change<T>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 pub(super) fn changed_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change<Layout>, D::Error> {

@@ -24,7 +24,7 @@ use super::view_request::{
 };
 use super::{Effect, Order, Person, Room, name};
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{Arranger, Attendance, CellName, Key, Layout, LayoutKind, Placed, Scene, Tile};
+use crate::layout::{Arranger, Attendance, Background, CellName, Key, Layout, LayoutKind, Placed, Scene, Style, Tile};
 use crate::media::{Size, SourceKind};
 use crate::time::Timestamp;
 
@@ -204,7 +204,8 @@ impl Composition {
         let ViewSettings { layout, canvas, fps, .. } = settings;
         let drawn = arranger.arrange(layout, *canvas, &Attendance::default()).kind;
         let arranger = like.map(|like| like.arranger.clone()).unwrap_or_default();
-        let scene = Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles: Vec::new(), more: None };
+        let (view, canvas, fps, style) = (view.clone(), *canvas, *fps, Style::default());
+        let scene = Scene { view, canvas, fps, tiles: Vec::new(), more: None, style };
         Self { settings: settings.clone(), arranger, drawn, scene, listed: true, announced: None, ordered: false }
     }
 
@@ -434,6 +435,7 @@ impl Room {
         let shows = |(id, kind): &Key| self.people.get(id).is_some_and(|person| settings.shows(*id, *kind, person));
         let cells: Vec<Key> = self.cells().into_iter().filter(shows).collect();
         let attendance = Attendance { cells: &cells, speaker: self.speaker.current() };
+        let layout = &Layout { gap: if layout.gap.is_some() { layout.gap } else { self.theme.gap }, ..layout.clone() };
         let arrangement = arranger.arrange(layout, *canvas, &attendance);
         let tile = |Placed { key: (participant, kind), rect, fit }| {
             let person = self.people.get(&participant)?;
@@ -452,13 +454,19 @@ impl Room {
                 fit,
                 label,
                 initials,
+                avatar: person.avatar.clone().filter(|image| kind == SourceKind::Camera && self.images.contains(image)),
                 speaking: kind == SourceKind::Camera && self.speaker.speaking().contains(&participant),
                 muted: kind == SourceKind::Camera && person.is_silent(),
+                poor_connection: kind == SourceKind::Camera && person.is_poorly_connected(),
             })
         };
         let tiles = arrangement.placed.into_iter().filter_map(tile).collect();
         let more = arrangement.more;
-        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles, more })
+        let mut style = Style::of(layout, &self.theme);
+        if style.background.image().is_some_and(|image| !self.images.contains(image)) {
+            style.background = Background::USUAL;
+        }
+        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles, more, style })
     }
 }
 
