@@ -61,7 +61,7 @@ async function enter() {
       signal,
     });
     page.session = session;
-    bind(session, signal, ended);
+    bind(session, signal, watched, ended);
     watched.bind(session, signal, ({ message }) => toast(message));
   } catch (error) {
     if (signal.aborted) return;

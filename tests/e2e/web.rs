@@ -46,7 +46,9 @@ fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_keyboard", &[]);
-    for step in ["stays", "muted", "talks", "muted_again", "dismissed", "left"] {
+    for step in
+        ["stays", "muted", "talks", "muted_again", "room_layout", "own_layout", "layouts_closed", "dismissed", "left"]
+    {
         assert_eq!(measured[step], true, "{step}: {measured}");
     }
     assert_eq!(measured["first_focus"], "stage", "after a join no button has the focus");
@@ -55,6 +57,7 @@ fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
     assert_eq!(measured["spoken"], names, "the accessible name changes while speaking");
     let walked = json!(["cam", "screen", "cam", "leave", "mic", "mic", "leave"]);
     assert_eq!((&measured["walked"], &measured["tab_stops"]), (&walked, &json!(1)), "arrow keys in the toolbar");
+    assert_eq!(measured["pressed"], json!(["Speaker only", "Filled grid"]), "the layouts in use are marked");
     assert_eq!(measured["serious"], json!([]), "axe-core");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     server.stop();
