@@ -18,7 +18,7 @@ use commingle::codec::{
     self, DecodeLimits, Decoded, Effort, EncodeSpec, EncodedFrame, H264Encoder, Picture, VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Style, Tile};
 use commingle::media::{Codec, Look, Rect, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
@@ -87,10 +87,13 @@ fn ours(Ours { side, pictures, kind, decorated, views }: Ours<'_>) -> f64 {
             fit: ObjectFit::Auto,
             label: if decorated { format!("Participant {i}") } else { String::new() },
             initials: "P".into(),
+            avatar: None,
             speaking: decorated && i == 1,
             muted: decorated && i % 3 == 0,
+            poor_connection: false,
         });
-        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: tiles.collect(), more: None };
+        let (view, style) = (ViewName::program(), Style::default());
+        let scene = Scene { view, canvas: CANVAS, fps: 30, tiles: tiles.collect(), more: None, style };
         let mut compositor = Compositor::new(None);
         compositor.set_scene(&scene);
         compositor

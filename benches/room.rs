@@ -32,7 +32,7 @@ use commingle::codec::{
     VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Style, Tile};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer, child};
 use commingle::media::{
@@ -266,10 +266,13 @@ fn orders(count: u32) -> Vec<ToMixer> {
         fit: ObjectFit::Auto,
         label: format!("Participant {i}"),
         initials: "P".into(),
+        avatar: None,
         speaking: i == 0,
         muted: false,
+        poor_connection: false,
     });
-    let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: FPS, tiles: tiles.collect(), more: None };
+    let (view, style) = (ViewName::program(), Style::default());
+    let scene = Scene { view, canvas: CANVAS, fps: FPS, tiles: tiles.collect(), more: None, style };
     let key = StreamKey { view: ViewName::program(), codec: Codec::Vp8, tier: Tier::High };
     let stream = StreamSpec { serial: 1, key, size: CANVAS, fps: FPS, bitrate_kbps: 1500, steady: false };
     let mut orders = vec![ToMixer::Configure(MixerSettings {

@@ -3,6 +3,7 @@
 //! Owns: valid names, ids as text. Does not know: what they refer to. In JSON an id is a short string (`"p12"`,
 //! `"s3"`); on the link it is a number.
 
+mod image_name;
 mod room_name;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::image_name::ImageName;
 pub use self::room_name::{RoomName, RoomNameError, is_in_room_names, percent_encoded};
 
 /// Longest name of a room or view, in characters.

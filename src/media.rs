@@ -2,6 +2,7 @@
 //!
 //! Owns: plain data types and their constants. Does not know: decoding, composition, encoding, transport.
 
+mod colour;
 mod sound;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use self::colour::Colour;
 pub use self::sound::{AudioEffort, SoundLimits, SoundQuality, SoundSpec, SoundTaken, Sounds};
 use crate::id::ViewName;
 use crate::time::Timestamp;

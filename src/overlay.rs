@@ -4,22 +4,17 @@
 //! overlay on a canvas. Does not know: pixels, fonts, which views and images exist, who may create an overlay. In: JSON
 //! of the API; out: checked values for the room and the mixer.
 
-mod colour;
 mod image;
 mod svg;
 
-pub use self::colour::Colour;
 pub use self::image::{IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX, Image, ImageError, ImageType, fits};
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
-
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::id::ImageName;
 use crate::id::{OverlayId, ViewName};
+pub use crate::media::Colour;
 use crate::media::{Rect, Size};
 
 /// Longest text of an overlay, in characters.
@@ -28,8 +23,6 @@ pub const TEXT_MAX: usize = 500;
 pub const LINES_MAX: usize = 6;
 /// Longest time for which an overlay is shown, in seconds, unless it stays until it is deleted.
 const SECONDS_MAX: f64 = 86_400.0;
-/// Longest name of an image, in characters.
-const IMAGE_NAME_MAX: usize = 64;
 /// Largest offset of a time zone from UTC, in minutes.
 const UTC_OFFSET_MAX: i32 = 14 * 60;
 
@@ -50,10 +43,6 @@ pub enum OverlayKind {
     /// The latest captions.
     Caption,
 }
-
-/// The name of an uploaded image: 1 to 64 letters, digits, `.`, `_` or `-`; the first is no `.`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ImageName(Arc<str>);
 
 /// A request for an overlay, and what it has become by changes. Absent places and colours are those of the kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -265,37 +254,6 @@ impl Overlay {
         };
         let bottom = edge(self.y + self.height, canvas.height);
         Rect { x, y, width: right.saturating_sub(x).max(2), height: bottom.saturating_sub(y).max(2) }
-    }
-}
-
-impl fmt::Display for ImageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ImageName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if (1..=IMAGE_NAME_MAX).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.') {
-            return Ok(Self(text.into()));
-        }
-        let shown: String = text.chars().take(IMAGE_NAME_MAX).collect();
-        Err(format!("`{shown}` is no name of an image: use 1 to {IMAGE_NAME_MAX} letters, digits, `.`, `_` or `-`"))
-    }
-}
-
-impl Serialize for ImageName {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for ImageName {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(D::Error::custom)
     }
 }
 

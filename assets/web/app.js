@@ -6,11 +6,13 @@ import { Devices } from './devices.js';
 import { Lobby, query } from './lobby.js';
 import { pathOf } from './names.js';
 import { explain, request } from './problems.js';
-import { $, announce, copy } from './ui.js';
+import { $, announce, copy, toast } from './ui.js';
+import { Watched } from './watched.js';
 
 const DEVICES_WITHIN = 1500; // ms that a join waits for camera and microphone; if already allowed, they take less
 
 const devices = new Devices();
+const watched = new Watched(query);
 const page = (window.commingle = { session: null });
 const lobby = new Lobby({ devices, join: enter, act });
 let stay = null; // aborted at the end of the call, which removes its listeners
@@ -50,18 +52,17 @@ async function enter() {
   try {
     const session = await join({
       ...wish,
+      ...(await watched.options(wish)),
       stream,
       send,
       url: location.origin,
       tier,
-      view: query.get('view') ?? undefined,
-      layout: query.get('layout') ?? undefined,
-      canvas: query.get('canvas') ?? undefined,
-      selfView: query.get('self_view') ?? undefined,
+      selfView: query.get('self_view'),
       signal,
     });
     page.session = session;
-    bind(session, signal, ended);
+    bind(session, signal, watched, ended);
+    watched.bind(session, signal, ({ message }) => toast(message));
   } catch (error) {
     if (signal.aborted) return;
     for (const track of stream.getTracks()) track.stop();

@@ -6,10 +6,11 @@ import { Closeup } from './closeup.js';
 import { adviceInCall, Meter } from './devices.js';
 import { closeInvite, openInvite } from './invite.js';
 import { listenToKeys, rove, sureKey } from './keys.js';
+import { Layouts } from './layouts.js';
 import { hueOf, nameOf, pathOf } from './names.js';
 import { drawOther, drawPeople, drawRoster } from './people.js';
 import { isStill, linkQuality, QUALITY_LABELS, stillNote, tierOf } from './quality.js';
-import { Stage } from './stage.js';
+import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
 import { $, advise, announce, copy, el, memory, setIcon, setLabel, toast, withdraw } from './ui.js';
 
@@ -34,6 +35,7 @@ const stage = new Stage({
 const closeup = new Closeup($('closeup'));
 let session = null;
 let studio = null;
+let layouts = null;
 let meter = null;
 let measured = null;
 let lastStats = null;
@@ -67,6 +69,7 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   showPeople(wide.matches && memory.get('people') === 'open', false);
   $('studio-toggle').hidden = true;
   showStudio(false);
+  showLayouts(false);
   stage.clear();
   stage.setTile(undefined);
   stage.setLabel(name, !stream.getAudioTracks().length);
@@ -91,13 +94,18 @@ export function hideCall() {
   if (document.fullscreenElement) document.exitFullscreen();
 }
 
-/** Draws this session until `signal` is aborted; `ended(detail)` is called when it has left. */
-export function bind(of, signal, ended) {
+/**
+ * Draws this session until `signal` is aborted; `watched` requests its view, and `ended(detail)` is called when it has
+ * left.
+ */
+export function bind(of, signal, watched, ended) {
   session = of;
   const on = (type, handler) => of.addEventListener(type, ({ detail }) => handler(detail), { signal });
   const badges = new Badges($('airs'), signal);
+  layouts = new Layouts(of, watched, signal);
   studio = new Studio(of, signal, (allowed) => {
     $('studio-toggle').hidden = !allowed;
+    layouts.moderates = allowed;
     if (!allowed) showStudio(false);
   });
   const drawAir = () => {
@@ -184,6 +192,7 @@ function drawRoom() {
   const { room, id, direct } = session;
   const tier = tierNow();
   const view = session.view();
+  drawTheme(room);
   stage.setTile(room.views?.length ? session.tile() : undefined);
   // In a direct call the server receives no audio.
   const speaking = direct ? [] : (room.speaking ?? []);
@@ -197,14 +206,25 @@ function drawRoom() {
   $('people-toggle').setAttribute('aria-label', length ? `People, ${length} in the call` : 'People');
   $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
   stage.setSpeaking(session.microphone && speaking.includes(id));
-  $('my-view-row').hidden = direct || !session.self?.sends?.length;
-  $('my-view').value = session.selfView;
+  $('layouts-toggle').hidden = direct;
+  if (direct) showLayouts(false);
+  layouts.draw();
   drawStill(tier, speaking);
-  closeup.draw(tier === 'audio' || direct ? null : view, room, id);
-  $('picture').style.setProperty('--ratio', view?.canvas ? String(view.canvas.width / view.canvas.height) : '');
+  const upright = Boolean(view) && view.canvas.height > view.canvas.width;
+  closeup.draw(tier === 'audio' || direct || upright ? null : view, room, id);
+  $('call').dataset.canvas = upright ? 'upright' : 'wide';
+  $('picture').style.setProperty('--ratio', view ? String(view.canvas.width / view.canvas.height) : '');
   drawInvite();
   drawState();
   drawStats();
+}
+
+/** The colours and sizes of the mixer's tiles, for what the page draws over them. */
+function drawTheme(room) {
+  stage.setStyle(styleOf(room));
+  const { label_background: chip, label_color: label, speaker_frame: speaking } = room.theme ?? {};
+  for (const [name, value] of Object.entries({ chip, label, speaking }))
+    $('picture').style.setProperty(`--${name}`, value ?? '');
 }
 
 /** Names and speaking indicators on tiers without a moving picture, and the reason. */
@@ -359,25 +379,29 @@ const toggleScreen = () =>
     }
   });
 
-async function changeView() {
-  try {
-    await session?.setView({ selfView: $('my-view').value });
-  } catch (error) {
-    toast(error.message);
-    drawRoom();
-  }
-}
-
 function showPeople(open, remember = true) {
-  if (open && $('call').dataset.studio === 'open') showStudio(false);
+  if (open) {
+    showStudio(false);
+    showLayouts(false);
+  }
   $('call').dataset.people = open ? 'open' : 'closed';
   $('people-toggle').setAttribute('aria-expanded', String(open));
   $('people-toggle').classList.toggle('on', open);
   if (remember && wide.matches) memory.set('people', open ? 'open' : 'closed');
 }
 
+/** Shows the panel of layouts in place of the list of people. */
+function showLayouts(open) {
+  if (open) showStudio(false);
+  $('call').dataset.layouts = open ? 'open' : 'closed';
+  $('layouts-toggle').setAttribute('aria-expanded', String(open));
+  $('layouts-toggle').classList.toggle('on', open);
+  if (open) $('layouts').focus({ preventScroll: true, focusVisible: false });
+}
+
 /** Shows the recording panel in place of the list of people. */
 function showStudio(open) {
+  if (open) showLayouts(false);
   $('call').dataset.studio = open ? 'open' : 'closed';
   $('studio-toggle').setAttribute('aria-expanded', String(open));
   $('studio-toggle').classList.toggle('on', open);
@@ -429,13 +453,19 @@ $('cam').onclick = () => session && turn('video', !session.camera);
 $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('picture').ondblclick = toggleFull;
-$('people-toggle').onclick = () =>
-  showPeople($('call').dataset.people === 'closed' || $('call').dataset.studio === 'open');
+$('people-toggle').onclick = () => {
+  const { people, studio: record, layouts: layout } = $('call').dataset;
+  showPeople(people === 'closed' || record === 'open' || layout === 'open');
+};
 $('panel-close').onclick = () => {
   showPeople(false);
   $('people-toggle').focus();
 };
-$('my-view').onchange = changeView;
+$('layouts-toggle').onclick = () => showLayouts($('call').dataset.layouts !== 'open');
+$('layouts-close').onclick = () => {
+  showLayouts(false);
+  $('layouts-toggle').focus();
+};
 $('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
 $('studio-close').onclick = () => {
   showStudio(false);
@@ -449,10 +479,11 @@ rove($('controls'));
 
 /** Closes a panel by Escape. */
 function escape() {
-  const [panel, toggle] =
-    $('call').dataset.studio === 'open' ? [$('studio'), $('studio-toggle')] : [$('panel'), $('people-toggle')];
+  const name = ['studio', 'layouts'].find((panel) => $('call').dataset[panel] === 'open') ?? '';
+  const [panel, toggle] = name ? [$(name), $(`${name}-toggle`)] : [$('panel'), $('people-toggle')];
   const inside = panel.contains(document.activeElement);
-  if (panel.id === 'studio') showStudio(false);
+  if (name === 'studio') showStudio(false);
+  else if (name === 'layouts') showLayouts(false);
   else if ($('call').dataset.people === 'open') showPeople(false);
   if (inside) toggle.focus();
 }

@@ -3,7 +3,7 @@
 // Input: the watched view and the room document. Does not know the network.
 
 import { labelOf } from './names.js';
-import { contentBox, look } from './stage.js';
+import { contentBox, look, styleOf } from './stage.js';
 
 const GAP = 8; // CSS pixels above and below the label of a screen
 
@@ -21,10 +21,10 @@ export function choose(view, room, selfId) {
 /**
  * The part of a tile to show in a box of `width` x `height` pixels, in canvas pixels. A camera is cropped to the box,
  * without the frame and the label that the mixer has drawn. A screen, whose picture has `size`, is shown whole and without the
- * bars beside it; `labelled` says that the mixer's label is on it, and so in the part.
+ * bars beside it; `style` is that of the room's tiles. `labelled` says that the mixer's label is on it, and so in the part.
  */
-export function part(tile, { width, height }, size = null) {
-  const { frame, margin, letters } = look(tile);
+export function part(tile, { width, height }, size = null, style = {}) {
+  const { frame, margin, letters } = look(tile, style);
   const label = margin + letters * 1.65;
   if (tile.source === 'screen') {
     const picture = size && tile.fit !== 'cover' ? size : tile;
@@ -60,6 +60,7 @@ export class Closeup {
   #tile = null;
   #size = null; // of the picture of a shared screen
   #canvas = null;
+  #style = {};
 
   constructor(node) {
     this.#node = node;
@@ -81,6 +82,7 @@ export class Closeup {
     this.#tile = person ? tile : null;
     this.#size = person?.sends?.find(({ kind }) => kind === 'screen')?.size ?? null;
     this.#canvas = view?.canvas;
+    this.#style = styleOf(room);
     this.#node.hidden = !this.#tile;
     this.#node.classList.toggle('screen', this.#tile?.source === 'screen');
     if (!person) return;
@@ -99,7 +101,7 @@ export class Closeup {
       if (stream) this.#video.play().catch(() => {}); // muted video is refused only if it is replaced at once
     }
     if (!shown) return;
-    const box = part(this.#tile, { width, height }, this.#size);
+    const box = part(this.#tile, { width, height }, this.#size, this.#style);
     const scale = Math.min(width / box.width, height / box.height);
     const { style } = this.#video;
     style.width = `${this.#canvas.width * scale}px`;

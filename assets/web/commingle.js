@@ -34,6 +34,7 @@ const corner = (canvas) => {
     height,
     source: 'camera',
     canvas,
+    direct: true,
   };
 };
 
@@ -51,9 +52,9 @@ const corner = (canvas) => {
  * @param {string} [options.token]        bearer token, if the server requires one
  * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
  * @param {string} [options.view]         the name of a view, or `own`; default `program`
- * @param {string} [options.layout]       the layout of the view `own`, for example `speaker`
- * @param {string} [options.canvas]       the canvas of the view `own`, for example `720x1280`
- * @param {string} [options.selfView]     `shown` or `hidden`
+ * @param {string?} [options.layout]      the layout of the view `own`, for example `speaker`; default: the room's
+ * @param {string?} [options.canvas]      the canvas of the view `own`, for example `720x1280`; default: the room's
+ * @param {string?} [options.selfView]    `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  in addition to those of the server
  * @param {'all'|'relay'} [options.iceTransportPolicy]  `relay` connects by TURN only
  * @param {boolean} [options.direct]      false: never send directly to another participant (`rooms.direct_for_two`)
@@ -279,9 +280,9 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`. Rejects with a
-   * JoinError.
-   * @param {{ view?: string, layout?: string, canvas?: string, selfView?: string }} changes
+   * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`; null for the
+   * layout or the canvas of the room. Rejects with a JoinError.
+   * @param {{ view?: string, layout?: string | null, canvas?: string | null, selfView?: string }} changes
    */
   async setView({ view, layout, canvas, selfView }) {
     const [width, height] = (canvas ?? '').split('x').map(Number);
@@ -296,8 +297,8 @@ export class Session extends EventTarget {
     const own = this.#options;
     if (view ?? layout ?? canvas) own.view = view ?? 'own';
     const isOwn = own.view === 'own';
-    own.layout = isOwn ? (layout ?? own.layout) : undefined;
-    own.canvas = isOwn ? (canvas ?? own.canvas) : undefined;
+    own.layout = isOwn ? (layout === undefined ? own.layout : layout) : null;
+    own.canvas = isOwn ? (canvas === undefined ? own.canvas : canvas) : null;
     own.selfView = selfView ?? own.selfView;
   }
 

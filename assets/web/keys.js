@@ -10,6 +10,7 @@ const shortcuts = () => ({
   v: $('cam'),
   s: $('screen'),
   f: $('fullscreen'),
+  l: $('layouts-toggle'),
   p: $('people-toggle'),
   r: $('studio-toggle'),
 });

@@ -22,15 +22,30 @@ export function contentBox(boxWidth, boxHeight, ratio) {
   return { x: (boxWidth - width) / 2, y: (boxHeight - height) / 2, width, height };
 }
 
+/** Whether a video with the aspect ratio `ratio` is of another canvas: smaller tiers round their sides. */
+const differ = (ratio, { width, height }) => Math.abs(Math.log((ratio * height) / width)) > 0.05;
+
 const even = (value) => Math.round(value / 2) * 2;
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
-/** The mixer's drawing of a tile of this size, in canvas pixels, which the overlay must match. */
-export function look({ width, height }) {
+/** What the mixer draws the tiles of a room with: the radius of corners if it is fixed, the size of names in percent. */
+export const styleOf = ({ layout, theme }) => ({
+  radius: layout?.radius ?? theme?.radius,
+  fontSize: theme?.font_size ?? 100,
+});
+
+/**
+ * The mixer's drawing of a tile of this size, in canvas pixels, which the overlay must match.
+ * @param {{ width: number, height: number }} size
+ * @param {{ radius?: number, fontSize?: number }} [style]
+ */
+export function look({ width, height }, { radius, fontSize = 100 } = {}) {
   const side = Math.min(width, height);
-  const letters = clamp(8 + side * 0.023, 10, 30);
+  const letters = (clamp(8 + side * 0.023, 10, 30) * fontSize) / 100;
   const frame = side >= 170 ? 4 : 2;
-  return { letters, frame, margin: frame + even(letters * 0.3), corner: clamp(even(side * 0.035), 4, 16) };
+  const usual = clamp(even(side * 0.035), 4, 16);
+  const corner = radius === undefined ? usual : Math.floor(Math.min(radius, side / 2) / 2) * 2;
+  return { letters, frame, margin: frame + even(letters * 0.3), corner };
 }
 
 export class Stage {
@@ -43,6 +58,7 @@ export class Stage {
   #label;
   #place = null; // { x, y, width, height, canvas }, null without a tile
   #shown = false;
+  #style = {};
 
   constructor({ stage, mix, last, tile, self, label }) {
     this.#stage = stage;
@@ -68,6 +84,11 @@ export class Stage {
     // The rear camera of a phone is not mirrored.
     this.#self.style.transform = track?.getSettings().facingMode === 'environment' ? 'none' : '';
     this.#lay();
+  }
+
+  /** Sets the style of the room's tiles; see `styleOf`. */
+  setStyle(style) {
+    this.#style = style;
   }
 
   /** Sets the own tile in canvas pixels; undefined before the first layout, when the camera fills the stage. */
@@ -129,7 +150,10 @@ export class Stage {
   }
 
   #lay(still = false) {
-    const visible = Boolean(this.#self.srcObject) && this.#place !== null;
+    // While the video still has the shape of the view before, the tile would be somewhere else in it.
+    const shape = this.#place && !this.#place.direct && this.#place.canvas;
+    const other = shape && this.#mix.videoWidth && differ(this.#mix.videoWidth / this.#mix.videoHeight, shape);
+    const visible = Boolean(this.#self.srcObject) && this.#place !== null && !other;
     this.#tile.hidden = !visible;
     this.#stage.classList.toggle('has-self', visible);
     if (!visible) {
@@ -160,7 +184,7 @@ export class Stage {
     style.height = `${bottom - top}px`;
     const whole = place.width >= canvas.width && place.height >= canvas.height;
     const unit = this.#place ? sx : box.width / 1280;
-    const drawn = look(this.#place ?? { width: 1280, height: 720 });
+    const drawn = look(this.#place ?? { width: 1280, height: 720 }, this.#style);
     for (const [name, pixels] of Object.entries(drawn)) style.setProperty(`--${name}`, `${pixels * unit}px`);
     this.#tile.classList.toggle('whole', whole); // a single tile has no round corners
     this.#tile.classList.toggle('contain', fit(this.#self.videoWidth, this.#self.videoHeight, place) === 'contain');

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::custom::{CellName, TileSource};
 use super::tiling::Area;
-use super::{Layout, LayoutKind, More, ObjectFit};
+use super::{GAP, Layout, LayoutKind, More, ObjectFit};
 use crate::id::ParticipantId;
 use crate::media::{Rect, Size, SourceKind};
 
@@ -157,7 +157,7 @@ impl Arranger {
         let first = ranked.iter().filter(|key| pinned(key) || !only_pinned && Self::is_screen(**key)).count();
         let most = layout.max_tiles as usize;
         let places = if shows_all(kind) { most + 1 } else { most };
-        let pattern = pattern(kind, Area::canvas(canvas, layout.gap), first, ranked.len().min(places));
+        let pattern = pattern(kind, Area::canvas(canvas, layout.gap.unwrap_or(GAP)), first, ranked.len().min(places));
         let mut large: Vec<Key> = ranked.iter().copied().take(pattern.large.min(most)).collect();
         if kind == LayoutKind::Active
             && let Some(face) = ranked.iter().find(|key| !Self::is_screen(**key))

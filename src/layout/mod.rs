@@ -7,21 +7,23 @@
 mod arrange;
 mod custom;
 mod fit;
+mod theme;
 mod tiling;
 
 pub use arrange::{Arrangement, Arranger, Attendance, Key, Placed, verify_invariants};
 pub use custom::{CellName, CustomTile, TileSource};
 pub use fit::{Fit, ObjectFit, fit};
+pub use theme::{Background, Style, Theme};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ParticipantId, SourceId, ViewName};
+use crate::id::{ImageName, ParticipantId, SourceId, ViewName};
 use crate::media::{Rect, Size, SourceKind};
 
 /// Most tiles of a view; further cells are hidden.
 pub const TILES_MAX: u32 = 49;
-/// Largest gap between tiles, in pixels of the canvas.
-const GAP_MAX: u32 = 64;
+/// Usual gap between tiles, in pixels of the canvas.
+pub(crate) const GAP: u32 = 4;
 /// Most tiles of a custom layout, and most pinned cells.
 const LISTED_MAX: usize = 49;
 
@@ -75,9 +77,15 @@ pub struct Layout {
     /// Cells that stay visible and rank first, as `p1` or `p1/screen`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<CellName>,
-    /// Pixels between tiles; rounded down to an even number.
-    #[serde(default = "usual_gap", skip_serializing_if = "is_usual_gap")]
-    pub gap: u32,
+    /// Pixels between tiles, 0 to 64, rounded down to an even number; absent for that of the theme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<u32>,
+    /// Radius of the corners of tiles, 0 to 64 pixels; absent for that of the theme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius: Option<u32>,
+    /// What is behind the tiles; absent for that of the theme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<Background>,
     /// How cameras fill their tiles; absent for the rule of the kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fit: Option<ObjectFit>,
@@ -97,14 +105,6 @@ const fn is_tiles_max(count: &u32) -> bool {
     *count == TILES_MAX
 }
 
-const fn usual_gap() -> u32 {
-    4
-}
-
-const fn is_usual_gap(gap: &u32) -> bool {
-    *gap == usual_gap()
-}
-
 const fn yes() -> bool {
     true
 }
@@ -119,7 +119,9 @@ impl From<LayoutKind> for Layout {
             kind,
             max_tiles: TILES_MAX,
             pinned: Vec::new(),
-            gap: usual_gap(),
+            gap: None,
+            radius: None,
+            background: None,
             fit: None,
             labels: true,
             tiles: Vec::new(),
@@ -142,9 +144,8 @@ impl Layout {
         if !(1..=TILES_MAX).contains(&self.max_tiles) {
             return Err(format!("max_tiles is {}: it is 1 to {TILES_MAX}", self.max_tiles));
         }
-        if self.gap > GAP_MAX {
-            return Err(format!("gap is {}: it is 0 to {GAP_MAX} pixels", self.gap));
-        }
+        theme::check_range("gap", self.gap, theme::GAPS, "pixels")?;
+        theme::check_radius(self.radius)?;
         if self.pinned.len() > LISTED_MAX || self.tiles.len() > LISTED_MAX {
             return Err(format!("pinned and tiles have at most {LISTED_MAX} entries"));
         }
@@ -170,6 +171,8 @@ pub struct Scene {
     pub tiles: Vec<Tile>,
     /// The number of people without a tile, in a place of its own.
     pub more: Option<More>,
+    /// What it is drawn with.
+    pub style: Style,
 }
 
 /// The place that shows how many people have no tile.
@@ -198,10 +201,14 @@ pub struct Tile {
     pub label: String,
     /// The letters on the avatar; empty for the figure of a person.
     pub initials: String,
+    /// The image on the avatar instead of the letters.
+    pub avatar: Option<ImageName>,
     /// The participant is speaking: draws a frame.
     pub speaking: bool,
     /// The microphone is off or missing: draws a sign next to the name.
     pub muted: bool,
+    /// The connection of the participant is poor: draws a sign next to the name.
+    pub poor_connection: bool,
 }
 
 impl Tile {
@@ -239,7 +246,7 @@ mod tests {
         for json in [
             r#"{"kind":"auto"}"#,
             r#"{"kind":"one_plus_7","max_tiles":5}"#,
-            r#"{"kind":"grid","pinned":["p2","p3/screen"],"gap":0,"fit":"contain","labels":false}"#,
+            r#"{"kind":"grid","pinned":["p2","p3/screen"],"gap":0,"radius":12,"background":"wall.png","fit":"contain","labels":false}"#,
             r#"{"kind":"custom","tiles":[{"x":0.0,"y":0.0,"width":0.5,"height":1.0,"source":"speaker"}]}"#,
         ] {
             assert_eq!(serde_json::to_string(&read(json).expect(json)).expect("plain"), json);
@@ -252,6 +259,8 @@ mod tests {
             (r#"{"kind":"grid","max_tiles":0}"#, "1 to 49"),
             (r#"{"kind":"grid","max_tiles":50}"#, "1 to 49"),
             (r#"{"kind":"grid","gap":65}"#, "0 to 64"),
+            (r#"{"kind":"grid","radius":65}"#, "0 to 64"),
+            (r##"{"kind":"grid","background":"#fff"}"##, "#rrggbb"),
             (r#"{"kind":"custom"}"#, "at least one"),
             (r#"{"kind":"grid","tiles":[{"x":0,"y":0,"width":1,"height":1,"source":"p1"}]}"#, "kind custom"),
             (r#"{"kind":"custom","tiles":[{"x":0.5,"y":0,"width":0.6,"height":1,"source":"p1"}]}"#, "fractions"),

@@ -461,6 +461,7 @@ fn wait(inbox: &Watched<VideoInbox>, until: Option<Timestamp>, rests: bool) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Style;
 
     #[test]
     fn views_whose_ticks_are_due_at_the_same_time_all_run_them() {
@@ -473,6 +474,7 @@ mod tests {
                 fps: FPS,
                 tiles: Vec::new(),
                 more: None,
+                style: Style::default(),
             },
             compositor: None,
             last: None,

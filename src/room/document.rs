@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_layout};
-use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
-use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit};
+use super::view_request::{
+    Change, Hidden, SelfView, ViewPatch, changed, changed_canvas, changed_layout, checked_layout, checked_theme,
+};
+use crate::id::{ImageName, InputId, OutputId, ParticipantId, RoomName, ViewName};
+use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit, Theme};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
 use crate::room::images::ImageDocument;
 use crate::room::overlays::OverlayDocument;
@@ -53,6 +55,9 @@ pub struct RoomDocument {
     pub canvas: Size,
     /// Frames per second of the view `program`.
     pub fps: u32,
+    /// The look of all views; absent for the usual one.
+    #[serde(skip_serializing_if = "Theme::is_usual")]
+    pub theme: Theme,
     /// Only moderators may join.
     pub locked: bool,
     /// The reduced quality of the audio while the cores are busy; absent at full quality.
@@ -288,6 +293,9 @@ pub struct ParticipantDocument {
     pub display_name: String,
     /// The initials on its avatar, also in the picture: at most two letters.
     pub initials: String,
+    /// The image on its tile instead of the initials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avatar: Option<ImageName>,
     /// Its role.
     pub role: Role,
     /// It is a program, which alone does not keep a room alive; absent for people.
@@ -461,6 +469,9 @@ pub struct RoomPatch {
     /// The layout.
     #[serde(default, deserialize_with = "checked_layout")]
     pub layout: Option<Layout>,
+    /// The look of all views; replaces the one before.
+    #[serde(default, deserialize_with = "checked_theme")]
+    pub theme: Option<Theme>,
     /// Only moderators may join.
     pub locked: Option<bool>,
 }
@@ -479,14 +490,17 @@ pub struct ParticipantPatch {
     pub gain_db: Option<f32>,
     /// The tier that it asks for.
     pub tier: Option<TierChoice>,
+    /// The uploaded image on its tile instead of the initials.
+    #[serde(default, deserialize_with = "changed")]
+    pub avatar: Change<ImageName>,
     /// The name of a view, or `own`.
     pub view: Option<ViewName>,
     /// The layout of its own view.
-    #[serde(default, deserialize_with = "checked_layout")]
-    pub layout: Option<Layout>,
+    #[serde(default, deserialize_with = "changed_layout")]
+    pub layout: Change<Layout>,
     /// The canvas of its own view.
-    #[serde(default, deserialize_with = "checked_canvas")]
-    pub canvas: Option<Size>,
+    #[serde(default, deserialize_with = "changed_canvas")]
+    pub canvas: Change<Size>,
     /// Whether it sees itself.
     pub self_view: Option<SelfView>,
 }

@@ -1,16 +1,17 @@
 //! The uploaded images of a room.
 //!
-//! Owns: their bytes, and the orders for those that an overlay shows. Does not know: pixels; the mixer decodes them and
+//! Owns: their bytes, and the orders for those that overlays and scenes show. Does not know: pixels; the mixer decodes them and
 //! reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and [`Order::ImageGone`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::document::Event;
+use super::document::{Event, ParticipantPatch};
 use super::overlays::OverlayError;
 use super::{Effect, Order, Room};
 use crate::id::OverlayId;
+use crate::layout::Scene;
 use crate::overlay::{Image, ImageName, ImageType};
 use crate::time::Timestamp;
 
@@ -79,7 +80,7 @@ impl Room {
         let is_new = self.images.entries.insert(name.clone(), Entry { image, error: None }).is_none();
         // The mixer has the one before.
         self.images.ordered.remove(&name);
-        self.refresh_overlays();
+        self.refresh();
         self.emit(|room| Event::Room(Box::new(room.document())));
         let document = self.images.document(&name).ok_or(OverlayError::NoImage(name))?;
         Ok((document, is_new))
@@ -97,7 +98,8 @@ impl Room {
             .ok_or_else(|| OverlayError::NoImage(name.clone()))
     }
 
-    /// Removes an image, and ends the overlays that show it.
+    /// Removes an image, and ends the overlays that show it. Participants lose it as avatar; a background has the usual
+    /// colour until there is another image of this name.
     ///
     /// # Errors
     /// When it does not exist.
@@ -108,6 +110,10 @@ impl Room {
         for id in users {
             self.remove_overlay(now, id)?;
         }
+        for person in self.people.values_mut().filter(|person| person.avatar.as_ref() == Some(name)) {
+            person.avatar = None;
+        }
+        self.refresh();
         self.emit(|room| Event::Room(Box::new(room.document())));
         Ok(())
     }
@@ -127,8 +133,29 @@ impl Room {
         self.images.entries.keys().filter_map(|name| self.images.document(name)).collect()
     }
 
-    /// Orders the images that overlays show now.
-    pub(super) fn order_images(&mut self, used: BTreeSet<ImageName>) {
+    /// The images of avatars and backgrounds.
+    fn images_of_scenes(&self) -> BTreeSet<ImageName> {
+        let of_scene = |scene: &Scene| {
+            let avatars = scene.tiles.iter().filter_map(|tile| tile.avatar.clone());
+            avatars.chain(scene.style.background.image().cloned()).collect::<Vec<_>>()
+        };
+        self.views.scenes().flat_map(of_scene).collect()
+    }
+
+    /// Checks the avatar that a participant asks for.
+    ///
+    /// # Errors
+    /// When there is no image of this name.
+    pub fn check_avatar(&self, patch: &ParticipantPatch) -> Result<(), OverlayError> {
+        match patch.avatar.as_ref().and_then(Option::as_ref) {
+            Some(name) if !self.images.contains(name) => Err(OverlayError::NoImage(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Orders the images that overlays, avatars and backgrounds show now.
+    pub(super) fn order_images(&mut self, mut used: BTreeSet<ImageName>) {
+        used.append(&mut self.images_of_scenes());
         for name in used.difference(&self.images.ordered) {
             if let Some(entry) = self.images.entries.get(name) {
                 self.effects.push_back(Effect::Order(Order::Image(name.clone(), entry.image.clone())));

@@ -48,6 +48,7 @@ pub use self::traffic::{
 use self::view_request::ViewChoice;
 use self::views::{Received, Views};
 use crate::id::{ParticipantId, RoomName, SourceId};
+use crate::layout::Theme;
 use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
@@ -67,6 +68,7 @@ pub const CHAT_MAX: usize = 2_000;
 pub struct Room {
     settings: RoomSettings,
     locked: bool,
+    theme: Theme,
     people: BTreeMap<ParticipantId, Person>,
     /// Deadlines of participants that have not connected yet.
     connecting: BTreeMap<ParticipantId, Timestamp>,
@@ -109,6 +111,7 @@ impl Room {
         Self {
             settings,
             locked: false,
+            theme: Theme::default(),
             people: BTreeMap::new(),
             connecting: BTreeMap::new(),
             next_participant: 1,
@@ -188,6 +191,7 @@ impl Room {
                 gain_db: 0.0,
                 tier: who.tier,
                 selected: Person::UNKNOWN_LINK,
+                avatar: None,
                 view: ViewChoice::default().with(who.view),
                 received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
@@ -300,6 +304,7 @@ impl Room {
             layout: self.views.program().layout.clone(),
             canvas: self.views.program().canvas,
             fps: self.views.program().fps,
+            theme: self.theme.clone(),
             locked: self.locked,
             audio_reduced: self.audio_reduced(),
             speaker: self.speaker.current(),
@@ -459,6 +464,9 @@ impl Room {
             person.tier = tier;
             person.selected = Person::UNKNOWN_LINK;
         }
+        if let Some(avatar) = patch.avatar {
+            person.avatar = avatar;
+        }
         person.view = std::mem::take(&mut person.view).with(view);
         let mut others = self.assign_views();
         others.retain(|other| *other != participant);
@@ -470,6 +478,9 @@ impl Room {
     fn patch(&mut self, patch: RoomPatch) {
         if let Some(layout) = patch.layout {
             self.views.set_program_layout(layout);
+        }
+        if let Some(theme) = patch.theme {
+            self.theme = theme;
         }
         self.locked = patch.locked.unwrap_or(self.locked);
         self.refresh();

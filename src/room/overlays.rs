@@ -236,15 +236,17 @@ impl Room {
     /// Orders what the mixer does not draw yet.
     pub(super) fn refresh_overlays(&mut self) {
         let captions = self.captions.text();
-        let mut wanted: BTreeMap<ViewName, Vec<Overlay>> = BTreeMap::new();
+        let mut named: BTreeMap<ViewName, Vec<Overlay>> = BTreeMap::new();
         for (id, Entry { request, .. }) in &self.overlays.entries {
             let text = match request.kind {
                 OverlayKind::Caption if captions.is_empty() => continue,
                 OverlayKind::Caption => captions.clone(),
                 _ => request.text.clone().unwrap_or_default(),
             };
-            wanted.entry(request.view.clone()).or_default().push(request.overlay(*id, text));
+            named.entry(request.view.clone()).or_default().push(request.overlay(*id, text));
         }
+        let overlaid = |(view, of): (&ViewName, &ViewName)| Some((view.clone(), named.get(of)?.clone()));
+        let wanted: BTreeMap<ViewName, Vec<Overlay>> = self.views.overlaid().filter_map(overlaid).collect();
         let images: BTreeSet<ImageName> =
             wanted.values().flatten().filter_map(|overlay| overlay.image.clone()).collect();
         let ordered = std::mem::replace(&mut self.overlays.ordered, wanted.clone());

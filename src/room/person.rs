@@ -5,7 +5,7 @@
 use super::name;
 use super::view_request::ViewChoice;
 use super::views::Received;
-use crate::id::{ParticipantId, SourceId};
+use crate::id::{ImageName, ParticipantId, SourceId};
 use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
 use crate::room::document::{ParticipantDocument, ReceivesDocument, Role, SourceDocument, TierChoice};
 use crate::tier::Limit;
@@ -29,6 +29,8 @@ pub(super) struct Person {
     pub(super) tier: TierChoice,
     /// The tier that its subscriber has selected while `tier` is `auto`, and why it gets no better one.
     pub(super) selected: (Tier, Option<Limit>),
+    /// The image that its tile shows instead of the initials.
+    pub(super) avatar: Option<ImageName>,
     /// The view that it asks for.
     pub(super) view: ViewChoice,
     /// The view that it receives.
@@ -73,6 +75,7 @@ impl Person {
             name: self.name.clone(),
             display_name: self.shown_name(id),
             initials: name::initials(&self.shown_name(id)),
+            avatar: self.avatar.clone(),
             role: self.role,
             bot: self.bot,
             audio_muted: self.audio_muted,
@@ -103,6 +106,13 @@ impl Person {
             TierChoice::Auto => self.selected.0,
             TierChoice::Pinned(tier) => tier,
         }
+    }
+
+    /// Whether its link carries no more than a small picture.
+    pub(super) fn is_poorly_connected(&self) -> bool {
+        let (tier, limit) = self.selected;
+        let is_small = matches!(tier, Tier::Low | Tier::Slides | Tier::Audio);
+        self.adapts() && is_small && matches!(limit, Some(Limit::Loss | Limit::Delay))
     }
 
     /// Whether its tier follows its link.

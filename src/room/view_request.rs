@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{CellName, Layout};
+use crate::layout::{CellName, Layout, Theme};
 use crate::media::Size;
 
 /// Most named views of a room, `program` included.
@@ -86,6 +86,8 @@ pub struct ViewSettings {
     pub show: Option<Vec<CellName>>,
     /// Participants that are not shown.
     pub hide: Vec<Hidden>,
+    /// The named view whose overlays are drawn: this one, or the one from which an own view is derived.
+    pub overlays_of: ViewName,
 }
 
 /// A request to create or replace a view; absent fields get their default.
@@ -123,10 +125,14 @@ pub fn check_canvas(canvas: Size) -> Result<(), String> {
     Err(format!("canvas is {canvas}: its sides are even, {min} to {max} pixels, and it has at most 1920x1080 pixels"))
 }
 
-pub(super) fn checked_canvas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Size>, D::Error> {
+fn checked_canvas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Size>, D::Error> {
     let canvas = Option::<Size>::deserialize(deserializer)?;
     canvas.into_iter().try_for_each(check_canvas).map_err(D::Error::custom)?;
     Ok(canvas)
+}
+
+pub(super) fn changed_canvas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change<Size>, D::Error> {
+    checked_canvas(deserializer).map(Some)
 }
 
 fn checked_fps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
@@ -154,6 +160,21 @@ pub(super) fn checked_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     Ok(layout)
 }
 
+pub(super) fn checked_theme<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Theme>, D::Error> {
+    let theme = Option::<Theme>::deserialize(deserializer)?;
+    theme.iter().try_for_each(Theme::check).map_err(D::Error::custom)?;
+    Ok(theme)
+}
+
+/// Null is not the same as an absent field.
+pub(super) fn changed<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Change<T>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+pub(super) fn changed_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change<Layout>, D::Error> {
+    checked_layout(deserializer).map(Some)
+}
+
 fn check_length(field: &str, length: usize) -> Result<(), String> {
     if length > LISTED_MAX { Err(format!("{field} has {length} entries: at most {LISTED_MAX}")) } else { Ok(()) }
 }
@@ -169,15 +190,18 @@ pub enum SelfView {
     Hidden,
 }
 
+/// A change of a field by a merge patch (RFC 7396): None leaves it, `Some(None)` (null) sets its default.
+pub type Change<T> = Option<Option<T>>;
+
 /// A change of the view that a participant receives; absent fields remain as they are.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ViewPatch {
     /// The name of a view, or `own`.
     pub view: Option<ViewName>,
     /// The layout of the participant's own view.
-    pub layout: Option<Layout>,
+    pub layout: Change<Layout>,
     /// The canvas of the participant's own view.
-    pub canvas: Option<Size>,
+    pub canvas: Change<Size>,
     /// Whether the participant sees its own tiles.
     pub self_view: Option<SelfView>,
 }
@@ -186,6 +210,11 @@ impl ViewPatch {
     /// The requested view, if it is a named one; None for `own`, and if no view is requested.
     pub fn named(&self) -> Option<&ViewName> {
         self.view.as_ref().filter(|view| view.as_str() != OWN)
+    }
+
+    /// Whether it has a layout or canvas other than the default.
+    pub(super) fn sets_own(&self) -> bool {
+        self.layout.as_ref().is_some_and(Option::is_some) || self.canvas.is_some_and(|canvas| canvas.is_some())
     }
 }
 
@@ -201,7 +230,7 @@ pub struct ViewChoice {
 pub(super) enum Wanted {
     /// The view of this name.
     Named(ViewName),
-    /// The participant's own view. By default the layout is `auto`, and the canvas is that of `program`.
+    /// The participant's own view. By default its layout and canvas are those of `program`.
     Own { layout: Option<Layout>, canvas: Option<Size> },
 }
 
@@ -216,15 +245,16 @@ impl ViewChoice {
     #[must_use]
     pub fn with(self, patch: ViewPatch) -> Self {
         let self_view = patch.self_view.unwrap_or(self.self_view);
-        let view = match patch.view {
-            Some(name) if name.as_str() != OWN => Wanted::Named(name),
-            None if patch.layout.is_none() && patch.canvas.is_none() => self.view,
-            _ => {
-                let (layout, canvas) = match self.view {
+        let sets_own = patch.sets_own();
+        let view = match (patch.view, self.view) {
+            (Some(name), _) if name.as_str() != OWN => Wanted::Named(name),
+            (None, named @ Wanted::Named(_)) if !sets_own => named,
+            (_, before) => {
+                let (layout, canvas) = match before {
                     Wanted::Own { layout, canvas } => (layout, canvas),
                     Wanted::Named(_) => (None, None),
                 };
-                Wanted::Own { layout: patch.layout.or(layout), canvas: patch.canvas.or(canvas) }
+                Wanted::Own { layout: patch.layout.unwrap_or(layout), canvas: patch.canvas.unwrap_or(canvas) }
             }
         };
         Self { view, self_view }

@@ -7,7 +7,8 @@
 //! 1. The view `program` always exists. Other named views exist until they are deleted; their receivers get `program`
 //!    then.
 //! 2. A participant that asks for a view of its own, or for one without itself, gets a view whose name is derived from
-//!    its contents, so that participants with equal views share one. It exists while a participant receives it.
+//!    its contents, so that participants with equal views share one. It exists while a participant receives it. It has
+//!    the overlays of `program`, or of the named view from which the participant is hidden.
 //! 3. A view from which its last participant has switched is composed until its streams have ended: each subscriber
 //!    switches at a keyframe.
 //! 4. The number of views is bounded, that of own views also by the CPU time of the mixer. A participant for whose own
@@ -23,7 +24,7 @@ use super::view_request::{
 };
 use super::{Effect, Order, Person, Room, name};
 use crate::id::{ParticipantId, ViewName};
-use crate::layout::{Arranger, Attendance, CellName, Key, Layout, LayoutKind, Placed, Scene, Tile};
+use crate::layout::{Arranger, Attendance, Background, CellName, Key, Layout, LayoutKind, Placed, Scene, Style, Tile};
 use crate::media::{Size, SourceKind};
 use crate::time::Timestamp;
 
@@ -69,7 +70,8 @@ pub(super) struct Views {
 impl Views {
     /// The view `program`.
     pub(super) fn new(layout: Layout, canvas: Size, fps: u32) -> Self {
-        let settings = ViewSettings { layout, canvas, fps, show: None, hide: Vec::new() };
+        let overlays_of = ViewName::program();
+        let settings = ViewSettings { layout, canvas, fps, show: None, hide: Vec::new(), overlays_of };
         let mut views = Self { named: BTreeMap::new(), compositions: BTreeMap::new(), budget: ViewBudget::default() };
         let mut program = Composition::new(&ViewName::program(), &settings, None);
         (program.announced, program.ordered) = (Some(program.document()), true);
@@ -90,6 +92,11 @@ impl Views {
     /// The scenes of all views that are composed.
     pub(super) fn scenes(&self) -> impl Iterator<Item = &Scene> {
         self.compositions.values().map(|composition| &composition.scene)
+    }
+
+    /// The views that are composed, each with the named view whose overlays it shows.
+    pub(super) fn overlaid(&self) -> impl Iterator<Item = (&ViewName, &ViewName)> {
+        self.compositions.iter().map(|(view, composition)| (view, &composition.settings.overlays_of))
     }
 
     pub(super) fn scene(&self, view: &ViewName) -> Option<&Scene> {
@@ -130,14 +137,16 @@ impl Views {
                 if !self.named.contains_key(name) {
                     return Err(self.unknown(name));
                 }
-                if patch.layout.is_some() || patch.canvas.is_some() {
+                if patch.sets_own() {
                     return Err(ViewError::NotOwn);
                 }
             }
-            _ if patch.canvas.is_some_and(|canvas| canvas.width * canvas.height > room.width * room.height) => {
-                return Err(ViewError::CanvasTooLarge(room));
+            None => {
+                let larger = |canvas: Size| canvas.width * canvas.height > room.width * room.height;
+                if patch.canvas.flatten().is_some_and(larger) {
+                    return Err(ViewError::CanvasTooLarge(room));
+                }
             }
-            _ => {}
         }
         Ok(())
     }
@@ -159,9 +168,12 @@ impl Views {
                 settings.clone()
             }
             Wanted::Own { layout, canvas } => {
-                let (layout, program) = (layout.clone().unwrap_or_default(), self.program());
+                let program = self.program();
                 let canvas = canvas.unwrap_or(program.canvas);
-                let mut own = ViewSettings { layout, canvas, fps: program.fps, show: None, hide: Vec::new() };
+                let mut own = match layout.clone() {
+                    Some(layout) => ViewSettings { layout, canvas, show: None, hide: Vec::new(), ..program.clone() },
+                    None => ViewSettings { layout: on_canvas(program, canvas), canvas, ..program.clone() },
+                };
                 if !hides(&own)
                     && let Some(layout) = for_two(&own.layout, id, cells)
                 {
@@ -192,7 +204,8 @@ impl Composition {
         let ViewSettings { layout, canvas, fps, .. } = settings;
         let drawn = arranger.arrange(layout, *canvas, &Attendance::default()).kind;
         let arranger = like.map(|like| like.arranger.clone()).unwrap_or_default();
-        let scene = Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles: Vec::new(), more: None };
+        let (view, canvas, fps, style) = (view.clone(), *canvas, *fps, Style::default());
+        let scene = Scene { view, canvas, fps, tiles: Vec::new(), more: None, style };
         Self { settings: settings.clone(), arranger, drawn, scene, listed: true, announced: None, ordered: false }
     }
 
@@ -215,6 +228,15 @@ impl Composition {
             more: self.scene.more.map(MoreDocument::from),
         }
     }
+}
+
+/// The layout of a view on another canvas. The tiles of the kind `custom` are placed for canvases of one orientation.
+fn on_canvas(view: &ViewSettings, canvas: Size) -> Layout {
+    let is_portrait = |canvas: Size| canvas.height > canvas.width;
+    if view.layout.kind == LayoutKind::Custom && is_portrait(canvas) != is_portrait(view.canvas) {
+        return Layout::default();
+    }
+    view.layout.clone()
 }
 
 /// With two cameras, the kind `auto` of a participant's own view shows the other one large.
@@ -261,6 +283,7 @@ impl Room {
             fps: fps.unwrap_or(self.settings.fps),
             show,
             hide,
+            overlays_of: view.clone(),
         };
         let old = self.views.named.get(view);
         if old.is_none() && self.views.named.len() >= VIEWS_MAX {
@@ -383,6 +406,7 @@ impl Room {
                 self.effects.push_back(Effect::Order(Order::SceneGone(view)));
             }
         }
+        self.refresh_overlays();
     }
 
     fn refresh_view(&mut self, view: &ViewName) {
@@ -411,6 +435,7 @@ impl Room {
         let shows = |(id, kind): &Key| self.people.get(id).is_some_and(|person| settings.shows(*id, *kind, person));
         let cells: Vec<Key> = self.cells().into_iter().filter(shows).collect();
         let attendance = Attendance { cells: &cells, speaker: self.speaker.current() };
+        let layout = &Layout { gap: if layout.gap.is_some() { layout.gap } else { self.theme.gap }, ..layout.clone() };
         let arrangement = arranger.arrange(layout, *canvas, &attendance);
         let tile = |Placed { key: (participant, kind), rect, fit }| {
             let person = self.people.get(&participant)?;
@@ -429,13 +454,19 @@ impl Room {
                 fit,
                 label,
                 initials,
+                avatar: person.avatar.clone().filter(|image| kind == SourceKind::Camera && self.images.contains(image)),
                 speaking: kind == SourceKind::Camera && self.speaker.speaking().contains(&participant),
                 muted: kind == SourceKind::Camera && person.is_silent(),
+                poor_connection: kind == SourceKind::Camera && person.is_poorly_connected(),
             })
         };
         let tiles = arrangement.placed.into_iter().filter_map(tile).collect();
         let more = arrangement.more;
-        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles, more })
+        let mut style = Style::of(layout, &self.theme);
+        if style.background.image().is_some_and(|image| !self.images.contains(image)) {
+            style.background = Background::USUAL;
+        }
+        (arrangement.kind, Scene { view: view.clone(), canvas: *canvas, fps: *fps, tiles, more, style })
     }
 }
 

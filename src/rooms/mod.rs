@@ -196,7 +196,7 @@ impl Rooms {
     /// Changes a participant.
     ///
     /// # Errors
-    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`], [`RoomError::View`].
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`], [`RoomError::View`], [`RoomError::Overlay`].
     pub async fn update(
         &self,
         name: &RoomName,

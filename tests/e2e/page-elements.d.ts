@@ -12,7 +12,7 @@ interface PageElements {
   last: HTMLCanvasElement;
   'mic-select': HTMLSelectElement;
   mix: HTMLVideoElement;
-  'my-view': HTMLSelectElement;
+  'my-view': HTMLInputElement;
   name: HTMLInputElement;
   other: HTMLVideoElement;
   player: HTMLDialogElement;

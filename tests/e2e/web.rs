@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::http::{get, request};
 use crate::scenario::{list, number, play, play_with, repository};
 use crate::server::{Server, Settings, commingle};
-use crate::turn;
+use crate::{turn, with_retries};
 
 #[test]
 fn two_participants_use_the_page() {
@@ -46,7 +46,9 @@ fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
     let _turn = turn();
     let server = Server::start();
     let measured = play(&server.url(), "page_keyboard", &[]);
-    for step in ["stays", "muted", "talks", "muted_again", "dismissed", "left"] {
+    for step in
+        ["stays", "muted", "talks", "muted_again", "room_layout", "own_layout", "layouts_closed", "dismissed", "left"]
+    {
         assert_eq!(measured[step], true, "{step}: {measured}");
     }
     assert_eq!(measured["first_focus"], "stage", "after a join no button has the focus");
@@ -55,6 +57,7 @@ fn the_page_works_by_keyboard_and_axe_finds_nothing_serious() {
     assert_eq!(measured["spoken"], names, "the accessible name changes while speaking");
     let walked = json!(["cam", "screen", "cam", "leave", "mic", "mic", "leave"]);
     assert_eq!((&measured["walked"], &measured["tab_stops"]), (&walked, &json!(1)), "arrow keys in the toolbar");
+    assert_eq!(measured["pressed"], json!(["Speaker only", "Filled grid"]), "the layouts in use are marked");
     assert_eq!(measured["serious"], json!([]), "axe-core");
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     server.stop();
@@ -124,6 +127,30 @@ fn the_page_fits_phones_and_thin_tiers() {
     assert!(measured["refused_name"].as_str().is_some_and(|text| text.contains("spaces")), "{measured}");
     assert_eq!(measured["suggested"], "Use “two-words”");
     assert_eq!(measured["serious"], json!([]), "axe-core");
+    assert_eq!(measured["faults"], json!([]), "the page had errors");
+    server.stop();
+}
+
+#[test]
+fn a_phone_in_portrait_receives_an_upright_picture() {
+    with_retries(portrait);
+}
+
+fn portrait() {
+    let environment = [("COMMINGLE_VIDEO_CANVAS", "640x360"), ("COMMINGLE_VIDEO_FPS", "15")];
+    let server = Server::start_with(&Settings { environment: &environment, ..Settings::default() });
+    let measured = play(&server.url(), "page_portrait", &[]);
+    for (phase, canvas, named, used) in [
+        ("portrait", json!({"width": 360, "height": 640}), false, 0.7),
+        ("landscape", json!({"width": 640, "height": 360}), true, 0.6),
+        ("again", json!({"width": 360, "height": 640}), false, 0.7),
+    ] {
+        let seen = &measured[phase];
+        assert_eq!((&seen["shaped"], &seen["settled"]), (&json!(true), &json!(true)), "{phase}: {measured}");
+        assert_eq!((&seen["canvas"], &seen["named"]), (&canvas, &json!(named)), "{phase}: {measured}");
+        assert!(number(seen, "/used") > used, "a part of the screen is not used: {phase}: {measured}");
+        assert_eq!((&seen["enlarged"], number(seen, "/overflow")), (&json!(false), 0.0), "{phase}: {measured}");
+    }
     assert_eq!(measured["faults"], json!([]), "the page had errors");
     server.stop();
 }

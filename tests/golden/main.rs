@@ -8,6 +8,7 @@ mod overlays;
 mod people;
 mod png_file;
 mod sheets;
+mod themes;
 mod transitions;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use commingle::codec::Picture;
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, LayoutKind, ObjectFit, Scene, Style, Tile};
 use commingle::media::{Look, Rect, Rotation, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 use commingle::time::Timestamp;
@@ -36,7 +37,8 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
-        let scene = Scene { view: ViewName::program(), canvas: CANVAS, fps: 30, tiles: Vec::new(), more: None };
+        let (view, style) = (ViewName::program(), Style::default());
+        let scene = Scene { view, canvas: CANVAS, fps: 30, tiles: Vec::new(), more: None, style };
         Self { scene, slots: HashMap::new() }
     }
 
@@ -68,9 +70,19 @@ impl Stage {
         let label = label.to_owned();
         let firsts = label.split(' ').filter_map(|word| word.chars().next());
         let initials = firsts.clone().next().into_iter().chain(firsts.skip(1).last()).collect();
-        let (speaking, muted) = (false, false);
-        let fit = ObjectFit::Auto;
-        self.scene.tiles.push(Tile { participant, kind, source, rect, fit, label, initials, speaking, muted });
+        self.scene.tiles.push(Tile {
+            participant,
+            kind,
+            source,
+            rect,
+            fit: ObjectFit::Auto,
+            label,
+            initials,
+            avatar: None,
+            speaking: false,
+            muted: false,
+            poor_connection: false,
+        });
         self.scene.tiles.last_mut().expect("just pushed")
     }
 

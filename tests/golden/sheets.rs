@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use commingle::codec::{Picture, PictureMut, scale};
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{Arranger, Attendance, Layout, LayoutKind, Scene, Tile};
+use commingle::layout::{Arranger, Attendance, Layout, LayoutKind, Scene, Style, Tile};
 use commingle::media::{Look, Rotation, Size, SourceKind};
 use commingle::mixer::compose::{Compositor, FrameSlot};
 
@@ -53,11 +53,14 @@ fn compose(layout: &Layout, canvas: Size, people: u32, shares: bool) -> Picture 
             fit: placed.fit,
             label: if is_screen { format!("{name}’s screen") } else { name.to_owned() },
             initials: name.chars().take(1).collect(),
+            avatar: None,
             speaking: !is_screen && participant == speaker,
             muted: !is_screen && participant.0 % 4 == 3,
+            poor_connection: false,
         }
     });
-    let scene = Scene { view: ViewName::program(), canvas, fps: 30, tiles: tiles.collect(), more: arrangement.more };
+    let (view, tiles, more) = (ViewName::program(), tiles.collect(), arrangement.more);
+    let scene = Scene { view, canvas, fps: 30, tiles, more, style: Style::default() };
     let mut compositor = Compositor::new(None);
     compositor.set_scene(&scene);
     compositor.compose(NOW, &SLOTS).picture

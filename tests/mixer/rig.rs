@@ -12,7 +12,7 @@ use commingle::codec::{
     VideoDecoder, VideoEncoder,
 };
 use commingle::id::{ParticipantId, SourceId, ViewName};
-use commingle::layout::{ObjectFit, Scene, Tile};
+use commingle::layout::{ObjectFit, Scene, Style, Tile};
 use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
 use commingle::media::{
     Codec, Colours, EncodedPacket, Rect, Rotation, Size, Sounds, SourceKind, SourcePacket, StreamKey, Tier,
@@ -335,10 +335,13 @@ pub fn scene(sources: [Option<SourceId>; 4]) -> Scene {
         fit: ObjectFit::Auto,
         label: String::new(),
         initials: String::new(),
+        avatar: None,
         speaking: false,
         muted: false,
+        poor_connection: false,
     });
-    Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles: tiles.collect(), more: None }
+    let (view, canvas, style) = (ViewName::program(), Size::new(640, 360), Style::default());
+    Scene { view, canvas, fps: 30, tiles: tiles.collect(), more: None, style }
 }
 
 /// A stream of the program.

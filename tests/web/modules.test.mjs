@@ -24,6 +24,8 @@ const problems = await load('problems.js');
 const quality = await load('quality.js');
 const closeup = await load('closeup.js');
 const devices = await load('devices.js');
+const watched = await load('watched.js');
+const layouts = await load('layouts.js');
 
 const SDP = [
   'v=0',
@@ -522,4 +524,49 @@ test('the events reconnect while the session exists', async (t) => {
   listening.close();
   await later();
   assert.deepEqual([log, sockets.length], [[], 4], 'closed permanently');
+});
+
+test('the overlay of a tile follows the theme as the mixer does', () => {
+  const room = { layout: { kind: 'grid' }, theme: { radius: 9, font_size: 200 } };
+  assert.deepEqual(stage.styleOf(room), { radius: 9, fontSize: 200 });
+  assert.equal(stage.styleOf({ ...room, layout: { kind: 'grid', radius: 0 } }).radius, 0);
+  const tile = { width: 640, height: 360 };
+  assert.deepEqual(stage.look(tile), stage.look(tile, stage.styleOf({})));
+  assert.equal(stage.look(tile, { radius: 9, fontSize: 200 }).corner, 8);
+  assert.equal(stage.look({ width: 40, height: 20 }, { radius: 64 }).corner, 10);
+  assert.equal(stage.look(tile, { fontSize: 200 }).letters, stage.look(tile).letters * 2);
+});
+
+test('a phone in portrait requests the canvas of the room upright, and others that of the room', () => {
+  const room = { width: 1280, height: 720 };
+  const wanted = (kind, portrait, canvas = room) => watched.request({ kind, portrait, canvas });
+  assert.deepEqual(wanted(null, false), { view: 'program' });
+  assert.deepEqual(wanted(null, true), { view: 'own', layout: null, canvas: '720x1280' });
+  assert.deepEqual(wanted('speaker', true), { view: 'own', layout: 'speaker', canvas: '720x1280' });
+  assert.deepEqual(wanted('speaker', false), { view: 'own', layout: 'speaker', canvas: null });
+  for (const canvas of [{ width: 720, height: 720 }, { width: 360, height: 640 }])
+    assert.deepEqual(wanted(null, true, canvas), { view: 'program' }, 'it is upright enough');
+  assert.deepEqual(wanted(null, true, null), { view: 'program' }, 'it is not known yet');
+});
+
+test('the view in the URL of the page is requested as it is', () => {
+  const of = (query) => watched.requestOf(new URLSearchParams(query));
+  assert.equal(of('watch&tier=audio&self_view=hidden'), null);
+  assert.deepEqual(of('view=stage'), { view: 'stage', layout: null, canvas: null });
+  assert.deepEqual(of('canvas=640x360'), { view: 'own', layout: null, canvas: '640x360' });
+  assert.deepEqual(of('layout=grid'), { view: 'own', layout: 'grid', canvas: null });
+});
+
+test('the tiles of a thumbnail are inside it, and overlap only for an inset', () => {
+  const counts = { auto: 3, grid: 4, one_plus_5: 6, one_plus_7: 8, one_plus_9: 10, active: 1, picture_in_picture: 2 };
+  for (const [kind, count] of Object.entries(counts)) assert.equal(layouts.thumbnail(kind).length, count, kind);
+  for (const kind of [...Object.keys(counts), 'grid_fill', 'speaker', 'presentation', 'stage', 'side_by_side']) {
+    const rects = layouts.thumbnail(kind);
+    for (const [i, [x, y, width, height]] of rects.entries()) {
+      assert.ok(x >= 0 && y >= 0 && x + width <= 32.001 && y + height <= 18.001, `${kind}: ${rects[i]}`);
+      const meets = ([a, b, w, h]) => x < a + w - 0.001 && a < x + width - 0.001 && y < b + h - 0.001 && b < y + height - 0.001;
+      const overlaps = rects.slice(i + 1).some(meets);
+      assert.equal(overlaps, kind === 'picture_in_picture' && i === 0, `${kind}: ${rects[i]}`);
+    }
+  }
 });

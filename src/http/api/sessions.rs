@@ -61,6 +61,7 @@ impl JoinQuery {
     fn view(&self) -> Result<ViewPatch, Problem> {
         let layout = self.layout.as_deref().map(layout_in_query).transpose().map_err(Problem::invalid_value)?;
         let canvas = self.canvas.as_deref().map(canvas_in_query).transpose().map_err(Problem::invalid_value)?;
+        let (layout, canvas) = (layout.map(Some), canvas.map(Some));
         Ok(ViewPatch { view: self.view.clone(), layout, canvas, self_view: self.self_view })
     }
 }

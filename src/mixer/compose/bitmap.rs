@@ -13,7 +13,10 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::raster::Raster;
+use super::raster::{Raster, Rgb};
+use super::sprite::yuv;
+use crate::codec::{Picture, PictureMut};
+use crate::media::Size;
 use crate::overlay::{IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX, Image, ImageType, fits};
 
 /// Longest side of a bitmap that is kept, in pixels; larger images are halved.
@@ -71,6 +74,39 @@ impl Bitmap {
             [0, 1, 2, 3].map(|c| (four.iter().map(|pixel| u32::from(pixel[c])).sum::<u32>().div_ceil(4)).min(255) as u8)
         });
         Self { width, height, pixels: pixels.collect() }
+    }
+
+    /// The largest part of the aspect ratio of `shape` in the middle.
+    pub(super) fn cropped(&self, shape: Size) -> Self {
+        let part = |length: usize, of: usize, by: u32, to: u32| {
+            (of as u64 * u64::from(by)).div_ceil(u64::from(to.max(1))).clamp(1, length as u64) as usize
+        };
+        let width = part(self.width, self.height, shape.width, shape.height);
+        let height = part(self.height, self.width, shape.height, shape.width);
+        let (left, top) = ((self.width - width) / 2, (self.height - height) / 2);
+        let rows = self.pixels.chunks_exact(self.width).skip(top).take(height);
+        Self { width, height, pixels: rows.flat_map(|row| row[left..][..width].iter().copied()).collect() }
+    }
+
+    /// The image over a colour, without transparency.
+    pub(super) fn picture(&self, ground: Rgb) -> Picture {
+        let mut picture = PictureMut::new(Size::new(self.width as u32, self.height as u32));
+        let over = |[r, g, b, alpha]: [u8; 4]| {
+            let blend = |value: u8, ground: u8| {
+                (u32::from(value) + u32::from(ground) * u32::from(255 - alpha) / 255).min(255) as u8
+            };
+            [blend(r, ground[0]), blend(g, ground[1]), blend(b, ground[2])]
+        };
+        let (planes, strides) = picture.planes();
+        for (i, plane) in planes.into_iter().enumerate() {
+            let step = if i == 0 { 1 } else { 2 };
+            for (row, pixels) in
+                plane.chunks_exact_mut(strides[i]).zip(self.pixels.chunks_exact(self.width).step_by(step))
+            {
+                row.iter_mut().zip(pixels.iter().step_by(step)).for_each(|(to, pixel)| *to = yuv(over(*pixel))[i]);
+            }
+        }
+        picture.freeze()
     }
 
     /// Width by height.

@@ -16,15 +16,15 @@ use super::lettering::Lettering;
 use super::liveness::{Liveness, liveness, next_change};
 use super::look;
 use super::overlay::Overlays;
-use super::redraw::{Contents, Drawn, Record};
+use super::redraw::{Contents, Drawn, Ground, Record};
 use super::region::overlap;
 use super::slot::FrameSlot;
-use super::sprite::{Band, Op, Sprite};
-use super::tile::{Moving, Placed, SMALLEST, Shown};
+use super::sprite::{Band, Op, Sprite, yuv};
+use super::tile::{Appearance, Moving, Placed, SMALLEST, Shown};
 use super::transition::{Place, Transition};
-use crate::codec::{Picture, PictureMut};
+use crate::codec::{Picture, PictureMut, scale};
 use crate::id::SourceId;
-use crate::layout::{More, Scene, Tile};
+use crate::layout::{More, Scene, Style, Tile};
 use crate::media::Size;
 use crate::overlay::{ImageName, Overlay};
 use crate::time::Timestamp;
@@ -49,6 +49,8 @@ pub struct Compositor {
     threads: Option<Arc<rayon::ThreadPool>>,
     lettering: Lettering,
     canvas: Size,
+    style: Style,
+    ground: Ground,
     /// Number of scenes with other rectangles than the one before: each redraws everything.
     arrangement: u64,
     looks: u64,
@@ -77,6 +79,8 @@ impl Compositor {
             threads,
             lettering: Lettering::new(),
             canvas: Size::new(0, 0),
+            style: Style::default(),
+            ground: Ground::default(),
             arrangement: 0,
             looks: 0,
             tiles: Vec::new(),
@@ -103,19 +107,31 @@ impl Compositor {
         let after = places(&mut scene.tiles.iter());
         let rects = |places: &[Place]| places.iter().map(|place| place.rect).collect::<Vec<_>>();
         let same_canvas = self.canvas == scene.canvas;
+        let same_style = self.style == scene.style;
         let same_more = self.more.as_ref().map(|(more, _)| *more) == scene.more;
-        if !same_canvas || !same_more || rects(&before) != rects(&after) {
+        if !same_canvas || !same_style || !same_more || rects(&before) != rects(&after) {
             self.arrangement += 1;
         }
         self.canvas = scene.canvas;
+        if !same_style {
+            self.style = scene.style.clone();
+            self.corners.set_style(self.style.clone());
+        }
+        if !same_style || !same_canvas {
+            self.set_ground();
+        }
         if !same_more {
             self.more = scene.more.map(|more| (more, look::more(&mut self.lettering, more.count, more.rect.size())));
         }
         let mut old = std::mem::take(&mut self.tiles);
+        if !same_style {
+            old.clear();
+        }
         for (at, tile) in scene.tiles.iter().enumerate() {
             let same = |placed: &Placed| Place::of(&placed.tile).key == Place::of(tile).key;
             let old = old.iter().position(same).map(|at| old.swap_remove(at));
-            let over = scene.tiles[..at].iter().any(|below| overlap(below.rect, tile.rect));
+            let overlaps = scene.tiles[..at].iter().any(|below| overlap(below.rect, tile.rect));
+            let over = overlaps || self.style.background.image().is_some();
             let placed = self.place(tile, over, old);
             self.tiles.push(placed);
         }
@@ -136,9 +152,30 @@ impl Compositor {
         self.overlays.set(&mut self.lettering, overlays);
     }
 
-    /// Sets or removes an image of overlays.
+    /// Sets or removes an image of overlays, avatars or the background.
     pub fn set_image(&mut self, name: ImageName, image: Option<Arc<Bitmap>>) {
-        self.overlays.set_image(&mut self.lettering, name, image);
+        self.overlays.set_image(&mut self.lettering, name.clone(), image);
+        for placed in self.tiles.iter_mut().filter(|placed| placed.tile.avatar.as_ref() == Some(&name)) {
+            placed.avatar = None;
+            self.looks += 1;
+            placed.look = self.looks;
+        }
+        if self.style.background.image() == Some(&name) {
+            self.set_ground();
+            self.arrangement += 1;
+        }
+    }
+
+    /// Draws the background.
+    fn set_ground(&mut self) {
+        let color = look::ground(&self.style.background);
+        let image = self.style.background.image().and_then(|name| self.overlays.images().get(name));
+        let picture = image.map(|image| {
+            let mut picture = PictureMut::new(self.canvas);
+            scale::scale(&image.cropped(self.canvas).picture(color), &mut picture);
+            picture.freeze()
+        });
+        self.ground = Ground { color: yuv(color), picture };
     }
 
     /// Whether the time of day is drawn: [`set_wall`](Self::set_wall) is called before each
@@ -155,11 +192,13 @@ impl Compositor {
     fn place(&mut self, tile: &Tile, over: bool, old: Option<Placed>) -> Placed {
         let size = tile.rect.size();
         let alike = old.as_ref().filter(|old| old.tile.rect.size() == size && old.tile.label == tile.label);
-        let label = match alike.filter(|old| old.tile.muted == tile.muted) {
+        let signs = |tile: &Tile| (tile.muted, tile.poor_connection);
+        let label = match alike.filter(|old| signs(&old.tile) == signs(tile)) {
             Some(old) => old.label.clone(),
-            None => look::label(&mut self.lettering, &tile.label, tile.muted, size).map(Arc::new),
+            None => look::label(&mut self.lettering, &self.style, tile).map(Arc::new),
         };
-        let avatar = alike.filter(|old| old.tile.initials == tile.initials).and_then(|old| old.avatar.clone());
+        let disc = |tile: &Tile| (tile.initials.clone(), tile.avatar.clone());
+        let avatar = alike.filter(|old| disc(&old.tile) == disc(tile)).and_then(|old| old.avatar.clone());
         let reconnecting = alike.and_then(|old| old.reconnecting.clone());
         // A tile that fills the canvas, and a tiny one, have no round corners.
         let is_round = size.width.min(size.height) >= SMALLEST && (tile.speaking || size != self.canvas);
@@ -173,14 +212,14 @@ impl Compositor {
             }
         };
         let shown = old.and_then(|old| old.shown);
-        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners, over, shown }
+        let (margin, ground) = (look::label_margin(&self.style, size), self.ground.color);
+        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners, over, margin, ground, shown }
     }
 
     /// Redraws all names: letters were missing.
     fn letter(&mut self) {
         for placed in &mut self.tiles {
-            let tile = &placed.tile;
-            placed.label = look::label(&mut self.lettering, &tile.label, tile.muted, tile.rect.size()).map(Arc::new);
+            placed.label = look::label(&mut self.lettering, &self.style, &placed.tile).map(Arc::new);
             placed.avatar = None;
             self.looks += 1;
             placed.look = self.looks;
@@ -198,8 +237,9 @@ impl Compositor {
             self.letter();
         }
         let frames = self.frames(now, slots);
+        let appearance = Appearance { style: &self.style, images: self.overlays.images() };
         for (placed, frame) in self.tiles.iter_mut().zip(&frames) {
-            placed.prepare(frame.as_ref(), &mut self.lettering);
+            placed.prepare(frame.as_ref(), &mut self.lettering, &appearance);
             if !self.moving_takes.is_zero() {
                 placed.shown.clone_from(frame);
             }
@@ -225,6 +265,7 @@ impl Compositor {
         let (mut canvas, drawn) = self.take_canvas();
         let contents = Contents {
             canvas: self.canvas,
+            ground: &self.ground,
             more: self.more.as_ref(),
             leaving: &self.leaving,
             tiles: &self.tiles,
@@ -379,7 +420,7 @@ fn draw(canvas: &mut PictureMut, ops: &[Op<'_>], threads: Option<&rayon::ThreadP
 mod tests {
     use super::*;
     use crate::id::{ParticipantId, ViewName};
-    use crate::layout::ObjectFit;
+    use crate::layout::{Background, ObjectFit};
     use crate::media::{Look, Rect, SourceKind};
     use crate::mixer::compose::sprite::yuv;
 
@@ -398,13 +439,16 @@ mod tests {
             fit: ObjectFit::Cover,
             label: String::new(),
             initials: String::new(),
+            avatar: None,
             speaking,
             muted: false,
+            poor_connection: false,
         }
     }
 
     fn scene(tiles: Vec<Tile>) -> Scene {
-        Scene { view: ViewName::program(), canvas: Size::new(640, 360), fps: 30, tiles, more: None }
+        let (canvas, style) = (Size::new(640, 360), Style::default());
+        Scene { view: ViewName::program(), canvas, fps: 30, tiles, more: None, style }
     }
 
     fn put(slots: &HashMap<SourceId, Arc<FrameSlot>>, id: u32, luma: u8, ms: u64) {
@@ -443,7 +487,7 @@ mod tests {
                     fresh.set_scene(&scene(tiles.clone()));
                     let expected = fresh.compose(at(round * 33), &slots).picture;
                     for (x, y, wanted) in corners {
-                        let wanted = if wanted == 20 { yuv(look::BACKGROUND)[0] } else { wanted };
+                        let wanted = if wanted == 20 { yuv(look::ground(&Background::USUAL))[0] } else { wanted };
                         assert_eq!(luma(&picture, x, y), wanted, "{over:?} {speaking} at {x}, {y}");
                     }
                     for i in 0..3 {
@@ -490,6 +534,7 @@ mod tests {
             fps: 30,
             tiles: vec![tile],
             more: None,
+            style: Style::default(),
         });
         let (mut now, mut changes) = (at(0), Vec::new());
         loop {

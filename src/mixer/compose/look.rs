@@ -5,22 +5,20 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::bitmap::Bitmap;
 use super::lettering::Lettering;
 use super::raster::{Raster, Rgb, disc, rounded, stroke};
 use super::sprite::Sprite;
-use crate::layout::Tile;
-use crate::media::{Size, SourceKind};
+use crate::layout::{Background, Style, Tile};
+use crate::media::{Colour, Size, SourceKind};
 
-/// Background of the canvas.
-pub(super) const BACKGROUND: Rgb = [16, 20, 24];
 /// Background of avatars, and of tiles that a picture does not fill.
 pub(super) const TILE: Rgb = [28, 34, 41];
-/// The frame of a talker.
-pub(super) const SPEAKING: Rgb = [74, 222, 128];
 const PLATE: Rgb = [10, 13, 16];
 const PLATE_ALPHA: f32 = 0.62;
 const TEXT: Rgb = [245, 247, 250];
 const MUTED: Rgb = [255, 112, 112];
+const WARNING: Rgb = [255, 194, 75];
 /// Discs of avatars: of equal lightness, with enough contrast to white letters.
 const PALETTE: [Rgb; 12] = [
     [79, 110, 196],
@@ -43,14 +41,31 @@ fn even(value: f32) -> u32 {
     (value / 2.0).round() as u32 * 2
 }
 
-/// Height of names in pixels: grows more slowly than the tile.
-fn letter_height(tile: Size) -> f32 {
-    (8.0 + tile.height.min(tile.width) as f32 * 0.023).clamp(10.0, 30.0)
+pub(super) const fn rgb(Colour([r, g, b, _]): Colour) -> Rgb {
+    [r, g, b]
 }
 
-/// Radius of the corners of a tile, even.
-pub(super) fn radius(tile: Size) -> u32 {
-    even(tile.height.min(tile.width) as f32 * 0.035).clamp(4, 16)
+/// The colour of the canvas; behind an image the usual one.
+pub(super) fn ground(background: &Background) -> Rgb {
+    match background {
+        Background::Colour(colour) => rgb(*colour),
+        Background::Image(_) => ground(&Background::USUAL),
+    }
+}
+
+/// Height of names in pixels: grows more slowly than the tile.
+fn letter_height(style: &Style, tile: Size) -> f32 {
+    let usual = (8.0 + tile.height.min(tile.width) as f32 * 0.023).clamp(10.0, 30.0);
+    usual * style.font_size as f32 / 100.0
+}
+
+/// Radius of the corners of a tile, even; by default it grows with the tile.
+pub(super) fn radius(fixed: Option<u32>, tile: Size) -> u32 {
+    let side = tile.height.min(tile.width);
+    match fixed {
+        Some(radius) => radius.min(side / 2) & !1,
+        None => even(side as f32 * 0.035).clamp(4, 16),
+    }
 }
 
 /// Width of the frame of a talker, even.
@@ -59,28 +74,35 @@ pub(super) fn frame_width(tile: Size) -> u32 {
 }
 
 /// Distance of a label from the edges of its tile, even.
-pub(super) fn label_margin(tile: Size) -> u32 {
-    frame_width(tile) + even(letter_height(tile) * 0.3)
+pub(super) fn label_margin(style: &Style, tile: Size) -> u32 {
+    frame_width(tile) + even(letter_height(style, tile) * 0.3)
 }
 
-/// The plate with the name and the sign of a muted microphone; None if there is nothing to show or no room.
-pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Size) -> Option<Sprite> {
-    if tile.width < LABEL_TILE || (name.is_empty() && !muted) {
+/// The plate with the name and, before it, the signs of a muted microphone and a poor connection; None if there is
+/// nothing to show or no room.
+pub(super) fn label(lettering: &mut Lettering, style: &Style, tile: &Tile) -> Option<Sprite> {
+    let Tile { label: name, muted, poor_connection, .. } = tile;
+    let tile = tile.rect.size();
+    let draws = [(*muted, draw_muted as fn(&mut Raster, f32, f32, f32)), (*poor_connection, draw_poor_connection)];
+    let signs: Vec<_> = draws.into_iter().filter_map(|(shown, draw)| shown.then_some(draw)).collect();
+    if tile.width < LABEL_TILE || (name.is_empty() && signs.is_empty()) {
         return None;
     }
-    let letters = letter_height(tile);
-    let (side, sign) = ((letters * 0.55).round(), if muted { letters.round() } else { 0.0 });
-    let gap = if muted && !name.is_empty() { (letters * 0.3).round() } else { 0.0 };
-    let room = tile.width as f32 - 2.0 * label_margin(tile) as f32 - 2.0 * side - sign - gap;
-    let text = lettering.line(name, letters, room, TEXT);
+    let letters = letter_height(style, tile);
+    let (side, sign, gap) = ((letters * 0.55).round(), letters.round(), (letters * 0.3).round());
+    // Each sign with the gap after it, except after the last one of a plate without a name.
+    let before = signs.len() as f32 * (sign + gap) - if name.is_empty() { gap } else { 0.0 };
+    let room = tile.width as f32 - 2.0 * label_margin(style, tile) as f32 - 2.0 * side - before;
+    let text = lettering.line(name, letters, room, rgb(style.label_color));
     let text_width = text.as_ref().map_or(0.0, |text| text.width as f32);
     let height = even(letters * 1.65);
-    let width = side * 2.0 + sign + gap + text_width;
+    let width = side * 2.0 + before + text_width;
     let mut plate = Raster::new(width as usize, height as usize);
     let (width, height) = (plate.width as f32, plate.height as f32);
-    plate.shape(PLATE, PLATE_ALPHA, |x, y| rounded(x, y, [0.0, 0.0, width, height], letters * 0.42));
-    if muted {
-        draw_muted(&mut plate, side, (height - sign) / 2.0, sign);
+    let (color, alpha) = (rgb(style.label_background), f32::from(style.label_background.0[3]) / 255.0);
+    plate.shape(color, alpha, |x, y| rounded(x, y, [0.0, 0.0, width, height], letters * 0.42));
+    for (draw, at) in signs.into_iter().zip(0_u8..) {
+        draw(&mut plate, side + f32::from(at) * (sign + gap), (height - sign) / 2.0, sign);
     }
     if let Some(text) = text {
         // On the common baseline, unless tall or deep letters would leave the plate.
@@ -88,16 +110,16 @@ pub(super) fn label(lettering: &mut Lettering, name: &str, muted: bool, tile: Si
         let edge = (height * 0.12).round();
         let (least, most) = (edge - first as f32, height - edge - after as f32);
         let top = ((height - text.height as f32) / 2.0).round().min(most).max(least);
-        plate.stamp(&text, (side + sign + gap) as i32, top as i32);
+        plate.stamp(&text, (side + before) as i32, top as i32);
     }
     Some(Sprite::new(&plate))
 }
 
 /// The plate in the middle of a tile whose sender is lost; None if there is no room.
-pub(super) fn reconnecting(lettering: &mut Lettering, tile: Size) -> Option<Sprite> {
-    let letters = letter_height(tile) * 1.15;
+pub(super) fn reconnecting(lettering: &mut Lettering, style: &Style, tile: Size) -> Option<Sprite> {
+    let letters = letter_height(style, tile) * 1.15;
     let side = (letters * 0.7).round();
-    let room = tile.width as f32 - 2.0 * label_margin(tile) as f32 - 2.0 * side;
+    let room = tile.width as f32 - 2.0 * label_margin(style, tile) as f32 - 2.0 * side;
     if tile.width < LABEL_TILE {
         return None;
     }
@@ -123,9 +145,19 @@ fn draw_muted(on: &mut Raster, left: f32, top: f32, side: f32) {
     on.shape(MUTED, 1.0, |x, y| stroke(x, y, at(0.1, 0.1), at(0.84, 0.92), line));
 }
 
-/// A disc in the colour of the participant: with initials, the figure of a person if there are none, or a monitor for a
+/// Three bars of which one is full, in a square: a poor connection.
+fn draw_poor_connection(on: &mut Raster, left: f32, top: f32, side: f32) {
+    let width = side * 0.2;
+    for (at, height, full) in [(0.06, 0.34, true), (0.4, 0.58, false), (0.74, 0.82, false)] {
+        let (color, alpha) = if full { (WARNING, 1.0) } else { (TEXT, 0.35) };
+        let bar = [left + side * at, top + side * (0.91 - height), width, side * height];
+        on.shape(color, alpha, |x, y| rounded(x, y, bar, width * 0.3));
+    }
+}
+
+/// A disc in the colour of the participant: with an image that covers it, else with initials, the figure of a person if there are none, or a monitor for a
 /// screen.
-pub(super) fn avatar(lettering: &mut Lettering, tile: &Tile) -> Sprite {
+pub(super) fn avatar(lettering: &mut Lettering, tile: &Tile, image: Option<&Bitmap>) -> Sprite {
     let diameter = even(tile.rect.height.min(tile.rect.width) as f32 * 0.42).max(8);
     let side = diameter as f32;
     let color = PALETTE[(tile.participant.0 as usize).wrapping_mul(5) % PALETTE.len()];
@@ -134,6 +166,11 @@ pub(super) fn avatar(lettering: &mut Lettering, tile: &Tile) -> Sprite {
     raster.shape(color, 1.0, |x, y| disc(x, y, middle, side / 2.0));
     if tile.kind == SourceKind::Screen {
         draw_monitor(&mut raster, side);
+        return Sprite::new(&raster);
+    }
+    if let Some(image) = image {
+        raster.stamp(&image.cropped(Size::new(1, 1)).scaled(raster.width, raster.height), 0, 0);
+        raster.mask(|x, y| disc(x, y, middle, side / 2.0));
         return Sprite::new(&raster);
     }
     let letters = if tile.initials.graphemes(true).nth(1).is_some() { 0.38 } else { 0.46 };
@@ -167,28 +204,28 @@ fn draw_monitor(on: &mut Raster, side: f32) {
 
 /// The four corners of a tile with background outside the rounding, and the frame of a talker inside. In order: upper
 /// left, upper right, lower left, lower right.
-pub(super) fn corners(tile: Size, speaking: bool) -> [Sprite; 4] {
-    let (side, frame) = (radius(tile) as f32, frame_width(tile) as f32);
+pub(super) fn corners(style: &Style, tile: Size, speaking: bool) -> [Sprite; 4] {
+    let (side, frame) = (radius(style.radius, tile) as f32, frame_width(tile) as f32);
     rounding(side, |raster, center| {
         if speaking {
-            raster.shape(SPEAKING, 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
+            raster.shape(rgb(style.speaker_frame), 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
         }
-        raster.shape(BACKGROUND, 1.0, |x, y| side - disc(x, y, center, 0.0));
+        raster.shape(ground(&style.background), 1.0, |x, y| side - disc(x, y, center, 0.0));
     })
 }
 
 /// The four corners of the frame of a talker, without the part outside the rounding.
-pub(super) fn frame_corners(tile: Size) -> [Sprite; 4] {
-    let (side, frame) = (radius(tile) as f32, frame_width(tile) as f32);
+pub(super) fn frame_corners(style: &Style, tile: Size) -> [Sprite; 4] {
+    let (side, frame) = (radius(style.radius, tile) as f32, frame_width(tile) as f32);
     rounding(side, |raster, center| {
-        raster.shape(SPEAKING, 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
+        raster.shape(rgb(style.speaker_frame), 1.0, |x, y| (side - frame) - disc(x, y, center, 0.0));
     })
 }
 
 /// What is outside the rounding at the four corners: their opacity tells how much is seen of what is below the tile.
-pub(super) fn outside(tile: Size) -> [Sprite; 4] {
-    let side = radius(tile) as f32;
-    rounding(side, |raster, center| raster.shape(BACKGROUND, 1.0, |x, y| side - disc(x, y, center, 0.0)))
+pub(super) fn outside(style: &Style, tile: Size) -> [Sprite; 4] {
+    let side = radius(style.radius, tile) as f32;
+    rounding(side, |raster, center| raster.shape(PLATE, 1.0, |x, y| side - disc(x, y, center, 0.0)))
 }
 
 /// Four squares that `draw` fills, knowing the center of the rounding. In order: upper left, upper right, lower left,
@@ -215,34 +252,50 @@ mod tests {
     use crate::layout::ObjectFit;
     use crate::media::Rect;
 
+    fn plain(size: Size) -> Tile {
+        Tile {
+            participant: ParticipantId(u32::MAX),
+            kind: SourceKind::Camera,
+            source: None,
+            rect: Rect { x: 0, y: 0, width: size.width, height: size.height },
+            fit: ObjectFit::Auto,
+            label: "A B".into(),
+            initials: String::new(),
+            avatar: None,
+            speaking: false,
+            muted: false,
+            poor_connection: false,
+        }
+    }
+
+    #[test]
+    fn a_fixed_radius_is_even_and_at_most_half_a_tile() {
+        let tile = Size::new(60, 40);
+        assert_eq!([0, 7, 64].map(|fixed| radius(Some(fixed), tile)), [0, 6, 20]);
+        assert_eq!(radius(None, tile), 4);
+    }
+
     #[test]
     fn sprites_are_even_and_fit_their_tiles() {
         let mut lettering = Lettering::new();
         let long = "Pneumonoultramicroscopicsilicovolcanoconiosis ".repeat(9);
         for tile in [Size::new(1280, 720), Size::new(424, 238), Size::new(256, 144), Size::new(80, 300)] {
             for name in ["A", &long, ""] {
-                for muted in [false, true] {
-                    if let Some(label) = label(&mut lettering, name, muted, tile) {
-                        assert!(label.width() + 2 * label_margin(tile) <= tile.width + 2, "{tile} {}", label.width());
+                for (muted, poor_connection, font_size) in [(false, false, 100), (true, false, 50), (true, true, 200)] {
+                    let style = Style { font_size, ..Style::default() };
+                    let tile = Tile { label: name.into(), muted, poor_connection, ..plain(tile) };
+                    if let Some(label) = label(&mut lettering, &style, &tile) {
+                        let (margin, room) = (label_margin(&style, tile.rect.size()), tile.rect.width);
+                        assert!(label.width() + 2 * margin <= room + 2, "{room} {}", label.width());
                         assert_eq!((label.width() % 2, label.height() % 2), (0, 0));
                     }
                 }
             }
-            let plate = reconnecting(&mut lettering, tile).expect("all of them have room");
+            let plate = reconnecting(&mut lettering, &Style::default(), tile).expect("all of them have room");
             assert!(plate.width() <= tile.width && plate.height() <= tile.height, "{tile}");
             for (kind, initials) in [(SourceKind::Camera, "AB"), (SourceKind::Camera, ""), (SourceKind::Screen, "A")] {
-                let tile = Tile {
-                    participant: ParticipantId(u32::MAX),
-                    kind,
-                    source: None,
-                    rect: Rect { x: 0, y: 0, width: tile.width, height: tile.height },
-                    fit: ObjectFit::Auto,
-                    label: "A B".into(),
-                    initials: initials.into(),
-                    speaking: false,
-                    muted: false,
-                };
-                let avatar = avatar(&mut lettering, &tile);
+                let tile = Tile { kind, initials: initials.into(), ..plain(tile) };
+                let avatar = avatar(&mut lettering, &tile, None);
                 assert!(avatar.width() <= tile.rect.width && avatar.height() <= tile.rect.height);
             }
         }

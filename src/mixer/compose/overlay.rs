@@ -63,6 +63,11 @@ impl Overlays {
         self.items.is_empty()
     }
 
+    /// The images that were set, also those that no overlay shows.
+    pub(super) const fn images(&self) -> &BTreeMap<ImageName, Arc<Bitmap>> {
+        &self.images
+    }
+
     /// Whether an overlay shows the time of day.
     pub(super) fn has_clock(&self) -> bool {
         self.items.iter().any(|item| item.overlay.kind == OverlayKind::Clock)

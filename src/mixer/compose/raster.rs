@@ -44,6 +44,15 @@ impl Raster {
         }
     }
 
+    /// Makes everything outside a shape transparent; see [`shape`](Self::shape).
+    pub(super) fn mask(&mut self, distance: impl Fn(f32, f32) -> f32) {
+        let width = self.width;
+        for (at, pixel) in self.pixels.iter_mut().enumerate() {
+            let cover = (0.5 - distance((at % width) as f32 + 0.5, (at / width) as f32 + 0.5)).clamp(0.0, 1.0);
+            pixel.iter_mut().for_each(|value| *value *= cover);
+        }
+    }
+
     /// Makes everything more transparent: 1 keeps it, 0 removes it.
     pub(super) fn fade(&mut self, opacity: f32) {
         self.pixels.iter_mut().flatten().for_each(|value| *value *= opacity);

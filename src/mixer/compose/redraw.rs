@@ -11,12 +11,12 @@
 //!    changes, all layers below are drawn again in its rectangle only.
 //! 4. Overlays are blended last, once per pixel, and only where the layers below them have been drawn.
 
-use super::look;
 use super::overlay::{Laid, Overlays};
 use super::region::{Region, intersection, overlap};
-use super::sprite::{Op, Sprite, yuv};
+use super::sprite::{Op, Sprite};
 use super::tile::{Moving, Placed, Shown, more_ops};
 use super::transition::Place;
+use crate::codec::Picture;
 use crate::id::SourceId;
 use crate::layout::More;
 use crate::media::{Rect, Size};
@@ -37,9 +37,19 @@ pub(super) struct Record {
     pub(super) overlays: Vec<Laid>,
 }
 
+/// The background of a canvas.
+#[derive(Default)]
+pub(super) struct Ground {
+    /// Without a picture, and beside pictures that do not fill their tiles.
+    pub(super) color: [u8; 3],
+    /// A picture of the size of the canvas.
+    pub(super) picture: Option<Picture>,
+}
+
 /// What a canvas is to show.
 pub(super) struct Contents<'a> {
     pub(super) canvas: Size,
+    pub(super) ground: &'a Ground,
     /// The place with the number of hidden participants, and the number if there is room.
     pub(super) more: Option<&'a (More, Option<Sprite>)>,
     /// Tiles of the scene before.
@@ -155,7 +165,10 @@ impl<'a> Contents<'a> {
 
     /// Draws the lowest layer in a part of the canvas.
     fn ground_ops(&self, part: Rect, ops: &mut Vec<Op<'a>>) {
-        ops.push(Op::Fill(part, yuv(look::BACKGROUND)));
+        ops.push(match &self.ground.picture {
+            Some(picture) => Op::Within(part, Box::new(Op::Copy(picture, 0, 0))),
+            None => Op::Fill(part, self.ground.color),
+        });
         if let Some((more, letters)) = self.more.filter(|(more, _)| overlap(more.rect, part)) {
             let mut place = Vec::new();
             more_ops(*more, letters.as_ref(), &mut place);

@@ -4,15 +4,18 @@
 //! Does not know: other tiles, overlays, what is drawn already. In: a tile, its frame and its rectangle. Out: [`Op`]s
 //! that draw all of its rectangle and nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::corners::{self, Rounding};
+use super::bitmap::Bitmap;
+use super::corners::Rounding;
 use super::lettering::Lettering;
 use super::look;
 use super::slot::Fitted;
 use super::sprite::{Cover, Op, Sprite, yuv};
 use super::transition::Moved;
-use crate::layout::{More, Tile};
+use crate::id::ImageName;
+use crate::layout::{More, Style, Tile};
 use crate::media::Rect;
 
 /// Shortest side in pixels of a tile with an avatar and round corners.
@@ -29,10 +32,20 @@ pub(super) struct Placed {
     /// The plate over the last frame of a lost sender. Drawn at the first use.
     pub(super) reconnecting: Option<Arc<Sprite>>,
     pub(super) corners: Option<Rounding>,
-    /// It overlaps tiles that are drawn before it.
+    /// It overlaps tiles that are drawn before it, or an image.
     pub(super) over: bool,
+    /// Distance of the label from the edges.
+    pub(super) margin: u32,
+    /// Beside a picture that does not fill the tile.
+    pub(super) ground: [u8; 3],
     /// The last frame that was drawn, for a tile that leaves with its source.
     pub(super) shown: Option<Shown>,
+}
+
+/// What the sprites of a tile are drawn with.
+pub(super) struct Appearance<'a> {
+    pub(super) style: &'a Style,
+    pub(super) images: &'a BTreeMap<ImageName, Arc<Bitmap>>,
 }
 
 /// A frame to draw, and whether its sender is lost.
@@ -52,12 +65,13 @@ pub(super) struct Moving {
 
 impl Placed {
     /// Draws the sprites that this frame needs.
-    pub(super) fn prepare(&mut self, frame: Option<&Shown>, lettering: &mut Lettering) {
+    pub(super) fn prepare(&mut self, frame: Option<&Shown>, lettering: &mut Lettering, with: &Appearance<'_>) {
         if frame.is_some_and(|shown| shown.lost) && self.reconnecting.is_none() {
-            self.reconnecting = look::reconnecting(lettering, self.tile.rect.size()).map(Arc::new);
+            self.reconnecting = look::reconnecting(lettering, with.style, self.tile.rect.size()).map(Arc::new);
         }
         if frame.is_none() && self.avatar.is_none() {
-            self.avatar = Some(Arc::new(look::avatar(lettering, &self.tile)));
+            let image = self.tile.avatar.as_ref().and_then(|name| with.images.get(name));
+            self.avatar = Some(Arc::new(look::avatar(lettering, &self.tile, image.map(AsRef::as_ref))));
         }
     }
 
@@ -75,11 +89,11 @@ impl Placed {
         self.content_ops(rect, frame, ops);
         if let Some(rounding) = rounding {
             if self.tile.speaking {
-                corners::frame_ops(rect, ops);
+                rounding.frame_ops(rect, ops);
             }
             rounding.end(rect, ops);
         }
-        let margin = look::label_margin(self.tile.rect.size());
+        let margin = self.margin;
         if let Some(label) = self.label.as_ref().filter(|label| label.width() + 2 * margin <= rect.width + 2) {
             let (x, y) = (rect.x + margin, rect.y + rect.height.saturating_sub(margin + label.height()));
             ops.push(Op::Blend(label, x, y & !1));
@@ -93,7 +107,7 @@ impl Placed {
         match frame {
             Some(Shown { fitted: Fitted { picture, dest, beside, .. }, lost }) => {
                 if dest.size() != rect.size() && beside.is_empty() {
-                    ops.push(Op::Fill(rect, yuv(look::BACKGROUND)));
+                    ops.push(Op::Fill(rect, self.ground));
                 }
                 let parts = beside.iter().map(|(picture, place)| (picture, place));
                 for (picture, place) in parts.chain(std::iter::once((picture, dest))) {

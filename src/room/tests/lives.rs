@@ -31,12 +31,13 @@ const NAMES: [&str; 3] = ["a", "b", "own"];
 
 fn view_patch() -> impl Strategy<Value = ViewPatch> {
     let view = proptest::option::of(proptest::sample::select(vec!["program", "a", "b", "own"]));
-    let layout = proptest::option::of(proptest::sample::select(vec![LayoutKind::Auto, LayoutKind::Speaker]));
-    let canvas = proptest::option::of(Just(Size::new(720, 1280)));
+    let layout = proptest::sample::select(vec![LayoutKind::Auto, LayoutKind::Speaker]);
+    let layout = proptest::option::of(proptest::option::of(layout));
+    let canvas = proptest::option::of(proptest::option::of(Just(Size::new(720, 1280))));
     let self_view = proptest::option::of(proptest::sample::select(vec![SelfView::Shown, SelfView::Hidden]));
     (view, layout, canvas, self_view).prop_map(|(view, layout, canvas, self_view)| ViewPatch {
         view: view.map(|name| name.parse().expect("a name")),
-        layout: layout.map(Layout::from),
+        layout: layout.map(|layout| layout.map(Layout::from)),
         canvas,
         self_view,
     })

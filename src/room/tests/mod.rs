@@ -6,6 +6,7 @@ mod lives;
 mod outputs;
 mod overlays;
 mod presence;
+mod themes;
 mod views;
 mod wanted;
 

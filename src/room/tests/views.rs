@@ -154,7 +154,7 @@ fn a_participant_without_self_view_sees_only_the_others() {
 fn equal_views_share_one_stream_and_exist_as_long_as_they_are_received() {
     let mut driven = Driven::new(9);
     driven.joins(ViewPatch::default());
-    let phone = ViewPatch { canvas: Some(Size::new(720, 1280)), ..own() };
+    let phone = ViewPatch { canvas: Some(Some(Size::new(720, 1280))), ..own() };
     let people: Vec<_> = (0..2).map(|_| driven.joins(phone.clone())).collect();
     let seen: BTreeSet<_> = people.iter().map(|who| driven.document(*who).view).collect();
     assert_eq!(seen.len(), 1);
@@ -171,7 +171,7 @@ fn equal_views_share_one_stream_and_exist_as_long_as_they_are_received() {
         driven.handle(Input::Left(who, LeaveReason::Left));
     }
     assert_eq!(driven.room.document().views.len(), 1);
-    let refused = ViewPatch { canvas: Some(Size::new(1920, 1080)), ..own() };
+    let refused = ViewPatch { canvas: Some(Some(Size::new(1920, 1080))), ..own() };
     assert_eq!(driven.room.check_view(&refused), Err(ViewError::CanvasTooLarge(Size::new(1280, 720))));
     let refused = ViewPatch { view: Some(ViewName::program()), ..phone };
     assert_eq!(driven.room.check_view(&refused), Err(ViewError::NotOwn));
@@ -190,6 +190,68 @@ fn two_people_with_own_views_see_each_other_large() {
     for who in [ann, bob, cid] {
         assert_eq!(driven.document(who).view, ViewName::program(), "three see the same");
     }
+}
+
+#[test]
+fn an_own_view_without_a_layout_follows_program_on_its_own_canvas() {
+    let mut driven = Driven::new(9);
+    let [ann, bob, _] = [(); 3].map(|()| driven.joins(ViewPatch::default()));
+    driven.views(ann, r#"{"view":"own","canvas":{"width":720,"height":1280}}"#);
+    assert_eq!((driven.seen(ann).kind, driven.seen(ann).canvas), (LayoutKind::Grid, Size::new(720, 1280)));
+    let layout = |driven: &mut Driven, json: &str| {
+        let patch: RoomPatch = serde_json::from_str(&format!(r#"{{"layout":{json}}}"#)).expect(json);
+        driven.handle(Input::Patch(patch));
+    };
+    layout(&mut driven, r#"{"kind":"spotlight","pinned":["p2"]}"#);
+    assert_eq!(driven.cells(ann), [(bob, CAMERA)]);
+    // Tiles that were placed on a wide canvas do not fit a portrait one.
+    layout(&mut driven, r#"{"kind":"custom","tiles":[{"x":0,"y":0,"width":0.5,"height":1,"source":"p1"}]}"#);
+    assert_eq!((driven.seen(ann).kind, driven.seen(bob).kind), (LayoutKind::Grid, LayoutKind::Custom));
+    driven.views(ann, r#"{"canvas":{"width":640,"height":360}}"#);
+    assert_eq!(driven.seen(ann).kind, LayoutKind::Custom);
+    driven.views(ann, r#"{"layout":{"kind":"active"}}"#);
+    assert_eq!(driven.seen(ann).kind, LayoutKind::Active);
+    driven.put("program", r#"{"layout":{"kind":"grid"},"hide":["p3"]}"#).expect("changed");
+    driven.views(ann, r#"{"layout":null}"#);
+    assert_eq!((driven.seen(ann).kind, driven.cells(ann).len()), (LayoutKind::Grid, 2), "as `program` again");
+    driven.views(ann, r#"{"canvas":null}"#);
+    assert_eq!(driven.document(ann).view, ViewName::program(), "there is no difference");
+    driven.views(bob, r#"{"view":"program","layout":null,"canvas":null}"#);
+    assert_eq!(driven.document(bob).view, ViewName::program());
+}
+
+#[test]
+fn own_views_have_the_overlays_of_the_view_from_which_they_are_derived() {
+    let mut driven = Driven::new(9);
+    let [ann, bob] = [(); 2].map(|()| driven.joins(ViewPatch::default()));
+    driven.put("stage", r#"{"layout":{"kind":"grid"}}"#).expect("created");
+    for view in ["program", "stage"] {
+        let overlay = serde_json::json!({"view": view, "kind": "text", "text": view});
+        let overlay = serde_json::from_value(overlay).expect("an overlay");
+        driven.room.add_overlay(at(driven.now), overlay).expect("added");
+    }
+    driven.drain();
+    let drawn = |driven: &mut Driven, who: ParticipantId, patch: &str| {
+        driven.effects.clear();
+        driven.views(who, patch);
+        let view = driven.document(who).receives.view;
+        let texts = |effect: &Effect| match effect {
+            Effect::Order(Order::Overlays(of, overlays)) if *of == view => {
+                Some(overlays.iter().map(|overlay| overlay.text.clone()).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let found = driven.effects.iter().filter_map(texts).next_back();
+        (view.as_str().starts_with("own-"), found.unwrap_or_default().join(" "))
+    };
+    let own = |text: &str| (true, text.to_owned());
+    assert_eq!(drawn(&mut driven, ann, r#"{"canvas":{"width":720,"height":1280}}"#), own("program"));
+    assert_eq!(drawn(&mut driven, bob, r#"{"layout":{"kind":"active"}}"#), own("program"));
+    assert_eq!(drawn(&mut driven, ann, r#"{"view":"stage","self_view":"hidden"}"#), own("stage"));
+    let gone = driven.document(bob).receives.view;
+    driven.effects.clear();
+    driven.views(bob, r#"{"view":"program"}"#);
+    assert!(driven.effects.contains(&Effect::Order(Order::Overlays(gone, Vec::new()))), "it is not composed any more");
 }
 
 #[test]

@@ -74,6 +74,25 @@ export async function page_keyboard({ chromium, options, keep }) {
   serious.push(...(await violations(ann, 'call')));
   await ann.click('#people-toggle');
   serious.push(...(await violations(ann, 'people')));
+  // A moderator changes the layout of the room by keyboard, and then only its own.
+  await ann.waitForSelector('#room-layouts-section:not([hidden])', { timeout: 5000 });
+  await ann.keyboard.press('l');
+  serious.push(...(await violations(ann, 'layouts')));
+  await keep('layouts-1440', await ann.screenshot());
+  await ann.focus('#room-layouts [data-kind="auto"]');
+  for (const key of ['ArrowRight', 'ArrowRight', 'Enter']) await ann.keyboard.press(key);
+  const kind = async () => (await roomDocument(options)).layout.kind;
+  const room_layout = await until(async () => (await kind()) === 'grid_fill', 5000);
+  await ann.focus('#own-layouts [data-kind="active"]');
+  await ann.keyboard.press('Enter');
+  const seen = async () => {
+    const { views, participants: [{ receives }] } = await roomDocument(options);
+    return views.find(({ view }) => view === receives.view)?.kind;
+  };
+  const own_layout = await until(async () => (await seen()) === 'active' && (await kind()) === 'grid_fill', 5000);
+  const pressed = await ann.$$eval('.layout[aria-pressed="true"]', (all) => all.map((one) => one.textContent));
+  await ann.keyboard.press('Escape');
+  const layouts_closed = (await focused(ann)) === 'layouts-toggle';
   await ann.waitForSelector('#studio-toggle:not([hidden])', { timeout: 5000 });
   await ann.click('#studio-toggle');
   await ann.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'light' }]);
@@ -105,6 +124,10 @@ export async function page_keyboard({ chromium, options, keep }) {
     muted_again,
     walked,
     tab_stops,
+    room_layout,
+    own_layout,
+    pressed,
+    layouts_closed,
     dismissed,
     left,
     serious,
@@ -112,7 +135,7 @@ export async function page_keyboard({ chromium, options, keep }) {
   };
 }
 
-/** Phones: what the screen shows in portrait and landscape, on the tier `audio`, and as a viewer. */
+/** Phones: what the screen shows of a wide picture in portrait and landscape, on the tier `audio`, and as a viewer. */
 export async function page_phone({ chromium, options, keep }) {
   const browser = await chromium();
   const faults = [];
@@ -120,7 +143,8 @@ export async function page_phone({ chromium, options, keep }) {
   const ann = await visit(browser, options, 'Ann', 'wide', faults);
   await joinByForm(ann, 'Ann', options.room);
 
-  const bob = await visit(browser, options, 'Bob', 'phone', faults);
+  // A wide picture, as while the server has no time for an upright one.
+  const bob = await visit(browser, options, 'Bob', 'phone', faults, { query: '?view=program' });
   const landscape = { width: 844, height: 390, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
   await bob.setViewport(landscape);
   const join_in_view = await bob.$eval('#join', (join) => {

@@ -2,10 +2,16 @@
 
 import { joinByForm, moving, roomDocument, until, visit } from '../page.mjs';
 
+/** The view that a participant receives. */
+function viewOf(document_, name) {
+  const person = document_.participants.find((p) => p.name === name);
+  return document_.views.find((v) => v.view === person?.receives.view);
+}
+
 /** The distance of the local preview from the own tile in the mixed video, in CSS pixels; null if it is hidden. */
 async function selfTileError(page, document_, name) {
   const person = document_.participants.find((p) => p.name === name);
-  const view = document_.views.find((v) => v.view === 'program');
+  const view = viewOf(document_, name);
   const tile = view.tiles.find((t) => t.participant === person?.id);
   if (!tile) return null;
   return page.evaluate(
@@ -85,10 +91,11 @@ export async function page_call({ chromium, options, keep }) {
     setInterval(draw, 100);
     navigator.mediaDevices.getDisplayMedia = async () => screen.captureStream(10);
   });
+  // As Bob sees it.
   const tileOf = async (source) => {
     const document_ = await roomDocument(options);
     const person = document_.participants.find((p) => p.name === 'Ann');
-    const view = document_.views.find((v) => v.view === 'program');
+    const view = viewOf(document_, 'Bob');
     return { canvas: view.canvas, ...view.tiles.find((t) => t.participant === person?.id && t.source === source) };
   };
   // The middle of the lower half of a tile, as Bob receives it.
@@ -151,6 +158,47 @@ export async function page_call({ chromium, options, keep }) {
     stays_away,
     faults,
   };
+}
+
+/** A phone joins in portrait, is turned, and turned back: the received picture has the shape of its screen. */
+export async function page_portrait({ chromium, options, keep }) {
+  const browser = await chromium();
+  const faults = [];
+  const ann = await visit(browser, options, 'Ann', 'wide', faults);
+  await joinByForm(ann, 'Ann', options.room);
+  const bob = await visit(browser, options, 'Bob', 'phone', faults);
+  await joinByForm(bob, 'Bob', options.room);
+  /** What Bob receives once the video has the wanted shape and his preview is on his tile. */
+  const look = async (upright) => {
+    const shaped = await until(
+      () =>
+        bob.$eval('#mix', (mix, wanted) => mix.videoWidth > 0 && mix.videoHeight > mix.videoWidth === wanted, upright),
+      10_000,
+    );
+    const settled = await until(async () => (await selfTileError(bob, await roomDocument(options), 'Bob')) < 2, 5000);
+    const { canvas, view } = viewOf(await roomDocument(options), 'Bob');
+    const page = await bob.evaluate(() => {
+      const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+      const mix = document.querySelector('#mix');
+      const { width, height } = box('#mix');
+      const shown = Math.min(width / mix.videoWidth, height / mix.videoHeight) ** 2 * mix.videoWidth * mix.videoHeight;
+      return {
+        used: shown / (innerWidth * innerHeight),
+        overflow: document.documentElement.scrollWidth - innerWidth,
+        enlarged: box('#closeup').height > 0,
+      };
+    });
+    return { shaped, settled, canvas, named: view === 'program', ...page };
+  };
+  const portrait = await look(true);
+  await keep('page-portrait-390', await bob.screenshot());
+  const phone = { width: 390, height: 844, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+  await bob.setViewport({ ...phone, width: 844, height: 390 });
+  const landscape = await look(false);
+  await keep('page-landscape-844', await bob.screenshot());
+  await bob.setViewport(phone);
+  const again = await look(true);
+  return { portrait, landscape, again, faults };
 }
 
 /** The page rejoins after its server was killed and another one started at the same address. */
