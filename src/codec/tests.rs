@@ -56,7 +56,14 @@ fn through_rtp(codec: Codec, packets: Vec<EncodedPacket>) -> Bytes {
 
 /// Each picture is returned before the next is pushed, with its time and its contents.
 fn one_in_one_out(codec: Codec, h264: H264Encoder) {
-    let (mut encoder, frames) = encoder(spec(codec, h264));
+    for effort in [Effort::Good, Effort::Best] {
+        one_in_one_out_with(EncodeSpec { effort, ..spec(codec, h264) });
+    }
+}
+
+fn one_in_one_out_with(spec: EncodeSpec) {
+    let codec = spec.codec;
+    let (mut encoder, frames) = encoder(spec);
     let (mut decoder, pictures) = decoder(codec);
     let mut payloader = Payloader::new(codec);
     for i in 0..12u32 {
@@ -101,6 +108,26 @@ fn x264_one_in_one_out() {
 #[test]
 fn openh264_one_in_one_out() {
     one_in_one_out(Codec::H264, H264Encoder::OpenH264);
+}
+
+#[test]
+fn the_effort_may_change_at_every_picture() {
+    for codec in [Codec::Vp8, Codec::Vp9] {
+        let (mut encoder, frames) = encoder(spec(codec, H264Encoder::X264));
+        let (mut decoder, pictures) = decoder(codec);
+        for i in 0..18u64 {
+            assert!(encoder.set_effort([Effort::Best, Effort::Fast, Effort::Good][(i / 2) as usize % 3]), "{codec}");
+            let picture = Picture::filled(SIZE, 40 + 10 * i as u8, 90, 160);
+            assert!(encoder.push(&picture, Duration::from_millis(33 * i), i == 8), "{codec}: busy at picture {i}");
+            let frame = frames.recv_timeout(WAIT).expect("no delay");
+            assert_eq!(frame.keyframe, i == 0 || i == 8, "{codec}: picture {i}");
+            decoder.push(frame.data, Timestamp::from_micros(i)).expect("taken");
+            let decoded = pictures.recv_timeout(WAIT).expect("no delay");
+            assert!(matches!(decoded, Decoded::Picture { .. }), "{codec} fails at picture {i}");
+        }
+    }
+    let (mut x264, _frames) = encoder(spec(Codec::H264, H264Encoder::X264));
+    assert!(!x264.set_effort(Effort::Best), "its preset is fixed: another encoder is made");
 }
 
 fn keyframe(codec: Codec, size: Size) -> Bytes {

@@ -6,8 +6,8 @@
 //! Rules
 //! 1. An encoder that needs more than [`LOWER_LOAD`] of the time between two pictures, for [`LOWER_AFTER`], becomes
 //!    fast. The time includes the waits for the processor, so this also happens on a busy machine.
-//! 2. A fast encoder that needs less than [`RAISE_LOAD`], for some time, becomes good, if it began so. Each return to
-//!    fast doubles that time.
+//! 2. A fast encoder that needs less than [`RAISE_LOAD`], for some time, gets the effort again that it began with. Each
+//!    return to fast doubles that time.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::codec::Effort;
 const LOWER_LOAD: f64 = 0.6;
 /// How long it must be too much.
 const LOWER_AFTER: Duration = Duration::from_secs(1);
-/// Share that leaves room for the good effort, which takes up to half as much again.
+/// Share that leaves room for the good effort, which takes up to half as much again. The best effort takes up to eight
+/// times as much, but only streams whose pictures are due rarely have it.
 const RAISE_LOAD: f64 = 0.3;
 /// How long it must leave room, at first and at most.
 const RAISE_AFTER: Duration = Duration::from_secs(20);
@@ -54,8 +55,8 @@ impl EffortControl {
     pub fn encoded(&mut self, took: Duration, at: Duration) -> Option<Effort> {
         self.load += (took.as_secs_f64() / self.interval.as_secs_f64() - self.load) * WEIGHT;
         let (is_beyond, patience) = match self.effort {
-            Effort::Good => (self.load > LOWER_LOAD, LOWER_AFTER),
-            Effort::Fast => (self.load < RAISE_LOAD && self.best == Effort::Good, self.raise_after),
+            Effort::Best | Effort::Good => (self.load > LOWER_LOAD, LOWER_AFTER),
+            Effort::Fast => (self.load < RAISE_LOAD && self.best != Effort::Fast, self.raise_after),
         };
         if !is_beyond {
             self.since = None;
@@ -66,11 +67,11 @@ impl EffortControl {
         }
         self.since = None;
         self.effort = match self.effort {
-            Effort::Good => {
+            Effort::Best | Effort::Good => {
                 self.raise_after = (self.raise_after * 2).min(RAISE_AFTER_MAX);
                 Effort::Fast
             }
-            Effort::Fast => Effort::Good,
+            Effort::Fast => self.best,
         };
         Some(self.effort)
     }
@@ -103,6 +104,12 @@ mod tests {
         assert_eq!(changes.len(), 2, "{changes:?}");
         assert!(changes[0].1 == Effort::Fast && (125..150).contains(&changes[0].0), "{changes:?}");
         assert!(changes[1].1 == Effort::Good && (1_400..1_450).contains(&changes[1].0), "40 s later: {changes:?}");
+    }
+
+    #[test]
+    fn an_overloaded_encoder_gets_the_effort_again_that_it_began_with() {
+        let changes = changes(Effort::Best, 3_000, |n, _| if (100..400).contains(&n) { 38 } else { 8 });
+        assert_eq!(changes.iter().map(|(_, effort)| *effort).collect::<Vec<_>>(), [Effort::Fast, Effort::Best]);
     }
 
     #[test]

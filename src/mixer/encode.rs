@@ -37,6 +37,9 @@ const PENDING_MAX: usize = 8;
 /// Share of the cores that one encoder may take, and at most this share of one core.
 const BUDGET_SHARE: f64 = 0.15;
 const BUDGET_MAX: f64 = 0.6;
+/// Share of the cores that all encoders with the best effort may take together, and at most this share of one core.
+const BEST_SHARE: f64 = 0.06;
+const BEST_MAX: f64 = 0.25;
 
 /// Options of all encoders of a mixer.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,11 @@ impl EncodeOptions {
     fn budget(&self) -> f64 {
         (BUDGET_SHARE * f64::from(self.threads)).min(BUDGET_MAX)
     }
+
+    /// The share of a core that all encoders with the best effort may take.
+    fn best_budget(&self) -> f64 {
+        (BEST_SHARE * f64::from(self.threads)).min(BEST_MAX)
+    }
 }
 
 /// The encoder of one stream.
@@ -65,6 +73,8 @@ pub struct StreamEncoder {
     pace: Pace,
     encoder: Encoder,
     effort: EffortControl,
+    /// The share of a core that the best effort takes; 0 without it.
+    best_load: f64,
     /// Where the encoder's frames become packets.
     packets: Arc<Mutex<Packets>>,
     /// Skipped by encoders that were replaced, and while there was none.
@@ -97,10 +107,12 @@ enum Encoder {
 }
 
 impl StreamEncoder {
-    /// A stream whose encoder `builder` makes; every encoded frame is counted in `frames`.
+    /// A stream whose encoder `builder` makes; every encoded frame is counted in `frames`. `best_load` is the
+    /// [`best_load`](Self::best_load) of the mixer's other streams.
     pub fn new(
         spec: StreamSpec,
         options: EncodeOptions,
+        best_load: f64,
         outbox: Arc<Outbox>,
         frames: Arc<AtomicU64>,
         builder: &Builder,
@@ -109,10 +121,26 @@ impl StreamEncoder {
         let (encoder, replace_at) = (Encoder::Broken, Duration::ZERO);
         let packets = Arc::new(Mutex::new(Packets::new(&spec)));
         let pixels_per_second = u64::from(spec.size.width * spec.size.height) * u64::from(spec.fps);
-        let effort = Effort::within(options.budget(), spec.key.codec, options.h264, pixels_per_second);
+        let (codec, h264) = (spec.key.codec, options.h264);
+        let effort =
+            Effort::within(options.budget(), options.best_budget() - best_load, codec, h264, pixels_per_second);
+        let best = Some(effort).filter(|effort| *effort == Effort::Best);
+        let best_load = best.and_then(|effort| effort.load(codec, h264, pixels_per_second)).unwrap_or_default();
         let effort = EffortControl::new(effort, spec.fps);
-        let mut stream =
-            Self { spec, options, outbox, frames, made, pace, encoder, effort, packets, skipped: 0, replace_at };
+        let mut stream = Self {
+            spec,
+            options,
+            outbox,
+            frames,
+            made,
+            pace,
+            encoder,
+            effort,
+            best_load,
+            packets,
+            skipped: 0,
+            replace_at,
+        };
         stream.build(builder, Duration::ZERO);
         stream
     }
@@ -120,6 +148,11 @@ impl StreamEncoder {
     /// The order for this stream.
     pub fn spec(&self) -> &StreamSpec {
         &self.spec
+    }
+
+    /// The share of a core that the best effort of this stream takes; 0 without it.
+    pub fn best_load(&self) -> f64 {
+        self.best_load
     }
 
     /// Applies a changed order. False if that needs another encoder.
@@ -330,6 +363,7 @@ mod tests {
     use crate::id::ViewName;
     use crate::media::{Size, StreamKey, Tier};
     use crate::mixer::builder::tests::{PATIENCE, block};
+    use crate::tier::{Ladder, TierSpec};
 
     #[test]
     fn pictures_are_skipped_while_an_encoder_is_made_and_the_first_frame_is_a_keyframe() {
@@ -339,7 +373,7 @@ mod tests {
         let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
         let (outbox, builder) = (Arc::new(Outbox::default()), Builder::new("test"));
         let gate = block(&builder);
-        let mut stream = StreamEncoder::new(spec.clone(), options, outbox.clone(), Arc::default(), &builder);
+        let mut stream = StreamEncoder::new(spec.clone(), options, 0.0, outbox.clone(), Arc::default(), &builder);
         let picture = Picture::filled(size, 90, 128, 128);
         for n in 0..4 {
             assert_eq!(stream.turn(n, 30), Turn::Encode { keyframe: true });
@@ -362,12 +396,41 @@ mod tests {
     }
 
     #[test]
+    fn thin_streams_are_encoded_with_the_best_effort_while_their_budget_lasts() {
+        let ladder = Ladder::default();
+        let efforts = |codec, h264, threads, tiers: &[Tier]| -> Vec<Effort> {
+            let builder = Builder::new("test");
+            let mut streams: Vec<StreamEncoder> = Vec::new();
+            for (tier, serial) in tiers.iter().zip(0..) {
+                let TierSpec { size, fps, bitrate_kbps } = ladder.spec(*tier).expect("a tier with video");
+                let key = StreamKey { view: ViewName::program(), codec, tier: *tier };
+                let spec = StreamSpec { serial, key, size, fps, bitrate_kbps, steady: false };
+                let best_load = streams.iter().map(StreamEncoder::best_load).sum();
+                let options = EncodeOptions { h264, threads };
+                let (outbox, frames) = (Arc::default(), Arc::default());
+                streams.push(StreamEncoder::new(spec, options, best_load, outbox, frames, &builder));
+            }
+            streams.iter().map(|stream| stream.effort.effort()).collect()
+        };
+        let (best, good) = (Effort::Best, Effort::Good);
+        let tiers = [Tier::High, Tier::Medium, Tier::Low, Tier::Slides];
+        for codec in [Codec::Vp8, Codec::Vp9, Codec::H264] {
+            let all = efforts(codec, H264Encoder::X264, 2, &tiers);
+            assert_eq!(all[1..], [good, best, best], "{codec}");
+            assert_eq!(efforts(codec, H264Encoder::X264, 1, &tiers[2..]), [good, best], "{codec} on one core");
+        }
+        let views = [Tier::Low, Tier::Low, Tier::Slides, Tier::Slides, Tier::Slides];
+        assert_eq!(efforts(Codec::Vp8, H264Encoder::X264, 2, &views), [best, good, best, best, good], "one budget");
+        assert_eq!(efforts(Codec::H264, H264Encoder::OpenH264, 2, &views), [good; 5], "it has no such effort");
+    }
+
+    #[test]
     fn a_codec_that_cannot_be_encoded_takes_no_ticks() {
         let key = StreamKey { view: ViewName::program(), codec: Codec::Av1, tier: Tier::High };
         let spec = StreamSpec { serial: 5, key, size: Size::new(64, 48), fps: 30, bitrate_kbps: 200, steady: false };
         let options = EncodeOptions { h264: H264Encoder::X264, threads: 1 };
         let builder = Builder::new("test");
-        let mut stream = StreamEncoder::new(spec, options, Arc::default(), Arc::default(), &builder);
+        let mut stream = StreamEncoder::new(spec, options, 0.0, Arc::default(), Arc::default(), &builder);
         let (tell, built) = std::sync::mpsc::sync_channel(1);
         let behind = builder.build(|| Ok(()), move || tell.send(()).expect("the test waits")).expect("room");
         built.recv_timeout(PATIENCE).expect("built after the encoder");

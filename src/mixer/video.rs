@@ -296,7 +296,10 @@ impl VideoLoop {
         for spec in set.streams {
             if !state.streams.get_mut(&spec.serial).is_some_and(|stream| stream.follow(&spec)) {
                 let (serial, frames) = (spec.serial, self.counts.encoded.clone());
-                let stream = StreamEncoder::new(spec, self.options, self.outbox.clone(), frames, &self.builder);
+                state.streams.remove(&serial);
+                let best_load = state.streams.values().map(StreamEncoder::best_load).sum();
+                let (options, outbox) = (self.options, self.outbox.clone());
+                let stream = StreamEncoder::new(spec, options, best_load, outbox, frames, &self.builder);
                 state.streams.insert(serial, stream);
             }
         }

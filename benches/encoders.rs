@@ -1,0 +1,348 @@
+//! Quality (VMAF, SSIM, PSNR), bits and CPU time of encoders, as the tables of docs/encoding.md: for the tiers `low`
+//! and `slides` VP8, VP9, H.264 and AV1, and at 360p and 720p the settings among which the server chooses.
+//!
+//! GStreamer's encoders run in the pipelines of the server, with other values of `cpu-used` and the like; those that
+//! Debian 12 does not have run in ffmpeg. The last two columns are the bits for the VMAF that VP8 reaches with
+//! `cpu-used=-12` and `-6` at the bitrate of the tier, as a share of these bits. An argument selects the tables whose
+//! name contains it: `cargo bench --bench encoders -- slides`.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+mod quality;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use commingle::codec;
+use commingle::media::Size;
+use commingle::time::process_cpu;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::{AppSink, AppSinkCallbacks, AppSrc};
+
+use quality::{Clip, Quality, Studio};
+
+const VP8: &str = include_str!("../pipelines/encode_vp8.gst");
+const VP9: &str = include_str!("../pipelines/encode_vp9.gst");
+const X264: &str = include_str!("../pipelines/encode_h264.gst");
+const OPENH264: &str = include_str!("../pipelines/encode_h264_openh264.gst");
+
+/// One line of a table.
+#[derive(Clone)]
+struct Encoder {
+    name: &'static str,
+    setting: String,
+    by: By,
+}
+
+#[derive(Clone)]
+enum By {
+    /// A pipeline with the holes of the server's, and how its frames are stored.
+    GStreamer(String, Store),
+    /// Arguments of ffmpeg, with `{kbps}`.
+    Ffmpeg(&'static str),
+}
+
+#[derive(Clone, Copy)]
+enum Store {
+    /// IVF with this code of the codec.
+    Ivf([u8; 4]),
+    /// H.264 in Annex B.
+    AnnexB,
+}
+
+/// One encoding of a clip.
+struct Point {
+    kbps: f64,
+    /// CPU time of a frame in milliseconds.
+    cost: f64,
+    quality: Quality,
+}
+
+/// Bitrates of a table in kbit/s; the one of the tier comes first.
+type Rates = &'static [u32];
+
+fn main() {
+    codec::init().expect("GStreamer and its elements are installed");
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let studio = Studio::open();
+    let (low, half, full) = (Size::new(320, 180), Size::new(640, 360), Size::new(1280, 720));
+    let tables: [(&str, Rates, Vec<Encoder>, &dyn Fn() -> Clip); 6] = [
+        ("low, faces", &[150, 50, 75, 100, 125, 200], thin(), &|| studio.faces(low, 15, 300)),
+        ("slides, faces", &[30, 12, 16, 20, 25, 40], thin(), &|| studio.faces(half, 1, 40)),
+        ("low, screen", &[150, 50, 100], screens(), &|| studio.screen(low, 15, 300)),
+        ("slides, screen", &[30, 20, 25, 40], screens(), &|| studio.screen(half, 1, 48)),
+        ("medium, faces", &[500], full_rate(), &|| studio.faces(half, 30, 300)),
+        ("high, faces", &[1_500], full_rate(), &|| studio.faces(full, 30, 150)),
+    ];
+    for (name, rates, encoders, clip) in tables.into_iter().filter(|(name, ..)| name.contains(&only)) {
+        table(&studio, name, rates, &encoders, &clip());
+    }
+}
+
+/// All settings of the server, and what else could be offered for thin links.
+fn thin() -> Vec<Encoder> {
+    let mut encoders: Vec<Encoder> = [-12, -6, -4, -3, -2, -1].map(vp8).into();
+    encoders.push(Encoder {
+        name: "VP8",
+        setting: "deadline=0 cpu-used=0".into(),
+        by: By::GStreamer(VP8.replace("deadline=1", "deadline=0").replace("{speed}", "0"), Store::Ivf(*b"VP80")),
+    });
+    encoders.extend([9, 7, 5, 4].map(vp9));
+    encoders.extend([1, 2, 5, 7].map(x264));
+    encoders.extend(["low", "high"].map(openh264));
+    encoders.extend(AV1.map(ffmpeg));
+    encoders
+}
+
+/// Encoders with and without their modes for shared screens.
+fn screens() -> Vec<Encoder> {
+    let mut encoders: Vec<Encoder> = [-12, -6, -1].map(vp8).into();
+    encoders.extend([7, 4].map(vp9));
+    encoders.extend([2, 7].map(x264));
+    encoders.extend(SCREEN_MODES.map(ffmpeg));
+    encoders
+}
+
+fn full_rate() -> Vec<Encoder> {
+    let mut encoders: Vec<Encoder> = [-12, -8, -6, -4].map(vp8).into();
+    encoders.extend([9, 7].map(vp9));
+    encoders.extend([1, 2, 3].map(x264));
+    encoders.push(openh264("low"));
+    encoders
+}
+
+fn vp8(speed: i32) -> Encoder {
+    let pipeline = VP8.replace("{speed}", &speed.to_string());
+    Encoder { name: "VP8", setting: format!("cpu-used={speed}"), by: By::GStreamer(pipeline, Store::Ivf(*b"VP80")) }
+}
+
+fn vp9(speed: i32) -> Encoder {
+    let pipeline = VP9.replace("{speed}", &speed.to_string());
+    Encoder { name: "VP9", setting: format!("cpu-used={speed}"), by: By::GStreamer(pipeline, Store::Ivf(*b"VP90")) }
+}
+
+fn x264(preset: usize) -> Encoder {
+    let names = ["", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"];
+    let pipeline = X264.replace("{speed}", &preset.to_string());
+    Encoder { name: "H.264 (x264)", setting: names[preset].into(), by: By::GStreamer(pipeline, Store::AnnexB) }
+}
+
+fn openh264(complexity: &str) -> Encoder {
+    let pipeline = OPENH264.replace("complexity=low", &format!("complexity={complexity}"));
+    let setting = format!("complexity={complexity}");
+    Encoder { name: "H.264 (OpenH264)", setting, by: By::GStreamer(pipeline, Store::AnnexB) }
+}
+
+fn ffmpeg((name, setting, arguments): (&'static str, &str, &'static str)) -> Encoder {
+    Encoder { name, setting: setting.into(), by: By::Ffmpeg(arguments) }
+}
+
+macro_rules! libvpx {
+    ($codec:literal, $more:literal) => {
+        concat!(
+            "-c:v ",
+            $codec,
+            " -deadline realtime -threads 1 -b:v {kbps}k -minrate {kbps}k -maxrate {kbps}k -bufsize {kbps}k -qmin 2 \
+             -qmax 56 -g 300 -lag-in-frames 0 -auto-alt-ref 0 ",
+            $more
+        )
+    };
+}
+
+macro_rules! libaom {
+    ($more:literal) => {
+        concat!(
+            "-c:v libaom-av1 -usage realtime -threads 1 -row-mt 0 -b:v {kbps}k -minrate {kbps}k -maxrate {kbps}k \
+             -bufsize {kbps}k -g 300 -lag-in-frames 0 ",
+            $more
+        )
+    };
+}
+
+macro_rules! svt {
+    ($preset:literal) => {
+        concat!(
+            "-c:v libsvtav1 -preset ",
+            $preset,
+            " -svtav1-params rtc=1:pred-struct=1:rc=2:tbr={kbps}:keyint=300:lp=1:buf-sz=1000:buf-initial-sz=500:\
+             buf-optimal-sz=600"
+        )
+    };
+}
+
+const AV1: [(&str, &str, &str); 6] = [
+    ("AV1 (libaom)", "cpu-used=8", libaom!("-cpu-used 8")),
+    ("AV1 (libaom)", "cpu-used=7", libaom!("-cpu-used 7")),
+    ("AV1 (SVT-AV1)", "preset 13", svt!(13)),
+    ("AV1 (SVT-AV1)", "preset 12", svt!(12)),
+    ("AV1 (SVT-AV1)", "preset 10", svt!(10)),
+    ("AV1 (SVT-AV1)", "preset 8", svt!(8)),
+];
+
+const SCREEN_MODES: [(&str, &str, &str); 7] = [
+    ("VP8 (ffmpeg)", "cpu-used=-6", libvpx!("libvpx", "-cpu-used -6")),
+    ("VP8 (ffmpeg)", "cpu-used=-6, screen", libvpx!("libvpx", "-cpu-used -6 -screen-content-mode 1")),
+    ("VP8 (ffmpeg)", "cpu-used=-1, screen", libvpx!("libvpx", "-cpu-used -1 -screen-content-mode 1")),
+    ("VP9 (ffmpeg)", "cpu-used=7", libvpx!("libvpx-vp9", "-cpu-used 7 -aq-mode 3")),
+    ("VP9 (ffmpeg)", "cpu-used=7, screen", libvpx!("libvpx-vp9", "-cpu-used 7 -aq-mode 3 -tune-content screen")),
+    ("AV1 (libaom)", "cpu-used=8", libaom!("-cpu-used 8")),
+    ("AV1 (libaom)", "cpu-used=8, screen", libaom!("-cpu-used 8 -aom-params tune-content=screen")),
+];
+
+fn table(studio: &Studio, name: &str, rates: Rates, encoders: &[Encoder], clip: &Clip) {
+    println!(
+        "\n{name}: {} at {} frames per second, {} frames, {} kbit/s\n",
+        clip.size, clip.fps, clip.frames, rates[0]
+    );
+    let is_thin = rates.len() > 1;
+    let references = if is_thin { " bits / VP8 -12 | bits / VP8 -6 |" } else { "" };
+    println!("| encoder | setting | kbit/s | ms per frame | VMAF | SSIM | PSNR |{references}");
+    println!("|---|---|---|---|---|---|---|{}", if is_thin { "---|---|" } else { "" });
+    // Reading the clip is no part of the encoder.
+    let reading = studio.encode(clip, "-c:v wrapped_avframe -f null", Path::new("-"));
+    // VP8 -12 and -6 are the first lines.
+    let mut references: Vec<(f64, f64)> = Vec::new();
+    for encoder in encoders {
+        let points: Vec<Point> = rates.iter().map(|kbps| measure(studio, encoder, *kbps, clip, reading)).collect();
+        let Point { kbps, cost, quality: Quality { vmaf, ssim, psnr } } = &points[0];
+        if references.len() < 2 {
+            references.push((*vmaf, *kbps));
+        }
+        print!(
+            "| {} | {} | {kbps:.0} | {cost:.2} | {vmaf:.1} | {ssim:.3} | {psnr:.1} |",
+            encoder.name, encoder.setting
+        );
+        for (vmaf, kbps) in references.iter().filter(|_| is_thin) {
+            print!(" {} |", share(&points, *vmaf, *kbps));
+        }
+        if is_thin && references.len() < 2 {
+            print!(" |");
+        }
+        println!();
+    }
+}
+
+/// The bitrate for a VMAF, as a share of another one, interpolated between two encodings.
+fn share(points: &[Point], vmaf: f64, kbps: f64) -> String {
+    let mut curve: Vec<(f64, f64)> = points.iter().map(|point| (point.kbps, point.quality.vmaf)).collect();
+    curve.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (first, last) = (curve[0], curve[curve.len() - 1]);
+    if first.1 >= vmaf {
+        return format!("< {:.2}", first.0 / kbps);
+    }
+    let between = curve.windows(2).find(|pair| pair[0].1 < vmaf && pair[1].1 >= vmaf);
+    let Some([below, above]) = between.map(|pair| [pair[0], pair[1]]) else {
+        return format!("> {:.2}", last.0 / kbps);
+    };
+    let part = (vmaf - below.1) / (above.1 - below.1);
+    format!("{:.2}", (below.0.ln() + part * (above.0 / below.0).ln()).exp() / kbps)
+}
+
+fn measure(studio: &Studio, encoder: &Encoder, kbps: u32, clip: &Clip, reading: f64) -> Point {
+    let (file, bytes, seconds) = match &encoder.by {
+        By::GStreamer(pipeline, store) => {
+            let frames = encode(pipeline, kbps, clip);
+            let bytes = frames.0.iter().map(|frame| frame.len() as u64).sum();
+            (keep(studio, &frames.0, *store, clip), bytes, frames.1.as_secs_f64())
+        }
+        By::Ffmpeg(arguments) => {
+            let file = studio.file("encoded.mkv");
+            let seconds = studio.encode(clip, &arguments.replace("{kbps}", &kbps.to_string()), &file) - reading;
+            let bytes = studio.payload(&file);
+            (file, bytes, seconds)
+        }
+    };
+    let per_second = f64::from(clip.fps) / clip.frames as f64;
+    Point {
+        kbps: bytes as f64 * 8.0 * per_second / 1_000.0,
+        cost: seconds * 1_000.0 / clip.frames as f64,
+        quality: studio.quality(&file, clip),
+    }
+}
+
+/// Encodes a clip picture by picture, as the server does. Returns the frames and the CPU time.
+fn encode(pipeline: &str, kbps: u32, clip: &Clip) -> (Vec<Vec<u8>>, Duration) {
+    let Size { width, height } = clip.size;
+    let text: Vec<&str> = pipeline.lines().filter(|line| !line.starts_with('#')).collect();
+    let mut text = text.join(" ");
+    for (hole, value) in [
+        ("{width}", width),
+        ("{height}", height),
+        ("{fps}", clip.fps),
+        ("{queue}", 2),
+        ("{threads}", 1),
+        ("{keyframe_distance}", 10 * clip.fps),
+        ("{bitrate_kbps}", kbps),
+        ("{bitrate_bps}", kbps * 1_000),
+    ] {
+        text = text.replace(hole, &value.to_string());
+    }
+    let pipeline = gst::parse::launch(&text).expect("parses").downcast::<gst::Pipeline>().expect("a pipeline");
+    let source = pipeline.by_name("in").expect("named").downcast::<AppSrc>().expect("an appsrc");
+    let sink = pipeline.by_name("out").expect("named").downcast::<AppSink>().expect("an appsink");
+    let encoded = frames_of(&sink);
+    pipeline.set_state(gst::State::Playing).expect("starts");
+    let bytes = std::fs::read(&clip.path).expect("just made");
+    let before = process_cpu();
+    let frames = bytes
+        .chunks_exact((width * height * 3 / 2) as usize)
+        .zip(0..)
+        .map(|(picture, n)| {
+            let mut buffer = gst::Buffer::from_slice(picture.to_vec());
+            let fields = buffer.get_mut().expect("just made");
+            let time = |n: u64| gst::ClockTime::from_nseconds(n * 1_000_000_000 / u64::from(clip.fps));
+            fields.set_pts(time(n));
+            fields.set_duration(time(1));
+            source.push_buffer(buffer).expect("takes it");
+            encoded.recv_timeout(Duration::from_secs(60)).expect("one in, one out")
+        })
+        .collect();
+    let took = process_cpu() - before;
+    pipeline.set_state(gst::State::Null).expect("ends");
+    (frames, took)
+}
+
+fn frames_of(sink: &AppSink) -> Receiver<Vec<u8>> {
+    let (to, encoded) = sync_channel(4);
+    sink.set_callbacks(
+        AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let frame =
+                    sample.buffer().and_then(|buffer| buffer.map_readable().ok()).ok_or(gst::FlowError::Error)?;
+                to.send(frame.to_vec()).map_err(|_| gst::FlowError::Eos)?;
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    encoded
+}
+
+/// Writes frames to a file that ffmpeg reads.
+fn keep(studio: &Studio, frames: &[Vec<u8>], store: Store, clip: &Clip) -> PathBuf {
+    let (name, mut bytes) = match store {
+        Store::AnnexB => ("encoded.h264", Vec::new()),
+        Store::Ivf(codec) => {
+            let mut header = b"DKIF\0\0\x20\0".to_vec();
+            header.extend(codec);
+            header.extend((clip.size.width as u16).to_le_bytes());
+            header.extend((clip.size.height as u16).to_le_bytes());
+            for field in [clip.fps, 1, frames.len() as u32, 0] {
+                header.extend(field.to_le_bytes());
+            }
+            ("encoded.ivf", header)
+        }
+    };
+    for (frame, n) in frames.iter().zip(0_u64..) {
+        if let Store::Ivf(_) = store {
+            bytes.extend((frame.len() as u32).to_le_bytes());
+            bytes.extend(n.to_le_bytes());
+        }
+        bytes.extend(frame);
+    }
+    let file = studio.file(name);
+    std::fs::write(&file, bytes).expect("disk space");
+    file
+}
