@@ -1,7 +1,7 @@
 //! Overlays: texts, clocks and pictures over the tiles of a view. Plain data and its checks.
 //!
-//! Owns: [`OverlayRequest`] (what is asked for), [`Overlay`] (what the mixer draws), colours, and the place of an
-//! overlay on a canvas. Does not know: pixels, fonts, which views and images exist, who may create an overlay. In: JSON
+//! Owns: [`OverlayRequest`] (what is asked for), [`Overlay`] (what the mixer draws), and the place of an overlay on a
+//! canvas. Does not know: pixels, fonts, which views and images exist, who may create an overlay. In: JSON
 //! of the API; out: checked values for the room and the mixer.
 
 mod image;

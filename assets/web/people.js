@@ -2,6 +2,7 @@
 // place of a picture, and the other participant of a direct call. Elements are reused.
 
 import { hueOf, initialsOf, labelOf, nameOf } from './names.js';
+import { hasPoorLink } from './quality.js';
 import { el, icon } from './ui.js';
 
 const rows = new Map();
@@ -58,11 +59,12 @@ export function drawPeople(list, room, selfId, local) {
     ]
       .filter(Boolean)
       .join(', ');
+    const poor = hasPoorLink(person);
     const name = nameOf(person);
     let entry = rows.get(person.id);
     if (!entry) rows.set(person.id, (entry = row(person.id)));
     seen.add(person.id);
-    const key = JSON.stringify([name, note, viewer, muted, dark, speaks]);
+    const key = JSON.stringify([name, note, viewer, muted, dark, speaks, poor]);
     if (entry.key !== key) {
       entry.key = key;
       entry.name.textContent = name;
@@ -73,11 +75,10 @@ export function drawPeople(list, room, selfId, local) {
       const signs = viewer
         ? [icon('eye')]
         : [...(dark ? [icon('cam-off')] : []), ...(muted ? [icon('mic-off', 'muted')] : [])];
-      entry.signs.replaceChildren(entry.bars, ...signs);
-      const states = [note, speaks && 'speaking', !viewer && muted && 'muted', !viewer && dark && 'camera off'].filter(
-        Boolean,
-      );
-      entry.node.setAttribute('aria-label', [name, ...states].join(', '));
+      entry.signs.replaceChildren(entry.bars, ...(poor ? [icon('bars', 'poor')] : []), ...signs);
+      const sends = [!viewer && muted && 'muted', !viewer && dark && 'camera off'];
+      const states = [note, speaks && 'speaking', ...sends, poor && 'poor connection'];
+      entry.node.setAttribute('aria-label', [name, ...states].filter(Boolean).join(', '));
     }
     if (list.children[index] !== entry.node) list.insertBefore(entry.node, list.children[index] ?? null);
   });

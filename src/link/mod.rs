@@ -45,7 +45,7 @@ pub enum ToMixer {
     Streams(StreamSet),
     /// The overlays of a view; replaces those before.
     Overlays(ViewName, Vec<Overlay>),
-    /// A part of an image that overlays show. The parts come in order; a new first part replaces the image.
+    /// A part of an image that is shown. The parts come in order; a new first part replaces the image.
     ImagePart {
         /// The image.
         name: ImageName,

@@ -42,7 +42,7 @@ pub(super) struct VideoInbox {
     /// None for a view that is not composed any more.
     scenes: BTreeMap<ViewName, Option<Scene>>,
     overlays: BTreeMap<ViewName, Vec<Overlay>>,
-    /// Images of overlays that are there from now on, or not any more.
+    /// Images of overlays, avatars and backgrounds that are there from now on, or not any more.
     images: BTreeMap<ImageName, Option<Arc<Bitmap>>>,
     streams: Option<StreamSet>,
     keyframes: BTreeSet<u32>,

@@ -210,7 +210,7 @@ pub enum Order {
     Streams(StreamSet),
     /// The overlays of a view.
     Overlays(ViewName, Vec<Overlay>),
-    /// An image that overlays show.
+    /// An image that overlays, avatars or backgrounds show.
     Image(ImageName, Image),
     /// No overlay shows this image any more.
     ImageGone(ImageName),

@@ -537,6 +537,14 @@ test('the overlay of a tile follows the theme as the mixer does', () => {
   assert.equal(stage.look(tile, { fontSize: 200 }).letters, stage.look(tile).letters * 2);
 });
 
+test('a link is poor if losses or delay leave only a small picture', () => {
+  const poor = (tier, limit, wanted = 'auto') => quality.hasPoorLink({ tier: wanted, receives: { tier, limit } });
+  assert.deepEqual([poor('low', 'delay'), poor('slides', 'loss'), poor('audio', 'delay')], [true, true, true]);
+  assert.deepEqual([poor('medium', 'loss'), poor('low', 'receiver'), poor('high')], [false, false, false]);
+  assert.equal(poor('low', 'delay', 'low'), false, 'it was chosen');
+  assert.equal(quality.hasPoorLink({}), false);
+});
+
 test('a phone in portrait requests the canvas of the room upright, and others that of the room', () => {
   const room = { width: 1280, height: 720 };
   const wanted = (kind, portrait, canvas = room) => watched.request({ kind, portrait, canvas });

@@ -90,7 +90,9 @@ export async function page_keyboard({ chromium, options, keep }) {
     return views.find(({ view }) => view === receives.view)?.kind;
   };
   const own_layout = await until(async () => (await seen()) === 'active' && (await kind()) === 'grid_fill', 5000);
-  const pressed = await ann.$$eval('.layout[aria-pressed="true"]', (all) => all.map((one) => one.textContent));
+  const marked = () => ann.$$eval('.layout[aria-pressed="true"]', (all) => all.map((one) => one.textContent));
+  await until(async () => (await marked()).join() === 'Speaker only,Filled grid', 3000);
+  const pressed = await marked();
   await ann.keyboard.press('Escape');
   const layouts_closed = (await focused(ann)) === 'layouts-toggle';
   await ann.waitForSelector('#studio-toggle:not([hidden])', { timeout: 5000 });
