@@ -2,7 +2,8 @@
 //!
 //! The compositor is compared with GStreamer's `compositor` and with ffmpeg's `scale` and `xstack` in the same run:
 //! n x n cameras at 30 frames per second composed to 1280x720, with every frame new, from 640x360 and in the size of
-//! their tiles. Ours includes scaling of every frame on arrival; ffmpeg's does not include reading the cameras.
+//! their tiles. Ours includes scaling of every frame on arrival; ffmpeg's does not include reading the cameras. An
+//! argument selects a part: `2x2` to `7x7`, `views`, `decorations` or `codecs`.
 #![allow(clippy::print_stdout)]
 
 mod picture;
@@ -235,38 +236,62 @@ fn decode(codec: Codec, frames: &[EncodedFrame]) -> f64 {
     })
 }
 
+fn plain(side: u32, pictures: &[Picture], views: u32) -> f64 {
+    least(|| ours(Ours { side, pictures, kind: SourceKind::Camera, decorated: false, views }))
+}
+
 fn main() {
     codec::init().expect("GStreamer and its elements are installed");
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let wanted = |part: &str| part.contains(&only);
     let cameras: Vec<Picture> = (0..30).map(|frame| moving(CAMERA, frame)).collect();
-    fn plain(side: u32, pictures: &[Picture], views: u32) -> f64 {
-        least(|| ours(Ours { side, pictures, kind: SourceKind::Camera, decorated: false, views }))
+    for side in (2..=7).filter(|side| wanted(&format!("{side}x{side}"))) {
+        beside_others(side, &cameras);
     }
-    for side in 2..=7 {
-        let tile = cells(side)[0].size();
-        let exact: Vec<Picture> = (0..30).map(|frame| moving(tile, frame)).collect();
-        for (pictures, what) in [(&cameras, "640x360"), (&exact, "exact tile sizes")] {
-            let (own, theirs) = (plain(side, pictures, 1), least(|| gstreamers(side, pictures)));
-            print!(
-                "compose {side}x{side}, {what}: {own:.3} ms CPU a frame; GStreamer's compositor {theirs:.3}, ratio \
-                 {:.3} (1/{:.1})",
-                own / theirs,
-                theirs / own
-            );
-            match ffmpegs(side, pictures) {
-                Some(ffmpeg) => println!("; ffmpeg {ffmpeg:.3}, ratio {:.3}", own / ffmpeg),
-                None => println!("; ffmpeg is not installed"),
-            }
+    if wanted("views") {
+        views(&cameras);
+    }
+    if wanted("decorations") {
+        decorations(&cameras);
+    }
+    if wanted("codecs") {
+        codecs(&cameras);
+    }
+}
+
+fn beside_others(side: u32, cameras: &[Picture]) {
+    let tile = cells(side)[0].size();
+    let exact: Vec<Picture> = (0..30).map(|frame| moving(tile, frame)).collect();
+    for (pictures, what) in [(cameras, "640x360".to_owned()), (&exact, format!("exact tile sizes ({tile})"))] {
+        let (own, theirs) = (plain(side, pictures, 1), least(|| gstreamers(side, pictures)));
+        print!(
+            "compose {side}x{side}, {what}: {own:.3} ms CPU a frame; GStreamer's compositor {theirs:.3}, ratio {:.3} \
+             (1/{:.1})",
+            own / theirs,
+            theirs / own
+        );
+        match ffmpegs(side, pictures) {
+            Some(ffmpeg) => println!("; ffmpeg {ffmpeg:.3}, ratio {:.3}", own / ffmpeg),
+            None => println!("; ffmpeg is not installed"),
         }
     }
-    let [one, three, nine] = [1, 3, 9].map(|views| plain(3, &cameras, views));
+}
+
+/// What personal views cost: everybody's own view shows all but that person.
+fn views(cameras: &[Picture]) {
+    let [one, three, nine] = [1, 3, 9].map(|views| plain(3, cameras, views));
     println!(
         "compose 3x3, views of one room: one {one:.3} ms CPU a frame, three {three:.3} (ratio {:.2}), nine {nine:.3} \
          (ratio {:.2})",
         three / one,
         nine / one
     );
+}
+
+fn decorations(cameras: &[Picture]) {
+    let one = plain(3, cameras, 1);
     let decorated =
-        least(|| ours(Ours { side: 3, pictures: &cameras, kind: SourceKind::Camera, decorated: true, views: 1 }));
+        least(|| ours(Ours { side: 3, pictures: cameras, kind: SourceKind::Camera, decorated: true, views: 1 }));
     println!("compose 3x3 with names: {decorated:.3} ms CPU a frame; ratio {:.3}", decorated / one);
     // Both are contained in their tiles; only cameras have a backdrop.
     let phones: Vec<Picture> = (0..30).map(|frame| moving(PHONE, frame)).collect();
@@ -276,6 +301,9 @@ fn main() {
         "compose 3x3 in portrait: {backdrop:.3} ms CPU a frame; {bars:.3} without backdrops; ratio {:.3}",
         backdrop / bars
     );
+}
+
+fn codecs(cameras: &[Picture]) {
     let canvases: Vec<Picture> = (0..60).map(|frame| moving(CANVAS, frame)).collect();
     let choices = [
         (Codec::Vp8, H264Encoder::X264, "VP8"),
@@ -285,7 +313,7 @@ fn main() {
     ];
     let efforts = [Effort::Fast, Effort::Good];
     for ((codec, h264, name), effort) in choices.into_iter().flat_map(|choice| efforts.map(|effort| (choice, effort))) {
-        for (size, bitrate_kbps, pictures) in [(CANVAS, 1500, &canvases), (CAMERA, 500, &cameras)] {
+        for (size, bitrate_kbps, pictures) in [(CANVAS, 1500, &canvases[..]), (CAMERA, 500, cameras)] {
             let (encoding, frames) =
                 encode(EncodeSpec { codec, size, fps: 30, bitrate_kbps, h264, threads: 1, effort }, pictures);
             let bytes: usize = frames.iter().map(|frame| frame.data.len()).sum();

@@ -249,8 +249,8 @@ mod bilinear {
     /// Scales if this is the fastest method; otherwise returns false and draws nothing.
     pub(super) fn scale(from: &Picture, to: &mut PictureMut) -> bool {
         let (src, dst) = (from.size(), to.size());
-        // Below one half two taps skip pixels; at whole factors libyuv only averages or doubles.
-        let fits = |from: u32, to: u32| 5 * from <= 9 * to;
+        // From one half downwards two taps skip pixels; at whole factors libyuv only averages or doubles.
+        let fits = |from: u32, to: u32| from < 2 * to;
         let doubled = 2 * src.width == dst.width && 2 * src.height == dst.height;
         if src == dst || doubled || !fits(src.width, dst.width) || !fits(src.height, dst.height) {
             return false;
