@@ -1,7 +1,8 @@
 //! The uploaded images of a room.
 //!
-//! Owns: their bytes, and the orders for those that overlays and scenes show. Does not know: pixels; the mixer decodes them and
-//! reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and [`Order::ImageGone`].
+//! Owns: their bytes, and the orders for those that overlays, filters and scenes show. Does not know: pixels; the mixer
+//! decodes them and reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and
+//! [`Order::ImageGone`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +55,11 @@ impl Images {
         self.entries.contains_key(name)
     }
 
+    /// Whether there is an image of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|name| self.contains(&name))
+    }
+
     fn document(&self, name: &ImageName) -> Option<ImageDocument> {
         let Entry { image, error } = self.entries.get(name)?;
         Some(ImageDocument { name: name.clone(), kind: image.kind, bytes: image.bytes.len(), error: error.clone() })
@@ -99,7 +105,7 @@ impl Room {
     }
 
     /// Removes an image, and ends the overlays that show it. Participants lose it as avatar; a background has the usual
-    /// colour until there is another image of this name.
+    /// colour until there is another image of this name, and filters show black instead.
     ///
     /// # Errors
     /// When it does not exist.
@@ -113,6 +119,7 @@ impl Room {
         for person in self.people.values_mut().filter(|person| person.avatar.as_ref() == Some(name)) {
             person.avatar = None;
         }
+        self.remove_image_of_filters(name);
         self.refresh();
         self.emit(|room| Event::Room(Box::new(room.document())));
         Ok(())
@@ -153,9 +160,10 @@ impl Room {
         }
     }
 
-    /// Orders the images that overlays, avatars and backgrounds show now.
+    /// Orders the images that overlays, filters, avatars and backgrounds show now.
     pub(super) fn order_images(&mut self, mut used: BTreeSet<ImageName>) {
         used.append(&mut self.images_of_scenes());
+        used.append(&mut self.images_of_filters());
         for name in used.difference(&self.images.ordered) {
             if let Some(entry) = self.images.entries.get(name) {
                 self.effects.push_back(Effect::Order(Order::Image(name.clone(), entry.image.clone())));

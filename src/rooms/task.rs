@@ -243,7 +243,8 @@ impl RoomTask {
 
     fn check_patch(&self, patch: &ParticipantPatch) -> Result<(), RoomError> {
         self.room.check_view(&patch.view_patch())?;
-        Ok(self.room.check_avatar(patch)?)
+        self.room.check_avatar(patch)?;
+        Ok(self.room.check_filters(patch.filters.as_deref().unwrap_or_default())?)
     }
 
     fn add_input(&mut self, now: Timestamp, planned: PlannedInput, reply: oneshot::Sender<Result<InputId, Refusal>>) {
@@ -298,6 +299,10 @@ impl RoomTask {
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::FilterLoad(serial, cpu) => self.room.handle(now, Input::FilterLoad(serial, cpu)),
+            FromMixer::FilterRemoved(serial, reason, detail) => {
+                self.room.handle(now, Input::FilterRemoved(serial, reason, detail));
+            }
             FromMixer::ImageFailed(name, why) => self.room.handle(now, Input::ImageFailed(name, why)),
             FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
             FromMixer::Report(report) => self.report(now, &report),
@@ -478,6 +483,8 @@ fn order_mixer(link: &Link<ToMixer>, order: Order) {
     let message = match order {
         Order::Source(spec) => ToMixer::Source(spec),
         Order::SourceGone(source) => ToMixer::SourceGone(source),
+        Order::Filters(source, specs) => ToMixer::Filters(source, specs),
+        Order::ViewFilters(view, specs) => ToMixer::ViewFilters(view, specs),
         Order::Scene(scene) => ToMixer::Scene(scene),
         Order::SceneGone(view) => ToMixer::SceneGone(view),
         Order::Mix(plan) => ToMixer::Mix(plan),

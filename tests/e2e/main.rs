@@ -15,6 +15,7 @@ mod contract;
 mod direct;
 mod elsewhere;
 mod faults;
+mod filters;
 mod http;
 mod inputs;
 mod live;

@@ -15,7 +15,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::raster::{Raster, Rgb};
 use super::sprite::yuv;
-use crate::codec::{Picture, PictureMut};
+use crate::codec::{Picture, PictureMut, scale};
 use crate::media::Size;
 use crate::overlay::{IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX, Image, ImageType, fits};
 
@@ -76,6 +76,14 @@ impl Bitmap {
         Self { width, height, pixels: pixels.collect() }
     }
 
+    /// A picture of this size that the image covers, over a colour where it is transparent; what does not fit is cut
+    /// off at both sides.
+    pub fn cover(&self, size: Size, ground: Rgb) -> Picture {
+        let mut picture = PictureMut::new(size);
+        scale::scale(&self.cropped(size).picture(ground), &mut picture);
+        picture.freeze()
+    }
+
     /// The largest part of the aspect ratio of `shape` in the middle.
     pub(super) fn cropped(&self, shape: Size) -> Self {
         let part = |length: usize, of: usize, by: u32, to: u32| {
@@ -89,7 +97,7 @@ impl Bitmap {
     }
 
     /// The image over a colour, without transparency.
-    pub(super) fn picture(&self, ground: Rgb) -> Picture {
+    fn picture(&self, ground: Rgb) -> Picture {
         let mut picture = PictureMut::new(Size::new(self.width as u32, self.height as u32));
         let over = |[r, g, b, alpha]: [u8; 4]| {
             let blend = |value: u8, ground: u8| {

@@ -22,7 +22,7 @@ use super::slot::FrameSlot;
 use super::sprite::{Band, Op, Sprite, yuv};
 use super::tile::{Appearance, Moving, Placed, SMALLEST, Shown};
 use super::transition::{Place, Transition};
-use crate::codec::{Picture, PictureMut, scale};
+use crate::codec::{Picture, PictureMut};
 use crate::id::SourceId;
 use crate::layout::{More, Scene, Style, Tile};
 use crate::media::Size;
@@ -170,11 +170,7 @@ impl Compositor {
     fn set_ground(&mut self) {
         let color = look::ground(&self.style.background);
         let image = self.style.background.image().and_then(|name| self.overlays.images().get(name));
-        let picture = image.map(|image| {
-            let mut picture = PictureMut::new(self.canvas);
-            scale::scale(&image.cropped(self.canvas).picture(color), &mut picture);
-            picture.freeze()
-        });
+        let picture = image.map(|image| image.cover(self.canvas, color));
         self.ground = Ground { color: yuv(color), picture };
     }
 
