@@ -65,7 +65,7 @@ struct Shown {
 impl VideoSource {
     pub(super) fn new(spec: SourceSpec, slot: Arc<FrameSlot>) -> Self {
         Self {
-            owner: Owner { id: spec.source, codec: spec.codec, slot, reported: Arc::default() },
+            owner: Owner { id: spec.source, codec: spec.codec, slot, sizes: Arc::default() },
             undecodable: false,
             needs_idr: false,
             depayloader: Depayloader::new(spec.codec),
