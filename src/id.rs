@@ -86,9 +86,11 @@ macro_rules! number {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
+                // One text for each number: no sign, and no zeros before it.
                 text.strip_prefix($prefix)
                     .and_then(|digits| digits.parse().ok())
                     .map(Self)
+                    .filter(|id| id.to_string() == text)
                     .ok_or_else(|| IdError::Number(text.chars().take(NAME_MAX).collect(), $prefix))
             }
         }
@@ -159,5 +161,14 @@ mod tests {
         assert_eq!(wire, [12]);
         assert_eq!(postcard::from_bytes::<ParticipantId>(&wire).expect("plain"), id);
         assert!("s12".parse::<ParticipantId>().is_err());
+    }
+
+    #[test]
+    fn an_id_has_one_text_of_limited_length() {
+        assert_eq!("p4294967295".parse::<ParticipantId>().expect("the largest"), ParticipantId(u32::MAX));
+        for bad in ["p", "p+12", "p012", "p-1", "p4294967296", " p1", &format!("p{}1", "0".repeat(100_000))] {
+            let error = bad.parse::<ParticipantId>().expect_err("another text of a number").to_string();
+            assert!(error.len() < 300, "{error}");
+        }
     }
 }

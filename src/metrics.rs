@@ -30,6 +30,16 @@ pub struct Metrics {
     pub event_streams_refused: Counter,
     /// WebSockets closed because the client read too slowly.
     pub event_streams_too_slow: Counter,
+    /// Changes refused because their caller makes too many.
+    pub changes_limited: Counter,
+    /// Requests with a token that is not valid, by reason.
+    pub logins_failed: Family<LoginLabels, Counter>,
+    /// Most memory of a child process, in bytes.
+    pub process_memory_limit: Family<ProcessLabels, Gauge>,
+    /// RTMP connections of encoders that are not authorized yet.
+    pub rtmp_pending: Gauge,
+    /// RTMP connections closed before they were authorized: too many, too slow, malformed, or not allowed.
+    pub rtmp_refused: Counter,
     /// Refused joins by HTTP status.
     pub joins_refused: Family<RefusalLabels, Counter>,
     /// HTTP requests answered.
@@ -45,6 +55,20 @@ pub struct Metrics {
 pub struct RefusalLabels {
     /// HTTP status code of the response.
     pub status: u16,
+}
+
+/// Labels of failed logins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LoginLabels {
+    /// `expired`, or `invalid` for a wrong signature, malformed tokens and unknown sessions.
+    pub reason: &'static str,
+}
+
+/// Labels of child processes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProcessLabels {
+    /// `mixer`, `input` or `output`.
+    pub process: &'static str,
 }
 
 /// Labels of HTTP requests.
@@ -65,6 +89,11 @@ impl Default for Metrics {
             event_streams: Gauge::default(),
             event_streams_too_slow: Counter::default(),
             event_streams_refused: Counter::default(),
+            changes_limited: Counter::default(),
+            logins_failed: Family::default(),
+            process_memory_limit: Family::default(),
+            rtmp_pending: Gauge::default(),
+            rtmp_refused: Counter::default(),
             joins_refused: Family::default(),
             http_requests: Family::default(),
             http_connections: Gauge::default(),
@@ -85,6 +114,31 @@ impl Default for Metrics {
                 "event_streams_too_slow",
                 "WebSockets closed because the client read too slowly",
                 metrics.event_streams_too_slow.clone(),
+            );
+            registry.register(
+                "changes_limited",
+                "Changes refused because their caller makes too many",
+                metrics.changes_limited.clone(),
+            );
+            registry.register(
+                "logins_failed",
+                "Requests with a token or session that is not valid, by reason",
+                metrics.logins_failed.clone(),
+            );
+            registry.register(
+                "process_memory_limit_bytes",
+                "Most memory of a child process, without shared libraries and files",
+                metrics.process_memory_limit.clone(),
+            );
+            registry.register(
+                "rtmp_pending",
+                "RTMP connections of encoders that are not authorized yet",
+                metrics.rtmp_pending.clone(),
+            );
+            registry.register(
+                "rtmp_refused",
+                "RTMP connections closed before they were authorized: too many, too slow, malformed, or not allowed",
+                metrics.rtmp_refused.clone(),
             );
             registry.register("joins_refused", "Refused joins by HTTP status", metrics.joins_refused.clone());
             registry.register("http_requests", "HTTP requests answered", metrics.http_requests.clone());

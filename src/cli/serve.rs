@@ -27,7 +27,7 @@ use crate::net::tls::Tls;
 use crate::net::turn;
 use crate::net::udp::{self, Mux};
 use crate::peer::PeerConfig;
-use crate::process::ProcessCommand;
+use crate::process::{Ceiling, ProcessCommand};
 use crate::recordings::{Finish, Library, Uploads};
 use crate::rooms::HlsBroadcasts;
 use crate::rooms::{InputServerSettings, RecordingSettings, RoomCounters, Rooms, ServerSettings};
@@ -271,8 +271,8 @@ fn library(config: &Config) -> anyhow::Result<Library> {
 /// The settings of rooms, from the configuration.
 fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings> {
     Ok(ServerSettings {
-        mixer: ProcessCommand::own("mixer").context(OWN_FILE)?,
-        output: ProcessCommand::own("output").context(OWN_FILE)?,
+        mixer: ProcessCommand::own("mixer", Ceiling::mixer(config.processes.mixer_memory_mib)).context(OWN_FILE)?,
+        output: ProcessCommand::own("output", Ceiling::output(config.processes.output_memory_mib)).context(OWN_FILE)?,
         recordings: RecordingSettings {
             folder: library.folder().to_owned(),
             floor_bytes: u64::from(config.recordings.floor_mb) * 1_000_000,
@@ -281,7 +281,8 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         broadcasts: config.outputs.guard(),
         max_outputs: config.rooms.max_outputs as usize,
         inputs: InputServerSettings {
-            command: ProcessCommand::own("input").context(OWN_FILE)?,
+            command: ProcessCommand::own("input", Ceiling::input(config.processes.input_memory_mib))
+                .context(OWN_FILE)?,
             guard: config.inputs.guard(),
             media_dir: std::path::absolute(config.media_dir()).context("cannot resolve inputs.media_dir")?,
         },

@@ -1,8 +1,9 @@
 //! Video decoders: encoded frames in, pictures out.
 //!
-//! Owns: [`VideoDecoder`], which has one GStreamer pipeline, and the check before it: the C code gets no frame of a
-//! forbidden size, and its first frame is a keyframe or recovery point. Does not know: RTP, loss, senders. In: whole
-//! frames. Out: pictures, by callback on the decoder's thread.
+//! Owns: [`VideoDecoder`], which has one GStreamer pipeline, and the checks around it: the C code gets no frame of a
+//! forbidden size, no buffer with more than one frame, and its first frame is a keyframe or recovery point; a picture
+//! of a forbidden size ends the decoder. Does not know: RTP, loss, senders. In: whole frames. Out: pictures, by
+//! callback on the decoder's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,11 @@ impl DecodeLimits {
         let block = |side: u32| side.next_multiple_of(16);
         let area = u64::from(block(max_long)) * u64::from(block(max_short));
         short >= MIN_SIDE && long <= block(max_long) && u64::from(long) * u64::from(short) <= area
+    }
+
+    /// Whether a decoded picture has such a size. Cropping may have made it smaller than a coded one.
+    fn allow_decoded(&self, size: Size) -> bool {
+        self.allow(Size::new(size.width.max(MIN_SIDE), size.height.max(MIN_SIDE)))
     }
 }
 
@@ -127,8 +133,12 @@ impl VideoDecoder {
                     if ended.load(Ordering::Acquire) {
                         return Err(gst::FlowError::Eos);
                     }
-                    let decoded = picture_of(&sample).ok_or(gst::FlowError::Error)?;
-                    (to.lock())(decoded);
+                    let (picture, pts) = picture_of(&sample).ok_or(gst::FlowError::Error)?;
+                    // The header said another size. The error ends the pipeline.
+                    if !limits.allow_decoded(picture.size()) {
+                        return Err(gst::FlowError::NotNegotiated);
+                    }
+                    (to.lock())(Decoded::Picture { picture, pts });
                     Ok(gst::FlowSuccess::Ok)
                 })
                 .build(),
@@ -177,13 +187,16 @@ impl VideoDecoder {
         if waiting >= u64::from(QUEUE) {
             return Err(CodecError::Behind(waiting));
         }
-        let mut buffer = gst::Buffer::from_slice(frame);
-        let fields = buffer.get_mut().expect("just made");
-        fields.set_pts(gst::ClockTime::from_useconds(pts.as_micros()));
-        if !keyframe {
-            fields.set_flags(gst::BufferFlags::DELTA_UNIT);
+        for data in header::buffers(self.codec, frame) {
+            let mut buffer = gst::Buffer::from_slice(data);
+            let fields = buffer.get_mut().expect("just made");
+            fields.set_pts(gst::ClockTime::from_useconds(pts.as_micros()));
+            if !keyframe {
+                fields.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            self.pipeline.source().push_buffer(buffer).map_err(|_| CodecError::Failed)?;
         }
-        self.pipeline.source().push_buffer(buffer).map(drop).map_err(|_| CodecError::Failed)
+        Ok(())
     }
 }
 
@@ -219,10 +232,10 @@ pub(super) fn recovery_recipe(codec: Codec) -> Result<Recipe, CodecError> {
     }
 }
 
-/// The picture in a sample; None if its format is not the expected one.
-fn picture_of(sample: &gst::Sample) -> Option<Decoded> {
+/// The picture in a sample and its time; None if its format is not the expected one.
+fn picture_of(sample: &gst::Sample) -> Option<(Picture, Timestamp)> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let buffer = sample.buffer_owned()?;
     let pts = Timestamp::from_micros(buffer.pts()?.useconds());
-    Some(Decoded::Picture { picture: Picture::mapped(buffer, &info)?, pts })
+    Some((Picture::mapped(buffer, &info)?, pts))
 }

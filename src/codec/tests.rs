@@ -170,6 +170,44 @@ fn oversized_and_malformed_frames_do_not_reach_the_decoder() {
 }
 
 #[test]
+fn a_frame_behind_another_in_a_buffer_is_not_decoded() {
+    let (mut decoder, pictures) = decoder(Codec::Vp9);
+    let (small, large) = (keyframe(Codec::Vp9, SIZE), keyframe(Codec::Vp9, Size::new(2560, 1440)));
+    // A keyframe; the large one behind `show_existing_frame`, behind another keyframe, and behind both.
+    let both = [&small[..], &[0x88]].concat();
+    let hidden = [
+        small.to_vec(),
+        [&[0x88], &large[..]].concat(),
+        [&small[..], &large].concat(),
+        [both, large.to_vec()].concat(),
+    ];
+    for (i, buffer) in hidden.into_iter().enumerate() {
+        decoder.push(buffer.into(), Timestamp::from_micros(i as u64)).expect("taken");
+        match pictures.recv_timeout(WAIT).expect("no delay") {
+            Decoded::Picture { picture, .. } => assert_eq!(picture.size(), SIZE, "buffer {i}"),
+            other => panic!("buffer {i}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn two_h264_pictures_of_one_time_are_decoded_as_two() {
+    let (mut decoder, pictures) = decoder(Codec::H264);
+    let other = Size::new(640, 360);
+    let both = [keyframe(Codec::H264, SIZE), keyframe(Codec::H264, other)].concat();
+    decoder.push(both.into(), Timestamp::default()).expect("taken");
+    for size in [SIZE, other] {
+        match pictures.recv_timeout(WAIT).expect("no delay") {
+            Decoded::Picture { picture, .. } => assert_eq!(picture.size(), size),
+            other => panic!("{other:?}"),
+        }
+    }
+    let large = [keyframe(Codec::H264, SIZE), keyframe(Codec::H264, Size::new(2560, 1440))].concat();
+    let refused = decoder.push(large.into(), Timestamp::from_micros(1));
+    assert!(matches!(refused, Err(CodecError::Size { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_malformed_frame_is_reported_once_and_ends_the_decoder() {
     let (mut broken, pictures) = decoder(Codec::Vp8);
     let mut data = keyframe(Codec::Vp8, SIZE).to_vec();

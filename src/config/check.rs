@@ -81,6 +81,7 @@ impl Config {
         self.filters.check(&mut findings);
         self.check_tiers(&mut findings, has_valid_video);
         self.check_numbers(&mut findings);
+        self.processes.check(&mut findings);
         findings.0
     }
 
@@ -175,7 +176,7 @@ impl Config {
     /// Refuses limits of zero, which would mean "none allowed" and not "unlimited".
     fn check_numbers(&self, findings: &mut Findings) {
         let (rooms, limits) = (&self.rooms, &self.limits);
-        let least: [(&'static str, usize, usize); 21] = [
+        let least: [(&'static str, usize, usize); 26] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_viewers", rooms.max_viewers as usize, 1),
             ("rooms.max_inputs", rooms.max_inputs as usize, 1),
@@ -197,6 +198,11 @@ impl Config {
             ("limits.connections_per_address", limits.connections_per_address, 1),
             ("limits.write_seconds", limits.write_seconds as usize, 1),
             ("limits.event_streams_per_address", limits.event_streams_per_address, 1),
+            ("limits.event_streams_per_session", limits.event_streams_per_session, 1),
+            ("limits.event_streams_per_token", limits.event_streams_per_token, 1),
+            ("limits.changes_per_second", limits.changes_per_second as usize, 1),
+            ("limits.changes_burst", limits.changes_burst as usize, 1),
+            ("limits.seats_per_token", limits.seats_per_token, 1),
         ];
         for (key, value, least) in least {
             findings.require(value >= least, key, format!("{value} is too small: at least {least}"));

@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod filters;
 mod layers;
+mod processes;
 mod reload;
 mod tls;
 mod turn;
@@ -24,6 +25,7 @@ pub use self::check::KEY_MIN_BYTES;
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::filters::Filters;
 pub use self::layers::{Override, load, unknown_variables};
+pub use self::processes::Processes;
 pub use self::reload::{Change, Reload};
 pub use self::tls::{Tls, TlsMode};
 pub use self::turn::Turn;
@@ -70,6 +72,8 @@ pub struct Config {
     pub inputs: Inputs,
     /// Section `[limits]`: sizes, rates and timeouts of requests.
     pub limits: Limits,
+    /// Section `[processes]`: the memory of child processes.
+    pub processes: Processes,
 }
 
 /// Section `[http]`.
@@ -322,6 +326,17 @@ pub struct Limits {
     pub write_seconds: u32,
     /// Most open WebSockets and player event streams of one address.
     pub event_streams_per_address: usize,
+    /// Most open WebSockets and player event streams of one session.
+    pub event_streams_per_session: usize,
+    /// Most open WebSockets that one token opens without a session.
+    pub event_streams_per_token: usize,
+    /// Sustained changes (PATCH, PUT, POST, DELETE, messages on WebSockets) per second and participant; without a
+    /// session, per token or address. Operators are exempt.
+    pub changes_per_second: u32,
+    /// Burst of changes.
+    pub changes_burst: u32,
+    /// Most participants and publishers that join with one token at a time; operators' tokens are exempt.
+    pub seats_per_token: usize,
 }
 
 impl Default for Http {
@@ -436,6 +451,11 @@ impl Default for Limits {
             connections_per_address: 1024,
             write_seconds: 30,
             event_streams_per_address: 512,
+            event_streams_per_session: 8,
+            event_streams_per_token: 64,
+            changes_per_second: 20,
+            changes_burst: 100,
+            seats_per_token: 32,
         }
     }
 }

@@ -58,7 +58,7 @@ impl Reload {
 /// The new configuration with the values of the running one that cannot change: sockets, TLS, the data folder, the
 /// store of uploads, and the video that running mixers encode.
 fn merged(running: &Config, new: &Config) -> Config {
-    let Config { auth, recordings, rooms, filters, outputs, inputs, limits, .. } = new.clone();
+    let Config { auth, recordings, rooms, filters, outputs, inputs, limits, processes, .. } = new.clone();
     Config {
         auth,
         recordings,
@@ -73,6 +73,7 @@ fn merged(running: &Config, new: &Config) -> Config {
             event_streams_per_address: running.limits.event_streams_per_address,
             ..limits
         },
+        processes,
         ..running.clone()
     }
 }

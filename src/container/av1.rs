@@ -14,6 +14,13 @@ pub const SEQUENCE_HEADER: u8 = 1;
 /// OBU type of a temporal delimiter.
 pub const TEMPORAL_DELIMITER: u8 = 2;
 
+/// OBU type of a frame header.
+pub const FRAME_HEADER: u8 = 3;
+/// OBU type of a frame with its header.
+pub const FRAME: u8 = 6;
+/// OBU type of a tile list, which is for large scale tile decoding only.
+pub const TILE_LIST: u8 = 8;
+
 /// An open bitstream unit (OBU).
 #[derive(Debug)]
 pub struct Obu<'a> {

@@ -46,6 +46,11 @@ fn start_code(stream: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Whether a NAL unit contains the start code of another one, which emulation prevention (section 7.4.1) excludes.
+pub fn has_start_code(unit: &[u8]) -> bool {
+    start_code(unit).is_some()
+}
+
 const fn kind(unit: &[u8]) -> u8 {
     unit[0] & 0x1f
 }

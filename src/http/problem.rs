@@ -299,6 +299,8 @@ impl From<RoomError> for Problem {
             RoomError::NoPublisher(_) => Self::of_kind(StatusCode::CONFLICT, "no-publisher", detail).retry_after(busy),
             RoomError::NoIfMatch => Self::of_kind(StatusCode::PRECONDITION_REQUIRED, "entity-tag", detail),
             RoomError::StaleTag => Self::of_kind(StatusCode::PRECONDITION_FAILED, "entity-tag", detail),
+            RoomError::TooManyOfToken(_) => Self::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-joins", detail)
+                .retry_after(Duration::from_secs(10)),
             RoomError::TooManyRooms(_) => Self::overloaded(detail).retry_after(Duration::from_secs(10)),
             RoomError::ShuttingDown => Self::draining(),
             RoomError::Peer(PeerError::Offer(_) | PeerError::Connection(_)) => {

@@ -17,6 +17,7 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
+use super::body_limit::BodyLimit;
 use super::gunzip;
 use crate::codec::intake::{Exchange, Fetch, Fetched};
 use crate::destination::{Endpoint, Guard, Host};
@@ -32,18 +33,19 @@ const MAX_REDIRECTS: u32 = 5;
 pub(super) struct HttpFetcher {
     guard: Arc<Guard>,
     network: Handle,
+    limit: Arc<BodyLimit>,
 }
 
 impl HttpFetcher {
     /// `network` is the runtime for name resolution.
     pub(super) fn new(guard: Guard, network: Handle) -> Self {
-        Self { guard: Arc::new(guard), network }
+        Self { guard: Arc::new(guard), network, limit: Arc::default() }
     }
 }
 
 impl Fetch for HttpFetcher {
     fn begin(&self) -> Box<dyn Exchange> {
-        Box::new(Request { agent: Mutex::new(Some(agent(&self.guard, &self.network))) })
+        Box::new(Request { agent: Mutex::new(Some(agent(&self.guard, &self.network))), limit: self.limit.clone() })
     }
 }
 
@@ -107,6 +109,7 @@ struct ResolveError(String);
 struct Request {
     /// None after cancellation.
     agent: Mutex<Option<Agent>>,
+    limit: Arc<BodyLimit>,
 }
 
 impl Exchange for Request {
@@ -133,10 +136,13 @@ impl Exchange for Request {
         }
         let url = ureq::ResponseExt::get_uri(&response).to_string();
         let body: Box<dyn Read + Send> = Box::new(response.into_body().into_reader());
+        let broke_off = |_| "the connection broke off".to_owned();
         if from > 0 {
+            let body = self.limit.limited(body).map_err(broke_off)?;
             return Ok(Fetched { body, length, ranges: ranges && length.is_some(), url });
         }
-        let (body, compressed) = gunzip::decompressed(body).map_err(|_| "the connection broke off".to_owned())?;
+        let (body, compressed) = gunzip::decompressed(body).map_err(broke_off)?;
+        let body = self.limit.limited(body).map_err(broke_off)?;
         // Length and positions are those of the compressed bytes.
         let length = length.filter(|_| !compressed && matches!(encoding.as_str(), "" | "identity"));
         Ok(Fetched { body, length, ranges: ranges && length.is_some(), url })

@@ -5,6 +5,7 @@
 //! packets and reports, through the [`Outbox`]. Everything is demuxed, decoded and encoded again in a process of its
 //! own ([`run_process`]), which a malicious source may crash without harm to others.
 
+mod body_limit;
 mod camera;
 mod gunzip;
 mod http;

@@ -1,7 +1,7 @@
 //! Encoders that publish to us by RTMP. The edge passes the accepted connection as this process' standard output.
 //!
-//! Owns: the connection from its first byte, so that untrusted bytes are parsed here and not in the edge. Does not
-//! know: stream keys; the edge decides with the key that this process reports. In: the socket. Out: an [`Intake`].
+//! Owns: the connection after the request to publish, which the edge has read and allowed ([`crate::rtmp::Reception`]).
+//! Does not know: stream keys. In: the socket, and what was received before. Out: an [`Intake`].
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,11 +35,12 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Waits for the publish request of the encoder at standard output; returns application and stream key.
+    /// Waits for the publish request of the encoder at standard output; returns application and stream key. `received`:
+    /// what the encoder has sent and got answers to.
     ///
     /// # Errors
     /// A text: the peer does not speak RTMP, disconnected, or sent no request in time.
-    pub(super) fn receive() -> Result<(Self, String, Secret), String> {
+    pub(super) fn receive(received: &[u8]) -> Result<(Self, String, Secret), String> {
         let network = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let network = network.map_err(|error| error.to_string())?;
         let connection_error = |error: std::io::Error| format!("the connection cannot be used: {error}");
@@ -49,9 +50,15 @@ impl Encoder {
         let (stream, server, app, key) = network.block_on(async {
             let mut stream = TcpStream::from_std(socket).map_err(connection_error)?;
             let mut server = Server::new().map_err(|error| error.to_string())?;
-            let publish_request = timeout(START_TIMEOUT, publish_request(&mut stream, &mut server)).await;
-            let (app, key) =
-                publish_request.map_err(|_| "the encoder sent no request to publish in time".to_owned())??;
+            let events = server.input(received).map_err(|error| error.to_string())?;
+            let _was_sent = server.output();
+            let (app, key) = match request_in(events) {
+                Some(request) => request,
+                None => {
+                    let request = timeout(START_TIMEOUT, publish_request(&mut stream, &mut server)).await;
+                    request.map_err(|_| "the encoder sent no request to publish in time".to_owned())??
+                }
+            };
             Ok::<_, String>((stream, server, app, key))
         })?;
         Ok((Self { stream, server, network }, app, key))
@@ -101,12 +108,17 @@ async fn exchange(stream: &mut TcpStream, server: &mut Server) -> Result<Option<
 async fn publish_request(stream: &mut TcpStream, server: &mut Server) -> Result<(String, Secret), String> {
     loop {
         let events = exchange(stream, server).await?.ok_or("the encoder closed the connection")?;
-        for event in events {
-            if let ServerEvent::Publish { app, key } = event {
-                return Ok((app, key));
-            }
+        if let Some(request) = request_in(events) {
+            return Ok(request);
         }
     }
+}
+
+fn request_in(events: Vec<ServerEvent>) -> Option<(String, Secret)> {
+    events.into_iter().find_map(|event| match event {
+        ServerEvent::Publish { app, key } => Some((app, key)),
+        _ => None,
+    })
 }
 
 /// Feeds the encoder's media until the stream ends.

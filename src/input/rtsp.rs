@@ -28,6 +28,11 @@ use crate::time::now;
 
 /// Timeout until the server starts to play.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most bytes by which the memory of this process may grow until the server plays: the crate has no limit for the header
+/// and the body of a message.
+const START_MEMORY_MAX: u64 = 64 << 20;
+/// Interval at which the memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(20);
 /// Errors in succession, without media between them, after which the session is lost.
 const ERRORS_MAX: u32 = 100;
 
@@ -40,14 +45,35 @@ pub(super) fn open(
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
-    let beginning = network.block_on(async { timeout(START_TIMEOUT, begin(rtsp, guard)).await });
-    let (session, formats) = beginning.map_err(|_| OpenError::transient("the server did not respond in time"))??;
+    let (session, formats) = network.block_on(async {
+        tokio::select! {
+            begun = timeout(START_TIMEOUT, begin(rtsp, guard)) => {
+                begun.map_err(|_| OpenError::transient("the server did not respond in time"))?
+            }
+            () = memory_grows(START_MEMORY_MAX) => Err(OpenError::transient("the server sent too long a message")),
+        }
+    })?;
     let task = network.spawn(async move {
         if let Err(reason) = play(session, formats, &feeder, &skipped).await {
             feeder.fail(reason);
         }
     });
     Ok((intake, Task(task)))
+}
+
+/// Waits until the memory of this process has grown by so many bytes.
+async fn memory_grows(most: u64) {
+    let before = resident();
+    while resident() <= before.saturating_add(most) {
+        tokio::time::sleep(MEMORY_INTERVAL).await;
+    }
+}
+
+/// The resident memory of this process in bytes (statm of proc(5)); 0 if it is not known.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * rustix::param::page_size() as u64
 }
 
 /// The format of each stream of a session; None for streams that are not used.

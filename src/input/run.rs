@@ -49,9 +49,9 @@ impl Input {
     /// Executes a message from the edge.
     pub fn handle(&mut self, message: ToInput) {
         match message {
-            ToInput::Receive => {
+            ToInput::Receive { received } => {
                 let (outbox, encoder) = (self.outbox.clone(), self.encoder.clone());
-                let receive = move || receive(&outbox, &encoder);
+                let receive = move || receive(&received, &outbox, &encoder);
                 thread::Builder::new().name("receive".into()).spawn(receive).expect("an input can have a thread");
             }
             ToInput::Refuse { why } => {
@@ -110,10 +110,10 @@ impl Inbox {
 }
 
 /// Waits for an encoder's request to publish, and reports it.
-fn receive(outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
+fn receive(received: &[u8], outbox: &Outbox, encoder: &Mutex<Option<Encoder>>) {
     // Confined now, because it takes a while, and the edge expects reports after `Publishing`.
     let received = match intake::confine(intake::Protocol::Pushed) {
-        Ok(_) => Encoder::receive(),
+        Ok(_) => Encoder::receive(received),
         Err(error) => Err(error.to_string()),
     };
     match received {

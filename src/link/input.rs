@@ -15,9 +15,12 @@ use crate::room::inputs::InputReport;
 /// From the edge to an input process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToInput {
-    /// The first message to a process whose standard output is the connection of an RTMP publisher: read its request.
+    /// The first message to a process whose standard output is the connection of an RTMP publisher.
     /// [`FromInput::Publishing`] follows, then [`ToInput::Configure`] or [`ToInput::Refuse`].
-    Receive,
+    Receive {
+        /// What the publisher has sent up to its request, and got answers to. If it is empty, nothing was read.
+        received: Vec<u8>,
+    },
     /// The publisher is refused.
     Refuse {
         /// The reason, for its user.
@@ -126,7 +129,7 @@ mod tests {
     #[test]
     fn every_message_survives_the_link() {
         let to = [
-            ToInput::Receive,
+            ToInput::Receive { received: vec![3, 0, 255] },
             ToInput::Refuse { why: "no token".into() },
             ToInput::Configure(settings()),
             ToInput::Keyframe,

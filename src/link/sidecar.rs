@@ -13,6 +13,11 @@ use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::media::{FileFormat, Rect, Size, SourceKind};
 use crate::room::captions::SHOWN;
 
+/// Permissions of recorded files, sidecars and downloads of them: the owner writes, its group reads (chmod(2)).
+pub const FILE_MODE: u32 = 0o640;
+/// Permissions of their folder.
+pub const FOLDER_MODE: u32 = 0o750;
+
 /// Shortest time as main speaker for a chapter, in seconds.
 const SPEECH_MIN: f64 = 10.0;
 

@@ -1,18 +1,19 @@
 //! Rate limits with token buckets. Pure: time is an argument.
 //!
-//! Owns: [`TokenBucket`], and [`RateLimiter`], which has one bucket per source. Does not know: what is counted. Data
-//! enters as one call per request and leaves as permission or the time to wait. Memory is bounded: buckets that are
-//! full again are removed, and at the bound new sources have to wait.
+//! Owns: [`TokenBucket`], [`Buckets`], which has one per key, and [`RateLimiter`], whose key is the source. Does not
+//! know: what is counted. Data enters as one call per request and leaves as permission or the time to wait. Memory is
+//! bounded: buckets that are full again are removed, and at the bound new keys have to wait.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Most sources remembered at a time.
+/// Most keys remembered at a time.
 const SOURCES_MAX: usize = 16_384;
-/// Time between two removals of full buckets, and the wait of a new source when the table is full.
+/// Time between two removals of full buckets, and the wait of a new key when the table is full.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A sustained rate and a burst.
@@ -62,13 +63,19 @@ impl TokenBucket {
     }
 }
 
+/// One token bucket per key.
+#[derive(Debug)]
+pub(crate) struct Buckets<K> {
+    limit: RateLimit,
+    buckets: HashMap<K, TokenBucket>,
+    /// When full buckets were last removed.
+    cleaned: Option<Timestamp>,
+}
+
 /// One token bucket per source network.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
-    limit: RateLimit,
-    buckets: HashMap<IpAddr, TokenBucket>,
-    /// When full buckets were last removed.
-    cleaned: Option<Timestamp>,
+    buckets: Buckets<IpAddr>,
 }
 
 /// The network that counts as one source: an IPv4 address, or the /64 of an IPv6 address, because one host can use all
@@ -80,20 +87,19 @@ pub(crate) fn source_network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl RateLimiter {
+impl<K: Hash + Eq> Buckets<K> {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let limit = RateLimit { per_second: per_second.into(), burst: burst.into() };
         Self { limit, buckets: HashMap::new(), cleaned: None }
     }
 
-    /// Counts one request from `address`.
+    /// Counts one request of `key`.
     ///
     /// # Errors
     /// The time to wait before the next request.
-    pub(crate) fn take(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Duration> {
-        let source = source_network(address);
+    pub(crate) fn take(&mut self, key: K, now: Timestamp) -> Result<(), Duration> {
         let limit = self.limit;
-        if self.buckets.len() >= SOURCES_MAX && !self.buckets.contains_key(&source) {
+        if self.buckets.len() >= SOURCES_MAX && !self.buckets.contains_key(&key) {
             // Spoofed addresses arrive at the rate of datagrams, so the table is not searched for each of them.
             if self.cleaned.is_none_or(|at| now.since(at) >= CLEANUP_INTERVAL) {
                 self.buckets.retain(|_, bucket| bucket.tokens_at(limit, now) < limit.burst);
@@ -103,14 +109,38 @@ impl RateLimiter {
                 return Err(CLEANUP_INTERVAL);
             }
         }
-        self.buckets.entry(source).or_insert_with(|| TokenBucket::full(limit, now)).take(limit, now)
+        self.buckets.entry(key).or_insert_with(|| TokenBucket::full(limit, now)).take(limit, now)
+    }
+
+    /// Takes back one request of `key` that need not have been counted.
+    fn put_back(&mut self, key: &K, now: Timestamp) {
+        if let Some(bucket) = self.buckets.get_mut(key) {
+            bucket.put_back(self.limit, now);
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.buckets.len()
+    }
+}
+
+impl RateLimiter {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+        Self { buckets: Buckets::new(per_second, burst) }
+    }
+
+    /// Counts one request from `address`.
+    ///
+    /// # Errors
+    /// The time to wait before the next request.
+    pub(crate) fn take(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Duration> {
+        self.buckets.take(source_network(address), now)
     }
 
     /// Takes back one request from `address` that need not have been counted.
     pub(crate) fn put_back(&mut self, address: IpAddr, now: Timestamp) {
-        if let Some(bucket) = self.buckets.get_mut(&source_network(address)) {
-            bucket.put_back(self.limit, now);
-        }
+        self.buckets.put_back(&source_network(address), now);
     }
 }
 

@@ -101,7 +101,7 @@ mod tests {
         if std::env::var_os(SERVER).is_none() {
             return;
         }
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
+        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
         let (events, _received) = tokio::sync::mpsc::channel(4);
         let listener = || Recorder(events.clone());
         let mixer = start::<ToMixer>(&command, listener()).expect("starts");

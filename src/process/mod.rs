@@ -1,9 +1,11 @@
 //! The child processes of the serving process (mixers, outputs, inputs): start, link, watchdog, end.
 //!
-//! Owns: the process, the [`link`] to it and the reader of its messages, the [`watchdog`], and which part of the
-//! [`environment`] is inherited. Does not know: what the messages mean, who is in the room. In: messages for the
-//! process, by [`Link::send`], which never waits. Out: messages of the process and its end, once, by the [`Listener`].
+//! Owns: the process, the [`link`] to it and the reader of its messages, the [`watchdog`], which part of the
+//! [`environment`] is inherited, and the limit of its memory. Does not know: what the messages mean, who is in the
+//! room. In: messages for the process, by [`Link::send`], which never waits. Out: messages of the process and its end,
+//! once, by the [`Listener`].
 
+mod ceiling;
 mod environment;
 mod link;
 mod watchdog;
@@ -23,6 +25,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
+pub use self::ceiling::Ceiling;
 pub use self::link::{Link, Overflow, ToProcess};
 use self::watchdog::{Verdict, Watchdog};
 use crate::link::frame::Decoder;
@@ -43,15 +46,17 @@ pub struct ProcessCommand {
     pub program: PathBuf,
     /// Its arguments, normally one: the role.
     pub arguments: Vec<String>,
+    /// The limits of its memory; None for no limit.
+    pub ceiling: Option<Ceiling>,
 }
 
 impl ProcessCommand {
-    /// This program, as a `role`: `mixer`, `output` or `input`.
+    /// This program, as a `role`: `mixer`, `output` or `input`, with these limits.
     ///
     /// # Errors
     /// The path of the running executable cannot be read.
-    pub fn own(role: &str) -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()] })
+    pub fn own(role: &str, ceiling: Ceiling) -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()], ceiling: Some(ceiling) })
     }
 }
 
@@ -179,6 +184,9 @@ pub fn start_with<T: ToProcess>(
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();
+    if let Some(error) = command.ceiling.and_then(|ceiling| ceiling.apply(pid).err()) {
+        tracing::warn!(pid, %error, "cannot limit the memory of a process");
+    }
     let (read, write) = UnixStream::from_std(ours)?.into_split();
     let link = Arc::new(Link::to(write));
     let task = AbortOnDrop(tokio::spawn(drive(child, read, link.clone(), listener)));
@@ -268,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn an_output_that_reads_nothing_is_ended() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
+        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
         let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         let payload = Bytes::from(vec![0; 1_000]);
         let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
@@ -282,14 +290,14 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ignores_its_last_message_is_killed() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()] };
+        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
         let output = start::<ToOutput>(&command, Recorder(events.clone())).expect("starts");
         let pid = rustix::process::Pid::from_raw(output.pid as i32).expect("a pid");
         output.finish(ToOutput::Finish, Duration::from_millis(50)).await;
         while rustix::process::test_kill_process(pid).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
+        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None };
         let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         output.finish(ToOutput::Finish, Duration::from_secs(60)).await;
         assert!(received.try_recv().expect("reported before it returns").is_err());
@@ -298,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn a_mixer_that_ends_is_reported_lost_once() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![] };
+        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None };
         let _mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
         assert!(received.recv().await.expect("reported").is_err());
         assert!(received.recv().await.is_none(), "reported twice");
@@ -310,6 +318,7 @@ mod tests {
         let command = ProcessCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "printf '\\377\\377\\377\\377' >&0; sleep 60".into()],
+            ceiling: None,
         };
         let mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
         let why = received.recv().await.expect("reported").expect_err("lost");

@@ -193,7 +193,8 @@ impl Folder {
         let sidecar = name.sidecar();
         let text = self.preview(name, change)?;
         let new = self.path.join(format!(".{sidecar}.new"));
-        let mut file = File::create(&new)?;
+        let mut file =
+            File::options().write(true).create(true).truncate(true).mode(link::sidecar::FILE_MODE).open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(new, self.path_of(&sidecar))?;

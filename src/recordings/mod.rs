@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub use self::repair::Finish;
 use self::sidecar::SidecarState;
 pub use self::upload::{UploadConfigError, UploadState, Uploads};
 use crate::id::{OutputId, RoomName};
+use crate::link::sidecar::{FILE_MODE, FOLDER_MODE};
 
 /// Capacity of the channel of changes; a receiver that lags further misses the oldest.
 const CHANGES_CAPACITY: usize = 64;
@@ -468,9 +470,14 @@ enum LockError {
 
 fn lock(data_dir: &Path, folder: &Folder) -> Result<File, LockError> {
     let unusable = |error| LockError::Unusable(data_dir.display().to_string(), error);
-    fs::create_dir_all(folder.path()).map_err(unusable)?;
-    let file =
-        File::options().create(true).truncate(false).write(true).open(data_dir.join(".lock")).map_err(unusable)?;
+    fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder.path()).map_err(unusable)?;
+    if fs::metadata(folder.path()).map_err(unusable)?.permissions().mode() & 0o007 != 0 {
+        let folder = folder.path().display();
+        tracing::warn!(%folder, "all users of this machine can read the folder of recordings: chmod o-rwx");
+    }
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(FILE_MODE);
+    let file = options.open(data_dir.join(".lock")).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(LockError::Taken(data_dir.display().to_string())),

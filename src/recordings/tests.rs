@@ -56,6 +56,26 @@ impl Disk {
     }
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
+}
+
+#[tokio::test]
+async fn other_users_of_the_machine_cannot_read_recordings() {
+    let data = tempfile::tempdir().expect("the temporary folder can be written");
+    let inside = data.path().join("data");
+    let library = Library::open(&inside, appending(), None);
+    for made in [inside.join("recordings"), inside.join(".lock")] {
+        assert_eq!(mode(&made) & 0o007, 0, "{}", made.display());
+    }
+    drop(library);
+    // A sidecar that the repair replaces.
+    let disk = Disk::new(&[("a", "recording")]);
+    let library = Library::open(disk.0.path(), appending(), None);
+    next(&mut library.changes()).await;
+    assert_eq!(mode(&disk.path("a.json")) & 0o007, 0);
+}
+
 async fn next(changes: &mut broadcast::Receiver<RecordingFile>) -> RecordingFile {
     tokio::time::timeout(TEST_TIMEOUT, changes.recv()).await.expect("in time").expect("the library lives")
 }

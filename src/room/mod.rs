@@ -464,6 +464,7 @@ impl Room {
     }
 
     fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
+        let before = self.participant(participant);
         let Some(person) = self.people.get_mut(&participant) else { return };
         let view = patch.view_patch();
         if let Some(name) = patch.name {
@@ -487,7 +488,10 @@ impl Room {
         }
         let mut others = self.assign_views();
         others.retain(|other| *other != participant);
-        self.announce(participant);
+        // An event for each request that changes nothing would let one participant flood the readers of all others.
+        if self.participant(participant) != before {
+            self.announce(participant);
+        }
         others.into_iter().for_each(|other| self.announce(other));
         self.refresh();
     }

@@ -76,6 +76,9 @@ pub enum RoomError {
     /// The session has its maximum of event streams.
     #[error("this session has its maximum of event streams: DELETE one first")]
     TooManyStreams,
+    /// The token has its maximum of sessions that send.
+    #[error("{0} participants have joined with this token, which is the limit: get another token")]
+    TooManyOfToken(usize),
     /// The server has its maximum of rooms.
     #[error("this server has its maximum of rooms ({0}): try again later")]
     TooManyRooms(usize),

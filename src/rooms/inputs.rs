@@ -292,16 +292,21 @@ pub struct Publishing {
 }
 
 impl Pushed {
-    /// Starts a process for an encoder's connection; the receiver gets the encoder's request to publish.
+    /// Starts a process for the connection of an encoder that may publish, with what the encoder has sent so far; the
+    /// receiver gets the encoder's request to publish when the process is ready.
     ///
     /// # Errors
     /// Of creating sockets and processes.
-    pub fn receive(command: &ProcessCommand, connection: OwnedFd) -> io::Result<(Self, oneshot::Receiver<Publishing>)> {
+    pub fn receive(
+        command: &ProcessCommand,
+        connection: OwnedFd,
+        received: Vec<u8>,
+    ) -> io::Result<(Self, oneshot::Receiver<Publishing>)> {
         let (publishing, wish) = oneshot::channel();
         let listener = InputListener { publishing: Some(publishing), ..InputListener::default() };
         let attached = listener.attached.clone();
         let process: InputProcess = process::start_with(command, connection, listener)?;
-        process.link.send(ToInput::Receive);
+        process.link.send(ToInput::Receive { received });
         Ok((Self { process, attached }, wish))
     }
 

@@ -39,7 +39,7 @@ use self::outputs::Planned;
 pub use self::outputs::{BroadcastRequest, RecordingRequest};
 pub use self::player::{PlayerEvent, PlayerEventStream, PlayerUpdate};
 use self::sessions::Session;
-pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, SessionDocument, Trickled};
+pub use self::sessions::{IfMatch, JoinEndpoint, JoinOptions, Joined, Seat, SessionDocument, Trickled};
 pub use self::settings::{InputServerSettings, RecordingSettings, RoomCounters, ServerSettings};
 use self::task::RoomTask;
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};

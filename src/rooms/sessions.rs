@@ -4,7 +4,7 @@
 //! know: HTTP, roles and tokens (callers check them), what the room does with a participant. Changes run in tasks of
 //! their own, since the future of an HTTP handler is dropped when its client closes the connection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -46,6 +46,26 @@ pub struct JoinOptions {
     pub bot: bool,
     /// The endpoint, which restricts the directions of the offer.
     pub endpoint: JoinEndpoint,
+    /// The seat of its token, if the sessions of one token are limited.
+    pub seat: Option<Seat>,
+}
+
+/// A seat of a token: one token has a limited number of sessions that send.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat {
+    /// Identifies the token.
+    pub token: u64,
+    /// Most sessions of the token that send, at a time.
+    pub of: usize,
+}
+
+impl Seat {
+    /// # Errors
+    /// [`RoomError::TooManyOfToken`] if the token has no seat left.
+    fn check(self, sessions: &HashMap<String, Session>) -> Result<(), RoomError> {
+        let taken = sessions.values().filter(|session| session.token == Some(self.token)).count();
+        if taken >= self.of { Err(RoomError::TooManyOfToken(self.of)) } else { Ok(()) }
+    }
 }
 
 /// The endpoint of a join.
@@ -174,6 +194,8 @@ pub(super) struct Session {
     participant: ParticipantId,
     /// The role it joined with.
     role: Role,
+    /// The token it joined with, if it has a seat of that token.
+    token: Option<u64>,
     pub(super) peer: Arc<Peer>,
     etag: Arc<Mutex<String>>,
     /// Held during a PATCH request.
@@ -200,6 +222,11 @@ impl Rooms {
             (Direction::RecvOnly, Role::Participant) => Role::Viewer,
             (_, role) => role,
         };
+        let seat = options.seat.filter(|_| facts.direction.sends());
+        // Also checked when the session is added; a refused join costs nothing here.
+        if let Some(seat) = seat {
+            seat.check(&self.inner.sessions.lock())?;
+        }
         let admission = Admission {
             name: options.name,
             role,
@@ -214,7 +241,7 @@ impl Rooms {
         let (rooms, name) = (self.clone(), name.clone());
         let joining = run_to_end(async move {
             let (room, admittance) = rooms.admit(&name, admission).await?;
-            let joined = rooms.connect(&room, name, role, &offer, &admittance).await?;
+            let joined = rooms.connect(&room, name, (role, seat), &offer, &admittance).await?;
             Ok((joined, admittance))
         });
         let (joined, admittance) = joining.await?;
@@ -256,7 +283,7 @@ impl Rooms {
         &self,
         room: &mpsc::Sender<Command>,
         name: RoomName,
-        role: Role,
+        (role, seat): (Role, Option<Seat>),
         offer: &ParsedOffer,
         admittance: &Admittance,
     ) -> Result<Joined, RoomError> {
@@ -271,6 +298,7 @@ impl Rooms {
             commands: room.clone(),
             participant,
             role,
+            token: seat.map(|seat| seat.token),
             peer: peer.clone(),
             etag: Arc::new(Mutex::new(answer.etag.clone())),
             turn: Arc::default(),
@@ -278,7 +306,13 @@ impl Rooms {
             _over: Arc::new(over.clone().drop_guard()),
         };
         let streams = session.streams.clone();
-        self.inner.sessions.lock().insert(secret.clone(), session);
+        {
+            let mut sessions = self.inner.sessions.lock();
+            if let Some(seat) = seat {
+                seat.check(&sessions)?;
+            }
+            sessions.insert(secret.clone(), session);
+        }
         self.settings().counters.sessions.inc();
         let guard = SessionGuard { secret: secret.clone(), rooms: self.clone(), streams };
         let joined = JoinedPeer { peer, mids: facts.sends.clone(), _session: guard };

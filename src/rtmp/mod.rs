@@ -19,6 +19,7 @@ mod amf;
 mod client;
 mod filter;
 pub mod flv;
+mod reception;
 mod server;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use rml_rtmp::handshake::HandshakeError;
 use rml_rtmp::sessions::{ClientSessionError, ServerSessionError};
 
 pub use self::client::{Client, ClientEvent, Purpose};
+pub use self::reception::Reception;
 pub use self::server::{Server, ServerEvent};
 use crate::media::Size;
 

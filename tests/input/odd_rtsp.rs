@@ -9,6 +9,7 @@ use bytes::Bytes;
 use commingle::codec::{EncodedFrame, Payloader};
 use commingle::media::{Codec, Kind, SourceKind};
 use commingle::room::document::SkipReason;
+use commingle::room::inputs::InputReport;
 use commingle::rtmp::Media;
 use commingle::rtmp::flv::{VideoReader, VideoTag};
 use commingle::time::now;
@@ -163,4 +164,32 @@ fn playback_continues_after_jumps_and_bad_packets_of_a_camera() {
     rig.check_continuous(6);
     let heard: Vec<f32> = rig.sound().into_iter().flat_map(|(_, _, samples)| samples).collect();
     assert!(tone(&heard[heard.len() / 2..], 500.0) > 0.6, "no tone");
+}
+
+#[test]
+fn endless_messages_of_a_camera_are_refused() {
+    let clips = Clips::new();
+    let line = "X-More: ".to_owned() + &"x".repeat(4_000) + "\r\n";
+    // A header of endless lines, an endless line, a body of 4 GB.
+    for (begin, more) in [
+        ("RTSP/1.0 200 OK\r\nCSeq: 1\r\n", line.as_str()),
+        ("RTSP/1.0 200 OK\r\nCSeq: 1\r\nX-More: ", &line[..4_000]),
+        ("RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Type: application/sdp\r\nContent-Length: 4000000000\r\n\r\n", &line),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("rtsp://{}/door", listener.local_addr().expect("bound"));
+        let more = more.repeat(100);
+        thread::spawn(move || {
+            while let Ok((mut connection, _)) = listener.accept() {
+                let _ = connection.write_all(begin.as_bytes());
+                while connection.write_all(more.as_bytes()).is_ok() {}
+            }
+        });
+        let mut rig = Rig::new(settings(&url, clips.folder()));
+        let refused =
+            |report: &InputReport| report.reason.as_ref().is_some_and(|why| why.contains("too long a message"));
+        rig.until("a refusal", |rig| rig.reports.iter().any(|(_, report)| refused(report)));
+        let peak = rig.peak_memory();
+        assert!(peak < 500 << 20, "{begin:?}: {peak} bytes");
+    }
 }

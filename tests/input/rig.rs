@@ -106,7 +106,7 @@ impl Rig {
     /// A process for the connection of an encoder, which is accepted.
     pub fn pushed(connection: TcpStream, media_dir: &Path) -> Self {
         let mut rig = Self::start(Stdio::from(OwnedFd::from(connection)));
-        rig.send(&ToInput::Receive);
+        rig.send(&ToInput::Receive { received: Vec::new() });
         rig.until("a request to publish", |rig| rig.publishing);
         rig.send(&ToInput::Configure(InputSettings { source: None, ..settings("file:none", media_dir) }));
         rig
@@ -163,6 +163,13 @@ impl Rig {
             FromInput::Report(report) => self.reports.push((now(), report)),
             FromInput::Ended { reason } => self.ended = Some(reason),
         }
+    }
+
+    /// The most memory that the process has used so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     pub fn until_ended(&mut self) -> Option<String> {

@@ -12,6 +12,7 @@ use source::{Root, declared_modules, linked_libraries, module_path, paths, token
 
 mod cycles;
 mod document;
+mod security;
 mod source;
 
 fn rules() -> Rules {
@@ -144,6 +145,13 @@ fn sources() -> Vec<File> {
         (file.strip_prefix(&src).expect("found below it").to_owned(), text)
     };
     rust_files(&src).into_iter().map(read).collect()
+}
+
+/// The texts of all files in `src` and `tests`.
+fn sources_of_all_tests() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "tests"].iter().flat_map(|folder| rust_files(&root.join(folder)));
+    files.map(|file| fs::read_to_string(file).expect("sources are readable")).collect()
 }
 
 /// Every broken rule in one file, as `src/FILE:LINE: what and why`; `file` is relative to `src`.

@@ -1,6 +1,7 @@
 //! Recordings by the output process: complete, killed, long, and with disk errors.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -63,6 +64,10 @@ fn a_recording_begins_with_a_keyframe_and_has_continuous_audio() {
         assert!(codec.is_none() || rig.keyframes_wanted > 0, "{format:?}: a keyframe is requested");
         let files = recordings(folder.path(), format);
         assert_eq!(files.len(), 1, "{files:?}");
+        for path in [&files[0], &files[0].with_extension("json")] {
+            let mode = fs::metadata(path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o007, 0, "{}: other users of the machine cannot read it", path.display());
+        }
         let name = format!("daily-20261125-184231-o1.{}", format.extension());
         assert_eq!(files[0].file_name().expect("a name"), name.as_str());
         decodes(&files[0]);

@@ -17,6 +17,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::h264::{self, IDR, Intra, PPS, RECOVERY_POINT, SEI, SLICE, SPS};
+use crate::container::avc::has_start_code;
 use crate::media::SourcePacket;
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
@@ -285,8 +286,9 @@ impl Units {
         let unit = &self.bytes[start..];
         match unit[0] & 0x1f {
             SLICE | IDR | SEI | SPS | PPS => {
-                // `forbidden_zero_bit`: the sender knows of errors in the unit. No slice is one byte long.
-                if unit[0] & 0x80 == 0 && !(is_slice(unit) && unit.len() < 2) {
+                // `forbidden_zero_bit`: the sender knows of errors in the unit. No slice is one byte long. A unit that
+                // contains a start code would be several units for the decoder.
+                if unit[0] & 0x80 == 0 && !(is_slice(unit) && unit.len() < 2) && !has_start_code(unit) {
                     return self.ranges.push(start..self.bytes.len());
                 }
                 self.skipped += 1;

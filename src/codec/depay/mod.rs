@@ -12,11 +12,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use self::h264::AccessUnits;
 use super::CodecError;
-use crate::container::av1::{TEMPORAL_DELIMITER, leb128, put_leb128};
+use crate::container::av1::{TEMPORAL_DELIMITER, TILE_LIST, leb128, put_leb128};
 use crate::media::{Codec, Size, SourcePacket};
 
-/// AV1 OBU types that are not sent by RTP (AV1 RTP payload specification section 5).
-const OBU_TILE_LIST: u8 = 8;
 /// Most layers of one VP9 picture: the size of the index of a superframe.
 const VP9_LAYERS: usize = 8;
 
@@ -271,7 +269,8 @@ fn join_av1<'a>(payloads: impl Iterator<Item = &'a Bytes>) -> Option<Bytes> {
 /// Appends an OBU with the size field that RTP omits.
 fn put_obu(frame: &mut BytesMut, obu: &[u8]) -> Option<()> {
     let Some(header) = obu.first() else { return Some(()) };
-    if [TEMPORAL_DELIMITER, OBU_TILE_LIST].contains(&(header >> 3 & 15)) {
+    // Not sent by RTP (AV1 RTP payload specification section 5).
+    if [TEMPORAL_DELIMITER, TILE_LIST].contains(&(header >> 3 & 15)) {
         return Some(());
     }
     if header & 2 != 0 {

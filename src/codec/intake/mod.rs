@@ -12,6 +12,7 @@ mod mp4;
 mod mpegts;
 mod rebase;
 mod retime;
+mod sizes;
 mod web;
 
 use std::collections::VecDeque;
@@ -30,6 +31,7 @@ use parking_lot::{Condvar, Mutex};
 pub use self::feed::{Feed, FeedFormat, Feeder};
 use self::rebase::Rebaser;
 use self::retime::TsRetime;
+use self::sizes::{LARGEST, too_large};
 pub use self::web::{Exchange, Fetch, Fetched, set_fetch};
 use super::picture::Picture;
 use super::{CodecError, init};
@@ -48,10 +50,6 @@ const PICTURES_MIN: usize = 4;
 const SOUNDS_MAX: usize = 32;
 /// Most samples in one buffer: 1 s. Longer ones are split.
 const SAMPLES_MAX: usize = AUDIO_RATE as usize;
-/// The largest picture that is decoded, in landscape or portrait. Checked by the caps of the parser, before a decoder
-/// is made.
-const LARGEST: Size = Size::new(4096, 2304);
-
 /// The protocol of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -377,16 +375,20 @@ fn begin(shared: &Arc<Shared>, graphs: &Mutex<Vec<Graph>>, graph: Graph) -> Resu
     decode.connect("autoplug-continue", false, move |values| {
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
         let allowed = caps.as_ref().and_then(too_large).is_none_or(|size| {
-            to.fail(format!("a picture of {size} is too large: send at most {LARGEST}"));
+            to.fail(too_large_text(size));
             false
         });
         Some(allowed.to_value())
     });
-    let (rebaser, jumps) = (shared.rebaser.clone(), shared.jumps.clone());
+    let (rebaser, jumps, to) = (shared.rebaser.clone(), shared.jumps.clone(), shared.clone());
     let bin = decode.downcast_ref::<gst::Bin>().expect("decodebin is a bin");
     bin.connect_element_added(move |_, element| match element.downcast_ref::<TsRetime>() {
         Some(element) => element.count_jumps(jumps.clone()),
-        None => demuxed::follow(element, &rebaser),
+        None => {
+            demuxed::follow(element, &rebaser);
+            let to = to.clone();
+            sizes::watch(element, move |size| to.fail(too_large_text(size)));
+        }
     });
     let to = shared.clone();
     let played = graph.play(move |reason| to.fail(reason));
@@ -526,19 +528,14 @@ impl Shared {
     }
 }
 
+fn too_large_text(size: Size) -> String {
+    format!("a picture of {size} is too large: send at most {LARGEST}")
+}
+
 /// The message of an error without the position in the source code that some elements add.
 fn words(reason: &str) -> &str {
     let end = reason.find(": src/").or_else(|| reason.find(": ../")).or_else(|| reason.find('\n'));
     reason[..end.unwrap_or(reason.len())].trim_end()
-}
-
-/// The size in caps, if it is not allowed.
-fn too_large(caps: &gst::Caps) -> Option<Size> {
-    let structure = caps.structure(0)?;
-    let side = |name| structure.get::<i32>(name).ok().map(|side| side.max(0) as u32);
-    let size = Size::new(side("width")?, side("height")?);
-    let (long, short) = (size.width.max(size.height), size.width.min(size.height));
-    (long > LARGEST.width || short > LARGEST.height).then_some(size)
 }
 
 fn running_time(sample: &gst::Sample) -> Option<Duration> {

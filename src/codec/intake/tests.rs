@@ -173,6 +173,30 @@ fn files_that_are_not_media_or_too_large_are_refused_with_a_reason() {
 }
 
 #[test]
+fn a_picture_that_is_too_large_after_small_ones_ends_the_source() {
+    for codec in [
+        "libvpx -deadline realtime -cpu-used 8",
+        "libvpx-vp9 -deadline realtime -cpu-used 8",
+        "libx264 -preset ultrafast",
+        "mjpeg -pix_fmt yuvj420p",
+    ] {
+        let (folder, _small) = clip("small.mkv", &format!("-f lavfi -i testsrc2=s=320x180:r=5:d=1 -c:v {codec}"));
+        let (other, large) = clip("large.mkv", &format!("-f lavfi -i color=s=5008x3008:r=1:d=1 -c:v {codec}"));
+        std::fs::copy(&large, folder.path().join("large.mkv")).expect("room for it");
+        let list = folder.path().join("list");
+        std::fs::write(&list, "file small.mkv\nfile large.mkv\n").expect("room for it");
+        // The container announces the size of the first picture.
+        let (both, path) = clip("both.mkv", &format!("-f concat -i {} -c copy", list.display()));
+        let (wake, woken) = waker();
+        let reason =
+            Intake::file(&path, wake).map_err(|error| error.to_string()).and_then(|intake| take(&intake, &woken));
+        let reason = reason.map(|taken| taken.pictures.len()).expect_err(codec);
+        assert!(reason.contains("5008x3008") && reason.contains("4096x2304"), "{codec}: {reason}");
+        drop((other, both));
+    }
+}
+
+#[test]
 fn an_intake_that_is_not_read_waits_and_can_be_dropped() {
     let (_folder, path) = clip("long.mp4", "-f lavfi -i testsrc2=s=320x180:r=25:d=20 -c:v libx264 -preset ultrafast");
     let (wake, woken) = waker();

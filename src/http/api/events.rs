@@ -49,7 +49,7 @@ pub(super) async fn open(
         let detail = format!("open this URL with a WebSocket: {}", error.body_text().to_lowercase());
         Problem::new(StatusCode::UPGRADE_REQUIRED, detail).with(UPGRADE, HeaderValue::from_static("websocket"))
     })?;
-    let permit = app.event_stream(caller.address)?;
+    let permit = app.event_stream(caller.address, caller.actor(&room))?;
     let events = app.rooms().events(&room).await?;
     let most = app.limits().message_bytes;
     let reader = EventReader { app, room, caller };
@@ -73,7 +73,7 @@ struct Close {
 }
 
 impl EventReader {
-    async fn run(self, mut socket: WebSocket, events: EventStream) {
+    async fn run(mut self, mut socket: WebSocket, events: EventStream) {
         if let Err(Some(Close { code, reason })) = self.exchange(&mut socket, events).await {
             let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
             // An error means that the client is already gone.
@@ -85,13 +85,16 @@ impl EventReader {
     ///
     /// # Errors
     /// The close frame to send; None if the connection is lost.
-    async fn exchange(&self, socket: &mut WebSocket, mut events: EventStream) -> Result<(), Option<Close>> {
+    async fn exchange(&mut self, socket: &mut WebSocket, mut events: EventStream) -> Result<(), Option<Close>> {
         self.send(socket, Message::text(events.first.as_ref())).await?;
         let closing = self.app.closing();
         let mut messages = TokenBucket::full(MESSAGE_LIMIT, time::now());
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut answered = true;
+        let expiry = expiry(self.caller.identity.expires);
+        tokio::pin!(expiry);
+        let mut expired = false;
         loop {
             tokio::select! {
                 event = events.rest.recv() => match event {
@@ -138,6 +141,14 @@ impl EventReader {
                     }
                     self.send(socket, Message::Ping(Default::default())).await?;
                 }
+                () = &mut expiry, if !expired => {
+                    expired = true;
+                    if self.caller.participant.is_none() {
+                        return close(close_code::POLICY, "the token has expired: open the events with a new one");
+                    }
+                    // The session continues, with the role of its participant.
+                    self.caller.identity.role = Role::Viewer;
+                }
                 () = closing.cancelled() => return close(close_code::AWAY, "the server is shutting down"),
             }
         }
@@ -160,6 +171,7 @@ impl EventReader {
     /// # Errors
     /// What is wrong with the message.
     async fn execute(&self, text: &str) -> Result<(), Problem> {
+        self.app.change(&self.caller, &self.room)?;
         let mut message: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| Problem::invalid_value(format!("a message must be a JSON object: {error}")))?;
         match message.remove("type").as_ref().and_then(Value::as_str) {
@@ -243,6 +255,18 @@ impl EventReader {
             return Ok(());
         }
         Err(Problem::wrong_role(format!("your role may not {what}")))
+    }
+}
+
+/// Waits until a token expires; for ever without an expiry. The wall clock may jump.
+async fn expiry(expires: Option<u64>) {
+    let Some(expires) = expires else { return std::future::pending().await };
+    loop {
+        let left = Duration::from_secs(expires.saturating_sub(time::unix_seconds()));
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(PING_INTERVAL)).await;
     }
 }
 

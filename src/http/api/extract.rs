@@ -64,17 +64,37 @@ pub(super) async fn text(headers: &HeaderMap, body: Body, limit: usize, app: &Ap
     String::from_utf8(bytes).map_err(|_| Problem::bad_request("the body is not UTF-8 text"))
 }
 
-/// Reads a JSON body.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// Those of [`read`], 415 without a JSON content type, 400 if the body is not JSON, 422 if it is not a valid `T`.
 pub(super) async fn json<T: DeserializeOwned>(request: Request<Body>, app: &App) -> Result<T, Problem> {
+    let bytes = json_bytes(request, app).await?;
+    // Derived implementations also accept an array of the fields in their order, and an empty one for no fields.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid_value("the JSON body is an array: send an object"));
+    }
+    parsed(&bytes)
+}
+
+/// Reads a JSON array of texts.
+///
+/// # Errors
+/// Those of [`json`].
+pub(super) async fn json_texts(request: Request<Body>, app: &App) -> Result<Vec<String>, Problem> {
+    parsed(&json_bytes(request, app).await?)
+}
+
+async fn json_bytes(request: Request<Body>, app: &App) -> Result<Vec<u8>, Problem> {
     let (Parts { headers, .. }, body) = request.into_parts();
     if !["application/json", "application/merge-patch+json"].contains(&media_type(&headers).as_str()) {
         return Err(Problem::unsupported_media_type("application/json"));
     }
-    let bytes = read(&headers, body, app.limits().patch_bytes, app.request_time()).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    read(&headers, body, app.limits().patch_bytes, app.request_time()).await
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
         let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
         Problem::new(status, format!("the JSON body is invalid: {error}"))
     })

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::App;
 use super::origin::Source;
 use super::routes::Scope;
+use super::usage::{Actor, TokenId};
 use crate::http::auth::{self, AuthError};
 use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName, RoomNameError};
@@ -34,6 +35,19 @@ pub(super) struct Caller {
     pub address: IpAddr,
     /// Whether the request has a token.
     pub has_token: bool,
+    /// The token, if it was verified.
+    pub token: Option<TokenId>,
+}
+
+impl Caller {
+    /// Who this caller counts as in the limits of a room.
+    pub(super) fn actor(&self, room: &RoomName) -> Actor {
+        match (self.participant, self.token) {
+            (Some(id), _) => Actor::Participant(room.clone(), id),
+            (None, Some(token)) => Actor::Token(token),
+            (None, None) => Actor::network(self.address),
+        }
+    }
 }
 
 impl FromRequestParts<App> for Caller {
@@ -51,9 +65,9 @@ struct QueryCredentials {
     session: Option<String>,
 }
 
-/// Passes the request to its handler if the route's scope allows it.
+/// Passes the request to its handler if the route's scope allows it. `changes`: it counts as a change of the room.
 pub(super) async fn check(
-    State((app, scope)): State<(App, Scope)>,
+    State((app, scope, changes)): State<(App, Scope, bool)>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
@@ -86,10 +100,15 @@ pub(super) async fn check(
             if let Err(error) = caller.identity.may(needed, concerned.as_ref()) {
                 return Problem::from(error).into_response();
             }
+            if let Some(room) = concerned.filter(|_| changes)
+                && let Err(problem) = app.change(&caller, &room)
+            {
+                return problem.into_response();
+            }
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(error) => Problem::from(error).into_response(),
+        Err(error) => app.unauthorized(address(&parts.extensions), error).into_response(),
     }
 }
 
@@ -105,8 +124,11 @@ async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, all_rooms: 
     let address = address(&parts.extensions);
     let has_token = token.is_some();
     let by_token = app.policy().authority.caller(token.as_deref(), address, time::unix_seconds());
+    // Without a key, tokens are not verified.
+    let verified = by_token.as_ref().is_ok_and(|caller| caller.expires.is_some());
+    let token = token.filter(|_| verified).map(|token| TokenId::of(&token));
     let Some(secret) = query.session.filter(|_| !all_rooms) else {
-        return Ok(Caller { identity: by_token?, participant: None, address, has_token });
+        return Ok(Caller { identity: by_token?, participant: None, address, has_token, token });
     };
     let ended = || AuthError::Invalid("its session has ended or never existed; join again".to_owned());
     let (session_room, participant) = app.rooms().session_identity(&secret).ok_or_else(ended)?;
@@ -122,7 +144,7 @@ async fn identify(app: &App, parts: &Parts, room: Option<&RoomName>, all_rooms: 
         }
         by_token => by_token?,
     };
-    Ok(Caller { identity, participant: Some(participant), address, has_token })
+    Ok(Caller { identity, participant: Some(participant), address, has_token, token })
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 section 2.1; the scheme is case-insensitive).

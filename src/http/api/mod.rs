@@ -26,6 +26,7 @@ mod service;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod views;
 
 use std::net::IpAddr;
@@ -48,17 +49,21 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Admission;
 use self::guard::Caller;
 use self::origin::{Origins, Source};
+use self::usage::{Actor, Rates, StreamPlace, Streams};
 
 pub use self::server::serve;
-use crate::config::{Config, Limits, TlsMode};
-use crate::http::auth::Authority;
+use crate::config::{Config, Limits, Processes, TlsMode};
+use crate::http::auth::{AuthError, Authority};
 use crate::http::problem::Problem;
-use crate::metrics::{Metrics, RequestLabels};
+use crate::id::RoomName;
+use crate::metrics::{LoginLabels, Metrics, ProcessLabels, RequestLabels};
 use crate::net::connection_limits::{self, ConnectionLimiter, Permit};
 use crate::net::rate_limit::RateLimiter;
 use crate::net::turn::IceServers;
 use crate::recordings::Library;
+use crate::room::document::Role;
 use crate::rooms::{Rooms, ServerSettings};
+use crate::time;
 
 /// The response headers that pages of other origins may read.
 const EXPOSED_HEADERS: &str = "Location, ETag, Link, Accept-Patch, Accept-Post, Commingle-Participant, Retry-After, \
@@ -75,6 +80,9 @@ struct Shared {
     metrics: Arc<Metrics>,
     admission: Mutex<Admission>,
     session_requests: Mutex<RateLimiter>,
+    rates: Mutex<Rates>,
+    /// The open event streams of each session and token.
+    streams: Arc<Streams>,
     /// Limits the open WebSockets and player event streams of an address.
     event_streams: Arc<ConnectionLimiter>,
     ice_servers: IceServers,
@@ -105,6 +113,15 @@ impl Policy {
     }
 }
 
+/// Sets the metric of the memory of child processes.
+fn show_memory_limits(metrics: &Metrics, limits: &Processes) {
+    for (process, mib) in
+        [("mixer", limits.mixer_memory_mib), ("input", limits.input_memory_mib), ("output", limits.output_memory_mib)]
+    {
+        metrics.process_memory_limit.get_or_create(&ProcessLabels { process }).set(i64::from(mib) << 20);
+    }
+}
+
 fn session_requests(limits: &Limits) -> RateLimiter {
     RateLimiter::new(limits.session_requests_per_second, limits.session_requests_burst)
 }
@@ -125,6 +142,7 @@ impl App {
         };
         let refused = metrics.event_streams_refused.clone();
         let event_streams = ConnectionLimiter::new(streams, metrics.event_streams.clone(), refused);
+        show_memory_limits(&metrics, &config.processes);
         Self(Arc::new(Shared {
             rooms,
             library,
@@ -132,6 +150,8 @@ impl App {
             metrics,
             admission: Mutex::new(Admission::new(config.limits.clone())),
             session_requests: Mutex::new(session_requests(&config.limits)),
+            rates: Mutex::new(Rates::new(&config.limits)),
+            streams: Arc::default(),
             event_streams,
             ice_servers,
             https: config.tls.mode != TlsMode::Off,
@@ -147,6 +167,8 @@ impl App {
         self.0.policy.store(Arc::new(Policy::new(config)));
         self.0.admission.lock().set_limits(config.limits.clone());
         *self.0.session_requests.lock() = session_requests(&config.limits);
+        *self.0.rates.lock() = Rates::new(&config.limits);
+        show_memory_limits(self.metrics(), &config.processes);
     }
 
     /// Accepts no more joins: they are answered with 503, and so is `/readyz`.
@@ -170,13 +192,64 @@ impl App {
     ///
     /// # Errors
     /// 429 when the client has too many open.
-    fn event_stream(&self, address: IpAddr) -> Result<Permit, Problem> {
-        let most = self.limits().event_streams_per_address;
-        self.0.event_streams.take(address).ok_or_else(|| {
-            let detail = format!("your address has {most} event streams open, which is the limit: close one");
+    fn event_stream(&self, address: IpAddr, actor: Actor) -> Result<(Permit, Option<StreamPlace>), Problem> {
+        let limits = self.limits();
+        let refused = |whose, most| {
+            let detail = format!("{whose} has {most} event streams open, which is the limit: close one");
             Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail)
                 .retry_after(Duration::from_secs(10))
+        };
+        let (whose, most) = match &actor {
+            Actor::Participant(..) => ("your session", limits.event_streams_per_session),
+            Actor::Token(_) => ("your token", limits.event_streams_per_token),
+            Actor::Network(_) => ("your address", limits.event_streams_per_address),
+        };
+        let of_address = self.0.event_streams.take(address);
+        let of_address = of_address.ok_or_else(|| refused("your address", limits.event_streams_per_address))?;
+        if matches!(actor, Actor::Network(_)) {
+            return Ok((of_address, None));
+        }
+        let place = self.0.streams.take(actor, most).ok_or_else(|| {
+            self.metrics().event_streams_refused.inc();
+            refused(whose, most)
+        })?;
+        Ok((of_address, Some(place)))
+    }
+
+    /// Counts a change of a room or participant by this caller.
+    ///
+    /// # Errors
+    /// 429 when it makes too many.
+    fn change(&self, caller: &Caller, room: &RoomName) -> Result<(), Problem> {
+        if caller.participant.is_none() && caller.identity.role == Role::Operator {
+            return Ok(());
+        }
+        let taken = self.0.rates.lock().change(caller.actor(room), time::now());
+        taken.map_err(|wait| {
+            self.metrics().changes_limited.inc();
+            let detail = "you make too many changes, over all your connections: send fewer, after Retry-After";
+            Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).retry_after(wait)
         })
+    }
+
+    /// The answer to a request that is not authorized. A token that is not valid is counted and logged.
+    pub(super) fn unauthorized(&self, address: IpAddr, error: AuthError) -> Problem {
+        let reason = match error {
+            AuthError::Invalid(_) => "invalid",
+            AuthError::Expired => "expired",
+            _ => return error.into(),
+        };
+        self.metrics().logins_failed.get_or_create(&LoginLabels { reason }).inc();
+        match self.0.rates.lock().refused_token(address, time::now()) {
+            Ok(()) => {
+                tracing::warn!(%address, reason, %error, "login failed");
+                error.into()
+            }
+            Err(wait) => {
+                let detail = "too many requests from your address had a token that is not valid: get a new one";
+                Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).retry_after(wait)
+            }
+        }
     }
 
     fn request_time(&self) -> Duration {

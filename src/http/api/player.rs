@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::extract::{self, InPath, SessionSecret, StreamNumber};
 use super::sessions::limit_rate;
+use super::usage::{Actor, StreamPlace};
 use super::{App, guard};
 use crate::http::problem::Problem;
 use crate::net::connection_limits::Permit;
@@ -42,7 +43,7 @@ pub(super) async fn open(
     let wanted = if extract::media_type(request.headers()).is_empty() {
         PlayerEvent::ALL.into()
     } else {
-        wanted(&extract::json::<Vec<String>>(request, &app).await?)?
+        wanted(&extract::json_texts(request, &app).await?)?
     };
     let stream = app.rooms().open_player_stream(&secret, wanted)?;
     Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/sessions/{secret}/events/{stream}"))]).into_response())
@@ -68,7 +69,10 @@ pub(super) async fn listen(
     InPath(StreamNumber(number)): InPath<StreamNumber>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let permit = app.event_stream(guard::address(request.extensions()))?;
+    let address = guard::address(request.extensions());
+    let owner = app.rooms().session_identity(&secret);
+    let actor = owner.map_or_else(|| Actor::network(address), |(room, id)| Actor::Participant(room, id));
+    let permit = app.event_stream(address, actor)?;
     let mut stream = app.rooms().player_stream(&secret, number).await?;
     let due = stream.updates().into();
     let stream = EventStream { stream, draining: app.0.draining.clone(), due, last: false, _permit: permit };
@@ -99,7 +103,7 @@ struct EventStream {
     due: VecDeque<PlayerUpdate>,
     /// The stream ends after the events in `due`.
     last: bool,
-    _permit: Permit,
+    _permit: (Permit, Option<StreamPlace>),
 }
 
 impl EventStream {

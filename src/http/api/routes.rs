@@ -170,11 +170,18 @@ pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Re
     web::asset(method, uri, headers, is_reserved).await
 }
 
+/// Whether a route counts as a change of a room. Joins have limits of their own.
+fn is_change(method: &Method, path: &str, scope: Scope) -> bool {
+    let joins = [PARTICIPANTS, "/whip/{room}", "/whep/{room}"].contains(&path);
+    method != Method::GET && !joins && matches!(scope, Scope::Room(_))
+}
+
 /// The table in axum's form: one method router per path, each handler behind its guard, with OPTIONS and 405.
 pub(super) fn by_path(app: &App) -> BTreeMap<&'static str, MethodRouter<App>> {
     let mut paths: BTreeMap<&'static str, (Vec<Method>, MethodRouter<App>)> = BTreeMap::new();
     for Route { method, path, scope, handler } in table() {
-        let guarded = handler.layer(middleware::from_fn_with_state((app.clone(), scope), guard::check));
+        let changes = is_change(&method, path, scope);
+        let guarded = handler.layer(middleware::from_fn_with_state((app.clone(), scope, changes), guard::check));
         let (methods, all) = paths.entry(path).or_insert_with(|| (Vec::new(), MethodRouter::new()));
         methods.push(method);
         *all = std::mem::take(all).merge(guarded);

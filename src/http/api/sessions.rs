@@ -25,7 +25,7 @@ use crate::peer::Answer;
 use crate::room::DISPLAY_NAME_MAX;
 use crate::room::document::{Role, TierChoice};
 use crate::room::view_request::{SelfView, ViewPatch, check_canvas};
-use crate::rooms::{IfMatch, JoinEndpoint, JoinOptions, Joined, RoomError, Trickled};
+use crate::rooms::{IfMatch, JoinEndpoint, JoinOptions, Joined, RoomError, Seat, Trickled};
 use crate::time;
 
 /// The content type of offers and answers.
@@ -151,7 +151,7 @@ async fn try_join(
     if extract::media_type(&parts.headers) != SDP {
         return Err(Problem::unsupported_media_type(SDP).with(ACCEPT_POST, HeaderValue::from_static(SDP)));
     }
-    let options = options(caller, endpoint, extract::query(&parts.uri)?)?;
+    let options = options(caller, endpoint, extract::query(&parts.uri)?, app.limits().seats_per_token)?;
     let receives_only = options.endpoint == JoinEndpoint::Whep && endpoint != JoinEndpoint::Whep;
     let offer = extract::text(&parts.headers, body, app.limits().sdp_bytes, app).await?;
     let ticket = admit(app, caller).await?;
@@ -176,7 +176,7 @@ async fn is_publishing(app: &App, room: &RoomName) -> bool {
     app.rooms().audience(room).await.is_ok_and(|audience| audience.borrow().publishing)
 }
 
-fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<JoinOptions, Problem> {
+fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery, seats: usize) -> Result<JoinOptions, Problem> {
     let view = query.view()?;
     // The name in a token takes precedence over the query.
     let name = caller.identity.name.clone().unwrap_or(query.name);
@@ -187,7 +187,10 @@ fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery) -> Result<
     let role = if caller.has_token { caller.identity.role } else { Role::Participant };
     let endpoint = if role == Role::Viewer { JoinEndpoint::Whep } else { endpoint };
     let role = if endpoint == JoinEndpoint::Whep { role.min(Role::Viewer) } else { role };
-    Ok(JoinOptions { name, role, tier: query.tier, view, bot: query.bot, endpoint })
+    // Operators' tokens are used by programs that join for others.
+    let token = caller.token.filter(|_| caller.identity.role < Role::Operator);
+    let seat = token.map(|token| Seat { token: token.number(), of: seats });
+    Ok(JoinOptions { name, role, tier: query.tier, view, bot: query.bot, endpoint, seat })
 }
 
 /// A place among the pending joins; released when dropped, unless the join was answered.

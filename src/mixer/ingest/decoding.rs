@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::requests::RateLimit;
 use crate::codec::{CodecError, Decoded, Entry, Raw, VideoDecoder, coded_colours};
 use crate::id::SourceId;
 use crate::jitter::VideoFrame;
@@ -35,6 +36,13 @@ const FEED_INTERVAL: Duration = Duration::from_millis(5);
 /// them.
 const CAUGHT_UP: usize = 8;
 
+/// Most changes of the size of decoded pictures within [`SIZE_CHANGES_WITHIN`], twice those of the headers. Frames that
+/// refer to pictures or parameter sets of different sizes change it without a size in their headers, and each change
+/// makes other scalers.
+const SIZE_CHANGES_MAX: usize = 8;
+/// See [`SIZE_CHANGES_MAX`].
+const SIZE_CHANGES_WITHIN: Duration = Duration::from_secs(10);
+
 /// Most frames of a gradual refresh that are not shown.
 const REFRESH_MAX: u32 = 300;
 
@@ -44,8 +52,30 @@ pub(super) struct Owner {
     pub(super) codec: Codec,
     pub(super) slot: Arc<FrameSlot>,
     pub(super) filters: Arc<Stage>,
-    /// The picture size that was reported to the edge.
-    pub(super) reported: Arc<Mutex<Option<Size>>>,
+    pub(super) sizes: Arc<Mutex<DecodedSizes>>,
+}
+
+/// The sizes of the pictures of a source, of all its decoders.
+#[derive(Debug, Default)]
+pub(super) struct DecodedSizes {
+    /// The size that was reported to the edge.
+    reported: Option<Size>,
+    changes: RateLimit,
+}
+
+impl DecodedSizes {
+    /// Takes the size of a picture of this time. Returns whether it is another one than before; None if it changes too
+    /// often.
+    fn take(&mut self, size: Size, at: Timestamp) -> Option<bool> {
+        if self.reported == Some(size) {
+            return Some(false);
+        }
+        if self.reported.is_some() && !self.changes.allow(SIZE_CHANGES_MAX, SIZE_CHANGES_WITHIN, at) {
+            return None;
+        }
+        self.reported = Some(size);
+        Some(true)
+    }
 }
 
 /// The decoder of a source that is shown.
@@ -256,12 +286,18 @@ impl Decoding {
         self.signals = Arc::default();
         let (writer, looks, signals) = (Arc::new(owner.slot.writer()), self.looks.clone(), self.signals.clone());
         let filters = owner.filters.clone();
-        let (id, outbox, reported) = (owner.id, shared.outbox.clone(), owner.reported.clone());
+        let (id, outbox, sizes) = (owner.id, shared.outbox.clone(), owner.sizes.clone());
         let sink = move |decoded| match decoded {
             Decoded::Picture { picture, pts } => {
                 let size = picture.size();
-                if reported.lock().replace(size) != Some(size) {
-                    outbox.push(FromMixer::SourceSize(id, size));
+                match sizes.lock().take(size, pts) {
+                    Some(true) => outbox.push(FromMixer::SourceSize(id, size)),
+                    Some(false) => {}
+                    None => {
+                        tracing::debug!(source = %id, %size, "decoded picture size changes too often");
+                        signals.failed.store(true, Ordering::Release);
+                        return;
+                    }
                 }
                 let (look, is_keyframe) = {
                     let mut looks = looks.lock();
@@ -280,5 +316,22 @@ impl Decoding {
         };
         let (codec, limits, built) = (owner.codec, shared.limits, shared.built.clone());
         shared.builder.build(move || VideoDecoder::starting_at(entry, codec, limits, sink), move || built())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_decoded_pictures_that_change_in_every_picture_are_refused_after_a_few() {
+        let mut sizes = DecodedSizes::default();
+        let at = |ms: u64| Timestamp::from_micros(ms * 1_000);
+        let size = |n: u64| Size::new(if n.is_multiple_of(2) { 640 } else { 320 }, 240);
+        let taken: Vec<_> = (0..100).map(|n| sizes.take(size(n), at(n * 33))).collect();
+        assert!(taken[..=SIZE_CHANGES_MAX].iter().all(|taken| *taken == Some(true)), "{taken:?}");
+        // The last accepted size is not refused.
+        assert!(taken[SIZE_CHANGES_MAX + 1..].chunks(2).all(|two| two == [None, Some(false)]), "{taken:?}");
+        assert_eq!(sizes.take(size(1), at(20_000)), Some(true), "later it may change again");
     }
 }

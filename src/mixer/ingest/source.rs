@@ -66,7 +66,7 @@ struct Shown {
 impl VideoSource {
     pub(super) fn new(spec: SourceSpec, slot: Arc<FrameSlot>, filters: Arc<Stage>) -> Self {
         Self {
-            owner: Owner { id: spec.source, codec: spec.codec, slot, filters, reported: Arc::default() },
+            owner: Owner { id: spec.source, codec: spec.codec, slot, filters, sizes: Arc::default() },
             undecodable: false,
             needs_idr: false,
             depayloader: Depayloader::new(spec.codec),

@@ -66,7 +66,7 @@ struct Session {
 pub(super) enum Standing {
     /// All requests.
     Welcome,
-    /// Only existing allocations, for [`GRACE`]: the session has ended.
+    /// To end existing allocations, which relay for [`GRACE`] longer: the session has ended.
     Leaving,
     /// Nothing: expired or unknown.
     Gone,

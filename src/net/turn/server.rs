@@ -251,7 +251,8 @@ impl Server {
         if message.method != Method::ALLOCATE && allocation.is_some() && known.is_none() {
             return Err(Refusal(441, "Wrong Credentials"));
         }
-        if standing == Standing::Leaving && known.is_none() {
+        let ends = message.method == Method::REFRESH && lifetime(message).is_zero();
+        if standing == Standing::Leaving && !(ends && known.is_some()) {
             return Err(UNAUTHORIZED);
         }
         Ok((user.to_owned(), key))

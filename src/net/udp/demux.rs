@@ -61,6 +61,8 @@ pub(super) enum Reason {
 pub(super) struct Owner {
     pub(super) key: Key,
     pub(super) inbox: Option<Arc<Inbox>>,
+    /// It has answered a check of the connection. A request proves less: its source address may be forged.
+    pub(super) answered: bool,
 }
 
 /// The owners of all addresses. Apart from the [`Table`], so that media does not wait while a STUN message is verified.
@@ -69,7 +71,7 @@ pub(super) type Addresses = RwLock<HashMap<(Via, SocketAddr), Owner>>;
 /// Decides about one received datagram that is not STUN.
 pub(super) fn by_address(addresses: &Addresses, via: Via, from: SocketAddr) -> Verdict {
     match addresses.read().get(&(via, from)) {
-        Some(Owner { key, inbox: Some(inbox) }) => Verdict::Deliver(Arc::clone(inbox), *key),
+        Some(Owner { key, inbox: Some(inbox), .. }) => Verdict::Deliver(Arc::clone(inbox), *key),
         Some(Owner { inbox: None, .. }) => Verdict::Drop(Reason::NoInbox),
         None => Verdict::Drop(Reason::Unvalidated),
     }
@@ -303,8 +305,13 @@ impl Table {
         }
         connection.addresses.retain(|known| *known != (via, address));
         connection.addresses.push_back((via, address));
-        if former != Some(key) {
-            addresses.insert((via, address), Owner { key, inbox: connection.inbox.clone() });
+        let owner = addresses.get_mut(&(via, address)).filter(|_| former == Some(key));
+        match owner {
+            Some(owner) => owner.answered |= answers,
+            None => {
+                let owner = Owner { key, inbox: connection.inbox.clone(), answered: answers };
+                addresses.insert((via, address), owner);
+            }
         }
         if connection.addresses.len() > ADDRESSES_MAX
             && let Some((via, oldest)) = connection.addresses.front().copied()

@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 pub(crate) use self::batch::Batch;
-use self::demux::{Addresses, Reason, Table, Verdict};
+use self::demux::{Addresses, Owner, Reason, Table, Verdict};
 pub(crate) use self::inbox::{Inbox, Received};
 pub use self::public::{public_addresses, watch_public_addresses};
 pub(crate) use self::receive::{ReceiveThread, Receiver, WakeFd};
@@ -312,7 +312,8 @@ impl Mux {
     /// Whether a connection may send this check: not where too many checks to the same network went unanswered.
     fn may_check(&self, key: Key, routes: &Routes, to: SocketAddr) -> bool {
         let via = routes.via(to);
-        let is_known = via != Via::Udp || self.addresses.read().get(&(via, to)).is_some_and(|owner| owner.key == key);
+        let answered = |owner: &Owner| owner.key == key && owner.answered;
+        let is_known = via != Via::Udp || self.addresses.read().get(&(via, to)).is_some_and(answered);
         let allowed = is_known || self.check_limiter.lock().take(to.ip(), time::now()).is_ok();
         if !allowed {
             self.stats.checks_limited.fetch_add(1, Ordering::Relaxed);

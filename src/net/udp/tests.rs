@@ -249,3 +249,52 @@ async fn responses_leave_from_the_address_that_received_the_check() {
         assert_eq!(client.recv_from(&mut buffer).await.expect("comes back"), (4, asked));
     }
 }
+
+/// The number of 3,000 checks of a connection to an address that may be sent.
+fn checks_allowed(connection: &Connection, to: SocketAddr) -> usize {
+    let check = signed(Class::Request, [9; 12], Some("theirs:ufrag"), "theirs");
+    (0..3_000).filter(|_| connection.sent_check(to, &check)).count()
+}
+
+#[tokio::test]
+async fn checks_of_all_sessions_to_hosts_that_do_not_answer_are_limited_per_network() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let begun = time::now();
+    let victim = |port| SocketAddr::from(([192, 0, 2, 9], port));
+    // Many joins, each with candidates at other ports, and ICE restarts of them: their connections stay.
+    let connections: Vec<_> = (0..4).map(|_| mux.connect()).collect();
+    let to = |at: usize| victim(1_000 + at as u16);
+    let allowed: usize = connections.iter().enumerate().map(|(at, one)| checks_allowed(one, to(at))).sum();
+    let refilled = time::now().since(begun).as_secs_f64() * f64::from(UNANSWERED_CHECKS_PER_SECOND);
+    assert!(allowed as f64 <= f64::from(UNANSWERED_CHECKS_BURST) + refilled + 1.0, "{allowed} of 12,000");
+    assert!(mux.stats().checks_limited.load(Ordering::Relaxed) >= 12_000 - allowed as u64);
+    let other = checks_allowed(&connections[0], SocketAddr::from(([192, 0, 2, 10], 9)));
+    assert!(other >= UNANSWERED_CHECKS_BURST as usize, "another network: {other}");
+}
+
+#[tokio::test]
+async fn a_request_does_not_exempt_its_address_from_the_limit_of_checks_but_an_answer_does() {
+    let mux = Mux::bind(loopback(), Vec::new()).expect("binds");
+    let _receiving = mux.receive_in_background();
+    let connection = mux.connect();
+    let inbox = inbox(&connection);
+    connection.set_local_credentials("ufrag", "password");
+    connection.set_remote_password("theirs");
+    let client = UdpSocket::bind(loopback()).await.expect("binds");
+    let address = client.local_addr().expect("bound");
+    // Its source address may be forged.
+    client
+        .send_to(&signed(Class::Request, [1; 12], Some("ufrag:x"), "password"), mux.local_addr())
+        .await
+        .expect("sends");
+    next(&inbox).await;
+    assert!(checks_allowed(&connection, address) < 3_000);
+    // The limit lets a check pass from time to time.
+    let check = signed(Class::Request, [2; 12], Some("theirs:ufrag"), "theirs");
+    while !connection.sent_check(address, &check) {
+        tokio::task::yield_now().await;
+    }
+    client.send_to(&signed(Class::Success, [2; 12], None, "theirs"), mux.local_addr()).await.expect("sends");
+    next(&inbox).await;
+    assert_eq!(checks_allowed(&connection, address), 3_000, "the host has answered");
+}

@@ -4,9 +4,9 @@
 //! not know: the origin of samples. In: samples. Out: a file and a sidecar. Each fragment is written at once: if this
 //! process is killed, only the current fragment is lost.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::events::EventLog;
 use crate::container::{self, ContainerError, Sample, TrackSpec, Writer};
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::link::output::FileTarget;
-use crate::link::sidecar::{FileState, Sidecar};
+use crate::link::sidecar::{FILE_MODE, FOLDER_MODE, FileState, Sidecar};
 use crate::output::Failure;
 use crate::time::{Timestamp, unix_seconds};
 
@@ -51,7 +51,8 @@ impl Folder {
         recording: OutputId,
         epoch: Timestamp,
     ) -> Result<Self, Failure> {
-        fs::create_dir_all(&target.folder).map_err(|error| file_failure("make the folder", &target.folder, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&target.folder);
+        made.map_err(|error| file_failure("make the folder", &target.folder, &error))?;
         let folder = Self { next: target.part, target, room, recording, epoch };
         folder.check()?;
         Ok(folder)
@@ -148,7 +149,7 @@ impl Folder {
                 None => format!("{stem}-{number:03}"),
             };
             let path = folder.join(format!("{name}.{}", format.extension()));
-            match File::options().read(true).write(true).create_new(true).open(&path) {
+            match File::options().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path) {
                 Ok(file) => {
                     self.next = number + 1;
                     return Ok((number, name, file));
@@ -266,7 +267,8 @@ impl OutputFile {
             // Large sidecars are written less often.
             self.sidecar_written = Some(now + Duration::from_millis(json.len() as u64 / 100));
             let draft = self.sidecar_path.with_extension("json.part");
-            fs::write(&draft, json)?;
+            let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
+            file.write_all(&json)?;
             fs::rename(&draft, &self.sidecar_path)
         });
         if let Err(error) = sidecar_written {

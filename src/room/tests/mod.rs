@@ -195,6 +195,27 @@ fn the_first_connection_starts_the_mixer_and_the_last_leave_ends_the_room_later(
 }
 
 #[test]
+fn a_request_that_changes_nothing_is_no_event() {
+    let mut driven = Driven::new(9);
+    let ann = driven.join(person("Ann")).participant;
+    let patches = [
+        ParticipantPatch::default(),
+        ParticipantPatch { name: Some("Ann".into()), audio_muted: Some(false), ..Default::default() },
+        ParticipantPatch { gain_db: Some(0.0), tier: Some(TierChoice::Auto), ..Default::default() },
+    ];
+    driven.effects.clear();
+    for patch in patches {
+        driven.handle(Input::Update(ann, patch));
+        assert_eq!(driven.events(), Vec::<&Event>::new());
+    }
+    for muted in [true, true, true, false, false] {
+        driven.handle(Input::Update(ann, ParticipantPatch { audio_muted: Some(muted), ..Default::default() }));
+    }
+    let updated = driven.events().iter().filter(|event| matches!(event, Event::Updated { .. })).count();
+    assert_eq!(updated, 2, "{:?}", driven.effects);
+}
+
+#[test]
 fn the_event_left_precedes_the_end_of_the_connection() {
     let mut driven = Driven::new(9);
     for reason in [LeaveReason::Left, LeaveReason::Removed, LeaveReason::Lost] {

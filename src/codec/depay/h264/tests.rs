@@ -157,6 +157,25 @@ fn reserved_and_malformed_units_are_skipped_and_counted() {
 }
 
 #[test]
+fn units_with_other_units_inside_are_skipped() {
+    let whole = [SPS_UNIT, PPS_UNIT, IDR_UNIT];
+    // A subset SPS inside of SEI, of a slice, and of an aggregate; and one that begins with the unit before.
+    let inside = [&[0x06, 5, 1, 0, 0, 1][..], &[0x6f, 0x53, 0xc0, 0x1e]].concat();
+    let slice = [&[0x41, 0x9a][..], &[0, 0, 0, 1, 0x6f, 0x53, 0xc0, 0x1e]].concat();
+    let aggregate = [&[0x78, 0, inside.len() as u8][..], &inside].concat();
+    for hidden in [vec![inside.clone()], vec![slice.clone()], vec![aggregate], fragments(&slice, 3)] {
+        let mut receiver = Receiver::default();
+        let payloads = [&slices(&hidden)[..], &whole].concat();
+        assert_eq!(receiver.frame(&payloads).expect("a picture"), whole, "{hidden:x?}");
+        assert_eq!(receiver.access_units.skipped, 1, "{hidden:x?}");
+    }
+    // Zeros behind a unit are no start code.
+    let mut receiver = Receiver::default();
+    assert_eq!(receiver.frame(&[&[P_UNIT, &[0, 0, 0]].concat()]).expect("a picture"), [P_UNIT]);
+    assert_eq!(receiver.access_units.skipped, 0);
+}
+
+#[test]
 fn fragments_continue_after_a_unit_that_is_skipped() {
     let unit = [&[0x41, 0x9a][..], &[7; 20]].concat();
     let whole = fragments(&unit, 8);

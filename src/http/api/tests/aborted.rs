@@ -100,6 +100,7 @@ async fn a_join_aborted_at_any_await_leaves_nothing_behind() {
         view: ViewPatch::default(),
         bot: false,
         endpoint,
+        seat: None,
     };
     for direction in ["sendrecv", "recvonly"] {
         let offer = offer(direction);

@@ -8,6 +8,7 @@ mod events;
 mod https;
 mod inputs;
 mod joining;
+mod limits;
 mod names;
 mod origin;
 mod overlays;
@@ -98,7 +99,8 @@ impl Api {
         let mux = mux.expect("loopback has free ports");
         let port = mux.local_addr().port();
         // It sends no reports; these tests end before it is considered hung.
-        let mixer = ProcessCommand { program: "sleep".into(), arguments: vec!["60".into(), marker(port)] };
+        let mixer =
+            ProcessCommand { program: "sleep".into(), arguments: vec!["60".into(), marker(port)], ceiling: None };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
         let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is repaired here".into())), None);
         let settings = ServerSettings {

@@ -418,7 +418,10 @@ fn a_relay_lives_no_shorter_and_no_longer_than_its_session() {
 
     over.cancel();
     assert_eq!(world.allocate(at(two_hours), client(3, 1)).code(), 401, "too late to come in");
-    assert_eq!(world.request(at(two_hours), ann, Method::REFRESH, &[], &[]).code(), 0, "its goodbye is on the way");
+    let methods = [Method::REFRESH, Method::CREATE_PERMISSION, Method::CHANNEL_BIND];
+    for method in methods {
+        assert_eq!(world.request(at(two_hours), ann, method, &[], &[]).code(), 401, "{method:?} of an ended session");
+    }
     world.server.sweep(at(two_hours).at);
     world.server.sweep(at(two_hours + 2).at);
     assert_eq!((world.by_channel(at(two_hours + 2), ann, 0x4001), world.effects()), (Ok(path), Vec::new()));
@@ -434,6 +437,18 @@ fn a_relay_lives_no_shorter_and_no_longer_than_its_session() {
     world.credential = of_ben;
     assert_eq!(world.request(at(two_hours + 3), ben, Method::REFRESH, &[], &[]).code(), 0, "another's session");
     assert_eq!(world.server.allocations(), 1);
+}
+
+#[test]
+fn a_client_may_end_its_relay_after_its_session() {
+    let mut world = World::new();
+    let (ann, elsewhere) = (client(1, 1), client(2, 1));
+    world.allocate(at(0), ann);
+    world.over.cancel();
+    let end = [(kind::LIFETIME, &[0; 4][..])];
+    assert_eq!(world.request(at(1), elsewhere, Method::REFRESH, &end, &[]).code(), 401, "it has no allocation");
+    assert_eq!(world.request(at(1), ann, Method::REFRESH, &end, &[]).code(), 0);
+    assert_eq!(world.server.allocations(), 0);
 }
 
 #[test]
