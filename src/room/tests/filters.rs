@@ -1,7 +1,9 @@
 //! Filters of participants.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -206,4 +208,132 @@ fn at_most_four_filters_are_accepted() {
     assert!(driven.filter(ann, list(5)).expect_err("too many").contains("at most 4"));
     let error = driven.filter(ann, json!([{"name": "glow"}])).expect_err("unknown");
     assert!(error.contains("blur, chroma_key, grayscale"), "{error}");
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Join,
+    Leave(usize),
+    Filter(usize, Vec<&'static str>),
+    View(Vec<&'static str>),
+    /// The mixer removes one of its filters.
+    Remove(usize),
+    LoseMixer,
+    Pass,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let names = || proptest::collection::vec(proptest::sample::select(vec!["blur", "grayscale", "chroma_key"]), 0..4);
+    prop_oneof![
+        3 => Just(Op::Join),
+        1 => (0usize..4).prop_map(Op::Leave),
+        4 => (0usize..4, names()).prop_map(|(i, names)| Op::Filter(i, names)),
+        2 => names().prop_map(Op::View),
+        2 => (0usize..8).prop_map(Op::Remove),
+        1 => Just(Op::LoseMixer),
+        1 => Just(Op::Pass),
+    ]
+}
+
+/// What a mixer has that carries out all orders.
+#[derive(Debug, Default)]
+struct FakeMixer {
+    sources: BTreeMap<SourceId, Vec<FilterSpec>>,
+    views: BTreeMap<ViewName, Vec<FilterSpec>>,
+}
+
+impl FakeMixer {
+    fn take(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::StartMixer => *self = Self::default(),
+                Effect::Order(Order::Filters(source, specs)) => drop(self.sources.insert(source, specs)),
+                Effect::Order(Order::ViewFilters(view, specs)) => drop(self.views.insert(view, specs)),
+                Effect::Order(Order::SourceGone(source)) => drop(self.sources.remove(&source)),
+                _ => {}
+            }
+        }
+    }
+
+    fn lists(&mut self) -> impl Iterator<Item = &mut Vec<FilterSpec>> {
+        self.sources.values_mut().chain(self.views.values_mut())
+    }
+
+    /// Removes the filter with this index; returns its serial.
+    fn remove(&mut self, at: usize) -> Option<u32> {
+        let serials: Vec<u32> = self.lists().flatten().map(|spec| spec.serial).collect();
+        let serial = *serials.get(at.checked_rem(serials.len())?)?;
+        self.lists().for_each(|specs| specs.retain(|spec| spec.serial != serial));
+        Some(serial)
+    }
+
+    fn serials(&mut self) -> Vec<u32> {
+        let mut serials: Vec<u32> = self.lists().flatten().map(|spec| spec.serial).collect();
+        serials.sort_unstable();
+        serials
+    }
+}
+
+proptest! {
+    /// The mixer runs exactly the filters in the documents, whatever happens, and no serial is used twice.
+    #[test]
+    fn the_mixer_runs_the_filters_of_the_documents(ops in proptest::collection::vec(op(), 1..40)) {
+        let mut driven = Driven::new(9);
+        let view: ViewName = "stage".parse().expect("a name");
+        let mut mixer = FakeMixer::default();
+        let mut people = vec![driven.join(person("Ann")).participant];
+        for op in ops {
+            let list = |names: Vec<&str>| names.iter().map(|name| json!({ "name": name })).collect::<Value>();
+            match op {
+                Op::Join => {
+                    if people.len() < 4 {
+                        people.push(driven.join(person("Bob")).participant);
+                    }
+                }
+                Op::Leave(i) => {
+                    // One remains, so that the mixer does.
+                    if people.len() > 1 {
+                        let gone = people.remove(i % people.len());
+                        driven.handle(Input::Left(gone, LeaveReason::Left));
+                    }
+                }
+                Op::Filter(i, names) => {
+                    let who = people[i % people.len()];
+                    driven.filter(who, list(names)).expect("valid");
+                }
+                Op::View(names) => {
+                    let request = serde_json::from_value(json!({ "filters": list(names) })).expect("a request");
+                    driven.room.put_view(at(driven.now), &view, request).expect("valid");
+                    driven.drain();
+                }
+                Op::Remove(i) => {
+                    if let Some(serial) = mixer.remove(i) {
+                        driven.handle(Input::FilterRemoved(serial, Removal::Failed, String::new()));
+                    }
+                }
+                Op::LoseMixer => driven.handle(Input::MixerLost),
+                Op::Pass => {
+                    driven.now += 31_000;
+                    driven.handle(Input::Timeout);
+                }
+            }
+            mixer.take(std::mem::take(&mut driven.effects));
+            if driven.room.mixer.timeout().is_some() {
+                // It rests before it is started again.
+                driven.now += 31_000;
+                driven.handle(Input::Timeout);
+                mixer.take(std::mem::take(&mut driven.effects));
+            }
+            let people = people.iter().filter_map(|id| driven.room.participant(*id));
+            let of_view = driven.room.view(&view).map(|document| document.filters).unwrap_or_default();
+            let filters = people.flat_map(|person| person.filters).chain(of_view);
+            let mut documented: Vec<String> = filters.map(|filter| filter.name).collect();
+            let mut running: Vec<String> = mixer.lists().flatten().map(|spec| spec.name.clone()).collect();
+            documented.sort();
+            running.sort();
+            prop_assert_eq!(running, documented);
+            let serials = mixer.serials();
+            prop_assert!(serials.windows(2).all(|two| two[0] < two[1]), "{:?}", serials);
+        }
+    }
 }
