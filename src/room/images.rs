@@ -1,8 +1,7 @@
 //! The uploaded images of a room.
 //!
-//! Owns: their bytes, and the orders for those that overlays and scenes show. Does not know: pixels; the mixer decodes them
-//! and
-//! reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and [`Order::ImageGone`].
+//! Owns: their bytes, and the orders for those that overlays and scenes show. Does not know: pixels; the mixer decodes
+//! them and reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and [`Order::ImageGone`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
