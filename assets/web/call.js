@@ -220,10 +220,11 @@ function drawRoom() {
   if (direct) showLayouts(false);
   layouts.draw();
   drawStill(tier, speaking);
-  const upright = Boolean(view) && view.canvas.height > view.canvas.width;
+  const canvas = direct ? null : view?.canvas;
+  const upright = Boolean(canvas) && canvas.height > canvas.width;
   closeup.draw(tier === 'audio' || direct || upright ? null : view, room, id);
   $('call').dataset.canvas = upright ? 'upright' : 'wide';
-  $('picture').style.setProperty('--ratio', view ? String(view.canvas.width / view.canvas.height) : '');
+  $('picture').style.setProperty('--ratio', canvas ? String(canvas.width / canvas.height) : '');
   drawInvite();
   drawState();
   drawStats();
