@@ -36,6 +36,7 @@ const closeup = new Closeup($('closeup'));
 let session = null;
 let studio = null;
 let layouts = null;
+let pins = null;
 let meter = null;
 let measured = null;
 let lastStats = null;
@@ -103,6 +104,15 @@ export function bind(of, signal, watched, ended) {
   const on = (type, handler) => of.addEventListener(type, ({ detail }) => handler(detail), { signal });
   const badges = new Badges($('airs'), signal);
   layouts = new Layouts(of, watched, signal);
+  pins = {
+    get pinned() {
+      return watched.pinned;
+    },
+    async toggle(participant) {
+      await watched.pin(watched.pinned === participant ? null : participant);
+      drawRoom();
+    },
+  };
   studio = new Studio(of, signal, (allowed) => {
     $('studio-toggle').hidden = !allowed;
     layouts.moderates = allowed;
@@ -196,7 +206,7 @@ function drawRoom() {
   stage.setTile(room.views?.length ? session.tile() : undefined);
   // In a direct call the server receives no audio.
   const speaking = direct ? [] : (room.speaking ?? []);
-  drawPeople($('people'), { ...room, speaking }, id, session);
+  drawPeople($('people'), { ...room, speaking }, id, session, direct ? null : pins);
   $('direct').hidden = !direct;
   $('stage').classList.toggle('direct', direct);
   drawOther($('other'), direct ? room.participants.find((p) => p.id !== id) : null);
@@ -210,10 +220,11 @@ function drawRoom() {
   if (direct) showLayouts(false);
   layouts.draw();
   drawStill(tier, speaking);
-  const upright = Boolean(view) && view.canvas.height > view.canvas.width;
+  const canvas = direct ? null : view?.canvas;
+  const upright = Boolean(canvas) && canvas.height > canvas.width;
   closeup.draw(tier === 'audio' || direct || upright ? null : view, room, id);
   $('call').dataset.canvas = upright ? 'upright' : 'wide';
-  $('picture').style.setProperty('--ratio', view ? String(view.canvas.width / view.canvas.height) : '');
+  $('picture').style.setProperty('--ratio', canvas ? String(canvas.width / canvas.height) : '');
   drawInvite();
   drawState();
   drawStats();

@@ -52,7 +52,8 @@ const corner = (canvas) => {
  * @param {string} [options.token]        bearer token, if the server requires one
  * @param {string} [options.tier]         `auto`, `high`, `medium`, `low`, `slides`, `audio`
  * @param {string} [options.view]         the name of a view, or `own`; default `program`
- * @param {string?} [options.layout]      the layout of the view `own`, for example `speaker`; default: the room's
+ * @param {string | object?} [options.layout]  the layout of the view `own`: a kind, or an object with options;
+ *                                        default: the room's
  * @param {string?} [options.canvas]      the canvas of the view `own`, for example `720x1280`; default: the room's
  * @param {string?} [options.selfView]    `shown` or `hidden`
  * @param {RTCIceServer[]} [options.iceServers]  in addition to those of the server
@@ -282,13 +283,13 @@ export class Session extends EventTarget {
   /**
    * Changes the received view: `view`, `layout`, `canvas` and `selfView` as in the options of `join`; null for the
    * layout or the canvas of the room. Rejects with a JoinError.
-   * @param {{ view?: string, layout?: string | null, canvas?: string | null, selfView?: string }} changes
+   * @param {{ view?: string, layout?: string | object | null, canvas?: string | null, selfView?: string }} changes
    */
   async setView({ view, layout, canvas, selfView }) {
     const [width, height] = (canvas ?? '').split('x').map(Number);
     const body = {
       view,
-      layout: layout && { kind: layout },
+      layout: typeof layout === 'string' ? { kind: layout } : layout,
       canvas: canvas && { width, height },
       self_view: selfView,
     };
@@ -417,8 +418,9 @@ export class Session extends EventTarget {
     this.#refreshState();
 
     const url = this.#server.at(`/v1/rooms/${encodeURIComponent(room)}/participants`);
-    for (const [key, value] of Object.entries({ name, tier, view, layout, canvas, self_view: selfView }))
-      if (value) url.searchParams.set(key, value);
+    const query = { name, tier, view, layout, canvas, self_view: selfView };
+    for (const [key, value] of Object.entries(query))
+      if (value) url.searchParams.set(key, typeof value === 'string' ? value : JSON.stringify(value));
     await connection.offer(url, this.#closed.signal);
     if (this.state === 'left') {
       this.#server.end(connection.location);

@@ -14,8 +14,10 @@ function row(id) {
   const note = el('small');
   const bars = el('span', { class: 'bars', 'aria-hidden': 'true' }, el('i'), el('i'), el('i'));
   const signs = el('span', { class: 'signs' }, bars);
-  const node = el('li', { class: 'person', 'data-id': id }, avatar, el('span', { class: 'who' }, name, note), signs);
-  return { node, avatar, name, note, signs, bars, key: '' };
+  const pin = el('button', { type: 'button', class: 'quiet pin' }, icon('pin'));
+  const who = el('span', { class: 'who' }, name, note);
+  const node = el('li', { class: 'person', 'data-id': id }, avatar, who, pin, signs);
+  return { node, avatar, name, note, pin, signs, bars, key: '' };
 }
 
 const quiet = (person) => person.audio_muted === true || !sends(person, 'microphone');
@@ -37,8 +39,11 @@ export function drawOther(node, person) {
   label.replaceChildren(...(muted ? [icon('mic-off')] : []), el('span', {}, name));
 }
 
-/** Draws all participants, including viewers. */
-export function drawPeople(list, room, selfId, local) {
+/**
+ * Draws all participants, including viewers. `pins` has the id of the pinned participant and `toggle(id)`; null if
+ * nobody can be pinned.
+ */
+export function drawPeople(list, room, selfId, local, pins) {
   const speaking = new Set(room.speaking ?? []);
   const people = [...room.participants].sort((a, b) => Number(b.id === selfId) - Number(a.id === selfId));
   const seen = new Set();
@@ -64,7 +69,8 @@ export function drawPeople(list, room, selfId, local) {
     let entry = rows.get(person.id);
     if (!entry) rows.set(person.id, (entry = row(person.id)));
     seen.add(person.id);
-    const key = JSON.stringify([name, note, viewer, muted, dark, speaks, poor]);
+    const pinned = pins?.pinned === person.id;
+    const key = JSON.stringify([name, note, viewer, muted, dark, speaks, poor, pinned]);
     if (entry.key !== key) {
       entry.key = key;
       entry.name.textContent = name;
@@ -72,6 +78,9 @@ export function drawPeople(list, room, selfId, local) {
       entry.note.textContent = note;
       entry.note.hidden = !note;
       entry.node.classList.toggle('speaking', speaks);
+      entry.pin.setAttribute('aria-pressed', String(pinned));
+      entry.pin.setAttribute('aria-label', `Pin ${name} in my picture`);
+      entry.pin.title = pinned ? 'Pinned in my picture' : 'Pin in my picture';
       const signs = viewer
         ? [icon('eye')]
         : [...(dark ? [icon('cam-off')] : []), ...(muted ? [icon('mic-off', 'muted')] : [])];
@@ -80,6 +89,8 @@ export function drawPeople(list, room, selfId, local) {
       const states = [note, speaks && 'speaking', ...sends, poor && 'poor connection'];
       entry.node.setAttribute('aria-label', [name, ...states].filter(Boolean).join(', '));
     }
+    entry.pin.hidden = !pins || self || viewer;
+    entry.pin.onclick = () => pins?.toggle(person.id);
     if (list.children[index] !== entry.node) list.insertBefore(entry.node, list.children[index] ?? null);
   });
   for (const [id, entry] of rows) {

@@ -10,11 +10,15 @@ export function upright(canvas) {
   return canvas.width > canvas.height ? { width: canvas.height, height: canvas.width } : null;
 }
 
-/** The request for a view with the layout `kind` (null: as the room); `canvas` is that of the room, null if unknown. */
-export function request({ kind, portrait, canvas }) {
+/**
+ * The request for a view with the layout `kind` (null: as the room) and a pinned participant, if there is one; `canvas`
+ * is that of the room, null if unknown.
+ */
+export function request({ kind, pinned = null, portrait, canvas }) {
   const own = portrait && canvas ? upright(canvas) : null;
   if (!kind && !own) return { view: 'program' };
-  return { view: 'own', layout: kind, canvas: own && `${own.width}x${own.height}` };
+  const layout = kind && pinned ? { kind, pinned: [pinned] } : kind;
+  return { view: 'own', layout, canvas: own && `${own.width}x${own.height}` };
 }
 
 /** What the URL of the page requests, which is then not changed with the orientation; null without a request. */
@@ -25,6 +29,7 @@ export function requestOf(query) {
 
 export class Watched {
   #kind = null;
+  #pinned = null;
   #fixed;
   #phone = matchMedia(PHONE);
   #requested = ''; // the latest request, as JSON
@@ -66,20 +71,32 @@ export class Watched {
     this.#failed = failed;
     for (const type of ['room', 'joined']) session.addEventListener(type, () => this.#follow(), { signal });
     signal.addEventListener('abort', () => {
-      this.#session = this.#kind = null;
+      this.#session = this.#kind = this.#pinned = null;
     });
     this.#follow();
   }
 
+  /** The id of the participant that the user has pinned; null without one. */
+  get pinned() {
+    return this.#pinned;
+  }
+
   /** Shows another layout; null: as the room. */
   async choose(kind) {
-    this.#kind = kind;
+    [this.#kind, this.#pinned] = [kind, null];
+    await this.#follow();
+  }
+
+  /** Shows a participant large; null: nobody any more, and the room as it is. */
+  async pin(id) {
+    [this.#kind, this.#pinned] = [id && 'speaker', id];
     await this.#follow();
   }
 
   #wanted(canvas) {
     if (this.#fixed && !this.#kind) return this.#fixed;
-    return request({ kind: this.#kind, portrait: this.#phone.matches && !this.#fixed, canvas });
+    const portrait = this.#phone.matches && !this.#fixed;
+    return request({ kind: this.#kind, pinned: this.#pinned, portrait, canvas });
   }
 
   /** Requests the wanted view if it is another one than before. */

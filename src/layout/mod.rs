@@ -246,7 +246,8 @@ mod tests {
         for json in [
             r#"{"kind":"auto"}"#,
             r#"{"kind":"one_plus_7","max_tiles":5}"#,
-            r#"{"kind":"grid","pinned":["p2","p3/screen"],"gap":0,"radius":12,"background":"wall.png","fit":"contain","labels":false}"#,
+            r#"{"kind":"grid","pinned":["p2","p3/screen"],"gap":0,"fit":"contain","labels":false}"#,
+            r#"{"kind":"grid","gap":0,"radius":12,"background":"wall.png"}"#,
             r#"{"kind":"custom","tiles":[{"x":0.0,"y":0.0,"width":0.5,"height":1.0,"source":"speaker"}]}"#,
         ] {
             assert_eq!(serde_json::to_string(&read(json).expect(json)).expect("plain"), json);

@@ -551,6 +551,8 @@ test('a phone in portrait requests the canvas of the room upright, and others th
   assert.deepEqual(wanted(null, false), { view: 'program' });
   assert.deepEqual(wanted(null, true), { view: 'own', layout: null, canvas: '720x1280' });
   assert.deepEqual(wanted('speaker', true), { view: 'own', layout: 'speaker', canvas: '720x1280' });
+  const pinned = { kind: 'speaker', pinned: 'p3', portrait: false, canvas: room };
+  assert.deepEqual(watched.request(pinned).layout, { kind: 'speaker', pinned: ['p3'] });
   assert.deepEqual(wanted('speaker', false), { view: 'own', layout: 'speaker', canvas: null });
   for (const canvas of [{ width: 720, height: 720 }, { width: 360, height: 640 }])
     assert.deepEqual(wanted(null, true, canvas), { view: 'program' }, 'it is upright enough');

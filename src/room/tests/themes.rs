@@ -124,12 +124,10 @@ fn a_participant_whose_link_carries_only_a_small_picture_has_a_sign() {
         (Tier::Low, Some(Limit::Receiver), false),
         (Tier::High, None, false),
     ] {
-        let selections = vec![(ann, tier, limit)];
-        driven.handle(Input::Demand(StreamDemand { selections, ..StreamDemand::default() }));
+        driven.select(ann, tier, limit);
         assert_eq!(driven.scene().tiles[0].poor_connection, poor, "{tier:?} {limit:?}");
     }
-    let selections = vec![(ann, Tier::Low, Some(Limit::Loss))];
-    driven.handle(Input::Demand(StreamDemand { selections, ..StreamDemand::default() }));
+    driven.select(ann, Tier::Low, Some(Limit::Loss));
     driven.change_person(ann, r#"{"tier":"low"}"#).expect("valid");
     assert!(!driven.scene().tiles[0].poor_connection, "the participant has chosen the tier");
 }
