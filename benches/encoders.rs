@@ -2,9 +2,9 @@
 //! and `slides` VP8, VP9, H.264 and AV1, and at 360p and 720p the settings among which the server chooses.
 //!
 //! GStreamer's encoders run in the pipelines of the server, with other values of `cpu-used` and the like; those that
-//! Debian 12 does not have run in ffmpeg. The last two columns are the bits for the VMAF that VP8 reaches with
-//! `cpu-used=-12` and `-6` at the bitrate of the tier, as a share of these bits. An argument selects the tables whose
-//! name contains it: `cargo bench --bench encoders -- slides`.
+//! Debian 12 does not have run in ffmpeg. The last two columns are the bits at equal VMAF: those of the line, as a share
+//! of those that VP8 needs for the same VMAF with `cpu-used=-12` and `-6`. An argument selects the tables whose name
+//! contains it: `cargo bench --bench encoders -- slides`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -60,8 +60,11 @@ struct Point {
     quality: Quality,
 }
 
-/// Bitrates of a table in kbit/s; the one of the tier comes first.
-type Rates = &'static [u32];
+/// Bitrates of a table in kbit/s: that of its lines, and further ones of the two encoders that others are compared with.
+type Rates = (u32, &'static [u32]);
+
+const LOW: [u32; 6] = [60, 80, 100, 160, 200, 250];
+const SLIDES: [u32; 6] = [20, 25, 35, 45, 60, 80];
 
 fn main() {
     codec::init().expect("GStreamer and its elements are installed");
@@ -69,12 +72,12 @@ fn main() {
     let studio = Studio::open();
     let (low, half, full) = (Size::new(320, 180), Size::new(640, 360), Size::new(1280, 720));
     let tables: [(&str, Rates, Vec<Encoder>, &dyn Fn() -> Clip); 6] = [
-        ("low, faces", &[150, 50, 75, 100, 125, 200], thin(), &|| studio.faces(low, 15, 300)),
-        ("slides, faces", &[30, 12, 16, 20, 25, 40], thin(), &|| studio.faces(half, 1, 40)),
-        ("low, screen", &[150, 50, 100], screens(), &|| studio.screen(low, 15, 300)),
-        ("slides, screen", &[30, 20, 25, 40], screens(), &|| studio.screen(half, 1, 48)),
-        ("medium, faces", &[500], full_rate(), &|| studio.faces(half, 30, 300)),
-        ("high, faces", &[1_500], full_rate(), &|| studio.faces(full, 30, 150)),
+        ("low, faces", (125, &LOW), thin(), &|| studio.faces(low, 15, 300)),
+        ("slides, faces", (30, &SLIDES), thin(), &|| studio.faces(half, 1, 40)),
+        ("low, screen", (125, &LOW), screens(), &|| studio.screen(low, 15, 300)),
+        ("slides, screen", (30, &SLIDES), screens(), &|| studio.screen(half, 1, 48)),
+        ("medium, faces", (500, &[]), full_rate(), &|| studio.faces(half, 30, 300)),
+        ("high, faces", (1_500, &[]), full_rate(), &|| studio.faces(full, 30, 150)),
     ];
     for (name, rates, encoders, clip) in tables.into_iter().filter(|(name, ..)| name.contains(&only)) {
         table(&studio, name, rates, &encoders, &clip());
@@ -192,52 +195,51 @@ const SCREEN_MODES: [(&str, &str, &str); 7] = [
 ];
 
 fn table(studio: &Studio, name: &str, rates: Rates, encoders: &[Encoder], clip: &Clip) {
-    println!(
-        "\n{name}: {} at {} frames per second, {} frames, {} kbit/s\n",
-        clip.size, clip.fps, clip.frames, rates[0]
-    );
-    let is_thin = rates.len() > 1;
-    let references = if is_thin { " bits / VP8 -12 | bits / VP8 -6 |" } else { "" };
-    println!("| encoder | setting | kbit/s | ms per frame | VMAF | SSIM | PSNR |{references}");
-    println!("|---|---|---|---|---|---|---|{}", if is_thin { "---|---|" } else { "" });
+    let (rate, further) = rates;
+    println!("\n{name}: {} at {} frames per second, {} frames, {rate} kbit/s\n", clip.size, clip.fps, clip.frames);
+    let is_compared = !further.is_empty();
+    let names = if is_compared { " bits / VP8 -12 | bits / VP8 -6 |" } else { "" };
+    println!("| encoder | setting | kbit/s | ms per frame | VMAF | SSIM | PSNR |{names}");
+    println!("|---|---|---|---|---|---|---|{}", if is_compared { "---|---|" } else { "" });
     // Reading the clip is no part of the encoder.
     let reading = studio.encode(clip, "-c:v wrapped_avframe -f null", Path::new("-"));
-    // VP8 -12 and -6 are the first lines.
-    let mut references: Vec<(f64, f64)> = Vec::new();
+    let at = |encoder: &Encoder, kbps: u32| measure(studio, encoder, kbps, clip, reading);
+    // The first two lines are VP8 with -12 and -6.
+    let curves: Vec<Vec<(f64, f64)>> = encoders[..2]
+        .iter()
+        .filter(|_| is_compared)
+        .map(|encoder| {
+            let points = further.iter().chain([&rate]).map(|kbps| at(encoder, *kbps));
+            let mut curve: Vec<(f64, f64)> = points.map(|point| (point.kbps, point.quality.vmaf)).collect();
+            curve.sort_by(|a, b| a.0.total_cmp(&b.0));
+            curve
+        })
+        .collect();
     for encoder in encoders {
-        let points: Vec<Point> = rates.iter().map(|kbps| measure(studio, encoder, *kbps, clip, reading)).collect();
-        let Point { kbps, cost, quality: Quality { vmaf, ssim, psnr } } = &points[0];
-        if references.len() < 2 {
-            references.push((*vmaf, *kbps));
-        }
+        let Point { kbps, cost, quality: Quality { vmaf, ssim, psnr } } = at(encoder, rate);
         print!(
             "| {} | {} | {kbps:.0} | {cost:.2} | {vmaf:.1} | {ssim:.3} | {psnr:.1} |",
             encoder.name, encoder.setting
         );
-        for (vmaf, kbps) in references.iter().filter(|_| is_thin) {
-            print!(" {} |", share(&points, *vmaf, *kbps));
-        }
-        if is_thin && references.len() < 2 {
-            print!(" |");
+        for curve in &curves {
+            print!(" {} |", share(kbps, vmaf, curve));
         }
         println!();
     }
 }
 
-/// The bitrate for a VMAF, as a share of another one, interpolated between two encodings.
-fn share(points: &[Point], vmaf: f64, kbps: f64) -> String {
-    let mut curve: Vec<(f64, f64)> = points.iter().map(|point| (point.kbps, point.quality.vmaf)).collect();
-    curve.sort_by(|a, b| a.0.total_cmp(&b.0));
+/// A bitrate as a share of that which reaches the same VMAF on a curve, interpolated between two of its points.
+fn share(kbps: f64, vmaf: f64, curve: &[(f64, f64)]) -> String {
     let (first, last) = (curve[0], curve[curve.len() - 1]);
-    if first.1 >= vmaf {
-        return format!("< {:.2}", first.0 / kbps);
+    if vmaf < first.1 {
+        return format!("> {:.2}", kbps / first.0);
     }
-    let between = curve.windows(2).find(|pair| pair[0].1 < vmaf && pair[1].1 >= vmaf);
-    let Some([below, above]) = between.map(|pair| [pair[0], pair[1]]) else {
-        return format!("> {:.2}", last.0 / kbps);
+    let pair = curve.windows(2).find(|pair| pair[0].1 <= vmaf && vmaf < pair[1].1);
+    let Some([below, above]) = pair.and_then(|pair| <[(f64, f64); 2]>::try_from(pair).ok()) else {
+        return format!("< {:.2}", kbps / last.0);
     };
     let part = (vmaf - below.1) / (above.1 - below.1);
-    format!("{:.2}", (below.0.ln() + part * (above.0 / below.0).ln()).exp() / kbps)
+    format!("{:.2}", kbps / (below.0 * (above.0 / below.0).powf(part)))
 }
 
 fn measure(studio: &Studio, encoder: &Encoder, kbps: u32, clip: &Clip, reading: f64) -> Point {
