@@ -3,6 +3,7 @@
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
 use super::name;
+use super::updates::Updates;
 use super::view_request::ViewChoice;
 use super::views::Received;
 use crate::id::{ParticipantId, SourceId};
@@ -35,6 +36,8 @@ pub(super) struct Person {
     pub(super) received: Received,
     /// The bitrate limit of its uplink.
     pub(super) uplink_limit: UplinkLimit,
+    /// The events that requests about it cause.
+    pub(super) updates: Updates,
     /// It receives directly from the other participant, and nothing from the mixer.
     pub(super) direct: bool,
 }
