@@ -16,7 +16,7 @@ use super::open::{OpenError, Task};
 use super::rtmp::Tags;
 use super::skipped::Skipped;
 use crate::codec::intake::{Feeder, Intake};
-use crate::rtmp::{Server, ServerEvent};
+use crate::rtmp::{self, Server, ServerEvent};
 use crate::secret::Secret;
 use crate::time::now;
 
@@ -49,9 +49,7 @@ impl Encoder {
         socket.set_nonblocking(true).map_err(connection_error)?;
         let (stream, server, app, key) = network.block_on(async {
             let mut stream = TcpStream::from_std(socket).map_err(connection_error)?;
-            let mut server = Server::new().map_err(|error| error.to_string())?;
-            let events = server.input(received).map_err(|error| error.to_string())?;
-            let _was_sent = server.output();
+            let (mut server, events) = rtmp::take_over(received).map_err(|error| error.to_string())?;
             let (app, key) = match request_in(events) {
                 Some(request) => request,
                 None => {

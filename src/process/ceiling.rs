@@ -95,7 +95,7 @@ mod tests {
             ("tr '\\0' x < /dev/zero | tail -n 1", "a pipe"),
             ("x=$(tr '\\0' x < /dev/zero); echo $x", "a variable"),
         ] {
-            let text = output_of(&format!("({endless}) 2>/dev/null | wc -c; echo over")).await;
+            let text = output_of(&format!("{{ ({endless}) | wc -c; }} 2>/dev/null; echo over")).await;
             assert_eq!(text, "0\nover\n", "{what}");
         }
     }

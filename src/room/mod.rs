@@ -25,6 +25,7 @@ mod presence;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod updates;
 mod view_budget;
 pub mod view_request;
 mod views;
@@ -47,6 +48,7 @@ use self::person::{Person, Source};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
+use self::updates::Updates;
 use self::view_request::ViewChoice;
 use self::views::{Received, Views};
 use crate::id::{ParticipantId, RoomName, SourceId};
@@ -89,6 +91,8 @@ pub struct Room {
     now: Timestamp,
     /// When the limit of a sender may rise.
     uplink_limits_due: Option<Timestamp>,
+    /// When an event of a participant that changes often is due.
+    updates_due: Option<Timestamp>,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -130,6 +134,7 @@ impl Room {
             ended: false,
             now,
             uplink_limits_due: None,
+            updates_due: None,
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -199,6 +204,7 @@ impl Room {
                 view: ViewChoice::default().with(who.view),
                 received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
+                updates: Updates::default(),
                 direct: false,
                 filters: Vec::new(),
             },
@@ -296,7 +302,7 @@ impl Room {
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
         let drawn = [self.overlays.timeout(), self.captions.timeout()];
-        [self.presence_timeout(), connecting, self.uplink_limits_due]
+        [self.presence_timeout(), connecting, self.uplink_limits_due, self.updates_due]
             .into_iter()
             .chain(parts)
             .chain(drawn)
@@ -490,7 +496,7 @@ impl Room {
         others.retain(|other| *other != participant);
         // An event for each request that changes nothing would let one participant flood the readers of all others.
         if self.participant(participant) != before {
-            self.announce(participant);
+            self.announce_change(participant);
         }
         others.into_iter().for_each(|other| self.announce(other));
         self.refresh();
@@ -519,6 +525,7 @@ impl Room {
         if self.uplink_limits_due.is_some_and(|at| now >= at) {
             self.refresh();
         }
+        self.update_timeout(now);
         self.output_timeout(now);
         self.input_timeout(now);
         self.direct_timeout(now);

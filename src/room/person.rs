@@ -4,6 +4,7 @@
 
 use super::filters::Applied;
 use super::name;
+use super::updates::Updates;
 use super::view_request::ViewChoice;
 use super::views::Received;
 use crate::id::{ImageName, ParticipantId, SourceId};
@@ -38,6 +39,8 @@ pub(super) struct Person {
     pub(super) received: Received,
     /// The bitrate limit of its uplink.
     pub(super) uplink_limit: UplinkLimit,
+    /// The events that requests about it cause.
+    pub(super) updates: Updates,
     /// It receives directly from the other participant, and nothing from the mixer.
     pub(super) direct: bool,
     /// The filters of its sources, in the order in which they are applied.

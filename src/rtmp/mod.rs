@@ -32,7 +32,7 @@ use rml_rtmp::handshake::HandshakeError;
 use rml_rtmp::sessions::{ClientSessionError, ServerSessionError};
 
 pub use self::client::{Client, ClientEvent, Purpose};
-pub use self::reception::Reception;
+pub use self::reception::{Reception, take_over};
 pub use self::server::{Server, ServerEvent};
 use crate::media::Size;
 

@@ -1,8 +1,7 @@
 //! The connection of an encoder until its request to publish, without a process.
 //!
-//! Owns: what the encoder has sent, so that another [`Server`] can take over, and its bound. Does not know: sockets,
-//! which stream keys are valid. In: received bytes. Out: bytes to send, and the request. A server that is given the
-//! same bytes has the same state; what it would answer to them was sent.
+//! Owns: what the encoder has sent, so that another [`Server`] can [take over](take_over), and its bound. Does not know:
+//! sockets, which stream keys are valid. In: received bytes. Out: bytes to send, and the request.
 
 use bytes::Bytes;
 
@@ -62,6 +61,20 @@ impl Reception {
     }
 }
 
+/// A server in the state of a [`Reception`] that has received these bytes, and the events since the beginning.
+///
+/// # Errors
+/// The connection must be closed.
+pub fn take_over(received: &[u8]) -> Result<(Server, Vec<ServerEvent>), RtmpError> {
+    let (mut server, mut events) = (Server::new()?, Vec::new());
+    // Byte by byte: each command is executed before the next one is read, as when they arrived.
+    for byte in received.chunks(1) {
+        events.extend(server.input(byte)?);
+    }
+    let _was_sent = server.output();
+    Ok((server, events))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,10 +101,8 @@ mod tests {
                 client.input(&reception.output()).expect("well formed");
             }
             assert_eq!(request, Some(("live".to_owned(), "name?token=1".to_owned().into())));
-            let mut server = Server::new().expect("starts");
-            let events = server.input(&reception.into_received()).expect("the same bytes");
+            let (mut server, events) = take_over(&reception.into_received()).expect("the same bytes");
             assert!(matches!(&events[..], [ServerEvent::Publish { .. }]), "{events:?}");
-            let _was_sent = server.output();
             server.accept().expect("it was requested");
             let events = client.input(&server.output()).expect("its chunks continue");
             assert_eq!(events, [ClientEvent::Ready]);

@@ -18,6 +18,7 @@ use commingle::link::input::{FromInput, InputSettings, ToInput};
 use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket, VIDEO_CLOCK};
 use commingle::room::document::InputState;
 use commingle::room::inputs::InputReport;
+use commingle::rtmp::Reception;
 use commingle::time::{Timestamp, now};
 use tempfile::TempDir;
 
@@ -103,10 +104,18 @@ impl Rig {
         rig
     }
 
-    /// A process for the connection of an encoder, which is accepted.
-    pub fn pushed(connection: TcpStream, media_dir: &Path) -> Self {
+    /// A process for the connection of an encoder, which is accepted. The request to publish is read before, as the
+    /// server does.
+    pub fn pushed(mut connection: TcpStream, media_dir: &Path) -> Self {
+        let mut reception = Reception::new().expect("starts");
+        let (mut bytes, mut request) = ([0; 4_096], None);
+        while request.is_none() {
+            let length = connection.read(&mut bytes).expect("connected");
+            request = reception.input(&bytes[..length]).expect("RTMP");
+            connection.write_all(&reception.output()).expect("connected");
+        }
         let mut rig = Self::start(Stdio::from(OwnedFd::from(connection)));
-        rig.send(&ToInput::Receive { received: Vec::new() });
+        rig.send(&ToInput::Receive { received: reception.into_received() });
         rig.until("a request to publish", |rig| rig.publishing);
         rig.send(&ToInput::Configure(InputSettings { source: None, ..settings("file:none", media_dir) }));
         rig

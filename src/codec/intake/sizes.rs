@@ -37,7 +37,12 @@ pub(super) fn watch(element: &gst::Element, refuse: impl Fn(Size) + Send + Sync 
             }
             let is_media =
                 info.buffer().is_some() || info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
-            if over.load(Ordering::Acquire) && is_media { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Ok }
+            if is_media && over.load(Ordering::Acquire) {
+                // Ends the stream. Not `Drop`: the binding would let GStreamer release the object a second time.
+                info.flow_res = Err(gst::FlowError::Error);
+                return gst::PadProbeReturn::Handled;
+            }
+            gst::PadProbeReturn::Ok
         });
     }
 }

@@ -72,7 +72,9 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request<Body>, app: &App)
     let bytes = json_bytes(request, app).await?;
     // Derived implementations also accept an array of the fields in their order, and an empty one for no fields.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Problem::invalid_value("the JSON body is an array: send an object"));
+        return Err(Problem::invalid_value(
+            "the JSON body is an array: send an object, which is a map of names to values",
+        ));
     }
     parsed(&bytes)
 }

@@ -331,7 +331,7 @@ mod tests {
         let taken: Vec<_> = (0..100).map(|n| sizes.take(size(n), at(n * 33))).collect();
         assert!(taken[..=SIZE_CHANGES_MAX].iter().all(|taken| *taken == Some(true)), "{taken:?}");
         // The last accepted size is not refused.
-        assert!(taken[SIZE_CHANGES_MAX + 1..].chunks(2).all(|two| two == [None, Some(false)]), "{taken:?}");
+        assert!(taken[SIZE_CHANGES_MAX + 1..].chunks_exact(2).all(|two| two == [None, Some(false)]), "{taken:?}");
         assert_eq!(sizes.take(size(1), at(20_000)), Some(true), "later it may change again");
     }
 }

@@ -216,6 +216,34 @@ fn a_request_that_changes_nothing_is_no_event() {
 }
 
 #[test]
+fn a_participant_that_changes_in_every_request_causes_few_events_and_the_last_state_is_sent() {
+    let mut driven = Driven::new(9);
+    let (ann, ben) = (driven.join(person("Ann")).participant, driven.join(person("Ben")).participant);
+    driven.effects.clear();
+    let muted = |muted| ParticipantPatch { audio_muted: Some(muted), ..Default::default() };
+    for n in 0..200 {
+        driven.now += 10;
+        if driven.room.poll_timeout().is_some_and(|due| due <= at(driven.now)) {
+            driven.handle(Input::Timeout);
+        }
+        driven.handle(Input::Update(ann, muted(n % 2 == 0)));
+    }
+    driven.handle(Input::Update(ben, muted(true)));
+    driven.now += 1_000;
+    driven.handle(Input::Timeout);
+    let events = driven.events();
+    let of = |who: ParticipantId| {
+        events.iter().filter_map(move |event| match event {
+            Event::Updated { participant } if participant.id == who => Some(participant.audio_muted),
+            _ => None,
+        })
+    };
+    assert!((20..=31).contains(&of(ann).count()), "{} events of 200 requests", of(ann).count());
+    assert_eq!((of(ann).last(), of(ben).collect::<Vec<_>>()), (Some(false), vec![true]));
+    assert_eq!(driven.room.updates_due, None, "nothing is due any more");
+}
+
+#[test]
 fn the_event_left_precedes_the_end_of_the_connection() {
     let mut driven = Driven::new(9);
     for reason in [LeaveReason::Left, LeaveReason::Removed, LeaveReason::Lost] {
