@@ -14,6 +14,7 @@ pub mod time;
 pub mod audio;
 pub mod container;
 pub mod destination;
+pub mod filter;
 pub mod hls;
 pub mod jitter;
 pub mod layout;

@@ -4,11 +4,13 @@
 //! text from the network reaches the parser), the check of their [`elements`], the wrapper [`Pipeline`], and the thread
 //! that ends pipelines. Does not know: media. In: a [`Recipe`]. Out: a playing pipeline with its ends `in` (appsrc) and
 //! `out` (appsink); errors of its bus by callback, on the thread that posts them. Pipelines that grow while they play
-//! are [`graph`]s.
+//! are [`graph`]s; the pipelines of operators are [`filter`]s.
 
 pub mod elements;
+pub mod filter;
 pub mod graph;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -30,7 +32,7 @@ pub enum PipelineError {
     #[error("pipelines/{file}: no value for the hole `{{{hole}}}`")]
     Hole {
         /// The name of the file.
-        file: &'static str,
+        file: Cow<'static, str>,
         /// The name of the hole.
         hole: String,
     },
@@ -38,7 +40,7 @@ pub enum PipelineError {
     #[error("GStreamer element `{element}` (pipelines/{file}) is not installed: apt-get install {package}")]
     Missing {
         /// The name of the file.
-        file: &'static str,
+        file: Cow<'static, str>,
         /// The name of the element.
         element: String,
         /// The Debian package that contains it.
@@ -48,7 +50,7 @@ pub enum PipelineError {
     #[error("pipelines/{file}: {reason}")]
     Parse {
         /// The name of the file.
-        file: &'static str,
+        file: Cow<'static, str>,
         /// The message of GStreamer.
         reason: String,
     },
@@ -56,7 +58,7 @@ pub enum PipelineError {
     #[error("pipelines/{file}: needs an {kind} with `name={end}`")]
     End {
         /// The name of the file.
-        file: &'static str,
+        file: Cow<'static, str>,
         /// The name of the element.
         end: &'static str,
         /// The type of the element.
@@ -66,7 +68,7 @@ pub enum PipelineError {
     #[error("pipelines/{file}: does not start: {reason}")]
     Start {
         /// The name of the file.
-        file: &'static str,
+        file: Cow<'static, str>,
         /// The message of GStreamer.
         reason: String,
     },
@@ -170,7 +172,7 @@ impl Recipe {
     /// [`PipelineError::Missing`] names the element and its Debian package.
     pub fn check(self) -> Result<(), PipelineError> {
         let (file, _) = self.load();
-        elements::check(file, &fill(self)?.description)
+        elements::check(&file.into(), &fill(self)?.description)
     }
 
     fn hole(self, hole: &str) -> Option<i64> {
@@ -247,7 +249,8 @@ fn fill(recipe: Recipe) -> Result<Filled, PipelineError> {
             let mut rest = *word;
             while let Some((before, after)) = rest.split_once('{') {
                 let (hole, after) = after.split_once('}').unwrap_or((after, ""));
-                let value = recipe.hole(hole).ok_or_else(|| PipelineError::Hole { file, hole: hole.into() })?;
+                let value =
+                    recipe.hole(hole).ok_or_else(|| PipelineError::Hole { file: file.into(), hole: hole.into() })?;
                 write!(description, "{before}{value}").expect("a String takes every write");
                 rest = after;
             }
@@ -266,7 +269,7 @@ pub struct Pipeline {
     source: AppSrc,
     out: gst::Element,
     bindings: Vec<Binding>,
-    file: &'static str,
+    file: Cow<'static, str>,
     ended: bool,
 }
 
@@ -278,15 +281,20 @@ impl Pipeline {
     pub fn new(recipe: Recipe) -> Result<Self, PipelineError> {
         let (file, _) = recipe.load();
         let Filled { description, bindings } = fill(recipe)?;
-        elements::check(file, &description)?;
-        let parse = |reason: String| PipelineError::Parse { file, reason };
-        let pipeline = gst::parse::launch(&description)
+        Self::parse(file.into(), &description, bindings)
+    }
+
+    fn parse(file: Cow<'static, str>, description: &str, bindings: Vec<Binding>) -> Result<Self, PipelineError> {
+        elements::check(&file, description)?;
+        let parse = |reason: String| PipelineError::Parse { file: file.clone(), reason };
+        let pipeline = gst::parse::launch(description)
             .map_err(|error| parse(error.to_string()))?
             .downcast::<gst::Pipeline>()
             .map_err(|_| parse("is a single element, not a pipeline".into()))?;
+        let end = |end, kind| PipelineError::End { file: file.clone(), end, kind };
         let source = pipeline.by_name("in").and_then(|element| element.downcast().ok());
-        let source = source.ok_or(PipelineError::End { file, end: "in", kind: "appsrc" })?;
-        let out = pipeline.by_name("out").ok_or(PipelineError::End { file, end: "out", kind: "appsink or sink" })?;
+        let source = source.ok_or_else(|| end("in", "appsrc"))?;
+        let out = pipeline.by_name("out").ok_or_else(|| end("out", "appsink or sink"))?;
         Ok(Self { pipeline, source, out, bindings, file, ended: false })
     }
 
@@ -315,7 +323,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Start`].
     pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
-        start(&self.pipeline, self.file, failed)
+        start(&self.pipeline, &self.file, failed)
     }
 
     /// Calls `wanted` on the decoder's thread each time the decoder asks for a keyframe.
@@ -367,7 +375,7 @@ impl Drop for Pipeline {
 /// Starts a pipeline; passes its first error to `failed`.
 fn start(
     pipeline: &gst::Pipeline,
-    file: &'static str,
+    file: &Cow<'static, str>,
     failed: impl FnOnce(String) + Send + 'static,
 ) -> Result<(), PipelineError> {
     let failed = parking_lot::Mutex::new(Some(failed));
@@ -384,7 +392,7 @@ fn start(
     pipeline
         .set_state(gst::State::Playing)
         .map(drop)
-        .map_err(|error| PipelineError::Start { file, reason: error.to_string() })
+        .map_err(|error| PipelineError::Start { file: file.clone(), reason: error.to_string() })
 }
 
 /// Ends a pipeline on another thread: setting state Null waits for the streaming thread, which may be the caller.
@@ -485,6 +493,7 @@ mod tests {
             .map(|entry| entry.expect("readable").file_name().into_string().expect("plain name"))
             .collect();
         used.extend(graph::tests::PIECES.map(|piece| piece.load().0.to_owned()));
+        used.extend(crate::filter::SHIPPED.map(|(name, _)| format!("filter_{name}.gst")));
         assert_eq!(used, there, "files used, and files there");
     }
 

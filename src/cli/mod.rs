@@ -6,6 +6,7 @@
 mod bench;
 mod bots;
 mod doctor;
+mod filters;
 mod serve;
 mod token;
 
@@ -168,7 +169,14 @@ fn run_child(run: impl FnOnce(UnixStream) -> Result<(), ChildError>) -> Result<(
 }
 
 fn check(args: &ConfigArgs) -> Result<(), Failure> {
-    args.load(Vec::new())?;
+    let config = args.load(Vec::new())?;
+    let filters::Findings { errors, missing } = filters::check(&config.filters()?);
+    for missing in missing {
+        writeln!(io::stderr(), "commingle: {missing}")?;
+    }
+    if !errors.is_empty() {
+        return Err(Failure::Usage(anyhow::anyhow!("{}", errors.join("; "))));
+    }
     for name in config::unknown_variables(environment()) {
         writeln!(io::stderr(), "commingle: the environment variable {name} is not a setting; check its spelling")?;
     }

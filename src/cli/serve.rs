@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-use super::{ConfigArgs, Failure, environment, flag, start_logs};
+use super::{ConfigArgs, Failure, environment, filters, flag, start_logs};
 use crate::config::{self, Config, H264Encoder, Reload, TlsMode};
 use crate::http::api::{self, App};
 use crate::http::rtmp_ingest;
@@ -115,7 +115,10 @@ impl ServeArgs {
 
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.load()?;
+    // Reported like an error in the configuration.
+    config.filters()?;
     start_logs()?;
+    filters::check_in_background(&config);
     for name in config::unknown_variables(environment()) {
         tracing::warn!("the environment variable {name} is not a setting; check its spelling");
     }
@@ -290,6 +293,8 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         openh264: config.video.h264_encoder == H264Encoder::OpenH264,
         max_source: config.video.max_source,
         transition_ms: config.video.transition_ms,
+        filters: Arc::new(config.filters()?),
+        filter_budget: config.filters.frame_budget(),
         mixer_threads: thread::available_parallelism().map_or(1, |threads| threads.get() as u32),
         auto_create: config.rooms.auto_create,
         max_participants: config.rooms.max_participants as usize,

@@ -144,6 +144,11 @@ impl Picture {
     }
 
     fn to_owned_picture(&self) -> Self {
+        self.copied().freeze()
+    }
+
+    /// A copy that can be changed.
+    pub(super) fn copied(&self) -> PictureMut {
         let mut copy = PictureMut::new(self.size());
         let (planes, strides) = copy.planes();
         for (i, plane) in planes.into_iter().enumerate() {
@@ -154,7 +159,7 @@ impl Picture {
                 plane[row * strides[i]..][..width].copy_from_slice(&from[row * from_stride..][..width]);
             }
         }
-        copy.freeze()
+        copy
     }
 }
 
@@ -194,6 +199,11 @@ impl PictureMut {
         let (y, chroma) = pixels.data.split_at_mut(strides[0] * rows[0]);
         let (u, v) = chroma.split_at_mut(strides[1] * rows[1]);
         ([y, u, v], strides)
+    }
+
+    /// A buffer that elements may change in place.
+    pub(super) fn into_buffer(self) -> gst::Buffer {
+        gst::Buffer::from_mut_slice(Arc::into_inner(self.0).expect("a PictureMut is the only reference").data)
     }
 
     /// Makes the picture read only.

@@ -78,6 +78,7 @@ impl Config {
         self.tls.check(&mut findings);
         self.turn.check(&mut findings);
         self.upload.check(&mut findings);
+        self.filters.check(&mut findings);
         self.check_tiers(&mut findings, has_valid_video);
         self.check_numbers(&mut findings);
         findings.0

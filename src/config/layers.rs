@@ -19,11 +19,12 @@ const FILE: &str = "commingle.toml";
 /// Prefix of our environment variables.
 const ENV_PREFIX: &str = "COMMINGLE_";
 /// Keys without a default value, which are not in [`defaults`].
-const OPTIONAL: [(&str, Kind); 17] = [
+const OPTIONAL: [(&str, Kind); 18] = [
     ("auth.key", Kind::Text),
     ("auth.key_file", Kind::Text),
     ("media.stun_server", Kind::Text),
     ("inputs.media_dir", Kind::Text),
+    ("filters.dir", Kind::Text),
     ("tls.cert", Kind::Text),
     ("tls.key", Kind::Text),
     ("tls.acme_root", Kind::Text),

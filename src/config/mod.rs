@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod filters;
 mod layers;
 mod reload;
 mod tls;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use self::check::Findings;
 pub use self::check::KEY_MIN_BYTES;
 pub use self::error::{ConfigError, ConfigErrors};
+pub use self::filters::Filters;
 pub use self::layers::{Override, load, unknown_variables};
 pub use self::reload::{Change, Reload};
 pub use self::tls::{Tls, TlsMode};
@@ -58,6 +60,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// Section `[video]`: canvas and encoders.
     pub video: Video,
+    /// Section `[filters]`: filters of pictures and sound.
+    pub filters: Filters,
     /// Section `[tiers]`: the quality ladder.
     pub tiers: Tiers,
     /// Section `[outputs]`: allowed destinations of broadcasts.
@@ -496,7 +500,7 @@ mod tests {
         let upload = upload.map(|key| format!("\n# {key} = "));
         let tls = ["# cert = ", "# acme_root = ", "# acme_email = "];
         let turn = ["# port = 3478", "# tls_port = 5349", "# secret = ", "# secret_file = "];
-        let others = ["# key = ", "# key_file = ", "# media_dir = ", "# stun_server = "];
+        let others = ["# key = ", "# key_file = ", "# media_dir = ", "# dir = ", "# stun_server = "];
         let others = others.into_iter().chain(tls).chain(turn).map(|key| format!("\n{key}"));
         for optional in upload.into_iter().chain(others) {
             assert!(SAMPLE.contains(&optional), "{optional}");

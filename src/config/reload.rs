@@ -58,11 +58,12 @@ impl Reload {
 /// The new configuration with the values of the running one that cannot change: sockets, TLS, the data folder, the
 /// store of uploads, and the video that running mixers encode.
 fn merged(running: &Config, new: &Config) -> Config {
-    let Config { auth, recordings, rooms, outputs, inputs, limits, .. } = new.clone();
+    let Config { auth, recordings, rooms, filters, outputs, inputs, limits, .. } = new.clone();
     Config {
         auth,
         recordings,
         rooms,
+        filters,
         outputs,
         inputs: Inputs { rtmp_port: running.inputs.rtmp_port, rtmp_bind: running.inputs.rtmp_bind, ..inputs },
         // The limiters of connections are built once, because they count the connections that are open.

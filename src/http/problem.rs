@@ -29,7 +29,7 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 39] = [
+pub const KINDS: [&str; 40] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
@@ -62,6 +62,7 @@ pub const KINDS: [&str; 39] = [
     "too-many-overlays",
     "no-image",
     "too-many-images",
+    "filter",
     "room-locked",
     "room-full",
     "too-many-joins",
@@ -286,6 +287,7 @@ impl From<RoomError> for Problem {
             RoomError::Input(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "input", detail),
             RoomError::NoOutput(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-output", detail),
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
+            RoomError::Filter(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "filter", detail),
             RoomError::Overlay(error) => overlay_problem(&error, detail),
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
@@ -316,6 +318,7 @@ impl From<ViewError> for Problem {
             ViewError::Unknown(..) => Self::of_kind(StatusCode::NOT_FOUND, "no-view", detail),
             ViewError::TooMany => Self::of_kind(StatusCode::CONFLICT, "too-many-views", detail),
             ViewError::Program | ViewError::InUse(_) => Self::of_kind(StatusCode::CONFLICT, "view-in-use", detail),
+            ViewError::Filter(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "filter", detail),
             ViewError::Reserved(_) | ViewError::NotOwn | ViewError::CanvasTooLarge(_) => Self::invalid_value(detail),
         }
     }

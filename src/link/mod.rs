@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::{FilterSpec, Removal};
 use crate::id::{ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::media::{AudioEffort, EncodedPacket, Size, Sounds, SourcePacket};
@@ -31,6 +32,11 @@ pub enum ToMixer {
     Source(SourceSpec),
     /// A source ended; no packets follow.
     SourceGone(SourceId),
+    /// The filters of a source, in the order in which they are applied; replaces those before. May come before the
+    /// source.
+    Filters(SourceId, Vec<FilterSpec>),
+    /// The filters of a view, in the order in which they are applied; replaces those before.
+    ViewFilters(ViewName, Vec<FilterSpec>),
     /// One packet of a source.
     Packet(SourceId, SourcePacket),
     /// A packet of a microphone came that the mixer does not need: its sender is there. Once a second.
@@ -45,7 +51,7 @@ pub enum ToMixer {
     Streams(StreamSet),
     /// The overlays of a view; replaces those before.
     Overlays(ViewName, Vec<Overlay>),
-    /// A part of an image that overlays show. The parts come in order; a new first part replaces the image.
+    /// A part of an image that overlays or filters show. The parts come in order; a new first part replaces the image.
     ImagePart {
         /// The image.
         name: ImageName,
@@ -56,7 +62,7 @@ pub enum ToMixer {
         /// How many bytes follow.
         left: u32,
     },
-    /// No overlay shows this image any more.
+    /// No overlay and no filter shows this image any more.
     ImageGone(ImageName),
     /// A receiver needs a keyframe of this stream. The mixer coalesces requests.
     Keyframe {
@@ -85,6 +91,8 @@ pub struct MixerSettings {
     pub openh264: bool,
     /// Time in which tiles move to new places, in milliseconds; 0 for no transitions.
     pub transition_ms: u32,
+    /// CPU time that a filter may take for a frame.
+    pub filter_budget: Duration,
     /// Threads for composing and for each encoder.
     pub threads: u32,
     /// Encoder settings of the mixes.
@@ -112,6 +120,10 @@ pub enum FromMixer {
     KeyframeWanted(SourceId),
     /// The pictures of a source have this size, before rotation.
     SourceSize(SourceId, Size),
+    /// The filter with this serial takes this CPU time for a frame.
+    FilterLoad(u32, Duration),
+    /// The filter with this serial was removed: why.
+    FilterRemoved(u32, Removal, String),
     /// An image cannot be drawn: why.
     ImageFailed(ImageName, String),
     /// Levels of the participants in -dBov: 0 is loudest, 127 is silence (RFC 6464). About ten times a second.
@@ -204,6 +216,12 @@ pub struct MixerReport {
     pub source_frames_dropped: u64,
     /// H.264 NAL units skipped, because they are malformed or of a reserved type.
     pub source_units_skipped: u64,
+    /// Frames filtered.
+    pub filter_frames: u64,
+    /// CPU time of the filters in microseconds.
+    pub filter_cpu_us: u64,
+    /// Filters removed because they had failed or were slow.
+    pub filters_removed: u64,
     /// Messages dropped because the link to the edge was full.
     pub link_dropped: u64,
     /// The next report comes within this time.

@@ -1,8 +1,8 @@
-//! The images that overlays show: put together from the messages of the link, and decoded.
+//! The images that overlays and filters show: put together from the messages of the link, and decoded.
 //!
-//! Owns: the parts of an image that has not come completely, and the thread that decodes. Does not know: overlays. In:
-//! parts and removals, in the order of the link. Out: bitmaps in the same order in the [`VideoInbox`], or the reason
-//! for which there is none in the [`Outbox`].
+//! Owns: the parts of an image that has not come completely, and the thread that decodes. Does not know: overlays,
+//! filters. In: parts and removals, in the order of the link. Out: bitmaps in the same order in the [`VideoInbox`] and
+//! the [`Filters`], or the reason for which there is none in the [`Outbox`].
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::builder::{Builder, Building};
 use super::compose::Bitmap;
+use super::filter::Filters;
 use super::outbox::Outbox;
 use super::ticks::Watched;
 use super::video::VideoInbox;
@@ -25,6 +26,7 @@ const JOBS_MAX: usize = 32;
 pub(super) struct Images {
     builder: Builder,
     video: Arc<Watched<VideoInbox>>,
+    filters: Arc<Filters>,
     outbox: Arc<Outbox>,
     incomplete: BTreeMap<ImageName, Vec<u8>>,
     /// Dropping one would cancel it.
@@ -33,9 +35,9 @@ pub(super) struct Images {
 
 impl Images {
     /// No images.
-    pub(super) fn new(video: Arc<Watched<VideoInbox>>, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(video: Arc<Watched<VideoInbox>>, filters: Arc<Filters>, outbox: Arc<Outbox>) -> Self {
         let builder = Builder::new("decode-images");
-        Self { builder, video, outbox, incomplete: BTreeMap::new(), jobs: Vec::new() }
+        Self { builder, video, filters, outbox, incomplete: BTreeMap::new(), jobs: Vec::new() }
     }
 
     /// Takes the next part of an image; `left` bytes follow.
@@ -55,14 +57,14 @@ impl Images {
             self.outbox.push(FromMixer::ImageFailed(name, why.into()));
             return;
         }
-        let (video, outbox, shown) = (self.video.clone(), self.outbox.clone(), name.clone());
+        let (set, outbox, shown) = (self.setter(), self.outbox.clone(), name.clone());
         self.run(name, move || {
             let decoded = catch_unwind(|| Bitmap::decode(&image)).unwrap_or_else(|_| Err("the decoder failed".into()));
             match decoded {
-                Ok(bitmap) => VideoInbox::image(&video, shown, Some(Arc::new(bitmap))),
+                Ok(bitmap) => set(shown, Some(Arc::new(bitmap))),
                 Err(why) => {
                     tracing::warn!(image = %shown, why, "cannot decode image");
-                    VideoInbox::image(&video, shown.clone(), None);
+                    set(shown.clone(), None);
                     outbox.push(FromMixer::ImageFailed(shown, why));
                 }
             }
@@ -72,8 +74,17 @@ impl Images {
     /// An image is not shown any more.
     pub(super) fn remove(&mut self, name: ImageName) {
         self.incomplete.remove(&name);
-        let (video, gone) = (self.video.clone(), name.clone());
-        self.run(name, move || VideoInbox::image(&video, gone, None));
+        let (set, gone) = (self.setter(), name.clone());
+        self.run(name, move || set(gone, None));
+    }
+
+    /// Sets or removes an image where it is shown.
+    fn setter(&self) -> impl Fn(ImageName, Option<Arc<Bitmap>>) + Send + 'static {
+        let (video, filters) = (self.video.clone(), self.filters.clone());
+        move |name, image| {
+            filters.image(&name, image.clone());
+            VideoInbox::image(&video, name, image);
+        }
     }
 
     /// Runs a job after the others.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::builder::Builder;
 use super::compose::FrameSlot;
 use super::encode::EncodeOptions;
+use super::filter::Filters;
 use super::images::Images;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
@@ -22,6 +23,7 @@ use super::sound::audio_loop::{self, SoundInbox, SoundInput};
 use super::ticks::{Busy, Watched};
 use super::video::{Slots, VideoCounts, VideoInbox, VideoLoop};
 use crate::codec::{self, DecodeLimits, Feature, H264Encoder};
+use crate::filter::{FilterSpec, Media};
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
@@ -73,6 +75,7 @@ struct Room {
     timer: Arc<Watched<Timer>>,
     ingest: Arc<Mutex<Ingest>>,
     slots: Arc<Slots>,
+    filters: Arc<Filters>,
     images: Images,
     /// The sources in each view with their sizes, and the width of the canvas.
     scenes: BTreeMap<ViewName, (Vec<(SourceId, Size)>, u32)>,
@@ -102,7 +105,8 @@ impl Room {
         let (sound, video, timer) =
             <(Arc<Watched<SoundInbox>>, Arc<Watched<VideoInbox>>, Arc<Watched<Timer>>)>::default();
         let slots = Arc::new(Slots::new(video.clone()));
-        let images = Images::new(video.clone(), outbox.clone());
+        let filters = Arc::new(Filters::new(outbox.clone(), settings.filter_budget));
+        let images = Images::new(video.clone(), filters.clone(), outbox.clone());
 
         let ingest = Ingest::new(limits, outbox.clone(), Builder::new("build-decoders"), {
             let timer = timer.clone();
@@ -115,6 +119,7 @@ impl Room {
             transitions: Duration::from_millis(settings.transition_ms.into()),
             threads: drawing_threads(settings.threads),
             slots: slots.clone(),
+            filters: filters.clone(),
             outbox: outbox.clone(),
             counts: counts.clone(),
             busy: busy[0].clone(),
@@ -125,6 +130,7 @@ impl Room {
             ingest: ingest.clone(),
             counts,
             busy: busy.clone(),
+            filters: filters.clone(),
             outbox: outbox.clone(),
         };
         let (epoch, sounds, sound_threads) = (settings.epoch, settings.sounds, settings.threads);
@@ -148,6 +154,7 @@ impl Room {
             timer,
             ingest,
             slots,
+            filters,
             images,
             scenes: BTreeMap::new(),
             watched: BTreeMap::new(),
@@ -166,6 +173,12 @@ impl Room {
             ToMixer::Configure(_) => {}
             ToMixer::Source(spec) => self.set_source(spec),
             ToMixer::SourceGone(source) => self.remove_source(source),
+            ToMixer::Filters(source, specs) => self.set_filters(source, specs),
+            ToMixer::ViewFilters(view, specs) => {
+                let inbox = self.video.clone();
+                self.filters.set_view(view, specs, move || VideoInbox::damage(&inbox));
+                VideoInbox::damage(&self.video);
+            }
             ToMixer::Packet(source, packet) => self.insert(source, packet),
             ToMixer::Heard(source) => self.hear(source, now()),
             ToMixer::Scene(scene) => self.set_scene(scene),
@@ -186,12 +199,23 @@ impl Room {
             Kind::Video => {
                 let slot = self.slots.slot(spec.source, spec.kind);
                 self.pictures.entry(spec.participant).or_default().insert(spec.source, slot.clone());
-                self.ingest.lock().set_source(spec, slot);
+                self.ingest.lock().set_source(spec, slot, self.filters.stage(spec.source));
             }
         }
     }
 
+    /// The source may not be known yet; only a microphone has filters of sound.
+    fn set_filters(&self, source: SourceId, specs: Vec<FilterSpec>) {
+        let stage = (!specs.is_empty()).then(|| self.filters.stage(source));
+        let is_sound = specs.iter().all(|spec| spec.media == Media::Audio);
+        self.filters.set(source, specs);
+        if is_sound {
+            SoundInbox::push(&self.sound, SoundInput::Filters(source, stage));
+        }
+    }
+
     fn remove_source(&mut self, source: SourceId) {
+        self.filters.remove(source);
         match self.sources.remove(&source) {
             Some((Kind::Audio, _)) => SoundInbox::push(&self.sound, SoundInput::Gone(source)),
             Some((Kind::Video, participant)) => {
@@ -354,6 +378,7 @@ struct Reporter {
     ingest: Arc<Mutex<Ingest>>,
     counts: Arc<VideoCounts>,
     busy: [Arc<Busy>; 2],
+    filters: Arc<Filters>,
     outbox: Arc<Outbox>,
 }
 
@@ -396,6 +421,7 @@ impl Reporter {
             let ingest = self.ingest.lock();
             (ingest.dropped(), ingest.skipped())
         };
+        let (filter_frames, filter_cpu_us) = self.filters.counts().load();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         MixerReport {
             video_ticks: count(&self.counts.ticks),
@@ -418,6 +444,9 @@ impl Reporter {
             sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: dropped,
             source_units_skipped: skipped,
+            filter_frames,
+            filter_cpu_us,
+            filters_removed: self.filters.counts().removals(),
             link_dropped: self.outbox.dropped(),
             next: REPORT_INTERVAL,
             stalled: self.busy.iter().map(|busy| busy.for_how_long(now())).max().unwrap_or_default(),

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::builder::Builder;
 use super::compose::{Bitmap, Compositor, FrameSlot};
 use super::encode::{EncodeOptions, StreamEncoder};
+use super::filter::Filters;
 use super::outbox::Outbox;
 use super::pace::{Turn, tick_at, tick_time};
 use super::ticks::{Busy, Due, Grid, Watched, due};
@@ -177,6 +178,7 @@ pub(super) struct VideoLoop {
     /// Threads that share the drawing of large canvases; None on one core.
     pub(super) threads: Option<Arc<rayon::ThreadPool>>,
     pub(super) slots: Arc<Slots>,
+    pub(super) filters: Arc<Filters>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) counts: Arc<VideoCounts>,
     pub(super) busy: Arc<Busy>,
@@ -187,6 +189,8 @@ pub(super) struct VideoLoop {
 struct View {
     scene: Scene,
     compositor: Option<Compositor>,
+    /// Its last canvas went through filters.
+    filtered: bool,
     last: Option<u64>,
     rest: Rest,
     /// The tick after which it began to rest.
@@ -253,11 +257,10 @@ impl VideoLoop {
                     }
                     view.scene = scene;
                 }
-                None => drop(
-                    state
-                        .views
-                        .insert(name, View { scene, compositor: None, last: None, rest: Rest::No, rests_since: None }),
-                ),
+                None => drop(state.views.insert(
+                    name,
+                    View { scene, compositor: None, filtered: false, last: None, rest: Rest::No, rests_since: None },
+                )),
             }
         }
         for (name, overlays) in orders.overlays {
@@ -331,6 +334,9 @@ impl VideoLoop {
             return;
         }
         let scene = &view.scene;
+        if view.compositor.is_none() {
+            view.filtered = false;
+        }
         let compositor = view.compositor.get_or_insert_with(|| {
             let mut compositor = Compositor::new(self.threads.clone());
             compositor.set_scene(scene);
@@ -347,10 +353,26 @@ impl VideoLoop {
         }
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
+        let filters = self.filters.view(name);
+        let was_filtered = std::mem::replace(&mut view.filtered, filters.is_some());
+        let (picture, changed) = match filters {
+            None => (composed.picture, composed.changed || was_filtered),
+            Some(filters) => {
+                if !was_filtered {
+                    filters.clear();
+                }
+                if composed.changed || !was_filtered {
+                    filters.put(composed.picture, begun);
+                }
+                // Nothing is encoded before the first picture has come out.
+                let Some(filtered) = filters.take() else { return };
+                filtered
+            }
+        };
         let mut sizes: BTreeMap<Size, Picture> = BTreeMap::new();
-        let mut acted = composed.changed;
+        let mut acted = changed || composed.changed;
         for stream in &mut streams {
-            if composed.changed {
+            if changed {
                 stream.changed(due.n, fps);
             }
             if !stream.takes(due.n, fps) {
@@ -370,12 +392,12 @@ impl VideoLoop {
             };
             acted = true;
             let size = stream.spec().size;
-            let picture = if size == composed.picture.size() {
-                &composed.picture
+            let picture = if size == picture.size() {
+                &picture
             } else {
                 sizes.entry(size).or_insert_with(|| {
                     let mut scaled = pool.take(size);
-                    scale::scale(&composed.picture, &mut scaled);
+                    scale::scale(&picture, &mut scaled);
                     pool.lend(scaled)
                 })
             };
@@ -475,6 +497,7 @@ mod tests {
                 more: None,
             },
             compositor: None,
+            filtered: false,
             last: None,
             rest: Rest::No,
             rests_since: None,

@@ -5,6 +5,8 @@
 //!
 //! The check is made for each pipeline, so that a missing element disables only the pipelines that contain it.
 
+use std::borrow::Cow;
+
 use gstreamer as gst;
 
 use super::PipelineError;
@@ -18,7 +20,21 @@ const LIBAV: &str = "gstreamer1.0-libav";
 
 /// Packages and their elements, as in Debian 12.
 const PACKAGES: [(&str, &[&str]); 6] = [
-    (CORE, &["bin", "capsfilter", "fakesink", "filesrc", "multiqueue", "pipeline", "queue", "queue2", "typefind"]),
+    (
+        CORE,
+        &[
+            "bin",
+            "capsfilter",
+            "fakesink",
+            "filesrc",
+            "identity",
+            "multiqueue",
+            "pipeline",
+            "queue",
+            "queue2",
+            "typefind",
+        ],
+    ),
     (
         BASE,
         &[
@@ -30,6 +46,8 @@ const PACKAGES: [(&str, &[&str]); 6] = [
             "oggdemux",
             "opusdec",
             "videoconvert",
+            "videoscale",
+            "volume",
             "vorbisdec",
         ],
     ),
@@ -39,7 +57,12 @@ const PACKAGES: [(&str, &[&str]); 6] = [
             "aacparse",
             "ac3parse",
             "alawdec",
+            "alpha",
+            "audiocheblimit",
+            "audiodynamic",
+            "audioecho",
             "deinterlace",
+            "equalizer-3bands",
             "flacdec",
             "flacparse",
             "flvdemux",
@@ -49,6 +72,7 @@ const PACKAGES: [(&str, &[&str]); 6] = [
             "mpegaudioparse",
             "mulawdec",
             "qtdemux",
+            "videobalance",
             "videoflip",
             "vp8dec",
             "vp8enc",
@@ -62,6 +86,7 @@ const PACKAGES: [(&str, &[&str]); 6] = [
         &[
             "av1dec",
             "av1parse",
+            "gaussianblur",
             "h264parse",
             "h265parse",
             "hlsdemux",
@@ -103,19 +128,20 @@ pub fn package(element: &str) -> Option<&'static str> {
 pub(super) fn named(description: &str) -> impl Iterator<Item = &str> {
     let first_words = description.split('!').filter_map(|segment| segment.split_whitespace().next());
     // A segment of caps has a media type (`video/x-raw`) instead of an element.
-    first_words.filter(|word| !word.contains('/'))
+    // `tee.` is a reference to an element that is named elsewhere.
+    first_words.filter(|word| !word.contains('/') && !word.ends_with('.'))
 }
 
 /// Whether every element of a description is installed. GStreamer must be initialised.
 ///
 /// # Errors
 /// [`PipelineError::Missing`] names the element and its package.
-pub(super) fn check(file: &'static str, description: &str) -> Result<(), PipelineError> {
+pub(super) fn check(file: &Cow<'static, str>, description: &str) -> Result<(), PipelineError> {
     match named(description).find(|element| gst::ElementFactory::find(element).is_none()) {
         None => Ok(()),
         Some(element) => {
             let package = package(element).unwrap_or("the package that contains it");
-            Err(PipelineError::Missing { file, element: element.to_owned(), package })
+            Err(PipelineError::Missing { file: file.clone(), element: element.to_owned(), package })
         }
     }
 }
@@ -134,8 +160,8 @@ mod tests {
     #[test]
     fn a_missing_element_is_reported_with_its_package() {
         gst::init().expect("GStreamer is installed");
-        assert!(check("x.gst", "appsrc ! appsink").is_ok());
-        let error = check("x.gst", "appsrc ! nosuchelement ! appsink").expect_err("not installed");
+        assert!(check(&"x.gst".into(), "appsrc ! appsink").is_ok());
+        let error = check(&"x.gst".into(), "appsrc ! nosuchelement ! appsink").expect_err("not installed");
         assert!(error.to_string().contains("`nosuchelement`"), "{error}");
         assert_eq!(package("srtsink"), Some(BAD));
         assert_eq!(package("x264enc"), Some(UGLY));

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::view_request::{Hidden, SelfView, ViewPatch, checked_canvas, checked_layout};
+use crate::filter::{FilterRequest, Removal};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::layout::{CellName, Layout, LayoutKind, More, ObjectFit};
 use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier};
+use crate::room::filters::FilterDocument;
 use crate::room::images::ImageDocument;
 use crate::room::overlays::OverlayDocument;
 use crate::tier::Limit;
@@ -303,6 +305,9 @@ pub struct ParticipantDocument {
     pub tier: TierChoice,
     /// The view that it asks for; for a view of its own, the one that it receives.
     pub view: ViewName,
+    /// The filters of its sources, in the order in which they are applied; absent without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<FilterDocument>,
     /// Its sources.
     pub sends: Vec<SourceDocument>,
     /// What it receives.
@@ -397,6 +402,9 @@ pub struct ViewSettingsDocument {
     pub show: Option<Vec<CellName>>,
     /// What is not shown.
     pub hide: Vec<Hidden>,
+    /// The filters of the composed picture, in the order in which they are applied; absent without any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<FilterDocument>,
 }
 
 /// A tile, in pixels of the canvas.
@@ -489,6 +497,8 @@ pub struct ParticipantPatch {
     pub canvas: Option<Size>,
     /// Whether it sees itself.
     pub self_view: Option<SelfView>,
+    /// The filters of its sources, in the order in which they are applied.
+    pub filters: Option<Vec<FilterRequest>>,
 }
 
 impl ParticipantPatch {
@@ -550,6 +560,24 @@ pub enum Event {
     Overlay {
         /// The overlay.
         overlay: OverlayDocument,
+    },
+    /// A filter was removed because it had failed or was slow.
+    FilterRemoved {
+        /// The participant; absent for a filter of a view.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        participant: Option<ParticipantId>,
+        /// The view; absent for a filter of a participant.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        view: Option<ViewName>,
+        /// The name of the filter.
+        name: String,
+        /// The source that it filtered; absent for a filter of a view.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<SourceKind>,
+        /// The reason.
+        reason: Removal,
+        /// The reason in words.
+        detail: String,
     },
     /// A caption.
     Caption {

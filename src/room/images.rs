@@ -1,7 +1,8 @@
 //! The uploaded images of a room.
 //!
-//! Owns: their bytes, and the orders for those that an overlay shows. Does not know: pixels; the mixer decodes them and
-//! reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and [`Order::ImageGone`].
+//! Owns: their bytes, and the orders for those that an overlay or a filter shows. Does not know: pixels; the mixer
+//! decodes them and reports what fails. In: checked uploads; out: documents, and [`Order::Image`] and
+//! [`Order::ImageGone`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,11 @@ impl Images {
         self.entries.contains_key(name)
     }
 
+    /// Whether there is an image of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        name.parse().is_ok_and(|name| self.contains(&name))
+    }
+
     fn document(&self, name: &ImageName) -> Option<ImageDocument> {
         let Entry { image, error } = self.entries.get(name)?;
         Some(ImageDocument { name: name.clone(), kind: image.kind, bytes: image.bytes.len(), error: error.clone() })
@@ -97,7 +103,7 @@ impl Room {
             .ok_or_else(|| OverlayError::NoImage(name.clone()))
     }
 
-    /// Removes an image, and ends the overlays that show it.
+    /// Removes an image, and ends the overlays that show it; filters show black instead.
     ///
     /// # Errors
     /// When it does not exist.
@@ -108,6 +114,7 @@ impl Room {
         for id in users {
             self.remove_overlay(now, id)?;
         }
+        self.remove_image_of_filters(name);
         self.emit(|room| Event::Room(Box::new(room.document())));
         Ok(())
     }
@@ -127,8 +134,9 @@ impl Room {
         self.images.entries.keys().filter_map(|name| self.images.document(name)).collect()
     }
 
-    /// Orders the images that overlays show now.
-    pub(super) fn order_images(&mut self, used: BTreeSet<ImageName>) {
+    /// Orders the images that overlays and filters show now.
+    pub(super) fn order_images(&mut self, mut used: BTreeSet<ImageName>) {
+        used.append(&mut self.images_of_filters());
         for name in used.difference(&self.images.ordered) {
             if let Some(entry) = self.images.entries.get(name) {
                 self.effects.push_back(Effect::Order(Order::Image(name.clone(), entry.image.clone())));

@@ -11,6 +11,7 @@
 pub mod captions;
 pub mod direct;
 pub mod document;
+pub mod filters;
 pub mod images;
 pub mod inputs;
 mod levels;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use self::captions::Captions;
 use self::direct::Direct;
+use self::filters::Filters;
 use self::images::Images;
 use self::inputs::Inputs;
 use self::levels::Levels;
@@ -98,6 +100,7 @@ pub struct Room {
     direct: Direct,
     overlays: Overlays,
     images: Images,
+    filters: Filters,
     captions: Captions,
     effects: VecDeque<Effect>,
 }
@@ -136,6 +139,7 @@ impl Room {
             direct: Direct::default(),
             overlays: Overlays::default(),
             images: Images::default(),
+            filters: Filters::default(),
             captions: Captions::default(),
             effects: VecDeque::new(),
         }
@@ -192,6 +196,7 @@ impl Room {
                 received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
                 direct: false,
+                filters: Vec::new(),
             },
         );
         self.refresh_presence();
@@ -212,6 +217,7 @@ impl Room {
             sources.push(kept.unwrap_or_else(|| self.new_source(*kind)));
         }
         for gone in old {
+            self.filters.forget(gone.id);
             self.effects.push_back(Effect::Order(Order::SourceGone(gone.id)));
         }
         let admitted = sources.iter().map(|source| (source.kind, source.id)).collect();
@@ -258,6 +264,8 @@ impl Room {
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
             Input::MixerLost => self.mixer_lost(now),
             Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
+            Input::FilterLoad(serial, cpu) => self.filter_load(serial, cpu),
+            Input::FilterRemoved(serial, reason, detail) => self.filter_removed(serial, reason, detail),
             Input::ImageFailed(name, why) => self.image_failed(&name, why),
             Input::AudioEffort(effort) => self.set_audio_effort(effort),
             Input::Output(output, event) => self.output_event(now, output, event),
@@ -394,10 +402,14 @@ impl Room {
         self.connecting.remove(&participant);
         let Some(person) = self.people.remove(&participant) else { return };
         for source in &person.sources {
+            self.filters.forget(source.id);
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
         }
         if person.connected {
             self.emit(|_| Event::Left { participant, reason });
+        }
+        if !person.filters.is_empty() {
+            self.refresh_filters();
         }
         // The participant itself gets the event before its events end.
         self.effects.push_back(Effect::Close(participant));
@@ -415,6 +427,8 @@ impl Room {
         let Some((participant, source)) = self.source(id) else { return };
         source.codec = Some(codec);
         let spec = SourceSpec { source: id, participant, kind: source.kind, codec };
+        // No frame is shown without its filters.
+        self.refresh_filters();
         self.effects.push_back(Effect::Order(Order::Source(spec)));
         self.announce(participant);
         self.refresh();
@@ -460,6 +474,9 @@ impl Room {
             person.selected = Person::UNKNOWN_LINK;
         }
         person.view = std::mem::take(&mut person.view).with(view);
+        if let Some(filters) = &patch.filters {
+            self.set_filters(participant, filters);
+        }
         let mut others = self.assign_views();
         others.retain(|other| *other != participant);
         self.announce(participant);

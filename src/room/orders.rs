@@ -48,13 +48,15 @@ impl Room {
 
     /// Repeats all orders for a new mixer.
     pub(super) fn replay(&mut self) {
+        // Images come before the filters that show them, and filters before the first frame of their source.
+        self.replay_images();
+        self.replay_filters();
         let sources: Vec<SourceSpec> = self.sources().collect();
         self.effects.extend(sources.into_iter().map(|spec| Effect::Order(Order::Source(spec))));
         let scenes: Vec<Scene> = self.views.scenes().cloned().collect();
         self.effects.extend(scenes.into_iter().map(|scene| Effect::Order(Order::Scene(scene))));
         self.effects.push_back(Effect::Order(Order::Mix(self.mix.clone())));
         self.effects.push_back(Effect::Order(Order::Streams(self.streams.clone())));
-        self.replay_images();
         self.replay_overlays();
     }
 

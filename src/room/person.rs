@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
+use super::filters::Applied;
 use super::name;
 use super::view_request::ViewChoice;
 use super::views::Received;
@@ -37,6 +38,8 @@ pub(super) struct Person {
     pub(super) uplink_limit: UplinkLimit,
     /// It receives directly from the other participant, and nothing from the mixer.
     pub(super) direct: bool,
+    /// The filters of its sources, in the order in which they are applied.
+    pub(super) filters: Vec<Applied>,
 }
 
 /// A source of a participant.
@@ -80,6 +83,7 @@ impl Person {
             gain_db: self.gain_db,
             tier: self.tier,
             view: self.view.named().unwrap_or(&self.received.view).clone(),
+            filters: self.filters.iter().map(Applied::document).collect(),
             sends: self.sources.iter().map(Source::document).collect(),
             receives: ReceivesDocument {
                 audio: self.receives_audio.is_some(),

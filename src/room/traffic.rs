@@ -3,6 +3,7 @@
 //! Owns: [`RoomSettings`], [`Admission`], [`Input`], [`Effect`]. Does not know: what a room does with them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::direct::{DirectEvent, DirectMessage};
@@ -10,6 +11,7 @@ use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role,
 use super::inputs::InputEvent;
 use super::outputs::OutputEvent;
 use super::view_request::{ViewError, ViewPatch};
+use crate::filter::{Catalog, FilterSpec, Removal};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
 use crate::layout::{Layout, Scene};
 use crate::media::{AudioEffort, Codec, Size, SoundTaken, SourceKind, StreamKey, Tier};
@@ -40,6 +42,8 @@ pub struct RoomSettings {
     pub max_inputs: usize,
     /// Whether the only two participants may send to each other directly.
     pub direct_for_two: bool,
+    /// The filters that moderators may apply.
+    pub filters: Arc<Catalog>,
     /// How long a room remains after the last person has left, see [`super::presence`].
     pub linger: Duration,
     /// The room exists until it is deleted, even if empty.
@@ -132,6 +136,10 @@ pub enum Input {
         /// Those that began late or were skipped.
         late: u64,
     },
+    /// The mixer reports the CPU time that the filter with this serial takes for a frame.
+    FilterLoad(u32, Duration),
+    /// The mixer has removed the filter with this serial, and says why.
+    FilterRemoved(u32, Removal, String),
     /// The mixer cannot draw an image, and says why.
     ImageFailed(ImageName, String),
     /// The mixer reports its audio effort.
@@ -200,6 +208,10 @@ pub enum Order {
     Source(SourceSpec),
     /// A source has ended.
     SourceGone(SourceId),
+    /// The filters of a source.
+    Filters(SourceId, Vec<FilterSpec>),
+    /// The filters of a view.
+    ViewFilters(ViewName, Vec<FilterSpec>),
     /// The scene of a view.
     Scene(Scene),
     /// A view is not composed any more.
@@ -210,9 +222,9 @@ pub enum Order {
     Streams(StreamSet),
     /// The overlays of a view.
     Overlays(ViewName, Vec<Overlay>),
-    /// An image that overlays show.
+    /// An image that overlays or filters show.
     Image(ImageName, Image),
-    /// No overlay shows this image any more.
+    /// No overlay and no filter shows this image any more.
     ImageGone(ImageName),
     /// Encode a keyframe in this stream soon.
     Keyframe(u32),

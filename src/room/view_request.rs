@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::filters::FilterError;
+use crate::filter::FilterRequest;
 use crate::id::{ParticipantId, ViewName};
 use crate::layout::{CellName, Layout};
 use crate::media::Size;
@@ -107,6 +109,9 @@ pub struct ViewRequest {
     /// Participants that are not shown: `self`, `audio_only`, `listeners`, or ids.
     #[serde(default, deserialize_with = "checked_hide")]
     pub hide: Vec<Hidden>,
+    /// The filters of the composed picture, in the order in which they are applied.
+    #[serde(default)]
+    pub filters: Vec<FilterRequest>,
 }
 
 /// Checks the size of a canvas. Its sides are even, because chroma has half the resolution (4:2:0).
@@ -269,6 +274,9 @@ pub enum ViewError {
              frame rate: stop it first"
     )]
     InUse(ViewName),
+    /// Its filters are refused.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// The request names a view, but has a layout or canvas, which only own views have.
     #[error("`layout` and `canvas` are for an own view: set `view` to `own`, or leave them out")]
     NotOwn,

@@ -114,7 +114,7 @@ impl Views {
     fn settings(&self, view: &ViewName) -> Option<ViewSettingsDocument> {
         let (settings, composition) = (self.named.get(view)?, self.compositions.get(view)?);
         let ViewSettings { layout, fps, show, hide, .. } = settings.clone();
-        Some(ViewSettingsDocument { view: composition.document(), layout, fps, show, hide })
+        Some(ViewSettingsDocument { view: composition.document(), layout, fps, show, hide, filters: Vec::new() })
     }
 
     fn unknown(&self, view: &ViewName) -> ViewError {
@@ -242,19 +242,22 @@ impl Room {
     /// # Errors
     /// [`ViewError::Unknown`].
     pub fn view(&self, view: &ViewName) -> Result<ViewSettingsDocument, ViewError> {
-        self.views.settings(view).ok_or_else(|| self.views.unknown(view))
+        let mut document = self.views.settings(view).ok_or_else(|| self.views.unknown(view))?;
+        document.filters = self.filters_of_view(view);
+        Ok(document)
     }
 
     /// Creates or replaces a view. Returns whether it is new.
     ///
     /// # Errors
-    /// [`ViewError::Reserved`], [`ViewError::TooMany`], [`ViewError::InUse`].
+    /// [`ViewError::Reserved`], [`ViewError::TooMany`], [`ViewError::InUse`], [`ViewError::Filter`].
     pub fn put_view(&mut self, now: Timestamp, view: &ViewName, request: ViewRequest) -> Result<bool, ViewError> {
         self.now = now;
         if view.as_str().starts_with(OWN) {
             return Err(ViewError::Reserved(view.clone()));
         }
-        let ViewRequest { layout, canvas, fps, show, hide } = request;
+        let ViewRequest { layout, canvas, fps, show, hide, filters } = request;
+        self.check_view_filters(&filters)?;
         let settings = ViewSettings {
             layout: layout.unwrap_or_default(),
             canvas: canvas.unwrap_or(self.settings.canvas),
@@ -271,6 +274,7 @@ impl Room {
             return Err(ViewError::InUse(view.clone()));
         }
         let is_new = self.views.named.insert(view.clone(), settings).is_none();
+        self.set_view_filters(view, &filters);
         self.refresh();
         self.emit(|room| Event::Room(Box::new(room.document())));
         Ok(is_new)
@@ -293,6 +297,7 @@ impl Room {
         }
         self.views.named.remove(view);
         self.remove_overlays_of(view);
+        self.set_view_filters(view, &[]);
         for person in self.people.values_mut().filter(|person| person.view.view == Wanted::Named(view.clone())) {
             person.view.view = Wanted::Named(ViewName::program());
         }

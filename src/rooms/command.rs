@@ -4,11 +4,11 @@
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::EventStream;
 use super::inputs::{self, PlannedInput};
 use super::outputs::{self, Planned};
 use super::overlays::OverlayCommand;
 use super::sessions::{Admittance, JoinedPeer};
+use super::{EventStream, RoomError};
 use crate::id::{InputId, OutputId, ParticipantId, ViewName};
 use crate::link::FromMixer;
 use crate::media::SourceKind;
@@ -47,7 +47,7 @@ pub(super) enum Command {
     /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// Change a participant; the reply is its document, if it is there.
-    Update(ParticipantId, Box<ParticipantPatch>, oneshot::Sender<Result<Option<ParticipantDocument>, ViewError>>),
+    Update(ParticipantId, Box<ParticipantPatch>, oneshot::Sender<Result<Option<ParticipantDocument>, RoomError>>),
     /// The document of a view.
     View(ViewName, oneshot::Sender<Result<ViewSettingsDocument, ViewError>>),
     /// Create or replace a view; the reply is whether it is new.

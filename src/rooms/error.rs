@@ -5,6 +5,7 @@
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerError;
 use crate::room::Refusal;
+use crate::room::filters::FilterError;
 use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::sdp::{FragmentError, OfferError};
@@ -54,6 +55,9 @@ pub enum RoomError {
     /// An overlay, an image or a caption is refused.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// Filters are refused.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// No such session.
     #[error("there is no such session: it has ended or never existed; join again")]
     NoSession,

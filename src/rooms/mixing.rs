@@ -19,7 +19,7 @@ use crate::time::{self, Timestamp};
 /// A metric: its name, its help text, its field of the report.
 type Count = (&'static str, &'static str, fn(&MixerReport) -> u64);
 
-const COUNTS: [Count; 18] = [
+const COUNTS: [Count; 21] = [
     ("mixer_video_ticks", "Video ticks run: one composition of each view that has streams", |report| {
         report.video_ticks
     }),
@@ -60,6 +60,9 @@ const COUNTS: [Count; 18] = [
     ),
     ("mixer_sound_encoded", "Audio packets encoded, all mixes", |report| report.audio_encoded),
     ("mixer_sound_concealed", "Audio packets concealed because they were lost or late", |report| report.concealed),
+    ("mixer_filter_frames", "Frames that filters have processed", |report| report.filter_frames),
+    ("mixer_filter_cpu_microseconds", "CPU time of filters in microseconds", |report| report.filter_cpu_us),
+    ("mixer_filters_removed", "Filters removed because they had failed or were slow", |report| report.filters_removed),
     ("mixer_link_dropped", "Mixer link queue full: messages to the edge dropped", |report| report.link_dropped),
     ("mixer_cpu_milliseconds", "CPU time of all mixer processes in milliseconds", |report| report.cpu_ms),
 ];

@@ -294,6 +294,7 @@ mod tests {
         fn new() -> Self {
             let ladder = Ladder::default();
             let settings = RoomSettings {
+                filters: Arc::default(),
                 name: "test".parse().expect("a name"),
                 layout: Layout::default(),
                 canvas: Size::new(1280, 720),

@@ -4,6 +4,7 @@
 //! know: where settings come from, who reads counters.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::hls::HlsBroadcasts;
 use crate::destination::Guard;
+use crate::filter::Catalog;
 use crate::id::RoomName;
 use crate::layout::Layout;
 use crate::link::MixerSettings;
@@ -59,6 +61,10 @@ pub struct ServerSettings {
     pub max_source: Size,
     /// Time in which tiles move to new places, in milliseconds; 0 for no transitions.
     pub transition_ms: u32,
+    /// The filters that moderators may apply.
+    pub filters: Arc<Catalog>,
+    /// CPU time that a filter may take for a frame.
+    pub filter_budget: Duration,
     /// Threads of a mixer for composition, and of each encoder.
     pub mixer_threads: u32,
     /// The first join creates a room.
@@ -109,6 +115,7 @@ impl ServerSettings {
             max_source: self.max_source,
             openh264: self.openh264,
             transition_ms: self.transition_ms,
+            filter_budget: self.filter_budget,
             threads: self.mixer_threads,
             sounds: self.ladder.sounds,
         }
@@ -126,6 +133,7 @@ impl ServerSettings {
             max_outputs: self.max_outputs,
             max_inputs: self.max_inputs,
             direct_for_two: self.direct_for_two,
+            filters: self.filters.clone(),
             linger: self.linger,
             permanent,
         }

@@ -21,7 +21,7 @@ use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
 use super::texts::{ICE_RESTART, direct_text, event_text, levels_text, wanted_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
-use super::{EventStream, Notification, ServerSettings};
+use super::{EventStream, Notification, RoomError, ServerSettings};
 use crate::fanout::Names;
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
@@ -29,7 +29,7 @@ use crate::link::{FromMixer, MixerReport, ToMixer};
 use crate::media::{Kind, Size, SourceKind};
 use crate::peer::PeerEvent;
 use crate::process::{self, Link, MixerProcess};
-use crate::room::document::{Audience, Event, LeaveReason};
+use crate::room::document::{Audience, Event, LeaveReason, ParticipantPatch};
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
 use crate::room::{Admitted, Effect, Input, Order, Refusal, Room, RoomSettings};
@@ -218,7 +218,7 @@ impl RoomTask {
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
             Command::Update(id, patch, reply) => {
-                let checked = self.room.check_view(&patch.view_patch());
+                let checked = self.check_patch(&patch);
                 if checked.is_ok() {
                     self.room.handle(now, Input::Update(id, *patch));
                 }
@@ -239,6 +239,11 @@ impl RoomTask {
             Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
             Command::Overlay(command) => command.execute(&mut self.room, now),
         }
+    }
+
+    fn check_patch(&self, patch: &ParticipantPatch) -> Result<(), RoomError> {
+        self.room.check_view(&patch.view_patch())?;
+        Ok(self.room.check_filters(patch.filters.as_deref().unwrap_or_default())?)
     }
 
     fn add_input(&mut self, now: Timestamp, planned: PlannedInput, reply: oneshot::Sender<Result<InputId, Refusal>>) {
@@ -293,6 +298,10 @@ impl RoomTask {
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
+            FromMixer::FilterLoad(serial, cpu) => self.room.handle(now, Input::FilterLoad(serial, cpu)),
+            FromMixer::FilterRemoved(serial, reason, detail) => {
+                self.room.handle(now, Input::FilterRemoved(serial, reason, detail));
+            }
             FromMixer::ImageFailed(name, why) => self.room.handle(now, Input::ImageFailed(name, why)),
             FromMixer::Levels(levels) => self.room.handle(now, Input::Levels(levels)),
             FromMixer::Report(report) => self.report(now, &report),
@@ -473,6 +482,8 @@ fn order_mixer(link: &Link<ToMixer>, order: Order) {
     let message = match order {
         Order::Source(spec) => ToMixer::Source(spec),
         Order::SourceGone(source) => ToMixer::SourceGone(source),
+        Order::Filters(source, specs) => ToMixer::Filters(source, specs),
+        Order::ViewFilters(view, specs) => ToMixer::ViewFilters(view, specs),
         Order::Scene(scene) => ToMixer::Scene(scene),
         Order::SceneGone(view) => ToMixer::SceneGone(view),
         Order::Mix(plan) => ToMixer::Mix(plan),

@@ -14,6 +14,7 @@ mod contract;
 mod direct;
 mod elsewhere;
 mod faults;
+mod filters;
 mod http;
 mod inputs;
 mod live;

@@ -11,10 +11,10 @@ use crate::inputs::until;
 use crate::server::Server;
 use crate::turn;
 
-const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+pub(crate) const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 /// The mean colour of a part of a frame: `seek` are ffmpeg's arguments that choose the frame, `crop` chooses the part.
-fn colour(file: &Path, seek: [&str; 2], crop: &str) -> [u8; 3] {
+pub(crate) fn colour(file: &Path, seek: [&str; 2], crop: &str) -> [u8; 3] {
     let filter = format!("crop={crop},scale=1:1:flags=area");
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error"]).args(seek).arg("-i").arg(file);
@@ -24,7 +24,7 @@ fn colour(file: &Path, seek: [&str; 2], crop: &str) -> [u8; 3] {
     output.stdout.try_into().unwrap_or_else(|_| panic!("{} has no frame at {seek:?}: {problem}", file.display()))
 }
 
-fn assert_near(seen: [u8; 3], expected: [u8; 3], what: &str) {
+pub(crate) fn assert_near(seen: [u8; 3], expected: [u8; 3], what: &str) {
     let differs = seen.iter().zip(expected).any(|(seen, expected)| seen.abs_diff(expected) > 28);
     assert!(!differs, "{what}: {seen:?} instead of {expected:?}");
 }

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod colours;
+mod filters;
 mod foreign;
 mod process;
 mod rig;

@@ -77,6 +77,7 @@ fn configure() -> ToMixer {
         max_source: Size::new(1920, 1080),
         openh264: false,
         transition_ms: 0,
+        filter_budget: std::time::Duration::from_millis(20),
         threads: 1,
         sounds: Sounds::default(),
     })

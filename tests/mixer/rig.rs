@@ -166,6 +166,7 @@ impl Rig {
             max_source: Size::new(1920, 1080),
             openh264: false,
             transition_ms: 0,
+            filter_budget: Duration::from_millis(20),
             threads: 1,
             sounds: Sounds::default(),
         }));

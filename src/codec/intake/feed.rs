@@ -79,7 +79,7 @@ impl Feed {
     pub(super) fn new(graph: &Graph, format: &FeedFormat) -> Result<Self, CodecError> {
         let source = graph.element("source")?.downcast::<AppSrc>();
         let source =
-            source.map_err(|_| PipelineError::End { file: "input_feed.gst", end: "source", kind: "appsrc" })?;
+            source.map_err(|_| PipelineError::End { file: "input_feed.gst".into(), end: "source", kind: "appsrc" })?;
         source.set_caps(Some(&format.caps()));
         source.set_format(gst::Format::Time);
         Ok(Self(source))

@@ -182,6 +182,9 @@ impl EventReader {
         if self.caller.participant != Some(id) {
             self.require(Role::Moderator, "change another participant").await?;
         }
+        if patch.filters.is_some() {
+            self.require(Role::Moderator, "apply filters").await?;
+        }
         self.app.rooms().update(&self.room, id, patch).await.map(drop).map_err(Problem::from)
     }
 

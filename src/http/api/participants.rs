@@ -10,7 +10,7 @@ use super::extract::{self, InPath};
 use super::{App, Caller};
 use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName};
-use crate::room::document::{LeaveReason, ParticipantDocument, Role};
+use crate::room::document::{LeaveReason, ParticipantDocument, ParticipantPatch, Role};
 
 /// `GET /v1/rooms/{room}/participants`.
 pub(super) async fn list(
@@ -38,7 +38,10 @@ pub(super) async fn patch(
     request: Request<Body>,
 ) -> Result<Json<ParticipantDocument>, Problem> {
     caller.may_change(id)?;
-    let patch = extract::json(request, &app).await?;
+    let patch: ParticipantPatch = extract::json(request, &app).await?;
+    if patch.filters.is_some() && caller.identity.role < Role::Moderator {
+        return Err(Problem::wrong_role("only a moderator may apply filters"));
+    }
     Ok(Json(app.rooms().update(&room, id, patch).await?))
 }
 

@@ -14,6 +14,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::raster::Raster;
+use super::sprite::yuv;
+use crate::codec::{Picture, PictureMut};
+use crate::media::Size;
 use crate::overlay::{IMAGE_PIXELS_MAX, IMAGE_SIDE_MAX, Image, ImageType, fits};
 
 /// Longest side of a bitmap that is kept, in pixels; larger images are halved.
@@ -71,6 +74,37 @@ impl Bitmap {
             [0, 1, 2, 3].map(|c| (four.iter().map(|pixel| u32::from(pixel[c])).sum::<u32>().div_ceil(4)).min(255) as u8)
         });
         Self { width, height, pixels: pixels.collect() }
+    }
+
+    /// A picture of this size that the image covers; what does not fit is cut off at both sides. Black shines through
+    /// where it is transparent.
+    pub fn cover(&self, size: Size) -> Picture {
+        let (width, height) = (size.width as usize, size.height as usize);
+        // The part of the image with the aspect ratio of the picture.
+        let part_width = (self.height * width / height).clamp(1, self.width);
+        let part_height = (self.width * height / width).clamp(1, self.height);
+        let (left, top) = ((self.width - part_width) / 2, (self.height - part_height) / 2);
+        let rows = self.pixels.chunks_exact(self.width).skip(top).take(part_height);
+        let pixels = rows.flat_map(|row| &row[left..left + part_width]).copied().collect();
+        let raster = Self { width: part_width, height: part_height, pixels }.scaled(width, height);
+
+        let mut picture = PictureMut::new(size);
+        let (planes, strides) = picture.planes();
+        for (i, (plane, stride)) in planes.into_iter().zip(strides).enumerate() {
+            let by = if i == 0 { 1 } else { 2 };
+            for (y, row) in plane.chunks_mut(stride).take(height.div_ceil(by)).enumerate() {
+                for (x, sample) in row[..width.div_ceil(by)].iter_mut().enumerate() {
+                    let mean = |channel: usize| {
+                        let at =
+                            |dx: usize, dy: usize| raster.pixels[(y * by + dy) * raster.width + x * by + dx][channel];
+                        let sum: f32 = (0..by * by).map(|n| at(n % by, n / by)).sum();
+                        (sum / (by * by) as f32 * 255.0).round().clamp(0.0, 255.0) as u8
+                    };
+                    *sample = yuv([mean(0), mean(1), mean(2)])[i];
+                }
+            }
+        }
+        picture.freeze()
     }
 
     /// Width by height.

@@ -1,7 +1,8 @@
 //! The decoder of one source.
 //!
 //! Owns: the decoder, which the [`Builder`] makes; the frames that wait for it; which pictures are stored. Does not
-//! know: packets, keyframe requests. In: whole frames. Out: pictures in the [`FrameSlot`].
+//! know: packets, keyframe requests. In: whole frames. Out: pictures, through the [`Stage`] of filters, in the
+//! [`FrameSlot`].
 //!
 //! A source that is shown brings the frames since its last keyframe. They are decoded as fast as possible, and only the
 //! last of their pictures are stored, so that a tile begins with the present and not in fast motion.
@@ -15,13 +16,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
-use crate::codec::{CodecError, Decoded, Entry, VideoDecoder, coded_colours};
+use crate::codec::{CodecError, Decoded, Entry, Raw, VideoDecoder, coded_colours};
 use crate::id::SourceId;
 use crate::jitter::VideoFrame;
 use crate::link::FromMixer;
 use crate::media::{Codec, Colours, Look, Size};
 use crate::mixer::builder::Building;
 use crate::mixer::compose::FrameSlot;
+use crate::mixer::filter::{Frame, Stage, Target};
 use crate::time::Timestamp;
 
 /// Most frames that wait while a decoder is made, from a keyframe on: 0.5 s at 30 frames a second, and as many as a new
@@ -41,6 +43,7 @@ pub(super) struct Owner {
     pub(super) id: SourceId,
     pub(super) codec: Codec,
     pub(super) slot: Arc<FrameSlot>,
+    pub(super) filters: Arc<Stage>,
     /// The picture size that was reported to the edge.
     pub(super) reported: Arc<Mutex<Option<Size>>>,
 }
@@ -251,7 +254,8 @@ impl Decoding {
     fn build(&mut self, entry: Entry, owner: &Owner, shared: &Shared) -> Result<Building<VideoDecoder>, CodecError> {
         // A decoder that was replaced may still report its end.
         self.signals = Arc::default();
-        let (writer, looks, signals) = (owner.slot.writer(), self.looks.clone(), self.signals.clone());
+        let (writer, looks, signals) = (Arc::new(owner.slot.writer()), self.looks.clone(), self.signals.clone());
+        let filters = owner.filters.clone();
         let (id, outbox, reported) = (owner.id, shared.outbox.clone(), owner.reported.clone());
         let sink = move |decoded| match decoded {
             Decoded::Picture { picture, pts } => {
@@ -259,14 +263,13 @@ impl Decoding {
                 if reported.lock().replace(size) != Some(size) {
                     outbox.push(FromMixer::SourceSize(id, size));
                 }
-                let (look, is_entry) = {
+                let (look, is_keyframe) = {
                     let mut looks = looks.lock();
                     (looks.at(pts), looks.entry == Some(pts))
                 };
-                match look {
-                    Some(look) if is_entry => writer.put_keyframe(picture, look, pts),
-                    Some(look) => writer.put(picture, look, pts),
-                    None => {}
+                if let Some(Look { rotation, colours }) = look {
+                    let to = Target::Slot { rotation, is_keyframe, writer: writer.clone() };
+                    filters.put(Frame { raw: Raw::Picture(picture, colours), arrival: pts, to });
                 }
             }
             Decoded::KeyframeWanted => signals.keyframe_wanted.store(true, Ordering::Release),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use self::source::VideoSource;
 use super::builder::Builder;
 use super::compose::FrameSlot;
+use super::filter::Stage;
 use super::outbox::Outbox;
 use crate::codec::DecodeLimits;
 use crate::id::SourceId;
@@ -73,13 +74,13 @@ impl Ingest {
         }
     }
 
-    /// Adds a source, or changes its codec; its pictures go to `slot`.
-    pub fn set_source(&mut self, spec: SourceSpec, slot: Arc<FrameSlot>) {
+    /// Adds a source, or changes its codec; its pictures go through `filters` to `slot`.
+    pub fn set_source(&mut self, spec: SourceSpec, slot: Arc<FrameSlot>, filters: Arc<Stage>) {
         if self.sources.get(&spec.source).is_some_and(|known| known.codec() == spec.codec) {
             return;
         }
         self.remove_source(spec.source);
-        let mut source = VideoSource::new(spec, slot);
+        let mut source = VideoSource::new(spec, slot, filters);
         if let Some(size) = self.wanted.get(&spec.source) {
             source.want(*size);
         }

@@ -15,6 +15,7 @@ use crate::codec::{CodecError, DecodeLimits, Depayloader, Entry, coded_size, ent
 use crate::jitter::{VideoFrame, VideoJitter, VideoPoll};
 use crate::media::{Codec, Size, SourcePacket};
 use crate::mixer::compose::FrameSlot;
+use crate::mixer::filter::Stage;
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -63,9 +64,9 @@ struct Shown {
 }
 
 impl VideoSource {
-    pub(super) fn new(spec: SourceSpec, slot: Arc<FrameSlot>) -> Self {
+    pub(super) fn new(spec: SourceSpec, slot: Arc<FrameSlot>, filters: Arc<Stage>) -> Self {
         Self {
-            owner: Owner { id: spec.source, codec: spec.codec, slot, reported: Arc::default() },
+            owner: Owner { id: spec.source, codec: spec.codec, slot, filters, reported: Arc::default() },
             undecodable: false,
             needs_idr: false,
             depayloader: Depayloader::new(spec.codec),
@@ -115,6 +116,7 @@ impl VideoSource {
         self.shown = None;
         // A source that is shown again must not begin with its last picture.
         self.owner.slot.clear();
+        self.owner.filters.clear();
         self.wake = None;
         self.refused = 0;
         self.keyframe.needed = false;

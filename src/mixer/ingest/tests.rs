@@ -64,6 +64,11 @@ fn encoded_in(size: Size, codec: Codec, count: u32, luma: u8, distance: u32) -> 
         .collect()
 }
 
+/// A source without filters.
+fn unfiltered(outbox: &Arc<Outbox>) -> Arc<crate::mixer::filter::Stage> {
+    crate::mixer::filter::Filters::new(outbox.clone(), Duration::MAX).stage(SOURCE)
+}
+
 /// An ingest that shows one camera, and whose builder is busy until the first of these is dropped; the second tells
 /// when a decoder was built.
 struct Stage {
@@ -82,7 +87,7 @@ impl Stage {
         let mut ingest = Ingest::new(DecodeLimits::default(), outbox.clone(), builder, done);
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let spec = SourceSpec { source: SOURCE, participant: ParticipantId(1), kind: SourceKind::Camera, codec };
-        ingest.set_source(spec, slot.clone());
+        ingest.set_source(spec, slot.clone(), unfiltered(&outbox));
         ingest.set_shown([SOURCE].into(), at(0));
         (Self { ingest, slot, outbox, built }, gate)
     }
@@ -337,7 +342,8 @@ fn the_packets_that_a_room_keeps_are_bounded() {
             kind: SourceKind::Camera,
             codec: Codec::Vp8,
         };
-        stage.ingest.set_source(spec, Arc::new(FrameSlot::new(SourceKind::Camera)));
+        let filters = unfiltered(&stage.outbox);
+        stage.ingest.set_source(spec, Arc::new(FrameSlot::new(SourceKind::Camera)), filters);
     }
     let keyframe = frames(1, 80)[0][0].clone();
     for n in 0..8_000_u32 {

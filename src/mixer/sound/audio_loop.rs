@@ -13,6 +13,7 @@ use super::{SoundMixer, SoundStats};
 use crate::id::SourceId;
 use crate::link::FromMixer;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, AudioEffort, Sounds, SourcePacket};
+use crate::mixer::filter::Stage;
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Busy, Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
@@ -33,6 +34,8 @@ pub(in crate::mixer) enum SoundInput {
     Source(SourceSpec),
     /// A microphone has ended.
     Gone(SourceId),
+    /// The filters of a microphone; None for none.
+    Filters(SourceId, Option<Arc<Stage>>),
     /// Which sources are mixed for which listeners.
     Plan(MixPlan),
     /// A packet, and its arrival.
@@ -143,6 +146,7 @@ pub(in crate::mixer) fn run(
             match input {
                 SoundInput::Source(spec) => mixer.set_source(spec),
                 SoundInput::Gone(source) => mixer.remove_source(source),
+                SoundInput::Filters(source, stage) => mixer.set_filters(source, stage),
                 SoundInput::Plan(plan) => mixer.set_plan(plan),
                 SoundInput::Packet(source, packet, came) => mixer.insert(source, packet, came),
             }

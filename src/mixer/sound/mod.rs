@@ -19,6 +19,7 @@
 //! 7. While nobody talks and no source sends packets, there are no ticks.
 
 pub(super) mod audio_loop;
+mod filtered;
 mod load;
 mod mix;
 mod talkers;
@@ -27,12 +28,14 @@ mod workers;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audio::{SILENCE, fade_in, fade_out, level_dbov, minus, sum};
 use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
 use crate::media::{AUDIO_TICK_SAMPLES, AudioEffort, EncodedPacket, SoundQuality, Sounds, SourcePacket};
+use crate::mixer::filter::Stage;
 use crate::plan::{MixPlan, SourceSpec};
 use crate::time::Timestamp;
 
@@ -85,6 +88,8 @@ pub struct SoundStats {
 pub struct SoundMixer {
     sounds: Sounds,
     specs: BTreeMap<SourceId, SourceSpec>,
+    /// The filters of sources that have any.
+    filters: BTreeMap<SourceId, Arc<Stage>>,
     /// The sources of the plan, and those that fade out.
     voices: BTreeMap<SourceId, Voice>,
     plan: MixPlan,
@@ -170,6 +175,7 @@ impl SoundMixer {
         Self {
             sounds,
             specs: BTreeMap::new(),
+            filters: BTreeMap::new(),
             voices: BTreeMap::new(),
             plan: MixPlan::default(),
             listeners: BTreeMap::new(),
@@ -201,7 +207,19 @@ impl SoundMixer {
     /// Removes a microphone: it fades out.
     pub fn remove_source(&mut self, source: SourceId) {
         self.specs.remove(&source);
+        self.filters.remove(&source);
         self.follow_plan();
+    }
+
+    /// Sets the filters of a source; None for none.
+    pub fn set_filters(&mut self, source: SourceId, stage: Option<Arc<Stage>>) {
+        if let Some(voice) = self.voices.get_mut(&source) {
+            voice.set_filters(stage.as_ref());
+        }
+        match stage {
+            Some(stage) => drop(self.filters.insert(source, stage)),
+            None => drop(self.filters.remove(&source)),
+        }
     }
 
     /// Sets which sources are mixed for which listeners.
@@ -372,6 +390,7 @@ impl SoundMixer {
                 },
             };
             voice.set_gain(input.gain_db);
+            voice.set_filters(self.filters.get(&input.source));
         }
         for source in left {
             self.voices.get_mut(&source).expect("its key was listed").leave();

@@ -1,18 +1,21 @@
 //! One microphone: packets in, 20 ms of samples out.
 //!
-//! Owns: its jitter buffer, decoder, gate, gain and fades. Does not know: other sources, listeners. In: packets, the
-//! gain of the plan. Out: a tick of samples while its gate is open. Begin, end and gain changes are faded, so that none
-//! clicks.
+//! Owns: its jitter buffer, decoder, gate, gain, fades and filters. Does not know: other sources, listeners. In:
+//! packets, the gain of the plan. Out: a tick of samples while its gate is open. Begin, end and gain changes are faded,
+//! so that none clicks.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::filtered::FilteredVoice;
 use super::mix::Tick;
 use crate::audio::{Gate, GateState, SILENCE, db_to_factor, fade_in, fade_out, level_dbov, ramp};
 use crate::codec::sound::{SoundDecoder, SoundError};
 use crate::id::ParticipantId;
 use crate::jitter::{AudioJitter, AudioPull};
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
+use crate::mixer::filter::Stage;
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -45,6 +48,7 @@ pub(super) struct Voice {
     /// Average time of its packets in the jitter buffer.
     lag: Option<Duration>,
     broken: u64,
+    filters: Option<FilteredVoice>,
 }
 
 impl Voice {
@@ -63,6 +67,7 @@ impl Voice {
             loudest: SILENCE,
             lag: None,
             broken: 0,
+            filters: None,
         })
     }
 
@@ -75,6 +80,17 @@ impl Voice {
         let gain = db_to_factor(gain_db);
         self.wanted_gain = if gain.is_finite() { gain.min(GAIN_MAX) } else { 1.0 };
         self.leaving = false;
+    }
+
+    /// Sets its filters; None for none.
+    pub(super) fn set_filters(&mut self, stage: Option<&Arc<Stage>>) {
+        let is_same = match (&self.filters, stage) {
+            (Some(filters), Some(stage)) => filters.is(stage),
+            (known, wanted) => known.is_none() && wanted.is_none(),
+        };
+        if !is_same {
+            self.filters = stage.cloned().map(FilteredVoice::new);
+        }
     }
 
     /// It is no longer in the plan: the next tick fades out and is the last.
@@ -97,7 +113,8 @@ impl Voice {
 
     /// Whether it contributes nothing until its next packet: it has neither samples nor packets.
     pub(super) fn is_asleep(&self) -> bool {
-        !self.leaving && !self.sounding && self.ring.is_empty() && self.jitter.is_idle()
+        let is_filtering = self.filters.as_ref().is_some_and(FilteredVoice::is_fed);
+        !self.leaving && !is_filtering && !self.sounding && self.ring.is_empty() && self.jitter.is_idle()
     }
 
     /// Packets concealed.
@@ -117,6 +134,14 @@ impl Voice {
 
     /// The next 20 ms.
     pub(super) fn tick(&mut self, now: Timestamp) -> Option<Box<Tick>> {
+        let tick = self.decode(now);
+        match &mut self.filters {
+            Some(filters) => filters.tick(tick, now),
+            None => tick,
+        }
+    }
+
+    fn decode(&mut self, now: Timestamp) -> Option<Box<Tick>> {
         self.fill(now);
         let mut tick = [0.0; AUDIO_TICK_SAMPLES];
         let had = self.ring.len().min(AUDIO_TICK_SAMPLES);

@@ -1,5 +1,6 @@
 //! Two participants that send to each other directly, and the room that decides it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Subscribers;
@@ -27,6 +28,7 @@ impl Two {
     /// Two participants that support direct calls, in a room that permits them.
     fn new() -> Self {
         let settings = RoomSettings {
+            filters: Arc::new(crate::filter::Catalog::shipped()),
             name: "test".parse().expect("a name"),
             layout: Layout::default(),
             canvas: Size::new(1280, 720),

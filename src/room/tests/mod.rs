@@ -1,6 +1,7 @@
 //! Tests of the room's state machine: participants here, outputs, inputs and random sequences in the modules below.
 
 mod direct;
+mod filters;
 mod inputs;
 mod lives;
 mod outputs;
@@ -10,6 +11,7 @@ mod views;
 mod wanted;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -26,6 +28,7 @@ const LINGER: Duration = Duration::from_secs(5);
 
 fn settings(max: usize) -> RoomSettings {
     RoomSettings {
+        filters: Arc::new(crate::filter::Catalog::shipped()),
         name: "test".parse().expect("a name"),
         layout: Layout::default(),
         canvas: Size::new(1280, 720),

@@ -81,6 +81,9 @@ async fn only_the_participant_itself_or_a_moderator_changes_it() {
     assert!(api.send("PATCH", &path, &headers, mute).await.problem(403).contains("session="));
     // Authorized, but the participant is not connected yet.
     api.send("PATCH", &format!("{path}?session={secret}"), &headers, mute).await.problem(404);
+    let blur = r#"{"filters":[{"name":"blur"}]}"#;
+    let refused = api.send("PATCH", &format!("{path}?session={secret}"), &headers, blur).await;
+    assert!(refused.problem(403).contains("moderator"), "filters are for moderators");
     let other = format!("/v1/rooms/r/participants/p99?session={secret}");
     api.send("PATCH", &other, &headers, mute).await.problem(403);
     // Without a token, a session gives read access to its own room only.

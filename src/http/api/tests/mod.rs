@@ -123,6 +123,8 @@ impl Api {
             openh264: false,
             max_source: config.video.max_source,
             transition_ms: 0,
+            filters: Arc::new(crate::filter::Catalog::shipped()),
+            filter_budget: config.filters.frame_budget(),
             mixer_threads: 1,
             auto_create: config.rooms.auto_create,
             max_participants: config.rooms.max_participants as usize,
