@@ -223,7 +223,8 @@ class HlsPlayer {
       if (type !== Hls.ErrorTypes.NETWORK_ERROR) this.#repaired = 3; // begin() makes another player
       lost();
     });
-    this.#hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => this.showCaptions());
+    // After the event hls.js chooses a track itself.
+    this.#hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => setTimeout(() => this.showCaptions()));
     this.#hls.on(Hls.Events.FRAG_BUFFERED, () => (this.#repaired = 0));
     this.#hls.loadSource(url);
     this.#hls.attachMedia(video);

@@ -66,10 +66,10 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// A name for a voice span: players that parse cues as XML accept only letters, digits and spaces.
+/// A name for a voice span: shaka-player parses cues as XML, and takes letters and digits without spaces.
 fn annotation(name: &str) -> String {
     let letters: String = name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
-    words(&letters).collect::<Vec<_>>().join(" ")
+    words(&letters).collect::<Vec<_>>().join("\u{a0}")
 }
 
 /// The words of a text without control characters.
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(
             out,
             "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n\n360001250-p1\n100:00:01.250 --> 100:00:07.250\n\
-             <v Ada A x>Ada \"A\" &lt;x&gt;: 1 &lt; 2 &amp; 3 --&gt; 4</v>\n\n"
+             <v Ada\u{a0}A\u{a0}x>Ada \"A\" &lt;x&gt;: 1 &lt; 2 &amp; 3 --&gt; 4</v>\n\n"
         );
     }
 }

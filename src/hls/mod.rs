@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::playlist::Query;
-use crate::container::webvtt::HLS_HEADER;
 use crate::media::{Size, Tier};
 
 /// Complete segments in a playlist.
@@ -30,6 +29,8 @@ const SEGMENTS_WITH_PARTS: usize = 4;
 /// Discontinuity sequence numbers begin below this. They differ from those before a restart, but must be small: hls.js
 /// walks through an array of that length with each playlist, and seconds since 1970 would block a page for a minute.
 const DISCONTINUITIES: u64 = 10_000;
+/// A segment of captions without cues (W3C WebVTT).
+const NO_CUES: &[u8] = b"WEBVTT\n";
 /// Most parts of a segment; further parts are dropped. Reached only if keyframes stay away.
 const PARTS_MAX: usize = 40;
 
@@ -216,7 +217,7 @@ impl Broadcast {
         let captions = self.renditions.iter_mut().filter(|track| !track.rendition.has_parts() && track.next() == next);
         for track in captions.filter(|_| !duration.is_zero()) {
             if let Some(last) = track.segments.back_mut().filter(|last| !last.complete && last.parts.is_empty()) {
-                last.parts.push(Part { duration, independent: true, data: Bytes::from_static(HLS_HEADER.as_bytes()) });
+                last.parts.push(Part { duration, independent: true, data: Bytes::from_static(NO_CUES) });
             }
         }
     }

@@ -49,10 +49,9 @@ export async function captions({ chromium, options, ask, keep }) {
     const hls = new Hls({ enableWorker: false });
     window.tracks = () => hls.subtitleTracks.map(({ name, lang }) => `${name} ${lang ?? ''}`.trim());
     window.dateOfZero = () => hls.playingDate.getTime() - video.currentTime * 1_000;
-    hls.on(Hls.Events.MANIFEST_PARSED, () => {
-      hls.subtitleTrack = 0;
-      void video.play();
-    });
+    // After the event hls.js chooses a track itself.
+    hls.on(Hls.Events.SUBTITLE_TRACKS_UPDATED, () => setTimeout(() => (hls.subtitleTrack = 0)));
+    hls.on(Hls.Events.MANIFEST_PARSED, () => void video.play());
     hls.loadSource(url);
     hls.attachMedia(video);
   }, source, HLS_JS);
@@ -85,31 +84,34 @@ export async function captions({ chromium, options, ask, keep }) {
   const known_when_off = (await cuesOf(page)).known;
   await page.click('#captions');
 
-  /** Sends a caption and waits until a page shows it. */
-  const shows = async (where, text) => {
+  let count = 0;
+  /** Sends a caption of its own number and waits until a page shows it. */
+  const shows = async (where) => {
+    const mark = `#${(count += 1)}`;
     await where.bringToFront(); // Chromium pauses silent videos in the background
     await until(async () => (await plays(where, 1_000)) > 0.5, 20_000);
-    const sent = Number(await ask(`say ${text}`));
+    const sent = Number(await ask(`say ${TEXT} ${mark}`));
     /** @type {any} */
     let found;
     await until(async () => {
-      found = (await cuesOf(where)).shown.find((cue) => cue.text.includes('Das'));
+      found = (await cuesOf(where)).shown.find((cue) => cue.text.includes(mark));
       return Boolean(found);
     }, 20_000);
     return found && { ...found, late_ms: found.at - sent };
   };
-  const of_page = await shows(page, TEXT);
+  const of_page = await shows(page);
   await keep('live-captions-1440', await page.screenshot());
   await page.setViewport(VIEWS[390]);
   await keep('live-captions-390', await page.screenshot());
-  const of_hls = await shows(hlsjs, TEXT);
-  const of_shaka = await shows(shaka, TEXT);
+  const of_hls = await shows(hlsjs);
+  const of_shaka = await shows(shaka);
   await keep('captions-shaka', await shaka.screenshot());
   const tracks = await Promise.all([hlsjs, shaka].map((where) => where.evaluate(() => window.tracks())));
   const faults = await shaka.evaluate(() => window.faults);
 
   await page.bringToFront();
   await page.reload();
-  const remembered = await button((element) => !element.hidden && element.getAttribute('aria-pressed') === 'true');
+  await button((element) => !element.hidden && element.getAttribute('aria-pressed') === 'true');
+  const remembered = Boolean(await shows(page));
   return { known_when_off, of_page, of_hls, of_shaka, tracks, faults, remembered };
 }
