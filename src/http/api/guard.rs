@@ -40,7 +40,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Who this caller counts as in the limits of a room.
+    /// What this caller counts as in the limits of a room.
     pub(super) fn actor(&self, room: &RoomName) -> Actor {
         match (self.participant, self.token) {
             (Some(id), _) => Actor::Participant(room.clone(), id),

@@ -1,6 +1,6 @@
 //! What one caller may use at a time and per second, over all its connections. Pure: time is an argument.
 //!
-//! Owns: who counts as one caller ([`Actor`]); the rate of changes and of refused tokens; the open event streams of
+//! Owns: what counts as one caller ([`Actor`]); the rate of changes and of refused tokens; the open event streams of
 //! each. Does not know: requests, rooms. In: an actor and the time; out: permission, or the time to wait.
 
 use std::collections::HashMap;
@@ -40,12 +40,12 @@ impl TokenId {
     }
 }
 
-/// Who counts as one caller.
+/// What counts as one caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Actor {
     /// A participant, by any number of connections.
     Participant(RoomName, ParticipantId),
-    /// All who use a token without a session.
+    /// All users of a token without a session.
     Token(TokenId),
     /// All of one network, without token and session.
     Network(IpAddr),
