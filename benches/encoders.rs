@@ -66,12 +66,15 @@ type Rates = (u32, &'static [u32]);
 const LOW: [u32; 6] = [60, 80, 100, 160, 200, 250];
 const SLIDES: [u32; 6] = [20, 25, 35, 45, 60, 80];
 
+/// Title, bitrates, encoders and clip of a table.
+type Table<'a> = (&'a str, Rates, Vec<Encoder>, &'a dyn Fn() -> Clip);
+
 fn main() {
     codec::init().expect("GStreamer and its elements are installed");
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     let studio = Studio::open();
     let (low, half, full) = (Size::new(320, 180), Size::new(640, 360), Size::new(1280, 720));
-    let tables: [(&str, Rates, Vec<Encoder>, &dyn Fn() -> Clip); 6] = [
+    let tables: [Table<'_>; 6] = [
         ("low, faces", (125, &LOW), thin(), &|| studio.faces(low, 15, 300)),
         ("slides, faces", (30, &SLIDES), thin(), &|| studio.faces(half, 1, 40)),
         ("low, screen", (125, &LOW), screens(), &|| studio.screen(low, 15, 300)),

@@ -172,7 +172,7 @@ impl Recipe {
     /// [`PipelineError::Missing`] names the element and its Debian package.
     pub fn check(self) -> Result<(), PipelineError> {
         let (file, _) = self.load();
-        elements::check(&file.into(), &fill(self)?.description)
+        elements::check(file, &fill(self)?.description)
     }
 
     fn hole(self, hole: &str) -> Option<i64> {
@@ -285,7 +285,7 @@ impl Pipeline {
     }
 
     fn parse(file: Cow<'static, str>, description: &str, bindings: Vec<Binding>) -> Result<Self, PipelineError> {
-        elements::check(&file, description)?;
+        elements::check(file.clone(), description)?;
         let parse = |reason: String| PipelineError::Parse { file: file.clone(), reason };
         let pipeline = gst::parse::launch(description)
             .map_err(|error| parse(error.to_string()))?
@@ -323,7 +323,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Start`].
     pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
-        start(&self.pipeline, &self.file, failed)
+        start(&self.pipeline, self.file.clone(), failed)
     }
 
     /// Calls `wanted` on the decoder's thread each time the decoder asks for a keyframe.
@@ -375,7 +375,7 @@ impl Drop for Pipeline {
 /// Starts a pipeline; passes its first error to `failed`.
 fn start(
     pipeline: &gst::Pipeline,
-    file: &Cow<'static, str>,
+    file: Cow<'static, str>,
     failed: impl FnOnce(String) + Send + 'static,
 ) -> Result<(), PipelineError> {
     let failed = parking_lot::Mutex::new(Some(failed));
@@ -392,7 +392,7 @@ fn start(
     pipeline
         .set_state(gst::State::Playing)
         .map(drop)
-        .map_err(|error| PipelineError::Start { file: file.clone(), reason: error.to_string() })
+        .map_err(|error| PipelineError::Start { file, reason: error.to_string() })
 }
 
 /// Ends a pipeline on another thread: setting state Null waits for the streaming thread, which may be the caller.

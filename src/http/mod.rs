@@ -9,4 +9,6 @@ pub mod auth;
 mod hs256;
 pub mod problem;
 pub mod rtmp_ingest;
+#[cfg(test)]
+mod tests;
 pub mod web;

@@ -1,8 +1,8 @@
 //! The images of overlays, filters, avatars and backgrounds: put together from the messages of the link, and decoded.
 //!
 //! Owns: the parts of an image that has not come completely, and the thread that decodes. Does not know: where they are
-//! shown. In: parts and removals, in the order of the link. Out: bitmaps in the same order in the [`VideoInbox`] and the
-//! [`Filters`], or the reason for which there is none in the [`Outbox`].
+//! shown. In: parts and removals, in the order of the link. Out: bitmaps in the same order in the [`VideoInbox`] and
+//! the [`Filters`], or the reason for which there is none in the [`Outbox`].
 
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;

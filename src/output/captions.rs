@@ -45,8 +45,8 @@ struct Line {
 impl CaptionLines {
     /// Adds a caption, whose time is not before that of the captions before it. Returns the changes up to then.
     pub fn add(&mut self, at: Timestamp, caption: Caption) -> Vec<ShownCaptions> {
+        let mut changes = self.advance(at.max(self.changed + STEP));
         let at = at.max(self.changed + STEP);
-        let mut changes = self.advance(at);
         let Caption { participant, name, text, language: _ } = caption;
         let line = Line { participant, text: line(&name, &text), until: at + SHOWN };
         match self.lines.iter_mut().find(|line| line.participant == participant) {

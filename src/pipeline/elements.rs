@@ -136,12 +136,12 @@ pub(super) fn named(description: &str) -> impl Iterator<Item = &str> {
 ///
 /// # Errors
 /// [`PipelineError::Missing`] names the element and its package.
-pub(super) fn check(file: &Cow<'static, str>, description: &str) -> Result<(), PipelineError> {
+pub(super) fn check(file: impl Into<Cow<'static, str>>, description: &str) -> Result<(), PipelineError> {
     match named(description).find(|element| gst::ElementFactory::find(element).is_none()) {
         None => Ok(()),
         Some(element) => {
             let package = package(element).unwrap_or("the package that contains it");
-            Err(PipelineError::Missing { file: file.clone(), element: element.to_owned(), package })
+            Err(PipelineError::Missing { file: file.into(), element: element.to_owned(), package })
         }
     }
 }
@@ -160,8 +160,8 @@ mod tests {
     #[test]
     fn a_missing_element_is_reported_with_its_package() {
         gst::init().expect("GStreamer is installed");
-        assert!(check(&"x.gst".into(), "appsrc ! appsink").is_ok());
-        let error = check(&"x.gst".into(), "appsrc ! nosuchelement ! appsink").expect_err("not installed");
+        assert!(check("x.gst", "appsrc ! appsink").is_ok());
+        let error = check("x.gst", "appsrc ! nosuchelement ! appsink").expect_err("not installed");
         assert!(error.to_string().contains("`nosuchelement`"), "{error}");
         assert_eq!(package("srtsink"), Some(BAD));
         assert_eq!(package("x264enc"), Some(UGLY));

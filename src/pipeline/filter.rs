@@ -77,7 +77,7 @@ mod tests {
         gst::init().expect("GStreamer is installed");
         for filter in Catalog::shipped().defaults() {
             let spec = filter.spec(1);
-            check(&spec).expect(filter.name());
+            assert_eq!(check(&spec).map_err(|error| error.to_string()), Ok(()), "{}", filter.name());
             for element in elements::named(&spec.pipeline) {
                 assert!(elements::package(element).is_some(), "{element} is in no package of pipeline/elements.rs");
             }

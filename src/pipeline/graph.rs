@@ -80,7 +80,7 @@ impl Graph {
     /// [`PipelineError`] names the file and the fault. GStreamer must be initialised.
     pub fn new(piece: Piece) -> Result<Self, PipelineError> {
         let (file, description) = piece.description();
-        elements::check(&file.into(), &description)?;
+        elements::check(file, &description)?;
         let parse = |reason: String| PipelineError::Parse { file: file.into(), reason };
         let pipeline = gst::parse::launch(&description)
             .map_err(|error| parse(error.to_string()))?
@@ -94,7 +94,11 @@ impl Graph {
     /// # Errors
     /// [`PipelineError::End`] if there is none.
     pub fn element(&self, name: &'static str) -> Result<gst::Element, PipelineError> {
-        self.pipeline.by_name(name).ok_or(PipelineError::End { file: self.file.clone(), end: name, kind: "element" })
+        self.pipeline.by_name(name).ok_or_else(|| PipelineError::End {
+            file: self.file.clone(),
+            end: name,
+            kind: "element",
+        })
     }
 
     /// A weak handle for attaching pieces while the graph plays, also from its own threads.
@@ -107,7 +111,7 @@ impl Graph {
     /// # Errors
     /// [`PipelineError::Start`].
     pub fn play(&self, failed: impl FnOnce(String) + Send + 'static) -> Result<(), PipelineError> {
-        start(&self.pipeline, &self.file, failed)
+        start(&self.pipeline, self.file.clone(), failed)
     }
 
     /// The duration of the source; None if it is endless or not known.
@@ -133,14 +137,16 @@ impl Branches {
     /// [`PipelineError`] if the piece cannot be parsed, linked to the pad, or started.
     pub fn attach(&self, pad: &gst::Pad, piece: Piece) -> Result<gst::Element, PipelineError> {
         let (file, description) = piece.description();
-        elements::check(&file.into(), &description)?;
+        elements::check(file, &description)?;
         let failed = |reason: String| PipelineError::Start { file: file.into(), reason };
         let pipeline = self.0.upgrade().ok_or_else(|| failed("its pipeline has ended".into()))?;
         let bin = gst::parse::bin_from_description(&description, true)
             .map_err(|error| PipelineError::Parse { file: file.into(), reason: error.to_string() })?;
-        let out = bin.by_name("out").ok_or(PipelineError::End { file: file.into(), end: "out", kind: "element" })?;
+        let out =
+            bin.by_name("out").ok_or_else(|| PipelineError::End { file: file.into(), end: "out", kind: "element" })?;
         pipeline.add(&bin).map_err(|error| failed(error.to_string()))?;
-        let sink = bin.static_pad("sink").ok_or(PipelineError::End { file: file.into(), end: "sink", kind: "pad" })?;
+        let sink =
+            bin.static_pad("sink").ok_or_else(|| PipelineError::End { file: file.into(), end: "sink", kind: "pad" })?;
         bin.sync_state_with_parent().map_err(|error| failed(error.to_string()))?;
         pad.link(&sink).map_err(|error| failed(error.to_string()))?;
         Ok(out)

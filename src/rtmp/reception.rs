@@ -96,7 +96,8 @@ mod tests {
                 let up = client.output();
                 assert!(!up.is_empty(), "the encoder waits");
                 for piece in up.chunks(piece) {
-                    request = request.or(reception.input(piece).expect("well formed"));
+                    let requested = reception.input(piece).expect("well formed");
+                    request = request.or(requested);
                 }
                 client.input(&reception.output()).expect("well formed");
             }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use commingle::time;
 use serde_json::{Value, json};
 
 use crate::http::request;
@@ -23,7 +23,7 @@ fn first_caption(file: &Path) -> (f64, String) {
     ffmpeg.args(["-nostdin", "-v", "error", "-i"]).arg(file).args(["-map", "0:s:0", "-f", "srt", "-"]);
     let output = ffmpeg.output().expect("`make test` installs ffmpeg");
     assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("UTF-8").replace('\r', "").replace('\u{2060}', "");
+    let text = String::from_utf8(output.stdout).expect("UTF-8").replace(['\r', '\u{2060}'], "");
     let mut lines = text.lines().skip(1);
     let (start, _) = lines.next().and_then(|line| line.split_once(" --> ")).unwrap_or_else(|| panic!("no cue: {text}"));
     let numbers = start.split([':', ',']).map(|number| number.parse::<f64>().expect("a number"));
@@ -82,7 +82,7 @@ fn a_caption_is_shown() {
             String::new()
         }
         Some((_, text)) => {
-            let sent = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+            let sent = time::unix_micros() / 1_000;
             for (text, is_final) in [("Das ist", false), (text, true)] {
                 let caption = json!({"participant": speaker, "text": text, "final": is_final, "language": "de"});
                 let reply = request("POST", &format!("{room}/captions"), JSON, &caption.to_string());

@@ -25,7 +25,7 @@ mod server;
 mod service;
 mod sessions;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod usage;
 mod views;
 

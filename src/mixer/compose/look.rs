@@ -84,15 +84,18 @@ pub(super) fn label(lettering: &mut Lettering, style: &Style, tile: &Tile) -> Op
     let Tile { label: name, muted, poor_connection, .. } = tile;
     let tile = tile.rect.size();
     let draws = [(*muted, draw_muted as fn(&mut Raster, f32, f32, f32)), (*poor_connection, draw_poor_connection)];
-    let signs: Vec<_> = draws.into_iter().filter_map(|(shown, draw)| shown.then_some(draw)).collect();
+    let mut signs: Vec<_> = draws.into_iter().filter_map(|(shown, draw)| shown.then_some(draw)).collect();
+    let letters = letter_height(style, tile);
+    let (side, sign, gap) = ((letters * 0.55).round(), letters.round(), (letters * 0.3).round());
+    let room = tile.width as f32 - 2.0 * label_margin(style, tile) as f32 - 2.0 * side;
+    // Large letters on a narrow tile leave no room for all signs.
+    signs.truncate(((room + gap) / (sign + gap)).max(0.0) as usize);
     if tile.width < LABEL_TILE || (name.is_empty() && signs.is_empty()) {
         return None;
     }
-    let letters = letter_height(style, tile);
-    let (side, sign, gap) = ((letters * 0.55).round(), letters.round(), (letters * 0.3).round());
     // Each sign with the gap after it, except after the last one of a plate without a name.
     let before = signs.len() as f32 * (sign + gap) - if name.is_empty() { gap } else { 0.0 };
-    let room = tile.width as f32 - 2.0 * label_margin(style, tile) as f32 - 2.0 * side - before;
+    let room = room - before;
     let text = lettering.line(name, letters, room, rgb(style.label_color));
     let text_width = text.as_ref().map_or(0.0, |text| text.width as f32);
     let height = even(letters * 1.65);

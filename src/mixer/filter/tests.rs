@@ -89,7 +89,7 @@ impl Camera {
         let begun = now();
         loop {
             self.put(RED);
-            self.wait(10);
+            self.wait(100);
             // The outbox is never empty: `take` would wait.
             self.outbox.push(FromMixer::Ready { missing: Vec::new() });
             let mut messages = Vec::new();

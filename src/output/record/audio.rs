@@ -42,7 +42,7 @@ pub(super) struct AudioTrack {
 
 enum Encoding {
     Opus,
-    Aac { encoder: OpusToAac, frames: Receiver<Packet> },
+    Aac { encoder: Box<OpusToAac>, frames: Receiver<Packet> },
 }
 
 impl AudioTrack {
@@ -58,7 +58,7 @@ impl AudioTrack {
                 let packet = Packet { time: frame.time, duration: FRAME_SAMPLES as u32, data: frame.data };
                 let _ = sender.send(packet);
             });
-            Encoding::Aac { encoder: encoder.map_err(|error| Failure(error.to_string()))?, frames }
+            Encoding::Aac { encoder: Box::new(encoder.map_err(|error| Failure(error.to_string()))?), frames }
         } else {
             Encoding::Opus
         };

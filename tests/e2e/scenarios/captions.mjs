@@ -67,7 +67,10 @@ export async function captions({ chromium, options, ask, keep }) {
     window.faults = [];
     player.addEventListener('error', ({ detail }) => window.faults.push(`${detail.code}: ${detail.data}`));
     await player.attach(video);
-    await player.load(url);
+    // Errors of shaka-player are no instances of Error.
+    await player.load(url).catch(({ code, data }) => {
+      throw new Error(`shaka-player cannot load the broadcast: ${code} ${JSON.stringify(data)}`);
+    });
     player.selectTextTrack(player.getTextTracks()[0]);
     window.tracks = () => player.getTextTracks().map(({ label, language }) => `${label} ${language}`);
     window.dateOfZero = () => player.getPlayheadTimeAsDate().getTime() - video.currentTime * 1_000;

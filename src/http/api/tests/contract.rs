@@ -211,7 +211,7 @@ async fn rooms_are_created_changed_and_deleted() {
         (r#"{"locked":true}"#, 422, "name"),
         (r#"{"name":"x","lokced":true}"#, 422, "lokced"),
         (r#"{"name":"x","locked":"yes"}"#, 422, "boolean"),
-        ("[1]", 422, "map"),
+        ("[1]", 422, "send an object"),
     ] {
         let detail = api.send_json("POST", "/v1/rooms", body).await.problem(status);
         assert!(detail.contains(names), "{body}: {detail}");

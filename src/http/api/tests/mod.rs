@@ -8,7 +8,7 @@ mod events;
 mod https;
 mod inputs;
 mod joining;
-mod limits;
+pub(in crate::http) mod limits;
 mod names;
 mod origin;
 mod overlays;
@@ -45,8 +45,8 @@ const SDP: &str = "application/sdp";
 const JSON: &str = "application/json";
 
 /// An app and its router.
-struct Api {
-    app: App,
+pub(in crate::http) struct Api {
+    pub(in crate::http) app: App,
     router: Router,
     data: TempDir,
     media_port: u16,
@@ -88,7 +88,7 @@ impl Api {
         Self::with(|_| {})
     }
 
-    fn keyed() -> Self {
+    pub(in crate::http) fn keyed() -> Self {
         Self::with(|config| config.auth.key = Some(Secret::from(KEY.to_owned())))
     }
 
@@ -175,7 +175,7 @@ impl Api {
     }
 
     /// Processes that were started as mixers.
-    fn mixers(&self) -> usize {
+    pub(in crate::http) fn mixers(&self) -> usize {
         let marker = marker(self.media_port).into_bytes();
         let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
         let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
