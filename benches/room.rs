@@ -308,6 +308,7 @@ fn orders(count: u32) -> Vec<ToMixer> {
         max_source: Size::new(1920, 1080),
         openh264: false,
         transition_ms: 0,
+        filter_budget: Duration::from_millis(20),
         threads: 2,
         sounds: Sounds::default(),
     })];

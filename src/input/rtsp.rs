@@ -28,8 +28,8 @@ use crate::time::now;
 
 /// Timeout until the server starts to play.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most bytes by which the memory of this process may grow until the server plays: the crate has no limit for the header
-/// and the body of a message.
+/// Most bytes by which the memory of this process may grow until the server plays: the crate has no limit for the
+/// header and the body of a message.
 const START_MEMORY_MAX: u64 = 64 << 20;
 /// Interval at which the memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(20);

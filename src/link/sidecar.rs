@@ -1,8 +1,8 @@
 //! The sidecar of a recorded file, as JSON: participants, layouts, main speakers, chat and captions with their times.
 //!
-//! Owns: the document, and the chapters and the transcript that follow from it. Does not know: files. An output writes a sidecar while it
-//! records; the edge reads it to list recordings, and to repair files whose output died.
-//! Times are in seconds since the beginning of the file.
+//! Owns: the document, and the chapters and the transcript that follow from it. Does not know: files. An output writes
+//! a sidecar while it records; the edge reads it to list recordings, and to repair files whose output died. Times are
+//! in seconds since the beginning of the file.
 
 use std::time::Duration;
 

@@ -7,8 +7,9 @@
 //!
 //! Threads: `link-reader` decodes messages and feeds the jitter buffers and decoders; `video-tick` composes and feeds
 //! the encoders; `audio-tick` mixes; `timer` reports, also when idle, and ends waits for lost packets; `link-writer`
-//! sends; `build-decoders`, `build-encoders` and `build-filters` make pipelines ([`builder`]). GStreamer's threads decode, filter and encode.
-//! Orders are whole values, and the newest replaces the one before; packets are bounded, and drops are counted.
+//! sends; `build-decoders`, `build-encoders` and `build-filters` make pipelines ([`builder`]). GStreamer's threads
+//! decode, filter and encode. Orders are whole values, and the newest replaces the one before; packets are bounded, and
+//! drops are counted.
 
 pub mod builder;
 pub mod compose;

@@ -2,8 +2,8 @@
 //! and outputs have them as data.
 //!
 //! Owns: the limit of their rate, and the captions that are still to be read. Does not know: speech recognition, how
-//! captions are drawn or written. In: [`CaptionRequest`]s and the time; out: events, and the text for overlays of the kind
-//! `caption`.
+//! captions are drawn or written. In: [`CaptionRequest`]s and the time; out: events, and the text for overlays of the
+//! kind `caption`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The connection of an encoder until its request to publish, without a process.
 //!
-//! Owns: what the encoder has sent, so that another [`Server`] can [take over](take_over), and its bound. Does not know:
-//! sockets, which stream keys are valid. In: received bytes. Out: bytes to send, and the request.
+//! Owns: what the encoder has sent, so that another [`Server`] can [take over](take_over), and its bound. Does not
+//! know: sockets, which stream keys are valid. In: received bytes. Out: bytes to send, and the request.
 
 use bytes::Bytes;
 

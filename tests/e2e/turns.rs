@@ -1,8 +1,8 @@
 //! Turns and retries: two cores carry one call at a time.
 //!
-//! Owns: the lock that tests take, and the tally of tests that needed a retry, with the message of each panic. The tally
-//! is written to `e2e/retries.txt` in Cargo's target folder after each test, because a test program cannot run code at
-//! its end; `make test` prints it.
+//! Owns: the lock that tests take, and the tally of tests that needed a retry, with the message of each panic. The
+//! tally is written to `e2e/retries.txt` in Cargo's target folder after each test, because a test program cannot run
+//! code at its end; `make test` prints it.
 
 use std::collections::BTreeSet;
 use std::panic::{self, RefUnwindSafe, catch_unwind};

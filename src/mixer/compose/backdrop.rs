@@ -3,9 +3,9 @@
 //! Owns: the copy of one camera in one tile. Does not know: scenes. In: the picture as it is shown. Out: the parts of
 //! the copy beside it.
 //!
-//! The copy is computed from a few hundred pixels ([`LONGER_SIDE`]) and enlarged. It is compared with the camera at most
-//! five times a second, follows it slowly, and stays as it is while the camera shows the same: a backdrop that moves
-//! attracts the eye, and costs bits.
+//! The copy is computed from a few hundred pixels ([`LONGER_SIDE`]) and enlarged. It is compared with the camera at
+//! most five times a second, follows it slowly, and stays as it is while the camera shows the same: a backdrop that
+//! moves attracts the eye, and costs bits.
 
 use std::time::Duration;
 

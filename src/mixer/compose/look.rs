@@ -158,8 +158,8 @@ fn draw_poor_connection(on: &mut Raster, left: f32, top: f32, side: f32) {
     }
 }
 
-/// A disc in the colour of the participant: with an image that covers it, else with initials, the figure of a person if there are none, or a monitor for a
-/// screen.
+/// A disc in the colour of the participant: with an image that covers it, else with initials, the figure of a person if
+/// there are none, or a monitor for a screen.
 pub(super) fn avatar(lettering: &mut Lettering, tile: &Tile, image: Option<&Bitmap>) -> Sprite {
     let diameter = even(tile.rect.height.min(tile.rect.width) as f32 * 0.42).max(8);
     let side = diameter as f32;

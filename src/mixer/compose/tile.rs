@@ -1,8 +1,8 @@
 //! A tile on a canvas: what it shows, and the operations that draw it.
 //!
-//! Owns: [`Placed`], a tile with the sprites that it keeps from scene to scene; [`Moving`], one that is not in its place.
-//! Does not know: other tiles, overlays, what is drawn already. In: a tile, its frame and its rectangle. Out: [`Op`]s
-//! that draw all of its rectangle and nothing else.
+//! Owns: [`Placed`], a tile with the sprites that it keeps from scene to scene; [`Moving`], one that is not in its
+//! place. Does not know: other tiles, overlays, what is drawn already. In: a tile, its frame and its rectangle. Out:
+//! [`Op`]s that draw all of its rectangle and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

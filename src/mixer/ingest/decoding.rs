@@ -127,7 +127,8 @@ struct Looks {
 }
 
 impl Looks {
-    /// A frame begins; its packets carry the changes of its look. `coded` are the colours that the frame itself signals.
+    /// A frame begins; its packets carry the changes of its look. `coded` are the colours that the frame itself
+    /// signals.
     fn begin(&mut self, pts: Timestamp, frame: &VideoFrame, entry: Option<Entry>, coded: Option<Colours>) {
         if entry.is_some() {
             self.entry = Some(pts);
