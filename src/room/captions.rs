@@ -81,8 +81,11 @@ impl CaptionRequest {
     /// The field and its range.
     fn check(&self) -> Result<(), String> {
         let length = self.text.chars().count();
-        if self.text.trim().is_empty() || length > CAPTION_MAX {
-            return Err(format!("text must have 1 to {CAPTION_MAX} characters that are not all spaces"));
+        let is_blank = self.text.chars().all(|c| c.is_whitespace() || c.is_control());
+        if is_blank || length > CAPTION_MAX {
+            return Err(format!(
+                "text must have 1 to {CAPTION_MAX} characters that are not all spaces or control codes"
+            ));
         }
         let is_tag = |tag: &String| {
             (1..=LANGUAGE_MAX).contains(&tag.len()) && tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')

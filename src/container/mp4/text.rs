@@ -5,8 +5,10 @@ use bytes::Bytes;
 use super::boxes::boxed;
 use crate::container::TrackSpec;
 
-/// Name of the only font, which players replace by their own.
-const FONT: &[u8] = b"Sans-Serif";
+/// Name of the only font and its size: the defaults of ffmpeg, which would add them as markup to each text otherwise.
+const FONT: &[u8] = b"Arial";
+/// See [`FONT`]; players scale it.
+const FONT_SIZE: u8 = 16;
 
 /// A text sample (§5.17): length and text in UTF-8. An empty text shows nothing.
 pub(in crate::container) fn text_sample(text: &[u8]) -> Bytes {
@@ -27,8 +29,8 @@ pub(super) fn text_entry(out: &mut Vec<u8>, spec: &TrackSpec) {
         out.extend([0; 4]);
         out.extend(side(spec.size.height));
         out.extend(side(spec.size.width));
-        // The style: for all characters, font 1, plain, 5 % of the height, white.
-        out.extend([0, 0, 0, 0, 0, 1, 0, u8::try_from(spec.size.height / 20).unwrap_or(u8::MAX).max(1)]);
+        // The style: for all characters, font 1, plain, white.
+        out.extend([0, 0, 0, 0, 0, 1, 0, FONT_SIZE]);
         out.extend([0xff; 4]);
         boxed(out, b"ftab", |out| {
             out.extend([0, 1, 0, 1, FONT.len() as u8]);
