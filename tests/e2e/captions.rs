@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use commingle::time;
 use serde_json::{Value, json};
 
 use crate::http::request;
@@ -82,13 +81,12 @@ fn a_caption_is_shown() {
             String::new()
         }
         Some((_, text)) => {
-            let sent = time::unix_micros() / 1_000;
             for (text, is_final) in [("Das ist", false), (text, true)] {
                 let caption = json!({"participant": speaker, "text": text, "final": is_final, "language": "de"});
                 let reply = request("POST", &format!("{room}/captions"), JSON, &caption.to_string());
                 assert_eq!(reply.status, 202, "{reply:?}");
             }
-            sent.to_string()
+            String::new()
         }
     });
     let text = "Das <i>war</i> 1 < 2 & --> שלום 👩‍👩‍👧";
@@ -99,10 +97,10 @@ fn a_caption_is_shown() {
         assert_eq!(measured[player]["text"], shown, "{player}: {measured}");
         assert!((number(&measured, &format!("/{player}/lasts")) - 6.0).abs() < 0.01, "{player}: {measured}");
     }
-    assert!(measured["of_shaka"]["text"].as_str().is_some_and(|text| text.ends_with(" #3")), "{measured}");
-    for player in ["of_hls", "of_shaka"] {
-        let late = number(&measured, &format!("/{player}/late_ms"));
-        assert!((-100.0..300.0).contains(&late), "{player}: the cue is {late} ms after the caption");
+    assert!(measured["of_shaka"]["text"].as_str().is_some_and(|text| text.contains(" #3")), "{measured}");
+    for player in ["of_page", "of_hls", "of_shaka"] {
+        let apart = number(&measured, &format!("/{player}/apart"));
+        assert!(apart.abs() < 0.3, "{player}: the cue and the drawn caption are {apart} s apart: {measured}");
     }
     assert_eq!(measured["faults"], json!([]), "{measured}");
     assert_eq!(measured["remembered"], true, "{measured}");

@@ -7,9 +7,10 @@ declare global {
   var asked: any;
   var began: any;
   var clients: any;
-  var dateOfZero: any;
+  var drawn: any;
   var faults: any;
   var Hls: any;
+  var isRed: any;
   var looks: any;
   var me: any;
   var pcs: any;
@@ -23,6 +24,7 @@ declare global {
   var tracks: any;
   var video: any;
   var visitors: any;
+  var watching: any;
 
   interface Window {
     axe: any;

@@ -1,27 +1,12 @@
 // The page that plays a broadcast, and other HLS players, while the server restarts in the middle.
 
 import { until } from '../page.mjs';
-
-export const VIEWS = {
-  390: { width: 390, height: 844 },
-  820: { width: 820, height: 1180 },
-  1440: { width: 1440, height: 900 },
-};
+import { plays, reaches, state, VIEWS } from '../player.mjs';
 
 const sleep = (ms) =>
   new Promise((resolve) => {
     setTimeout(resolve, ms);
   });
-
-const state = (page) => page.evaluate(() => document.body.dataset.state);
-export const reaches = (page, wanted, ms) => until(async () => (await state(page)) === wanted, ms);
-/** Seconds of media that a page plays in `ms`. */
-export async function plays(page, ms) {
-  const at = () => page.evaluate(() => document.querySelector('video').currentTime);
-  const from = await at();
-  await sleep(ms);
-  return (await at()) - from;
-}
 
 /** A page with hls.js and the usual handling of fatal errors, as in its own documentation. */
 async function usual(browser, options) {
