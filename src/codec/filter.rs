@@ -126,6 +126,7 @@ impl<T: Send + 'static> MediaFilter<T> {
         let sink = Arc::new(Mutex::new(sink));
         let mut outlet = Outlet { media: spec.media, inside: inside.clone(), background, sink: sink.clone() };
         let (ended, measure) = (over.clone(), cpu.clone());
+        let (over_by_eos, eos_sink) = (over.clone(), sink.clone());
         pipeline.sink().set_callbacks(
             AppSinkCallbacks::builder()
                 .new_sample(move |appsink| {
@@ -140,6 +141,11 @@ impl<T: Send + 'static> MediaFilter<T> {
                     }
                     measure.mark(false);
                     Ok(gst::FlowSuccess::Ok)
+                })
+                .eos(move |_| {
+                    if !over_by_eos.swap(true, Ordering::AcqRel) {
+                        (eos_sink.lock())(Filtered::Failed("it has ended the stream".into()));
+                    }
                 })
                 .build(),
         );

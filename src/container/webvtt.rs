@@ -69,7 +69,8 @@ pub fn escaped(text: &str) -> String {
 /// A name for a voice span: shaka-player parses cues as XML, and takes letters and digits without spaces.
 fn annotation(name: &str) -> String {
     let letters: String = name.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { ' ' }).collect();
-    words(&letters).collect::<Vec<_>>().join("\u{a0}")
+    // A hyphen before the end of the tag could make an arrow.
+    words(letters.trim_end_matches([' ', '-'])).collect::<Vec<_>>().join("\u{a0}")
 }
 
 /// The words of a text without control characters.
