@@ -3,7 +3,10 @@
 //! Owns: the connection, which also carries RTP (interleaved), so that no address in a server's SDP is connected to.
 //! Does not know: RTSP and RTP, which the crate `retina` implements. In: a socket. Out: an [`Intake`].
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +17,7 @@ use retina::client::{
 };
 use retina::codec::{CodecItem, FrameFormat};
 use tokio::runtime::Runtime;
+use tokio::task::coop::poll_proceed;
 use tokio::time::timeout;
 
 use super::open::{OpenError, Task};
@@ -31,8 +35,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes by which the memory of this process may grow until the server plays: the crate has no limit for the
 /// header and the body of a message.
 const START_MEMORY_MAX: u64 = 64 << 20;
-/// Interval at which the memory is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(20);
+/// Reads of the connection between two looks at the memory. tokio would allow 128 (`tokio::task::coop`), each of as much
+/// as the socket's buffer holds.
+const READS_MAX: u32 = 4;
+/// Operations of a task of tokio before it must yield.
+const COOP_BUDGET: u32 = 128;
 /// Errors in succession, without media between them, after which the session is lost.
 const ERRORS_MAX: u32 = 100;
 
@@ -46,12 +53,9 @@ pub(super) fn open(
 ) -> Result<(Intake, Task), OpenError> {
     let (intake, feeder) = Intake::fed(wake).map_err(OpenError::transient)?;
     let (session, formats) = network.block_on(async {
-        tokio::select! {
-            begun = timeout(START_TIMEOUT, begin(rtsp, guard)) => {
-                begun.map_err(|_| OpenError::transient("the server did not respond in time"))?
-            }
-            () = memory_grows(START_MEMORY_MAX) => Err(OpenError::transient("the server sent too long a message")),
-        }
+        let begun = timeout(START_TIMEOUT, within_memory(START_MEMORY_MAX, begin(rtsp, guard))).await;
+        let begun = begun.map_err(|_| OpenError::transient("the server did not respond in time"))?;
+        begun.unwrap_or_else(|| Err(OpenError::transient("the server sent too long a message")))
     })?;
     let task = network.spawn(async move {
         if let Err(reason) = play(session, formats, &feeder, &skipped).await {
@@ -61,12 +65,21 @@ pub(super) fn open(
     Ok((intake, Task(task)))
 }
 
-/// Waits until the memory of this process has grown by so many bytes.
-async fn memory_grows(most: u64) {
+/// The result of a future; None if the memory of this process grows by more than so many bytes meanwhile.
+async fn within_memory<T>(most: u64, future: impl Future<Output = T>) -> Option<T> {
     let before = resident();
-    while resident() <= before.saturating_add(most) {
-        tokio::time::sleep(MEMORY_INTERVAL).await;
-    }
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if resident() > before.saturating_add(most) {
+            return Poll::Ready(None);
+        }
+        for _ in READS_MAX..COOP_BUDGET {
+            let Poll::Ready(used) = poll_proceed(context) else { break };
+            used.made_progress();
+        }
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
 }
 
 /// The resident memory of this process in bytes (statm of proc(5)); 0 if it is not known.

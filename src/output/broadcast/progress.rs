@@ -18,8 +18,6 @@ pub(super) struct Progress {
     notifier: Notifier,
     /// A piece was sent on this connection.
     live: bool,
-    /// A piece was sent on any connection.
-    was_live_ever: bool,
     /// Time of the last frame in ticks.
     last: Option<u64>,
     /// Time of the first frame ever sent: the zero of sent timestamps.
@@ -28,17 +26,12 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(notifier: Notifier) -> Self {
-        Self { notifier, live: false, was_live_ever: false, last: None, base: None }
+        Self { notifier, live: false, last: None, base: None }
     }
 
     /// Whether a piece was sent on this connection.
     pub(super) const fn is_live(&self) -> bool {
         self.live
-    }
-
-    /// Whether a piece was ever sent.
-    pub(super) const fn was_live(&self) -> bool {
-        self.was_live_ever
     }
 
     /// Records a sent piece; `bytes` is its size on the network.
@@ -49,7 +42,7 @@ impl Progress {
             self.last = Some(*time);
         }
         let begins = !self.live;
-        (self.live, self.was_live_ever) = (true, true);
+        self.live = true;
         self.notifier.report(|report| {
             report.bytes += bytes as u64;
             if gap <= MAX_FRAME_GAP {

@@ -10,12 +10,13 @@ use tokio::time::{sleep, timeout};
 
 use super::progress::Progress;
 use super::queue::{Body, Piece};
-use super::sender::{Outcome, Sender};
+use super::sender::{Outcome, REFUSED_WITHIN, Sender};
 use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, DEFAULT_BITRATE};
 use crate::destination::Rtmp;
 use crate::dial::{self, Stream};
 use crate::rtmp::flv::{self, AvcConfig};
 use crate::rtmp::{Client, ClientEvent, Media, Metadata, Purpose, RtmpError, VideoMetadata};
+use crate::time::{self, Timestamp};
 
 /// Timeout until the server accepts the stream.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,8 +72,9 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
     let start_timeout = sleep(START_TIMEOUT);
     tokio::pin!(start_timeout);
     let mut bytes = vec![0; READ_BUFFER];
+    let mut accepted: Option<Timestamp> = None;
     loop {
-        publisher.flush().await?;
+        publisher.flush().await.map_err(|error| closed(accepted, error))?;
         let ready = publisher.client.is_ready();
         tokio::select! {
             // Received messages first: one may be a refusal.
@@ -81,14 +83,15 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                 let length = match length {
                     Ok(length) => length,
                     // Some servers refuse by closing the connection.
-                    Err(_) if publisher.client.has_requested() && !progress.is_live() => {
+                    Err(_) if publisher.client.has_requested() && accepted.is_none() => {
                         return Err(refused("it closed the connection"));
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(closed(accepted, error.into())),
                 };
                 for event in publisher.client.input(&bytes[..length])? {
                     match event {
                         ClientEvent::Ready => {
+                            accepted = Some(time::now());
                             publisher.client.metadata(&metadata(sender))?;
                             send_queue.with(|queue| queue.set_open(true));
                         }
@@ -104,7 +107,7 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                 };
                 if let Some(due) = progress.due(&piece) {
                     publisher.piece(&piece, due)?;
-                    publisher.flush().await?;
+                    publisher.flush().await.map_err(|error| closed(accepted, error))?;
                     progress.sent(&piece, piece.size());
                 }
             }
@@ -113,6 +116,16 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
                 return Err(Outcome::Disconnected("the server did not accept the stream in time".to_owned()));
             }
         }
+    }
+}
+
+/// The end of a connection to a server that accepted the stream then: shortly after that it is a refusal.
+fn closed(accepted: Option<Timestamp>, error: Outcome) -> Outcome {
+    match error {
+        Outcome::Disconnected(_) if accepted.is_some_and(|at| time::now().since(at) < REFUSED_WITHIN) => {
+            refused("it closed the connection")
+        }
+        other => other,
     }
 }
 

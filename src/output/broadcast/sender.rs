@@ -19,6 +19,28 @@ use crate::time::{self, Timestamp};
 /// it still considers the previous connection alive.
 const MAX_REFUSALS: u32 = 3;
 
+/// A server that closes the connection earlier after it accepted the stream refuses it: some servers accept first and
+/// check the stream key then.
+pub(super) const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The refusals of a server in a row.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u32,
+    /// The server has taken media for longer than [`REFUSED_WITHIN`].
+    accepted: bool,
+}
+
+impl Refusals {
+    /// An attempt has ended, with a refusal or not, on which media was sent for so long. Whether the server is given
+    /// up.
+    fn ended(&mut self, is_refusal: bool, sent_for: Duration) -> bool {
+        self.accepted |= sent_for > REFUSED_WITHIN;
+        self.count = if is_refusal { self.count + 1 } else { 0 };
+        self.count >= MAX_REFUSALS && !self.accepted
+    }
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -61,27 +83,21 @@ impl Sender {
 
     async fn drive(self) -> Option<String> {
         let mut progress = Progress::new(self.notifier.clone());
-        let (mut backoff, mut refusals) = (Backoff::default(), 0);
+        let (mut backoff, mut refusals) = (Backoff::default(), Refusals::default());
         loop {
             let started = time::now();
             let ended = self.attempt(&mut progress).await;
             self.send_queue.with(|queue| queue.set_open(false));
-            let why = match ended {
+            let (is_refusal, why) = match ended {
                 Outcome::Finished => return None,
                 Outcome::Permanent(why) => return Some(why),
-                Outcome::Refused(why) => {
-                    refusals += 1;
-                    if refusals >= MAX_REFUSALS && !progress.was_live() {
-                        return Some(why);
-                    }
-                    why
-                }
-                Outcome::Disconnected(why) => {
-                    refusals = 0;
-                    why
-                }
+                Outcome::Refused(why) => (true, why),
+                Outcome::Disconnected(why) => (false, why),
             };
             let connected_for = if progress.is_live() { time::now().since(started) } else { Duration::ZERO };
+            if refusals.ended(is_refusal, connected_for) {
+                return Some(why);
+            }
             let delay = backoff.failed(connected_for, rand::random());
             progress.lost(&why, backoff.failures(), delay);
             tokio::select! {
@@ -99,5 +115,26 @@ impl Sender {
             Target::Rtp(endpoint) => rtp::send(endpoint, self, progress).await,
             other => Outcome::Permanent(format!("{other} is not a destination for broadcasts")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_three_times_is_given_up_unless_it_took_media_before() {
+        let (at_once, soon, long) = (Duration::ZERO, Duration::from_millis(300), Duration::from_secs(60));
+        let given_up = |attempts: &[(bool, Duration)]| {
+            let mut refusals = Refusals::default();
+            attempts.iter().map(|(is_refusal, sent_for)| refusals.ended(*is_refusal, *sent_for)).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(&[(true, at_once); 3]), [false, false, true]);
+        // It accepts each time and closes the connection after some media.
+        assert_eq!(given_up(&[(true, soon); 3]), [false, false, true]);
+        let lost = [(true, at_once), (true, at_once), (false, at_once), (true, at_once), (true, at_once)];
+        assert_eq!(given_up(&lost), [false; 5], "not in a row");
+        let accepted = [(false, long), (true, at_once), (true, at_once), (true, at_once), (true, at_once)];
+        assert_eq!(given_up(&accepted), [false; 5], "it may still consider the previous connection alive");
     }
 }
