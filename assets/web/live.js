@@ -143,14 +143,6 @@ function lost() {
 
 // Players ---------------------------------------------------------------------------------------------------------
 
-/** Lines from the lower edge of the picture at which captions begin, so that the controls do not cover them. */
-const CAPTION_LINE = { low: -5, high: -3 };
-
-/** Moves a caption above the controls. */
-function raise(cue) {
-  if (cue.line === 'auto') cue.line = video.clientHeight < 400 ? CAPTION_LINE.low : CAPTION_LINE.high;
-}
-
 class Native {
   audioOnly = false;
 
@@ -171,10 +163,7 @@ class Native {
   }
 
   showCaptions() {
-    for (const track of this.#captions) {
-      track.mode = wantsCaptions ? 'showing' : 'disabled';
-      track.oncuechange = () => [...(track.activeCues ?? [])].forEach(raise);
-    }
+    for (const track of this.#captions) track.mode = wantsCaptions ? 'showing' : 'disabled';
     drawControls();
   }
 
