@@ -35,8 +35,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most bytes by which the memory of this process may grow until the server plays: the crate has no limit for the
 /// header and the body of a message.
 const START_MEMORY_MAX: u64 = 64 << 20;
-/// Reads of the connection between two looks at the memory. tokio would allow 128 (`tokio::task::coop`), each of as much
-/// as the socket's buffer holds.
+/// Most reads of the connection between two measurements of the memory. tokio allows 128 (`tokio::task::coop`), and each
+/// takes as much as the buffer of the socket holds.
 const READS_MAX: u32 = 4;
 /// Operations of a task of tokio before it must yield.
 const COOP_BUDGET: u32 = 128;

@@ -95,7 +95,7 @@ impl Rates {
 pub(super) struct Streams(Mutex<HashMap<Actor, usize>>);
 
 impl Streams {
-    /// A place for a stream of this caller, which may have so many; None if it has.
+    /// A place for another stream of this caller; None if it has `most` streams.
     pub(super) fn take(self: &Arc<Self>, actor: Actor, most: usize) -> Option<StreamPlace> {
         let mut open = self.0.lock();
         let count = open.get(&actor).copied().unwrap_or_default();

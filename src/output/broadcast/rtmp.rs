@@ -119,7 +119,8 @@ async fn publish(server: &Rtmp, sender: &Sender, progress: &mut Progress) -> Res
     }
 }
 
-/// The end of a connection to a server that accepted the stream then: shortly after that it is a refusal.
+/// The outcome of a connection that was lost; `accepted` is when the server accepted the stream. A connection that is
+/// lost within [`REFUSED_WITHIN`] of that was refused.
 fn closed(accepted: Option<Timestamp>, error: Outcome) -> Outcome {
     match error {
         Outcome::Disconnected(_) if accepted.is_some_and(|at| time::now().since(at) < REFUSED_WITHIN) => {

@@ -19,8 +19,8 @@ use crate::time::{self, Timestamp};
 /// it still considers the previous connection alive.
 const MAX_REFUSALS: u32 = 3;
 
-/// A server that closes the connection earlier after it accepted the stream refuses it: some servers accept first and
-/// check the stream key then.
+/// A server that accepts the stream and closes the connection within this time has refused it: some servers check the
+/// stream key only after they have accepted the stream (nginx-rtmp with `deny publish`).
 pub(super) const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The refusals of a server in a row.
@@ -32,8 +32,8 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// An attempt has ended, with a refusal or not, on which media was sent for so long. Whether the server is given
-    /// up.
+    /// Takes the end of an attempt: whether it was a refusal, and how long media was sent before. Returns whether the
+    /// server is given up.
     fn ended(&mut self, is_refusal: bool, sent_for: Duration) -> bool {
         self.accepted |= sent_for > REFUSED_WITHIN;
         self.count = if is_refusal { self.count + 1 } else { 0 };
