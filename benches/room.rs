@@ -227,6 +227,7 @@ fn of_mixer(room: Room) -> f64 {
                 timestamp: timestamp as u32,
                 marker,
                 arrival: now(),
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: None,

@@ -321,6 +321,9 @@ pub struct SourcePacket {
     pub marker: bool,
     /// Arrival time at the edge.
     pub arrival: Timestamp,
+    /// Capture time in microseconds on the sender's clock, which all its streams share (RFC 3550 section 6.4.1). None
+    /// before the first sender report.
+    pub captured: Option<Timestamp>,
     /// Audio level (RFC 6464) in -dBov: 0 is loudest, 127 silence.
     pub audio_level: Option<u8>,
     /// Video orientation, if the packet has that header extension.

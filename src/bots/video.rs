@@ -518,6 +518,7 @@ mod tests {
                     timestamp: 0,
                     marker: packet.marker,
                     arrival: now,
+                    captured: None,
                     audio_level: None,
                     rotation: None,
                     colours: None,

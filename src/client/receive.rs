@@ -352,7 +352,17 @@ impl ReceiveStream {
 
 fn source_packet(arrival: Timestamp, packet: Packet) -> SourcePacket {
     let Packet { sequence, timestamp, marker, payload, .. } = packet;
-    SourcePacket { sequence, timestamp, marker, arrival, audio_level: None, rotation: None, colours: None, payload }
+    SourcePacket {
+        sequence,
+        timestamp,
+        marker,
+        arrival,
+        captured: None,
+        audio_level: None,
+        rotation: None,
+        colours: None,
+        payload,
+    }
 }
 
 #[cfg(test)]

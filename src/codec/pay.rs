@@ -245,6 +245,7 @@ mod tests {
                 timestamp: packet.timestamp,
                 marker: packet.marker,
                 arrival: Timestamp::default(),
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: None,

@@ -45,6 +45,7 @@ fn through_rtp(codec: Codec, packets: Vec<EncodedPacket>) -> Bytes {
             timestamp: packet.timestamp,
             marker: packet.marker,
             arrival: Timestamp::default(),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

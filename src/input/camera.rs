@@ -88,6 +88,7 @@ impl PacketSender {
                 timestamp,
                 marker: packet.marker,
                 arrival: now(),
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: Some(self.colours),

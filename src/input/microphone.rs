@@ -58,6 +58,7 @@ impl Microphone {
             timestamp,
             marker: false,
             arrival: now(),
+            captured: None,
             audio_level: Some(level_dbov(&tick.samples)),
             rotation: None,
             colours: None,

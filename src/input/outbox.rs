@@ -87,6 +87,7 @@ mod tests {
             timestamp: 0,
             marker: true,
             arrival: Timestamp::default(),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

@@ -164,6 +164,7 @@ mod tests {
             timestamp,
             marker: false,
             arrival: begun + Duration::from_millis(later),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

@@ -10,7 +10,9 @@
 //! 3. An empty buffer is concealed for at most 100 ms. Packets that come then are played later, so that the delay
 //!    grows.
 //! 4. The delay shrinks by dropping a packet, preferably a quiet one.
-//! 5. Playout never waits for a lost packet: browsers do not retransmit audio.
+//! 5. A delay that is added for lip synchronization grows by concealing a packet, preferably a quiet one, that is
+//!    played afterwards.
+//! 6. Playout never waits for a lost packet: browsers do not retransmit audio.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +31,12 @@ const PACKET_MAX: Duration = Duration::from_millis(120);
 const CONCEAL_MAX: Duration = Duration::from_millis(100);
 /// Most audio in the buffer.
 const HELD_MAX: Duration = Duration::from_secs(1);
+/// Largest delay that is added to the target.
+const EXTRA_MAX: Duration = Duration::from_millis(400);
+/// Time below the target with an added delay after which a concealment is inserted: before a quiet packet, before any.
+const GROW_QUIET_AFTER: Duration = Duration::from_millis(200);
+/// See [`GROW_QUIET_AFTER`].
+const GROW_AFTER: Duration = Duration::from_secs(1);
 /// Time above the target after which a quiet packet is dropped; after twice as long any packet is.
 const SHED_AFTER: Duration = Duration::from_secs(1);
 /// The same if the buffer holds [`FAR`] more than the target.
@@ -70,6 +78,8 @@ pub struct AudioStats {
     pub concealed: u64,
     /// Packets dropped to shorten the delay.
     pub shed: u64,
+    /// Concealments inserted to lengthen the delay.
+    pub inserted: u64,
     /// Packets dropped because the buffer was full.
     pub overflow: u64,
 }
@@ -87,6 +97,8 @@ pub struct AudioJitter {
     numbers: Numbers,
     packets: BTreeMap<i64, Held>,
     estimate: DelayEstimate,
+    /// See [`AudioJitter::set_extra`].
+    extra: Duration,
     /// Duration of one packet; the candidate is a difference of timestamps that was seen once.
     packet: Duration,
     packet_candidate: Duration,
@@ -99,6 +111,8 @@ pub struct AudioJitter {
     concealed: Duration,
     /// Since when the buffer held more than the target at every pull.
     above_since: Option<Timestamp>,
+    /// Since when it held at least a packet less than the target with an added delay.
+    below_since: Option<Timestamp>,
     stats: AudioStats,
 }
 
@@ -111,6 +125,7 @@ impl AudioJitter {
             numbers: Numbers::default(),
             packets: BTreeMap::new(),
             estimate: DelayEstimate::new(clock_rate),
+            extra: Duration::ZERO,
             packet: PACKET,
             packet_candidate: PACKET,
             newest: None,
@@ -119,6 +134,7 @@ impl AudioJitter {
             playing: false,
             concealed: Duration::ZERO,
             above_since: None,
+            below_since: None,
             stats: AudioStats::default(),
         }
     }
@@ -128,9 +144,20 @@ impl AudioJitter {
         self.stats
     }
 
-    /// The target delay, 20 to 400 ms.
+    /// The target delay: 20 to 400 ms, and what was added.
     pub fn target(&self) -> Duration {
-        self.estimate.target(self.packet)
+        self.estimate.target(self.packet) + self.extra
+    }
+
+    /// Adds a delay, at most 400 ms, to the target.
+    pub fn set_extra(&mut self, extra: Duration) {
+        self.extra = extra.min(EXTRA_MAX);
+    }
+
+    /// Whether the delay follows the target closely enough that neither a packet is about to be dropped nor a
+    /// concealment to be inserted.
+    pub fn is_settled(&self) -> bool {
+        self.above_since.is_none() && self.below_since.is_none()
     }
 
     /// The present delay, at most 1 s.
@@ -184,6 +211,11 @@ impl AudioJitter {
             return AudioPull::Idle;
         }
         self.shed(now);
+        if self.grows(now) {
+            self.stats.inserted += 1;
+            self.stats.concealed += 1;
+            return AudioPull::Lost { next: None };
+        }
         let next = self.next.expect("set when playing began");
         let Some((&first, held)) = self.packets.first_key_value() else {
             if self.concealed >= CONCEAL_MAX {
@@ -231,7 +263,7 @@ impl AudioJitter {
         self.head = first.packet.timestamp;
         self.playing = true;
         self.concealed = Duration::ZERO;
-        self.above_since = None;
+        (self.above_since, self.below_since) = (None, None);
         true
     }
 
@@ -270,6 +302,23 @@ impl AudioJitter {
         self.stats.shed += 1;
         self.head = held.packet.timestamp.wrapping_add(self.ticks(self.packet));
         self.above_since = None;
+    }
+
+    /// Whether to insert a concealment, because the buffer has held less than the target with an added delay for a
+    /// while.
+    fn grows(&mut self, now: Timestamp) -> bool {
+        let is_below = !self.extra.is_zero() && self.held() + self.packet <= self.target();
+        let Some((_, first)) = self.packets.first_key_value().filter(|_| is_below) else {
+            self.below_since = None;
+            return false;
+        };
+        let since = *self.below_since.get_or_insert(now);
+        let quiet = first.packet.audio_level.is_some_and(|level| level >= QUIET);
+        if now.since(since) < if quiet { GROW_QUIET_AFTER } else { GROW_AFTER } {
+            return false;
+        }
+        self.below_since = None;
+        true
     }
 
     /// Measures the duration of a packet: the same difference of two pairs of neighbours, or a smaller difference of

@@ -1,4 +1,4 @@
-//! The jitter buffer for video: whole frames in order, without delay if no packet is missing.
+//! The jitter buffer for video: whole frames in order, without delay if no packet is missing and none was added.
 //!
 //! Owns: the packets of incomplete frames, the wait for a missing packet, keyframe requests. Does not know: codecs. In:
 //! packets. Out: [`VideoPoll`]. A missing packet is waited for; then the buffer continues with the next keyframe.
@@ -14,6 +14,8 @@ use crate::time::Timestamp;
 /// Wait for a missing packet: two lost retransmissions at a round-trip time of 60 ms. Shorter than a visible freeze,
 /// and than the time to a requested keyframe, which loses packets too.
 const HOLD: Duration = Duration::from_millis(240);
+/// Longest delay that is added: less than [`MAX_SPAN`].
+const DELAY_MAX: Duration = Duration::from_millis(400);
 /// Interval of keyframe requests while none comes.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Most packets in the buffer: two frames of 1 MB, and more than a camera sends in 1 s.
@@ -94,6 +96,8 @@ enum Head {
 #[derive(Debug)]
 pub struct VideoJitter {
     hold: Duration,
+    /// See [`VideoJitter::set_delay`].
+    delay: Duration,
     numbers: Numbers,
     packets: BTreeMap<i64, Held>,
     /// All packets below this number were returned or dropped. None before the first packet.
@@ -121,6 +125,7 @@ impl VideoJitter {
     pub fn new(hold: Duration) -> Self {
         Self {
             hold,
+            delay: Duration::ZERO,
             numbers: Numbers::default(),
             packets: BTreeMap::new(),
             floor: None,
@@ -138,6 +143,11 @@ impl VideoJitter {
     /// The counters.
     pub fn stats(&self) -> VideoStats {
         self.stats
+    }
+
+    /// Sets the time from the arrival of a frame's last packet until the frame is returned; 0.4 s at most.
+    pub fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay.min(DELAY_MAX);
     }
 
     /// Inserts a packet. `starts_keyframe`: its payload is the first one of a keyframe. Call [`Self::poll`] afterwards
@@ -187,7 +197,13 @@ impl VideoJitter {
                 self.state = State::Flowing;
             }
             match self.head() {
-                Head::Complete(end) => return VideoPoll::Frame(self.take_before(end)),
+                Head::Complete(end) => {
+                    let due = self.due(end);
+                    if now < due {
+                        return VideoPoll::Wait(due);
+                    }
+                    return VideoPoll::Frame(self.take_before(end));
+                }
                 Head::Open => return VideoPoll::Empty,
                 Head::Hole(missing) => {
                     let deadline = self.missing_since(missing) + self.hold;
@@ -219,6 +235,12 @@ impl VideoJitter {
             }
         }
         Head::Open
+    }
+
+    /// When the frame that ends before `end` is returned.
+    fn due(&self, end: i64) -> Timestamp {
+        let last = self.packets.range(..end).next_back();
+        last.map_or(Timestamp::default(), |(_, held)| held.packet.arrival + self.delay)
     }
 
     fn take_before(&mut self, end: i64) -> VideoFrame {

@@ -97,6 +97,7 @@ mod tests {
                 timestamp: 90_000,
                 marker: true,
                 arrival: Timestamp::from_micros(1),
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: None,

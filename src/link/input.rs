@@ -140,6 +140,7 @@ mod tests {
             timestamp: 90_000,
             marker: true,
             arrival: Timestamp::from_micros(5),
+            captured: None,
             audio_level: Some(30),
             rotation: None,
             colours: None,

@@ -210,8 +210,6 @@ pub struct MixerReport {
     pub audio_encoded: u64,
     /// Audio packets concealed, of all sources.
     pub concealed: u64,
-    /// How much longer audio waits in the mixer than video: outputs delay video by it.
-    pub sound_lag: Duration,
     /// Video frames dropped before decoding: incomplete, malformed or too large.
     pub source_frames_dropped: u64,
     /// H.264 NAL units skipped, because they are malformed or of a reserved type.

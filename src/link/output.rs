@@ -37,8 +37,6 @@ pub enum ToOutput {
     SourceGone(SourceId),
     /// One packet of a source, unchanged.
     Packet(SourceId, SourcePacket),
-    /// How much longer audio waits in the mixer than video: video is to be shown so much later.
-    SoundLag(Duration),
     /// An event of the room for the sidecar or the captions, with its time.
     Note(Timestamp, Note),
     /// Finish files and connections; [`FromOutput::Ended`] follows.

@@ -1,7 +1,7 @@
 //! The mixer process, one per room: decodes the participants' packets, composes and mixes, encodes a few streams.
 //!
 //! Owns: [`ingest`] (packets to pictures), [`compose`] (pictures to canvases), [`encode`] (canvases to packets),
-//! [`filter`] (pictures to filtered pictures), [`sound`], [`Mixer`] with the threads, and [`run_process`] with the
+//! [`filter`] (pictures to filtered pictures), [`sound`], [`lip_sync`] (both of one participant together), [`Mixer`] with the threads, and [`run_process`] with the
 //! link. Does not know: participants beyond an id and a label, who may see whom, the network. It opens no socket; the
 //! link is inherited.
 //!
@@ -18,6 +18,7 @@ pub mod encode;
 pub mod filter;
 mod images;
 pub mod ingest;
+pub mod lip_sync;
 pub mod outbox;
 pub mod pace;
 mod process;

@@ -18,6 +18,7 @@ use super::encode::EncodeOptions;
 use super::filter::Filters;
 use super::images::Images;
 use super::ingest::Ingest;
+use super::lip_sync::LipSync;
 use super::outbox::Outbox;
 use super::sound::audio_loop::{self, SoundInbox, SoundInput};
 use super::ticks::{Busy, Watched};
@@ -27,7 +28,7 @@ use crate::filter::{FilterSpec, Media};
 use crate::id::{ParticipantId, SourceId, ViewName};
 use crate::layout::Scene;
 use crate::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use crate::media::{Kind, Size, SourcePacket};
+use crate::media::{Kind, Size, SourceKind, SourcePacket};
 use crate::plan::{SourceSpec, StreamSet};
 use crate::time::{self, Timestamp, now};
 
@@ -83,6 +84,8 @@ struct Room {
     watched: BTreeMap<ViewName, u32>,
     /// Kind and participant of each source.
     sources: BTreeMap<SourceId, (Kind, ParticipantId)>,
+    /// Of the participants that have sources.
+    lip_syncs: BTreeMap<ParticipantId, Arc<LipSync>>,
     /// The cameras and screens of each participant.
     pictures: BTreeMap<ParticipantId, BTreeMap<SourceId, Arc<FrameSlot>>>,
     /// Packets came since the last [`Room::batch_handled`].
@@ -159,6 +162,7 @@ impl Room {
             scenes: BTreeMap::new(),
             watched: BTreeMap::new(),
             sources: BTreeMap::new(),
+            lip_syncs: BTreeMap::new(),
             pictures: BTreeMap::new(),
             has_packets: false,
             has_work: false,
@@ -194,12 +198,15 @@ impl Room {
 
     fn set_source(&mut self, spec: SourceSpec) {
         self.sources.insert(spec.source, (spec.kind.kind(), spec.participant));
+        let lip_sync = self.lip_syncs.entry(spec.participant).or_default().clone();
         match spec.kind.kind() {
-            Kind::Audio => SoundInbox::push(&self.sound, SoundInput::Source(spec)),
+            Kind::Audio => SoundInbox::push(&self.sound, SoundInput::Source(spec, lip_sync)),
             Kind::Video => {
-                let slot = self.slots.slot(spec.source, spec.kind);
+                // Nobody sees lips on a screen.
+                let lip_sync = Some(lip_sync).filter(|_| spec.kind == SourceKind::Camera);
+                let slot = self.slots.slot(spec.source, spec.kind, lip_sync.clone());
                 self.pictures.entry(spec.participant).or_default().insert(spec.source, slot.clone());
-                self.ingest.lock().set_source(spec, slot, self.filters.stage(spec.source));
+                self.ingest.lock().set_source(spec, slot, self.filters.stage(spec.source), lip_sync);
             }
         }
     }
@@ -216,7 +223,13 @@ impl Room {
 
     fn remove_source(&mut self, source: SourceId) {
         self.filters.remove(source);
-        match self.sources.remove(&source) {
+        let removed = self.sources.remove(&source);
+        if let Some((_, participant)) = removed
+            && !self.sources.values().any(|(_, other)| *other == participant)
+        {
+            self.lip_syncs.remove(&participant);
+        }
+        match removed {
             Some((Kind::Audio, _)) => SoundInbox::push(&self.sound, SoundInput::Gone(source)),
             Some((Kind::Video, participant)) => {
                 if let Entry::Occupied(mut pictures) = self.pictures.entry(participant) {
@@ -439,9 +452,6 @@ impl Reporter {
             audio_effort: audio.effort,
             audio_encoded: sound.encoded,
             concealed: sound.concealed,
-            // A picture waits half a frame for the next tick on average. An audio packet waited about as long at its
-            // sender until it was full: the two cancel out.
-            sound_lag: sound.lag.unwrap_or_default(),
             source_frames_dropped: dropped,
             source_units_skipped: skipped,
             filter_frames,

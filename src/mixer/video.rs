@@ -17,6 +17,7 @@ use super::builder::Builder;
 use super::compose::{Bitmap, Compositor, FrameSlot};
 use super::encode::{EncodeOptions, StreamEncoder};
 use super::filter::Filters;
+use super::lip_sync::LipSync;
 use super::outbox::Outbox;
 use super::pace::{Turn, tick_at, tick_time};
 use super::ticks::{Busy, Due, Grid, Watched, due};
@@ -134,12 +135,16 @@ impl Slots {
         Self { slots: Mutex::default(), inbox }
     }
 
-    /// The slot of a source; creates it for a new source.
-    pub(super) fn slot(&self, source: SourceId, kind: SourceKind) -> Arc<FrameSlot> {
+    /// The slot of a source; creates it for a new source. `lip_sync` is that of its participant.
+    pub(super) fn slot(&self, source: SourceId, kind: SourceKind, lip_sync: Option<Arc<LipSync>>) -> Arc<FrameSlot> {
         let mut slots = self.slots.lock();
         let new = || {
             let inbox = self.inbox.clone();
-            Arc::new(FrameSlot::with_notification(kind, move || VideoInbox::damage(&inbox)))
+            let slot = FrameSlot::with_notification(kind, move || VideoInbox::damage(&inbox));
+            Arc::new(match lip_sync {
+                Some(lip_sync) => slot.with_lip_sync(lip_sync),
+                None => slot,
+            })
         };
         Arc::make_mut(&mut slots).entry(source).or_insert_with(new).clone()
     }
@@ -356,6 +361,9 @@ impl VideoLoop {
         }
         let slots = self.slots.all();
         let composed = compositor.compose(begun, &slots);
+        for slot in scene.tiles.iter().filter_map(|tile| slots.get(&tile.source?)) {
+            slot.show(due.at);
+        }
         let filters = self.filters.view(name);
         let was_filtered = std::mem::replace(&mut view.filtered, filters.is_some());
         let (picture, changed) = match filters {

@@ -15,11 +15,6 @@ use crate::time::Timestamp;
 /// Interval at which a keyframe request is repeated.
 const KEYFRAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Largest video delay for synchronization with audio.
-pub(super) const MAX_LAG: Duration = Duration::from_millis(400);
-/// The video delay changes per frame by at most a second divided by this: 2 ms.
-const LAG_STEP: u64 = 500;
-
 /// One complete frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -63,10 +58,6 @@ impl TimestampUnwrapper {
 pub struct FrameAssembler {
     depayloader: Depayloader,
     unwrapper: TimestampUnwrapper,
-    /// Current video delay in ticks; None before the first frame.
-    lag: Option<u64>,
-    /// Target of the video delay in ticks.
-    wanted_lag: u64,
     /// Packets of the incomplete frame.
     packets: Vec<SourcePacket>,
     keyframe: bool,
@@ -81,8 +72,6 @@ impl FrameAssembler {
         Self {
             depayloader: Depayloader::new(codec),
             unwrapper: TimestampUnwrapper::new(epoch, codec.clock_rate()),
-            lag: None,
-            wanted_lag: 0,
             packets: Vec::new(),
             keyframe: false,
             needs_keyframe: true,
@@ -109,6 +98,7 @@ impl FrameAssembler {
             timestamp,
             marker,
             arrival: now,
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,
@@ -124,7 +114,7 @@ impl FrameAssembler {
             Ok(Some(data)) => {
                 self.needs_keyframe = false;
                 self.requested_at = None;
-                let time = self.unwrapper.time(timestamp, now) + self.next_lag();
+                let time = self.unwrapper.time(timestamp, now);
                 Some(Frame { time, keyframe: self.keyframe, data })
             }
             Err(error) => {
@@ -133,18 +123,6 @@ impl FrameAssembler {
                 None
             }
         }
-    }
-
-    /// Sets the audio delay of the mixer: video is delayed by the same time, changing in small steps.
-    pub fn set_sound_lag(&mut self, lag: Duration) {
-        self.wanted_lag = (lag.min(MAX_LAG).as_micros() * u128::from(self.unwrapper.rate) / 1_000_000) as u64;
-    }
-
-    fn next_lag(&mut self) -> u64 {
-        let step = u64::from(self.unwrapper.rate) / LAG_STEP;
-        let lag = self.lag.map_or(self.wanted_lag, |lag| self.wanted_lag.clamp(lag.saturating_sub(step), lag + step));
-        self.lag = Some(lag);
-        lag
     }
 
     /// Whether to request a keyframe now: once when one is needed, and again each [`KEYFRAME_RETRY_INTERVAL`].
@@ -229,22 +207,5 @@ mod tests {
         assert_eq!(push(&mut reader, packets(&vp8(false, 100), false, 96_000)), 0);
         assert!(reader.take_keyframe_request(at(2.0)));
         assert_eq!(push(&mut reader, packets(&vp8(true, 100), true, 99_000)), 1);
-    }
-
-    #[test]
-    fn the_video_delay_follows_the_audio_delay_in_small_steps() {
-        let mut reader = FrameAssembler::new(Codec::Vp8, EPOCH);
-        reader.set_sound_lag(Duration::from_millis(40));
-        let mut times = Vec::new();
-        for n in 1..60_u32 {
-            if n == 10 {
-                reader.set_sound_lag(Duration::from_secs(9));
-            }
-            let made = packets(&vp8(n == 1, 100), n == 1, n * 3_000);
-            times.extend(made.into_iter().filter_map(|packet| reader.push(packet, at(0.0))).map(|frame| frame.time));
-        }
-        let later: Vec<u64> = (1..).zip(&times).map(|(n, time)| time - n * 3_000).collect();
-        assert_eq!(later[..10], [[3_600; 9].as_slice(), &[3_780]].concat(), "2 ms are 180 ticks");
-        assert_eq!(later.last(), Some(&(3_600 + 50 * 180)), "40 ms, and then 2 more with each frame");
     }
 }

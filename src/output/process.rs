@@ -112,7 +112,6 @@ fn feed(target: &mut dyn Target, inbox: &Receiver<ToOutput>) -> Result<(), Failu
             Ok(ToOutput::Source(source)) => target.source(source, now)?,
             Ok(ToOutput::SourceGone(source)) => target.source_gone(source, now)?,
             Ok(ToOutput::Packet(source, packet)) => target.packet(source, packet, now)?,
-            Ok(ToOutput::SoundLag(lag)) => target.sound_lag(lag),
             Ok(ToOutput::Note(at, note)) => target.note(at, note)?,
             // The edge has exited or closed the link.
             Ok(ToOutput::Finish) | Err(RecvTimeoutError::Disconnected) => return Ok(()),

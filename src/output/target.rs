@@ -2,8 +2,6 @@
 //!
 //! Owns: [`Target`]. Does not know: the link, and the implementations.
 
-use std::time::Duration;
-
 use crate::id::SourceId;
 use crate::link::output::Note;
 use crate::media::{EncodedPacket, SourcePacket};
@@ -52,9 +50,6 @@ pub trait Target: Send {
     fn packet(&mut self, _source: SourceId, _packet: SourcePacket, _now: Timestamp) -> Result<(), Failure> {
         Ok(())
     }
-
-    /// Sets the delay by which video must be presented later, to be synchronized with audio.
-    fn sound_lag(&mut self, lag: Duration);
 
     /// An event in the room at this time, for the sidecar or the captions.
     ///

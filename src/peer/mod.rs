@@ -8,6 +8,7 @@
 //! and puts the transport's ICE, DTLS and SRTP together with [`sources`] (what the client sends) and [`sender`] (what
 //! it is sent); [`negotiation`] and [`description`] are its SDP.
 
+mod capture;
 mod connection;
 mod crypto;
 mod description;

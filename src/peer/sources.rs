@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rtc::rtp;
 
+use super::capture::CaptureClock;
 use super::description::{Agreement, OfferedStream};
 use super::extensions::ExtensionIds;
 use super::nack::NackGenerator;
@@ -38,6 +39,7 @@ pub(super) struct Encoding {
     /// The SSRC of the media packets, once known.
     pub(super) ssrc: Option<u32>,
     pub(super) statistics: ReceptionStatistics,
+    pub(super) capture: CaptureClock,
     /// None where the client takes no NACK.
     pub(super) nack: Option<NackGenerator>,
     replaced: Option<(u32, Timestamp)>,
@@ -94,6 +96,7 @@ impl Encoding {
             rid,
             ssrc: None,
             statistics: ReceptionStatistics::default(),
+            capture: CaptureClock::default(),
             nack: takes_nack.then(NackGenerator::default),
             replaced: None,
         }

@@ -242,6 +242,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             arrival: Timestamp::default(),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

@@ -233,8 +233,6 @@ fn stamp(unix_seconds: u64) -> String {
 pub(super) struct Outputs {
     all: BTreeMap<OutputId, OutputEntry>,
     endings: TaskTracker,
-    /// How much longer the mixer delays audio than video.
-    sound_lag: Duration,
 }
 
 struct OutputEntry {
@@ -257,7 +255,7 @@ pub(super) struct Beginning {
 
 impl Outputs {
     pub(super) fn new(endings: TaskTracker) -> Self {
-        Self { all: BTreeMap::new(), endings, sound_lag: Duration::ZERO }
+        Self { all: BTreeMap::new(), endings }
     }
 
     /// Adds an output without starting it.
@@ -298,7 +296,6 @@ impl Outputs {
         tracing::info!(output = %id, pid = process.pid, "output started");
         let settings = OutputSettings { room, output: id, epoch, streams, target: entry.target.clone() };
         process.link.send(ToOutput::Configure(Box::new(settings)));
-        process.link.send(ToOutput::SoundLag(self.sound_lag));
         notes.into_iter().for_each(|note| process.link.send(ToOutput::Note(now, note)));
         entry.process = Some(process);
         Ok(())
@@ -357,14 +354,6 @@ impl Outputs {
     /// The links of outputs that record participants' tracks.
     pub(super) fn taps(&self, routes: &[OutputRoute]) -> Vec<Arc<OutputLink>> {
         routes.iter().filter(|route| route.sources).filter_map(|route| self.link(route.output).cloned()).collect()
-    }
-
-    /// The mixer reports how much longer it delays audio than video.
-    pub(super) fn set_sound_lag(&mut self, lag: Duration) {
-        self.sound_lag = lag;
-        for process in self.all.values().filter_map(|entry| entry.process.as_ref()) {
-            process.link.send(ToOutput::SoundLag(lag));
-        }
     }
 
     /// Sends a note to all running outputs.

@@ -316,7 +316,6 @@ impl RoomTask {
         let late = report.video_late.saturating_sub(self.mixed.video_late);
         let skipped = report.video_left_out.saturating_sub(self.mixed.video_left_out);
         self.room.handle(now, Input::VideoLoad { ticks: run + skipped, late: late + skipped });
-        self.outputs.set_sound_lag(report.sound_lag);
         self.server.counters.mixers.add(&self.mixed, report);
         self.mixed = *report;
         let dropped = self.mixer.as_ref().map_or(0, |mixer| mixer.link.dropped());

@@ -369,6 +369,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             arrival: at(ms),
+            captured: None,
             audio_level: Some(level),
             rotation: None,
             colours: None,

@@ -253,6 +253,7 @@ mod tests {
                     timestamp: self.timestamp,
                     marker: part == 2,
                     arrival: at(ms),
+                    captured: None,
                     audio_level: None,
                     rotation: None,
                     colours: None,

@@ -34,6 +34,11 @@ declare global {
     sums: any;
   }
 
+  // https://developer.chrome.com/docs/capabilities/web-apis/mediastreamtrack-insertable-media-processing
+  var MediaStreamTrackGenerator: {
+    new (init: { kind: 'audio' | 'video' }): MediaStreamTrack & { readonly writable: WritableStream<VideoFrame> };
+  };
+
   // https://wicg.github.io/netinfo/
   interface Navigator {
     readonly connection?: EventTarget & { readonly type?: string };

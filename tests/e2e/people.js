@@ -123,10 +123,16 @@
     const ctx = audio();
     const canvas = Object.assign(document.createElement('canvas'), { width, height });
     const pen = canvas.getContext('2d', { alpha: false });
+    // A captured canvas is read with the next frame of a busy page, up to 50 ms after the flash was drawn.
+    const camera = new MediaStreamTrackGenerator({ kind: 'video' });
+    const writer = camera.writable.getWriter();
     let white = false;
     const draw = () => {
       pen.fillStyle = white ? 'rgb(255,255,255)' : `rgb(20,20,${20 + Math.round(4 * Math.random())})`;
       pen.fillRect(0, 0, width, height);
+      const frame = new VideoFrame(canvas, { timestamp: Math.round(1000 * performance.now()) });
+      // Writing fails after the track has ended.
+      writer.write(frame).catch(() => frame.close());
     };
     const tone = new OscillatorNode(ctx, { frequency: BEEP });
     const gain = new GainNode(ctx, { gain: 0 });
@@ -145,7 +151,7 @@
       }, 100);
     };
     const timers = [setInterval(draw, 1000 / fps), setInterval(clap, 2000)];
-    const tracks = [canvas.captureStream(fps).getVideoTracks()[0], out.stream.getAudioTracks()[0]];
+    const tracks = [camera, out.stream.getAudioTracks()[0]];
     const stop = () => {
       timers.forEach(clearInterval);
       tracks.forEach((track) => track.stop());

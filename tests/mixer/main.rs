@@ -266,6 +266,7 @@ fn malformed_packets_affect_only_their_source() {
                 timestamp: u32::from(n) * 3000,
                 marker: true,
                 arrival: now(),
+                captured: None,
                 audio_level: None,
                 rotation: (n % 5 == 0).then_some(Rotation::Left),
                 colours: None,

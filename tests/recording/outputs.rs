@@ -289,6 +289,7 @@ fn separate_tracks_contain_the_packets_of_each_participant() {
                 timestamp,
                 marker,
                 arrival,
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: None,

@@ -312,6 +312,7 @@ mod tests {
                 timestamp: 0,
                 marker: i == last,
                 arrival: Timestamp::default(),
+                captured: None,
                 audio_level: None,
                 rotation: None,
                 colours: None,

@@ -15,6 +15,7 @@ fn packet(index: u64, ticks: u32, arrival: Timestamp) -> SourcePacket {
         timestamp: (index as u32).wrapping_mul(ticks).wrapping_sub(5_000),
         marker: false,
         arrival,
+        captured: None,
         audio_level: None,
         rotation: None,
         colours: None,
@@ -188,6 +189,45 @@ fn a_quiet_packet_is_dropped_first() {
     }
     assert!(jitter.stats().shed > 0);
     assert!(!out.contains(&20), "the first quiet one is left out");
+}
+
+/// Plays 20 s of packets with a delay of `extra` from the fifth to the twelfth second; returns the delays of packets in
+/// microseconds in the seconds 4, 11 and 19, which are the same within each of them.
+fn delays_with(extra: Duration, level: Option<u8>) -> ([u64; 3], AudioStats, Playout) {
+    let (mut jitter, mut playout) = (AudioJitter::new(48_000), Playout::default());
+    for i in 0..1_000_u64 {
+        jitter.set_extra(if (250..600).contains(&i) { extra } else { Duration::ZERO });
+        let arrival = at(i * TICK);
+        jitter.insert(SourcePacket { audio_level: level, ..packet(i, 960, arrival) }, arrival);
+        playout.tick(&mut jitter, i * TICK + 7_000, TICK);
+    }
+    let second = |second: u64| {
+        let of = |(i, now): &(u64, u64)| (now / 1_000_000 == second).then(|| now - i * TICK);
+        let delays: Vec<u64> = playout.played.iter().filter_map(of).collect();
+        assert!(delays.iter().all(|delay| *delay == delays[0]), "{delays:?}");
+        delays[0]
+    };
+    ([4, 11, 19].map(second), jitter.stats(), playout)
+}
+
+#[test]
+fn an_added_delay_is_reached_by_concealments_and_left_by_dropped_packets() {
+    for level in [None, Some(10), Some(90)] {
+        let ([before, with, after], stats, playout) = delays_with(Duration::from_millis(90), level);
+        let added = with - before;
+        // It is closer than two packets.
+        assert!((50_001..=90_000).contains(&added), "{added} µs were added to {before}");
+        assert_eq!((stats.inserted * TICK, stats.lost), (added, 0), "{stats:?}");
+        assert!(after <= before + TICK, "{after} instead of {before} µs remain");
+        assert!(playout.played.is_sorted(), "packets are played in order");
+        assert_eq!(playout.concealed, stats.inserted);
+    }
+}
+
+#[test]
+fn without_an_added_delay_nothing_is_inserted() {
+    let (delays, stats, _) = delays_with(Duration::ZERO, None);
+    assert_eq!((stats.inserted, delays[0]), (0, delays[2]));
 }
 
 #[test]

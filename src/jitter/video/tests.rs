@@ -15,6 +15,7 @@ fn packet(sequence: u16, timestamp: u32, marker: bool) -> SourcePacket {
         timestamp,
         marker,
         arrival: at(0),
+        captured: None,
         audio_level: None,
         rotation: None,
         colours: None,
@@ -47,6 +48,25 @@ fn a_whole_frame_is_returned_at_once_also_when_numbers_wrap() {
     assert_eq!(sequences(&jitter.poll(at(34))), [0]);
     assert_eq!(jitter.poll(at(34)), VideoPoll::Empty);
     assert_eq!(jitter.stats(), VideoStats { received: 3, frames: 2, ..VideoStats::default() });
+}
+
+#[test]
+fn an_added_delay_counts_from_the_arrival_of_the_last_packet() {
+    let mut jitter = flowing();
+    jitter.set_delay(Duration::from_millis(60));
+    jitter.insert(packet(11, FRAME, false), false, at(30));
+    assert_eq!(jitter.poll(at(33)), VideoPoll::Empty);
+    jitter.insert(SourcePacket { arrival: at(33), ..packet(12, FRAME, true) }, false, at(33));
+    assert_eq!(jitter.poll(at(33)), VideoPoll::Wait(at(93)));
+    jitter.insert(SourcePacket { arrival: at(66), ..packet(13, 2 * FRAME, true) }, false, at(66));
+    assert_eq!(jitter.poll(at(92)), VideoPoll::Wait(at(93)));
+    assert_eq!(sequences(&jitter.poll(at(93))), [11, 12]);
+    assert_eq!(jitter.poll(at(93)), VideoPoll::Wait(at(126)));
+    jitter.set_delay(Duration::ZERO);
+    assert_eq!(sequences(&jitter.poll(at(94))), [13]);
+    jitter.set_delay(Duration::from_secs(60));
+    jitter.insert(SourcePacket { arrival: at(99), ..packet(14, 3 * FRAME, true) }, false, at(99));
+    assert_eq!(jitter.poll(at(99)), VideoPoll::Wait(at(499)), "the delay is bounded");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Owns: rotation, cropping, scaling and conversion of colours, once per tile size; the backdrop of a camera that does
 //! not fill its tile; whether a picture differs from the one that is shown ([`Stillness`]). Does not know: scenes. In:
 //! pictures by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that
-//! was fetched is kept ready from then on. The owner of the slot is notified of each new picture, and of the first
+//! was fetched is kept ready from then on; and for [`LipSync`] when frames are shown. The owner of the slot is notified of each new picture, and of the first
 //! packet of a microphone that was lost.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use super::still::{Stillness, difference};
 use crate::codec::{Picture, PicturePool, colour, scale};
 use crate::layout::{ObjectFit, fit};
 use crate::media::{Colours, Look, Rect, Rotation, Size, SourceKind};
+use crate::mixer::lip_sync::LipSync;
 use crate::time::Timestamp;
 
 /// Frames after which a size that was not fetched is dropped.
@@ -34,6 +35,8 @@ pub struct FrameSlot {
     state: Mutex<State>,
     /// Time of the newest packet of the participant's microphone.
     heard: AtomicU64,
+    /// None for a source without a microphone of its own.
+    lip_sync: Option<Arc<LipSync>>,
     /// Called when the canvas may differ.
     notify: Box<dyn Fn() + Send + Sync>,
 }
@@ -47,6 +50,8 @@ struct State {
     replaced: u64,
     /// The writer whose frames are taken; any earlier one is void.
     writer: u64,
+    /// The arrival of the newest frame that was reported as shown.
+    shown: Timestamp,
 }
 
 struct Latest {
@@ -103,7 +108,27 @@ impl FrameSlot {
 
     /// An empty slot that calls `notify` when the canvas may differ, on the thread of the caller.
     pub fn with_notification(kind: SourceKind, notify: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { kind, state: Mutex::default(), heard: AtomicU64::default(), notify: Box::new(notify) }
+        let notify = Box::new(notify);
+        Self { kind, state: Mutex::default(), heard: AtomicU64::default(), lip_sync: None, notify }
+    }
+
+    /// The same slot, which reports when its frames are shown.
+    pub fn with_lip_sync(self, lip_sync: Arc<LipSync>) -> Self {
+        Self { lip_sync: Some(lip_sync), ..self }
+    }
+
+    /// The newest frame is shown from `now` on.
+    pub fn show(&self, now: Timestamp) {
+        let Some(lip_sync) = &self.lip_sync else { return };
+        let arrival = {
+            let mut state = self.state.lock();
+            let Some(arrival) = state.latest.as_ref().map(|latest| latest.arrival) else { return };
+            if std::mem::replace(&mut state.shown, arrival) == arrival {
+                return;
+            }
+            arrival
+        };
+        lip_sync.shown(arrival, now);
     }
 
     /// The writer of a new decoder. Frames of earlier writers are not taken any more.

@@ -88,6 +88,7 @@ mod tests {
             timestamp: frame * 3_000,
             marker: false,
             arrival: Timestamp::from_micros(1_000_000 + ms * 1_000),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

@@ -23,6 +23,7 @@ use self::source::VideoSource;
 use super::builder::Builder;
 use super::compose::FrameSlot;
 use super::filter::Stage;
+use super::lip_sync::LipSync;
 use super::outbox::Outbox;
 use crate::codec::DecodeLimits;
 use crate::id::SourceId;
@@ -74,13 +75,19 @@ impl Ingest {
         }
     }
 
-    /// Adds a source, or changes its codec; its pictures go through `filters` to `slot`.
-    pub fn set_source(&mut self, spec: SourceSpec, slot: Arc<FrameSlot>, filters: Arc<Stage>) {
+    /// Adds a source, or changes its codec; its pictures go through `filters` to `slot`, as late as `lip_sync` says.
+    pub fn set_source(
+        &mut self,
+        spec: SourceSpec,
+        slot: Arc<FrameSlot>,
+        filters: Arc<Stage>,
+        lip_sync: Option<Arc<LipSync>>,
+    ) {
         if self.sources.get(&spec.source).is_some_and(|known| known.codec() == spec.codec) {
             return;
         }
         self.remove_source(spec.source);
-        let mut source = VideoSource::new(spec, slot, filters);
+        let mut source = VideoSource::new(spec, slot, filters, lip_sync);
         if let Some(size) = self.wanted.get(&spec.source) {
             source.want(*size);
         }

@@ -13,9 +13,10 @@ use super::layers::SpatialLayers;
 use super::requests::{KeyframeNeed, RateLimit};
 use crate::codec::{CodecError, DecodeLimits, Depayloader, Entry, coded_size, entry};
 use crate::jitter::{VideoFrame, VideoJitter, VideoPoll};
-use crate::media::{Codec, Size, SourcePacket};
+use crate::media::{Codec, Kind, Size, SourcePacket};
 use crate::mixer::compose::FrameSlot;
 use crate::mixer::filter::Stage;
+use crate::mixer::lip_sync::LipSync;
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -36,6 +37,7 @@ pub(super) struct VideoSource {
     /// This machine cannot decode from a recovery point on.
     needs_idr: bool,
     depayloader: Depayloader,
+    lip_sync: Option<Arc<LipSync>>,
     /// None while it is hidden.
     shown: Option<Shown>,
     /// Its packets while it is hidden, and while its sender ignores keyframe requests.
@@ -64,12 +66,18 @@ struct Shown {
 }
 
 impl VideoSource {
-    pub(super) fn new(spec: SourceSpec, slot: Arc<FrameSlot>, filters: Arc<Stage>) -> Self {
+    pub(super) fn new(
+        spec: SourceSpec,
+        slot: Arc<FrameSlot>,
+        filters: Arc<Stage>,
+        lip_sync: Option<Arc<LipSync>>,
+    ) -> Self {
         Self {
             owner: Owner { id: spec.source, codec: spec.codec, slot, filters, sizes: Arc::default() },
             undecodable: false,
             needs_idr: false,
             depayloader: Depayloader::new(spec.codec),
+            lip_sync,
             shown: None,
             history: History::default(),
             has_sent: false,
@@ -152,6 +160,11 @@ impl VideoSource {
         } else {
             self.history.clear();
         }
+        if packet.marker
+            && let Some(lip_sync) = &self.lip_sync
+        {
+            lip_sync.arrived(Kind::Video, &packet);
+        }
         // The jitter buffer drops packets before the first keyframe, which may be its parameter sets.
         self.depayloader.observe(&packet.payload);
         self.receive(packet, shared, now);
@@ -190,6 +203,9 @@ impl VideoSource {
     pub(super) fn run(&mut self, shared: &Shared, now: Timestamp) {
         self.wake = None;
         self.feed(now);
+        if let (Some(lip_sync), Some(shown)) = (&self.lip_sync, &mut self.shown) {
+            shown.jitter.set_delay(lip_sync.video_delay(now));
+        }
         while let Some(shown) = &mut self.shown {
             match shown.jitter.poll(now) {
                 VideoPoll::Frame(frame) => self.decode(&frame, shared, now),

@@ -53,6 +53,7 @@ fn encoded_in(size: Size, codec: Codec, count: u32, luma: u8, distance: u32) -> 
                     timestamp: packet.timestamp,
                     marker: packet.marker,
                     arrival: at(33 * u64::from(n)),
+                    captured: None,
                     audio_level: None,
                     rotation: None,
                     colours: None,
@@ -87,7 +88,7 @@ impl Stage {
         let mut ingest = Ingest::new(DecodeLimits::default(), outbox.clone(), builder, done);
         let slot = Arc::new(FrameSlot::new(SourceKind::Camera));
         let spec = SourceSpec { source: SOURCE, participant: ParticipantId(1), kind: SourceKind::Camera, codec };
-        ingest.set_source(spec, slot.clone(), unfiltered(&outbox));
+        ingest.set_source(spec, slot.clone(), unfiltered(&outbox), None);
         ingest.set_shown([SOURCE].into(), at(0));
         (Self { ingest, slot, outbox, built }, gate)
     }
@@ -242,14 +243,18 @@ fn a_hidden_camera_is_decoded_from_its_last_keyframe_on_when_it_is_shown() {
         let frames = encoded(codec, 50, 80, 1_000);
         let mut stage = shown_after(codec, &frames[..40]);
         stage.built.recv_timeout(PATIENCE).expect("built");
-        for frame in &frames[40..] {
-            stage.insert(frame);
-        }
+        // The first live frames come while those of the past wait for the decoder.
+        frames[40..44].iter().for_each(|frame| stage.insert(frame));
         let mut now = 2_000;
         while stage.ingest.poll(at(now)).is_some() {
             now += 10;
             assert!(now < 200_000, "{codec}: the frames still wait for the decoder");
             std::thread::park_timeout(Duration::from_millis(1));
+        }
+        for (n, frame) in (44..).zip(&frames[44..]) {
+            // A decoder that is behind by many frames drops live ones.
+            stage.wait_for_frame(at(33 * (n - 1)));
+            stage.insert(frame);
         }
         stage.wait_for_frame(at(33 * 49));
         assert_eq!(stage.ingest.dropped(), 0, "{codec}");
@@ -343,7 +348,7 @@ fn the_packets_that_a_room_keeps_are_bounded() {
             codec: Codec::Vp8,
         };
         let filters = unfiltered(&stage.outbox);
-        stage.ingest.set_source(spec, Arc::new(FrameSlot::new(SourceKind::Camera)), filters);
+        stage.ingest.set_source(spec, Arc::new(FrameSlot::new(SourceKind::Camera)), filters, None);
     }
     let keyframe = frames(1, 80)[0][0].clone();
     for n in 0..8_000_u32 {

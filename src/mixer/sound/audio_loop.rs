@@ -14,6 +14,7 @@ use crate::id::SourceId;
 use crate::link::FromMixer;
 use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, AudioEffort, Sounds, SourcePacket};
 use crate::mixer::filter::Stage;
+use crate::mixer::lip_sync::LipSync;
 use crate::mixer::outbox::Outbox;
 use crate::mixer::ticks::{Busy, Grid, Watched, due};
 use crate::plan::{MixPlan, SourceSpec};
@@ -31,7 +32,7 @@ const LATE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(in crate::mixer) enum SoundInput {
     /// A microphone begins, or changes its codec.
-    Source(SourceSpec),
+    Source(SourceSpec, Arc<LipSync>),
     /// A microphone has ended.
     Gone(SourceId),
     /// The filters of a microphone; None for none.
@@ -144,7 +145,7 @@ pub(in crate::mixer) fn run(
         busy.begin(begun);
         for input in inputs {
             match input {
-                SoundInput::Source(spec) => mixer.set_source(spec),
+                SoundInput::Source(spec, lip_sync) => mixer.set_source(spec, lip_sync),
                 SoundInput::Gone(source) => mixer.remove_source(source),
                 SoundInput::Filters(source, stage) => mixer.set_filters(source, stage),
                 SoundInput::Plan(plan) => mixer.set_plan(plan),
@@ -155,7 +156,7 @@ pub(in crate::mixer) fn run(
         counts.skipped += tick.skipped;
         counts.late += u64::from(begun.since(tick.at) > LATE);
         last = Some(tick.n);
-        let (sound, levels) = mixer.tick(tick.n, now());
+        let (sound, levels) = mixer.tick(tick.n, tick.at, now());
         let sound = (!sound.is_empty()).then_some(FromMixer::Audio(sound));
         outbox.push_audio(sound.into_iter().chain(levels.map(FromMixer::Levels)));
         counts.sound = mixer.stats();

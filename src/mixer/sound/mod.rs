@@ -36,6 +36,7 @@ use crate::id::{ParticipantId, SourceId};
 use crate::link::AudioTick;
 use crate::media::{AUDIO_TICK_SAMPLES, AudioEffort, EncodedPacket, SoundQuality, Sounds, SourcePacket};
 use crate::mixer::filter::Stage;
+use crate::mixer::lip_sync::LipSync;
 use crate::plan::{MixPlan, SourceSpec};
 use crate::time::Timestamp;
 
@@ -79,15 +80,13 @@ pub struct SoundStats {
     pub broken: u64,
     /// Talkers left out of the mix, of all ticks.
     pub left_out: u64,
-    /// Time from arrival to mixing, average of the audible sources; the last value while no source is audible.
-    pub lag: Option<Duration>,
 }
 
 /// The audio mixer of one room.
 #[derive(Debug)]
 pub struct SoundMixer {
     sounds: Sounds,
-    specs: BTreeMap<SourceId, SourceSpec>,
+    specs: BTreeMap<SourceId, (SourceSpec, Arc<LipSync>)>,
     /// The filters of sources that have any.
     filters: BTreeMap<SourceId, Arc<Stage>>,
     /// The sources of the plan, and those that fade out.
@@ -194,9 +193,9 @@ impl SoundMixer {
         }
     }
 
-    /// Adds a microphone, or changes its codec.
-    pub fn set_source(&mut self, spec: SourceSpec) {
-        if self.specs.insert(spec.source, spec).is_some_and(|known| known != spec)
+    /// Adds a microphone, or changes its codec. `lip_sync` is that of its participant.
+    pub fn set_source(&mut self, spec: SourceSpec, lip_sync: Arc<LipSync>) {
+        if self.specs.insert(spec.source, (spec, lip_sync)).is_some_and(|(known, _)| known != spec)
             && let Some(voice) = self.voices.remove(&spec.source)
         {
             self.count(&voice);
@@ -266,15 +265,11 @@ impl SoundMixer {
             && self.voices.values().all(Voice::is_asleep)
     }
 
-    /// Mixes tick `n` at `now`; returns the levels too if a report of them is due.
-    pub fn tick(&mut self, n: u64, now: Timestamp) -> (AudioTick, Option<Levels>) {
+    /// Mixes tick `n`, which begins at `at`, at `now`; returns the levels too if a report of them is due.
+    pub fn tick(&mut self, n: u64, at: Timestamp, now: Timestamp) -> (AudioTick, Option<Levels>) {
         self.gone.ticks += 1;
         self.awake = self.awake.saturating_sub(1);
-        let mut heard = self.decode(now);
-        let lags: Vec<Duration> = self.voices.values().filter_map(Voice::lag).collect();
-        if !lags.is_empty() {
-            self.gone.lag = Some(lags.iter().sum::<Duration>() / lags.len() as u32);
-        }
+        let mut heard = self.decode(at, now);
         let left_out = self.leave_out(&mut heard);
         let speaking: BTreeSet<ParticipantId> = heard.iter().map(|heard| heard.participant).collect();
         self.silent = if speaking.is_empty() { self.silent.saturating_add(1) } else { 0 };
@@ -291,11 +286,11 @@ impl SoundMixer {
     }
 
     /// Decodes the next 20 ms of all sources; returns the sound of the audible ones.
-    fn decode(&mut self, now: Timestamp) -> Vec<Heard> {
+    fn decode(&mut self, at: Timestamp, now: Timestamp) -> Vec<Heard> {
         let mut voices: Vec<_> = self.voices.values_mut().map(|voice| (voice, None)).collect();
         self.workers.run(&mut voices, DECODE_TIME, |(voice, heard)| {
             let participant = voice.participant();
-            *heard = voice.tick(now).map(|tick| Heard { participant, level: level_dbov(&tick[..]), tick });
+            *heard = voice.tick(at, now).map(|tick| Heard { participant, level: level_dbov(&tick[..]), tick });
         });
         voices.into_iter().filter_map(|(_, heard)| heard).collect()
     }
@@ -377,11 +372,11 @@ impl SoundMixer {
         }
         let mut left: BTreeSet<SourceId> = self.voices.keys().copied().collect();
         for input in &self.plan.sources {
-            let Some(spec) = self.specs.get(&input.source) else { continue };
+            let Some((spec, lip_sync)) = self.specs.get(&input.source) else { continue };
             left.remove(&input.source);
             let voice = match self.voices.entry(input.source) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => match Voice::new(spec) {
+                Entry::Vacant(new) => match Voice::new(spec, lip_sync.clone()) {
                     Ok(voice) => new.insert(voice),
                     Err(error) => {
                         tracing::warn!(source = %input.source, %error, "audio source cannot be decoded");

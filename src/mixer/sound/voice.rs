@@ -14,8 +14,9 @@ use crate::audio::{Gate, GateState, SILENCE, db_to_factor, fade_in, fade_out, le
 use crate::codec::sound::{SoundDecoder, SoundError};
 use crate::id::ParticipantId;
 use crate::jitter::{AudioJitter, AudioPull};
-use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, SourcePacket};
+use crate::media::{AUDIO_RATE, AUDIO_TICK_SAMPLES, Kind, SourcePacket};
 use crate::mixer::filter::Stage;
+use crate::mixer::lip_sync::LipSync;
 use crate::plan::SourceSpec;
 use crate::time::Timestamp;
 
@@ -23,8 +24,6 @@ use crate::time::Timestamp;
 pub(super) const FADE: usize = AUDIO_RATE as usize / 200;
 /// Samples of one packet, until a packet has been decoded.
 const PACKET_SAMPLES: usize = AUDIO_TICK_SAMPLES;
-/// Number of packets that the average of the lag covers: about 1 s.
-const LAG_WEIGHT: u32 = 50;
 /// Largest gain of a plan, as a factor: 20 dB.
 const GAIN_MAX: f32 = 10.0;
 
@@ -33,6 +32,7 @@ const GAIN_MAX: f32 = 10.0;
 pub(super) struct Voice {
     participant: ParticipantId,
     jitter: AudioJitter,
+    lip_sync: Arc<LipSync>,
     decoder: SoundDecoder,
     ring: VecDeque<f32>,
     packet_samples: usize,
@@ -45,17 +45,16 @@ pub(super) struct Voice {
     leaving: bool,
     /// Loudest level in -dBov since [`take_level`](Self::take_level).
     loudest: u8,
-    /// Average time of its packets in the jitter buffer.
-    lag: Option<Duration>,
     broken: u64,
     filters: Option<FilteredVoice>,
 }
 
 impl Voice {
-    pub(super) fn new(spec: &SourceSpec) -> Result<Self, SoundError> {
+    pub(super) fn new(spec: &SourceSpec, lip_sync: Arc<LipSync>) -> Result<Self, SoundError> {
         Ok(Self {
             participant: spec.participant,
             jitter: AudioJitter::new(spec.codec.clock_rate()),
+            lip_sync,
             decoder: SoundDecoder::new(spec.codec)?,
             ring: VecDeque::with_capacity(8 * AUDIO_TICK_SAMPLES),
             packet_samples: PACKET_SAMPLES,
@@ -65,13 +64,13 @@ impl Voice {
             wanted_gain: 0.0,
             leaving: false,
             loudest: SILENCE,
-            lag: None,
             broken: 0,
             filters: None,
         })
     }
 
     pub(super) fn insert(&mut self, packet: SourcePacket, now: Timestamp) {
+        self.lip_sync.arrived(Kind::Audio, &packet);
         self.jitter.insert(packet, now);
     }
 
@@ -127,22 +126,17 @@ impl Voice {
         self.broken
     }
 
-    /// Average time of its packets in the jitter buffer; None while it has no samples.
-    pub(super) fn lag(&self) -> Option<Duration> {
-        self.lag.filter(|_| self.sounding)
-    }
-
-    /// The next 20 ms.
-    pub(super) fn tick(&mut self, now: Timestamp) -> Option<Box<Tick>> {
-        let tick = self.decode(now);
+    /// The next 20 ms, which begin at `at`.
+    pub(super) fn tick(&mut self, at: Timestamp, now: Timestamp) -> Option<Box<Tick>> {
+        let tick = self.decode(at, now);
         match &mut self.filters {
             Some(filters) => filters.tick(tick, now),
             None => tick,
         }
     }
 
-    fn decode(&mut self, now: Timestamp) -> Option<Box<Tick>> {
-        self.fill(now);
+    fn decode(&mut self, at: Timestamp, now: Timestamp) -> Option<Box<Tick>> {
+        self.fill(at, now);
         let mut tick = [0.0; AUDIO_TICK_SAMPLES];
         let had = self.ring.len().min(AUDIO_TICK_SAMPLES);
         for (to, from) in tick.iter_mut().zip(self.ring.drain(..had)) {
@@ -185,14 +179,15 @@ impl Voice {
         Some(Box::new(tick))
     }
 
-    fn fill(&mut self, now: Timestamp) {
+    fn fill(&mut self, at: Timestamp, now: Timestamp) {
+        self.jitter.set_extra(self.lip_sync.audio_delay());
         while self.ring.len() < AUDIO_TICK_SAMPLES {
             let sound = match self.jitter.pull(now) {
                 AudioPull::Packet(packet) => match self.decoder.decode(&packet.payload) {
                     Ok(samples) => {
                         self.packet_samples = samples.len();
-                        let waited = now.since(packet.arrival);
-                        self.lag = Some(self.lag.map_or(waited, |lag| (lag * (LAG_WEIGHT - 1) + waited) / LAG_WEIGHT));
+                        let begins = at + duration(self.ring.len());
+                        self.lip_sync.heard(packet.arrival, self.jitter.is_settled(), begins);
                         samples
                     }
                     Err(error) => {
@@ -209,4 +204,9 @@ impl Voice {
             self.ring.extend(sound);
         }
     }
+}
+
+/// The duration of so many samples.
+fn duration(samples: usize) -> Duration {
+    Duration::from_micros(samples as u64 * 1_000_000 / u64::from(AUDIO_RATE))
 }

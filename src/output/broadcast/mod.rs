@@ -204,10 +204,6 @@ impl Target for Broadcast {
         self.push_audio(packets)
     }
 
-    fn sound_lag(&mut self, lag: Duration) {
-        self.frames.set_sound_lag(lag);
-    }
-
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
         if self.sender.as_ref().is_some_and(JoinHandle::is_finished) {
             let why = self.failure.lock().take();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::captions::Captions;
 use self::segmenter::Segmenter;
-use super::frames::{Frame, FrameAssembler, MAX_LAG};
+use super::frames::{Frame, FrameAssembler};
 use super::gap_filler::{AudioGapFiller, AudioPacket};
 use super::{Failure, Notifier, Target};
 use crate::codec::aac::{AUDIO_SPECIFIC_CONFIG, AacFrame, DEFAULT_BITRATE, FRAME_SAMPLES, OpusToAac};
@@ -44,8 +44,6 @@ pub(super) struct Hls {
     encoded: Receiver<AacFrame>,
     sound: Segmenter,
     captions: Captions,
-    /// How much later media is presented than it was composed.
-    lag: Duration,
     /// Earliest start of all streams, since the epoch.
     start: Duration,
     /// Start of the first video stream, and so of the audio, in audio samples since the epoch.
@@ -100,7 +98,6 @@ impl Hls {
             encoded,
             sound: Segmenter::with_external_cuts(track, part),
             captions: Captions::default(),
-            lag: Duration::ZERO,
             start,
             audio_start: None,
             next_keyframe: start,
@@ -218,15 +215,10 @@ impl Target for Hls {
 
     fn note(&mut self, at: Timestamp, note: Note) -> Result<(), Failure> {
         if let Note::Caption(caption) = note {
-            let language = self.captions.add(at.since(self.epoch) + self.lag, caption);
+            let language = self.captions.add(at.since(self.epoch), caption);
             self.send_captions(language);
         }
         Ok(())
-    }
-
-    fn sound_lag(&mut self, lag: Duration) {
-        self.lag = lag.min(MAX_LAG);
-        self.videos.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {

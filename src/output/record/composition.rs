@@ -12,7 +12,7 @@ use crate::container::{Sample, TrackCodec, TrackSpec, supports};
 use crate::link::output::{FileReport, FileTarget, Note, OutputSettings};
 use crate::media::{AUDIO_RATE, EncodedPacket, FileFormat, VIDEO_CLOCK};
 use crate::output::captions::{CaptionLines, ShownCaptions};
-use crate::output::frames::{Frame, FrameAssembler, MAX_LAG, TimestampUnwrapper};
+use crate::output::frames::{Frame, FrameAssembler, TimestampUnwrapper};
 use crate::output::{Failure, Notifier, Target};
 use crate::plan::StreamSpec;
 use crate::room::document::OutputState;
@@ -34,8 +34,6 @@ pub(in crate::output) struct Recording {
     sound: Option<audio::AudioTrack>,
     unwrapper: TimestampUnwrapper,
     captions: CaptionLines,
-    /// How much later media is presented than it was composed.
-    lag: Duration,
     room_state: RoomState,
     current: Option<OpenFile>,
     /// The file before `current`, which waits for its last audio.
@@ -133,7 +131,6 @@ impl Recording {
             sound: Some(audio::AudioTrack::new(epoch, aac)?),
             unwrapper: TimestampUnwrapper::new(epoch, AUDIO_RATE),
             captions: CaptionLines::default(),
-            lag: Duration::ZERO,
             room_state: RoomState::default(),
             current: None,
             previous: None,
@@ -356,16 +353,11 @@ impl Target for Recording {
             open.part.events().record(at, &note);
         }
         if let Note::Caption(caption) = note {
-            let changes = self.captions.add(at + self.lag, caption);
+            let changes = self.captions.add(at, caption);
             let outcome = self.show_captions(&changes);
             return self.keep_failure(outcome);
         }
         Ok(())
-    }
-
-    fn sound_lag(&mut self, lag: Duration) {
-        self.lag = lag.min(MAX_LAG);
-        self.video.iter_mut().for_each(|video| video.frames.set_sound_lag(lag));
     }
 
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {

@@ -431,9 +431,6 @@ impl Target for Tracks {
         self.keep_failure(outcome)
     }
 
-    /// Not needed: participants' packets do not pass through the mixer.
-    fn sound_lag(&mut self, _lag: Duration) {}
-
     fn tick(&mut self, now: Timestamp) -> Result<(), Failure> {
         let outcome = self.advance(now);
         self.keep_failure(outcome)

@@ -104,6 +104,7 @@ impl Connection {
                     && let Some(encoding) = self.sources.encodings().find(|encoding| encoding.ssrc == Some(report.ssrc))
                 {
                     encoding.statistics.sender_report(report, now);
+                    encoding.capture.sender_report(report, now);
                 }
                 let contained = self.reports.read(&*packet, now);
                 self.keyframe_wanted |= contained.keyframe_request;

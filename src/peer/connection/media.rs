@@ -68,7 +68,9 @@ impl Connection {
             }
         }
         self.counters.bytes_in.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        let captured = encoding.capture.captured(header.timestamp, route.codec.clock_rate(), now);
         let packet = source_packet(&header, sequence, payload, self.sources.extensions(), now);
+        let packet = SourcePacket { captured, ..packet };
         let source = &mut self.sources.sources[route.source];
         let Some(simulcast) = &mut source.simulcast else {
             self.sink.packet(&source.mid, source.kind, route.codec, packet);
@@ -217,6 +219,7 @@ fn source_packet(
         marker: header.marker,
         arrival,
         // The upper bit says "voice", by the client's own judgement (RFC 6464).
+        captured: None,
         audio_level: first(extensions.audio_level).map(|byte| byte & 0x7f),
         rotation: first(extensions.orientation).map(rotation),
         colours: whole(extensions.color_space).and_then(|bytes| colours(&bytes)),

@@ -177,6 +177,32 @@ async fn call() -> (Client, Server) {
     (client, server)
 }
 
+/// Seconds from the epoch of NTP (1900) to that of Unix (RFC 868).
+const NTP_TO_UNIX: i64 = 2_208_988_800;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_have_capture_times_after_a_sender_report() {
+    let (mut client, mut server) = call().await;
+    for kind in [SourceKind::Camera, SourceKind::Microphone] {
+        let (_, _, _, first) = server.packet_of(&mut client, kind).await;
+        let dated = async {
+            loop {
+                let (_, _, _, packet) = server.packet_of(&mut client, kind).await;
+                if let Some(captured) = packet.captured {
+                    return captured;
+                }
+            }
+        };
+        let captured = timeout(PATIENCE, dated).await.expect("the client sends reports");
+        let ntp = crate::time::unix_micros() as i64 + NTP_TO_UNIX * 1_000_000;
+        // The test's client invents RTP timestamps, so they are not exactly those of the present.
+        let age = ntp - captured.as_micros() as i64;
+        assert!(age.abs() < 3_600_000_000, "{kind:?} was captured {age} µs ago; first: {first:?}");
+    }
+    server.peer.close().await;
+    client.pc.close().await.expect("closes");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn media_flows_both_ways() {
     let (mut client, mut server) = call().await;

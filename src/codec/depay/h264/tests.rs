@@ -35,6 +35,7 @@ impl Receiver {
             timestamp: 0,
             marker: false,
             arrival: Timestamp::default(),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

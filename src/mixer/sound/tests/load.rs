@@ -121,7 +121,7 @@ fn several_threads_mix_the_same_as_one() {
         let clients = (1..=24).map(|id| Client::new(id, 200.0 + 90.0 * id as f32, 0.03));
         let mut room = Room::new(clients.chain([Client::new(60, 0.0, 0.0)]).collect());
         room.mixer = SoundMixer::new(Sounds::default(), threads);
-        room.clients.iter().for_each(|client| room.mixer.set_source(client.spec()));
+        room.clients.iter().for_each(|client| room.mixer.set_source(client.spec(), Arc::default()));
         room.plan();
         room.run(40);
         room.clients.into_iter().map(|client| client.packets).collect::<Vec<_>>()
@@ -142,7 +142,7 @@ proptest! {
         let mut loud = Client::new(9, 150.0, 0.5);
         loud.quality = Thin;
         room.clients.push(loud);
-        room.mixer.set_source(room.clients[8].spec());
+        room.mixer.set_source(room.clients[8].spec(), Arc::default());
         room.plan();
         room.run(30);
         for (who, talks, talkers, ticks) in steps {

@@ -125,7 +125,7 @@ fn joining_leaving_and_talking_cause_no_clicks() {
             let gone = room.clients[2].source;
             room.mixer.remove_source(gone);
         } else {
-            room.mixer.set_source(room.clients[2].spec());
+            room.mixer.set_source(room.clients[2].spec(), Arc::default());
         }
         room.plan();
         room.run(40);
@@ -183,7 +183,10 @@ fn nine_loud_talkers_are_limited_and_not_clipped() {
 fn malformed_packets_are_counted_and_affect_only_their_source() {
     let mut room = Room::new(vec![Client::new(1, 440.0, 0.3), Client::new(2, 700.0, 0.0)]);
     let rogue = SourceId(500);
-    room.mixer.set_source(SourceSpec { source: rogue, participant: ParticipantId(50), ..room.clients[0].spec() });
+    room.mixer.set_source(
+        SourceSpec { source: rogue, participant: ParticipantId(50), ..room.clients[0].spec() },
+        Arc::default(),
+    );
     let input = |source| MixInput { source, gain_db: 0.0 };
     room.mixer.set_plan(MixPlan {
         sources: vec![input(SourceId(101)), input(rogue)],
@@ -229,19 +232,19 @@ fn the_mixer_rests_while_no_source_sends_and_a_packet_ends_the_rest() {
     let (mut mixer, mut client) = (SoundMixer::new(Sounds::default(), 1), Client::new(1, 300.0, 0.3));
     let sources = vec![MixInput { source: client.source, gain_db: 0.0 }];
     let plan = MixPlan { sources, listeners: vec![listener(2, Full)], outputs: false };
-    mixer.set_source(client.spec());
+    mixer.set_source(client.spec(), Arc::default());
     mixer.set_plan(plan.clone());
     assert!(!mixer.is_resting(), "a new listener gets a first packet");
-    let packets = (0..60).filter(|n| mixer.tick(*n, at(*n)).0.everyone.is_some()).count();
+    let packets = (0..60).filter(|n| mixer.tick(*n, at(*n), at(*n)).0.everyone.is_some()).count();
     assert!(mixer.is_resting() && packets > 0, "{packets} packets");
     for n in 3_000..3_050 {
         mixer.insert(client.source, client.speak(n).expect("a tone"), at(n));
         assert!(!mixer.is_resting(), "tick {n}");
-        mixer.tick(n, at(n));
+        mixer.tick(n, at(n), at(n));
     }
     let mut rests = |from: u64| {
         (from..from + 200).find(|n| {
-            mixer.tick(*n, at(*n));
+            mixer.tick(*n, at(*n), at(*n));
             mixer.is_resting()
         })
     };
@@ -249,7 +252,7 @@ fn the_mixer_rests_while_no_source_sends_and_a_packet_ends_the_rest() {
     assert!(rested.is_some_and(|n| (3_100..3_150).contains(&n)), "one second after the gate has closed: {rested:?}");
     mixer.set_plan(MixPlan { outputs: true, ..plan });
     assert!((4_000..4_200).all(|n| {
-        mixer.tick(n, at(n));
+        mixer.tick(n, at(n), at(n));
         !mixer.is_resting()
     }));
 }
@@ -268,7 +271,7 @@ fn gain_and_g711() {
 
     let spec = SourceSpec { codec: Codec::Pcmu, ..room.clients[0].spec() };
     room.clients[0].joined = false;
-    room.mixer.set_source(spec);
+    room.mixer.set_source(spec, Arc::default());
     for n in 0..100u64 {
         // A mu-law square wave of 500 Hz: 8 samples up, 8 down.
         let payload = (0..160).map(|i| if (i / 8) % 2 == 0 { 0x9f } else { 0x1f }).collect::<Vec<u8>>().into();

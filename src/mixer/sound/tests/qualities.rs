@@ -129,7 +129,7 @@ proptest! {
         let clients = (1..=4).map(|id| Client::new(id, 200.0 * id as f32, 0.0)).chain([Client::new(5, 150.0, 0.2)]);
         let mut room = Room::new(clients.collect());
         room.mixer = SoundMixer::new(Sounds::new(48, 20, thin_ms), 1);
-        room.clients.iter().for_each(|client| room.mixer.set_source(client.spec()));
+        room.clients.iter().for_each(|client| room.mixer.set_source(client.spec(), Arc::default()));
         room.plan();
         room.run(30);
         for (who, thin, talks, ticks) in steps {

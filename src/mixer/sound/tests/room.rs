@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::f32::consts::TAU;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +55,7 @@ pub(super) fn packet(n: u64, ticks: u64, arrival: Timestamp, payload: Bytes) -> 
         timestamp: (n * ticks) as u32,
         marker: false,
         arrival,
+        captured: None,
         audio_level: None,
         rotation: None,
         colours: None,
@@ -213,7 +215,7 @@ impl Room {
             loses: |_, _| false,
         };
         for client in &room.clients {
-            room.mixer.set_source(client.spec());
+            room.mixer.set_source(client.spec(), Arc::default());
         }
         room.plan();
         room
@@ -238,7 +240,7 @@ impl Room {
                     self.mixer.insert(client.source, packet, at(n));
                 }
             }
-            let (sound, levels) = self.mixer.tick(n, at(n) + Duration::from_millis(3));
+            let (sound, levels) = self.mixer.tick(n, at(n), at(n) + Duration::from_millis(3));
             if let Some(packet) = &sound.everyone {
                 assert_eq!(packet.timestamp, timestamp(n));
             }
