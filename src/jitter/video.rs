@@ -240,7 +240,7 @@ impl VideoJitter {
     /// When the frame that ends before `end` is returned.
     fn due(&self, end: i64) -> Timestamp {
         let last = self.packets.range(..end).next_back();
-        last.map_or(Timestamp::default(), |(_, held)| held.packet.arrival + self.delay)
+        last.map_or_else(Timestamp::default, |(_, held)| held.packet.arrival + self.delay)
     }
 
     fn take_before(&mut self, end: i64) -> VideoFrame {

@@ -89,10 +89,18 @@ fn a_tile_begins_with_the_keyframe_that_came_before_it_existed() {
     rig.send(streams([stream(1, Codec::Vp8, CANVAS, 30)]));
     // Hidden again, and shown again, long before the next keyframe.
     for round in 0..2 {
-        rig.run(30);
-        let pictures = decode(Codec::Vp8, &rig.frames(1));
-        for (i, wanted) in COLOURS.into_iter().enumerate().take(3) {
-            let got = colour(pictures.last().expect("frames came"), rect(i));
+        // Three decoders are made meanwhile, which takes long on a busy machine.
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            rig.run(30);
+            let pictures = decode(Codec::Vp8, &rig.frames(1));
+            let last = pictures.last().expect("frames came");
+            seen = (0..3).map(|i| colour(last, rect(i))).collect();
+            if seen.iter().zip(COLOURS).all(|(got, wanted)| alike(*got, wanted)) {
+                break;
+            }
+        }
+        for (i, (got, wanted)) in seen.into_iter().zip(COLOURS).enumerate() {
             assert!(alike(got, wanted), "camera {i}, round {round}: {got:?}, not {wanted:?}");
         }
         rig.send(shown(0));

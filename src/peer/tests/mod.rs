@@ -30,7 +30,7 @@ use crate::fanout::{Contributors, Demand, GopCache, Names};
 use crate::id::ParticipantId;
 use crate::media::{EncodedPacket, Rotation, Sounds};
 use crate::tier::Ladder;
-use crate::time::now;
+use crate::time::{now, unix_micros};
 
 const SCREEN: u32 = 3333;
 
@@ -194,7 +194,7 @@ async fn packets_have_capture_times_after_a_sender_report() {
             }
         };
         let captured = timeout(PATIENCE, dated).await.expect("the client sends reports");
-        let ntp = crate::time::unix_micros() as i64 + NTP_TO_UNIX * 1_000_000;
+        let ntp = unix_micros() as i64 + NTP_TO_UNIX * 1_000_000;
         // The test's client invents RTP timestamps, so they are not exactly those of the present.
         let age = ntp - captured.as_micros() as i64;
         assert!(age.abs() < 3_600_000_000, "{kind:?} was captured {age} µs ago; first: {first:?}");
