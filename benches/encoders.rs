@@ -2,9 +2,9 @@
 //! and `slides` VP8, VP9, H.264 and AV1, and at 360p and 720p the settings among which the server chooses.
 //!
 //! GStreamer's encoders run in the pipelines of the server, with other values of `cpu-used` and the like; those that
-//! Debian 12 does not have run in ffmpeg. The last two columns are the bits at equal VMAF: those of the line, as a share
-//! of those that VP8 needs for the same VMAF with `cpu-used=-12` and `-6`. An argument selects the tables whose name
-//! contains it: `cargo bench --bench encoders -- slides`.
+//! Debian 12 does not have run in ffmpeg. All have a keyframe every 10 s. The last two columns are the bits at equal
+//! VMAF: those of the line, as a share of those that VP8 needs for the same VMAF with `cpu-used=-12` and `-6`. An
+//! argument selects the tables whose name contains it: `cargo bench --bench encoders -- slides`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -40,7 +40,7 @@ struct Encoder {
 enum By {
     /// A pipeline with the holes of the server's, and how its frames are stored.
     GStreamer(String, Store),
-    /// Arguments of ffmpeg, with `{kbps}`.
+    /// Arguments of ffmpeg, with `{kbps}` and `{keyframe_distance}`.
     Ffmpeg(&'static str),
 }
 
@@ -60,7 +60,8 @@ struct Point {
     quality: Quality,
 }
 
-/// Bitrates of a table in kbit/s: that of its lines, and further ones of the two encoders that others are compared with.
+/// Bitrates of a table in kbit/s: that of its lines, and further ones of the two encoders that others are compared
+/// with.
 type Rates = (u32, &'static [u32]);
 
 const LOW: [u32; 6] = [60, 80, 100, 160, 200, 250];
@@ -151,7 +152,7 @@ macro_rules! libvpx {
             "-c:v ",
             $codec,
             " -deadline realtime -threads 1 -b:v {kbps}k -minrate {kbps}k -maxrate {kbps}k -bufsize {kbps}k -qmin 2 \
-             -qmax 56 -g 300 -lag-in-frames 0 -auto-alt-ref 0 ",
+             -qmax 56 -g {keyframe_distance} -lag-in-frames 0 -auto-alt-ref 0 ",
             $more
         )
     };
@@ -161,7 +162,7 @@ macro_rules! libaom {
     ($more:literal) => {
         concat!(
             "-c:v libaom-av1 -usage realtime -threads 1 -row-mt 0 -b:v {kbps}k -minrate {kbps}k -maxrate {kbps}k \
-             -bufsize {kbps}k -g 300 -lag-in-frames 0 ",
+             -bufsize {kbps}k -g {keyframe_distance} -lag-in-frames 0 ",
             $more
         )
     };
@@ -172,8 +173,8 @@ macro_rules! svt {
         concat!(
             "-c:v libsvtav1 -preset ",
             $preset,
-            " -svtav1-params rtc=1:pred-struct=1:rc=2:tbr={kbps}:keyint=300:lp=1:buf-sz=1000:buf-initial-sz=500:\
-             buf-optimal-sz=600"
+            " -svtav1-params rtc=1:pred-struct=1:rc=2:tbr={kbps}:keyint={keyframe_distance}:lp=1:buf-sz=1000:\
+             buf-initial-sz=500:buf-optimal-sz=600"
         )
     };
 }
@@ -254,7 +255,10 @@ fn measure(studio: &Studio, encoder: &Encoder, kbps: u32, clip: &Clip, reading: 
         }
         By::Ffmpeg(arguments) => {
             let file = studio.file("encoded.mkv");
-            let seconds = studio.encode(clip, &arguments.replace("{kbps}", &kbps.to_string()), &file) - reading;
+            let arguments = arguments
+                .replace("{kbps}", &kbps.to_string())
+                .replace("{keyframe_distance}", &keyframe_distance(clip).to_string());
+            let seconds = studio.encode(clip, &arguments, &file) - reading;
             let bytes = studio.payload(&file);
             (file, bytes, seconds)
         }
@@ -265,6 +269,11 @@ fn measure(studio: &Studio, encoder: &Encoder, kbps: u32, clip: &Clip, reading: 
         cost: seconds * 1_000.0 / clip.frames as f64,
         quality: studio.quality(&file, clip),
     }
+}
+
+/// Frames from one keyframe to the next: 10 s, as in the server.
+const fn keyframe_distance(clip: &Clip) -> u32 {
+    10 * clip.fps
 }
 
 /// Encodes a clip picture by picture, as the server does. Returns the frames and the CPU time.
@@ -278,7 +287,7 @@ fn encode(pipeline: &str, kbps: u32, clip: &Clip) -> (Vec<Vec<u8>>, Duration) {
         ("{fps}", clip.fps),
         ("{queue}", 2),
         ("{threads}", 1),
-        ("{keyframe_distance}", 10 * clip.fps),
+        ("{keyframe_distance}", keyframe_distance(clip)),
         ("{bitrate_kbps}", kbps),
         ("{bitrate_bps}", kbps * 1_000),
     ] {

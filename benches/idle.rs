@@ -1,19 +1,27 @@
 //! The cost of rooms of one participant with the camera off, and of nine cameras that film a still picture, as a ratio
 //! to nine moving cameras in the same run. Aims: 3 ms of CPU time per second and 25 MB for an idle room; a quarter of
-//! the cost of nine moving cameras.
+//! the cost of nine moving cameras. Beside them stands the floor of nine still cameras: GStreamer decodes as many
+//! frames of a still picture at the same bitrate, and does nothing else.
 //!
 //! Bots in this process send silence, and receive the mix. The number of idle rooms may be given as an argument.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod picture;
 #[path = "../tests/e2e/server.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod server;
 
-use std::time::Duration;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use commingle::bots::{BotPool, Camera, Plan, Scene};
+use commingle::codec::{self, Effort, EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
 use commingle::media::Codec;
+use commingle::time::process_cpu;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSrc;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +31,8 @@ const ROOMS: usize = 50;
 /// From the last join to the measurement: pictures are refined for 4 s, encoders are kept for 20 s more.
 const SETTLE: Duration = Duration::from_secs(30);
 const MEASURED: Duration = Duration::from_secs(10);
+/// What a bot's camera sends, in kbit/s.
+const CAMERA_KBPS: u32 = 622;
 
 /// What a server costs: cores of the mixers and of the edge, and memory of a mixer in MB.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +73,63 @@ fn main() {
         let ratio = cost.mixers / moving.mixers;
         println!("nine still cameras {noise} cost the mixer {ratio:.2} times as much as moving ones");
     }
+    let floor = decode_alone();
+    println!(
+        "decoding nine still cameras without noise costs {floor:.3} cores, {:.2} of nine moving cameras; the mixer \
+         takes {:.2} times as much",
+        floor / moving.mixers,
+        picture.mixers / floor
+    );
+}
+
+/// Cores for decoding nine cameras that show a still picture, each frame when it is due.
+fn decode_alone() -> f64 {
+    codec::init().expect("GStreamer and its elements are installed");
+    let Camera { size, fps, .. } = Camera::default();
+    let (to, encoded) = sync_channel::<EncodedFrame>(4);
+    let spec = EncodeSpec {
+        codec: Codec::Vp8,
+        size,
+        fps,
+        bitrate_kbps: CAMERA_KBPS,
+        h264: H264Encoder::default(),
+        threads: 1,
+        effort: Effort::Fast,
+    };
+    let mut encoder = VideoEncoder::new(spec, move |frame| to.send(frame).expect("taken")).expect("installed");
+    let (still, interval) = (picture::moving(size, 0), Duration::from_secs(1) / fps);
+    let encode = |n: u32| {
+        assert!(encoder.push(&still, interval * n, n == 0), "it is not busy");
+        encoded.recv_timeout(Duration::from_secs(5)).expect("one in, one out").data
+    };
+    let frames: Vec<_> = (0..fps * MEASURED.as_secs() as u32).map(encode).collect();
+    let decoders: Vec<gst::Pipeline> = (0..9)
+        .map(|_| {
+            let text = "appsrc name=in is-live=true format=time caps=video/x-vp8 \
+                        ! vp8dec threads=1 qos=false ! fakesink sync=false async=false";
+            let pipeline = gst::parse::launch(text).expect("parses").downcast::<gst::Pipeline>().expect("a pipeline");
+            pipeline.set_state(gst::State::Playing).expect("starts");
+            pipeline
+        })
+        .collect();
+    let inputs: Vec<AppSrc> =
+        decoders.iter().map(|pipeline| pipeline.by_name("in").expect("named").downcast().expect("an appsrc")).collect();
+    let (begun, before) = (Instant::now(), process_cpu());
+    for (frame, n) in frames.iter().zip(0..) {
+        // As cameras do, the nine send one after the other.
+        for (input, camera) in inputs.iter().zip(0..) {
+            std::thread::sleep((interval * n + interval / 9 * camera).saturating_sub(begun.elapsed()));
+            let mut buffer = gst::Buffer::from_slice(frame.clone());
+            let pts = gst::ClockTime::from_useconds((interval * n).as_micros() as u64);
+            buffer.get_mut().expect("just made").set_pts(pts);
+            input.push_buffer(buffer).expect("it decodes");
+        }
+    }
+    let cores = (process_cpu() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    for pipeline in decoders {
+        pipeline.set_state(gst::State::Null).expect("ends");
+    }
+    cores
 }
 
 fn measure(runtime: &Runtime, rooms: usize, participants: usize, camera: Camera) -> Cost {

@@ -368,15 +368,19 @@ impl Timer {
         }
     }
 
-    /// Sets the alarm, unless an earlier one is set.
+    /// Sets the alarm, unless an earlier one is set. Only an earlier one wakes the timer's thread.
     fn set(timer: &Watched<Self>, wake: Option<Timestamp>) {
-        if wake.is_some() {
-            timer.change(|timer| timer.advance(wake));
+        let is_earlier = timer.lock().advance(wake);
+        if is_earlier {
+            timer.wake();
         }
     }
 
-    fn advance(&mut self, wake: Option<Timestamp>) {
-        self.wake = self.wake.into_iter().chain(wake).min();
+    /// Returns whether the alarm is earlier than before.
+    fn advance(&mut self, wake: Option<Timestamp>) -> bool {
+        let before = self.wake;
+        self.wake = before.into_iter().chain(wake).min();
+        self.wake != before
     }
 
     /// Whether the alarm is due; then it is off, so that one set from now on is not lost.

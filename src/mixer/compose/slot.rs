@@ -7,7 +7,7 @@
 //! packet of a microphone that was lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub struct FrameSlot {
     state: Mutex<State>,
     /// Time of the newest packet of the participant's microphone.
     heard: AtomicU64,
+    /// See [`FrameSlot::is_still`].
+    still: AtomicBool,
     /// None for a source without a microphone of its own.
     lip_sync: Option<Arc<LipSync>>,
     /// Called when the canvas may differ.
@@ -108,8 +110,14 @@ impl FrameSlot {
 
     /// An empty slot that calls `notify` when the canvas may differ, on the thread of the caller.
     pub fn with_notification(kind: SourceKind, notify: impl Fn() + Send + Sync + 'static) -> Self {
-        let notify = Box::new(notify);
-        Self { kind, state: Mutex::default(), heard: AtomicU64::default(), lip_sync: None, notify }
+        Self {
+            kind,
+            state: Mutex::default(),
+            heard: AtomicU64::default(),
+            still: AtomicBool::default(),
+            lip_sync: None,
+            notify: Box::new(notify),
+        }
     }
 
     /// The same slot, which reports when its frames are shown.
@@ -135,6 +143,7 @@ impl FrameSlot {
     pub fn writer(self: &Arc<Self>) -> FrameWriter {
         let mut state = self.state.lock();
         state.writer += 1;
+        self.still.store(false, Ordering::Relaxed);
         let stillness = Mutex::new(Stillness::new(self.kind));
         FrameWriter { slot: self.clone(), id: state.writer, stillness }
     }
@@ -189,6 +198,7 @@ impl FrameSlot {
     pub fn clear(&self) {
         let mut state = self.state.lock();
         state.writer += 1;
+        self.still.store(false, Ordering::Relaxed);
         state.latest = None;
         state.wanted.clear();
     }
@@ -224,6 +234,11 @@ impl FrameSlot {
     /// When the newest packet of the participant's microphone came; zero before the first.
     pub fn heard(&self) -> Timestamp {
         Timestamp::from_micros(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is a camera whose pictures have differed by noise only for a while.
+    pub fn is_still(&self) -> bool {
+        self.still.load(Ordering::Relaxed)
     }
 
     /// Camera or screen.
@@ -280,10 +295,16 @@ impl FrameWriter {
         };
         let Some((shown, number)) = shown else {
             self.stillness.lock().begins(now);
+            self.slot.still.store(false, Ordering::Relaxed);
             return true;
         };
         let difference = difference(self.slot.kind, &shown, picture);
-        if self.stillness.lock().shows(difference, keyframe, now) {
+        let (shows, is_still) = {
+            let mut stillness = self.stillness.lock();
+            (stillness.shows(difference, keyframe, now), stillness.is_still(now))
+        };
+        self.slot.still.store(is_still && self.slot.kind == SourceKind::Camera, Ordering::Relaxed);
+        if shows {
             return true;
         }
         let mut state = self.slot.state.lock();

@@ -96,6 +96,11 @@ impl Stillness {
         }
         shows
     }
+
+    /// Whether there was no movement for a while, and the last picture leaves no doubt.
+    pub(super) fn is_still(&self, now: Timestamp) -> bool {
+        now.since(self.moved) >= STILL_AFTER && !self.waits
+    }
 }
 
 /// Compares two pictures of a source.
@@ -122,7 +127,7 @@ pub(super) fn difference(kind: SourceKind, shown: &Picture, new: &Picture) -> Di
                     is_equal = false;
                     add_differences(&mut sums, before, after);
                     if plane == 0 {
-                        brighter += i64::from(sum(after)) - i64::from(sum(before));
+                        brighter += sum(after) - sum(before);
                     }
                 }
             }
@@ -145,16 +150,29 @@ pub(super) fn difference(kind: SourceKind, shown: &Picture, new: &Picture) -> Di
     }
 }
 
-fn sum(row: &[u8]) -> u32 {
-    row.iter().map(|sample| u32::from(*sample)).sum()
+fn sum(row: &[u8]) -> i64 {
+    let (blocks, rest) = row.as_chunks();
+    let blocks: u32 = blocks.iter().map(|block| row_difference(block, &[0; BLOCK])).sum();
+    i64::from(blocks + rest.iter().map(|sample| u32::from(*sample)).sum::<u32>())
 }
 
 /// Adds the absolute differences of a row to the sums of its blocks.
 fn add_differences(sums: &mut [u32], before: &[u8], after: &[u8]) {
-    for ((sum, before), after) in sums.iter_mut().zip(before.chunks(BLOCK)).zip(after.chunks(BLOCK)) {
-        let differences = before.iter().zip(after).map(|(before, after)| u32::from(before.abs_diff(*after)));
-        *sum += differences.sum::<u32>();
+    let ((before, before_rest), (after, after_rest)) = (before.as_chunks(), after.as_chunks());
+    for ((sum, before), after) in sums.iter_mut().zip(before).zip(after) {
+        *sum += row_difference(before, after);
     }
+    if let Some(last) = sums.last_mut() {
+        let rest = before_rest.iter().zip(after_rest);
+        *last += rest.map(|(before, after)| u32::from(before.abs_diff(*after))).sum::<u32>();
+    }
+}
+
+/// The sum of absolute differences of one row of a block. The number of pixels is fixed, so that the compiler uses one
+/// instruction for it (`psadbw`).
+#[inline]
+fn row_difference(before: &[u8; BLOCK], after: &[u8; BLOCK]) -> u32 {
+    before.iter().zip(after).map(|(before, after)| u32::from(before.abs_diff(*after))).sum()
 }
 
 /// The sum of absolute differences that half of the blocks stay below.
@@ -246,6 +264,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn sums_of_rows_and_blocks_are_exact(rows in prop::collection::vec(any::<(u8, u8)>(), 1..200)) {
+            let (before, after): (Vec<u8>, Vec<u8>) = rows.into_iter().unzip();
+            let total = |row: &[u8]| row.iter().map(|sample| i64::from(*sample)).sum::<i64>();
+            prop_assert_eq!((sum(&before), sum(&after)), (total(&before), total(&after)));
+            let mut sums = vec![7; before.len().div_ceil(BLOCK)];
+            add_differences(&mut sums, &before, &after);
+            for (i, (before, after)) in before.chunks(BLOCK).zip(after.chunks(BLOCK)).enumerate() {
+                let differs = |(before, after): (&u8, &u8)| i64::from(*before) - i64::from(*after);
+                let expected: i64 = before.iter().zip(after).map(|pair| differs(pair).abs()).sum();
+                prop_assert_eq!(i64::from(sums[i]), 7 + expected);
+            }
+        }
+
         /// A picture that changes slowly is shown before it differs by more than two levels, also if all are keyframes.
         #[test]
         fn slow_changes_add_up(step in 1..40_u64, keyframe in any::<bool>()) {

@@ -5,7 +5,8 @@
 //! [`FrameSlot`].
 //!
 //! A source that is shown brings the frames since its last keyframe. They are decoded as fast as possible, and only the
-//! last of their pictures are stored, so that a tile begins with the present and not in fast motion.
+//! last of their pictures are stored, so that a tile begins with the present and not in fast motion. Frames of a still
+//! camera wait for those after them, see [`Batch`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::batch::Batch;
 use super::requests::RateLimit;
 use crate::codec::{CodecError, Decoded, Entry, Raw, VideoDecoder, coded_colours};
 use crate::id::SourceId;
@@ -88,6 +90,8 @@ pub(super) struct Decoding {
     waiting: VecDeque<(Bytes, Timestamp)>,
     /// Frames that may wait, beyond [`PENDING_MAX`]: those since the last keyframe of a source that enters.
     catching_up: usize,
+    /// Which of the frames that wait do so because the camera is still.
+    batch: Batch,
     signals: Arc<Signals>,
     looks: Arc<Mutex<Looks>>,
     last_pts: Timestamp,
@@ -144,6 +148,11 @@ impl Looks {
         }
     }
 
+    /// Pictures of frames before this one are not stored.
+    fn store_from(&mut self, pts: Timestamp) {
+        self.stored_from = self.stored_from.max(pts);
+    }
+
     /// None for a picture that is not stored.
     fn at(&mut self, pts: Timestamp) -> Option<Look> {
         while let Some(&(from, look)) = self.changes.front()
@@ -193,6 +202,7 @@ impl Decoding {
     }
 
     fn drop_waiting(&mut self) {
+        self.batch.end();
         self.dropped += self.waiting.len() as u64;
         self.waiting.clear();
     }
@@ -206,8 +216,7 @@ impl Decoding {
     pub(super) fn caught_up(&mut self) {
         let first_stored = self.waiting.len().saturating_sub(CAUGHT_UP);
         if let Some((_, pts)) = self.waiting.get(first_stored) {
-            let mut looks = self.looks.lock();
-            looks.stored_from = looks.stored_from.max(*pts);
+            self.looks.lock().store_from(*pts);
         }
     }
 
@@ -224,6 +233,15 @@ impl Decoding {
         // The arrival of the frame, made unique because it identifies the frame.
         let pts = last.arrival.max(self.last_pts + Duration::from_micros(1));
         self.last_pts = pts;
+        let had_batch = self.batch.due().is_some();
+        let may_wait = matches!(self.state, State::Ready(_)) && self.catching_up == 0 && self.refreshing == 0;
+        let is_still = may_wait && entry.is_none() && owner.slot.is_still();
+        let waits = self.batch.waits(whole.len(), is_still, pts);
+        if had_batch && !waits {
+            // Of the whole batch the picture of this frame is stored.
+            self.looks.lock().store_from(pts);
+            self.decode_waiting()?;
+        }
         if entry == Some(Entry::Keyframe) {
             // Decoding begins with the newest keyframe.
             self.drop_waiting();
@@ -240,11 +258,13 @@ impl Decoding {
         }
         if self.refreshing > 0 {
             self.refreshing -= 1;
-            self.looks.lock().stored_from = pts + Duration::from_micros(1);
+            self.looks.lock().store_from(pts + Duration::from_micros(1));
         }
         let coded = entry.and_then(|_| coded_colours(owner.codec, &whole));
         match &mut self.state {
-            State::Ready(decoder) if self.waiting.is_empty() && (self.catching_up == 0 || decoder.has_room()) => {
+            State::Ready(decoder)
+                if !waits && self.waiting.is_empty() && (self.catching_up == 0 || decoder.has_room()) =>
+            {
                 self.looks.lock().begin(pts, frame, entry, coded);
                 decoder.push(whole, pts)?;
             }
@@ -259,14 +279,33 @@ impl Decoding {
         Ok(())
     }
 
+    /// When the frames of a still camera that wait are decoded at the latest, by [`feed`](Self::feed).
+    pub(super) fn batch_due(&self) -> Option<Timestamp> {
+        self.batch.due()
+    }
+
     /// Takes the decoder that was being built, if it is there, and gives it the frames that wait. Returns when to call
     /// again, if frames still wait for a decoder.
-    pub(super) fn feed(&mut self) -> Result<Option<Duration>, CodecError> {
+    pub(super) fn feed(&mut self, now: Timestamp) -> Result<Option<Duration>, CodecError> {
+        if let Some(due) = self.batch.due() {
+            if now < due {
+                return Ok(None);
+            }
+            self.batch.end();
+            if let Some((_, last)) = self.waiting.back() {
+                self.looks.lock().store_from(*last);
+            }
+        }
         if let State::Building(building) = &self.state {
             let Some(built) = building.take() else { return Ok(None) };
             self.state = State::None;
             self.state = State::Ready(built?);
         }
+        self.decode_waiting()
+    }
+
+    /// Passes the frames that wait to the decoder, as far as it has room.
+    fn decode_waiting(&mut self) -> Result<Option<Duration>, CodecError> {
         let State::Ready(decoder) = &mut self.state else { return Ok(None) };
         while decoder.has_room() {
             let Some((frame, pts)) = self.waiting.pop_front() else {

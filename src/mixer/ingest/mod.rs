@@ -8,6 +8,7 @@
 //! is replaced, and a keyframe is requested. A source that is not shown is not decoded; its packets since the last
 //! keyframe are kept within bounds, because its sender may ignore keyframe requests.
 
+mod batch;
 mod decoding;
 mod history;
 mod layers;

@@ -212,17 +212,19 @@ impl VideoSource {
                 VideoPoll::KeyframeWanted => self.keyframe.needed = !self.undecodable,
                 VideoPoll::Wait(until) => {
                     self.wake = self.wake.into_iter().chain([until]).min();
-                    return;
+                    break;
                 }
-                VideoPoll::Empty => return,
+                VideoPoll::Empty => break,
             }
         }
+        let batch_due = self.shown.as_ref().and_then(|shown| shown.decoding.batch_due());
+        self.wake = self.wake.into_iter().chain(batch_due).min();
     }
 
     /// Feeds the decoder with the frames that wait for it.
     fn feed(&mut self, now: Timestamp) {
         let Some(shown) = &mut self.shown else { return };
-        match shown.decoding.feed() {
+        match shown.decoding.feed(now) {
             Ok(again) => self.wake = again.map(|again| now + again),
             Err(error) => self.fail(&error, now),
         }

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use super::decoding::PENDING_MAX;
 use super::*;
-use crate::codec::{CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoEncoder};
+use crate::codec::{
+    CodecError, Effort, EncodeSpec, EncodedFrame, H264Encoder, Payloader, Picture, VideoEncoder, repeat_frame,
+};
 use crate::id::ParticipantId;
 use crate::media::{Codec, Size, SourceKind};
 use crate::mixer::builder::tests::{PATIENCE, block};
@@ -129,6 +131,22 @@ impl Stage {
         panic!("no picture of {size}: {:?}", self.slot.size());
     }
 
+    /// Until when the ingest waits after the arrival of frame `n`.
+    fn waits_until(&mut self, n: u32) -> Option<Timestamp> {
+        self.ingest.poll(at(33 * u64::from(n)))
+    }
+
+    /// Waits until the pictures are still, or not.
+    fn wait_for_still(&self, still: bool) {
+        for _ in 0..20_000 {
+            if self.slot.is_still() == still {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        panic!("still: {}", self.slot.is_still());
+    }
+
     /// Waits until the decoder has stored the frame that arrived at this time.
     fn wait_for_frame(&self, arrival: Timestamp) {
         for _ in 0..20_000 {
@@ -188,6 +206,77 @@ fn the_newest_keyframe_is_kept_while_a_decoder_is_built_slowly() {
     stage.built.recv_timeout(PATIENCE).expect("built");
     stage.ingest.poll(at(2_000));
     stage.wait_for_frame(at(33 * 10));
+}
+
+/// A camera that has shown the same picture for two seconds, and frames that go on doing so.
+fn still_camera() -> (Stage, impl Fn(u32) -> Vec<SourcePacket>) {
+    let (mut stage, gate) = Stage::new(Codec::Vp8);
+    drop(gate);
+    let first = frames(1, 80).remove(0);
+    stage.insert(&first);
+    stage.built.recv_timeout(PATIENCE).expect("built");
+    stage.poll_until_frame(at(0));
+    let last = first.last().expect("packets").clone();
+    let frame = move |n: u32| {
+        let repeated = EncodedFrame { data: repeat_frame(SIZE), keyframe: false, pts: Duration::ZERO };
+        let packet = Payloader::new(Codec::Vp8).packets(&repeated, 0).remove(0);
+        let (sequence, timestamp) = (last.sequence + n as u16, last.timestamp + n * 3_000);
+        let arrival = at(33 * u64::from(n));
+        vec![SourcePacket { sequence, timestamp, arrival, marker: true, payload: packet.payload, ..last.clone() }]
+    };
+    for n in 1..=60 {
+        stage.insert(&frame(n));
+        // The last of a batch, or a frame that does not wait.
+        if stage.waits_until(n).is_none() {
+            stage.wait_for_frame(at(33 * u64::from(n)));
+        }
+    }
+    while stage.waits_until(60).is_some() {
+        stage.ingest.poll(at(3_000));
+    }
+    stage.wait_for_frame(at(33 * 60));
+    (stage, frame)
+}
+
+#[test]
+fn frames_of_a_still_camera_are_decoded_in_batches() {
+    let (mut stage, frame) = still_camera();
+    for n in 61..64 {
+        stage.insert(&frame(n));
+        assert_eq!(stage.waits_until(n), Some(at(33 * 61 + 120)));
+    }
+    stage.insert(&frame(64));
+    assert_eq!(stage.waits_until(64), None, "the fourth ends the batch");
+    stage.wait_for_frame(at(33 * 64));
+    // The camera pauses.
+    stage.insert(&frame(65));
+    assert_eq!(stage.waits_until(65), Some(at(33 * 65 + 120)));
+    assert_eq!(stage.ingest.poll(at(33 * 65 + 120)), None, "decoded");
+    stage.wait_for_frame(at(33 * 65));
+    assert_eq!((stage.ingest.dropped(), stage.slot.replaced()), (0, 0));
+}
+
+#[test]
+fn a_keyframe_of_a_still_camera_ends_the_batch_and_the_frames_before_it_are_not_dropped() {
+    let (mut stage, frame) = still_camera();
+    stage.insert(&frame(61));
+    let mut keyframe = frames(1, 200).remove(0);
+    for packet in &mut keyframe {
+        let [next] = &frame(62)[..] else { panic!("one packet") };
+        packet.arrival = next.arrival;
+        (packet.sequence, packet.timestamp) = (next.sequence + packet.sequence - 1, next.timestamp);
+    }
+    stage.insert(&keyframe);
+    assert_eq!(stage.waits_until(62), None);
+    // A keyframe of a still camera may be coarse: the picture after it shows the movement, without waiting for others.
+    stage.wait_for_still(false);
+    let [mut next] = <[SourcePacket; 1]>::try_from(frame(63)).expect("one packet");
+    next.sequence = keyframe.last().expect("packets").sequence + 1;
+    stage.insert(&[next]);
+    assert_eq!(stage.waits_until(63), None);
+    stage.wait_for_frame(at(33 * 63));
+    assert_eq!(stage.slot.get(SIZE, crate::layout::ObjectFit::Auto).expect("a picture").picture.plane(0).0[0], 200);
+    assert_eq!(stage.ingest.dropped(), 0);
 }
 
 #[test]
