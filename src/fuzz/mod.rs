@@ -12,8 +12,11 @@ use crate::{codec, http, net, peer, transport};
 /// Most pieces of one input.
 const PIECES_MAX: usize = 256;
 
+/// A target: it takes any bytes.
+pub type Fuzz = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 29] = [
+pub const TARGETS: [(&str, Fuzz); 29] = [
     ("sdp", |bytes| peer::fuzz::sdp(&lossy(bytes))),
     ("sdp_answer", |bytes| text::sdp_answer(&lossy(bytes))),
     ("sdpfrag", |bytes| text::sdpfrag(&lossy(bytes))),

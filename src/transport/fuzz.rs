@@ -50,7 +50,7 @@ pub(crate) fn stun(pieces: &[(u8, &[u8])]) {
     let credentials = |name: &str| Credentials { ufrag: name.to_owned(), password: name.repeat(6) };
     let (local, remote) = (credentials("ours"), credentials("them"));
     let address = |host: u8| SocketAddr::from(([192, 0, 2, host], 5_000));
-    let role = if pieces.len() % 2 == 0 { Role::Controlled } else { Role::Controlling };
+    let role = if pieces.len().is_multiple_of(2) { Role::Controlled } else { Role::Controlling };
     let mut agent = Agent::new(crypto.clone(), role, local.clone(), remote.clone(), vec![address(1)], START);
     let (mut now, mut checks) = (START, Vec::new());
     for (op, bytes) in pieces {

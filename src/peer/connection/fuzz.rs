@@ -82,7 +82,7 @@ impl SourceSink for Sink {
 
 /// Decrypted RTP and RTCP of a client that sends a camera, with or without simulcast, and a microphone.
 pub(crate) fn packets(pieces: &[(u8, &[u8])]) {
-    let simulcast = if pieces.len() % 2 == 0 { SIMULCAST } else { "" };
+    let simulcast = if pieces.len().is_multiple_of(2) { SIMULCAST } else { "" };
     let Some(negotiation) = begin(&format!("{OFFER}{simulcast}")) else { panic!("the offer is refused") };
     let mut moment = Moment { now: Timestamp::from_micros(1_000_000_000), ..Moment::present() };
     let subscriber = Arc::new(Subscriber::with_bell(Arc::new(Silent)));

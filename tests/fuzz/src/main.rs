@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cap::Cap;
-use commingle::fuzz::TARGETS;
+use commingle::fuzz::{Fuzz, TARGETS};
 use commingle::time::thread_cpu;
 use libfuzzer_sys::fuzz_target;
 
@@ -21,8 +21,8 @@ const MEMORY_MAX: usize = 64 << 20;
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY_MAX);
 
-fn target() -> fn(&[u8]) {
-    static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+fn target() -> Fuzz {
+    static TARGET: OnceLock<Fuzz> = OnceLock::new();
     *TARGET.get_or_init(|| {
         let wanted = env::var("FUZZ_TARGET").unwrap_or_default();
         let found = TARGETS.iter().find(|(name, _)| *name == wanted);
