@@ -1,7 +1,7 @@
 # `make` lists the targets. Flags for `commingle serve` go into ARGS: make run ARGS="--http 127.0.0.1:9000"
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run dist test lint bench mutants fmt ci
+.PHONY: help run dist test lint bench mutants fuzz chaos soak fmt ci
 
 ARGS ?=
 
@@ -38,9 +38,25 @@ mutants: ## mutate room, layout, tier, jitter, audio and sdp; lists mutants that
 	@scripts/setup.sh run
 	@scripts/mutants.sh $(ARGS)
 
+fuzz: SECONDS ?= 60
+fuzz: ## fuzz each target for SECONDS (60), or only those in ARGS; prints executions and coverage
+	@scripts/setup.sh run
+	@scripts/fuzz.sh $(SECONDS) $(ARGS)
+
+chaos: SECONDS ?= 120
+chaos: ## faults and floods for SECONDS (120) beside a call that must go on; SEED repeats a run
+	@scripts/setup.sh test
+	ENDURANCE_SECONDS=$(SECONDS) ENDURANCE_SEED=$(SEED) cargo test --locked --test endurance -- chaos:: --nocapture
+
+soak: SECONDS ?= 3600
+soak: ## mixed load for SECONDS (3600); memory, descriptors, threads and processes must stay flat
+	@scripts/setup.sh test
+	ENDURANCE_SECONDS=$(SECONDS) cargo test --locked --test endurance -- soak:: --nocapture
+
 fmt: ## format all Rust sources
 	cargo fmt
 	cargo fmt --manifest-path tests/webrtchttp/Cargo.toml
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml
 
 ci: ## exactly what CI runs
 	.ci/run

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cargo fmt --check
 cargo fmt --check --manifest-path tests/webrtchttp/Cargo.toml
+cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 scripts/check-js.sh
 scripts/deny.sh
 cargo clippy --locked --all-targets -- -D warnings

@@ -63,3 +63,7 @@ pub mod bots;
 
 // top
 pub mod cli;
+
+// no part of the product
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -49,6 +49,8 @@ pub enum OfferError {
     TooManyCandidates,
     #[error("the body is not SDP: it must begin with the line `v=0` (send the SDP itself, not JSON)")]
     NotSdp,
+    #[error("line {line} has NUL or a carriage return inside: end each line with CR LF")]
+    Character { line: usize },
     #[error("line {line} is not an m-line: it looks like `m=audio 9 UDP/TLS/RTP/SAVPF 111`")]
     MediaLine { line: usize },
     #[error("the offer has no media: add an audio or video transceiver before creating it")]
@@ -103,6 +105,12 @@ pub enum OfferError {
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.split('\n').map(|line| line.trim_end_matches('\r').trim());
     lines.enumerate().map(|(i, line)| (i + 1, line)).filter(|(_, line)| !line.is_empty())
+}
+
+/// Whether a line has a character that no value has (RFC 8866 section 9, `byte-string`). Values are repeated in answers,
+/// where a receiver may take it for the end of a line.
+fn has_forbidden_character(line: &str) -> bool {
+    line.contains(['\0', '\r'])
 }
 
 /// Whether a text is so many characters that ICE takes in ufrag and pwd (RFC 8839 §5.4).

@@ -104,6 +104,22 @@ pub fn load(
     layers.finish()
 }
 
+/// Loads a configuration from the text of a file and from the variables and flags in its lines that begin with `$`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str) {
+    let mut layers = Layers::default();
+    layers.read_text(Path::new("fuzz.toml"), text);
+    for (name, value) in text.lines().filter_map(|line| line.strip_prefix('$')?.split_once('=')) {
+        if let Some(key) = env_key(name) {
+            layers.set(&key, value, Origin::Env(name.to_owned()));
+        }
+        layers.set(name, value, Origin::Flag(name.to_owned()));
+    }
+    if let Err(errors) = layers.finish() {
+        assert!(!errors.to_string().is_empty(), "an error has a text");
+    }
+}
+
 /// The key that a variable sets; None for a variable that is not ours.
 fn env_key(name: &str) -> Option<String> {
     let name = name.strip_prefix(ENV_PREFIX)?;
@@ -161,17 +177,22 @@ impl Layers {
                 return self.errors.push(ConfigError::Read { path: path.into(), error, hint });
             }
         };
+        self.read_text(path, &text);
+    }
+
+    /// Reads the text of the file `path`.
+    fn read_text(&mut self, path: &Path, text: &str) {
         let at = |line| Origin::File(path.into(), line);
-        let keys = keys_by_line(&text);
-        let (_, syntax) = DeTable::parse_recoverable(&text);
+        let keys = keys_by_line(text);
+        let (_, syntax) = DeTable::parse_recoverable(text);
         for error in &syntax {
-            let line = error.span().map_or(1, |span| line_of(&text, span.start));
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
             let above = keys.iter().filter(|(_, at)| **at <= line);
             let key = above.max_by_key(|(key, at)| (**at, key.len())).map_or("?", |(key, _)| key.as_str());
             self.error(at(line), key, error.message());
         }
         // Without syntax errors the text is a table.
-        let values: Table = toml::from_str(&text).unwrap_or_default();
+        let values: Table = toml::from_str(text).unwrap_or_default();
         let line = |key: &str| keys.get(key).copied().unwrap_or(1);
         for (section, value) in values {
             let Value::Table(section_values) = value else {

@@ -24,6 +24,8 @@ use self::check::Findings;
 pub use self::check::KEY_MIN_BYTES;
 pub use self::error::{ConfigError, ConfigErrors};
 pub use self::filters::Filters;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::layers::fuzz;
 pub use self::layers::{Override, load, unknown_variables};
 pub use self::processes::Processes;
 pub use self::reload::{Change, Reload};

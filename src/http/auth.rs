@@ -198,6 +198,26 @@ fn signed(claims: &Claims, key: &EncodingKey) -> String {
         .expect("claims are plain data and HS256 accepts any key")
 }
 
+/// A token: the text itself, or its claims, signed with the key of the server, if it is a JSON object.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(text: &str) {
+    let key = "0123456789abcdef0123456789abcdef".to_owned();
+    let authority = Authority::new(&Auth { key: Some(key.into()), ..Auth::default() });
+    let Authority::Key { sign, .. } = &authority else { unreachable!("there is a key") };
+    let claims = serde_json::from_str(text).ok().filter(serde_json::Value::is_object);
+    hs256::install();
+    let signed = claims.and_then(|claims| jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, sign).ok());
+    let now = 1_700_000_000;
+    match authority.caller(Some(signed.as_deref().unwrap_or(text)), [192, 0, 2, 1].into(), now) {
+        Ok(caller) => {
+            assert!(signed.is_some(), "a token without a signature is accepted");
+            assert!(caller.expires.is_some_and(|expires| expires >= now));
+            assert_eq!(caller.room.is_none(), caller.role == Role::Operator);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

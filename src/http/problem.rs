@@ -362,7 +362,9 @@ impl From<LibraryError> for Problem {
 /// 400 for a body that is not SDP, 422 for SDP that cannot be served (RFC 9725 section 4.2).
 fn offer_status(error: &OfferError) -> StatusCode {
     match error {
-        OfferError::Empty | OfferError::NotSdp | OfferError::MediaLine { .. } => StatusCode::BAD_REQUEST,
+        OfferError::Empty | OfferError::NotSdp | OfferError::Character { .. } | OfferError::MediaLine { .. } => {
+            StatusCode::BAD_REQUEST
+        }
         OfferError::TooLarge | OfferError::TooManyLines => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }

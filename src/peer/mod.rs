@@ -35,6 +35,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use self::connection::Connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::connection::fuzz;
 use self::negotiation::Negotiation;
 use self::reports::LinkReport;
 use self::session::{Marks, Request, Session};

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{CANDIDATES_MAX, is_ice_text, lines};
+use super::{CANDIDATES_MAX, has_forbidden_character, is_ice_text, lines};
 
 /// Largest fragment in bytes.
 const FRAGMENT_MAX: usize = 8 * 1024;
@@ -22,6 +22,8 @@ pub enum FragmentError {
     TooManyCandidates,
     #[error("line {line} is not SDP: each line is a letter, `=` and a value (send the fragment itself, not JSON)")]
     Line { line: usize },
+    #[error("line {line} has NUL or a carriage return inside: end each line with CR LF")]
+    Character { line: usize },
     #[error("the fragment has no a=ice-ufrag and a=ice-pwd: copy both from the local description")]
     NoIce,
     #[error("a=ice-ufrag is not 4 to 256 letters, digits, `+` or `/`: copy it from the local description")]
@@ -74,6 +76,9 @@ impl Fragment {
             empty = false;
             if line.as_bytes().get(1) != Some(&b'=') {
                 return Err(FragmentError::Line { line: number });
+            }
+            if has_forbidden_character(line) {
+                return Err(FragmentError::Character { line: number });
             }
             if line.starts_with("m=") {
                 m_line = Some(m_line.map_or(0, |index| index + 1));

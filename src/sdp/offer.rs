@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{CANDIDATES_MAX, LINES_MAX, OFFER_MAX, OfferError, SECTIONS_MAX, candidate_address, is_ice_text, lines};
+use super::{
+    CANDIDATES_MAX, LINES_MAX, OFFER_MAX, OfferError, SECTIONS_MAX, candidate_address, has_forbidden_character,
+    is_ice_text, lines,
+};
 use crate::media::Codec;
 
 /// Who begins the DTLS handshake (RFC 8842 §5).
@@ -267,6 +270,9 @@ impl Offer {
         for (number, line) in lines {
             if number > LINES_MAX {
                 return Err(OfferError::TooManyLines);
+            }
+            if has_forbidden_character(line) {
+                return Err(OfferError::Character { line: number });
             }
             if let Some(media) = line.strip_prefix("m=") {
                 if drafts.len() == SECTIONS_MAX {

@@ -313,6 +313,26 @@ fn parse_everything(text: &str) {
     replace_candidates(text, &["candidate:1".to_owned()]);
 }
 
+/// An answer repeats them, and a receiver may take them for the end of a line.
+#[test]
+fn carriage_returns_and_nul_inside_lines_are_refused() {
+    for (before, after) in [
+        ("a=fmtp:", "a=fmtp\r:"),
+        ("a=mid:0", "a=mid:\r0"),
+        ("a=msid:", "a=msid:\ra=setup:active "),
+        ("a=extmap:1 ", "a=extmap:1 \0"),
+        ("m=audio 9", "m=audio\r 9"),
+        ("s=-", "s=\r-"),
+    ] {
+        let changed = CHROMIUM.replacen(before, after, 1);
+        let line = changed.split('\n').position(|line| line.trim().contains(['\0', '\r'])).expect("changed") + 1;
+        assert_eq!(Offer::parse(&changed), Err(OfferError::Character { line }), "{after:?}");
+    }
+    let fragment = "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=mid:\r0\r\n";
+    assert_eq!(Fragment::parse(fragment), Err(FragmentError::Character { line: 3 }));
+    assert!(Fragment::parse(&fragment.replace(":\r0", ":0")).is_ok(), "line ends are CR LF");
+}
+
 proptest! {
     #[test]
     fn arbitrary_text_does_not_panic(text in "(?s).{0,400}") {

@@ -7,6 +7,8 @@
 
 pub(crate) mod flight;
 pub(crate) mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod ice;
 pub(crate) mod secure;
 pub(crate) mod srtp;

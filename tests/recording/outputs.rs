@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -366,4 +367,58 @@ fn a_recording_stops_with_a_complete_file_before_the_disk_is_full() {
     assert!((Probe::of(&file).duration() - rig.sent()).abs() < 1.0, "what there was is kept");
     let beside = sidecar(&file);
     assert_eq!((beside.state, beside.reason), (FileState::Failed, Some(failure)));
+}
+
+/// A file system of its own in memory, which requires root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(kib: u32) -> Self {
+        let disk = Self(tempfile::tempdir().expect("a place for files"));
+        let options = format!("size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(disk.0.path()).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "tmpfs cannot be mounted: run this as root");
+        disk
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the process may still have its file open. An error leaves a file system that is empty soon.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// Without a floor, the disk is full in the middle of a fragment: the file is playable, and is finished when there is
+/// space again.
+#[test]
+fn a_recording_on_a_full_disk_is_playable_and_finished_later() {
+    let kinds = [
+        (FileFormat::Mp4, Some(Codec::H264)),
+        (FileFormat::Webm, Some(Codec::Vp8)),
+        (FileFormat::Mkv, Some(Codec::H264)),
+        (FileFormat::Ogg, None),
+    ];
+    for (format, codec) in kinds {
+        let reel = Reel::new(codec);
+        let disk = SmallDisk::new(512);
+        let filling = disk.0.path().join("filling");
+        fs::write(&filling, vec![1; 320 << 10]).expect("so much is free");
+        let mut rig = Rig::start(Target::File(target(disk.0.path(), format)), &reel);
+        rig.play(&reel, 60.0, 8.0);
+        let failure = rig.wait_for_end().expect("fails");
+        assert!(failure.contains("No space left"), "{format:?}: {failure}");
+        let file = recordings(disk.0.path(), format).remove(0);
+        decodes(&file);
+        let before = sound(&Probe::of(&file));
+        assert!(before > 1.0, "{format:?}: only {before} s are kept");
+        fs::remove_file(&filling).expect("there");
+        let repaired = repair(&file, format).duration.as_secs_f64();
+        assert!((repaired - before).abs() < 0.1, "{format:?}: {before} s before the repair, {repaired} s after it");
+        decodes(&file);
+        let drafts = fs::read_dir(disk.0.path()).expect("there").filter(|entry| {
+            entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "part"))
+        });
+        assert_eq!(drafts.count(), 0, "{format:?}: a draft of the sidecar takes space");
+    }
 }

@@ -8,6 +8,8 @@
 mod allow;
 mod demuxed;
 mod feed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod mp4;
 mod mpegts;
 mod rebase;

@@ -7,6 +7,8 @@
 mod admission;
 mod events;
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod hls;
 mod inputs;

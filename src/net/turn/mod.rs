@@ -8,6 +8,8 @@
 //! Other peers cannot be reached. The allocations of a session end with it.
 
 mod credentials;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod links;
 mod listen;
 mod message;

@@ -5,7 +5,7 @@
 //! process is killed, only the current fragment is lost.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -238,9 +238,20 @@ impl OutputFile {
     }
 
     fn append(&mut self, fragment: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(fragment).map_err(|error| file_failure("write", &self.path, &error))?;
+        if let Err(error) = self.file.write_all(fragment) {
+            self.remove_incomplete_fragment();
+            return Err(file_failure("write", &self.path, &error));
+        }
         self.sidecar.bytes += fragment.len() as u64;
         Ok(())
+    }
+
+    /// Frees the space of a fragment that did not fit: the index may fit there, and the file ends with a whole fragment.
+    fn remove_incomplete_fragment(&mut self) {
+        let whole = self.sidecar.bytes;
+        if let Err(error) = self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole))) {
+            tracing::warn!(%error, file = %self.path.display(), "an incomplete fragment cannot be removed");
+        }
     }
 
     /// Writes the sidecar if it is due.
@@ -263,16 +274,20 @@ impl OutputFile {
     fn write_sidecar(&mut self, now: Timestamp) {
         self.events.fill(&mut self.sidecar);
         self.changed = false;
+        let draft = self.sidecar_path.with_extension("json.part");
         let sidecar_written = serde_json::to_vec_pretty(&self.sidecar).map_err(io::Error::other).and_then(|json| {
             // Large sidecars are written less often.
             self.sidecar_written = Some(now + Duration::from_millis(json.len() as u64 / 100));
-            let draft = self.sidecar_path.with_extension("json.part");
             let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
             file.write_all(&json)?;
+            // Without this, the sidecar may be empty after a power loss: rename(2) does not wait for data.
+            file.sync_data()?;
             fs::rename(&draft, &self.sidecar_path)
         });
         if let Err(error) = sidecar_written {
             tracing::warn!(%error, file = %self.sidecar_path.display(), "sidecar of a recording cannot be written");
+            // It takes space on a full disk. An error means that it was not created.
+            let _ = fs::remove_file(&draft);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rtc::rtcp;
 use rtc::rtcp::goodbye::Goodbye;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
@@ -84,13 +84,16 @@ impl Connection {
 
     /// Takes an SRTCP packet.
     pub(super) fn rtcp(&mut self, moment: Moment, mut datagram: BytesMut, out: &mut Out) {
-        let now = moment.now;
         let Some(keys) = self.secure.as_mut().and_then(Secure::keys) else { return };
-        if keys.decrypt_rtcp(&mut datagram).is_err() {
-            return;
+        if keys.decrypt_rtcp(&mut datagram).is_ok() {
+            self.take_decrypted_rtcp(moment, datagram.freeze(), out);
         }
+    }
+
+    pub(super) fn take_decrypted_rtcp(&mut self, moment: Moment, mut compound: Bytes, out: &mut Out) {
+        let now = moment.now;
         self.received = now;
-        let Ok(packets) = rtcp::packet::unmarshal(&mut datagram.freeze()) else { return };
+        let Ok(packets) = rtcp::packet::unmarshal(&mut compound) else { return };
         for packet in packets {
             let any = packet.as_any();
             if let Some(nack) = any.downcast_ref::<TransportLayerNack>() {

@@ -29,10 +29,14 @@ impl Connection {
 
     /// None for a packet that is not authentic, or of no source.
     fn take_rtp(&mut self, moment: Moment, mut datagram: BytesMut) -> Option<()> {
-        let now = moment.now;
         let keys = self.secure.as_mut().and_then(Secure::keys)?;
         keys.decrypt_rtp(&mut datagram).ok()?;
-        let mut payload = datagram.freeze();
+        self.take_decrypted_rtp(moment, datagram.freeze())
+    }
+
+    /// None for a packet that is malformed, or of no source.
+    pub(super) fn take_decrypted_rtp(&mut self, moment: Moment, mut payload: Bytes) -> Option<()> {
+        let now = moment.now;
         let header = rtp::Header::unmarshal(&mut payload).ok()?;
         if header.padding {
             // RFC 3550 section 5.1: the last byte counts the padding, itself included.

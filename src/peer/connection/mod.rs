@@ -9,6 +9,8 @@
 //! that has answered a check and consents (RFC 7675).
 
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod media;
 
 use std::collections::VecDeque;
