@@ -9,6 +9,7 @@ pub mod frame;
 pub mod input;
 pub mod output;
 pub mod sidecar;
+pub mod sandbox;
 
 use std::time::Duration;
 

@@ -29,6 +29,7 @@ mod relay;
 mod relayed;
 mod rooms;
 mod scenario;
+mod sandbox;
 mod screen;
 mod server;
 mod sound;
