@@ -22,6 +22,7 @@ pub mod outputs;
 pub mod overlays;
 mod person;
 mod presence;
+pub mod quarantine;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -45,6 +46,7 @@ pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
 use self::overlays::Overlays;
 use self::person::{Person, Source};
+use self::quarantine::Quarantine;
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
@@ -272,6 +274,8 @@ impl Room {
                 }
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
+            Input::DiedDecoding(sources) => self.died_decoding(sources),
+            Input::DecoderFailed(source) => self.decoder_failed(source),
             Input::MixerLost => self.mixer_lost(now),
             Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
             Input::FilterLoad(serial, cpu) => self.filter_load(serial, cpu),
@@ -361,7 +365,7 @@ impl Room {
     fn new_source(&mut self, kind: SourceKind) -> Source {
         let id = SourceId(self.next_source);
         self.next_source += 1;
-        Source { id, kind, codec: None, size: None, encoding: None, wanted: None }
+        Source { id, kind, codec: None, size: None, encoding: None, wanted: None, quarantine: Quarantine::default() }
     }
 
     fn source(&mut self, id: SourceId) -> Option<(ParticipantId, &mut Source)> {

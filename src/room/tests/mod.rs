@@ -7,6 +7,7 @@ mod lives;
 mod outputs;
 mod overlays;
 mod presence;
+mod quarantine;
 mod themes;
 mod views;
 mod wanted;
