@@ -50,7 +50,7 @@ use self::quarantine::Quarantine;
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
-use self::updates::Updates;
+use self::updates::{Latest, Updates};
 use self::view_request::ViewChoice;
 use self::views::{Received, Views};
 use crate::id::{ParticipantId, RoomName, SourceId};
@@ -95,6 +95,8 @@ pub struct Room {
     uplink_limits_due: Option<Timestamp>,
     /// When an event of a participant that changes often is due.
     updates_due: Option<Timestamp>,
+    /// The events of all participants that changed.
+    latest_updates: Latest,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -137,6 +139,7 @@ impl Room {
             now,
             uplink_limits_due: None,
             updates_due: None,
+            latest_updates: Latest::default(),
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),

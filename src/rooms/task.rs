@@ -388,6 +388,9 @@ impl RoomTask {
                         let others = self.peers.values().filter_map(|member| member.peer.as_ref());
                         others.for_each(|joined| joined.peer.subscriber().left(participant.0));
                     }
+                    if let Some(joined) = &member.peer {
+                        self.server.counters.keyframes_deferred.inc_by(joined.peer.stats().keyframes_deferred);
+                    }
                     member.peer.into_iter().for_each(close);
                 }
                 self.publish(Notification::Gone(participant));
