@@ -5,7 +5,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer::subclass::prelude::*;
 
-/// Replaces a decoder of this process.
+/// Replaces a decoder of this process, whose plugin must not be loaded: it would register its own again.
 pub fn replace(element: &str) {
     gst::init().expect("GStreamer is installed");
     gst::Element::register(None, element, gst::Rank::NONE, Aborts::static_type()).expect("not registered before");

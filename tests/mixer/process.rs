@@ -26,7 +26,7 @@ const ROLE: &str = "COMMINGLE_TEST_MIXER";
 /// GStreamer elements that are removed in the child process, separated by commas.
 const WITHOUT: &str = "COMMINGLE_TEST_WITHOUT";
 
-/// Set if the VP9 decoder of the child process is to abort.
+/// Set if the H.264 decoder of the child process is to abort.
 const ABORTS: &str = "COMMINGLE_TEST_ABORTS";
 
 /// The mixer in a child process of [`start`]; does nothing in the process of the tests.
@@ -42,7 +42,7 @@ fn child() {
             }
         }
         if std::env::var_os(ABORTS).is_some() {
-            aborts::replace("vp9dec");
+            aborts::replace("openh264dec");
         }
         run_process(link_on_stdin().expect("a socket")).expect("the link ends well");
     }
@@ -194,7 +194,7 @@ fn sent(packet: &EncodedPacket, sequence: u16) -> SourcePacket {
 #[test]
 fn the_journal_of_a_mixer_that_died_names_the_source_that_was_decoded() {
     let size = Size::new(320, 180);
-    let packets = [(1, Codec::Vp8), (2, Codec::Vp9)].map(|(id, codec)| {
+    let packets = [(1, Codec::Vp8), (2, Codec::H264)].map(|(id, codec)| {
         let frames: Vec<_> = encode(codec, size, (180, 90, 160), 3);
         (SourceId(id), codec, frames)
     });
