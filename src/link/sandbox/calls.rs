@@ -231,7 +231,7 @@ fn compile(rules: Rules, action: SeccompAction) -> Result<BpfProgram, Failure> {
 /// The same calls by their numbers of the ABI x32.
 #[cfg(target_arch = "x86_64")]
 fn with_x32(mut rules: Rules) -> Rules {
-    let twins: Vec<_> = rules.iter().map(|(call, _)| (call | X32, Vec::new())).collect();
+    let twins: Vec<_> = rules.keys().map(|call| (call | X32, Vec::new())).collect();
     rules.extend(twins);
     rules
 }
