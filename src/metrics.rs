@@ -32,6 +32,8 @@ pub struct Metrics {
     pub event_streams_too_slow: Counter,
     /// Changes refused because their caller makes too many.
     pub changes_limited: Counter,
+    /// Chat messages refused because their room has too many.
+    pub chats_limited: Counter,
     /// Requests with a token that is not valid, by reason.
     pub logins_failed: Family<LoginLabels, Counter>,
     /// Most memory of a child process, in bytes.
@@ -90,6 +92,7 @@ impl Default for Metrics {
             event_streams_too_slow: Counter::default(),
             event_streams_refused: Counter::default(),
             changes_limited: Counter::default(),
+            chats_limited: Counter::default(),
             logins_failed: Family::default(),
             process_memory_limit: Family::default(),
             rtmp_pending: Gauge::default(),
@@ -119,6 +122,11 @@ impl Default for Metrics {
                 "changes_limited",
                 "Changes refused because their caller makes too many",
                 metrics.changes_limited.clone(),
+            );
+            registry.register(
+                "chats_limited",
+                "Chat messages refused because their room has too many",
+                metrics.chats_limited.clone(),
             );
             registry.register(
                 "logins_failed",

@@ -12,13 +12,13 @@ pub mod graph;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app::{AppSink, AppSrc};
+use gstreamer_app::{AppSink, AppSrc, AppSrcCallbacks};
 
 use crate::media::Size;
 
@@ -337,6 +337,19 @@ impl Pipeline {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// Calls `changed` on the thread of the appsrc when a buffer leaves its queue (true), and when the elements behind
+    /// it have handled the buffer and the queue is empty (false).
+    pub fn on_busy(&self, changed: impl Fn(bool) + Send + Sync + 'static) {
+        let pad = self.source.static_pad("src").expect("every appsrc has a source pad");
+        let changed = Arc::new(changed);
+        let begins = changed.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            begins(true);
+            gst::PadProbeReturn::Ok
+        });
+        self.source.set_callbacks(AppSrcCallbacks::builder().need_data(move |_, _| changed(false)).build());
     }
 
     /// Buffers in the queue of the appsrc.

@@ -163,6 +163,7 @@ fn execute(command: Command) -> Result<(), Failure> {
 
 /// Runs the child process at the other end of the link on standard input.
 fn run_child(run: impl FnOnce(UnixStream) -> Result<(), ChildError>) -> Result<(), Failure> {
+    child::close_inherited()?;
     start_logs()?;
     let link = child::link_on_stdin().map_err(|error| Failure::Usage(error.into()))?;
     run(link).map_err(|error| Failure::Running(error.into()))

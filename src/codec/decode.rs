@@ -152,6 +152,12 @@ impl VideoDecoder {
         Ok(Self { codec, limits, recovers, pipeline, over, keyed: false })
     }
 
+    /// Calls `changed` on the decoder's thread when the decoder begins a frame (true), and when it waits for the next
+    /// one (false). Called before the first frame.
+    pub fn on_busy(&self, changed: impl Fn(bool) + Send + Sync + 'static) {
+        self.pipeline.on_busy(changed);
+    }
+
     /// Decodes one whole frame, as [`Depayloader::frame`](super::Depayloader::frame) returns it.
     ///
     /// # Errors

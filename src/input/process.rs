@@ -13,13 +13,22 @@ use super::outbox::Outbox;
 use super::run::Input;
 use crate::link::child::{self, ChildError, MessageHandler};
 use crate::link::input::ToInput;
+use crate::link::sandbox::Access;
+use crate::{codec, dial};
 
 /// Runs an input until the link or its source ends.
 ///
 /// # Errors
 /// The link failed, or its protocol version differs.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
-    child::confine();
+    let access = Access::inherited();
+    // An error is reported by what needs GStreamer.
+    let _ = codec::init();
+    if access.network {
+        // Read now, because the files may be readable for the operator only.
+        dial::certificates();
+    }
+    child::confine(&access);
     let outbox = Arc::new(Outbox::default());
     let writer = thread::Builder::new().name("link-writer".into()).spawn({
         let (outbox, mut link) = (outbox.clone(), link.try_clone()?);

@@ -5,6 +5,7 @@
 //! long as the link: the socket ends when the edge closes it or dies. The panic of a thread ends the process too; the
 //! edge then starts another one.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::frame::{Decoder, FrameError, encode_into};
+use super::sandbox::{self, Access};
 
 /// Bytes read at once.
 const READ: usize = 256 << 10;
@@ -41,9 +43,26 @@ pub fn link_on_stdin() -> Result<UnixStream, ChildError> {
     Ok(UnixStream::from(stdin))
 }
 
-/// Restricts this process, because it handles media from the network: no core dumps, few files, no new privileges. Ends
-/// it when a thread panics.
-pub fn confine() {
+/// Closes what this process has inherited beside its standard input, output and error: descriptors that the server's
+/// own parent has left open for all its children.
+///
+/// # Errors
+/// The list of descriptors cannot be read.
+#[allow(unsafe_code)]
+pub fn close_inherited() -> io::Result<()> {
+    let names = fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let descriptors: Vec<i32> = names.filter_map(|name| name.parse().ok()).collect();
+    for descriptor in descriptors.into_iter().filter(|descriptor| *descriptor > 2) {
+        // SAFETY: nothing in this process owns a descriptor yet: it is called first in `main`. That of the list itself
+        // is closed already, which is an error that is ignored.
+        let _ = unsafe { libc::close(descriptor) };
+    }
+    Ok(())
+}
+
+/// Restricts this process, because it handles media from the network: no core dumps, few files, no new privileges, and
+/// nothing but `access`. Ends it when a thread panics. Called before threads are started.
+pub fn confine(access: &Access) {
     let core = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let most = getrlimit(Resource::Nofile).maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
     let files = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
@@ -53,6 +72,7 @@ pub fn confine() {
     for error in [core, files, privileges].into_iter().filter_map(Result::err) {
         tracing::warn!(%error, "cannot set a limit of this process");
     }
+    sandbox::enter(access);
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, thread = thread::current().name(), "thread panicked");
         process::abort();

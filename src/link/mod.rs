@@ -1,13 +1,15 @@
 //! The link: the messages between the edge and its child processes, and their framing on a socket pair.
 //!
 //! Owns: the messages to and from a mixer (here), an [`output`] and an [`input`]; [`frame`]; the [`child`]'s end of the
-//! link; the JSON document of a recorded file ([`sidecar`]). Does not know: how processes are started, media.
+//! link, its [`sandbox`] and the [`journal`] of a mixer; the JSON document of a recorded file ([`sidecar`]). Does not know: how processes are started, media.
 //! In and out: a message is encoded with postcard behind a 32-bit length; writers put many messages into one write.
 
 pub mod child;
 pub mod frame;
 pub mod input;
+pub mod journal;
 pub mod output;
+pub mod sandbox;
 pub mod sidecar;
 
 use std::time::Duration;
@@ -118,6 +120,8 @@ pub enum FromMixer {
     Audio(AudioTick),
     /// A source cannot be decoded without a keyframe.
     KeyframeWanted(SourceId),
+    /// A decoder of a source has failed: another one is made for its next keyframe.
+    DecoderFailed(SourceId),
     /// The pictures of a source have this size, before rotation.
     SourceSize(SourceId, Size),
     /// The filter with this serial takes this CPU time for a frame.

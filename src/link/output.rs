@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::sandbox::Access;
 use crate::destination::{Guard, SecretForm};
 use crate::id::{OutputId, ParticipantId, RoomName, SourceId};
 use crate::media::{EncodedPacket, FileFormat, Rect, Size, SourceKind, SourcePacket};
@@ -76,6 +77,17 @@ pub enum Target {
     Send(SendTarget),
     /// Parts and segments of HLS, served by the edge: every stream, and the full mix.
     Hls(HlsTarget),
+}
+
+impl Target {
+    /// What its process needs: a folder, or the network.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::File(file) | Self::Tracks(file) => Access::writing(file.folder.clone()),
+            Self::Send(_) => Access::network(),
+            Self::Hls(_) => Access::default(),
+        }
+    }
 }
 
 /// The destination of a broadcast.

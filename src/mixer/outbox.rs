@@ -4,14 +4,16 @@
 //! that lost a packet is dropped until its next keyframe, because no decoder could use the rest. Audio has a queue and
 //! a lock of its own, so that an audio tick never waits for a thread that sends video. Does not know: sockets. In:
 //! [`Outbox::push`] and [`Outbox::push_audio`], from any thread. Out: [`Outbox::take`], on one thread, audio first.
+//! Beside the queues is the [`Journal`], for what must not be lost with this process.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 
 use parking_lot::Mutex;
 
 use crate::link::FromMixer;
+use crate::link::journal::Journal;
 
 /// Most messages in the queue: about 2 s of a room with five streams.
 const MESSAGES_MAX: usize = 4096;
@@ -27,6 +29,7 @@ pub struct Outbox {
     audio: Mutex<AudioQueue>,
     /// The thread that takes the messages; it is parked while there are none.
     reader: OnceLock<Thread>,
+    journal: Arc<Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +49,16 @@ struct State {
 }
 
 impl Outbox {
+    /// Empty queues, with the journal of this process.
+    pub fn new(journal: Arc<Journal>) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
+    /// What the edge reads after this process has died.
+    pub const fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
     /// Adds a message that is not audio; drops older media when the queue is full.
     pub fn push(&self, message: FromMixer) {
         self.push_all(std::iter::once(message));

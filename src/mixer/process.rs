@@ -10,16 +10,21 @@ use std::thread;
 
 use super::outbox::Outbox;
 use super::run::Mixer;
+use crate::codec;
 use crate::link::ToMixer;
 use crate::link::child::{self, ChildError, MessageHandler};
+use crate::link::journal::Journal;
+use crate::link::sandbox::Access;
 
 /// Runs a mixer until the link ends.
 ///
 /// # Errors
 /// The link cannot be read, or a message is malformed.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
-    child::confine();
-    let outbox = Arc::new(Outbox::default());
+    // An error is reported by `Ready`.
+    let _ = codec::init();
+    child::confine(&Access::inherited());
+    let outbox = Arc::new(Outbox::new(Journal::on_stdout()?));
     let writer = thread::Builder::new().name("link-writer".into()).spawn({
         let (outbox, mut link) = (outbox.clone(), link.try_clone()?);
         move || child::write(&mut link, |messages| outbox.take(messages))

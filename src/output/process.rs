@@ -18,8 +18,9 @@ use super::thread::spawn;
 use crate::link::child::{self, ChildError, MessageHandler};
 use crate::link::frame::encode_into;
 use crate::link::output::{self, FromOutput, OutputSettings, ToOutput};
+use crate::link::sandbox::Access;
 use crate::room::document::OutputState;
-use crate::time;
+use crate::{codec, dial, time};
 
 /// Capacity of the worker's queue: about two seconds of audio and video.
 const QUEUE_CAPACITY: usize = 512;
@@ -33,7 +34,14 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// # Errors
 /// The link failed, or its protocol version differs.
 pub fn run_process(link: UnixStream) -> Result<(), ChildError> {
-    child::confine();
+    let access = Access::inherited();
+    // An error is reported by what needs GStreamer.
+    let _ = codec::init();
+    if access.network {
+        // Read now, because the files may be readable for the operator only.
+        dial::certificates();
+    }
+    child::confine(&access);
     let (notifier, messages) = Notifier::new();
     let writer = spawn("link-writer", {
         let link = link.try_clone()?;

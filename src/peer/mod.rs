@@ -14,6 +14,7 @@ mod crypto;
 mod description;
 mod extensions;
 mod keyframe;
+mod keyframe_budget;
 mod nack;
 mod negotiation;
 mod reports;
@@ -148,6 +149,8 @@ pub struct PeerStats {
     /// RTP packets of unknown payload types, of sections that carry no source now, or too many of a stream not known
     /// yet.
     pub unrouted_in: u64,
+    /// Keyframe requests of the peer that waited, because it had made too many.
+    pub keyframes_deferred: u64,
     /// RTP packets sent.
     pub packets_out: u64,
     /// RTP payload bytes sent.
@@ -170,6 +173,7 @@ struct Counters {
     lost_in: AtomicU64,
     jitter_in: AtomicU32,
     unrouted_in: AtomicU64,
+    keyframes_deferred: AtomicU64,
     packets_out: AtomicU64,
     bytes_out: AtomicU64,
     /// The bits of an `f32`.
@@ -186,6 +190,7 @@ impl Default for Counters {
             lost_in: AtomicU64::new(0),
             jitter_in: AtomicU32::new(0),
             unrouted_in: AtomicU64::new(0),
+            keyframes_deferred: AtomicU64::new(0),
             packets_out: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             fraction_lost: AtomicU32::new(0),
@@ -309,6 +314,7 @@ impl Peer {
             lost_in: read(&self.counters.lost_in),
             jitter_in: self.counters.jitter_in.load(Ordering::Relaxed),
             unrouted_in: read(&self.counters.unrouted_in),
+            keyframes_deferred: read(&self.counters.keyframes_deferred),
             packets_out: read(&self.counters.packets_out),
             bytes_out: read(&self.counters.bytes_out),
             video_dropped: subscriber.video_dropped,

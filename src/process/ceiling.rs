@@ -63,6 +63,7 @@ mod tests {
 
     use super::*;
     use crate::link::input::ToInput;
+    use crate::link::sandbox::Access;
     use crate::process::tests::Recorder;
     use crate::process::{ProcessCommand, start_with};
 
@@ -75,6 +76,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), script],
             ceiling: Some(Ceiling::input(64)),
+            access: Access::default(),
         };
         let (events, _received) = mpsc::channel(4);
         let process = start_with::<ToInput>(&command, pipe, Recorder(events));

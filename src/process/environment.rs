@@ -61,6 +61,7 @@ mod tests {
     use crate::link::ToMixer;
     use crate::link::input::ToInput;
     use crate::link::output::ToOutput;
+    use crate::link::sandbox::Access;
     use crate::process::tests::Recorder;
     use crate::process::{ProcessCommand, start, start_with};
 
@@ -101,7 +102,12 @@ mod tests {
         if std::env::var_os(SERVER).is_none() {
             return;
         }
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
+        let command = ProcessCommand {
+            program: "/bin/sleep".into(),
+            arguments: vec!["60".into()],
+            ceiling: None,
+            access: Access::default(),
+        };
         let (events, _received) = tokio::sync::mpsc::channel(4);
         let listener = || Recorder(events.clone());
         let mixer = start::<ToMixer>(&command, listener()).expect("starts");

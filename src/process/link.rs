@@ -119,7 +119,7 @@ impl Drop for CloseOnDrop<'_> {
 }
 
 impl<T: ToProcess> Link<T> {
-    pub(super) fn to(socket: OwnedWriteHalf) -> Self {
+    pub(crate) fn to(socket: OwnedWriteHalf) -> Self {
         let writer = Writer { socket: Some(Arc::new(socket)), ..Writer::default() };
         Self { writer: Mutex::new(writer), ..Self::default() }
     }

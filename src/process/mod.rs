@@ -31,6 +31,7 @@ use self::watchdog::{Verdict, Watchdog};
 use crate::link::frame::Decoder;
 use crate::link::input::{FromInput, ToInput};
 use crate::link::output::{FromOutput, ToOutput};
+use crate::link::sandbox::Access;
 use crate::link::{FromMixer, ToMixer};
 use crate::time::now;
 
@@ -48,15 +49,27 @@ pub struct ProcessCommand {
     pub arguments: Vec<String>,
     /// The limits of its memory; None for no limit.
     pub ceiling: Option<Ceiling>,
+    /// What it may do besides.
+    pub access: Access,
 }
 
 impl ProcessCommand {
-    /// This program, as a `role`: `mixer`, `output` or `input`, with these limits.
+    /// This program, as a `role`: `mixer`, `output` or `input`, with these limits and without access.
     ///
     /// # Errors
     /// The path of the running executable cannot be read.
     pub fn own(role: &str, ceiling: Ceiling) -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, arguments: vec![role.to_owned()], ceiling: Some(ceiling) })
+        Ok(Self {
+            program: std::env::current_exe()?,
+            arguments: vec![role.to_owned()],
+            ceiling: Some(ceiling),
+            access: Access::default(),
+        })
+    }
+
+    /// The same, with this access.
+    pub fn with_access(&self, access: Access) -> Self {
+        Self { access, ..self.clone() }
     }
 }
 
@@ -181,6 +194,7 @@ pub fn start_with<T: ToProcess>(
         .env_clear()
         .envs(environment::inherited(std::env::vars_os()))
         .envs(environment::ALLOCATOR)
+        .envs([command.access.variable()])
         .kill_on_drop(true)
         .spawn()?;
     let pid = child.id().unwrap_or_default();
@@ -276,7 +290,12 @@ mod tests {
     #[tokio::test]
     async fn an_output_that_reads_nothing_is_ended() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
+        let command = ProcessCommand {
+            program: "/bin/sleep".into(),
+            arguments: vec!["60".into()],
+            ceiling: None,
+            access: Access::default(),
+        };
         let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         let payload = Bytes::from(vec![0; 1_000]);
         let packet = EncodedPacket { timestamp: 0, marker: true, starts_keyframe: true, payload };
@@ -290,14 +309,20 @@ mod tests {
     #[tokio::test]
     async fn a_process_that_ignores_its_last_message_is_killed() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/sleep".into(), arguments: vec!["60".into()], ceiling: None };
+        let command = ProcessCommand {
+            program: "/bin/sleep".into(),
+            arguments: vec!["60".into()],
+            ceiling: None,
+            access: Access::default(),
+        };
         let output = start::<ToOutput>(&command, Recorder(events.clone())).expect("starts");
         let pid = rustix::process::Pid::from_raw(output.pid as i32).expect("a pid");
         output.finish(ToOutput::Finish, Duration::from_millis(50)).await;
         while rustix::process::test_kill_process(pid).is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None };
+        let command =
+            ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None, access: Access::default() };
         let output = start::<ToOutput>(&command, Recorder(events)).expect("starts");
         output.finish(ToOutput::Finish, Duration::from_secs(60)).await;
         assert!(received.try_recv().expect("reported before it returns").is_err());
@@ -306,7 +331,8 @@ mod tests {
     #[tokio::test]
     async fn a_mixer_that_ends_is_reported_lost_once() {
         let (events, mut received) = mpsc::channel(4);
-        let command = ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None };
+        let command =
+            ProcessCommand { program: "/bin/true".into(), arguments: vec![], ceiling: None, access: Access::default() };
         let _mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
         assert!(received.recv().await.expect("reported").is_err());
         assert!(received.recv().await.is_none(), "reported twice");
@@ -319,6 +345,7 @@ mod tests {
             program: "/bin/sh".into(),
             arguments: vec!["-c".into(), "printf '\\377\\377\\377\\377' >&0; sleep 60".into()],
             ceiling: None,
+            access: Access::default(),
         };
         let mixer = start::<ToMixer>(&command, Recorder(events)).expect("starts");
         let why = received.recv().await.expect("reported").expect_err("lost");

@@ -16,6 +16,7 @@ use crate::media::{AudioEffort, Codec, FileFormat, Rect, Size, SourceKind, Tier}
 use crate::room::filters::FilterDocument;
 use crate::room::images::ImageDocument;
 use crate::room::overlays::OverlayDocument;
+use crate::room::quarantine::QuarantineReason;
 use crate::tier::Limit;
 
 /// The role of a token; each role includes the permissions of the one before.
@@ -337,6 +338,9 @@ pub struct SourceDocument {
     /// The size at which its picture is shown at most, zero while it is not shown; absent for audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Size>,
+    /// Why it is neither shown nor mixed; absent for a source that is not isolated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<QuarantineReason>,
 }
 
 /// What a participant receives.
@@ -592,6 +596,15 @@ pub enum Event {
         reason: Removal,
         /// The reason in words.
         detail: String,
+    },
+    /// A source is isolated because it breaks decoders: it is neither shown nor mixed until it ends.
+    Quarantined {
+        /// The participant.
+        participant: ParticipantId,
+        /// Camera, screen or microphone.
+        source: SourceKind,
+        /// The reason.
+        reason: QuarantineReason,
     },
     /// A caption.
     Caption {

@@ -22,6 +22,7 @@ pub mod outputs;
 pub mod overlays;
 mod person;
 mod presence;
+pub mod quarantine;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -45,10 +46,11 @@ pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
 use self::overlays::Overlays;
 use self::person::{Person, Source};
+use self::quarantine::Quarantine;
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
-use self::updates::Updates;
+use self::updates::{Latest, Updates};
 use self::view_request::ViewChoice;
 use self::views::{Received, Views};
 use crate::id::{ParticipantId, RoomName, SourceId};
@@ -93,6 +95,8 @@ pub struct Room {
     uplink_limits_due: Option<Timestamp>,
     /// When an event of a participant that changes often is due.
     updates_due: Option<Timestamp>,
+    /// The events of all participants that changed.
+    latest_updates: Latest,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -135,6 +139,7 @@ impl Room {
             now,
             uplink_limits_due: None,
             updates_due: None,
+            latest_updates: Latest::default(),
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -272,6 +277,8 @@ impl Room {
                 }
             }
             Input::Bitrates(bitrates) => self.bitrates = bitrates.into_iter().collect(),
+            Input::DiedDecoding(sources) => self.died_decoding(sources),
+            Input::DecoderFailed(source) => self.decoder_failed(source),
             Input::MixerLost => self.mixer_lost(now),
             Input::VideoLoad { ticks, late } => self.video_load(ticks, late),
             Input::FilterLoad(serial, cpu) => self.filter_load(serial, cpu),
@@ -361,7 +368,7 @@ impl Room {
     fn new_source(&mut self, kind: SourceKind) -> Source {
         let id = SourceId(self.next_source);
         self.next_source += 1;
-        Source { id, kind, codec: None, size: None, encoding: None, wanted: None }
+        Source { id, kind, codec: None, size: None, encoding: None, wanted: None, quarantine: Quarantine::default() }
     }
 
     fn source(&mut self, id: SourceId) -> Option<(ParticipantId, &mut Source)> {

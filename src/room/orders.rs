@@ -66,7 +66,7 @@ impl Room {
             sources: here()
                 .filter(|(_, person)| !person.audio_muted)
                 .flat_map(|(_, person)| person.sources.iter().map(|source| (source, person.gain_db)))
-                .filter(|(source, _)| source.kind.kind() == Kind::Audio && source.codec.is_some())
+                .filter(|(source, _)| source.kind.kind() == Kind::Audio && source.is_usable())
                 .map(|(source, gain_db)| MixInput { source: source.id, gain_db })
                 .collect(),
             listeners: here()
@@ -170,7 +170,7 @@ impl Room {
 impl Person {
     /// Whether it sends video.
     fn sends_pictures(&self) -> bool {
-        self.connected && self.sources.iter().any(|source| source.kind.kind() == Kind::Video && source.codec.is_some())
+        self.connected && self.sources.iter().any(|source| source.kind.kind() == Kind::Video && source.is_usable())
     }
 
     /// Its tiles: a screen that has started, and its camera or avatar if it sends anything.
@@ -180,10 +180,10 @@ impl Person {
         screen.into_iter().chain(camera)
     }
 
-    /// The source of a kind, if it has started and is not muted.
+    /// The source of a kind, if it has started and is neither muted nor isolated.
     pub(super) fn shown(&self, kind: SourceKind) -> Option<crate::id::SourceId> {
         let muted = kind == SourceKind::Camera && self.video_muted;
-        let source = self.sources.iter().find(|source| source.kind == kind && source.codec.is_some());
+        let source = self.sources.iter().find(|source| source.kind == kind && source.is_usable());
         source.filter(|_| !muted).map(|source| source.id)
     }
 

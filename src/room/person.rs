@@ -4,6 +4,7 @@
 
 use super::filters::Applied;
 use super::name;
+use super::quarantine::Quarantine;
 use super::updates::Updates;
 use super::view_request::ViewChoice;
 use super::views::Received;
@@ -59,9 +60,16 @@ pub(super) struct Source {
     pub(super) encoding: Option<String>,
     /// The size at which it is shown at most, as its client was told; None before.
     pub(super) wanted: Option<Size>,
+    /// Whether it is isolated, and what counts against it.
+    pub(super) quarantine: Quarantine,
 }
 
 impl Source {
+    /// Whether it has started, and is not isolated.
+    pub(super) const fn is_usable(&self) -> bool {
+        self.codec.is_some() && self.quarantine.reason().is_none()
+    }
+
     fn document(&self) -> SourceDocument {
         SourceDocument {
             kind: self.kind,
@@ -69,6 +77,7 @@ impl Source {
             size: self.size,
             encoding: self.encoding.clone(),
             wanted: self.wanted,
+            quarantined: self.quarantine.reason(),
         }
     }
 }

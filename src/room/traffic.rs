@@ -2,7 +2,7 @@
 //!
 //! Owns: [`RoomSettings`], [`Admission`], [`Input`], [`Effect`]. Does not know: what a room does with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::inputs::InputEvent;
 use super::outputs::OutputEvent;
+use super::quarantine::QuarantineReason;
 use super::view_request::{ViewError, ViewPatch};
 use crate::filter::{Catalog, FilterSpec, Removal};
 use crate::id::{InputId, OutputId, ParticipantId, RoomName, SourceId, ViewName};
@@ -127,6 +128,10 @@ pub enum Input {
     Levels(Vec<(ParticipantId, u8)>),
     /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
+    /// The mixer that is lost next was decoding these sources when it died or hung.
+    DiedDecoding(BTreeSet<SourceId>),
+    /// A decoder of this source has failed.
+    DecoderFailed(SourceId),
     /// The mixer process died or hung.
     MixerLost,
     /// The mixer reports ticks of its video loop since its last report.
@@ -191,6 +196,8 @@ pub enum Effect {
     StopInput(InputId),
     /// Close the connection of a participant.
     Close(ParticipantId),
+    /// A participant's source of this kind is isolated: to be logged and counted.
+    Quarantined(ParticipantId, SourceKind, QuarantineReason),
     /// Send an event with its version to all readers of the room's events.
     Event(u64, Event),
     /// Send an event of a direct call to one participant only.

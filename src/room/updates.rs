@@ -1,4 +1,4 @@
-//! The rate of the events that requests about one participant cause.
+//! The rate of the events that requests about participants cause, of one participant and of all of a room.
 //!
 //! Owns: the times of the latest events, and when a further one is due. Does not know: what has changed. In: changes
 //! and the time. Out: whether an event is sent now. Changes beyond the rate are one event, with the last state: a
@@ -11,28 +11,43 @@ use super::Room;
 use crate::id::ParticipantId;
 use crate::time::Timestamp;
 
-/// Most events within [`WINDOW`].
+/// Most events of one participant within [`WINDOW`].
 const EVENTS_MAX: usize = 10;
+/// Most events of all participants of a room within [`WINDOW`].
+const ROOM_EVENTS_MAX: usize = 100;
 /// See [`EVENTS_MAX`].
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// The times of the latest events: those within [`WINDOW`].
+#[derive(Debug, Default)]
+pub(super) struct Latest(VecDeque<Timestamp>);
+
+impl Latest {
+    /// When a further event may be sent, if `most` were sent within [`WINDOW`]; None for now.
+    fn next(&mut self, most: usize, now: Timestamp) -> Option<Timestamp> {
+        while self.0.front().is_some_and(|first| now.since(*first) >= WINDOW) {
+            self.0.pop_front();
+        }
+        self.0.front().filter(|_| self.0.len() >= most).map(|first| *first + WINDOW)
+    }
+}
 
 /// The events of one participant.
 #[derive(Debug, Default)]
 pub(super) struct Updates {
-    times: VecDeque<Timestamp>,
+    latest: Latest,
     /// A change waits for its event until then.
     due: Option<Timestamp>,
 }
 
 impl Updates {
-    /// Whether an event is sent now. Otherwise one is [due](Self::due) later.
-    fn send(&mut self, now: Timestamp) -> bool {
-        while self.times.front().is_some_and(|first| now.since(*first) >= WINDOW) {
-            self.times.pop_front();
-        }
-        self.due = self.times.front().filter(|_| self.times.len() >= EVENTS_MAX).map(|first| *first + WINDOW);
+    /// Whether an event is sent now. Otherwise one is [due](Self::due) later. `room` has the events of all
+    /// participants.
+    fn send(&mut self, room: &mut Latest, now: Timestamp) -> bool {
+        self.due = self.latest.next(EVENTS_MAX, now).max(room.next(ROOM_EVENTS_MAX, now));
         if self.due.is_none() {
-            self.times.push_back(now);
+            self.latest.0.push_back(now);
+            room.0.push_back(now);
         }
         self.due.is_none()
     }
@@ -42,7 +57,7 @@ impl Room {
     /// A request has changed a participant.
     pub(super) fn announce_change(&mut self, participant: ParticipantId) {
         let Some(person) = self.people.get_mut(&participant) else { return };
-        if person.updates.send(self.now) {
+        if person.updates.send(&mut self.latest_updates, self.now) {
             self.announce(participant);
         }
         self.find_due_update();
@@ -54,8 +69,11 @@ impl Room {
             return;
         }
         let is_due = |due: Option<Timestamp>| due.is_some_and(|due| now >= due);
-        let due = self.people.iter().filter(|(_, person)| is_due(person.updates.due)).map(|(id, _)| *id);
-        for participant in due.collect::<Vec<_>>() {
+        let due = self.people.iter().filter(|(_, person)| is_due(person.updates.due));
+        let mut due: Vec<_> = due.map(|(id, person)| (person.updates.latest.0.back().copied(), *id)).collect();
+        // Participants that change often leave room for the others.
+        due.sort_unstable();
+        for (_, participant) in due {
             self.announce_change(participant);
         }
         self.find_due_update();

@@ -21,6 +21,7 @@ use super::{ServerSettings, post};
 use crate::destination::{Destination, Host, SecretForm, Target};
 use crate::id::{InputId, RoomName};
 use crate::link::input::{FromInput, InputSettings, ToInput};
+use crate::link::sandbox::Access;
 use crate::media::{Codec, SourceKind};
 use crate::metrics::{Counter, Family, Registry};
 use crate::peer::SourceSink;
@@ -56,8 +57,8 @@ pub(super) struct PlannedInput {
 
 /// The source of an input.
 pub(super) enum Source {
-    /// A file or URL, with its secrets.
-    Fetched(SecretForm),
+    /// A file or URL, with its secrets, and what its process needs.
+    Fetched(SecretForm, Access),
     /// The process of an encoder's connection; None after its start.
     Pushed(Option<Pushed>),
 }
@@ -84,7 +85,11 @@ impl InputRequest {
         }
         let name = self.name.clone().unwrap_or_else(|| usual_name(&source));
         let wish = InputWish { url: source.redacted(), name, repeat: self.repeat, pushed: false };
-        Ok(PlannedInput { wish, source: Source::Fetched(source.secret_form()) })
+        let access = match source.target() {
+            Target::File(_) => Access::reading(server.inputs.media_dir.clone()),
+            _ => Access::network(),
+        };
+        Ok(PlannedInput { wish, source: Source::Fetched(source.secret_form(), access) })
     }
 }
 
@@ -183,11 +188,12 @@ impl Inputs {
             counters: server.counters.inputs.clone(),
         };
         let (source, process) = match &mut entry.source {
-            Source::Fetched(source) => {
+            Source::Fetched(source, access) => {
                 let listener =
                     InputListener { attached: Arc::new(OnceLock::from(attached)), ..InputListener::default() };
-                let process: InputProcess = process::start(&server.inputs.command, listener)
-                    .map_err(|error| format!("cannot start {:?}: {error}", server.inputs.command))?;
+                let process: InputProcess =
+                    process::start(&server.inputs.command.with_access(access.clone()), listener)
+                        .map_err(|error| format!("cannot start {:?}: {error}", server.inputs.command))?;
                 (Some(source.clone()), process)
             }
             Source::Pushed(pushed) => {

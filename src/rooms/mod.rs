@@ -16,6 +16,7 @@ mod routes;
 mod sessions;
 mod settings;
 mod silence;
+mod source_rate;
 mod task;
 mod texts;
 mod uplink;

@@ -291,7 +291,7 @@ impl Outputs {
         let (generation, library) = (entry.generation, server.library.clone());
         let listener =
             OutputListener { id, generation, commands, ended: false, hls, library, growing: BTreeSet::new() };
-        let process: OutputProcess = process::start(&server.output, listener)
+        let process: OutputProcess = process::start(&server.output.with_access(entry.target.access()), listener)
             .map_err(|error| format!("cannot start {:?}: {error}", server.output))?;
         tracing::info!(output = %id, pid = process.pid, "output started");
         let settings = OutputSettings { room, output: id, epoch, streams, target: entry.target.clone() };

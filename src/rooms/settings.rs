@@ -147,6 +147,10 @@ pub struct RoomCounters {
     pub joins: Counter,
     /// Mixers that died or hung and were replaced.
     pub mixer_restarts: Counter,
+    /// Keyframe requests of sessions that have ended, which waited because their receiver had made too many.
+    pub keyframes_deferred: Counter,
+    /// Sources that are neither shown nor mixed any more, because they broke decoders or mixers.
+    pub sources_quarantined: Counter,
     /// Counters of all mixers.
     pub mixers: MixerCounters,
     /// Counters of all inputs.
@@ -163,6 +167,16 @@ impl RoomCounters {
     /// Registers the counters.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("joins", "Joins answered", self.joins.clone());
+        registry.register(
+            "keyframe_requests_deferred",
+            "Keyframe requests that waited because their receiver had made too many; counted when its session ends",
+            self.keyframes_deferred.clone(),
+        );
+        registry.register(
+            "sources_quarantined",
+            "Sources isolated because their frames broke decoders or the mixer died while it decoded them",
+            self.sources_quarantined.clone(),
+        );
         registry.register("mixer_restarts", "Mixers that died or hung and were replaced", self.mixer_restarts.clone());
         self.mixers.register(registry);
         self.inputs.register(registry);

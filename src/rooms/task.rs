@@ -6,6 +6,7 @@
 //! sessions write to the link.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::{EventStream, Notification, RoomError, ServerSettings};
 use crate::fanout::Names;
 use crate::id::{InputId, OutputId, ParticipantId, SourceId};
 use crate::link::output::ToOutput;
-use crate::link::{FromMixer, MixerReport, ToMixer};
+use crate::link::{FromMixer, MixerReport, ToMixer, journal};
 use crate::media::{Kind, Size, SourceKind};
 use crate::peer::PeerEvent;
 use crate::process::{self, Link, MixerProcess};
@@ -47,6 +48,8 @@ pub(super) struct RoomTask {
     epoch: Timestamp,
     commands: mpsc::Sender<Command>,
     mixer: Option<MixerProcess>,
+    /// The journal of the running mixer.
+    journal: Option<File>,
     generation: u64,
     /// The last report of the running mixer.
     mixed: MixerReport,
@@ -92,6 +95,7 @@ impl RoomTask {
             epoch: now,
             commands: commands.clone(),
             mixer: None,
+            journal: None,
             generation: 0,
             mixed: MixerReport::default(),
             link: CurrentLink::default(),
@@ -191,6 +195,7 @@ impl RoomTask {
                 self.server.counters.mixer_restarts.inc();
                 self.mixer = None;
                 self.link.store(None);
+                self.read_journal(now);
                 self.room.handle(now, Input::MixerLost);
             }
             Command::Mixer(..) | Command::MixerLost(..) => {}
@@ -298,6 +303,7 @@ impl RoomTask {
                 }
             }
             FromMixer::KeyframeWanted(source) => self.room.handle(now, Input::SourceKeyframeWanted(source)),
+            FromMixer::DecoderFailed(source) => self.room.handle(now, Input::DecoderFailed(source)),
             FromMixer::SourceSize(source, size) => self.room.handle(now, Input::SourceSize(source, size)),
             FromMixer::FilterLoad(serial, cpu) => self.room.handle(now, Input::FilterLoad(serial, cpu)),
             FromMixer::FilterRemoved(serial, reason, detail) => {
@@ -327,6 +333,7 @@ impl RoomTask {
             Effect::StartMixer => self.start_mixer(),
             Effect::StopMixer => {
                 self.mixer = None;
+                self.journal = None;
                 self.link.store(None);
             }
             Effect::Order(order) => {
@@ -380,9 +387,16 @@ impl RoomTask {
                         let others = self.peers.values().filter_map(|member| member.peer.as_ref());
                         others.for_each(|joined| joined.peer.subscriber().left(participant.0));
                     }
+                    if let Some(joined) = &member.peer {
+                        self.server.counters.keyframes_deferred.inc_by(joined.peer.stats().keyframes_deferred);
+                    }
                     member.peer.into_iter().for_each(close);
                 }
                 self.publish(Notification::Gone(participant));
+            }
+            Effect::Quarantined(participant, source, reason) => {
+                tracing::warn!(room = %self.room.name(), %participant, ?source, ?reason, "source quarantined");
+                self.server.counters.sources_quarantined.inc();
             }
             Effect::Tell(participant, event) => self.publish(Notification::To(participant, direct_text(&event))),
             Effect::Levels(levels) => {
@@ -415,8 +429,13 @@ impl RoomTask {
         self.mixed = MixerReport::default();
         let fan_out = FanOut::new(self.router.table(), self.names.clone());
         let listener = MixerListener::new(self.generation, self.commands.clone(), fan_out);
-        match process::start::<ToMixer>(&self.server.mixer, listener) {
-            Ok(mixer) => {
+        let started = journal::create().and_then(|journal| {
+            let output = journal.try_clone()?;
+            Ok((journal, process::start_with::<ToMixer>(&self.server.mixer, output, listener)?))
+        });
+        match started {
+            Ok((journal, mixer)) => {
+                self.journal = Some(journal);
                 tracing::info!(pid = mixer.pid, "mixer started");
                 mixer.link.send(ToMixer::Configure(self.server.mixer_settings(self.room.name(), self.epoch)));
                 self.link.store(Some(mixer.link.clone()));
@@ -430,6 +449,18 @@ impl RoomTask {
                     tracing::error!("room queue full: cannot start mixer");
                 }
             }
+        }
+    }
+
+    /// Reports the sources that the lost mixer was decoding.
+    fn read_journal(&mut self, now: Timestamp) {
+        let Some(mut journal) = self.journal.take() else { return };
+        match journal::decoding(&mut journal) {
+            Ok(sources) => {
+                tracing::info!(room = %self.room.name(), ?sources, "sources in decoders of the lost mixer");
+                self.room.handle(now, Input::DiedDecoding(sources));
+            }
+            Err(error) => tracing::error!(%error, "journal of the lost mixer cannot be read"),
         }
     }
 

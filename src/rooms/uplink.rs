@@ -1,10 +1,11 @@
 //! The path of a participant's packets to its room's mixer.
 //!
 //! Owns: which source a media section is, the codec with which each source is announced, and how often that may change;
-//! which packets of a microphone the mixer does not need. Does not know: what is in a packet. Sessions call in for
+//! which packets of a microphone the mixer does not need; the rate of each source. Does not know: what is in a packet. Sessions call in for
 //! every packet; packets leave through the link of the mixer that runs at the moment, and to outputs that record
 //! participants' tracks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::command::Command;
 use super::silence::{Need, SilenceFilter};
+use super::source_rate::SourceRate;
 use crate::id::{ParticipantId, SourceId};
 use crate::link::ToMixer;
 use crate::link::output::ToOutput;
@@ -43,6 +45,7 @@ pub struct UplinkCounters {
     codec_changes: Counter,
     unselected: Counter,
     encoding_changes: Counter,
+    over_rate: Counter,
 }
 
 impl UplinkCounters {
@@ -64,6 +67,11 @@ impl UplinkCounters {
             self.unselected.clone(),
         );
         registry.register(
+            "source_packets_over_rate",
+            "RTP packets of participants dropped: their source sends more packets or bytes a second than any needs",
+            self.over_rate.clone(),
+        );
+        registry.register(
             "source_encoding_changes",
             "Selections of a simulcast encoding, the first of each source included",
             self.encoding_changes.clone(),
@@ -76,6 +84,7 @@ pub(super) struct Uplink {
     participant: ParticipantId,
     sources: ArcSwap<Vec<(SourceKind, SourceId)>>,
     announcements: Mutex<Announcements>,
+    rates: Mutex<BTreeMap<SourceId, SourceRate>>,
     /// Its microphone is in no mix.
     unmixed: AtomicBool,
     silence: Mutex<SilenceFilter>,
@@ -98,6 +107,7 @@ impl Uplink {
             participant,
             sources: ArcSwap::from_pointee(sources),
             announcements: Mutex::default(),
+            rates: Mutex::default(),
             unmixed: AtomicBool::new(false),
             silence: Mutex::default(),
             link,
@@ -110,6 +120,7 @@ impl Uplink {
     /// The participant's new offer sends these.
     pub(super) fn set_sources(&self, sources: Vec<(SourceKind, SourceId)>) {
         self.announcements.lock().retain(|source| sources.iter().any(|(_, id)| *id == source));
+        self.rates.lock().retain(|source, _| sources.iter().any(|(_, id)| id == source));
         self.sources.store(Arc::new(sources));
     }
 
@@ -129,6 +140,13 @@ impl Uplink {
         let need = self.silence.lock().need(mixed, packet.audio_level, packet.payload.len(), packet.arrival);
         let is_useless = need == Need::Sign && !self.announcements.lock().any_beside(source);
         if is_useless { Need::Nothing } else { need }
+    }
+
+    /// Whether a packet is within the rate of its source.
+    fn is_within_rate(&self, source: SourceId, kind: SourceKind, packet: &SourcePacket) -> bool {
+        let mut rates = self.rates.lock();
+        let rate = rates.entry(source).or_insert_with(|| SourceRate::new(kind.kind(), packet.arrival));
+        rate.allow(packet.payload.len(), packet.arrival)
     }
 
     fn source(&self, kind: SourceKind) -> Option<SourceId> {
@@ -166,6 +184,10 @@ impl SourceSink for Uplink {
             self.counters.unrouted.inc();
             return;
         };
+        if !self.is_within_rate(source, kind, &packet) {
+            self.counters.over_rate.inc();
+            return;
+        }
         if !self.announce(link, source, kind, codec) {
             self.counters.codec_changes.inc();
             return;
@@ -390,6 +412,38 @@ mod tests {
         assert_eq!(of_microphone(5_020, 40), Need::Nothing);
         uplink.set_mixed(|source| source == MICROPHONE);
         assert_eq!(of_microphone(5_040, 40), Need::Packet);
+    }
+
+    #[tokio::test]
+    async fn packets_over_the_rate_of_their_source_are_dropped_and_counted() {
+        const MICROPHONE: SourceId = SourceId(3);
+        let sources = vec![(SourceKind::Camera, CAMERA), (SourceKind::Microphone, MICROPHONE)];
+        let (room, mut commands) = mpsc::channel(8);
+        let (ours, _theirs) = tokio::net::UnixStream::pair().expect("sockets");
+        let link = CurrentLink::default();
+        link.store(Some(Arc::new(MixerLink::to(ours.into_split().1))));
+        let counters = UplinkCounters::default();
+        let uplink = Uplink::new(ParticipantId(1), sources, link, Taps::default(), room, counters.clone());
+        let packet = SourcePacket {
+            sequence: 0,
+            timestamp: 0,
+            marker: false,
+            arrival: at(0),
+            audio_level: None,
+            rotation: None,
+            colours: None,
+            payload: bytes::Bytes::from_static(b"x"),
+        };
+        for _ in 0..6_000 {
+            uplink.packet("0", SourceKind::Camera, Codec::Vp8, packet.clone());
+        }
+        assert_eq!(counters.over_rate.get(), 1_000, "of 6,000 at once");
+        uplink.packet("1", SourceKind::Microphone, Codec::Opus, packet.clone());
+        assert_eq!(counters.over_rate.get(), 1_000, "another source has its own rate");
+        let later = SourcePacket { arrival: at(1_000), ..packet };
+        (0..3_000).for_each(|_| uplink.packet("0", SourceKind::Camera, Codec::Vp8, later.clone()));
+        assert_eq!(counters.over_rate.get(), 1_500, "a second later");
+        assert!(commands.try_recv().is_ok(), "the source is announced once it is taken");
     }
 
     proptest! {

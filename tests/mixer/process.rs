@@ -1,6 +1,7 @@
 //! The mixer as a process.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,19 +11,23 @@ use commingle::codec;
 use commingle::id::{ParticipantId, SourceId};
 use commingle::link::child::link_on_stdin;
 use commingle::link::frame::{Decoder, encode_into};
-use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer};
-use commingle::media::{Codec, Size, Sounds, SourceKind};
+use commingle::link::{FromMixer, MixerReport, MixerSettings, ToMixer, journal};
+use commingle::media::{Codec, EncodedPacket, Size, Sounds, SourceKind, SourcePacket};
 use commingle::mixer::run_process;
 use commingle::plan::SourceSpec;
 use commingle::time::now;
 
-use crate::rig::{PATIENCE, scene, stream, streams};
+use crate::aborts;
+use crate::rig::{PATIENCE, encode, scene, stream, streams};
 
 /// Set for the child process that runs the mixer.
 const ROLE: &str = "COMMINGLE_TEST_MIXER";
 
 /// GStreamer elements that are removed in the child process, separated by commas.
 const WITHOUT: &str = "COMMINGLE_TEST_WITHOUT";
+
+/// Set if the H.264 decoder of the child process is to abort.
+const ABORTS: &str = "COMMINGLE_TEST_ABORTS";
 
 /// The mixer in a child process of [`start`]; does nothing in the process of the tests.
 #[test]
@@ -35,6 +40,9 @@ fn child() {
                 let feature = gstreamer::ElementFactory::find(element).expect("it is installed");
                 registry.remove_feature(&feature);
             }
+        }
+        if std::env::var_os(ABORTS).is_some() {
+            aborts::replace("openh264dec");
         }
         run_process(link_on_stdin().expect("a socket")).expect("the link ends well");
     }
@@ -161,6 +169,72 @@ fn a_missing_element_disables_only_what_needs_it_and_is_reported_with_its_packag
 
     let (missing, received) = ready_and_streams("vp8enc,x264enc");
     assert!(missing.len() == 2 && received.is_empty(), "{missing:?}, {received:?}");
+}
+
+/// The journal, without what the test program itself has written to standard output: letters, which are large numbers.
+fn decoding(journal: &mut File) -> BTreeSet<SourceId> {
+    let all = journal::decoding(journal).expect("readable");
+    all.into_iter().filter(|source| source.0 < 1_000).collect()
+}
+
+/// A packet of an encoder as a participant sends it.
+fn sent(packet: &EncodedPacket, sequence: u16) -> SourcePacket {
+    SourcePacket {
+        sequence,
+        timestamp: packet.timestamp,
+        marker: packet.marker,
+        arrival: now(),
+        audio_level: None,
+        rotation: None,
+        colours: None,
+        payload: packet.payload.clone(),
+    }
+}
+
+#[test]
+fn the_journal_of_a_mixer_that_died_names_the_source_that_was_decoded() {
+    let size = Size::new(320, 180);
+    let packets = [(1, Codec::Vp8), (2, Codec::H264)].map(|(id, codec)| {
+        let frames: Vec<_> = encode(codec, size, (180, 90, 160), 3);
+        (SourceId(id), codec, frames)
+    });
+    for evil in [false, true] {
+        let mut journal = journal::create().expect("memory");
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let mut command = Command::new(std::env::current_exe().expect("our path"));
+        command.args(["--exact", "process::child", "--quiet", "--nocapture"]).env(ROLE, "1").env(ABORTS, "1");
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(journal.try_clone().expect("a second handle"));
+        let mut child = command.spawn().expect("the child starts");
+        // Closes the copy of the other end.
+        drop(command);
+        let (mut link, mut decoder) = (ours, Decoder::default());
+        link.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let source = |id: SourceId, codec| {
+            ToMixer::Source(SourceSpec {
+                source: id,
+                participant: ParticipantId(id.0),
+                kind: SourceKind::Camera,
+                codec,
+            })
+        };
+        let shown = [Some(SourceId(1)), evil.then_some(SourceId(2)), None, None];
+        send(&mut link, &[configure(), ToMixer::Scene(scene(shown)), streams([stream(1, Codec::Vp8, size, 30)])]);
+        for (id, codec, frames) in &packets {
+            send(&mut link, &[source(*id, *codec)]);
+            for (sequence, packet) in (0..).zip(frames.iter().flatten()) {
+                send(&mut link, &[ToMixer::Packet(*id, sent(packet, sequence))]);
+            }
+        }
+        if evil {
+            assert!(!child.wait().expect("it ends").success(), "the decoder aborts");
+            assert!(decoding(&mut journal).contains(&SourceId(2)));
+        } else {
+            while !matches!(receive(&mut link, &mut decoder), FromMixer::SourceSize(SourceId(1), _)) {}
+            drop(link);
+            assert!(child.wait().expect("it ends").success());
+            assert_eq!(decoding(&mut journal), BTreeSet::new());
+        }
+    }
 }
 
 #[test]

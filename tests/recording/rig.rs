@@ -89,6 +89,7 @@ impl Rig {
         let child = Command::new(std::env::current_exe().expect("our path"))
             .args(["--exact", "rig::child", "--nocapture"])
             .env(ROLE, "1")
+            .envs([target.access().variable()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()

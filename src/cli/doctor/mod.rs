@@ -19,6 +19,7 @@ use crate::codec::{self, Feature, H264Encoder};
 use crate::config::{self, Config, TlsMode};
 use crate::dial;
 use crate::id::RoomName;
+use crate::link::sandbox;
 use crate::media::Codec;
 use crate::net::tls;
 
@@ -111,6 +112,7 @@ fn findings(config: &Config, room: &RoomName) -> Vec<(String, Finding)> {
         ("recordings", folder(&config.data.dir)),
         ("tokens", key(config)),
     ];
+    found.extend(sandbox(&sandbox::support()));
     let http = port(config.http.bind, "--http", |address| TcpListener::bind(address).map(drop));
     let mut reached = Vec::new();
     if matches!(http, Finding::Bad(_)) {
@@ -198,6 +200,31 @@ fn folder(dir: &Path) -> Finding {
     }
 }
 
+/// What limits code execution in a mixer, output or input on this machine.
+fn sandbox(support: &sandbox::Support) -> [(&'static str, Finding); 3] {
+    let part = |result: &Result<(), String>, good: &str, without: &str| match result {
+        Ok(()) => Finding::Good(good.to_owned()),
+        Err(why) => Finding::Advice(format!("{why}: mixers, outputs and inputs run without it; {without}")),
+    };
+    let user = if support.own_user {
+        Finding::Good("mixers, broadcasts and streams run as the user nobody".to_owned())
+    } else {
+        Finding::Good("mixers, outputs and inputs run as the user of the server, without capabilities".to_owned())
+    };
+    [
+        (
+            "files of processes",
+            part(
+                &support.files,
+                "limited by Landlock",
+                "use Linux 5.13 or newer with `landlock` in the kernel parameter `lsm`",
+            ),
+        ),
+        ("calls of processes", part(&support.calls, "limited by seccomp", "use a kernel with CONFIG_SECCOMP_FILTER")),
+        ("user of processes", user),
+    ]
+}
+
 fn key(config: &Config) -> Finding {
     let secure = config.auth.key.is_some();
     match (secure, config.http.bind.ip().is_loopback()) {
@@ -236,6 +263,24 @@ mod tests {
             let (_, version) = text.split_once(&format!(" {name} ")).unwrap_or_else(|| panic!("no {name} in {text}"));
             assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{name} has no version in {text}");
         }
+    }
+
+    #[test]
+    fn parts_of_the_sandbox_that_the_machine_lacks_are_named_with_the_fix() {
+        let lacking = || Err("not supported".to_owned());
+        let lines = |support| {
+            sandbox(&support).map(|(_, finding)| match finding {
+                Finding::Good(text) => text,
+                Finding::Advice(text) => format!("advice: {text}"),
+                Finding::Bad(text) => panic!("{text}"),
+            })
+        };
+        let [files, calls, user] = lines(sandbox::Support { files: lacking(), calls: lacking(), own_user: false });
+        assert!(files.starts_with("advice: not supported") && files.contains("lsm"), "{files}");
+        assert!(calls.starts_with("advice: not supported") && calls.contains("CONFIG_SECCOMP_FILTER"), "{calls}");
+        assert!(user.contains("the user of the server"), "{user}");
+        let [files, calls, user] = lines(sandbox::Support { files: Ok(()), calls: Ok(()), own_user: true });
+        assert!(files.contains("Landlock") && calls.contains("seccomp") && user.contains("nobody"));
     }
 
     #[test]

@@ -218,6 +218,7 @@ impl EventReader {
         if text.trim().is_empty() || text.chars().count() > CHAT_MAX {
             return Err(Problem::invalid_value(format!("`text` must have 1 to {CHAT_MAX} characters")));
         }
+        self.app.count_chat(&self.room)?;
         self.app.rooms().chat(&self.room, self.caller.participant, text).await.map_err(Problem::from)
     }
 

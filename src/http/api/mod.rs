@@ -234,6 +234,19 @@ impl App {
         })
     }
 
+    /// Counts a chat message in this room, by whichever caller.
+    ///
+    /// # Errors
+    /// 429 when the room has too many.
+    fn count_chat(&self, room: &RoomName) -> Result<(), Problem> {
+        let taken = self.0.rates.lock().chat(room.clone(), time::now());
+        taken.map_err(|wait| {
+            self.metrics().chats_limited.inc();
+            let detail = "the room has too many chat messages: send it again after Retry-After";
+            Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).retry_after(wait)
+        })
+    }
+
     /// The answer to a request that is not authorized. A token that is not valid is counted and logged.
     pub(super) fn unauthorized(&self, address: IpAddr, error: AuthError) -> Problem {
         let reason = match error {

@@ -1,7 +1,7 @@
 //! What one caller may use at a time and per second, over all its connections. Pure: time is an argument.
 //!
-//! Owns: what counts as one caller ([`Actor`]); the rate of changes and of refused tokens; the open event streams of
-//! each. Does not know: requests, rooms. In: an actor and the time; out: permission, or the time to wait.
+//! Owns: what counts as one caller ([`Actor`]); the rate of changes, of refused tokens and of a room's chat; the open
+//! event streams of each. Does not know: requests, rooms. In: an actor and the time; out: permission, or the time to wait.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,6 +20,11 @@ use crate::time::Timestamp;
 const REFUSED_TOKENS_PER_SECOND: u32 = 5;
 /// The same as a burst: a page that reloads with an old token sends a few requests.
 const REFUSED_TOKENS_BURST: u32 = 200;
+
+/// Chat messages of a room per second, of all its senders: each goes to every reader of the room's events.
+const CHATS_PER_SECOND: u32 = 20;
+/// The same as a burst; fewer than the events that a reader may lag behind.
+const CHATS_BURST: u32 = 100;
 
 /// Identifies a token without its text. Its holder cannot change it: it is derived from what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +67,7 @@ impl Actor {
 #[derive(Debug)]
 pub(super) struct Rates {
     changes: Buckets<Actor>,
+    chats: Buckets<RoomName>,
     refused_tokens: RateLimiter,
 }
 
@@ -69,6 +75,7 @@ impl Rates {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             changes: Buckets::new(limits.changes_per_second, limits.changes_burst),
+            chats: Buckets::new(CHATS_PER_SECOND, CHATS_BURST),
             refused_tokens: RateLimiter::new(REFUSED_TOKENS_PER_SECOND, REFUSED_TOKENS_BURST),
         }
     }
@@ -79,6 +86,14 @@ impl Rates {
     /// The time to wait.
     pub(super) fn change(&mut self, actor: Actor, now: Timestamp) -> Result<(), Duration> {
         self.changes.take(actor, now)
+    }
+
+    /// Counts one chat message of a room.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub(super) fn chat(&mut self, room: RoomName, now: Timestamp) -> Result<(), Duration> {
+        self.chats.take(room, now)
     }
 
     /// Counts one request with a token that is not valid.

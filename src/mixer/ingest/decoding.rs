@@ -355,7 +355,13 @@ impl Decoding {
             }
         };
         let (codec, limits, built) = (owner.codec, shared.limits, shared.built.clone());
-        shared.builder.build(move || VideoDecoder::starting_at(entry, codec, limits, sink), move || built())
+        let journal = shared.outbox.journal().entry(id);
+        let make = move || {
+            let decoder = VideoDecoder::starting_at(entry, codec, limits, sink)?;
+            decoder.on_busy(move |busy| journal.set(busy));
+            Ok(decoder)
+        };
+        shared.builder.build(make, move || built())
     }
 }
 

@@ -119,7 +119,7 @@ impl Ingest {
         for source in entering {
             if let Some(entering) = self.sources.get_mut(&source) {
                 entering.show(&self.shared);
-                self.request_keyframe(source, now);
+                self.report(source, now);
             }
         }
     }
@@ -144,7 +144,7 @@ impl Ingest {
             let longest = self.sources.values_mut().max_by_key(|source| source.kept_bytes());
             longest.expect("one was found above").forget_packets();
         }
-        self.request_keyframe(source, now);
+        self.report(source, now);
     }
 
     /// Handles what is due; returns when to call again if no packet comes before.
@@ -155,7 +155,7 @@ impl Ingest {
             if let Some(source) = self.sources.get_mut(&id) {
                 source.run(&self.shared, now);
             }
-            self.request_keyframe(id, now);
+            self.report(id, now);
         }
         self.sources.values().filter_map(VideoSource::wake).min()
     }
@@ -170,8 +170,12 @@ impl Ingest {
         self.skipped + self.sources.values().map(VideoSource::skipped).sum::<u64>()
     }
 
-    fn request_keyframe(&mut self, id: SourceId, now: Timestamp) {
+    /// Reports what has happened to a source: failed decoders, and that it needs a keyframe.
+    fn report(&mut self, id: SourceId, now: Timestamp) {
         let Some(source) = self.sources.get_mut(&id) else { return };
+        for _ in 0..source.take_failures() {
+            self.shared.outbox.push(FromMixer::DecoderFailed(id));
+        }
         if source.asks(now) {
             self.shared.outbox.push(FromMixer::KeyframeWanted(id));
         }

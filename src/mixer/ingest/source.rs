@@ -52,6 +52,8 @@ pub(super) struct VideoSource {
     size: Option<Size>,
     size_changes: RateLimit,
     failures: RateLimit,
+    /// Failed decoders that were not reported yet.
+    unreported_failures: u32,
     layers: SpatialLayers,
 }
 
@@ -87,6 +89,7 @@ impl VideoSource {
             size: None,
             size_changes: RateLimit::default(),
             failures: RateLimit::default(),
+            unreported_failures: 0,
             layers: SpatialLayers::default(),
         }
     }
@@ -232,7 +235,9 @@ impl VideoSource {
 
     fn decode(&mut self, frame: &VideoFrame, shared: &Shared, now: Timestamp) {
         let Some(shown) = &mut self.shown else { return };
-        if shown.decoding.take_failure() || frame.after_gap {
+        let failed = shown.decoding.take_failure();
+        self.unreported_failures += u32::from(failed);
+        if failed || frame.after_gap {
             shown.skipping = true;
         }
         if shown.decoding.take_keyframe_wanted() {
@@ -319,6 +324,7 @@ impl VideoSource {
         let decoder_failed = error.is_permanent() || matches!(error, CodecError::Failed | CodecError::Pipeline(_));
         if decoder_failed && let Some(shown) = &mut self.shown {
             shown.decoding.end();
+            self.unreported_failures += u32::from(!error.is_permanent());
             // A sender that breaks one decoder after the other is slowed down; see `KeyframeNeed`.
             self.keyframe.refused = !self.failures.allow(FAILURES_MAX, FAILURES_WITHIN, now);
         }
@@ -332,6 +338,11 @@ impl VideoSource {
         if let Some(shown) = &mut self.shown {
             shown.skipping = true;
         }
+    }
+
+    /// The number of decoders that have failed since the last call.
+    pub(super) fn take_failures(&mut self) -> u32 {
+        std::mem::take(&mut self.unreported_failures)
     }
 
     /// Whether to request a keyframe now; counts as a request.

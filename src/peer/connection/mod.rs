@@ -23,6 +23,7 @@ use bytes::BytesMut;
 use rtc::shared::error::Error;
 
 use super::description::{Agreement, DtlsRole};
+use super::keyframe_budget::KeyframeBudget;
 use super::reports::ReportReader;
 use super::sdes::SourceDescriptions;
 use super::sender::SendStream;
@@ -31,7 +32,7 @@ use super::ssrcs::Ssrcs;
 use super::twcc::{FeedbackGenerator, SentPackets};
 use super::{Counters, PeerEvent, SourceSink};
 use crate::fanout::Subscriber;
-use crate::media::{Kind, SourceKind};
+use crate::media::{Kind, SourceKind, Tier};
 use crate::simulcast::Spliced;
 use crate::tier::{Downlink, Pacer, Protection};
 use crate::time::{Moment, Timestamp};
@@ -126,6 +127,7 @@ pub(super) struct Connection {
     keyframe_wanted: bool,
     /// No other keyframe is asked for before.
     keyframe_due: Timestamp,
+    keyframe_budget: KeyframeBudget,
 }
 
 impl Connection {
@@ -182,6 +184,7 @@ impl Connection {
             begins: None,
             keyframe_wanted: false,
             keyframe_due: now,
+            keyframe_budget: KeyframeBudget::new(now),
         })
     }
 
@@ -312,9 +315,18 @@ impl Connection {
             self.keyframe_wanted |= self.subscriber.flowing().is_none();
         }
         if self.keyframe_wanted && self.keyframe_due <= now {
-            self.keyframe_wanted = false;
-            self.keyframe_due = now + KEYFRAME_INTERVAL;
-            self.subscriber.request_keyframe();
+            let tier = self.subscriber.selected().map_or(Tier::Low, |stream| stream.tier);
+            match self.keyframe_budget.spend(tier, now) {
+                Ok(()) => {
+                    self.keyframe_wanted = false;
+                    self.keyframe_due = now + KEYFRAME_INTERVAL;
+                    self.subscriber.request_keyframe();
+                }
+                Err(wait) => {
+                    self.keyframe_due = now + wait;
+                    self.counters.keyframes_deferred.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
         self.send_feedback(moment, out);
         if self.next_report <= now {

@@ -7,6 +7,7 @@ mod lives;
 mod outputs;
 mod overlays;
 mod presence;
+mod quarantine;
 mod themes;
 mod views;
 mod wanted;
@@ -240,6 +241,39 @@ fn a_participant_that_changes_in_every_request_causes_few_events_and_the_last_st
     };
     assert!((20..=31).contains(&of(ann).count()), "{} events of 200 requests", of(ann).count());
     assert_eq!((of(ann).next_back(), of(ben).collect::<Vec<_>>()), (Some(false), vec![true]));
+    assert_eq!(driven.room.updates_due, None, "nothing is due any more");
+}
+
+#[test]
+fn many_participants_that_change_in_every_request_cause_a_limited_number_of_events_in_their_room() {
+    let mut driven = Driven::new(64);
+    let crowd: Vec<ParticipantId> = (0..60).map(|n| driven.join(person(&format!("Guest {n}"))).participant).collect();
+    driven.effects.clear();
+    driven.now += 1_000;
+    let muted = |muted| ParticipantPatch { audio_muted: Some(muted), ..Default::default() };
+    for n in 0..3_000 {
+        driven.now += 1;
+        if driven.room.poll_timeout().is_some_and(|due| due <= at(driven.now)) {
+            driven.handle(Input::Timeout);
+        }
+        // All but the last change all the time.
+        driven.handle(Input::Update(crowd[n % 59], muted(n / 59 % 2 == 0)));
+        if n == 1_500 {
+            driven.handle(Input::Update(crowd[59], muted(true)));
+        }
+    }
+    let updated = |driven: &Driven, who: Option<ParticipantId>| {
+        let events = driven.events();
+        let of = |event: &&&Event| matches!(event, Event::Updated { participant } if who.is_none_or(|who| participant.id == who));
+        events.iter().filter(of).count()
+    };
+    let count = updated(&driven, None);
+    assert!((250..=400).contains(&count), "{count} events in three seconds");
+    assert_eq!(updated(&driven, Some(crowd[59])), 1, "one that changes once is not forgotten");
+    for _ in 0..3 {
+        driven.now += 1_000;
+        driven.handle(Input::Timeout);
+    }
     assert_eq!(driven.room.updates_due, None, "nothing is due any more");
 }
 

@@ -123,6 +123,54 @@ async fn changes_of_a_participant_are_limited_over_all_its_connections() {
 }
 
 #[tokio::test]
+async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
+    let api = Api::with(|config| (config.limits.changes_per_second, config.limits.changes_burst) = (1_000, 10_000));
+    let address = api.listen().await;
+    let events = |session: &str| {
+        let secret = session.rsplit('/').next().expect("a path");
+        format!("/v1/rooms/r/events?session={secret}")
+    };
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        let (session, _) = api.join("r").await;
+        let mut socket = open(address, &events(&session)).await.expect("it opens");
+        next_of(&mut socket, "room").await;
+        sockets.push(socket);
+    }
+    // An operator without a session is limited as well.
+    sockets.push(open(address, "/v1/rooms/r/events").await.expect("it opens"));
+    let chat = Message::text(json!({"type": "chat", "text": "x"}).to_string());
+    let (mut sent, mut limited) = (0, 0);
+    while limited < 4 {
+        for socket in &mut sockets {
+            socket.send(chat.clone()).await.expect("it is open");
+            sent += 1;
+            // Every reader gets every message: read up to the answer to the own one.
+            loop {
+                let event: Value = serde_json::from_str(next(socket).await.to_text().expect("text")).expect("JSON");
+                if event["code"] == "too_many_requests" {
+                    limited += 1;
+                    break;
+                }
+                if event["type"] == "chat" {
+                    break;
+                }
+            }
+        }
+        assert!(sent < 4_000, "the chat of a room has no limit");
+    }
+    assert!(sent > 50, "a burst is allowed: {sent}");
+    let other = api.join("other").await;
+    let secret = other.0.rsplit('/').next().expect("a path");
+    let mut socket = open(address, &format!("/v1/rooms/other/events?session={secret}")).await.expect("it opens");
+    socket.send(chat).await.expect("it is open");
+    next_of(&mut socket, "chat").await;
+    let metrics = api.app.metrics().text();
+    let counted = metrics.lines().find(|line| line.starts_with("commingle_chats_limited_total")).expect("a metric");
+    assert!(!counted.ends_with(" 0"), "{counted}");
+}
+
+#[tokio::test]
 async fn a_session_and_a_token_have_a_limited_number_of_event_streams() {
     let api = Api::with(|config| {
         config.auth.key = Some(Secret::from(KEY.to_owned()));

@@ -30,6 +30,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::config::Secret;
 use crate::http::auth::{Claims, sign};
+use crate::link::sandbox::Access;
 use crate::net::tcp::{self, TcpCounters};
 use crate::peer::PeerConfig;
 use crate::peer::tests::client::{Client, PATIENCE};
@@ -99,8 +100,12 @@ impl Api {
         let mux = mux.expect("loopback has free ports");
         let port = mux.local_addr().port();
         // It sends no reports; these tests end before it is considered hung.
-        let mixer =
-            ProcessCommand { program: "sleep".into(), arguments: vec!["60".into(), marker(port)], ceiling: None };
+        let mixer = ProcessCommand {
+            program: "sleep".into(),
+            arguments: vec!["60".into(), marker(port)],
+            ceiling: None,
+            access: Access::default(),
+        };
         let data = tempfile::tempdir().expect("the temporary folder can be written");
         let library = Library::open(data.path(), Finish::by(|_, _, _| Err("nothing is repaired here".into())), None);
         let settings = ServerSettings {
