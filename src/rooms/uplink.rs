@@ -429,6 +429,7 @@ mod tests {
             timestamp: 0,
             marker: false,
             arrival: at(0),
+            captured: None,
             audio_level: None,
             rotation: None,
             colours: None,

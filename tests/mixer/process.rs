@@ -184,6 +184,7 @@ fn sent(packet: &EncodedPacket, sequence: u16) -> SourcePacket {
         timestamp: packet.timestamp,
         marker: packet.marker,
         arrival: now(),
+        captured: None,
         audio_level: None,
         rotation: None,
         colours: None,
