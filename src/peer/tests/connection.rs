@@ -16,7 +16,7 @@ use rtc::rtcp::source_description::SourceDescription;
 
 use super::world::{CAMERA, CLIENT, MICROPHONE, PARTICIPANT, SERVER, Scenario, VIEWER, World, at, identity};
 use crate::id::ParticipantId;
-use crate::media::{Codec, SourceKind, Tier};
+use crate::media::{Codec, SourceKind};
 use crate::peer::PeerEvent;
 use crate::peer::connection::Out;
 use crate::sdp::Fragment;
@@ -207,28 +207,6 @@ fn feedback_of_a_viewer_reaches_the_room() {
     assert_eq!(world.demand.take().selections, BTreeSet::from([ParticipantId(1)]));
     let lost = f32::from_bits(world.counters.fraction_lost.load(Ordering::Relaxed));
     assert!((lost - 0.25).abs() < 0.01);
-}
-
-#[test]
-fn a_receiver_that_requests_keyframes_without_end_gets_two_a_second() {
-    let mut world = World::new(VIEWER);
-    world.run(SECOND);
-    let media_ssrc = world.client.video[0].header.ssrc;
-    world.demand.take();
-    let mut asked = Vec::new();
-    for _ in 0..30 {
-        let mut in_second = 0;
-        for _ in 0..10 {
-            world.say(&[Box::new(PictureLossIndication { sender_ssrc: 1, media_ssrc })]);
-            world.run(SECOND / 10);
-            in_second += world.demand.take().keyframes.len();
-        }
-        asked.push(in_second);
-    }
-    assert_eq!(world.subscriber.selected().map(|stream| stream.tier), Some(Tier::High));
-    let late: usize = asked[20..].iter().sum();
-    assert!((18..=22).contains(&late), "in each second: {asked:?}");
-    assert!(world.counters.keyframes_deferred.load(Ordering::Relaxed) > 10);
 }
 
 #[test]
