@@ -13,12 +13,12 @@ mod picture;
 mod server;
 
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use commingle::bots::{BotPool, Camera, Plan, Scene};
 use commingle::codec::{self, Effort, EncodeSpec, EncodedFrame, H264Encoder, VideoEncoder};
 use commingle::media::Codec;
-use commingle::time::process_cpu;
+use commingle::time::{now, process_cpu};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSrc;
@@ -114,18 +114,18 @@ fn decode_alone() -> f64 {
         .collect();
     let inputs: Vec<AppSrc> =
         decoders.iter().map(|pipeline| pipeline.by_name("in").expect("named").downcast().expect("an appsrc")).collect();
-    let (begun, before) = (Instant::now(), process_cpu());
+    let (begun, before) = (now(), process_cpu());
     for (frame, n) in frames.iter().zip(0..) {
         // As cameras do, the nine send one after the other.
         for (input, camera) in inputs.iter().zip(0..) {
-            std::thread::sleep((interval * n + interval / 9 * camera).saturating_sub(begun.elapsed()));
+            std::thread::park_timeout((interval * n + interval / 9 * camera).saturating_sub(now().since(begun)));
             let mut buffer = gst::Buffer::from_slice(frame.clone());
             let pts = gst::ClockTime::from_useconds((interval * n).as_micros() as u64);
             buffer.get_mut().expect("just made").set_pts(pts);
             input.push_buffer(buffer).expect("it decodes");
         }
     }
-    let cores = (process_cpu() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let cores = (process_cpu() - before).as_secs_f64() / now().since(begun).as_secs_f64();
     for pipeline in decoders {
         pipeline.set_state(gst::State::Null).expect("ends");
     }
