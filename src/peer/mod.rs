@@ -12,6 +12,8 @@ mod connection;
 mod crypto;
 mod description;
 mod extensions;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keyframe;
 mod nack;
 mod negotiation;
@@ -34,8 +36,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use self::connection::Connection;
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::connection::fuzz;
 use self::negotiation::Negotiation;
 use self::reports::LinkReport;
 use self::session::{Marks, Request, Session};
