@@ -13,6 +13,8 @@ mod connection;
 mod crypto;
 mod description;
 mod extensions;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keyframe;
 mod keyframe_budget;
 mod nack;
@@ -36,8 +38,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use self::connection::Connection;
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::connection::fuzz;
 use self::negotiation::Negotiation;
 use self::reports::LinkReport;
 use self::session::{Marks, Request, Session};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::http::{Offer, Reply, post_offer, request};
+use crate::http::{Offer, Reply, get, post_offer, request};
 use crate::processes::{Usage, counts};
 use crate::seconds;
 use crate::server::{Server, deadline, is_over, people, wait, wait_until};
@@ -39,7 +39,8 @@ fn memory_and_counts_stay_flat_under_mixed_load() {
     post(&server, "steady/inputs", &json!({"url": "file:clip.webm", "loop": true, "name": "clip"}));
     let all = PARTICIPANTS + VIEWERS + 1;
     let joined = wait_until(Duration::from_secs(60), || people(&server, "steady") == all);
-    assert!(joined, "{} of {all} people\n{}", people(&server, "steady"), server.log());
+    let room = || get(&format!("{}/v1/rooms/steady", server.url())).body;
+    assert!(joined, "not {all} people: {}\n{}", room(), server.log());
     post(&server, "steady/recordings", &json!({"format": "webm"}));
 
     // Each kind of load once before the counts: the first one loads what the process keeps.

@@ -414,7 +414,7 @@ fn a_recording_on_a_full_disk_is_playable_and_finished_later() {
         assert!(before > 1.0, "{format:?}: only {before} s are kept");
         fs::remove_file(&filling).expect("there");
         let repaired = repair(&file, format).duration.as_secs_f64();
-        assert!((repaired - before).abs() < 0.1, "{format:?}: {before} s before the repair, {repaired} s after it");
+        assert!(repaired > before - 0.1, "{format:?}: {before} s before the repair, {repaired} s after it");
         decodes(&file);
         let drafts = fs::read_dir(disk.0.path()).expect("there").filter(|entry| {
             entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "part"))

@@ -10,7 +10,7 @@
 
 mod control;
 #[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
+pub(in crate::peer) mod fuzz;
 mod media;
 
 use std::collections::VecDeque;
