@@ -77,7 +77,17 @@ pub(super) fn depay(pieces: &[(u8, &[u8])]) {
 }
 
 fn packet(sequence: u16, timestamp: u32, marker: bool, arrival: Timestamp, payload: Bytes) -> SourcePacket {
-    SourcePacket { sequence, timestamp, marker, arrival, captured: None, audio_level: None, rotation: None, colours: None, payload }
+    SourcePacket {
+        sequence,
+        timestamp,
+        marker,
+        arrival,
+        captured: None,
+        audio_level: None,
+        rotation: None,
+        colours: None,
+        payload,
+    }
 }
 
 fn frame(codec: Codec, depayloader: &mut Depayloader, packets: &[SourcePacket]) {
