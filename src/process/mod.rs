@@ -13,11 +13,13 @@ mod watchdog;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -116,8 +118,17 @@ pub trait Listener: Send + 'static {
 
     /// A message came.
     fn message(&mut self, message: Self::Message);
-    /// The process is gone, for this reason; no call follows.
-    fn lost(&mut self, why: &str);
+    /// The process is gone; no call follows.
+    fn lost(&mut self, loss: &Loss);
+}
+
+/// How a process was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The reason, for logs.
+    pub why: String,
+    /// Another process has ended it by SIGKILL or SIGTERM: it is not to blame, nor is what it did.
+    pub was_killed: bool,
 }
 
 /// The queue towards a mixer.
@@ -219,13 +230,30 @@ async fn drive<T: ToProcess>(
         // The last messages are read before the end of the process is reported.
         biased;
         why = listen(pid, &mut read, &mut listener) => why,
-        error = link.write() => format!("cannot write its link: {error}"),
+        error = link.write() => format!("{LINK_BROKEN} write its link: {error}"),
         () = link.stuck() => LINK_FULL.to_owned(),
     };
+    // A process that hangs has not ended.
+    let has_ended = why == LINK_CLOSED || why.starts_with(LINK_BROKEN);
+    let was_killed = has_ended && is_killed(&mut child).await;
     // A hung process handles no signal but this one.
     let _ = child.kill().await;
-    listener.lost(&why);
+    listener.lost(&Loss { why, was_killed });
 }
+
+/// Whether a process that has lost its link was ended by another one.
+async fn is_killed(child: &mut Child) -> bool {
+    let Ok(Ok(status)) = tokio::time::timeout(EXITS_WITHIN, child.wait()).await else { return false };
+    let by = [Signal::KILL, Signal::TERM].map(Signal::as_raw);
+    status.signal().is_some_and(|signal| by.contains(&signal))
+}
+
+/// Why a process is lost that has ended, and how the reason begins if it ended while data was on the way.
+const LINK_CLOSED: &str = "it closed its link";
+/// See [`LINK_CLOSED`].
+const LINK_BROKEN: &str = "cannot";
+/// A process that has lost its link has ended within this time: no core is written.
+const EXITS_WITHIN: Duration = Duration::from_millis(200);
 
 /// Why a process that does not read its link is ended.
 const LINK_FULL: &str = "link queue full: process does not read its link";
@@ -242,8 +270,8 @@ async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut 
         };
         let length = match tokio::time::timeout(check_at.since(now()), read.read(&mut buffer)).await {
             Err(_) => continue,
-            Ok(Err(error)) => return format!("cannot read its link: {error}"),
-            Ok(Ok(0)) => return "it closed its link".to_owned(),
+            Ok(Err(error)) => return format!("{LINK_BROKEN} read its link: {error}"),
+            Ok(Ok(0)) => return LINK_CLOSED.to_owned(),
             Ok(Ok(length)) => length,
         };
         watchdog.message(now());
@@ -282,8 +310,33 @@ mod tests {
         fn message(&mut self, message: FromMixer) {
             self.0.try_send(Ok(message)).expect("room for a few");
         }
-        fn lost(&mut self, why: &str) {
-            self.0.try_send(Err(why.to_owned())).expect("room for a few");
+        fn lost(&mut self, loss: &Loss) {
+            let Loss { why, was_killed } = loss;
+            let why = if *was_killed { format!("{why} (killed)") } else { why.clone() };
+            self.0.try_send(Err(why)).expect("room for a few");
+        }
+    }
+
+    /// The loss of a shell that runs this.
+    async fn loss_of(script: &str) -> String {
+        let (events, mut received) = mpsc::channel(4);
+        let command = ProcessCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            ceiling: None,
+            access: Access::default(),
+        };
+        let _process = start::<ToOutput>(&command, Recorder(events)).expect("starts");
+        received.recv().await.expect("reported").expect_err("lost")
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_killed_is_distinguished_from_one_that_crashed() {
+        for signal in ["KILL", "TERM"] {
+            assert!(loss_of(&format!("kill -{signal} $$")).await.ends_with(" (killed)"), "{signal}");
+        }
+        for crash in ["kill -SEGV $$", "kill -ABRT $$", "exit 101", "exit 0"] {
+            assert!(!loss_of(crash).await.ends_with(" (killed)"), "{crash}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::id::{InputId, OutputId, ParticipantId, ViewName};
 use crate::link::FromMixer;
 use crate::media::SourceKind;
 use crate::peer::PeerEvent;
+use crate::process::Loss;
 use crate::room::document::{Audience, ParticipantDocument, ParticipantPatch, RoomDocument, ViewSettingsDocument};
 use crate::room::view_request::{ViewError, ViewRequest};
 use crate::room::{Admission, Input, Refusal};
@@ -35,7 +36,7 @@ pub(super) enum Command {
     /// A message of the mixer of this generation.
     Mixer(u64, FromMixer),
     /// The mixer of this generation is lost.
-    MixerLost(u64, String),
+    MixerLost(u64, Loss),
     /// Add a recording or broadcast.
     AddOutput(Box<Planned>, oneshot::Sender<Result<OutputId, Refusal>>),
     /// An event of the output process of this generation.

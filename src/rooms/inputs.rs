@@ -25,7 +25,7 @@ use crate::link::sandbox::Access;
 use crate::media::{Codec, SourceKind};
 use crate::metrics::{Counter, Family, Registry};
 use crate::peer::SourceSink;
-use crate::process::{self, InputProcess, Listener, ProcessCommand};
+use crate::process::{self, InputProcess, Listener, Loss, ProcessCommand};
 use crate::room::inputs::{InputEvent, InputReport, InputWish};
 use crate::secret::Secret;
 
@@ -372,10 +372,10 @@ impl Listener for InputListener {
         }
     }
 
-    fn lost(&mut self, why: &str) {
+    fn lost(&mut self, loss: &Loss) {
         self.publishing = None;
         if !self.ended {
-            self.tell(ProcessEvent::Lost(why.to_owned()));
+            self.tell(ProcessEvent::Lost(loss.why.clone()));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::command::Command;
 use super::routes::FanOut;
 use crate::link::{FromMixer, MixerReport};
 use crate::metrics::{Counter, Registry};
-use crate::process::Listener;
+use crate::process::{Listener, Loss};
 use crate::time::{self, Timestamp};
 
 /// A metric: its name, its help text, its field of the report.
@@ -113,8 +113,8 @@ impl Listener for MixerListener {
         }
     }
 
-    fn lost(&mut self, why: &str) {
-        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, why.to_owned()));
+    fn lost(&mut self, loss: &Loss) {
+        let (room, lost) = (self.room.clone(), Command::MixerLost(self.generation, loss.clone()));
         tokio::spawn(async move {
             // Fails only when the room has ended.
             let _ = room.send(lost).await;

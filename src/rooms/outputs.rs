@@ -25,7 +25,7 @@ use crate::link::output::{
 };
 use crate::media::{Codec, FileFormat, Tier};
 use crate::plan::StreamSpec;
-use crate::process::{self, Listener, OutputLink, OutputProcess};
+use crate::process::{self, Listener, Loss, OutputLink, OutputProcess};
 use crate::recordings::{self, FileName, Library, RecordingFile};
 use crate::room::document::{Event, RecordingKind, RoomDocument, UploadDocument, UploadState, ViewDocument};
 use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
@@ -435,10 +435,10 @@ impl Listener for OutputListener {
         }
     }
 
-    fn lost(&mut self, why: &str) {
+    fn lost(&mut self, loss: &Loss) {
         self.over();
         if !self.ended {
-            post(&self.commands, self.command(ProcessEvent::Lost(why.to_owned())));
+            post(&self.commands, self.command(ProcessEvent::Lost(loss.why.clone())));
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::link::output::ToOutput;
 use crate::link::{FromMixer, MixerReport, ToMixer, journal};
 use crate::media::{Kind, Size, SourceKind};
 use crate::peer::PeerEvent;
-use crate::process::{self, Link, MixerProcess};
+use crate::process::{self, Link, Loss, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason, ParticipantPatch};
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
@@ -190,12 +190,13 @@ impl RoomTask {
             }
             Command::Peer(participant, event) => self.peer_event(now, participant, event),
             Command::Mixer(generation, message) if generation == self.generation => self.mixer_says(now, message),
-            Command::MixerLost(generation, why) if generation == self.generation => {
-                tracing::error!(room = %self.room.name(), why, "mixer lost");
+            Command::MixerLost(generation, Loss { why, was_killed }) if generation == self.generation => {
+                tracing::error!(room = %self.room.name(), why, was_killed, "mixer lost");
                 self.server.counters.mixer_restarts.inc();
                 self.mixer = None;
                 self.link.store(None);
-                self.read_journal(now);
+                let journal = self.journal.take().filter(|_| !was_killed);
+                journal.into_iter().for_each(|journal| self.read_journal(journal, now));
                 self.room.handle(now, Input::MixerLost);
             }
             Command::Mixer(..) | Command::MixerLost(..) => {}
@@ -443,8 +444,8 @@ impl RoomTask {
             }
             Err(error) => {
                 // Reported like a process that died at once: the room starts another with its back-off.
-                let lost =
-                    Command::MixerLost(self.generation, format!("cannot start {:?}: {error}", self.server.mixer));
+                let why = format!("cannot start {:?}: {error}", self.server.mixer);
+                let lost = Command::MixerLost(self.generation, Loss { why, was_killed: false });
                 if self.commands.try_send(lost).is_err() {
                     tracing::error!("room queue full: cannot start mixer");
                 }
@@ -452,9 +453,8 @@ impl RoomTask {
         }
     }
 
-    /// Reports the sources that the lost mixer was decoding.
-    fn read_journal(&mut self, now: Timestamp) {
-        let Some(mut journal) = self.journal.take() else { return };
+    /// Reports the sources that a mixer was decoding when it crashed or hung.
+    fn read_journal(&mut self, mut journal: File, now: Timestamp) {
         match journal::decoding(&mut journal) {
             Ok(sources) => {
                 tracing::info!(room = %self.room.name(), ?sources, "sources in decoders of the lost mixer");

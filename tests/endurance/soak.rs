@@ -13,6 +13,7 @@ use crate::processes::{Usage, counts};
 use crate::seconds;
 use crate::server::{Server, deadline, is_over, people, wait, wait_until};
 
+const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 /// Interval of samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The largest growth of a process, in MiB per minute.
@@ -35,6 +36,9 @@ fn memory_and_counts_stay_flat_under_mixed_load() {
     let stays = (duration + Duration::from_secs(600)).as_secs().to_string();
     let (participants, viewers) = (PARTICIPANTS.to_string(), VIEWERS.to_string());
     let arguments = ["--participants", &participants, "--viewers", &viewers, "--seconds", &stays];
+    // Bots and an input alone do not keep a room that nobody has created.
+    let created = request("POST", &format!("{}/v1/rooms", server.url()), JSON, r#"{"name":"steady"}"#);
+    assert_eq!(created.status, 201, "{created:?}");
     let bots = server.bots(&server.url(), "steady", &arguments);
     post(&server, "steady/inputs", &json!({"url": "file:clip.webm", "loop": true, "name": "clip"}));
     let all = PARTICIPANTS + VIEWERS + 1;
@@ -97,7 +101,7 @@ fn write_clip(path: &std::path::Path) {
 
 fn post(server: &Server, path: &str, body: &Value) -> Value {
     let url = format!("{}/v1/rooms/{path}", server.url());
-    let reply = request("POST", &url, &[("content-type", "application/json")], &body.to_string());
+    let reply = request("POST", &url, JSON, &body.to_string());
     assert_eq!(reply.status, 201, "{path}: {reply:?}");
     reply.json()
 }
