@@ -199,7 +199,7 @@ impl VideoJitter {
             match self.head() {
                 Head::Complete(end) => {
                     let due = self.due(end);
-                    if now < due {
+                    if !self.delay.is_zero() && now < due {
                         return VideoPoll::Wait(due);
                     }
                     return VideoPoll::Frame(self.take_before(end));

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use commingle::codec::sound::SoundDecoder;
 use commingle::codec::{DecodeLimits, Decoded, Depayloader, Picture, VideoDecoder};
-use commingle::destination::{Destination, Guard};
+use commingle::destination::{Destination, Guard, Target};
 use commingle::link::frame::{Decoder, encode_into};
 use commingle::link::input::{FromInput, InputSettings, ToInput};
+use commingle::link::sandbox::Access;
 use commingle::media::{AUDIO_RATE, Codec, Size, SourceKind, SourcePacket, VIDEO_CLOCK};
 use commingle::room::document::InputState;
 use commingle::room::inputs::InputReport;
@@ -99,7 +100,14 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(settings: InputSettings) -> Self {
-        let mut rig = Self::start(Stdio::null());
+        let source = settings.source.as_ref().map(|source| source.open().expect("a URL of an input"));
+        // As the server does.
+        let access = match source.as_ref().map(Destination::target) {
+            Some(Target::File(_)) => Access::reading(settings.media_dir.clone()),
+            Some(_) => Access::network(),
+            None => Access::default(),
+        };
+        let mut rig = Self::start(Stdio::null(), &access);
         rig.send(&ToInput::Configure(settings));
         rig
     }
@@ -114,17 +122,18 @@ impl Rig {
             request = reception.input(&bytes[..length]).expect("RTMP");
             connection.write_all(&reception.output()).expect("connected");
         }
-        let mut rig = Self::start(Stdio::from(OwnedFd::from(connection)));
+        let mut rig = Self::start(Stdio::from(OwnedFd::from(connection)), &Access::default());
         rig.send(&ToInput::Receive { received: reception.into_received() });
         rig.until("a request to publish", |rig| rig.publishing);
         rig.send(&ToInput::Configure(InputSettings { source: None, ..settings("file:none", media_dir) }));
         rig
     }
 
-    fn start(stdout: Stdio) -> Self {
+    fn start(stdout: Stdio, access: &Access) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let child = Command::new(env!("CARGO_BIN_EXE_commingle"))
             .arg("input")
+            .envs([access.variable()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(stdout)
             .spawn()

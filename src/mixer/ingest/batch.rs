@@ -3,6 +3,8 @@
 //! Owns: the rule. Does not know: frames, decoders. In: the size and the time of each frame, and whether its camera is
 //! still. Out: whether the frame waits, and until when at most.
 //!
+//! Only VP8 and VP9 are batched, because their decoders never reorder pictures.
+//!
 //! The encoder of a still camera goes on to send frames, which have to be decoded because later ones refer to them. A
 //! decoder whose pictures have left the processor's cache takes 1.3 times as long per frame as one that decodes four
 //! frames at once. Only the last picture of a batch is looked at. A movement costs bits: the frame that is larger than

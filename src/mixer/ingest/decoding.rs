@@ -235,7 +235,9 @@ impl Decoding {
         self.last_pts = pts;
         let had_batch = self.batch.due().is_some();
         let may_wait = matches!(self.state, State::Ready(_)) && self.catching_up == 0 && self.refreshing == 0;
-        let is_still = may_wait && entry.is_none() && owner.slot.is_still();
+        // Other codecs may reorder pictures: those of earlier frames come after the batch.
+        let keeps_order = matches!(owner.codec, Codec::Vp8 | Codec::Vp9);
+        let is_still = may_wait && keeps_order && entry.is_none() && owner.slot.is_still();
         let waits = self.batch.waits(whole.len(), is_still, pts);
         if had_batch && !waits {
             // Of the whole batch the picture of this frame is stored.
