@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use commingle::codec;
 use commingle::id::{ParticipantId, SourceId};
@@ -18,7 +19,7 @@ use commingle::plan::SourceSpec;
 use commingle::time::now;
 
 use crate::aborts;
-use crate::rig::{PATIENCE, encode, scene, stream, streams};
+use crate::rig::{PATIENCE, encode, scene, stream, streams, turn};
 
 /// Set for the child process that runs the mixer.
 const ROLE: &str = "COMMINGLE_TEST_MIXER";
@@ -85,7 +86,7 @@ fn configure() -> ToMixer {
         max_source: Size::new(1920, 1080),
         openh264: false,
         transition_ms: 0,
-        filter_budget: std::time::Duration::from_millis(20),
+        filter_budget: Duration::from_millis(20),
         threads: 1,
         sounds: Sounds::default(),
     })
@@ -105,6 +106,7 @@ fn receive(link: &mut UnixStream, decoder: &mut Decoder) -> FromMixer {
 
 #[test]
 fn a_mixer_is_ready_sends_reports_while_idle_and_ends_with_its_link() {
+    let _turn = turn();
     let (mut child, mut link) = start();
     let mut decoder = Decoder::default();
     let spec =
@@ -150,6 +152,7 @@ fn ready_and_streams(elements: &str) -> (Vec<String>, BTreeSet<u32>) {
 
 #[test]
 fn a_missing_element_disables_only_what_needs_it_and_is_reported_with_its_package() {
+    let _turn = turn();
     let nothing = ready_and_streams("srtsink,avenc_aac,openh264enc");
     assert_eq!(nothing, (Vec::new(), BTreeSet::from([1, 2])), "a mixer needs none of these elements");
 
@@ -194,6 +197,7 @@ fn sent(packet: &EncodedPacket, sequence: u16) -> SourcePacket {
 
 #[test]
 fn the_journal_of_a_mixer_that_died_names_the_source_that_was_decoded() {
+    let _turn = turn();
     let size = Size::new(320, 180);
     let packets = [(1, Codec::Vp8), (2, Codec::H264)].map(|(id, codec)| {
         let frames: Vec<_> = encode(codec, size, (180, 90, 160), 3);
@@ -231,6 +235,11 @@ fn the_journal_of_a_mixer_that_died_names_the_source_that_was_decoded() {
             assert!(decoding(&mut journal).contains(&SourceId(2)));
         } else {
             while !matches!(receive(&mut link, &mut decoder), FromMixer::SourceSize(SourceId(1), _)) {}
+            // The other frames are still being decoded.
+            let begun = now();
+            while !decoding(&mut journal).is_empty() && now().since(begun) < PATIENCE {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
             drop(link);
             assert!(child.wait().expect("it ends").success());
             assert_eq!(decoding(&mut journal), BTreeSet::new());
@@ -240,6 +249,7 @@ fn the_journal_of_a_mixer_that_died_names_the_source_that_was_decoded() {
 
 #[test]
 fn a_malformed_message_ends_the_mixer_with_an_error() {
+    let _turn = turn();
     let (mut child, mut link) = start();
     link.write_all(&[0xff; 64]).expect("written");
     assert!(!child.wait().expect("it ends").success());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,12 @@ pub type Colour = (u8, u8, u8);
 
 /// Time limit of each step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until no other test with a mixer runs: cameras send in real time, and two cores carry one mixer at a time.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Encoded frames of a source that shows a colour, with a corner that blinks.
 pub fn encode(codec: Codec, size: Size, (y, u, v): Colour, frames: u32) -> Vec<Vec<EncodedPacket>> {
@@ -144,10 +150,13 @@ pub struct Rig {
     pub sizes: BTreeMap<SourceId, Vec<Size>>,
     pub report: MixerReport,
     pub others: Vec<FromMixer>,
+    /// Dropped last.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Rig {
     pub fn new() -> Self {
+        let turn = turn();
         let outbox = Arc::new(Outbox::default());
         let (to, heard) = sync_channel(100_000);
         let inner = outbox.clone();
@@ -184,6 +193,7 @@ impl Rig {
             sizes: BTreeMap::new(),
             report: MixerReport::default(),
             others: Vec::new(),
+            _turn: turn,
         };
         let ready = rig.heard.recv_timeout(PATIENCE).expect("a mixer is ready");
         assert_eq!(ready, FromMixer::Ready { missing: Vec::new() });
