@@ -158,12 +158,6 @@ impl LipSync {
         }
         Duration::from_micros(state.balance.min(0).unsigned_abs())
     }
-
-    /// How much later video is mixed than audio that was captured with it, in microseconds, negative if it is earlier;
-    /// None unless both are mixed.
-    pub fn skew(&self, now: Timestamp) -> Option<i64> {
-        self.0.lock().skew(now)
-    }
 }
 
 fn between(arrival: Timestamp, now: Timestamp) -> i64 {
@@ -340,6 +334,5 @@ mod tests {
             sync.video_delay(at(8_000 + now * 33));
         }
         assert_eq!(sync.video_delay(at(15_000)), Duration::ZERO);
-        assert_eq!(sync.skew(at(15_000)), None);
     }
 }

@@ -1,9 +1,9 @@
 //! The mixer process, one per room: decodes the participants' packets, composes and mixes, encodes a few streams.
 //!
 //! Owns: [`ingest`] (packets to pictures), [`compose`] (pictures to canvases), [`encode`] (canvases to packets),
-//! [`filter`] (pictures to filtered pictures), [`sound`], [`lip_sync`] (both of one participant together), [`Mixer`] with the threads, and [`run_process`] with the
-//! link. Does not know: participants beyond an id and a label, who may see whom, the network. It opens no socket; the
-//! link is inherited.
+//! [`filter`] (pictures to filtered pictures), [`sound`], [`lip_sync`] (camera and microphone of a participant),
+//! [`Mixer`] with the threads, and [`run_process`] with the link. Does not know: participants beyond an id and a label,
+//! who may see whom, the network. It opens no socket; the link is inherited.
 //!
 //! Threads: `link-reader` decodes messages and feeds the jitter buffers and decoders; `video-tick` composes and feeds
 //! the encoders; `audio-tick` mixes; `timer` reports, also when idle, and ends waits for lost packets; `link-writer`

@@ -202,7 +202,7 @@ impl Room {
         match spec.kind.kind() {
             Kind::Audio => SoundInbox::push(&self.sound, SoundInput::Source(spec, lip_sync)),
             Kind::Video => {
-                // Nobody sees lips on a screen.
+                // A shared screen is shown without delay: speech need not match it as closely.
                 let lip_sync = Some(lip_sync).filter(|_| spec.kind == SourceKind::Camera);
                 let slot = self.slots.slot(spec.source, spec.kind, lip_sync.clone());
                 self.pictures.entry(spec.participant).or_default().insert(spec.source, slot.clone());

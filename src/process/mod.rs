@@ -226,19 +226,28 @@ async fn drive<T: ToProcess>(
 ) {
     let _close = link.close_on_drop();
     let pid = child.id().unwrap_or_default();
-    let why = tokio::select! {
+    let end = tokio::select! {
         // The last messages are read before the end of the process is reported.
         biased;
-        why = listen(pid, &mut read, &mut listener) => why,
-        error = link.write() => format!("{LINK_BROKEN} write its link: {error}"),
-        () = link.stuck() => LINK_FULL.to_owned(),
+        end = listen(pid, &mut read, &mut listener) => end,
+        error = link.write() => End::Link(format!("cannot write its link: {error}")),
+        () = link.stuck() => End::Fault(LINK_FULL.to_owned()),
     };
-    // A process that hangs has not ended.
-    let has_ended = why == LINK_CLOSED || why.starts_with(LINK_BROKEN);
-    let was_killed = has_ended && is_killed(&mut child).await;
+    let (why, was_killed) = match end {
+        End::Link(why) => (why, is_killed(&mut child).await),
+        End::Fault(why) => (why, false),
+    };
     // A hung process handles no signal but this one.
     let _ = child.kill().await;
     listener.lost(&Loss { why, was_killed });
+}
+
+/// Why nothing more is read from a process.
+enum End {
+    /// Its link is closed or broken: the process has ended.
+    Link(String),
+    /// It hangs, or sends what is malformed.
+    Fault(String),
 }
 
 /// Whether a process that has lost its link was ended by another one.
@@ -248,10 +257,6 @@ async fn is_killed(child: &mut Child) -> bool {
     status.signal().is_some_and(|signal| by.contains(&signal))
 }
 
-/// Why a process is lost that has ended, and how the reason begins if it ended while data was on the way.
-const LINK_CLOSED: &str = "it closed its link";
-/// See [`LINK_CLOSED`].
-const LINK_BROKEN: &str = "cannot";
 /// A process that has lost its link has ended within this time: no core is written.
 const EXITS_WITHIN: Duration = Duration::from_millis(200);
 
@@ -259,19 +264,19 @@ const EXITS_WITHIN: Duration = Duration::from_millis(200);
 const LINK_FULL: &str = "link queue full: process does not read its link";
 
 /// Reads messages until the process is gone or hangs; returns the reason.
-async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut L) -> String {
+async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut L) -> End {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; BATCH_BYTES];
     let mut watchdog = Watchdog::new(now());
     loop {
         let check_at = match watchdog.judge(now(), || watchdog::threads(pid)) {
             Verdict::Alive(check_at) => check_at,
-            Verdict::Hung(why) => return why,
+            Verdict::Hung(why) => return End::Fault(why),
         };
         let length = match tokio::time::timeout(check_at.since(now()), read.read(&mut buffer)).await {
             Err(_) => continue,
-            Ok(Err(error)) => return format!("{LINK_BROKEN} read its link: {error}"),
-            Ok(Ok(0)) => return LINK_CLOSED.to_owned(),
+            Ok(Err(error)) => return End::Link(format!("cannot read its link: {error}")),
+            Ok(Ok(0)) => return End::Link("it closed its link".to_owned()),
             Ok(Ok(length)) => length,
         };
         watchdog.message(now());
@@ -280,10 +285,10 @@ async fn listen<L: Listener>(pid: u32, read: &mut OwnedReadHalf, listener: &mut 
             let message: L::Message = match decoder.next_message() {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(error) => return format!("malformed message from {}: {error}", L::Message::ROLE),
+                Err(error) => return End::Fault(format!("malformed message from {}: {error}", L::Message::ROLE)),
             };
             if let Some(why) = Watchdog::stalled(message.stalled()) {
-                return why;
+                return End::Fault(why);
             }
             if let Some(within) = message.next_report() {
                 watchdog.expect_report(within);

@@ -1,9 +1,9 @@
 //! The path of a participant's packets to its room's mixer.
 //!
 //! Owns: which source a media section is, the codec with which each source is announced, and how often that may change;
-//! which packets of a microphone the mixer does not need; the rate of each source. Does not know: what is in a packet. Sessions call in for
-//! every packet; packets leave through the link of the mixer that runs at the moment, and to outputs that record
-//! participants' tracks.
+//! which packets of a microphone the mixer does not need; the rate of each source. Does not know: what is in a packet.
+//! Sessions call in for every packet; packets leave through the link of the mixer that runs at the moment, and to
+//! outputs that record participants' tracks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

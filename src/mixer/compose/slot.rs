@@ -3,8 +3,8 @@
 //! Owns: rotation, cropping, scaling and conversion of colours, once per tile size; the backdrop of a camera that does
 //! not fill its tile; whether a picture differs from the one that is shown ([`Stillness`]). Does not know: scenes. In:
 //! pictures by the [`FrameWriter`] of one decoder, on its thread. Out: [`FrameSlot::get`] for compositors; a size that
-//! was fetched is kept ready from then on; and for [`LipSync`] when frames are shown. The owner of the slot is notified of each new picture, and of the first
-//! packet of a microphone that was lost.
+//! was fetched is kept ready from then on; and when frames are shown, for [`LipSync`]. The owner of the slot is notified
+//! of each new picture, and of the first packet of a microphone that was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
