@@ -7,12 +7,13 @@ import { adviceInCall, Meter } from './devices.js';
 import { closeInvite, openInvite } from './invite.js';
 import { listenToKeys, rove, sureKey } from './keys.js';
 import { Layouts } from './layouts.js';
+import { memory } from './memory.js';
 import { hueOf, nameOf, pathOf } from './names.js';
 import { drawOther, drawPeople, drawRoster } from './people.js';
 import { isStill, linkQuality, QUALITY_LABELS, stillNote, tierOf } from './quality.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
-import { $, advise, announce, copy, el, memory, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { $, advise, announce, copy, el, setIcon, setLabel, toast, withdraw } from './ui.js';
 
 const DEPARTURES = { removed: 'was removed', lost: 'lost the connection' };
 const LIMITS = {

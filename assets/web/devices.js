@@ -1,7 +1,7 @@
 // devices.js: camera and microphone before the call: permission, selection, preview, level.
 // Owns the tracks until take(). Never throws: a missing device is a state to display.
 
-import { memory } from './ui.js';
+import { memory } from './memory.js';
 
 const SHAPE = {
   audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },

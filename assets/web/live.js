@@ -4,7 +4,7 @@
 // itself. Does not know: the call, the API. The path names the room; `?token=` and `?session=` are passed on.
 
 import { advise, linkTo, nextTry, verdict } from './live-state.js';
-import { memory } from './ui.js';
+import { memory } from './memory.js';
 
 const HLS_JS = './vendor/hls.js/hls.min.mjs';
 const PROBE_TIMEOUT = 15_000; // ms; the server itself waits up to 8 s for a playlist

@@ -13,7 +13,8 @@ import {
   wrongRoomName,
 } from './names.js';
 import { ACTIONS } from './problems.js';
-import { $, el, memory, setIcon } from './ui.js';
+import { memory } from './memory.js';
+import { $, el, setIcon } from './ui.js';
 
 const MESSAGES = {
   asking: 'Allow your camera and microphone, or join without them.',

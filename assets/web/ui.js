@@ -1,4 +1,4 @@
-// ui.js: small helpers of the page: elements, stored settings, messages and announcements. Does not know calls.
+// ui.js: small helpers of the page: elements, messages and announcements. Does not know calls.
 
 const TOAST = 3200; // ms
 
@@ -42,24 +42,6 @@ export function setLabel(button, label, key) {
   button.setAttribute('aria-label', label);
   button.dataset.tip = key ? `${label} (${key})` : label;
 }
-
-/** Settings stored in this browser; they are lost if storage is blocked. */
-export const memory = {
-  get(key, fallback = '') {
-    try {
-      return localStorage.getItem(`commingle.${key}`) ?? fallback;
-    } catch {
-      return fallback;
-    }
-  },
-  set(key, value) {
-    try {
-      localStorage.setItem(`commingle.${key}`, value);
-    } catch {
-      // Private windows may block storage; the setting is then lost.
-    }
-  },
-};
 
 /** @type {ReturnType<typeof setTimeout> | number} */
 let announcing = 0;
