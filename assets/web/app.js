@@ -3,6 +3,7 @@
 import { bind, hideCall, showCall } from './call.js';
 import { join } from './commingle.js';
 import { Devices } from './devices.js';
+import { obeyParent, tellParent } from './embed.js';
 import { Lobby, query } from './lobby.js';
 import { pathOf } from './names.js';
 import { explain, request } from './problems.js';
@@ -61,6 +62,7 @@ async function enter() {
       signal,
     });
     page.session = session;
+    tellParent('joined', { room: wish.room, participant: session.id });
     bind(session, signal, watched, ended);
     watched.bind(session, signal, ({ message }) => toast(message));
   } catch (error) {
@@ -73,6 +75,7 @@ async function enter() {
 
 function ended({ reason, error }) {
   stay?.abort();
+  if (page.session) tellParent('left', { room: $('room').value, reason });
   page.session = null;
   if (reason === 'page closed') {
     hideCall();
@@ -122,6 +125,7 @@ async function act(action) {
   );
 }
 
+obeyParent(() => page.session?.leave());
 // Restored from the back-forward cache.
 addEventListener('pageshow', (event) => event.persisted && $('lobby').hidden && showLobby());
 showLobby();

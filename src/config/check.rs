@@ -53,11 +53,14 @@ impl Http {
         // An origin is a scheme and an authority, without a path (RFC 6454 section 6.2).
         let is_origin = |origin: &String| {
             let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', ' ', '*']))
+            authority.is_some_and(|authority| !authority.is_empty() && !authority.contains(['/', ' ', '*', ';', ',']))
         };
-        for origin in self.origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
-            let reason = format!("`{origin}` is not an origin: write it like https://app.example.org, without a path");
-            findings.add("http.origins", reason);
+        for (key, origins) in [("http.origins", &self.origins), ("http.frame_ancestors", &self.frame_ancestors)] {
+            for origin in origins.iter().filter(|origin| *origin != "*" && !is_origin(origin)) {
+                let reason =
+                    format!("`{origin}` is not an origin: write it like https://app.example.org, without a path");
+                findings.add(key, reason);
+            }
         }
         findings.require(
             !self.proxy_protocol || !self.trusted_proxies.is_empty(),

@@ -88,6 +88,8 @@ pub struct Http {
     pub hosts: Vec<String>,
     /// Origins (RFC 6454) of web pages that may use the whole API, or `*`.
     pub origins: Vec<String>,
+    /// Origins of web pages that may show the pages of this server in a frame, or `*`.
+    pub frame_ancestors: Vec<String>,
     /// Networks of proxies whose [`forwarded_header`](Self::forwarded_header) is believed.
     pub trusted_proxies: Vec<Network>,
     /// The header in which trusted proxies add the address of their client.
@@ -347,6 +349,7 @@ impl Default for Http {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             hosts: Vec::new(),
             origins: Vec::new(),
+            frame_ancestors: Vec::new(),
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeader::XForwardedFor,
             proxy_protocol: false,

@@ -46,6 +46,24 @@ fn third_party_clients_publish_and_watch() {
     server.stop();
 }
 
+#[test]
+fn a_call_is_shown_in_a_page_of_another_origin_that_the_configuration_allows() {
+    let _turn = turn();
+    let refusing = Server::start();
+    let refused = play(&refusing.url(), "embedded", &[]);
+    assert_eq!(refused["framed"], false, "no page of another origin is allowed: {refused}");
+    assert!(!list(&refused, "/refusals").is_empty(), "the browser names the policy: {refused}");
+    refusing.stop();
+    let environment = [("COMMINGLE_HTTP_FRAME_ANCESTORS", "*")];
+    let server = Server::start_with(&Settings { environment: &environment, ..Settings::default() });
+    let measured = play(&server.url(), "embedded", &[]);
+    assert_eq!(measured["framed"], true, "{measured}");
+    let participant = &measured["participant"];
+    assert_eq!(measured["inRoom"], json!([{"id": participant, "name": "Ann"}]), "{measured}");
+    assert_eq!(measured["left"], json!(["left"]), "the button of the other page ends the call: {measured}");
+    server.stop();
+}
+
 /// The document of the room once it satisfies `so`, within ten seconds.
 fn room_when(server: &Server, room: &str, so: impl Fn(&Value) -> bool) -> Value {
     let mut seen = Value::Null;

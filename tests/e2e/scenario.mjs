@@ -14,6 +14,7 @@ import * as access from './scenarios/access.mjs';
 import * as captions from './scenarios/captions.mjs';
 import * as clients from './scenarios/clients.mjs';
 import * as direct from './scenarios/direct.mjs';
+import * as embed from './scenarios/embed.mjs';
 import * as faults from './scenarios/faults.mjs';
 import * as figures from './scenarios/figures.mjs';
 import * as inputs from './scenarios/inputs.mjs';
@@ -37,6 +38,7 @@ const scenarios = {
   ...captions,
   ...clients,
   ...direct,
+  ...embed,
   ...faults,
   ...figures,
   ...inputs,

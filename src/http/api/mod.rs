@@ -57,6 +57,7 @@ pub use self::server::serve;
 use crate::config::{Config, Limits, Processes, TlsMode};
 use crate::http::auth::{AuthError, Authority};
 use crate::http::problem::Problem;
+use crate::http::web::Web;
 use crate::id::RoomName;
 use crate::metrics::{LoginLabels, Metrics, ProcessLabels, RequestLabels};
 use crate::net::connection_limits::{self, ConnectionLimiter, Permit};
@@ -99,6 +100,8 @@ pub(super) struct Policy {
     /// Checks and signs tokens.
     pub(super) authority: Authority,
     origins: Origins,
+    /// The pages of the server.
+    web: Web,
     limits: Limits,
     /// Whether WHEP players may join a room in which nothing is published.
     watch_empty: bool,
@@ -109,6 +112,7 @@ impl Policy {
         Self {
             authority: Authority::new(&config.auth),
             origins: Origins::new(config),
+            web: Web::new(&config.http.frame_ancestors),
             limits: config.limits.clone(),
             watch_empty: config.rooms.watch_empty,
         }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
+use axum::extract::State;
 use axum::handler::Handler;
 use axum::http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderName,
@@ -20,7 +21,6 @@ use super::{
     sessions, views,
 };
 use crate::http::problem::Problem;
-use crate::http::web;
 use crate::room::document::Role;
 
 /// The request headers that pages of other origins may send. `ETag` is among them because some WHIP clients send it.
@@ -137,7 +137,7 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),
         route(Method::GET, "/hls/{room}/{rendition}/{file}", Hls, hls::file),
-        route(Method::GET, "/live/{room}", Public, web::live),
+        route(Method::GET, "/live/{room}", Public, service::live),
         route(Method::GET, "/v1/recordings", AnyRoom(Moderator), library::list),
         route(Method::GET, FILE, AnyRoom(Moderator), library::download),
         route(Method::DELETE, FILE, AnyRoom(Moderator), library::delete),
@@ -146,7 +146,8 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, "/readyz", Public, service::readyz),
         route(Method::GET, "/openapi.json", Public, service::openapi),
         route(Method::GET, "/docs/api.md", Public, service::docs),
-        route(Method::GET, "/", Public, web::index),
+        route(Method::GET, "/docs", Public, service::explorer),
+        route(Method::GET, "/", Public, service::index),
     ]
 }
 
@@ -159,7 +160,7 @@ pub(super) fn is_reserved(segment: &str) -> bool {
 
 /// Handles every path that is not a route. A trailing slash is redirected with 307, which keeps the method (RFC 9725
 /// section 4.5). Other paths are files of the web page, pages of rooms, or 404.
-pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn fallback(State(app): State<App>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let path = uri.path().trim_end_matches('/');
     // Only below known paths: a redirect to `//host` would lead to another server.
     let known = ["/whip/", "/whep/", "/v1/"].iter().any(|prefix| path.starts_with(prefix));
@@ -167,7 +168,7 @@ pub(super) async fn fallback(method: Method, uri: Uri, headers: HeaderMap) -> Re
         let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         return Redirect::temporary(&format!("{path}{query}")).into_response();
     }
-    web::asset(method, uri, headers, is_reserved).await
+    app.policy().web.asset(&method, &uri, &headers, is_reserved)
 }
 
 /// Whether a route counts as a change of a room. Joins have limits of their own.

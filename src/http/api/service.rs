@@ -1,19 +1,36 @@
-//! Health, readiness, metrics and documentation of the server.
+//! Health, readiness, metrics, documentation and pages of the server.
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::App;
 use crate::http::problem::Problem;
+use crate::http::web::Page;
 use crate::metrics;
 
 /// The OpenAPI description, written by hand; a test compares it with the routes.
 pub(super) const OPENAPI: &str = include_str!("../../../assets/openapi.json");
 /// The documentation that the types of problems link to.
 pub(super) const DOCS: &str = include_str!("../../../docs/api.md");
+
+/// `GET /`: the page.
+pub(super) async fn index(State(app): State<App>, headers: HeaderMap) -> Response {
+    app.policy().web.page(Page::Call, &headers)
+}
+
+/// `GET /live/{room}`: the page that plays the HLS broadcast of a room.
+pub(super) async fn live(State(app): State<App>, headers: HeaderMap) -> Response {
+    app.policy().web.page(Page::Live, &headers)
+}
+
+/// `GET /docs`: the API explorer.
+pub(super) async fn explorer(State(app): State<App>, headers: HeaderMap) -> Response {
+    app.policy().web.page(Page::Explorer, &headers)
+}
 
 /// `GET /healthz`: the process is alive.
 pub(super) async fn healthz() -> Json<Value> {
