@@ -92,6 +92,8 @@ fn ours(Ours { side, pictures, kind, decorated, views }: Ours<'_>) -> f64 {
             speaking: decorated && i == 1,
             muted: decorated && i % 3 == 0,
             poor_connection: false,
+            hand_raised: false,
+            reaction: None,
         });
         let (view, style) = (ViewName::program(), Style::default());
         let scene = Scene { view, canvas: CANVAS, fps: 30, tiles: tiles.collect(), more: None, style };

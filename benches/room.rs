@@ -298,6 +298,8 @@ fn orders(count: u32) -> Vec<ToMixer> {
         speaking: i == 0,
         muted: false,
         poor_connection: false,
+        hand_raised: false,
+        reaction: None,
     });
     let (view, style) = (ViewName::program(), Style::default());
     let scene = Scene { view, canvas: CANVAS, fps: FPS, tiles: tiles.collect(), more: None, style };

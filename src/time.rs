@@ -1,12 +1,15 @@
 //! Time: the only module that reads clocks.
 //!
 //! Owns: [`Timestamp`], a point on this machine's monotonic clock, which is the same in all processes, so that the
-//! mixer can compare timestamps of the edge. Out: [`now`] and CPU times. All other code takes the time as an argument.
+//! mixer can compare timestamps of the edge; [`WallTime`], a published date. Out: [`now`], [`wall`] and CPU times. All
+//! other code takes the time as an argument.
 
+use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use ::time::OffsetDateTime;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A point in time: microseconds on `CLOCK_MONOTONIC`, comparable between the processes of one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -42,6 +45,35 @@ impl Sub<Duration> for Timestamp {
 
     fn sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(by.as_micros() as u64))
+    }
+}
+
+/// A date on the wall clock, which may jump: for documents and events only. As text it is in UTC with milliseconds
+/// (RFC 3339).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// A date from microseconds since 1970.
+    pub const fn from_unix_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+}
+
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000);
+        // A clock that is set to a year beyond 9999 is wrong anyway.
+        let date = date.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let ((year, month, day), (hour, minute, second, millisecond)) =
+            ((date.year(), u8::from(date.month()), date.day()), date.to_hms_milli());
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -90,4 +122,27 @@ pub fn unix_seconds() -> u64 {
 pub fn unix_micros() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1_000
+}
+
+/// The date on the wall clock.
+pub fn wall() -> WallTime {
+    WallTime(unix_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_utc_with_milliseconds() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_796_092_811_250_999, "2026-12-01T02:40:11.250Z"),
+            (1_709_164_800_000_000, "2024-02-29T00:00:00.000Z"),
+            (u64::MAX, "1970-01-01T00:00:00.000Z"),
+        ] {
+            let date = WallTime::from_unix_micros(micros);
+            assert_eq!((date.to_string().as_str(), serde_json::json!(date)), (text, serde_json::json!(text)));
+        }
+    }
 }

@@ -303,6 +303,7 @@ fn settings(config: &Config, library: Library) -> anyhow::Result<ServerSettings>
         direct_for_two: config.rooms.direct_for_two,
         max_rooms: config.rooms.max_rooms as usize,
         linger: config.rooms.linger(),
+        chat_history: config.rooms.chat_history as usize,
         counters: RoomCounters::default(),
         hls: HlsBroadcasts::default(),
         endings: TaskTracker::new(),

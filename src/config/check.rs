@@ -179,6 +179,7 @@ impl Config {
     /// Refuses limits of zero, which would mean "none allowed" and not "unlimited".
     fn check_numbers(&self, findings: &mut Findings) {
         let (rooms, limits) = (&self.rooms, &self.limits);
+        findings.require(rooms.chat_history <= 1_000, "rooms.chat_history", "must be 0 to 1000");
         let least: [(&'static str, usize, usize); 26] = [
             ("rooms.max_participants", rooms.max_participants as usize, 1),
             ("rooms.max_viewers", rooms.max_viewers as usize, 1),

@@ -178,6 +178,8 @@ pub struct Rooms {
     pub max_rooms: u32,
     /// Seconds for which an empty room and its mixer are kept.
     pub linger_seconds: u32,
+    /// Most chat messages of a room that are kept for those who come; 0 for none.
+    pub chat_history: u32,
 }
 
 impl Rooms {
@@ -399,6 +401,7 @@ impl Default for Rooms {
             max_inputs: 8,
             max_rooms: 32,
             linger_seconds: 10,
+            chat_history: 200,
         }
     }
 }

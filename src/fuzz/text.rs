@@ -14,8 +14,10 @@ use crate::id::{ImageName, RoomName, ViewName};
 use crate::layout::{CustomTile, Layout};
 use crate::media::{Codec, Size, SoundTaken, SourceKind};
 use crate::overlay::{Image, OverlayRequest};
+use crate::room::chat::{ChatRequest, Sender};
 use crate::room::direct::DirectMessage;
 use crate::room::document::{ParticipantPatch, Role, RoomPatch, TierChoice};
+use crate::room::emoji::Emoji;
 use crate::room::view_request::{ViewPatch, ViewRequest};
 use crate::room::{Admission, Input, Room, RoomSettings};
 use crate::sdp::{Fragment, candidate_address, keep_sha256, replace_candidates};
@@ -85,6 +87,7 @@ pub(super) fn command(text: &str) {
         direct_for_two: true,
         linger: Duration::from_secs(5),
         permanent: true,
+        chat_history: 8,
     };
     let mut room = Room::new(settings, now);
     let mut ids = Vec::new();
@@ -134,7 +137,12 @@ pub(super) fn command(text: &str) {
         if let Ok(signal) = serde_json::from_str(line) {
             room.handle(now, Input::Direct(*id, DirectMessage::Signal(signal)));
         }
-        room.handle(now, Input::Chat(Some(*id), line.to_owned()));
+        if let Ok(emoji) = Emoji::new(line) {
+            room.handle(now, Input::React(*id, emoji));
+        }
+        let request = serde_json::from_str(line).unwrap_or_else(|_| ChatRequest { text: line.to_owned(), to: None });
+        // An error is the answer to a message that is refused.
+        let _ = room.chat(now, Sender::Participant(*id), request);
         now = now + Duration::from_millis(300);
         if room.poll_timeout().is_some_and(|due| due <= now) {
             room.handle(now, Input::Timeout);

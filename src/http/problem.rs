@@ -16,6 +16,7 @@ use crate::peer::PeerError;
 use crate::recordings::LibraryError;
 use crate::room::Refusal;
 use crate::room::captions::CaptionError;
+use crate::room::chat::ChatError;
 use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::rooms::RoomError;
@@ -289,6 +290,10 @@ impl From<RoomError> for Problem {
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
             RoomError::Filter(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "filter", detail),
             RoomError::Overlay(error) => overlay_problem(&error, detail),
+            RoomError::Chat(ChatError::Invalid(_)) => Self::invalid_value(detail),
+            RoomError::Chat(ChatError::NoParticipant(_)) => {
+                Self::of_kind(StatusCode::NOT_FOUND, "no-participant", detail)
+            }
             RoomError::Refused(Refusal::Ended) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::NoRoom(_) => Self::of_kind(StatusCode::NOT_FOUND, "no-room", detail),
             RoomError::RoomExists(_) => Self::of_kind(StatusCode::CONFLICT, "room-exists", detail),

@@ -209,6 +209,10 @@ pub struct Tile {
     pub muted: bool,
     /// The connection of the participant is poor: draws a sign next to the name.
     pub poor_connection: bool,
+    /// The participant has raised its hand: draws a hand in a corner.
+    pub hand_raised: bool,
+    /// The participant reacts: the emoji that is drawn in a corner.
+    pub reaction: Option<String>,
 }
 
 impl Tile {

@@ -1,8 +1,8 @@
 //! The sidecar of a recorded file, as JSON: participants, layouts, main speakers, chat and captions with their times.
 //!
-//! Owns: the document, and the chapters and the transcript that follow from it. Does not know: files. An output writes
-//! a sidecar while it records; the edge reads it to list recordings, and to repair files whose output died. Times are
-//! in seconds since the beginning of the file.
+//! Owns: the document, and the chapters, the transcript and the text of the chat that follow from it. Does not know:
+//! files. An output writes a sidecar while it records; the edge reads it to list recordings, and to repair files whose
+//! output died. Times are in seconds since the beginning of the file.
 
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use crate::room::captions::SHOWN;
 pub const FILE_MODE: u32 = 0o640;
 /// Permissions of their folder.
 pub const FOLDER_MODE: u32 = 0o750;
+
+/// What follows the name of a recording in the name of the text of its chat.
+pub const CHAT_EXTENSION: &str = "chat.txt";
 
 /// Shortest time as main speaker for a chapter, in seconds.
 const SPEECH_MIN: f64 = 10.0;
@@ -203,6 +206,17 @@ impl Sidecar {
         Some(text)
     }
 
+    /// The chat as text, with the time since the beginning before each message; None without messages.
+    pub fn chat_text(&self) -> Option<String> {
+        let line = |Words { at, name, text, .. }: &Words| {
+            let seconds = *at as u64;
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            // Lines of one message are indented, so that no text can look like another message.
+            format!("[{hours:02}:{minutes:02}:{seconds:02}] {name}: {}\n", text.replace('\n', "\n    "))
+        };
+        (!self.chat.is_empty()).then(|| self.chat.iter().map(line).collect())
+    }
+
     fn name(&self, participant: ParticipantId) -> String {
         let stay = self.people.iter().rev().find(|stay| stay.participant == participant && !stay.name.is_empty());
         stay.map_or_else(|| participant.to_string(), |stay| stay.name.clone())
@@ -264,6 +278,10 @@ mod tests {
             sidecar.transcript().as_deref(),
             Some("WEBVTT\n\n1\n00:00:04.000 --> 00:00:10.000\n<v Ann>Ann: good morning</v>\n\n")
         );
+        let later = Words { at: 3_725.9, participant: None, name: "Bot".into(), text: "a\nb".into() };
+        sidecar.chat.push(later);
+        let text = "[00:00:01] : hello\n[01:02:05] Bot: a\n    b\n";
+        assert_eq!(sidecar.chat_text().as_deref(), Some(text));
         sidecar.captions.push(Spoken { at: 5.5, text: "all".into(), ..sidecar.captions[0].clone() });
         let transcript = sidecar.transcript().expect("there are captions");
         assert!(transcript.contains("00:00:04.000 --> 00:00:05.500\n"), "{transcript}");
@@ -274,6 +292,7 @@ mod tests {
         sidecar.speakers.clear();
         sidecar.people.truncate(1);
         sidecar.captions.clear();
-        assert_eq!((chapters(&sidecar), sidecar.transcript()), (vec![], None));
+        sidecar.chat.clear();
+        assert_eq!((chapters(&sidecar), sidecar.transcript(), sidecar.chat_text()), (vec![], None, None));
     }
 }

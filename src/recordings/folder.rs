@@ -92,7 +92,7 @@ impl Folder {
         for entry in listing {
             // Files with other names do not belong to the library.
             let name = entry?.file_name().to_str().and_then(|text| text.parse::<FileName>().ok());
-            names.extend(name.filter(|name| name.content() != Content::Transcript));
+            names.extend(name.filter(|name| !matches!(name.content(), Content::Transcript | Content::Chat)));
         }
         Ok(names)
     }
@@ -133,6 +133,21 @@ impl Folder {
     /// The captions of a recording as WebVTT; None without captions.
     pub(super) fn transcript(&self, name: &FileName) -> Option<String> {
         self.whole_sidecar(name)?.transcript()
+    }
+
+    /// The chat of a recording as text; None without messages.
+    pub(super) fn chat_text(&self, name: &FileName) -> Option<String> {
+        self.whole_sidecar(name)?.chat_text()
+    }
+
+    /// Writes the text of the chat beside a recording, if it has messages: its writer may have been killed before.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn write_chat(&self, name: &FileName) -> io::Result<()> {
+        let Some(text) = self.chat_text(name) else { return Ok(()) };
+        let _one_at_a_time = self.editing.lock();
+        self.replace(&name.chat(), &text)
     }
 
     fn whole_sidecar(&self, name: &FileName) -> Option<link::sidecar::Sidecar> {
@@ -190,14 +205,18 @@ impl Folder {
     /// The sidecar cannot be read or written; it is unchanged then.
     pub(super) fn edit(&self, name: &FileName, change: impl FnOnce(&mut Document)) -> io::Result<()> {
         let _one_at_a_time = self.editing.lock();
-        let sidecar = name.sidecar();
         let text = self.preview(name, change)?;
-        let new = self.path.join(format!(".{sidecar}.new"));
+        self.replace(&name.sidecar(), &text)
+    }
+
+    /// Replaces a file atomically.
+    fn replace(&self, name: &FileName, text: &str) -> io::Result<()> {
+        let new = self.path.join(format!(".{name}.new"));
         let mut file =
             File::options().write(true).create(true).truncate(true).mode(link::sidecar::FILE_MODE).open(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(new, self.path_of(&sidecar))?;
+        fs::rename(new, self.path_of(name))?;
         // A rename is durable only after its folder is synced.
         File::open(&self.path)?.sync_all()
     }
@@ -220,13 +239,14 @@ impl Folder {
         remove(&self.path_of(name))
     }
 
-    /// Deletes a recording and its sidecar.
+    /// Deletes a recording, its chat and its sidecar.
     ///
     /// # Errors
     /// I/O errors, except that a file does not exist.
     pub(super) fn remove(&self, name: &FileName) -> io::Result<()> {
         self.remove_media(name)?;
         let _no_edit = self.editing.lock();
+        remove(&self.path_of(&name.chat()))?;
         remove(&self.path_of(&name.sidecar()))
     }
 }

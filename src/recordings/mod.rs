@@ -109,6 +109,9 @@ pub struct RecordingFile {
     /// URL of the captions as WebVTT; None without captions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transcript: Option<String>,
+    /// URL of the chat as text; None without messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat: Option<String>,
     /// Upload state; None when it is not uploaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upload: Option<UploadState>,
@@ -271,7 +274,7 @@ impl Library {
         .await
     }
 
-    /// The room of a recording, sidecar or transcript; None when the sidecar is missing or unreadable.
+    /// The room of a recording, sidecar, transcript or chat; None when the sidecar is missing or unreadable.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`] or [`LibraryError::Disk`].
@@ -280,7 +283,7 @@ impl Library {
         self.blocking(move |inner| {
             let sidecar = match name.content() {
                 Content::Media(_) => inner.folder.entry(&name).map(|entry| entry.sidecar),
-                Content::Sidecar | Content::Transcript => {
+                Content::Sidecar | Content::Transcript | Content::Chat => {
                     inner.folder.open(&name.sidecar()).map(|_| inner.folder.sidecar(&name))
                 }
             };
@@ -302,7 +305,7 @@ impl Library {
         self.blocking(move |inner| inner.find(&name)).await
     }
 
-    /// Opens a recording or sidecar for download.
+    /// Opens a recording, sidecar or chat for download.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`], [`LibraryError::Moved`] or [`LibraryError::Disk`].
@@ -331,7 +334,7 @@ impl Library {
         self.blocking(move |inner| inner.folder.transcript(&name).ok_or(LibraryError::NotFound(name))).await
     }
 
-    /// Deletes a recording and its sidecar.
+    /// Deletes a recording, its sidecar and its chat.
     ///
     /// # Errors
     /// [`LibraryError::NotFound`], [`LibraryError::Running`] or [`LibraryError::Disk`].
@@ -417,6 +420,7 @@ impl Inner {
             bytes: local.map_or(0, |local| local.bytes),
             url,
             transcript: None,
+            chat: None,
             upload: None,
         };
         let sidecar = match sidecar {
@@ -433,6 +437,7 @@ impl Inner {
         };
         let has_captions = !sidecar.captions.is_empty();
         let transcript = has_captions.then(|| format!("/v1/recordings/{}", document.file.transcript()));
+        let chat = (!sidecar.chat.is_empty()).then(|| format!("/v1/recordings/{}", document.file.chat()));
         RecordingFile {
             room: Some(sidecar.room),
             recording: Some(sidecar.recording),
@@ -443,6 +448,7 @@ impl Inner {
             duration: sidecar.duration,
             bytes: bytes.unwrap_or(0),
             transcript,
+            chat,
             upload,
             ..document
         }

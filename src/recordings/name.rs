@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::id::is_in_room_names;
+use crate::link::sidecar::CHAT_EXTENSION;
 use crate::media::FileFormat;
 
 /// Maximum length of a name in bytes: a room ([`crate::id::RoomName::in_file_names`]), a time, ids and an extension.
@@ -23,7 +24,7 @@ const TRANSCRIPT: &str = "vtt";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a recording's name consists of letters, digits, `_`, `.` and `-`, and ends in .mp4, .webm, .mkv or .ogg, in \
-     .json for its metadata, or in .vtt for its transcript: GET /v1/recordings lists them"
+     .json for its metadata, in .vtt for its transcript, or in .chat.txt for its chat: GET /v1/recordings lists them"
 )]
 pub struct FileNameError;
 
@@ -36,6 +37,8 @@ pub enum Content {
     Sidecar,
     /// The captions of a recording as WebVTT, which is made of its sidecar and is no file.
     Transcript,
+    /// The chat beside a recording, as text.
+    Chat,
 }
 
 impl Content {
@@ -43,6 +46,7 @@ impl Content {
         match extension {
             SIDECAR => Some(Self::Sidecar),
             TRANSCRIPT => Some(Self::Transcript),
+            CHAT_EXTENSION => Some(Self::Chat),
             other => FileFormat::from_extension(other).map(Self::Media),
         }
     }
@@ -53,6 +57,7 @@ impl Content {
             Self::Media(format) => format.content_type(),
             Self::Sidecar => "application/json",
             Self::Transcript => "text/vtt; charset=utf-8",
+            Self::Chat => "text/plain; charset=utf-8",
         }
     }
 }
@@ -77,13 +82,19 @@ impl FileName {
 
     /// The name without its extension; a recording and its sidecar have the same stem.
     pub fn stem(&self) -> &str {
-        self.text.rsplit_once('.').map_or(&*self.text, |(stem, _)| stem)
+        split(&self.text).map_or(&*self.text, |(stem, _)| stem)
     }
 
     /// The name of this recording's sidecar.
     #[must_use]
     pub fn sidecar(&self) -> Self {
         Self { text: format!("{}.{SIDECAR}", self.stem()).into(), content: Content::Sidecar }
+    }
+
+    /// The name of the text of this recording's chat.
+    #[must_use]
+    pub fn chat(&self) -> Self {
+        Self { text: format!("{}.{CHAT_EXTENSION}", self.stem()).into(), content: Content::Chat }
     }
 
     /// The name of this recording's transcript.
@@ -93,12 +104,18 @@ impl FileName {
     }
 }
 
+/// Splits a name into its stem and its extension, which has a dot for the chat.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let chat = text.strip_suffix(CHAT_EXTENSION).and_then(|stem| stem.strip_suffix('.'));
+    chat.map(|stem| (stem, CHAT_EXTENSION)).or_else(|| text.rsplit_once('.'))
+}
+
 impl FromStr for FileName {
     type Err = FileNameError;
 
     fn from_str(text: &str) -> Result<Self, FileNameError> {
         let allowed = |c: char| c == '.' || is_in_room_names(c);
-        let (stem, extension) = text.rsplit_once('.').ok_or(FileNameError)?;
+        let (stem, extension) = split(text).ok_or(FileNameError)?;
         let content = Content::of(extension).ok_or(FileNameError)?;
         if stem.is_empty() || stem.starts_with('.') || text.len() > NAME_MAX || !text.chars().all(allowed) {
             return Err(FileNameError);
@@ -138,6 +155,7 @@ mod tests {
             ("部屋-20261125-101500-o1.mkv", "video/matroska", "部屋-20261125-101500-o1.json"),
             ("r-20261125-101500-x.json", "application/json", "r-20261125-101500-x.json"),
             ("r-20261125-101500-x.vtt", "text/vtt; charset=utf-8", "r-20261125-101500-x.json"),
+            ("r-20261125-101500-x.chat.txt", "text/plain; charset=utf-8", "r-20261125-101500-x.json"),
         ] {
             let name: FileName = text.parse().expect(text);
             assert_eq!((name.content().media_type(), name.sidecar().as_str()), (kind, sidecar));
@@ -165,6 +183,10 @@ mod tests {
             "x.exe",
             "x.MP4",
             "x.mp4.tmp",
+            "x.txt",
+            "chat.txt",
+            ".chat.txt",
+            "x-chat.txt",
             "%2e%2e.mp4",
             "x",
             &long,

@@ -34,7 +34,7 @@ impl Finish {
             Content::Media(format) => container::finish(format, file, chapters)
                 .map(|summary| summary.duration)
                 .map_err(|error| error.to_string()),
-            Content::Sidecar | Content::Transcript => Err(format!("{name} has no media")),
+            Content::Sidecar | Content::Transcript | Content::Chat => Err(format!("{name} has no media")),
         })
     }
 
@@ -133,6 +133,9 @@ impl Inner {
         let duration = (self.finish.0)(name, &mut file, &self.folder.chapters(name)).map_err(io::Error::other)?;
         let bytes = file.metadata()?.len();
         self.folder.edit(name, |document| document.mark_mended(duration, bytes))?;
+        if let Err(error) = self.folder.write_chat(name) {
+            tracing::warn!(file = %name, %error, "chat of a recording cannot be written");
+        }
         Ok(Inspection::Mended)
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct Uploaded {
     pub(super) bytes: u64,
 }
 
-/// The fields of a sidecar that the library needs. [`crate::link::sidecar`] has all of them; participants, layouts,
-/// chat and the texts of captions can be large and are skipped here.
+/// The fields of a sidecar that the library needs. [`crate::link::sidecar`] has all of them; participants, layouts and
+/// the texts of chat and captions can be large and are skipped here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Sidecar {
     pub(super) room: RoomName,
@@ -65,6 +65,9 @@ pub(super) struct Sidecar {
     /// Only their number matters here.
     #[serde(default)]
     pub(super) captions: Vec<IgnoredAny>,
+    /// The same.
+    #[serde(default)]
+    pub(super) chat: Vec<IgnoredAny>,
 }
 
 /// The complete JSON of a sidecar, so that an edit keeps unknown fields.

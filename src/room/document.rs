@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::chat::ChatMessage;
+use super::emoji::Emoji;
 use super::view_request::{
     Change, Hidden, SelfView, ViewPatch, changed, changed_canvas, changed_layout, checked_layout, checked_theme,
 };
@@ -18,6 +20,7 @@ use crate::room::images::ImageDocument;
 use crate::room::overlays::OverlayDocument;
 use crate::room::quarantine::QuarantineReason;
 use crate::tier::Limit;
+use crate::time::WallTime;
 
 /// The role of a token; each role includes the permissions of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,6 +75,8 @@ pub struct RoomDocument {
     pub speaking: Vec<ParticipantId>,
     /// The connected participants in the order of joining.
     pub participants: Vec<ParticipantDocument>,
+    /// The participants with raised hands, in the order in which these were raised.
+    pub hands: Vec<ParticipantId>,
     /// The views with their tiles.
     pub views: Vec<ViewDocument>,
     /// The streams that are encoded.
@@ -308,6 +313,9 @@ pub struct ParticipantDocument {
     pub audio_muted: bool,
     /// Its tile shows the avatar instead of its camera.
     pub video_muted: bool,
+    /// Since when its hand is raised; absent if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hand_raised_at: Option<WallTime>,
     /// Gain in every mix, in decibels.
     pub gain_db: f32,
     /// The tier that it asks for.
@@ -498,6 +506,8 @@ pub struct ParticipantPatch {
     pub audio_muted: Option<bool>,
     /// Its tile shows the avatar instead of its camera.
     pub video_muted: Option<bool>,
+    /// Its hand is raised.
+    pub hand_raised: Option<bool>,
     /// Gain in decibels, -60 to 12.
     pub gain_db: Option<f32>,
     /// The tier that it asks for.
@@ -630,13 +640,20 @@ pub enum Event {
         audio_reduced: Option<AudioEffort>,
     },
     /// A chat message.
-    Chat {
-        /// The sender; None for a reader of the events that is no participant.
-        participant: Option<ParticipantId>,
-        /// The sender's name.
-        name: String,
-        /// The text.
-        text: String,
+    Chat(ChatMessage),
+    /// A hand was raised or lowered.
+    Hand {
+        /// The participant.
+        participant: ParticipantId,
+        /// Since when it is raised; None if it is not.
+        raised_at: Option<WallTime>,
+    },
+    /// A participant reacts.
+    Reaction {
+        /// The participant.
+        participant: ParticipantId,
+        /// What is shown on its tile for some seconds.
+        emoji: Emoji,
     },
     /// The room has ended; nothing follows.
     Ended {

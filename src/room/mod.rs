@@ -9,9 +9,12 @@
 //! ([`orders`]) and sent where they differ. They are whole values, so that a restarted mixer needs no history.
 
 pub mod captions;
+pub mod chat;
 pub mod direct;
 pub mod document;
+pub mod emoji;
 pub mod filters;
+mod hands;
 pub mod images;
 pub mod inputs;
 mod levels;
@@ -36,8 +39,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::captions::Captions;
+use self::chat::Chat;
 use self::direct::Direct;
 use self::filters::Filters;
+use self::hands::Signals;
 use self::images::Images;
 use self::inputs::Inputs;
 use self::levels::Levels;
@@ -50,7 +55,7 @@ use self::quarantine::Quarantine;
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
-use self::updates::{Latest, Updates};
+use self::updates::{Latest, RoomUpdates, Updates};
 use self::view_request::ViewChoice;
 use self::views::{Received, Views};
 use crate::id::{ParticipantId, RoomName, SourceId};
@@ -62,13 +67,11 @@ use crate::room::document::{
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::UplinkLimit;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 /// Time from admission within which a participant must connect, or is removed. Its session gives up earlier, if it has
 /// one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest text of a chat message, in characters.
-pub const CHAT_MAX: usize = 2_000;
 /// A room. The module's head explains its use.
 #[derive(Debug)]
 pub struct Room {
@@ -91,12 +94,19 @@ pub struct Room {
     ended: bool,
     /// Time of the latest input.
     now: Timestamp,
+    /// The date of the latest input.
+    wall: WallTime,
     /// When the limit of a sender may rise.
     uplink_limits_due: Option<Timestamp>,
     /// When an event of a participant that changes often is due.
     updates_due: Option<Timestamp>,
     /// The events of all participants that changed.
     latest_updates: Latest,
+    /// The events of the room itself.
+    room_updates: RoomUpdates,
+    /// Number of times that a hand was raised.
+    turns: u64,
+    chat: Chat,
     version: u64,
     serials: BTreeMap<StreamKey, u32>,
     bitrates: BTreeMap<u32, u64>,
@@ -119,6 +129,7 @@ impl Room {
     /// An empty room, which lingers from `now` on.
     pub fn new(settings: RoomSettings, now: Timestamp) -> Self {
         let views = Views::new(settings.layout.clone(), settings.canvas, settings.fps);
+        let chat = Chat::new(settings.chat_history);
         Self {
             settings,
             locked: false,
@@ -137,9 +148,13 @@ impl Room {
             empty_since: Some(now),
             ended: false,
             now,
+            wall: WallTime::default(),
             uplink_limits_due: None,
             updates_due: None,
             latest_updates: Latest::default(),
+            room_updates: RoomUpdates::default(),
+            turns: 0,
+            chat,
             version: 0,
             serials: BTreeMap::new(),
             bitrates: BTreeMap::new(),
@@ -156,6 +171,11 @@ impl Room {
             captions: Captions::default(),
             effects: VecDeque::new(),
         }
+    }
+
+    /// The date of the following inputs.
+    pub fn set_wall(&mut self, wall: WallTime) {
+        self.wall = wall;
     }
 
     /// Admits a participant. It appears in documents and tiles after [`Input::Connected`].
@@ -210,6 +230,7 @@ impl Room {
                 received: Received::default(),
                 uplink_limit: UplinkLimit::default(),
                 updates: Updates::default(),
+                signals: Signals::default(),
                 direct: false,
                 filters: Vec::new(),
             },
@@ -290,7 +311,7 @@ impl Room {
             Input::Direct(participant, message) => self.direct_message(participant, message),
             Input::Update(participant, patch) => self.update(participant, patch),
             Input::Patch(patch) => self.patch(patch),
-            Input::Chat(from, text) => self.chat(from, &text),
+            Input::React(participant, emoji) => self.react(participant, emoji),
             Input::Delete => self.end("deleted"),
             Input::Timeout => self.timeout(now),
         }
@@ -308,7 +329,7 @@ impl Room {
         }
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        let drawn = [self.overlays.timeout(), self.captions.timeout()];
+        let drawn = [self.overlays.timeout(), self.captions.timeout(), self.reaction_timeout()];
         [self.presence_timeout(), connecting, self.uplink_limits_due, self.updates_due]
             .into_iter()
             .chain(parts)
@@ -331,6 +352,7 @@ impl Room {
             speaker: self.speaker.current(),
             speaking: self.speaker.speaking().iter().copied().collect(),
             participants: self.people.keys().filter_map(|id| self.participant(*id)).collect(),
+            hands: self.hands(),
             views: self.views.documents(),
             streams: self.streams.streams.iter().map(|spec| self.stream_document(spec.serial, &spec.key)).collect(),
             recordings: self.outputs.recordings(),
@@ -477,6 +499,9 @@ impl Room {
     }
 
     fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
+        if let Some(raised) = patch.hand_raised {
+            self.set_hand(participant, raised);
+        }
         let before = self.participant(participant);
         let Some(person) = self.people.get_mut(&participant) else { return };
         let view = patch.view_patch();
@@ -518,13 +543,7 @@ impl Room {
         }
         self.locked = patch.locked.unwrap_or(self.locked);
         self.refresh();
-        self.emit(|room| Event::Room(Box::new(room.document())));
-    }
-
-    fn chat(&mut self, from: Option<ParticipantId>, text: &str) {
-        let name = from.and_then(|id| Some(self.people.get(&id)?.shown_name(id))).unwrap_or_default();
-        let text = text.chars().take(CHAT_MAX).collect();
-        self.emit(|_| Event::Chat { participant: from, name, text });
+        self.announce_room();
     }
 
     fn timeout(&mut self, now: Timestamp) {
@@ -538,6 +557,7 @@ impl Room {
         self.direct_timeout(now);
         self.overlay_timeout(now);
         self.caption_timeout(now);
+        self.reactions_lapse(now);
         while let Some(late) = self.connecting.first_key_value().filter(|(_, due)| now >= **due).map(|(id, _)| *id) {
             self.left(late, LeaveReason::Lost);
         }

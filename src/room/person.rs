@@ -3,6 +3,7 @@
 //! Owns: [`Person`] and [`Source`]. Does not know: other participants, views.
 
 use super::filters::Applied;
+use super::hands::Signals;
 use super::name;
 use super::quarantine::Quarantine;
 use super::updates::Updates;
@@ -42,6 +43,8 @@ pub(super) struct Person {
     pub(super) uplink_limit: UplinkLimit,
     /// The events that requests about it cause.
     pub(super) updates: Updates,
+    /// Its hand and its reaction.
+    pub(super) signals: Signals,
     /// It receives directly from the other participant, and nothing from the mixer.
     pub(super) direct: bool,
     /// The filters of its sources, in the order in which they are applied.
@@ -95,6 +98,7 @@ impl Person {
             bot: self.bot,
             audio_muted: self.audio_muted,
             video_muted: self.video_muted,
+            hand_raised_at: self.signals.hand_raised_at(),
             gain_db: self.gain_db,
             tier: self.tier,
             view: self.view.named().unwrap_or(&self.received.view).clone(),

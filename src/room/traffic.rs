@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chat::Readers;
 use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
+use super::emoji::Emoji;
 use super::inputs::InputEvent;
 use super::outputs::OutputEvent;
 use super::quarantine::QuarantineReason;
@@ -49,6 +51,8 @@ pub struct RoomSettings {
     pub linger: Duration,
     /// The room exists until it is deleted, even if empty.
     pub permanent: bool,
+    /// Most chat messages that are kept for those who come.
+    pub chat_history: usize,
 }
 
 /// A request for admission, from the offer and the query of a join.
@@ -159,8 +163,8 @@ pub enum Input {
     Update(ParticipantId, ParticipantPatch),
     /// Change the room.
     Patch(RoomPatch),
-    /// Send a chat message; from a participant, or from a reader of the events that is none.
-    Chat(Option<ParticipantId>, String),
+    /// A participant reacts.
+    React(ParticipantId, Emoji),
     /// Delete the room.
     Delete,
     /// The time of [`Room::poll_timeout`] is reached.
@@ -200,6 +204,8 @@ pub enum Effect {
     Quarantined(ParticipantId, SourceKind, QuarantineReason),
     /// Send an event with its version to all readers of the room's events.
     Event(u64, Event),
+    /// Send an event without a version to some readers only.
+    Private(Readers, Event),
     /// Send an event of a direct call to one participant only.
     Tell(ParticipantId, DirectEvent),
     /// Send audio levels to the readers of the room's events. They have no version, since they are no lasting state.

@@ -463,6 +463,12 @@ impl Room {
                 speaking: kind == SourceKind::Camera && self.speaker.speaking().contains(&participant),
                 muted: kind == SourceKind::Camera && person.is_silent(),
                 poor_connection: kind == SourceKind::Camera && person.is_poorly_connected(),
+                hand_raised: kind == SourceKind::Camera && person.signals.hand_raised_at().is_some(),
+                reaction: person
+                    .signals
+                    .reaction()
+                    .filter(|_| kind == SourceKind::Camera)
+                    .map(|emoji| emoji.as_str().to_owned()),
             })
         };
         let tiles = arrangement.placed.into_iter().filter_map(tile).collect();

@@ -14,6 +14,7 @@ use crate::link::FromMixer;
 use crate::media::SourceKind;
 use crate::peer::PeerEvent;
 use crate::process::Loss;
+use crate::room::chat::{ChatError, ChatMessage, ChatRequest, Reader, Sender};
 use crate::room::document::{Audience, ParticipantDocument, ParticipantPatch, RoomDocument, ViewSettingsDocument};
 use crate::room::view_request::{ViewError, ViewRequest};
 use crate::room::{Admission, Input, Refusal};
@@ -63,6 +64,10 @@ pub(super) enum Command {
     Events(oneshot::Sender<EventStream>),
     /// About overlays, images and captions.
     Overlay(OverlayCommand),
+    /// Send a chat message.
+    Chat(Sender, ChatRequest, oneshot::Sender<Result<ChatMessage, ChatError>>),
+    /// The chat messages after one, for a reader.
+    ChatAfter(u64, Reader, oneshot::Sender<Vec<ChatMessage>>),
     /// The room's audience and its changes.
     Audience(oneshot::Sender<watch::Receiver<Audience>>),
 }

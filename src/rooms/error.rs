@@ -5,6 +5,7 @@
 use crate::id::{InputId, OutputId, ParticipantId, RoomName};
 use crate::peer::PeerError;
 use crate::room::Refusal;
+use crate::room::chat::ChatError;
 use crate::room::filters::FilterError;
 use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
@@ -55,6 +56,9 @@ pub enum RoomError {
     /// An overlay, an image or a caption is refused.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// A chat message is refused.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// Filters are refused.
     #[error(transparent)]
     Filter(#[from] FilterError),

@@ -21,7 +21,7 @@ mod task;
 mod texts;
 mod uplink;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -47,11 +47,13 @@ use crate::id::{InputId, OutputId, ParticipantId, RoomName, ViewName};
 use crate::peer::PeerConfig;
 use crate::process::ProcessCommand;
 use crate::recordings::RecordingFile;
+use crate::room::chat::{ChatMessage, ChatRequest, Reader, Readers, Sender};
 use crate::room::direct::DirectMessage;
 use crate::room::document::{
     Audience, BroadcastDocument, InputDocument, LeaveReason, ParticipantDocument, ParticipantPatch, RecordingDocument,
     RoomDocument, RoomPatch, ViewSettingsDocument,
 };
+use crate::room::emoji::Emoji;
 use crate::room::inputs::InputEvent;
 use crate::room::outputs::OutputEvent;
 use crate::room::view_request::ViewRequest;
@@ -78,8 +80,10 @@ pub struct EventStream {
 pub enum Notification {
     /// An event, as JSON.
     Event(Arc<str>),
-    /// A message for this participant only, as JSON.
-    To(ParticipantId, Arc<str>),
+    /// An event for these readers only, as JSON.
+    Private(Arc<Readers>, Arc<str>),
+    /// Messages for one participant each, as JSON.
+    Each(Arc<BTreeMap<ParticipantId, Vec<Arc<str>>>>),
     /// The session of this participant has ended; its last event came before.
     Gone(ParticipantId),
 }
@@ -364,12 +368,28 @@ impl Rooms {
         Ok(ask(room, |reply| Command::AddOutput(Box::new(planned), reply)).await??)
     }
 
-    /// Sends a chat message to all readers of the room's events.
+    /// Sends a chat message; returns it.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`], [`RoomError::Chat`].
+    pub async fn chat(&self, name: &RoomName, from: Sender, request: ChatRequest) -> Result<ChatMessage, RoomError> {
+        Ok(ask(&self.find(name)?, |reply| Command::Chat(from, request, reply)).await??)
+    }
+
+    /// The chat messages that are kept, after the one with this id, as a reader may read them.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
-    pub async fn chat(&self, name: &RoomName, from: Option<ParticipantId>, text: String) -> Result<(), RoomError> {
-        tell(&self.find(name)?, Input::Chat(from, text)).await
+    pub async fn chat_after(&self, name: &RoomName, id: u64, reader: Reader) -> Result<Vec<ChatMessage>, RoomError> {
+        ask(&self.find(name)?, |reply| Command::ChatAfter(id, reader, reply)).await
+    }
+
+    /// Shows a participant's reaction.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn react(&self, name: &RoomName, from: ParticipantId, emoji: Emoji) -> Result<(), RoomError> {
+        tell(&self.find(name)?, Input::React(from, emoji)).await
     }
 
     /// Passes on a client's message about a direct call of two.

@@ -27,6 +27,7 @@ use crate::media::{Codec, FileFormat, Tier};
 use crate::plan::StreamSpec;
 use crate::process::{self, Listener, Loss, OutputLink, OutputProcess};
 use crate::recordings::{self, FileName, Library, RecordingFile};
+use crate::room::chat::ChatMessage;
 use crate::room::document::{Event, RecordingKind, RoomDocument, UploadDocument, UploadState, ViewDocument};
 use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
 use crate::room::{Input, OutputRoute};
@@ -463,7 +464,7 @@ pub(super) fn note(event: &Event) -> Option<Note> {
         Event::Left { participant, .. } => Note::Gone(*participant),
         Event::Speaker { participant, .. } => Note::Speaker(*participant),
         Event::Layout(view) if view.view == ViewName::program() => layout(view),
-        Event::Chat { participant, name, text } => {
+        Event::Chat(ChatMessage { participant, name, text, to: None, .. }) => {
             Note::Chat { participant: *participant, name: name.clone(), text: text.clone() }
         }
         Event::Caption { participant, name, text, is_final: true, language } => {

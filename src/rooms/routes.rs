@@ -307,6 +307,7 @@ mod tests {
                 direct_for_two: false,
                 linger: Duration::from_secs(5),
                 permanent: false,
+                chat_history: 200,
             };
             let now = Timestamp::from_micros(1_000_000_000);
             let router = Router::new(ladder.costs());

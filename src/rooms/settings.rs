@@ -79,6 +79,8 @@ pub struct ServerSettings {
     pub max_rooms: usize,
     /// How long the mixer of an empty room keeps running.
     pub linger: Duration,
+    /// Most chat messages of a room that are kept for those who come.
+    pub chat_history: usize,
     /// Counters of all rooms.
     pub counters: RoomCounters,
     /// The HLS broadcasts of all rooms.
@@ -136,6 +138,7 @@ impl ServerSettings {
             filters: self.filters.clone(),
             linger: self.linger,
             permanent,
+            chat_history: self.chat_history,
         }
     }
 }

@@ -20,7 +20,7 @@ use super::outputs::{self, Beginning, Outputs, Planned};
 use super::overlays::image_parts;
 use super::routes::{FanOut, Router};
 use super::sessions::{Admittance, JoinedPeer};
-use super::texts::{ICE_RESTART, direct_text, event_text, levels_text, wanted_text};
+use super::texts::{ICE_RESTART, direct_text, event_text, levels_text, private_text, wanted_text};
 use super::uplink::{CurrentLink, Taps, Uplink};
 use super::{EventStream, Notification, RoomError, ServerSettings};
 use crate::fanout::Names;
@@ -61,6 +61,8 @@ pub(super) struct RoomTask {
     names: Names,
     peers: BTreeMap<ParticipantId, Member>,
     events: broadcast::Sender<Notification>,
+    /// Messages for one participant each that wait for the next notification.
+    each: BTreeMap<ParticipantId, Vec<Arc<str>>>,
     audience: watch::Sender<Audience>,
     ended: bool,
 }
@@ -104,6 +106,7 @@ impl RoomTask {
             names: Names::random(),
             peers: BTreeMap::new(),
             events: broadcast::channel(EVENTS).0,
+            each: BTreeMap::new(),
             audience: watch::Sender::default(),
             ended: false,
         };
@@ -128,10 +131,16 @@ impl RoomTask {
             };
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(command) => self.command(command),
+                    Some(command) => {
+                        self.room.set_wall(time::wall());
+                        self.command(command);
+                    }
                     None => break,
                 },
-                () = timeout => self.room.handle(time::now(), Input::Timeout),
+                () = timeout => {
+                    self.room.set_wall(time::wall());
+                    self.room.handle(time::now(), Input::Timeout);
+                }
                 () = demanded => demand_due = time::now() + DEMAND_INTERVAL,
             }
             self.settle();
@@ -149,6 +158,7 @@ impl RoomTask {
                 None => break,
             }
         }
+        self.publish_each();
         if self.router.publish(|output| self.outputs.link(output).cloned()) {
             self.announce_to_taps();
         }
@@ -243,6 +253,8 @@ impl RoomTask {
                 drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
             }
             Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
+            Command::Chat(from, request, reply) => drop(reply.send(self.room.chat(now, from, request))),
+            Command::ChatAfter(id, reader, reply) => drop(reply.send(self.room.chat_after(id, reader))),
             Command::Overlay(command) => command.execute(&mut self.room, now),
         }
     }
@@ -292,7 +304,7 @@ impl RoomTask {
             PeerEvent::Lost => self.room.handle(now, Input::Left(participant, LeaveReason::Lost)),
             // The connection may recover, and does so sooner after an ICE restart. Until then its tile shows that it is
             // stale.
-            PeerEvent::Disconnected => self.publish(Notification::To(participant, Arc::from(ICE_RESTART))),
+            PeerEvent::Disconnected => self.tell(participant, Arc::from(ICE_RESTART)),
         }
     }
 
@@ -368,7 +380,7 @@ impl RoomTask {
                     if let Some(joined) = &member.peer {
                         joined.peer.want(kind, size);
                     }
-                    self.publish(Notification::To(participant, wanted_text(participant, kind, size)));
+                    self.tell(participant, wanted_text(participant, kind, size));
                 }
             }
             Effect::StartOutput(id) => self.start_output(id),
@@ -399,7 +411,10 @@ impl RoomTask {
                 tracing::warn!(room = %self.room.name(), %participant, ?source, ?reason, "source quarantined");
                 self.server.counters.sources_quarantined.inc();
             }
-            Effect::Tell(participant, event) => self.publish(Notification::To(participant, direct_text(&event))),
+            Effect::Tell(participant, event) => self.tell(participant, direct_text(&event)),
+            Effect::Private(readers, event) => {
+                self.publish(Notification::Private(Arc::new(readers), private_text(&event)));
+            }
             Effect::Levels(levels) => {
                 if self.events.receiver_count() > 0 {
                     self.publish(Notification::Event(levels_text(&levels)));
@@ -421,8 +436,21 @@ impl RoomTask {
     }
 
     /// Sends a notification to the readers of the room's events, if there are any.
-    fn publish(&self, notification: Notification) {
+    fn publish(&mut self, notification: Notification) {
+        self.publish_each();
         drop(self.events.send(notification));
+    }
+
+    /// Sends a message to the readers of one participant, together with those for others: a change of the layout
+    /// concerns many, and each reader has only so many notifications.
+    fn tell(&mut self, participant: ParticipantId, text: Arc<str>) {
+        self.each.entry(participant).or_default().push(text);
+    }
+
+    fn publish_each(&mut self) {
+        if !self.each.is_empty() {
+            drop(self.events.send(Notification::Each(Arc::new(std::mem::take(&mut self.each)))));
+        }
     }
 
     fn start_mixer(&mut self) {

@@ -29,6 +29,11 @@ pub(super) fn event_text(version: u64, event: &Event) -> Arc<str> {
     text.expect("events have string keys and no failing serializers").into()
 }
 
+/// An event for some readers only. It has no version, since the others would miss one.
+pub(super) fn private_text(event: &Event) -> Arc<str> {
+    serde_json::to_string(event).expect("events have string keys and no failing serializers").into()
+}
+
 /// An event of a participant's direct call.
 pub(super) fn direct_text(event: &DirectEvent) -> Arc<str> {
     #[derive(serde::Serialize)]

@@ -82,6 +82,8 @@ impl Stage {
             speaking: false,
             muted: false,
             poor_connection: false,
+            hand_raised: false,
+            reaction: None,
         });
         self.scene.tiles.last_mut().expect("just pushed")
     }
@@ -237,6 +239,36 @@ fn emoji_are_drawn_in_names_and_as_initials() {
     stage.add("🇫🇷 👍🏽 ❤️ 1️⃣", [0, 1, 2, 2], Some(people::person(2))).muted = true;
     stage.add("👨‍👩‍👧‍👦 ".repeat(20).trim(), [1, 1, 2, 2], Some(people::person(4)));
     check("emoji", &stage.compose());
+}
+
+#[test]
+fn hands_and_reactions() {
+    let mut stage = Stage::new();
+    stage.add("Ada Lovelace", [0, 0, 2, 2], Some(people::person(0))).hand_raised = true;
+    let zoe = stage.add("Zoë Ångström", [1, 0, 2, 2], Some(people::person(1)));
+    (zoe.hand_raised, zoe.reaction, zoe.speaking) = (true, Some("👏🏽".into()), true);
+    stage.add("Σωκράτης", [0, 1, 2, 2], None).reaction = Some("❤️".into());
+    let small = ["🎉", "👍", "👨‍👩‍👧‍👦"].into_iter().zip([[2, 2], [3, 2], [2, 3]]);
+    for (emoji, [x, y]) in small {
+        let tile = stage.add("Ann", [x, y, 4, 4], Some(people::person(x + y)));
+        (tile.hand_raised, tile.muted, tile.reaction) = (x == 2, y == 3, Some(emoji.into()));
+    }
+    check("hands", &stage.compose());
+
+    // Signs come and go without a trace, and cause no pictures while they stay.
+    let mut compositor = Compositor::new(None);
+    let with = stage.scene.clone();
+    stage.scene.tiles.iter_mut().for_each(|tile| (tile.hand_raised, tile.reaction) = (false, None));
+    for scene in [&stage.scene, &with, &stage.scene, &with] {
+        compositor.set_scene(scene);
+        let shown = compositor.compose(NOW, &stage.slots);
+        let mut fresh = Compositor::new(None);
+        fresh.set_scene(scene);
+        assert!(shown.changed && shown.picture == fresh.compose(NOW, &stage.slots).picture);
+        compositor.set_scene(scene);
+        assert!(!compositor.compose(NOW, &stage.slots).changed, "nothing has changed");
+        assert_ne!(compositor.changes_at(NOW, &stage.slots), Some(NOW), "no frames are composed meanwhile");
+    }
 }
 
 #[test]

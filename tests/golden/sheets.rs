@@ -57,6 +57,8 @@ fn compose(layout: &Layout, canvas: Size, people: u32, shares: bool) -> Picture 
             speaking: !is_screen && participant == speaker,
             muted: !is_screen && participant.0 % 4 == 3,
             poor_connection: false,
+            hand_raised: false,
+            reaction: None,
         }
     });
     let (view, tiles, more) = (ViewName::program(), tiles.collect(), arrangement.more);

@@ -352,6 +352,8 @@ pub fn scene(sources: [Option<SourceId>; 4]) -> Scene {
         speaking: false,
         muted: false,
         poor_connection: false,
+        hand_raised: false,
+        reaction: None,
     });
     let (view, canvas, style) = (ViewName::program(), Size::new(640, 360), Style::default());
     Scene { view, canvas, fps: 30, tiles: tiles.collect(), more: None, style }

@@ -13,19 +13,21 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::http::header::UPGRADE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::extract::InPath;
-use super::{App, Caller};
+use super::{App, Caller, chat};
 use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName};
 use crate::net::rate_limit::{RateLimit, TokenBucket};
-use crate::room::CHAT_MAX;
+use crate::room::chat::{ChatRequest, Readers};
 use crate::room::direct::DirectMessage;
 use crate::room::document::{ParticipantPatch, Role, RoomPatch};
+use crate::room::emoji::Emoji;
 use crate::rooms::{EventStream, Notification};
 use crate::time;
 
@@ -66,6 +68,23 @@ struct EventReader {
     caller: Caller,
 }
 
+/// Raises or lowers a hand.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HandMessage {
+    raised: bool,
+    /// Whose hand is lowered, by a moderator; None for the own hand.
+    #[serde(default)]
+    participant: Option<ParticipantId>,
+}
+
+/// Shows a reaction.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReactionMessage {
+    emoji: String,
+}
+
 /// The close frame that ends a WebSocket.
 struct Close {
     code: u16,
@@ -99,8 +118,14 @@ impl EventReader {
             tokio::select! {
                 event = events.rest.recv() => match event {
                     Ok(Notification::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
-                    Ok(Notification::To(id, text)) => {
-                        if self.caller.participant == Some(id) {
+                    Ok(Notification::Private(readers, text)) => {
+                        if self.is_among(&readers) {
+                            self.send(socket, Message::text(text.as_ref())).await?;
+                        }
+                    }
+                    Ok(Notification::Each(texts)) => {
+                        let own = self.caller.participant.and_then(|id| texts.get(&id));
+                        for text in own.into_iter().flatten() {
                             self.send(socket, Message::text(text.as_ref())).await?;
                         }
                     }
@@ -178,8 +203,12 @@ impl EventReader {
             Some("update") => self.update(message).await,
             Some("layout") => self.layout(message).await,
             Some("chat") => self.chat(message).await,
+            Some("hand") => self.hand(message).await,
+            Some("reaction") => self.react(message).await,
             Some("direct") => self.direct(message).await,
-            _ => Err(Problem::invalid_value("`type` must be `update`, `layout`, `chat` or `direct`")),
+            _ => {
+                Err(Problem::invalid_value("`type` must be `update`, `layout`, `chat`, `hand`, `reaction` or `direct`"))
+            }
         }
     }
 
@@ -191,9 +220,14 @@ impl EventReader {
             })?,
         };
         let patch: ParticipantPatch = read(Value::Object(message))?;
+        self.change(id, patch).await
+    }
+
+    async fn change(&self, id: ParticipantId, patch: ParticipantPatch) -> Result<(), Problem> {
         if self.caller.participant != Some(id) {
             self.require(Role::Moderator, "change another participant").await?;
         }
+        self.caller.check_hand(id, &patch)?;
         if patch.filters.is_some() {
             self.require(Role::Moderator, "apply filters").await?;
         }
@@ -212,21 +246,25 @@ impl EventReader {
         self.app.rooms().patch(&self.room, patch).await.map(drop).map_err(Problem::from)
     }
 
-    async fn chat(&self, mut message: Map<String, Value>) -> Result<(), Problem> {
-        self.require(Role::Participant, "chat").await?;
-        let text: String = read(message.remove("text").unwrap_or_default())?;
-        if text.trim().is_empty() || text.chars().count() > CHAT_MAX {
-            return Err(Problem::invalid_value(format!("`text` must have 1 to {CHAT_MAX} characters")));
-        }
-        self.app.count_chat(&self.room)?;
-        self.app.rooms().chat(&self.room, self.caller.participant, text).await.map_err(Problem::from)
+    async fn chat(&self, message: Map<String, Value>) -> Result<(), Problem> {
+        let request: ChatRequest = read(Value::Object(message))?;
+        chat::send(&self.app, &self.room, &self.caller, request).await.map(drop)
+    }
+
+    async fn hand(&self, message: Map<String, Value>) -> Result<(), Problem> {
+        let HandMessage { raised, participant } = read(Value::Object(message))?;
+        let id = participant.map_or_else(|| self.participant("hand"), Ok)?;
+        self.change(id, ParticipantPatch { hand_raised: Some(raised), ..ParticipantPatch::default() }).await
+    }
+
+    async fn react(&self, message: Map<String, Value>) -> Result<(), Problem> {
+        let ReactionMessage { emoji } = read(Value::Object(message))?;
+        let emoji = Emoji::new(&emoji).map_err(|error| Problem::invalid_value(error.to_string()))?;
+        self.app.rooms().react(&self.room, self.participant("reaction")?, emoji).await.map_err(Problem::from)
     }
 
     async fn direct(&self, mut message: Map<String, Value>) -> Result<(), Problem> {
-        let me = self
-            .caller
-            .participant
-            .ok_or_else(|| Problem::invalid_value("open the events with `?session=` to send `direct`"))?;
+        let me = self.participant("direct")?;
         let signal = match (message.remove("signal"), message.get("state").and_then(Value::as_str)) {
             (Some(signal), _) if signal.to_string().len() <= SIGNAL_MAX => DirectMessage::Signal(signal),
             (Some(_), _) => {
@@ -244,18 +282,21 @@ impl EventReader {
         self.app.rooms().direct(&self.room, me, signal).await.map_err(Problem::from)
     }
 
-    /// Requires a role: of the token, or of the participant, which may have changed since the events were opened.
+    /// The participant that has the events open, for a message of this type.
+    fn participant(&self, typ: &str) -> Result<ParticipantId, Problem> {
+        let problem = || Problem::invalid_value(format!("open the events with `?session=` to send `{typ}`"));
+        self.caller.participant.ok_or_else(problem)
+    }
+
+    /// Whether this reader is among those of a private event.
+    fn is_among(&self, readers: &Readers) -> bool {
+        let is_named = self.caller.participant.is_some_and(|id| readers.participants.contains(&id));
+        is_named || readers.moderators && self.caller.identity.role >= Role::Moderator
+    }
+
+    /// Requires a role, which may have changed since the events were opened.
     async fn require(&self, role: Role, what: &str) -> Result<(), Problem> {
-        if self.caller.identity.role >= role {
-            return Ok(());
-        }
-        if let Some(id) = self.caller.participant
-            && let Ok(document) = self.app.rooms().participant(&self.room, id).await
-            && document.role >= role
-        {
-            return Ok(());
-        }
-        Err(Problem::wrong_role(format!("your role may not {what}")))
+        self.caller.require(&self.app, &self.room, role, what).await
     }
 }
 

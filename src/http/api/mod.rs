@@ -5,6 +5,7 @@
 //! In: HTTP requests; out: calls on [`Rooms`]. The role of a caller is checked before a handler runs.
 
 mod admission;
+mod chat;
 mod events;
 mod extract;
 #[cfg(any(test, fuzzing))]
@@ -51,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 use self::admission::Admission;
 use self::guard::Caller;
 use self::origin::{Origins, Source};
-use self::usage::{Actor, Rates, StreamPlace, Streams};
+use self::usage::{Actor, Rates, StreamPlace, Streams, Whose};
 
 pub use self::server::serve;
 use crate::config::{Config, Limits, Processes, TlsMode};
@@ -238,15 +239,20 @@ impl App {
         })
     }
 
-    /// Counts a chat message in this room, by whichever caller.
+    /// Counts a chat message of this caller in this room.
     ///
     /// # Errors
-    /// 429 when the room has too many.
-    fn count_chat(&self, room: &RoomName) -> Result<(), Problem> {
-        let taken = self.0.rates.lock().chat(room.clone(), time::now());
-        taken.map_err(|wait| {
+    /// 429 when the caller or the room has too many.
+    fn count_chat(&self, caller: &Caller, room: &RoomName) -> Result<(), Problem> {
+        let is_limited = caller.participant.is_some() || caller.identity.role < Role::Operator;
+        let actor = is_limited.then(|| caller.actor(room));
+        let taken = self.0.rates.lock().chat(actor, room.clone(), time::now());
+        taken.map_err(|(whose, wait)| {
             self.metrics().chats_limited.inc();
-            let detail = "the room has too many chat messages: send it again after Retry-After";
+            let detail = match whose {
+                Whose::Caller => "you send too many chat messages: send it again after Retry-After",
+                Whose::Room => "the room has too many chat messages: send it again after Retry-After",
+            };
             Problem::of_kind(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", detail).retry_after(wait)
         })
     }

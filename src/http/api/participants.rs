@@ -39,6 +39,7 @@ pub(super) async fn patch(
 ) -> Result<Json<ParticipantDocument>, Problem> {
     caller.may_change(id)?;
     let patch: ParticipantPatch = extract::json(request, &app).await?;
+    caller.check_hand(id, &patch)?;
     if patch.filters.is_some() && caller.identity.role < Role::Moderator {
         return Err(Problem::wrong_role("only a moderator may apply filters"));
     }
@@ -59,6 +60,17 @@ pub(super) async fn delete(
 }
 
 impl Caller {
+    /// Checks that the caller raises no hand but its own.
+    ///
+    /// # Errors
+    /// 403 otherwise.
+    pub(super) fn check_hand(&self, id: ParticipantId, patch: &ParticipantPatch) -> Result<(), Problem> {
+        if patch.hand_raised == Some(true) && self.participant != Some(id) {
+            return Err(Problem::wrong_role("a hand is raised by its participant only; a moderator may lower it"));
+        }
+        Ok(())
+    }
+
     /// Checks that the caller is this participant or a moderator.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
 use super::{
-    App, events, guard, hls, inputs, invitations, library, outputs, overlays, participants, player, rooms, service,
-    sessions, views,
+    App, chat, events, guard, hls, inputs, invitations, library, outputs, overlays, participants, player, rooms,
+    service, sessions, views,
 };
 use crate::http::problem::Problem;
 use crate::room::document::Role;
@@ -76,6 +76,7 @@ const INPUTS: &str = "/v1/rooms/{room}/inputs";
 const INPUT: &str = "/v1/rooms/{room}/inputs/{id}";
 const OVERLAYS: &str = "/v1/rooms/{room}/overlays";
 const OVERLAY: &str = "/v1/rooms/{room}/overlays/{id}";
+const CHAT: &str = "/v1/rooms/{room}/chat";
 const IMAGE: &str = "/v1/rooms/{room}/images/{name}";
 const SESSION: &str = "/v1/sessions/{secret}";
 const PLAYER: &str = "/v1/sessions/{secret}/events";
@@ -133,6 +134,9 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::DELETE, IMAGE, Room(Moderator), overlays::remove_image),
         // The handler requires a moderator or the speaker itself.
         route(Method::POST, "/v1/rooms/{room}/captions", Room(Viewer), overlays::caption),
+        route(Method::GET, CHAT, Room(Viewer), chat::list),
+        // The handler requires a participant, which a viewer may have become.
+        route(Method::POST, CHAT, Room(Viewer), chat::post),
         route(Method::POST, "/v1/rooms/{room}/invitations", Room(Moderator), invitations::create),
         route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),

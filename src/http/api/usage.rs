@@ -25,6 +25,11 @@ const REFUSED_TOKENS_BURST: u32 = 200;
 const CHATS_PER_SECOND: u32 = 20;
 /// The same as a burst; fewer than the events that a reader may lag behind.
 const CHATS_BURST: u32 = 100;
+/// Chat messages of one caller per second, over all its connections. People write less, and nobody takes the share of
+/// all others.
+const OWN_CHATS_PER_SECOND: u32 = 2;
+/// The same as a burst.
+const OWN_CHATS_BURST: u32 = 20;
 
 /// Identifies a token without its text. Its holder cannot change it: it is derived from what is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,11 +68,21 @@ impl Actor {
     }
 }
 
+/// Whose limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// That of the caller.
+    Caller,
+    /// That of all callers in the room.
+    Room,
+}
+
 /// The rates of all callers.
 #[derive(Debug)]
 pub(super) struct Rates {
     changes: Buckets<Actor>,
     chats: Buckets<RoomName>,
+    own_chats: Buckets<Actor>,
     refused_tokens: RateLimiter,
 }
 
@@ -76,6 +91,7 @@ impl Rates {
         Self {
             changes: Buckets::new(limits.changes_per_second, limits.changes_burst),
             chats: Buckets::new(CHATS_PER_SECOND, CHATS_BURST),
+            own_chats: Buckets::new(OWN_CHATS_PER_SECOND, OWN_CHATS_BURST),
             refused_tokens: RateLimiter::new(REFUSED_TOKENS_PER_SECOND, REFUSED_TOKENS_BURST),
         }
     }
@@ -88,12 +104,21 @@ impl Rates {
         self.changes.take(actor, now)
     }
 
-    /// Counts one chat message of a room.
+    /// Counts one chat message of a room, and of a caller unless None. A message that is refused to the caller does not
+    /// count for the room.
     ///
     /// # Errors
-    /// The time to wait.
-    pub(super) fn chat(&mut self, room: RoomName, now: Timestamp) -> Result<(), Duration> {
-        self.chats.take(room, now)
+    /// Whose limit is reached, and the time to wait.
+    pub(super) fn chat(
+        &mut self,
+        actor: Option<Actor>,
+        room: RoomName,
+        now: Timestamp,
+    ) -> Result<(), (Whose, Duration)> {
+        if let Some(actor) = actor {
+            self.own_chats.take(actor, now).map_err(|wait| (Whose::Caller, wait))?;
+        }
+        self.chats.take(room, now).map_err(|wait| (Whose::Room, wait))
     }
 
     /// Counts one request with a token that is not valid.
@@ -168,6 +193,19 @@ mod tests {
             assert_eq!(taken, 3, "{actor:?}");
         }
         assert!(rates.change(ann(1), now + Duration::from_millis(500)).is_ok(), "the rate goes on");
+    }
+
+    #[test]
+    fn the_chat_of_one_caller_leaves_room_for_others() {
+        let mut rates = Rates::new(&Limits::default());
+        let now = Timestamp::from_micros(1_000_000);
+        let mut chat = |actor| rates.chat(actor, "r".parse().expect("a name"), now).map_err(|(whose, _)| whose);
+        let results: Vec<_> = (0..1_000).map(|_| chat(Some(ann(1)))).collect();
+        assert_eq!(results.iter().filter(|sent| sent.is_ok()).count(), 20);
+        assert_eq!(results.last(), Some(&Err(Whose::Caller)));
+        assert_eq!(chat(Some(ann(2))), Ok(()));
+        let others = (0..1_000).filter(|_| chat(None).is_ok()).count();
+        assert_eq!((others, chat(Some(ann(3)))), (79, Err(Whose::Room)));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::look;
 use super::overlay::Overlays;
 use super::redraw::{Contents, Drawn, Ground, Record};
 use super::region::overlap;
+use super::signs;
 use super::slot::FrameSlot;
 use super::sprite::{Band, Op, Sprite, yuv};
 use super::tile::{Appearance, Moving, Placed, SMALLEST, Shown};
@@ -193,6 +194,15 @@ impl Compositor {
             Some(old) => old.label.clone(),
             None => look::label(&mut self.lettering, &self.style, tile).map(Arc::new),
         };
+        let sized = old.as_ref().filter(|old| old.tile.rect.size() == size);
+        let hand = match sized.filter(|old| old.tile.hand_raised == tile.hand_raised) {
+            Some(old) => old.hand.clone(),
+            None => signs::hand(&mut self.lettering, &self.style, tile).map(Arc::new),
+        };
+        let reaction = match sized.filter(|old| old.tile.reaction == tile.reaction) {
+            Some(old) => old.reaction.clone(),
+            None => signs::reaction(&mut self.lettering, &self.style, tile).map(Arc::new),
+        };
         let disc = |tile: &Tile| (tile.initials.clone(), tile.avatar.clone());
         let avatar = alike.filter(|old| disc(&old.tile) == disc(tile)).and_then(|old| old.avatar.clone());
         let reconnecting = alike.and_then(|old| old.reconnecting.clone());
@@ -209,13 +219,15 @@ impl Compositor {
         };
         let shown = old.and_then(|old| old.shown);
         let (margin, ground) = (look::label_margin(&self.style, size), self.ground.color);
-        Placed { tile: tile.clone(), look, label, avatar, reconnecting, corners, over, margin, ground, shown }
+        let tile = tile.clone();
+        Placed { tile, look, label, hand, reaction, avatar, reconnecting, corners, over, margin, ground, shown }
     }
 
-    /// Redraws all names: letters were missing.
+    /// Redraws all names and reactions: letters were missing.
     fn letter(&mut self) {
         for placed in &mut self.tiles {
             placed.label = look::label(&mut self.lettering, &self.style, &placed.tile).map(Arc::new);
+            placed.reaction = signs::reaction(&mut self.lettering, &self.style, &placed.tile).map(Arc::new);
             placed.avatar = None;
             self.looks += 1;
             placed.look = self.looks;
@@ -439,6 +451,8 @@ mod tests {
             speaking,
             muted: false,
             poor_connection: false,
+            hand_raised: false,
+            reaction: None,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::media::{Colour, Size, SourceKind};
 pub(super) const TILE: Rgb = [28, 34, 41];
 const PLATE: Rgb = [10, 13, 16];
 const PLATE_ALPHA: f32 = 0.62;
-const TEXT: Rgb = [245, 247, 250];
+pub(super) const TEXT: Rgb = [245, 247, 250];
 const MUTED: Rgb = [255, 112, 112];
 const WARNING: Rgb = [255, 194, 75];
 /// Discs of avatars: of equal lightness, with enough contrast to white letters.
@@ -54,7 +54,7 @@ pub(super) fn ground(background: &Background) -> Rgb {
 }
 
 /// Height of names in pixels: grows more slowly than the tile.
-fn letter_height(style: &Style, tile: Size) -> f32 {
+pub(super) fn letter_height(style: &Style, tile: Size) -> f32 {
     let usual = (8.0 + tile.height.min(tile.width) as f32 * 0.023).clamp(10.0, 30.0);
     usual * style.font_size as f32 / 100.0
 }
@@ -268,6 +268,8 @@ mod tests {
             speaking: false,
             muted: false,
             poor_connection: false,
+            hand_raised: false,
+            reaction: None,
         }
     }
 

@@ -21,6 +21,7 @@ mod placard;
 mod raster;
 mod redraw;
 mod region;
+mod signs;
 mod slot;
 mod sprite;
 mod still;

@@ -27,6 +27,10 @@ pub(super) struct Placed {
     /// Changes with every property of the tile except its picture.
     pub(super) look: u64,
     pub(super) label: Option<Arc<Sprite>>,
+    /// A raised hand, in the upper left corner.
+    pub(super) hand: Option<Arc<Sprite>>,
+    /// A reaction, in the upper right corner.
+    pub(super) reaction: Option<Arc<Sprite>>,
     /// Drawn at the first use.
     pub(super) avatar: Option<Arc<Sprite>>,
     /// The plate over the last frame of a lost sender. Drawn at the first use.
@@ -97,6 +101,14 @@ impl Placed {
         if let Some(label) = self.label.as_ref().filter(|label| label.width() + 2 * margin <= rect.width + 2) {
             let (x, y) = (rect.x + margin, rect.y + rect.height.saturating_sub(margin + label.height()));
             ops.push(Op::Blend(label, x, y & !1));
+        }
+        let fits =
+            |sign: &&Arc<Sprite>| sign.width() + 2 * margin <= rect.width && sign.height() + 2 * margin <= rect.height;
+        if let Some(hand) = self.hand.as_ref().filter(fits) {
+            ops.push(Op::Blend(hand, rect.x + margin, rect.y + margin));
+        }
+        if let Some(reaction) = self.reaction.as_ref().filter(fits) {
+            ops.push(Op::Blend(reaction, rect.x + rect.width - margin - reaction.width(), rect.y + margin));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Events in the room while it is recorded, for the sidecars.
 //!
 //! Owns: [`RoomState`], the current participants, layout and speaker; [`EventLog`], the events since a file began. Does
-//! not know: files, clocks. In: [`Note`]s. Out: the lists of a [`Sidecar`]. Lists are bounded; omitted entries are
-//! counted.
+//! not know: files, clocks. In: [`Note`]s. Out: the lists of a [`Sidecar`]. Lists are bounded in
+//! entries and bytes; omitted entries are counted.
 
 use std::collections::BTreeMap;
+
+use serde::Serialize;
 
 use crate::id::ParticipantId;
 use crate::link::output::{Caption, Note};
@@ -14,6 +16,10 @@ use crate::time::Timestamp;
 
 /// Most entries of each list of a sidecar.
 const MAX_ENTRIES: usize = 5_000;
+/// Most bytes of each list, as JSON: all lists together stay below the size that the library reads.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Indentation of each line of an entry in the document.
+const INDENTATION: usize = 4;
 
 /// Current state of the room.
 #[derive(Debug, Default)]
@@ -27,12 +33,48 @@ pub(super) struct RoomState {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct EventLog {
     start: Timestamp,
-    participants: Vec<Stay>,
-    layouts: Vec<Shown>,
-    speakers: Vec<Speech>,
-    chat: Vec<Words>,
-    captions: Vec<Spoken>,
+    participants: List<Stay>,
+    layouts: List<Shown>,
+    speakers: List<Speech>,
+    chat: List<Words>,
+    captions: List<Spoken>,
     left_out: u64,
+}
+
+/// A bounded list.
+#[derive(Debug, Clone, PartialEq)]
+struct List<T> {
+    entries: Vec<T>,
+    /// Size as JSON.
+    bytes: usize,
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), bytes: 0 }
+    }
+}
+
+impl<T: Serialize> List<T> {
+    fn of(entries: impl IntoIterator<Item = T>) -> Self {
+        let mut list = Self::default();
+        for entry in entries {
+            list.put(entry);
+        }
+        list
+    }
+
+    /// Adds an entry; false if the list is full.
+    fn put(&mut self, entry: T) -> bool {
+        let json = serde_json::to_string_pretty(&entry).unwrap_or_default();
+        let bytes = json.len() + (INDENTATION + 1) * json.lines().count();
+        let fits = self.entries.len() < MAX_ENTRIES && self.bytes + bytes <= MAX_BYTES;
+        if fits {
+            self.bytes += bytes;
+            self.entries.push(entry);
+        }
+        fits
+    }
 }
 
 impl RoomState {
@@ -70,12 +112,10 @@ impl RoomState {
         let layout = self.layout.clone().map(|(canvas, tiles)| Shown { at: 0.0, canvas, tiles });
         EventLog {
             start,
-            participants: self.participants.iter().map(stay).collect(),
-            layouts: layout.into_iter().collect(),
-            speakers: vec![Speech { at: 0.0, participant: self.speaker }],
-            chat: Vec::new(),
-            captions: Vec::new(),
-            left_out: 0,
+            participants: List::of(self.participants.iter().map(stay)),
+            layouts: List::of(layout),
+            speakers: List::of([Speech { at: 0.0, participant: self.speaker }]),
+            ..EventLog::default()
         }
     }
 }
@@ -86,39 +126,45 @@ impl EventLog {
         let at = at.since(self.start).as_secs_f64();
         let recorded = match note {
             Note::Here { participant, name } => {
-                let present =
-                    self.participants.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
+                let present = self
+                    .participants
+                    .entries
+                    .iter_mut()
+                    .find(|stay| stay.participant == *participant && stay.to.is_none());
                 if let Some(stay) = present {
                     stay.name.clone_from(name);
                     return;
                 }
-                put(&mut self.participants, Stay { participant: *participant, name: name.clone(), from: at, to: None })
+                self.participants.put(Stay { participant: *participant, name: name.clone(), from: at, to: None })
             }
             Note::Gone(participant) => {
-                let present =
-                    self.participants.iter_mut().find(|stay| stay.participant == *participant && stay.to.is_none());
+                let present = self
+                    .participants
+                    .entries
+                    .iter_mut()
+                    .find(|stay| stay.participant == *participant && stay.to.is_none());
                 if let Some(stay) = present {
                     stay.to = Some(at);
                 }
                 true
             }
             Note::Speaker(participant) => {
-                if self.speakers.last().is_some_and(|last| last.participant == *participant) {
+                if self.speakers.entries.last().is_some_and(|last| last.participant == *participant) {
                     return;
                 }
-                put(&mut self.speakers, Speech { at, participant: *participant })
+                self.speakers.put(Speech { at, participant: *participant })
             }
             Note::Layout { canvas, tiles } => {
                 let tile = |&(participant, source, rect)| Tile { participant, source, rect };
-                put(&mut self.layouts, Shown { at, canvas: *canvas, tiles: tiles.iter().map(tile).collect() })
+                self.layouts.put(Shown { at, canvas: *canvas, tiles: tiles.iter().map(tile).collect() })
             }
             Note::Chat { participant, name, text } => {
                 let words = Words { at, participant: *participant, name: name.clone(), text: text.clone() };
-                put(&mut self.chat, words)
+                self.chat.put(words)
             }
             Note::Caption(Caption { participant, name, text, language }) => {
                 let (name, text, language) = (name.clone(), text.clone(), language.clone());
-                put(&mut self.captions, Spoken { at, participant: *participant, name, text, language })
+                self.captions.put(Spoken { at, participant: *participant, name, text, language })
             }
         };
         self.left_out += u64::from(!recorded);
@@ -126,21 +172,13 @@ impl EventLog {
 
     /// Copies the lists into the sidecar.
     pub(super) fn fill(&self, sidecar: &mut Sidecar) {
-        sidecar.people.clone_from(&self.participants);
-        sidecar.layouts.clone_from(&self.layouts);
-        sidecar.speakers.clone_from(&self.speakers);
-        sidecar.chat.clone_from(&self.chat);
-        sidecar.captions.clone_from(&self.captions);
+        sidecar.people.clone_from(&self.participants.entries);
+        sidecar.layouts.clone_from(&self.layouts.entries);
+        sidecar.speakers.clone_from(&self.speakers.entries);
+        sidecar.chat.clone_from(&self.chat.entries);
+        sidecar.captions.clone_from(&self.captions.entries);
         sidecar.left_out = self.left_out;
     }
-}
-
-fn put<T>(list: &mut Vec<T>, entry: T) -> bool {
-    let fits = list.len() < MAX_ENTRIES;
-    if fits {
-        list.push(entry);
-    }
-    fits
 }
 
 #[cfg(test)]
@@ -184,15 +222,20 @@ mod tests {
         }
         let stays: Vec<(u32, &str, f64, Option<f64>)> = events
             .participants
+            .entries
             .iter()
             .map(|stay| (stay.participant.0, stay.name.as_str(), stay.from, stay.to))
             .collect();
         assert_eq!(stays, [(1, "Ann", 0.0, None), (3, "Cem", 1.0, Some(4.0)), (3, "Cem", 5.0, None)]);
         let speakers: Vec<(f64, Option<u32>)> =
-            events.speakers.iter().map(|speech| (speech.at, speech.participant.map(|id| id.0))).collect();
+            events.speakers.entries.iter().map(|speech| (speech.at, speech.participant.map(|id| id.0))).collect();
         assert_eq!(speakers, [(0.0, Some(1)), (3.0, None)]);
-        assert_eq!(events.layouts.len(), 1);
-        assert_eq!(room_state.start_log(START).participants.len(), 2, "the next log has the present participants");
+        assert_eq!(events.layouts.entries.len(), 1);
+        assert_eq!(
+            room_state.start_log(START).participants.entries.len(),
+            2,
+            "the next log has the present participants"
+        );
     }
 
     #[test]
@@ -202,6 +245,30 @@ mod tests {
         for i in 0..MAX_ENTRIES + 3 {
             events.record(START, &chat(i.to_string()));
         }
-        assert_eq!((events.chat.len(), events.left_out), (MAX_ENTRIES, 3));
+        assert_eq!((events.chat.entries.len(), events.left_out), (MAX_ENTRIES, 3));
+    }
+
+    #[test]
+    fn the_largest_lists_are_small_enough_to_be_read() {
+        let mut events = RoomState::default().start_log(START);
+        let rect = Rect { x: 1_000, y: 1_000, width: 1_000, height: 1_000 };
+        let tiles = (0..49).map(|id| (ParticipantId(id), SourceKind::Microphone, rect)).collect::<Vec<_>>();
+        let (name, text) = ("\"".repeat(64), "\"🎉".repeat(1_000));
+        for _ in 0..1_000 {
+            let (name, text) = (name.clone(), text.clone());
+            events.record(START, &Note::Layout { canvas: Size::new(1280, 720), tiles: tiles.clone() });
+            events.record(START, &Note::Chat { participant: None, name: name.clone(), text: text.clone() });
+            let caption = Caption { participant: ParticipantId(1), name, text, language: None };
+            events.record(START, &Note::Caption(caption));
+        }
+        assert!(events.left_out > 0);
+        for document in [
+            serde_json::json!({ "layouts": events.layouts.entries }),
+            serde_json::json!({ "chat": events.chat.entries }),
+            serde_json::json!({ "captions": events.captions.entries }),
+        ] {
+            let bytes = serde_json::to_string_pretty(&document).expect("JSON").len();
+            assert!((MAX_BYTES / 2..=MAX_BYTES + 100).contains(&bytes), "{bytes}");
+        }
     }
 }

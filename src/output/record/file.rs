@@ -1,4 +1,4 @@
-//! One file of a recording on disk, and its sidecar.
+//! One file of a recording on disk, its sidecar and the text of its chat.
 //!
 //! Owns: [`OutputFile`]: the file, its lock and its written fragments; [`Folder`]: file names and free disk space. Does
 //! not know: the origin of samples. In: samples. Out: a file and a sidecar. Each fragment is written at once: if this
@@ -17,7 +17,7 @@ use super::events::EventLog;
 use crate::container::{self, ContainerError, Sample, TrackSpec, Writer};
 use crate::id::{OutputId, ParticipantId, RoomName};
 use crate::link::output::FileTarget;
-use crate::link::sidecar::{FILE_MODE, FOLDER_MODE, FileState, Sidecar};
+use crate::link::sidecar::{CHAT_EXTENSION, FILE_MODE, FOLDER_MODE, FileState, Sidecar};
 use crate::output::Failure;
 use crate::time::{Timestamp, unix_seconds};
 
@@ -133,6 +133,7 @@ impl Folder {
             events,
             sidecar_written: None,
             changed: true,
+            chat_written: 0,
             unordered: 0,
         };
         output_file.write_fragments()?;
@@ -176,6 +177,8 @@ pub(super) struct OutputFile {
     sidecar_written: Option<Timestamp>,
     /// The event log changed since.
     changed: bool,
+    /// Number of messages in the text of the chat.
+    chat_written: usize,
     /// Samples dropped because they were out of order.
     unordered: u64,
 }
@@ -270,25 +273,32 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Replaces the sidecar atomically. An error is logged and does not end the recording.
+    /// Replaces the sidecar, and the text of the chat if it has grown. An error is logged and does not end the
+    /// recording.
     fn write_sidecar(&mut self, now: Timestamp) {
         self.events.fill(&mut self.sidecar);
         self.changed = false;
-        let draft = self.sidecar_path.with_extension("json.part");
         let sidecar_written = serde_json::to_vec_pretty(&self.sidecar).map_err(io::Error::other).and_then(|json| {
             // Large sidecars are written less often.
             self.sidecar_written = Some(now + Duration::from_millis(json.len() as u64 / 100));
-            let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
-            file.write_all(&json)?;
-            // Without this, the sidecar may be empty after a power loss: rename(2) does not wait for data.
-            file.sync_data()?;
-            fs::rename(&draft, &self.sidecar_path)
+            replace(&self.sidecar_path, &json)
         });
         if let Err(error) = sidecar_written {
             tracing::warn!(%error, file = %self.sidecar_path.display(), "sidecar of a recording cannot be written");
-            // It takes space on a full disk. An error means that it was not created.
-            let _ = fs::remove_file(&draft);
         }
+        if self.sidecar.chat.len() > self.chat_written
+            && let Some(text) = self.sidecar.chat_text()
+        {
+            let path = self.chat_path();
+            match replace(&path, text.as_bytes()) {
+                Ok(()) => self.chat_written = self.sidecar.chat.len(),
+                Err(error) => tracing::warn!(%error, file = %path.display(), "chat of a recording cannot be written"),
+            }
+        }
+    }
+
+    fn chat_path(&self) -> PathBuf {
+        self.sidecar_path.with_extension(CHAT_EXTENSION)
     }
 
     /// Finishes the file. `reason` is the failure that ended the recording, if any.
@@ -311,6 +321,10 @@ impl OutputFile {
             }
             // No complete fragment: the file is removed.
             Err(ContainerError::Empty) => {
+                if self.chat_written > 0 {
+                    // It may be gone, and the others are removed nevertheless.
+                    let _ = fs::remove_file(self.chat_path());
+                }
                 let removed = fs::remove_file(&self.path).and_then(|()| fs::remove_file(&self.sidecar_path));
                 return removed.map_err(|error| file_failure("remove", &self.path, &error));
             }
@@ -325,6 +339,23 @@ impl OutputFile {
         self.write_sidecar(now);
         appended.and(closed)
     }
+}
+
+/// Replaces a file atomically.
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".part");
+    let write = || {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(&draft)?;
+        file.write_all(contents)?;
+        // Without this, the file may be empty after a power loss: rename(2) does not wait for data.
+        file.sync_data()?;
+        fs::rename(&draft, path)
+    };
+    write().inspect_err(|_| {
+        // It takes space on a full disk. An error means that it was not created.
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 fn file_failure(what: &str, path: &Path, error: &io::Error) -> Failure {

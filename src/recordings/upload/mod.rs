@@ -183,7 +183,11 @@ impl Library {
         let text = self
             .blocking(move |inner| Ok(inner.folder.preview(&file_name, |document| document.mark_uploaded(&to))?))
             .await?;
-        store.put_sidecar(name, text).await?;
+        store.put_text(&name.sidecar(), text).await?;
+        let file_name = name.clone();
+        if let Some(text) = self.blocking(move |inner| Ok(inner.folder.chat_text(&file_name))).await? {
+            store.put_text(&name.chat(), text).await?;
+        }
         let (file_name, keep) = (name.clone(), uploads.keep_local);
         self.blocking(move |inner| {
             inner.folder.edit(&file_name, |document| document.mark_uploaded(&uploaded))?;

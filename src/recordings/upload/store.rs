@@ -187,13 +187,12 @@ impl Store {
         Ok((source, put.e_tag))
     }
 
-    /// Uploads the sidecar of a file.
+    /// Uploads a text under this name.
     ///
     /// # Errors
     /// The store refused it or cannot be reached.
-    pub(super) async fn put_sidecar(&self, name: &FileName, text: String) -> Result<(), StoreError> {
-        let sidecar = name.sidecar();
-        self.put(&self.key(&sidecar), &sidecar, text.into()).await.map(drop)
+    pub(super) async fn put_text(&self, name: &FileName, text: String) -> Result<(), StoreError> {
+        self.put(&self.key(name), name, text.into()).await.map(drop)
     }
 
     /// Uploads an object in one request; returns its entity tag.

@@ -41,6 +41,7 @@ impl Two {
             direct_for_two: true,
             linger: Duration::from_secs(5),
             permanent: false,
+            chat_history: 200,
         };
         let now = Timestamp::from_micros(1_000_000);
         let mut two = Self {

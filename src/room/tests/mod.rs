@@ -2,6 +2,7 @@
 
 mod direct;
 mod filters;
+mod hands;
 mod inputs;
 mod lives;
 mod outputs;
@@ -21,6 +22,7 @@ use crate::id::ViewName;
 use crate::layout::Layout;
 use crate::layout::{LayoutKind, Scene};
 use crate::media::{Kind, Size, SoundTaken, Tier};
+use crate::room::chat::{ChatRequest, Sender};
 use crate::room::document::{LevelDocument, MixerEvent, TierChoice};
 use crate::room::view_request::ViewPatch;
 use crate::tier::uplink::{SOUND, deserved};
@@ -43,6 +45,7 @@ fn settings(max: usize) -> RoomSettings {
         direct_for_two: false,
         linger: LINGER,
         permanent: false,
+        chat_history: 200,
     }
 }
 
@@ -613,8 +616,9 @@ fn names_agree_between_the_scene_and_the_documents() {
     assert_eq!(named(kh), Some(["Karl-Heinz", "Karl-Heinz", "KH"].map(str::to_owned)));
     let largest = scene.tiles.iter().max_by_key(|tile| tile.rect.width * tile.rect.height).expect("tiles");
     assert_eq!((largest.kind, largest.label.as_str()), (Screen, "Karl-Heinz’s screen"));
-    driven.handle(Input::Chat(Some(guest), "hello".into()));
-    assert!(driven.events().iter().any(|event| matches!(event, Event::Chat { name, .. } if name == "Guest 1")));
+    let request = ChatRequest { text: "hello".into(), to: None };
+    let message = driven.room.chat(at(0), Sender::Participant(guest), request).expect("it is sent");
+    assert_eq!(message.name, "Guest 1");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_camera_is_wanted_in_the_size_of_its_tile_in_the_best_stream() {
     assert_eq!(camera.wanted, Some(tile));
     // Nothing is said twice.
     driven.effects.clear();
-    driven.handle(Input::Chat(Some(ann), "hello".into()));
+    driven.handle(Input::Timeout);
     assert_eq!(wanted(&driven, ann), None);
 
     // All receive a lower tier.

@@ -8,15 +8,17 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
 use crate::peer::PeerEvent;
+use crate::room::chat::{ChatMessage, ChatRequest, Sender};
+use crate::rooms::RoomError;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn open(address: SocketAddr, path: &str) -> Result<Socket, tungstenite::Error> {
+pub(super) async fn open(address: SocketAddr, path: &str) -> Result<Socket, tungstenite::Error> {
     tokio_tungstenite::connect_async(format!("ws://{address}{path}")).await.map(|(socket, _)| socket)
 }
 
 /// The next text message; panics if the WebSocket closes.
-async fn next(socket: &mut Socket) -> Value {
+pub(super) async fn next(socket: &mut Socket) -> Value {
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).expect("events are JSON"),
@@ -37,7 +39,12 @@ async fn end(socket: &mut Socket) -> (u16, String) {
     }
 }
 
-async fn send(socket: &mut Socket, message: &Value) {
+/// A chat message past all limits.
+async fn say(api: &Api, room: &RoomName, text: &str) -> Result<ChatMessage, RoomError> {
+    api.app.rooms().chat(room, Sender::Program(String::new()), ChatRequest { text: text.into(), to: None }).await
+}
+
+pub(super) async fn send(socket: &mut Socket, message: &Value) {
     socket.send(Message::text(message.to_string())).await.expect("it is open");
 }
 
@@ -67,7 +74,7 @@ async fn events_start_with_the_room_and_have_consecutive_versions() {
 }
 
 /// The next event of this type; skips others.
-async fn next_of(socket: &mut Socket, kind: &str) -> Value {
+pub(super) async fn next_of(socket: &mut Socket, kind: &str) -> Value {
     loop {
         let event = next(socket).await;
         if event["type"] == kind {
@@ -192,7 +199,7 @@ async fn a_slow_reader_is_closed_with_try_again_later() {
     assert_eq!(next(&mut socket).await["type"], "room");
     // More than all buffers hold, while the client does not read.
     for _ in 0..12_000 {
-        api.app.rooms().chat(&room, None, "x".repeat(2_000)).await.expect("the room is there");
+        say(&api, &room, &"x".repeat(2_000)).await.expect("the room is there");
     }
     assert_eq!(end(&mut socket).await.0, 1013);
     assert!(api.app.metrics().text().contains("commingle_event_streams_too_slow_total 1"));
@@ -215,7 +222,7 @@ async fn ice_restart_goes_only_to_the_disconnected_participant() {
     let room = "r".parse().expect("a name");
     api.app.rooms().peer_says(&sockets[0].0, PeerEvent::Disconnected).await;
     assert_eq!(next_of(&mut sockets[0].1, "ice_restart").await, json!({"type": "ice_restart"}));
-    api.app.rooms().chat(&room, None, "done".to_owned()).await.expect("the room is there");
+    say(&api, &room, "done").await.expect("the room is there");
     for socket in [&mut sockets[1].1, &mut observer] {
         loop {
             let event = next(socket).await;

@@ -2,9 +2,11 @@
 //! Connected participants are clients of the crate `webrtc`.
 
 mod aborted;
+mod chat;
 mod contract;
 mod corners;
 mod events;
+mod flood;
 mod https;
 mod inputs;
 mod joining;
@@ -139,6 +141,7 @@ impl Api {
             direct_for_two: config.rooms.direct_for_two,
             max_rooms: config.rooms.max_rooms as usize,
             linger: config.rooms.linger(),
+            chat_history: config.rooms.chat_history as usize,
             counters: RoomCounters::default(),
         };
         let rooms = Rooms::new(settings, PeerConfig::new(mux).expect("starts"));
