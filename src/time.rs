@@ -4,12 +4,15 @@
 //! mixer can compare timestamps of the edge; [`WallTime`], a published date. Out: [`now`], [`wall`] and CPU times. All
 //! other code takes the time as an argument.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant};
 
 use ::time::OffsetDateTime;
-use serde::{Deserialize, Serialize, Serializer};
+use ::time::format_description::well_known::Rfc3339;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: microseconds on `CLOCK_MONOTONIC`, comparable between the processes of one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -58,6 +61,11 @@ impl WallTime {
     pub const fn from_unix_micros(micros: u64) -> Self {
         Self(micros)
     }
+
+    /// From an earlier date to this one; None if the other one is later.
+    pub fn since(self, earlier: Self) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_micros)
+    }
 }
 
 impl fmt::Display for WallTime {
@@ -74,6 +82,17 @@ impl fmt::Display for WallTime {
 impl Serialize for WallTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WallTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let date = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| {
+            D::Error::custom(format!("`{text}` is no date: write it like 2026-12-01T09:30:00Z (RFC 3339)"))
+        })?;
+        let micros = u64::try_from(date.unix_timestamp_nanos() / 1_000);
+        micros.map(Self).map_err(|_| D::Error::custom(format!("`{text}` is before 1970")))
     }
 }
 
@@ -144,5 +163,20 @@ mod tests {
             let date = WallTime::from_unix_micros(micros);
             assert_eq!((date.to_string().as_str(), serde_json::json!(date)), (text, serde_json::json!(text)));
         }
+    }
+
+    #[test]
+    fn dates_are_read_with_any_offset() {
+        let read = |text: &str| serde_json::from_value::<WallTime>(serde_json::json!(text));
+        let expected = WallTime::from_unix_micros(1_796_092_811_250_000);
+        for text in ["2026-12-01T02:40:11.250Z", "2026-12-01T11:40:11.25+09:00"] {
+            assert_eq!(read(text).expect(text), expected);
+        }
+        for text in ["", "2026-12-01", "tomorrow", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"] {
+            let error = read(text).expect_err(text).to_string();
+            assert!(error.contains("date") || error.contains("1970"), "{error}");
+        }
+        assert_eq!(expected.since(WallTime::default()), Some(Duration::from_micros(1_796_092_811_250_000)));
+        assert_eq!(WallTime::default().since(expected), None);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns: these targets. Does not know: the fuzzer.
 
+use crate::room::moderation::Changer;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ pub(super) fn command(text: &str) {
             tier: TierChoice::Auto,
             view: ViewPatch::default(),
             bot: false,
+            identity: None,
         };
         let Ok(admitted) = room.admit(now, admission) else { panic!("the room is empty") };
         room.handle(now, Input::Connected(admitted.participant));
@@ -117,7 +119,7 @@ pub(super) fn command(text: &str) {
             && room.check_avatar(&patch).is_ok()
             && patch.filters.as_deref().is_none_or(|filters| room.check_filters(filters).is_ok())
         {
-            room.handle(now, Input::Update(*id, patch));
+            room.handle(now, Input::Update(Changer::Itself, *id, patch));
         }
         if let Ok(patch) = serde_json::from_str::<RoomPatch>(line) {
             room.handle(now, Input::Patch(patch));

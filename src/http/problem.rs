@@ -17,6 +17,7 @@ use crate::recordings::LibraryError;
 use crate::room::Refusal;
 use crate::room::captions::CaptionError;
 use crate::room::chat::ChatError;
+use crate::room::moderation::ModerationError;
 use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::rooms::RoomError;
@@ -30,7 +31,7 @@ const DOCS: &str = "/docs/api.md#";
 
 /// The kinds that programs may distinguish; each has a heading in `docs/api.md`. The code of a problem is its kind in
 /// `snake_case`, unless it has one of [`CODES`].
-pub const KINDS: [&str; 40] = [
+pub const KINDS: [&str; 47] = [
     "bad-room-name",
     "unauthorized",
     "forbidden",
@@ -65,6 +66,13 @@ pub const KINDS: [&str; 40] = [
     "too-many-images",
     "filter",
     "room-locked",
+    "kept-out",
+    "in-lobby",
+    "not-open-yet",
+    "room-over",
+    "muted-by-moderator",
+    "not-allowed-to-unmute",
+    "not-allowed-to-chat",
     "room-full",
     "too-many-joins",
     "too-many-requests",
@@ -172,6 +180,12 @@ impl Problem {
         Self::of_kind(StatusCode::FORBIDDEN, "forbidden", detail).coded("wrong_role")
     }
 
+    /// 403: the caller was not let in yet.
+    pub fn in_lobby() -> Self {
+        let detail = "this room has a lobby: join, and wait until a moderator lets you in";
+        Self::of_kind(StatusCode::FORBIDDEN, "in-lobby", detail)
+    }
+
     /// 422: a value is invalid.
     pub fn invalid_value(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
@@ -274,6 +288,17 @@ impl From<RoomError> for Problem {
             RoomError::WrongEndpoint(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "direction", detail),
             RoomError::ViewerSends => Self::viewer_may_not_send(detail),
             RoomError::Refused(Refusal::Locked) => Self::of_kind(StatusCode::FORBIDDEN, "room-locked", detail),
+            RoomError::Refused(Refusal::KeptOut(left)) => {
+                Self::of_kind(StatusCode::FORBIDDEN, "kept-out", detail).retry_after(left)
+            }
+            RoomError::Refused(Refusal::NotOpenYet(wait)) => {
+                Self::of_kind(StatusCode::FORBIDDEN, "not-open-yet", detail).retry_after(wait)
+            }
+            RoomError::Refused(Refusal::Over) => Self::of_kind(StatusCode::FORBIDDEN, "room-over", detail),
+            RoomError::Refused(Refusal::FullOfWaiting(_)) => {
+                Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
+            }
+            RoomError::Moderation(error) => Self::from(error),
             RoomError::Refused(Refusal::Full(_) | Refusal::FullOfViewers(_)) => {
                 Self::of_kind(StatusCode::SERVICE_UNAVAILABLE, "room-full", detail).retry_after(Duration::from_secs(10))
             }
@@ -290,6 +315,9 @@ impl From<RoomError> for Problem {
             RoomError::Output(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "output", detail),
             RoomError::Filter(_) => Self::of_kind(StatusCode::UNPROCESSABLE_ENTITY, "filter", detail),
             RoomError::Overlay(error) => overlay_problem(&error, detail),
+            RoomError::Chat(ChatError::NotAllowed) => {
+                Self::of_kind(StatusCode::FORBIDDEN, "not-allowed-to-chat", detail)
+            }
             RoomError::Chat(ChatError::Invalid(_)) => Self::invalid_value(detail),
             RoomError::Chat(ChatError::NoParticipant(_)) => {
                 Self::of_kind(StatusCode::NOT_FOUND, "no-participant", detail)
@@ -315,6 +343,19 @@ impl From<RoomError> for Problem {
             RoomError::Peer(PeerError::Closed) => Self::of_kind(StatusCode::NOT_FOUND, "no-session", detail),
             RoomError::Stuck | RoomError::Peer(PeerError::Busy) => Self::overloaded(detail).retry_after(busy),
         }
+    }
+}
+
+impl From<ModerationError> for Problem {
+    fn from(error: ModerationError) -> Self {
+        let (status, kind) = match error {
+            ModerationError::NoParticipant(_) => (StatusCode::NOT_FOUND, "no-participant"),
+            ModerationError::MutedByModerator | ModerationError::StoppedByModerator => {
+                (StatusCode::FORBIDDEN, "muted-by-moderator")
+            }
+            ModerationError::MayNotUnmute => (StatusCode::FORBIDDEN, "not-allowed-to-unmute"),
+        };
+        Self::of_kind(status, kind, error.to_string())
     }
 }
 

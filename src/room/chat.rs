@@ -56,8 +56,8 @@ pub enum Sender {
     Program(String),
 }
 
-/// Who reads messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who reads of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reader {
     /// Its participant; None for a reader without a session.
     pub participant: Option<ParticipantId>,
@@ -110,6 +110,9 @@ pub enum ChatError {
     /// The text or the addressees.
     #[error("{0}")]
     Invalid(String),
+    /// Only moderators may write to others.
+    #[error("only moderators may write in this room; a message to \"moderators\" is always possible")]
+    NotAllowed,
     /// The sender or an addressee is not there.
     #[error("there is no participant `{0}` in this room")]
     NoParticipant(ParticipantId),
@@ -174,7 +177,11 @@ impl Room {
         let text = clean(&request.text)?;
         let (participant, name) = match from {
             Sender::Participant(id) => {
-                let person = self.people.get(&id).ok_or(ChatError::NoParticipant(id))?;
+                let known = self.people.get(&id).filter(|person| person.connected);
+                let person = known.ok_or(ChatError::NoParticipant(id))?;
+                if !self.may_chat(id) && request.to != Some(Addressees::Group(Group::Moderators)) {
+                    return Err(ChatError::NotAllowed);
+                }
                 (Some(id), person.shown_name(id))
             }
             Sender::Program(name) => (None, super::name::clean(&name)),

@@ -3,7 +3,7 @@
 //! Owns: when a direct call is possible, its state, the timeout of an attempt. Does not know: how clients connect;
 //! their signalling is passed on unchanged. In: [`DirectMessage`]; out: [`DirectEvent`]. Media goes through the mixer
 //! until both clients report that the other's media arrives, and again as soon as a third participant joins, an output
-//! starts, one gets a filter, or the path fails.
+//! starts, one gets a filter or is muted by a moderator, or the path fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -200,8 +200,9 @@ impl Room {
         let talks = |person: &super::Person| {
             let kinds = || person.sources.iter().map(|source| source.kind);
             person.connected
-                // Filters run in the mixer.
+                // Filters run in the mixer, and the mixer enforces what moderators decide.
                 && person.filters.is_empty()
+                && !person.is_restricted()
                 && kinds().count() > 0
                 && kinds().all(|kind| kind != SourceKind::Screen)
                 && (person.receives_audio.is_some() || person.receives_video.is_some())

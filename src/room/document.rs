@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chat::ChatMessage;
 use super::emoji::Emoji;
+use super::moderation::{Moderator, WhoMay, WhoMayPatch};
 use super::view_request::{
     Change, Hidden, SelfView, ViewPatch, changed, changed_canvas, changed_layout, checked_layout, checked_theme,
 };
@@ -34,6 +35,18 @@ pub enum Role {
     Moderator,
     /// Administers the server: all rooms, recordings, metrics.
     Operator,
+}
+
+/// Where a participant is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It is connecting.
+    Joining,
+    /// It waits until a moderator lets it in.
+    Lobby,
+    /// It is in the room.
+    In,
 }
 
 /// The tier that a participant asks for.
@@ -64,8 +77,27 @@ pub struct RoomDocument {
     /// The look of all views; absent for the usual one.
     #[serde(skip_serializing_if = "Theme::is_usual")]
     pub theme: Theme,
+    /// What the room is about; absent if it was not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// Only moderators may join.
     pub locked: bool,
+    /// Participants wait until a moderator lets them in.
+    pub lobby: bool,
+    /// Who may do what.
+    pub who_may: WhoMay,
+    /// Most participants that send; absent if only the configuration limits them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_participants: Option<usize>,
+    /// From when on participants may join; absent if at any time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opens_at: Option<WallTime>,
+    /// When the room ends for all; absent if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<WallTime>,
+    /// The participants in the lobby; only for moderators, absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<ParticipantDocument>,
     /// The reduced quality of the audio while the cores are busy; absent at full quality.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_reduced: Option<AudioEffort>,
@@ -306,13 +338,26 @@ pub struct ParticipantDocument {
     pub avatar: Option<ImageName>,
     /// Its role.
     pub role: Role,
+    /// Where it is.
+    pub state: Presence,
     /// It is a program, which alone does not keep a room alive; absent for people.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub bot: bool,
-    /// Its audio is not mixed.
+    /// It has muted itself: its audio is not mixed.
     pub audio_muted: bool,
-    /// Its tile shows the avatar instead of its camera.
+    /// It has stopped its camera: its tile shows the avatar.
     pub video_muted: bool,
+    /// The moderator who has muted it; absent if none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muted_by: Option<Moderator>,
+    /// The moderator who has stopped its camera; absent if none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video_stopped_by: Option<Moderator>,
+    /// It may speak although only moderators may.
+    pub speaker_allowed: bool,
+    /// It is neither heard nor seen, because only moderators may speak; absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub listens: bool,
     /// Since when its hand is raised; absent if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hand_raised_at: Option<WallTime>,
@@ -492,8 +537,46 @@ pub struct RoomPatch {
     /// The look of all views; replaces the one before.
     #[serde(default, deserialize_with = "checked_theme")]
     pub theme: Option<Theme>,
+    /// What the room is about, at most [`TITLE_MAX`] characters.
+    #[serde(default, deserialize_with = "changed")]
+    pub title: Change<String>,
     /// Only moderators may join.
     pub locked: Option<bool>,
+    /// Participants wait until a moderator lets them in. Those who wait are let in when this ends.
+    pub lobby: Option<bool>,
+    /// Who may do what.
+    pub who_may: Option<WhoMayPatch>,
+    /// Most participants that send, at least 1.
+    #[serde(default, deserialize_with = "changed")]
+    pub max_participants: Change<usize>,
+    /// From when on participants may join.
+    #[serde(default, deserialize_with = "changed")]
+    pub opens_at: Change<WallTime>,
+    /// When the room ends for all.
+    #[serde(default, deserialize_with = "changed")]
+    pub ends_at: Change<WallTime>,
+}
+
+/// Longest title of a room, in characters.
+pub const TITLE_MAX: usize = 200;
+
+impl RoomPatch {
+    /// # Errors
+    /// What is invalid, in words for the client.
+    pub fn check(&self) -> Result<(), String> {
+        if self.title.iter().flatten().any(|title| title.chars().count() > TITLE_MAX) {
+            return Err(format!("`title` has more than {TITLE_MAX} characters"));
+        }
+        if self.max_participants == Some(Some(0)) {
+            return Err("`max_participants` must be at least 1; `null` removes the limit".to_owned());
+        }
+        if let (Some(Some(opens_at)), Some(Some(ends_at))) = (self.opens_at, self.ends_at)
+            && opens_at >= ends_at
+        {
+            return Err("`opens_at` must be before `ends_at`".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// Changes of a participant; absent fields remain as they are.
@@ -502,6 +585,10 @@ pub struct RoomPatch {
 pub struct ParticipantPatch {
     /// The name on its tile.
     pub name: Option<String>,
+    /// Its role, by moderators only.
+    pub role: Option<Role>,
+    /// It may speak although only moderators may; by moderators only.
+    pub speaker_allowed: Option<bool>,
     /// Its audio is not mixed.
     pub audio_muted: Option<bool>,
     /// Its tile shows the avatar instead of its camera.
@@ -559,6 +646,36 @@ pub enum Event {
     Updated {
         /// The participant.
         participant: ParticipantDocument,
+    },
+    /// A participant waits in the lobby; for moderators and itself.
+    Lobby {
+        /// The participant.
+        participant: ParticipantDocument,
+    },
+    /// A moderator has muted a participant or stopped its camera, or has ended that.
+    Muted {
+        /// The participant.
+        participant: ParticipantId,
+        /// Whether it is muted by a moderator now.
+        audio: bool,
+        /// Whether its camera is stopped by a moderator now.
+        video: bool,
+        /// The moderator.
+        by: Moderator,
+    },
+    /// A moderator asks a participant to unmute; for that participant.
+    AskedToUnmute {
+        /// The participant.
+        participant: ParticipantId,
+        /// The moderator.
+        by: Moderator,
+    },
+    /// The room ends soon.
+    Warning {
+        /// What is left, in seconds.
+        seconds_left: u64,
+        /// The end.
+        ends_at: WallTime,
     },
     /// Tiles have moved.
     Layout(ViewDocument),
@@ -672,6 +789,8 @@ pub enum LeaveReason {
     Removed,
     /// Its connection was lost.
     Lost,
+    /// The room is over: its time has ended.
+    Over,
 }
 
 /// The state of the mixer.

@@ -170,6 +170,7 @@ impl Room {
             return Err(Refusal::FullOfInputs(most));
         }
         let who = Admission {
+            identity: None,
             name: wish.name.clone(),
             role: Role::Participant,
             sends: vec![SourceKind::Camera, SourceKind::Microphone],

@@ -18,7 +18,9 @@ mod hands;
 pub mod images;
 pub mod inputs;
 mod levels;
+pub mod lobby;
 mod mixer;
+pub mod moderation;
 mod name;
 mod orders;
 pub mod outputs;
@@ -26,6 +28,7 @@ pub mod overlays;
 mod person;
 mod presence;
 pub mod quarantine;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -47,11 +50,13 @@ use self::images::Images;
 use self::inputs::Inputs;
 use self::levels::Levels;
 use self::mixer::Mixer;
+use self::moderation::{Changer, Decided, KeptOut, WhoMay};
 pub use self::name::DISPLAY_NAME_MAX;
 use self::outputs::Outputs;
 use self::overlays::Overlays;
 use self::person::{Person, Source};
 use self::quarantine::Quarantine;
+use self::schedule::{Due, Opening, Schedule};
 pub use self::traffic::{
     Admission, Admitted, Effect, Input, Order, OutputRoute, Refusal, RoomSettings, Route, StreamDemand,
 };
@@ -63,7 +68,7 @@ use crate::layout::Theme;
 use crate::media::{AudioEffort, Codec, SourceKind, StreamKey};
 use crate::plan::{MixPlan, SourceSpec, StreamSet};
 use crate::room::document::{
-    Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument,
+    Event, LeaveReason, ParticipantDocument, ParticipantPatch, Role, RoomDocument, RoomPatch, StreamDocument, TITLE_MAX,
 };
 use crate::speaker::Speaker;
 use crate::tier::uplink::UplinkLimit;
@@ -76,7 +81,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Room {
     settings: RoomSettings,
+    title: Option<String>,
     locked: bool,
+    lobby: bool,
+    who_may: WhoMay,
+    /// Most participants that send, if the room has a limit of its own.
+    max_participants: Option<usize>,
+    schedule: Schedule,
+    kept_out: KeptOut,
     theme: Theme,
     people: BTreeMap<ParticipantId, Person>,
     /// Deadlines of participants that have not connected yet.
@@ -132,7 +144,13 @@ impl Room {
         let chat = Chat::new(settings.chat_history);
         Self {
             settings,
+            title: None,
             locked: false,
+            lobby: false,
+            who_may: WhoMay::default(),
+            max_participants: None,
+            schedule: Schedule::default(),
+            kept_out: KeptOut::default(),
             theme: Theme::default(),
             people: BTreeMap::new(),
             connecting: BTreeMap::new(),
@@ -184,13 +202,37 @@ impl Room {
     /// See [`Refusal`].
     pub fn admit(&mut self, now: Timestamp, who: Admission) -> Result<Admitted, Refusal> {
         self.now = now;
-        if self.locked && !self.ended && who.role < Role::Moderator {
-            return Err(Refusal::Locked);
+        if !self.ended && who.role < Role::Moderator {
+            self.check_door(&who)?;
         }
         self.check_view(&who.view)?;
-        let admitted = self.seat(who)?;
+        let waits = self.has_to_wait(who.role);
+        let admitted = Admitted { waits, ..self.seat(who)? };
+        if let Some(person) = self.people.get_mut(&admitted.participant) {
+            person.waits = waits;
+        }
         self.connecting.insert(admitted.participant, now + CONNECT_TIMEOUT);
         Ok(admitted)
+    }
+
+    /// Checks whether somebody below moderator may join now.
+    fn check_door(&self, who: &Admission) -> Result<(), Refusal> {
+        if let Some(left) = who.identity.and_then(|identity| self.kept_out.left(identity, self.now)) {
+            return Err(Refusal::KeptOut(left));
+        }
+        match self.schedule.opening(self.wall) {
+            Opening::Later(wait) => return Err(Refusal::NotOpenYet(wait)),
+            Opening::Over => return Err(Refusal::Over),
+            Opening::Open => {}
+        }
+        if self.locked {
+            return Err(Refusal::Locked);
+        }
+        let waiting = self.people.values().filter(|person| person.waits).count();
+        if self.has_to_wait(who.role) && waiting >= lobby::WAITING_MAX {
+            return Err(Refusal::FullOfWaiting(waiting));
+        }
+        Ok(())
     }
 
     /// Adds a participant unless the room is full.
@@ -201,6 +243,7 @@ impl Room {
         let watches = who.sends.is_empty();
         let alike = self.people.values().filter(|person| person.sources.is_empty() == watches).count();
         let RoomSettings { max_participants, max_viewers, .. } = self.settings;
+        let max_participants = self.max_participants.map_or(max_participants, |most| most.min(max_participants));
         match watches {
             true if alike >= max_viewers => return Err(Refusal::FullOfViewers(max_viewers)),
             false if alike >= max_participants => return Err(Refusal::Full(max_participants)),
@@ -216,12 +259,16 @@ impl Room {
                 name: name::clean(&who.name),
                 role: who.role,
                 bot: who.bot,
+                identity: who.identity,
                 connected: false,
+                waits: false,
+                at_door: false,
                 sources,
                 receives_audio: who.receives_audio,
                 receives_video: who.receives_video,
                 audio_muted: false,
                 video_muted: false,
+                decided: Decided::default(),
                 gain_db: 0.0,
                 tier: who.tier,
                 selected: Person::UNKNOWN_LINK,
@@ -240,7 +287,7 @@ impl Room {
             // A direct call of two ends before the third connects.
             self.refresh();
         }
-        Ok(Admitted { participant, sources: admitted })
+        Ok(Admitted { participant, sources: admitted, waits: false })
     }
 
     /// A participant's new offer sends sources of these kinds: those that remain keep their ids, the others end. None
@@ -309,7 +356,7 @@ impl Room {
             Input::Output(output, event) => self.output_event(now, output, event),
             Input::Input(input, event) => self.input_event(now, input, event),
             Input::Direct(participant, message) => self.direct_message(participant, message),
-            Input::Update(participant, patch) => self.update(participant, patch),
+            Input::Update(by, participant, patch) => self.update(by, participant, patch),
             Input::Patch(patch) => self.patch(patch),
             Input::React(participant, emoji) => self.react(participant, emoji),
             Input::Delete => self.end("deleted"),
@@ -329,7 +376,8 @@ impl Room {
         }
         let connecting = self.connecting.values().next().copied();
         let parts = [self.mixer.timeout(), self.outputs.timeout(), self.inputs.timeout(), self.direct.timeout()];
-        let drawn = [self.overlays.timeout(), self.captions.timeout(), self.reaction_timeout()];
+        let drawn =
+            [self.overlays.timeout(), self.captions.timeout(), self.reaction_timeout(), self.schedule.timeout()];
         [self.presence_timeout(), connecting, self.uplink_limits_due, self.updates_due]
             .into_iter()
             .chain(parts)
@@ -347,7 +395,14 @@ impl Room {
             canvas: self.views.program().canvas,
             fps: self.views.program().fps,
             theme: self.theme.clone(),
+            title: self.title.clone(),
             locked: self.locked,
+            lobby: self.lobby,
+            who_may: self.who_may,
+            max_participants: self.max_participants,
+            opens_at: self.schedule.opens_at,
+            ends_at: self.schedule.ends_at,
+            waiting: Vec::new(),
             audio_reduced: self.audio_reduced(),
             speaker: self.speaker.current(),
             speaking: self.speaker.speaking().iter().copied().collect(),
@@ -423,6 +478,9 @@ impl Room {
 
     fn connected(&mut self, participant: ParticipantId) {
         let Some(person) = self.people.get_mut(&participant) else { return };
+        if person.waits {
+            return self.arrives_in_lobby(participant);
+        }
         if !std::mem::replace(&mut person.connected, true) {
             self.connecting.remove(&participant);
             self.need_mixer(self.now);
@@ -445,8 +503,11 @@ impl Room {
             self.filters.forget(source.id);
             self.effects.push_back(Effect::Order(Order::SourceGone(source.id)));
         }
+        let left = Event::Left { participant, reason };
         if person.connected {
-            self.emit(|_| Event::Left { participant, reason });
+            self.emit(|_| left);
+        } else if person.at_door {
+            self.leaves_lobby(participant, left);
         }
         if !person.filters.is_empty() {
             self.refresh_filters();
@@ -498,11 +559,12 @@ impl Room {
         }
     }
 
-    fn update(&mut self, participant: ParticipantId, patch: ParticipantPatch) {
+    fn update(&mut self, by: Changer, participant: ParticipantId, patch: ParticipantPatch) {
         if let Some(raised) = patch.hand_raised {
             self.set_hand(participant, raised);
         }
         let before = self.participant(participant);
+        self.set_mutes(by, participant, &patch);
         let Some(person) = self.people.get_mut(&participant) else { return };
         let view = patch.view_patch();
         if let Some(name) = patch.name {
@@ -511,8 +573,8 @@ impl Room {
         if let Some(gain_db) = patch.gain_db {
             person.gain_db = gain_db.clamp(-60.0, 12.0);
         }
-        person.audio_muted = patch.audio_muted.unwrap_or(person.audio_muted);
-        person.video_muted = patch.video_muted.unwrap_or(person.video_muted);
+        person.role = patch.role.unwrap_or(person.role);
+        person.decided.speaker_allowed = patch.speaker_allowed.unwrap_or(person.decided.speaker_allowed);
         if let Some(tier) = patch.tier.filter(|tier| *tier != person.tier) {
             person.tier = tier;
             person.selected = Person::UNKNOWN_LINK;
@@ -521,6 +583,7 @@ impl Room {
             person.avatar = avatar;
         }
         person.view = std::mem::take(&mut person.view).with(view);
+        self.apply_rules();
         if let Some(filters) = &patch.filters {
             self.set_filters(participant, filters);
         }
@@ -541,12 +604,59 @@ impl Room {
         if let Some(theme) = patch.theme {
             self.theme = theme;
         }
+        if let Some(title) = patch.title {
+            self.title = title.map(|title| name::clean_line(&title, TITLE_MAX)).filter(|title| !title.is_empty());
+        }
+        if let Some(most) = patch.max_participants {
+            self.max_participants = most;
+        }
+        if let Some(opens_at) = patch.opens_at {
+            self.schedule.opens_at = opens_at;
+        }
+        if let Some(ends_at) = patch.ends_at {
+            self.schedule.set_end(ends_at, self.now);
+        }
+        if let Some(who_may) = patch.who_may {
+            self.who_may = self.who_may.with(who_may);
+        }
         self.locked = patch.locked.unwrap_or(self.locked);
-        self.refresh();
+        self.lobby = patch.lobby.unwrap_or(self.lobby);
+        self.follow_rules();
         self.announce_room();
+        if !self.lobby {
+            let waiting: Vec<_> = self.door().waiting.into_iter().collect();
+            waiting.into_iter().for_each(|participant| self.let_in(participant));
+        }
+    }
+
+    /// Applies the rules of the room, and tells for whom they have changed.
+    fn follow_rules(&mut self) {
+        let listening = |room: &Self| -> Vec<(ParticipantId, bool)> {
+            room.people.iter().map(|(id, person)| (*id, person.decided.listens)).collect()
+        };
+        let before = listening(self);
+        self.refresh();
+        let changed = listening(self).into_iter().zip(before).filter(|(after, before)| after != before);
+        let changed: Vec<_> = changed.map(|((participant, _), _)| participant).collect();
+        changed.into_iter().for_each(|participant| self.announce(participant));
+    }
+
+    /// Warns everyone before the end of the room, and ends it for all.
+    fn schedule_timeout(&mut self, now: Timestamp) {
+        match (self.schedule.poll(now, self.wall), self.schedule.ends_at) {
+            (Some(Due::Warning(seconds_left)), Some(ends_at)) => {
+                self.emit(|_| Event::Warning { seconds_left, ends_at });
+            }
+            (Some(Due::End), _) => {
+                let everyone: Vec<_> = self.people.keys().copied().collect();
+                everyone.into_iter().for_each(|participant| self.left(participant, LeaveReason::Over));
+            }
+            _ => {}
+        }
     }
 
     fn timeout(&mut self, now: Timestamp) {
+        self.schedule_timeout(now);
         self.mixer_timeout(now);
         if self.uplink_limits_due.is_some_and(|at| now >= at) {
             self.refresh();

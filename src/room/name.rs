@@ -39,9 +39,14 @@ fn is_visible(c: char) -> bool {
 
 /// A name as it is kept: rule 1. Empty if nothing of it is visible.
 pub(super) fn clean(text: &str) -> String {
+    clean_line(text, DISPLAY_NAME_MAX)
+}
+
+/// A line of at most `most` characters, cleaned like a name.
+pub(super) fn clean_line(text: &str, most: usize) -> String {
     let plain: String =
         text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !is_unwanted(*c)).collect();
-    let mut room = DISPLAY_NAME_MAX;
+    let mut room = most;
     let fits = |cluster: &&str| {
         let left = room.checked_sub(cluster.chars().count());
         room = left.unwrap_or(0);

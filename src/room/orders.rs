@@ -28,6 +28,7 @@ impl Room {
         if self.ended {
             return;
         }
+        self.apply_rules();
         self.follow_direct();
         self.refresh_views();
         let mix = self.derive_mix();
@@ -64,7 +65,7 @@ impl Room {
         let here = || self.people.iter().filter(|(_, person)| person.connected);
         MixPlan {
             sources: here()
-                .filter(|(_, person)| !person.audio_muted)
+                .filter(|(_, person)| !person.is_muted())
                 .flat_map(|(_, person)| person.sources.iter().map(|source| (source, person.gain_db)))
                 .filter(|(source, _)| source.kind.kind() == Kind::Audio && source.is_usable())
                 .map(|(source, gain_db)| MixInput { source: source.id, gain_db })
@@ -173,22 +174,27 @@ impl Person {
         self.connected && self.sources.iter().any(|source| source.kind.kind() == Kind::Video && source.is_usable())
     }
 
-    /// Its tiles: a screen that has started, and its camera or avatar if it sends anything.
+    /// Its tiles: a screen that has started, and its camera or avatar if it sends anything. One that only listens by the
+    /// rules of the room has none.
     pub(super) fn cells(&self) -> impl Iterator<Item = SourceKind> + use<> {
         let screen = self.shown(SourceKind::Screen).map(|_| SourceKind::Screen);
-        let camera = (!self.sources.is_empty()).then_some(SourceKind::Camera);
+        let camera = (!self.sources.is_empty() && !self.decided.listens).then_some(SourceKind::Camera);
         screen.into_iter().chain(camera)
     }
 
     /// The source of a kind, if it has started and is neither muted nor isolated.
     pub(super) fn shown(&self, kind: SourceKind) -> Option<crate::id::SourceId> {
-        let muted = kind == SourceKind::Camera && self.video_muted;
+        let muted = match kind {
+            SourceKind::Camera => self.is_dark(),
+            SourceKind::Screen => self.decided.no_screen,
+            SourceKind::Microphone => false,
+        };
         let source = self.sources.iter().find(|source| source.kind == kind && source.is_usable());
         source.filter(|_| !muted).map(|source| source.id)
     }
 
     pub(super) fn is_silent(&self) -> bool {
-        self.audio_muted || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
+        self.is_muted() || !self.sources.iter().any(|source| source.kind == SourceKind::Microphone)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::filters::Applied;
 use super::hands::Signals;
+use super::moderation::{Decided, Identity};
 use super::name;
 use super::quarantine::Quarantine;
 use super::updates::Updates;
@@ -23,12 +24,23 @@ pub(super) struct Person {
     pub(super) role: Role,
     /// It is a program, which alone does not keep a room alive.
     pub(super) bot: bool,
+    /// The same person has the same; None for an input.
+    pub(super) identity: Option<Identity>,
+    /// It is connected, and was let in.
     pub(super) connected: bool,
+    /// It is in the lobby, or will be when it has connected.
+    pub(super) waits: bool,
+    /// It is in the lobby and connected.
+    pub(super) at_door: bool,
     pub(super) sources: Vec<Source>,
     pub(super) receives_audio: Option<SoundTaken>,
     pub(super) receives_video: Option<Codec>,
+    /// By the participant itself.
     pub(super) audio_muted: bool,
+    /// By the participant itself.
     pub(super) video_muted: bool,
+    /// By moderators and the rules of the room.
+    pub(super) decided: Decided,
     pub(super) gain_db: f32,
     pub(super) tier: TierChoice,
     /// The tier that its subscriber has selected while `tier` is `auto`, and why it gets no better one.
@@ -95,9 +107,14 @@ impl Person {
             initials: name::initials(&self.shown_name(id)),
             avatar: self.avatar.clone(),
             role: self.role,
+            state: self.presence(),
             bot: self.bot,
             audio_muted: self.audio_muted,
             video_muted: self.video_muted,
+            muted_by: self.decided.muted_by,
+            video_stopped_by: self.decided.video_stopped_by,
+            speaker_allowed: self.decided.speaker_allowed,
+            listens: self.decided.listens,
             hand_raised_at: self.signals.hand_raised_at(),
             gain_db: self.gain_db,
             tier: self.tier,

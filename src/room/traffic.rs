@@ -11,6 +11,7 @@ use super::direct::{DirectEvent, DirectMessage};
 use super::document::{Event, LeaveReason, LevelDocument, ParticipantPatch, Role, RoomPatch, TierChoice};
 use super::emoji::Emoji;
 use super::inputs::InputEvent;
+use super::moderation::{Changer, Identity};
 use super::outputs::OutputEvent;
 use super::quarantine::QuarantineReason;
 use super::view_request::{ViewError, ViewPatch};
@@ -74,6 +75,8 @@ pub struct Admission {
     pub view: ViewPatch,
     /// It is a program, which alone does not keep a room alive.
     pub bot: bool,
+    /// Recognizes the same person; None for an input.
+    pub identity: Option<Identity>,
 }
 
 /// An admitted participant.
@@ -83,11 +86,25 @@ pub struct Admitted {
     pub participant: ParticipantId,
     /// The ids of its sources, in the order of the admission.
     pub sources: Vec<(SourceKind, SourceId)>,
+    /// It waits in the lobby: its packets are held until [`Effect::Hold`].
+    pub waits: bool,
 }
 
 /// Why the room refuses a participant, an output or an input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// A moderator has removed the same person.
+    #[error("a moderator has removed you from this room: you may join again after Retry-After")]
+    KeptOut(Duration),
+    /// The room is not open yet.
+    #[error("this room is not open yet: join after Retry-After")]
+    NotOpenYet(Duration),
+    /// The time of the room has ended.
+    #[error("this room is over: ask its moderators for a new time")]
+    Over,
+    /// The lobby is full.
+    #[error("{0} participants wait to be let in already: try again when some have been")]
+    FullOfWaiting(usize),
     /// A moderator has locked the room.
     #[error("the room is locked: ask a moderator to let you in")]
     Locked,
@@ -160,7 +177,7 @@ pub enum Input {
     /// A client's message about a direct call.
     Direct(ParticipantId, DirectMessage),
     /// Change a participant.
-    Update(ParticipantId, ParticipantPatch),
+    Update(Changer, ParticipantId, ParticipantPatch),
     /// Change the room.
     Patch(RoomPatch),
     /// A participant reacts.
@@ -198,6 +215,8 @@ pub enum Effect {
     StartInput(InputId),
     /// Stop an input.
     StopInput(InputId),
+    /// Hold the packets of a participant, or let them through.
+    Hold(ParticipantId, bool),
     /// Close the connection of a participant.
     Close(ParticipantId),
     /// A participant's source of this kind is isolated: to be logged and counted.

@@ -16,6 +16,8 @@ use crate::peer::PeerEvent;
 use crate::process::Loss;
 use crate::room::chat::{ChatError, ChatMessage, ChatRequest, Reader, Sender};
 use crate::room::document::{Audience, ParticipantDocument, ParticipantPatch, RoomDocument, ViewSettingsDocument};
+use crate::room::lobby::Door;
+use crate::room::moderation::{Changer, Decision, ModerationError, Moderator};
 use crate::room::view_request::{ViewError, ViewRequest};
 use crate::room::{Admission, Input, Refusal};
 
@@ -49,19 +51,30 @@ pub(super) enum Command {
     /// Measured bitrates in bits per second, by stream serial.
     Bitrates(Vec<(u32, u64)>),
     /// Change a participant; the reply is its document, if it is there.
-    Update(ParticipantId, Box<ParticipantPatch>, oneshot::Sender<Result<Option<ParticipantDocument>, RoomError>>),
+    Update(
+        Changer,
+        ParticipantId,
+        Box<ParticipantPatch>,
+        oneshot::Sender<Result<Option<ParticipantDocument>, RoomError>>,
+    ),
+    /// Carry out a moderator's decision.
+    Decide(Moderator, Decision, oneshot::Sender<Result<(), ModerationError>>),
     /// The document of a view.
     View(ViewName, oneshot::Sender<Result<ViewSettingsDocument, ViewError>>),
     /// Create or replace a view; the reply is whether it is new.
     PutView(ViewName, Box<ViewRequest>, oneshot::Sender<Result<bool, ViewError>>),
     /// Delete a view.
     DeleteView(ViewName, oneshot::Sender<Result<(), ViewError>>),
-    /// The room's document.
-    Document(oneshot::Sender<RoomDocument>),
+    /// The room's document; for a moderator, with those who wait.
+    Document(Reader, oneshot::Sender<RoomDocument>),
     /// A participant's document.
     Participant(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
-    /// The room's document and the events after it.
-    Events(oneshot::Sender<EventStream>),
+    /// A participant's document for itself, also while it waits.
+    OwnDocument(ParticipantId, oneshot::Sender<Option<ParticipantDocument>>),
+    /// What is decided at the door.
+    Door(oneshot::Sender<Door>),
+    /// The events for a reader, after what it sees now.
+    Events(Reader, oneshot::Sender<EventStream>),
     /// About overlays, images and captions.
     Overlay(OverlayCommand),
     /// Send a chat message.

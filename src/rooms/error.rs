@@ -7,6 +7,7 @@ use crate::peer::PeerError;
 use crate::room::Refusal;
 use crate::room::chat::ChatError;
 use crate::room::filters::FilterError;
+use crate::room::moderation::ModerationError;
 use crate::room::overlays::OverlayError;
 use crate::room::view_request::ViewError;
 use crate::sdp::{FragmentError, OfferError};
@@ -59,6 +60,9 @@ pub enum RoomError {
     /// A chat message is refused.
     #[error(transparent)]
     Chat(#[from] ChatError),
+    /// A change or a decision about a participant is refused.
+    #[error(transparent)]
+    Moderation(#[from] ModerationError),
     /// Filters are refused.
     #[error(transparent)]
     Filter(#[from] FilterError),

@@ -55,6 +55,8 @@ use crate::room::document::{
 };
 use crate::room::emoji::Emoji;
 use crate::room::inputs::InputEvent;
+use crate::room::lobby::Door;
+use crate::room::moderation::{Changer, Decision, Moderator};
 use crate::room::outputs::OutputEvent;
 use crate::room::view_request::ViewRequest;
 use crate::room::{Input, Refusal};
@@ -73,6 +75,8 @@ pub struct EventStream {
     pub first: Arc<str>,
     /// Everything after it.
     pub rest: broadcast::Receiver<Notification>,
+    /// The reader is in the lobby: until it is let in, it gets only what is for it alone.
+    pub waits: bool,
 }
 
 /// A message to the readers of a room's events.
@@ -84,6 +88,8 @@ pub enum Notification {
     Private(Arc<Readers>, Arc<str>),
     /// Messages for one participant each, as JSON.
     Each(Arc<BTreeMap<ParticipantId, Vec<Arc<str>>>>),
+    /// This participant was let in: it opens the events anew.
+    Admitted(ParticipantId),
     /// The session of this participant has ended; its last event came before.
     Gone(ParticipantId),
 }
@@ -138,7 +144,7 @@ impl Rooms {
         let mut documents = Vec::with_capacity(rooms.len());
         for room in rooms {
             // A room may end meanwhile.
-            documents.extend(ask(&room, Command::Document).await.ok());
+            documents.extend(document(&room).await.ok());
         }
         documents.sort_by(|a, b| a.name.cmp(&b.name));
         documents
@@ -149,7 +155,28 @@ impl Rooms {
     /// # Errors
     /// [`RoomError::NoRoom`].
     pub async fn room(&self, name: &RoomName) -> Result<RoomDocument, RoomError> {
-        ask(&self.find(name)?, Command::Document).await
+        document(&self.find(name)?).await
+    }
+
+    /// The document of a room for a reader: moderators also see the lobby.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`].
+    pub async fn room_for(&self, name: &RoomName, reader: Reader) -> Result<RoomDocument, RoomError> {
+        ask(&self.find(name)?, |reply| Command::Document(reader, reply)).await
+    }
+
+    /// What is decided at the door of a room; None without the room.
+    pub async fn door(&self, name: &RoomName) -> Option<Door> {
+        ask(&self.find(name).ok()?, Command::Door).await.ok()
+    }
+
+    /// Carries out a moderator's decision.
+    ///
+    /// # Errors
+    /// [`RoomError::NoRoom`], [`RoomError::Moderation`].
+    pub async fn decide(&self, name: &RoomName, by: Moderator, decision: Decision) -> Result<(), RoomError> {
+        Ok(ask(&self.find(name)?, |reply| Command::Decide(by, decision, reply)).await??)
     }
 
     /// Creates a room that exists until it is deleted.
@@ -168,7 +195,7 @@ impl Rooms {
             post(&room, Command::Input(Input::Patch(patch)));
             room
         };
-        ask(&room, Command::Document).await
+        document(&room).await
     }
 
     /// Changes a room.
@@ -178,7 +205,7 @@ impl Rooms {
     pub async fn patch(&self, name: &RoomName, patch: RoomPatch) -> Result<RoomDocument, RoomError> {
         let room = self.find(name)?;
         tell(&room, Input::Patch(patch)).await?;
-        ask(&room, Command::Document).await
+        document(&room).await
     }
 
     /// Deletes a room and closes all connections in it.
@@ -201,14 +228,16 @@ impl Rooms {
     /// Changes a participant.
     ///
     /// # Errors
-    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`], [`RoomError::View`], [`RoomError::Overlay`].
+    /// [`RoomError::NoRoom`], [`RoomError::NoParticipant`], [`RoomError::Moderation`], [`RoomError::View`],
+    /// [`RoomError::Overlay`].
     pub async fn update(
         &self,
         name: &RoomName,
+        by: Changer,
         id: ParticipantId,
         patch: ParticipantPatch,
     ) -> Result<ParticipantDocument, RoomError> {
-        let answer = ask(&self.find(name)?, |reply| Command::Update(id, Box::new(patch), reply)).await?;
+        let answer = ask(&self.find(name)?, |reply| Command::Update(by, id, Box::new(patch), reply)).await?;
         answer?.ok_or(RoomError::NoParticipant(id))
     }
 
@@ -400,12 +429,12 @@ impl Rooms {
         tell(&self.find(name)?, Input::Direct(from, message)).await
     }
 
-    /// Opens the events of a room, which begin with its document.
+    /// Opens the events of a room for a reader. They begin with the room's document, in the lobby with the reader's.
     ///
     /// # Errors
     /// [`RoomError::NoRoom`].
-    pub async fn events(&self, name: &RoomName) -> Result<EventStream, RoomError> {
-        ask(&self.find(name)?, Command::Events).await
+    pub async fn events(&self, name: &RoomName, reader: Reader) -> Result<EventStream, RoomError> {
+        ask(&self.find(name)?, |reply| Command::Events(reader, reply)).await
     }
 
     /// The audience of a room, and its changes.
@@ -510,6 +539,11 @@ impl Rooms {
     }
 }
 
+/// The document of a room for everyone.
+async fn document(room: &mpsc::Sender<Command>) -> Result<RoomDocument, RoomError> {
+    ask(room, |reply| Command::Document(Reader::default(), reply)).await
+}
+
 async fn ask<T>(
     room: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -562,7 +596,7 @@ mod tests {
         let (room, mut inbox) = mpsc::channel(1);
         tell(&room, Input::Timeout).await.expect("room in the queue");
         assert!(matches!(tell(&room, Input::Delete).await, Err(RoomError::Stuck)));
-        assert!(matches!(ask(&room, Command::Document).await, Err(RoomError::Stuck)));
+        assert!(matches!(document(&room).await, Err(RoomError::Stuck)));
         inbox.recv().await.expect("the first command");
         tell(&room, Input::Delete).await.expect("room in the queue again");
         drop(inbox);

@@ -266,6 +266,7 @@ mod tests {
     use crate::layout::Layout;
     use crate::media::{Codec, Size, SoundTaken, SourceKind, Tier};
     use crate::room::document::{ParticipantPatch, Role};
+    use crate::room::moderation::Changer;
     use crate::room::view_request::ViewPatch;
     use crate::room::{Admission, Effect, Input, Order, Room, RoomSettings};
     use crate::tier::{Ladder, Limit, Reception};
@@ -344,6 +345,7 @@ mod tests {
                 tier: TierChoice::Auto,
                 view: ViewPatch::default(),
                 bot: false,
+                identity: None,
             };
             let participant = self.room.admit(self.now, who).expect("let in").participant;
             let subscriber = Arc::new(Subscriber::default());
@@ -411,7 +413,7 @@ mod tests {
         assert_eq!(subscriber.flowing(), routed.serial(Tier::Low));
         // A pinned tier does not follow the estimated bandwidth.
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
-        routed.handle(Input::Update(ann, patch));
+        routed.handle(Input::Update(Changer::Itself, ann, patch));
         routed.keyframe(Tier::Medium);
         routed.pass(5);
         assert_eq!(subscriber.report(&CONGESTED, routed.now), None);
@@ -428,7 +430,7 @@ mod tests {
         let program = routed.serial(Tier::High).expect("it is encoded");
         let choose = |routed: &mut Routed, json: &str| {
             let patch: ParticipantPatch = serde_json::from_str(json).expect(json);
-            routed.handle(Input::Update(ann, patch));
+            routed.handle(Input::Update(Changer::Itself, ann, patch));
             routed.router.serials.values().copied().collect::<Vec<_>>()
         };
         let serials = choose(&mut routed, r#"{"self_view":"hidden"}"#);
@@ -455,10 +457,10 @@ mod tests {
         let (ann, subscriber) = routed.join(&[SourceKind::Camera]);
         routed.keyframe(Tier::High);
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Audio)), ..Default::default() };
-        routed.handle(Input::Update(ann, patch));
+        routed.handle(Input::Update(Changer::Itself, ann, patch));
         assert_eq!((routed.tiers(), subscriber.flowing()), (vec![], None));
         let patch = ParticipantPatch { tier: Some(TierChoice::Auto), ..Default::default() };
-        routed.handle(Input::Update(ann, patch));
+        routed.handle(Input::Update(Changer::Itself, ann, patch));
         assert_eq!((routed.tiers(), routed.receivers(Tier::High)), (vec![Tier::High], 1));
         routed.handle(Input::Left(ann, crate::room::document::LeaveReason::Left));
         assert!(routed.tiers().is_empty() && routed.router.table.load().audio.is_empty());

@@ -24,6 +24,7 @@ use crate::media::SourceKind;
 use crate::peer::PeerEvent;
 use crate::peer::{Answer, Peer};
 use crate::room::document::{LeaveReason, ParticipantDocument, Role, TierChoice};
+use crate::room::moderation::Identity;
 use crate::room::view_request::{ViewError, ViewPatch};
 use crate::room::{Admission, Input, Refusal};
 use crate::sdp::{Direction, Facts, Fragment, Offer, OfferError};
@@ -46,6 +47,8 @@ pub struct JoinOptions {
     pub bot: bool,
     /// The endpoint, which restricts the directions of the offer.
     pub endpoint: JoinEndpoint,
+    /// Recognizes the same person.
+    pub identity: Option<Identity>,
     /// The seat of its token, if the sessions of one token are limited.
     pub seat: Option<Seat>,
 }
@@ -236,6 +239,7 @@ impl Rooms {
             tier: options.tier,
             view: options.view,
             bot: options.bot,
+            identity: options.identity,
         };
         let offer = ParsedOffer { offer, facts };
         let (rooms, name) = (self.clone(), name.clone());
@@ -396,7 +400,7 @@ impl Rooms {
     /// [`RoomError::NoSession`].
     pub async fn session(&self, secret: &str) -> Result<SessionDocument, RoomError> {
         let session = self.session_of(secret)?;
-        let participant = ask(&session.commands, |reply| Command::Participant(session.participant, reply)).await?;
+        let participant = ask(&session.commands, |reply| Command::OwnDocument(session.participant, reply)).await?;
         let etag = session.etag.lock().clone();
         Ok(SessionDocument { room: session.room, etag, participant })
     }

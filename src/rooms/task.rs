@@ -32,6 +32,7 @@ use crate::peer::PeerEvent;
 use crate::process::{self, Link, Loss, MixerProcess};
 use crate::room::document::{Audience, Event, LeaveReason, ParticipantPatch};
 use crate::room::inputs::InputEvent;
+use crate::room::moderation::Changer;
 use crate::room::outputs::OutputEvent;
 use crate::room::{Admitted, Effect, Input, Order, Refusal, Room, RoomSettings};
 use crate::time::{self, Timestamp};
@@ -233,10 +234,10 @@ impl RoomTask {
                 }
             }
             Command::Bitrates(bitrates) => self.room.handle(now, Input::Bitrates(bitrates)),
-            Command::Update(id, patch, reply) => {
-                let checked = self.check_patch(&patch);
+            Command::Update(by, id, patch, reply) => {
+                let checked = self.check_patch(by, id, &patch);
                 if checked.is_ok() {
-                    self.room.handle(now, Input::Update(id, *patch));
+                    self.room.handle(now, Input::Update(by, id, *patch));
                 }
                 // The caller may not wait any more.
                 let _ = reply.send(checked.map(|()| self.room.participant(id)));
@@ -245,12 +246,22 @@ impl RoomTask {
             Command::View(view, reply) => drop(reply.send(self.room.view(&view))),
             Command::PutView(view, request, reply) => drop(reply.send(self.room.put_view(now, &view, *request))),
             Command::DeleteView(view, reply) => drop(reply.send(self.room.delete_view(now, &view))),
-            Command::Document(reply) => drop(reply.send(self.room.document())),
+            Command::Decide(by, decision, reply) => drop(reply.send(self.room.decide(now, by, decision))),
+            Command::Door(reply) => drop(reply.send(self.room.door())),
+            Command::Document(reader, reply) => drop(reply.send(self.room.document_for(reader))),
+            Command::OwnDocument(id, reply) => drop(reply.send(self.room.own_document(id))),
             Command::Participant(id, reply) => drop(reply.send(self.room.participant(id))),
-            Command::Events(reply) => {
-                let document = self.room.document();
-                let first = event_text(document.version, &Event::Room(Box::new(document)));
-                drop(reply.send(EventStream { first, rest: self.events.subscribe() }));
+            Command::Events(reader, reply) => {
+                let waiting = reader.participant.and_then(|id| self.room.lobby_document(id));
+                let waits = waiting.is_some();
+                let first = match waiting {
+                    Some(participant) => private_text(&Event::Lobby { participant }),
+                    None => {
+                        let document = self.room.document_for(reader);
+                        event_text(document.version, &Event::Room(Box::new(document)))
+                    }
+                };
+                drop(reply.send(EventStream { first, rest: self.events.subscribe(), waits }));
             }
             Command::Audience(reply) => drop(reply.send(self.audience.subscribe())),
             Command::Chat(from, request, reply) => drop(reply.send(self.room.chat(now, from, request))),
@@ -259,7 +270,8 @@ impl RoomTask {
         }
     }
 
-    fn check_patch(&self, patch: &ParticipantPatch) -> Result<(), RoomError> {
+    fn check_patch(&self, by: Changer, id: ParticipantId, patch: &ParticipantPatch) -> Result<(), RoomError> {
+        self.room.check_change(by, id, patch)?;
         self.room.check_view(&patch.view_patch())?;
         self.room.check_avatar(patch)?;
         Ok(self.room.check_filters(patch.filters.as_deref().unwrap_or_default())?)
@@ -286,6 +298,7 @@ impl RoomTask {
             self.commands.clone(),
             self.server.counters.uplinks.clone(),
         ));
+        uplink.hold(admitted.waits);
         let member = Member {
             uplink: uplink.clone(),
             sources: admitted.sources,
@@ -393,6 +406,14 @@ impl RoomTask {
                 }
             }
             Effect::StopInput(id) => self.inputs.stop(id),
+            Effect::Hold(participant, held) => {
+                if let Some(member) = self.peers.get(&participant) {
+                    member.uplink.hold(held);
+                }
+                if !held {
+                    self.publish(Notification::Admitted(participant));
+                }
+            }
             Effect::Close(participant) => {
                 self.router.detach(participant);
                 if let Some(member) = self.peers.remove(&participant) {

@@ -85,6 +85,8 @@ pub(super) struct Uplink {
     sources: ArcSwap<Vec<(SourceKind, SourceId)>>,
     announcements: Mutex<Announcements>,
     rates: Mutex<BTreeMap<SourceId, SourceRate>>,
+    /// Its participant waits in the lobby: nobody gets its packets.
+    held: AtomicBool,
     /// Its microphone is in no mix.
     unmixed: AtomicBool,
     silence: Mutex<SilenceFilter>,
@@ -108,6 +110,7 @@ impl Uplink {
             sources: ArcSwap::from_pointee(sources),
             announcements: Mutex::default(),
             rates: Mutex::default(),
+            held: AtomicBool::new(false),
             unmixed: AtomicBool::new(false),
             silence: Mutex::default(),
             link,
@@ -122,6 +125,11 @@ impl Uplink {
         self.announcements.lock().retain(|source| sources.iter().any(|(_, id)| *id == source));
         self.rates.lock().retain(|source, _| sources.iter().any(|(_, id)| id == source));
         self.sources.store(Arc::new(sources));
+    }
+
+    /// Holds the packets of a participant in the lobby: they are dropped, and its sources do not start.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// The room's mix contains these sources; the mixer needs no packets of other microphones.
@@ -179,6 +187,9 @@ impl Uplink {
 
 impl SourceSink for Uplink {
     fn packet(&self, _mid: &str, kind: SourceKind, codec: Codec, packet: SourcePacket) {
+        if self.held.load(Ordering::Relaxed) {
+            return;
+        }
         let link = self.link.load();
         let (Some(source), Some(link)) = (self.source(kind), link.as_ref()) else {
             self.counters.unrouted.inc();

@@ -67,7 +67,7 @@ pub(super) async fn send(
 
 impl Caller {
     /// Its role: that of the token or of the participant, which may have changed, whichever permits more.
-    async fn role(&self, app: &App, room: &RoomName) -> Role {
+    pub(super) async fn role(&self, app: &App, room: &RoomName) -> Role {
         let of_token = self.identity.role;
         match self.participant {
             Some(id) if of_token < Role::Moderator => {
@@ -78,8 +78,8 @@ impl Caller {
         }
     }
 
-    /// What it may read of the chat.
-    async fn reader(&self, app: &App, room: &RoomName) -> Reader {
+    /// What it may read of the room.
+    pub(super) async fn reader(&self, app: &App, room: &RoomName) -> Reader {
         let is_moderator = self.role(app, room).await >= Role::Moderator;
         Reader { participant: self.participant, is_moderator }
     }

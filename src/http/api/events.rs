@@ -52,7 +52,10 @@ pub(super) async fn open(
         Problem::new(StatusCode::UPGRADE_REQUIRED, detail).with(UPGRADE, HeaderValue::from_static("websocket"))
     })?;
     let permit = app.event_stream(caller.address, caller.actor(&room))?;
-    let events = app.rooms().events(&room).await?;
+    if caller.participant.is_none() && caller.is_outside(&app, &room).await {
+        return Err(Problem::in_lobby());
+    }
+    let events = app.rooms().events(&room, caller.reader(&app, &room).await).await?;
     let most = app.limits().message_bytes;
     let reader = EventReader { app, room, caller };
     Ok(upgrade.max_message_size(most).max_frame_size(most).on_upgrade(move |socket| async move {
@@ -106,6 +109,7 @@ impl EventReader {
     /// The close frame to send; None if the connection is lost.
     async fn exchange(&mut self, socket: &mut WebSocket, mut events: EventStream) -> Result<(), Option<Close>> {
         self.send(socket, Message::text(events.first.as_ref())).await?;
+        let mut waits = events.waits;
         let closing = self.app.closing();
         let mut messages = TokenBucket::full(MESSAGE_LIMIT, time::now());
         let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
@@ -117,7 +121,15 @@ impl EventReader {
         loop {
             tokio::select! {
                 event = events.rest.recv() => match event {
+                    Ok(Notification::Event(_)) if waits => {}
                     Ok(Notification::Event(text)) => self.send(socket, Message::text(text.as_ref())).await?,
+                    Ok(Notification::Admitted(id)) => {
+                        if waits && self.caller.participant == Some(id) {
+                            events = self.reopen().await?;
+                            waits = events.waits;
+                            self.send(socket, Message::text(events.first.as_ref())).await?;
+                        }
+                    }
                     Ok(Notification::Private(readers, text)) => {
                         if self.is_among(&readers) {
                             self.send(socket, Message::text(text.as_ref())).await?;
@@ -179,6 +191,13 @@ impl EventReader {
         }
     }
 
+    /// The events for a reader that was let in.
+    async fn reopen(&self) -> Result<EventStream, Option<Close>> {
+        let reader = self.caller.reader(&self.app, &self.room).await;
+        let gone = Close { code: close_code::NORMAL, reason: "the room has ended" };
+        self.app.rooms().events(&self.room, reader).await.map_err(|_| Some(gone))
+    }
+
     async fn send(&self, socket: &mut WebSocket, message: Message) -> Result<(), Option<Close>> {
         match timeout(SEND_TIMEOUT, socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -224,14 +243,8 @@ impl EventReader {
     }
 
     async fn change(&self, id: ParticipantId, patch: ParticipantPatch) -> Result<(), Problem> {
-        if self.caller.participant != Some(id) {
-            self.require(Role::Moderator, "change another participant").await?;
-        }
-        self.caller.check_hand(id, &patch)?;
-        if patch.filters.is_some() {
-            self.require(Role::Moderator, "apply filters").await?;
-        }
-        self.app.rooms().update(&self.room, id, patch).await.map(drop).map_err(Problem::from)
+        self.caller.check_change(&self.app, &self.room, id, &patch).await?;
+        self.app.rooms().update(&self.room, self.caller.changer(id), id, patch).await.map(drop).map_err(Problem::from)
     }
 
     async fn layout(&self, message: Map<String, Value>) -> Result<(), Problem> {

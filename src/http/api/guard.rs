@@ -50,6 +50,19 @@ impl Caller {
     }
 }
 
+impl Caller {
+    /// Whether the room has a lobby and the caller was not let in. A token below moderator is not enough: its bearer has
+    /// to join, and its session was let in.
+    pub(super) async fn is_outside(&self, app: &App, room: &RoomName) -> bool {
+        let may_enter = self.identity.role >= Role::Moderator;
+        if may_enter && self.participant.is_none() {
+            return false;
+        }
+        let Some(door) = app.rooms().door(room).await else { return false };
+        self.participant.map_or(door.lobby && !may_enter, |id| door.waiting.contains(&id))
+    }
+}
+
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
@@ -65,9 +78,18 @@ struct QueryCredentials {
     session: Option<String>,
 }
 
-/// Passes the request to its handler if the route's scope allows it. `changes`: it counts as a change of the room.
+/// What the guard does besides the check of the scope.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checks {
+    /// The request counts as a change of the room.
+    pub(super) changes: bool,
+    /// Those who wait in the lobby may send it.
+    pub(super) in_lobby: bool,
+}
+
+/// Passes the request to its handler if the route's scope allows it.
 pub(super) async fn check(
-    State((app, scope, changes)): State<(App, Scope, bool)>,
+    State((app, scope, checks)): State<(App, Scope, Checks)>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
@@ -100,10 +122,15 @@ pub(super) async fn check(
             if let Err(error) = caller.identity.may(needed, concerned.as_ref()) {
                 return Problem::from(error).into_response();
             }
-            if let Some(room) = concerned.filter(|_| changes)
-                && let Err(problem) = app.change(&caller, &room)
-            {
-                return problem.into_response();
+            if let Some(room) = concerned.filter(|_| matches!(scope, Scope::Room(_))) {
+                if checks.changes
+                    && let Err(problem) = app.change(&caller, &room)
+                {
+                    return problem.into_response();
+                }
+                if !checks.in_lobby && caller.is_outside(&app, &room).await {
+                    return Problem::in_lobby().into_response();
+                }
             }
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await

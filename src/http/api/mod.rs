@@ -15,6 +15,7 @@ mod hls;
 mod inputs;
 mod invitations;
 mod library;
+mod moderation;
 mod origin;
 mod outputs;
 mod overlays;

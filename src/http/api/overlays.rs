@@ -126,7 +126,7 @@ pub(super) async fn caption(
     request: Request<Body>,
 ) -> Result<StatusCode, Problem> {
     let caption: CaptionRequest = extract::json(request, &app).await?;
-    caller.may_change(caption.participant)?;
+    caller.may_change(&app, &room, caption.participant).await?;
     app.rooms().caption(&room, caption).await?;
     Ok(StatusCode::ACCEPTED)
 }

@@ -1,16 +1,16 @@
-//! The participants of a room: list, read, change, remove. A participant may change and remove itself; a moderator may
-//! change and remove every participant.
+//! The participants of a room: list, read, change. A participant may change itself; a moderator may change every
+//! participant.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 
 use super::extract::{self, InPath};
 use super::{App, Caller};
 use crate::http::problem::Problem;
 use crate::id::{ParticipantId, RoomName};
-use crate::room::document::{LeaveReason, ParticipantDocument, ParticipantPatch, Role};
+use crate::room::document::{ParticipantDocument, ParticipantPatch};
 
 /// `GET /v1/rooms/{room}/participants`.
 pub(super) async fn list(
@@ -37,26 +37,9 @@ pub(super) async fn patch(
     caller: Caller,
     request: Request<Body>,
 ) -> Result<Json<ParticipantDocument>, Problem> {
-    caller.may_change(id)?;
     let patch: ParticipantPatch = extract::json(request, &app).await?;
-    caller.check_hand(id, &patch)?;
-    if patch.filters.is_some() && caller.identity.role < Role::Moderator {
-        return Err(Problem::wrong_role("only a moderator may apply filters"));
-    }
-    Ok(Json(app.rooms().update(&room, id, patch).await?))
-}
-
-/// `DELETE /v1/rooms/{room}/participants/{id}`.
-pub(super) async fn delete(
-    State(app): State<App>,
-    InPath(room): InPath<RoomName>,
-    InPath(id): InPath<ParticipantId>,
-    caller: Caller,
-) -> Result<StatusCode, Problem> {
-    caller.may_change(id)?;
-    let reason = if caller.participant == Some(id) { LeaveReason::Left } else { LeaveReason::Removed };
-    app.rooms().remove(&room, id, reason).await?;
-    Ok(StatusCode::NO_CONTENT)
+    caller.check_change(&app, &room, id, &patch).await?;
+    Ok(Json(app.rooms().update(&room, caller.changer(id), id, patch).await?))
 }
 
 impl Caller {
@@ -69,18 +52,5 @@ impl Caller {
             return Err(Problem::wrong_role("a hand is raised by its participant only; a moderator may lower it"));
         }
         Ok(())
-    }
-
-    /// Checks that the caller is this participant or a moderator.
-    ///
-    /// # Errors
-    /// 403 otherwise.
-    pub(crate) fn may_change(&self, id: ParticipantId) -> Result<(), Problem> {
-        if self.participant == Some(id) || self.identity.role >= Role::Moderator {
-            return Ok(());
-        }
-        Err(Problem::wrong_role(
-            "only a moderator may change another participant; to change yourself, add `?session={secret}`",
-        ))
     }
 }

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::extract::{self, InPath};
-use super::{App, created};
+use super::{App, Caller, created};
 use crate::http::problem::Problem;
 use crate::id::RoomName;
 use crate::room::document::{RoomDocument, RoomPatch};
@@ -27,14 +27,20 @@ pub(super) async fn create(State(app): State<App>, request: Request<Body>) -> Re
         name.parse().map_err(|error| Problem::bad_room_name(StatusCode::UNPROCESSABLE_ENTITY, &error))?;
     let patch: RoomPatch =
         serde_json::from_value(Value::Object(document)).map_err(|error| Problem::invalid_value(error.to_string()))?;
+    patch.check().map_err(Problem::invalid_value)?;
     app.refuse_if_draining()?;
     let room = app.rooms().create(&name, patch).await?;
     Ok(created(format!("/v1/rooms/{}", name.in_url()), room))
 }
 
 /// `GET /v1/rooms/{room}`.
-pub(super) async fn get(State(app): State<App>, InPath(room): InPath<RoomName>) -> Result<Json<RoomDocument>, Problem> {
-    Ok(Json(app.rooms().room(&room).await?))
+pub(super) async fn get(
+    State(app): State<App>,
+    InPath(room): InPath<RoomName>,
+    caller: Caller,
+) -> Result<Json<RoomDocument>, Problem> {
+    let reader = caller.reader(&app, &room).await;
+    Ok(Json(app.rooms().room_for(&room, reader).await?))
 }
 
 /// `PATCH /v1/rooms/{room}`.
@@ -43,7 +49,8 @@ pub(super) async fn patch(
     InPath(room): InPath<RoomName>,
     request: Request<Body>,
 ) -> Result<Json<RoomDocument>, Problem> {
-    let patch = extract::json(request, &app).await?;
+    let patch: RoomPatch = extract::json(request, &app).await?;
+    patch.check().map_err(Problem::invalid_value)?;
     Ok(Json(app.rooms().patch(&room, patch).await?))
 }
 

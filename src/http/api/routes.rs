@@ -16,9 +16,10 @@ use axum::middleware;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{self, MethodFilter, MethodRouter};
 
+use super::guard::Checks;
 use super::{
-    App, chat, events, guard, hls, inputs, invitations, library, outputs, overlays, participants, player, rooms,
-    service, sessions, views,
+    App, chat, events, guard, hls, inputs, invitations, library, moderation, outputs, overlays, participants, player,
+    rooms, service, sessions, views,
 };
 use crate::http::problem::Problem;
 use crate::room::document::Role;
@@ -66,6 +67,7 @@ where
 const ROOM: &str = "/v1/rooms/{room}";
 const PARTICIPANTS: &str = "/v1/rooms/{room}/participants";
 const PARTICIPANT: &str = "/v1/rooms/{room}/participants/{id}";
+const EVENTS: &str = "/v1/rooms/{room}/events";
 const VIEW: &str = "/v1/rooms/{room}/views/{view}";
 const RECORDINGS: &str = "/v1/rooms/{room}/recordings";
 const RECORDING: &str = "/v1/rooms/{room}/recordings/{id}";
@@ -107,7 +109,11 @@ pub(super) fn table() -> Vec<Route> {
         route(Method::GET, PARTICIPANT, Room(Viewer), participants::get),
         // The two handlers below require a moderator or the participant itself.
         route(Method::PATCH, PARTICIPANT, Room(Viewer), participants::patch),
-        route(Method::DELETE, PARTICIPANT, Room(Viewer), participants::delete),
+        route(Method::DELETE, PARTICIPANT, Room(Viewer), moderation::remove),
+        route(Method::POST, "/v1/rooms/{room}/participants/admit", Room(Moderator), moderation::admit_all),
+        route(Method::POST, "/v1/rooms/{room}/participants/mute", Room(Moderator), moderation::mute_others),
+        route(Method::POST, "/v1/rooms/{room}/participants/{id}/admit", Room(Moderator), moderation::admit),
+        route(Method::POST, "/v1/rooms/{room}/participants/{id}/ask_unmute", Room(Moderator), moderation::ask_unmute),
         route(Method::GET, VIEW, Room(Viewer), views::get),
         route(Method::PUT, VIEW, Room(Moderator), views::put),
         route(Method::DELETE, VIEW, Room(Moderator), views::delete),
@@ -138,7 +144,7 @@ pub(super) fn table() -> Vec<Route> {
         // The handler requires a participant, which a viewer may have become.
         route(Method::POST, CHAT, Room(Viewer), chat::post),
         route(Method::POST, "/v1/rooms/{room}/invitations", Room(Moderator), invitations::create),
-        route(Method::GET, "/v1/rooms/{room}/events", Room(Viewer), events::open),
+        route(Method::GET, EVENTS, Room(Viewer), events::open),
         route(Method::GET, "/hls/{room}/index.m3u8", Hls, hls::master),
         route(Method::GET, "/hls/{room}/{rendition}/{file}", Hls, hls::file),
         route(Method::GET, "/live/{room}", Public, service::live),
@@ -175,18 +181,20 @@ pub(super) async fn fallback(State(app): State<App>, method: Method, uri: Uri, h
     app.policy().web.asset(&method, &uri, &headers, is_reserved)
 }
 
-/// Whether a route counts as a change of a room. Joins have limits of their own.
-fn is_change(method: &Method, path: &str, scope: Scope) -> bool {
-    let joins = [PARTICIPANTS, "/whip/{room}", "/whep/{room}"].contains(&path);
-    method != Method::GET && !joins && matches!(scope, Scope::Room(_))
+/// What the guard of a route checks. Joins have limits of their own. Who waits in the lobby may join, and open the
+/// events, which it gets of itself only.
+fn checks(method: &Method, path: &str, scope: Scope) -> Checks {
+    let joins = *method == Method::POST && [PARTICIPANTS, "/whip/{room}", "/whep/{room}"].contains(&path);
+    let changes = *method != Method::GET && !joins && matches!(scope, Scope::Room(_));
+    Checks { changes, in_lobby: joins || path == EVENTS }
 }
 
 /// The table in axum's form: one method router per path, each handler behind its guard, with OPTIONS and 405.
 pub(super) fn by_path(app: &App) -> BTreeMap<&'static str, MethodRouter<App>> {
     let mut paths: BTreeMap<&'static str, (Vec<Method>, MethodRouter<App>)> = BTreeMap::new();
     for Route { method, path, scope, handler } in table() {
-        let changes = is_change(&method, path, scope);
-        let guarded = handler.layer(middleware::from_fn_with_state((app.clone(), scope, changes), guard::check));
+        let checks = checks(&method, path, scope);
+        let guarded = handler.layer(middleware::from_fn_with_state((app.clone(), scope, checks), guard::check));
         let (methods, all) = paths.entry(path).or_insert_with(|| (Vec::new(), MethodRouter::new()));
         methods.push(method);
         *all = std::mem::take(all).merge(guarded);

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::extract::{self, InPath, SessionSecret};
 use super::routes::ACCEPT_POST;
+use super::usage::Actor;
 use super::{App, Caller, admission, guard, player};
 use crate::http::problem::Problem;
 use crate::id::{RoomName, ViewName};
@@ -24,6 +25,7 @@ use crate::metrics::RefusalLabels;
 use crate::peer::Answer;
 use crate::room::DISPLAY_NAME_MAX;
 use crate::room::document::{Role, TierChoice};
+use crate::room::moderation::Identity;
 use crate::room::view_request::{SelfView, ViewPatch, check_canvas};
 use crate::rooms::{IfMatch, JoinEndpoint, JoinOptions, Joined, RoomError, Seat, Trickled};
 use crate::time;
@@ -190,7 +192,17 @@ fn options(caller: &Caller, endpoint: JoinEndpoint, query: JoinQuery, seats: usi
     // Operators' tokens are used by programs that join for others.
     let token = caller.token.filter(|_| caller.identity.role < Role::Operator);
     let seat = token.map(|token| Seat { token: token.number(), of: seats });
-    Ok(JoinOptions { name, role, tier: query.tier, view, bot: query.bot, endpoint, seat })
+    let identity = Some(identity(caller, &name));
+    Ok(JoinOptions { name, role, tier: query.tier, view, bot: query.bot, identity, endpoint, seat })
+}
+
+/// What recognizes the same person: the token; without a key and with an operator's token, the network of the address
+/// and the name.
+fn identity(caller: &Caller, name: &str) -> Identity {
+    match caller.token.filter(|_| caller.identity.role < Role::Operator) {
+        Some(token) => Identity(token.number()),
+        None => Identity(Actor::network(caller.address).number(name)),
+    }
 }
 
 /// A place among the pending joins; released when dropped, unless the join was answered.

@@ -66,6 +66,13 @@ impl Actor {
     pub(super) fn network(address: IpAddr) -> Self {
         Self::Network(source_network(address))
     }
+
+    /// A number for this caller under a name.
+    pub(super) fn number(&self, name: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self, name).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// Whose limit is reached.

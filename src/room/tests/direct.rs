@@ -75,6 +75,7 @@ impl Two {
             tier: TierChoice::Auto,
             view: ViewPatch::default(),
             bot: false,
+            identity: None,
         };
         let admitted = self.room.admit(self.now, who).expect("let in");
         self.drain();

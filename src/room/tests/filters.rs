@@ -1,5 +1,6 @@
 //! Filters of participants.
 
+use crate::room::moderation::Changer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ impl Driven {
     fn filter(&mut self, participant: ParticipantId, filters: Value) -> Result<(), String> {
         let patch: ParticipantPatch = serde_json::from_value(json!({ "filters": filters })).expect("a patch");
         self.room.check_filters(patch.filters.as_deref().expect("given")).map_err(|error| error.to_string())?;
-        self.handle(Input::Update(participant, patch));
+        self.handle(Input::Update(Changer::Itself, participant, patch));
         Ok(())
     }
 }

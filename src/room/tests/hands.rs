@@ -3,6 +3,7 @@
 use super::*;
 use crate::room::chat::{Addressees, ChatError, Group, Reader};
 use crate::room::emoji::Emoji;
+use crate::room::moderation::Changer;
 use crate::time::WallTime;
 
 const ANN: ParticipantId = ParticipantId(1);
@@ -23,7 +24,11 @@ fn three() -> Driven {
 impl Driven {
     fn hand(&mut self, who: ParticipantId, raised: bool) {
         self.room.set_wall(WallTime::from_unix_micros(self.now * 1_000));
-        self.handle(Input::Update(who, ParticipantPatch { hand_raised: Some(raised), ..Default::default() }));
+        self.handle(Input::Update(
+            Changer::Itself,
+            who,
+            ParticipantPatch { hand_raised: Some(raised), ..Default::default() },
+        ));
     }
 
     fn react(&mut self, who: ParticipantId, emoji: &str) {

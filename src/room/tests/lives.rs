@@ -1,5 +1,6 @@
 //! Random sequences of inputs, with invariants checked after each one.
 
+use crate::room::moderation::Changer;
 use proptest::prelude::*;
 
 use super::*;
@@ -180,12 +181,12 @@ proptest! {
                 Op::Mute(i, audio, video) => if let Some(p) = who(i) {
                     let p = p.participant;
                     let patch = ParticipantPatch { audio_muted: Some(audio), video_muted: Some(video), ..Default::default() };
-                    driven.handle(Input::Update(p, patch));
+                    driven.handle(Input::Update(Changer::Itself, p, patch));
                 },
                 Op::Tier(i, tier) => if let Some(p) = who(i) {
                     let p = p.participant;
                     let patch = ParticipantPatch { tier: Some(tier), ..Default::default() };
-                    driven.handle(Input::Update(p, patch));
+                    driven.handle(Input::Update(Changer::Itself, p, patch));
                 },
                 Op::Congest(i, capacity) => if let Some(p) = who(i) {
                     let p = p.participant;
@@ -207,7 +208,7 @@ proptest! {
                     if driven.room.check_view(&view).is_ok() {
                         let ViewPatch { view, layout, canvas, self_view } = view;
                         let patch = ParticipantPatch { view, layout, canvas, self_view, ..Default::default() };
-                        driven.handle(Input::Update(p, patch));
+                        driven.handle(Input::Update(Changer::Itself, p, patch));
                     }
                 },
                 Op::PutView(i, request) => {

@@ -13,6 +13,7 @@ mod themes;
 mod views;
 mod wanted;
 
+use super::moderation::Changer;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ fn person(name: &str) -> Admission {
         tier: TierChoice::Auto,
         view: ViewPatch::default(),
         bot: false,
+        identity: None,
     }
 }
 
@@ -209,11 +211,15 @@ fn a_request_that_changes_nothing_is_no_event() {
     ];
     driven.effects.clear();
     for patch in patches {
-        driven.handle(Input::Update(ann, patch));
+        driven.handle(Input::Update(Changer::Itself, ann, patch));
         assert_eq!(driven.events(), Vec::<&Event>::new());
     }
     for muted in [true, true, true, false, false] {
-        driven.handle(Input::Update(ann, ParticipantPatch { audio_muted: Some(muted), ..Default::default() }));
+        driven.handle(Input::Update(
+            Changer::Itself,
+            ann,
+            ParticipantPatch { audio_muted: Some(muted), ..Default::default() },
+        ));
     }
     let updated = driven.events().iter().filter(|event| matches!(event, Event::Updated { .. })).count();
     assert_eq!(updated, 2, "{:?}", driven.effects);
@@ -230,9 +236,9 @@ fn a_participant_that_changes_in_every_request_causes_few_events_and_the_last_st
         if driven.room.poll_timeout().is_some_and(|due| due <= at(driven.now)) {
             driven.handle(Input::Timeout);
         }
-        driven.handle(Input::Update(ann, muted(n % 2 == 0)));
+        driven.handle(Input::Update(Changer::Itself, ann, muted(n % 2 == 0)));
     }
-    driven.handle(Input::Update(ben, muted(true)));
+    driven.handle(Input::Update(Changer::Itself, ben, muted(true)));
     driven.now += 1_000;
     driven.handle(Input::Timeout);
     let events = driven.events();
@@ -260,9 +266,9 @@ fn many_participants_that_change_in_every_request_cause_a_limited_number_of_even
             driven.handle(Input::Timeout);
         }
         // All but the last change all the time.
-        driven.handle(Input::Update(crowd[n % 59], muted(n / 59 % 2 == 0)));
+        driven.handle(Input::Update(Changer::Itself, crowd[n % 59], muted(n / 59 % 2 == 0)));
         if n == 1_500 {
-            driven.handle(Input::Update(crowd[59], muted(true)));
+            driven.handle(Input::Update(Changer::Itself, crowd[59], muted(true)));
         }
     }
     let updated = |driven: &Driven, who: Option<ParticipantId>| {
@@ -346,7 +352,7 @@ fn a_selected_tier_is_encoded_beside_the_one_that_still_flows() {
     assert_eq!(counts, [("program/VP8/low".to_owned(), 1), ("program/VP8/high".to_owned(), 1)]);
     // A pinned tier does not follow the link.
     let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Medium)), ..Default::default() };
-    driven.handle(Input::Update(ann, patch));
+    driven.handle(Input::Update(Changer::Itself, ann, patch));
     driven.select(ann, Tier::Low, Some(Limit::Loss));
     driven.switched(ann);
     assert_eq!(streams(&driven), BTreeSet::from([Tier::Medium, Tier::High]));
@@ -386,11 +392,15 @@ fn senders_are_limited_by_the_size_of_their_tiles() {
     assert_eq!(asked(&driven, viewer), None);
 
     let patch = ParticipantPatch { video_muted: Some(true), ..Default::default() };
-    driven.handle(Input::Update(ann, patch));
+    driven.handle(Input::Update(Changer::Itself, ann, patch));
     assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "nobody sees it");
     driven.handle(Input::Left(bob.participant, LeaveReason::Left));
     driven.handle(Input::Left(cid, LeaveReason::Left));
-    driven.handle(Input::Update(ann, ParticipantPatch { video_muted: Some(false), ..Default::default() }));
+    driven.handle(Input::Update(
+        Changer::Itself,
+        ann,
+        ParticipantPatch { video_muted: Some(false), ..Default::default() },
+    ));
     assert_eq!(asked(&driven, ann), Some((60_000 + SOUND) / 1_000), "more only when it lasts");
     let due = driven.room.poll_timeout().expect("until then");
     driven.now += due.since(at(driven.now)).as_millis() as u64;
@@ -401,7 +411,7 @@ fn senders_are_limited_by_the_size_of_their_tiles() {
     // The limit follows the best stream that is encoded.
     for who in [ann, viewer] {
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
-        driven.handle(Input::Update(who, patch));
+        driven.handle(Input::Update(Changer::Itself, who, patch));
         driven.switched(who);
     }
     assert_eq!(asked(&driven, ann), Some((deserved(Size::new(320, 180), 15) + SOUND) / 1_000));
@@ -412,7 +422,7 @@ fn muted_sources_are_neither_mixed_nor_shown() {
     let mut driven = Driven::new(9);
     let ann = driven.join(person("Ann"));
     let patch = ParticipantPatch { audio_muted: Some(true), video_muted: Some(true), ..Default::default() };
-    driven.handle(Input::Update(ann.participant, patch));
+    driven.handle(Input::Update(Changer::Itself, ann.participant, patch));
     let mix = driven.last(|e| if let Effect::Order(Order::Mix(mix)) = e { Some(mix.clone()) } else { None });
     assert!(mix.expect("a mix").sources.is_empty());
     let tile = &driven.scene().tiles[0];

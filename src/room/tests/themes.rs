@@ -1,5 +1,6 @@
 //! Avatars, backgrounds, themes and signs of a room's scenes.
 
+use crate::room::moderation::Changer;
 use bytes::Bytes;
 
 use super::*;
@@ -28,7 +29,7 @@ impl Driven {
     fn change_person(&mut self, who: ParticipantId, json: &str) -> Result<(), OverlayError> {
         let patch: ParticipantPatch = serde_json::from_str(json).expect(json);
         self.room.check_avatar(&patch)?;
-        self.handle(Input::Update(who, patch));
+        self.handle(Input::Update(Changer::Itself, who, patch));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::layout::{CellName, Key};
 use crate::media::FileFormat;
 use crate::room::document::{ParticipantDocument, RecordingKind, ViewDocument};
+use crate::room::moderation::Changer;
 use crate::room::outputs::{OutputEvent, OutputKind, OutputWish};
 use crate::room::view_budget::OWN_VIEWS_MAX;
 use crate::room::view_request::{SelfView, VIEWS_MAX, ViewError, ViewRequest};
@@ -44,7 +45,7 @@ impl Driven {
     fn views(&mut self, participant: ParticipantId, json: &str) {
         let patch: ParticipantPatch = serde_json::from_str(json).expect(json);
         assert_eq!(self.room.check_view(&patch.view_patch()), Ok(()), "{json}");
-        self.handle(Input::Update(participant, patch));
+        self.handle(Input::Update(Changer::Itself, participant, patch));
     }
 
     fn document(&self, participant: ParticipantId) -> ParticipantDocument {
@@ -261,7 +262,11 @@ fn a_view_hides_people_without_picture_and_listeners() {
     let ann = driven.joins(ViewPatch::default());
     let phone = driven.join(Admission { sends: vec![Microphone], ..person("phone") }).participant;
     let silent = driven.join(Admission { sends: vec![Microphone], ..person("silent") }).participant;
-    driven.handle(Input::Update(silent, ParticipantPatch { audio_muted: Some(true), ..Default::default() }));
+    driven.handle(Input::Update(
+        Changer::Itself,
+        silent,
+        ParticipantPatch { audio_muted: Some(true), ..Default::default() },
+    ));
     driven.views(ann, r#"{"view":"program"}"#);
     for (hide, seen) in [("listeners", vec![ann, phone]), ("audio_only", vec![ann]), ("p1", vec![phone, silent])] {
         driven.put("v", &format!(r#"{{"hide":["{hide}"]}}"#)).expect("put");
@@ -285,7 +290,7 @@ fn a_view_is_composed_until_its_streams_have_ended() {
     };
     driven.effects.clear();
     let patch = ParticipantPatch { self_view: Some(SelfView::Shown), ..Default::default() };
-    driven.room.handle(at(0), Input::Update(ann, patch));
+    driven.room.handle(at(0), Input::Update(Changer::Itself, ann, patch));
     driven.room.handle(at(0), demand(std::slice::from_ref(&old)));
     while let Some(effect) = driven.room.poll_effect() {
         driven.effects.push(effect);

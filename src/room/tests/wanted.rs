@@ -1,6 +1,7 @@
 //! The sizes at which sources are shown at most.
 
 use super::*;
+use crate::room::moderation::Changer;
 
 /// The size that a participant's camera was last wanted in.
 fn wanted(driven: &Driven, who: ParticipantId) -> Option<Size> {
@@ -30,7 +31,7 @@ fn a_camera_is_wanted_in_the_size_of_its_tile_in_the_best_stream() {
     // All receive a lower tier.
     for who in others.iter().chain([&ann]) {
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Low)), ..Default::default() };
-        driven.handle(Input::Update(*who, patch));
+        driven.handle(Input::Update(Changer::Itself, *who, patch));
         driven.switched(*who);
     }
     let small = wanted(&driven, ann).expect("it has changed");
@@ -38,7 +39,7 @@ fn a_camera_is_wanted_in_the_size_of_its_tile_in_the_best_stream() {
     // Nobody receives video.
     for who in others.iter().chain([&ann]) {
         let patch = ParticipantPatch { tier: Some(TierChoice::Pinned(Tier::Audio)), ..Default::default() };
-        driven.handle(Input::Update(*who, patch));
+        driven.handle(Input::Update(Changer::Itself, *who, patch));
         driven.switched(*who);
     }
     assert_eq!(wanted(&driven, ann), Some(Size::new(0, 0)));
