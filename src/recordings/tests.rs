@@ -155,6 +155,26 @@ async fn files_are_repaired_when_their_output_exits() {
 }
 
 #[tokio::test]
+async fn the_chat_of_a_repaired_recording_is_beside_it_and_deleted_with_it() {
+    let disk = Disk::new(&[]);
+    fs::write(disk.path("a.ogg"), "media").expect("it is writable");
+    let sidecar = r#"{"file":"a.ogg","room":"r","recording":"o1","part":0,"format":"ogg","state":"recording",
+        "started":"2026-11-25T10:00:00Z","offset":0.0,"duration":0.0,"bytes":0,"people":[],"layouts":[],"speakers":[],
+        "chat":[{"at":1.5,"participant":"p1","name":"Ann","text":"hello"}]}"#;
+    fs::write(disk.path("a.json"), sidecar).expect("it is writable");
+    // The writer was killed between the JSON and the text.
+    fs::write(disk.path("a.chat.txt"), "").expect("it is writable");
+    let library = Library::open(disk.0.path(), appending(), None);
+    let file = next(&mut library.changes()).await;
+    assert_eq!((file.state, file.chat.as_deref()), (FileState::Mended, Some("/v1/recordings/a.chat.txt")));
+    assert_eq!(fs::read_to_string(disk.path("a.chat.txt")).expect("there"), "[00:00:01] Ann: hello\n");
+    assert_eq!(mode(&disk.path("a.chat.txt")) & 0o007, 0);
+    assert_eq!(library.list(None).await.expect("readable").len(), 1, "the text is no recording of its own");
+    library.delete(&file.file).await.expect("it can be removed");
+    assert!(!disk.path("a.chat.txt").exists());
+}
+
+#[tokio::test]
 async fn of_two_servers_with_one_folder_only_the_first_repairs() {
     let disk = Disk::new(&[]);
     let first = Library::open(disk.0.path(), appending(), None);

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod captions;
+mod chat;
 mod files;
 mod media;
 mod outputs;

@@ -35,16 +35,6 @@ impl Driven {
         self.handle(Input::React(who, Emoji::new(emoji).expect("an emoji")));
     }
 
-    /// Lets time pass, with its timeouts.
-    fn pass(&mut self, millis: u64) {
-        let end = self.now + millis;
-        while let Some(due) = self.room.poll_timeout().filter(|due| *due <= at(end)) {
-            self.now = self.now.max(due.since(at(0)).as_millis() as u64 + 1);
-            self.handle(Input::Timeout);
-        }
-        self.now = end;
-    }
-
     /// The participants and dates of the events of hands.
     fn hands(&self) -> Vec<(ParticipantId, Option<String>)> {
         let hand = |event: &&Event| match event {

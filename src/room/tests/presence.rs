@@ -35,7 +35,7 @@ impl Driven {
     }
 
     /// Handles all timeouts for this time.
-    fn pass(&mut self, millis: u64) {
+    pub(super) fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
         while let Some(due) = self.room.poll_timeout().filter(|due| *due <= at(end)) {
             self.now = self.now.max((due.as_micros() - at(0).as_micros()) / 1_000);

@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::chat::{Seated, seat};
 use super::events::{Socket, open};
 use super::*;
+use crate::time::Timestamp;
 
 const PEOPLE: usize = 200;
 /// Latest time at which an event of somebody else may come.
@@ -32,7 +33,7 @@ fn reads(mut socket: Socket) -> JoinHandle<Vec<Duration>> {
                     }
                     let event: Value = serde_json::from_str(&text).expect("JSON");
                     let sent: u64 = event["text"].as_str().expect("a text").parse().expect("a time");
-                    late.push(time::now().since(crate::time::Timestamp::from_micros(sent)));
+                    late.push(time::now().since(Timestamp::from_micros(sent)));
                 }
                 Some(Ok(_)) => {}
                 end => panic!("disconnected after {} messages: {end:?}", late.len()),
@@ -44,7 +45,7 @@ fn reads(mut socket: Socket) -> JoinHandle<Vec<Duration>> {
 
 /// Sends chat, hands, reactions and changes as fast as they are taken, by WebSockets that are opened again when they are
 /// closed, and by requests.
-async fn floods(api: &Api, address: SocketAddr, secret: &str, until: crate::time::Timestamp) -> usize {
+async fn floods(api: &Api, address: SocketAddr, secret: &str, until: Timestamp) -> usize {
     let (events, own) =
         (format!("/v1/rooms/r/events?session={secret}"), format!("/v1/rooms/r/participants/p1?session={secret}"));
     let messages = |n: usize| {

@@ -7,6 +7,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::*;
+use crate::peer::PeerEvent;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -47,6 +48,12 @@ pub(in crate::http) fn token_of(name: &str, role: Role, seconds: f64) -> String 
     let exp = time::unix_seconds() as f64 + seconds;
     let claims = Claims { room: Some("r".parse().expect("a name")), role, name: Some(name.into()), exp, nbf: None };
     sign(&claims, KEY)
+}
+
+/// The connection of a session is up.
+async fn connect(api: &Api, session: &str) {
+    let secret = session.rsplit('/').next().expect("a path");
+    api.app.rooms().peer_says(secret, PeerEvent::Connected).await;
 }
 
 pub(super) async fn join_with(api: &Api, token: &str, direction: &str) -> Reply {
@@ -133,6 +140,7 @@ async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
     let mut sockets = Vec::new();
     for _ in 0..3 {
         let (session, _) = api.join("r").await;
+        connect(&api, &session).await;
         let mut socket = open(address, &events(&session)).await.expect("it opens");
         next_of(&mut socket, "room").await;
         sockets.push(socket);
@@ -165,6 +173,7 @@ async fn the_chat_of_a_room_is_limited_over_all_its_senders() {
     assert!(sent > 50, "a burst is allowed: {sent}");
     assert!(own_limits > 0, "three participants alone do not reach the limit of the room");
     let other = api.join("other").await;
+    connect(&api, &other.0).await;
     let secret = other.0.rsplit('/').next().expect("a path");
     let mut socket = open(address, &format!("/v1/rooms/other/events?session={secret}")).await.expect("it opens");
     socket.send(chat).await.expect("it is open");

@@ -56,6 +56,7 @@ async fn recordings_are_listed_newest_first() {
     let ann = json!({
         "file": ANN, "room": "ann", "recording": "o1", "state": "finished", "started": "2026-11-25T10:15:00Z",
         "duration": 1.5, "bytes": 10, "url": format!("/v1/recordings/{ANN}"),
+        "chat": "/v1/recordings/ann-20261125-101500-k1.chat.txt",
     });
     assert_eq!((&list[1]["state"], &list[2]), (&json!("recording"), &ann));
     assert_eq!(names(&api.get("/v1/recordings?room=ann").await), [ANN]);
@@ -194,6 +195,21 @@ async fn a_recording_is_deleted_with_its_json() {
     assert!(!api.data.path().join("recordings/ann-20261125-101500-k1.json").exists());
     assert_eq!(api.send("DELETE", "/v1/recordings/stray.mkv", &[], "").await.status, 204);
     assert_eq!(names(&api.get("/v1/recordings").await), [BEN]);
+}
+
+#[tokio::test]
+async fn the_chat_of_a_recording_is_downloaded_as_text() {
+    let api = Api::keyed().recorded();
+    let path = "/v1/recordings/ann-20261125-101500-k1.chat.txt";
+    api.as_role("GET", path, Some("ann"), Role::Moderator).await.problem(404);
+    api.write("ann-20261125-101500-k1.chat.txt", "[00:00:01] Ann: hello\n");
+    let reply = api.as_role("GET", path, Some("ann"), Role::Moderator).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, "text/plain; charset=utf-8"));
+    assert_eq!((reply.body.as_str(), reply.header("x-content-type-options")), ("[00:00:01] Ann: hello\n", "nosniff"));
+    api.as_role("GET", path, Some("ben"), Role::Moderator).await.problem(403);
+    api.as_role("DELETE", path, Some("ann"), Role::Moderator).await.problem(404);
+    assert_eq!(api.as_role("DELETE", &format!("/v1/recordings/{ANN}"), None, Role::Operator).await.status, 204);
+    api.as_role("GET", path, None, Role::Operator).await.problem(404);
 }
 
 #[tokio::test]
