@@ -1,0 +1,81 @@
+// notices.js: what the user is told about the moderation of the room, in plain words, as toasts and advice.
+// Input: a session of commingle.js. Does not know where the words appear (ui.js).
+
+import { changesOfSelf, requestFor } from './moderation.js';
+import { hueOf, nameOf } from './names.js';
+import { perform } from './person-menu.js';
+import { language, t } from './texts.js';
+import { $, advise, announce, toast, withdraw } from './ui.js';
+
+/** The time of day of a timestamp. */
+const clockOf = (at) => new Date(at).toLocaleTimeString(language, { hour: 'numeric', minute: '2-digit' });
+
+/**
+ * Follows a session until `signal` is aborted. `moderates()` says whether the user is a moderator, `turn(kind, on)`
+ * turns a device on or off, `showPeople()` opens the list of people.
+ */
+export function bindNotices(session, signal, { moderates, turn, showPeople }) {
+  const on = (type, handler) => session.addEventListener(type, ({ detail }) => handler(detail), { signal });
+  const nameBy = (id) => {
+    const person = session.room.participants.find((one) => one.id === id);
+    return person ? nameOf(person) : t('notice.a_moderator');
+  };
+  let before = session.self;
+  const follow = () => {
+    const after = session.self;
+    for (const key of changesOfSelf(before, after)) toast(t(key));
+    if (after) before = after;
+    if (after?.muted_by === undefined) withdraw('muted');
+  };
+  for (const type of ['room', 'joined', 'updated']) on(type, follow);
+
+  on('muted', ({ participant, audio, video, by }) => {
+    if (participant !== session.id) return;
+    const name = nameBy(by);
+    if (audio) advise('muted', t('notice.muted', { name }), {
+      button: t('notice.raise_hand'),
+      action: () => session.raiseHand(true),
+    });
+    else withdraw('muted');
+    if (video) advise('stopped', t('notice.camera_stopped', { name }));
+    else withdraw('stopped');
+    if (!audio && !video) toast(t('notice.released'));
+    else announce(t(audio ? 'notice.muted' : 'notice.camera_stopped', { name }));
+  });
+  on('asked_to_unmute', ({ by }) => {
+    withdraw('muted');
+    const text = t('notice.asked_to_unmute', { name: nameBy(by) });
+    advise('asked', text, { button: t('notice.unmute'), action: () => turn('audio', true) });
+    announce(text);
+  });
+  on('local', () => session.microphone && withdraw('asked'));
+  on('hand', ({ participant, raised_at: at }) => {
+    const person = session.room.participants.find((one) => one.id === participant);
+    if (!at || !person || participant === session.id) return;
+    const text = t('notice.hand', { name: nameOf(person) });
+    if (moderates()) toast(text, hueOf(participant));
+    else announce(text);
+  });
+  on('lobby', ({ participant }) => {
+    if (participant.id === session.id || !moderates()) return;
+    const key = `waits-${participant.id}`;
+    const many = (session.room.waiting ?? []).length > 1;
+    const text = t('notice.waits', { name: nameOf(participant) });
+    for (const node of [...$('advice').querySelectorAll('[data-key^="waits-"]')])
+      withdraw(/** @type {HTMLElement} */ (node).dataset.key);
+    advise(key, text, many
+      ? { button: t('notice.show_waiting'), action: showPeople }
+      : { button: t('people.admit'), action: () => perform(session, requestFor('admit', participant.id, session.room)) });
+    announce(text);
+  });
+  // Somebody else has decided.
+  const settle = ({ participant }) => withdraw(`waits-${participant?.id ?? participant}`);
+  on('left', settle);
+  for (const type of ['joined', 'updated']) on(type, (detail) => detail.participant?.state !== 'lobby' && settle(detail));
+  on('warning', ({ seconds_left: left, ends_at: at }) => {
+    const text = t('notice.ends_soon', { count: Math.max(1, Math.round(left / 60)), time: clockOf(at) });
+    advise('ends', text);
+    announce(text);
+  });
+  on('error', ({ code, detail }) => toast(t(`error.${code}`) === `error.${code}` ? detail : t(`error.${code}`)));
+}
