@@ -10,18 +10,13 @@ import { Layouts } from './layouts.js';
 import { memory } from './memory.js';
 import { hueOf, nameOf, pathOf } from './names.js';
 import { drawOther, drawPeople, drawRoster } from './people.js';
-import { isStill, linkQuality, QUALITY_LABELS, stillNote, tierOf } from './quality.js';
+import { isStill, linkQuality, qualityLabel, stillNote, tierOf } from './quality.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
+import { decimal, t } from './texts.js';
 import { $, advise, announce, copy, el, setIcon, setLabel, toast, withdraw } from './ui.js';
 
-const DEPARTURES = { removed: 'was removed', lost: 'lost the connection' };
-const LIMITS = {
-  loss: 'packet loss',
-  delay: 'slow connection',
-  receiver: 'limited by your browser',
-};
-const UNREACHABLE = 'The server cannot be reached. Trying again…';
+const DEPARTURES = { removed: 'call.was_removed', lost: 'call.was_lost' };
 /** Screens with space for the list of people beside the picture. */
 const wide = matchMedia('(min-width: 1101px) and (min-height: 501px) and (orientation: landscape)');
 
@@ -57,12 +52,12 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   leaveEarly = giveUp;
   lastStats = null;
   $('call').hidden = false;
-  $('call-heading').textContent = `Call in ${room}`;
+  $('call-heading').textContent = t('call.heading', { room });
   $('room-name').textContent = room;
   document.title = `${room} · commingle`;
   $('stage').dataset.state = 'connecting';
   $('call').dataset.tier = 'high';
-  $('waiting').lastElementChild.textContent = `Joining ${room}…`;
+  $('waiting').lastElementChild.textContent = t('call.joining', { room });
   $('stats').textContent = '';
   $('toasts').replaceChildren();
   withdraw();
@@ -78,6 +73,8 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   stage.setSpeaking(false);
   stage.setLocal(stream);
   drawControls({ microphone: stream.getAudioTracks().length > 0, camera: stream.getVideoTracks().length > 0 });
+  drawFull();
+  drawTips();
   drawSignal();
   // Not a button: the next key must not press it.
   $('stage').focus({ preventScroll: true, focusVisible: false });
@@ -134,12 +131,12 @@ export function bind(of, signal, watched, ended) {
 
   for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
   on('joined', ({ participant }) => {
-    if (participant.id !== of.id) toast(`${nameOf(participant)} joined`, hueOf(participant.id));
+    if (participant.id !== of.id) toast(t('call.joined', { name: nameOf(participant) }), hueOf(participant.id));
   });
   on('left', ({ participant, reason }) =>
-    toast(`${nameOf(participant)} ${DEPARTURES[reason] ?? 'left'}`, hueOf(participant.id)),
+    toast(t(DEPARTURES[reason] ?? 'call.left', { name: nameOf(participant) }), hueOf(participant.id)),
   );
-  on('mixer', ({ state }) => state === 'restarted' && toast('The call was interrupted for a moment'));
+  on('mixer', ({ state }) => state === 'restarted' && toast(t('call.interrupted')));
   on('local', () => {
     stage.setLocal(of.local);
     stage.setLabel(nameOf(of.self ?? { name: $('name').value }), !of.microphone);
@@ -182,7 +179,7 @@ function drawState() {
   if (!session) return;
   const lost = session.state === 'reconnecting';
   const pictured = session.state === 'connected' && ($('mix').videoWidth > 0 || tierNow() === 'audio');
-  const text = session.unreachable ? UNREACHABLE : 'Reconnecting…';
+  const text = t(session.unreachable ? 'call.unreachable' : 'call.reconnecting');
   if (lost && ($('banner').hidden || $('banner-text').textContent !== text)) {
     $('banner-text').textContent = text;
     announce(text);
@@ -193,8 +190,8 @@ function drawState() {
   else if (pictured) stage.thaw();
   const frozen = !$('last').hidden;
   $('stage').dataset.state = lost ? 'reconnecting' : pictured || frozen ? 'live' : 'connecting';
-  const joining = `Joining ${$('room-name').textContent}…`;
-  $('waiting').lastElementChild.textContent = session.unreachable ? UNREACHABLE : joining;
+  const joining = t('call.joining', { room: $('room-name').textContent });
+  $('waiting').lastElementChild.textContent = session.unreachable ? t('call.unreachable') : joining;
   drawSignal();
 }
 
@@ -214,7 +211,7 @@ function drawRoom() {
   const { length } = room.participants;
   $('panel-count').textContent = length || '';
   $('badge').textContent = length || '';
-  $('people-toggle').setAttribute('aria-label', length ? `People, ${length} in the call` : 'People');
+  $('people-toggle').setAttribute('aria-label', length ? t('call.people', { count: length }) : t('people.title'));
   $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
   stage.setSpeaking(session.microphone && speaking.includes(id));
   $('layouts-toggle').hidden = direct;
@@ -253,34 +250,36 @@ function drawStill(tier, speaking) {
 
 // Statistics and quality ----------------------------------------------------------------------------------------------
 
-const rate = (kbps) => (kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
+const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
 const quality = (receives) =>
-  receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
+  receives?.video &&
+  [t(`call.tier_${receives.tier}`), receives.limit && t(`call.limit_${receives.limit}`)].filter(Boolean).join(': ');
 
 function drawStats(stats = null) {
   const people = session.room.participants.length;
-  const crowd = people && `${people} ${people === 1 ? 'person' : 'people'}`;
+  const crowd = people && t('call.crowd', { count: people });
   const s = session.state === 'connected' ? lastStats : null;
   const tier = tierNow();
   const seen = s && [
-    tier === 'audio' ? 'Audio only' : s.streams && `${s.streams} ${s.streams === 1 ? 'stream' : 'streams'}`,
+    tier === 'audio' ? t('quality.audio_only') : s.streams && t('call.streams', { count: s.streams }),
     rate(s.kbpsDown),
-    !isStill(tier) && `${s.fps} fps`,
+    !isStill(tier) && t('call.fps', { fps: s.fps }),
   ];
   $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
   if (!stats) return;
+  const size = (width, height) => `${stats[width]}×${stats[height]}`;
   const facts = [
-    ['Receiving', `${s?.streams || 0} video, 1 audio`],
-    ['Down', rate(stats.kbpsDown)],
-    ['Up', rate(stats.kbpsUp)],
-    ['Video', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
-    ['Quality', quality(session.self?.receives)],
-    ['Camera sent', stats.sentWidth && `${stats.sentWidth}×${stats.sentHeight}`],
-    ['Round trip', stats.rtt !== null && `${stats.rtt} ms`],
-    ['Lost · freezes', `${stats.packetsLost} · ${stats.freezes}`],
+    ['call.receiving', t('call.receiving_streams', { streams: s?.streams || 0 })],
+    ['call.down', rate(stats.kbpsDown)],
+    ['call.up', rate(stats.kbpsUp)],
+    ['call.video', stats.width && [size('width', 'height'), t('call.fps', { fps: stats.fps }), stats.codec].join(' · ')],
+    ['call.quality', quality(session.self?.receives)],
+    ['call.sent', stats.sentWidth && size('sentWidth', 'sentHeight')],
+    ['call.round_trip', stats.rtt !== null && `${decimal(stats.rtt)} ms`],
+    ['call.lost', `${decimal(stats.packetsLost)} · ${decimal(stats.freezes)}`],
   ];
   $('received').replaceChildren(
-    ...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
+    ...facts.filter(([, value]) => value).flatMap(([key, value]) => [el('dt', {}, t(key)), el('dd', {}, value)]),
   );
 }
 
@@ -298,7 +297,7 @@ const linkNow = () =>
 function drawSignal() {
   const { level, reason } = linkNow();
   const button = $('signal');
-  const label = QUALITY_LABELS[level];
+  const label = qualityLabel(level);
   if (button.dataset.level !== level) button.dataset.level = level;
   if (button.dataset.tip !== reason) button.dataset.tip = reason;
   const said = `${label}. ${reason}`;
@@ -321,21 +320,36 @@ function measure(track) {
 function drawControls({ microphone, camera, screen = false }) {
   /** @type {[HTMLElement, boolean, string, string, string][]} */
   const switches = [
-    [$('mic'), microphone, 'mic', 'Unmute', 'Mute'],
-    [$('cam'), camera, 'cam', 'Camera on', 'Camera off'],
+    [$('mic'), microphone, 'mic', 'call.unmute', 'call.mute'],
+    [$('cam'), camera, 'cam', 'call.camera_on', 'call.camera_off'],
   ];
   for (const [button, on, name, off, label] of switches) {
     button.classList.toggle('off', !on);
     setIcon(button, on ? name : `${name}-off`);
-    setLabel(button, on ? label : off, button.getAttribute('aria-keyshortcuts').split(' ')[0]);
+    setLabel(button, t(on ? label : off), keyOf(button));
     button.hidden = watching;
   }
-  if (!microphone) $('mic').dataset.tip = 'Unmute (M), or hold Space to talk';
+  if (!microphone) $('mic').dataset.tip = t('call.hold_space', { key: keyOf($('mic')) });
   $('screen').hidden = watching || !navigator.mediaDevices?.getDisplayMedia;
   $('screen').classList.toggle('on', screen);
   $('screen').setAttribute('aria-pressed', String(screen));
   setIcon($('screen'), screen ? 'screen-off' : 'screen');
-  setLabel($('screen'), screen ? 'Stop sharing' : 'Share screen', 'S');
+  setLabel($('screen'), t(screen ? 'call.stop_sharing' : 'call.share_screen'), keyOf($('screen')));
+}
+
+/** The key that presses a button; undefined without one. */
+const keyOf = (button) => button.getAttribute('aria-keyshortcuts')?.split(' ')[0];
+
+/** The labels of the buttons that open panels, and of Leave. */
+function drawTips() {
+  /** @type {[string, string][]} */
+  const labels = [
+    ['layouts-toggle', 'layouts.title'],
+    ['people-toggle', 'people.title'],
+    ['studio-toggle', 'studio.title'],
+    ['leave', 'call.leave'],
+  ];
+  for (const [id, key] of labels) setLabel($(id), t(key), keyOf($(id)));
 }
 
 /** Runs one action of a button at a time. The button is not disabled, because it would lose the focus. */
@@ -356,14 +370,12 @@ const turn = (kind, on) =>
       await (kind === 'audio' ? session.setMicrophone(on) : session.setCamera(on));
       withdraw(kind);
     } catch (error) {
-      advise(kind, adviceInCall(kind, error.name), { button: 'Try again', action: () => turn(kind, true) });
+      advise(kind, adviceInCall(kind, error.name), { button: t('call.try_again'), action: () => turn(kind, true) });
     }
   });
 
 function adviseUnplugged(kind) {
-  const [name, effect] = kind === 'audio' ? ['microphone', 'hear you'] : ['camera', 'see you'];
-  const text = `Your ${name} was unplugged. Others cannot ${effect}.`;
-  advise(kind, text, { button: `Use another ${name}`, action: () => turn(kind, true) });
+  advise(kind, t(`call.unplugged_${kind}`), { button: t(`call.another_${kind}`), action: () => turn(kind, true) });
 }
 
 /** Push-to-talk: the microphone is on while Space is held. */
@@ -371,7 +383,7 @@ let held = false;
 async function talk(on) {
   held = on;
   const sets = session;
-  if (on) toast('You are talking while you hold Space');
+  if (on) toast(t('call.talking'));
   else $('toasts').replaceChildren();
   try {
     await sets?.setMicrophone(on);
@@ -387,7 +399,7 @@ const toggleScreen = () =>
       await session?.setScreen(!session.screen);
     } catch (error) {
       // NotAllowedError: the user closed the browser's dialogue.
-      if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'The screen cannot be shared');
+      if (error.name !== 'NotAllowedError') toast(error.status ? error.message : t('call.screen_failed'));
     }
   });
 
@@ -424,7 +436,7 @@ function showStudio(open) {
 function toggleFull() {
   const call = $('call');
   if (document.fullscreenElement) document.exitFullscreen();
-  else if (call.requestFullscreen) call.requestFullscreen().catch(() => toast('Full screen is not allowed here'));
+  else if (call.requestFullscreen) call.requestFullscreen().catch(() => toast(t('call.full_refused')));
   else $('mix').webkitEnterFullscreen?.();
 }
 
@@ -435,12 +447,12 @@ const mayInvite = () => ['moderator', 'operator'].includes(session?.self?.role);
 
 function drawInvite() {
   const [label, name, glyph] = mayInvite()
-    ? ['Invite', 'Invite people to this room', 'invite']
-    : ['Copy link', 'Copy link to this room', 'link'];
+    ? [t('call.invite'), t('call.invite_room'), 'invite']
+    : [t('call.copy_link'), t('call.copy_room_link'), 'link'];
   if ($('share').lastElementChild.textContent === label) return;
   $('share').lastElementChild.textContent = label;
   $('share').setAttribute('aria-label', name);
-  $('invite').lastElementChild.textContent = mayInvite() ? 'Invite people' : 'Copy the link';
+  $('invite').lastElementChild.textContent = t(mayInvite() ? 'invite.title' : 'call.copy_the_link');
   for (const id of ['share', 'invite']) setIcon($(id), glyph);
 }
 
@@ -454,7 +466,7 @@ async function share() {
     return;
   }
   setIcon($('share'), 'check');
-  toast('Link copied');
+  toast(t('call.link_copied'));
   setTimeout(() => setIcon($('share'), mayInvite() ? 'invite' : 'link'), 1800);
 }
 
@@ -507,11 +519,15 @@ listenToKeys({
   talk,
 });
 
-document.addEventListener('fullscreenchange', () => {
+function drawFull() {
   const full = Boolean(document.fullscreenElement);
   $('fullscreen').setAttribute('aria-pressed', String(full));
   setIcon($('fullscreen'), full ? 'full-off' : 'full');
-  setLabel($('fullscreen'), full ? 'Leave full screen' : 'Full screen', 'F');
+  setLabel($('fullscreen'), t(full ? 'call.leave_full' : 'call.full'), keyOf($('fullscreen')));
+}
+
+document.addEventListener('fullscreenchange', () => {
+  drawFull();
   stir();
 });
 

@@ -3,9 +3,13 @@
 
 import { hueOf, initialsOf, labelOf, nameOf } from './names.js';
 import { hasPoorLink } from './quality.js';
+import { t } from './texts.js';
 import { el, icon } from './ui.js';
 
 const rows = new Map();
+
+/** The texts of a list that are not false, in one text. */
+const listed = (texts) => texts.filter(Boolean).join(t('people.comma'));
 
 function row(id) {
   const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' });
@@ -56,14 +60,11 @@ export function drawPeople(list, room, selfId, local, pins) {
       : person.video_muted === true || !(sends(person, 'camera') || sends(person, 'screen'));
     const speaks = speaking.has(person.id) && !muted;
     const shares = self ? local.screen : person.sends?.some((source) => source.kind === 'screen');
-    const note = [
-      self && 'You',
-      viewer && (self ? 'watching' : 'Watching'),
-      !self && person.role === 'moderator' && 'Moderator',
+    const note = listed([
+      self ? t(viewer ? 'people.you_watch' : 'people.you') : viewer && t('people.watches'),
+      !self && person.role === 'moderator' && t('people.moderator'),
       shares && labelOf(person, 'screen'),
-    ]
-      .filter(Boolean)
-      .join(', ');
+    ]);
     const poor = hasPoorLink(person);
     const name = nameOf(person);
     let entry = rows.get(person.id);
@@ -79,15 +80,15 @@ export function drawPeople(list, room, selfId, local, pins) {
       entry.note.hidden = !note;
       entry.node.classList.toggle('speaking', speaks);
       entry.pin.setAttribute('aria-pressed', String(pinned));
-      entry.pin.setAttribute('aria-label', `Pin ${name} in my picture`);
-      entry.pin.title = pinned ? 'Pinned in my picture' : 'Pin in my picture';
+      entry.pin.setAttribute('aria-label', t('people.pin_name', { name }));
+      entry.pin.title = t(pinned ? 'people.pinned' : 'people.pin');
       const signs = viewer
         ? [icon('eye')]
         : [...(dark ? [icon('cam-off')] : []), ...(muted ? [icon('mic-off', 'muted')] : [])];
       entry.signs.replaceChildren(entry.bars, ...(poor ? [icon('bars', 'poor')] : []), ...signs);
-      const sends = [!viewer && muted && 'muted', !viewer && dark && 'camera off'];
-      const states = [note, speaks && 'speaking', ...sends, poor && 'poor connection'];
-      entry.node.setAttribute('aria-label', [name, ...states].filter(Boolean).join(', '));
+      const sends = [!viewer && muted && t('people.muted'), !viewer && dark && t('people.dark')];
+      const states = [note, speaks && t('people.speaking'), ...sends, poor && t('people.poor')];
+      entry.node.setAttribute('aria-label', listed([name, ...states]));
     }
     entry.pin.hidden = !pins || self || viewer;
     entry.pin.onclick = () => pins?.toggle(person.id);
@@ -117,9 +118,10 @@ export function drawRoster(list, room, selfId, local) {
       const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' }, initialsOf(person));
       avatar.style.setProperty('--hue', hueOf(person.id));
       const label = el('span', { class: 'name' }, ...(muted ? [icon('mic-off', 'muted')] : []));
-      label.append(el('span', {}, self ? `${name} (you)` : name));
-      const states = [self && 'you', speaks && 'speaking', muted && 'muted', shares && 'shares a screen'];
-      const card = { class: speaks ? 'speaking' : '', 'aria-label': [name, ...states].filter(Boolean).join(', ') };
+      label.append(el('span', {}, self ? t('people.name_you', { name }) : name));
+      const states = [self && t('people.you'), speaks && t('people.speaking'), muted && t('people.muted')];
+      const said = listed([name, ...states, shares && t('people.shares')]);
+      const card = { class: speaks ? 'speaking' : '', 'aria-label': said };
       const note = shares ? [el('small', {}, icon('screen'), el('span', {}, labelOf(person, 'screen')))] : [];
       return el('li', card, avatar, label, ...note);
     }),
