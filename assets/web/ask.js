@@ -8,6 +8,7 @@ import { t } from './texts.js';
  * @typedef {{ name: string, label: string, value?: string, options?: [string, string][], maxlength?: number }} Field
  */
 
+/** @param {Field} of */
 function field({ name, label, value = '', options, maxlength = 120 }) {
   if (!options) {
     const id = `ask-${name}`;

@@ -4,14 +4,12 @@
 import { ChatLog, continues, groups, isPrivate, pieces } from './chat-log.js';
 import { hueOf, initials, nameOf } from './names.js';
 import { explain } from './problems.js';
-import { language, t } from './texts.js';
+import { t, timeText } from './texts.js';
 import { $, announce, el, icon, toast } from './ui.js';
 
 const NEAR = 60; // px from the end of the history within which it follows new messages
 const EVERYONE = '';
 const MODERATORS = 'moderators';
-
-const timeOf = (at) => new Date(at).toLocaleTimeString(language, { hour: 'numeric', minute: '2-digit' });
 
 /** A message as elements. A text is never read as HTML. */
 function paragraph({ text }) {
@@ -186,7 +184,7 @@ export class Chat {
     const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' }, initials(name));
     avatar.style.setProperty('--hue', hueOf(participant ?? ''));
     const who = el('b', { dir: 'auto' }, mine ? t('chat.you') : name);
-    const time = el('time', { datetime: at }, timeOf(at));
+    const time = el('time', { datetime: at }, timeText(new Date(at)));
     const shown = this.#audience(messages[0], mine);
     const sign = shown ? [el('span', { class: 'to' }, icon('lock'), shown)] : [];
     const text = el('div', { class: 'texts' }, ...messages.map(paragraph));

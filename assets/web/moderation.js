@@ -12,7 +12,8 @@ export const KEEP_OUT = [0, 600, 3600, 86_400];
 const sends = ({ sends: list }, kind) => !Array.isArray(list) || list.some((source) => source.kind === kind);
 
 /** Whether nobody hears a participant. */
-export const isSilent = (person) => person.audio_muted === true || !sends(person, 'microphone');
+export const isSilent = (person) =>
+  person.audio_muted === true || Boolean(person.muted_by) || !sends(person, 'microphone');
 
 const pinnedForAll = (room, id) => room.layout?.pinned?.includes(id) ?? false;
 
@@ -34,7 +35,7 @@ export function actionsFor({ room, me, person, moderates, pinned }) {
     (self || moderates) && 'rename',
   ];
   if (!moderates) return [own.filter(Boolean)];
-  const camera = sends(person, 'camera') && !person.video_muted;
+  const camera = sends(person, 'camera') && !person.video_muted && !person.video_stopped_by;
   const devices = [
     !self && shown && !isSilent(person) && 'mute',
     !self && shown && isSilent(person) && 'ask',

@@ -4,11 +4,8 @@
 import { changesOfSelf, requestFor } from './moderation.js';
 import { hueOf, nameOf } from './names.js';
 import { perform } from './person-menu.js';
-import { language, t } from './texts.js';
+import { t, timeText } from './texts.js';
 import { $, advise, announce, toast, withdraw } from './ui.js';
-
-/** The time of day of a timestamp. */
-const clockOf = (at) => new Date(at).toLocaleTimeString(language, { hour: 'numeric', minute: '2-digit' });
 
 /**
  * Follows a session until `signal` is aborted. `moderates()` says whether the user is a moderator, `turn(kind, on)`
@@ -73,7 +70,7 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
   on('left', settle);
   for (const type of ['joined', 'updated']) on(type, (detail) => detail.participant?.state !== 'lobby' && settle(detail));
   on('warning', ({ seconds_left: left, ends_at: at }) => {
-    const text = t('notice.ends_soon', { count: Math.max(1, Math.round(left / 60)), time: clockOf(at) });
+    const text = t('notice.ends_soon', { count: Math.max(1, Math.round(left / 60)), time: timeText(new Date(at)) });
     advise('ends', text);
     announce(text);
   });

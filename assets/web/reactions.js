@@ -5,17 +5,8 @@ import { rove } from './keys.js';
 import { nameOf } from './names.js';
 import { t } from './texts.js';
 import { drawHands, float } from './tiles.js';
-import { $, announce, el, setLabel } from './ui.js';
+import { $, announce, setLabel } from './ui.js';
 
-/** The reactions, with the keys of their names. */
-export const REACTIONS = [
-  ['👍', 'reactions.thumb'],
-  ['❤️', 'reactions.heart'],
-  ['👏', 'reactions.clap'],
-  ['😂', 'reactions.laugh'],
-  ['😮', 'reactions.wow'],
-  ['🎉', 'reactions.party'],
-];
 const SAID_EVERY = 2000; // ms between two reactions that are read out
 
 let session = null;
@@ -65,13 +56,8 @@ export function drawReactions() {
 
 $('hand').onclick = () => session?.raiseHand(!session.self?.hand_raised_at);
 $('react').onclick = () => showReactions($('reactions').hidden);
-$('reactions').replaceChildren(
-  ...REACTIONS.map(([emoji, key]) => {
-    const button = el('button', { type: 'button', 'aria-label': t(key), title: t(key) }, emoji);
-    button.onclick = () => session?.react(emoji);
-    return button;
-  }),
-);
+for (const button of /** @type {NodeListOf<HTMLElement>} */ ($('reactions').querySelectorAll('button')))
+  button.onclick = () => session?.react(button.dataset.emoji);
 rove($('reactions'));
 document.addEventListener('pointerdown', ({ target }) => {
   const at = /** @type {Element} */ (target);

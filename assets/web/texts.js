@@ -80,6 +80,9 @@ export let t = speaker(language, (await read(language)) ?? (await read(FALLBACK)
 export const decimal = (value, digits = 0) =>
   value.toLocaleString(language + DIGITS, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
+/** A time of day in the language of the page. */
+export const timeText = (date) => date.toLocaleTimeString(language + DIGITS, { hour: 'numeric', minute: '2-digit' });
+
 /** A date and time in the language of the page. */
 export const dateText = (date) =>
   date.toLocaleString(language + DIGITS, { dateStyle: 'medium', timeStyle: 'short' });

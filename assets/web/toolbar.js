@@ -38,25 +38,28 @@ export function moved(space, fixed, widths, more) {
   return count;
 }
 
+const BESIDE = 175; // px for the title, and for the messages, beside the controls
 let queued = false;
+
+const pixels = (text) => Number.parseFloat(text) || 0;
 
 function lay() {
   queued = false;
   const bar = $('controls');
-  const upright = getComputedStyle(bar).flexDirection === 'column';
+  const { flexDirection, gap, paddingLeft, paddingRight, paddingTop, paddingBottom } = getComputedStyle(bar);
+  const upright = flexDirection === 'column';
   const side = upright ? 'height' : 'width';
-  const { gap, paddingLeft, paddingRight, paddingTop, paddingBottom } = getComputedStyle(bar);
-  const space = Number.parseFloat(gap) || 0;
-  const padding = upright ? [paddingTop, paddingBottom] : [paddingLeft, paddingRight];
-  const inner = bar.getBoundingClientRect()[side] - padding.reduce((sum, one) => sum + Number.parseFloat(one), 0);
-  if (inner <= 0) return;
-  const buttons = /** @type {HTMLElement[]} */ ([...bar.children]).filter(({ hidden, id }) => !hidden || id === 'more');
-  const size = (button) => (button.id === 'leave' ? Number.parseFloat(getComputedStyle(button)[side]) : round) + space;
-  const round = Number.parseFloat(getComputedStyle($('mic'))[side]) || 52;
+  const whole = $('call').getBoundingClientRect()[side];
+  if (!whole) return;
+  const padding = upright ? pixels(paddingTop) + pixels(paddingBottom) : pixels(paddingLeft) + pixels(paddingRight);
+  const beside = upright || matchMedia('(orientation: portrait)').matches ? 0 : 2 * BESIDE;
+  const buttons = /** @type {HTMLElement[]} */ ([...bar.children]).filter((one) => !one.hidden && one.id !== 'more');
+  const usual = pixels(getComputedStyle($('leave'))[upright ? side : 'height']);
+  const size = ({ id }) => pixels(gap) + (id === 'leave' ? pixels(getComputedStyle($('leave'))[side]) : usual);
   const moving = MOVES.map((id) => $(id)).filter((button) => buttons.includes(button));
-  const fixed = buttons.filter((button) => button.id !== 'more' && !moving.includes(button));
-  const needed = fixed.reduce((sum, button) => sum + size(button), -space);
-  const count = moved(inner, needed, moving.map(size), round + space);
+  const staying = buttons.filter((button) => !moving.includes(button));
+  const fixed = staying.reduce((sum, button) => sum + size(button), -pixels(gap));
+  const count = moved(whole - padding - beside, fixed, moving.map(size), usual + pixels(gap));
   moving.forEach((button, index) => button.classList.toggle('moved', index < count));
   $('more').hidden = count === 0;
   drawBadge(moving.slice(0, count));
@@ -90,7 +93,7 @@ function openMore() {
 /** Begins to follow the size of the window. */
 export function startToolbar() {
   const bar = $('controls');
-  new ResizeObserver(layToolbar).observe(bar);
+  new ResizeObserver(layToolbar).observe($('call'));
   new MutationObserver(layToolbar).observe(bar, { subtree: true, childList: true, attributeFilter: ['hidden'] });
   $('more').onclick = openMore;
 }
