@@ -22,7 +22,7 @@ import { closeRoomSettings, drawRoomSettings, muteAll, openRoomSettings } from '
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
 import { decimal, t } from './texts.js';
-import { layToolbar, startToolbar } from './toolbar.js';
+import { startToolbar } from './toolbar.js';
 import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
 import { drawWaiting, isWaiting } from './waiting.js';
 

@@ -5,7 +5,7 @@ import { changesOfSelf, requestFor } from './moderation.js';
 import { hueOf, nameOf } from './names.js';
 import { perform } from './person-menu.js';
 import { t, timeText } from './texts.js';
-import { $, advise, announce, toast, withdraw } from './ui.js';
+import { advise, announce, toast, withdraw } from './ui.js';
 
 /**
  * Follows a session until `signal` is aborted. `moderates()` says whether the user is a moderator, `turn(kind, on)`
@@ -18,6 +18,7 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
     return person ? nameOf(person) : t('notice.a_moderator');
   };
   let before = session.self;
+  let waitingKey = '[]';
   const follow = () => {
     const after = session.self;
     for (const key of changesOfSelf(before, after)) toast(t(key));
@@ -29,21 +30,17 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
   on('muted', ({ participant, audio, video, by }) => {
     if (participant !== session.id) return;
     const name = nameBy(by);
-    if (audio) advise('muted', t('notice.muted', { name }), {
-      button: t('notice.raise_hand'),
-      action: () => session.raiseHand(true),
-    });
+    const raise = { button: t('notice.raise_hand'), action: () => session.raiseHand(true) };
+    if (audio) advise('muted', t('notice.muted', { name }), raise);
     else withdraw('muted');
     if (video) advise('stopped', t('notice.camera_stopped', { name }));
     else withdraw('stopped');
     if (!audio && !video) toast(t('notice.released'));
-    else announce(t(audio ? 'notice.muted' : 'notice.camera_stopped', { name }));
   });
   on('asked_to_unmute', ({ by }) => {
     withdraw('muted');
     const text = t('notice.asked_to_unmute', { name: nameBy(by) });
-    advise('asked', text, { button: t('notice.unmute'), action: () => turn('audio', true) });
-    announce(text);
+    advise('asked', text, { button: t('notice.unmute'), action: () => turn('audio', true), calm: true });
   });
   on('local', () => session.microphone && withdraw('asked'));
   on('hand', ({ participant, raised_at: at }) => {
@@ -53,26 +50,24 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
     if (moderates()) toast(text, hueOf(participant));
     else announce(text);
   });
-  on('lobby', ({ participant }) => {
-    if (participant.id === session.id || !moderates()) return;
-    const key = `waits-${participant.id}`;
-    const many = (session.room.waiting ?? []).length > 1;
-    const text = t('notice.waits', { name: nameOf(participant) });
-    for (const node of [...$('advice').querySelectorAll('[data-key^="waits-"]')])
-      withdraw(/** @type {HTMLElement} */ (node).dataset.key);
-    advise(key, text, many
-      ? { button: t('notice.show_waiting'), action: showPeople }
-      : { button: t('people.admit'), action: () => perform(session, requestFor('admit', participant.id, session.room)) });
-    announce(text);
-  });
-  // Somebody else has decided.
-  const settle = ({ participant }) => withdraw(`waits-${participant?.id ?? participant}`);
-  on('left', settle);
-  for (const type of ['joined', 'updated']) on(type, (detail) => detail.participant?.state !== 'lobby' && settle(detail));
+  const drawWaiting = () => {
+    const waiting = moderates() ? (session.room.waiting ?? []) : [];
+    const key = JSON.stringify(waiting.map(({ id }) => id));
+    if (key === waitingKey) return;
+    waitingKey = key;
+    withdraw('waits');
+    const [first] = waiting;
+    if (!first) return;
+    const admit = () => perform(session, requestFor('admit', first.id, session.room));
+    const one = { button: t('people.admit'), action: admit, calm: true };
+    const many = { button: t('notice.show_waiting'), action: showPeople, calm: true };
+    const text = t('notice.waits', { name: nameOf(first), count: waiting.length });
+    advise('waits', text, waiting.length > 1 ? many : one);
+  };
+  for (const type of ['room', 'lobby', 'joined', 'updated', 'left']) on(type, drawWaiting);
   on('warning', ({ seconds_left: left, ends_at: at }) => {
     const text = t('notice.ends_soon', { count: Math.max(1, Math.round(left / 60)), time: timeText(new Date(at)) });
-    advise('ends', text);
-    announce(text);
+    advise('ends', text, { calm: true });
   });
   on('error', ({ code, detail }) => toast(t(`error.${code}`) === `error.${code}` ? detail : t(`error.${code}`)));
 }

@@ -72,7 +72,7 @@ function drawBadge(inside) {
 }
 
 /** Lays out the controls again, after some of them have appeared or have gone. */
-export function layToolbar() {
+function layToolbar() {
   if (queued) return;
   queued = true;
   requestAnimationFrame(lay);
