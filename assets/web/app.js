@@ -6,9 +6,12 @@ import { Devices } from './devices.js';
 import { Lobby, query } from './lobby.js';
 import { pathOf } from './names.js';
 import { explain, request } from './problems.js';
+import { t } from './texts.js';
 import { $, announce, copy, toast } from './ui.js';
 import { Watched } from './watched.js';
 
+/** Ends of a session that the user did not cause. */
+const ENDS = ['removed', 'ended'];
 const DEVICES_WITHIN = 1500; // ms that a join waits for camera and microphone; if already allowed, they take less
 
 const devices = new Devices();
@@ -83,8 +86,8 @@ function ended({ reason, error }) {
     complain(error);
     return;
   }
-  if (reason && reason !== 'left') lobby.complain(reason);
-  else announce('You left the call');
+  if (ENDS.includes(reason)) lobby.complain(t(`app.${reason}`));
+  else announce(t('app.left'));
   $('join').focus({ focusVisible: false });
 }
 
@@ -115,9 +118,7 @@ async function act(action) {
   }
   const copied = await copy(text);
   lobby.complain(
-    copied
-      ? 'A request for an invitation was copied. Send it to the person who invited you, and paste the answer here.'
-      : `Send this to the person who invited you: ${text}`,
+    copied ? t('app.request_copied') : t('app.send_request', { text }),
     'invitation',
   );
 }

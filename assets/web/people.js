@@ -3,13 +3,10 @@
 
 import { hueOf, initialsOf, labelOf, nameOf } from './names.js';
 import { hasPoorLink } from './quality.js';
-import { t } from './texts.js';
+import { listed, t } from './texts.js';
 import { el, icon } from './ui.js';
 
 const rows = new Map();
-
-/** The texts of a list that are not false, in one text. */
-const listed = (texts) => texts.filter(Boolean).join(t('people.comma'));
 
 function row(id) {
   const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' });
