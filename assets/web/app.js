@@ -10,8 +10,6 @@ import { t } from './texts.js';
 import { $, announce, copy, toast } from './ui.js';
 import { Watched } from './watched.js';
 
-/** Ends of a session that the user did not cause. */
-const ENDS = ['removed', 'ended'];
 const DEVICES_WITHIN = 1500; // ms that a join waits for camera and microphone; if already allowed, they take less
 
 const devices = new Devices();
@@ -74,7 +72,7 @@ async function enter() {
   }
 }
 
-function ended({ reason, error }) {
+function ended({ reason, error, code }) {
   stay?.abort();
   page.session = null;
   if (reason === 'page closed') {
@@ -86,7 +84,7 @@ function ended({ reason, error }) {
     complain(error);
     return;
   }
-  if (ENDS.includes(reason)) lobby.complain(t(`app.${reason}`));
+  if (code) lobby.complain(t(`left.${code}`));
   else announce(t('app.left'));
   $('join').focus({ focusVisible: false });
 }

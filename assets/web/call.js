@@ -3,23 +3,30 @@
 
 import { Badges } from './badges.js';
 import { Closeup } from './closeup.js';
+import { bindCaptions } from './captions.js';
+import { Chat } from './chat.js';
 import { adviceInCall, Meter } from './devices.js';
 import { closeInvite, openInvite } from './invite.js';
 import { listenToKeys, rove, sureKey } from './keys.js';
 import { Layouts } from './layouts.js';
-import { memory } from './memory.js';
+import { closeMenu, menuIsOpen, openMenu } from './menu.js';
+import { refusalOf } from './moderation.js';
 import { hueOf, nameOf, pathOf } from './names.js';
-import { drawOther, drawPeople, drawRoster } from './people.js';
+import { bindNotices } from './notices.js';
+import { Panels } from './panels.js';
+import { perform } from './person-menu.js';
+import { drawOther, drawPanel, drawPeople, drawRoster } from './people.js';
 import { isStill, linkQuality, qualityLabel, stillNote, tierOf } from './quality.js';
+import { bindReactions, drawReactions, reactionsAreOpen, showReactions } from './reactions.js';
+import { closeRoomSettings, drawRoomSettings, muteAll, openRoomSettings } from './room-settings.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
 import { decimal, t } from './texts.js';
-import { $, advise, announce, copy, el, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { startToolbar } from './toolbar.js';
+import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { drawWaiting, isWaiting } from './waiting.js';
 
 const DEPARTURES = { removed: 'call.was_removed', lost: 'call.was_lost' };
-/** Screens with space for the list of people beside the picture. */
-const wide = matchMedia('(min-width: 1101px) and (min-height: 501px) and (orientation: landscape)');
-
 const stage = new Stage({
   stage: $('picture'),
   mix: $('mix'),
@@ -32,6 +39,8 @@ const closeup = new Closeup($('closeup'));
 let session = null;
 let studio = null;
 let layouts = null;
+let chat = null;
+let moderates = false;
 let pins = null;
 let meter = null;
 let measured = null;
@@ -39,6 +48,11 @@ let lastStats = null;
 let watching = false;
 let wantedTier = 'auto';
 let leaveEarly = () => {}; // before there is a session
+
+const panels = new Panels((open) => {
+  if (studio) studio.open = open === 'studio';
+  if (chat) chat.open = open === 'chat';
+});
 
 // Begin and end -------------------------------------------------------------------------------------------------------
 
@@ -53,7 +67,8 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   lastStats = null;
   $('call').hidden = false;
   $('call-heading').textContent = t('call.heading', { room });
-  $('room-name').textContent = room;
+  $('room-name').dataset.room = room;
+  drawTitle({ title: '', locked: false });
   document.title = `${room} · commingle`;
   $('stage').dataset.state = 'connecting';
   $('call').dataset.tier = 'high';
@@ -63,10 +78,10 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   withdraw();
   for (const id of ['banner', 'alone', 'still-note', 'roster', 'closeup']) $(id).hidden = true;
   $('people').replaceChildren();
-  showPeople(wide.matches && memory.get('people') === 'open', false);
-  $('studio-toggle').hidden = true;
-  showStudio(false);
-  showLayouts(false);
+  $('studio-toggle').hidden = $('room-menu').hidden = true;
+  $('wait').hidden = true;
+  $('call').classList.remove('waits');
+  panels.reset();
   stage.clear();
   stage.setTile(undefined);
   stage.setLabel(name, !stream.getAudioTracks().length);
@@ -90,6 +105,8 @@ export function hideCall() {
   stage.clear();
   measure(null);
   closeInvite();
+  closeRoomSettings();
+  closeMenu();
   if (document.fullscreenElement) document.exitFullscreen();
 }
 
@@ -111,11 +128,18 @@ export function bind(of, signal, watched, ended) {
       drawRoom();
     },
   };
+  chat = new Chat(of, signal);
+  moderates = false;
   studio = new Studio(of, signal, (allowed) => {
-    $('studio-toggle').hidden = !allowed;
-    layouts.moderates = allowed;
-    if (!allowed) showStudio(false);
+    moderates = allowed;
+    $('studio-toggle').hidden = $('room-menu').hidden = !allowed;
+    layouts.moderates = chat.moderates = allowed;
+    if (!allowed && panels.open === 'studio') panels.show('');
+    drawRoom();
   });
+  bindReactions(of, signal);
+  bindCaptions(of, signal);
+  bindNotices(of, signal, { moderates: () => moderates, turn, showPeople: () => panels.show('people') });
   const drawAir = () => {
     badges.draw(of.room);
     studio.draw(of.room);
@@ -129,11 +153,13 @@ export function bind(of, signal, watched, ended) {
   play();
   closeup.setStream(of.stream);
 
-  for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
+  for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local', 'hand', 'lobby'])
+    on(type, drawRoom);
   on('joined', ({ participant }) => {
     if (participant.id !== of.id) toast(t('call.joined', { name: nameOf(participant) }), hueOf(participant.id));
   });
   on('left', ({ participant, reason }) =>
+    participant.state !== 'lobby' &&
     toast(t(DEPARTURES[reason] ?? 'call.left', { name: nameOf(participant) }), hueOf(participant.id)),
   );
   on('mixer', ({ state }) => state === 'restarted' && toast(t('call.interrupted')));
@@ -190,7 +216,7 @@ function drawState() {
   else if (pictured) stage.thaw();
   const frozen = !$('last').hidden;
   $('stage').dataset.state = lost ? 'reconnecting' : pictured || frozen ? 'live' : 'connecting';
-  const joining = t('call.joining', { room: $('room-name').textContent });
+  const joining = t('call.joining', { room: $('room-name').dataset.room });
   $('waiting').lastElementChild.textContent = session.unreachable ? t('call.unreachable') : joining;
   drawSignal();
 }
@@ -204,7 +230,14 @@ function drawRoom() {
   stage.setTile(room.views?.length ? session.tile() : undefined);
   // In a direct call the server receives no audio.
   const speaking = direct ? [] : (room.speaking ?? []);
-  drawPeople($('people'), { ...room, speaking }, id, session, direct ? null : pins);
+  const about = { pins: direct ? null : pins, moderates, write };
+  drawPeople($('people'), { ...room, speaking }, id, session, about);
+  drawPanel(session, about);
+  drawWaiting(session, $('room-name').dataset.room);
+  drawReactions();
+  drawRoomSettings();
+  chat.draw();
+  drawTitle(room);
   $('direct').hidden = !direct;
   $('stage').classList.toggle('direct', direct);
   drawOther($('other'), direct ? room.participants.find((p) => p.id !== id) : null);
@@ -214,8 +247,8 @@ function drawRoom() {
   $('people-toggle').setAttribute('aria-label', length ? t('call.people', { count: length }) : t('people.title'));
   $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
   stage.setSpeaking(session.microphone && speaking.includes(id));
-  $('layouts-toggle').hidden = direct;
-  if (direct) showLayouts(false);
+  $('layouts-toggle').hidden = direct || isWaiting(session);
+  if (direct && panels.open === 'layouts') panels.show('');
   layouts.draw();
   drawStill(tier, speaking);
   const canvas = direct ? null : view?.canvas;
@@ -226,6 +259,13 @@ function drawRoom() {
   drawInvite();
   drawState();
   drawStats();
+}
+
+/** The title of the room in place of its name. */
+function drawTitle({ title, locked }) {
+  const text = title || $('room-name').dataset.room;
+  if ($('room-name').firstChild?.textContent !== text || Boolean(locked) !== Boolean($('room-name').querySelector('svg')))
+    $('room-name').replaceChildren(text, ...(locked ? [icon('lock')] : []));
 }
 
 /** The colours and sizes of the mixer's tiles, for what the page draws over them. */
@@ -347,6 +387,9 @@ function drawTips() {
   const labels = [
     ['layouts-toggle', 'layouts.title'],
     ['people-toggle', 'people.title'],
+    ['chat-toggle', 'chat.title'],
+    ['react', 'reactions.title'],
+    ['more', 'toolbar.more'],
     ['studio-toggle', 'studio.title'],
     ['leave', 'call.leave'],
   ];
@@ -364,9 +407,16 @@ async function alone(button, action) {
   }
 }
 
+/** Says why a device may not be turned on, or a screen not be shared; false if it may. */
+function refuse(kind) {
+  const key = refusalOf(kind, { self: session.self, room: session.room, moderates });
+  if (key) toast(t(key));
+  return key !== null;
+}
+
 const turn = (kind, on) =>
   alone($(kind === 'audio' ? 'mic' : 'cam'), async () => {
-    if (!session) return;
+    if (!session || (on && refuse(kind))) return;
     try {
       await (kind === 'audio' ? session.setMicrophone(on) : session.setCamera(on));
       withdraw(kind);
@@ -396,42 +446,34 @@ async function talk(on) {
 
 const toggleScreen = () =>
   alone($('screen'), async () => {
+    if (!session || (!session.screen && refuse('screen'))) return;
     try {
-      await session?.setScreen(!session.screen);
+      await session.setScreen(!session.screen);
     } catch (error) {
       // NotAllowedError: the user closed the browser's dialogue.
       if (error.name !== 'NotAllowedError') toast(error.status ? error.message : t('call.screen_failed'));
     }
   });
 
-function showPeople(open, remember = true) {
-  if (open) {
-    showStudio(false);
-    showLayouts(false);
-  }
-  $('call').dataset.people = open ? 'open' : 'closed';
-  $('people-toggle').setAttribute('aria-expanded', String(open));
-  $('people-toggle').classList.toggle('on', open);
-  if (remember && wide.matches) memory.set('people', open ? 'open' : 'closed');
+/** Opens the chat to write to one person, or to everyone. */
+function write(id) {
+  panels.show('chat');
+  chat?.writeTo(id);
 }
 
-/** Shows the panel of layouts in place of the list of people. */
-function showLayouts(open) {
-  if (open) showStudio(false);
-  $('call').dataset.layouts = open ? 'open' : 'closed';
-  $('layouts-toggle').setAttribute('aria-expanded', String(open));
-  $('layouts-toggle').classList.toggle('on', open);
-  if (open) $('layouts').focus({ preventScroll: true, focusVisible: false });
-}
-
-/** Shows the recording panel in place of the list of people. */
-function showStudio(open) {
-  if (open) showLayouts(false);
-  $('call').dataset.studio = open ? 'open' : 'closed';
-  $('studio-toggle').setAttribute('aria-expanded', String(open));
-  $('studio-toggle').classList.toggle('on', open);
-  if (studio) studio.open = open;
-  if (open) $('studio').focus({ preventScroll: true, focusVisible: false });
+/** The menu of the whole room, for moderators. */
+function openRoomMenu() {
+  const of = session;
+  const set = (body) => perform(of, { path: '/v1/rooms/{room}', method: 'PATCH', body });
+  const { lobby = false, locked = false } = of.room;
+  openMenu($('room-menu'), t('room.menu'), [
+    { label: t('room.mute_all'), icon: 'mic-off', act: () => muteAll(of) },
+    null,
+    { label: t('room.lobby'), icon: 'people', checked: lobby, act: () => set({ lobby: !lobby }) },
+    { label: t('room.locked'), icon: 'lock', checked: locked, act: () => set({ locked: !locked }) },
+    null,
+    { label: t('room.settings'), icon: 'sliders', act: () => openRoomSettings(of) },
+  ]);
 }
 
 function toggleFull() {
@@ -460,7 +502,7 @@ function drawInvite() {
 async function share() {
   if (mayInvite()) return openInvite(session);
   const query = new URLSearchParams(watching ? [['watch', '']] : []);
-  const link = new URL(pathOf($('room-name').textContent, query), location.href).href;
+  const link = new URL(pathOf($('room-name').dataset.room, query), location.href).href;
   if (!(await copy(link))) {
     if (navigator.share) navigator.share({ url: link }).catch(() => {});
     else toast(link);
@@ -478,45 +520,24 @@ $('cam').onclick = () => session && turn('video', !session.camera);
 $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('picture').ondblclick = toggleFull;
-$('people-toggle').onclick = () => {
-  const { people, studio: record, layouts: layout } = $('call').dataset;
-  showPeople(people === 'closed' || record === 'open' || layout === 'open');
-};
-$('panel-close').onclick = () => {
-  showPeople(false);
-  $('people-toggle').focus();
-};
-$('layouts-toggle').onclick = () => showLayouts($('call').dataset.layouts !== 'open');
-$('layouts-close').onclick = () => {
-  showLayouts(false);
-  $('layouts-toggle').focus();
-};
-$('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
-$('studio-close').onclick = () => {
-  showStudio(false);
-  $('studio-toggle').focus();
-};
+$('room-menu').onclick = () => session && openRoomMenu();
 $('share').onclick = $('invite').onclick = share;
 $('signal').onclick = () => toast(linkNow().reason);
 $('hear').onclick = play;
 sureKey($('leave'), () => (session ? session.leave() : leaveEarly()));
 rove($('controls'));
+startToolbar();
 
-/** Closes a panel by Escape. */
+/** Closes what is open by Escape. */
 function escape() {
-  const name = ['studio', 'layouts'].find((panel) => $('call').dataset[panel] === 'open') ?? '';
-  const [panel, toggle] = name ? [$(name), $(`${name}-toggle`)] : [$('panel'), $('people-toggle')];
-  const inside = panel.contains(document.activeElement);
-  if (name === 'studio') showStudio(false);
-  else if (name === 'layouts') showLayouts(false);
-  else if ($('call').dataset.people === 'open') showPeople(false);
-  if (inside) toggle.focus();
+  if (reactionsAreOpen()) showReactions(false);
+  else panels.escape();
 }
 
 listenToKeys({
-  inCall: () => !$('call').hidden && !$('player').open && !$('invite-dialog').open,
+  inCall: () => !$('call').hidden && !document.querySelector('dialog[open]') && !menuIsOpen(),
   escape,
-  maySpeak: () => Boolean(session) && !watching && !session.microphone,
+  maySpeak: () => Boolean(session) && !watching && !session.microphone && !refuse('audio'),
   talk,
 });
 

@@ -13,6 +13,10 @@ const shortcuts = () => ({
   f: $('fullscreen'),
   l: $('layouts-toggle'),
   p: $('people-toggle'),
+  c: $('chat-toggle'),
+  h: $('hand'),
+  e: $('react'),
+  t: $('captions-toggle'),
   r: $('studio-toggle'),
 });
 
@@ -25,7 +29,7 @@ const typing = (target) => target.closest('input, select, textarea, dialog, [con
  */
 export function rove(toolbar) {
   const all = () => [...toolbar.querySelectorAll('button')];
-  const usable = () => all().filter((button) => !button.hidden && !button.disabled);
+  const usable = () => all().filter((button) => !button.disabled && !button.matches('[hidden], .moved'));
   const select = (chosen) => {
     for (const button of all()) button.tabIndex = button === chosen ? 0 : -1;
   };
@@ -50,7 +54,7 @@ export function rove(toolbar) {
     event.preventDefault();
     now.at(next % now.length)?.focus();
   });
-  new MutationObserver(refresh).observe(toolbar, { subtree: true, attributeFilter: ['hidden', 'disabled'] });
+  new MutationObserver(refresh).observe(toolbar, { subtree: true, attributeFilter: ['hidden', 'disabled', 'class'] });
   refresh();
 }
 

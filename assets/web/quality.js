@@ -19,11 +19,16 @@ export const isStill = (tier) => tier === 'slides' || tier === 'audio';
 /** The tier that a participant receives now, also before the room lists it, when `wanted` is the requested one. */
 export const tierOf = (self, wanted) => self?.receives?.tier ?? (isStill(wanted) ? wanted : 'high');
 
-/** Whether the link of a participant carries no more than a small picture, as its tile shows by a sign. */
-export const hasPoorLink = ({ tier, receives }) =>
-  (tier === undefined || tier === 'auto') &&
-  ['low', 'slides', 'audio'].includes(receives?.tier) &&
-  ['loss', 'delay'].includes(receives?.limit);
+/**
+ * The link of another participant, as far as its document tells: `poor` if it carries no more than a small picture, as
+ * its tile shows by a sign; `fair` if the picture is less sharp.
+ */
+export function linkOf({ tier, receives }) {
+  const adapts = tier === undefined || tier === 'auto';
+  if (!adapts || !['loss', 'delay'].includes(receives?.limit)) return 'good';
+  if (['low', 'slides', 'audio'].includes(receives.tier)) return 'poor';
+  return receives.tier === 'medium' ? 'fair' : 'good';
+}
 
 /** Why there is no moving picture, as a title and a sentence; null if there is one. */
 export function stillNote(tier, receives, self) {

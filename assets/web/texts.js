@@ -87,6 +87,9 @@ export const duration = (value, unit) =>
 /** The parts that are texts, as one text. */
 export const listed = (parts) => parts.filter(Boolean).join(t('texts.comma'));
 
+/** A time of day in the language of the page. */
+export const timeText = (date) => date.toLocaleTimeString(language + DIGITS, { hour: 'numeric', minute: '2-digit' });
+
 /** A date and time in the language of the page. */
 export const dateText = (date) =>
   date.toLocaleString(language + DIGITS, { dateStyle: 'medium', timeStyle: 'short' });

@@ -2,28 +2,35 @@
 
 interface PageElements {
   'cam-select': HTMLSelectElement;
+  'chat-send': HTMLButtonElement;
+  'chat-text': HTMLTextAreaElement;
+  'chat-to': HTMLSelectElement;
   invitation: HTMLInputElement;
   'invite-create': HTMLButtonElement;
   'invite-dialog': HTMLDialogElement;
   'invite-form': HTMLFormElement;
   'invite-url': HTMLInputElement;
-  join: HTMLButtonElement;
   'join-form': HTMLFormElement;
+  join: HTMLButtonElement;
   last: HTMLCanvasElement;
   'mic-select': HTMLSelectElement;
   mix: HTMLVideoElement;
   'my-view': HTMLInputElement;
   name: HTMLInputElement;
   other: HTMLVideoElement;
-  player: HTMLDialogElement;
   'player-video': HTMLVideoElement;
+  player: HTMLDialogElement;
   preview: HTMLVideoElement;
+  'room-dialog': HTMLDialogElement;
+  'room-form': HTMLFormElement;
   room: HTMLInputElement;
   screen: HTMLButtonElement;
+  search: HTMLInputElement;
   self: HTMLVideoElement;
   'source-url': HTMLInputElement;
-  start: HTMLButtonElement;
   'start-form': HTMLFormElement;
+  start: HTMLButtonElement;
   'target-url': HTMLInputElement;
   tracks: HTMLInputElement;
+  'wait-video': HTMLVideoElement;
 }
