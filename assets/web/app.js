@@ -6,6 +6,7 @@ import { Devices } from './devices.js';
 import { Lobby, query } from './lobby.js';
 import { pathOf } from './names.js';
 import { explain, request } from './problems.js';
+import { t } from './texts.js';
 import { $, announce, copy, toast } from './ui.js';
 import { Watched } from './watched.js';
 
@@ -71,7 +72,7 @@ async function enter() {
   }
 }
 
-function ended({ reason, error }) {
+function ended({ reason, error, code }) {
   stay?.abort();
   page.session = null;
   if (reason === 'page closed') {
@@ -83,8 +84,8 @@ function ended({ reason, error }) {
     complain(error);
     return;
   }
-  if (reason && reason !== 'left') lobby.complain(reason);
-  else announce('You left the call');
+  if (code) lobby.complain(t(`left.${code}`));
+  else announce(t('app.left'));
   $('join').focus({ focusVisible: false });
 }
 
@@ -115,9 +116,7 @@ async function act(action) {
   }
   const copied = await copy(text);
   lobby.complain(
-    copied
-      ? 'A request for an invitation was copied. Send it to the person who invited you, and paste the answer here.'
-      : `Send this to the person who invited you: ${text}`,
+    copied ? t('app.request_copied') : t('app.send_request', { text }),
     'invitation',
   );
 }

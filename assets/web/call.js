@@ -291,6 +291,7 @@ function drawStill(tier, speaking) {
 // Statistics and quality ----------------------------------------------------------------------------------------------
 
 const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
+const frames = (fps) => t('call.fps', { fps });
 const quality = (receives) =>
   receives?.video &&
   [t(`call.tier_${receives.tier}`), receives.limit && t(`call.limit_${receives.limit}`)].filter(Boolean).join(': ');
@@ -303,7 +304,7 @@ function drawStats(stats = null) {
   const seen = s && [
     tier === 'audio' ? t('quality.audio_only') : s.streams && t('call.streams', { count: s.streams }),
     rate(s.kbpsDown),
-    !isStill(tier) && t('call.fps', { fps: s.fps }),
+    !isStill(tier) && frames(s.fps),
   ];
   $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
   if (!stats) return;
@@ -312,7 +313,7 @@ function drawStats(stats = null) {
     ['call.receiving', t('call.receiving_streams', { streams: s?.streams || 0 })],
     ['call.down', rate(stats.kbpsDown)],
     ['call.up', rate(stats.kbpsUp)],
-    ['call.video', stats.width && [size('width', 'height'), t('call.fps', { fps: stats.fps }), stats.codec].join(' · ')],
+    ['call.video', stats.width && `${size('width', 'height')} · ${frames(stats.fps)} · ${stats.codec}`],
     ['call.quality', quality(session.self?.receives)],
     ['call.sent', stats.sentWidth && size('sentWidth', 'sentHeight')],
     ['call.round_trip', stats.rtt !== null && `${decimal(stats.rtt)} ms`],

@@ -584,7 +584,7 @@ export class Session extends EventTarget {
     if (type === 'ended') {
       this.#emit('ended', detail);
       if (detail.reason === 'empty') return this.#rejoin(); // the server considered this session lost
-      return this.#roomEnded('The room was ended.');
+      return this.#roomEnded();
     }
     if (type === 'direct') return this.#direct.handle(detail);
     if (type === 'ice_restart') return this.#connection?.restartIce(); // the server receives nothing from this client
@@ -624,11 +624,11 @@ export class Session extends EventTarget {
   }
 
   /** The room has ended. If the server is only shutting down, joins the next one. */
-  async #roomEnded(message) {
+  async #roomEnded() {
     this.location = null;
     this.#events?.close(); // the server closes them too
     const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
-    if (ready?.ok) this.#close(message, undefined, 'ended');
+    if (ready?.ok) this.#close('The room was ended.', undefined, 'ended');
     else this.#rejoin();
   }
 

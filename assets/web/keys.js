@@ -1,6 +1,7 @@
 // keys.js: the keyboard in a call: shortcuts, push-to-talk, and arrow keys in the toolbar. No single key ends a call.
 // Does not know the session: `talk(on)` and the buttons of the page do the work.
 
+import { t } from './texts.js';
 import { $, announce } from './ui.js';
 
 const SURE = 4000; // ms during which a second press leaves
@@ -63,8 +64,8 @@ export function rove(toolbar) {
  * @param {() => void} action
  */
 export function sureKey(button, action) {
-  const label = button.getAttribute('aria-label');
-  const tip = button.dataset.tip;
+  let label = '';
+  let tip = '';
   /** @type {ReturnType<typeof setTimeout> | number} */
   let armed = 0;
   const disarm = () => {
@@ -75,13 +76,15 @@ export function sureKey(button, action) {
   };
   button.onclick = (event) => {
     if (event.detail > 0 || armed) {
-      disarm();
+      if (armed) disarm();
       action();
       return;
     }
-    button.setAttribute('aria-label', 'Press again to leave');
-    button.dataset.tip = 'Press again to leave';
-    announce('Press again to leave the call');
+    label = button.getAttribute('aria-label');
+    tip = button.dataset.tip;
+    button.setAttribute('aria-label', t('keys.press_again'));
+    button.dataset.tip = t('keys.press_again');
+    announce(t('keys.press_again_said'));
     armed = setTimeout(disarm, SURE);
   };
   button.addEventListener('blur', () => armed && disarm());

@@ -5,15 +5,12 @@ import { isSilent, requestFor } from './moderation.js';
 import { hueOf, initialsOf, labelOf, nameOf } from './names.js';
 import { openPersonMenu, perform } from './person-menu.js';
 import { linkOf } from './quality.js';
-import { t } from './texts.js';
+import { listed, t } from './texts.js';
 import { $, el, icon } from './ui.js';
 
 const SEARCHABLE = 12; // people; with more there is a field to search
 
 const rows = new Map();
-
-/** The texts of a list that are not false, in one text. */
-const listed = (texts) => texts.filter(Boolean).join(t('people.comma'));
 
 function row(id) {
   const avatar = el('span', { class: 'avatar', 'aria-hidden': 'true' });

@@ -80,6 +80,13 @@ export let t = speaker(language, (await read(language)) ?? (await read(FALLBACK)
 export const decimal = (value, digits = 0) =>
   value.toLocaleString(language + DIGITS, { minimumFractionDigits: digits, maximumFractionDigits: digits });
 
+/** A duration in words, with the unit `hour`, `minute` or `second`. */
+export const duration = (value, unit) =>
+  value.toLocaleString(language + DIGITS, { style: 'unit', unit, unitDisplay: 'long' });
+
+/** The parts that are texts, as one text. */
+export const listed = (parts) => parts.filter(Boolean).join(t('texts.comma'));
+
 /** A time of day in the language of the page. */
 export const timeText = (date) => date.toLocaleTimeString(language + DIGITS, { hour: 'numeric', minute: '2-digit' });
 

@@ -1,5 +1,7 @@
 // ui.js: small helpers of the page: elements, messages and announcements. Does not know calls.
 
+import { t } from './texts.js';
+
 const TOAST = 3200; // ms
 
 /**
@@ -77,7 +79,7 @@ export function toast(text, hue = '') {
  * @param {{ button?: string, action?: () => void, calm?: boolean }} [more] `calm`: nothing is wrong
  */
 export function advise(key, text, { button = '', action = () => {}, calm = false } = {}) {
-  const close = el('button', { type: 'button', class: 'quiet', 'aria-label': 'Dismiss' }, icon('close'));
+  const close = el('button', { type: 'button', class: 'quiet', 'aria-label': t('ui.dismiss') }, icon('close'));
   close.onclick = () => withdraw(key);
   const act = button ? [el('button', { type: 'button', class: 'small' }, button)] : [];
   for (const node of act)
