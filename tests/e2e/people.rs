@@ -11,13 +11,15 @@ fn a_moderator_and_two_guests_use_the_page() {
     const KEY: &str = "an end-to-end test's key of 32 bytes or more";
     const ROOM: &str = "people";
     let _turn = turn();
-    let environment = [("COMMINGLE_AUTH_KEY", KEY), ("COMMINGLE_VIDEO_CANVAS", "640x360"), ("COMMINGLE_VIDEO_FPS", "15")];
+    let environment =
+        [("COMMINGLE_AUTH_KEY", KEY), ("COMMINGLE_VIDEO_CANVAS", "640x360"), ("COMMINGLE_VIDEO_FPS", "15")];
     let server = Server::start_with(&Settings { environment: &environment, ..Settings::default() });
     let measured = play_with(&server.url(), "page_people", &["--room", ROOM], |what| {
         let words: Vec<&str> = what.split(' ').collect();
         let &["token", role, name] = words.as_slice() else { panic!("an unexpected request: {what}") };
         let arguments = ["token", "--room", ROOM, "--role", role, "--name", name, "--ttl", "10m"];
-        let output = commingle().args(arguments).envs(environment).output().expect("the binary was built with this test");
+        let output =
+            commingle().args(arguments).envs(environment).output().expect("the binary was built with this test");
         String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
     });
     for step in [
