@@ -99,6 +99,12 @@ function complain(error) {
 
 /** The buttons of a problem. */
 async function act(action) {
+  if (action === 'take_part') {
+    lobby.takePart();
+    asked = devices.start();
+    $('join').focus({ focusVisible: false });
+    return;
+  }
   if (action === 'watch') lobby.watch();
   if (action === 'retry' || action === 'watch') return enter();
   if (action === 'invitation') return lobby.askInvitation();

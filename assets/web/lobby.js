@@ -65,6 +65,7 @@ export class Lobby {
     $('room').onchange = () => this.#readRoom();
     $('invitation').onchange = () => this.#readInvitation();
     $('have-invitation').onclick = () => this.askInvitation();
+    $('take-part').onclick = () => this.act('take_part');
     $('join-form').onsubmit = (event) => {
       event.preventDefault();
       join();
@@ -213,6 +214,14 @@ export class Lobby {
     this.draw();
   }
 
+  /** Changes back to taking part. */
+  takePart() {
+    this.watching = false;
+    query.delete('watch');
+    this.complain('');
+    this.draw();
+  }
+
   draw() {
     const { watching } = this;
     const devices = this.#devices;
@@ -229,7 +238,7 @@ export class Lobby {
     $('preview-text').textContent = watching ? t('lobby.will_watch') : inCard ? advice : message;
     $('preview-icon').setAttribute('href', watching ? '#i-eye' : video === 'asking' ? '#i-cam' : '#i-cam-off');
     $('eyebrow').textContent = watching ? t('lobby.watching') : '';
-    $('eyebrow').hidden = !watching;
+    $('eyebrow').hidden = $('take-part').hidden = !watching;
     /** @type {[string, HTMLElement, string][]} */
     const switches = [
       ['audio', $('lobby-mic'), 'mic'],

@@ -4,6 +4,7 @@
 import { changesOfSelf, requestFor } from './moderation.js';
 import { hueOf, nameOf } from './names.js';
 import { perform } from './person-menu.js';
+import { explain } from './problems.js';
 import { t, timeText } from './texts.js';
 import { advise, announce, toast, withdraw } from './ui.js';
 
@@ -61,7 +62,7 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
     const admit = () => perform(session, requestFor('admit', first.id, session.room));
     const one = { button: t('people.admit'), action: admit, calm: true };
     const many = { button: t('notice.show_waiting'), action: showPeople, calm: true };
-    const text = t('notice.waits', { name: nameOf(first), count: waiting.length });
+    const text = waiting.length > 1 ? t('notice.many_wait', { count: waiting.length }) : t('notice.waits', { name: nameOf(first) });
     advise('waits', text, waiting.length > 1 ? many : one);
   };
   for (const type of ['room', 'lobby', 'joined', 'updated', 'left']) on(type, drawWaiting);
@@ -69,5 +70,5 @@ export function bindNotices(session, signal, { moderates, turn, showPeople }) {
     const text = t('notice.ends_soon', { count: Math.max(1, Math.round(left / 60)), time: timeText(new Date(at)) });
     advise('ends', text, { calm: true });
   });
-  on('error', ({ code, detail }) => toast(t(`error.${code}`) === `error.${code}` ? detail : t(`error.${code}`)));
+  on('error', ({ code, detail }) => toast(explain({ message: detail, problem: { code } }, { hasToken: true }).text));
 }

@@ -23,6 +23,17 @@ const BY_CODE = {
   room_locked: [['retry', 'room']],
   room_full: [['watch', 'retry']],
   watchers_full: [['retry', 'room']],
+  kept_out: [['room']],
+  not_open_yet: [['retry', 'room']],
+  room_over: [['room']],
+  proxy: [['retry']],
+  origin: [['retry']],
+  in_lobby: [[]],
+  muted_by_moderator: [[]],
+  not_allowed_to_speak: [[]],
+  not_allowed_to_share: [[]],
+  not_allowed_to_chat: [[]],
+  not_allowed_to_unmute: [[]],
   internal_error: [['retry']],
   no_publisher: [['retry']],
   too_many_joins: [['retry']],
@@ -33,6 +44,9 @@ const BY_CODE = {
   unreachable: [['retry']],
 };
 
+/** The codes whose text says when, if the server says so. */
+const LATER = ['kept_out', 'not_open_yet'];
+
 /** The code of a status without a known code: proxies have their own error pages. */
 function codeOf(status, { hasToken }) {
   if (status === 0) return 'unreachable';
@@ -40,6 +54,16 @@ function codeOf(status, { hasToken }) {
   if (status === 403) return 'forbidden';
   if (status === 429) return 'too_many_requests';
   return status === 408 || status >= 500 ? 'overloaded' : '';
+}
+
+/** A delay in ms in words. */
+function after(wait) {
+  const seconds = Math.ceil(wait / 1000);
+  if (seconds <= 1) return t('problem.in_a_moment');
+  if (seconds < 120) return t('problem.in_seconds', { count: seconds });
+  const minutes = Math.ceil(seconds / 60);
+  if (minutes < 120) return t('problem.in_minutes', { count: minutes });
+  return t('problem.in_hours', { count: Math.ceil(minutes / 60) });
 }
 
 /**
@@ -52,10 +76,10 @@ export function explain(error, { room = '', watching = false, hasToken = false }
   let code = Object.hasOwn(BY_CODE, given ?? '') ? given : codeOf(error.status, { hasToken });
   if (!code) return { text: error.message, actions: error.status === undefined ? [] : ['retry'] };
   if (code === 'room_full' && watching) code = 'watchers_full';
-  const wait = error.retryAfter ?? 0;
-  const when = wait > 1000 ? t('problem.in_seconds', { count: Math.ceil(wait / 1000) }) : t('problem.in_a_moment');
   const [actions, field] = BY_CODE[code];
-  return { text: t(`problem.${code}`, { room, when }), actions, field };
+  // Without a time there is nothing to wait for in particular.
+  if (LATER.includes(code) && !error.retryAfter) code = `${code}_now`;
+  return { text: t(`problem.${code}`, { room, when: after(error.retryAfter ?? 0) }), actions, field };
 }
 
 /** The message with which a guest asks for a link. */

@@ -4,7 +4,7 @@
 import { rove } from './keys.js';
 import { nameOf } from './names.js';
 import { t } from './texts.js';
-import { drawHands, float } from './tiles.js';
+import { drawOwnHand, float } from './tiles.js';
 import { $, announce, setLabel } from './ui.js';
 
 const SAID_EVERY = 2000; // ms between two reactions that are read out
@@ -28,7 +28,8 @@ export function bindReactions(of, signal) {
   signal.addEventListener('abort', () => {
     session = null;
     showReactions(false);
-    for (const id of ['floats', 'hand-signs']) $(id).replaceChildren();
+    $('floats').replaceChildren();
+    $('hand-sign').hidden = true;
   });
 }
 
@@ -51,7 +52,7 @@ export function drawReactions() {
   $('hand').setAttribute('aria-pressed', String(raised));
   $('hand').classList.toggle('on', raised);
   setLabel($('hand'), t(raised ? 'reactions.lower' : 'reactions.raise'), 'H');
-  if (session) drawHands(session);
+  if (session) drawOwnHand(session);
 }
 
 $('hand').onclick = () => session?.raiseHand(!session.self?.hand_raised_at);

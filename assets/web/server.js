@@ -33,8 +33,9 @@ export const unreachable = () => new JoinError('The server cannot be reached. Ch
 export async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
-  const wait = [429, 503].includes(response.status) ? retryAfter(response.headers.get('Retry-After'), Date.now()) : 0;
-  return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
+  const wait = retryAfter(response.headers.get('Retry-After'), Date.now());
+  const retries = [429, 503].includes(response.status);
+  return new JoinError(message, response.status, problem, retries ? Math.min(wait, RETRY_AT_MOST) : wait);
 }
 
 /** The server at `base`, with the token `token` if there is one. */

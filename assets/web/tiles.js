@@ -1,9 +1,10 @@
-// tiles.js: what the page draws over the tiles of the mixed video: raised hands, and reactions that float up.
+// tiles.js: what the page draws over the tiles of the mixed video: the own raised hand, and reactions that float
+// up. The mixer draws the hands of the others.
 // Input: the watched view and the room document. Does not know the network.
 
 import { nameOf } from './names.js';
 import { contentBox } from './stage.js';
-import { $, el, icon } from './ui.js';
+import { $, el } from './ui.js';
 
 const FLOATS = 3600; // ms
 const FLOATS_AT_MOST = 24;
@@ -35,19 +36,14 @@ function camera(session, id) {
   return tile && width ? placeOf(tile, view.canvas, { width, height }) : null;
 }
 
-/** Draws a sign on the tile of everybody who has a hand raised, with the number in the queue. */
-export function drawHands(session) {
-  const { hands = [], participants } = session.room;
-  const signs = hands.flatMap((id, index) => {
-    const place = camera(session, id);
-    if (!place || !participants.some((person) => person.id === id)) return [];
-    const sign = el('span', { class: 'hand-sign' }, icon('hand'), ...(hands.length > 1 ? [String(index + 1)] : []));
-    sign.style.setProperty('left', percent(place.x));
-    sign.style.setProperty('top', percent(place.y));
-    sign.style.setProperty('max-width', percent(place.width));
-    return [sign];
-  });
-  $('hand-signs').replaceChildren(...signs);
+/** Draws the raised hand on the own tile, where the local camera covers what the mixer draws. */
+export function drawOwnHand(session) {
+  const { hands = [] } = session.room;
+  const place = hands.includes(session.id) && !$('self-tile').hidden ? camera(session, session.id) : null;
+  $('hand-sign').hidden = !place;
+  if (!place) return;
+  $('hand-sign').style.setProperty('left', percent(place.x));
+  $('hand-sign').style.setProperty('top', percent(place.y));
 }
 
 /** Lets a reaction float up from the tile of its sender; from the lower edge if there is no tile. */
