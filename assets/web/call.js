@@ -13,12 +13,17 @@ import { closeMenu, menuIsOpen, openMenu } from './menu.js';
 import { refusalOf } from './moderation.js';
 import { hueOf, nameOf, pathOf } from './names.js';
 import { bindNotices } from './notices.js';
+import { MutedHint } from './muted.js';
 import { Panels } from './panels.js';
 import { perform } from './person-menu.js';
+import { endFloat } from './pip.js';
 import { drawOther, drawPanel, drawPeople, drawRoster } from './people.js';
 import { isStill, linkQuality, qualityLabel, stillNote, tierOf } from './quality.js';
 import { bindReactions, drawReactions, reactionsAreOpen, showReactions } from './reactions.js';
 import { closeRoomSettings, drawRoomSettings, muteAll, openRoomSettings } from './room-settings.js';
+import { closeSettings, drawSettings, flip, openSettings } from './settings.js';
+import { hideShortcuts, showShortcuts } from './shortcuts.js';
+import { follow } from './speaker.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
 import { decimal, t } from './texts.js';
@@ -27,6 +32,7 @@ import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw
 import { drawWaiting, isWaiting } from './waiting.js';
 
 const DEPARTURES = { removed: 'call.was_removed', lost: 'call.was_lost' };
+const HINT = 8000; // ms that the hint is shown
 const stage = new Stage({
   stage: $('picture'),
   mix: $('mix'),
@@ -106,6 +112,10 @@ export function hideCall() {
   measure(null);
   closeInvite();
   closeRoomSettings();
+  closeSettings();
+  hideShortcuts();
+  endFloat($('mix'));
+  mutedHint.watch(null);
   closeMenu();
   if (document.fullscreenElement) document.exitFullscreen();
 }
@@ -151,6 +161,7 @@ export function bind(of, signal, watched, ended) {
   mix.onplaying = drawState;
   of.stream.onaddtrack = play;
   play();
+  for (const id of ['mix', 'player-video']) follow($(id));
   closeup.setStream(of.stream);
 
   for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local', 'hand', 'lobby'])
@@ -168,6 +179,8 @@ export function bind(of, signal, watched, ended) {
     stage.setLabel(nameOf(of.self ?? { name: $('name').value }), !of.microphone);
     drawControls(of);
     measure(of.local.getAudioTracks()[0]);
+    drawOwn();
+    drawSettings();
     if (of.microphone) withdraw('audio');
     if (of.camera) withdraw('video');
   });
@@ -182,6 +195,7 @@ export function bind(of, signal, watched, ended) {
     if (of.state === 'left') ended(detail);
   });
   measure(of.local.getAudioTracks()[0]);
+  drawOwn();
   keepAwake(signal);
   drawRoom();
   if (of.room.version !== undefined) drawAir();
@@ -357,6 +371,11 @@ function measure(track) {
   if (!track) showLevel(0);
 }
 
+const mutedHint = new MutedHint(() => {
+  advise('muted', t('muted.hint'), { calm: true, button: t('call.unmute'), action: () => turn('audio', true) });
+  setTimeout(() => withdraw('muted'), HINT);
+});
+
 /** @param {{ microphone: boolean, camera: boolean, screen?: boolean }} on */
 function drawControls({ microphone, camera, screen = false }) {
   /** @type {[HTMLElement, boolean, string, string, string][]} */
@@ -391,9 +410,27 @@ function drawTips() {
     ['react', 'reactions.title'],
     ['more', 'toolbar.more'],
     ['studio-toggle', 'studio.title'],
+    ['settings-toggle', 'settings.title'],
     ['leave', 'call.leave'],
   ];
   for (const [id, key] of labels) setLabel($(id), t(key), keyOf($(id)));
+}
+
+/** What depends on the own tracks: the button that turns a phone's camera, and the hint for those who speak muted. */
+function drawOwn() {
+  const [camera] = session.local.getVideoTracks();
+  $('flip').hidden = !camera?.getSettings().facingMode || !matchMedia('(pointer: coarse)').matches;
+  mutedHint.watch(maySpeak() ? session.local.getAudioTracks()[0] : null);
+}
+
+/** Draws everything again in another language. */
+function drawLanguage() {
+  drawFull();
+  drawTips();
+  if (!session) return;
+  drawControls(session);
+  layouts.name();
+  drawRoom();
 }
 
 /** Runs one action of a button at a time. The button is not disabled, because it would lose the focus. */
@@ -521,6 +558,9 @@ $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('picture').ondblclick = toggleFull;
 $('room-menu').onclick = () => session && openRoomMenu();
+$('settings-toggle').onclick = () => session && openSettings(session, drawLanguage);
+$('flip').onclick = () =>
+  alone($('flip'), () => flip(session).catch(() => advise('video', t('settings.device_failed'))));
 $('share').onclick = $('invite').onclick = share;
 $('signal').onclick = () => toast(linkNow().reason);
 $('hear').onclick = play;
@@ -534,11 +574,14 @@ function escape() {
   else panels.escape();
 }
 
+const maySpeak = () => Boolean(session) && !watching && !session.microphone && !refuse('audio');
+
 listenToKeys({
   inCall: () => !$('call').hidden && !document.querySelector('dialog[open]') && !menuIsOpen(),
   escape,
-  maySpeak: () => Boolean(session) && !watching && !session.microphone && !refuse('audio'),
+  maySpeak,
   talk,
+  list: showShortcuts,
 });
 
 function drawFull() {

@@ -233,6 +233,34 @@ export class Session extends EventTarget {
     }
   }
 
+  /** The id of the device of a kind that was used last, `audio` or `video`; undefined if none was. */
+  deviceOf(kind) {
+    const wanted = this.#constraints[kind]?.deviceId;
+    return wanted?.exact ?? wanted?.ideal;
+  }
+
+  /**
+   * Uses another microphone (`audio`) or camera (`video`), now or when it is turned on: `constraints` are `{ deviceId }`
+   * or `{ facingMode }`. With `first` the old camera is released first: a phone opens one at a time.
+   */
+  async useDevice(kind, constraints, { first = false } = {}) {
+    const before = this.#constraints[kind];
+    const track = this.local.getTracks().find((t) => t.kind === kind);
+    this.#constraints[kind] = constraints;
+    if (!track) return;
+    const releases = first && kind === 'video';
+    try {
+      if (releases) await this.setCamera(false);
+      const next = await this.#capture(kind);
+      next.enabled = track.enabled; // a muted microphone stays muted
+      await this.replaceTrack(next);
+    } catch (error) {
+      this.#constraints[kind] = before;
+      if (releases) await this.setCamera(true).catch(() => {}); // the old one again
+      throw error;
+    }
+  }
+
   /** Replaces the track of the same kind, which is stopped. Needs no renegotiation if the kind was negotiated. */
   async replaceTrack(track) {
     const old = this.local.getTracks().find((t) => t.kind === track.kind);

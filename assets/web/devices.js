@@ -172,6 +172,23 @@ export function adviceInCall(kind, errorName) {
   return t(`devices.call_${REASONS[errorName] ?? 'none'}_${kind}`);
 }
 
+/** The devices of the browser by kind: `audioinput`, `videoinput` and `audiooutput`. */
+export async function kinds() {
+  const all = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
+  const of = (kind) => all.filter((device) => device.kind === kind && device.deviceId);
+  return { audioinput: of('audioinput'), videoinput: of('videoinput'), audiooutput: of('audiooutput') };
+}
+
+/** Ids and names of devices for a choice; without a name a device is `fallback` with its number. */
+export const labelsOf = (devices, fallback) =>
+  devices.map(({ deviceId, label }, n) => [
+    deviceId,
+    label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${fallback} ${n + 1}`,
+  ]);
+
+/** The side of a phone that a camera does not look to. */
+export const otherSide = (track) => (track?.getSettings().facingMode === 'environment' ? 'user' : 'environment');
+
 /** Calls `show(level)` with the loudness of an audio track, 0 to 1, until stopped. */
 export class Meter {
   #context = null;

@@ -18,6 +18,7 @@ const shortcuts = () => ({
   e: $('react'),
   t: $('captions-toggle'),
   r: $('studio-toggle'),
+  d: $('settings-toggle'),
 });
 
 /** Whether a key belongs to the focused element rather than to the page. */
@@ -92,9 +93,9 @@ export function sureKey(button, action) {
 
 /**
  * `inCall()` says whether the keys apply, `escape()` closes what is open, `maySpeak()` whether Space is push-to-talk
- * now, `talk(on)` begins and ends talking.
+ * now, `talk(on)` begins and ends talking, `list()` shows all keys.
  */
-export function listenToKeys({ inCall, escape, maySpeak, talk }) {
+export function listenToKeys({ inCall, escape, maySpeak, talk, list }) {
   let talking = false;
   let byKeyboard = false; // the focus was moved by a key, so Space belongs to the focused button
   const release = () => {
@@ -123,6 +124,11 @@ export function listenToKeys({ inCall, escape, maySpeak, talk }) {
       if (event.repeat) return;
       if (event.key === 'Escape') {
         escape();
+        return;
+      }
+      if (event.key === '?') {
+        event.preventDefault();
+        list();
         return;
       }
       const button = shortcuts()[event.key.toLowerCase()];

@@ -110,8 +110,12 @@ export class Layouts {
       this.draw();
     };
     const own = does((kind) => watched.choose(kind));
-    fill($('own-layouts'), OWN, own);
-    fill($('room-layouts'), ROOM, does((kind) => this.#change(kind)));
+    const ofRoom = does((kind) => this.#change(kind));
+    this.name = () => {
+      fill($('own-layouts'), OWN, own);
+      fill($('room-layouts'), ROOM, ofRoom);
+    };
+    this.name();
     const show = does(() => session.setView({ selfView: $('my-view').checked ? 'shown' : 'hidden' }));
     $('my-view').addEventListener('change', () => show(), { signal });
     this.moderates = false;

@@ -1,7 +1,8 @@
 // lobby.js: the screen before the call: camera preview, devices, name, room, invitation, and what went wrong.
 // Owns its elements. Does not know the session: app.js joins, and performs the actions of problems.
 
-import { Meter } from './devices.js';
+import { labelsOf, Meter } from './devices.js';
+import { offerLanguages } from './language.js';
 import {
   freshRoomName,
   pathOf,
@@ -14,6 +15,7 @@ import {
 } from './names.js';
 import { actionLabel } from './problems.js';
 import { memory } from './memory.js';
+import { checkSound, stopPlaying } from './soundcheck.js';
 import { t } from './texts.js';
 import { $, el, setIcon } from './ui.js';
 
@@ -50,6 +52,12 @@ export class Lobby {
     $('lobby-cam').onclick = () => devices.toggle('video');
     $('mic-select').onchange = () => devices.choose('audio', $('mic-select').value);
     $('cam-select').onchange = () => devices.choose('video', $('cam-select').value);
+    $('check').onclick = () => this.#check();
+    offerLanguages($('language'), () => {
+      this.complain('');
+      this.#checked('');
+      this.draw();
+    });
     $('name').oninput = () => {
       memory.set('name', $('name').value.trim());
       this.#drawName();
@@ -104,6 +112,21 @@ export class Lobby {
     $('lobby').hidden = true;
     $('preview').srcObject = null;
     this.#measure(null);
+    this.#checked('');
+    stopPlaying();
+  }
+
+  /** Records and plays back what the microphone hears. */
+  async #check() {
+    const track = this.#devices.track('audio');
+    if (!track || $('check').getAttribute('aria-busy') === 'true') return;
+    $('check').setAttribute('aria-busy', 'true');
+    await checkSound(track, (text) => !$('lobby').hidden && this.#checked(text));
+    $('check').removeAttribute('aria-busy');
+  }
+
+  #checked(text) {
+    $('check-said').textContent = text;
   }
 
   /**
@@ -230,6 +253,7 @@ export class Lobby {
       this.#drawChoices(kind, $(`${name}-select`));
     }
     $('devices').hidden = $('preview-controls').hidden = watching;
+    $('check').disabled = !devices.track('audio') || !globalThis.MediaRecorder;
     $('device-note').textContent = inCard ? '' : advice;
     $('device-note').hidden = inCard || !advice;
     const missing = (status) => !['on', 'asking', 'off'].includes(status);
@@ -245,10 +269,7 @@ export class Lobby {
     const list = devices.available[kind].filter((d) => d.deviceId);
     const current = devices.track(kind)?.getSettings().deviceId ?? memory.get(`${kind}-device`);
     const fallback = t(kind === 'audio' ? 'lobby.microphone' : 'lobby.camera');
-    const labels = list.map((d, i) => [
-      d.deviceId,
-      d.label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${fallback} ${i + 1}`,
-    ]);
+    const labels = labelsOf(list, fallback);
     if (!labels.length) {
       const status = devices.status[kind];
       labels.push(['', EMPTY.includes(status) ? t(`lobby.device_${status}`) : fallback]);

@@ -7,6 +7,7 @@ import { $ } from './ui.js';
 
 /** The controls that move into the menu, the first one first. Microphone, camera, More and Leave stay. */
 const MOVES = [
+  'settings-toggle',
   'fullscreen',
   'studio-toggle',
   'captions-toggle',

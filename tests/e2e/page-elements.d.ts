@@ -5,6 +5,7 @@ interface PageElements {
   'chat-send': HTMLButtonElement;
   'chat-text': HTMLTextAreaElement;
   'chat-to': HTMLSelectElement;
+  check: HTMLButtonElement;
   invitation: HTMLInputElement;
   'invite-create': HTMLButtonElement;
   'invite-dialog': HTMLDialogElement;
@@ -12,6 +13,7 @@ interface PageElements {
   'invite-url': HTMLInputElement;
   'join-form': HTMLFormElement;
   join: HTMLButtonElement;
+  language: HTMLSelectElement;
   last: HTMLCanvasElement;
   'mic-select': HTMLSelectElement;
   mix: HTMLVideoElement;
@@ -27,6 +29,14 @@ interface PageElements {
   screen: HTMLButtonElement;
   search: HTMLInputElement;
   self: HTMLVideoElement;
+  'settings-blur': HTMLInputElement;
+  'settings-cam': HTMLSelectElement;
+  'settings-language': HTMLSelectElement;
+  'settings-mic': HTMLSelectElement;
+  'settings-preview': HTMLVideoElement;
+  'settings-speaker': HTMLSelectElement;
+  settings: HTMLDialogElement;
+  shortcuts: HTMLDialogElement;
   'source-url': HTMLInputElement;
   'start-form': HTMLFormElement;
   start: HTMLButtonElement;
