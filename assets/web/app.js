@@ -7,6 +7,7 @@ import { obeyParent, tellParent } from './embed.js';
 import { Lobby, query } from './lobby.js';
 import { pathOf } from './names.js';
 import { explain, request } from './problems.js';
+import { t } from './texts.js';
 import { $, announce, copy, toast } from './ui.js';
 import { Watched } from './watched.js';
 
@@ -73,7 +74,7 @@ async function enter() {
   }
 }
 
-function ended({ reason, error }) {
+function ended({ reason, error, code }) {
   stay?.abort();
   if (page.session) tellParent('left', { room: $('room').value, reason });
   page.session = null;
@@ -86,8 +87,8 @@ function ended({ reason, error }) {
     complain(error);
     return;
   }
-  if (reason && reason !== 'left') lobby.complain(reason);
-  else announce('You left the call');
+  if (code) lobby.complain(t(`left.${code}`));
+  else announce(t('app.left'));
   $('join').focus({ focusVisible: false });
 }
 
@@ -101,6 +102,12 @@ function complain(error) {
 
 /** The buttons of a problem. */
 async function act(action) {
+  if (action === 'take_part') {
+    lobby.takePart();
+    asked = devices.start();
+    $('join').focus({ focusVisible: false });
+    return;
+  }
   if (action === 'watch') lobby.watch();
   if (action === 'retry' || action === 'watch') return enter();
   if (action === 'invitation') return lobby.askInvitation();
@@ -118,9 +125,7 @@ async function act(action) {
   }
   const copied = await copy(text);
   lobby.complain(
-    copied
-      ? 'A request for an invitation was copied. Send it to the person who invited you, and paste the answer here.'
-      : `Send this to the person who invited you: ${text}`,
+    copied ? t('app.request_copied') : t('app.send_request', { text }),
     'invitation',
   );
 }

@@ -2,6 +2,7 @@
 // readers announce them, also after a late join. Input: the room document. Does not know the network.
 
 import { badges, changes, clock, elapsed, spoken } from './air.js';
+import { listed } from './texts.js';
 import { announce, el } from './ui.js';
 
 export class Badges {
@@ -46,7 +47,7 @@ export class Badges {
       const seconds = elapsed(badge.output, seenAt, performance.now());
       const text = badge.output.state === 'starting' ? '' : clock(seconds);
       if (time.textContent !== text) time.textContent = text;
-      const said = `${badge.says}, ${spoken(seconds)}`;
+      const said = listed([badge.says, spoken(seconds)]);
       if (sign.getAttribute('aria-label') !== said) sign.setAttribute('aria-label', said);
       sign.classList.toggle('waits', badge.output.state !== 'live');
     }

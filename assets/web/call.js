@@ -3,28 +3,36 @@
 
 import { Badges } from './badges.js';
 import { Closeup } from './closeup.js';
+import { bindCaptions } from './captions.js';
+import { Chat } from './chat.js';
 import { adviceInCall, Meter } from './devices.js';
 import { closeInvite, openInvite } from './invite.js';
 import { listenToKeys, rove, sureKey } from './keys.js';
 import { Layouts } from './layouts.js';
-import { memory } from './memory.js';
+import { closeMenu, menuIsOpen, openMenu } from './menu.js';
+import { refusalOf } from './moderation.js';
 import { hueOf, nameOf, pathOf } from './names.js';
-import { drawOther, drawPeople, drawRoster } from './people.js';
-import { isStill, linkQuality, QUALITY_LABELS, stillNote, tierOf } from './quality.js';
+import { bindNotices } from './notices.js';
+import { MutedHint } from './muted.js';
+import { Panels } from './panels.js';
+import { perform } from './person-menu.js';
+import { endFloat } from './pip.js';
+import { drawOther, drawPanel, drawPeople, drawRoster } from './people.js';
+import { isStill, linkQuality, qualityLabel, stillNote, tierOf } from './quality.js';
+import { bindReactions, drawReactions, reactionsAreOpen, showReactions } from './reactions.js';
+import { closeRoomSettings, drawRoomSettings, muteAll, openRoomSettings } from './room-settings.js';
+import { closeSettings, drawSettings, flip, openSettings } from './settings.js';
+import { hideShortcuts, showShortcuts } from './shortcuts.js';
+import { follow } from './speaker.js';
 import { Stage, styleOf } from './stage.js';
 import { count, Studio } from './studio.js';
-import { $, advise, announce, copy, el, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { decimal, t } from './texts.js';
+import { startToolbar } from './toolbar.js';
+import { $, advise, announce, copy, el, icon, setIcon, setLabel, toast, withdraw } from './ui.js';
+import { drawWaiting, isWaiting } from './waiting.js';
 
-const DEPARTURES = { removed: 'was removed', lost: 'lost the connection' };
-const LIMITS = {
-  loss: 'packet loss',
-  delay: 'slow connection',
-  receiver: 'limited by your browser',
-};
-const UNREACHABLE = 'The server cannot be reached. Trying again…';
-/** Screens with space for the list of people beside the picture. */
-const wide = matchMedia('(min-width: 1101px) and (min-height: 501px) and (orientation: landscape)');
-
+const DEPARTURES = { removed: 'call.was_removed', lost: 'call.was_lost' };
+const HINT = 8000; // ms that the hint is shown
 const stage = new Stage({
   stage: $('picture'),
   mix: $('mix'),
@@ -37,6 +45,8 @@ const closeup = new Closeup($('closeup'));
 let session = null;
 let studio = null;
 let layouts = null;
+let chat = null;
+let moderates = false;
 let pins = null;
 let meter = null;
 let measured = null;
@@ -44,6 +54,11 @@ let lastStats = null;
 let watching = false;
 let wantedTier = 'auto';
 let leaveEarly = () => {}; // before there is a session
+
+const panels = new Panels((open) => {
+  if (studio) studio.open = open === 'studio';
+  if (chat) chat.open = open === 'chat';
+});
 
 // Begin and end -------------------------------------------------------------------------------------------------------
 
@@ -57,27 +72,30 @@ export function showCall({ room, name, stream, watching: watches, tier, giveUp }
   leaveEarly = giveUp;
   lastStats = null;
   $('call').hidden = false;
-  $('call-heading').textContent = `Call in ${room}`;
-  $('room-name').textContent = room;
+  $('call-heading').textContent = t('call.heading', { room });
+  $('room-name').dataset.room = room;
+  drawTitle({ title: '', locked: false });
   document.title = `${room} · commingle`;
   $('stage').dataset.state = 'connecting';
   $('call').dataset.tier = 'high';
-  $('waiting').lastElementChild.textContent = `Joining ${room}…`;
+  $('waiting').lastElementChild.textContent = t('call.joining', { room });
   $('stats').textContent = '';
   $('toasts').replaceChildren();
   withdraw();
   for (const id of ['banner', 'alone', 'still-note', 'roster', 'closeup']) $(id).hidden = true;
   $('people').replaceChildren();
-  showPeople(wide.matches && memory.get('people') === 'open', false);
-  $('studio-toggle').hidden = true;
-  showStudio(false);
-  showLayouts(false);
+  $('studio-toggle').hidden = $('room-menu').hidden = true;
+  $('wait').hidden = true;
+  $('call').classList.remove('waits');
+  panels.reset();
   stage.clear();
   stage.setTile(undefined);
   stage.setLabel(name, !stream.getAudioTracks().length);
   stage.setSpeaking(false);
   stage.setLocal(stream);
   drawControls({ microphone: stream.getAudioTracks().length > 0, camera: stream.getVideoTracks().length > 0 });
+  drawFull();
+  drawTips();
   drawSignal();
   // Not a button: the next key must not press it.
   $('stage').focus({ preventScroll: true, focusVisible: false });
@@ -93,6 +111,12 @@ export function hideCall() {
   stage.clear();
   measure(null);
   closeInvite();
+  closeRoomSettings();
+  closeSettings();
+  hideShortcuts();
+  endFloat($('mix'));
+  mutedHint.watch(null);
+  closeMenu();
   if (document.fullscreenElement) document.exitFullscreen();
 }
 
@@ -114,11 +138,18 @@ export function bind(of, signal, watched, ended) {
       drawRoom();
     },
   };
+  chat = new Chat(of, signal);
+  moderates = false;
   studio = new Studio(of, signal, (allowed) => {
-    $('studio-toggle').hidden = !allowed;
-    layouts.moderates = allowed;
-    if (!allowed) showStudio(false);
+    moderates = allowed;
+    $('studio-toggle').hidden = $('room-menu').hidden = !allowed;
+    layouts.moderates = chat.moderates = allowed;
+    if (!allowed && panels.open === 'studio') panels.show('');
+    drawRoom();
   });
+  bindReactions(of, signal);
+  bindCaptions(of, signal);
+  bindNotices(of, signal, { moderates: () => moderates, turn, showPeople: () => panels.show('people') });
   const drawAir = () => {
     badges.draw(of.room);
     studio.draw(of.room);
@@ -130,21 +161,26 @@ export function bind(of, signal, watched, ended) {
   mix.onplaying = drawState;
   of.stream.onaddtrack = play;
   play();
+  for (const id of ['mix', 'player-video']) follow($(id));
   closeup.setStream(of.stream);
 
-  for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local']) on(type, drawRoom);
+  for (const type of ['room', 'joined', 'left', 'updated', 'layout', 'speaker', 'local', 'hand', 'lobby'])
+    on(type, drawRoom);
   on('joined', ({ participant }) => {
-    if (participant.id !== of.id) toast(`${nameOf(participant)} joined`, hueOf(participant.id));
+    if (participant.id !== of.id) toast(t('call.joined', { name: nameOf(participant) }), hueOf(participant.id));
   });
   on('left', ({ participant, reason }) =>
-    toast(`${nameOf(participant)} ${DEPARTURES[reason] ?? 'left'}`, hueOf(participant.id)),
+    participant.state !== 'lobby' &&
+    toast(t(DEPARTURES[reason] ?? 'call.left', { name: nameOf(participant) }), hueOf(participant.id)),
   );
-  on('mixer', ({ state }) => state === 'restarted' && toast('The call was interrupted for a moment'));
+  on('mixer', ({ state }) => state === 'restarted' && toast(t('call.interrupted')));
   on('local', () => {
     stage.setLocal(of.local);
     stage.setLabel(nameOf(of.self ?? { name: $('name').value }), !of.microphone);
     drawControls(of);
     measure(of.local.getAudioTracks()[0]);
+    drawOwn();
+    drawSettings();
     if (of.microphone) withdraw('audio');
     if (of.camera) withdraw('video');
   });
@@ -159,6 +195,7 @@ export function bind(of, signal, watched, ended) {
     if (of.state === 'left') ended(detail);
   });
   measure(of.local.getAudioTracks()[0]);
+  drawOwn();
   keepAwake(signal);
   drawRoom();
   if (of.room.version !== undefined) drawAir();
@@ -182,7 +219,7 @@ function drawState() {
   if (!session) return;
   const lost = session.state === 'reconnecting';
   const pictured = session.state === 'connected' && ($('mix').videoWidth > 0 || tierNow() === 'audio');
-  const text = session.unreachable ? UNREACHABLE : 'Reconnecting…';
+  const text = t(session.unreachable ? 'call.unreachable' : 'call.reconnecting');
   if (lost && ($('banner').hidden || $('banner-text').textContent !== text)) {
     $('banner-text').textContent = text;
     announce(text);
@@ -193,8 +230,8 @@ function drawState() {
   else if (pictured) stage.thaw();
   const frozen = !$('last').hidden;
   $('stage').dataset.state = lost ? 'reconnecting' : pictured || frozen ? 'live' : 'connecting';
-  const joining = `Joining ${$('room-name').textContent}…`;
-  $('waiting').lastElementChild.textContent = session.unreachable ? UNREACHABLE : joining;
+  const joining = t('call.joining', { room: $('room-name').dataset.room });
+  $('waiting').lastElementChild.textContent = session.unreachable ? t('call.unreachable') : joining;
   drawSignal();
 }
 
@@ -207,18 +244,25 @@ function drawRoom() {
   stage.setTile(room.views?.length ? session.tile() : undefined);
   // In a direct call the server receives no audio.
   const speaking = direct ? [] : (room.speaking ?? []);
-  drawPeople($('people'), { ...room, speaking }, id, session, direct ? null : pins);
+  const about = { pins: direct ? null : pins, moderates, write };
+  drawPeople($('people'), { ...room, speaking }, id, session, about);
+  drawPanel(session, about);
+  drawWaiting(session, $('room-name').dataset.room);
+  drawReactions();
+  drawRoomSettings();
+  chat.draw();
+  drawTitle(room);
   $('direct').hidden = !direct;
   $('stage').classList.toggle('direct', direct);
   drawOther($('other'), direct ? room.participants.find((p) => p.id !== id) : null);
   const { length } = room.participants;
   $('panel-count').textContent = length || '';
   $('badge').textContent = length || '';
-  $('people-toggle').setAttribute('aria-label', length ? `People, ${length} in the call` : 'People');
+  $('people-toggle').setAttribute('aria-label', length ? t('call.people', { count: length }) : t('people.title'));
   $('alone').hidden = session.state !== 'connected' || room.participants.some((p) => p.id !== id);
   stage.setSpeaking(session.microphone && speaking.includes(id));
-  $('layouts-toggle').hidden = direct;
-  if (direct) showLayouts(false);
+  $('layouts-toggle').hidden = direct || isWaiting(session);
+  if (direct && panels.open === 'layouts') panels.show('');
   layouts.draw();
   drawStill(tier, speaking);
   const canvas = direct ? null : view?.canvas;
@@ -229,6 +273,13 @@ function drawRoom() {
   drawInvite();
   drawState();
   drawStats();
+}
+
+/** The title of the room in place of its name. */
+function drawTitle({ title, locked }) {
+  const text = title || $('room-name').dataset.room;
+  if ($('room-name').firstChild?.textContent !== text || Boolean(locked) !== Boolean($('room-name').querySelector('svg')))
+    $('room-name').replaceChildren(text, ...(locked ? [icon('lock')] : []));
 }
 
 /** The colours and sizes of the mixer's tiles, for what the page draws over them. */
@@ -253,34 +304,37 @@ function drawStill(tier, speaking) {
 
 // Statistics and quality ----------------------------------------------------------------------------------------------
 
-const rate = (kbps) => (kbps >= 1000 ? `${(kbps / 1000).toFixed(1)} Mbit/s` : `${kbps} kbit/s`);
+const rate = (kbps) => (kbps >= 1000 ? `${decimal(kbps / 1000, 1)} Mbit/s` : `${decimal(kbps)} kbit/s`);
+const frames = (fps) => t('call.fps', { fps });
 const quality = (receives) =>
-  receives?.video && (receives.limit ? `${receives.tier}: ${LIMITS[receives.limit]}` : receives.tier);
+  receives?.video &&
+  [t(`call.tier_${receives.tier}`), receives.limit && t(`call.limit_${receives.limit}`)].filter(Boolean).join(': ');
 
 function drawStats(stats = null) {
   const people = session.room.participants.length;
-  const crowd = people && `${people} ${people === 1 ? 'person' : 'people'}`;
+  const crowd = people && t('call.crowd', { count: people });
   const s = session.state === 'connected' ? lastStats : null;
   const tier = tierNow();
   const seen = s && [
-    tier === 'audio' ? 'Audio only' : s.streams && `${s.streams} ${s.streams === 1 ? 'stream' : 'streams'}`,
+    tier === 'audio' ? t('quality.audio_only') : s.streams && t('call.streams', { count: s.streams }),
     rate(s.kbpsDown),
-    !isStill(tier) && `${s.fps} fps`,
+    !isStill(tier) && frames(s.fps),
   ];
   $('stats').textContent = [...(seen || []), crowd].filter(Boolean).join(' · ');
   if (!stats) return;
+  const size = (width, height) => `${stats[width]}×${stats[height]}`;
   const facts = [
-    ['Receiving', `${s?.streams || 0} video, 1 audio`],
-    ['Down', rate(stats.kbpsDown)],
-    ['Up', rate(stats.kbpsUp)],
-    ['Video', stats.width && `${stats.width}×${stats.height}, ${stats.fps} fps, ${stats.codec}`],
-    ['Quality', quality(session.self?.receives)],
-    ['Camera sent', stats.sentWidth && `${stats.sentWidth}×${stats.sentHeight}`],
-    ['Round trip', stats.rtt !== null && `${stats.rtt} ms`],
-    ['Lost · freezes', `${stats.packetsLost} · ${stats.freezes}`],
+    ['call.receiving', t('call.receiving_streams', { streams: s?.streams || 0 })],
+    ['call.down', rate(stats.kbpsDown)],
+    ['call.up', rate(stats.kbpsUp)],
+    ['call.video', stats.width && `${size('width', 'height')} · ${frames(stats.fps)} · ${stats.codec}`],
+    ['call.quality', quality(session.self?.receives)],
+    ['call.sent', stats.sentWidth && size('sentWidth', 'sentHeight')],
+    ['call.round_trip', stats.rtt !== null && `${decimal(stats.rtt)} ms`],
+    ['call.lost', `${decimal(stats.packetsLost)} · ${decimal(stats.freezes)}`],
   ];
   $('received').replaceChildren(
-    ...facts.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
+    ...facts.filter(([, value]) => value).flatMap(([key, value]) => [el('dt', {}, t(key)), el('dd', {}, value)]),
   );
 }
 
@@ -298,7 +352,7 @@ const linkNow = () =>
 function drawSignal() {
   const { level, reason } = linkNow();
   const button = $('signal');
-  const label = QUALITY_LABELS[level];
+  const label = qualityLabel(level);
   if (button.dataset.level !== level) button.dataset.level = level;
   if (button.dataset.tip !== reason) button.dataset.tip = reason;
   const said = `${label}. ${reason}`;
@@ -317,25 +371,66 @@ function measure(track) {
   if (!track) showLevel(0);
 }
 
+const mutedHint = new MutedHint(() => {
+  advise('muted', t('muted.hint'), { calm: true, button: t('call.unmute'), action: () => turn('audio', true) });
+  setTimeout(() => withdraw('muted'), HINT);
+});
+
 /** @param {{ microphone: boolean, camera: boolean, screen?: boolean }} on */
 function drawControls({ microphone, camera, screen = false }) {
   /** @type {[HTMLElement, boolean, string, string, string][]} */
   const switches = [
-    [$('mic'), microphone, 'mic', 'Unmute', 'Mute'],
-    [$('cam'), camera, 'cam', 'Camera on', 'Camera off'],
+    [$('mic'), microphone, 'mic', 'call.unmute', 'call.mute'],
+    [$('cam'), camera, 'cam', 'call.camera_on', 'call.camera_off'],
   ];
   for (const [button, on, name, off, label] of switches) {
     button.classList.toggle('off', !on);
     setIcon(button, on ? name : `${name}-off`);
-    setLabel(button, on ? label : off, button.getAttribute('aria-keyshortcuts').split(' ')[0]);
+    setLabel(button, t(on ? label : off), keyOf(button));
     button.hidden = watching;
   }
-  if (!microphone) $('mic').dataset.tip = 'Unmute (M), or hold Space to talk';
+  if (!microphone) $('mic').dataset.tip = t('call.hold_space', { key: keyOf($('mic')) });
   $('screen').hidden = watching || !navigator.mediaDevices?.getDisplayMedia;
   $('screen').classList.toggle('on', screen);
   $('screen').setAttribute('aria-pressed', String(screen));
   setIcon($('screen'), screen ? 'screen-off' : 'screen');
-  setLabel($('screen'), screen ? 'Stop sharing' : 'Share screen', 'S');
+  setLabel($('screen'), t(screen ? 'call.stop_sharing' : 'call.share_screen'), keyOf($('screen')));
+}
+
+/** The key that presses a button; undefined without one. */
+const keyOf = (button) => button.getAttribute('aria-keyshortcuts')?.split(' ')[0];
+
+/** The labels of the buttons that open panels, and of Leave. */
+function drawTips() {
+  /** @type {[string, string][]} */
+  const labels = [
+    ['layouts-toggle', 'layouts.title'],
+    ['people-toggle', 'people.title'],
+    ['chat-toggle', 'chat.title'],
+    ['react', 'reactions.title'],
+    ['more', 'toolbar.more'],
+    ['studio-toggle', 'studio.title'],
+    ['settings-toggle', 'settings.title'],
+    ['leave', 'call.leave'],
+  ];
+  for (const [id, key] of labels) setLabel($(id), t(key), keyOf($(id)));
+}
+
+/** What depends on the own tracks: the button that turns a phone's camera, and the hint for those who speak muted. */
+function drawOwn() {
+  const [camera] = session.local.getVideoTracks();
+  $('flip').hidden = !camera?.getSettings().facingMode || !matchMedia('(pointer: coarse)').matches;
+  mutedHint.watch(maySpeak() ? session.local.getAudioTracks()[0] : null);
+}
+
+/** Draws everything again in another language. */
+function drawLanguage() {
+  drawFull();
+  drawTips();
+  if (!session) return;
+  drawControls(session);
+  layouts.name();
+  drawRoom();
 }
 
 /** Runs one action of a button at a time. The button is not disabled, because it would lose the focus. */
@@ -349,21 +444,26 @@ async function alone(button, action) {
   }
 }
 
+/** Says why a device may not be turned on, or a screen not be shared; false if it may. */
+function refuse(kind) {
+  const key = refusalOf(kind, { self: session.self, room: session.room, moderates });
+  if (key) toast(t(key));
+  return key !== null;
+}
+
 const turn = (kind, on) =>
   alone($(kind === 'audio' ? 'mic' : 'cam'), async () => {
-    if (!session) return;
+    if (!session || (on && refuse(kind))) return;
     try {
       await (kind === 'audio' ? session.setMicrophone(on) : session.setCamera(on));
       withdraw(kind);
     } catch (error) {
-      advise(kind, adviceInCall(kind, error.name), { button: 'Try again', action: () => turn(kind, true) });
+      advise(kind, adviceInCall(kind, error.name), { button: t('call.try_again'), action: () => turn(kind, true) });
     }
   });
 
 function adviseUnplugged(kind) {
-  const [name, effect] = kind === 'audio' ? ['microphone', 'hear you'] : ['camera', 'see you'];
-  const text = `Your ${name} was unplugged. Others cannot ${effect}.`;
-  advise(kind, text, { button: `Use another ${name}`, action: () => turn(kind, true) });
+  advise(kind, t(`call.unplugged_${kind}`), { button: t(`call.another_${kind}`), action: () => turn(kind, true) });
 }
 
 /** Push-to-talk: the microphone is on while Space is held. */
@@ -371,7 +471,7 @@ let held = false;
 async function talk(on) {
   held = on;
   const sets = session;
-  if (on) toast('You are talking while you hold Space');
+  if (on) toast(t('call.talking'));
   else $('toasts').replaceChildren();
   try {
     await sets?.setMicrophone(on);
@@ -383,48 +483,40 @@ async function talk(on) {
 
 const toggleScreen = () =>
   alone($('screen'), async () => {
+    if (!session || (!session.screen && refuse('screen'))) return;
     try {
-      await session?.setScreen(!session.screen);
+      await session.setScreen(!session.screen);
     } catch (error) {
       // NotAllowedError: the user closed the browser's dialogue.
-      if (error.name !== 'NotAllowedError') toast(error.status ? error.message : 'The screen cannot be shared');
+      if (error.name !== 'NotAllowedError') toast(error.status ? error.message : t('call.screen_failed'));
     }
   });
 
-function showPeople(open, remember = true) {
-  if (open) {
-    showStudio(false);
-    showLayouts(false);
-  }
-  $('call').dataset.people = open ? 'open' : 'closed';
-  $('people-toggle').setAttribute('aria-expanded', String(open));
-  $('people-toggle').classList.toggle('on', open);
-  if (remember && wide.matches) memory.set('people', open ? 'open' : 'closed');
+/** Opens the chat to write to one person, or to everyone. */
+function write(id) {
+  panels.show('chat');
+  chat?.writeTo(id);
 }
 
-/** Shows the panel of layouts in place of the list of people. */
-function showLayouts(open) {
-  if (open) showStudio(false);
-  $('call').dataset.layouts = open ? 'open' : 'closed';
-  $('layouts-toggle').setAttribute('aria-expanded', String(open));
-  $('layouts-toggle').classList.toggle('on', open);
-  if (open) $('layouts').focus({ preventScroll: true, focusVisible: false });
-}
-
-/** Shows the recording panel in place of the list of people. */
-function showStudio(open) {
-  if (open) showLayouts(false);
-  $('call').dataset.studio = open ? 'open' : 'closed';
-  $('studio-toggle').setAttribute('aria-expanded', String(open));
-  $('studio-toggle').classList.toggle('on', open);
-  if (studio) studio.open = open;
-  if (open) $('studio').focus({ preventScroll: true, focusVisible: false });
+/** The menu of the whole room, for moderators. */
+function openRoomMenu() {
+  const of = session;
+  const set = (body) => perform(of, { path: '/v1/rooms/{room}', method: 'PATCH', body });
+  const { lobby = false, locked = false } = of.room;
+  openMenu($('room-menu'), t('room.menu'), [
+    { label: t('room.mute_all'), icon: 'mic-off', act: () => muteAll(of) },
+    null,
+    { label: t('room.lobby'), icon: 'people', checked: lobby, act: () => set({ lobby: !lobby }) },
+    { label: t('room.locked'), icon: 'lock', checked: locked, act: () => set({ locked: !locked }) },
+    null,
+    { label: t('room.settings'), icon: 'sliders', act: () => openRoomSettings(of) },
+  ]);
 }
 
 function toggleFull() {
   const call = $('call');
   if (document.fullscreenElement) document.exitFullscreen();
-  else if (call.requestFullscreen) call.requestFullscreen().catch(() => toast('Full screen is not allowed here'));
+  else if (call.requestFullscreen) call.requestFullscreen().catch(() => toast(t('call.full_refused')));
   else $('mix').webkitEnterFullscreen?.();
 }
 
@@ -435,26 +527,26 @@ const mayInvite = () => ['moderator', 'operator'].includes(session?.self?.role);
 
 function drawInvite() {
   const [label, name, glyph] = mayInvite()
-    ? ['Invite', 'Invite people to this room', 'invite']
-    : ['Copy link', 'Copy link to this room', 'link'];
+    ? [t('call.invite'), t('call.invite_room'), 'invite']
+    : [t('call.copy_link'), t('call.copy_room_link'), 'link'];
   if ($('share').lastElementChild.textContent === label) return;
   $('share').lastElementChild.textContent = label;
   $('share').setAttribute('aria-label', name);
-  $('invite').lastElementChild.textContent = mayInvite() ? 'Invite people' : 'Copy the link';
+  $('invite').lastElementChild.textContent = t(mayInvite() ? 'invite.title' : 'call.copy_the_link');
   for (const id of ['share', 'invite']) setIcon($(id), glyph);
 }
 
 async function share() {
   if (mayInvite()) return openInvite(session);
   const query = new URLSearchParams(watching ? [['watch', '']] : []);
-  const link = new URL(pathOf($('room-name').textContent, query), location.href).href;
+  const link = new URL(pathOf($('room-name').dataset.room, query), location.href).href;
   if (!(await copy(link))) {
     if (navigator.share) navigator.share({ url: link }).catch(() => {});
     else toast(link);
     return;
   }
   setIcon($('share'), 'check');
-  toast('Link copied');
+  toast(t('call.link_copied'));
   setTimeout(() => setIcon($('share'), mayInvite() ? 'invite' : 'link'), 1800);
 }
 
@@ -465,53 +557,42 @@ $('cam').onclick = () => session && turn('video', !session.camera);
 $('screen').onclick = toggleScreen;
 $('fullscreen').onclick = toggleFull;
 $('picture').ondblclick = toggleFull;
-$('people-toggle').onclick = () => {
-  const { people, studio: record, layouts: layout } = $('call').dataset;
-  showPeople(people === 'closed' || record === 'open' || layout === 'open');
-};
-$('panel-close').onclick = () => {
-  showPeople(false);
-  $('people-toggle').focus();
-};
-$('layouts-toggle').onclick = () => showLayouts($('call').dataset.layouts !== 'open');
-$('layouts-close').onclick = () => {
-  showLayouts(false);
-  $('layouts-toggle').focus();
-};
-$('studio-toggle').onclick = () => showStudio($('call').dataset.studio !== 'open');
-$('studio-close').onclick = () => {
-  showStudio(false);
-  $('studio-toggle').focus();
-};
+$('room-menu').onclick = () => session && openRoomMenu();
+$('settings-toggle').onclick = () => session && openSettings(session, drawLanguage);
+$('flip').onclick = () =>
+  alone($('flip'), () => flip(session).catch(() => advise('video', t('settings.device_failed'))));
 $('share').onclick = $('invite').onclick = share;
 $('signal').onclick = () => toast(linkNow().reason);
 $('hear').onclick = play;
 sureKey($('leave'), () => (session ? session.leave() : leaveEarly()));
 rove($('controls'));
+startToolbar();
 
-/** Closes a panel by Escape. */
+/** Closes what is open by Escape. */
 function escape() {
-  const name = ['studio', 'layouts'].find((panel) => $('call').dataset[panel] === 'open') ?? '';
-  const [panel, toggle] = name ? [$(name), $(`${name}-toggle`)] : [$('panel'), $('people-toggle')];
-  const inside = panel.contains(document.activeElement);
-  if (name === 'studio') showStudio(false);
-  else if (name === 'layouts') showLayouts(false);
-  else if ($('call').dataset.people === 'open') showPeople(false);
-  if (inside) toggle.focus();
+  if (reactionsAreOpen()) showReactions(false);
+  else panels.escape();
 }
 
+const maySpeak = () => Boolean(session) && !watching && !session.microphone && !refuse('audio');
+
 listenToKeys({
-  inCall: () => !$('call').hidden && !$('player').open && !$('invite-dialog').open,
+  inCall: () => !$('call').hidden && !document.querySelector('dialog[open]') && !menuIsOpen(),
   escape,
-  maySpeak: () => Boolean(session) && !watching && !session.microphone,
+  maySpeak,
   talk,
+  list: showShortcuts,
 });
 
-document.addEventListener('fullscreenchange', () => {
+function drawFull() {
   const full = Boolean(document.fullscreenElement);
   $('fullscreen').setAttribute('aria-pressed', String(full));
   setIcon($('fullscreen'), full ? 'full-off' : 'full');
-  setLabel($('fullscreen'), full ? 'Leave full screen' : 'Full screen', 'F');
+  setLabel($('fullscreen'), t(full ? 'call.leave_full' : 'call.full'), keyOf($('fullscreen')));
+}
+
+document.addEventListener('fullscreenchange', () => {
+  drawFull();
   stir();
 });
 

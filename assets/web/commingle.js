@@ -72,11 +72,12 @@ export async function join(options) {
 
 /**
  * A session in a room. An EventTarget; the payload of each event is in `detail`: `state` (connecting, connected,
- * reconnecting, left; with `reason`, with `error` if the server refused to rejoin, and with `unreachable`), `room` (the
- * whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
+ * reconnecting, left; with `reason`, `code` (`removed`, `refused` in the lobby, or `ended`), with `error` if the server
+ * refused to rejoin, and with `unreachable`), `room` (the whole document), `joined`, `updated` (`{ participant }`), `left` (`{ participant, reason }`: left, removed or lost),
  * `layout` (`{ view, canvas, tiles }`), `wanted` (`{ source, width, height }`: the size at which the own source is
  * shown at most), `speaker` (`{ participant, speaking }`), `levels` (`{ levels: [{ participant,
- * dbov }] }`), `chat`, `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
+ * dbov }] }`), `chat`, `hand`, `reaction`, `lobby`, `muted`, `asked_to_unmute`, `warning`, `caption`, `error` (the fields
+ * of docs/api.md), `mixer`, `recording` (`{ recording }`), `broadcast` (`{ broadcast }`), `input` (`{ input }`),
  * `ended`, `stats` (every second, see `stats()`), `local` (the own microphone, camera or screen changed), `unplugged`
  * (`{ kind }`: the device of a sent track is gone).
  */
@@ -232,6 +233,34 @@ export class Session extends EventTarget {
     }
   }
 
+  /** The id of the device of a kind that was used last, `audio` or `video`; undefined if none was. */
+  deviceOf(kind) {
+    const wanted = this.#constraints[kind]?.deviceId;
+    return wanted?.exact ?? wanted?.ideal;
+  }
+
+  /**
+   * Uses another microphone (`audio`) or camera (`video`), now or when it is turned on: `constraints` are `{ deviceId }`
+   * or `{ facingMode }`. With `first` the old camera is released first: a phone opens one at a time.
+   */
+  async useDevice(kind, constraints, { first = false } = {}) {
+    const before = this.#constraints[kind];
+    const track = this.local.getTracks().find((t) => t.kind === kind);
+    this.#constraints[kind] = constraints;
+    if (!track) return;
+    const releases = first && kind === 'video';
+    try {
+      if (releases) await this.setCamera(false);
+      const next = await this.#capture(kind);
+      next.enabled = track.enabled; // a muted microphone stays muted
+      await this.replaceTrack(next);
+    } catch (error) {
+      this.#constraints[kind] = before;
+      if (releases) await this.setCamera(true).catch(() => {}); // the old one again
+      throw error;
+    }
+  }
+
   /** Replaces the track of the same kind, which is stopped. Needs no renegotiation if the kind was negotiated. */
   async replaceTrack(track) {
     const old = this.local.getTracks().find((t) => t.kind === track.kind);
@@ -303,9 +332,23 @@ export class Session extends EventTarget {
     own.selfView = selfView ?? own.selfView;
   }
 
-  /** Sends a chat message to the room; false without a connection. */
-  sendChat(text) {
-    return this.#send({ type: 'chat', text });
+  /**
+   * Sends a chat message to the room, or only to these participants or the moderators; false without a connection.
+   * @param {string} text
+   * @param {string[] | 'moderators'} [to]
+   */
+  sendChat(text, to) {
+    return this.#send({ type: 'chat', text, to });
+  }
+
+  /** Raises or lowers the own hand; a moderator lowers that of another participant. False without a connection. */
+  raiseHand(raised, participant = this.id) {
+    return this.#send({ type: 'hand', raised, ...(participant === this.id ? {} : { participant }) });
+  }
+
+  /** Sends a reaction, an emoji that is shown for a moment; false without a connection. */
+  react(emoji) {
+    return this.#send({ type: 'reaction', emoji });
   }
 
   /**
@@ -359,9 +402,10 @@ export class Session extends EventTarget {
     return views.find((v) => v.view === name) ?? (views.length === 1 ? views[0] : null);
   }
 
-  /** The own participant document, or null. */
+  /** The own participant document, or null; its `state` is `lobby` until a moderator admits the participant. */
   get self() {
-    return this.room.participants.find((p) => p.id === this.id) ?? null;
+    const { participants, waiting = [] } = this.room;
+    return [...participants, ...waiting].find((p) => p.id === this.id) ?? null;
   }
 
   /**
@@ -475,10 +519,10 @@ export class Session extends EventTarget {
     this.#setState(connected ? 'connected' : this.#everConnected || this.#rejoining ? 'reconnecting' : 'connecting');
   }
 
-  #setState(state, reason, error) {
+  #setState(state, reason, error, code) {
     if (state === this.state) return;
     this.state = state;
-    this.#emit('state', { state, reason, error, unreachable: this.unreachable });
+    this.#emit('state', { state, reason, error, code, unreachable: this.unreachable });
   }
 
   #setReachable(reachable) {
@@ -537,8 +581,8 @@ export class Session extends EventTarget {
     events?.close();
   }
 
-  #close(reason, error) {
-    this.#setState('left', reason, error);
+  #close(reason, error, code) {
+    this.#setState('left', reason, error, code);
     this.#closed.abort();
     clearInterval(this.#ticks);
     clearTimeout(this.#fitTimer);
@@ -562,13 +606,13 @@ export class Session extends EventTarget {
     const { type, ...detail } = event;
     if (type === 'left') {
       const id = detail.participant?.id ?? detail.participant;
-      if (id === this.id) return this.#left(detail.reason);
-      detail.participant = before.participants.find((p) => p.id === id) ?? { id };
+      if (id === this.id) return this.#left(detail.reason, before);
+      detail.participant = [...before.participants, ...(before.waiting ?? [])].find((p) => p.id === id) ?? { id };
     }
     if (type === 'ended') {
       this.#emit('ended', detail);
       if (detail.reason === 'empty') return this.#rejoin(); // the server considered this session lost
-      return this.#roomEnded('The room was ended.');
+      return this.#roomEnded();
     }
     if (type === 'direct') return this.#direct.handle(detail);
     if (type === 'ice_restart') return this.#connection?.restartIce(); // the server receives nothing from this client
@@ -599,26 +643,28 @@ export class Session extends EventTarget {
   }
 
   /** The server has removed this participant, by a moderator or because no media arrived. */
-  #left(reason) {
+  #left(reason, before) {
     this.location = null; // there is no session to end
-    if (reason === 'removed') this.#close('You were removed from the room.');
-    else this.#rejoin();
+    const waited = before.waiting?.some((p) => p.id === this.id);
+    if (reason !== 'removed') this.#rejoin();
+    else if (waited) this.#close('You were not admitted to the room.', undefined, 'refused');
+    else this.#close('You were removed from the room.', undefined, 'removed');
   }
 
   /** The room has ended. If the server is only shutting down, joins the next one. */
-  async #roomEnded(message) {
+  async #roomEnded() {
     this.location = null;
     this.#events?.close(); // the server closes them too
     const ready = await this.#server.fetch(this.#server.at('/readyz')).catch(() => null);
-    if (ready?.ok) this.#close(message);
+    if (ready?.ok) this.#close('The room was ended.', undefined, 'ended');
     else this.#rejoin();
   }
 
   /** Applies a mute by a moderator; only this client unmutes. */
-  #applyMute({ audio_muted: audioMuted, video_muted: videoMuted }) {
-    if (performance.now() - this.#updateSentAt < 1500) return;
-    if (audioMuted === true && this.microphone) this.setMicrophone(false);
-    if (videoMuted === true && this.camera) this.setCamera(false);
+  #applyMute({ audio_muted: audioMuted, video_muted: videoMuted, muted_by: mutedBy, video_stopped_by: stoppedBy }) {
+    const late = performance.now() - this.#updateSentAt < 1500; // the event may answer an older state
+    if (this.microphone && (mutedBy || (audioMuted === true && !late))) this.setMicrophone(false);
+    if (this.camera && (stoppedBy || (videoMuted === true && !late))) this.setCamera(false);
   }
 
   /** Announces support for direct media once there is a track; not with `relay`, which hides the client's address. */

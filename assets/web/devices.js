@@ -2,6 +2,7 @@
 // Owns the tracks until take(). Never throws: a missing device is a state to display.
 
 import { memory } from './memory.js';
+import { t } from './texts.js';
 
 const SHAPE = {
   audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
@@ -150,40 +151,43 @@ export class Devices extends EventTarget {
   }
 }
 
-const NAMES = { audio: 'microphone', video: 'camera' };
-
 /**
  * Advice about devices that are missing, blocked or in use, or an empty string. `status` is that of Devices.
  * @param {{ audio: string, video: string }} status
  */
 export function adviceFor(status) {
   const { audio, video } = status;
-  if (audio === 'insecure')
-    return 'Camera and microphone need https (or localhost). You can still join to watch and listen.';
-  if (audio === 'denied' && video === 'denied')
-    return 'Camera and microphone are blocked. Allow them in the address bar, or join to watch and listen.';
-  if (audio === 'none' && video === 'none')
-    return 'No camera and no microphone found. Connect one, or join to watch and listen.';
+  if (audio === 'insecure') return t('devices.insecure');
+  if (audio === video && ['denied', 'none'].includes(audio)) return t(`devices.both_${audio}`);
   for (const kind of ['audio', 'video']) {
-    const rest = status[other[kind]] === 'on' ? ` You can join with your ${NAMES[other[kind]]}.` : '';
-    if (status[kind] === 'denied')
-      return `Your ${NAMES[kind]} is blocked for this page. Allow it in the address bar.${rest}`;
-    if (status[kind] === 'busy')
-      return `Another program is using your ${NAMES[kind]}. Close it, then switch it on here.${rest}`;
-    if (status[kind] === 'unplugged') return `Your ${NAMES[kind]} was unplugged. Connect it again, or choose another.`;
+    const rest = status[other[kind]] === 'on' ? ` ${t(`devices.join_with_${other[kind]}`)}` : '';
+    if (['denied', 'busy'].includes(status[kind])) return t(`devices.${status[kind]}_${kind}`) + rest;
+    if (status[kind] === 'unplugged') return t(`devices.unplugged_${kind}`);
   }
-  return audio === 'none' ? 'No microphone found. Others will see you, but not hear you.' : '';
+  return audio === 'none' ? t('devices.silent') : '';
 }
 
 /** Advice when a device cannot be turned on during the call, by the name of the browser's error. */
 export function adviceInCall(kind, errorName) {
-  const name = NAMES[kind];
-  const found = REASONS[errorName] ?? 'none';
-  if (found === 'denied')
-    return `Your ${name} is blocked for this page. Allow it in the address bar, then turn it on again.`;
-  if (found === 'busy') return `Another program is using your ${name}. Close it, then turn it on again.`;
-  return `No ${name} found. Connect one, then turn it on again.`;
+  return t(`devices.call_${REASONS[errorName] ?? 'none'}_${kind}`);
 }
+
+/** The devices of the browser by kind: `audioinput`, `videoinput` and `audiooutput`. */
+export async function kinds() {
+  const all = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
+  const of = (kind) => all.filter((device) => device.kind === kind && device.deviceId);
+  return { audioinput: of('audioinput'), videoinput: of('videoinput'), audiooutput: of('audiooutput') };
+}
+
+/** Ids and names of devices for a choice; without a name a device is `fallback` with its number. */
+export const labelsOf = (devices, fallback) =>
+  devices.map(({ deviceId, label }, n) => [
+    deviceId,
+    label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${fallback} ${n + 1}`,
+  ]);
+
+/** The side of a phone that a camera does not look to. */
+export const otherSide = (track) => (track?.getSettings().facingMode === 'environment' ? 'user' : 'environment');
 
 /** Calls `show(level)` with the loudness of an audio track, 0 to 1, until stopped. */
 export class Meter {

@@ -1,6 +1,8 @@
 // hls.js: plays this server's HLS with fragmented MP4 (RFC 8216) in browsers without native HLS. It plays the best
 // variant and does not switch; this is enough to check a broadcast.
 
+import { t } from './texts.js';
+
 const BEHIND = 6; // seconds behind the newest media that cause a seek
 const KEEP = 30; // seconds of played media that are kept
 
@@ -108,14 +110,14 @@ async function feed(media, video, url, signal) {
     if (!response.ok)
       throw new Error(
         response.status === 404
-          ? 'The broadcast has not started yet or has ended.'
-          : `The server answered ${response.status}.`,
+          ? t('hls.no_broadcast')
+          : t('hls.answered', { status: response.status }),
       );
     return { body: await response.text(), at: response.url };
   };
   const bytes = async (from) => {
     const response = await fetch(from, { signal });
-    if (!response.ok) throw new Error(`The server answered ${response.status}.`);
+    if (!response.ok) throw new Error(t('hls.answered', { status: response.status }));
     return response.arrayBuffer();
   };
   const asked = new URL(url, location.href);
@@ -131,7 +133,7 @@ async function feed(media, video, url, signal) {
   const tracks = named.length ? named : [{ playlist: asked, codecs: 'avc1.42e01f,mp4a.40.2' }];
   const types = tracks.map(({ codecs }) => `video/mp4; codecs="${codecs}"`);
   if (!types.every((type) => MediaSource.isTypeSupported(type)))
-    throw new Error('This browser cannot play the broadcast.');
+    throw new Error(t('hls.cannot_play'));
   // All source buffers are added before the first byte; later ones are refused.
   tracks.forEach((track, at) =>
     Object.assign(track, { buffer: media.addSourceBuffer(types[at]), next: null, over: false }),

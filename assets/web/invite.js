@@ -2,6 +2,7 @@
 // Owns the elements of the dialogue. Input: a session of commingle.js.
 
 import { explain } from './problems.js';
+import { dateText, t } from './texts.js';
 import { $, announce, copy, toast } from './ui.js';
 
 let session = null;
@@ -26,12 +27,7 @@ export function closeInvite() {
   if ($('invite-dialog').open) $('invite-dialog').close();
 }
 
-const validUntil = (text) => {
-  const date = new Date(text);
-  if (Number.isNaN(date.getTime())) return '';
-  return ` until ${date.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })}`;
-};
-const MAY = { viewer: 'watch', participant: 'take part', moderator: 'moderate' };
+const ROLES = ['viewer', 'participant', 'moderator'];
 
 async function create() {
   const form = new FormData($('invite-form'));
@@ -46,8 +42,8 @@ async function create() {
     });
     if (current !== session) return;
     $('invite-url').value = new URL(made.url, location.origin).href;
-    const may = MAY[made.role] ?? MAY.participant;
-    $('invite-note').textContent = `Everyone with this link can ${may}${validUntil(made.expires_at)}.`;
+    const may = ROLES.includes(made.role) ? made.role : 'participant';
+    $('invite-note').textContent = t(`invite.may_${may}`, { date: dateText(new Date(made.expires_at)) });
     $('invite-result').hidden = false;
     await copyLink();
   } catch (error) {
@@ -60,13 +56,14 @@ async function create() {
 
 async function copyLink() {
   if (await copy($('invite-url').value)) {
-    toast('Invitation copied');
-    $('invite-copy').querySelector('span').textContent = 'Copied';
-    setTimeout(() => ($('invite-copy').querySelector('span').textContent = 'Copy again'), 1800);
+    toast(t('invite.invitation_copied'));
+    const label = $('invite-copy').querySelector('span');
+    label.textContent = t('invite.copied');
+    setTimeout(() => (label.textContent = t('invite.copy_again')), 1800);
     return;
   }
   $('invite-url').select();
-  announce('Copy the selected link');
+  announce(t('invite.copy_selected'));
 }
 
 $('invite-form').addEventListener('submit', (event) => {

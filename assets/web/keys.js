@@ -1,6 +1,7 @@
 // keys.js: the keyboard in a call: shortcuts, push-to-talk, and arrow keys in the toolbar. No single key ends a call.
 // Does not know the session: `talk(on)` and the buttons of the page do the work.
 
+import { t } from './texts.js';
 import { $, announce } from './ui.js';
 
 const SURE = 4000; // ms during which a second press leaves
@@ -12,7 +13,12 @@ const shortcuts = () => ({
   f: $('fullscreen'),
   l: $('layouts-toggle'),
   p: $('people-toggle'),
+  c: $('chat-toggle'),
+  h: $('hand'),
+  e: $('react'),
+  t: $('captions-toggle'),
   r: $('studio-toggle'),
+  d: $('settings-toggle'),
 });
 
 /** Whether a key belongs to the focused element rather than to the page. */
@@ -24,7 +30,7 @@ const typing = (target) => target.closest('input, select, textarea, dialog, [con
  */
 export function rove(toolbar) {
   const all = () => [...toolbar.querySelectorAll('button')];
-  const usable = () => all().filter((button) => !button.hidden && !button.disabled);
+  const usable = () => all().filter((button) => !button.disabled && !button.matches('[hidden], .moved'));
   const select = (chosen) => {
     for (const button of all()) button.tabIndex = button === chosen ? 0 : -1;
   };
@@ -49,7 +55,7 @@ export function rove(toolbar) {
     event.preventDefault();
     now.at(next % now.length)?.focus();
   });
-  new MutationObserver(refresh).observe(toolbar, { subtree: true, attributeFilter: ['hidden', 'disabled'] });
+  new MutationObserver(refresh).observe(toolbar, { subtree: true, attributeFilter: ['hidden', 'disabled', 'class'] });
   refresh();
 }
 
@@ -59,8 +65,8 @@ export function rove(toolbar) {
  * @param {() => void} action
  */
 export function sureKey(button, action) {
-  const label = button.getAttribute('aria-label');
-  const tip = button.dataset.tip;
+  let label = '';
+  let tip = '';
   /** @type {ReturnType<typeof setTimeout> | number} */
   let armed = 0;
   const disarm = () => {
@@ -71,13 +77,15 @@ export function sureKey(button, action) {
   };
   button.onclick = (event) => {
     if (event.detail > 0 || armed) {
-      disarm();
+      if (armed) disarm();
       action();
       return;
     }
-    button.setAttribute('aria-label', 'Press again to leave');
-    button.dataset.tip = 'Press again to leave';
-    announce('Press again to leave the call');
+    label = button.getAttribute('aria-label');
+    tip = button.dataset.tip;
+    button.setAttribute('aria-label', t('keys.press_again'));
+    button.dataset.tip = t('keys.press_again');
+    announce(t('keys.press_again_said'));
     armed = setTimeout(disarm, SURE);
   };
   button.addEventListener('blur', () => armed && disarm());
@@ -85,9 +93,9 @@ export function sureKey(button, action) {
 
 /**
  * `inCall()` says whether the keys apply, `escape()` closes what is open, `maySpeak()` whether Space is push-to-talk
- * now, `talk(on)` begins and ends talking.
+ * now, `talk(on)` begins and ends talking, `list()` shows all keys.
  */
-export function listenToKeys({ inCall, escape, maySpeak, talk }) {
+export function listenToKeys({ inCall, escape, maySpeak, talk, list }) {
   let talking = false;
   let byKeyboard = false; // the focus was moved by a key, so Space belongs to the focused button
   const release = () => {
@@ -116,6 +124,11 @@ export function listenToKeys({ inCall, escape, maySpeak, talk }) {
       if (event.repeat) return;
       if (event.key === 'Escape') {
         escape();
+        return;
+      }
+      if (event.key === '?') {
+        event.preventDefault();
+        list();
         return;
       }
       const button = shortcuts()[event.key.toLowerCase()];

@@ -2,6 +2,7 @@
 // Owns the elements of the panel. Input: a session of commingle.js, and the requested view (watched.js).
 
 import { rove } from './keys.js';
+import { t } from './texts.js';
 import { $, el, toast } from './ui.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -10,27 +11,21 @@ const [WIDTH, HEIGHT, GAP] = [32, 18, 1]; // of a thumbnail
 /** @type {[number, number, number, number]} */
 const inner = [1, 1, WIDTH - 2, HEIGHT - 2];
 
-/** Layouts of the own view: `[kind, name, description]`; null: as the room. */
-const OWN = [
-  [null, 'As the room', 'The picture that everyone sees'],
-  ['grid', 'Grid', 'Everyone in tiles of the same size'],
-  ['speaker', 'Large speaker', 'The speaker above a strip of the others'],
-  ['active', 'Speaker only', 'Only the speaker'],
-  ['spotlight', 'Screens only', 'Only the shared screens; without one, the speaker'],
-];
+/** Layouts of the own view; null: as the room. */
+const OWN = [null, 'grid', 'speaker', 'active', 'spotlight'];
 const ROOM = [
-  ['auto', 'Automatic', 'By the number of people and shared screens'],
-  ['grid', 'Grid', 'Tiles of the same size'],
-  ['grid_fill', 'Filled grid', 'Tiles that fill the picture; cameras are cropped'],
-  ['speaker', 'Large speaker', 'The speaker above a strip of the others'],
-  ['presentation', 'Presentation', 'The shared screen beside a strip of people'],
-  ['stage', 'Stage', 'The latest four speakers above a strip of the others'],
-  ['side_by_side', 'Side by side', 'Two halves'],
-  ['picture_in_picture', 'Inset', 'The speaker or screen, and another person in the corner'],
-  ['one_plus_5', '1 and 5', 'One large tile and five small ones'],
-  ['one_plus_7', '1 and 7', 'One large tile and seven small ones'],
-  ['one_plus_9', '1 and 9', 'One large tile and nine small ones'],
-  ['active', 'Speaker only', 'Only the speaker'],
+  'auto',
+  'grid',
+  'grid_fill',
+  'speaker',
+  'presentation',
+  'stage',
+  'side_by_side',
+  'picture_in_picture',
+  'one_plus_5',
+  'one_plus_7',
+  'one_plus_9',
+  'active',
 ];
 
 /** `columns` times `rows` rectangles `[x, y, width, height]` in an area. */
@@ -83,9 +78,11 @@ function drawn(kind) {
 
 /** Fills a group with a button for each layout; `choose(kind)` is called by them. */
 function fill(group, layouts, choose) {
-  const buttons = layouts.map(([kind, name, title]) => {
+  const buttons = layouts.map((kind) => {
+    const key = kind ?? 'as_room';
+    const title = t(`layouts.${key}_hint`);
     const attributes = { type: 'button', class: 'layout', 'data-kind': kind ?? '', 'aria-pressed': 'false', title };
-    const button = el('button', attributes, drawn(kind ?? 'auto'), el('span', {}, name));
+    const button = el('button', attributes, drawn(kind ?? 'auto'), el('span', {}, t(`layouts.${key}`)));
     button.onclick = () => choose(kind);
     return button;
   });
@@ -113,8 +110,12 @@ export class Layouts {
       this.draw();
     };
     const own = does((kind) => watched.choose(kind));
-    fill($('own-layouts'), OWN, own);
-    fill($('room-layouts'), ROOM, does((kind) => this.#change(kind)));
+    const ofRoom = does((kind) => this.#change(kind));
+    this.name = () => {
+      fill($('own-layouts'), OWN, own);
+      fill($('room-layouts'), ROOM, ofRoom);
+    };
+    this.name();
     const show = does(() => session.setView({ selfView: $('my-view').checked ? 'shown' : 'hidden' }));
     $('my-view').addEventListener('change', () => show(), { signal });
     this.moderates = false;

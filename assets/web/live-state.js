@@ -1,5 +1,7 @@
 // live-state.js: the states of /live/{room} as pure functions: what the server's answer means, and what people read.
 
+import { t } from './texts.js';
+
 /**
  * The state that an answer to the audio playlist means.
  * @param {number} status
@@ -24,46 +26,44 @@ export function advise(state, { hasPlayed, hasToken, audioOnly }) {
   const texts = { headline: '', advice: '', banner: '', note: '' };
   switch (state) {
     case 'connecting':
-      return { ...texts, headline: 'Connecting…' };
+      return { ...texts, headline: t('live.connecting') };
     case 'waiting':
       return {
         ...texts,
-        headline: 'The broadcast has not begun',
-        advice: hasToken
-          ? 'This page begins to play by itself.'
-          : 'This page begins to play by itself. If the broadcast is private, open the link of your invitation.',
+        headline: t('live.not_begun'),
+        advice: t(hasToken ? 'live.plays_itself' : 'live.plays_itself_or_private'),
       };
     case 'live':
-      return { ...texts, note: audioOnly ? 'Audio only: this uses little data.' : '' };
+      return { ...texts, note: audioOnly ? t('live.little_data') : '' };
     case 'buffering':
-      return { ...texts, banner: 'Loading…' };
+      return { ...texts, banner: t('live.loading') };
     case 'blocked':
-      return { ...texts, headline: 'Ready', advice: 'Your browser plays sound only after a click.' };
+      return { ...texts, headline: t('live.ready'), advice: t('live.click_for_sound') };
     case 'ended':
       return {
         ...texts,
-        headline: 'The broadcast has ended',
-        advice: 'If it begins again, this page plays it by itself.',
+        headline: t('air.live_over'),
+        advice: t('live.may_begin_again'),
       };
     case 'unreachable':
       return hasPlayed
-        ? { ...texts, banner: 'The server cannot be reached. Trying again…' }
+        ? { ...texts, banner: t('call.unreachable') }
         : {
             ...texts,
-            headline: 'The server cannot be reached',
-            advice: 'Check your network. This page tries again by itself.',
+            headline: t('live.unreachable'),
+            advice: t('live.check_network'),
           };
     case 'denied':
       return {
         ...texts,
-        headline: 'This link is not valid any more',
-        advice: 'Ask the person who invited you for a new link.',
+        headline: t('live.denied'),
+        advice: t('live.ask_for_link'),
       };
     case 'misnamed':
       return {
         ...texts,
-        headline: 'There is no such room',
-        advice: 'The name of a room has letters, digits, - and _. Check the address.',
+        headline: t('live.no_room'),
+        advice: t('live.check_address'),
       };
     default:
       throw new Error(`unknown state ${state}`);

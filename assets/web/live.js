@@ -5,6 +5,7 @@
 
 import { advise, linkTo, nextTry, verdict } from './live-state.js';
 import { memory } from './memory.js';
+import { t } from './texts.js';
 
 const HLS_JS = './vendor/hls.js/hls.min.mjs';
 const PROBE_TIMEOUT = 15_000; // ms; the server itself waits up to 8 s for a playlist
@@ -61,7 +62,7 @@ function show(next) {
   $('banner').textContent = banner;
   $('banner').hidden = !banner;
   $('note').textContent = note;
-  document.title = `${state === 'live' ? '● ' : ''}${room ?? 'Live'} · commingle`;
+  document.title = `${state === 'live' ? '● ' : ''}${room ?? t('live.live')} · commingle`;
 }
 
 /** The state of the broadcast at the server, without playing it. */
@@ -268,10 +269,10 @@ const icon = (id, name) => $(id).querySelector('use').setAttribute('href', `#i-$
 
 function drawControls() {
   icon('play', video.paused ? 'play' : 'pause');
-  $('play').setAttribute('aria-label', video.paused ? 'Play' : 'Pause');
+  $('play').setAttribute('aria-label', t(video.paused ? 'live.play' : 'live.pause'));
   const silent = video.muted || video.volume === 0;
   icon('mute', silent ? 'sound-off' : 'sound');
-  $('mute').setAttribute('aria-label', silent ? 'Unmute' : 'Mute');
+  $('mute').setAttribute('aria-label', t(silent ? 'live.unmute' : 'live.mute'));
   $('volume').value = String(silent ? 0 : video.volume);
   if (!silent) $('unmute').hidden = true;
   $('audio').setAttribute('aria-pressed', String(audioOnly));
@@ -327,9 +328,9 @@ $('share').onclick = async () => {
   const open = await fetch(`${base}index.m3u8`, { credentials: 'omit' }).catch(() => null);
   const url = linkTo(location, open?.status === 401 && given === 'token' ? credentials : '');
   try {
-    if (navigator.share) return void (await navigator.share({ title: `${room}, live`, url }));
+    if (navigator.share) return void (await navigator.share({ title: t('live.title', { room }), url }));
     await navigator.clipboard.writeText(url);
-    $('note').textContent = 'The link is copied.';
+    $('note').textContent = t('call.link_copied');
   } catch (error) {
     if (error.name !== 'AbortError') $('note').textContent = url;
   }
@@ -379,8 +380,8 @@ video.addEventListener('ended', () => {
   void wait();
 });
 
-$('room').textContent = room ?? 'Live';
-if (navigator.mediaSession) navigator.mediaSession.metadata = new MediaMetadata({ title: `${room}, live` });
+$('room').textContent = room ?? t('live.live');
+if (navigator.mediaSession) navigator.mediaSession.metadata = new MediaMetadata({ title: t('live.title', { room }) });
 drawControls();
 show('connecting');
 if (room) void wait();

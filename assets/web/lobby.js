@@ -1,7 +1,8 @@
 // lobby.js: the screen before the call: camera preview, devices, name, room, invitation, and what went wrong.
 // Owns its elements. Does not know the session: app.js joins, and performs the actions of problems.
 
-import { Meter } from './devices.js';
+import { labelsOf, Meter } from './devices.js';
+import { offerLanguages } from './language.js';
 import {
   freshRoomName,
   pathOf,
@@ -12,23 +13,14 @@ import {
   tidyRoomName,
   wrongRoomName,
 } from './names.js';
-import { ACTIONS } from './problems.js';
+import { actionLabel } from './problems.js';
 import { memory } from './memory.js';
+import { checkSound, stopPlaying } from './soundcheck.js';
+import { t } from './texts.js';
 import { $, el, setIcon } from './ui.js';
 
-const MESSAGES = {
-  asking: 'Allow your camera and microphone, or join without them.',
-  off: 'Your camera is off.',
-  none: 'No camera found. Others will see your name.',
-};
-const EMPTY = {
-  asking: 'Waiting for permission',
-  denied: 'Blocked',
-  none: 'None found',
-  insecure: 'Needs https',
-  busy: 'In use',
-  unplugged: 'Unplugged',
-};
+const MESSAGES = ['asking', 'off', 'none'];
+const EMPTY = ['asking', 'denied', 'none', 'insecure', 'busy', 'unplugged'];
 const FIELDS = ['name', 'room', 'invitation'];
 
 /** What the address of the page says: parameters, and the room of its path. */
@@ -38,6 +30,7 @@ export class Lobby {
   /** Whether the user only watches. */
   watching = query.has('watch');
   #devices;
+  #isNamed; // the address of the page has the room
   #meter = null;
   #measured = null;
   #token = query.get('token') ?? '';
@@ -52,15 +45,19 @@ export class Lobby {
     const named = roomOfPath(location.pathname) || query.get('room') || '';
     $('name').value = query.get('name') || memory.get('name');
     $('room').value = named || memory.get('room') || freshRoomName();
-    $('hint').textContent = named
-      ? 'Share the link of this page. Everyone who opens it joins the same call.'
-      : 'Share the name of the room. Everyone who opens it joins the same call.';
+    this.#isNamed = Boolean(named);
     $('have-invitation').hidden = Boolean(this.#token);
     devices.addEventListener('change', () => !$('lobby').hidden && this.draw());
     $('lobby-mic').onclick = () => devices.toggle('audio');
     $('lobby-cam').onclick = () => devices.toggle('video');
     $('mic-select').onchange = () => devices.choose('audio', $('mic-select').value);
     $('cam-select').onchange = () => devices.choose('video', $('cam-select').value);
+    $('check').onclick = () => this.#check();
+    offerLanguages($('language'), () => {
+      this.complain('');
+      this.#checked('');
+      this.draw();
+    });
     $('name').oninput = () => {
       memory.set('name', $('name').value.trim());
       this.#drawName();
@@ -68,6 +65,7 @@ export class Lobby {
     $('room').onchange = () => this.#readRoom();
     $('invitation').onchange = () => this.#readInvitation();
     $('have-invitation').onclick = () => this.askInvitation();
+    $('take-part').onclick = () => this.act('take_part');
     $('join-form').onsubmit = (event) => {
       event.preventDefault();
       join();
@@ -80,10 +78,10 @@ export class Lobby {
     const name = $('name').value.trim();
     this.#readRoom();
     const room = tidyRoomName($('room').value);
-    if (!name && !this.watching) this.complain('Enter your name.', 'name');
+    if (!name && !this.watching) this.complain(t('lobby.enter_name'), 'name');
     else if (wrongRoomName(room)) this.#complainRoom(room);
     else if (!this.#readInvitation())
-      this.complain('This is not an invitation. Paste the whole link that you were sent.', 'invitation');
+      this.complain(t('lobby.no_invitation'), 'invitation');
     else {
       this.complain('');
       $('room').value = room;
@@ -93,7 +91,7 @@ export class Lobby {
       if (this.#token) query.set('token', this.#token);
       query.delete('room');
       history.replaceState(null, '', pathOf(room, query));
-      return { name: name || 'Guest', room, token: this.#token || undefined };
+      return { name: name || t('names.someone'), room, token: this.#token || undefined };
     }
     return null;
   }
@@ -114,6 +112,21 @@ export class Lobby {
     $('lobby').hidden = true;
     $('preview').srcObject = null;
     this.#measure(null);
+    this.#checked('');
+    stopPlaying();
+  }
+
+  /** Records and plays back what the microphone hears. */
+  async #check() {
+    const track = this.#devices.track('audio');
+    if (!track || $('check').getAttribute('aria-busy') === 'true') return;
+    $('check').setAttribute('aria-busy', 'true');
+    await checkSound(track, (text) => !$('lobby').hidden && this.#checked(text));
+    $('check').removeAttribute('aria-busy');
+  }
+
+  #checked(text) {
+    $('check-said').textContent = text;
   }
 
   /**
@@ -125,7 +138,7 @@ export class Lobby {
   complain(text, field, actions = []) {
     $('error').textContent = text;
     $('problem').hidden = !text;
-    this.#offer(actions.map((action) => [ACTIONS[action], () => this.act(action)]));
+    this.#offer(actions.map((action) => [actionLabel(action), () => this.act(action)]));
     if (field === 'invitation') this.#showInvitation();
     for (const id of FIELDS) $(id).setAttribute('aria-invalid', String(field === id));
     if (field) $(field).focus();
@@ -160,7 +173,7 @@ export class Lobby {
     if (!suggestion) return;
     this.#offer([
       [
-        `Use “${suggestion}”`,
+        t('lobby.use_name', { name: suggestion }),
         () => {
           $('room').value = suggestion;
           this.complain('');
@@ -201,6 +214,14 @@ export class Lobby {
     this.draw();
   }
 
+  /** Changes back to taking part. */
+  takePart() {
+    this.watching = false;
+    query.delete('watch');
+    this.complain('');
+    this.draw();
+  }
+
   draw() {
     const { watching } = this;
     const devices = this.#devices;
@@ -213,14 +234,11 @@ export class Lobby {
     if (!track) $('preview').srcObject = null;
     const advice = watching ? '' : devices.advice;
     const inCard = video !== 'on' && advice !== ''; // the space of the missing camera shows the advice
-    $('preview-text').textContent = watching
-      ? 'You will see and hear everyone. Nobody will see or hear you.'
-      : inCard
-        ? advice
-        : (MESSAGES[video] ?? '');
+    const message = MESSAGES.includes(video) ? t(`lobby.camera_${video}`) : '';
+    $('preview-text').textContent = watching ? t('lobby.will_watch') : inCard ? advice : message;
     $('preview-icon').setAttribute('href', watching ? '#i-eye' : video === 'asking' ? '#i-cam' : '#i-cam-off');
-    $('eyebrow').textContent = watching ? 'Watching only' : '';
-    $('eyebrow').hidden = !watching;
+    $('eyebrow').textContent = watching ? t('lobby.watching') : '';
+    $('eyebrow').hidden = $('take-part').hidden = !watching;
     /** @type {[string, HTMLElement, string][]} */
     const switches = [
       ['audio', $('lobby-mic'), 'mic'],
@@ -230,16 +248,18 @@ export class Lobby {
       const on = devices.status[kind] === 'on';
       button.classList.toggle('off', !on && devices.status[kind] !== 'asking');
       button.setAttribute('aria-pressed', String(on));
-      button.setAttribute('aria-label', `${kind === 'audio' ? 'Microphone' : 'Camera'} ${on ? 'on' : 'off'}`);
+      button.setAttribute('aria-label', t(`lobby.${name}_${on ? 'on' : 'off'}`));
       setIcon(button, on || devices.status[kind] === 'asking' ? name : `${name}-off`);
       this.#drawChoices(kind, $(`${name}-select`));
     }
     $('devices').hidden = $('preview-controls').hidden = watching;
+    $('check').disabled = !devices.track('audio') || !globalThis.MediaRecorder;
     $('device-note').textContent = inCard ? '' : advice;
     $('device-note').hidden = inCard || !advice;
     const missing = (status) => !['on', 'asking', 'off'].includes(status);
     const silent = !watching && missing(audio) && missing(video);
-    $('join').textContent = watching ? 'Watch' : silent ? 'Join to listen' : 'Join';
+    $('join').textContent = t(watching ? 'lobby.watch' : silent ? 'lobby.listen' : 'lobby.join');
+    $('hint').textContent = t(this.#isNamed ? 'lobby.share_link' : 'lobby.share_name');
     this.#drawName();
     this.#measure(devices.track('audio'));
   }
@@ -248,12 +268,12 @@ export class Lobby {
     const devices = this.#devices;
     const list = devices.available[kind].filter((d) => d.deviceId);
     const current = devices.track(kind)?.getSettings().deviceId ?? memory.get(`${kind}-device`);
-    const fallback = kind === 'audio' ? 'Microphone' : 'Camera';
-    const labels = list.map((d, i) => [
-      d.deviceId,
-      d.label.replace(/ \([0-9a-f]{4}:[0-9a-f]{4}\)$/, '') || `${fallback} ${i + 1}`,
-    ]);
-    if (!labels.length) labels.push(['', EMPTY[devices.status[kind]] ?? fallback]);
+    const fallback = t(kind === 'audio' ? 'lobby.microphone' : 'lobby.camera');
+    const labels = labelsOf(list, fallback);
+    if (!labels.length) {
+      const status = devices.status[kind];
+      labels.push(['', EMPTY.includes(status) ? t(`lobby.device_${status}`) : fallback]);
+    }
     const key = JSON.stringify([labels, current]);
     if (select.dataset.key === key) return;
     select.dataset.key = key;

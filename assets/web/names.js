@@ -1,5 +1,7 @@
 // names.js: names of rooms and people, links to rooms, initials and colours, as pure functions. Does not know the page.
 
+import { t } from './texts.js';
+
 /** Longest name of a room, in characters. */
 export const ROOM_NAME_MAX = 64;
 
@@ -13,20 +15,16 @@ export const tidyRoomName = (text) => text.trim().normalize('NFC');
 /** What is wrong with a room name; null if it is valid. */
 export function wrongRoomName(text) {
   const name = tidyRoomName(text);
-  if (!name) return 'Enter a room name: letters, digits, - and _.';
+  if (!name) return t('names.enter_room');
   const characters = [...name];
   if (characters.length > ROOM_NAME_MAX)
-    return `This name has ${characters.length} characters. Use at most ${ROOM_NAME_MAX}.`;
+    return t('names.too_long', { count: characters.length, most: ROOM_NAME_MAX });
   if (ROOM_NAME.test(name) && !INVISIBLE.test(name)) return null;
   const culprit = characters.find((c) => !/[\p{L}\p{M}\p{Nd}_-]/u.test(c) || INVISIBLE.test(c));
-  const what = !culprit
-    ? 'an accent without a letter'
-    : /\s/u.test(culprit)
-      ? 'spaces'
-      : /[\p{C}\p{M}]/u.test(culprit) || INVISIBLE.test(culprit)
-        ? 'invisible characters'
-        : `“${culprit}”`;
-  return `A room name cannot have ${what}. Use letters, digits, - and _.`;
+  if (!culprit) return t('names.accent');
+  if (/\s/u.test(culprit)) return t('names.spaces');
+  const invisible = /[\p{C}\p{M}]/u.test(culprit) || INVISIBLE.test(culprit);
+  return invisible ? t('names.invisible') : t('names.sign', { sign: culprit });
 }
 
 /** A valid name that resembles an invalid one; null if there is none. Only for a suggestion to the user. */
@@ -92,11 +90,11 @@ export function readInvitation(text) {
 
 /** The name to show for a participant: as the mixer draws it, which the document says. */
 export const nameOf = ({ id = '', name = '', display_name: shown = '' }) =>
-  shown || name.trim() || `Guest ${id.replace(/^\D+/, '')}`.trim();
+  shown || name.trim() || t('names.guest', { number: id.replace(/^\D+/, '') }).trim();
 
 /** The label of a source of a participant, as on its tile. */
 export const labelOf = (participant, source = 'camera') =>
-  source === 'screen' ? `${nameOf(participant)}’s screen` : nameOf(participant);
+  source === 'screen' ? t('names.screen', { name: nameOf(participant) }) : nameOf(participant);
 
 // The colours of the mixer's avatars, in the mixer's order.
 const HUES = [

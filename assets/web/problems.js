@@ -1,69 +1,69 @@
 // problems.js: the refusals of the server in plain words, as a pure function. Input: a JoinError and what was
 // attempted. Output: a text and up to two helpful buttons. Does not know the page: app.js performs the actions.
 
-/** The labels of the buttons, by action. */
-export const ACTIONS = {
-  ask: 'Ask for a new link',
-  invitation: 'Enter an invitation',
-  watch: 'Watch instead',
-  room: 'Choose another room',
-  retry: 'Try again',
-};
+import { t } from './texts.js';
 
-const seconds = (ms) => (ms > 1000 ? ` in ${Math.ceil(ms / 1000)} seconds` : ' in a moment');
+/** The buttons of problems. */
+export const ACTIONS = ['ask', 'invitation', 'watch', 'room', 'retry'];
 
-/** Text, actions, and the field that is wrong, by `code` of the problem document (docs/api.md). */
+/** The label of a button. */
+export const actionLabel = (action) => t(`problem.action_${action}`);
+
+/** Actions, and the field that is wrong, by `code` of the problem document (docs/api.md); the text is `problem.CODE`. */
 const BY_CODE = {
-  needs_token: ({ room }) => [
-    `The room “${room}” is open to invited people only. Paste your invitation, or ask for one.`,
-    ['ask'],
-    'invitation',
-  ],
-  token_expired: () => ['Your invitation has expired. Ask for a new link.', ['ask'], 'invitation'],
-  invalid_token: () => [
-    'This invitation is not valid. It may have been copied incompletely. Paste it again, or ask for a new link.',
-    ['ask'],
-    'invitation',
-  ],
-  wrong_room: ({ room }) => [
-    `Your invitation is for another room than “${room}”. Ask for a link to this one, or choose the other room.`,
-    ['ask', 'room'],
-    'invitation',
-  ],
-  viewer_may_not_send: () => [
-    'Your invitation is for watching only. You can watch, or ask for an invitation to take part.',
-    ['watch', 'ask'],
-  ],
-  wrong_role: () => ['Your invitation does not allow this. Ask for another one.', ['ask']],
-  forbidden: ({ room }) => [`You may not join “${room}”. Ask the host for an invitation.`, ['ask', 'room']],
-  bad_room_name: () => ['A room name has letters, digits, - and _. Choose another name.', ['room'], 'room'],
-  no_room: ({ room }) => [
-    `There is no room “${room}” now. Check the name, or ask the host whether the call has begun.`,
-    ['retry', 'room'],
-    'room',
-  ],
-  room_locked: ({ room }) => [`The room “${room}” is locked. Ask the host to let you in.`, ['retry', 'room']],
-  room_full: ({ room, watching }) => [
-    watching ? `No more people can watch “${room}” now.` : `The room “${room}” is full.`,
-    watching ? ['retry', 'room'] : ['watch', 'retry'],
-  ],
-  internal_error: () => ['Something went wrong on the server. Try again.', ['retry']],
-  no_publisher: () => ['Nobody is sending yet. Try again when the call has begun.', ['retry']],
-  too_many_joins: ({ wait }) => [`Too many people are joining at once. Try again${seconds(wait)}.`, ['retry']],
-  too_many_requests: ({ wait }) => [`There were too many attempts from here. Try again${seconds(wait)}.`, ['retry']],
-  overloaded: ({ wait }) => [`The server is busy. Try again${seconds(wait)}.`, ['retry']],
-  draining: ({ wait }) => [`The server is being restarted. Try again${seconds(wait)}.`, ['retry']],
-  offer: () => ['This browser cannot make calls here. Update it, or use Chrome, Edge, Firefox or Safari.', ['retry']],
+  needs_token: [['ask'], 'invitation'],
+  token_expired: [['ask'], 'invitation'],
+  invalid_token: [['ask'], 'invitation'],
+  wrong_room: [['ask', 'room'], 'invitation'],
+  viewer_may_not_send: [['watch', 'ask']],
+  wrong_role: [['ask']],
+  forbidden: [['ask', 'room']],
+  bad_room_name: [['room'], 'room'],
+  no_room: [['retry', 'room'], 'room'],
+  room_locked: [['retry', 'room']],
+  room_full: [['watch', 'retry']],
+  watchers_full: [['retry', 'room']],
+  kept_out: [['room']],
+  not_open_yet: [['retry', 'room']],
+  room_over: [['room']],
+  proxy: [['retry']],
+  origin: [['retry']],
+  in_lobby: [[]],
+  muted_by_moderator: [[]],
+  not_allowed_to_speak: [[]],
+  not_allowed_to_share: [[]],
+  not_allowed_to_chat: [[]],
+  not_allowed_to_unmute: [[]],
+  internal_error: [['retry']],
+  no_publisher: [['retry']],
+  too_many_joins: [['retry']],
+  too_many_requests: [['retry']],
+  overloaded: [['retry']],
+  draining: [['retry']],
+  offer: [['retry']],
+  unreachable: [['retry']],
 };
 
-/** What a status says if there is no known code: proxies have their own error pages. */
-function byStatus(status, { hasToken }) {
-  if (status === 0) return ['The server cannot be reached. Check your network connection.', ['retry']];
-  if (status === 401) return BY_CODE[hasToken ? 'invalid_token' : 'needs_token'];
-  if (status === 403) return BY_CODE.forbidden;
-  if (status === 429) return BY_CODE.too_many_requests;
-  if (status === 408 || status >= 500) return BY_CODE.overloaded;
-  return null;
+/** The codes whose text says when, if the server says so. */
+const LATER = ['kept_out', 'not_open_yet'];
+
+/** The code of a status without a known code: proxies have their own error pages. */
+function codeOf(status, { hasToken }) {
+  if (status === 0) return 'unreachable';
+  if (status === 401) return hasToken ? 'invalid_token' : 'needs_token';
+  if (status === 403) return 'forbidden';
+  if (status === 429) return 'too_many_requests';
+  return status === 408 || status >= 500 ? 'overloaded' : '';
+}
+
+/** A delay in ms in words. */
+function after(wait) {
+  const seconds = Math.ceil(wait / 1000);
+  if (seconds <= 1) return t('problem.in_a_moment');
+  if (seconds < 120) return t('problem.in_seconds', { count: seconds });
+  const minutes = Math.ceil(seconds / 60);
+  if (minutes < 120) return t('problem.in_minutes', { count: minutes });
+  return t('problem.in_hours', { count: Math.ceil(minutes / 60) });
 }
 
 /**
@@ -72,12 +72,15 @@ function byStatus(status, { hasToken }) {
  * @returns {{ text: string, actions: string[], field?: string }}
  */
 export function explain(error, { room = '', watching = false, hasToken = false } = {}) {
-  const known = BY_CODE[error.problem?.code] ?? byStatus(error.status, { hasToken });
-  if (!known) return { text: error.message, actions: error.status === undefined ? [] : ['retry'] };
-  const about = { room, watching, wait: error.retryAfter ?? 0 };
-  const [text, actions, field] = typeof known === 'function' ? known(about) : known;
-  return { text, actions, field };
+  const given = error.problem?.code;
+  let code = Object.hasOwn(BY_CODE, given ?? '') ? given : codeOf(error.status, { hasToken });
+  if (!code) return { text: error.message, actions: error.status === undefined ? [] : ['retry'] };
+  if (code === 'room_full' && watching) code = 'watchers_full';
+  const [actions, field] = BY_CODE[code];
+  // Without a time there is nothing to wait for in particular.
+  if (LATER.includes(code) && !error.retryAfter) code = `${code}_now`;
+  return { text: t(`problem.${code}`, { room, when: after(error.retryAfter ?? 0) }), actions, field };
 }
 
 /** The message with which a guest asks for a link. */
-export const request = (room, link) => `Could you send me a new invitation to the call “${room}”? ${link}`;
+export const request = (room, link) => `${t('problem.request', { room })} ${link}`;

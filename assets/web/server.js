@@ -33,8 +33,10 @@ export const unreachable = () => new JoinError('The server cannot be reached. Ch
 export async function refusal(response) {
   const problem = await response.json().catch(() => ({}));
   const message = problem.detail || problem.title || `The server answered ${response.status} ${response.statusText}.`;
-  const wait = [429, 503].includes(response.status) ? retryAfter(response.headers.get('Retry-After'), Date.now()) : 0;
-  return new JoinError(message, response.status, problem, Math.min(wait, RETRY_AT_MOST));
+  const wait = retryAfter(response.headers.get('Retry-After'), Date.now());
+  const { status } = response;
+  if (status === 403) return new JoinError(message, status, problem, wait); // nothing retries by itself
+  return new JoinError(message, status, problem, [429, 503].includes(status) ? Math.min(wait, RETRY_AT_MOST) : 0);
 }
 
 /** The server at `base`, with the token `token` if there is one. */

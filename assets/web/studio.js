@@ -4,6 +4,7 @@
 import { facts, fileFacts, isRunning, playable, running, title, wrongSource, wrongTarget } from './air.js';
 import { play } from './hls.js';
 import { explain } from './problems.js';
+import { dateText, t } from './texts.js';
 import { $, announce, copy, el, icon, toast } from './ui.js';
 
 const REFRESH = 400; // ms during which several refreshes of the list are combined
@@ -102,7 +103,7 @@ export class Studio {
     const where = el('small', { class: 'where' });
     const state = el('small', { class: 'state' });
     const why = el('p', { class: 'why', role: 'status' });
-    const stop = el('button', { type: 'button', class: 'small stop' }, icon('stop'), 'Stop');
+    const stop = el('button', { type: 'button', class: 'small stop' }, icon('stop'), t('studio.stop'));
     stop.onclick = () => this.#end(kind, output.id, stop);
     const dismiss = el('button', { type: 'button', class: 'quiet dismiss' }, icon('close'));
     dismiss.onclick = () => {
@@ -112,10 +113,10 @@ export class Studio {
     };
     const tools = el('span', { class: 'tools', hidden: output.kind === 'hls' ? null : '' });
     if (output.kind === 'hls') {
-      const copy = el('button', { type: 'button', class: 'small' }, icon('link'), 'Copy link');
-      const watch = el('button', { type: 'button', class: 'small' }, icon('play'), 'Watch');
+      const copy = el('button', { type: 'button', class: 'small' }, icon('link'), t('call.copy_link'));
+      const watch = el('button', { type: 'button', class: 'small' }, icon('play'), t('lobby.watch'));
       copy.onclick = () => this.#copy(new URL(output.url, this.#session.url('/')).href);
-      watch.onclick = () => this.#play(this.#session.url(output.url), 'Live', play);
+      watch.onclick = () => this.#play(this.#session.url(output.url), t('live.live'), play);
       tools.append(watch, copy);
     }
     const node = el(
@@ -145,9 +146,9 @@ export class Studio {
       node.dataset.state = output.state;
       row.stop.hidden = !isRunning(output);
       row.stop.disabled ||= output.state === 'finishing';
-      row.stop.setAttribute('aria-label', `Stop: ${title(output, kind)}`);
+      row.stop.setAttribute('aria-label', t('studio.stop_named', { title: title(output, kind) }));
       row.dismiss.hidden = output.state !== 'failed';
-      row.dismiss.setAttribute('aria-label', `Dismiss: ${title(output, kind)}`);
+      row.dismiss.setAttribute('aria-label', t('studio.dismiss_named', { title: title(output, kind) }));
     }
   }
 
@@ -163,7 +164,7 @@ export class Studio {
     }
     $('target-url').parentElement.hidden = target === 'hls';
     $('format').hidden = $('tracks').checked; // separate tracks are always Matroska
-    $('start').textContent = { recording: 'Start recording', broadcast: 'Go live', input: 'Add source' }[what];
+    $('start').textContent = t(`studio.start_${what}`);
     this.#complain('');
   }
 
@@ -204,13 +205,7 @@ export class Studio {
       await this.#session.call(`/v1/rooms/{room}/${what}s`, { method: 'POST', body });
       // The address contains a stream key, so it is cleared.
       if (field) field.value = '';
-      announce(
-        {
-          recording: 'The recording is starting',
-          broadcast: 'The broadcast is starting',
-          input: 'The source is being added',
-        }[what],
-      );
+      announce(t(`studio.starting_${what}`));
     } catch (error) {
       if (!this.#signal.aborted) this.#complain(explain(error, { hasToken: true }).text);
     } finally {
@@ -266,7 +261,7 @@ export class Studio {
     const began = file.started && new Date(file.started);
     const when =
       began && !Number.isNaN(began.getTime())
-        ? began.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' })
+        ? dateText(began)
         : file.file;
     const button = (name, label, glyph) =>
       el(
@@ -282,7 +277,7 @@ export class Studio {
       );
     const tools = el('span', { class: 'tools' });
     if (playable(file)) {
-      const watch = button('play', 'Play', 'play');
+      const watch = button('play', t('studio.play'), 'play');
       watch.onclick = () => this.#play(this.#session.url(file.url), when);
       tools.append(watch);
     }
@@ -294,8 +289,8 @@ export class Studio {
           class: 'quiet',
           href: link,
           download: file.file,
-          title: 'Download',
-          'aria-label': `Download: ${when}`,
+          title: t('studio.download'),
+          'aria-label': `${t('studio.download')}: ${when}`,
           'data-focus': `get ${file.file}`,
         },
         icon('download'),
@@ -303,7 +298,7 @@ export class Studio {
       tools.append(get);
     }
     if (file.state !== 'recording') {
-      const bin = button('delete', 'Delete', 'bin');
+      const bin = button('delete', t('studio.delete'), 'bin');
       bin.onclick = () => this.#delete(file, bin);
       tools.append(bin);
     }
@@ -322,8 +317,8 @@ export class Studio {
   async #delete(file, button) {
     if (!button.classList.contains('sure')) {
       button.classList.add('sure');
-      button.append('Delete?');
-      announce('Press again to delete the recording');
+      button.append(t('studio.delete_sure'));
+      announce(t('studio.press_again'));
       setTimeout(() => {
         if (!button.isConnected || button.disabled) return;
         button.classList.remove('sure');
@@ -334,7 +329,7 @@ export class Studio {
     button.disabled = true;
     try {
       await this.#session.call(`/v1/recordings/${file.file}`, { method: 'DELETE' });
-      announce('The recording was deleted');
+      announce(t('studio.deleted'));
       $('studio').focus();
     } catch (error) {
       toast(error.message);
@@ -371,8 +366,8 @@ export class Studio {
     video.onerror = () =>
       failed(
         video.error?.code === 4
-          ? 'This browser cannot play the recording. Download it instead.'
-          : 'Playback failed. Try again, or download the recording.',
+          ? t('studio.cannot_play')
+          : t('studio.playback_failed'),
       );
     const stop = start(video, url, failed);
     video.play().catch(() => {}); // the user can use the controls
@@ -388,7 +383,7 @@ export class Studio {
   }
 
   async #copy(text) {
-    toast((await copy(text)) ? 'Link copied' : text);
+    toast((await copy(text)) ? t('call.link_copied') : text);
   }
 }
 

@@ -20,6 +20,9 @@ export const LANGUAGES = {
 };
 const RIGHT_TO_LEFT = new Set(['ar']);
 const FALLBACK = 'en';
+/** All languages with the same digits, as the clocks and the mixed picture have them. */
+const DIGITS = '-u-nu-latn';
+const ATTRIBUTES = ['aria-label', 'title', 'placeholder', 'data-tip'];
 
 /**
  * The first language that the page has, else English.
@@ -30,41 +33,66 @@ export function choose(wanted) {
   return primary.find((tag) => Object.hasOwn(LANGUAGES, tag)) ?? FALLBACK;
 }
 
-/** The language of the page: from `?lang=`, the stored choice, or the browser. */
-export const language = choose(
-  [
-    globalThis.location && new URLSearchParams(location.search).get('lang'),
-    memory.get('language'),
-    ...(globalThis.navigator?.languages ?? []),
-  ].filter(Boolean),
-);
+/**
+ * The function `t` for these texts in a language.
+ * @param {string} tag
+ * @param {Record<string, string | Record<string, string>>} texts
+ * @returns {(key: string, values?: Record<string, string | number>) => string}
+ */
+export function speaker(tag, texts) {
+  const plural = new Intl.PluralRules(tag);
+  const number = new Intl.NumberFormat(tag + DIGITS);
+  // A name in the other direction must not change the order of the words around it.
+  const isolated = (text) => (RIGHT_TO_LEFT.has(tag) ? `\u2068${text}\u2069` : text);
+  const shown = (value) => (typeof value === 'number' ? number.format(value) : isolated(value));
+  return (key, values = {}) => {
+    const found = texts[key] ?? key;
+    const text = typeof found === 'string' ? found : (found[plural.select(Number(values.count))] ?? found.other);
+    return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? shown(values[name]) : whole));
+  };
+}
 
-/** @type {Record<string, string | Record<string, string>>} */
-const texts = await read(language);
-const fallback = language === FALLBACK ? texts : await read(FALLBACK);
-const plural = new Intl.PluralRules(language);
-
-/** The texts of a language; none if they cannot be read. */
+/** The texts of a language; null if they cannot be read. */
 async function read(tag) {
+  const url = new URL(`texts/${tag}.json`, import.meta.url);
   try {
-    const response = await fetch(new URL(`texts/${tag}.json`, import.meta.url));
-    return response.ok ? await response.json() : {};
+    // The tests run the modules in Node.js, whose fetch reads no files.
+    if (url.protocol === 'file:') return JSON.parse(await (await import('node:fs/promises')).readFile(url, 'utf8'));
+    const response = await fetch(url);
+    return response.ok ? await response.json() : null;
   } catch {
-    return {};
+    return null;
   }
 }
 
+/** The language of the page: from `?lang=`, the stored choice, or the browser. */
+export let language = globalThis.document
+  ? choose([new URLSearchParams(location.search).get('lang') ?? '', memory.get('language'), ...navigator.languages])
+  : FALLBACK;
+
 /**
- * The text of a key in the language of the page; in English if the language lacks it.
- * @param {string} key
- * @param {Record<string, string | number>} [values] of the placeholders
- * @returns {string}
+ * The text of a key in the language of the page. Numbers are formatted in it.
+ * @type {ReturnType<typeof speaker>}
  */
-export function t(key, values = {}) {
-  const found = texts[key] ?? fallback[key] ?? key;
-  const text = typeof found === 'string' ? found : (found[plural.select(Number(values.count))] ?? found.other);
-  return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
-}
+export let t = speaker(language, (await read(language)) ?? (await read(FALLBACK)) ?? {});
+
+/** A number with this many decimals in the language of the page. */
+export const decimal = (value, digits = 0) =>
+  value.toLocaleString(language + DIGITS, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+/** A duration in words, with the unit `hour`, `minute` or `second`. */
+export const duration = (value, unit) =>
+  value.toLocaleString(language + DIGITS, { style: 'unit', unit, unitDisplay: 'long' });
+
+/** The parts that are texts, as one text. */
+export const listed = (parts) => parts.filter(Boolean).join(t('texts.comma'));
+
+/** A time of day in the language of the page. */
+export const timeText = (date) => date.toLocaleTimeString(language + DIGITS, { hour: 'numeric', minute: '2-digit' });
+
+/** A date and time in the language of the page. */
+export const dateText = (date) =>
+  date.toLocaleString(language + DIGITS, { dateStyle: 'medium', timeStyle: 'short' });
 
 /**
  * Translates the elements below `root`: `data-t="key"` is the text, and `data-t-aria-label`, `data-t-title`,
@@ -74,12 +102,29 @@ export function t(key, values = {}) {
 export function translate(root) {
   for (const node of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll('[data-t]')))
     node.textContent = t(node.dataset.t);
-  for (const attribute of ['aria-label', 'title', 'placeholder', 'data-tip'])
+  for (const attribute of ATTRIBUTES)
     for (const node of root.querySelectorAll(`[data-t-${attribute}]`))
       node.setAttribute(attribute, t(node.getAttribute(`data-t-${attribute}`)));
 }
 
-if (globalThis.document) {
-  document.documentElement.lang = language;
-  document.documentElement.dir = RIGHT_TO_LEFT.has(language) ? 'rtl' : 'ltr';
+/** Translates the document, and shows it: app.css hides it until then. */
+function show() {
+  const root = document.documentElement;
+  root.lang = language;
+  root.dir = RIGHT_TO_LEFT.has(language) ? 'rtl' : 'ltr';
+  translate(document);
+  root.dataset.translated = '';
 }
+
+/** Changes the language and remembers it; false if its texts cannot be read. */
+export async function changeLanguage(tag) {
+  const texts = await read(tag);
+  if (!texts) return false;
+  memory.set('language', tag);
+  language = tag;
+  t = speaker(tag, texts);
+  show();
+  return true;
+}
+
+if (globalThis.document) show();

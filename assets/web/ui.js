@@ -1,5 +1,7 @@
 // ui.js: small helpers of the page: elements, messages and announcements. Does not know calls.
 
+import { t } from './texts.js';
+
 const TOAST = 3200; // ms
 
 /**
@@ -74,10 +76,10 @@ export function toast(text, hue = '') {
  * withdraws it.
  * @param {string} key
  * @param {string} text
- * @param {{ button?: string, action?: () => void }} [more]
+ * @param {{ button?: string, action?: () => void, calm?: boolean }} [more] `calm`: nothing is wrong
  */
-export function advise(key, text, { button = '', action = () => {} } = {}) {
-  const close = el('button', { type: 'button', class: 'quiet', 'aria-label': 'Dismiss' }, icon('close'));
+export function advise(key, text, { button = '', action = () => {}, calm = false } = {}) {
+  const close = el('button', { type: 'button', class: 'quiet', 'aria-label': t('ui.dismiss') }, icon('close'));
   close.onclick = () => withdraw(key);
   const act = button ? [el('button', { type: 'button', class: 'small' }, button)] : [];
   for (const node of act)
@@ -86,7 +88,7 @@ export function advise(key, text, { button = '', action = () => {} } = {}) {
       action();
     };
   withdraw(key);
-  $('advice').append(el('div', { class: 'advice', 'data-key': key }, el('p', {}, text), ...act, close));
+  $('advice').append(el('div', { class: calm ? 'advice calm' : 'advice', 'data-key': key }, el('p', {}, text), ...act, close));
 }
 
 /** Removes the advice of this key; without a key all. */

@@ -110,16 +110,30 @@ export function applyEvent(room, event) {
   return { ...next, views: next.views.filter(({ view }) => !view.startsWith('own-') || received.has(view)) };
 }
 
+/** The room with a participant that waits in the lobby. */
+function placed(room, person) {
+  const known = room.waiting?.find((p) => p.id === person.id);
+  const waiting = known
+    ? room.waiting.map((p) => (p.id === person.id ? { ...p, ...person } : p))
+    : [...(room.waiting ?? []), { state: 'lobby', ...person }];
+  return { ...room, waiting, participants: room.participants.filter((p) => p.id !== person.id) };
+}
+
 function applied(room, event) {
   const next = { participants: [], views: [], ...room };
   if (event.version !== undefined) next.version = event.version;
   switch (event.type) {
     case 'room':
       return { participants: [], views: [], ...(event.room ?? event), version: event.version ?? event.room?.version };
+    case 'lobby':
+      return placed(next, event.participant);
     case 'joined':
     case 'updated': {
       const changed = event.participant;
       if (!idOf(changed)) return next;
+      const waits = next.waiting?.some((p) => p.id === changed.id);
+      if (changed.state === 'lobby' || (waits && changed.state === undefined)) return placed(next, changed);
+      if (waits) next.waiting = next.waiting.filter((p) => p.id !== changed.id);
       const known = next.participants.some((p) => p.id === changed.id);
       next.participants = known
         ? next.participants.map((p) => (p.id === changed.id ? { ...p, ...changed } : p))
@@ -128,7 +142,18 @@ function applied(room, event) {
     }
     case 'left':
       next.participants = next.participants.filter((p) => p.id !== idOf(event.participant));
+      if (next.waiting) next.waiting = next.waiting.filter((p) => p.id !== idOf(event.participant));
+      if (next.hands) next.hands = next.hands.filter((id) => id !== idOf(event.participant));
       return next;
+    case 'hand': {
+      const { participant, raised_at: at } = event;
+      const others = (next.hands ?? []).filter((id) => id !== participant);
+      next.hands = at ? [...others, participant] : others;
+      next.participants = next.participants.map((p) =>
+        p.id === participant ? { ...p, hand_raised_at: at ?? undefined } : p,
+      );
+      return next;
+    }
     case 'layout': {
       const { view, kind, canvas, tiles, more } = event;
       const shown = { view, kind, canvas: canvas ?? next.canvas, tiles: tiles ?? [], ...(more && { more }) };

@@ -1,11 +1,18 @@
 // The states of the page /live/{room}: `node --test tests/web/live.test.mjs`.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { test } from 'node:test';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
-const source = await readFile(new URL('../../assets/web/live-state.js', import.meta.url), 'utf8');
-const { advise, linkTo, nextTry, verdict } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+// The server marks the files as modules by content type; Node.js needs a package.json.
+const copy = await mkdtemp(path.join(tmpdir(), 'commingle-live-'));
+after(() => rm(copy, { recursive: true }));
+await cp(fileURLToPath(new URL('../../assets/web', import.meta.url)), copy, { recursive: true });
+await writeFile(path.join(copy, 'package.json'), '{"type":"module"}');
+const { advise, linkTo, nextTry, verdict } = await import(pathToFileURL(path.join(copy, 'live-state.js')).href);
 
 const newcomer = { hasPlayed: false, hasToken: false };
 
