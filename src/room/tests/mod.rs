@@ -5,6 +5,7 @@ mod filters;
 mod hands;
 mod inputs;
 mod lives;
+mod moderation;
 mod outputs;
 mod overlays;
 mod presence;

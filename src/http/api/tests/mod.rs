@@ -11,6 +11,7 @@ mod https;
 mod inputs;
 mod joining;
 pub(in crate::http) mod limits;
+mod moderation;
 mod names;
 mod origin;
 mod overlays;
