@@ -33,6 +33,7 @@ mod sandbox;
 mod scenario;
 mod screen;
 mod server;
+mod settings;
 mod sound;
 mod startup;
 mod turns;
